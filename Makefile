@@ -1,0 +1,70 @@
+# Needs a POSIX shell, make and Python 3.11 or newer; everything else is fetched into .venv and var.
+.POSIX:
+.PHONY: help run test lint check clean install
+
+VENV = .venv
+PY = $(VENV)/bin/python
+
+help:
+	@echo "make run    start the studio and print its address (installs what is missing first)"
+	@echo "make test   run every test (those in a browser where chromium is installed)"
+	@echo "make lint   check the style"
+	@echo "make check  lint and test"
+	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
+
+run: install
+	@$(PY) -m copl_core weights
+	@exec $(PY) -m copl_core up
+
+# Without the weights, the tests that read them are skipped and say so.
+test: install
+	@$(PY) -m copl_core weights || echo "Testing without the weights."
+	@$(PY) -m pytest $(PYTEST)
+
+lint: install
+	@$(PY) -m ruff check .
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
+
+# Installs when requirements.txt is not what was installed last; an install that was cut off is not taken for done.
+# PYTHON=… chooses the interpreter.
+install:
+	@want=$$(cksum < requirements.txt); \
+	if [ "$$(cat $(VENV)/installed 2>/dev/null)" = "$$want" ] && $(PY) -c "" 2>/dev/null; then exit 0; fi; \
+	rm -f $(VENV)/installed; \
+	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  found=; old=; bare=; \
+	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	    "$$python" -c "" 2>/dev/null || continue; \
+	    "$$python" -c "import sys; sys.exit(sys.version_info < (3, 11))" || { old=$$python; continue; }; \
+	    "$$python" -c "import venv, ensurepip" 2>/dev/null || { bare=$$python; continue; }; \
+	    found=$$python; break; \
+	  done; \
+	  if [ -z "$$found" ] && [ -n "$$bare" ]; then \
+	    echo "$$bare lacks its venv module; install it (on Debian or Ubuntu: apt install python3-venv), then run make again." >&2; \
+	    exit 1; \
+	  elif [ -z "$$found" ]; then \
+	    have="none was found"; [ -z "$$old" ] || have="only $$($$old --version 2>&1) was found"; \
+	    echo "Python 3.11 or newer is needed and $$have; install it, or name it: make run PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	  fi; \
+	  if ! message=$$("$$found" -m venv --clear $(VENV) 2>&1); then \
+	    echo "Cannot make the environment $(VENV) in $$(pwd) ($$(echo "$$message" | tail -n 1)); make the folder writable or free some space, then run make again." >&2; \
+	    exit 1; \
+	  fi; \
+	fi; \
+	echo "Installing packages (about 3 minutes the first time)…"; \
+	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r requirements.txt \
+	    2>$(VENV)/pip.log || echo "failed" >$(VENV)/failed; } \
+	  | sed -n -e 's/^Collecting \([^ ]*\) (from -r .*/  \1/p' -e 's/^Installing collected packages.*/  unpacking/p'; \
+	if [ -f $(VENV)/failed ]; then \
+	  rm -f $(VENV)/failed; \
+	  reason=$$(sed -n 's/^ERROR: *//p' $(VENV)/pip.log | head -n 1); \
+	  echo "The packages could not be installed ($${reason:-see $(VENV)/pip.log}). Connect to the network, set PIP_INDEX_URL to a mirror or free some space, then run make again." >&2; \
+	  exit 1; \
+	fi; \
+	echo "$$want" >$(VENV)/installed

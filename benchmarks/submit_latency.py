@@ -1,0 +1,119 @@
+"""How long from an answer to the next pair, with a hundred thousand labels present.
+
+    python -m benchmarks.submit_latency
+
+Times ``Study.submit`` as a page calls it: the label is committed, the person placed anew in the snapshot by their
+labels, the most informative of the open pairs found and reserved.  Beside each answer one bare SQLite commit of a
+single row is timed, with the same safety (``synchronous=FULL``, write-ahead log) on the same disk, so that a slow or
+busy machine shows in both; processor time is that of this process alone.  The snapshot is made of random numbers, of
+the size that a fit would give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from copl_core.__main__ import open_store
+from copl_core.config import Settings
+from copl_core.insight.layout import Layout
+from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.records import Choice, Comparisons, ImportRow, SnapshotRecord
+from copl_core.rules import RoomSettings
+from copl_core.study import Study
+from copl_core.training.snapshot import write_snapshot
+
+DIM = 128
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.submit_latency", description=__doc__.splitlines()[0])
+    parser.add_argument("--labels", type=int, default=100_000)
+    parser.add_argument("--pairs", type=int, default=3_000)
+    parser.add_argument("--people", type=int, default=200)
+    parser.add_argument("--answers", type=int, default=200, help="answers timed for each setting")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        study = prepare(Path(folder), arguments.labels, arguments.pairs, arguments.people)
+        print(f"{study.store.label_count(study.id):,} labels of {arguments.people} people on {arguments.pairs:,} pairs")
+        print(f"{'':34}{'p50':>8}{'p95':>8}{'most':>8}   ms, {arguments.answers} answers each")
+        overlap = 2 * arguments.labels // arguments.pairs
+        for name, room, who in (
+                ("newcomer, no overlap", RoomSettings(), "Ann"),
+                ("newcomer, an overlap", RoomSettings(overlap=overlap), "Ben"),
+                (f"{arguments.labels // arguments.people} labels before", RoomSettings(overlap=overlap), "person 0")):
+            study.set_room(room)
+            report(name, *measure(study, study.join(who).id, Path(folder), arguments.answers))
+    return 0
+
+
+def prepare(home: Path, n_labels: int, n_pairs: int, n_people: int) -> Study:
+    """A study with that many labels, and a champion of random numbers fitted to nothing."""
+    settings = Settings(home=home)
+    store = open_store(settings)
+    study = Study(store, settings, store.create_study("Latency").id)
+    rng = np.random.default_rng(0)
+    per_pair = rng.permuted(np.tile(np.arange(n_people), (n_pairs, 1)), axis=1)[:, :max(1, n_labels // n_pairs)]
+    choices = list(Choice)
+    study.import_rows(
+        ImportRow(0, f"prompt {pair // 3}", f"first answer {pair}. " * 20, f"second answer {pair}. " * 20,
+                  choices[int(rng.integers(3))], f"person {person}", key=f"{pair}-{person}")
+        for pair, people in enumerate(per_pair.tolist()) for person in people)
+    data = store.training_data(study.id)
+    publish(study, data.user_ids, data.response_ids, data.labels, rng)
+    return study
+
+
+def publish(study: Study, user_ids: np.ndarray, response_ids: np.ndarray, labels: Comparisons,
+            rng: np.random.Generator) -> None:
+    state = GraphState(
+        user_ids=user_ids, user_vectors=rng.normal(size=(len(user_ids), DIM)).astype(np.float32),
+        user_side=np.zeros(len(user_ids), np.float32), side=0.0, response_ids=response_ids,
+        response_vectors=rng.normal(size=(len(response_ids), DIM)).astype(np.float32) / 4,
+        response_bias=np.zeros(len(response_ids), np.float32), temperature=1.0, labels=labels,
+        n_labels=np.bincount(labels.user, minlength=len(user_ids)), config=asdict(GraphConfig()))
+    layout = Layout(user_ids, np.zeros((len(user_ids), 2), np.float32), np.zeros(len(user_ids), np.int64),
+                    float("nan"), {})
+    write_snapshot(study.snapshot_root, "v0001", graph=state, layout=layout, manifest={"watermark": 0, "reward": None})
+    record = SnapshotRecord("v0001", None, 0, len(labels), {}, datetime.now(UTC))
+    study.store.publish(study.id, record, run_id=None)
+
+
+def measure(study: Study, user_id: int, folder: Path, answers: int) -> tuple[np.ndarray, ...]:
+    """Milliseconds (answers,) from submit to the next task, of processor time in it, and of bare commits in between."""
+    bare = sqlite3.connect(folder / "bare.db", isolation_level=None)
+    bare.executescript("pragma journal_mode=WAL; pragma synchronous=FULL; create table if not exists t (x text)")
+    ours, busy, theirs = [], [], []
+    task = study.next_task(user_id)
+    for _ in range(answers):
+        started, worked = time.perf_counter(), time.process_time()
+        task = study.submit(task.id, user_id, Choice.LEFT, milliseconds=2000).next_task
+        ours.append(time.perf_counter() - started)
+        busy.append(time.process_time() - worked)
+        started = time.perf_counter()
+        bare.execute("begin immediate")
+        bare.execute("insert into t values (?)", ("x" * 200,))
+        bare.execute("commit")
+        theirs.append(time.perf_counter() - started)
+    bare.close()
+    return np.array(ours) * 1000, np.array(busy) * 1000, np.array(theirs) * 1000
+
+
+def report(name: str, ours: np.ndarray, busy: np.ndarray, bare: np.ndarray) -> None:
+    for what, times in ((name, ours), ("  of it processor time", busy), ("  a bare commit", bare)):
+        p50, p95 = np.quantile(times, (0.5, 0.95))
+        print(f"{what:34}{p50:8.1f}{p95:8.1f}{times.max():8.1f}")
+    ratios = [np.quantile(ours, q) / np.quantile(bare, q) for q in (0.5, 0.95)]
+    print(f"{'  times as long':34}{ratios[0]:8.1f}{ratios[1]:8.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What can be counted in a text: interpretable style features of a response, in numpy and ``re`` alone.
+
+They serve twice: as a part of the text embedding φ (``copl_core.training.phi``), and as the words in which a person's
+taste is told ("longer answers", "fewer headings").  Every feature is a fixed function of one text, already on a gentle
+scale (logarithms of counts, shares between 0 and 1): nothing is fitted here, so the same text always measures the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"')\]]|$)|\n+(?=\s*\S)")
+_LIST_ITEM = re.compile(r"^\s*(?:[-*•+]|\d{1,3}[.)])\s+\S", re.MULTILINE)
+_HEADING = re.compile(r"^\s{0,3}#{1,6}\s+\S|^\s*\*\*[^*\n]{1,80}\*\*:?\s*$", re.MULTILINE)
+_CODE = re.compile(r"```|`[^`\n]+`")
+_BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+_EXAMPLE = re.compile(r"\b(?:for example|for instance|such as|e\.g\.|imagine|suppose|let's say)", re.IGNORECASE)
+_STEP = re.compile(r"\b(?:first(?:ly)?|second(?:ly)?|third(?:ly)?|then|next|finally|step \d+)\b", re.IGNORECASE)
+_CONTRAST = re.compile(r"\b(?:however|but|although|though|on the other hand|whereas|yet|while)\b", re.IGNORECASE)
+_REASON = re.compile(r"\b(?:because|since|therefore|thus|hence|so that|as a result|due to|consequently)\b",
+                     re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"\b(?:as an ai|i(?:'m| am) sorry|i(?:'m| am) (?:not able|unable)|i (?:can(?:'|no)t|cannot|won't)|language model)",
+    re.IGNORECASE)
+_LATINATE = re.compile(r"(?:tion|sion|ment|ance|ence|ity|ism|ology)s?$", re.IGNORECASE)
+
+_HEDGES = frozenset("maybe perhaps might may could possibly probably likely seems seem appears appear somewhat "
+                    "generally usually often sometimes typically potentially roughly arguably guess unsure".split())
+_FIRM = frozenset("always never must certainly definitely clearly obviously undoubtedly absolutely surely all none "
+                  "every simply exactly completely totally only proven fact".split())
+_SECOND = frozenset("you your yours yourself you're you'll you've you'd".split())
+_FIRST = frozenset("i me my mine myself i'm i'll i've i'd we us our ours we're we'll we've".split())
+_WARM = frozenset("thanks thank please glad happy sorry hope feel feeling love dear welcome great wonderful enjoy kind "
+                  "care gentle understand friend together lovely".split())
+
+
+class _Parts:
+    """A text taken apart once: its words, sentences and length."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.strip()
+        self.words = [word.lower().replace("’", "'") for word in _WORD.findall(self.text)]
+        self.n_words = len(self.words)
+        self.n_sentences = max(len(_SENTENCE_END.findall(self.text)), 1 if self.text else 0)
+
+    def share(self, vocabulary: frozenset[str]) -> float:
+        """Share of words in ``vocabulary``, as a square root so that one word more in few counts most."""
+        return float(np.sqrt(sum(word in vocabulary for word in self.words) / self.n_words)) if self.n_words else 0.0
+
+    def count(self, pattern: re.Pattern[str]) -> float:
+        """log(1 + matches)."""
+        return float(np.log1p(len(pattern.findall(self.text))))
+
+    def signs(self, signs: str) -> float:
+        return float(np.log1p(sum(self.text.count(sign) for sign in signs)))
+
+    def mean(self, values: Sequence[float]) -> float:
+        return float(np.mean(values)) if len(values) else 0.0
+
+
+# name -> (measure, words for more of it, words for less of it)
+_FEATURES: dict[str, tuple[Callable[[_Parts], float], str, str]] = {
+    "length": (lambda p: float(np.log1p(p.n_words)), "longer answers", "shorter answers"),
+    "sentences": (lambda p: float(np.log1p(p.n_sentences)), "more sentences", "fewer sentences"),
+    "sentence_length": (lambda p: float(np.log1p(p.n_words / p.n_sentences)) if p.n_sentences else 0.0,
+                        "long sentences", "short sentences"),
+    "word_length": (lambda p: p.mean([len(word) for word in p.words]) / 5, "longer words", "shorter words"),
+    "lines": (lambda p: float(np.log1p(p.text.count("\n"))), "more line breaks", "fewer line breaks"),
+    "lists": (lambda p: p.count(_LIST_ITEM), "lists", "running text rather than lists"),
+    "headings": (lambda p: p.count(_HEADING), "headings", "no headings"),
+    "code": (lambda p: p.count(_CODE), "code", "no code"),
+    "bold": (lambda p: p.count(_BOLD), "bold words", "no bold words"),
+    "questions": (lambda p: p.signs("?"), "questions back to the reader", "no questions back"),
+    "exclamations": (lambda p: p.signs("!"), "exclamations", "a calm tone without exclamations"),
+    "hedging": (lambda p: p.share(_HEDGES), "careful, hedged wording", "wording without hedges"),
+    "firmness": (lambda p: p.share(_FIRM), "firm, certain wording", "wording that leaves room"),
+    "second_person": (lambda p: p.share(_SECOND), "answers that speak to you", "answers that do not say you"),
+    "first_person": (lambda p: p.share(_FIRST), "answers in the first person", "impersonal answers"),
+    "warmth": (lambda p: p.share(_WARM), "warm, friendly wording", "plain, matter-of-fact wording"),
+    "digits": (lambda p: p.signs("0123456789"), "numbers and figures", "few numbers"),
+    "examples": (lambda p: p.count(_EXAMPLE), "examples", "no examples"),
+    "steps": (lambda p: p.count(_STEP), "step-by-step order", "no step-by-step order"),
+    "contrast": (lambda p: p.count(_CONTRAST), "both sides of a matter", "one line of thought"),
+    "reasons": (lambda p: p.count(_REASON), "reasons given", "claims without reasons"),
+    "refusal": (lambda p: p.count(_REFUSAL), "answers that decline or apologise", "answers that do not decline"),
+    "contractions": (lambda p: float(np.sqrt(p.mean(["'" in word for word in p.words]))),
+                     "informal contractions", "formal wording without contractions"),
+    "abstract_words": (lambda p: float(np.sqrt(p.mean([bool(_LATINATE.search(word)) for word in p.words]))),
+                       "abstract, learned words", "concrete, everyday words"),
+    "variety": (lambda p: len(set(p.words)) / np.sqrt(p.n_words) / 5 if p.n_words else 0.0,
+                "a varied vocabulary", "a repetitive vocabulary"),
+    "punctuation": (lambda p: p.signs(",;:()—"), "commas, colons and asides", "little punctuation"),
+    "quotes": (lambda p: p.signs("\"“”«»"), "quotations", "no quotations"),
+    "capitals": (lambda p: p.mean([char.isupper() for char in p.text if char.isalpha()]),
+                 "capital letters", "lower case"),
+    "other_script": (lambda p: p.mean([ord(char) > 0x24F for char in p.text]), "symbols and other scripts",
+                     "plain letters"),
+    "ends_open": (lambda p: float(bool(p.text) and p.text[-1] not in ".!?…\"”')]}`*"), "answers that stop mid-sentence",
+                  "answers that end properly"),
+}
+
+FEATURE_NAMES: tuple[str, ...] = tuple(_FEATURES)
+FEATURE_WORDS: dict[str, tuple[str, str]] = {name: (more, less) for name, (_, more, less) in _FEATURES.items()}
+
+
+def measure(text: str) -> np.ndarray:
+    """Style features of one text, (F,) float32, in the order of ``FEATURE_NAMES``; the empty text is near zero."""
+    parts = _Parts(text)
+    return np.array([function(parts) for function, _, _ in _FEATURES.values()], np.float32)
+
+
+def measure_many(texts: Sequence[str]) -> np.ndarray:
+    """Style features of many texts, (T, F) float32."""
+    return np.stack([measure(text) for text in texts]) if len(texts) else np.zeros((0, len(FEATURE_NAMES)), np.float32)

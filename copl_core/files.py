@@ -1,0 +1,253 @@
+"""Files of pairs and labels: JSON lines, gzip or plain, read line by line and written whole or not at all.
+
+A row names ``prompt, response_a, response_b`` and, where it is a label, ``choice`` ("a", "b", "tie", "both_bad") and
+``annotator``; without a choice it is a pair to be labelled.  ``dataset, pair_id, model_a, model_b`` may be there, and
+what the product adds when it exports: which side was shown on the left (``left``: "a" or "b"), ``strength, reason,
+tags, milliseconds, time, kind, taste, label_key``.  Exported rows read back as the same labels.  Other fields are not
+read.
+No torch and no database here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from io import TextIOBase
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+from copl_core.records import Choice, CoplError, ImportRow, Kind
+
+TEXT_LIMIT = 100_000  # characters of a prompt, a response, a reason
+NAME_LIMIT = 200  # characters of a name
+LINE_LIMIT = 8 * 2**20  # bytes; a row of texts at their limits fits, escaped
+CHOICES = ("a", "b", "tie", "both_bad")
+LARGEST = 2**31 - 1  # of a whole number that every database keeps
+
+
+class _Bad(Exception):
+    """A line that is left out; its text is the reason."""
+
+
+def read_rows(path: Path, problems: list[tuple[int, str]]) -> Iterator[ImportRow]:
+    """The good rows of a file, one at a time; (line, reason) of every bad line is appended to ``problems``.
+
+    A file that breaks off (a truncated gzip) yields the good lines before the break, and the break is a problem.
+
+    Raises:
+        CoplError: the file is missing, a folder, unreadable, empty, or not what its name says; raised before any row.
+    """
+    path = Path(path)
+    lines = _lines(_open(path), problems)
+    first = next(lines, None)
+    if first is None and not problems:
+        raise CoplError(f"{path} is empty; give a file with one JSON object a line.")
+    return _rows(chain([first] if first else [], lines), problems)
+
+
+def write_jsonl(rows: Iterable[dict[str, Any]], target: Path | IO[Any]) -> int:
+    """Write rows as JSON lines to a file (compressed if named ``.gz``) or to an open stream; returns how many.
+
+    A file takes its name only once it is whole and on the disk, so a reader never meets half of it.
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        return _write(rows, target)
+    path = Path(target)
+    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        try:
+            with aside.open("xb") as raw:
+                if path.suffix == ".gz":
+                    with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+                        count = _write(rows, packed)
+                else:
+                    count = _write(rows, raw)
+                raw.flush()
+                os.fsync(raw.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise CoplError(f"{path} cannot be written ({error.strerror}); choose a folder that exists, is "
+                        "writable and has room.") from error
+    return count
+
+
+def _write(rows: Iterable[dict[str, Any]], stream: IO[Any]) -> int:
+    as_text = isinstance(stream, TextIOBase)
+    count = 0
+    for row in rows:
+        line = json.dumps(row, ensure_ascii=False) + "\n"
+        stream.write(line if as_text else line.encode())
+        count += 1
+    return count
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        with path.open("rb") as raw:
+            head = raw.read(4)
+        packed = head[:2] == b"\x1f\x8b"
+        if path.suffix == ".gz" and head and not packed:
+            raise CoplError(f"{path} is named like a gzip file but is none; compress it, or drop .gz from its name.")
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise CoplError(f"{path} is written in UTF-16; save it as UTF-8.")
+        return gzip.open(path, "rb") if packed else path.open("rb")
+    except FileNotFoundError:
+        raise CoplError(f"There is no file {path}; check its name and folder.") from None
+    except IsADirectoryError:
+        raise CoplError(f"{path} is a folder; give a file of JSON lines (.jsonl or .jsonl.gz).") from None
+    except OSError as error:
+        raise CoplError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _lines(file: IO[bytes], problems: list[tuple[int, str]]) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of every line that is not blank and not too long."""
+    number = 0
+    with file:
+        try:
+            while line := file.readline(LINE_LIMIT):
+                number += 1
+                if len(line) == LINE_LIMIT and not line.endswith(b"\n"):
+                    problems.append((number, f"the line is longer than {LINE_LIMIT:,} bytes"))
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(LINE_LIMIT)
+                    continue
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")  # the byte order mark of some editors
+                if line.strip():
+                    yield number, line
+        except (EOFError, OSError, zlib.error):
+            problems.append((number + 1, "the file breaks off or is damaged here; the lines before were read"))
+
+
+def _rows(lines: Iterable[tuple[int, bytes]], problems: list[tuple[int, str]]) -> Iterator[ImportRow]:
+    seen: Counter[bytes] = Counter()
+    for number, line in lines:
+        try:
+            yield _row(number, _object(line), seen)
+        except _Bad as bad:
+            problems.append((number, str(bad)))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise _Bad("the line is not valid UTF-8") from None
+    except (ValueError, RecursionError):
+        raise _Bad("the line is not JSON") from None
+    if not isinstance(found, dict):
+        raise _Bad("the line is JSON, but not an object with named fields")
+    return found
+
+
+def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
+    prompt, a, b = (_text(row, name) for name in ("prompt", "response_a", "response_b"))
+    if a == b:
+        raise _Bad("response_a and response_b are the same text")
+    sources = _optional(row, "model_a", NAME_LIMIT), _optional(row, "model_b", NAME_LIMIT)
+    choice = _one_of(row, "choice", CHOICES)
+    if choice is None:
+        return ImportRow(number, prompt, a, b, source_a=sources[0], source_b=sources[1])
+    if row.get("annotator") is None:
+        raise _Bad("there is a choice but no annotator")
+    annotator = _text(row, "annotator", NAME_LIMIT).strip()
+    key = _optional(row, "label_key", 64) or _key(row, (annotator, prompt, a, b, choice), seen)
+    swapped = _one_of(row, "left", ("a", "b")) == "b"
+    if swapped:
+        a, b, sources = b, a, sources[::-1]
+    return ImportRow(
+        number, prompt, a, b, choice=_side(choice, swapped), annotator=annotator, source_a=sources[0],
+        source_b=sources[1], key=key, kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
+        taste=_optional(row, "taste"), created_at=_time(row), strength=_number(row, "strength", 1) or 1,
+        reason=_optional(row, "reason") or "", milliseconds=_number(row, "milliseconds", 0), tags=_tags(row),
+    )
+
+
+def _key(row: dict[str, Any], said: tuple[str, ...], seen: Counter[bytes]) -> str:
+    """Identity of a label: all that its line says, and which time the file says it.
+
+    So a file read twice adds nothing, in whatever order its lines are, while one person's two equal answers to one pair
+    in one file remain two.
+    """
+    said = tuple("" if row.get(name) is None else str(row[name]) for name in ("dataset", "pair_id", "time")) + said
+    digest = sha256(json.dumps(said).encode()).digest()
+    seen[digest] += 1
+    return sha256(digest + str(seen[digest]).encode()).hexdigest()
+
+
+def _side(choice: str, swapped: bool) -> Choice:
+    if choice in ("a", "b"):
+        return Choice.LEFT if (choice == "a") != swapped else Choice.RIGHT
+    return Choice(choice)
+
+
+def _text(row: dict[str, Any], name: str, limit: int = TEXT_LIMIT) -> str:
+    if row.get(name) is None:
+        raise _Bad(f"{name} is missing")
+    value = _checked(name, row[name], limit)
+    if not value.strip():
+        raise _Bad(f"{name} is empty")
+    return value
+
+
+def _optional(row: dict[str, Any], name: str, limit: int = TEXT_LIMIT) -> str | None:
+    return None if row.get(name) is None else _checked(name, row[name], limit)
+
+
+def _checked(name: str, value: Any, limit: int) -> str:
+    if not isinstance(value, str):
+        raise _Bad(f"{name} is not text")
+    if len(value) > limit:
+        raise _Bad(f"{name} has {len(value):,} characters, {limit:,} are allowed")
+    try:
+        value.encode()  # JSON can name half of a character pair, which is no text
+    except UnicodeEncodeError:
+        raise _Bad(f"{name} holds characters that are no text") from None
+    if "\0" in value:
+        raise _Bad(f"{name} holds a character zero, which no database keeps")
+    return value
+
+
+def _tags(row: dict[str, Any]) -> tuple[str, ...]:
+    value = row.get("tags") or []
+    if not isinstance(value, list):
+        raise _Bad("tags is not a list")
+    return tuple(_checked("a tag", tag, NAME_LIMIT) for tag in value)
+
+
+def _one_of(row: dict[str, Any], name: str, allowed: tuple[str, ...]) -> str | None:
+    value = row.get(name)
+    if value is not None and value not in allowed:
+        shown = value if isinstance(value, str) and len(value) < 40 else "something else"
+        raise _Bad(f"{name} is {shown}; it must be one of {', '.join(allowed)}")
+    return value
+
+
+def _number(row: dict[str, Any], name: str, least: int) -> int | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not least <= value <= LARGEST:
+        raise _Bad(f"{name} is not a whole number of {least} or more")
+    return value
+
+
+def _time(row: dict[str, Any]) -> datetime | None:
+    value = _optional(row, "time", 40)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _Bad("time is not a time such as 2025-03-01T12:00:00+00:00") from None

@@ -1,0 +1,154 @@
+"""Place a user by their labels alone: no training, numpy only, milliseconds.
+
+Neighbours of a new user are the users who labelled one of the same responses, with either sign (two hops away).  Each
+is asked how well they explain the labels, ``log w_k = ρ Σ log σ(s_k(preferred) − s_k(rejected))``, and ``e* = Σ w_k
+ê_k``: a posterior over "I am like user k" that sharpens with every label.  ρ < 1 tempers it, since neighbours are few
+and their labels noisy.
+
+CoPL (arXiv 2503.01658, eq. 9) takes the mean log-likelihood at temperature 0.07 over preferred edges only, so that
+its posterior never sharpens: ``rule="published"``.
+
+The default refines e* under a Gaussian prior fitted to the known users: the vector that best explains the labels
+while staying where people are (Newton steps on the log posterior).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from copl_core.preference.state import GraphState
+from copl_core.records import Comparisons
+
+TEMPER = 0.5  # ρ of the sharpening posterior
+PUBLISHED_TEMPERATURE = 0.07
+TIE_WEIGHT = 0.5  # of a tie beside a decided label
+MOST = 256  # neighbours kept
+WIDEN = 1.5  # of the prior over people; 1.5 is best on new users of three data sets
+RULES = ("map", "sharpening", "published")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a user stands, and on whose account."""
+
+    vector: np.ndarray  # (d,)
+    source: str  # "neighbours" | "population mean"
+    n_neighbours: int
+    user_ids: np.ndarray  # (K,) ids of the neighbours that weigh most, heaviest first
+    weights: np.ndarray  # (K,) sum to 1; both empty without neighbours
+    spread: float  # 1 where nothing is known, towards 0 as labels settle the vector
+    side: float = 0.0  # log-odds this user adds to the left side
+
+
+def adapt(state: GraphState, labels: Comparisons, rule: str = "map", temper: float = TEMPER,
+          prior: Prior | None = None) -> Placement:
+    """Place a user from ``labels``, whose responses are rows of ``state``; the user column is not read.
+
+    Ties count half, as evidence that neither response is much better.  Without a neighbour the population mean is
+    returned, and says so.  ``prior`` is ``Prior.of(state)``, for callers who place many users in one state.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; one of {', '.join(RULES)} is needed")
+    near = neighbours(state, labels, preferred_only=rule == "published")
+    if len(near) == 0 or len(labels) == 0:
+        nobody = np.zeros(0)
+        return Placement(state.population, "population mean", 0, nobody.astype(np.int64), nobody, 1.0)
+    weights = _likeness(state, labels, near, rule, temper)
+    vector = (weights @ state.user_vectors[near]).astype(np.float32)
+    side = 0.0
+    refined = (prior or Prior.of(state)).explain(state, labels)
+    if rule == "map":
+        vector, side = refined.vector, refined.side
+    order = np.argsort(-weights, kind="stable")[:MOST]
+    heaviest = weights[order] / weights[order].sum()
+    return Placement(vector, "neighbours", len(near), state.user_ids[near[order]], heaviest, refined.spread, side)
+
+
+def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = False) -> np.ndarray:
+    """Rows of the users who labelled a response of ``labels``; ``preferred_only`` asks for a shared preference."""
+    known = state.labels
+    if preferred_only:
+        mine, theirs = (np.where(one.outcome > 0.5, one.left, np.where(one.outcome < 0.5, one.right, -1))
+                        for one in (labels, known))
+        shared = np.isin(theirs, mine[mine >= 0])
+    else:
+        shared = np.isin(known.left, _touched(labels)) | np.isin(known.right, _touched(labels))
+    return np.unique(known.user[shared])
+
+
+def _touched(labels: Comparisons) -> np.ndarray:
+    return np.concatenate([labels.left, labels.right])
+
+
+def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: str, temper: float) -> np.ndarray:
+    """Posterior weight (K,) of each neighbour given the labels."""
+    apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]  # (N, d)
+    bias = state.response_bias[labels.left] - state.response_bias[labels.right]
+    margins = (state.user_vectors[near] @ apart.T + bias) / state.temperature  # (K, N)
+    signed = np.where(labels.outcome >= 0.5, margins, -margins)
+    explained = -np.logaddexp(0, -signed)
+    explained = np.where(labels.outcome == 0.5, TIE_WEIGHT / 2 * (explained - np.logaddexp(0, signed)), explained)
+    if rule == "published":
+        decided = labels.decided
+        score = explained[:, decided].mean(1) / PUBLISHED_TEMPERATURE if decided.any() else np.zeros(len(near))
+    else:
+        score = temper * explained.sum(1)
+    weights = np.exp(score - score.max())
+    return weights / weights.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    vector: np.ndarray  # (d,)
+    side: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """A Gaussian over user vectors and side nuisance, N(mean, covariance), fitted to the known users."""
+
+    mean: np.ndarray  # (d + 1,), the last is the side
+    root: np.ndarray  # (d + 1, q), covariance = root rootᵀ
+
+    @classmethod
+    def of(cls, state: GraphState, widen: float = WIDEN) -> Prior:
+        """From the users with labels, each counting once.
+
+        ``widen`` multiplies the standard deviations: fitted vectors are themselves drawn in by a prior, so that they
+        lie closer together than people do.
+        """
+        known = np.flatnonzero(state.n_labels > 0)
+        rows = np.column_stack([state.user_vectors[known], state.user_side[known] + state.side]).astype(np.float64)
+        if len(rows) == 0:
+            rows = np.zeros((1, state.user_vectors.shape[1] + 1))
+        mean = rows.mean(0)
+        centred = (rows - mean) * (widen / np.sqrt(len(rows)))
+        variance, axes = np.linalg.eigh(centred.T @ centred)
+        kept = variance > 1e-9 * max(variance[-1], 1e-30)
+        return cls(mean, axes[:, kept] * np.sqrt(variance[kept]))
+
+    def explain(self, state: GraphState, labels: Comparisons, steps: int = 12) -> Refined:
+        """The most probable vector given the labels, by Newton steps on whitened coordinates z ~ N(0, I)."""
+        apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]
+        design = np.column_stack([apart, np.ones(len(labels))]) / state.temperature  # (N, d + 1)
+        offset = (state.response_bias[labels.left] - state.response_bias[labels.right]) / state.temperature \
+            + design @ self.mean
+        x = design @ self.root  # (N, q)
+        weight = np.where(labels.decided, 1.0, TIE_WEIGHT)
+        z = np.zeros(x.shape[1])
+        identity = np.eye(x.shape[1])
+        for _ in range(steps):
+            p = 1 / (1 + np.exp(-np.clip(offset + x @ z, -40, 40)))
+            precision = identity + x.T @ (x * (weight * np.maximum(p * (1 - p), 1e-3))[:, None])
+            move = np.linalg.solve(precision, x.T @ (weight * (labels.outcome - p)) - z)
+            z = z + move
+            if np.abs(move).max(initial=0) < 1e-6:
+                break
+        whole = self.mean + self.root @ z
+        left = np.trace(self.root @ np.linalg.solve(precision, self.root.T))
+        before = float((self.root ** 2).sum())
+        spread = float(np.sqrt(max(left, 0) / before)) if before > 0 else 1.0
+        return Refined(whole[:-1].astype(np.float32), float(whole[-1] - state.side), spread)

@@ -1,0 +1,123 @@
+"""Mixture of LoRA experts in a linear layer, and the gate that picks one by the user's embedding.
+
+CoPL (arXiv 2503.01658), the mixture-of-LoRA-experts reward model: in every target layer
+
+    y = W x + s B_g A_g x + w s B_e A_e x,     w = softmax(gate(e_u) / tau)_e,   e = argmax
+
+with one shared LoRA (A_g, B_g), M experts (A_e, B_e) of rank r, s = alpha / r, and the gate a two-layer MLP with noise
+on its logits in training.  The published code multiplies w in twice (w^2); here that is an option, ``published``.  It
+also has no load balancing, and its authors report experts that die; see ``balance_loss``.
+
+The layer is a peft ``Linear`` with two more stacked tensors; the shared LoRA is peft's own, and so is the injection.
+Shapes: B rows, T tokens, M experts, G gates (one for all layers, or one a layer), r rank, U users.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora.layer import Linear as PeftLinear
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(slots=True)
+class Routing:
+    """Where the rows of the running call go; one holder a model, read by all its layers."""
+
+    expert: Tensor | None = None  # (B, G) int64
+    weight: Tensor | None = None  # (B, G), zero where a row uses the shared LoRA alone
+
+
+class ExpertLinear(PeftLinear):
+    """base(x) + shared LoRA(x) + weight times the LoRA of the row's expert; made by ``put_experts``."""
+
+    adapter_layer_names = (*PeftLinear.adapter_layer_names, "lora_expert_A", "lora_expert_B")
+    n_experts = 0  # set, with routing, in a subclass made for one model
+    routing: Routing
+    gate_row = 0  # which gate this layer listens to
+
+    def update_layer(self, adapter_name: str, r: int, *args, **kwargs) -> None:
+        """peft's hook on making an adapter: experts start as the identity (B is zero)."""
+        if not hasattr(self, "lora_expert_A"):
+            self.lora_expert_A, self.lora_expert_B = nn.ParameterDict(), nn.ParameterDict()
+        down = torch.empty(self.n_experts, r, self.in_features)
+        bound = 1 / math.sqrt(self.in_features)  # what kaiming_uniform(a=sqrt 5) comes to, as for the shared LoRA
+        self.lora_expert_A[adapter_name] = nn.Parameter(nn.init.uniform_(down, -bound, bound))
+        self.lora_expert_B[adapter_name] = nn.Parameter(torch.zeros(self.n_experts, self.out_features, r))
+        super().update_layer(adapter_name, r, *args, **kwargs)
+
+    def merge(self, *args, **kwargs) -> None:
+        raise NotImplementedError("rows of one batch use different experts, so no single weight can hold them")
+
+    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+        y = super().forward(x, *args, **kwargs)
+        if self.disable_adapters or self.routing.expert is None:
+            return y
+        name = self.active_adapters[0]
+        expert, weight = self.routing.expert[:, self.gate_row], self.routing.weight[:, self.gate_row]
+        down = self.lora_expert_A[name][expert]  # (B, r, in)
+        up = self.lora_expert_B[name][expert] * (self.scaling[name] * weight)[:, None, None]  # (B, out, r)
+        inner = torch.bmm(self.lora_dropout[name](x).to(down.dtype), down.transpose(1, 2))  # (B, T, r)
+        return torch.baddbmm(y.to(inner.dtype), inner, up.to(inner.dtype).transpose(1, 2)).to(y.dtype)
+
+
+def put_experts(model: nn.Module, targets: tuple[str, ...], n_experts: int, rank: int, alpha: float, dropout: float,
+                gate_per_layer: bool) -> Routing:
+    """Give every target layer of ``model`` its shared LoRA and experts, in place; 0 experts is plain LoRA."""
+    routing = Routing()
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
+    if n_experts:
+        own = type("ExpertLinear", (ExpertLinear,), {"n_experts": n_experts, "routing": routing})
+        config._register_custom_module({nn.Linear: own})
+    inject_adapter_in_model(config, model)
+    if gate_per_layer:
+        layers = [module for module in model.modules() if isinstance(module, ExpertLinear)]
+        for place, layer in enumerate(layers):  # the targets of one block follow one another
+            layer.gate_row = place // len(targets)
+    return routing
+
+
+class Gate(nn.Module):
+    """Probabilities of the experts given a user: (U, d_user) -> (U, G, M), rows sum to 1."""
+
+    def __init__(self, d_user: int, n_experts: int, n_gates: int, hidden: int, noise: float, tau: float) -> None:
+        super().__init__()
+        self.noise, self.tau, self.shape = noise, tau, (n_gates, n_experts)
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(d_user, hidden), nn.ReLU(), nn.Linear(hidden, n_experts)) for _ in range(n_gates)
+        ) if n_experts else nn.ModuleList()
+
+    def forward(self, users: Tensor) -> Tensor:
+        if not len(self.nets):
+            return users.new_zeros(len(users), *self.shape)
+        logits = torch.stack([net(users) for net in self.nets], 1)
+        if self.training and self.noise:
+            logits = logits + self.noise * torch.randn_like(logits)
+        return F.softmax(logits / self.tau, -1)
+
+
+def balance_loss(p: Tensor) -> Tensor:
+    """M sum_e f_e P_e over users, mean over gates; 1 when all experts serve as many (Switch, arXiv 2101.03961, eq. 4).
+
+    f_e is the share of users sent to e (a constant), P_e its mean probability, from ``p`` (U, G, M).  A penalty on P
+    alone leaves experts dead, since routing follows the maximum and not the mean.
+    """
+    n_experts = p.shape[-1]
+    share = F.one_hot(p.argmax(-1), n_experts).to(p.dtype).mean(0)  # (G, M)
+    return n_experts * (share * p.mean(0)).sum(-1).mean()
+
+
+def load_report(p: Tensor) -> dict:
+    """Who serves whom: share of users an expert (mean over gates), its entropy in nats, experts that serve nobody."""
+    p = p.detach()
+    share = F.one_hot(p.argmax(-1), p.shape[-1]).float().mean((0, 1))  # (M,)
+    return {
+        "load": [round(float(value), 4) for value in share],
+        "load_entropy": float(torch.special.entr(share).sum()),
+        "gate_entropy": float(torch.special.entr(p).sum(-1).mean()),
+        "dead_experts": int((share == 0).sum()),
+    }

@@ -1,0 +1,299 @@
+"""The personalised reward model: r_u(prompt, response), with the user's expert inside the language model.
+
+CoPL (arXiv 2503.01658): see ``experts`` for the layer and ``backbone`` for the frozen model around it.  A scalar head
+reads the pooled last hidden state, and a label is Bradley-Terry on the difference of two rewards.
+
+How many users are scored at the price of M + 1 passes.  With f_e(t; w) the reward of text t through expert e at
+weight w, the paper's reward is f_e(t; w_u), and w_u differs from user to user: N users need N passes a text.  But w
+only scales a low-rank change, so f_e is nearly linear in it, and we take the line through two points of it,
+
+    r_u(t) = f(t; 0) + w_u / w_e (f_e(t; w_e) - f(t; 0)),     w_e = mean weight of the training users of expert e:
+
+exact for the shared part and for the expert's average user, one pass a text for each expert in use and one for the
+shared LoRA.  Training sees the same line (its slope is what teaches the gate), so serving matches it; ``exact=True``
+gives the paper's own form.
+
+Shapes: N users, T texts, M experts, G gates (1, or k with ``gate="layer"``), d_user the width of user vectors.  With a
+gate a layer a route is one expert a layer: the number of passes is that of the distinct routes among the users, plus 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..records import CoplError
+from .backbone import Backbone, Resolver, load_backbone, matrix_products, run_upper
+from .experts import Gate, put_experts
+from .hidden import HiddenCache, pad_states
+
+FORMAT = 1
+ATTENTION_CELLS = 4_000_000  # rows x tokens^2 of one pass: attention probabilities are kept whole on a CPU
+STRUCTURE = ("backbone", "last_layers", "targets", "rank", "alpha", "n_experts", "gate", "gate_hidden", "temperature",
+             "published", "max_tokens")  # fields that two models must share for one to start from the other
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """All that a reward model and its training are told.  Checked at birth, saved beside the weights.
+
+    The defaults were measured with the 22 M encoder on a CPU; the paper's are lr 5e-5, all layers and no balance.
+    """
+
+    backbone: str = "minilm"  # bundled name, folder or Hugging Face id
+    last_layers: int = 2  # k: experts live in the last k layers, the others run once a text
+    targets: tuple[str, ...] | None = None  # linear layers that carry experts; None: query and value projections
+    rank: int = 8
+    alpha: float = 16.0  # s = alpha / rank
+    dropout: float = 0.0  # on the input of the LoRAs
+    n_experts: int = 8  # 0: one reward for everyone
+    gate: str = "shared"  # "shared": one gate for all layers; "layer": one a layer
+    gate_hidden: int = 256
+    noise: float = 0.1  # on gate logits, in training
+    temperature: float = 1.0  # tau of the gate
+    published: bool = False  # multiply w in twice, as the published code does
+    balance: float = 0.1  # weight of the balance loss
+    max_tokens: int = 192
+    train_tokens: int = 32  # tokens of a text that a training pass keeps, drawn at random; 0: all
+    texts: int = 24  # texts a training step
+    lr: float = 4e-3
+    weight_decay: float = 0.01
+    epochs: float = 4.0
+    min_steps: int = 60  # of small data, whose every step sees most of the labels
+    patience: int = 3  # evaluations without gain before stopping
+    gate_lr: float = 1.0  # of the gate, in units of lr
+    confidence: float = 0.6  # mean weight of the top expert that the gate starts with; 0: an untaught gate
+    holdout: float = 0.15  # share of labels kept for stopping, calibration and the reported figures
+    precision: str = "auto"  # of matrix products: "float32", "bfloat16", or "auto": bfloat16 where it is native
+
+    def __post_init__(self) -> None:
+        if self.targets is not None:
+            object.__setattr__(self, "targets", tuple(self.targets))
+        for name in ("last_layers", "rank", "gate_hidden", "max_tokens", "texts", "patience", "min_steps"):
+            self._need(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("n_experts", "noise", "balance", "train_tokens", "weight_decay"):
+            self._need(name, getattr(self, name) >= 0, "0 or more")
+        for name in ("alpha", "temperature", "lr", "gate_lr", "epochs"):
+            self._need(name, getattr(self, name) > 0, "more than 0")
+        self._need("train_tokens", self.train_tokens == 0 or self.train_tokens >= 2, "0 or at least 2")
+        self._need("confidence", 0 <= self.confidence < 1, "in [0, 1)")
+        self._need("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._need("holdout", 0 < self.holdout < 1, "in (0, 1)")
+        self._need("gate", self.gate in ("shared", "layer"), '"shared" or "layer"')
+        self._need("precision", self.precision in ("auto", "float32", "bfloat16"), '"auto", "float32" or "bfloat16"')
+
+    def _need(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise CoplError(f"RewardConfig.{name} is {getattr(self, name)!r}: it must be {what}")
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Where users go: each distinct route once, and how far along the line each user stands."""
+
+    expert: Tensor  # (K, G) int64, distinct
+    of_user: Tensor  # (N,) int64, row in ``expert``
+    ratio: Tensor  # (N,), strength of the user's weight over that of the route's reference weight
+    weight: Tensor  # (N, G), the users' own weights
+
+
+class RewardModel(nn.Module):
+    """Reward of any text for any user vector.  Make it with ``fit_reward`` or ``RewardModel.load``.
+
+    Args:
+        backbone: the frozen model; may be shared by many reward models.
+        d_user: width of user vectors.  They are centred and scaled inside, so that any embedding will do.
+    """
+
+    def __init__(self, config: RewardConfig, backbone: Backbone, d_user: int) -> None:
+        super().__init__()
+        if d_user < 1:
+            raise CoplError(f"user vectors are {d_user} wide: give vectors of at least one number")
+        self.config, self.backbone, self.d_user = config, backbone, d_user
+        self.upper = backbone.upper()
+        per_layer = config.gate == "layer"
+        self.routing = put_experts(self.upper, config.targets or backbone.targets(), config.n_experts, config.rank,
+                                   config.alpha, config.dropout, per_layer)
+        n_gates = config.last_layers if per_layer else 1
+        self.gate = Gate(d_user, config.n_experts, n_gates, config.gate_hidden, config.noise, config.temperature)
+        self.head = nn.Linear(backbone.width, 1)
+        nn.init.normal_(self.head.weight, std=backbone.width**-0.5)
+        nn.init.zeros_(self.head.bias)
+        self.head.bias.requires_grad_(False)  # a constant in every difference of rewards: it only centres them
+        self.register_buffer("user_mean", torch.zeros(d_user))
+        self.register_buffer("user_scale", torch.ones(()))
+        self.register_buffer("reference", torch.full((n_gates, config.n_experts), 1 / max(config.n_experts, 1)))
+        self.register_buffer("calibration", torch.ones(()))
+        self.cache = HiddenCache(backbone, config.max_tokens, precision=config.precision)
+        self.metrics: dict = {}
+        self.eval().on("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    # ---- scoring ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def rewards(self, texts: Sequence[tuple[str, str]], user_vectors: np.ndarray, *, exact: bool = False,
+                rows: int = 64) -> np.ndarray:
+        """Rewards (N, T) float32 of texts (prompt, response) for users (N, d_user).
+
+        Args:
+            exact: the paper's own form, at N passes a text instead of at most M + 1.
+            rows: of a pass through the upper layers.
+        """
+        states = self.cache.get(texts)
+        users = self.standardise(user_vectors)
+        rows = max(1, min(rows, ATTENTION_CELLS // max(len(s) for s in states) ** 2)) if states else rows
+        if not len(states) or not len(users):
+            return np.zeros((len(users), len(states)), np.float32)
+        if not self.config.n_experts:
+            return self._passes(states, None, None, rows).expand(len(users), -1).numpy().copy()
+        routes = self.route(self.gate(users))
+        if exact:
+            return self._passes(states, routes.expert[routes.of_user], self.strength(routes.weight), rows).numpy()
+        shared, *special = self._passes(states, *self.legs(routes), rows)
+        change = (torch.stack(special) - shared)[routes.of_user.cpu()]  # (N, T)
+        return (shared + routes.ratio.cpu()[:, None] * change).numpy()
+
+    @torch.no_grad()
+    def gates(self, user_vectors: np.ndarray) -> np.ndarray:
+        """Gate probabilities (N, G, M) float32; M is 0 for a uniform model."""
+        return self.gate(self.standardise(user_vectors)).cpu().numpy()
+
+    def win_probability(self, difference: np.ndarray) -> np.ndarray:
+        """Calibrated probability that the first wins, from reward differences: sigmoid(difference / T)."""
+        return 1 / (1 + np.exp(-np.clip(np.asarray(difference) / float(self.calibration), -60, 60)))
+
+    # ---- parts, shared with training -------------------------------------------------------------------------------
+
+    def on(self, device: torch.device | str) -> RewardModel:
+        """Move there, with the attention that is fastest there (in bfloat16 on a CPU: eager, 3 times sdpa)."""
+        self.to(device)
+        self.upper.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
+        self.cache.device = self.device
+        return self
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 matrix products where the config and the processor say so."""
+        return matrix_products(self.device, self.config.precision)
+
+    def standardise(self, user_vectors: np.ndarray) -> Tensor:
+        """(N, d_user) centred on the training users, one scale for all columns."""
+        vectors = np.ascontiguousarray(user_vectors, np.float32)
+        whole = bool(np.isfinite(vectors).all())
+        if vectors.ndim != 2 or vectors.shape[1] != self.d_user or not whole:
+            raise CoplError(f"user vectors have shape {vectors.shape}{'' if whole else ' and gaps'}: this reward model "
+                            f"needs finite numbers of shape (N, {self.d_user})")
+        return (torch.from_numpy(vectors).to(self.device) - self.user_mean) / self.user_scale
+
+    def strength(self, weight: Tensor) -> Tensor:
+        """What multiplies an expert: w, or w squared as in the published code."""
+        return weight.square() if self.config.published else weight
+
+    def route(self, p: Tensor) -> Routes:
+        """Top expert a gate for each user, from gate probabilities (N, G, M); the weights keep their gradient."""
+        weight, top = p.max(-1)  # (N, G)
+        expert, of_user = torch.unique(top, dim=0, return_inverse=True)
+        base = self.strength(self.reference.gather(1, top.T).T)
+        return Routes(expert, of_user, (self.strength(weight) / base).mean(1), weight)
+
+    def legs(self, routes: Routes) -> tuple[Tensor, Tensor]:
+        """(K + 1, G) experts and strengths of the passes that ``routes`` needs; the first is the shared LoRA alone."""
+        return self.with_shared(routes.expert, self.strength(self.reference.gather(1, routes.expert.T).T))
+
+    @staticmethod
+    def with_shared(expert: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+        nothing = torch.zeros_like(expert[:1])
+        return torch.cat([nothing, expert]), torch.cat([nothing.to(strength.dtype), strength])
+
+    def run(self, states: Tensor, mask: Tensor, expert: Tensor | None, strength: Tensor | None,
+            positions: Tensor | None = None) -> Tensor:
+        """Rewards (B,) of padded states (B, T, d), each row through its experts (B, G) at its strengths (B, G)."""
+        self.routing.expert, self.routing.weight = expert, strength
+        try:
+            last = run_upper(self.upper, states, mask, positions)
+        finally:
+            self.routing.expert = self.routing.weight = None
+        return self.head(self.backbone.pool(last.float(), mask)).squeeze(-1)
+
+    def _passes(self, states: Sequence[Tensor], expert: Tensor | None, strength: Tensor | None, rows: int) -> Tensor:
+        """Rewards (P, T) on the CPU of every text along every one of P passes, alike lengths together."""
+        passes = 1 if expert is None else len(expert)
+        out = torch.empty(passes, len(states))
+        order = sorted(((len(s), t, p) for t, s in enumerate(states) for p in range(passes)))
+        for start in range(0, len(order), rows):
+            _, text, leg = (torch.tensor(column) for column in zip(*order[start : start + rows], strict=True))
+            padded, mask = pad_states([states[t] for t in text], self.device)
+            there = leg.to(self.device)
+            way = (None, None) if expert is None else (expert[there], strength[there])
+            with self.autocast():
+                out[leg, text] = self.run(padded, mask, *way).float().cpu()
+        return out
+
+    # ---- keeping ---------------------------------------------------------------------------------------------------
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Everything that is not the frozen backbone's: adapters, gate, head, buffers."""
+        everything = self.state_dict(keep_vars=True)
+        return {name: t for name, t in everything.items() if not name.startswith("upper.") or "lora_" in name}
+
+    def save(self, folder: Path) -> None:
+        """Write ``reward.safetensors`` and ``reward.json`` into an existing or new folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: t.detach().cpu().contiguous() for name, t in self.own_tensors().items()},
+                  folder / "reward.safetensors")
+        told = {"format": FORMAT, "d_user": self.d_user, "config": asdict(self.config), "metrics": self.metrics}
+        (folder / "reward.json").write_text(json.dumps(told, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, weights: Resolver, device: torch.device | str = "cpu",
+             backbone: Backbone | None = None) -> RewardModel:
+        """The model that ``save`` wrote; its scores are bit-equal on the same machine.
+
+        Args:
+            weights: gives the folder of bundled backbone weights by name.
+            backbone: a loaded one to share, where it is the same.
+        """
+        try:
+            told = json.loads((folder / "reward.json").read_text())
+            tensors = load_file(folder / "reward.safetensors")
+        except (OSError, ValueError) as error:
+            raise CoplError(f"no reward model can be read from {folder} ({error}): train one, or name the folder that "
+                            "holds reward.json and reward.safetensors") from error
+        if told["format"] != FORMAT:
+            raise CoplError(f"{folder} holds a reward model of format {told['format']}, this version reads {FORMAT}: "
+                            "train it again")
+        config = RewardConfig(**told["config"])
+        if backbone is None or (backbone.name, backbone.last_layers) != (config.backbone, config.last_layers):
+            backbone = load_backbone(config.backbone, weights, config.last_layers)
+        model = cls(config, backbone, told["d_user"])
+        model.take(tensors)
+        model.metrics = told["metrics"]
+        return model.on(device)
+
+    def take(self, tensors: dict[str, Tensor]) -> None:
+        """Copy in the tensors of another model of the same structure; none may lack or be left over."""
+        own = self.own_tensors()
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+            odd = sorted(set(own) ^ set(tensors)) or "the same names in other shapes"
+            raise CoplError(f"the saved tensors do not fit this reward model ({odd}): load it with its own config")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(tensors[name])
+
+    def place_users(self, user_vectors: np.ndarray) -> None:
+        """Learn the centre and the scale of user vectors (U, d_user)."""
+        vectors = torch.from_numpy(np.ascontiguousarray(user_vectors, np.float32)).to(self.device)
+        self.user_mean.copy_(vectors.mean(0))
+        spread = float((vectors - self.user_mean).square().mean().sqrt())
+        self.user_scale.fill_(spread if math.isfinite(spread) and spread > 1e-8 else 1.0)

@@ -1,0 +1,68 @@
+"""Where training begins: a head that already ranks texts, and a gate that already tells people apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..records import Comparisons
+from .margins import Margins, even_tokens
+from .model import RewardModel
+
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # penalties tried for the first head, against the mean loss
+GATE_STEPS = 300  # of the first gate, at most
+
+
+@torch.no_grad()
+def start_head(model: RewardModel, margins: Margins, train: Comparisons, tune: Comparisons) -> None:
+    """Give the head the weights of the best linear probe: logistic regression on pooled states of the bare backbone.
+
+    Experts start as the identity, so the model begins as this uniform reward; what they learn comes on top.
+    """
+    texts = np.array(sorted(margins.states))
+    pooled = margins.pooled(texts, even_tokens(model.config.train_tokens)).double()
+    row = np.searchsorted(texts, np.arange(texts.max() + 1))
+
+    def differences(labels: Comparisons) -> Tensor:
+        return pooled[row[labels.left]] - pooled[row[labels.right]]
+
+    x, outcome = differences(train), torch.from_numpy(train.outcome).double()
+    scale = x.square().mean().sqrt().clamp(min=1e-12)
+    probes = [logistic_ridge(x / scale, outcome, ridge) / scale for ridge in RIDGES]
+    held, told = differences(tune), torch.from_numpy(tune.outcome).double()
+    head = min(probes, key=lambda w: float(F.binary_cross_entropy_with_logits(held @ w, told)))
+    model.head.weight.copy_(head[None])
+    model.head.bias.copy_(-(pooled.mean(0) @ head)[None])
+
+
+def start_gate(model: RewardModel, users: Tensor, seed: int) -> None:
+    """Teach the gate to send the k-means clusters of ``users`` (U, d_user) to experts of their own.
+
+    From a random start the gate stays near uniform for long, and the experts it starves never learn.
+    """
+    clusters = KMeans(min(model.config.n_experts, len(users)), n_init=10, random_state=seed)
+    cluster = torch.from_numpy(clusters.fit_predict(users.cpu().numpy())).long().to(users.device)
+    optimizer = torch.optim.AdamW(model.gate.parameters(), lr=3e-3, weight_decay=0.1)
+    for _ in range(GATE_STEPS):
+        p = model.gate(users)  # (U, G, M)
+        if p.max(-1).values.mean() >= model.config.confidence:
+            break
+        loss = F.nll_loss(p.log().flatten(0, 1), cluster.repeat_interleave(p.shape[1]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def logistic_ridge(x: Tensor, outcome: Tensor, ridge: float, steps: int = 12) -> Tensor:
+    """Weights (d,) of logistic regression without intercept by Newton's method; x (n, d) float64, outcome in [0, 1]."""
+    w = x.new_zeros(x.shape[1])
+    eye = ridge * torch.eye(x.shape[1], dtype=x.dtype)
+    for _ in range(steps):
+        p = torch.sigmoid(x @ w)
+        slope = x.T @ (p - outcome) / len(x) + ridge * w
+        bend = (x * (p * (1 - p))[:, None]).T @ x / len(x) + eye
+        w = w - torch.linalg.solve(bend, slope)
+    return w

@@ -1,0 +1,350 @@
+"""The verbs of a study: what a page, the terminal and the trainer may ask for.
+
+A verb loads, checks, computes, saves and returns.  It knows the database only as a ``Store`` and the trained state only
+as a ``Snapshot``; it imports no torch until a verb needs a language model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from copl_core import access, measure, places, room, taste
+from copl_core.config import Settings
+from copl_core.insight import gating
+from copl_core.insight.controversy import divide, together
+from copl_core.records import (
+    CoplError,
+    ImportReport,
+    ImportRow,
+    Pair,
+    Response,
+    Run,
+    RunState,
+    SnapshotRecord,
+    StudyRecord,
+    User,
+)
+from copl_core.store import Store
+from copl_core.tables import rows_of
+from copl_core.training.schedule import FEWEST
+from copl_core.training.snapshot import Snapshot, load_snapshot, verify
+from copl_core.views import (
+    DividedPair,
+    DivisionView,
+    ExpertsView,
+    PeopleView,
+    Person,
+    Place,
+    RewardView,
+    TrainerStatus,
+)
+
+_SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as gone
+_KEPT_SNAPSHOTS = 3
+_CELLS = 4_000_000  # users × pairs looked at in one piece, so that a large study fits into memory
+
+
+class Study:
+    """One study of an installation, open for use by any number of threads."""
+
+    def __init__(self, store: Store, settings: Settings, study_id: int) -> None:
+        self.store, self.settings, self.id = store, settings, study_id
+        self._snapshots: dict[str, Snapshot] = {}
+        self._lock = Lock()  # over the snapshots held open
+        self._judge = None
+        self._judge_lock = Lock()  # of its own: importing torch takes seconds, and labelling does not wait for it
+
+    # ---- the study itself
+
+    @property
+    def record(self) -> StudyRecord:
+        return self.store.study(self.id)
+
+    @property
+    def snapshot_root(self) -> Path:
+        return self.settings.snapshots / str(self.id)
+
+    def import_rows(self, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
+        """Take pairs and labels; what is there already is left alone.  ``by`` is the user who asks."""
+        return self.store.import_rows(self.id, rows, by=by)
+
+    def export(self) -> Iterator[dict]:
+        return self.store.export(self.id)
+
+    def include_simulated(self, include: bool, *, by: int | None = None) -> None:
+        self.store.include_simulated(self.id, include, by=by)
+
+    def prompts(self) -> list[tuple[int, str]]:
+        return self.store.prompts(self.id)
+
+    def prompt_responses(self, prompt_id: int) -> list[Response]:
+        return self.store.prompt_responses(prompt_id)
+
+    def pair(self, pair_id: int) -> Pair:
+        return self.store.pair(pair_id)
+
+    # ---- people and sign-in
+
+    def users(self) -> list[User]:
+        return self.store.users(self.id)
+
+    def user(self, user_id: int) -> User:
+        return self.store.user(user_id)
+
+    # copl_core/access.py
+    join, enter, sign_in_token, sign_in = access.join, access.enter, access.sign_in_token, access.sign_in
+    sign_out_everywhere = access.sign_out_everywhere
+    invite, invites, invited = access.invite, access.invites, access.invited
+    accept_invite, revoke_invite = access.accept_invite, access.revoke_invite
+    sign_in_email, set_email, emails = access.sign_in_email, access.set_email, access.emails
+    set_role, exclude, audit = access.set_role, access.exclude, access.audit
+    studies, switch = access.studies, access.switch
+
+    # ---- labelling: copl_core/room.py
+
+    next_task, submit, skip, undo = room.next_task, room.submit, room.skip, room.undo
+    draft, draft_of, progress = room.draft, room.draft_of, room.progress
+    labels_of, history, edit = room.labels_of, room.history, room.edit
+    room_settings, set_room = room.room_settings, room.set_room
+    guidelines, guidelines_history = room.guidelines, room.guidelines_history
+    write_guidelines = room.write_guidelines
+    set_gold, gold, find_pairs, responses = room.set_gold, room.gold, room.find_pairs, room.responses
+    report, reports, resolve = room.report, room.reports, room.resolve
+
+    # ---- quality: copl_core/measure.py
+
+    quality, prequential = measure.quality, measure.prequential
+
+    # ---- what a person sees of themselves: copl_core/taste.py
+
+    taste, evidence, past = taste.taste, taste.evidence, taste.past
+
+    # ---- trained state
+
+    def snapshot(self) -> Snapshot | None:
+        """The champion, opened once and kept; None before the first one.
+
+        Raises:
+            CoplError: the champion's files are missing or damaged.
+        """
+        return self.open_snapshot(self.record.champion)
+
+    def open_snapshot(self, version: str | None) -> Snapshot | None:
+        """A snapshot by its version, opened once and kept; None for none.
+
+        Raises:
+            CoplError: its files are missing or damaged.
+        """
+        if version is None:
+            return None
+        with self._lock:
+            if version not in self._snapshots:
+                self._snapshots[version] = load_snapshot(self.snapshot_root, version)
+                while len(self._snapshots) > _KEPT_SNAPSHOTS:
+                    self._snapshots.pop(next(iter(self._snapshots)))
+            return self._snapshots[version]
+
+    def snapshots(self) -> list[SnapshotRecord]:
+        return self.store.snapshots(self.id)
+
+    def promote(self, version: str, *, by: int | None = None) -> None:
+        """Make a snapshot the champion after checking every byte of it; ``by`` is the user who asks.
+
+        Raises:
+            CoplError: the snapshot is unknown, or its files are missing or damaged; the champion stays.
+        """
+        damaged = verify(load_snapshot(self.snapshot_root, version))
+        if damaged:
+            raise CoplError(f"Snapshot {version} is damaged ({', '.join(damaged)} changed since it was written); "
+                            "the champion stays; choose another snapshot or start a new fit.")
+        self.store.promote(self.id, version, by=by)
+
+    # ---- looking
+
+    def place(self, user_id: int) -> Place | None:
+        """Where the user stands by the labels of this moment; None before the first snapshot."""
+        snapshot = self.snapshot()
+        if snapshot is None:
+            return None
+        return places.place(snapshot, user_id, self.store.labels(self.id, user_id=user_id))
+
+    def people(self, *, live: Sequence[int] = ()) -> PeopleView | None:
+        """Users on the map of the champion; ``live`` users are placed by their labels of this moment."""
+        snapshot = self.snapshot()
+        if snapshot is None:
+            return None
+        layout, counts = snapshot.layout, snapshot.graph.n_labels
+        rows = dict(zip(layout.user_ids.tolist(), range(len(layout.user_ids)), strict=True))
+        people = []
+        for user in self.store.users(self.id):
+            row = rows.get(user.id)
+            if user.id in live:
+                labels = self.store.labels(self.id, user_id=user.id)
+                people.append(_live_person(user, places.place(snapshot, user.id, labels)))
+            elif row is None or layout.group[row] < 0:
+                people.append(Person(user.id, user.name, user.kind, 0, None, None, None, "not placed"))
+            else:
+                x, y = layout.xy[row].tolist()
+                people.append(Person(user.id, user.name, user.kind, int(counts[row]), int(layout.group[row]), x, y,
+                                     "trained"))
+        return PeopleView(tuple(people), tuple(sorted(set(layout.group[layout.group >= 0].tolist()))),
+                          layout.silhouette, layout.parameters, snapshot.version, len(snapshot.graph.labels))
+
+    def experts(self) -> ExpertsView | None:
+        """Gate weights of everybody the reward model knows; None before the first reward model."""
+        snapshot = self.snapshot()
+        if snapshot is None or not snapshot.has_reward:
+            return None
+        state, layout = snapshot.reward_graph, snapshot.layout
+        users = {user.id: user for user in self.store.users(self.id)}
+        rows = [row for row, user_id in enumerate(state.user_ids.tolist())
+                if user_id in users and state.n_labels[row] > 0]
+        gates = self.judge().model(snapshot).gates(state.user_vectors[rows])  # (N, G, M)
+        mean = gates.mean(1)
+        order = gating.reading_order(mean)
+        chosen = [users[int(state.user_ids[rows[i]])] for i in order]
+        group_rows = rows_of(np.array([user.id for user in chosen], np.int64), layout.user_ids)
+        groups = tuple(None if row < 0 or layout.group[row] < 0 else int(layout.group[row])
+                       for row in group_rows.tolist())
+        return ExpertsView(tuple(user.name for user in chosen), tuple(user.kind for user in chosen), groups,
+                           mean[order], gating.load(mean), gates.shape[1], snapshot.version,
+                           snapshot.manifest["reward"]["fitted_in"])
+
+    def controversy(self, limit: int = 30, *, consensus: bool = False) -> DivisionView | None:
+        """Pairs by how far the groups are apart, with the votes that were really cast."""
+        snapshot = self.snapshot()
+        if snapshot is None:
+            return None
+        state, layout = snapshot.graph, snapshot.layout
+        pairs = np.array(self.store.pairs(self.id), np.int64).reshape(-1, 3)
+        rows = rows_of(pairs[:, 1:], state.response_ids)
+        pairs, rows = pairs[(rows >= 0).all(1)], rows[(rows >= 0).all(1)]
+        placed = rows_of(state.user_ids, layout.user_ids)
+        group = np.where(placed >= 0, layout.group[placed], -1)
+        parts = np.array_split(rows, max(1, -(-len(rows) * len(group) // _CELLS)))
+        division = together([divide(places.preferences(state, state.user_vectors, part), group) for part in parts])
+        order = np.argsort(division.between if consensus else -division.between, kind="stable")[:limit]
+        group_of = dict(zip(layout.user_ids.tolist(), layout.group.tolist(), strict=True))
+        found = tuple(self._divided(int(pairs[i, 0]), division, i, group_of) for i in order)
+        return DivisionView(found, len(pairs), snapshot.version)
+
+    def reward(self, prompt: str, responses: Sequence[str], *, users: Sequence[int] = (),
+               groups: bool = True) -> RewardView:
+        """How these people, and each group, are expected to judge the responses.  Nothing is stored.
+
+        Raises:
+            CoplError: fewer than two responses, an empty text, equal responses, or no snapshot yet.
+        """
+        prompt, texts = prompt.strip(), _checked(prompt, responses)
+        snapshot = self.snapshot()
+        if snapshot is None:
+            raise CoplError("There is no snapshot yet, so no rewards; label some pairs and let the trainer finish "
+                            "its first run (the training page shows it).")
+        placed = [(self.store.user(user), self.store.labels(self.id, user_id=user)) for user in users]
+        known = self._known_rows(prompt, texts, snapshot)
+        return self.judge().judge(snapshot, [(prompt, text) for text in texts], placed, groups, known)
+
+    def judge(self):
+        """The part that reads texts with a language model, made at first use since it imports torch."""
+        with self._judge_lock:
+            if self._judge is None:
+                from copl_core.judge import Judge
+
+                self._judge = Judge(self.settings)
+            return self._judge
+
+    # ---- training
+
+    def runs(self, limit: int = 50) -> list[Run]:
+        return self.store.runs(self.id, limit=limit)
+
+    def request_fit(self, kind: str = "full", reason: str = "asked for by hand") -> Run:
+        """Queue a run; a queued one of that kind is returned instead, since it will read the same labels.
+
+        Raises:
+            CoplError: too few labels, or an unknown kind.
+        """
+        if kind not in FEWEST:
+            raise CoplError(f"There is no run of kind {kind!r}; ask for 'graph' or 'full'.")
+        count = self.store.label_count(self.id)
+        if count < FEWEST[kind]:
+            what = "a fit" if kind == "graph" else "a fit of the reward model"
+            raise CoplError(f"The study has {count} labels and {what} needs {FEWEST[kind]}; label some more pairs.")
+        waiting = [run for run in self.store.active_runs()
+                   if self.store.study_of_run(run.id) == self.id and run.state == RunState.QUEUED and run.kind == kind]
+        return waiting[0] if waiting else self.store.add_run(self.id, kind, reason)
+
+    def cancel(self, run_id: int) -> None:
+        """Stop a queued or running run at its next step; the champion stays."""
+        run = self.store.run(run_id)
+        if run.state not in (RunState.QUEUED, RunState.RUNNING):
+            raise CoplError(f"Run {run_id} is {run.state}; only a queued or running one can be cancelled.")
+        self.store.finish_run(run_id, RunState.CANCELLED, message="Cancelled by hand.")
+
+    def trainer(self) -> TrainerStatus:
+        """Is a worker there, what does it do, and how far is the next refit?"""
+        seen = self.store.worker()
+        fresh = seen is not None and (datetime.now(UTC) - seen[2]).total_seconds() < _SILENT_AFTER
+        active = [run for run in self.store.active_runs() if self.store.study_of_run(run.id) == self.id]
+        running = next((run for run in active if run.state == RunState.RUNNING), None)
+        champion = self.store.champion(self.id)
+        since = self.store.revisions_since(self.id, champion.watermark if champion else 0)
+        return TrainerStatus(bool(fresh and _runs_here(seen[0])), seen[1] if seen else "", seen[2] if seen else None,
+                             running, len(active) - (running is not None), since, self.settings.refit_labels)
+
+    # ---- helpers
+
+    def _known_rows(self, prompt: str, texts: Sequence[str], snapshot: Snapshot) -> np.ndarray | None:
+        """Rows (T,) in the graph when every text is a response of this study to this prompt that the graph knows."""
+        prompt_id = next((number for number, text in self.store.prompts(self.id) if text.strip() == prompt), None)
+        if prompt_id is None:
+            return None
+        ids = {response.text.strip(): response.id for response in self.store.prompt_responses(prompt_id)}
+        rows = rows_of(np.array([ids.get(text, -1) for text in texts], np.int64), snapshot.graph.response_ids)
+        labelled = np.unique(np.concatenate([snapshot.graph.labels.left, snapshot.graph.labels.right]))
+        return rows if np.isin(rows, labelled).all() else None
+
+    def _divided(self, pair_id: int, division, i: int, group_of: dict[int, int]) -> DividedPair:
+        pair = self.store.pair(pair_id)
+        votes: dict[int | None, list[int]] = {}
+        for label in self.store.labels(self.id, pair_id=pair_id):
+            side = {pair.first.id: 0, pair.second.id: 1}.get(label.preferred_id, 2)
+            group = group_of.get(label.user_id, -1)
+            votes.setdefault(None if group < 0 else group, [0, 0, 0])[side] += 1
+        return DividedPair(pair_id, pair.prompt, pair.first, pair.second, float(division.between[i]),
+                           float(division.within[i]), float(division.noise[i]),
+                           tuple(zip(division.groups.tolist(), division.by_group[i].tolist(), strict=True)),
+                           {group: tuple(counts) for group, counts in votes.items()})
+
+
+def _live_person(user: User, place: Place) -> Person:
+    x, y = place.xy or (None, None)
+    return Person(user.id, user.name, user.kind, place.n_labels, place.group, x, y, place.source)
+
+
+def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
+    texts = [text.strip() for text in responses]
+    if not prompt.strip():
+        raise CoplError("The prompt is empty; type what a person asked.")
+    if len(texts) < 2 or not all(texts):
+        raise CoplError(f"Responses with text: {sum(map(bool, texts))}; two or more are needed; fill them in.")
+    if len(set(texts)) < len(texts):
+        raise CoplError("Two of the responses are the same text; change or remove one.")
+    return texts
+
+
+def _runs_here(pid: int) -> bool:
+    """Whether a process of that number exists on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

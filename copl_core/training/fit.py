@@ -1,0 +1,162 @@
+"""One training job from labels to the parts of a snapshot: texts → graph → (reward → mix) → map.
+
+A "graph" job refits the preference graph and shares the reward model of the previous snapshot.  A "full" job also fits
+the reward model: a tenth of the decided labels is kept from a first graph and from the reward model, the mix of the two
+is learned on that tenth and every reported figure is measured on it, and only then is the graph that will serve fitted
+to all labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from copl_core.config import Settings
+from copl_core.insight.layout import Layout, answer_space, fit_layout
+from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.training.graph_fit import fit_graph
+from copl_core.training.metrics import figures
+from copl_core.training.mix import Mix, fit_mix
+from copl_core.training.schedule import FEWEST
+from copl_core.training.snapshot import Snapshot, share_reward
+from copl_core.training.split import held_back
+from copl_core.training.tune import tuned
+
+Progress = Callable[[str, int, int, float | None], None]
+Embed = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a job made, ready to be written as a snapshot."""
+
+    graph: GraphState
+    layout: Layout
+    save_reward: Callable[[Path], None] | None
+    reward: dict | None  # manifest entry: fitted_in, watermark, metrics
+    metrics: dict
+
+
+def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: Settings,
+        weights: Callable[[str], Path], previous: Snapshot | None = None, progress: Progress | None = None) -> Fitted:
+    """Run one job.
+
+    Args:
+        kind: "graph" or "full".
+        version: name the snapshot will have; a reward model remembers the version that fitted it.
+        embed: texts → φ (T, P).
+        weights: folder of a bundled model by name.
+        previous: the champion, to start warm from.
+        progress: told (phase, step, steps, loss); what it raises ends the job.
+
+    Raises:
+        CoplError: too few labels to learn from.
+    """
+    progress = progress or _silent
+    _check(data, kind)
+    progress("texts", 0, data.n_responses, None)
+    phi = embed(list(data.texts()), progress=lambda done, total: progress("texts", done, total, None))
+    config = _config(data, phi, kind, settings, previous, progress)
+    reward, save_reward = None, None
+    if kind == "full":
+        reward, save_reward = _fit_reward(data, phi, config, version, settings, weights, previous, progress)
+    elif previous is not None and previous.has_reward:
+        reward, save_reward = previous.manifest["reward"], share_reward(previous)
+    graph = fit_graph(data, phi, config, seed=settings.seed, device=settings.device,
+                      warm=previous.graph if previous else None, progress=_named("graph", progress))
+    progress("map", 0, 1, None)
+    layout = fit_layout(graph.user_ids, graph.user_vectors @ answer_space(graph), graph.n_labels,
+                        previous=previous.layout if previous else None, seed=settings.seed)
+    metrics = {"graph": _plain(graph.metrics)} | ({"held_out": reward["metrics"]} if reward else {})
+    return Fitted(graph, layout, save_reward, reward, metrics)
+
+
+def _config(data: TrainingData, phi: np.ndarray, kind: str, settings: Settings, previous: Snapshot | None,
+            progress: Progress) -> GraphConfig:
+    """The graph's settings: those of the previous snapshot, with priors chosen anew by a first or a full job."""
+    if previous is not None and kind == "graph":
+        return GraphConfig.of(previous.graph.config)
+    return tuned(data, phi, GraphConfig(), seed=settings.seed, device=settings.device, progress=progress)
+
+
+def _check(data: TrainingData, kind: str) -> None:
+    fewest = FEWEST[kind]
+    if len(data.labels) < fewest:
+        raise CoplError(f"The study has {len(data.labels)} labels and a fit of this kind needs {fewest}; "
+                        "label some more pairs.")
+    if not data.labels.decided.any():
+        raise CoplError(f"All {len(data.labels)} labels are ties, and there is no taste to learn from; "
+                        "label some pairs that differ.")
+
+
+def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, version: str, settings: Settings,
+                weights: Callable[[str], Path], previous: Snapshot | None, progress: Progress):
+    from copl_core.reward.model import RewardConfig
+    from copl_core.training.reward_fit import fit_reward
+
+    labels = data.labels
+    kept = held_back(data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right],
+                     labels.decided)
+    learned = data.with_labels(labels.take(~kept))
+    graph = fit_graph(learned, phi, config, seed=settings.seed, device=settings.device,
+                      warm=previous.reward_graph if previous and previous.has_reward else None,
+                      progress=_named("graph without the held-out labels", progress))
+    reward_config = RewardConfig(backbone=settings.backbone)
+    model = fit_reward(learned, graph.user_vectors, reward_config, weights=weights, seed=settings.seed,
+                       device=settings.device, progress=progress, time_budget_s=settings.reward_budget_seconds)
+    progress("mix", 0, 1, None)
+    mix, metrics = _mix(labels.take(kept), graph, model, list(data.texts()))
+
+    def save(folder: Path) -> None:
+        for part in (graph, model):
+            place = folder / ("graph" if part is graph else "model")
+            place.mkdir()
+            part.save(place)
+        (folder / "mix.json").write_text(json.dumps(asdict(mix)))
+
+    entry = {"fitted_in": version, "watermark": data.watermark, "backbone": settings.backbone,
+             "config": asdict(reward_config), "metrics": metrics, "fit": _plain(model.metrics)}
+    return entry, save
+
+
+def _mix(labels: Comparisons, graph: GraphState, model, texts: Sequence[tuple[str, str]]) -> tuple[Mix, dict]:
+    """Learn the mix on held-out labels and measure each part there, the mix by two-fold cross-fitting."""
+    if len(labels) < 2:
+        return Mix(graph=0.5, text=0.5, text_alone=1.0, n=len(labels)), {}
+    graph_margin = graph.margins(labels)
+    text_margin = text_margins(model, labels, graph.user_vectors, texts)
+    mix = fit_mix(graph_margin, text_margin, labels.outcome)
+    halves = np.arange(len(labels)) % 2 == 0
+    crossed = np.empty(len(labels))
+    for half in (halves, ~halves):
+        other = fit_mix(graph_margin[~half], text_margin[~half], labels.outcome[~half])
+        crossed[half] = other.logits(graph_margin[half], text_margin[half], np.ones(half.sum(), bool))
+    known = {"copl": crossed, "copl-graph": graph_margin, "copl-reward": text_margin}
+    return mix, {name: figures(logits, labels) for name, logits in known.items()}
+
+
+def text_margins(model, labels: Comparisons, user_vectors: np.ndarray, texts: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Calibrated log-odds (N,) of left over right by the reward model."""
+    used, places = np.unique(np.concatenate([labels.left, labels.right]), return_inverse=True)
+    users, user_places = np.unique(labels.user, return_inverse=True)
+    rewards = model.rewards([texts[i] for i in used], user_vectors[users]) / float(model.calibration)  # (users, used)
+    left, right = places[:len(labels)], places[len(labels):]
+    return rewards[user_places, left] - rewards[user_places, right]
+
+
+def _named(phase: str, progress: Progress) -> Progress:
+    return lambda _phase, step, steps, loss: progress(phase, step, steps, loss)
+
+
+def _silent(phase: str, step: int, steps: int, loss: float | None) -> None:
+    """Progress that nobody watches."""
+
+
+def _plain(facts: dict) -> dict:
+    """The same facts as JSON can say them: no numpy types, and null for a figure that does not exist."""
+    return json.loads(json.dumps(facts, default=lambda value: value.tolist()), parse_constant=lambda _: None)

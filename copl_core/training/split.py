@@ -1,0 +1,32 @@
+"""Which labels are kept for measuring: a draw that reads ids alone, so that a label stays on its side of the line in
+every later fit, and a pair that somebody answers twice is kept or learned as a whole.  Numpy only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+KEPT_SHARE = 0.1
+
+
+def held_back(user_ids: np.ndarray, left_ids: np.ndarray, right_ids: np.ndarray, decided: np.ndarray,
+              share: float = KEPT_SHARE) -> np.ndarray:
+    """Mask (N,) of decided labels that a full job keeps from its first graph and from the reward model."""
+    return (label_draw(user_ids, left_ids, right_ids, salt=1) < share) & np.asarray(decided, bool)
+
+
+def label_draw(user_ids: np.ndarray, left_ids: np.ndarray, right_ids: np.ndarray, *, salt: int) -> np.ndarray:
+    """A number in [0, 1) for each label (N,), by who answered which two responses; each salt draws anew."""
+    sides = np.sort(np.column_stack([left_ids, right_ids]), axis=1)
+    return uniform(np.full(len(sides), salt), np.asarray(user_ids), sides[:, 0], sides[:, 1])
+
+
+def uniform(*columns: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each row of ids, the same whenever the same ids meet (splitmix64's finaliser, chained)."""
+    mixed = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + column.astype(np.uint64) + np.uint64(0x632BE59BD9B4E019)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(40)).astype(np.float64) / 2.0**24

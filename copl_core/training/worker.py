@@ -1,0 +1,323 @@
+"""The trainer: a process of its own that takes runs from the queue, fits, and publishes snapshots.
+
+What it promises: a run is in the database before it is on the queue, a snapshot is on disk before it is in the
+database, and the champion moves in the transaction that ends the run.  Killed at any moment, it loses the run in hand
+and nothing else; at the next start that run is marked interrupted and queued again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+
+from copl_core.config import Settings
+from copl_core.records import CoplError, Run, RunState, SnapshotRecord
+from copl_core.store import Store
+from copl_core.training.queue import make_queue, on_queue
+from copl_core.training.schedule import Situation, due
+from copl_core.training.snapshot import Snapshot, load_snapshot, next_version, sweep, verify, write_snapshot
+
+log = logging.getLogger("copl.worker")
+_LOOK_EVERY = 1.0  # seconds between two looks at the studies
+_TELL_EVERY = 0.4  # seconds between two progress reports
+_MOST_TRIES = 5  # of a run that is left behind every time
+_LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
+_PATIENCE = 8.0  # seconds a run in hand gets to reach its next step when the worker is told to end
+
+
+class Stopped(Exception):
+    """The worker is asked to end; the run in hand will run again."""
+
+
+class Cancelled(Exception):
+    """Somebody cancelled the run in hand."""
+
+
+class Trainer:
+    """Executes runs against one store."""
+
+    def __init__(self, store: Store, settings: Settings, stop: Event | None = None,
+                 embed: Callable[..., np.ndarray] | None = None) -> None:
+        self.store, self.settings = store, settings
+        self.stop = stop or Event()
+        self.state = "starting"
+        self.in_hand: int | None = None  # the run that is being carried out
+        self._embed = embed  # texts → φ; the bundled sentence model, opened at first use, unless another is given
+
+    # ---- before work
+
+    def recover(self) -> list[Run]:
+        """Mark runs that nobody carries out any more as interrupted and queue them again.
+
+        A killed worker leaves one behind, and so does a database that could not be written when a run ended.  One that
+        ends the worker every time (out of memory, say) is given up after a few tries.
+        """
+        again = []
+        for run in self.store.active_runs():
+            if run.state == RunState.RUNNING and run.id != self.in_hand:
+                if self._tries(run) < _MOST_TRIES:
+                    again += self._interrupted(run, _LEFT_BEHIND)
+                else:
+                    self.store.finish_run(run.id, RunState.FAILED, message=f"{_LEFT_BEHIND} That was try "
+                                          f"{_MOST_TRIES}; it is not queued again; the worker's log may say why.")
+        return again
+
+    def sweep(self) -> None:
+        """Remove snapshots that were written but never recorded."""
+        for study in self.store.studies():
+            self._sweep(study.id)
+
+    def _interrupted(self, run: Run, message: str) -> list[Run]:
+        """Queue a run again, then call it interrupted: in this order a kill in between loses nothing.
+
+        One that was cancelled in the meantime stays cancelled.
+        """
+        if self.store.run(run.id).state != RunState.RUNNING:
+            return []
+        again = [other for other in self.store.active_runs() if other.retry_of == run.id]
+        if not again:
+            again = [self.store.add_run(self.store.study_of_run(run.id), run.kind, run.reason, retry_of=run.id)]
+        self.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
+        return again
+
+    def _tries(self, run: Run) -> int:
+        """How often this run was left behind, this time included."""
+        tries = 1
+        while run.retry_of is not None and tries < _MOST_TRIES:
+            run = self.store.run(run.retry_of)
+            tries += run.message == _LEFT_BEHIND
+        return tries
+
+    def _sweep(self, study_id: int) -> None:
+        known = {record.version for record in self.store.snapshots(study_id)}
+        for name in sweep(self.root(study_id), known):
+            log.info("removed the leftover %s", name)
+
+    def root(self, study_id: int) -> Path:
+        return self.settings.snapshots / str(study_id)
+
+    # ---- looking for work
+
+    def ask_for_due_runs(self) -> None:
+        """Queue a run for each study whose labels have moved enough."""
+        busy = {self.store.study_of_run(run.id) for run in self.store.active_runs()}
+        for study in self.store.studies():
+            if study.id not in busy:
+                found = due(self._situation(study.id), self.settings, datetime.now(UTC))
+                if found:
+                    self.store.add_run(study.id, *found)
+
+    def _situation(self, study_id: int) -> Situation:
+        champion = self.store.champion(study_id)
+        reward = champion.metrics.get("reward_watermark") if champion else None
+        ended = [run for run in self.store.runs(study_id, limit=100) if run.ended_at]  # newest first
+        full = [run for run in ended if run.kind == "full"]
+        return Situation(
+            n_labels=self.store.label_count(study_id),
+            since_graph=self.store.revisions_since(study_id, champion.watermark if champion else 0),
+            since_reward=self.store.revisions_since(study_id, reward or 0),
+            has_snapshot=champion is not None,
+            has_reward=reward is not None,
+            last_graph=max((run.ended_at for run in ended), default=None),
+            last_reward=max((run.ended_at for run in full), default=None),
+            failed_graph=_failed_in_a_row(ended),
+            failed_reward=_failed_in_a_row(full),
+        )
+
+    # ---- work
+
+    def execute(self, run_id: int) -> None:
+        """Carry out one queued run; a run in any other state is left alone (a doubled message)."""
+        run = self.store.run(run_id)
+        if run.state != RunState.QUEUED or self.stop.is_set():
+            return
+        study_id = self.store.study_of_run(run_id)
+        self.in_hand, self.state = run_id, f"run {run_id}"
+        try:
+            self.store.update_run(run_id, state=RunState.RUNNING, started_at=datetime.now(UTC), phase="reading labels")
+            self._publish(study_id, run)
+        except Stopped:
+            self._interrupted(run, "The worker was told to end.")
+        except Cancelled:
+            log.info("run %s was cancelled", run_id)
+        except CoplError as problem:  # also a publishing refused because the run was cancelled: then it stays cancelled
+            self.store.finish_run(run_id, RunState.FAILED, message=str(problem))
+        except Exception as problem:  # whatever breaks a fit must not break the worker, and is told on the page
+            log.error("run %s failed\n%s", run_id, traceback.format_exc())
+            self.store.finish_run(run_id, RunState.FAILED, message=f"{type(problem).__name__}: {problem}")
+        except KeyboardInterrupt:  # a fit in a terminal; the worker turns its signals into ``Stopped``
+            self.store.finish_run(run_id, RunState.CANCELLED, message="Stopped in the terminal.")
+            raise
+        finally:
+            self.in_hand, self.state = None, "waiting for labels"
+
+    def _publish(self, study_id: int, run: Run) -> None:
+        from copl_core.training.fit import fit
+        from copl_core.weights import resolver
+
+        data = self.store.training_data(study_id)
+        root = self.root(study_id)
+        root.mkdir(parents=True, exist_ok=True)
+        version = next_version(root, [record.version for record in self.store.snapshots(study_id)])
+        began = time.monotonic()
+        fitted = fit(data, run.kind, version, embed=self._embedder(), settings=self.settings,
+                     weights=resolver(self.settings.weights), previous=self._champion(study_id),
+                     progress=self._reporter(run.id))
+        manifest = {"study": study_id, "run": run.id, "kind": run.kind, "watermark": data.watermark,
+                    "labels": len(data.labels), "reward": fitted.reward, "metrics": fitted.metrics,
+                    "made_at": datetime.now(UTC).isoformat(), "seconds": round(time.monotonic() - began, 2)}
+        write_snapshot(root, version, graph=fitted.graph, layout=fitted.layout, manifest=manifest,
+                       save_reward=fitted.save_reward)
+        metrics = {**fitted.metrics, "reward_watermark": fitted.reward and fitted.reward["watermark"],
+                   "seconds": manifest["seconds"], "kind": run.kind}
+        record = SnapshotRecord(version, run.id, data.watermark, len(data.labels), metrics, datetime.now(UTC))
+        try:
+            self.store.publish(study_id, record, run_id=run.id)
+        except Exception:
+            self._sweep(study_id)
+            raise
+        log.info("published %s after %.1f s", version, manifest["seconds"])
+
+    def _champion(self, study_id: int) -> Snapshot | None:
+        """The champion to start warm from; a damaged one is no reason not to fit, and is not handed on."""
+        champion = self.store.champion(study_id)
+        if champion is None:
+            return None
+        try:
+            snapshot = load_snapshot(self.root(study_id), champion.version)
+            damaged = verify(snapshot)
+        except (CoplError, OSError) as problem:
+            snapshot, damaged = None, [str(problem)]
+        if damaged:
+            log.warning("starting cold, since the champion %s is damaged: %s", champion.version, ", ".join(damaged))
+        return None if damaged else snapshot
+
+    def _embedder(self) -> Callable[..., np.ndarray]:
+        if self._embed is None:
+            from copl_core.training.phi import TextEmbedder
+            from copl_core.weights import resolver
+
+            self._embed = TextEmbedder(resolver(self.settings.weights)("minilm"), device=self.settings.device,
+                                       cache=self.settings.cache / "phi").embed
+        return self._embed
+
+    def _reporter(self, run_id: int) -> Callable[[str, int, int, float | None], None]:
+        """Writes progress to the run, at most a few times a second, and ends the job when it should end."""
+        told, phase_now, phase_began = 0.0, "", time.monotonic()
+
+        def report(phase: str, step: int, steps: int, loss: float | None) -> None:
+            nonlocal told, phase_now, phase_began
+            now = time.monotonic()
+            if self.stop.is_set():
+                raise Stopped
+            if phase != phase_now:
+                phase_now, phase_began, told = phase, now, 0.0
+            if now - told < _TELL_EVERY:
+                return
+            told = now
+            if self.store.run(run_id).state == RunState.CANCELLED:
+                raise Cancelled
+            left = (now - phase_began) / step * (steps - step) if step else None
+            said = None if loss is None or not math.isfinite(loss) else float(loss)
+            self.store.update_run(run_id, phase=phase, step=step, steps=steps, loss=said, seconds_left=left)
+
+        return report
+
+
+def _failed_in_a_row(ended: list[Run]) -> int:
+    """How many of the newest runs failed before one that did not."""
+    return next((n for n, run in enumerate(ended) if run.state != RunState.FAILED), len(ended))
+
+
+def work(store: Store, settings: Settings) -> int:
+    """Run the trainer until it is told to end (SIGTERM or Ctrl-C).
+
+    Raises:
+        CoplError: another worker holds this installation.
+    """
+    stop = Event()
+    with hold_worker_lock(settings):
+        _set_threads(settings)
+        trainer = Trainer(store, settings, stop)
+        queue = make_queue(settings)
+        queue.flush()  # messages only repeat what the database says, and it says it again below
+        send = on_queue(queue, trainer.execute)
+        trainer.recover()
+        trainer.sweep()
+        looker = Thread(target=_look, args=(trainer, send, stop), name="look", daemon=True)
+        looker.start()
+        consumer = queue.create_consumer(workers=1, periodic=False, max_delay=0.5, flush_locks=True,
+                                         shutdown_timeout=_PATIENCE)
+        hangup = signal.getsignal(signal.SIGHUP)
+        consumer.start()
+        _on_signals(stop, hangup)  # after start, which sets huey's own
+        stop.wait()
+        consumer.stop(graceful=True)  # the run in hand ends at its next step, or is found interrupted at the next start
+        looker.join(timeout=5)
+        store.heartbeat(os.getpid(), "stopped")
+    return 0
+
+
+def _look(trainer: Trainer, send: Callable[[int], object], stop: Event) -> None:
+    """Every second: a sign of life, runs left behind, due runs, and a message for every queued run that has none."""
+    sent: dict[int, float] = {}
+    while not stop.is_set():
+        try:
+            trainer.store.heartbeat(os.getpid(), trainer.state)
+            trainer.recover()
+            trainer.ask_for_due_runs()
+            for run in trainer.store.active_runs():
+                if run.state == RunState.QUEUED and time.monotonic() - sent.get(run.id, -1e9) > 30:
+                    send(run.id)
+                    sent[run.id] = time.monotonic()
+        except Exception:  # a locked database is no reason to stop looking
+            log.warning("a look at the studies failed\n%s", traceback.format_exc())
+        stop.wait(_LOOK_EVERY)
+
+
+def _on_signals(stop: Event, hangup: object) -> None:
+    """End on SIGTERM, Ctrl-C and a closed terminal, the last unless the starter ignores it (``nohup``)."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        ignored = number == signal.SIGHUP and hangup == signal.SIG_IGN
+        signal.signal(number, signal.SIG_IGN if ignored else lambda *_: stop.set())
+
+
+def _set_threads(settings: Settings) -> None:
+    """Leave a core to the app unless told otherwise; oversubscribed threads make torch several times slower."""
+    import torch
+
+    torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 2) - 1))
+
+
+@contextmanager
+def hold_worker_lock(settings: Settings):
+    """Be the one process that fits in this installation; the kernel lets the lock go when the process dies.
+
+    Raises:
+        CoplError: another worker holds it.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    path = settings.home / "worker.lock"
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            raise CoplError(f"A worker (process {stream.read().strip() or 'unknown'}) already serves {path.parent}; "
+                            "one is enough; stop it first or choose another COPL_HOME.") from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

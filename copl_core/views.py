@@ -1,0 +1,214 @@
+"""What the verbs of a study return to a page or a terminal: plain tables that say which snapshot they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from copl_core.insight.gating import Load
+from copl_core.insight.quality import Agreement, Figures, Share
+from copl_core.insight.taste import Leaning
+from copl_core.records import Choice, Kind, Label, Response, Run, Task, User
+from copl_core.rules import Foretold
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What was known about a practice pair."""
+
+    right: bool  # the known answer was given
+    preferred_id: int  # the response that is known to be better
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What came of a submit: the label that was stored, or None where the task was stale and nothing changed."""
+
+    label: Label | None
+    next_task: Task | None
+    feedback: Feedback | None = None  # after a practice pair
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a user stands now, without training.
+
+    ``source`` is "trained" (a row of the snapshot, no labels since), "neighbours" (placed by people who answered
+    alike) or "population mean" (nobody shares a labelled response yet).
+    """
+
+    user_id: int
+    vector: np.ndarray  # (d,)
+    source: str
+    n_labels: int
+    n_neighbours: int
+    neighbours: tuple[tuple[int, float], ...]  # (user id, weight), heaviest first
+    spread: float
+    xy: tuple[float, float] | None
+    group: int | None
+    group_share: float  # weight of that group among the neighbours
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    id: int
+    name: str
+    kind: Kind
+    n_labels: int
+    group: int | None
+    x: float | None
+    y: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleView:
+    people: tuple[Person, ...]
+    groups: tuple[int, ...]
+    silhouette: float
+    parameters: dict
+    snapshot: str
+    n_labels: int  # labels behind the snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsView:
+    """Gate weights of users, in reading order (users of one expert stand together)."""
+
+    names: tuple[str, ...]  # (N,)
+    kinds: tuple[Kind, ...]  # (N,)
+    groups: tuple[int | None, ...]  # (N,)
+    gates: np.ndarray  # (N, M), the mean over gates where there are several
+    load: Load
+    n_gates: int
+    snapshot: str
+    fitted_in: str  # snapshot whose run fitted the reward model
+
+
+@dataclass(frozen=True, slots=True)
+class DividedPair:
+    """One pair, how far groups are apart on it, and what people really answered."""
+
+    pair_id: int
+    prompt: str
+    first: Response
+    second: Response
+    between: float
+    within: float
+    noise: float
+    by_group: tuple[tuple[int, float], ...]  # (group, P(first preferred))
+    votes: dict[int | None, tuple[int, int, int]]  # group → (first, second, neither)
+
+
+@dataclass(frozen=True, slots=True)
+class DivisionView:
+    pairs: tuple[DividedPair, ...]
+    n_pairs: int
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How one person, or one group, is expected to judge the responses."""
+
+    name: str
+    kind: str  # "person" | "simulated person" | "group"
+    group: int | None
+    n: int  # people behind the row
+    source: str  # "trained" | "neighbours" | "population mean" | "mean of the group"
+    reward: np.ndarray  # (T,) log-odds scale, mean zero over the responses
+    win: np.ndarray  # (T,) probability to be the preferred one of all shown, sums to 1
+    expert: int | None
+    gate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RewardView:
+    rows: tuple[Judgement, ...]
+    basis: str  # which parts spoke, in a sentence
+    known: bool  # all responses are labelled ones of the study
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerStatus:
+    """The worker's sign of life and the job in hand."""
+
+    alive: bool
+    state: str
+    seen_at: datetime | None
+    run: Run | None
+    waiting: int
+    labels_since: int  # changes of labels after the champion's watermark
+    labels_needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PersonQuality:
+    """One person's figures; ``figures.flags`` are sentences, and disagreeing with others is none of them."""
+
+    user: User
+    figures: Figures
+    skill: float | None  # 0 to 1; None: too few labels, or not asked for
+
+
+@dataclass(frozen=True, slots=True)
+class QualityView:
+    agreement: Agreement  # of those who are not excluded
+    people: tuple[PersonQuality, ...]  # with an answer, by id
+    n_answers: int
+    revision: int  # of the study when it was read
+
+
+@dataclass(frozen=True, slots=True)
+class Prequential:
+    """Forecasts made before the answers they are about, on pairs chosen without the model."""
+
+    model: Share  # foretold right
+    crowd: Share  # the same labels by the majority of the others
+    apart: Share  # of the labels that one of the two foresaw and the other did not, those of the model
+    snapshots: tuple[str, ...]  # that made the forecasts, oldest first
+    rows: tuple[Foretold, ...]  # oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class TasteView:
+    """What a person may know of themselves."""
+
+    n_labels: int  # preferences that count
+    n_decided: int  # of these, that prefer one response
+    n_prompts: int  # behind the decided ones
+    place: Place | None  # none before the first snapshot
+    leanings: tuple[Leaning, ...]  # at most five, those of the labels first; empty while nothing is certain
+    n_pairs: int  # of the study, from which typical differences and the model's beliefs are read
+    consistent: Share  # of pairs answered again, answered as the time before
+    snapshot: str | None
+    problem: str  # why the snapshot could not be read; empty where it could
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A decided label beside a feature."""
+
+    label: Label
+    prompt: str
+    preferred: Response
+    rejected: Response
+    ahead: float  # of the feature, preferred − rejected, in typical differences
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An answer that counts, with its texts and the answers that it superseded, newest first."""
+
+    label: Label
+    prompt: str
+    left: Response
+    right: Response
+    before: tuple[Label, ...]
+
+
+CHOICE_WORDS = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad"}

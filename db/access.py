@@ -1,0 +1,110 @@
+"""What every part of the store stands on: its transactions, the study's row, the simulated switch, the audit trail."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Select, bindparam, insert, literal_column, select, update
+
+from copl_core.records import CoplError, Kind
+from db.engine import reading, writing
+from db.models import AuditRow, StudyRow, UserRow
+
+LARGEST = 2**31 - 1  # of an integer column on PostgreSQL
+# Written out in the statement, not bound: a partial index serves a query that repeats its condition.
+OPEN = literal_column("'open'")
+
+
+class Access:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def _read(self) -> AbstractContextManager[Connection]:
+        return reading(self.engine)
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        return writing(self.engine)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+_STUDY_OF = (select(StudyRow.__table__, UserRow.id.label("user_id"))
+             .join(UserRow, UserRow.study_id == StudyRow.id).where(UserRow.id == bindparam("user")))
+_STUDY_OF_LOCKED = _STUDY_OF.with_for_update(of=StudyRow, key_share=True)
+
+
+def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> Row[Any]:
+    """The study of a user, with ``user_id`` beside its own columns; ``lock`` as in ``study_row``."""
+    row = connection.execute(_STUDY_OF_LOCKED if lock else _STUDY_OF, {"user": user_id}).first()
+    if row is None:
+        raise _no_user(user_id)
+    return row
+
+
+def study_row(connection: Connection, study_id: int, *, lock: bool = False) -> Row[Any]:
+    """The study; with ``lock``, no other transaction changes it until this one ends (SQLite: always so).
+
+    Where several rows are locked the order is study, user, task, so that PostgreSQL meets no deadlock.
+    """
+    query = select(StudyRow.__table__).where(StudyRow.id == study_id)
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
+    if row is None:
+        raise CoplError(f"There is no study with id {study_id}; take one of the list of studies.")
+    return row
+
+
+def user_row(connection: Connection, user_id: int, *, lock: bool = False) -> Row[Any]:
+    query = select(UserRow.__table__).where(UserRow.id == user_id)
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
+    if row is None:
+        raise _no_user(user_id)
+    return row
+
+
+def _no_user(user_id: int) -> CoplError:
+    return CoplError(f"There is no user with id {user_id}; take one of the study's users.")
+
+
+def only_visible(query: Select[Any], study: Row[Any], user_id_column: Any) -> Select[Any]:
+    """Keep the users that the switch for simulated ones lets in."""
+    if study.include_simulated:
+        return query
+    people = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.kind == Kind.HUMAN.value)
+    return query.where(user_id_column.in_(people))
+
+
+def only_trained(query: Select[Any], study: Row[Any], user_id_column: Any) -> Select[Any]:
+    """Keep the users whose labels train and vote: visible ones that nobody has excluded."""
+    excluded = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.excluded)
+    return only_visible(query, study, user_id_column).where(user_id_column.not_in(excluded))
+
+
+def whole_numbers(connection: Connection, query: Select[Any], values: dict[str, Any] | None = None
+                  ) -> list[tuple[Any, ...]]:
+    """The rows of a query of integers or plain texts, straight from the driver: several times faster than
+    SQLAlchemy's rows.
+    """
+    result = connection.execute(query, values or {})
+    try:
+        return result.cursor.fetchall()
+    finally:
+        result.close()
+
+
+_GROW = (update(StudyRow).where(StudyRow.id == bindparam("study"))
+         .values(revision=StudyRow.revision + bindparam("changes")).returning(StudyRow.revision))
+
+
+def grow(connection: Connection, study_id: int, changes: int) -> int:
+    """Count changes of labels; returns the study's new revision."""
+    return connection.execute(_GROW, {"study": study_id, "changes": changes}).scalar_one()
+
+
+def note(connection: Connection, study_id: int, event: str, user_id: int | None = None, **detail: object) -> None:
+    """Write a line of the audit trail, in the transaction of the change that it tells of."""
+    line = {"study_id": study_id, "user_id": user_id, "event": event, "detail": detail, "at": now()}
+    connection.execute(insert(AuditRow).values(line))

@@ -1,0 +1,220 @@
+"""The connection to the database: transactions, mishaps told in plain sentences, migration to the present form.
+
+SQLite's default transactions let two processes read the same free task and both claim it.  So a transaction that will
+write says so at its beginning (``BEGIN IMMEDIATE``: one writer at a time, and it waits its turn), and one that only
+reads begins ``DEFERRED``: under write-ahead logging it sees one moment of the database and blocks nobody.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from copl_core.records import CoplError
+
+HEAD = "0002"  # the newest migration; kept here so that a second start need not load Alembic
+BUSY_SECONDS = 30.0
+_LOCK = 4_026_531_840  # any number of our own: PostgreSQL's advisory lock for migrations
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for a SQLAlchemy address; the folder of a SQLite file is made.
+
+    Raises:
+        CoplError: the address, its driver or its folder cannot be used.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return _sqlite(parsed)
+        return create_engine(parsed, pool_pre_ping=True)
+    except (ArgumentError, NoSuchModuleError):
+        raise CoplError(f"The database address {url!r} is not understood; it looks like sqlite:////folder/copl.db or "
+                        "postgresql+psycopg://user@host/name; correct COPL_DATABASE_URL.") from None
+    except ModuleNotFoundError as error:
+        raise CoplError(f"The database address needs the Python package {error.name}, which is not installed; install "
+                        "it, or use SQLite by unsetting COPL_DATABASE_URL.") from None
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that sees one moment of the database."""
+    with told(engine), engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that may write: committed on leaving, rolled back if anything is raised."""
+    with told(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def told(engine: Engine) -> Iterator[None]:
+    """Turn a mishap of the database itself (not one of our statements) into a ``CoplError``."""
+    try:
+        yield
+    except DBAPIError as error:
+        sentence = _sentence(engine, str(error.orig))
+        if sentence is None:
+            raise
+        raise CoplError(sentence) from error
+    except PoolTimeout as error:
+        raise CoplError(f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
+                        "try again in a moment.") from error
+
+
+def version(engine: Engine) -> str | None:
+    """The migration that the database stands at; none for an empty one."""
+    with reading(engine) as connection:
+        return _version(connection)
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the database to ``HEAD``.  Two processes may call at once; where nothing is to do it costs one query.
+
+    Raises:
+        CoplError: the database cannot be opened or written, is not one, or was made by a newer version of the product.
+    """
+    if version(engine) == HEAD:
+        return
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        if _version(connection) != HEAD:  # another process may have been faster while we waited for the lock
+            _upgrade(connection)
+
+
+def back_up(engine: Engine, path: Path) -> None:
+    """Copy a SQLite database as it is at this moment into one file, while others go on writing.
+
+    Raises:
+        CoplError: the database is PostgreSQL, or the file is there already or cannot be written.
+    """
+    if engine.dialect.name != "sqlite":
+        raise CoplError(f"The database {_place(engine)} is not a file; back it up with pg_dump.")
+    if path.exists():
+        raise CoplError(f"{path} is there already; name a file that is not.")
+    aside = path.with_name(f".{path.name}.part")
+    aside.unlink(missing_ok=True)
+    connection = engine.raw_connection()  # VACUUM cannot run inside a transaction
+    try:
+        connection.cursor().execute("VACUUM INTO ?", (str(aside),))
+        aside.replace(path)
+    except sqlite3.Error as error:
+        aside.unlink(missing_ok=True)
+        raise CoplError(f"The backup {path} cannot be written ({error}); choose a folder that exists and has "
+                        "room.") from error
+    finally:
+        connection.close()
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = alembic_config()
+    stand = _version(connection)
+    try:
+        if stand is not None:
+            ScriptDirectory.from_config(config).get_revision(stand)
+    except CommandError:
+        raise CoplError(f"The database {_place(connection.engine)} stands at version {stand}, this program knows "
+                        f"versions up to {HEAD}; start the newer program or use another database.") from None
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def alembic_config() -> Any:
+    """Alembic's configuration of this database's migrations (``alembic.config.Config``)."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def _version(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    return connection.execute(text("select version_num from alembic_version")).scalar()
+
+
+def _sqlite(url: URL) -> Engine:
+    path = url.database
+    if path and path != ":memory:" and not path.startswith("file:"):
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CoplError(f"The folder {Path(path).parent} for the database cannot be made ({error.strerror}); "
+                            "make it writable or set COPL_HOME to another folder.") from error
+    engine = create_engine(
+        url,
+        # No transactions of the driver's own making: ours begin with the statement in ``_begin``.
+        connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
+        **({"pool_size": 16, "max_overflow": 32} if path and path != ":memory:" else {}),
+    )
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: Any) -> None:
+    """Settings of every new SQLite connection.
+
+    ``synchronous=FULL``: a commit returns once the log is on the disk.  NORMAL would outlive a killed process too, but
+    a power cut could take labels already acknowledged; at the pace of people's clicks the flush costs nothing.
+    """
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    if cursor.execute("PRAGMA query_only").fetchone()[0] == 0 and _mode(cursor) != "wal":
+        cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _mode(cursor: Any) -> str:
+    return cursor.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+
+
+def _place(engine: Engine) -> str:
+    return engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string(hide_password=True)
+
+
+def _sentence(engine: Engine, what: str) -> str | None:
+    """What to tell a person about a database error, or none if the fault is in our statement."""
+    place = _place(engine)
+    sentences = {
+        "not a database": f"The file {place} is not a database; move it away or set COPL_HOME to another folder.",
+        "malformed": f"The database {place} is damaged; put a backup in its place.",
+        "unable to open": f"The database {place} cannot be opened; its folder must exist and be writable.",
+        "readonly": f"The database {place} cannot be written; make the file and its folder writable.",
+        "disk is full": f"The disk or the quota of {place} is full; free some space and try again. Nothing was saved.",
+        "disk I/O error": f"The disk of {place} reports an error; check it and try again. Nothing was saved.",
+        "locked": f"The database {place} was busy for {BUSY_SECONDS:.0f} seconds; try again. Nothing was saved.",
+    }
+    for sign, sentence in sentences.items():
+        if sign in what:
+            return sentence
+    if "connect" in what and engine.dialect.name != "sqlite":
+        return f"The database server {place} does not answer; check that it runs and that COPL_DATABASE_URL is right."
+    return None

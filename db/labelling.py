@@ -1,0 +1,204 @@
+"""Labels: answering a task, taking the last step back, changing an old answer, how far somebody is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, or_, select, update
+
+from copl_core.records import Choice, CoplError, Label, Progress, Task
+from copl_core.rules import ATTENTION, STRENGTHS, Asked, Draft, Forecast
+from db.access import LARGEST, Access, grow, note, now, study_of, user_row
+from db.listing import label_of, labels_query
+from db.models import LabelRow, TaskRow
+from db.places import has_room, recount, room_of
+from db.room_models import GuidelineRow
+from db.tasks import close, has_labelled, held_task, new_task, open_pairs, task_of, task_to_answer, write_draft
+
+REASON_LENGTH, TAG_LENGTH, MOST_TAGS = 10_000, 60, 20
+
+_NEW = insert(LabelRow).returning(LabelRow.id)
+_LABEL = labels_query().where(LabelRow.id == bindparam("label"))
+_NEWEST_GUIDELINES = select(func.max(GuidelineRow.version)).where(GuidelineRow.study_id == bindparam("study"))
+
+
+class Labelling(Access):
+    def submit(self, task_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
+               tags: Sequence[str] = (), milliseconds: int | None = None, guidelines: int | None = None
+               ) -> Label | None:
+        """A task that has expired may still be answered while its pair has room."""
+        said = _said(choice, strength, reason, tags)
+        with self._write() as connection:
+            study = study_of(connection, user_id, lock=True)
+            task = task_to_answer(connection, task_id, user_id)
+            if task is None:
+                return None
+            room, attention = room_of(study), task.reason in ATTENTION
+            late = task.expires_at <= now() and not attention and task.reason != Asked.REPEAT
+            if late and not has_room(connection, task.pair_id, user_id, room, wait=True):
+                return None
+            close(connection, task_id, "answered")
+            label_id = connection.execute(_NEW, {
+                "study_id": study.id, "task_id": task_id, "user_id": user_id, "pair_id": task.pair_id,
+                "left_id": task.left_id, "right_id": task.right_id, **said,
+                "guidelines": _guidelines(connection, study.id, guidelines),
+                "milliseconds": None if milliseconds is None else max(0, min(milliseconds, LARGEST)),
+                "key": uuid4().hex, "attention": attention, "revision": _moved(connection, study, attention),
+                "created_at": now()}).scalar_one()
+            if not attention:
+                recount(connection, room, task.pair_id)
+            return _label(connection, label_id)
+
+    def undo(self, user_id: int) -> Task | None:
+        """Only what was done here can be taken back, not labels that came in a file.
+
+        The label stays, no longer counting, and keeps its task (a second answer to the same task would break
+        ``UNIQUE(task_id)``, and a late click on the old screen must find it closed); a new task shows the same sides.
+        """
+        with self._write() as connection:
+            study = study_of(connection, user_id, lock=True)
+            user = user_row(connection, user_id, lock=True)
+            label, skipped = _last_label(connection, user), _last_skip(connection, user)
+            while skipped is not None and (label is None or skipped.closed_at > label.closed_at):
+                connection.execute(update(TaskRow).where(TaskRow.id == skipped.id).values(skipped=False))
+                if _offered_again(connection, skipped, study):
+                    note(connection, study.id, "undo", user_id, skip=skipped.pair_id)
+                    return _reopen(connection, skipped, Draft())
+                skipped = _last_skip(connection, user)  # its pair is taken by now, so nothing is left to take back
+            if label is None:
+                return None
+            revision = _moved(connection, study, label.attention)
+            connection.execute(
+                update(LabelRow).where(LabelRow.id == label.label_id).values(counts=False, revision=revision))
+            note(connection, study.id, "undo", user_id, label=label.label_id)
+            again = _reopen(connection, label, Draft(label.label_reason, tuple(label.tags or ())))
+            recount(connection, room_of(study), label.pair_id)
+            return again
+
+    def edit(self, label_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
+             tags: Sequence[str] = (), guidelines: int | None = None) -> Label:
+        """The task goes over to the new row, so that the pair counts as answered once, at its time."""
+        said = _said(choice, strength, reason, tags)
+        with self._write() as connection:
+            study = study_of(connection, user_id, lock=True)
+            old = connection.execute(select(LabelRow.__table__).where(
+                LabelRow.id == label_id, LabelRow.study_id == study.id, LabelRow.user_id == user_id, LabelRow.counts,
+                LabelRow.attention.is_(False)).with_for_update()).first()
+            if old is None:
+                raise CoplError(f"Label {label_id} is not one of your answers that count; it may have been changed in "
+                                "another window; load your list again.")
+            if all(getattr(old, name) == value for name, value in said.items()):
+                return _label(connection, label_id)
+            revision = grow(connection, study.id, 1)
+            connection.execute(update(LabelRow).where(LabelRow.id == label_id).values(
+                counts=False, task_id=None, revision=revision))
+            copied = {name: getattr(old, name) for name in (
+                "study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "created_at")}
+            new_id = connection.execute(_NEW, {
+                **copied, **said, "guidelines": _guidelines(connection, study.id, guidelines), "key": uuid4().hex,
+                "revision": revision, "edited_at": now()}).scalar_one()
+            connection.execute(update(LabelRow).where(LabelRow.id == label_id).values(successor_id=new_id))
+            note(connection, study.id, "edit", user_id, label=label_id, successor=new_id, before=old.choice,
+                 after=said["choice"])
+            return _label(connection, new_id)
+
+    def progress(self, user_id: int) -> Progress:
+        """``left`` are pairs the user may still label, the one on the screen among them; days are UTC's.
+
+        Gold pairs count as done like any other, so that nobody can tell them apart.
+        """
+        with self._read() as connection:
+            study = study_of(connection, user_id)
+            midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
+            # labels given here: those of a file were not made today
+            today = case((and_(LabelRow.task_id.is_not(None), LabelRow.created_at >= midnight), 1), else_=0)
+            done, of_today = connection.execute(
+                select(func.count(), func.coalesce(func.sum(today), 0)).select_from(LabelRow)
+                .outerjoin(TaskRow, and_(TaskRow.id == LabelRow.task_id, LabelRow.attention))
+                .where(LabelRow.study_id == study.id, LabelRow.user_id == user_id, LabelRow.counts,
+                       or_(LabelRow.attention.is_(False), TaskRow.reason == Asked.GOLD.value))).one()
+            fresh, put_off, _ = open_pairs(connection, study, room_of(study))
+            return Progress(done=done, left=len(fresh) + len(put_off) + _on_screen(connection, study), today=of_today,
+                            skipped=len(put_off))
+
+
+def _label(connection: Connection, label_id: int) -> Label:
+    return label_of(connection.execute(_LABEL, {"label": label_id}).one())
+
+
+def _said(choice: Choice, strength: int, reason: str, tags: Sequence[str]) -> dict[str, Any]:
+    """What a person said, checked, as columns; a tie has no strength."""
+    choice = Choice(choice)
+    if strength not in STRENGTHS:
+        raise CoplError(f"The strength of a label is {strength}; it must be 1, 2 or 3.")
+    if len(reason) > REASON_LENGTH:
+        raise CoplError(f"The reason has {len(reason):,} characters; {REASON_LENGTH:,} are kept; shorten it.")
+    tags = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+    if len(tags) > MOST_TAGS or any(len(tag) > TAG_LENGTH for tag in tags):
+        raise CoplError(f"There are {len(tags)} tags, the longest of {max(map(len, tags))} characters; give at most "
+                        f"{MOST_TAGS} tags of {TAG_LENGTH} characters.")
+    decided = choice in (Choice.LEFT, Choice.RIGHT)
+    return {"choice": choice.value, "strength": strength if decided else 1, "reason": reason, "tags": tags or None}
+
+
+def _guidelines(connection: Connection, study_id: int, version: int | None) -> int | None:
+    """The version on the screen, or else the newest; none before there are guidelines."""
+    newest = connection.execute(_NEWEST_GUIDELINES, {"study": study_id}).scalar()
+    return newest if newest is None or version is None else max(0, min(version, newest))
+
+
+def _moved(connection: Connection, study: Row[Any], attention: bool) -> int:
+    """The study's revision after this change: an answer that is no preference changes nothing for the trainer."""
+    if not attention:
+        return grow(connection, study.id, 1)
+    return study.revision
+
+
+def _last_label(connection: Connection, user: Row[Any]) -> Row[Any] | None:
+    return connection.execute(
+        select(TaskRow.__table__, LabelRow.id.label("label_id"), LabelRow.reason.label("label_reason"), LabelRow.tags,
+               LabelRow.attention)
+        .join(LabelRow, LabelRow.task_id == TaskRow.id)
+        .where(LabelRow.study_id == user.study_id, LabelRow.user_id == user.id, LabelRow.counts)
+        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc()).limit(1)
+    ).first()
+
+
+def _last_skip(connection: Connection, user: Row[Any]) -> Row[Any] | None:
+    return connection.execute(
+        select(TaskRow.__table__).where(TaskRow.user_id == user.id, TaskRow.skipped)
+        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc()).limit(1)).first()
+
+
+def _offered_again(connection: Connection, task: Row[Any], study: Row[Any]) -> bool:
+    """Whether a pair that was put off may be shown to its user at this moment."""
+    if task.reason in ATTENTION or task.reason == Asked.REPEAT:
+        return True
+    return not has_labelled(connection, study, task.pair_id) and has_room(
+        connection, task.pair_id, study.user_id, room_of(study), wait=True)
+
+
+def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
+    """A new task like an old one; whatever the user has open is withdrawn."""
+    held = held_task(connection, task.user_id)
+    if held is not None:
+        close(connection, held.id, "withdrawn")
+    forecast = None
+    if task.forecast_left is not None:
+        forecast = Forecast(task.forecast_left, task.forecast_crowd, task.forecast_snapshot)
+    expires_at = now() + (task.expires_at - task.handed_at)  # as long as it was given for the first time
+    row = new_task(connection, task.user_id, task.pair_id, (task.left_id, task.right_id), task.reason, expires_at,
+                   forecast)
+    if draft != Draft():
+        write_draft(connection, row.id, draft)
+    return task_of(connection, row)
+
+
+def _on_screen(connection: Connection, study: Row[Any]) -> int:
+    """1 while the user holds a new pair that is not answered, else 0."""
+    held = held_task(connection, study.user_id)
+    if held is None or held.expires_at <= now() or held.reason in ATTENTION or held.reason == Asked.REPEAT:
+        return 0
+    return int(not has_labelled(connection, study, held.pair_id))

@@ -1,0 +1,143 @@
+"""Reading labels: lists, history, export, and the columns that quality and forecasts are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Row, case, func, or_, select
+
+from copl_core.records import Choice, Label
+from copl_core.rules import HONEST, AnswerTable, Asked, Forecast, Foretold
+from db.access import Access, only_trained, only_visible, study_row, user_row, whole_numbers
+from db.models import LabelRow, PairRow, PromptRow, ResponseRow, TaskRow, UserRow
+
+_LABEL = (LabelRow.id, LabelRow.task_id, LabelRow.user_id, LabelRow.pair_id, PairRow.prompt_id, LabelRow.left_id,
+          LabelRow.right_id, LabelRow.choice, LabelRow.strength, LabelRow.reason, LabelRow.milliseconds,
+          LabelRow.created_at, LabelRow.tags, LabelRow.guidelines, TaskRow.reason.label("asked"), LabelRow.counts,
+          LabelRow.successor_id, LabelRow.edited_at)
+_PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
+_DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
+
+
+class Listing(Access):
+    def label_count(self, study_id: int) -> int:
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            query = select(func.count()).select_from(LabelRow).where(LabelRow.study_id == study_id, *_PREFERENCE)
+            return connection.execute(only_trained(query, study, LabelRow.user_id)).scalar_one()
+
+    def labels(self, study_id: int, *, user_id: int | None = None, pair_id: int | None = None) -> list[Label]:
+        with self._read() as connection:
+            query = labels_query().where(LabelRow.study_id == study_id, *_PREFERENCE)
+            study = study_row(connection, study_id)
+            if user_id is None:
+                query = only_trained(query, study, LabelRow.user_id)
+            else:
+                query = only_visible(query.where(LabelRow.user_id == user_id), study, LabelRow.user_id)
+            if pair_id is not None:
+                query = query.where(LabelRow.pair_id == pair_id)
+            return [label_of(row) for row in connection.execute(query.order_by(LabelRow.created_at, LabelRow.id))]
+
+    def history(self, user_id: int) -> list[Label]:
+        with self._read() as connection:
+            study_id = user_row(connection, user_id).study_id
+            query = labels_query().where(
+                LabelRow.study_id == study_id, LabelRow.user_id == user_id, LabelRow.attention.is_(False),
+                or_(LabelRow.counts, LabelRow.successor_id.is_not(None)))
+            return [label_of(row)
+                    for row in connection.execute(query.order_by(LabelRow.created_at.desc(), LabelRow.id.desc()))]
+
+    def votes(self, pair_id: int, *, besides: int) -> tuple[int, int]:
+        with self._read() as connection:
+            pair = connection.execute(select(PairRow.__table__).where(PairRow.id == pair_id)).one()
+            preferred = case((LabelRow.choice == Choice.LEFT.value, LabelRow.left_id), else_=LabelRow.right_id)
+            query = select(preferred, func.count()).where(
+                LabelRow.pair_id == pair_id, LabelRow.user_id != besides, LabelRow.choice.in_(_DECIDED), *_PREFERENCE)
+            query = only_trained(query, study_row(connection, pair.study_id), LabelRow.user_id).group_by(preferred)
+            counts = dict(connection.execute(query).all())
+            return counts.get(pair.first_id, 0), counts.get(pair.second_id, 0)
+
+    def answers(self, study_id: int) -> AnswerTable:
+        """Read straight from the driver: a study of a hundred thousand labels takes about a second."""
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            query = only_visible(_answers().where(LabelRow.study_id == study_id, LabelRow.counts), study,
+                                 LabelRow.user_id)
+            rows = whole_numbers(connection, query.order_by(LabelRow.created_at, LabelRow.id))
+            lengths = whole_numbers(connection, select(ResponseRow.id, func.length(ResponseRow.text)).join(
+                PromptRow, PromptRow.id == ResponseRow.prompt_id).where(PromptRow.study_id == study_id)
+                .order_by(ResponseRow.id))
+        columns = np.array(rows, np.int64).reshape(len(rows), 8)
+        ids, length = np.array(lengths, np.int64).reshape(len(lengths), 2).T
+        characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(rows) else np.zeros(0, np.int64)
+        return AnswerTable(*columns.T, characters)
+
+    def foretold(self, user_id: int, *, last: int) -> list[Foretold]:
+        with self._read() as connection:
+            rows = connection.execute(
+                select(LabelRow.id, LabelRow.created_at, LabelRow.choice, TaskRow.forecast_left,
+                       TaskRow.forecast_crowd, TaskRow.forecast_snapshot)
+                .join(TaskRow, TaskRow.id == LabelRow.task_id)
+                .where(LabelRow.study_id == user_row(connection, user_id).study_id, LabelRow.user_id == user_id,
+                       *_PREFERENCE, LabelRow.choice.in_(_DECIDED), TaskRow.forecast_left.is_not(None),
+                       TaskRow.reason.in_([reason.value for reason in HONEST]))
+                .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc()).limit(last)).all()
+            return [Foretold(row[0], row[1], row[2] == Choice.LEFT.value, Forecast(*row[3:])) for row in rows[::-1]]
+
+    def export(self, study_id: int) -> Iterator[dict]:
+        """Read in one transaction when called, given out row by row; ``copl_core.files.read_rows`` reads it back."""
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            query = only_visible(_export().where(LabelRow.study_id == study_id, *_PREFERENCE), study, LabelRow.user_id)
+            labels = connection.execute(query.order_by(LabelRow.created_at, LabelRow.id)).all()
+            prompts = dict(connection.execute(
+                select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id)).all())
+            responses = {row.id: row for row in connection.execute(
+                select(ResponseRow.id, ResponseRow.text, ResponseRow.source)
+                .join(PromptRow, PromptRow.id == ResponseRow.prompt_id).where(PromptRow.study_id == study_id))}
+        return (_exported(row, study.name, prompts[row.prompt_id], responses) for row in labels)
+
+
+def labels_query() -> Any:
+    return (select(*_LABEL).join(PairRow, PairRow.id == LabelRow.pair_id)
+            .outerjoin(TaskRow, TaskRow.id == LabelRow.task_id))
+
+
+def label_of(row: Row[Any]) -> Label:
+    return Label(*row[:7], Choice(row[7]), *row[8:12], tuple(row[12] or ()), *row[13:18])
+
+
+def _answers() -> Any:
+    """Columns of ``AnswerTable`` as whole numbers, but for the lengths of texts."""
+    choice = case({value.value: place for place, value in enumerate(Choice)}, value=LabelRow.choice, else_=-1)
+    asked = case({value.value: place for place, value in enumerate(Asked)}, value=TaskRow.reason, else_=-1)
+    return (
+        select(LabelRow.user_id, LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, choice,
+               func.coalesce(LabelRow.milliseconds, -1), asked, func.coalesce(PairRow.gold_id, -1))
+        .join(PairRow, PairRow.id == LabelRow.pair_id).outerjoin(TaskRow, TaskRow.id == LabelRow.task_id)
+    )
+
+
+def _export() -> Any:
+    return labels_query().add_columns(
+        LabelRow.key, PairRow.first_id, PairRow.second_id, UserRow.name, UserRow.kind, UserRow.taste, UserRow.excluded
+    ).join(UserRow, UserRow.id == LabelRow.user_id)
+
+
+def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row[Any]]) -> dict[str, Any]:
+    a, b = responses[row.first_id], responses[row.second_id]
+    straight = row.left_id == row.first_id
+    sides = {Choice.LEFT: "a" if straight else "b", Choice.RIGHT: "b" if straight else "a"}
+    return {
+        "prompt": prompt, "response_a": a.text, "response_b": b.text,
+        "choice": sides.get(Choice(row.choice), row.choice),
+        "annotator": row.name, "dataset": dataset, "pair_id": str(row.pair_id),
+        "model_a": a.source, "model_b": b.source,
+        "left": "a" if straight else "b", "right": "b" if straight else "a",
+        "strength": row.strength, "reason": row.reason, "tags": row.tags or [], "milliseconds": row.milliseconds,
+        "time": row.created_at.isoformat(), "edited": row.edited_at and row.edited_at.isoformat(),
+        "guidelines": row.guidelines, "kind": row.kind, "taste": row.taste, "excluded": row.excluded,
+        "asked": row.asked, "label_key": row.key,
+    }

@@ -1,0 +1,24 @@
+"""Run by Alembic: in the connection that ``db.engine.migrate`` gives, or on ``-x url=…`` from the command line."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from db import models, room_models  # noqa: F401 (their tables are in the metadata)
+from db.base import Base
+from db.engine import make_engine, writing
+
+
+def _run(connection) -> None:
+    # transactional_ddl: our SQLite transactions are begun by us, so they hold the making of tables too
+    context.configure(connection=connection, target_metadata=Base.metadata, transactional_ddl=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    _run(given)
+else:
+    with writing(make_engine(context.get_x_argument(as_dictionary=True)["url"])) as own:
+        _run(own)

@@ -1,0 +1,214 @@
+"""The tables, in the product's words: study, user, prompt, response, pair, task, label, run, snapshot and so on.
+
+A text is known by its SHA-256 digest (a prompt within its study, a response within its prompt), so an import can be
+repeated and need not compare texts.  A label names its responses by id and the side each was shown on.  Times are UTC.
+What a study settles with its people (guidelines, invites, reports …) is in ``db.room_models``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, Index, String, Text, UniqueConstraint, false, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, child_of
+
+
+class StudyRow(Base):
+    __tablename__ = "study"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    include_simulated: Mapped[bool] = mapped_column(default=True)
+    champion: Mapped[str | None] = mapped_column(String(100))  # version of a snapshot of this study
+    revision: Mapped[int] = mapped_column(default=0)  # changes of labels so far
+    demo: Mapped[bool] = mapped_column(default=False)
+    opened: Mapped[int] = mapped_column(default=0)  # the largest is the current study
+    room: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # ``RoomSettings``; none: as they come
+    created_at: Mapped[datetime]
+
+
+class UserRow(Base):
+    __tablename__ = "user"
+    __table_args__ = (UniqueConstraint("study_id", "name"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    name: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(20))
+    role: Mapped[str] = mapped_column(String(20))
+    taste: Mapped[str | None] = mapped_column(Text)
+    excluded: Mapped[bool] = mapped_column(default=False, server_default=false())  # from training
+    created_at: Mapped[datetime]
+
+
+class TokenRow(Base):
+    __tablename__ = "token"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = child_of("user", index=True)
+    hash: Mapped[str] = mapped_column(String(200), unique=True)
+    created_at: Mapped[datetime]
+
+
+class PromptRow(Base):
+    __tablename__ = "prompt"
+    __table_args__ = (UniqueConstraint("study_id", "digest"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    digest: Mapped[bytes]
+    text: Mapped[str] = mapped_column(Text)
+
+
+class ResponseRow(Base):
+    __tablename__ = "response"
+    __table_args__ = (UniqueConstraint("prompt_id", "digest"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prompt_id: Mapped[int] = child_of("prompt")
+    digest: Mapped[bytes]
+    text: Mapped[str] = mapped_column(Text)
+    source: Mapped[str | None] = mapped_column(Text)
+
+
+class PairRow(Base):
+    """Two responses to one prompt, the smaller id first: one pair is one row, whichever order a file names it in."""
+
+    __tablename__ = "pair"
+    __table_args__ = (
+        UniqueConstraint("first_id", "second_id"),
+        CheckConstraint("first_id < second_id", name="order"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study", index=True)
+    prompt_id: Mapped[int] = child_of("prompt", index=True)
+    first_id: Mapped[int] = child_of("response")
+    second_id: Mapped[int] = child_of("response", index=True)
+    gold_id: Mapped[int | None] = child_of("response")  # the known answer; such a pair is asked for attention only
+    # People whose counting preference is here, kept while the study has an overlap (``db.tasks.recount``).
+    taken: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+
+
+class TaskRow(Base):
+    """A pair handed to a user.  state: open → answered | withdrawn; a user has one open task at most.
+
+    A skip is a withdrawal by the person themselves.  What was expected of the answer is noted as the task is
+    handed out.
+    """
+
+    __tablename__ = "task"
+    __table_args__ = (
+        Index("ix_task_open_user", "user_id", unique=True, sqlite_where=text("state = 'open'"),
+              postgresql_where=text("state = 'open'")),
+        Index("ix_task_open_pair", "pair_id", sqlite_where=text("state = 'open'"),
+              postgresql_where=text("state = 'open'")),
+        Index("ix_task_skipped", "user_id", "pair_id", sqlite_where=text("skipped = 1"),
+              postgresql_where=text("skipped")),
+        CheckConstraint("state in ('open', 'answered', 'withdrawn')", name="state"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = child_of("user")
+    pair_id: Mapped[int] = child_of("pair")
+    left_id: Mapped[int] = child_of("response")
+    right_id: Mapped[int] = child_of("response")
+    reason: Mapped[str] = mapped_column(String(50))
+    state: Mapped[str] = mapped_column(String(20), default="open")
+    handed_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    skipped: Mapped[bool] = mapped_column(default=False, server_default=false())
+    forecast_left: Mapped[float | None]  # P(left is preferred) by the model
+    forecast_crowd: Mapped[float | None]  # the same by the majority of the others
+    forecast_snapshot: Mapped[str | None] = mapped_column(String(100))
+
+
+class LabelRow(Base):
+    """A user's answer.  Never deleted: one taken back or superseded stays, ``counts`` off.
+
+    A repeated pair has several rows.  The answer to a gold pair is for ``attention`` and no preference.
+    """
+
+    __tablename__ = "label"
+    __table_args__ = (
+        UniqueConstraint("study_id", "key"),
+        # "counts = 1" to the letter: SQLite uses a partial index only where the query repeats its condition
+        Index("ix_label_counting", "study_id", "user_id", "pair_id", "attention", sqlite_where=text("counts = 1"),
+              postgresql_where=text("counts")),
+        CheckConstraint("choice in ('left', 'right', 'tie', 'both_bad')", name="choice"),
+        CheckConstraint("left_id <> right_id", name="sides"),
+        CheckConstraint("strength >= 1", name="strength"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    task_id: Mapped[int | None] = child_of("task", unique=True)  # none: the label came in a file
+    user_id: Mapped[int] = child_of("user")
+    pair_id: Mapped[int] = child_of("pair", index=True)
+    left_id: Mapped[int] = child_of("response")
+    right_id: Mapped[int] = child_of("response")
+    choice: Mapped[str] = mapped_column(String(10))
+    strength: Mapped[int] = mapped_column(default=1)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    guidelines: Mapped[int | None]  # version on the screen
+    milliseconds: Mapped[int | None]
+    key: Mapped[str] = mapped_column(String(64))  # identity across files: an import adds a key once
+    counts: Mapped[bool] = mapped_column(default=True)
+    attention: Mapped[bool] = mapped_column(default=False, server_default=false())
+    successor_id: Mapped[int | None] = child_of("label")  # the edited answer that stands in its place
+    edited_at: Mapped[datetime | None]
+    revision: Mapped[int]  # of the study, at the label's last change
+    created_at: Mapped[datetime]
+
+
+class RunRow(Base):
+    __tablename__ = "run"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study", index=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    phase: Mapped[str] = mapped_column(String(100), default="")
+    step: Mapped[int] = mapped_column(default=0)
+    steps: Mapped[int] = mapped_column(default=0)
+    loss: Mapped[float | None]
+    seconds_left: Mapped[float | None]
+    snapshot: Mapped[str | None] = mapped_column(String(100))
+    message: Mapped[str] = mapped_column(Text, default="")
+    retry_of: Mapped[int | None] = child_of("run")
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    config: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+
+class SnapshotRow(Base):
+    __tablename__ = "snapshot"
+    __table_args__ = (UniqueConstraint("study_id", "version"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    version: Mapped[str] = mapped_column(String(100))
+    run_id: Mapped[int | None] = child_of("run")
+    watermark: Mapped[int]
+    n_labels: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class HeartbeatRow(Base):
+    """One row: the worker's last sign of life."""
+
+    __tablename__ = "heartbeat"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    pid: Mapped[int]
+    state: Mapped[str] = mapped_column(String(100))
+    at: Mapped[datetime]
+
+
+class AuditRow(Base):
+    """Who changed what, when: labels, roles, names, the champion, imports, settings, guidelines, gold, invites …"""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study", index=True)
+    user_id: Mapped[int | None] = child_of("user")  # none: the product itself, or the terminal
+    event: Mapped[str] = mapped_column(String(50))
+    detail: Mapped[dict[str, Any]]
+    at: Mapped[datetime]

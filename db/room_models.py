@@ -1,0 +1,76 @@
+"""The tables of the labelling room and its door: guidelines, drafts, reports, invites, e-mail addresses."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, child_of
+
+
+class GuidelineRow(Base):
+    """One version of a study's guidelines; a version is never changed."""
+
+    __tablename__ = "guideline"
+    __table_args__ = (UniqueConstraint("study_id", "version"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    version: Mapped[int]
+    text: Mapped[str] = mapped_column(Text)
+    user_id: Mapped[int | None] = child_of("user")
+    created_at: Mapped[datetime]
+
+
+class DraftRow(Base):
+    """The reason somebody is typing at an open task; gone when the task closes."""
+
+    __tablename__ = "draft"
+    task_id: Mapped[int] = child_of("task", primary_key=True, autoincrement=False)
+    text: Mapped[str] = mapped_column(Text)
+    tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    at: Mapped[datetime]
+
+
+class ReportRow(Base):
+    """A problem that somebody saw in a response."""
+
+    __tablename__ = "report"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study", index=True)
+    user_id: Mapped[int] = child_of("user")
+    response_id: Mapped[int] = child_of("response")
+    text: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    resolved_at: Mapped[datetime | None]
+    resolved_by: Mapped[int | None] = child_of("user")
+
+
+class InviteRow(Base):
+    """A way in; only the hash of its secret is kept."""
+
+    __tablename__ = "invite"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study", index=True)
+    hash: Mapped[str] = mapped_column(String(200), unique=True)
+    role: Mapped[str] = mapped_column(String(20))
+    uses: Mapped[int | None]
+    used: Mapped[int] = mapped_column(default=0)
+    user_id: Mapped[int | None] = child_of("user")  # who made it
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class EmailRow(Base):
+    """Who somebody is that signs in with an e-mail address; without a role they are refused."""
+
+    __tablename__ = "email"
+    __table_args__ = (UniqueConstraint("study_id", "email"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    email: Mapped[str] = mapped_column(String(320))
+    role: Mapped[str | None] = mapped_column(String(20))
+    user_id: Mapped[int | None] = child_of("user")
+    created_at: Mapped[datetime]

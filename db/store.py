@@ -1,0 +1,30 @@
+"""The study's database behind the ``Store`` protocol of ``copl_core.store``: every method is one transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from db.doors import Doors
+from db.engine import make_engine, migrate
+from db.labelling import Labelling
+from db.listing import Listing
+from db.people import People
+from db.rules import Rules
+from db.tasks import Tasks
+from db.texts import Texts
+from db.training import Training
+
+
+class SqlStore(People, Doors, Rules, Texts, Tasks, Labelling, Listing, Training):
+    """A store in the database of ``engine``, which ``db.engine.migrate`` has brought up to date."""
+
+
+def open_store(url: str) -> SqlStore:
+    """The store at a SQLAlchemy address, made or migrated if need be.
+
+    Raises:
+        CoplError: the database cannot be opened, written or understood.
+    """
+    engine: Engine = make_engine(url)
+    migrate(engine)
+    return SqlStore(engine)

@@ -1,0 +1,189 @@
+"""Tasks: who may be handed which pair, reserving it, putting it off, and the draft of a reason.
+
+The statements of every click are built once, above: building one costs SQLAlchemy more than running it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+
+from copl_core.records import Choice, CoplError, Task
+from copl_core.rules import ATTENTION, Asked, Draft, Forecast, Offer, RoomSettings, Said
+from db.access import OPEN, Access, now, study_of, user_row, whole_numbers
+from db.models import LabelRow, PairRow, TaskRow
+from db.places import WITHOUT_PLACE, has_room, reservations, room_of
+from db.room_models import DraftRow
+from db.texts import read_pair
+
+_USER, _STUDY, _PAIR, _TASK, _AT = (bindparam(name) for name in ("user", "study", "pair", "task", "at"))
+_MINE = (LabelRow.study_id == _STUDY, LabelRow.user_id == _USER, LabelRow.counts)
+_HELD = select(TaskRow.__table__).where(TaskRow.user_id == _USER, TaskRow.state == OPEN)
+_OPEN = (select(TaskRow.__table__).where(TaskRow.id == _TASK, TaskRow.user_id == _USER, TaskRow.state == OPEN)
+         .with_for_update())
+_UNLABELLED = (
+    select(PairRow.id, PairRow.first_id, PairRow.second_id, PairRow.taken, func.coalesce(PairRow.gold_id, 0))
+    .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE))).order_by(PairRow.id)
+)
+_PUT_OFF = (select(TaskRow.pair_id).where(TaskRow.user_id == _USER, TaskRow.skipped)
+            .group_by(TaskRow.pair_id).order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id)))
+_LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR).limit(1)
+_SAID = (select(LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, LabelRow.choice, LabelRow.strength)
+         .where(*_MINE, LabelRow.attention.is_(False)).order_by(LabelRow.created_at, LabelRow.id))
+_PRACTISED = (select(func.count()).select_from(LabelRow).join(TaskRow, TaskRow.id == LabelRow.task_id)
+              .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.PRACTICE.value))
+_ASKED_GOLD = (select(func.count()).select_from(LabelRow).join(TaskRow, TaskRow.id == LabelRow.task_id)
+               .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.GOLD.value))
+_CLOSE = update(TaskRow).where(TaskRow.id == _TASK).values(
+    state=bindparam("to"), closed_at=_AT, skipped=bindparam("put_off"))
+_END_DRAFT = delete(DraftRow).where(DraftRow.task_id == _TASK)
+_ONE_PAIR = select(PairRow.__table__).where(PairRow.id == _PAIR)
+_NEW = insert(TaskRow).returning(*TaskRow.__table__.c)
+_CHOICES = {choice.value: choice for choice in Choice}
+
+
+class Tasks(Access):
+    def open_task(self, user_id: int) -> Task | None:
+        with self._read() as connection:
+            row = held_task(connection, user_id)
+            return None if row is None or row.expires_at <= now() else task_of(connection, row)
+
+    def offer(self, user_id: int) -> Offer:
+        with self._read() as connection:
+            study = study_of(connection, user_id)
+            room = room_of(study)
+            fresh, put_off, gold = open_pairs(connection, study, room)
+            mine = {"study": study.id, "user": user_id}
+            said = [Said(*row[:3], _CHOICES[row[3]], row[4]) for row in whole_numbers(connection, _SAID, mine)]
+            practised = connection.execute(_PRACTISED, mine).scalar_one() if room.practice else 0
+            newcomer = not said and not connection.execute(_ASKED_GOLD, mine).scalar_one()
+            skipped = _put_off(connection, user_id)
+            return Offer(room, study.champion, said, fresh or put_off[:1],
+                         [pair for pair in gold if pair[0] not in skipped], frozenset(skipped), practised, newcomer)
+
+    def unlabelled_pairs(self, user_id: int) -> list[tuple[int, int, int]]:
+        return self.offer(user_id).pairs
+
+    def hand_out(self, user_id: int, pair_id: int, *, swap: bool, reason: str, expires_at: datetime,
+                 forecast: Forecast | None = None) -> Task | None:
+        """The pair was chosen a moment ago, so everything is looked at again here, where nobody can change it.
+
+        On PostgreSQL a pair that another person is being handed at this instant is left to them.
+        """
+        with self._write() as connection:
+            user_row(connection, user_id, lock=True)
+            held = held_task(connection, user_id)
+            if held is not None and held.expires_at > now():
+                return task_of(connection, held)
+            study = study_of(connection, user_id)
+            pair = connection.execute(_ONE_PAIR, {"pair": pair_id}).first()
+            if pair is None or pair.study_id != study.id:
+                raise CoplError(f"Pair {pair_id} is not in the study of user {user_id}; take one of its pairs.")
+            if (reason in ATTENTION) != (pair.gold_id is not None):
+                return None
+            if reason != Asked.REPEAT and has_labelled(connection, study, pair_id):
+                return None
+            if reason not in WITHOUT_PLACE and not has_room(connection, pair_id, user_id, room_of(study), wait=False):
+                return None
+            if held is not None:
+                close(connection, held.id, "withdrawn")
+            sides = (pair.second_id, pair.first_id) if swap else (pair.first_id, pair.second_id)
+            return task_of(connection, new_task(connection, user_id, pair_id, sides, reason, expires_at, forecast))
+
+    def skip(self, task_id: int, user_id: int) -> bool:
+        with self._write() as connection:
+            user_row(connection, user_id, lock=True)
+            if task_to_answer(connection, task_id, user_id) is None:
+                return False
+            close(connection, task_id, "withdrawn", skipped=True)
+            return True
+
+    # ---- drafts
+    def draft(self, task_id: int, user_id: int, draft: Draft) -> bool:
+        with self._write() as connection:
+            task = task_to_answer(connection, task_id, user_id)
+            if task is not None:
+                write_draft(connection, task_id, draft)
+            return task is not None
+
+    def draft_of(self, task_id: int, user_id: int) -> Draft:
+        with self._read() as connection:
+            row = connection.execute(
+                select(DraftRow.text, DraftRow.tags).join(TaskRow, TaskRow.id == DraftRow.task_id)
+                .where(DraftRow.task_id == task_id, TaskRow.user_id == user_id)
+            ).first()
+            return Draft() if row is None else Draft(row.text, tuple(row.tags or ()))
+
+
+def open_pairs(connection: Connection, study: Row[Any], room: RoomSettings) -> tuple[list[Any], list[Any], list[Any]]:
+    """Pairs (id, first, second) that a user (``study_of``) may still be handed.
+
+    New ones by id; those they have put off, oldest first; gold ones, put off or not.
+    """
+    user_id, fresh, put_off, gold = study.user_id, [], [], []
+    held = held_task(connection, user_id)
+    on_screen = held.pair_id if held is not None and held.expires_at > now() else None
+    reserved = {} if room.overlap is None else reservations(connection, user_id)
+    most = math.inf if room.overlap is None else room.overlap
+    order = {pair_id: place for place, pair_id in enumerate(_put_off(connection, user_id))}
+    for row in whole_numbers(connection, _UNLABELLED, {"study": study.id, "user": user_id}):
+        pair_id, taken, known = row[0], row[3], row[4]
+        if pair_id == on_screen:
+            continue
+        if known:
+            gold.append(row[:3])
+        elif taken < most and (pair_id not in reserved or taken + reserved[pair_id] < most):
+            (put_off if pair_id in order else fresh).append(row[:3])
+    return fresh, sorted(put_off, key=lambda pair: order[pair[0]]), gold
+
+
+def has_labelled(connection: Connection, study: Row[Any], pair_id: int) -> bool:
+    """Whether the user (``study_of``) holds a label of any kind on a pair."""
+    mine = {"study": study.id, "user": study.user_id, "pair": pair_id}
+    return connection.execute(_LABELLED, mine).first() is not None
+
+
+def held_task(connection: Connection, user_id: int) -> Row[Any] | None:
+    """The user's open task, expired or not."""
+    return connection.execute(_HELD, {"user": user_id}).first()
+
+
+def task_to_answer(connection: Connection, task_id: int, user_id: int) -> Row[Any] | None:
+    """The task if it is open and this user's, locked until the transaction ends."""
+    return connection.execute(_OPEN, {"task": task_id, "user": user_id}).first()
+
+
+def close(connection: Connection, task_id: int, state: str, *, skipped: bool = False) -> None:
+    connection.execute(_CLOSE, {"task": task_id, "to": state, "at": now(), "put_off": skipped})
+    connection.execute(_END_DRAFT, {"task": task_id})
+
+
+def new_task(connection: Connection, user_id: int, pair_id: int, sides: Sequence[int], reason: str,
+             expires_at: datetime, forecast: Forecast | None) -> Row[Any]:
+    left, crowd, snapshot = (None, None, None) if forecast is None else (
+        forecast.left, forecast.crowd, forecast.snapshot)
+    return connection.execute(_NEW, {
+        "user_id": user_id, "pair_id": pair_id, "left_id": sides[0], "right_id": sides[1], "reason": str(reason),
+        "state": "open", "handed_at": now(), "expires_at": expires_at, "forecast_left": left, "forecast_crowd": crowd,
+        "forecast_snapshot": snapshot}).one()
+
+
+def write_draft(connection: Connection, task_id: int, draft: Draft) -> None:
+    values = {"text": draft.text, "tags": list(draft.tags) or None, "at": now()}
+    if not connection.execute(update(DraftRow).where(DraftRow.task_id == task_id).values(values)).rowcount:
+        connection.execute(insert(DraftRow).values(task_id=task_id, **values))
+
+
+def task_of(connection: Connection, row: Row[Any]) -> Task:
+    pair = read_pair(connection, row.pair_id)
+    left, right = (pair.first, pair.second) if row.left_id == pair.first.id else (pair.second, pair.first)
+    return Task(row.id, row.user_id, row.pair_id, pair.prompt, left, right, row.reason)
+
+
+def _put_off(connection: Connection, user_id: int) -> list[int]:
+    """Pairs the user has skipped, the one put off longest ago first."""
+    return list(connection.execute(_PUT_OFF, {"user": user_id}).scalars())

@@ -1,0 +1,201 @@
+"""What the trainer reads and writes: training data, runs, snapshots, the champion, the worker's heartbeat."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, case, func, insert, select, update
+
+from copl_core.records import Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
+from db.access import Access, note, now, only_trained, only_visible, study_row, whole_numbers
+from db.models import HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
+
+_RUN = tuple(getattr(RunRow, name) for name in Run.__dataclass_fields__)
+_SNAPSHOT = tuple(getattr(SnapshotRow, name) for name in SnapshotRecord.__dataclass_fields__)
+_ACTIVE = (RunState.QUEUED.value, RunState.RUNNING.value)
+_ENDED = (RunState.DONE.value, RunState.FAILED.value, RunState.CANCELLED.value)
+_CHANGEABLE = frozenset(Run.__dataclass_fields__) - {"id", "created_at"}
+
+
+class Training(Access):
+    def training_data(self, study_id: int) -> TrainingData:
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            users = only_visible(select(UserRow.id).where(UserRow.study_id == study_id), study, UserRow.id)
+            user_ids = _columns(connection, users.order_by(UserRow.id), 1)[0]
+            prompts = connection.execute(
+                select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id).order_by(PromptRow.id)).all()
+            responses = connection.execute(
+                select(ResponseRow.id, ResponseRow.prompt_id, ResponseRow.text)
+                .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
+                .where(PromptRow.study_id == study_id).order_by(ResponseRow.id)
+            ).all()
+            user, left, right, doubled, both_bad, strength = _columns(connection, _compared(study), 6)
+        prompt_ids = np.fromiter((row[0] for row in prompts), np.int64, len(prompts))
+        response_ids = np.fromiter((row[0] for row in responses), np.int64, len(responses))
+        response_prompt = np.fromiter((row[1] for row in responses), np.int64, len(responses))
+        # All id columns are sorted and hold every id asked for, so a binary search gives the row.
+        labels = Comparisons.build(
+            np.searchsorted(user_ids, user), np.searchsorted(response_ids, left), np.searchsorted(response_ids, right),
+            doubled / 2, both_bad, strength)
+        return TrainingData(user_ids, response_ids, np.searchsorted(prompt_ids, response_prompt),
+                            tuple(row[1] for row in prompts), tuple(row[2] for row in responses), labels,
+                            study.revision)
+
+    # ---- runs
+    def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run:
+        with self._write() as connection:
+            study_row(connection, study_id)
+            run_id = connection.execute(insert(RunRow).values(
+                study_id=study_id, kind=kind, reason=reason, state=RunState.QUEUED.value, retry_of=retry_of,
+                created_at=now(), config={},
+            ).returning(RunRow.id)).scalar_one()
+            return _run(_run_row(connection, run_id))
+
+    def update_run(self, run_id: int, **changes: object) -> None:
+        """Change fields of ``records.Run`` by name; a run that turns running notes when it started.
+
+        A run that is done, failed or cancelled stays as it is: a late report does not wake it.
+        """
+        unknown = sorted(set(changes) - _CHANGEABLE)
+        if unknown:
+            known = ", ".join(sorted(_CHANGEABLE))
+            raise TypeError(f"a run has no changeable field {', '.join(unknown)}; it has {known}")
+        values = {name: value.value if isinstance(value, Enum) else value for name, value in changes.items()}
+        if values.get("state") == RunState.RUNNING.value:
+            values.setdefault("started_at", func.coalesce(RunRow.started_at, now()))
+        with self._write() as connection:
+            _run_row(connection, run_id)
+            if values:
+                connection.execute(
+                    update(RunRow).where(RunRow.id == run_id, RunRow.state.not_in(_ENDED)).values(values))
+
+    def finish_run(self, run_id: int, state: RunState, *, message: str = "", snapshot: str | None = None) -> None:
+        """The first end stands: a run that was cancelled does not fail or succeed afterwards."""
+        with self._write() as connection:
+            _run_row(connection, run_id)
+            connection.execute(
+                update(RunRow).where(RunRow.id == run_id, RunRow.state.in_(_ACTIVE))
+                .values(state=state.value, message=message, ended_at=now(), seconds_left=None,
+                        snapshot=func.coalesce(snapshot, RunRow.snapshot)))
+
+    def run(self, run_id: int) -> Run:
+        with self._read() as connection:
+            return _run(_run_row(connection, run_id))
+
+    def runs(self, study_id: int, *, limit: int = 50) -> list[Run]:
+        with self._read() as connection:
+            rows = connection.execute(
+                select(*_RUN).where(RunRow.study_id == study_id).order_by(RunRow.id.desc()).limit(limit))
+            return [_run(row) for row in rows]
+
+    def active_runs(self) -> list[Run]:
+        with self._read() as connection:
+            rows = connection.execute(select(*_RUN).where(RunRow.state.in_(_ACTIVE)).order_by(RunRow.id))
+            return [_run(row) for row in rows]
+
+    def study_of_run(self, run_id: int) -> int:
+        with self._read() as connection:
+            found = connection.execute(select(RunRow.study_id).where(RunRow.id == run_id)).scalar()
+            if found is None:
+                raise _no_run(run_id)
+            return found
+
+    # ---- snapshots
+    def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None) -> None:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            if run_id is not None and _run_row(connection, run_id, lock=True).state == RunState.CANCELLED.value:
+                raise CoplError(f"Run {run_id} was cancelled; its snapshot is not published and the champion stays.")
+            if _snapshot_row(connection, study_id, record.version) is not None:
+                raise CoplError(f"Snapshot {record.version} is recorded already; give a new one a new version.")
+            connection.execute(insert(SnapshotRow).values(
+                study_id=study_id, version=record.version, run_id=run_id, watermark=record.watermark,
+                n_labels=record.n_labels, metrics=record.metrics, created_at=record.created_at))
+            _crown(connection, study_id, record.version, None)
+            if run_id is not None:
+                connection.execute(update(RunRow).where(RunRow.id == run_id).values(
+                    state=RunState.DONE.value, snapshot=record.version, ended_at=now(), seconds_left=None))
+
+    def snapshots(self, study_id: int) -> list[SnapshotRecord]:
+        with self._read() as connection:
+            rows = connection.execute(
+                select(*_SNAPSHOT).where(SnapshotRow.study_id == study_id).order_by(SnapshotRow.id.desc()))
+            return [SnapshotRecord(*row) for row in rows]
+
+    def promote(self, study_id: int, version: str, *, by: int | None = None) -> None:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            if _snapshot_row(connection, study_id, version) is None:
+                raise CoplError(f"There is no snapshot {version} in this study; take one of the list of snapshots.")
+            _crown(connection, study_id, version, by)
+
+    def champion(self, study_id: int) -> SnapshotRecord | None:
+        with self._read() as connection:
+            version = study_row(connection, study_id).champion
+            row = None if version is None else _snapshot_row(connection, study_id, version)
+            return None if row is None else SnapshotRecord(*row)
+
+    def revision(self, study_id: int) -> int:
+        with self._read() as connection:
+            return study_row(connection, study_id).revision
+
+    def revisions_since(self, study_id: int, watermark: int) -> int:
+        return max(0, self.revision(study_id) - watermark)
+
+    # ---- the worker's sign of life
+    def heartbeat(self, pid: int, state: str) -> None:
+        beat = {"pid": pid, "state": state, "at": now()}
+        with self._write() as connection:
+            if not connection.execute(update(HeartbeatRow).where(HeartbeatRow.id == 1).values(beat)).rowcount:
+                connection.execute(insert(HeartbeatRow).values(id=1, **beat))
+
+    def worker(self) -> tuple[int, str, datetime] | None:
+        with self._read() as connection:
+            row = connection.execute(select(HeartbeatRow.pid, HeartbeatRow.state, HeartbeatRow.at)).first()
+            return None if row is None else tuple(row)
+
+
+def _compared(study: Row[Any]) -> Any:
+    """Counting preferences as whole numbers: the outcome is doubled (2 left, 1 tie, 0 right)."""
+    doubled = case({Choice.LEFT.value: 2, Choice.RIGHT.value: 0}, value=LabelRow.choice, else_=1)
+    both_bad = case({Choice.BOTH_BAD.value: 1}, value=LabelRow.choice, else_=0)
+    query = select(LabelRow.user_id, LabelRow.left_id, LabelRow.right_id, doubled, both_bad, LabelRow.strength)
+    query = query.where(LabelRow.study_id == study.id, LabelRow.counts, LabelRow.attention.is_(False))
+    return only_trained(query, study, LabelRow.user_id).order_by(LabelRow.id)
+
+
+def _columns(connection: Connection, query: Any, n: int) -> np.ndarray:
+    """A query of whole numbers as columns  # (n, rows) int64"""
+    rows = whole_numbers(connection, query)
+    return np.array(rows, np.int64).reshape(len(rows), n).T
+
+
+def _run_row(connection: Connection, run_id: int, *, lock: bool = False) -> Row[Any]:
+    query = select(*_RUN).where(RunRow.id == run_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise _no_run(run_id)
+    return row
+
+
+def _no_run(run_id: int) -> CoplError:
+    return CoplError(f"There is no run with id {run_id}; take one of the list of runs.")
+
+
+def _run(row: Row[Any]) -> Run:
+    return Run(**{**row._mapping, "state": RunState(row.state)})
+
+
+def _snapshot_row(connection: Connection, study_id: int, version: str) -> Row[Any] | None:
+    return connection.execute(
+        select(*_SNAPSHOT).where(SnapshotRow.study_id == study_id, SnapshotRow.version == version)).first()
+
+
+def _crown(connection: Connection, study_id: int, version: str, by: int | None) -> None:
+    before = study_row(connection, study_id).champion
+    connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(champion=version))
+    note(connection, study_id, "champion", by, before=before, after=version)

@@ -1,0 +1,44 @@
+"""For somebody without a sign-in link: by an invite, or by name where the study is open to anybody."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from copl_core.records import CoplError
+from pages.parts import here
+
+
+def page() -> None:
+    study, _ = here()
+    secret = st.query_params.get("invite") or st.session_state.get("invite")
+    invite = study.invited(secret) if secret else None
+    st.title("Which answer is better?")
+    if secret and invite is None:
+        st.error("This invite is not valid any more: it was used, revoked, or its time is over. Ask the person who "
+                 "sent it for a new one.")
+        st.stop()
+    if invite is None and not study.room_settings().open:
+        st.info("This study is for invited people. Open the link you were sent, or ask the study's owner for one.")
+        st.stop()
+    st.session_state["invite"] = secret
+    st.write("You will see a question and two answers. Say which one you prefer. There is no right or wrong: "
+             "people differ, and this study is about how.")
+    with st.form("join", border=False):
+        name = st.text_input("Your name or a nickname", max_chars=80)
+        if st.form_submit_button("Begin", type="primary"):
+            begin(name, secret if invite else None)
+
+
+def begin(name: str, secret: str | None) -> None:
+    study, _ = here()
+    try:
+        user, token = study.accept_invite(secret, name) if secret else study.enter(name)
+    except CoplError as problem:
+        st.error(str(problem))
+        return
+    st.session_state.update(user=user, token=token, invite=None)
+    st.query_params.clear()
+    st.rerun()
+
+
+page()

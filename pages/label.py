@@ -1,0 +1,189 @@
+"""The labelling room: a question, two answers, one keystroke.
+
+The buttons head their columns, so that nothing jumps when the next pair is longer.  A button carries the id of the task
+it was drawn for, and the study ignores an answer to a task that is closed: a key never votes on a pair nobody saw.
+"""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from copl_core.records import Choice, CoplError, Response, Task
+from copl_core.views import Feedback
+from pages.parts import group_name, here, readable
+
+TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
+KEYS = {"1 or 2": "left or right is better", "Shift with 1 or 2": "left or right is much better",
+        "Q or W": "left or right is slightly better", "0": "tie", "9": "both are bad", "S": "skip this pair for now",
+        "Backspace": "undo the last step",
+        "H or ?": "show or hide these keys"}
+BELOW = {"1": "Q", "2": "W"}  # the keys below on most keyboards; Alt with a number belongs to browsers
+# A question mark cannot be a button's shortcut, so it presses the button of H; it rests while somebody types.
+QUESTION_MARK = """<script>
+if (!window.coplKeys) {
+  window.coplKeys = true;
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, textarea, [contenteditable=true]");
+    if (event.key === "?" && !typing) document.querySelector(".st-key-keys button")?.click();
+  });
+}
+</script>"""
+
+
+# ---- what a key does
+
+
+def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None:
+    """Store the answer to the task whose button was pressed, with the reason typed so far."""
+    study, me = here()
+    shown = st.session_state.pop(f"shown-{task_id}", None)
+    milliseconds = None if shown is None else int((time.monotonic() - shown) * 1000)
+    reason, tags = st.session_state.get(f"reason-{task_id}") or "", st.session_state.get(f"tags-{task_id}") or ()
+    receipt = study.submit(task_id, me.id, choice, strength=strength, reason=reason, tags=tags,
+                           milliseconds=milliseconds, guidelines=guidelines)
+    if receipt.label is None:
+        say("That pair was closed already, so the key did nothing.")
+    elif receipt.feedback is not None:
+        say(verdict(receipt.feedback))
+
+
+def skip(task_id: int) -> None:
+    study, me = here()
+    study.skip(task_id, me.id)
+    say("Skipped; the pair comes back when nothing else is left.")
+
+
+def undo() -> None:
+    study, me = here()
+    say("Your last step is taken back." if study.undo(me.id) else "There is no step to take back.")
+
+
+def keep_draft(task_id: int) -> None:
+    """What is typed survives a reload and a lost connection."""
+    study, me = here()
+    study.draft(task_id, me.id, st.session_state.get(f"reason-{task_id}") or "",
+                tuple(st.session_state.get(f"tags-{task_id}") or ()))
+
+
+def toggle_keys() -> None:
+    st.session_state["show keys"] = not st.session_state.get("show keys", False)
+
+
+def say(sentence: str) -> None:
+    st.session_state["said"] = sentence
+
+
+def verdict(feedback: Feedback) -> str:
+    return "Practice: that is the known answer." if feedback.right else "Practice: the other answer is the known one."
+
+
+# ---- what is on the screen
+
+
+@st.fragment
+def room() -> None:
+    study, me = here()
+    task = study.next_task(me.id)
+    if task is None:
+        st.title("All done")
+        st.write("You have answered every pair there is for you. Thank you.")
+        st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
+        footer()
+        return
+    st.session_state.setdefault(f"shown-{task.id}", time.monotonic())
+    guidelines = study.guidelines()
+    st.caption("Practice: which answer do you prefer?" if task.reason == "practice" else "Which answer do you prefer?")
+    st.markdown(f"##### {readable(task.prompt)}")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        side(task, task.left, Choice.LEFT, "Left", "1", guidelines.version)
+    with right:
+        side(task, task.right, Choice.RIGHT, "Right", "2", guidelines.version)
+    others(task, guidelines.version)
+    if st.session_state.get("show keys"):
+        st.markdown("\n".join(f"- **{key}**: {what}" for key, what in KEYS.items()))
+    extras(task, guidelines)
+    footer()
+    st.html(QUESTION_MARK, unsafe_allow_javascript=True)
+
+
+def side(task: Task, response: Response, choice: Choice, name: str, key: str, guidelines: int) -> None:
+    """One column: how much better it is, and the text."""
+    st.button(name, key=f"{name.lower()}-{task.id}", shortcut=key, type="primary", width="stretch", on_click=answer,
+              args=(task.id, choice, 2, guidelines), help=f"{name} is better")
+    with st.container(horizontal=True, horizontal_alignment="center", gap="small"):
+        for words, shortcut, strength in (("slightly", BELOW[key], 1), ("much", f"Shift+{key}", 3)):
+            st.button(f"{name}, {words}", key=f"{name.lower()}-{words}-{task.id}", shortcut=shortcut,
+                      type="tertiary", on_click=answer, args=(task.id, choice, strength, guidelines))
+    with st.container(border=True, height="stretch", key=f"response-{name.lower()}"):
+        st.markdown(readable(response.text))
+
+
+def others(task: Task, guidelines: int) -> None:
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        st.button("Tie", key=f"tie-{task.id}", shortcut="0", on_click=answer, args=(task.id, Choice.TIE, 1, guidelines))
+        st.button("Both bad", key=f"both-bad-{task.id}", shortcut="9", on_click=answer,
+                  args=(task.id, Choice.BOTH_BAD, 1, guidelines))
+        st.button("Skip", key=f"skip-{task.id}", shortcut="S", on_click=skip, args=(task.id,))
+        st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
+        st.button("Keys", key="keys", shortcut="H", on_click=toggle_keys, type="tertiary")
+
+
+def extras(task: Task, guidelines) -> None:
+    """What most pairs need none of: a reason, the guidelines, a problem."""
+    study, me = here()
+    draft = study.draft_of(task.id, me.id)
+    with st.expander("Say why (optional)", expanded=bool(draft.text or draft.tags)):
+        st.pills("Because it is", TAGS, selection_mode="multi", default=[tag for tag in draft.tags if tag in TAGS],
+                 key=f"tags-{task.id}", on_change=keep_draft, args=(task.id,))
+        st.text_area("In your words", value=draft.text, key=f"reason-{task.id}", on_change=keep_draft,
+                     args=(task.id,), height=80, max_chars=2000,
+                     help="Kept with your answer. While you type here, the keys rest.")
+    with st.container(horizontal=True):
+        if guidelines.text:
+            with st.popover(f"Guidelines, version {guidelines.version}"):
+                st.markdown(guidelines.text)
+        with st.popover("Report a problem", type="tertiary"):
+            report(task)
+
+
+def report(task: Task) -> None:
+    study, me = here()
+    which = st.radio("With which answer?", ["Left", "Right"], horizontal=True, key=f"report-side-{task.id}")
+    words = st.text_area("What is wrong with it?", key=f"report-{task.id}", max_chars=2000)
+    if st.button("Send to the study's owner", key=f"send-{task.id}"):
+        try:
+            study.report(me.id, (task.left if which == "Left" else task.right).id, words)
+        except CoplError as problem:
+            st.error(str(problem))
+        else:
+            st.success("Sent. Thank you; you can still answer the pair or skip it.")
+
+
+def footer() -> None:
+    """How far the person is, and what the model makes of them so far."""
+    study, me = here()
+    if said := st.session_state.pop("said", ""):
+        st.caption(said)
+    progress, goal = study.progress(me.id), study.room_settings().daily_goal
+    if goal:
+        st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")
+    st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {progress.left:,} pairs left. {taste()}")
+
+
+def taste() -> str:
+    study, me = here()
+    try:
+        place = study.place(me.id)
+    except Exception:  # whatever is wrong with a snapshot must not stop anybody from labelling; its pages say it
+        return ""
+    if place is None or place.n_labels == 0:
+        return ""
+    if place.group is None:
+        return "The model has not found people like you yet."
+    return f"So far you answer most like {group_name(place.group)} ({place.group_share:.0%} sure)."
+
+
+room()

@@ -1,0 +1,101 @@
+"""What several pages share: who is here, the colours, and the lines that say where a figure comes from."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from copl_core.records import CoplError, Kind, User
+from copl_core.study import Study
+
+# Okabe & Ito's colour-blind-safe palette, less black, which is lost on a dark page; a group keeps its colour on every
+# page and in every snapshot.
+GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+NO_GROUP_COLOUR = "#9A9A9A"
+GATES = "Blues"  # sequential
+DIFFERENCES = "RdBu"  # diverging, centred on zero
+PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
+
+
+def enter(study: Study, user: User | None) -> None:
+    """Let the page that runs next know where it is and for whom."""
+    st.session_state["study"], st.session_state["user"] = study, user
+    if user is not None:
+        st.sidebar.caption(f"{study.record.name}  \nSigned in as {user.name}")
+
+
+def here() -> tuple[Study, User]:
+    """The study and the user of this session.
+
+    The very first visit to a fresh server runs a page of the ``pages`` folder by itself, before the front door can
+    say which pages there are.  Naming any page ends that mode, and the browser then asks again, through the front door.
+    """
+    if "study" not in st.session_state:
+        st.navigation([st.Page(lambda: None, title="CoPL Studio")], position="hidden")
+        asked_for = json.dumps(f"{st.context.url}?{urlencode(st.query_params.to_dict())}").replace("<", "\\u003c")
+        st.html(f"<script>location.replace({asked_for})</script>", unsafe_allow_javascript=True)
+        st.stop()
+    return st.session_state["study"], st.session_state["user"]
+
+
+def group_name(group: int | None) -> str:
+    return "No group yet" if group is None else f"Group {group + 1}"
+
+
+def group_colour(group: int | None) -> str:
+    return NO_GROUP_COLOUR if group is None else GROUP_COLOURS[group % len(GROUP_COLOURS)]
+
+
+def person_name(name: str, kind: Kind) -> str:
+    return f"{name} (simulated)" if kind == Kind.SIMULATED else name
+
+
+def readable(text: str) -> str:
+    """Markdown of a stored text with dollar signs as themselves, since prices are commoner here than formulas."""
+    return text.replace("$", "\\$")
+
+
+def trouble(problem: CoplError) -> None:
+    """A mishap as a sentence, and the end of the page."""
+    st.error(str(problem))
+    st.stop()
+
+
+def no_snapshot(what: str) -> None:
+    """The honest empty state before the first snapshot, and the end of the page."""
+    study, _ = here()
+    status = study.trainer()
+    if status.run is not None:
+        st.info(f"{what} comes from a snapshot, and the first one is being made right now "
+                f"({status.run.phase or 'starting'}). This page fills itself when it is done.")
+        _wait_for_snapshot()
+    elif status.alive:
+        st.info(f"{what} comes from a snapshot, and there is none yet. The trainer makes the first one as soon as the "
+                "study holds 10 labels.")
+        _wait_for_snapshot()
+    else:
+        st.info(f"{what} comes from a snapshot, and there is none yet. No trainer is running; start one in a terminal "
+                "with `python -m copl_core worker`.")
+    st.stop()
+
+
+@st.fragment(run_every=2)
+def _wait_for_snapshot() -> None:
+    study, _ = here()
+    if study.record.champion is not None:
+        st.rerun()
+
+
+@st.fragment(run_every=5)
+def newer_snapshot(shown: str) -> None:
+    """Draw the page again when the trainer has moved the champion."""
+    study, _ = here()
+    if study.record.champion != shown:
+        st.rerun()
+
+
+def source_line(text: str, snapshot: str) -> None:
+    """One line under a figure: what it shows, what it does not, and from which snapshot."""
+    st.caption(f"{text} Snapshot {snapshot}.")

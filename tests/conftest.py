@@ -1,0 +1,42 @@
+"""What every test may ask for: the bundled weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from copl_core.config import Settings
+from copl_core.records import CoplError
+from copl_core.weights import folder
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a model hub fails at once, everywhere
+
+
+@pytest.fixture(scope="session")
+def weights_home() -> Path:
+    """The folder that keeps the bundled weights of this checkout."""
+    home = Settings.from_environment().weights
+    return home if home.is_absolute() else ROOT / home
+
+
+def _weights(name: str, home: Path) -> Path:
+    try:
+        return folder(name, home)
+    except CoplError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def minilm(weights_home) -> Path:
+    """Folder of the bundled sentence model; the test is skipped where it was not fetched."""
+    return _weights("minilm", weights_home)
+
+
+@pytest.fixture(scope="session")
+def smollm2(weights_home) -> Path:
+    """Folder of the bundled small language model; the test is skipped where it was not fetched."""
+    return _weights("smollm2", weights_home)
+

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from copl_core.records import Choice, CoplError, ImportRow
+from db.base import Base
+from db.engine import HEAD, alembic_config, back_up, make_engine, migrate, reading, version, writing
+from db.store import SqlStore, open_store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True)
+
+
+def test_migrations_from_nothing_make_the_tables_of_the_models(store):
+    with reading(store.engine) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_the_head_named_in_the_code_is_the_head_of_the_migrations():
+    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == HEAD
+
+
+def test_constraints_are_named_by_rule(url):
+    migrate(make_engine(url))
+    with reading(make_engine(url)) as connection:
+        pair = connection.execute(text("select sql from sqlite_master where name = 'pair'")).scalar_one()
+    assert "CONSTRAINT ck_pair_order CHECK" in pair
+
+
+def test_a_second_start_does_not_load_alembic_and_no_start_loads_torch(url):
+    migrate(make_engine(url))
+    code = ("import sys; from db.store import open_store; open_store(sys.argv[1]);"
+            "print(sorted({'alembic', 'torch', 'streamlit'} & set(sys.modules)))")
+    output, _ = python("-c", code, url).communicate()
+    assert output.strip() == "[]"
+
+
+def test_several_processes_may_start_on_an_empty_folder_at_once(tmp_path):
+    url = f"sqlite:///{tmp_path / 'not yet' / 'made' / 'copl.db'}"
+    code = "import sys; from db.store import open_store; print(open_store(sys.argv[1]).create_study('One').id)"
+    starts = [python("-c", code, url) for _ in range(3)]
+    assert [start.communicate()[0].strip() for start in starts] == ["1"] * 3
+    assert version(make_engine(url)) == HEAD
+
+
+def test_a_database_of_a_newer_program_is_refused_and_left_alone(url):
+    engine = make_engine(url)
+    migrate(engine)
+    with writing(engine) as connection:
+        connection.execute(text("update alembic_version set version_num = '9999'"))
+    with pytest.raises(CoplError, match="version 9999.*newer program"):
+        migrate(engine)
+    assert version(engine) == "9999"
+
+
+def test_a_file_that_is_no_database_is_said_to_be_none_and_kept(tmp_path):
+    file = tmp_path / "copl.db"
+    file.write_text("a shopping list, long enough to be looked at " * 50)
+    with pytest.raises(CoplError, match="is not a database"):
+        open_store(f"sqlite:///{file}")
+    assert file.read_text().startswith("a shopping list")
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CoplError, match="cannot be made"):
+        make_engine(f"sqlite:///{tmp_path / 'file' / 'copl.db'}")
+
+
+def test_a_folder_in_the_place_of_the_database_is_told(tmp_path):
+    with pytest.raises(CoplError, match="cannot be opened"):
+        open_store(f"sqlite:///{tmp_path}")
+
+
+def test_an_empty_database_that_may_not_be_written_is_told(tmp_path):
+    (tmp_path / "copl.db").touch()
+    with pytest.raises(CoplError, match="cannot be written"):
+        open_store(f"sqlite:///file:{tmp_path / 'copl.db'}?mode=ro&uri=true")
+
+
+def test_a_study_that_may_not_be_written_can_be_read(tmp_path):
+    whole = open_store(f"sqlite:///{tmp_path / 'copl.db'}")
+    whole.create_study("Birds")
+    store = open_store(f"sqlite:///file:{tmp_path / 'copl.db'}?mode=ro&uri=true")
+    assert store.current_study().name == "Birds"
+    with pytest.raises(CoplError, match="cannot be written"):
+        store.create_study("Trees")
+
+
+def test_on_a_full_disk_an_import_says_so_and_leaves_nothing_behind(url):
+    store = open_store(url)
+    study = store.create_study("Birds")
+    with store.engine.connect() as connection:  # the pool gives the same connection to the import
+        connection.exec_driver_sql("pragma max_page_count = 60")
+    rows = [ImportRow(n, "prompt", f"{n} is a short answer", "x" * 5000 + str(n), Choice.LEFT, "Ann", key=str(n))
+            for n in range(100)]
+    with pytest.raises(CoplError, match="is full"):
+        store.import_rows(study.id, rows)
+    assert (store.prompts(study.id), store.users(study.id), store.revision(study.id)) == ([], [], 0)
+
+
+def test_a_migration_that_fails_half_way_leaves_an_empty_database_and_can_be_repeated(url):
+    engine = make_engine(url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("pragma max_page_count = 9")
+    with pytest.raises(CoplError, match="is full"):
+        migrate(engine)
+    engine.dispose()
+    with reading(engine) as connection:
+        assert connection.execute(text("select count(*) from sqlite_master")).scalar() == 0
+    migrate(engine)
+    assert version(engine) == HEAD
+
+
+def test_a_backup_is_a_whole_study_taken_while_somebody_writes(url, tmp_path):
+    store = open_store(url)
+    study = store.create_study("Birds")
+    store.import_rows(study.id, [ImportRow(1, "Name a bird", "Robin", "Wren", Choice.LEFT, "Ann", key="k")])
+    with writing(store.engine) as connection:
+        connection.execute(text("update study set name = 'half written'"))
+        back_up(store.engine, tmp_path / "backup.db")
+    copy = open_store(f"sqlite:///{tmp_path / 'backup.db'}")
+    assert copy.studies() == [replace(study, revision=1)]
+    assert copy.labels(study.id) == store.labels(study.id)
+
+
+def test_a_backup_never_overwrites_and_tells_why_it_failed(url, tmp_path):
+    engine = make_engine(url)
+    migrate(engine)
+    (tmp_path / "kept.db").write_text("an older backup")
+    with pytest.raises(CoplError, match="there already"):
+        back_up(engine, tmp_path / "kept.db")
+    assert (tmp_path / "kept.db").read_text() == "an older backup"
+    with pytest.raises(CoplError, match="cannot be written"):
+        back_up(engine, tmp_path / "no such folder" / "backup.db")
+
+
+@pytest.mark.parametrize(("address", "told"), [
+    ("copl.db", "not understood"),
+    ("nosuchsql://host/name", "not understood"),
+    ("mysql://host/name", "MySQLdb, which is not installed"),
+])
+def test_an_address_that_cannot_be_used_is_told(address, told):
+    with pytest.raises(CoplError, match=told):
+        make_engine(address)
+
+
+def test_a_reader_sees_one_moment_and_does_not_wait_for_a_writer(url):
+    store = open_store(url)
+    with writing(store.engine) as writer:
+        writer.execute(text("insert into heartbeat values (1, 7, 'idle', '2025-01-01 00:00:00.000000')"))
+        assert store.worker() is None
+    with reading(store.engine) as reader:
+        before = reader.execute(text("select pid from heartbeat")).scalar()
+        store.heartbeat(8, "fitting")
+        assert reader.execute(text("select pid from heartbeat")).scalar() == before == 7
+    assert store.worker()[:2] == (8, "fitting")
+
+
+def test_a_fault_in_a_statement_of_ours_is_not_blamed_on_the_disk(store):
+    with pytest.raises(Exception, match="no_such_table") as caught, reading(store.engine) as connection:
+        connection.execute(text("select * from no_such_table"))
+    assert not isinstance(caught.value, CoplError)
+
+
+def test_every_method_of_the_protocol_is_there_with_its_parameters():
+    from inspect import signature
+
+    from copl_core.store import Store
+
+    for name, method in vars(Store).items():
+        if not name.startswith("_"):
+            assert list(signature(getattr(SqlStore, name)).parameters) == list(signature(method).parameters), name

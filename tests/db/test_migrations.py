@@ -1,0 +1,97 @@
+"""A database of every earlier version comes up to the present one with all that is in it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from copl_core.records import Choice, Progress, Role
+from copl_core.rules import RoomSettings
+from db.base import Base
+from db.engine import HEAD, alembic_config, make_engine, migrate, reading, version, writing
+from db.store import SqlStore
+
+FIRST = [
+    "insert into study values (1, 'Birds', 1, 'v7', 2, 0, 1, :at)",
+    "insert into user values (1, 1, 'Olga', 'human', 'owner', null, :at)",
+    "insert into user values (2, 1, 'Robot', 'simulated', 'annotator', 'brief', :at)",
+    "insert into token values (1, 1, 'hash of a secret', :at)",
+    "insert into prompt values (1, 1, :digest, 'Name a bird')",
+    "insert into response values (1, 1, :digest, 'Robin', 'model x')",
+    "insert into response values (2, 1, x'00', 'Wren', null)",
+    "insert into response values (3, 1, x'01', 'Crow', null)",
+    "insert into pair values (1, 1, 1, 1, 2)",
+    "insert into pair values (2, 1, 1, 2, 3)",
+    "insert into task values (1, 1, 1, 2, 1, 'uniform', 'answered', :at, :at, :at)",
+    "insert into task values (2, 1, 2, 2, 3, 'informative', 'open', :at, '2999-01-01 00:00:00.000000', null)",
+    "insert into label values (1, 1, 1, 1, 1, 2, 1, 'right', 3, 'kinder', 1234, 'key 1', 1, 1, :at)",
+    "insert into label values (2, 1, null, 2, 1, 1, 2, 'tie', 1, '', null, 'key 2', 1, 2, :at)",
+    "insert into audit values (1, 1, 1, 'role', '{\"user\": 1}', :at)",
+    "insert into snapshot values (1, 1, 'v7', null, 2, 2, '{}', :at)",
+]
+
+
+@pytest.fixture
+def of_version_0001(url):
+    engine = make_engine(url)
+    with writing(engine) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in FIRST:
+            connection.execute(text(statement), {"at": "2025-03-01 12:00:00.000000", "digest": b"d" * 32}
+                               if ":digest" in statement else {"at": "2025-03-01 12:00:00.000000"}
+                               if ":at" in statement else {})
+    return engine
+
+
+def test_a_database_of_the_first_version_keeps_all_that_is_in_it(of_version_0001):
+    migrate(of_version_0001)
+    assert version(of_version_0001) == HEAD
+    store = SqlStore(of_version_0001)
+    mine, theirs = store.labels(1)
+    assert (mine.choice, mine.strength, mine.reason, mine.milliseconds, mine.preferred_id) == (
+        Choice.RIGHT, 3, "kinder", 1234, 1)
+    assert (mine.tags, mine.guidelines, mine.asked, mine.counts, mine.successor_id) == ((), None, "uniform", True, None)
+    assert (theirs.user_id, theirs.choice, theirs.asked) == (2, Choice.TIE, None)
+    assert mine.created_at == datetime(2025, 3, 1, 12, tzinfo=UTC)
+    olga = store.user_by_token(1, "hash of a secret")
+    assert (olga.name, olga.role, olga.excluded) == ("Olga", Role.OWNER, False)
+    assert store.user(2).taste == "brief" and store.champion(1).version == "v7" and store.revision(1) == 2
+    assert store.room(1) == RoomSettings() and store.guidelines(1) == [] and store.gold(1) == []
+    assert [entry.event for entry in store.audit(1)] == ["role"]
+
+
+def test_labelling_goes_on_where_it_was(of_version_0001):
+    migrate(of_version_0001)
+    store = SqlStore(of_version_0001)
+    task = store.open_task(1)
+    assert (task.id, task.pair_id, task.reason) == (2, 2, "informative")
+    assert store.submit(task.id, 1, Choice.LEFT).id == 3
+    assert store.progress(1) == Progress(done=2, left=0, today=1)
+    assert store.undo(1).pair_id == 2 and store.undo(1).pair_id == 1 and store.undo(1) is None
+    assert store.labels(1, user_id=1) == []
+
+
+def test_it_has_the_tables_of_the_models_and_no_broken_reference(of_version_0001):
+    migrate(of_version_0001)
+    with reading(of_version_0001) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        assert connection.execute(text("pragma foreign_key_check")).all() == []
+        assert connection.execute(text("pragma integrity_check")).scalar() == "ok"
+
+
+def test_the_queries_of_every_click_use_their_partial_indexes(of_version_0001):
+    migrate(of_version_0001)
+    with reading(of_version_0001) as connection:
+        for query, index in (
+                ("select pair_id from label where study_id = 1 and user_id = 1 and counts = 1", "ix_label_counting"),
+                ("select pair_id from task where user_id = 1 and skipped = 1", "ix_task_skipped"),
+                ("select id from task where user_id = 1 and state = 'open'", "ix_task_open_user")):
+            plan = " ".join(row[3] for row in connection.execute(text(f"explain query plan {query}")))
+            assert index in plan, plan

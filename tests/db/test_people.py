@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from copl_core.records import CoplError, Kind, Role
+
+
+def test_a_study_is_made_once_and_becomes_current(store):
+    assert store.current_study() is None
+    birds = store.create_study("Birds")
+    trees = store.create_study(" Trees ", demo=True)
+    assert (trees.name, trees.demo, trees.include_simulated, trees.revision) == ("Trees", True, True, 0)
+    assert store.create_study("Birds") == birds
+    assert store.current_study() == trees
+    store.make_current(birds.id)
+    assert store.current_study() == store.study(birds.id) == birds
+    assert store.studies() == [birds, trees]
+
+
+def test_a_user_is_found_again_by_name_and_as_they_were_made(store, study):
+    ann = store.create_user(study.id, "Ann", role=Role.RESEARCHER)
+    assert store.create_user(study.id, " Ann ", kind=Kind.SIMULATED) == store.user(ann.id) == ann
+    assert ann.kind is Kind.HUMAN and ann.role is Role.RESEARCHER
+    elsewhere = store.create_user(store.create_study("Trees").id, "Ann")
+    assert elsewhere.id != ann.id
+    assert store.users(study.id) == [ann]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 201])
+def test_nobody_and_nothing_goes_without_a_name(store, study, name):
+    with pytest.raises(CoplError, match="give it 1 to 200"):
+        store.create_user(study.id, name)
+    with pytest.raises(CoplError, match="give it 1 to 200"):
+        store.create_study(name)
+
+
+def test_a_taken_name_is_not_given_twice(store, study):
+    ann, ben = (store.create_user(study.id, name) for name in ("Ann", "Ben"))
+    with pytest.raises(CoplError, match="taken"):
+        store.rename_user(ben.id, "Ann")
+    assert store.rename_user(ben.id, "Bea").name == "Bea"
+    assert store.rename_user(ann.id, "Ann") == ann
+    assert [user.name for user in store.users(study.id)] == ["Ann", "Bea"]
+
+
+def test_a_token_signs_one_user_into_their_study(store, study):
+    ann, ben = (store.create_user(study.id, name) for name in ("Ann", "Ben"))
+    store.add_token(ann.id, "hash of a secret")
+    store.add_token(ann.id, "hash of a secret")
+    assert store.user_by_token(study.id, "hash of a secret") == ann
+    assert store.user_by_token(study.id, "another hash") is None
+    assert store.user_by_token(store.create_study("Trees").id, "hash of a secret") is None
+    with pytest.raises(CoplError, match="another user"):
+        store.add_token(ben.id, "hash of a secret")
+
+
+def test_changes_leave_a_trail_of_who_did_what_newest_first(store, study):
+    owner = store.create_user(study.id, "Olga", role=Role.OWNER)
+    ann = store.create_user(study.id, "Ann")
+    store.rename_user(ann.id, "Anna")
+    store.set_role(ann.id, Role.RESEARCHER, by=owner.id)
+    store.set_role(ann.id, Role.RESEARCHER, by=owner.id)
+    store.include_simulated(study.id, False, by=owner.id)
+    trail = store.audit(study.id)
+    assert [(entry.event, entry.user_id) for entry in trail] == [
+        ("simulated", owner.id), ("role", owner.id), ("name", ann.id)]
+    assert trail[1].detail == {"user": ann.id, "before": "annotator", "after": "researcher"}
+    assert store.audit(study.id, limit=1) == trail[:1]
+
+
+@pytest.mark.parametrize("ask", [
+    lambda store: store.study(99), lambda store: store.user(99), lambda store: store.pair(99),
+    lambda store: store.run(99), lambda store: store.study_of_run(99), lambda store: store.users(99),
+    lambda store: store.make_current(99), lambda store: store.progress(99), lambda store: store.training_data(99),
+    lambda store: store.create_user(99, "Ann"), lambda store: store.add_run(99, "graph", ""),
+    lambda store: store.import_rows(99, []), lambda store: store.undo(99),
+])
+def test_what_is_not_there_is_told(store, study, ask):
+    with pytest.raises(CoplError, match="no .* with id 99"):
+        ask(store)

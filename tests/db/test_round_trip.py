@@ -1,0 +1,89 @@
+"""Export and import: what leaves a study comes back, in another study, in the same one, and in none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from copl_core.files import read_rows, write_jsonl
+from copl_core.records import Choice, ImportReport, ImportRow, Kind
+
+letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+texts = st.text(letters, min_size=1, max_size=6).filter(str.strip)
+times = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
+rows = st.lists(st.builds(
+    ImportRow, line=st.just(1), prompt=texts, response_a=texts, response_b=texts, choice=st.sampled_from(Choice),
+    annotator=st.sampled_from(["Ann", "Ben", "Zoë"]), source_a=st.none() | texts, key=st.uuids().map(str),
+    taste=st.none() | texts, created_at=times,
+    strength=st.integers(1, 3), reason=st.text("abc", max_size=3), milliseconds=st.none() | st.integers(0, 10**6),
+), min_size=1, max_size=10)
+
+
+def said(store, study_id: int) -> list[tuple]:
+    """Every counting label in words, whatever ids it goes by."""
+    found = []
+    for label in store.labels(study_id):
+        user, sides = store.user(label.user_id), store.responses([label.left_id, label.right_id])
+        left, right = sides[label.left_id], sides[label.right_id]
+        found.append((user.name, user.kind, user.taste, store.pair(label.pair_id).prompt, left.text, left.source,
+                      right.text, right.source, label.choice, label.strength, label.reason,
+                      label.milliseconds, label.created_at))
+    return sorted(found, key=repr)  # labels of one moment have no order
+
+
+def carry(store, path: Path, exported: Iterable[dict], into: int) -> ImportReport:
+    write_jsonl(exported, path)
+    problems: list[tuple[int, str]] = []
+    report = store.import_rows(into, read_rows(path, problems))
+    assert problems == []
+    return report
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows)
+def test_an_export_into_an_empty_study_gives_the_same_labels(store, fresh_study, tmp_path, rows):
+    old, new = fresh_study(), fresh_study()
+    store.import_rows(old.id, rows)
+    exported = list(store.export(old.id))
+    if not exported:
+        return  # every row named one text twice
+    report = carry(store, tmp_path / "export.jsonl.gz", exported, new.id)
+    assert report.labels_new == len(exported) == store.label_count(old.id)
+    assert said(store, new.id) == said(store, old.id)
+    again = carry(store, tmp_path / "export.jsonl.gz", store.export(new.id), new.id)
+    assert (again.labels_new, again.labels_known) == (0, len(exported))
+
+
+def test_labels_given_here_survive_the_trip_and_are_not_doubled_at_home(store, study, answer, four_pairs, tmp_path):
+    ann = store.create_user(study.id, "Ann")
+    robot = store.create_user(study.id, "Robot", kind=Kind.SIMULATED, taste="brief")
+    for (pair_id, _, _), choice in zip(four_pairs, Choice, strict=True):
+        answer(ann.id, pair_id, choice, swap=True, reason="informative")
+        answer(robot.id, pair_id, choice)
+    answer(ann.id, four_pairs[0][0], Choice.RIGHT, reason="repeat")
+    answer(ann.id, four_pairs[0][0], Choice.TIE, reason="repeat")
+    store.undo(ann.id)
+    exported = list(store.export(study.id))
+    assert len(exported) == 9
+    assert [row["asked"] for row in exported if row["annotator"] == "Ann"] == ["informative"] * 4 + ["repeat"]
+    elsewhere = store.create_study("Elsewhere")
+    assert carry(store, tmp_path / "a.jsonl", exported, elsewhere.id).labels_new == 9
+    assert said(store, elsewhere.id) == said(store, study.id)
+    before = store.labels(study.id), store.revision(study.id)
+    assert carry(store, tmp_path / "b.jsonl", exported, study.id).labels_known == 9
+    assert (store.labels(study.id), store.revision(study.id)) == before
+
+
+def test_one_pair_id_names_the_same_two_texts_in_the_same_order(store, study, answer, four_pairs):
+    ann, ben = (store.create_user(study.id, name) for name in ("Ann", "Ben"))
+    answer(ann.id, four_pairs[0][0], Choice.LEFT)
+    answer(ben.id, four_pairs[0][0], Choice.LEFT, swap=True)
+    ann_row, ben_row = store.export(study.id)
+    same = ("pair_id", "prompt", "response_a", "response_b", "model_a", "model_b", "dataset")
+    assert all(ann_row[name] == ben_row[name] for name in same)
+    assert (ann_row["left"], ann_row["right"], ann_row["choice"]) == ("a", "b", "a")
+    assert (ben_row["left"], ben_row["right"], ben_row["choice"]) == ("b", "a", "b")

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from copl_core.records import Choice, CoplError, ImportRow, RunState, SnapshotRecord
+
+CHOICES = list(Choice)
+
+
+def snapshot(version: str, run_id: int | None = None) -> SnapshotRecord:
+    return SnapshotRecord(version, run_id, 4, 2, {"accuracy": 0.75, "groups": [1, 2]}, datetime(2025, 3, 1, tzinfo=UTC))
+
+
+def test_training_data_are_the_counting_labels_as_columns(store, study):
+    rng = np.random.default_rng(0)
+    store.import_rows(study.id, (
+        ImportRow(n, f"prompt {n % 3}", f"a {n % 5}", f"b {n % 4}", CHOICES[rng.integers(4)], f"user {n % 7}",
+                  key=str(n), strength=int(rng.integers(1, 4))) for n in range(60)))
+    idle = store.create_user(study.id, "No labels")
+    data = store.training_data(study.id)
+    assert data.watermark == store.revision(study.id) == 60
+    assert data.user_ids.tolist() == [user.id for user in store.users(study.id)] and idle.id in data.user_ids
+    assert dict(zip(data.response_ids.tolist(), data.responses, strict=True)) == {
+        number: response.text for number, response in store.responses(data.response_ids.tolist()).items()}
+    assert [(prompt, text) for prompt, text in data.texts()] == [
+        (dict(store.prompts(study.id))[response.prompt_id], response.text)
+        for response in store.responses(data.response_ids.tolist()).values()]
+    columns = data.labels
+    outcome = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
+    for row, label in enumerate(sorted(store.labels(study.id), key=lambda label: label.id)):
+        assert data.user_ids[columns.user[row]] == label.user_id
+        assert data.response_ids[columns.left[row]] == label.left_id
+        assert data.response_ids[columns.right[row]] == label.right_id
+        assert columns.outcome[row] == outcome[label.choice]
+        assert columns.both_bad[row] == (label.choice is Choice.BOTH_BAD)
+        assert columns.strength[row] == label.strength
+
+
+def test_an_empty_study_has_empty_training_data(store, study):
+    data = store.training_data(study.id)
+    assert (data.n_users, data.n_responses, len(data.labels), data.prompts, data.watermark) == (0, 0, 0, (), 0)
+
+
+def test_a_run_lives_from_queued_to_done(store, study):
+    run = store.add_run(study.id, "graph", "8 new labels")
+    assert (run.state, run.kind, run.reason, run.started_at, run.config) == (
+        RunState.QUEUED, "graph", "8 new labels", None, {})
+    assert store.active_runs() == [run] and store.study_of_run(run.id) == study.id
+    store.update_run(run.id, state=RunState.RUNNING, phase="fit", step=3, steps=10, loss=0.5, seconds_left=2.5,
+                     config={"dim": 32})
+    running = store.run(run.id)
+    assert (running.state, running.step, running.loss, running.config) == (RunState.RUNNING, 3, 0.5, {"dim": 32})
+    store.update_run(run.id, state=RunState.RUNNING, step=4)
+    assert store.run(run.id).started_at == running.started_at is not None
+    store.finish_run(run.id, RunState.DONE, snapshot="v1")
+    done = store.run(run.id)
+    assert (done.state, done.snapshot, done.seconds_left) == (RunState.DONE, "v1", None)
+    assert done.ended_at >= done.started_at and store.active_runs() == []
+
+
+def test_the_first_end_of_a_run_stands(store, study):
+    run = store.add_run(study.id, "full", "asked for by hand")
+    store.finish_run(run.id, RunState.CANCELLED, message="Cancelled by hand.")
+    cancelled = store.run(run.id)
+    store.update_run(run.id, state=RunState.RUNNING, phase="fit")
+    store.finish_run(run.id, RunState.FAILED, message="late")
+    with pytest.raises(CoplError, match="was cancelled"):
+        store.publish(study.id, snapshot("v1", run.id), run_id=run.id)
+    assert store.run(run.id) == cancelled
+    assert (store.snapshots(study.id), store.champion(study.id)) == ([], None)
+
+
+def test_an_interrupted_run_is_tried_again(store, study):
+    run = store.add_run(study.id, "graph", "8 new labels")
+    store.finish_run(run.id, RunState.INTERRUPTED, message="The worker ended.")
+    retry = store.add_run(study.id, "graph", "interrupted", retry_of=run.id)
+    assert retry.retry_of == run.id
+    assert store.runs(study.id) == [retry, store.run(run.id)] and store.runs(study.id, limit=1) == [retry]
+
+
+def test_a_run_has_no_other_fields(store, study):
+    run = store.add_run(study.id, "graph", "")
+    with pytest.raises(TypeError, match="no changeable field speed"):
+        store.update_run(run.id, speed=3)
+
+
+def test_publishing_records_the_snapshot_crowns_it_and_ends_its_run(store, study):
+    run = store.add_run(study.id, "graph", "")
+    store.update_run(run.id, state=RunState.RUNNING)
+    store.publish(study.id, snapshot("v1", run.id), run_id=run.id)
+    assert store.champion(study.id) == snapshot("v1", run.id)
+    assert (store.run(run.id).state, store.run(run.id).snapshot) == (RunState.DONE, "v1")
+    assert store.study(study.id).champion == "v1"
+
+
+def test_a_version_is_published_once_and_a_failure_changes_nothing(store, study):
+    store.publish(study.id, snapshot("v1"), run_id=None)
+    run = store.add_run(study.id, "graph", "")
+    with pytest.raises(CoplError, match="recorded already"):
+        store.publish(study.id, snapshot("v1"), run_id=run.id)
+    with pytest.raises(CoplError, match="no run"):
+        store.publish(study.id, snapshot("v2"), run_id=99)
+    assert store.snapshots(study.id) == [snapshot("v1")]
+    assert store.run(run.id) == run
+
+
+def test_an_older_snapshot_can_be_made_champion_again(store, study):
+    owner = store.create_user(study.id, "Olga")
+    for version in ("v1", "v2"):
+        store.publish(study.id, snapshot(version), run_id=None)
+    assert [record.version for record in store.snapshots(study.id)] == ["v2", "v1"]
+    store.promote(study.id, "v1", by=owner.id)
+    assert store.champion(study.id).version == "v1"
+    assert store.audit(study.id)[0].detail == {"before": "v2", "after": "v1"}
+    assert store.audit(study.id)[0].user_id == owner.id
+    with pytest.raises(CoplError, match="no snapshot v9"):
+        store.promote(study.id, "v9")
+    with pytest.raises(CoplError, match="no snapshot v1"):
+        store.promote(store.create_study("Trees").id, "v1")
+
+
+def test_the_last_heartbeat_is_the_one_that_is_told(store):
+    assert store.worker() is None
+    store.heartbeat(7, "starting")
+    store.heartbeat(8, "idle")
+    pid, state, at = store.worker()
+    assert (pid, state) == (8, "idle") and abs((datetime.now(UTC) - at).total_seconds()) < 60

@@ -1,0 +1,71 @@
+"""The pictures of the README, taken from a running studio: ``python -m tests.e2e.screenshots SIGN-IN-LINK``.
+
+Labels a dozen pairs as somebody who likes warm and thorough answers, then visits every room.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from copl_core.demo.world import held_back, tastes
+from tests.e2e.conftest import FLAGS, settled
+from tests.e2e.test_taste import best_and_worst, label_by_keys
+
+SCREENS = Path(__file__).parent / "screens"
+ROOMS = ("taste", "people", "controversy", "experts", "training")
+TASTE = tastes()["warm and thorough"]
+LABELS = 12
+
+
+def main(link: str) -> None:
+    root, _, token = link.partition("/?")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_context(viewport={"width": 1440, "height": 800}).new_page()
+        page.goto(link)
+        page.get_by_role("button", name="Left").first.wait_for()
+        if page.get_by_text("0 answered", exact=False).count():
+            label_by_keys(page, TASTE, LABELS, settled)
+        shoot(page, "label")
+        for room in ROOMS:
+            page.goto(f"{root}/{room}?{token}")
+            page.get_by_role("heading").first.wait_for()
+            shoot(page, room)
+        reward(page, f"{root}/reward?{token}")
+        for name, scheme, width in (("label-dark", "dark", 1440), ("label-phone", "light", 420),
+                                    ("label-phone-dark", "dark", 420)):
+            other = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
+            other.goto(link)
+            other.get_by_role("button", name="Left").first.wait_for()
+            shoot(other, name)
+        browser.close()
+
+
+def reward(page, address: str) -> None:
+    """A question that the model has never seen, with the answers that the taste likes most and least."""
+    page.goto(address)
+    page.get_by_text("Who would prefer which").wait_for()
+    prompt = held_back()[0]
+    best, worst = best_and_worst(prompt, TASTE)
+    for label, text in (("Question", prompt.prompt), ("Answer A", worst), ("Answer B", best)):
+        page.get_by_label(label, exact=True).fill(text)
+        page.get_by_label(label, exact=True).blur()
+        settled(page)
+    page.get_by_role("button", name="Judge", exact=True).click()
+    settled(page)
+    page.set_viewport_size({"width": 1440, "height": 1150})
+    shoot(page, "reward")
+
+
+def shoot(page, name: str) -> None:
+    settled(page)
+    page.wait_for_timeout(1500)  # figures draw themselves after the script has ended
+    page.screenshot(path=SCREENS / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,115 @@
+"""Every keypress means what the person saw: real key events, two tabs, a double click."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+
+def rows(studio, person: str, query: str) -> list[tuple]:
+    """What the database says of one person's labels."""
+    with sqlite3.connect(f"file:{studio.home / 'copl.db'}?mode=ro", uri=True) as database:
+        return database.execute(query + " WHERE user.name = ? ORDER BY label.id", (person,)).fetchall()
+
+
+def labels(studio, person: str) -> list[tuple]:
+    """(task, choice, strength) of the person's counting labels, oldest first."""
+    return [row[:3] for row in rows(studio, person, "SELECT label.task_id, label.choice, label.strength, label.counts "
+                                    "FROM label JOIN user ON user.id = label.user_id") if row[3]]
+
+
+@pytest.fixture
+def room(app, settled, request):
+    """A labelling room of a person of this test's own, and their name."""
+    person = request.node.name
+    page = app.open(owner=False)
+    page.get_by_label("Your name or a nickname").fill(person)
+    page.get_by_role("button", name="Begin").click()
+    page.get_by_text("0 answered").wait_for()
+    return settled(page), person
+
+
+def press(page, key: str, settled) -> None:
+    page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    settled(page)
+
+
+def test_each_key_does_what_it_says(room, studio, settled):
+    page, person = room
+    for key in ("1", "Shift+Digit2", "q", "0", "9"):
+        press(page, key, settled)
+    page.get_by_text("5 answered").wait_for()
+    assert [row[1:] for row in labels(studio, person)] == [
+        ("left", 2), ("right", 3), ("left", 1), ("tie", 1), ("both_bad", 1)]
+
+
+def test_a_skip_stores_no_label_and_undo_brings_the_last_pair_back(room, studio, settled):
+    page, person = room
+    first = page.locator(".st-key-response-left").inner_text()
+    press(page, "1", settled)
+    page.get_by_text("1 answered").wait_for()
+    press(page, "Backspace", settled)
+    page.get_by_text("0 answered").wait_for()
+    assert page.locator(".st-key-response-left").inner_text() == first
+    press(page, "s", settled)
+    page.get_by_text("Skipped").wait_for()
+    assert page.locator(".st-key-response-left").inner_text() != first
+    assert labels(studio, person) == []
+
+
+def test_six_presses_at_sixty_milliseconds_store_each_pair_at_most_once(room, studio, settled):
+    page, person = room
+    for _ in range(6):
+        page.keyboard.press("1")
+        page.wait_for_timeout(60)
+    page.wait_for_timeout(1500)
+    settled(page)
+    stored = labels(studio, person)
+    assert 1 <= len(stored) <= 6
+    assert len({task for task, *_ in stored}) == len(stored)
+    page.get_by_text(f"{len(stored)} answered").wait_for()
+
+
+def test_a_stale_tab_never_votes_on_a_pair_it_does_not_show(room, studio, settled):
+    page, person = room
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Left").first.wait_for()
+    settled(other)
+    assert other.locator(".st-key-response-left").inner_text() == page.locator(".st-key-response-left").inner_text()
+    press(page, "1", settled)
+    page.get_by_text("1 answered").wait_for()
+    press(other, "2", settled)
+    other.get_by_text("closed already").wait_for()
+    assert [row[1] for row in labels(studio, person)] == ["left"]
+
+
+def test_keys_rest_while_a_reason_is_typed_and_the_draft_survives_a_reload(room, studio, settled):
+    page, person = room
+    page.get_by_text("Say why (optional)").click()
+    words = page.get_by_role("textbox", name="In your words")
+    words.click()
+    words.press_sequentially("a 1 and a 2")
+    words.blur()
+    page.wait_for_timeout(500)
+    settled(page).reload()
+    words.wait_for()
+    assert words.input_value() == "a 1 and a 2"
+    assert labels(studio, person) == []
+
+
+def test_an_annotator_sees_two_rooms_and_no_other_by_address(room, app, settled):
+    page, _ = room
+    menu = page.locator("[data-testid=stSidebarNavLink]").all_inner_texts()
+    assert [entry.split()[-1] for entry in menu] == ["Label", "taste"]
+    page.goto(page.url.replace("?", "people?", 1))
+    settled(page)
+    assert page.get_by_role("heading", name="People").count() == 0
+
+
+def test_nothing_is_wider_than_a_phone(app, settled):
+    page = app.open(viewport={"width": 400, "height": 800})
+    page.get_by_role("button", name="Left").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -1,0 +1,85 @@
+"""The promise of the product: ten keystrokes, and the model knows which answer you would like to a new question."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+
+import pytest
+
+from copl_core.demo.world import DemoPrompt, Taste, held_back, load_prompts, tastes, utility
+
+PATIENCE = 600  # seconds for the first graph and the first reward model on a busy machine
+
+
+@pytest.fixture(scope="module")
+def trained(studio):
+    """The shared studio once its trainer has published a reward model."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with sqlite3.connect(studio.home / "copl.db") as database:
+            done = database.execute("SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'").fetchone()[0]
+        if done:
+            return studio
+        time.sleep(1)
+    raise AssertionError(f"no reward model within {PATIENCE} s\n{studio.logs()}")
+
+
+def letters(text: str) -> str:
+    """A text without its markup, so that what the page shows can be looked up among the texts it was made from."""
+    return "".join(re.findall(r"[^\W\d_]", re.sub(r"```\w*", "", text)))
+
+
+def key_of(taste: Taste, page, styles: dict[str, dict[str, int]]) -> str:
+    """The key that a person of that taste presses for the pair on screen."""
+    left, right = (utility(taste, styles[letters(page.locator(f".st-key-response-{side}", has_text=re.compile(r"\w"))
+                                                 .inner_text())]) for side in ("left", "right"))
+    return "1" if left > right else "2"
+
+
+def label_by_keys(page, taste: Taste, count: int, settled) -> None:
+    styles = {letters(response.text): response.style for prompt in load_prompts() for response in prompt.responses}
+    for done in range(count):
+        page.get_by_text(f"{done} answered").wait_for()
+        page.keyboard.press(key_of(taste, settled(page), styles))
+        page.get_by_text(f"{done + 1} answered").wait_for()
+
+
+def best_and_worst(prompt: DemoPrompt, taste: Taste) -> tuple[str, str]:
+    ranked = sorted(prompt.responses, key=lambda response: utility(taste, response.style))
+    return ranked[-1].text, ranked[0].text
+
+
+@pytest.mark.parametrize("name", ["brief and firm", "warm and thorough"])
+def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained, app, settled, name):
+    taste = tastes()[name]
+    page = app.open(owner=False)
+    page.get_by_label("Your name or a nickname").fill(f"Visitor, {name}")
+    page.get_by_role("button", name="Begin").click()
+    page.locator(".st-key-response-left").wait_for()
+    label_by_keys(page, taste, 10, settled)
+
+    owner = app.open("reward")
+    person = f"Visitor, {name}"
+    owner.get_by_role("combobox", name="People").fill(person)
+    owner.get_by_role("option", name=person).click()
+    owner.keyboard.press("Escape")
+    for prompt in held_back():
+        best, worst = best_and_worst(prompt, taste)
+        for label, text in (("Question", prompt.prompt), ("Answer A", worst), ("Answer B", best)):
+            owner.get_by_label(label, exact=True).fill(text)
+            owner.get_by_label(label, exact=True).blur()
+            settled(owner)
+        owner.get_by_role("button", name="Judge", exact=True).click()
+        settled(owner)
+        sentence = owner.get_by_text(re.compile(rf"{re.escape(person)}: ")).first.inner_text()
+        assert f"{person}: B" in sentence, sentence
+
+
+def test_after_ten_labels_the_people_page_shows_the_person_among_those_who_answer_alike(trained, app, settled):
+    page = app.open()
+    label_by_keys(page, tastes()["playful"], 10, settled)
+    page.get_by_role("link", name="People").click()
+    page.get_by_text(re.compile(r"By your 10 labels you stand in Group \d")).wait_for()
+    page.get_by_text("You", exact=True).first.wait_for()

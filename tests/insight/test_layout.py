@@ -1,0 +1,165 @@
+"""The map: who is on it, which groups there are, and that it stays put."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from copl_core.insight.layout import NO_GROUP, Layout, answer_space, fit_layout
+from tests.worlds import graph_state
+
+DIM = 6
+
+
+@pytest.fixture(scope="module")
+def camps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, embeddings and true camps of 24 users in three camps far apart; ids are not rows."""
+    rng = np.random.default_rng(0)
+    camp = np.repeat([0, 1, 2], 8)
+    centres = rng.normal(size=(3, DIM)) * 4
+    return np.arange(24) * 3 + 2, (centres[camp] + rng.normal(scale=0.3, size=(24, DIM))).astype(np.float32), camp
+
+
+@pytest.fixture(scope="module")
+def first(camps) -> Layout:
+    ids, vectors, _ = camps
+    return fit_layout(ids, vectors, np.ones(24))
+
+
+def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+    together = set(zip(one.tolist(), other.tolist(), strict=True))
+    return len(together) == len(set(one.tolist())) == len(set(other.tolist()))
+
+
+def test_camps_become_groups_and_stand_apart_on_the_map(camps, first):
+    _, _, camp = camps
+    assert same_partition(first.group, camp)
+    assert first.silhouette > 0.7 and first.parameters["k"] == 3
+    middles = np.array([first.xy[camp == c].mean(0) for c in range(3)])
+    spread = max(np.linalg.norm(first.xy[camp == c] - middles[c], axis=1).mean() for c in range(3))
+    apart = min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert apart > 2 * spread
+
+
+def test_two_camps_give_two_groups(camps):
+    ids, vectors, camp = camps
+    two = camp < 2
+    assert same_partition(fit_layout(ids[two], vectors[two], np.ones(16)).group, camp[two])
+
+
+def test_users_without_labels_have_neither_place_nor_group(camps):
+    ids, vectors, _ = camps
+    n_labels = np.where(np.arange(24) % 5 == 0, 0, 3)
+    found = fit_layout(ids, vectors, n_labels)
+    without = n_labels == 0
+    assert np.isnan(found.xy[without]).all() and (found.group[without] == NO_GROUP).all()
+    assert np.isfinite(found.xy[~without]).all() and (found.group[~without] >= 0).all()
+
+
+def test_an_added_user_without_labels_moves_nobody(camps, first):
+    ids, vectors, _ = camps
+    found = fit_layout(np.append(ids, 999), np.vstack([vectors, np.ones(DIM)]), np.append(np.ones(24), 0))
+    assert np.array_equal(found.xy[:24], first.xy) and np.array_equal(found.group[:24], first.group)
+
+
+def test_a_refit_keeps_places_and_group_numbers_even_when_the_space_is_turned_and_mirrored(camps, first):
+    ids, vectors, _ = camps
+    turned = np.linalg.qr(np.random.default_rng(1).normal(size=(DIM, DIM)))[0] @ np.diag([-1] + [1] * (DIM - 1))
+    order = np.random.default_rng(2).permutation(24)
+    again = fit_layout(ids[order], (vectors @ turned)[order].astype(np.float32), np.ones(24), previous=first, seed=5)
+    assert np.array_equal(again.group, first.group[order])
+    moved = np.linalg.norm(again.xy - first.xy[order], axis=1)
+    size = np.linalg.norm(first.xy - first.xy.mean(0), axis=1).mean()
+    assert moved.mean() < 0.35 * size  # a map drawn afresh moves its people by more than their mean distance
+
+
+def test_a_map_that_comes_out_mirrored_and_shifted_is_laid_back_exactly(first):
+    from copl_core.insight.layout import _keep
+
+    mirrored = replace(first, xy=(first.xy @ np.array([[0, 1], [1, 0]]) + 40).astype(np.float32),
+                       group=(first.group + 1) % 3)
+    back = _keep(mirrored, first)
+    assert np.allclose(back.xy, first.xy, atol=1e-3)
+    assert np.array_equal(back.group, first.group)
+
+
+def test_a_new_group_takes_a_free_number_and_the_old_ones_keep_theirs(camps, first):
+    ids, vectors, camp = camps
+    newcomers = np.full((8, DIM), -9, np.float32) + np.random.default_rng(3).normal(scale=0.3, size=(8, DIM))
+    found = fit_layout(np.append(ids, np.arange(500, 508)), np.vstack([vectors, newcomers]).astype(np.float32),
+                       np.ones(32), previous=first)
+    assert np.array_equal(found.group[:24], first.group)
+    assert set(found.group[24:].tolist()) == {3}
+
+
+def test_a_group_that_dissolves_leaves_the_numbers_of_the_others_alone(camps, first):
+    ids, vectors, camp = camps
+    gone = first.group[camp == 0][0]
+    rest = camp != 0
+    found = fit_layout(ids[rest], vectors[rest], np.ones(16), previous=first)
+    assert np.array_equal(found.group, first.group[rest])
+    assert gone not in found.group
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 7])
+def test_few_users_have_a_map_and_one_group(n, camps):
+    ids, vectors, _ = camps
+    found = fit_layout(ids[:n], vectors[:n], np.ones(n))
+    assert np.isfinite(found.xy).all() and (found.group == 0).all() and np.isnan(found.silhouette)
+    assert len(np.unique(found.xy, axis=0)) == n  # nobody stands on anybody
+    again = fit_layout(ids[:n + 1], vectors[:n + 1], np.ones(n + 1), previous=found)
+    assert np.isfinite(again.xy).all()
+
+
+def test_people_who_are_all_alike_are_one_group():
+    same = np.ones((12, DIM), np.float32)
+    found = fit_layout(np.arange(12), same, np.ones(12))
+    assert (found.group == 0).all() and np.isnan(found.silhouette) and np.isfinite(found.xy).all()
+
+
+def test_the_same_seed_gives_the_same_map(camps, first):
+    ids, vectors, _ = camps
+    again = fit_layout(ids, vectors, np.ones(24))
+    assert np.array_equal(again.xy, first.xy) and np.array_equal(again.group, first.group)
+
+
+def test_a_map_reads_back_as_it_was_saved(first, tmp_path):
+    for layout in (first, replace(first, silhouette=float("nan"))):
+        layout.save(tmp_path)
+        back = Layout.load(tmp_path)
+        assert np.array_equal(back.user_ids, layout.user_ids) and np.array_equal(back.xy, layout.xy)
+        assert np.array_equal(back.group, layout.group) and back.parameters == layout.parameters
+        assert back.silhouette == pytest.approx(layout.silhouette, nan_ok=True)
+
+
+def test_distance_between_people_is_how_differently_they_would_answer():
+    state = graph_state(n_users=6)
+    vectors = state.user_vectors @ answer_space(state)
+    labels = state.labels
+    apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]
+    for one, other in ((0, 1), (2, 5)):
+        differences = (state.user_vectors[one] - state.user_vectors[other]) @ apart.T / state.temperature
+        distance = np.linalg.norm(vectors[one] - vectors[other])
+        assert distance == pytest.approx(np.sqrt((differences**2).mean()), rel=1e-3)
+
+
+def test_where_no_answer_depends_on_people_they_are_one_group():
+    state = graph_state(n_users=9)
+    flat = replace(state, response_vectors=state.response_vectors * 0)
+    found = fit_layout(flat.user_ids, flat.user_vectors @ answer_space(flat), flat.n_labels)
+    assert (found.group == 0).all() and np.isfinite(found.xy).all()
+
+
+def test_drawing_a_map_leaves_the_threads_of_torch_alone(camps):
+    import torch
+
+    ids, vectors, _ = camps
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        fit_layout(ids, vectors, np.ones(24))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,73 @@
+"""Pages as their people see them: a real study on a store of its own, drawn by streamlit's own test runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from copl_core.records import Choice, Role, User
+from copl_core.study import Study
+from tests.worlds import open_study, pairs_to_label, trained, two_camps
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    """Twelve pairs, nobody's label, no snapshot."""
+    study = open_study(tmp_path)
+    study.import_rows(pairs_to_label(12))
+    return study
+
+
+@pytest.fixture
+def camps(tmp_path, tmp_path_factory) -> Study:
+    """Two camps of simulated people with a snapshot."""
+    return trained(two_camps, tmp_path_factory, tmp_path / "camps")
+
+
+@pytest.fixture
+def owner(study) -> User:
+    return study.join("Olga", Role.OWNER)
+
+
+@pytest.fixture
+def open_page() -> Callable:
+    """Draws a page of the ``pages`` folder for a user."""
+    from streamlit.testing.v1 import AppTest
+
+    def draw(name: str, study: Study, user: User, **state: object):
+        page = AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=30)
+        page.session_state["study"], page.session_state["user"] = study, user
+        for key, value in state.items():
+            page.session_state[key] = value
+        page.run()
+        assert not page.exception, page.exception[0].message
+        return page
+
+    return draw
+
+
+@pytest.fixture
+def words() -> Callable:
+    """Everything a page says, in one text."""
+
+    def read(page) -> str:
+        kinds = (page.title, page.subheader, page.markdown, page.caption, page.info, page.success, page.error,
+                 page.warning)
+        return "\n".join(element.value for kind in kinds for element in kind)
+
+    return read
+
+
+@pytest.fixture
+def label() -> Callable:
+    """Answers a number of pairs, the left one unless told otherwise."""
+
+    def label(study: Study, user: User, count: int, choice: Choice = Choice.LEFT, **more: object) -> None:
+        for _ in range(count):
+            study.submit(study.next_task(user.id).id, user.id, choice, **more)
+
+    return label

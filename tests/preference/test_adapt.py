@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from copl_core.preference.adapt import RULES, adapt, neighbours
+from copl_core.records import Comparisons
+from tests.preference.camps import all_pairs, camps
+
+NO_LABELS = Comparisons.build([], [], [], [])
+
+
+def says(camp: int, n: int) -> Comparisons:
+    """n labels of somebody of a camp (0: even, 1: odd), sides taking turns."""
+    left = 2 * np.arange(n) + np.arange(n) % 2
+    right = 2 * np.arange(n) + 1 - np.arange(n) % 2
+    return Comparisons.build(np.zeros(n), left, right, (left % 2 == camp).astype(float))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_somebody_without_labels_stands_at_the_population_mean(two_camps, rule):
+    place = adapt(two_camps, NO_LABELS, rule=rule)
+    assert (place.source, place.n_neighbours, place.spread) == ("population mean", 0, 1.0)
+    np.testing.assert_array_equal(place.vector, two_camps.population)
+
+
+def test_labels_that_nobody_shares_leave_one_at_the_population_mean(two_camps):
+    alone = replace(two_camps, labels=two_camps.labels.take(two_camps.labels.left > 3))
+    place = adapt(alone, Comparisons.build([0], [0], [2], [1]))
+    assert place.source == "population mean"
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("camp", [0, 1])
+def test_a_newcomer_is_understood_from_eight_labels(two_camps, rule, camp):
+    place = adapt(two_camps, says(camp, 8), rule=rule)
+    asked = all_pairs(24, user=0)
+    even = two_camps.margins(asked, np.tile(place.vector, (24, 1))) > 0
+    assert (even == (camp == 0)).mean() > 0.9
+    assert place.source == "neighbours"
+
+
+def test_the_neighbours_that_weigh_most_are_of_ones_own_camp(two_camps):
+    place = adapt(two_camps, says(1, 8))
+    assert (place.user_ids[:5] % 2 == 1).all()
+    assert place.weights.sum() == pytest.approx(1)
+    assert (np.diff(place.weights) <= 1e-12).all()
+
+
+def test_more_labels_settle_the_vector_and_sharpen_the_posterior(two_camps):
+    places = [adapt(two_camps, says(0, n), rule="sharpening") for n in (1, 4, 8, 16)]
+    spreads = [place.spread for place in places]
+    own_camp = [place.weights[place.user_ids % 2 == 0].sum() for place in places]
+    assert spreads == sorted(spreads, reverse=True)
+    assert 0 < spreads[-1] < spreads[0] < 1
+    assert own_camp[0] < own_camp[-1]
+
+
+def test_the_published_posterior_does_not_sharpen_where_ours_does(two_camps):
+    once = says(0, 4)
+    thrice = once.take(np.tile(np.arange(4), 3))
+    published = [adapt(two_camps, labels, rule="published").weights for labels in (once, thrice)]
+    np.testing.assert_allclose(published[0], published[1], atol=1e-5)
+    ours = [adapt(two_camps, labels, rule="sharpening").weights for labels in (once, thrice)]
+    assert ours[1].max() > ours[0].max()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_order_of_labels_does_not_matter(two_camps, rule):
+    labels = says(0, 8)
+    one, other = adapt(two_camps, labels, rule=rule), adapt(two_camps, labels.take(np.arange(8)[::-1]), rule=rule)
+    np.testing.assert_allclose(one.vector, other.vector, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["sharpening", "published"])
+def test_swapping_the_sides_does_not_matter(two_camps, rule):
+    labels = says(1, 8)
+    mirrored = replace(labels, left=labels.right, right=labels.left, outcome=1 - labels.outcome)
+    np.testing.assert_allclose(adapt(two_camps, labels, rule=rule).vector, adapt(two_camps, mirrored, rule=rule).vector,
+                               atol=1e-5)
+
+
+def test_neighbours_share_a_response_of_either_sign(two_camps):
+    shown = Comparisons.build([0], [0], [1], [1])
+    expected = np.unique(camps().labels.user[camps().labels.left < 2])
+    np.testing.assert_array_equal(neighbours(two_camps, shown), expected)
+    preferred = neighbours(two_camps, shown, preferred_only=True)
+    assert set(preferred) < set(expected)
+    assert (preferred % 2 == 0).mean() > 0.7
+
+
+def test_ties_alone_still_place_somebody(two_camps):
+    ties = replace(says(0, 6), outcome=np.full(6, 0.5, np.float32))
+    place = adapt(two_camps, ties)
+    assert np.isfinite(place.vector).all()
+    assert place.spread < 1
+
+
+def test_an_unknown_rule_is_refused(two_camps):
+    with pytest.raises(ValueError, match="sharpening"):
+        adapt(two_camps, says(0, 2), rule="guess")

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from copl_core.preference.gcf import SignedSum
+from copl_core.preference.graph import PreferenceGraph, spmm
+from copl_core.records import Comparisons
+
+# user 0: 0≻1, 2≻1, tie of 0 and 2;  user 1: 1≻0;  user 2: 2 and 3 both bad
+LABELS = Comparisons.build([0, 0, 0, 1, 2], [0, 1, 0, 1, 2], [1, 2, 2, 0, 3], [1, 0, 0.5, 1, 0.5],
+                           both_bad=[False, False, False, False, True])
+POSITIVE = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0.0]])
+NEGATIVE = np.array([[0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1.0]])
+
+
+@pytest.fixture
+def graph() -> PreferenceGraph:
+    return PreferenceGraph.build(LABELS, 3, 4)
+
+
+def normalised(edges: np.ndarray) -> np.ndarray:
+    """1/√(deg_u deg_r) times the number of edges."""
+    by_user, by_response = edges.sum(1, keepdims=True), edges.sum(0, keepdims=True)
+    return edges / np.sqrt(np.maximum(by_user * by_response, 1))
+
+
+@pytest.mark.parametrize(("sign", "edges"), [(0, POSITIVE), (1, NEGATIVE)])
+def test_each_sign_is_normalised_by_its_own_degrees(graph, sign, edges):
+    messages = graph.messages()
+    np.testing.assert_allclose(messages.to_user[sign].matrix.to_dense(), normalised(edges), atol=1e-6)
+    np.testing.assert_allclose(messages.to_response[sign].matrix.to_dense(), normalised(edges).T, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+def test_the_stored_transpose_is_the_transpose(graph, sign):
+    pair = graph.messages().to_user[sign]
+    assert torch.equal(pair.matrix.to_dense().T, pair.transpose.to_dense())
+
+
+def test_a_part_of_the_labels_gives_the_graph_of_that_part(graph):
+    kept = torch.tensor([True, False, True, True, False])
+    part = PreferenceGraph.build(LABELS.take(kept.numpy()), 3, 4).messages()
+    masked = graph.messages(kept)
+    for sign in range(2):
+        assert torch.allclose(masked.to_user[sign].matrix.to_dense(), part.to_user[sign].matrix.to_dense())
+
+
+def test_labels_without_a_preference_leave_no_edge():
+    ties = Comparisons.build([0, 1], [0, 1], [1, 2], [0.5, 0.5])
+    for pair in PreferenceGraph.build(ties, 2, 3).messages().to_user:
+        assert not pair.matrix.to_dense().any()
+
+
+def test_the_product_and_its_gradient_equal_the_dense_ones(graph):
+    pair = graph.messages().to_user[1]
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    sparse, dense = spmm(pair.matrix, pair.transpose, x), pair.matrix.to_dense() @ y
+    sparse.square().sum().backward()
+    dense.square().sum().backward()
+    assert torch.allclose(sparse, dense, atol=1e-6)
+    assert torch.allclose(x.grad, y.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+def test_the_csr_path_equals_gather_and_scatter(graph, sign):
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    pair, ((user, response), alpha) = graph.messages().to_user[sign], graph.edges()[sign]
+    layer = SignedSum()
+    by_csr = layer(x, pair.matrix, transpose=pair.transpose)
+    by_scatter = layer(y, torch.stack([response, user]), alpha=alpha, size=(4, 3))
+    by_csr.square().sum().backward()
+    by_scatter.square().sum().backward()
+    assert torch.allclose(by_csr, by_scatter, atol=1e-6)
+    assert torch.allclose(x.grad, y.grad, atol=1e-6)

@@ -1,0 +1,251 @@
+"""The verbs from a terminal: what they print, what they refuse in a sentence, and that nothing is taken twice."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from copl_core.__main__ import main, open_store, open_study, prepare
+from copl_core.config import Settings
+from copl_core.records import CoplError, Role
+from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
+from tests.worlds import trained as trained_world
+
+ROOT = Path(__file__).resolve().parents[1]
+VERBS = ("import", "export", "fit", "worker", "score", "link", "up", "weights", "evaluate")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty installation that the terminal is pointed at."""
+    for name in list(os.environ):
+        if name.startswith("COPL_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COPL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def labels(tmp_path) -> Path:
+    """Forty labels and one pair without a label, as people bring them."""
+    path = tmp_path / "labels.jsonl"
+    rows = [{"prompt": row.prompt, "response_a": row.response_a, "response_b": row.response_b,
+             "annotator": row.annotator, "choice": {"left": "a", "right": "b"}[row.choice]}
+            for row in camp_labels(n_users=4)]
+    rows.append({"prompt": "A new one", "response_a": "this", "response_b": "that"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def terminal(*arguments: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "copl_core", *arguments], cwd=ROOT, capture_output=True, text=True,
+                          timeout=120, **more)
+
+
+# ---- import and export
+
+
+def test_a_file_imported_twice_adds_nothing(home, labels, capsys):
+    assert main(["import", str(labels)]) == 0
+    told = capsys.readouterr()
+    assert "40 new labels, 0 already there" in told.out and "4 new users" in told.out and told.err == ""
+    packed = labels.with_suffix(".jsonl.gz")
+    packed.write_bytes(gzip.compress(labels.read_bytes()))
+    for path in (labels, packed):
+        assert main(["import", str(path)]) == 0
+        assert "0 new labels, 40 already there, 0 new pairs, 0 new users" in capsys.readouterr().out
+    study = open_study(Settings(home=home))
+    assert study.record.name == "Imported" and study.store.label_count(study.id) == 40
+
+
+def test_bad_lines_are_told_by_number_and_the_good_ones_are_kept(home, labels, capsys):
+    lines = labels.read_text().splitlines()
+    lines[2:2] = ["{not json", json.dumps({"prompt": "p", "response_a": "x", "response_b": "y", "choice": "left",
+                                           "annotator": "Ann"}), "[1, 2]"]
+    labels.write_text("\n".join(lines))
+    assert main(["import", str(labels), "--study", "Mine"]) == 0
+    told = capsys.readouterr()
+    assert "40 new labels" in told.out and "'Mine'" in told.out
+    assert "line 3: the line is not JSON" in told.err and "line 4: choice is left" in told.err
+    assert "line 5:" in told.err and "3 lines were left out" in told.err
+
+
+def test_a_hundred_bad_lines_are_summed_up(home, labels, capsys):
+    with labels.open("a") as stream:
+        stream.write("{\n" * 100)
+    assert main(["import", str(labels)]) == 0
+    err = capsys.readouterr().err
+    assert "80 more lines" in err and "100 lines were left out" in err and len(err.splitlines()) < 30
+
+
+@pytest.mark.parametrize("content", [None, "", "\n\n", "{\n[]\n"], ids=["missing", "empty", "blank", "all bad"])
+def test_a_file_without_a_good_line_is_refused_and_opens_no_study(home, labels, content, capsys):
+    path = labels.with_name("other.jsonl")
+    if content is not None:
+        path.write_text(content)
+    assert main(["import", str(labels), str(path)]) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith("copl: ") and "other.jsonl" in told.err and told.out == ""
+    assert open_store(Settings(home=home)).current_study() is None  # not even from the good file before it
+
+
+def test_an_export_comes_back_as_the_same_labels(home, labels, tmp_path, capsys, monkeypatch):
+    main(["import", str(labels)])
+    assert main(["export", "--out", str(tmp_path / "out.jsonl.gz")]) == 0
+    assert "40 labels written to" in capsys.readouterr().out
+    assert main(["export"]) == 0
+    shown = capsys.readouterr().out
+    assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()).decode() == shown
+    monkeypatch.setenv("COPL_HOME", str(tmp_path / "elsewhere"))
+    assert main(["import", str(tmp_path / "out.jsonl.gz")]) == 0
+    assert "40 new labels" in capsys.readouterr().out
+    main(["export"])
+    names = ("prompt", "annotator", "label_key", "kind", "time")
+    here, there = ([{n: row[n] for n in names} for row in map(json.loads, text.splitlines())]
+                   for text in (shown, capsys.readouterr().out))
+    assert sorted(here, key=str) == sorted(there, key=str)
+
+
+def test_an_export_into_a_closed_pipe_ends_quietly(home, labels):
+    main(["import", str(labels)])
+    ran = subprocess.run(f"{sys.executable} -m copl_core export | head -n 1", shell=True, cwd=ROOT, capture_output=True,
+                         text=True, env={**os.environ, "COPL_HOME": str(home)}, timeout=60)
+    assert len(ran.stdout.splitlines()) == 1 and ran.stderr == ""
+
+
+# ---- refusals, each a sentence and no traceback
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["export"], "There is no study in"),
+    (["fit"], "There is no study in"),
+    (["score", "--prompt", "p", "--response", "a", "--response", "b"], "There is no study in"),
+    (["export", "--study", "Nobody's"], "There is no study named \"Nobody's\""),
+])
+def test_without_a_study_the_sentence_says_how_to_get_one(home, arguments, sentence, capsys):
+    assert main(arguments) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"copl: {sentence}") and "import a file" in told.err and told.out == ""
+
+
+def test_score_and_fit_refuse_what_cannot_be_done_yet(home, labels, capsys):
+    main(["import", str(labels)])
+    capsys.readouterr()
+    ask = ["score", "--prompt", "p", "--response", "a", "--response", "b"]
+    refused = ((ask, "There is no snapshot yet"), ([*ask, "--user", "Nobody"], "no user 'Nobody'"),
+               (ask[:-2], "Responses with text: 1"), (["export", "--study", "x"], "(there: 'Imported')"))
+    for arguments, sentence in refused:
+        assert main(arguments) == 1
+        assert sentence in capsys.readouterr().err
+    main(["import", str(write_pairs(labels.parent)), "--study", "Unlabelled"])
+    assert main(["fit", "--study", "Unlabelled"]) == 1
+    assert "0 labels and a fit of the reward model needs 20" in capsys.readouterr().err
+
+
+def write_pairs(folder: Path) -> Path:
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"prompt": row.prompt, "response_a": row.response_a,
+                                        "response_b": row.response_b}) + "\n" for row in pairs_to_label(3)))
+    return path
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), [
+    ("COPL_PORT", "eighty", "COPL_PORT is 'eighty'; it must be a whole number"),
+    ("COPL_PORT", "70000", "a port is a number from 1 to 65535"),
+    ("COPL_REFIT_SECONDS", "nan", "COPL_REFIT_SECONDS"),
+    ("COPL_REFIT_LABELS", "0", "it counts labels, 1 or more"),
+    ("COPL_HOME", "/dev/null/copl", "cannot be made"),
+    ("COPL_DATABASE_URL", "nonsense", "The database address 'nonsense' is not understood"),
+])
+def test_a_setting_that_makes_no_sense_is_told_with_its_name(home, labels, name, value, sentence, capsys, monkeypatch):
+    monkeypatch.setenv(name, value)
+    assert main(["import", str(labels)]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_help_lists_every_verb_and_every_verb_has_help():
+    told = terminal("--help")
+    assert told.returncode == 0 and all(f"\n    {verb}" in told.stdout for verb in VERBS)
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        assert ended.value.code == 0
+
+
+def test_an_unknown_verb_and_no_verb_show_the_usage():
+    for arguments in ((), ("dance",)):
+        told = terminal(*arguments)
+        assert told.returncode == 2 and "usage:" in told.stderr and "Traceback" not in told.stderr
+
+
+# ---- with a snapshot
+
+
+def test_score_prints_people_and_groups_with_the_snapshot_they_come_from(home, tmp_path_factory, capsys):
+    study = trained_world(two_camps, tmp_path_factory, home)
+    study.join("Ann")
+    assert main(["score", "--prompt", "What about number 3?", "--response", short_text(3), "--response", long_text(3),
+                 "--user", "user 00", "--user", "Ann"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Snapshot v0001.") and len(lines) == 5
+    assert lines[1].startswith("user 00") and "trained, n=1" in lines[1]
+    assert lines[2].startswith("Ann") and "population mean" in lines[2]
+    assert all(line.startswith("Group ") and "n=8" in line for line in lines[3:])
+    shares = [float(cell.rstrip("%")) for cell in lines[1].split() if cell.endswith("%")]
+    assert shares[0] > 50 > shares[1]
+
+
+@pytest.mark.weights
+def test_fit_publishes_in_this_process_and_prints_what_it_made(home, minilm, capsys):
+    study = two_camps(home)
+    (home / "weights").mkdir()
+    (home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
+    assert main(["fit", "--graph-only"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["snapshot"], told["labels"]) == ("v0001", 160) and told["metrics"]["graph"]["accuracy"] > 0.6
+    assert study.record.champion == "v0001" and study.runs()[0].reason == "asked for in a terminal"
+
+
+def test_fit_without_the_weights_says_how_to_fetch_them(home, capsys):
+    study = two_camps(home)
+    assert main(["fit", "--graph-only"]) == 1
+    assert "python -m copl_core weights" in capsys.readouterr().err
+    assert study.store.active_runs() == []
+
+
+# ---- the first start
+
+
+def test_the_first_start_makes_the_demo_and_a_link_that_signs_the_owner_in(home, capsys):
+    assert main(["link"]) == 0
+    address = capsys.readouterr().out.strip()
+    assert address.startswith("http://localhost:8501/?token=")
+    study = open_study(Settings(home=home))
+    owner = study.sign_in(address.split("token=")[1])
+    assert study.record.demo and owner.role == Role.OWNER and len(study.users()) == 151
+    assert main(["link"]) == 0
+    assert study.sign_in(capsys.readouterr().out.strip().split("token=")[1]) == owner
+
+
+def test_somebody_who_happens_to_be_called_owner_does_not_become_one(home):
+    study = two_camps(home)
+    pretender = study.join("Owner")
+    path = prepare(study.settings)
+    owner = study.sign_in(path.split("token=")[1])
+    assert owner.role == Role.OWNER and owner.id != pretender.id
+    assert study.user(pretender.id).role == Role.ANNOTATOR
+
+
+def test_a_study_is_opened_by_name_or_the_current_one(home):
+    settings = Settings(home=home)
+    first = open_study(settings, "First", create=True)
+    second = open_study(settings, "Second", create=True)
+    assert open_study(settings).id == second.id and open_study(settings, "First").id == first.id
+    with pytest.raises(CoplError, match="'First', 'Second'"):
+        open_study(settings, "Third")

@@ -1,0 +1,409 @@
+"""The verbs of a study, on a real store and a real fit of a small world."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from copl_core.records import Choice, CoplError, Kind, Role, RunState
+from copl_core.study import Study
+from tests.worlds import (
+    LONG,
+    SHORT,
+    camp_labels,
+    camp_of,
+    fit_graph_now,
+    label_in_camp,
+    long_text,
+    open_study,
+    pairs_to_label,
+    short_text,
+    two_camps,
+)
+from tests.worlds import trained as trained_world
+
+
+@pytest.fixture
+def untrained(tmp_path) -> Study:
+    """Twelve pairs and nobody's label."""
+    study = open_study(tmp_path)
+    study.import_rows(pairs_to_label(12))
+    return study
+
+
+@pytest.fixture
+def trained(tmp_path_factory, tmp_path) -> Study:
+    """Two camps and a first snapshot of them."""
+    return trained_world(two_camps, tmp_path_factory, tmp_path / "home")
+
+
+def answer_all(study: Study, user_id: int, limit: int = 200) -> list:
+    tasks = []
+    while (task := study.next_task(user_id)) and len(tasks) < limit:
+        tasks.append(task)
+        study.submit(task.id, user_id, Choice.LEFT)
+    return tasks
+
+
+# ---- labelling
+
+
+def test_the_same_task_is_shown_until_it_is_answered(untrained):
+    ann = untrained.join("Ann")
+    task = untrained.next_task(ann.id)
+    assert [untrained.next_task(ann.id) for _ in range(3)] == [task] * 3
+    receipt = untrained.submit(task.id, ann.id, Choice.TIE)
+    assert receipt.label.pair_id == task.pair_id and receipt.label.choice == Choice.TIE
+    assert receipt.next_task.id != task.id and receipt.next_task.pair_id != task.pair_id
+    assert untrained.next_task(ann.id) == receipt.next_task
+
+
+def test_a_stale_answer_changes_nothing_and_the_pair_on_offer_comes_back(untrained):
+    ann, ben = untrained.join("Ann"), untrained.join("Ben")
+    first = untrained.next_task(ann.id)
+    offered = untrained.submit(first.id, ann.id, Choice.LEFT).next_task
+    revision = untrained.record.revision
+    for task_id, user in ((first.id, ann), (offered.id, ben), (10**9, ann)):
+        receipt = untrained.submit(task_id, user.id, Choice.RIGHT)
+        assert receipt.label is None
+        assert receipt.next_task == untrained.next_task(user.id)
+    assert [one.choice for one in untrained.labels_of(ann.id)] == [Choice.LEFT]
+    assert untrained.labels_of(ben.id) == [] and untrained.record.revision == revision
+
+
+def test_everybody_sees_every_pair_and_repeats_come_with_their_sides_swapped(untrained):
+    repeats = 0
+    for name in ("Ann", "Ben", "Cem", "Dan", "Eva", "Fay", "Gus", "Hal"):
+        user = untrained.join(name)
+        tasks = answer_all(untrained, user.id)
+        pairs = Counter(task.pair_id for task in tasks)
+        assert len(pairs) == 12 and max(pairs.values()) <= 2
+        assert untrained.next_task(user.id) is None and untrained.progress(user.id).left == 0
+        assert untrained.progress(user.id).done == len(tasks)
+        shown: dict[int, list] = {}
+        for task in tasks:
+            if task.reason == "repeat":
+                repeats += 1
+                assert [task.left.id, task.right.id] == shown[task.pair_id][::-1]
+            shown[task.pair_id] = [task.left.id, task.right.id]
+    lefts = Counter(len(task.left.text) < len(task.right.text) for task in tasks)
+    assert len(lefts) == 2  # both sides have shown both kinds of answer
+
+
+def test_done_stays_done(untrained):
+    ann = untrained.join("Ann")
+    answer_all(untrained, ann.id)
+    assert [untrained.next_task(ann.id) for _ in range(40)] == [None] * 40
+
+
+def test_undo_brings_the_pair_back_with_the_same_sides_and_the_label_is_gone(untrained):
+    ann = untrained.join("Ann")
+    task = untrained.next_task(ann.id)
+    untrained.submit(task.id, ann.id, Choice.LEFT)
+    again = untrained.undo(ann.id)
+    assert (again.pair_id, again.left.id, again.right.id) == (task.pair_id, task.left.id, task.right.id)
+    assert untrained.labels_of(ann.id) == [] and untrained.next_task(ann.id) == again
+    assert untrained.submit(task.id, ann.id, Choice.RIGHT).label is None  # the old screen is stale
+    assert untrained.submit(again.id, ann.id, Choice.RIGHT).label.choice == Choice.RIGHT
+    assert untrained.undo(untrained.join("Ben").id) is None
+
+
+@pytest.mark.parametrize("name", ["Ann", "Ben", "Cem"])
+def test_clicks_and_undos_in_several_windows_leave_one_answer_a_pair(untrained, name):
+    user = untrained.join(name)
+
+    def click(n: int) -> None:
+        if n % 4 == 3:
+            untrained.undo(user.id)
+        elif task := untrained.next_task(user.id):
+            untrained.submit(task.id, user.id, Choice.LEFT)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(click, range(11)))  # too few answers for a pair to be repeated on purpose
+    answered = Counter(label.pair_id for label in untrained.labels_of(user.id))
+    assert answered and all(count == 1 for count in answered.values())
+    assert untrained.progress(user.id).done == len(answered)
+
+
+def test_names_are_checked_and_secrets_sign_in_whom_they_were_made_for(untrained):
+    ann = untrained.join("  Ann ", Role.RESEARCHER)
+    assert untrained.join("Ann") == ann  # one user of a name, whose role is not changed by the way
+    token = untrained.sign_in_token(ann.id)
+    assert untrained.sign_in(token) == ann and untrained.sign_in(token + "x") is None
+    for name in ("", "   ", "x" * 81):
+        with pytest.raises(CoplError, match="1 to 80"):
+            untrained.join(name)
+
+
+# ---- before the first snapshot
+
+
+def test_without_a_snapshot_every_view_says_so_and_labelling_works(untrained):
+    ann = untrained.join("Ann")
+    assert untrained.snapshot() is None and untrained.place(ann.id) is None
+    assert untrained.people() is None and untrained.experts() is None and untrained.controversy() is None
+    with pytest.raises(CoplError, match="There is no snapshot yet"):
+        untrained.reward("What about number 3?", [short_text(3), long_text(3)])
+    assert untrained.next_task(ann.id).reason == "uniform"
+
+
+def test_a_fit_is_asked_for_once_and_only_where_there_is_something_to_fit(untrained):
+    with pytest.raises(CoplError, match="0 labels and a fit needs 10"):
+        untrained.request_fit("graph")
+    with pytest.raises(CoplError, match="no run of kind 'deep'"):
+        untrained.request_fit("deep")
+    untrained.import_rows(camp_labels(n_users=1, per_user=12))
+    with pytest.raises(CoplError, match="reward model needs 20"):
+        untrained.request_fit("full")
+    run = untrained.request_fit("graph")
+    assert untrained.request_fit("graph").id == run.id
+    untrained.cancel(run.id)
+    assert untrained.runs()[0].state == RunState.CANCELLED
+    with pytest.raises(CoplError, match="only a queued or running one"):
+        untrained.cancel(run.id)
+    assert untrained.request_fit("graph").id != run.id
+
+
+# ---- with a snapshot
+
+
+def test_a_newcomer_is_placed_by_neighbours_and_trained_after_the_next_fit(trained):
+    ann = trained.join("Ann")
+    start = trained.place(ann.id)
+    assert (start.source, start.n_labels, start.group) == ("population mean", 0, None)
+    label_in_camp(trained, ann.id, SHORT, 6)
+    near = trained.place(ann.id)
+    assert (near.source, near.n_labels) == ("neighbours", 6) and near.n_neighbours > 0
+    fellow = next(p for p in trained.people().people if p.name == "user 00")
+    assert near.group == fellow.group and near.spread < start.spread
+    assert fit_graph_now(trained) == "v0002"
+    placed = trained.place(ann.id)
+    assert (placed.source, placed.snapshot, placed.group) == ("trained", "v0002", near.group)
+    label_in_camp(trained, ann.id, SHORT, 1)
+    assert trained.place(ann.id).source == "neighbours"
+    trained.undo(ann.id)
+    assert trained.place(ann.id).source == "trained"
+
+
+def test_the_two_camps_are_two_groups_on_the_map(trained):
+    view = trained.people()
+    camps = {person.group: {camp_of(int(p.name[-2:])) for p in view.people if p.group == person.group}
+             for person in view.people}
+    assert sorted(map(sorted, camps.values())) == [[LONG], [SHORT]]
+    assert view.groups == (0, 1) and view.snapshot == "v0001" and view.n_labels == 160
+    assert all(np.isfinite([p.x, p.y]).all() and p.source == "trained" and p.n_labels == 10 for p in view.people)
+
+
+def test_people_are_listed_live_where_asked_for(trained):
+    ann = trained.join("Ann")
+    label_in_camp(trained, ann.id, LONG, 4)
+    still = next(p for p in trained.people().people if p.id == ann.id)
+    live = next(p for p in trained.people(live=[ann.id]).people if p.id == ann.id)
+    assert (still.source, still.x, still.group) == ("not placed", None, None)
+    assert live.source == "neighbours" and live.n_labels == 4 and np.isfinite([live.x, live.y]).all()
+
+
+def test_group_numbers_and_places_outlive_a_refit(trained):
+    before = {p.id: p for p in trained.people().people}
+    trained.import_rows(camp_labels(seed=1, per_user=4))
+    fit_graph_now(trained)
+    after = {p.id: p for p in trained.people().people}
+    assert {i: p.group for i, p in after.items()} == {i: p.group for i, p in before.items()}
+    where = np.array([[before[i].x, before[i].y, after[i].x, after[i].y] for i in before])
+    size = np.linalg.norm(where[:, :2] - where[:, :2].mean(0), axis=1).mean()
+    assert np.linalg.norm(where[:, :2] - where[:, 2:], axis=1).mean() < size
+
+
+def test_labels_taught_by_the_model_are_asked_for_and_a_part_stays_uniform(trained):
+    reasons = Counter()
+    for n in range(6):
+        user = trained.join(f"new {n}")
+        reasons.update(task.reason for task in answer_all(trained, user.id))
+    assert reasons["informative"] > reasons["uniform"] > 0
+
+
+def test_controversy_shows_what_the_groups_expect_and_the_votes_that_were_cast(trained):
+    view = trained.controversy(limit=5)
+    assert view.n_pairs == 12 and len(view.pairs) == 5 and view.snapshot == "v0001"
+    assert [p.between for p in view.pairs] == sorted((p.between for p in view.pairs), reverse=True)
+    pair = view.pairs[0]
+    assert pair.between > 0.1 and dict(pair.by_group).keys() == {0, 1}
+    cast = Counter(label.preferred_id for label in trained.store.labels(trained.id, pair_id=pair.pair_id))
+    assert sum(votes[0] for votes in pair.votes.values()) == cast[pair.first.id]
+    assert sum(votes[1] for votes in pair.votes.values()) == cast[pair.second.id]
+    for group, expected in pair.by_group:
+        first, second, _ = pair.votes[group]
+        assert (expected > 0.5) == (first > second)  # the camps are nearly unanimous
+    calm = trained.controversy(limit=12, consensus=True).pairs
+    assert [p.between for p in calm] == sorted(p.between for p in calm)
+
+
+def test_votes_of_people_without_a_group_and_ties_are_counted_apart(trained):
+    pair_id = trained.controversy(limit=1).pairs[0].pair_id
+    ann = trained.join("Ann")
+    while (task := trained.next_task(ann.id)).pair_id != pair_id:
+        trained.submit(task.id, ann.id, Choice.TIE)
+    trained.submit(task.id, ann.id, Choice.BOTH_BAD)
+    pair = next(p for p in trained.controversy(limit=12).pairs if p.pair_id == pair_id)
+    assert pair.votes[None] == (0, 0, 1)
+
+
+def test_a_large_study_is_looked_at_in_pieces(trained, monkeypatch):
+    whole = trained.controversy(limit=12)
+    monkeypatch.setattr("copl_core.study._CELLS", 40)
+    assert trained.controversy(limit=12) == whole
+
+
+def test_the_snapshot_is_opened_once_and_followed_when_the_champion_moves(trained):
+    first = trained.snapshot()
+    assert trained.snapshot() is first
+    label_in_camp(trained, trained.join("Ann").id, SHORT, 2)
+    fit_graph_now(trained)
+    assert trained.snapshot().version == "v0002"
+    trained.promote("v0001")
+    assert trained.record.champion == "v0001" and trained.people().snapshot == "v0001"
+    assert trained.snapshot() is first
+
+
+def test_a_damaged_snapshot_is_not_promoted_and_the_champion_stays(trained):
+    owner = trained.join("Olga", Role.OWNER)
+    fit_graph_now(trained)
+    trained.promote("v0001", by=owner.id)
+    path = trained.snapshot_root / "v0002" / "graph" / "graph.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # one bit
+    with pytest.raises(CoplError, match="v0002 is damaged .graph/graph.safetensors"):
+        trained.promote("v0002")
+    path.write_bytes(content[:100])
+    with pytest.raises(CoplError, match="v0002 is damaged"):
+        trained.promote("v0002")
+    with pytest.raises(CoplError, match="v0009"):
+        trained.promote("v0009")
+    assert trained.record.champion == "v0001"
+    path.write_bytes(content)
+    trained.promote("v0002")
+    assert trained.record.champion == "v0002"
+    assert owner.id in {entry.user_id for entry in trained.store.audit(trained.id) if entry.event == "champion"}
+
+
+def test_a_damaged_champion_is_told_by_the_views_and_does_not_stop_labelling(trained):
+    (trained.snapshot_root / "v0001" / "layout" / "layout.json").unlink()
+    ann = trained.join("Ann")
+    for view in (trained.people, trained.controversy, lambda: trained.place(ann.id)):
+        with pytest.raises(CoplError, match="v0001 is damaged"):
+            view()
+    task = trained.next_task(ann.id)
+    assert task.reason == "uniform" and trained.submit(task.id, ann.id, Choice.LEFT).label
+
+
+def test_rewards_of_known_texts_come_from_the_graph_before_there_is_a_reward_model(trained):
+    users = {user.name: user.id for user in trained.users()}
+    prompt, texts = "What about number 3?", [short_text(3), long_text(3)]
+    view = trained.reward(f" {prompt}\n", texts, users=[users["user 00"], users["user 01"], trained.join("Ann").id])
+    likes_short, likes_long, ann, *groups = view.rows
+    assert likes_short.win[0] > 0.6 and likes_long.win[1] > 0.6
+    assert (likes_short.source, ann.source) == ("trained", "population mean")
+    assert likes_short.kind == "simulated person" and ann.kind == "person"
+    assert [row.n for row in groups] == [8, 8] and {row.kind for row in groups} == {"group"}
+    for row in view.rows:
+        assert row.win.sum() == pytest.approx(1) and row.reward.sum() == pytest.approx(0, abs=1e-5)
+        assert row.expert is None and row.gate is None
+    assert view.known and view.snapshot == "v0001" and "graph alone" in view.basis
+    swapped = trained.reward(prompt, texts[::-1], users=[users["user 00"]], groups=False)
+    assert len(swapped.rows) == 1 and swapped.rows[0].win == pytest.approx(likes_short.win[::-1])
+
+
+@pytest.mark.parametrize(("prompt", "responses", "problem"), [
+    ("", ["a", "b"], "The prompt is empty"),
+    ("why", ["a"], "Responses with text: 1; two or more"),
+    ("why", ["a", "  "], "Responses with text: 1"),
+    ("why", ["a", " a "], "the same text"),
+])
+def test_a_question_that_cannot_be_judged_is_answered_in_a_sentence(trained, prompt, responses, problem):
+    with pytest.raises(CoplError, match=problem):
+        trained.reward(prompt, responses)
+
+
+def test_nothing_is_written_by_looking(trained):
+    ann = trained.join("Ann")
+    before = (trained.record, trained.store.label_count(trained.id), trained.snapshots(), trained.runs())
+    trained.place(ann.id), trained.people(live=[ann.id]), trained.controversy()
+    trained.reward("What about number 3?", [short_text(3), long_text(3)], users=[ann.id])
+    assert (trained.record, trained.store.label_count(trained.id), trained.snapshots(), trained.runs()) == before
+
+
+# ---- simulated people, the trainer, the record
+
+
+def test_simulated_people_can_be_switched_off_and_on_again(trained):
+    ann = trained.join("Ann")
+    label_in_camp(trained, ann.id, SHORT, 12)
+    trained.include_simulated(False, by=ann.id)
+    assert [user.name for user in trained.users()] == ["Ann"]
+    assert [p.name for p in trained.people().people] == ["Ann"]
+    assert trained.store.label_count(trained.id) == 12
+    assert {row["annotator"] for row in trained.export()} == {"Ann"}
+    fit_graph_now(trained)
+    assert trained.snapshot().graph.user_ids.tolist() == [ann.id]
+    trained.include_simulated(True)
+    assert len(trained.users()) == 17 and trained.store.label_count(trained.id) == 172
+
+
+def test_the_trainer_is_alive_while_its_process_beats(trained):
+    assert not trained.trainer().alive
+    trained.store.heartbeat(os.getpid(), "waiting for labels")
+    status = trained.trainer()
+    assert status.alive and status.state == "waiting for labels" and status.run is None and status.labels_since == 0
+    label_in_camp(trained, trained.join("Ann").id, SHORT, 3)
+    run = trained.request_fit("graph")
+    status = trained.trainer()
+    assert (status.labels_since, status.labels_needed, status.waiting) == (3, trained.settings.refit_labels, 1)
+    trained.store.update_run(run.id, state=RunState.RUNNING, started_at=datetime.now(UTC))
+    status = trained.trainer()
+    assert status.run.id == run.id and status.waiting == 0
+    trained.store.heartbeat(2**22 + 1, "waiting for labels")  # a number that no process has
+    assert not trained.trainer().alive
+
+
+def test_what_is_recorded_of_a_snapshot_is_plain_json(trained):
+    record = trained.snapshots()[0]
+    manifest = json.loads((trained.snapshot_root / "v0001" / "manifest.json").read_text(), parse_constant=pytest.fail)
+    assert manifest["watermark"] == record.watermark == trained.record.revision
+    assert manifest["labels"] == record.n_labels == 160
+    json.dumps(record.metrics, allow_nan=False)
+    assert record.metrics["graph"]["n"] > 0 and record.metrics["reward_watermark"] is None
+
+
+def test_an_export_brings_the_same_labels_into_an_empty_study(trained, tmp_path):
+    from copl_core.files import read_rows, write_jsonl
+
+    ann = trained.join("Ann")
+    label_in_camp(trained, ann.id, LONG, 3)
+    trained.undo(ann.id)
+    assert write_jsonl(trained.export(), tmp_path / "labels.jsonl") == 162
+    problems: list = []
+    copy = open_study(tmp_path / "copy")
+    report = copy.import_rows(read_rows(tmp_path / "labels.jsonl", problems))
+    assert (report.labels_new, report.users_new, problems) == (162, 17, [])
+
+    def told(study: Study) -> list[dict]:
+        rows = [{name: value for name, value in row.items() if name not in ("pair_id", "dataset", "asked")}
+                for row in study.export()]
+        return sorted(map(seen, rows), key=lambda row: row["label_key"])
+
+    def seen(row: dict) -> dict:
+        """The row by the sides it was shown on: which response is called a and which b is the file's own affair."""
+        sides = {"left": row["response_" + row["left"]], "right": row["response_" + row["right"]]}
+        choice = {row["left"]: "left", row["right"]: "right"}.get(row["choice"], row["choice"])
+        rest = {name: value for name, value in row.items() if not name.startswith(("response_", "model_"))}
+        return rest | sides | {"choice": choice}
+
+    assert told(copy) == told(trained)
+    kinds = {user.name: user.kind for user in copy.users()}
+    assert kinds["Ann"] == Kind.HUMAN and kinds["user 00"] == Kind.SIMULATED

@@ -1,0 +1,187 @@
+"""A job from labels to the parts of a snapshot: what is kept out stays out, and what is shared stays the same."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+
+from copl_core.records import CoplError, TrainingData
+from copl_core.reward.model import RewardModel
+from copl_core.study import Study
+from copl_core.training.fit import fit, text_margins
+from copl_core.training.snapshot import Snapshot, load_snapshot, write_snapshot
+from copl_core.training.split import held_back
+from copl_core.weights import resolver
+from tests.worlds import by_style, label_in_camp, long_text, short_text, two_camps
+from tests.worlds import trained as trained_world
+
+
+@pytest.fixture(scope="module")
+def camps(tmp_path_factory) -> Study:
+    return two_camps(tmp_path_factory.mktemp("camps"), reward_budget_seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def data(camps) -> TrainingData:
+    return camps.store.training_data(camps.id)
+
+
+# ---- what is kept out
+
+
+def test_about_a_tenth_of_the_decided_labels_is_kept_and_always_the_same_ones():
+    rng = np.random.default_rng(0)
+    user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
+    decided = rng.random(6000) < 0.9
+    kept = held_back(user, left, right, decided)
+    assert kept[decided].mean() == pytest.approx(0.1, abs=0.02) and not kept[~decided].any()
+    order = rng.permutation(6000)
+    assert np.array_equal(held_back(user[order], left[order], right[order], decided[order]), kept[order])
+    assert np.array_equal(held_back(user[:50], left[:50], right[:50], decided[:50]), kept[:50])  # whatever comes later
+
+
+def test_a_pair_answered_twice_is_kept_or_learned_as_a_whole():
+    user, left = np.arange(500), np.arange(500) + 1000
+    right, yes = left + 1, np.ones(500, bool)
+    assert np.array_equal(held_back(user, left, right, yes), held_back(user, right, left, yes))
+
+
+def test_every_share_can_be_asked_for():
+    user, left, yes = np.arange(2000), np.arange(2000) + 5000, np.ones(2000, bool)
+    none, half, everything = (held_back(user, left, left + 1, yes, share) for share in (0.0, 0.5, 1.0))
+    assert not none.any() and everything.all() and half.mean() == pytest.approx(0.5, abs=0.05)
+    assert (held_back(user, left, left + 1, yes) <= half).all()  # a smaller share is a part of a larger one
+
+
+# ---- a graph job
+
+
+def test_a_graph_job_fits_graph_and_map_and_no_reward(camps, data):
+    phases = []
+    found = fit(data, "graph", "v0001", embed=by_style, settings=camps.settings, weights=resolver(Path("nowhere")),
+                progress=lambda phase, step, steps, loss: phases.append(phase))
+    assert list(dict.fromkeys(phases)) == ["texts", "graph", "map"]
+    assert found.reward is None and found.save_reward is None
+    assert found.graph.user_ids.tolist() == found.layout.user_ids.tolist() == data.user_ids.tolist()
+    assert found.metrics["graph"]["accuracy"] > 0.7
+    json.dumps(found.metrics, allow_nan=False)
+
+
+def test_too_little_is_refused_before_anything_is_computed(camps, data):
+    def never(*_arguments, **_named):
+        raise AssertionError("nothing had to be embedded")
+
+    few = data.with_labels(data.labels.take(np.arange(9)))
+    ties = data.with_labels(replace(data.labels, outcome=np.full(len(data.labels), 0.5, np.float32)))
+    refused = ((few, "graph", "9 labels .* needs 10"), (few, "full", "needs 20"), (ties, "graph", "ties"))
+    for labels, kind, problem in refused:
+        with pytest.raises(CoplError, match=problem):
+            fit(labels, kind, "v0001", embed=never, settings=camps.settings, weights=resolver(Path("nowhere")))
+
+
+def test_what_progress_raises_ends_the_job(camps, data):
+    class Enough(Exception):
+        pass
+
+    def stop(phase, *_):
+        if phase == "graph":
+            raise Enough
+
+    with pytest.raises(Enough):
+        fit(data, "graph", "v0001", embed=by_style, settings=camps.settings, weights=resolver(Path("nowhere")),
+            progress=stop)
+
+
+# ---- a full job, with the bundled language model
+
+
+@pytest.fixture(scope="module")
+def full(camps, data, minilm, tmp_path_factory) -> Snapshot:
+    """A snapshot with a reward model, of a few seconds of training."""
+    weights = resolver(minilm.parent)
+    found = fit(data, "full", "v0001", embed=by_style, settings=camps.settings, weights=weights)
+    return write_snapshot(tmp_path_factory.mktemp("full"), "v0001", graph=found.graph, layout=found.layout,
+                          manifest={"watermark": data.watermark, "reward": found.reward, "metrics": found.metrics},
+                          save_reward=found.save_reward)
+
+
+@pytest.mark.weights
+def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
+    kept = held_back(data.user_ids[data.labels.user], data.response_ids[data.labels.left],
+                     data.response_ids[data.labels.right], data.labels.decided)
+    assert full.mix.n == kept.sum() > 0
+    assert len(full.reward_graph.labels) == (~kept).sum() and len(full.graph.labels) == len(data.labels)
+    told = full.manifest["metrics"]["held_out"]
+    assert set(told) == {"copl", "copl-graph", "copl-reward"}
+    assert {one["n"] for one in told.values()} == {int(kept.sum())}
+    entry = full.manifest["reward"]
+    assert (entry["fitted_in"], entry["watermark"], entry["backbone"]) == ("v0001", data.watermark, "minilm")
+    json.dumps(full.manifest, allow_nan=False)
+
+
+@pytest.mark.weights
+def test_margins_of_the_reward_model_turn_with_the_sides(full, data, minilm):
+    model = RewardModel.load(full.reward_folder, resolver(minilm.parent))
+    labels, texts = data.labels.take(np.arange(20)), list(data.texts())
+    turned = replace(labels, left=labels.right, right=labels.left)
+    one, other = (text_margins(model, some, full.reward_graph.user_vectors, texts) for some in (labels, turned))
+    assert np.allclose(one, -other, atol=1e-4) and np.abs(one).max() > 0.01
+
+
+@pytest.mark.weights
+def test_a_graph_job_shares_the_reward_model_byte_for_byte(full, data, camps, tmp_path):
+    found = fit(data, "graph", "v0002", embed=by_style, settings=camps.settings, weights=resolver(Path("nowhere")),
+                previous=full)
+    assert found.reward == full.manifest["reward"] and found.metrics["held_out"] == full.manifest["metrics"]["held_out"]
+    again = write_snapshot(tmp_path, "v0002", graph=found.graph, layout=found.layout,
+                           manifest={"watermark": 1, "reward": found.reward}, save_reward=found.save_reward)
+    files = {path.relative_to(full.folder): path for path in (full.folder / "reward").rglob("*") if path.is_file()}
+    assert files and all((again.folder / name).read_bytes() == path.read_bytes() for name, path in files.items())
+
+
+@pytest.mark.weights
+def test_known_answers_are_judged_by_graph_and_text_and_new_ones_by_text(full, tmp_path_factory, tmp_path, minilm):
+    study = trained_world(two_camps, tmp_path_factory, tmp_path / "home")
+    install(study, full, minilm)
+    users = {user.name: user.id for user in study.users()}
+    ann = study.join("Ann")
+    label_in_camp(study, ann.id, "short", 4)
+    asked = [users["user 00"], users["user 01"], ann.id]
+    known = study.reward("What about number 3?", [short_text(3), long_text(3)], users=asked)
+    new = study.reward("And what of number 77?", [short_text(77), long_text(77)], users=asked)
+    assert known.known and "together" in known.basis and not new.known and "text reward alone" in new.basis
+    assert known.rows[0].win[0] > 0.5 > known.rows[1].win[0]
+    for view in (known, new):
+        assert [row.kind for row in view.rows] == ["simulated person"] * 2 + ["person"] + ["group"] * 2
+        for row in view.rows:
+            assert row.win.sum() == pytest.approx(1) and abs(row.reward.sum()) < 1e-4
+            assert row.expert in range(8) and 0 < row.gate <= 1
+    questions = [(f"What about number {n}?", [short_text(n), long_text(n)]) for n in range(12)]
+    alone = [study.reward(*question, users=asked) for question in questions]
+    with ThreadPoolExecutor(4) as pool:  # pages of several people at the same moment
+        together = list(pool.map(lambda question: study.reward(*question, users=asked), questions))
+    for one, other in zip(alone, together, strict=True):
+        assert all(np.allclose(a.reward, b.reward, atol=1e-5) for a, b in zip(one.rows, other.rows, strict=True))
+    view = study.experts()
+    assert sorted(view.names) == sorted(users) and view.gates.shape == (16, 8)
+    assert view.gates.sum(1) == pytest.approx(1, abs=1e-4) and view.load.users.sum() == 16
+    assert view.fitted_in == "v0001" and view.snapshot == study.record.champion
+    served = dict(zip(view.names, view.gates.argmax(1).tolist(), strict=True))
+    assert [row.expert for row in known.rows[:2]] == [served["user 00"], served["user 01"]]  # one gate on both pages
+
+
+def install(study: Study, full: Snapshot, minilm: Path) -> None:
+    """Make a snapshot with a reward model the champion of a study of the same people and texts."""
+    version = study.record.champion
+    before = load_snapshot(study.snapshot_root, version)
+    copytree(full.folder / "reward", before.folder / "reward")
+    manifest = before.manifest | {"reward": full.manifest["reward"]}
+    (before.folder / "manifest.json").write_text(json.dumps(manifest))
+    (study.settings.home / "weights").mkdir()
+    (study.settings.home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from copl_core.preference.gcf import CoplGraph
+from copl_core.preference.state import GraphState
+from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.training.graph_fit import _Fit, _folds, _optimiser, fit_graph
+from copl_core.training.losses import torch_generator
+from tests.preference.camps import QUICK, all_pairs, camp_phi, camps, world
+
+SHORT = replace(QUICK, max_steps=10, members=1)
+
+
+def same(one: GraphState, other: GraphState) -> bool:
+    return all(np.array_equal(getattr(one, name), getattr(other, name))
+               for name in ("user_vectors", "response_vectors", "response_bias", "user_side"))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> GraphState:
+    return fit_graph(camps(), camp_phi(), QUICK, seed=0)
+
+
+def test_both_camps_are_understood_on_pairs_they_never_answered(fitted):
+    for user in range(20):
+        even = fitted.margins(all_pairs(24, user)) > 0
+        assert (even == (user % 2 == 0)).mean() > 0.9
+
+
+def test_swapping_every_label_flips_every_order(fitted):
+    data = camps()
+    flipped = data.with_labels(replace(data.labels, outcome=1 - data.labels.outcome))
+    other = fit_graph(flipped, camp_phi(), QUICK, seed=0)
+    agree = [np.sign(fitted.margins(all_pairs(24, user))) == np.sign(other.margins(all_pairs(24, user)))
+             for user in range(20)]
+    assert np.mean(agree) < 0.1
+
+
+def test_with_another_users_vector_the_gain_vanishes(fitted):
+    labels = camps().labels
+    own = (fitted.margins(labels) > 0) == (labels.outcome > 0.5)
+    strangers = fitted.margins(labels, fitted.user_vectors[(labels.user + 1) % 20]) > 0
+    assert own.mean() > 0.85
+    assert (strangers == (labels.outcome > 0.5)).mean() < 0.3
+
+
+def test_a_seed_makes_a_fit_and_another_seed_another():
+    one, again, other = (fit_graph(camps(), camp_phi(), SHORT, seed=seed) for seed in (3, 3, 4))
+    assert same(one, again)
+    assert not same(one, other)
+
+
+def test_an_added_user_without_labels_changes_nobody_and_stands_in_the_middle():
+    data, phi = camps(), camp_phi()
+    more = TrainingData(np.append(data.user_ids, 999), data.response_ids, data.response_prompt, data.prompts,
+                        data.responses, data.labels)
+    one, other = fit_graph(data, phi, SHORT, seed=0), fit_graph(more, phi, SHORT, seed=0)
+    np.testing.assert_allclose(other.user_vectors[:20], one.user_vectors, atol=1e-5)
+    np.testing.assert_allclose(other.response_vectors, one.response_vectors, atol=1e-5)
+    np.testing.assert_allclose(other.user_vectors[20], one.population, atol=1e-5)
+    np.testing.assert_allclose(other.population, one.population, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["copl", "published"])
+def test_one_step_changes_every_trainable_parameter(rule):
+    data, config = camps(), replace(SHORT, rule=rule)
+    fit = _Fit(data, torch.from_numpy(camp_phi()), config, "cpu")
+    network = CoplGraph(20, 48, 6, config, torch_generator(0))
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    seen = torch.ones(len(data.labels), dtype=torch.bool)
+    optimiser = _optimiser(network, config)
+    for generator in (torch_generator(1), torch_generator(2)):  # what everybody likes moves only once vectors do
+        fit._step(network, seen, fit.graph.messages(seen), optimiser, generator)
+    still = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
+    assert still == []
+
+
+def test_all_labels_of_a_user_about_a_response_are_held_out_together():
+    left, right = np.triu_indices(40, 1)  # one user compares every two of forty responses, so all tell of all
+    labels = Comparisons.build(np.zeros(len(left)), left, right, np.ones(len(left)))
+    config = replace(QUICK, members=3, holdout=0.3)
+    for held in _folds(world(1, 20, labels), config, seed=0):
+        kept = np.setdiff1d(np.arange(len(left)), held)
+        known = np.union1d(left[kept], right[kept])
+        assert len(held)
+        assert (~np.isin(left[held], known) | ~np.isin(right[held], known)).all()
+
+
+def test_what_a_member_holds_out_stays_held_out_when_labels_are_added():
+    data = camps()
+    first = data.with_labels(data.labels.take(np.arange(150)))
+    for before, after in zip(_folds(first, QUICK, seed=0), _folds(data, QUICK, seed=0), strict=True):
+        np.testing.assert_array_equal(before, after[after < 150])
+
+
+def test_held_out_figures_are_told():
+    metrics = fit_graph(camps(), camp_phi(), QUICK, seed=0).metrics
+    assert metrics["accuracy"] > 0.7
+    assert metrics["n"] > 20
+    assert 0 <= metrics["calibration_error"] <= 1
+
+
+def test_a_warm_fit_starts_where_the_last_one_ended_and_takes_in_the_new(fitted):
+    data = camps(n_users=22, n_prompts=26)
+    phi = np.concatenate([camp_phi(), camp_phi(n_prompts=2, seed=3)])
+    warm = fit_graph(data, phi, replace(QUICK, max_steps=5), seed=1, warm=fitted)
+    even = [warm.margins(all_pairs(26, user)) > 0 for user in range(22)]
+    assert np.mean([(row == (user % 2 == 0)).mean() for user, row in enumerate(even)]) > 0.85
+    cold = fit_graph(data, phi, replace(QUICK, max_steps=5), seed=1)
+    assert warm.metrics["log_loss"] < cold.metrics["log_loss"]
+
+
+def test_progress_is_told_and_what_it_raises_ends_the_fit():
+    told = []
+    fit_graph(camps(), camp_phi(), SHORT, seed=0, progress=lambda *row: told.append(row))
+    phases, steps, of, losses = zip(*told, strict=True)
+    assert set(phases) == {"graph"}
+    assert list(steps) == sorted(steps)
+    assert steps[-1] == of[-1]
+    assert all(np.isfinite(loss) for loss in losses)
+
+    class Cancelled(Exception):
+        pass
+
+    def cancel(*_) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        fit_graph(camps(), camp_phi(), SHORT, seed=0, progress=cancel)
+
+
+@pytest.mark.parametrize("outcome", [1.0, 0.5])
+def test_a_single_label_is_enough(outcome):
+    state = fit_graph(world(2, 1, Comparisons.build([0], [0], [1], [outcome])), camp_phi(1), SHORT, seed=0)
+    assert np.isfinite(state.user_vectors).all()
+    assert state.temperature == 1.0
+
+
+def test_two_bad_answers_are_both_held_against():
+    labels = Comparisons.build([0, 0], [0, 2], [1, 3], [0.5, 0.5], both_bad=[True, False])
+    state = fit_graph(world(1, 2, labels), camp_phi(2), SHORT, seed=0)
+    assert np.isfinite(state.response_vectors).all()
+
+
+def test_no_label_and_too_few_embeddings_are_told_in_a_sentence():
+    with pytest.raises(CoplError, match="no label"):
+        fit_graph(world(2, 1, Comparisons.build([], [], [], [])), camp_phi(1), SHORT, seed=0)
+    with pytest.raises(CoplError, match="one row a response"):
+        fit_graph(camps(), camp_phi(3), SHORT, seed=0)

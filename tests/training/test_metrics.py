@@ -1,0 +1,61 @@
+"""The figures, against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from copl_core.records import Comparisons
+from copl_core.training.metrics import calibration_error, figures, log_losses, right
+
+
+def labels(*outcome: float) -> Comparisons:
+    n = len(outcome)
+    return Comparisons.build(np.zeros(n), np.zeros(n), np.ones(n), outcome)
+
+
+def test_figures_worked_out_by_hand():
+    # P(left) = ¾, ¼, ½ and ¾ again; the first two are right, the coin is half right, the last is wrong.
+    odds = math.log(3)
+    found = figures(np.array([odds, -odds, 0.0, odds]), labels(1, 0, 1, 0))
+    assert found["accuracy"] == pytest.approx(2.5 / 4)
+    assert found["log_loss"] == pytest.approx((2 * math.log(4 / 3) + math.log(2) + math.log(4)) / 4)
+    # by bins of P(left): two of ¾ against ½ observed, one of ¼ against 0, one of ½ against 1
+    assert found["calibration_error"] == pytest.approx((2 * 0.25 + 0.25 + 0.5) / 4)
+    assert found["n"] == 4
+
+
+def test_ties_are_left_out():
+    assert figures(np.array([2.0, 9.0]), labels(1, 0.5)) == figures(np.array([2.0]), labels(1))
+
+
+def test_swapping_sides_changes_no_figure():
+    rng = np.random.default_rng(0)
+    logits, outcome = rng.normal(scale=2, size=400), rng.integers(0, 2, 400).astype(float)
+    one, other = figures(logits, labels(*outcome)), figures(-logits, labels(*(1 - outcome)))
+    assert {name: other[name] for name in one} == pytest.approx(one)
+
+
+def test_everything_is_finite_at_a_thousand():
+    logits = np.array([1000.0, -1000.0, 1000.0, -1000.0])
+    found = figures(logits, labels(1, 0, 0, 1))
+    assert all(np.isfinite(list(found.values())))
+    assert found["accuracy"] == 0.5 and found["log_loss"] == pytest.approx(500)
+    assert log_losses(np.array([1000.0]), np.array([1.0])).tolist() == [0.0]
+
+
+def test_a_perfectly_calibrated_coin_has_no_error_and_an_overconfident_one_has_it_all():
+    outcome = np.array([1.0, 0.0] * 50)
+    assert calibration_error(np.zeros(100), outcome) == pytest.approx(0)
+    assert calibration_error(np.full(100, 50.0), outcome) == pytest.approx(0.5)
+
+
+def test_half_right_where_nothing_is_said():
+    assert right(np.array([0.0, 1.0, -1.0]), np.array([1.0, 1.0, 1.0])).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_no_label_gives_no_figure_and_n_0():
+    found = figures(np.zeros(0), labels())
+    assert found["n"] == 0 and math.isnan(found["accuracy"]) and math.isnan(found["log_loss"])

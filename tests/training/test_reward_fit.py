@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from copl_core.records import Comparisons, CoplError
+from copl_core.reward.backbone import load_backbone
+from copl_core.reward.hidden import HiddenCache
+from copl_core.reward.margins import Margins, even_tokens, random_tokens
+from copl_core.reward.model import RewardConfig, RewardModel
+from copl_core.training.metrics import calibration_error, figures, log_losses
+from copl_core.training.reward_fit import Fit, fit_reward, fit_temperature, label_batches, split
+
+pytest_plugins = "tests.reward.tiny"
+
+
+@pytest.fixture(scope="session")
+def trained(two_tastes, tiny_config, nothing) -> RewardModel:
+    data, vectors = two_tastes
+    return fit_reward(data, vectors, tiny_config, weights=nothing, seed=1)
+
+
+def accuracy(margins, labels) -> float:
+    return figures(margins, labels)["accuracy"]
+
+
+def _margins(model, data, vectors) -> np.ndarray:
+    rewards = model.rewards(list(data.texts()), vectors)
+    labels = data.labels
+    return rewards[labels.user, labels.left] - rewards[labels.user, labels.right]
+
+
+def test_two_tastes_are_told_apart(trained, two_tastes):
+    data, vectors = two_tastes
+    assert trained.metrics["accuracy"] > 0.9
+    assert accuracy(_margins(trained, data, vectors), data.labels) > 0.9
+
+
+def test_with_another_users_vector_the_order_turns(trained, two_tastes):
+    data, vectors = two_tastes
+    swapped = vectors.reshape(-1, 2, 5)[:, ::-1].reshape(-1, 5)  # even users get odd users' vectors
+    assert accuracy(_margins(trained, data, swapped), data.labels) < 0.1
+
+
+def test_one_reward_for_all_cannot_serve_both(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    uniform = fit_reward(data, vectors, replace(tiny_config, n_experts=0, epochs=2.0), weights=nothing)
+    assert accuracy(_margins(uniform, data, vectors), data.labels) < 0.75
+    assert "load" not in uniform.metrics
+
+
+def test_metrics_say_what_was_held_out_and_who_is_served(trained, tiny_config):
+    metrics = trained.metrics
+    assert metrics["n"] + metrics["n_train"] < 400
+    assert metrics["calibration_error"] < 0.25 and metrics["log_loss"] < 0.5
+    assert len(metrics["load"]) == tiny_config.n_experts and sum(metrics["load"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_same_seed_is_the_same_model(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    short = replace(tiny_config, epochs=1.0)
+    first, second = (fit_reward(data, vectors, short, weights=nothing, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(_margins(first, data, vectors), _margins(second, data, vectors))
+
+
+def test_steps_change_all_that_is_trained_and_nothing_that_is_frozen(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    backbone = load_backbone(tiny_config.backbone, nothing, 2)
+    torch.manual_seed(0)
+    model = RewardModel(tiny_config, backbone, 5)
+    model.place_users(vectors)
+    fit = Fit(model, data, vectors, np.random.default_rng(0), lambda *_: None, None)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    fit._step(np.arange(len(fit.train_labels)), optimizer)
+
+    def changed() -> set[str]:
+        return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    waiting = {name for name in trainable if "lora_A" in name or "lora_expert_A" in name}  # until their B is not zero
+    assert changed() == trainable - waiting
+    fit._step(np.arange(len(fit.train_labels)), optimizer)
+    assert changed() == trainable
+    assert all("lora_" in name or name.startswith(("gate.", "head.")) for name in trainable)
+    lower = load_backbone(tiny_config.backbone, nothing, 2).lower.state_dict()
+    assert all(torch.equal(tensor, lower[name]) for name, tensor in backbone.lower.state_dict().items())
+
+
+def test_a_warm_start_goes_on_where_the_other_stopped(trained, two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    before = trained.rewards(list(data.texts()), vectors)
+    warm = fit_reward(data, vectors, replace(tiny_config, epochs=0.1), weights=nothing, warm=trained, seed=1)
+    assert warm.metrics["accuracy"] > 0.9
+    np.testing.assert_array_equal(trained.rewards(list(data.texts()), vectors), before)
+
+
+def test_a_warm_model_of_another_structure_is_not_used(trained, two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    model = fit_reward(data, vectors, replace(tiny_config, rank=2, epochs=0.1), weights=nothing, warm=trained)
+    assert model.config.rank == 2
+
+
+def test_given_states_are_used_and_not_computed_again(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    cache = HiddenCache(load_backbone(tiny_config.backbone, nothing, 2), tiny_config.max_tokens)
+    cache.get(list(data.texts()))
+    runs = cache.runs
+    fit_reward(data, vectors, replace(tiny_config, epochs=0.1), weights=nothing, cache=cache)
+    assert cache.runs == runs
+
+
+def test_progress_is_told_and_may_stop_it(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    told = []
+
+    class Enough(Exception):
+        pass
+
+    def progress(phase: str, step: int, steps: int, loss: float) -> None:
+        told.append((phase, step, steps))
+        if phase == "training reward" and step == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        fit_reward(data, vectors, tiny_config, weights=nothing, progress=progress)
+    assert told[0][0] == "reading texts"
+    assert [step for phase, step, _ in told if phase == "training reward"] == [1, 2, 3]
+
+
+def test_a_time_budget_ends_the_training(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    model = fit_reward(data, vectors, replace(tiny_config, epochs=5000.0, patience=10_000), weights=nothing,
+                       time_budget_s=1.0)
+    assert model.metrics["seconds"] < 10
+    assert np.isfinite(_margins(model, data, vectors)).all()
+
+
+def test_ties_alone_teach_no_preference(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    ties = data.labels.take(np.arange(60))
+    ties = Comparisons.build(ties.user, ties.left, ties.right, np.full(60, 0.5))
+    model = fit_reward(data.with_labels(ties), vectors, replace(tiny_config, epochs=3.0), weights=nothing)
+    assert np.abs(_margins(model, data, vectors)).max() < 0.5
+
+
+def test_too_few_labels_and_lost_vectors_say_so(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    with pytest.raises(CoplError, match="at least 8"):
+        fit_reward(data.with_labels(data.labels.take(np.arange(5))), vectors, tiny_config, weights=nothing)
+    with pytest.raises(CoplError, match="one row a user"):
+        fit_reward(data, vectors[:3], tiny_config, weights=nothing)
+
+
+def test_batches_have_labels_among_few_texts(two_tastes):
+    data, _ = two_tastes
+    batches = label_batches(data.labels, data.response_prompt, 8, np.random.default_rng(0))
+    seen = set()
+    for _ in range(60):
+        rows = next(batches)
+        texts = np.unique([data.labels.left[rows], data.labels.right[rows]])
+        assert len(rows) and len(texts) <= 9
+        seen.update(rows.tolist())
+    assert len(seen) == len(data.labels)
+
+
+def test_batches_have_labels_where_one_prompt_has_a_thousand_responses():
+    rng = np.random.default_rng(0)
+    labels = Comparisons.build(np.zeros(200), rng.integers(500, size=200), 500 + rng.integers(500, size=200),
+                               np.ones(200))
+    batches = label_batches(labels, np.zeros(1000, np.int64), 8, rng)
+    assert all(len(next(batches)) >= 3 for _ in range(20))
+
+
+def test_a_label_stays_on_its_side_of_the_line_as_labels_arrive(two_tastes):
+    data, _ = two_tastes
+    early = data.with_labels(data.labels.take(np.arange(300)))
+
+    def pairs(rows: np.ndarray) -> set:
+        labels = data.labels.take(rows)
+        both = np.sort(np.stack([labels.left, labels.right], 1), axis=1)
+        return {(int(user), *row) for user, row in zip(labels.user, both.tolist(), strict=True)}
+
+    train, tune, test = split(data, 0.2)
+    assert sorted([*train, *tune, *test]) == list(range(len(data.labels)))
+    held = pairs(np.concatenate([tune, test]))
+    assert len(pairs(train) & held) <= 1  # at most one repeat, at the very border
+    held_before = pairs(np.concatenate(split(early, 0.2)[1:]))
+    assert len(held_before - held) <= 0.2 * len(held_before)
+
+
+def test_a_training_pass_keeps_the_first_and_the_last_token():
+    torch.manual_seed(0)
+    for choose in (random_tokens(5), even_tokens(5)):
+        kept = choose(40)
+        assert len(set(kept.tolist())) == 5
+        assert kept[0] == 0 and kept[-1] == 39 and bool((kept.diff() > 0).all())
+        assert choose(5) is None
+    assert random_tokens(0)(40) is None
+
+
+def test_a_pass_over_some_tokens_leaves_them_at_their_places(tiny_config, nothing):
+    model = RewardModel(tiny_config, load_backbone(tiny_config.backbone, nothing, 2), 5)
+    states = {0: model.cache.get([("the sea", "wave tide sand rock")])[0]}
+    chosen = torch.tensor([0, 3, len(states[0]) - 1])
+    padded, mask, positions = Margins(model, states).cut(np.array([0]), lambda length: chosen)
+    assert torch.equal(positions[0], chosen) and mask.sum() == 3
+    assert torch.equal(padded[0], states[0][chosen].float())
+
+
+def test_temperature_undoes_a_scale():
+    rng = np.random.default_rng(0)
+    margins = rng.normal(size=20_000) * 2
+    outcome = (rng.random(20_000) < 1 / (1 + np.exp(-margins))).astype(np.float32)
+    assert fit_temperature(3 * margins, outcome) == pytest.approx(3, rel=0.1)
+    assert fit_temperature(np.zeros(5), np.ones(5)) == 1.0
+    assert log_losses(margins, outcome).mean() < log_losses(3 * margins, outcome).mean()
+    assert calibration_error(margins, outcome) < 0.02
+
+
+@pytest.mark.weights
+def test_the_bundled_encoder_learns_a_small_world(two_tastes, minilm):
+    data, vectors = two_tastes
+    config = RewardConfig(n_experts=2, max_tokens=32, min_steps=30, lr=3e-3)
+    model = fit_reward(data, vectors, config, weights=lambda name: minilm)
+    assert accuracy(_margins(model, data, vectors), data.labels) > 0.9

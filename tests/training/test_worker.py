@@ -1,0 +1,445 @@
+"""The trainer: runs move from state to state, snapshots are published whole, and a kill loses the run in hand only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+
+from copl_core.records import Choice, CoplError, RunState
+from copl_core.study import Study
+from copl_core.training.queue import make_queue, on_queue
+from copl_core.training.snapshot import load_snapshot, verify
+from copl_core.training.worker import Trainer, hold_worker_lock
+from db.store import SqlStore
+from tests.worlds import (
+    by_style,
+    camp_labels,
+    fit_graph_now,
+    open_study,
+    pairs_to_label,
+    three_people,
+    trained,
+    trainer,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    return three_people(tmp_path)
+
+
+@pytest.fixture
+def fitted(tmp_path_factory, tmp_path) -> Study:
+    """The same three people and a first snapshot."""
+    return trained(three_people, tmp_path_factory, tmp_path / "home")
+
+
+def state_of(study: Study, run_id: int) -> RunState:
+    return study.store.run(run_id).state
+
+
+def versions_on_disk(study: Study) -> list[str]:
+    return sorted(path.name for path in study.snapshot_root.iterdir()) if study.snapshot_root.is_dir() else []
+
+
+# ---- a run
+
+
+def test_a_run_publishes_a_snapshot_and_the_champion_moves_to_it(study):
+    run = study.request_fit("graph", reason="a test")
+    trainer(study).execute(run.id)
+    done = study.store.run(run.id)
+    assert (done.state, done.snapshot, done.message) == (RunState.DONE, "v0001", "")
+    assert done.created_at <= done.started_at <= done.ended_at and done.step <= done.steps
+    assert study.record.champion == "v0001"
+    snapshot = study.snapshot()
+    assert verify(snapshot) == [] and snapshot.watermark == study.record.revision
+    assert snapshot.manifest["run"] == run.id and snapshot.manifest["kind"] == "graph" and not snapshot.has_reward
+    study.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
+    assert fit_graph_now(study) == study.record.champion == "v0002"
+    assert versions_on_disk(study) == ["v0001", "v0002"]
+
+
+@pytest.mark.parametrize("state", [s for s in RunState if s != RunState.QUEUED])
+def test_a_run_that_is_not_queued_is_left_alone(study, state):
+    run = study.request_fit("graph")
+    if state == RunState.RUNNING:
+        study.store.update_run(run.id, state=state)
+    else:
+        study.store.finish_run(run.id, state, message="before")
+    before = study.store.run(run.id)
+    trainer(study).execute(run.id)
+    assert study.store.run(run.id) == before and versions_on_disk(study) == []
+
+
+@pytest.mark.parametrize(("problem", "message"), [
+    (RuntimeError("out of luck"), "RuntimeError: out of luck"),
+    (CoplError("Fetch the weights first."), "Fetch the weights first."),
+])
+def test_a_failure_is_told_and_the_champion_stays(fitted, problem, message):
+    def fails(texts, progress=None):
+        raise problem
+
+    run = fitted.request_fit("graph")
+    broken = Trainer(fitted.store, fitted.settings, embed=fails)
+    broken.execute(run.id)
+    failed = fitted.store.run(run.id)
+    assert (failed.state, failed.message, failed.snapshot) == (RunState.FAILED, message, None)
+    assert fitted.record.champion == "v0001" and versions_on_disk(fitted) == ["v0001"]
+    assert broken.in_hand is None and fitted.store.active_runs() == []
+
+
+def test_too_few_labels_and_nothing_but_ties_are_told_in_a_sentence(tmp_path):
+    study = open_study(tmp_path)
+    study.import_rows(pairs_to_label(12))
+    ann = study.join("Ann")
+    for _ in range(11):
+        study.submit(study.next_task(ann.id).id, ann.id, Choice.TIE)
+    run = study.request_fit("graph")
+    trainer(study).execute(run.id)
+    assert "are ties" in study.store.run(run.id).message
+    short = study.store.add_run(study.id, "full", "by hand")
+    trainer(study).execute(short.id)
+    assert "needs 20" in study.store.run(short.id).message
+
+
+def test_a_cancelled_run_ends_at_its_next_step(study):
+    run = study.request_fit("graph")
+
+    def cancels(texts, progress=None):
+        study.cancel(run.id)
+        return by_style(texts)
+
+    Trainer(study.store, study.settings, embed=cancels).execute(run.id)
+    assert state_of(study, run.id) == RunState.CANCELLED
+    assert study.record.champion is None and versions_on_disk(study) == [] and study.store.active_runs() == []
+
+
+class CancelledAtTheLastMoment(SqlStore):
+    """Somebody cancels between the writing of the snapshot and its recording."""
+
+    def publish(self, study_id, record, *, run_id):
+        self.finish_run(run_id, RunState.CANCELLED, message="Cancelled by hand.")
+        super().publish(study_id, record, run_id=run_id)
+
+
+def test_a_run_cancelled_while_it_publishes_publishes_nothing_and_leaves_nothing(fitted):
+    run = fitted.request_fit("graph")
+    Trainer(CancelledAtTheLastMoment(fitted.store.engine), fitted.settings, embed=by_style).execute(run.id)
+    ended = fitted.store.run(run.id)
+    assert (ended.state, ended.message) == (RunState.CANCELLED, "Cancelled by hand.")
+    assert fitted.record.champion == "v0001" and versions_on_disk(fitted) == ["v0001"]
+
+
+def test_a_worker_told_to_end_queues_its_run_again(fitted):
+    stop = Event()
+
+    def told_to_end(texts, progress=None):
+        stop.set()
+        progress(0, len(texts))
+
+    run = fitted.request_fit("graph", reason="a test")
+    Trainer(fitted.store, fitted.settings, stop, embed=told_to_end).execute(run.id)
+    assert state_of(fitted, run.id) == RunState.INTERRUPTED
+    (again,) = fitted.store.active_runs()
+    assert (again.state, again.retry_of, again.kind, again.reason) == (RunState.QUEUED, run.id, "graph", "a test")
+    Trainer(fitted.store, fitted.settings, stop, embed=by_style).execute(again.id)
+    assert state_of(fitted, again.id) == RunState.QUEUED  # a worker that ends begins nothing
+    trainer(fitted).execute(again.id)
+    assert state_of(fitted, again.id) == RunState.DONE
+
+
+def test_a_run_cancelled_while_the_worker_ends_is_not_queued_again(study):
+    stop = Event()
+    run = study.request_fit("graph")
+
+    def both(texts, progress=None):
+        study.cancel(run.id)
+        stop.set()
+        progress(0, len(texts))
+
+    Trainer(study.store, study.settings, stop, embed=both).execute(run.id)
+    assert state_of(study, run.id) == RunState.CANCELLED and study.store.active_runs() == []
+
+
+def test_a_fit_stopped_in_the_terminal_is_cancelled(study):
+    def interrupted(texts, progress=None):
+        raise KeyboardInterrupt
+
+    run = study.request_fit("graph")
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(study.store, study.settings, embed=interrupted).execute(run.id)
+    assert state_of(study, run.id) == RunState.CANCELLED
+
+
+def test_progress_is_told_in_numbers_that_every_database_keeps(study):
+    run = study.request_fit("graph")
+    seen = []
+
+    def watched(texts, progress=None):
+        progress(3, 10)
+        seen.append(study.store.run(run.id))
+        return by_style(texts)
+
+    one = Trainer(study.store, study.settings, embed=watched)
+    one.execute(run.id)
+    assert (seen[0].state, seen[0].phase, seen[0].steps) == (RunState.RUNNING, "texts", 12)
+    other = study.store.add_run(study.id, "graph", "")
+    one._reporter(other.id)("reading", np.int64(1), np.int64(2), float("nan"))
+    assert study.store.run(other.id).loss is None
+    one._reporter(other.id)("graph", 1, 2, np.float32(0.5))
+    told = study.store.run(other.id)
+    assert (told.phase, told.step, told.steps, told.loss) == ("graph", 1, 2, 0.5)
+
+
+# ---- what was there before
+
+
+def test_a_damaged_champion_is_neither_started_from_nor_handed_on(fitted):
+    path = fitted.snapshot_root / "v0001" / "graph" / "graph.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert trainer(fitted)._champion(fitted.id) is None
+    assert fit_graph_now(fitted) == "v0002"
+    assert verify(load_snapshot(fitted.snapshot_root, "v0002")) == []
+
+
+def test_the_version_of_a_snapshot_whose_folder_is_gone_is_not_given_again(fitted):
+    for path in sorted(fitted.snapshot_root.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert fit_graph_now(fitted) == "v0002"
+
+
+def test_a_run_left_running_is_interrupted_and_queued_again_once(study):
+    run = study.request_fit("graph", reason="a test")
+    study.store.update_run(run.id, state=RunState.RUNNING)
+    one = trainer(study)
+    (again,) = one.recover()
+    assert one.recover() == []
+    left = study.store.run(run.id)
+    assert left.state == RunState.INTERRUPTED and "left behind" in left.message and left.ended_at is not None
+    assert (again.retry_of, again.kind, again.reason) == (run.id, "graph", "a test")
+    assert [active.id for active in study.store.active_runs()] == [again.id]
+
+
+def test_a_kill_between_the_two_steps_of_recovery_neither_loses_nor_doubles_the_run(study):
+    run = study.request_fit("graph")
+    study.store.update_run(run.id, state=RunState.RUNNING)
+    again = study.store.add_run(study.id, run.kind, run.reason, retry_of=run.id)  # and then the kill
+    assert [one.id for one in trainer(study).recover()] == [again.id]
+    assert state_of(study, run.id) == RunState.INTERRUPTED
+    assert [active.id for active in study.store.active_runs()] == [again.id]
+
+
+def test_a_run_that_kills_the_worker_every_time_is_given_up(study):
+    study.request_fit("graph")
+    tries = 0
+    while study.store.active_runs() and tries < 20:
+        tries += 1
+        study.store.update_run(study.store.active_runs()[0].id, state=RunState.RUNNING)
+        trainer(study).recover()
+    last = study.runs()[0]
+    assert tries == 5 and last.state == RunState.FAILED and "not queued again" in last.message
+
+
+class LosesTheLastWord(SqlStore):
+    """A database that cannot be written at the moment a run ends."""
+
+    def finish_run(self, run_id, state, *, message="", snapshot=None):
+        raise CoplError("The disk is full.")
+
+
+def test_a_run_whose_end_could_not_be_written_does_not_block_the_study(study):
+    def fails(texts, progress=None):
+        raise RuntimeError("out of luck")
+
+    run = study.request_fit("graph")
+    unlucky = Trainer(LosesTheLastWord(study.store.engine), study.settings, embed=fails)
+    with pytest.raises(CoplError, match="disk is full"):
+        unlucky.execute(run.id)
+    assert state_of(study, run.id) == RunState.RUNNING
+    unlucky.store = study.store  # there is room again
+    assert len(unlucky.recover()) == 1 and state_of(study, run.id) == RunState.INTERRUPTED
+
+
+def test_the_run_in_hand_is_not_taken_for_one_left_behind(fitted):
+    def looks(texts, progress=None):
+        recovered.extend(one.recover())
+        return by_style(texts)
+
+    recovered: list = []
+    one = Trainer(fitted.store, fitted.settings, embed=looks)
+    run = fitted.request_fit("graph")
+    one.execute(run.id)
+    assert recovered == [] and state_of(fitted, run.id) == RunState.DONE
+
+
+# ---- looking for work
+
+
+def test_a_run_is_asked_for_when_it_is_due_and_only_once(study):
+    one = trainer(study)
+    one.ask_for_due_runs()
+    one.ask_for_due_runs()
+    (run,) = study.store.active_runs()
+    assert (run.kind, run.reason) == ("graph", "first snapshot of the study")
+    one.execute(run.id)
+    one.ask_for_due_runs()
+    assert study.store.active_runs() == []
+
+
+def test_runs_that_fail_come_further_and_further_apart(fitted):
+    def fails(texts, progress=None):
+        raise RuntimeError("out of luck")
+
+    one = Trainer(fitted.store, fitted.settings, embed=fails)
+    for failures in range(1, 4):
+        one.execute(fitted.store.add_run(fitted.id, "graph", "").id)
+        assert one._situation(fitted.id).failed_graph == failures
+    assert one._situation(fitted.id).failed_reward == 0
+    one.ask_for_due_runs()
+    assert fitted.store.active_runs() == []
+    fit_graph_now(fitted)
+    assert one._situation(fitted.id).failed_graph == 0
+
+
+# ---- the queue
+
+
+def test_messages_are_json_and_carry_the_number_of_a_run(study):
+    done = []
+    queue = make_queue(study.settings)
+    send = on_queue(queue, done.append)
+    send(41)
+    with sqlite3.connect(study.settings.queue_path) as connection:
+        (data,) = connection.execute("select data from task").fetchone()
+    assert "41" in json.dumps(json.loads(data))
+    queue.execute(queue.dequeue())
+    assert done == [41] and queue.dequeue() is None
+
+
+def test_a_doubled_message_fits_once_and_a_lost_one_is_sent_again(fitted):
+    one, queue = trainer(fitted), make_queue(fitted.settings)
+    send = on_queue(queue, one.execute)
+    run = fitted.request_fit("graph")
+    send(run.id)
+    queue.flush()  # lost
+    assert queue.dequeue() is None and state_of(fitted, run.id) == RunState.QUEUED
+    send(run.id)
+    send(run.id)
+    while (message := queue.dequeue()) is not None:
+        queue.execute(message)
+    assert state_of(fitted, run.id) == RunState.DONE and versions_on_disk(fitted) == ["v0001", "v0002"]
+
+
+# ---- processes
+
+
+def test_one_worker_serves_an_installation(study):
+    with hold_worker_lock(study.settings):
+        with pytest.raises(CoplError, match=f"process {os.getpid()}"), hold_worker_lock(study.settings):
+            pass
+        told = subprocess.run([sys.executable, "-m", "copl_core", "worker"], env=environment(study), cwd=ROOT,
+                              capture_output=True, text=True, timeout=60)
+    assert told.returncode == 1 and "already serves" in told.stderr and "Traceback" not in told.stderr
+    with hold_worker_lock(study.settings):
+        pass  # free again
+
+
+def environment(study: Study) -> dict[str, str]:
+    return {**os.environ, "COPL_HOME": str(study.settings.home), "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def worker_process(study: Study):
+    """A worker of its own; whatever is left of it is killed in the end."""
+    with (study.settings.home / "worker.log").open("ab") as log:
+        process = subprocess.Popen([sys.executable, "-m", "copl_core", "worker"], env=environment(study), cwd=ROOT,
+                                   stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(condition, process: subprocess.Popen, log: Path, seconds: float = 120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.05)
+    raise AssertionError(f"nothing came of it in {seconds} s\n{log.read_text()[-3000:]}")
+
+
+class Reader(Thread):
+    """Opens the champion again and again and checks every byte of it."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__(daemon=True)
+        self.study, self.seen, self.problems, self.enough = study, set(), [], Event()
+
+    def run(self) -> None:
+        while not self.enough.is_set():
+            try:
+                snapshot = load_snapshot(self.study.snapshot_root, self.study.record.champion)
+                self.problems += verify(snapshot)
+                self.seen.add(snapshot.version)
+            except Exception as problem:  # any problem at all is a finding
+                self.problems.append(repr(problem))
+            time.sleep(0.1)
+
+
+@pytest.mark.weights
+def test_a_worker_killed_in_the_middle_of_a_fit_loses_that_run_and_nothing_else(fitted, minilm):
+    (fitted.settings.home / "weights").mkdir()
+    (fitted.settings.home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
+    fitted.import_rows(pairs_to_label(30, start=100))  # texts to read, so that there is a middle of the fit
+    log = fitted.settings.home / "worker.log"
+    run = fitted.request_fit("graph", reason="the one that is killed")
+    ann = fitted.join("Ann")
+    reader = Reader(fitted)
+    reader.start()
+
+    with worker_process(fitted) as worker:
+        wait_for(lambda: (now := fitted.store.run(run.id)).phase in ("texts", "graph") and now.step > 0, worker, log)
+        fitted.submit(fitted.next_task(ann.id).id, ann.id, Choice.LEFT)  # people go on labelling
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    labels = fitted.store.labels(fitted.id)
+    assert state_of(fitted, run.id) == RunState.RUNNING and fitted.record.champion == "v0001"
+    assert not fitted.trainer().alive
+    (fitted.snapshot_root / f".writing-v0002-{worker.pid}" / "graph").mkdir(parents=True)  # killed while writing
+    (fitted.snapshot_root / "v0002").mkdir()  # killed between writing and recording
+
+    with worker_process(fitted) as worker:
+        wait_for(lambda: fitted.record.champion != "v0001", worker, log)
+        assert fitted.trainer().alive
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0
+    reader.enough.set()
+    reader.join()
+
+    again = next(one for one in fitted.runs() if one.retry_of == run.id)
+    assert state_of(fitted, run.id) == RunState.INTERRUPTED
+    assert (again.state, again.snapshot, again.reason) == (RunState.DONE, fitted.record.champion, run.reason)
+    assert fitted.store.labels(fitted.id) == labels and len(labels) == 16
+    assert reader.problems == [] and reader.seen == {"v0001", fitted.record.champion}
+    assert fitted.snapshot().watermark == fitted.record.revision  # the label given in the meantime is in it
+    assert versions_on_disk(fitted) == ["v0001", "v0002"]
+    assert fitted.trainer().state == "stopped" and datetime.now(UTC) > fitted.trainer().seen_at

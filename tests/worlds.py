@@ -1,0 +1,162 @@
+"""Small worlds that several tests live in.
+
+``two_camps``: people who like short answers and people who like long ones, on a store of its own; nothing is stubbed,
+only the text embedding is the style features alone, so that no language model has to be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+
+from copl_core.__main__ import open_store
+from copl_core.config import Settings
+from copl_core.features import measure_many
+from copl_core.insight.layout import Layout
+from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.records import Choice, Comparisons, ImportRow, Kind, Label
+from copl_core.study import Study
+from copl_core.training.worker import Trainer
+
+SHORT, LONG = "short", "long"
+
+
+def short_text(prompt: int) -> str:
+    return f"Yes, number {prompt}."
+
+
+def long_text(prompt: int) -> str:
+    return (f"There is a good deal to say about number {prompt}, and all of it matters. " * 4
+            + "First look at the whole, then at its parts, and then at the whole again; only then decide.")
+
+
+def pairs_to_label(n_prompts: int, start: int = 0) -> list[ImportRow]:
+    """Pairs without labels, one a prompt."""
+    return [ImportRow(line, f"What about number {line}?", short_text(line), long_text(line))
+            for line in range(start, start + n_prompts)]
+
+
+def camp_labels(n_users: int = 16, n_prompts: int = 12, per_user: int = 10, slips: float = 0.08, seed: int = 0,
+                kind: Kind = Kind.SIMULATED) -> list[ImportRow]:
+    """Labels of users of whom the even ones like short answers and the odd ones long ones, with a few slips."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for user in range(n_users):
+        for prompt in rng.choice(n_prompts, per_user, replace=False).tolist():
+            a, b = short_text(prompt), long_text(prompt)
+            swapped = bool(rng.integers(2))
+            likes_a = (camp_of(user) == SHORT) != (rng.random() < slips)
+            rows.append(ImportRow(
+                len(rows) + 1, f"What about number {prompt}?", b if swapped else a, a if swapped else b,
+                choice=Choice.LEFT if likes_a != swapped else Choice.RIGHT, annotator=f"user {user:02d}",
+                key=f"{seed}-{user}-{prompt}", kind=kind, taste=camp_of(user)))
+    return rows
+
+
+def camp_of(user: int) -> str:
+    return SHORT if user % 2 == 0 else LONG
+
+
+def by_style(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    """φ without a language model: the style features (T, F)."""
+    if progress is not None:
+        progress(len(texts), len(texts))
+    return measure_many([response for _, response in texts])
+
+
+def open_study(home: Path, **settings) -> Study:
+    """The first study of an installation in ``home``, an empty one where there is none."""
+    chosen = Settings(home=home, **settings)
+    store = open_store(chosen)
+    record = store.current_study() or store.create_study("Two camps")
+    return Study(store, chosen, record.id)
+
+
+def two_camps(home: Path, *, n_prompts: int = 12, **settings) -> Study:
+    """A study with all pairs of the camps and the labels of 16 simulated users."""
+    study = open_study(home, **settings)
+    study.import_rows(pairs_to_label(n_prompts))
+    study.import_rows(camp_labels(n_prompts=n_prompts))
+    return study
+
+
+def trainer(study: Study, **more) -> Trainer:
+    return Trainer(study.store, study.settings, embed=by_style, **more)
+
+
+def fit_graph_now(study: Study) -> str:
+    """Carry out a graph run in this process; the version it published."""
+    run = study.request_fit("graph")
+    trainer(study).execute(run.id)
+    done = study.store.run(run.id)
+    assert done.snapshot, done.message
+    return done.snapshot
+
+
+def three_people(home: Path, **settings) -> Study:
+    """Five labels by each of three people: enough for a fit, too few for a picture of the map that takes time."""
+    study = open_study(home, **settings)
+    study.import_rows(pairs_to_label(6))
+    study.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=5))
+    return study
+
+
+@cache
+def _trained_home(base: Path, world: Callable[[Path], Study]) -> Path:
+    home = base / f"trained-{world.__name__}"
+    study = world(home)
+    fit_graph_now(study)
+    study.store.engine.dispose()
+    return home
+
+
+def trained(world: Callable[[Path], Study], factory, home: Path, **settings) -> Study:
+    """A world with its first snapshot, as a copy of its own in ``home``; it is fitted once a test session."""
+    copytree(_trained_home(factory.getbasetemp(), world), home)
+    return open_study(home, **settings)
+
+
+def label_in_camp(study: Study, user_id: int, camp: str, count: int) -> None:
+    """Answer pairs as a member of a camp would."""
+    for _ in range(count):
+        task = study.next_task(user_id)
+        left_is_short = len(task.left.text) < len(task.right.text)
+        study.submit(task.id, user_id, Choice.LEFT if left_is_short == (camp == SHORT) else Choice.RIGHT)
+
+
+# ---- states made by hand, without a fit
+
+
+def graph_state(n_users: int = 6, n_responses: int = 8, seed: int = 0) -> GraphState:
+    """A state of random numbers, with labels by every user; ids are not rows."""
+    rng = np.random.default_rng(seed)
+    config = GraphConfig(dim=4, members=1, layers=0)
+    user = np.repeat(np.arange(n_users), 2)
+    left = rng.integers(0, n_responses, len(user))
+    labels = Comparisons.build(user, left, (left + 1) % n_responses, rng.integers(0, 2, len(user)))
+    weights = {"phi_mean": np.zeros(3, np.float32), "phi_scale": np.ones(3, np.float32),
+               "0.text.weight": rng.normal(size=(4, 3)).astype(np.float32), "0.bias": np.zeros(4, np.float32)}
+    return GraphState(
+        user_ids=np.arange(n_users) * 10 + 5, user_vectors=rng.normal(size=(n_users, 4)).astype(np.float32),
+        user_side=np.zeros(n_users, np.float32), side=0.0, response_ids=np.arange(n_responses) + 100,
+        response_vectors=rng.normal(size=(n_responses, 4)).astype(np.float32),
+        response_bias=np.zeros(n_responses, np.float32), temperature=1.0, labels=labels,
+        n_labels=np.bincount(user, minlength=n_users), weights=weights, config=asdict(config),
+        metrics={"accuracy": 0.5, "n": 3})
+
+
+def layout_of(state: GraphState) -> Layout:
+    """A map of the state's users: two groups, side by side."""
+    n = len(state.user_ids)
+    xy = np.column_stack([np.arange(n), np.zeros(n)]).astype(np.float32)
+    return Layout(state.user_ids, xy, np.arange(n) % 2, float("nan"), {"method": "by hand"})
+
+
+def label(left_id: int, right_id: int, choice: Choice = Choice.LEFT, *, pair_id: int = 1, number: int = 1) -> Label:
+    return Label(number, None, 1, pair_id, 1, left_id, right_id, choice, 1, "", None, datetime.now(UTC))
