@@ -123,6 +123,18 @@ def settled(page):
     return page
 
 
+def ready(page):
+    """The labelling room once its buttons listen: the browser binds their keys a moment after it has drawn them."""
+    settled(page).get_by_role("button", name="Left").first.wait_for()
+    page.wait_for_timeout(300)
+    return page
+
+
+@pytest.fixture(scope="package", name="ready")
+def _ready():
+    return ready
+
+
 @pytest.fixture(scope="package", name="settled")
 def _settled():
     return settled

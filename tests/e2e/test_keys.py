@@ -20,14 +20,14 @@ def labels(studio, person: str) -> list[tuple]:
 
 
 @pytest.fixture
-def room(app, settled, request):
+def room(app, ready, request):
     """A labelling room of a person of this test's own, and their name."""
     person = request.node.name
     page = app.open(owner=False)
     page.get_by_label("Your name or a nickname").fill(person)
     page.get_by_role("button", name="Begin").click()
     page.get_by_text("0 answered").wait_for()
-    return settled(page), person
+    return ready(page), person
 
 
 def press(page, key: str, settled) -> None:
@@ -72,12 +72,11 @@ def test_six_presses_at_sixty_milliseconds_store_each_pair_at_most_once(room, st
     page.get_by_text(f"{len(stored)} answered").wait_for()
 
 
-def test_a_stale_tab_never_votes_on_a_pair_it_does_not_show(room, studio, settled):
+def test_a_stale_tab_never_votes_on_a_pair_it_does_not_show(room, studio, settled, ready):
     page, person = room
     other = page.context.new_page()
     other.goto(page.url)
-    other.get_by_role("button", name="Left").first.wait_for()
-    settled(other)
+    ready(other)
     assert other.locator(".st-key-response-left").inner_text() == page.locator(".st-key-response-left").inner_text()
     press(page, "1", settled)
     page.get_by_text("1 answered").wait_for()

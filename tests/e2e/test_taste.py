@@ -38,7 +38,8 @@ def key_of(taste: Taste, page, styles: dict[str, dict[str, int]]) -> str:
     return "1" if left > right else "2"
 
 
-def label_by_keys(page, taste: Taste, count: int, settled) -> None:
+def label_by_keys(page, taste: Taste, count: int, settled, ready) -> None:
+    ready(page)
     styles = {letters(response.text): response.style for prompt in load_prompts() for response in prompt.responses}
     for done in range(count):
         page.get_by_text(f"{done} answered").wait_for()
@@ -52,13 +53,13 @@ def best_and_worst(prompt: DemoPrompt, taste: Taste) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", ["brief and firm", "warm and thorough"])
-def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained, app, settled, name):
+def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained, app, settled, ready, name):
     taste = tastes()[name]
     page = app.open(owner=False)
     page.get_by_label("Your name or a nickname").fill(f"Visitor, {name}")
     page.get_by_role("button", name="Begin").click()
     page.locator(".st-key-response-left").wait_for()
-    label_by_keys(page, taste, 10, settled)
+    label_by_keys(page, taste, 10, settled, ready)
 
     owner = app.open("reward")
     person = f"Visitor, {name}"
@@ -77,9 +78,9 @@ def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained,
         assert f"{person}: B" in sentence, sentence
 
 
-def test_after_ten_labels_the_people_page_shows_the_person_among_those_who_answer_alike(trained, app, settled):
+def test_after_ten_labels_the_people_page_shows_the_person_among_those_who_answer_alike(trained, app, settled, ready):
     page = app.open()
-    label_by_keys(page, tastes()["playful"], 10, settled)
+    label_by_keys(page, tastes()["playful"], 10, settled, ready)
     page.get_by_role("link", name="People").click()
     page.get_by_text(re.compile(r"By your 10 labels you stand in Group \d")).wait_for()
     page.get_by_text("You", exact=True).first.wait_for()
