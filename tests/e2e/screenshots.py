@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from copl_core.demo.world import held_back, tastes
-from tests.e2e.conftest import FLAGS, settled
+from tests.e2e.conftest import FLAGS, ready, settled
 from tests.e2e.test_taste import best_and_worst, label_by_keys
 
 SCREENS = Path(__file__).parent / "screens"
@@ -29,7 +29,7 @@ def main(link: str) -> None:
         page.goto(link)
         page.get_by_role("button", name="Left").first.wait_for()
         if page.get_by_text("0 answered", exact=False).count():
-            label_by_keys(page, TASTE, LABELS, settled)
+            label_by_keys(page, TASTE, LABELS, settled, ready)
         shoot(page, "label")
         for room in ROOMS:
             page.goto(f"{root}/{room}?{token}")

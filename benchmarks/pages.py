@@ -1,0 +1,206 @@
+"""How long each page takes to its first content on a large study: 10,000 people and 200,000 labels.
+
+    python -m benchmarks.pages [--people N] [--labels N] [--home FOLDER]
+
+A study of four groups is generated, its graph, map and reward model are really fitted (shortly: this measures pages,
+not models), and each page is opened by the owner in a real browser, twice: the first visit reads the snapshot and warms
+the caches, the second finds them warm.  "First content" is the first sentence, figure or table on screen; "whole" is
+the moment the page's script has ended.  With ``--home`` the study is kept there and used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from copl_core.__main__ import open_store
+from copl_core.config import Settings
+from copl_core.features import measure_many
+from copl_core.records import Choice, ImportRow, Role, SnapshotRecord
+from copl_core.study import Study
+
+DESCRIPTION = "time to first content of every page, 10,000 people and 200,000 labels"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("", "taste", "people", "experts", "controversy", "reward", "training", "quality", "settings")
+CONTENT = ", ".join(f"[data-testid=stMain] [data-testid={kind}]" for kind in ("stMarkdown", "stPlotlyChart",
+                                                                            "stDataFrame", "stAlert"))
+RESPONSES = 4  # to a prompt
+REWARD_SECONDS = 40.0
+PORT = 8941
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pages", description=__doc__.splitlines()[0])
+    parser.add_argument("--people", type=int, default=10_000)
+    parser.add_argument("--labels", type=int, default=200_000)
+    parser.add_argument("--prompts", type=int, default=300)
+    parser.add_argument("--home", type=Path, help="keep the study in this folder, and use it where it is there")
+    parser.add_argument("--weights", type=Path, default=Settings.from_environment().weights)
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        home = (arguments.home or Path(folder)).resolve()
+        if not (home / "copl.db").exists():
+            prepare(home, arguments.people, arguments.labels, arguments.prompts, arguments.weights.resolve())
+        measure(home)
+    return 0
+
+
+# ---- a large study
+
+
+def prepare(home: Path, n_people: int, n_labels: int, n_prompts: int, weights: Path) -> None:
+    """A study with that many labels and a snapshot with graph, map and reward model."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "weights").symlink_to(weights, target_is_directory=True)
+    settings = Settings(home=home)
+    store = open_store(settings)
+    study = Study(store, settings, store.create_study("Large").id)
+    started = time.monotonic()
+    study.import_rows(labels(n_people, n_labels, n_prompts, np.random.default_rng(0)))
+    said("imported", started)
+    publish(study)
+
+
+def labels(n_people: int, n_labels: int, n_prompts: int, rng: np.random.Generator) -> Iterator[ImportRow]:
+    """Labels of four groups: two like short answers, two long ones; one of each likes lists."""
+    texts = [[_text(prompt, which) for which in range(RESPONSES)] for prompt in range(n_prompts)]
+    like = np.array([[(-1) ** (which & 1) * (-1) ** (group & 1) + (-1) ** (which >> 1) * (-1) ** (group >> 1)
+                      for which in range(RESPONSES)] for group in range(4)])
+    for person in range(n_people):
+        count = n_labels // n_people
+        for prompt in rng.choice(n_prompts, count, replace=False).tolist():
+            a, b = rng.choice(RESPONSES, 2, replace=False).tolist()
+            left = rng.random() < 1 / (1 + np.exp(-1.5 * (like[person % 4][a] - like[person % 4][b])))
+            yield ImportRow(0, f"Question {prompt}: how would you go about it?", texts[prompt][a], texts[prompt][b],
+                            Choice.LEFT if left else Choice.RIGHT, f"person {person}", key=f"{person}-{prompt}")
+
+
+def _text(prompt: int, which: int) -> str:
+    steps = ["Look at the whole first.", "Choose one part of it.", "Try that part, then go on.", "Ask somebody."]
+    steps = steps[:1 + 3 * (which & 1)]
+    opening = f"About question {prompt}, in version {which}."
+    return opening + "\n\n" + ("\n".join(f"- {step}" for step in steps) if which >> 1 else " ".join(steps))
+
+
+def publish(study: Study) -> None:
+    """Fit everything once, with fewer steps than a trainer would take."""
+    from copl_core.insight.layout import answer_space, fit_layout
+    from copl_core.preference.state import GraphConfig
+    from copl_core.reward.model import RewardConfig
+    from copl_core.training.fit import _mix  # the mix as a full job learns it
+    from copl_core.training.graph_fit import fit_graph
+    from copl_core.training.reward_fit import fit_reward
+    from copl_core.training.snapshot import write_snapshot
+    from copl_core.training.split import held_back
+    from copl_core.weights import resolver
+
+    data = study.store.training_data(study.id)
+    started = time.monotonic()
+    phi = measure_many([text for _, text in data.texts()])
+    graph = fit_graph(data, phi, GraphConfig(members=1, max_steps=40), seed=0)
+    said("graph", started)
+    started = time.monotonic()
+    layout = fit_layout(graph.user_ids, graph.user_vectors @ answer_space(graph), graph.n_labels, seed=0)
+    said("map", started)
+    started = time.monotonic()
+    given = data.labels
+    kept = held_back(data.user_ids[given.user], data.response_ids[given.left], data.response_ids[given.right],
+                     given.decided, share=0.01)
+    config = RewardConfig(backbone="minilm")
+    model = fit_reward(data.with_labels(given.take(~kept)), graph.user_vectors, config,
+                       weights=resolver(study.settings.weights), time_budget_s=REWARD_SECONDS)
+    mix, held_out = _mix(given.take(kept), graph, model, list(data.texts()))
+    said("reward model", started)
+
+    def save(folder: Path) -> None:
+        for part, name in ((graph, "graph"), (model, "model")):
+            (folder / name).mkdir()
+            part.save(folder / name)
+        (folder / "mix.json").write_text(json.dumps(asdict(mix)))
+
+    metrics = {"graph": graph.metrics, "held_out": held_out, "reward_watermark": data.watermark, "kind": "full",
+               "seconds": 0.0}
+    reward = {"fitted_in": "v0001", "watermark": data.watermark, "backbone": "minilm", "config": asdict(config),
+              "metrics": held_out, "fit": model.metrics}
+    write_snapshot(study.snapshot_root, "v0001", graph=graph, layout=layout, save_reward=save,
+                   manifest={"study": study.id, "run": None, "kind": "full", "watermark": data.watermark,
+                             "labels": len(given), "reward": reward, "metrics": metrics, "seconds": 0.0,
+                             "made_at": datetime.now(UTC).isoformat()})
+    record = SnapshotRecord("v0001", None, data.watermark, len(given), metrics, datetime.now(UTC))
+    study.store.publish(study.id, record, run_id=None)
+
+
+# ---- the pages
+
+
+def measure(home: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with app(home) as link, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"),
+                                             args=["--no-sandbox", "--disable-gpu"])
+        root, _, token = link.partition("/?")
+        visit(browser, link)  # starts the session's imports; not counted
+        print(f"{'page':14}{'first visit':>24}{'second visit':>24}   seconds to first content, and to the whole page")
+        for name in PAGES:
+            times = [visit(browser, f"{root}/{name}?{token}") for _ in range(2)]
+            print(f"{name or 'label':14}" + "".join(f"{first:14.2f}{whole:10.2f}" for first, whole in times),
+                  flush=True)
+        browser.close()
+
+
+def visit(browser, address: str) -> tuple[float, float]:
+    """Seconds until the first content of a page is on screen, and until all of it is drawn; the app itself is warm."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    started = time.monotonic()
+    page.goto(address)
+    page.locator(CONTENT).first.wait_for(timeout=120_000)
+    first = time.monotonic() - started
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=120_000)
+    whole = time.monotonic() - started
+    context.close()
+    return first, whole
+
+
+@contextmanager
+def app(home: Path) -> Iterator[str]:
+    """The app without a trainer, and the owner's link."""
+    settings = Settings(home=home)
+    store = open_store(settings)
+    study = Study(store, settings, store.current_study().id)
+    token = study.sign_in_token(study.join("Owner", Role.OWNER).id)
+    server = subprocess.Popen([sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(PORT),
+                               "--server.headless", "true"], cwd=ROOT, env=os.environ | {"COPL_HOME": str(home)},
+                              stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(150):
+            with suppress(OSError), urllib.request.urlopen(f"http://localhost:{PORT}/_stcore/health", timeout=2):
+                break
+            time.sleep(0.2)
+        yield f"http://localhost:{PORT}/?token={token}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def said(what: str, started: float) -> None:
+    print(f"{what} after {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
