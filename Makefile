@@ -1,6 +1,6 @@
 # Needs a POSIX shell, make and Python 3.11 or newer; everything else is fetched into .venv and var.
 .POSIX:
-.PHONY: help run test lint check clean install
+.PHONY: help run test lint check screenshots clean install
 
 VENV = .venv
 PY = $(VENV)/bin/python
@@ -10,6 +10,7 @@ help:
 	@echo "make test   run every test (those in a browser where chromium is installed)"
 	@echo "make lint   check the style"
 	@echo "make check  lint and test"
+	@echo "make screenshots  take the pictures of the README anew (needs chromium)"
 	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
 
 run: install
@@ -25,6 +26,10 @@ lint: install
 	@$(PY) -m ruff check .
 
 check: lint test
+
+screenshots: install
+	@$(PY) -m copl_core weights
+	@$(PY) -m tests.e2e.screenshots
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-u", "-m", "copl_core", "up"]
+TRAINING = 600  # seconds for the first graph and the first reward model on a busy machine
 PATIENCE = 120  # seconds for a first start on a busy machine
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
@@ -138,6 +140,24 @@ def _ready():
 @pytest.fixture(scope="package", name="settled")
 def _settled():
     return settled
+
+
+def with_reward_model(studio: Studio) -> Studio:
+    """The studio once its trainer has published its first reward model."""
+    end = time.monotonic() + TRAINING
+    while time.monotonic() < end:
+        with sqlite3.connect(studio.home / "copl.db") as database:
+            done = database.execute("SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'").fetchone()[0]
+        if done:
+            return studio
+        time.sleep(1)
+    raise AssertionError(f"no reward model within {TRAINING} s\n{studio.logs()}")
+
+
+@pytest.fixture(scope="package")
+def trained(studio) -> Studio:
+    """The shared studio once it has a reward model."""
+    return with_reward_model(studio)
 
 
 @pytest.fixture(scope="package")

@@ -1,18 +1,21 @@
-"""The pictures of the README, taken from a running studio: ``python -m tests.e2e.screenshots SIGN-IN-LINK``.
+"""The pictures of the README: ``make screenshots``, or ``python -m tests.e2e.screenshots SIGN-IN-LINK``.
 
-Labels a dozen pairs as somebody who likes warm and thorough answers, then visits every room.
+Without a link a studio of its own is started on the demo study and its first reward model awaited.  Then a dozen pairs
+are labelled as somebody who likes warm and thorough answers would, and every room is visited.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from copl_core.config import Settings
 from copl_core.demo.world import held_back, tastes
-from tests.e2e.conftest import FLAGS, ready, settled
+from tests.e2e.conftest import FLAGS, Studio, ready, settled, with_reward_model
 from tests.e2e.test_taste import best_and_worst, label_by_keys
 
 SCREENS = Path(__file__).parent / "screens"
@@ -21,7 +24,20 @@ TASTE = tastes()["warm and thorough"]
 LABELS = 12
 
 
-def main(link: str) -> None:
+def main(link: str | None = None) -> None:
+    if link:
+        shoot_all(link)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        studio = Studio(Path(folder) / "home", Settings.from_environment().weights)
+        try:
+            with_reward_model(studio.wait())
+            shoot_all(studio.owner_url)
+        finally:
+            studio.stop()
+
+
+def shoot_all(link: str) -> None:
     root, _, token = link.partition("/?")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
@@ -68,4 +84,4 @@ def shoot(page, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:2])

@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import re
-import sqlite3
-import time
 
 import pytest
 
 from copl_core.demo.world import DemoPrompt, Taste, held_back, load_prompts, tastes, utility
-
-PATIENCE = 600  # seconds for the first graph and the first reward model on a busy machine
-
-
-@pytest.fixture(scope="module")
-def trained(studio):
-    """The shared studio once its trainer has published a reward model."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        with sqlite3.connect(studio.home / "copl.db") as database:
-            done = database.execute("SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'").fetchone()[0]
-        if done:
-            return studio
-        time.sleep(1)
-    raise AssertionError(f"no reward model within {PATIENCE} s\n{studio.logs()}")
 
 
 def letters(text: str) -> str:
