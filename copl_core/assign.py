@@ -3,7 +3,8 @@
 Unless the study settles otherwise, about 70 % of pairs are chosen to teach the most about *this* person, 20 % uniformly
 (the only ones on which accuracy may be reported, since the choice of the others depends on the model), 10 % repeat a
 pair of theirs with sides swapped.  Where the study has gold pairs a few of those are mixed in, and a newcomer may begin
-with some as practice.  Before there is a snapshot every new pair is uniform.
+with some as practice.  A pair that a researcher has asked for comes before all but practice.  Before there is a
+snapshot every new pair is uniform.
 """
 
 from __future__ import annotations
@@ -57,9 +58,14 @@ class MixOfReasons:
 
 def assign(offer: Offer, state: GraphState | None, placement: Placement | None, rng: np.random.Generator
            ) -> Assignment | None:
-    """The next pair of a user by the rules of their study: practice first, then the mix; None when nothing is left."""
+    """The next pair of a user by the rules of their study; None when nothing is left.
+
+    Practice comes first, then what a researcher has put at the front, then the mix.
+    """
     if offer.newcomer and offer.practised < offer.room.practice and offer.gold:
         return _drawn(offer.gold, Asked.PRACTICE, rng)
+    if offer.front:
+        return _sides(offer.front[0], Asked.FRONT, rng)
     mix = MixOfReasons.of(offer.room, any_gold=bool(offer.gold))
     return choose(offer.pairs, offer.said, state, placement, rng, mix, offer.gold, offer.skipped)
 

@@ -199,7 +199,7 @@ def _choose(study: Study, user_id: int) -> Task | None:
             return task
         # The pair was labelled, taken or changed since it was chosen: choose again without it.
         offer = replace(offer, pairs=_but(offer.pairs, chosen), gold=_but(offer.gold, chosen),
-                        skipped=offer.skipped | {chosen.pair_id})
+                        front=_but(offer.front, chosen), skipped=offer.skipped | {chosen.pair_id})
     return None
 
 

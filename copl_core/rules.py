@@ -6,7 +6,7 @@ Plain data like ``copl_core.records``, checked at birth; no torch, no database.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -27,6 +27,7 @@ class Asked(StrEnum):
     REPEAT = "repeat"  # an earlier pair of the same person, sides swapped
     GOLD = "gold"  # the answer is known; only for attention
     PRACTICE = "practice"  # a gold pair before the real ones, with feedback
+    FRONT = "front"  # a researcher asked for it
 
 
 ATTENTION = frozenset({Asked.GOLD, Asked.PRACTICE})  # answers that are no preference and train nothing
@@ -128,6 +129,17 @@ class Offer:
     skipped: frozenset[int]  # pairs they have put off and not answered
     practised: int  # practice answers so far
     newcomer: bool  # no label of theirs counts yet, practice aside
+    front: list[tuple[int, int, int]] = field(default_factory=list)  # of all these, what researchers ask for, first
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A pair at the front of the queue."""
+
+    pair_id: int
+    by: int | None
+    at: datetime
+    answered: int  # people who have answered it since
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from copl_core.records import (
 )
 from copl_core.rules import (
     AnswerTable,
+    Ask,
     Draft,
     EmailRule,
     Forecast,
@@ -175,6 +176,18 @@ class Store(Protocol):
         None, choose again: since the pair was chosen the user has labelled it (and the reason is not "repeat"), other
         people have taken its last place, or it has become or ceased to be a gold pair.
         """
+        ...
+
+    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> Ask:
+        """Put a pair at the front of the queue of everybody who has not answered it; refused for a gold pair."""
+        ...
+
+    def end_ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
+        """Take it away from there; False, no change: it was not there."""
+        ...
+
+    def asks(self, study_id: int) -> list[Ask]:
+        """What stands at the front of the queue, the last asked for first."""
         ...
 
     def submit(self, task_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",

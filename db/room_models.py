@@ -1,10 +1,10 @@
-"""The tables of the labelling room and its door: guidelines, drafts, reports, invites, e-mail addresses."""
+"""The tables of the labelling room and its door: guidelines, drafts, asked pairs, reports, invites, addresses."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, String, Text, UniqueConstraint
+from sqlalchemy import JSON, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, child_of
@@ -31,6 +31,23 @@ class DraftRow(Base):
     text: Mapped[str] = mapped_column(Text)
     tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     at: Mapped[datetime]
+
+
+class AskRow(Base):
+    """A pair at the front of the queue, until somebody ends it; the row of an ended one stays."""
+
+    __tablename__ = "ask"
+    __table_args__ = (
+        Index("ix_ask_open", "study_id", "pair_id", unique=True, sqlite_where=text("ended_at is null"),
+              postgresql_where=text("ended_at is null")),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    pair_id: Mapped[int] = child_of("pair")
+    user_id: Mapped[int | None] = child_of("user")  # who asked
+    at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    ended_by: Mapped[int | None] = child_of("user")
 
 
 class ReportRow(Base):

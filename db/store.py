@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
+from db.asking import Asking
 from db.doors import Doors
 from db.engine import make_engine, migrate
 from db.labelling import Labelling
@@ -15,7 +16,7 @@ from db.texts import Texts
 from db.training import Training
 
 
-class SqlStore(People, Doors, Rules, Texts, Tasks, Labelling, Listing, Training):
+class SqlStore(People, Doors, Rules, Texts, Tasks, Asking, Labelling, Listing, Training):
     """A store in the database of ``engine``, which ``db.engine.migrate`` has brought up to date."""
 
 

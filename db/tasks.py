@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 from copl_core.records import Choice, CoplError, Task
 from copl_core.rules import ATTENTION, Asked, Draft, Forecast, Offer, RoomSettings, Said
 from db.access import OPEN, Access, now, study_of, user_row, whole_numbers
+from db.asking import front
 from db.models import LabelRow, PairRow, TaskRow
 from db.places import WITHOUT_PLACE, has_room, reservations, room_of
 from db.room_models import DraftRow
@@ -29,7 +30,7 @@ _UNLABELLED = (
     select(PairRow.id, PairRow.first_id, PairRow.second_id, PairRow.taken, func.coalesce(PairRow.gold_id, 0))
     .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE))).order_by(PairRow.id)
 )
-_PUT_OFF = (select(TaskRow.pair_id).where(TaskRow.user_id == _USER, TaskRow.skipped)
+_PUT_OFF = (select(TaskRow.pair_id, func.max(TaskRow.closed_at)).where(TaskRow.user_id == _USER, TaskRow.skipped)
             .group_by(TaskRow.pair_id).order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id)))
 _LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR).limit(1)
 _SAID = (select(LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, LabelRow.choice, LabelRow.strength)
@@ -63,7 +64,8 @@ class Tasks(Access):
             newcomer = not said and not connection.execute(_ASKED_GOLD, mine).scalar_one()
             skipped = _put_off(connection, user_id)
             return Offer(room, study.champion, said, fresh or put_off[:1],
-                         [pair for pair in gold if pair[0] not in skipped], frozenset(skipped), practised, newcomer)
+                         [pair for pair in gold if pair[0] not in skipped], frozenset(skipped), practised, newcomer,
+                         front(connection, study.id, fresh, put_off, skipped))
 
     def unlabelled_pairs(self, user_id: int) -> list[tuple[int, int, int]]:
         return self.offer(user_id).pairs
@@ -184,6 +186,6 @@ def task_of(connection: Connection, row: Row[Any]) -> Task:
     return Task(row.id, row.user_id, row.pair_id, pair.prompt, left, right, row.reason)
 
 
-def _put_off(connection: Connection, user_id: int) -> list[int]:
-    """Pairs the user has skipped, the one put off longest ago first."""
-    return list(connection.execute(_PUT_OFF, {"user": user_id}).scalars())
+def _put_off(connection: Connection, user_id: int) -> dict[int, datetime]:
+    """Pairs the user has skipped and when they last did, the one put off longest ago first."""
+    return dict(connection.execute(_PUT_OFF, {"user": user_id}).all())

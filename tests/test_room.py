@@ -316,4 +316,5 @@ def test_skill_is_fitted_when_asked_for(study):
 
 
 def test_every_reason_has_a_name_that_the_store_takes():
-    assert [reason.value for reason in Asked] == ["informative", "uniform", "imported", "repeat", "gold", "practice"]
+    assert [reason.value for reason in Asked] == ["informative", "uniform", "imported", "repeat", "gold", "practice",
+                                                  "front"]
