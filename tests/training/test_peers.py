@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from copl_core.features import measure_many
+from copl_core.records import Choice, CoplError, ImportRow
+from copl_core.training.evaluate import World, build_world
+from copl_core.training.peer_models import VPL, Labels, LoRe
+from copl_core.training.peers import HEADS, PEERS, Fitted, held_out, standardised
+
+PERSONAL = [name for name in HEADS if name not in ("uniform-head", "group-oracle")]
+
+
+@dataclass(frozen=True)
+class GroupedWorld(World):
+    groups: tuple[str | None, ...] = ()
+
+
+def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[ImportRow]:
+    """Even users like short answers, odd ones long ones; each answers every prompt, and ties some of them at first."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for user in users:
+        for prompt in prompts:
+            texts = [f"Yes, {prompt}.", f"It is a long story about {prompt}. " * 5]
+            left = int(rng.integers(2))
+            choice = Choice.LEFT if left == user % 2 else Choice.RIGHT
+            made.append(ImportRow(len(made) + 1, f"Question {prompt}?", texts[left], texts[1 - left],
+                                  Choice.TIE if prompt - prompts.start < ties else choice, f"user {user}"))
+    return made
+
+
+def camps(context: int = 0, ties: int = 0) -> World:
+    """Twelve people learned from, asked about new prompts, and four new ones."""
+    world = build_world(rows(range(12), range(10), ties=ties), rows(range(16), range(10, 16), seed=1), context)
+    return GroupedWorld(**{name: getattr(world, name) for name in World.__dataclass_fields__},
+                        groups=tuple(str(int(name.split()[1]) % 2) for name in world.users))
+
+
+def asked(world: World, name: str, seed: int = 0) -> np.ndarray:
+    return PEERS[name](world, lambda: measure_many([answer for _, answer in world.texts]), seed)
+
+
+def right(world: World, logits: np.ndarray, new: bool = False) -> float:
+    who = (world.asked.user >= world.train.n_users) == new
+    return float(((logits > 0) == (world.asked.outcome > 0.5))[who].mean())
+
+
+@pytest.mark.parametrize("name", [*PERSONAL, "group-oracle"])
+def test_a_peer_that_tells_people_apart_beats_the_one_that_does_not(name):
+    world = camps()
+    assert right(world, asked(world, "uniform-head")) < 0.7
+    assert right(world, asked(world, name)) > 0.9
+
+
+@pytest.mark.parametrize("name", ["vpl", "pal", "lore"])
+def test_new_people_are_understood_from_what_they_say(name):
+    told, untold = camps(context=4), camps()
+    assert right(told, asked(told, name), new=True) > 0.85
+    assert right(untold, asked(untold, name), new=True) < 0.7
+
+
+def test_new_people_of_a_known_group_need_no_labels():
+    world = camps()
+    assert right(world, asked(world, "group-oracle"), new=True) > 0.9
+
+
+def test_a_new_person_of_i2e_is_the_mean_embedding_whatever_they_say():
+    untold, told = camps(), camps(context=4)
+    before, after = asked(untold, "i2e"), asked(told, "i2e")
+    shared = [row for row in range(len(untold.asked)) if untold.asked.user[row] >= 12 and row % 6 >= 4]
+    np.testing.assert_allclose(before[shared], after[told.asked.user >= 12], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_same_seed_gives_the_same_logits(name):
+    world = camps(context=2)
+    state = torch.get_rng_state()
+    np.testing.assert_array_equal(asked(world, name, seed=3), asked(world, name, seed=3))
+    assert torch.equal(torch.get_rng_state(), state)  # and leaves others their randomness
+
+
+@pytest.mark.parametrize("name", ["uniform-head", "vpl"])
+def test_ties_teach_nothing(name):
+    world = camps(ties=3)
+    without = replace(world, train=world.train.with_labels(world.train.labels.take(world.train.labels.decided)))
+    np.testing.assert_array_equal(asked(world, name), asked(without, name))
+
+
+def test_what_one_new_person_says_places_nobody_else():
+    world = camps(context=4)
+    who = world.context.user != 13
+    fewer = replace(world, context=world.context.take(who))
+    moved = np.abs(asked(world, "lore") - asked(fewer, "lore")) > 1e-6
+    assert set(world.asked.user[moved]) == {13}
+
+
+def test_a_group_oracle_without_groups_says_so():
+    with pytest.raises(CoplError, match="two"):
+        asked(replace(camps(), groups=()), "group-oracle")
+
+
+def test_weights_of_a_user_are_on_the_simplex():
+    world = camps()
+    x, labels = torch.randn(20, 5), Labels.of(world.train.labels)
+    peer = LoRe(5, 12, b=3)
+    person, _ = peer.people(peer.read(x), labels)
+    fresh = peer.newcomers(peer.read(x), labels, 14)
+    for weights in (person, fresh):
+        torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+        assert (weights >= 0).all()
+    torch.testing.assert_close(fresh[12], torch.softmax(peer.omega.mean(0), 0))  # no labels: the mean user
+
+
+def test_the_posterior_of_someone_silent_is_the_prior():
+    world = camps()
+    labels = Labels.of(world.train.labels)
+    peer = VPL(5, 14, beta=1.0)
+    mean, log_scale = peer._posterior(peer.read(torch.randn(20, 5)), labels, 14)
+    assert not mean[12:].any() and not log_scale[12:].any() and mean[:12].all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_step_changes_every_parameter(name):
+    from copl_core.training import peer_models
+    from copl_core.training.peers import membership
+
+    world = camps()
+    torch.manual_seed(0)
+    cls = getattr(peer_models, HEADS[name])
+    more = {"member": membership(world)} if name == "group-oracle" else {}
+    peer = cls(6, 12, **cls.options[0], **more)
+    fitted = Fitted(peer, torch.randn(32, 6), Labels.of(world.train.labels), decay=0.0)
+    before = {key: value.clone() for key, value in peer.state_dict().items()}
+    fitted.train(2)
+    assert [key for key, value in peer.state_dict().items() if torch.equal(value, before[key])] == []
+    assert fitted.side != 0 and bool(fitted.own_side.any()) == peer.personal
+
+
+def test_validation_labels_keep_a_pair_on_one_side():
+    labels = camps().train.labels
+    turned = replace(labels, left=labels.right, right=labels.left)
+    held = held_out(labels, 0)
+    np.testing.assert_array_equal(held, held_out(turned, 0))
+    assert 0.05 < held.mean() < 0.3
+
+
+def test_states_are_scaled_by_the_texts_of_training_alone():
+    phi = np.random.default_rng(0).normal(3, 2, (10, 4))
+    phi[8:] += 50
+    x = standardised(phi, 8).numpy()
+    np.testing.assert_allclose(x[:8].mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(x[:8].std(0), 1, atol=1e-5)
+
+
+def test_naming_the_peers_imports_no_torch():
+    code = "import sys, copl_core.training.peers; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
