@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from copl_core.training.metrics import measures, right
+
+__all__ = ["bradley_terry", "measures", "rdpo", "right", "temperature_of", "torch_generator"]
+
 
 def bradley_terry(logits: Tensor, outcome: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy (N,) of outcomes in [0, 1] under log-odds, by ``logsigmoid``: finite at any margin.
@@ -20,36 +24,6 @@ def bradley_terry(logits: Tensor, outcome: Tensor, smoothing: float = 0.0) -> Te
 def rdpo(logits: Tensor, outcome: Tensor, flip: float) -> Tensor:
     """Unbiased loss (N,) under known label noise: ((1−ε) ℓ(y) − ε ℓ(1−y)) / (1−2ε)  (arXiv 2403.00409, eq. 12)."""
     return ((1 - flip) * bradley_terry(logits, outcome) - flip * bradley_terry(logits, 1 - outcome)) / (1 - 2 * flip)
-
-
-def measures(logits: np.ndarray, outcome: np.ndarray, bins: int = 10) -> dict[str, float]:
-    """Accuracy, log-loss and calibration error of log-odds (N,) for decided outcomes (N,) of 0 or 1; n beside them.
-
-    A logit of exactly zero is half right.  Calibration error is the mean, weighted by size, of |stated − observed| over
-    ``bins`` equal-width bins of the probability given to the side that is stated as likelier.
-    """
-    decided = outcome != 0.5
-    logits, outcome = np.asarray(logits, np.float64)[decided], np.asarray(outcome, np.float64)[decided]
-    n = len(logits)
-    if n == 0:
-        return {"accuracy": float("nan"), "log_loss": float("nan"), "calibration_error": float("nan"), "n": 0}
-    return {"accuracy": float(right(logits, outcome).mean()),
-            "log_loss": float(np.logaddexp(0, np.where(outcome > 0.5, -logits, logits)).mean()),
-            "calibration_error": _calibration_error(logits, outcome, bins), "n": n}
-
-
-def right(logits: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-    """1 where the likelier side was preferred, 0 where not, 1/2 where neither is likelier (N,)."""
-    return np.where(logits == 0, 0.5, (logits > 0) == (outcome > 0.5))
-
-
-def _calibration_error(logits: np.ndarray, outcome: np.ndarray, bins: int) -> float:
-    stated = 1 / (1 + np.exp(-np.clip(np.abs(logits), 0, 50)))
-    hit = right(logits, outcome)
-    which = np.minimum(((stated - 0.5) * 2 * bins).astype(int), bins - 1)
-    size = np.bincount(which, minlength=bins)
-    gap = np.bincount(which, stated, bins) - np.bincount(which, hit, bins)
-    return float(np.abs(gap).sum() / size.sum())
 
 
 def temperature_of(logits: np.ndarray, outcome: np.ndarray) -> float:

@@ -7,12 +7,22 @@ import numpy as np
 from copl_core.records import Comparisons
 
 BINS = 10
+RESAMPLES = 2000
+CHUNK = 100  # resamples at once
 
 
 def figures(logits: np.ndarray, labels: Comparisons) -> dict[str, float | int]:
-    """Accuracy, log-loss (nats), expected calibration error and n of logits (N,), over labels that prefer one side."""
-    decided = labels.decided
-    logits, outcome = np.asarray(logits, np.float64)[decided], labels.outcome[decided].astype(np.float64)
+    """``measures`` of log-odds (N,) for labels (N,)."""
+    return measures(logits, labels.outcome)
+
+
+def measures(logits: np.ndarray, outcome: np.ndarray) -> dict[str, float | int]:
+    """Accuracy, log-loss (nats), expected calibration error and n of log-odds (N,) for outcomes (N,) in {0, ½, 1}.
+
+    Ties are left out; a logit of exactly zero is half right.
+    """
+    decided = np.asarray(outcome) != 0.5
+    logits, outcome = np.asarray(logits, np.float64)[decided], np.asarray(outcome, np.float64)[decided]
     if not len(logits):
         return {"accuracy": float("nan"), "log_loss": float("nan"), "calibration_error": float("nan"), "n": 0}
     return {"accuracy": float(right(logits, outcome).mean()),
@@ -37,3 +47,19 @@ def calibration_error(logits: np.ndarray, outcome: np.ndarray) -> float:
     place = np.minimum((p * BINS).astype(int), BINS - 1)
     gaps = np.abs(np.bincount(place, p, BINS) - np.bincount(place, outcome, BINS))
     return float(gaps.sum() / len(p))
+
+
+def interval(values: np.ndarray, user: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % interval of the mean of values (N,) by a bootstrap over users (N,), since labels of one person go together.
+
+    Whole users are drawn with replacement, as often as there are users (Efron & Tibshirani 1993, percentiles).
+    """
+    _, rows = np.unique(user, return_inverse=True)
+    total, count = np.bincount(rows, values), np.bincount(rows)
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, RESAMPLES, CHUNK):  # in pieces: thousands of users times thousands of draws are large
+        draws = rng.integers(len(total), size=(min(CHUNK, RESAMPLES - start), len(total)))
+        means.append(total[draws].sum(1) / count[draws].sum(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)
