@@ -40,12 +40,18 @@ ATTENTION_CELLS = 4_000_000  # rows x tokens^2 of one pass: attention probabilit
 STRUCTURE = ("backbone", "last_layers", "targets", "rank", "alpha", "n_experts", "gate", "gate_hidden", "temperature",
              "published", "max_tokens")  # fields that two models must share for one to start from the other
 
+# A decoder is read at its last token alone: it needs more of the text, smaller steps, and a training that is not ended
+# early (a patience beyond the number of evaluations).
+DECODER = {"train_tokens": 64, "lr": 3e-3, "patience": 20}
+RECIPES = {"minilm": {}, "smollm2": DECODER}  # what differs from the defaults of ``RewardConfig``
+
 
 @dataclass(frozen=True)
 class RewardConfig:
     """All that a reward model and its training are told.  Checked at birth, saved beside the weights.
 
     The defaults were measured with the 22 M encoder on a CPU; the paper's are lr 5e-5, all layers and no balance.
+    ``for_backbone`` has those of another backbone.
     """
 
     backbone: str = "minilm"  # bundled name, folder or Hugging Face id
@@ -89,6 +95,11 @@ class RewardConfig:
         self._need("holdout", 0 < self.holdout < 1, "in (0, 1)")
         self._need("gate", self.gate in ("shared", "layer"), '"shared" or "layer"')
         self._need("precision", self.precision in ("auto", "float32", "bfloat16"), '"auto", "float32" or "bfloat16"')
+
+    @classmethod
+    def for_backbone(cls, name: str, **changes) -> RewardConfig:
+        """The recipe measured for a backbone, with ``changes``; one that was not measured is taught as a decoder is."""
+        return cls(**{"backbone": name, **RECIPES.get(name, DECODER), **changes})
 
     def _need(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -75,7 +75,7 @@ def _uniform(world: World, embed: Embed, seed: int) -> np.ndarray:
 
     settings = Settings.from_environment()
     model = fit_reward(world.train, np.zeros((world.train.n_users, 1), np.float32),
-                       RewardConfig(backbone=settings.backbone, n_experts=0), weights=resolver(settings.weights),
+                       RewardConfig.for_backbone(settings.backbone, n_experts=0), weights=resolver(settings.weights),
                        seed=seed, device=settings.device, time_budget_s=settings.reward_budget_seconds)
     asked = world.asked
     used, place = np.unique(np.stack([asked.left, asked.right]), return_inverse=True)

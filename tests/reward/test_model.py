@@ -140,6 +140,13 @@ def test_vectors_of_another_width_say_so(model):
         model.rewards(TEXTS, np.full((2, 5), np.nan))
 
 
+def test_each_backbone_has_a_recipe_that_a_caller_may_change():
+    assert RewardConfig.for_backbone("minilm") == RewardConfig()
+    small, other = RewardConfig.for_backbone("smollm2"), RewardConfig.for_backbone("some/decoder", lr=1e-4)
+    assert (small.backbone, small.train_tokens, small.patience) == ("smollm2", 64, 20)
+    assert (other.backbone, other.lr, other.train_tokens) == ("some/decoder", 1e-4, 64)
+
+
 def test_a_folder_without_a_model_says_so(tmp_path, nothing):
     with pytest.raises(CoplError, match="no reward model"):
         RewardModel.load(tmp_path, nothing)
