@@ -98,7 +98,7 @@ class _People:
         self.snapshot = snapshot
         graph = snapshot.graph
         gate_graph = snapshot.reward_graph if snapshot.has_reward else graph
-        found = [places.vector(graph, user.id, labels) for user, labels in users]
+        found = [places.vector(graph, user.id, labels, snapshot.prior) for user, labels in users]
         self.sources = [source for _, source, _ in found]
         self.groups_of = [places.place(snapshot, user.id, labels).group for user, labels in users]
         members = _members(snapshot, gate_graph) if groups else {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from copl_core.preference.adapt import Placement, adapt
+from copl_core.preference.adapt import Placement, Prior, adapt
 from copl_core.preference.state import GraphState
 from copl_core.records import Choice, Comparisons, Label
 from copl_core.tables import rows_of
@@ -34,16 +34,17 @@ def comparisons(state: GraphState, labels: Sequence[Label]) -> Comparisons:
     )
 
 
-def adapted(state: GraphState, labels: Sequence[Label]) -> Placement:
-    """The user's place by their labels alone."""
-    return adapt(state, comparisons(state, labels))
+def adapted(state: GraphState, labels: Sequence[Label], prior: Prior | None = None) -> Placement:
+    """The user's place by their labels alone; ``prior`` is ``Prior.of(state)``, which a snapshot keeps."""
+    return adapt(state, comparisons(state, labels), prior=prior)
 
 
-def vector(state: GraphState, user_id: int, labels: Sequence[Label]) -> tuple[np.ndarray, str, Placement]:
+def vector(state: GraphState, user_id: int, labels: Sequence[Label], prior: Prior | None = None
+           ) -> tuple[np.ndarray, str, Placement]:
     """(embedding (d,), source, placement): the trained row while it was fitted to these very labels, else the place
     by the labels alone.  A label that was given or taken back since makes the row an old one.
     """
-    placement = adapted(state, labels)
+    placement = adapted(state, labels, prior)
     row = int(rows_of(np.array([user_id]), state.user_ids)[0])
     if labels and row >= 0 and _learned(state, row) == sorted(map(_said, labels)):
         return state.user_vectors[row], "trained", placement
@@ -64,7 +65,7 @@ def _learned(state: GraphState, row: int) -> list[tuple[int, int, float, bool]]:
 def place(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Place:
     """The user's place with a spot on the map and a group: their own where trained, else their neighbours' middle."""
     state, layout = snapshot.graph, snapshot.layout
-    embedding, source, placement = vector(state, user_id, labels)
+    embedding, source, placement = vector(state, user_id, labels, snapshot.prior)
     others = placement.user_ids != user_id
     ids, weights = placement.user_ids[others], placement.weights[others]
     rows = rows_of(ids, layout.user_ids)

@@ -215,7 +215,7 @@ def _placed(study: Study, offer: Offer) -> tuple[GraphState | None, Placement | 
     try:
         snapshot = study.open_snapshot(offer.champion)
         if snapshot is not None:
-            return snapshot.graph, places.adapted(snapshot.graph, offer.said)
+            return snapshot.graph, places.adapted(snapshot.graph, offer.said, snapshot.prior)
     except (CoplError, OSError):
         pass
     return None, None

@@ -90,21 +90,22 @@ def past(study: Study, user_id: int) -> tuple[Past, ...]:
 def _believed(study: Study, user_id: int, labels: Sequence[Label], pairs: np.ndarray, prompts: np.ndarray,
               differences: np.ndarray) -> tuple[words.Effects | None, np.ndarray | None]:
     """What the champion expects of the person, and of the mean person, in every feature; nothing before a place."""
-    state = study.snapshot().graph
-    vector, source, _ = places.vector(state, user_id, labels)
+    snapshot = study.snapshot()
+    state = snapshot.graph
+    vector, source, _ = places.vector(state, user_id, labels, snapshot.prior)
     rows = rows_of(pairs[:, 1:], state.response_ids)
     known = (rows >= 0).all(1)
     if source == "population mean" or not known.any():
         return None, None
-    vectors = np.concatenate([np.stack([vector, state.population]), _draws(state, labels, vector)])
+    vectors = np.concatenate([np.stack([vector, state.population]), _draws(state, snapshot.prior, labels, vector)])
     expected = places.preferences(state, vectors, rows[known])
     mine = words.from_model(expected[0], differences[known], prompts[known], draws=expected[2:])
     return mine, words.from_model(expected[1], differences[known], prompts[known]).mean
 
 
-def _draws(state: GraphState, labels: Sequence[Label], vector: np.ndarray) -> np.ndarray:
+def _draws(state: GraphState, prior: Prior, labels: Sequence[Label], vector: np.ndarray) -> np.ndarray:
     """Vectors (K, d) that the person might have by their labels: the Laplace posterior under the prior over people."""
-    prior, known = Prior.of(state), places.comparisons(state, labels)
+    known = places.comparisons(state, labels)
     apart = state.response_vectors[known.left] - state.response_vectors[known.right]
     bias = state.response_bias[known.left] - state.response_bias[known.right]
     p = 1 / (1 + np.exp(-np.clip((apart @ vector + bias) / state.temperature, -40, 40)))

@@ -69,17 +69,19 @@ def adapt(state: GraphState, labels: Comparisons, rule: str = "map", temper: flo
 def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = False) -> np.ndarray:
     """Rows of the users who labelled a response of ``labels``; ``preferred_only`` asks for a shared preference."""
     known = state.labels
+    shown = np.zeros(len(state.response_vectors) + 1, bool)  # the last is no response: where neither was preferred
     if preferred_only:
         mine, theirs = (np.where(one.outcome > 0.5, one.left, np.where(one.outcome < 0.5, one.right, -1))
                         for one in (labels, known))
-        shared = np.isin(theirs, mine[mine >= 0])
+        shown[mine] = True
+        shown[-1] = False
+        shared = shown[theirs]
     else:
-        shared = np.isin(known.left, _touched(labels)) | np.isin(known.right, _touched(labels))
-    return np.unique(known.user[shared])
-
-
-def _touched(labels: Comparisons) -> np.ndarray:
-    return np.concatenate([labels.left, labels.right])
+        shown[labels.left] = shown[labels.right] = True
+        shared = shown[known.left] | shown[known.right]
+    near = np.zeros(len(state.user_vectors), bool)
+    near[known.user[shared]] = True
+    return np.flatnonzero(near)
 
 
 def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: str, temper: float) -> np.ndarray:
@@ -138,17 +140,50 @@ class Prior:
             + design @ self.mean
         x = design @ self.root  # (N, q)
         weight = np.where(labels.decided, 1.0, TIE_WEIGHT)
-        z = np.zeros(x.shape[1])
-        identity = np.eye(x.shape[1])
-        for _ in range(steps):
-            p = 1 / (1 + np.exp(-np.clip(offset + x @ z, -40, 40)))
-            precision = identity + x.T @ (x * (weight * np.maximum(p * (1 - p), 1e-3))[:, None])
-            move = np.linalg.solve(precision, x.T @ (weight * (labels.outcome - p)) - z)
-            z = z + move
-            if np.abs(move).max(initial=0) < 1e-6:
-                break
+        newton = _dual if x.shape[0] < x.shape[1] else _primal
+        z, learned = newton(x, offset, weight, labels.outcome, (self.root ** 2).sum(0), steps)
         whole = self.mean + self.root @ z
-        left = np.trace(self.root @ np.linalg.solve(precision, self.root.T))
         before = float((self.root ** 2).sum())
-        spread = float(np.sqrt(max(left, 0) / before)) if before > 0 else 1.0
+        spread = float(np.sqrt(max(before - learned, 0) / before)) if before > 0 else 1.0
         return Refined(whole[:-1].astype(np.float32), float(whole[-1] - state.side), spread)
+
+
+def _slopes(x: np.ndarray, z: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray
+            ) -> tuple[np.ndarray, np.ndarray]:
+    """Of the log-likelihood by each label's margin: first derivative (N,), and minus the second, D (N,)."""
+    p = 1 / (1 + np.exp(-np.clip(offset + x @ z, -40, 40)))
+    return weight * (outcome - p), weight * np.maximum(p * (1 - p), 1e-3)
+
+
+def _primal(x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray,
+            steps: int) -> tuple[np.ndarray, float]:
+    """(z (q,), variance that the labels took away) by systems of q equations: (I + xᵀDx) move = xᵀg − z."""
+    z = np.zeros(x.shape[1])
+    for _ in range(steps):
+        g, curve = _slopes(x, z, offset, weight, outcome)
+        precision = np.eye(len(z)) + x.T @ (x * curve[:, None])
+        move = np.linalg.solve(precision, x.T @ g - z)
+        z = z + move
+        if np.abs(move).max(initial=0) < 1e-6:
+            break
+    return z, float(variance.sum() - np.diag(np.linalg.inv(precision)) @ variance)
+
+
+def _dual(x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray,
+          steps: int) -> tuple[np.ndarray, float]:
+    """The same by systems of N equations, for fewer labels than coordinates.
+
+    z = xᵀa, so that (I + xᵀDx)⁻¹xᵀ = xᵀ(I + Dxxᵀ)⁻¹ gives a's steps, and Woodbury's identity the variance:
+    (I + xᵀDx)⁻¹ = I − xᵀ(D⁻¹ + xxᵀ)⁻¹x.
+    """
+    alike = x @ x.T  # (N, N)
+    a = np.zeros(len(x))
+    for _ in range(steps):
+        g, curve = _slopes(x, x.T @ a, offset, weight, outcome)
+        system = np.eye(len(a)) + curve[:, None] * alike
+        move = np.linalg.solve(system, g - a)
+        a = a + move
+        if np.abs(x.T @ move).max(initial=0) < 1e-6:
+            break
+    spent = np.linalg.solve(np.diag(1 / curve) + alike, x * variance)
+    return x.T @ a, float((x * spent).sum())

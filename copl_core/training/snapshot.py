@@ -31,6 +31,7 @@ from typing import TypeVar
 from safetensors import SafetensorError
 
 from copl_core.insight.layout import Layout
+from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
 from copl_core.records import CoplError
 from copl_core.training.mix import Mix
@@ -59,6 +60,11 @@ class Snapshot:
     @cached_property
     def graph(self) -> GraphState:
         return self._read("graph", GraphState.load)
+
+    @cached_property
+    def prior(self) -> Prior:
+        """Where people stand in the graph, as a new user's place is reckoned from."""
+        return Prior.of(self.graph)
 
     @cached_property
     def layout(self) -> Layout:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.preference.adapt import RULES, adapt, neighbours
+from copl_core.preference import adapt as adapting
+from copl_core.preference.adapt import RULES, Prior, adapt, neighbours
 from copl_core.records import Comparisons
 from tests.preference.camps import all_pairs, camps
 
@@ -101,3 +102,31 @@ def test_ties_alone_still_place_somebody(two_camps):
 def test_an_unknown_rule_is_refused(two_camps):
     with pytest.raises(ValueError, match="sharpening"):
         adapt(two_camps, says(0, 2), rule="guess")
+
+
+@pytest.mark.parametrize("n", [1, 5, 11, 12, 13, 40])
+def test_equations_by_label_and_by_coordinate_have_the_same_solution(n):
+    rng = np.random.default_rng(n)
+    x, offset, outcome = rng.normal(size=(n, 12)), rng.normal(size=n), rng.integers(0, 3, n) / 2
+    told = x, offset, np.where(outcome == 0.5, 0.5, 1.0), outcome, np.linspace(2, 0.1, 12), 30
+    (z, learned), (again, as_much) = adapting._primal(*told), adapting._dual(*told)
+    np.testing.assert_allclose(z, again, atol=1e-6)
+    assert learned == pytest.approx(as_much, rel=1e-6) and 0 < learned < told[4].sum()
+
+
+def test_the_vector_is_the_most_probable_one(two_camps):
+    prior, labels = Prior.of(two_camps), says(0, 6)
+    best = prior.explain(two_camps, labels)
+    whole = np.append(best.vector, best.side + two_camps.side)
+    design = np.column_stack([two_camps.response_vectors[labels.left] - two_camps.response_vectors[labels.right],
+                              np.ones(6)]) / two_camps.temperature
+    bias = (two_camps.response_bias[labels.left] - two_camps.response_bias[labels.right]) / two_camps.temperature
+    residual = labels.outcome - 1 / (1 + np.exp(-(design @ whole + bias)))
+    pull = prior.root @ (prior.root.T @ design.T @ residual)  # covariance times the likelihood's slope
+    np.testing.assert_allclose(whole - prior.mean, pull, atol=1e-4)
+
+
+def test_a_prior_handed_in_changes_nothing(two_camps):
+    alone, given = adapt(two_camps, says(0, 5)), adapt(two_camps, says(0, 5), prior=Prior.of(two_camps))
+    np.testing.assert_array_equal(alone.vector, given.vector)
+    assert alone.spread == given.spread
