@@ -1,28 +1,41 @@
 """How people are expected to judge texts: graph score and text reward, mixed as the snapshot learned to mix them.
 
 The only part of serving that needs torch; it keeps one reward model and one text embedder, and changes neither.
+Shapes: N rows of the audience, T texts, M experts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 
-from copl_core import places
+from copl_core.audience import Audience, Seat
 from copl_core.config import Settings
-from copl_core.preference.state import GraphState
 from copl_core.records import Kind, Label, User
 from copl_core.reward.model import RewardModel
-from copl_core.tables import rows_of
+from copl_core.reward.occlude import occlude
 from copl_core.training.phi import TextEmbedder
 from copl_core.training.snapshot import Snapshot
-from copl_core.training.split import held_back
-from copl_core.views import Judgement, RewardView
+from copl_core.views import Judgement, Near, RewardView
 from copl_core.weights import resolver
 
-_GROUP_SAMPLE = 400  # members whose judgements stand for a group; more change the mean by less than its uncertainty
+_PERSON, _GROUP = (2.5, 97.5), (5.0, 95.0)  # percentiles of the two intervals
+Text = tuple[str, str]  # prompt, response
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Log-odds (N, T) by the graph and by the text reward, each centred over the texts; their sum is the judgement."""
+
+    graph: np.ndarray
+    text: np.ndarray
+
+    @property
+    def whole(self) -> np.ndarray:
+        return self.graph + self.text
 
 
 class Judge:
@@ -45,116 +58,102 @@ class Judge:
                                                             device=self.settings.device)}
             return self._models[fitted_in]
 
-    def embed(self, texts: Sequence[tuple[str, str]]) -> np.ndarray:
+    def embed(self, texts: Sequence[Text]) -> np.ndarray:
         """Text embedding φ of (prompt, response) pairs, (T, P)."""
         with self._lock:
             if self._embedder is None:
                 self._embedder = TextEmbedder(self._weights("minilm"), device=self.settings.device)
             return self._embedder.embed(texts)
 
-    def judge(self, snapshot: Snapshot, texts: Sequence[tuple[str, str]], users: Sequence[tuple[User, list[Label]]],
-              groups: bool, known: np.ndarray | None) -> RewardView:
+    def judge(self, snapshot: Snapshot, texts: Sequence[Text], users: Sequence[tuple[User, list[Label]]],
+              groups: bool | Sequence[int], known: np.ndarray | None) -> RewardView:
         """Judgements of people and groups.
 
         Args:
             texts: (prompt, response), T of them.
-            users: people with their labels of this moment.
-            groups: also give each group of the map, as the mean over its members.
+            users: people with the labels they are placed by.
+            groups: also each group of the map, or those of these numbers, as the mean over its members.
             known: rows (T,) of the texts in the graph, or None when any of them has no label there.
         """
-        people = _People(snapshot, users, groups)
-        graph = self._graph_scores(snapshot, people, texts, known)
-        if snapshot.has_reward:
-            model = self.model(snapshot)
-            with self._using:  # a pass leaves its route in the model's layers while it runs
-                text = model.rewards(texts, people.gate_vectors) / float(model.calibration)  # (N, T) log-odds
-            gates = model.gates(people.gate_vectors).mean(1)  # (N, M)
-            mix = snapshot.mix
-            logits = mix.graph * graph + mix.text * text if known is not None else mix.text_alone * text
-        else:
-            logits, gates = graph, None
-        logits = logits - logits.mean(1, keepdims=True)
-        rows = people.judgements(logits, gates)
+        audience = Audience(snapshot, users, groups)
+        parts = self._parts(audience, texts, known)
+        gates = self.model(snapshot).gates(audience.gate_vectors).mean(1) if snapshot.has_reward else None  # (N, M)
+        rows = [_person(seat, parts, gates) for seat in audience.seats]
+        rows += [_group(group, members, parts, gates) for group, members in audience.groups.items()]
         return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version)
 
-    def _graph_scores(self, snapshot: Snapshot, people: _People, texts: Sequence[tuple[str, str]],
-                      known: np.ndarray | None) -> np.ndarray:
-        """Calibrated graph scores (N, T); texts without labels are placed by what they say."""
-        state = snapshot.graph
-        if known is not None:
-            vectors, bias = state.response_vectors[known], state.response_bias[known]
-        elif snapshot.has_reward:
-            return np.zeros((len(people.vectors), len(texts)))  # new texts: the text reward speaks alone
-        else:
-            vectors, bias = state.place_responses(self.embed(texts))
-        return state.scores(people.vectors, vectors, bias) / state.temperature
+    def occlude(self, snapshot: Snapshot, prompt: str, responses: Sequence[str],
+                users: Sequence[tuple[User, list[Label]]], groups: bool | Sequence[int],
+                known: bool) -> tuple[list[tuple[str, list[tuple[tuple[str, ...], np.ndarray]]]], str]:
+        """What each piece of each response adds for each person and group.
+
+        Returns:
+            (name, for each response its pieces and their effects (pieces,) in log-odds) of each, and the basis.
+        """
+        audience = Audience(snapshot, users, groups, company=False)
+        gaps = occlude(responses)
+        logits = self._of_text(audience, [(prompt, variant) for variant in gaps.variants])
+        if snapshot.has_reward:
+            logits = (snapshot.mix.text if known else snapshot.mix.text_alone) * logits
+        effects = gaps.effects(logits)
+        rows = [(seat.user.name, slice(seat.own, seat.own + 1)) for seat in audience.seats]
+        rows += [(f"Group {group + 1}", members) for group, members in audience.groups.items()]
+        basis = "the text reward" if snapshot.has_reward else "the preference graph, placing texts by what they say"
+        return [(name, [(own, effect[at].mean(0)) for own, effect in zip(gaps.pieces, effects, strict=True)])
+                for name, at in rows], basis
+
+    def _parts(self, audience: Audience, texts: Sequence[Text], known: np.ndarray | None) -> _Parts:
+        snapshot, state = audience.snapshot, audience.snapshot.graph
+        text = self._of_text(audience, texts) if snapshot.has_reward or known is None else None
+        if known is None:  # new texts: the text reward speaks alone, or the graph where there is none yet
+            nothing = np.zeros_like(text)
+            return _Parts(nothing, _centred(snapshot.mix.text_alone * text)) if snapshot.has_reward else _Parts(
+                _centred(text), nothing)
+        graph = state.scores(audience.vectors, state.response_vectors[known], state.response_bias[known])
+        graph = _centred(graph / state.temperature)
+        if text is None:
+            return _Parts(graph, np.zeros_like(graph))
+        return _Parts(snapshot.mix.graph * graph, snapshot.mix.text * _centred(text))
+
+    def _of_text(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """Calibrated log-odds (N, T) by what the texts say: the text reward, or before it the graph placing them."""
+        snapshot, state = audience.snapshot, audience.snapshot.graph
+        if not snapshot.has_reward:
+            return state.scores(audience.vectors, *state.place_responses(self.embed(texts))) / state.temperature
+        model = self.model(snapshot)
+        with self._using:  # a pass leaves its route in the model's layers while it runs
+            return model.rewards(texts, audience.gate_vectors) / float(model.calibration)
 
 
-class _People:
-    """The users a judgement is about: rows of asked people first, then the members of each group."""
-
-    def __init__(self, snapshot: Snapshot, users: Sequence[tuple[User, list[Label]]], groups: bool) -> None:
-        self.users = [user for user, _ in users]
-        self.snapshot = snapshot
-        graph = snapshot.graph
-        gate_graph = snapshot.reward_graph if snapshot.has_reward else graph
-        found = [places.vector(graph, user.id, labels, snapshot.prior) for user, labels in users]
-        self.sources = [source for _, source, _ in found]
-        self.groups_of = [places.place(snapshot, user.id, labels).group for user, labels in users]
-        members = _members(snapshot, gate_graph) if groups else {}
-        self.slices, start = {}, len(users)
-        for group, ids in members.items():
-            self.slices[group] = slice(start, start + len(ids))
-            start += len(ids)
-        ids = np.concatenate([np.zeros(0, np.int64), *members.values()])
-        self.vectors = _stack([v for v, _, _ in found], graph, ids)
-        self.gate_vectors = self.vectors if gate_graph is graph else _stack(
-            [_gate_vector(gate_graph, user.id, labels) for user, labels in users], gate_graph, ids)
-
-    def judgements(self, logits: np.ndarray, gates: np.ndarray | None) -> list[Judgement]:
-        wins = _softmax(logits)
-        rows = []
-        for i, user in enumerate(self.users):
-            kind = "simulated person" if user.kind == Kind.SIMULATED else "person"
-            expert = None if gates is None else int(gates[i].argmax())
-            gate = None if gates is None else float(gates[i].max())
-            rows.append(Judgement(user.name, kind, self.groups_of[i], 1, self.sources[i], logits[i], wins[i], expert,
-                                  gate))
-        for group, members in self.slices.items():
-            mean = None if gates is None else gates[members].mean(0)
-            rows.append(Judgement(f"Group {group + 1}", "group", group, members.stop - members.start,
-                                  "mean of the group", logits[members].mean(0), wins[members].mean(0),
-                                  None if mean is None else int(mean.argmax()),
-                                  None if mean is None else float(mean.max())))
-        return rows
+def _person(seat: Seat, parts: _Parts, gates: np.ndarray | None) -> Judgement:
+    logits = parts.whole
+    wins = _softmax(logits)
+    low, high = np.percentile(wins[seat.drawn], _PERSON, axis=0)
+    kind = "simulated person" if seat.user.kind == Kind.SIMULATED else "person"
+    return Judgement(seat.user.name, kind, seat.group, 1, seat.source, logits[seat.own], wins[seat.own],
+                     np.minimum(low, wins[seat.own]), np.maximum(high, wins[seat.own]), parts.graph[seat.own],
+                     parts.text[seat.own], None if gates is None else gates[seat.own], _near(seat, wins))
 
 
-def _gate_vector(state: GraphState, user_id: int, labels: list[Label]) -> np.ndarray:
-    """The vector that the gate reads (d,): the one it was trained on while the user's learned labels are the same."""
-    kept = held_back(np.full(len(labels), user_id), np.array([label.left_id for label in labels], np.int64),
-                     np.array([label.right_id for label in labels], np.int64),
-                     np.array([label.preferred_id is not None for label in labels], bool))
-    learned = [label for label, out in zip(labels, kept, strict=True) if not out]
-    vector, source, _ = places.vector(state, user_id, learned)
-    return vector if source == "trained" else places.adapted(state, labels).vector
+def _near(seat: Seat, wins: np.ndarray) -> Near | None:
+    theirs = wins[seat.near]
+    if not len(theirs):
+        return None
+    best = np.bincount(theirs.argmax(1), seat.weights, minlength=theirs.shape[1])
+    return Near(len(theirs), seat.weights @ theirs, best)
 
 
-def _members(snapshot: Snapshot, gate_graph: GraphState) -> dict[int, np.ndarray]:
-    """User ids of each group that both graph states know, at most a fixed number each, evenly spread."""
-    layout = snapshot.layout
-    common = np.isin(layout.user_ids, gate_graph.user_ids)
-    members = {}
-    for group in sorted(set(layout.group[layout.group >= 0].tolist())):
-        ids = layout.user_ids[(layout.group == group) & common]
-        if len(ids):
-            members[group] = ids[np.linspace(0, len(ids) - 1, min(len(ids), _GROUP_SAMPLE)).astype(int)]
-    return members
+def _group(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) -> Judgement:
+    logits = parts.whole[members]
+    wins = _softmax(logits)
+    low, high = np.percentile(wins, _GROUP, axis=0)
+    return Judgement(f"Group {group + 1}", "group", group, len(wins), "mean of the group", logits.mean(0), wins.mean(0),
+                     low, high, parts.graph[members].mean(0), parts.text[members].mean(0),
+                     None if gates is None else gates[members].mean(0), None)
 
 
-def _stack(asked: list[np.ndarray], state: GraphState, ids: np.ndarray) -> np.ndarray:
-    member_rows = rows_of(ids, state.user_ids)
-    return np.concatenate([np.reshape(asked, (len(asked), state.user_vectors.shape[1])),
-                           state.user_vectors[member_rows]]).astype(np.float32)
+def _centred(logits: np.ndarray) -> np.ndarray:
+    return logits - logits.mean(1, keepdims=True)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -262,6 +262,7 @@ class SnapshotRecord:
     n_labels: int
     metrics: dict
     created_at: datetime
+    note: str = ""  # what people wrote about it
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,40 @@ class RoomSettings:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the trainer acts by itself for one study.
+
+    Raises:
+        CoplError: a number is out of its range.
+    """
+
+    automatic: bool = True  # off: only runs that somebody asks for
+    refit_labels: int = 8  # changed labels that make a refit of the graph due
+    refit_seconds: float = 15.0  # between the end of a run and the next refit, at least
+    reward_labels: int = 40  # changed labels that make a refit of the reward model due
+    reward_seconds: float = 120.0  # between two of those, at least
+
+    def __post_init__(self) -> None:
+        for name, what in (("refit_labels", "a refit of the graph"), ("reward_labels", "a refit of the reward model")):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= 1_000_000:
+                raise CoplError(f"The labels that make {what} due are {value!r}; give a whole number of 1 or more.")
+        for name, what in (("refit_seconds", "the graph"), ("reward_seconds", "the reward model")):
+            if not 0 <= getattr(self, name) <= 30 * 24 * 3600:
+                raise CoplError(f"The wait between two refits of {what} is {getattr(self, name)} seconds; give 0 or "
+                                "more, and at most 30 days.")
+
+    @classmethod
+    def of(cls, saved: Mapping[str, object]) -> Schedule:
+        """From a saved mapping; a field that this version does not know is left aside."""
+        known = {spec.name for spec in fields(cls)}
+        return cls(**{name: value for name, value in saved.items() if name in known})
+
+    def saved(self) -> dict[str, object]:
+        return asdict(self)
+
+
 _NAMES = {"overlap": "The number of people per pair", "daily_goal": "The daily goal",
           "practice": "The number of practice pairs"}
 

@@ -41,6 +41,7 @@ from copl_core.rules import (
     Offer,
     Report,
     RoomSettings,
+    Schedule,
 )
 
 
@@ -276,7 +277,16 @@ class Store(Protocol):
         """Make a recorded snapshot the champion."""
         ...
 
+    def write_note(self, study_id: int, version: str, note_text: str, *, by: int | None = None) -> None:
+        """What people write about a snapshot; it is not part of the snapshot, and may be changed."""
+        ...
+
     def champion(self, study_id: int) -> SnapshotRecord | None: ...
+    def schedule(self, study_id: int) -> Schedule | None:
+        """When the trainer acts by itself for this study; None: as the installation is set."""
+        ...
+
+    def set_schedule(self, study_id: int, schedule: Schedule | None, *, by: int | None = None) -> None: ...
     def revision(self, study_id: int) -> int: ...
     def revisions_since(self, study_id: int, watermark: int) -> int:
         """Changes of labels after the watermark."""

@@ -14,7 +14,7 @@ from threading import Lock
 
 import numpy as np
 
-from copl_core import access, measure, places, room, taste
+from copl_core import access, measure, places, rewards, room, taste
 from copl_core.config import Settings
 from copl_core.insight import gating
 from copl_core.insight.controversy import divide, together
@@ -41,7 +41,6 @@ from copl_core.views import (
     PeopleView,
     Person,
     Place,
-    RewardView,
     TrainerStatus,
 )
 
@@ -234,21 +233,9 @@ class Study:
         found = tuple(self._divided(int(pairs[i, 0]), division, i, group_of) for i in order)
         return DivisionView(found, len(pairs), snapshot.version)
 
-    def reward(self, prompt: str, responses: Sequence[str], *, users: Sequence[int] = (),
-               groups: bool = True) -> RewardView:
-        """How these people, and each group, are expected to judge the responses.  Nothing is stored.
-
-        Raises:
-            CoplError: fewer than two responses, an empty text, equal responses, or no snapshot yet.
-        """
-        prompt, texts = prompt.strip(), _checked(prompt, responses)
-        snapshot = self.snapshot()
-        if snapshot is None:
-            raise CoplError("There is no snapshot yet, so no rewards; label some pairs and let the trainer finish "
-                            "its first run (the training page shows it).")
-        placed = [(self.store.user(user), self.store.labels(self.id, user_id=user)) for user in users]
-        known = self._known_rows(prompt, texts, snapshot)
-        return self.judge().judge(snapshot, [(prompt, text) for text in texts], placed, groups, known)
+    # copl_core/rewards.py
+    reward, moved, probe, writer, writing_styles = (rewards.reward, rewards.moved, rewards.probe, rewards.writer,
+                                                    rewards.styles)
 
     def judge(self):
         """The part that reads texts with a language model, made at first use since it imports torch."""
@@ -300,16 +287,6 @@ class Study:
 
     # ---- helpers
 
-    def _known_rows(self, prompt: str, texts: Sequence[str], snapshot: Snapshot) -> np.ndarray | None:
-        """Rows (T,) in the graph when every text is a response of this study to this prompt that the graph knows."""
-        prompt_id = next((number for number, text in self.store.prompts(self.id) if text.strip() == prompt), None)
-        if prompt_id is None:
-            return None
-        ids = {response.text.strip(): response.id for response in self.store.prompt_responses(prompt_id)}
-        rows = rows_of(np.array([ids.get(text, -1) for text in texts], np.int64), snapshot.graph.response_ids)
-        labelled = np.unique(np.concatenate([snapshot.graph.labels.left, snapshot.graph.labels.right]))
-        return rows if np.isin(rows, labelled).all() else None
-
     def _divided(self, pair_id: int, division, i: int, group_of: dict[int, int]) -> DividedPair:
         pair = self.store.pair(pair_id)
         votes: dict[int | None, list[int]] = {}
@@ -326,17 +303,6 @@ class Study:
 def _live_person(user: User, place: Place) -> Person:
     x, y = place.xy or (None, None)
     return Person(user.id, user.name, user.kind, place.n_labels, place.group, x, y, place.source)
-
-
-def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
-    texts = [text.strip() for text in responses]
-    if not prompt.strip():
-        raise CoplError("The prompt is empty; type what a person asked.")
-    if len(texts) < 2 or not all(texts):
-        raise CoplError(f"Responses with text: {sum(map(bool, texts))}; two or more are needed; fill them in.")
-    if len(set(texts)) < len(texts):
-        raise CoplError("Two of the responses are the same text; change or remove one.")
-    return texts
 
 
 def _runs_here(pid: int) -> bool:

@@ -111,6 +111,15 @@ class DivisionView:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """How the people nearest to one, by their answers, are expected to judge the same responses."""
+
+    n: int
+    win: np.ndarray  # (T,) mean win probability among them, weighted by how likely one is to be like them
+    best: np.ndarray  # (T,) weight of those whose favourite it is, sums to 1
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """How one person, or one group, is expected to judge the responses."""
 
@@ -121,8 +130,35 @@ class Judgement:
     source: str  # "trained" | "neighbours" | "population mean" | "mean of the group"
     reward: np.ndarray  # (T,) log-odds scale, mean zero over the responses
     win: np.ndarray  # (T,) probability to be the preferred one of all shown, sums to 1
-    expert: int | None
-    gate: float | None
+    low: np.ndarray  # (T,) of a person: 2.5 % of what their labels leave open; of a group: 5 % of its people
+    high: np.ndarray  # (T,) 97.5 % and 95 % of the same
+    graph: np.ndarray  # (T,) share of ``reward`` that the graph gave; with ``text`` it is the whole
+    text: np.ndarray  # (T,) share of ``reward`` that the text reward gave
+    gates: np.ndarray | None  # (M,) gate weights; None without a reward model
+    near: Near | None  # None for a group, and for a person nobody shares a response with
+
+    @property
+    def best(self) -> int:
+        """The response that is expected to be preferred."""
+        return int(self.win.argmax())
+
+    @property
+    def ranking(self) -> tuple[int, ...]:
+        return tuple(np.argsort(-self.win, kind="stable").tolist())
+
+    @property
+    def expert(self) -> int | None:
+        return None if self.gates is None or not len(self.gates) else int(self.gates.argmax())
+
+    @property
+    def gate(self) -> float | None:
+        return None if self.gates is None or not len(self.gates) else float(self.gates.max())
+
+    @property
+    def margins(self) -> tuple[float, float]:
+        """Log-odds of the best response over the second, by the graph and by the text reward."""
+        first, second = self.ranking[:2]
+        return float(self.graph[first] - self.graph[second]), float(self.text[first] - self.text[second])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +167,22 @@ class RewardView:
     basis: str  # which parts spoke, in a sentence
     known: bool  # all responses are labelled ones of the study
     snapshot: str
+
+    @property
+    def groups(self) -> tuple[Judgement, ...]:
+        return tuple(row for row in self.rows if row.kind == "group")
+
+    @property
+    def people(self) -> tuple[Judgement, ...]:
+        return tuple(row for row in self.rows if row.kind != "group")
+
+    @property
+    def worst_off(self) -> np.ndarray | None:
+        """(T,) win probability of each response in the group that likes it least; None without groups.
+
+        The response where it is largest pleases the worst-off group most.
+        """
+        return np.min([row.win for row in self.groups], 0) if self.groups else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from copl_core.records import CoplError
 
-HEAD = "0003"  # the newest migration; kept here so that a second start need not load Alembic
+HEAD = "0004"  # the newest migration; kept here so that a second start need not load Alembic
 BUSY_SECONDS = 30.0
 _LOCK = 4_026_531_840  # any number of our own: PostgreSQL's advisory lock for migrations
 

@@ -26,6 +26,7 @@ class StudyRow(Base):
     demo: Mapped[bool] = mapped_column(default=False)
     opened: Mapped[int] = mapped_column(default=0)  # the largest is the current study
     room: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # ``RoomSettings``; none: as they come
+    schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # none: the installation's
     created_at: Mapped[datetime]
 
 
@@ -189,6 +190,7 @@ class SnapshotRow(Base):
     watermark: Mapped[int]
     n_labels: Mapped[int]
     metrics: Mapped[dict[str, Any]]
+    note: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))  # by people, about it
     created_at: Mapped[datetime]
 
 

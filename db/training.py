@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, Row, case, func, insert, select, update
 
 from copl_core.records import Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
+from copl_core.rules import Schedule
 from db.access import Access, note, now, only_trained, only_visible, study_row, whole_numbers
 from db.models import HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
 
@@ -17,6 +18,7 @@ _RUN = tuple(getattr(RunRow, name) for name in Run.__dataclass_fields__)
 _SNAPSHOT = tuple(getattr(SnapshotRow, name) for name in SnapshotRecord.__dataclass_fields__)
 _ACTIVE = (RunState.QUEUED.value, RunState.RUNNING.value)
 _ENDED = (RunState.DONE.value, RunState.FAILED.value, RunState.CANCELLED.value)
+NOTE_LENGTH = 4_000
 _CHANGEABLE = frozenset(Run.__dataclass_fields__) - {"id", "created_at"}
 
 
@@ -130,14 +132,41 @@ class Training(Access):
         with self._write() as connection:
             study_row(connection, study_id, lock=True)
             if _snapshot_row(connection, study_id, version) is None:
-                raise CoplError(f"There is no snapshot {version} in this study; take one of the list of snapshots.")
+                raise _no_snapshot(version)
             _crown(connection, study_id, version, by)
+
+    def write_note(self, study_id: int, version: str, note_text: str, *, by: int | None = None) -> None:
+        if len(note_text) > NOTE_LENGTH:
+            raise CoplError(f"The note has {len(note_text):,} characters; {NOTE_LENGTH:,} are kept; shorten it.")
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            before = _snapshot_row(connection, study_id, version)
+            if before is None:
+                raise _no_snapshot(version)
+            if before.note == note_text:
+                return
+            connection.execute(update(SnapshotRow).values(note=note_text)
+                               .where(SnapshotRow.study_id == study_id, SnapshotRow.version == version))
+            note(connection, study_id, "note", by, snapshot=version, before=before.note, after=note_text)
 
     def champion(self, study_id: int) -> SnapshotRecord | None:
         with self._read() as connection:
             version = study_row(connection, study_id).champion
             row = None if version is None else _snapshot_row(connection, study_id, version)
             return None if row is None else SnapshotRecord(*row)
+
+    # ---- when the trainer acts by itself
+    def schedule(self, study_id: int) -> Schedule | None:
+        with self._read() as connection:
+            saved = study_row(connection, study_id).schedule
+            return None if saved is None else Schedule.of(saved)
+
+    def set_schedule(self, study_id: int, schedule: Schedule | None, *, by: int | None = None) -> None:
+        with self._write() as connection:
+            before, after = study_row(connection, study_id, lock=True).schedule, schedule and schedule.saved()
+            if before != after:
+                connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(schedule=after))
+                note(connection, study_id, "schedule", by, before=before, after=after)
 
     def revision(self, study_id: int) -> int:
         with self._read() as connection:
@@ -184,6 +213,10 @@ def _run_row(connection: Connection, run_id: int, *, lock: bool = False) -> Row[
 
 def _no_run(run_id: int) -> CoplError:
     return CoplError(f"There is no run with id {run_id}; take one of the list of runs.")
+
+
+def _no_snapshot(version: str) -> CoplError:
+    return CoplError(f"There is no snapshot {version} in this study; take one of the list of snapshots.")
 
 
 def _run(row: Row[Any]) -> Run:

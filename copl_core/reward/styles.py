@@ -1,0 +1,24 @@
+"""The styles in which a language model is asked for candidate answers.  Plain data, so that a page may list them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an answer is asked for: ``instruction`` follows the question, ``temperature`` 0 takes the likeliest token."""
+
+    name: str
+    instruction: str
+    temperature: float
+
+
+STYLES = (
+    Style("Brief and certain", "Answer in one or two short sentences.", 0.3),
+    Style("Warm", "Answer kindly and personally, as you would to a good friend.", 0.5),
+    Style("Step by step", "Answer as a short numbered list of steps.", 0.3),
+    Style("Careful", "Answer in a measured tone and say what is uncertain.", 0.4),
+    Style("Playful", "Answer with humour and an unexpected comparison.", 0.8),
+    Style("As it comes", "", 0.6),
+)
