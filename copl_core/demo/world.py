@@ -111,7 +111,7 @@ def demo_rows(seed: int = 0) -> Iterator[ImportRow]:
         left, right = _sides(a, b, rng)
         gap = utility(taste, prompt.responses[left].style) - utility(taste, prompt.responses[right].style)
         yield _row(line, prompt, left, right, key=f"demo:{name}:{prompt.slug}:{a}-{b}",
-                   choice=_answer(gap, rng), annotator=name, kind=Kind.SIMULATED, taste=taste.name)
+                   choice=answer(gap, rng), annotator=name, kind=Kind.SIMULATED, taste=taste.name)
 
 
 def _visits(pairs: list, rng: np.random.Generator) -> list[tuple]:
@@ -125,8 +125,8 @@ def _visits(pairs: list, rng: np.random.Generator) -> list[tuple]:
     return [visits[i] for i in rng.permutation(len(visits))]
 
 
-def _answer(gap: float, rng: np.random.Generator) -> Choice:
-    """One draw of the Davidson model; ``gap`` is u(left) − u(right)."""
+def answer(gap: float, rng: np.random.Generator) -> Choice:
+    """One answer drawn from the Davidson model; ``gap`` is u(left) − u(right)."""
     odds = np.array([np.exp(SHARPNESS * gap / 2), TIE_MASS, np.exp(-SHARPNESS * gap / 2)])
     return (Choice.LEFT, Choice.TIE, Choice.RIGHT)[rng.choice(3, p=odds / odds.sum())]
 
