@@ -1,31 +1,31 @@
 """The map of users: groups found in the embedding space, and a UMAP picture that stays put from snapshot to snapshot.
 
-UMAP (McInnes et al., arXiv 1802.03426) is fitted unsupervised on the embeddings of users who hold labels; groups are
-k-means clusters of the embeddings, never of the picture, with k chosen by the silhouette (Rousseeuw 1987).  A new map
-starts from the old one's positions, takes smaller steps, and is laid onto the old one by the best rotation, reflection
-and scale (Procrustes), and groups keep their number by maximum overlap, so colours and places mean the same thing in
-every snapshot.
+UMAP (McInnes et al., arXiv 1802.03426) is fitted unsupervised on the embeddings of users who hold labels, in two and
+in three dimensions; groups (``insight.groups``) are clusters of the embeddings, never of the picture.  A first map
+starts from principal components.  A later one starts where the last one left its people and is only relaxed: UMAP's
+own descent on the new neighbourhoods, with small steps, and without the stretch to a square that its ``init`` would
+begin with.  It is then laid onto the last one by the best rotation, reflection and scale (Procrustes), and groups keep
+their number by maximum overlap, so that colours and places mean the same in every snapshot.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import orthogonal_procrustes
-from scipy.optimize import linear_sum_assignment
 
+from copl_core.insight.groups import CRITERION, NO_GROUP, all_alike, find_groups, renumber
 from copl_core.preference.state import GraphState
 from copl_core.tables import rows_of
 
-NO_GROUP = -1
-_MOST_GROUPS = 7  # as many as the palette has colours that show on light and dark
-_WARM_EPOCHS, _WARM_RATE = 100, 0.25  # users move by a quarter of the map a refit, where 1.0 moves them by half
-_SILHOUETTE_SAMPLE = 2000  # the silhouette is quadratic; a sample chooses k as well
+_MIN_DIST = 0.3
+_NEIGHBOURS = 15
+_WARM_EPOCHS, _WARM_RATE = 100, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,12 @@ class Layout:
     group: np.ndarray  # (U,) int64
     silhouette: float  # of the chosen grouping, NaN for one group
     parameters: dict
+    xyz: np.ndarray | None = None  # (U, 3) float32; none in snapshots that were made before maps had a third dimension
 
     def save(self, folder: Path) -> None:
-        save_file({"user_ids": self.user_ids, "xy": self.xy, "group": self.group}, folder / "layout.safetensors")
+        tables = {"user_ids": self.user_ids, "xy": self.xy, "group": self.group}
+        tables |= {} if self.xyz is None else {"xyz": self.xyz}
+        save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, folder / "layout.safetensors")
         facts = {"silhouette": self.silhouette if np.isfinite(self.silhouette) else None, "parameters": self.parameters}
         (folder / "layout.json").write_text(json.dumps(facts))
 
@@ -73,72 +76,89 @@ def fit_layout(user_ids: np.ndarray, vectors: np.ndarray, n_labels: np.ndarray, 
         n_labels: (U,) labels behind each row; rows with none are neither placed nor grouped.
         previous: the last map, to stay close to.
     """
-    xy = np.full((len(user_ids), 2), np.nan, np.float32)
-    group = np.full(len(user_ids), NO_GROUP, np.int64)
     rows = np.flatnonzero(n_labels > 0)
-    neighbours = int(min(15, max(2, len(rows) - 1)))
-    silhouette = float("nan")
-    if len(rows):
-        group[rows], silhouette = _groups(vectors[rows], seed)
-        xy[rows] = _picture(vectors[rows], _start(user_ids[rows], vectors[rows], previous), neighbours, seed)
-    parameters = {"method": "UMAP", "n_neighbors": neighbours, "min_dist": 0.3, "metric": "euclidean", "seed": seed,
-                  "space": "embeddings, distance = difference in predicted answers",
-                  "groups": "k-means in that space, k by silhouette", "k": int(group.max(initial=NO_GROUP)) + 1}
-    layout = Layout(user_ids.astype(np.int64), xy, group, silhouette, parameters)
+    neighbours = int(min(_NEIGHBOURS, max(2, len(rows) - 1)))
+    found = find_groups(vectors[rows], n_labels[rows], before=_n_groups(previous), seed=seed)
+    group = np.full(len(user_ids), NO_GROUP, np.int64)
+    group[rows] = found.group
+    places = _places(user_ids, vectors, rows, previous, neighbours, seed)
+    parameters = {"method": "UMAP", "n_neighbors": neighbours, "min_dist": _MIN_DIST, "metric": "euclidean",
+                  "seed": seed, "space": "embeddings, distance = difference in predicted answers",
+                  "start": "principal components" if previous is None else "the snapshot before",
+                  "groups": CRITERION, "k": int(found.group.max(initial=NO_GROUP)) + 1,
+                  "silhouette_by_k": {str(k): round(score, 4) for k, score in found.tried.items()}}
+    layout = Layout(user_ids.astype(np.int64), places[2], group, found.silhouette, parameters, places[3])
     return layout if previous is None else _keep(layout, previous)
 
 
-def _groups(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    """K-means groups (n,) and their silhouette; one group where fewer than eight users make a choice meaningless."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import silhouette_score
-
-    if len(vectors) < 8 or _alike(vectors):
-        return np.zeros(len(vectors), np.int64), float("nan")
-    best, best_score = np.zeros(len(vectors), np.int64), float("nan")
-    for k in range(2, min(_MOST_GROUPS, len(vectors) // 3) + 1):
-        labels = KMeans(k, n_init=4, random_state=seed).fit_predict(vectors)
-        if len(np.unique(labels)) < 2:
-            continue
-        score = silhouette_score(vectors, labels, sample_size=min(_SILHOUETTE_SAMPLE, len(vectors)), random_state=seed)
-        if not score <= best_score:
-            best, best_score = labels.astype(np.int64), float(score)
-    return best, best_score
+def _n_groups(layout: Layout | None) -> int:
+    return 0 if layout is None else len(np.unique(layout.group[layout.group >= 0]))
 
 
-def _picture(vectors: np.ndarray, start: np.ndarray | None, neighbours: int, seed: int) -> np.ndarray:
-    """UMAP positions (n, 2); fewer than four users, and users who are all alike, stand in a line."""
-    if len(vectors) < 4 or _alike(vectors):
-        return np.column_stack([np.arange(len(vectors)), np.zeros(len(vectors))]).astype(np.float32)
+def _places(user_ids: np.ndarray, vectors: np.ndarray, rows: np.ndarray, previous: Layout | None, neighbours: int,
+            seed: int) -> dict[int, np.ndarray]:
+    """Positions (U, D) for D = 2 and 3; NaN for users who are not among ``rows``."""
+    places = {}
+    for dimensions in (2, 3):
+        before = None if previous is None else {2: previous.xy, 3: previous.xyz}[dimensions]
+        start = None if before is None else _start(user_ids[rows], vectors[rows], previous.user_ids, before)
+        places[dimensions] = np.full((len(user_ids), dimensions), np.nan, np.float32)
+        if len(rows):
+            places[dimensions][rows] = _picture(vectors[rows], dimensions, start, neighbours, seed)
+    return places
+
+
+def _picture(vectors: np.ndarray, dimensions: int, start: np.ndarray | None, neighbours: int, seed: int) -> np.ndarray:
+    """UMAP positions (n, D); fewer than four users, and users who are all alike, stand in a line."""
+    if len(vectors) < 4 or all_alike(vectors):
+        line = np.zeros((len(vectors), dimensions), np.float32)
+        line[:, 0] = np.arange(len(vectors))
+        return line
     from threadpoolctl import threadpool_limits
 
-    way = {"init": "pca"} if start is None else {"init": start, "n_epochs": _WARM_EPOCHS, "learning_rate": _WARM_RATE}
+    # principal components need as many columns as there are dimensions; a column of zeros changes no distance
+    vectors = np.pad(vectors, ((0, 0), (0, max(0, dimensions - vectors.shape[1]))))
     # numba, which umap computes with, sets the threads of the OpenMP that torch shares to all cores, for good: the next
     # fit in this process then takes twenty times as long on a busy machine.  Leaving this block sets them back.
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba and the fixed seed each announce themselves at every fit
         from umap import UMAP
 
-        model = UMAP(n_neighbors=neighbours, min_dist=0.3, random_state=seed, n_jobs=1, **way)
-        return model.fit_transform(vectors).astype(np.float32)
+        way = {"init": "pca"} if start is None else {"transform_mode": "graph"}
+        model = UMAP(n_components=dimensions, n_neighbors=neighbours, min_dist=_MIN_DIST, random_state=seed, n_jobs=1,
+                     **way).fit(vectors)
+        return model.embedding_.astype(np.float32) if start is None else _relaxed(model, start, seed)
 
 
-def _alike(vectors: np.ndarray) -> bool:
-    return float(np.ptp(vectors, axis=0).max(initial=0)) < 1e-9
+def _relaxed(model, start: np.ndarray, seed: int) -> np.ndarray:
+    """The old places (n, D) after some steps of UMAP's descent on the neighbourhoods of a fitted model."""
+    from umap.layouts import optimize_layout_euclidean
+    from umap.umap_ import find_ab_params, make_epochs_per_sample
+
+    graph = model.graph_.tocoo()
+    graph.sum_duplicates()
+    strong = graph.data >= graph.data.max() / _WARM_EPOCHS
+    spread, closeness = find_ab_params(1.0, _MIN_DIST)
+    state = np.random.default_rng(seed).integers(-2**31 + 1, 2**31 - 1, 3)
+    place = np.ascontiguousarray(start, np.float32)
+    return optimize_layout_euclidean(
+        place, place, graph.row[strong], graph.col[strong], _WARM_EPOCHS, len(place),
+        make_epochs_per_sample(graph.data[strong], _WARM_EPOCHS), spread, closeness, state,
+        initial_alpha=_WARM_RATE, move_other=True)
 
 
-def _start(user_ids: np.ndarray, vectors: np.ndarray, previous: Layout | None) -> np.ndarray | None:
+def _start(user_ids: np.ndarray, vectors: np.ndarray, old_ids: np.ndarray, old: np.ndarray) -> np.ndarray | None:
     """Old positions of those who had one, beside their nearest such user for the rest; None where too few had one."""
-    if previous is None or not len(previous.user_ids):
+    if not len(old_ids):
         return None
-    rows = rows_of(user_ids, previous.user_ids)
-    known = (rows >= 0) & np.isfinite(previous.xy[rows, 0])
+    rows = rows_of(user_ids, old_ids)
+    known = (rows >= 0) & np.isfinite(old[rows, 0])
     if known.sum() < max(4, len(user_ids) // 2):
         return None
-    start = previous.xy[rows]
+    start = old[rows]
     for new in np.flatnonzero(~known):
         nearest = np.square(vectors[known] - vectors[new]).sum(1).argmin()
-        start[new] = previous.xy[rows[known][nearest]]
+        start[new] = old[rows[known][nearest]]
     jitter = np.random.default_rng(0).normal(scale=0.01, size=start.shape) * ~known[:, None]
     return (start + jitter).astype(np.float32)
 
@@ -150,19 +170,14 @@ def _keep(layout: Layout, previous: Layout) -> Layout:
     now, then = now[both], then[both]
     if len(now) < 4:
         return layout
-    new, old = layout.xy[now] - layout.xy[now].mean(0), previous.xy[then] - previous.xy[then].mean(0)
+    xyz = layout.xyz if previous.xyz is None else _onto(layout.xyz, previous.xyz, now, then)
+    return replace(layout, xy=_onto(layout.xy, previous.xy, now, then), xyz=xyz,
+                   group=renumber(layout.group, layout.group[now], previous.group[then]))
+
+
+def _onto(places: np.ndarray, before: np.ndarray, now: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """Positions (U, D) turned, mirrored, scaled and shifted so that rows ``now`` lie best on rows ``then``."""
+    new, old = places[now] - places[now].mean(0), before[then] - before[then].mean(0)
     rotation, fit = orthogonal_procrustes(new, old)
     scale = fit / np.square(new).sum() if np.square(new).sum() > 1e-9 else 1.0
-    xy = (layout.xy - layout.xy[now].mean(0)) @ rotation * scale + previous.xy[then].mean(0)
-    group = _renumber(layout.group, layout.group[now], previous.group[then])
-    return Layout(layout.user_ids, xy.astype(np.float32), group, layout.silhouette, layout.parameters)
-
-
-def _renumber(group: np.ndarray, now: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """Give each new group the number of the old group it shares most users with; groups left over take free numbers."""
-    size = max(group.max(), then.max()) + 1
-    overlap = np.zeros((size, size))
-    np.add.at(overlap, (now, then), 1)
-    new_ids, old_ids = linear_sum_assignment(-overlap)
-    names = dict(zip(new_ids.tolist(), old_ids.tolist(), strict=True))
-    return np.array([names.get(g, g) if g != NO_GROUP else NO_GROUP for g in group.tolist()], np.int64)
+    return ((places - places[now].mean(0)) @ rotation * scale + before[then].mean(0)).astype(np.float32)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.insight.layout import NO_GROUP, Layout, answer_space, fit_layout
+from copl_core.insight.groups import NO_GROUP
+from copl_core.insight.layout import Layout, answer_space, fit_layout
 from tests.worlds import graph_state
 
 DIM = 6
