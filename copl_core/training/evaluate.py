@@ -1,11 +1,13 @@
 """Honest evaluation from files: train on one file of labels, report on another, in a place that touches no study.
 
-    python -m copl_core evaluate TRAIN TEST [--context K] [--split-field] [--methods a,b] [--json OUT] [--seed N]
+    python -m copl_core evaluate TRAIN TEST [--context K] [--split-field] [--new-prompts] [--controls]
+                                 [--methods a,b | all] [--reward-seconds S] [--json OUT] [--seed N]
 
 Users of TEST that TRAIN lacks are new: their first K labels in file order are given as context and never scored, the
-rest is asked; with K = 0 they stand at the population mean.  Texts that TRAIN lacks are placed by what they say.  Ties
-are left out of every figure.  Each method's figure comes with its n, and the difference to the best with an interval
-from a bootstrap over users, since the labels of one person are not independent.
+rest is asked; with K = 0 they stand at the population mean.  ``--new-prompts`` asks only labels about prompts that
+TRAIN lacks; with one file for both, a fifth of its prompts is kept from training.  Ties are left out of every figure.
+Accuracies come with 95 % intervals from a bootstrap over users, since the labels of one person are not independent, and
+so does each method's distance to the best: a method whose interval reaches zero is within noise of it.
 """
 
 from __future__ import annotations
@@ -13,178 +15,74 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from copl_core.config import Settings
 from copl_core.files import read_rows
-from copl_core.records import Choice, Comparisons, CoplError, ImportRow, TrainingData
+from copl_core.records import CoplError, ImportRow
+from copl_core.training.controls import label_flip, user_swap
+from copl_core.training.methods import DEFAULT_METHODS, METHODS, Embed, Method, Methods
+from copl_core.training.metrics import figures, interval, right
+from copl_core.training.world import World, build_world, flipped, only_new_prompts, with_strangers
 
-DEFAULT_METHODS = ("global", "side-length", "mf", "copl")
-METHODS = (*DEFAULT_METHODS, "copl-graph", "published")
-OUTCOMES = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class World:
-    """Both files over one numbering: rows that training knows come first, so that a row past its end is new."""
-
-    train: TrainingData
-    prompts: tuple[str, ...]
-    texts: tuple[tuple[str, str], ...]  # (R_all,) prompt and response
-    asked: Comparisons  # labels that are scored
-    context: Comparisons  # labels given of new users
-    users: tuple[str, ...]  # (U_all,)
-
-
-# A method is fitted to a world and gives log-odds (N,) of left for the asked labels.
-Method = Callable[[World, "Embed", int], np.ndarray]
-Embed = Callable[[], np.ndarray]  # φ (R_all, P), made when first asked for
-
-
-def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], context: int = 0) -> World:
-    """Number users and texts of both files.
-
-    Raises:
-        CoplError: if either file holds no label, or nothing is left to ask.
-    """
-    train_rows, test_rows = [r for r in train_rows if _is_label(r)], [r for r in test_rows if _is_label(r)]
-    for rows, name in ((train_rows, "training"), (test_rows, "test")):
-        if not rows:
-            raise CoplError(f"The {name} file holds no label: rows with prompt, response_a, response_b, choice and "
-                            "annotator are needed.")
-    users: dict[str, int] = {}
-    texts: dict[tuple[str, str], int] = {}
-    prompts: dict[str, int] = {}
-    trained = _number(train_rows, users, texts, prompts)
-    n_users, n_texts, n_prompts = len(users), len(texts), len(prompts)
-    tested = _number(test_rows, users, texts, prompts)
-    known_texts, known_prompts = tuple(texts)[:n_texts], tuple(prompts)[:n_prompts]
-    train = TrainingData(
-        user_ids=np.arange(n_users), response_ids=np.arange(n_texts),
-        response_prompt=np.array([prompts[prompt] for prompt, _ in known_texts], np.int64), prompts=known_prompts,
-        responses=tuple(text for _, text in known_texts), labels=trained)
-    given = _first_of_new(tested.user, n_users, context)
-    asked = tested.take(np.flatnonzero(~given))
-    if not asked.decided.any():
-        raise CoplError("Nothing is left to ask: every test label is a tie or was given as context. "
-                        "Use a smaller --context or a larger test file.")
-    return World(train, tuple(prompts), tuple(texts), asked, tested.take(np.flatnonzero(given)), tuple(users))
-
-
-def _is_label(row: ImportRow) -> bool:
-    return row.choice is not None and row.annotator is not None
-
-
-def _number(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) -> Comparisons:
-    def text(prompt: str, response: str) -> int:
-        prompts.setdefault(prompt, len(prompts))
-        return texts.setdefault((prompt, response), len(texts))
-
-    return Comparisons.build(
-        [users.setdefault(row.annotator, len(users)) for row in rows],
-        [text(row.prompt, row.response_a) for row in rows], [text(row.prompt, row.response_b) for row in rows],
-        [OUTCOMES[row.choice] for row in rows], [row.choice is Choice.BOTH_BAD for row in rows])
-
-
-def _first_of_new(user: np.ndarray, n_known: int, context: int) -> np.ndarray:
-    """Mask (N,) of the first ``context`` labels of each user past the known ones, in file order."""
-    order = np.argsort(user, kind="stable")
-    starts = np.searchsorted(user[order], user[order], side="left")
-    rank = np.empty(len(user), np.int64)
-    rank[order] = np.arange(len(user)) - starts
-    return (user >= n_known) & (rank < context)
-
-
-def _baseline(name: str) -> Method:
-    def run(world: World, embed: Embed, seed: int) -> np.ndarray:
-        from copl_core.training import baselines
-
-        fit = {"global": baselines.fit_global, "side-length": baselines.fit_side_length, "mf": baselines.fit_mf}[name]
-        return fit(world.train, [text for _, text in world.texts], seed).logits(world.asked, world.context)
-
-    return run
-
-
-def _graph(rule: str) -> Method:
-    def run(world: World, embed: Embed, seed: int) -> np.ndarray:
-        from copl_core.preference.state import GraphConfig
-        from copl_core.training.graph_fit import fit_graph
-        from copl_core.training.tune import tuned
-
-        phi = embed()
-        known = phi[:world.train.n_responses]
-        config = GraphConfig(rule="published", members=1, leave_out=0.0, id_dropout=0.0) if rule == "published" \
-            else tuned(world.train, known, GraphConfig(), seed=seed)
-        state = fit_graph(world.train, known, config, seed=seed)
-        return graph_logits(state, world, phi, "published" if rule == "published" else "map")
-
-    return run
-
-
-def graph_logits(state, world: World, phi: np.ndarray, adapt_rule: str = "map") -> np.ndarray:
-    """Log-odds (N,) of the asked labels by a graph fitted on the world: new texts placed by φ, new users by context."""
-    from copl_core.preference.adapt import Prior, adapt
-
-    vectors, bias = state.place_responses(phi[len(state.response_ids):])
-    wide = replace(state, response_vectors=np.concatenate([state.response_vectors, vectors]),
-                   response_bias=np.concatenate([state.response_bias, bias]))
-    n_known = len(state.user_ids)
-    users, side = np.zeros((len(world.users), vectors.shape[1]), np.float32), np.zeros(len(world.users))
-    users[:n_known], side[:n_known] = state.user_vectors, state.user_side
-    users[n_known:] = state.population
-    prior = Prior.of(state)
-    for user in np.unique(world.context.user):
-        given = world.context.take(np.flatnonzero(world.context.user == user))
-        place = adapt(wide, given, rule=adapt_rule, prior=prior)
-        users[user], side[user] = place.vector, place.side
-    asked = world.asked
-    return wide.margins(asked, users[asked.user]) + (state.side + side[asked.user]) / state.temperature
-
-
-_RUN: dict[str, Method] = {name: _baseline(name) for name in ("global", "side-length", "mf")} | {
-    "copl": _graph("copl"), "copl-graph": _graph("copl"), "published": _graph("published")}
+__all__ = ["Embed", "Method", "World", "build_world", "evaluate", "main", "table"]
+REWARD_SECONDS = 90.0
+FEWEST_IN_GROUP = 20  # asked labels that a group needs before it may be called the worst
 
 
 def evaluate(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], methods: Sequence[str] = DEFAULT_METHODS,
-             *, embedder, context: int = 0, seed: int = 0, say: Callable[[str], None] | None = None) -> dict:
+             *, embedder, context: int = 0, seed: int = 0, controls: bool = False, settings: Settings | None = None,
+             say: Callable[[str], None] | None = None) -> dict:
     """Fit each method on the training rows and measure it on the test rows.
 
     Args:
         embedder: has ``embed(texts) -> (T, P)``, such as ``phi.TextEmbedder``; asked only if a method reads texts.
+        controls: also score every label with another user's vector, and learn from flipped labels.
+        settings: device, backbone and seconds of the text reward (``reward_budget_seconds``; 0 leaves it out).
         say: told in words what is being done.
     Returns:
         ``{"methods": {name: {"accuracy", "log_loss", "calibration_error", "n", …}}, "train_labels", …}``.
     """
-    from copl_core.training.losses import measures
-
     world = build_world(train_rows, test_rows, context)
     embed = _once(lambda: embedder.embed(list(world.texts)), say)
-    outcome, user = world.asked.outcome, world.asked.user
-    figures, hits = {}, {}
+    run = _teller(Methods(settings or Settings.from_environment()), embed, seed, say)
+    plain = world
+    if controls:
+        world = with_strangers(world, seed)
+        methods = list(dict.fromkeys([*methods, "global"]))  # what another user's vector is compared with
+    report = {"methods": {}}
+    logits = {}
     for name in methods:
         started = time.monotonic()
+        both = run(name, world)
+        logits[name] = both[:len(plain.asked)]
+        report["methods"][name] = _measured(logits[name], plain, seed) \
+            | {"seconds": round(time.monotonic() - started, 1)}
+        if controls:
+            logits[f"{name} swapped"] = both[len(plain.asked):]
+    report["best"] = _compare(report["methods"], logits, plain, seed)
+    if controls:
+        mirror = flipped(plain)
+        for name, row in report["methods"].items():
+            row["user_swap"] = user_swap(logits[name], logits[f"{name} swapped"], logits["global"], plain, seed)
+            row["label_flip"] = label_flip(run(name, mirror), logits[name], plain)
+    return report | _about(plain, context, seed)
+
+
+def _teller(methods: Methods, embed: Embed, seed: int, say) -> Callable[[str, World], np.ndarray]:
+    def run(name: str, world: World) -> np.ndarray:
         if say is not None:
             say(f"fitting {name}")
-        logits = _RUN[name](world, embed, seed)
-        hits[name] = _hits(logits, outcome)
-        figures[name] = measures(logits, outcome) | _by_user(hits[name], user[world.asked.decided]) \
-            | {"seconds": round(time.monotonic() - started, 1)}
-    best = max(figures, key=lambda name: (figures[name]["accuracy"], -figures[name]["log_loss"]))
-    for name in figures:
-        low, high = _interval(hits[best] - hits[name], user[world.asked.decided], seed)
-        figures[name] |= {"behind_best": [low, high], "within_noise_of_best": bool(low <= 0)}
-    n_known = world.train.n_users
-    return {"methods": figures, "best": best, "train_labels": len(world.train.labels),
-            "test_labels": len(world.asked), "test_decided": int(world.asked.decided.sum()),
-            "context_labels": len(world.context), "context": context, "seed": seed, "train_users": n_known,
-            "test_users": len(np.unique(user)), "new_users": len(np.unique(user[user >= n_known])),
-            "train_texts": world.train.n_responses, "new_texts": len(world.texts) - world.train.n_responses}
+        return methods.run(name, world, embed, seed)
+
+    return run
 
 
 def _once(make: Callable[[], np.ndarray], say: Callable[[str], None] | None) -> Embed:
@@ -200,59 +98,122 @@ def _once(make: Callable[[], np.ndarray], say: Callable[[str], None] | None) -> 
     return embed
 
 
-def _hits(logits: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-    from copl_core.training.losses import right
+def _measured(logits: np.ndarray, world: World, seed: int) -> dict:
+    """Figures of one method, with intervals and whom it serves worst."""
+    decided = world.asked.decided
+    hits, user = _hits(logits, world), world.asked.user[decided]
+    groups = [group for group, asked in zip(world.asked_groups, decided, strict=True) if asked]
+    return figures(logits, world.asked) | {"accuracy_interval": list(interval(hits, user, seed))} \
+        | _by_user(hits, user) | {"worst_group": _worst_group(hits, groups)}
 
-    decided = outcome != 0.5
-    return right(logits[decided], outcome[decided]).astype(float)
+
+def _compare(found: dict[str, dict], logits: dict[str, np.ndarray], world: World, seed: int) -> str:
+    """The best method's name; every row is told how far behind it lies, with a paired interval."""
+    best = max(found, key=lambda name: (found[name]["accuracy"], -found[name]["log_loss"]))
+    user = world.asked.user[world.asked.decided]
+    for name, row in found.items():
+        low, high = interval(_hits(logits[best], world) - _hits(logits[name], world), user, seed)
+        row |= {"behind_best": [low, high], "within_noise_of_best": bool(low <= 0)}
+    return best
 
 
-def _by_user(hits: np.ndarray, user: np.ndarray) -> dict[str, float]:
+def _about(world: World, context: int, seed: int) -> dict:
+    user, n_known = world.asked.user, world.train.n_users
+    return {"train_labels": len(world.train.labels), "test_labels": len(world.asked),
+            "test_decided": int(world.asked.decided.sum()), "context_labels": len(world.context), "context": context,
+            "seed": seed, "train_users": n_known, "test_users": len(np.unique(user)),
+            "new_users": len(np.unique(user[user >= n_known])), "train_texts": world.train.n_responses,
+            "new_texts": len(world.texts) - world.train.n_responses}
+
+
+def _hits(logits: np.ndarray, world: World) -> np.ndarray:
+    decided = world.asked.decided
+    return right(logits[decided], world.asked.outcome[decided])
+
+
+def _by_user(hits: np.ndarray, user: np.ndarray) -> dict[str, float | None]:
     """Mean over users, and the mean of the tenth of users served worst; a user counts from five asked labels."""
     _, rows, counts = np.unique(user, return_inverse=True, return_counts=True)
     means = np.bincount(rows, hits) / counts
     enough = np.sort(means[counts >= 5])
-    worst = enough[:max(1, len(enough) // 10)].mean() if len(enough) else float("nan")
-    return {"mean_over_users": float(means.mean()), "worst_tenth_of_users": float(worst)}
+    worst = float(enough[:math.ceil(len(enough) / 10)].mean()) if len(enough) else None
+    return {"mean_over_users": float(means.mean()), "worst_tenth_of_users": worst}
 
 
-def _interval(difference: np.ndarray, user: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % interval of a mean difference (N,), users drawn with replacement."""
-    _, rows = np.unique(user, return_inverse=True)
-    total, count = np.bincount(rows, difference), np.bincount(rows)
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(total), size=(RESAMPLES, len(total)))
-    means = total[draws].sum(1) / count[draws].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def _worst_group(hits: np.ndarray, groups: Sequence[str | None]) -> dict | None:
+    """The group of rows that is predicted worst, its accuracy and size; None where rows name fewer than two groups."""
+    names = np.array([group or "" for group in groups])
+    means = {str(name): (float(hits[names == name].mean()), int((names == name).sum())) for name in np.unique(names)
+             if name and (names == name).sum() >= FEWEST_IN_GROUP}
+    if len(means) < 2:
+        return None
+    name = min(means, key=lambda group: means[group][0])
+    return {"group": name, "accuracy": means[name][0], "n": means[name][1]}
 
 
 def table(report: dict) -> str:
     """The report as people read it."""
-    figures = report["methods"]
-    lines = [f"{'method':<12} {'accuracy':>8} {'log-loss':>9} {'cal. err.':>9} {'worst 10%':>9} {'n':>6}  "
+    found, best = report["methods"], report["best"]
+    grouped = any(row["worst_group"] for row in found.values())
+    worst = "worst group" if grouped else "worst tenth"
+    lines = [f"{'method':<12} {'accuracy (95 %)':>22} {'log-loss':>9} {'cal. err.':>9} {worst:>12} {'n':>6}  "
              "behind the best (95 %)"]
-    for name, row in sorted(figures.items(), key=lambda item: -item[1]["accuracy"]):
+    for name, row in sorted(found.items(), key=lambda item: (item[0] != best, -item[1]["accuracy"])):
         low, high = row["behind_best"]
-        behind = "best" if name == report["best"] else f"{100 * low:+.1f} to {100 * high:+.1f} points" + (
+        behind = "best" if name == best else f"{100 * low:+.1f} to {100 * high:+.1f} points" + (
             ", within noise" if row["within_noise_of_best"] else "")
-        lines.append(f"{name:<12} {row['accuracy']:>8.3f} {row['log_loss']:>9.3f} {row['calibration_error']:>9.3f} "
-                     f"{row['worst_tenth_of_users']:>9.3f} {row['n']:>6}  {behind}")
-    lines.append(f"Trained on {report['train_labels']} labels of {report['train_users']} users; asked "
-                 f"{report['test_labels']} labels of {report['test_users']} users, {report['new_users']} of them new "
-                 f"({report['context_labels']} labels given as context); {report['new_texts']} texts were new. "
-                 "Ties are left out of every figure.")
+        low, high = row["accuracy_interval"]
+        last = row["worst_group"]["accuracy"] if row["worst_group"] else row["worst_tenth_of_users"]
+        lines.append(f"{name:<12} {row['accuracy']:>8.3f} ({low:.3f}–{high:.3f}) {row['log_loss']:>8.3f} "
+                     f"{row['calibration_error']:>9.3f} {'–' if last is None else format(last, '.3f'):>12} "
+                     f"{row['n']:>6}  {behind}")
+    lines += ["", _verdict(report), *_controls(report), _counts(report, worst)]
     return "\n".join(lines)
+
+
+def _verdict(report: dict) -> str:
+    near = [name for name, row in report["methods"].items() if row["within_noise_of_best"] and name != report["best"]]
+    ahead = f"within noise of it: {', '.join(near)}" if near else "no other method is within noise of it"
+    return f"Best is {report['best']}; {ahead}."
+
+
+def _controls(report: dict) -> list[str]:
+    lines = []
+    for name, row in report["methods"].items():
+        if "user_swap" in row:
+            swap, flip = row["user_swap"], row["label_flip"]
+            low, high = swap["gain_interval"]
+            lines.append(f"{name}: over global {100 * swap['gain_own']:+.1f} points, with another user's vector "
+                         f"{100 * swap['gain']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}); learned from flipped "
+                         f"labels, accuracy {flip['accuracy']:.3f}.")
+    return lines
+
+
+def _counts(report: dict, worst: str) -> str:
+    group = report["methods"][report["best"]]["worst_group"]
+    named = f" The worst group of {report['best']} is {group['group']!r} (n = {group['n']})." if group else ""
+    return (f"Trained on {report['train_labels']} labels of {report['train_users']} users; asked "
+            f"{report['test_labels']} labels of {report['test_users']} users, {report['new_users']} of them new "
+            f"({report['context_labels']} labels given as context); {report['new_texts']} texts were new. "
+            f"Ties are left out of every figure.{named}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("train", type=Path, help="file of labels to learn from (JSONL, also .gz)")
-    parser.add_argument("test", type=Path, help="file of labels to be asked; may be the same with --split-field")
+    parser.add_argument("test", type=Path, help="file of labels to be asked; may be the same with --split-field or "
+                                                "--new-prompts")
     parser.add_argument("--context", type=int, default=0, metavar="K",
                         help="labels given of each user that TRAIN lacks; the rest is asked (default 0)")
     parser.add_argument("--split-field", action="store_true",
                         help="learn from rows of TRAIN whose split is not test, ask rows of TEST whose split is test")
-    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--new-prompts", action="store_true",
+                        help="ask only about prompts that TRAIN lacks; of one file for both, a fifth of the prompts")
+    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"all, or of {', '.join(METHODS)}")
+    parser.add_argument("--controls", action="store_true",
+                        help="also score with another user's vector, and learn from flipped labels (twice the time)")
+    parser.add_argument("--reward-seconds", type=float, metavar="S",
+                        help=f"time of the text reward in copl, copl-reward and uniform; 0 leaves it out of copl "
+                             f"(default {REWARD_SECONDS:.0f})")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the report to this file")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
@@ -261,22 +222,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code.  Mishaps are raised as CoplError, for the caller to tell."""
-    methods = [name.strip() for name in args.methods.split(",") if name.strip()]
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown or not methods:
-        raise CoplError(f"--methods got {', '.join(unknown) or 'nothing'}: choose from {', '.join(METHODS)}.")
+    methods = _chosen(args.methods)
+    seconds = REWARD_SECONDS if args.reward_seconds is None else args.reward_seconds
     if args.context < 0:
         raise CoplError(f"--context is {args.context}: a whole number from 0 is needed.")
+    if not 0 <= seconds < math.inf:
+        raise CoplError(f"--reward-seconds is {seconds}: a number from 0 is needed.")
     train = _rows(args.train, False if args.split_field else None)
     test = _rows(args.test, True if args.split_field else None)
+    if args.new_prompts:
+        same = not args.split_field and args.train.resolve() == args.test.resolve()
+        train, test = only_new_prompts(train, test, args.seed, same)
     _set_threads(args.threads)
-    report = evaluate(train, test, methods, embedder=_Embedder(args.encoder), context=args.context,
-                      seed=args.seed, say=lambda words: print(f"… {words}", flush=True))
+    os.environ["COPL_REWARD_BUDGET_SECONDS"] = str(seconds)  # the peer of the same budget reads its settings there
+    settings = replace(Settings.from_environment(), reward_budget_seconds=seconds)
+    report = evaluate(train, test, methods, embedder=_Embedder(args.encoder), context=args.context, seed=args.seed,
+                      controls=args.controls, settings=settings, say=lambda words: print(f"… {words}", flush=True))
     print(table(report))
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1))
     return 0
+
+
+def _chosen(words: str) -> list[str]:
+    methods = list(dict.fromkeys(name.strip() for name in words.split(",") if name.strip()))
+    if methods == ["all"]:
+        return list(METHODS)
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise CoplError(f"--methods got {', '.join(unknown) or 'nothing'}: choose all, or from {', '.join(METHODS)}.")
+    return methods
 
 
 class _Embedder:
@@ -286,7 +262,6 @@ class _Embedder:
         self.folder = folder
 
     def embed(self, texts: list[tuple[str, str]]) -> np.ndarray:
-        from copl_core.config import Settings
         from copl_core.training.phi import TextEmbedder
         from copl_core.weights import resolver
 
@@ -302,7 +277,7 @@ def _set_threads(threads: int) -> None:
 
 
 def _rows(path: Path, split: bool | None) -> list[ImportRow]:
-    """Labels of a file; lines that cannot be read are told by number and left out.
+    """Labels of a file, each with its group if it names one; lines that cannot be read are told by number and left out.
 
     ``split`` None takes every row, True those whose split is test, False the others.
     """
@@ -312,24 +287,29 @@ def _rows(path: Path, split: bool | None) -> list[ImportRow]:
         print(f"{path.name}, line {line} is left out: {reason}")
     if len(problems) > 10:
         print(f"{path.name}: {len(problems) - 10} more lines are left out")
+    extras = _extras(path)
+    rows = [replace(row, taste=extras[row.line].get("group") or row.taste) if row.line in extras else row
+            for row in rows]
     if split is None:
         return rows
-    tests = _test_lines(path)
+    tests = {line for line, told in extras.items() if told.get("split") == "test"}
     if not tests:
         raise CoplError(f"No row of {path} has split test, and --split-field asks for it: "
                         "give rows a split of train or test, or leave --split-field out.")
     return [row for row in rows if (row.line in tests) == split]
 
 
-def _test_lines(path: Path) -> set[int]:
-    """Numbers of the lines whose split is test."""
+def _extras(path: Path) -> dict[int, dict[str, str]]:
+    """``split`` and ``group`` by line, of lines that name one: what evaluation reads beyond a label."""
     open_text = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
-    found = set()
+    found = {}
     with open_text(path, "rt", encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                if json.loads(line).get("split") == "test":
-                    found.add(number)
-            except (ValueError, AttributeError):
+                row = json.loads(line)
+                told = {name: str(row[name]) for name in ("split", "group") if row.get(name) is not None}
+            except (ValueError, AttributeError, TypeError):
                 continue  # told of already by the reader
+            if told:
+                found[number] = told
     return found

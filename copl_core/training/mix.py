@@ -45,3 +45,46 @@ def fit_mix(graph_margin: np.ndarray, text_margin: np.ndarray, outcome: np.ndarr
     both = weights(np.column_stack([graph_margin, text_margin]), np.array([0.5, 0.5]))
     alone = weights(text_margin[:, None], np.array([1.0]))
     return Mix(graph=float(both[0]), text=float(both[1]), text_alone=float(alone[0]), n=len(outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Weights (4, V) of V voices, for labels with: nothing new, a new text, a new person, both."""
+
+    weights: np.ndarray
+    n: np.ndarray  # (4,) labels that each row was learned on
+
+    def logits(self, voices: np.ndarray, new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+        """Log-odds (N,) from those of the voices (N, V)."""
+        return (voices * self.weights[_kind(new_text, new_user)]).sum(1)
+
+
+def fit_blend(voices: np.ndarray, outcome: np.ndarray, new_text: np.ndarray, new_user: np.ndarray, middle: np.ndarray,
+              pull: float = 10.0) -> Blend:
+    """Learn how far to believe each voice (N, V) from labels (N,) that none of them was fitted to.
+
+    One set of non-negative weights is learned on all labels, drawn towards ``middle`` (V,), and one for each kind of
+    label, drawn towards the first: log-loss + ½ pull ‖(w − centre) · size‖², where size is the root mean square of a
+    voice, so that ``pull`` counts in labels whatever a voice's scale.
+    """
+    decided = outcome != 0.5
+    voices, outcome, kind = voices[decided], outcome[decided].astype(np.float64), _kind(new_text, new_user)[decided]
+    size = np.sqrt((voices ** 2).mean(0)) if len(voices) else np.ones(voices.shape[1])
+
+    def learn(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        z, y = voices[rows], outcome[rows]
+
+        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+            logits, apart = z @ w, (w - centre) * size
+            miss = 1 / (1 + np.exp(-np.clip(logits, -60, 60))) - y
+            return float((np.logaddexp(0, logits) - y * logits).sum() + 0.5 * pull * (apart ** 2).sum()), \
+                z.T @ miss + pull * apart * size
+
+        return minimize(loss, centre, jac=True, bounds=[(0, None)] * len(centre)).x
+
+    shared = learn(np.ones(len(voices), bool), np.asarray(middle, np.float64))
+    return Blend(np.stack([learn(kind == k, shared) for k in range(4)]), np.bincount(kind, minlength=4))
+
+
+def _kind(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+    return np.asarray(new_text, np.int64) + 2 * np.asarray(new_user, np.int64)
