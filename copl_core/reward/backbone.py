@@ -14,12 +14,14 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -175,6 +177,24 @@ def run_upper(upper: PreTrainedModel, states: Tensor, mask: Tensor, positions: T
         return upper(inputs_embeds=states, attention_mask=mask, **extra).last_hidden_state
     finally:
         upper.given.clear()
+
+
+def recompute_layers(upper: PreTrainedModel, again: Callable[[], AbstractContextManager]) -> None:
+    """Gradient checkpointing (arXiv 1604.06174): keep what enters a layer and run the layer once more in the backward
+    pass, so that memory grows by one state a layer, at about a third more time.
+
+    Args:
+        again: called in the forward pass; its context surrounds the second run of the layer.
+    """
+    def run(forward: Callable, *args, **kwargs):
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        surround = again()
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), surround), **kwargs)
+
+    owner, attribute = _stack(upper)
+    for layer in getattr(upper.get_submodule(owner), attribute):
+        layer.forward = partial(run, layer.forward)
 
 
 def pad_ids(ids: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:

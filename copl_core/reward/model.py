@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..records import CoplError
-from .backbone import Backbone, Resolver, load_backbone, matrix_products, run_upper
+from .backbone import Backbone, Resolver, load_backbone, matrix_products, recompute_layers, run_upper
 from .experts import Gate, put_experts
 from .hidden import HiddenCache, pad_states
 
@@ -78,6 +79,7 @@ class RewardConfig:
     gate_lr: float = 1.0  # of the gate, in units of lr
     confidence: float = 0.6  # mean weight of the top expert that the gate starts with; 0: an untaught gate
     holdout: float = 0.15  # share of labels kept for stopping, calibration and the reported figures
+    checkpoint: bool = False  # run layers twice in training rather than keep their activations: for full depth
     precision: str = "auto"  # of matrix products: "float32", "bfloat16", or "auto": bfloat16 where it is native
 
     def __post_init__(self) -> None:
@@ -133,6 +135,8 @@ class RewardModel(nn.Module):
         per_layer = config.gate == "layer"
         self.routing = put_experts(self.upper, config.targets or backbone.targets(), config.n_experts, config.rank,
                                    config.alpha, config.dropout, per_layer)
+        if config.checkpoint:
+            recompute_layers(self.upper, self._routed_as_now)
         n_gates = config.last_layers if per_layer else 1
         self.gate = Gate(d_user, config.n_experts, n_gates, config.gate_hidden, config.noise, config.temperature)
         self.head = nn.Linear(backbone.width, 1)
@@ -230,12 +234,21 @@ class RewardModel(nn.Module):
     def run(self, states: Tensor, mask: Tensor, expert: Tensor | None, strength: Tensor | None,
             positions: Tensor | None = None) -> Tensor:
         """Rewards (B,) of padded states (B, T, d), each row through its experts (B, G) at its strengths (B, G)."""
+        with self._routed(expert, strength):
+            last = run_upper(self.upper, states, mask, positions)
+        return self.head(self.backbone.pool(last.float(), mask)).squeeze(-1)
+
+    @contextmanager
+    def _routed(self, expert: Tensor | None, strength: Tensor | None) -> Iterator[None]:
         self.routing.expert, self.routing.weight = expert, strength
         try:
-            last = run_upper(self.upper, states, mask, positions)
+            yield
         finally:
             self.routing.expert = self.routing.weight = None
-        return self.head(self.backbone.pool(last.float(), mask)).squeeze(-1)
+
+    def _routed_as_now(self) -> AbstractContextManager:
+        """The routing of the running call, to be put back when one of its layers runs again."""
+        return self._routed(self.routing.expert, self.routing.weight)
 
     def _passes(self, states: Sequence[Tensor], expert: Tensor | None, strength: Tensor | None, rows: int) -> Tensor:
         """Rewards (P, T) on the CPU of every text along every one of P passes, alike lengths together."""

@@ -5,6 +5,8 @@
 in logits (logsigmoid inside), ties at one half, ``side`` a nuisance for the screen side that no score contains.  A step
 takes a few texts and all labels among them, see ``reward.margins``.
 
+Several processes train together where ``accelerate launch`` started them, each on batches of its own (``processes``).
+
 Held-out labels are drawn by who answered which two responses, so a label stays on its side of the line in every later
 fit.  They are cut in two: one half stops the training and fits the temperature, the other is reported.
 """
@@ -15,7 +17,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,10 +28,11 @@ from ..records import Comparisons, CoplError, TrainingData
 from ..reward.backbone import Backbone, Resolver, load_backbone
 from ..reward.experts import balance_loss, load_report
 from ..reward.hidden import HiddenCache
-from ..reward.margins import Margins, all_tokens, even_tokens, random_tokens
+from ..reward.margins import Choose, Margins, all_tokens, even_tokens, random_tokens
 from ..reward.model import STRUCTURE, RewardConfig, RewardModel
 from ..reward.start import start_gate, start_head
 from .metrics import figures, log_losses
+from .processes import Processes
 
 FEWEST_LABELS = 8
 MOST_HELD = 2000  # labels held out; measuring more costs time and tells little
@@ -62,13 +65,15 @@ def fit_reward(data: TrainingData, user_vectors: np.ndarray, config: RewardConfi
     """
     _check(data, user_vectors)
     started = time.monotonic()
+    processes = Processes(device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model, warmed = _model(config, np.shape(user_vectors)[1], weights, warm, cache, backbone)
         model.place_users(user_vectors)
-        model.on(device)
+        model.on(processes.device)
         deadline = None if time_budget_s is None else started + TRAINING_SHARE * time_budget_s
-        fit = Fit(model, data, user_vectors, np.random.default_rng(seed), progress or (lambda *_: None), deadline)
+        fit = Fit(model, data, user_vectors, processes.generator(seed), progress or (lambda *_: None), deadline,
+                  processes)
         if not warmed:
             fit.start(seed)
         fit.train()
@@ -111,6 +116,7 @@ class Fit:
     rng: np.random.Generator
     progress: Progress
     deadline: float | None
+    processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         self.config = self.model.config
@@ -142,14 +148,15 @@ class Fit:
 
     def train(self) -> None:
         """Steps under a cosine schedule until the end, the deadline, or no more gain on the tuning labels."""
-        optimizer = self._optimizer()
+        optimizer = self.processes.optimizer(self._optimizer())
+        self.processes.same(self.model.own_tensors().values())
         batches = label_batches(self.train_labels, self.data.response_prompt, self.config.texts, self.rng)
         steps = self._steps()
         every = max(1, steps // EVALUATIONS)
         best, kept, stale = self._tuning_loss(), self._snapshot(), 0
         begun = time.monotonic()
         for step in range(1, steps + 1):
-            done = self._done(step, steps, begun)
+            done = self.processes.agree(self._done(step, steps, begun))
             for group in optimizer.param_groups:
                 group["lr"] = group["ease"] * self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
             loss = self._step(next(batches), optimizer)
@@ -184,8 +191,9 @@ class Fit:
         loss = (weight * each).sum() / weight.sum()
         total = loss + self.config.balance * balance_loss(p) if self.config.n_experts else loss
         optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.processes.backward(total, parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         self._move_reference()
         return float(loss.detach())
@@ -205,7 +213,8 @@ class Fit:
         """Steps that see as many labels as ``epochs`` passes over them would, and no fewer than ``min_steps``."""
         trial = label_batches(self.train_labels, self.data.response_prompt, self.config.texts, np.random.default_rng(0))
         mean = np.mean([len(next(trial)) for _ in range(12)])
-        return max(self.config.min_steps, math.ceil(self.config.epochs * len(self.train_labels) / mean))
+        a_step = mean * self.processes.n
+        return max(self.config.min_steps, math.ceil(self.config.epochs * len(self.train_labels) / a_step))
 
     def _done(self, step: int, steps: int, begun: float) -> float:
         """Share of the schedule that is behind, by steps or by the clock, whichever is further."""
@@ -219,13 +228,20 @@ class Fit:
     def _tuning_loss(self) -> float:
         """Log-loss of some tuning labels, on as many tokens of a text as training sees."""
         labels = self.tune_labels.take(np.arange(min(len(self.tune_labels), MONITOR_LABELS)))
-        logits = self.margins.measured(labels, self.users, even_tokens(self.config.train_tokens))
-        return float(log_losses(logits, labels.outcome).mean())
+        logits = self._measured(labels, even_tokens(self.config.train_tokens))
+        return self.processes.agree(float(log_losses(logits, labels.outcome).mean()))
+
+    def _measured(self, labels: Comparisons, choose: Choose) -> np.ndarray:
+        """Margins (n,) of labels, each process measuring a share that has texts in common."""
+        mine = self.processes.share(np.argsort(labels.left, kind="stable"))
+        found = np.zeros(len(labels), np.float32)
+        found[mine] = self.margins.measured(labels.take(mine), self.users, choose)
+        return self.processes.joined(found)
 
     def calibrate(self) -> dict:
         """Fit the temperature on the tuning labels; figures on the test labels, and the experts' load."""
         held = self.data.labels.take(self.held_rows)  # tuning labels, then test labels: in one go, they share texts
-        tune, test = np.split(self.margins.measured(held, self.users, all_tokens), [len(self.tune_labels)])
+        tune, test = np.split(self._measured(held, all_tokens), [len(self.tune_labels)])
         self.model.calibration.fill_(fit_temperature(tune, self.tune_labels.outcome))
         told = figures(test / float(self.model.calibration), self.test_labels) | {
             "n_train": len(self.train_labels),

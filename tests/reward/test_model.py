@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from copl_core.records import CoplError
+from copl_core.records import Comparisons, CoplError
 from copl_core.reward.backbone import load_backbone
+from copl_core.reward.margins import Margins, all_tokens
 from copl_core.reward.model import RewardConfig, RewardModel
 
 pytest_plugins = "tests.reward.tiny"
@@ -138,6 +139,25 @@ def test_vectors_of_another_width_say_so(model):
         model.rewards(TEXTS, np.zeros((2, 3)))
     with pytest.raises(CoplError, match="gaps"):
         model.rewards(TEXTS, np.full((2, 5), np.nan))
+
+
+def test_layers_that_run_twice_give_the_gradients_of_layers_that_run_once(tiny_config, tiny_backbone, crowd):
+    gradients, runs = [], []
+    for checkpoint in (False, True):
+        torch.manual_seed(0)
+        model = _lively(RewardModel(replace(tiny_config, checkpoint=checkpoint), tiny_backbone, 5))
+        layer = next(m for m in model.upper.modules() if hasattr(m, "lora_expert_B"))
+        layer.register_forward_hook(lambda *_: runs.append(1))
+        states = dict(enumerate(model.cache.get(TEXTS)))
+        labels = Comparisons.build(np.arange(40), np.arange(40) % 3, (np.arange(40) + 1) % 3, np.ones(40))
+        p = model.gate(model.standardise(crowd))
+        Margins(model, states).of(labels, p, all_tokens).sigmoid().sum().backward()
+        gradients.append({name: one.grad for name, one in model.named_parameters() if one.requires_grad})
+    assert len(runs) == 3
+    assert all(grad is None or grad.abs().sum() > 0 for name, grad in gradients[0].items() if "expert" in name)
+    for name, grad in gradients[0].items():
+        if grad is not None:
+            torch.testing.assert_close(gradients[1][name], grad, msg=name)
 
 
 def test_each_backbone_has_a_recipe_that_a_caller_may_change():
