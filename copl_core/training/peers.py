@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from copl_core.config import Settings
 from copl_core.records import Comparisons, CoplError
 from copl_core.training.split import uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from copl_core.training.evaluate import Embed, Method, World
+    from copl_core.training.methods import Embed, Method
     from copl_core.training.peer_models import Labels, UniformHead
+    from copl_core.training.world import World
 
 HEADS = {"uniform-head": "UniformHead", "i2e": "I2E", "vpl": "VPL", "pal": "PAL", "lore": "LoRe",
          "group-oracle": "GroupOracle"}
@@ -66,14 +68,17 @@ def _head(name: str) -> Method:
     return run
 
 
-def _uniform(world: World, embed: Embed, seed: int) -> np.ndarray:
-    """One LoRA in the reward backbone for everybody, through the very code and budget of the personalised one."""
-    from copl_core.config import Settings
+def uniform_reward(world: World, embed: Embed, seed: int, settings: Settings | None = None) -> np.ndarray:
+    """One LoRA in the reward backbone for everybody, through the very code and budget of the personalised one.
+
+    Args:
+        settings: device, backbone and budget of seconds; those of the environment unless given.
+    """
     from copl_core.reward.model import RewardConfig
     from copl_core.training.reward_fit import fit_reward
     from copl_core.weights import resolver
 
-    settings = Settings.from_environment()
+    settings = settings or Settings.from_environment()
     model = fit_reward(world.train, np.zeros((world.train.n_users, 1), np.float32),
                        RewardConfig.for_backbone(settings.backbone, n_experts=0), weights=resolver(settings.weights),
                        seed=seed, device=settings.device, time_budget_s=settings.reward_budget_seconds)
@@ -84,7 +89,7 @@ def _uniform(world: World, embed: Embed, seed: int) -> np.ndarray:
     return (rewards[left] - rewards[right] + model.metrics["side"]) / float(model.calibration)
 
 
-PEERS: dict[str, Method] = {"uniform": _uniform} | {name: _head(name) for name in HEADS}
+PEERS: dict[str, Method] = {"uniform": uniform_reward} | {name: _head(name) for name in HEADS}
 
 
 def choose(make: Callable[[dict], UniformHead], options: tuple[dict, ...], x: Tensor, labels: Labels,
@@ -206,12 +211,11 @@ def held_out(labels: Comparisons, seed: int) -> np.ndarray:
 
 
 def membership(world: World) -> Tensor:
-    """(U_all, G) float32: one where a user is known to be of a group; ``world.groups`` names them, where files do."""
+    """(U_all, G) float32: one where a user is known to be of a group; files name it as ``taste``."""
     import torch
 
-    groups = getattr(world, "groups", None) or [None] * len(world.users)
-    names = sorted({group for group in groups if group is not None})
+    names = sorted({group for group in world.groups if group is not None})
     if len(names) < 2:
         raise CoplError(f"group-oracle got labels of {len(names)} known groups and needs two: give rows a group, "
                         "or leave it out.")
-    return torch.tensor([[float(group == name) for name in names] for group in groups])
+    return torch.tensor([[float(group == name) for name in names] for group in world.groups])

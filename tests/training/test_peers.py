@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +10,11 @@ import torch
 
 from copl_core.features import measure_many
 from copl_core.records import Choice, CoplError, ImportRow
-from copl_core.training.evaluate import World, build_world
 from copl_core.training.peer_models import VPL, Labels, LoRe
 from copl_core.training.peers import HEADS, PEERS, Fitted, held_out, standardised
+from copl_core.training.world import World, build_world
 
 PERSONAL = [name for name in HEADS if name not in ("uniform-head", "group-oracle")]
-
-
-@dataclass(frozen=True)
-class GroupedWorld(World):
-    groups: tuple[str | None, ...] = ()
 
 
 def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[ImportRow]:
@@ -32,15 +27,14 @@ def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[Imp
             left = int(rng.integers(2))
             choice = Choice.LEFT if left == user % 2 else Choice.RIGHT
             made.append(ImportRow(len(made) + 1, f"Question {prompt}?", texts[left], texts[1 - left],
-                                  Choice.TIE if prompt - prompts.start < ties else choice, f"user {user}"))
+                                  Choice.TIE if prompt - prompts.start < ties else choice, f"user {user}",
+                                  taste=("short", "long")[user % 2]))
     return made
 
 
 def camps(context: int = 0, ties: int = 0) -> World:
     """Twelve people learned from, asked about new prompts, and four new ones."""
-    world = build_world(rows(range(12), range(10), ties=ties), rows(range(16), range(10, 16), seed=1), context)
-    return GroupedWorld(**{name: getattr(world, name) for name in World.__dataclass_fields__},
-                        groups=tuple(str(int(name.split()[1]) % 2) for name in world.users))
+    return build_world(rows(range(12), range(10), ties=ties), rows(range(16), range(10, 16), seed=1), context)
 
 
 def asked(world: World, name: str, seed: int = 0) -> np.ndarray:
