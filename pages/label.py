@@ -20,14 +20,22 @@ KEYS = {"1 or 2": "left or right is better", "Shift with 1 or 2": "left or right
         "Backspace": "undo the last step",
         "H or ?": "show or hide these keys"}
 BELOW = {"1": "Q", "2": "W"}  # the keys below on most keyboards; Alt with a number belongs to browsers
-# A question mark cannot be a button's shortcut, so it presses the button of H; it rests while somebody types.
-QUESTION_MARK = """<script>
+# A question mark cannot be a button's shortcut, so it presses the button of H; it rests while somebody types.  And an
+# answer may have arrived just before the connection broke, so a page that is back presses a button that looks again.
+BROWSER = """<style>.st-key-again {display: none}</style><script>
 if (!window.coplKeys) {
   window.coplKeys = true;
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, textarea, [contenteditable=true]");
     if (event.key === "?" && !typing) document.querySelector(".st-key-keys button")?.click();
   });
+  const app = document.querySelector("[data-testid=stApp]");
+  let lost = false;
+  new MutationObserver(() => {
+    const connected = app.dataset.testConnectionState === "CONNECTED";
+    if (connected && lost) setTimeout(() => document.querySelector(".st-key-again button")?.click(), 100);
+    lost = !connected;
+  }).observe(app, {attributeFilter: ["data-test-connection-state"]});
 }
 </script>"""
 
@@ -106,7 +114,8 @@ def room() -> None:
         st.markdown("\n".join(f"- **{key}**: {what}" for key, what in KEYS.items()))
     extras(task, guidelines)
     footer()
-    st.html(QUESTION_MARK, unsafe_allow_javascript=True)
+    st.button("Look again", key="again")
+    st.html(BROWSER, unsafe_allow_javascript=True)
 
 
 def side(task: Task, response: Response, choice: Choice, name: str, key: str, guidelines: int) -> None:

@@ -1,0 +1,291 @@
+"""What a vote means when the hand, the window or the wire falters; what axe finds; how long a key takes."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sqlite3
+import threading
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+LEFT, RIGHT = re.compile("^Left(?!,)"), re.compile("^Right(?!,)")
+KEYSTROKES = 40
+# Streamlit puts the links of a menu with sections into <ul> and <li> that do not stand directly in one another.
+# Nothing that a page says changes that.
+STREAMLITS_OWN = {("list", "[data-testid=stSidebarNavItems]"), ("listitem", "[data-testid=stSidebarNavItems]")}
+# axe's findings of its two grave kinds, as sentences.
+GRAVE = """async (own) => (await axe.run(document, {resultTypes: ["violations"]})).violations
+    .filter((found) => ["serious", "critical"].includes(found.impact))
+    .flatMap((found) => found.nodes
+        .filter((node) => !own.some(([rule, place]) => rule === found.id
+                                    && document.querySelector(node.target[0])?.closest(place)))
+        .map((node) => `${found.id}: ${node.target} ${node.failureSummary}`))"""
+# Milliseconds from each key to the last change it made to the two texts, in window.spans.
+STOPWATCH = """() => {
+  const texts = () => ["left", "right"].map((side) => document.querySelector(`.st-key-response-${side}`)?.innerText)
+      .join("|");
+  let shown = texts(), pressed = null;
+  window.spans = [];
+  addEventListener("keydown", () => { pressed = performance.now(); window.spans.push(null); }, true);
+  new MutationObserver(() => {
+    const now = texts();
+    if (now === shown || pressed === null) return;
+    shown = now;
+    requestAnimationFrame(() => { window.spans[window.spans.length - 1] = performance.now() - pressed; });
+  }).observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
+
+
+class Wire:
+    """A connection to the studio that can be cut and mended, for everybody who comes through its port."""
+
+    def __init__(self, port: int) -> None:
+        self.to, self.whole, self.open = port, True, set()
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.port = self.door.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def cut(self) -> None:
+        """Every connection ends now, and no new one comes through."""
+        self.whole = False
+        for end in list(self.open):
+            _hang_up(end)
+
+    def mend(self) -> None:
+        self.whole = True
+
+    def close(self) -> None:
+        _hang_up(self.door)
+        self.cut()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                here, _ = self.door.accept()
+            except OSError:
+                return
+            if not self.whole:
+                here.close()
+                continue
+            there = socket.create_connection(("127.0.0.1", self.to))
+            self.open |= {here, there}
+            for one, other in ((here, there), (there, here)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+        except OSError:
+            pass
+        _hang_up(one), _hang_up(other)
+        self.open.discard(one)
+
+
+def _hang_up(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    end.close()
+
+
+def shown(page) -> tuple[str, str]:
+    """The texts of the pair on screen, letters only: Markdown is gone there."""
+    return tuple(letters(page.locator(f".st-key-response-{side}").inner_text()) for side in ("left", "right"))
+
+
+def letters(text: str) -> str:
+    return "".join(re.findall(r"[^\W\d_]", re.sub(r"```\w*", "", text)))
+
+
+def stored(studio, person: str) -> list[tuple[tuple[str, str], str]]:
+    """(the pair as shown, the choice) of the person's counting labels, oldest first; no task has two."""
+    with sqlite3.connect(f"file:{studio.home / 'copl.db'}?mode=ro", uri=True) as database:
+        rows = database.execute(
+            "SELECT a.text, b.text, label.choice, label.task_id FROM label JOIN user ON user.id = label.user_id "
+            "JOIN response a ON a.id = label.left_id JOIN response b ON b.id = label.right_id "
+            "WHERE user.name = ? AND label.counts ORDER BY label.id", (person,)).fetchall()
+    tasks = [row[3] for row in rows]
+    assert len(tasks) == len(set(tasks))
+    return [((letters(left), letters(right)), choice) for left, right, choice, _ in rows]
+
+
+def join(page, person: str, ready):
+    page.get_by_label("Your name or a nickname").fill(person)
+    page.get_by_role("button", name="Begin").click()
+    page.get_by_text("0 answered").wait_for()
+    return ready(page)
+
+
+@pytest.fixture
+def room(app, ready, request):
+    """A labelling room of a person of this test's own, and their name."""
+    return join(app.open(owner=False), request.node.name, ready), request.node.name
+
+
+@pytest.fixture
+def wire(studio):
+    made = Wire(studio.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wired_room(app, wire, ready, settled, request):
+    """The same behind a wire that may be cut."""
+    page = app.open(owner=False)
+    page.goto(f"http://localhost:{wire.port}/")
+    return join(settled(page), request.node.name, ready), request.node.name
+
+
+@pytest.mark.parametrize("side, choice", [(LEFT, "left"), (RIGHT, "right")], ids=["left", "right"])
+def test_a_double_click_stores_one_label(room, studio, settled, side, choice):
+    page, person = room
+    pair = shown(page)
+    page.get_by_role("button", name=side).dblclick()
+    page.get_by_text("1 answered").wait_for()
+    page.wait_for_timeout(500)
+    settled(page)
+    assert stored(studio, person) == [(pair, choice)]
+    assert shown(page) != pair
+
+
+def test_two_tabs_that_take_turns_store_what_each_of_them_showed_and_no_pair_twice(room, studio, settled, ready):
+    page, person = room
+    other = page.context.new_page()
+    other.goto(page.url)
+    tabs, meant = [page, ready(other)], []
+    for turn in range(8):
+        tab, key, choice = tabs[turn % 2], *(("1", "left") if turn % 3 else ("2", "right"))
+        meant.append((shown(tab), choice))
+        tab.bring_to_front()
+        tab.keyboard.press(key)
+        tab.wait_for_timeout(400)
+        settled(tab)
+    votes = stored(studio, person)
+    assert len(votes) >= 4  # each tab is stale at every other turn
+    assert set(votes) <= set(meant)
+    assert len({pair for pair, _ in votes}) == len(votes)
+
+
+def test_a_vote_that_the_wire_swallowed_is_not_stored_and_the_page_comes_back(wired_room, wire, studio, ready):
+    page, person = wired_room
+    pair = shown(page)
+    wire.cut()
+    page.keyboard.press("1")
+    page.wait_for_selector("[data-testid=stApp]:not([data-test-connection-state=CONNECTED])")
+    page.keyboard.press("2")
+    wire.mend()
+    ready(page)
+    assert stored(studio, person) == [] and shown(page) == pair
+    page.keyboard.press("2")
+    page.get_by_text("1 answered").wait_for()
+    assert stored(studio, person) == [(pair, "right")]
+
+
+@pytest.mark.parametrize("milliseconds", [0, 20, 100])
+def test_a_wire_cut_just_after_a_vote_stores_it_once_and_nothing_else(wired_room, wire, studio, ready, milliseconds):
+    page, person = wired_room
+    pair = shown(page)
+    page.keyboard.press("1")
+    page.wait_for_timeout(milliseconds)
+    wire.cut()
+    page.keyboard.press("1")
+    page.wait_for_timeout(500)
+    wire.mend()
+    ready(page)
+    votes = stored(studio, person)
+    assert votes in ([], [(pair, "left")])  # it may have been cut before it was sent
+    page.get_by_text(f"{len(votes)} answered").wait_for()
+    assert (shown(page) == pair) == (not votes)
+    seen = shown(page)
+    page.keyboard.press("2")
+    page.get_by_text(f"{len(votes) + 1} answered").wait_for()
+    assert stored(studio, person) == [*votes, (seen, "right")]
+
+
+def test_a_reason_survives_a_cut_wire(wired_room, wire, studio, ready, settled):
+    page, person = wired_room
+    pair = shown(page)
+    page.get_by_text("Say why (optional)").click()
+    words = page.get_by_role("textbox", name="In your words")
+    words.press_sequentially("plain words")
+    words.blur()
+    page.wait_for_timeout(500)
+    settled(page)
+    wire.cut()
+    page.wait_for_selector("[data-testid=stApp]:not([data-test-connection-state=CONNECTED])")
+    wire.mend()
+    ready(page)
+    assert words.input_value() == "plain words" and shown(page) == pair
+    page.get_by_role("button", name=LEFT).click()
+    page.get_by_text("1 answered").wait_for()
+    with sqlite3.connect(f"file:{studio.home / 'copl.db'}?mode=ro", uri=True) as database:
+        reasons = database.execute("SELECT label.reason FROM label JOIN user ON user.id = label.user_id "
+                                   "WHERE user.name = ?", (person,)).fetchall()
+    assert reasons == [("plain words",)]
+
+
+# ---- for everybody
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    return (files("axe_playwright_python") / "axe.min.js").read_text()
+
+
+def grave(page, axe: str, settled) -> list[str]:
+    """What axe finds serious or critical, at a desk's width and a phone's."""
+    page.evaluate(axe)
+    found = []
+    for width in (1280, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(400)
+        found += [f"{width} px: {one}" for one in settled(page).evaluate(GRAVE, [list(one) for one in STREAMLITS_OWN])]
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("place", ["taste", "quality", "settings"])
+def test_axe_finds_nothing_grave_on_a_page(app, settled, axe, place, scheme):
+    page = app.open(place, color_scheme=scheme)
+    page.get_by_role("heading", level=1).wait_for()
+    assert grave(page, axe, settled) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_grave_in_the_room_with_everything_open_nor_at_its_door(app, settled, ready, axe, scheme):
+    page = app.open(owner=False, color_scheme=scheme)
+    assert grave(page, axe, settled) == []
+    join(page, f"axe, {scheme}", ready)
+    page.keyboard.press("1")
+    page.get_by_text("1 answered").wait_for()
+    ready(page).keyboard.press("h")
+    page.get_by_text("undo the last step").wait_for()
+    ready(page).get_by_text("Say why (optional)").click()
+    page.get_by_role("button", name="kinder").click()
+    page.wait_for_timeout(400)
+    assert grave(settled(page), axe, settled) == []
+    page.get_by_role("button", name="Report a problem").click()
+    page.get_by_label("What is wrong with it?").wait_for()
+    assert grave(settled(page), axe, settled) == []
+
+
+def test_how_long_a_key_takes_to_bring_the_next_pair(room, studio, settled, capsys):
+    page, person = room
+    page.evaluate(STOPWATCH)
+    for turn in range(KEYSTROKES):
+        page.keyboard.press("12"[turn % 2])
+        page.get_by_text(f"{turn + 1} answered").wait_for()
+        settled(page)
+        page.wait_for_timeout(50)
+    spans = page.evaluate("window.spans")
+    assert len(stored(studio, person)) == KEYSTROKES and None not in spans
+    p50, p95 = np.quantile(spans, (0.5, 0.95))
+    with capsys.disabled():
+        print(f"\nkey → next pair on screen, {KEYSTROKES} keys: p50 {p50:.0f} ms, p95 {p95:.0f} ms")
