@@ -13,6 +13,7 @@ from pages.parts import NO_GROUP_COLOUR, PLOT, here, person_name
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
 MOST_SHOWN = 60  # people in the figure; the table has all
+MOST_NAMED = 12  # people whose figures are spelled out
 
 
 def page() -> None:
@@ -51,10 +52,12 @@ def answer(view: QualityView) -> str:
 
 
 def flagged(view: QualityView) -> None:
-    for person in view.people:
-        if person.figures.flags:
-            out = " Left out of training." if person.user.excluded else ""
-            st.markdown(f"- **{name(person)}.** {' '.join(person.figures.flags)}{out}")
+    named = sorted((person for person in view.people if person.figures.flags), key=lambda one: -len(one.figures.flags))
+    for person in named[:MOST_NAMED]:
+        out = " Left out of training." if person.user.excluded else ""
+        st.markdown(f"- **{name(person)}.** {' '.join(person.figures.flags)}{out}")
+    if len(named) > MOST_NAMED:
+        st.write(f"And {len(named) - MOST_NAMED:,} more, at the top of the table below.")
     st.caption("A person is named only for what taste cannot explain: answering the same pair differently, missing "
                "known answers, keeping to one side, or answering faster than anybody reads; and only where the whole "
                "95 % interval is beyond the bound. Disagreeing with others is never a reason.")

@@ -10,7 +10,7 @@ interval is beyond its bound.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -123,24 +123,39 @@ def figures(answers: AnswerTable) -> list[Figures]:
     decided = np.isin(preferences.choice, (_LEFT, _RIGHT))
     left_of, decided_of = _sums(preferences.user, preferences.choice == _LEFT), _sums(preferences.user, decided)
     lefts, decisions = sum(left_of.values()), sum(decided_of.values())
-    majority = _with_majority(preferences)
-    repeated = _repeats(preferences)
+    nothing = Share(0, 0)
+    majority, repeated, gold = _with_majority(preferences), _repeats(preferences), _gold(answers)
+    counted, pace = _sums(preferences.user, None), _pace(answers)
     found = []
     for user in np.unique(answers.user).tolist():
-        mine, every = preferences.take(preferences.user == user), answers.take(answers.user == user)
         left = Share(left_of.get(user, 0), decided_of.get(user, 0))
         others = decisions - left.n
         usual = (lefts - left.hits) / others if others >= _FEW else 0.5
-        gold = every.take((every.asked == _GOLD) & (every.gold >= 0))
-        timed = every.take(every.milliseconds >= 0)
-        seconds = timed.milliseconds / 1000
-        fast = (seconds < FASTEST_SECONDS) | (timed.characters > FASTEST_READING * seconds)
-        row = Figures(user, len(mine), left, usual, repeated.get(user, Share(0, 0)),
-                      Share(int((_preferred(gold) == gold.gold).sum()), len(gold)),
-                      float(np.median(seconds)) if len(seconds) else math.nan, Share(int(fast.sum()), len(timed)),
-                      majority.get(user, Share(0, 0)), ())
-        found.append(Figures(*(getattr(row, name) for name in Figures.__slots__[:-1]), _flags(row)))
+        median, fast = pace.get(user, (math.nan, nothing))
+        row = Figures(user, counted.get(user, 0), left, usual, repeated.get(user, nothing), gold.get(user, nothing),
+                      median, fast, majority.get(user, nothing), ())
+        found.append(replace(row, flags=_flags(row)))
     return found
+
+
+def _gold(answers: AnswerTable) -> dict[int, Share]:
+    """Of the gold pairs that a person answered, those answered as is known to be right."""
+    gold = answers.take((answers.asked == _GOLD) & (answers.gold >= 0))
+    hits = _sums(gold.user, _preferred(gold) == gold.gold)
+    return {user: Share(hits[user], n) for user, n in _sums(gold.user, None).items()}
+
+
+def _pace(answers: AnswerTable) -> dict[int, tuple[float, Share]]:
+    """Median seconds of a person's timed answers, and how many of them were faster than anybody reads."""
+    timed = answers.take(answers.milliseconds >= 0)
+    timed = timed.take(np.lexsort((timed.milliseconds, timed.user)))
+    seconds = timed.milliseconds / 1000
+    fast = (seconds < FASTEST_SECONDS) | (timed.characters > FASTEST_READING * seconds)
+    users, starts, counts = np.unique(timed.user, return_index=True, return_counts=True)
+    middle = (seconds[starts + (counts - 1) // 2] + seconds[starts + counts // 2]) / 2
+    hits = _sums(timed.user, fast)
+    return {user: (median, Share(hits[user], n)) for user, median, n
+            in zip(users.tolist(), middle.tolist(), counts.tolist(), strict=True)}
 
 
 def _flags(row: Figures) -> tuple[str, ...]:
