@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from copl_core.records import CoplError
+from copl_core.rules import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,15 @@ class Settings:
     @property
     def cache(self) -> Path:
         return self.home / "cache"
+
+    @property
+    def run_logs(self) -> Path:
+        return self.home / "logs" / "runs"
+
+    @property
+    def schedule(self) -> Schedule:
+        """When the trainer acts by itself in a study that has settled nothing else."""
+        return Schedule(True, self.refit_labels, self.refit_seconds, self.reward_labels, self.reward_seconds)
 
 
 def _parse(name: str, raw: str, kind: type) -> object:

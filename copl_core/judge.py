@@ -6,7 +6,7 @@ Shapes: N rows of the audience, T texts, M experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -41,11 +41,11 @@ class _Parts:
 class Judge:
     """Rewards of texts for users.  Safe to share between threads: one judgement at a time uses the model."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, embed: Callable[[Sequence[Text]], np.ndarray] | None = None) -> None:
         self.settings = settings
         self._weights = resolver(settings.weights)
         self._models: dict[str, RewardModel] = {}
-        self._embedder: TextEmbedder | None = None
+        self._embed = embed  # texts → φ; the bundled sentence model, opened at first use, unless another is given
         self._lock = Lock()  # over what is loaded
         self._using = Lock()  # over a model at work
 
@@ -61,9 +61,9 @@ class Judge:
     def embed(self, texts: Sequence[Text]) -> np.ndarray:
         """Text embedding φ of (prompt, response) pairs, (T, P)."""
         with self._lock:
-            if self._embedder is None:
-                self._embedder = TextEmbedder(self._weights("minilm"), device=self.settings.device)
-            return self._embedder.embed(texts)
+            if self._embed is None:
+                self._embed = TextEmbedder(self._weights("minilm"), device=self.settings.device).embed
+            return self._embed(texts)
 
     def judge(self, snapshot: Snapshot, texts: Sequence[Text], users: Sequence[tuple[User, list[Label]]],
               groups: bool | Sequence[int], known: np.ndarray | None) -> RewardView:

@@ -14,26 +14,22 @@ from threading import Lock
 
 import numpy as np
 
-from copl_core import access, measure, places, rewards, room, taste
+from copl_core import access, measure, places, rewards, room, runs, taste
 from copl_core.config import Settings
 from copl_core.insight import gating
 from copl_core.insight.controversy import divide, together
 from copl_core.records import (
-    CoplError,
     ImportReport,
     ImportRow,
     Pair,
     Response,
-    Run,
     RunState,
-    SnapshotRecord,
     StudyRecord,
     User,
 )
 from copl_core.store import Store
 from copl_core.tables import rows_of
-from copl_core.training.schedule import FEWEST
-from copl_core.training.snapshot import Snapshot, load_snapshot, verify
+from copl_core.training.snapshot import Snapshot, load_snapshot
 from copl_core.views import (
     DividedPair,
     DivisionView,
@@ -149,20 +145,9 @@ class Study:
                     self._snapshots.pop(next(iter(self._snapshots)))
             return self._snapshots[version]
 
-    def snapshots(self) -> list[SnapshotRecord]:
-        return self.store.snapshots(self.id)
-
-    def promote(self, version: str, *, by: int | None = None) -> None:
-        """Make a snapshot the champion after checking every byte of it; ``by`` is the user who asks.
-
-        Raises:
-            CoplError: the snapshot is unknown, or its files are missing or damaged; the champion stays.
-        """
-        damaged = verify(load_snapshot(self.snapshot_root, version))
-        if damaged:
-            raise CoplError(f"Snapshot {version} is damaged ({', '.join(damaged)} changed since it was written); "
-                            "the champion stays; choose another snapshot or start a new fit.")
-        self.store.promote(self.id, version, by=by)
+    # copl_core/runs.py
+    snapshots, promote, write_note, compare, paying = (runs.snapshots, runs.promote, runs.write_note, runs.compare,
+                                                       runs.paying)
 
     # ---- looking
 
@@ -248,31 +233,10 @@ class Study:
 
     # ---- training
 
-    def runs(self, limit: int = 50) -> list[Run]:
-        return self.store.runs(self.id, limit=limit)
-
-    def request_fit(self, kind: str = "full", reason: str = "asked for by hand") -> Run:
-        """Queue a run; a queued one of that kind is returned instead, since it will read the same labels.
-
-        Raises:
-            CoplError: too few labels, or an unknown kind.
-        """
-        if kind not in FEWEST:
-            raise CoplError(f"There is no run of kind {kind!r}; ask for 'graph' or 'full'.")
-        count = self.store.label_count(self.id)
-        if count < FEWEST[kind]:
-            what = "a fit" if kind == "graph" else "a fit of the reward model"
-            raise CoplError(f"The study has {count} labels and {what} needs {FEWEST[kind]}; label some more pairs.")
-        waiting = [run for run in self.store.active_runs()
-                   if self.store.study_of_run(run.id) == self.id and run.state == RunState.QUEUED and run.kind == kind]
-        return waiting[0] if waiting else self.store.add_run(self.id, kind, reason)
-
-    def cancel(self, run_id: int) -> None:
-        """Stop a queued or running run at its next step; the champion stays."""
-        run = self.store.run(run_id)
-        if run.state not in (RunState.QUEUED, RunState.RUNNING):
-            raise CoplError(f"Run {run_id} is {run.state}; only a queued or running one can be cancelled.")
-        self.store.finish_run(run_id, RunState.CANCELLED, message="Cancelled by hand.")
+    # copl_core/runs.py
+    request_fit, cancel, run_log, curves = runs.request_fit, runs.cancel, runs.run_log, runs.curves
+    schedule, set_schedule = runs.schedule, runs.set_schedule
+    runs = runs.runs  # last, since from here on the name means the verb
 
     def trainer(self) -> TrainerStatus:
         """Is a worker there, what does it do, and how far is the next refit?"""
@@ -283,7 +247,7 @@ class Study:
         champion = self.store.champion(self.id)
         since = self.store.revisions_since(self.id, champion.watermark if champion else 0)
         return TrainerStatus(bool(fresh and _runs_here(seen[0])), seen[1] if seen else "", seen[2] if seen else None,
-                             running, len(active) - (running is not None), since, self.settings.refit_labels)
+                             running, len(active) - (running is not None), since, self.schedule().refit_labels)
 
     # ---- helpers
 

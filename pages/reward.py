@@ -2,121 +2,234 @@
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError
-from copl_core.views import Judgement, RewardView
-from pages.parts import PLOT, group_colour, here, newer_snapshot, no_snapshot, person_name, source_line
+from copl_core.study import Study
+from pages.candidates import finish, offer, write, writing
+from pages.judged import LETTERS, choosing, experts, moved, table, verdict
+from pages.parts import here, newer_snapshot, no_snapshot, person_name
+from pages.probe import ANSWERS, answers, five_pairs
 
 MOST = 6
-LETTERS = "ABCDEF"
-SHADES = (1.0, 0.35, 0.8, 0.25, 0.65, 0.45)  # of a group's colour, so that neighbouring answers stand apart
+FIRST = 5  # answers of one's own after which one may look at oneself
 
 
 def page() -> None:
-    study, me = here()
+    study, _ = here()
     st.title("Reward")
     if study.record.champion is None:
         no_snapshot("A reward")
-    st.write("How would these people judge these answers? Type any question and two or more answers to it.")
-    begin_with_an_example()
-    prompt, responses = texts()
-    names = {user.id: person_name(user.name, user.kind) for user in study.users()}
-    chosen = st.multiselect("People", list(names), default=[me.id] if me.id in names else [], format_func=names.get,
-                            help="Each group of the map is shown as well.", key="people")
-    if st.button("Judge", type="primary"):
-        st.session_state["asked"] = (prompt, responses, chosen)
-    asked = st.session_state.get("asked")
-    if asked:
-        answer(*asked)
+    restore()
+    answer, ask = st.columns([7, 5], gap="large")
+    with ask:
+        asked, place = question()
+    with answer:
+        view = judgement(asked)
+    if ANSWERS in st.session_state["people"]:
+        five_pairs()
+    if view is not None:
+        choosing(view)
+        moved(view, asked)
+        experts(view)
+        table(view)
+    if writing() is None:
+        newer_snapshot(study.record.champion)
+    else:
+        with place:
+            write()  # last, since it takes its time
 
 
-def begin_with_an_example() -> None:
-    """On the first visit, show the pair of the study that divides the groups most."""
-    if "asked" in st.session_state:
-        return
+# ---- what is asked
+
+
+def restore() -> None:
+    """What the page shows when it opens: what was written meanwhile, asked last, linked to, or else an example.
+
+    Widgets forget what stood in them when another page is opened; ``asked`` does not.
+    """
+    drafts = finish()
+    if drafts:
+        fill(drafts.prompt, drafts.texts, drafts.by)
     study, me = here()
-    st.session_state["asked"] = None
+    if "people" not in st.session_state:
+        st.session_state["people"] = (linked_people(study) or st.session_state.get("people before")
+                                      or [f"user {me.id}"])
+    if "prompt" in st.session_state:
+        return
+    linked = linked_texts(study)
+    if linked:
+        fill(*linked)
+    elif "asked" in st.session_state:
+        fill(*st.session_state["asked"])
+    else:
+        found = example(study, study.id, study.record.champion)
+        if found:
+            fill(*found)
+
+
+def fill(prompt: str, texts: list[str], by: list[str] | None = None) -> None:
+    """Put texts into the fields and judge them."""
+    st.session_state["count"] = min(MOST, max(2, len(texts)))
+    st.session_state["prompt"] = prompt
+    for i in range(MOST):
+        st.session_state[f"response-{i}"] = texts[i] if i < len(texts) else ""
+    st.session_state["by"] = by or []
+    if len(texts) > 1:
+        st.session_state["asked"] = (prompt, list(texts))
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def example(_study: Study, study_id: int, snapshot: str) -> tuple[str, list[str]] | None:
+    """The pair of the study that divides the groups most."""
     try:
-        divided = study.controversy(1)
+        divided = _study.controversy(1)
     except CoplError:
-        return  # the judgement below says what is wrong with the snapshot
-    if divided and divided.pairs:
-        pair = divided.pairs[0]
-        st.session_state.update({"prompt": pair.prompt, "response-0": pair.first.text, "response-1": pair.second.text,
-                                 "asked": (pair.prompt, [pair.first.text, pair.second.text], [me.id])})
+        return None  # the judgement says what is wrong with the snapshot
+    if not divided or not divided.pairs:
+        return None
+    pair = divided.pairs[0]
+    return pair.prompt, [pair.first.text, pair.second.text]
 
 
-def texts() -> tuple[str, list[str]]:
-    """The prompt and the responses as typed."""
-    prompt = st.text_area("Question", key="prompt", height=70, placeholder="How do I get my cat to take a pill?")
+def linked_texts(study: Study) -> tuple[str, list[str]] | None:
+    """The pair or the question that the address names (``?pair=7``, ``?question=3``)."""
+    pair, prompt = (st.query_params.get(name, "") for name in ("pair", "question"))
+    try:
+        if pair.isdigit():
+            found = study.pair(int(pair))
+            return found.prompt, [found.first.text, found.second.text]
+        if prompt.isdigit():
+            return of_study(study, int(prompt))
+    except CoplError as problem:
+        st.warning(str(problem))
+    return None
+
+
+def linked_people(study: Study) -> list[str]:
+    """The people that the address names (``?people=4,8``)."""
+    wanted = {int(one) for one in st.query_params.get("people", "").split(",") if one.isdigit()}
+    return [f"user {user.id}" for user in study.users() if user.id in wanted]
+
+
+def of_study(study: Study, prompt_id: int) -> tuple[str, list[str]]:
+    prompts = dict(study.prompts())
+    if prompt_id not in prompts:
+        raise CoplError(f"There is no question {prompt_id} in this study; pick one from the list.")
+    return prompts[prompt_id], [response.text for response in study.prompt_responses(prompt_id)[:MOST]]
+
+
+def question() -> tuple:
+    """The fields; returns what is to be judged (prompt, responses, groups, and who), and the place of the answers."""
+    pick()
+    st.text_area("Question", key="prompt", height=70, placeholder="How do I get my cat to take a pill?")
+    place = st.container()
     count = st.session_state.setdefault("count", 2)
-    columns = st.columns(2)
-    responses = [columns[i % 2].text_area(f"Answer {LETTERS[i]}", key=f"response-{i}", height=160)
-                 for i in range(count)]
+    if writing() is None:
+        with place:
+            fields(count)
+    offer(MOST)
+    people, first, groups = who()
+    if st.button("Judge", type="primary", width="stretch", disabled=writing() is not None):
+        st.session_state["asked"] = (st.session_state["prompt"],
+                                     [st.session_state[f"response-{i}"] for i in range(count)])
+    asked = st.session_state.get("asked")
+    given = answers() if ANSWERS in st.session_state["people"] else []
+    return (None if asked is None or writing() is not None else (*asked, people, groups, first, given)), place
+
+
+def fields(count: int) -> None:
+    by = st.session_state.get("by", [])
+    for i in range(count):
+        author = by[i] if i < len(by) else ""
+        st.text_area(f"Answer {LETTERS[i]}", key=f"response-{i}", height=120,
+                     help=f"Written by {author}." if author else None)
     with st.container(horizontal=True):
-        if st.button("One answer more", disabled=count >= MOST):
-            st.session_state["count"] = count + 1
-            st.rerun()
-        if st.button("One answer less", disabled=count <= 2):
-            st.session_state["count"] = count - 1
-            st.rerun()
-    return prompt, responses
+        st.button("One answer more", disabled=count >= MOST, on_click=resize, args=(count + 1,))
+        st.button("One answer less", disabled=count <= 2, on_click=resize, args=(count - 1,))
 
 
-def answer(prompt: str, responses: list[str], users: list[int]) -> None:
+def resize(count: int) -> None:
+    st.session_state["count"] = count
+
+
+def pick() -> None:
     study, _ = here()
+    prompts = dict(study.prompts())
+
+    def take() -> None:
+        chosen = st.session_state["picked"]
+        if chosen is not None:
+            fill(*of_study(study, chosen))
+            st.query_params["question"] = str(chosen)
+            st.query_params.pop("pair", None)
+
+    st.selectbox("Pick a question of the study, with its answers", list(prompts), index=None, key="picked",
+                 format_func=prompts.get, on_change=take, placeholder="or type your own below")
+
+
+def who() -> tuple[list[int], list[int], bool | list[int]]:
+    """(users, users after their first answers, groups) that are asked."""
+    study, me = here()
+    names = {f"user {user.id}": person_name(user.name, user.kind) for user in study.users()}
+    if study.progress(me.id).done >= FIRST:
+        names[f"first {me.id}"] = f"You after your first {FIRST} answers"
+    names[ANSWERS] = "Somebody with five answers given here"
+    kept = [one for one in st.session_state.get("people", []) if one in names]
+    st.session_state["people"] = kept
+    chosen = st.multiselect("People", list(names), format_func=names.get, key="people",
+                            help="Yourself, anybody, or somebody of whom five answers are all that is known.")
+    st.session_state["people before"] = chosen
+    users = [int(one.split()[1]) for one in chosen if one.startswith("user ")]
+    st.query_params["people"] = ",".join(map(str, users))
+    numbers = groups_there(study)
+    st.session_state["groups"] = [one for one in st.session_state.get("groups", numbers) if one in numbers]
+    wanted = st.pills("Groups of the map", numbers, selection_mode="multi", key="groups",
+                      format_func=lambda group: f"Group {group + 1}") if numbers else []
+    return users, [int(one.split()[1]) for one in chosen if one.startswith("first ")], list(wanted)
+
+
+def groups_there(study: Study) -> list[int]:
+    try:
+        layout = study.snapshot().layout
+    except CoplError:
+        return []
+    return sorted(set(layout.group[layout.group >= 0].tolist()))
+
+
+# ---- the answer
+
+
+def judgement(asked: tuple | None):
+    """The view of what is asked, told and drawn; None where there is nothing to show."""
+    study, _ = here()
+    if asked is None:
+        st.info("The answers are being written, and are judged as soon as they are there." if writing() else
+                "Type a question and two answers or more, and press Judge.")
+        return None
+    prompt, responses, users, groups, first, given = asked
+    if not (users or groups or first or given):
+        st.info("Choose people or groups whose judgement you want to see.")
+        return None
     try:
         with st.spinner("Reading the answers"):
-            view = study.reward(prompt, responses, users=users)
+            view = remembered(study, asked)
     except CoplError as problem:
         st.error(str(problem))
-        return
-    st.subheader("Who would prefer which")
-    st.write(winners(view))
-    st.plotly_chart(picture(view), width="stretch", config=PLOT, key="wins", alt="Win probability by person and group")
-    source_line(f"{view.basis} Bars are the probability that the person would prefer that answer to all the others "
-                "shown, from calibrated pairwise odds; a reward compares answers to one question and nothing else.",
-                view.snapshot)
-    st.dataframe([row_of(row, len(responses)) for row in view.rows], hide_index=True, width="stretch")
+        return None
+    verdict(view, prompt, responses)
+    return view
 
 
-def winners(view: RewardView) -> str:
-    best = {LETTERS[int(row.win.argmax())] for row in view.rows if row.kind == "group"}
-    mine = [row for row in view.rows if row.kind != "group"]
-    parts = [f"{row.name}: **{LETTERS[int(row.win.argmax())]}** ({row.win.max():.0%})" for row in mine[:4]]
-    parts.append("every group prefers the same answer" if len(best) == 1 else "the groups differ")
-    return "; ".join(parts) + "."
-
-
-def picture(view: RewardView) -> go.Figure:
-    rows = list(reversed(view.rows))
-    names = [row.name for row in rows]
-    figure = go.Figure()
-    ink = "white" if st.context.theme.type == "dark" else "#20242B"
-    for i in range(len(rows[0].win)):
-        figure.add_bar(y=names, x=[row.win[i] for row in rows], orientation="h", name=f"Answer {LETTERS[i]}",
-                       marker={"color": [group_colour(row.group) for row in rows], "opacity": SHADES[i]},
-                       insidetextfont={"color": "white" if SHADES[i] > 0.6 else ink}, insidetextanchor="middle",
-                       hovertemplate=f"Answer {LETTERS[i]}: %{{x:.0%}}<extra>%{{y}}</extra>",
-                       text=[f"{LETTERS[i]} {row.win[i]:.0%}" if row.win[i] > 0.07 else "" for row in rows],
-                       textposition="inside", textangle=0)
-    figure.update_layout(barmode="stack", bargap=0.3, height=90 + 34 * len(rows), showlegend=False,
-                         margin={"l": 0, "r": 0, "t": 0, "b": 0})
-    figure.update_xaxes(range=[0, 1], tickformat=".0%")
-    return figure
-
-
-def row_of(row: Judgement, count: int) -> dict:
-    cells = {"who": row.name, "kind": row.kind, "people": row.n, "placed by": row.source}
-    for i in range(count):
-        cells[f"reward {LETTERS[i]}"] = round(float(row.reward[i]), 2)
-        cells[f"wins {LETTERS[i]}"] = f"{row.win[i]:.0%}"
-    cells["expert"] = None if row.expert is None else f"E{row.expert + 1}"
-    cells["gate weight"] = None if row.gate is None else round(row.gate, 2)
-    return cells
+def remembered(study: Study, asked: tuple):
+    """The judgement, reckoned anew only when the question, the snapshot or a label has changed."""
+    prompt, responses, users, groups, first, given = asked
+    record = study.record
+    key = (record.champion, record.revision, repr(asked))
+    if st.session_state.get("judged", (None,))[0] != key:
+        view = study.reward(prompt, responses, users=users, groups=groups, first=first, answers=given)
+        st.session_state["judged"] = (key, view)
+    return st.session_state["judged"][1]
 
 
 page()
-newer_snapshot(here()[0].record.champion)

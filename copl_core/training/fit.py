@@ -20,11 +20,12 @@ from copl_core.insight.layout import Layout, answer_space, fit_layout
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.metrics import figures
 from copl_core.training.mix import Mix, fit_mix
+from copl_core.training.runlog import HELD_OUT
 from copl_core.training.schedule import FEWEST
 from copl_core.training.snapshot import Snapshot, share_reward
 from copl_core.training.split import held_back
+from copl_core.training.standing import standing
 from copl_core.training.tune import tuned
 
 Progress = Callable[[str, int, int, float | None], None]
@@ -72,7 +73,10 @@ def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: 
     progress("map", 0, 1, None)
     layout = fit_layout(graph.user_ids, graph.user_vectors @ answer_space(graph), graph.n_labels,
                         previous=previous.layout if previous else None, seed=settings.seed)
-    metrics = {"graph": _plain(graph.metrics)} | ({"held_out": reward["metrics"]} if reward else {})
+    metrics = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
+    if reward:
+        metrics |= {"held_out": reward["metrics"], "gain": reward.get("gain")}
+        metrics["config"]["reward"] = reward["config"]
     return Fitted(graph, layout, save_reward, reward, metrics)
 
 
@@ -110,7 +114,10 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
     model = fit_reward(learned, graph.user_vectors, reward_config, weights=weights, seed=settings.seed,
                        device=settings.device, progress=progress, time_budget_s=settings.reward_budget_seconds)
     progress("mix", 0, 1, None)
-    mix, metrics = _mix(labels.take(kept), graph, model, list(data.texts()))
+    asked = labels.take(kept)
+    mix, logits = _mix(asked, graph, model, list(data.texts()))
+    progress("baselines", 0, 1, None)
+    metrics, gain = standing(learned, asked, logits, settings.seed)
 
     def save(folder: Path) -> None:
         for part in (graph, model):
@@ -120,14 +127,16 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
         (folder / "mix.json").write_text(json.dumps(asdict(mix)))
 
     entry = {"fitted_in": version, "watermark": data.watermark, "backbone": settings.backbone,
-             "config": asdict(reward_config), "metrics": metrics, "fit": _plain(model.metrics)}
+             "config": asdict(reward_config), "metrics": metrics, "gain": gain, "fit": _plain(model.metrics)}
     return entry, save
 
 
-def _mix(labels: Comparisons, graph: GraphState, model, texts: Sequence[tuple[str, str]]) -> tuple[Mix, dict]:
-    """Learn the mix on held-out labels and measure each part there, the mix by two-fold cross-fitting."""
+def _mix(labels: Comparisons, graph: GraphState, model,
+         texts: Sequence[tuple[str, str]]) -> tuple[Mix, dict[str, np.ndarray]]:
+    """The mix learned on held-out labels, and each part's log-odds (N,) there, the mix's by two-fold cross-fitting."""
     if len(labels) < 2:
-        return Mix(graph=0.5, text=0.5, text_alone=1.0, n=len(labels)), {}
+        nothing = np.zeros(len(labels))
+        return Mix(graph=0.5, text=0.5, text_alone=1.0, n=len(labels)), {"copl": nothing}
     graph_margin = graph.margins(labels)
     text_margin = text_margins(model, labels, graph.user_vectors, texts)
     mix = fit_mix(graph_margin, text_margin, labels.outcome)
@@ -136,8 +145,7 @@ def _mix(labels: Comparisons, graph: GraphState, model, texts: Sequence[tuple[st
     for half in (halves, ~halves):
         other = fit_mix(graph_margin[~half], text_margin[~half], labels.outcome[~half])
         crossed[half] = other.logits(graph_margin[half], text_margin[half], np.ones(half.sum(), bool))
-    known = {"copl": crossed, "copl-graph": graph_margin, "copl-reward": text_margin}
-    return mix, {name: figures(logits, labels) for name, logits in known.items()}
+    return mix, {"copl": crossed, "copl-graph": graph_margin, "copl-reward": text_margin}
 
 
 def text_margins(model, labels: Comparisons, user_vectors: np.ndarray, texts: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -150,7 +158,7 @@ def text_margins(model, labels: Comparisons, user_vectors: np.ndarray, texts: Se
 
 
 def _named(phase: str, progress: Progress) -> Progress:
-    return lambda _phase, step, steps, loss: progress(phase, step, steps, loss)
+    return lambda told, step, steps, loss: progress(phase + HELD_OUT * told.endswith(HELD_OUT), step, steps, loss)
 
 
 def _silent(phase: str, step: int, steps: int, loss: float | None) -> None:

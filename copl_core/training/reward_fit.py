@@ -33,6 +33,7 @@ from ..reward.model import STRUCTURE, RewardConfig, RewardModel
 from ..reward.start import start_gate, start_head
 from .metrics import figures, log_losses
 from .processes import Processes
+from .runlog import HELD_OUT
 
 FEWEST_LABELS = 8
 MOST_HELD = 2000  # labels held out; measuring more costs time and tells little
@@ -165,6 +166,7 @@ class Fit:
             last = done >= 1 or step == steps
             if step % every == 0 or last:
                 value = self._tuning_loss()
+                self.progress("training reward" + HELD_OUT, step, steps, value)
                 stale = 0 if value < best - 1e-4 else stale + 1
                 if not stale:
                     best, kept = value, self._snapshot()

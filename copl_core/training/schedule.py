@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from copl_core.config import Settings
+from copl_core.rules import Schedule
 
 FEWEST_LABELS = 10  # below this a fit would say nothing
 FEWEST = {"graph": FEWEST_LABELS, "full": 2 * FEWEST_LABELS}  # a full fit keeps some labels out to measure itself
@@ -27,7 +28,7 @@ class Situation:
     failed_reward: int = 0  # full runs that failed in a row, up to the last one
 
 
-def due(situation: Situation, settings: Settings, now: datetime) -> tuple[str, str] | None:
+def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> tuple[str, str] | None:
     """(kind of run, reason) that is due now, or None.
 
     "graph" refits the preference graph and shares the reward model of the champion; "full" refits both.  Each failure

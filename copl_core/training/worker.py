@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -25,7 +26,9 @@ import numpy as np
 from copl_core.config import Settings
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord
 from copl_core.store import Store
+from copl_core.training.cut import data_cut
 from copl_core.training.queue import make_queue, on_queue
+from copl_core.training.runlog import HELD_OUT, RunLog, curves, read_log
 from copl_core.training.schedule import Situation, due
 from copl_core.training.snapshot import Snapshot, load_snapshot, next_version, sweep, verify, write_snapshot
 
@@ -115,7 +118,8 @@ class Trainer:
         busy = {self.store.study_of_run(run.id) for run in self.store.active_runs()}
         for study in self.store.studies():
             if study.id not in busy:
-                found = due(self._situation(study.id), self.settings, datetime.now(UTC))
+                schedule = self.store.schedule(study.id) or self.settings.schedule
+                found = due(self._situation(study.id), schedule, datetime.now(UTC)) if schedule.automatic else None
                 if found:
                     self.store.add_run(study.id, *found)
 
@@ -145,17 +149,23 @@ class Trainer:
             return
         study_id = self.store.study_of_run(run_id)
         self.in_hand, self.state = run_id, f"run {run_id}"
+        told = RunLog(self.settings.run_logs, run_id)
+        told.say(f"Run {run_id} ({run.kind}): {run.reason or 'no reason given'}.")
         try:
             self.store.update_run(run_id, state=RunState.RUNNING, started_at=datetime.now(UTC), phase="reading labels")
-            self._publish(study_id, run)
+            self._publish(study_id, run, told)
         except Stopped:
+            told.say("The worker was told to end; the run is queued again.")
             self._interrupted(run, "The worker was told to end.")
         except Cancelled:
             log.info("run %s was cancelled", run_id)
+            told.say("Cancelled; the champion stays.")
         except CoplError as problem:  # also a publishing refused because the run was cancelled: then it stays cancelled
+            told.say(str(problem))
             self.store.finish_run(run_id, RunState.FAILED, message=str(problem))
         except Exception as problem:  # whatever breaks a fit must not break the worker, and is told on the page
             log.error("run %s failed\n%s", run_id, traceback.format_exc())
+            told.say(traceback.format_exc())
             self.store.finish_run(run_id, RunState.FAILED, message=f"{type(problem).__name__}: {problem}")
         except KeyboardInterrupt:  # a fit in a terminal; the worker turns its signals into ``Stopped``
             self.store.finish_run(run_id, RunState.CANCELLED, message="Stopped in the terminal.")
@@ -163,32 +173,44 @@ class Trainer:
         finally:
             self.in_hand, self.state = None, "waiting for labels"
 
-    def _publish(self, study_id: int, run: Run) -> None:
+    def _publish(self, study_id: int, run: Run, told: RunLog) -> None:
         from copl_core.training.fit import fit
         from copl_core.weights import resolver
 
         data = self.store.training_data(study_id)
+        cut = data_cut(data)
+        self.store.update_run(run.id, config=self._config(cut))
+        told.say(f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
+                 f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}.")
         root = self.root(study_id)
         root.mkdir(parents=True, exist_ok=True)
         version = next_version(root, [record.version for record in self.store.snapshots(study_id)])
         began = time.monotonic()
         fitted = fit(data, run.kind, version, embed=self._embedder(), settings=self.settings,
                      weights=resolver(self.settings.weights), previous=self._champion(study_id),
-                     progress=self._reporter(run.id))
+                     progress=self._reporter(run.id, told))
         manifest = {"study": study_id, "run": run.id, "kind": run.kind, "watermark": data.watermark,
-                    "labels": len(data.labels), "reward": fitted.reward, "metrics": fitted.metrics,
+                    "labels": len(data.labels), "data": cut, "reward": fitted.reward, "metrics": fitted.metrics,
+                    "curves": {phase: asdict(curve) for phase, curve in curves(read_log(told.path)).items()},
                     "made_at": datetime.now(UTC).isoformat(), "seconds": round(time.monotonic() - began, 2)}
         write_snapshot(root, version, graph=fitted.graph, layout=fitted.layout, manifest=manifest,
                        save_reward=fitted.save_reward)
         metrics = {**fitted.metrics, "reward_watermark": fitted.reward and fitted.reward["watermark"],
-                   "seconds": manifest["seconds"], "kind": run.kind}
+                   "seconds": manifest["seconds"], "kind": run.kind, "data": cut,
+                   "fitted_in": fitted.reward and fitted.reward["fitted_in"]}
         record = SnapshotRecord(version, run.id, data.watermark, len(data.labels), metrics, datetime.now(UTC))
         try:
             self.store.publish(study_id, record, run_id=run.id)
         except Exception:
             self._sweep(study_id)
             raise
+        told.say(f"Published {version} after {manifest['seconds']:.1f} s; it is the champion now.")
         log.info("published %s after %.1f s", version, manifest["seconds"])
+
+    def _config(self, cut: dict) -> dict:
+        """What the run was told, so that it can be told again."""
+        names = ("backbone", "device", "reward_budget_seconds", "seed")
+        return {"data": cut, "settings": {name: getattr(self.settings, name) for name in names}}
 
     def _champion(self, study_id: int) -> Snapshot | None:
         """The champion to start warm from; a damaged one is no reason not to fit, and is not handed on."""
@@ -213,8 +235,11 @@ class Trainer:
                                        cache=self.settings.cache / "phi").embed
         return self._embed
 
-    def _reporter(self, run_id: int) -> Callable[[str, int, int, float | None], None]:
-        """Writes progress to the run, at most a few times a second, and ends the job when it should end."""
+    def _reporter(self, run_id: int, log_of: RunLog | None = None) -> Callable[[str, int, int, float | None], None]:
+        """Writes progress to the run, at most a few times a second, and ends the job when it should end.
+
+        A phase whose name ends in ``HELD_OUT`` is a measurement in passing, for the log alone.
+        """
         told, phase_now, phase_began = 0.0, "", time.monotonic()
 
         def report(phase: str, step: int, steps: int, loss: float | None) -> None:
@@ -222,6 +247,10 @@ class Trainer:
             now = time.monotonic()
             if self.stop.is_set():
                 raise Stopped
+            if log_of is not None:
+                log_of.measure(phase, step, steps, loss)
+            if phase.endswith(HELD_OUT):
+                return
             if phase != phase_now:
                 phase_now, phase_began, told = phase, now, 0.0
             if now - told < _TELL_EVERY:

@@ -15,6 +15,7 @@ from copl_core.records import CoplError, TrainingData
 from copl_core.reward.model import RewardModel
 from copl_core.study import Study
 from copl_core.training.fit import fit, text_margins
+from copl_core.training.runlog import HELD_OUT
 from copl_core.training.snapshot import Snapshot, load_snapshot, write_snapshot
 from copl_core.training.split import held_back
 from copl_core.weights import resolver
@@ -66,7 +67,7 @@ def test_a_graph_job_fits_graph_and_map_and_no_reward(camps, data):
     phases = []
     found = fit(data, "graph", "v0001", embed=by_style, settings=camps.settings, weights=resolver(Path("nowhere")),
                 progress=lambda phase, step, steps, loss: phases.append(phase))
-    assert list(dict.fromkeys(phases)) == ["texts", "graph", "map"]
+    assert list(dict.fromkeys(phase.removesuffix(HELD_OUT) for phase in phases)) == ["texts", "graph", "map"]
     assert found.reward is None and found.save_reward is None
     assert found.graph.user_ids.tolist() == found.layout.user_ids.tolist() == data.user_ids.tolist()
     assert found.metrics["graph"]["accuracy"] > 0.7
@@ -118,7 +119,11 @@ def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
     assert full.mix.n == kept.sum() > 0
     assert len(full.reward_graph.labels) == (~kept).sum() and len(full.graph.labels) == len(data.labels)
     told = full.manifest["metrics"]["held_out"]
-    assert set(told) == {"copl", "copl-graph", "copl-reward"}
+    assert set(told) == {"copl", "copl-graph", "copl-reward", "global", "side-length"}
+    assert all(one["accuracy_interval"][0] <= one["accuracy"] <= one["accuracy_interval"][1] for one in told.values())
+    gain = full.manifest["metrics"]["gain"]
+    assert gain["accuracy"] == pytest.approx(told["copl"]["accuracy"] - told["global"]["accuracy"])
+    assert gain["accuracy_interval"][0] > 0  # half of the people like what the other half does not
     assert {one["n"] for one in told.values()} == {int(kept.sum())}
     entry = full.manifest["reward"]
     assert (entry["fitted_in"], entry["watermark"], entry["backbone"]) == ("v0001", data.watermark, "minilm")

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.state import GraphState
+from copl_core.preference.state import READOUT, GraphConfig, GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.graph_fit import _Fit, _folds, _optimiser, fit_graph
 from copl_core.training.losses import torch_generator
+from copl_core.training.runlog import HELD_OUT
 from tests.preference.camps import QUICK, all_pairs, camp_phi, camps, world
 
 SHORT = replace(QUICK, max_steps=10, members=1)
+PUBLISHED = GraphConfig.published(dim=8, layers=2, lr=1e-2, batch=64, epochs=20)
 
 
 def same(one: GraphState, other: GraphState) -> bool:
@@ -66,18 +68,68 @@ def test_an_added_user_without_labels_changes_nobody_and_stands_in_the_middle():
     np.testing.assert_allclose(other.population, one.population, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", ["copl", "published"])
-def test_one_step_changes_every_trainable_parameter(rule):
-    data, config = camps(), replace(SHORT, rule=rule)
+@pytest.mark.parametrize("config", [
+    *(replace(SHORT, rule=rule) for rule in READOUT), replace(SHORT, mixing="diagonal"),
+    replace(SHORT, firmness_l2=1.0), PUBLISHED], ids=lambda config: f"{config.rule} {config.mixing} {config.firmness_l2} {config.batch}")
+def test_one_step_changes_every_trainable_parameter_and_no_frozen_one(config):
+    data = camps()
     fit = _Fit(data, torch.from_numpy(camp_phi()), config, "cpu")
     network = CoplGraph(20, 48, 6, config, torch_generator(0))
     before = {name: value.clone() for name, value in network.named_parameters()}
     seen = torch.ones(len(data.labels), dtype=torch.bool)
     optimiser = _optimiser(network, config)
     for generator in (torch_generator(1), torch_generator(2)):  # what everybody likes moves only once vectors do
-        fit._step(network, seen, fit.graph.messages(seen), optimiser, generator)
-    still = [name for name, value in network.named_parameters() if torch.equal(value, before[name])]
-    assert still == []
+        if config.batch:
+            fit._batch_step(network, seen.nonzero()[:, 0], seen, optimiser, generator)
+        else:
+            fit._step(network, seen, fit.graph.messages(seen), optimiser, generator)
+    still = {name for name, value in network.named_parameters() if torch.equal(value, before[name])}
+    assert still == {name for name, value in network.named_parameters() if not value.requires_grad}
+
+
+@pytest.mark.parametrize("rule", READOUT)
+def test_every_architecture_is_fitted_by_the_same_words(rule):
+    state = fit_graph(camps(), camp_phi(), replace(QUICK, rule=rule, l2_layer=10.0), seed=0)
+    even = [state.margins(all_pairs(24, user)) > 0 for user in range(20)]
+    assert np.mean([(row == (user % 2 == 0)).mean() for user, row in enumerate(even)]) > 0.8
+
+
+@pytest.mark.parametrize("rule", READOUT)
+def test_users_in_another_order_are_the_same_users(rule):
+    """One step, so that the order in which numbers are added up stays without weight."""
+    data, config = camps(), replace(SHORT, rule=rule, leave_out=0.0, max_steps=1, holdout=0.0)
+    order = np.random.default_rng(0).permutation(20)
+    labels = replace(data.labels, user=np.argsort(order)[data.labels.user])
+    renamed = replace(data, user_ids=data.user_ids[order], labels=labels)
+    one, other = fit_graph(data, camp_phi(), config, seed=0), fit_graph(renamed, camp_phi(), config, seed=0)
+    np.testing.assert_allclose(other.user_vectors, one.user_vectors[order], atol=2e-3)
+    np.testing.assert_allclose(other.response_vectors, one.response_vectors, atol=2e-3)
+
+
+def test_the_published_schedule_learns_the_camps():
+    state = fit_graph(camps(), camp_phi(), PUBLISHED, seed=0)
+    even = [state.margins(all_pairs(24, user)) > 0 for user in range(20)]
+    assert np.mean([(row == (user % 2 == 0)).mean() for user, row in enumerate(even)]) > 0.7
+    assert not state.user_side.any()
+    assert not state.response_bias.any()
+
+
+@pytest.mark.parametrize("loss", ["smoothing", "rdpo"])
+def test_a_robust_loss_expects_the_slips_that_repeats_tell_of(loss):
+    data = camps(slips=0.2)
+    twice = Comparisons(*(np.concatenate([getattr(labels, name) for labels in (data.labels, camps(slips=0.2).labels)])
+                          for name in Comparisons.__slots__))
+    told = _Fit(data.with_labels(twice), torch.from_numpy(camp_phi()), replace(SHORT, loss=loss), "cpu")
+    assert told.flip == 0.0  # the same labels twice agree
+    given = replace(SHORT, loss=loss, flip=0.2)
+    one, other = (fit_graph(data, camp_phi(), config, seed=0) for config in (given, replace(SHORT, loss=loss)))
+    assert not same(one, other)
+
+
+def test_a_large_study_is_fitted_by_one_member_and_says_so():
+    state = fit_graph(camps(), camp_phi(), replace(QUICK, large=100, max_steps=20), seed=0)
+    assert state.config["members"] == 1
+    assert state.user_vectors.shape[1] == state.config["dim"]
 
 
 def test_all_labels_of_a_user_about_a_response_are_held_out_together():
@@ -119,7 +171,7 @@ def test_progress_is_told_and_what_it_raises_ends_the_fit():
     told = []
     fit_graph(camps(), camp_phi(), SHORT, seed=0, progress=lambda *row: told.append(row))
     phases, steps, of, losses = zip(*told, strict=True)
-    assert set(phases) == {"graph"}
+    assert {phase.removesuffix(HELD_OUT) for phase in phases} == {"graph"}
     assert list(steps) == sorted(steps)
     assert steps[-1] == of[-1]
     assert all(np.isfinite(loss) for loss in losses)

@@ -1,0 +1,161 @@
+"""The reward page: who prefers what and how surely, for people, groups, oneself, and somebody with five answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from copl_core.judge import Judge
+from copl_core.records import Role
+from copl_core.reward.model import RewardConfig
+from copl_core.training.mix import Mix
+from copl_core.training.reward_fit import fit_reward
+from copl_core.training.snapshot import write_snapshot
+from tests.pages.conftest import ROOT
+from tests.worlds import SHORT, by_style, label_in_camp, layout_of, long_text, short_text
+
+pytest_plugins = "tests.reward.tiny"
+ANSWERS = [short_text(77), long_text(77)]
+NEW = {"prompt": "And what of number 77?", "response-0": ANSWERS[0], "response-1": ANSWERS[1],
+       "asked": ("And what of number 77?", ANSWERS)}
+
+
+@pytest.fixture
+def camps(camps):
+    """Two camps with a graph; texts are read by their style features alone."""
+    camps._judge = Judge(camps.settings, embed=by_style)
+    return camps
+
+
+@pytest.fixture
+def olga(camps):
+    return camps.join("Olga", Role.OWNER)
+
+
+@pytest.fixture
+def rewarded(camps, tiny_encoder, nothing):
+    """The same with a small reward model, whose gate knows the camps apart."""
+    data, before = camps.store.training_data(camps.id), camps.snapshot()
+    config = RewardConfig(backbone=str(tiny_encoder), n_experts=3, rank=2, max_tokens=32, epochs=1, min_steps=1,
+                          precision="float32")
+    model = fit_reward(data, before.graph.user_vectors, config, weights=nothing)
+
+    def save(folder):
+        before.graph.save(folder / "graph")
+        model.save(folder / "model")
+        (folder / "mix.json").write_text(json.dumps(asdict(Mix(0.5, 0.5, 1.0, 20))))
+
+    write_snapshot(camps.snapshot_root, "v0002", graph=before.graph, layout=layout_of(before.graph),
+                   manifest={"watermark": before.watermark, "reward": {"fitted_in": "v0002"}}, save_reward=save)
+    record = camps.snapshots()[0]
+    camps.store.publish(camps.id, type(record)("v0002", None, record.watermark, record.n_labels, {}, record.created_at),
+                        run_id=None)
+    return camps
+
+
+def test_without_a_snapshot_the_page_says_when_it_will_work(study, owner, open_page, words):
+    assert "A reward comes from a snapshot, and there is none yet" in words(open_page("reward", study, owner))
+
+
+def test_it_opens_with_the_pair_that_divides_the_groups_and_says_so(camps, olga, open_page, words):
+    page = open_page("reward", camps, olga)
+    said = words(page)
+    assert page.text_area(key="prompt").value.startswith("What about number")
+    assert "Olga: **" in said and "Nothing is known of them yet" in said and "The groups differ: " in said
+    assert "pleases the worst-off group most" in said and "Snapshot v0001" in said
+    assert not page.error
+
+
+def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, olga, open_page, words):
+    users = {user.name: user.id for user in camps.users()}
+    people = [f"user {users['user 00']}", f"user {users['user 01']}"]
+    page = open_page("reward", camps, olga, people=people, **NEW)
+    said = words(page)
+    assert "user 00: **A**" in said and "user 01: **B**" in said and "Olga: " not in said
+    assert "For user 00, **A** is the robust choice too" in said
+    page.pills(key="groups").set_value([0]).run()
+    assert "Group 1 prefers **" in words(page) and "Group 2" not in words(page)
+
+
+def test_sentences_are_tinted_by_what_they_add(camps, olga, open_page):
+    users = {user.name: user.id for user in camps.users()}
+    for name in ("user 00", "user 01"):
+        page = open_page("reward", camps, olga, people=[f"user {users[name]}"], **NEW)
+        told = "".join(element.proto.body for element in page.get("html"))
+        assert "There is a good deal to say" in told and "log-odds" in told
+    short, long = (camps.moved(NEW["prompt"], ANSWERS, users=[users[name]])[0] for name in ("user 00", "user 01"))
+    assert sum(piece.effect for piece in short.responses[1]) < 0 < sum(piece.effect for piece in long.responses[1])
+    assert "".join(piece.text for piece in long.responses[1]) == ANSWERS[1]
+
+
+def test_oneself_after_five_answers_stands_beside_oneself_after_all(camps, olga, open_page, words):
+    label_in_camp(camps, olga.id, SHORT, 4)
+    page = open_page("reward", camps, olga, **NEW)
+    assert "You after your first 5 answers" not in page.multiselect(key="people").options
+    label_in_camp(camps, olga.id, SHORT, 5)
+    page = open_page("reward", camps, olga, people=[f"user {olga.id}", f"first {olga.id}"], **NEW)
+    said = words(page)
+    assert "Olga: **A**" in said and "Olga after 5 answers: **A**" in said
+    one, first = camps.reward(NEW["prompt"], ANSWERS, users=[olga.id], first=[olga.id], groups=False).rows
+    assert first.high[0] - first.low[0] > one.high[0] - one.low[0]  # fewer answers leave more open
+
+
+def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(camps, olga, open_page, words):
+    before = camps.record.revision
+    page = open_page("reward", camps, olga, people=["answers"], **NEW)
+    for n in range(5):
+        assert f"Pair {n + 1} of 5" in words(page)
+        buttons = [one for one in page.button if one.label == "I prefer this one"]
+        texts = [one.value for one in page.markdown if one.value in {short_text(i) for i in range(12)}]
+        assert len(buttons) == 2 and len(texts) == 1
+        first_is_short = page.markdown.values.index(texts[0]) < max(
+            i for i, one in enumerate(page.markdown.values) if one.startswith("There is a good deal"))
+        buttons[0 if first_is_short else 1].click().run()
+        assert not page.exception
+    said = words(page)
+    assert "All 5 are given" in said and "Somebody with these 5 answers: **A**" in said
+    assert camps.record.revision == before and len(camps.users()) == 17
+    next(one for one in page.button if one.label == "Answer five others").click().run()
+    assert "Pair 1 of 5" in words(page)
+
+
+def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, words):
+    users = {user.name: user.id for user in rewarded.users()}
+    page = open_page("reward", rewarded, olga, people=[f"user {users['user 00']}"], prompt="What about number 3?",
+                     asked=("What about number 3?", [short_text(3), long_text(3)]))
+    said = words(page)
+    assert "Which expert spoke" in said and "user 00: E" in said and "weighted 50% to 50%" in said
+    view = rewarded.reward("What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
+    for row in view.rows:
+        assert row.reward == pytest.approx(row.graph + row.text, abs=1e-5) and row.gates.sum() == pytest.approx(1)
+        assert (row.low <= row.high).all() and row.margins[0] + row.margins[1] > 0
+    assert view.worst_off == pytest.approx([min(row.win[i] for row in view.groups) for i in range(2)])
+
+
+@pytest.mark.parametrize(("texts", "problem"), [
+    (["same", "same"], "same text"), (["one", " "], "two or more are needed")])
+def test_what_cannot_be_judged_is_told_in_a_sentence(camps, olga, open_page, words, texts, problem):
+    page = open_page("reward", camps, olga, prompt="Why?", asked=("Why?", texts))
+    assert problem in words(page) and not page.exception
+
+
+def test_the_address_names_a_pair_or_a_question_and_people(camps, olga, open_page):
+    from streamlit.testing.v1 import AppTest
+
+    pair = camps.pair(camps.store.pairs(camps.id)[4][0])
+    for query in ({"pair": str(pair.id)}, {"question": str(pair.prompt_id)}):
+        page = AppTest.from_file(str(ROOT / "pages" / "reward.py"), default_timeout=30)
+        page.session_state["study"], page.session_state["user"] = camps, olga
+        for name, value in (query | {"people": "1,2"}).items():
+            page.query_params[name] = value
+        page.run()
+        assert not page.exception and page.text_area(key="prompt").value == pair.prompt
+        assert page.multiselect(key="people").value == ["user 1", "user 2"]
+
+
+def test_a_damaged_snapshot_is_told(camps, olga, open_page, words):
+    (camps.snapshot_root / "v0001" / "graph" / "graph.json").unlink()
+    page = open_page("reward", camps, olga, **NEW)
+    assert "Snapshot v0001 is damaged" in words(page) and not page.exception
