@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -16,6 +17,7 @@ from pages.parts import GATES, PLOT, group_colour, here, source_line
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
 DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
+BOLD = re.compile(r"\*\*(.+?)\*\*")
 INTERVALS = ("Bars: for a person, the middle 95 % of what their answers leave open; for a group, where nine in ten of "
              "its people lie.")
 
@@ -88,7 +90,7 @@ def picture(view: RewardView) -> go.Figure:
             customdata=[[row.name, row.low[i], row.high[i], row.reward[i], row.n] for row in rows],
             hovertemplate="%{customdata[0]}<br>wins %{x:.0%} (%{customdata[1]:.0%} to %{customdata[2]:.0%})"
                           "<br>reward %{customdata[3]:+.2f}, n = %{customdata[4]}<extra></extra>")
-    figure.update_xaxes(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1], zeroline=False)
+    figure.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], ticktext=["0 %", "50 %", ""], zeroline=False)
     figure.update_layout(height=110 + 32 * len(rows), showlegend=False, margin={"l": 0, "r": 8, "t": 30, "b": 0})
     return figure
 
@@ -198,8 +200,9 @@ def remembered(study, asked: tuple, view: RewardView, row: int):
 def tinted(piece, most: float) -> str:
     red, green, blue = RAISES if piece.effect > 0 else LOWERS
     depth = DEEPEST * min(1.0, abs(piece.effect) / most)
+    words = BOLD.sub(r"<b>\1</b>", html.escape(piece.text)).replace("**", "")
     return (f"<span style='background-color:rgba({red},{green},{blue},{depth:.2f});border-radius:3px' "
-            f"title='{piece.effect:+.2f} log-odds'>{html.escape(piece.text)}</span>")
+            f"title='{piece.effect:+.2f} log-odds'>{words}</span>")
 
 
 def scale(most: float) -> str:

@@ -185,7 +185,7 @@ def who() -> tuple[list[int], list[int], bool | list[int]]:
     numbers = groups_there(study)
     st.session_state["groups"] = [one for one in st.session_state.get("groups", numbers) if one in numbers]
     wanted = st.pills("Groups of the map", numbers, selection_mode="multi", key="groups",
-                      format_func=lambda group: f"Group {group + 1}") if numbers else []
+                      format_func=lambda group: str(group + 1)) if numbers else []
     return users, [int(one.split()[1]) for one in chosen if one.startswith("first ")], list(wanted)
 
 

@@ -1,0 +1,99 @@
+"""The reward page with its language model, and the champion rolled back, in a real browser."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+
+import pytest
+
+PATIENCE = 300  # seconds for the first snapshot, and for a language model that is opened for the first time
+WAIT = PATIENCE * 1000
+
+
+@pytest.fixture(scope="module")
+def mapped(studio):
+    """The shared studio once it has a champion."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if champion(studio):
+            return studio
+        time.sleep(0.5)
+    raise AssertionError(f"no snapshot within {PATIENCE} s\n{studio.logs()}")
+
+
+def champion(studio) -> str | None:
+    with sqlite3.connect(studio.home / "copl.db") as database:
+        return database.execute("SELECT champion FROM study ORDER BY opened DESC").fetchone()[0]
+
+
+def ask_for_answers(page, settled, tokens: int) -> None:
+    """Open the writer's controls and press its button."""
+    field = page.get_by_label("Longest answer, in tokens (about ¾ of a word each)")
+    if not field.is_visible():
+        page.get_by_text("Let a language model write answers").click()
+    field.wait_for()
+    field.fill(str(tokens))
+    field.blur()
+    settled(page).get_by_role("button", name="Write answers").click()
+
+
+def written(page, settled) -> list[str]:
+    """What stands in the fields once the page is at rest."""
+    page.get_by_role("button", name="Stop").wait_for(state="hidden", timeout=WAIT)
+    settled(page).get_by_label("Answer A", exact=True).wait_for()
+    fields = page.get_by_role("textbox", name=re.compile("^Answer [A-F]$"))
+    return [fields.nth(i).input_value() for i in range(fields.count())]
+
+
+def test_a_language_model_writes_candidates_and_they_are_judged(mapped, smollm2, app, settled):
+    page = app.open("reward")
+    page.get_by_label("Question", exact=True).fill("What should I cook for six friends on a Tuesday?")
+    page.get_by_label("Question", exact=True).blur()
+    ask_for_answers(settled(page), settled, tokens=10)
+    page.get_by_role("button", name="Stop").wait_for(timeout=WAIT)
+    answers = written(page, settled)
+    assert len(answers) == 3 and all(answers) and len(set(answers)) == 3
+    assert page.get_by_label("Question", exact=True).input_value() == "What should I cook for six friends on a Tuesday?"
+    page.get_by_text("Answer C", exact=True).first.wait_for()  # a column of the picture, or a field: they are judged
+    assert page.get_by_text(re.compile(r"Snapshot v\d{4}")).count()
+
+
+def test_writing_is_stopped_and_what_was_written_stays(mapped, smollm2, app, settled):
+    page = app.open("reward")
+    ask_for_answers(page, settled, tokens=400)
+    stop = page.get_by_role("button", name="Stop")
+    stop.wait_for(timeout=WAIT)
+    page.locator("[data-testid=stMarkdown]", has_text=re.compile(r"\w+ \w+ \w+")).first.wait_for(timeout=WAIT)
+    page.wait_for_function("() => [...document.querySelectorAll('[data-testid=stCaptionContainer]')]"
+                           ".some(one => one.innerText.includes('temperature'))", timeout=WAIT)
+    page.wait_for_timeout(1500)
+    stop.click()
+    answers = written(page, settled)
+    assert any(answers) and sum(len(text.split()) for text in answers) < 600  # three whole ones would be about 900
+
+
+def test_the_champion_is_rolled_back_in_the_browser(mapped, app, settled):
+    page = app.open("training")
+    before = champion(mapped)
+    page.get_by_text("Schedule: when the trainer acts by itself").click()
+    page.get_by_text("Refit by itself").first.click()
+    page.get_by_role("button", name="Save the schedule").click()
+    page.get_by_text("Saved. The trainer reads it").wait_for()
+    page.get_by_role("button", name="Refit the graph now").click()
+    end = time.monotonic() + PATIENCE
+    while champion(mapped) == before and time.monotonic() < end:
+        time.sleep(0.5)
+    newer = champion(mapped)
+    assert newer != before
+    page.reload()
+    settled(page)
+    page.get_by_role("combobox", name=re.compile("Champion: ")).fill(before)
+    page.get_by_role("option", name=before).click()
+    settled(page).get_by_role("button", name=f"Make {before} the champion").click()
+    page.get_by_text("The champion is not the newest snapshot").or_(
+        page.get_by_role("button", name=f"Make {before} the champion", disabled=True)).first.wait_for()
+    assert champion(mapped) == before
+    page.goto(page.url.replace("/training", "/people"))
+    settled(page).get_by_text(re.compile(f"Snapshot {before}")).first.wait_for()

@@ -1,0 +1,145 @@
+"""The training page: whether it pays, runs with their logs, snapshots to compare and to roll back, notes, schedule."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from copl_core.records import Role, RunState, SnapshotRecord
+from copl_core.rules import Schedule
+from copl_core.training.worker import Trainer
+from tests.worlds import camp_labels, fit_graph_now, trainer
+
+GAIN = {"over": "global", "n": 261, "people": 143, "accuracy": 0.088, "accuracy_interval": [0.051, 0.126],
+        "log_loss": 0.05, "log_loss_interval": [0.01, 0.09]}
+
+
+@pytest.fixture
+def olga(camps):
+    return camps.join("Olga", Role.OWNER)
+
+
+@pytest.fixture
+def two(camps):
+    """A second snapshot, made of some more labels."""
+    camps.import_rows(camp_labels(seed=1, per_user=3))
+    assert fit_graph_now(camps) == "v0002"
+    return camps
+
+
+def button(page, label: str):
+    return next(one for one in page.button if one.label == label)
+
+
+def with_gain(study, gain: dict) -> None:
+    """The snapshot again, with held-out figures as a full run would record them."""
+    own = {"log_loss": 0.46, "log_loss_interval": [0.4, 0.5], "calibration_error": 0.05, "n": 261}
+    held_out = {"copl": own | {"accuracy": 0.801, "accuracy_interval": [0.75, 0.85]},
+                "global": own | {"accuracy": 0.801 - gain["accuracy"], "accuracy_interval": [0.6, 0.9]}}
+    record = study.snapshots()[0]
+    study.store.publish(study.id, SnapshotRecord(
+        "v9000", None, record.watermark, record.n_labels, {"held_out": held_out, "gain": gain, "fitted_in": "v0001"},
+        datetime.now(UTC)), run_id=None)
+
+
+def test_an_empty_study_says_what_will_come(study, owner, open_page, words):
+    said = words(open_page("training", study, owner))
+    assert "Not measured yet" in said and "No snapshot yet" in said and "No run yet" in said
+    assert "No trainer is running" in said
+
+
+@pytest.mark.parametrize(("change", "verdict"), [
+    ({}, "Yes."), ({"accuracy": 0.01, "accuracy_interval": [-0.02, 0.04]}, "Not shown yet."),
+    ({"accuracy": -0.05, "accuracy_interval": [-0.09, -0.01]}, "No.")])
+def test_whether_personalisation_pays_is_said_in_one_line(camps, olga, open_page, words, change, verdict):
+    with_gain(camps, GAIN | change)
+    said = words(open_page("training", camps, olga))
+    assert f"paying on your data? {verdict}**" in said and "80.1% of 261 answers" in said
+    assert "that made v0001" in said and "Snapshot v9000" in said
+
+
+def test_a_run_shows_its_data_its_curve_and_its_log(two, olga, open_page, words):
+    page = open_page("training", two, olga)
+    said = words(page)
+    assert "Learned from 208 labels" in said and "SHA-256 of the data" in said and "seed 0" in said
+    assert "Published v0002" in page.code[0].value and "graph: step" in page.code[0].value
+    (last,) = [run for run in two.runs() if run.snapshot == "v0002"]
+    curve = two.curves(last)["graph"]
+    assert len(curve.loss) > 1 and last.config["data"]["sha256"] == two.snapshot().manifest["data"]["sha256"]
+    (two.settings.run_logs / f"run-{last.id}.jsonl").unlink()  # another machine, or tidied away
+    assert two.curves(last)["graph"].loss == [list(point) for point in curve.loss]
+    assert "No log of this run" in words(open_page("training", two, olga))
+
+
+def test_a_failed_run_tells_its_reason_and_leaves_the_champion_alone(camps, olga, open_page, words):
+    def fails(texts, progress=None):
+        raise RuntimeError("out of luck")
+
+    run = camps.request_fit("graph")
+    Trainer(camps.store, camps.settings, embed=fails).execute(run.id)
+    page = open_page("training", camps, olga)
+    said = words(page)
+    assert f"Run {run.id} failed: RuntimeError: out of luck The champion was left alone." in said
+    assert "Traceback" in page.code[0].value and camps.record.champion == "v0001"
+
+
+def test_a_run_is_asked_for_and_cancelled(camps, olga, open_page, words):
+    page = open_page("training", camps, olga)
+    button(page, "Refit the graph now").click().run()
+    run = camps.runs()[0]
+    assert run.state == RunState.QUEUED
+    button(page, f"Cancel run {run.id}").click().run()
+    assert camps.runs()[0].state == RunState.CANCELLED and "was cancelled" in words(page)
+
+
+def test_the_champion_is_rolled_back_and_forth(two, olga, open_page, words):
+    page = open_page("training", two, olga)
+    page.selectbox(key="crown-v0002").set_value("v0001").run()
+    button(page, "Make v0001 the champion").click().run()
+    assert two.record.champion == "v0001" and "is not the newest snapshot" in words(page)
+    page.selectbox(key="crown-v0001").set_value("v0002").run()
+    button(page, "Make v0002 the champion").click().run()
+    assert two.record.champion == "v0002" and not page.exception
+
+
+def test_a_damaged_snapshot_is_not_made_the_champion_and_not_compared(two, olga, open_page, words):
+    (two.snapshot_root / "v0001" / "graph" / "graph.safetensors").write_bytes(b"cut")
+    page = open_page("training", two, olga)
+    page.selectbox(key="crown-v0002").set_value("v0001").run()
+    button(page, "Make v0001 the champion").click().run()
+    assert "Snapshot v0001 is damaged" in words(page) and two.record.champion == "v0002"
+    page = open_page("training", two, olga, compare=True)
+    assert "Snapshot v0001 is damaged" in words(page) and not page.exception
+
+
+def test_two_snapshots_are_compared(two, olga, open_page, words):
+    page = open_page("training", two, olga, compare=True)
+    assert "people changed their group from v0001 to v0002" in words(page)
+    found, same = two.compare("v0001", "v0002"), two.compare("v0001", "v0001")
+    assert found.people == 16 and 0.5 < found.correlation <= 1 and 0.5 < found.agree <= 1
+    assert same.moved == 0 and same.correlation == pytest.approx(1) and same.agree == 1 and same.settings == ()
+    assert {name for name, *_ in found.settings} >= {"data"}
+
+
+def test_a_note_is_kept_with_its_snapshot(camps, olga, open_page, words):
+    page = open_page("training", camps, olga)
+    page.text_area(key="note-v0001").set_value("The one before the new guidelines.").run()
+    button(page, "Save the note").click().run()
+    assert camps.snapshots()[0].note == "The one before the new guidelines."
+    assert camps.audit(limit=5)[0].event == "note"
+
+
+def test_the_schedule_is_kept_with_the_study_and_the_trainer_keeps_to_it(camps, olga, open_page, words):
+    page = open_page("training", camps, olga)
+    page.checkbox[0].uncheck()
+    page.number_input[0].set_value(3)
+    button(page, "Save the schedule").click().run()
+    assert "Saved" in words(page) and camps.schedule() == Schedule(False, 3, 15.0, 40, 120.0)
+    one = trainer(camps)
+    camps.import_rows(camp_labels(seed=2, per_user=2))
+    one.ask_for_due_runs()
+    assert [run.state for run in camps.runs()] == [RunState.DONE]  # due, and nobody asked
+    camps.set_schedule(Schedule(True, 3, 0.0, 40, 1e6))
+    one.ask_for_due_runs()
+    assert camps.runs()[0].state == RunState.QUEUED
