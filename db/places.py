@@ -25,7 +25,10 @@ _COUNTING = (LabelRow.counts, LabelRow.attention.is_(False), UserRow.kind == Kin
 _PEOPLE = select(LabelRow.user_id).join(UserRow, UserRow.id == LabelRow.user_id).where(*_COUNTING)
 _ON_PAIR = _PEOPLE.where(LabelRow.pair_id == _PAIR, LabelRow.user_id != _USER)
 _HOLDING = select(TaskRow.user_id).where(*_RESERVED, TaskRow.pair_id == _PAIR)
-_RESERVATIONS = select(TaskRow.pair_id, func.count()).where(*_RESERVED).group_by(TaskRow.pair_id)
+_FILLED = (
+    select(TaskRow.pair_id).join(PairRow, PairRow.id == TaskRow.pair_id).where(*_RESERVED)
+    .group_by(TaskRow.pair_id, PairRow.taken).having(PairRow.taken + func.count() >= bindparam("overlap"))
+)
 _COUNTED = (
     select(func.count(LabelRow.user_id.distinct())).join(UserRow, UserRow.id == LabelRow.user_id)
     .where(*_COUNTING, LabelRow.pair_id == PairRow.id).correlate(PairRow).scalar_subquery()
@@ -53,9 +56,12 @@ def has_room(connection: Connection, pair_id: int, user_id: int, room: RoomSetti
     return len({*labelled, *holding}) < room.overlap
 
 
-def reservations(connection: Connection, user_id: int) -> dict[int, int]:
-    """How many places of each pair are held by open tasks of people other than the user."""
-    return dict(connection.execute(_RESERVATIONS, {"user": user_id, "at": now()}).all())
+def filled(connection: Connection, user_id: int, room: RoomSettings) -> list[int]:
+    """Pairs whose last places are held by open tasks of people other than the user."""
+    if room.overlap is None:
+        return []
+    held = {"user": user_id, "at": now(), "overlap": room.overlap}
+    return list(connection.execute(_FILLED, held).scalars())
 
 
 def recount(connection: Connection, room: RoomSettings, pair_id: int) -> None:

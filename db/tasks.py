@@ -5,7 +5,6 @@ The statements of every click are built once, above: building one costs SQLAlche
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -14,10 +13,10 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 
 from copl_core.records import Choice, CoplError, Task
 from copl_core.rules import ATTENTION, Asked, Draft, Forecast, Offer, RoomSettings, Said
-from db.access import OPEN, Access, now, study_of, user_row, whole_numbers
+from db.access import LARGEST, OPEN, Access, now, study_of, user_row, whole_numbers
 from db.asking import front
 from db.models import LabelRow, PairRow, TaskRow
-from db.places import WITHOUT_PLACE, has_room, reservations, room_of
+from db.places import WITHOUT_PLACE, filled, has_room, room_of
 from db.room_models import DraftRow
 from db.texts import read_pair
 
@@ -27,9 +26,11 @@ _HELD = select(TaskRow.__table__).where(TaskRow.user_id == _USER, TaskRow.state 
 _OPEN = (select(TaskRow.__table__).where(TaskRow.id == _TASK, TaskRow.user_id == _USER, TaskRow.state == OPEN)
          .with_for_update())
 _UNLABELLED = (
-    select(PairRow.id, PairRow.first_id, PairRow.second_id, PairRow.taken, func.coalesce(PairRow.gold_id, 0))
+    select(PairRow.id, PairRow.first_id, PairRow.second_id)
     .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE))).order_by(PairRow.id)
 )
+_WITH_PLACE = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.taken < bindparam("overlap"))
+_GOLD = _UNLABELLED.where(PairRow.gold_id.is_not(None))
 _PUT_OFF = (select(TaskRow.pair_id, func.max(TaskRow.closed_at)).where(TaskRow.user_id == _USER, TaskRow.skipped)
             .group_by(TaskRow.pair_id).order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id)))
 _LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR).limit(1)
@@ -126,20 +127,18 @@ def open_pairs(connection: Connection, study: Row[Any], room: RoomSettings) -> t
 
     New ones by id; those they have put off, oldest first; gold ones, put off or not.
     """
-    user_id, fresh, put_off, gold = study.user_id, [], [], []
+    user_id = study.user_id
     held = held_task(connection, user_id)
     on_screen = held.pair_id if held is not None and held.expires_at > now() else None
-    reserved = {} if room.overlap is None else reservations(connection, user_id)
-    most = math.inf if room.overlap is None else room.overlap
+    taken = {on_screen, *filled(connection, user_id, room)}
     order = {pair_id: place for place, pair_id in enumerate(_put_off(connection, user_id))}
-    for row in whole_numbers(connection, _UNLABELLED, {"study": study.id, "user": user_id}):
-        pair_id, taken, known = row[0], row[3], row[4]
-        if pair_id == on_screen:
-            continue
-        if known:
-            gold.append(row[:3])
-        elif taken < most and (pair_id not in reserved or taken + reserved[pair_id] < most):
-            (put_off if pair_id in order else fresh).append(row[:3])
+    mine = {"study": study.id, "user": user_id}
+    overlap = LARGEST if room.overlap is None else room.overlap
+    pairs = [pair for pair in whole_numbers(connection, _WITH_PLACE, mine | {"overlap": overlap})
+             if pair[0] not in taken]
+    fresh = [pair for pair in pairs if pair[0] not in order] if order else pairs
+    put_off = [pair for pair in pairs if pair[0] in order] if order else []
+    gold = [pair for pair in whole_numbers(connection, _GOLD, mine) if pair[0] != on_screen]
     return fresh, sorted(put_off, key=lambda pair: order[pair[0]]), gold
 
 

@@ -89,14 +89,16 @@ def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: st
     apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]  # (N, d)
     bias = state.response_bias[labels.left] - state.response_bias[labels.right]
     margins = (state.user_vectors[near] @ apart.T + bias) / state.temperature  # (K, N)
-    signed = np.where(labels.outcome >= 0.5, margins, -margins)
-    explained = -np.logaddexp(0, -signed)
-    explained = np.where(labels.outcome == 0.5, TIE_WEIGHT / 2 * (explained - np.logaddexp(0, signed)), explained)
+    left = np.minimum(margins, 0) - np.log1p(np.exp(-np.abs(margins)))  # log σ; log(1 − σ) is less by the margin
+    tie = labels.outcome == 0.5
     if rule == "published":
         decided = labels.decided
-        score = explained[:, decided].mean(1) / PUBLISHED_TEMPERATURE if decided.any() else np.zeros(len(near))
+        explained = left[:, decided] - margins[:, decided] * (labels.outcome[decided] == 0)
+        score = explained.mean(1) / PUBLISHED_TEMPERATURE if decided.any() else np.zeros(len(near))
     else:
-        score = temper * explained.sum(1)
+        of_left = np.where(tie, TIE_WEIGHT, 1.0).astype(np.float32)
+        of_right = np.where(tie, TIE_WEIGHT / 2, labels.outcome == 0).astype(np.float32)
+        score = temper * (left @ of_left - margins @ of_right)
     weights = np.exp(score - score.max())
     return weights / weights.sum()
 
