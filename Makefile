@@ -11,6 +11,7 @@ help:
 	@echo "make lint   check the style"
 	@echo "make check  lint and test"
 	@echo "make screenshots  take the pictures of the README anew (needs chromium)"
+	@echo "make bench  measure speed and quality into benchmarks/RESULTS.md (BENCH='names --data folder' for some)"
 	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
 
 run: install
@@ -30,6 +31,11 @@ check: lint test
 screenshots: install
 	@$(PY) -m copl_core weights
 	@$(PY) -m tests.e2e.screenshots
+
+# Takes about an hour on two cores; BENCH=labels_saved runs one.
+bench: install
+	@$(PY) -m copl_core weights
+	@$(PY) -m benchmarks $(BENCH)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -30,6 +30,7 @@ from copl_core.rules import RoomSettings
 from copl_core.study import Study
 from db.engine import reading
 
+DESCRIPTION = "8 processes label one SQLite file while they are killed at random"
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAP = 3
 RESERVED_SECONDS = 3.0

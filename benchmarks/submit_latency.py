@@ -31,6 +31,7 @@ from copl_core.rules import RoomSettings
 from copl_core.study import Study
 from copl_core.training.snapshot import write_snapshot
 
+DESCRIPTION = "from an answer to the next pair, with 100,000 labels present"
 DIM = 128
 
 

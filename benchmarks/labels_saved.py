@@ -1,0 +1,278 @@
+"""How many labels a new person needs until the model knows them: the most informative pairs against random ones.
+
+    python -m benchmarks.labels_saved [--people N] [--data FOLDER]
+
+A graph is fitted to the labels of other people.  Each new person answers one pair after another and is placed anew by
+each answer, as in the product; their place is asked of pairs that they never answer on the way.  They are run twice:
+handed the most informative of their open pairs each time, and handed a random one.  A pair that is answered in both
+runs has the same answer in both.
+
+"Knows them" is 90 % of the way from the accuracy without any label (the population mean) to the plateau, the accuracy
+with all the labels a person could give.  Curves are means over the new people, and the intervals resample those people.
+
+Two worlds: the demo study, whose people are simulated, and (with ``--data``) residents' votes on civic statements
+(``polis_bowling_green.jsonl.gz``), where an answer can only be drawn from what the person really said: their own
+labels of the split "train", asked of their own labels of the split "test", which share no statement with the former.
+
+The curves are written to ``benchmarks/labels_saved.svg``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from copl_core.demo import world as demo
+from copl_core.files import read_rows
+from copl_core.preference.acquire import informative
+from copl_core.preference.adapt import Prior, adapt
+from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.records import Comparisons, ImportRow
+from copl_core.training.metrics import right
+from copl_core.training.world import World, build_world
+
+DESCRIPTION = "labels a new person needs: most informative pairs against random ones"
+FIGURE = Path(__file__).with_name("labels_saved.svg")
+POLIS = "polis_bowling_green.jsonl.gz"
+SHARE = 0.9  # of the plateau's gain
+RESAMPLES = 2000
+ANSWERS = 60  # of a simulated person at most; a resident's labels end sooner
+POLICIES = {"most informative": "#0072b2", "random": "#e69f00"}
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """One new person: what they could be asked with what they would answer, and what the model is asked about them."""
+
+    pool: Comparisons
+    asked: Comparisons
+
+
+@dataclass(frozen=True)
+class Result:
+    """One world's curves: accuracy (people, labels + 1) for each policy, and with the whole pool (people,)."""
+
+    name: str
+    curves: dict[str, np.ndarray]
+    whole: np.ndarray
+
+    def needed(self, policy: str, people: np.ndarray) -> int:
+        """Labels until the mean over these people reaches the share of the plateau's gain; a curve that does not is
+        counted as one label longer than it is.
+        """
+        start = self.curves[policy][people, 0].mean()
+        enough = start + SHARE * (self.whole[people].mean() - start)
+        reached = self.curves[policy][people].mean(0) >= enough
+        return int(reached.argmax()) if reached.any() else len(reached)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.labels_saved", description=__doc__.splitlines()[0])
+    parser.add_argument("--people", type=int, default=200, help="new people of each world")
+    parser.add_argument("--data", type=Path, help=f"folder with {POLIS}")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    results = [run("demo study (simulated people)", *demo_world(arguments.people, arguments.seed), arguments.seed)]
+    path = None if arguments.data is None else arguments.data / POLIS
+    if path is None or not path.is_file():
+        print(f"The residents' votes are left out: --data FOLDER with {POLIS} is needed for them.")
+    else:
+        results.append(run("residents' votes", *polis_world(path, arguments.people, arguments.seed), arguments.seed))
+    for result in results:
+        print(table(result, arguments.seed))
+    FIGURE.write_text(picture(results))
+    print(f"The curves are in {FIGURE.name}.")
+    return 0
+
+
+# ---- worlds
+
+
+def demo_world(people: int, seed: int) -> tuple[World, list[Newcomer]]:
+    """The demo study to learn from; new people of its tastes in equal numbers, with one answer to each of its pairs.
+
+    A random third of the pairs is what the model is asked about, the others can be handed out.
+    """
+    rng = np.random.default_rng([seed, 1])
+    tastes = list(demo.tastes().values())
+    pairs = [(prompt, a, b) for prompt in demo.study_prompts()
+             for a, b in combinations(range(demo.RESPONSES_PER_PROMPT), 2)]
+    said = [_demo_answer(f"new-{person:03d}", tastes[person % len(tastes)], *pair, rng)
+            for person in range(people) for pair in pairs]
+    world = build_world(demo.demo_rows(seed), said)
+    kept = np.concatenate([rng.permutation(len(pairs)) < len(pairs) // 3 for _ in range(people)])
+    return world, _newcomers(world.asked, kept)
+
+
+def _demo_answer(name: str, taste: demo.Taste, prompt: demo.DemoPrompt, a: int, b: int, rng: np.random.Generator
+                 ) -> ImportRow:
+    if rng.random() < 0.5:
+        a, b = b, a
+    first, second = prompt.responses[a], prompt.responses[b]
+    gap = demo.utility(taste, first.style) - demo.utility(taste, second.style)
+    return ImportRow(0, prompt.prompt, first.text, second.text, demo.answer(gap, rng), name)
+
+
+def polis_world(path: Path, people: int, seed: int) -> tuple[World, list[Newcomer]]:
+    """Residents' votes: most people to learn from, some who gave the most labels as new people."""
+    problems: list[tuple[int, str]] = []
+    rows, tests = list(read_rows(path, problems)), _test_lines(path)
+    given: dict[str, int] = {}
+    for row in rows:
+        given[row.annotator] = given.get(row.annotator, 0) + (row.line not in tests)
+    most = max(given.values())
+    full = sorted(name for name, count in given.items() if count == most)
+    new = set(np.random.default_rng([seed, 2]).permutation(full)[:people].tolist())
+    theirs = [row for row in rows if row.annotator in new]
+    world = build_world([row for row in rows if row.annotator not in new], theirs)
+    return world, _newcomers(world.asked, np.array([row.line in tests for row in theirs]))
+
+
+def _test_lines(path: Path) -> set[int]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return {number for number, line in enumerate(lines, 1) if json.loads(line)["split"] == "test"}
+
+
+def _newcomers(labels: Comparisons, kept: np.ndarray) -> list[Newcomer]:
+    return [Newcomer(labels.take(mine & ~kept), labels.take(mine & kept & labels.decided))
+            for mine in (labels.user == user for user in np.unique(labels.user))]
+
+
+# ---- one world
+
+
+def run(name: str, world: World, people: list[Newcomer], seed: int) -> Result:
+    started = time.monotonic()
+    state = fit(world, seed)
+    prior = Prior.of(state)
+    length = min(ANSWERS, min(len(person.pool) for person in people))
+    curves = {policy: np.array([curve(state, prior, person, policy, length, np.random.default_rng([seed, 3, number]))
+                                for number, person in enumerate(people)]) for policy in POLICIES}
+    whole = np.array([accuracy(state, adapt(state, person.pool, prior=prior).vector, person) for person in people])
+    print(f"{name}: {len(people)} new people after {world.train.n_users:,} known ones with {len(world.train.labels):,} "
+          f"labels; {time.monotonic() - started:.0f} s", flush=True)
+    return Result(name, curves, whole)
+
+
+def fit(world: World, seed: int) -> GraphState:
+    """The graph as the trainer fits it."""
+    from copl_core.config import Settings
+    from copl_core.training.graph_fit import fit_graph
+    from copl_core.training.phi import TextEmbedder
+    from copl_core.training.tune import tuned
+    from copl_core.weights import resolver
+
+    settings = Settings.from_environment()
+    embedder = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi")
+    phi = embedder.embed(list(world.texts[:world.train.n_responses]))
+    return fit_graph(world.train, phi, tuned(world.train, phi, GraphConfig(), seed=seed), seed=seed)
+
+
+def curve(state: GraphState, prior: Prior, person: Newcomer, policy: str, length: int, rng: np.random.Generator
+          ) -> np.ndarray:
+    """Accuracy (length + 1,) after 0, 1, … labels of one person."""
+    pool = person.pool
+    pairs = np.column_stack([pool.left, pool.right])
+    chosen, left, found = [], np.arange(len(pool)), []
+    for _ in range(length + 1):
+        place = adapt(state, pool.take(np.array(chosen, np.int64)), prior=prior)
+        found.append(accuracy(state, place.vector, person))
+        best = rng.integers(len(left)) if policy == "random" else np.argmax(informative(state, place, pairs[left]))
+        chosen.append(left[best])
+        left = np.delete(left, best)
+        if not len(left):
+            break
+    return np.array(found)
+
+
+def accuracy(state: GraphState, vector: np.ndarray, person: Newcomer) -> float:
+    """Share of the asked labels foreseen; a label without a forecast either way counts half."""
+    margins = state.margins(person.asked, np.tile(vector, (len(person.asked), 1)))
+    return float(right(margins, person.asked.outcome).mean())
+
+
+# ---- what came out
+
+
+def table(result: Result, seed: int) -> str:
+    """Labels needed and saved, with 95 % intervals over people, and the curves at some lengths."""
+    draws = np.random.default_rng(seed).integers(len(result.whole), size=(RESAMPLES, len(result.whole)))
+    everybody = np.arange(len(result.whole))
+    needed = {policy: (result.needed(policy, everybody), np.array([result.needed(policy, draw) for draw in draws]))
+              for policy in POLICIES}
+    (best, best_draws), (chance, chance_draws) = needed.values()
+    start, length = result.curves["random"][:, 0].mean(), result.curves["random"].shape[1] - 1
+    lines = [f"{result.name}: accuracy {start:.3f} without labels, {result.whole.mean():.3f} with all of a person's",
+             f"  labels to {SHARE:.0%} of the gain: most informative {best} {_span(best_draws)}, random {chance} "
+             f"{_span(chance_draws)}",
+             f"  labels saved: {chance - best} {_span(chance_draws - best_draws)}",
+             "  " + "labels".ljust(18) + "".join(f"{n:>7}" for n in _lengths(length))]
+    for policy in POLICIES:
+        mean = result.curves[policy].mean(0)
+        lines.append("  " + policy.ljust(18) + "".join(f"{mean[n]:>7.3f}" for n in _lengths(length)))
+    return "\n".join(lines)
+
+
+def _span(draws: np.ndarray) -> str:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"({low:.0f} to {high:.0f})"
+
+
+def _lengths(most: int) -> list[int]:
+    return [n for n in (0, 1, 2, 3, 5, 8, 12, 20, 30, 40, 60) if n <= most]
+
+
+WIDE, HIGH, EDGE, GAP = 640, 300, 60, 70  # of one panel and the room around it, in pixels
+
+
+def picture(results: Sequence[Result]) -> str:
+    """The curves as SVG, one panel a world: mean accuracy by labels, with 95 % intervals of the mean over people."""
+    panels = "".join(_panel(result, EDGE + number * (HIGH + GAP)) for number, result in enumerate(results))
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE + 2 * EDGE}" '
+            f'height="{EDGE + len(results) * (HIGH + GAP)}" font-family="sans-serif" font-size="13" fill="#23262b">'
+            f'<rect width="100%" height="100%" fill="#fdfcf9"/>{panels}</svg>\n')
+
+
+def _panel(result: Result, top: int) -> str:
+    length = next(iter(result.curves.values())).shape[1] - 1
+    start, plateau = result.curves["random"][:, 0].mean(), result.whole.mean()
+    low, high = min(start, plateau) - 0.03, max(start, plateau) + 0.03
+
+    def point(n: float, value: float) -> str:
+        return f"{EDGE + WIDE * n / length:.1f},{top + HIGH * (high - value) / (high - low):.1f}"
+
+    drawn = [f'<text x="{EDGE}" y="{top - 14}" font-size="15">{result.name}: accuracy by labels given</text>']
+    for value in np.arange(np.ceil(low * 20) / 20, high, 0.05):
+        drawn.append(f'<polyline points="{point(0, value)} {point(length, value)}" stroke="#dcd8ce"/>'
+                     f'<text x="{EDGE - 8}" y="{point(0, value).partition(",")[2]}" text-anchor="end" dy="4">'
+                     f'{value:.2f}</text>')
+    for n in range(0, length + 1, 10):
+        at = point(n, low).partition(",")[0]
+        drawn.append(f'<text x="{at}" y="{top + HIGH + 18}" text-anchor="middle">{n}</text>')
+    enough = start + SHARE * (plateau - start)
+    drawn.append(f'<polyline points="{point(0, enough)} {point(length, enough)}" stroke="#7f7f7f" '
+                 f'stroke-dasharray="5 4"/><text x="{EDGE + WIDE}" y="{point(0, enough).partition(",")[2]}" dy="-5" '
+                 f'text-anchor="end">{SHARE:.0%} of the gain</text>')
+    for place, (policy, colour) in enumerate(POLICIES.items()):
+        mean = result.curves[policy].mean(0)
+        half = 1.96 * result.curves[policy].std(0) / np.sqrt(len(result.whole))
+        edge = [*(point(n, value) for n, value in enumerate(mean + half)),
+                *(point(n, value) for n, value in reversed(list(enumerate(mean - half))))]
+        drawn.append(f'<polygon points="{" ".join(edge)}" fill="{colour}" fill-opacity="0.15"/>'
+                     f'<polyline points="{" ".join(point(n, value) for n, value in enumerate(mean))}" fill="none" '
+                     f'stroke="{colour}" stroke-width="2.5"/><text x="{EDGE + WIDE}" '
+                     f'y="{top + HIGH - 30 + 18 * place}" text-anchor="end" fill="{colour}">{policy}</text>')
+    return "".join(drawn)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Many people label in their browsers at once: does each key count once, and how long does the next pair take?
+
+    python -m benchmarks.sessions [--sessions N] [--seconds S] [--think S] [--home FOLDER]
+
+A studio is started as ``make run`` starts it, trainer and all, and as many sessions of one browser each join it under a
+name of their own.  All of them label by keys for a minute: each looks at a pair for a while, drawn around ``--think``
+seconds, presses a key, and waits for the next pair.  The browser runs on the same machine, so its work is in the times.
+
+Counted afterwards: what went wrong on a page or in the logs, labels acknowledged on a screen and not in the database,
+labels in the database that no screen acknowledged, and labels of one task or pair beyond the first.  Before there is a
+reward model the trainer is busy with the first one; the sessions begin when it is done, unless ``--home`` names the
+home folder of a studio that has one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+DESCRIPTION = "25 browser sessions label at once for a minute, browser, app and trainer on the same cores"
+ROOT = Path(__file__).resolve().parents[1]
+TOGETHER = 5  # sessions that open the page at the same moment
+PATIENCE = 900  # seconds for the first reward model
+IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--mute-audio"]
+# Tells, after a key, when the next pair stood on the screen and which number of answers the page acknowledged.
+WATCH = """() => {
+  const texts = () => ["left", "right"].map((side) => document.querySelector(`.st-key-response-${side}`)?.innerText)
+      .join("|");
+  const count = () => Number((document.querySelector("[data-testid=stMain]").innerText.match(/([\\d,]+) answered/)
+      || [0, "-1"])[1].replace(",", ""));
+  let pressed = 0;
+  addEventListener("keydown", () => { pressed = performance.now(); }, true);
+  window.arm = () => { window.following = new Promise((resolve) => {
+    const before = texts(), had = count(); let changed = 0;
+    const look = () => {
+      if (texts() !== before) changed = performance.now();
+      if (changed && count() > had) { watch.disconnect(); clearTimeout(late);
+                                      resolve([changed - pressed, count()]); }
+    };
+    const watch = new MutationObserver(look);
+    watch.observe(document.body, {subtree: true, childList: true, characterData: true});
+    const late = setTimeout(() => { watch.disconnect(); resolve(null); }, 20000);
+  }); };
+}"""
+
+
+@dataclass
+class Session:
+    """One person at their browser."""
+
+    name: str
+    milliseconds: list[float] = field(default_factory=list)
+    acknowledged: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sessions", description=__doc__.splitlines()[0])
+    parser.add_argument("--sessions", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--think", type=float, default=3.0, help="seconds a person looks at a pair, on average")
+    parser.add_argument("--home", type=Path, help="of a studio with a reward model; it is copied, not changed")
+    arguments = parser.parse_args(argv)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        print("Left out: no chromium is installed.")
+        return 0
+    with tempfile.TemporaryDirectory() as folder, studio(Path(folder) / "home", arguments.home) as (address, home):
+        people = asyncio.run(everybody(chromium, address, arguments))
+        faults = [error for one in people for error in one.errors] + in_the_logs(home)
+        return report(people, stored(home, [one.name for one in people]), faults, arguments)
+
+
+# ---- the studio
+
+
+@contextmanager
+def studio(home: Path, like: Path | None) -> Iterator[tuple[str, Path]]:
+    """(address, home folder) of a studio with a reward model, stopped on leaving."""
+    if like is None:
+        home.mkdir()
+    else:
+        shutil.copytree(like, home, symlinks=True, ignore=shutil.ignore_patterns("*.lock", "logs"))
+    weights = Path(os.environ.get("COPL_HOME", ROOT / "var")) / "weights"
+    if weights.is_dir() and not (home / "weights").exists():
+        (home / "weights").symlink_to(weights.resolve(), target_is_directory=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    said = home / "launcher.log"
+    with said.open("w") as out:
+        environment = os.environ | {"COPL_HOME": str(home), "COPL_PORT": str(port)}
+        up = subprocess.Popen([sys.executable, "-u", "-m", "copl_core", "up"], cwd=ROOT, env=environment, stdout=out,
+                              stderr=out, stdin=subprocess.DEVNULL)
+    try:
+        _wait(lambda: "token=" in said.read_text(), up)
+        _wait(lambda: _count(home, "SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'"), up)
+        yield f"http://localhost:{port}", home
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(60)
+
+
+def _wait(ready, up: subprocess.Popen) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not ready():
+        if up.poll() is not None or time.monotonic() > ends:
+            raise SystemExit("The studio did not start, or its trainer made no reward model.")
+        time.sleep(0.5)
+
+
+def _count(home: Path, query: str, *values: object) -> int:
+    with sqlite3.connect(f"file:{home / 'copl.db'}?mode=ro", uri=True) as database:
+        return database.execute(query, values).fetchone()[0]
+
+
+# ---- the people
+
+
+async def everybody(chromium: str, address: str, arguments: argparse.Namespace) -> list[Session]:
+    from playwright.async_api import async_playwright
+
+    people = [Session(f"session {number}") for number in range(arguments.sessions)]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        pages = []
+        for first in range(0, len(people), TOGETHER):
+            pages += await asyncio.gather(*(join(browser, address, one) for one in people[first:first + TOGETHER]))
+        ends = time.monotonic() + arguments.seconds
+        await asyncio.gather(*(label(page, person, ends, arguments.think, Random(number))
+                               for number, (page, person) in enumerate(zip(pages, people, strict=True))))
+        await browser.close()
+    return people
+
+
+async def join(browser, address: str, person: Session):
+    page = await (await browser.new_context(viewport={"width": 1280, "height": 900})).new_page()
+    page.on("pageerror", lambda error: person.errors.append(f"{person.name}: {error}"))
+    page.set_default_timeout(120_000)
+    await page.goto(address)
+    await page.get_by_label("Your name or a nickname").fill(person.name)
+    await page.get_by_role("button", name="Begin").click()
+    await page.get_by_text("0 answered").wait_for()
+    await page.wait_for_selector(IDLE)
+    await page.evaluate(WATCH)
+    return page
+
+
+async def label(page, person: Session, ends: float, think: float, random: Random) -> None:
+    """Look, press, wait for the next pair; until the time is over."""
+    await asyncio.sleep(random.uniform(0, think))  # nobody begins at the same moment
+    while time.monotonic() < ends:
+        await page.evaluate("window.arm()")
+        await page.keyboard.press(random.choice("12"))
+        found = await page.evaluate("window.following")
+        if found is None:
+            person.errors.append(f"{person.name}: no next pair within 20 s")
+            await page.wait_for_selector(IDLE)
+            continue
+        person.milliseconds.append(found[0])
+        person.acknowledged = found[1]
+        await asyncio.sleep(random.uniform(0.5, 1.5) * think)
+    for alert in await page.locator("[data-testid=stAlert], [data-testid=stException]").all_inner_texts():
+        person.errors.append(f"{person.name}: {alert}")
+    await page.wait_for_selector(IDLE)
+    told = re.search(r"([\d,]+) answered", await page.locator("[data-testid=stMain]").inner_text())
+    person.acknowledged = int(told[1].replace(",", ""))
+
+
+# ---- afterwards
+
+
+def stored(home: Path, names: list[str]) -> dict[str, tuple[int, int, int]]:
+    """Of each person: labels that count, tasks they answer, pairs they are on (a pair may be repeated, a task not)."""
+    with sqlite3.connect(f"file:{home / 'copl.db'}?mode=ro", uri=True) as database:
+        rows = database.execute(
+            "SELECT user.name, count(*), count(DISTINCT label.task_id), count(DISTINCT label.left_id || '-' || "
+            "label.right_id) FROM label JOIN user ON user.id = label.user_id WHERE label.counts GROUP BY user.id")
+        found = {name: tuple(counts) for name, *counts in rows}
+    return {name: found.get(name, (0, 0, 0)) for name in names}
+
+
+def in_the_logs(home: Path) -> list[str]:
+    """Lines of the app's log that tell of an exception."""
+    return [line for line in (home / "logs" / "app.log").read_text(errors="replace").splitlines()
+            if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line) or "Traceback" in line]
+
+
+def report(people: list[Session], found: dict[str, tuple[int, int, int]], faults: list[str],
+           arguments: argparse.Namespace) -> int:
+    spans = np.array([span for one in people for span in one.milliseconds])
+    lost = sum(max(0, one.acknowledged - found[one.name][0]) for one in people)
+    unsaid = sum(max(0, found[one.name][0] - one.acknowledged) for one in people)
+    double = sum(labels - min(tasks, sides) for labels, tasks, sides in found.values())
+    p50, p95 = np.quantile(spans, (0.5, 0.95)) if len(spans) else (np.nan, np.nan)
+    rows = {"sessions": len(people), "seconds": f"{arguments.seconds:g}",
+            "labels": sum(labels for labels, *_ in found.values()),
+            "acknowledged on a screen": sum(one.acknowledged for one in people), "errors": len(faults),
+            "acknowledged, not stored": lost, "stored, not acknowledged": unsaid, "stored twice": double,
+            "key to next pair, p50": f"{p50:.0f} ms", "key to next pair, p95": f"{p95:.0f} ms",
+            "slowest": f"{spans.max(initial=0):.0f} ms"}
+    for name, value in rows.items():
+        print(f"{name:28}{value:>12}")
+    for fault in faults[:10]:
+        print(f"  {fault[:200]}")
+    return int(bool(faults or lost or unsaid or double or not len(spans)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""``python -m benchmarks``: what is registered is there, and the results page keeps what was not run anew."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from benchmarks import __main__ as bench
+
+
+@pytest.mark.parametrize("name", bench.BENCHMARKS)
+def test_a_registered_benchmark_says_what_it_measures_and_explains_itself(name, capsys):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert module.DESCRIPTION and "\n" not in module.DESCRIPTION
+    with pytest.raises(SystemExit) as left:
+        module.main(["--help"])
+    assert left.value.code == 0
+    assert ("--data" in capsys.readouterr().out) == (name in bench.READ_DATA)
+
+
+def test_a_results_page_is_read_back_as_it_was_written():
+    written = {name: f"What {name} printed.\n\n```\n1\n## no heading\n```\n" for name in bench.BENCHMARKS[:2]}
+    assert bench.sections(bench.page(written)) == written
+    assert bench.sections(bench.HEAD) == {}
+
+
+def test_an_unknown_benchmark_is_told_with_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["speed"])
+    assert bench.BENCHMARKS[0] in capsys.readouterr().err
+
+
+def test_a_benchmark_that_fails_says_so_by_its_exit_code(capsys):
+    code, said = bench.run("labelling_storm", ["--no-such-option"])
+    assert code == 2 and said == ""
