@@ -31,6 +31,7 @@ class Protocol:
     responses: int = 2  # a prompt; all pairs within a prompt can be asked
     labels: int = 16  # a user
     spread: str = "ALL"  # "ALL": everybody makes ``labels``; "AVG": 1 to 2·labels − 1, uniformly
+    repeats: int = 0  # of a user's labels, asked once more of them, with new noise and sides
     asked: int = 10  # pairs a user, none of which they labelled, that the truth is asked about
     divergence: float = 0.7  # δ: 0 one taste for all, 1 independent tastes
     noise: float = 0.0  # share of labels turned round
@@ -40,7 +41,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         least = {"groups": 1, "users": self.groups, "prompts": 1, "responses": 2, "labels": 1, "asked": 0,
-                 "text_dim": 1}
+                 "repeats": 0, "text_dim": 1}
         for name, smallest in least.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < smallest:
                 raise CoplError(f"The synthetic world's {name} is {getattr(self, name)!r}: "
@@ -87,7 +88,7 @@ class SyntheticWorld:
     controversial: np.ndarray  # (A,) bool
 
     def figures(self, logits: np.ndarray) -> dict[str, float]:
-        """Accuracy of log-odds (A,) for left: on all asked pairs, common and controversial ones, and the worst group."""
+        """Accuracy of log-odds (A,) for left on all asked pairs, common and controversial ones, and the worst group."""
         hit = right(logits, self.asked.outcome)
         group = self.group[self.asked.user]
         of = {"accuracy": np.ones(len(hit), bool), "common": ~self.controversial, "controversial": self.controversial}
@@ -106,7 +107,10 @@ def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
         else rng.integers(1, 2 * protocol.labels, protocol.users)
     drawn = _distinct(rng, protocol.users, protocol.pairs, protocol.most + protocol.asked)
     is_label = np.arange(protocol.most) < n_labels[:, None]  # (U, most)
-    labels = _compare(protocol, utility, group, np.nonzero(is_label)[0], drawn[:, :protocol.most][is_label], rng)
+    again = is_label & (np.arange(protocol.most) < protocol.repeats)
+    user = np.concatenate([np.nonzero(is_label)[0], np.nonzero(again)[0]])
+    pair = np.concatenate([drawn[:, :protocol.most][is_label], drawn[:, :protocol.most][again]])
+    labels = _compare(protocol, utility, group, user, pair, rng)
     asked = _compare(protocol, utility, group, np.repeat(np.arange(protocol.users), protocol.asked),
                      drawn[:, protocol.most:].ravel(), rng)
     turned = rng.random(len(labels)) < protocol.noise

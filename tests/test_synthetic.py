@@ -7,6 +7,7 @@ import pytest
 
 from copl_core.records import CoplError
 from copl_core.synthetic import Protocol, make_world
+from copl_core.training.losses import flip_rate
 
 SMALL = Protocol(groups=4, users=60, prompts=50, labels=6, asked=4)
 
@@ -46,6 +47,16 @@ def test_noise_turns_its_share_of_labels_and_none_of_the_truth():
     clean, noisy = (make_world(replace(SMALL, users=2000, noise=noise), 0) for noise in (0.0, 0.2))
     assert (clean.data.labels.outcome != noisy.data.labels.outcome).mean() == pytest.approx(0.2, abs=0.02)
     np.testing.assert_array_equal(clean.asked.outcome, noisy.asked.outcome)
+
+
+def test_repeats_ask_the_same_again_and_agree_but_for_noise():
+    world = make_world(replace(SMALL, users=2000, repeats=3, noise=0.2), 0)
+    user, per_user = pairs_of(world.data.labels), np.bincount(world.data.labels.user)
+    assert set(per_user) == {9}
+    assert len(np.unique(user)) == 2000 * 6
+    assert flip_rate(world.data.labels) == pytest.approx(0.2, abs=0.02)
+    assert flip_rate(make_world(replace(SMALL, repeats=3), 0).data.labels) == 0
+    assert flip_rate(make_world(SMALL, 0).data.labels) == 0
 
 
 def test_a_pair_is_common_where_all_groups_agree():

@@ -9,7 +9,7 @@ mean score.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,11 @@ from safetensors.numpy import load_file, save_file
 from copl_core.records import Comparisons, CoplError
 
 STATE_FORMAT = 1
+
+
+# How the output is made of the start and the layers, for each architecture of ``GraphConfig.rule``.
+READOUT = {"copl": "sum", "published": "last", "lightgcn": "mean", "signed-conv": "sum", "attention": "sum"}
+LOSSES = ("bt", "smoothing", "rdpo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +51,75 @@ class GraphConfig:
     side_l2: float = 4.0  # precision of the prior on each user's side nuisance
     smoothing: float = 0.0  # share of labels taken to be slips of the hand
     tie_weight: float = 0.5  # weight of a tie beside a decided label
-    rule: str = "copl"  # "copl" | "published": the layer
+    rule: str = "copl"  # the layer: a name of ``READOUT``
+    mixing: str = "full"  # of copl's layer: "full" matrices, or "diagonal" ones, which cost next to nothing
+    loss: str = "bt"  # "bt", or one that expects flipped labels: "smoothing", "rdpo"
+    flip: float | None = None  # share of flipped labels that loss expects; None: told by repeated pairs
+    firmness_l2: float = 0.0  # precision of the prior on each user's log inverse temperature; 0: all are as firm
+    ids_only: bool = False  # the paper's start and score: random ids, no text, no bias, no side
+    edge_dropout: float = 0.0  # share of messages dropped, drawn anew for each layer, sign and direction
+    batch: int = 0  # labels asked at a step, all others staying in the graph; 0: the left-out ones at once
+    epochs: int = 0  # passes over the labels, with ``batch``
+    warmup: float = 0.0  # share of the steps in which the learning rate rises from zero
+    weight_decay: float = 0.0  # of AdamW
+    l2_asked: float = 0.0  # of the squared embeddings of a batch, summed
+    large: int = 100_000  # labels from which one member and few steps are enough; 0: never
 
     def __post_init__(self) -> None:
-        whole = {"dim": 1, "layers": 0, "members": 1, "max_steps": 1, "text_dim": 1, "patience": 1, "check_every": 1}
+        whole = {"dim": 1, "layers": 0, "members": 1, "max_steps": 1, "text_dim": 1, "patience": 1, "check_every": 1,
+                 "batch": 0, "epochs": 1 if self.batch else 0, "large": 0}
         for name, least in whole.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: "
                                 f"a whole number from {least} is needed.")
-        for name in ("holdout", "leave_out", "id_dropout", "user_dropout", "smoothing"):
+        for name in ("holdout", "leave_out", "id_dropout", "user_dropout", "smoothing", "edge_dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: "
                                 "a share from 0 to below 1 is needed.")
         for name in ("lr", "l2", "l2_text", "l2_bias", "l2_layer", "side_l2", "tie_weight", "feature_weight",
-                     "message_start", "slope"):
+                     "message_start", "slope", "firmness_l2", "weight_decay", "l2_asked"):
             if not getattr(self, name) >= 0:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: a number from 0 is needed.")
-        if self.rule not in ("copl", "published"):
-            raise CoplError(f"Graph setting rule is {self.rule!r}: copl or published is needed.")
+        for name, known in (("rule", tuple(READOUT)), ("loss", LOSSES), ("mixing", ("full", "diagonal"))):
+            if getattr(self, name) not in known:
+                raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: one of {', '.join(known)} is "
+                                "needed.")
+        if self.flip is not None and not 0 <= self.flip < 0.5:
+            raise CoplError(f"Graph setting flip is {self.flip!r}: a share from 0 to below a half is needed.")
+        if self.rule == "signed-conv" and self.dim % 2:
+            raise CoplError(f"Graph setting dim is {self.dim}: signed-conv needs an even number, half for each sign.")
 
     @classmethod
     def of(cls, saved: dict) -> GraphConfig:
         """From a saved dict; settings this version does not know are left aside."""
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in saved.items() if name in known})
+
+    @classmethod
+    def published(cls, **more) -> GraphConfig:
+        """The paper's graph and schedule as the authors' code runs it; ``more`` changes single settings.
+
+        d 512, 4 layers, tied weights, LeakyReLU(0.2), last layer, edge dropout 0.1, ids alone; AdamW at 1e-4 with a
+        tenth of warm-up and a cosine, batches of 1024 with a propagation over the whole graph each, 100 epochs, the
+        squared embeddings of a batch times 1e-6; the best on held-out labels (one of 16 a user) is kept.
+        """
+        settings = {"rule": "published", "dim": 512, "layers": 4, "members": 1, "slope": 0.2, "ids_only": True,
+                    "edge_dropout": 0.1, "leave_out": 0.0, "id_dropout": 0.0, "lr": 1e-4, "batch": 1024, "epochs": 100,
+                    "warmup": 0.1, "weight_decay": 0.01, "l2_asked": 1e-6, "holdout": 1 / 16, "patience": 10 ** 9,
+                    "l2": 0.0, "l2_text": 0.0, "l2_bias": 0.0, "l2_layer": 0.0, "side_l2": 0.0, "large": 0}
+        return cls(**(settings | more))
+
+    def sized(self, n_labels: int) -> GraphConfig:
+        """These settings, or from ``large`` labels on those of a short fit: one member, and few steps.
+
+        The labels are then too many for a member to overfit in so short a time, and members agree.
+        """
+        if not self.large or n_labels < self.large or self.batch:
+            return self
+        return replace(self, members=1, max_steps=min(self.max_steps, LARGE_STEPS), check_every=10)
+
+
+LARGE_STEPS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +221,32 @@ def read_text(phi: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
 def _place(x: np.ndarray, w: dict[str, np.ndarray], config: GraphConfig) -> tuple[np.ndarray, np.ndarray]:
     """One member's ê (T, dim) and b (T,) of responses without edges; mirrors ``CoplGraph.forward``."""
     now = x @ w["text.weight"].T
-    total = now
+    total, readout = now, READOUT[config.rule]
     for layer in range(config.layers):
-        now = now @ w[f"convs.{layer}.self_response.weight"].T
-        now = np.where(now > 0, now, config.slope * now)
-        total = now if config.rule == "published" else total + now
+        prefix = f"convs.{layer}."
+        now = alone(now, {name.removeprefix(prefix): value for name, value in w.items() if name.startswith(prefix)},
+                    config, first=layer == 0)
+        total = now if readout == "last" else total + now
+    if readout == "mean":
+        total = total / (config.layers + 1)
     return total, total @ w["bias"] + x @ w["text_bias"]
+
+
+def alone(x: np.ndarray, w: dict[str, np.ndarray], config: GraphConfig, first: bool) -> np.ndarray:
+    """What one layer with weights ``w`` makes of responses (T, d) that get no message; ``first`` of all layers or not.
+
+    ``published`` keeps the biases of its products, which the authors' code adds to an empty message too.
+    """
+    if config.rule == "lightgcn":
+        return np.zeros_like(x)
+    if config.rule == "signed-conv":
+        halves = (x, x) if first else np.split(x, 2, 1)
+        now = np.concatenate([half @ w[f"conv.lin_{sign}_r.weight"].T + w[f"conv.lin_{sign}_r.bias"]
+                              for half, sign in zip(halves, ("pos", "neg"), strict=True)], 1)
+    elif w["self_response.weight"].ndim == 1:
+        now = x * w["self_response.weight"]
+    else:
+        now = x @ w["self_response.weight"].T
+    if "self_response.bias" in w:
+        now = now + (w["self_response.bias"] + w["product.0.bias"] - w["product.1.bias"])
+    return np.where(now > 0, now, config.slope * now)

@@ -3,12 +3,15 @@
 A member sees a different part of the labels held out (folds of one shuffle), so together they use every label, and the
 held-out figures are told over all folds.  At each step a random ``leave_out`` share of the labels leaves the graph and
 only those are asked, again by meeting: message passing over the very labels the loss asks for gives the answer away.
+The published schedule (``batch``) asks a batch at a time of labels that stay in the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,14 +19,22 @@ from torch import Tensor
 
 from copl_core.features import FEATURE_NAMES
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.graph import PreferenceGraph
+from copl_core.preference.graph import AskedPairs, Messages, PreferenceGraph
 from copl_core.preference.state import GraphConfig, GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
-from copl_core.training.losses import bradley_terry, measures, temperature_of, torch_generator
+from copl_core.training.losses import (
+    bradley_terry,
+    flip_rate,
+    measures,
+    preference_loss,
+    temperature_of,
+    torch_generator,
+)
+from copl_core.training.runlog import HELD_OUT
 from copl_core.training.split import uniform
 
 Report = Callable[[str, int, int, float | None], None]
-_BY_USER = ("user_residual", "user_side")
+_BY_USER = ("user_residual", "user_side", "user_firmness")
 _BY_RESPONSE = ("response_residual", "response_bias")
 
 
@@ -38,8 +49,8 @@ def fit_graph(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = 
     Raises:
         CoplError: if there is no label, or φ does not fit the responses.
     """
-    config = config or GraphConfig()
     _check(data, phi)
+    config = (config or GraphConfig()).sized(len(data.labels))
     weights = _reading(phi, config, warm)
     x = torch.as_tensor(read_text(phi, weights), dtype=torch.float32, device=device)
     fit = _Fit(data, x, config, device)
@@ -51,8 +62,9 @@ def fit_graph(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = 
             _carry_over(network, warm, member, data)
         network = network.to(device)
         generator = torch_generator(seed * 1000 + 500 + member, device)
-        logits.append(fit.member(network, held, generator, lambda step, loss, member=member: _tell(
-            progress, config, member, step, loss), warm=warm is not None))
+        steps = _steps(config, len(data.labels) - len(held))
+        tell = partial(_tell, progress, config, member, steps)
+        logits.append(fit.member(network, held, generator, tell, warm=warm is not None))
         members.append(fit.embed(network))
         weights |= {f"{member}.{name}": value.detach().cpu().numpy().copy()
                     for name, value in network.state_dict().items()}
@@ -67,9 +79,13 @@ def _check(data: TrainingData, phi: np.ndarray) -> None:
                         "one row a response is needed.")
 
 
-def _tell(progress: Report | None, config: GraphConfig, member: int, step: int, loss: float | None) -> None:
+def _tell(progress: Report | None, config: GraphConfig, member: int, steps: int, step: int, loss: float | None,
+          held_out: float | None = None) -> None:
     if progress is not None:
-        progress("graph", member * config.max_steps + step, config.members * config.max_steps, loss)
+        where = member * steps + step, config.members * steps
+        if held_out is not None:
+            progress("graph" + HELD_OUT, *where, held_out)
+        progress("graph", *where, loss)
 
 
 def _reading(phi: np.ndarray, config: GraphConfig, warm: GraphState | None) -> dict[str, np.ndarray]:
@@ -124,21 +140,37 @@ class _Fit:
     def __post_init__(self) -> None:
         data, labels = self.data, self.data.labels
         self.graph = PreferenceGraph.build(labels, data.n_users, data.n_responses, self.device)
-        self.user, self.left, self.right = (torch.as_tensor(column, device=self.device)
+        self.user, self.left, self.right = (torch.as_tensor(column, dtype=torch.int32, device=self.device)
                                             for column in (labels.user, labels.left, labels.right))
-        met = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right], 1)
-        met = np.unique(met, return_inverse=True)[1].reshape(-1, 2)
-        self.n_meetings, self.meetings = int(met.max()) + 1, torch.as_tensor(met, device=self.device)
+        self.asked = None if self.config.batch else AskedPairs(self.user, self.left, self.right, data.n_users,
+                                                               data.n_responses)
+        met = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right])
+        met = np.unique(met, return_inverse=True)[1].reshape(2, -1)
+        self.n_meetings = int(met.max()) + 1
+        self.meetings = torch.as_tensor(met, dtype=torch.int32, device=self.device)  # (2, N)
         self.outcome = torch.as_tensor(labels.outcome, device=self.device)
         weight = np.where(labels.decided, labels.strength, self.config.tie_weight * labels.strength)
         self.weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32, device=self.device)
+        self.flip = 0.0
+        if self.config.loss != "bt":
+            self.flip = flip_rate(labels) if self.config.flip is None else self.config.flip
 
-    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], rows: Tensor) -> Tensor:
-        """Log-odds of left, side nuisance included, for label rows (B,)."""
+    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], rows: Tensor | None = None) -> Tensor:
+        """Log-odds of left, side nuisance included, for label rows (B,), or for all labels (N,) by the fast way."""
         users, responses, bias = out
-        user, left, right = self.user[rows], self.left[rows], self.right[rows]
-        margin = (users[user] * (responses[left] - responses[right])).sum(-1) + bias[left] - bias[right]
-        return margin + network.side + network.user_side[user]
+        user, left, right = self.user, self.left, self.right
+        if rows is None:
+            margin = self.asked.margins(users, responses)
+        else:
+            user, left, right = user[rows], left[rows], right[rows]
+            apart = responses.index_select(0, left) - responses.index_select(0, right)
+            margin = (users.index_select(0, user) * apart).sum(-1)
+        if self.config.ids_only:
+            return margin
+        margin = margin + bias.index_select(0, left) - bias.index_select(0, right)
+        if self.config.firmness_l2:
+            margin = margin * network.user_firmness.exp().index_select(0, user)
+        return margin + network.side + network.user_side.index_select(0, user)
 
     def embed(self, network: CoplGraph) -> tuple[np.ndarray, ...]:
         """ê_u, ê_r, b over the graph of all labels, and the side nuisances, as numpy."""
@@ -147,7 +179,7 @@ class _Fit:
         return tuple(part.detach().cpu().numpy() for part in (*out, network.user_side, network.side))
 
     def member(self, network: CoplGraph, held: np.ndarray, generator: torch.Generator,
-               tell: Callable[[int, float | None], None], warm: bool = False) -> np.ndarray:
+               tell: Callable[..., None], warm: bool = False) -> np.ndarray:
         """Train one network in place; returns its log-odds (H,) on the held-out rows, which it never saw."""
         config, n = self.config, len(self.user)
         seen = torch.ones(n, dtype=torch.bool, device=self.device)
@@ -155,44 +187,67 @@ class _Fit:
         seen[held_rows] = False
         seen_messages = self.graph.messages(seen)
         optimiser = _optimiser(network, config)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.max_steps, eta_min=0.02 * config.lr)
+        steps = _steps(config, int(seen.sum()))
+        schedule = _schedule(optimiser, config, steps)
+        batches = self._batches(seen, generator) if config.batch else None
         best, best_step, kept = np.inf, 0, _copy(network)
         if warm and len(held):  # what was learned before may be hard to better
             best = self._held_loss(network, seen_messages, held_rows)
-        for step in range(1, config.max_steps + 1):
-            loss = self._step(network, seen, seen_messages, optimiser, generator)
+        for step in range(1, steps + 1):
+            loss = self._step(network, seen, seen_messages, optimiser, generator) if batches is None \
+                else self._batch_step(network, next(batches), seen, optimiser, generator)
             schedule.step()
             if step % config.check_every == 0 and len(held):
                 score = self._held_loss(network, seen_messages, held_rows)
                 if score < best:
                     best, best_step, kept = score, step, _copy(network)
-                tell(step, loss)
+                tell(step, loss, score)
                 if step - best_step >= config.patience:
                     break
         if len(held):
             network.load_state_dict(kept)
-        tell(config.max_steps, loss)
+        tell(steps, loss)
         with torch.no_grad():
             return self.logits(network, network(self.phi, seen_messages), held_rows).cpu().numpy()
 
     def _step(self, network, seen: Tensor, seen_messages, optimiser, generator: torch.Generator) -> float:
+        """One step on the labels that leave the graph for it, all at once."""
         config = self.config
         asked, messages = seen, seen_messages
         if config.leave_out > 0:
             drawn = torch.rand(self.n_meetings, generator=generator, device=self.device)
-            left_out = (drawn < _meetings_for(config.leave_out))[self.meetings].any(1)
+            drawn = drawn < _meetings_for(config.leave_out)
+            left_out = drawn[self.meetings[0]] | drawn[self.meetings[1]]
             if (left_out & seen).any():
-                asked, messages = left_out & seen, self.graph.messages(seen & ~left_out)
+                asked = left_out & seen
+                messages = self.graph.messages(seen & ~left_out, config.edge_dropout, generator)
         keep = self._kept(self.data.n_responses, config.id_dropout, generator)
         keep_user = self._kept(self.data.n_users, config.user_dropout, generator)
-        rows = asked.nonzero()[:, 0]
-        logits = self.logits(network, network(self.phi, messages, keep, keep_user), rows)
-        loss = bradley_terry(logits, self.outcome[rows], config.smoothing)
-        loss = (loss * self.weight[rows]).mean() + penalty(network, config) / len(self.user)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return float(loss.detach())
+        logits = self.logits(network, network(self.phi, messages, keep, keep_user))
+        weight = self.weight * asked
+        loss = preference_loss(logits, self.outcome, config.loss, self.flip, config.smoothing)
+        loss = (loss * weight).sum() / asked.sum() + penalty(network, config) / len(self.user)
+        return _move(optimiser, loss)
+
+    def _batch_step(self, network, rows: Tensor, seen: Tensor, optimiser, generator: torch.Generator) -> float:
+        """One step of the published schedule: a propagation over the whole graph for one batch of its labels."""
+        config = self.config
+        messages = [self.graph.messages(seen, config.edge_dropout, generator) for _ in range(config.layers)]
+        out = network(self.phi, messages)
+        loss = preference_loss(self.logits(network, out, rows), self.outcome[rows], config.loss, self.flip,
+                               config.smoothing)
+        users, responses, _ = out
+        asked = (users.index_select(0, self.user[rows]), responses.index_select(0, self.left[rows]),
+                 responses.index_select(0, self.right[rows]))
+        loss = (loss * self.weight[rows]).mean() + config.l2_asked * _squares(*asked) \
+            + penalty(network, config) / len(self.user)
+        return _move(optimiser, loss)
+
+    def _batches(self, seen: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+        rows = seen.nonzero()[:, 0]
+        while True:
+            order = torch.randperm(len(rows), generator=generator, device=self.device)
+            yield from rows[order].split(self.config.batch)
 
     def _kept(self, n: int, dropped: float, generator: torch.Generator) -> Tensor | None:
         """Mask (n, 1) of rows that keep their id; None, without a draw, where all do."""
@@ -200,27 +255,52 @@ class _Fit:
             return None
         return (torch.rand(n, 1, generator=generator, device=self.device) >= dropped).float()
 
-    def _held_loss(self, network, messages, rows: Tensor) -> float:
+    def _held_loss(self, network, messages: Messages, rows: Tensor) -> float:
         with torch.no_grad():
             logits = self.logits(network, network(self.phi, messages), rows)
             return float((bradley_terry(logits, self.outcome[rows]) * self.weight[rows]).mean())
+
+
+def _move(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return float(loss.detach())
 
 
 def penalty(network: CoplGraph, config: GraphConfig) -> Tensor:
     """Minus the log of the Gaussian priors, summed; the caller divides by the number of labels."""
     ids = _squares(network.user_residual, network.response_residual)
     liked = _squares(network.response_bias, network.text_bias, network.bias)
-    text = _squares(network.text.weight)
-    return 0.5 * (config.l2 * ids + config.l2_text * text + config.l2_bias * liked
-                  + config.l2_layer * network.layer_drift() + config.side_l2 * _squares(network.user_side))
+    terms = ((config.l2, ids), (config.l2_text, _squares(network.text.weight)), (config.l2_bias, liked),
+             (config.l2_layer, network.layer_drift()), (config.side_l2, _squares(network.user_side)),
+             (config.firmness_l2, _squares(network.user_firmness)))
+    return 0.5 * sum(precision * squares for precision, squares in terms)
 
 
 def _squares(*weights: Tensor) -> Tensor:
-    return sum(weight.square().sum() for weight in weights)
+    return sum(torch.dot(weight.flatten(), weight.flatten()) for weight in weights)
 
 
 def _optimiser(network: CoplGraph, config: GraphConfig) -> torch.optim.Optimizer:
-    return torch.optim.Adam(network.parameters(), lr=config.lr)
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def _steps(config: GraphConfig, n_seen: int) -> int:
+    return config.epochs * -(-n_seen // config.batch) if config.batch else config.max_steps
+
+
+def _schedule(optimiser: torch.optim.Optimizer, config: GraphConfig, steps: int):
+    """A linear rise over ``warmup`` of the steps, then a cosine to a fiftieth."""
+    rise = int(config.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return step / rise
+        return 0.02 + 0.49 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
 def _copy(network: CoplGraph) -> dict[str, Tensor]:

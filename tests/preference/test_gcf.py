@@ -8,15 +8,18 @@ import torch
 
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import PreferenceGraph
+from copl_core.preference.state import READOUT, GraphConfig
 from copl_core.records import Comparisons
 from tests.preference.camps import QUICK, camp_phi, camps
 
 USERS, RESPONSES, WIDTH = 20, 48, 6
+EVERY = (*READOUT, "copl-diagonal")
+every_layer = pytest.mark.parametrize("rule", EVERY)
 
 
 def network(rule: str = "copl", n_users: int = USERS) -> CoplGraph:
     """A network away from its start, so that every term speaks."""
-    made = CoplGraph(n_users, RESPONSES, WIDTH, replace(QUICK, rule=rule), torch.Generator().manual_seed(0))
+    made = CoplGraph(n_users, RESPONSES, WIDTH, of(rule), torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in made.named_parameters():
@@ -24,6 +27,12 @@ def network(rule: str = "copl", n_users: int = USERS) -> CoplGraph:
                 weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
         made.user_residual[:USERS] = torch.randn(USERS, QUICK.dim, generator=generator)
     return made
+
+
+def of(rule: str) -> GraphConfig:
+    """A configuration by its architecture; "copl-diagonal" is copl with diagonal maps."""
+    name, _, mixing = rule.partition("-") if rule.startswith("copl") else (rule, "", "")
+    return replace(QUICK, rule=name, mixing=mixing or "full")
 
 
 @pytest.fixture
@@ -35,7 +44,7 @@ def messages(labels: Comparisons, n_users: int = USERS):
     return PreferenceGraph.build(labels, n_users, RESPONSES).messages()
 
 
-@pytest.mark.parametrize("rule", ["copl", "published"])
+@every_layer
 def test_permuting_users_permutes_their_rows_and_moves_no_response(phi, rule):
     labels = camps().labels
     order = np.random.default_rng(0).permutation(USERS)  # new row i is the old user order[i]
@@ -50,37 +59,41 @@ def test_permuting_users_permutes_their_rows_and_moves_no_response(phi, rule):
     assert torch.allclose(bias_after, bias, atol=1e-4)
 
 
-def test_an_added_user_without_labels_changes_nobody(phi):
+@every_layer
+def test_an_added_user_without_labels_changes_nobody(phi, rule):
     labels = camps().labels
     with torch.no_grad():
-        users, responses, bias = network()(phi, messages(labels))
-        more, responses_after, bias_after = network(n_users=USERS + 1)(phi, messages(labels, USERS + 1))
-    assert torch.equal(more[:USERS], users)
-    assert torch.equal(responses_after, responses)
-    assert torch.equal(bias_after, bias)
+        users, responses, bias = network(rule)(phi, messages(labels))
+        more, responses_after, bias_after = network(rule, n_users=USERS + 1)(phi, messages(labels, USERS + 1))
+    assert torch.allclose(more[:USERS], users, atol=1e-5)
+    assert torch.allclose(responses_after, responses, atol=1e-5)
+    assert torch.allclose(bias_after, bias, atol=1e-5)
 
 
-def test_the_side_a_response_was_shown_on_changes_no_embedding(phi):
-    labels = camps().labels
+@every_layer
+def test_the_side_a_response_was_shown_on_changes_no_embedding(phi, rule):
+    labels, made = camps().labels, network(rule)
     mirrored = replace(labels, left=labels.right, right=labels.left, outcome=1 - labels.outcome)
     with torch.no_grad():
-        for one, other in zip(network()(phi, messages(labels)), network()(phi, messages(mirrored)), strict=True):
+        for one, other in zip(made(phi, messages(labels)), made(phi, messages(mirrored)), strict=True):
             assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_the_signs_are_told_apart(phi):
-    labels = camps().labels
+@every_layer
+def test_the_signs_are_told_apart(phi, rule):
+    labels, made = camps().labels, network(rule)
     with torch.no_grad():
-        users, *_ = network()(phi, messages(labels))
-        flipped, *_ = network()(phi, messages(replace(labels, outcome=1 - labels.outcome)))
+        users, *_ = made(phi, messages(labels))
+        flipped, *_ = made(phi, messages(replace(labels, outcome=1 - labels.outcome)))
     assert not torch.allclose(users, flipped, atol=1e-2)
 
 
-def test_a_response_treated_as_new_is_its_text_alone(phi):
-    labels, made = camps().labels, network()
+@every_layer
+def test_a_response_treated_as_new_is_its_text_alone(phi, rule):
+    labels, made = camps().labels, network(rule)
     keep = torch.ones(RESPONSES, 1)
     keep[3] = 0
-    bare = network()
+    bare = network(rule)
     with torch.no_grad():
         bare.response_residual[3] = 0
         bare.response_bias[3] = 0
@@ -91,8 +104,54 @@ def test_a_response_treated_as_new_is_its_text_alone(phi):
     assert torch.allclose(bias[3], alone_bias[3], atol=1e-5)
 
 
-def test_the_published_rule_ties_users_and_responses_and_subtracts():
+def test_the_published_rule_subtracts_what_it_adds_for_the_other_sign(phi):
+    """With tied weights, equal products and labels turned round, plus and minus change places."""
     layer = network("published").convs[0]
-    assert layer.self_user is layer.self_response
-    assert layer.to_user is layer.to_response
-    assert [message.sign for message in layer.to_user] == [1.0, -1.0]
+    layer.product[1].load_state_dict(layer.product[0].state_dict())
+    users, responses = torch.randn(2, RESPONSES, QUICK.dim, generator=torch.Generator().manual_seed(0))
+    users = users[:USERS]
+    labels = camps().labels
+    layer.slope = 1.0
+    said = [layer._side(users, responses, messages(one).to_user, None) - layer.self_response(users)
+            for one in (labels, replace(labels, outcome=1 - labels.outcome))]
+    assert torch.allclose(said[0], -said[1], atol=1e-5)
+
+
+def test_lightgcn_is_the_mean_of_differences_of_neighbours(phi):
+    """Two layers written out with dense matrices."""
+    labels, made = camps().labels, network("lightgcn")
+    plus, minus = (pair.matrix.to_dense() for pair in messages(labels).to_user)
+    with torch.no_grad():
+        users, responses, _ = made(phi, messages(labels))
+        u, r = made.user_mean + made.user_residual, made.text(phi) + made.response_residual
+        expected = u + (plus - minus) @ r + (plus - minus) @ (plus - minus).T @ u
+    assert not list(made.convs.parameters())
+    assert torch.allclose(users, expected / 3, atol=1e-5)
+
+
+def test_attention_is_shared_out_among_the_neighbours_of_a_sign(phi):
+    """With equal responses, attention of any kind gives one message a sign, whatever the number of neighbours."""
+    layer = network("attention").convs[0]
+    users = torch.zeros(USERS, QUICK.dim)
+    responses = torch.randn(1, QUICK.dim).expand(RESPONSES, -1)
+    out, _ = layer(users, responses, messages(camps().labels))
+    assert torch.allclose(out, out[:1].expand_as(out), atol=1e-6)
+
+
+def test_ids_alone_read_no_text_and_freeze_what_they_do_not_use(phi):
+    config = replace(QUICK, rule="published", ids_only=True)
+    made = CoplGraph(USERS, RESPONSES, WIDTH, config, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, other = (made(text, messages(camps().labels)) for text in (phi, torch.randn_like(phi)))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    trained = {name.split(".")[0] for name, weight in made.named_parameters() if weight.requires_grad}
+    assert trained == {"user_residual", "response_residual", "convs"}
+
+
+@every_layer
+def test_a_seed_makes_a_start_whatever_the_global_one(rule):
+    starts = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        starts.append(CoplGraph(3, 4, 5, of(rule), torch.Generator().manual_seed(0)).state_dict())
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])

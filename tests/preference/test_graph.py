@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from copl_core.preference.gcf import SignedSum
-from copl_core.preference.graph import PreferenceGraph, spmm
+from copl_core.preference.graph import AskedPairs, PreferenceGraph, spmm
+from copl_core.preference.layers import SignedSum
 from copl_core.records import Comparisons
 
 # user 0: 0≻1, 2≻1, tie of 0 and 2;  user 1: 1≻0;  user 2: 2 and 3 both bad
@@ -76,3 +76,34 @@ def test_the_csr_path_equals_gather_and_scatter(graph, sign):
     by_scatter.square().sum().backward()
     assert torch.allclose(by_csr, by_scatter, atol=1e-6)
     assert torch.allclose(x.grad, y.grad, atol=1e-6)
+
+
+def test_edge_lists_name_the_kept_edges(graph):
+    kept = torch.tensor([True, False, True, True, False])
+    plus, minus = graph.messages(kept).edges
+    assert sorted(zip(*plus.tolist(), strict=True)) == [(0, 0), (1, 1)]
+    assert sorted(zip(*minus.tolist(), strict=True)) == [(0, 1), (1, 0)]
+
+
+def test_dropped_messages_are_made_up_for_on_average(graph):
+    generator = torch.Generator().manual_seed(0)
+    drawn = [graph.messages(None, 0.25, generator).to_user[0].matrix.to_dense() for _ in range(400)]
+    whole = graph.messages().to_user[0].matrix.to_dense()
+    assert torch.allclose(torch.stack(drawn).mean(0), whole, atol=0.1)
+    assert all(((one == 0) | torch.isclose(one, whole / 0.75)).all() for one in drawn)
+    pair = graph.messages(None, 0.25, generator).to_response[1]
+    assert torch.equal(pair.matrix.to_dense().T, pair.transpose.to_dense())
+
+
+def test_margins_and_their_gradient_equal_the_gathered_ones():
+    generator = torch.Generator().manual_seed(0)
+    user, left, right = (torch.as_tensor(column).int() for column in (LABELS.user, LABELS.left, LABELS.right))
+    tables = [torch.randn(n, 5, generator=generator, requires_grad=True) for n in (3, 4)]
+    copies = [table.detach().clone().requires_grad_() for table in tables]
+    margins = AskedPairs(user, left, right, 3, 4).margins(*tables)
+    plain = (copies[0][user] * (copies[1][left] - copies[1][right])).sum(-1)
+    margins.square().sum().backward()
+    plain.square().sum().backward()
+    assert torch.allclose(margins, plain, atol=1e-5)
+    for one, other in zip(tables, copies, strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-4)

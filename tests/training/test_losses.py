@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from copl_core.training.losses import bradley_terry, measures, rdpo, temperature_of
+from copl_core.preference.state import LOSSES
+from copl_core.records import Comparisons
+from copl_core.training.losses import (
+    bradley_terry,
+    flip_rate,
+    measures,
+    preference_loss,
+    rdpo,
+    temperature_of,
+)
 
 
 def test_the_loss_and_its_gradient_are_finite_at_any_margin():
@@ -30,6 +39,27 @@ def test_the_robust_loss_is_unbiased_under_slips():
     logits, flip = torch.tensor([0.7, -1.2]), 0.2
     expected = (1 - flip) * rdpo(logits, torch.ones(2), flip) + flip * rdpo(logits, torch.zeros(2), flip)
     assert torch.allclose(expected, bradley_terry(logits, torch.ones(2)), atol=1e-6)
+
+
+def test_smoothing_is_content_at_the_odds_that_slips_leave():
+    logits, flip = torch.linspace(0, 4, 401), 0.2
+    least = logits[preference_loss(logits, torch.ones(401), "smoothing", flip).argmin()]
+    assert torch.sigmoid(least) == pytest.approx(1 - flip, abs=0.01)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_without_slips_every_loss_is_the_plain_one(loss):
+    logits, outcome = torch.tensor([0.3, -2.0, 1.0]), torch.tensor([1.0, 0.0, 0.5])
+    assert torch.allclose(preference_loss(logits, outcome, loss, 0.0), bradley_terry(logits, outcome), atol=1e-6)
+
+
+def test_slips_are_told_by_what_people_say_twice():
+    user, pair = np.repeat(np.arange(1000), 2), np.tile([[0, 1], [1, 0]], (1000, 1))  # sides swapped the second time
+    truth = np.tile([1.0, 0.0], 1000)
+    turned = np.random.default_rng(0).random(2000) < 0.1
+    labels = Comparisons.build(user, pair[:, 0], pair[:, 1], np.where(turned, 1 - truth, truth))
+    assert flip_rate(labels) == pytest.approx(0.1, abs=0.02)
+    assert flip_rate(labels.take(np.arange(0, 2000, 2))) == 0
 
 
 def test_ties_are_left_out_of_every_figure():

@@ -1,0 +1,177 @@
+"""How fast the preference graph learns: on the paper's largest world, beside the published schedule, and as it grows.
+
+    python -m benchmarks.graph_speed                                # the first three questions, and growth to 30,000
+    python -m benchmarks.graph_speed --users 10000,100000,1000000   # growth as far as you like
+
+1. UF-P-4 (10,000 users, 16 labels each, 16,000 responses, no noise): seconds of a whole fit with the default settings,
+   from labels in memory to a finished state, and its accuracy on pairs the user never saw.
+2. The published schedule (d 512, 4 layers, batches of 1024 with a propagation over the whole graph each, 100 epochs) on
+   the same world: seconds of a step, measured here, times its number of steps; that product is an extrapolation.
+3. One training step beside the bare sparse products, forward and backward, that it cannot do without.
+4. Growth: the same world with more users, prompts in proportion, each size in a process of its own, so that the peak of
+   memory is that of the fit and of the labels it was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from copl_core.preference.gcf import CoplGraph
+from copl_core.preference.graph import Messages
+from copl_core.preference.state import GraphConfig
+from copl_core.synthetic import Protocol, SyntheticWorld, make_world
+from copl_core.training.graph_fit import _Fit, _optimiser, _steps, fit_graph
+from copl_core.training.losses import torch_generator
+
+ASKED = 10_000  # pairs that accuracy is measured on where users are many
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--users", default="10000,30000", help="sizes of the growth table")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
+    parser.add_argument("--steps", type=int, default=10, help="steps a timing is the median of")
+    parser.add_argument("--published-steps", type=int, default=3, help="steps the published one is the median of")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print figures instead of words")
+    parser.add_argument("--one", type=int, metavar="USERS", help="one row of the growth table, as JSON")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads or os.cpu_count() or 1)
+    if arguments.one:
+        print(json.dumps(growth_of(arguments.one, arguments.seed, arguments.device)))
+        return 0
+    world = make_world(Protocol.uf_p(4), arguments.seed)
+    figures = {"threads": torch.get_num_threads(), "torch": torch.__version__, "seed": arguments.seed,
+               "fit": to_the_end(world, arguments.seed, arguments.device),
+               "step": beside_bare(world, arguments.steps, arguments.device),
+               "published": published(world, arguments.published_steps, arguments.device)}
+    figures["growth"] = [row_of(int(users), arguments) for users in arguments.users.split(",") if users]
+    print(json.dumps(figures, indent=1) if arguments.json else told(figures), flush=True)
+    return 0
+
+
+def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
+    """Seconds of a whole fit and what it knows of unseen pairs."""
+    started = time.perf_counter()
+    state = fit_graph(world.data, world.phi, GraphConfig(), seed=seed, device=device)
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "labels": len(world.data.labels), "asked": len(world.asked)} \
+        | world.figures(state.margins(world.asked))
+
+
+def beside_bare(world: SyntheticWorld, steps: int, device: str) -> dict:
+    """Milliseconds of a training step and of the sparse products in it, taken in turns."""
+    config = GraphConfig().sized(len(world.data.labels))
+    fit, network, optimiser, seen, messages = prepared(world, config, device)
+    generator = torch_generator(1, device)
+    users, responses = (torch.randn(n, config.dim, device=device) for n in (world.data.n_users, world.data.n_responses))
+
+    def step() -> None:
+        fit._step(network, seen, messages, optimiser, generator)
+
+    def bare() -> None:
+        for _ in range(config.layers):
+            products(messages, users, responses)
+
+    ours, theirs = in_turns((step, bare), steps, device)
+    return {"ms": ours, "bare_ms": theirs, "ratio": ours / theirs, "dim": config.dim, "layers": config.layers}
+
+
+def products(messages: Messages, users: torch.Tensor, responses: torch.Tensor) -> None:
+    """The products of one layer: each matrix forward, each transpose for the gradient."""
+    for pairs, one, other in ((messages.to_user, responses, users), (messages.to_response, users, responses)):
+        for pair in pairs:
+            torch.sparse.mm(pair.matrix, one)
+            torch.sparse.mm(pair.transpose, other)
+
+
+def published(world: SyntheticWorld, steps: int, device: str) -> dict:
+    """Seconds of one published step, measured, and of all of them, extrapolated."""
+    config = GraphConfig.published()
+    fit, network, optimiser, seen, _ = prepared(world, config, device)
+    generator = torch_generator(1, device)
+    batches = fit._batches(seen, generator)
+    each, = in_turns((lambda: fit._batch_step(network, next(batches), seen, optimiser, generator),), steps, device)
+    number = _steps(config, round(len(seen) * (1 - config.holdout)))
+    return {"step_seconds": each / 1000, "steps": number, "seconds_extrapolated": each / 1000 * number}
+
+
+def prepared(world: SyntheticWorld, config: GraphConfig, device: str):
+    phi = torch.as_tensor(world.phi, device=device)
+    fit = _Fit(world.data, phi, config, device)
+    network = CoplGraph(world.data.n_users, world.data.n_responses, phi.shape[1], config, torch_generator(0)).to(device)
+    seen = torch.ones(len(world.data.labels), dtype=torch.bool, device=device)
+    return fit, network, _optimiser(network, config), seen, fit.graph.messages(seen)
+
+
+def in_turns(works: tuple[Callable[[], None], ...], times: int, device: str) -> list[float]:
+    """Median milliseconds of each work, done one after another ``times`` times over, after one round unmeasured."""
+    took = np.zeros((times + 1, len(works)))
+    for turn in range(times + 1):
+        for column, work in enumerate(works):
+            wait(device)
+            started = time.perf_counter()
+            work()
+            wait(device)
+            took[turn, column] = time.perf_counter() - started
+    return (np.median(took[1:], 0) * 1000).tolist()
+
+
+def wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def row_of(users: int, arguments: argparse.Namespace) -> dict:
+    command = [sys.executable, "-m", "benchmarks.graph_speed", "--one", str(users), "--seed", str(arguments.seed),
+               "--threads", str(arguments.threads), "--device", arguments.device]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def growth_of(users: int, seed: int, device: str) -> dict:
+    """A fit of UF-P-4 with that many users, and as many prompts for each as the paper has."""
+    protocol = Protocol.uf_p(4, users=users, prompts=max(40, users * 4 // 5), asked=max(1, ASKED // users))
+    world = make_world(protocol, seed)
+    before = peak()
+    row = to_the_end(world, seed, device)
+    n = len(world.data.labels)
+    return {"users": users, "responses": world.data.n_responses, "us_per_label": row["seconds"] / n * 1e6,
+            "peak_gib": peak(), "before_gib": before} | row
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 30 if sys.platform == "darwin" else 2 ** 20)
+
+
+def told(figures: dict) -> str:
+    fit, step, theirs = figures["fit"], figures["step"], figures["published"]
+    lines = [
+        f"UF-P-4: {fit['labels']:,} labels learned in {fit['seconds']:.1f} s with {figures['threads']} threads; "
+        f"accuracy on {fit['asked']:,} unseen pairs {fit['accuracy']:.4f} (common {fit['common']:.4f}, controversial "
+        f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})",
+        f"Published schedule: {theirs['step_seconds']:.2f} s a step × {theirs['steps']:,} steps = "
+        f"{theirs['seconds_extrapolated']:,.0f} s, extrapolated from the step; "
+        f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours",
+        f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
+        f"ratio {step['ratio']:.2f}",
+        f"{'users':>10}{'responses':>11}{'labels':>12}{'seconds':>10}{'µs a label':>12}{'peak GiB':>10}"
+        f"{'of it data':>12}{'accuracy':>10}"]
+    lines += [f"{row['users']:>10,}{row['responses']:>11,}{row['labels']:>12,}{row['seconds']:>10.1f}"
+              f"{row['us_per_label']:>12.1f}{row['peak_gib']:>10.2f}{row['before_gib']:>12.2f}{row['accuracy']:>10.4f}"
+              for row in figures["growth"]]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
