@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.insight.groups import NO_GROUP
+from copl_core.insight.groups import NO_GROUP, find_groups
 from copl_core.insight.layout import Layout, answer_space, fit_layout
+from copl_core.synthetic import Protocol, make_world
+from copl_core.training.graph_fit import fit_graph
+from tests.preference.camps import QUICK
 from tests.worlds import graph_state
 
 DIM = 6
@@ -123,7 +126,8 @@ def test_people_who_are_all_alike_are_one_group():
 def test_the_same_seed_gives_the_same_map(camps, first):
     ids, vectors, _ = camps
     again = fit_layout(ids, vectors, np.ones(24))
-    assert np.array_equal(again.xy, first.xy) and np.array_equal(again.group, first.group)
+    assert np.array_equal(again.xy, first.xy) and np.array_equal(again.xyz, first.xyz)
+    assert np.array_equal(again.group, first.group)
 
 
 def test_a_map_reads_back_as_it_was_saved(first, tmp_path):
@@ -131,6 +135,7 @@ def test_a_map_reads_back_as_it_was_saved(first, tmp_path):
         layout.save(tmp_path)
         back = Layout.load(tmp_path)
         assert np.array_equal(back.user_ids, layout.user_ids) and np.array_equal(back.xy, layout.xy)
+        assert np.array_equal(back.xyz, layout.xyz)
         assert np.array_equal(back.group, layout.group) and back.parameters == layout.parameters
         assert back.silhouette == pytest.approx(layout.silhouette, nan_ok=True)
 
@@ -164,3 +169,64 @@ def test_drawing_a_map_leaves_the_threads_of_torch_alone(camps):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+# ---- groups
+
+
+def four_tastes(few: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(vectors, labels behind each, taste): people with ``few`` labels have a quarter of the length, as a fit gives."""
+    taste = np.arange(120) % 4
+    n_labels = np.where(np.arange(120) < few, 3, 30)
+    centres = np.array([[1, 1, 0], [1, -1, 0], [-1, 0, 1], [-1, 0, -1]])
+    vectors = centres[taste] * np.where(n_labels < 10, 0.25, 1)[:, None] + rng.normal(scale=0.12, size=(120, 3))
+    return vectors.astype(np.float32), n_labels, taste
+
+
+def test_people_with_few_labels_do_not_hide_the_groups():
+    vectors, n_labels, taste = four_tastes(60, np.random.default_rng(0))
+    found = find_groups(vectors, n_labels)
+    known = n_labels > 10
+    assert same_partition(found.group[known], taste[known]) and max(found.tried, key=found.tried.get) == 4
+
+
+def test_a_number_of_groups_is_kept_unless_another_is_clearly_better():
+    vectors, n_labels, _ = four_tastes(0, np.random.default_rng(0))
+    assert find_groups(vectors, n_labels, before=3).group.max() == 3  # four are clearly better
+    one_cloud = np.random.default_rng(0).normal(size=(200, 4))
+    tried = find_groups(one_cloud, np.ones(200)).tried
+    close = [k for k, score in tried.items() if score > max(tried.values()) - 0.02]
+    for k in close:
+        assert find_groups(one_cloud, np.ones(200), before=k).group.max() == k - 1
+
+
+def test_groups_of_a_world_of_four_tastes_are_its_tastes():
+    from sklearn.metrics import adjusted_rand_score
+
+    world = make_world(Protocol(users=160, prompts=60, labels=30, asked=0, noise=0.1, text="informative"), 0)
+    state = fit_graph(world.data, world.phi, replace(QUICK, l2=6.0, max_steps=120), seed=0)
+    found = fit_layout(state.user_ids, state.user_vectors @ answer_space(state), state.n_labels)
+    assert adjusted_rand_score(world.group, found.group) > 0.95
+
+
+# ---- in three dimensions
+
+
+def test_camps_stand_apart_in_three_dimensions_and_stay_put(camps, first):
+    ids, vectors, camp = camps
+    assert first.xyz.shape == (24, 3)
+    middles = np.array([first.xyz[camp == c].mean(0) for c in range(3)])
+    spread = max(np.linalg.norm(first.xyz[camp == c] - middles[c], axis=1).mean() for c in range(3))
+    assert min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 2 * spread
+    again = fit_layout(ids, vectors, np.ones(24), previous=first)
+    assert np.linalg.norm(again.xyz - first.xyz, axis=1).mean() < 0.35 * np.linalg.norm(
+        first.xyz - first.xyz.mean(0), axis=1).mean()
+
+
+def test_a_map_of_before_there_was_a_third_dimension_is_read_and_followed(camps, first, tmp_path):
+    ids, vectors, _ = camps
+    replace(first, xyz=None).save(tmp_path)
+    old = Layout.load(tmp_path)
+    assert old.xyz is None
+    following = fit_layout(ids, vectors, np.ones(24), previous=old)
+    assert np.isfinite(following.xyz).all() and np.array_equal(following.group, first.group)
