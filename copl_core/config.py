@@ -29,6 +29,7 @@ class Settings:
     reward_budget_seconds: float = 240.0  # a fit of the reward model stops improving itself after this long
     reserve_seconds: float = 900.0  # a task handed out and not answered goes back after this long
     seed: int = 0  # of every random choice of the trainer
+    balance: float = 0.1  # weight of the loss that keeps experts evenly used; 0 lets them fall idle
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -36,7 +37,8 @@ class Settings:
         for name in ("refit_labels", "reward_labels"):
             if getattr(self, name) < 1:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it counts labels, 1 or more.")
-        for name in ("refit_seconds", "reward_seconds", "reward_budget_seconds", "reserve_seconds", "threads"):
+        for name in ("refit_seconds", "reward_seconds", "reward_budget_seconds", "reserve_seconds", "threads",
+                     "balance"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it must be 0 or more.")
 

@@ -110,7 +110,7 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
     graph = fit_graph(learned, phi, config, seed=settings.seed, device=settings.device,
                       warm=previous.reward_graph if previous and previous.has_reward else None,
                       progress=_named("graph without the held-out labels", progress))
-    reward_config = RewardConfig.for_backbone(settings.backbone)
+    reward_config = RewardConfig.for_backbone(settings.backbone, balance=settings.balance)
     model = fit_reward(learned, graph.user_vectors, reward_config, weights=weights, seed=settings.seed,
                        device=settings.device, progress=progress, time_budget_s=settings.reward_budget_seconds)
     progress("mix", 0, 1, None)
