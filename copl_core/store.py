@@ -242,8 +242,14 @@ class Store(Protocol):
         """The user's last decided labels with a forecast, oldest first."""
         ...
 
-    def export(self, study_id: int) -> Iterator[dict]:
-        """Rows for the export file: user, prompt, both responses as shown, choice, strength, time."""
+    def foreseen(self, study_id: int) -> list[tuple[int, int, int]]:
+        """(user, foretold right, foretold) over the labels that ``foretold`` lists, of everybody who has any."""
+        ...
+
+    def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
+        """Rows for the export file: user, prompt, both responses as shown, choice, strength, time; of some users only
+        where they are named.
+        """
         ...
 
     def progress(self, user_id: int) -> Progress: ...

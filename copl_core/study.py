@@ -7,14 +7,15 @@ as a ``Snapshot``; it imports no torch until a verb needs a language model.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 
-from copl_core import access, measure, places, rewards, room, runs, taste
+from copl_core import access, measure, people, places, portrait, rewards, room, runs, taste
 from copl_core.config import Settings
 from copl_core.insight import gating
 from copl_core.insight.controversy import divide, together
@@ -42,6 +43,7 @@ from copl_core.views import (
 
 _SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as gone
 _KEPT_SNAPSHOTS = 3
+Made = TypeVar("Made")
 _CELLS = 4_000_000  # users × pairs looked at in one piece, so that a large study fits into memory
 
 
@@ -51,7 +53,9 @@ class Study:
     def __init__(self, store: Store, settings: Settings, study_id: int) -> None:
         self.store, self.settings, self.id = store, settings, study_id
         self._snapshots: dict[str, Snapshot] = {}
-        self._lock = Lock()  # over the snapshots held open
+        self._lock = Lock()  # over what is held open
+        self._once: dict[str, tuple[object, object]] = {}
+        self._once_locks: dict[str, Lock] = {}
         self._judge = None
         self._judge_lock = Lock()  # of its own: importing torch takes seconds, and labelling does not wait for it
 
@@ -145,11 +149,25 @@ class Study:
                     self._snapshots.pop(next(iter(self._snapshots)))
             return self._snapshots[version]
 
+    def once(self, name: str, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` gives, made once and kept under its name until it is asked for by another key."""
+        with self._lock:
+            making = self._once_locks.setdefault(name, Lock())
+        with making:
+            if name not in self._once or self._once[name][0] != key:
+                self._once[name] = (key, make())
+            return self._once[name][1]
+
     # copl_core/runs.py
     snapshots, promote, write_note, compare, paying = (runs.snapshots, runs.promote, runs.write_note, runs.compare,
                                                        runs.paying)
 
     # ---- looking
+
+    # copl_core/people.py, copl_core/portrait.py; first, since below the name means the verb
+    map_of_people, map_extent, portraits = people.map_of_people, people.map_extent, portrait.portraits
+    consistency, foreseen, experts_of = people.consistency, people.foreseen, people.experts_of
+    nearest, compare_people, labels_of_people = people.nearest, people.compare_people, people.labels_of_people
 
     def place(self, user_id: int) -> Place | None:
         """Where the user stands by the labels of this moment; None before the first snapshot."""

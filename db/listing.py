@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ _LABEL = (LabelRow.id, LabelRow.task_id, LabelRow.user_id, LabelRow.pair_id, Pai
           LabelRow.successor_id, LabelRow.edited_at)
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
+_MOST_BOUND = 500  # ids given to the database one by one; more are sorted out here
 
 
 class Listing(Access):
@@ -80,24 +81,43 @@ class Listing(Access):
                 select(LabelRow.id, LabelRow.created_at, LabelRow.choice, TaskRow.forecast_left,
                        TaskRow.forecast_crowd, TaskRow.forecast_snapshot)
                 .join(TaskRow, TaskRow.id == LabelRow.task_id)
-                .where(LabelRow.study_id == user_row(connection, user_id).study_id, LabelRow.user_id == user_id,
-                       *_PREFERENCE, LabelRow.choice.in_(_DECIDED), TaskRow.forecast_left.is_not(None),
-                       TaskRow.reason.in_([reason.value for reason in HONEST]))
+                .where(LabelRow.user_id == user_id, *_foretold(user_row(connection, user_id).study_id))
                 .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc()).limit(last)).all()
             return [Foretold(row[0], row[1], row[2] == Choice.LEFT.value, Forecast(*row[3:])) for row in rows[::-1]]
 
-    def export(self, study_id: int) -> Iterator[dict]:
+    def foreseen(self, study_id: int) -> list[tuple[int, int, int]]:
+        left = LabelRow.choice == Choice.LEFT.value
+        right = case(((TaskRow.forecast_left > 0.5) & left, 1), ((TaskRow.forecast_left <= 0.5) & ~left, 1), else_=0)
+        with self._read() as connection:
+            query = (select(LabelRow.user_id, func.sum(right), func.count())
+                     .join(TaskRow, TaskRow.id == LabelRow.task_id).where(*_foretold(study_id))
+                     .group_by(LabelRow.user_id).order_by(LabelRow.user_id))
+            study = study_row(connection, study_id)
+            return [tuple(map(int, row)) for row in whole_numbers(
+                connection, only_visible(query, study, LabelRow.user_id))]
+
+    def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
         """Read in one transaction when called, given out row by row; ``copl_core.files.read_rows`` reads it back."""
         with self._read() as connection:
             study = study_row(connection, study_id)
             query = only_visible(_export().where(LabelRow.study_id == study_id, *_PREFERENCE), study, LabelRow.user_id)
-            labels = connection.execute(query.order_by(LabelRow.created_at, LabelRow.id)).all()
+            wanted = None if users is None else {int(user) for user in users}
+            if wanted is not None and len(wanted) <= _MOST_BOUND:
+                query = query.where(LabelRow.user_id.in_(wanted))
+            labels = [row for row in connection.execute(query.order_by(LabelRow.created_at, LabelRow.id))
+                      if wanted is None or row.user_id in wanted]
             prompts = dict(connection.execute(
                 select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id)).all())
             responses = {row.id: row for row in connection.execute(
                 select(ResponseRow.id, ResponseRow.text, ResponseRow.source)
                 .join(PromptRow, PromptRow.id == ResponseRow.prompt_id).where(PromptRow.study_id == study_id))}
         return (_exported(row, study.name, prompts[row.prompt_id], responses) for row in labels)
+
+
+def _foretold(study_id: int) -> tuple[Any, ...]:
+    """Decided labels on pairs chosen without the model, whose answer was foretold."""
+    return (LabelRow.study_id == study_id, *_PREFERENCE, LabelRow.choice.in_(_DECIDED),
+            TaskRow.forecast_left.is_not(None), TaskRow.reason.in_([reason.value for reason in HONEST]))
 
 
 def labels_query() -> Any:

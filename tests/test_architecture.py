@@ -17,9 +17,10 @@ HEAVY = {"torch", "transformers", "torch_geometric", "umap", "sklearn", "numba",
 TALKERS = {f"copl_core/{name}.py" for name in ("__main__", "up", "weights", "training/evaluate")}  # terminal verbs
 # numpy-only by word of their docstrings: a page may run them between two clicks
 LIGHT = [
-    "__main__", "access", "assign", "config", "features", "files", "places", "records", "room", "rules", "store",
-    "study", "tables", "taste", "up", "views", "weights", "insight/controversy", "insight/gating", "insight/layout",
-    "insight/taste",
+    "__main__", "access", "assign", "config", "divisions", "experts_room", "features", "files", "places", "records",
+    "room", "rules", "store", "study", "tables", "taste", "up", "views", "weights", "insight/controversy",
+    "insight/gating", "insight/layout",
+    "insight/taste", "insight/texts", "insight/describe", "insight/groups", "people", "portrait",
     "preference/acquire", "preference/adapt", "preference/state", "training/metrics", "training/mix",
     "training/schedule", "training/snapshot", "training/split",
 ]
@@ -69,8 +70,10 @@ def test_the_database_knows_only_the_words_of_the_core(path):
 def test_a_page_knows_the_study_and_what_it_returns_and_nothing_beneath(path):
     ours = {module for module in imports(path) if top(module) in OURS}
     shared = {f"pages.{name}" for name in ("parts", "doors", "checks", "past", "candidates", "judged", "probe",
-                                           "snapshots", "runlog")}  # no screens of their own
-    assert ours <= {"copl_core.study", "copl_core.records", "copl_core.rules", "copl_core.views"} | shared
+                                           "snapshots", "runlog", "people_map", "people_groups", "people_pairs",
+                                           "people_pick")}  # no screens of their own
+    verbs = {f"copl_core.{name}" for name in ("study", "people", "portrait", "divisions", "experts_room")}
+    assert ours <= verbs | {"copl_core.records", "copl_core.rules", "copl_core.views"} | shared
     assert not {top(module) for module in imports(path)} & (HEAVY | {"sqlalchemy"})
 
 
