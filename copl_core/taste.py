@@ -15,8 +15,7 @@ from copl_core import places
 from copl_core.features import FEATURE_NAMES, measure
 from copl_core.insight import taste as words
 from copl_core.insight.quality import Share
-from copl_core.preference.adapt import TIE_WEIGHT, Prior
-from copl_core.preference.state import GraphState
+from copl_core.preference.posterior import draws
 from copl_core.records import CoplError, Label, Response
 from copl_core.tables import rows_of
 from copl_core.views import Evidence, Past, TasteView
@@ -97,24 +96,12 @@ def _believed(study: Study, user_id: int, labels: Sequence[Label], pairs: np.nda
     known = (rows >= 0).all(1)
     if source == "population mean" or not known.any():
         return None, None
-    vectors = np.concatenate([np.stack([vector, state.population]), _draws(state, snapshot.prior, labels, vector)])
+    vectors = np.concatenate([
+        np.stack([vector, state.population]),
+        draws(state, snapshot.prior, places.comparisons(state, labels), vector, _DRAWS)])
     expected = places.preferences(state, vectors, rows[known])
     mine = words.from_model(expected[0], differences[known], prompts[known], draws=expected[2:])
     return mine, words.from_model(expected[1], differences[known], prompts[known]).mean
-
-
-def _draws(state: GraphState, prior: Prior, labels: Sequence[Label], vector: np.ndarray) -> np.ndarray:
-    """Vectors (K, d) that the person might have by their labels: the Laplace posterior under the prior over people."""
-    known = places.comparisons(state, labels)
-    apart = state.response_vectors[known.left] - state.response_vectors[known.right]
-    bias = state.response_bias[known.left] - state.response_bias[known.right]
-    p = 1 / (1 + np.exp(-np.clip((apart @ vector + bias) / state.temperature, -40, 40)))
-    weight = np.where(known.decided, 1.0, TIE_WEIGHT) * p * (1 - p)
-    root = prior.root[:-1]  # (d, q), without the side
-    x = apart @ root / state.temperature  # (N, q)
-    lower = np.linalg.cholesky(np.linalg.inv(np.eye(x.shape[1]) + x.T @ (x * weight[:, None])))
-    z = np.random.default_rng(0).normal(size=(_DRAWS, x.shape[1]))
-    return vector + z @ (root @ lower).T
 
 
 def _pairs(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

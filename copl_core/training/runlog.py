@@ -20,6 +20,7 @@ log = logging.getLogger("copl.worker")
 HELD_OUT = ", held out"  # ends the name of a phase whose number was measured on labels kept aside
 _EVERY = 0.05  # seconds between two lines of one phase, at least
 _POINTS = 200  # of a stored curve
+KEPT = 300  # logs, so that a trainer which refits for months fills no disk
 
 
 @dataclass(slots=True)
@@ -58,6 +59,13 @@ class RunLog:
                 file.write(json.dumps({"at": round(time.time(), 2), **facts}) + "\n")
         except OSError as problem:  # a fit does not end for want of its log
             log.warning("the log %s cannot be written: %s", self.path, problem)
+
+
+def tidy(folder: Path, keep: int = KEPT) -> None:
+    """Remove the logs of all but the newest runs; the curves of a finished run are in its snapshot too."""
+    logs = sorted(folder.glob("run-*.jsonl"), key=lambda path: path.stat().st_mtime)
+    for path in logs[:-keep]:
+        path.unlink(missing_ok=True)
 
 
 def log_path(folder: Path, run_id: int) -> Path:

@@ -28,7 +28,7 @@ from copl_core.records import CoplError, Run, RunState, SnapshotRecord
 from copl_core.store import Store
 from copl_core.training.cut import data_cut
 from copl_core.training.queue import make_queue, on_queue
-from copl_core.training.runlog import HELD_OUT, RunLog, curves, read_log
+from copl_core.training.runlog import HELD_OUT, RunLog, curves, read_log, tidy
 from copl_core.training.schedule import Situation, due
 from copl_core.training.snapshot import Snapshot, load_snapshot, next_version, sweep, verify, write_snapshot
 
@@ -172,6 +172,7 @@ class Trainer:
             raise
         finally:
             self.in_hand, self.state = None, "waiting for labels"
+            tidy(self.settings.run_logs)
 
     def _publish(self, study_id: int, run: Run, told: RunLog) -> None:
         from copl_core.training.fit import fit

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, RunState, SnapshotRecord
+from copl_core.rules import Schedule
 
 CHOICES = list(Choice)
 
@@ -128,3 +129,36 @@ def test_the_last_heartbeat_is_the_one_that_is_told(store):
     store.heartbeat(8, "idle")
     pid, state, at = store.worker()
     assert (pid, state) == (8, "idle") and abs((datetime.now(UTC) - at).total_seconds()) < 60
+
+
+def test_a_note_is_kept_with_its_snapshot_and_leaves_a_trail(store, study):
+    store.publish(study.id, snapshot("v1"), run_id=None)
+    olga = store.create_user(study.id, "Olga")
+    for text in ("Before the new guidelines.", "Before the new guidelines.", ""):
+        store.write_note(study.id, "v1", text, by=olga.id)
+        assert store.snapshots(study.id)[0].note == text == store.champion(study.id).note
+    trail = [entry for entry in store.audit(study.id) if entry.event == "note"]
+    assert [entry.user_id for entry in trail] == [olga.id] * 2  # the same words again are no change
+    assert trail[-1].detail == {"snapshot": "v1", "before": "", "after": "Before the new guidelines."}
+    with pytest.raises(CoplError, match="no snapshot v2"):
+        store.write_note(study.id, "v2", "x")
+    with pytest.raises(CoplError, match="4,000 are kept"):
+        store.write_note(study.id, "v1", "x" * 4001)
+
+
+def test_a_schedule_is_a_studys_own_until_it_is_given_up(store, study):
+    other = store.create_study("Trees")
+    wanted = Schedule(False, 3, 0.5, 70, 600.0)
+    assert store.schedule(study.id) is None
+    store.set_schedule(study.id, wanted)
+    assert store.schedule(study.id) == wanted and store.schedule(other.id) is None
+    store.set_schedule(study.id, None)
+    assert store.schedule(study.id) is None
+    assert [entry.event for entry in store.audit(study.id)] == ["schedule"] * 2
+
+
+@pytest.mark.parametrize("change", [{"refit_labels": 0}, {"reward_labels": 1.5}, {"refit_seconds": -1.0},
+                                    {"reward_seconds": 1e9}, {"refit_seconds": float("nan")}])
+def test_a_schedule_out_of_its_range_is_refused(change):
+    with pytest.raises(CoplError):
+        Schedule(**change)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
-from copl_core.training.runlog import HELD_OUT, RunLog, curves, in_words, log_path, read_log
+from copl_core.training.runlog import HELD_OUT, RunLog, curves, in_words, log_path, read_log, tidy
 
 
 def test_what_is_told_is_read_again_in_words_and_as_curves(tmp_path):
@@ -45,3 +47,12 @@ def test_a_log_that_cannot_be_written_stops_nobody(tmp_path):
     (tmp_path / "logs").write_text("a file where the folder should be")
     RunLog(tmp_path / "logs", 1).say("One.")
     assert read_log(log_path(tmp_path / "elsewhere", 1)) == []
+
+
+def test_only_the_newest_logs_are_kept(tmp_path):
+    for number in range(5):
+        RunLog(tmp_path, number).say("One.")
+        os.utime(log_path(tmp_path, number), (number, number))
+    tidy(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-3.jsonl", "run-4.jsonl"]
+    tidy(tmp_path / "nothing")
