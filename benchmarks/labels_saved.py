@@ -77,7 +77,7 @@ class Result:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels_saved", description=__doc__.splitlines()[0])
-    parser.add_argument("--people", type=int, default=200, help="new people of each world")
+    parser.add_argument("--people", type=int, default=300, help="new people of each world")
     parser.add_argument("--data", type=Path, help=f"folder with {POLIS}")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)

@@ -5,13 +5,14 @@
 Times ``Study.submit`` as a page calls it: the label is committed, the person placed anew in the snapshot by their
 labels, the most informative of the open pairs found and reserved.  Beside each answer one bare SQLite commit of a
 single row is timed, with the same safety (``synchronous=FULL``, write-ahead log) on the same disk, so that a slow or
-busy machine shows in both; processor time is that of this process alone.  The snapshot is made of random numbers, of
-the size that a fit would give.
+busy machine shows in both; processor time is that of this process alone.  Small matrices are multiplied by one thread,
+as in the app.  The snapshot is made of random numbers, of the size that a fit would give.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sqlite3
 import sys
 import tempfile
@@ -20,7 +21,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
+
+import numpy as np  # noqa: E402
 
 from copl_core.__main__ import open_store
 from copl_core.config import Settings

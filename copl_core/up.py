@@ -144,6 +144,8 @@ class _Pair:
         self.processes: dict[str, subprocess.Popen] = {}
         self.environment = os.environ | {"COPL_HOME": str(settings.home.resolve()), "COPL_PORT": str(settings.port),
                                          "PYTHONUNBUFFERED": "1"}
+        # What the app multiplies is small and many visitors ask at once: a second thread would only stand in the way.
+        self.alone = {"app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}, "worker": {}}
 
     def __enter__(self) -> _Pair:
         self.guard = subprocess.Popen([sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True,
@@ -214,8 +216,9 @@ class _Pair:
             _signal_group(old, signal.SIGKILL)
             self._tell_guard(f"-{old.pid}\n")
         with _open_log(self.logs / f"{name}.log") as log, self.stop.hold():  # no process that nobody knows of
-            process = subprocess.Popen(self.commands[name], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
-                                       stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(self.commands[name], cwd=ROOT, env=self.environment | self.alone[name],
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                       start_new_session=True)
             self.processes[name] = process
             self._tell_guard(f"+{process.pid}\n")
 
