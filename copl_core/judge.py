@@ -17,6 +17,7 @@ from copl_core.config import Settings
 from copl_core.records import Kind, Label, User
 from copl_core.reward.model import RewardModel
 from copl_core.reward.occlude import occlude
+from copl_core.reward.voices import voices
 from copl_core.training.phi import TextEmbedder
 from copl_core.training.snapshot import Snapshot
 from copl_core.views import Judgement, Near, RewardView
@@ -101,6 +102,12 @@ class Judge:
         basis = "the text reward" if snapshot.has_reward else "the preference graph, placing texts by what they say"
         return [(name, [(own, effect[at].mean(0)) for own, effect in zip(gaps.pieces, effects, strict=True)])
                 for name, at in rows], basis
+
+    def voices(self, snapshot: Snapshot, texts: Sequence[Text], gate: int) -> np.ndarray:
+        """What each expert of a gate adds to the reward of each text, (M, T), see ``reward.voices``."""
+        model = self.model(snapshot)
+        with self._using:
+            return voices(model, texts, gate)
 
     def _parts(self, audience: Audience, texts: Sequence[Text], known: np.ndarray | None) -> _Parts:
         snapshot, state = audience.snapshot, audience.snapshot.graph

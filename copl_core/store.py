@@ -157,6 +157,22 @@ class Store(Protocol):
     def prompts(self, study_id: int) -> list[tuple[int, str]]: ...
     def prompt_responses(self, prompt_id: int) -> list[Response]: ...
 
+    def pairs_by_prompt(self, study_id: int) -> list[tuple[int, int, int, int]]:
+        """(pair id, first response id, second response id, prompt id) of every pair, a prompt's pairs together."""
+        ...
+
+    def sources(self, study_id: int) -> list[tuple[int, str]]:
+        """(response id, where it comes from) of every response whose file said so."""
+        ...
+
+    def vote_counts(self, study_id: int) -> dict[int, int]:
+        """Pair → people whose counting preference is on it, excluded ones left out; none without any."""
+        ...
+
+    def votes_of(self, study_id: int, pair_ids: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(pair, user, preferred response or 0 for neither) of those people's labels on the pairs, oldest first."""
+        ...
+
     # ---- tasks and labels
     def open_task(self, user_id: int) -> Task | None:
         """The user's task that is handed out, unanswered and not expired."""

@@ -13,12 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-import numpy as np
-
-from copl_core import access, measure, people, places, portrait, rewards, room, runs, taste
+from copl_core import access, divisions, experts_room, measure, people, places, portrait, rewards, room, runs, taste
 from copl_core.config import Settings
-from copl_core.insight import gating
-from copl_core.insight.controversy import divide, together
 from copl_core.records import (
     ImportReport,
     ImportRow,
@@ -29,12 +25,8 @@ from copl_core.records import (
     User,
 )
 from copl_core.store import Store
-from copl_core.tables import rows_of
 from copl_core.training.snapshot import Snapshot, load_snapshot
 from copl_core.views import (
-    DividedPair,
-    DivisionView,
-    ExpertsView,
     PeopleView,
     Person,
     Place,
@@ -44,7 +36,6 @@ from copl_core.views import (
 _SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as gone
 _KEPT_SNAPSHOTS = 3
 Made = TypeVar("Made")
-_CELLS = 4_000_000  # users × pairs looked at in one piece, so that a large study fits into memory
 
 
 class Study:
@@ -198,43 +189,14 @@ class Study:
         return PeopleView(tuple(people), tuple(sorted(set(layout.group[layout.group >= 0].tolist()))),
                           layout.silhouette, layout.parameters, snapshot.version, len(snapshot.graph.labels))
 
-    def experts(self) -> ExpertsView | None:
-        """Gate weights of everybody the reward model knows; None before the first reward model."""
-        snapshot = self.snapshot()
-        if snapshot is None or not snapshot.has_reward:
-            return None
-        state, layout = snapshot.reward_graph, snapshot.layout
-        users = {user.id: user for user in self.store.users(self.id)}
-        rows = [row for row, user_id in enumerate(state.user_ids.tolist())
-                if user_id in users and state.n_labels[row] > 0]
-        gates = self.judge().model(snapshot).gates(state.user_vectors[rows])  # (N, G, M)
-        mean = gates.mean(1)
-        order = gating.reading_order(mean)
-        chosen = [users[int(state.user_ids[rows[i]])] for i in order]
-        group_rows = rows_of(np.array([user.id for user in chosen], np.int64), layout.user_ids)
-        groups = tuple(None if row < 0 or layout.group[row] < 0 else int(layout.group[row])
-                       for row in group_rows.tolist())
-        return ExpertsView(tuple(user.name for user in chosen), tuple(user.kind for user in chosen), groups,
-                           mean[order], gating.load(mean), gates.shape[1], snapshot.version,
-                           snapshot.manifest["reward"]["fitted_in"])
+    # copl_core/experts_room.py
+    experts, expert_loads, expert_voices = experts_room.experts, experts_room.loads, experts_room.voices
 
-    def controversy(self, limit: int = 30, *, consensus: bool = False) -> DivisionView | None:
-        """Pairs by how far the groups are apart, with the votes that were really cast."""
-        snapshot = self.snapshot()
-        if snapshot is None:
-            return None
-        state, layout = snapshot.graph, snapshot.layout
-        pairs = np.array(self.store.pairs(self.id), np.int64).reshape(-1, 3)
-        rows = rows_of(pairs[:, 1:], state.response_ids)
-        pairs, rows = pairs[(rows >= 0).all(1)], rows[(rows >= 0).all(1)]
-        placed = rows_of(state.user_ids, layout.user_ids)
-        group = np.where(placed >= 0, layout.group[placed], -1)
-        parts = np.array_split(rows, max(1, -(-len(rows) * len(group) // _CELLS)))
-        division = together([divide(places.preferences(state, state.user_vectors, part), group) for part in parts])
-        order = np.argsort(division.between if consensus else -division.between, kind="stable")[:limit]
-        group_of = dict(zip(layout.user_ids.tolist(), layout.group.tolist(), strict=True))
-        found = tuple(self._divided(int(pairs[i, 0]), division, i, group_of) for i in order)
-        return DivisionView(found, len(pairs), snapshot.version)
+    # copl_core/divisions.py
+    controversy, divided_pair = divisions.controversy, divisions.divided_pair
+    division_csv, what_differs, sources = divisions.division_csv, divisions.what_differs, divisions.sources
+    ask, end_ask, asks = divisions.ask, divisions.end_ask, divisions.asks
+    divisions = divisions.divisions  # last, since from here on the name means the verb
 
     # copl_core/rewards.py
     reward, moved, probe, writer, writing_styles = (rewards.reward, rewards.moved, rewards.probe, rewards.writer,
@@ -267,19 +229,6 @@ class Study:
         return TrainerStatus(bool(fresh and _runs_here(seen[0])), seen[1] if seen else "", seen[2] if seen else None,
                              running, len(active) - (running is not None), since, self.schedule().refit_labels)
 
-    # ---- helpers
-
-    def _divided(self, pair_id: int, division, i: int, group_of: dict[int, int]) -> DividedPair:
-        pair = self.store.pair(pair_id)
-        votes: dict[int | None, list[int]] = {}
-        for label in self.store.labels(self.id, pair_id=pair_id):
-            side = {pair.first.id: 0, pair.second.id: 1}.get(label.preferred_id, 2)
-            group = group_of.get(label.user_id, -1)
-            votes.setdefault(None if group < 0 else group, [0, 0, 0])[side] += 1
-        return DividedPair(pair_id, pair.prompt, pair.first, pair.second, float(division.between[i]),
-                           float(division.within[i]), float(division.noise[i]),
-                           tuple(zip(division.groups.tolist(), division.by_group[i].tolist(), strict=True)),
-                           {group: tuple(counts) for group, counts in votes.items()})
 
 
 def _live_person(user: User, place: Place) -> Person:

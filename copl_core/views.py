@@ -7,7 +7,6 @@ from datetime import datetime
 
 import numpy as np
 
-from copl_core.insight.gating import Load
 from copl_core.insight.quality import Agreement, Figures, Share
 from copl_core.insight.taste import Leaning
 from copl_core.records import Choice, Kind, Label, Response, Run, Task, User
@@ -72,42 +71,6 @@ class PeopleView:
     parameters: dict
     snapshot: str
     n_labels: int  # labels behind the snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertsView:
-    """Gate weights of users, in reading order (users of one expert stand together)."""
-
-    names: tuple[str, ...]  # (N,)
-    kinds: tuple[Kind, ...]  # (N,)
-    groups: tuple[int | None, ...]  # (N,)
-    gates: np.ndarray  # (N, M), the mean over gates where there are several
-    load: Load
-    n_gates: int
-    snapshot: str
-    fitted_in: str  # snapshot whose run fitted the reward model
-
-
-@dataclass(frozen=True, slots=True)
-class DividedPair:
-    """One pair, how far groups are apart on it, and what people really answered."""
-
-    pair_id: int
-    prompt: str
-    first: Response
-    second: Response
-    between: float
-    within: float
-    noise: float
-    by_group: tuple[tuple[int, float], ...]  # (group, P(first preferred))
-    votes: dict[int | None, tuple[int, int, int]]  # group → (first, second, neither)
-
-
-@dataclass(frozen=True, slots=True)
-class DivisionView:
-    pairs: tuple[DividedPair, ...]
-    n_pairs: int
-    snapshot: str
 
 
 @dataclass(frozen=True, slots=True)

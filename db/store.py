@@ -14,9 +14,10 @@ from db.rules import Rules
 from db.tasks import Tasks
 from db.texts import Texts
 from db.training import Training
+from db.votes import Votes
 
 
-class SqlStore(People, Doors, Rules, Texts, Tasks, Asking, Labelling, Listing, Training):
+class SqlStore(People, Doors, Rules, Texts, Tasks, Asking, Labelling, Listing, Votes, Training):
     """A store in the database of ``engine``, which ``db.engine.migrate`` has brought up to date."""
 
 

@@ -1,12 +1,16 @@
-"""Pairs that divide people most."""
+"""What divides people, and what they agree on: pairs and responses."""
 
 from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from html import escape
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from copl_core.divisions import SMALL, Divided, DivisionView, Wanted
 from copl_core.records import CoplError
-from copl_core.views import DividedPair
 from pages.parts import (
     PLOT,
     group_colour,
@@ -18,62 +22,302 @@ from pages.parts import (
     trouble,
 )
 
-SHOWN = 10
+A_PAGE = 8
+ORDERS = {"divided": "Divided", "agreed": "Agreed"}
+KINDS = {"pairs": "Pairs", "responses": "Answers"}
+MARK = "background:rgba(86,180,233,.28);text-decoration:underline;text-decoration-thickness:2px;color:inherit"
+NUMBERS = (
+    ("Between groups", "How far the groups' expected answers lie apart: 100 % is two halves, each of one mind, against "
+                       "each other. The list is ranked by it."),
+    ("Within people", "What is left inside a group: its members differ, and each of them might answer otherwise on "
+                      "another day. High where the two answers are equally good."),
+    ("Unknown", "What the model does not know: its graphs, trained apart, disagree. More labels on these texts make it "
+                "smaller."),
+)
 
 
 def page() -> None:
     study, _ = here()
     st.title("Controversy")
-    wanted = st.session_state.get("order", "Divided")
+    answer = st.container()
+    wanted = controls()
+    chosen = the_chosen()
     try:
-        view = study.controversy(SHOWN, consensus=wanted == "Agreed")
+        found = study.controversy(A_PAGE, wanted=wanted, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
+        one = study.divided_pair(chosen) if chosen is not None else None
     except CoplError as problem:
         trouble(problem)
-    if view is None:
-        no_snapshot("The list of pairs that divide people")
-    st.write(f"The {len(view.pairs)} of {view.n_pairs:,} pairs on which the groups are "
-             f"{'closest together' if wanted == 'Agreed' else 'furthest apart'}.")
-    for pair in view.pairs:
-        show(pair, view.snapshot)
-    st.segmented_control("Show pairs that are", ["Divided", "Agreed"], default="Divided", key="order", required=True)
-    newer_snapshot(view.snapshot)
+    if found is None:
+        no_snapshot("The list of what divides people")
+    with answer:
+        said(found, wanted)
+    if chosen is not None:
+        selected(one, chosen, found)
+    many(found, wanted)
+    newer_snapshot(found.snapshot)
 
 
-def show(pair: DividedPair, snapshot: str) -> None:
+# ---- what is asked of the list
+
+
+def controls() -> Wanted:
+    study, _ = here()
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        order = st.segmented_control("Order", list(ORDERS), default="divided", format_func=ORDERS.get, key="order",
+                                     required=True, bind="query-params", on_change=first_page)
+        kind = st.segmented_control("Of", list(KINDS), default="pairs", format_func=KINDS.get, key="kind",
+                                    required=True, bind="query-params", on_change=first_page)
+        votes = st.number_input("People who answered, at least", 0, step=1, key="votes", width=190,
+                                bind="query-params", on_change=first_page)
+        titles = dict(study.prompts())
+        told = st.query_params.get("prompt", "")
+        if "in-prompt" not in st.session_state and told.isdecimal() and int(told) in titles:
+            st.session_state["in-prompt"] = int(told)
+        prompt = st.selectbox("Prompt", list(titles), index=None, placeholder="every prompt", key="in-prompt",
+                              format_func=lambda number: brief(titles[number]), width=260, on_change=in_prompt)
+        known = study.sources()
+        source = st.selectbox("Source", known, index=None, placeholder="every source", key="source", width=190,
+                              bind="query-params", on_change=first_page) if known else None
+    return Wanted(kind, order == "agreed", prompt, source, votes)
+
+
+def first_page() -> None:
+    st.session_state.pop("at", None)
+
+
+def in_prompt() -> None:
+    """Keep the address in step with the chosen prompt."""
+    first_page()
+    if (chosen := st.session_state["in-prompt"]) is None:
+        st.query_params.pop("prompt", None)
+    else:
+        st.query_params["prompt"] = str(chosen)
+
+
+def the_chosen() -> int | None:
+    """The pair that the address names."""
+    told = st.query_params.get("pair", "")
+    return int(told) if told.isdecimal() and len(told) < 10 else None
+
+
+# ---- the answer
+
+
+def said(view: DivisionView, wanted: Wanted) -> None:
+    things = "pairs" if wanted.kind == "pairs" else "answers"
+    if not view.groups:
+        st.info("The snapshot holds no group of people yet, so nothing can divide them. Groups appear once several "
+                "people have labelled.")
+        return
+    if len(view.groups) == 1:
+        st.info("The snapshot sees one group of people so far, so nothing divides groups. The list below tells within "
+                "people and unknown apart all the same.")
+    elif wanted.kind == "pairs":
+        first = "agree most surely" if wanted.consensus else "are furthest apart"
+        st.write(f"On **{view.n_split:,}** of {view.n_wanted:,} pairs the groups are expected to prefer different "
+                 f"answers. Below, those on which they {first} come first.")
+    else:
+        st.write(f"**{view.n_split:,}** of {view.n_wanted:,} answers are expected to win in one group and to lose in "
+                 f"another, against the other answers to their prompt. Below, those "
+                 f"{'judged most alike' if wanted.consensus else 'that divide most'} come first.")
+    for column, (name, meaning) in zip(st.columns(3, gap="medium"), NUMBERS, strict=True):
+        column.caption(f"**{name}.** {meaning}")
+    members = ("One graph only, so *unknown* cannot be told apart. " if view.members == 1 else
+               f"*Unknown* is read from {view.members} graphs. ")
+    people = sum(view.groups.values())
+    sample = f"a sample of {view.looked_at:,} of {people:,}" if view.looked_at < people else f"{people:,}"
+    st.caption(f"The numbers add up to the variance of one {things[:-1]}'s answer, in per cent of the largest there "
+               f"can be. {members}Expected from {sample} people in {len(view.groups)} groups. Snapshot "
+               f"{view.snapshot}.")
+
+
+# ---- cards
+
+
+def selected(one: Divided | None, pair_id: int, view: DivisionView) -> None:
+    """The pair of the address, above the list."""
+    if one is None:
+        st.warning(f"Snapshot {view.snapshot} knows no pair {pair_id}; the list below has those it knows.")
+    else:
+        st.subheader(f"Pair {pair_id}")
+        card(one, view, place="chosen")
+    st.button("Back to the list alone", key="unchoose", icon=":material/close:",
+              on_click=lambda: st.query_params.pop("pair", None))
+
+
+def many(view: DivisionView, wanted: Wanted) -> None:
+    study, _ = here()
+    things = "pairs" if wanted.kind == "pairs" else "answers"
+    if not view.n_wanted:
+        st.info(f"No {things} pass these filters; {view.n_pairs:,} pairs are known to the snapshot. Take a filter "
+                "away, or lower the number of people.")
+        return
+    pages = math.ceil(view.n_wanted / A_PAGE)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader(f"{view.n_wanted:,} {things}", width="stretch")
+        st.toggle("Highlight what differs", True, key="marks", bind="query-params")
+        st.download_button("All of them as CSV", lambda: study.division_csv(wanted), f"controversy-{things}.csv",
+                           "text/csv", icon=":material/download:", on_click="ignore", key="csv")
+    for one in view.pairs:
+        card(one, view, place="list")
+    if pages > 1:
+        st.pagination(pages, key="at")
+
+
+def card(one: Divided, view: DivisionView, place: str) -> None:
     with st.container(border=True):
-        st.markdown(f"**{readable(pair.prompt)}**")
-        first, second = st.columns(2, gap="medium")
-        with first:
-            st.caption("A")
-            st.markdown(readable(pair.first.text))
-        with second:
-            st.caption("B")
-            st.markdown(readable(pair.second.text))
-        st.plotly_chart(split(pair), width="stretch", config=PLOT, key=f"split-{pair.pair_id}",
-                        alt="Share of each group expected to prefer A")
-        st.caption(f"Between groups {pair.between:.3f}, within groups {pair.within:.3f}, each person's own coin "
-                   f"{pair.noise:.3f} (variances of the preference; ¼ is the most). Votes cast: {votes(pair)}. "
-                   f"Bars are what the model expects, not votes. Snapshot {snapshot}.")
+        st.markdown(f"**{readable(one.prompt)}**")
+        if one.second is None:
+            st.caption("This answer, against the others to the same prompt" + came(one.first.source))
+            st.markdown(readable(one.first.text))
+        else:
+            texts(one)
+        numbers(one, view)
+        side = "the first answer" if one.second else "this answer"
+        st.plotly_chart(split(one), width="stretch", config=PLOT, key=f"split-{place}-{one.id}",
+                        alt=f"Share of each group expected to prefer {side}, and as observed")
+        st.caption(f"Bars: how many of a group the model expects to prefer {'A' if one.second else 'it'}. Dots: what "
+                   f"people really chose, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}.")
+        steps(one, place)
 
 
-def split(pair: DividedPair) -> go.Figure:
+def texts(one: Divided) -> None:
+    study, _ = here()
+    marks = st.session_state.get("marks", True)
+    found, more, fewer = study.what_differs(one.first.text, one.second.text)
+    for column, letter, response, pieces in zip(st.columns(2, gap="medium"), "AB", (one.first, one.second),
+                                                (found.first, found.second), strict=True):
+        with column:
+            st.caption(letter + came(response.source))
+            if marks and found.tells:
+                st.html(marked(pieces))
+            else:
+                st.markdown(readable(response.text))
+    told = [f"{letter} has {', '.join(words)}" for letter, words in (("A", more), ("B", fewer)) if words]
+    shared = "" if found.tells or not marks else (
+        f"Only {found.shared:.0%} of the words are shared, too few to highlight single ones. ")
+    if shared or told:
+        st.caption(f"{shared}{'; '.join(told)}{'.' if told else ''}")
+
+
+def came(source: str | None) -> str:
+    return f" · from {readable(source)}" if source else ""
+
+
+def marked(pieces) -> str:
+    """A text as HTML that shows every character as itself, with the differing stretches marked."""
+    whole = "".join(f'<mark style="{MARK}">{escape(text)}</mark>' if differs else escape(text)
+                    for text, differs in pieces)
+    return f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{whole}</div>'
+
+
+def numbers(one: Divided, view: DivisionView) -> None:
+    values = (one.between, one.within + one.noise, one.unknown if view.members > 1 else None)
+    with st.container(horizontal=True, gap="large"):
+        for (name, meaning), value in zip(NUMBERS, values, strict=True):
+            st.markdown(f"{name} **{'not known' if value is None else f'{4 * value:.0%}'}**", help=meaning,
+                        width="content")
+
+
+def split(one: Divided) -> go.Figure:
+    """Expected shares as bars from the middle, observed ones as dots with their interval."""
     figure = go.Figure()
-    for group, share in reversed(pair.by_group):
-        figure.add_bar(x=[share - 0.5], y=[group_name(group)], base=0.5, orientation="h", showlegend=False,
-                       marker_color=group_colour(group), hovertemplate=f"{share:.0%} prefer A<extra></extra>",
-                       text=f"{share:.0%}", textposition="outside", cliponaxis=False)
+    for (group, share), doubt in reversed(tuple(zip(one.by_group, one.doubt, strict=True))):
+        seen = one.observed(group)
+        name = f"{group_name(group)} · {seen.n} {'vote' if seen.n == 1 else 'votes'}"
+        figure.add_bar(x=[share - 0.5], y=[name], base=0.5, orientation="h", showlegend=False,
+                       marker_color=group_colour(group),
+                       hovertemplate=f"expected: {share:.0%}, give or take {doubt:.0%}<extra></extra>")
+        if seen.n:
+            low, high = seen.interval
+            figure.add_scatter(
+                x=[seen.share], y=[name], mode="markers", showlegend=False,
+                marker={"color": "white", "size": 10, "line": {"color": "#555", "width": 2}},
+                error_x={"array": [high - seen.share], "arrayminus": [seen.share - low], "color": "#777",
+                         "thickness": 1.5, "width": 4},
+                hovertemplate=f"observed: {seen}{', a small vote' if seen.n < SMALL else ''}<extra></extra>")
     figure.add_vline(x=0.5, line_width=1, line_color="#888")
-    figure.update_xaxes(range=[-0.05, 1.05], tickvals=[0, 0.5, 1], ticktext=["all prefer B", "even", "all prefer A"])
-    figure.update_layout(height=60 + 28 * len(pair.by_group), margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0.35)
+    ends = ["all prefer B", "even", "all prefer A"] if one.second else ["always loses", "even", "always wins"]
+    figure.update_xaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], ticktext=ends)
+    figure.update_layout(height=60 + 30 * len(one.by_group), margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0.35)
     return figure
 
 
-def votes(pair: DividedPair) -> str:
-    if not pair.votes:
-        return "none yet"
-    ordered = sorted(pair.votes.items(), key=lambda item: (item[0] is None, item[0]))
-    return "; ".join(f"{group_name(group)} A {a}, B {b}" + (f", neither {n}" if n else "")
-                     for group, (a, b, n) in ordered)
+def votes(one: Divided) -> str:
+    if not one.voters:
+        return "Nobody has answered it yet."
+    people = "1 person has" if one.voters == 1 else f"{one.voters:,} people have"
+    neither = sum(counts[2] for counts in one.votes.values())
+    strangers = sum(one.votes.get(None, (0, 0, 0)))
+    small = [group_name(group) for group, _ in one.by_group if one.observed(group).n < SMALL]
+    parts = [f"{people} answered{' about it' if one.second is None else ''}"]
+    if neither:
+        parts.append(f"{neither} without a preference")
+    if strangers:
+        parts.append(f"{strangers} by people without a group")
+    warning = ""
+    if len(small) == len(one.by_group):
+        warning = f" Every group has fewer than {SMALL} votes: too few to say whether the model is right."
+    elif small:
+        warning = f" Fewer than {SMALL} votes in {', '.join(small)}: too few to tell."
+    return f"{', '.join(parts)}.{warning}"
+
+
+# ---- what can be done about it
+
+
+def steps(one: Divided, place: str) -> None:
+    study, me = here()
+    key = f"{place}-{one.id}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if one.second is None:
+            st.button("The pair in which it divides most", key=f"pair-{key}", icon=":material/compare:",
+                      on_click=choose, args=(one.pair_id,))
+            return
+        asked = next((ask for ask in study.asks() if ask.pair_id == one.id), None)
+        if asked is None:
+            st.button("Ask about this pair", key=f"ask-{key}", icon=":material/front_hand:", on_click=attempt,
+                      args=("ask", one.id),
+                      help="Everybody who has not answered it gets it as their next pair, before all others.")
+        else:
+            st.button("Stop asking", key=f"end-{key}", icon=":material/close:", on_click=attempt,
+                      args=("end_ask", one.id), help="The pair waits its turn like any other again.")
+            name = {user.id: user.name for user in study.users()}.get(asked.by, "the terminal")
+            st.caption(f"Next for everybody who has not answered it; asked for by {readable(name)} {ago(asked.at)}, "
+                       f"{asked.answered} answered since.")
+        if place == "list":
+            st.button("Link to this pair", key=f"choose-{key}", icon=":material/link:", on_click=choose,
+                      args=(one.id,), help="Puts the pair into this page's address, to be kept or sent.")
+    if problem := st.session_state.pop(f"ask-problem-{one.id}", ""):
+        st.error(problem)
+
+
+def choose(pair_id: int) -> None:
+    st.query_params["pair"] = str(pair_id)
+
+
+def attempt(verb: str, pair_id: int) -> None:
+    study, me = here()
+    try:
+        getattr(study, verb)(pair_id, by=me.id)
+    except CoplError as problem:
+        st.session_state[f"ask-problem-{pair_id}"] = str(problem)
+
+
+def ago(moment: datetime) -> str:
+    minutes = int((datetime.now(UTC) - moment).total_seconds() // 60)
+    if minutes < 1:
+        return "just now"
+    for name, size in (("day", 24 * 60), ("hour", 60), ("minute", 1)):
+        if minutes >= size:
+            count = minutes // size
+            return f"{count} {name}{'s' if count != 1 else ''} ago"
+    return "just now"
+
+
+def brief(text: str, most: int = 70) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[:most - 1].rstrip() + "…"
 
 
 page()

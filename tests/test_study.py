@@ -241,7 +241,8 @@ def test_controversy_shows_what_the_groups_expect_and_the_votes_that_were_cast(t
         first, second, _ = pair.votes[group]
         assert (expected > 0.5) == (first > second)  # the camps are nearly unanimous
     calm = trained.controversy(limit=12, consensus=True).pairs
-    assert [p.between for p in calm] == sorted(p.between for p in calm)
+    surest = [max(min(p for _, p in pair.by_group), 1 - max(p for _, p in pair.by_group)) for pair in calm]
+    assert [max(0.5, one) for one in surest] == sorted((max(0.5, one) for one in surest), reverse=True)
 
 
 def test_votes_of_people_without_a_group_and_ties_are_counted_apart(trained):
@@ -255,9 +256,14 @@ def test_votes_of_people_without_a_group_and_ties_are_counted_apart(trained):
 
 
 def test_a_large_study_is_looked_at_in_pieces(trained, monkeypatch):
-    whole = trained.controversy(limit=12)
-    monkeypatch.setattr("copl_core.study._CELLS", 40)
-    assert trained.controversy(limit=12) == whole
+    whole = trained.divisions()
+    monkeypatch.setattr("copl_core.divisions._CELLS", 40)
+    pieces = Study(trained.store, trained.settings, trained.id).divisions()
+    assert np.array_equal(pieces.pairs, whole.pairs) and np.array_equal(pieces.responses, whole.responses)
+    for kind in ("of_pairs", "of_responses"):
+        for name in ("between", "within", "noise", "unknown", "by_group"):
+            one, other = getattr(getattr(pieces, kind), name), getattr(getattr(whole, kind), name)
+            assert one == pytest.approx(other, abs=1e-5), (kind, name)
 
 
 def test_the_snapshot_is_opened_once_and_followed_when_the_champion_moves(trained):

@@ -1,59 +1,140 @@
-"""Pairs that divide people: disagreement between groups, apart from noise within people.  Numpy only.
+"""What divides people: disagreement between groups, apart from noise within people and from the model's own doubt.
 
-For a pair (a, b) let p_u = P(u prefers a).  Law of total variance over groups g with shares π_g and means p̄_g:
+For a pair (a, b) let p_um = P(u prefers a) by member m of the graph ensemble.  One answer by somebody drawn at random,
+foreseen by a member drawn at random, has the variance p̄ (1 − p̄), and the law of total variance takes it apart:
 
-    Var(p_u) = Σ_g π_g (p̄_g − p̄)²   +   Σ_g π_g Var_g(p_u)
-               between groups: controversy     within groups: individual taste and the model's doubt
+    p̄ (1 − p̄)  =  between  +  within  +  noise  +  unknown
+
+    noise    mean of p_um (1 − p_um): the coin that each single person still throws
+    between  Σ_g π_g (p̄_g − p̄)²: the groups answer differently
+    within   Σ_g π_g Var_{u∈g}(p̄_u): people of one group answer differently
+    unknown  what the members do not agree on: the model has seen too little
+
+Means of K members differ between groups even where the truth does not, by a K-th of what the members disagree; so the
+two middle terms are taken from products of *different* members, which no member's error enters twice.  From the
+variance v̄ of the mean and the mean variance of the single members that is (K v̄ − mean_m v_m) / (K − 1), not below 0.
+All terms are variances of a coin's answer: ¼ is the most any can be.  Numpy and scipy only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+from copl_core.preference.state import GraphState
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """For P pairs: how the groups would answer and how far they are apart."""
+    """For P questions: how the groups would answer and how far they are apart."""
 
     between: np.ndarray  # (P,) variance between groups, 0 to ¼
     within: np.ndarray  # (P,) variance within groups
-    noise: np.ndarray  # (P,) mean p(1−p): the coin that each single person still throws
+    noise: np.ndarray  # (P,) mean p(1−p)
+    unknown: np.ndarray  # (P,) the model's own doubt; 0 where a single member cannot tell
     by_group: np.ndarray  # (P, G) mean probability that the first response is preferred
+    doubt: np.ndarray  # (P, G) standard deviation of that over the members
     groups: np.ndarray  # (G,) the group of each column
 
+    @property
+    def agreed(self) -> np.ndarray:
+        """(P,) how surely every group prefers the same response: of the least sure group, ½ where groups differ."""
+        if not len(self.groups):
+            return np.full(len(self.between), 0.5)
+        return np.maximum(0.5, np.maximum(self.by_group.min(1), 1 - self.by_group.max(1)))
 
-def divide(probabilities: np.ndarray, group: np.ndarray) -> Division:
+    @property
+    def split(self) -> np.ndarray:
+        """Mask (P,) of questions on which the groups are expected to prefer different responses."""
+        return (self.by_group > 0.5).any(1) & (self.by_group < 0.5).any(1)
+
+    def order(self, *, consensus: bool = False) -> np.ndarray:
+        """(P,) rows, the most divided first, or those on which every group is surest of the same response."""
+        return np.argsort(-self.agreed if consensus else -self.between, kind="stable")
+
+
+def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | None = None) -> Division:
     """Split the spread of answers.
 
     Args:
-        probabilities: (N, P), P(user prefers the first response).
+        probabilities: (K, N, P), P(user prefers the first response) by each member; (N, P) is one member.
         group: (N,) group of each user; negative means none, and such users are left out.
+        share: (G,) share of each group, in the order of the groups, where the users are a sample; else their own.
     """
-    keep = group >= 0
-    probabilities, group = probabilities[keep], group[keep]
+    p = probabilities if probabilities.ndim == 3 else probabilities[None]
+    p, group = p[:, group >= 0], group[group >= 0]
     groups = np.unique(group)
+    members, n_questions = len(p), p.shape[2]
     if not len(groups):
-        empty = np.zeros(probabilities.shape[1])
-        return Division(empty, empty, empty, np.zeros((probabilities.shape[1], 0)), groups)
-    member = (group[:, None] == groups).astype(float)  # (N, G)
-    share = member.mean(0)  # (G,)
-    means = (member.T @ probabilities) / member.sum(0)[:, None]  # (G, P)
-    squares = (member.T @ probabilities**2) / member.sum(0)[:, None]
-    overall = share @ means
-    return Division(
-        between=share @ (means - overall) ** 2,
-        within=np.maximum(0, share @ (squares - means**2)),
-        noise=(probabilities * (1 - probabilities)).mean(0),
-        by_group=means.T,
-        groups=groups,
-    )
+        empty, none = np.zeros(n_questions), np.zeros((n_questions, 0))
+        return Division(empty, empty, empty, empty, none, none, groups)
+    member = (group[:, None] == groups).astype(p.dtype)  # (N, G)
+    share = member.mean(0) if share is None else np.asarray(share, p.dtype)
+    member = (member / member.sum(0)).T  # (G, N), rows sum to 1
+    means, squares = member @ p, member @ p**2  # (K, G, P)
+    mean = means.mean(0)  # (G, P)
+    overall = share @ mean  # (P,)
+    square_of_mean = member @ p.mean(0)**2
+    b, b_single = share @ (mean - overall)**2, (share @ (means - (share @ means)[:, None])**2).mean(0)
+    w, w_single = share @ (square_of_mean - mean**2), (share @ (squares - means**2)).mean(0)
+    between, within = (_without_doubt(v, single, members) for v, single in ((b, b_single), (w, w_single)))
+    noise = share @ (means - squares).mean(0)
+    unknown = np.maximum(0, overall * (1 - overall) - between - within - noise) if members > 1 else 0 * noise
+    doubt = means.std(0, ddof=1) if members > 1 else 0 * mean
+    return Division(between, within, noise, unknown, mean.T, doubt.T, groups)
+
+
+def _without_doubt(of_mean: np.ndarray, of_single: np.ndarray, members: int) -> np.ndarray:
+    found = of_mean if members == 1 else (members * of_mean - of_single) / (members - 1)
+    return np.maximum(0, found)
+
+
+def standing(probabilities: np.ndarray, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How each response stands against those it is paired with.
+
+    Args:
+        probabilities: (K, N, P), P(first response preferred).
+        sides: (P, 2) ids of the pairs' responses.
+
+    Returns:
+        ids (R,) of the responses, and (K, N, R) the mean probability that each is preferred to the other one.
+    """
+    ids, place = np.unique(sides, return_inverse=True)
+    place = place.reshape(sides.shape)
+    row = np.arange(len(sides))
+    sign = np.repeat(np.array([1, -1], probabilities.dtype), len(sides))  # the second response wins with 1 − p
+    link = csr_array((sign, (place.T.ravel(), np.tile(row, 2))), shape=(len(ids), len(sides)))
+    flat = probabilities.reshape(-1, len(sides))  # (K·N, P)
+    won = (link @ flat.T).T + np.bincount(place[:, 1], minlength=len(ids))
+    met = np.bincount(place.ravel(), minlength=len(ids))
+    return ids, (won / met).reshape(*probabilities.shape[:2], len(ids))
+
+
+def member_preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """P(user prefers the first response) by each member, (K, N, P), for users (N, d) and pairs of rows (P, 2).
+
+    The members' own biases are not kept, so that what everybody likes enters as their mean.
+    """
+    members = int(state.config.get("members", 1))
+    if state.response_vectors.shape[1] % members:
+        members = 1
+    width = state.response_vectors.shape[1] // members
+    apart = state.response_vectors[rows[:, 0]] - state.response_vectors[rows[:, 1]]  # (P, d)
+    bias = state.response_bias[rows[:, 0]] - state.response_bias[rows[:, 1]]
+    chance = np.empty((members, len(vectors), len(rows)), np.float32)
+    for m in range(members):
+        part = slice(m * width, (m + 1) * width)
+        np.matmul(vectors[:, part] * (members / state.temperature), apart[:, part].T, out=chance[m])
+    chance += np.float32(1 / state.temperature) * bias
+    return expit(chance, out=chance)
 
 
 def together(parts: Sequence[Division]) -> Division:
-    """One division of all pairs from divisions of some pairs each, over the same users."""
-    columns = {name: np.concatenate([getattr(part, name) for part in parts])
-               for name in ("between", "within", "noise", "by_group")}
+    """One division of all questions from divisions of some each, over the same users."""
+    columns = {spec.name: np.concatenate([getattr(part, spec.name) for part in parts])
+               for spec in fields(Division) if spec.name != "groups"}
     return Division(**columns, groups=parts[0].groups)

@@ -1,10 +1,13 @@
-"""Who is served by which expert: gate weights, load, entropy and dead experts.  Numpy only."""
+"""Who is served by which expert, and what the experts are for: gate weights, load, explanations.  Numpy only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+_DRAWS = 400  # of the bootstrap, and of worlds where no feature matters
+_FEWEST_PROMPTS = 8  # below, an interval would be made of nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,11 @@ class Load:
     entropy: float  # of ``share``, in bits; log2(M) when perfectly even
     dead: int  # experts that are nobody's top expert
 
+    @property
+    def factor(self) -> float:
+        """The largest share over the smallest; infinite where an expert is dead."""
+        return float(self.share.max() / self.share.min()) if self.share.min() > 0 else float("inf")
+
 
 def load(gates: np.ndarray) -> Load:
     """Load from gate weights (N, M)."""
@@ -25,6 +33,113 @@ def load(gates: np.ndarray) -> Load:
     return Load(counts, share, float(-(positive * np.log2(positive)).sum()) + 0.0, int((counts == 0).sum()))
 
 
-def reading_order(gates: np.ndarray) -> np.ndarray:
-    """Order (N,) that puts users of one expert together, the surest first."""
-    return np.lexsort((-gates.max(1), gates.argmax(1)))
+def by_group(gates: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int, int], ...]]:
+    """Order (N,) that puts people of one group together, within it those of one expert, the surest first.
+
+    Args:
+        gates: (N, M) weights.
+        group: (N,); negative means none, and such people come last.
+
+    Returns:
+        the order, and (group, first row, row after the last) of each block of it.
+    """
+    rank = np.where(group < 0, np.iinfo(np.int64).max, group)
+    order = np.lexsort((-gates.max(1), gates.argmax(1), rank))
+    if not len(order):
+        return order, ()
+    sorted_group = group[order]
+    starts = np.flatnonzero(np.append(True, sorted_group[1:] != sorted_group[:-1]))
+    ends = [*starts[1:], len(order)]
+    return order, tuple((int(sorted_group[a]), int(a), int(b)) for a, b in zip(starts, ends, strict=True))
+
+
+def between_two(gates: np.ndarray, most: int) -> list[tuple[int, int, int, float]]:
+    """(row, first expert, second expert, gap) of those whose two largest weights lie closest together."""
+    if gates.shape[1] < 2:
+        return []
+    top = np.argsort(-gates, axis=1, kind="stable")[:, :2]
+    weight = np.take_along_axis(gates, top, 1)
+    gap = weight[:, 0] - weight[:, 1]
+    return [(int(row), int(top[row, 0]), int(top[row, 1]), float(gap[row]))
+            for row in np.argsort(gap, kind="stable")[:most]]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Correlation of what each of M experts changes with F measured features of the texts, with intervals."""
+
+    r: np.ndarray  # (M, F); NaN where either does not vary
+    low: np.ndarray  # (M, F) 95 %, for all features of an expert at once
+    high: np.ndarray  # (M, F)
+    n_texts: int
+    n_prompts: int
+
+    def certain(self, expert: int) -> list[int]:
+        """Features whose interval lies on one side of zero, the strongest first."""
+        clear = np.flatnonzero((self.low[expert] > 0) | (self.high[expert] < 0))
+        return clear[np.argsort(-np.abs(self.r[expert, clear]), kind="stable")].tolist()
+
+
+def centred(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+    """Values (…, T) less the mean of their prompt: a reward is only ever compared within one."""
+    _, place = np.unique(prompts, return_inverse=True)
+    same = (place[:, None] == np.arange(place.max(initial=-1) + 1)).astype(float)  # (T, prompts)
+    return values - (values @ same / same.sum(0))[..., place]
+
+
+def explain(change: np.ndarray, features: np.ndarray, prompts: np.ndarray, rng: np.random.Generator) -> Explanation:
+    """Which measured features go with what an expert changes, within prompts.
+
+    Intervals are ``tanh(z ± c se)`` of Fisher's z = artanh r.  The error is the larger of two: from a bootstrap over
+    prompts, since texts to one prompt are not independent, and from shuffling the changes within each prompt, which is
+    a world where no feature matters.  Such worlds also give c, one per expert, as the 95 % quantile of the largest
+    |z| / se of any feature: the intervals of an expert hold for all features at once.
+
+    Args:
+        change: (M, T) what each expert adds to the reward of the shared one.
+        features: (T, F).
+        prompts: (T,) prompt of each text.
+    """
+    y, x = centred(change, prompts), centred(features.T.astype(float), prompts)  # (M, T), (F, T)
+    units, place = np.unique(prompts, return_inverse=True)
+    xx, yy = (x**2).sum(1), (y**2).sum(1)
+    r = _correlation(y @ x.T, xx, yy[:, None])
+    if len(units) < _FEWEST_PROMPTS:
+        return Explanation(r, np.full_like(r, -1.0), np.full_like(r, 1.0), len(prompts), len(units))
+    z = _fisher(r)
+    null = _fisher(_correlation(_shuffled(y, place, rng) @ x.T, xx, yy[:, None]))  # (B, M, F)
+    by_chance = null.std(0)
+    critical = np.quantile((np.abs(null) / np.maximum(by_chance, 1e-9)).max(2), 0.95, axis=0)  # (M,)
+    half = critical[:, None] * np.maximum(by_chance, (_fisher(_resampled(y, x, place, rng)) - z).std(0))
+    known = np.isfinite(r)
+    return Explanation(r, np.where(known, np.tanh(z - half), -1.0), np.where(known, np.tanh(z + half), 1.0),
+                       len(prompts), len(units))
+
+
+def _shuffled(y: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``y`` (M, T) with the texts of each prompt in random order, (B, M, T)."""
+    home = np.argsort(place, kind="stable")
+    out = np.empty((_DRAWS, *y.shape))
+    for draw in range(_DRAWS):
+        out[draw][:, home] = y[:, np.lexsort((rng.random(len(place)), place))]
+    return out
+
+
+def _resampled(y: np.ndarray, x: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Correlations (B, M, F) with prompts drawn with replacement."""
+    member = (place == np.arange(place.max() + 1)[:, None]).astype(float)  # (P, T)
+    xy = np.einsum("pt,mt,ft->pmf", member, y, x, optimize=True)
+    drawn = rng.multinomial(len(member), np.full(len(member), 1 / len(member)), _DRAWS).astype(float)  # (B, P)
+    products = (drawn @ xy.reshape(len(xy), -1)).reshape(_DRAWS, *xy.shape[1:])
+    return _correlation(products, (drawn @ (member @ (x**2).T))[:, None], (drawn @ (member @ (y**2).T))[:, :, None])
+
+
+def _correlation(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
+    """From sums of products that broadcast; NaN where either does not vary."""
+    size = np.sqrt(xx * yy)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(size > 1e-9, xy / size, np.nan)
+
+
+def _fisher(r: np.ndarray) -> np.ndarray:
+    return np.arctanh(np.clip(np.nan_to_num(r), -0.9999, 0.9999))

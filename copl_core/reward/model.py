@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -291,7 +292,7 @@ class RewardModel(nn.Module):
         try:
             told = json.loads((folder / "reward.json").read_text())
             tensors = load_file(folder / "reward.safetensors")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise CoplError(f"no reward model can be read from {folder} ({error}): train one, or name the folder that "
                             "holds reward.json and reward.safetensors") from error
         if told["format"] != FORMAT:

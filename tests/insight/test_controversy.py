@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copl_core.insight.controversy import divide, together
+from benchmarks.controversy import measure
+from copl_core.insight.controversy import divide, standing, together
+from copl_core.preference.state import GraphConfig
 
+QUICK = GraphConfig(dim=16, layers=1, members=3, max_steps=100)
 GROUPS = np.array([0, 0, 0, 1, 1, 1])
 
 
@@ -27,14 +30,67 @@ def test_a_pair_that_splits_the_groups_ranks_above_one_on_which_everyone_is_torn
 
 
 @given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 10_000))
-def test_the_parts_sum_to_the_whole(n_groups, n_users, seed):
+def test_the_parts_of_one_member_sum_to_the_whole(n_groups, n_users, seed):
     rng = np.random.default_rng(seed)
     p, group = rng.random((n_users, 4)), rng.integers(0, n_groups, n_users)
     found = divide(p, group)
     assert found.between + found.within == pytest.approx(p.var(0))  # law of total variance
     answers = p.mean(0) * (1 - p.mean(0))  # variance of one answer by somebody drawn at random
     assert found.between + found.within + found.noise == pytest.approx(answers)
-    assert (found.between >= 0).all() and (found.between <= 0.25).all()
+    assert (found.between >= 0).all() and (found.between <= 0.25).all() and not found.unknown.any()
+
+
+def test_where_members_differ_the_model_s_doubt_is_the_fourth_part_of_the_whole():
+    rng = np.random.default_rng(0)
+    apart = rng.random((6, 5))  # people differ more than members do
+    p = np.clip(apart + rng.normal(0, 0.05, (4, 6, 5)), 0, 1)
+    found = divide(p, GROUPS)
+    whole = p.mean((0, 1)) * (1 - p.mean((0, 1)))
+    assert found.between + found.within + found.noise + found.unknown == pytest.approx(whole)
+    alike = divide(np.repeat(apart[None], 4, 0), GROUPS)
+    assert alike.unknown == pytest.approx(np.zeros(5), abs=1e-12)
+    assert alike.between == pytest.approx(divide(apart, GROUPS).between)
+    assert (found.unknown > 0).all() and (found.doubt > 0).all()
+
+
+def test_groups_that_differ_only_by_the_members_errors_are_not_divided():
+    """A mean over members keeps a K-th of their errors, and the plain variance between groups calls that division."""
+    rng = np.random.default_rng(0)
+    errors = rng.normal(0, 0.2, (4, 2, 2000))  # of each member, for each of two groups
+    p = np.repeat(0.5 + errors, 3, axis=1)  # (4, 6, 2000): people of a group are alike
+    naive, found = divide(p.mean(0), GROUPS), divide(p, GROUPS)
+    assert naive.between.mean() == pytest.approx(0.2**2 / 4 / 2, rel=0.1)
+    assert found.between.mean() < 0.6 * naive.between.mean() and np.median(found.between) == 0
+    assert found.unknown.mean() > 5 * found.between.mean()
+
+
+def test_consensus_is_every_group_sure_of_the_same_and_not_everybody_torn():
+    p = np.column_stack([np.full(6, 0.5), np.full(6, 0.1), np.where(GROUPS == 0, 0.9, 0.1), np.full(6, 0.8)])
+    found = divide(p, GROUPS)
+    assert found.agreed == pytest.approx([0.5, 0.9, 0.5, 0.8])
+    assert found.order(consensus=True)[:2].tolist() == [1, 3] and found.order()[0] == 2
+
+
+def test_a_sample_stands_for_groups_of_other_sizes():
+    p = np.random.default_rng(0).random((6, 3))
+    many = divide(np.vstack([p, np.repeat(p[:3], 2, 0)]), np.append(GROUPS, [0] * 6))
+    few = divide(p, GROUPS, share=np.array([0.75, 0.25]))
+    for name in ("between", "within", "noise", "by_group"):
+        assert getattr(few, name) == pytest.approx(getattr(many, name)), name
+
+
+def test_a_response_stands_by_the_pairs_it_is_in():
+    p = np.array([[[0.9, 0.6, 0.2]]])  # 7 over 8, 7 over 9, 8 over 9
+    ids, found = standing(p, np.array([[7, 8], [7, 9], [8, 9]]))
+    assert ids.tolist() == [7, 8, 9]
+    assert found[0, 0] == pytest.approx([(0.9 + 0.6) / 2, (0.1 + 0.2) / 2, (0.4 + 0.8) / 2])
+
+
+def test_controversy_finds_the_controversial_pairs_of_a_synthetic_world_and_not_the_noisy_common_ones():
+    found = measure(users=160, prompts=80, labels=40, seed=0, config=QUICK)
+    assert found["all common"]["between groups"] > 0.95
+    assert found["noisy common"]["between groups"] > 0.95
+    assert found["noisy common"]["votes cast"] < 0.8  # a plain split of the votes is fooled
 
 
 def test_people_without_a_group_do_not_count():
@@ -61,5 +117,5 @@ def test_nobody_in_a_group_and_no_pairs_give_empty_answers():
 def test_pairs_looked_at_in_pieces_give_the_same_answer():
     p = np.random.default_rng(0).random((6, 7))
     whole, pieces = divide(p, GROUPS), together([divide(p[:, :3], GROUPS), divide(p[:, 3:], GROUPS)])
-    for name in ("between", "within", "noise", "by_group", "groups"):
+    for name in ("between", "within", "noise", "unknown", "by_group", "doubt", "groups"):
         assert np.array_equal(getattr(whole, name), getattr(pieces, name))

@@ -1,0 +1,78 @@
+"""What differs between two texts, word by word and by what can be counted in them.  Numpy and difflib only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import numpy as np
+
+from copl_core.features import FEATURE_NAMES, FEATURE_WORDS, measure_many
+
+MOST_WORDS = 1_500  # of one text; comparing takes time that grows with the square of it
+ALIKE_FROM = 0.35  # share of words in common below which a comparison word by word says nothing
+_WORD = re.compile(r"\s*\S+")
+_CLEAR = 1.0  # typical differences between two answers from which a feature is worth telling
+
+Piece = tuple[str, bool]  # a stretch of text, and whether it differs from the other text
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two texts cut into pieces; joined, the pieces are the texts."""
+
+    first: tuple[Piece, ...]
+    second: tuple[Piece, ...]
+    shared: float  # share of words in common, 0 to 1
+
+    @property
+    def tells(self) -> bool:
+        """Whether enough is shared for the rest to stand out."""
+        return self.shared >= ALIKE_FROM
+
+
+def difference(first: str, second: str) -> Difference:
+    """What differs, by the longest runs of words in common; a single shared word between changes is none.
+
+    Texts of more than ``MOST_WORDS`` words are not compared and count as wholly different.
+    """
+    words = [_WORD.findall(text) for text in (first, second)]
+    if max(map(len, words)) > MOST_WORDS:
+        return Difference(((first, True),), ((second, True),), 0.0)
+    keys = [[word.strip() for word in own] for own in words]
+    same = [np.zeros(len(own), bool) for own in keys]
+    whole = keys[0] == keys[1]
+    for a, b, size in SequenceMatcher(None, *keys, autojunk=False).get_matching_blocks():
+        if size > 1 or whole:
+            same[0][a:a + size] = same[1][b:b + size] = True
+    total = sum(map(len, words))
+    shared = float(sum(mask.sum() for mask in same) / total) if total else 1.0
+    ends = [text[sum(map(len, own)):] for text, own in zip((first, second), words, strict=True)]
+    return Difference(*(_pieces(own, mask, end) for own, mask, end in zip(words, same, ends, strict=True)), shared)
+
+
+def _pieces(words: list[str], same: np.ndarray, end: str) -> tuple[Piece, ...]:
+    pieces: list[Piece] = []
+    for word, equal in zip(words, same.tolist(), strict=True):
+        if pieces and pieces[-1][1] != equal:
+            pieces[-1] = (pieces[-1][0] + word, not equal)
+        else:
+            pieces.append((word, not equal))
+    if end:
+        pieces.append((end, False))
+    return tuple(pieces)
+
+
+def contrast(first: str, second: str, scale: np.ndarray, most: int = 3) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the first text has more of than the second, in words, and the other way round; clearest first.
+
+    Args:
+        scale: (F,) typical differences (``insight.taste.typical``); NaN for a feature that is not spoken of.
+    """
+    texts = measure_many([first, second])
+    apart = np.nan_to_num((texts[0] - texts[1]) / scale)
+    clear = [f for f in np.argsort(-np.abs(apart), kind="stable").tolist() if abs(apart[f]) >= _CLEAR]
+    more = [FEATURE_WORDS[FEATURE_NAMES[f]][0] for f in clear if apart[f] > 0]
+    fewer = [FEATURE_WORDS[FEATURE_NAMES[f]][0] for f in clear if apart[f] < 0]
+    return tuple(more[:most]), tuple(fewer[:most])

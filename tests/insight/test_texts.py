@@ -1,0 +1,58 @@
+"""What differs between two texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from copl_core.features import FEATURE_NAMES
+from copl_core.insight.texts import MOST_WORDS, contrast, difference
+
+ONE = "Boil the eggs for eight minutes, then put them into cold water."
+OTHER = "Boil the eggs for ten long minutes, then put them into cold water and wait."
+
+
+def marked(pieces) -> list[str]:
+    return [text.strip() for text, differs in pieces if differs]
+
+
+def test_the_words_that_differ_are_marked_in_both_texts():
+    found = difference(ONE, OTHER)
+    assert marked(found.first) == ["eight", "water."] and marked(found.second) == ["ten long", "water and wait."]
+    assert found.tells and found.shared > 0.7
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_the_pieces_are_the_texts_and_order_does_not_matter_for_what_is_shared(first, second):
+    found = difference(first, second)
+    for pieces, text in ((found.first, first), (found.second, second)):
+        assert "".join(piece for piece, _ in pieces) == text
+    assert 0 <= found.shared <= 1
+
+
+def test_equal_texts_differ_in_nothing_and_strangers_share_nothing():
+    same = difference(ONE, ONE)
+    assert same.shared == 1 and not marked(same.first)
+    strangers = difference("The sea is wide", "Choose the other train")
+    assert strangers.shared == 0 and not strangers.tells  # a lone "the" between changes is no agreement
+
+
+def test_texts_too_long_to_compare_count_as_wholly_different():
+    found = difference("word " * (MOST_WORDS + 1), "word")
+    assert found.shared == 0 and not found.tells and "".join(p for p, _ in found.first) == "word " * (MOST_WORDS + 1)
+
+
+def test_contrast_names_what_each_text_has_more_of_beside_typical_differences():
+    scale = np.full(len(FEATURE_NAMES), np.nan)
+    scale[[FEATURE_NAMES.index("lists"), FEATURE_NAMES.index("questions")]] = 0.5
+    more, fewer = contrast("- one\n- two\n- three", "Is it one? Or two? Or three?", scale)
+    assert more == ("lists",) and fewer == ("questions back to the reader",)
+    assert contrast(ONE, ONE, scale) == ((), ())
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n"])
+def test_empty_texts_are_no_trouble(text):
+    found = difference(text, ONE)
+    assert "".join(piece for piece, _ in found.first) == text and found.shared == 0

@@ -1,0 +1,133 @@
+"""Experts: who is served by which, what each does, and how even they are, with a reward model of random weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+
+from copl_core.experts_room import gates_csv
+from copl_core.records import Role, SnapshotRecord
+from copl_core.reward.backbone import load_backbone
+from copl_core.reward.experts import load_report
+from copl_core.reward.model import RewardConfig, RewardModel
+from copl_core.study import Study
+from copl_core.training.mix import Mix
+from copl_core.training.snapshot import load_snapshot, write_snapshot
+
+pytest_plugins = "tests.reward.tiny"
+
+
+def with_reward_model(study: Study, encoder: Path, version: str, *, balance: float = 0.1, gate: str = "shared") -> None:
+    """Publish the champion again with a reward model whose four experts say something, though nothing they learned."""
+    before = study.snapshot()
+    config = RewardConfig(backbone=str(encoder), last_layers=2, n_experts=4, rank=4, max_tokens=48, gate=gate,
+                          balance=balance, precision="float32")
+    torch.manual_seed(len(version))
+    model = RewardModel(config, load_backbone(str(encoder), None, 2), before.graph.user_vectors.shape[1])
+    with torch.no_grad():
+        for name, tensor in model.own_tensors().items():
+            if "lora_expert_B" in name:
+                tensor.normal_(std=0.5)
+    model.place_users(before.graph.user_vectors)
+    fit = load_report(torch.from_numpy(model.gates(before.graph.user_vectors)))
+
+    def save(folder: Path) -> None:
+        for part, name in ((before.graph, "graph"), (model, "model")):
+            (folder / name).mkdir()
+            part.save(folder / name)
+        (folder / "mix.json").write_text(json.dumps(asdict(Mix(graph=0.5, text=0.5, text_alone=1.0, n=20))))
+
+    reward = {"fitted_in": version, "watermark": 1, "backbone": str(encoder), "config": asdict(config),
+              "metrics": {"copl": {"accuracy": 0.8, "n": 20}}, "fit": fit}
+    manifest = {name: value for name, value in before.manifest.items() if name != "files"} | {"reward": reward}
+    write_snapshot(study.snapshot_root, version, graph=before.graph, layout=before.layout, manifest=manifest,
+                   save_reward=save)
+    old = study.store.champion(study.id)
+    study.store.publish(study.id, SnapshotRecord(version, None, old.watermark, old.n_labels, {}, old.created_at),
+                        run_id=None)
+
+
+@pytest.fixture
+def rosa(camps):
+    return camps.join("Rosa", Role.RESEARCHER)
+
+
+def test_without_a_snapshot_and_without_a_reward_model_the_page_says_what_is_missing(study, owner, camps, rosa,
+                                                                                     open_page, words):
+    assert "comes from a snapshot, and there is none yet" in words(open_page("experts", study, owner))
+    assert "Snapshot v0001 has no reward model yet" in words(open_page("experts", camps, rosa))
+
+
+def test_people_loads_and_voices_are_drawn_and_told_with_n_and_snapshot(camps, rosa, tiny_encoder, open_page, words):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    page = open_page("experts", camps, rosa)
+    said = words(page)
+    assert "of 4** experts serve 16 people" in said and "Rows are 16 people" in said
+    assert "Reward model fitted in v0002. Snapshot v0002" in said
+    assert "on 24 answers to 12 prompts" in said and "Raises most" in said and "log-odds" in said
+    assert "1 fit of the reward model" in said and "COPL_BALANCE=0" in said
+    told, people = page.dataframe[1].value, page.dataframe[0].value
+    assert len(told) == 4 and told["people"].sum() == 16
+    assert len(people) == 12 and people["gap"].is_monotonic_increasing
+    page.selectbox(key="expert").set_value(2).run()
+    assert "**E3**" in words(page)
+
+
+def test_people_stand_by_group_and_the_export_holds_everybody(camps, tiny_encoder):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    view = camps.experts()
+    assert [group for group, _, _ in view.blocks] == [0, 1] and view.groups == (0,) * 8 + (1,) * 8
+    rows = list(csv.DictReader(io.StringIO(gates_csv(view))))
+    assert [row["name"] for row in rows] == list(view.names)
+    assert all(sum(float(row[f"expert_{i}"]) for i in range(1, 5)) == pytest.approx(1, abs=1e-3) for row in rows)
+
+
+def test_voices_are_heard_once_a_fit_and_only_compare_answers_to_one_prompt(camps, tiny_encoder):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    found = camps.expert_voices()
+    assert camps.expert_voices().voices is found.voices and (found.n_texts, found.n_prompts) == (24, 12)
+    for voice in found.voices:
+        assert [one.change for one in voice.raises] == sorted((one.change for one in voice.raises), reverse=True)
+        assert all(one.change > 0 for one in voice.raises) and all(one.change < 0 for one in voice.lowers)
+    sums = {}
+    for row in found.table:
+        sums[row["expert"], row["prompt"]] = sums.get((row["expert"], row["prompt"]), 0) + row["change"]
+    assert max(map(abs, sums.values())) < 1e-4
+
+
+def test_with_a_gate_a_layer_one_of_them_can_be_chosen(camps, rosa, tiny_encoder, open_page, words):
+    with_reward_model(camps, tiny_encoder, "v0002", gate="layer")
+    page = open_page("experts", camps, rosa)
+    page.selectbox(key="gate").set_value(1).run()
+    assert not page.exception and "the experts of layer 1 from the top speak alone" in words(page)
+    one, other, mean = (camps.experts(gate).gates for gate in (0, 1, None))
+    assert one.shape == other.shape == mean.shape and not (one == other).all()
+
+
+def test_fits_with_and_without_the_balance_loss_stand_side_by_side(camps, rosa, tiny_encoder, open_page, words):
+    with_reward_model(camps, tiny_encoder, "v0002", balance=0.0)
+    with_reward_model(camps, tiny_encoder, "v00003")
+    fits, unread = camps.expert_loads()
+    assert [(fit.snapshot, fit.balance) for fit in fits] == [("v0002", 0.0), ("v00003", 0.1)] and not unread
+    said = words(open_page("experts", camps, rosa))
+    assert "**With** (weight 0.1)" in said and "**Without** (weight 0)" in said and "COPL_BALANCE" not in said
+
+
+def test_a_damaged_reward_model_is_told_and_a_lost_old_snapshot_is_named(camps, rosa, tiny_encoder, open_page, words):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    (camps.snapshot_root / "v0001" / "manifest.json").unlink()
+    assert "Unreadable and left out: v0001" in words(open_page("experts", camps, rosa))
+    other = Study(camps.store, camps.settings, camps.id)
+    path = load_snapshot(camps.snapshot_root, "v0002").reward_folder / "reward.safetensors"
+    size, digest = path.stat().st_size, sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(b"x" * size)
+    assert sha256(path.read_bytes()).hexdigest() != digest
+    page = open_page("experts", other, rosa)
+    assert "no reward model can be read" in page.error[0].value and not page.subheader
