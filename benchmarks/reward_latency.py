@@ -5,6 +5,7 @@
 The demo study is fitted for real (a short reward model: this measures serving, not quality), or that of ``--home`` is
 used as it is.  Every question is new to all caches: its four answers are sentences of the demo's texts in an order that
 does not occur elsewhere.  The first judgement, which loads the reward model, is told apart from those after it.
+"busy" is processor time, which says how much of the wait was another program's.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def report(study: Study, questions: int) -> None:
     words = np.mean([len(text.split()) for _, answers in asked for text in answers])
     print(f"{len(snapshot.graph.user_ids)} people in {len(groups)} groups, {len(snapshot.graph.labels):,} labels; "
           f"{ANSWERS} answers of {words:.0f} words each; {torch.get_num_threads()} threads")
-    print(f"{'':46}{'p50':>8}{'p95':>8}{'most':>8}   s")
+    print(f"{'':46}{'p50':>8}{'p95':>8}{'most':>8}{'busy':>8}   s")
     line("the first judgement, model loaded", [seconds(lambda: study.reward(*asked[0]))])
     kinds: list[tuple[str, Callable[[Question], object]]] = [
         (f"all {len(groups)} groups", lambda question: study.reward(*question)),
@@ -81,15 +82,18 @@ def report(study: Study, questions: int) -> None:
         line(name, [seconds(lambda question=question, judge=judge: judge(question)) for question in some])
 
 
-def line(name: str, times: list[float]) -> None:
-    p50, p95 = np.quantile(times, (0.5, 0.95))
-    print(f"{name:46}{p50:8.2f}{p95:8.2f}{max(times):8.2f}", flush=True)
+def line(name: str, times: list[tuple[float, float]]) -> None:
+    """Percentiles of the time on the clock, and the median of the processor time of all threads."""
+    clock, busy = np.array(times).T
+    p50, p95 = np.quantile(clock, (0.5, 0.95))
+    print(f"{name:46}{p50:8.2f}{p95:8.2f}{clock.max():8.2f}{np.median(busy):8.2f}", flush=True)
 
 
-def seconds(judge: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def seconds(judge: Callable[[], object]) -> tuple[float, float]:
+    """(on the clock, of processor time)"""
+    started, worked = time.perf_counter(), time.process_time()
     judge()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - worked
 
 
 def new_question(rng: np.random.Generator) -> Question:

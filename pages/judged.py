@@ -18,6 +18,7 @@ from pages.parts import GATES, PLOT, group_colour, here, source_line
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
 DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
 BOLD = re.compile(r"\*\*(.+?)\*\*")
+ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
 INTERVALS = ("Bars: for a person, the middle 95 % of what their answers leave open; for a group, where nine in ten of "
              "its people lie.")
 
@@ -175,8 +176,8 @@ def moved(view: RewardView, asked: tuple) -> None:
                         + "".join(tinted(piece, most) for piece in pieces) + "</div>")
     st.html(scale(most))
     source_line(f"Blue speaks for an answer, vermillion against it, judged by {found.basis}: the log-odds that are "
-                "lost when the sentence is left out. The effects of sentences need not add up, and say nothing of why.",
-                found.snapshot)
+                f"lost when the sentence is left out{ODDS}. The effects of sentences need not add up, and say nothing "
+                "of why.", found.snapshot)
     with st.expander("The numbers"):
         st.dataframe([{"answer": LETTERS[i], "sentence": piece.text.strip(), "log-odds": round(piece.effect, 3)}
                       for i, own in enumerate(found.responses) for piece in own], hide_index=True, width="stretch")
@@ -249,8 +250,8 @@ def table(view: RewardView) -> None:
     st.subheader("In numbers")
     st.dataframe(pd.DataFrame([row_of(row) for row in view.rows]), hide_index=True, width="stretch")
     st.caption("“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
-               "the text reward; the share is the graph’s part of the two. The graph has no say on texts that nobody "
-               f"in the study has labelled, other than through the gate. Snapshot {view.snapshot}.")
+               f"the text reward{ODDS}; the share is the graph’s part of the two. The graph has no say on texts that "
+               f"nobody in the study has labelled, other than through the gate. Snapshot {view.snapshot}.")
 
 
 def row_of(row: Judgement) -> dict:
