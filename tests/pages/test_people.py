@@ -1,0 +1,195 @@
+"""People: the map leads to the rows behind it, stays where it is put, and says what it does not show."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from copl_core.records import Role
+from copl_core.rules import RoomSettings
+from copl_core.training.snapshot import write_snapshot
+from tests.worlds import SHORT, fit_graph_now, label_in_camp
+
+
+@pytest.fixture
+def rita(camps):
+    return camps.join("Rita", Role.RESEARCHER)
+
+
+def drawn_around(study, *names: str) -> dict:
+    """What the map reports when these people are drawn around: ids travel with the points."""
+    ids = {user.name: user.id for user in study.users()}
+    points = [{"curve_number": i, "point_index": 0, "customdata": [ids[name], 10]} for i, name in enumerate(names)]
+    return {"selection": {"points": points, "point_indices": [0] * len(points), "box": [], "lasso": []}}
+
+
+def text(page, words) -> str:
+    return words(page) + "\n".join(str(one.value) for one in page.dataframe)
+
+
+# ---- the map
+
+
+def test_before_the_first_snapshot_the_page_says_what_will_come(study, owner, open_page, words):
+    page = open_page("people", study, owner)
+    assert "comes from a snapshot, and there is none yet" in words(page) and not page.selectbox
+
+
+def test_the_map_says_where_one_stands_what_is_shown_and_what_means_nothing(camps, rita, open_page, words):
+    label_in_camp(camps, rita.id, SHORT, 6)
+    said = words(open_page("people", camps, rita))
+    assert "2 groups of people who answer alike. By your 6 labels you stand in **Group" in said
+    assert "% of their weight" in said and "% sure" not in said
+    assert "Distances between islands, their sizes and the directions mean nothing" in said
+    assert "Snapshot v0001, 160 labels" in said and "open ones simulated" in said
+    assert "silhouette" in said and "n_neighbors" in said and "seed 0" in said
+
+
+def test_a_damaged_snapshot_is_told_in_a_sentence_and_another_can_be_chosen(camps, rita, open_page, words):
+    label_in_camp(camps, rita.id, SHORT, 10)
+    fit_graph_now(camps)
+    shutil.rmtree(camps.snapshot_root / "v0002" / "layout")
+    page = open_page("people", camps, rita)
+    assert len(page.error) == 1 and "v0002" in page.error[0].value and "choose another snapshot" in page.error[0].value
+    page.select_slider(key="snapshot").set_value("v0001").run()
+    assert not page.exception and not page.error and "In snapshot v0001 there were 2 groups" in words(page)
+
+
+@pytest.mark.parametrize(("by", "told"), [
+    ("labels", "how many labels a place rests on"), ("kind", "tell humans from simulated"),
+    ("taste", "the model never sees them"), ("consistency", "asked again"), ("foreseen", "had foretold")])
+def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps, rita, open_page, words, by, told):
+    camps.set_room(RoomSettings(order="random", repeats=0.5, uniform=0.2, gold=0))
+    label_in_camp(camps, rita.id, SHORT, 12)
+    assert told in words(open_page("people", camps, rita, colour=by))
+
+
+@pytest.mark.parametrize(("by", "missing"), [
+    ("expert", "no reward model"), ("consistency", "No pair has come to anybody a second time"),
+    ("foreseen", "No answer to a pair drawn by chance was foretold")])
+def test_where_there_is_nothing_to_colour_by_the_map_says_so_and_is_drawn_by_group(camps, rita, open_page, words, by,
+                                                                                  missing):
+    page = open_page("people", camps, rita, colour=by)
+    assert missing in page.info[0].value and "coloured by group" in page.info[0].value
+
+
+def test_an_old_snapshot_without_a_third_dimension_is_shown_flat_and_says_so(camps, rita, open_page, words):
+    now = camps.snapshot()
+    write_snapshot(camps.snapshot_root, "v0002", graph=now.graph, layout=replace(now.layout, xyz=None),
+                   manifest={"watermark": now.watermark, "reward": None})
+    camps.store.publish(camps.id, replace(camps.snapshots()[0], version="v0002"), run_id=None)
+    page = open_page("people", camps, rita, dimensions="3-D")
+    assert any("before maps had a third dimension" in one.value for one in page.info)
+
+
+def test_the_deep_map_is_drawn(camps, rita, open_page, words):
+    assert "drag to turn the map" in words(open_page("people", camps, rita, dimensions="3-D"))
+
+
+def test_playing_begins_at_the_first_snapshot(camps, rita, open_page, words):
+    assert "once there are more, a slider here plays them" in words(open_page("people", camps, rita))
+    label_in_camp(camps, rita.id, SHORT, 10)
+    fit_graph_now(camps)
+    page = open_page("people", camps, rita)
+    page.button(key="play").click().run()
+    assert page.select_slider(key="snapshot").value == "v0001" and "In snapshot v0001" in words(page)
+    page.button(key="stop").click().run()
+    assert page.button(key="play") is not None and not page.exception
+
+
+# ---- from the map to the rows
+
+
+def test_a_selection_leads_to_the_people_their_labels_and_files(camps, rita, open_page, words):
+    page = open_page("people", camps, rita, **{"map-0": drawn_around(camps, "user 02", "user 05")})
+    said = words(page)
+    assert "2 people selected" in said and "Their 20 labels" in said and "1 in Group 1, 1 in Group 2" in said
+    people, labels = page.dataframe[0].value, page.dataframe[1].value
+    assert set(people["person"]) == {"user 02", "user 05"} and set(people["kind"]) == {"simulated"}
+    assert len(labels) == 20 and set(labels["person"]) == {"user 02 (simulated)", "user 05 (simulated)"}
+    ids = ",".join(str(user.id) for user in camps.users() if user.name in ("user 02", "user 05"))
+    assert page.query_params["people"] == ids
+
+
+def test_the_files_hold_every_label_of_the_selected(camps):
+    from pages.people_pick import exported
+
+    ids = tuple(user.id for user in camps.users()[:2])
+    for form, read in (("CSV", pd.read_csv), ("Parquet", pd.read_parquet)):
+        frame = read(io.BytesIO(exported(camps, ids, form)))
+        assert len(frame) == 20 and {"annotator", "prompt", "response_a", "response_b", "choice"} <= set(frame.columns)
+        assert sorted(frame["label_key"]) == sorted(row["label_key"] for row in camps.export()
+                                                    if row["annotator"] in set(frame["annotator"]))
+
+
+def test_a_link_carries_the_selection_the_colour_and_the_person(camps, rita, open_page, words):
+    from streamlit.testing.v1 import AppTest
+
+    from tests.pages.conftest import ROOT
+
+    ids = [user.id for user in camps.users() if user.name in ("user 01", "user 03", "user 04")]
+    page = AppTest.from_file(str(ROOT / "pages" / "people.py"), default_timeout=30)
+    page.session_state["study"], page.session_state["user"] = camps, rita
+    page.query_params["people"] = ",".join(map(str, ids)) + ",999999"
+    page.query_params["colour"], page.query_params["person"] = "labels", str(ids[0])
+    page.run()
+    assert not page.exception and "3 people selected" in words(page)
+    assert page.selectbox(key="colour").value == "labels" and page.selectbox(key="found").value == ids[0]
+    page.button(key="forget").click().run()
+    assert "selected" not in words(page) and "people" not in page.query_params
+
+
+def test_nonsense_in_a_link_is_left_aside(camps, rita, open_page, words):
+    from streamlit.testing.v1 import AppTest
+
+    from tests.pages.conftest import ROOT
+
+    page = AppTest.from_file(str(ROOT / "pages" / "people.py"), default_timeout=30)
+    page.session_state["study"], page.session_state["user"] = camps, rita
+    for name, value in {"people": "x,-1,99999999999999999999", "colour": "mauve", "snapshot": "v9999", "person": "7e9",
+                        "with": "0"}.items():
+        page.query_params[name] = value
+    page.run()
+    assert not page.exception and not page.error and "selected" not in words(page)
+
+
+# ---- groups, one person, and two
+
+
+def test_each_group_is_told_with_its_features_pairs_and_people(camps, rita, open_page, words):
+    page = open_page("people", camps, rita, **{"portrait-0": True, "portrait-1": True})
+    said = words(page)
+    assert said.count("8 people. More than the others they prefer") == 2
+    assert "shorter answers" in said and "longer answers" in said
+    assert "Typical pairs" in said and "own votes" in said and "nearest to the group's middle" in said
+    assert "95 % intervals over people" in said and "80 decided labels of 8 people against 8 others" in said
+    assert "found in the same labels" in said
+
+
+def test_a_person_is_found_with_those_who_answer_like_them(camps, rita, open_page, words):
+    user = next(user for user in camps.users() if user.name == "user 02")
+    page = open_page("people", camps, rita)
+    page.selectbox(key="found").set_value(user.id).run()
+    near = page.dataframe[0].value
+    assert len(near) == 5 and all(int(name[5:7]) % 2 == 0 for name in near["person"])
+    assert page.query_params["person"] == str(user.id)
+
+
+def test_two_people_are_compared_in_actual_texts(camps, rita, open_page, words):
+    one, other = (next(user for user in camps.users() if user.name == name) for name in ("user 02", "user 05"))
+    page = open_page("people", camps, rita, found=one.id, other=other.id)
+    said = words(page)
+    assert "are expected to prefer the same answer on" in said and "of 12 pairs" in said
+    assert said.count("user 02 (simulated): ") == 5 and "for the first" in said and "Yes, number" in said
+    page.selectbox(key="other").set_value(rita.id).run()
+    assert "Rita has given no label that places them yet" in page.info[0].value
+
+
+def test_simulated_people_can_be_left_out(camps, rita, open_page, words):
+    page = open_page("people", camps, rita)
+    next(one for one in page.toggle if one.label == "Include simulated people").set_value(False).run()
+    assert not page.exception and not camps.record.include_simulated
