@@ -20,15 +20,23 @@ KEYS = {"1 or 2": "left or right is better", "Shift with 1 or 2": "left or right
         "Backspace": "undo the last step",
         "H or ?": "show or hide these keys"}
 BELOW = {"1": "Q", "2": "W"}  # the keys below on most keyboards; Alt with a number belongs to browsers
-# A question mark cannot be a button's shortcut, so it presses the button of H; it rests while somebody types.  And an
-# answer may have arrived just before the connection broke, so a page that is back presses a button that looks again.
+# What the browser has to see to.  A question mark cannot be a button's shortcut, so it presses the button of H; keys
+# rest while somebody types.  A key that is held down, and the second half of a double click when the next pair has come
+# in between, answer nothing.  A page that is connected again looks again: its last answer may have arrived.
 BROWSER = """<style>.st-key-again {display: none}</style><script>
 if (!window.coplKeys) {
   window.coplKeys = true;
-  document.addEventListener("keydown", (event) => {
-    const typing = event.target.closest("input, textarea, [contenteditable=true]");
-    if (event.key === "?" && !typing) document.querySelector(".st-key-keys button")?.click();
-  });
+  window.addEventListener("keydown", (event) => {
+    if (event.target.closest?.("input, textarea, [contenteditable=true]")) return;
+    if (event.repeat && (event.key.length === 1 || event.key === "Backspace")) event.stopImmediatePropagation();
+    else if (event.key === "?") document.querySelector(".st-key-keys button")?.click();
+  }, true);
+  let clicked = null;
+  window.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[class*=st-key-]")?.className.match(/st-key-\\S+-\\d+/)?.[0];
+    if (event.detail > 1 && button && button !== clicked) { event.stopImmediatePropagation(); event.preventDefault(); }
+    clicked = button;
+  }, true);
   const app = document.querySelector("[data-testid=stApp]");
   let lost = false;
   new MutationObserver(() => {

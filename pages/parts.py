@@ -16,16 +16,21 @@ GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00
 NO_GROUP_COLOUR = "#9A9A9A"
 GATES = "Blues"  # sequential
 DIFFERENCES = "RdBu"  # diverging, centred on zero
-# A chosen segment is drawn in the accent on a tint of it; in the dark no accent is light enough for that and yet dark
-# enough for the white on buttons, and the theme has no word for the one without the other.
-CHOSEN = "<style>[data-testid=stButtonGroup] [data-selected] {color: light-dark(#005f94, #7cc0ea) !important}</style>"
+# Chosen segments, and buttons under the pointer, are drawn in the accent; in the dark no accent is light enough for that
+# and yet dark enough for the white on the main buttons, and the theme has no word for the one without the other.
+LEGIBLE = """<style>
+[data-testid=stButtonGroup] [data-selected],
+button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-expanded=true]):enabled {
+  color: light-dark(#005f94, #7cc0ea) !important;
+}
+</style>"""
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
 
 def enter(study: Study, user: User | None) -> None:
     """Let the page that runs next know where it is and for whom."""
     st.session_state["study"], st.session_state["user"] = study, user
-    st.html(CHOSEN)
+    st.html(LEGIBLE)
     if user is not None:
         st.sidebar.caption(f"{study.record.name}  \nSigned in as {user.name}")
 

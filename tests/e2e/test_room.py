@@ -154,6 +154,37 @@ def test_a_double_click_stores_one_label(room, studio, settled, side, choice):
     assert shown(page) != pair
 
 
+def test_the_second_half_of_a_double_click_does_not_answer_the_pair_that_came_in_between(room, studio, settled):
+    page, person = room
+    pair, button = shown(page), page.get_by_role("button", name=LEFT).bounding_box()
+    at = button["x"] + button["width"] / 2, button["y"] + button["height"] / 2
+    page.mouse.click(*at)
+    page.get_by_text("1 answered").wait_for()
+    settled(page)
+    page.mouse.move(*at)
+    page.mouse.down(click_count=2)
+    page.mouse.up(click_count=2)
+    page.wait_for_timeout(500)
+    settled(page)
+    assert stored(studio, person) == [(pair, "left")]
+    page.mouse.click(*at)  # and one that is meant counts
+    page.get_by_text("2 answered").wait_for()
+
+
+def test_a_key_that_is_held_down_answers_once(room, studio, settled):
+    page, person = room
+    pair = shown(page)
+    for _ in range(20):
+        page.keyboard.down("2")  # every time but the first the browser tells it as a repetition
+        page.wait_for_timeout(60)
+    page.keyboard.up("2")
+    page.wait_for_timeout(500)
+    settled(page)
+    assert stored(studio, person) == [(pair, "right")]
+    page.keyboard.press("2")
+    page.get_by_text("2 answered").wait_for()
+
+
 def test_two_tabs_that_take_turns_store_what_each_of_them_showed_and_no_pair_twice(room, studio, settled, ready):
     page, person = room
     other = page.context.new_page()
