@@ -28,8 +28,10 @@ BENCHMARKS = (
     "labelling_storm",
     "sessions",
     "labels_saved",
+    "peers",
+    "reward",
 )
-READ_DATA = {"labels_saved"}
+READ_DATA = {"labels_saved", "peers", "reward"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all) and copied here by it, with the

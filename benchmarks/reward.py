@@ -1,15 +1,17 @@
 """What people add to the reward model: experts by user against one LoRA for everybody, at the same cost.
 
-    python -m benchmarks.reward --data FILE [--backbone minilm|smollm2] [--split random|prompts|both] [--budget SECONDS]
-    python -m benchmarks.reward --demo [--backbone minilm|smollm2]
+    python -m benchmarks.reward [--data FOLDER] [--parts random,prompts,demo] [--backbone minilm|smollm2]
+                                [--models copl-reward,uniform,published] [--budget SECONDS] [--seed N]
 
-With ``--data``, labels of FILE (JSONL, also .gz) are cut at random, 85 to 15 in the hundred, or a fifth of the prompts
-is kept from training.  Both models have the same backbone, the same frozen states (made once, before either clock
-runs), the same labels and the same budget of time; user vectors come from a graph fitted to the training labels alone.
+``random`` and ``prompts`` read llmfao.jsonl.gz in the folder, or the file that ``--data`` names: 15 % of its labels are
+kept from training, or a fifth of its prompts.  All models have the same backbone, the same frozen states (made once,
+before any clock runs), the same labels and the same budget of time; user vectors come from a graph fitted to the
+training labels alone.  ``published`` is the paper's layer and gate under our schedule: its own, 5e-5 over full depth,
+is for other budgets.
 
-With ``--demo``, some simulated people of the demo study are held out.  Once they are placed by their first ten labels,
-in a model that never saw them; once the model is trained on those ten labels too.  Both are asked the same later
-labels, and the order of all pairs by the taste that the person was given (``truth``: without slips of the hand).
+``demo`` holds out some simulated people of the demo study.  Once they are placed by their first ten labels, in a model
+that never saw them; once the model is trained on those ten labels too.  Both are asked the same later labels, and the
+order of all pairs by the taste that the person was given (``truth``: without slips of the hand).
 
 ``accelerate launch -m benchmarks.reward …`` runs the same on several graphics cards, ``torchrun`` on several cores.
 """
@@ -19,6 +21,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -45,16 +49,23 @@ from copl_core.weights import resolver
 
 ASKED_SHARE = 0.15
 GIVEN = 10  # labels of a new person
+LLMFAO = "llmfao.jsonl.gz"
+PARTS = ("random", "prompts", "demo")
+MODELS = {"copl-reward": {}, "uniform": {"n_experts": 0},
+          "published": {"published": True, "gate": "layer", "balance": 0.0, "confidence": 0.0}}
+DESCRIPTION = "What people add to the reward model: experts by user against one LoRA for everybody, at the same cost."
 NEWCOMERS = 30
+CHUNK = 128  # texts between two savings of their states
 
 
 class Bench:
     """One backbone and the states of its texts, for every model of a run."""
 
-    def __init__(self, settings: Settings, backbone: str, budget: float, seed: int, kept: Path | None) -> None:
+    def __init__(self, settings: Settings, backbone: str, budget: float, seed: int, kept: Path | None,
+                 **changes) -> None:
         self.settings, self.budget, self.seed, self.kept = settings, budget, seed, kept
         self.weights = resolver(settings.weights)
-        self.config = RewardConfig.for_backbone(backbone)
+        self.config = RewardConfig.for_backbone(backbone, **changes)
         loaded = load_backbone(backbone, self.weights, self.config.last_layers)
         self.cache = HiddenCache(loaded, self.config.max_tokens, settings.device, precision=self.config.precision)
         if kept is not None and kept.is_file():
@@ -64,20 +75,22 @@ class Bench:
     def read(self, texts: list[tuple[str, str]]) -> None:
         """Make the states of all texts; a clock that runs afterwards times training alone."""
         started, before = time.monotonic(), self.cache.runs
-        self.cache.get(texts)
+        for start in range(0, len(texts), CHUNK):
+            runs = self.cache.runs
+            self.cache.get(texts[start:start + CHUNK])
+            if self.kept is not None and self.cache.runs > runs:  # a run that is cut off goes on from here
+                self.kept.parent.mkdir(parents=True, exist_ok=True)
+                self.cache.save(self.kept)
         if self.cache.runs > before:
             depth = self.cache.backbone.depth - self.config.last_layers
             say(f"{self.cache.runs - before} texts through {depth} frozen layers in {time.monotonic() - started:.0f} s")
-            if self.kept is not None:
-                self.kept.parent.mkdir(parents=True, exist_ok=True)
-                self.cache.save(self.kept)
 
     def graph(self, world: World) -> GraphState:
         phi = self.embedder.embed(list(world.texts[:world.train.n_responses]))
         return fit_graph(world.train, phi, tuned(world.train, phi, GraphConfig(), seed=self.seed), seed=self.seed)
 
-    def reward(self, world: World, vectors: np.ndarray, n_experts: int) -> RewardModel:
-        config = RewardConfig.for_backbone(self.config.backbone, n_experts=n_experts)
+    def reward(self, world: World, vectors: np.ndarray, **changes) -> RewardModel:
+        config = replace(self.config, **changes)
         return fit_reward(world.train, vectors, config, weights=self.weights, seed=self.seed, cache=self.cache,
                           device=self.settings.device, time_budget_s=self.budget or None)
 
@@ -96,8 +109,8 @@ def logits(model: RewardModel, world: World, vectors: np.ndarray) -> np.ndarray:
     return text_margins(model, world.asked, vectors, world.texts) + side
 
 
-def on_labels(bench: Bench, rows: list[ImportRow], split: str) -> None:
-    """Experts against uniform on one split of the labels of a file."""
+def on_labels(bench: Bench, rows: list[ImportRow], split: str, models: list[str]) -> None:
+    """The first of ``models`` against the others on one split of the labels of a file."""
     if split == "random":
         asked = np.random.default_rng(bench.seed).random(len(rows)) < ASKED_SHARE
         learn, ask = ([row for row, out in zip(rows, asked, strict=True) if out == side] for side in (False, True))
@@ -110,14 +123,16 @@ def on_labels(bench: Bench, rows: list[ImportRow], split: str) -> None:
     say(f"{split}: {len(world.train.labels)} labels learned, {decided.sum()} that prefer a side asked, "
         f"{(decided & world.new_text).sum()} of these about new texts")
     said = {}
-    for name, n_experts in (("uniform", 0), ("copl-reward", bench.config.n_experts)):
-        model = bench.reward(world, vectors[:world.train.n_users], n_experts)
+    for name in models:
+        model = bench.reward(world, vectors[:world.train.n_users], **MODELS[name])
         said[name] = logits(model, world, vectors)
         tell(f"{split} {name}", said[name], world.asked, model)
-    hits = [right(said[name], world.asked.outcome)[decided] for name in ("copl-reward", "uniform")]
-    low, high = interval(hits[0] - hits[1], world.asked.user[decided], bench.seed)
-    say(f"{split}: experts gain {100 * (hits[0] - hits[1]).mean():+.1f} points, 95 % over users "
-        f"{100 * low:+.1f} to {100 * high:+.1f}")
+    hits = {name: right(said[name], world.asked.outcome)[decided] for name in models}
+    for other in models[1:]:
+        gain = hits[models[0]] - hits[other]
+        low, high = interval(gain, world.asked.user[decided], bench.seed)
+        say(f"{split}: {models[0]} over {other} {100 * gain.mean():+.1f} points, 95 % over users "
+            f"{100 * low:+.1f} to {100 * high:+.1f}")
 
 
 def on_demo(bench: Bench) -> None:
@@ -136,7 +151,7 @@ def on_demo(bench: Bench) -> None:
         bench.read(list(world.texts))
         graph = bench.graph(world)
         vectors = everybody(world, graph)
-        model = bench.reward(world, vectors[:world.train.n_users], bench.config.n_experts)
+        model = bench.reward(world, vectors[:world.train.n_users])
         said = logits(model, world, vectors)
         tell(f"demo {name}", said, world.asked, model)
         truth = agreement(model, world, vectors, sorted(new), rows)
@@ -175,27 +190,39 @@ def say(words: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reward", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="file of labels")
-    parser.add_argument("--demo", action="store_true", help="new people on the demo study")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reward", description=DESCRIPTION)
+    parser.add_argument("--data", type=Path, help=f"folder with {LLMFAO}, or a file of labels")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--models", default=",".join(MODELS), help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--layers", type=int, help="experts in this many of the last layers")
+    parser.add_argument("--checkpoint", action="store_true", help="run layers twice rather than keep activations")
     parser.add_argument("--backbone", default="minilm", help="bundled name, folder or hub id (default minilm)")
-    parser.add_argument("--split", choices=("random", "prompts", "both"), default="both")
-    parser.add_argument("--budget", type=float, default=90.0, help="seconds a fit; 0: the whole schedule (default 90)")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds a fit; 0: the whole schedule (default 60)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=Path, help="file to keep the frozen states in, for the next run")
     arguments = parser.parse_args(argv)
-    if not arguments.demo and arguments.data is None:
-        parser.error("give --data FILE or --demo")
-    bench = Bench(Settings.from_environment(), arguments.backbone, arguments.budget, arguments.seed, arguments.states)
+    models, parts = _chosen(parser, arguments.models, MODELS), _chosen(parser, arguments.parts, PARTS)
+    changes = {"checkpoint": arguments.checkpoint} | ({"last_layers": arguments.layers} if arguments.layers else {})
+    bench = Bench(Settings.from_environment(), arguments.backbone, arguments.budget, arguments.seed, arguments.states,
+                  **changes)
     say(f"backbone {arguments.backbone}, experts in the last {bench.config.last_layers} of "
         f"{bench.cache.backbone.depth} layers, {arguments.budget:.0f} s a fit, seed {arguments.seed}")
-    if arguments.demo:
-        on_demo(bench)
-    if arguments.data is not None:
-        rows = [row for row in read_rows(arguments.data, []) if row.choice is not None]
-        for split in ("random", "prompts") if arguments.split == "both" else (arguments.split,):
-            on_labels(bench, rows, split)
+    for part in parts:
+        if part == "demo":
+            on_demo(bench)
+        elif arguments.data is None:
+            say(f"Left out: {part}, for want of --data.")
+        else:
+            path = arguments.data / LLMFAO if arguments.data.is_dir() else arguments.data
+            on_labels(bench, [row for row in read_rows(path, []) if row.choice is not None], part, models)
     return 0
+
+
+def _chosen(parser: argparse.ArgumentParser, said: str, known: Iterable[str]) -> list[str]:
+    names = said.split(",")
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"{', '.join(unknown)} is not known: choose from {', '.join(known)}")
+    return names
 
 
 if __name__ == "__main__":

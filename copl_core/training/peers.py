@@ -72,7 +72,7 @@ def uniform_reward(world: World, embed: Embed, seed: int, settings: Settings | N
     """One LoRA in the reward backbone for everybody, through the very code and budget of the personalised one.
 
     Args:
-        settings: device, backbone and budget of seconds; those of the environment unless given.
+        settings: device, backbone and budget of seconds (0: none); those of the environment unless given.
     """
     from copl_core.reward.model import RewardConfig
     from copl_core.training.reward_fit import fit_reward
@@ -81,7 +81,7 @@ def uniform_reward(world: World, embed: Embed, seed: int, settings: Settings | N
     settings = settings or Settings.from_environment()
     model = fit_reward(world.train, np.zeros((world.train.n_users, 1), np.float32),
                        RewardConfig.for_backbone(settings.backbone, n_experts=0), weights=resolver(settings.weights),
-                       seed=seed, device=settings.device, time_budget_s=settings.reward_budget_seconds)
+                       seed=seed, device=settings.device, time_budget_s=settings.reward_budget_seconds or None)
     asked = world.asked
     used, place = np.unique(np.stack([asked.left, asked.right]), return_inverse=True)
     rewards = model.rewards([world.texts[row] for row in used], np.zeros((1, 1), np.float32))[0]

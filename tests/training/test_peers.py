@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from copl_core.config import Settings
 from copl_core.features import measure_many
 from copl_core.records import Choice, CoplError, ImportRow
 from copl_core.training.peer_models import VPL, Labels, LoRe
-from copl_core.training.peers import HEADS, PEERS, Fitted, held_out, standardised
+from copl_core.training.peers import HEADS, PEERS, Fitted, held_out, standardised, uniform_reward
 from copl_core.training.world import World, build_world
 
 PERSONAL = [name for name in HEADS if name not in ("uniform-head", "group-oracle")]
@@ -156,3 +157,16 @@ def test_states_are_scaled_by_the_texts_of_training_alone():
 def test_naming_the_peers_imports_no_torch():
     code = "import sys, copl_core.training.peers; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.weights
+def test_the_uniform_reward_model_knows_texts_and_nobody(minilm, tmp_path):
+    settings = Settings(home=tmp_path, reward_budget_seconds=3.0)
+    settings.weights.symlink_to(minilm.parent, target_is_directory=True)
+    world = camps()
+    said = uniform_reward(world, lambda: np.zeros((0, 0)), 0, settings)
+    assert said.shape == (len(world.asked),) and np.isfinite(said).all()
+    pairs = np.stack([np.minimum(world.asked.left, world.asked.right), world.asked.left < world.asked.right], 1)
+    for pair in np.unique(pairs, axis=0):
+        same = said[(pairs == pair).all(1)]
+        np.testing.assert_allclose(same, same[0], atol=1e-5)  # whoever is asked
