@@ -27,12 +27,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 import numpy as np
+import psutil
 
 DESCRIPTION = "25 browser sessions label at once for a minute, browser, app and trainer on the same cores"
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,9 +43,9 @@ IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-scri
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--mute-audio"]
 # Tells, after a key, when the next pair stood on the screen and which number of answers the page acknowledged.
 WATCH = """() => {
-  const texts = () => ["left", "right"].map((side) => document.querySelector(`.st-key-response-${side}`)?.innerText)
+  const texts = () => ["left", "right"].map((side) => document.querySelector(`.st-key-response-${side}`)?.textContent)
       .join("|");
-  const count = () => Number((document.querySelector("[data-testid=stMain]").innerText.match(/([\\d,]+) answered/)
+  const count = () => Number((document.querySelector("[data-testid=stMain]").textContent.match(/([\\d,]+) answered/)
       || [0, "-1"])[1].replace(",", ""));
   let pressed = 0;
   addEventListener("keydown", () => { pressed = performance.now(); }, true);
@@ -84,9 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         print("Left out: no chromium is installed.")
         return 0
     with tempfile.TemporaryDirectory() as folder, studio(Path(folder) / "home", arguments.home) as (address, home):
-        people = asyncio.run(everybody(chromium, address, arguments))
+        people, spent = asyncio.run(everybody(chromium, address, arguments))
         faults = [error for one in people for error in one.errors] + in_the_logs(home)
-        return report(people, stored(home, [one.name for one in people]), faults, arguments)
+        return report(people, stored(home, [one.name for one in people]), faults, spent, arguments)
 
 
 # ---- the studio
@@ -135,7 +136,9 @@ def _count(home: Path, query: str, *values: object) -> int:
 # ---- the people
 
 
-async def everybody(chromium: str, address: str, arguments: argparse.Namespace) -> list[Session]:
+async def everybody(chromium: str, address: str, arguments: argparse.Namespace
+                    ) -> tuple[list[Session], dict[str, float]]:
+    """The sessions, and the processor seconds that each part of the whole spent while they labelled."""
     from playwright.async_api import async_playwright
 
     people = [Session(f"session {number}") for number in range(arguments.sessions)]
@@ -144,11 +147,12 @@ async def everybody(chromium: str, address: str, arguments: argparse.Namespace) 
         pages = []
         for first in range(0, len(people), TOGETHER):
             pages += await asyncio.gather(*(join(browser, address, one) for one in people[first:first + TOGETHER]))
-        ends = time.monotonic() + arguments.seconds
+        before, ends = processor_seconds(), time.monotonic() + arguments.seconds
         await asyncio.gather(*(label(page, person, ends, arguments.think, Random(number))
                                for number, (page, person) in enumerate(zip(pages, people, strict=True))))
+        after = processor_seconds()
         await browser.close()
-    return people
+    return people, {part: after[part] - before[part] for part in after}
 
 
 async def join(browser, address: str, person: Session):
@@ -185,6 +189,17 @@ async def label(page, person: Session, ends: float, think: float, random: Random
     person.acknowledged = int(told[1].replace(",", ""))
 
 
+def processor_seconds() -> dict[str, float]:
+    """Of the app, the trainer and the browser so far."""
+    spent = {"app": 0.0, "trainer": 0.0, "browser": 0.0}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            words, times = " ".join(process.cmdline()), process.cpu_times()
+            part = "app" if "streamlit run" in words else "browser" if re.search("chrom|/node", words) else "trainer"
+            spent[part] += times.user + times.system
+    return spent
+
+
 # ---- afterwards
 
 
@@ -205,7 +220,7 @@ def in_the_logs(home: Path) -> list[str]:
 
 
 def report(people: list[Session], found: dict[str, tuple[int, int, int]], faults: list[str],
-           arguments: argparse.Namespace) -> int:
+           spent: dict[str, float], arguments: argparse.Namespace) -> int:
     spans = np.array([span for one in people for span in one.milliseconds])
     lost = sum(max(0, one.acknowledged - found[one.name][0]) for one in people)
     unsaid = sum(max(0, found[one.name][0] - one.acknowledged) for one in people)
@@ -217,6 +232,7 @@ def report(people: list[Session], found: dict[str, tuple[int, int, int]], faults
             "acknowledged, not stored": lost, "stored, not acknowledged": unsaid, "stored twice": double,
             "key to next pair, p50": f"{p50:.0f} ms", "key to next pair, p95": f"{p95:.0f} ms",
             "slowest": f"{spans.max(initial=0):.0f} ms"}
+    rows |= {f"processor, {part}": f"{seconds:.0f} s" for part, seconds in spent.items()}
     for name, value in rows.items():
         print(f"{name:28}{value:>12}")
     for fault in faults[:10]:

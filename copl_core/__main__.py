@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from itertools import chain, count
 from pathlib import Path
@@ -147,6 +148,9 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.training.worker import work
+
+    if hasattr(os, "nice"):
+        os.nice(10)  # people at their pages come first where processors are few
 
     _log_to_terminal()
     return work(open_store(settings), settings)

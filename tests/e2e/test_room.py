@@ -25,7 +25,7 @@ GRAVE = """async (own) => (await axe.run(document, {resultTypes: ["violations"]}
         .map((node) => `${found.id}: ${node.target} ${node.failureSummary}`))"""
 # Milliseconds from each key to the last change it made to the two texts, in window.spans.
 STOPWATCH = """() => {
-  const texts = () => ["left", "right"].map((side) => document.querySelector(`.st-key-response-${side}`)?.innerText)
+  const texts = () => ["left", "right"].map((side) => document.querySelector(`.st-key-response-${side}`)?.textContent)
       .join("|");
   let shown = texts(), pressed = null;
   window.spans = [];
