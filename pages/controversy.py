@@ -165,7 +165,7 @@ def many(view: DivisionView, wanted: Wanted) -> None:
 
 
 def card(one: Divided, view: DivisionView, place: str) -> None:
-    with st.container(border=True):
+    with st.container(border=True, key=f"card-{place}-{one.id}"):
         st.markdown(f"**{readable(one.prompt)}**")
         if one.second is None:
             st.caption("This answer, against the others to the same prompt" + came(one.first.source))
