@@ -30,6 +30,8 @@ BENCHMARKS = (
     "labels_saved",
     "peers",
     "reward",
+    "controversy",
+    "expert_loads",
 )
 READ_DATA = {"labels_saved", "peers", "reward"}
 HEAD = """# Measured
