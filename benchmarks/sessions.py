@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sessions", description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--think", type=float, default=3.0, help="seconds a person looks at a pair, on average")
+    parser.add_argument("--think", type=float, default=6.0, help="seconds a person looks at a pair, on average")
     parser.add_argument("--home", type=Path, help="of a studio with a reward model; it is copied, not changed")
     arguments = parser.parse_args(argv)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -227,7 +227,7 @@ def report(people: list[Session], found: dict[str, tuple[int, int, int]], faults
     double = sum(labels - min(tasks, sides) for labels, tasks, sides in found.values())
     p50, p95 = np.quantile(spans, (0.5, 0.95)) if len(spans) else (np.nan, np.nan)
     rows = {"sessions": len(people), "seconds": f"{arguments.seconds:g}",
-            "labels": sum(labels for labels, *_ in found.values()),
+            "seconds for a pair": f"{arguments.think:g}", "labels": sum(labels for labels, *_ in found.values()),
             "acknowledged on a screen": sum(one.acknowledged for one in people), "errors": len(faults),
             "acknowledged, not stored": lost, "stored, not acknowledged": unsaid, "stored twice": double,
             "key to next pair, p50": f"{p50:.0f} ms", "key to next pair, p95": f"{p95:.0f} ms",
