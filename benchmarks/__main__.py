@@ -25,6 +25,7 @@ SEED = 0
 # take ``--data FOLDER``, and say what they leave out where the folder lacks a file.
 BENCHMARKS = (
     "submit_latency",
+    "reward_latency",
     "labelling_storm",
     "sessions",
     "labels_saved",
