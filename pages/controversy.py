@@ -11,6 +11,7 @@ import streamlit as st
 
 from copl_core.divisions import SMALL, Divided, DivisionView, Wanted
 from copl_core.records import CoplError
+from copl_core.rules import Ask
 from pages.parts import (
     PLOT,
     group_colour,
@@ -51,9 +52,10 @@ def page() -> None:
         no_snapshot("The list of what divides people")
     with answer:
         said(found, wanted)
+    asks = {ask.pair_id: ask for ask in study.asks()}
     if chosen is not None:
-        selected(one, chosen, found)
-    many(found, wanted)
+        selected(one, chosen, found, asks)
+    many(found, wanted, asks)
     newer_snapshot(found.snapshot)
 
 
@@ -134,18 +136,18 @@ def said(view: DivisionView, wanted: Wanted) -> None:
 # ---- cards
 
 
-def selected(one: Divided | None, pair_id: int, view: DivisionView) -> None:
+def selected(one: Divided | None, pair_id: int, view: DivisionView, asks: dict[int, Ask]) -> None:
     """The pair of the address, above the list."""
     if one is None:
         st.warning(f"Snapshot {view.snapshot} knows no pair {pair_id}; the list below has those it knows.")
     else:
         st.subheader(f"Pair {pair_id}")
-        card(one, view, place="chosen")
+        card(one, view, "chosen", asks)
     st.button("Back to the list alone", key="unchoose", icon=":material/close:",
               on_click=lambda: st.query_params.pop("pair", None))
 
 
-def many(view: DivisionView, wanted: Wanted) -> None:
+def many(view: DivisionView, wanted: Wanted, asks: dict[int, Ask]) -> None:
     study, _ = here()
     things = "pairs" if wanted.kind == "pairs" else "answers"
     if not view.n_wanted:
@@ -159,12 +161,12 @@ def many(view: DivisionView, wanted: Wanted) -> None:
         st.download_button("All of them as CSV", lambda: study.division_csv(wanted), f"controversy-{things}.csv",
                            "text/csv", icon=":material/download:", on_click="ignore", key="csv")
     for one in view.pairs:
-        card(one, view, place="list")
+        card(one, view, "list", asks)
     if pages > 1:
         st.pagination(pages, key="at")
 
 
-def card(one: Divided, view: DivisionView, place: str) -> None:
+def card(one: Divided, view: DivisionView, place: str, asks: dict[int, Ask]) -> None:
     with st.container(border=True, key=f"card-{place}-{one.id}"):
         st.markdown(f"**{readable(one.prompt)}**")
         if one.second is None:
@@ -178,7 +180,7 @@ def card(one: Divided, view: DivisionView, place: str) -> None:
                         alt=f"Share of each group expected to prefer {side}, and as observed")
         st.caption(f"Bars: how many of a group the model expects to prefer {'A' if one.second else 'it'}. Dots: what "
                    f"people really chose, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}.")
-        steps(one, place)
+        steps(one, place, asks)
 
 
 def texts(one: Divided) -> None:
@@ -221,10 +223,10 @@ def numbers(one: Divided, view: DivisionView) -> None:
 
 def split(one: Divided) -> go.Figure:
     """Expected shares as bars from the middle, observed ones as dots with their interval."""
-    figure = go.Figure()
+    figure, vote = go.Figure(), "vote" if one.second else "comparison"
     for (group, share), doubt in reversed(tuple(zip(one.by_group, one.doubt, strict=True))):
         seen = one.observed(group)
-        name = f"{group_name(group)} · {seen.n} {'vote' if seen.n == 1 else 'votes'}"
+        name = f"{group_name(group)} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
         figure.add_bar(x=[share - 0.5], y=[name], base=0.5, orientation="h", showlegend=False,
                        marker_color=group_colour(group),
                        hovertemplate=f"expected: {share:.0%}, give or take {doubt:.0%}<extra></extra>")
@@ -266,15 +268,15 @@ def votes(one: Divided) -> str:
 # ---- what can be done about it
 
 
-def steps(one: Divided, place: str) -> None:
-    study, me = here()
+def steps(one: Divided, place: str, asks: dict[int, Ask]) -> None:
+    study, _ = here()
     key = f"{place}-{one.id}"
     with st.container(horizontal=True, vertical_alignment="center"):
         if one.second is None:
             st.button("The pair in which it divides most", key=f"pair-{key}", icon=":material/compare:",
                       on_click=choose, args=(one.pair_id,))
             return
-        asked = next((ask for ask in study.asks() if ask.pair_id == one.id), None)
+        asked = asks.get(one.id)
         if asked is None:
             st.button("Ask about this pair", key=f"ask-{key}", icon=":material/front_hand:", on_click=attempt,
                       args=("ask", one.id),
