@@ -1,0 +1,118 @@
+"""The people page in a browser: from a line drawn around people to a file of their labels, the slider, comparing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from copl_core.records import Role
+from tests.e2e.conftest import ROOT, _free_port
+from tests.e2e.test_start import wait_for_health
+from tests.worlds import camp_labels, fit_graph_now, two_camps
+
+
+@pytest.fixture(scope="module")
+def people_link(tmp_path_factory) -> Iterator[str]:
+    """The address of the people page of two camps with two snapshots, for a researcher; no trainer runs."""
+    study = two_camps(tmp_path_factory.mktemp("people"))
+    token = study.sign_in_token(study.join("Rita", Role.RESEARCHER).id)
+    fit_graph_now(study)
+    study.import_rows(camp_labels(seed=1, per_user=2))
+    fit_graph_now(study)
+    port = _free_port()
+    app = subprocess.Popen([sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
+                           cwd=ROOT, env=os.environ | {"COPL_HOME": str(study.settings.home)},
+                           stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        wait_for_health(port)
+        yield f"http://localhost:{port}/people?token={token}"
+    finally:
+        app.terminate()
+        app.wait(20)
+
+
+@pytest.fixture
+def page(people_link, browser, settled):
+    page = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True).new_page()
+    page.goto(people_link)
+    page.get_by_text("2 groups of people who answer alike").wait_for(timeout=60_000)
+    page.locator(".st-key-map-0 .nsewdrag").first.wait_for()
+    yield settled(page)
+    page.context.close()
+
+
+def draw_around(page, left: float, right: float) -> None:
+    """Draw a line with the mouse around a part of the map, from one share of its width to another."""
+    area = page.locator(".st-key-map-0 .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # the map draws itself after its script has ended
+    box = area.bounding_box()
+    corners = [(left, 0.01), (right, 0.01), (right, 0.99), (left, 0.99), (left, 0.02)]
+    spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*spots[0])
+    page.mouse.down()
+    for spot in spots[1:]:
+        page.mouse.move(*spot, steps=8)
+    page.mouse.up()
+
+
+def test_people_that_are_drawn_around_are_listed_and_their_labels_are_a_file(page, settled, tmp_path):
+    draw_around(page, 0.01, 0.99)
+    heading = page.get_by_role("heading", name=re.compile(r"\d+ people selected"))
+    heading.wait_for()
+    count = int(heading.inner_text().split()[0])
+    assert count >= 16
+    settled(page)
+    said = page.get_by_text(re.compile(r"Their \d+ labels")).first.inner_text()
+    for form in ("CSV", "Parquet"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=f"Their labels as {form}").click()
+        waiting.value.save_as(tmp_path / form)
+    with (tmp_path / "CSV").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == int(re.search(r"\d+", said)[0]) and len({row["annotator"] for row in rows}) == 16
+    assert (tmp_path / "Parquet").read_bytes()[:4] == b"PAR1"
+    assert "people=" in page.url
+
+
+def test_a_part_of_the_map_selects_a_part_of_the_people_and_the_link_keeps_them(page, people_link, settled):
+    draw_around(page, 0.01, 0.5)
+    heading = page.get_by_role("heading", name=re.compile(r"\d+ (people|person) selected"))
+    heading.wait_for()
+    said = heading.inner_text()
+    assert 0 < int(said.split()[0]) < 17
+    page.wait_for_url(re.compile("people="))
+    again = page.context.new_page()
+    again.goto(page.url)
+    again.get_by_role("heading", name=said).wait_for(timeout=60_000)
+    again.get_by_role("button", name="Forget the selection").click()
+    again.get_by_role("heading", name=said).wait_for(state="detached")
+
+
+def test_the_slider_shows_an_earlier_snapshot_and_play_comes_back(page, settled):
+    page.get_by_role("slider").first.focus()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_text("In snapshot v0001 there were 2 groups").wait_for()
+    assert "snapshot=v0001" in page.url
+    settled(page).get_by_role("button", name="Play").click()
+    page.get_by_text("The model sees 2 groups").wait_for(timeout=30_000)  # it has played to the newest one
+
+
+def test_two_people_are_compared_in_actual_texts(page, settled):
+    for label, name in (("Find a person", "user 02"), ("Compare with", "user 05")):
+        box = page.get_by_role("combobox", name=label)
+        box.click()
+        page.get_by_role("option").first.wait_for()
+        page.keyboard.type(name)
+        page.get_by_text(f"{name} (simulated)", exact=True).first.wait_for()
+        page.keyboard.press("Enter")
+        settled(page)
+    page.get_by_text("They would disagree most here").wait_for()
+    assert page.get_by_text("Yes, number").count() >= 5 and page.get_by_text("There is a good deal to say").count() >= 5
+    assert "person=" in page.url and "with=" in page.url
