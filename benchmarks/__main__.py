@@ -29,12 +29,14 @@ BENCHMARKS = (
     "labelling_storm",
     "sessions",
     "labels_saved",
+    "graph_speed",
+    "graph_quality",
     "peers",
     "reward",
     "controversy",
     "expert_loads",
 )
-READ_DATA = {"labels_saved", "peers", "reward"}
+READ_DATA = {"labels_saved", "graph_quality", "peers", "reward"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all) and copied here by it, with the

@@ -1,13 +1,14 @@
 """What the preference graph's choices are worth: losses under noise, groups of unequal size, and architectures.
 
     python -m benchmarks.graph_quality                            # worlds with a known truth
-    python -m benchmarks.graph_quality --data labels.jsonl.gz     # and architectures on labels of real people
+    python -m benchmarks.graph_quality --data FOLDER              # and architectures on labels of real people
 
 1. Noise: a fifth of the labels of a synthetic world is turned round; accuracy against the truth on pairs the user
    never saw, for the plain, the smoothed and the unbiased loss (rDPO), with their ε told by repeated pairs, stopped on
    held-out labels and run to the end.
 2. Imbalance: two groups, ten to one; the accuracy of the worst group, ours beside the published layer and schedule.
-3. Architectures on real labels: all but a fifth of the labels learned, the fifth asked (``--data``; random splits).
+3. Architectures on real labels: all but a fifth of the labels learned, the fifth asked (``llmfao.jsonl.gz`` in
+   the folder of ``--data``, or another ``--file``; random splits).
    Everything is measured on validation labels; a part of the data that is to be reported on elsewhere must not be here.
 
 Every figure is the mean over seeds (each a world or a split of its own), ± the standard error of that mean.
@@ -31,6 +32,7 @@ from copl_core.training.graph_fit import fit_graph, sided_margins
 from copl_core.training.losses import flip_rate
 from copl_core.training.metrics import log_losses, measures
 
+DESCRIPTION = "the preference graph: losses under noise, groups of unequal size, architectures"
 NOISE = 0.2
 
 
@@ -39,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--parts", default="noise,imbalance,architectures", help="which tables")
     parser.add_argument("--users", type=int, default=1000, help="of the synthetic worlds")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--data", type=Path, help="file of labels for the architectures")
+    parser.add_argument("--data", type=Path, help="folder with files of labels, for the architectures")
+    parser.add_argument("--file", default="llmfao.jsonl.gz", help="which of them")
     parser.add_argument("--published-dim", type=int, default=64, help="width of the published graph (paper: 512)")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
     arguments = parser.parse_args(argv)
@@ -49,8 +52,12 @@ def main(argv: list[str] | None = None) -> int:
         noise(arguments.users, arguments.seeds)
     if "imbalance" in parts:
         imbalance(arguments.users, arguments.seeds, arguments.published_dim)
-    if "architectures" in parts and arguments.data is not None:
-        architectures(arguments.data, arguments.seeds)
+    if "architectures" in parts:
+        path = (arguments.data or Path()) / arguments.file
+        if arguments.data is not None and path.is_file():
+            architectures(path, arguments.seeds)
+        else:
+            print(f"\nArchitectures are left out: --data names no folder with {arguments.file}.")
     return 0
 
 

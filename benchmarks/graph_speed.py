@@ -33,6 +33,7 @@ from copl_core.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.training.graph_fit import _Fit, _optimiser, _steps, fit_graph
 from copl_core.training.losses import torch_generator
 
+DESCRIPTION = "the preference graph on the paper's largest world: time, the published schedule, bare products, growth"
 ASKED = 10_000  # pairs that accuracy is measured on where users are many
 
 
