@@ -13,6 +13,7 @@ from copl_core.preference.adapt import Placement
 from copl_core.preference.state import GraphState
 
 MOST_USERS = 200
+LIGHTEST = 1e-4  # of the heaviest weight; users that weigh less change no score that matters
 
 
 def informative(state: GraphState, placement: Placement | np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -42,6 +43,7 @@ def _posterior(state: GraphState, placement: Placement | np.ndarray) -> tuple[np
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_USERS)).astype(int)] if len(rows) else rows
         weights = np.ones(len(rows))
     heaviest = np.argsort(-weights, kind="stable")[:MOST_USERS]
+    heaviest = heaviest[weights[heaviest] >= LIGHTEST * weights.max(initial=0)]
     rows, weights = rows[heaviest], weights[heaviest].astype(np.float32)
     return rows, weights / weights.sum() if len(weights) else weights
 
@@ -57,4 +59,4 @@ def _win(state: GraphState, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _entropy(p: np.ndarray) -> np.ndarray:
     p = np.clip(p, 1e-7, 1 - 1e-7)
-    return -(p * np.log(p) + (1 - p) * np.log1p(-p))
+    return -(p * np.log(p) + (1 - p) * np.log(1 - p))
