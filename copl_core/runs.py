@@ -48,7 +48,7 @@ class Difference:
 
     versions: tuple[str, str]
     figures: tuple[dict, ...]  # {"figure", first, second}
-    settings: tuple[tuple[str, object, object], ...]  # name, first, second: those that differ
+    settings: tuple[tuple[str, object, object], ...] | None  # name, first, second: those that differ; None: not kept
     people: int  # that both snapshots place
     moved: int  # of them, those whose group changed
     correlation: float | None  # of what both expect of those people on pairs that both know
@@ -210,9 +210,11 @@ def _figures(one: SnapshotRecord, two: SnapshotRecord) -> list[tuple[str, object
     return [(name, flat[0].get(name), flat[1].get(name)) for name in dict.fromkeys([*flat[0], *flat[1]])]
 
 
-def _settings(one: SnapshotRecord, two: SnapshotRecord) -> tuple[tuple[str, object, object], ...]:
-    flat = [_flat({"kind": record.metrics.get("kind"), **(record.metrics.get("config") or {}),
-                   "data": (record.metrics.get("data") or {}).get("sha256", "")[:16]}) for record in (one, two)]
+def _settings(one: SnapshotRecord, two: SnapshotRecord) -> tuple[tuple[str, object, object], ...] | None:
+    if not all(record.metrics.get("config") and record.metrics.get("data") for record in (one, two)):
+        return None  # made before settings were kept with a snapshot
+    flat = [_flat({"kind": record.metrics.get("kind"), **record.metrics["config"],
+                   "data": record.metrics["data"]["sha256"][:16]}) for record in (one, two)]
     names = dict.fromkeys([*flat[0], *flat[1]])
     return tuple((name, flat[0].get(name), flat[1].get(name)) for name in names
                  if flat[0].get(name) != flat[1].get(name))

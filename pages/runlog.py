@@ -101,7 +101,7 @@ def picture(phase: str, curve) -> go.Figure:
     figure.update_layout(height=240, margin={"l": 0, "r": 8, "t": 34, "b": 0}, title={"text": phase.capitalize()},
                          showlegend=bool(curve.loss and curve.held_out),
                          legend={"orientation": "h", "y": -0.2, "x": 1.0, "xanchor": "right", "yanchor": "top"})
-    figure.update_xaxes(title="step", zeroline=False)
+    figure.update_xaxes(zeroline=False)
     figure.update_yaxes(title="loss", zeroline=False)
     return figure
 

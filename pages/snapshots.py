@@ -142,7 +142,9 @@ def told(first: str, second: str) -> None:
         st.dataframe(pd.DataFrame([row for row in found.figures if plain(row[first]) or plain(row[second])]),
                      hide_index=True, width="stretch")
     with settings:
-        if found.settings:
+        if found.settings is None:
+            st.write("One of the two was made before settings were kept with a snapshot.")
+        elif found.settings:
             st.dataframe(pd.DataFrame([{"setting": name, first: str(a), second: str(b)}
                                        for name, a, b in found.settings]), hide_index=True, width="stretch")
         else:

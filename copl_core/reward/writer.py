@@ -132,7 +132,7 @@ def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu"
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, dtype=_precision(device))
-        _check(name, tokenizer, model)
+        _check(model)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise CoplError(f"The language model {name!r} cannot be loaded from this machine ({reason}); name smollm2, the "
@@ -141,10 +141,13 @@ def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu"
     return Writer(name, tokenizer, model, device)
 
 
-def _check(name: str, tokenizer, model) -> None:
-    """Encoders load under a causal head too, and then write noise."""
-    if not any(getattr(module, "is_causal", False) for module in model.modules()):
+def _check(model) -> None:
+    """Encoders load under a causal head too, and then write noise; and a step needs the cache of the one before it."""
+    looks_back = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
+    if looks_back and not any(looks_back):
         raise ValueError("it reads text and does not write any")
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise ValueError("it keeps no keys and values from one token to the next")
 
 
 def _precision(device: torch.device | str) -> torch.dtype:

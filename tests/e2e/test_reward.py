@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-PATIENCE = 300  # seconds for the first snapshot, and for a language model that is opened for the first time
+PATIENCE = 600  # seconds for the first snapshot, and for a language model that is opened for the first time
 WAIT = PATIENCE * 1000
 
 

@@ -134,6 +134,29 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
     assert view.worst_off == pytest.approx([min(row.win[i] for row in view.groups) for i in range(2)])
 
 
+def test_a_language_model_writes_into_the_fields_and_its_answers_are_judged(camps, olga, open_page, words, tiny_writer):
+    page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), longest=8, **NEW)
+    next(one for one in page.button if one.label == "Write answers").click().run()
+    assert not page.exception and not page.error
+    written = [one.value for one in page.text_area if one.label.startswith("Answer ")]
+    assert len(written) in (2, 3) and all(written) and page.text_area(key="prompt").value == NEW["prompt"]
+    assert f"Written by {tiny_writer}, " in page.text_area(key="response-0").help
+    assert page.session_state["asked"][1] == written and "Who would prefer which" in words(page)
+    assert "Stop" not in [one.label for one in page.button]
+
+
+def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loaded(camps, olga, open_page, words,
+                                                                                  tiny_writer):
+    page = open_page("reward", camps, olga, writer=True, model="nobody/nothing", **NEW)
+    next(one for one in page.button if one.label == "Write answers").click().run()
+    assert "'nobody/nothing' cannot be loaded from this machine" in words(page)
+    assert [page.text_area(key=f"response-{i}").value for i in range(2)] == ANSWERS
+    page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), longest=8, keep=True, **NEW)
+    next(one for one in page.button if one.label == "Write answers").click().run()
+    fields = [one.value for one in page.text_area if one.label.startswith("Answer ")]
+    assert fields[:2] == ANSWERS and len(fields) > 2
+
+
 @pytest.mark.parametrize(("texts", "problem"), [
     (["same", "same"], "same text"), (["one", " "], "two or more are needed")])
 def test_what_cannot_be_judged_is_told_in_a_sentence(camps, olga, open_page, words, texts, problem):

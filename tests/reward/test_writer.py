@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from copl_core.records import CoplError
 from copl_core.reward.styles import STYLES, Style
@@ -19,17 +18,9 @@ FREE = [Style("one", "a boat", 1.0), Style("two", "the snow", 1.0)]
 
 
 @pytest.fixture(scope="module")
-def writer(tiny_decoder, tmp_path_factory):
+def writer(tiny_writer):
     """A small language model of random weights."""
-    folder = tmp_path_factory.mktemp("writer")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_decoder)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                         num_key_value_heads=1, intermediate_size=64, max_position_embeddings=64,
-                         initializer_range=0.6, eos_token_id=tokenizer.eos_token_id)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    writer = load_writer(str(folder), no_bundle)
+    writer = load_writer(str(tiny_writer), no_bundle)
     writer.model.float()  # in bfloat16 the likeliest of two near words depends on who else is in the batch
     return writer
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
 from copl_core.records import Comparisons, TrainingData
 from copl_core.reward.backbone import load_backbone
@@ -53,6 +53,20 @@ def tiny_decoder(tmp_path_factory) -> Path:
     config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
                          num_key_value_heads=1, intermediate_size=64, max_position_embeddings=64, initializer_range=0.2)
     LlamaModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_writer(tiny_decoder, tmp_path_factory) -> Path:
+    """A two-layer Llama with random weights and a head that writes."""
+    folder = tmp_path_factory.mktemp("writer")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_decoder)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                         num_key_value_heads=1, intermediate_size=64, max_position_embeddings=64,
+                         initializer_range=0.6, eos_token_id=tokenizer.eos_token_id)
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
 
