@@ -32,7 +32,7 @@ screenshots: install
 	@$(PY) -m copl_core weights
 	@$(PY) -m tests.e2e.screenshots
 
-# Takes about an hour on two cores; BENCH=labels_saved runs one.
+# One after the other; BENCH=labels_saved runs one.
 bench: install
 	@$(PY) -m copl_core weights
 	@$(PY) -m benchmarks $(BENCH)
