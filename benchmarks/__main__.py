@@ -31,12 +31,13 @@ BENCHMARKS = (
     "labels_saved",
     "graph_speed",
     "graph_quality",
+    "quality",
     "peers",
     "reward",
     "controversy",
     "expert_loads",
 )
-READ_DATA = {"labels_saved", "graph_quality", "peers", "reward"}
+READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all) and copied here by it, with the

@@ -1,0 +1,191 @@
+"""How well held-out labels are predicted, by CoPL and by its peers, column by column.
+
+    python -m benchmarks.quality --data FOLDER [--columns NAME,…] [--splits N] [--methods a,b | all] [--keep FOLDER]
+
+Each column cuts one file of labels into a training and a test file and runs ``python -m copl_core evaluate`` on them,
+as anybody could (``--keep`` leaves the files there): random 85/15, prompts that nobody's training labels are about,
+prompts new to each person, new people who first give eight labels, and a file's own split.  Columns of small files are
+cut several times, and the figures are means over the cuts; ± is the standard deviation over cuts, the interval that of
+a bootstrap over people, averaged over cuts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+DESCRIPTION = "accuracy on held-out labels of real annotators, CoPL beside its peers"
+METHODS = "global,side-length,mf,copl-graph,copl"
+SHARE = 0.15  # of labels, prompts or people that are asked
+CONTEXT = 8  # labels that a new person gives first
+
+Cut = Callable[[list[dict], int], np.ndarray]  # rows, seed → mask of the rows that are asked
+
+
+def random_labels(rows: list[dict], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random(len(rows)) < SHARE
+
+
+def new_prompts(rows: list[dict], seed: int) -> np.ndarray:
+    return _of_some(rows, seed, lambda row: row["prompt"])
+
+
+def new_people(rows: list[dict], seed: int) -> np.ndarray:
+    return _of_some(rows, seed, lambda row: row["annotator"])
+
+
+def prompts_new_to_the_person(rows: list[dict], seed: int) -> np.ndarray:
+    drawn = (zlib.crc32(f"{seed}|{row['annotator']}|{row['prompt']}".encode()) / 2 ** 32 for row in rows)
+    return np.fromiter(drawn, float, len(rows)) < SHARE
+
+
+def own_split(rows: list[dict], seed: int) -> np.ndarray:
+    return np.array([row.get("split") == "test" for row in rows])
+
+
+def _of_some(rows: list[dict], seed: int, key: Callable[[dict], str]) -> np.ndarray:
+    names = sorted({key(row) for row in rows})
+    drawn = np.random.default_rng(seed).permutation(len(names))[:max(1, round(SHARE * len(names)))]
+    chosen = {names[i] for i in drawn}
+    return np.array([key(row) in chosen for row in rows])
+
+
+@dataclass(frozen=True)
+class Column:
+    file: str
+    cut: Cut
+    context: int = 0
+    splits: int = 1  # times a small file is cut
+
+
+COLUMNS = {
+    "llmfao-random": Column("llmfao", random_labels, splits=3),
+    "llmfao-prompts-new-to-the-person": Column("llmfao", prompts_new_to_the_person, splits=3),
+    "llmfao-new-prompts": Column("llmfao", new_prompts, splits=3),
+    "llmfao-new-people": Column("llmfao", new_people, CONTEXT, splits=3),
+    "ukpconvarg-random": Column("ukpconvarg", random_labels),
+    "polis-own-split": Column("polis_bowling_green", own_split),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    columns = [name.strip() for name in arguments.columns.split(",")]
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        print(f"There is no column {unknown[0]}; choose from {', '.join(COLUMNS)}.", file=sys.stderr)
+        return 2
+    if arguments.data is None:
+        print("Nothing was measured: files of labels are needed, give their folder with --data.")
+        return 0
+    options = ["--methods", arguments.methods, "--threads", str(arguments.threads), "--reward-seconds",
+               str(arguments.reward_seconds)]
+    with contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory() as folder:
+        for name in columns:
+            column = COLUMNS[name]
+            path = arguments.data / f"{column.file}.jsonl.gz"
+            if not path.is_file():
+                print(f"{name}: left out, there is no {path.name} in {arguments.data}.\n")
+                continue
+            reports = list(measure(column, path, Path(folder) / name, arguments.splits or column.splits, options,
+                                   arguments.people))
+            print(f"{told(name, reports)}\n", flush=True)
+            if arguments.keep:
+                (Path(folder) / name / "reports.json").write_text(json.dumps(reports, indent=1))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder with llmfao.jsonl.gz, ukpconvarg.jsonl.gz, "
+                                                  "polis_bowling_green.jsonl.gz; those that lack are left out")
+    parser.add_argument("--columns", default=",".join(COLUMNS), help="some of the columns")
+    parser.add_argument("--splits", type=int, default=0, help="cuts of each column (default: 3 of small files, else 1)")
+    parser.add_argument("--methods", default=METHODS, help="all, or names that evaluate knows")
+    parser.add_argument("--people", type=int, default=0, help="draw so many people of each file; 0 takes all")
+    parser.add_argument("--reward-seconds", type=float, default=30, help="time of the text reward (default 30)")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for the training and test files and the full reports")
+    return parser
+
+
+def measure(column: Column, path: Path, folder: Path, splits: int, options: list[str],
+            people: int = 0) -> Iterator[dict]:
+    """The report of ``evaluate`` for each cut; seeds count from 1."""
+    from copl_core.training import evaluate
+
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(1, splits + 1):
+        some = draw_people(rows, people, seed)
+        asked = column.cut(some, seed)
+        train, test = folder / f"train-{seed}.jsonl.gz", folder / f"test-{seed}.jsonl.gz"
+        out = folder / f"report-{seed}.json"
+        write(train, [row for row, held in zip(some, asked, strict=True) if not held])
+        write(test, [row for row, held in zip(some, asked, strict=True) if held])
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluate.main(parser.parse_args([str(train), str(test), "--context", str(column.context), "--seed",
+                                             str(seed), "--json", str(out), *options]))
+        yield json.loads(out.read_text())
+
+
+def draw_people(rows: list[dict], people: int, seed: int) -> list[dict]:
+    names = sorted({row["annotator"] for row in rows})
+    if not 0 < people < len(names):
+        return rows
+    kept = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:people]}
+    return [row for row in rows if row["annotator"] in kept]
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def told(name: str, reports: list[dict]) -> str:
+    """The table of one column."""
+    methods = list(reports[0]["methods"])
+
+    def over_cuts(read: Callable[[dict], float]) -> dict[str, np.ndarray]:
+        return {method: np.array([read(report["methods"][method]) for report in reports]) for method in methods}
+
+    accuracy, loss, wrong, seconds = (over_cuts(lambda row, key=key: row[key]) for key in (
+        "accuracy", "log_loss", "calibration_error", "seconds"))
+    low, high = (over_cuts(lambda row, end=end: row["accuracy_interval"][end]) for end in (0, 1))
+    best = max(methods, key=lambda method: accuracy[method].mean())
+    asked = np.mean([report["test_decided"] for report in reports])
+    lines = [f"{name}: {len(reports)} cut{'s' if len(reports) > 1 else ''}, {reports[0]['train_labels']:,} training "
+             f"labels and {asked:,.0f} asked on average",
+             f"{'':<13}{'accuracy':>9} {'± cuts':>7} {'95 % people':>13} {'to best, points':>16} {'log-loss':>9} "
+             f"{'cal. err.':>9} {'seconds':>8}"]
+    for method in sorted(methods, key=lambda method: -accuracy[method].mean()):
+        behind = 100 * (accuracy[best] - accuracy[method])
+        spread = f"{accuracy[method].std(ddof=1):.3f}" if len(reports) > 1 else "–"
+        apart = "best" if method == best else f"{-behind.mean():+.1f}" + (
+            f" ± {behind.std(ddof=1):.1f}" if len(reports) > 1 else _noise(reports[0], method, best))
+        lines.append(f"{method:<13}{accuracy[method].mean():>9.3f} {spread:>7} "
+                     f"{low[method].mean():>6.3f}–{high[method].mean():.3f} {apart:>16} {loss[method].mean():>9.3f} "
+                     f"{wrong[method].mean():>9.3f} {seconds[method].mean():>8.1f}")
+    return "\n".join(lines)
+
+
+def _noise(report: dict, method: str, best: str) -> str:
+    within = report["best"] == best and report["methods"][method]["within_noise_of_best"]
+    return " (noise)" if within else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
