@@ -7,9 +7,9 @@ name of their own.  All of them label by keys for a minute: each looks at a pair
 seconds, presses a key, and waits for the next pair.  The browser runs on the same machine, so its work is in the times.
 
 Counted afterwards: what went wrong on a page or in the logs, labels acknowledged on a screen and not in the database,
-labels in the database that no screen acknowledged, and labels of one task or pair beyond the first.  Before there is a
-reward model the trainer is busy with the first one; the sessions begin when it is done, unless ``--home`` names the
-home folder of a studio that has one.
+labels in the database that no screen acknowledged, and labels of one task or pair beyond the first.  Without a reward
+model the trainer is busy with the first one, and the sessions begin when it is done.  A copy of this installation's own
+home folder is used where it has one.
 """
 
 from __future__ import annotations
@@ -35,10 +35,13 @@ from random import Random
 import numpy as np
 import psutil
 
+from copl_core.config import Settings
+
 DESCRIPTION = "25 browser sessions label at once for a minute, browser, app and trainer on the same cores"
 ROOT = Path(__file__).resolve().parents[1]
 TOGETHER = 5  # sessions that open the page at the same moment
 PATIENCE = 900  # seconds for the first reward model
+FULL_RUNS = "SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'"
 IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--mute-audio"]
 # Tells, after a key, when the next pair stood on the screen and which number of answers the page acknowledged.
@@ -80,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--think", type=float, default=6.0, help="seconds a person looks at a pair, on average")
     parser.add_argument("--home", type=Path, help="of a studio with a reward model; it is copied, not changed")
     arguments = parser.parse_args(argv)
+    own = Settings.from_environment().home
+    if arguments.home is None and (own / "copl.db").is_file() and _count(own, FULL_RUNS):
+        arguments.home = own
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         print("Left out: no chromium is installed.")
@@ -113,7 +119,7 @@ def studio(home: Path, like: Path | None) -> Iterator[tuple[str, Path]]:
                               stderr=out, stdin=subprocess.DEVNULL)
     try:
         _wait(lambda: "token=" in said.read_text(), up)
-        _wait(lambda: _count(home, "SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'"), up)
+        _wait(lambda: _count(home, FULL_RUNS), up)
         yield f"http://localhost:{port}", home
     finally:
         up.send_signal(signal.SIGINT)
