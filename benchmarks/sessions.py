@@ -105,9 +105,9 @@ def studio(home: Path, like: Path | None) -> Iterator[tuple[str, Path]]:
     if like is None:
         home.mkdir()
     else:
-        shutil.copytree(like, home, symlinks=True, ignore=shutil.ignore_patterns("*.lock", "logs"))
-    weights = Path(os.environ.get("COPL_HOME", ROOT / "var")) / "weights"
-    if weights.is_dir() and not (home / "weights").exists():
+        shutil.copytree(like, home, symlinks=True, ignore=shutil.ignore_patterns("*.lock", "logs", "weights"))
+    weights = (like or Settings.from_environment().home) / "weights"
+    if weights.is_dir():
         (home / "weights").symlink_to(weights.resolve(), target_is_directory=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
