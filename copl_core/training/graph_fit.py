@@ -309,11 +309,15 @@ def _copy(network: CoplGraph) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: TrainingData) -> None:
-    """Start from an earlier state: shared weights where shapes agree, id rows where the id is known."""
+    """Start from an earlier state: shared weights where shapes agree, id rows where the id is known.
+
+    Layers that started elsewhere (``GraphConfig.sized``) are not carried over: their weights mean something else.
+    """
+    as_before = GraphConfig.of(warm.config).message_start == network.config.message_start
     rows = {"user": _matched(data.user_ids, warm.user_ids), "response": _matched(data.response_ids, warm.response_ids)}
     for name, value in network.state_dict().items():
         old = warm.weights.get(f"{member}.{name}")
-        if old is None or old.shape[1:] != tuple(value.shape[1:]):
+        if old is None or old.shape[1:] != tuple(value.shape[1:]) or (name.startswith("convs.") and not as_before):
             continue
         old = torch.as_tensor(old)
         if name in _BY_USER or name in _BY_RESPONSE:

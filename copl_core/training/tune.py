@@ -21,6 +21,7 @@ from copl_core.training.split import uniform
 
 FACTORS = (1.0, 4.0, 10.0, 25.0)  # of the configured precision of the priors
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
+MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
 _SHARE = 0.3  # of each person's responses that are kept from the probe
 
 Progress = Callable[[str, int, int, float | None], None]
@@ -34,9 +35,10 @@ def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int
         phi: (R, P) text embeddings, by response row.
         progress: told ("choosing priors", candidates done, candidates, log-loss).
     """
+    config = config.sized(len(data.labels))  # the probe has fewer labels and is to be fitted in the same way
     learned, asked = apart(data)
     asked &= data.labels.decided
-    if asked.sum() < FEWEST:
+    if asked.sum() < FEWEST or len(data.labels) > MOST:
         return config
     probe, test = data.with_labels(data.labels.take(learned)), data.labels.take(asked)
     losses = []
