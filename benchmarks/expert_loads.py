@@ -1,6 +1,6 @@
 """How evenly experts are used, with the balance loss and without: the demo's five tastes and a world of four groups.
 
-    python -m benchmarks.expert_loads [--world demo|four] [--budget SECONDS]
+    python -m benchmarks.expert_loads [--world demo|four] [--budget SECONDS] [--seed N]
 
 On each world the preference graph is fitted, then the reward model twice on the same labels and vectors: with the
 default weight of the balance loss and with none.  A load is the share of people whose top expert an expert is; the
@@ -30,7 +30,7 @@ PEOPLE, PROMPTS, LABELS = 300, 60, 20  # of the four groups; labels a person
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.expert_loads", description=__doc__.splitlines()[0])
     parser.add_argument("--world", choices=("demo", "four"), action="append", help="both where none is named")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds for each reward model")
+    parser.add_argument("--budget", type=float, help="seconds for each reward model, which then takes fewer steps")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     for name in arguments.world or ("demo", "four"):
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure(data: TrainingData, balance: float | None, budget: float, seed: int) -> tuple[Load, float, int]:
+def measure(data: TrainingData, balance: float | None, budget: float | None, seed: int) -> tuple[Load, float, int]:
     """The load after one fit, and the reward model's accuracy on labels it did not see."""
     from copl_core.reward.model import RewardConfig
     from copl_core.training.graph_fit import fit_graph
