@@ -106,11 +106,12 @@ def write() -> None:
     """Stream the answers into their places.  A press of Stop, or of anything else, runs the page anew: that ends it."""
     study, _ = here()
     now = writing()
-    st.button("Stop", key="stop", icon=":material/stop:", width="stretch")
+    blank(len(now.typed) + 1)  # over the fields and their buttons
+    st.button("Stop writing", key="stop", icon=":material/stop:", width="stretch")
     boxes = []
     for i, style in enumerate(now.styles):
         st.caption(f"Answer {LETTERS[len(now.before) + i]} · {style.name}, temperature {style.temperature:.1f}")
-        boxes.append(st.container(border=True).empty())
+        boxes.append(st.container(border=True, key=f"draft-{i}").empty())
     now.begun = True
     try:
         pieces = language_model(study, now.model).write(now.prompt, now.styles, max_tokens=now.max_tokens,
@@ -121,3 +122,9 @@ def write() -> None:
     except CoplError as problem:
         st.session_state["write-problem"] = str(problem)
     st.rerun()
+
+
+def blank(count: int) -> None:
+    """Cover what an earlier run drew here; it would fade away only when this run, which takes its time, has ended."""
+    for _ in range(count):
+        st.empty()

@@ -6,7 +6,7 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import Study
-from pages.candidates import finish, offer, write, writing
+from pages.candidates import blank, finish, offer, write, writing
 from pages.judged import LETTERS, choosing, experts, moved, table, verdict
 from pages.parts import here, newer_snapshot, no_snapshot, person_name
 from pages.probe import ANSWERS, answers, five_pairs
@@ -35,9 +35,12 @@ def page() -> None:
         table(view)
     if writing() is None:
         newer_snapshot(study.record.champion)
-    else:
-        with place:
-            write()  # last, since it takes its time
+        return
+    with answer:
+        blank(30)
+    blank(50)
+    with place:
+        write()  # last, since it takes its time
 
 
 # ---- what is asked

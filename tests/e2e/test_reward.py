@@ -15,17 +15,31 @@ WAIT = PATIENCE * 1000
 @pytest.fixture(scope="module")
 def mapped(studio):
     """The shared studio once it has a champion."""
+    return wait_for(studio, "SELECT champion FROM study WHERE champion IS NOT NULL")
+
+
+@pytest.fixture(scope="module")
+def fitted(studio):
+    """The shared studio once its first reward model is there, so that the trainer has nothing left to do."""
+    return wait_for(studio, "SELECT id FROM run WHERE kind = 'full' AND state = 'done'")
+
+
+def wait_for(studio, query: str):
     end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if champion(studio):
-            return studio
+    while not asked(studio, query):
+        assert time.monotonic() < end, f"nothing within {PATIENCE} s: {query}\n{studio.logs()}"
         time.sleep(0.5)
-    raise AssertionError(f"no snapshot within {PATIENCE} s\n{studio.logs()}")
+    return studio
 
 
-def champion(studio) -> str | None:
+def asked(studio, query: str) -> object:
     with sqlite3.connect(studio.home / "copl.db") as database:
-        return database.execute("SELECT champion FROM study ORDER BY opened DESC").fetchone()[0]
+        row = database.execute(query).fetchone()
+    return row and row[0]
+
+
+def champion(studio) -> str:
+    return asked(studio, "SELECT champion FROM study ORDER BY opened DESC")
 
 
 def ask_for_answers(page, settled, tokens: int) -> None:
@@ -41,7 +55,7 @@ def ask_for_answers(page, settled, tokens: int) -> None:
 
 def written(page, settled) -> list[str]:
     """What stands in the fields once the page is at rest."""
-    page.get_by_role("button", name="Stop").wait_for(state="hidden", timeout=WAIT)
+    page.get_by_role("button", name="Stop writing").wait_for(state="hidden", timeout=WAIT)
     settled(page).get_by_label("Answer A", exact=True).wait_for()
     fields = page.get_by_role("textbox", name=re.compile("^Answer [A-F]$"))
     return [fields.nth(i).input_value() for i in range(fields.count())]
@@ -52,7 +66,7 @@ def test_a_language_model_writes_candidates_and_they_are_judged(mapped, smollm2,
     page.get_by_label("Question", exact=True).fill("What should I cook for six friends on a Tuesday?")
     page.get_by_label("Question", exact=True).blur()
     ask_for_answers(settled(page), settled, tokens=10)
-    page.get_by_role("button", name="Stop").wait_for(timeout=WAIT)
+    page.get_by_role("button", name="Stop writing").wait_for(timeout=WAIT)
     answers = written(page, settled)
     assert len(answers) == 3 and all(answers) and len(set(answers)) == 3
     assert page.get_by_label("Question", exact=True).input_value() == "What should I cook for six friends on a Tuesday?"
@@ -63,37 +77,43 @@ def test_a_language_model_writes_candidates_and_they_are_judged(mapped, smollm2,
 def test_writing_is_stopped_and_what_was_written_stays(mapped, smollm2, app, settled):
     page = app.open("reward")
     ask_for_answers(page, settled, tokens=400)
-    stop = page.get_by_role("button", name="Stop")
+    stop = page.get_by_role("button", name="Stop writing")
     stop.wait_for(timeout=WAIT)
-    page.locator("[data-testid=stMarkdown]", has_text=re.compile(r"\w+ \w+ \w+")).first.wait_for(timeout=WAIT)
-    page.wait_for_function("() => [...document.querySelectorAll('[data-testid=stCaptionContainer]')]"
-                           ".some(one => one.innerText.includes('temperature'))", timeout=WAIT)
-    page.wait_for_timeout(1500)
+    page.locator(".st-key-draft-0", has_text=re.compile(r"\w+ \w+ \w+")).wait_for(timeout=WAIT)
     stop.click()
     answers = written(page, settled)
     assert any(answers) and sum(len(text.split()) for text in answers) < 600  # three whole ones would be about 900
 
 
-def test_the_champion_is_rolled_back_in_the_browser(mapped, app, settled):
-    page = app.open("training")
-    before = champion(mapped)
-    page.get_by_text("Schedule: when the trainer acts by itself").click()
-    page.get_by_text("Refit by itself").first.click()
+def refit_by_itself(page, settled, wanted: bool) -> None:
+    box = page.get_by_role("checkbox", name="Refit by itself")
+    if not box.is_visible():
+        page.get_by_text("Schedule: when the trainer acts by itself").click()
+    if box.is_checked() != wanted:
+        page.get_by_text("Refit by itself").first.click()
     page.get_by_role("button", name="Save the schedule").click()
     page.get_by_text("Saved. The trainer reads it").wait_for()
-    page.get_by_role("button", name="Refit the graph now").click()
-    end = time.monotonic() + PATIENCE
-    while champion(mapped) == before and time.monotonic() < end:
-        time.sleep(0.5)
-    newer = champion(mapped)
-    assert newer != before
-    page.reload()
     settled(page)
-    page.get_by_role("combobox", name=re.compile("Champion: ")).fill(before)
-    page.get_by_role("option", name=before).click()
-    settled(page).get_by_role("button", name=f"Make {before} the champion").click()
-    page.get_by_text("The champion is not the newest snapshot").or_(
-        page.get_by_role("button", name=f"Make {before} the champion", disabled=True)).first.wait_for()
-    assert champion(mapped) == before
-    page.goto(page.url.replace("/training", "/people"))
-    settled(page).get_by_text(re.compile(f"Snapshot {before}")).first.wait_for()
+
+
+def test_the_champion_is_rolled_back_in_the_browser(fitted, app, settled):
+    page = app.open("training")
+    before = champion(fitted)
+    refit_by_itself(page, settled, False)
+    try:
+        page.get_by_role("button", name="Refit the graph now").click()
+        newer = asked(wait_for(fitted, f"SELECT champion FROM study WHERE champion <> '{before}'"),
+                      "SELECT max(version) FROM snapshot")
+        page.get_by_role("button", name=f"Make {newer} the champion", disabled=True).wait_for()
+        page.get_by_role("combobox", name=re.compile("Champion: ")).click()
+        page.get_by_role("option").first.wait_for()
+        page.keyboard.type(before)
+        page.keyboard.press("Enter")
+        settled(page).get_by_role("button", name=f"Make {before} the champion").click()
+        page.get_by_text("The champion is not the newest snapshot").or_(
+            page.get_by_role("button", name=f"Make {before} the champion", disabled=True)).first.wait_for()
+        assert champion(fitted) == before
+        people = app.open("people")
+        people.get_by_text(re.compile(f"[Ss]napshot {before}")).first.wait_for()
+    finally:
+        refit_by_itself(page, settled, True)
