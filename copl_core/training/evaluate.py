@@ -52,7 +52,8 @@ def evaluate(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], me
     """
     world = build_world(train_rows, test_rows, context)
     embed = _once(lambda: embedder.embed(list(world.texts)), say)
-    run = _teller(Methods(settings or Settings.from_environment()), embed, seed, say)
+    known = Methods(settings or Settings.from_environment())
+    run = _teller(known, embed, seed, say)
     plain = world
     if controls:
         world = with_strangers(world, seed)
@@ -64,7 +65,7 @@ def evaluate(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], me
         both = run(name, world)
         logits[name] = both[:len(plain.asked)]
         report["methods"][name] = _measured(logits[name], plain, seed) \
-            | {"seconds": round(time.monotonic() - started, 1)}
+            | {"seconds": round(time.monotonic() - started, 1)} | known.about(name, world, embed, seed)
         if controls:
             logits[f"{name} swapped"] = both[len(plain.asked):]
     report["best"] = _compare(report["methods"], logits, plain, seed)
@@ -167,7 +168,7 @@ def table(report: dict) -> str:
         lines.append(f"{name:<12} {row['accuracy']:>8.3f} ({low:.3f}–{high:.3f}) {row['log_loss']:>8.3f} "
                      f"{row['calibration_error']:>9.3f} {'–' if last is None else format(last, '.3f'):>12} "
                      f"{row['n']:>6}  {behind}")
-    lines += ["", _verdict(report), *_controls(report), _counts(report, worst)]
+    lines += ["", _verdict(report), *_mixes(report), *_controls(report), _counts(report)]
     return "\n".join(lines)
 
 
@@ -175,6 +176,15 @@ def _verdict(report: dict) -> str:
     near = [name for name, row in report["methods"].items() if row["within_noise_of_best"] and name != report["best"]]
     ahead = f"within noise of it: {', '.join(near)}" if near else "no other method is within noise of it"
     return f"Best is {report['best']}; {ahead}."
+
+
+def _mixes(report: dict) -> list[str]:
+    lines = []
+    for name, row in report["methods"].items():
+        for kind, mix in row.get("mix", {}).items():
+            weights = ", ".join(f"{voice} {weight:.2f}" for voice, weight in mix.items() if voice != "n")
+            lines.append(f"{name} weighs, where a label has {kind}: {weights} (learned on {mix['n']} labels).")
+    return lines
 
 
 def _controls(report: dict) -> list[str]:
@@ -189,7 +199,7 @@ def _controls(report: dict) -> list[str]:
     return lines
 
 
-def _counts(report: dict, worst: str) -> str:
+def _counts(report: dict) -> str:
     group = report["methods"][report["best"]]["worst_group"]
     named = f" The worst group of {report['best']} is {group['group']!r} (n = {group['n']})." if group else ""
     return (f"Trained on {report['train_labels']} labels of {report['train_users']} users; asked "
@@ -234,7 +244,6 @@ def main(args: argparse.Namespace) -> int:
         same = not args.split_field and args.train.resolve() == args.test.resolve()
         train, test = only_new_prompts(train, test, args.seed, same)
     _set_threads(args.threads)
-    os.environ["COPL_REWARD_BUDGET_SECONDS"] = str(seconds)  # the peer of the same budget reads its settings there
     settings = replace(Settings.from_environment(), reward_budget_seconds=seconds)
     report = evaluate(train, test, methods, embedder=_Embedder(args.encoder), context=args.context, seed=args.seed,
                       controls=args.controls, settings=settings, say=lambda words: print(f"… {words}", flush=True))

@@ -6,7 +6,9 @@ t = r(u,a) − r(u,b),
     P(a ≻ b) = σ(w_g·g + w_t·t)            for responses that the graph knows,
     P(a ≻ b) = σ(w_t'·t)                   for texts it has never seen.
 
-The weights minimise the log-loss of labels that neither part was fitted to, with a weak pull towards the middle.
+The weights minimise the log-loss of labels that neither part was fitted to, with a weak pull towards the middle.  A
+``Mix`` is what a snapshot serves; a ``Blend`` mixes any number of such voices for ``evaluate``, with weights of their
+own where a text, a person or both are new.
 """
 
 from __future__ import annotations
@@ -56,19 +58,19 @@ class Blend:
 
     def logits(self, voices: np.ndarray, new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
         """Log-odds (N,) from those of the voices (N, V)."""
-        return (voices * self.weights[_kind(new_text, new_user)]).sum(1)
+        return (voices * self.weights[kind_of(new_text, new_user)]).sum(1)
 
 
 def fit_blend(voices: np.ndarray, outcome: np.ndarray, new_text: np.ndarray, new_user: np.ndarray, middle: np.ndarray,
-              pull: float = 10.0) -> Blend:
+              pull: np.ndarray | float = 10.0) -> Blend:
     """Learn how far to believe each voice (N, V) from labels (N,) that none of them was fitted to.
 
-    One set of non-negative weights is learned on all labels, drawn towards ``middle`` (V,), and one for each kind of
-    label, drawn towards the first: log-loss + ½ pull ‖(w − centre) · size‖², where size is the root mean square of a
-    voice, so that ``pull`` counts in labels whatever a voice's scale.
+    One set of non-negative weights is learned for each kind of label, by log-loss + ½ Σ pull ((w − middle) · size)²,
+    where size is the root mean square of a voice over all labels, so that ``pull`` counts in labels whatever a voice's
+    scale.  ``middle`` is (V,) or one row a kind (4, V); ``pull`` one number, or one a voice (V,).
     """
     decided = outcome != 0.5
-    voices, outcome, kind = voices[decided], outcome[decided].astype(np.float64), _kind(new_text, new_user)[decided]
+    voices, outcome, kind = voices[decided], outcome[decided].astype(np.float64), kind_of(new_text, new_user)[decided]
     size = np.sqrt((voices ** 2).mean(0)) if len(voices) else np.ones(voices.shape[1])
 
     def learn(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -77,14 +79,15 @@ def fit_blend(voices: np.ndarray, outcome: np.ndarray, new_text: np.ndarray, new
         def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
             logits, apart = z @ w, (w - centre) * size
             miss = 1 / (1 + np.exp(-np.clip(logits, -60, 60))) - y
-            return float((np.logaddexp(0, logits) - y * logits).sum() + 0.5 * pull * (apart ** 2).sum()), \
+            return float((np.logaddexp(0, logits) - y * logits).sum() + 0.5 * (pull * apart ** 2).sum()), \
                 z.T @ miss + pull * apart * size
 
         return minimize(loss, centre, jac=True, bounds=[(0, None)] * len(centre)).x
 
-    shared = learn(np.ones(len(voices), bool), np.asarray(middle, np.float64))
-    return Blend(np.stack([learn(kind == k, shared) for k in range(4)]), np.bincount(kind, minlength=4))
+    middles = np.broadcast_to(np.asarray(middle, np.float64), (4, voices.shape[1]))
+    return Blend(np.stack([learn(kind == k, middles[k]) for k in range(4)]), np.bincount(kind, minlength=4))
 
 
-def _kind(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+def kind_of(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+    """(N,) row of a blend's weights: 0 nothing new, 1 a new text, 2 a new person, 3 both."""
     return np.asarray(new_text, np.int64) + 2 * np.asarray(new_user, np.int64)

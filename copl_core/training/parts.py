@@ -4,8 +4,9 @@ As a full training job does (``training.fit``), a first graph and the reward mod
 labels, a probe keeps the rest, and how far each part is believed is learned on the probe; the graph that answers is
 then fitted to all training labels.  The mix of ``copl`` is learned anew for texts and for people that training lacks,
 on probe labels about texts and by people that the probe's training lacks.  Beside the graph and the text reward it
-reads one more voice, each person's own habit of length and side (``baselines.fit_side_length``), which a network that
-shares strength between people draws in too far when texts are new.
+listens to two plain voices that err elsewhere than a network that shares strength between people, most of all where
+texts or people are new: ``tastes``, a regression on what a text is like with the spread of tastes learned, and the
+matrix factorisation with each person's own side and length (``baselines.fit_mf``).
 """
 
 from __future__ import annotations
@@ -19,11 +20,18 @@ import numpy as np
 from copl_core.config import Settings
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
-from copl_core.training.mix import Blend, fit_blend
+from copl_core.training.mix import Blend, fit_blend, kind_of
 from copl_core.training.probe import probe_world
 from copl_core.training.world import World
 
-MIDDLE = np.array([0.7, 0.2, 0.2])  # graph, text reward, habits: where the mix of a probe without labels stands
+# Where the mix of a probe without labels stands, for each of KINDS and VOICES, and how firmly (see ``fit_blend``).
+# Over cuts of llmfao this middle is better than what a few hundred labels say, so that only a large probe moves it
+# far; the text reward is good in one study and useless in another, and has to show it.
+KNOWN, NEW = (0.8, 0.1, 0.15, 0.15), (0.6, 0.1, 0.3, 0.2)
+MIDDLE, PULL = np.array([KNOWN, NEW, NEW, NEW]), np.array([300.0, 30.0, 300.0, 300.0])
+VOICES = ("graph", "text reward", "tastes", "factorisation")
+KINDS = ("nothing new", "new text", "new person", "new text and person")
+MOST_TEXTS = 5000  # more take minutes only to be read by the reward model's frozen layers, and it is left out
 FEWEST_FOR_REWARD = 200  # labels; with fewer a reward model learns nothing that a graph does not tell
 
 
@@ -90,42 +98,68 @@ class Parts:
         world = self.world
         return place(self._fit(world), self.embed(), len(world.users), world.context).logits(world.asked)
 
-    @cached_property
+    @property
     def reward(self) -> np.ndarray:
         """Log-odds (N,) by the reward model alone."""
-        world = self.world
-        everybody = _joined(world.train.labels, world.context)
-        placed = place(self._probe_graph, self.embed(), len(world.users), everybody)
-        return self._text(placed, world.asked, world.texts)
+        return self._texts[1]
 
     @cached_property
     def mixed(self) -> np.ndarray:
         """Log-odds (N,) by all parts, each believed as far as it was right in the probe."""
-        return self.blend.logits(self._voices(self.world, self.graph, self.has_reward and self.reward),
-                                 self.world.new_text, self.world.new_user)
+        world = self.world
+        text = self.reward if self.has_reward else np.zeros(len(world.asked))
+        return self.blend.logits(self._voices(world, self.graph, text), world.new_text, world.new_user)
 
     @cached_property
     def blend(self) -> Blend:
         probe = self._probe
-        phi = self.embed()[_rows(probe, self.world)]
-        local = replace(self._probe_graph, user_ids=np.arange(probe.train.n_users),
-                        response_ids=np.arange(probe.train.n_responses))
-        placed = place(local, phi, len(probe.users), probe.context)
-        text = self.has_reward and self._text(placed, probe.asked, probe.texts)
-        voices = self._voices(probe, placed.logits(probe.asked), text)
-        return fit_blend(voices, probe.asked.outcome, probe.new_text, probe.new_user, MIDDLE)
+        text = self._texts[0] if self.has_reward else np.zeros(len(probe.asked))
+        voices = self._voices(probe, self._placed_probe.logits(probe.asked), text)
+        return fit_blend(voices, probe.asked.outcome, probe.new_text, probe.new_user, MIDDLE, PULL)
 
     @property
     def has_reward(self) -> bool:
-        return self.settings.reward_budget_seconds > 0 and len(self._probe.train.labels) >= FEWEST_FOR_REWARD
+        """Whether the mix hears the text reward."""
+        enough = len(self._probe.train.labels) >= FEWEST_FOR_REWARD and len(self.world.texts) <= MOST_TEXTS
+        return enough and self.settings.reward_budget_seconds > 0
 
-    def _voices(self, world: World, graph: np.ndarray, text: np.ndarray | bool) -> np.ndarray:
-        """(N, 3) log-odds of the graph, the text reward (zero where there is none) and habits."""
-        from copl_core.training.baselines import fit_side_length
+    def told(self) -> dict[str, dict]:
+        """Weights of the mix for each kind of label that is asked, and on how many probe labels they were learned."""
+        kinds = np.unique(kind_of(self.world.new_text, self.world.new_user))
+        heard = [name for name in VOICES if name != "text reward" or self.has_reward]
+        return {KINDS[kind]: {name: float(self.blend.weights[kind, VOICES.index(name)]) for name in heard}
+                | {"n": int(self.blend.n[kind])} for kind in kinds}
 
-        habits = fit_side_length(world.train, [text for _, text in world.texts], self.seed)
-        return np.column_stack([graph, text if text is not False else np.zeros(len(graph)),
-                                habits.logits(world.asked, world.context)])
+    def _voices(self, world: World, graph: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """(N, 4) log-odds of the graph, the text reward, tastes and the factorisation."""
+        from copl_core.training.baselines import fit_mf
+        from copl_core.training.tastes import fit_tastes
+
+        tastes = fit_tastes(world.train, self.embed()[_rows(world, self.world)])
+        factors = fit_mf(world.train, [text for _, text in world.texts], self.seed)
+        return np.column_stack([graph, text, *(one.logits(world.asked, world.context) for one in (tastes, factors))])
+
+    @cached_property
+    def _texts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds by the reward model for what the probe asks and for what the world asks, in one go: the price is in
+        the texts, and they share most of them."""
+        from copl_core.training.fit import text_margins
+
+        world, probe = self.world, self._probe
+        row = _rows(probe, world)
+        everybody = place(self._probe_graph, self.embed(), len(world.users), joined(world.train.labels, world.context))
+        users = np.concatenate([self._placed_probe.users, everybody.users])
+        first = replace(probe.asked, left=row[probe.asked.left], right=row[probe.asked.right])
+        then = replace(world.asked, user=world.asked.user + len(probe.users))
+        margins = text_margins(self._model, joined(first, then), users, world.texts)
+        return margins[:len(first)], margins[len(first):]
+
+    @cached_property
+    def _placed_probe(self) -> Placed:
+        probe = self._probe
+        local = replace(self._probe_graph, user_ids=np.arange(probe.train.n_users),
+                        response_ids=np.arange(probe.train.n_responses))
+        return place(local, self.embed()[_rows(probe, self.world)], len(probe.users), probe.context)
 
     @cached_property
     def _probe(self) -> World:
@@ -152,13 +186,8 @@ class Parts:
                           RewardConfig.for_backbone(settings.backbone), weights=resolver(settings.weights),
                           seed=self.seed, device=settings.device, time_budget_s=settings.reward_budget_seconds)
 
-    def _text(self, placed: Placed, asked: Comparisons, texts: tuple[tuple[str, str], ...]) -> np.ndarray:
-        from copl_core.training.fit import text_margins
 
-        return text_margins(self._model, asked, placed.users, texts)
-
-
-def _joined(*several: Comparisons) -> Comparisons:
+def joined(*several: Comparisons) -> Comparisons:
     return Comparisons(*(np.concatenate([getattr(one, name) for one in several]) for name in Comparisons.__slots__))
 
 

@@ -1,8 +1,9 @@
 """A small world inside the training labels that is asked the way the real one is: what a mix of methods is learned on.
 
-Of the training labels it keeps a tenth of the decided ones; whole prompts, where many asked labels are about texts that
-training lacks; and whole people, but for the labels they would give as context, where many are by new people.  Nothing of
-the real asked labels is read but whether their users and texts are new.
+Of the training labels it keeps a tenth of the decided ones, or labels about responses that are kept from their user
+altogether, where the real asked labels are of that kind; whole prompts, where many are about texts that training lacks;
+and whole people, but for the labels they would give as context, where many are by new people.  Nothing of the real
+asked labels is read but whether their users, texts and meetings are new.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ import numpy as np
 
 from copl_core.records import Comparisons, TrainingData
 from copl_core.training.split import held_back, uniform
+from copl_core.training.tune import apart
 from copl_core.training.world import World, first_labels
 
 PROMPTS_SHARE = 0.15  # of the prompts, where texts are asked that training lacks
 TEXTS_SHARE = 0.08  # of the responses, where there are too few prompts for that
 USERS_SHARE = 0.15  # of the people, where new people are asked
 FEWEST_PROMPTS = 5
+APART_SHARE = 0.2  # of each person's responses, where asked labels are about responses new to the person
 WORTH = 0.1  # share of asked labels that must be about something new before the probe gives up labels to imitate it
 
 
 def probe_world(world: World, seed: int) -> World:
     """The small world; its user and response ids are rows of the real one."""
     train, labels = world.train, world.train.labels
-    asked = held_back(train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right],
-                      labels.decided)
+    asked, learned = _of_known(world)
     if world.new_text.mean() > WORTH:
         asked |= _of_new_texts(train, seed)
     given = np.zeros(len(labels), bool)
@@ -33,7 +35,33 @@ def probe_world(world: World, seed: int) -> World:
         context = round(len(world.context) / max(1, len(np.unique(world.context.user)))) if len(world.context) else 0
         given = newcomer & first_labels(labels.user, context)
         asked = (asked | newcomer) & ~given
-    return _renumbered(world, ~asked & ~given, asked & labels.decided, given)
+    return _renumbered(world, learned & ~asked & ~given, asked & labels.decided, given)
+
+
+def _of_known(world: World) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (N,) of known people's labels about known texts that are asked, and of those that may be learned from.
+
+    Where people are asked about responses that they met in training, a label is drawn by itself.  Where they are not,
+    both responses of an asked label are kept from the person: else pairs made from one list of ratings would tell each
+    other (a ≻ b and b ≻ c say a ≻ c), and every voice would be believed too far.
+    """
+    train, labels = world.train, world.train.labels
+    if _met(world) < WORTH:
+        learned, asked = apart(train, APART_SHARE)
+        return asked, learned
+    asked = held_back(train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right],
+                      labels.decided)
+    return asked, ~asked
+
+
+def _met(world: World) -> float:
+    """Share of asked labels, of known people about known texts, of which the person met a response in training."""
+    labels, n = world.train.labels, len(world.texts)
+    met = np.unique(np.concatenate([labels.user * n + labels.left, labels.user * n + labels.right]))
+    asked = world.asked.take(~world.new_user & ~world.new_text)
+    if not len(asked):
+        return 1.0
+    return float((np.isin(asked.user * n + asked.left, met) | np.isin(asked.user * n + asked.right, met)).mean())
 
 
 def _of_new_texts(train: TrainingData, seed: int) -> np.ndarray:

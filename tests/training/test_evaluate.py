@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from copl_core.config import Settings
 from copl_core.features import measure_many
 from copl_core.records import Choice, CoplError, ImportRow
 from copl_core.training import evaluate as command
-from copl_core.training.evaluate import build_world, evaluate, table
+from copl_core.training.evaluate import evaluate, table
+from copl_core.training.methods import METHODS
+from copl_core.training.peers import PEERS
+
+QUICK = Settings(reward_budget_seconds=0)
 
 
 class ByStyle:
@@ -48,41 +53,43 @@ def parse(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_context_labels_are_given_and_never_asked():
-    world = build_world(rows(range(4), range(6)), rows(range(3, 6), range(8)), context=3)
-    assert len(world.context) == 2 * 3  # users 4 and 5 are new, user 3 is not
-    assert len(world.asked) == 8 + 2 * 5
-    first = [(4, 0), (4, 1), (4, 2)]
-    given = world.context.take(world.context.user == 4)
-    assert [(u, world.prompts.index(world.texts[r][0])) for u, r in zip(given.user, given.left, strict=True)] == first
-    assert world.train.n_users == 4
-    assert world.train.n_responses == 12
-    assert len(world.texts) == 16
+@pytest.fixture(scope="module")
+def new_prompts() -> dict:
+    """The report on prompts that nobody answered in training, with controls."""
+    return evaluate(rows(range(12), range(10)), rows(range(12), range(10, 16)), ["copl"], embedder=ByStyle(),
+                    settings=QUICK, controls=True)
 
 
-def test_without_context_every_label_is_asked():
-    world = build_world(rows(range(4), range(6)), rows(range(4, 6), range(6)))
-    assert len(world.context) == 0
-    assert len(world.asked) == 12
-
-
-def test_copl_tells_camps_apart_on_new_prompts_and_global_cannot():
-    report = evaluate(rows(range(12), range(10)), rows(range(12), range(10, 16)), ["global", "copl"],
-                      embedder=ByStyle())
-    copl, everybody = report["methods"]["copl"], report["methods"]["global"]
+def test_copl_tells_camps_apart_on_new_prompts_and_global_cannot(new_prompts):
+    copl, everybody = new_prompts["methods"]["copl"], new_prompts["methods"]["global"]
     assert copl["n"] == everybody["n"] == 12 * 6
     assert copl["accuracy"] > 0.9
     assert everybody["accuracy"] < 0.7
-    assert report["best"] == "copl"
+    assert new_prompts["best"] == "copl"
     assert not everybody["within_noise_of_best"]
-    assert report["new_texts"] == 12
+    assert new_prompts["new_texts"] == 12
 
 
-@pytest.mark.parametrize("method", ["copl", "published"])
+def test_the_mix_is_told(new_prompts):
+    mix = new_prompts["methods"]["copl"]["mix"]
+    assert list(mix) == ["new text"]  # the one kind that was asked
+    assert mix["new text"]["n"] > 0 and "text reward" not in mix["new text"]
+    assert "where a label has new text: graph" in table(new_prompts)
+
+
+def test_the_controls_show_that_the_gain_is_made_of_people(new_prompts):
+    copl = new_prompts["methods"]["copl"]  # global came along: the gain is measured against it
+    assert copl["user_swap"]["gain_own"] > 0.25
+    assert copl["user_swap"]["gain"] < 0.1
+    assert copl["label_flip"]["accuracy"] < 0.2
+    assert "another user's vector" in table(new_prompts)
+
+
+@pytest.mark.parametrize("method", ["copl-graph", "taste"])
 def test_new_users_are_understood_from_context_alone(method):
     train, test = rows(range(12), range(12)), rows(range(12, 16), range(12))
-    told = evaluate(train, test, [method], embedder=ByStyle(), context=6)
-    untold = evaluate(train, test, [method], embedder=ByStyle())
+    told = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK, context=6)
+    untold = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK)
     assert told["new_users"] == 4
     assert told["methods"][method]["accuracy"] > untold["methods"][method]["accuracy"] + 0.15
 
@@ -90,14 +97,14 @@ def test_new_users_are_understood_from_context_alone(method):
 def test_ties_are_asked_of_nobody():
     test = rows(range(4), range(6))
     test[0] = replace(test[0], choice=Choice.TIE)
-    report = evaluate(rows(range(4), range(6)), test, ["global"], embedder=ByStyle())
+    report = evaluate(rows(range(4), range(6)), test, ["global"], embedder=ByStyle(), settings=QUICK)
     assert report["test_labels"] == 24
     assert report["methods"]["global"]["n"] == report["test_decided"] == 23
 
 
 def test_the_table_names_every_method_its_n_and_the_winner():
     report = evaluate(rows(range(6), range(6)), rows(range(6), range(6, 9)), ["global", "side-length"],
-                      embedder=ByStyle())
+                      embedder=ByStyle(), settings=QUICK)
     text = table(report)
     assert "global" in text
     assert "side-length" in text
@@ -128,23 +135,55 @@ def test_the_split_field_keeps_test_rows_out_of_training(tmp_path):
     assert (report["train_labels"], report["test_labels"]) == (16, 8)
 
 
+def test_one_file_can_be_asked_about_prompts_kept_from_training(tmp_path, capsys):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    both.write_text("\n".join(as_json(row) for row in rows(range(4), range(10))))
+    command.main(parse(str(both), str(both), "--new-prompts", "--methods", "global", "--json", str(out)))
+    report = json.loads(out.read_text())
+    assert (report["train_labels"], report["test_labels"], report["new_texts"]) == (32, 8, 4)
+
+
+def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
+    train, test, out = tmp_path / "train.jsonl", tmp_path / "test.jsonl", tmp_path / "report.json"
+    train.write_text("\n".join(as_json(row) for row in rows(range(0, 12, 2), range(6))))  # short answers are liked
+    test.write_text("\n".join(as_json(row, group="short" if row.annotator[-1] in "02468" else "long")
+                              for row in rows(range(12), range(6, 10))))
+    command.main(parse(str(train), str(test), "--methods", "global", "--json", str(out)))
+    worst = json.loads(out.read_text())["methods"]["global"]["worst_group"]
+    assert worst["group"] == "long" and worst["n"] == 24 and worst["accuracy"] < 0.2
+    assert "'long'" in capsys.readouterr().out
+
+
+def test_intervals_hold_the_figure_they_belong_to():
+    report = evaluate(rows(range(8), range(8)), rows(range(8), range(8), seed=1), ["global", "mf"], embedder=ByStyle(),
+                      settings=QUICK)
+    for row in report["methods"].values():
+        low, high = row["accuracy_interval"]
+        assert low <= row["accuracy"] <= high
+    assert report["methods"][report["best"]]["behind_best"] == [0, 0]
+
+
+def test_every_peer_is_known_by_name():
+    ours = {"copl", "copl-graph", "copl-reward", "published", "taste", "global", "side-length", "mf"}
+    assert ours | set(PEERS) == set(METHODS)
+    assert command._chosen("all") == list(METHODS)
+
+
 @pytest.mark.parametrize(("words", "told"), [
     (["missing.jsonl", "missing.jsonl"], "missing.jsonl"),
     (["empty.jsonl", "empty.jsonl"], "empty"),
     (["good.jsonl", "good.jsonl", "--methods", "magic"], "magic"),
     (["good.jsonl", "good.jsonl", "--context", "-1"], "--context"),
     (["good.jsonl", "good.jsonl", "--split-field"], "split"),
+    (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
+    (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
     (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
 ])
 def test_mishaps_are_told_in_a_sentence(tmp_path, words, told):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "good.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(3))))
+    (tmp_path / "alone.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(1))))
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "response_a": "x", "response_b": "y"}))
     paths = [str(Path(tmp_path, word)) if word.endswith("jsonl") else word for word in words]
     with pytest.raises(CoplError, match=told):
         command.main(parse(*paths))
-
-
-def test_nothing_left_to_ask_is_told_in_a_sentence():
-    with pytest.raises(CoplError, match="Nothing is left to ask"):
-        build_world(rows(range(2), range(3)), rows(range(2, 3), range(3)), context=3)

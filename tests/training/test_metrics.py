@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from copl_core.records import Comparisons
-from copl_core.training.metrics import calibration_error, figures, log_losses, right
+from copl_core.training.metrics import calibration_error, figures, interval, log_losses, right
 
 
 def labels(*outcome: float) -> Comparisons:
@@ -59,3 +59,11 @@ def test_half_right_where_nothing_is_said():
 def test_no_label_gives_no_figure_and_n_0():
     found = figures(np.zeros(0), labels())
     assert found["n"] == 0 and math.isnan(found["accuracy"]) and math.isnan(found["log_loss"])
+
+
+def test_an_interval_is_wider_where_the_labels_of_one_person_go_together():
+    hits = np.repeat(np.arange(20) % 2, 30).astype(float)
+    people, strangers = np.repeat(np.arange(20), 30), np.arange(600)
+    (low, high), (inner_low, inner_high) = interval(hits, people, 0), interval(hits, strangers, 0)
+    assert low < inner_low < 0.5 < inner_high < high
+    assert interval(np.ones(600), people, 0) == (1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from copl_core.training.mix import Mix, fit_mix
+from copl_core.training.mix import Mix, fit_blend, fit_mix
 
 LABELS = 3000
 
@@ -73,3 +73,35 @@ def test_enormous_margins_stay_finite():
     mix = fit_mix(margins, -margins, np.array([1.0, 0.0, 0.0]))
     assert all(np.isfinite([mix.graph, mix.text, mix.text_alone]))
     assert min(mix.graph, mix.text, mix.text_alone) >= 0
+
+
+NOTHING_NEW = np.zeros(LABELS, bool)
+MIDDLE = np.array([0.5, 0.5])
+
+
+def test_a_blend_believes_each_voice_as_far_as_it_was_right(margins):
+    voices = np.column_stack(margins)
+    blend = fit_blend(voices, answers(voices @ [0.8, 0.3]), NOTHING_NEW, NOTHING_NEW, MIDDLE, pull=1.0)
+    assert blend.weights[0] == pytest.approx([0.8, 0.3], abs=0.1)
+    assert blend.n.tolist() == [LABELS, 0, 0, 0]
+
+
+def test_new_texts_get_weights_of_their_own_and_unseen_kinds_stand_in_the_middle(margins):
+    voices = np.column_stack(margins)
+    new = np.arange(LABELS) % 2 == 0
+    outcome = np.where(new, answers(margins[1]), answers(margins[0]))
+    blend = fit_blend(voices, outcome, new, NOTHING_NEW, MIDDLE, pull=1.0)
+    assert blend.weights[0] == pytest.approx([1, 0], abs=0.15)
+    assert blend.weights[1] == pytest.approx([0, 1], abs=0.15)
+    assert blend.weights[2:].tolist() == [MIDDLE.tolist()] * 2
+    logits = blend.logits(voices[:2], new[:2], NOTHING_NEW[:2])
+    assert logits == pytest.approx([blend.weights[1] @ voices[0], blend.weights[0] @ voices[1]])
+
+
+def test_without_labels_a_blend_stands_in_the_middle_and_a_silent_voice_harms_nothing(margins):
+    nothing, no = np.zeros((0, 2)), np.zeros(0, bool)
+    middles = np.arange(8).reshape(4, 2)
+    assert fit_blend(nothing, np.zeros(0), no, no, middles).weights.tolist() == middles.tolist()
+    voices = np.column_stack([margins[0], np.zeros(LABELS)])
+    blend = fit_blend(voices, answers(margins[0]), NOTHING_NEW, NOTHING_NEW, MIDDLE, pull=1.0)
+    assert blend.weights[0, 0] == pytest.approx(1, abs=0.1)
