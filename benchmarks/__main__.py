@@ -41,7 +41,8 @@ READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all) and copied here by it, with the
-date, the commit and the number of processor cores it ran on. Seconds depend on the machine, ratios and counts hardly.
+date, the commit and the number of processor cores it ran on. Seconds depend on the machine, ratios and counts hardly;
+a load above the number of cores says that other work was waiting for them, and every time is longer for it.
 """
 
 
@@ -56,13 +57,13 @@ def main(argv: list[str] | None = None) -> int:
     failed = []
     for name in arguments.names or BENCHMARKS:
         options = ["--data", str(arguments.data)] if arguments.data is not None and name in READ_DATA else []
-        started = time.monotonic()
+        busy, started = os.getloadavg()[0], time.monotonic()
         code, said = run(name, options)
         if code:
             failed.append(name)
             continue
         kept = sections(RESULTS.read_text()) if RESULTS.is_file() else {}
-        kept[name] = section(name, said, time.monotonic() - started)
+        kept[name] = section(name, said, time.monotonic() - started, busy)
         RESULTS.write_text(page(kept))
     if failed:
         print(f"Not written, because they failed: {', '.join(failed)}.")
@@ -81,11 +82,12 @@ def run(name: str, options: list[str]) -> tuple[int, str]:
     return process.returncode, "".join(said)
 
 
-def section(name: str, said: str, seconds: float) -> str:
+def section(name: str, said: str, seconds: float, busy: float) -> str:
+    """What one run printed, under when, where and beside how much other work (the load before it) it ran."""
     description = importlib.import_module(f"benchmarks.{name}").DESCRIPTION
     return (f"{description[0].upper()}{description[1:]}. {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, seed {SEED}, "
             f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
-            f"{seconds:.0f} s.\n\n```\n{said.rstrip()}\n```\n")
+            f"{seconds:.0f} s, load before it {busy:.1f}.\n\n```\n{said.rstrip()}\n```\n")
 
 
 def commit() -> str:
