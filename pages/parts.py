@@ -16,8 +16,8 @@ GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00
 NO_GROUP_COLOUR = "#9A9A9A"
 GATES = None  # sequential, from the theme: it has one for light and one for dark
 DIFFERENCES = "RdBu"  # diverging, centred on zero
-# Chosen segments, and buttons under the pointer, are drawn in the accent; in the dark no accent is light enough for that
-# and yet dark enough for the white on the main buttons, and the theme has no word for the one without the other.
+# Chosen segments, and buttons under the pointer, are drawn in the accent; in the dark no accent is light enough for
+# that and yet dark enough for the white on the main buttons, and the theme has no word for the one without the other.
 LEGIBLE = """<style>
 [data-testid=stButtonGroup] [data-selected],
 button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-expanded=true]):enabled {
