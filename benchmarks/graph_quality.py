@@ -138,11 +138,11 @@ def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, flo
 
 
 def head(*columns: str) -> None:
-    print(f"{'':36}" + "".join(f"{column:>18}" for column in columns))
+    print(f"{'':44}" + "".join(f"{column:>18}" for column in columns))
 
 
 def row(name: str, figures: list[tuple[float, ...]]) -> None:
-    print(f"{name:36}" + "".join(f"{spread(column, 4):>18}" for column in zip(*figures, strict=True)), flush=True)
+    print(f"{name:44}" + "".join(f"{spread(column, 4):>18}" for column in zip(*figures, strict=True)), flush=True)
 
 
 def spread(values, digits: int) -> str:

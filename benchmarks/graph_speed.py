@@ -52,14 +52,34 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.one:
         print(json.dumps(growth_of(arguments.one, arguments.seed, arguments.device)))
         return 0
-    world = make_world(Protocol.uf_p(4), arguments.seed)
-    figures = {"threads": torch.get_num_threads(), "torch": torch.__version__, "seed": arguments.seed,
-               "fit": to_the_end(world, arguments.seed, arguments.device),
-               "step": beside_bare(world, arguments.steps, arguments.device),
-               "published": published(world, arguments.published_steps, arguments.device)}
-    figures["growth"] = [row_of(int(users), arguments) for users in arguments.users.split(",") if users]
-    print(json.dumps(figures, indent=1) if arguments.json else told(figures), flush=True)
+    say = (lambda words: None) if arguments.json else (lambda words: print(words, flush=True))
+    figures = {"threads": torch.get_num_threads(), "torch": torch.__version__, "seed": arguments.seed}
+    figures |= on_the_paper_world(arguments, say)
+    say(GROWTH_HEAD)
+    figures["growth"] = []
+    for users in arguments.users.split(",") if arguments.users else []:
+        figures["growth"].append(row_of(int(users), arguments))
+        say(told_row(figures["growth"][-1]))
+    if arguments.json:
+        print(json.dumps(figures, indent=1))
     return 0
+
+
+def on_the_paper_world(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict:
+    """The first three questions; each answer is told as soon as it is there."""
+    world, device = make_world(Protocol.uf_p(4), arguments.seed), arguments.device
+    fit = to_the_end(world, arguments.seed, device)
+    say(f"UF-P-4: {fit['labels']:,} labels learned in {fit['seconds']:.1f} s with {torch.get_num_threads()} threads; "
+        f"accuracy on {fit['asked']:,} unseen pairs {fit['accuracy']:.4f} (common {fit['common']:.4f}, controversial "
+        f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})")
+    step = beside_bare(world, arguments.steps, device)
+    say(f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
+        f"ratio {step['ratio']:.2f}")
+    theirs = published(world, arguments.published_steps, device)
+    say(f"Published schedule: {theirs['step_seconds']:.2f} s a step × {theirs['steps']:,} steps = "
+        f"{theirs['seconds_extrapolated']:,.0f} s, extrapolated from the step; "
+        f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours")
+    return {"fit": fit, "step": step, "published": theirs}
 
 
 def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
@@ -155,23 +175,13 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 30 if sys.platform == "darwin" else 2 ** 20)
 
 
-def told(figures: dict) -> str:
-    fit, step, theirs = figures["fit"], figures["step"], figures["published"]
-    lines = [
-        f"UF-P-4: {fit['labels']:,} labels learned in {fit['seconds']:.1f} s with {figures['threads']} threads; "
-        f"accuracy on {fit['asked']:,} unseen pairs {fit['accuracy']:.4f} (common {fit['common']:.4f}, controversial "
-        f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})",
-        f"Published schedule: {theirs['step_seconds']:.2f} s a step × {theirs['steps']:,} steps = "
-        f"{theirs['seconds_extrapolated']:,.0f} s, extrapolated from the step; "
-        f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours",
-        f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
-        f"ratio {step['ratio']:.2f}",
-        f"{'users':>10}{'responses':>11}{'labels':>12}{'seconds':>10}{'µs a label':>12}{'peak GiB':>10}"
-        f"{'of it data':>12}{'accuracy':>10}"]
-    lines += [f"{row['users']:>10,}{row['responses']:>11,}{row['labels']:>12,}{row['seconds']:>10.1f}"
-              f"{row['us_per_label']:>12.1f}{row['peak_gib']:>10.2f}{row['before_gib']:>12.2f}{row['accuracy']:>10.4f}"
-              for row in figures["growth"]]
-    return "\n".join(lines)
+GROWTH_HEAD = (f"{'users':>10}{'responses':>11}{'labels':>12}{'seconds':>10}{'µs a label':>12}{'peak GiB':>10}"
+               f"{'before it':>11}{'accuracy':>10}")
+
+
+def told_row(row: dict) -> str:
+    return (f"{row['users']:>10,}{row['responses']:>11,}{row['labels']:>12,}{row['seconds']:>10.1f}"
+            f"{row['us_per_label']:>12.1f}{row['peak_gib']:>10.2f}{row['before_gib']:>11.2f}{row['accuracy']:>10.4f}")
 
 
 if __name__ == "__main__":
