@@ -86,12 +86,13 @@ def test_writing_is_stopped_and_what_was_written_stays(mapped, smollm2, app, set
 
 
 def refit_by_itself(page, settled, wanted: bool) -> None:
-    box = page.get_by_role("checkbox", name="Refit by itself")
-    if not box.is_visible():
+    save = page.get_by_role("button", name="Save the schedule")
+    if not save.is_visible():
         page.get_by_text("Schedule: when the trainer acts by itself").click()
-    if box.is_checked() != wanted:
+        save.wait_for()
+    if page.get_by_role("checkbox", name="Refit by itself").is_checked() != wanted:
         page.get_by_text("Refit by itself").first.click()
-    page.get_by_role("button", name="Save the schedule").click()
+    save.click()
     page.get_by_text("Saved. The trainer reads it").wait_for()
     settled(page)
 
