@@ -20,6 +20,7 @@ from copl_core.insight.taste import ALIKE
 MOST = 5  # statements
 _SAMPLES = 400  # of the bootstrap
 _FEWEST = 3  # people on either side
+_NEARLY = 0.8  # of the strongest, for a plainer word that goes with it
 _MANY = 2000  # people from which a mean is normal
 
 
@@ -95,11 +96,20 @@ def contrast(leaning: np.ndarray, inside: np.ndarray, n: int, rng: np.random.Gen
 
 
 def statements(found: Contrast, correlation: np.ndarray, most: int = MOST) -> tuple[Statement, ...]:
-    """What is certain, largest d first; features that go together in these texts are told once, by the largest."""
+    """What is certain, largest d first.
+
+    Features that go together in these texts are told once: by the plainest (``FEATURE_NAMES`` begins with the plain
+    ones) of those that are nearly as strong as the strongest.
+    """
+    size = np.where(found.certain, np.abs(np.nan_to_num(found.d)), 0.0)
     told: list[int] = []
-    for feature in np.argsort(-np.abs(np.nan_to_num(found.d)), kind="stable").tolist():
-        near = any(abs(correlation[feature, other]) >= ALIKE for other in told)
-        if len(told) < most and found.certain[feature] and not near:
+    for strongest in np.argsort(-size, kind="stable").tolist():
+        like = np.abs(correlation[strongest]) >= ALIKE
+        like[strongest] = True
+        feature = int(np.flatnonzero(like & (size >= _NEARLY * size[strongest]))[0])
+        near = any(abs(correlation[one, other]) >= ALIKE or one == other for one in (feature, strongest)
+                   for other in told)
+        if len(told) < most and size[strongest] > 0 and not near:
             told.append(feature)
     return tuple(_statement(feature, found, correlation) for feature in told)
 

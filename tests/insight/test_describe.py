@@ -57,7 +57,7 @@ def test_groups_drawn_by_chance_are_seldom_told_apart():
     assert wrong <= 8  # five in a hundred are allowed: 3 of 60 on average
 
 
-def test_features_that_go_together_are_told_once_by_the_strongest():
+def test_features_that_go_together_are_told_once():
     rng = np.random.default_rng(0)
     leaning = rng.normal(size=(60, F))
     leaning[:30, 0] += 3
@@ -67,6 +67,19 @@ def test_features_that_go_together_are_told_once_by_the_strongest():
     told = statements(contrast(leaning, np.arange(60) < 30, 1, rng), together)
     first = [one for one in told if one.feature in FEATURE_NAMES[:2]]
     assert len(first) == 1 and len(first[0].along) == 1
+
+
+def test_of_features_that_are_nearly_as_strong_the_plainest_is_named():
+    rng = np.random.default_rng(0)
+    plain, odd = FEATURE_NAMES.index("length"), FEATURE_NAMES.index("variety")
+    together = np.eye(F)
+    together[plain, odd] = together[odd, plain] = 0.9
+    for lead, named in ((1.05, "length"), (3.0, "variety")):
+        leaning = rng.normal(size=(60, F))
+        leaning[:30, plain] += 3
+        leaning[:30, odd] += 3 * lead
+        told = [one.feature for one in statements(contrast(leaning, np.arange(60) < 30, 1, rng), together)]
+        assert told[0] == named and len({"length", "variety"} & set(told)) == 1
 
 
 def test_an_interval_narrows_with_more_people():
