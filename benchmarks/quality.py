@@ -27,7 +27,8 @@ import numpy as np
 
 DESCRIPTION = "accuracy on held-out labels of real annotators, CoPL beside its peers"
 METHODS = "global,side-length,mf,copl-graph,copl"
-SHARE = 0.15  # of labels, prompts or people that are asked
+SHARE = 0.15  # of labels or prompts that are asked
+PEOPLE_SHARE = 0.3  # of people: most hold few labels
 CONTEXT = 8  # labels that a new person gives first
 
 Cut = Callable[[list[dict], int], np.ndarray]  # rows, seed → mask of the rows that are asked
@@ -38,11 +39,11 @@ def random_labels(rows: list[dict], seed: int) -> np.ndarray:
 
 
 def new_prompts(rows: list[dict], seed: int) -> np.ndarray:
-    return _of_some(rows, seed, lambda row: row["prompt"])
+    return _of_some(rows, seed, SHARE, lambda row: row["prompt"])
 
 
 def new_people(rows: list[dict], seed: int) -> np.ndarray:
-    return _of_some(rows, seed, lambda row: row["annotator"])
+    return _of_some(rows, seed, PEOPLE_SHARE, lambda row: row["annotator"])
 
 
 def prompts_new_to_the_person(rows: list[dict], seed: int) -> np.ndarray:
@@ -54,9 +55,9 @@ def own_split(rows: list[dict], seed: int) -> np.ndarray:
     return np.array([row.get("split") == "test" for row in rows])
 
 
-def _of_some(rows: list[dict], seed: int, key: Callable[[dict], str]) -> np.ndarray:
+def _of_some(rows: list[dict], seed: int, share: float, key: Callable[[dict], str]) -> np.ndarray:
     names = sorted({key(row) for row in rows})
-    drawn = np.random.default_rng(seed).permutation(len(names))[:max(1, round(SHARE * len(names)))]
+    drawn = np.random.default_rng(seed).permutation(len(names))[:max(1, round(share * len(names)))]
     chosen = {names[i] for i in drawn}
     return np.array([key(row) in chosen for row in rows])
 
