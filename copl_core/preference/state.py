@@ -112,16 +112,16 @@ class GraphConfig:
     def sized(self, n_labels: int) -> GraphConfig:
         """These settings, or from ``large`` labels on those of a short fit: one member, few steps, loud messages.
 
-        With so many labels what neighbours say is worth more than a row of one's own: messages start at full strength,
-        layers may move, and ids are held to zero.  Members then agree, and one short fit is enough.  What is returned
-        is settled: it is not sized again.
+        With so many labels what neighbours say is worth more than a row of one's own: messages start at full strength
+        and layers may move.  Members then agree, and one short fit is enough; with ids dropped it would take longer.
+        What is returned is settled: it is not sized again.
         """
         if not self.large or n_labels < self.large or self.batch:
             return self
-        return replace(self, l2=10 * self.l2, l2_text=3 * self.l2_text, large=0, **LARGE)
+        return replace(self, l2_text=3 * self.l2_text, large=0, **LARGE)
 
 
-LARGE = {"members": 1, "max_steps": 80, "check_every": 10, "message_start": 1.0, "l2_layer": 10.0}
+LARGE = {"members": 1, "max_steps": 80, "check_every": 10, "message_start": 1.0, "l2_layer": 10.0, "id_dropout": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
