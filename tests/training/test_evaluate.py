@@ -17,6 +17,7 @@ from copl_core.training.evaluate import evaluate, table
 from copl_core.training.methods import METHODS
 from copl_core.training.peers import PEERS
 
+pytest_plugins = "tests.reward.tiny"
 QUICK = Settings(reward_budget_seconds=0)
 
 
@@ -51,6 +52,18 @@ def parse(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return parser.parse_args(words)
+
+
+def test_the_text_reward_is_heard_by_the_mix(tiny_encoder):
+    report = evaluate(rows(range(20), range(14)), rows(range(18, 24), range(14), seed=1), ["copl", "copl-reward"],
+                      embedder=ByStyle(), context=4,
+                      settings=Settings(backbone=str(tiny_encoder), reward_budget_seconds=4))
+    copl, reward = report["methods"]["copl"], report["methods"]["copl-reward"]
+    assert copl["accuracy"] > 0.8
+    assert copl["n"] == reward["n"] == 2 * 14 + 4 * 10
+    assert np.isfinite(reward["log_loss"]) and 0 <= reward["accuracy"] <= 1
+    assert {"nothing new", "new person"} == set(copl["mix"])
+    assert all("text reward" in mix for mix in copl["mix"].values())
 
 
 @pytest.fixture(scope="module")
