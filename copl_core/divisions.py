@@ -97,7 +97,7 @@ class DivisionView:
     pairs: tuple[Divided, ...]  # or responses, as was wanted
     n_pairs: int  # the snapshot knows
     n_wanted: int  # pass the filters
-    n_split: int  # of these, groups are expected to prefer different sides
+    n_split: int  # of these, groups are expected to prefer different sides, by more than the model's doubt
     groups: dict[int, int]
     looked_at: int
     members: int

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from copl_core.study import Study
     from copl_core.training.snapshot import Snapshot
 
-_TEXTS, _OF_A_PROMPT = 120, 4  # texts that every expert is heard on, and of one prompt among them
+_TEXTS, _OF_A_PROMPT = 80, 4  # texts that every expert is heard on, and of one prompt among them
 _SHOWN, _FEATURES, _BETWEEN = 3, 4, 12  # texts a direction, features, people
 
 
@@ -227,7 +227,7 @@ def _voices(study: Study, snapshot: Snapshot, gate: int) -> tuple:
 
 
 def _sample(study: Study) -> list[tuple[str, Response]]:
-    """Up to 120 (prompt, response), prompts spread evenly over the study, each with two to four responses."""
+    """Up to 80 (prompt, response), prompts spread evenly over the study, each with two to four responses."""
     prompts = study.prompts()
     most = _TEXTS // _OF_A_PROMPT
     spread = np.linspace(0, len(prompts) - 1, min(len(prompts), most)).astype(int) if prompts else []

@@ -117,7 +117,7 @@ def said(view: DivisionView, wanted: Wanted) -> None:
     elif wanted.kind == "pairs":
         first = "agree most surely" if wanted.consensus else "are furthest apart"
         st.write(f"On **{view.n_split:,}** of {view.n_wanted:,} pairs the groups are expected to prefer different "
-                 f"answers. Below, those on which they {first} come first.")
+                 f"answers, by more than the model's doubt. Below, those on which they {first} come first.")
     else:
         st.write(f"**{view.n_split:,}** of {view.n_wanted:,} answers are expected to win in one group and to lose in "
                  f"another, against the other answers to their prompt. Below, those "
@@ -215,7 +215,7 @@ def marked(pieces) -> str:
 
 def numbers(one: Divided, view: DivisionView) -> None:
     values = (one.between, one.within + one.noise, one.unknown if view.members > 1 else None)
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         for (name, meaning), value in zip(NUMBERS, values, strict=True):
             st.markdown(f"{name} **{'not known' if value is None else f'{4 * value:.0%}'}**", help=meaning,
                         width="content")

@@ -54,9 +54,9 @@ def page() -> None:
     weights(view)
     load(view)
     between(view)
-    what_they_do(view)
     over_training(view.snapshot)
     newer_snapshot(view.snapshot)
+    what_they_do(view)  # last: the first time after a fit it takes some seconds, and nothing else waits for it
 
 
 def nothing_yet() -> None:
@@ -88,8 +88,8 @@ def choose_gate(view: ExpertsView) -> None:
 def weights(view: ExpertsView) -> None:
     st.plotly_chart(heat(view), width="stretch", config=PLOT, key="gates", alt="Gate weights, people by experts")
     shown = "" if len(view.names) <= MOST_ROWS else f" {MOST_ROWS:,} of {len(view.names):,} people are drawn, evenly."
-    source_line(f"Rows are {len(view.names):,} people, those of one group together; columns are experts. Darker: the "
-                "person's gate gives that expert more weight, and the darkest one answers for them. It shows who "
+    source_line(f"Rows are {len(view.names):,} people, those of one group together; columns are experts. Stronger: the "
+                "person's gate gives that expert more weight, and the strongest one answers for them. It shows who "
                 f"shares an expert, not what the expert has learned.{shown} Reward model fitted in {view.fitted_in}.",
                 view.snapshot)
     st.download_button("Gate weights as CSV", lambda: gates_csv(view), "gates.csv", "text/csv", on_click="ignore",
@@ -202,7 +202,7 @@ def what_they_do(view: ExpertsView) -> None:
 
 
 def summary(voice: Voice, view: ExpertsView) -> dict:
-    told = "; ".join(f"{trait.words} (r {abs(trait.r):.2f})" for trait in voice.traits)
+    told = "; ".join(f"{trait.words} (r {abs(trait.r):.2f})" for trait in voice.traits[:2])
     return {"expert": f"E{voice.expert + 1}", "people": int(view.load.users[voice.expert]),
             "strength": voice.size, "raises": told or "nothing that is certain"}
 

@@ -49,8 +49,9 @@ class Division:
 
     @property
     def split(self) -> np.ndarray:
-        """Mask (P,) of questions on which the groups are expected to prefer different responses."""
-        return (self.by_group > 0.5).any(1) & (self.by_group < 0.5).any(1)
+        """Mask (P,) of questions on which groups prefer different responses, each by more than the model's doubt."""
+        clear = np.abs(self.by_group - 0.5) > 2 * self.doubt
+        return (clear & (self.by_group > 0.5)).any(1) & (clear & (self.by_group < 0.5)).any(1)
 
     def order(self, *, consensus: bool = False) -> np.ndarray:
         """(P,) rows, the most divided first, or those on which every group is surest of the same response."""

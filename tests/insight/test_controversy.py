@@ -71,6 +71,14 @@ def test_consensus_is_every_group_sure_of_the_same_and_not_everybody_torn():
     assert found.order(consensus=True)[:2].tolist() == [1, 3] and found.order()[0] == 2
 
 
+def test_groups_are_split_only_where_the_members_are_sure_of_both_sides():
+    sure = np.where(GROUPS == 0, 0.8, 0.2)
+    p = np.repeat(np.column_stack([sure, sure, np.full(6, 0.8)])[None], 3, 0)
+    p[:, 3:, 1] += np.array([-0.19, 0.0, 0.4])[:, None]  # the members do not agree on the second group
+    assert divide(p, GROUPS).split.tolist() == [True, False, False]
+    assert divide(p[0], GROUPS).split.tolist() == [True, True, False]  # one member has no doubt to tell
+
+
 def test_a_sample_stands_for_groups_of_other_sizes():
     p = np.random.default_rng(0).random((6, 3))
     many = divide(np.vstack([p, np.repeat(p[:3], 2, 0)]), np.append(GROUPS, [0] * 6))
