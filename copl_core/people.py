@@ -184,6 +184,8 @@ def experts_of(study: Study, ids: np.ndarray, version: str | None = None) -> Tra
     value = np.full(len(ids), np.nan)
     if len(known):
         gates = study.judge().model(snapshot).gates(state.user_vectors[rows[known]])  # (K, G, M)
+        if not gates.shape[2]:
+            return None  # one model for all, without experts
         value[known] = gates.mean(1).argmax(1)
     return Trait(value, np.where(np.isfinite(value), state.n_labels[rows], 0))
 

@@ -104,7 +104,8 @@ def colours(view: PeopleMap, by: str) -> Colouring:
     """The colouring that is asked for; that by group, and a sentence, where the study has nothing of the kind."""
     study, _ = here()
     try:
-        found = colouring(study, view, by)
+        with st.spinner("Reading what to colour by"):
+            found = colouring(study, view, by)
     except CoplError as problem:
         st.warning(str(problem))
         found = None

@@ -115,7 +115,8 @@ def _add(figure: go.Figure, view: PeopleMap, colour: Colouring, rows: np.ndarray
     if not len(rows):
         return
     size = 9 if len(view.ids) < 1000 else 6 if len(view.ids) < 20_000 else 3
-    marker = {"size": size * (0.5 if deep else 1)} | look | ({} if deep else {"line": {"width": 2 if size > 4 else 1}})
+    marker = {"size": size * (0.5 if deep else 1)} | look | ({} if deep or "open" not in look["symbol"] else
+                                                          {"line": {"width": 2 if size > 4 else 1}})
     told = ""
     if colour.by in NUMBERS:
         share = "" if colour.by == "labels" else ":.0%"
@@ -125,10 +126,10 @@ def _add(figure: go.Figure, view: PeopleMap, colour: Colouring, rows: np.ndarray
             marker["color"] = colour.value[rows]
         else:
             told = ""
-    columns = [view.ids[rows], view.n_labels[rows], colour.n[rows], np.nan_to_num(colour.value[rows])]
+    more = (colour.n[rows], np.nan_to_num(colour.value[rows])) if told else ()
     common = {
         "mode": "markers", "name": name, "marker": marker, "text": view.names[rows],
-        "customdata": np.column_stack(columns).astype(np.float64),
+        "customdata": _told(view, rows, *more),
         "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{told}<extra></extra>"}
     if deep:
         x, y, z = view.xyz[rows].T
@@ -140,12 +141,18 @@ def _add(figure: go.Figure, view: PeopleMap, colour: Colouring, rows: np.ndarray
     figure.add_scattergl(x=x, y=y, **common)
 
 
+def _told(view: PeopleMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarray:
+    """What travels with each point (n, 2 or more): the person's id and labels first; as short as ids allow."""
+    width = np.float32 if view.ids.max(initial=0) < 2**24 else np.float64
+    return np.column_stack([view.ids[rows], view.n_labels[rows], *more]).astype(width)
+
+
 def _single(figure: go.Figure, view: PeopleMap, row: int, symbol: str, text: str, deep: bool) -> None:
     """One person with their name beside them."""
     colour = group_colour(int(view.group[row])) if view.group[row] >= 0 else NO_GROUP_COLOUR
     common = {"mode": "markers+text", "name": text, "text": [text], "textposition": "top center",
               "textfont": {"size": 15}, "hovertemplate": f"{text}<extra></extra>", "showlegend": symbol == "star",
-              "customdata": np.array([[view.ids[row], view.n_labels[row]]], np.float64)}
+              "customdata": _told(view, np.array([row]))}
     if deep:
         x, y, z = view.xyz[row]
         figure.add_scatter3d(x=[x], y=[y], z=[z], marker={"symbol": "diamond", "size": 7, "color": colour}, **common)
@@ -167,7 +174,7 @@ def _unplaced(figure: go.Figure, view: PeopleMap, extent: np.ndarray | None) -> 
         mode="markers", name=NO_PLACE, text=view.names[rows],
         marker={"symbol": np.where(view.simulated[rows], "circle-open", "circle"), "color": NO_GROUP_COLOUR,
                 "size": 7},
-        customdata=np.column_stack([view.ids[rows], view.n_labels[rows]]).astype(np.float64),
+        customdata=_told(view, rows),
         hovertemplate="%{text}<br>no labels in this snapshot, so no place<extra></extra>")
 
 
