@@ -13,6 +13,8 @@ with all the labels a person could give.  Curves are means over the new people, 
 Two worlds: the demo study, whose people are simulated, and (with ``--data``) residents' votes on civic statements
 (``polis_bowling_green.jsonl.gz``), where an answer can only be drawn from what the person really said: their own
 labels of the split "train", asked of their own labels of the split "test", which share no statement with the former.
+The residents are new in turns: those with the most labels are dealt into parts, and each part is new to a graph fitted
+to all the others.
 
 The curves are written to ``benchmarks/labels_saved.svg``.
 """
@@ -24,7 +26,7 @@ import gzip
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -44,6 +46,8 @@ DESCRIPTION = "labels a new person needs: most informative pairs against random 
 FIGURE = Path(__file__).with_name("labels_saved.svg")
 POLIS = "polis_bowling_green.jsonl.gz"
 SHARE = 0.9  # of the plateau's gain
+EARLY = 20  # labels over which the two are compared besides
+PARTS = 2  # of the residents
 RESAMPLES = 2000
 ANSWERS = 60  # of a simulated person at most; a resident's labels end sooner
 POLICIES = {"most informative": "#0072b2", "random": "#e69f00"}
@@ -77,16 +81,16 @@ class Result:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels_saved", description=__doc__.splitlines()[0])
-    parser.add_argument("--people", type=int, default=300, help="new people of each world")
+    parser.add_argument("--people", type=int, default=300, help="new people of each graph")
     parser.add_argument("--data", type=Path, help=f"folder with {POLIS}")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
-    results = [run("demo study (simulated people)", *demo_world(arguments.people, arguments.seed), arguments.seed)]
+    results = [run("demo study (simulated people)", [demo_world(arguments.people, arguments.seed)], arguments.seed)]
     path = None if arguments.data is None else arguments.data / POLIS
     if path is None or not path.is_file():
         print(f"The residents' votes are left out: --data FOLDER with {POLIS} is needed for them.")
     else:
-        results.append(run("residents' votes", *polis_world(path, arguments.people, arguments.seed), arguments.seed))
+        results.append(run("residents' votes", polis_worlds(path, arguments.people, arguments.seed), arguments.seed))
     for result in results:
         print(table(result, arguments.seed))
     FIGURE.write_text(picture(results))
@@ -122,19 +126,19 @@ def _demo_answer(name: str, taste: demo.Taste, prompt: demo.DemoPrompt, a: int, 
     return ImportRow(0, prompt.prompt, first.text, second.text, demo.answer(gap, rng), name)
 
 
-def polis_world(path: Path, people: int, seed: int) -> tuple[World, list[Newcomer]]:
-    """Residents' votes: most people to learn from, some who gave the most labels as new people."""
+def polis_worlds(path: Path, people: int, seed: int) -> Iterator[tuple[World, list[Newcomer]]]:
+    """Residents' votes, once for each part of those who gave the most labels."""
     problems: list[tuple[int, str]] = []
     rows, tests = list(read_rows(path, problems)), _test_lines(path)
     given: dict[str, int] = {}
     for row in rows:
         given[row.annotator] = given.get(row.annotator, 0) + (row.line not in tests)
-    most = max(given.values())
-    full = sorted(name for name, count in given.items() if count == most)
-    new = set(np.random.default_rng([seed, 2]).permutation(full)[:people].tolist())
-    theirs = [row for row in rows if row.annotator in new]
-    world = build_world([row for row in rows if row.annotator not in new], theirs)
-    return world, _newcomers(world.asked, np.array([row.line in tests for row in theirs]))
+    full = sorted(name for name, count in given.items() if count == max(given.values()))
+    for part in np.array_split(np.random.default_rng([seed, 2]).permutation(full), PARTS):
+        new = set(part[:people].tolist())
+        theirs = [row for row in rows if row.annotator in new]
+        world = build_world([row for row in rows if row.annotator not in new], theirs)
+        yield world, _newcomers(world.asked, np.array([row.line in tests for row in theirs]))
 
 
 def _test_lines(path: Path) -> set[int]:
@@ -143,24 +147,31 @@ def _test_lines(path: Path) -> set[int]:
 
 
 def _newcomers(labels: Comparisons, kept: np.ndarray) -> list[Newcomer]:
-    return [Newcomer(labels.take(mine & ~kept), labels.take(mine & kept & labels.decided))
-            for mine in (labels.user == user for user in np.unique(labels.user))]
+    people = [Newcomer(labels.take(mine & ~kept), labels.take(mine & kept & labels.decided))
+              for mine in (labels.user == user for user in np.unique(labels.user))]
+    return [person for person in people if len(person.asked)]
 
 
 # ---- one world
 
 
-def run(name: str, world: World, people: list[Newcomer], seed: int) -> Result:
-    started = time.monotonic()
-    state = fit(world, seed)
-    prior = Prior.of(state)
-    length = min(ANSWERS, min(len(person.pool) for person in people))
-    curves = {policy: np.array([curve(state, prior, person, policy, length, np.random.default_rng([seed, 3, number]))
-                                for number, person in enumerate(people)]) for policy in POLICIES}
-    whole = np.array([accuracy(state, adapt(state, person.pool, prior=prior).vector, person) for person in people])
-    print(f"{name}: {len(people)} new people after {world.train.n_users:,} known ones with {len(world.train.labels):,} "
-          f"labels; {time.monotonic() - started:.0f} s", flush=True)
-    return Result(name, curves, whole)
+def run(name: str, worlds: Iterable[tuple[World, list[Newcomer]]], seed: int) -> Result:
+    """Both policies for every new person of every world, with the same random numbers for the same person."""
+    curves, whole = {policy: [] for policy in POLICIES}, []
+    for world, people in worlds:
+        started = time.monotonic()
+        state = fit(world, seed)
+        prior = Prior.of(state)
+        for number, person in enumerate(people):
+            length = min(ANSWERS, min(len(one.pool) for one in people))
+            for policy, found in curves.items():
+                found.append(curve(state, prior, person, policy, length, np.random.default_rng([seed, 3, number])))
+            whole.append(accuracy(state, adapt(state, person.pool, prior=prior).vector, person))
+        print(f"{name}: {len(people)} new people after {world.train.n_users:,} known ones with "
+              f"{len(world.train.labels):,} labels; {time.monotonic() - started:.0f} s", flush=True)
+    length = min(len(one) for found in curves.values() for one in found)
+    return Result(name, {policy: np.array([one[:length] for one in found]) for policy, found in curves.items()},
+                  np.array(whole))
 
 
 def fit(world: World, seed: int) -> GraphState:
@@ -183,14 +194,13 @@ def curve(state: GraphState, prior: Prior, person: Newcomer, policy: str, length
     pool = person.pool
     pairs = np.column_stack([pool.left, pool.right])
     chosen, left, found = [], np.arange(len(pool)), []
-    for _ in range(length + 1):
+    for number in range(length + 1):
         place = adapt(state, pool.take(np.array(chosen, np.int64)), prior=prior)
         found.append(accuracy(state, place.vector, person))
-        best = rng.integers(len(left)) if policy == "random" else np.argmax(informative(state, place, pairs[left]))
-        chosen.append(left[best])
-        left = np.delete(left, best)
-        if not len(left):
-            break
+        if number < length:
+            best = rng.integers(len(left)) if policy == "random" else np.argmax(informative(state, place, pairs[left]))
+            chosen.append(left[best])
+            left = np.delete(left, best)
     return np.array(found)
 
 
@@ -215,11 +225,19 @@ def table(result: Result, seed: int) -> str:
              f"  labels to {SHARE:.0%} of the gain: most informative {best} {_span(best_draws)}, random {chance} "
              f"{_span(chance_draws)}",
              f"  labels saved: {chance - best} {_span(chance_draws - best_draws)}",
+             f"  accuracy gained over the first {EARLY} labels: {_gain(result, draws)} points on average",
              "  " + "labels".ljust(18) + "".join(f"{n:>7}" for n in _lengths(length))]
     for policy in POLICIES:
         mean = result.curves[policy].mean(0)
         lines.append("  " + policy.ljust(18) + "".join(f"{mean[n]:>7.3f}" for n in _lengths(length)))
     return "\n".join(lines)
+
+
+def _gain(result: Result, draws: np.ndarray) -> str:
+    """How far the one curve lies above the other, label by label, with the interval."""
+    best, chance = (result.curves[policy][:, 1:EARLY + 1].mean(1) for policy in POLICIES)
+    low, high = np.percentile((best - chance)[draws].mean(1), [2.5, 97.5])
+    return f"{100 * (best - chance).mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _span(draws: np.ndarray) -> str:
