@@ -154,7 +154,7 @@ def test_a_double_click_stores_one_label(room, studio, settled, side, choice):
     assert shown(page) != pair
 
 
-def test_the_second_half_of_a_double_click_does_not_answer_the_pair_that_came_in_between(room, studio, settled):
+def test_the_second_half_of_a_double_click_does_not_answer_the_next_pair(room, studio, settled):
     page, person = room
     pair, button = shown(page), page.get_by_role("button", name=LEFT).bounding_box()
     at = button["x"] + button["width"] / 2, button["y"] + button["height"] / 2
