@@ -15,7 +15,6 @@ import numpy as np
 
 from copl_core.preference.state import GraphConfig
 from copl_core.records import TrainingData
-from copl_core.training.graph_fit import fit_graph, sided_margins
 from copl_core.training.metrics import figures
 from copl_core.training.split import uniform
 
@@ -36,6 +35,8 @@ def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int
         progress: told ("choosing priors", candidates done, candidates, log-loss).
     """
     config = config.sized(len(data.labels))  # the probe has fewer labels and is to be fitted in the same way
+    from copl_core.training.graph_fit import fit_graph, sided_margins
+
     learned, asked = apart(data)
     asked &= data.labels.decided
     if asked.sum() < FEWEST or len(data.labels) > MOST:
