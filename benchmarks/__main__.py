@@ -36,6 +36,8 @@ BENCHMARKS = (
     "reward",
     "controversy",
     "expert_loads",
+    "map_stability",
+    "pages",
 )
 READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward"}
 HEAD = """# Measured

@@ -132,6 +132,21 @@ def ready(page):
     return page
 
 
+def choose(page, label: str | re.Pattern, name: str) -> None:
+    """Choose an option by typing; tried again where the page was drawn anew under the open list."""
+    for _ in range(4):
+        page.get_by_role("combobox", name=label).click()
+        page.keyboard.type(name, delay=40)
+        try:
+            page.get_by_role("option", name=name).first.click(timeout=5000)
+            return
+        except Exception as problem:  # playwright's own, which cannot be imported where it is not installed
+            if "Timeout" not in type(problem).__name__:
+                raise
+            page.keyboard.press("Escape")
+    raise AssertionError(f"{name} could not be chosen")
+
+
 @pytest.fixture(scope="package", name="ready")
 def _ready():
     return ready

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from copl_core.records import Role
-from tests.e2e.conftest import ROOT, _free_port
+from tests.e2e.conftest import ROOT, _free_port, choose
 from tests.e2e.test_start import wait_for_health
 from tests.worlds import camp_labels, fit_graph_now, two_camps
 
@@ -106,13 +106,7 @@ def test_the_slider_shows_an_earlier_snapshot_and_play_comes_back(page, settled)
 
 def test_two_people_are_compared_in_actual_texts(page, settled):
     for label, name in (("Find a person", "user 02"), ("Compare with", "user 05")):
-        box = page.get_by_role("combobox", name=label)
-        box.click()
-        page.get_by_role("option").first.wait_for()
-        page.keyboard.type(name)
-        page.get_by_text(f"{name} (simulated)", exact=True).first.wait_for()
-        page.keyboard.press("Enter")
-        settled(page)
+        choose(settled(page), label, name)
     page.get_by_text("They would disagree most here").wait_for()
     assert page.get_by_text("Yes, number").count() >= 5 and page.get_by_text("There is a good deal to say").count() >= 5
     assert "person=" in page.url and "with=" in page.url

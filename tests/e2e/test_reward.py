@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.e2e.conftest import choose
+
 PATIENCE = 600  # seconds for the first snapshot, and for a language model that is opened for the first time
 WAIT = PATIENCE * 1000
 
@@ -106,10 +108,7 @@ def test_the_champion_is_rolled_back_in_the_browser(fitted, app, settled):
         newer = asked(wait_for(fitted, f"SELECT champion FROM study WHERE champion <> '{before}'"),
                       "SELECT max(version) FROM snapshot")
         page.get_by_role("button", name=f"Make {newer} the champion", disabled=True).wait_for()
-        page.get_by_role("combobox", name=re.compile("Champion: ")).click()
-        page.get_by_role("option").first.wait_for()
-        page.keyboard.type(before)
-        page.keyboard.press("Enter")
+        choose(page, re.compile("Champion: "), before)
         settled(page).get_by_role("button", name=f"Make {before} the champion").click()
         page.get_by_text("The champion is not the newest snapshot").or_(
             page.get_by_role("button", name=f"Make {before} the champion", disabled=True)).first.wait_for()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import Choice
-from tests.worlds import LONG, SHORT, label_in_camp
+from tests.worlds import LONG, SHORT, label_in_camp, long_text, short_text
 
 
 def test_before_the_first_label_the_page_says_what_will_come(study, open_page, words):
@@ -37,7 +38,12 @@ def test_a_person_is_told_where_they_stand_and_what_they_like(camps, open_page, 
     view = camps.taste(ann.id)
     assert 1 <= len(told) <= 5 and len(told) == len(view.leanings)
     heard = {word for one in view.leanings for word in (one.words, *one.along)}
-    assert liked in heard and not_liked not in heard
+    assert not_liked not in heard
+    ahead = dict(zip(FEATURE_NAMES, measure(long_text(0)) - measure(short_text(0)), strict=True))
+    if camp == SHORT:
+        ahead = {feature: -value for feature, value in ahead.items()}
+    # Nearly all features part these texts as length does, and at most four share a statement: every one must be true.
+    assert all(one.effect * ahead[one.feature] > 0 for one in view.leanings), (liked, heard)
     assert all(f"**{one.words}**" in said for one in view.leanings)
 
 
