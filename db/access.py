@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Row, Select, bindparam, insert, liter
 
 from copl_core.records import CoplError, Kind
 from db.engine import reading, writing
-from db.models import AuditRow, StudyRow, UserRow
+from db.models import AuditRow, PairRow, StudyRow, UserRow
 
 LARGEST = 2**31 - 1  # of an integer column on PostgreSQL
 # Written out in the statement, not bound: a partial index serves a query that repeats its condition.
@@ -54,6 +54,14 @@ def study_row(connection: Connection, study_id: int, *, lock: bool = False) -> R
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
         raise CoplError(f"There is no study with id {study_id}; take one of the list of studies.")
+    return row
+
+
+def pair_row(connection: Connection, study_id: int, pair_id: int) -> Row[Any]:
+    query = select(PairRow.__table__).where(PairRow.id == pair_id, PairRow.study_id == study_id)
+    row = connection.execute(query).first()
+    if row is None:
+        raise CoplError(f"There is no pair with id {pair_id} in this study; take one of its pairs.")
     return row
 
 

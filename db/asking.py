@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, u
 
 from copl_core.records import CoplError
 from copl_core.rules import Ask
-from db.access import Access, note, now, only_trained, study_row
-from db.models import LabelRow, PairRow
+from db.access import Access, note, now, only_trained, pair_row, study_row
+from db.models import LabelRow
 from db.room_models import AskRow
 
 _OPEN = AskRow.ended_at.is_(None)
@@ -23,10 +23,7 @@ class Asking(Access):
     def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> Ask:
         with self._write() as connection:
             study = study_row(connection, study_id, lock=True)
-            pair = connection.execute(
-                select(PairRow.__table__).where(PairRow.id == pair_id, PairRow.study_id == study_id)).first()
-            if pair is None:
-                raise CoplError(f"There is no pair with id {pair_id} in this study; take one of its pairs.")
+            pair = pair_row(connection, study_id, pair_id)
             if pair.gold_id is not None:
                 raise CoplError(f"Pair {pair_id} has a known answer and is asked for attention only; take the known "
                                 "answer away on the study's page first.")

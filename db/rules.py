@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from copl_core.records import CoplError
 from copl_core.rules import GoldPair, Guidelines, Report, RoomSettings
-from db.access import Access, note, now, study_row, user_row
+from db.access import Access, note, now, pair_row, study_row, user_row
 from db.models import PairRow, PromptRow, ResponseRow, StudyRow
 from db.places import pairs_of, recount, recount_all, room_of
 from db.room_models import GuidelineRow, ReportRow
@@ -64,10 +64,7 @@ class Rules(Access):
     def set_gold(self, study_id: int, pair_id: int, preferred_id: int | None, *, by: int | None = None) -> None:
         with self._write() as connection:
             study = study_row(connection, study_id, lock=True)
-            pair = connection.execute(
-                select(PairRow.__table__).where(PairRow.id == pair_id, PairRow.study_id == study_id)).first()
-            if pair is None:
-                raise CoplError(f"There is no pair with id {pair_id} in this study; take one of its pairs.")
+            pair = pair_row(connection, study_id, pair_id)
             if preferred_id not in (None, pair.first_id, pair.second_id):
                 raise CoplError(f"Response {preferred_id} is not in pair {pair_id}; its responses are {pair.first_id} "
                                 f"and {pair.second_id}.")

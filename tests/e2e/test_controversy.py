@@ -37,7 +37,7 @@ def test_the_link_of_a_pair_opens_it_above_the_list(app, settled):
     prompt = card.locator("strong").first.inner_text()
     card.get_by_role("button", name="Link to this pair").click()
     page.get_by_role("heading", name=f"Pair {pair}").wait_for()
-    assert f"pair={pair}" in page.url
+    page.wait_for_url(f"**pair={pair}**")
     again = page.context.new_page()
     again.goto(page.url)
     again.get_by_role("heading", name=f"Pair {pair}").wait_for()
@@ -52,7 +52,7 @@ def test_the_opposite_list_is_exported_as_it_is_shown(app, settled):
     page.get_by_role("radio", name="Agreed").or_(page.get_by_role("button", name="Agreed")).first.click()
     page.get_by_text("agree most surely").wait_for()
     settled(page)
-    assert "order=Agreed" in page.url
+    page.wait_for_url("**order=Agreed**")
     with page.expect_download() as file:
         page.get_by_text("All of them as CSV").click()
     with open(file.value.path(), newline="") as stream:

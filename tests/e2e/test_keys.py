@@ -6,6 +6,8 @@ import sqlite3
 
 import pytest
 
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
 
 def rows(studio, person: str, query: str) -> list[tuple]:
     """What the database says of one person's labels."""
@@ -52,10 +54,10 @@ def test_a_skip_stores_no_label_and_undo_brings_the_last_pair_back(room, studio,
     page.get_by_text("1 answered").wait_for()
     press(page, "Backspace", settled)
     page.get_by_text("0 answered").wait_for()
-    assert page.locator(".st-key-response-left").inner_text() == first
+    expect(page.locator(".st-key-response-left")).to_have_text(first, use_inner_text=True)
     press(page, "s", settled)
     page.get_by_text("Skipped").wait_for()
-    assert page.locator(".st-key-response-left").inner_text() != first
+    expect(page.locator(".st-key-response-left")).not_to_have_text(first, use_inner_text=True)
     assert labels(studio, person) == []
 
 
@@ -77,7 +79,8 @@ def test_a_stale_tab_never_votes_on_a_pair_it_does_not_show(room, studio, settle
     other = page.context.new_page()
     other.goto(page.url)
     ready(other)
-    assert other.locator(".st-key-response-left").inner_text() == page.locator(".st-key-response-left").inner_text()
+    expect(other.locator(".st-key-response-left")).to_have_text(
+        page.locator(".st-key-response-left").inner_text(), use_inner_text=True)
     press(page, "1", settled)
     page.get_by_text("1 answered").wait_for()
     press(other, "2", settled)
@@ -95,7 +98,7 @@ def test_keys_rest_while_a_reason_is_typed_and_the_draft_survives_a_reload(room,
     page.wait_for_timeout(500)
     settled(page).reload()
     words.wait_for()
-    assert words.input_value() == "a 1 and a 2"
+    expect(words).to_have_value("a 1 and a 2")
     assert labels(studio, person) == []
 
 

@@ -39,7 +39,7 @@ def test_a_stranger_gives_a_name_and_then_sees_a_pair(app, settled):
     page.get_by_label("Your name or a nickname").fill("Ada")
     page.get_by_role("button", name="Begin").click()
     page.get_by_role("button", name=LEFT).wait_for()
-    assert "token=" in settled(page).url
+    settled(page).wait_for_url("**token=**")
 
 
 def test_a_second_start_keeps_the_owner(start_studio, browser):
