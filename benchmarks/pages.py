@@ -21,7 +21,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def publish(study: Study) -> None:
     from copl_core.insight.layout import answer_space, fit_layout
     from copl_core.preference.state import GraphConfig
     from copl_core.reward.model import RewardConfig
-    from copl_core.training.fit import _mix  # the mix as a full job learns it
+    from copl_core.training.fit import learn_mix
     from copl_core.training.graph_fit import fit_graph
     from copl_core.training.reward_fit import fit_reward
     from copl_core.training.snapshot import write_snapshot
@@ -123,14 +123,15 @@ def publish(study: Study) -> None:
     config = RewardConfig(backbone="minilm")
     model = fit_reward(data.with_labels(given.take(~kept)), graph.user_vectors, config,
                        weights=resolver(study.settings.weights), time_budget_s=REWARD_SECONDS)
-    mix, held_out = _mix(given.take(kept), graph, model, list(data.texts()))
+    # what is learned for new texts is not served: this graph reads style alone, and the pages bring sentence embeddings
+    mix, held_out = learn_mix(given.take(kept), given.take([]), graph, model, list(data.texts()), phi)
     said("reward model", started)
 
     def save(folder: Path) -> None:
         for part, name in ((graph, "graph"), (model, "model")):
             (folder / name).mkdir()
             part.save(folder / name)
-        (folder / "mix.json").write_text(json.dumps(asdict(mix)))
+        (folder / "mix.json").write_text(json.dumps(asdict(replace(mix, graph_new=0.0, text_new=1.0))))
 
     metrics = {"graph": graph.metrics, "held_out": held_out, "reward_watermark": data.watermark, "kind": "full",
                "seconds": 0.0}

@@ -18,7 +18,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Label, User
 from copl_core.tables import rows_of
 from copl_core.training.snapshot import Snapshot
-from copl_core.training.split import held_back
+from copl_core.training.split import kept_apart
 
 GROUP_SAMPLE = 400  # members whose judgements stand for a group; more change the mean by less than its uncertainty
 DRAWS = 200  # of a person's vector, for the interval
@@ -90,10 +90,11 @@ def _gate_vector(state: GraphState, user_id: int, labels: list[Label], prior: Pr
     """(the vector that the gate reads (d,), the labels behind it): the one it was trained on while the user's learned
     labels are the same.
     """
-    kept = held_back(np.full(len(labels), user_id), np.array([label.left_id for label in labels], np.int64),
-                     np.array([label.right_id for label in labels], np.int64),
-                     np.array([label.preferred_id is not None for label in labels], bool))
-    learned = [label for label, out in zip(labels, kept, strict=True) if not out]
+    kept, new = kept_apart(np.full(len(labels), user_id), np.array([label.left_id for label in labels], np.int64),
+                           np.array([label.right_id for label in labels], np.int64),
+                           np.array([label.preferred_id is not None for label in labels], bool),
+                           len(state.response_ids))
+    learned = [label for label, out in zip(labels, kept | new, strict=True) if not out]
     vector, source, _ = places.vector(state, user_id, learned, prior)
     return (vector, learned) if source == "trained" else (places.adapted(state, labels, prior).vector, labels)
 

@@ -93,13 +93,17 @@ class Judge:
         """
         audience = Audience(snapshot, users, groups, company=False)
         gaps = occlude(responses)
-        logits = self._of_text(audience, [(prompt, variant) for variant in gaps.variants])
-        if snapshot.has_reward:
-            logits = (snapshot.mix.text if known else snapshot.mix.text_alone) * logits
+        variants = [(prompt, variant) for variant in gaps.variants]
+        if known and snapshot.has_reward:  # what is left of a text has no labels: the graph cannot say what it adds
+            logits = snapshot.mix.text * self._rewarded(audience, variants)
+        else:
+            logits = self._of_new(audience, variants).whole
         effects = gaps.effects(logits)
         rows = [(seat.user.name, slice(seat.own, seat.own + 1)) for seat in audience.seats]
         rows += [(f"Group {group + 1}", members) for group, members in audience.groups.items()]
-        basis = "the text reward" if snapshot.has_reward else "the preference graph, placing texts by what they say"
+        basis = ("the preference graph, placing texts by what they say" if not snapshot.has_reward else
+                 "the text reward" if known else "the text reward and the preference graph, placing texts by what they "
+                 "say")
         return [(name, [(own, effect[at].mean(0)) for own, effect in zip(gaps.pieces, effects, strict=True)])
                 for name, at in rows], basis
 
@@ -111,23 +115,32 @@ class Judge:
 
     def _parts(self, audience: Audience, texts: Sequence[Text], known: np.ndarray | None) -> _Parts:
         snapshot, state = audience.snapshot, audience.snapshot.graph
-        text = self._of_text(audience, texts) if snapshot.has_reward or known is None else None
-        if known is None:  # new texts: the text reward speaks alone, or the graph where there is none yet
-            nothing = np.zeros_like(text)
-            return _Parts(nothing, _centred(snapshot.mix.text_alone * text)) if snapshot.has_reward else _Parts(
-                _centred(text), nothing)
+        if known is None:
+            return self._of_new(audience, texts)
         graph = state.scores(audience.vectors, state.response_vectors[known], state.response_bias[known])
         graph = _centred(graph / state.temperature)
-        if text is None:
-            return _Parts(graph, np.zeros_like(graph))
-        return _Parts(snapshot.mix.graph * graph, snapshot.mix.text * _centred(text))
-
-    def _of_text(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
-        """Calibrated log-odds (N, T) by what the texts say: the text reward, or before it the graph placing them."""
-        snapshot, state = audience.snapshot, audience.snapshot.graph
         if not snapshot.has_reward:
-            return state.scores(audience.vectors, *state.place_responses(self.embed(texts))) / state.temperature
-        model = self.model(snapshot)
+            return _Parts(graph, np.zeros_like(graph))
+        return _Parts(snapshot.mix.graph * graph, snapshot.mix.text * _centred(self._rewarded(audience, texts)))
+
+    def _of_new(self, audience: Audience, texts: Sequence[Text]) -> _Parts:
+        """Of texts without labels: the graph places them by what they say, alone until there is a text reward."""
+        snapshot = audience.snapshot
+        if not snapshot.has_reward:
+            placed = _centred(self._placed(audience, texts))
+            return _Parts(placed, np.zeros_like(placed))
+        text = snapshot.mix.text_new * _centred(self._rewarded(audience, texts))
+        weight = snapshot.mix.graph_new
+        return _Parts(weight * _centred(self._placed(audience, texts)) if weight else np.zeros_like(text), text)
+
+    def _placed(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """Calibrated log-odds (N, T) by the graph, which places the texts by what they say."""
+        state = audience.snapshot.graph
+        return state.scores(audience.vectors, *state.place_responses(self.embed(texts))) / state.temperature
+
+    def _rewarded(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """Calibrated log-odds (N, T) by the text reward."""
+        model = self.model(audience.snapshot)
         with self._using:  # a pass leaves its route in the model's layers while it runs
             return model.rewards(texts, audience.gate_vectors) / float(model.calibration)
 
@@ -172,9 +185,18 @@ def _basis(snapshot: Snapshot, known: bool) -> str:
     if not snapshot.has_reward:
         source = "their labels" if known else "what they say"
         return f"The preference graph alone, with the responses placed by {source}; no reward model is fitted yet."
+    mix = snapshot.mix
     if known:
-        mix = snapshot.mix
-        share = mix.graph / max(mix.graph + mix.text, 1e-9)
-        return (f"Preference graph and text reward together, weighted {share:.0%} to {1 - share:.0%} as learned on "
+        return (f"Preference graph and text reward together, weighted {_shares(mix.graph, mix.text)} as learned on "
                 f"{mix.n} held-out labels.")
-    return "The text reward alone: these texts hold no labels in this snapshot."
+    if not mix.graph_new:
+        return "The text reward alone: these texts hold no labels in this snapshot."
+    learned = f"as learned on {mix.n_new} held-out labels about texts that neither had seen" if mix.n_new else \
+        "evenly, since too few texts could be held out to learn it"
+    return ("These texts hold no labels in this snapshot: the preference graph places them by what they say and "
+            f"speaks together with the text reward, weighted {_shares(mix.graph_new, mix.text_new)} {learned}.")
+
+
+def _shares(graph: float, text: float) -> str:
+    share = graph / max(graph + text, 1e-9)
+    return f"{share:.0%} to {1 - share:.0%}"

@@ -182,6 +182,10 @@ class Comparisons:
         """The labels of the given rows (an index or a mask)."""
         return Comparisons(*(getattr(self, name)[rows] for name in self.__slots__))
 
+    def joined(self, other: Comparisons) -> Comparisons:
+        """These labels and then those of ``other``."""
+        return Comparisons(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
+
     @property
     def decided(self) -> np.ndarray:
         """Mask (N,) of labels that prefer one side."""

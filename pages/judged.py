@@ -250,8 +250,8 @@ def table(view: RewardView) -> None:
     st.subheader("In numbers")
     st.dataframe(pd.DataFrame([row_of(row) for row in view.rows]), hide_index=True, width="stretch")
     st.caption("“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
-               f"the text reward{ODDS}; the share is the graph’s part of the two. The graph has no say on texts that "
-               f"nobody in the study has labelled, other than through the gate. Snapshot {view.snapshot}.")
+               f"the text reward{ODDS}; the share is the graph’s part of the two. Texts that nobody in the study has "
+               f"labelled are placed in the graph by what they say. Snapshot {view.snapshot}.")
 
 
 def row_of(row: Judgement) -> dict:

@@ -2,8 +2,8 @@
 
 A "graph" job refits the preference graph and shares the reward model of the previous snapshot.  A "full" job also fits
 the reward model: a tenth of the decided labels is kept from a first graph and from the reward model, the mix of the two
-is learned on that tenth and every reported figure is measured on it, and only then is the graph that will serve fitted
-to all labels.
+is learned on that tenth and every reported figure is measured on it; so are all labels about a few responses, which
+tell how far to believe either on new texts.  Only then is the graph that will serve fitted to all labels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from copl_core.training.mix import Mix, fit_mix
 from copl_core.training.runlog import HELD_OUT
 from copl_core.training.schedule import FEWEST
 from copl_core.training.snapshot import Snapshot, share_reward
-from copl_core.training.split import held_back
+from copl_core.training.split import kept_apart
 from copl_core.training.standing import standing
 from copl_core.training.tune import tuned
 
@@ -104,9 +104,9 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
     from copl_core.training.reward_fit import fit_reward
 
     labels = data.labels
-    kept = held_back(data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right],
-                     labels.decided)
-    learned = data.with_labels(labels.take(~kept))
+    kept, new = kept_apart(data.user_ids[labels.user], data.response_ids[labels.left],
+                           data.response_ids[labels.right], labels.decided, data.n_responses)
+    learned = data.with_labels(labels.take(~kept & ~new))
     graph = fit_graph(learned, phi, config, seed=settings.seed, device=settings.device,
                       warm=previous.reward_graph if previous and previous.has_reward else None,
                       progress=_named("graph without the held-out labels", progress))
@@ -115,7 +115,7 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
                        device=settings.device, progress=progress, time_budget_s=settings.reward_budget_seconds)
     progress("mix", 0, 1, None)
     asked = labels.take(kept)
-    mix, logits = _mix(asked, graph, model, list(data.texts()))
+    mix, logits = learn_mix(asked, labels.take(new & labels.decided), graph, model, list(data.texts()), phi)
     progress("baselines", 0, 1, None)
     metrics, gain = standing(learned, asked, logits, settings.seed)
 
@@ -131,21 +131,37 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
     return entry, save
 
 
-def _mix(labels: Comparisons, graph: GraphState, model,
-         texts: Sequence[tuple[str, str]]) -> tuple[Mix, dict[str, np.ndarray]]:
-    """The mix learned on held-out labels, and each part's log-odds (N,) there, the mix's by two-fold cross-fitting."""
-    if len(labels) < 2:
-        nothing = np.zeros(len(labels))
-        return Mix(graph=0.5, text=0.5, text_alone=1.0, n=len(labels)), {"copl": nothing}
-    graph_margin = graph.margins(labels)
-    text_margin = text_margins(model, labels, graph.user_vectors, texts)
-    mix = fit_mix(graph_margin, text_margin, labels.outcome)
-    halves = np.arange(len(labels)) % 2 == 0
-    crossed = np.empty(len(labels))
+def learn_mix(known: Comparisons, new: Comparisons, graph: GraphState, model, texts: Sequence[tuple[str, str]],
+              phi: np.ndarray) -> tuple[Mix, dict[str, np.ndarray]]:
+    """The mix learned on held-out labels, and each part's log-odds (N,) on the known ones, the mix's by two-fold
+    cross-fitting.
+
+    Args:
+        known: held-out labels (N,) about responses that graph and model have learned from.
+        new: labels about responses of which neither has seen any.
+        phi: (R, P) text embeddings, by which the graph places the new ones.
+    """
+    asked = known.joined(new)
+    is_new = np.arange(len(asked)) >= len(known)
+    graph_margin = np.concatenate([graph.margins(known), placed_margins(graph, new, phi)])
+    text_margin = text_margins(model, asked, graph.user_vectors, texts) if len(asked) else np.zeros(0)
+    mix = fit_mix(graph_margin, text_margin, asked.outcome, is_new)
+    halves = np.arange(len(known)) % 2 == 0
+    crossed = np.zeros(len(known))
     for half in (halves, ~halves):
-        other = fit_mix(graph_margin[~half], text_margin[~half], labels.outcome[~half])
-        crossed[half] = other.logits(graph_margin[half], text_margin[half], np.ones(half.sum(), bool))
-    return mix, {"copl": crossed, "copl-graph": graph_margin, "copl-reward": text_margin}
+        rows = np.flatnonzero(~half)
+        other = fit_mix(graph_margin[rows], text_margin[rows], asked.outcome[rows], is_new[rows])
+        crossed[half] = (other.graph * graph_margin + other.text * text_margin)[:len(known)][half]
+    return mix, {"copl": crossed, "copl-graph": graph_margin[~is_new], "copl-reward": text_margin[~is_new]}
+
+
+def placed_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
+    """Calibrated log-odds (N,) of left over right by a graph that places both by what they say, φ (R, P)."""
+    used, places = np.unique(np.concatenate([labels.left, labels.right]), return_inverse=True)
+    vectors, bias = graph.place_responses(phi[used])
+    left, right = places[:len(labels)], places[len(labels):]
+    apart = ((vectors[left] - vectors[right]) * graph.user_vectors[labels.user]).sum(1)
+    return (apart + bias[left] - bias[right]) / graph.temperature
 
 
 def text_margins(model, labels: Comparisons, user_vectors: np.ndarray, texts: Sequence[tuple[str, str]]) -> np.ndarray:

@@ -4,11 +4,12 @@ For a label of user u between responses a and b, with graph margin g = s(u,a) �
 t = r(u,a) − r(u,b),
 
     P(a ≻ b) = σ(w_g·g + w_t·t)            for responses that the graph knows,
-    P(a ≻ b) = σ(w_t'·t)                   for texts it has never seen.
+    P(a ≻ b) = σ(w_g'·g' + w_t'·t)         for texts it has never seen, with g' the margin of where it places them by
+                                           what they say.
 
-The weights minimise the log-loss of labels that neither part was fitted to, with a weak pull towards the middle.  A
-``Mix`` is what a snapshot serves; a ``Blend`` mixes any number of such voices for ``evaluate``, with weights of their
-own where a text, a person or both are new.
+The weights minimise the log-loss of labels that neither part was fitted to, the second pair that of labels about texts
+that neither part ever saw, with a weak pull towards the middle.  A ``Mix`` is what a snapshot serves; a ``Blend`` mixes
+any number of such voices for ``evaluate``, with weights of their own where a text, a person or both are new.
 """
 
 from __future__ import annotations
@@ -23,30 +24,36 @@ from scipy.optimize import minimize
 class Mix:
     graph: float = 1.0  # weight of the graph margin where both responses are known
     text: float = 0.0  # weight of the text margin there
-    text_alone: float = 1.0  # weight of the text margin for texts the graph has not seen
-    n: int = 0  # held-out labels it was learned on
+    n: int = 0  # held-out labels these two were learned on
+    graph_new: float = 0.0  # weight, for texts it has not seen, of the margin of where the graph places them
+    text_new: float = 1.0  # weight of the text margin there
+    n_new: int = 0  # held-out labels about unseen texts that these two were learned on
 
-    def logits(self, graph_margin: np.ndarray, text_margin: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Log-odds, elementwise; ``known`` marks the pairs of which the graph knows both responses."""
-        return np.where(known, self.graph * graph_margin + self.text * text_margin, self.text_alone * text_margin)
+    @classmethod
+    def read(cls, facts: dict) -> Mix:
+        """What ``asdict`` wrote; a mix of earlier snapshots let the text reward alone speak on unseen texts."""
+        return cls(**{{"text_alone": "text_new"}.get(name, name): value for name, value in facts.items()})
 
 
-def fit_mix(graph_margin: np.ndarray, text_margin: np.ndarray, outcome: np.ndarray, pull: float = 1.0) -> Mix:
+def fit_mix(graph_margin: np.ndarray, text_margin: np.ndarray, outcome: np.ndarray, new: np.ndarray,
+            pull: float = 1.0) -> Mix:
     """Learn the weights from margins (N,) and outcomes (N,) in {0, ½, 1} of held-out labels.
 
-    ``pull`` counts as that many labels' worth of preference for (½, ½, 1), so that a handful of labels cannot set the
-    mix to an extreme.  No label gives exactly that middle.
+    ``new`` (N,) marks labels about texts that neither part saw; their graph margin is that of the placed texts.
+    ``pull`` counts as that many labels' worth of preference for ½ and ½, so that a handful of labels cannot set the mix
+    to an extreme.  No label gives exactly that middle.
     """
-    def weights(margins: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    margins, middle = np.column_stack([graph_margin, text_margin]), np.array([0.5, 0.5])
+
+    def weights(rows: np.ndarray) -> np.ndarray:
         def loss(w: np.ndarray) -> float:
-            z = margins @ w
-            return float((np.logaddexp(0, z) - outcome * z).sum() + pull * ((w - middle) ** 2).sum())
+            z = margins[rows] @ w
+            return float((np.logaddexp(0, z) - outcome[rows] * z).sum() + pull * ((w - middle) ** 2).sum())
 
-        return minimize(loss, middle, bounds=[(0, None)] * len(middle)).x
+        return minimize(loss, middle, bounds=[(0, None)] * 2).x
 
-    both = weights(np.column_stack([graph_margin, text_margin]), np.array([0.5, 0.5]))
-    alone = weights(text_margin[:, None], np.array([1.0]))
-    return Mix(graph=float(both[0]), text=float(both[1]), text_alone=float(alone[0]), n=len(outcome))
+    known, unseen = weights(~new), weights(new)
+    return Mix(float(known[0]), float(known[1]), int((~new).sum()), float(unseen[0]), float(unseen[1]), int(new.sum()))
 
 
 @dataclass(frozen=True, slots=True)

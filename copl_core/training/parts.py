@@ -147,11 +147,11 @@ class Parts:
 
         world, probe = self.world, self._probe
         row = _rows(probe, world)
-        everybody = place(self._probe_graph, self.embed(), len(world.users), joined(world.train.labels, world.context))
+        everybody = place(self._probe_graph, self.embed(), len(world.users), world.train.labels.joined(world.context))
         users = np.concatenate([self._placed_probe.users, everybody.users])
         first = replace(probe.asked, left=row[probe.asked.left], right=row[probe.asked.right])
         then = replace(world.asked, user=world.asked.user + len(probe.users))
-        margins = text_margins(self._model, joined(first, then), users, world.texts)
+        margins = text_margins(self._model, first.joined(then), users, world.texts)
         return margins[:len(first)], margins[len(first):]
 
     @cached_property
@@ -185,10 +185,6 @@ class Parts:
         return fit_reward(self._probe.train, self._probe_graph.user_vectors,
                           RewardConfig.for_backbone(settings.backbone), weights=resolver(settings.weights),
                           seed=self.seed, device=settings.device, time_budget_s=settings.reward_budget_seconds)
-
-
-def joined(*several: Comparisons) -> Comparisons:
-    return Comparisons(*(np.concatenate([getattr(one, name) for one in several]) for name in Comparisons.__slots__))
 
 
 def _rows(probe: World, world: World) -> np.ndarray:

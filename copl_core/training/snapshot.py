@@ -81,7 +81,7 @@ class Snapshot:
 
     @cached_property
     def mix(self) -> Mix:
-        return self._read("reward/mix.json", lambda path: Mix(**json.loads(path.read_text())))
+        return self._read("reward/mix.json", lambda path: Mix.read(json.loads(path.read_text())))
 
     @property
     def reward_folder(self) -> Path:

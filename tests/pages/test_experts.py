@@ -42,7 +42,7 @@ def with_reward_model(study: Study, encoder: Path, version: str, *, balance: flo
         for part, name in ((before.graph, "graph"), (model, "model")):
             (folder / name).mkdir()
             part.save(folder / name)
-        (folder / "mix.json").write_text(json.dumps(asdict(Mix(graph=0.5, text=0.5, text_alone=1.0, n=20))))
+        (folder / "mix.json").write_text(json.dumps(asdict(Mix(graph=0.5, text=0.5, n=20))))
 
     reward = {"fitted_in": version, "watermark": 1, "backbone": str(encoder), "config": asdict(config),
               "metrics": {"copl": {"accuracy": 0.8, "n": 20}}, "fit": fit}

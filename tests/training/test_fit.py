@@ -11,13 +11,14 @@ from shutil import copytree
 import numpy as np
 import pytest
 
+from copl_core.judge import Judge
 from copl_core.records import CoplError, TrainingData
 from copl_core.reward.model import RewardModel
 from copl_core.study import Study
 from copl_core.training.fit import fit, text_margins
 from copl_core.training.runlog import HELD_OUT
 from copl_core.training.snapshot import Snapshot, load_snapshot, write_snapshot
-from copl_core.training.split import held_back
+from copl_core.training.split import FEWEST_TEXTS, held_back, kept_apart
 from copl_core.weights import resolver
 from tests.worlds import by_style, label_in_camp, long_text, short_text, two_camps
 from tests.worlds import trained as trained_world
@@ -99,6 +100,20 @@ def test_what_progress_raises_ends_the_job(camps, data):
             progress=stop)
 
 
+def test_all_labels_about_a_few_responses_are_kept_where_there_are_enough_responses():
+    rng = np.random.default_rng(0)
+    user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
+    decided = rng.random(6000) < 0.9
+    kept, new = kept_apart(user, left, right, decided, 600)
+    texts = np.unique(np.concatenate([left[new], right[new]]))
+    gone = [text for text in texts if new[(left == text) | (right == text)].all()]
+    assert 0.02 < len(gone) / 600 < 0.06 and 0.04 < new.mean() < 0.12 and not (kept & new).any()
+    assert np.array_equal(kept | new, held_back(user, left, right, decided) | new)
+    turned = kept_apart(user, right, left, decided, 600)
+    assert np.array_equal(turned[0], kept) and np.array_equal(turned[1], new)
+    assert not kept_apart(user, left, right, decided, FEWEST_TEXTS - 1)[1].any()
+
+
 # ---- a full job, with the bundled language model
 
 
@@ -114,10 +129,10 @@ def full(camps, data, minilm, tmp_path_factory) -> Snapshot:
 
 @pytest.mark.weights
 def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
-    kept = held_back(data.user_ids[data.labels.user], data.response_ids[data.labels.left],
-                     data.response_ids[data.labels.right], data.labels.decided)
-    assert full.mix.n == kept.sum() > 0
-    assert len(full.reward_graph.labels) == (~kept).sum() and len(full.graph.labels) == len(data.labels)
+    kept, new = kept_apart(data.user_ids[data.labels.user], data.response_ids[data.labels.left],
+                           data.response_ids[data.labels.right], data.labels.decided, data.n_responses)
+    assert full.mix.n == kept.sum() > 0 and full.mix.n_new == (new & data.labels.decided).sum()
+    assert len(full.reward_graph.labels) == (~kept & ~new).sum() and len(full.graph.labels) == len(data.labels)
     told = full.manifest["metrics"]["held_out"]
     assert set(told) == {"copl", "copl-graph", "copl-reward", "global", "side-length"}
     assert all(one["accuracy_interval"][0] <= one["accuracy"] <= one["accuracy_interval"][1] for one in told.values())
@@ -160,7 +175,8 @@ def test_known_answers_are_judged_by_graph_and_text_and_new_ones_by_text(full, t
     asked = [users["user 00"], users["user 01"], ann.id]
     known = study.reward("What about number 3?", [short_text(3), long_text(3)], users=asked)
     new = study.reward("And what of number 77?", [short_text(77), long_text(77)], users=asked)
-    assert known.known and "together" in known.basis and not new.known and "text reward alone" in new.basis
+    assert known.known and "together" in known.basis and not new.known and "places them by what they say" in new.basis
+    assert all(np.abs(row.graph).max() > 0 and np.abs(row.text).max() > 0 for row in new.rows)
     assert known.rows[0].win[0] > 0.5 > known.rows[1].win[0]
     for view in (known, new):
         assert [row.kind for row in view.rows] == ["simulated person"] * 2 + ["person"] + ["group"] * 2
@@ -190,3 +206,4 @@ def install(study: Study, full: Snapshot, minilm: Path) -> None:
     (before.folder / "manifest.json").write_text(json.dumps(manifest))
     (study.settings.home / "weights").mkdir()
     (study.settings.home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
+    study._judge = Judge(study.settings, embed=by_style)  # the graph of these camps reads texts by style alone

@@ -14,69 +14,85 @@ def answers(logits: np.ndarray, seed: int = 1) -> np.ndarray:
     return (np.random.default_rng(seed).random(len(logits)) < 1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
+NOTHING_NEW = np.zeros(LABELS, bool)
+ALL_NEW = ~NOTHING_NEW
+MIDDLE = np.array([0.5, 0.5])
+
+
 @pytest.fixture
 def margins() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.normal(scale=2, size=LABELS), rng.normal(scale=2, size=LABELS)
 
 
-def test_true_weights_are_recovered(margins):
+def known(mix: Mix) -> tuple[float, float]:
+    return mix.graph, mix.text
+
+
+def unseen(mix: Mix) -> tuple[float, float]:
+    return mix.graph_new, mix.text_new
+
+
+KINDS = [(NOTHING_NEW, known), (ALL_NEW, unseen)]
+
+
+@pytest.mark.parametrize("new, weights", KINDS, ids=["known", "unseen"])
+def test_true_weights_are_recovered(margins, new, weights):
     graph, text = margins
-    mix = fit_mix(graph, text, answers(0.8 * graph + 0.3 * text))
-    assert mix.graph == pytest.approx(0.8, abs=0.1)
-    assert mix.text == pytest.approx(0.3, abs=0.1)
-    assert mix.n == LABELS
+    mix = fit_mix(graph, text, answers(0.8 * graph + 0.3 * text), new)
+    assert weights(mix) == pytest.approx((0.8, 0.3), abs=0.1)
+    assert (mix.n, mix.n_new) == ((~new).sum(), new.sum())
 
 
-def test_noise_gets_no_weight(margins):
+def test_known_and_unseen_texts_get_weights_of_their_own(margins):
+    graph, text = margins
+    new = np.arange(LABELS) % 2 == 0
+    mix = fit_mix(graph, text, np.where(new, answers(text), answers(graph)), new)
+    assert known(mix) == pytest.approx((1, 0), abs=0.15) and unseen(mix) == pytest.approx((0, 1), abs=0.15)
+
+
+@pytest.mark.parametrize("new, weights", KINDS, ids=["known", "unseen"])
+def test_noise_gets_no_weight(margins, new, weights):
     signal, noise = margins
     outcome = answers(signal)
-    assert fit_mix(signal, noise, outcome).text < 0.05
-    assert fit_mix(noise, signal, outcome).graph < 0.05
-    assert fit_mix(signal, noise, outcome).text_alone < 0.05
+    assert weights(fit_mix(signal, noise, outcome, new))[1] < 0.05
+    assert weights(fit_mix(noise, signal, outcome, new))[0] < 0.05
 
 
 def test_a_part_that_speaks_against_the_labels_is_silenced_and_not_turned_round(margins):
     signal, other = margins
-    mix = fit_mix(-signal, other, answers(signal + other))
+    mix = fit_mix(-signal, other, answers(signal + other), NOTHING_NEW)
     assert mix.graph == 0
     assert mix.text > 0.2
-    assert fit_mix(other, -signal, answers(signal)).text_alone == 0
+    assert fit_mix(other, -signal, answers(signal), ALL_NEW).text_new == 0
 
 
 def test_swapping_sides_changes_nothing(margins):
     graph, text = margins
-    outcome = answers(graph + text)
-    one, other = fit_mix(graph, text, outcome), fit_mix(-graph, -text, 1 - outcome)
-    assert (one.graph, one.text, one.text_alone) == pytest.approx((other.graph, other.text, other.text_alone), abs=1e-3)
+    outcome, new = answers(graph + text), np.arange(LABELS) % 2 == 0
+    one, other = fit_mix(graph, text, outcome, new), fit_mix(-graph, -text, 1 - outcome, new)
+    assert known(one) + unseen(one) == pytest.approx(known(other) + unseen(other), abs=1e-3)
 
 
 def test_without_labels_the_mix_is_the_middle():
     nothing = np.zeros(0)
-    mix = fit_mix(nothing, nothing, nothing)
-    assert (mix.graph, mix.text, mix.text_alone, mix.n) == (0.5, 0.5, 1.0, 0)
+    assert fit_mix(nothing, nothing, nothing, nothing.astype(bool)) == Mix(0.5, 0.5, 0, 0.5, 0.5, 0)
 
 
 def test_a_handful_of_labels_moves_the_mix_only_a_little():
-    mix = fit_mix(np.array([3.0, 2.0]), np.array([-1.0, 0.5]), np.array([1.0, 1.0]))
+    mix = fit_mix(np.array([3.0, 2.0]), np.array([-1.0, 0.5]), np.array([1.0, 1.0]), np.zeros(2, bool))
     assert 0.3 < mix.graph < 1.0 and 0.1 < mix.text < 0.8
 
 
-def test_known_texts_are_mixed_and_new_ones_judged_by_text_alone():
-    mix = Mix(graph=0.5, text=0.25, text_alone=2.0, n=9)
-    logits = mix.logits(np.array([2.0, 2.0]), np.array([4.0, 4.0]), np.array([True, False]))
-    assert logits.tolist() == [2.0, 8.0]
-
-
 def test_enormous_margins_stay_finite():
-    margins = np.array([1000.0, -1000.0, 1000.0])
-    mix = fit_mix(margins, -margins, np.array([1.0, 0.0, 0.0]))
-    assert all(np.isfinite([mix.graph, mix.text, mix.text_alone]))
-    assert min(mix.graph, mix.text, mix.text_alone) >= 0
+    margins, new = np.array([1000.0, -1000.0, 1000.0]), np.array([False, True, False])
+    mix = fit_mix(margins, -margins, np.array([1.0, 0.0, 0.0]), new)
+    assert np.isfinite(known(mix) + unseen(mix)).all() and min(known(mix) + unseen(mix)) >= 0
 
 
-NOTHING_NEW = np.zeros(LABELS, bool)
-MIDDLE = np.array([0.5, 0.5])
+def test_a_mix_of_an_earlier_snapshot_lets_the_text_reward_alone_speak_on_unseen_texts():
+    mix = Mix.read({"graph": 0.6, "text": 0.3, "text_alone": 0.9, "n": 40})
+    assert known(mix) == (0.6, 0.3) and unseen(mix) == (0.0, 0.9) and (mix.n, mix.n_new) == (40, 0)
 
 
 def test_a_blend_believes_each_voice_as_far_as_it_was_right(margins):

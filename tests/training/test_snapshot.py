@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from copl_core.records import CoplError
+from copl_core.training.mix import Mix
 from copl_core.training.snapshot import (
     Snapshot,
     load_snapshot,
@@ -32,7 +33,8 @@ def reward(folder: Path) -> None:
     (folder / "model" / "reward.safetensors").write_bytes(os.urandom(512))
     (folder / "graph").mkdir()
     graph_state(seed=1).save(folder / "graph")
-    (folder / "mix.json").write_text('{"graph": 0.6, "text": 0.3, "text_alone": 0.9, "n": 40}')
+    (folder / "mix.json").write_text('{"graph": 0.6, "text": 0.3, "n": 40, '
+                                     '"graph_new": 0.2, "text_new": 0.9, "n_new": 8}')
 
 
 def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
@@ -43,7 +45,7 @@ def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
     assert np.array_equal(read.graph.user_vectors, state.user_vectors)
     assert np.array_equal(read.graph.response_ids, state.response_ids)
     assert np.array_equal(read.layout.group, layout_of(state).group) and np.isnan(read.layout.silhouette)
-    assert (read.mix.graph, read.mix.text, read.mix.text_alone, read.mix.n) == (0.6, 0.3, 0.9, 40)
+    assert read.mix == Mix(graph=0.6, text=0.3, n=40, graph_new=0.2, text_new=0.9, n_new=8)
     assert np.array_equal(read.reward_graph.user_vectors, graph_state(seed=1).user_vectors)
     assert verify(read) == []
 
