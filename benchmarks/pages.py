@@ -3,9 +3,10 @@
     python -m benchmarks.pages [--people N] [--labels N] [--home FOLDER]
 
 A study of four groups is generated, its graph, map and reward model are really fitted (shortly: this measures pages,
-not models), and each page is opened by the owner in a real browser, twice: the first visit reads the snapshot and warms
-the caches, the second finds them warm.  "First content" is the first sentence, figure or table on screen; "whole" is
-the moment the page's script has ended.  With ``--home`` the study is kept there and used again.
+not models), and each page is opened by the owner in a real browser, twice, on a server of its own where nobody has
+opened more than the labelling page: the first visit reads the snapshot and imports what the page needs, the second
+finds it there.  "First content" is the first sentence, figure or table on screen; "whole" is the moment the page's
+script has ended.  With ``--home`` the study is kept there and used again, and ``--pages`` names those to open.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -49,13 +50,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=200_000)
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--home", type=Path, help="keep the study in this folder, and use it where it is there")
+    parser.add_argument("--pages", nargs="+", choices=PAGES[1:], metavar="PAGE", default=PAGES)
     parser.add_argument("--weights", type=Path, default=Settings.from_environment().weights)
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         home = (arguments.home or Path(folder)).resolve()
         if not (home / "copl.db").exists():
             prepare(home, arguments.people, arguments.labels, arguments.prompts, arguments.weights.resolve())
-        measure(home)
+        measure(home, arguments.pages)
     return 0
 
 
@@ -148,17 +150,18 @@ def publish(study: Study) -> None:
 # ---- the pages
 
 
-def measure(home: Path) -> None:
+def measure(home: Path, pages: Sequence[str]) -> None:
     from playwright.sync_api import sync_playwright
 
-    with app(home) as link, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"),
                                              args=["--no-sandbox", "--disable-gpu"])
-        root, _, token = link.partition("/?")
-        visit(browser, link)  # starts the session's imports; not counted
         print(f"{'page':14}{'first visit':>24}{'second visit':>24}   seconds to first content, and to the whole page")
-        for name in PAGES:
-            times = [visit(browser, f"{root}/{name}?{token}") for _ in range(2)]
+        for name in pages:
+            with app(home) as link:
+                root, _, token = link.partition("/?")
+                visit(browser, link)  # opens the study; not counted
+                times = [visit(browser, f"{root}/{name}?{token}") for _ in range(2)]
             print(f"{name or 'label':14}" + "".join(f"{first:14.2f}{whole:10.2f}" for first, whole in times),
                   flush=True)
         browser.close()

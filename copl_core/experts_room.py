@@ -117,8 +117,7 @@ def experts(study: Study, gate: int | None = None) -> ExpertsView | None:
     users = {user.id: user for user in study.users()}
     rows = np.array([row for row, user_id in enumerate(state.user_ids.tolist())
                      if user_id in users and state.n_labels[row] > 0], np.int64)
-    model = study.judge().model(snapshot)
-    weights = model.gates(state.user_vectors[rows])  # (N, G, M)
+    weights = snapshot.gate(state.user_vectors[rows])  # (N, G, M)
     if not weights.shape[2]:
         raise CoplError(f"The reward model of {_fitted_in(snapshot)} has one reward for everybody and no experts; fit "
                         "one with experts on the training page.")
@@ -135,7 +134,7 @@ def experts(study: Study, gate: int | None = None) -> ExpertsView | None:
         tuple(user.id for user in chosen), tuple(user.name for user in chosen), tuple(user.kind for user in chosen),
         tuple(None if one < 0 else one for one in group[order].tolist()),
         tuple(state.n_labels[rows[order]].tolist()), gates[order], blocks, gating.load(gates), gate,
-        _gate_names(model.config, weights.shape[1]), tuple(between), snapshot.version, _fitted_in(snapshot))
+        _gate_names(weights.shape[1]), tuple(between), snapshot.version, _fitted_in(snapshot))
 
 
 def loads(study: Study) -> tuple[tuple[FitLoad, ...], tuple[str, ...]]:
@@ -194,7 +193,7 @@ def _fitted_in(snapshot: Snapshot) -> str:
     return snapshot.manifest["reward"]["fitted_in"]
 
 
-def _gate_names(config, n_gates: int) -> tuple[str, ...]:
+def _gate_names(n_gates: int) -> tuple[str, ...]:
     if n_gates == 1:
         return ("the gate of all layers",)
     return tuple(f"layer {n_gates - place} from the top" for place in range(n_gates))

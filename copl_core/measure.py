@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from copl_core.study import Study
 
 
+def answered(study: Study) -> tuple[int, int]:
+    """(people who have answered, their answers that count), known long before every answer is read."""
+    return study.store.answered(study.id)
+
+
 def quality(study: Study, *, skill: bool = False) -> QualityView:
     """Agreement and every person's figures.
 

@@ -183,7 +183,7 @@ def experts_of(study: Study, ids: np.ndarray, version: str | None = None) -> Tra
     known = np.flatnonzero((rows >= 0) & (state.n_labels[rows] > 0))
     value = np.full(len(ids), np.nan)
     if len(known):
-        gates = study.judge().model(snapshot).gates(state.user_vectors[rows[known]])  # (K, G, M)
+        gates = snapshot.gate(state.user_vectors[rows[known]])  # (K, G, M)
         if not gates.shape[2]:
             return None  # one model for all, without experts
         value[known] = gates.mean(1).argmax(1)

@@ -250,6 +250,10 @@ class Store(Protocol):
         """Preferences of other users for the first and the second response."""
         ...
 
+    def answered(self, study_id: int) -> tuple[int, int]:
+        """(people, answers) of the table that ``answers`` gives."""
+        ...
+
     def answers(self, study_id: int) -> AnswerTable:
         """Every counting answer of visible users, gold and practice and excluded users among them."""
         ...

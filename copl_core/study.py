@@ -109,7 +109,7 @@ class Study:
 
     # ---- quality: copl_core/measure.py
 
-    quality, prequential = measure.quality, measure.prequential
+    quality, answered, prequential = measure.quality, measure.answered, measure.prequential
 
     # ---- what a person sees of themselves: copl_core/taste.py
 

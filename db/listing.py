@@ -60,6 +60,14 @@ class Listing(Access):
             counts = dict(connection.execute(query).all())
             return counts.get(pair.first_id, 0), counts.get(pair.second_id, 0)
 
+    def answered(self, study_id: int) -> tuple[int, int]:
+        with self._read() as connection:
+            query = select(func.count()).where(LabelRow.study_id == study_id, LabelRow.counts).group_by(
+                LabelRow.user_id)
+            study = study_row(connection, study_id)
+            counts = whole_numbers(connection, only_visible(query, study, LabelRow.user_id))
+            return len(counts), sum(count for count, in counts)
+
     def answers(self, study_id: int) -> AnswerTable:
         """Read straight from the driver: a study of a hundred thousand labels takes about a second."""
         with self._read() as connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 from plotly.subplots import make_subplots
@@ -110,8 +109,7 @@ def choosing(view: RewardView) -> None:
     st.subheader("If there can be only one answer")
     if view.worst_off is not None and len(view.groups) > 1:
         st.markdown(for_everybody(view))
-        st.dataframe(pd.DataFrame([answer_row(view, i) for i in range(len(view.worst_off))]), hide_index=True,
-                     width="stretch")
+        st.dataframe([answer_row(view, i) for i in range(len(view.worst_off))], hide_index=True, width="stretch")
     for row in view.people:
         if row.near is not None:
             st.markdown(robust(row))
@@ -248,7 +246,7 @@ def gates(rows: list[Judgement]) -> go.Figure:
 
 def table(view: RewardView) -> None:
     st.subheader("In numbers")
-    st.dataframe(pd.DataFrame([row_of(row) for row in view.rows]), hide_index=True, width="stretch")
+    st.dataframe([row_of(row) for row in view.rows], hide_index=True, width="stretch")
     st.caption("“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
                f"the text reward{ODDS}; the share is the graph’s part of the two. Texts that nobody in the study has "
                f"labelled are placed in the graph by what they say. Snapshot {view.snapshot}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import pandas as pd
 import streamlit as st
 
 from copl_core.people import PeopleMap
@@ -92,11 +91,11 @@ def forget() -> None:
     st.session_state.pop("drawn around", None)
 
 
-def table(view: PeopleMap, rows: Sequence[int]) -> pd.DataFrame:
-    return pd.DataFrame({
+def table(view: PeopleMap, rows: Sequence[int]) -> dict:
+    return {
         "person": view.names[rows], "kind": ["simulated" if one else "human" for one in view.simulated[rows].tolist()],
         "group": [group_name(None if group < 0 else group) for group in view.group[rows].tolist()],
-        "labels": view.n_labels[rows]})
+        "labels": view.n_labels[rows]}
 
 
 def labels(ids: list[int], n_labels: int) -> None:
@@ -107,8 +106,8 @@ def labels(ids: list[int], n_labels: int) -> None:
         st.markdown(f"**Their {len(every):,} labels**" + (f", the newest {MOST_SHOWN}" if len(every) > MOST_SHOWN
                                                          else ""))
         if every:
-            st.dataframe(pd.DataFrame([row_of(label) for label in every[-MOST_SHOWN:][::-1]]), hide_index=True,
-                         width="stretch", key="their-labels", alt="Labels of the selected people")
+            st.dataframe([row_of(label) for label in every[-MOST_SHOWN:][::-1]], hide_index=True, width="stretch",
+                         key="their-labels", alt="Labels of the selected people")
     else:
         st.markdown(f"**About {n_labels:,} labels**, too many to list here; the files hold them all.")
     with st.container(horizontal=True):
@@ -128,6 +127,8 @@ def row_of(label: dict) -> dict:
 
 def exported(study, ids: tuple[int, ...], form: str) -> bytes:
     """A file of all their labels, one row a label, in the columns of the study's export."""
+    import pandas as pd  # here, since it takes half a second to import and the page is drawn without
+
     frame = pd.DataFrame(study.labels_of_people(ids))
     if form == "CSV":
         return frame.assign(tags=[", ".join(tags) for tags in frame.get("tags", [])]).to_csv(index=False).encode()

@@ -19,15 +19,18 @@ MOST_NAMED = 12  # people whose figures are spelled out
 def page() -> None:
     study, me = here()
     st.title("Quality")
+    lead = st.empty()
+    people, answers = study.answered()
+    lead.markdown(f"{counted(people)} given {answers:,} answers, which are being read.")
     try:
         view = study.quality(skill=st.session_state.get("skill", False))
     except CoplError as problem:
         st.error(str(problem))
         st.stop()
     if not view.people:
-        st.info("Nobody has answered a pair yet. As soon as somebody has, this page says how carefully.")
+        lead.info("Nobody has answered a pair yet. As soon as somebody has, this page says how carefully.")
         return
-    st.markdown(answer(view))
+    lead.markdown(answer(view))
     flagged(view)
     st.subheader("Do people agree?")
     agreement(view)
@@ -44,11 +47,15 @@ def answer(view: QualityView) -> str:
     """The answer first: is there anybody to look at?"""
     count = sum(bool(person.figures.flags) for person in view.people)
     simulated = sum(person.user.kind == Kind.SIMULATED for person in view.people)
-    people = f"{len(view.people):,} {'people have' if len(view.people) != 1 else 'person has'} given " \
-             f"{view.n_answers:,} answers" + (f" ({simulated:,} of them are simulated)." if simulated else ".")
+    people = f"{counted(len(view.people))} given {view.n_answers:,} answers" + (
+        f" ({simulated:,} of them are simulated)." if simulated else ".")
     if not count:
         return f"{people} **Nobody stands out**: nothing here suggests careless answers."
     return f"{people} **{count} of them {'stand' if count != 1 else 'stands'} out** and may deserve a look:"
+
+
+def counted(people: int) -> str:
+    return f"{people:,} {'people have' if people != 1 else 'person has'}"
 
 
 def flagged(view: QualityView) -> None:

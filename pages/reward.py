@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import Study
 from pages.candidates import blank, finish, offer, write, writing
 from pages.judged import LETTERS, choosing, experts, moved, table, verdict
-from pages.parts import here, newer_snapshot, no_snapshot, person_name
+from pages.parts import here, newer_snapshot, no_snapshot, person_name, readable
 from pages.probe import ANSWERS, answers, five_pairs
 
 MOST = 6
+MOST_NAMED = 4  # people in the first sentence
 FIRST = 5  # answers of one's own after which one may look at oneself
 
 
@@ -214,6 +217,7 @@ def judgement(asked: tuple | None):
     if not (users or groups or first or given):
         st.info("Choose people or groups whose judgement you want to see.")
         return None
+    st.markdown(lead(prompt, len(responses), users, groups))
     try:
         with st.spinner("Reading the answers"):
             view = remembered(study, asked)
@@ -222,6 +226,20 @@ def judgement(asked: tuple | None):
         return None
     verdict(view, prompt, responses)
     return view
+
+
+def lead(prompt: str, responses: int, users: list[int], groups: list[int]) -> str:
+    """What is judged and by whom, known before any of it is read."""
+    study, _ = here()
+    who = [study.user(one).name for one in users[:MOST_NAMED]]
+    who += [f"{len(users) - MOST_NAMED:,} more"] * (len(users) > MOST_NAMED)
+    who += [f"{len(groups)} group{'s' * (len(groups) > 1)} of the map"] * (len(groups) > 0)
+    by = f", judged by {listing(who)}" if who else ""
+    return f"{responses} answers to “{readable(shorten(prompt, 120, placeholder=' …'))}”{by}."
+
+
+def listing(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
 def remembered(study: Study, asked: tuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -23,7 +22,7 @@ def runs() -> None:
     if not listed:
         st.info("No run yet.")
         return
-    st.dataframe(pd.DataFrame([run_row(run) for run in listed]), hide_index=True, width="stretch")
+    st.dataframe([run_row(run) for run in listed], hide_index=True, width="stretch")
     ids = [run.id for run in listed]
     asked_for = st.query_params.get("run", "")
     index = ids.index(int(asked_for)) if asked_for.isdigit() and int(asked_for) in ids else 0

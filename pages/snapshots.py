@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -21,8 +20,7 @@ def snapshots() -> None:
         st.info("No snapshot yet. The trainer makes the first one as soon as the study holds 10 labels.")
         return
     history(records)
-    st.dataframe(pd.DataFrame([snapshot_row(record, champion) for record in records[:SHOWN]]), hide_index=True,
-                 width="stretch")
+    st.dataframe([snapshot_row(record, champion) for record in records[:SHOWN]], hide_index=True, width="stretch")
     st.caption("Accuracy and log-loss are on labels that were kept from every part (n of them), ties left out, with "
                "95 % intervals. They are measured when the reward model is fitted; a snapshot of kind graph shares the "
                "reward model of the full one before it and repeats its figures.")
@@ -139,14 +137,14 @@ def told(first: str, second: str) -> None:
                    "They know no people and pairs in common, so their expectations cannot be compared."))
     figures, settings = st.columns(2, gap="medium")
     with figures:
-        st.dataframe(pd.DataFrame([row for row in found.figures if plain(row[first]) or plain(row[second])]),
+        st.dataframe([row for row in found.figures if plain(row[first]) or plain(row[second])],
                      hide_index=True, width="stretch")
     with settings:
         if found.settings is None:
             st.write("One of the two was made before settings were kept with a snapshot.")
         elif found.settings:
-            st.dataframe(pd.DataFrame([{"setting": name, first: str(a), second: str(b)}
-                                       for name, a, b in found.settings]), hide_index=True, width="stretch")
+            st.dataframe([{"setting": name, first: str(a), second: str(b)} for name, a, b in found.settings],
+                         hide_index=True, width="stretch")
         else:
             st.write("Every setting is the same, and so is the data.")
     st.caption("Left the figures, right the settings that differ. Expectations are log-odds of people whom both know "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -58,8 +57,7 @@ def figures(fitted_in: str) -> None:
     picture, numbers = st.columns([3, 4], gap="medium")
     picture.plotly_chart(forest(held_out), width="stretch", config=PLOT, key="methods",
                          alt="Accuracy of each method on held-out labels, with intervals")
-    numbers.dataframe(pd.DataFrame([figure_row(name, row) for name, row in held_out.items()]), hide_index=True,
-                      width="stretch")
+    numbers.dataframe([figure_row(name, row) for name, row in held_out.items()], hide_index=True, width="stretch")
     n, people = champion.metrics["gain"]["n"], champion.metrics["gain"]["people"]
     source_line(f"Accuracy on {n:,} decided labels of {people:,} people that were kept from every method; lines are "
                 "95 % intervals, people drawn with replacement. Baselines, in grey, are Bradley–Terry models of the "

@@ -187,7 +187,7 @@ def _preferred(answers: AnswerTable) -> np.ndarray:
 def _first_answers(answers: AnswerTable) -> AnswerTable:
     """Each person's first preference on each pair."""
     answers = answers.take(~np.isin(answers.asked, _ATTENTION))
-    _, first = np.unique(np.column_stack([answers.user, answers.pair]), axis=0, return_index=True)
+    _, first = np.unique(answers.user * (answers.pair.max(initial=0) + 1) + answers.pair, return_index=True)
     return answers.take(np.sort(first))
 
 

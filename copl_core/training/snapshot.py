@@ -34,6 +34,7 @@ from copl_core.insight.layout import Layout
 from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
 from copl_core.records import CoplError
+from copl_core.reward.gates import SavedGate
 from copl_core.training.mix import Mix
 
 _ASIDE = ".writing-"
@@ -78,6 +79,11 @@ class Snapshot:
     def reward_graph(self) -> GraphState:
         """The graph state in whose space the gate of the reward model lives."""
         return self._read("reward/graph", GraphState.load)
+
+    @cached_property
+    def gate(self) -> SavedGate:
+        """The gate of the reward model, read without the model."""
+        return self._read("reward/model", SavedGate.load)
 
     @cached_property
     def mix(self) -> Mix:

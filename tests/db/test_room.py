@@ -459,4 +459,6 @@ def test_answers_are_columns_of_every_counting_answer(store, study, gold, answer
     assert table.asked.tolist() == [4, 1] and table.gold.tolist() == [gold[1], -1]
     assert table.characters.tolist() == [len("answer 0other answer 0"), len("answer 1other answer 1")]
     assert table.left.tolist()[1] == task.left.id
-    assert len(store.answers(store.create_study("Trees").id)) == 0
+    assert store.answered(study.id) == (len(set(table.user.tolist())), len(table))
+    trees = store.create_study("Trees").id
+    assert len(store.answers(trees)) == 0 and store.answered(trees) == (0, 0)

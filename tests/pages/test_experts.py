@@ -130,4 +130,4 @@ def test_a_damaged_reward_model_is_told_and_a_lost_old_snapshot_is_named(camps, 
     path.write_bytes(b"x" * size)
     assert sha256(path.read_bytes()).hexdigest() != digest
     page = open_page("experts", other, rosa)
-    assert "no reward model can be read" in page.error[0].value and not page.subheader
+    assert "its reward/model cannot be read" in page.error[0].value and not page.subheader

@@ -8,6 +8,7 @@ import torch
 
 from copl_core.records import Comparisons, CoplError
 from copl_core.reward.backbone import load_backbone
+from copl_core.reward.gates import SavedGate
 from copl_core.reward.margins import Margins, all_tokens
 from copl_core.reward.model import RewardConfig, RewardModel
 
@@ -92,11 +93,13 @@ def test_the_published_form_multiplies_the_weight_in_twice(tiny_config, tiny_bac
     assert float(model.strength(torch.tensor(0.5))) == 0.25
 
 
-def test_a_uniform_model_has_one_reward_for_all(tiny_config, tiny_backbone, crowd):
+def test_a_uniform_model_has_one_reward_for_all(tiny_config, tiny_backbone, crowd, tmp_path):
     model = RewardModel(replace(tiny_config, n_experts=0), tiny_backbone, 5)
     rewards = model.rewards(TEXTS, crowd)
     assert np.ptp(rewards, axis=0).max() == 0
     assert model.gates(crowd).shape == (40, 1, 0)
+    model.save(tmp_path)
+    assert SavedGate.load(tmp_path)(crowd).shape == (40, 1, 0)
 
 
 def test_what_is_saved_scores_the_same_to_the_bit(model, crowd, tmp_path, nothing):
@@ -108,6 +111,7 @@ def test_what_is_saved_scores_the_same_to_the_bit(model, crowd, tmp_path, nothin
     assert back.config == model.config and back.metrics == model.metrics
     np.testing.assert_array_equal(back.rewards(TEXTS, crowd), model.rewards(TEXTS, crowd))
     np.testing.assert_array_equal(back.gates(crowd), model.gates(crowd))
+    np.testing.assert_allclose(SavedGate.load(tmp_path / "kept")(crowd), model.gates(crowd), rtol=1e-4, atol=1e-7)
     np.testing.assert_array_equal(back.win_probability([0.3]), model.win_probability([0.3]))
 
 
