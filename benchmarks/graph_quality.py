@@ -31,6 +31,7 @@ from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph, sided_margins
 from copl_core.training.losses import flip_rate
 from copl_core.training.metrics import log_losses, measures
+from copl_core.training.tune import tuned
 
 DESCRIPTION = "the preference graph: losses under noise, groups of unequal size, architectures"
 NOISE = 0.2
@@ -85,14 +86,16 @@ def imbalance(users: int, seeds: int, published_dim: int) -> None:
     protocol = Protocol.uf_p(2, users=users, prompts=users * 4 // 5, imbalance=10.0)
     print(f"\nImbalance 10 : 1: {users:,} users in two groups, {protocol.labels} labels each; {seeds} worlds")
     head("accuracy", "log-loss", "worst group")
-    for name, config in (("copl", GraphConfig()),
+    row("copl, priors chosen on its labels", [against_truth(protocol, None, seed) for seed in range(seeds)])
+    for name, config in (("copl, priors as configured", GraphConfig()),
                          (f"published, d {published_dim}", GraphConfig.published(dim=published_dim))):
         row(name, [against_truth(protocol, config, seed) for seed in range(seeds)])
 
 
-def against_truth(protocol: Protocol, config: GraphConfig, seed: int) -> tuple[float, float, float]:
-    """Accuracy, log-loss and worst group on the truth about unseen pairs."""
+def against_truth(protocol: Protocol, config: GraphConfig | None, seed: int) -> tuple[float, float, float]:
+    """Accuracy, log-loss and worst group on the truth about unseen pairs; no config: chosen as a training job does."""
     world = make_world(protocol, seed)
+    config = config or tuned(world.data, world.phi, GraphConfig(), seed=seed)
     state = fit_graph(world.data, world.phi, config, seed=seed)
     logits = state.margins(world.asked)
     figures = world.figures(logits)

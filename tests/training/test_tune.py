@@ -1,0 +1,46 @@
+"""The graph's priors are chosen on labels that the candidates did not see, and stand where there are too few."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from copl_core.preference.state import GraphConfig
+from copl_core.synthetic import Protocol, make_world
+from copl_core.training.graph_fit import fit_graph
+from copl_core.training.tune import FACTORS, FEWEST, LAYERS, STARTS, apart, tuned
+
+SHORT = GraphConfig(dim=16, members=1, max_steps=60, patience=30)
+
+
+@pytest.fixture(scope="module")
+def groups():
+    """Four groups of one mind each, and few labels of each person: neighbours know more than one's own row."""
+    return make_world(Protocol.uf_p(4, users=300, prompts=240), 0)
+
+
+def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
+    told = []
+    chosen = tuned(groups.data, groups.phi, SHORT, seed=0, progress=lambda *what: told.append(what))
+    assert chosen.message_start == STARTS[0] > SHORT.message_start
+    n = 2 * len(FACTORS) + len(LAYERS)
+    assert [(phase, done, of) for phase, done, of, _ in told] == [("choosing priors", done, n) for done in range(n)]
+    figures = [groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
+               for config in (SHORT, chosen)]
+    assert figures[1] > figures[0] + 0.1
+
+
+def test_a_graph_without_layers_has_only_its_priors_to_choose(groups):
+    told = []
+    flat = replace(SHORT, layers=0)
+    chosen = tuned(groups.data, groups.phi, flat, seed=0, progress=lambda *what: told.append(what))
+    assert len(told) == len(FACTORS) and chosen.l2 / flat.l2 in FACTORS
+    assert replace(chosen, l2=flat.l2, l2_text=flat.l2_text) == flat
+
+
+def test_with_few_labels_the_configured_priors_stand(groups):
+    few = groups.data.with_labels(groups.data.labels.take(np.arange(1000)))
+    assert apart(few)[1].sum() < FEWEST
+    assert tuned(few, groups.phi, SHORT, seed=0) == SHORT
