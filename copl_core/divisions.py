@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from copl_core.study import Study
     from copl_core.training.snapshot import Snapshot
 
-_CELLS = 4_000_000  # members × people × pairs looked at in one piece, so that a large study fits into memory
-_BUDGET = 40_000_000  # of these in all: beyond it a sample of each group stands for the group
-_FEWEST = 30  # people of a group in such a sample
+_CELLS = 1_000_000  # members × people × pairs looked at in one piece, so that a large study fits into memory
+_BUDGET = 10_000_000  # of these in all: beyond it a sample of each group stands for the group
+_FEWEST = 100  # people of a group in such a sample
 _SCALE_PAIRS = 300  # pairs from which typical differences are read
 SMALL = 5  # votes of a group below which its share says next to nothing
 
