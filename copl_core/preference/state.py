@@ -121,7 +121,8 @@ class GraphConfig:
         return replace(self, l2_text=3 * self.l2_text, large=0, **LARGE)
 
 
-LARGE = {"members": 1, "max_steps": 80, "check_every": 10, "message_start": 1.0, "l2_layer": 10.0, "id_dropout": 0.0}
+LOUD = {"message_start": 1.0, "l2_layer": 10.0}  # neighbours speak as loudly as oneself, and layers may move
+LARGE = LOUD | {"members": 1, "max_steps": 80, "check_every": 10, "id_dropout": 0.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.state import LOUD, GraphConfig
 from copl_core.records import TrainingData
 from copl_core.training.metrics import figures
 from copl_core.training.split import uniform
 
 FACTORS = (1.0, 4.0, 10.0, 25.0)  # of the configured precision of the priors
-STARTS = (1.0,)  # of messages, beside the configured one: neighbours speak as loudly as oneself
-LAYERS = (100.0, 10.0)  # precision of the prior on layer matrices, beside the configured one
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
 MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
 _SHARE = 0.3  # of each person's responses that are kept from the probe
@@ -32,10 +30,8 @@ Progress = Callable[[str, int, int, float | None], None]
 
 def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int, device: str = "cpu",
           progress: Progress | None = None) -> GraphConfig:
-    """The configuration with the priors that predict best; one small graph is fitted for each candidate.
-
-    First the precision of the priors is chosen together with the strength that messages start at, then how far layers
-    may move from there.
+    """The configuration that predicts best, of the configured one and one with loud messages, each with its priors at
+    several precisions; one small graph is fitted for each candidate.
 
     Args:
         phi: (R, P) text embeddings, by response row.
@@ -49,35 +45,20 @@ def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int
     if asked.sum() < FEWEST or len(data.labels) > MOST:
         return config
     probe, test = data.with_labels(data.labels.take(learned)), data.labels.take(asked)
-    losses: dict[GraphConfig, float] = {}
-
-    def best(candidates: list[GraphConfig]) -> GraphConfig:
-        for candidate in candidates:
-            if progress is not None:
-                progress("choosing priors", len(losses), n_candidates, min(losses.values(), default=None))
-            state = fit_graph(probe, phi, replace(candidate, members=1), seed=seed, device=device)
-            losses[candidate] = figures(sided_margins(state, test), test)["log_loss"]
-        return min(losses, key=losses.__getitem__)
-
-    n_candidates = len(_firm(config)) + len(_moving(config))
-    return best(_moving(best(_firm(config))))
+    candidates, losses = _candidates(config), []
+    for done, candidate in enumerate(candidates):
+        if progress is not None:
+            progress("choosing priors", done, len(candidates), min(losses, default=None))
+        state = fit_graph(probe, phi, replace(candidate, members=1), seed=seed, device=device)
+        losses.append(figures(sided_margins(state, test), test)["log_loss"])
+    return candidates[int(np.argmin(losses))]
 
 
-def _firm(config: GraphConfig) -> list[GraphConfig]:
-    """Every precision of the priors with every strength of messages; large graphs have settled on the strength."""
-    starts = [config.message_start, *(start for start in STARTS if _layered(config) and start != config.message_start)]
-    return [stronger(replace(config, message_start=start), factor) for start in starts for factor in FACTORS]
-
-
-def _moving(config: GraphConfig) -> list[GraphConfig]:
-    """Layers that may move further than the configured ones."""
-    return [replace(config, l2_layer=precision) for precision in LAYERS if _layered(config) and
-            precision < config.l2_layer]
-
-
-def _layered(config: GraphConfig) -> bool:
-    """Whether messages of this graph pass through matrices whose start and prior are open to choice."""
-    return config.rule == "copl" and config.layers > 0 and config.large > 0
+def _candidates(config: GraphConfig) -> list[GraphConfig]:
+    """Every recipe with every precision; a graph of many labels has settled on the loud one (``GraphConfig.sized``)."""
+    open_to_choice = config.rule == "copl" and config.layers > 0 and config.large > 0
+    recipes = [config, replace(config, **LOUD)] if open_to_choice else [config]
+    return [stronger(recipe, factor) for recipe in recipes for factor in FACTORS]
 
 
 def stronger(config: GraphConfig, factor: float) -> GraphConfig:

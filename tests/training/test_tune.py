@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.state import LOUD, GraphConfig
 from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.tune import FACTORS, FEWEST, LAYERS, STARTS, apart, tuned
+from copl_core.training.tune import FACTORS, FEWEST, apart, tuned
 
 SHORT = GraphConfig(dim=16, members=1, max_steps=60, patience=30)
 
@@ -24,8 +24,8 @@ def groups():
 def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     told = []
     chosen = tuned(groups.data, groups.phi, SHORT, seed=0, progress=lambda *what: told.append(what))
-    assert chosen.message_start == STARTS[0] > SHORT.message_start
-    n = 2 * len(FACTORS) + len(LAYERS)
+    assert {name: getattr(chosen, name) for name in LOUD} == LOUD
+    n = 2 * len(FACTORS)
     assert [(phase, done, of) for phase, done, of, _ in told] == [("choosing priors", done, n) for done in range(n)]
     figures = [groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
                for config in (SHORT, chosen)]
