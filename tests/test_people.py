@@ -60,6 +60,8 @@ def test_an_earlier_snapshot_is_shown_as_it_was_on_axes_that_hold_both(camps):
     for view in (old, new):
         assert (view.xy[view.placed] >= corners[0, :2] - 1e-5).all()
         assert (view.xy[view.placed] <= corners[1, :2] + 1e-5).all()
+        assert (view.xyz[view.placed] >= corners[0, 2:] - 1e-5).all()
+        assert (view.xyz[view.placed] <= corners[1, 2:] + 1e-5).all()
     assert camps.map_extent([]) is None
 
 

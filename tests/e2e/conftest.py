@@ -108,6 +108,7 @@ class Visit:
             context: options of playwright's ``new_context``.
         """
         page = self.browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | context)).new_page()
+        page.context.set_default_timeout(PATIENCE * 1000)
         self.pages.append(page)
         token = self.owner_url.partition("?")[2] if owner else ""
         page.goto(f"{self.url}/{path.lstrip('/')}" + (f"?{token}" if token else ""))

@@ -73,7 +73,7 @@ def test_a_language_model_writes_candidates_and_they_are_judged(mapped, smollm2,
     assert len(answers) == 3 and all(answers) and len(set(answers)) == 3
     assert page.get_by_label("Question", exact=True).input_value() == "What should I cook for six friends on a Tuesday?"
     page.get_by_text("Answer C", exact=True).first.wait_for()  # a column of the picture, or a field: they are judged
-    assert page.get_by_text(re.compile(r"Snapshot v\d{4}")).count()
+    page.get_by_text(re.compile(r"Snapshot v\d{4}")).first.wait_for()
 
 
 def test_writing_is_stopped_and_what_was_written_stays(mapped, smollm2, app, settled):

@@ -68,6 +68,18 @@ def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps
     assert told in words(open_page("people", camps, rita, colour=by))
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_points_that_wear_a_number_have_a_legend_of_one_colour_that_hides_them(camps, deep):
+    from pages.people_map import colouring, picture
+
+    view = camps.map_of_people()
+    traces = picture(view, colouring(camps, view, "labels"), deep=deep).data
+    points = [trace for trace in traces if trace.marker.coloraxis]
+    legend = {trace.legendgroup: trace.marker.color for trace in traces if trace.showlegend is not False}
+    assert points and all(trace.showlegend is False for trace in points)
+    assert all(str(legend[trace.legendgroup]).startswith("#") for trace in points)
+
+
 @pytest.mark.parametrize(("by", "missing"), [
     ("expert", "no reward model"), ("consistency", "No pair has come to anybody a second time"),
     ("foreseen", "No answer to a pair drawn by chance was foretold")])
