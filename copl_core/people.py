@@ -131,9 +131,10 @@ def map_of_people(study: Study, viewer: int | None = None, version: str | None =
 
 
 def map_extent(study: Study, versions: Sequence[str]) -> np.ndarray | None:
-    """Corners ((2, 3), lowest and highest x, y, z) that hold the maps of these snapshots; unreadable ones are left out.
+    """Corners (2, 5) that hold the maps of these snapshots; unreadable ones are left out.
 
-    The third coordinate is NaN while no map has one.
+    Rows are the lowest and the highest; columns x, y of the flat maps, then x, y, z of the deep ones, NaN while there
+    is none.
     """
     corners = []
     for version in versions:
@@ -144,7 +145,7 @@ def map_extent(study: Study, versions: Sequence[str]) -> np.ndarray | None:
         stands = np.isfinite(layout.xy[:, 0])
         if stands.any():
             flat = layout.xy[stands]
-            deep = np.full((len(flat), 1), np.nan) if layout.xyz is None else layout.xyz[stands][:, 2:]
+            deep = np.full((len(flat), 3), np.nan) if layout.xyz is None else layout.xyz[stands]
             corners += [np.hstack([flat, deep]).min(0), np.hstack([flat, deep]).max(0)]
     if not corners:
         return None

@@ -16,6 +16,10 @@ GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00
 NO_GROUP_COLOUR = "#9A9A9A"
 GATES = None  # sequential, from the theme: it has one for light and one for dark
 DIFFERENCES = "RdBu"  # diverging, centred on zero
+# Numbers that points wear: one hue, which colour-blind readers see as others do, without the end that is lost on the
+# page's ground.
+NUMBERS = {"light": ("#569eca", "#3488bd", "#1772ac", "#085a8c", "#05416a"),
+           "dark": ("#1a6d99", "#2f83b1", "#4f99c4", "#76b0d4", "#a2c9e2", "#d3e5f1")}
 # Chosen segments, and buttons under the pointer, are drawn in the accent; in the dark no accent is light enough for
 # that and yet dark enough for the white on the main buttons, and the theme has no word for the one without the other.
 LEGIBLE = """<style>
@@ -55,6 +59,11 @@ def group_name(group: int | None) -> str:
 
 def group_colour(group: int | None) -> str:
     return NO_GROUP_COLOUR if group is None else GROUP_COLOURS[group % len(GROUP_COLOURS)]
+
+
+def numbers() -> tuple[str, ...]:
+    """The scale for numbers in the theme of who looks."""
+    return NUMBERS["dark" if st.context.theme.type == "dark" else "light"]
 
 
 def person_name(name: str, kind: Kind) -> str:

@@ -84,9 +84,10 @@ def the_map(view: PeopleMap, extent: np.ndarray | None) -> None:
     else:
         st.plotly_chart(figure, width="stretch", config=PLOT | {"scrollZoom": True}, key=map_key(), on_select="rerun",
                         selection_mode=("points", "box", "lasso"), alt="Map of users")
-    source_line(f"Each dot is a person, near those who answer alike; filled dots are humans, open ones simulated, grey "
-                f"ones below have no labels. {EXPLAINED[colour.by]} Distances between islands, their sizes and the "
-                "directions mean nothing. Click a name in the legend to hide it, double-click to see it alone; "
+    source_line("Each dot is a person, near those who answer alike; filled dots are humans, open ones simulated"
+                + ("" if deep else ", grey ones below have no labels") + f". {EXPLAINED[colour.by]} Distances between "
+                "islands, their sizes and the directions mean nothing. Click a name in the legend to hide it, "
+                "double-click to see it alone; "
                 + ("drag to turn the map." if deep else "drag around people to list them below."),
                 f"{view.snapshot}, {view.total_labels:,} labels")
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from copl_core.people import PeopleMap
 from copl_core.study import Study
-from pages.parts import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name
+from pages.parts import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name, numbers
 
 # what people can be coloured by, in the words of the page
 COLOURS = {
@@ -28,7 +28,7 @@ EXPLAINED = {
     "taste": "Colours are the tastes that simulated people were made with; the model never sees them.",
 }
 NUMBERS = {"labels": "labels", "consistency": "same again", "foreseen": "foretold right"}
-SCALE = "Cividis"  # one that colour-blind readers see as others do
+EYE = {"x": 1.0, "y": 1.0, "z": 0.6}  # where one looks from, near enough that the map fills its frame
 SHAPES = ("circle", "square", "diamond", "cross")  # once the colours are used up
 NO_PLACE = "No labels in this snapshot"
 
@@ -71,7 +71,7 @@ def picture(view: PeopleMap, colour: Colouring, *, deep: bool = False, extent: n
     """Everybody, one trace a category and kind, so that the legend shows and hides them.
 
     Args:
-        extent: (2, 3) corners that every snapshot's map lies in.
+        extent: (2, 5) corners that every snapshot's map lies in, see ``map_extent``.
         chosen: ids that a link names, drawn as selected.
         found: row of a person to ring.
     """
@@ -131,6 +131,9 @@ def _add(figure: go.Figure, view: PeopleMap, colour: Colouring, rows: np.ndarray
         "mode": "markers", "name": name, "marker": marker, "text": view.names[rows],
         "customdata": _told(view, rows, *more),
         "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{told}<extra></extra>"}
+    if "coloraxis" in look:
+        common |= {"legendgroup": name, "showlegend": False}
+        _key(figure, name, look["symbol"], deep)
     if deep:
         x, y, z = view.xyz[rows].T
         figure.add_scatter3d(x=x, y=y, z=z, **common)
@@ -139,6 +142,15 @@ def _add(figure: go.Figure, view: PeopleMap, colour: Colouring, rows: np.ndarray
         common["selectedpoints"] = np.flatnonzero(np.isin(rows, marked))
     x, y = view.xy[rows].T
     figure.add_scattergl(x=x, y=y, **common)
+
+
+def _key(figure: go.Figure, name: str, symbol: str, deep: bool) -> None:
+    """A line of the legend for points coloured by a number, which would be black in it: it shows and hides them."""
+    nowhere = {"x": [None], "y": [None]} | ({"z": [None]} if deep else {})
+    add = figure.add_scatter3d if deep else figure.add_scatter
+    add(**nowhere, mode="markers", name=name, legendgroup=name, hoverinfo="skip",
+        marker={"symbol": symbol, "color": numbers()[1], "size": 9,
+                "line": {"width": 2 if "open" in symbol else 0}})
 
 
 def _told(view: PeopleMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarray:
@@ -182,11 +194,12 @@ def _frame(figure: go.Figure, view: PeopleMap, deep: bool, extent: np.ndarray | 
     figure.update_layout(
         height=620 if deep else 560, margin={"l": 0, "r": 0, "t": 8, "b": 0}, dragmode="orbit" if deep else "lasso",
         uirevision="deep" if deep else "flat", legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
-        coloraxis={"colorscale": SCALE, "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}})
+        coloraxis={"colorscale": numbers(), "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}})
     if deep:
         names = ("xaxis", "yaxis", "zaxis")
-        figure.update_layout(scene={"aspectmode": "cube"} | {name: {
-            "visible": False, "range": None if extent is None else _wide(extent[:, i])}
+        corners = None if extent is None or not np.isfinite(extent[0, 2]) else extent[:, 2:]
+        figure.update_layout(scene={"aspectmode": "cube", "camera": {"eye": EYE}} | {name: {
+            "visible": False, "range": None if corners is None else _wide(corners[:, i])}
             for i, name in enumerate(names)})
         return
     figure.update_xaxes(visible=False)
