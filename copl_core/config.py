@@ -29,7 +29,7 @@ class Settings:
     reward_budget_seconds: float = 240.0  # a fit of the reward model stops improving itself after this long
     reserve_seconds: float = 900.0  # a task handed out and not answered goes back after this long
     seed: int = 0  # of every random choice of the trainer
-    balance: float = 0.1  # weight of the loss that keeps experts evenly used; 0 lets them fall idle
+    balance: float = 0.5  # weight of the loss that keeps experts evenly used; 0 lets them fall idle
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
