@@ -68,9 +68,9 @@ def neighbours(view: PeopleMap, user_id: int) -> None:
         st.caption("Nobody: their labels do not place them yet.")
         return
     st.dataframe([{"person": name(view, at), "group": group_name(int(view.group[at])) if view.group[at] >= 0 else "",
-                   "labels": int(view.n_labels[at]), "same answer expected": one.same} for one, at in rows],
+                   "labels": int(view.n_labels[at]), "same answer expected": 100 * one.same} for one, at in rows],
                  hide_index=True, width="stretch", alt="Nearest neighbours", key="neighbours",
-                 column_config={"same answer expected": st.column_config.NumberColumn(format="percent", help="Share of "
+                 column_config={"same answer expected": st.column_config.NumberColumn(format="%.0f %%", help="Share of "
                                 "the study's pairs on which the model expects both to prefer the same answer.")})
 
 

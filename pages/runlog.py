@@ -22,7 +22,7 @@ def runs() -> None:
     if not listed:
         st.info("No run yet.")
         return
-    st.dataframe([run_row(run) for run in listed], hide_index=True, width="stretch")
+    st.dataframe([run_row(run) for run in listed], hide_index=True, width="stretch", placeholder="")
     ids = [run.id for run in listed]
     asked_for = st.query_params.get("run", "")
     index = ids.index(int(asked_for)) if asked_for.isdigit() and int(asked_for) in ids else 0
@@ -35,7 +35,7 @@ def runs() -> None:
                           format_func=lambda one: f"Run {one}, {listed[ids.index(one)].state}")
     run = listed[ids.index(chosen)]
     if run.state in (RunState.QUEUED, RunState.RUNNING):
-        live(run.id)
+        live(run.id, run.state)
     else:
         details(run)
 
@@ -54,11 +54,11 @@ def seconds(run: Run) -> str:
 
 
 @st.fragment(run_every=2)
-def live(run_id: int) -> None:
-    """A run while it runs; when it ends, the whole page is drawn again."""
+def live(run_id: int, seen: RunState) -> None:
+    """A run that waits or runs; when it begins and when it ends, the whole page is drawn again."""
     study, _ = here()
     run = next(run for run in study.runs() if run.id == run_id)
-    if run.state not in (RunState.QUEUED, RunState.RUNNING):
+    if run.state != seen:
         st.rerun()
     details(run)
 
