@@ -155,17 +155,17 @@ def _export() -> Any:
 
 
 def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row[Any]]) -> dict[str, Any]:
-    a, b = responses[row.first_id], responses[row.second_id]
-    straight = row.left_id == row.first_id
-    sides = {Choice.LEFT: "a" if straight else "b", Choice.RIGHT: "b" if straight else "a"}
+    # in the order of _export: names of columns are looked up one by one, which takes longer than all the rest
+    (_, _, _, pair_id, _, left_id, _, choice, strength, reason, milliseconds, at, tags, guidelines, asked, _, _, edited,
+     key, first_id, second_id, name, kind, taste, excluded) = row
+    _, text_a, source_a = responses[first_id]
+    _, text_b, source_b = responses[second_id]
+    left, right = ("a", "b") if left_id == first_id else ("b", "a")
     return {
-        "prompt": prompt, "response_a": a.text, "response_b": b.text,
-        "choice": sides.get(Choice(row.choice), row.choice),
-        "annotator": row.name, "dataset": dataset, "pair_id": str(row.pair_id),
-        "model_a": a.source, "model_b": b.source,
-        "left": "a" if straight else "b", "right": "b" if straight else "a",
-        "strength": row.strength, "reason": row.reason, "tags": row.tags or [], "milliseconds": row.milliseconds,
-        "time": row.created_at.isoformat(), "edited": row.edited_at and row.edited_at.isoformat(),
-        "guidelines": row.guidelines, "kind": row.kind, "taste": row.taste, "excluded": row.excluded,
-        "asked": row.asked, "label_key": row.key,
+        "prompt": prompt, "response_a": text_a, "response_b": text_b,
+        "choice": left if choice == _DECIDED[0] else right if choice == _DECIDED[1] else choice,
+        "annotator": name, "dataset": dataset, "pair_id": str(pair_id), "model_a": source_a, "model_b": source_b,
+        "left": left, "right": right, "strength": strength, "reason": reason, "tags": tags or [],
+        "milliseconds": milliseconds, "time": at.isoformat(), "edited": edited and edited.isoformat(),
+        "guidelines": guidelines, "kind": kind, "taste": taste, "excluded": excluded, "asked": asked, "label_key": key,
     }
