@@ -21,6 +21,7 @@ from copl_core.insight.layout import Layout, _onto, answer_space, fit_layout
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.training.graph_fit import fit_graph
+from copl_core.training.tune import tuned
 
 DESCRIPTION = "how far people move on the map after a refit with 1 % new labels, aligned and not"
 
@@ -56,8 +57,9 @@ def graphs(world: SyntheticWorld, new: float, seed: int) -> tuple[GraphState, Gr
     """The graph without the labels that are to come, and its refit with them."""
     labels = world.data.labels
     late = np.random.default_rng(seed).random(len(labels)) < new
-    config = GraphConfig(members=1)
-    before = fit_graph(world.data.with_labels(labels.take(~late)), world.phi, config, seed=seed)
+    early = world.data.with_labels(labels.take(~late))
+    config = tuned(early, world.phi, GraphConfig(), seed=seed)
+    before = fit_graph(early, world.phi, config, seed=seed)
     return before, fit_graph(world.data, world.phi, config, seed=seed, warm=before)
 
 
