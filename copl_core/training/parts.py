@@ -21,7 +21,7 @@ from copl_core.config import Settings
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 from copl_core.training.mix import Blend, fit_blend, kind_of
-from copl_core.training.probe import probe_world
+from copl_core.training.probe import asked_about_met, probe_world
 from copl_core.training.world import World
 
 # Where the mix of a probe without labels stands, for each of KINDS and VOICES, and how firmly (see ``fit_blend``).
@@ -90,7 +90,7 @@ class Parts:
 
         train = self.world.train
         return tuned(train, self.embed()[train.response_ids], GraphConfig(), seed=self.seed,
-                     device=self.settings.device)
+                     device=self.settings.device, met=asked_about_met(self.world))
 
     @cached_property
     def graph(self) -> np.ndarray:

@@ -46,7 +46,7 @@ def _of_known(world: World) -> tuple[np.ndarray, np.ndarray]:
     other (a ≻ b and b ≻ c say a ≻ c), and every voice would be believed too far.
     """
     train, labels = world.train, world.train.labels
-    if _met(world) < WORTH:
+    if not asked_about_met(world):
         learned, asked = apart(train, APART_SHARE)
         return asked, learned
     asked = held_back(train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right],
@@ -54,14 +54,14 @@ def _of_known(world: World) -> tuple[np.ndarray, np.ndarray]:
     return asked, ~asked
 
 
-def _met(world: World) -> float:
-    """Share of asked labels, of known people about known texts, of which the person met a response in training."""
+def asked_about_met(world: World) -> bool:
+    """Whether many asked labels, of known people about known texts, are about a response the person met in training."""
     labels, n = world.train.labels, len(world.texts)
     met = np.unique(np.concatenate([labels.user * n + labels.left, labels.user * n + labels.right]))
     asked = world.asked.take(~world.new_user & ~world.new_text)
     if not len(asked):
-        return 1.0
-    return float((np.isin(asked.user * n + asked.left, met) | np.isin(asked.user * n + asked.right, met)).mean())
+        return True
+    return (np.isin(asked.user * n + asked.left, met) | np.isin(asked.user * n + asked.right, met)).mean() >= WORTH
 
 
 def _of_new_texts(train: TrainingData, seed: int) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 Studies differ: where a few hundred answers differ in style, weak priors win; where people rated a common list and the
 pairs were made from the ratings, strong ones do.  Where people fall into groups of one mind, what neighbours say is
-worth more than a row of one's own; where each differs in their own way, less.  The choice is made on labels that are
-apart from the learned ones *within each person*: both their responses are new to that person.  A random split would
-not do, since pairs made from ratings follow from one another (a ≻ b and b ≻ c give a ≻ c) and every overfit looks like
-skill.
+worth more than a row of one's own, and layers have to move; where each differs in their own way, less.  The choice is
+made on labels that are apart from the learned ones *within each person*: both their responses are new to that person.
+A random draw would not do, since pairs made from ratings follow from one another (a ≻ b and b ≻ c give a ≻ c) and every
+overfit looks like skill; it is made only where what will be asked is of that kind, too.
+
+A few hundred labels tell good candidates from bad ones, and hardly the best from the second: where fits are short,
+several draws are made and the worse half of the candidates is left out after each (successive halving).
 """
 
 from __future__ import annotations
@@ -18,47 +21,75 @@ import numpy as np
 from copl_core.preference.state import LOUD, GraphConfig
 from copl_core.records import TrainingData
 from copl_core.training.metrics import figures
-from copl_core.training.split import uniform
+from copl_core.training.split import label_draw, uniform
 
 FACTORS = (1.0, 4.0, 10.0, 25.0)  # of the configured precision of the priors
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
 MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
+DRAWS = 3
+MANY = 20_000  # labels; from so many on one draw is enough
 _SHARE = 0.3  # of each person's responses that are kept from the probe
+_MET_SHARE = 0.15  # of the labels, where people are asked about responses they have met
 
 Progress = Callable[[str, int, int, float | None], None]
 
 
 def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int, device: str = "cpu",
-          progress: Progress | None = None) -> GraphConfig:
-    """The configuration that predicts best, of the configured one and one with loud messages, each with its priors at
-    several precisions; one small graph is fitted for each candidate.
+          met: bool = False, progress: Progress | None = None) -> GraphConfig:
+    """The configuration that predicts best, of a few recipes of messages, each with its priors at several precisions;
+    one small graph is fitted for each candidate and draw.
 
     Args:
         phi: (R, P) text embeddings, by response row.
-        progress: told ("choosing priors", candidates done, candidates, log-loss).
+        met: whether people will be asked about responses that they have met in training, in other pairs.
+        progress: told ("choosing priors", fits done, fits, best log-loss so far).
     """
     config = config.sized(len(data.labels))  # the probe has fewer labels and is to be fitted in the same way
     from copl_core.training.graph_fit import fit_graph, sided_margins
 
-    learned, asked = apart(data)
-    asked &= data.labels.decided
-    if asked.sum() < FEWEST or len(data.labels) > MOST:
+    draws = [_draw(data, met, draw) for draw in range(1 if len(data.labels) > MANY else DRAWS)]
+    if min(asked.sum() for _, asked in draws) < FEWEST or len(data.labels) > MOST:
         return config
-    probe, test = data.with_labels(data.labels.take(learned)), data.labels.take(asked)
-    candidates, losses = _candidates(config), []
-    for done, candidate in enumerate(candidates):
-        if progress is not None:
-            progress("choosing priors", done, len(candidates), min(losses, default=None))
-        state = fit_graph(probe, phi, replace(candidate, members=1), seed=seed, device=device)
-        losses.append(figures(sided_margins(state, test), test)["log_loss"])
-    return candidates[int(np.argmin(losses))]
+    losses: dict[GraphConfig, list[float]] = {candidate: [] for candidate in _candidates(config)}
+    left, n_fits, done = list(losses), _fits(len(losses), len(draws)), 0
+    for learned, asked in draws:
+        probe, test = data.with_labels(data.labels.take(learned)), data.labels.take(asked)
+        for candidate in left:
+            if progress is not None:
+                progress("choosing priors", done, n_fits, min(map(min, filter(None, losses.values())), default=None))
+            state = fit_graph(probe, phi, replace(candidate, members=1), seed=seed, device=device)
+            losses[candidate].append(figures(sided_margins(state, test), test)["log_loss"])
+            done += 1
+        left = sorted(left, key=lambda candidate: np.mean(losses[candidate]))[:_half(len(left))]
+    return left[0]
+
+
+def _draw(data: TrainingData, met: bool, draw: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (N,) of the labels that candidates learn from, and of decided ones that they are asked."""
+    labels = data.labels
+    if met:
+        number = label_draw(data.user_ids[labels.user], data.response_ids[labels.left],
+                            data.response_ids[labels.right], salt=10 + draw)
+        learned, asked = number >= _MET_SHARE, number < _MET_SHARE
+    else:
+        learned, asked = apart(data, draw=draw)
+    return learned, asked & labels.decided
+
+
+def _half(n: int) -> int:
+    return -(-n // 2)
+
+
+def _fits(candidates: int, draws: int) -> int:
+    """How many fits the halving takes."""
+    return candidates + (_fits(_half(candidates), draws - 1) if draws > 1 else 0)
 
 
 def _candidates(config: GraphConfig) -> list[GraphConfig]:
     """Every recipe with every precision; a graph of many labels has settled on the loud one (``GraphConfig.sized``)."""
     open_to_choice = config.rule == "copl" and config.layers > 0 and config.large > 0
-    recipes = [config, replace(config, **LOUD)] if open_to_choice else [config]
-    return [stronger(recipe, factor) for recipe in recipes for factor in FACTORS]
+    recipes = [config, replace(config, message_start=LOUD["message_start"]), replace(config, **LOUD)]
+    return [stronger(recipe, factor) for recipe in recipes[:3 if open_to_choice else 1] for factor in FACTORS]
 
 
 def stronger(config: GraphConfig, factor: float) -> GraphConfig:
@@ -66,13 +97,16 @@ def stronger(config: GraphConfig, factor: float) -> GraphConfig:
     return replace(config, l2=config.l2 * factor, l2_text=config.l2_text * factor)
 
 
-def apart(data: TrainingData, share: float = _SHARE) -> tuple[np.ndarray, np.ndarray]:
+def apart(data: TrainingData, share: float = _SHARE, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N,) of labels between two responses that are kept from their user, and between two that are not.
+
+    Each ``draw`` keeps other responses.
 
     Returns:
         (learned, asked); labels with one response on each side of the line are in neither.
     """
     labels = data.labels
     users = data.user_ids[labels.user]
-    left, right = (uniform(users, data.response_ids[side]) < share for side in (labels.left, labels.right))
+    salt = [np.full(len(labels), draw)] if draw else []
+    left, right = (uniform(*salt, users, data.response_ids[side]) < share for side in (labels.left, labels.right))
     return ~left & ~right, left & right

@@ -10,7 +10,7 @@ import pytest
 from copl_core.preference.state import LOUD, GraphConfig
 from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.tune import FACTORS, FEWEST, apart, tuned
+from copl_core.training.tune import DRAWS, FACTORS, FEWEST, _fits, apart, tuned
 
 SHORT = GraphConfig(dim=16, members=1, max_steps=60, patience=30)
 
@@ -24,8 +24,9 @@ def groups():
 def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     told = []
     chosen = tuned(groups.data, groups.phi, SHORT, seed=0, progress=lambda *what: told.append(what))
-    assert {name: getattr(chosen, name) for name in LOUD} == LOUD
-    n = 2 * len(FACTORS)
+    assert chosen.message_start == LOUD["message_start"]
+    n = _fits(3 * len(FACTORS), DRAWS)
+    assert n == 12 + 6 + 3
     assert [(phase, done, of) for phase, done, of, _ in told] == [("choosing priors", done, n) for done in range(n)]
     figures = [groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
                for config in (SHORT, chosen)]
@@ -36,7 +37,7 @@ def test_a_graph_without_layers_has_only_its_priors_to_choose(groups):
     told = []
     flat = replace(SHORT, layers=0)
     chosen = tuned(groups.data, groups.phi, flat, seed=0, progress=lambda *what: told.append(what))
-    assert len(told) == len(FACTORS) and chosen.l2 / flat.l2 in FACTORS
+    assert len(told) == _fits(len(FACTORS), DRAWS) and chosen.l2 / flat.l2 in FACTORS
     assert replace(chosen, l2=flat.l2, l2_text=flat.l2_text) == flat
 
 
