@@ -25,7 +25,7 @@ from copl_core.tables import rows_of
 
 _MIN_DIST = 0.3
 _NEIGHBOURS = 15
-_WARM_EPOCHS, _WARM_RATE = 100, 0.25
+_WARM_EPOCHS, _WARM_RATE = 100, 0.1
 
 
 @dataclass(frozen=True, slots=True)
