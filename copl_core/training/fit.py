@@ -82,9 +82,11 @@ def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: 
 
 def _config(data: TrainingData, phi: np.ndarray, kind: str, settings: Settings, previous: Snapshot | None,
             progress: Progress) -> GraphConfig:
-    """The graph's settings: those of the previous snapshot, with priors chosen anew by a first or a full job."""
-    if previous is not None and kind == "graph":
-        return GraphConfig.of(previous.graph.config)
+    """The graph's settings: a full job chooses its priors anew, a graph job keeps those of the previous snapshot; a
+    first one, which somebody waits for to see a map at all, takes the defaults.
+    """
+    if kind == "graph":
+        return GraphConfig.of(previous.graph.config) if previous is not None else GraphConfig()
     return tuned(data, phi, GraphConfig(), seed=settings.seed, device=settings.device, progress=progress)
 
 
