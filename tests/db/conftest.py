@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from copl_core.records import ImportRow, StudyRecord, Task
+from copl_core.records import ImportRow, StudyRecord, Task, User
 from db.base import Base
 from db.engine import migrate
 from db.store import SqlStore, make_engine
@@ -39,6 +39,16 @@ def store(request: pytest.FixtureRequest, url: str) -> Iterator[SqlStore]:
 @pytest.fixture
 def study(store: SqlStore) -> StudyRecord:
     return store.create_study("Birds")
+
+
+@pytest.fixture
+def ann(store: SqlStore, study: StudyRecord) -> User:
+    return store.create_user(study.id, "Ann")
+
+
+@pytest.fixture
+def ben(store: SqlStore, study: StudyRecord) -> User:
+    return store.create_user(study.id, "Ben")
 
 
 @pytest.fixture

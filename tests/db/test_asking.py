@@ -13,16 +13,6 @@ def olga(store, study):
     return store.create_user(study.id, "Olga")
 
 
-@pytest.fixture
-def ann(store, study):
-    return store.create_user(study.id, "Ann")
-
-
-@pytest.fixture
-def ben(store, study):
-    return store.create_user(study.id, "Ben")
-
-
 def in_front(store, user) -> list[int]:
     return [pair[0] for pair in store.offer(user.id).front]
 

@@ -8,16 +8,6 @@ from copl_core.records import Choice, CoplError, ImportRow, Kind, Progress
 from copl_core.rules import RoomSettings
 
 
-@pytest.fixture
-def ann(store, study):
-    return store.create_user(study.id, "Ann")
-
-
-@pytest.fixture
-def ben(store, study):
-    return store.create_user(study.id, "Ben")
-
-
 def everything(store, study):
     return (store.labels(study.id), store.revision(study.id),
             [(store.open_task(user.id), store.progress(user.id)) for user in store.users(study.id)])

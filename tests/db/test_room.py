@@ -19,16 +19,6 @@ from db.places import _PEOPLE
 
 
 @pytest.fixture
-def ann(store, study):
-    return store.create_user(study.id, "Ann")
-
-
-@pytest.fixture
-def ben(store, study):
-    return store.create_user(study.id, "Ben")
-
-
-@pytest.fixture
 def cem(store, study):
     return store.create_user(study.id, "Cem")
 
