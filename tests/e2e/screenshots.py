@@ -74,6 +74,7 @@ def reward(page, address: str) -> None:
     page.get_by_role("button", name="Judge", exact=True).click()
     settled(page)
     page.set_viewport_size({"width": 1440, "height": 1150})
+    page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 0)")  # pressing Judge has scrolled down to it
     shoot(page, "reward")
 
 
