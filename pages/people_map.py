@@ -172,7 +172,8 @@ def _single(figure: go.Figure, view: PeopleMap, row: int, symbol: str, text: str
     size, line = (20, "white") if symbol == "star" else (22, None)
     marker = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5 if line else 3} |
               ({"color": line} if line else {})}
-    figure.add_scatter(x=[view.xy[row, 0]], y=[view.xy[row, 1]], marker=marker, **common)
+    # in WebGL as everybody else, since what is drawn beside it lies below it, and thousands would bury the one
+    figure.add_scattergl(x=[view.xy[row, 0]], y=[view.xy[row, 1]], marker=marker, **common)
 
 
 def _unplaced(figure: go.Figure, view: PeopleMap, extent: np.ndarray | None) -> None:
