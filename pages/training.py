@@ -54,7 +54,7 @@ def figures(fitted_in: str) -> None:
     study, _ = here()
     champion = next(record for record in study.snapshots() if record.version == study.record.champion)
     held_out = {name: champion.metrics["held_out"][name] for name in METHODS if name in champion.metrics["held_out"]}
-    picture, numbers = st.columns([3, 4], gap="medium")
+    picture, numbers = st.columns([3, 5], gap="medium")
     picture.plotly_chart(forest(held_out), width="stretch", config=PLOT, key="methods",
                          alt="Accuracy of each method on held-out labels, with intervals")
     numbers.dataframe([figure_row(name, row) for name, row in held_out.items()], hide_index=True, width="stretch")

@@ -94,7 +94,16 @@ def _hang_up(end: socket.socket) -> None:
 
 
 def shown(page) -> tuple[str, str]:
-    """The texts of the pair on screen, letters only: Markdown is gone there."""
+    """The texts of the pair on screen, letters only: Markdown is gone there.  Read until it stays the same, since code
+    in an answer is drawn a moment after the rest."""
+    before = None
+    while (now := _texts(page)) != before:
+        before = now
+        page.wait_for_timeout(200)
+    return now
+
+
+def _texts(page) -> tuple[str, str]:
     return tuple(letters(page.locator(f".st-key-response-{side}").inner_text()) for side in ("left", "right"))
 
 

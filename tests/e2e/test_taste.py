@@ -14,10 +14,19 @@ def letters(text: str) -> str:
     return "".join(re.findall(r"[^\W\d_]", re.sub(r"```\w*", "", text)))
 
 
+def shown(page, side: str, styles: dict[str, dict[str, int]]) -> dict[str, int]:
+    """The style of the answer on a side of the screen, once all of its text is drawn: code comes a moment later."""
+    for _ in range(100):
+        text = letters(page.locator(f".st-key-response-{side}", has_text=re.compile(r"\w")).inner_text())
+        if text in styles:
+            return styles[text]
+        page.wait_for_timeout(100)
+    raise AssertionError(f"no answer of the study is: {text}")
+
+
 def key_of(taste: Taste, page, styles: dict[str, dict[str, int]]) -> str:
     """The key that a person of that taste presses for the pair on screen."""
-    left, right = (utility(taste, styles[letters(page.locator(f".st-key-response-{side}", has_text=re.compile(r"\w"))
-                                                 .inner_text())]) for side in ("left", "right"))
+    left, right = (utility(taste, shown(page, side, styles)) for side in ("left", "right"))
     return "1" if left > right else "2"
 
 

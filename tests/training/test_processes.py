@@ -31,8 +31,9 @@ kept = np.load(folder / "data.npz")
 labels = Comparisons.build(kept["user"], kept["left"], kept["right"], kept["outcome"])
 data = TrainingData(kept["users"], np.arange(len(kept["texts"])), kept["prompt"], tuple(kept["prompts"].tolist()),
                     tuple(kept["texts"].tolist()), labels)
+# Twice the passes of one process, whose steps see half as many labels.
 config = RewardConfig(backbone=encoder, last_layers=2, n_experts=4, rank=4, alpha=8, max_tokens=32, texts=16, lr=1e-2,
-                      epochs=30, min_steps=1, patience=20, precision="float32")
+                      epochs=60, min_steps=1, patience=20, precision="float32")
 model = fit_reward(data, kept["vectors"], config, weights=None, seed=1)
 index = Processes().index
 model.save(folder / f"process-{index}")
