@@ -79,8 +79,8 @@ def test_before_the_first_snapshot_there_is_no_map(tmp_path):
 
 def test_consistency_counts_pairs_that_came_again(camps):
     ann, bob = camps.join("Ann"), camps.join("Bob")
-    camps.set_room(RoomSettings(order="random", repeats=0.5, uniform=0.2, gold=0))
-    label_in_camp(camps, ann.id, SHORT, 12)
+    camps.set_room(RoomSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
+    label_in_camp(camps, ann.id, SHORT, 12)  # a pair may come again after eight others
     found = camps.consistency(np.array([bob.id, ann.id]))
     assert found.n[0] == 0 and np.isnan(found.value[0])
     assert found.n[1] > 0 and found.value[1] == 1.0
