@@ -175,7 +175,7 @@ def test_who_has_labelled_before_needs_no_practice(study):
 
 def test_gold_pairs_are_mixed_in_once_each(study):
     known = make_gold(study, 5)
-    settle(study, gold=0.5, repeats=0)
+    settle(study, gold=0.9, uniform=0.1, repeats=0)
     tasks = answer_all(study, study.join("Ann").id)
     asked = Counter(task.pair_id for task in tasks if task.reason == "gold")
     assert asked and set(asked) <= set(known) and max(asked.values()) == 1

@@ -63,7 +63,7 @@ def test_a_damaged_snapshot_is_told_in_a_sentence_and_another_can_be_chosen(camp
     ("labels", "how many labels a place rests on"), ("kind", "tell humans from simulated"),
     ("taste", "the model never sees them"), ("consistency", "asked again"), ("foreseen", "had foretold")])
 def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps, rita, open_page, words, by, told):
-    camps.set_room(RoomSettings(order="random", repeats=0.5, uniform=0.2, gold=0))
+    camps.set_room(RoomSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
     label_in_camp(camps, rita.id, SHORT, 12)
     assert told in words(open_page("people", camps, rita, colour=by))
 
