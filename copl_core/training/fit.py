@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -159,11 +159,8 @@ def learn_mix(known: Comparisons, new: Comparisons, graph: GraphState, model, te
 
 def placed_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
     """Calibrated log-odds (N,) of left over right by a graph that places both by what they say, φ (R, P)."""
-    used, places = np.unique(np.concatenate([labels.left, labels.right]), return_inverse=True)
-    vectors, bias = graph.place_responses(phi[used])
-    left, right = places[:len(labels)], places[len(labels):]
-    apart = ((vectors[left] - vectors[right]) * graph.user_vectors[labels.user]).sum(1)
-    return (apart + bias[left] - bias[right]) / graph.temperature
+    vectors, bias = graph.place_responses(phi)
+    return replace(graph, response_vectors=vectors, response_bias=bias).margins(labels)
 
 
 def text_margins(model, labels: Comparisons, user_vectors: np.ndarray, texts: Sequence[tuple[str, str]]) -> np.ndarray:
