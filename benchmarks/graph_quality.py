@@ -108,7 +108,7 @@ def architectures(path: Path, seeds: int) -> None:
     head("accuracy", "log-loss", "prior")
     splits = [real(path, seed) for seed in range(seeds)]
     for name, config in [(rule, GraphConfig(rule=rule)) for rule in READOUT] + [
-            ("copl, full matrices", GraphConfig(mixing="full")), ("no layer", GraphConfig(layers=0))]:
+            ("copl, diagonal matrices", GraphConfig(mixing="diagonal")), ("no layer", GraphConfig(layers=0))]:
         choices = [replace(config, l2_layer=precision) for precision in (1000.0, 100.0, 10.0)] \
             if config.layers and config.rule != "lightgcn" else [config]
         best = min(choices, key=lambda choice: splits[0](choice, 0)[1])

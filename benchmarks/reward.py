@@ -1,10 +1,12 @@
 """What people add to the reward model: experts by user against one LoRA for everybody, at the same cost.
 
     python -m benchmarks.reward [--data FOLDER] [--parts random,prompts,demo] [--backbone minilm|smollm2]
-                                [--models copl-reward,uniform,published] [--budget SECONDS] [--seed N]
+                                [--models copl-reward,uniform,published] [--cuts N] [--budget SECONDS] [--seed N]
 
 ``random`` and ``prompts`` read llmfao.jsonl.gz in the folder, or the file that ``--data`` names: 15 % of its labels are
-kept from training, or a fifth of its prompts.  All models have the same backbone, the same frozen states (made once,
+kept from training, or a fifth of its prompts.  Prompts differ so much, and the file has so few, that one cut says
+little: with ``--cuts 5`` every prompt is asked about once.  No label is asked in two cuts, and the last line of a part
+is over all of them.  All models have the same backbone, the same frozen states (made once,
 before any clock runs), the same labels and the same budget of time; user vectors come from a graph fitted to the
 training labels alone.  ``published`` is the paper's layer and gate under our schedule: its own, 5e-5 over full depth,
 is for other budgets.
@@ -22,7 +24,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -40,14 +42,15 @@ from copl_core.reward.hidden import HiddenCache
 from copl_core.reward.model import RewardConfig, RewardModel
 from copl_core.training.fit import text_margins
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.metrics import figures, interval, right
+from copl_core.training.metrics import figures, interval, log_losses, right
 from copl_core.training.phi import TextEmbedder
 from copl_core.training.reward_fit import fit_reward
 from copl_core.training.tune import tuned
-from copl_core.training.world import World, build_world, only_new_prompts
+from copl_core.training.world import World, build_world
 from copl_core.weights import resolver
 
 ASKED_SHARE = 0.15
+MOST_CUTS = {"random": int(1 / ASKED_SHARE), "prompts": 5}
 GIVEN = 10  # labels of a new person
 LLMFAO = "llmfao.jsonl.gz"
 PARTS = ("random", "prompts", "demo")
@@ -109,30 +112,70 @@ def logits(model: RewardModel, world: World, vectors: np.ndarray) -> np.ndarray:
     return text_margins(model, world.asked, vectors, world.texts) + side
 
 
-def on_labels(bench: Bench, rows: list[ImportRow], split: str, models: list[str]) -> None:
-    """The first of ``models`` against the others on one split of the labels of a file."""
+@dataclass(frozen=True)
+class Answers:
+    """What the models of one cut said about the labels that prefer a side."""
+
+    users: np.ndarray  # (N,) names
+    right: dict[str, np.ndarray]  # by model, (N,): 1 right, 0 wrong
+    loss: dict[str, np.ndarray]  # by model, (N,) log-loss
+
+    @classmethod
+    def joined(cls, cuts: list[Answers]) -> Answers:
+        columns = [{name: np.concatenate([getattr(cut, part)[name] for cut in cuts]) for name in cuts[0].right}
+                   for part in ("right", "loss")]
+        return cls(np.concatenate([cut.users for cut in cuts]), *columns)
+
+
+def on_labels(bench: Bench, rows: list[ImportRow], split: str, models: list[str], cuts: int) -> None:
+    """The first of ``models`` against the others on disjoint cuts of the labels of a file."""
+    answers = [on_cut(bench, rows, split, models, number) for number in range(cuts)]
+    if cuts > 1:
+        compare(f"{split}, {cuts} cuts together", Answers.joined(answers), models, bench.seed)
+
+
+def drawn(rows: list[ImportRow], split: str, seed: int, number: int) -> np.ndarray:
+    """Mask (N,) of the rows that a cut asks; those of two numbers have none in common."""
+    rng = np.random.default_rng(seed)
     if split == "random":
-        asked = np.random.default_rng(bench.seed).random(len(rows)) < ASKED_SHARE
-        learn, ask = ([row for row, out in zip(rows, asked, strict=True) if out == side] for side in (False, True))
-    else:
-        learn, ask = only_new_prompts(rows, rows, bench.seed, same=True)
+        return np.floor(rng.random(len(rows)) / ASKED_SHARE) == number
+    prompts = sorted({row.prompt for row in rows})
+    asked = {prompts[i] for i in np.array_split(rng.permutation(len(prompts)), MOST_CUTS["prompts"])[number]}
+    return np.array([row.prompt in asked for row in rows])
+
+
+def on_cut(bench: Bench, rows: list[ImportRow], split: str, models: list[str], number: int) -> Answers:
+    asked = drawn(rows, split, bench.seed, number)
+    learn, ask = ([row for row, out in zip(rows, asked, strict=True) if out == side] for side in (False, True))
     world = build_world(learn, ask)
     bench.read(list(world.texts))
     vectors = everybody(world, bench.graph(world))
     decided = world.asked.decided
     say(f"{split}: {len(world.train.labels)} labels learned, {decided.sum()} that prefer a side asked, "
         f"{(decided & world.new_text).sum()} of these about new texts")
-    said = {}
+    outcome = world.asked.outcome[decided]
+    answers = Answers(np.array(world.users)[world.asked.user[decided]], {}, {})
     for name in models:
         model = bench.reward(world, vectors[:world.train.n_users], **MODELS[name])
-        said[name] = logits(model, world, vectors)
-        tell(f"{split} {name}", said[name], world.asked, model)
-    hits = {name: right(said[name], world.asked.outcome)[decided] for name in models}
+        said = logits(model, world, vectors)
+        tell(f"{split} {name}", said, world.asked, model)
+        answers.right[name], answers.loss[name] = right(said[decided], outcome), log_losses(said[decided], outcome)
+    compare(split, answers, models, bench.seed)
+    return answers
+
+
+def compare(where: str, answers: Answers, models: list[str], seed: int) -> None:
+    """Tell how far the first model is ahead of each other one, with intervals of a bootstrap over people."""
+    _, user = np.unique(answers.users, return_inverse=True)
+    first = models[0]
     for other in models[1:]:
-        gain = hits[models[0]] - hits[other]
-        low, high = interval(gain, world.asked.user[decided], bench.seed)
-        say(f"{split}: {models[0]} over {other} {100 * gain.mean():+.1f} points, 95 % over users "
-            f"{100 * low:+.1f} to {100 * high:+.1f}")
+        gain = 100 * (answers.right[first] - answers.right[other])
+        less = answers.loss[other] - answers.loss[first]
+        (low, high), (least, most) = (interval(column, user, seed) for column in (gain, less))
+        say(f"{where}: {first} {answers.right[first].mean():.3f}, {other} {answers.right[other].mean():.3f}: "
+            f"{gain.mean():+.1f} points, 95 % over people {low:+.1f} to {high:+.1f}; "
+            f"log-loss {answers.loss[first].mean():.3f}, {answers.loss[other].mean():.3f}: "
+            f"{less.mean():.3f} less, {least:.3f} to {most:.3f}; n {len(gain)}")
 
 
 def on_demo(bench: Bench) -> None:
@@ -198,10 +241,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", action="store_true", help="run layers twice rather than keep activations")
     parser.add_argument("--backbone", default="minilm", help="bundled name, folder or hub id (default minilm)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds a fit; 0: the whole schedule (default 60)")
+    parser.add_argument("--cuts", type=int, default=1, help=f"of each part, at most {min(MOST_CUTS.values())} "
+                                                            "(default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=Path, help="file to keep the frozen states in, for the next run")
     arguments = parser.parse_args(argv)
     models, parts = _chosen(parser, arguments.models, MODELS), _chosen(parser, arguments.parts, PARTS)
+    if not 1 <= arguments.cuts <= min(MOST_CUTS.values()):
+        parser.error(f"--cuts is {arguments.cuts}: a whole number from 1 to {min(MOST_CUTS.values())} is needed")
     changes = {"checkpoint": arguments.checkpoint} | ({"last_layers": arguments.layers} if arguments.layers else {})
     bench = Bench(Settings.from_environment(), arguments.backbone, arguments.budget, arguments.seed, arguments.states,
                   **changes)
@@ -214,7 +261,8 @@ def main(argv: list[str] | None = None) -> int:
             say(f"Left out: {part}, for want of --data.")
         else:
             path = arguments.data / LLMFAO if arguments.data.is_dir() else arguments.data
-            on_labels(bench, [row for row in read_rows(path, []) if row.choice is not None], part, models)
+            on_labels(bench, [row for row in read_rows(path, []) if row.choice is not None], part, models,
+                      arguments.cuts)
     return 0
 
 

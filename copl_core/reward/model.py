@@ -44,7 +44,7 @@ STRUCTURE = ("backbone", "last_layers", "targets", "rank", "alpha", "n_experts",
 
 # A decoder is read at its last token alone: it needs more of the text, smaller steps, and a training that is not ended
 # early (a patience beyond the number of evaluations).
-DECODER = {"train_tokens": 64, "lr": 3e-3, "patience": 20}
+DECODER = {"train_tokens": 64, "lr": 1e-3, "patience": 20}
 RECIPES = {"minilm": {}, "smollm2": DECODER}  # what differs from the defaults of ``RewardConfig``
 
 

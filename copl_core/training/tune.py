@@ -86,10 +86,18 @@ def _fits(candidates: int, draws: int) -> int:
 
 
 def _candidates(config: GraphConfig) -> list[GraphConfig]:
-    """Every recipe with every precision; a graph of many labels has settled on the loud one (``GraphConfig.sized``)."""
-    open_to_choice = config.rule == "copl" and config.layers > 0 and config.large > 0
-    recipes = [config, replace(config, message_start=LOUD["message_start"]), replace(config, **LOUD)]
-    return [stronger(recipe, factor) for recipe in recipes[:3 if open_to_choice else 1] for factor in FACTORS]
+    """Every recipe with every precision."""
+    return [stronger(recipe, factor) for recipe in _recipes(config) for factor in FACTORS]
+
+
+def _recipes(config: GraphConfig) -> list[GraphConfig]:
+    """Ways of hearing neighbours; a graph of many labels has settled on loud ones (``GraphConfig.sized``), and is
+    asked whether coordinates are to speak for one another."""
+    if config.rule != "copl" or config.layers == 0:
+        return [config]
+    if config.large > 0:
+        return [config, replace(config, message_start=LOUD["message_start"]), replace(config, **LOUD)]
+    return [config, replace(config, mixing="full", lr=GraphConfig().lr)] if config.mixing == "diagonal" else [config]
 
 
 def stronger(config: GraphConfig, factor: float) -> GraphConfig:

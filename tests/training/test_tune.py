@@ -45,3 +45,13 @@ def test_with_few_labels_the_configured_priors_stand(groups):
     few = groups.data.with_labels(groups.data.labels.take(np.arange(1000)))
     assert apart(few)[1].sum() < FEWEST
     assert tuned(few, groups.phi, SHORT, seed=0) == SHORT
+
+
+def test_a_large_graph_keeps_its_loud_messages_and_chooses_whether_coordinates_mix(groups):
+    told = []
+    chosen = tuned(groups.data, groups.phi, replace(SHORT, large=1000), seed=0,
+                   progress=lambda *what: told.append(what))
+    assert len(told) == _fits(2 * len(FACTORS), DRAWS)
+    settled = replace(SHORT, large=1000).sized(len(groups.data.labels))
+    assert (chosen.message_start, chosen.large, chosen.members) == (LOUD["message_start"], 0, 1)
+    assert (chosen.mixing, chosen.lr) in ((settled.mixing, settled.lr), ("full", GraphConfig().lr))
