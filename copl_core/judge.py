@@ -121,7 +121,7 @@ class Judge:
         graph = _centred(graph / state.temperature)
         if not snapshot.has_reward:
             return _Parts(graph, np.zeros_like(graph))
-        return _Parts(snapshot.mix.graph * graph, snapshot.mix.text * _centred(self._rewarded(audience, texts)))
+        return _Parts(snapshot.mix.graph * graph, self._text(snapshot.mix.text, audience, texts))
 
     def _of_new(self, audience: Audience, texts: Sequence[Text]) -> _Parts:
         """Of texts without labels: the graph places them by what they say, alone until there is a text reward."""
@@ -129,7 +129,7 @@ class Judge:
         if not snapshot.has_reward:
             placed = _centred(self._placed(audience, texts))
             return _Parts(placed, np.zeros_like(placed))
-        text = snapshot.mix.text_new * _centred(self._rewarded(audience, texts))
+        text = self._text(snapshot.mix.text_new, audience, texts)
         weight = snapshot.mix.graph_new
         return _Parts(weight * _centred(self._placed(audience, texts)) if weight else np.zeros_like(text), text)
 
@@ -137,6 +137,12 @@ class Judge:
         """Calibrated log-odds (N, T) by the graph, which places the texts by what they say."""
         state = audience.snapshot.graph
         return state.scores(audience.vectors, *state.place_responses(self.embed(texts))) / state.temperature
+
+    def _text(self, weight: float, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """What the text reward adds, (N, T); where it has no say the texts are not even read."""
+        if not weight:
+            return np.zeros((len(audience.vectors), len(texts)), np.float32)
+        return weight * _centred(self._rewarded(audience, texts))
 
     def _rewarded(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the text reward."""
