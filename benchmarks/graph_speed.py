@@ -7,7 +7,8 @@
    from labels in memory to a finished state, and its accuracy on pairs the user never saw.
 2. The published schedule (d 512, 4 layers, batches of 1024 with a propagation over the whole graph each, 100 epochs) on
    the same world: seconds of a step, measured here, times its number of steps; that product is an extrapolation.
-3. One training step beside the bare sparse products, forward and backward, that it cannot do without.
+3. One training step beside the bare sparse products, forward and backward, that it cannot do without: those over the
+   labels that stay in the graph at that step.
 4. Growth: the same world with more users, prompts in proportion, each size in a process of its own, so that the peak of
    memory is that of the fit and of the labels it was given.
 """
@@ -94,8 +95,10 @@ def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
 def beside_bare(world: SyntheticWorld, steps: int, device: str) -> dict:
     """Milliseconds of a training step and of the sparse products in it, taken in turns."""
     config = GraphConfig().sized(len(world.data.labels))
-    fit, network, optimiser, seen, messages = prepared(world, config, device)
+    fit, network, optimiser, seen = prepared(world, config, device)
     generator = torch_generator(1, device)
+    staying = torch.rand(len(seen), generator=generator, device=device) >= config.leave_out
+    messages = fit.graph.messages(staying)
     users, responses = (torch.randn(n, config.dim, device=device) for n in (world.data.n_users, world.data.n_responses))
 
     def step() -> None:
@@ -120,7 +123,7 @@ def products(messages: Messages, users: torch.Tensor, responses: torch.Tensor) -
 def published(world: SyntheticWorld, steps: int, device: str) -> dict:
     """Seconds of one published step, measured, and of all of them, extrapolated."""
     config = GraphConfig.published()
-    fit, network, optimiser, seen, _ = prepared(world, config, device)
+    fit, network, optimiser, seen = prepared(world, config, device)
     generator = torch_generator(1, device)
     batches = fit._batches(seen, generator)
     each, = in_turns((lambda: fit._batch_step(network, next(batches), seen, optimiser, generator),), steps, device)
@@ -133,7 +136,7 @@ def prepared(world: SyntheticWorld, config: GraphConfig, device: str):
     fit = _Fit(world.data, phi, config, device)
     network = CoplGraph(world.data.n_users, world.data.n_responses, phi.shape[1], config, torch_generator(0)).to(device)
     seen = torch.ones(len(world.data.labels), dtype=torch.bool, device=device)
-    return fit, network, _optimiser(network, config), seen, fit.graph.messages(seen)
+    return fit, network, _optimiser(network, config), seen
 
 
 def in_turns(works: tuple[Callable[[], None], ...], times: int, device: str) -> list[float]:

@@ -11,12 +11,16 @@ Since e_u is the same in every term of its sum, the messages are summed first an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from copl_core.preference.graph import Messages, spmm
 from copl_core.preference.state import GraphConfig
+
+ROWS = 1 << 13  # of the tables that are multiplied at once
 
 
 class SignedSum(MessagePassing):
@@ -101,8 +105,38 @@ class _Message(nn.Module):
 
     def forward(self, summed: Tensor, own: Tensor) -> Tensor:
         if isinstance(self.plain, Scale):
-            return summed * (self.plain.weight + self.product.weight * own)
+            return _Scaled.apply(summed, own, self.plain.weight, self.product.weight)
         return self.plain(summed) + self.product(summed * own)
+
+
+class _Scaled(torch.autograd.Function):
+    """``s ⊙ (w₁ + w₂ ⊙ e)`` and its gradient, a few thousand rows at a time: what is made on the way stays in the
+    cache and is never kept."""
+
+    @staticmethod
+    def forward(ctx, summed: Tensor, own: Tensor, plain: Tensor, product: Tensor) -> Tensor:
+        ctx.save_for_backward(summed, own, plain, product)
+        out = torch.empty_like(summed)
+        for rows in _pieces(len(summed)):
+            torch.addcmul(plain, product, own[rows], out=out[rows]).mul_(summed[rows])
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        summed, own, plain, product = ctx.saved_tensors
+        to_summed, to_own = torch.empty_like(summed), torch.empty_like(own)
+        to_plain, to_product = torch.zeros_like(plain), torch.zeros_like(product)
+        for rows in _pieces(len(summed)):
+            torch.addcmul(plain, product, own[rows], out=to_summed[rows]).mul_(grad[rows])
+            told = grad[rows] * summed[rows]
+            torch.mul(told, product, out=to_own[rows])
+            to_plain += told.sum(0)
+            to_product += told.mul_(own[rows]).sum(0)
+        return to_summed, to_own, to_plain, to_product
+
+
+def _pieces(n: int) -> Iterator[slice]:
+    return (slice(start, start + ROWS) for start in range(0, n, ROWS))
 
 
 class Scale(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from copl_core.features import FEATURE_NAMES
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.graph import AskedPairs, Messages, PreferenceGraph
+from copl_core.preference.graph import AskedPairs, Messages, PreferenceGraph, where
 from copl_core.preference.state import GraphConfig, GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.losses import (
@@ -155,14 +155,13 @@ class _Fit:
         if self.config.loss != "bt":
             self.flip = flip_rate(labels) if self.config.flip is None else self.config.flip
 
-    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], rows: Tensor | None = None) -> Tensor:
-        """Log-odds of left, side nuisance included, for label rows (B,), or for all labels (N,) by the fast way."""
+    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], rows: Tensor) -> Tensor:
+        """Log-odds of left, side nuisance included, for label rows (B,)."""
         users, responses, bias = out
-        user, left, right = self.user, self.left, self.right
-        if rows is None:
-            margin = self.asked.margins(users, responses)
+        user, left, right = (column.index_select(0, rows) for column in (self.user, self.left, self.right))
+        if self.asked is not None:
+            margin = self.asked.margins(users, responses, rows)
         else:
-            user, left, right = user[rows], left[rows], right[rows]
             apart = responses.index_select(0, left) - responses.index_select(0, right)
             margin = (users.index_select(0, user) * apart).sum(-1)
         if self.config.ids_only:
@@ -217,16 +216,16 @@ class _Fit:
         if config.leave_out > 0:
             drawn = torch.rand(self.n_meetings, generator=generator, device=self.device)
             drawn = drawn < _meetings_for(config.leave_out)
-            left_out = drawn[self.meetings[0]] | drawn[self.meetings[1]]
+            left_out = drawn.index_select(0, self.meetings[0]) | drawn.index_select(0, self.meetings[1])
             if (left_out & seen).any():
                 asked = left_out & seen
                 messages = self.graph.messages(seen & ~left_out, config.edge_dropout, generator)
         keep = self._kept(self.data.n_responses, config.id_dropout, generator)
         keep_user = self._kept(self.data.n_users, config.user_dropout, generator)
-        logits = self.logits(network, network(self.phi, messages, keep, keep_user))
-        weight = self.weight * asked
-        loss = preference_loss(logits, self.outcome, config.loss, self.flip, config.smoothing)
-        loss = (loss * weight).sum() / asked.sum() + penalty(network, config) / len(self.user)
+        rows = where(asked)
+        logits = self.logits(network, network(self.phi, messages, keep, keep_user), rows)
+        loss = preference_loss(logits, self.outcome[rows], config.loss, self.flip, config.smoothing)
+        loss = (loss * self.weight[rows]).mean() + penalty(network, config) / len(self.user)
         return _move(optimiser, loss)
 
     def _batch_step(self, network, rows: Tensor, seen: Tensor, optimiser, generator: torch.Generator) -> float:

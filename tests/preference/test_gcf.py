@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from copl_core.preference import layers
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import PreferenceGraph
 from copl_core.preference.state import READOUT, GraphConfig
@@ -155,3 +156,13 @@ def test_a_seed_makes_a_start_whatever_the_global_one(rule):
         torch.manual_seed(seed)
         starts.append(CoplGraph(3, 4, 5, of(rule), torch.Generator().manual_seed(0)).state_dict())
     assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+
+
+def test_the_gradient_of_a_diagonal_message_is_right_over_pieces_too(monkeypatch):
+    monkeypatch.setattr(layers, "ROWS", 3)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+              for shape in ((7, 4), (7, 4), (4,), (4,))]
+    assert torch.autograd.gradcheck(layers._Scaled.apply, inputs)
+    summed, own, plain, product = inputs
+    assert torch.allclose(layers._Scaled.apply(*inputs), summed * (plain + product * own))

@@ -95,15 +95,21 @@ def test_dropped_messages_are_made_up_for_on_average(graph):
     assert torch.equal(pair.matrix.to_dense().T, pair.transpose.to_dense())
 
 
-def test_margins_and_their_gradient_equal_the_gathered_ones():
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [1, 3]])
+def test_margins_and_their_gradient_equal_the_gathered_ones(rows):
+    generator, rows = torch.Generator().manual_seed(0), torch.tensor(rows)
     user, left, right = (torch.as_tensor(column).int() for column in (LABELS.user, LABELS.left, LABELS.right))
     tables = [torch.randn(n, 5, generator=generator, requires_grad=True) for n in (3, 4)]
     copies = [table.detach().clone().requires_grad_() for table in tables]
-    margins = AskedPairs(user, left, right, 3, 4).margins(*tables)
-    plain = (copies[0][user] * (copies[1][left] - copies[1][right])).sum(-1)
+    margins = AskedPairs(user, left, right, 3, 4).margins(*tables, rows)
+    plain = (copies[0][user] * (copies[1][left] - copies[1][right])).sum(-1)[rows]
     margins.square().sum().backward()
     plain.square().sum().backward()
     assert torch.allclose(margins, plain, atol=1e-5)
     for one, other in zip(tables, copies, strict=True):
         assert torch.allclose(one.grad, other.grad, atol=1e-4)
+
+
+def test_labels_that_are_not_kept_cost_nothing(graph):
+    kept = torch.tensor([True, False, False, False, False])
+    assert [pair.matrix.values().numel() for pair in graph.messages(kept).to_user] == [1, 1]
