@@ -141,17 +141,18 @@ def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, flo
 
 
 def head(*columns: str) -> None:
-    print(f"{'':44}" + "".join(f"{column:>18}" for column in columns))
+    print(f"{'':44}" + "".join(f"{column:>19}" for column in columns))
 
 
 def row(name: str, figures: list[tuple[float, ...]]) -> None:
-    print(f"{name:44}" + "".join(f"{spread(column, 4):>18}" for column in zip(*figures, strict=True)), flush=True)
+    print(f"{name:44}" + "".join(f"{spread(column, 4):>19}" for column in zip(*figures, strict=True)), flush=True)
 
 
 def spread(values, digits: int) -> str:
     values = np.asarray(values, float)
     error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
+    how = f".{digits}f" if abs(values.mean()) < 1e4 else ".0e"  # a loss without a floor may run away
+    return f"{values.mean():{how}} ± {error:{how}}"
 
 
 if __name__ == "__main__":
