@@ -11,6 +11,7 @@ from pages.runlog import LEARNED, attempt, clock
 
 FIGURES = {"copl": "graph and text", "copl-graph": "graph", "copl-reward": "text reward", "global": "one taste for all"}
 SHOWN = 200  # snapshots in the table
+ROOM = 0.05  # of accuracy, left above and below the curves
 
 
 def snapshots() -> None:
@@ -48,7 +49,9 @@ def history(records: list[SnapshotRecord]) -> None:
                      "array": [high - row["accuracy"] for (_, row), (_, high) in zip(rows, ends, strict=True)],
                      "arrayminus": [row["accuracy"] - low for (_, row), (low, _) in zip(rows, ends, strict=True)]},
             hovertemplate="%{x}: %{y:.1%}<extra>" + FIGURES[method] + "</extra>")
-    figure.update_yaxes(tickformat=".0%", title="accuracy")
+    drawn = [value for trace in figure.data for value in trace.y]
+    figure.update_yaxes(tickformat=".0%", title="accuracy",  # a step of chance is not to look like a climb
+                        autorangeoptions={"include": [min(drawn) - ROOM, max(drawn) + ROOM]})
     figure.update_layout(height=230, margin={"l": 0, "r": 8, "t": 8, "b": 0},
                          legend={"orientation": "h", "y": -0.15, "x": 0, "yanchor": "top"})
     st.plotly_chart(figure, width="stretch", config=PLOT, key="history",
