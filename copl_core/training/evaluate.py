@@ -34,6 +34,7 @@ from copl_core.training.world import World, build_world, flipped, only_new_promp
 
 __all__ = ["Embed", "Method", "World", "build_world", "evaluate", "main", "table"]
 REWARD_SECONDS = 90.0
+ORACLE = "group-oracle"
 FEWEST_IN_GROUP = 20  # asked labels that a group needs before it may be called the worst
 
 
@@ -243,6 +244,7 @@ def main(args: argparse.Namespace) -> int:
     if args.new_prompts:
         same = not args.split_field and args.train.resolve() == args.test.resolve()
         train, test = only_new_prompts(train, test, args.seed, same)
+    methods = _possible(methods, args.methods.strip() == "all", [*train, *test])
     _set_threads(args.threads)
     settings = replace(Settings.from_environment(), reward_budget_seconds=seconds)
     report = evaluate(train, test, methods, embedder=_Embedder(args.encoder), context=args.context, seed=args.seed,
@@ -262,6 +264,19 @@ def _chosen(words: str) -> list[str]:
     if unknown or not methods:
         raise CoplError(f"--methods got {', '.join(unknown) or 'nothing'}: choose all, or from {', '.join(METHODS)}.")
     return methods
+
+
+def _possible(methods: list[str], everything: bool, rows: Sequence[ImportRow]) -> list[str]:
+    """Without the group oracle where rows name fewer than two groups and all methods were asked for; asked for by name,
+    it is refused here, before hours go into the others."""
+    groups = {row.taste for row in rows} - {None}
+    if ORACLE not in methods or len(groups) > 1:
+        return methods
+    why = f"{ORACLE} needs rows of two groups, and these name {len(groups)}"
+    if not everything:
+        raise CoplError(f"{why}: give rows a group, or leave it out.")
+    print(f"… left out: {why}", flush=True)
+    return [name for name in methods if name != ORACLE]
 
 
 class _Embedder:

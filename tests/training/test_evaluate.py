@@ -182,6 +182,14 @@ def test_every_peer_is_known_by_name():
     assert command._chosen("all") == list(METHODS)
 
 
+def test_all_methods_leave_out_the_group_oracle_where_no_row_names_a_group(capsys):
+    some = rows(range(4), range(3))
+    assert command._possible(list(METHODS), True, some) == [name for name in METHODS if name != command.ORACLE]
+    assert "left out: group-oracle needs rows of two groups, and these name 0" in capsys.readouterr().out
+    grouped = [replace(row, taste=f"g{row.annotator[-1]}") for row in some]
+    assert command._possible(list(METHODS), True, grouped) == list(METHODS)
+
+
 @pytest.mark.parametrize(("words", "told"), [
     (["missing.jsonl", "missing.jsonl"], "missing.jsonl"),
     (["empty.jsonl", "empty.jsonl"], "empty"),
@@ -191,6 +199,7 @@ def test_every_peer_is_known_by_name():
     (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
     (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
     (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
+    (["good.jsonl", "good.jsonl", "--methods", "global,group-oracle"], "needs rows of two groups"),
 ])
 def test_mishaps_are_told_in_a_sentence(tmp_path, words, told):
     (tmp_path / "empty.jsonl").write_text("")
