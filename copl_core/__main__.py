@@ -111,7 +111,7 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
         rows = read_rows(path, problems)
         first = next(rows, None)
         if first is None:
-            _tell_problems(problems)
+            _tell_problems(problems, "none was taken")
             raise CoplError(f"{path} has no line that can be taken, so nothing was imported; a line is a JSON object "
                             "with prompt, response_a, response_b and, where it is a label, choice and annotator.")
         opened.append((path, problems, chain([first], rows)))
@@ -128,13 +128,14 @@ def _tell_import(path: Path, name: str, report: ImportReport) -> None:
           f"{report.pairs_new:,} new pairs, {report.users_new:,} new users.")
 
 
-def _tell_problems(problems: list[tuple[int, str]]) -> None:
+def _tell_problems(problems: list[tuple[int, str]], others: str = "every other line was taken") -> None:
     for line, reason in problems[:_SHOWN_PROBLEMS]:
         print(f"  line {line}: {reason}", file=sys.stderr)
     if len(problems) > _SHOWN_PROBLEMS:
         print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more lines that were left out", file=sys.stderr)
     if problems:
-        print(f"  {len(problems):,} lines were left out; every other line was taken.", file=sys.stderr)
+        were = "line was" if len(problems) == 1 else "lines were"
+        print(f"  {len(problems):,} {were} left out; {others}.", file=sys.stderr)
 
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
