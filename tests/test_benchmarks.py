@@ -34,3 +34,14 @@ def test_an_unknown_benchmark_is_told_with_those_there_are(capsys):
 def test_a_benchmark_that_fails_says_so_by_its_exit_code(capsys):
     code, said = bench.run("labelling_storm", ["--no-such-option"])
     assert code == 2 and said == ""
+
+
+@pytest.mark.parametrize(("split", "share"), [("random", 5 * 0.15), ("prompts", 1.0)])
+def test_no_label_is_asked_in_two_cuts_and_every_prompt_in_one(split, share):
+    from benchmarks.reward import drawn
+    from copl_core.records import Choice, ImportRow
+
+    rows = [ImportRow(i, f"Question {i % 13}?", "a", "b", Choice.LEFT, f"user {i % 7}") for i in range(1000)]
+    asked = sum(drawn(rows, split, 0, number).astype(int) for number in range(5))
+    assert asked.max() == 1
+    assert abs(asked.mean() - share) < 0.05
