@@ -156,9 +156,11 @@ class PreferenceGraph:
         to_user, to_response = [], []
         for sign in self.signs:
             edges = sign.kept(kept)
-            there = back = edges.matrices(*edges.alpha())
+            alpha = edges.alpha()
             if edge_dropout:
-                there, back = (_dropped(edges, edge_dropout, generator) for _ in range(2))
+                there, back = (_dropped(edges, alpha[0], edge_dropout, generator) for _ in range(2))
+            else:
+                there = back = edges.matrices(*alpha)
             to_user.append(there)
             to_response.append(SparsePair(back.transpose, back.matrix))
         return Messages(tuple(to_user), tuple(to_response))
@@ -217,9 +219,8 @@ def where(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.device.type == "cpu" else mask.nonzero()[:, 0]
 
 
-def _dropped(edges: _Edges, share: float, generator: torch.Generator | None) -> SparsePair:
-    """The matrices of ``edges`` with that share of the entries at zero and the others made up for."""
-    alpha, _ = edges.alpha()
+def _dropped(edges: _Edges, alpha: Tensor, share: float, generator: torch.Generator | None) -> SparsePair:
+    """The matrices of ``edges`` with that share of the entries ``alpha`` at zero and the others made up for."""
     values = alpha * (torch.rand(alpha.shape, generator=generator, device=alpha.device) >= share) / (1 - share)
     return edges.matrices(values, values[edges.swap])
 
