@@ -18,7 +18,7 @@ from copl_core.preference.architectures import LAYERS
 from copl_core.preference.graph import Messages
 from copl_core.preference.state import READOUT, GraphConfig
 
-START = 0.3  # standard deviation of the map from text at the start
+START = 0.3  # standard deviation at the start of the map from text, and of ids in a direction that stands far out
 
 
 class CoplGraph(nn.Module):
@@ -63,6 +63,13 @@ class CoplGraph(nn.Module):
                 unused.zero_().requires_grad_(False)
             for ids in (self.user_residual, self.response_residual):
                 nn.init.xavier_uniform_(ids, generator=generator)
+
+    @torch.no_grad()
+    def start_ids(self, users: Tensor, responses: Tensor) -> None:
+        """Put the id residuals at users (U, k) and responses (R, k), of unit scale, k ≤ d: the other coordinates stay
+        at nought."""
+        for residual, start in ((self.user_residual, users), (self.response_residual, responses)):
+            residual[:, :start.shape[1]] = START * start
 
     def forward(self, phi: Tensor, messages: Messages | Sequence[Messages], keep: Tensor | None = None,
                 keep_user: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -95,7 +95,7 @@ class _Edges:
 
     @classmethod
     def build(cls, user: Tensor, response: Tensor, label: Tensor, n_users: int, n_responses: int) -> _Edges:
-        order = torch.argsort(user * n_responses + response, stable=True)
+        order = torch.argsort(user.long() * n_responses + response, stable=True)  # the product overflows int32
         user, response, label = (column[order].int() for column in (user, response, label))
         swap = torch.argsort(response, stable=True)
         return cls(_Order(user, response, label, _starts(user, n_users)),

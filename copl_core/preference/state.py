@@ -38,6 +38,7 @@ class GraphConfig:
     check_every: int = 5  # steps between looks at the held-out labels
     holdout: float = 0.1  # share of labels a member is stopped and calibrated on
     leave_out: float = 0.5  # share of the labels that leave the graph at each step, and are asked
+    spectral: int = 0  # leading directions of the signed graph that ids start from; 0: ids start at nought
     id_dropout: float = 0.2  # share of responses that start from their text alone, drawn anew each step
     feature_weight: float = 3.0  # how much louder a style feature speaks than a coordinate of the text encoder
     text_dim: int = 128  # principal directions of φ that are read
@@ -67,7 +68,7 @@ class GraphConfig:
 
     def __post_init__(self) -> None:
         whole = {"dim": 1, "layers": 0, "members": 1, "max_steps": 1, "text_dim": 1, "patience": 1, "check_every": 1,
-                 "batch": 0, "epochs": 1 if self.batch else 0, "large": 0}
+                 "batch": 0, "epochs": 1 if self.batch else 0, "large": 0, "spectral": 0}
         for name, least in whole.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: "
@@ -112,18 +113,20 @@ class GraphConfig:
     def sized(self, n_labels: int) -> GraphConfig:
         """These settings, or from ``large`` labels on those of a short fit: one member, few steps, loud messages.
 
-        With so many labels what neighbours say is worth more than a row of one's own: messages start at full strength
-        and layers may move.  Members then agree, and one short fit is enough; with ids dropped it would take longer.
-        Diagonal layers cost half as much as full ones, bear three times the learning rate, and with it know more.
+        With so many labels what neighbours say is worth more than a row of one's own: messages start at full strength,
+        layers may move, and ids start from the leading directions of the graph (``spectral``).  Members then agree,
+        and one short fit is enough; with ids dropped it would take longer.  Diagonal layers cost half as much as full
+        ones, bear three times the learning rate, and with it know more; ids that move so fast need a firmer prior.
         What is returned is settled: it is not sized again.
         """
         if not self.large or n_labels < self.large or self.batch:
             return self
-        return replace(self, l2_text=3 * self.l2_text, large=0, **LARGE)
+        return replace(self, l2=6 * self.l2, l2_text=3 * self.l2_text, large=0, **LARGE)
 
 
 LOUD = {"message_start": 1.0, "l2_layer": 10.0}  # neighbours speak as loudly as oneself, and layers may move
-LARGE = LOUD | {"members": 1, "max_steps": 80, "check_every": 10, "id_dropout": 0.0, "mixing": "diagonal", "lr": 0.1}
+LARGE = LOUD | {"members": 1, "max_steps": 60, "check_every": 10, "id_dropout": 0.0, "mixing": "diagonal", "lr": 0.1,
+                "spectral": 16}
 
 
 @dataclass(frozen=True, slots=True)

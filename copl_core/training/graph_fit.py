@@ -20,6 +20,7 @@ from torch import Tensor
 from copl_core.features import FEATURE_NAMES
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import AskedPairs, Messages, PreferenceGraph, where
+from copl_core.preference.spectral import leading
 from copl_core.preference.state import GraphConfig, GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.losses import (
@@ -185,6 +186,8 @@ class _Fit:
         held_rows = torch.as_tensor(held, device=self.device)
         seen[held_rows] = False
         seen_messages = self.graph.messages(seen)
+        if config.spectral and not warm:
+            network.start_ids(*leading(seen_messages, min(config.spectral, config.dim), generator))
         optimiser = _optimiser(network, config)
         steps = _steps(config, int(seen.sum()))
         schedule = _schedule(optimiser, config, steps)

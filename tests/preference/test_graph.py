@@ -110,6 +110,15 @@ def test_margins_and_their_gradient_equal_the_gathered_ones(rows):
         assert torch.allclose(one.grad, other.grad, atol=1e-4)
 
 
+def test_people_times_responses_may_pass_what_an_int32_holds():
+    rows = torch.arange(2)
+    user, left, right = (torch.tensor(column, dtype=torch.int32) for column in ([69_999, 3], [1, 69_999], [5, 0]))
+    tables = [torch.ones(70_000, 1, requires_grad=True) for _ in range(2)]
+    AskedPairs(user, left, right, 70_000, 70_000).margins(*tables, rows).sum().backward()
+    pulled = {int(row): float(tables[1].grad[row, 0]) for row in tables[1].grad.nonzero()[:, 0]}
+    assert pulled == {0: -1.0, 1: 1.0, 5: -1.0, 69_999: 1.0}
+
+
 def test_labels_that_are_not_kept_cost_nothing(graph):
     kept = torch.tensor([True, False, False, False, False])
     assert [pair.matrix.values().numel() for pair in graph.messages(kept).to_user] == [1, 1]

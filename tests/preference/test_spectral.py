@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from copl_core.preference.graph import PreferenceGraph
+from copl_core.preference.spectral import leading
+from copl_core.preference.state import GraphConfig
+from copl_core.records import Comparisons
+from copl_core.synthetic import Protocol, SyntheticWorld, make_world
+from copl_core.training.graph_fit import fit_graph
+from copl_core.training.losses import torch_generator
+
+
+@pytest.fixture(scope="module")
+def groups() -> SyntheticWorld:
+    return make_world(Protocol.uf_p(4, users=1500, prompts=1200, asked=4), 0)
+
+
+def found(labels: Comparisons, n_users: int, n_responses: int, width: int = 16):
+    graph = PreferenceGraph.build(labels, n_users, n_responses)
+    return leading(graph.messages(), width, torch_generator(0))
+
+
+def test_common_and_controversial_pairs_are_told_apart_from_chance(groups):
+    data = groups.data
+    users, responses = found(data.labels, data.n_users, data.n_responses)
+    asked = groups.asked
+    margin = (users[asked.user] * (responses[asked.left] - responses[asked.right])).sum(1)
+    told = groups.figures(margin.numpy())
+    assert told["common"] > 0.9
+    assert told["controversial"] > 0.8
+    assert (users.square().mean(0) > 0.2).sum() == 4  # one direction that all share, three that four groups differ in
+
+
+def test_a_direction_of_chance_weighs_next_to_nothing(groups):
+    labels = groups.data.labels
+    coins = replace(labels, outcome=np.random.default_rng(0).integers(2, size=len(labels)).astype(np.float32))
+    users, responses = found(coins, groups.data.n_users, groups.data.n_responses)
+    assert float(users.square().mean(0).max()) < 0.15
+    assert float(responses.square().mean(0).max()) < 0.15
+
+
+def test_who_has_no_label_starts_at_nought_and_few_rows_give_few_directions():
+    labels = Comparisons.build([0, 0, 1], [0, 1, 0], [1, 2, 2], [1, 0, 1])
+    users, responses = found(labels, 3, 5)
+    assert (users.shape, responses.shape) == ((3, 3), (5, 3))
+    assert not users[2].any() and not responses[3:].any()
+    assert torch.isfinite(users).all() and torch.isfinite(responses).all()
+
+
+def test_groups_are_told_in_few_steps_where_ids_start_from_the_graph(groups):
+    config = replace(GraphConfig().sized(10 ** 6), max_steps=15)
+    learned, blank = (fit_graph(groups.data, groups.phi, replace(config, spectral=width), seed=0)
+                      for width in (config.spectral, 0))
+    right = [groups.figures(state.margins(groups.asked))["controversial"] for state in (learned, blank)]
+    assert right[0] > 0.85 > right[1]
