@@ -97,19 +97,19 @@ def beside_bare(world: SyntheticWorld, steps: int, device: str) -> dict:
     config = GraphConfig().sized(len(world.data.labels))
     fit, network, optimiser, seen = prepared(world, config, device)
     generator = torch_generator(1, device)
-    staying = torch.rand(len(seen), generator=generator, device=device) >= config.leave_out
-    messages = fit.graph.messages(staying)
+    whole = fit.graph.messages(seen)
+    staying = fit.graph.messages(torch.rand(len(seen), generator=generator, device=device) >= config.leave_out)
     users, responses = (torch.randn(n, config.dim, device=device) for n in (world.data.n_users, world.data.n_responses))
 
-    def step() -> None:
-        fit._step(network, seen, messages, optimiser, generator)
+    def ours() -> None:
+        fit._step(network, seen, whole, optimiser, generator)
 
     def bare() -> None:
         for _ in range(config.layers):
-            products(messages, users, responses)
+            products(staying, users, responses)
 
-    ours, theirs = in_turns((step, bare), steps, device)
-    return {"ms": ours, "bare_ms": theirs, "ratio": ours / theirs, "dim": config.dim, "layers": config.layers}
+    mine, theirs = in_turns((ours, bare), steps, device)
+    return {"ms": mine, "bare_ms": theirs, "ratio": mine / theirs, "dim": config.dim, "layers": config.layers}
 
 
 def products(messages: Messages, users: torch.Tensor, responses: torch.Tensor) -> None:

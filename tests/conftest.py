@@ -1,4 +1,4 @@
-"""What every test may ask for: the bundled weights."""
+"""What every test may ask for, the bundled weights, and which tests share a process when several run side by side."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from copl_core.weights import folder
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a model hub fails at once, everywhere
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that all want every core wait for each other
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """All browser tests in one process, since they share a studio; the others file by file."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            in_browser = "e2e" in item.path.parts
+            item.add_marker(pytest.mark.xdist_group("browser" if in_browser else item.path.stem))
 
 
 @pytest.fixture(scope="session")

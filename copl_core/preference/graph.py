@@ -9,7 +9,7 @@ which is what the product reads: half the memory, and no conversion at each step
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -49,11 +49,17 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
         ctx.transpose = transpose
-        return torch.sparse.mm(matrix, x)
+        return sparse_times(matrix, x)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return None, None, torch.sparse.mm(ctx.transpose, grad.contiguous())
+        return None, None, sparse_times(ctx.transpose, grad.contiguous())
+
+
+def sparse_times(matrix: Tensor, x: Tensor) -> Tensor:
+    """(D, S) sparse times (S, d) dense, without a gradient.  ``torch.sparse.mm`` would first write two tables of
+    noughts."""
+    return x.new_empty(matrix.shape[0], x.shape[1]).addmm_(matrix, x, beta=0)
 
 
 def spmm(matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
@@ -171,47 +177,60 @@ class PreferenceGraph:
         return tuple((torch.stack([part.by_user.own, part.by_user.other]).long(), part.alpha()[0]) for part in parts)
 
 
+@dataclass(frozen=True)
 class AskedPairs:
-    """The labels as pairs of edges, +1 to the left response and −1 to the right: margins with a fast gradient.
+    """Labels as pairs of edges, +1 to the left response and −1 to the right: margins with a fast gradient.
 
     ``margins(e_u, e_r)_n = e_u(n)·(e_left(n) − e_right(n))``.  Its gradient is two sparse products over these edges, a
     third of the time of adding up gathered rows.
     """
 
-    def __init__(self, user: Tensor, left: Tensor, right: Tensor, n_users: int, n_responses: int) -> None:
-        self.user, self.left, self.right = user, left, right
-        row = torch.arange(2 * len(user), device=user.device)
-        self.edges = _Edges.build(user.repeat(2), torch.cat([left, right]), row, n_users, n_responses)
+    user: Tensor  # (N,)
+    pair: Tensor  # (N, 2) left and right
+    edges: _Edges  # row n is the label's left edge, row N + n its right one
 
-    def margins(self, users: Tensor, responses: Tensor, rows: Tensor) -> Tensor:
-        """Users (U, d), responses (R, d) → margins (n,) of the labels ``rows`` (n,)."""
-        return _Margins.apply(users, responses, rows, self)
+    @classmethod
+    def build(cls, user: Tensor, left: Tensor, right: Tensor, n_users: int, n_responses: int) -> AskedPairs:
+        row = torch.arange(2 * len(user), device=user.device)
+        edges = _Edges.build(user.repeat(2), torch.cat([left, right]), row, n_users, n_responses)
+        return cls(user, torch.stack([left, right], 1), edges)
+
+    def taken(self, rows: Tensor) -> AskedPairs:
+        """The labels ``rows`` (n,), none twice, alone."""
+        n, kept = len(self.user), len(rows)
+        place = torch.full((2 * n,), -1, dtype=torch.int32, device=rows.device)
+        place[rows] = torch.arange(kept, dtype=torch.int32, device=rows.device)
+        place[rows + n] = torch.arange(kept, 2 * kept, dtype=torch.int32, device=rows.device)
+        edges = self.edges.kept(place >= 0)
+        orders = (replace(order, label=place.index_select(0, order.label))
+                  for order in (edges.by_user, edges.by_response))
+        return AskedPairs(self.user.index_select(0, rows), self.pair.index_select(0, rows), _Edges(*orders))
+
+    def margins(self, users: Tensor, responses: Tensor) -> Tensor:
+        """Users (U, d), responses (R, d) → margins (N,)."""
+        return _Margins.apply(users, responses, self)
 
 
 class _Margins(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, users: Tensor, responses: Tensor, rows: Tensor, asked: AskedPairs) -> Tensor:
-        ctx.save_for_backward(users, responses, rows)
+    def forward(ctx, users: Tensor, responses: Tensor, asked: AskedPairs) -> Tensor:
+        ctx.save_for_backward(users, responses)
         ctx.asked = asked
-        margins = users.new_empty(len(rows))
-        for part in range(0, len(rows), CHUNK):
-            some = rows[part:part + CHUNK]
-            pairs = torch.stack([asked.left.index_select(0, some), asked.right.index_select(0, some)], 1)
-            sign = responses.new_tensor([1.0, -1.0]).expand(len(pairs), 2).contiguous()
-            apart = F.embedding_bag(pairs, responses, mode="sum", per_sample_weights=sign)
-            mine = users.index_select(0, asked.user.index_select(0, some))
+        margins = users.new_empty(len(asked.user))
+        sign = responses.new_tensor([1.0, -1.0]).repeat(min(CHUNK, len(margins)), 1)
+        for part in range(0, len(margins), CHUNK):
+            pair = asked.pair[part:part + CHUNK]
+            apart = F.embedding_bag(pair, responses, mode="sum", per_sample_weights=sign[:len(pair)])
+            mine = users.index_select(0, asked.user[part:part + CHUNK])
             torch.linalg.vecdot(mine, apart, out=margins[part:part + CHUNK])
         return margins
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        users, responses, rows = ctx.saved_tensors
-        n = len(ctx.asked.user)
-        given = torch.zeros(n, dtype=torch.bool, device=grad.device).index_fill_(0, rows, True)
-        edges = ctx.asked.edges.kept(given.repeat(2))
-        pull = grad.new_zeros(2 * n).index_copy_(0, rows, grad).index_copy_(0, rows + n, -grad)
+        users, responses = ctx.saved_tensors
+        edges, pull = ctx.asked.edges, torch.cat([grad, -grad])
         pair = edges.matrices(*(pull.index_select(0, order.label) for order in (edges.by_user, edges.by_response)))
-        return torch.sparse.mm(pair.matrix, responses), torch.sparse.mm(pair.transpose, users), None, None
+        return sparse_times(pair.matrix, responses), sparse_times(pair.transpose, users), None
 
 
 def where(mask: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from copl_core.preference.graph import Messages, spmm
+from copl_core.preference.graph import Messages, SparsePair, sparse_times, spmm
 from copl_core.preference.state import GraphConfig
 
 ROWS = 1 << 13  # of the tables that are multiplied at once
@@ -85,14 +85,19 @@ class SignedLayer(Layer):
 
     def forward(self, users: Tensor, responses: Tensor, messages: Messages,
                 heard: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        to_users, to_responses = self.self_user(users), self.self_response(responses)
-        for sign in range(2):
-            pair = messages.to_user[sign]
-            to_users = to_users + self.to_user[sign](self.sum(responses, pair.matrix, transpose=pair.transpose), users)
-            pair = messages.to_response[sign]
-            summed = self.sum(users, pair.matrix, transpose=pair.transpose)
-            to_responses = to_responses + self.to_response[sign](summed if heard is None else summed * heard, responses)
-        return leaky(to_users, self.slope), leaky(to_responses, self.slope)
+        return (self._side(users, responses, messages.to_user, self.self_user, self.to_user, None),
+                self._side(responses, users, messages.to_response, self.self_response, self.to_response, heard))
+
+    def _side(self, own: Tensor, others: Tensor, signs: tuple[SparsePair, SparsePair], keep: nn.Module,
+              told: nn.ModuleList, heard: Tensor | None) -> Tensor:
+        if isinstance(keep, Scale):
+            weights = [keep.weight] + [part.weight for message in told for part in (message.plain, message.product)]
+            return _DiagonalSide.apply(own, others, torch.stack(weights), signs, heard, self.slope)
+        now = keep(own)
+        for pair, message in zip(signs, told, strict=True):
+            summed = self.sum(others, pair.matrix, transpose=pair.transpose)
+            now = now + message(summed if heard is None else summed * heard, own)
+        return leaky(now, self.slope)
 
 
 class _Message(nn.Module):
@@ -104,35 +109,53 @@ class _Message(nn.Module):
         self.product = start_at(dim, 0.0)
 
     def forward(self, summed: Tensor, own: Tensor) -> Tensor:
-        if isinstance(self.plain, Scale):
-            return _Scaled.apply(summed, own, self.plain.weight, self.product.weight)
         return self.plain(summed) + self.product(summed * own)
 
 
-class _Scaled(torch.autograd.Function):
-    """``s ⊙ (w₁ + w₂ ⊙ e)`` and its gradient, a few thousand rows at a time: what is made on the way stays in the
-    cache and is never kept."""
+class _DiagonalSide(torch.autograd.Function):
+    """``ψ(w_s ⊙ e + Σ_± s^± ⊙ (w₁^± + w₂^± ⊙ e))`` of own rows e (D, d) with s^± = A^± of the other side's (S, d).
+
+    The five weights are the rows of ``weights`` (5, d): w_s, w₁⁺, w₂⁺, w₁⁻, w₂⁻.  All but the sparse products is done a
+    few thousand rows at a time, and what is made on the way stays in the cache and is never kept.
+    """
 
     @staticmethod
-    def forward(ctx, summed: Tensor, own: Tensor, plain: Tensor, product: Tensor) -> Tensor:
-        ctx.save_for_backward(summed, own, plain, product)
-        out = torch.empty_like(summed)
-        for rows in _pieces(len(summed)):
-            torch.addcmul(plain, product, own[rows], out=out[rows]).mul_(summed[rows])
+    def forward(ctx, own: Tensor, others: Tensor, weights: Tensor, signs: tuple[SparsePair, SparsePair],
+                heard: Tensor | None, slope: float) -> Tensor:
+        sums = [sparse_times(pair.matrix, others) for pair in signs]
+        for summed in sums if heard is not None else ():
+            summed.mul_(heard)
+        out = torch.empty_like(own)
+        for rows in _pieces(len(own)):
+            now = weights[0] * own[rows]
+            for summed, plain, paired in zip(sums, weights[1::2], weights[2::2], strict=True):
+                now.addcmul_(torch.addcmul(plain, paired, own[rows]), summed[rows])
+            out[rows] = leaky(now, slope)
+        ctx.save_for_backward(own, weights, out, *sums)
+        ctx.signs, ctx.heard, ctx.slope = signs, heard, slope
         return out
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        summed, own, plain, product = ctx.saved_tensors
-        to_summed, to_own = torch.empty_like(summed), torch.empty_like(own)
-        to_plain, to_product = torch.zeros_like(plain), torch.zeros_like(product)
-        for rows in _pieces(len(summed)):
-            torch.addcmul(plain, product, own[rows], out=to_summed[rows]).mul_(grad[rows])
-            told = grad[rows] * summed[rows]
-            torch.mul(told, product, out=to_own[rows])
-            to_plain += told.sum(0)
-            to_product += told.mul_(own[rows]).sum(0)
-        return to_summed, to_own, to_plain, to_product
+        own, weights, out, *sums = ctx.saved_tensors
+        to_own, to_sums, to_weights = torch.empty_like(own), [torch.empty_like(own) for _ in sums], \
+            torch.zeros_like(weights)
+        for rows in _pieces(len(own)):
+            pull = torch.ops.aten.leaky_relu_backward(grad[rows], out[rows], ctx.slope, True)
+            to_weights[0] += (pull * own[rows]).sum(0)
+            here = torch.mul(pull, weights[0], out=to_own[rows])
+            for sign, (summed, to_sum) in enumerate(zip(sums, to_sums, strict=True)):
+                plain, paired = weights[1 + 2 * sign], weights[2 + 2 * sign]
+                torch.addcmul(plain, paired, own[rows], out=to_sum[rows]).mul_(pull)
+                told = pull * summed[rows]
+                here.addcmul_(told, paired)
+                to_weights[1 + 2 * sign] += told.sum(0)
+                to_weights[2 + 2 * sign] += told.mul_(own[rows]).sum(0)
+        for to_sum in to_sums if ctx.heard is not None else ():
+            to_sum.mul_(ctx.heard)
+        liked, disliked = (sparse_times(pair.transpose, to_sum)
+                           for pair, to_sum in zip(ctx.signs, to_sums, strict=True))
+        return to_own, liked.add_(disliked), to_weights, None, None, None
 
 
 def _pieces(n: int) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from copl_core.preference.graph import Messages, SparsePair
+from copl_core.preference.graph import Messages, SparsePair, sparse_times
 
 MOST = 60  # rounds
 STILL = 1e-3  # relative change of the singular values' sum in a round at which they are taken as found
@@ -75,6 +75,6 @@ def _scales(signs: tuple[SparsePair, SparsePair]) -> Scales:
 
 
 def _difference(signs: tuple[SparsePair, SparsePair], own: Scales, other: Scales, x: Tensor) -> Tensor:
-    liked, disliked = (torch.sparse.mm(pair.matrix, x * there).mul_(here)
+    liked, disliked = (sparse_times(pair.matrix, x * there).mul_(here)
                        for pair, here, there in zip(signs, own, other, strict=True))
     return liked.sub_(disliked)

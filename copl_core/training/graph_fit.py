@@ -129,6 +129,18 @@ def _meetings_for(share: float) -> float:
     return 1 - (1 - share) ** 0.5
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Labels that are asked, gathered: rows (B,) of users, left and right, what was said and how much it counts."""
+
+    user: Tensor
+    left: Tensor
+    right: Tensor
+    outcome: Tensor
+    weight: Tensor
+    pairs: AskedPairs | None
+
+
 @dataclass
 class _Fit:
     """What the members of one fit share."""
@@ -143,8 +155,8 @@ class _Fit:
         self.graph = PreferenceGraph.build(labels, data.n_users, data.n_responses, self.device)
         self.user, self.left, self.right = (torch.as_tensor(column, dtype=torch.int32, device=self.device)
                                             for column in (labels.user, labels.left, labels.right))
-        self.asked = None if self.config.batch else AskedPairs(self.user, self.left, self.right, data.n_users,
-                                                               data.n_responses)
+        self.pairs = None if self.config.batch else AskedPairs.build(self.user, self.left, self.right, data.n_users,
+                                                                     data.n_responses)
         met = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right])
         met = np.unique(met, return_inverse=True)[1].reshape(2, -1)
         self.n_meetings = int(met.max()) + 1
@@ -156,21 +168,26 @@ class _Fit:
         if self.config.loss != "bt":
             self.flip = flip_rate(labels) if self.config.flip is None else self.config.flip
 
-    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], rows: Tensor) -> Tensor:
-        """Log-odds of left, side nuisance included, for label rows (B,)."""
+    def asked(self, rows: Tensor) -> _Asked:
+        """The labels of rows (B,), gathered."""
+        return _Asked(*(column.index_select(0, rows) for column in
+                        (self.user, self.left, self.right, self.outcome, self.weight)),
+                      None if self.pairs is None else self.pairs.taken(rows))
+
+    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], asked: _Asked) -> Tensor:
+        """Log-odds (B,) of left, side nuisance included."""
         users, responses, bias = out
-        user, left, right = (column.index_select(0, rows) for column in (self.user, self.left, self.right))
-        if self.asked is not None:
-            margin = self.asked.margins(users, responses, rows)
+        if asked.pairs is not None:
+            margin = asked.pairs.margins(users, responses)
         else:
-            apart = responses.index_select(0, left) - responses.index_select(0, right)
-            margin = (users.index_select(0, user) * apart).sum(-1)
+            apart = responses.index_select(0, asked.left) - responses.index_select(0, asked.right)
+            margin = (users.index_select(0, asked.user) * apart).sum(-1)
         if self.config.ids_only:
             return margin
-        margin = margin + bias.index_select(0, left) - bias.index_select(0, right)
+        margin = margin + bias.index_select(0, asked.left) - bias.index_select(0, asked.right)
         if self.config.firmness_l2:
-            margin = margin * network.user_firmness.exp().index_select(0, user)
-        return margin + network.side + network.user_side.index_select(0, user)
+            margin = margin * network.user_firmness.exp().index_select(0, asked.user)
+        return margin + network.side + network.user_side.index_select(0, asked.user)
 
     def embed(self, network: CoplGraph) -> tuple[np.ndarray, ...]:
         """ê_u, ê_r, b over the graph of all labels, and the side nuisances, as numpy."""
@@ -185,22 +202,22 @@ class _Fit:
         seen = torch.ones(n, dtype=torch.bool, device=self.device)
         held_rows = torch.as_tensor(held, device=self.device)
         seen[held_rows] = False
-        seen_messages = self.graph.messages(seen)
+        whole, kept_back = self.graph.messages(seen), self.asked(held_rows)
         if config.spectral and not warm:
-            network.start_ids(*leading(seen_messages, min(config.spectral, config.dim), generator))
+            network.start_ids(*leading(whole, min(config.spectral, config.dim), generator))
         optimiser = _optimiser(network, config)
         steps = _steps(config, int(seen.sum()))
         schedule = _schedule(optimiser, config, steps)
         batches = self._batches(seen, generator) if config.batch else None
         best, best_step, kept = np.inf, 0, _copy(network)
         if warm and len(held):  # what was learned before may be hard to better
-            best = self._held_loss(network, seen_messages, held_rows)
+            best = self._held_loss(network, whole, kept_back)
         for step in range(1, steps + 1):
-            loss = self._step(network, seen, seen_messages, optimiser, generator) if batches is None \
+            loss = self._step(network, seen, whole, optimiser, generator) if batches is None \
                 else self._batch_step(network, next(batches), seen, optimiser, generator)
             schedule.step()
             if step % config.check_every == 0 and len(held):
-                score = self._held_loss(network, seen_messages, held_rows)
+                score = self._held_loss(network, whole, kept_back)
                 if score < best:
                     best, best_step, kept = score, step, _copy(network)
                 tell(step, loss, score)
@@ -210,38 +227,39 @@ class _Fit:
             network.load_state_dict(kept)
         tell(steps, loss)
         with torch.no_grad():
-            return self.logits(network, network(self.phi, seen_messages), held_rows).cpu().numpy()
+            return self.logits(network, network(self.phi, whole), kept_back).cpu().numpy()
 
-    def _step(self, network, seen: Tensor, seen_messages, optimiser, generator: torch.Generator) -> float:
-        """One step on the labels that leave the graph for it, all at once."""
-        config = self.config
-        asked, messages = seen, seen_messages
+    def _step(self, network, seen: Tensor, whole: Messages, optimiser, generator: torch.Generator) -> float:
+        """One step on the labels that leave the graph for it, all at once; ``whole`` are the messages of all labels of
+        the mask ``seen`` (N,), which stand where none leaves."""
+        config, left_out, messages = self.config, seen, whole
         if config.leave_out > 0:
             drawn = torch.rand(self.n_meetings, generator=generator, device=self.device)
             drawn = drawn < _meetings_for(config.leave_out)
-            left_out = drawn.index_select(0, self.meetings[0]) | drawn.index_select(0, self.meetings[1])
-            if (left_out & seen).any():
-                asked = left_out & seen
+            left_out = (drawn.index_select(0, self.meetings[0]) | drawn.index_select(0, self.meetings[1])) & seen
+            if left_out.any():
                 messages = self.graph.messages(seen & ~left_out, config.edge_dropout, generator)
+            else:
+                left_out = seen
+        asked = self.asked(where(left_out))
         keep = self._kept(self.data.n_responses, config.id_dropout, generator)
         keep_user = self._kept(self.data.n_users, config.user_dropout, generator)
-        rows = where(asked)
-        logits = self.logits(network, network(self.phi, messages, keep, keep_user), rows)
-        loss = preference_loss(logits, self.outcome[rows], config.loss, self.flip, config.smoothing)
-        loss = (loss * self.weight[rows]).mean() + penalty(network, config) / len(self.user)
+        logits = self.logits(network, network(self.phi, messages, keep, keep_user), asked)
+        loss = preference_loss(logits, asked.outcome, config.loss, self.flip, config.smoothing)
+        loss = (loss * asked.weight).mean() + penalty(network, config) / len(self.user)
         return _move(optimiser, loss)
 
     def _batch_step(self, network, rows: Tensor, seen: Tensor, optimiser, generator: torch.Generator) -> float:
         """One step of the published schedule: a propagation over the whole graph for one batch of its labels."""
-        config = self.config
+        config, asked = self.config, self.asked(rows)
         messages = [self.graph.messages(seen, config.edge_dropout, generator) for _ in range(config.layers)]
         out = network(self.phi, messages)
-        loss = preference_loss(self.logits(network, out, rows), self.outcome[rows], config.loss, self.flip,
+        loss = preference_loss(self.logits(network, out, asked), asked.outcome, config.loss, self.flip,
                                config.smoothing)
         users, responses, _ = out
-        asked = (users.index_select(0, self.user[rows]), responses.index_select(0, self.left[rows]),
-                 responses.index_select(0, self.right[rows]))
-        loss = (loss * self.weight[rows]).mean() + config.l2_asked * _squares(*asked) \
+        met = (users.index_select(0, asked.user), responses.index_select(0, asked.left),
+               responses.index_select(0, asked.right))
+        loss = (loss * asked.weight).mean() + config.l2_asked * _squares(*met) \
             + penalty(network, config) / len(self.user)
         return _move(optimiser, loss)
 
@@ -257,10 +275,10 @@ class _Fit:
             return None
         return (torch.rand(n, 1, generator=generator, device=self.device) >= dropped).float()
 
-    def _held_loss(self, network, messages: Messages, rows: Tensor) -> float:
+    def _held_loss(self, network, messages: Messages, held: _Asked) -> float:
         with torch.no_grad():
-            logits = self.logits(network, network(self.phi, messages), rows)
-            return float((bradley_terry(logits, self.outcome[rows]) * self.weight[rows]).mean())
+            logits = self.logits(network, network(self.phi, messages), held)
+            return float((bradley_terry(logits, held.outcome) * held.weight).mean())
 
 
 def _move(optimiser: torch.optim.Optimizer, loss: Tensor) -> float:
@@ -281,7 +299,20 @@ def penalty(network: CoplGraph, config: GraphConfig) -> Tensor:
 
 
 def _squares(*weights: Tensor) -> Tensor:
-    return sum(torch.dot(weight.flatten(), weight.flatten()) for weight in weights)
+    return sum(_Square.apply(weight) for weight in weights)
+
+
+class _Square(torch.autograd.Function):
+    """Sum of squares; a dot product with itself would hand back two gradients, to be added up."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return torch.dot(weight.flatten(), weight.flatten())
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return ctx.saved_tensors[0] * (2 * grad)
 
 
 def _optimiser(network: CoplGraph, config: GraphConfig) -> torch.optim.Optimizer:

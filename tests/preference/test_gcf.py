@@ -8,7 +8,7 @@ import torch
 
 from copl_core.preference import layers
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.graph import PreferenceGraph
+from copl_core.preference.graph import PreferenceGraph, SparsePair
 from copl_core.preference.state import READOUT, GraphConfig
 from copl_core.records import Comparisons
 from tests.preference.camps import QUICK, camp_phi, camps
@@ -158,11 +158,26 @@ def test_a_seed_makes_a_start_whatever_the_global_one(rule):
     assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
 
 
-def test_the_gradient_of_a_diagonal_message_is_right_over_pieces_too(monkeypatch):
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_diagonal_side_done_in_pieces_and_its_gradient_are_the_layer(deaf, monkeypatch):
     monkeypatch.setattr(layers, "ROWS", 3)
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
-              for shape in ((7, 4), (7, 4), (4,), (4,))]
-    assert torch.autograd.gradcheck(layers._Scaled.apply, inputs)
-    summed, own, plain, product = inputs
-    assert torch.allclose(layers._Scaled.apply(*inputs), summed * (plain + product * own))
+    own, others, weights, *edges = (torch.randn(*shape, generator=generator, dtype=torch.float64)
+                                    for shape in ((7, 4), (5, 4), (5, 4), (7, 5), (7, 5)))
+    signs = [SparsePair(matrix.to_sparse_csr(), matrix.T.contiguous().to_sparse_csr()) for matrix in edges]
+    heard = (torch.arange(7.0, dtype=torch.float64) > 2)[:, None] if deaf else None
+
+    def side(own, others, weights):
+        return layers._DiagonalSide.apply(own, others, weights, signs, heard, 0.3)
+
+    inputs = [table.requires_grad_() for table in (own, others, weights)]
+    assert torch.autograd.gradcheck(side, inputs)
+    layer = layers.SignedLayer(GraphConfig(dim=4, mixing="diagonal", slope=0.3), first=True).double()
+    parts = [layer.self_user] + [part for told in layer.to_user for part in (told.plain, told.product)]
+    for part, weight in zip(parts, weights, strict=True):
+        part.weight.data = weight.data
+    now = layer.self_user(own)
+    for matrix, told in zip(edges, layer.to_user, strict=True):
+        summed = matrix @ others
+        now = now + told(summed * heard if deaf else summed, own)
+    assert torch.allclose(side(*inputs), layers.leaky(now, 0.3))

@@ -101,7 +101,7 @@ def test_margins_and_their_gradient_equal_the_gathered_ones(rows):
     user, left, right = (torch.as_tensor(column).int() for column in (LABELS.user, LABELS.left, LABELS.right))
     tables = [torch.randn(n, 5, generator=generator, requires_grad=True) for n in (3, 4)]
     copies = [table.detach().clone().requires_grad_() for table in tables]
-    margins = AskedPairs(user, left, right, 3, 4).margins(*tables, rows)
+    margins = AskedPairs.build(user, left, right, 3, 4).taken(rows).margins(*tables)
     plain = (copies[0][user] * (copies[1][left] - copies[1][right])).sum(-1)[rows]
     margins.square().sum().backward()
     plain.square().sum().backward()
@@ -111,10 +111,9 @@ def test_margins_and_their_gradient_equal_the_gathered_ones(rows):
 
 
 def test_people_times_responses_may_pass_what_an_int32_holds():
-    rows = torch.arange(2)
     user, left, right = (torch.tensor(column, dtype=torch.int32) for column in ([69_999, 3], [1, 69_999], [5, 0]))
     tables = [torch.ones(70_000, 1, requires_grad=True) for _ in range(2)]
-    AskedPairs(user, left, right, 70_000, 70_000).margins(*tables, rows).sum().backward()
+    AskedPairs.build(user, left, right, 70_000, 70_000).margins(*tables).sum().backward()
     pulled = {int(row): float(tables[1].grad[row, 0]) for row in tables[1].grad.nonzero()[:, 0]}
     assert pulled == {0: -1.0, 1: 1.0, 5: -1.0, 69_999: 1.0}
 
