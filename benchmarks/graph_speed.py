@@ -1,7 +1,7 @@
 """How fast the preference graph learns: on the paper's largest world, beside the published schedule, and as it grows.
 
-    python -m benchmarks.graph_speed                                # the first three questions, and growth to 30,000
-    python -m benchmarks.graph_speed --users 10000,100000,1000000   # growth as far as you like
+    python -m benchmarks.graph_speed                        # everything; a million users take 11 GiB and a while
+    python -m benchmarks.graph_speed --users 10000,100000   # growth as far as you like
 
 1. UF-P-4 (10,000 users, 16 labels each, 16,000 responses, no noise): seconds of a whole fit with the default settings,
    from labels in memory to a finished state, and its accuracy on pairs the user never saw.
@@ -40,7 +40,7 @@ ASKED = 10_000  # pairs that accuracy is measured on where users are many
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_speed", description=__doc__.splitlines()[0])
-    parser.add_argument("--users", default="10000,30000", help="sizes of the growth table")
+    parser.add_argument("--users", default="10000,100000,1000000", help="sizes of the growth table")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
     parser.add_argument("--steps", type=int, default=10, help="steps a timing is the median of")
     parser.add_argument("--published-steps", type=int, default=3, help="steps the published one is the median of")
