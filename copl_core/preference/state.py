@@ -121,12 +121,14 @@ class GraphConfig:
         """
         if not self.large or n_labels < self.large or self.batch:
             return self
-        return replace(self, l2=6 * self.l2, l2_text=3 * self.l2_text, large=0, **LARGE)
+        dim = min(self.dim, LARGE_DIM)  # tables twice as wide leave the processor's cache earlier, and know no more
+        return replace(self, dim=dim, l2=6 * self.l2, l2_text=3 * self.l2_text, large=0, **LARGE)
 
 
 LOUD = {"message_start": 1.0, "l2_layer": 10.0}  # neighbours speak as loudly as oneself, and layers may move
 LARGE = LOUD | {"members": 1, "max_steps": 60, "check_every": 10, "id_dropout": 0.0, "mixing": "diagonal", "lr": 0.1,
                 "spectral": 16}
+LARGE_DIM = 16
 
 
 @dataclass(frozen=True, slots=True)
