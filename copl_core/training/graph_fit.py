@@ -59,13 +59,12 @@ def fit_graph(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = 
     members, logits = [], []
     for member, held in enumerate(held_out):
         network = CoplGraph(data.n_users, data.n_responses, x.shape[1], config, torch_generator(seed * 1000 + member))
-        if warm is not None:
-            _carry_over(network, warm, member, data)
+        carried = warm is not None and _carry_over(network, warm, member, data)
         network = network.to(device)
         generator = torch_generator(seed * 1000 + 500 + member, device)
         steps = _steps(config, len(data.labels) - len(held))
         tell = partial(_tell, progress, config, member, steps)
-        logits.append(fit.member(network, held, generator, tell, warm=warm is not None))
+        logits.append(fit.member(network, held, generator, tell, warm=carried))
         members.append(fit.embed(network))
         weights |= {f"{member}.{name}": value.detach().cpu().numpy().copy()
                     for name, value in network.state_dict().items()}
@@ -341,8 +340,9 @@ def _copy(network: CoplGraph) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: TrainingData) -> None:
-    """Start from an earlier state: shared weights where shapes agree, id rows where the id is known.
+def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: TrainingData) -> bool:
+    """Start from an earlier state: shared weights where shapes agree, id rows where the id is known; returns whether
+    there were ids of people to start from, and not only of another width.
 
     Layers that started elsewhere (``GraphConfig.sized``) are not carried over: their weights mean something else.
     """
@@ -358,6 +358,8 @@ def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: Trainin
             value[here] = old[there]
         elif old.shape == value.shape:
             value.copy_(old)
+    before = warm.weights.get(f"{member}.user_residual")
+    return before is not None and before.shape[1] == network.config.dim
 
 
 def _matched(ids: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -148,6 +148,16 @@ def test_a_large_study_is_fitted_by_one_member_and_says_so():
     assert state.user_vectors.shape[1] == state.config["dim"]
 
 
+def test_a_study_that_has_grown_large_starts_anew_from_its_graph():
+    data, narrow = camps(), replace(QUICK, spectral=4, max_steps=1, members=1)
+    small = fit_graph(data, camp_phi(), QUICK, seed=0)
+    cold, other, same_width = (fit_graph(data, camp_phi(), config, seed=0, warm=warm) for config, warm in
+                               ((narrow, None), (replace(narrow, dim=4), small), (narrow, small)))
+    started = [np.abs(state.weights["0.user_residual"]).mean() for state in (cold, other, same_width)]
+    assert min(started) > 0.05  # nobody starts at nought
+    assert not np.allclose(same_width.weights["0.user_residual"], cold.weights["0.user_residual"], atol=0.1)
+
+
 def test_all_labels_of_a_user_about_a_response_are_held_out_together():
     left, right = np.triu_indices(40, 1)  # one user compares every two of forty responses, so all tell of all
     labels = Comparisons.build(np.zeros(len(left)), left, right, np.ones(len(left)))
