@@ -21,7 +21,7 @@ run: install
 # Without the weights, the tests that read them are skipped and say so.
 test: install
 	@$(PY) -m copl_core weights || echo "Testing without the weights."
-	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
+	@$(PY) -m pytest -n 2 --no-loadscope-reorder $(PYTEST)
 
 lint: install
 	@$(PY) -m ruff check .

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.graph import Messages
+from copl_core.preference.graph import Messages, sparse_times
 from copl_core.preference.state import GraphConfig
 from copl_core.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.training.graph_fit import _Fit, _optimiser, _steps, fit_graph
@@ -116,8 +116,8 @@ def products(messages: Messages, users: torch.Tensor, responses: torch.Tensor) -
     """The products of one layer: each matrix forward, each transpose for the gradient."""
     for pairs, one, other in ((messages.to_user, responses, users), (messages.to_response, users, responses)):
         for pair in pairs:
-            torch.sparse.mm(pair.matrix, one)
-            torch.sparse.mm(pair.transpose, other)
+            sparse_times(pair.matrix, one)
+            sparse_times(pair.transpose, other)
 
 
 def published(world: SyntheticWorld, steps: int, device: str) -> dict:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that all want every core wait for each other; read at import
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from copl_core.config import Settings
-from copl_core.records import CoplError
-from copl_core.weights import folder
+import pytest  # noqa: E402
+
+from copl_core.config import Settings  # noqa: E402
+from copl_core.records import CoplError  # noqa: E402
+from copl_core.weights import folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a model hub fails at once, everywhere
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that all want every core wait for each other
 
 
-def pytest_collection_modifyitems(config, items) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """All browser tests in one process, since they share a studio; the others file by file."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            in_browser = "e2e" in item.path.parts
-            item.add_marker(pytest.mark.xdist_group("browser" if in_browser else item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "browser" if nodeid.startswith("tests/e2e/") else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

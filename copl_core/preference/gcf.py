@@ -25,9 +25,9 @@ class CoplGraph(nn.Module):
     """The whole network: text- and id-started responses, users, ``layers`` propagations, bias and side nuisance.
 
     Start: e_r⁰ = W_t φ(prompt, r) + δ_r, with δ_r dropped at random in training so that a response nobody has labelled
-    has a place; e_u⁰ = μ + δ_u.  Residuals δ start at zero: a row without labels moves nothing.  With ``ids_only`` the
-    residuals are all there is, drawn at random, and the score is the dot product alone; what is not used is frozen at
-    zero.
+    has a place; e_u⁰ = μ + δ_u.  Residuals δ start at zero, or where ``start_ids`` puts
+    them: a row without labels is at zero then, too, and moves nothing.  With ``ids_only`` the residuals are all there
+    is, drawn at random, and the score is the dot product alone; what is not used is frozen at zero.
     """
 
     def __init__(self, n_users: int, n_responses: int, n_phi: int, config: GraphConfig,
@@ -66,8 +66,7 @@ class CoplGraph(nn.Module):
 
     @torch.no_grad()
     def start_ids(self, users: Tensor, responses: Tensor) -> None:
-        """Put the id residuals at users (U, k) and responses (R, k), of unit scale, k ≤ d: the other coordinates stay
-        at nought."""
+        """Put the first k ≤ d coordinates of the id residuals at users (U, k) and responses (R, k) of unit scale."""
         for residual, start in ((self.user_residual, users), (self.response_residual, responses)):
             residual[:, :start.shape[1]] = START * start
 

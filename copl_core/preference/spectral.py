@@ -4,7 +4,8 @@ Adam moves every row of the ids by as much at a step, whatever the number of row
 part of a random start as rows are many: the more people, the longer it takes until groups are told from chance.  The
 leading singular vectors hold what the graph says at any distance, and cost about as much as two training steps.  A
 direction that comes from chance alone has a singular value at the edge of the bulk, estimated by the last one found,
-and weighs next to nothing.
+and weighs next to nothing; a graph that has no such edge, since it has fewer directions than were asked for, says
+nothing at all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from copl_core.preference.graph import Messages, SparsePair, sparse_times
 
 MOST = 60  # rounds
-STILL = 1e-3  # relative change of the singular values' sum in a round at which they are taken as found
+STILL = 1e-3  # relative change of the squared singular values' sum in a round at which they are taken as found
 
 Scales = tuple[Tensor, Tensor]  # √(deg^± / deg), (rows, 1) each
 
@@ -26,7 +27,8 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
     """Users (U, k) and responses (R, k) by the k = min(width, U, R) leading directions of the signed graph.
 
     Block power iteration with orthogonalisation.  Every column has a mean square of ``1 − (σ_k/σ)²``, σ_k being the
-    smallest singular value found: none for chance, towards 1 for what stands far out.
+    smallest singular value found: none for chance, towards 1 for what stands far out.  Where the graph has fewer than k
+    directions, chance cannot be told and all is nought.
     """
     graph = _Signed.of(messages)
     n_users, n_responses = messages.to_user[0].matrix.shape
@@ -40,8 +42,8 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
         if abs(found - before) <= STILL * found:
             break
     left, size, turn = torch.linalg.svd(graph.to_users(right), full_matrices=False)
-    exists = size > 1e-6 * size[0]  # of fewer directions than were asked for, the others are arbitrary
-    weight = (exists * (1 - (size[-1] / size).square().nan_to_num(1.0))).sqrt()
+    told = size[-1] > 1e-6 * size[0]
+    weight = (told * (1 - (size[-1] / size).square().nan_to_num(1.0))).sqrt()
     return left * weight * n_users ** 0.5, right @ turn.T * weight * n_responses ** 0.5
 
 

@@ -37,6 +37,7 @@ from copl_core.training.split import uniform
 Report = Callable[[str, int, int, float | None], None]
 _BY_USER = ("user_residual", "user_side", "user_firmness")
 _BY_RESPONSE = ("response_residual", "response_bias")
+KNOWN = 1 / 3  # of the people with labels, who have to be known for a large graph to start from their ids
 
 
 def fit_graph(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = None, *, seed: int,
@@ -202,7 +203,7 @@ class _Fit:
         held_rows = torch.as_tensor(held, device=self.device)
         seen[held_rows] = False
         whole, kept_back = self.graph.messages(seen), self.asked(held_rows)
-        if config.spectral and not warm:
+        if config.spectral and not (warm or config.ids_only):
             network.start_ids(*leading(whole, min(config.spectral, config.dim), generator))
         optimiser = _optimiser(network, config)
         steps = _steps(config, int(seen.sum()))
@@ -342,24 +343,31 @@ def _copy(network: CoplGraph) -> dict[str, Tensor]:
 @torch.no_grad()
 def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: TrainingData) -> bool:
     """Start from an earlier state: shared weights where shapes agree, id rows where the id is known; returns whether
-    there were ids of people to start from, and not only of another width.
+    ids were carried over.
 
-    Layers that started elsewhere (``GraphConfig.sized``) are not carried over: their weights mean something else.
+    Layers that started elsewhere (``GraphConfig.sized``) are not carried over: their weights mean something else.  Nor
+    are ids that could start from the graph, where they were learned beside such layers or most people are new: what few
+    old rows say would leave the new ones at nought.
     """
-    as_before = GraphConfig.of(warm.config).message_start == network.config.message_start
+    config = network.config
+    as_before = GraphConfig.of(warm.config).message_start == config.message_start
     rows = {"user": _matched(data.user_ids, warm.user_ids), "response": _matched(data.response_ids, warm.response_ids)}
+    labelled = np.bincount(data.labels.user, minlength=data.n_users) > 0
+    known = labelled[rows["user"][0]].sum() / labelled.sum()
+    ids = not config.spectral or (as_before and known >= KNOWN and warm.weights.get(
+        f"{member}.user_residual", np.empty((0, 0))).shape[1] == config.dim)
     for name, value in network.state_dict().items():
         old = warm.weights.get(f"{member}.{name}")
         if old is None or old.shape[1:] != tuple(value.shape[1:]) or (name.startswith("convs.") and not as_before):
             continue
         old = torch.as_tensor(old)
         if name in _BY_USER or name in _BY_RESPONSE:
-            here, there = rows["user" if name in _BY_USER else "response"]
-            value[here] = old[there]
+            if ids or not name.endswith("_residual"):
+                here, there = rows["user" if name in _BY_USER else "response"]
+                value[here] = old[there]
         elif old.shape == value.shape:
             value.copy_(old)
-    before = warm.weights.get(f"{member}.user_residual")
-    return before is not None and before.shape[1] == network.config.dim
+    return ids
 
 
 def _matched(ids: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -111,11 +111,11 @@ def test_margins_and_their_gradient_equal_the_gathered_ones(rows):
 
 
 def test_people_times_responses_may_pass_what_an_int32_holds():
-    user, left, right = (torch.tensor(column, dtype=torch.int32) for column in ([69_999, 3], [1, 69_999], [5, 0]))
-    tables = [torch.ones(70_000, 1, requires_grad=True) for _ in range(2)]
-    AskedPairs.build(user, left, right, 70_000, 70_000).margins(*tables).sum().backward()
-    pulled = {int(row): float(tables[1].grad[row, 0]) for row in tables[1].grad.nonzero()[:, 0]}
-    assert pulled == {0: -1.0, 1: 1.0, 5: -1.0, 69_999: 1.0}
+    user, left, right = (torch.tensor(column, dtype=torch.int32) for column in ([40_000, 3], [1, 69_999], [5, 0]))
+    users = torch.ones(70_000, 1, requires_grad=True)
+    responses = torch.arange(70_000.0)[:, None]
+    AskedPairs.build(user, left, right, 70_000, 70_000).margins(users, responses).sum().backward()
+    assert {int(row): float(users.grad[row, 0]) for row in users.grad.nonzero()[:, 0]} == {3: 69_999.0, 40_000: -4.0}
 
 
 def test_labels_that_are_not_kept_cost_nothing(graph):

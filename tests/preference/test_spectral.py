@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from copl_core.preference.graph import PreferenceGraph
 from copl_core.preference.spectral import leading
@@ -44,12 +43,18 @@ def test_a_direction_of_chance_weighs_next_to_nothing(groups):
     assert float(responses.square().mean(0).max()) < 0.15
 
 
-def test_who_has_no_label_starts_at_nought_and_few_rows_give_few_directions():
-    labels = Comparisons.build([0, 0, 1], [0, 1, 0], [1, 2, 2], [1, 0, 1])
-    users, responses = found(labels, 3, 5)
-    assert (users.shape, responses.shape) == ((3, 3), (5, 3))
-    assert not users[2].any() and not responses[3:].any()
-    assert torch.isfinite(users).all() and torch.isfinite(responses).all()
+def test_who_has_no_label_starts_at_nought(groups):
+    labels = groups.data.labels
+    users, responses = found(labels, groups.data.n_users + 1, groups.data.n_responses + 1)
+    assert not users[-1].any() and not responses[-1].any()
+    assert users[:-1].any(1).all()
+
+
+@pytest.mark.parametrize("labels", [Comparisons.build([0, 0, 1], [0, 1, 0], [1, 2, 2], [1, 0, 1]),
+                                    Comparisons.build([0, 1], [0, 1], [1, 2], [0.5, 0.5])])
+def test_a_graph_of_too_few_directions_says_nothing(labels):
+    for table, rows in zip(found(labels, 3, 5), (3, 5), strict=True):
+        assert table.shape == (rows, 3) and not table.any()
 
 
 def test_groups_are_told_in_few_steps_where_ids_start_from_the_graph(groups):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.state import READOUT, GraphConfig, GraphState
+from copl_core.preference.state import LARGE_DIM, READOUT, GraphConfig, GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.graph_fit import _Fit, _folds, _optimiser, fit_graph
 from copl_core.training.losses import torch_generator
@@ -148,14 +148,26 @@ def test_a_large_study_is_fitted_by_one_member_and_says_so():
     assert state.user_vectors.shape[1] == state.config["dim"]
 
 
-def test_a_study_that_has_grown_large_starts_anew_from_its_graph():
-    data, narrow = camps(), replace(QUICK, spectral=4, max_steps=1, members=1)
-    small = fit_graph(data, camp_phi(), QUICK, seed=0)
-    cold, other, same_width = (fit_graph(data, camp_phi(), config, seed=0, warm=warm) for config, warm in
-                               ((narrow, None), (replace(narrow, dim=4), small), (narrow, small)))
-    started = [np.abs(state.weights["0.user_residual"]).mean() for state in (cold, other, same_width)]
-    assert min(started) > 0.05  # nobody starts at nought
-    assert not np.allclose(same_width.weights["0.user_residual"], cold.weights["0.user_residual"], atol=0.1)
+def started(data: TrainingData, config: GraphConfig, warm: GraphState | None = None) -> np.ndarray:
+    """Where people's ids are after one small step of a large graph."""
+    config = replace(config.sized(len(data.labels)), max_steps=1, lr=1e-3)
+    return fit_graph(data, camp_phi(), config, seed=0, warm=warm).weights["0.user_residual"]
+
+
+@pytest.mark.parametrize("dim", [QUICK.dim, LARGE_DIM])
+def test_a_study_that_grows_large_starts_anew_from_its_graph(dim):
+    small = fit_graph(camps(), camp_phi(), replace(QUICK, dim=dim), seed=0)
+    large = replace(QUICK, dim=dim, large=100)
+    np.testing.assert_allclose(started(camps(), large, small), started(camps(), large), atol=0.01)
+
+
+@pytest.mark.parametrize(("n_known", "anew"), [(2, True), (18, False)])
+def test_where_most_people_are_new_a_large_graph_starts_anew(n_known, anew):
+    data, config = camps(), replace(QUICK, large=100)
+    few = data.with_labels(data.labels.take(np.flatnonzero(data.labels.user < n_known)))
+    known = fit_graph(replace(few, user_ids=np.where(np.arange(20) < n_known, few.user_ids, few.user_ids + 1000)),
+                      camp_phi(), replace(config.sized(100), members=1), seed=0)
+    assert np.allclose(started(data, config, known), started(data, config), atol=0.01) == anew
 
 
 def test_all_labels_of_a_user_about_a_response_are_held_out_together():
