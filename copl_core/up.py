@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]  # where streamlit_app.py and .stream
 GRACE = 4.0  # seconds between asking a process to stop and killing it, which loses nothing either
 STEADY = 60.0  # a trainer that lived this long starts again at once
 LONGEST_PAUSE = 30.0  # seconds between two starts of a trainer that keeps dying
+SAY = partial(print, flush=True)  # the address is to be read while it is good, from a file, too
 LOG_LIMIT = 5_000_000  # bytes; a longer log is set aside at the next start
 
 # Reads "+group" and "-group" lines; when the pipe closes, stops the groups that are left.
@@ -57,7 +59,7 @@ def worker_command() -> list[str]:
 
 
 def main(settings: Settings, prepare: Callable[[Settings], str], *, app: Sequence[str] | None = None,
-         worker: Sequence[str] | None = None, say: Callable[[str], object] = print, patience: float = 120.0) -> int:
+         worker: Sequence[str] | None = None, say: Callable[[str], object] = SAY, patience: float = 120.0) -> int:
     """Start the app and the trainer, and stay until one is told to stop.
 
     Args:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-u", "-m", "copl_core", "up"]
+COMMAND = [sys.executable, "-m", "copl_core", "up"]  # its words are read from a file: it has to flush them
 TRAINING = 600  # seconds for the first graph and the first reward model on a busy machine
 PATIENCE = 120  # seconds for a first start on a busy machine
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
