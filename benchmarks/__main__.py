@@ -86,7 +86,7 @@ def run(name: str, options: list[str]) -> tuple[int, str]:
 
 def section(name: str, said: str, seconds: float, busy: float) -> str:
     """What one run printed, under when, where and beside how much other work (the load before it) it ran."""
-    description = importlib.import_module(f"benchmarks.{name}").DESCRIPTION
+    description = importlib.import_module(f"benchmarks.{name}").DESCRIPTION.rstrip(".")
     return (f"{description[0].upper()}{description[1:]}. {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, seed {SEED}, "
             f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
             f"{seconds:.0f} s, load before it {busy:.1f}.\n\n```\n{said.rstrip()}\n```\n")
