@@ -25,9 +25,9 @@ class CoplGraph(nn.Module):
     """The whole network: text- and id-started responses, users, ``layers`` propagations, bias and side nuisance.
 
     Start: e_r⁰ = W_t φ(prompt, r) + δ_r, with δ_r dropped at random in training so that a response nobody has labelled
-    has a place; e_u⁰ = μ + δ_u.  Residuals δ start at zero, or where ``start_ids`` puts
-    them: a row without labels is at zero then, too, and moves nothing.  With ``ids_only`` the residuals are all there
-    is, drawn at random, and the score is the dot product alone; what is not used is frozen at zero.
+    has a place; e_u⁰ = μ + δ_u.  Residuals δ start at zero, or where ``start_ids`` puts them: a row without
+    labels is at zero either way, and moves nothing.  With ``ids_only`` the residuals are all there is, drawn at random,
+    and the score is the dot product alone; what is not used is frozen at zero.
     """
 
     def __init__(self, n_users: int, n_responses: int, n_phi: int, config: GraphConfig,
