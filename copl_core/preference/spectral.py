@@ -2,7 +2,7 @@
 
 Adam moves every row of the ids by as much at a step, whatever the number of rows, and what a group shares is as small a
 part of a random start as rows are many: the more people, the longer it takes until groups are told from chance.  The
-leading singular vectors hold what the graph says at any distance, and cost about as much as two training steps.  A
+leading singular vectors hold what the graph says at any distance, and cost as much as two to four training steps.  A
 direction that comes from chance alone has a singular value at the edge of the bulk, estimated by the last one found,
 and weighs next to nothing; a graph that has no such edge, since it has fewer directions than were asked for, says
 nothing at all.
