@@ -31,7 +31,8 @@ from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import Messages, sparse_times
 from copl_core.preference.state import GraphConfig
 from copl_core.synthetic import Protocol, SyntheticWorld, make_world
-from copl_core.training.graph_fit import _Fit, _optimiser, _steps, fit_graph
+from copl_core.training.graph_fit import fit_graph
+from copl_core.training.graph_member import Lesson, Member
 from copl_core.training.losses import torch_generator
 
 DESCRIPTION = "the preference graph on the paper's largest world: time, the published schedule, bare products, growth"
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--users", default="10000,100000,1000000", help="sizes of the growth table")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
-    parser.add_argument("--steps", type=int, default=10, help="steps a timing is the median of")
+    parser.add_argument("--rounds", type=int, default=3, help="fits whose steps a timing is the median of")
     parser.add_argument("--published-steps", type=int, default=3, help="steps the published one is the median of")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -73,7 +74,7 @@ def on_the_paper_world(arguments: argparse.Namespace, say: Callable[[str], None]
     say(f"UF-P-4: {fit['labels']:,} labels learned in {fit['seconds']:.1f} s with {torch.get_num_threads()} threads; "
         f"accuracy on {fit['asked']:,} unseen pairs {fit['accuracy']:.4f} (common {fit['common']:.4f}, controversial "
         f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})")
-    step = beside_bare(world, arguments.steps, device)
+    step = beside_bare(world, arguments.rounds, device)
     say(f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
         f"ratio {step['ratio']:.2f}")
     theirs = published(world, arguments.published_steps, device)
@@ -92,23 +93,29 @@ def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
         | world.figures(state.margins(world.asked))
 
 
-def beside_bare(world: SyntheticWorld, steps: int, device: str) -> dict:
-    """Milliseconds of a training step and of the sparse products in it, taken in turns."""
+def beside_bare(world: SyntheticWorld, rounds: int, device: str) -> dict:
+    """Milliseconds of a training step and of the sparse products in it, taken in turns.
+
+    A step is the mean over a whole member, the draws of labels it is asked included; the start of the ids is not.
+    """
     config = GraphConfig().sized(len(world.data.labels))
-    fit, network, optimiser, seen = prepared(world, config, device)
     generator = torch_generator(1, device)
-    whole = fit.graph.messages(seen)
-    staying = fit.graph.messages(torch.rand(len(seen), generator=generator, device=device) >= config.leave_out)
+    member = prepared(world, config, device)
+    stay, _ = member.lesson.draw(member.seen, generator)
+    staying = member.lesson.graph.part(stay).messages()
     users, responses = (torch.randn(n, config.dim, device=device) for n in (world.data.n_users, world.data.n_responses))
 
     def ours() -> None:
-        fit._step(network, seen, whole, optimiser, generator)
+        member.draws.clear()
+        member.step = 0
+        for _ in range(config.max_steps):
+            member.take_step()
 
     def bare() -> None:
-        for _ in range(config.layers):
+        for _ in range(config.layers * config.max_steps):
             products(staying, users, responses)
 
-    mine, theirs = in_turns((ours, bare), steps, device)
+    mine, theirs = (took / config.max_steps for took in in_turns((ours, bare), rounds, device))
     return {"ms": mine, "bare_ms": theirs, "ratio": mine / theirs, "dim": config.dim, "layers": config.layers}
 
 
@@ -123,20 +130,17 @@ def products(messages: Messages, users: torch.Tensor, responses: torch.Tensor) -
 def published(world: SyntheticWorld, steps: int, device: str) -> dict:
     """Seconds of one published step, measured, and of all of them, extrapolated."""
     config = GraphConfig.published()
-    fit, network, optimiser, seen = prepared(world, config, device)
-    generator = torch_generator(1, device)
-    batches = fit._batches(seen, generator)
-    each, = in_turns((lambda: fit._batch_step(network, next(batches), seen, optimiser, generator),), steps, device)
-    number = _steps(config, round(len(seen) * (1 - config.holdout)))
-    return {"step_seconds": each / 1000, "steps": number, "seconds_extrapolated": each / 1000 * number}
+    member = prepared(world, config, device)
+    each, = in_turns((member.take_step,), steps, device)
+    return {"step_seconds": each / 1000, "steps": member.steps, "seconds_extrapolated": each / 1000 * member.steps}
 
 
-def prepared(world: SyntheticWorld, config: GraphConfig, device: str):
+def prepared(world: SyntheticWorld, config: GraphConfig, device: str) -> Member:
+    """A member that is about to begin, as many labels held out as in a fit."""
     phi = torch.as_tensor(world.phi, device=device)
-    fit = _Fit(world.data, phi, config, device)
     network = CoplGraph(world.data.n_users, world.data.n_responses, phi.shape[1], config, torch_generator(0)).to(device)
-    seen = torch.ones(len(world.data.labels), dtype=torch.bool, device=device)
-    return fit, network, _optimiser(network, config), seen
+    n = len(world.data.labels)
+    return Member(Lesson(world.data, phi, config, device), network, np.arange(round(n * config.holdout)), seed=1)
 
 
 def in_turns(works: tuple[Callable[[], None], ...], times: int, device: str) -> list[float]:

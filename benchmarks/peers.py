@@ -5,7 +5,8 @@
 Questions, each a split that every method shares: ``labels`` asks 15 % of the labels, drawn at random, or the file's own
 test rows where it has a ``split``; ``prompts`` asks about a fifth of the prompts, kept from training; ``users`` asks a
 fifth of the users, of whom the first eight labels are given.  Every method chooses its options on a part of its
-training labels.  ``python -m copl_core evaluate`` measures one split of any files with more figures.
+training labels that is like what is asked, where texts or people are new.  ``python -m copl_core evaluate`` measures
+one split of any files with more figures.
 """
 
 from __future__ import annotations

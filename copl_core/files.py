@@ -170,6 +170,7 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
         source_b=sources[1], key=key, kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
         taste=_optional(row, "taste"), created_at=_time(row), strength=_number(row, "strength", 1) or 1,
         reason=_optional(row, "reason") or "", milliseconds=_number(row, "milliseconds", 0), tags=_tags(row),
+        group=_word(row, "group"), split=_word(row, "split"),
     )
 
 
@@ -202,6 +203,12 @@ def _text(row: dict[str, Any], name: str, limit: int = TEXT_LIMIT) -> str:
 
 def _optional(row: dict[str, Any], name: str, limit: int = TEXT_LIMIT) -> str | None:
     return None if row.get(name) is None else _checked(name, row[name], limit)
+
+
+def _word(row: dict[str, Any], name: str) -> str | None:
+    """A field that only evaluation reads, as text; it never makes a line bad."""
+    value = row.get(name)
+    return str(value)[:NAME_LIMIT] if isinstance(value, (str, int, float)) else None
 
 
 def _checked(name: str, value: Any, limit: int) -> str:

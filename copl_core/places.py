@@ -42,7 +42,8 @@ def adapted(state: GraphState, labels: Sequence[Label], prior: Prior | None = No
 def vector(state: GraphState, user_id: int, labels: Sequence[Label], prior: Prior | None = None
            ) -> tuple[np.ndarray, str, Placement]:
     """(embedding (d,), source, placement): the trained row while it was fitted to these very labels, else the place
-    by the labels alone.  A label that was given or taken back since makes the row an old one.
+    by the labels alone.  A label that was given, taken back or changed since, if only in strength, makes the row an old
+    one.
     """
     placement = adapted(state, labels, prior)
     row = int(rows_of(np.array([user_id]), state.user_ids)[0])
@@ -51,14 +52,16 @@ def vector(state: GraphState, user_id: int, labels: Sequence[Label], prior: Prio
     return placement.vector, placement.source, placement
 
 
-def _said(label: Label) -> tuple[int, int, float, bool]:
-    return label.left_id, label.right_id, _OUTCOME[label.choice], label.choice == Choice.BOTH_BAD
+def _said(label: Label) -> tuple[int, int, float, bool, float]:
+    return (label.left_id, label.right_id, _OUTCOME[label.choice], label.choice == Choice.BOTH_BAD,
+            float(label.strength))
 
 
-def _learned(state: GraphState, row: int) -> list[tuple[int, int, float, bool]]:
+def _learned(state: GraphState, row: int) -> list[tuple[int, int, float, bool, float]]:
     """What the labels say that a user's row was fitted to, in order."""
     labels = state.labels.take(np.flatnonzero(state.labels.user == row))
-    columns = (state.response_ids[labels.left], state.response_ids[labels.right], labels.outcome, labels.both_bad)
+    columns = (state.response_ids[labels.left], state.response_ids[labels.right], labels.outcome, labels.both_bad,
+               labels.strength)
     return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
 

@@ -148,6 +148,8 @@ class ImportRow:
     reason: str = ""
     milliseconds: int | None = None
     tags: tuple[str, ...] = ()
+    group: str | None = None  # of the person, where evaluation compares groups
+    split: str | None = None  # "test" of a row that evaluation asks
 
 
 @dataclass(frozen=True, slots=True)

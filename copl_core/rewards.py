@@ -21,6 +21,7 @@ from copl_core.tables import rows_of
 from copl_core.views import RewardView
 
 if TYPE_CHECKING:
+    from copl_core.preference.state import GraphState
     from copl_core.study import Study
     from copl_core.training.snapshot import Snapshot
 
@@ -67,7 +68,7 @@ def reward(study: Study, prompt: str, responses: Sequence[str], *, users: Sequen
         CoplError: fewer than two responses, an empty text, equal responses, or no snapshot yet.
     """
     prompt, texts, snapshot = _asked(study, prompt, responses)
-    people = _people(study, users, first, answers)
+    people = _people(study, snapshot.graph, users, first, answers)
     return study.judge().judge(snapshot, [(prompt, text) for text in texts], people, groups,
                                _known_rows(study, prompt, texts, snapshot))
 
@@ -77,7 +78,7 @@ def moved(study: Study, prompt: str, responses: Sequence[str], *, users: Sequenc
           answers: Sequence[Answer] = ()) -> tuple[Moved, ...]:
     """Which sentences speak for an answer, by leaving out one after the other; arguments as of ``reward``."""
     prompt, texts, snapshot = _asked(study, prompt, responses)
-    people = _people(study, users, first, answers)
+    people = _people(study, snapshot.graph, users, first, answers)
     known = _known_rows(study, prompt, texts, snapshot) is not None
     rows, basis = study.judge().occlude(snapshot, prompt, texts, people, groups, known)
     return tuple(Moved(name, tuple(tuple(Piece(text, float(effect)) for text, effect in zip(*own, strict=True))
@@ -103,7 +104,7 @@ def probe(study: Study, answers: Sequence[Answer] = ()) -> Pair | None:
     usable = np.flatnonzero((rows >= 0).all(1) & fresh)
     if not len(usable):
         return None
-    gain = informative(state, places.adapted(state, _labels(answers), snapshot.prior), rows[usable])
+    gain = informative(state, places.adapted(state, _labels(answers, state), snapshot.prior), rows[usable])
     return study.store.pair(int(pairs[usable[int(gain.argmax())], 0]))
 
 
@@ -142,7 +143,7 @@ def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
     return texts
 
 
-def _people(study: Study, users: Sequence[int], first: Sequence[int],
+def _people(study: Study, state: GraphState, users: Sequence[int], first: Sequence[int],
             answers: Sequence[Answer]) -> list[tuple[User, list[Label]]]:
     """Who is asked, with the labels that they are placed by."""
     store = study.store
@@ -153,14 +154,14 @@ def _people(study: Study, users: Sequence[int], first: Sequence[int],
         people.append((User(NOBODY, name, user.kind, user.role), labels))
     if answers:
         name = f"Somebody with these {len(answers)} answers" if len(answers) > 1 else "Somebody with this one answer"
-        people.append((User(NOBODY, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers)))
+        people.append((User(NOBODY, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
     return people
 
 
-def _labels(answers: Sequence[Answer]) -> list[Label]:
-    """Answers as labels that nobody stores."""
-    now = datetime.now(UTC)
-    return [Label(-1 - n, None, NOBODY, -1, -1, preferred, rejected, Choice.LEFT, 2, "", None, now)
+def _labels(answers: Sequence[Answer], state: GraphState) -> list[Label]:
+    """Answers as labels that nobody stores, as strong as the study's own are on average."""
+    now, usual = datetime.now(UTC), round(float(state.labels.strength.mean()))
+    return [Label(-1 - n, None, NOBODY, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
             for n, (preferred, rejected) in enumerate(answers)]
 
 

@@ -46,10 +46,13 @@ class Protocol:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < smallest:
                 raise CoplError(f"The synthetic world's {name} is {getattr(self, name)!r}: "
                                 f"a whole number from {smallest} is needed.")
-        for name, low, high in (("divergence", 0, 1), ("noise", 0, 1), ("imbalance", 1, np.inf)):
-            if not low <= getattr(self, name) <= high:
+        for name in ("divergence", "noise"):
+            if not 0 <= getattr(self, name) <= 1:
                 raise CoplError(f"The synthetic world's {name} is {getattr(self, name)!r}: "
-                                f"a number from {low} to {high} is needed.")
+                                "a number from 0 to 1 is needed.")
+        if not 1 <= self.imbalance < np.inf:
+            raise CoplError(f"The synthetic world's imbalance is {self.imbalance!r}: "
+                            "a finite number from 1 is needed.")
         for name, known in (("spread", ("ALL", "AVG")), ("text", ("random", "informative"))):
             if getattr(self, name) not in known:
                 raise CoplError(f"The synthetic world's {name} is {getattr(self, name)!r}: "
@@ -88,13 +91,15 @@ class SyntheticWorld:
     controversial: np.ndarray  # (A,) bool
 
     def figures(self, logits: np.ndarray) -> dict[str, float]:
-        """Accuracy of log-odds (A,) for left on all asked pairs, common and controversial ones, and the worst group."""
+        """Accuracy of log-odds (A,) for left on all asked pairs, common and controversial ones, and the worst group;
+        NaN where nothing is asked.
+        """
         hit = right(logits, self.asked.outcome)
         group = self.group[self.asked.user]
         of = {"accuracy": np.ones(len(hit), bool), "common": ~self.controversial, "controversial": self.controversial}
         by_group = [hit[group == g].mean() for g in np.unique(group)]
         return {name: float(hit[rows].mean()) if rows.any() else float("nan") for name, rows in of.items()} \
-            | {"worst_group": float(min(by_group))}
+            | {"worst_group": float(min(by_group, default=float("nan")))}
 
 
 def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
@@ -132,10 +137,14 @@ def _utilities(protocol: Protocol, n_responses: int, rng: np.random.Generator) -
 
 
 def _groups(protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Group of each user (U,), of sizes that fall geometrically from the first to the last; nobody's is empty."""
-    size = protocol.imbalance ** np.linspace(1, 0, protocol.groups)
-    ends = np.round(np.cumsum(size) / size.sum() * protocol.users).astype(np.int64)
-    return rng.permutation(np.searchsorted(ends, np.arange(protocol.users), side="right"))
+    """Group of each user (U,), of sizes that fall geometrically from the first to the last; none is empty: one that
+    would be takes a user of the largest."""
+    share = protocol.imbalance ** np.linspace(1, 0, protocol.groups)
+    ends = np.round(np.cumsum(share) / share.sum() * protocol.users).astype(np.int64)
+    size = np.diff(ends, prepend=0)
+    for empty in np.flatnonzero(size == 0):
+        size[[size.argmax(), empty]] += [-1, 1]
+    return rng.permutation(np.repeat(np.arange(protocol.groups), size))
 
 
 def _distinct(rng: np.random.Generator, rows: int, high: int, count: int) -> np.ndarray:

@@ -47,12 +47,21 @@ def test_a_user_keeps_the_trained_row_while_the_labels_are_those_it_was_fitted_t
     assert source == "trained" and np.array_equal(vector, state.user_vectors[0])
 
 
-@pytest.mark.parametrize("change", ["one more", "one taken back", "one answered the other way", "sides and answer"])
+@pytest.mark.parametrize("change", ["one more", "one taken back", "one answered the other way", "sides and answer",
+                                    "strength alone"])
 def test_a_changed_label_leaves_the_trained_row(state, change):
     labels = {"one more": [*ann_said(), label(104, 105)], "one taken back": ann_said()[:1],
               "one answered the other way": [label(100, 101, Choice.RIGHT), ann_said()[1]],
-              "sides and answer": [label(101, 100, Choice.LEFT), ann_said()[1]]}[change]
+              "sides and answer": [label(101, 100, Choice.LEFT), ann_said()[1]],
+              "strength alone": [replace(ann_said()[0], strength=3), ann_said()[1]]}[change]
     assert places.vector(state, ANN, labels)[1] == "neighbours"
+
+
+def test_a_row_fitted_to_strong_labels_is_kept_while_they_are_as_strong(state):
+    strong = replace(state, labels=replace(state.labels, strength=np.array([3, 1, 1, 1], np.float32)))
+    said = [replace(ann_said()[0], strength=3), ann_said()[1]]
+    assert places.vector(strong, ANN, said)[1] == "trained"
+    assert places.vector(strong, ANN, ann_said())[1] == "neighbours"
 
 
 def test_a_newcomer_starts_at_the_mean_of_the_people_and_moves_towards_those_who_answer_alike(snapshot):

@@ -80,6 +80,26 @@ def test_imbalance_is_the_ratio_of_the_largest_group_to_the_smallest():
     assert np.bincount(make_world(SMALL, 0).group).tolist() == [15] * 4
 
 
+@pytest.mark.parametrize("users, groups, imbalance, expected", [(100, 4, 1000.0, [89, 9, 1, 1]), (4, 4, 1e9, [1] * 4),
+                                                                (10, 3, 1e9, [8, 1, 1])])
+def test_no_group_is_empty_however_small_its_share(users, groups, imbalance, expected):
+    world = make_world(replace(SMALL, users=users, groups=groups, imbalance=imbalance), 0)
+    assert np.bincount(world.group, minlength=groups).tolist() == expected
+
+
+@pytest.mark.parametrize("groups, users, imbalance", [(1, 7, 5.0), (3, 61, 1.0), (4, 250, 17.3), (7, 1000, 60.0)])
+def test_groups_that_had_users_keep_their_very_users(groups, users, imbalance):
+    world = make_world(replace(SMALL, users=users, groups=groups, imbalance=imbalance, asked=0), 5)
+    rng = np.random.default_rng(5)
+    rng.standard_normal(100, np.float32), rng.standard_normal((groups, 100), np.float32)  # the utilities
+    size = imbalance ** np.linspace(1, 0, groups)
+    ends = np.round(np.cumsum(size) / size.sum() * users).astype(np.int64)
+    expected = rng.permutation(np.searchsorted(ends, np.arange(users), side="right"))
+    assert len(np.unique(expected)) == groups
+    np.testing.assert_array_equal(world.group, expected)
+    assert world.group.dtype == expected.dtype
+
+
 def test_informative_texts_tell_the_utilities_and_random_ones_do_not():
     for text, least, most in (("random", 0, 0.3), ("informative", 0.8, 1)):
         world = make_world(replace(SMALL, prompts=500, text=text), 0)
@@ -94,6 +114,17 @@ def test_figures_know_the_truth_and_its_opposite():
     assert set(world.figures(truth).values()) == {1.0}
     assert set(world.figures(-truth).values()) == {0.0}
     assert world.figures(np.zeros(len(truth)))["worst_group"] == 0.5
+
+
+def test_a_world_that_asks_nothing_has_no_figures():
+    world = make_world(replace(SMALL, asked=0), 0)
+    assert len(world.asked) == 0
+    assert all(np.isnan(figure) for figure in world.figures(np.zeros(0)).values())
+
+
+def test_an_imbalance_without_end_is_refused_in_a_sentence():
+    with pytest.raises(CoplError, match="imbalance is inf: a finite number from 1 is needed"):
+        replace(SMALL, imbalance=float("inf"))
 
 
 @pytest.mark.parametrize("wrong", [{"groups": 0}, {"users": 2}, {"labels": 1.5}, {"divergence": 2}, {"imbalance": 0.5},

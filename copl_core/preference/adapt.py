@@ -26,6 +26,8 @@ PUBLISHED_TEMPERATURE = 0.07
 TIE_WEIGHT = 0.5  # of a tie beside a decided label
 MOST = 256  # neighbours kept
 SETTLED = 1e-5  # a Newton step this short leaves an error of its square
+STEPS = 40  # of Newton's method; a handful is enough unless margins are sharp
+SHORTEST = 1e-6  # part of a step that is tried; where none lowers the loss, rounding is all that is left
 WIDEN = 1.5  # of the prior over people; 1.5 is best on new users of three data sets
 RULES = ("map", "sharpening", "published")
 
@@ -47,8 +49,9 @@ def adapt(state: GraphState, labels: Comparisons, rule: str = "map", temper: flo
           prior: Prior | None = None) -> Placement:
     """Place a user from ``labels``, whose responses are rows of ``state``; the user column is not read.
 
-    Ties count half, as evidence that neither response is much better.  Without a neighbour the population mean is
-    returned, and says so.  ``prior`` is ``Prior.of(state)``, for callers who place many users in one state.
+    Labels count as they do in a fit (``label_weights``), but for the published rule, which knows of no strength.
+    Without a neighbour the population mean is returned, and says so.  ``prior`` is ``Prior.of(state)``, for callers who
+    place many users in one state.
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; one of {', '.join(RULES)} is needed")
@@ -85,21 +88,30 @@ def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = Fa
     return np.flatnonzero(near)
 
 
+def label_weights(state: GraphState, labels: Comparisons) -> np.ndarray:
+    """How much each label (N,) counts beside a usual one of the state: by its strength, as in the fit.
+
+    A tie counts half, as evidence that neither response is much better.
+    """
+    known = state.labels.strength
+    usual = known.mean(dtype=np.float64) if len(known) else 1.0
+    return np.where(labels.decided, 1.0, TIE_WEIGHT) * (labels.strength / usual)
+
+
 def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: str, temper: float) -> np.ndarray:
     """Posterior weight (K,) of each neighbour given the labels."""
     apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]  # (N, d)
     bias = state.response_bias[labels.left] - state.response_bias[labels.right]
     margins = (state.user_vectors[near] @ apart.T + bias) / state.temperature  # (K, N)
     left = np.minimum(margins, 0) - np.log(1 + np.exp(-np.abs(margins)))  # log σ; log(1 − σ) is less by the margin
-    tie = labels.outcome == 0.5
     if rule == "published":
         decided = labels.decided
         explained = left[:, decided] - margins[:, decided] * (labels.outcome[decided] == 0)
         score = explained.mean(1) / PUBLISHED_TEMPERATURE if decided.any() else np.zeros(len(near))
     else:
-        of_left = np.where(tie, TIE_WEIGHT, 1.0).astype(np.float32)
-        of_right = np.where(tie, TIE_WEIGHT / 2, labels.outcome == 0).astype(np.float32)
-        score = temper * (left @ of_left - margins @ of_right)
+        weight = label_weights(state, labels).astype(np.float32)
+        of_right = weight * (1 - labels.outcome.astype(np.float32))
+        score = temper * (left @ weight - margins @ of_right)
     weights = np.exp(score - score.max())
     return weights / weights.sum()
 
@@ -135,14 +147,17 @@ class Prior:
         kept = variance > 1e-9 * max(variance[-1], 1e-30)
         return cls(mean, axes[:, kept] * np.sqrt(variance[kept]))
 
-    def explain(self, state: GraphState, labels: Comparisons, steps: int = 12) -> Refined:
-        """The most probable vector given the labels, by Newton steps on whitened coordinates z ~ N(0, I)."""
+    def explain(self, state: GraphState, labels: Comparisons, steps: int = STEPS) -> Refined:
+        """The most probable vector given the labels, by Newton steps on whitened coordinates z ~ N(0, I).
+
+        They lower ``Σ w (log(1 + exp m) − y m) + |z|²/2`` over margins m = offset + x z.
+        """
         apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]
         design = np.column_stack([apart, np.ones(len(labels))]) / state.temperature  # (N, d + 1)
         offset = (state.response_bias[labels.left] - state.response_bias[labels.right]) / state.temperature \
             + design @ self.mean
         x = design @ self.root  # (N, q)
-        weight = np.where(labels.decided, 1.0, TIE_WEIGHT)
+        weight = label_weights(state, labels)
         newton = _dual if x.shape[0] < x.shape[1] else _primal
         z, learned = newton(x, offset, weight, labels.outcome, (self.root ** 2).sum(0), steps)
         whole = self.mean + self.root @ z
@@ -151,24 +166,47 @@ class Prior:
         return Refined(whole[:-1].astype(np.float32), float(whole[-1] - state.side), spread)
 
 
-def _slopes(x: np.ndarray, z: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray
-            ) -> tuple[np.ndarray, np.ndarray]:
-    """Of the log-likelihood by each label's margin: first derivative (N,), and minus the second, D (N,)."""
-    p = 1 / (1 + np.exp(-np.clip(offset + x @ z, -40, 40)))
-    return weight * (outcome - p), weight * np.maximum(p * (1 - p), 1e-3)
+def _slopes(margin: np.ndarray, weight: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the log-likelihood by each label's margin: first derivative (N,), and minus the second, D (N,) > 0."""
+    p = 1 / (1 + np.exp(-np.clip(margin, -40, 40)))
+    return weight * (outcome - p), weight * np.maximum(p * (1 - p), 1e-12)
+
+
+def _stride(margin: np.ndarray, along: np.ndarray, weight: np.ndarray, outcome: np.ndarray, slope: float,
+            square: float) -> float:
+    """How much of a move to make: the whole, or the first of ½, ¼, … by which the loss does not rise; 0 if none.
+
+    Where margins are sharp, a whole Newton step lands beyond the other side of the valley, and the next one further.
+
+    Args:
+        along: change (N,) of the margins by the whole move.
+        slope: z·move.
+        square: |move|².
+    """
+    before, size = np.logaddexp(0, margin), 1.0
+    while size > SHORTEST:
+        change = size * along
+        rise = weight @ (np.logaddexp(0, margin + change) - before - outcome * change)
+        if rise + size * (slope + size * square / 2) <= 0:
+            return size
+        size /= 2
+    return 0.0
 
 
 def _primal(x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray,
             steps: int) -> tuple[np.ndarray, float]:
     """(z (q,), variance that the labels took away) by systems of q equations: (I + xᵀDx) move = xᵀg − z."""
-    z = np.zeros(x.shape[1])
+    z, margin = np.zeros(x.shape[1]), offset
     for _ in range(steps):
-        g, curve = _slopes(x, z, offset, weight, outcome)
+        g, curve = _slopes(margin, weight, outcome)
         root = x * np.sqrt(curve)[:, None]
         precision = np.eye(len(z)) + root.T @ root  # a product with itself costs half
         move = np.linalg.solve(precision, x.T @ g - z)
-        z = z + move
-        if np.abs(move).max(initial=0) < SETTLED:
+        along = x @ move
+        settled = np.abs(move).max(initial=0) < SETTLED
+        size = 1.0 if settled else _stride(margin, along, weight, outcome, z @ move, move @ move)
+        z, margin = z + size * move, margin + size * along
+        if settled or size == 0:
             break
     return z, float(variance.sum() - np.diag(np.linalg.inv(precision)) @ variance)
 
@@ -181,13 +219,16 @@ def _dual(x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.nda
     (I + xᵀDx)⁻¹ = I − xᵀ(D⁻¹ + xxᵀ)⁻¹x.
     """
     alike = x @ x.T  # (N, N)
-    a = np.zeros(len(x))
+    a, margin = np.zeros(len(x)), offset
     for _ in range(steps):
-        g, curve = _slopes(x, x.T @ a, offset, weight, outcome)
+        g, curve = _slopes(margin, weight, outcome)
         system = np.eye(len(a)) + curve[:, None] * alike
         move = np.linalg.solve(system, g - a)
-        a = a + move
-        if np.abs(x.T @ move).max(initial=0) < SETTLED:
+        along = alike @ move
+        settled = np.abs(x.T @ move).max(initial=0) < SETTLED
+        size = 1.0 if settled else _stride(margin, along, weight, outcome, a @ along, move @ along)
+        a, margin = a + size * move, margin + size * along
+        if settled or size == 0:
             break
     spent = np.linalg.solve(np.diag(1 / curve) + alike, x * variance)
     return x.T @ a, float((x * spent).sum())

@@ -107,9 +107,9 @@ class _Edges:
         return cls(_Order(user, response, label, _starts(user, n_users)),
                    _Order(response[swap], user[swap], label[swap], _starts(response, n_responses)))
 
-    def kept(self, label: Tensor | None) -> _Edges:
-        """The edges of the labels in the mask (N,); None: all."""
-        return self if label is None else _Edges(self.by_user.kept(label), self.by_response.kept(label))
+    def kept(self, label: Tensor) -> _Edges:
+        """The edges of the labels in the mask (N,)."""
+        return _Edges(self.by_user.kept(label), self.by_response.kept(label))
 
     def alpha(self) -> tuple[Tensor, Tensor]:
         """1/√(deg_u · deg_r), (E,) in either order."""
@@ -129,7 +129,7 @@ class _Edges:
 
 
 class PreferenceGraph:
-    """All edges of a set of labels.  ``messages(kept)`` gives the normalised matrices of a part of the labels."""
+    """All edges of a set of labels; ``messages`` gives their normalised matrices, ``part`` the graph of some."""
 
     def __init__(self, signs: tuple[_Edges, _Edges], n_users: int, n_responses: int) -> None:
         self.signs = signs
@@ -152,16 +152,18 @@ class PreferenceGraph:
         return cls((_Edges.build(user[decided], liked, row[decided], n_users, n_responses),
                     _Edges.build(user[blamed], disliked, row[blamed], n_users, n_responses)), n_users, n_responses)
 
-    def messages(self, kept: Tensor | None = None, edge_dropout: float = 0.0,
-                 generator: torch.Generator | None = None) -> Messages:
-        """Normalised A⁺ and A⁻ both ways, over all labels or those of the mask ``kept`` (N,).
+    def part(self, kept: Tensor) -> PreferenceGraph:
+        """The graph of the labels in the mask (N,) alone."""
+        return PreferenceGraph(tuple(sign.kept(kept) for sign in self.signs), self.n_users, self.n_responses)
+
+    def messages(self, edge_dropout: float = 0.0, generator: torch.Generator | None = None) -> Messages:
+        """Normalised A⁺ and A⁻ both ways.
 
         ``edge_dropout`` zeroes that share of the normalised entries and scales the others up, drawn anew for each sign
         and direction, as the published code does.
         """
         to_user, to_response = [], []
-        for sign in self.signs:
-            edges = sign.kept(kept)
+        for edges in self.signs:
             alpha = edges.alpha()
             if edge_dropout:
                 there, back = (_dropped(edges, alpha[0], edge_dropout, generator) for _ in range(2))
@@ -171,10 +173,10 @@ class PreferenceGraph:
             to_response.append(SparsePair(back.transpose, back.matrix))
         return Messages(tuple(to_user), tuple(to_response))
 
-    def edges(self, kept: Tensor | None = None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def edges(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The same as edge lists, for the scatter path: for each sign ((2, E) of user over response, α (E,))."""
-        parts = [sign.kept(kept) for sign in self.signs]
-        return tuple((torch.stack([part.by_user.own, part.by_user.other]).long(), part.alpha()[0]) for part in parts)
+        return tuple((torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha()[0])
+                     for sign in self.signs)
 
 
 @dataclass(frozen=True)

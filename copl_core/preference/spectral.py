@@ -27,8 +27,8 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
     """Users (U, k) and responses (R, k) by the k = min(width, U, R) leading directions of the signed graph.
 
     Block power iteration with orthogonalisation.  Every column has a mean square of ``1 − (σ_k/σ)²``, σ_k being the
-    smallest singular value found: none for chance, towards 1 for what stands far out.  Where the graph has fewer than k
-    directions, chance cannot be told and all is nought.
+    smallest singular value found: none for chance, towards 1 for what stands far out, taken over the rows that have an
+    edge.  Where the graph has fewer than k directions, chance cannot be told and all is nought.
     """
     graph = _Signed.of(messages)
     n_users, n_responses = messages.to_user[0].matrix.shape
@@ -44,6 +44,7 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
     left, size, turn = torch.linalg.svd(graph.to_users(right), full_matrices=False)
     told = size[-1] > 1e-6 * size[0]
     weight = (told * (1 - (size[-1] / size).square().nan_to_num(1.0))).sqrt()
+    n_users, n_responses = ((side[0] > 0).logical_or(side[1] > 0).sum() for side in (graph.users, graph.responses))
     return left * weight * n_users ** 0.5, right @ turn.T * weight * n_responses ** 0.5
 
 

@@ -64,11 +64,14 @@ class GraphConfig:
     warmup: float = 0.0  # share of the steps in which the learning rate rises from zero
     weight_decay: float = 0.0  # of AdamW
     l2_asked: float = 0.0  # of the squared embeddings of a batch, summed
+    firmer: float = 1.0  # times the precision of the prior on ids, whenever held-out labels are predicted worse
+    firm_after: int = 2  # looks without gain that it takes
+    draws: int = 0  # of labels that leave the graph, taking turns; 0: drawn anew at each step
     large: int = 100_000  # labels from which one member and few steps are enough; 0: never
 
     def __post_init__(self) -> None:
         whole = {"dim": 1, "layers": 0, "members": 1, "max_steps": 1, "text_dim": 1, "patience": 1, "check_every": 1,
-                 "batch": 0, "epochs": 1 if self.batch else 0, "large": 0, "spectral": 0}
+                 "batch": 0, "epochs": 1 if self.batch else 0, "large": 0, "spectral": 0, "firm_after": 1, "draws": 0}
         for name, least in whole.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: "
@@ -81,6 +84,8 @@ class GraphConfig:
                      "message_start", "slope", "firmness_l2", "weight_decay", "l2_asked"):
             if not getattr(self, name) >= 0:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: a number from 0 is needed.")
+        if not self.firmer >= 1:
+            raise CoplError(f"Graph setting firmer is {self.firmer!r}: a number from 1 is needed.")
         for name, known in (("rule", tuple(READOUT)), ("loss", LOSSES), ("mixing", ("full", "diagonal"))):
             if getattr(self, name) not in known:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: one of {', '.join(known)} is "
@@ -126,8 +131,8 @@ class GraphConfig:
 
 
 LOUD = {"message_start": 1.0, "l2_layer": 10.0}  # neighbours speak as loudly as oneself, and layers may move
-LARGE = LOUD | {"members": 1, "max_steps": 60, "check_every": 10, "id_dropout": 0.0, "mixing": "diagonal", "lr": 0.1,
-                "spectral": 16}
+LARGE = LOUD | {"members": 1, "max_steps": 60, "check_every": 5, "id_dropout": 0.0, "mixing": "diagonal", "lr": 0.1,
+                "spectral": 16, "firmer": 2.0, "firm_after": 1, "draws": 6}
 LARGE_DIM = 16
 
 
@@ -147,6 +152,7 @@ class GraphState:
     n_labels: np.ndarray  # (U,) int64
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     config: dict = field(default_factory=dict)
+    user_firmness: np.ndarray | None = None  # (U,) float32, times the score difference in a label; None: all alike
     metrics: dict = field(default_factory=dict)  # on held-out labels: accuracy, log_loss, calibration_error, n
 
     @property
@@ -164,11 +170,15 @@ class GraphState:
         return user_vectors @ vectors.T + bias
 
     def margins(self, labels: Comparisons, user_vectors: np.ndarray | None = None) -> np.ndarray:
-        """Calibrated log-odds (N,) that left is preferred, by score alone; ``user_vectors`` (N, d) override."""
+        """Calibrated log-odds (N,) that left is preferred, without side nuisances; ``user_vectors`` (N, d) override,
+        and are those of people whose firmness nobody knows."""
         users = self.user_vectors[labels.user] if user_vectors is None else user_vectors
         apart = self.response_vectors[labels.left] - self.response_vectors[labels.right]
         bias = self.response_bias[labels.left] - self.response_bias[labels.right]
-        return ((users * apart).sum(-1) + bias) / self.temperature
+        margins = ((users * apart).sum(-1) + bias) / self.temperature
+        if self.user_firmness is not None and user_vectors is None:
+            margins = margins * self.user_firmness[labels.user]
+        return margins
 
     def place_responses(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Texts nobody has labelled: φ (T, P) → vectors (T, d) and bias (T,), by the fitted layers without messages."""
@@ -190,9 +200,11 @@ class GraphState:
         """Write graph.safetensors and graph.json into ``folder``; renaming it into place is the caller's."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tables = {name: np.ascontiguousarray(getattr(self, name)) for name in _TABLES}
-        tables |= {f"labels.{name}": np.ascontiguousarray(getattr(self.labels, name)) for name in Comparisons.__slots__}
-        tables |= {f"weights.{name}": np.ascontiguousarray(value) for name, value in self.weights.items()}
+        tables = {name: getattr(self, name) for name in _TABLES}
+        tables |= {} if self.user_firmness is None else {"user_firmness": self.user_firmness}
+        tables |= {f"labels.{name}": getattr(self.labels, name) for name in Comparisons.__slots__}
+        tables |= {f"weights.{name}": value for name, value in self.weights.items()}
+        tables = {name: np.array(value, order="C") for name, value in tables.items()}  # a number stays one
         save_file(tables, folder / "graph.safetensors")
         about = {"format": STATE_FORMAT, "side": self.side, "temperature": self.temperature, "config": self.config,
                  "metrics": self.metrics}
@@ -215,7 +227,8 @@ class GraphState:
         weights = {name.removeprefix("weights."): value for name, value in tables.items()
                    if name.startswith("weights.")}
         return cls(**{name: tables[name] for name in _TABLES}, side=about["side"], temperature=about["temperature"],
-                   labels=labels, weights=weights, config=about["config"], metrics=about["metrics"])
+                   labels=labels, weights=weights, config=about["config"], metrics=about["metrics"],
+                   user_firmness=tables.get("user_firmness"))
 
 
 _TABLES = ("user_ids", "user_vectors", "user_side", "response_ids", "response_vectors", "response_bias", "n_labels")

@@ -7,14 +7,17 @@ One logistic model, nested three ways, fitted by L-BFGS under Gaussian priors::
                          + p_u·(q_a − q_b)                      mf:           and a rank-k user × item term
 
 Δlength is the difference of log words, standardised; side is a constant, since a label is told left over right.
-First the precision of the priors, then the rank is chosen on a held-out part of the training labels.  A response never
-seen in training has θ = q = 0; a user never seen has their own terms fitted to the labels given as context, by the same
-priors.
+For side-length the precision of the priors on users' terms, for mf that precision and then the rank, is chosen on a
+held-out part of the training labels: a random draw, or where ``evaluate`` asks about new texts or new people and hands
+in a trial, labels of that kind.  Global has neither, and is fitted once.  A response never seen in training has
+θ = q = 0; a user never seen has their own terms fitted to the labels given as context, by the same priors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
@@ -22,12 +25,17 @@ from scipy.special import expit
 
 from copl_core.features import FEATURE_NAMES, measure_many
 from copl_core.records import Comparisons, TrainingData
+from copl_core.training.metrics import log_losses
 from copl_core.training.split import uniform
+
+if TYPE_CHECKING:
+    from copl_core.training.peers import Trial
 
 RANKS = (5, 10, 2)
 PRECISIONS = (3.0, 1.0, 10.0, 20.0)
 STRENGTH_PRECISION = 1.0
 HOLDOUT = 0.1
+Missed = Callable[[tuple[int, float]], float]  # rank and precision → log-loss
 
 
 @dataclass(frozen=True)
@@ -78,37 +86,62 @@ class Logistic:
         return minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
 
 
-def fit_global(data: TrainingData, texts: list[str], seed: int) -> Logistic:
-    """Bradley–Terry strengths with length and side, the same for everybody."""
-    return _chosen(data, texts, seed, ranks=(0,), own=False)
+def fit_global(data: TrainingData, texts: list[str], seed: int, trial: Trial | None = None) -> Logistic:
+    """Bradley–Terry strengths with length and side, the same for everybody; nothing is chosen, and no trial read."""
+    labels = data.labels.take(data.labels.decided)
+    return _fit(labels, _standard_length(texts), data.n_users, 0, PRECISIONS[0], own=False, seed=seed)
 
 
-def fit_side_length(data: TrainingData, texts: list[str], seed: int) -> Logistic:
+def fit_side_length(data: TrainingData, texts: list[str], seed: int, trial: Trial | None = None) -> Logistic:
     """Global, and each user's own pull towards a side and towards length."""
-    return _chosen(data, texts, seed, ranks=(0,), own=True)
+    return _chosen(data, texts, seed, (0,), trial)
 
 
-def fit_mf(data: TrainingData, texts: list[str], seed: int) -> Logistic:
+def fit_mf(data: TrainingData, texts: list[str], seed: int, trial: Trial | None = None) -> Logistic:
     """Matrix factorisation: side-length, and a user × item term of low rank."""
-    return _chosen(data, texts, seed, ranks=RANKS, own=True)
+    return _chosen(data, texts, seed, RANKS, trial)
 
 
-def _chosen(data: TrainingData, texts: list[str], seed: int, ranks: tuple[int, ...], own: bool) -> Logistic:
-    """Rank and precision by held-out log-loss, then a fit on everything.  ``texts`` are all responses (R_all,)."""
-    labels = data.labels.take(np.flatnonzero(data.labels.decided))
+def _chosen(data: TrainingData, texts: list[str], seed: int, ranks: tuple[int, ...], trial: Trial | None) -> Logistic:
+    """Precision, then rank by held-out log-loss, then a fit on everything.
+
+    Args:
+        texts: all responses (R_all,).
+        trial: where options are tried; a random part of the labels is held out without one.
+    """
+    labels = data.labels.take(data.labels.decided)
     length = _standard_length(texts)
-    held = _held_out(labels, seed)
-    seen, asked = labels.take(np.flatnonzero(~held)), labels.take(np.flatnonzero(held))
-
-    def missed(option: tuple[int, float]) -> float:
-        logits = _fit(seen, length, data.n_users, *option, own, seed).logits(asked)
-        return float(np.logaddexp(0, np.where(asked.outcome > 0.5, -logits, logits)).mean()) if len(asked) else 0.0
-
+    missed = _missed_at_random(labels, length, data.n_users, seed) if trial is None else \
+        _missed_on(trial, length[trial.texts], seed)
     losses = {option: missed(option) for option in ((ranks[0], precision) for precision in PRECISIONS)}
     precision = min(losses, key=losses.get)[1]
     losses |= {(rank, precision): missed((rank, precision)) for rank in ranks[1:]}
     rank, precision = min(losses, key=losses.get)
-    return _fit(labels, length, data.n_users, rank, precision, own, seed)
+    return _fit(labels, length, data.n_users, rank, precision, own=True, seed=seed)
+
+
+def _missed_at_random(labels: Comparisons, length: np.ndarray, n_users: int, seed: int) -> Missed:
+    """Log-loss, by option, on a part of the labels drawn at random."""
+    held = _held_out(labels, seed)
+    seen, asked = labels.take(~held), labels.take(held)
+
+    def missed(option: tuple[int, float]) -> float:
+        logits = _fit(seen, length, n_users, *option, own=True, seed=seed).logits(asked)
+        return float(log_losses(logits, asked.outcome).mean()) if len(asked) else 0.0
+
+    return missed
+
+
+def _missed_on(trial: Trial, length: np.ndarray, seed: int) -> Missed:
+    """Log-loss, by option, on what a trial asks; ``length`` (R,) by row of its world."""
+    world = trial.world
+    seen = world.train.labels.take(world.train.labels.decided)
+
+    def missed(option: tuple[int, float]) -> float:
+        fit = _fit(seen, length, world.train.n_users, *option, own=True, seed=seed)
+        return float(log_losses(fit.logits(world.asked, world.context), world.asked.outcome) @ trial.weight)
+
+    return missed
 
 
 def _held_out(labels: Comparisons, seed: int) -> np.ndarray:

@@ -13,7 +13,6 @@ so does each method's distance to the best: a method whose interval reaches zero
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import os
@@ -26,15 +25,17 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.files import read_rows
-from copl_core.records import CoplError, ImportRow
+from copl_core.records import Comparisons, CoplError, ImportRow
 from copl_core.training.controls import label_flip, user_swap
 from copl_core.training.methods import DEFAULT_METHODS, METHODS, Embed, Method, Methods
-from copl_core.training.metrics import figures, interval, right
-from copl_core.training.world import World, build_world, flipped, only_new_prompts, with_strangers
+from copl_core.training.metrics import FEWEST_USERS, figures, interval, right
+from copl_core.training.world import World, build_world, flipped, groups_of, only_new_prompts, with_strangers
 
 __all__ = ["Embed", "Method", "World", "build_world", "evaluate", "main", "table"]
 REWARD_SECONDS = 90.0
 ORACLE = "group-oracle"
+TIMED = ("copl-reward", "uniform")  # methods that are a reward model and nothing else
+TEST = "test"  # the split of rows that are asked
 FEWEST_IN_GROUP = 20  # asked labels that a group needs before it may be called the worst
 
 
@@ -122,10 +123,20 @@ def _compare(found: dict[str, dict], logits: dict[str, np.ndarray], world: World
 def _about(world: World, context: int, seed: int) -> dict:
     user, n_known = world.asked.user, world.train.n_users
     return {"train_labels": len(world.train.labels), "test_labels": len(world.asked),
+            "test_labels_in_training": _known_already(world),
             "test_decided": int(world.asked.decided.sum()), "context_labels": len(world.context), "context": context,
             "seed": seed, "train_users": n_known, "test_users": len(np.unique(user)),
             "new_users": len(np.unique(user[user >= n_known])), "train_texts": world.train.n_responses,
             "new_texts": len(world.texts) - world.train.n_responses}
+
+
+def _known_already(world: World) -> int:
+    """Asked labels of people whose training labels are about the same pair."""
+    def pairs(labels: Comparisons) -> np.ndarray:
+        low, high = np.minimum(labels.left, labels.right), np.maximum(labels.left, labels.right)
+        return (labels.user.astype(np.int64) * len(world.texts) + low) * len(world.texts) + high
+
+    return int(np.isin(pairs(world.asked), pairs(world.train.labels)).sum())
 
 
 def _hits(logits: np.ndarray, world: World) -> np.ndarray:
@@ -206,7 +217,16 @@ def _counts(report: dict) -> str:
     return (f"Trained on {report['train_labels']} labels of {report['train_users']} users; asked "
             f"{report['test_labels']} labels of {report['test_users']} users, {report['new_users']} of them new "
             f"({report['context_labels']} labels given as context); {report['new_texts']} texts were new. "
-            f"Ties are left out of every figure.{named}")
+            f"Ties are left out of every figure.{named}{_cautions(report)}")
+
+
+def _cautions(report: dict) -> str:
+    known, people = report["test_labels_in_training"], report["test_users"]
+    words = f" {known} of the asked labels are about a pair that the same user's training labels are about." \
+        if known else ""
+    if people < FEWEST_USERS:
+        words += f" Intervals are over the labels of these {people} users, and say nothing of others."
+    return words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -239,21 +259,37 @@ def main(args: argparse.Namespace) -> int:
         raise CoplError(f"--context is {args.context}: a whole number from 0 is needed.")
     if not 0 <= seconds < math.inf:
         raise CoplError(f"--reward-seconds is {seconds}: a number from 0 is needed.")
+    for name in ("seed", "threads"):
+        if getattr(args, name) < 0:
+            raise CoplError(f"--{name} is {getattr(args, name)}: a whole number from 0 is needed.")
+    if args.json is not None and args.json.is_dir():
+        raise CoplError(f"--json is {args.json}, which is a folder: name a file to write.")
+    one_file = args.train.resolve() == args.test.resolve()
+    if one_file and not (args.split_field or args.new_prompts):
+        raise CoplError(f"{args.train} was given to learn from and to be asked, and nobody errs on what was learned: "
+                        "give two files, or --split-field or --new-prompts.")
     train = _rows(args.train, False if args.split_field else None)
     test = _rows(args.test, True if args.split_field else None)
     if args.new_prompts:
-        same = not args.split_field and args.train.resolve() == args.test.resolve()
-        train, test = only_new_prompts(train, test, args.seed, same)
-    methods = _possible(methods, args.methods.strip() == "all", [*train, *test])
+        train, test = only_new_prompts(train, test, args.seed, one_file and not args.split_field)
+    methods = _possible(methods, args.methods.strip() == "all", train, test, seconds)
     _set_threads(args.threads)
     settings = replace(Settings.from_environment(), reward_budget_seconds=seconds)
     report = evaluate(train, test, methods, embedder=_Embedder(args.encoder), context=args.context, seed=args.seed,
                       controls=args.controls, settings=settings, say=lambda words: print(f"… {words}", flush=True))
     print(table(report))
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1))
+        _write(report, args.json)
     return 0
+
+
+def _write(report: dict, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1))
+    except OSError as error:
+        raise CoplError(f"{path} cannot be written ({error.strerror}): the figures above are all there is; "
+                        "choose a folder that is writable and has room.") from error
 
 
 def _chosen(words: str) -> list[str]:
@@ -266,17 +302,22 @@ def _chosen(words: str) -> list[str]:
     return methods
 
 
-def _possible(methods: list[str], everything: bool, rows: Sequence[ImportRow]) -> list[str]:
-    """Without the group oracle where rows name fewer than two groups and all methods were asked for; asked for by name,
-    it is refused here, before hours go into the others."""
-    groups = {row.taste for row in rows} - {None}
-    if ORACLE not in methods or len(groups) > 1:
-        return methods
-    why = f"{ORACLE} needs rows of two groups, and these name {len(groups)}"
-    if not everything:
-        raise CoplError(f"{why}: give rows a group, or leave it out.")
-    print(f"… left out: {why}", flush=True)
-    return [name for name in methods if name != ORACLE]
+def _possible(methods: list[str], everything: bool, train: Sequence[ImportRow], test: Sequence[ImportRow],
+              seconds: float = REWARD_SECONDS) -> list[str]:
+    """Without the group oracle where training has people of fewer than two groups, and without reward models that get
+    no time, where all methods were asked for; asked for by name, they are refused here, before hours go into others."""
+    group_of = groups_of([*train, *test])
+    groups = {group_of.get(row.annotator) for row in train} - {None}
+    lacking = {}
+    if len(groups) < 2:
+        lacking[ORACLE] = f"{ORACLE} needs training labels by people of two groups, and these are of {len(groups)}"
+    if not seconds:
+        lacking |= {name: f"{name} needs time for its reward model, and --reward-seconds is 0" for name in TIMED}
+    for name in [name for name in methods if name in lacking]:
+        if not everything:
+            raise CoplError(f"{lacking[name]}: give it that, or leave {name} out.")
+        print(f"… left out: {lacking[name]}", flush=True)
+    return [name for name in methods if name not in lacking]
 
 
 class _Embedder:
@@ -311,29 +352,10 @@ def _rows(path: Path, split: bool | None) -> list[ImportRow]:
         print(f"{path.name}, line {line} is left out: {reason}")
     if len(problems) > 10:
         print(f"{path.name}: {len(problems) - 10} more lines are left out")
-    extras = _extras(path)
-    rows = [replace(row, taste=extras[row.line].get("group") or row.taste) if row.line in extras else row
-            for row in rows]
+    rows = [replace(row, taste=row.group or row.taste) for row in rows]
     if split is None:
         return rows
-    tests = {line for line, told in extras.items() if told.get("split") == "test"}
-    if not tests:
+    if not any(row.split == TEST for row in rows):
         raise CoplError(f"No row of {path} has split test, and --split-field asks for it: "
                         "give rows a split of train or test, or leave --split-field out.")
-    return [row for row in rows if (row.line in tests) == split]
-
-
-def _extras(path: Path) -> dict[int, dict[str, str]]:
-    """``split`` and ``group`` by line, of lines that name one: what evaluation reads beyond a label."""
-    open_text = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
-    found = {}
-    with open_text(path, "rt", encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                told = {name: str(row[name]) for name in ("split", "group") if row.get(name) is not None}
-            except (ValueError, AttributeError, TypeError):
-                continue  # told of already by the reader
-            if told:
-                found[number] = told
-    return found
+    return [row for row in rows if (row.split == TEST) == split]

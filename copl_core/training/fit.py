@@ -1,9 +1,10 @@
 """One training job from labels to the parts of a snapshot: texts → graph → (reward → mix) → map.
 
-A "graph" job refits the preference graph and shares the reward model of the previous snapshot.  A "full" job also fits
-the reward model: a tenth of the decided labels is kept from a first graph and from the reward model, the mix of the two
-is learned on that tenth and every reported figure is measured on it; so are all labels about a few responses, which
-tell how far to believe either on new texts.  Only then is the graph that will serve fitted to all labels.
+A "graph" job refits the preference graph and shares the reward model of the previous snapshot.  A "full" job also
+chooses the graph's priors and fits the reward model: a tenth of the decided labels is kept from that choice, from a
+first graph and from the reward model, the mix of the two is learned on that tenth and every reported figure is measured
+on it; so are all labels about a few responses, which tell how far to believe either on new texts.  Only then is the
+graph that will serve fitted to all labels.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from copl_core.config import Settings
 from copl_core.insight.layout import Layout, answer_space, fit_layout
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.mix import Mix, fit_mix
 from copl_core.training.runlog import HELD_OUT
 from copl_core.training.schedule import FEWEST
 from copl_core.training.snapshot import Snapshot, share_reward
-from copl_core.training.split import kept_apart
+from copl_core.training.split import FEWEST_TEXTS, kept_apart
 from copl_core.training.standing import standing
 from copl_core.training.tune import tuned
 
@@ -44,7 +46,8 @@ class Fitted:
 
 
 def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: Settings,
-        weights: Callable[[str], Path], previous: Snapshot | None = None, progress: Progress | None = None) -> Fitted:
+        weights: Callable[[str], Path], previous: Snapshot | None = None, progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None) -> Fitted:
     """Run one job.
 
     Args:
@@ -54,6 +57,7 @@ def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: 
         weights: folder of a bundled model by name.
         previous: the champion, to start warm from.
         progress: told (phase, step, steps, loss); what it raises ends the job.
+        checkpoint: where to keep how far the job is; the same job, begun again after it was killed, goes on from there.
 
     Raises:
         CoplError: too few labels to learn from.
@@ -62,14 +66,16 @@ def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: 
     _check(data, kind)
     progress("texts", 0, data.n_responses, None)
     phi = embed(list(data.texts()), progress=lambda done, total: progress("texts", done, total, None))
-    config = _config(data, phi, kind, settings, previous, progress)
+    config = _config(data, phi, kind, settings, previous, progress, checkpoint)
     reward, save_reward = None, None
     if kind == "full":
-        reward, save_reward = _fit_reward(data, phi, config, version, settings, weights, previous, progress)
+        reward, save_reward = _fit_reward(data, phi, config, version, settings, weights, previous, progress,
+                                          checkpoint)
     elif previous is not None and previous.has_reward:
         reward, save_reward = previous.manifest["reward"], share_reward(previous)
     graph = fit_graph(data, phi, config, seed=settings.seed, device=settings.device,
-                      warm=previous.graph if previous else None, progress=_named("graph", progress))
+                      warm=previous.graph if previous else None, progress=_named("graph", progress),
+                      checkpoint=checkpoint)
     progress("map", 0, 1, None)
     layout = fit_layout(graph.user_ids, graph.user_vectors @ answer_space(graph), graph.n_labels,
                         previous=previous.layout if previous else None, seed=settings.seed)
@@ -81,13 +87,33 @@ def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: 
 
 
 def _config(data: TrainingData, phi: np.ndarray, kind: str, settings: Settings, previous: Snapshot | None,
-            progress: Progress) -> GraphConfig:
+            progress: Progress, checkpoint: Checkpoint | None) -> GraphConfig:
     """The graph's settings: a full job chooses its priors anew, a graph job keeps those of the previous snapshot; a
     first one, which somebody waits for to see a map at all, takes the defaults.
+
+    They are chosen without the labels that figures will be reported on, and for a graph of the size that will serve.
     """
     if kind == "graph":
         return GraphConfig.of(previous.graph.config) if previous is not None else GraphConfig()
-    return tuned(data, phi, GraphConfig(), seed=settings.seed, device=settings.device, progress=progress)
+    learned, *_ = _parted(data)
+    config, labels = GraphConfig().sized(len(data.labels)), learned.labels
+    key = key_of(data.user_ids, data.response_ids, *(getattr(labels, name) for name in labels.__slots__), phi,
+                 asdict(config), settings.seed, settings.device)
+    chosen = checkpoint.read("priors", key) if checkpoint is not None else None
+    if chosen is not None:
+        return GraphConfig.of(chosen)
+    config = tuned(learned, phi, config, seed=settings.seed, device=settings.device, progress=progress)
+    if checkpoint is not None:  # at once: the choice took minutes
+        checkpoint.write("priors", key, asdict(config))
+    return config
+
+
+def _parted(data: TrainingData) -> tuple[TrainingData, np.ndarray, np.ndarray]:
+    """What a full job learns from until it has measured, and the masks (N,) of the labels ``kept_apart`` from it."""
+    labels = data.labels
+    kept, new = kept_apart(data.user_ids[labels.user], data.response_ids[labels.left],
+                           data.response_ids[labels.right], labels.decided, data.n_responses)
+    return data.with_labels(labels.take(~kept & ~new)), kept, new
 
 
 def _check(data: TrainingData, kind: str) -> None:
@@ -101,20 +127,21 @@ def _check(data: TrainingData, kind: str) -> None:
 
 
 def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, version: str, settings: Settings,
-                weights: Callable[[str], Path], previous: Snapshot | None, progress: Progress):
+                weights: Callable[[str], Path], previous: Snapshot | None, progress: Progress,
+                checkpoint: Checkpoint | None):
     from copl_core.reward.model import RewardConfig
     from copl_core.training.reward_fit import fit_reward
 
     labels = data.labels
-    kept, new = kept_apart(data.user_ids[labels.user], data.response_ids[labels.left],
-                           data.response_ids[labels.right], labels.decided, data.n_responses)
-    learned = data.with_labels(labels.take(~kept & ~new))
+    learned, kept, new = _parted(data)
     graph = fit_graph(learned, phi, config, seed=settings.seed, device=settings.device,
-                      warm=previous.reward_graph if previous and previous.has_reward else None,
-                      progress=_named("graph without the held-out labels", progress))
+                      warm=_start(previous, data.n_responses),
+                      progress=_named("graph without the held-out labels", progress), checkpoint=checkpoint,
+                      part="first graph")
     reward_config = RewardConfig.for_backbone(settings.backbone, balance=settings.balance)
     model = fit_reward(learned, graph.user_vectors, reward_config, weights=weights, seed=settings.seed,
-                       device=settings.device, progress=progress, time_budget_s=settings.reward_budget_seconds)
+                       device=settings.device, progress=progress, time_budget_s=settings.reward_budget_seconds,
+                       checkpoint=checkpoint)
     progress("mix", 0, 1, None)
     asked = labels.take(kept)
     mix, logits = learn_mix(asked, labels.take(new & labels.decided), graph, model, list(data.texts()), phi)
@@ -131,6 +158,17 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
     entry = {"fitted_in": version, "watermark": data.watermark, "backbone": settings.backbone,
              "config": asdict(reward_config), "metrics": metrics, "gain": gain, "fit": _plain(model.metrics)}
     return entry, save
+
+
+def _start(previous: Snapshot | None, n_responses: int) -> GraphState | None:
+    """The previous graph that was fitted without the labels now kept apart, if there is one to start warm from.
+
+    Where the study has crossed ``FEWEST_TEXTS`` responses since, others were kept then, and it may know some of these.
+    """
+    if previous is None or not previous.has_reward:
+        return None
+    before = len(previous.reward_graph.response_ids)
+    return previous.reward_graph if (before >= FEWEST_TEXTS) == (n_responses >= FEWEST_TEXTS) else None
 
 
 def learn_mix(known: Comparisons, new: Comparisons, graph: GraphState, model, texts: Sequence[tuple[str, str]],

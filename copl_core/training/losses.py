@@ -15,6 +15,8 @@ __all__ = ["bradley_terry", "flip_rate", "measures", "preference_loss", "rdpo", 
 
 
 ENOUGH = 50_000  # labels that settle a temperature
+TRUST = 10  # agreements imagined beside those that repeats tell of
+MOST_FLIPPED = 0.45  # share of labels; at one half they say nothing, and rDPO divides by zero
 
 
 def bradley_terry(logits: Tensor, outcome: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -49,8 +51,9 @@ def preference_loss(logits: Tensor, outcome: Tensor, loss: str, flip: float, smo
 def flip_rate(labels: Comparisons) -> float:
     """The share ε of labels that are turned round, told by pairs that a user was asked more than once.
 
-    Two labels of one user on one pair agree with probability c = (1−ε)² + ε², so ε = (1 − √(2c − 1)) / 2.  One
-    agreement more is counted, so that a few repeats never say that labels are pure noise; 0 without any repeat.
+    Two labels of one user on one pair agree with probability c = (1−ε)² + ε², so ε = (1 − √(2c − 1)) / 2.  Ten
+    agreements more are counted, so that a few repeats hardly move ε from the 0 that stands without any, and ε is at
+    most 0.45: even many repeats never say that labels are pure noise.
     """
     decided = labels.take(labels.decided)
     low, high = np.minimum(decided.left, decided.right), np.maximum(decided.left, decided.right)
@@ -61,8 +64,8 @@ def flip_rate(labels: Comparisons) -> float:
     if not again.any():
         return 0.0
     agree = (prefers_low[order][1:] == prefers_low[order][:-1])[again]
-    consistent = (agree.sum() + 1) / (len(agree) + 1)
-    return float((1 - np.sqrt(max(2 * consistent - 1, 0.0))) / 2)
+    consistent = (agree.sum() + TRUST) / (len(agree) + TRUST)
+    return min(float((1 - np.sqrt(max(2 * consistent - 1, 0.0))) / 2), MOST_FLIPPED)
 
 
 def temperature_of(logits: np.ndarray, outcome: np.ndarray) -> float:

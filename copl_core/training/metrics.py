@@ -9,6 +9,7 @@ from copl_core.records import Comparisons
 BINS = 10
 RESAMPLES = 2000
 CHUNK = 100  # resamples at once
+FEWEST_USERS = 5  # for an interval that speaks of users who were not asked
 
 
 def figures(logits: np.ndarray, labels: Comparisons) -> dict[str, float | int]:
@@ -52,9 +53,12 @@ def calibration_error(logits: np.ndarray, outcome: np.ndarray) -> float:
 def interval(values: np.ndarray, user: np.ndarray, seed: int) -> tuple[float, float]:
     """95 % interval of the mean of values (N,) by a bootstrap over users (N,), since labels of one person go together.
 
-    Whole users are drawn with replacement, as often as there are users (Efron & Tibshirani 1993, percentiles).
+    Whole users are drawn with replacement, as often as there are users (Efron & Tibshirani 1993, percentiles).  Fewer
+    than ``FEWEST_USERS`` tell nothing of others: then labels are drawn, and the interval is about these users alone.
     """
     _, rows = np.unique(user, return_inverse=True)
+    if len(rows) and rows.max() + 1 < FEWEST_USERS:
+        rows = np.arange(len(rows))
     total, count = np.bincount(rows, values), np.bincount(rows)
     rng = np.random.default_rng(seed)
     means = []

@@ -42,10 +42,11 @@ class Placed:
     state: GraphState  # its response tables cover (R_all,)
     users: np.ndarray  # (U_all, d)
     side: np.ndarray  # (U_all,)
+    firmness: np.ndarray  # (U_all,)
 
     def logits(self, asked: Comparisons) -> np.ndarray:
         """Calibrated log-odds (N,) of left, side included."""
-        margin = self.state.margins(asked, self.users[asked.user])
+        margin = self.state.margins(asked, self.users[asked.user]) * self.firmness[asked.user]
         return margin + (self.state.side + self.side[asked.user]) / self.state.temperature
 
 
@@ -64,11 +65,14 @@ def place(state: GraphState, phi: np.ndarray, n_users: int, given: Comparisons, 
                    labels=_by_row(state))
     users, side = np.tile(state.population, (n_users, 1)), np.zeros(n_users, np.float32)
     users[state.user_ids], side[state.user_ids] = state.user_vectors, state.user_side
+    firmness = np.ones(n_users, np.float32)
+    if state.user_firmness is not None:
+        firmness[state.user_ids] = state.user_firmness
     prior = Prior.of(state)
     for user in np.setdiff1d(given.user, state.user_ids):
         found = adapt(wide, given.take(given.user == user), rule=rule, prior=prior)
         users[user], side[user] = found.vector, found.side
-    return Placed(wide, users, side)
+    return Placed(wide, users, side, firmness)
 
 
 def _by_row(state: GraphState) -> Comparisons:

@@ -7,7 +7,7 @@ about people and in nothing else.  A peer is a module with four verbs:
     read(x)                    -> (R, d)        what a text is; made once a text
     people(texts, labels)      -> (U, k), cost  what stands for each known user, and what the paper adds to the loss
     reward(text, person)       -> (N,)          r_u of texts (N, d) for the people (N, k) beside them
-    newcomers(texts, labels, n) -> (n, k)       what stands for n new people, by the peer's own rule; ``labels.user``
+    newcomers(texts, labels, n, …) -> (n, k)    what stands for n new people, by the peer's own rule; ``labels.user``
                                                 counts them from 0, and somebody without labels gets the paper's default
 
 Shapes: U users, R texts, P width of φ, N labels, K prototypes or basis rewards, d width of a text, k of a person.
@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from copl_core.records import Comparisons
 
-FEW_STEPS = 60  # Adam steps that fit a newcomer's weights, where the peer fits them
+FEW_STEPS = 60  # Adam steps that fit a newcomer's weights under their prior, where the peer fits them
 FEW_LR = 0.1  # of users' weights on the simplex, which see few labels each
+LEAST_VARIANCE = 1e-4  # of known people's ω, where they hardly differ
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class UniformHead(nn.Module):
     options: tuple[dict, ...] = ({"hidden": 32}, {"hidden": 128})  # tried on validation labels
     personal = False  # whether users differ: only then does each have a side term of their own in training
     quick: tuple[str, ...] = ()  # parameters of single users that learn at ``FEW_LR``
+    firmness: tuple[float, ...] = (1.0,)  # of newcomers' prior, tried on validation; the first where nothing tells
     splits = False  # whether a person is read from some labels in order to predict the others
 
     def __init__(self, width: int, n_users: int, hidden: int) -> None:
@@ -70,7 +72,8 @@ class UniformHead(nn.Module):
     def reward(self, text: Tensor, person: Tensor) -> Tensor:
         return text.squeeze(1)
 
-    def newcomers(self, texts: Tensor, labels: Labels, n: int) -> Tensor:
+    def newcomers(self, texts: Tensor, labels: Labels, n: int, side: float = 0.0, firm: float = 1.0) -> Tensor:
+        """See above; ``side`` is γ, the log-odds that everybody adds to the left, and ``firm`` one of ``firmness``."""
         return texts.new_zeros(n, 0)
 
     def margins(self, texts: Tensor, person: Tensor, labels: Labels) -> Tensor:
@@ -101,7 +104,7 @@ class I2E(UniformHead):
     def reward(self, text: Tensor, person: Tensor) -> Tensor:
         return self.out(F.gelu(text + self.enter(person))).squeeze(1)
 
-    def newcomers(self, texts: Tensor, labels: Labels, n: int) -> Tensor:
+    def newcomers(self, texts: Tensor, labels: Labels, n: int, side: float = 0.0, firm: float = 1.0) -> Tensor:
         return self.embedding.mean(0).expand(n, -1)
 
 
@@ -135,7 +138,7 @@ class VPL(UniformHead):
     def reward(self, text: Tensor, person: Tensor) -> Tensor:
         return self.out(F.gelu(text[:, :self.hidden] + self.enter(person))).squeeze(1)
 
-    def newcomers(self, texts: Tensor, labels: Labels, n: int) -> Tensor:
+    def newcomers(self, texts: Tensor, labels: Labels, n: int, side: float = 0.0, firm: float = 1.0) -> Tensor:
         return self._posterior(texts, labels, n)[0]
 
     def _posterior(self, texts: Tensor, labels: Labels, n: int) -> tuple[Tensor, Tensor]:
@@ -156,6 +159,7 @@ class Mixed(UniformHead):
 
     personal = True
     quick = ("omega",)
+    firmness = (1.0, 0.1, 10.0, 100.0)  # a hundred times as precise: hardly anybody leaves the mean
 
     def __init__(self, width: int, n_users: int, mixed: int) -> None:
         super().__init__(width, n_users, 1)
@@ -164,18 +168,24 @@ class Mixed(UniformHead):
     def people(self, texts: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
         return F.softmax(self.omega, 1), texts.new_zeros(())
 
-    def newcomers(self, texts: Tensor, labels: Labels, n: int) -> Tensor:
+    def newcomers(self, texts: Tensor, labels: Labels, n: int, side: float = 0.0, firm: float = 1.0) -> Tensor:
         """Weights by a few gradient steps on the labels given, everything shared held still, from the mean user.
 
-        Adam acts on each number by itself and the loss is a sum over people, so fitting them at once is fitting each
-        alone.
+        The papers say nothing of a prior, and without one a handful of labels drives ω to a corner of the simplex.
+        So ω is drawn to the mean of the known people, ``firm`` times as precisely as they themselves lie around it, as
+        CoPL's own placement does.  Adam acts on each number by itself and the loss is a sum over people, so fitting
+        them at once is fitting each alone.
         """
-        texts = texts.detach()
-        omega = self.omega.detach().mean(0).repeat(n, 1).requires_grad_()
+        texts, known = texts.detach(), self.omega.detach()
+        mean = known.mean(0)
+        precision = firm / float((known - mean).square().mean().clamp(min=LEAST_VARIANCE))
+        omega = mean.repeat(n, 1).requires_grad_()
         optimizer = torch.optim.Adam([omega], lr=FEW_LR)
-        for _ in range(FEW_STEPS if len(labels) else 0):
-            margin = self.margins(texts, F.softmax(omega, 1), labels)
+        for step in range(FEW_STEPS if len(labels) else 0):
+            optimizer.param_groups[0]["lr"] = FEW_LR * (1 - step / FEW_STEPS)  # to arrive, and not to circle
+            margin = self.margins(texts, F.softmax(omega, 1), labels) + side
             loss = F.binary_cross_entropy_with_logits(margin, labels.outcome, reduction="sum")
+            loss = loss + 0.5 * precision * (omega - mean).square().sum()
             omega.grad, = torch.autograd.grad(loss, [omega])
             optimizer.step()
         return F.softmax(omega.detach(), 1)
@@ -185,7 +195,8 @@ class PAL(Mixed):
     """Pluralistic alignment, form A: r_u(t) = −‖f(x_t) − Σ_k w_uk p_k‖²  (Chen et al., arXiv 2406.08469, sec. 3).
 
     f is an MLP on the frozen states as in the paper, p_k are K learned prototypes, w_u the user's weights on the
-    simplex.  Somebody new has their weights fitted, f and the prototypes held still, as the paper does.
+    simplex.  Somebody new has their weights fitted, f and the prototypes held still, as the paper does; the prior on
+    them is ours.
     """
 
     options = ({"k": 2}, {"k": 8})
@@ -203,7 +214,7 @@ class LoRe(Mixed):
     """Low-rank rewards: r_u(t) = w_u · V x_t  (Bose et al., arXiv 2504.14439, sec. 3).
 
     V (B, P) are B basis rewards, linear on the frozen states as in the paper, w_u on the simplex.  Somebody new has
-    w_u fitted to the labels given, V held still: the paper's few-shot step.
+    w_u fitted to the labels given, V held still: the paper's few-shot step, under a prior of ours.
     """
 
     options = ({"b": 4}, {"b": 12})
@@ -234,7 +245,7 @@ class GroupOracle(UniformHead):
     def reward(self, text: Tensor, person: Tensor) -> Tensor:
         return text[:, 0] + (text[:, 1:] * person).sum(1)
 
-    def newcomers(self, texts: Tensor, labels: Labels, n: int) -> Tensor:
+    def newcomers(self, texts: Tensor, labels: Labels, n: int, side: float = 0.0, firm: float = 1.0) -> Tensor:
         return self.member[self.n_users:self.n_users + n]
 
 

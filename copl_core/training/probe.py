@@ -3,7 +3,7 @@
 Of the training labels it keeps a tenth of the decided ones, or labels about responses that are kept from their user
 altogether, where the real asked labels are of that kind; whole prompts, where many are about texts that training lacks;
 and whole people, but for the labels they would give as context, where many are by new people.  Nothing of the real
-asked labels is read but whether their users, texts and meetings are new.
+asked labels is read but whether their users, texts and meetings are new, and nothing at all of a control's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from copl_core.records import Comparisons, TrainingData
 from copl_core.training.split import held_back, uniform
 from copl_core.training.tune import apart
-from copl_core.training.world import World, first_labels
+from copl_core.training.world import World, first_labels, without_strangers
 
 PROMPTS_SHARE = 0.15  # of the prompts, where texts are asked that training lacks
 TEXTS_SHARE = 0.08  # of the responses, where there are too few prompts for that
@@ -25,6 +25,7 @@ WORTH = 0.1  # share of asked labels that must be about something new before the
 
 def probe_world(world: World, seed: int) -> World:
     """The small world; its user and response ids are rows of the real one."""
+    world = without_strangers(world)
     train, labels = world.train, world.train.labels
     asked, learned = _of_known(world)
     if world.new_text.mean() > WORTH:
@@ -56,6 +57,7 @@ def _of_known(world: World) -> tuple[np.ndarray, np.ndarray]:
 
 def asked_about_met(world: World) -> bool:
     """Whether many asked labels, of known people about known texts, are about a response the person met in training."""
+    world = without_strangers(world)
     labels, n = world.train.labels, len(world.texts)
     met = np.unique(np.concatenate([labels.user * n + labels.left, labels.user * n + labels.right]))
     asked = world.asked.take(~world.new_user & ~world.new_text)

@@ -7,6 +7,9 @@ takes a few texts and all labels among them, see ``reward.margins``.
 
 Several processes train together where ``accelerate launch`` started them, each on batches of its own (``processes``).
 
+A training that was killed goes on from its last state (``checkpoint``) and takes the very steps that it would have
+taken: on a processor it ends in the same weights, bit for bit, unless a time budget binds its schedule to the clock.
+
 Held-out labels are drawn by who answered which two responses, so a label stays on its side of the line in every later
 fit.  They are cut in two: one half stops the training and fits the temperature, the other is reported.
 """
@@ -17,7 +20,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -31,6 +34,7 @@ from ..reward.hidden import HiddenCache
 from ..reward.margins import Choose, Margins, all_tokens, even_tokens, random_tokens
 from ..reward.model import STRUCTURE, RewardConfig, RewardModel
 from ..reward.start import start_gate, start_head
+from .checkpoint import Checkpoint, key_of
 from .metrics import figures, log_losses
 from .processes import Processes
 from .runlog import HELD_OUT
@@ -48,7 +52,7 @@ Progress = Callable[[str, int, int, float], None]  # phase, step, steps, loss; m
 def fit_reward(data: TrainingData, user_vectors: np.ndarray, config: RewardConfig, *, weights: Resolver, seed: int = 0,
                device: torch.device | str = "cpu", warm: RewardModel | None = None, cache: HiddenCache | None = None,
                backbone: Backbone | None = None, progress: Progress | None = None,
-               time_budget_s: float | None = None) -> RewardModel:
+               time_budget_s: float | None = None, checkpoint: Checkpoint | None = None) -> RewardModel:
     """A reward model of all users of ``data``.
 
     Args:
@@ -57,6 +61,8 @@ def fit_reward(data: TrainingData, user_vectors: np.ndarray, config: RewardConfi
         warm: start from this model's weights where its structure and width are the same.
         cache: hidden states to use and to fill; it must belong to the same backbone.
         time_budget_s: the schedule is squeezed to end by then; the preparation of unseen texts counts.
+        checkpoint: where to keep how far the training is, and to go on from where the same training was killed.  Each
+            process has a file of its own; they go on where all of them stood at the same step, and else begin anew.
 
     Returns:
         The model in eval mode, on ``device``; ``metrics`` has the held-out figures and the load of the experts.
@@ -75,10 +81,14 @@ def fit_reward(data: TrainingData, user_vectors: np.ndarray, config: RewardConfi
         deadline = None if time_budget_s is None else started + TRAINING_SHARE * time_budget_s
         fit = Fit(model, data, user_vectors, processes.generator(seed), progress or (lambda *_: None), deadline,
                   processes)
-        if not warmed:
+        states = None
+        if checkpoint is not None:
+            states = States(checkpoint, processes, _key(fit, seed, warm if warmed else None, time_budget_s))
+        found = states and states.found()
+        if not warmed and not found:
             fit.start(seed)
-        fit.train()
-        model.metrics = fit.calibrate() | {"seconds": round(time.monotonic() - started, 2)}
+        fit.train(states, found)
+        model.metrics = fit.calibrate() | {"seconds": round(time.monotonic() - started + fit.seconds_before, 2)}
     return model
 
 
@@ -107,6 +117,55 @@ def _model(config: RewardConfig, d_user: int, weights: Resolver, warm: RewardMod
     return model, fits
 
 
+def _key(fit: Fit, seed: int, warm: RewardModel | None, time_budget_s: float | None) -> str:
+    """A name for all that decides what ``fit`` comes to."""
+    data, labels = fit.data, fit.data.labels
+    start = {} if warm is None else {name: tensor.detach().cpu().numpy() for name, tensor in warm.own_tensors().items()}
+    return key_of(*(getattr(labels, name) for name in labels.__slots__), data.user_ids, data.response_ids,
+                  data.response_prompt, list(data.texts()), np.asarray(fit.user_vectors), asdict(fit.config), seed,
+                  time_budget_s, fit.processes.n, fit.processes.device.type, list(start), *start.values())
+
+
+@dataclass(frozen=True)
+class States:
+    """The states that the processes of one training keep, each in a file of its own."""
+
+    checkpoint: Checkpoint
+    processes: Processes
+    key: str
+
+    @property
+    def _part(self) -> str:
+        return f"reward.{self.processes.index}"
+
+    def found(self) -> dict | None:
+        """The state to go on from; None unless all processes have one, and of the same step."""
+        state = self.checkpoint.read(self._part, self.key)
+        mine = np.zeros(self.processes.n, np.float32)
+        mine[self.processes.index] = state["step"] if state else 0
+        steps = self.processes.joined(mine)
+        return state if steps[0] and (steps == steps[0]).all() else None
+
+    @property
+    def due(self) -> bool:
+        """The first process decides, so that all write at the same step."""
+        return bool(self.processes.agree(float(self.checkpoint.due)))
+
+    def write(self, state: dict) -> None:
+        self.checkpoint.write(self._part, self.key, state)
+
+
+@dataclass
+class Standing:
+    """Where a training is between two steps, beside its weights."""
+
+    best: float  # log-loss on tuning labels
+    kept: dict[str, Tensor]  # tensors of the model that had it
+    begun: float  # on this process's clock, as if no time had passed between a kill and going on
+    stale: int = 0  # evaluations since the best one
+    step: int = 0
+
+
 @dataclass
 class Fit:
     """One training: what stays the same from step to step."""
@@ -124,6 +183,7 @@ class Fit:
         self.users = self.model.standardise(self.user_vectors)
         self.side = nn.Parameter(torch.zeros((), device=self.model.device))
         self.steps_done = 0
+        self.seconds_before = 0.0  # of training, by processes that were killed
         train, tune, test = split(self.data, self.config.holdout)
         self.held_rows = np.concatenate([tune, test])
         self.train_labels, self.tune_labels, self.test_labels = map(self.data.labels.take, (train, tune, test))
@@ -147,32 +207,65 @@ class Fit:
             start_gate(self.model, self.users, seed)
             self._move_reference()
 
-    def train(self) -> None:
-        """Steps under a cosine schedule until the end, the deadline, or no more gain on the tuning labels."""
+    def train(self, states: States | None = None, found: dict | None = None) -> None:
+        """Steps under a cosine schedule until the end, the deadline, or no more gain on the tuning labels.
+
+        Args:
+            states: where to keep how far the training is.
+            found: the state to go on from.
+        """
         optimizer = self.processes.optimizer(self._optimizer())
         self.processes.same(self.model.own_tensors().values())
         batches = label_batches(self.train_labels, self.data.response_prompt, self.config.texts, self.rng)
         steps = self._steps()
         every = max(1, steps // EVALUATIONS)
-        best, kept, stale = self._tuning_loss(), self._snapshot(), 0
-        begun = time.monotonic()
-        for step in range(1, steps + 1):
-            done = self.processes.agree(self._done(step, steps, begun))
+        at = self._taken_up(found, optimizer) if found else \
+            Standing(self._tuning_loss(), self._snapshot(), begun=time.monotonic())
+        for step in range(at.step + 1, steps + 1):
+            done = self.processes.agree(self._done(step, steps, at.begun))
             for group in optimizer.param_groups:
                 group["lr"] = group["ease"] * self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
             loss = self._step(next(batches), optimizer)
-            self.steps_done = step
+            self.steps_done = at.step = step
             self.progress("training reward", step, steps, loss)
             last = done >= 1 or step == steps
             if step % every == 0 or last:
                 value = self._tuning_loss()
                 self.progress("training reward" + HELD_OUT, step, steps, value)
-                stale = 0 if value < best - 1e-4 else stale + 1
-                if not stale:
-                    best, kept = value, self._snapshot()
-            if last or stale >= self.config.patience:
+                at.stale = 0 if value < at.best - 1e-4 else at.stale + 1
+                if not at.stale:
+                    at.best, at.kept = value, self._snapshot()
+            if last or at.stale >= self.config.patience:
                 break
-        self.model.take(kept)
+            if states is not None and states.due:
+                states.write(self._state(at, steps, optimizer))
+        self.model.take(at.kept)
+
+    def _state(self, at: Standing, steps: int, optimizer: torch.optim.Optimizer) -> dict:
+        """All that the next step reads and ``fit_reward`` does not make again."""
+        return {"step": at.step, "steps": steps, "best": at.best, "kept": at.kept, "stale": at.stale,
+                "model": self._snapshot(), "side": self.side.detach(), "optimizer": optimizer.state_dict(),
+                "rng": self.rng.bit_generator.state, "torch": _torch_draws(self.model.device),
+                "seconds": time.monotonic() - at.begun,
+                "budget": None if self.deadline is None else self.deadline - at.begun}
+
+    def _taken_up(self, found: dict, optimizer: torch.optim.Optimizer) -> Standing:
+        """Put back what ``_state`` kept.  The batches need no more than ``rng``, which nobody draws from between them.
+
+        The clock goes on where it stood, so that a deadline leaves the time that was left, and reading the texts once
+        more takes nothing away from it.
+        """
+        self.model.take(found["model"])
+        with torch.no_grad():
+            self.side.copy_(found["side"])
+        optimizer.load_state_dict(found["optimizer"])
+        self.rng.bit_generator.state = found["rng"]
+        _set_torch_draws(self.model.device, found["torch"])
+        self.seconds_before = found["seconds"]
+        begun = time.monotonic() - found["seconds"]
+        if found["budget"] is not None:
+            self.deadline = begun + found["budget"]
+        return Standing(found["best"], found["kept"], begun, found["stale"], found["step"])
 
     def _optimizer(self) -> torch.optim.Optimizer:
         others = [p for n, p in self.model.named_parameters() if p.requires_grad and not n.startswith("gate.")]
@@ -255,6 +348,24 @@ class Fit:
             with torch.no_grad():
                 told |= load_report(self.model.gate(self.users))
         return told
+
+
+def _torch_draws(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's generators: tokens are drawn on the processor, noise of the gate where the model is."""
+    drawn = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        drawn["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        drawn["mps"] = torch.mps.get_rng_state()
+    return drawn
+
+
+def _set_torch_draws(device: torch.device, drawn: dict[str, Tensor]) -> None:
+    torch.set_rng_state(drawn["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(drawn["cuda"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(drawn["mps"])
 
 
 def split(data: TrainingData, holdout: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from copl_core.training.metrics import figures
 from copl_core.training.split import label_draw, uniform
 
 FACTORS = (1.0, 4.0, 10.0, 25.0)  # of the configured precision of the priors
+FIRMING = (1 / 3, 1.0, 4.0)  # the same where priors grow firmer as they are needed to, and may begin loosely
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
 MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
 DRAWS = 3
@@ -87,7 +88,10 @@ def _fits(candidates: int, draws: int) -> int:
 
 def _candidates(config: GraphConfig) -> list[GraphConfig]:
     """Every recipe with every precision."""
-    return [stronger(recipe, factor) for recipe in _recipes(config) for factor in FACTORS]
+    recipes = _recipes(config)
+    firming = [replace(recipe, firmer=2.0) for recipe in recipes[1:2] if config.large > 0]
+    return [stronger(recipe, factor) for some, factors in ((recipes, FACTORS), (firming, FIRMING))
+            for recipe in some for factor in factors]
 
 
 def _recipes(config: GraphConfig) -> list[GraphConfig]:

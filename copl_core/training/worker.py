@@ -1,8 +1,10 @@
 """The trainer: a process of its own that takes runs from the queue, fits, and publishes snapshots.
 
 What it promises: a run is in the database before it is on the queue, a snapshot is on disk before it is in the
-database, and the champion moves in the transaction that ends the run.  Killed at any moment, it loses the run in hand
-and nothing else; at the next start that run is marked interrupted and queued again.
+database, and the champion moves in the transaction that ends the run.  Killed at any moment, it loses the last seconds
+of the run in hand and nothing else; at the next start that run is marked interrupted and queued again, and its training
+goes on where it stood (``checkpoint``).  Where labels have arrived in between the training starts anew, and that is
+meant: a snapshot knows every label up to its watermark.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,12 +35,17 @@ from copl_core.training.runlog import HELD_OUT, RunLog, curves, read_log, tidy
 from copl_core.training.schedule import Situation, due
 from copl_core.training.snapshot import Snapshot, load_snapshot, next_version, sweep, verify, write_snapshot
 
+if TYPE_CHECKING:
+    from copl_core.training.checkpoint import Checkpoint
+
 log = logging.getLogger("copl.worker")
 _LOOK_EVERY = 1.0  # seconds between two looks at the studies
 _TELL_EVERY = 0.4  # seconds between two progress reports
 _MOST_TRIES = 5  # of a run that is left behind every time
 _LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
 _PATIENCE = 8.0  # seconds a run in hand gets to reach its next step when the worker is told to end
+_PARTS = {"priors": "the priors that were chosen", "first graph": "the graph without the held-out labels",
+          "graph": "the graph", "reward": "the reward model"}  # of a training, as its checkpoint names them
 
 
 class Stopped(Exception):
@@ -75,6 +83,7 @@ class Trainer:
                 else:
                     self.store.finish_run(run.id, RunState.FAILED, message=f"{_LEFT_BEHIND} That was try "
                                           f"{_MOST_TRIES}; it is not queued again; the worker's log may say why.")
+                    self._states(self.store.study_of_run(run.id)).clear()  # it may be what ended the worker
         return again
 
     def sweep(self) -> None:
@@ -153,7 +162,8 @@ class Trainer:
         told.say(f"Run {run_id} ({run.kind}): {run.reason or 'no reason given'}.")
         try:
             self.store.update_run(run_id, state=RunState.RUNNING, started_at=datetime.now(UTC), phase="reading labels")
-            self._publish(study_id, run, told)
+            with self._checkpoint(study_id, told) as checkpoint:
+                self._publish(study_id, run, told, checkpoint)
         except Stopped:
             told.say("The worker was told to end; the run is queued again.")
             self._interrupted(run, "The worker was told to end.")
@@ -174,7 +184,29 @@ class Trainer:
             self.in_hand, self.state = None, "waiting for labels"
             tidy(self.settings.run_logs)
 
-    def _publish(self, study_id: int, run: Run, told: RunLog) -> None:
+    @contextmanager
+    def _checkpoint(self, study_id: int, told: RunLog) -> Iterator[Checkpoint]:
+        """Where a run keeps how far it is, forgotten when it ends by itself, well or badly, or is cancelled.
+
+        A study has one place, so that room is bounded: what goes on there is the run that is queued again, and a run
+        of another kind in between begins it anew.
+        """
+        checkpoint = self._states(study_id, lambda part, state: told.say(_goes_on(part, state)))
+        try:
+            yield checkpoint
+        except Stopped:
+            raise
+        except (Exception, KeyboardInterrupt):
+            checkpoint.clear()
+            raise
+        checkpoint.clear()
+
+    def _states(self, study_id: int, found: Callable[[str, dict], None] | None = None) -> Checkpoint:
+        from copl_core.training.checkpoint import Checkpoint
+
+        return Checkpoint(self.settings.cache / "training" / str(study_id), found=found)
+
+    def _publish(self, study_id: int, run: Run, told: RunLog, checkpoint: Checkpoint) -> None:
         from copl_core.training.fit import fit
         from copl_core.weights import resolver
 
@@ -189,7 +221,7 @@ class Trainer:
         began = time.monotonic()
         fitted = fit(data, run.kind, version, embed=self._embedder(), settings=self.settings,
                      weights=resolver(self.settings.weights), previous=self._champion(study_id),
-                     progress=self._reporter(run.id, told))
+                     progress=self._reporter(run.id, told), checkpoint=checkpoint)
         manifest = {"study": study_id, "run": run.id, "kind": run.kind, "watermark": data.watermark,
                     "labels": len(data.labels), "data": cut, "reward": fitted.reward, "metrics": fitted.metrics,
                     "curves": {phase: asdict(curve) for phase, curve in curves(read_log(told.path)).items()},
@@ -264,6 +296,15 @@ class Trainer:
             self.store.update_run(run_id, phase=phase, step=step, steps=steps, loss=said, seconds_left=left)
 
         return report
+
+
+def _goes_on(part: str, state: dict) -> str:
+    """What a run says that finds how far an earlier one was, in this part of the training."""
+    name, _, number = part.partition(".")
+    network = f", network {int(number) + 1}," if number and name != "reward" else ""
+    step = f" at step {state['step']}" if "step" in state else ""
+    steps = f" of {state['steps']}" if "steps" in state else ""
+    return f"Goes on with {_PARTS.get(name, name)}{network}{step}{steps}, where an interrupted run left off."
 
 
 def _failed_in_a_row(ended: list[Run]) -> int:

@@ -29,6 +29,7 @@ class World:
     users: tuple[str, ...]  # (U_all,)
     groups: tuple[str | None, ...] = ()  # (U_all,) the one group of all of a user's rows, None where there is none
     asked_groups: tuple[str | None, ...] = ()  # group of each asked row
+    n_strangers: int = 0  # the last so many asked labels are a control's: they are scored, and no fit looks at them
 
     @property
     def new_user(self) -> np.ndarray:
@@ -56,6 +57,9 @@ def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow],
     texts: dict[tuple[str, str], int] = {}
     prompts: dict[str, int] = {}
     trained = _number(train_rows, users, texts, prompts)
+    if not trained.decided.any():
+        raise CoplError(f"All {len(trained)} training labels are ties, and there is no taste to learn from: "
+                        "give labels that prefer one response.")
     n_users, n_texts, n_prompts = len(users), len(texts), len(prompts)
     tested = _number(test_rows, users, texts, prompts)
     known_texts, known_prompts = tuple(texts)[:n_texts], tuple(prompts)[:n_prompts]
@@ -69,7 +73,7 @@ def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow],
         raise CoplError("Nothing is left to ask: every test label is a tie or was given as context. "
                         "Use a smaller --context or a larger test file.")
     return World(train, tuple(prompts), tuple(texts), asked, tested.take(np.flatnonzero(given)), tuple(users),
-                 _groups_of(train_rows + test_rows, users),
+                 tuple(map(groups_of(train_rows + test_rows).get, users)),
                  tuple(row.taste for row, out in zip(test_rows, given, strict=True) if not out))
 
 
@@ -111,7 +115,13 @@ def with_strangers(world: World, seed: int) -> World:
     stranger = people[(np.searchsorted(people, world.asked.user) + shift) % len(people)]
     twice = [np.concatenate([getattr(world.asked, name)] * 2) for name in Comparisons.__slots__]
     twice[Comparisons.__slots__.index("user")] = np.concatenate([world.asked.user, stranger])
-    return replace(world, asked=Comparisons(*twice), asked_groups=world.asked_groups * 2)
+    return replace(world, asked=Comparisons(*twice), asked_groups=world.asked_groups * 2, n_strangers=len(world.asked))
+
+
+def without_strangers(world: World) -> World:
+    """The world as a fit may look at it, with or without a control: only labels that were really asked."""
+    real = np.arange(len(world.asked) - world.n_strangers)
+    return replace(world, asked=world.asked.take(real), asked_groups=world.asked_groups[:len(real)], n_strangers=0)
 
 
 def flipped(world: World) -> World:
@@ -143,11 +153,14 @@ def _number(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) 
     return Comparisons.build(
         [users.setdefault(row.annotator, len(users)) for row in rows],
         [text(row.prompt, row.response_a) for row in rows], [text(row.prompt, row.response_b) for row in rows],
-        [OUTCOMES[row.choice] for row in rows], [row.choice is Choice.BOTH_BAD for row in rows])
+        [OUTCOMES[row.choice] for row in rows], [row.choice is Choice.BOTH_BAD for row in rows],
+        [row.strength for row in rows])
 
 
-def _groups_of(rows: Sequence[ImportRow], users: dict[str, int]) -> tuple[str | None, ...]:
-    told: dict[str, set[str | None]] = {name: set() for name in users}
+def groups_of(rows: Iterable[ImportRow]) -> dict[str, str]:
+    """The one group that a person's rows name, by annotator; whose rows name none or several is not in it."""
+    told: dict[str, set[str]] = {}
     for row in rows:
-        told[row.annotator].add(row.taste)
-    return tuple(next(iter(told[name])) if len(told[name]) == 1 else None for name in users)
+        if row.taste is not None:
+            told.setdefault(row.annotator, set()).add(row.taste)
+    return {name: groups.pop() for name, groups in told.items() if len(groups) == 1}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from copl_core.preference import adapt as adapting
 from copl_core.preference.adapt import RULES, Prior, adapt, neighbours
@@ -112,6 +113,56 @@ def test_equations_by_label_and_by_coordinate_have_the_same_solution(n):
     (z, learned), (again, as_much) = adapting._primal(*told), adapting._dual(*told)
     np.testing.assert_allclose(z, again, atol=1e-6)
     assert learned == pytest.approx(as_much, rel=1e-6) and 0 < learned < told[4].sum()
+
+
+@pytest.mark.parametrize("by", ["_primal", "_dual"])
+@pytest.mark.parametrize("sharpness", [1, 10, 30])
+@pytest.mark.parametrize("slips", [0.0, 0.2])
+def test_however_sharp_the_margins_no_vector_explains_labels_better(by, sharpness, slips):
+    rng = np.random.default_rng(sharpness)
+    for n in (4, 20, 60):
+        x, offset = sharpness * rng.normal(size=(n, 12)), sharpness * rng.normal(size=n)
+        outcome = ((offset + x @ rng.normal(size=12) > 0) != (rng.random(n) < slips)).astype(float)
+        outcome[0], weight = 0.5, rng.choice([0.5, 1.0, 1.5], n)
+
+        def loss(z, x=x, offset=offset, outcome=outcome, weight=weight):
+            margin = offset + x @ z
+            p = 1 / (1 + np.exp(-np.clip(margin, -500, 500)))
+            return weight @ (np.logaddexp(0, margin) - outcome * margin) + z @ z / 2, x.T @ (weight * (p - outcome)) + z
+
+        best = minimize(loss, np.zeros(12), jac=True, method="L-BFGS-B",
+                        options={"maxiter": 20_000, "maxfun": 50_000, "ftol": 1e-15, "gtol": 1e-9})
+        z, _ = getattr(adapting, by)(x, offset, weight, outcome, np.ones(12), 40)
+        assert loss(z)[0] <= best.fun + 1e-8
+        np.testing.assert_allclose(z, best.x, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["map", "sharpening"])
+def test_a_label_of_strength_two_counts_as_much_as_two(two_camps, rule):
+    labels = says(0, 6)
+    labels.outcome[4] = 0.5
+    strong = replace(labels, strength=np.array([1, 2, 1, 1, 2, 1], np.float32))
+    twice = labels.take(np.array([0, 1, 1, 2, 3, 4, 4, 5]))
+    one, other = (adapt(two_camps, said, rule=rule) for said in (strong, twice))
+    np.testing.assert_allclose(one.vector, other.vector, atol=1e-4)
+    assert one.spread == pytest.approx(other.spread, abs=1e-5)
+    assert np.abs(one.vector - adapt(two_camps, labels, rule=rule).vector).max() > 1e-3
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_strength_is_read_beside_what_is_usual_in_the_study(two_camps, rule):
+    def firm(labels: Comparisons) -> Comparisons:
+        return replace(labels, strength=np.full(len(labels), 3, np.float32))
+
+    labels = says(1, 8)
+    one, other = adapt(two_camps, labels, rule=rule), adapt(replace(two_camps, labels=firm(two_camps.labels)),
+                                                            firm(labels), rule=rule)
+    np.testing.assert_array_equal(one.vector, other.vector)
+    assert one.spread == other.spread
+    ties = replace(labels, outcome=np.full(8, 0.5, np.float32))
+    for state in (two_camps, replace(two_camps, labels=NO_LABELS)):
+        assert set(adapting.label_weights(state, labels)) == {1.0}
+        assert set(adapting.label_weights(state, ties)) == {adapting.TIE_WEIGHT}
 
 
 def test_the_vector_is_the_most_probable_one(two_camps):

@@ -42,7 +42,7 @@ def test_the_stored_transpose_is_the_transpose(graph, sign):
 def test_a_part_of_the_labels_gives_the_graph_of_that_part(graph):
     kept = torch.tensor([True, False, True, True, False])
     part = PreferenceGraph.build(LABELS.take(kept.numpy()), 3, 4).messages()
-    masked = graph.messages(kept)
+    masked = graph.part(kept).messages()
     for sign in range(2):
         assert torch.allclose(masked.to_user[sign].matrix.to_dense(), part.to_user[sign].matrix.to_dense())
 
@@ -80,18 +80,18 @@ def test_the_csr_path_equals_gather_and_scatter(graph, sign):
 
 def test_edge_lists_name_the_kept_edges(graph):
     kept = torch.tensor([True, False, True, True, False])
-    plus, minus = graph.messages(kept).edges
+    plus, minus = graph.part(kept).messages().edges
     assert sorted(zip(*plus.tolist(), strict=True)) == [(0, 0), (1, 1)]
     assert sorted(zip(*minus.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
 
 def test_dropped_messages_are_made_up_for_on_average(graph):
     generator = torch.Generator().manual_seed(0)
-    drawn = [graph.messages(None, 0.25, generator).to_user[0].matrix.to_dense() for _ in range(400)]
+    drawn = [graph.messages(0.25, generator).to_user[0].matrix.to_dense() for _ in range(400)]
     whole = graph.messages().to_user[0].matrix.to_dense()
     assert torch.allclose(torch.stack(drawn).mean(0), whole, atol=0.1)
     assert all(((one == 0) | torch.isclose(one, whole / 0.75)).all() for one in drawn)
-    pair = graph.messages(None, 0.25, generator).to_response[1]
+    pair = graph.messages(0.25, generator).to_response[1]
     assert torch.equal(pair.matrix.to_dense().T, pair.transpose.to_dense())
 
 
@@ -120,4 +120,4 @@ def test_people_times_responses_may_pass_what_an_int32_holds():
 
 def test_labels_that_are_not_kept_cost_nothing(graph):
     kept = torch.tensor([True, False, False, False, False])
-    assert [pair.matrix.values().numel() for pair in graph.messages(kept).to_user] == [1, 1]
+    assert [pair.matrix.values().numel() for pair in graph.part(kept).messages().to_user] == [1, 1]

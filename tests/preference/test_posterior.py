@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from copl_core.preference.adapt import Prior, adapt
@@ -26,6 +28,16 @@ def test_draws_stand_around_the_user_and_draw_closer_with_labels():
         spread.append(float(drawn.var(0).sum()))
     assert spread[0] > spread[1] > spread[2]
     assert np.isclose(spread[0], (prior.root[:-1] ** 2).sum(), rtol=0.1)  # nothing known: as wide as people are
+
+
+def test_strong_labels_leave_less_open():
+    state = graph_state(40, 12)
+    prior, labels = Prior.of(state), some_labels(state, 4)
+    strong = replace(labels, strength=np.full(4, 3, np.float32))
+    usual, sure, thrice = (draws(state, prior, said, state.population, 4000).var(0).sum()
+                           for said in (labels, strong, labels.take(np.tile(np.arange(4), 3))))
+    assert sure < 0.95 * usual
+    assert np.isclose(sure, thrice, rtol=1e-3)
 
 
 def test_the_same_arguments_give_the_same_draws():

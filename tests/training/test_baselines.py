@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from copl_core.records import Comparisons
+from copl_core.training import baselines
 from copl_core.training.baselines import fit_global, fit_mf, fit_side_length
+from copl_core.training.peers import Trial
+from copl_core.training.world import World
 from tests.preference.camps import all_pairs, camps
 
 TEXTS = [f"Answer {i}." for i in range(48)]
@@ -60,3 +63,24 @@ def test_a_new_user_is_placed_by_their_context_and_by_nothing_without():
 def test_a_seed_makes_a_fit():
     asked = all_pairs(24, 3)
     np.testing.assert_array_equal(fit_mf(camps(), TEXTS, 5).logits(asked), fit_mf(camps(), TEXTS, 5).logits(asked))
+
+
+def test_global_has_nothing_to_choose_and_is_fitted_once(monkeypatch):
+    fits, plain = [], baselines._fit
+    monkeypatch.setattr(baselines, "_fit", lambda *given, **named: fits.append(given) or plain(*given, **named))
+    fit_global(camps(), TEXTS, 0)
+    assert len(fits) == 1
+
+
+def test_a_trial_says_how_firm_the_priors_on_people_are():
+    """The same labels, asked of a trial whose people mean what they say and of one whose people answer by a coin."""
+    data = camps(per_user=18)
+    labels = data.labels
+    coin = np.random.default_rng(0).integers(2, size=len(labels)).astype(np.float32)
+    texts = tuple(("", text) for text in TEXTS)
+    chosen = {}
+    for name, outcome in (("true", labels.outcome), ("coin", coin)):
+        world = World(data, ("",), texts, replace(labels, outcome=outcome), labels.take([]), tuple(map(str, range(20))))
+        trial = Trial(world, np.arange(len(TEXTS)), np.full(len(labels), 1 / len(labels)))
+        chosen[name] = fit_mf(data, TEXTS, 0, trial).precision
+    assert chosen["true"] == min(baselines.PRECISIONS) and chosen["coin"] == max(baselines.PRECISIONS)

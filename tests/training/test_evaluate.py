@@ -14,8 +14,9 @@ from copl_core.features import measure_many
 from copl_core.records import Choice, CoplError, ImportRow
 from copl_core.training import evaluate as command
 from copl_core.training.evaluate import evaluate, table
-from copl_core.training.methods import METHODS
+from copl_core.training.methods import METHODS, Methods
 from copl_core.training.peers import PEERS
+from copl_core.training.world import build_world, with_strangers
 
 pytest_plugins = "tests.reward.tiny"
 QUICK = Settings(reward_budget_seconds=0)
@@ -40,6 +41,15 @@ def rows(users: range, prompts: range, seed: int = 0) -> list[ImportRow]:
             made.append(ImportRow(len(made) + 1, f"Question {prompt}?", left, right,
                                   Choice.LEFT if likes_left else Choice.RIGHT, f"user {user}"))
     return made
+
+
+def about_own_prompts() -> tuple[list[ImportRow], list[ImportRow]]:
+    """Training and test rows where each person is asked about two prompts of which they, but not others, know nothing;
+    and a few new people about new prompts."""
+    every = rows(range(20), range(10))
+    own = [int(row.annotator.split()[1]) % 5 == int(row.prompt[9:-1]) % 5 for row in every]
+    return [row for row, out in zip(every, own, strict=True) if not out], \
+        [row for row, out in zip(every, own, strict=True) if out] + rows(range(20, 24), range(10, 12))
 
 
 def as_json(row: ImportRow, **more) -> str:
@@ -96,6 +106,17 @@ def test_the_controls_show_that_the_gain_is_made_of_people(new_prompts):
     assert copl["user_swap"]["gain"] < 0.1
     assert copl["label_flip"]["accuracy"] < 0.2
     assert "another user's vector" in table(new_prompts)
+
+
+def test_controls_change_nothing_of_what_is_said_of_the_real_labels():
+    train, test = about_own_prompts()
+    world = build_world(train, test)
+    twice, methods, phi = with_strangers(world, seed=0), Methods(QUICK), ByStyle().embed(world.texts)
+    for name in ("copl", "copl-graph", "taste", "mf"):
+        plain, both = (methods.run(name, one, lambda: phi, 0) for one in (world, twice))
+        np.testing.assert_array_equal(both[:len(plain)], plain)
+    plain, both = (methods.about("copl", one, lambda: phi, 0) for one in (world, twice))
+    assert plain == both and set(plain["mix"]) == {"nothing new", "new text and person"}
 
 
 @pytest.mark.parametrize("method", ["copl-graph", "taste"])
@@ -184,10 +205,78 @@ def test_every_peer_is_known_by_name():
 
 def test_all_methods_leave_out_the_group_oracle_where_no_row_names_a_group(capsys):
     some = rows(range(4), range(3))
-    assert command._possible(list(METHODS), True, some) == [name for name in METHODS if name != command.ORACLE]
-    assert "left out: group-oracle needs rows of two groups, and these name 0" in capsys.readouterr().out
+    assert command._possible(list(METHODS), True, some, some) == [name for name in METHODS if name != command.ORACLE]
+    assert "group-oracle needs training labels by people of two groups, and these are of 0" in capsys.readouterr().out
     grouped = [replace(row, taste=f"g{row.annotator[-1]}") for row in some]
-    assert command._possible(list(METHODS), True, grouped) == list(METHODS)
+    assert command._possible(list(METHODS), True, grouped, some) == list(METHODS)
+    assert command._possible(list(METHODS), True, some, grouped) == list(METHODS)
+    strangers = [replace(row, annotator=f"new {row.annotator}") for row in grouped]
+    with pytest.raises(CoplError, match="of 0"):
+        command._possible([command.ORACLE], False, some, strangers)
+
+
+def test_reward_models_without_time_are_left_out_or_refused_at_once(capsys):
+    some = rows(range(4), range(3))
+    left = command._possible(list(METHODS), True, some, some, 0.0)
+    assert set(METHODS) - set(left) == {command.ORACLE, "copl-reward", "uniform"}
+    with pytest.raises(CoplError, match="--reward-seconds is 0"):
+        command._possible(["global", "uniform"], False, some, some, 0.0)
+
+
+def test_groups_that_one_file_names_are_enough_for_the_oracle():
+    some = rows(range(4), range(6))
+    grouped = [replace(row, taste=f"g{int(row.annotator[-1]) % 2}") for row in some]
+    for train in (grouped, some):
+        report = evaluate(train, grouped if train is some else some, ["group-oracle"], embedder=ByStyle(),
+                          settings=QUICK)
+        assert report["methods"]["group-oracle"]["n"] == 24
+
+
+def test_labels_about_a_pair_that_training_knows_of_the_user_are_counted():
+    report = evaluate(rows(range(4), range(6)), rows(range(4), range(4, 8), seed=1), ["global"], embedder=ByStyle())
+    assert report["test_labels_in_training"] == 8
+    assert "8 of the asked labels are about a pair" in table(report)
+
+
+def test_of_few_people_the_intervals_are_over_labels_and_say_so():
+    report = evaluate(rows(range(6), range(6)), rows(range(1), range(30), seed=5), ["global"], embedder=ByStyle())
+    low, high = report["methods"]["global"]["accuracy_interval"]
+    assert low < high or report["methods"]["global"]["accuracy"] in (0, 1)
+    assert "say nothing of others" in table(report)
+
+
+def test_a_byte_order_mark_hides_no_split(tmp_path):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    text = "\n".join(as_json(row, split="test" if i % 3 == 0 else "train")
+                     for i, row in enumerate(rows(range(4), range(6))))
+    both.write_text("\ufeff" + text)
+    command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
+    assert json.loads(out.read_text())["train_labels"] == 16
+
+
+def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path, capsys):
+    train, test, out = tmp_path / "train.jsonl.gz", tmp_path / "test.jsonl", tmp_path / "report.json"
+    packed = gzip.compress("\n".join(as_json(row) for row in rows(range(8), range(60))).encode())
+    train.write_bytes(packed[:-2000])
+    test.write_text("\n".join(as_json(row) for row in rows(range(4), range(6), seed=1)))
+    command.main(parse(str(train), str(test), "--methods", "global", "--json", str(out)))
+    assert 0 < json.loads(out.read_text())["train_labels"] < 480
+    assert "breaks off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["{both}", "{both}"], "two files"),
+    (["{both}", "{both}", "--split-field", "--seed", "-1"], "--seed is -1"),
+    (["{both}", "{both}", "--split-field", "--threads", "-1"], "--threads is -1"),
+    (["{both}", "{both}", "--split-field", "--json", "{folder}"], "is a folder"),
+])
+def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, told, tmp_path, capsys):
+    both = tmp_path / "both.jsonl"
+    both.write_text("\n".join(as_json(row, split="test" if i % 3 else "train")
+                              for i, row in enumerate(rows(range(4), range(6)))))
+    with pytest.raises(CoplError, match=told):
+        command.main(parse(*(word.format(both=both, folder=tmp_path) for word in words), "--methods", "global"))
+    assert "fitting" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "told"), [
@@ -199,11 +288,12 @@ def test_all_methods_leave_out_the_group_oracle_where_no_row_names_a_group(capsy
     (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
     (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
     (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
-    (["good.jsonl", "good.jsonl", "--methods", "global,group-oracle"], "needs rows of two groups"),
+    (["good.jsonl", "other.jsonl", "--methods", "global,group-oracle"], "people of two groups"),
 ])
 def test_mishaps_are_told_in_a_sentence(tmp_path, words, told):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "good.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(3))))
+    (tmp_path / "other.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(4))))
     (tmp_path / "alone.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(1))))
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "response_a": "x", "response_b": "y"}))
     paths = [str(Path(tmp_path, word)) if word.endswith("jsonl") else word for word in words]

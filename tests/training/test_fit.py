@@ -7,19 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from copl_core.config import Settings
 from copl_core.judge import Judge
+from copl_core.preference.state import GraphConfig
 from copl_core.records import CoplError, TrainingData
 from copl_core.reward.model import RewardModel
 from copl_core.study import Study
 from copl_core.training.fit import fit, text_margins
+from copl_core.training.graph_fit import fit_graph
 from copl_core.training.runlog import HELD_OUT
 from copl_core.training.snapshot import Snapshot, load_snapshot, write_snapshot
 from copl_core.training.split import FEWEST_TEXTS, held_back, kept_apart
 from copl_core.weights import resolver
+from tests.preference.camps import QUICK, camp_phi
+from tests.preference.camps import camps as plain_camps
 from tests.worlds import by_style, label_in_camp, long_text, short_text, two_camps
 from tests.worlds import trained as trained_world
 
@@ -112,6 +118,58 @@ def test_all_labels_about_a_few_responses_are_kept_where_there_are_enough_respon
     turned = kept_apart(user, right, left, decided, 600)
     assert np.array_equal(turned[0], kept) and np.array_equal(turned[1], new)
     assert not kept_apart(user, left, right, decided, FEWEST_TEXTS - 1)[1].any()
+
+
+# ---- what a full job hands to the first of its fits
+
+
+class Handed(Exception):
+    """Ends a job at the call that a test looks at."""
+
+
+def handed(monkeypatch, name: str, data: TrainingData, home: Path, previous=None) -> tuple[tuple, dict]:
+    """What a full job on plain camps calls ``name`` with, the first time."""
+    def spy(*given, **named):
+        raise Handed(given, named)
+
+    monkeypatch.setattr(f"copl_core.training.fit.{name}", spy)
+    with pytest.raises(Handed) as told:
+        fit(data, "full", "v0002", embed=lambda texts, progress: camp_phi(data.n_responses // 2), previous=previous,
+            settings=Settings(home=home), weights=resolver(Path("nowhere")))
+    return told.value.args
+
+
+def answered(data: TrainingData) -> list[tuple[int, int, int]]:
+    labels = data.labels
+    return list(zip(data.user_ids[labels.user].tolist(), data.response_ids[labels.left].tolist(),
+                    data.response_ids[labels.right].tolist(), strict=True))
+
+
+def test_the_priors_are_chosen_without_the_labels_that_figures_are_reported_on(monkeypatch, tmp_path):
+    data = plain_camps(n_users=40, n_prompts=40, per_user=20)
+    kept, new = kept_apart(data.user_ids[data.labels.user], data.response_ids[data.labels.left],
+                           data.response_ids[data.labels.right], data.labels.decided, data.n_responses)
+    assert kept.any() and new.any()
+    (seen, _, config), _ = handed(monkeypatch, "tuned", data, tmp_path)
+    assert answered(seen) == answered(data.with_labels(data.labels.take(~kept & ~new)))
+    assert config == GraphConfig()
+
+
+def test_the_priors_are_chosen_for_a_graph_of_all_labels(monkeypatch, tmp_path):
+    data = plain_camps()
+    monkeypatch.setattr(GraphConfig, "sized", lambda config, n: replace(config, large=0) if n == 280 else config)
+    assert len(data.labels) == 280
+    (seen, _, config), _ = handed(monkeypatch, "tuned", data, tmp_path)
+    assert len(seen.labels) < 280 and config.large == 0
+
+
+@pytest.mark.parametrize(("before", "now", "warm"), [(20, 24, True), (24, 25, False), (25, 30, True), (30, 20, False)])
+def test_the_first_graph_starts_from_one_that_never_saw_the_labels_now_kept(before, now, warm, monkeypatch, tmp_path):
+    assert FEWEST_TEXTS == 50  # responses, two a prompt
+    state = fit_graph(plain_camps(n_prompts=before), camp_phi(before), replace(QUICK, members=1, max_steps=1), seed=0)
+    previous = SimpleNamespace(has_reward=True, reward_graph=state)
+    _, named = handed(monkeypatch, "fit_graph", plain_camps(n_prompts=now), tmp_path, previous)
+    assert named["warm"] is (state if warm else None)
 
 
 # ---- a full job, with the bundled language model

@@ -9,7 +9,9 @@ import torch
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.state import LARGE_DIM, READOUT, GraphConfig, GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
-from copl_core.training.graph_fit import _Fit, _folds, _optimiser, fit_graph
+from copl_core.training.checkpoint import Checkpoint
+from copl_core.training.graph_fit import _folds, fit_graph
+from copl_core.training.graph_member import Lesson, Member
 from copl_core.training.losses import torch_generator
 from copl_core.training.runlog import HELD_OUT
 from tests.preference.camps import QUICK, all_pairs, camp_phi, camps, world
@@ -59,6 +61,70 @@ def test_a_warm_refit_is_as_good_as_a_cold_one(rule):
     assert same(warm, fit_graph(data, phi, config, seed=1, warm=before))
 
 
+def test_a_warm_refit_reads_texts_anew_once_they_have_become_many():
+    """A reading made on two prompts knows four directions at most, and would tell the others nothing for ever."""
+    few, many = camps(n_prompts=2, per_user=2), camps(n_prompts=26)
+    phi = camp_phi(n_prompts=26)
+    before = fit_graph(few, phi[:4], SHORT, seed=0)
+    warm, cold = (fit_graph(many, phi, SHORT, seed=0, warm=state) for state in (before, None))
+    assert before.weights["phi_basis"].shape[1] < warm.weights["phi_basis"].shape[1]
+    assert same(warm, cold)
+
+
+def test_a_warm_refit_from_disk_is_that_from_memory(fitted, tmp_path):
+    fitted.save(tmp_path)
+    one, other = (fit_graph(camps(), camp_phi(), SHORT, seed=0, warm=state)
+                  for state in (fitted, GraphState.load(tmp_path)))
+    assert same(one, other)
+    assert one.side == other.side
+
+
+def test_a_warm_fit_of_another_seed_is_stopped_on_labels_it_never_saw():
+    data = camps(slips=0.3)
+    first = fit_graph(data, camp_phi(), replace(SHORT, max_steps=200), seed=0)
+    second = fit_graph(data, camp_phi(), SHORT, seed=1, warm=first)
+    assert abs(second.metrics["log_loss"] - first.metrics["log_loss"]) < 0.05
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("config", [QUICK, replace(QUICK, firmer=2.0, edge_dropout=0.2), PUBLISHED,
+                                    replace(QUICK, large=100, max_steps=20)])
+@pytest.mark.parametrize("alive", [2, 12])
+def test_a_fit_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(config, alive, tmp_path):
+    told = []
+
+    def until(_phase: str, step: int, _steps: int, _loss: float) -> None:
+        told.append(step)
+        if len(told) == alive:
+            raise Killed
+
+    def fit(progress=None) -> GraphState:
+        return fit_graph(camps(), camp_phi(), config, seed=0, progress=progress, checkpoint=Checkpoint(tmp_path, 0.0))
+
+    with pytest.raises(Killed):
+        fit(until)
+    first_told = []
+    resumed = fit(lambda _phase, step, *_: first_told.append(step))
+    assert first_told[0] >= told[-1]
+    assert same(resumed, fit_graph(camps(), camp_phi(), config, seed=0))
+
+
+def test_where_held_out_labels_are_predicted_worse_ids_are_held_more_firmly():
+    data = camps(slips=0.3)
+    free = replace(SHORT, l2=0.0, max_steps=120, lr=0.1)
+    loose, firm = (Member(Lesson(data, torch.from_numpy(camp_phi()), config, "cpu"),
+                          CoplGraph(20, 48, 6, config, torch_generator(0)), np.arange(0, len(data.labels), 8), seed=1)
+                   for config in (replace(free, l2=0.1), replace(free, l2=0.1, firmer=3.0, firm_after=1)))
+    for member in (loose, firm):
+        member.train(lambda *_: None)
+    assert loose.firm == 1.0
+    assert firm.firm > 3.0
+    assert firm.best <= loose.best
+
+
 def test_with_another_users_vector_the_gain_vanishes(fitted):
     labels = camps().labels
     own = (fitted.margins(labels) > 0) == (labels.outcome > 0.5)
@@ -84,21 +150,42 @@ def test_an_added_user_without_labels_changes_nobody_and_stands_in_the_middle():
     np.testing.assert_allclose(other.population, one.population, atol=1e-5)
 
 
+def test_an_added_user_without_labels_changes_nobody_in_a_large_graph_either():
+    data, config = camps(), replace(SHORT.sized(100), large=100)
+    more = replace(data, user_ids=np.append(data.user_ids, np.arange(999, 1050)))
+    one, other = fit_graph(data, camp_phi(), config, seed=0), fit_graph(more, camp_phi(), config, seed=0)
+    np.testing.assert_allclose(other.user_vectors[:20], one.user_vectors, atol=1e-4)
+
+
+def test_edges_are_dropped_whether_labels_leave_the_graph_or_not():
+    config = replace(SHORT, leave_out=0.0)
+    one, other = (fit_graph(camps(), camp_phi(), replace(config, edge_dropout=share), seed=0) for share in (0.0, 0.5))
+    assert not same(one, other)
+
+
+def test_how_firm_a_person_is_counts_in_what_their_labels_are_expected_to_say(tmp_path):
+    data = camps()
+    coin = data.labels.user < 10
+    outcome = np.where(coin, np.arange(len(coin)) % 2, data.labels.outcome).astype(np.float32)
+    state = fit_graph(data.with_labels(replace(data.labels, outcome=outcome)), camp_phi(),
+                      replace(QUICK, firmness_l2=0.1), seed=0)
+    assert state.user_firmness[:10].mean() < state.user_firmness[10:].mean()
+    plain = replace(state, user_firmness=None).margins(data.labels)
+    np.testing.assert_allclose(state.margins(data.labels), plain * state.user_firmness[data.labels.user], rtol=1e-6)
+    state.save(tmp_path)
+    np.testing.assert_array_equal(GraphState.load(tmp_path).margins(data.labels), state.margins(data.labels))
+
+
 @pytest.mark.parametrize("config", [
     *(replace(SHORT, rule=rule) for rule in READOUT), replace(SHORT, mixing="diagonal"),
     replace(SHORT, firmness_l2=1.0), PUBLISHED])
 def test_one_step_changes_every_trainable_parameter_and_no_frozen_one(config):
     data = camps()
-    fit = _Fit(data, torch.from_numpy(camp_phi()), config, "cpu")
     network = CoplGraph(20, 48, 6, config, torch_generator(0))
+    member = Member(Lesson(data, torch.from_numpy(camp_phi()), config, "cpu"), network, np.arange(0), seed=1)
     before = {name: value.clone() for name, value in network.named_parameters()}
-    seen = torch.ones(len(data.labels), dtype=torch.bool)
-    optimiser = _optimiser(network, config)
-    for generator in (torch_generator(1), torch_generator(2)):  # what everybody likes moves only once vectors do
-        if config.batch:
-            fit._batch_step(network, seen.nonzero()[:, 0], seen, optimiser, generator)
-        else:
-            fit._step(network, seen, fit.graph.messages(seen), optimiser, generator)
+    for _ in range(2):  # what everybody likes moves only once vectors do
+        member.take_step()
     still = {name for name, value in network.named_parameters() if torch.equal(value, before[name])}
     assert still == {name for name, value in network.named_parameters() if not value.requires_grad}
 
@@ -135,7 +222,7 @@ def test_a_robust_loss_expects_the_slips_that_repeats_tell_of(loss):
     data = camps(slips=0.2)
     twice = Comparisons(*(np.concatenate([getattr(labels, name) for labels in (data.labels, camps(slips=0.2).labels)])
                           for name in Comparisons.__slots__))
-    told = _Fit(data.with_labels(twice), torch.from_numpy(camp_phi()), replace(SHORT, loss=loss), "cpu")
+    told = Lesson(data.with_labels(twice), torch.from_numpy(camp_phi()), replace(SHORT, loss=loss), "cpu")
     assert told.flip == 0.0  # the same labels twice agree
     given = replace(SHORT, loss=loss, flip=0.2)
     one, other = (fit_graph(data, camp_phi(), config, seed=0) for config in (given, replace(SHORT, loss=loss)))
@@ -174,7 +261,7 @@ def test_all_labels_of_a_user_about_a_response_are_held_out_together():
     left, right = np.triu_indices(40, 1)  # one user compares every two of forty responses, so all tell of all
     labels = Comparisons.build(np.zeros(len(left)), left, right, np.ones(len(left)))
     config = replace(QUICK, members=3, holdout=0.3)
-    for held in _folds(world(1, 20, labels), config, seed=0):
+    for held in _folds(world(1, 20, labels), config):
         kept = np.setdiff1d(np.arange(len(left)), held)
         known = np.union1d(left[kept], right[kept])
         assert len(held)
@@ -184,7 +271,7 @@ def test_all_labels_of_a_user_about_a_response_are_held_out_together():
 def test_what_a_member_holds_out_stays_held_out_when_labels_are_added():
     data = camps()
     first = data.with_labels(data.labels.take(np.arange(150)))
-    for before, after in zip(_folds(first, QUICK, seed=0), _folds(data, QUICK, seed=0), strict=True):
+    for before, after in zip(_folds(first, QUICK), _folds(data, QUICK), strict=True):
         np.testing.assert_array_equal(before, after[after < 150])
 
 

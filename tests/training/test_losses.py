@@ -62,6 +62,16 @@ def test_slips_are_told_by_what_people_say_twice():
     assert flip_rate(labels.take(np.arange(0, 2000, 2))) == 0
 
 
+@pytest.mark.parametrize("pairs", [1, 3, 3000])
+def test_repeats_that_all_disagree_leave_the_unbiased_loss_finite(pairs):
+    user = np.repeat(np.arange(pairs), 2)
+    labels = Comparisons.build(user, np.zeros(2 * pairs), np.ones(2 * pairs), np.tile([1, 0], pairs))
+    flip = flip_rate(labels)
+    assert 0 < flip <= 0.45
+    assert flip < 0.15 or pairs > 3  # a few repeats tell little
+    assert torch.isfinite(rdpo(torch.tensor([-3.0, 0.0, 3.0]), torch.ones(3), flip)).all()
+
+
 def test_ties_are_left_out_of_every_figure():
     with_ties = measures(np.array([1.0, -1.0, 5.0]), np.array([1.0, 0.0, 0.5]))
     assert with_ties == measures(np.array([1.0, -1.0]), np.array([1.0, 0.0]))

@@ -67,3 +67,9 @@ def test_an_interval_is_wider_where_the_labels_of_one_person_go_together():
     (low, high), (inner_low, inner_high) = interval(hits, people, 0), interval(hits, strangers, 0)
     assert low < inner_low < 0.5 < inner_high < high
     assert interval(np.ones(600), people, 0) == (1, 1)
+
+
+def test_of_one_person_an_interval_is_over_their_labels():
+    hits = np.repeat([0.0, 1.0], 30)
+    low, high = interval(hits, np.zeros(60), 0)
+    assert low < 0.5 < high

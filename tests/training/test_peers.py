@@ -10,10 +10,12 @@ import torch
 
 from copl_core.config import Settings
 from copl_core.features import measure_many
+from copl_core.preference.state import GraphConfig
 from copl_core.records import Choice, CoplError, ImportRow
-from copl_core.training.peer_models import VPL, Labels, LoRe
-from copl_core.training.peers import HEADS, PEERS, Fitted, held_out, standardised, uniform_reward
-from copl_core.training.world import World, build_world
+from copl_core.training import methods, peers
+from copl_core.training.peer_models import PAL, VPL, Labels, LoRe
+from copl_core.training.peers import HEADS, PEERS, Fitted, held_out, imitation, standardised, tried_on, uniform_reward
+from copl_core.training.world import World, build_world, with_strangers
 
 PERSONAL = [name for name in HEADS if name not in ("uniform-head", "group-oracle")]
 
@@ -61,16 +63,55 @@ def test_new_people_are_understood_from_what_they_say(name):
     assert right(untold, asked(untold, name), new=True) < 0.7
 
 
+@pytest.mark.parametrize("peer", [LoRe(6, 30, b=4), PAL(6, 30, k=4)])
+def test_a_few_labels_do_not_drive_a_new_person_where_nobody_is(peer):
+    """Without a prior sixty steps take the weights to a corner of the simplex."""
+    torch.manual_seed(0)
+    peer.omega.data = 0.3 * torch.randn(30, 4)
+    texts = peer.read(3 * torch.randn(20, 6))
+    labels = Labels(torch.zeros(8, dtype=torch.int64), torch.arange(8), torch.arange(8, 16), torch.ones(8))
+    mean = torch.softmax(peer.omega.mean(0), 0)
+    near, nearer = ((peer.newcomers(texts, labels, 1, firm=firm)[0] - mean).abs().max() for firm in (1.0, 100.0))
+    assert 0 < nearer < near < 0.35
+
+
+def test_what_the_left_side_explains_says_nothing_of_a_new_person():
+    torch.manual_seed(0)
+    peer = LoRe(6, 12, b=3)
+    peer.omega.data = torch.randn(12, 3)
+    texts = peer.read(torch.randn(20, 6))
+    labels = Labels(torch.zeros(8, dtype=torch.int64), torch.arange(8), torch.arange(8, 16), torch.ones(8))
+    mean = torch.softmax(peer.omega.mean(0), 0)
+    untold, told = ((peer.newcomers(texts, labels, 1, side)[0] - mean).abs().max() for side in (0.0, 8.0))
+    assert told < 0.1 * untold
+
+
+def test_a_peer_is_the_mean_of_as_many_fits_as_the_graph_has_members(monkeypatch):
+    world, said, plain = camps(), [], Fitted.logits
+
+    def heard(self, asked_of, firm):
+        out = plain(self, asked_of, firm)
+        if asked_of is world:
+            said.append(out)
+        return out
+
+    monkeypatch.setattr(Fitted, "logits", heard)
+    np.testing.assert_allclose(asked(world, "i2e"), np.mean(said, 0))
+    assert len(said) == GraphConfig().members > 1
+    assert np.abs(said[0] - said[1]).max() > 1e-3
+
+
 def test_new_people_of_a_known_group_need_no_labels():
     world = camps()
     assert right(world, asked(world, "group-oracle"), new=True) > 0.9
 
 
 def test_a_new_person_of_i2e_is_the_mean_embedding_whatever_they_say():
-    untold, told = camps(), camps(context=4)
-    before, after = asked(untold, "i2e"), asked(told, "i2e")
-    shared = [row for row in range(len(untold.asked)) if untold.asked.user[row] >= 12 and row % 6 >= 4]
-    np.testing.assert_allclose(before[shared], after[told.asked.user >= 12], atol=1e-5)
+    world = camps(context=4)
+    turned = replace(world, context=replace(world.context, outcome=1 - world.context.outcome))
+    before, after = asked(world, "i2e"), asked(turned, "i2e")
+    new = world.asked.user >= 12
+    np.testing.assert_allclose(before[new], after[new], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -146,6 +187,55 @@ def test_validation_labels_keep_a_pair_on_one_side():
     assert 0.05 < held.mean() < 0.3
 
 
+def kinds(world: World) -> tuple[float, float]:
+    return world.new_text.mean(), world.new_user.mean()
+
+
+def test_options_are_tried_on_new_prompts_and_new_people_where_those_are_asked():
+    people, prompts = range(20), range(20)
+    new_prompts = build_world(rows(people, prompts), rows(people, range(20, 26)))
+    new_people = build_world(rows(people, prompts), rows(range(20, 24), prompts), 3)
+    told = {name: tried_on(world, 0) for name, world in (("prompts", new_prompts), ("people", new_people))}
+    for name, kind in (("prompts", "new_text"), ("people", "new_user")):
+        trial = told[name]
+        assert not trial.weight[~getattr(trial.world, kind)].any()  # only what is really asked counts
+        np.testing.assert_allclose(trial.weight.sum(), 1)
+        assert (trial.weight > 0).sum() >= peers.FEWEST_HELD
+        assert [new_prompts.texts[row] for row in trial.texts] == list(trial.world.texts)
+    counts = np.bincount(told["people"].world.context.user)
+    assert set(counts[counts > 0]) == {3} and not len(told["prompts"].world.context)
+
+
+def test_kinds_of_labels_count_in_a_trial_as_they_do_among_the_asked():
+    both = build_world(rows(range(20), range(20)),
+                       rows(range(10), range(10), seed=1) + rows(range(10), range(20, 30), seed=2))
+    trial = tried_on(both, 0)
+    np.testing.assert_allclose(trial.weight @ trial.world.new_text, 0.5)
+
+
+def test_where_nothing_new_is_asked_options_are_tried_on_labels_drawn_at_random():
+    world = build_world(rows(range(12), range(10)), rows(range(12), range(10), seed=1))
+    assert imitation(world, 0) is None
+    trial, held = tried_on(world, 0), held_out(world.train.labels, 0)
+    np.testing.assert_array_equal(trial.world.asked.left, world.train.labels.left[held])
+    np.testing.assert_array_equal(trial.world.train.labels.left, world.train.labels.left[~held])
+    assert kinds(trial.world) == (0, 0) and trial.world.train.n_users == world.train.n_users
+
+
+def test_a_control_changes_nothing_in_what_options_are_tried_on():
+    world = camps(context=2)
+    plain, doubled = tried_on(world, 0), tried_on(with_strangers(world, 0), 0)
+    np.testing.assert_array_equal(plain.weight, doubled.weight)
+
+
+@pytest.mark.parametrize("name", ["uniform-head", "lore"])
+def test_a_peer_chooses_on_the_kind_of_labels_that_are_asked(name, monkeypatch):
+    seen, plain = [], Fitted.until_best
+    monkeypatch.setattr(Fitted, "until_best", lambda self, trial: seen.append(trial) or plain(self, trial))
+    asked(build_world(rows(range(12), range(10)), rows(range(12), range(10, 16), seed=1)), name)
+    assert seen and all(trial.world.new_text[trial.weight > 0].all() for trial in seen)
+
+
 def test_states_are_scaled_by_the_texts_of_training_alone():
     phi = np.random.default_rng(0).normal(3, 2, (10, 4))
     phi[8:] += 50
@@ -157,6 +247,13 @@ def test_states_are_scaled_by_the_texts_of_training_alone():
 def test_naming_the_peers_imports_no_torch():
     code = "import sys, copl_core.training.peers; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["uniform", "copl-reward"])
+def test_a_reward_model_without_a_second_to_learn_in_is_refused(name):
+    known = methods.Methods(Settings(reward_budget_seconds=0))
+    with pytest.raises(CoplError, match=f"{name} got 0 seconds .* needs .* leave {name} out"):
+        known.run(name, camps(), lambda: np.zeros((0, 0)), 0)
 
 
 @pytest.mark.weights

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from copl_core.records import Choice, CoplError
-from copl_core.training.probe import probe_world
-from copl_core.training.world import World, build_world, flipped, only_new_prompts, with_strangers
-from tests.training.test_evaluate import rows
+from copl_core.training.probe import asked_about_met, probe_world
+from copl_core.training.world import (
+    World,
+    build_world,
+    flipped,
+    only_new_prompts,
+    with_strangers,
+    without_strangers,
+)
+from tests.training.test_evaluate import about_own_prompts, rows
 
 
 def said(world: World, labels) -> set[tuple]:
@@ -30,6 +37,14 @@ def test_context_labels_are_given_and_never_asked():
     assert world.train.n_responses == 12
     assert len(world.texts) == 16
     assert world.new_user.sum() == 10 and world.new_text.sum() == 6
+
+
+def test_strengths_of_a_file_reach_what_is_learned_given_and_asked():
+    strong = [replace(row, strength=1 + row.line % 3) for row in rows(range(6), range(6))]
+    world = build_world(strong[:24], strong[18:], context=3)
+    assert world.train.labels.strength.tolist() == [row.strength for row in strong[:24]]
+    assert world.context.strength.tolist() == [row.strength for row in strong[24:27] + strong[30:33]]
+    assert world.asked.strength.tolist() == [row.strength for row in strong[18:24] + strong[27:30] + strong[33:]]
 
 
 def test_without_context_every_label_is_asked():
@@ -76,6 +91,13 @@ def test_a_stranger_is_somebody_else_asked_the_same():
     assert said(world, twice.asked.take(np.arange(n))) == said(world, world.asked)
 
 
+def test_without_strangers_a_world_is_as_it_was():
+    world = build_world(rows(range(4), range(6)), rows(range(4), range(6)))
+    for again in (without_strangers(world), without_strangers(with_strangers(world, seed=0))):
+        assert said(again, again.asked) == said(world, world.asked)
+        assert (len(again.asked), again.asked_groups) == (len(world.asked), world.asked_groups)
+
+
 def test_flipping_twice_is_nothing():
     every = rows(range(4), range(6))
     every[0] = replace(every[0], choice=Choice.TIE)
@@ -101,6 +123,23 @@ def test_a_probe_is_asked_as_the_world_is():
     assert (np.bincount(probe.context.user)[np.unique(probe.context.user)] == 3).all()
     plain = probe_world(build_world(rows(range(20), range(12)), rows(range(20), range(12), seed=1)), seed=0)
     assert not plain.new_user.any() and len(plain.context) == 0
+
+
+def few_new_people() -> World:
+    """A world where nearly all asked labels are by known people, and half of the asked people are new."""
+    return build_world(rows(range(20), range(12)), rows(range(10), range(12), seed=1) + rows(range(20, 30), range(1)))
+
+
+@pytest.mark.parametrize("made", [lambda: build_world(*about_own_prompts()), few_new_people],
+                         ids=["new meetings", "few new people"])
+def test_a_probe_looks_at_no_label_of_a_control(made):
+    world = made()
+    twice = with_strangers(world, seed=0)
+    assert asked_about_met(twice) == asked_about_met(flipped(world)) == asked_about_met(world)
+    plain, *others = (probe_world(one, seed=0) for one in (world, twice, flipped(world), flipped(twice)))
+    for probe in others:
+        for mine, theirs in ((probe.train.labels, plain.train.labels), (probe.asked, plain.asked)):
+            assert {told[:3] for told in said(probe, mine)} == {told[:3] for told in said(plain, theirs)}
 
 
 def test_the_ids_of_a_probe_are_rows_of_the_world():

@@ -1,0 +1,459 @@
+"""Resumed equals uninterrupted: a training that was killed ends as if it never had been."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+
+from copl_core.preference.state import GraphConfig
+from copl_core.records import RunState
+from copl_core.reward.model import RewardConfig
+from copl_core.study import Study
+from copl_core.training.checkpoint import Checkpoint, key_of
+from copl_core.training.fit import fit
+from copl_core.training.processes import Processes
+from copl_core.training.reward_fit import Fit, States, fit_reward
+from copl_core.training.runlog import HELD_OUT, log_path, read_log
+from copl_core.training.worker import Trainer
+from copl_core.weights import resolver
+from tests.worlds import by_style, camp_labels, three_people, trained, two_camps
+
+pytest_plugins = "tests.reward.tiny"
+
+STATE = {"step": 3, "weights": torch.arange(4.0), "moments": [torch.ones(2), {"beta": (0.9, 0.999)}],
+         "rng": np.random.default_rng(0).bit_generator.state, "best": float("inf"), "nothing": None}
+
+
+class Killed(BaseException):
+    """What kill -9 is to a process; nothing in it may catch this."""
+
+
+# ---- states on disk
+
+
+def same(one, other) -> bool:
+    """Whether two states are, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def test_a_state_comes_back_as_it_was_and_only_under_its_name(tmp_path):
+    kept = Checkpoint(tmp_path / "new" / "folder")
+    assert kept.read("graph", "a") is None
+    kept.write("graph", "a", STATE)
+    again = Checkpoint(kept.folder)
+    assert same(again.read("graph", "a"), STATE)
+    assert again.read("graph", "b") is None and again.read("reward", "a") is None
+    again.write("graph", "b", {"step": 1})
+    assert again.read("graph", "a") is None and again.read("graph", "b") == {"step": 1}
+
+
+def test_a_damaged_state_is_none_wherever_it_is_damaged(tmp_path):
+    kept = Checkpoint(tmp_path)
+    kept.write("graph", "a", STATE)
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    for place in range(0, len(content), 7):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+        assert kept.read("graph", "a") is None
+        file.write_bytes(content[:place])
+        assert kept.read("graph", "a") is None
+    file.write_bytes(content)
+    assert kept.read("graph", "a") is not None
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_kill_while_a_state_is_written_leaves_the_one_before(tmp_path, monkeypatch, moment):
+    def killed(*_):
+        raise Killed
+
+    kept = Checkpoint(tmp_path)
+    kept.write("graph", "a", {"step": 1})
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(os, moment, killed)
+        kept.write("graph", "a", {"step": 2})
+    assert Checkpoint(tmp_path).read("graph", "a") == {"step": 1}
+    kept.write("graph", "a", {"step": 3})
+    assert kept.read("graph", "a") == {"step": 3} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_costs_the_state_and_not_the_fit(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    kept = Checkpoint(tmp_path, every=0)
+    kept.write("graph", "a", {"step": 1})
+    monkeypatch.setattr(os, "fsync", full)
+    kept.write("graph", "a", {"step": 2})
+    assert "No space left" in caplog.text and kept.read("graph", "a") == {"step": 1}
+
+
+def test_a_state_is_due_when_enough_work_was_done(tmp_path):
+    assert Checkpoint(tmp_path, every=0).due and not Checkpoint(tmp_path, every=60).due
+
+
+def test_whoever_asks_is_told_what_is_gone_on_from_and_a_cleared_folder_has_nothing(tmp_path):
+    told = []
+    kept = Checkpoint(tmp_path, found=lambda part, state: told.append((part, state["step"])))
+    kept.write("graph", "a", {"step": 7})
+    kept.read("graph", "b")
+    kept.read("graph", "a")
+    assert told == [("graph", 7)]
+    kept.clear()
+    kept.clear()
+    assert kept.read("graph", "a") is None and list(tmp_path.iterdir()) == []
+    Checkpoint(tmp_path / "never made").clear()
+
+
+def test_other_content_has_another_name():
+    numbers = np.arange(6)
+    parts = [(numbers,), (numbers.reshape(2, 3),), (numbers.astype(np.int32),), (numbers, 1), (1, numbers),
+             ({"lr": 0.1, "dim": 2},), ({"lr": 0.1, "dim": 3},), ("1",), (1,), ("a", "b"), ("ab",), (["a", "b"],),
+             (None,), ()]
+    assert len({key_of(*some) for some in parts}) == len(parts)
+    assert key_of({"lr": 0.1, "dim": 2}) == key_of({"dim": 2, "lr": 0.1})
+    assert key_of(numbers[::2]) == key_of(numbers[::2].copy())
+
+
+# ---- the reward model
+
+
+@pytest.fixture(scope="module")
+def config(tiny_encoder) -> RewardConfig:
+    """A few dozen short steps that draw from every generator: batches, tokens of a text, noise on the gate."""
+    return RewardConfig(backbone=str(tiny_encoder), last_layers=2, n_experts=4, rank=4, alpha=8, max_tokens=32,
+                        train_tokens=4, texts=16, lr=1e-2, epochs=6.0, min_steps=1, patience=20, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(two_tastes, config, nothing):
+    return fit_reward(*two_tastes, config, weights=nothing, seed=1)
+
+
+def killed_at(step: int):
+    """Progress that kills the training when it has taken a step, before its state is written."""
+    def progress(phase: str, now: int, steps: int, loss: float) -> None:
+        if phase == "training reward" and now == step:
+            assert step < steps, "there is nothing to go on with"
+            raise Killed
+
+    return progress
+
+
+def broken_off(folder, two_tastes, config, nothing, at: int = 5, **more) -> None:
+    with pytest.raises(Killed):
+        fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=Checkpoint(folder, every=0),
+                   progress=killed_at(at), **more)
+
+
+def resumed(checkpoint: Checkpoint, two_tastes, config, nothing, **more):
+    """The model, and the steps that were taken for it."""
+    steps = []
+
+    def progress(phase: str, step: int, *_) -> None:
+        steps.extend([step] * (phase == "training reward"))
+
+    return fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=checkpoint, progress=progress,
+                      **more), steps
+
+
+def equal(one, other) -> bool:
+    figures = [{name: value for name, value in model.metrics.items() if name != "seconds"} for model in (one, other)]
+    return same(one.own_tensors(), other.own_tensors()) and figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_resumed_reward_model_equals_an_uninterrupted_one(tmp_path, uninterrupted, two_tastes, config, nothing, step):
+    broken_off(tmp_path, two_tastes, config, nothing, step)
+    model, steps = resumed(Checkpoint(tmp_path), two_tastes, config, nothing)
+    assert steps[0] == step  # whose state was not written yet
+    assert equal(model, uninterrupted)
+
+
+def test_one_that_was_killed_again_and_again_does_too(tmp_path, uninterrupted, two_tastes, config, nothing):
+    for step in (2, 4, 6):
+        broken_off(tmp_path, two_tastes, config, nothing, step)
+    model, steps = resumed(Checkpoint(tmp_path, every=0), two_tastes, config, nothing)
+    assert steps[0] == 6 and equal(model, uninterrupted)
+
+
+def test_keeping_states_changes_nothing(tmp_path, uninterrupted, two_tastes, config, nothing):
+    model, _ = resumed(Checkpoint(tmp_path, every=0), two_tastes, config, nothing)
+    assert equal(model, uninterrupted)
+
+
+class Forgetful(Checkpoint):
+    """Gives some of a state as it was at the first step."""
+
+    lost: tuple[str, ...] = ()
+    first: dict | None = None
+
+    def write(self, part: str, key: str, state: dict) -> None:
+        super().write(part, key, state)
+        self.first = self.first or super().read(part, key)
+
+    def read(self, part: str, key: str) -> dict | None:
+        state = super().read(part, key)
+        return state and state | {name: self.first[name] for name in self.lost}
+
+
+@pytest.mark.parametrize("lost", [(), ("model",), ("side",), ("optimizer",), ("rng",), ("torch",), ("step",)], ids=str)
+def test_no_part_of_a_state_can_be_left_out(tmp_path, uninterrupted, two_tastes, config, nothing, lost):
+    kept = Forgetful(tmp_path, every=0)
+    with pytest.raises(Killed):
+        fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=kept, progress=killed_at(5))
+    kept.lost = lost
+    model, _ = resumed(kept, two_tastes, config, nothing)
+    assert equal(model, uninterrupted) == (lost == ())
+
+
+@pytest.mark.parametrize("lost", [(), ("best",), ("kept",), ("stale",)], ids=str)
+def test_what_was_best_and_how_long_ago_is_part_of_a_state(tmp_path, two_tastes, config, nothing, monkeypatch, lost):
+    losses = [0.8, 0.7, 0.6, 0.5, 0.51, 0.52, 0.53, 0.54, 0.55, 0.56]  # before the first step, and after each
+    monkeypatch.setattr(Fit, "_tuning_loss", lambda fit: losses[fit.steps_done])
+    config = replace(config, patience=3)
+    undisturbed, steps = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    kept = Forgetful(tmp_path, every=0)
+    with pytest.raises(Killed):
+        fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=kept, progress=killed_at(6))
+    kept.lost = lost
+    model, _ = resumed(kept, two_tastes, config, nothing)
+    assert equal(model, undisturbed) == (lost == ())
+
+
+def test_another_training_does_not_go_on_from_there(tmp_path, two_tastes, config, nothing, uninterrupted):
+    broken_off(tmp_path, two_tastes, config, nothing)
+    data, vectors = two_tastes
+    others = (
+        ((data.with_labels(data.labels.take(np.arange(399))), vectors), config, {}),
+        ((replace(data, responses=("a boat", *data.responses[1:])), vectors), config, {}),
+        ((data, vectors + 1), config, {}),
+        (two_tastes, replace(config, lr=2e-2), {}),
+        (two_tastes, config, {"time_budget_s": 100.0}),
+        (two_tastes, config, {"warm": uninterrupted}),
+    )
+    for given, told, more in others:
+        _, steps = resumed(Checkpoint(tmp_path, every=60), given, told, nothing, **more)
+        assert steps[0] == 1
+    _, steps = resumed(Checkpoint(tmp_path, every=60), two_tastes, config, nothing)
+    assert steps[0] == 5  # the same one does
+
+
+def test_a_warm_training_goes_on_too(tmp_path, two_tastes, config, nothing, uninterrupted):
+    undisturbed, _ = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing, warm=uninterrupted)
+    broken_off(tmp_path, two_tastes, config, nothing, warm=uninterrupted)
+    model, steps = resumed(Checkpoint(tmp_path), two_tastes, config, nothing, warm=uninterrupted)
+    assert steps[0] == 5 and equal(model, undisturbed)
+
+
+class LaterOn(Checkpoint):
+    """Says that more of the time budget had gone by."""
+
+    share = 1.0
+
+    def read(self, part: str, key: str) -> dict | None:
+        state = super().read(part, key)
+        return state and state | {"seconds": self.share * state["budget"]}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_seconds_that_were_spent_before_count_against_the_budget(tmp_path, two_tastes, config, nothing, share):
+    broken_off(tmp_path, two_tastes, config, nothing, time_budget_s=1000.0)
+    later = LaterOn(tmp_path)
+    later.share = share
+    model, steps = resumed(later, two_tastes, config, nothing, time_budget_s=1000.0)
+    assert (steps == [5]) == (share == 1.0)  # one more step ends it where the budget is spent
+    assert (model.metrics["seconds"] > 800) == (share == 1.0)
+
+
+class Two(Processes):
+    """The first of two processes, of which the other says at which step it stands."""
+
+    n, index, other = 2, 0, 0
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+
+    def agree(self, value: float) -> float:
+        return value
+
+    def joined(self, values: np.ndarray) -> np.ndarray:
+        return values + np.array([0, self.other], values.dtype)
+
+
+def test_processes_go_on_only_where_all_stand_at_the_same_step(tmp_path):
+    two = Two()
+    states = States(Checkpoint(tmp_path, every=0), two, "a")
+    assert states.found() is None and states.due
+    states.write({"step": 4})
+    found = {}
+    for two.other in (0, 3, 4):
+        found[two.other] = states.found()
+    assert found == {0: None, 3: None, 4: {"step": 4}}
+
+
+# ---- a full job
+
+
+@pytest.mark.weights
+def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm, monkeypatch):
+    study = two_camps(tmp_path / "home", reward_budget_seconds=4.0)
+    data, kept, found, phases = study.store.training_data(study.id), tmp_path / "states", [], []
+    chosen = replace(GraphConfig(), l2=3.0, members=2, max_steps=20)
+    monkeypatch.setattr("copl_core.training.fit.tuned", lambda *_, **__: chosen)
+
+    def job(checkpoint: Checkpoint, progress):
+        return fit(data, "full", "v0001", embed=by_style, settings=study.settings, weights=resolver(minilm.parent),
+                   checkpoint=checkpoint, progress=progress)
+
+    def until_mixed(phase: str, step: int, *_) -> None:
+        phases.append((phase, step))
+        if phase == "mix":
+            raise Killed
+
+    with pytest.raises(Killed):
+        job(Checkpoint(kept, every=0), killed_at(4))
+    monkeypatch.setattr("copl_core.training.fit.tuned", None)
+    with pytest.raises(Killed):
+        job(Checkpoint(kept, found=lambda part, state: found.append((part, state.get("step")))), until_mixed)
+    assert [part for part, _ in found] == ["priors", "first graph.0", "first graph.1", "reward.0"]
+    assert found[-1] == ("reward.0", 3)
+    assert next(step for phase, step in phases if phase == "training reward") == 4
+    assert not any(phase == "graph without the held-out labels" + HELD_OUT for phase, _ in phases)
+
+
+# ---- the trainer
+
+
+class Mortal(Trainer):
+    """A trainer to whom something happens at its third report of a phase."""
+
+    def __init__(self, study: Study, happens, phase: str = "graph") -> None:
+        super().__init__(study.store, study.settings, embed=by_style)
+        self.happens, self.phase, self.reports = happens, phase, 0
+
+    def _reporter(self, run_id, log_of=None):
+        report = super()._reporter(run_id, log_of)
+
+        def mortal(phase: str, *progress) -> None:
+            self.reports += phase == self.phase
+            if self.reports == 3:
+                self.happens(self)
+            report(phase, *progress)
+
+        return mortal
+
+
+def killed(_: Trainer) -> None:
+    raise Killed
+
+
+def stopped(one: Trainer) -> None:
+    one.stop.set()
+
+
+def failed(_: Trainer) -> None:
+    raise RuntimeError("out of luck")
+
+
+@pytest.fixture
+def often(monkeypatch) -> None:
+    """A state at every seventh step, though they take no time."""
+    steps = count(1)
+    monkeypatch.setattr(Checkpoint, "due", property(lambda _: next(steps) % 7 == 0))
+
+
+@pytest.fixture
+def study(tmp_path_factory, tmp_path) -> Study:
+    return trained(three_people, tmp_path_factory, tmp_path / "home")
+
+
+def states(study: Study) -> list[str]:
+    return sorted(path.name for path in (study.settings.cache / "training" / str(study.id)).glob("*"))
+
+
+def said(study: Study, run_id: int) -> str:
+    return " ".join(line.get("said", "") for line in read_log(log_path(study.settings.run_logs, run_id)))
+
+
+def execute(study: Study, run_id: int) -> None:
+    Trainer(study.store, study.settings, embed=by_style).execute(run_id)
+
+
+def interrupted(study: Study, happens) -> int:
+    """The run that is queued again for one that was killed or stopped."""
+    run, one = study.request_fit("graph"), Mortal(study, happens)
+    if happens is killed:
+        with pytest.raises(Killed):
+            one.execute(run.id)
+        (again,) = Trainer(study.store, study.settings).recover()
+    else:
+        one.execute(run.id)
+        (again,) = study.store.active_runs()
+    assert study.store.run(run.id).state == RunState.INTERRUPTED and again.retry_of == run.id
+    return again.id
+
+
+def graph_file(study: Study) -> bytes:
+    return (study.snapshot_root / "v0002" / "graph" / "graph.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("happens", [killed, stopped])
+def test_an_interrupted_run_goes_on_and_ends_as_an_undisturbed_one(study, tmp_path_factory, tmp_path, often, happens):
+    undisturbed = trained(three_people, tmp_path_factory, tmp_path / "other")
+    execute(undisturbed, undisturbed.request_fit("graph").id)
+    again = interrupted(study, happens)
+    assert states(study) != []
+    execute(study, again)
+    done = study.store.run(again)
+    assert (done.state, done.snapshot) == (RunState.DONE, "v0002")
+    assert "Goes on with the graph, network 1, at step " in said(study, again)
+    assert graph_file(study) == graph_file(undisturbed)
+    assert states(study) == [] == states(undisturbed)
+
+
+def test_a_run_starts_anew_where_labels_have_arrived(study, often):
+    again = interrupted(study, killed)
+    study.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
+    execute(study, again)
+    assert study.store.run(again).state == RunState.DONE and "Goes on" not in said(study, again)
+    assert study.snapshot().watermark == study.record.revision and states(study) == []
+
+
+def test_what_a_damaged_state_cost_is_its_steps_alone(study, often):
+    again = interrupted(study, killed)
+    for path in (study.settings.cache / "training" / str(study.id)).iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    execute(study, again)
+    assert study.store.run(again).state == RunState.DONE and "Goes on" not in said(study, again)
+
+
+def test_a_run_that_is_given_up_leaves_no_state(study, often):
+    again = interrupted(study, killed)
+    while study.store.active_runs():
+        assert states(study) != []
+        again = study.store.active_runs()[0].id
+        study.store.update_run(again, state=RunState.RUNNING)
+        Trainer(study.store, study.settings).recover()
+    assert study.store.run(again).state == RunState.FAILED and states(study) == []
+
+
+def test_a_run_that_fails_or_is_cancelled_leaves_no_state(study, often):
+    seen = []
+    for happens, state in ((failed, RunState.FAILED), (lambda one: study.cancel(one.in_hand), RunState.CANCELLED)):
+        run = study.request_fit("graph")
+        one = Mortal(study, lambda one, happens=happens: (seen.append(states(study)), happens(one)))
+        one.execute(run.id)
+        assert study.store.run(run.id).state == state and states(study) == []
+    assert all(seen)
