@@ -47,7 +47,7 @@ class GraphConfig:
     l2_text: float = 6.0  # precision of the prior on the maps from text
     l2_bias: float = 2.0  # precision of the prior on what everybody likes, by id and by text
     l2_layer: float = 1000.0  # precision of the prior on layer matrices, around where they start
-    message_start: float = 0.1  # W₁⁺ starts at this times the identity, W₁⁻ at minus that
+    message_start: float = 1.0  # W₁⁺ starts at this times the identity, W₁⁻ at minus that
     slope: float = 0.5  # of the leaky rectifier ψ below zero
     side_l2: float = 4.0  # precision of the prior on each user's side nuisance
     smoothing: float = 0.0  # share of labels taken to be slips of the hand
@@ -64,7 +64,7 @@ class GraphConfig:
     warmup: float = 0.0  # share of the steps in which the learning rate rises from zero
     weight_decay: float = 0.0  # of AdamW
     l2_asked: float = 0.0  # of the squared embeddings of a batch, summed
-    firmer: float = 1.0  # times the precision of the prior on ids, whenever held-out labels are predicted worse
+    firmer: float = 2.0  # times the precision of the prior on ids, whenever held-out labels are predicted worse
     firm_after: int = 2  # looks without gain that it takes
     draws: int = 0  # of labels that leave the graph, taking turns; 0: drawn anew at each step
     large: int = 100_000  # labels from which one member and few steps are enough; 0: never
@@ -112,7 +112,8 @@ class GraphConfig:
         settings = {"rule": "published", "dim": 512, "layers": 4, "members": 1, "slope": 0.2, "ids_only": True,
                     "edge_dropout": 0.1, "leave_out": 0.0, "id_dropout": 0.0, "lr": 1e-4, "batch": 1024, "epochs": 100,
                     "warmup": 0.1, "weight_decay": 0.01, "l2_asked": 1e-6, "holdout": 1 / 16, "patience": 10 ** 9,
-                    "l2": 0.0, "l2_text": 0.0, "l2_bias": 0.0, "l2_layer": 0.0, "side_l2": 0.0, "large": 0}
+                    "l2": 0.0, "l2_text": 0.0, "l2_bias": 0.0, "l2_layer": 0.0, "side_l2": 0.0,
+                    "firmer": 1.0, "large": 0}
         return cls(**(settings | more))
 
     def sized(self, n_labels: int) -> GraphConfig:

@@ -179,8 +179,8 @@ def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: Trainin
     are ids that could start from the graph, where they were learned beside such layers or most people are new: what few
     old rows say would leave the new ones at nought.
     """
-    config = network.config
-    as_before = GraphConfig.of(warm.config).message_start == config.message_start
+    config, before = network.config, GraphConfig.of(warm.config)
+    as_before = (before.message_start, before.mixing) == (config.message_start, config.mixing)
     rows = {"user": _matched(data.user_ids, warm.user_ids), "response": _matched(data.response_ids, warm.response_ids)}
     labelled = np.bincount(data.labels.user, minlength=data.n_users) > 0
     known = labelled[rows["user"][0]].sum() / labelled.sum()

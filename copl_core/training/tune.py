@@ -23,9 +23,9 @@ from copl_core.records import TrainingData
 from copl_core.training.metrics import figures
 from copl_core.training.split import label_draw, uniform
 
-FACTORS = (1.0, 4.0, 10.0, 25.0)  # of the configured precision of the priors
-FIRMING = (1 / 3, 1.0, 4.0)  # the same where priors grow firmer as they are needed to, and may begin loosely
+FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # of the configured precision of the priors
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
+QUIET = 0.1  # start of messages where each person differs in their own way
 MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
 DRAWS = 3
 MANY = 20_000  # labels; from so many on one draw is enough
@@ -88,10 +88,7 @@ def _fits(candidates: int, draws: int) -> int:
 
 def _candidates(config: GraphConfig) -> list[GraphConfig]:
     """Every recipe with every precision."""
-    recipes = _recipes(config)
-    firming = [replace(recipe, firmer=2.0) for recipe in recipes[1:2] if config.large > 0]
-    return [stronger(recipe, factor) for some, factors in ((recipes, FACTORS), (firming, FIRMING))
-            for recipe in some for factor in factors]
+    return [stronger(recipe, factor) for recipe in _recipes(config) for factor in FACTORS]
 
 
 def _recipes(config: GraphConfig) -> list[GraphConfig]:
@@ -100,7 +97,7 @@ def _recipes(config: GraphConfig) -> list[GraphConfig]:
     if config.rule != "copl" or config.layers == 0:
         return [config]
     if config.large > 0:
-        return [config, replace(config, message_start=LOUD["message_start"]), replace(config, **LOUD)]
+        return [config, replace(config, **LOUD), replace(config, message_start=QUIET)]
     return [config, replace(config, mixing="full", lr=GraphConfig().lr)] if config.mixing == "diagonal" else [config]
 
 

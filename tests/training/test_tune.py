@@ -10,7 +10,7 @@ import pytest
 from copl_core.preference.state import LOUD, GraphConfig
 from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.tune import DRAWS, FACTORS, FEWEST, FIRMING, _fits, apart, tuned
+from copl_core.training.tune import DRAWS, FACTORS, FEWEST, QUIET, _fits, apart, tuned
 
 SHORT = GraphConfig(dim=16, members=1, max_steps=60, patience=30)
 
@@ -25,11 +25,11 @@ def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     told = []
     chosen = tuned(groups.data, groups.phi, SHORT, seed=0, progress=lambda *what: told.append(what))
     assert chosen.message_start == LOUD["message_start"]
-    n = _fits(3 * len(FACTORS) + len(FIRMING), DRAWS)
-    assert n == 15 + 8 + 4
+    n = _fits(3 * len(FACTORS), DRAWS)
+    assert n == 12 + 6 + 3
     assert [(phase, done, of) for phase, done, of, _ in told] == [("choosing priors", done, n) for done in range(n)]
     figures = [groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
-               for config in (SHORT, chosen)]
+               for config in (replace(SHORT, message_start=QUIET, firmer=1.0), chosen)]
     assert figures[1] > figures[0] + 0.1
 
 
