@@ -3,8 +3,8 @@
 A row names ``prompt, response_a, response_b`` and, where it is a label, ``choice`` ("a", "b", "tie", "both_bad") and
 ``annotator``; without a choice it is a pair to be labelled.  ``dataset, pair_id, model_a, model_b`` may be there, and
 what the product adds when it exports: which side was shown on the left (``left``: "a" or "b"), ``strength, reason,
-tags, milliseconds, time, kind, taste, label_key``.  Exported rows read back as the same labels.  Other fields are not
-read.
+tags, milliseconds, time, kind, taste, label_key``.  Exported rows read back as the same labels.  ``group`` and
+``split`` are read for evaluation alone, other fields not at all.
 No torch and no database here.
 """
 

@@ -89,7 +89,7 @@ def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = Fa
 
 
 def label_weights(state: GraphState, labels: Comparisons) -> np.ndarray:
-    """How much each label (N,) counts beside a usual one of the state: by its strength, as in the fit.
+    """How much each label (N,) counts beside a usual one of the state: by its strength.
 
     A tie counts half, as evidence that neither response is much better.
     """

@@ -67,9 +67,9 @@ class Layer(nn.Module):
 class SignedLayer(Layer):
     """CoPL's layer, weights of its own for each side and sign.
 
-    W_s and W₂ start at zero and W₁^± at ± a tenth of the identity, and a Gaussian prior keeps all of them near there:
-    an unfitted layer already says "near what you preferred, away from what you rejected", and a fit on a few thousand
-    labels moves it only as far as they warrant.  Free matrices cost two points of accuracy on real annotators.
+    W_s and W₂ start at zero and W₁^± at ± ``message_start`` times the identity, and a Gaussian prior keeps all of them
+    near there: an unfitted layer already says "near what you preferred, away from what you rejected", and a fit on a
+    few thousand labels moves it only as far as they warrant.  Free matrices cost two points on real annotators.
     With ``mixing="diagonal"`` the five maps are vectors: no coordinate speaks for another, and a step on a large graph
     costs little more than its sparse products.
     """

@@ -128,13 +128,16 @@ class GraphConfig:
         if not self.large or n_labels < self.large or self.batch:
             return self
         dim = min(self.dim, LARGE_DIM)  # tables twice as wide leave the processor's cache earlier, and know no more
-        return replace(self, dim=dim, l2=6 * self.l2, l2_text=3 * self.l2_text, large=0, **LARGE)
+        draws = LARGE_DRAWS if n_labels <= FEW_ENOUGH else 0
+        return replace(self, dim=dim, l2=6 * self.l2, l2_text=3 * self.l2_text, draws=draws, large=0, **LARGE)
 
 
 LOUD = {"message_start": 1.0, "l2_layer": 10.0}  # neighbours speak as loudly as oneself, and layers may move
 LARGE = LOUD | {"members": 1, "max_steps": 60, "check_every": 5, "id_dropout": 0.0, "mixing": "diagonal", "lr": 0.1,
-                "spectral": 16, "firmer": 2.0, "firm_after": 1, "draws": 6}
+                "spectral": 16, "firmer": 2.0, "firm_after": 1}
 LARGE_DIM = 16
+LARGE_DRAWS = 6  # of left-out labels that take turns: as good as new ones at each step, and a step costs a third less
+FEW_ENOUGH = 4_000_000  # labels up to which they are kept: a draw holds some 50 bytes of each
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ One logistic model, nested three ways, fitted by L-BFGS under Gaussian priors::
 Δlength is the difference of log words, standardised; side is a constant, since a label is told left over right.
 For side-length the precision of the priors on users' terms, for mf that precision and then the rank, is chosen on a
 held-out part of the training labels: a random draw, or where ``evaluate`` asks about new texts or new people and hands
-in a trial, labels of that kind.  Global has neither, and is fitted once.  A response never seen in training has
-θ = q = 0; a user never seen has their own terms fitted to the labels given as context, by the same priors.
+in a trial, labels of that kind.  Global has neither, and is fitted once.  Labels count alike, whatever
+their strength.  A response never seen in training has θ = q = 0; a user never seen has their own terms fitted to the
+labels given as context, by the same priors.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 EVERY = 20.0  # seconds of work that a kill may cost
-FORMAT = 1  # of the states: to be raised when any training keeps something else, or means something else by it
+FORMAT = 2  # of the states: to be raised when any training keeps something else, or means something else by it
 _DIGEST = hashlib.sha256().digest_size
 
 log = logging.getLogger("copl.worker")
@@ -39,17 +39,16 @@ class Checkpoint:
 
     def __init__(self, folder: Path, every: float = EVERY, found: Callable[[str, dict], None] | None = None) -> None:
         self.folder, self.every, self.found = Path(folder), every, found
-        self._written = time.monotonic()
+        self._written, self._took = time.monotonic(), 0.0
 
     @property
     def due(self) -> bool:
-        """Whether enough work has been done since the last state."""
-        return time.monotonic() - self._written >= self.every
+        """Whether enough work has been done since the last state; a twentieth of the time may go into writing."""
+        return time.monotonic() - self._written >= max(self.every, 20 * self._took)
 
     def write(self, part: str, key: str, state: dict) -> None:
         """Keep tensors, numbers, strings, and dicts and lists of these; a full disk costs the state, not the fit."""
-        aside = self._file(part).with_suffix(".aside")
-        content = io.BytesIO()
+        aside, began, content = self._file(part).with_suffix(".aside"), time.monotonic(), io.BytesIO()
         torch.save({"key": key, "state": state}, content)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +60,9 @@ class Checkpoint:
             os.replace(aside, self._file(part))
         except OSError as problem:
             log.warning("the state of a training cannot be kept in %s: %s", self.folder, problem)
+            self._remove(aside)
         self._written = time.monotonic()
+        self._took = 0.0 if self.every == 0 else self._written - began
 
     def read(self, part: str, key: str) -> dict | None:
         """The last state of this part; None where there is none, it belongs to another training, or is damaged."""
@@ -81,10 +82,14 @@ class Checkpoint:
     def clear(self) -> None:
         """Forget everything: the training has ended."""
         for file in self.folder.glob("*") if self.folder.is_dir() else ():
-            try:
-                file.unlink(missing_ok=True)
-            except OSError as problem:  # it will not be found by another training, nor end this one
-                log.warning("the state of a training cannot be removed: %s", problem)
+            self._remove(file)
+
+    @staticmethod
+    def _remove(file: Path) -> None:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as problem:  # it will not be found by another training, nor end this one
+            log.warning("the state of a training cannot be removed: %s", problem)
 
     def _file(self, part: str) -> Path:
         return self.folder / f"{part}.pt"
@@ -99,7 +104,7 @@ def key_of(*parts: np.ndarray | str | int | float | bool | None | dict | list | 
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype.str}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
+            digest.update(np.ascontiguousarray(part).data)
         else:
             digest.update(json.dumps(part, sort_keys=True).encode())
         digest.update(b"\0")

@@ -99,13 +99,13 @@ def _config(data: TrainingData, phi: np.ndarray, kind: str, settings: Settings, 
     config, labels = GraphConfig().sized(len(data.labels)), learned.labels
     key = key_of(data.user_ids, data.response_ids, *(getattr(labels, name) for name in labels.__slots__), phi,
                  asdict(config), settings.seed, settings.device)
-    chosen = checkpoint.read("priors", key) if checkpoint is not None else None
-    if chosen is not None:
-        return GraphConfig.of(chosen)
-    config = tuned(learned, phi, config, seed=settings.seed, device=settings.device, progress=progress)
-    if checkpoint is not None:  # at once: the choice took minutes
-        checkpoint.write("priors", key, asdict(config))
-    return config
+
+    def keep(losses: list[float]) -> None:
+        checkpoint.write("priors", key, {"losses": losses, "step": len(losses)})
+
+    found = checkpoint.read("priors", key) if checkpoint is not None else None
+    return tuned(learned, phi, config, seed=settings.seed, device=settings.device, progress=progress,
+                 known=found["losses"] if found else (), keep=keep if checkpoint is not None else None)
 
 
 def _parted(data: TrainingData) -> tuple[TrainingData, np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.state import GraphConfig, GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
-from copl_core.training.graph_member import Lesson, Member, meetings_for
+from copl_core.training.graph_member import Lesson, Member, Save, Tell, meetings_for
 from copl_core.training.losses import measures, temperature_of, torch_generator
 from copl_core.training.runlog import HELD_OUT
 from copl_core.training.split import uniform
@@ -61,31 +61,43 @@ def fit_graph(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = 
         carried = warm is not None and _carry_over(network, warm, member, data)
         training = Member(lesson, network.to(device), held, seed * 1000 + 500 + member, warm=carried)
         tell = partial(_tell, progress, config, member, training.steps)
-        logits.append(training.train(tell) if keeper is None else keeper.train(training, member, tell))
-        outputs.append(_outputs(lesson, network))
+        told, out = _taught(training, tell) if keeper is None else keeper.taught(training, member, tell)
+        logits.append(told)
+        outputs.append(out)
         weights |= {f"{member}.{name}": value.detach().cpu().numpy().copy()
                     for name, value in network.state_dict().items()}
     return _state(data, config, outputs, held_out, logits, weights)
 
 
+def _taught(training: Member, tell: Tell, save: Save | None = None, state: dict | None = None
+            ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Train a member: its log-odds on held-out rows, and its ``_outputs``."""
+    return training.train(tell, save, state), _outputs(training.lesson, training.network)
+
+
 @dataclass(frozen=True)
 class _Keeper:
-    """Keeps where each member stands."""
+    """Keeps where each member stands, and of a finished one what it came to: on a graphics card the same products may
+    differ in the last bit, and what is learned from them would be another training."""
 
     checkpoint: Checkpoint
     part: str
     key: str
 
-    def train(self, training: Member, member: int, tell: Callable[..., None]) -> np.ndarray:
+    def taught(self, training: Member, member: int, tell: Tell) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         name = f"{self.part}.{member}"
 
         def save(state: dict) -> None:
             if self.checkpoint.due:
                 self.checkpoint.write(name, self.key, state)
 
-        logits = training.train(tell, save, self.checkpoint.read(name, self.key))
-        self.checkpoint.write(name, self.key, training.state)
-        return logits
+        state = self.checkpoint.read(name, self.key)
+        logits, outputs = _taught(training, tell, save, state)
+        if state is not None and "outputs" in state:
+            return state["logits"].numpy(), tuple(part.numpy() for part in state["outputs"])
+        self.checkpoint.write(name, self.key, training.state | {
+            "logits": torch.from_numpy(logits), "outputs": [torch.as_tensor(part) for part in outputs]})
+        return logits, outputs
 
 
 def _key(data: TrainingData, phi: np.ndarray, config: GraphConfig, seed: int, device: str,
@@ -119,10 +131,9 @@ def _to_be_read_anew(phi: np.ndarray, config: GraphConfig, warm: GraphState) -> 
 
     What was learned is about the old directions; a graph that reads texts anew starts anew.
     """
-    if warm.weights["phi_mean"].shape != (phi.shape[1],):
-        return True
-    known = warm.weights["phi_basis"].shape[1]
-    read_on = np.asarray(warm.weights.get("phi_texts", known)).item()
+    if warm.weights["phi_mean"].shape != (phi.shape[1],) or "phi_texts" not in warm.weights:
+        return True  # a version that did not count texts also held out other labels, and its members know these
+    known, read_on = warm.weights["phi_basis"].shape[1], warm.weights["phi_texts"].item()
     return known < min(config.text_dim, phi.shape[1]) and len(phi) >= 1.1 * read_on or len(phi) >= GROWN * read_on
 
 
@@ -135,7 +146,7 @@ def _reading(phi: np.ndarray, config: GraphConfig, warm: GraphState | None) -> d
     """
     names = ("phi_mean", "phi_scale", "phi_basis", "phi_texts")
     if warm is not None:
-        return {name: warm.weights[name] for name in names if name in warm.weights}
+        return {name: warm.weights[name] for name in names}
     mean, spread = phi.mean(0), phi.std(0)
     scale = np.where(spread > 1e-6, spread, 1)
     if phi.shape[1] > len(FEATURE_NAMES):  # φ ends with the style features, few beside the encoder's coordinates

@@ -151,6 +151,7 @@ class Member:
                 save(self.state)
         if len(self.held.user):
             self.network.load_state_dict(self.kept)
+        self.draws.clear()
         tell(self.steps, self.loss)
         with torch.no_grad():
             return self._held_logits().cpu().numpy()
@@ -169,7 +170,7 @@ class Member:
 
     def _judge(self, score: float) -> None:
         """Keep what predicts best; after looks without gain go back to it, ids held more firmly from there on."""
-        if not math.isfinite(score):
+        if not math.isfinite(score) and self.best == math.inf:
             raise CoplError(f"The graph's training broke down: its held-out loss was {score} after {self.step} steps. "
                             "A smaller learning rate, or another loss, is needed.")
         if score < self.best:

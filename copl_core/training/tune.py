@@ -13,13 +13,14 @@ several draws are made and the worse half of the candidates is left out after ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from copl_core.preference.state import LOUD, GraphConfig
-from copl_core.records import TrainingData
+from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.metrics import figures
 from copl_core.training.split import label_draw, uniform
 
@@ -36,7 +37,8 @@ Progress = Callable[[str, int, int, float | None], None]
 
 
 def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int, device: str = "cpu",
-          met: bool = False, progress: Progress | None = None) -> GraphConfig:
+          met: bool = False, progress: Progress | None = None, known: Sequence[float] = (),
+          keep: Callable[[list[float]], None] | None = None) -> GraphConfig:
     """The configuration that predicts best, of a few recipes of messages, each with its priors at several precisions;
     one small graph is fitted for each candidate and draw.
 
@@ -44,25 +46,41 @@ def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int
         phi: (R, P) text embeddings, by response row.
         met: whether people will be asked about responses that they have met in training, in other pairs.
         progress: told ("choosing priors", fits done, fits, best log-loss so far).
+        known: log-losses of the first fits, of the same choice that was broken off.
+        keep: given the log-losses of all fits so far after each.
     """
     config = config.sized(len(data.labels))  # the probe has fewer labels and is to be fitted in the same way
-    from copl_core.training.graph_fit import fit_graph, sided_margins
-
     draws = [_draw(data, met, draw) for draw in range(1 if len(data.labels) > MANY else DRAWS)]
     if min(asked.sum() for _, asked in draws) < FEWEST or len(data.labels) > MOST:
         return config
     losses: dict[GraphConfig, list[float]] = {candidate: [] for candidate in _candidates(config)}
-    left, n_fits, done = list(losses), _fits(len(losses), len(draws)), 0
+    left, n_fits, found = list(losses), _fits(len(losses), len(draws)), list[float]()
     for learned, asked in draws:
         probe, test = data.with_labels(data.labels.take(learned)), data.labels.take(asked)
         for candidate in left:
             if progress is not None:
-                progress("choosing priors", done, n_fits, min(map(min, filter(None, losses.values())), default=None))
-            state = fit_graph(probe, phi, replace(candidate, members=1), seed=seed, device=device)
-            losses[candidate].append(figures(sided_margins(state, test), test)["log_loss"])
-            done += 1
+                progress("choosing priors", len(found), n_fits, min(found, default=None))
+            if len(found) < len(known):
+                found.append(known[len(found)])
+            else:
+                found.append(_log_loss(probe, test, phi, replace(candidate, members=1), seed, device))
+                if keep is not None:
+                    keep(found)
+            losses[candidate].append(found[-1])
         left = sorted(left, key=lambda candidate: np.mean(losses[candidate]))[:_half(len(left))]
     return left[0]
+
+
+def _log_loss(probe: TrainingData, test: Comparisons, phi: np.ndarray, candidate: GraphConfig, seed: int,
+              device: str) -> float:
+    """Of the labels ``test`` by a graph fitted to ``probe``; of a training that breaks down as bad as can be."""
+    from copl_core.training.graph_fit import fit_graph, sided_margins
+
+    try:
+        state = fit_graph(probe, phi, candidate, seed=seed, device=device)
+    except CoplError:
+        return math.inf
+    return figures(sided_margins(state, test), test)["log_loss"]
 
 
 def _draw(data: TrainingData, met: bool, draw: int) -> tuple[np.ndarray, np.ndarray]:

@@ -44,7 +44,7 @@ _TELL_EVERY = 0.4  # seconds between two progress reports
 _MOST_TRIES = 5  # of a run that is left behind every time
 _LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
 _PATIENCE = 8.0  # seconds a run in hand gets to reach its next step when the worker is told to end
-_PARTS = {"priors": "the priors that were chosen", "first graph": "the graph without the held-out labels",
+_PARTS = {"priors": "the choice of priors", "first graph": "the graph without the held-out labels",
           "graph": "the graph", "reward": "the reward model"}  # of a training, as its checkpoint names them
 
 
@@ -273,10 +273,10 @@ class Trainer:
 
         A phase whose name ends in ``HELD_OUT`` is a measurement in passing, for the log alone.
         """
-        told, phase_now, phase_began = 0.0, "", time.monotonic()
+        told, phase_now, phase_began, first = 0.0, "", time.monotonic(), 0
 
         def report(phase: str, step: int, steps: int, loss: float | None) -> None:
-            nonlocal told, phase_now, phase_began
+            nonlocal told, phase_now, phase_began, first
             now = time.monotonic()
             if self.stop.is_set():
                 raise Stopped
@@ -285,13 +285,13 @@ class Trainer:
             if phase.endswith(HELD_OUT):
                 return
             if phase != phase_now:
-                phase_now, phase_began, told = phase, now, 0.0
+                phase_now, phase_began, told, first = phase, now, 0.0, max(0, step - 1)
             if now - told < _TELL_EVERY:
                 return
             told = now
             if self.store.run(run_id).state == RunState.CANCELLED:
                 raise Cancelled
-            left = (now - phase_began) / step * (steps - step) if step else None
+            left = (now - phase_began) / (step - first) * (steps - step) if step > first else None
             said = None if loss is None or not math.isfinite(loss) else float(loss)
             self.store.update_run(run_id, phase=phase, step=step, steps=steps, loss=said, seconds_left=left)
 

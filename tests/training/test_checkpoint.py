@@ -96,6 +96,7 @@ def test_a_full_disk_costs_the_state_and_not_the_fit(tmp_path, monkeypatch, capl
     monkeypatch.setattr(os, "fsync", full)
     kept.write("graph", "a", {"step": 2})
     assert "No space left" in caplog.text and kept.read("graph", "a") == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["graph.pt"]
 
 
 def test_a_state_is_due_when_enough_work_was_done(tmp_path):
@@ -310,8 +311,14 @@ def test_processes_go_on_only_where_all_stand_at_the_same_step(tmp_path):
 def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm, monkeypatch):
     study = two_camps(tmp_path / "home", reward_budget_seconds=4.0)
     data, kept, found, phases = study.store.training_data(study.id), tmp_path / "states", [], []
-    chosen = replace(GraphConfig(), l2=3.0, members=2, max_steps=20)
-    monkeypatch.setattr("copl_core.training.fit.tuned", lambda *_, **__: chosen)
+    given = []
+
+    def choose(*_, known, keep, **__) -> GraphConfig:
+        given.append(list(known))
+        keep([0.6, 0.5])
+        return replace(GraphConfig(), l2=3.0, members=2, max_steps=20)
+
+    monkeypatch.setattr("copl_core.training.fit.tuned", choose)
 
     def job(checkpoint: Checkpoint, progress):
         return fit(data, "full", "v0001", embed=by_style, settings=study.settings, weights=resolver(minilm.parent),
@@ -324,9 +331,9 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
 
     with pytest.raises(Killed):
         job(Checkpoint(kept, every=0), killed_at(4))
-    monkeypatch.setattr("copl_core.training.fit.tuned", None)
     with pytest.raises(Killed):
         job(Checkpoint(kept, found=lambda part, state: found.append((part, state.get("step")))), until_mixed)
+    assert given == [[], [0.6, 0.5]]
     assert [part for part, _ in found] == ["priors", "first graph.0", "first graph.1", "reward.0"]
     assert found[-1] == ("reward.0", 3)
     assert next(step for phase, step in phases if phase == "training reward") == 4

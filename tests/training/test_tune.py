@@ -33,6 +33,22 @@ def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     assert figures[1] > figures[0] + 0.1
 
 
+def test_a_choice_that_was_broken_off_fits_no_candidate_twice(groups, monkeypatch):
+    fits = []
+
+    def as_good_as_its_prior_is_near_three(_probe, _test, _phi, candidate, *_) -> float:
+        fits.append(candidate)
+        return abs(np.log(candidate.l2 / 3)) + candidate.l2_layer / 1e4
+
+    monkeypatch.setattr("copl_core.training.tune._log_loss", as_good_as_its_prior_is_near_three)
+    kept = []
+    whole = tuned(groups.data, groups.phi, SHORT, seed=0, keep=lambda found: kept.append(list(found)))
+    n = len(fits)
+    assert [len(found) for found in kept] == list(range(1, n + 1))
+    assert tuned(groups.data, groups.phi, SHORT, seed=0, known=kept[13]) == whole
+    assert len(fits) == n + n - 14
+
+
 def test_a_graph_without_layers_has_only_its_priors_to_choose(groups):
     told = []
     flat = replace(SHORT, layers=0)
