@@ -1,8 +1,8 @@
-"""How firmly a study's graph is held to its priors, and how loudly neighbours speak, chosen on its own labels.
+"""How firmly a study's graph is held to its priors, and how far its layers may move, chosen on its own labels.
 
-Studies differ: where a few hundred answers differ in style, weak priors win; where people rated a common list and the
-pairs were made from the ratings, strong ones do.  Where people fall into groups of one mind, what neighbours say is
-worth more than a row of one's own, and layers have to move; where each differs in their own way, less.  The choice is
+Studies differ: where a few hundred answers differ in style, weak priors that grow firmer as they are needed to win;
+where people rated a common list and the pairs were made from the ratings, strong ones that stay as they are.  Where
+people fall into groups of one mind layers have to move; where each differs in their own way, less.  The choice is
 made on labels that are apart from the learned ones *within each person*: both their responses are new to that person.
 A random draw would not do, since pairs made from ratings follow from one another (a ≻ b and b ≻ c give a ≻ c) and every
 overfit looks like skill; it is made only where what will be asked is of that kind, too.
@@ -26,7 +26,6 @@ from copl_core.training.split import label_draw, uniform
 
 FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # of the configured precision of the priors
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
-QUIET = 0.1  # start of messages where each person differs in their own way
 MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
 DRAWS = 3
 MANY = 20_000  # labels; from so many on one draw is enough
@@ -110,12 +109,13 @@ def _candidates(config: GraphConfig) -> list[GraphConfig]:
 
 
 def _recipes(config: GraphConfig) -> list[GraphConfig]:
-    """Ways of hearing neighbours; a graph of many labels has settled on loud ones (``GraphConfig.sized``), and is
-    asked whether coordinates are to speak for one another."""
+    """Ways of hearing neighbours: layers that stay near their start, or may move; and priors that stay as they are.  A
+    graph of many labels has settled (``GraphConfig.sized``), and is asked whether coordinates are to speak for one
+    another."""
     if config.rule != "copl" or config.layers == 0:
         return [config]
     if config.large > 0:
-        return [config, replace(config, **LOUD), replace(config, message_start=QUIET)]
+        return [config, replace(config, **LOUD), replace(config, firmer=1.0)]
     return [config, replace(config, mixing="full", lr=GraphConfig().lr)] if config.mixing == "diagonal" else [config]
 
 

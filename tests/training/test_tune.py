@@ -10,7 +10,7 @@ import pytest
 from copl_core.preference.state import LOUD, GraphConfig
 from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.tune import DRAWS, FACTORS, FEWEST, QUIET, _fits, apart, tuned
+from copl_core.training.tune import DRAWS, FACTORS, FEWEST, _fits, apart, tuned
 
 SHORT = GraphConfig(dim=16, members=1, max_steps=60, patience=30)
 
@@ -29,7 +29,7 @@ def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     assert n == 12 + 6 + 3
     assert [(phase, done, of) for phase, done, of, _ in told] == [("choosing priors", done, n) for done in range(n)]
     figures = [groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
-               for config in (replace(SHORT, message_start=QUIET, firmer=1.0), chosen)]
+               for config in (replace(SHORT, message_start=0.1, firmer=1.0), chosen)]
     assert figures[1] > figures[0] + 0.1
 
 
