@@ -109,13 +109,13 @@ def _candidates(config: GraphConfig) -> list[GraphConfig]:
 
 
 def _recipes(config: GraphConfig) -> list[GraphConfig]:
-    """Ways of hearing neighbours: layers that stay near their start, or may move; and priors that stay as they are.  A
-    graph of many labels has settled (``GraphConfig.sized``), and is asked whether coordinates are to speak for one
-    another."""
+    """Ways of hearing neighbours: layers that stay near their start, or may move; and either also with priors that stay
+    as they are, by which a small group keeps its own mind.  A graph of many labels has settled (``GraphConfig.sized``),
+    and is asked whether coordinates are to speak for one another."""
     if config.rule != "copl" or config.layers == 0:
         return [config]
     if config.large > 0:
-        return [config, replace(config, **LOUD), replace(config, firmer=1.0)]
+        return [replace(config, firmer=firmer, **layers) for firmer in (config.firmer, 1.0) for layers in ({}, LOUD)]
     return [config, replace(config, mixing="full", lr=GraphConfig().lr)] if config.mixing == "diagonal" else [config]
 
 

@@ -25,8 +25,8 @@ def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     told = []
     chosen = tuned(groups.data, groups.phi, SHORT, seed=0, progress=lambda *what: told.append(what))
     assert chosen.message_start == LOUD["message_start"]
-    n = _fits(3 * len(FACTORS), DRAWS)
-    assert n == 12 + 6 + 3
+    n = _fits(4 * len(FACTORS), DRAWS)
+    assert n == 16 + 8 + 4
     assert [(phase, done, of) for phase, done, of, _ in told] == [("choosing priors", done, n) for done in range(n)]
     figures = [groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
                for config in (replace(SHORT, message_start=0.1, firmer=1.0), chosen)]
