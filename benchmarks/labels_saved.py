@@ -22,8 +22,6 @@ The curves are written to ``benchmarks/labels_saved.svg``.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +38,7 @@ from copl_core.preference.adapt import Prior, adapt
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Comparisons, ImportRow
 from copl_core.training.metrics import right
-from copl_core.training.world import World, build_world
+from copl_core.training.world import TEST, World, build_world
 
 DESCRIPTION = "labels a new person needs: most informative pairs against random ones"
 FIGURE = Path(__file__).with_name("labels_saved.svg")
@@ -129,21 +127,16 @@ def _demo_answer(name: str, taste: demo.Taste, prompt: demo.DemoPrompt, a: int, 
 def polis_worlds(path: Path, people: int, seed: int) -> Iterator[tuple[World, list[Newcomer]]]:
     """Residents' votes, once for each part of those who gave the most labels."""
     problems: list[tuple[int, str]] = []
-    rows, tests = list(read_rows(path, problems)), _test_lines(path)
+    rows = list(read_rows(path, problems))
     given: dict[str, int] = {}
     for row in rows:
-        given[row.annotator] = given.get(row.annotator, 0) + (row.line not in tests)
+        given[row.annotator] = given.get(row.annotator, 0) + (row.split != TEST)
     full = sorted(name for name, count in given.items() if count == max(given.values()))
     for part in np.array_split(np.random.default_rng([seed, 2]).permutation(full), PARTS):
         new = set(part[:people].tolist())
         theirs = [row for row in rows if row.annotator in new]
         world = build_world([row for row in rows if row.annotator not in new], theirs)
-        yield world, _newcomers(world.asked, np.array([row.line in tests for row in theirs]))
-
-
-def _test_lines(path: Path) -> set[int]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return {number for number, line in enumerate(lines, 1) if json.loads(line)["split"] == "test"}
+        yield world, _newcomers(world.asked, np.array([row.split == TEST for row in theirs]))
 
 
 def _newcomers(labels: Comparisons, kept: np.ndarray) -> list[Newcomer]:

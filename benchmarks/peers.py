@@ -12,8 +12,6 @@ one split of any files with more figures.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,7 +24,7 @@ from copl_core.records import CoplError, ImportRow
 from copl_core.training.evaluate import evaluate
 from copl_core.training.methods import METHODS
 from copl_core.training.phi import TextEmbedder
-from copl_core.training.world import only_new_prompts
+from copl_core.training.world import TEST, only_new_prompts
 from copl_core.weights import resolver
 
 DESCRIPTION = "The published peers beside CoPL's graph and the text-free baselines, on files of real preferences."
@@ -37,8 +35,8 @@ LIGHT = ("global", "side-length", "mf", "uniform-head", "i2e", "vpl", "pal", "lo
 ASKED_SHARE, USERS_SHARE, GIVEN = 0.15, 0.2, 8
 
 
-def cut(rows: list[ImportRow], tests: set[int], question: str, seed: int) -> tuple[list[ImportRow], list[ImportRow]]:
-    """Training rows and asked rows; ``tests`` are the lines that the file itself keeps for asking."""
+def cut(rows: list[ImportRow], question: str, seed: int) -> tuple[list[ImportRow], list[ImportRow]]:
+    """Training rows and asked rows; of labels those whose split is test, where the file names one."""
     rng = np.random.default_rng(seed)
     if question == "prompts":
         return only_new_prompts(rows, rows, seed, same=True)
@@ -47,18 +45,12 @@ def cut(rows: list[ImportRow], tests: set[int], question: str, seed: int) -> tup
         many = sorted(name for name in counts if counts[name] > GIVEN)
         new = set(rng.choice(many, max(1, round(USERS_SHARE * len(many))), replace=False).tolist())
         asked = [row.annotator in new for row in rows]
-    elif tests:
-        asked = [row.line in tests for row in rows]
+    elif any(row.split == TEST for row in rows):
+        asked = [row.split == TEST for row in rows]
     else:
         asked = (rng.random(len(rows)) < ASKED_SHARE).tolist()
     learn, ask = ([row for row, out in zip(rows, asked, strict=True) if out == side] for side in (False, True))
     return learn, ask
-
-
-def lines_to_ask(path: Path) -> set[int]:
-    """Numbers of the lines whose split is test."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return {number for number, line in enumerate(lines, 1) if json.loads(line).get("split") == "test"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"Left out: {column}, for want of {path.name}.")
             continue
         rows = [row for row in read_rows(path, []) if row.choice is not None and row.annotator is not None]
-        learn, ask = cut(rows, lines_to_ask(path), question, arguments.seed)
+        learn, ask = cut(rows, question, arguments.seed)
         try:
             tell(column, evaluate(learn, ask, methods, embedder=embedder, context=GIVEN if question == "users" else 0,
                                   seed=arguments.seed, settings=settings))

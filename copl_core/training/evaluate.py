@@ -29,13 +29,12 @@ from copl_core.records import Comparisons, CoplError, ImportRow
 from copl_core.training.controls import label_flip, user_swap
 from copl_core.training.methods import DEFAULT_METHODS, METHODS, Embed, Method, Methods
 from copl_core.training.metrics import FEWEST_USERS, figures, interval, right
-from copl_core.training.world import World, build_world, flipped, groups_of, only_new_prompts, with_strangers
+from copl_core.training.world import TEST, World, build_world, flipped, groups_of, only_new_prompts, with_strangers
 
 __all__ = ["Embed", "Method", "World", "build_world", "evaluate", "main", "table"]
 REWARD_SECONDS = 90.0
 ORACLE = "group-oracle"
 TIMED = ("copl-reward", "uniform")  # methods that are a reward model and nothing else
-TEST = "test"  # the split of rows that are asked
 FEWEST_IN_GROUP = 20  # asked labels that a group needs before it may be called the worst
 
 

@@ -87,9 +87,9 @@ class _Keeper:
     def taught(self, training: Member, member: int, tell: Tell) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         name = f"{self.part}.{member}"
 
-        def save(state: dict) -> None:
+        def save() -> None:
             if self.checkpoint.due:
-                self.checkpoint.write(name, self.key, state)
+                self.checkpoint.write(name, self.key, training.state)
 
         state = self.checkpoint.read(name, self.key)
         logits, outputs = _taught(training, tell, save, state)

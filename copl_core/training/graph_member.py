@@ -26,7 +26,7 @@ from copl_core.records import CoplError, TrainingData
 from copl_core.training.losses import bradley_terry, flip_rate, preference_loss, torch_generator
 
 Tell = Callable[..., None]  # step, loss, and the held-out loss where it was measured
-Save = Callable[[dict], None]
+Save = Callable[[], None]  # may keep ``Member.state``, which is made only then
 
 
 def meetings_for(share: float) -> float:
@@ -135,7 +135,7 @@ class Member:
     def train(self, tell: Tell, save: Save | None = None, state: dict | None = None) -> np.ndarray:
         """Train in place, from ``state`` on if there is one; returns log-odds (H,) on the held-out rows.
 
-        ``save`` is given the state after every step, and may keep it.
+        ``save`` is called after every step.
         """
         if state is None:
             self._begin()
@@ -148,7 +148,7 @@ class Member:
                 self._judge(score)
                 tell(self.step, self.loss, score)
             if save is not None:
-                save(self.state)
+                save()
         if len(self.held.user):
             self.network.load_state_dict(self.kept)
         self.draws.clear()

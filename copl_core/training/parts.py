@@ -22,7 +22,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 from copl_core.training.mix import Blend, fit_blend, kind_of
 from copl_core.training.probe import asked_about_met, probe_world
-from copl_core.training.world import World
+from copl_core.training.world import World, places_of
 
 # Where the mix of a probe without labels stands, for each of KINDS and VOICES, and how firmly (see ``fit_blend``).
 # Over cuts of llmfao this middle is better than what a few hundred labels say, so that only a large probe moves it
@@ -139,7 +139,7 @@ class Parts:
         from copl_core.training.baselines import fit_mf
         from copl_core.training.tastes import fit_tastes
 
-        tastes = fit_tastes(world.train, self.embed()[_rows(world, self.world)])
+        tastes = fit_tastes(world.train, self.embed()[places_of(world.texts, self.world.texts)])
         factors = fit_mf(world.train, [text for _, text in world.texts], self.seed)
         return np.column_stack([graph, text, *(one.logits(world.asked, world.context) for one in (tastes, factors))])
 
@@ -150,7 +150,7 @@ class Parts:
         from copl_core.training.fit import text_margins
 
         world, probe = self.world, self._probe
-        row = _rows(probe, world)
+        row = places_of(probe.texts, world.texts)
         everybody = place(self._probe_graph, self.embed(), len(world.users), world.train.labels.joined(world.context))
         users = np.concatenate([self._placed_probe.users, everybody.users])
         first = replace(probe.asked, left=row[probe.asked.left], right=row[probe.asked.right])
@@ -163,7 +163,7 @@ class Parts:
         probe = self._probe
         local = replace(self._probe_graph, user_ids=np.arange(probe.train.n_users),
                         response_ids=np.arange(probe.train.n_responses))
-        return place(local, self.embed()[_rows(probe, self.world)], len(probe.users), probe.context)
+        return place(local, self.embed()[places_of(probe.texts, self.world.texts)], len(probe.users), probe.context)
 
     @cached_property
     def _probe(self) -> World:
@@ -189,9 +189,3 @@ class Parts:
         return fit_reward(self._probe.train, self._probe_graph.user_vectors,
                           RewardConfig.for_backbone(settings.backbone), weights=resolver(settings.weights),
                           seed=self.seed, device=settings.device, time_budget_s=settings.reward_budget_seconds)
-
-
-def _rows(probe: World, world: World) -> np.ndarray:
-    """Row in the real world of every text of the probe."""
-    row = {text: i for i, text in enumerate(world.texts)}
-    return np.array([row[text] for text in probe.texts])

@@ -33,7 +33,7 @@ from copl_core.training.metrics import log_losses
 from copl_core.training.mix import kind_of
 from copl_core.training.probe import WORTH, probe_world
 from copl_core.training.split import uniform
-from copl_core.training.world import World, without_strangers
+from copl_core.training.world import World, places_of, without_strangers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ def _head(name: str) -> Method:
 
         def make(part: World, option: dict, number: int = 0) -> UniformHead:
             torch.manual_seed(seed * 1000 + number)
-            given = {} if member is None else {"member": member[rows_of(part.users, world.users)]}
+            given = {} if member is None else {"member": member[places_of(part.users, world.users)]}
             return peer(x.shape[1], part.train.n_users, **option, **given)
 
         with torch.random.fork_rng():
@@ -142,7 +142,7 @@ def imitation(world: World, seed: int) -> Trial | None:
     weight = _as_asked(kind_of(probe.new_text, probe.new_user), kind_of(world.new_text, world.new_user))
     if (weight > 0).sum() < FEWEST_HELD:
         return None
-    return Trial(probe, rows_of(probe.texts, world.texts), weight)
+    return Trial(probe, places_of(probe.texts, world.texts), weight)
 
 
 def _as_asked(kinds: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -197,12 +197,6 @@ def labels_of(world: World) -> Labels:
     from copl_core.training.peer_models import Labels
 
     return Labels.of(world.train.labels)
-
-
-def rows_of(some: tuple, every: tuple) -> np.ndarray:
-    """Place in ``every`` of each of ``some``."""
-    place = {one: row for row, one in enumerate(every)}
-    return np.array([place[one] for one in some], np.int64)
 
 
 class Fitted:

@@ -14,6 +14,7 @@ import numpy as np
 from copl_core.records import Choice, Comparisons, CoplError, ImportRow, TrainingData
 
 OUTCOMES = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
+TEST = "test"  # the split of rows that are asked
 NEW_PROMPTS_SHARE = 0.2  # of the prompts of one file that are kept from training
 
 
@@ -155,6 +156,12 @@ def _number(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) 
         [text(row.prompt, row.response_a) for row in rows], [text(row.prompt, row.response_b) for row in rows],
         [OUTCOMES[row.choice] for row in rows], [row.choice is Choice.BOTH_BAD for row in rows],
         [row.strength for row in rows])
+
+
+def places_of(some: Sequence, every: Sequence) -> np.ndarray:
+    """Place in ``every`` of each of ``some``: rows in a real world of the texts or users of a small one inside it."""
+    place = {one: row for row, one in enumerate(every)}
+    return np.array([place[one] for one in some], np.int64)
 
 
 def groups_of(rows: Iterable[ImportRow]) -> dict[str, str]:

@@ -208,13 +208,18 @@ class Forgetful(Checkpoint):
         return state and state | {name: self.first[name] for name in self.lost}
 
 
+def without(lost, folder, two_tastes, config, nothing, at: int):
+    """The model of a training that was killed at a step and went on from a state that lacks these."""
+    kept = Forgetful(folder, every=0)
+    with pytest.raises(Killed):
+        fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=kept, progress=killed_at(at))
+    kept.lost = lost
+    return resumed(kept, two_tastes, config, nothing)[0]
+
+
 @pytest.mark.parametrize("lost", [(), ("model",), ("side",), ("optimizer",), ("rng",), ("torch",), ("step",)], ids=str)
 def test_no_part_of_a_state_can_be_left_out(tmp_path, uninterrupted, two_tastes, config, nothing, lost):
-    kept = Forgetful(tmp_path, every=0)
-    with pytest.raises(Killed):
-        fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=kept, progress=killed_at(5))
-    kept.lost = lost
-    model, _ = resumed(kept, two_tastes, config, nothing)
+    model = without(lost, tmp_path, two_tastes, config, nothing, at=5)
     assert equal(model, uninterrupted) == (lost == ())
 
 
@@ -225,11 +230,7 @@ def test_what_was_best_and_how_long_ago_is_part_of_a_state(tmp_path, two_tastes,
     config = replace(config, patience=3)
     undisturbed, steps = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing)
     assert steps == [1, 2, 3, 4, 5, 6]
-    kept = Forgetful(tmp_path, every=0)
-    with pytest.raises(Killed):
-        fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=kept, progress=killed_at(6))
-    kept.lost = lost
-    model, _ = resumed(kept, two_tastes, config, nothing)
+    model = without(lost, tmp_path, two_tastes, config, nothing, at=6)
     assert equal(model, undisturbed) == (lost == ())
 
 
@@ -309,7 +310,7 @@ def test_processes_go_on_only_where_all_stand_at_the_same_step(tmp_path):
 
 @pytest.mark.weights
 def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm, monkeypatch):
-    study = two_camps(tmp_path / "home", reward_budget_seconds=4.0)
+    study = two_camps(tmp_path / "home")
     data, kept, found, phases = study.store.training_data(study.id), tmp_path / "states", [], []
     given = []
 
@@ -319,6 +320,8 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
         return replace(GraphConfig(), l2=3.0, members=2, max_steps=20)
 
     monkeypatch.setattr("copl_core.training.fit.tuned", choose)
+    short = RewardConfig(min_steps=8, epochs=0.1)
+    monkeypatch.setattr(RewardConfig, "for_backbone", lambda *_, **__: short)
 
     def job(checkpoint: Checkpoint, progress):
         return fit(data, "full", "v0001", embed=by_style, settings=study.settings, weights=resolver(minilm.parent),
