@@ -59,6 +59,11 @@ def finish() -> Drafts | None:
     return Drafts(now.prompt, list(found), list(found.values()))
 
 
+def field(name: str) -> str:
+    """The key of one of the page's fields for texts; they are new ones each time that they are filled."""
+    return f"{name} {st.session_state.get('filled', 0)}"
+
+
 def offer(most: int) -> None:
     """The controls of the writer."""
     study, _ = here()
@@ -86,14 +91,14 @@ def offer(most: int) -> None:
 
 def start(most: int, styles: list, warmth: float, max_tokens: int, model: str, keep: bool) -> None:
     st.session_state["write-problem"] = ""
-    typed = [st.session_state.get(f"response-{i}", "").strip() for i in range(st.session_state["count"])]
+    typed = [st.session_state.get(field(f"response-{i}"), "").strip() for i in range(st.session_state["count"])]
     before = [text for text in typed if text][:most - 1] if keep else []
     styles = [type(style)(style.name, style.instruction, style.temperature * warmth)
               for style in styles[:most - len(before)]]
     st.session_state["seed"] = st.session_state.get("seed", -1) + 1  # the same styles again write something else
     st.session_state["writing"] = Writing(
-        st.session_state["prompt"], styles, model, max_tokens, st.session_state["seed"], texts=[""] * len(styles),
-        before=before, typed=typed)
+        st.session_state[field("prompt")], styles, model, max_tokens, st.session_state["seed"],
+        texts=[""] * len(styles), before=before, typed=typed)
     st.rerun()
 
 

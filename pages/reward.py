@@ -8,7 +8,7 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import Study
-from pages.candidates import blank, finish, offer, write, writing
+from pages.candidates import blank, field, finish, offer, write, writing
 from pages.judged import LETTERS, choosing, experts, moved, table, verdict
 from pages.parts import here, newer_snapshot, no_snapshot, person_name, readable
 from pages.probe import ANSWERS, answers, five_pairs
@@ -54,34 +54,30 @@ def restore() -> None:
 
     Widgets forget what stood in them when another page is opened; ``asked`` does not.
     """
-    drafts = finish()
-    if drafts:
-        fill(drafts.prompt, drafts.texts, drafts.by)
     study, me = here()
     if "people" not in st.session_state:
         st.session_state["people"] = (linked_people(study) or st.session_state.get("people before")
                                       or [f"user {me.id}"])
-    if "prompt" in st.session_state:
-        return
-    linked = linked_texts(study)
-    if linked:
-        fill(*linked)
-    elif "asked" in st.session_state:
-        fill(*st.session_state["asked"])
-    else:
-        found = example(study, study.id, study.record.champion)
-        if found:
-            fill(*found)
+    drafts = finish()
+    if drafts:
+        fill(drafts.prompt, drafts.texts, drafts.by)
+    elif not st.session_state.get("just filled") and field("prompt") not in st.session_state:
+        fill(*(linked_texts(study) or st.session_state.get("asked")
+               or example(study, study.id, study.record.champion) or ("", [])))
+    st.session_state["just filled"] = False
 
 
 def fill(prompt: str, texts: list[str], by: list[str] | None = None) -> None:
-    """Put texts into the fields and judge them."""
+    """Put texts into new fields and judge them.
+
+    New, because a browser that is busy with an earlier run may never draw what a later one does not repeat: the text
+    that a field is born with is told in every run, one that is put into it later is told in one.
+    """
+    st.session_state["filled"], st.session_state["just filled"] = st.session_state.get("filled", 0) + 1, True
     st.session_state["count"] = min(MOST, max(2, len(texts)))
-    st.session_state["prompt"] = prompt
-    for i in range(MOST):
-        st.session_state[f"response-{i}"] = texts[i] if i < len(texts) else ""
+    st.session_state["born with"] = (prompt, [*texts[:MOST], *[""] * (MOST - len(texts))])
     st.session_state["by"] = by or []
-    if len(texts) > 1:
+    if prompt.strip() and len([text for text in texts if text.strip()]) > 1:
         st.session_state["asked"] = (prompt, list(texts))
 
 
@@ -128,27 +124,28 @@ def of_study(study: Study, prompt_id: int) -> tuple[str, list[str]]:
 def question() -> tuple:
     """The fields; returns what is to be judged (prompt, responses, groups, and who), and the place of the answers."""
     pick()
-    st.text_area("Question", key="prompt", height=70, placeholder="How do I get my cat to take a pill?")
+    st.text_area("Question", st.session_state["born with"][0], key=field("prompt"), height=70,
+                 placeholder="How do I get my cat to take a pill?")
     place = st.container()
-    count = st.session_state.setdefault("count", 2)
+    count = st.session_state["count"]
     if writing() is None:
         with place:
             fields(count)
     offer(MOST)
     people, first, groups = who()
     if st.button("Judge", type="primary", width="stretch", disabled=writing() is not None):
-        st.session_state["asked"] = (st.session_state["prompt"],
-                                     [st.session_state[f"response-{i}"] for i in range(count)])
+        st.session_state["asked"] = (st.session_state[field("prompt")],
+                                     [st.session_state[field(f"response-{i}")] for i in range(count)])
     asked = st.session_state.get("asked")
     given = answers() if ANSWERS in st.session_state["people"] else []
     return (None if asked is None or writing() is not None else (*asked, people, groups, first, given)), place
 
 
 def fields(count: int) -> None:
-    by = st.session_state.get("by", [])
+    by, (_, texts) = st.session_state["by"], st.session_state["born with"]
     for i in range(count):
         author = by[i] if i < len(by) else ""
-        st.text_area(f"Answer {LETTERS[i]}", key=f"response-{i}", height=120,
+        st.text_area(f"Answer {LETTERS[i]}", texts[i], key=field(f"response-{i}"), height=120,
                      help=f"Written by {author}." if author else None)
     with st.container(horizontal=True):
         st.button("One answer more", disabled=count >= MOST, on_click=resize, args=(count + 1,))

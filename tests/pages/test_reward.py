@@ -18,8 +18,14 @@ from tests.worlds import SHORT, by_style, label_in_camp, layout_of, long_text, s
 
 pytest_plugins = "tests.reward.tiny"
 ANSWERS = [short_text(77), long_text(77)]
-NEW = {"prompt": "And what of number 77?", "response-0": ANSWERS[0], "response-1": ANSWERS[1],
-       "asked": ("And what of number 77?", ANSWERS)}
+PROMPT = "And what of number 77?"
+NEW = {"asked": (PROMPT, ANSWERS)}
+
+
+def texts(page) -> tuple[str, list[str]]:
+    """What stands in the page's fields: the question, and the answers."""
+    values = {one.label: one.value for one in page.text_area}
+    return values.pop("Question"), list(values.values())
 
 
 @pytest.fixture
@@ -62,10 +68,27 @@ def test_without_a_snapshot_the_page_says_when_it_will_work(study, owner, open_p
 def test_it_opens_with_the_pair_that_divides_the_groups_and_says_so(camps, olga, open_page, words):
     page = open_page("reward", camps, olga)
     said = words(page)
-    assert page.text_area(key="prompt").value.startswith("What about number")
+    assert texts(page)[0].startswith("What about number")
     assert "Olga: **" in said and "Nothing is known of them yet" in said and "The groups differ: " in said
     assert "pleases the worst-off group most" in said and "Snapshot v0001" in said
     assert not page.error
+
+
+def test_every_run_tells_the_browser_the_texts_since_it_may_never_draw_those_of_one(camps, olga, open_page):
+    page = open_page("reward", camps, olga, **NEW)
+    for _ in range(2):
+        assert [one.proto.default for one in page.text_area] == [PROMPT, *ANSWERS]
+        page.run()
+    page.selectbox(key="picked").set_value(camps.prompts()[3][0]).run()
+    assert texts(page)[0] == page.text_area[0].proto.default == camps.prompts()[3][1]
+
+
+def test_a_model_that_is_asked_nothing_says_so_and_what_was_judged_stays(camps, olga, open_page, words, tiny_writer):
+    page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), **NEW)
+    page.text_area[0].set_value("").run()
+    next(one for one in page.button if one.label == "Write answers").click().run()
+    assert "The question is empty" in words(page) and texts(page) == ("", ANSWERS)
+    assert page.session_state["asked"] == (PROMPT, ANSWERS)
 
 
 def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, olga, open_page, words):
@@ -85,7 +108,7 @@ def test_sentences_are_tinted_by_what_they_add(camps, olga, open_page):
         page = open_page("reward", camps, olga, people=[f"user {users[name]}"], **NEW)
         told = "".join(element.proto.body for element in page.get("html"))
         assert "There is a good deal to say" in told and "log-odds" in told
-    short, long = (camps.moved(NEW["prompt"], ANSWERS, users=[users[name]])[0] for name in ("user 00", "user 01"))
+    short, long = (camps.moved(PROMPT, ANSWERS, users=[users[name]])[0] for name in ("user 00", "user 01"))
     assert sum(piece.effect for piece in short.responses[1]) < 0 < sum(piece.effect for piece in long.responses[1])
     assert "".join(piece.text for piece in long.responses[1]) == ANSWERS[1]
 
@@ -98,7 +121,7 @@ def test_oneself_after_five_answers_stands_beside_oneself_after_all(camps, olga,
     page = open_page("reward", camps, olga, people=[f"user {olga.id}", f"first {olga.id}"], **NEW)
     said = words(page)
     assert "Olga: **A**" in said and "Olga after 5 answers: **A**" in said
-    one, first = camps.reward(NEW["prompt"], ANSWERS, users=[olga.id], first=[olga.id], groups=False).rows
+    one, first = camps.reward(PROMPT, ANSWERS, users=[olga.id], first=[olga.id], groups=False).rows
     assert first.high[0] - first.low[0] > one.high[0] - one.low[0]  # fewer answers leave more open
 
 
@@ -123,7 +146,7 @@ def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(ca
 
 def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, words):
     users = {user.name: user.id for user in rewarded.users()}
-    page = open_page("reward", rewarded, olga, people=[f"user {users['user 00']}"], prompt="What about number 3?",
+    page = open_page("reward", rewarded, olga, people=[f"user {users['user 00']}"],
                      asked=("What about number 3?", [short_text(3), long_text(3)]))
     said = words(page)
     assert "Which expert spoke" in said and "user 00: E" in said and "weighted 50% to 50%" in said
@@ -138,9 +161,9 @@ def test_a_language_model_writes_into_the_fields_and_its_answers_are_judged(camp
     page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), longest=8, **NEW)
     next(one for one in page.button if one.label == "Write answers").click().run()
     assert not page.exception and not page.error
-    written = [one.value for one in page.text_area if one.label.startswith("Answer ")]
-    assert len(written) in (2, 3) and all(written) and page.text_area(key="prompt").value == NEW["prompt"]
-    assert f"Written by {tiny_writer}, " in page.text_area(key="response-0").help
+    prompt, written = texts(page)
+    assert len(written) in (2, 3) and all(written) and prompt == PROMPT
+    assert f"Written by {tiny_writer}, " in next(one.help for one in page.text_area if one.label == "Answer A")
     assert page.session_state["asked"][1] == written and "Who would prefer which" in words(page)
     assert "Stop" not in [one.label for one in page.button]
 
@@ -150,17 +173,17 @@ def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loade
     page = open_page("reward", camps, olga, writer=True, model="nobody/nothing", **NEW)
     next(one for one in page.button if one.label == "Write answers").click().run()
     assert "'nobody/nothing' cannot be loaded from this machine" in words(page)
-    assert [page.text_area(key=f"response-{i}").value for i in range(2)] == ANSWERS
+    assert texts(page) == (PROMPT, ANSWERS)
     page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), longest=8, keep=True, **NEW)
     next(one for one in page.button if one.label == "Write answers").click().run()
-    fields = [one.value for one in page.text_area if one.label.startswith("Answer ")]
+    fields = texts(page)[1]
     assert fields[:2] == ANSWERS and len(fields) > 2
 
 
-@pytest.mark.parametrize(("texts", "problem"), [
+@pytest.mark.parametrize(("answers", "problem"), [
     (["same", "same"], "same text"), (["one", " "], "two or more are needed")])
-def test_what_cannot_be_judged_is_told_in_a_sentence(camps, olga, open_page, words, texts, problem):
-    page = open_page("reward", camps, olga, prompt="Why?", asked=("Why?", texts))
+def test_what_cannot_be_judged_is_told_in_a_sentence(camps, olga, open_page, words, answers, problem):
+    page = open_page("reward", camps, olga, asked=("Why?", answers))
     assert problem in words(page) and not page.exception
 
 
@@ -174,7 +197,7 @@ def test_the_address_names_a_pair_or_a_question_and_people(camps, olga, open_pag
         for name, value in (query | {"people": "1,2"}).items():
             page.query_params[name] = value
         page.run()
-        assert not page.exception and page.text_area(key="prompt").value == pair.prompt
+        assert not page.exception and texts(page)[0] == pair.prompt
         assert page.multiselect(key="people").value == ["user 1", "user 2"]
 
 
