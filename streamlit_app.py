@@ -8,7 +8,7 @@ from copl_core.__main__ import open_store, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, User
 from copl_core.study import Study
-from pages.parts import enter
+from pages.parts import drawing, enter
 
 LABEL = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
 TASTE = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
@@ -89,4 +89,5 @@ def main() -> None:
         st.navigation({"": [LABEL, TASTE], "Look": LOOK, "Care": care}).run()
 
 
-main()
+with drawing():
+    main()

@@ -20,6 +20,7 @@ from pages.parts import (
     newer_snapshot,
     no_snapshot,
     readable,
+    tell_again,
     trouble,
 )
 
@@ -75,6 +76,7 @@ def controls() -> Wanted:
         told = st.query_params.get("prompt", "")
         if "in-prompt" not in st.session_state and told.isdecimal() and int(told) in titles:
             st.session_state["in-prompt"] = int(told)
+        tell_again("in-prompt")
         prompt = st.selectbox("Prompt", list(titles), index=None, placeholder="every prompt", key="in-prompt",
                               format_func=lambda number: brief(titles[number]), width=260, on_change=in_prompt)
         known = study.sources()

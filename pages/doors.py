@@ -9,7 +9,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.rules import Invite
-from pages.parts import here
+from pages.parts import here, tell_again
 
 ROLES = {Role.ANNOTATOR: "annotator: labels, and sees their own taste",
          Role.RESEARCHER: "researcher: also sees people, quality and training",
@@ -55,6 +55,7 @@ def clearable(title: str, key: str, value: float | None, **more: object) -> floa
     """A number that may be left empty: streamlit lets people empty only what begins empty."""
     if value is not None:
         st.session_state.setdefault(key, value)
+        tell_again(key)
     return st.number_input(title, value=None, key=key, **({"step": 1} | more))
 
 

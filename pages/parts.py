@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -51,6 +53,27 @@ def here() -> tuple[Study, User]:
         st.html(f"<script>location.replace({asked_for})</script>", unsafe_allow_javascript=True)
         st.stop()
     return st.session_state["study"], st.session_state["user"]
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """A run of a page, which knows whether the one before it was broken off."""
+    st.session_state["broken off"] = st.session_state.get("drawing", False)
+    st.session_state["drawing"] = True
+    yield
+    st.session_state["drawing"] = False
+
+
+def tell_again(*keys: str) -> None:
+    """Widgets that were given a value get it once more where the run before this one was broken off.
+
+    A value that a page puts into a widget is told the browser in one run.  A click on a page that still loads breaks
+    that run off: the browser may never have drawn the widget with its value, shows it empty, and sends that back.
+    """
+    if st.session_state.get("broken off"):
+        for key in keys:
+            if key in st.session_state:
+                st.session_state[key] = st.session_state[key]
 
 
 def group_name(group: int | None) -> str:

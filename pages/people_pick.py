@@ -10,7 +10,7 @@ from functools import partial
 import streamlit as st
 
 from copl_core.people import PeopleMap
-from pages.parts import group_name, here
+from pages.parts import group_name, here, tell_again
 from pages.people_map import COLOURS, ids_of
 
 MOST_IN_LINK = 300  # people; an address has its limits
@@ -24,6 +24,7 @@ MOST_READ = 5_000  # labels read for the preview; beyond, only the export reads 
 def read_link(versions: Sequence[str], champion: str) -> None:
     """Take over what the address says, once a session."""
     if st.session_state.get("link read"):
+        tell_again("colour", "snapshot", "found", "other", "dimensions")
         return
     st.session_state["link read"] = True
     said = st.query_params

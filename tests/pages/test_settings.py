@@ -30,6 +30,40 @@ def test_the_page_begins_with_how_the_study_stands(study, owner, page, words):
             "**1 reported problem waits for you**.") in words(page("Reports"))
 
 
+@pytest.mark.parametrize("broken_off", [False, True])
+def test_a_field_gets_its_value_again_where_the_browser_may_have_missed_it(study, page, broken_off):
+    study.set_room(RoomSettings(overlap=3))
+    opened = page("Handing out")
+    assert opened.number_input(key="room-overlap").proto.set_value
+    opened.session_state["broken off"] = broken_off
+    opened.run()
+    field = opened.number_input(key="room-overlap")
+    assert field.value == 3 and field.proto.set_value == broken_off
+
+
+def test_a_run_knows_whether_the_one_before_it_was_broken_off():
+    from streamlit.testing.v1 import AppTest
+
+    def script():
+        import streamlit as st
+
+        from pages.parts import drawing
+
+        with drawing():
+            if st.button("Stop"):
+                st.stop()
+
+    page = AppTest.from_function(script).run()
+    page.run()
+    assert not page.session_state["broken off"]
+    page.button[0].click().run()
+    assert not page.session_state["broken off"]
+    page.run()
+    assert page.session_state["broken off"]
+    page.run()
+    assert not page.session_state["broken off"]
+
+
 # ---- people and invites
 
 
