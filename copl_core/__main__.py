@@ -99,11 +99,28 @@ def seed_demo(store, settings: Settings) -> Study:
     return study
 
 
+def need_device(settings: Settings) -> None:
+    """Refuse a device that this machine lacks before a run is queued for it.
+
+    Raises:
+        CoplError: torch finds no such device.
+    """
+    if settings.device == "cpu":
+        return
+    import torch
+
+    kind, _, number = settings.device.partition(":")
+    found = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= found:
+        raise CoplError(f"COPL_DEVICE is {settings.device!r}, and torch finds {found or 'no'} {kind} "
+                        f"device{'s' * (found != 1)} here; set it to cpu, or install a torch that serves it.")
+
+
 # ---- verbs
 
 
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.files import read_rows
+    from copl_core.files import BROKEN, read_rows
 
     opened = []
     for path in arguments.files:
@@ -119,7 +136,12 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
     for path, problems, rows in opened:
         report = study.import_rows(rows)
         _tell_import(path, study.record.name, report)
-        _tell_problems(problems + list(report.problems))
+        broken = any(reason == BROKEN for _, reason in problems)
+        _tell_problems(problems + list(report.problems), "what comes after the break is missing" if broken
+                       else "every other line was taken")
+        if broken:
+            raise CoplError(f"{path} is not whole, and what stands before the break was taken; get the file anew and "
+                            "import it: lines that are there already are left alone.")
     return 0
 
 
@@ -128,7 +150,7 @@ def _tell_import(path: Path, name: str, report: ImportReport) -> None:
           f"{report.pairs_new:,} new pairs, {report.users_new:,} new users.")
 
 
-def _tell_problems(problems: list[tuple[int, str]], others: str = "every other line was taken") -> None:
+def _tell_problems(problems: list[tuple[int, str]], others: str) -> None:
     for line, reason in problems[:_SHOWN_PROBLEMS]:
         print(f"  line {line}: {reason}", file=sys.stderr)
     if len(problems) > _SHOWN_PROBLEMS:
@@ -150,6 +172,7 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.training.worker import work
 
+    need_device(settings)
     if hasattr(os, "nice"):
         os.nice(10)  # people at their pages come first where processors are few
 
@@ -161,12 +184,16 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.records import RunState
     from copl_core.training.worker import Trainer, hold_worker_lock
 
+    need_device(settings)
     _log_to_terminal()
     study = open_study(settings, arguments.study)
     with hold_worker_lock(settings):
         run = study.request_fit("graph" if arguments.graph_only else "full", reason="asked for in a terminal")
         Trainer(study.store, settings).execute(run.id)
     run = study.store.run(run.id)
+    if run.state == RunState.RUNNING:
+        raise CoplError(f"Run {run.id} was broken off, since the database could not be written; the next worker goes "
+                        "on with it where it stands.")
     if run.state != RunState.DONE:
         raise CoplError(f"Run {run.id} {run.state}: {run.message}")
     snapshot = study.store.champion(study.id)
@@ -199,6 +226,7 @@ def _link(arguments: argparse.Namespace, settings: Settings) -> int:
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.up import main as up
 
+    need_device(settings)
     return up(settings, prepare)
 
 

@@ -70,7 +70,7 @@ class Audience:
             draws(self.graph, self.snapshot.prior, places.comparisons(self.graph, labels), vector, count),
             draws(self.gate_graph, self.gate_prior, places.comparisons(self.gate_graph, learned), gate_vector, count,
                   seed=1))
-        ids, weights = _nearest(placement, user.id, self.gate_graph, NEAR if self.company else 0)
+        ids, weights = _nearest(placement, self.gate_graph, NEAR if self.company else 0)
         group = places.place(self.snapshot, user.id, labels).group
         return Seat(user, source, group, own, drawn, self._known(ids), weights)
 
@@ -96,12 +96,12 @@ def _gate_vector(state: GraphState, user_id: int, labels: list[Label], prior: Pr
                            len(state.response_ids))
     learned = [label for label, out in zip(labels, kept | new, strict=True) if not out]
     vector, source, _ = places.vector(state, user_id, learned, prior)
-    return (vector, learned) if source == "trained" else (places.adapted(state, labels, prior).vector, labels)
+    return (vector, learned) if source == "trained" else (places.adapted(state, labels, prior, user_id).vector, labels)
 
 
-def _nearest(placement: Placement, user_id: int, gate_graph: GraphState, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(placement: Placement, gate_graph: GraphState, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(ids, weights that sum to 1) of the other people one is most likely to be like, by their answers."""
-    usable = np.flatnonzero((placement.user_ids != user_id) & np.isin(placement.user_ids, gate_graph.user_ids))[:count]
+    usable = np.flatnonzero(np.isin(placement.user_ids, gate_graph.user_ids))[:count]
     weights = placement.weights[usable]
     return placement.user_ids[usable], weights / weights.sum() if weights.sum() > 0 else weights
 

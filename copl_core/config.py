@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -41,6 +42,10 @@ class Settings:
                      "balance"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it must be 0 or more.")
+        if not 0 <= self.seed < 2**32:
+            raise CoplError(f"COPL_SEED is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
+        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device):
+            raise CoplError(f"COPL_DEVICE is {self.device!r}; it must be cpu, cuda, cuda:1 and so on, or mps.")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

@@ -3,8 +3,9 @@
 A row names ``prompt, response_a, response_b`` and, where it is a label, ``choice`` ("a", "b", "tie", "both_bad") and
 ``annotator``; without a choice it is a pair to be labelled.  ``dataset, pair_id, model_a, model_b`` may be there, and
 what the product adds when it exports: which side was shown on the left (``left``: "a" or "b"), ``strength, reason,
-tags, milliseconds, time, kind, taste, label_key``.  Exported rows read back as the same labels.  ``group`` and
-``split`` are read for evaluation alone, other fields not at all.
+tags, milliseconds, time, kind, taste, excluded, label_key``.  Exported rows read back as the same labels.  ``dataset``
+and ``pair_id`` tell labels apart and are not kept; ``group`` and ``split`` are read for evaluation alone, other fields
+not at all.
 No torch and no database here.
 """
 
@@ -16,12 +17,14 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from io import TextIOBase
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
+from unicodedata import category
 from uuid import uuid4
 
 from copl_core.records import Choice, CoplError, ImportRow, Kind
@@ -30,6 +33,7 @@ TEXT_LIMIT = 100_000  # characters of a prompt, a response, a reason
 NAME_LIMIT = 200  # characters of a name
 LINE_LIMIT = 8 * 2**20  # bytes; a row of texts at their limits fits, escaped
 CHOICES = ("a", "b", "tie", "both_bad")
+BROKEN = "the file breaks off or is damaged here; the lines before were read"
 LARGEST = 2**31 - 1  # of a whole number that every database keeps
 
 
@@ -60,25 +64,42 @@ def write_jsonl(rows: Iterable[dict[str, Any]], target: Path | IO[Any]) -> int:
     """
     if not isinstance(target, (str, os.PathLike)):
         return _write(rows, target)
-    path = Path(target)
-    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    with whole(Path(target)) as raw:
+        if str(target).endswith(".gz"):
+            with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+                return _write(rows, packed)
+        return _write(rows, raw)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes its name only once it is whole and on the disk.
+
+    A link stays one and what it points to is replaced; a pipe or a device is written as it is.
+
+    Raises:
+        CoplError: the path is a folder, or cannot be written.
+    """
+    if str(path) in ("", ".") or path.is_dir():
+        raise CoplError(f"{path} is a folder; name a file to write.")
+    target = path.resolve()
+    aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
+        if target.exists() and not target.is_file():
+            with target.open("wb") as raw:
+                yield raw
+            return
         try:
             with aside.open("xb") as raw:
-                if path.suffix == ".gz":
-                    with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
-                        count = _write(rows, packed)
-                else:
-                    count = _write(rows, raw)
+                yield raw
                 raw.flush()
                 os.fsync(raw.fileno())
-            aside.replace(path)
+            aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise CoplError(f"{path} cannot be written ({error.strerror}); choose a folder that exists, is "
                         "writable and has room.") from error
-    return count
 
 
 def _write(rows: Iterable[dict[str, Any]], stream: IO[Any]) -> int:
@@ -126,7 +147,7 @@ def _lines(file: IO[bytes], problems: list[tuple[int, str]]) -> Iterator[tuple[i
                 if line.strip():
                     yield number, line
         except (EOFError, OSError, zlib.error):
-            problems.append((number + 1, "the file breaks off or is damaged here; the lines before were read"))
+            problems.append((number + 1, BROKEN))
 
 
 def _rows(lines: Iterable[tuple[int, bytes]], problems: list[tuple[int, str]]) -> Iterator[ImportRow]:
@@ -161,6 +182,8 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
     if row.get("annotator") is None:
         raise _Bad("there is a choice but no annotator")
     annotator = _text(row, "annotator", NAME_LIMIT).strip()
+    if any(category(one) == "Cc" for one in annotator):
+        raise _Bad("annotator holds control characters")
     key = _optional(row, "label_key", 64) or _key(row, (annotator, prompt, a, b, choice), seen)
     swapped = _one_of(row, "left", ("a", "b")) == "b"
     if swapped:
@@ -170,7 +193,7 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
         source_b=sources[1], key=key, kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
         taste=_optional(row, "taste"), created_at=_time(row), strength=_number(row, "strength", 1) or 1,
         reason=_optional(row, "reason") or "", milliseconds=_number(row, "milliseconds", 0), tags=_tags(row),
-        group=_word(row, "group"), split=_word(row, "split"),
+        group=_word(row, "group"), split=_word(row, "split"), excluded=row.get("excluded") is True,
     )
 
 

@@ -34,9 +34,13 @@ def comparisons(state: GraphState, labels: Sequence[Label]) -> Comparisons:
     )
 
 
-def adapted(state: GraphState, labels: Sequence[Label], prior: Prior | None = None) -> Placement:
-    """The user's place by their labels alone; ``prior`` is ``Prior.of(state)``, which a snapshot keeps."""
-    return adapt(state, comparisons(state, labels), prior=prior)
+def adapted(state: GraphState, labels: Sequence[Label], prior: Prior | None = None,
+            user_id: int | None = None) -> Placement:
+    """The user's place by their labels alone; ``prior`` is ``Prior.of(state)``, which a snapshot keeps.
+
+    The row that was trained for them, of labels that may be others by now, is not among their neighbours.
+    """
+    return adapt(state, comparisons(state, labels), prior=prior, besides=user_id)
 
 
 def vector(state: GraphState, user_id: int, labels: Sequence[Label], prior: Prior | None = None
@@ -45,7 +49,7 @@ def vector(state: GraphState, user_id: int, labels: Sequence[Label], prior: Prio
     by the labels alone.  A label that was given, taken back or changed since, if only in strength, makes the row an old
     one.
     """
-    placement = adapted(state, labels, prior)
+    placement = adapted(state, labels, prior, user_id)
     row = int(rows_of(np.array([user_id]), state.user_ids)[0])
     if labels and row >= 0 and _learned(state, row) == sorted(map(_said, labels)):
         return state.user_vectors[row], "trained", placement
@@ -69,8 +73,7 @@ def place(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Place:
     """The user's place with a spot on the map and a group: their own where trained, else their neighbours' middle."""
     state, layout = snapshot.graph, snapshot.layout
     embedding, source, placement = vector(state, user_id, labels, snapshot.prior)
-    others = placement.user_ids != user_id
-    ids, weights = placement.user_ids[others], placement.weights[others]
+    ids, weights = placement.user_ids, placement.weights
     rows = rows_of(ids, layout.user_ids)
     on_map = (rows >= 0) & (layout.group[rows] >= 0)
     rows, weights, ids = rows[on_map], weights[on_map], ids[on_map]
@@ -84,7 +87,7 @@ def place(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Place:
     if source == "trained" and own >= 0 and layout.group[own] >= 0:
         group, xy = int(layout.group[own]), tuple(layout.xy[own].tolist())
     heaviest = np.argsort(-weights, kind="stable")[:10]
-    return Place(user_id, embedding, source, len(labels), placement.n_neighbours - int((~others).sum()),
+    return Place(user_id, embedding, source, len(labels), placement.n_neighbours,
                  tuple((int(ids[i]), float(weights[i])) for i in heaviest), placement.spread, xy, group, share,
                  snapshot.version)
 

@@ -19,6 +19,10 @@ class CoplError(Exception):
     """A mishap that is told to a person: its text says what was got, what is needed and what to do."""
 
 
+class StoreTrouble(CoplError):
+    """The database itself failed (busy, full, out of reach): nothing was saved, and a later try may succeed."""
+
+
 class Choice(StrEnum):
     """The answer to a task, told by the side a response was shown on."""
 
@@ -112,7 +116,7 @@ class Label:
     left_id: int
     right_id: int
     choice: Choice
-    strength: int
+    strength: float  # 1, 2 or 3; of answers that nobody stores, what is usual
     reason: str
     milliseconds: int | None
     created_at: datetime
@@ -150,6 +154,7 @@ class ImportRow:
     tags: tuple[str, ...] = ()
     group: str | None = None  # of the person, where evaluation compares groups
     split: str | None = None  # "test" of a row that evaluation asks
+    excluded: bool = False  # the person's labels train nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ def _people(study: Study, state: GraphState, users: Sequence[int], first: Sequen
     for one in first:
         user, labels = store.user(one), store.labels(study.id, user_id=one)[:FIRST]
         name = f"{user.name} after {len(labels)} answers"
-        people.append((User(NOBODY, name, user.kind, user.role), labels))
+        people.append((User(user.id, name, user.kind, user.role), labels))  # by the id their own row is left out
     if answers:
         name = f"Somebody with these {len(answers)} answers" if len(answers) > 1 else "Somebody with this one answer"
         people.append((User(NOBODY, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
@@ -160,7 +160,7 @@ def _people(study: Study, state: GraphState, users: Sequence[int], first: Sequen
 
 def _labels(answers: Sequence[Answer], state: GraphState) -> list[Label]:
     """Answers as labels that nobody stores, as strong as the study's own are on average."""
-    now, usual = datetime.now(UTC), round(float(state.labels.strength.mean()))
+    now, usual = datetime.now(UTC), float(state.labels.strength.mean())
     return [Label(-1 - n, None, NOBODY, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
             for n, (preferred, rejected) in enumerate(answers)]
 

@@ -188,7 +188,7 @@ def resolve(study: Study, report_id: int, *, by: int | None = None) -> Report:
 def _choose(study: Study, user_id: int) -> Task | None:
     """A newly chosen pair, handed out; the task that another window was handed meanwhile; None when none is left."""
     offer = study.store.offer(user_id)
-    state, placement = _placed(study, offer)
+    state, placement = _placed(study, user_id, offer)
     while (chosen := assign(offer, state, placement, np.random.default_rng())) is not None:
         forecast = _forecast(study, user_id, chosen, offer, state, placement)
         minutes = offer.room.reserve_minutes or study.settings.reserve_seconds / 60
@@ -207,7 +207,7 @@ def _but(pairs: list[Triple], chosen: Assignment) -> list[Triple]:
     return [pair for pair in pairs if pair[0] != chosen.pair_id]
 
 
-def _placed(study: Study, offer: Offer) -> tuple[GraphState | None, Placement | None]:
+def _placed(study: Study, user_id: int, offer: Offer) -> tuple[GraphState | None, Placement | None]:
     """(graph state, the user's place in it), or nothing where no usable snapshot stands.
 
     A damaged champion must not stop people from labelling: pages that show it say what is wrong.
@@ -215,7 +215,7 @@ def _placed(study: Study, offer: Offer) -> tuple[GraphState | None, Placement | 
     try:
         snapshot = study.open_snapshot(offer.champion)
         if snapshot is not None:
-            return snapshot.graph, places.adapted(snapshot.graph, offer.said, snapshot.prior)
+            return snapshot.graph, places.adapted(snapshot.graph, offer.said, snapshot.prior, user_id)
     except (CoplError, OSError):
         pass
     return None, None

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, StoreTrouble
 
 HEAD = "0004"  # the newest migration; kept here so that a second start need not load Alembic
 BUSY_SECONDS = 30.0
@@ -63,17 +63,17 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def told(engine: Engine) -> Iterator[None]:
-    """Turn a mishap of the database itself (not one of our statements) into a ``CoplError``."""
+    """Turn a mishap of the database itself (not one of our statements) into a ``StoreTrouble``."""
     try:
         yield
     except DBAPIError as error:
         sentence = _sentence(engine, str(error.orig))
         if sentence is None:
             raise
-        raise CoplError(sentence) from error
+        raise StoreTrouble(sentence) from error
     except PoolTimeout as error:
-        raise CoplError(f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
-                        "try again in a moment.") from error
+        raise StoreTrouble(f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
+                           "try again in a moment.") from error
 
 
 def version(engine: Engine) -> str | None:

@@ -186,7 +186,7 @@ class _Import:
         self.users.update(self._insert(
             UserRow,
             [{"study_id": self.study_id, "name": name, "kind": row.kind.value, "role": Role.ANNOTATOR.value,
-              "taste": row.taste, "created_at": self.now} for name, row in new.items()],
+              "taste": row.taste, "excluded": row.excluded, "created_at": self.now} for name, row in new.items()],
             UserRow.name, UserRow.id))
         self.users_new += len(new)
 

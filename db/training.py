@@ -88,10 +88,11 @@ class Training(Access):
         with self._read() as connection:
             return _run(_run_row(connection, run_id))
 
-    def runs(self, study_id: int, *, limit: int = 50) -> list[Run]:
+    def runs(self, study_id: int, *, kind: str | None = None, limit: int = 50) -> list[Run]:
+        of_kind = [RunRow.kind == kind] if kind else []
         with self._read() as connection:
             rows = connection.execute(
-                select(*_RUN).where(RunRow.study_id == study_id).order_by(RunRow.id.desc()).limit(limit))
+                select(*_RUN).where(RunRow.study_id == study_id, *of_kind).order_by(RunRow.id.desc()).limit(limit))
             return [_run(row) for row in rows]
 
     def active_runs(self) -> list[Run]:

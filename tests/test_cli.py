@@ -76,6 +76,30 @@ def test_bad_lines_are_told_by_number_and_the_good_ones_are_kept(home, labels, c
     assert "line 5:" in told.err and "3 lines were left out" in told.err
 
 
+def test_a_file_that_breaks_off_is_taken_as_far_as_it_goes_and_is_no_success(home, labels, capsys):
+    packed = labels.with_suffix(".jsonl.gz")
+    packed.write_bytes(gzip.compress(labels.read_bytes())[:-200])
+    assert main(["import", str(packed)]) == 1
+    told = capsys.readouterr()
+    assert "new labels" in told.out and "what comes after the break is missing" in told.err
+    assert "is not whole" in told.err and "every other line" not in told.err
+    assert 0 < open_study(Settings(home=home)).store.label_count(1) < 40
+    assert main(["import", str(labels)]) == 0  # the rest, and nothing twice
+    assert open_study(Settings(home=home)).store.label_count(1) == 40
+
+
+def test_who_is_excluded_stays_so_in_another_study(home, labels, capsys, tmp_path):
+    main(["import", str(labels)])
+    study = open_study(Settings(home=home))
+    out = study.users()[0]
+    study.exclude(out.id, True)
+    assert main(["export", "--out", str(tmp_path / "out.jsonl")]) == 0
+    assert main(["import", str(tmp_path / "out.jsonl"), "--study", "Copy"]) == 0
+    copy = open_study(Settings(home=home), "Copy")
+    assert [user.name for user in copy.users() if user.excluded] == [out.name]
+    assert copy.store.label_count(copy.id) == study.store.label_count(study.id) == 30
+
+
 def test_a_hundred_bad_lines_are_summed_up(home, labels, capsys):
     with labels.open("a") as stream:
         stream.write("{\n" * 100)
@@ -158,6 +182,8 @@ def write_pairs(folder: Path) -> Path:
 @pytest.mark.parametrize(("name", "value", "sentence"), [
     ("COPL_PORT", "eighty", "COPL_PORT is 'eighty'; it must be a whole number"),
     ("COPL_PORT", "70000", "a port is a number from 1 to 65535"),
+    ("COPL_SEED", "-1", "COPL_SEED is -1; it must be a whole number from 0"),
+    ("COPL_DEVICE", "banana", "it must be cpu, cuda, cuda:1 and so on, or mps"),
     ("COPL_REFIT_SECONDS", "nan", "COPL_REFIT_SECONDS"),
     ("COPL_REFIT_LABELS", "0", "it counts labels, 1 or more"),
     ("COPL_HOME", "/dev/null/copl", "cannot be made"),
@@ -167,6 +193,15 @@ def test_a_setting_that_makes_no_sense_is_told_with_its_name(home, labels, name,
     monkeypatch.setenv(name, value)
     assert main(["import", str(labels)]) == 1
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["fit", "worker"])
+def test_a_device_that_is_not_there_is_refused_before_a_run_is_queued(home, labels, verb, capsys, monkeypatch):
+    main(["import", str(labels)])
+    monkeypatch.setenv("COPL_DEVICE", "cuda:99")
+    assert main([verb]) == 1
+    assert "COPL_DEVICE is 'cuda:99', and torch finds" in capsys.readouterr().err
+    assert open_study(Settings(home=home)).runs() == []
 
 
 def test_help_lists_every_verb_and_every_verb_has_help():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import random
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def test_the_side_shown_on_the_left_comes_first(file):
     (lines(ROW | {"choice": ["a"]}), "choice is something else"),
     (lines(ROW | {"annotator": None}), "no annotator"),
     (lines(ROW | {"annotator": "  "}), "annotator is empty"),
+    (lines(ROW | {"annotator": "Ann\n\x1b[31m"}), "control characters"),
     (lines(ROW | {"annotator": 12}), "annotator is not text"),
     (lines(ROW | {"annotator": "x" * 201}), "201 characters"),
     (lines(ROW | {"prompt": "x" * (TEXT_LIMIT + 1)}), "100,001 characters, 100,000 are allowed"),
@@ -157,11 +159,12 @@ def test_the_key_of_a_label_is_the_same_in_every_reading_and_order(file):
 
 
 texts = st.text(min_size=1, max_size=20).filter(lambda text: text.strip() and "\0" not in text)
+names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(str.strip)
 
 
 @given(st.lists(st.fixed_dictionaries({
     "prompt": texts, "response_a": texts.map("a".__add__), "response_b": texts.map("b".__add__),
-    "choice": st.sampled_from(["a", "b", "tie", "both_bad"]), "annotator": texts,
+    "choice": st.sampled_from(["a", "b", "tie", "both_bad"]), "annotator": names,
     "strength": st.integers(1, 5), "reason": st.text(max_size=5).filter(lambda text: "\0" not in text),
     "milliseconds": st.none() | st.integers(0, 10**6), "kind": st.sampled_from(["human", "simulated"]),
     "time": st.datetimes().map(lambda moment: moment.replace(tzinfo=UTC).isoformat()),
@@ -198,6 +201,23 @@ def test_rows_go_to_a_stream_of_text_or_bytes_alike():
     text, raw, rows = io.StringIO(), io.BytesIO(), [ROW, ROW | {"annotator": "Zoë"}]
     assert write_jsonl(rows, text) == write_jsonl(rows, raw) == 2
     assert text.getvalue().encode() == raw.getvalue()
+
+
+@pytest.mark.parametrize("place", [".", "", "/"])
+def test_a_folder_is_no_place_for_rows(place):
+    with pytest.raises(CoplError, match="is a folder"):
+        write_jsonl([ROW], place)
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_as_it_is(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "target").write_text("before")
+    write_jsonl([ROW], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_bytes() == lines(ROW)
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
+    write_jsonl([ROW], tmp_path / "pipe")
+    assert reader.communicate(timeout=10)[0] == lines(ROW) and (tmp_path / "pipe").is_fifo()
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):

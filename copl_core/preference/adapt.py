@@ -46,12 +46,15 @@ class Placement:
 
 
 def adapt(state: GraphState, labels: Comparisons, rule: str = "map", temper: float = TEMPER,
-          prior: Prior | None = None) -> Placement:
+          prior: Prior | None = None, besides: int | None = None) -> Placement:
     """Place a user from ``labels``, whose responses are rows of ``state``; the user column is not read.
 
-    Labels count as they do in a fit (``label_weights``), but for the published rule, which knows of no strength.
-    Without a neighbour the population mean is returned, and says so.  ``prior`` is ``Prior.of(state)``, for callers who
-    place many users in one state.
+    Labels count beside one another as they do in a fit (``label_weights``), but for the published rule, which knows of
+    no strength.  Without a neighbour the population mean is returned, and says so.
+
+    Args:
+        prior: ``Prior.of(state)``, for callers who place many users in one state.
+        besides: id of the user themself where the state knows them: nobody is a neighbour of their own.
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; one of {', '.join(RULES)} is needed")
@@ -59,15 +62,16 @@ def adapt(state: GraphState, labels: Comparisons, rule: str = "map", temper: flo
     if len(near) == 0 or len(labels) == 0:
         nobody = np.zeros(0)
         return Placement(state.population, "population mean", 0, nobody.astype(np.int64), nobody, 1.0)
-    weights = _likeness(state, labels, near, rule, temper)
-    vector = (weights @ state.user_vectors[near]).astype(np.float32)
+    others = near if besides is None else near[state.user_ids[near] != besides]
+    weights = _likeness(state, labels, others, rule, temper)
+    vector = (weights @ state.user_vectors[others]).astype(np.float32) if len(others) else state.population
     side = 0.0
     refined = (prior or Prior.of(state)).explain(state, labels)
     if rule == "map":
         vector, side = refined.vector, refined.side
     order = np.argsort(-weights, kind="stable")[:MOST]
-    heaviest = weights[order] / weights[order].sum()
-    return Placement(vector, "neighbours", len(near), state.user_ids[near[order]], heaviest, refined.spread, side)
+    heaviest = weights[order] / weights[order].sum() if len(order) else weights
+    return Placement(vector, "neighbours", len(others), state.user_ids[others[order]], heaviest, refined.spread, side)
 
 
 def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = False) -> np.ndarray:
@@ -112,8 +116,8 @@ def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: st
         weight = label_weights(state, labels).astype(np.float32)
         of_right = weight * (1 - labels.outcome.astype(np.float32))
         score = temper * (left @ weight - margins @ of_right)
-    weights = np.exp(score - score.max())
-    return weights / weights.sum()
+    weights = np.exp(score - score.max(initial=-np.inf))
+    return weights / weights.sum() if len(weights) else weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,11 @@ class Checkpoint:
             return None
         if hashlib.sha256(memoryview(content)[_DIGEST:]).digest() != content[:_DIGEST]:
             return None
-        kept = torch.load(io.BytesIO(memoryview(content)[_DIGEST:]), map_location="cpu", weights_only=True)
+        try:
+            kept = torch.load(io.BytesIO(memoryview(content)[_DIGEST:]), map_location="cpu", weights_only=True)
+        except Exception as problem:  # whole, so it was written by a torch that writes otherwise
+            log.warning("the state of a training in %s cannot be read: %s", self.folder, problem)
+            return None
         if kept["key"] != key:
             return None
         if self.found is not None:

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.files import read_rows
+from copl_core.files import read_rows, whole
 from copl_core.records import Comparisons, CoplError, ImportRow
 from copl_core.training.controls import label_flip, user_swap
 from copl_core.training.methods import DEFAULT_METHODS, METHODS, Embed, Method, Methods
@@ -123,7 +123,9 @@ def _about(world: World, context: int, seed: int) -> dict:
     user, n_known = world.asked.user, world.train.n_users
     return {"train_labels": len(world.train.labels), "test_labels": len(world.asked),
             "test_labels_in_training": _known_already(world),
-            "test_decided": int(world.asked.decided.sum()), "context_labels": len(world.context), "context": context,
+            "test_decided": int(world.asked.decided.sum()),
+            "test_groups": len({group for group in world.asked_groups if group}),
+            "context_labels": len(world.context), "context": context,
             "seed": seed, "train_users": n_known, "test_users": len(np.unique(user)),
             "new_users": len(np.unique(user[user >= n_known])), "train_texts": world.train.n_responses,
             "new_texts": len(world.texts) - world.train.n_responses}
@@ -223,6 +225,9 @@ def _cautions(report: dict) -> str:
     known, people = report["test_labels_in_training"], report["test_users"]
     words = f" {known} of the asked labels are about a pair that the same user's training labels are about." \
         if known else ""
+    if report["test_groups"] and not report["methods"][report["best"]]["worst_group"]:
+        words += (f" No worst group is told: of the {report['test_groups']} that rows name, fewer than two have "
+                  f"{FEWEST_IN_GROUP} asked labels.")
     if people < FEWEST_USERS:
         words += f" Intervals are over the labels of these {people} users, and say nothing of others."
     return words
@@ -238,7 +243,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="learn from rows of TRAIN whose split is not test, ask rows of TEST whose split is test")
     parser.add_argument("--new-prompts", action="store_true",
                         help="ask only about prompts that TRAIN lacks; of one file for both, a fifth of the prompts")
-    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help=f"all, or of {', '.join(METHODS)}")
+    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS),
+                        help=f"all, or of {', '.join(METHODS)} (default {', '.join(DEFAULT_METHODS)})")
     parser.add_argument("--controls", action="store_true",
                         help="also score with another user's vector, and learn from flipped labels (twice the time)")
     parser.add_argument("--reward-seconds", type=float, metavar="S",
@@ -246,7 +252,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              f"(default {REWARD_SECONDS:.0f})")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the report to this file")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads (default: as torch chooses)")
     parser.add_argument("--encoder", type=Path, help="folder of the text encoder; the bundled one otherwise")
 
 
@@ -261,8 +267,7 @@ def main(args: argparse.Namespace) -> int:
     for name in ("seed", "threads"):
         if getattr(args, name) < 0:
             raise CoplError(f"--{name} is {getattr(args, name)}: a whole number from 0 is needed.")
-    if args.json is not None and args.json.is_dir():
-        raise CoplError(f"--json is {args.json}, which is a folder: name a file to write.")
+    _check_report(args.json, (args.train, args.test))
     one_file = args.train.resolve() == args.test.resolve()
     if one_file and not (args.split_field or args.new_prompts):
         raise CoplError(f"{args.train} was given to learn from and to be asked, and nobody errs on what was learned: "
@@ -272,8 +277,8 @@ def main(args: argparse.Namespace) -> int:
     if args.new_prompts:
         train, test = only_new_prompts(train, test, args.seed, one_file and not args.split_field)
     methods = _possible(methods, args.methods.strip() == "all", train, test, seconds)
-    _set_threads(args.threads)
     settings = replace(Settings.from_environment(), reward_budget_seconds=seconds)
+    _set_threads(args.threads or settings.threads)
     report = evaluate(train, test, methods, embedder=_Embedder(args.encoder), context=args.context, seed=args.seed,
                       controls=args.controls, settings=settings, say=lambda words: print(f"… {words}", flush=True))
     print(table(report))
@@ -282,13 +287,26 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(report: dict, path: Path) -> None:
+def _check_report(path: Path | None, labels: Sequence[Path]) -> None:
+    """Refuse a place for the report before hours go into it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise CoplError(f"--json is {path}, which is a folder: name a file to write.")
+    if path.resolve() in [one.resolve() for one in labels]:
+        raise CoplError(f"--json is {path}, which is a file of labels, and would be written over: name another.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1))
+        reason = "" if os.access(path if path.exists() else path.parent, os.W_OK) else "Permission denied"
     except OSError as error:
-        raise CoplError(f"{path} cannot be written ({error.strerror}): the figures above are all there is; "
-                        "choose a folder that is writable and has room.") from error
+        reason = error.strerror
+    if reason:
+        raise CoplError(f"--json is {path}, which cannot be written ({reason}): choose a folder that is writable.")
+
+
+def _write(report: dict, path: Path) -> None:
+    with whole(path) as file:
+        file.write(json.dumps(report, indent=1).encode())
 
 
 def _chosen(words: str) -> list[str]:
@@ -337,7 +355,8 @@ class _Embedder:
 def _set_threads(threads: int) -> None:
     import torch
 
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    if threads:  # else as many as torch takes by itself, which OMP_NUM_THREADS may bound
+        torch.set_num_threads(threads)
 
 
 def _rows(path: Path, split: bool | None) -> list[ImportRow]:
@@ -351,7 +370,10 @@ def _rows(path: Path, split: bool | None) -> list[ImportRow]:
         print(f"{path.name}, line {line} is left out: {reason}")
     if len(problems) > 10:
         print(f"{path.name}: {len(problems) - 10} more lines are left out")
-    rows = [replace(row, taste=row.group or row.taste) for row in rows]
+    out = [row for row in rows if row.excluded]
+    if out:
+        print(f"{path.name}: {len(out)} labels of people who are excluded are left out")
+    rows = [replace(row, taste=row.group or row.taste) for row in rows if not row.excluded]
     if split is None:
         return rows
     if not any(row.split == TEST for row in rows):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from copl_core.records import CoplError
 
 BATCH = 32
 MAX_TOKENS = 256
+KEEP_EVERY = 20.0  # seconds of work that a kill may cost
 
 
 class TextEmbedder:
@@ -44,7 +46,7 @@ class TextEmbedder:
         self._encoder = None
         if not (self.folder / "config.json").is_file():
             raise CoplError(f"No text encoder in {self.folder}: a folder with config.json, tokenizer.json and "
-                            "model.safetensors is needed. Point the encoder setting at one.")
+                            "model.safetensors is needed. Name another, or none for the bundled one.")
 
     def embed(self, texts: Sequence[tuple[str, str]],
               progress: Callable[[int, int], None] | None = None) -> np.ndarray:
@@ -64,16 +66,30 @@ class TextEmbedder:
         self._read_cache()
         fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if fresh:
-            order = sorted(fresh, key=lambda key: len(fresh[key]))
-            vectors: dict[str, np.ndarray] = {}
+            self._encode_fresh(fresh, progress)
+        return np.stack([self._known[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
+
+    def _encode_fresh(self, fresh: dict[str, str], progress) -> None:
+        """Texts by key, short ones first; they are kept every few seconds, and when something ends the work."""
+        order = sorted(fresh, key=lambda key: len(fresh[key]))
+        vectors: dict[str, np.ndarray] = {}
+        kept = time.monotonic()
+        try:
             for start in range(0, len(order), BATCH):
                 batch = order[start:start + BATCH]
                 vectors |= zip(batch, self._run([fresh[key] for key in batch]), strict=True)
+                if time.monotonic() - kept > KEEP_EVERY:
+                    self._keep(vectors)
+                    vectors, kept = {}, time.monotonic()
                 if progress is not None:
-                    progress(len(vectors), len(order))
+                    progress(start + len(batch), len(order))
+        finally:
+            self._keep(vectors)
+
+    def _keep(self, vectors: dict[str, np.ndarray]) -> None:
+        if vectors:
             self._known |= vectors
             self._write_cache(vectors)
-        return np.stack([self._known[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
 
     def _load(self):
         if self._encoder is None:

@@ -14,6 +14,7 @@ several draws are made and the worse half of the candidates is left out after ea
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # of the configured precision of the priors
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
 MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
 DRAWS = 3
+TELL_EVERY = 1.0  # seconds between two reports of one fit
 MANY = 20_000  # labels; from so many on one draw is enough
 _SHARE = 0.3  # of each person's responses that are kept from the probe
 _MET_SHARE = 0.15  # of the labels, where people are asked about responses they have met
@@ -54,15 +56,15 @@ def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int
         return config
     losses: dict[GraphConfig, list[float]] = {candidate: [] for candidate in _candidates(config)}
     left, n_fits, found = list(losses), _fits(len(losses), len(draws)), list[float]()
+    tell = _told(progress, found, n_fits)
     for learned, asked in draws:
         probe, test = data.with_labels(data.labels.take(learned)), data.labels.take(asked)
         for candidate in left:
-            if progress is not None:
-                progress("choosing priors", len(found), n_fits, min(found, default=None))
+            tell()
             if len(found) < len(known):
                 found.append(known[len(found)])
             else:
-                found.append(_log_loss(probe, test, phi, replace(candidate, members=1), seed, device))
+                found.append(_log_loss(probe, test, phi, replace(candidate, members=1), seed, device, tell))
                 if keep is not None:
                     keep(found)
             losses[candidate].append(found[-1])
@@ -70,13 +72,28 @@ def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int
     return left[0]
 
 
+def _told(progress: Progress | None, found: list[float], n_fits: int) -> Callable[..., None]:
+    """Tells how far the choice is, whatever it is given, once for each fit and now and then during one: who is told
+    may end the job."""
+    last: tuple[int, float] = (-1, 0.0)
+
+    def tell(*_: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if progress is not None and (len(found) > last[0] or now - last[1] >= TELL_EVERY):
+            last = len(found), now
+            progress("choosing priors", len(found), n_fits, min(found, default=None))
+
+    return tell
+
+
 def _log_loss(probe: TrainingData, test: Comparisons, phi: np.ndarray, candidate: GraphConfig, seed: int,
-              device: str) -> float:
+              device: str, tell: Callable[..., None]) -> float:
     """Of the labels ``test`` by a graph fitted to ``probe``; of a training that breaks down as bad as can be."""
     from copl_core.training.graph_fit import fit_graph, sided_margins
 
     try:
-        state = fit_graph(probe, phi, candidate, seed=seed, device=device)
+        state = fit_graph(probe, phi, candidate, seed=seed, device=device, progress=tell)
     except CoplError:
         return math.inf
     return figures(sided_margins(state, test), test)["log_loss"]

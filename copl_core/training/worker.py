@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.records import CoplError, Run, RunState, SnapshotRecord
+from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreTrouble
 from copl_core.store import Store
 from copl_core.training.cut import data_cut
 from copl_core.training.queue import make_queue, on_queue
@@ -41,8 +41,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("copl.worker")
 _LOOK_EVERY = 1.0  # seconds between two looks at the studies
 _TELL_EVERY = 0.4  # seconds between two progress reports
+_TELL_AGAIN = 30.0  # seconds after a progress report that the database refused
+_PUBLISH_AGAIN = (1.0, 5.0, 20.0)  # seconds before another try to record a snapshot that the database refused
 _MOST_TRIES = 5  # of a run that is left behind every time
 _LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
+_TOLD_TO_END = "The worker was told to end."
 _PATIENCE = 8.0  # seconds a run in hand gets to reach its next step when the worker is told to end
 _PARTS = {"priors": "the choice of priors", "first graph": "the graph without the held-out labels",
           "graph": "the graph", "reward": "the reward model"}  # of a training, as its checkpoint names them
@@ -105,10 +108,12 @@ class Trainer:
         return again
 
     def _tries(self, run: Run) -> int:
-        """How often this run was left behind, this time included."""
+        """How often in a row this run was left behind, this time included."""
         tries = 1
         while run.retry_of is not None and tries < _MOST_TRIES:
             run = self.store.run(run.retry_of)
+            if run.message == _TOLD_TO_END:
+                break
             tries += run.message == _LEFT_BEHIND
         return tries
 
@@ -135,8 +140,8 @@ class Trainer:
     def _situation(self, study_id: int) -> Situation:
         champion = self.store.champion(study_id)
         reward = champion.metrics.get("reward_watermark") if champion else None
-        ended = [run for run in self.store.runs(study_id, limit=100) if run.ended_at]  # newest first
-        full = [run for run in ended if run.kind == "full"]
+        ended, full = ([run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at]
+                       for kind in (None, "full"))  # newest first
         return Situation(
             n_labels=self.store.label_count(study_id),
             since_graph=self.store.revisions_since(study_id, champion.watermark if champion else 0),
@@ -166,10 +171,13 @@ class Trainer:
                 self._publish(study_id, run, told, checkpoint)
         except Stopped:
             told.say("The worker was told to end; the run is queued again.")
-            self._interrupted(run, "The worker was told to end.")
+            self._interrupted(run, _TOLD_TO_END)
         except Cancelled:
             log.info("run %s was cancelled", run_id)
             told.say("Cancelled; the champion stays.")
+        except StoreTrouble as problem:  # not the run's fault: it is found left behind, queued again, and goes on
+            log.warning("run %s was broken off: %s", run_id, problem)
+            told.say(str(problem))
         except CoplError as problem:  # also a publishing refused because the run was cancelled: then it stays cancelled
             told.say(str(problem))
             self.store.finish_run(run_id, RunState.FAILED, message=str(problem))
@@ -186,7 +194,8 @@ class Trainer:
 
     @contextmanager
     def _checkpoint(self, study_id: int, told: RunLog) -> Iterator[Checkpoint]:
-        """Where a run keeps how far it is, forgotten when it ends by itself, well or badly, or is cancelled.
+        """Where a run keeps how far it is, forgotten when it ends by itself, well or badly, or is cancelled; not where
+        the worker is told to end, or the database fails it.
 
         A study has one place, so that room is bounded: what goes on there is the run that is queued again, and a run
         of another kind in between begins it anew.
@@ -194,7 +203,7 @@ class Trainer:
         checkpoint = self._states(study_id, lambda part, state: told.say(_goes_on(part, state)))
         try:
             yield checkpoint
-        except Stopped:
+        except (Stopped, StoreTrouble):
             raise
         except (Exception, KeyboardInterrupt):
             checkpoint.clear()
@@ -233,12 +242,22 @@ class Trainer:
                    "fitted_in": fitted.reward and fitted.reward["fitted_in"]}
         record = SnapshotRecord(version, run.id, data.watermark, len(data.labels), metrics, datetime.now(UTC))
         try:
-            self.store.publish(study_id, record, run_id=run.id)
+            self._record(study_id, record)
         except Exception:
             self._sweep(study_id)
             raise
         told.say(f"Published {version} after {manifest['seconds']:.1f} s; it is the champion now.")
         log.info("published %s after %.1f s", version, manifest["seconds"])
+
+    def _record(self, study_id: int, record: SnapshotRecord) -> None:
+        """Publish what stands on disk; what took hours is not given up because the database is busy for a minute."""
+        for seconds in _PUBLISH_AGAIN:
+            try:
+                return self.store.publish(study_id, record, run_id=record.run_id)
+            except StoreTrouble as problem:
+                log.warning("snapshot %s waits to be recorded: %s", record.version, problem)
+                self.stop.wait(seconds)
+        return self.store.publish(study_id, record, run_id=record.run_id)
 
     def _config(self, cut: dict) -> dict:
         """What the run was told, so that it can be told again."""
@@ -271,7 +290,8 @@ class Trainer:
     def _reporter(self, run_id: int, log_of: RunLog | None = None) -> Callable[[str, int, int, float | None], None]:
         """Writes progress to the run, at most a few times a second, and ends the job when it should end.
 
-        A phase whose name ends in ``HELD_OUT`` is a measurement in passing, for the log alone.
+        A phase whose name ends in ``HELD_OUT`` is a measurement in passing, for the log alone.  A report that the
+        database refuses is left out: it costs a line on the page, and no training.
         """
         told, phase_now, phase_began, first = 0.0, "", time.monotonic(), 0
 
@@ -289,11 +309,15 @@ class Trainer:
             if now - told < _TELL_EVERY:
                 return
             told = now
-            if self.store.run(run_id).state == RunState.CANCELLED:
-                raise Cancelled
             left = (now - phase_began) / (step - first) * (steps - step) if step > first else None
             said = None if loss is None or not math.isfinite(loss) else float(loss)
-            self.store.update_run(run_id, phase=phase, step=step, steps=steps, loss=said, seconds_left=left)
+            try:
+                if self.store.run(run_id).state == RunState.CANCELLED:
+                    raise Cancelled
+                self.store.update_run(run_id, phase=phase, step=step, steps=steps, loss=said, seconds_left=left)
+            except StoreTrouble as problem:
+                log.warning("run %s goes on untold: %s", run_id, problem)
+                told = time.monotonic() + _TELL_AGAIN
 
         return report
 
@@ -308,7 +332,8 @@ def _goes_on(part: str, state: dict) -> str:
 
 
 def _failed_in_a_row(ended: list[Run]) -> int:
-    """How many of the newest runs failed before one that did not."""
+    """How many of the newest runs failed before one that did not; one that was interrupted says neither."""
+    ended = [run for run in ended if run.state != RunState.INTERRUPTED]
     return next((n for n, run in enumerate(ended) if run.state != RunState.FAILED), len(ended))
 
 

@@ -87,6 +87,8 @@ def only_new_prompts(train_rows: Sequence[ImportRow], test_rows: Sequence[Import
     Raises:
         CoplError: one file has one prompt, or every test row is about a prompt of training.
     """
+    if not test_rows:
+        raise CoplError("There is no label to be asked: give rows with a choice and an annotator.")
     if same:
         kept = _drawn({row.prompt for row in test_rows}, seed)
         train_rows = [row for row in train_rows if row.prompt not in kept]

@@ -82,6 +82,13 @@ def test_an_interrupted_run_is_tried_again(store, study):
     assert store.runs(study.id) == [retry, store.run(run.id)] and store.runs(study.id, limit=1) == [retry]
 
 
+def test_runs_of_a_kind_are_found_behind_any_number_of_others(store, study):
+    full = store.add_run(study.id, "full", "")
+    for _ in range(3):
+        store.add_run(study.id, "graph", "")
+    assert store.runs(study.id, kind="full", limit=2) == [full]
+
+
 def test_a_run_has_no_other_fields(store, study):
     run = store.add_run(study.id, "graph", "")
     with pytest.raises(TypeError, match="no changeable field speed"):

@@ -51,6 +51,24 @@ def test_the_neighbours_that_weigh_most_are_of_ones_own_camp(two_camps):
     assert (np.diff(place.weights) <= 1e-12).all()
 
 
+def test_nobody_is_a_neighbour_of_their_own(two_camps):
+    own = int(two_camps.user_ids[1])
+    with_own, without = adapt(two_camps, says(1, 8)), adapt(two_camps, says(1, 8), besides=own)
+    assert own in with_own.user_ids and own not in without.user_ids
+    assert without.n_neighbours == with_own.n_neighbours - 1 and without.weights.sum() == pytest.approx(1)
+    np.testing.assert_array_equal(without.vector, with_own.vector)  # what their labels say of them is the same
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_labels_that_only_oneself_shares_say_who_one_is_and_name_no_neighbour(two_camps, rule):
+    own = two_camps.labels.user == 1
+    alone = replace(two_camps, labels=two_camps.labels.take(own))
+    place = adapt(alone, says(1, 8), rule=rule, besides=int(two_camps.user_ids[1]))
+    assert (place.n_neighbours, len(place.user_ids), len(place.weights)) == (0, 0, 0)
+    assert np.isfinite(place.vector).all()
+    assert (place.vector != two_camps.population).any() == (rule == "map")
+
+
 def test_more_labels_settle_the_vector_and_sharpen_the_posterior(two_camps):
     places = [adapt(two_camps, says(0, n), rule="sharpening") for n in (1, 4, 8, 16)]
     spreads = [place.spread for place in places]

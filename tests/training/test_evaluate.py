@@ -188,6 +188,25 @@ def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
     assert "'long'" in capsys.readouterr().out
 
 
+def test_where_no_group_is_asked_enough_the_table_says_so():
+    report = evaluate(rows(range(6), range(6)), [replace(row, taste="short") for row in rows(range(6), range(6, 9))],
+                      ["global"], embedder=ByStyle())
+    assert report["test_groups"] == 1 and "fewer than two have 20 asked labels" in table(report)
+    report = evaluate(rows(range(6), range(6)), [replace(row, taste=None) for row in rows(range(6), range(6, 9))],
+                      ["global"], embedder=ByStyle())
+    assert report["test_groups"] == 0 and "No worst group" not in table(report)
+
+
+def test_people_who_are_excluded_are_left_out(tmp_path, capsys):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    both.write_text("\n".join(as_json(row, split="test" if i % 3 == 0 else "train", excluded=row.annotator == "user 0")
+                              for i, row in enumerate(rows(range(4), range(6)))))
+    command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
+    report = json.loads(out.read_text())
+    assert report["train_labels"] + report["test_labels"] == 18
+    assert "6 labels of people who are excluded are left out" in capsys.readouterr().out
+
+
 def test_intervals_hold_the_figure_they_belong_to():
     report = evaluate(rows(range(8), range(8)), rows(range(8), range(8), seed=1), ["global", "mf"], embedder=ByStyle(),
                       settings=QUICK)
@@ -269,6 +288,8 @@ def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path, capsys):
     (["{both}", "{both}", "--split-field", "--seed", "-1"], "--seed is -1"),
     (["{both}", "{both}", "--split-field", "--threads", "-1"], "--threads is -1"),
     (["{both}", "{both}", "--split-field", "--json", "{folder}"], "is a folder"),
+    (["{both}", "{both}", "--split-field", "--json", "{both}"], "is a file of labels"),
+    (["{both}", "{both}", "--split-field", "--json", "{both}/report.json"], "cannot be written"),
 ])
 def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, told, tmp_path, capsys):
     both = tmp_path / "both.jsonl"

@@ -47,6 +47,34 @@ def test_a_text_is_encoded_once_and_found_again_by_another_process(minilm, tmp_p
 
 
 @pytest.mark.weights
+def test_what_was_encoded_before_something_ended_the_work_is_kept(minilm, tmp_path, monkeypatch):
+    class Ended(Exception):
+        pass
+
+    def ends(done: int, of: int) -> None:
+        told.append((done, of))
+        if len(told) == 2:
+            raise Ended
+
+    monkeypatch.setattr("copl_core.training.phi.BATCH", 1)
+    told = []
+    with pytest.raises(Ended):
+        TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=ends)
+    again = []
+    whole = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=lambda done, of: again.append((done, of)))
+    assert told == [(1, 3), (2, 3)] and again[0] == (1, 1)
+    np.testing.assert_allclose(whole, TextEmbedder(minilm).embed(TEXTS), atol=1e-5)
+
+
+@pytest.mark.weights
+def test_a_long_work_is_kept_part_by_part(minilm, tmp_path, monkeypatch):
+    monkeypatch.setattr("copl_core.training.phi.BATCH", 1)
+    monkeypatch.setattr("copl_core.training.phi.KEEP_EVERY", 0.0)
+    TextEmbedder(minilm, cache=tmp_path).embed(TEXTS)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3 + 4  # answers, and answers with their prompts
+
+
+@pytest.mark.weights
 def test_a_part_of_the_cache_that_is_cut_short_is_made_anew(minilm, tmp_path):
     first = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS)
     for part in tmp_path.rglob("*.safetensors"):

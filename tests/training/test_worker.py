@@ -10,18 +10,21 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
 import pytest
 
-from copl_core.records import Choice, CoplError, RunState
+from copl_core.records import Choice, CoplError, RunState, StoreTrouble
 from copl_core.study import Study
 from copl_core.training.queue import make_queue, on_queue
+from copl_core.training.runlog import log_path, read_log
+from copl_core.training.schedule import due
 from copl_core.training.snapshot import load_snapshot, verify
-from copl_core.training.worker import Trainer, hold_worker_lock
+from copl_core.training.worker import _LEFT_BEHIND, _TOLD_TO_END, Trainer, hold_worker_lock
 from db.store import SqlStore
 from tests.worlds import (
     by_style,
@@ -311,10 +314,82 @@ def test_runs_that_fail_come_further_and_further_apart(fitted):
         one.execute(fitted.store.add_run(fitted.id, "graph", "").id)
         assert one._situation(fitted.id).failed_graph == failures
     assert one._situation(fitted.id).failed_reward == 0
-    one.ask_for_due_runs()
-    assert fitted.store.active_runs() == []
+    fitted.store.finish_run(fitted.store.add_run(fitted.id, "graph", "").id, RunState.INTERRUPTED)
+    assert one._situation(fitted.id).failed_graph == 3  # neither a failure nor a success
+    fitted.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
+    soon = replace(fitted.settings.schedule, refit_labels=1, refit_seconds=40.0)
+    situation, ended = one._situation(fitted.id), fitted.runs()[0].ended_at
+    assert due(situation, soon, ended + timedelta(seconds=319)) is None  # eight times the wait
+    assert due(situation, soon, ended + timedelta(seconds=321))[0] == "graph"
     fit_graph_now(fitted)
     assert one._situation(fitted.id).failed_graph == 0
+
+
+def test_a_reward_model_that_failed_is_remembered_behind_any_number_of_graphs(fitted):
+    one = trainer(fitted)
+    failed = fitted.store.add_run(fitted.id, "full", "")
+    fitted.store.finish_run(failed.id, RunState.FAILED)
+    for _ in range(101):
+        fitted.store.finish_run(fitted.store.add_run(fitted.id, "graph", "").id, RunState.DONE)
+    situation = one._situation(fitted.id)
+    assert situation.failed_reward == 1 and situation.last_reward == fitted.store.run(failed.id).ended_at
+
+
+# ---- a database that fails
+
+
+class Fails(SqlStore):
+    """A store whose given verb fails the first so many times, as a busy database does."""
+
+    def __init__(self, engine, verb: str, times: int) -> None:
+        super().__init__(engine)
+        self.verb, self.times = verb, times
+
+    def __getattribute__(self, name: str):
+        if name == object.__getattribute__(self, "__dict__").get("verb") and self.times > 0:
+            self.times -= 1
+            raise StoreTrouble("The database was busy for 30 seconds; try again. Nothing was saved.")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("verb", ["run", "update_run", "publish"])
+def test_a_database_that_is_busy_for_a_while_costs_no_training(study, verb, monkeypatch):
+    monkeypatch.setattr("copl_core.training.worker._PUBLISH_AGAIN", (0.0, 0.0))
+    monkeypatch.setattr("copl_core.training.worker._TELL_EVERY", 0.0)
+    monkeypatch.setattr("copl_core.training.worker._TELL_AGAIN", 0.0)
+    one, run = trainer(study), study.request_fit("graph")
+    report = one._reporter
+
+    def from_here_on_it_fails(*given):
+        one.store = Fails(study.store.engine, verb, 2)
+        return report(*given)
+
+    one._reporter = from_here_on_it_fails
+    one.execute(run.id)
+    assert one.store.times == 0  # it did fail
+    assert state_of(study, run.id) == RunState.DONE and study.record.champion == "v0001"
+
+
+def test_a_snapshot_that_cannot_be_recorded_waits_for_the_next_try_with_what_was_trained(study, monkeypatch):
+    monkeypatch.setattr("copl_core.training.worker._PUBLISH_AGAIN", (0.0, 0.0))
+    one, run = trainer(study), study.request_fit("graph")
+    one.store = Fails(study.store.engine, "publish", 3)
+    one.execute(run.id)
+    assert state_of(study, run.id) == RunState.RUNNING and versions_on_disk(study) == []
+    assert list((study.settings.cache / "training" / str(study.id)).glob("graph.*"))
+    (again,) = one.recover()
+    one.execute(again.id)
+    assert state_of(study, again.id) == RunState.DONE and versions_on_disk(study) == ["v0001"]
+    said = [line.get("said", "") for line in read_log(log_path(study.settings.run_logs, again.id))]
+    assert any("Goes on with the graph" in line for line in said)
+
+
+def test_ends_that_were_asked_for_are_no_failed_tries(study):
+    one, run = trainer(study), study.request_fit("graph")
+    for message in [_LEFT_BEHIND] * 3 + [_TOLD_TO_END] + [_LEFT_BEHIND] * 3:
+        study.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
+        run = study.store.add_run(study.id, "graph", "", retry_of=run.id)
+    assert one._tries(run) == 4
 
 
 # ---- the queue
