@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--columns", default=",".join(":".join(column) for column in COLUMNS), help="file:question, …")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
+    if arguments.data is not None and not arguments.data.exists():
+        parser.error(f"--data is {arguments.data}, which is not there; name a folder with files of labels")
     if arguments.data is None:
         print("Left out: the peers are compared on files of labels, and no folder was named with --data.")
         return 0

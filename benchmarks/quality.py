@@ -86,6 +86,9 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := [name for name in columns if name not in COLUMNS]:
         print(f"There is no column {unknown[0]}; choose from {', '.join(COLUMNS)}.", file=sys.stderr)
         return 2
+    if arguments.data is not None and not arguments.data.exists():
+        print(f"--data is {arguments.data}, which is not there; name a folder with files of labels.", file=sys.stderr)
+        return 2
     if arguments.data is None:
         print("Nothing was measured: files of labels are needed, give their folder with --data.")
         return 0

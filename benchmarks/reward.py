@@ -246,6 +246,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=Path, help="file to keep the frozen states in, for the next run")
     arguments = parser.parse_args(argv)
+    if arguments.data is not None and not arguments.data.exists():
+        parser.error(f"--data is {arguments.data}, which is not there; name a folder with files of labels")
     models, parts = _chosen(parser, arguments.models, MODELS), _chosen(parser, arguments.parts, PARTS)
     if not 1 <= arguments.cuts <= min(MOST_CUTS.values()):
         parser.error(f"--cuts is {arguments.cuts}: a whole number from 1 to {min(MOST_CUTS.values())} is needed")

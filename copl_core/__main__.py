@@ -210,7 +210,8 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
         raise CoplError(f"There is no user {missing[0]!r} in study {study.record.name!r} with {len(users)} users; "
                         "names are those of the people page.")
     view = study.reward(arguments.prompt, arguments.response, users=[users[name] for name in arguments.user])
-    print(f"Snapshot {view.snapshot}.  {view.basis}")
+    print(f"Snapshot {view.snapshot}.  {view.basis}  For each response: the chance that it is the preferred one "
+          "(reward); n people stand behind a line.")
     for row in view.rows:
         cells = "  ".join(f"{win:6.1%} ({reward:+.2f})" for win, reward in zip(row.win, row.reward, strict=True))
         print(f"{row.name:24.24}  {cells}   {row.source}, n={row.n}")
