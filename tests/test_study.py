@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from copl_core import rewards
+from copl_core.audience import Audience
 from copl_core.records import Choice, CoplError, Kind, Role, RunState
+from copl_core.rewards import FIRST
 from copl_core.study import Study
 from tests.worlds import (
     LONG,
@@ -323,6 +326,19 @@ def test_rewards_of_known_texts_come_from_the_graph_before_there_is_a_reward_mod
     assert view.known and view.snapshot == "v0001" and "graph alone" in view.basis
     swapped = trained.reward(prompt, texts[::-1], users=[users["user 00"]], groups=False)
     assert len(swapped.rows) == 1 and swapped.rows[0].win == pytest.approx(likes_short.win[::-1])
+
+
+def test_somebody_after_five_answers_is_told_by_others_and_not_by_what_they_answered_since(trained):
+    user = next(user for user in trained.users() if user.name == "user 00")
+    assert len(trained.store.labels(trained.id, user_id=user.id)) > FIRST
+    snapshot = trained.snapshot()
+    people = rewards._people(trained, snapshot.graph, [user.id], [user.id], [])
+    audience = Audience(snapshot, people, groups=False)
+    own = audience.vectors[audience.seats[0].own]
+    for seat in audience.seats:
+        near = audience.vectors[seat.near]
+        assert len(near) and not (near == own).all(1).any()
+    assert [seat.source for seat in audience.seats] == ["trained", "neighbours"]
 
 
 @pytest.mark.parametrize(("prompt", "responses", "problem"), [
