@@ -133,15 +133,17 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
                             "with prompt, response_a, response_b and, where it is a label, choice and annotator.")
         opened.append((path, problems, chain([first], rows)))
     study = open_study(settings, arguments.study, create=True)  # not before every file has shown that it can be read
+    halves = []
     for path, problems, rows in opened:
         report = study.import_rows(rows)
         _tell_import(path, study.record.name, report)
         broken = any(reason == BROKEN for _, reason in problems)
         _tell_problems(problems + list(report.problems), "what comes after the break is missing" if broken
                        else "every other line was taken")
-        if broken:
-            raise CoplError(f"{path} is not whole, and what stands before the break was taken; get the file anew and "
-                            "import it: lines that are there already are left alone.")
+        halves += [str(path)] * broken
+    if halves:
+        raise CoplError(f"Not whole: {', '.join(halves)}. What stands before the break was taken; get each anew and "
+                        "import it: lines that are there already are left alone.")
     return 0
 
 
@@ -188,12 +190,14 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     _log_to_terminal()
     study = open_study(settings, arguments.study)
     with hold_worker_lock(settings):
+        trainer = Trainer(study.store, settings)
+        trainer.recover()  # what an earlier one left behind is this run, where it is of the same kind
         run = study.request_fit("graph" if arguments.graph_only else "full", reason="asked for in a terminal")
-        Trainer(study.store, settings).execute(run.id)
+        trainer.execute(run.id)
     run = study.store.run(run.id)
-    if run.state == RunState.RUNNING:
-        raise CoplError(f"Run {run.id} was broken off, since the database could not be written; the next worker goes "
-                        "on with it where it stands.")
+    if run.state in (RunState.QUEUED, RunState.RUNNING):
+        raise CoplError(f"Run {run.id} was broken off. {trainer.trouble.get(run.id, '')} Call this again, or start a "
+                        "worker: it goes on where it stood.")
     if run.state != RunState.DONE:
         raise CoplError(f"Run {run.id} {run.state}: {run.message}")
     snapshot = study.store.champion(study.id)
@@ -241,6 +245,7 @@ def _weights(arguments: argparse.Namespace, settings: Settings) -> int:
 def _evaluate(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.training import evaluate
 
+    need_device(settings)
     return evaluate.main(arguments)
 
 

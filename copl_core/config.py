@@ -21,7 +21,7 @@ class Settings:
     database_url: str = ""  # empty: SQLite in the home folder
     port: int = 8501  # where the app answers
     backbone: str = "minilm"  # minilm, smollm2, or any Hugging Face id or folder
-    device: str = "cpu"  # cpu, cuda, mps: where the trainer and the reward page compute
+    device: str = "cpu"  # cpu, cuda, cuda:1, mps: where the trainer and the reward page compute
     threads: int = 0  # torch threads of the trainer; 0 leaves one core to the app
     refit_labels: int = 8  # new labels that make a refit of the graph due
     refit_seconds: float = 15.0  # and never more often than this

@@ -82,11 +82,11 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     """
     if str(path) in ("", ".") or path.is_dir():
         raise CoplError(f"{path} is a folder; name a file to write.")
-    target = path.resolve()
+    target = path.resolve()  # of a link to a file; one to a pipe (``/dev/stdout``) may lead nowhere
     aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
-        if target.exists() and not target.is_file():
-            with target.open("wb") as raw:
+        if path.exists() and (not path.is_file() or path.parts[:2] == ("/", "dev")):
+            with path.open("wb") as raw:
                 yield raw
             return
         try:

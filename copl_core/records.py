@@ -20,7 +20,7 @@ class CoplError(Exception):
 
 
 class StoreTrouble(CoplError):
-    """The database itself failed (busy, full, out of reach): nothing was saved, and a later try may succeed."""
+    """The database is busy, full or out of reach: nothing was saved, and a later try may succeed."""
 
 
 class Choice(StrEnum):

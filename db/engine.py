@@ -61,16 +61,21 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+_PASSING = ("locked", "disk is full", "connect")  # what a later try may not meet
+
+
 @contextmanager
 def told(engine: Engine) -> Iterator[None]:
-    """Turn a mishap of the database itself (not one of our statements) into a ``StoreTrouble``."""
+    """Turn a mishap of the database itself (not one of our statements) into a ``CoplError``, of what may pass into a
+    ``StoreTrouble``."""
     try:
         yield
     except DBAPIError as error:
         sentence = _sentence(engine, str(error.orig))
         if sentence is None:
             raise
-        raise StoreTrouble(sentence) from error
+        passing = any(sign in str(error.orig) for sign in _PASSING)
+        raise (StoreTrouble if passing else CoplError)(sentence) from error
     except PoolTimeout as error:
         raise StoreTrouble(f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
                            "try again in a moment.") from error

@@ -8,7 +8,7 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import Study
-from pages.parts import here, readable
+from pages.parts import again, here, readable
 
 LETTERS = "ABCDEF"
 BUNDLED = "smollm2"
@@ -99,7 +99,7 @@ def start(most: int, styles: list, warmth: float, max_tokens: int, model: str, k
     st.session_state["writing"] = Writing(
         st.session_state[field("prompt")], styles, model, max_tokens, st.session_state["seed"],
         texts=[""] * len(styles), before=before, typed=typed)
-    st.rerun()
+    again()
 
 
 @st.cache_resource(max_entries=1, show_spinner="Loading the language model (half a minute the first time)")
@@ -126,7 +126,7 @@ def write() -> None:
             boxes[row].markdown(readable(now.texts[row]))
     except CoplError as problem:
         st.session_state["write-problem"] = str(problem)
-    st.rerun()
+    again()
 
 
 def blank(count: int) -> None:

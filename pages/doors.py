@@ -9,7 +9,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.rules import Invite
-from pages.parts import here, tell_again
+from pages.parts import again, here, tell_again
 
 ROLES = {Role.ANNOTATOR: "annotator: labels, and sees their own taste",
          Role.RESEARCHER: "researcher: also sees people, quality and training",
@@ -150,7 +150,7 @@ def emails() -> None:
             role = st.selectbox("Signs in as", [*ROLES, REFUSED], format_func=str, key="email-role", width=200)
             if st.form_submit_button("Set", key="email-set"):
                 attempt("set_email", email, None if role == REFUSED else role, done=f"{email.strip()} is settled.")
-                st.rerun()
+                again()
 
 
 def attempt(verb: str, *arguments: object, done: str = "") -> bool:

@@ -162,6 +162,7 @@ def between(view: ExpertsView) -> None:
     if chosen and chosen[0] < len(view.between):
         row = view.between[chosen[0]][0]
         if st.button(f"{view.names[row]} on the People page", key="to-people", icon=":material/scatter_plot:"):
+            st.session_state.pop("link read", None)  # the address tells that page whom to show
             st.switch_page("pages/people.py", query_params={"person": str(view.user_ids[row])})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from copl_core.records import CoplError
-from pages.parts import here
+from pages.parts import again, here
 
 
 def page() -> None:
@@ -38,7 +38,7 @@ def begin(name: str, secret: str | None) -> None:
         return
     st.session_state.update(user=user, token=token, invite=None)
     st.query_params.clear()
-    st.rerun()
+    again()
 
 
 page()

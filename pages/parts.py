@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -62,6 +63,12 @@ def drawing() -> Iterator[None]:
     st.session_state["drawing"] = True
     yield
     st.session_state["drawing"] = False
+
+
+def again() -> NoReturn:
+    """Run the page anew by its own wish, which breaks nothing off."""
+    st.session_state["drawing"] = False
+    st.rerun()
 
 
 def tell_again(*keys: str) -> None:
@@ -126,7 +133,7 @@ def no_snapshot(what: str) -> None:
 def _wait_for_snapshot() -> None:
     study, _ = here()
     if study.record.champion is not None:
-        st.rerun()
+        again()
 
 
 @st.fragment(run_every=5)
@@ -134,7 +141,7 @@ def newer_snapshot(shown: str) -> None:
     """Draw the page again when the trainer has moved the champion."""
     study, _ = here()
     if study.record.champion != shown:
-        st.rerun()
+        again()
 
 
 def source_line(text: str, snapshot: str) -> None:

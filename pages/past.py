@@ -9,7 +9,7 @@ import streamlit as st
 
 from copl_core.records import Choice, CoplError, Label
 from copl_core.views import CHOICE_WORDS, Past
-from pages.parts import here, readable
+from pages.parts import again, here, readable
 
 A_PAGE = 10  # answers
 STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
@@ -86,7 +86,7 @@ def save(label: Label, choice: Choice, strength: int, reason: str) -> None:
         return
     st.session_state["past-said"] = ("Changed. The new answer counts from now on; the old one is kept as superseded, "
                                      "and the next snapshot learns without it.")
-    st.rerun()
+    again()
 
 
 def said(label: Label) -> str:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from copl_core.people import PeopleMap
 from copl_core.records import CoplError
-from pages.parts import PLOT, group_name, here, newer_snapshot, no_snapshot, source_line
+from pages.parts import PLOT, again, group_name, here, newer_snapshot, no_snapshot, source_line
 from pages.people_groups import groups
 from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
 from pages.people_pairs import persons
@@ -175,7 +175,7 @@ def play(versions: list[str]) -> None:
         st.session_state["step to"] = versions[following]
     else:
         st.session_state["playing"] = False
-    st.rerun()
+    again()
 
 
 # ---- how it was made
@@ -199,7 +199,7 @@ def about(view: PeopleMap) -> None:
                        "them back.")
     if wanted != study.record.include_simulated:
         study.include_simulated(wanted, by=me.id)
-        st.rerun()
+        again()
     with st.expander("Everybody in a table", on_change="rerun", key="everybody") as whole:
         if whole.open:
             st.dataframe({"person": view.names, "simulated": view.simulated, "labels": view.n_labels,

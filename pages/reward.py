@@ -61,10 +61,10 @@ def restore() -> None:
     drafts = finish()
     if drafts:
         fill(drafts.prompt, drafts.texts, drafts.by)
+        unlink()
     elif not st.session_state.get("just filled") and field("prompt") not in st.session_state:
         fill(*(linked_texts(study) or st.session_state.get("asked")
                or example(study, study.id, study.record.champion) or ("", [])))
-    st.session_state["just filled"] = False
 
 
 def fill(prompt: str, texts: list[str], by: list[str] | None = None) -> None:
@@ -108,6 +108,12 @@ def linked_texts(study: Study) -> tuple[str, list[str]] | None:
     return None
 
 
+def unlink() -> None:
+    """The address no longer names what the page shows."""
+    for name in ("pair", "question"):
+        st.query_params.pop(name, None)
+
+
 def linked_people(study: Study) -> list[str]:
     """The people that the address names (``?people=4,8``)."""
     wanted = {int(one) for one in st.query_params.get("people", "").split(",") if one.isdigit()}
@@ -131,9 +137,11 @@ def question() -> tuple:
     if writing() is None:
         with place:
             fields(count)
+    st.session_state["just filled"] = False  # not before there are fields
     offer(MOST)
     people, first, groups = who()
     if st.button("Judge", type="primary", width="stretch", disabled=writing() is not None):
+        unlink()
         st.session_state["asked"] = (st.session_state[field("prompt")],
                                      [st.session_state[field(f"response-{i}")] for i in range(count)])
     asked = st.session_state.get("asked")

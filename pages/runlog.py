@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError, Run, RunState
-from pages.parts import PLOT, here
+from pages.parts import PLOT, again, here
 
 LEARNED, KEPT = "#0072B2", "#E69F00"
 TAIL = 14  # lines of the log that are shown
@@ -59,7 +59,7 @@ def live(run_id: int, seen: RunState) -> None:
     study, _ = here()
     run = next(run for run in study.runs() if run.id == run_id)
     if run.state != seen:
-        st.rerun()
+        again()
     details(run)
 
 
@@ -144,7 +144,7 @@ def attempt(verb, *arguments, **named) -> None:
     except CoplError as problem:
         st.error(str(problem))
     else:
-        st.rerun()
+        again()
 
 
 def clock(moment: datetime | None) -> str:

@@ -10,7 +10,7 @@ from copl_core.records import AuditEntry, CoplError, Kind, Role
 from copl_core.rules import RoomSettings
 from pages.checks import gold_pairs, reports
 from pages.doors import attempt, clearable, doors, told, when
-from pages.parts import here
+from pages.parts import again, here
 
 ORDERS = {"informative": "the pair that teaches the model most about the person",
           "random": "by chance", "imported": "in the order of the file"}
@@ -96,7 +96,7 @@ def save_room(settings: dict) -> None:
         st.error(str(problem))
         return
     attempt("set_room", room, done="Saved. Pairs are handed out this way from now on.")
-    st.rerun()
+    again()
 
 
 # ---- what people are told
@@ -165,7 +165,7 @@ def record() -> None:
         st.caption(f"The last {len(entries):,} changes.")
         if st.button("Show more", key="record-more"):
             st.session_state["record-length"] *= 5
-            st.rerun()
+            again()
     else:
         st.caption(f"All {len(entries):,} changes of roles, rules, labels, champions and imports, newest first; "
                    "none of them can be removed here.")
@@ -202,7 +202,7 @@ def studies() -> None:
                        "are kept, so on brings them back.")
     if wanted != now:
         study.include_simulated(wanted, by=me.id)
-        st.rerun()
+        again()
     st.subheader("Other studies")
     others = {one.id: one for one in study.studies() if one.id != study.id}
     if not others:
@@ -227,7 +227,7 @@ def switch(study_id: int) -> None:
         return
     st.session_state.update(user=None, token=token)
     st.query_params["token"] = token
-    st.rerun()
+    again()
 
 
 page()

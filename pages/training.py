@@ -7,7 +7,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, Run, RunState
 from copl_core.rules import Schedule
-from pages.parts import NO_GROUP_COLOUR, PLOT, here, source_line
+from pages.parts import NO_GROUP_COLOUR, PLOT, again, here, source_line
 from pages.runlog import attempt, runs
 from pages.snapshots import snapshots
 
@@ -99,7 +99,7 @@ def now() -> None:
     status, champion = study.trainer(), study.record.champion
     if st.session_state.setdefault("seen champion", champion) != champion:
         st.session_state["seen champion"] = champion
-        st.rerun()
+        again()
     if not status.alive:
         st.warning("No trainer is running, so labels are kept but nothing is learned. Start one in a terminal with "
                    "`python -m copl_core worker` (`make run` does it for you).")
@@ -164,7 +164,7 @@ def save(wanted: Schedule, by: int) -> None:
         st.error(str(problem))
         return
     st.session_state["schedule-saved"] = True
-    st.rerun()
+    again()
 
 
 page()

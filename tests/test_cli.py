@@ -13,7 +13,8 @@ import pytest
 
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
-from copl_core.records import CoplError, Role
+from copl_core.records import CoplError, Role, RunState, StoreTrouble
+from db.store import SqlStore
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
 from tests.worlds import trained as trained_world
 
@@ -79,11 +80,13 @@ def test_bad_lines_are_told_by_number_and_the_good_ones_are_kept(home, labels, c
 def test_a_file_that_breaks_off_is_taken_as_far_as_it_goes_and_is_no_success(home, labels, capsys):
     packed = labels.with_suffix(".jsonl.gz")
     packed.write_bytes(gzip.compress(labels.read_bytes())[:-200])
-    assert main(["import", str(packed)]) == 1
+    assert main(["import", str(packed), str(write_pairs(labels.parent))]) == 1
     told = capsys.readouterr()
     assert "new labels" in told.out and "what comes after the break is missing" in told.err
-    assert "is not whole" in told.err and "every other line" not in told.err
-    assert 0 < open_study(Settings(home=home)).store.label_count(1) < 40
+    assert "Not whole: " in told.err and "every other line" not in told.err
+    study = open_study(Settings(home=home))
+    assert 0 < study.store.label_count(1) < 40
+    assert "pairs.jsonl → study" in told.out  # the file after it was taken, too
     assert main(["import", str(labels)]) == 0  # the rest, and nothing twice
     assert open_study(Settings(home=home)).store.label_count(1) == 40
 
@@ -234,6 +237,24 @@ def test_score_prints_people_and_groups_with_the_snapshot_they_come_from(home, t
     assert all(line.startswith("Group ") and "n=8" in line for line in lines[3:])
     shares = [float(cell.rstrip("%")) for cell in lines[1].split() if cell.endswith("%")]
     assert shares[0] > 50 > shares[1]
+
+
+@pytest.mark.parametrize("verb", ["update_run", "training_data"])
+def test_a_fit_that_the_database_broke_off_is_taken_up_by_the_next(home, labels, verb, capsys, monkeypatch):
+    def busy(*_, **__):
+        raise StoreTrouble("The database was busy for 30 seconds; try again. Nothing was saved.")
+
+    main(["import", str(labels)])
+    with monkeypatch.context() as broken:
+        broken.setattr(SqlStore, verb, busy)
+        assert main(["fit"]) == 1
+        told = capsys.readouterr().err
+        assert "was broken off" in told and "busy for 30 seconds" in told and "Call this again" in told
+        assert main(["fit"]) == 1
+    study = open_study(Settings(home=home))
+    (waits,) = study.store.active_runs()
+    first = study.runs()[-1]
+    assert first.id == waits.id if verb == "update_run" else first.state == RunState.INTERRUPTED
 
 
 @pytest.mark.weights

@@ -220,6 +220,16 @@ def test_a_link_stays_one_and_a_pipe_is_written_as_it_is(tmp_path):
     assert reader.communicate(timeout=10)[0] == lines(ROW) and (tmp_path / "pipe").is_fifo()
 
 
+def test_the_terminal_and_what_it_is_sent_to_are_written_as_they_are(tmp_path):
+    program = f"from copl_core.files import write_jsonl; write_jsonl([{ROW!r}], '/dev/stdout')"
+    for redirect in ("cat", f"cat > {tmp_path / 'file'}; cat {tmp_path / 'file'}"):
+        done = subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" | {redirect}', program], capture_output=True)
+        assert done.stdout == lines(ROW), done.stderr
+    with (tmp_path / "other").open("wb") as file:
+        subprocess.run([sys.executable, "-c", program], stdout=file, check=True)
+    assert (tmp_path / "other").read_bytes() == lines(ROW)
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(CoplError, match="cannot be written"):
         write_jsonl([ROW], tmp_path / "no such folder" / "labels.jsonl")

@@ -252,7 +252,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              f"(default {REWARD_SECONDS:.0f})")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the report to this file")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads (default: as torch chooses)")
+    parser.add_argument("--threads", type=int, default=0,
+                        help="processor threads (default: COPL_THREADS, else as torch chooses)")
     parser.add_argument("--encoder", type=Path, help="folder of the text encoder; the bundled one otherwise")
 
 
@@ -297,7 +298,8 @@ def _check_report(path: Path | None, labels: Sequence[Path]) -> None:
         raise CoplError(f"--json is {path}, which is a file of labels, and would be written over: name another.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        reason = "" if os.access(path if path.exists() else path.parent, os.W_OK) else "Permission denied"
+        place = path if path.exists() and not path.is_file() else path.resolve().parent
+        reason = "" if os.access(place, os.W_OK) else "Permission denied"
     except OSError as error:
         reason = error.strerror
     if reason:

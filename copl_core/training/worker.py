@@ -68,6 +68,7 @@ class Trainer:
         self.stop = stop or Event()
         self.state = "starting"
         self.in_hand: int | None = None  # the run that is being carried out
+        self.trouble: dict[int, str] = {}  # what the database said of runs that it broke off
         self._embed = embed  # texts → φ; the bundled sentence model, opened at first use, unless another is given
 
     # ---- before work
@@ -81,11 +82,12 @@ class Trainer:
         again = []
         for run in self.store.active_runs():
             if run.state == RunState.RUNNING and run.id != self.in_hand:
+                left = f"{_LEFT_BEHIND} {self.trouble.get(run.id, '')}".strip()
                 if self._tries(run) < _MOST_TRIES:
-                    again += self._interrupted(run, _LEFT_BEHIND)
+                    again += self._interrupted(run, left)
                 else:
-                    self.store.finish_run(run.id, RunState.FAILED, message=f"{_LEFT_BEHIND} That was try "
-                                          f"{_MOST_TRIES}; it is not queued again; the worker's log may say why.")
+                    self.store.finish_run(run.id, RunState.FAILED, message=f"{left} That was try {_MOST_TRIES}; it is "
+                                          "not queued again; the worker's log may say why.")
                     self._states(self.store.study_of_run(run.id)).clear()  # it may be what ended the worker
         return again
 
@@ -114,7 +116,7 @@ class Trainer:
             run = self.store.run(run.retry_of)
             if run.message == _TOLD_TO_END:
                 break
-            tries += run.message == _LEFT_BEHIND
+            tries += run.message.startswith(_LEFT_BEHIND)
         return tries
 
     def _sweep(self, study_id: int) -> None:
@@ -178,6 +180,7 @@ class Trainer:
         except StoreTrouble as problem:  # not the run's fault: it is found left behind, queued again, and goes on
             log.warning("run %s was broken off: %s", run_id, problem)
             told.say(str(problem))
+            self.trouble[run_id] = str(problem)
         except CoplError as problem:  # also a publishing refused because the run was cancelled: then it stays cancelled
             told.say(str(problem))
             self.store.finish_run(run_id, RunState.FAILED, message=str(problem))

@@ -47,21 +47,20 @@ def test_a_run_knows_whether_the_one_before_it_was_broken_off():
     def script():
         import streamlit as st
 
-        from pages.parts import drawing
+        from pages.parts import again, drawing
 
         with drawing():
-            if st.button("Stop"):
-                st.stop()
+            if st.button("Again"):
+                again()
+            if st.button("Break off"):  # as a click does, wherever the run stands
+                st.rerun()
 
     page = AppTest.from_function(script).run()
-    page.run()
-    assert not page.session_state["broken off"]
-    page.button[0].click().run()
-    assert not page.session_state["broken off"]
-    page.run()
-    assert page.session_state["broken off"]
-    page.run()
-    assert not page.session_state["broken off"]
+    for number, broken_off in enumerate((False, True)):
+        page.button[number].click().run()
+        assert page.session_state["broken off"] == broken_off
+        page.run()
+        assert not page.session_state["broken off"]
 
 
 # ---- people and invites
