@@ -5,7 +5,7 @@
 
 1. Noise: a fifth of the labels of a synthetic world is turned round; accuracy against the truth on pairs the user
    never saw, for the plain, the smoothed and the unbiased loss (rDPO), with their ε told by repeated pairs, stopped on
-   held-out labels and run to the end.
+   held-out labels, the same under priors that do not grow firmer, and run to the end.
 2. Imbalance: two groups, ten to one; the accuracy of the worst group, ours beside the published layer and schedule.
 3. Architectures on real labels: all but a fifth of the labels learned, the fifth asked (``llmfao.jsonl.gz`` in
    the folder of ``--data``, or another ``--file``; random splits).
@@ -70,7 +70,7 @@ def noise(users: int, seeds: int) -> None:
     told = [flip_rate(make_world(protocol, seed).data.labels) for seed in range(seeds)]
     print(f"ε told by the repeats: {spread(told, 3)}")
     head("accuracy", "log-loss", "worst group")
-    for way, changes in (("stopped on held-out labels", {}), ("run to the end, no prior", ENDLESS)):
+    for way, changes in WAYS.items():
         for loss in ("bt", "smoothing", "rdpo"):
             config = replace(GraphConfig(loss=loss), **changes)
             row(f"{loss}, {way}", [against_truth(protocol, config, seed) for seed in range(seeds)])
@@ -79,6 +79,7 @@ def noise(users: int, seeds: int) -> None:
 # Nothing holds the graph back: every label is in it and asked at once, no prior, no early stop.
 ENDLESS = {"members": 1, "leave_out": 0.0, "l2": 0.0, "l2_text": 0.0, "l2_bias": 0.0, "patience": 10 ** 6,
            "max_steps": 300, "holdout": 0.0}
+WAYS = {"stopped on held-out labels": {}, "stopped, priors stay": {"firmer": 1.0}, "run to the end, no prior": ENDLESS}
 
 
 def imbalance(users: int, seeds: int, published_dim: int) -> None:
