@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from itertools import count
@@ -70,6 +71,14 @@ def test_a_damaged_state_is_none_wherever_it_is_damaged(tmp_path):
         assert kept.read("graph", "a") is None
     file.write_bytes(content)
     assert kept.read("graph", "a") is not None
+
+
+def test_a_whole_state_that_this_torch_cannot_read_is_none(tmp_path):
+    kept, content = Checkpoint(tmp_path), b"written in some other way"
+    kept.write("graph", "a", STATE)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(hashlib.sha256(content).digest() + content)
+    assert kept.read("graph", "a") is None
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
