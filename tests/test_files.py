@@ -131,7 +131,7 @@ def test_damage_within_a_gzip_is_told(tmp_path):
 @pytest.mark.parametrize(("name", "content", "told"), [
     ("labels.jsonl", b"", "is empty"),
     ("labels.jsonl", b"\xef\xbb\xbf \r\n\n", "is empty"),
-    ("labels.jsonl.gz", gzip.compress(b""), "is empty"),
+    ("labels.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
     ("labels.jsonl.gz", b"", "is empty"),
     ("labels.jsonl.gz", lines(ROW), "named like a gzip file but is none"),
     ("labels.jsonl", json.dumps(ROW).encode("utf-16"), "UTF-16"),
