@@ -63,8 +63,10 @@ def signed_in_with_provider(study: Study) -> User | None:
     verified = st.user.get("email_verified") is not False  # some providers only have verified ones and do not say so
     user = study.sign_in_email(st.user.email, st.user.get("name") or "") if verified and st.user.get("email") else None
     if user is None:
-        st.error(f"{st.user.get('email') or 'This account'} is not admitted to this study; ask its owner, or sign in "
-                 "with another account.")
+        st.error(
+            f"{st.user.get('email') or 'This account'} is not admitted to this study; ask its owner, or sign in "
+            "with another account."
+        )
         st.button("Sign out", on_click=st.logout)
         st.stop()
     return user

@@ -49,8 +49,9 @@ a load above the number of cores says that other work was waiting for them, and 
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0],
-                                     epilog=f"Benchmarks: {', '.join(BENCHMARKS)}.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0], epilog=f"Benchmarks: {', '.join(BENCHMARKS)}."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="those to run; all of them if none is named")
     parser.add_argument("--data", type=Path, help="folder with files of labels")
     arguments = parser.parse_args(argv)
@@ -76,8 +77,9 @@ def run(name: str, options: list[str]) -> tuple[int, str]:
     """(exit code, what it printed) of one benchmark, in a process of its own; it is shown while it runs."""
     print(f"== {name}", flush=True)
     said = []
-    with subprocess.Popen([sys.executable, "-u", "-m", f"benchmarks.{name}", *options], cwd=ROOT, text=True,
-                          stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", f"benchmarks.{name}", *options], cwd=ROOT, text=True, stdout=subprocess.PIPE
+    ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             said.append(line)
@@ -87,9 +89,11 @@ def run(name: str, options: list[str]) -> tuple[int, str]:
 def section(name: str, said: str, seconds: float, busy: float) -> str:
     """What one run printed, under when, where and beside how much other work (the load before it) it ran."""
     description = importlib.import_module(f"benchmarks.{name}").DESCRIPTION.rstrip(".")
-    return (f"{description[0].upper()}{description[1:]}. {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, seed {SEED}, "
-            f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
-            f"{seconds:.0f} s, load before it {busy:.1f}.\n\n```\n{said.rstrip()}\n```\n")
+    return (
+        f"{description[0].upper()}{description[1:]}. {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, seed {SEED}, "
+        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
+        f"{seconds:.0f} s, load before it {busy:.1f}.\n\n```\n{said.rstrip()}\n```\n"
+    )
 
 
 def commit() -> str:

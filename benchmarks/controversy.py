@@ -34,8 +34,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=40, help="of each person")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args(argv)
-    print(f"{GROUPS} groups, {arguments.users:,} people, {arguments.prompts:,} pairs, {arguments.labels} labels a "
-          f"person; {SLIPS:.0%} of labels turned round, {TORN:.0%} on noisy common pairs")
+    print(
+        f"{GROUPS} groups, {arguments.users:,} people, {arguments.prompts:,} pairs, {arguments.labels} labels a "
+        f"person; {SLIPS:.0%} of labels turned round, {TORN:.0%} on noisy common pairs"
+    )
     for seed in range(arguments.seeds):
         found = measure(arguments.users, arguments.prompts, arguments.labels, seed)
         print(f"\nseed {seed}: {found['counts']}; groups found: adjusted Rand index {found['rand']:.3f}")
@@ -61,16 +63,21 @@ def measure(users: int, prompts: int, labels: int, seed: int, config: GraphConfi
     pairs = np.arange(2 * prompts).reshape(-1, 2)  # response rows; one pair a prompt
     chances = member_preferences(state, state.user_vectors, pairs)
     division = divide(chances, group)
-    ranked = {"between groups": division.between, "all spread": chances.mean(0).var(0),
-              "votes cast": spread_of_votes(world)}
+    ranked = {
+        "between groups": division.between,
+        "all spread": chances.mean(0).var(0),
+        "votes cast": spread_of_votes(world),
+    }
     common = ~controversial
     return {
         "counts": f"{controversial.sum()} controversial pairs, {common.sum()} common, {torn.sum()} of these noisy",
         "rand": rand,
         "all common": {name: auc(score[controversial], score[common]) for name, score in ranked.items()},
         "noisy common": {name: auc(score[controversial], score[torn]) for name, score in ranked.items()},
-        "shares": {kind: shares(division, rows) for kind, rows in (
-            ("controversial", controversial), ("common", common & ~torn), ("noisy common", torn))},
+        "shares": {
+            kind: shares(division, rows)
+            for kind, rows in (("controversial", controversial), ("common", common & ~torn), ("noisy common", torn))
+        },
     }
 
 
@@ -80,7 +87,7 @@ def truth(world: SyntheticWorld, rng: np.random.Generator) -> tuple[np.ndarray, 
     controversial = first_wins.any(0) & ~first_wins.all(0)
     common = rng.permutation(np.flatnonzero(~controversial))
     torn = np.zeros(len(controversial), bool)
-    torn[common[:len(common) // 2]] = True
+    torn[common[: len(common) // 2]] = True
     return controversial, torn
 
 
@@ -104,8 +111,9 @@ def spread_of_votes(world: SyntheticWorld) -> np.ndarray:
     labels = world.data.labels
     pair = labels.left // 2
     first = np.where(labels.left % 2 == 0, labels.outcome, 1 - labels.outcome)
-    share = np.bincount(pair, first, len(world.utility[0]) // 2) / np.maximum(1, np.bincount(
-        pair, minlength=len(world.utility[0]) // 2))
+    share = np.bincount(pair, first, len(world.utility[0]) // 2) / np.maximum(
+        1, np.bincount(pair, minlength=len(world.utility[0]) // 2)
+    )
     return share * (1 - share)
 
 

@@ -38,10 +38,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{name}: {data.n_users} people, {len(data.labels):,} labels, {data.n_responses} answers")
         for balance in (None, 0.0):
             found, accuracy, n = measure(data, balance, arguments.budget, arguments.seed)
-            print(f"  {'with' if balance is None else 'without'} the balance loss: "
-                  + " ".join(f"{share:.3f}" for share in np.sort(found.share)[::-1])
-                  + f"   factor {found.factor:.2f}, dead {found.dead}, entropy {found.entropy:.2f} of "
-                  f"{np.log2(len(found.share)):.2f} bits, accuracy {accuracy:.3f} on {n} labels held out", flush=True)
+            print(
+                f"  {'with' if balance is None else 'without'} the balance loss: "
+                + " ".join(f"{share:.3f}" for share in np.sort(found.share)[::-1])
+                + f"   factor {found.factor:.2f}, dead {found.dead}, entropy {found.entropy:.2f} of "
+                f"{np.log2(len(found.share)):.2f} bits, accuracy {accuracy:.3f} on {n} labels held out",
+                flush=True,
+            )
     return 0
 
 
@@ -55,8 +58,14 @@ def measure(data: TrainingData, balance: float | None, budget: float | None, see
     phi = measure_many([response for _, response in data.texts()])
     graph = fit_graph(data, phi, GraphConfig(members=1), seed=seed)
     config = RewardConfig.for_backbone("minilm", **({} if balance is None else {"balance": balance}))
-    model = fit_reward(data, graph.user_vectors, config, weights=resolver(Settings.from_environment().weights),
-                       seed=seed, time_budget_s=budget)
+    model = fit_reward(
+        data,
+        graph.user_vectors,
+        config,
+        weights=resolver(Settings.from_environment().weights),
+        seed=seed,
+        time_budget_s=budget,
+    )
     return load(model.gates(graph.user_vectors).mean(1)), model.metrics["accuracy"], model.metrics["n"]
 
 
@@ -71,9 +80,14 @@ def training_data(rows: Iterable[ImportRow]) -> TrainingData:
         outcome = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0}.get(row.choice, 0.5)
         columns.append((users.setdefault(row.annotator, len(users)), *sides, outcome))
     user, left, right, outcome = zip(*columns, strict=True)
-    return TrainingData(np.arange(len(users)), np.arange(len(responses)), np.array([key[0] for key in responses]),
-                        tuple(prompts), tuple(key[1] for key in responses),
-                        Comparisons.build(user, left, right, outcome))
+    return TrainingData(
+        np.arange(len(users)),
+        np.arange(len(responses)),
+        np.array([key[0] for key in responses]),
+        tuple(prompts),
+        tuple(key[1] for key in responses),
+        Comparisons.build(user, left, right, outcome),
+    )
 
 
 def four_groups(seed: int = 0) -> Iterable[ImportRow]:
@@ -84,8 +98,14 @@ def four_groups(seed: int = 0) -> Iterable[ImportRow]:
             a, b = rng.choice(4, 2, replace=False).tolist()
             like = [(1 if (which & 1) == brief else -1) + (1 if which >> 1 == lists else -1) for which in (a, b)]
             first = rng.random() < 1 / (1 + np.exp(-1.5 * (like[0] - like[1])))
-            yield ImportRow(0, f"How do I begin with plan {prompt}?", text(prompt, a), text(prompt, b),
-                            Choice.LEFT if first else Choice.RIGHT, f"person {person}")
+            yield ImportRow(
+                0,
+                f"How do I begin with plan {prompt}?",
+                text(prompt, a),
+                text(prompt, b),
+                Choice.LEFT if first else Choice.RIGHT,
+                f"person {person}",
+            )
 
 
 def text(prompt: int, which: int) -> str:

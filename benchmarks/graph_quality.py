@@ -65,8 +65,10 @@ def main(argv: list[str] | None = None) -> int:
 def noise(users: int, seeds: int) -> None:
     """Losses in a world whose labels are wrong in a fifth of the cases."""
     protocol = Protocol.uf_p(4, users=users, prompts=users * 4 // 5, repeats=2, noise=NOISE)
-    print(f"Noise {NOISE:.0%}: {users:,} users, {protocol.labels} labels and {protocol.repeats} repeats each, "
-          f"{2 * protocol.prompts:,} responses; {seeds} worlds")
+    print(
+        f"Noise {NOISE:.0%}: {users:,} users, {protocol.labels} labels and {protocol.repeats} repeats each, "
+        f"{2 * protocol.prompts:,} responses; {seeds} worlds"
+    )
     told = [flip_rate(make_world(protocol, seed).data.labels) for seed in range(seeds)]
     print(f"ε told by the repeats: {spread(told, 3)}")
     head("accuracy", "log-loss", "worst group")
@@ -77,8 +79,16 @@ def noise(users: int, seeds: int) -> None:
 
 
 # Nothing holds the graph back: every label is in it and asked at once, no prior, no early stop.
-ENDLESS = {"members": 1, "leave_out": 0.0, "l2": 0.0, "l2_text": 0.0, "l2_bias": 0.0, "patience": 10 ** 6,
-           "max_steps": 300, "holdout": 0.0}
+ENDLESS = {
+    "members": 1,
+    "leave_out": 0.0,
+    "l2": 0.0,
+    "l2_text": 0.0,
+    "l2_bias": 0.0,
+    "patience": 10**6,
+    "max_steps": 300,
+    "holdout": 0.0,
+}
 WAYS = {"stopped on held-out labels": {}, "stopped, priors stay": {"firmer": 1.0}, "run to the end, no prior": ENDLESS}
 
 
@@ -88,8 +98,10 @@ def imbalance(users: int, seeds: int, published_dim: int) -> None:
     print(f"\nImbalance 10 : 1: {users:,} users in two groups, {protocol.labels} labels each; {seeds} worlds")
     head("accuracy", "log-loss", "worst group")
     row("copl, priors chosen on its labels", [against_truth(protocol, None, seed) for seed in range(seeds)])
-    for name, config in (("copl, priors as configured", GraphConfig()),
-                         (f"published, d {published_dim}", GraphConfig.published(dim=published_dim))):
+    for name, config in (
+        ("copl, priors as configured", GraphConfig()),
+        (f"published, d {published_dim}", GraphConfig.published(dim=published_dim)),
+    ):
         row(name, [against_truth(protocol, config, seed) for seed in range(seeds)])
 
 
@@ -109,9 +121,14 @@ def architectures(path: Path, seeds: int) -> None:
     head("accuracy", "log-loss", "prior")
     splits = [real(path, seed) for seed in range(seeds)]
     for name, config in [(rule, GraphConfig(rule=rule)) for rule in READOUT] + [
-            ("copl, diagonal matrices", GraphConfig(mixing="diagonal")), ("no layer", GraphConfig(layers=0))]:
-        choices = [replace(config, l2_layer=precision) for precision in (1000.0, 100.0, 10.0)] \
-            if config.layers and config.rule != "lightgcn" else [config]
+        ("copl, diagonal matrices", GraphConfig(mixing="diagonal")),
+        ("no layer", GraphConfig(layers=0)),
+    ]:
+        choices = (
+            [replace(config, l2_layer=precision) for precision in (1000.0, 100.0, 10.0)]
+            if config.layers and config.rule != "lightgcn"
+            else [config]
+        )
         best = min(choices, key=lambda choice: splits[0](choice, 0)[1])
         row(name, [(*split(best, seed), best.l2_layer) for seed, split in enumerate(splits)])
 
@@ -126,15 +143,17 @@ def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, flo
 
     rows = [row for row in read_rows(path, []) if row.choice is not None]
     asked = np.random.default_rng(seed).random(len(rows)) < 0.2
-    world = build_world([row for row, ask in zip(rows, asked, strict=True) if not ask],
-                        [row for row, ask in zip(rows, asked, strict=True) if ask])
+    world = build_world(
+        [row for row, ask in zip(rows, asked, strict=True) if not ask],
+        [row for row, ask in zip(rows, asked, strict=True) if ask],
+    )
     settings = Settings.from_environment()
     phi = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi").embed(list(world.texts))
     known = np.flatnonzero(~world.new_user & ~world.new_text)
     labels = world.asked.take(known)
 
     def measure(config: GraphConfig, seed: int) -> tuple[float, float]:
-        state = fit_graph(world.train, phi[:world.train.n_responses], config, seed=seed)
+        state = fit_graph(world.train, phi[: world.train.n_responses], config, seed=seed)
         figures = measures(sided_margins(state, labels), labels.outcome)
         return figures["accuracy"], figures["log_loss"]
 

@@ -71,17 +71,23 @@ def on_the_paper_world(arguments: argparse.Namespace, say: Callable[[str], None]
     """The first three questions; each answer is told as soon as it is there."""
     world, device = make_world(Protocol.uf_p(4), arguments.seed), arguments.device
     fit = to_the_end(world, arguments.seed, device)
-    say(f"UF-P-4: {fit['labels']:,} labels learned in {fit['seconds']:.1f} s with {torch.get_num_threads()} threads; "
+    say(
+        f"UF-P-4: {fit['labels']:,} labels learned in {fit['seconds']:.1f} s with {torch.get_num_threads()} threads; "
         f"accuracy on {fit['asked']:,} unseen pairs {fit['accuracy']:.4f} (common {fit['common']:.4f}, controversial "
-        f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})")
+        f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})"
+    )
     step = beside_bare(world, arguments.rounds, device)
-    say(f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
+    say(
+        f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
         f"ratio {step['ratio']:.2f}; with those of the asked margins {step['all_ms']:.1f} ms, "
-        f"{step['ratio_to_all']:.2f}")
+        f"{step['ratio_to_all']:.2f}"
+    )
     theirs = published(world, arguments.published_steps, device)
-    say(f"Published schedule: {theirs['step_seconds']:.2f} s a step × {theirs['steps']:,} steps = "
+    say(
+        f"Published schedule: {theirs['step_seconds']:.2f} s a step × {theirs['steps']:,} steps = "
         f"{theirs['seconds_extrapolated']:,.0f} s, extrapolated from the step; "
-        f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours")
+        f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours"
+    )
     return {"fit": fit, "step": step, "published": theirs}
 
 
@@ -90,8 +96,9 @@ def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
     started = time.perf_counter()
     state = fit_graph(world.data, world.phi, GraphConfig(), seed=seed, device=device)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "labels": len(world.data.labels), "asked": len(world.asked)} \
-        | world.figures(state.margins(world.asked))
+    return {"seconds": seconds, "labels": len(world.data.labels), "asked": len(world.asked)} | world.figures(
+        state.margins(world.asked)
+    )
 
 
 def beside_bare(world: SyntheticWorld, rounds: int, device: str) -> dict:
@@ -126,8 +133,15 @@ def beside_bare(world: SyntheticWorld, rounds: int, device: str) -> dict:
             sparse_times(pairs.transpose, users)
 
     mine, theirs, back = (took / config.max_steps for took in in_turns((ours, bare, gradients), rounds, device))
-    return {"ms": mine, "bare_ms": theirs, "ratio": mine / theirs, "all_ms": theirs + back,
-            "ratio_to_all": mine / (theirs + back), "dim": config.dim, "layers": config.layers}
+    return {
+        "ms": mine,
+        "bare_ms": theirs,
+        "ratio": mine / theirs,
+        "all_ms": theirs + back,
+        "ratio_to_all": mine / (theirs + back),
+        "dim": config.dim,
+        "layers": config.layers,
+    }
 
 
 def products(messages: Messages, users: torch.Tensor, responses: torch.Tensor) -> None:
@@ -142,7 +156,7 @@ def published(world: SyntheticWorld, steps: int, device: str) -> dict:
     """Seconds of one published step, measured, and of all of them, extrapolated."""
     config = GraphConfig.published()
     member = prepared(world, config, device)
-    each, = in_turns((member.take_step,), steps, device)
+    (each,) = in_turns((member.take_step,), steps, device)
     return {"step_seconds": each / 1000, "steps": member.steps, "seconds_extrapolated": each / 1000 * member.steps}
 
 
@@ -173,8 +187,19 @@ def wait(device: str) -> None:
 
 
 def row_of(users: int, arguments: argparse.Namespace) -> dict:
-    command = [sys.executable, "-m", "benchmarks.graph_speed", "--one", str(users), "--seed", str(arguments.seed),
-               "--threads", str(arguments.threads), "--device", arguments.device]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.graph_speed",
+        "--one",
+        str(users),
+        "--seed",
+        str(arguments.seed),
+        "--threads",
+        str(arguments.threads),
+        "--device",
+        arguments.device,
+    ]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -185,25 +210,34 @@ def growth_of(users: int, seed: int, device: str) -> dict:
     before = peak()
     row = to_the_end(world, seed, device)
     n = len(world.data.labels)
-    return {"users": users, "responses": world.data.n_responses, "us_per_label": row["seconds"] / n * 1e6,
-            "peak_gib": peak(), "before_gib": before} | row
+    return {
+        "users": users,
+        "responses": world.data.n_responses,
+        "us_per_label": row["seconds"] / n * 1e6,
+        "peak_gib": peak(),
+        "before_gib": before,
+    } | row
 
 
 def peak() -> float:
     """Most memory (GiB) this process ever held; rusage would count what its parent held, so Linux is asked itself."""
     if sys.platform == "linux":
         with open("/proc/self/status") as told:
-            return next(int(line.split()[1]) for line in told if line.startswith("VmHWM")) / 2 ** 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 30 if sys.platform == "darwin" else 2 ** 20)
+            return next(int(line.split()[1]) for line in told if line.startswith("VmHWM")) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-GROWTH_HEAD = (f"{'users':>10}{'responses':>11}{'labels':>12}{'seconds':>10}{'µs a label':>12}{'peak GiB':>10}"
-               f"{'before it':>11}{'accuracy':>10}")
+GROWTH_HEAD = (
+    f"{'users':>10}{'responses':>11}{'labels':>12}{'seconds':>10}{'µs a label':>12}{'peak GiB':>10}"
+    f"{'before it':>11}{'accuracy':>10}"
+)
 
 
 def told_row(row: dict) -> str:
-    return (f"{row['users']:>10,}{row['responses']:>11,}{row['labels']:>12,}{row['seconds']:>10.1f}"
-            f"{row['us_per_label']:>12.1f}{row['peak_gib']:>10.2f}{row['before_gib']:>11.2f}{row['accuracy']:>10.4f}")
+    return (
+        f"{row['users']:>10,}{row['responses']:>11,}{row['labels']:>12,}{row['seconds']:>10.1f}"
+        f"{row['us_per_label']:>12.1f}{row['peak_gib']:>10.2f}{row['before_gib']:>11.2f}{row['accuracy']:>10.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -72,8 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     for spec in fields(Outcome):
         value = getattr(outcome, spec.name)
         print(f"{spec.name:14}{value:>10.1f}" if isinstance(value, float) else f"{spec.name:14}{value:>10,}")
-    return int(bool(outcome.lost or outcome.double or outcome.over or outcome.unsaid or outcome.stuck
-                    or outcome.broken))
+    return int(
+        bool(outcome.lost or outcome.double or outcome.over or outcome.unsaid or outcome.stuck or outcome.broken)
+    )
 
 
 def storm(home: Path, processes: int, labels: int, kills: int, seed: int = 0) -> Outcome:
@@ -132,8 +133,17 @@ class Person:
     """A process that labels, and another one in its place whenever it was killed."""
 
     def __init__(self, home: Path, name: str, labels: int) -> None:
-        self.command = [sys.executable, "-m", "benchmarks.labelling_storm", "--person", name, "--home", str(home),
-                        "--labels", str(labels)]
+        self.command = [
+            sys.executable,
+            "-m",
+            "benchmarks.labelling_storm",
+            "--person",
+            name,
+            "--home",
+            str(home),
+            "--labels",
+            str(labels),
+        ]
         self.acknowledged: list[int] = []
         self.milliseconds: list[float] = []
         self.errors = 0
@@ -195,11 +205,20 @@ def look(study: Study, people: list[Person], kills: int, seconds: float, labels:
         sound = connection.execute(text("pragma integrity_check")).scalar() == "ok"
         sound &= not connection.execute(text("pragma foreign_key_check")).all()
     return Outcome(
-        len(people), len(found), len(told), kills, seconds, times[len(times) // 2], times[int(len(times) * 0.95)],
-        lost=len(told - {one.id for one in found}), double=sum(count - 1 for count in each.values()),
+        len(people),
+        len(found),
+        len(told),
+        kills,
+        seconds,
+        times[len(times) // 2],
+        times[int(len(times) * 0.95)],
+        lost=len(told - {one.id for one in found}),
+        double=sum(count - 1 for count in each.values()),
         over=sum(count > OVERLAP for count in per_pair.values()),
-        unsaid=max(0, len({one.id for one in of_people} - told) - kills), stuck=len(free ^ offered),
-        broken=(not sound) + sum(person.errors for person in people))
+        unsaid=max(0, len({one.id for one in of_people} - told) - kills),
+        stuck=len(free ^ offered),
+        broken=(not sound) + sum(person.errors for person in people),
+    )
 
 
 if __name__ == "__main__":

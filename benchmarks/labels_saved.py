@@ -106,17 +106,22 @@ def demo_world(people: int, seed: int) -> tuple[World, list[Newcomer]]:
     """
     rng = np.random.default_rng([seed, 1])
     tastes = list(demo.tastes().values())
-    pairs = [(prompt, a, b) for prompt in demo.study_prompts()
-             for a, b in combinations(range(demo.RESPONSES_PER_PROMPT), 2)]
-    said = [_demo_answer(f"new-{person:03d}", tastes[person % len(tastes)], *pair, rng)
-            for person in range(people) for pair in pairs]
+    pairs = [
+        (prompt, a, b) for prompt in demo.study_prompts() for a, b in combinations(range(demo.RESPONSES_PER_PROMPT), 2)
+    ]
+    said = [
+        _demo_answer(f"new-{person:03d}", tastes[person % len(tastes)], *pair, rng)
+        for person in range(people)
+        for pair in pairs
+    ]
     world = build_world(demo.demo_rows(seed), said)
     kept = np.concatenate([rng.permutation(len(pairs)) < len(pairs) // 3 for _ in range(people)])
     return world, _newcomers(world.asked, kept)
 
 
-def _demo_answer(name: str, taste: demo.Taste, prompt: demo.DemoPrompt, a: int, b: int, rng: np.random.Generator
-                 ) -> ImportRow:
+def _demo_answer(
+    name: str, taste: demo.Taste, prompt: demo.DemoPrompt, a: int, b: int, rng: np.random.Generator
+) -> ImportRow:
     if rng.random() < 0.5:
         a, b = b, a
     first, second = prompt.responses[a], prompt.responses[b]
@@ -140,8 +145,10 @@ def polis_worlds(path: Path, people: int, seed: int) -> Iterator[tuple[World, li
 
 
 def _newcomers(labels: Comparisons, kept: np.ndarray) -> list[Newcomer]:
-    people = [Newcomer(labels.take(mine & ~kept), labels.take(mine & kept & labels.decided))
-              for mine in (labels.user == user for user in np.unique(labels.user))]
+    people = [
+        Newcomer(labels.take(mine & ~kept), labels.take(mine & kept & labels.decided))
+        for mine in (labels.user == user for user in np.unique(labels.user))
+    ]
     return [person for person in people if len(person.asked)]
 
 
@@ -160,11 +167,15 @@ def run(name: str, worlds: Iterable[tuple[World, list[Newcomer]]], seed: int) ->
             for policy, found in curves.items():
                 found.append(curve(state, prior, person, policy, length, np.random.default_rng([seed, 3, number])))
             whole.append(accuracy(state, adapt(state, person.pool, prior=prior).vector, person))
-        print(f"{name}: {len(people)} new people after {world.train.n_users:,} known ones with "
-              f"{len(world.train.labels):,} labels; {time.monotonic() - started:.0f} s", flush=True)
+        print(
+            f"{name}: {len(people)} new people after {world.train.n_users:,} known ones with "
+            f"{len(world.train.labels):,} labels; {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
     length = min(len(one) for found in curves.values() for one in found)
-    return Result(name, {policy: np.array([one[:length] for one in found]) for policy, found in curves.items()},
-                  np.array(whole))
+    return Result(
+        name, {policy: np.array([one[:length] for one in found]) for policy, found in curves.items()}, np.array(whole)
+    )
 
 
 def fit(world: World, seed: int) -> GraphState:
@@ -177,12 +188,13 @@ def fit(world: World, seed: int) -> GraphState:
 
     settings = Settings.from_environment()
     embedder = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi")
-    phi = embedder.embed(list(world.texts[:world.train.n_responses]))
+    phi = embedder.embed(list(world.texts[: world.train.n_responses]))
     return fit_graph(world.train, phi, tuned(world.train, phi, GraphConfig(), seed=seed), seed=seed)
 
 
-def curve(state: GraphState, prior: Prior, person: Newcomer, policy: str, length: int, rng: np.random.Generator
-          ) -> np.ndarray:
+def curve(
+    state: GraphState, prior: Prior, person: Newcomer, policy: str, length: int, rng: np.random.Generator
+) -> np.ndarray:
     """Accuracy (length + 1,) after 0, 1, … labels of one person."""
     pool = person.pool
     pairs = np.column_stack([pool.left, pool.right])
@@ -210,16 +222,20 @@ def table(result: Result, seed: int) -> str:
     """Labels needed and saved, with 95 % intervals over people, and the curves at some lengths."""
     draws = np.random.default_rng(seed).integers(len(result.whole), size=(RESAMPLES, len(result.whole)))
     everybody = np.arange(len(result.whole))
-    needed = {policy: (result.needed(policy, everybody), np.array([result.needed(policy, draw) for draw in draws]))
-              for policy in POLICIES}
+    needed = {
+        policy: (result.needed(policy, everybody), np.array([result.needed(policy, draw) for draw in draws]))
+        for policy in POLICIES
+    }
     (best, best_draws), (chance, chance_draws) = needed.values()
     start, length = result.curves["random"][:, 0].mean(), result.curves["random"].shape[1] - 1
-    lines = [f"{result.name}: accuracy {start:.3f} without labels, {result.whole.mean():.3f} with all of a person's",
-             f"  labels to {SHARE:.0%} of the gain: most informative {best} {_span(best_draws)}, random {chance} "
-             f"{_span(chance_draws)}",
-             f"  labels saved: {chance - best} {_span(chance_draws - best_draws)}",
-             f"  accuracy gained over the first {EARLY} labels: {_gain(result, draws)} points on average",
-             "  " + "labels".ljust(18) + "".join(f"{n:>7}" for n in _lengths(length))]
+    lines = [
+        f"{result.name}: accuracy {start:.3f} without labels, {result.whole.mean():.3f} with all of a person's",
+        f"  labels to {SHARE:.0%} of the gain: most informative {best} {_span(best_draws)}, random {chance} "
+        f"{_span(chance_draws)}",
+        f"  labels saved: {chance - best} {_span(chance_draws - best_draws)}",
+        f"  accuracy gained over the first {EARLY} labels: {_gain(result, draws)} points on average",
+        "  " + "labels".ljust(18) + "".join(f"{n:>7}" for n in _lengths(length)),
+    ]
     for policy in POLICIES:
         mean = result.curves[policy].mean(0)
         lines.append("  " + policy.ljust(18) + "".join(f"{mean[n]:>7.3f}" for n in _lengths(length)))
@@ -228,7 +244,7 @@ def table(result: Result, seed: int) -> str:
 
 def _gain(result: Result, draws: np.ndarray) -> str:
     """How far the one curve lies above the other, label by label, with the interval."""
-    best, chance = (result.curves[policy][:, 1:EARLY + 1].mean(1) for policy in POLICIES)
+    best, chance = (result.curves[policy][:, 1 : EARLY + 1].mean(1) for policy in POLICIES)
     low, high = np.percentile((best - chance)[draws].mean(1), [2.5, 97.5])
     return f"{100 * (best - chance).mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
@@ -248,9 +264,11 @@ WIDE, HIGH, EDGE, GAP = 640, 300, 60, 70  # of one panel and the room around it,
 def picture(results: Sequence[Result]) -> str:
     """The curves as SVG, one panel a world: mean accuracy by labels, with 95 % intervals of the mean over people."""
     panels = "".join(_panel(result, EDGE + number * (HIGH + GAP)) for number, result in enumerate(results))
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE + 2 * EDGE}" '
-            f'height="{EDGE + len(results) * (HIGH + GAP)}" font-family="sans-serif" font-size="13" fill="#23262b">'
-            f'<rect width="100%" height="100%" fill="#fdfcf9"/>{panels}</svg>\n')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE + 2 * EDGE}" '
+        f'height="{EDGE + len(results) * (HIGH + GAP)}" font-family="sans-serif" font-size="13" fill="#23262b">'
+        f'<rect width="100%" height="100%" fill="#fdfcf9"/>{panels}</svg>\n'
+    )
 
 
 def _panel(result: Result, top: int) -> str:
@@ -263,25 +281,33 @@ def _panel(result: Result, top: int) -> str:
 
     drawn = [f'<text x="{EDGE}" y="{top - 14}" font-size="15">{result.name}: accuracy by labels given</text>']
     for value in np.arange(np.ceil(low * 20) / 20, high, 0.05):
-        drawn.append(f'<polyline points="{point(0, value)} {point(length, value)}" stroke="#dcd8ce"/>'
-                     f'<text x="{EDGE - 8}" y="{point(0, value).partition(",")[2]}" text-anchor="end" dy="4">'
-                     f'{value:.2f}</text>')
+        drawn.append(
+            f'<polyline points="{point(0, value)} {point(length, value)}" stroke="#dcd8ce"/>'
+            f'<text x="{EDGE - 8}" y="{point(0, value).partition(",")[2]}" text-anchor="end" dy="4">'
+            f"{value:.2f}</text>"
+        )
     for n in range(0, length + 1, 10):
         at = point(n, low).partition(",")[0]
         drawn.append(f'<text x="{at}" y="{top + HIGH + 18}" text-anchor="middle">{n}</text>')
     enough = start + SHARE * (plateau - start)
-    drawn.append(f'<polyline points="{point(0, enough)} {point(length, enough)}" stroke="#7f7f7f" '
-                 f'stroke-dasharray="5 4"/><text x="{EDGE + WIDE}" y="{point(0, enough).partition(",")[2]}" dy="-5" '
-                 f'text-anchor="end">{SHARE:.0%} of the gain</text>')
+    drawn.append(
+        f'<polyline points="{point(0, enough)} {point(length, enough)}" stroke="#7f7f7f" '
+        f'stroke-dasharray="5 4"/><text x="{EDGE + WIDE}" y="{point(0, enough).partition(",")[2]}" dy="-5" '
+        f'text-anchor="end">{SHARE:.0%} of the gain</text>'
+    )
     for place, (policy, colour) in enumerate(POLICIES.items()):
         mean = result.curves[policy].mean(0)
         half = 1.96 * result.curves[policy].std(0) / np.sqrt(len(result.whole))
-        edge = [*(point(n, value) for n, value in enumerate(mean + half)),
-                *(point(n, value) for n, value in reversed(list(enumerate(mean - half))))]
-        drawn.append(f'<polygon points="{" ".join(edge)}" fill="{colour}" fill-opacity="0.15"/>'
-                     f'<polyline points="{" ".join(point(n, value) for n, value in enumerate(mean))}" fill="none" '
-                     f'stroke="{colour}" stroke-width="2.5"/><text x="{EDGE + WIDE}" '
-                     f'y="{top + HIGH - 30 + 18 * place}" text-anchor="end" fill="{colour}">{policy}</text>')
+        edge = [
+            *(point(n, value) for n, value in enumerate(mean + half)),
+            *(point(n, value) for n, value in reversed(list(enumerate(mean - half)))),
+        ]
+        drawn.append(
+            f'<polygon points="{" ".join(edge)}" fill="{colour}" fill-opacity="0.15"/>'
+            f'<polyline points="{" ".join(point(n, value) for n, value in enumerate(mean))}" fill="none" '
+            f'stroke="{colour}" stroke-width="2.5"/><text x="{EDGE + WIDE}" '
+            f'y="{top + HIGH - 30 + 18 * place}" text-anchor="end" fill="{colour}">{policy}</text>'
+        )
     return "".join(drawn)
 
 

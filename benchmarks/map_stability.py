@@ -36,8 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     n_labels = arguments.people * arguments.labels
     print(f"{arguments.people:,} people, {n_labels:,} labels, {arguments.new:.0%} of them new")
     print(f"{'':6}{'median person moves, in widths of the map':^54}{'answers':>10}{'same':>9}{'ARI with':>10}")
-    print(f"{'seed':6}{'aligned':>12}{'drawn afresh':>18}{'afresh, then laid on':>24}{'moved':>10}{'group':>9}"
-          f"{'the truth':>10}")
+    print(
+        f"{'seed':6}{'aligned':>12}{'drawn afresh':>18}{'afresh, then laid on':>24}{'moved':>10}{'group':>9}"
+        f"{'the truth':>10}"
+    )
     aligned = []
     for seed in range(arguments.seeds):
         started = time.monotonic()
@@ -46,9 +48,12 @@ def main(argv: list[str] | None = None) -> int:
         first, kept, fresh, laid = maps(before, after)
         moves = [moved(first, layout) for layout in (kept, fresh, laid)]
         aligned.append(moves[0])
-        print(f"{seed:<6}{moves[0]:12.1%}{moves[1]:18.1%}{moves[2]:24.1%}{answers_moved(before, after):10.3f}"
-              f"{(first.group == kept.group).mean():9.1%}{agreement(kept, world):10.3f}   "
-              f"{time.monotonic() - started:.0f} s", flush=True)
+        print(
+            f"{seed:<6}{moves[0]:12.1%}{moves[1]:18.1%}{moves[2]:24.1%}{answers_moved(before, after):10.3f}"
+            f"{(first.group == kept.group).mean():9.1%}{agreement(kept, world):10.3f}   "
+            f"{time.monotonic() - started:.0f} s",
+            flush=True,
+        )
     print(f"aligned, at most {max(aligned):.1%} of the width; wanted: below 5 %")
     return 0
 

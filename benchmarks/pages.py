@@ -37,8 +37,9 @@ from copl_core.study import Study
 DESCRIPTION = "time to first content of every page, 10,000 people and 200,000 labels"
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("", "taste", "people", "experts", "controversy", "reward", "training", "quality", "settings")
-CONTENT = ", ".join(f"[data-testid=stMain] [data-testid={kind}]" for kind in ("stMarkdown", "stPlotlyChart",
-                                                                            "stDataFrame", "stAlert"))
+CONTENT = ", ".join(
+    f"[data-testid=stMain] [data-testid={kind}]" for kind in ("stMarkdown", "stPlotlyChart", "stDataFrame", "stAlert")
+)
 RESPONSES = 4  # to a prompt
 REWARD_SECONDS = 40.0
 PORT = 8941
@@ -80,20 +81,34 @@ def prepare(home: Path, n_people: int, n_labels: int, n_prompts: int, weights: P
 def labels(n_people: int, n_labels: int, n_prompts: int, rng: np.random.Generator) -> Iterator[ImportRow]:
     """Labels of four groups: two like short answers, two long ones; one of each likes lists."""
     texts = [[_text(prompt, which) for which in range(RESPONSES)] for prompt in range(n_prompts)]
-    like = np.array([[(-1) ** (which & 1) * (-1) ** (group & 1) + (-1) ** (which >> 1) * (-1) ** (group >> 1)
-                      for which in range(RESPONSES)] for group in range(4)])
+    like = np.array(
+        [
+            [
+                (-1) ** (which & 1) * (-1) ** (group & 1) + (-1) ** (which >> 1) * (-1) ** (group >> 1)
+                for which in range(RESPONSES)
+            ]
+            for group in range(4)
+        ]
+    )
     for person in range(n_people):
         count = n_labels // n_people
         for prompt in rng.choice(n_prompts, count, replace=False).tolist():
             a, b = rng.choice(RESPONSES, 2, replace=False).tolist()
             left = rng.random() < 1 / (1 + np.exp(-1.5 * (like[person % 4][a] - like[person % 4][b])))
-            yield ImportRow(0, f"Question {prompt}: how would you go about it?", texts[prompt][a], texts[prompt][b],
-                            Choice.LEFT if left else Choice.RIGHT, f"person {person}", key=f"{person}-{prompt}")
+            yield ImportRow(
+                0,
+                f"Question {prompt}: how would you go about it?",
+                texts[prompt][a],
+                texts[prompt][b],
+                Choice.LEFT if left else Choice.RIGHT,
+                f"person {person}",
+                key=f"{person}-{prompt}",
+            )
 
 
 def _text(prompt: int, which: int) -> str:
     steps = ["Look at the whole first.", "Choose one part of it.", "Try that part, then go on.", "Ask somebody."]
-    steps = steps[:1 + 3 * (which & 1)]
+    steps = steps[: 1 + 3 * (which & 1)]
     opening = f"About question {prompt}, in version {which}."
     return opening + "\n\n" + ("\n".join(f"- {step}" for step in steps) if which >> 1 else " ".join(steps))
 
@@ -120,11 +135,21 @@ def publish(study: Study) -> None:
     said("map", started)
     started = time.monotonic()
     given = data.labels
-    kept = held_back(data.user_ids[given.user], data.response_ids[given.left], data.response_ids[given.right],
-                     given.decided, share=0.01)
+    kept = held_back(
+        data.user_ids[given.user],
+        data.response_ids[given.left],
+        data.response_ids[given.right],
+        given.decided,
+        share=0.01,
+    )
     config = RewardConfig(backbone="minilm")
-    model = fit_reward(data.with_labels(given.take(~kept)), graph.user_vectors, config,
-                       weights=resolver(study.settings.weights), time_budget_s=REWARD_SECONDS)
+    model = fit_reward(
+        data.with_labels(given.take(~kept)),
+        graph.user_vectors,
+        config,
+        weights=resolver(study.settings.weights),
+        time_budget_s=REWARD_SECONDS,
+    )
     # what is learned for new texts is not served: this graph reads style alone, and the pages bring sentence embeddings
     mix, held_out = learn_mix(given.take(kept), given.take([]), graph, model, list(data.texts()), phi)
     said("reward model", started)
@@ -135,14 +160,39 @@ def publish(study: Study) -> None:
             part.save(folder / name)
         (folder / "mix.json").write_text(json.dumps(asdict(replace(mix, graph_new=0.0, text_new=1.0))))
 
-    metrics = {"graph": graph.metrics, "held_out": held_out, "reward_watermark": data.watermark, "kind": "full",
-               "seconds": 0.0}
-    reward = {"fitted_in": "v0001", "watermark": data.watermark, "backbone": "minilm", "config": asdict(config),
-              "metrics": held_out, "fit": model.metrics}
-    write_snapshot(study.snapshot_root, "v0001", graph=graph, layout=layout, save_reward=save,
-                   manifest={"study": study.id, "run": None, "kind": "full", "watermark": data.watermark,
-                             "labels": len(given), "reward": reward, "metrics": metrics, "seconds": 0.0,
-                             "made_at": datetime.now(UTC).isoformat()})
+    metrics = {
+        "graph": graph.metrics,
+        "held_out": held_out,
+        "reward_watermark": data.watermark,
+        "kind": "full",
+        "seconds": 0.0,
+    }
+    reward = {
+        "fitted_in": "v0001",
+        "watermark": data.watermark,
+        "backbone": "minilm",
+        "config": asdict(config),
+        "metrics": held_out,
+        "fit": model.metrics,
+    }
+    write_snapshot(
+        study.snapshot_root,
+        "v0001",
+        graph=graph,
+        layout=layout,
+        save_reward=save,
+        manifest={
+            "study": study.id,
+            "run": None,
+            "kind": "full",
+            "watermark": data.watermark,
+            "labels": len(given),
+            "reward": reward,
+            "metrics": metrics,
+            "seconds": 0.0,
+            "made_at": datetime.now(UTC).isoformat(),
+        },
+    )
     record = SnapshotRecord("v0001", None, data.watermark, len(given), metrics, datetime.now(UTC))
     study.store.publish(study.id, record, run_id=None)
 
@@ -154,16 +204,18 @@ def measure(home: Path, pages: Sequence[str]) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"),
-                                             args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
         print(f"{'page':14}{'first visit':>24}{'second visit':>24}   seconds to first content, and to the whole page")
         for name in pages:
             with app(home) as link:
                 root, _, token = link.partition("/?")
                 visit(browser, link)  # opens the study; not counted
                 times = [visit(browser, f"{root}/{name}?{token}") for _ in range(2)]
-            print(f"{name or 'label':14}" + "".join(f"{first:14.2f}{whole:10.2f}" for first, whole in times),
-                  flush=True)
+            print(
+                f"{name or 'label':14}" + "".join(f"{first:14.2f}{whole:10.2f}" for first, whole in times), flush=True
+            )
         browser.close()
 
 
@@ -188,9 +240,23 @@ def app(home: Path) -> Iterator[str]:
     store = open_store(settings)
     study = Study(store, settings, store.current_study().id)
     token = study.sign_in_token(study.join("Owner", Role.OWNER).id)
-    server = subprocess.Popen([sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(PORT),
-                               "--server.headless", "true"], cwd=ROOT, env=os.environ | {"COPL_HOME": str(home)},
-                              stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "streamlit",
+            "run",
+            "streamlit_app.py",
+            "--server.port",
+            str(PORT),
+            "--server.headless",
+            "true",
+        ],
+        cwd=ROOT,
+        env=os.environ | {"COPL_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
     try:
         for _ in range(150):
             with suppress(OSError), urllib.request.urlopen(f"http://localhost:{PORT}/_stcore/health", timeout=2):

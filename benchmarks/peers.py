@@ -29,8 +29,13 @@ from copl_core.weights import resolver
 
 DESCRIPTION = "The published peers beside CoPL's graph and the text-free baselines, on files of real preferences."
 FILES = {"llmfao": "llmfao.jsonl.gz", "ukpconvarg": "ukpconvarg.jsonl.gz", "polis": "polis_bowling_green.jsonl.gz"}
-COLUMNS = (("llmfao", "labels"), ("llmfao", "prompts"), ("llmfao", "users"), ("ukpconvarg", "labels"),
-           ("polis", "labels"))
+COLUMNS = (
+    ("llmfao", "labels"),
+    ("llmfao", "prompts"),
+    ("llmfao", "users"),
+    ("ukpconvarg", "labels"),
+    ("polis", "labels"),
+)
 LIGHT = ("global", "side-length", "mf", "uniform-head", "i2e", "vpl", "pal", "lore", "copl-graph")
 ASKED_SHARE, USERS_SHARE, GIVEN = 0.15, 0.2, 8
 
@@ -76,8 +81,18 @@ def main(argv: list[str] | None = None) -> int:
         rows = [row for row in read_rows(path, []) if row.choice is not None and row.annotator is not None]
         learn, ask = cut(rows, question, arguments.seed)
         try:
-            tell(column, evaluate(learn, ask, methods, embedder=embedder, context=GIVEN if question == "users" else 0,
-                                  seed=arguments.seed, settings=settings))
+            tell(
+                column,
+                evaluate(
+                    learn,
+                    ask,
+                    methods,
+                    embedder=embedder,
+                    context=GIVEN if question == "users" else 0,
+                    seed=arguments.seed,
+                    settings=settings,
+                ),
+            )
         except CoplError as problem:
             print(f"Left out: {column}. {problem}")
     return 0
@@ -85,16 +100,25 @@ def main(argv: list[str] | None = None) -> int:
 
 def tell(column: str, report: dict) -> None:
     """One table: accuracy with its interval, log-loss, seconds, and how far behind the best."""
-    print(f"\n{column}: {report['train_labels']} labels of {report['train_users']} users learned, "
-          f"{report['test_decided']} asked of {report['test_users']}, {report['new_users']} of them new\n")
+    print(
+        f"\n{column}: {report['train_labels']} labels of {report['train_users']} users learned, "
+        f"{report['test_decided']} asked of {report['test_users']}, {report['new_users']} of them new\n"
+    )
     print("| method | accuracy (95 % over users) | log-loss | behind the best, points | seconds |")
     print("|---|---|---|---|---|")
     for name, row in sorted(report["methods"].items(), key=lambda item: -item[1]["accuracy"]):
         low, high = row["accuracy_interval"]
-        behind = "best" if name == report["best"] else "{:+.1f} to {:+.1f}".format(
-            *(100 * value for value in row["behind_best"])) + (", within noise" if row["within_noise_of_best"] else "")
-        print(f"| {name} | {row['accuracy']:.3f} ({low:.3f} to {high:.3f}) | {row['log_loss']:.3f} | {behind} | "
-              f"{row['seconds']:.0f} |", flush=True)
+        behind = (
+            "best"
+            if name == report["best"]
+            else "{:+.1f} to {:+.1f}".format(*(100 * value for value in row["behind_best"]))
+            + (", within noise" if row["within_noise_of_best"] else "")
+        )
+        print(
+            f"| {name} | {row['accuracy']:.3f} ({low:.3f} to {high:.3f}) | {row['log_loss']:.3f} | {behind} | "
+            f"{row['seconds']:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

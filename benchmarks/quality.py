@@ -47,7 +47,7 @@ def new_people(rows: list[dict], seed: int) -> np.ndarray:
 
 
 def prompts_new_to_the_person(rows: list[dict], seed: int) -> np.ndarray:
-    drawn = (zlib.crc32(f"{seed}|{row['annotator']}|{row['prompt']}".encode()) / 2 ** 32 for row in rows)
+    drawn = (zlib.crc32(f"{seed}|{row['annotator']}|{row['prompt']}".encode()) / 2**32 for row in rows)
     return np.fromiter(drawn, float, len(rows)) < SHARE
 
 
@@ -57,7 +57,7 @@ def own_split(rows: list[dict], seed: int) -> np.ndarray:
 
 def _of_some(rows: list[dict], seed: int, share: float, key: Callable[[dict], str]) -> np.ndarray:
     names = sorted({key(row) for row in rows})
-    drawn = np.random.default_rng(seed).permutation(len(names))[:max(1, round(share * len(names)))]
+    drawn = np.random.default_rng(seed).permutation(len(names))[: max(1, round(share * len(names)))]
     chosen = {names[i] for i in drawn}
     return np.array([key(row) in chosen for row in rows])
 
@@ -92,8 +92,14 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.data is None:
         print("Nothing was measured: files of labels are needed, give their folder with --data.")
         return 0
-    options = ["--methods", arguments.methods, "--threads", str(arguments.threads), "--reward-seconds",
-               str(arguments.reward_seconds)]
+    options = [
+        "--methods",
+        arguments.methods,
+        "--threads",
+        str(arguments.threads),
+        "--reward-seconds",
+        str(arguments.reward_seconds),
+    ]
     with contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory() as folder:
         for name in columns:
             column = COLUMNS[name]
@@ -101,8 +107,9 @@ def main(argv: list[str] | None = None) -> int:
             if not path.is_file():
                 print(f"{name}: left out, there is no {path.name} in {arguments.data}.\n")
                 continue
-            reports = list(measure(column, path, Path(folder) / name, arguments.splits or column.splits, options,
-                                   arguments.people))
+            reports = list(
+                measure(column, path, Path(folder) / name, arguments.splits or column.splits, options, arguments.people)
+            )
             print(f"{told(name, reports)}\n", flush=True)
             if arguments.keep:
                 (Path(folder) / name / "reports.json").write_text(json.dumps(reports, indent=1))
@@ -111,8 +118,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder with llmfao.jsonl.gz, ukpconvarg.jsonl.gz, "
-                                                  "polis_bowling_green.jsonl.gz; those that lack are left out")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with llmfao.jsonl.gz, ukpconvarg.jsonl.gz, "
+        "polis_bowling_green.jsonl.gz; those that lack are left out",
+    )
     parser.add_argument("--columns", default=",".join(COLUMNS), help="some of the columns")
     parser.add_argument("--splits", type=int, default=0, help="cuts of each column (default: 3 of small files, else 1)")
     parser.add_argument("--methods", default=METHODS, help="all, or names that evaluate knows")
@@ -123,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(column: Column, path: Path, folder: Path, splits: int, options: list[str],
-            people: int = 0) -> Iterator[dict]:
+def measure(
+    column: Column, path: Path, folder: Path, splits: int, options: list[str], people: int = 0
+) -> Iterator[dict]:
     """The report of ``evaluate`` for each cut; seeds count from 1."""
     from copl_core.training import evaluate
 
@@ -141,8 +153,21 @@ def measure(column: Column, path: Path, folder: Path, splits: int, options: list
         write(train, [row for row, held in zip(some, asked, strict=True) if not held])
         write(test, [row for row, held in zip(some, asked, strict=True) if held])
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluate.main(parser.parse_args([str(train), str(test), "--context", str(column.context), "--seed",
-                                             str(seed), "--json", str(out), *options]))
+            evaluate.main(
+                parser.parse_args(
+                    [
+                        str(train),
+                        str(test),
+                        "--context",
+                        str(column.context),
+                        "--seed",
+                        str(seed),
+                        "--json",
+                        str(out),
+                        *options,
+                    ]
+                )
+            )
         yield json.loads(out.read_text())
 
 
@@ -166,23 +191,32 @@ def told(name: str, reports: list[dict]) -> str:
     def over_cuts(read: Callable[[dict], float]) -> dict[str, np.ndarray]:
         return {method: np.array([read(report["methods"][method]) for report in reports]) for method in methods}
 
-    accuracy, loss, wrong, seconds = (over_cuts(lambda row, key=key: row[key]) for key in (
-        "accuracy", "log_loss", "calibration_error", "seconds"))
+    accuracy, loss, wrong, seconds = (
+        over_cuts(lambda row, key=key: row[key]) for key in ("accuracy", "log_loss", "calibration_error", "seconds")
+    )
     low, high = (over_cuts(lambda row, end=end: row["accuracy_interval"][end]) for end in (0, 1))
     best = max(methods, key=lambda method: accuracy[method].mean())
     asked = np.mean([report["test_decided"] for report in reports])
-    lines = [f"{name}: {len(reports)} cut{'s' if len(reports) > 1 else ''}, {reports[0]['train_labels']:,} training "
-             f"labels and {asked:,.0f} asked on average",
-             f"{'':<13}{'accuracy':>9} {'± cuts':>7} {'95 % people':>13} {'to best, points':>16} {'log-loss':>9} "
-             f"{'cal. err.':>9} {'seconds':>8}"]
+    lines = [
+        f"{name}: {len(reports)} cut{'s' if len(reports) > 1 else ''}, {reports[0]['train_labels']:,} training "
+        f"labels and {asked:,.0f} asked on average",
+        f"{'':<13}{'accuracy':>9} {'± cuts':>7} {'95 % people':>13} {'to best, points':>16} {'log-loss':>9} "
+        f"{'cal. err.':>9} {'seconds':>8}",
+    ]
     for method in sorted(methods, key=lambda method: -accuracy[method].mean()):
         behind = 100 * (accuracy[best] - accuracy[method])
         spread = f"{accuracy[method].std(ddof=1):.3f}" if len(reports) > 1 else "–"
-        apart = "best" if method == best else f"{-behind.mean():+.1f}" + (
-            f" ± {behind.std(ddof=1):.1f}" if len(reports) > 1 else _noise(reports[0], method, best))
-        lines.append(f"{method:<13}{accuracy[method].mean():>9.3f} {spread:>7} "
-                     f"{low[method].mean():>6.3f}–{high[method].mean():.3f} {apart:>16} {loss[method].mean():>9.3f} "
-                     f"{wrong[method].mean():>9.3f} {seconds[method].mean():>8.1f}")
+        apart = (
+            "best"
+            if method == best
+            else f"{-behind.mean():+.1f}"
+            + (f" ± {behind.std(ddof=1):.1f}" if len(reports) > 1 else _noise(reports[0], method, best))
+        )
+        lines.append(
+            f"{method:<13}{accuracy[method].mean():>9.3f} {spread:>7} "
+            f"{low[method].mean():>6.3f}–{high[method].mean():.3f} {apart:>16} {loss[method].mean():>9.3f} "
+            f"{wrong[method].mean():>9.3f} {seconds[method].mean():>8.1f}"
+        )
     return "\n".join(lines)
 
 

@@ -54,8 +54,11 @@ MOST_CUTS = {"random": int(1 / ASKED_SHARE), "prompts": 5}
 GIVEN = 10  # labels of a new person
 LLMFAO = "llmfao.jsonl.gz"
 PARTS = ("random", "prompts", "demo")
-MODELS = {"copl-reward": {}, "uniform": {"n_experts": 0},
-          "published": {"published": True, "gate": "layer", "balance": 0.0, "confidence": 0.0}}
+MODELS = {
+    "copl-reward": {},
+    "uniform": {"n_experts": 0},
+    "published": {"published": True, "gate": "layer", "balance": 0.0, "confidence": 0.0},
+}
 DESCRIPTION = "What people add to the reward model: experts by user against one LoRA for everybody, at the same cost."
 NEWCOMERS = 30
 CHUNK = 128  # texts between two savings of their states
@@ -64,8 +67,9 @@ CHUNK = 128  # texts between two savings of their states
 class Bench:
     """One backbone and the states of its texts, for every model of a run."""
 
-    def __init__(self, settings: Settings, backbone: str, budget: float, seed: int, kept: Path | None,
-                 **changes) -> None:
+    def __init__(
+        self, settings: Settings, backbone: str, budget: float, seed: int, kept: Path | None, **changes
+    ) -> None:
         self.settings, self.budget, self.seed, self.kept = settings, budget, seed, kept
         self.weights = resolver(settings.weights)
         self.config = RewardConfig.for_backbone(backbone, **changes)
@@ -80,7 +84,7 @@ class Bench:
         started, before = time.monotonic(), self.cache.runs
         for start in range(0, len(texts), CHUNK):
             runs = self.cache.runs
-            self.cache.get(texts[start:start + CHUNK])
+            self.cache.get(texts[start : start + CHUNK])
             if self.kept is not None and self.cache.runs > runs:  # a run that is cut off goes on from here
                 self.kept.parent.mkdir(parents=True, exist_ok=True)
                 self.cache.save(self.kept)
@@ -89,13 +93,21 @@ class Bench:
             say(f"{self.cache.runs - before} texts through {depth} frozen layers in {time.monotonic() - started:.0f} s")
 
     def graph(self, world: World) -> GraphState:
-        phi = self.embedder.embed(list(world.texts[:world.train.n_responses]))
+        phi = self.embedder.embed(list(world.texts[: world.train.n_responses]))
         return fit_graph(world.train, phi, tuned(world.train, phi, GraphConfig(), seed=self.seed), seed=self.seed)
 
     def reward(self, world: World, vectors: np.ndarray, **changes) -> RewardModel:
         config = replace(self.config, **changes)
-        return fit_reward(world.train, vectors, config, weights=self.weights, seed=self.seed, cache=self.cache,
-                          device=self.settings.device, time_budget_s=self.budget or None)
+        return fit_reward(
+            world.train,
+            vectors,
+            config,
+            weights=self.weights,
+            seed=self.seed,
+            cache=self.cache,
+            device=self.settings.device,
+            time_budget_s=self.budget or None,
+        )
 
 
 def everybody(world: World, graph: GraphState) -> np.ndarray:
@@ -122,8 +134,10 @@ class Answers:
 
     @classmethod
     def joined(cls, cuts: list[Answers]) -> Answers:
-        columns = [{name: np.concatenate([getattr(cut, part)[name] for cut in cuts]) for name in cuts[0].right}
-                   for part in ("right", "loss")]
+        columns = [
+            {name: np.concatenate([getattr(cut, part)[name] for cut in cuts]) for name in cuts[0].right}
+            for part in ("right", "loss")
+        ]
         return cls(np.concatenate([cut.users for cut in cuts]), *columns)
 
 
@@ -151,12 +165,14 @@ def on_cut(bench: Bench, rows: list[ImportRow], split: str, models: list[str], n
     bench.read(list(world.texts))
     vectors = everybody(world, bench.graph(world))
     decided = world.asked.decided
-    say(f"{split}: {len(world.train.labels)} labels learned, {decided.sum()} that prefer a side asked, "
-        f"{(decided & world.new_text).sum()} of these about new texts")
+    say(
+        f"{split}: {len(world.train.labels)} labels learned, {decided.sum()} that prefer a side asked, "
+        f"{(decided & world.new_text).sum()} of these about new texts"
+    )
     outcome = world.asked.outcome[decided]
     answers = Answers(np.array(world.users)[world.asked.user[decided]], {}, {})
     for name in models:
-        model = bench.reward(world, vectors[:world.train.n_users], **MODELS[name])
+        model = bench.reward(world, vectors[: world.train.n_users], **MODELS[name])
         said = logits(model, world, vectors)
         tell(f"{split} {name}", said, world.asked, model)
         answers.right[name], answers.loss[name] = right(said[decided], outcome), log_losses(said[decided], outcome)
@@ -172,10 +188,12 @@ def compare(where: str, answers: Answers, models: list[str], seed: int) -> None:
         gain = 100 * (answers.right[first] - answers.right[other])
         less = answers.loss[other] - answers.loss[first]
         (low, high), (least, most) = (interval(column, user, seed) for column in (gain, less))
-        say(f"{where}: {first} {answers.right[first].mean():.3f}, {other} {answers.right[other].mean():.3f}: "
+        say(
+            f"{where}: {first} {answers.right[first].mean():.3f}, {other} {answers.right[other].mean():.3f}: "
             f"{gain.mean():+.1f} points, 95 % over people {low:+.1f} to {high:+.1f}; "
             f"log-loss {answers.loss[first].mean():.3f}, {answers.loss[other].mean():.3f}: "
-            f"{less.mean():.3f} less, {least:.3f} to {most:.3f}; n {len(gain)}")
+            f"{less.mean():.3f} less, {least:.3f} to {most:.3f}; n {len(gain)}"
+        )
 
 
 def on_demo(bench: Bench) -> None:
@@ -189,20 +207,24 @@ def on_demo(bench: Bench) -> None:
     for row in theirs:
         (first if sum(one.annotator == row.annotator for one in first) < GIVEN else later).append(row)
     accuracy = {}
-    for name, world in (("new", build_world(others, first + later, GIVEN)),
-                        ("trained", build_world(others + first, later))):
+    for name, world in (
+        ("new", build_world(others, first + later, GIVEN)),
+        ("trained", build_world(others + first, later)),
+    ):
         bench.read(list(world.texts))
         graph = bench.graph(world)
         vectors = everybody(world, graph)
-        model = bench.reward(world, vectors[:world.train.n_users])
+        model = bench.reward(world, vectors[: world.train.n_users])
         said = logits(model, world, vectors)
         tell(f"demo {name}", said, world.asked, model)
         truth = agreement(model, world, vectors, sorted(new), rows)
         say(f"demo {name}: {truth:.3f} of all pairs in the order of the person's taste")
         accuracy[name] = figures(said, world.asked)["accuracy"], truth
     gap = 100 * (np.array(accuracy["new"]) - accuracy["trained"])
-    say(f"demo: {NEWCOMERS} new people with {GIVEN} labels against trained on those: {gap[0]:+.1f} points on labels, "
-        f"{gap[1]:+.1f} on truth")
+    say(
+        f"demo: {NEWCOMERS} new people with {GIVEN} labels against trained on those: {gap[0]:+.1f} points on labels, "
+        f"{gap[1]:+.1f} on truth"
+    )
 
 
 def agreement(model: RewardModel, world: World, vectors: np.ndarray, names: list[str], rows: list[ImportRow]) -> float:
@@ -210,8 +232,12 @@ def agreement(model: RewardModel, world: World, vectors: np.ndarray, names: list
     taste_of, prompts = {row.annotator: tastes()[row.taste] for row in rows}, study_prompts()
     texts = [(prompt.prompt, response.text) for prompt in prompts for response in prompt.responses]
     rewards = model.rewards(texts, vectors[[world.users.index(name) for name in names]])  # (names, texts)
-    liked = np.array([[utility(taste_of[name], response.style) for prompt in prompts for response in prompt.responses]
-                      for name in names])
+    liked = np.array(
+        [
+            [utility(taste_of[name], response.style) for prompt in prompts for response in prompt.responses]
+            for name in names
+        ]
+    )
     width = len(prompts[0].responses)
     pairs = [(start + a, start + b) for start in range(0, len(texts), width) for a, b in combinations(range(width), 2)]
     a, b = np.array(pairs).T
@@ -221,10 +247,15 @@ def agreement(model: RewardModel, world: World, vectors: np.ndarray, names: list
 
 def tell(name: str, said: np.ndarray, labels: Comparisons, model: RewardModel) -> None:
     row, about = figures(said, labels), model.metrics
-    served = f", {about['dead_experts']} experts serve nobody, load entropy {about['load_entropy']:.2f}" \
-        if model.config.n_experts else ""
-    say(f"{name:<22} accuracy {row['accuracy']:.3f}  log-loss {row['log_loss']:.3f}  n {row['n']:>5}  "
-        f"({about['steps']} steps, {about['seconds']:.0f} s{served})")
+    served = (
+        f", {about['dead_experts']} experts serve nobody, load entropy {about['load_entropy']:.2f}"
+        if model.config.n_experts
+        else ""
+    )
+    say(
+        f"{name:<22} accuracy {row['accuracy']:.3f}  log-loss {row['log_loss']:.3f}  n {row['n']:>5}  "
+        f"({about['steps']} steps, {about['seconds']:.0f} s{served})"
+    )
 
 
 def say(words: str) -> None:
@@ -241,8 +272,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", action="store_true", help="run layers twice rather than keep activations")
     parser.add_argument("--backbone", default="minilm", help="bundled name, folder or hub id (default minilm)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds a fit; 0: the whole schedule (default 60)")
-    parser.add_argument("--cuts", type=int, default=1, help=f"of each part, at most {min(MOST_CUTS.values())} "
-                                                            "(default 1)")
+    parser.add_argument(
+        "--cuts", type=int, default=1, help=f"of each part, at most {min(MOST_CUTS.values())} (default 1)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--states", type=Path, help="file to keep the frozen states in, for the next run")
     arguments = parser.parse_args(argv)
@@ -252,10 +284,13 @@ def main(argv: list[str] | None = None) -> int:
     if not 1 <= arguments.cuts <= min(MOST_CUTS.values()):
         parser.error(f"--cuts is {arguments.cuts}: a whole number from 1 to {min(MOST_CUTS.values())} is needed")
     changes = {"checkpoint": arguments.checkpoint} | ({"last_layers": arguments.layers} if arguments.layers else {})
-    bench = Bench(Settings.from_environment(), arguments.backbone, arguments.budget, arguments.seed, arguments.states,
-                  **changes)
-    say(f"backbone {arguments.backbone}, experts in the last {bench.config.last_layers} of "
-        f"{bench.cache.backbone.depth} layers, {arguments.budget:.0f} s a fit, seed {arguments.seed}")
+    bench = Bench(
+        Settings.from_environment(), arguments.backbone, arguments.budget, arguments.seed, arguments.states, **changes
+    )
+    say(
+        f"backbone {arguments.backbone}, experts in the last {bench.config.last_layers} of "
+        f"{bench.cache.backbone.depth} layers, {arguments.budget:.0f} s a fit, seed {arguments.seed}"
+    )
     for part in parts:
         if part == "demo":
             on_demo(bench)
@@ -263,8 +298,9 @@ def main(argv: list[str] | None = None) -> int:
             say(f"Left out: {part}, for want of --data.")
         else:
             path = arguments.data / LLMFAO if arguments.data.is_dir() else arguments.data
-            on_labels(bench, [row for row in read_rows(path, []) if row.choice is not None], part, models,
-                      arguments.cuts)
+            on_labels(
+                bench, [row for row in read_rows(path, []) if row.choice is not None], part, models, arguments.cuts
+            )
     return 0
 
 

@@ -34,8 +34,7 @@ Question = tuple[str, list[str]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reward_latency",
-                                     description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reward_latency", description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, help="measure the current study of this folder, fitted already")
     parser.add_argument("--questions", type=int, default=20, help="judged for each line")
     parser.add_argument("--weights", type=Path, default=Settings.from_environment().weights)
@@ -69,16 +68,19 @@ def report(study: Study, questions: int) -> None:
     person = int(snapshot.graph.user_ids[snapshot.graph.n_labels.argmax()])
     asked = [new_question(rng) for _ in range(3 * questions + 1)]
     words = np.mean([len(text.split()) for _, answers in asked for text in answers])
-    print(f"{len(snapshot.graph.user_ids)} people in {len(groups)} groups, {len(snapshot.graph.labels):,} labels; "
-          f"{ANSWERS} answers of {words:.0f} words each; {torch.get_num_threads()} threads")
+    print(
+        f"{len(snapshot.graph.user_ids)} people in {len(groups)} groups, {len(snapshot.graph.labels):,} labels; "
+        f"{ANSWERS} answers of {words:.0f} words each; {torch.get_num_threads()} threads"
+    )
     print(f"{'':46}{'p50':>8}{'p95':>8}{'most':>8}{'busy':>8}   s")
     line("the first judgement, model loaded", [seconds(lambda: study.reward(*asked[0]))])
     kinds: list[tuple[str, Callable[[Question], object]]] = [
         (f"all {len(groups)} groups", lambda question: study.reward(*question)),
         ("all groups and a person, with their interval", lambda question: study.reward(*question, users=[person])),
-        ("which sentences moved a person", lambda question: study.moved(*question, users=[person]))]
+        ("which sentences moved a person", lambda question: study.moved(*question, users=[person])),
+    ]
     for number, (name, judge) in enumerate(kinds):
-        some = asked[1 + number * questions:1 + (number + 1) * questions]
+        some = asked[1 + number * questions : 1 + (number + 1) * questions]
         line(name, [seconds(lambda question=question, judge=judge: judge(question)) for question in some])
 
 

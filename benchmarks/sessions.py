@@ -115,8 +115,14 @@ def studio(home: Path, like: Path | None) -> Iterator[tuple[str, Path]]:
     said = home / "launcher.log"
     with said.open("w") as out:
         environment = os.environ | {"COPL_HOME": str(home), "COPL_PORT": str(port)}
-        up = subprocess.Popen([sys.executable, "-u", "-m", "copl_core", "up"], cwd=ROOT, env=environment, stdout=out,
-                              stderr=out, stdin=subprocess.DEVNULL)
+        up = subprocess.Popen(
+            [sys.executable, "-u", "-m", "copl_core", "up"],
+            cwd=ROOT,
+            env=environment,
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+        )
     try:
         _wait(lambda: "token=" in said.read_text(), up)
         _wait(lambda: _count(home, FULL_RUNS), up)
@@ -142,8 +148,9 @@ def _count(home: Path, query: str, *values: object) -> int:
 # ---- the people
 
 
-async def everybody(chromium: str, address: str, arguments: argparse.Namespace
-                    ) -> tuple[list[Session], dict[str, float]]:
+async def everybody(
+    chromium: str, address: str, arguments: argparse.Namespace
+) -> tuple[list[Session], dict[str, float]]:
     """The sessions, and the processor seconds that each part of the whole spent while they labelled."""
     from playwright.async_api import async_playwright
 
@@ -152,10 +159,14 @@ async def everybody(chromium: str, address: str, arguments: argparse.Namespace
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         pages = []
         for first in range(0, len(people), TOGETHER):
-            pages += await asyncio.gather(*(join(browser, address, one) for one in people[first:first + TOGETHER]))
+            pages += await asyncio.gather(*(join(browser, address, one) for one in people[first : first + TOGETHER]))
         before, ends = processor_seconds(), time.monotonic() + arguments.seconds
-        await asyncio.gather(*(label(page, person, ends, arguments.think, Random(number))
-                               for number, (page, person) in enumerate(zip(pages, people, strict=True))))
+        await asyncio.gather(
+            *(
+                label(page, person, ends, arguments.think, Random(number))
+                for number, (page, person) in enumerate(zip(pages, people, strict=True))
+            )
+        )
         after = processor_seconds()
         await browser.close()
     return people, {part: after[part] - before[part] for part in after}
@@ -214,30 +225,47 @@ def stored(home: Path, names: list[str]) -> dict[str, tuple[int, int, int]]:
     with sqlite3.connect(f"file:{home / 'copl.db'}?mode=ro", uri=True) as database:
         rows = database.execute(
             "SELECT user.name, count(*), count(DISTINCT label.task_id), count(DISTINCT label.left_id || '-' || "
-            "label.right_id) FROM label JOIN user ON user.id = label.user_id WHERE label.counts GROUP BY user.id")
+            "label.right_id) FROM label JOIN user ON user.id = label.user_id WHERE label.counts GROUP BY user.id"
+        )
         found = {name: tuple(counts) for name, *counts in rows}
     return {name: found.get(name, (0, 0, 0)) for name in names}
 
 
 def in_the_logs(home: Path) -> list[str]:
     """Lines of the app's log that tell of an exception."""
-    return [line for line in (home / "logs" / "app.log").read_text(errors="replace").splitlines()
-            if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line) or "Traceback" in line]
+    return [
+        line
+        for line in (home / "logs" / "app.log").read_text(errors="replace").splitlines()
+        if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line) or "Traceback" in line
+    ]
 
 
-def report(people: list[Session], found: dict[str, tuple[int, int, int]], faults: list[str],
-           spent: dict[str, float], arguments: argparse.Namespace) -> int:
+def report(
+    people: list[Session],
+    found: dict[str, tuple[int, int, int]],
+    faults: list[str],
+    spent: dict[str, float],
+    arguments: argparse.Namespace,
+) -> int:
     spans = np.array([span for one in people for span in one.milliseconds])
     lost = sum(max(0, one.acknowledged - found[one.name][0]) for one in people)
     unsaid = sum(max(0, found[one.name][0] - one.acknowledged) for one in people)
     double = sum(labels - min(tasks, sides) for labels, tasks, sides in found.values())
     p50, p95 = np.quantile(spans, (0.5, 0.95)) if len(spans) else (np.nan, np.nan)
-    rows = {"sessions": len(people), "seconds": f"{arguments.seconds:g}",
-            "seconds for a pair": f"{arguments.think:g}", "labels": sum(labels for labels, *_ in found.values()),
-            "acknowledged on a screen": sum(one.acknowledged for one in people), "errors": len(faults),
-            "acknowledged, not stored": lost, "stored, not acknowledged": unsaid, "stored twice": double,
-            "key to next pair, p50": f"{p50:.0f} ms", "key to next pair, p95": f"{p95:.0f} ms",
-            "slowest": f"{spans.max(initial=0):.0f} ms"}
+    rows = {
+        "sessions": len(people),
+        "seconds": f"{arguments.seconds:g}",
+        "seconds for a pair": f"{arguments.think:g}",
+        "labels": sum(labels for labels, *_ in found.values()),
+        "acknowledged on a screen": sum(one.acknowledged for one in people),
+        "errors": len(faults),
+        "acknowledged, not stored": lost,
+        "stored, not acknowledged": unsaid,
+        "stored twice": double,
+        "key to next pair, p50": f"{p50:.0f} ms",
+        "key to next pair, p95": f"{p95:.0f} ms",
+        "slowest": f"{spans.max(initial=0):.0f} ms",
+    }
     rows |= {f"processor, {part}": f"{seconds:.0f} s" for part, seconds in spent.items()}
     for name, value in rows.items():
         print(f"{name:28}{value:>12}")

@@ -51,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{'':34}{'p50':>8}{'p95':>8}{'most':>8}   ms, {arguments.answers} answers each")
         overlap = 2 * arguments.labels // arguments.pairs
         for name, room, who in (
-                ("newcomer, no overlap", RoomSettings(), "Ann"),
-                ("newcomer, an overlap", RoomSettings(overlap=overlap), "Ben"),
-                (f"{arguments.labels // arguments.people} labels before", RoomSettings(overlap=overlap), "person 0")):
+            ("newcomer, no overlap", RoomSettings(), "Ann"),
+            ("newcomer, an overlap", RoomSettings(overlap=overlap), "Ben"),
+            (f"{arguments.labels // arguments.people} labels before", RoomSettings(overlap=overlap), "person 0"),
+        ):
             study.set_room(room)
             report(name, *measure(study, study.join(who).id, Path(folder), arguments.answers))
     return 0
@@ -65,27 +66,45 @@ def prepare(home: Path, n_labels: int, n_pairs: int, n_people: int) -> Study:
     store = open_store(settings)
     study = Study(store, settings, store.create_study("Latency").id)
     rng = np.random.default_rng(0)
-    per_pair = rng.permuted(np.tile(np.arange(n_people), (n_pairs, 1)), axis=1)[:, :max(1, n_labels // n_pairs)]
+    per_pair = rng.permuted(np.tile(np.arange(n_people), (n_pairs, 1)), axis=1)[:, : max(1, n_labels // n_pairs)]
     choices = list(Choice)
     study.import_rows(
-        ImportRow(0, f"prompt {pair // 3}", f"first answer {pair}. " * 20, f"second answer {pair}. " * 20,
-                  choices[int(rng.integers(3))], f"person {person}", key=f"{pair}-{person}")
-        for pair, people in enumerate(per_pair.tolist()) for person in people)
+        ImportRow(
+            0,
+            f"prompt {pair // 3}",
+            f"first answer {pair}. " * 20,
+            f"second answer {pair}. " * 20,
+            choices[int(rng.integers(3))],
+            f"person {person}",
+            key=f"{pair}-{person}",
+        )
+        for pair, people in enumerate(per_pair.tolist())
+        for person in people
+    )
     data = store.training_data(study.id)
     publish(study, data.user_ids, data.response_ids, data.labels, rng)
     return study
 
 
-def publish(study: Study, user_ids: np.ndarray, response_ids: np.ndarray, labels: Comparisons,
-            rng: np.random.Generator) -> None:
+def publish(
+    study: Study, user_ids: np.ndarray, response_ids: np.ndarray, labels: Comparisons, rng: np.random.Generator
+) -> None:
     state = GraphState(
-        user_ids=user_ids, user_vectors=rng.normal(size=(len(user_ids), DIM)).astype(np.float32),
-        user_side=np.zeros(len(user_ids), np.float32), side=0.0, response_ids=response_ids,
+        user_ids=user_ids,
+        user_vectors=rng.normal(size=(len(user_ids), DIM)).astype(np.float32),
+        user_side=np.zeros(len(user_ids), np.float32),
+        side=0.0,
+        response_ids=response_ids,
         response_vectors=rng.normal(size=(len(response_ids), DIM)).astype(np.float32) / 4,
-        response_bias=np.zeros(len(response_ids), np.float32), temperature=1.0, labels=labels,
-        n_labels=np.bincount(labels.user, minlength=len(user_ids)), config=asdict(GraphConfig()))
-    layout = Layout(user_ids, np.zeros((len(user_ids), 2), np.float32), np.zeros(len(user_ids), np.int64),
-                    float("nan"), {})
+        response_bias=np.zeros(len(response_ids), np.float32),
+        temperature=1.0,
+        labels=labels,
+        n_labels=np.bincount(labels.user, minlength=len(user_ids)),
+        config=asdict(GraphConfig()),
+    )
+    layout = Layout(
+        user_ids, np.zeros((len(user_ids), 2), np.float32), np.zeros(len(user_ids), np.int64), float("nan"), {}
+    )
     write_snapshot(study.snapshot_root, "v0001", graph=state, layout=layout, manifest={"watermark": 0, "reward": None})
     record = SnapshotRecord("v0001", None, 0, len(labels), {}, datetime.now(UTC))
     study.store.publish(study.id, record, run_id=None)

@@ -40,8 +40,10 @@ def open_store(settings: Settings):
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise CoplError(f"The folder {settings.home} cannot be made ({problem.strerror}); "
-                        "choose a writable one with COPL_HOME=/some/folder.") from problem
+        raise CoplError(
+            f"The folder {settings.home} cannot be made ({problem.strerror}); "
+            "choose a writable one with COPL_HOME=/some/folder."
+        ) from problem
     engine = make_engine(settings.url)
     migrate(engine)
     return SqlStore(engine)
@@ -112,8 +114,10 @@ def need_device(settings: Settings) -> None:
     kind, _, number = settings.device.partition(":")
     found = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
     if int(number or 0) >= found:
-        raise CoplError(f"COPL_DEVICE is {settings.device!r}, and torch finds {found or 'no'} {kind} "
-                        f"device{'s' * (found != 1)} here; set it to cpu, or install a torch that serves it.")
+        raise CoplError(
+            f"COPL_DEVICE is {settings.device!r}, and torch finds {found or 'no'} {kind} "
+            f"device{'s' * (found != 1)} here; set it to cpu, or install a torch that serves it."
+        )
 
 
 # ---- verbs
@@ -129,8 +133,10 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
         first = next(rows, None)
         if first is None:
             _tell_problems(problems, "none was taken")
-            raise CoplError(f"{path} has no line that can be taken, so nothing was imported; a line is a JSON object "
-                            "with prompt, response_a, response_b and, where it is a label, choice and annotator.")
+            raise CoplError(
+                f"{path} has no line that can be taken, so nothing was imported; a line is a JSON object "
+                "with prompt, response_a, response_b and, where it is a label, choice and annotator."
+            )
         opened.append((path, problems, chain([first], rows)))
     study = open_study(settings, arguments.study, create=True)  # not before every file has shown that it can be read
     halves = []
@@ -138,18 +144,24 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
         report = study.import_rows(rows)
         _tell_import(path, study.record.name, report)
         broken = any(reason == BROKEN for _, reason in problems)
-        _tell_problems(problems + list(report.problems), "what comes after the break is missing" if broken
-                       else "every other line was taken")
+        _tell_problems(
+            problems + list(report.problems),
+            "what comes after the break is missing" if broken else "every other line was taken",
+        )
         halves += [str(path)] * broken
     if halves:
-        raise CoplError(f"Not whole: {', '.join(halves)}. What stands before the break was taken; get each anew and "
-                        "import it: lines that are there already are left alone.")
+        raise CoplError(
+            f"Not whole: {', '.join(halves)}. What stands before the break was taken; get each anew and "
+            "import it: lines that are there already are left alone."
+        )
     return 0
 
 
 def _tell_import(path: Path, name: str, report: ImportReport) -> None:
-    print(f"{path.name} → study {name!r}: {report.labels_new:,} new labels, {report.labels_known:,} already there, "
-          f"{report.pairs_new:,} new pairs, {report.users_new:,} new users.")
+    print(
+        f"{path.name} → study {name!r}: {report.labels_new:,} new labels, {report.labels_known:,} already there, "
+        f"{report.pairs_new:,} new pairs, {report.users_new:,} new users."
+    )
 
 
 def _tell_problems(problems: list[tuple[int, str]], others: str) -> None:
@@ -196,8 +208,10 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
         trainer.execute(run.id)
     run = study.store.run(run.id)
     if run.state in (RunState.QUEUED, RunState.RUNNING):
-        raise CoplError(f"Run {run.id} was broken off. {trainer.trouble.get(run.id, '')} Call this again, or start a "
-                        "worker: it goes on where it stood.")
+        raise CoplError(
+            f"Run {run.id} was broken off. {trainer.trouble.get(run.id, '')} Call this again, or start a "
+            "worker: it goes on where it stood."
+        )
     if run.state != RunState.DONE:
         raise CoplError(f"Run {run.id} {run.state}: {run.message}")
     snapshot = study.store.champion(study.id)
@@ -211,11 +225,15 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
     users = {user.name: user.id for user in study.users()}
     missing = [name for name in arguments.user if name not in users]
     if missing:
-        raise CoplError(f"There is no user {missing[0]!r} in study {study.record.name!r} with {len(users)} users; "
-                        "names are those of the people page.")
+        raise CoplError(
+            f"There is no user {missing[0]!r} in study {study.record.name!r} with {len(users)} users; "
+            "names are those of the people page."
+        )
     view = study.reward(arguments.prompt, arguments.response, users=[users[name] for name in arguments.user])
-    print(f"Snapshot {view.snapshot}.  {view.basis}  For each response: the chance that it is the preferred one "
-          "(reward); n people stand behind a line.")
+    print(
+        f"Snapshot {view.snapshot}.  {view.basis}  For each response: the chance that it is the preferred one "
+        "(reward); n people stand behind a line."
+    )
     for row in view.rows:
         cells = "  ".join(f"{win:6.1%} ({reward:+.2f})" for win, reward in zip(row.win, row.reward, strict=True))
         print(f"{row.name:24.24}  {cells}   {row.source}, n={row.n}")

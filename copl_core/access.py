@@ -61,8 +61,14 @@ def sign_out_everywhere(study: Study, user_id: int, *, by: int | None = None) ->
 # ---- invites
 
 
-def invite(study: Study, role: Role = Role.ANNOTATOR, *, expires_at: datetime | None = None, uses: int | None = 1,
-           by: int | None = None) -> tuple[Invite, str]:
+def invite(
+    study: Study,
+    role: Role = Role.ANNOTATOR,
+    *,
+    expires_at: datetime | None = None,
+    uses: int | None = 1,
+    by: int | None = None,
+) -> tuple[Invite, str]:
     """A way in for ``uses`` people (None: any number), and its secret, which is not to be had again.
 
     Raises:
@@ -169,8 +175,10 @@ def switch(study: Study, study_id: int, *, by: int) -> str:
     name = study.store.user(by).name
     there = study.store.create_user(study_id, name, role=Role.OWNER)
     if there.role != Role.OWNER:
-        raise CoplError(f"In {study.store.study(study_id).name} somebody called {name} is {there.role}; ask an owner "
-                        "of that study to make them an owner.")
+        raise CoplError(
+            f"In {study.store.study(study_id).name} somebody called {name} is {there.role}; ask an owner "
+            "of that study to make them an owner."
+        )
     token = _secret()
     study.store.add_token(there.id, _hash(token))
     study.store.make_current(study_id)

@@ -56,8 +56,9 @@ class MixOfReasons:
         return cls(0, new, room.repeats, gold)
 
 
-def assign(offer: Offer, state: GraphState | None, placement: Placement | None, rng: np.random.Generator
-           ) -> Assignment | None:
+def assign(
+    offer: Offer, state: GraphState | None, placement: Placement | None, rng: np.random.Generator
+) -> Assignment | None:
     """The next pair of a user by the rules of their study; None when nothing is left.
 
     Practice comes first, then what a researcher has put at the front, then the mix.
@@ -70,9 +71,16 @@ def assign(offer: Offer, state: GraphState | None, placement: Placement | None, 
     return choose(offer.pairs, offer.said, state, placement, rng, mix, offer.gold, offer.skipped)
 
 
-def choose(pairs: Sequence[Triple], labels: Sequence[Label | Said], state: GraphState | None,
-           placement: Placement | None, rng: np.random.Generator, mix: MixOfReasons | None = None,
-           gold: Sequence[Triple] = (), skipped: Collection[int] = ()) -> Assignment | None:
+def choose(
+    pairs: Sequence[Triple],
+    labels: Sequence[Label | Said],
+    state: GraphState | None,
+    placement: Placement | None,
+    rng: np.random.Generator,
+    mix: MixOfReasons | None = None,
+    gold: Sequence[Triple] = (),
+    skipped: Collection[int] = (),
+) -> Assignment | None:
     """Pick the next pair of a user.
 
     Args:
@@ -123,8 +131,9 @@ def _repeat(labels: Sequence[Label | Said], skipped: Collection[int], rng: np.ra
     return Assignment(label.pair_id, left_id=label.right_id, right_id=label.left_id, reason=Asked.REPEAT.value)
 
 
-def _most_informative(pairs: Sequence[Triple], state: GraphState, placement: Placement,
-                      rng: np.random.Generator) -> Triple | None:
+def _most_informative(
+    pairs: Sequence[Triple], state: GraphState, placement: Placement, rng: np.random.Generator
+) -> Triple | None:
     if len(pairs) > _CANDIDATES:
         pairs = [pairs[i] for i in rng.choice(len(pairs), _CANDIDATES, replace=False).tolist()]
     table = np.array(pairs, np.int64)

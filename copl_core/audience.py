@@ -47,8 +47,13 @@ class Audience:
         company: also give each person's draws and the people near them.
     """
 
-    def __init__(self, snapshot: Snapshot, users: Sequence[tuple[User, list[Label]]], groups: bool | Sequence[int],
-                 company: bool = True) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        users: Sequence[tuple[User, list[Label]]],
+        groups: bool | Sequence[int],
+        company: bool = True,
+    ) -> None:
         self.snapshot, self.company = snapshot, company
         self.graph = snapshot.graph
         self.gate_graph = snapshot.reward_graph if snapshot.has_reward else self.graph
@@ -68,16 +73,25 @@ class Audience:
         count = DRAWS if self.company else 0
         drawn = self._add(
             draws(self.graph, self.snapshot.prior, places.comparisons(self.graph, labels), vector, count),
-            draws(self.gate_graph, self.gate_prior, places.comparisons(self.gate_graph, learned), gate_vector, count,
-                  seed=1))
+            draws(
+                self.gate_graph,
+                self.gate_prior,
+                places.comparisons(self.gate_graph, learned),
+                gate_vector,
+                count,
+                seed=1,
+            ),
+        )
         ids, weights = _nearest(placement, self.gate_graph, NEAR if self.company else 0)
         group = places.place(self.snapshot, user.id, labels).group
         return Seat(user, source, group, own, drawn, self._known(ids), weights)
 
     def _known(self, ids: np.ndarray) -> slice:
         """Rows of users whom both states know."""
-        return self._add(self.graph.user_vectors[rows_of(ids, self.graph.user_ids)],
-                         self.gate_graph.user_vectors[rows_of(ids, self.gate_graph.user_ids)])
+        return self._add(
+            self.graph.user_vectors[rows_of(ids, self.graph.user_ids)],
+            self.gate_graph.user_vectors[rows_of(ids, self.gate_graph.user_ids)],
+        )
 
     def _add(self, graph_rows: np.ndarray, gate_rows: np.ndarray) -> slice:
         self._graph_rows.append(graph_rows)
@@ -90,10 +104,13 @@ def _gate_vector(state: GraphState, user_id: int, labels: list[Label], prior: Pr
     """(the vector that the gate reads (d,), the labels behind it): the one it was trained on while the user's learned
     labels are the same.
     """
-    kept, new = kept_apart(np.full(len(labels), user_id), np.array([label.left_id for label in labels], np.int64),
-                           np.array([label.right_id for label in labels], np.int64),
-                           np.array([label.preferred_id is not None for label in labels], bool),
-                           len(state.response_ids))
+    kept, new = kept_apart(
+        np.full(len(labels), user_id),
+        np.array([label.left_id for label in labels], np.int64),
+        np.array([label.right_id for label in labels], np.int64),
+        np.array([label.preferred_id is not None for label in labels], bool),
+        len(state.response_ids),
+    )
     learned = [label for label, out in zip(labels, kept | new, strict=True) if not out]
     vector, source, _ = places.vector(state, user_id, learned, prior)
     return (vector, learned) if source == "trained" else (places.adapted(state, labels, prior, user_id).vector, labels)

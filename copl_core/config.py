@@ -38,8 +38,14 @@ class Settings:
         for name in ("refit_labels", "reward_labels"):
             if getattr(self, name) < 1:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it counts labels, 1 or more.")
-        for name in ("refit_seconds", "reward_seconds", "reward_budget_seconds", "reserve_seconds", "threads",
-                     "balance"):
+        for name in (
+            "refit_seconds",
+            "reward_seconds",
+            "reward_budget_seconds",
+            "reserve_seconds",
+            "threads",
+            "balance",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it must be 0 or more.")
         if not 0 <= self.seed < 2**32:

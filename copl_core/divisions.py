@@ -112,18 +112,27 @@ def divisions(study: Study) -> Divisions | None:
     return study.once("divisions", (snapshot.version, record.include_simulated), lambda: _divisions(study, snapshot))
 
 
-def controversy(study: Study, limit: int = 30, *, wanted: Wanted | None = None, consensus: bool = False,
-                skip: int = 0) -> DivisionView | None:
+def controversy(
+    study: Study, limit: int = 30, *, wanted: Wanted | None = None, consensus: bool = False, skip: int = 0
+) -> DivisionView | None:
     """What divides the groups most, or what they agree on, with the votes that were really cast."""
     every = divisions(study)
     if every is None:
         return None
     wanted = wanted or Wanted(consensus=consensus)
     rows = _wanted_rows(study, every, wanted)
-    found = _described(study, every, wanted.kind, rows[skip:skip + limit])
+    found = _described(study, every, wanted.kind, rows[skip : skip + limit])
     split = (every.of_pairs if wanted.kind == "pairs" else every.of_responses).split[rows]
-    return DivisionView(found, len(every.pairs), len(rows), int(split.sum()), every.groups, every.looked_at,
-                        every.members, every.snapshot)
+    return DivisionView(
+        found,
+        len(every.pairs),
+        len(rows),
+        int(split.sum()),
+        every.groups,
+        every.looked_at,
+        every.members,
+        every.snapshot,
+    )
 
 
 def divided_pair(study: Study, pair_id: int) -> Divided | None:
@@ -140,8 +149,15 @@ def division_csv(study: Study, wanted: Wanted) -> str:
         raise CoplError("There is no snapshot yet, so nothing to export; the trainer makes one from 10 labels.")
     rows = _wanted_rows(study, every, wanted)
     out = io.StringIO()
-    columns = [*_COLUMNS, *(f"group_{group + 1}_{what}" for group in every.groups
-                            for what in ("expected", "doubt", "first", "second", "neither")), "snapshot"]
+    columns = [
+        *_COLUMNS,
+        *(
+            f"group_{group + 1}_{what}"
+            for group in every.groups
+            for what in ("expected", "doubt", "first", "second", "neither")
+        ),
+        "snapshot",
+    ]
     table = csv.DictWriter(out, columns, extrasaction="ignore")
     table.writeheader()
     table.writerows(_row(one, every) for one in _described(study, every, wanted.kind, rows))
@@ -188,8 +204,10 @@ def _need_researcher(study: Study, by: int | None) -> None:
         return
     user = next((user for user in study.users() if user.id == by), None)
     if user is None or user.role == Role.ANNOTATOR:
-        raise CoplError(f"{'Nobody here' if user is None else user.name} may ask for a pair; a researcher or an owner "
-                        "of the study may.")
+        raise CoplError(
+            f"{'Nobody here' if user is None else user.name} may ask for a pair; a researcher or an owner "
+            "of the study may."
+        )
 
 
 # ---- computing
@@ -213,8 +231,16 @@ def _divisions(study: Study, snapshot: Snapshot) -> Divisions:
         of_responses.append(divide(stands, group, share))
         prompt = dict(zip(pairs[piece, 1:3].T.ravel().tolist(), np.tile(pairs[piece, 3], 2).tolist(), strict=True))
         responses += [(one, prompt[one]) for one in ids.tolist()]
-    return Divisions(pairs, together(of_pairs), np.array(responses, np.int64).reshape(-1, 2), together(of_responses),
-                     sizes, len(users), members, snapshot.version)
+    return Divisions(
+        pairs,
+        together(of_pairs),
+        np.array(responses, np.int64).reshape(-1, 2),
+        together(of_responses),
+        sizes,
+        len(users),
+        members,
+        snapshot.version,
+    )
 
 
 def _audience(study: Study, snapshot: Snapshot, questions: int) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
@@ -258,8 +284,9 @@ def _wanted_rows(study: Study, every: Divisions, wanted: Wanted) -> np.ndarray:
     """Rows of pairs or responses that pass the filters, in the wanted order."""
     of_pairs = wanted.kind == "pairs"
     division = every.of_pairs if of_pairs else every.of_responses
-    sides, prompt = (every.pairs[:, 1:3], every.pairs[:, 3]) if of_pairs else (every.responses[:, :1],
-                                                                              every.responses[:, 1])
+    sides, prompt = (
+        (every.pairs[:, 1:3], every.pairs[:, 3]) if of_pairs else (every.responses[:, :1], every.responses[:, 1])
+    )
     keep = np.ones(len(prompt), bool)
     if wanted.prompt is not None:
         keep &= prompt == wanted.prompt
@@ -294,12 +321,24 @@ def _described(study: Study, every: Divisions, kind: str, rows: Sequence[int] | 
     for row, pairs in zip(rows, own, strict=True):
         first = int(table[row, 1 if of_pairs else 0])
         counted, voters = _count([vote for pair in pairs for vote in votes.get(pair, ())], first, group_of)
-        found.append(Divided(
-            int(table[row, 0]), int(table[row, -1]), prompts[int(table[row, -1])], responses[first],
-            responses[int(table[row, 2])] if of_pairs else None, float(division.between[row]),
-            float(division.within[row]), float(division.noise[row]), float(division.unknown[row]),
-            tuple(zip(division.groups.tolist(), division.by_group[row].tolist(), strict=True)),
-            tuple(division.doubt[row].tolist()), counted, voters, pairs))
+        found.append(
+            Divided(
+                int(table[row, 0]),
+                int(table[row, -1]),
+                prompts[int(table[row, -1])],
+                responses[first],
+                responses[int(table[row, 2])] if of_pairs else None,
+                float(division.between[row]),
+                float(division.within[row]),
+                float(division.noise[row]),
+                float(division.unknown[row]),
+                tuple(zip(division.groups.tolist(), division.by_group[row].tolist(), strict=True)),
+                tuple(division.doubt[row].tolist()),
+                counted,
+                voters,
+                pairs,
+            )
+        )
     return tuple(found)
 
 
@@ -334,20 +373,47 @@ def _group_of(study: Study, version: str) -> dict[int, int]:
     return dict(zip(layout.user_ids[placed].tolist(), layout.group[placed].tolist(), strict=True))
 
 
-_COLUMNS = ("pair", "response", "prompt", "first", "second", "first_source", "second_source", "between", "within",
-            "own_noise", "unknown", "people", "no_group_first", "no_group_second", "no_group_neither")
+_COLUMNS = (
+    "pair",
+    "response",
+    "prompt",
+    "first",
+    "second",
+    "first_source",
+    "second_source",
+    "between",
+    "within",
+    "own_noise",
+    "unknown",
+    "people",
+    "no_group_first",
+    "no_group_second",
+    "no_group_neither",
+)
 
 
 def _row(one: Divided, every: Divisions) -> dict[str, object]:
-    row = {"pair": one.id if one.second else None, "response": None if one.second else one.id, "prompt": one.prompt,
-           "first": one.first.text, "second": one.second and one.second.text, "first_source": one.first.source,
-           "second_source": one.second and one.second.source, "between": round(one.between, 5),
-           "within": round(one.within, 5), "own_noise": round(one.noise, 5), "unknown": round(one.unknown, 5),
-           "people": one.voters, "snapshot": every.snapshot}
+    row = {
+        "pair": one.id if one.second else None,
+        "response": None if one.second else one.id,
+        "prompt": one.prompt,
+        "first": one.first.text,
+        "second": one.second and one.second.text,
+        "first_source": one.first.source,
+        "second_source": one.second and one.second.source,
+        "between": round(one.between, 5),
+        "within": round(one.within, 5),
+        "own_noise": round(one.noise, 5),
+        "unknown": round(one.unknown, 5),
+        "people": one.voters,
+        "snapshot": every.snapshot,
+    }
     for (group, expected), doubt in zip(one.by_group, one.doubt, strict=True):
         row |= {f"group_{group + 1}_expected": round(expected, 4), f"group_{group + 1}_doubt": round(doubt, 4)}
-    for group, counts in ((None, one.votes.get(None, (0, 0, 0))),
-                          *((group, one.votes.get(group, (0, 0, 0))) for group in every.groups)):
+    for group, counts in (
+        (None, one.votes.get(None, (0, 0, 0))),
+        *((group, one.votes.get(group, (0, 0, 0))) for group in every.groups),
+    ):
         name = "no_group" if group is None else f"group_{group + 1}"
         row |= {f"{name}_{what}": count for what, count in zip(("first", "second", "neither"), counts, strict=True)}
     return row

@@ -115,12 +115,16 @@ def experts(study: Study, gate: int | None = None) -> ExpertsView | None:
         return None
     state, layout = snapshot.reward_graph, snapshot.layout
     users = {user.id: user for user in study.users()}
-    rows = np.array([row for row, user_id in enumerate(state.user_ids.tolist())
-                     if user_id in users and state.n_labels[row] > 0], np.int64)
+    rows = np.array(
+        [row for row, user_id in enumerate(state.user_ids.tolist()) if user_id in users and state.n_labels[row] > 0],
+        np.int64,
+    )
     weights = snapshot.gate(state.user_vectors[rows])  # (N, G, M)
     if not weights.shape[2]:
-        raise CoplError(f"The reward model of {_fitted_in(snapshot)} has one reward for everybody and no experts; fit "
-                        "one with experts on the training page.")
+        raise CoplError(
+            f"The reward model of {_fitted_in(snapshot)} has one reward for everybody and no experts; fit "
+            "one with experts on the training page."
+        )
     if gate is not None and not 0 <= gate < weights.shape[1]:
         raise CoplError(f"Gate {gate} was asked for and there are {weights.shape[1]}; choose one of them.")
     gates = weights.mean(1) if gate is None else weights[:, gate]
@@ -131,10 +135,20 @@ def experts(study: Study, gate: int | None = None) -> ExpertsView | None:
     chosen = [users[one] for one in ids[order].tolist()]
     between = gating.between_two(gates[order], _BETWEEN)
     return ExpertsView(
-        tuple(user.id for user in chosen), tuple(user.name for user in chosen), tuple(user.kind for user in chosen),
+        tuple(user.id for user in chosen),
+        tuple(user.name for user in chosen),
+        tuple(user.kind for user in chosen),
         tuple(None if one < 0 else one for one in group[order].tolist()),
-        tuple(state.n_labels[rows[order]].tolist()), gates[order], blocks, gating.load(gates), gate,
-        _gate_names(weights.shape[1]), tuple(between), snapshot.version, _fitted_in(snapshot))
+        tuple(state.n_labels[rows[order]].tolist()),
+        gates[order],
+        blocks,
+        gating.load(gates),
+        gate,
+        _gate_names(weights.shape[1]),
+        tuple(between),
+        snapshot.version,
+        _fitted_in(snapshot),
+    )
 
 
 def loads(study: Study) -> tuple[tuple[FitLoad, ...], tuple[str, ...]]:
@@ -170,11 +184,21 @@ def voices(study: Study, gate: int = 0) -> VoicesView | None:
 def gates_csv(view: ExpertsView) -> str:
     """Gate weights as CSV, a row a person."""
     columns = [f"expert_{i + 1}" for i in range(view.gates.shape[1])]
-    rows = [{"user": user, "name": name, "kind": str(kind), "group": "" if group is None else group + 1,
-             "labels": labels, **dict(zip(columns, (round(w, 5) for w in weights), strict=True)),
-             "snapshot": view.snapshot, "fitted_in": view.fitted_in}
-            for user, name, kind, group, labels, weights in zip(view.user_ids, view.names, view.kinds, view.groups,
-                                                                view.n_labels, view.gates.tolist(), strict=True)]
+    rows = [
+        {
+            "user": user,
+            "name": name,
+            "kind": str(kind),
+            "group": "" if group is None else group + 1,
+            "labels": labels,
+            **dict(zip(columns, (round(w, 5) for w in weights), strict=True)),
+            "snapshot": view.snapshot,
+            "fitted_in": view.fitted_in,
+        }
+        for user, name, kind, group, labels, weights in zip(
+            view.user_ids, view.names, view.kinds, view.groups, view.n_labels, view.gates.tolist(), strict=True
+        )
+    ]
     return as_csv(rows, ["user", "name", "kind", "group", "labels", *columns, "snapshot", "fitted_in"])
 
 
@@ -204,9 +228,15 @@ def _fit_load(told: dict) -> FitLoad:
     share = share / max(share.sum(), 1e-12)
     positive = share[share > 0]
     product = told.get("metrics", {}).get("copl", {})
-    return FitLoad(told["fitted_in"], share, float(-(positive * np.log2(positive)).sum()) + 0.0,
-                   int((share == 0).sum()), float(told.get("config", {}).get("balance", 0.0)),
-                   product.get("accuracy"), int(product.get("n", 0)))
+    return FitLoad(
+        told["fitted_in"],
+        share,
+        float(-(positive * np.log2(positive)).sum()) + 0.0,
+        int((share == 0).sum()),
+        float(told.get("config", {}).get("balance", 0.0)),
+        product.get("accuracy"),
+        int(product.get("n", 0)),
+    )
 
 
 def _voices(study: Study, snapshot: Snapshot, gate: int) -> tuple:
@@ -219,9 +249,17 @@ def _voices(study: Study, snapshot: Snapshot, gate: int) -> tuple:
     features = measure_many([response.text for _, response in texts])
     told = gating.explain(change, features, prompts, np.random.default_rng(0))
     found = tuple(_voice(expert, change[expert], texts, told) for expert in range(len(change)))
-    table = tuple({"expert": expert + 1, "prompt": prompt, "response": response.id, "text": response.text,
-                   "change": round(float(change[expert, t]), 5)}
-                  for expert in range(len(change)) for t, (prompt, response) in enumerate(texts))
+    table = tuple(
+        {
+            "expert": expert + 1,
+            "prompt": prompt,
+            "response": response.id,
+            "text": response.text,
+            "change": round(float(change[expert, t]), 5),
+        }
+        for expert in range(len(change))
+        for t, (prompt, response) in enumerate(texts)
+    )
     return found, table, told.n_texts, told.n_prompts
 
 
@@ -242,12 +280,22 @@ def _voice(expert: int, change: np.ndarray, texts: list[tuple[str, Response]], t
     order = np.argsort(-change, kind="stable").tolist()
     heard = [Heard(texts[t][0], texts[t][1], float(change[t])) for t in order]
     traits = tuple(_trait(expert, feature, told) for feature in told.certain(expert)[:_FEATURES])
-    return Voice(expert, float(np.sqrt((change**2).mean())), tuple(one for one in heard[:_SHOWN] if one.change > 0),
-                 tuple(one for one in heard[:-_SHOWN - 1:-1] if one.change < 0), traits)
+    return Voice(
+        expert,
+        float(np.sqrt((change**2).mean())),
+        tuple(one for one in heard[:_SHOWN] if one.change > 0),
+        tuple(one for one in heard[: -_SHOWN - 1 : -1] if one.change < 0),
+        traits,
+    )
 
 
 def _trait(expert: int, feature: int, told: gating.Explanation) -> Trait:
     r = float(told.r[expert, feature])
     name = FEATURE_NAMES[feature]
-    return Trait(name, FEATURE_WORDS[name][0 if r > 0 else 1], r, float(told.low[expert, feature]),
-                 float(told.high[expert, feature]))
+    return Trait(
+        name,
+        FEATURE_WORDS[name][0 if r > 0 else 1],
+        r,
+        float(told.low[expert, feature]),
+        float(told.high[expert, feature]),
+    )

@@ -21,21 +21,29 @@ _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 _EXAMPLE = re.compile(r"\b(?:for example|for instance|such as|e\.g\.|imagine|suppose|let's say)", re.IGNORECASE)
 _STEP = re.compile(r"\b(?:first(?:ly)?|second(?:ly)?|third(?:ly)?|then|next|finally|step \d+)\b", re.IGNORECASE)
 _CONTRAST = re.compile(r"\b(?:however|but|although|though|on the other hand|whereas|yet|while)\b", re.IGNORECASE)
-_REASON = re.compile(r"\b(?:because|since|therefore|thus|hence|so that|as a result|due to|consequently)\b",
-                     re.IGNORECASE)
+_REASON = re.compile(
+    r"\b(?:because|since|therefore|thus|hence|so that|as a result|due to|consequently)\b", re.IGNORECASE
+)
 _REFUSAL = re.compile(
     r"\b(?:as an ai|i(?:'m| am) sorry|i(?:'m| am) (?:not able|unable)|i (?:can(?:'|no)t|cannot|won't)|language model)",
-    re.IGNORECASE)
+    re.IGNORECASE,
+)
 _LATINATE = re.compile(r"(?:tion|sion|ment|ance|ence|ity|ism|ology)s?$", re.IGNORECASE)
 
-_HEDGES = frozenset("maybe perhaps might may could possibly probably likely seems seem appears appear somewhat "
-                    "generally usually often sometimes typically potentially roughly arguably guess unsure".split())
-_FIRM = frozenset("always never must certainly definitely clearly obviously undoubtedly absolutely surely all none "
-                  "every simply exactly completely totally only proven fact".split())
+_HEDGES = frozenset(
+    "maybe perhaps might may could possibly probably likely seems seem appears appear somewhat "
+    "generally usually often sometimes typically potentially roughly arguably guess unsure".split()
+)
+_FIRM = frozenset(
+    "always never must certainly definitely clearly obviously undoubtedly absolutely surely all none "
+    "every simply exactly completely totally only proven fact".split()
+)
 _SECOND = frozenset("you your yours yourself you're you'll you've you'd".split())
 _FIRST = frozenset("i me my mine myself i'm i'll i've i'd we us our ours we're we'll we've".split())
-_WARM = frozenset("thanks thank please glad happy sorry hope feel feeling love dear welcome great wonderful enjoy kind "
-                  "care gentle understand friend together lovely".split())
+_WARM = frozenset(
+    "thanks thank please glad happy sorry hope feel feeling love dear welcome great wonderful enjoy kind "
+    "care gentle understand friend together lovely".split()
+)
 
 
 class _Parts:
@@ -66,8 +74,11 @@ class _Parts:
 _FEATURES: dict[str, tuple[Callable[[_Parts], float], str, str]] = {
     "length": (lambda p: float(np.log1p(p.n_words)), "longer answers", "shorter answers"),
     "sentences": (lambda p: float(np.log1p(p.n_sentences)), "more sentences", "fewer sentences"),
-    "sentence_length": (lambda p: float(np.log1p(p.n_words / p.n_sentences)) if p.n_sentences else 0.0,
-                        "long sentences", "short sentences"),
+    "sentence_length": (
+        lambda p: float(np.log1p(p.n_words / p.n_sentences)) if p.n_sentences else 0.0,
+        "long sentences",
+        "short sentences",
+    ),
     "word_length": (lambda p: p.mean([len(word) for word in p.words]) / 5, "longer words", "shorter words"),
     "lines": (lambda p: float(np.log1p(p.text.count("\n"))), "more line breaks", "fewer line breaks"),
     "lists": (lambda p: p.count(_LIST_ITEM), "lists", "running text rather than lists"),
@@ -87,20 +98,38 @@ _FEATURES: dict[str, tuple[Callable[[_Parts], float], str, str]] = {
     "contrast": (lambda p: p.count(_CONTRAST), "both sides of a matter", "one line of thought"),
     "reasons": (lambda p: p.count(_REASON), "reasons given", "claims without reasons"),
     "refusal": (lambda p: p.count(_REFUSAL), "answers that decline or apologise", "answers that do not decline"),
-    "contractions": (lambda p: float(np.sqrt(p.mean(["'" in word for word in p.words]))),
-                     "informal contractions", "formal wording without contractions"),
-    "abstract_words": (lambda p: float(np.sqrt(p.mean([bool(_LATINATE.search(word)) for word in p.words]))),
-                       "abstract, learned words", "concrete, everyday words"),
-    "variety": (lambda p: len(set(p.words)) / np.sqrt(p.n_words) / 5 if p.n_words else 0.0,
-                "a varied vocabulary", "a repetitive vocabulary"),
+    "contractions": (
+        lambda p: float(np.sqrt(p.mean(["'" in word for word in p.words]))),
+        "informal contractions",
+        "formal wording without contractions",
+    ),
+    "abstract_words": (
+        lambda p: float(np.sqrt(p.mean([bool(_LATINATE.search(word)) for word in p.words]))),
+        "abstract, learned words",
+        "concrete, everyday words",
+    ),
+    "variety": (
+        lambda p: len(set(p.words)) / np.sqrt(p.n_words) / 5 if p.n_words else 0.0,
+        "a varied vocabulary",
+        "a repetitive vocabulary",
+    ),
     "punctuation": (lambda p: p.signs(",;:()—"), "commas, colons and asides", "little punctuation"),
-    "quotes": (lambda p: p.signs("\"“”«»"), "quotations", "no quotations"),
-    "capitals": (lambda p: p.mean([char.isupper() for char in p.text if char.isalpha()]),
-                 "capital letters", "lower case"),
-    "other_script": (lambda p: p.mean([ord(char) > 0x24F for char in p.text]), "symbols and other scripts",
-                     "plain letters"),
-    "ends_open": (lambda p: float(bool(p.text) and p.text[-1] not in ".!?…\"”')]}`*"), "answers that stop mid-sentence",
-                  "answers that end properly"),
+    "quotes": (lambda p: p.signs('"“”«»'), "quotations", "no quotations"),
+    "capitals": (
+        lambda p: p.mean([char.isupper() for char in p.text if char.isalpha()]),
+        "capital letters",
+        "lower case",
+    ),
+    "other_script": (
+        lambda p: p.mean([ord(char) > 0x24F for char in p.text]),
+        "symbols and other scripts",
+        "plain letters",
+    ),
+    "ends_open": (
+        lambda p: float(bool(p.text) and p.text[-1] not in ".!?…\"”')]}`*"),
+        "answers that stop mid-sentence",
+        "answers that end properly",
+    ),
 }
 
 FEATURE_NAMES: tuple[str, ...] = tuple(_FEATURES)

@@ -98,8 +98,9 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
-        raise CoplError(f"{path} cannot be written ({error.strerror}); choose a folder that exists, is "
-                        "writable and has room.") from error
+        raise CoplError(
+            f"{path} cannot be written ({error.strerror}); choose a folder that exists, is writable and has room."
+        ) from error
 
 
 def _write(rows: Iterable[dict[str, Any]], stream: IO[Any]) -> int:
@@ -189,11 +190,25 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
     if swapped:
         a, b, sources = b, a, sources[::-1]
     return ImportRow(
-        number, prompt, a, b, choice=_side(choice, swapped), annotator=annotator, source_a=sources[0],
-        source_b=sources[1], key=key, kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
-        taste=_optional(row, "taste"), created_at=_time(row), strength=_number(row, "strength", 1) or 1,
-        reason=_optional(row, "reason") or "", milliseconds=_number(row, "milliseconds", 0), tags=_tags(row),
-        group=_word(row, "group"), split=_word(row, "split"), excluded=row.get("excluded") is True,
+        number,
+        prompt,
+        a,
+        b,
+        choice=_side(choice, swapped),
+        annotator=annotator,
+        source_a=sources[0],
+        source_b=sources[1],
+        key=key,
+        kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
+        taste=_optional(row, "taste"),
+        created_at=_time(row),
+        strength=_number(row, "strength", 1) or 1,
+        reason=_optional(row, "reason") or "",
+        milliseconds=_number(row, "milliseconds", 0),
+        tags=_tags(row),
+        group=_word(row, "group"),
+        split=_word(row, "split"),
+        excluded=row.get("excluded") is True,
     )
 
 

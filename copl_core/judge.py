@@ -55,8 +55,9 @@ class Judge:
         fitted_in = f"{snapshot.folder.parent.name}/{snapshot.manifest['reward']['fitted_in']}"
         with self._lock:
             if fitted_in not in self._models:
-                self._models = {fitted_in: RewardModel.load(snapshot.reward_folder, self._weights,
-                                                            device=self.settings.device)}
+                self._models = {
+                    fitted_in: RewardModel.load(snapshot.reward_folder, self._weights, device=self.settings.device)
+                }
             return self._models[fitted_in]
 
     def embed(self, texts: Sequence[Text]) -> np.ndarray:
@@ -66,8 +67,14 @@ class Judge:
                 self._embed = TextEmbedder(self._weights("minilm"), device=self.settings.device).embed
             return self._embed(texts)
 
-    def judge(self, snapshot: Snapshot, texts: Sequence[Text], users: Sequence[tuple[User, list[Label]]],
-              groups: bool | Sequence[int], known: np.ndarray | None) -> RewardView:
+    def judge(
+        self,
+        snapshot: Snapshot,
+        texts: Sequence[Text],
+        users: Sequence[tuple[User, list[Label]]],
+        groups: bool | Sequence[int],
+        known: np.ndarray | None,
+    ) -> RewardView:
         """Judgements of people and groups.
 
         Args:
@@ -83,9 +90,15 @@ class Judge:
         rows += [_group(group, members, parts, gates) for group, members in audience.groups.items()]
         return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version)
 
-    def occlude(self, snapshot: Snapshot, prompt: str, responses: Sequence[str],
-                users: Sequence[tuple[User, list[Label]]], groups: bool | Sequence[int],
-                known: bool) -> tuple[list[tuple[str, list[tuple[tuple[str, ...], np.ndarray]]]], str]:
+    def occlude(
+        self,
+        snapshot: Snapshot,
+        prompt: str,
+        responses: Sequence[str],
+        users: Sequence[tuple[User, list[Label]]],
+        groups: bool | Sequence[int],
+        known: bool,
+    ) -> tuple[list[tuple[str, list[tuple[tuple[str, ...], np.ndarray]]]], str]:
         """What each piece of each response adds for each person and group.
 
         Returns:
@@ -101,11 +114,17 @@ class Judge:
         effects = gaps.effects(logits)
         rows = [(seat.user.name, slice(seat.own, seat.own + 1)) for seat in audience.seats]
         rows += [(f"Group {group + 1}", members) for group, members in audience.groups.items()]
-        basis = ("the preference graph, placing texts by what they say" if not snapshot.has_reward else
-                 "the text reward" if known else "the text reward and the preference graph, placing texts by what they "
-                 "say")
-        return [(name, [(own, effect[at].mean(0)) for own, effect in zip(gaps.pieces, effects, strict=True)])
-                for name, at in rows], basis
+        basis = (
+            "the preference graph, placing texts by what they say"
+            if not snapshot.has_reward
+            else "the text reward"
+            if known
+            else "the text reward and the preference graph, placing texts by what they say"
+        )
+        return [
+            (name, [(own, effect[at].mean(0)) for own, effect in zip(gaps.pieces, effects, strict=True)])
+            for name, at in rows
+        ], basis
 
     def voices(self, snapshot: Snapshot, texts: Sequence[Text], gate: int) -> np.ndarray:
         """What each expert of a gate adds to the reward of each text, (M, T), see ``reward.voices``."""
@@ -156,9 +175,21 @@ def _person(seat: Seat, parts: _Parts, gates: np.ndarray | None) -> Judgement:
     wins = _softmax(logits)
     low, high = np.percentile(wins[seat.drawn], _PERSON, axis=0)
     kind = "simulated person" if seat.user.kind == Kind.SIMULATED else "person"
-    return Judgement(seat.user.name, kind, seat.group, 1, seat.source, logits[seat.own], wins[seat.own],
-                     np.minimum(low, wins[seat.own]), np.maximum(high, wins[seat.own]), parts.graph[seat.own],
-                     parts.text[seat.own], None if gates is None else gates[seat.own], _near(seat, wins))
+    return Judgement(
+        seat.user.name,
+        kind,
+        seat.group,
+        1,
+        seat.source,
+        logits[seat.own],
+        wins[seat.own],
+        np.minimum(low, wins[seat.own]),
+        np.maximum(high, wins[seat.own]),
+        parts.graph[seat.own],
+        parts.text[seat.own],
+        None if gates is None else gates[seat.own],
+        _near(seat, wins),
+    )
 
 
 def _near(seat: Seat, wins: np.ndarray) -> Near | None:
@@ -173,9 +204,21 @@ def _group(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) 
     logits = parts.whole[members]
     wins = _softmax(logits)
     low, high = np.percentile(wins, _GROUP, axis=0)
-    return Judgement(f"Group {group + 1}", "group", group, len(wins), "mean of the group", logits.mean(0), wins.mean(0),
-                     low, high, parts.graph[members].mean(0), parts.text[members].mean(0),
-                     None if gates is None else gates[members].mean(0), None)
+    return Judgement(
+        f"Group {group + 1}",
+        "group",
+        group,
+        len(wins),
+        "mean of the group",
+        logits.mean(0),
+        wins.mean(0),
+        low,
+        high,
+        parts.graph[members].mean(0),
+        parts.text[members].mean(0),
+        None if gates is None else gates[members].mean(0),
+        None,
+    )
 
 
 def _centred(logits: np.ndarray) -> np.ndarray:
@@ -193,14 +236,21 @@ def _basis(snapshot: Snapshot, known: bool) -> str:
         return f"The preference graph alone, with the responses placed by {source}; no reward model is fitted yet."
     mix = snapshot.mix
     if known:
-        return (f"Preference graph and text reward together, weighted {_shares(mix.graph, mix.text)} as learned on "
-                f"{mix.n} held-out labels.")
+        return (
+            f"Preference graph and text reward together, weighted {_shares(mix.graph, mix.text)} as learned on "
+            f"{mix.n} held-out labels."
+        )
     if not mix.graph_new:
         return "The text reward alone: these texts hold no labels in this snapshot."
-    learned = f"as learned on {mix.n_new} held-out labels about texts that neither had seen" if mix.n_new else \
-        "evenly, since too few texts could be held out to learn it"
-    return ("These texts hold no labels in this snapshot: the preference graph places them by what they say and "
-            f"speaks together with the text reward, weighted {_shares(mix.graph_new, mix.text_new)} {learned}.")
+    learned = (
+        f"as learned on {mix.n_new} held-out labels about texts that neither had seen"
+        if mix.n_new
+        else "evenly, since too few texts could be held out to learn it"
+    )
+    return (
+        "These texts hold no labels in this snapshot: the preference graph places them by what they say and "
+        f"speaks together with the text reward, weighted {_shares(mix.graph_new, mix.text_new)} {learned}."
+    )
 
 
 def _shares(graph: float, text: float) -> str:

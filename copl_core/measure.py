@@ -32,8 +32,11 @@ def quality(study: Study, *, skill: bool = False) -> QualityView:
         from copl_core.insight.skill import skills as fit_skills
 
         skills = fit_skills(trusted)
-    people = tuple(PersonQuality(users[row.user_id], row, skills.get(row.user_id)) for row in figures(answers)
-                   if row.user_id in users)
+    people = tuple(
+        PersonQuality(users[row.user_id], row, skills.get(row.user_id))
+        for row in figures(answers)
+        if row.user_id in users
+    )
     agreed = agreement(trusted, np.random.default_rng(0))
     return QualityView(agreed, people, len(answers), study.store.revision(study.id))
 
@@ -48,5 +51,10 @@ def prequential(study: Study, user_id: int, last: int = 50) -> Prequential:
     crowd = [(row.forecast.crowd > 0.5) == row.left for row in rows]
     differ = [mine for mine, theirs in zip(model, crowd, strict=True) if mine != theirs]
     versions = tuple(dict.fromkeys(row.forecast.snapshot for row in rows))
-    return Prequential(Share(sum(model), len(rows)), Share(sum(crowd), len(rows)), Share(sum(differ), len(differ)),
-                       versions, tuple(rows))
+    return Prequential(
+        Share(sum(model), len(rows)),
+        Share(sum(crowd), len(rows)),
+        Share(sum(differ), len(differ)),
+        versions,
+        tuple(rows),
+    )

@@ -122,12 +122,23 @@ def map_of_people(study: Study, viewer: int | None = None, version: str | None =
         if xyz is not None:
             xyz[me] = _third(layout, place)
     return PeopleMap(
-        ids, np.array([user.name for user in users], np.str_),
+        ids,
+        np.array([user.name for user in users], np.str_),
         np.array([user.kind == Kind.SIMULATED for user in users], bool),
-        np.array([user.taste or "" for user in users], np.str_), n_labels, group, xy, xyz, me,
-        "" if place is None else place.source, 0 if place is None else place.n_neighbours,
-        0.0 if place is None else place.group_share, layout.silhouette, layout.parameters, snapshot.version,
-        len(snapshot.graph.labels))
+        np.array([user.taste or "" for user in users], np.str_),
+        n_labels,
+        group,
+        xy,
+        xyz,
+        me,
+        "" if place is None else place.source,
+        0 if place is None else place.n_neighbours,
+        0.0 if place is None else place.group_share,
+        layout.silhouette,
+        layout.parameters,
+        snapshot.version,
+        len(snapshot.graph.labels),
+    )
 
 
 def map_extent(study: Study, versions: Sequence[str]) -> np.ndarray | None:
@@ -157,6 +168,7 @@ def map_extent(study: Study, versions: Sequence[str]) -> np.ndarray | None:
 
 def consistency(study: Study, ids: np.ndarray) -> Trait:
     """Of a person's pairs that came again, the share answered as the time before."""
+
     def repeated() -> tuple[np.ndarray, np.ndarray]:
         answers = study.store.answers(study.id)
         return _repeated(answers.take(~np.isin(answers.asked, _ATTENTION)))
@@ -201,8 +213,11 @@ def nearest(study: Study, user_id: int, version: str | None = None, most: int = 
         return ()
     state = snapshot.graph
     mine, source, _ = places.vector(state, user_id, study.store.labels(study.id, user_id=user_id))
-    others = np.flatnonzero((state.n_labels > 0) & (state.user_ids != user_id)
-                            & np.isin(state.user_ids, [user.id for user in study.store.users(study.id)]))
+    others = np.flatnonzero(
+        (state.n_labels > 0)
+        & (state.user_ids != user_id)
+        & np.isin(state.user_ids, [user.id for user in study.store.users(study.id)])
+    )
     if source == "population mean" or not len(others):
         return ()
     space = answer_space(state)
@@ -210,9 +225,14 @@ def nearest(study: Study, user_id: int, version: str | None = None, most: int = 
     near = others[np.argsort(away, kind="stable")[:most]]
     _, rows = _known_pairs(study, snapshot, _PAIRS)
     chance = places.preferences(state, np.vstack([mine[None], state.user_vectors[near]]), rows)
-    return tuple(Neighbour(int(state.user_ids[near[i]]), _agreement(chance[0], chance[i + 1]),
-                           float(np.abs(chance[0] - chance[i + 1]).mean()) if len(rows) else float("nan"))
-                 for i in range(len(near)))
+    return tuple(
+        Neighbour(
+            int(state.user_ids[near[i]]),
+            _agreement(chance[0], chance[i + 1]),
+            float(np.abs(chance[0] - chance[i + 1]).mean()) if len(rows) else float("nan"),
+        )
+        for i in range(len(near))
+    )
 
 
 def compare_people(study: Study, one: int, other: int, version: str | None = None, most: int = 5) -> Comparison:
@@ -231,8 +251,9 @@ def compare_people(study: Study, one: int, other: int, version: str | None = Non
         labels = study.store.labels(study.id, user_id=user_id)
         vector, source, _ = places.vector(state, user_id, labels)
         if source == "population mean":
-            raise CoplError(f"{study.user(user_id).name} has given no label that places them yet; choose somebody "
-                            "who has.")
+            raise CoplError(
+                f"{study.user(user_id).name} has given no label that places them yet; choose somebody who has."
+            )
         vectors.append(vector)
         sources.append(source)
         votes.append({label.pair_id: label.preferred_id for label in labels})
@@ -242,8 +263,9 @@ def compare_people(study: Study, one: int, other: int, version: str | None = Non
     found = []
     for i in furthest.tolist():
         pair = study.store.pair(int(pairs[i, 0]))
-        found.append(Disagreement(pair, float(chance[0, i]), float(chance[1, i]),
-                                  tuple(_answered(pair, cast) for cast in votes)))
+        found.append(
+            Disagreement(pair, float(chance[0, i]), float(chance[1, i]), tuple(_answered(pair, cast) for cast in votes))
+        )
     return Comparison(tuple(found), _agreement(*chance), len(pairs), tuple(sources), snapshot.version)
 
 

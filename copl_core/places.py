@@ -21,8 +21,9 @@ _OUTCOME = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BA
 
 def comparisons(state: GraphState, labels: Sequence[Label]) -> Comparisons:
     """The labels whose two responses the graph knows, with response rows of the state; the user column is 0."""
-    sides = rows_of(np.array([(label.left_id, label.right_id) for label in labels], np.int64).reshape(-1, 2),
-                    state.response_ids)
+    sides = rows_of(
+        np.array([(label.left_id, label.right_id) for label in labels], np.int64).reshape(-1, 2), state.response_ids
+    )
     keep = np.flatnonzero((sides >= 0).all(1))
     return Comparisons.build(
         user=np.zeros(len(keep)),
@@ -34,8 +35,9 @@ def comparisons(state: GraphState, labels: Sequence[Label]) -> Comparisons:
     )
 
 
-def adapted(state: GraphState, labels: Sequence[Label], prior: Prior | None = None,
-            user_id: int | None = None) -> Placement:
+def adapted(
+    state: GraphState, labels: Sequence[Label], prior: Prior | None = None, user_id: int | None = None
+) -> Placement:
     """The user's place by their labels alone; ``prior`` is ``Prior.of(state)``, which a snapshot keeps.
 
     The row that was trained for them, of labels that may be others by now, is not among their neighbours.
@@ -43,8 +45,9 @@ def adapted(state: GraphState, labels: Sequence[Label], prior: Prior | None = No
     return adapt(state, comparisons(state, labels), prior=prior, besides=user_id)
 
 
-def vector(state: GraphState, user_id: int, labels: Sequence[Label], prior: Prior | None = None
-           ) -> tuple[np.ndarray, str, Placement]:
+def vector(
+    state: GraphState, user_id: int, labels: Sequence[Label], prior: Prior | None = None
+) -> tuple[np.ndarray, str, Placement]:
     """(embedding (d,), source, placement): the trained row while it was fitted to these very labels, else the place
     by the labels alone.  A label that was given, taken back or changed since, if only in strength, makes the row an old
     one.
@@ -57,15 +60,25 @@ def vector(state: GraphState, user_id: int, labels: Sequence[Label], prior: Prio
 
 
 def _said(label: Label) -> tuple[int, int, float, bool, float]:
-    return (label.left_id, label.right_id, _OUTCOME[label.choice], label.choice == Choice.BOTH_BAD,
-            float(label.strength))
+    return (
+        label.left_id,
+        label.right_id,
+        _OUTCOME[label.choice],
+        label.choice == Choice.BOTH_BAD,
+        float(label.strength),
+    )
 
 
 def _learned(state: GraphState, row: int) -> list[tuple[int, int, float, bool, float]]:
     """What the labels say that a user's row was fitted to, in order."""
     labels = state.labels.take(np.flatnonzero(state.labels.user == row))
-    columns = (state.response_ids[labels.left], state.response_ids[labels.right], labels.outcome, labels.both_bad,
-               labels.strength)
+    columns = (
+        state.response_ids[labels.left],
+        state.response_ids[labels.right],
+        labels.outcome,
+        labels.both_bad,
+        labels.strength,
+    )
     return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
 
@@ -87,9 +100,19 @@ def place(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Place:
     if source == "trained" and own >= 0 and layout.group[own] >= 0:
         group, xy = int(layout.group[own]), tuple(layout.xy[own].tolist())
     heaviest = np.argsort(-weights, kind="stable")[:10]
-    return Place(user_id, embedding, source, len(labels), placement.n_neighbours,
-                 tuple((int(ids[i]), float(weights[i])) for i in heaviest), placement.spread, xy, group, share,
-                 snapshot.version)
+    return Place(
+        user_id,
+        embedding,
+        source,
+        len(labels),
+        placement.n_neighbours,
+        tuple((int(ids[i]), float(weights[i])) for i in heaviest),
+        placement.spread,
+        xy,
+        group,
+        share,
+        snapshot.version,
+    )
 
 
 def preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -63,8 +63,10 @@ def portraits(study: Study, version: str | None = None, most_pairs: int = 3) -> 
 
     def paint() -> tuple[Portrait, ...]:
         texts, group = _Texts(study, snapshot), _groups(snapshot)
-        return tuple(_portrait(study, snapshot, texts, group, number, most_pairs)
-                     for number in np.unique(group[group >= 0]).tolist())
+        return tuple(
+            _portrait(study, snapshot, texts, group, number, most_pairs)
+            for number in np.unique(group[group >= 0]).tolist()
+        )
 
     return study.once("portraits", (snapshot.version, most_pairs), paint)
 
@@ -90,8 +92,9 @@ class _Texts:
         self.by_model, self.asked = _from_model(state, self.rows, differences)
 
 
-def _portrait(study: Study, snapshot: Snapshot, texts: _Texts, group: np.ndarray, number: int,
-              most_pairs: int) -> Portrait:
+def _portrait(
+    study: Study, snapshot: Snapshot, texts: _Texts, group: np.ndarray, number: int, most_pairs: int
+) -> Portrait:
     inside, placed = group == number, group >= 0
     found = []
     for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.asked)):
@@ -102,10 +105,20 @@ def _portrait(study: Study, snapshot: Snapshot, texts: _Texts, group: np.ndarray
     known = state.n_labels >= np.median(state.n_labels[placed])
     rows = np.flatnonzero(inside)
     nearest = describe.typical_people((state.user_vectors @ answer_space(state))[rows], known[rows])
-    return Portrait(number, int(inside.sum()), int((placed & ~inside).sum()), told[0], found[0], told[1], found[1],
-                    _typical_pairs(study, state, texts, inside, placed & ~inside, most_pairs),
-                    tuple(state.user_ids[rows[nearest]].tolist()), len(texts.measured), texts.all_texts,
-                    snapshot.version)
+    return Portrait(
+        number,
+        int(inside.sum()),
+        int((placed & ~inside).sum()),
+        told[0],
+        found[0],
+        told[1],
+        found[1],
+        _typical_pairs(study, state, texts, inside, placed & ~inside, most_pairs),
+        tuple(state.user_ids[rows[nearest]].tolist()),
+        len(texts.measured),
+        texts.all_texts,
+        snapshot.version,
+    )
 
 
 def _groups(snapshot: Snapshot) -> np.ndarray:
@@ -153,8 +166,9 @@ def _from_model(state: GraphState, rows: np.ndarray, differences: np.ndarray) ->
     return (2 * expected - 1) @ differences / len(rows), len(rows)
 
 
-def _typical_pairs(study: Study, state: GraphState, texts: _Texts, inside: np.ndarray, outside: np.ndarray,
-                   most: int) -> tuple[TypicalPair, ...]:
+def _typical_pairs(
+    study: Study, state: GraphState, texts: _Texts, inside: np.ndarray, outside: np.ndarray, most: int
+) -> tuple[TypicalPair, ...]:
     if not inside.any() or not outside.any() or not len(texts.rows):
         return ()
     means = []
@@ -169,6 +183,12 @@ def _typical_pairs(study: Study, state: GraphState, texts: _Texts, inside: np.nd
         one_way = (labels.left == first) & (labels.right == second)
         other_way = (labels.left == second) & (labels.right == first)
         votes = int((labels.outcome[one_way] > 0.5).sum() + (labels.outcome[other_way] < 0.5).sum())
-        found.append(TypicalPair(study.store.pair(int(texts.pairs[i])), float(means[0][i]), float(means[1][i]),
-                                 (votes, int(one_way.sum() + other_way.sum()) - votes)))
+        found.append(
+            TypicalPair(
+                study.store.pair(int(texts.pairs[i])),
+                float(means[0][i]),
+                float(means[1][i]),
+                (votes, int(one_way.sum() + other_way.sum()) - votes),
+            )
+        )
     return tuple(found)

@@ -234,8 +234,9 @@ class TrainingData:
 
     def with_labels(self, labels: Comparisons) -> TrainingData:
         """The same users and texts with other labels (a split)."""
-        return TrainingData(self.user_ids, self.response_ids, self.response_prompt, self.prompts, self.responses,
-                            labels, self.watermark)
+        return TrainingData(
+            self.user_ids, self.response_ids, self.response_prompt, self.prompts, self.responses, labels, self.watermark
+        )
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """(prompt, response) of every response, in row order."""

@@ -53,9 +53,16 @@ class Moved:
         return max((abs(piece.effect) for own in self.responses for piece in own), default=0.0)
 
 
-def reward(study: Study, prompt: str, responses: Sequence[str], *, users: Sequence[int] = (),
-           groups: bool | Sequence[int] = True, first: Sequence[int] = (),
-           answers: Sequence[Answer] = ()) -> RewardView:
+def reward(
+    study: Study,
+    prompt: str,
+    responses: Sequence[str],
+    *,
+    users: Sequence[int] = (),
+    groups: bool | Sequence[int] = True,
+    first: Sequence[int] = (),
+    answers: Sequence[Answer] = (),
+) -> RewardView:
     """How these people, and groups, are expected to judge the responses.
 
     Args:
@@ -69,20 +76,35 @@ def reward(study: Study, prompt: str, responses: Sequence[str], *, users: Sequen
     """
     prompt, texts, snapshot = _asked(study, prompt, responses)
     people = _people(study, snapshot.graph, users, first, answers)
-    return study.judge().judge(snapshot, [(prompt, text) for text in texts], people, groups,
-                               _known_rows(study, prompt, texts, snapshot))
+    return study.judge().judge(
+        snapshot, [(prompt, text) for text in texts], people, groups, _known_rows(study, prompt, texts, snapshot)
+    )
 
 
-def moved(study: Study, prompt: str, responses: Sequence[str], *, users: Sequence[int] = (),
-          groups: bool | Sequence[int] = (), first: Sequence[int] = (),
-          answers: Sequence[Answer] = ()) -> tuple[Moved, ...]:
+def moved(
+    study: Study,
+    prompt: str,
+    responses: Sequence[str],
+    *,
+    users: Sequence[int] = (),
+    groups: bool | Sequence[int] = (),
+    first: Sequence[int] = (),
+    answers: Sequence[Answer] = (),
+) -> tuple[Moved, ...]:
     """Which sentences speak for an answer, by leaving out one after the other; arguments as of ``reward``."""
     prompt, texts, snapshot = _asked(study, prompt, responses)
     people = _people(study, snapshot.graph, users, first, answers)
     known = _known_rows(study, prompt, texts, snapshot) is not None
     rows, basis = study.judge().occlude(snapshot, prompt, texts, people, groups, known)
-    return tuple(Moved(name, tuple(tuple(Piece(text, float(effect)) for text, effect in zip(*own, strict=True))
-                                   for own in effects), basis, snapshot.version) for name, effects in rows)
+    return tuple(
+        Moved(
+            name,
+            tuple(tuple(Piece(text, float(effect)) for text, effect in zip(*own, strict=True)) for own in effects),
+            basis,
+            snapshot.version,
+        )
+        for name, effects in rows
+    )
 
 
 def probe(study: Study, answers: Sequence[Answer] = ()) -> Pair | None:
@@ -127,8 +149,10 @@ def _asked(study: Study, prompt: str, responses: Sequence[str]) -> tuple[str, li
     prompt, texts = prompt.strip(), _checked(prompt, responses)
     snapshot = study.snapshot()
     if snapshot is None:
-        raise CoplError("There is no snapshot yet, so no rewards; label some pairs and let the trainer finish "
-                        "its first run (the training page shows it).")
+        raise CoplError(
+            "There is no snapshot yet, so no rewards; label some pairs and let the trainer finish "
+            "its first run (the training page shows it)."
+        )
     return prompt, texts, snapshot
 
 
@@ -143,8 +167,9 @@ def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
     return texts
 
 
-def _people(study: Study, state: GraphState, users: Sequence[int], first: Sequence[int],
-            answers: Sequence[Answer]) -> list[tuple[User, list[Label]]]:
+def _people(
+    study: Study, state: GraphState, users: Sequence[int], first: Sequence[int], answers: Sequence[Answer]
+) -> list[tuple[User, list[Label]]]:
     """Who is asked, with the labels that they are placed by."""
     store = study.store
     people = [(store.user(one), store.labels(study.id, user_id=one)) for one in users]
@@ -161,8 +186,10 @@ def _people(study: Study, state: GraphState, users: Sequence[int], first: Sequen
 def _labels(answers: Sequence[Answer], state: GraphState) -> list[Label]:
     """Answers as labels that nobody stores, as strong as the study's own are on average."""
     now, usual = datetime.now(UTC), float(state.labels.strength.mean())
-    return [Label(-1 - n, None, NOBODY, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
-            for n, (preferred, rejected) in enumerate(answers)]
+    return [
+        Label(-1 - n, None, NOBODY, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
+        for n, (preferred, rejected) in enumerate(answers)
+    ]
 
 
 def _ids(answers: Sequence[Answer]) -> np.ndarray:

@@ -36,8 +36,18 @@ def next_task(study: Study, user_id: int) -> Task | None:
     return study.store.open_task(user_id) or _choose(study, user_id)
 
 
-def submit(study: Study, task_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
-           tags: Sequence[str] = (), milliseconds: int | None = None, guidelines: int | None = None) -> Receipt:
+def submit(
+    study: Study,
+    task_id: int,
+    user_id: int,
+    choice: Choice,
+    *,
+    strength: int = 1,
+    reason: str = "",
+    tags: Sequence[str] = (),
+    milliseconds: int | None = None,
+    guidelines: int | None = None,
+) -> Receipt:
     """Store the answer to a task and hand out the next pair.
 
     A task that is closed, unknown or somebody else's is stale: nothing is stored and the pair on offer is returned.
@@ -47,8 +57,16 @@ def submit(study: Study, task_id: int, user_id: int, choice: Choice, *, strength
         strength: 1 slightly better, 2 better, 3 much better.
         guidelines: the version on the screen; the newest one if not said.
     """
-    label = study.store.submit(task_id, user_id, Choice(choice), strength=strength, reason=reason, tags=tags,
-                               milliseconds=milliseconds, guidelines=guidelines)
+    label = study.store.submit(
+        task_id,
+        user_id,
+        Choice(choice),
+        strength=strength,
+        reason=reason,
+        tags=tags,
+        milliseconds=milliseconds,
+        guidelines=guidelines,
+    )
     following = next_task(study, user_id) if label is None else _choose(study, user_id)
     return Receipt(label, following, _feedback(study, label))
 
@@ -93,15 +111,25 @@ def history(study: Study, user_id: int) -> list[Label]:
     return study.store.history(user_id)
 
 
-def edit(study: Study, label_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
-         tags: Sequence[str] = (), guidelines: int | None = None) -> Label:
+def edit(
+    study: Study,
+    label_id: int,
+    user_id: int,
+    choice: Choice,
+    *,
+    strength: int = 1,
+    reason: str = "",
+    tags: Sequence[str] = (),
+    guidelines: int | None = None,
+) -> Label:
     """Change an old answer: a new label counts in its place, the old one is kept as superseded.
 
     Raises:
         CoplError: the label is not one of this user's that count.
     """
-    return study.store.edit(label_id, user_id, Choice(choice), strength=strength, reason=reason, tags=tags,
-                            guidelines=guidelines)
+    return study.store.edit(
+        label_id, user_id, Choice(choice), strength=strength, reason=reason, tags=tags, guidelines=guidelines
+    )
 
 
 # ---- what the study has settled
@@ -193,13 +221,23 @@ def _choose(study: Study, user_id: int) -> Task | None:
         forecast = _forecast(study, user_id, chosen, offer, state, placement)
         minutes = offer.room.reserve_minutes or study.settings.reserve_seconds / 60
         task = study.store.hand_out(
-            user_id, chosen.pair_id, swap=chosen.left_id > chosen.right_id, reason=chosen.reason, forecast=forecast,
-            expires_at=datetime.now(UTC) + timedelta(minutes=minutes))
+            user_id,
+            chosen.pair_id,
+            swap=chosen.left_id > chosen.right_id,
+            reason=chosen.reason,
+            forecast=forecast,
+            expires_at=datetime.now(UTC) + timedelta(minutes=minutes),
+        )
         if task is not None:
             return task
         # The pair was labelled, taken or changed since it was chosen: choose again without it.
-        offer = replace(offer, pairs=_but(offer.pairs, chosen), gold=_but(offer.gold, chosen),
-                        front=_but(offer.front, chosen), skipped=offer.skipped | {chosen.pair_id})
+        offer = replace(
+            offer,
+            pairs=_but(offer.pairs, chosen),
+            gold=_but(offer.gold, chosen),
+            front=_but(offer.front, chosen),
+            skipped=offer.skipped | {chosen.pair_id},
+        )
     return None
 
 
@@ -221,8 +259,9 @@ def _placed(study: Study, user_id: int, offer: Offer) -> tuple[GraphState | None
     return None, None
 
 
-def _forecast(study: Study, user_id: int, chosen: Assignment, offer: Offer, state: GraphState | None,
-              placement: Placement | None) -> Forecast | None:
+def _forecast(
+    study: Study, user_id: int, chosen: Assignment, offer: Offer, state: GraphState | None, placement: Placement | None
+) -> Forecast | None:
     """P(left is preferred) of a pair that was chosen without the model, by the model and by the crowd's majority.
 
     The crowd's chance is the share of votes for left by others, with the prediction for the mean person counted as two

@@ -61,18 +61,23 @@ class RoomSettings:
             if value is not None and (type(value) is not int or not least <= value <= 1_000_000):
                 raise CoplError(f"{_NAMES[name]} is {value!r}; it is a whole number of {least} or more.")
         if self.reserve_minutes is not None and not 0 < self.reserve_minutes <= 60 * 24 * 30:
-            raise CoplError(f"A pair would be reserved for {self.reserve_minutes} minutes; give it more than 0 and at "
-                            "most 30 days.")
+            raise CoplError(
+                f"A pair would be reserved for {self.reserve_minutes} minutes; give it more than 0 and at most 30 days."
+            )
         shares = {name: getattr(self, name) for name in ("uniform", "repeats", "gold")}
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise CoplError(f"The share of {name} pairs is {share}; a share is a number from 0 to 1.")
         if self.repeats + self.gold >= 1:
-            raise CoplError(f"Repeats ({self.repeats:.0%}) and gold pairs ({self.gold:.0%}) leave nothing for new "
-                            "pairs; lower one of them.")
+            raise CoplError(
+                f"Repeats ({self.repeats:.0%}) and gold pairs ({self.gold:.0%}) leave nothing for new "
+                "pairs; lower one of them."
+            )
         if sum(shares.values()) > 1 + 1e-9:
-            raise CoplError(f"Pairs by chance ({self.uniform:.0%}), repeats ({self.repeats:.0%}) and gold pairs "
-                            f"({self.gold:.0%}) are more than 100 %; lower one of them.")
+            raise CoplError(
+                f"Pairs by chance ({self.uniform:.0%}), repeats ({self.repeats:.0%}) and gold pairs "
+                f"({self.gold:.0%}) are more than 100 %; lower one of them."
+            )
 
     @classmethod
     def of(cls, saved: Mapping[str, object] | None) -> RoomSettings:
@@ -105,8 +110,10 @@ class Schedule:
                 raise CoplError(f"The labels that make {what} due are {value!r}; give a whole number of 1 or more.")
         for name, what in (("refit_seconds", "the graph"), ("reward_seconds", "the reward model")):
             if not 0 <= getattr(self, name) <= 30 * 24 * 3600:
-                raise CoplError(f"The wait between two refits of {what} is {getattr(self, name)} seconds; give 0 or "
-                                "more, and at most 30 days.")
+                raise CoplError(
+                    f"The wait between two refits of {what} is {getattr(self, name)} seconds; give 0 or "
+                    "more, and at most 30 days."
+                )
 
     @classmethod
     def of(cls, saved: Mapping[str, object]) -> Schedule:
@@ -118,8 +125,11 @@ class Schedule:
         return asdict(self)
 
 
-_NAMES = {"overlap": "The number of people per pair", "daily_goal": "The daily goal",
-          "practice": "The number of practice pairs"}
+_NAMES = {
+    "overlap": "The number of people per pair",
+    "daily_goal": "The daily goal",
+    "practice": "The number of practice pairs",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,11 @@ def request_fit(study: Study, kind: str = "full", reason: str = "asked for by ha
     if count < FEWEST[kind]:
         what = "a fit" if kind == "graph" else "a fit of the reward model"
         raise CoplError(f"The study has {count} labels and {what} needs {FEWEST[kind]}; label some more pairs.")
-    waiting = [run for run in study.store.active_runs()
-               if study.store.study_of_run(run.id) == study.id and run.state == RunState.QUEUED and run.kind == kind]
+    waiting = [
+        run
+        for run in study.store.active_runs()
+        if study.store.study_of_run(run.id) == study.id and run.state == RunState.QUEUED and run.kind == kind
+    ]
     return waiting[0] if waiting else study.store.add_run(study.id, kind, reason)
 
 
@@ -120,8 +123,10 @@ def promote(study: Study, version: str, *, by: int | None = None) -> None:
     """
     damaged = verify(load_snapshot(study.snapshot_root, version))
     if damaged:
-        raise CoplError(f"Snapshot {version} is damaged ({', '.join(damaged)} changed since it was written); "
-                        "the champion stays; choose another snapshot or start a new fit.")
+        raise CoplError(
+            f"Snapshot {version} is damaged ({', '.join(damaged)} changed since it was written); "
+            "the champion stays; choose another snapshot or start a new fit."
+        )
     study.store.promote(study.id, version, by=by)
 
 
@@ -141,8 +146,18 @@ def paying(study: Study) -> Paying | None:
     low, high = gain["accuracy_interval"]
     answer = "yes" if low > 0 else "no" if high < 0 else "not yet"
     fitted_in = champion.metrics.get("fitted_in") or champion.version
-    return Paying(answer, held_out["copl"]["accuracy"], held_out[gain["over"]]["accuracy"], gain["accuracy"], low, high,
-                  gain["n"], gain["people"], champion.version, fitted_in)
+    return Paying(
+        answer,
+        held_out["copl"]["accuracy"],
+        held_out[gain["over"]]["accuracy"],
+        gain["accuracy"],
+        low,
+        high,
+        gain["n"],
+        gain["people"],
+        champion.version,
+        fitted_in,
+    )
 
 
 def compare(study: Study, first: str, second: str) -> Difference:
@@ -159,8 +174,9 @@ def compare(study: Study, first: str, second: str) -> Difference:
     people, moved = _moved(one, two)
     correlation, agree, count = _alike(one, two)
     told = tuple({"figure": name, first: a, second: b} for name, a, b in _figures(records[first], records[second]))
-    return Difference((first, second), told, _settings(records[first], records[second]), people, moved, correlation,
-                      agree, count)
+    return Difference(
+        (first, second), told, _settings(records[first], records[second]), people, moved, correlation, agree, count
+    )
 
 
 def _moved(one: Snapshot, two: Snapshot) -> tuple[int, int]:
@@ -204,20 +220,38 @@ def _expected(state, users: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _figures(one: SnapshotRecord, two: SnapshotRecord) -> list[tuple[str, object, object]]:
-    flat = [_flat({"labels": record.n_labels, "watermark": record.watermark,
-                   "graph": record.metrics.get("graph") or {}, "held-out": record.metrics.get("held_out") or {},
-                   "seconds": record.metrics.get("seconds")}) for record in (one, two)]
+    flat = [
+        _flat(
+            {
+                "labels": record.n_labels,
+                "watermark": record.watermark,
+                "graph": record.metrics.get("graph") or {},
+                "held-out": record.metrics.get("held_out") or {},
+                "seconds": record.metrics.get("seconds"),
+            }
+        )
+        for record in (one, two)
+    ]
     return [(name, flat[0].get(name), flat[1].get(name)) for name in dict.fromkeys([*flat[0], *flat[1]])]
 
 
 def _settings(one: SnapshotRecord, two: SnapshotRecord) -> tuple[tuple[str, object, object], ...] | None:
     if not all(record.metrics.get("config") and record.metrics.get("data") for record in (one, two)):
         return None  # made before settings were kept with a snapshot
-    flat = [_flat({"kind": record.metrics.get("kind"), **record.metrics["config"],
-                   "data": record.metrics["data"]["sha256"][:16]}) for record in (one, two)]
+    flat = [
+        _flat(
+            {
+                "kind": record.metrics.get("kind"),
+                **record.metrics["config"],
+                "data": record.metrics["data"]["sha256"][:16],
+            }
+        )
+        for record in (one, two)
+    ]
     names = dict.fromkeys([*flat[0], *flat[1]])
-    return tuple((name, flat[0].get(name), flat[1].get(name)) for name in names
-                 if flat[0].get(name) != flat[1].get(name))
+    return tuple(
+        (name, flat[0].get(name), flat[1].get(name)) for name in names if flat[0].get(name) != flat[1].get(name)
+    )
 
 
 def _flat(facts: Mapping, before: str = "") -> dict[str, object]:

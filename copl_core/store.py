@@ -65,8 +65,15 @@ class Store(Protocol):
     # ---- users
     def users(self, study_id: int) -> list[User]: ...
     def user(self, user_id: int) -> User: ...
-    def create_user(self, study_id: int, name: str, *, kind: Kind = Kind.HUMAN, role: Role = Role.ANNOTATOR,
-                    taste: str | None = None) -> User:
+    def create_user(
+        self,
+        study_id: int,
+        name: str,
+        *,
+        kind: Kind = Kind.HUMAN,
+        role: Role = Role.ANNOTATOR,
+        taste: str | None = None,
+    ) -> User:
         """A user with that name, unique in the study: an existing one is returned as it is."""
         ...
 
@@ -94,8 +101,16 @@ class Store(Protocol):
         """A new annotator with a token; refused where the study is not open or the name is in use."""
         ...
 
-    def add_invite(self, study_id: int, token_hash: str, role: Role, *, uses: int | None, expires_at: datetime | None,
-                   by: int | None = None) -> Invite: ...
+    def add_invite(
+        self,
+        study_id: int,
+        token_hash: str,
+        role: Role,
+        *,
+        uses: int | None,
+        expires_at: datetime | None,
+        by: int | None = None,
+    ) -> Invite: ...
     def invites(self, study_id: int) -> list[Invite]:
         """Newest first."""
         ...
@@ -186,8 +201,16 @@ class Store(Protocol):
         """``offer(user_id).pairs``"""
         ...
 
-    def hand_out(self, user_id: int, pair_id: int, *, swap: bool, reason: str, expires_at: datetime,
-                 forecast: Forecast | None = None) -> Task | None:
+    def hand_out(
+        self,
+        user_id: int,
+        pair_id: int,
+        *,
+        swap: bool,
+        reason: str,
+        expires_at: datetime,
+        forecast: Forecast | None = None,
+    ) -> Task | None:
         """Reserve a pair; ``swap`` shows the second response left.  An open task is returned instead.
 
         None, choose again: since the pair was chosen the user has labelled it (and the reason is not "repeat"), other
@@ -207,9 +230,18 @@ class Store(Protocol):
         """What stands at the front of the queue, the last asked for first."""
         ...
 
-    def submit(self, task_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
-               tags: Sequence[str] = (), milliseconds: int | None = None, guidelines: int | None = None
-               ) -> Label | None:
+    def submit(
+        self,
+        task_id: int,
+        user_id: int,
+        choice: Choice,
+        *,
+        strength: int = 1,
+        reason: str = "",
+        tags: Sequence[str] = (),
+        milliseconds: int | None = None,
+        guidelines: int | None = None,
+    ) -> Label | None:
         """Label, task closed, revision moved, together.
 
         None, no change: the task is not open, not this user's, or expired and its pair is full by now.
@@ -224,8 +256,17 @@ class Store(Protocol):
         """Take back the user's last label or skip and open its task again; an open task of the user is withdrawn."""
         ...
 
-    def edit(self, label_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
-             tags: Sequence[str] = (), guidelines: int | None = None) -> Label:
+    def edit(
+        self,
+        label_id: int,
+        user_id: int,
+        choice: Choice,
+        *,
+        strength: int = 1,
+        reason: str = "",
+        tags: Sequence[str] = (),
+        guidelines: int | None = None,
+    ) -> Label:
         """The label that stands from now on; the old row stays, superseded."""
         ...
 

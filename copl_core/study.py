@@ -150,8 +150,13 @@ class Study:
             return self._once[name][1]
 
     # copl_core/runs.py
-    snapshots, promote, write_note, compare, paying = (runs.snapshots, runs.promote, runs.write_note, runs.compare,
-                                                       runs.paying)
+    snapshots, promote, write_note, compare, paying = (
+        runs.snapshots,
+        runs.promote,
+        runs.write_note,
+        runs.compare,
+        runs.paying,
+    )
 
     # ---- looking
 
@@ -184,10 +189,17 @@ class Study:
                 people.append(Person(user.id, user.name, user.kind, 0, None, None, None, "not placed"))
             else:
                 x, y = layout.xy[row].tolist()
-                people.append(Person(user.id, user.name, user.kind, int(counts[row]), int(layout.group[row]), x, y,
-                                     "trained"))
-        return PeopleView(tuple(people), tuple(sorted(set(layout.group[layout.group >= 0].tolist()))),
-                          layout.silhouette, layout.parameters, snapshot.version, len(snapshot.graph.labels))
+                people.append(
+                    Person(user.id, user.name, user.kind, int(counts[row]), int(layout.group[row]), x, y, "trained")
+                )
+        return PeopleView(
+            tuple(people),
+            tuple(sorted(set(layout.group[layout.group >= 0].tolist()))),
+            layout.silhouette,
+            layout.parameters,
+            snapshot.version,
+            len(snapshot.graph.labels),
+        )
 
     # copl_core/experts_room.py
     experts, expert_loads, expert_voices = experts_room.experts, experts_room.loads, experts_room.voices
@@ -199,8 +211,13 @@ class Study:
     divisions = divisions.divisions  # last, since from here on the name means the verb
 
     # copl_core/rewards.py
-    reward, moved, probe, writer, writing_styles = (rewards.reward, rewards.moved, rewards.probe, rewards.writer,
-                                                    rewards.styles)
+    reward, moved, probe, writer, writing_styles = (
+        rewards.reward,
+        rewards.moved,
+        rewards.probe,
+        rewards.writer,
+        rewards.styles,
+    )
 
     def judge(self):
         """The part that reads texts with a language model, made at first use since it imports torch."""
@@ -226,9 +243,15 @@ class Study:
         running = next((run for run in active if run.state == RunState.RUNNING), None)
         champion = self.store.champion(self.id)
         since = self.store.revisions_since(self.id, champion.watermark if champion else 0)
-        return TrainerStatus(bool(fresh and _runs_here(seen[0])), seen[1] if seen else "", seen[2] if seen else None,
-                             running, len(active) - (running is not None), since, self.schedule().refit_labels)
-
+        return TrainerStatus(
+            bool(fresh and _runs_here(seen[0])),
+            seen[1] if seen else "",
+            seen[2] if seen else None,
+            running,
+            len(active) - (running is not None),
+            since,
+            self.schedule().refit_labels,
+        )
 
 
 def _live_person(user: User, place: Place) -> Person:

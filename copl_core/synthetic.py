@@ -40,26 +40,39 @@ class Protocol:
     text_dim: int = 16  # P
 
     def __post_init__(self) -> None:
-        least = {"groups": 1, "users": self.groups, "prompts": 1, "responses": 2, "labels": 1, "asked": 0,
-                 "repeats": 0, "text_dim": 1}
+        least = {
+            "groups": 1,
+            "users": self.groups,
+            "prompts": 1,
+            "responses": 2,
+            "labels": 1,
+            "asked": 0,
+            "repeats": 0,
+            "text_dim": 1,
+        }
         for name, smallest in least.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < smallest:
-                raise CoplError(f"The synthetic world's {name} is {getattr(self, name)!r}: "
-                                f"a whole number from {smallest} is needed.")
+                raise CoplError(
+                    f"The synthetic world's {name} is {getattr(self, name)!r}: "
+                    f"a whole number from {smallest} is needed."
+                )
         for name in ("divergence", "noise"):
             if not 0 <= getattr(self, name) <= 1:
-                raise CoplError(f"The synthetic world's {name} is {getattr(self, name)!r}: "
-                                "a number from 0 to 1 is needed.")
+                raise CoplError(
+                    f"The synthetic world's {name} is {getattr(self, name)!r}: a number from 0 to 1 is needed."
+                )
         if not 1 <= self.imbalance < np.inf:
-            raise CoplError(f"The synthetic world's imbalance is {self.imbalance!r}: "
-                            "a finite number from 1 is needed.")
+            raise CoplError(f"The synthetic world's imbalance is {self.imbalance!r}: a finite number from 1 is needed.")
         for name, known in (("spread", ("ALL", "AVG")), ("text", ("random", "informative"))):
             if getattr(self, name) not in known:
-                raise CoplError(f"The synthetic world's {name} is {getattr(self, name)!r}: "
-                                f"{' or '.join(known)} is needed.")
+                raise CoplError(
+                    f"The synthetic world's {name} is {getattr(self, name)!r}: {' or '.join(known)} is needed."
+                )
         if self.most + self.asked > self.pairs:
-            raise CoplError(f"A user of this world would meet {self.most + self.asked} different pairs and it has "
-                            f"{self.pairs}: ask for fewer labels, or for more prompts.")
+            raise CoplError(
+                f"A user of this world would meet {self.most + self.asked} different pairs and it has "
+                f"{self.pairs}: ask for fewer labels, or for more prompts."
+            )
 
     @classmethod
     def uf_p(cls, groups: int, spread: str = "ALL", **more) -> Protocol:
@@ -98,8 +111,9 @@ class SyntheticWorld:
         group = self.group[self.asked.user]
         of = {"accuracy": np.ones(len(hit), bool), "common": ~self.controversial, "controversial": self.controversial}
         by_group = [hit[group == g].mean() for g in np.unique(group)]
-        return {name: float(hit[rows].mean()) if rows.any() else float("nan") for name, rows in of.items()} \
-            | {"worst_group": float(min(by_group, default=float("nan")))}
+        return {name: float(hit[rows].mean()) if rows.any() else float("nan") for name, rows in of.items()} | {
+            "worst_group": float(min(by_group, default=float("nan")))
+        }
 
 
 def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
@@ -108,32 +122,45 @@ def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
     n_responses = protocol.prompts * protocol.responses
     utility = _utilities(protocol, n_responses, rng)
     group = _groups(protocol, rng)
-    n_labels = np.full(protocol.users, protocol.labels) if protocol.spread == "ALL" \
+    n_labels = (
+        np.full(protocol.users, protocol.labels)
+        if protocol.spread == "ALL"
         else rng.integers(1, 2 * protocol.labels, protocol.users)
+    )
     drawn = _distinct(rng, protocol.users, protocol.pairs, protocol.most + protocol.asked)
     is_label = np.arange(protocol.most) < n_labels[:, None]  # (U, most)
     again = is_label & (np.arange(protocol.most) < protocol.repeats)
     user = np.concatenate([np.nonzero(is_label)[0], np.nonzero(again)[0]])
-    pair = np.concatenate([drawn[:, :protocol.most][is_label], drawn[:, :protocol.most][again]])
+    pair = np.concatenate([drawn[:, : protocol.most][is_label], drawn[:, : protocol.most][again]])
     labels = _compare(protocol, utility, group, user, pair, rng)
-    asked = _compare(protocol, utility, group, np.repeat(np.arange(protocol.users), protocol.asked),
-                     drawn[:, protocol.most:].ravel(), rng)
+    asked = _compare(
+        protocol,
+        utility,
+        group,
+        np.repeat(np.arange(protocol.users), protocol.asked),
+        drawn[:, protocol.most :].ravel(),
+        rng,
+    )
     turned = rng.random(len(labels)) < protocol.noise
     labels.outcome[turned] = 1 - labels.outcome[turned]
     data = TrainingData(
-        user_ids=np.arange(protocol.users), response_ids=np.arange(n_responses),
+        user_ids=np.arange(protocol.users),
+        response_ids=np.arange(n_responses),
         response_prompt=np.repeat(np.arange(protocol.prompts), protocol.responses),
         prompts=tuple(f"Question {i}?" for i in range(protocol.prompts)),
-        responses=tuple(f"Answer {i}." for i in range(n_responses)), labels=labels)
+        responses=tuple(f"Answer {i}." for i in range(n_responses)),
+        labels=labels,
+    )
     left_wins = utility[:, asked.left] > utility[:, asked.right]  # (G, A)
-    return SyntheticWorld(data, _texts(protocol, utility, rng), group, utility, asked,
-                          left_wins.any(0) & ~left_wins.all(0))
+    return SyntheticWorld(
+        data, _texts(protocol, utility, rng), group, utility, asked, left_wins.any(0) & ~left_wins.all(0)
+    )
 
 
 def _utilities(protocol: Protocol, n_responses: int, rng: np.random.Generator) -> np.ndarray:
     shared = rng.standard_normal(n_responses, np.float32)
     own = rng.standard_normal((protocol.groups, n_responses), np.float32)
-    return np.float32((1 - protocol.divergence) ** 0.5) * shared + np.float32(protocol.divergence ** 0.5) * own
+    return np.float32((1 - protocol.divergence) ** 0.5) * shared + np.float32(protocol.divergence**0.5) * own
 
 
 def _groups(protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
@@ -160,8 +187,14 @@ def _distinct(rng: np.random.Generator, rows: int, high: int, count: int) -> np.
     return drawn
 
 
-def _compare(protocol: Protocol, utility: np.ndarray, group: np.ndarray, user: np.ndarray, pair: np.ndarray,
-             rng: np.random.Generator) -> Comparisons:
+def _compare(
+    protocol: Protocol,
+    utility: np.ndarray,
+    group: np.ndarray,
+    user: np.ndarray,
+    pair: np.ndarray,
+    rng: np.random.Generator,
+) -> Comparisons:
     """What users truly say of pairs (N,), shown on random sides."""
     within = np.array(list(combinations(range(protocol.responses), 2)))  # (pairs a prompt, 2)
     prompt, which = np.divmod(pair, len(within))

@@ -48,8 +48,17 @@ def taste(study: Study, user_id: int) -> TasteView:
     except CoplError as mishap:
         problem = str(mishap)
     told = words.leanings(by_labels, chosen, words.alike(differences), model, of_most)
-    return TasteView(len(labels), len(chosen), len(set(chosen_prompts.tolist())), place, told, len(pairs),
-                     _consistent(labels), None if place is None else place.snapshot, problem)
+    return TasteView(
+        len(labels),
+        len(chosen),
+        len(set(chosen_prompts.tolist())),
+        place,
+        told,
+        len(pairs),
+        _consistent(labels),
+        None if place is None else place.snapshot,
+        problem,
+    )
 
 
 def evidence(study: Study, user_id: int, feature: str) -> tuple[Evidence, ...]:
@@ -61,8 +70,12 @@ def evidence(study: Study, user_id: int, feature: str) -> tuple[Evidence, ...]:
     chosen, _, kept = _chosen(study, labels, words.typical(differences))
     ahead = np.nan_to_num(chosen[:, FEATURE_NAMES.index(feature)])
     texts, prompts = _texts(study, kept), dict(study.store.prompts(study.id))
-    return tuple(Evidence(kept[i], prompts[kept[i].prompt_id], texts[kept[i].preferred_id],
-                          texts[_rejected(kept[i])], float(ahead[i])) for i in np.argsort(-ahead, kind="stable"))
+    return tuple(
+        Evidence(
+            kept[i], prompts[kept[i].prompt_id], texts[kept[i].preferred_id], texts[_rejected(kept[i])], float(ahead[i])
+        )
+        for i in np.argsort(-ahead, kind="stable")
+    )
 
 
 def past(study: Study, user_id: int) -> tuple[Past, ...]:
@@ -78,16 +91,24 @@ def past(study: Study, user_id: int) -> tuple[Past, ...]:
         while step is not None:
             older.append(step)
             step = before.get(step.id)
-        found.append(Past(label, prompts.get(label.prompt_id, ""), texts.get(label.left_id, _NOT_THERE),
-                          texts.get(label.right_id, _NOT_THERE), tuple(older)))
+        found.append(
+            Past(
+                label,
+                prompts.get(label.prompt_id, ""),
+                texts.get(label.left_id, _NOT_THERE),
+                texts.get(label.right_id, _NOT_THERE),
+                tuple(older),
+            )
+        )
     return tuple(found)
 
 
 # ---- helpers
 
 
-def _believed(study: Study, user_id: int, labels: Sequence[Label], pairs: np.ndarray, prompts: np.ndarray,
-              differences: np.ndarray) -> tuple[words.Effects | None, np.ndarray | None]:
+def _believed(
+    study: Study, user_id: int, labels: Sequence[Label], pairs: np.ndarray, prompts: np.ndarray, differences: np.ndarray
+) -> tuple[words.Effects | None, np.ndarray | None]:
     """What the champion expects of the person, and of the mean person, in every feature; nothing before a place."""
     snapshot = study.snapshot()
     state = snapshot.graph
@@ -96,9 +117,12 @@ def _believed(study: Study, user_id: int, labels: Sequence[Label], pairs: np.nda
     known = (rows >= 0).all(1)
     if source == "population mean" or not known.any():
         return None, None
-    vectors = np.concatenate([
-        np.stack([vector, state.population]),
-        draws(state, snapshot.prior, places.comparisons(state, labels), vector, _DRAWS)])
+    vectors = np.concatenate(
+        [
+            np.stack([vector, state.population]),
+            draws(state, snapshot.prior, places.comparisons(state, labels), vector, _DRAWS),
+        ]
+    )
     expected = places.preferences(state, vectors, rows[known])
     mine = words.from_model(expected[0], differences[known], prompts[known], draws=expected[2:])
     return mine, words.from_model(expected[1], differences[known], prompts[known]).mean

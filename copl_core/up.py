@@ -49,8 +49,19 @@ for sign, pause in ((signal.SIGTERM, {GRACE / 2}), (signal.SIGKILL, 0)):
 
 def app_command(settings: Settings) -> list[str]:
     """The app alone, as the launcher starts it."""
-    return [sys.executable, "-m", "streamlit", "run", str(ROOT / "streamlit_app.py"), "--server.port",
-            str(settings.port), "--server.headless", "true", "--browser.gatherUsageStats", "false"]
+    return [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(ROOT / "streamlit_app.py"),
+        "--server.port",
+        str(settings.port),
+        "--server.headless",
+        "true",
+        "--browser.gatherUsageStats",
+        "false",
+    ]
 
 
 def worker_command() -> list[str]:
@@ -58,8 +69,15 @@ def worker_command() -> list[str]:
     return [sys.executable, "-m", "copl_core", "worker"]
 
 
-def main(settings: Settings, prepare: Callable[[Settings], str], *, app: Sequence[str] | None = None,
-         worker: Sequence[str] | None = None, say: Callable[[str], object] = SAY, patience: float = 120.0) -> int:
+def main(
+    settings: Settings,
+    prepare: Callable[[Settings], str],
+    *,
+    app: Sequence[str] | None = None,
+    worker: Sequence[str] | None = None,
+    say: Callable[[str], object] = SAY,
+    patience: float = 120.0,
+) -> int:
     """Start the app and the trainer, and stay until one is told to stop.
 
     Args:
@@ -105,8 +123,10 @@ def prepare_home(home: Path) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise CoplError(f"Cannot write to the folder {home} ({error.strerror or error}); free some space, make it "
-                        "writable, or choose another with COPL_HOME=…") from None
+        raise CoplError(
+            f"Cannot write to the folder {home} ({error.strerror or error}); free some space, make it "
+            "writable, or choose another with COPL_HOME=…"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
@@ -124,34 +144,48 @@ def check_port(port: int) -> None:
             listener.bind(("", port))
             listener.listen()
         except OSError as error:
-            raise CoplError(f"Port {port} cannot be used ({error.strerror or error}); stop the program that holds it, "
-                            f"or choose another port: COPL_PORT={port + 1 if 1024 < port < 65535 else 8501} make run"
-                            ) from None
+            raise CoplError(
+                f"Port {port} cannot be used ({error.strerror or error}); stop the program that holds it, "
+                f"or choose another port: COPL_PORT={port + 1 if 1024 < port < 65535 else 8501} make run"
+            ) from None
 
 
 def _greet(settings: Settings, path: str, say: Callable[[str], object]) -> None:
     address = f"http://localhost:{settings.port}"
-    say(f"\nCoPL Studio is ready at  {address}\n"
+    say(
+        f"\nCoPL Studio is ready at  {address}\n"
         f"Sign in as the owner:    {address}/{path.lstrip('/')}\n"
-        f"Ctrl-C stops it. Logs and data are in {settings.home}.\n")
+        f"Ctrl-C stops it. Logs and data are in {settings.home}.\n"
+    )
 
 
 class _Pair:
     """The two processes of a running studio; leaving the context stops them."""
 
-    def __init__(self, settings: Settings, app: Sequence[str], worker: Sequence[str], logs: Path,
-                 say: Callable[[str], object], stop: _Stop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        app: Sequence[str],
+        worker: Sequence[str],
+        logs: Path,
+        say: Callable[[str], object],
+        stop: _Stop,
+    ) -> None:
         self.settings, self.logs, self.say, self.stop = settings, logs, say, stop
         self.commands = {"app": list(app), "worker": list(worker)}
         self.processes: dict[str, subprocess.Popen] = {}
-        self.environment = os.environ | {"COPL_HOME": str(settings.home.resolve()), "COPL_PORT": str(settings.port),
-                                         "PYTHONUNBUFFERED": "1"}
+        self.environment = os.environ | {
+            "COPL_HOME": str(settings.home.resolve()),
+            "COPL_PORT": str(settings.port),
+            "PYTHONUNBUFFERED": "1",
+        }
         # What the app multiplies is small and many visitors ask at once: a second thread would only stand in the way.
         self.alone = {"app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}, "worker": {}}
 
     def __enter__(self) -> _Pair:
-        self.guard = subprocess.Popen([sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True,
-                                      start_new_session=True)
+        self.guard = subprocess.Popen(
+            [sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
         try:
             for name in self.commands:
                 _set_aside(self.logs / f"{name}.log")
@@ -189,8 +223,10 @@ class _Pair:
         ends = time.monotonic() + patience
         while time.monotonic() < ends:
             self._app_lives()
-            with contextlib.suppress(OSError), \
-                    opener.open(f"http://127.0.0.1:{self.settings.port}/_stcore/health", timeout=2) as answer:
+            with (
+                contextlib.suppress(OSError),
+                opener.open(f"http://127.0.0.1:{self.settings.port}/_stcore/health", timeout=2) as answer,
+            ):
                 if answer.status == 200:
                     return
             time.sleep(0.1)
@@ -208,8 +244,10 @@ class _Pair:
                 since, due = now, 0.0
             elif code is not None and not due:
                 pause = 1.0 if now - since > STEADY else pause
-                self.say(f"The trainer stopped ({_how(code)}); it starts again in {pause:.0f} s. "
-                         f"No label is lost. Log: {self.logs / 'worker.log'}")
+                self.say(
+                    f"The trainer stopped ({_how(code)}); it starts again in {pause:.0f} s. "
+                    f"No label is lost. Log: {self.logs / 'worker.log'}"
+                )
                 due, pause = now + pause, min(pause * 2, LONGEST_PAUSE)
             time.sleep(0.2)
 
@@ -218,9 +256,15 @@ class _Pair:
             _signal_group(old, signal.SIGKILL)
             self._tell_guard(f"-{old.pid}\n")
         with _open_log(self.logs / f"{name}.log") as log, self.stop.hold():  # no process that nobody knows of
-            process = subprocess.Popen(self.commands[name], cwd=ROOT, env=self.environment | self.alone[name],
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                       start_new_session=True)
+            process = subprocess.Popen(
+                self.commands[name],
+                cwd=ROOT,
+                env=self.environment | self.alone[name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             self.processes[name] = process
             self._tell_guard(f"+{process.pid}\n")
 

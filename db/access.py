@@ -32,8 +32,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-_STUDY_OF = (select(StudyRow.__table__, UserRow.id.label("user_id"))
-             .join(UserRow, UserRow.study_id == StudyRow.id).where(UserRow.id == bindparam("user")))
+_STUDY_OF = (
+    select(StudyRow.__table__, UserRow.id.label("user_id"))
+    .join(UserRow, UserRow.study_id == StudyRow.id)
+    .where(UserRow.id == bindparam("user"))
+)
 _STUDY_OF_LOCKED = _STUDY_OF.with_for_update(of=StudyRow, key_share=True)
 
 
@@ -91,8 +94,9 @@ def only_trained(query: Select[Any], study: Row[Any], user_id_column: Any) -> Se
     return only_visible(query, study, user_id_column).where(user_id_column.not_in(excluded))
 
 
-def whole_numbers(connection: Connection, query: Select[Any], values: dict[str, Any] | None = None
-                  ) -> list[tuple[Any, ...]]:
+def whole_numbers(
+    connection: Connection, query: Select[Any], values: dict[str, Any] | None = None
+) -> list[tuple[Any, ...]]:
     """The rows of a query of integers or plain texts, straight from the driver: several times faster than
     SQLAlchemy's rows.
     """
@@ -103,8 +107,12 @@ def whole_numbers(connection: Connection, query: Select[Any], values: dict[str, 
         result.close()
 
 
-_GROW = (update(StudyRow).where(StudyRow.id == bindparam("study"))
-         .values(revision=StudyRow.revision + bindparam("changes")).returning(StudyRow.revision))
+_GROW = (
+    update(StudyRow)
+    .where(StudyRow.id == bindparam("study"))
+    .values(revision=StudyRow.revision + bindparam("changes"))
+    .returning(StudyRow.revision)
+)
 
 
 def grow(connection: Connection, study_id: int, changes: int) -> int:

@@ -31,7 +31,8 @@ class Doors(Access):
     def user_by_token(self, study_id: int, token_hash: str) -> User | None:
         with self._read() as connection:
             row = connection.execute(
-                select(UserRow.__table__).join(TokenRow, TokenRow.user_id == UserRow.id)
+                select(UserRow.__table__)
+                .join(TokenRow, TokenRow.user_id == UserRow.id)
                 .where(TokenRow.hash == token_hash, UserRow.study_id == study_id)
             ).first()
             return None if row is None else user_of(row)
@@ -52,47 +53,83 @@ class Doors(Access):
             return _newcomer(connection, study_id, name, Role.ANNOTATOR, token_hash)
 
     # ---- by invite
-    def add_invite(self, study_id: int, token_hash: str, role: Role, *, uses: int | None, expires_at: datetime | None,
-                   by: int | None = None) -> Invite:
+    def add_invite(
+        self,
+        study_id: int,
+        token_hash: str,
+        role: Role,
+        *,
+        uses: int | None,
+        expires_at: datetime | None,
+        by: int | None = None,
+    ) -> Invite:
         with self._write() as connection:
             study_row(connection, study_id)
-            row = connection.execute(insert(InviteRow).values(
-                study_id=study_id, hash=token_hash, role=role.value, uses=uses, expires_at=expires_at, user_id=by,
-                created_at=now()).returning(*InviteRow.__table__.c)).one()
-            note(connection, study_id, "invite", by, invite=row.id, role=role.value, uses=uses,
-                 expires=expires_at and expires_at.isoformat())
+            row = connection.execute(
+                insert(InviteRow)
+                .values(
+                    study_id=study_id,
+                    hash=token_hash,
+                    role=role.value,
+                    uses=uses,
+                    expires_at=expires_at,
+                    user_id=by,
+                    created_at=now(),
+                )
+                .returning(*InviteRow.__table__.c)
+            ).one()
+            note(
+                connection,
+                study_id,
+                "invite",
+                by,
+                invite=row.id,
+                role=role.value,
+                uses=uses,
+                expires=expires_at and expires_at.isoformat(),
+            )
             return _invite(row)
 
     def invites(self, study_id: int) -> list[Invite]:
         with self._read() as connection:
             study_row(connection, study_id)
-            rows = connection.execute(select(InviteRow.__table__).where(InviteRow.study_id == study_id)
-                                      .order_by(InviteRow.id.desc()))
+            rows = connection.execute(
+                select(InviteRow.__table__).where(InviteRow.study_id == study_id).order_by(InviteRow.id.desc())
+            )
             return [_invite(row) for row in rows]
 
     def invite_by_token(self, study_id: int, token_hash: str) -> Invite | None:
         with self._read() as connection:
-            row = connection.execute(select(InviteRow.__table__).where(
-                InviteRow.hash == token_hash, InviteRow.study_id == study_id)).first()
+            row = connection.execute(
+                select(InviteRow.__table__).where(InviteRow.hash == token_hash, InviteRow.study_id == study_id)
+            ).first()
             return None if row is None else _invite(row)
 
     def revoke_invite(self, study_id: int, invite_id: int, *, by: int | None = None) -> Invite:
         with self._write() as connection:
-            row = connection.execute(select(InviteRow.__table__).where(
-                InviteRow.id == invite_id, InviteRow.study_id == study_id)).first()
+            row = connection.execute(
+                select(InviteRow.__table__).where(InviteRow.id == invite_id, InviteRow.study_id == study_id)
+            ).first()
             if row is None:
                 raise CoplError(f"There is no invite with id {invite_id} in this study; take one of its invites.")
             if row.revoked_at is None:
-                row = connection.execute(update(InviteRow).where(InviteRow.id == invite_id).values(
-                    revoked_at=now()).returning(*InviteRow.__table__.c)).one()
+                row = connection.execute(
+                    update(InviteRow)
+                    .where(InviteRow.id == invite_id)
+                    .values(revoked_at=now())
+                    .returning(*InviteRow.__table__.c)
+                ).one()
                 note(connection, study_id, "invite revoked", by, invite=invite_id)
             return _invite(row)
 
     def accept_invite(self, study_id: int, token_hash: str, name: str, user_token_hash: str) -> User:
         with self._write() as connection:
             study_row(connection, study_id, lock=True)
-            row = connection.execute(select(InviteRow.__table__).where(
-                InviteRow.hash == token_hash, InviteRow.study_id == study_id).with_for_update()).first()
+            row = connection.execute(
+                select(InviteRow.__table__)
+                .where(InviteRow.hash == token_hash, InviteRow.study_id == study_id)
+                .with_for_update()
+            ).first()
             state = "unknown" if row is None else _invite(row).state(now())
             if state != "open":
                 raise CoplError(f"This invite link is {state}; ask the study's owner for a new one.")
@@ -108,8 +145,9 @@ class Doors(Access):
             study_row(connection, study_id, lock=True)
             old = _email_row(connection, study_id, email)
             if old is None:
-                connection.execute(insert(EmailRow).values(
-                    study_id=study_id, email=email, role=role and role.value, created_at=now()))
+                connection.execute(
+                    insert(EmailRow).values(study_id=study_id, email=email, role=role and role.value, created_at=now())
+                )
             else:
                 connection.execute(update(EmailRow).where(EmailRow.id == old.id).values(role=role and role.value))
             if old is not None and old.user_id is not None and role is not None:
@@ -121,7 +159,8 @@ class Doors(Access):
         with self._read() as connection:
             study_row(connection, study_id)
             rows = connection.execute(
-                select(EmailRow.__table__).where(EmailRow.study_id == study_id).order_by(EmailRow.email))
+                select(EmailRow.__table__).where(EmailRow.study_id == study_id).order_by(EmailRow.email)
+            )
             return [_rule(row) for row in rows]
 
     def user_by_email(self, study_id: int, email: str, name: str = "") -> User | None:
@@ -138,11 +177,15 @@ class Doors(Access):
                 return None
             if row is not None and row.user_id is not None:
                 return user_of(user_row(connection, row.user_id))
-            user = _newcomer(connection, study_id, _free_name(connection, study_id, name or email.split("@")[0]),
-                             Role(role), None)
+            user = _newcomer(
+                connection, study_id, _free_name(connection, study_id, name or email.split("@")[0]), Role(role), None
+            )
             if row is None:
-                connection.execute(insert(EmailRow).values(
-                    study_id=study_id, email=email, role=role, user_id=user.id, created_at=now()))
+                connection.execute(
+                    insert(EmailRow).values(
+                        study_id=study_id, email=email, role=role, user_id=user.id, created_at=now()
+                    )
+                )
             else:
                 connection.execute(update(EmailRow).where(EmailRow.id == row.id).values(user_id=user.id))
             return user
@@ -157,9 +200,17 @@ def _newcomer(connection: Connection, study_id: int, name: str, role: Role, toke
     name = checked_name(name, "user")
     if name.casefold() in _names(connection, study_id):
         raise CoplError(f"Somebody is called {name!r} already; use your own sign-in link, or choose another name.")
-    row = connection.execute(insert(UserRow).values(
-        study_id=study_id, name=name, kind=Kind.HUMAN.value, role=role.value, created_at=now(),
-    ).returning(*UserRow.__table__.c)).one()
+    row = connection.execute(
+        insert(UserRow)
+        .values(
+            study_id=study_id,
+            name=name,
+            kind=Kind.HUMAN.value,
+            role=role.value,
+            created_at=now(),
+        )
+        .returning(*UserRow.__table__.c)
+    ).one()
     if token_hash is not None:
         _add_token(connection, row.id, token_hash)
     return user_of(row)
@@ -185,7 +236,8 @@ def _address(email: str) -> str:
 
 def _email_row(connection: Connection, study_id: int, email: str) -> Row[Any] | None:
     return connection.execute(
-        select(EmailRow.__table__).where(EmailRow.study_id == study_id, EmailRow.email == email)).first()
+        select(EmailRow.__table__).where(EmailRow.study_id == study_id, EmailRow.email == email)
+    ).first()
 
 
 def _rule(row: Row[Any]) -> EmailRule:
@@ -193,5 +245,6 @@ def _rule(row: Row[Any]) -> EmailRule:
 
 
 def _invite(row: Row[Any]) -> Invite:
-    return Invite(row.id, Role(row.role), row.uses, row.used, row.expires_at, row.revoked_at, row.user_id,
-                  row.created_at)
+    return Invite(
+        row.id, Role(row.role), row.uses, row.used, row.expires_at, row.revoked_at, row.user_id, row.created_at
+    )

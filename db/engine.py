@@ -37,11 +37,15 @@ def make_engine(url: str) -> Engine:
             return _sqlite(parsed)
         return create_engine(parsed, pool_pre_ping=True)
     except (ArgumentError, NoSuchModuleError):
-        raise CoplError(f"The database address {url!r} is not understood; it looks like sqlite:////folder/copl.db or "
-                        "postgresql+psycopg://user@host/name; correct COPL_DATABASE_URL.") from None
+        raise CoplError(
+            f"The database address {url!r} is not understood; it looks like sqlite:////folder/copl.db or "
+            "postgresql+psycopg://user@host/name; correct COPL_DATABASE_URL."
+        ) from None
     except ModuleNotFoundError as error:
-        raise CoplError(f"The database address needs the Python package {error.name}, which is not installed; install "
-                        "it, or use SQLite by unsetting COPL_DATABASE_URL.") from None
+        raise CoplError(
+            f"The database address needs the Python package {error.name}, which is not installed; install "
+            "it, or use SQLite by unsetting COPL_DATABASE_URL."
+        ) from None
 
 
 @contextmanager
@@ -77,8 +81,10 @@ def told(engine: Engine) -> Iterator[None]:
         passing = any(sign in str(error.orig) for sign in _PASSING)
         raise (StoreTrouble if passing else CoplError)(sentence) from error
     except PoolTimeout as error:
-        raise StoreTrouble(f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
-                           "try again in a moment.") from error
+        raise StoreTrouble(
+            f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
+            "try again in a moment."
+        ) from error
 
 
 def version(engine: Engine) -> str | None:
@@ -120,8 +126,9 @@ def back_up(engine: Engine, path: Path) -> None:
         aside.replace(path)
     except sqlite3.Error as error:
         aside.unlink(missing_ok=True)
-        raise CoplError(f"The backup {path} cannot be written ({error}); choose a folder that exists and has "
-                        "room.") from error
+        raise CoplError(
+            f"The backup {path} cannot be written ({error}); choose a folder that exists and has room."
+        ) from error
     finally:
         connection.close()
 
@@ -137,8 +144,10 @@ def _upgrade(connection: Connection) -> None:
         if stand is not None:
             ScriptDirectory.from_config(config).get_revision(stand)
     except CommandError:
-        raise CoplError(f"The database {_place(connection.engine)} stands at version {stand}, this program knows "
-                        f"versions up to {HEAD}; start the newer program or use another database.") from None
+        raise CoplError(
+            f"The database {_place(connection.engine)} stands at version {stand}, this program knows "
+            f"versions up to {HEAD}; start the newer program or use another database."
+        ) from None
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -164,8 +173,10 @@ def _sqlite(url: URL) -> Engine:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CoplError(f"The folder {Path(path).parent} for the database cannot be made ({error.strerror}); "
-                            "make it writable or set COPL_HOME to another folder.") from error
+            raise CoplError(
+                f"The folder {Path(path).parent} for the database cannot be made ({error.strerror}); "
+                "make it writable or set COPL_HOME to another folder."
+            ) from error
     engine = create_engine(
         url,
         # No transactions of the driver's own making: ours begin with the statement in ``_begin``.

@@ -25,9 +25,18 @@ _NEWEST_GUIDELINES = select(func.max(GuidelineRow.version)).where(GuidelineRow.s
 
 
 class Labelling(Access):
-    def submit(self, task_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
-               tags: Sequence[str] = (), milliseconds: int | None = None, guidelines: int | None = None
-               ) -> Label | None:
+    def submit(
+        self,
+        task_id: int,
+        user_id: int,
+        choice: Choice,
+        *,
+        strength: int = 1,
+        reason: str = "",
+        tags: Sequence[str] = (),
+        milliseconds: int | None = None,
+        guidelines: int | None = None,
+    ) -> Label | None:
         """A task that has expired may still be answered while its pair has room."""
         said = _said(choice, strength, reason, tags)
         with self._write() as connection:
@@ -40,13 +49,24 @@ class Labelling(Access):
             if late and not has_room(connection, task.pair_id, user_id, room, wait=True):
                 return None
             close(connection, task_id, "answered")
-            label_id = connection.execute(_NEW, {
-                "study_id": study.id, "task_id": task_id, "user_id": user_id, "pair_id": task.pair_id,
-                "left_id": task.left_id, "right_id": task.right_id, **said,
-                "guidelines": _guidelines(connection, study.id, guidelines),
-                "milliseconds": None if milliseconds is None else max(0, min(milliseconds, LARGEST)),
-                "key": uuid4().hex, "attention": attention, "revision": _moved(connection, study, attention),
-                "created_at": now()}).scalar_one()
+            label_id = connection.execute(
+                _NEW,
+                {
+                    "study_id": study.id,
+                    "task_id": task_id,
+                    "user_id": user_id,
+                    "pair_id": task.pair_id,
+                    "left_id": task.left_id,
+                    "right_id": task.right_id,
+                    **said,
+                    "guidelines": _guidelines(connection, study.id, guidelines),
+                    "milliseconds": None if milliseconds is None else max(0, min(milliseconds, LARGEST)),
+                    "key": uuid4().hex,
+                    "attention": attention,
+                    "revision": _moved(connection, study, attention),
+                    "created_at": now(),
+                },
+            ).scalar_one()
             if not attention:
                 recount(connection, room, task.pair_id)
             return _label(connection, label_id)
@@ -71,37 +91,76 @@ class Labelling(Access):
                 return None
             revision = _moved(connection, study, label.attention)
             connection.execute(
-                update(LabelRow).where(LabelRow.id == label.label_id).values(counts=False, revision=revision))
+                update(LabelRow).where(LabelRow.id == label.label_id).values(counts=False, revision=revision)
+            )
             note(connection, study.id, "undo", user_id, label=label.label_id)
             again = _reopen(connection, label, Draft(label.label_reason, tuple(label.tags or ())))
             recount(connection, room_of(study), label.pair_id)
             return again
 
-    def edit(self, label_id: int, user_id: int, choice: Choice, *, strength: int = 1, reason: str = "",
-             tags: Sequence[str] = (), guidelines: int | None = None) -> Label:
+    def edit(
+        self,
+        label_id: int,
+        user_id: int,
+        choice: Choice,
+        *,
+        strength: int = 1,
+        reason: str = "",
+        tags: Sequence[str] = (),
+        guidelines: int | None = None,
+    ) -> Label:
         """The task goes over to the new row, so that the pair counts as answered once, at its time."""
         said = _said(choice, strength, reason, tags)
         with self._write() as connection:
             study = study_of(connection, user_id, lock=True)
-            old = connection.execute(select(LabelRow.__table__).where(
-                LabelRow.id == label_id, LabelRow.study_id == study.id, LabelRow.user_id == user_id, LabelRow.counts,
-                LabelRow.attention.is_(False)).with_for_update()).first()
+            old = connection.execute(
+                select(LabelRow.__table__)
+                .where(
+                    LabelRow.id == label_id,
+                    LabelRow.study_id == study.id,
+                    LabelRow.user_id == user_id,
+                    LabelRow.counts,
+                    LabelRow.attention.is_(False),
+                )
+                .with_for_update()
+            ).first()
             if old is None:
-                raise CoplError(f"Label {label_id} is not one of your answers that count; it may have been changed in "
-                                "another window; load your list again.")
+                raise CoplError(
+                    f"Label {label_id} is not one of your answers that count; it may have been changed in "
+                    "another window; load your list again."
+                )
             if all(getattr(old, name) == value for name, value in said.items()):
                 return _label(connection, label_id)
             revision = grow(connection, study.id, 1)
-            connection.execute(update(LabelRow).where(LabelRow.id == label_id).values(
-                counts=False, task_id=None, revision=revision))
-            copied = {name: getattr(old, name) for name in (
-                "study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "created_at")}
-            new_id = connection.execute(_NEW, {
-                **copied, **said, "guidelines": _guidelines(connection, study.id, guidelines), "key": uuid4().hex,
-                "revision": revision, "edited_at": now()}).scalar_one()
+            connection.execute(
+                update(LabelRow).where(LabelRow.id == label_id).values(counts=False, task_id=None, revision=revision)
+            )
+            copied = {
+                name: getattr(old, name)
+                for name in ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "created_at")
+            }
+            new_id = connection.execute(
+                _NEW,
+                {
+                    **copied,
+                    **said,
+                    "guidelines": _guidelines(connection, study.id, guidelines),
+                    "key": uuid4().hex,
+                    "revision": revision,
+                    "edited_at": now(),
+                },
+            ).scalar_one()
             connection.execute(update(LabelRow).where(LabelRow.id == label_id).values(successor_id=new_id))
-            note(connection, study.id, "edit", user_id, label=label_id, successor=new_id, before=old.choice,
-                 after=said["choice"])
+            note(
+                connection,
+                study.id,
+                "edit",
+                user_id,
+                label=label_id,
+                successor=new_id,
+                before=old.choice,
+                after=said["choice"],
+            )
             return _label(connection, new_id)
 
     def progress(self, user_id: int) -> Progress:
@@ -115,13 +174,23 @@ class Labelling(Access):
             # labels given here: those of a file were not made today
             today = case((and_(LabelRow.task_id.is_not(None), LabelRow.created_at >= midnight), 1), else_=0)
             done, of_today = connection.execute(
-                select(func.count(), func.coalesce(func.sum(today), 0)).select_from(LabelRow)
+                select(func.count(), func.coalesce(func.sum(today), 0))
+                .select_from(LabelRow)
                 .outerjoin(TaskRow, and_(TaskRow.id == LabelRow.task_id, LabelRow.attention))
-                .where(LabelRow.study_id == study.id, LabelRow.user_id == user_id, LabelRow.counts,
-                       or_(LabelRow.attention.is_(False), TaskRow.reason == Asked.GOLD.value))).one()
+                .where(
+                    LabelRow.study_id == study.id,
+                    LabelRow.user_id == user_id,
+                    LabelRow.counts,
+                    or_(LabelRow.attention.is_(False), TaskRow.reason == Asked.GOLD.value),
+                )
+            ).one()
             fresh, put_off, _ = open_pairs(connection, study, room_of(study))
-            return Progress(done=done, left=len(fresh) + len(put_off) + _on_screen(connection, study), today=of_today,
-                            skipped=len(put_off))
+            return Progress(
+                done=done,
+                left=len(fresh) + len(put_off) + _on_screen(connection, study),
+                today=of_today,
+                skipped=len(put_off),
+            )
 
 
 def _label(connection: Connection, label_id: int) -> Label:
@@ -137,8 +206,10 @@ def _said(choice: Choice, strength: int, reason: str, tags: Sequence[str]) -> di
         raise CoplError(f"The reason has {len(reason):,} characters; {REASON_LENGTH:,} are kept; shorten it.")
     tags = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
     if len(tags) > MOST_TAGS or any(len(tag) > TAG_LENGTH for tag in tags):
-        raise CoplError(f"There are {len(tags)} tags, the longest of {max(map(len, tags))} characters; give at most "
-                        f"{MOST_TAGS} tags of {TAG_LENGTH} characters.")
+        raise CoplError(
+            f"There are {len(tags)} tags, the longest of {max(map(len, tags))} characters; give at most "
+            f"{MOST_TAGS} tags of {TAG_LENGTH} characters."
+        )
     decided = choice in (Choice.LEFT, Choice.RIGHT)
     return {"choice": choice.value, "strength": strength if decided else 1, "reason": reason, "tags": tags or None}
 
@@ -158,18 +229,27 @@ def _moved(connection: Connection, study: Row[Any], attention: bool) -> int:
 
 def _last_label(connection: Connection, user: Row[Any]) -> Row[Any] | None:
     return connection.execute(
-        select(TaskRow.__table__, LabelRow.id.label("label_id"), LabelRow.reason.label("label_reason"), LabelRow.tags,
-               LabelRow.attention)
+        select(
+            TaskRow.__table__,
+            LabelRow.id.label("label_id"),
+            LabelRow.reason.label("label_reason"),
+            LabelRow.tags,
+            LabelRow.attention,
+        )
         .join(LabelRow, LabelRow.task_id == TaskRow.id)
         .where(LabelRow.study_id == user.study_id, LabelRow.user_id == user.id, LabelRow.counts)
-        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc()).limit(1)
+        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
+        .limit(1)
     ).first()
 
 
 def _last_skip(connection: Connection, user: Row[Any]) -> Row[Any] | None:
     return connection.execute(
-        select(TaskRow.__table__).where(TaskRow.user_id == user.id, TaskRow.skipped)
-        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc()).limit(1)).first()
+        select(TaskRow.__table__)
+        .where(TaskRow.user_id == user.id, TaskRow.skipped)
+        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
+        .limit(1)
+    ).first()
 
 
 def _offered_again(connection: Connection, task: Row[Any], study: Row[Any]) -> bool:
@@ -177,7 +257,8 @@ def _offered_again(connection: Connection, task: Row[Any], study: Row[Any]) -> b
     if task.reason in ATTENTION or task.reason == Asked.REPEAT:
         return True
     return not has_labelled(connection, study, task.pair_id) and has_room(
-        connection, task.pair_id, study.user_id, room_of(study), wait=True)
+        connection, task.pair_id, study.user_id, room_of(study), wait=True
+    )
 
 
 def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
@@ -189,8 +270,9 @@ def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
     if task.forecast_left is not None:
         forecast = Forecast(task.forecast_left, task.forecast_crowd, task.forecast_snapshot)
     expires_at = now() + (task.expires_at - task.handed_at)  # as long as it was given for the first time
-    row = new_task(connection, task.user_id, task.pair_id, (task.left_id, task.right_id), task.reason, expires_at,
-                   forecast)
+    row = new_task(
+        connection, task.user_id, task.pair_id, (task.left_id, task.right_id), task.reason, expires_at, forecast
+    )
     if draft != Draft():
         write_draft(connection, row.id, draft)
     return task_of(connection, row)

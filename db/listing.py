@@ -13,10 +13,26 @@ from copl_core.rules import HONEST, AnswerTable, Asked, Forecast, Foretold
 from db.access import Access, only_trained, only_visible, study_row, user_row, whole_numbers
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, TaskRow, UserRow
 
-_LABEL = (LabelRow.id, LabelRow.task_id, LabelRow.user_id, LabelRow.pair_id, PairRow.prompt_id, LabelRow.left_id,
-          LabelRow.right_id, LabelRow.choice, LabelRow.strength, LabelRow.reason, LabelRow.milliseconds,
-          LabelRow.created_at, LabelRow.tags, LabelRow.guidelines, TaskRow.reason.label("asked"), LabelRow.counts,
-          LabelRow.successor_id, LabelRow.edited_at)
+_LABEL = (
+    LabelRow.id,
+    LabelRow.task_id,
+    LabelRow.user_id,
+    LabelRow.pair_id,
+    PairRow.prompt_id,
+    LabelRow.left_id,
+    LabelRow.right_id,
+    LabelRow.choice,
+    LabelRow.strength,
+    LabelRow.reason,
+    LabelRow.milliseconds,
+    LabelRow.created_at,
+    LabelRow.tags,
+    LabelRow.guidelines,
+    TaskRow.reason.label("asked"),
+    LabelRow.counts,
+    LabelRow.successor_id,
+    LabelRow.edited_at,
+)
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
 _MOST_BOUND = 500  # ids given to the database one by one; more are sorted out here
@@ -45,39 +61,51 @@ class Listing(Access):
         with self._read() as connection:
             study_id = user_row(connection, user_id).study_id
             query = labels_query().where(
-                LabelRow.study_id == study_id, LabelRow.user_id == user_id, LabelRow.attention.is_(False),
-                or_(LabelRow.counts, LabelRow.successor_id.is_not(None)))
-            return [label_of(row)
-                    for row in connection.execute(query.order_by(LabelRow.created_at.desc(), LabelRow.id.desc()))]
+                LabelRow.study_id == study_id,
+                LabelRow.user_id == user_id,
+                LabelRow.attention.is_(False),
+                or_(LabelRow.counts, LabelRow.successor_id.is_not(None)),
+            )
+            return [
+                label_of(row)
+                for row in connection.execute(query.order_by(LabelRow.created_at.desc(), LabelRow.id.desc()))
+            ]
 
     def votes(self, pair_id: int, *, besides: int) -> tuple[int, int]:
         with self._read() as connection:
             pair = connection.execute(select(PairRow.__table__).where(PairRow.id == pair_id)).one()
             preferred = case((LabelRow.choice == Choice.LEFT.value, LabelRow.left_id), else_=LabelRow.right_id)
             query = select(preferred, func.count()).where(
-                LabelRow.pair_id == pair_id, LabelRow.user_id != besides, LabelRow.choice.in_(_DECIDED), *_PREFERENCE)
+                LabelRow.pair_id == pair_id, LabelRow.user_id != besides, LabelRow.choice.in_(_DECIDED), *_PREFERENCE
+            )
             query = only_trained(query, study_row(connection, pair.study_id), LabelRow.user_id).group_by(preferred)
             counts = dict(connection.execute(query).all())
             return counts.get(pair.first_id, 0), counts.get(pair.second_id, 0)
 
     def answered(self, study_id: int) -> tuple[int, int]:
         with self._read() as connection:
-            query = select(func.count()).where(LabelRow.study_id == study_id, LabelRow.counts).group_by(
-                LabelRow.user_id)
+            query = (
+                select(func.count()).where(LabelRow.study_id == study_id, LabelRow.counts).group_by(LabelRow.user_id)
+            )
             study = study_row(connection, study_id)
             counts = whole_numbers(connection, only_visible(query, study, LabelRow.user_id))
-            return len(counts), sum(count for count, in counts)
+            return len(counts), sum(count for (count,) in counts)
 
     def answers(self, study_id: int) -> AnswerTable:
         """Read straight from the driver: a study of a hundred thousand labels takes about a second."""
         with self._read() as connection:
             study = study_row(connection, study_id)
-            query = only_visible(_answers().where(LabelRow.study_id == study_id, LabelRow.counts), study,
-                                 LabelRow.user_id)
+            query = only_visible(
+                _answers().where(LabelRow.study_id == study_id, LabelRow.counts), study, LabelRow.user_id
+            )
             rows = whole_numbers(connection, query.order_by(LabelRow.created_at, LabelRow.id))
-            lengths = whole_numbers(connection, select(ResponseRow.id, func.length(ResponseRow.text)).join(
-                PromptRow, PromptRow.id == ResponseRow.prompt_id).where(PromptRow.study_id == study_id)
-                .order_by(ResponseRow.id))
+            lengths = whole_numbers(
+                connection,
+                select(ResponseRow.id, func.length(ResponseRow.text))
+                .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
+                .where(PromptRow.study_id == study_id)
+                .order_by(ResponseRow.id),
+            )
         columns = np.array(rows, np.int64).reshape(len(rows), 8)
         ids, length = np.array(lengths, np.int64).reshape(len(lengths), 2).T
         characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(rows) else np.zeros(0, np.int64)
@@ -86,23 +114,36 @@ class Listing(Access):
     def foretold(self, user_id: int, *, last: int) -> list[Foretold]:
         with self._read() as connection:
             rows = connection.execute(
-                select(LabelRow.id, LabelRow.created_at, LabelRow.choice, TaskRow.forecast_left,
-                       TaskRow.forecast_crowd, TaskRow.forecast_snapshot)
+                select(
+                    LabelRow.id,
+                    LabelRow.created_at,
+                    LabelRow.choice,
+                    TaskRow.forecast_left,
+                    TaskRow.forecast_crowd,
+                    TaskRow.forecast_snapshot,
+                )
                 .join(TaskRow, TaskRow.id == LabelRow.task_id)
                 .where(LabelRow.user_id == user_id, *_foretold(user_row(connection, user_id).study_id))
-                .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc()).limit(last)).all()
+                .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
+                .limit(last)
+            ).all()
             return [Foretold(row[0], row[1], row[2] == Choice.LEFT.value, Forecast(*row[3:])) for row in rows[::-1]]
 
     def foreseen(self, study_id: int) -> list[tuple[int, int, int]]:
         left = LabelRow.choice == Choice.LEFT.value
         right = case(((TaskRow.forecast_left > 0.5) & left, 1), ((TaskRow.forecast_left <= 0.5) & ~left, 1), else_=0)
         with self._read() as connection:
-            query = (select(LabelRow.user_id, func.sum(right), func.count())
-                     .join(TaskRow, TaskRow.id == LabelRow.task_id).where(*_foretold(study_id))
-                     .group_by(LabelRow.user_id).order_by(LabelRow.user_id))
+            query = (
+                select(LabelRow.user_id, func.sum(right), func.count())
+                .join(TaskRow, TaskRow.id == LabelRow.task_id)
+                .where(*_foretold(study_id))
+                .group_by(LabelRow.user_id)
+                .order_by(LabelRow.user_id)
+            )
             study = study_row(connection, study_id)
-            return [tuple(map(int, row)) for row in whole_numbers(
-                connection, only_visible(query, study, LabelRow.user_id))]
+            return [
+                tuple(map(int, row)) for row in whole_numbers(connection, only_visible(query, study, LabelRow.user_id))
+            ]
 
     def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
         """Read in one transaction when called, given out row by row; ``copl_core.files.read_rows`` reads it back."""
@@ -112,25 +153,40 @@ class Listing(Access):
             wanted = None if users is None else {int(user) for user in users}
             if wanted is not None and len(wanted) <= _MOST_BOUND:
                 query = query.where(LabelRow.user_id.in_(wanted))
-            labels = [row for row in connection.execute(query.order_by(LabelRow.created_at, LabelRow.id))
-                      if wanted is None or row.user_id in wanted]
-            prompts = dict(connection.execute(
-                select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id)).all())
-            responses = {row.id: row for row in connection.execute(
-                select(ResponseRow.id, ResponseRow.text, ResponseRow.source)
-                .join(PromptRow, PromptRow.id == ResponseRow.prompt_id).where(PromptRow.study_id == study_id))}
+            labels = [
+                row
+                for row in connection.execute(query.order_by(LabelRow.created_at, LabelRow.id))
+                if wanted is None or row.user_id in wanted
+            ]
+            prompts = dict(
+                connection.execute(select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id)).all()
+            )
+            responses = {
+                row.id: row
+                for row in connection.execute(
+                    select(ResponseRow.id, ResponseRow.text, ResponseRow.source)
+                    .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
+                    .where(PromptRow.study_id == study_id)
+                )
+            }
         return (_exported(row, study.name, prompts[row.prompt_id], responses) for row in labels)
 
 
 def _foretold(study_id: int) -> tuple[Any, ...]:
     """Decided labels on pairs chosen without the model, whose answer was foretold."""
-    return (LabelRow.study_id == study_id, *_PREFERENCE, LabelRow.choice.in_(_DECIDED),
-            TaskRow.forecast_left.is_not(None), TaskRow.reason.in_([reason.value for reason in HONEST]))
+    return (
+        LabelRow.study_id == study_id,
+        *_PREFERENCE,
+        LabelRow.choice.in_(_DECIDED),
+        TaskRow.forecast_left.is_not(None),
+        TaskRow.reason.in_([reason.value for reason in HONEST]),
+    )
 
 
 def labels_query() -> Any:
-    return (select(*_LABEL).join(PairRow, PairRow.id == LabelRow.pair_id)
-            .outerjoin(TaskRow, TaskRow.id == LabelRow.task_id))
+    return (
+        select(*_LABEL).join(PairRow, PairRow.id == LabelRow.pair_id).outerjoin(TaskRow, TaskRow.id == LabelRow.task_id)
+    )
 
 
 def label_of(row: Row[Any]) -> Label:
@@ -142,30 +198,91 @@ def _answers() -> Any:
     choice = case({value.value: place for place, value in enumerate(Choice)}, value=LabelRow.choice, else_=-1)
     asked = case({value.value: place for place, value in enumerate(Asked)}, value=TaskRow.reason, else_=-1)
     return (
-        select(LabelRow.user_id, LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, choice,
-               func.coalesce(LabelRow.milliseconds, -1), asked, func.coalesce(PairRow.gold_id, -1))
-        .join(PairRow, PairRow.id == LabelRow.pair_id).outerjoin(TaskRow, TaskRow.id == LabelRow.task_id)
+        select(
+            LabelRow.user_id,
+            LabelRow.pair_id,
+            LabelRow.left_id,
+            LabelRow.right_id,
+            choice,
+            func.coalesce(LabelRow.milliseconds, -1),
+            asked,
+            func.coalesce(PairRow.gold_id, -1),
+        )
+        .join(PairRow, PairRow.id == LabelRow.pair_id)
+        .outerjoin(TaskRow, TaskRow.id == LabelRow.task_id)
     )
 
 
 def _export() -> Any:
-    return labels_query().add_columns(
-        LabelRow.key, PairRow.first_id, PairRow.second_id, UserRow.name, UserRow.kind, UserRow.taste, UserRow.excluded
-    ).join(UserRow, UserRow.id == LabelRow.user_id)
+    return (
+        labels_query()
+        .add_columns(
+            LabelRow.key,
+            PairRow.first_id,
+            PairRow.second_id,
+            UserRow.name,
+            UserRow.kind,
+            UserRow.taste,
+            UserRow.excluded,
+        )
+        .join(UserRow, UserRow.id == LabelRow.user_id)
+    )
 
 
 def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row[Any]]) -> dict[str, Any]:
     # in the order of _export: names of columns are looked up one by one, which takes longer than all the rest
-    (_, _, _, pair_id, _, left_id, _, choice, strength, reason, milliseconds, at, tags, guidelines, asked, _, _, edited,
-     key, first_id, second_id, name, kind, taste, excluded) = row
+    (
+        _,
+        _,
+        _,
+        pair_id,
+        _,
+        left_id,
+        _,
+        choice,
+        strength,
+        reason,
+        milliseconds,
+        at,
+        tags,
+        guidelines,
+        asked,
+        _,
+        _,
+        edited,
+        key,
+        first_id,
+        second_id,
+        name,
+        kind,
+        taste,
+        excluded,
+    ) = row
     _, text_a, source_a = responses[first_id]
     _, text_b, source_b = responses[second_id]
     left, right = ("a", "b") if left_id == first_id else ("b", "a")
     return {
-        "prompt": prompt, "response_a": text_a, "response_b": text_b,
+        "prompt": prompt,
+        "response_a": text_a,
+        "response_b": text_b,
         "choice": left if choice == _DECIDED[0] else right if choice == _DECIDED[1] else choice,
-        "annotator": name, "dataset": dataset, "pair_id": str(pair_id), "model_a": source_a, "model_b": source_b,
-        "left": left, "right": right, "strength": strength, "reason": reason, "tags": tags or [],
-        "milliseconds": milliseconds, "time": at.isoformat(), "edited": edited and edited.isoformat(),
-        "guidelines": guidelines, "kind": kind, "taste": taste, "excluded": excluded, "asked": asked, "label_key": key,
+        "annotator": name,
+        "dataset": dataset,
+        "pair_id": str(pair_id),
+        "model_a": source_a,
+        "model_b": source_b,
+        "left": left,
+        "right": right,
+        "strength": strength,
+        "reason": reason,
+        "tags": tags or [],
+        "milliseconds": milliseconds,
+        "time": at.isoformat(),
+        "edited": edited and edited.isoformat(),
+        "guidelines": guidelines,
+        "kind": kind,
+        "taste": taste,
+        "excluded": excluded,
+        "asked": asked,
+        "label_key": key,
     }

@@ -97,12 +97,19 @@ class TaskRow(Base):
 
     __tablename__ = "task"
     __table_args__ = (
-        Index("ix_task_open_user", "user_id", unique=True, sqlite_where=text("state = 'open'"),
-              postgresql_where=text("state = 'open'")),
-        Index("ix_task_open_pair", "pair_id", sqlite_where=text("state = 'open'"),
-              postgresql_where=text("state = 'open'")),
-        Index("ix_task_skipped", "user_id", "pair_id", sqlite_where=text("skipped = 1"),
-              postgresql_where=text("skipped")),
+        Index(
+            "ix_task_open_user",
+            "user_id",
+            unique=True,
+            sqlite_where=text("state = 'open'"),
+            postgresql_where=text("state = 'open'"),
+        ),
+        Index(
+            "ix_task_open_pair", "pair_id", sqlite_where=text("state = 'open'"), postgresql_where=text("state = 'open'")
+        ),
+        Index(
+            "ix_task_skipped", "user_id", "pair_id", sqlite_where=text("skipped = 1"), postgresql_where=text("skipped")
+        ),
         CheckConstraint("state in ('open', 'answered', 'withdrawn')", name="state"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -131,8 +138,15 @@ class LabelRow(Base):
     __table_args__ = (
         UniqueConstraint("study_id", "key"),
         # "counts = 1" to the letter: SQLite uses a partial index only where the query repeats its condition
-        Index("ix_label_counting", "study_id", "user_id", "pair_id", "attention", sqlite_where=text("counts = 1"),
-              postgresql_where=text("counts")),
+        Index(
+            "ix_label_counting",
+            "study_id",
+            "user_id",
+            "pair_id",
+            "attention",
+            sqlite_where=text("counts = 1"),
+            postgresql_where=text("counts"),
+        ),
         CheckConstraint("choice in ('left', 'right', 'tie', 'both_bad')", name="choice"),
         CheckConstraint("left_id <> right_id", name="sides"),
         CheckConstraint("strength >= 1", name="strength"),

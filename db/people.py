@@ -52,9 +52,15 @@ class People(Access):
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(include_simulated=include))
             # Every label of a simulated user comes or goes; by one at least, so that a trainer always notices.
             moved = connection.execute(
-                select(func.count()).select_from(LabelRow).join(UserRow, UserRow.id == LabelRow.user_id)
-                .where(LabelRow.study_id == study_id, LabelRow.counts, LabelRow.attention.is_(False),
-                       UserRow.kind == Kind.SIMULATED.value)
+                select(func.count())
+                .select_from(LabelRow)
+                .join(UserRow, UserRow.id == LabelRow.user_id)
+                .where(
+                    LabelRow.study_id == study_id,
+                    LabelRow.counts,
+                    LabelRow.attention.is_(False),
+                    UserRow.kind == Kind.SIMULATED.value,
+                )
             ).scalar_one()
             grow(connection, study_id, max(1, moved))
             note(connection, study_id, "simulated", by, include=include, labels=moved)
@@ -70,15 +76,25 @@ class People(Access):
         with self._read() as connection:
             return user_of(user_row(connection, user_id))
 
-    def create_user(self, study_id: int, name: str, *, kind: Kind = Kind.HUMAN, role: Role = Role.ANNOTATOR,
-                    taste: str | None = None) -> User:
+    def create_user(
+        self,
+        study_id: int,
+        name: str,
+        *,
+        kind: Kind = Kind.HUMAN,
+        role: Role = Role.ANNOTATOR,
+        taste: str | None = None,
+    ) -> User:
         name = checked_name(name, "user")
         with self._write() as connection:
             study_row(connection, study_id, lock=True)
             named = select(UserRow.__table__).where(UserRow.study_id == study_id, UserRow.name == name)
             if connection.execute(named).first() is None:
-                connection.execute(insert(UserRow).values(
-                    study_id=study_id, name=name, kind=kind.value, role=role.value, taste=taste, created_at=now()))
+                connection.execute(
+                    insert(UserRow).values(
+                        study_id=study_id, name=name, kind=kind.value, role=role.value, taste=taste, created_at=now()
+                    )
+                )
             return user_of(connection.execute(named).one())
 
     def rename_user(self, user_id: int, name: str) -> User:
@@ -88,7 +104,8 @@ class People(Access):
             old = user_row(connection, user_id)
             study_row(connection, old.study_id, lock=True)
             holder = connection.execute(
-                select(UserRow.id).where(UserRow.study_id == old.study_id, UserRow.name == name)).scalar()
+                select(UserRow.id).where(UserRow.study_id == old.study_id, UserRow.name == name)
+            ).scalar()
             if holder not in (None, user_id):
                 raise CoplError(f"The name {name!r} is taken in this study; choose another name.")
             if name != old.name:
@@ -111,8 +128,11 @@ class People(Access):
                 return user_of(user)
             connection.execute(update(UserRow).where(UserRow.id == user_id).values(excluded=excluded))
             theirs = select(LabelRow.pair_id).where(
-                LabelRow.study_id == study.id, LabelRow.user_id == user_id, LabelRow.counts,
-                LabelRow.attention.is_(False))
+                LabelRow.study_id == study.id,
+                LabelRow.user_id == user_id,
+                LabelRow.counts,
+                LabelRow.attention.is_(False),
+            )
             moved = connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one()
             grow(connection, study.id, max(1, moved))
             recount_all(connection, room_of(study), theirs)
@@ -123,7 +143,9 @@ class People(Access):
         with self._read() as connection:
             rows = connection.execute(
                 select(AuditRow.user_id, AuditRow.event, AuditRow.detail, AuditRow.at)
-                .where(AuditRow.study_id == study_id).order_by(AuditRow.id.desc()).limit(limit)
+                .where(AuditRow.study_id == study_id)
+                .order_by(AuditRow.id.desc())
+                .limit(limit)
             )
             return [AuditEntry(*row) for row in rows]
 
@@ -153,8 +175,11 @@ def change_role(connection: Connection, user: Row[Any], role: Role, by: int | No
     if user.role == role.value:
         return
     if user.role == Role.OWNER.value:
-        others = connection.execute(select(func.count()).where(
-            UserRow.study_id == user.study_id, UserRow.role == Role.OWNER.value, UserRow.id != user.id)).scalar_one()
+        others = connection.execute(
+            select(func.count()).where(
+                UserRow.study_id == user.study_id, UserRow.role == Role.OWNER.value, UserRow.id != user.id
+            )
+        ).scalar_one()
         if not others:
             raise CoplError(f"{user.name} is the only owner of the study; make somebody else an owner first.")
     connection.execute(update(UserRow).where(UserRow.id == user.id).values(role=role.value))

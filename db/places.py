@@ -18,20 +18,34 @@ from db.models import LabelRow, PairRow, TaskRow, UserRow
 WITHOUT_PLACE = (Asked.REPEAT.value, Asked.GOLD.value, Asked.PRACTICE.value)  # reasons of a task
 
 _USER, _PAIR, _AT = bindparam("user"), bindparam("pair"), bindparam("at")
-_RESERVED = (TaskRow.state == OPEN, TaskRow.expires_at > _AT, TaskRow.user_id != _USER,
-             TaskRow.reason.not_in(WITHOUT_PLACE))
-_COUNTING = (LabelRow.counts, LabelRow.attention.is_(False), UserRow.kind == Kind.HUMAN.value,
-             UserRow.excluded.is_(False))
+_RESERVED = (
+    TaskRow.state == OPEN,
+    TaskRow.expires_at > _AT,
+    TaskRow.user_id != _USER,
+    TaskRow.reason.not_in(WITHOUT_PLACE),
+)
+_COUNTING = (
+    LabelRow.counts,
+    LabelRow.attention.is_(False),
+    UserRow.kind == Kind.HUMAN.value,
+    UserRow.excluded.is_(False),
+)
 _PEOPLE = select(LabelRow.user_id).join(UserRow, UserRow.id == LabelRow.user_id).where(*_COUNTING)
 _ON_PAIR = _PEOPLE.where(LabelRow.pair_id == _PAIR, LabelRow.user_id != _USER)
 _HOLDING = select(TaskRow.user_id).where(*_RESERVED, TaskRow.pair_id == _PAIR)
 _FILLED = (
-    select(TaskRow.pair_id).join(PairRow, PairRow.id == TaskRow.pair_id).where(*_RESERVED)
-    .group_by(TaskRow.pair_id, PairRow.taken).having(PairRow.taken + func.count() >= bindparam("overlap"))
+    select(TaskRow.pair_id)
+    .join(PairRow, PairRow.id == TaskRow.pair_id)
+    .where(*_RESERVED)
+    .group_by(TaskRow.pair_id, PairRow.taken)
+    .having(PairRow.taken + func.count() >= bindparam("overlap"))
 )
 _COUNTED = (
-    select(func.count(LabelRow.user_id.distinct())).join(UserRow, UserRow.id == LabelRow.user_id)
-    .where(*_COUNTING, LabelRow.pair_id == PairRow.id).correlate(PairRow).scalar_subquery()
+    select(func.count(LabelRow.user_id.distinct()))
+    .join(UserRow, UserRow.id == LabelRow.user_id)
+    .where(*_COUNTING, LabelRow.pair_id == PairRow.id)
+    .correlate(PairRow)
+    .scalar_subquery()
 )
 _LOCK = select(PairRow.id).where(PairRow.id == _PAIR)
 _LOCKS = {wait: _LOCK.with_for_update(key_share=True, skip_locked=not wait) for wait in (False, True)}

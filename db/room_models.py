@@ -38,8 +38,14 @@ class AskRow(Base):
 
     __tablename__ = "ask"
     __table_args__ = (
-        Index("ix_ask_open", "study_id", "pair_id", unique=True, sqlite_where=text("ended_at is null"),
-              postgresql_where=text("ended_at is null")),
+        Index(
+            "ix_ask_open",
+            "study_id",
+            "pair_id",
+            unique=True,
+            sqlite_where=text("ended_at is null"),
+            postgresql_where=text("ended_at is null"),
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study")

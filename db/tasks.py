@@ -23,25 +23,47 @@ from db.texts import read_pair
 _USER, _STUDY, _PAIR, _TASK, _AT = (bindparam(name) for name in ("user", "study", "pair", "task", "at"))
 _MINE = (LabelRow.study_id == _STUDY, LabelRow.user_id == _USER, LabelRow.counts)
 _HELD = select(TaskRow.__table__).where(TaskRow.user_id == _USER, TaskRow.state == OPEN)
-_OPEN = (select(TaskRow.__table__).where(TaskRow.id == _TASK, TaskRow.user_id == _USER, TaskRow.state == OPEN)
-         .with_for_update())
+_OPEN = (
+    select(TaskRow.__table__)
+    .where(TaskRow.id == _TASK, TaskRow.user_id == _USER, TaskRow.state == OPEN)
+    .with_for_update()
+)
 _UNLABELLED = (
     select(PairRow.id, PairRow.first_id, PairRow.second_id)
-    .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE))).order_by(PairRow.id)
+    .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE)))
+    .order_by(PairRow.id)
 )
 _WITH_PLACE = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.taken < bindparam("overlap"))
 _GOLD = _UNLABELLED.where(PairRow.gold_id.is_not(None))
-_PUT_OFF = (select(TaskRow.pair_id, func.max(TaskRow.closed_at)).where(TaskRow.user_id == _USER, TaskRow.skipped)
-            .group_by(TaskRow.pair_id).order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id)))
+_PUT_OFF = (
+    select(TaskRow.pair_id, func.max(TaskRow.closed_at))
+    .where(TaskRow.user_id == _USER, TaskRow.skipped)
+    .group_by(TaskRow.pair_id)
+    .order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id))
+)
 _LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR).limit(1)
-_SAID = (select(LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, LabelRow.choice, LabelRow.strength)
-         .where(*_MINE, LabelRow.attention.is_(False)).order_by(LabelRow.created_at, LabelRow.id))
-_PRACTISED = (select(func.count()).select_from(LabelRow).join(TaskRow, TaskRow.id == LabelRow.task_id)
-              .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.PRACTICE.value))
-_ASKED_GOLD = (select(func.count()).select_from(LabelRow).join(TaskRow, TaskRow.id == LabelRow.task_id)
-               .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.GOLD.value))
-_CLOSE = update(TaskRow).where(TaskRow.id == _TASK).values(
-    state=bindparam("to"), closed_at=_AT, skipped=bindparam("put_off"))
+_SAID = (
+    select(LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, LabelRow.choice, LabelRow.strength)
+    .where(*_MINE, LabelRow.attention.is_(False))
+    .order_by(LabelRow.created_at, LabelRow.id)
+)
+_PRACTISED = (
+    select(func.count())
+    .select_from(LabelRow)
+    .join(TaskRow, TaskRow.id == LabelRow.task_id)
+    .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.PRACTICE.value)
+)
+_ASKED_GOLD = (
+    select(func.count())
+    .select_from(LabelRow)
+    .join(TaskRow, TaskRow.id == LabelRow.task_id)
+    .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.GOLD.value)
+)
+_CLOSE = (
+    update(TaskRow)
+    .where(TaskRow.id == _TASK)
+    .values(state=bindparam("to"), closed_at=_AT, skipped=bindparam("put_off"))
+)
 _END_DRAFT = delete(DraftRow).where(DraftRow.task_id == _TASK)
 _ONE_PAIR = select(PairRow.__table__).where(PairRow.id == _PAIR)
 _NEW = insert(TaskRow).returning(*TaskRow.__table__.c)
@@ -64,15 +86,31 @@ class Tasks(Access):
             practised = connection.execute(_PRACTISED, mine).scalar_one() if room.practice else 0
             newcomer = not said and not connection.execute(_ASKED_GOLD, mine).scalar_one()
             skipped = _put_off(connection, user_id)
-            return Offer(room, study.champion, said, fresh or put_off[:1],
-                         [pair for pair in gold if pair[0] not in skipped], frozenset(skipped), practised, newcomer,
-                         front(connection, study.id, fresh, put_off, skipped))
+            return Offer(
+                room,
+                study.champion,
+                said,
+                fresh or put_off[:1],
+                [pair for pair in gold if pair[0] not in skipped],
+                frozenset(skipped),
+                practised,
+                newcomer,
+                front(connection, study.id, fresh, put_off, skipped),
+            )
 
     def unlabelled_pairs(self, user_id: int) -> list[tuple[int, int, int]]:
         return self.offer(user_id).pairs
 
-    def hand_out(self, user_id: int, pair_id: int, *, swap: bool, reason: str, expires_at: datetime,
-                 forecast: Forecast | None = None) -> Task | None:
+    def hand_out(
+        self,
+        user_id: int,
+        pair_id: int,
+        *,
+        swap: bool,
+        reason: str,
+        expires_at: datetime,
+        forecast: Forecast | None = None,
+    ) -> Task | None:
         """The pair was chosen a moment ago, so everything is looked at again here, where nobody can change it.
 
         On PostgreSQL a pair that another person is being handed at this instant is left to them.
@@ -116,7 +154,8 @@ class Tasks(Access):
     def draft_of(self, task_id: int, user_id: int) -> Draft:
         with self._read() as connection:
             row = connection.execute(
-                select(DraftRow.text, DraftRow.tags).join(TaskRow, TaskRow.id == DraftRow.task_id)
+                select(DraftRow.text, DraftRow.tags)
+                .join(TaskRow, TaskRow.id == DraftRow.task_id)
                 .where(DraftRow.task_id == task_id, TaskRow.user_id == user_id)
             ).first()
             return Draft() if row is None else Draft(row.text, tuple(row.tags or ()))
@@ -134,8 +173,9 @@ def open_pairs(connection: Connection, study: Row[Any], room: RoomSettings) -> t
     order = {pair_id: place for place, pair_id in enumerate(_put_off(connection, user_id))}
     mine = {"study": study.id, "user": user_id}
     overlap = LARGEST if room.overlap is None else room.overlap
-    pairs = [pair for pair in whole_numbers(connection, _WITH_PLACE, mine | {"overlap": overlap})
-             if pair[0] not in taken]
+    pairs = [
+        pair for pair in whole_numbers(connection, _WITH_PLACE, mine | {"overlap": overlap}) if pair[0] not in taken
+    ]
     fresh = [pair for pair in pairs if pair[0] not in order] if order else pairs
     put_off = [pair for pair in pairs if pair[0] in order] if order else []
     gold = [pair for pair in whole_numbers(connection, _GOLD, mine) if pair[0] != on_screen]
@@ -163,14 +203,34 @@ def close(connection: Connection, task_id: int, state: str, *, skipped: bool = F
     connection.execute(_END_DRAFT, {"task": task_id})
 
 
-def new_task(connection: Connection, user_id: int, pair_id: int, sides: Sequence[int], reason: str,
-             expires_at: datetime, forecast: Forecast | None) -> Row[Any]:
-    left, crowd, snapshot = (None, None, None) if forecast is None else (
-        forecast.left, forecast.crowd, forecast.snapshot)
-    return connection.execute(_NEW, {
-        "user_id": user_id, "pair_id": pair_id, "left_id": sides[0], "right_id": sides[1], "reason": str(reason),
-        "state": "open", "handed_at": now(), "expires_at": expires_at, "forecast_left": left, "forecast_crowd": crowd,
-        "forecast_snapshot": snapshot}).one()
+def new_task(
+    connection: Connection,
+    user_id: int,
+    pair_id: int,
+    sides: Sequence[int],
+    reason: str,
+    expires_at: datetime,
+    forecast: Forecast | None,
+) -> Row[Any]:
+    left, crowd, snapshot = (
+        (None, None, None) if forecast is None else (forecast.left, forecast.crowd, forecast.snapshot)
+    )
+    return connection.execute(
+        _NEW,
+        {
+            "user_id": user_id,
+            "pair_id": pair_id,
+            "left_id": sides[0],
+            "right_id": sides[1],
+            "reason": str(reason),
+            "state": "open",
+            "handed_at": now(),
+            "expires_at": expires_at,
+            "forecast_left": left,
+            "forecast_crowd": crowd,
+            "forecast_snapshot": snapshot,
+        },
+    ).one()
 
 
 def write_draft(connection: Connection, task_id: int, draft: Draft) -> None:

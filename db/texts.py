@@ -23,10 +23,20 @@ IDS = 500  # ids in one question; SQLite and PostgreSQL both bound the number of
 _FIRST, _SECOND = aliased(ResponseRow), aliased(ResponseRow)
 # Built once: a page asks this at every click, and building a statement costs more than running it.
 _PAIR = (
-    select(PairRow.prompt_id, PromptRow.text, _FIRST.id, _FIRST.text, _FIRST.source, _SECOND.id, _SECOND.text,
-           _SECOND.source)
-    .join(PromptRow, PromptRow.id == PairRow.prompt_id).join(_FIRST, _FIRST.id == PairRow.first_id)
-    .join(_SECOND, _SECOND.id == PairRow.second_id).where(PairRow.id == bindparam("pair"))
+    select(
+        PairRow.prompt_id,
+        PromptRow.text,
+        _FIRST.id,
+        _FIRST.text,
+        _FIRST.source,
+        _SECOND.id,
+        _SECOND.text,
+        _SECOND.source,
+    )
+    .join(PromptRow, PromptRow.id == PairRow.prompt_id)
+    .join(_FIRST, _FIRST.id == PairRow.first_id)
+    .join(_SECOND, _SECOND.id == PairRow.second_id)
+    .where(PairRow.id == bindparam("pair"))
 )
 
 
@@ -39,8 +49,15 @@ class Texts(Access):
                 work.add(chunk)
             report = work.report()
             if report.labels_new or report.pairs_new:
-                note(connection, study_id, "import", by, labels=report.labels_new, pairs=report.pairs_new,
-                     users=report.users_new)
+                note(
+                    connection,
+                    study_id,
+                    "import",
+                    by,
+                    labels=report.labels_new,
+                    pairs=report.pairs_new,
+                    users=report.users_new,
+                )
             return report
 
     def pair(self, pair_id: int) -> Pair:
@@ -50,8 +67,12 @@ class Texts(Access):
     def pairs(self, study_id: int) -> list[tuple[int, int, int]]:
         with self._read() as connection:
             study_row(connection, study_id)
-            return whole_numbers(connection, select(PairRow.id, PairRow.first_id, PairRow.second_id)
-                                 .where(PairRow.study_id == study_id).order_by(PairRow.id))
+            return whole_numbers(
+                connection,
+                select(PairRow.id, PairRow.first_id, PairRow.second_id)
+                .where(PairRow.study_id == study_id)
+                .order_by(PairRow.id),
+            )
 
     def responses(self, response_ids: Sequence[int]) -> dict[int, Response]:
         with self._read() as connection:
@@ -61,14 +82,16 @@ class Texts(Access):
         with self._read() as connection:
             study_row(connection, study_id)
             rows = connection.execute(
-                select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id).order_by(PromptRow.id))
+                select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id).order_by(PromptRow.id)
+            )
             return [tuple(row) for row in rows]
 
     def prompt_responses(self, prompt_id: int) -> list[Response]:
         with self._read() as connection:
             rows = connection.execute(
                 select(ResponseRow.id, ResponseRow.prompt_id, ResponseRow.text, ResponseRow.source)
-                .where(ResponseRow.prompt_id == prompt_id).order_by(ResponseRow.id)
+                .where(ResponseRow.prompt_id == prompt_id)
+                .order_by(ResponseRow.id)
             )
             return [Response(*row) for row in rows]
 
@@ -85,8 +108,10 @@ def read_responses(connection: Connection, response_ids: Iterable[int]) -> dict[
     stream = iter(dict.fromkeys(int(i) for i in response_ids))
     while ids := list(islice(stream, IDS)):
         rows = connection.execute(
-            select(ResponseRow.id, ResponseRow.prompt_id, ResponseRow.text, ResponseRow.source)
-            .where(ResponseRow.id.in_(ids)))
+            select(ResponseRow.id, ResponseRow.prompt_id, ResponseRow.text, ResponseRow.source).where(
+                ResponseRow.id.in_(ids)
+            )
+        )
         found.update((row[0], Response(*row)) for row in rows)
     return found
 
@@ -106,11 +131,18 @@ class _Import:
         self.users = self._known(UserRow.name, UserRow.id, of=UserRow)
         self.kinds = self._known(UserRow.name, UserRow.kind, of=UserRow)
         self.keys = {key for key, _ in self._select(LabelRow.key, LabelRow.id, of=LabelRow)}
-        self.pairs = {(first, second): pair_id for first, second, pair_id
-                      in self._select(PairRow.first_id, PairRow.second_id, PairRow.id, of=PairRow)}
-        self.responses = {(prompt, digest): response for prompt, digest, response in connection.execute(
-            select(ResponseRow.prompt_id, ResponseRow.digest, ResponseRow.id)
-            .join(PromptRow, PromptRow.id == ResponseRow.prompt_id).where(PromptRow.study_id == study_id))}
+        self.pairs = {
+            (first, second): pair_id
+            for first, second, pair_id in self._select(PairRow.first_id, PairRow.second_id, PairRow.id, of=PairRow)
+        }
+        self.responses = {
+            (prompt, digest): response
+            for prompt, digest, response in connection.execute(
+                select(ResponseRow.prompt_id, ResponseRow.digest, ResponseRow.id)
+                .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
+                .where(PromptRow.study_id == study_id)
+            )
+        }
         self.labels_new = self.labels_known = self.pairs_new = self.users_new = 0
         self.problems: list[tuple[int, str]] = []
 
@@ -148,9 +180,14 @@ class _Import:
     def _prompts(self, rows: list[ImportRow]) -> list[int]:
         digests = [_digest(row.prompt) for row in rows]
         new = {digest: row.prompt for digest, row in zip(digests, rows, strict=True) if digest not in self.prompts}
-        self.prompts.update(self._insert(
-            PromptRow, [{"study_id": self.study_id, "digest": digest, "text": text} for digest, text in new.items()],
-            PromptRow.digest, PromptRow.id))
+        self.prompts.update(
+            self._insert(
+                PromptRow,
+                [{"study_id": self.study_id, "digest": digest, "text": text} for digest, text in new.items()],
+                PromptRow.digest,
+                PromptRow.id,
+            )
+        )
         return [self.prompts[digest] for digest in digests]
 
     def _responses(self, rows: list[ImportRow], prompts: list[int]) -> list[tuple[int, int]]:
@@ -171,9 +208,14 @@ class _Import:
         new = {pair: prompt for pair, prompt in zip(ordered, prompts, strict=True) if pair not in self.pairs}
         made = self._insert(
             PairRow,
-            [{"study_id": self.study_id, "prompt_id": prompt, "first_id": first, "second_id": second}
-             for (first, second), prompt in new.items()],
-            PairRow.first_id, PairRow.second_id, PairRow.id)
+            [
+                {"study_id": self.study_id, "prompt_id": prompt, "first_id": first, "second_id": second}
+                for (first, second), prompt in new.items()
+            ],
+            PairRow.first_id,
+            PairRow.second_id,
+            PairRow.id,
+        )
         self.pairs.update(((first, second), pair_id) for first, second, pair_id in made)
         self.pairs_new += len(new)
         return [self.pairs[pair] for pair in ordered]
@@ -183,11 +225,25 @@ class _Import:
         for row in rows:
             if row.choice is not None and row.annotator not in self.users:
                 new.setdefault(row.annotator, row)
-        self.users.update(self._insert(
-            UserRow,
-            [{"study_id": self.study_id, "name": name, "kind": row.kind.value, "role": Role.ANNOTATOR.value,
-              "taste": row.taste, "excluded": row.excluded, "created_at": self.now} for name, row in new.items()],
-            UserRow.name, UserRow.id))
+        self.users.update(
+            self._insert(
+                UserRow,
+                [
+                    {
+                        "study_id": self.study_id,
+                        "name": name,
+                        "kind": row.kind.value,
+                        "role": Role.ANNOTATOR.value,
+                        "taste": row.taste,
+                        "excluded": row.excluded,
+                        "created_at": self.now,
+                    }
+                    for name, row in new.items()
+                ],
+                UserRow.name,
+                UserRow.id,
+            )
+        )
         self.users_new += len(new)
 
     def _labels(self, rows: list[ImportRow], sides: list[tuple[int, int]], pairs: list[int]) -> None:
@@ -201,12 +257,25 @@ class _Import:
                 continue
             self.keys.add(key)
             self.labels_new += 1
-            new.append({
-                "study_id": self.study_id, "task_id": None, "user_id": self.users[row.annotator], "pair_id": pair,
-                "left_id": left, "right_id": right, "choice": row.choice.value, "strength": row.strength,
-                "reason": row.reason, "tags": list(row.tags) or None, "milliseconds": row.milliseconds, "key": key,
-                "counts": True, "revision": self.revision + self.labels_new, "created_at": row.created_at or self.now,
-            })
+            new.append(
+                {
+                    "study_id": self.study_id,
+                    "task_id": None,
+                    "user_id": self.users[row.annotator],
+                    "pair_id": pair,
+                    "left_id": left,
+                    "right_id": right,
+                    "choice": row.choice.value,
+                    "strength": row.strength,
+                    "reason": row.reason,
+                    "tags": list(row.tags) or None,
+                    "milliseconds": row.milliseconds,
+                    "key": key,
+                    "counts": True,
+                    "revision": self.revision + self.labels_new,
+                    "created_at": row.created_at or self.now,
+                }
+            )
         if new:
             self.connection.execute(insert(LabelRow.__table__), new)
 

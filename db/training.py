@@ -29,11 +29,13 @@ class Training(Access):
             users = only_visible(select(UserRow.id).where(UserRow.study_id == study_id), study, UserRow.id)
             user_ids = _columns(connection, users.order_by(UserRow.id), 1)[0]
             prompts = connection.execute(
-                select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id).order_by(PromptRow.id)).all()
+                select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id).order_by(PromptRow.id)
+            ).all()
             responses = connection.execute(
                 select(ResponseRow.id, ResponseRow.prompt_id, ResponseRow.text)
                 .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
-                .where(PromptRow.study_id == study_id).order_by(ResponseRow.id)
+                .where(PromptRow.study_id == study_id)
+                .order_by(ResponseRow.id)
             ).all()
             user, left, right, doubled, both_bad, strength = _columns(connection, _compared(study), 6)
         prompt_ids = np.fromiter((row[0] for row in prompts), np.int64, len(prompts))
@@ -41,20 +43,40 @@ class Training(Access):
         response_prompt = np.fromiter((row[1] for row in responses), np.int64, len(responses))
         # All id columns are sorted and hold every id asked for, so a binary search gives the row.
         labels = Comparisons.build(
-            np.searchsorted(user_ids, user), np.searchsorted(response_ids, left), np.searchsorted(response_ids, right),
-            doubled / 2, both_bad, strength)
-        return TrainingData(user_ids, response_ids, np.searchsorted(prompt_ids, response_prompt),
-                            tuple(row[1] for row in prompts), tuple(row[2] for row in responses), labels,
-                            study.revision)
+            np.searchsorted(user_ids, user),
+            np.searchsorted(response_ids, left),
+            np.searchsorted(response_ids, right),
+            doubled / 2,
+            both_bad,
+            strength,
+        )
+        return TrainingData(
+            user_ids,
+            response_ids,
+            np.searchsorted(prompt_ids, response_prompt),
+            tuple(row[1] for row in prompts),
+            tuple(row[2] for row in responses),
+            labels,
+            study.revision,
+        )
 
     # ---- runs
     def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run:
         with self._write() as connection:
             study_row(connection, study_id)
-            run_id = connection.execute(insert(RunRow).values(
-                study_id=study_id, kind=kind, reason=reason, state=RunState.QUEUED.value, retry_of=retry_of,
-                created_at=now(), config={},
-            ).returning(RunRow.id)).scalar_one()
+            run_id = connection.execute(
+                insert(RunRow)
+                .values(
+                    study_id=study_id,
+                    kind=kind,
+                    reason=reason,
+                    state=RunState.QUEUED.value,
+                    retry_of=retry_of,
+                    created_at=now(),
+                    config={},
+                )
+                .returning(RunRow.id)
+            ).scalar_one()
             return _run(_run_row(connection, run_id))
 
     def update_run(self, run_id: int, **changes: object) -> None:
@@ -73,16 +95,24 @@ class Training(Access):
             _run_row(connection, run_id)
             if values:
                 connection.execute(
-                    update(RunRow).where(RunRow.id == run_id, RunRow.state.not_in(_ENDED)).values(values))
+                    update(RunRow).where(RunRow.id == run_id, RunRow.state.not_in(_ENDED)).values(values)
+                )
 
     def finish_run(self, run_id: int, state: RunState, *, message: str = "", snapshot: str | None = None) -> None:
         """The first end stands: a run that was cancelled does not fail or succeed afterwards."""
         with self._write() as connection:
             _run_row(connection, run_id)
             connection.execute(
-                update(RunRow).where(RunRow.id == run_id, RunRow.state.in_(_ACTIVE))
-                .values(state=state.value, message=message, ended_at=now(), seconds_left=None,
-                        snapshot=func.coalesce(snapshot, RunRow.snapshot)))
+                update(RunRow)
+                .where(RunRow.id == run_id, RunRow.state.in_(_ACTIVE))
+                .values(
+                    state=state.value,
+                    message=message,
+                    ended_at=now(),
+                    seconds_left=None,
+                    snapshot=func.coalesce(snapshot, RunRow.snapshot),
+                )
+            )
 
     def run(self, run_id: int) -> Run:
         with self._read() as connection:
@@ -92,7 +122,8 @@ class Training(Access):
         of_kind = [RunRow.kind == kind] if kind else []
         with self._read() as connection:
             rows = connection.execute(
-                select(*_RUN).where(RunRow.study_id == study_id, *of_kind).order_by(RunRow.id.desc()).limit(limit))
+                select(*_RUN).where(RunRow.study_id == study_id, *of_kind).order_by(RunRow.id.desc()).limit(limit)
+            )
             return [_run(row) for row in rows]
 
     def active_runs(self) -> list[Run]:
@@ -115,18 +146,30 @@ class Training(Access):
                 raise CoplError(f"Run {run_id} was cancelled; its snapshot is not published and the champion stays.")
             if _snapshot_row(connection, study_id, record.version) is not None:
                 raise CoplError(f"Snapshot {record.version} is recorded already; give a new one a new version.")
-            connection.execute(insert(SnapshotRow).values(
-                study_id=study_id, version=record.version, run_id=run_id, watermark=record.watermark,
-                n_labels=record.n_labels, metrics=record.metrics, created_at=record.created_at))
+            connection.execute(
+                insert(SnapshotRow).values(
+                    study_id=study_id,
+                    version=record.version,
+                    run_id=run_id,
+                    watermark=record.watermark,
+                    n_labels=record.n_labels,
+                    metrics=record.metrics,
+                    created_at=record.created_at,
+                )
+            )
             _crown(connection, study_id, record.version, None)
             if run_id is not None:
-                connection.execute(update(RunRow).where(RunRow.id == run_id).values(
-                    state=RunState.DONE.value, snapshot=record.version, ended_at=now(), seconds_left=None))
+                connection.execute(
+                    update(RunRow)
+                    .where(RunRow.id == run_id)
+                    .values(state=RunState.DONE.value, snapshot=record.version, ended_at=now(), seconds_left=None)
+                )
 
     def snapshots(self, study_id: int) -> list[SnapshotRecord]:
         with self._read() as connection:
             rows = connection.execute(
-                select(*_SNAPSHOT).where(SnapshotRow.study_id == study_id).order_by(SnapshotRow.id.desc()))
+                select(*_SNAPSHOT).where(SnapshotRow.study_id == study_id).order_by(SnapshotRow.id.desc())
+            )
             return [SnapshotRecord(*row) for row in rows]
 
     def promote(self, study_id: int, version: str, *, by: int | None = None) -> None:
@@ -146,8 +189,11 @@ class Training(Access):
                 raise _no_snapshot(version)
             if before.note == note_text:
                 return
-            connection.execute(update(SnapshotRow).values(note=note_text)
-                               .where(SnapshotRow.study_id == study_id, SnapshotRow.version == version))
+            connection.execute(
+                update(SnapshotRow)
+                .values(note=note_text)
+                .where(SnapshotRow.study_id == study_id, SnapshotRow.version == version)
+            )
             note(connection, study_id, "note", by, snapshot=version, before=before.note, after=note_text)
 
     def champion(self, study_id: int) -> SnapshotRecord | None:
@@ -226,7 +272,8 @@ def _run(row: Row[Any]) -> Run:
 
 def _snapshot_row(connection: Connection, study_id: int, version: str) -> Row[Any] | None:
     return connection.execute(
-        select(*_SNAPSHOT).where(SnapshotRow.study_id == study_id, SnapshotRow.version == version)).first()
+        select(*_SNAPSHOT).where(SnapshotRow.study_id == study_id, SnapshotRow.version == version)
+    ).first()
 
 
 def _crown(connection: Connection, study_id: int, version: str, by: int | None) -> None:

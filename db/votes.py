@@ -12,29 +12,43 @@ from db.models import LabelRow, PairRow, PromptRow, ResponseRow
 from db.texts import IDS
 
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
-_PREFERRED = case((LabelRow.choice == Choice.LEFT.value, LabelRow.left_id),
-                  (LabelRow.choice == Choice.RIGHT.value, LabelRow.right_id), else_=0)
+_PREFERRED = case(
+    (LabelRow.choice == Choice.LEFT.value, LabelRow.left_id),
+    (LabelRow.choice == Choice.RIGHT.value, LabelRow.right_id),
+    else_=0,
+)
 
 
 class Votes(Access):
     def pairs_by_prompt(self, study_id: int) -> list[tuple[int, int, int, int]]:
         with self._read() as connection:
             study_row(connection, study_id)
-            return whole_numbers(connection, select(PairRow.id, PairRow.first_id, PairRow.second_id, PairRow.prompt_id)
-                                 .where(PairRow.study_id == study_id).order_by(PairRow.prompt_id, PairRow.id))
+            return whole_numbers(
+                connection,
+                select(PairRow.id, PairRow.first_id, PairRow.second_id, PairRow.prompt_id)
+                .where(PairRow.study_id == study_id)
+                .order_by(PairRow.prompt_id, PairRow.id),
+            )
 
     def sources(self, study_id: int) -> list[tuple[int, str]]:
         with self._read() as connection:
-            return whole_numbers(connection, select(ResponseRow.id, ResponseRow.source)
-                                 .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
-                                 .where(PromptRow.study_id == study_id, ResponseRow.source.is_not(None)))
+            return whole_numbers(
+                connection,
+                select(ResponseRow.id, ResponseRow.source)
+                .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
+                .where(PromptRow.study_id == study_id, ResponseRow.source.is_not(None)),
+            )
 
     def vote_counts(self, study_id: int) -> dict[int, int]:
         with self._read() as connection:
-            query = (select(LabelRow.pair_id, func.count(LabelRow.user_id.distinct()))
-                     .where(LabelRow.study_id == study_id, *_PREFERENCE).group_by(LabelRow.pair_id))
-            return dict(whole_numbers(connection, only_trained(query, study_row(connection, study_id),
-                                                               LabelRow.user_id)))
+            query = (
+                select(LabelRow.pair_id, func.count(LabelRow.user_id.distinct()))
+                .where(LabelRow.study_id == study_id, *_PREFERENCE)
+                .group_by(LabelRow.pair_id)
+            )
+            return dict(
+                whole_numbers(connection, only_trained(query, study_row(connection, study_id), LabelRow.user_id))
+            )
 
     def votes_of(self, study_id: int, pair_ids: Sequence[int]) -> list[tuple[int, int, int]]:
         found = []
@@ -42,7 +56,9 @@ class Votes(Access):
             study = study_row(connection, study_id)
             for start in range(0, len(pair_ids), IDS):
                 query = select(LabelRow.pair_id, LabelRow.user_id, _PREFERRED).where(
-                    LabelRow.study_id == study_id, LabelRow.pair_id.in_(pair_ids[start:start + IDS]), *_PREFERENCE)
-                found += whole_numbers(connection, only_trained(query, study, LabelRow.user_id)
-                                       .order_by(LabelRow.created_at, LabelRow.id))
+                    LabelRow.study_id == study_id, LabelRow.pair_id.in_(pair_ids[start : start + IDS]), *_PREFERENCE
+                )
+                found += whole_numbers(
+                    connection, only_trained(query, study, LabelRow.user_id).order_by(LabelRow.created_at, LabelRow.id)
+                )
         return found

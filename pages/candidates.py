@@ -71,34 +71,62 @@ def offer(most: int) -> None:
     with st.expander("Let a language model write answers", key="writer", on_change="rerun") as box:
         if not box.open:
             return
-        chosen = st.multiselect("Styles, one answer each", list(styles), default=list(styles)[:3], max_selections=4,
-                                key="styles", help="Each style has an instruction and a temperature of its own: the "
-                                "higher, the less likely the words that are chosen.")
-        warmth = st.slider("Temperature", 0.0, 2.0, 1.0, 0.1, key="warmth", format="%.1f ×",
-                           help="Multiplies that of every style; 0 always takes the likeliest word.")
+        chosen = st.multiselect(
+            "Styles, one answer each",
+            list(styles),
+            default=list(styles)[:3],
+            max_selections=4,
+            key="styles",
+            help="Each style has an instruction and a temperature of its own: the "
+            "higher, the less likely the words that are chosen.",
+        )
+        warmth = st.slider(
+            "Temperature",
+            0.0,
+            2.0,
+            1.0,
+            0.1,
+            key="warmth",
+            format="%.1f ×",
+            help="Multiplies that of every style; 0 always takes the likeliest word.",
+        )
         max_tokens = st.number_input("Longest answer, in tokens (about ¾ of a word each)", 4, 400, 100, key="longest")
-        model = st.text_input("Language model", BUNDLED, key="model",
-                              help="smollm2 comes with the studio. Or the folder of a model saved by transformers, or "
-                              "the id of one in this machine's Hugging Face cache; nothing is downloaded.")
+        model = st.text_input(
+            "Language model",
+            BUNDLED,
+            key="model",
+            help="smollm2 comes with the studio. Or the folder of a model saved by transformers, or "
+            "the id of one in this machine's Hugging Face cache; nothing is downloaded.",
+        )
         keep = st.checkbox("Keep the answers above", key="keep")
         if st.session_state.get("write-problem"):
             st.error(st.session_state["write-problem"])
         if st.button("Write answers", key="write", disabled=not chosen or writing() is not None):
             start(most, [styles[name] for name in chosen], warmth, int(max_tokens), model.strip(), keep)
-        st.caption("It runs on this machine. A model this small writes fluently and is often wrong: its answers are "
-                   "there to differ in manner.")
+        st.caption(
+            "It runs on this machine. A model this small writes fluently and is often wrong: its answers are "
+            "there to differ in manner."
+        )
 
 
 def start(most: int, styles: list, warmth: float, max_tokens: int, model: str, keep: bool) -> None:
     st.session_state["write-problem"] = ""
     typed = [st.session_state.get(field(f"response-{i}"), "").strip() for i in range(st.session_state["count"])]
-    before = [text for text in typed if text][:most - 1] if keep else []
-    styles = [type(style)(style.name, style.instruction, style.temperature * warmth)
-              for style in styles[:most - len(before)]]
+    before = [text for text in typed if text][: most - 1] if keep else []
+    styles = [
+        type(style)(style.name, style.instruction, style.temperature * warmth) for style in styles[: most - len(before)]
+    ]
     st.session_state["seed"] = st.session_state.get("seed", -1) + 1  # the same styles again write something else
     st.session_state["writing"] = Writing(
-        st.session_state[field("prompt")], styles, model, max_tokens, st.session_state["seed"],
-        texts=[""] * len(styles), before=before, typed=typed)
+        st.session_state[field("prompt")],
+        styles,
+        model,
+        max_tokens,
+        st.session_state["seed"],
+        texts=[""] * len(styles),
+        before=before,
+        typed=typed,
+    )
     again()
 
 
@@ -119,8 +147,9 @@ def write() -> None:
         boxes.append(st.container(border=True, key=f"draft-{i}").empty())
     now.begun = True
     try:
-        pieces = language_model(study, now.model).write(now.prompt, now.styles, max_tokens=now.max_tokens,
-                                                        seed=now.seed)
+        pieces = language_model(study, now.model).write(
+            now.prompt, now.styles, max_tokens=now.max_tokens, seed=now.seed
+        )
         for row, piece in pieces:
             now.texts[row] += piece
             boxes[row].markdown(readable(now.texts[row]))

@@ -18,17 +18,26 @@ def gold_pairs() -> None:
     study, _ = here()
     known = study.gold()
     share = study.room_settings().gold
-    st.write("A gold pair has a known answer. It is asked now and then to see whether somebody is paying attention; "
-             "its answers are no preferences and never train the model. Choose pairs on which no taste could differ.")
-    st.caption(f"{len(known)} gold pair{'s' * (len(known) != 1)}; {share:.0%} of the pairs handed out are gold ones"
-               + (" (settled under Handing out)." if known else ", once there are some."))
+    st.write(
+        "A gold pair has a known answer. It is asked now and then to see whether somebody is paying attention; "
+        "its answers are no preferences and never train the model. Choose pairs on which no taste could differ."
+    )
+    st.caption(
+        f"{len(known)} gold pair{'s' * (len(known) != 1)}; {share:.0%} of the pairs handed out are gold ones"
+        + (" (settled under Handing out)." if known else ", once there are some.")
+    )
     for one in known:
         pair = study.pair(one.pair_id)
         right, wrong = (pair.first, pair.second) if one.preferred_id == one.first_id else (pair.second, pair.first)
         with st.expander(readable(f"**{brief(pair.prompt, 60)}** {brief(right.text, 50)}"), key=f"gold-{pair.id}"):
             texts(("Known to be better", right.text), ("The other one", wrong.text))
-            st.button("Not gold any more", key=f"ungold-{pair.id}", on_click=attempt, args=("set_gold", pair.id, None),
-                      kwargs={"done": "The pair has no known answer any more; it is asked for preference again."})
+            st.button(
+                "Not gold any more",
+                key=f"ungold-{pair.id}",
+                on_click=attempt,
+                args=("set_gold", pair.id, None),
+                kwargs={"done": "The pair has no known answer any more; it is asked for preference again."},
+            )
     st.markdown("##### Make a pair gold")
     wanted = st.text_input("Search the texts", key="gold-search", placeholder="a few words of the question or answers")
     if wanted.strip():
@@ -37,14 +46,16 @@ def gold_pairs() -> None:
 
 def brief(text: str, most: int) -> str:
     line = " ".join(text.replace("*", "").split())
-    return line if len(line) <= most else line[:most - 1].rstrip() + "…"
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 def search(wanted: str, known: set[int]) -> None:
     study, _ = here()
     pairs, count = study.find_pairs(wanted, FOUND)
-    st.caption(f"{count:,} pair{'s' * (count != 1)} found." + (f" The first {FOUND}; more words narrow it down."
-                                                               if count > FOUND else ""))
+    st.caption(
+        f"{count:,} pair{'s' * (count != 1)} found."
+        + (f" The first {FOUND}; more words narrow it down." if count > FOUND else "")
+    )
     for pair in pairs:
         with st.container(border=True):
             st.markdown(f"**{readable(pair.prompt)}**")
@@ -58,8 +69,13 @@ def choose(pair: Pair, known: bool) -> None:
         return
     with st.container(horizontal=True):
         for letter, response in (("A", pair.first), ("B", pair.second)):
-            st.button(f"{letter} is known to be better", key=f"gold-{letter}-{pair.id}", on_click=attempt,
-                      args=("set_gold", pair.id, response.id), kwargs={"done": "The pair is gold now."})
+            st.button(
+                f"{letter} is known to be better",
+                key=f"gold-{letter}-{pair.id}",
+                on_click=attempt,
+                args=("set_gold", pair.id, response.id),
+                kwargs={"done": "The pair is gold now."},
+            )
 
 
 def texts(*sides: tuple[str, str]) -> None:
@@ -88,8 +104,13 @@ def reports() -> None:
             response = found.get(one.response_id)
             st.markdown(readable(response.text) if response else "*The answer is not in the study any more.*")
             if one.resolved_at is None:
-                st.button("Settled", key=f"resolve-{one.id}", on_click=attempt, args=("resolve", one.id),
-                          kwargs={"done": "The report is settled."})
+                st.button(
+                    "Settled",
+                    key=f"resolve-{one.id}",
+                    on_click=attempt,
+                    args=("resolve", one.id),
+                    kwargs={"done": "The report is settled."},
+                )
             else:
                 st.caption(f"Settled {when(one.resolved_at)} by {name(people, one.resolved_by)}.")
 

@@ -29,12 +29,21 @@ ORDERS = {"divided": "Divided", "agreed": "Agreed"}
 KINDS = {"pairs": "Pairs", "responses": "Answers"}
 MARK = "background:rgba(86,180,233,.28);text-decoration:underline;text-decoration-thickness:2px;color:inherit"
 NUMBERS = (
-    ("Between groups", "How far the groups' expected answers lie apart: 100 % is two halves, each of one mind, against "
-                       "each other. The list is ranked by it."),
-    ("Within people", "What is left inside a group: its members differ, and each of them might answer otherwise on "
-                      "another day. High where the two answers are equally good."),
-    ("Unknown", "What the model does not know: its graphs, trained apart, disagree. More labels on these texts make it "
-                "smaller."),
+    (
+        "Between groups",
+        "How far the groups' expected answers lie apart: 100 % is two halves, each of one mind, against "
+        "each other. The list is ranked by it.",
+    ),
+    (
+        "Within people",
+        "What is left inside a group: its members differ, and each of them might answer otherwise on "
+        "another day. High where the two answers are equally good.",
+    ),
+    (
+        "Unknown",
+        "What the model does not know: its graphs, trained apart, disagree. More labels on these texts make it "
+        "smaller.",
+    ),
 )
 
 
@@ -66,22 +75,65 @@ def page() -> None:
 def controls() -> Wanted:
     study, _ = here()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        order = st.segmented_control("Order", list(ORDERS), default="divided", format_func=ORDERS.get, key="order",
-                                     required=True, bind="query-params", on_change=first_page)
-        kind = st.segmented_control("Of", list(KINDS), default="pairs", format_func=KINDS.get, key="kind",
-                                    required=True, bind="query-params", on_change=first_page)
-        votes = st.number_input("People who answered, at least", 0, step=1, key="votes", width=190,
-                                bind="query-params", on_change=first_page)
+        order = st.segmented_control(
+            "Order",
+            list(ORDERS),
+            default="divided",
+            format_func=ORDERS.get,
+            key="order",
+            required=True,
+            bind="query-params",
+            on_change=first_page,
+        )
+        kind = st.segmented_control(
+            "Of",
+            list(KINDS),
+            default="pairs",
+            format_func=KINDS.get,
+            key="kind",
+            required=True,
+            bind="query-params",
+            on_change=first_page,
+        )
+        votes = st.number_input(
+            "People who answered, at least",
+            0,
+            step=1,
+            key="votes",
+            width=190,
+            bind="query-params",
+            on_change=first_page,
+        )
         titles = dict(study.prompts())
         told = st.query_params.get("prompt", "")
         if "in-prompt" not in st.session_state and told.isdecimal() and int(told) in titles:
             st.session_state["in-prompt"] = int(told)
         tell_again("in-prompt")
-        prompt = st.selectbox("Prompt", list(titles), index=None, placeholder="every prompt", key="in-prompt",
-                              format_func=lambda number: brief(titles[number]), width=260, on_change=in_prompt)
+        prompt = st.selectbox(
+            "Prompt",
+            list(titles),
+            index=None,
+            placeholder="every prompt",
+            key="in-prompt",
+            format_func=lambda number: brief(titles[number]),
+            width=260,
+            on_change=in_prompt,
+        )
         known = study.sources()
-        source = st.selectbox("Source", known, index=None, placeholder="every source", key="source", width=190,
-                              bind="query-params", on_change=first_page) if known else None
+        source = (
+            st.selectbox(
+                "Source",
+                known,
+                index=None,
+                placeholder="every source",
+                key="source",
+                width=190,
+                bind="query-params",
+                on_change=first_page,
+            )
+            if known
+            else None
+        )
     return Wanted(kind, order == "agreed", prompt, source, votes)
 
 
@@ -110,29 +162,42 @@ def the_chosen() -> int | None:
 def said(view: DivisionView, wanted: Wanted) -> None:
     things = "pairs" if wanted.kind == "pairs" else "answers"
     if not view.groups:
-        st.info("The snapshot holds no group of people yet, so nothing can divide them. Groups appear once several "
-                "people have labelled.")
+        st.info(
+            "The snapshot holds no group of people yet, so nothing can divide them. Groups appear once several "
+            "people have labelled."
+        )
         return
     if len(view.groups) == 1:
-        st.info("The snapshot sees one group of people so far, so nothing divides groups. The list below tells within "
-                "people and unknown apart all the same.")
+        st.info(
+            "The snapshot sees one group of people so far, so nothing divides groups. The list below tells within "
+            "people and unknown apart all the same."
+        )
     elif wanted.kind == "pairs":
         first = "agree most surely" if wanted.consensus else "are furthest apart"
-        st.write(f"On **{view.n_split:,}** of {view.n_wanted:,} pairs the groups are expected to prefer different "
-                 f"answers, by more than the model's doubt. Below, those on which they {first} come first.")
+        st.write(
+            f"On **{view.n_split:,}** of {view.n_wanted:,} pairs the groups are expected to prefer different "
+            f"answers, by more than the model's doubt. Below, those on which they {first} come first."
+        )
     else:
-        st.write(f"**{view.n_split:,}** of {view.n_wanted:,} answers are expected to win in one group and to lose in "
-                 f"another, against the other answers to their prompt. Below, those "
-                 f"{'judged most alike' if wanted.consensus else 'that divide most'} come first.")
+        st.write(
+            f"**{view.n_split:,}** of {view.n_wanted:,} answers are expected to win in one group and to lose in "
+            f"another, against the other answers to their prompt. Below, those "
+            f"{'judged most alike' if wanted.consensus else 'that divide most'} come first."
+        )
     for column, (name, meaning) in zip(st.columns(3, gap="medium"), NUMBERS, strict=True):
         column.caption(f"**{name}.** {meaning}")
-    members = ("One graph only, so *unknown* cannot be told apart. " if view.members == 1 else
-               f"*Unknown* is read from {view.members} graphs. ")
+    members = (
+        "One graph only, so *unknown* cannot be told apart. "
+        if view.members == 1
+        else f"*Unknown* is read from {view.members} graphs. "
+    )
     people = sum(view.groups.values())
     sample = f"a sample of {view.looked_at:,} of {people:,}" if view.looked_at < people else f"{people:,}"
-    st.caption(f"The numbers add up to the variance of one {things[:-1]}'s answer, in per cent of the largest there "
-               f"can be. {members}Expected from {sample} people in {len(view.groups)} groups. Snapshot "
-               f"{view.snapshot}.")
+    st.caption(
+        f"The numbers add up to the variance of one {things[:-1]}'s answer, in per cent of the largest there "
+        f"can be. {members}Expected from {sample} people in {len(view.groups)} groups. Snapshot "
+        f"{view.snapshot}."
+    )
 
 
 # ---- cards
@@ -145,23 +210,36 @@ def selected(one: Divided | None, pair_id: int, view: DivisionView, asks: dict[i
     else:
         st.subheader(f"Pair {pair_id}")
         card(one, view, "chosen", asks)
-    st.button("Back to the list alone", key="unchoose", icon=":material/close:",
-              on_click=lambda: st.query_params.pop("pair", None))
+    st.button(
+        "Back to the list alone",
+        key="unchoose",
+        icon=":material/close:",
+        on_click=lambda: st.query_params.pop("pair", None),
+    )
 
 
 def many(view: DivisionView, wanted: Wanted, asks: dict[int, Ask]) -> None:
     study, _ = here()
     things = "pairs" if wanted.kind == "pairs" else "answers"
     if not view.n_wanted:
-        st.info(f"No {things} pass these filters; {view.n_pairs:,} pairs are known to the snapshot. Take a filter "
-                "away, or lower the number of people.")
+        st.info(
+            f"No {things} pass these filters; {view.n_pairs:,} pairs are known to the snapshot. Take a filter "
+            "away, or lower the number of people."
+        )
         return
     pages = math.ceil(view.n_wanted / A_PAGE)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader(f"{view.n_wanted:,} {things}", width="stretch")
         st.toggle("Highlight what differs", True, key="marks", bind="query-params")
-        st.download_button("All of them as CSV", lambda: study.division_csv(wanted), f"controversy-{things}.csv",
-                           "text/csv", icon=":material/download:", on_click="ignore", key="csv")
+        st.download_button(
+            "All of them as CSV",
+            lambda: study.division_csv(wanted),
+            f"controversy-{things}.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+            key="csv",
+        )
     for one in view.pairs:
         card(one, view, "list", asks)
     if pages > 1:
@@ -178,10 +256,17 @@ def card(one: Divided, view: DivisionView, place: str, asks: dict[int, Ask]) -> 
             texts(one)
         numbers(one, view)
         side = "the first answer" if one.second else "this answer"
-        st.plotly_chart(split(one), width="stretch", config=PLOT, key=f"split-{place}-{one.id}",
-                        alt=f"Share of each group expected to prefer {side}, and as observed")
-        st.caption(f"Bars: how many of a group the model expects to prefer {'A' if one.second else 'it'}. Dots: what "
-                   f"people really chose, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}.")
+        st.plotly_chart(
+            split(one),
+            width="stretch",
+            config=PLOT,
+            key=f"split-{place}-{one.id}",
+            alt=f"Share of each group expected to prefer {side}, and as observed",
+        )
+        st.caption(
+            f"Bars: how many of a group the model expects to prefer {'A' if one.second else 'it'}. Dots: what "
+            f"people really chose, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}."
+        )
         steps(one, place, asks)
 
 
@@ -189,8 +274,9 @@ def texts(one: Divided) -> None:
     study, _ = here()
     marks = st.session_state.get("marks", True)
     found, more, fewer = study.what_differs(one.first.text, one.second.text)
-    for column, letter, response, pieces in zip(st.columns(2, gap="medium"), "AB", (one.first, one.second),
-                                                (found.first, found.second), strict=True):
+    for column, letter, response, pieces in zip(
+        st.columns(2, gap="medium"), "AB", (one.first, one.second), (found.first, found.second), strict=True
+    ):
         with column:
             st.caption(letter + came(response.source))
             if marks and found.tells:
@@ -198,8 +284,11 @@ def texts(one: Divided) -> None:
             else:
                 st.markdown(readable(response.text))
     told = [f"{letter} has {', '.join(words)}" for letter, words in (("A", more), ("B", fewer)) if words]
-    shared = "" if found.tells or not marks else (
-        f"Only {found.shared:.0%} of the words are shared, too few to highlight single ones. ")
+    shared = (
+        ""
+        if found.tells or not marks
+        else (f"Only {found.shared:.0%} of the words are shared, too few to highlight single ones. ")
+    )
     if shared or told:
         st.caption(f"{shared}{'; '.join(told)}{'.' if told else ''}")
 
@@ -210,8 +299,9 @@ def came(source: str | None) -> str:
 
 def marked(pieces) -> str:
     """A text as HTML that shows every character as itself, with the differing stretches marked."""
-    whole = "".join(f'<mark style="{MARK}">{escape(text)}</mark>' if differs else escape(text)
-                    for text, differs in pieces)
+    whole = "".join(
+        f'<mark style="{MARK}">{escape(text)}</mark>' if differs else escape(text) for text, differs in pieces
+    )
     return f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{whole}</div>'
 
 
@@ -219,8 +309,9 @@ def numbers(one: Divided, view: DivisionView) -> None:
     values = (one.between, one.within + one.noise, one.unknown if view.members > 1 else None)
     with st.container(horizontal=True, gap="medium"):
         for (name, meaning), value in zip(NUMBERS, values, strict=True):
-            st.markdown(f"{name} **{'not known' if value is None else f'{4 * value:.0%}'}**", help=meaning,
-                        width="content")
+            st.markdown(
+                f"{name} **{'not known' if value is None else f'{4 * value:.0%}'}**", help=meaning, width="content"
+            )
 
 
 def split(one: Divided) -> go.Figure:
@@ -229,17 +320,32 @@ def split(one: Divided) -> go.Figure:
     for (group, share), doubt in reversed(tuple(zip(one.by_group, one.doubt, strict=True))):
         seen = one.observed(group)
         name = f"{group_name(group)} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
-        figure.add_bar(x=[share - 0.5], y=[name], base=0.5, orientation="h", showlegend=False,
-                       marker_color=group_colour(group),
-                       hovertemplate=f"expected: {share:.0%}, give or take {doubt:.0%}<extra></extra>")
+        figure.add_bar(
+            x=[share - 0.5],
+            y=[name],
+            base=0.5,
+            orientation="h",
+            showlegend=False,
+            marker_color=group_colour(group),
+            hovertemplate=f"expected: {share:.0%}, give or take {doubt:.0%}<extra></extra>",
+        )
         if seen.n:
             low, high = seen.interval
             figure.add_scatter(
-                x=[seen.share], y=[name], mode="markers", showlegend=False,
+                x=[seen.share],
+                y=[name],
+                mode="markers",
+                showlegend=False,
                 marker={"color": "white", "size": 10, "line": {"color": "#555", "width": 2}},
-                error_x={"array": [high - seen.share], "arrayminus": [seen.share - low], "color": "#777",
-                         "thickness": 1.5, "width": 4},
-                hovertemplate=f"observed: {seen}{', a small vote' if seen.n < SMALL else ''}<extra></extra>")
+                error_x={
+                    "array": [high - seen.share],
+                    "arrayminus": [seen.share - low],
+                    "color": "#777",
+                    "thickness": 1.5,
+                    "width": 4,
+                },
+                hovertemplate=f"observed: {seen}{', a small vote' if seen.n < SMALL else ''}<extra></extra>",
+            )
     figure.add_vline(x=0.5, line_width=1, line_color="#888")
     ends = ["all prefer B", "even", "all prefer A"] if one.second else ["always loses", "even", "always wins"]
     figure.update_xaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], ticktext=ends)
@@ -275,23 +381,47 @@ def steps(one: Divided, place: str, asks: dict[int, Ask]) -> None:
     key = f"{place}-{one.id}"
     with st.container(horizontal=True, vertical_alignment="center"):
         if one.second is None:
-            st.button("The pair in which it divides most", key=f"pair-{key}", icon=":material/compare:",
-                      on_click=choose, args=(one.pair_id,))
+            st.button(
+                "The pair in which it divides most",
+                key=f"pair-{key}",
+                icon=":material/compare:",
+                on_click=choose,
+                args=(one.pair_id,),
+            )
             return
         asked = asks.get(one.id)
         if asked is None:
-            st.button("Ask about this pair", key=f"ask-{key}", icon=":material/front_hand:", on_click=attempt,
-                      args=("ask", one.id),
-                      help="Everybody who has not answered it gets it as their next pair, before all others.")
+            st.button(
+                "Ask about this pair",
+                key=f"ask-{key}",
+                icon=":material/front_hand:",
+                on_click=attempt,
+                args=("ask", one.id),
+                help="Everybody who has not answered it gets it as their next pair, before all others.",
+            )
         else:
-            st.button("Stop asking", key=f"end-{key}", icon=":material/close:", on_click=attempt,
-                      args=("end_ask", one.id), help="The pair waits its turn like any other again.")
+            st.button(
+                "Stop asking",
+                key=f"end-{key}",
+                icon=":material/close:",
+                on_click=attempt,
+                args=("end_ask", one.id),
+                help="The pair waits its turn like any other again.",
+            )
             name = {user.id: user.name for user in study.users()}.get(asked.by, "the terminal")
-            st.caption(f"Next for everybody who has not answered it; asked for by {readable(name)} {ago(asked.at)}, "
-                       f"{asked.answered} answered since.")
+            st.caption(
+                f"Next for everybody who has not answered it; asked for by {readable(name)} {ago(asked.at)}, "
+                f"{asked.answered} answered since."
+            )
         if place == "list":
-            st.button("Link to this pair", key=f"choose-{key}", icon=":material/link:", on_click=choose,
-                      args=(one.id,), help="Puts the pair into this page's address, to be kept or sent.")
+            st.button(
+                "Link to this pair",
+                key=f"choose-{key}",
+                icon=":material/link:",
+                on_click=choose,
+                args=(one.id,),
+                help="Puts the pair into this page's address, to be kept or sent.",
+            )
     if problem := st.session_state.pop(f"ask-problem-{one.id}", ""):
         st.error(problem)
 
@@ -321,7 +451,7 @@ def ago(moment: datetime) -> str:
 
 def brief(text: str, most: int = 70) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= most else line[:most - 1].rstrip() + "…"
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 page()

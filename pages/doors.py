@@ -11,9 +11,11 @@ from copl_core.records import CoplError, Kind, Role, User
 from copl_core.rules import Invite
 from pages.parts import again, here, tell_again
 
-ROLES = {Role.ANNOTATOR: "annotator: labels, and sees their own taste",
-         Role.RESEARCHER: "researcher: also sees people, quality and training",
-         Role.OWNER: "owner: also settles everything on this page"}
+ROLES = {
+    Role.ANNOTATOR: "annotator: labels, and sees their own taste",
+    Role.RESEARCHER: "researcher: also sees people, quality and training",
+    Role.OWNER: "owner: also settles everything on this page",
+}
 REFUSED = "refused"
 TIMES = {"in a day": 1, "in a week": 7, "in a month": 30, "never": None}
 
@@ -36,8 +38,9 @@ def invite() -> None:
     with st.form("invite", border=False):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             role = st.selectbox("Lets in as", list(ROLES), format_func=str, width=200, key="invite-role")
-            count = clearable("How many people", "invite-uses", 1, placeholder="any number", help="Empty: any number.",
-                              width=160)
+            count = clearable(
+                "How many people", "invite-uses", 1, placeholder="any number", help="Empty: any number.", width=160
+            )
             ends = st.selectbox("Expires", list(TIMES), index=1, width=160, key="invite-expires")
             pressed = st.form_submit_button("Make a link", type="primary", key="invite-make")
     if pressed:
@@ -84,9 +87,20 @@ def invites() -> None:
     closed = [(one, state) for one, state in every if state != "open"]
     if closed:
         with st.expander(f"Invites that let nobody in any more ({len(closed)})"):
-            st.dataframe([{"role": str(one.role), "state": state, "let in": one.used, "made": when(one.at),
-                           "by": names.get(one.by, "the product")} for one, state in closed],
-                         hide_index=True, width="stretch")
+            st.dataframe(
+                [
+                    {
+                        "role": str(one.role),
+                        "state": state,
+                        "let in": one.used,
+                        "made": when(one.at),
+                        "by": names.get(one.by, "the product"),
+                    }
+                    for one, state in closed
+                ],
+                hide_index=True,
+                width="stretch",
+            )
 
 
 def in_words(one: Invite) -> str:
@@ -105,28 +119,62 @@ def revoke(invite_id: int) -> None:
 def people() -> None:
     study, me = here()
     humans = [user for user in study.users() if user.kind == Kind.HUMAN]
-    st.dataframe([{"person": user.name, "role": str(user.role), "training": "left out" if user.excluded else "counts"}
-                  for user in humans], hide_index=True, width="stretch", alt="People and their roles")
-    chosen = st.selectbox("Change somebody", [user.id for user in humans], index=None, placeholder="Choose a person",
-                          format_func={user.id: user.name for user in humans}.get, key="doors-person")
+    st.dataframe(
+        [
+            {"person": user.name, "role": str(user.role), "training": "left out" if user.excluded else "counts"}
+            for user in humans
+        ],
+        hide_index=True,
+        width="stretch",
+        alt="People and their roles",
+    )
+    chosen = st.selectbox(
+        "Change somebody",
+        [user.id for user in humans],
+        index=None,
+        placeholder="Choose a person",
+        format_func={user.id: user.name for user in humans}.get,
+        key="doors-person",
+    )
     if chosen is not None:
         one(next(user for user in humans if user.id == chosen))
-    st.caption("Whether somebody's labels train the model is settled on the page Quality, beside the figures it should "
-               "rest on.")
+    st.caption(
+        "Whether somebody's labels train the model is settled on the page Quality, beside the figures it should "
+        "rest on."
+    )
 
 
 def one(user: User) -> None:
     study, me = here()
-    role = st.selectbox("Role", list(ROLES), index=list(ROLES).index(user.role), format_func=ROLES.get,
-                        key=f"role-{user.id}-{user.role}")
+    role = st.selectbox(
+        "Role",
+        list(ROLES),
+        index=list(ROLES).index(user.role),
+        format_func=ROLES.get,
+        key=f"role-{user.id}-{user.role}",
+    )
     with st.container(horizontal=True):
-        st.button("Give this role", key=f"give-{user.id}", disabled=role == user.role, on_click=attempt,
-                  args=("set_role", user.id, role), kwargs={"done": f"{user.name} is {role} now."})
-        st.button("Sign out everywhere", key=f"out-{user.id}", on_click=attempt, args=("sign_out_everywhere", user.id),
-                  kwargs={"done": f"No link signs in as {user.name} any more; make a new one below for them."},
-                  help="Every link that signs in as this person stops working. Their labels stay.")
-        fresh = st.button("Make a new sign-in link", key=f"link-{user.id}",
-                          help="For somebody who lost theirs. Whoever opens it is signed in as this person.")
+        st.button(
+            "Give this role",
+            key=f"give-{user.id}",
+            disabled=role == user.role,
+            on_click=attempt,
+            args=("set_role", user.id, role),
+            kwargs={"done": f"{user.name} is {role} now."},
+        )
+        st.button(
+            "Sign out everywhere",
+            key=f"out-{user.id}",
+            on_click=attempt,
+            args=("sign_out_everywhere", user.id),
+            kwargs={"done": f"No link signs in as {user.name} any more; make a new one below for them."},
+            help="Every link that signs in as this person stops working. Their labels stay.",
+        )
+        fresh = st.button(
+            "Make a new sign-in link",
+            key=f"link-{user.id}",
+            help="For somebody who lost theirs. Whoever opens it is signed in as this person.",
+        )
     if fresh:
         show_once(f"{address()}/?token={study.sign_in_token(user.id)}", f"This link signs in as {user.name}.")
 
@@ -136,14 +184,25 @@ def one(user: User) -> None:
 
 def emails() -> None:
     study, me = here()
-    st.write("With a sign-in provider in `.streamlit/secrets.toml`, people sign in with an e-mail address and these "
-             "rules say as what. An address without a rule becomes an annotator where the study is open to everybody.")
+    st.write(
+        "With a sign-in provider in `.streamlit/secrets.toml`, people sign in with an e-mail address and these "
+        "rules say as what. An address without a rule becomes an annotator where the study is open to everybody."
+    )
     known = study.emails()
     names = {user.id: user.name for user in study.users()}
     if known:
-        st.dataframe([{"address": rule.email, "signs in as": "refused" if rule.role is None else str(rule.role),
-                       "person": names.get(rule.user_id, "has not signed in yet")} for rule in known],
-                     hide_index=True, width="stretch")
+        st.dataframe(
+            [
+                {
+                    "address": rule.email,
+                    "signs in as": "refused" if rule.role is None else str(rule.role),
+                    "person": names.get(rule.user_id, "has not signed in yet"),
+                }
+                for rule in known
+            ],
+            hide_index=True,
+            width="stretch",
+        )
     with st.form("email", border=False, clear_on_submit=True):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             email = st.text_input("Address", key="email-address", width=280)

@@ -14,15 +14,19 @@ def page() -> None:
     invite = study.invited(secret) if secret else None
     st.title("Which answer is better?")
     if secret and invite is None:
-        st.error("This invite is not valid any more: it was used, revoked, or its time is over. Ask the person who "
-                 "sent it for a new one.")
+        st.error(
+            "This invite is not valid any more: it was used, revoked, or its time is over. Ask the person who "
+            "sent it for a new one."
+        )
         st.stop()
     if invite is None and not study.room_settings().open:
         st.info("This study is for invited people. Open the link you were sent, or ask the study's owner for one.")
         st.stop()
     st.session_state["invite"] = secret
-    st.write("You will see a question and two answers. Say which one you prefer. There is no right or wrong: "
-             "people differ, and this study is about how.")
+    st.write(
+        "You will see a question and two answers. Say which one you prefer. There is no right or wrong: "
+        "people differ, and this study is about how."
+    )
     with st.form("join", border=False):
         name = st.text_input("Your name or a nickname", max_chars=80)
         if st.form_submit_button("Begin", type="primary"):

@@ -15,10 +15,16 @@ from copl_core.views import Feedback
 from pages.parts import group_name, here, readable
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
-KEYS = {"1 or 2": "left or right is better", "Shift with 1 or 2": "left or right is much better",
-        "Q or W": "left or right is slightly better", "0": "tie", "9": "both are bad", "S": "skip this pair for now",
-        "Backspace": "undo the last step",
-        "H or ?": "show or hide these keys"}
+KEYS = {
+    "1 or 2": "left or right is better",
+    "Shift with 1 or 2": "left or right is much better",
+    "Q or W": "left or right is slightly better",
+    "0": "tie",
+    "9": "both are bad",
+    "S": "skip this pair for now",
+    "Backspace": "undo the last step",
+    "H or ?": "show or hide these keys",
+}
 BELOW = {"1": "Q", "2": "W"}  # the keys below on most keyboards; Alt with a number belongs to browsers
 # What the browser has to see to.  A question mark cannot be a button's shortcut, so it presses the button of H; keys
 # rest while somebody types.  A key that is held down, and the second half of a double click when the next pair has come
@@ -57,8 +63,16 @@ def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None
     shown = st.session_state.pop(f"shown-{task_id}", None)
     milliseconds = None if shown is None else int((time.monotonic() - shown) * 1000)
     reason, tags = st.session_state.get(f"reason-{task_id}") or "", st.session_state.get(f"tags-{task_id}") or ()
-    receipt = study.submit(task_id, me.id, choice, strength=strength, reason=reason, tags=tags,
-                           milliseconds=milliseconds, guidelines=guidelines)
+    receipt = study.submit(
+        task_id,
+        me.id,
+        choice,
+        strength=strength,
+        reason=reason,
+        tags=tags,
+        milliseconds=milliseconds,
+        guidelines=guidelines,
+    )
     if receipt.label is None:
         say("That pair was closed already, so the key did nothing.")
     elif receipt.feedback is not None:
@@ -79,8 +93,12 @@ def undo() -> None:
 def keep_draft(task_id: int) -> None:
     """What is typed survives a reload and a lost connection."""
     study, me = here()
-    study.draft(task_id, me.id, st.session_state.get(f"reason-{task_id}") or "",
-                tuple(st.session_state.get(f"tags-{task_id}") or ()))
+    study.draft(
+        task_id,
+        me.id,
+        st.session_state.get(f"reason-{task_id}") or "",
+        tuple(st.session_state.get(f"tags-{task_id}") or ()),
+    )
 
 
 def toggle_keys() -> None:
@@ -128,12 +146,26 @@ def room() -> None:
 
 def side(task: Task, response: Response, choice: Choice, name: str, key: str, guidelines: int) -> None:
     """One column: how much better it is, and the text."""
-    st.button(name, key=f"{name.lower()}-{task.id}", shortcut=key, type="primary", width="stretch", on_click=answer,
-              args=(task.id, choice, 2, guidelines), help=f"{name} is better")
+    st.button(
+        name,
+        key=f"{name.lower()}-{task.id}",
+        shortcut=key,
+        type="primary",
+        width="stretch",
+        on_click=answer,
+        args=(task.id, choice, 2, guidelines),
+        help=f"{name} is better",
+    )
     with st.container(horizontal=True, horizontal_alignment="center", gap="small"):
         for words, shortcut, strength in (("slightly", BELOW[key], 1), ("much", f"Shift+{key}", 3)):
-            st.button(f"{name}, {words}", key=f"{name.lower()}-{words}-{task.id}", shortcut=shortcut,
-                      type="tertiary", on_click=answer, args=(task.id, choice, strength, guidelines))
+            st.button(
+                f"{name}, {words}",
+                key=f"{name.lower()}-{words}-{task.id}",
+                shortcut=shortcut,
+                type="tertiary",
+                on_click=answer,
+                args=(task.id, choice, strength, guidelines),
+            )
     with st.container(border=True, height="stretch", key=f"response-{name.lower()}"):
         st.markdown(readable(response.text))
 
@@ -141,8 +173,13 @@ def side(task: Task, response: Response, choice: Choice, name: str, key: str, gu
 def others(task: Task, guidelines: int) -> None:
     with st.container(horizontal=True, horizontal_alignment="center"):
         st.button("Tie", key=f"tie-{task.id}", shortcut="0", on_click=answer, args=(task.id, Choice.TIE, 1, guidelines))
-        st.button("Both bad", key=f"both-bad-{task.id}", shortcut="9", on_click=answer,
-                  args=(task.id, Choice.BOTH_BAD, 1, guidelines))
+        st.button(
+            "Both bad",
+            key=f"both-bad-{task.id}",
+            shortcut="9",
+            on_click=answer,
+            args=(task.id, Choice.BOTH_BAD, 1, guidelines),
+        )
         st.button("Skip", key=f"skip-{task.id}", shortcut="S", on_click=skip, args=(task.id,))
         st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
         st.button("Keys", key="keys", shortcut="H", on_click=toggle_keys, type="tertiary")
@@ -153,11 +190,25 @@ def extras(task: Task, guidelines) -> None:
     study, me = here()
     draft = study.draft_of(task.id, me.id)
     with st.expander("Say why (optional)", expanded=bool(draft.text or draft.tags)):
-        st.pills("Because it is", TAGS, selection_mode="multi", default=[tag for tag in draft.tags if tag in TAGS],
-                 key=f"tags-{task.id}", on_change=keep_draft, args=(task.id,))
-        st.text_area("In your words", value=draft.text, key=f"reason-{task.id}", on_change=keep_draft,
-                     args=(task.id,), height=80, max_chars=2000,
-                     help="Kept with your answer. While you type here, the keys rest.")
+        st.pills(
+            "Because it is",
+            TAGS,
+            selection_mode="multi",
+            default=[tag for tag in draft.tags if tag in TAGS],
+            key=f"tags-{task.id}",
+            on_change=keep_draft,
+            args=(task.id,),
+        )
+        st.text_area(
+            "In your words",
+            value=draft.text,
+            key=f"reason-{task.id}",
+            on_change=keep_draft,
+            args=(task.id,),
+            height=80,
+            max_chars=2000,
+            help="Kept with your answer. While you type here, the keys rest.",
+        )
     with st.container(horizontal=True):
         if guidelines.text:
             with st.popover(f"Guidelines, version {guidelines.version}"):

@@ -21,8 +21,10 @@ GATES = None  # sequential, from the theme: it has one for light and one for dar
 DIFFERENCES = "RdBu"  # diverging, centred on zero
 # Numbers that points wear: one hue, which colour-blind readers see as others do, without the end that is lost on the
 # page's ground.
-NUMBERS = {"light": ("#569eca", "#3488bd", "#1772ac", "#085a8c", "#05416a"),
-           "dark": ("#1a6d99", "#2f83b1", "#4f99c4", "#76b0d4", "#a2c9e2", "#d3e5f1")}
+NUMBERS = {
+    "light": ("#569eca", "#3488bd", "#1772ac", "#085a8c", "#05416a"),
+    "dark": ("#1a6d99", "#2f83b1", "#4f99c4", "#76b0d4", "#a2c9e2", "#d3e5f1"),
+}
 # Chosen segments, and buttons under the pointer, are drawn in the accent; in the dark no accent is light enough for
 # that and yet dark enough for the white on the main buttons, and the theme has no word for the one without the other.
 LEGIBLE = """<style>
@@ -116,16 +118,22 @@ def no_snapshot(what: str) -> None:
     study, _ = here()
     status = study.trainer()
     if status.run is not None:
-        st.info(f"{what} comes from a snapshot, and the first one is being made right now "
-                f"({status.run.phase or 'starting'}). This page fills itself when it is done.")
+        st.info(
+            f"{what} comes from a snapshot, and the first one is being made right now "
+            f"({status.run.phase or 'starting'}). This page fills itself when it is done."
+        )
         _wait_for_snapshot()
     elif status.alive:
-        st.info(f"{what} comes from a snapshot, and there is none yet. The trainer makes the first one as soon as the "
-                "study holds 10 labels.")
+        st.info(
+            f"{what} comes from a snapshot, and there is none yet. The trainer makes the first one as soon as the "
+            "study holds 10 labels."
+        )
         _wait_for_snapshot()
     else:
-        st.info(f"{what} comes from a snapshot, and there is none yet. No trainer is running; start one in a terminal "
-                "with `python -m copl_core worker`.")
+        st.info(
+            f"{what} comes from a snapshot, and there is none yet. No trainer is running; start one in a terminal "
+            "with `python -m copl_core worker`."
+        )
     st.stop()
 
 

@@ -21,18 +21,22 @@ def answers() -> None:
     everything = study.past(me.id)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = st.text_input("Search the texts and your reasons", key="past-search", width=320)
-        choices = st.pills("Answer", list(Choice), selection_mode="multi", format_func=CHOICE_WORDS.get,
-                           key="past-choices")
+        choices = st.pills(
+            "Answer", list(Choice), selection_mode="multi", format_func=CHOICE_WORDS.get, key="past-choices"
+        )
         marks = st.pills("Only", ["edited", "with a reason"], selection_mode="multi", key="past-marks")
     found = [one for one in everything if matches(one, wanted, choices, marks)]
     if said := st.session_state.pop("past-said", ""):
         st.success(said)
     pages = max(1, math.ceil(len(found) / A_PAGE))
     number = min(st.session_state.get("past-page", 1), pages)
-    st.caption(f"{len(found):,} of {len(everything):,} answers, newest first." if len(found) < len(everything) else
-               f"{len(everything):,} answers, newest first. An answer you change counts from then on; the old one is "
-               "kept as superseded and no longer trains the model.")
-    for one in found[(number - 1) * A_PAGE:number * A_PAGE]:
+    st.caption(
+        f"{len(found):,} of {len(everything):,} answers, newest first."
+        if len(found) < len(everything)
+        else f"{len(everything):,} answers, newest first. An answer you change counts from then on; the old one is "
+        "kept as superseded and no longer trains the model."
+    )
+    for one in found[(number - 1) * A_PAGE : number * A_PAGE]:
         answer(one)
     if pages > 1:
         st.pagination(pages, key="past-page")
@@ -41,9 +45,12 @@ def answers() -> None:
 def matches(one: Past, wanted: str, choices: list[Choice], marks: list[str]) -> bool:
     label = one.label
     text = " ".join((one.prompt, one.left.text, one.right.text, label.reason, *label.tags)).casefold()
-    return (all(word in text for word in wanted.casefold().split()) and (not choices or label.choice in choices)
-            and ("edited" not in marks or bool(one.before))
-            and ("with a reason" not in marks or bool(label.reason or label.tags)))
+    return (
+        all(word in text for word in wanted.casefold().split())
+        and (not choices or label.choice in choices)
+        and ("edited" not in marks or bool(one.before))
+        and ("with a reason" not in marks or bool(label.reason or label.tags))
+    )
 
 
 def answer(one: Past) -> None:
@@ -53,8 +60,12 @@ def answer(one: Past) -> None:
         if not whole.open:
             return
         st.markdown(f"**{readable(one.prompt)}**")
-        two_texts(*((title + (", preferred" if label.preferred_id == response.id else ""), response.text)
-                    for title, response in (("Left", one.left), ("Right", one.right))))
+        two_texts(
+            *(
+                (title + (", preferred" if label.preferred_id == response.id else ""), response.text)
+                for title, response in (("Left", one.left), ("Right", one.right))
+            )
+        )
         st.caption(told(one))
         change(label)
 
@@ -63,10 +74,22 @@ def change(label: Label) -> None:
     """Choice, strength and reason of one answer, in place."""
     with st.form(f"change-{label.id}", border=False):
         with st.container(horizontal=True):
-            choice = st.segmented_control("Your answer", list(Choice), default=label.choice, required=True,
-                                          format_func=CHOICE_WORDS.get, key=f"choice-{label.id}")
-            strength = st.segmented_control("How much (for left and right)", list(STRENGTHS), default=label.strength,
-                                            required=True, format_func=STRENGTHS.get, key=f"strength-{label.id}")
+            choice = st.segmented_control(
+                "Your answer",
+                list(Choice),
+                default=label.choice,
+                required=True,
+                format_func=CHOICE_WORDS.get,
+                key=f"choice-{label.id}",
+            )
+            strength = st.segmented_control(
+                "How much (for left and right)",
+                list(STRENGTHS),
+                default=label.strength,
+                required=True,
+                format_func=STRENGTHS.get,
+                key=f"strength-{label.id}",
+            )
         reason = st.text_input("Reason", label.reason, key=f"reason-{label.id}")
         if st.form_submit_button("Change this answer", key=f"save-{label.id}"):
             save(label, choice, strength, reason)
@@ -84,8 +107,10 @@ def save(label: Label, choice: Choice, strength: int, reason: str) -> None:
     except CoplError as problem:
         st.error(str(problem))
         return
-    st.session_state["past-said"] = ("Changed. The new answer counts from now on; the old one is kept as superseded, "
-                                     "and the next snapshot learns without it.")
+    st.session_state["past-said"] = (
+        "Changed. The new answer counts from now on; the old one is kept as superseded, "
+        "and the next snapshot learns without it."
+    )
     again()
 
 
@@ -108,7 +133,7 @@ def told(one: Past) -> str:
 
 def brief(text: str, most: int = 90) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= most else line[:most - 1].rstrip() + "…"
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 def day(moment: datetime) -> str:

@@ -63,8 +63,10 @@ def sentence(view: PeopleMap, champion: str) -> str:
     stand = f"By your {n} label{'s' * (n != 1)} you stand in **{group_name(group)}**, with {others:,} others"
     if view.my_source == "trained" or not view.my_share:
         return f"{seen} {stand}."
-    return (f"{seen} {stand}; of the {view.my_neighbours:,} people who judged some of the same answers, those who "
-            f"explain your labels best stand there by {view.my_share:.0%} of their weight.")
+    return (
+        f"{seen} {stand}; of the {view.my_neighbours:,} people who judged some of the same answers, those who "
+        f"explain your labels best stand there by {view.my_share:.0%} of their weight."
+    )
 
 
 # ---- the map
@@ -82,14 +84,24 @@ def the_map(view: PeopleMap, extent: np.ndarray | None) -> None:
     if deep:
         st.plotly_chart(figure, width="stretch", config=PLOT, key="map-deep", alt="Map of users in three dimensions")
     else:
-        st.plotly_chart(figure, width="stretch", config=PLOT | {"scrollZoom": True}, key=map_key(), on_select="rerun",
-                        selection_mode=("points", "box", "lasso"), alt="Map of users")
-    source_line("Each dot is a person, near those who answer alike; filled dots are humans, open ones simulated"
-                + ("" if deep else ", grey ones below have no labels") + f". {EXPLAINED[colour.by]} Distances between "
-                "islands, their sizes and the directions mean nothing. Click a name in the legend to hide it, "
-                "double-click to see it alone; "
-                + ("drag to turn the map." if deep else "drag around people to list them below."),
-                f"{view.snapshot}, {view.total_labels:,} labels")
+        st.plotly_chart(
+            figure,
+            width="stretch",
+            config=PLOT | {"scrollZoom": True},
+            key=map_key(),
+            on_select="rerun",
+            selection_mode=("points", "box", "lasso"),
+            alt="Map of users",
+        )
+    source_line(
+        "Each dot is a person, near those who answer alike; filled dots are humans, open ones simulated"
+        + ("" if deep else ", grey ones below have no labels")
+        + f". {EXPLAINED[colour.by]} Distances between "
+        "islands, their sizes and the directions mean nothing. Click a name in the legend to hide it, "
+        "double-click to see it alone; "
+        + ("drag to turn the map." if deep else "drag around people to list them below."),
+        f"{view.snapshot}, {view.total_labels:,} labels",
+    )
 
 
 def map_key() -> str:
@@ -111,10 +123,12 @@ def colours(view: PeopleMap, by: str) -> Colouring:
         st.warning(str(problem))
         found = None
     if found is None:
-        missing = {"expert": "This snapshot has no reward model, so there are no experts to colour by",
-                   "consistency": "No pair has come to anybody a second time yet",
-                   "foreseen": "No answer to a pair drawn by chance was foretold yet",
-                   "taste": "There is no simulated person whose taste is known"}
+        missing = {
+            "expert": "This snapshot has no reward model, so there are no experts to colour by",
+            "consistency": "No pair has come to anybody a second time yet",
+            "foreseen": "No answer to a pair drawn by chance was foretold yet",
+            "taste": "There is no simulated person whose taste is known",
+        }
         st.info(f"{missing.get(by, 'There is nothing of the kind')}; the map is coloured by group.")
         found = colouring(study, view, "group")
     return found
@@ -139,8 +153,10 @@ def wanted(versions: list[str], champion: str) -> str:
         st.session_state["snapshot"] = st.session_state.pop("step to")
     if st.session_state.get("snapshot") not in versions:
         st.session_state.pop("snapshot", None)
-    elif st.session_state.get("champion seen") not in (None, champion) \
-            and st.session_state["snapshot"] == st.session_state["champion seen"]:
+    elif (
+        st.session_state.get("champion seen") not in (None, champion)
+        and st.session_state["snapshot"] == st.session_state["champion seen"]
+    ):
         st.session_state["snapshot"] = champion  # who looked at the newest goes on looking at the newest
     st.session_state["champion seen"] = champion
     return st.session_state.setdefault("snapshot", champion if champion in versions else versions[-1])
@@ -151,14 +167,20 @@ def slider(versions: list[str]) -> None:
         st.caption("This is the first snapshot; once there are more, a slider here plays them.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.select_slider("Snapshot", versions, key="snapshot", width="stretch",
-                         help="The same people in earlier snapshots, on the same axes. Each map is laid onto the one "
-                              "before it, so who moves has changed, or has become better known.")
+        st.select_slider(
+            "Snapshot",
+            versions,
+            key="snapshot",
+            width="stretch",
+            help="The same people in earlier snapshots, on the same axes. Each map is laid onto the one "
+            "before it, so who moves has changed, or has become better known.",
+        )
         if st.session_state.get("playing"):
             st.button("Stop", key="stop", on_click=st.session_state.update, args=({"playing": False},))
         else:
-            st.button("Play", key="play", on_click=st.session_state.update, args=({"playing": True, "step to":
-                                                                                   versions[0]},))
+            st.button(
+                "Play", key="play", on_click=st.session_state.update, args=({"playing": True, "step to": versions[0]},)
+            )
     if st.session_state.get("playing"):
         st.session_state["beats"] = 0
         play(versions)
@@ -186,25 +208,47 @@ def about(view: PeopleMap) -> None:
     parameters = view.parameters
     tried = parameters.get("silhouette_by_k", {})
     if np.isfinite(view.silhouette):
-        shape = ("clearly apart" if view.silhouette > 0.5 else "overlapping at their edges" if view.silhouette > 0.25
-                 else "hardly apart: they are shades of one cloud")
-        st.write(f"The groups are {shape} (silhouette {view.silhouette:.2f}, from −1 to 1). They come from the "
-                 f"embeddings, never from the picture: {parameters.get('groups', 'k-means')}."
-                 + (" Tried: " + ", ".join(f"{k} groups {score:.2f}" for k, score in tried.items()) + "."
-                    if tried else ""))
-    st.caption("Settings of the map: " + ", ".join(f"{name} {value}" for name, value in parameters.items()
-                                                   if name not in ("groups", "silhouette_by_k")) + ".")
-    wanted = st.toggle("Include simulated people", value=study.record.include_simulated, help="Off, they are in no "
-                       "picture, and the next snapshot is learned without them. Their labels are kept, so on brings "
-                       "them back.")
+        shape = (
+            "clearly apart"
+            if view.silhouette > 0.5
+            else "overlapping at their edges"
+            if view.silhouette > 0.25
+            else "hardly apart: they are shades of one cloud"
+        )
+        st.write(
+            f"The groups are {shape} (silhouette {view.silhouette:.2f}, from −1 to 1). They come from the "
+            f"embeddings, never from the picture: {parameters.get('groups', 'k-means')}."
+            + (" Tried: " + ", ".join(f"{k} groups {score:.2f}" for k, score in tried.items()) + "." if tried else "")
+        )
+    st.caption(
+        "Settings of the map: "
+        + ", ".join(
+            f"{name} {value}" for name, value in parameters.items() if name not in ("groups", "silhouette_by_k")
+        )
+        + "."
+    )
+    wanted = st.toggle(
+        "Include simulated people",
+        value=study.record.include_simulated,
+        help="Off, they are in no "
+        "picture, and the next snapshot is learned without them. Their labels are kept, so on brings "
+        "them back.",
+    )
     if wanted != study.record.include_simulated:
         study.include_simulated(wanted, by=me.id)
         again()
     with st.expander("Everybody in a table", on_change="rerun", key="everybody") as whole:
         if whole.open:
-            st.dataframe({"person": view.names, "simulated": view.simulated, "labels": view.n_labels,
-                          "group": [group_name(None if g < 0 else g) for g in view.group.tolist()]},
-                         hide_index=True, width="stretch")
+            st.dataframe(
+                {
+                    "person": view.names,
+                    "simulated": view.simulated,
+                    "labels": view.n_labels,
+                    "group": [group_name(None if g < 0 else g) for g in view.group.tolist()],
+                },
+                hide_index=True,
+                width="stretch",
+            )
 
 
 page()

@@ -10,8 +10,10 @@ from copl_core.portrait import Portrait, TypicalPair
 from copl_core.records import CoplError
 from pages.parts import NO_GROUP_COLOUR, PLOT, group_colour, group_name, here, readable, source_line
 
-CAUTION = ("The groups were found in the same labels that they are described by, so a description is clearer here than "
-           "it would be on fresh labels.")
+CAUTION = (
+    "The groups were found in the same labels that they are described by, so a description is clearer here than "
+    "it would be on fresh labels."
+)
 
 
 def groups(view: PeopleMap) -> None:
@@ -35,8 +37,9 @@ def groups(view: PeopleMap) -> None:
 def one(portrait: Portrait, view: PeopleMap) -> None:
     with st.container(border=True):
         st.markdown(in_words(portrait))
-        with st.expander("Effects, typical pairs, typical people", key=f"portrait-{portrait.group}",
-                         on_change="rerun") as more:
+        with st.expander(
+            "Effects, typical pairs, typical people", key=f"portrait-{portrait.group}", on_change="rerun"
+        ) as more:
             if not more.open:
                 return
             effects(portrait)
@@ -54,8 +57,10 @@ def in_words(portrait: Portrait) -> str:
         text = f"More than the others they prefer {listing(said)}, by their labels"
         return f"{head} {text}" + (f"; the model also expects {listing(more)}." if more else ".")
     if expected:
-        return (f"{head} The model expects them to prefer {listing(expected)} more than the others; their labels "
-                "alone do not settle it.")
+        return (
+            f"{head} The model expects them to prefer {listing(expected)} more than the others; their labels "
+            "alone do not settle it."
+        )
     if portrait.by_labels is None:
         return f"{head} Too few people to describe."
     return f"{head} No measured feature of the texts sets them apart with certainty."
@@ -75,33 +80,54 @@ def effects(portrait: Portrait) -> None:
     if not rows:
         return
     figure = go.Figure()
-    for name, colour, symbol in (("as the model expects", NO_GROUP_COLOUR, "circle-open"),
-                                 ("by their labels", group_colour(portrait.group), "circle")):
+    for name, colour, symbol in (
+        ("as the model expects", NO_GROUP_COLOUR, "circle-open"),
+        ("by their labels", group_colour(portrait.group), "circle"),
+    ):
         found = [(words, told[name]) for words, told in reversed(rows.items()) if name in told]
         figure.add_scatter(
-            x=[abs(one.effect) for _, one in found], y=[words for words, _ in found], mode="markers", name=name,
+            x=[abs(one.effect) for _, one in found],
+            y=[words for words, _ in found],
+            mode="markers",
+            name=name,
             marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2}},
             error_x={"array": [(one.high - one.low) / 2 for _, one in found], "color": colour, "thickness": 2},
             customdata=[[one.d, *sorted((abs(one.low), abs(one.high)))] for _, one in found],
             hovertemplate="%{y}: %{x:.2f}, from %{customdata[1]:.2f} to %{customdata[2]:.2f}<br>"
-                          "%{customdata[0]:.1f} standard deviations between people<extra>" + name + "</extra>")
+            "%{customdata[0]:.1f} standard deviations between people<extra>" + name + "</extra>",
+        )
     figure.add_vline(x=0, line_width=1, line_color="#888")
-    figure.update_layout(height=110 + 34 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0},
-                         legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(
+        height=110 + 34 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"orientation": "h", "y": -0.25}
+    )
     figure.update_xaxes(rangemode="tozero", title={"text": "ahead of the others, in typical differences"})
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(rows)))
-    st.plotly_chart(figure, width="stretch", config=PLOT, key=f"effects-{portrait.group}",
-                    alt=f"What {group_name(portrait.group)} prefers against the rest")
+    st.plotly_chart(
+        figure,
+        width="stretch",
+        config=PLOT,
+        key=f"effects-{portrait.group}",
+        alt=f"What {group_name(portrait.group)} prefers against the rest",
+    )
     votes, model = portrait.by_labels, portrait.by_model
-    behind = ([f"{votes.n:,} decided labels of {votes.people:,} people against {votes.others:,} others"]
-              if votes else []) + ([f"{model.n:,} pairs as the model expects them to be answered"] if model else [])
-    source_line(f"How much more of each feature the preferred answer has than in other people's choices; 1 is the "
-                f"typical difference between two answers. 95 % intervals over people, for all features at once. From "
-                f"{' and from '.join(behind)}. It shows what goes with their choices, not why they choose.",
-                portrait.snapshot)
-    st.caption("Effect sizes: " + "; ".join(
-        f"{words} d = {abs(one.d):.1f} {name}" + (f", along with {', '.join(one.along)}" if one.along else "")
-        for words, told in rows.items() for name, one in told.items()) + ".")
+    behind = (
+        [f"{votes.n:,} decided labels of {votes.people:,} people against {votes.others:,} others"] if votes else []
+    ) + ([f"{model.n:,} pairs as the model expects them to be answered"] if model else [])
+    source_line(
+        f"How much more of each feature the preferred answer has than in other people's choices; 1 is the "
+        f"typical difference between two answers. 95 % intervals over people, for all features at once. From "
+        f"{' and from '.join(behind)}. It shows what goes with their choices, not why they choose.",
+        portrait.snapshot,
+    )
+    st.caption(
+        "Effect sizes: "
+        + "; ".join(
+            f"{words} d = {abs(one.d):.1f} {name}" + (f", along with {', '.join(one.along)}" if one.along else "")
+            for words, told in rows.items()
+            for name, one in told.items()
+        )
+        + "."
+    )
 
 
 def typical_pair(pair: TypicalPair, portrait: Portrait) -> None:
@@ -111,19 +137,22 @@ def typical_pair(pair: TypicalPair, portrait: Portrait) -> None:
     votes = pair.votes[::-1] if swap else pair.votes
     with st.container(border=True):
         st.markdown(f"**{readable(pair.pair.prompt)}**")
-        for column, title, response in zip(st.columns(2, gap="medium"), ("The group prefers", "over"), sides,
-                                           strict=True):
+        for column, title, response in zip(
+            st.columns(2, gap="medium"), ("The group prefers", "over"), sides, strict=True
+        ):
             with column:
                 st.caption(title)
                 st.markdown(readable(response.text))
-        st.caption(f"Expected to prefer the first: {inside:.0%} of the group, {outside:.0%} of the others. The group's "
-                   f"own votes: {votes[0]} for it, {votes[1]} against. Snapshot {portrait.snapshot}.")
+        st.caption(
+            f"Expected to prefer the first: {inside:.0%} of the group, {outside:.0%} of the others. The group's "
+            f"own votes: {votes[0]} for it, {votes[1]} against. Snapshot {portrait.snapshot}."
+        )
 
 
 def people(portrait: Portrait, view: PeopleMap) -> str:
     rows = view.rows(portrait.typical)
-    names = [f"{readable(str(view.names[row]))}{' (simulated)' if view.simulated[row] else ''} "
-             f"({view.n_labels[row]} labels)" for row in rows.tolist()]
+    names = [
+        f"{readable(str(view.names[row]))}{' (simulated)' if view.simulated[row] else ''} ({view.n_labels[row]} labels)"
+        for row in rows.tolist()
+    ]
     return (", ".join(names) or "nobody") + "; nearest to the group's middle, among the half with most labels."
-
-

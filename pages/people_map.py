@@ -14,16 +14,22 @@ from pages.parts import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name
 
 # what people can be coloured by, in the words of the page
 COLOURS = {
-    "group": "Group", "expert": "Expert", "labels": "Number of labels", "consistency": "Agrees with themselves",
-    "foreseen": "Foreseen by the model", "kind": "Human or simulated", "taste": "True taste (simulated people)"}
+    "group": "Group",
+    "expert": "Expert",
+    "labels": "Number of labels",
+    "consistency": "Agrees with themselves",
+    "foreseen": "Foreseen by the model",
+    "kind": "Human or simulated",
+    "taste": "True taste (simulated people)",
+}
 EXPLAINED = {
     "group": "Colours are groups of people who answer alike; a group keeps its colour in every snapshot.",
     "expert": "Colours are the expert of the reward model with the largest gate weight for the person.",
     "labels": "Colour is how many labels a place rests on; with few, people stand near the middle for want of labels.",
     "consistency": "Colour is the share of pairs asked again that were answered as before; grey: none came again. With "
-                   "few repeats the share says little, so hover for how many there were.",
+    "few repeats the share says little, so hover for how many there were.",
     "foreseen": "Colour is prequential accuracy: the share of answers on pairs drawn by chance that the model had "
-                "foretold; grey: none yet. With few answers the share says little, so hover for how many there were.",
+    "foretold; grey: none yet. With few answers the share says little, so hover for how many there were.",
     "kind": "Colours tell humans from simulated people.",
     "taste": "Colours are the tastes that simulated people were made with; the model never sees them.",
 }
@@ -66,8 +72,15 @@ def colouring(study: Study, view: PeopleMap, by: str) -> Colouring | None:
     return Colouring(by, view.group, view.n_labels, names)
 
 
-def picture(view: PeopleMap, colour: Colouring, *, deep: bool = False, extent: np.ndarray | None = None,
-            chosen: Sequence[int] = (), found: int | None = None) -> go.Figure:
+def picture(
+    view: PeopleMap,
+    colour: Colouring,
+    *,
+    deep: bool = False,
+    extent: np.ndarray | None = None,
+    chosen: Sequence[int] = (),
+    found: int | None = None,
+) -> go.Figure:
     """Everybody, one trace a category and kind, so that the legend shows and hides them.
 
     Args:
@@ -98,25 +111,41 @@ def _traces(view: PeopleMap, colour: Colouring):
         suffix = " (simulated)" if simulated and colour.by not in ("kind", "taste") else ""
         if colour.by in NUMBERS:
             known = np.isfinite(colour.value)
-            yield ("Simulated" if simulated else "Human", kind & known,
-                   {"symbol": f"circle{symbol}", "coloraxis": "coloraxis"})
-            yield "Nothing to show yet" + suffix, kind & ~known, {"symbol": f"circle{symbol}",
-                                                                  "color": NO_GROUP_COLOUR}
+            yield (
+                "Simulated" if simulated else "Human",
+                kind & known,
+                {"symbol": f"circle{symbol}", "coloraxis": "coloraxis"},
+            )
+            yield "Nothing to show yet" + suffix, kind & ~known, {"symbol": f"circle{symbol}", "color": NO_GROUP_COLOUR}
             continue
         for number, name in enumerate(colour.names):
             shape = SHAPES[number // len(GROUP_COLOURS) % len(SHAPES)]
-            yield (name + suffix, kind & (colour.value == number),
-                   {"symbol": shape + symbol, "color": group_colour(number)})
+            yield (
+                name + suffix,
+                kind & (colour.value == number),
+                {"symbol": shape + symbol, "color": group_colour(number)},
+            )
         yield "None" + suffix, kind & (colour.value < 0), {"symbol": f"circle{symbol}", "color": NO_GROUP_COLOUR}
 
 
-def _add(figure: go.Figure, view: PeopleMap, colour: Colouring, rows: np.ndarray, name: str, look: dict, deep: bool,
-         marked: np.ndarray) -> None:
+def _add(
+    figure: go.Figure,
+    view: PeopleMap,
+    colour: Colouring,
+    rows: np.ndarray,
+    name: str,
+    look: dict,
+    deep: bool,
+    marked: np.ndarray,
+) -> None:
     if not len(rows):
         return
     size = 9 if len(view.ids) < 1000 else 6 if len(view.ids) < 20_000 else 3
-    marker = {"size": size * (0.5 if deep else 1)} | look | ({} if deep or "open" not in look["symbol"] else
-                                                          {"line": {"width": 2 if size > 4 else 1}})
+    marker = (
+        {"size": size * (0.5 if deep else 1)}
+        | look
+        | ({} if deep or "open" not in look["symbol"] else {"line": {"width": 2 if size > 4 else 1}})
+    )
     told = ""
     if colour.by in NUMBERS:
         share = "" if colour.by == "labels" else ":.0%"
@@ -128,9 +157,13 @@ def _add(figure: go.Figure, view: PeopleMap, colour: Colouring, rows: np.ndarray
             told = ""
     more = (colour.n[rows], np.nan_to_num(colour.value[rows])) if told else ()
     common = {
-        "mode": "markers", "name": name, "marker": marker, "text": view.names[rows],
+        "mode": "markers",
+        "name": name,
+        "marker": marker,
+        "text": view.names[rows],
         "customdata": _told(view, rows, *more),
-        "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{told}<extra></extra>"}
+        "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{told}<extra></extra>",
+    }
     if "coloraxis" in look:
         common |= {"legendgroup": name, "showlegend": False}
         _key(figure, name, look["symbol"], deep)
@@ -148,9 +181,14 @@ def _key(figure: go.Figure, name: str, symbol: str, deep: bool) -> None:
     """A line of the legend for points coloured by a number, which would be black in it: it shows and hides them."""
     nowhere = {"x": [None], "y": [None]} | ({"z": [None]} if deep else {})
     add = figure.add_scatter3d if deep else figure.add_scatter
-    add(**nowhere, mode="markers", name=name, legendgroup=name, hoverinfo="skip",
-        marker={"symbol": symbol, "color": numbers()[1], "size": 9,
-                "line": {"width": 2 if "open" in symbol else 0}})
+    add(
+        **nowhere,
+        mode="markers",
+        name=name,
+        legendgroup=name,
+        hoverinfo="skip",
+        marker={"symbol": symbol, "color": numbers()[1], "size": 9, "line": {"width": 2 if "open" in symbol else 0}},
+    )
 
 
 def _told(view: PeopleMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarray:
@@ -162,16 +200,27 @@ def _told(view: PeopleMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarray:
 def _single(figure: go.Figure, view: PeopleMap, row: int, symbol: str, text: str, deep: bool) -> None:
     """One person with their name beside them."""
     colour = group_colour(int(view.group[row])) if view.group[row] >= 0 else NO_GROUP_COLOUR
-    common = {"mode": "markers+text", "name": text, "text": [text], "textposition": "top center",
-              "textfont": {"size": 15}, "hovertemplate": f"{text}<extra></extra>", "showlegend": symbol == "star",
-              "customdata": _told(view, np.array([row]))}
+    common = {
+        "mode": "markers+text",
+        "name": text,
+        "text": [text],
+        "textposition": "top center",
+        "textfont": {"size": 15},
+        "hovertemplate": f"{text}<extra></extra>",
+        "showlegend": symbol == "star",
+        "customdata": _told(view, np.array([row])),
+    }
     if deep:
         x, y, z = view.xyz[row]
         figure.add_scatter3d(x=[x], y=[y], z=[z], marker={"symbol": "diamond", "size": 7, "color": colour}, **common)
         return
     size, line = (20, "white") if symbol == "star" else (22, None)
-    marker = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5 if line else 3} |
-              ({"color": line} if line else {})}
+    marker = {
+        "symbol": symbol,
+        "size": size,
+        "color": colour,
+        "line": {"width": 1.5 if line else 3} | ({"color": line} if line else {}),
+    }
     # in WebGL as everybody else, since what is drawn beside it lies below it, and thousands would bury the one
     figure.add_scattergl(x=[view.xy[row, 0]], y=[view.xy[row, 1]], marker=marker, **common)
 
@@ -183,25 +232,36 @@ def _unplaced(figure: go.Figure, view: PeopleMap, extent: np.ndarray | None) -> 
         return
     low, high = extent[:, :2]
     figure.add_scattergl(
-        x=np.linspace(low[0], high[0], len(rows) + 2)[1:-1], y=np.full(len(rows), low[1] - 0.08 * (high - low)[1]),
-        mode="markers", name=NO_PLACE, text=view.names[rows],
-        marker={"symbol": np.where(view.simulated[rows], "circle-open", "circle"), "color": NO_GROUP_COLOUR,
-                "size": 7},
+        x=np.linspace(low[0], high[0], len(rows) + 2)[1:-1],
+        y=np.full(len(rows), low[1] - 0.08 * (high - low)[1]),
+        mode="markers",
+        name=NO_PLACE,
+        text=view.names[rows],
+        marker={"symbol": np.where(view.simulated[rows], "circle-open", "circle"), "color": NO_GROUP_COLOUR, "size": 7},
         customdata=_told(view, rows),
-        hovertemplate="%{text}<br>no labels in this snapshot, so no place<extra></extra>")
+        hovertemplate="%{text}<br>no labels in this snapshot, so no place<extra></extra>",
+    )
 
 
 def _frame(figure: go.Figure, view: PeopleMap, deep: bool, extent: np.ndarray | None) -> None:
     figure.update_layout(
-        height=620 if deep else 560, margin={"l": 0, "r": 0, "t": 8, "b": 0}, dragmode="orbit" if deep else "lasso",
-        uirevision="deep" if deep else "flat", legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
-        coloraxis={"colorscale": numbers(), "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}})
+        height=620 if deep else 560,
+        margin={"l": 0, "r": 0, "t": 8, "b": 0},
+        dragmode="orbit" if deep else "lasso",
+        uirevision="deep" if deep else "flat",
+        legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
+        coloraxis={"colorscale": numbers(), "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}},
+    )
     if deep:
         names = ("xaxis", "yaxis", "zaxis")
         corners = None if extent is None or not np.isfinite(extent[0, 2]) else extent[:, 2:]
-        figure.update_layout(scene={"aspectmode": "cube", "camera": {"eye": EYE}} | {name: {
-            "visible": False, "range": None if corners is None else _wide(corners[:, i])}
-            for i, name in enumerate(names)})
+        figure.update_layout(
+            scene={"aspectmode": "cube", "camera": {"eye": EYE}}
+            | {
+                name: {"visible": False, "range": None if corners is None else _wide(corners[:, i])}
+                for i, name in enumerate(names)
+            }
+        )
         return
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, scaleanchor="x")
@@ -226,5 +286,3 @@ def ids_of(event: object) -> list[int]:
         if first is not None:
             found.append(int(first))
     return list(dict.fromkeys(found))
-
-

@@ -10,8 +10,12 @@ from pages.parts import group_name, here, readable
 
 MANY = 20_000  # people from which a list is searched before it is shown
 FOUND = 100
-VOTED = {"first": "answered: the first", "second": "answered: the second", "neither": "answered: neither", "":
-         "has not answered it"}
+VOTED = {
+    "first": "answered: the first",
+    "second": "answered: the second",
+    "neither": "answered: neither",
+    "": "has not answered it",
+}
 
 
 def persons(view: PeopleMap) -> None:
@@ -37,8 +41,9 @@ def choose(view: PeopleMap, title: str, key: str) -> int | None:
     if len(view.ids) > MANY:
         wanted = st.text_input(f"{title}: part of the name", key=f"{key}-search").casefold()
         chosen = st.session_state.get(key)
-        rows = [row for row in rows if (wanted and wanted in str(view.names[row]).casefold())
-                or view.ids[row] == chosen][:FOUND]
+        rows = [
+            row for row in rows if (wanted and wanted in str(view.names[row]).casefold()) or view.ids[row] == chosen
+        ][:FOUND]
     names = {int(view.ids[row]): name(view, row) for row in rows}
     if st.session_state.get(key) not in names:
         st.session_state.pop(key, None)
@@ -60,43 +65,69 @@ def neighbours(view: PeopleMap, user_id: int) -> None:
         st.write(f"{named(view, user_id)} has no labels in snapshot {view.snapshot}, so there is no place to show.")
         return
     group = int(view.group[row])
-    st.write(f"**{named(view, user_id)}** stands in {group_name(group)} by {view.n_labels[row]} labels. The people who "
-             "are expected to answer most like them:")
+    st.write(
+        f"**{named(view, user_id)}** stands in {group_name(group)} by {view.n_labels[row]} labels. The people who "
+        "are expected to answer most like them:"
+    )
     near = study.nearest(user_id, view.snapshot)
     rows = [(one, int(found[0])) for one in near if len(found := view.rows([one.id]))]
     if not rows:
         st.caption("Nobody: their labels do not place them yet.")
         return
-    st.dataframe([{"person": name(view, at), "group": group_name(int(view.group[at])) if view.group[at] >= 0 else "",
-                   "labels": int(view.n_labels[at]), "same answer expected": 100 * one.same} for one, at in rows],
-                 hide_index=True, width="stretch", alt="Nearest neighbours", key="neighbours",
-                 column_config={"same answer expected": st.column_config.NumberColumn(format="%.0f %%", help="Share of "
-                                "the study's pairs on which the model expects both to prefer the same answer.")})
+    st.dataframe(
+        [
+            {
+                "person": name(view, at),
+                "group": group_name(int(view.group[at])) if view.group[at] >= 0 else "",
+                "labels": int(view.n_labels[at]),
+                "same answer expected": 100 * one.same,
+            }
+            for one, at in rows
+        ],
+        hide_index=True,
+        width="stretch",
+        alt="Nearest neighbours",
+        key="neighbours",
+        column_config={
+            "same answer expected": st.column_config.NumberColumn(
+                format="%.0f %%",
+                help="Share of the study's pairs on which the model expects both to prefer the same answer.",
+            )
+        },
+    )
 
 
 def comparison(view: PeopleMap, one: int, other: int) -> None:
     study, _ = here()
     found = study.compare_people(one, other, view.snapshot)
     names = named(view, one), named(view, other)
-    st.write(f"**{names[0]}** and **{names[1]}** are expected to prefer the same answer on {found.same:.0%} of "
-             f"{found.n_pairs:,} pairs. They would disagree most here:")
+    st.write(
+        f"**{names[0]}** and **{names[1]}** are expected to prefer the same answer on {found.same:.0%} of "
+        f"{found.n_pairs:,} pairs. They would disagree most here:"
+    )
     for pair in found.pairs:
         apart(pair, names)
     by = {"trained": "the snapshot's training", "neighbours": "people who answer alike, since they have labelled since"}
-    st.caption(f"{names[0]} is known by {by[found.sources[0]]}, {names[1]} by {by[found.sources[1]]}. Percentages are "
-               f"what the model expects, not votes; with few labels they lean to what most people prefer. Snapshot "
-               f"{found.snapshot}.")
+    st.caption(
+        f"{names[0]} is known by {by[found.sources[0]]}, {names[1]} by {by[found.sources[1]]}. Percentages are "
+        f"what the model expects, not votes; with few labels they lean to what most people prefer. Snapshot "
+        f"{found.snapshot}."
+    )
 
 
 def apart(row: Disagreement, names: tuple[str, str]) -> None:
     with st.container(border=True):
         st.markdown(f"**{readable(row.pair.prompt)}**")
-        for column, title, response in zip(st.columns(2, gap="medium"), ("First", "Second"),
-                                           (row.pair.first, row.pair.second), strict=True):
+        for column, title, response in zip(
+            st.columns(2, gap="medium"), ("First", "Second"), (row.pair.first, row.pair.second), strict=True
+        ):
             with column:
                 st.caption(title)
                 st.markdown(readable(response.text))
-        st.caption(". ".join(f"{who}: {p:.0%} for the first ({VOTED[vote]})" for who, p, vote in
-                             zip(names, (row.one, row.other), row.votes, strict=True)) + ".")
-
-
+        st.caption(
+            ". ".join(
+                f"{who}: {p:.0%} for the first ({VOTED[vote]})"
+                for who, p, vote in zip(names, (row.one, row.other), row.votes, strict=True)
+            )
+            + "."
+        )

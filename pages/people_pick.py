@@ -45,10 +45,13 @@ def is_id(text: str) -> bool:
 def write_link(versions: Sequence[str], champion: str, people: Sequence[int]) -> None:
     """Let the address say what is on screen, and nothing that is so anyway."""
     state, fits = st.session_state, len(people) <= MOST_IN_LINK
-    wanted = {"people": ",".join(map(str, people)) if fits else "",
-              "colour": "" if state.get("colour", "group") == "group" else state["colour"],
-              "snapshot": "" if state.get("snapshot", champion) == champion else state["snapshot"],
-              "person": str(state.get("found") or ""), "with": str(state.get("other") or "")}
+    wanted = {
+        "people": ",".join(map(str, people)) if fits else "",
+        "colour": "" if state.get("colour", "group") == "group" else state["colour"],
+        "snapshot": "" if state.get("snapshot", champion) == champion else state["snapshot"],
+        "person": str(state.get("found") or ""),
+        "with": str(state.get("other") or ""),
+    }
     for name, value in wanted.items():
         if value and st.query_params.get(name) != value:
             st.query_params[name] = value
@@ -77,12 +80,17 @@ def chosen_people(view: PeopleMap) -> list[int]:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(f"{len(ids):,} {'people' if len(ids) != 1 else 'person'} selected", anchor=False)
         st.button("Forget the selection", key="forget", on_click=forget)
-    shares = [f"{int((view.group[rows] == group).sum())} in {group_name(group)}" for group in view.groups
-              if (view.group[rows] == group).any()]
+    shares = [
+        f"{int((view.group[rows] == group).sum())} in {group_name(group)}"
+        for group in view.groups
+        if (view.group[rows] == group).any()
+    ]
     none = int((view.group[rows] < 0).sum())
-    st.write(", ".join(shares + [f"{none} without a group"] * (none > 0)) + ". The address of this page carries them."
-             * (len(ids) <= MOST_IN_LINK) + f" They are too many for a link, which carries {MOST_IN_LINK} at most."
-             * (len(ids) > MOST_IN_LINK))
+    st.write(
+        ", ".join(shares + [f"{none} without a group"] * (none > 0))
+        + ". The address of this page carries them." * (len(ids) <= MOST_IN_LINK)
+        + f" They are too many for a link, which carries {MOST_IN_LINK} at most." * (len(ids) > MOST_IN_LINK)
+    )
     st.dataframe(table(view, rows), hide_index=True, width="stretch", key="chosen", alt="Selected people")
     labels(ids, n_labels)
     return ids
@@ -96,9 +104,11 @@ def forget() -> None:
 
 def table(view: PeopleMap, rows: Sequence[int]) -> dict:
     return {
-        "person": view.names[rows], "kind": ["simulated" if one else "human" for one in view.simulated[rows].tolist()],
+        "person": view.names[rows],
+        "kind": ["simulated" if one else "human" for one in view.simulated[rows].tolist()],
         "group": [group_name(None if group < 0 else group) for group in view.group[rows].tolist()],
-        "labels": view.n_labels[rows]}
+        "labels": view.n_labels[rows],
+    }
 
 
 def labels(ids: list[int], n_labels: int) -> None:
@@ -106,26 +116,41 @@ def labels(ids: list[int], n_labels: int) -> None:
     study, _ = here()
     if n_labels <= MOST_READ:
         every = study.labels_of_people(ids)
-        st.markdown(f"**Their {len(every):,} labels**" + (f", the newest {MOST_SHOWN}" if len(every) > MOST_SHOWN
-                                                         else ""))
+        st.markdown(
+            f"**Their {len(every):,} labels**" + (f", the newest {MOST_SHOWN}" if len(every) > MOST_SHOWN else "")
+        )
         if every:
-            st.dataframe([row_of(label) for label in every[-MOST_SHOWN:][::-1]], hide_index=True, width="stretch",
-                         key="their-labels", alt="Labels of the selected people")
+            st.dataframe(
+                [row_of(label) for label in every[-MOST_SHOWN:][::-1]],
+                hide_index=True,
+                width="stretch",
+                key="their-labels",
+                alt="Labels of the selected people",
+            )
     else:
         st.markdown(f"**About {n_labels:,} labels**, too many to list here; the files hold them all.")
     with st.container(horizontal=True):
         for name, kind in (("CSV", "text/csv"), ("Parquet", "application/vnd.apache.parquet")):
-            st.download_button(f"Their labels as {name}", partial(exported, study, tuple(ids), name),
-                               f"labels.{name.lower()}", kind, key=f"export-{name}", on_click="ignore")
+            st.download_button(
+                f"Their labels as {name}",
+                partial(exported, study, tuple(ids), name),
+                f"labels.{name.lower()}",
+                kind,
+                key=f"export-{name}",
+                on_click="ignore",
+            )
 
 
 def row_of(label: dict) -> dict:
     preferred = {"a": label["response_a"], "b": label["response_b"]}.get(label["choice"])
     kind = " (simulated)" if label["kind"] == "simulated" else ""
-    return {"person": label["annotator"] + kind, "question": label["prompt"],
-            "preferred": preferred or {"tie": "a tie", "both_bad": "both bad"}.get(label["choice"], label["choice"]),
-            "rejected": {"a": label["response_b"], "b": label["response_a"]}.get(label["choice"], ""),
-            "time": label["time"]}
+    return {
+        "person": label["annotator"] + kind,
+        "question": label["prompt"],
+        "preferred": preferred or {"tie": "a tie", "both_bad": "both bad"}.get(label["choice"], label["choice"]),
+        "rejected": {"a": label["response_b"], "b": label["response_a"]}.get(label["choice"], ""),
+        "time": label["time"],
+    }
 
 
 def exported(study, ids: tuple[int, ...], form: str) -> bytes:
@@ -140,5 +165,3 @@ def exported(study, ids: tuple[int, ...], form: str) -> bytes:
     import pandas as pd  # here, since it takes half a second to import and the page is drawn without
 
     return pd.DataFrame(rows).to_parquet(index=False)
-
-

@@ -33,15 +33,23 @@ def five_pairs() -> None:
     if pair is None:
         st.info("The study has no further pair that this snapshot knows.")
         return
-    st.write(f"Pair {len(given) + 1} of {COUNT}: which answer do you prefer? Nothing of this is stored; the judgement "
-             "above follows each answer.")
+    st.write(
+        f"Pair {len(given) + 1} of {COUNT}: which answer do you prefer? Nothing of this is stored; the judgement "
+        "above follows each answer."
+    )
     st.markdown(f"**{readable(pair.prompt)}**")
-    for column, mine, other in zip(st.columns(2, gap="medium"), (pair.first, pair.second), (pair.second, pair.first),
-                                   strict=True):
+    for column, mine, other in zip(
+        st.columns(2, gap="medium"), (pair.first, pair.second), (pair.second, pair.first), strict=True
+    ):
         with column.container(border=True):
             st.markdown(readable(mine.text))
-            st.button("I prefer this one", key=f"probe-{pair.id}-{mine.id}", on_click=choose,
-                      args=(pair, mine.id, other.id), width="stretch")
+            st.button(
+                "I prefer this one",
+                key=f"probe-{pair.id}-{mine.id}",
+                on_click=choose,
+                args=(pair, mine.id, other.id),
+                width="stretch",
+            )
     if given:
         st.button("Start over", on_click=start_over)
 

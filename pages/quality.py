@@ -48,7 +48,8 @@ def answer(view: QualityView) -> str:
     count = sum(bool(person.figures.flags) for person in view.people)
     simulated = sum(person.user.kind == Kind.SIMULATED for person in view.people)
     people = f"{counted(len(view.people))} given {view.n_answers:,} answers" + (
-        f" ({simulated:,} of them are simulated)." if simulated else ".")
+        f" ({simulated:,} of them are simulated)." if simulated else "."
+    )
     if not count:
         return f"{people} **Nobody stands out**: nothing here suggests careless answers."
     return f"{people} **{count} of them {'stand' if count != 1 else 'stands'} out** and may deserve a look:"
@@ -65,24 +66,31 @@ def flagged(view: QualityView) -> None:
         st.markdown(f"- **{name(person)}.** {' '.join(person.figures.flags)}{out}")
     if len(named) > MOST_NAMED:
         st.write(f"And {len(named) - MOST_NAMED:,} more, at the top of the table below.")
-    st.caption("A person is named only for what taste cannot explain: answering the same pair differently, missing "
-               "known answers, keeping to one side, or answering faster than anybody reads; and only where the whole "
-               "95 % interval is beyond the bound. Disagreeing with others is never a reason.")
+    st.caption(
+        "A person is named only for what taste cannot explain: answering the same pair differently, missing "
+        "known answers, keeping to one side, or answering faster than anybody reads; and only where the whole "
+        "95 % interval is beyond the bound. Disagreeing with others is never a reason."
+    )
 
 
 def agreement(view: QualityView) -> None:
     found = view.agreement
     if math.isnan(found.alpha):
-        st.write("The answers are all of one kind, so agreement cannot be told from chance." if found.n_pairs else
-                 "No pair has been answered by two people yet, so there is nothing to compare.")
+        st.write(
+            "The answers are all of one kind, so agreement cannot be told from chance."
+            if found.n_pairs
+            else "No pair has been answered by two people yet, so there is nothing to compare."
+        )
         return
     st.metric("Krippendorff's α", f"{found.alpha:.2f}")
     st.write(meaning(found.alpha))
     interval = "" if math.isnan(found.low) else f" (95 % interval {found.low:.2f} to {found.high:.2f})"
-    st.caption(f"α = {found.alpha:.2f}{interval}, over {found.n_labels:,} labels on {found.n_pairs:,} pairs that two "
-               f"people or more answered: two of them give the same answer in {found.observed:.0%} of cases, where "
-               f"chance would bring {found.expected:.0%}. It compares responses, not sides, and leaves excluded people "
-               "aside.")
+    st.caption(
+        f"α = {found.alpha:.2f}{interval}, over {found.n_labels:,} labels on {found.n_pairs:,} pairs that two "
+        f"people or more answered: two of them give the same answer in {found.observed:.0%} of cases, where "
+        f"chance would bring {found.expected:.0%}. It compares responses, not sides, and leaves excluded people "
+        "aside."
+    )
 
 
 def meaning(alpha: float) -> str:
@@ -91,10 +99,14 @@ def meaning(alpha: float) -> str:
     if alpha >= 0.4:
         return "People largely agree, and differ on some pairs: a shared idea of quality with personal taste on top."
     if alpha >= 0.1:
-        return "People agree a little more than chance. They differ in taste, which is what this study is about; it " \
-               "is no sign of careless answers."
-    return "People agree about as much as chance. Their tastes pull apart on these pairs; whether somebody is " \
-           "careless is told by their own figures below, not by this."
+        return (
+            "People agree a little more than chance. They differ in taste, which is what this study is about; it "
+            "is no sign of careless answers."
+        )
+    return (
+        "People agree about as much as chance. Their tastes pull apart on these pairs; whether somebody is "
+        "careless is told by their own figures below, not by this."
+    )
 
 
 # ---- the table
@@ -104,9 +116,13 @@ def table(view: QualityView) -> list[PersonQuality]:
     """Everybody, those with flags first; the people who are shown are returned."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         simulated = st.toggle("Show simulated people", value=False, key="quality-simulated")
-        st.toggle("Reckon skill", key="skill", help="How well a person's answers follow one ranking that all share "
-                  "(noisy Bradley–Terry), from 0 to 1. Unusual taste lowers it, so nobody is named for it. The first "
-                  "time takes a few seconds.")
+        st.toggle(
+            "Reckon skill",
+            key="skill",
+            help="How well a person's answers follow one ranking that all share "
+            "(noisy Bradley–Terry), from 0 to 1. Unusual taste lowers it, so nobody is named for it. The first "
+            "time takes a few seconds.",
+        )
     shown = [person for person in view.people if simulated or person.user.kind == Kind.HUMAN]
     if not shown:
         st.info("No human has answered yet. Show simulated people to see theirs.")
@@ -115,27 +131,46 @@ def table(view: QualityView) -> list[PersonQuality]:
     rows = [row(person, with_skill=st.session_state.get("skill", False)) for person in shown]
     percent = st.column_config.NumberColumn(format="%.0f %%")
     columns = dict.fromkeys(("left", "repeats", "known", "too fast", "as most do"), percent)
-    columns |= {"repeats n": st.column_config.NumberColumn("n"), "known n": st.column_config.NumberColumn("n"),
-                "skill": st.column_config.NumberColumn(format="%.2f"),
-                "seconds": st.column_config.NumberColumn(format="%.1f")}
-    st.dataframe(rows, hide_index=True, width="stretch", key="people-table", alt="Figures of every person",
-                 placeholder="–", column_config=columns)
-    st.caption("left: decided answers on the left of the screen, with the interval beside it. repeats: answered as the "
-               "first time, of n. known: gold pairs answered right, of n. seconds: the median. as most do: agreement "
-               "with the majority, about taste and never a flag. Read from the labels of this moment (revision "
-               f"{view.revision:,}); no snapshot is involved.")
+    columns |= {
+        "repeats n": st.column_config.NumberColumn("n"),
+        "known n": st.column_config.NumberColumn("n"),
+        "skill": st.column_config.NumberColumn(format="%.2f"),
+        "seconds": st.column_config.NumberColumn(format="%.1f"),
+    }
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        key="people-table",
+        alt="Figures of every person",
+        placeholder="–",
+        column_config=columns,
+    )
+    st.caption(
+        "left: decided answers on the left of the screen, with the interval beside it. repeats: answered as the "
+        "first time, of n. known: gold pairs answered right, of n. seconds: the median. as most do: agreement "
+        "with the majority, about taste and never a flag. Read from the labels of this moment (revision "
+        f"{view.revision:,}); no snapshot is involved."
+    )
     return shown
 
 
 def row(person: PersonQuality, *, with_skill: bool) -> dict:
     figures = person.figures
     low, high = figures.left.interval
-    cells = {"person": name(person), "labels": figures.n, "left": percent_of(figures.left),
-             "left, 95 %": f"{low:.0%} to {high:.0%}" if figures.left.n else None,
-             "repeats": percent_of(figures.consistent), "repeats n": figures.consistent.n,
-             "known": percent_of(figures.gold), "known n": figures.gold.n,
-             "seconds": None if math.isnan(figures.median_seconds) else figures.median_seconds,
-             "too fast": percent_of(figures.fast), "as most do": percent_of(figures.with_others)}
+    cells = {
+        "person": name(person),
+        "labels": figures.n,
+        "left": percent_of(figures.left),
+        "left, 95 %": f"{low:.0%} to {high:.0%}" if figures.left.n else None,
+        "repeats": percent_of(figures.consistent),
+        "repeats n": figures.consistent.n,
+        "known": percent_of(figures.gold),
+        "known n": figures.gold.n,
+        "seconds": None if math.isnan(figures.median_seconds) else figures.median_seconds,
+        "too fast": percent_of(figures.fast),
+        "as most do": percent_of(figures.with_others),
+    }
     if with_skill:
         cells["skill"] = person.skill
     cells["flags"] = len(figures.flags)
@@ -161,9 +196,11 @@ def sides(shown: list[PersonQuality]) -> None:
         return
     st.plotly_chart(picture(rows), width="stretch", config=PLOT, key="sides", alt="Share of left answers by person")
     more = "" if len(rows) == len(shown) else f" The first {len(rows)} of {len(shown)}."
-    st.caption("Share of decided answers that fell on the left of the screen, with 95 % intervals; sides are "
-               f"shuffled, so one half is expected of everybody.{more} Orange diamonds are named above for it. The "
-               "dashed line is what others do. From all labels of this moment.")
+    st.caption(
+        "Share of decided answers that fell on the left of the screen, with 95 % intervals; sides are "
+        f"shuffled, so one half is expected of everybody.{more} Orange diamonds are named above for it. The "
+        "dashed line is what others do. From all labels of this moment."
+    )
 
 
 def picture(rows: list[PersonQuality]) -> go.Figure:
@@ -175,21 +212,36 @@ def picture(rows: list[PersonQuality]) -> go.Figure:
         if kept:
             shares = [person.figures.left for person in kept]
             figure.add_scatter(
-                x=[share.share for share in shares], y=[name(person) for person in kept], mode="markers", name=words,
-                error_x={"type": "data", "symmetric": False, "thickness": 2, "width": 0, "color": colour,
-                         "array": [share.interval[1] - share.share for share in shares],
-                         "arrayminus": [share.share - share.interval[0] for share in shares]},
+                x=[share.share for share in shares],
+                y=[name(person) for person in kept],
+                mode="markers",
+                name=words,
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "thickness": 2,
+                    "width": 0,
+                    "color": colour,
+                    "array": [share.interval[1] - share.share for share in shares],
+                    "arrayminus": [share.share - share.interval[0] for share in shares],
+                },
                 marker={"size": 11, "color": colour, "symbol": "diamond" if chosen else "circle"},
                 customdata=[[share.hits, share.n] for share in shares],
-                hovertemplate="%{y}: %{customdata[0]} of %{customdata[1]}<extra></extra>")
+                hovertemplate="%{y}: %{customdata[0]} of %{customdata[1]}<extra></extra>",
+            )
     usual = sum(person.figures.others_left for person in rows) / len(rows)
     figure.add_vline(x=usual, line_width=1.5, line_dash="dash", line_color=NO_GROUP_COLOUR)
-    figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], zeroline=False,
-                        tickfont={"size": 13})
-    figure.update_yaxes(categoryorder="array", categoryarray=[name(person) for person in rows], showgrid=False,
-                        tickfont={"size": 14})
-    figure.update_layout(height=90 + 30 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0},
-                         legend={"orientation": "h", "yref": "container", "y": 0, "x": 0, "font": {"size": 13}})
+    figure.update_xaxes(
+        range=[-0.02, 1.02], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], zeroline=False, tickfont={"size": 13}
+    )
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=[name(person) for person in rows], showgrid=False, tickfont={"size": 14}
+    )
+    figure.update_layout(
+        height=90 + 30 * len(rows),
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        legend={"orientation": "h", "yref": "container", "y": 0, "x": 0, "font": {"size": 13}},
+    )
     return figure
 
 
@@ -197,13 +249,23 @@ def picture(rows: list[PersonQuality]) -> go.Figure:
 
 
 def exclusion(view: QualityView) -> None:
-    st.write("Somebody who is left out keeps their labels and their pages; their labels train no further snapshot and "
-             "count in no vote. They can be taken in again at any time.")
+    st.write(
+        "Somebody who is left out keeps their labels and their pages; their labels train no further snapshot and "
+        "count in no vote. They can be taken in again at any time."
+    )
     people = {person.user.id: person for person in view.people}
-    order = sorted(people, key=lambda one: (-len(people[one].figures.flags), people[one].user.kind != Kind.HUMAN,
-                                            people[one].user.name))
-    chosen = st.selectbox("Person", order, index=None, placeholder="Choose somebody", key="exclusion-person",
-                          format_func=lambda one: words(people[one]))
+    order = sorted(
+        people,
+        key=lambda one: (-len(people[one].figures.flags), people[one].user.kind != Kind.HUMAN, people[one].user.name),
+    )
+    chosen = st.selectbox(
+        "Person",
+        order,
+        index=None,
+        placeholder="Choose somebody",
+        key="exclusion-person",
+        format_func=lambda one: words(people[one]),
+    )
     if done := st.session_state.pop("exclusion-done", ""):
         st.success(done)
     if problem := st.session_state.pop("exclusion-problem", ""):
@@ -223,9 +285,14 @@ def ask(person: PersonQuality) -> None:
     if not st.session_state.get(asked):
         st.button(f"{verb}…", key="exclusion-ask", on_click=st.session_state.update, args=({asked: True},))
         return
-    st.warning(f"The {person.figures.n:,} labels of {name(person)} will "
-               + ("train the next snapshot and count in votes again." if out else
-                  "not train the next snapshot and count in no vote. Nothing is deleted."))
+    st.warning(
+        f"The {person.figures.n:,} labels of {name(person)} will "
+        + (
+            "train the next snapshot and count in votes again."
+            if out
+            else "not train the next snapshot and count in no vote. Nothing is deleted."
+        )
+    )
     with st.container(horizontal=True):
         st.button(verb, type="primary", key="exclusion-do", on_click=exclude, args=(person, not out))
         st.button("Leave it as it is", key="exclusion-keep", on_click=st.session_state.pop, args=(asked, None))

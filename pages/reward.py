@@ -56,15 +56,20 @@ def restore() -> None:
     """
     study, me = here()
     if "people" not in st.session_state:
-        st.session_state["people"] = (linked_people(study) or st.session_state.get("people before")
-                                      or [f"user {me.id}"])
+        st.session_state["people"] = linked_people(study) or st.session_state.get("people before") or [f"user {me.id}"]
     drafts = finish()
     if drafts:
         fill(drafts.prompt, drafts.texts, drafts.by)
         unlink()
     elif not st.session_state.get("just filled") and field("prompt") not in st.session_state:
-        fill(*(linked_texts(study) or st.session_state.get("asked")
-               or example(study, study.id, study.record.champion) or ("", [])))
+        fill(
+            *(
+                linked_texts(study)
+                or st.session_state.get("asked")
+                or example(study, study.id, study.record.champion)
+                or ("", [])
+            )
+        )
 
 
 def fill(prompt: str, texts: list[str], by: list[str] | None = None) -> None:
@@ -130,8 +135,13 @@ def of_study(study: Study, prompt_id: int) -> tuple[str, list[str]]:
 def question() -> tuple:
     """The fields; returns what is to be judged (prompt, responses, groups, and who), and the place of the answers."""
     pick()
-    st.text_area("Question", st.session_state["born with"][0], key=field("prompt"), height=70,
-                 placeholder="How do I get my cat to take a pill?")
+    st.text_area(
+        "Question",
+        st.session_state["born with"][0],
+        key=field("prompt"),
+        height=70,
+        placeholder="How do I get my cat to take a pill?",
+    )
     place = st.container()
     count = st.session_state["count"]
     if writing() is None:
@@ -142,8 +152,10 @@ def question() -> tuple:
     people, first, groups = who()
     if st.button("Judge", type="primary", width="stretch", disabled=writing() is not None):
         unlink()
-        st.session_state["asked"] = (st.session_state[field("prompt")],
-                                     [st.session_state[field(f"response-{i}")] for i in range(count)])
+        st.session_state["asked"] = (
+            st.session_state[field("prompt")],
+            [st.session_state[field(f"response-{i}")] for i in range(count)],
+        )
     asked = st.session_state.get("asked")
     given = answers() if ANSWERS in st.session_state["people"] else []
     return (None if asked is None or writing() is not None else (*asked, people, groups, first, given)), place
@@ -153,8 +165,13 @@ def fields(count: int) -> None:
     by, (_, texts) = st.session_state["by"], st.session_state["born with"]
     for i in range(count):
         author = by[i] if i < len(by) else ""
-        st.text_area(f"Answer {LETTERS[i]}", texts[i], key=field(f"response-{i}"), height=120,
-                     help=f"Written by {author}." if author else None)
+        st.text_area(
+            f"Answer {LETTERS[i]}",
+            texts[i],
+            key=field(f"response-{i}"),
+            height=120,
+            help=f"Written by {author}." if author else None,
+        )
     with st.container(horizontal=True):
         st.button("One answer more", disabled=count >= MOST, on_click=resize, args=(count + 1,))
         st.button("One answer less", disabled=count <= 2, on_click=resize, args=(count - 1,))
@@ -175,8 +192,15 @@ def pick() -> None:
             st.query_params["question"] = str(chosen)
             st.query_params.pop("pair", None)
 
-    st.selectbox("Pick a question of the study, with its answers", list(prompts), index=None, key="picked",
-                 format_func=prompts.get, on_change=take, placeholder="or type your own below")
+    st.selectbox(
+        "Pick a question of the study, with its answers",
+        list(prompts),
+        index=None,
+        key="picked",
+        format_func=prompts.get,
+        on_change=take,
+        placeholder="or type your own below",
+    )
 
 
 def who() -> tuple[list[int], list[int], bool | list[int]]:
@@ -188,15 +212,25 @@ def who() -> tuple[list[int], list[int], bool | list[int]]:
     names[ANSWERS] = "Somebody with five answers given here"
     kept = [one for one in st.session_state.get("people", []) if one in names]
     st.session_state["people"] = kept
-    chosen = st.multiselect("People", list(names), format_func=names.get, key="people",
-                            help="Yourself, anybody, or somebody of whom five answers are all that is known.")
+    chosen = st.multiselect(
+        "People",
+        list(names),
+        format_func=names.get,
+        key="people",
+        help="Yourself, anybody, or somebody of whom five answers are all that is known.",
+    )
     st.session_state["people before"] = chosen
     users = [int(one.split()[1]) for one in chosen if one.startswith("user ")]
     st.query_params["people"] = ",".join(map(str, users))
     numbers = groups_there(study)
     st.session_state["groups"] = [one for one in st.session_state.get("groups", numbers) if one in numbers]
-    wanted = st.pills("Groups of the map", numbers, selection_mode="multi", key="groups",
-                      format_func=lambda group: str(group + 1)) if numbers else []
+    wanted = (
+        st.pills(
+            "Groups of the map", numbers, selection_mode="multi", key="groups", format_func=lambda group: str(group + 1)
+        )
+        if numbers
+        else []
+    )
     return users, [int(one.split()[1]) for one in chosen if one.startswith("first ")], list(wanted)
 
 
@@ -215,8 +249,11 @@ def judgement(asked: tuple | None):
     """The view of what is asked, told and drawn; None where there is nothing to show."""
     study, _ = here()
     if asked is None:
-        st.info("The answers are being written, and are judged as soon as they are there." if writing() else
-                "Type a question and two answers or more, and press Judge.")
+        st.info(
+            "The answers are being written, and are judged as soon as they are there."
+            if writing()
+            else "Type a question and two answers or more, and press Judge."
+        )
         return None
     prompt, responses, users, groups, first, given = asked
     if not (users or groups or first or given):

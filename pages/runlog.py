@@ -31,8 +31,14 @@ def runs() -> None:
     def choose() -> None:
         st.query_params["run"] = str(st.session_state[key])
 
-    chosen = st.selectbox("Look into a run", ids, index=index, key=key, on_change=choose,
-                          format_func=lambda one: f"Run {one}, {listed[ids.index(one)].state}")
+    chosen = st.selectbox(
+        "Look into a run",
+        ids,
+        index=index,
+        key=key,
+        on_change=choose,
+        format_func=lambda one: f"Run {one}, {listed[ids.index(one)].state}",
+    )
     run = listed[ids.index(chosen)]
     if run.state in (RunState.QUEUED, RunState.RUNNING):
         live(run.id, run.state)
@@ -42,9 +48,17 @@ def runs() -> None:
 
 def run_row(run: Run) -> dict:
     data = run.config.get("data") or {}
-    return {"run": run.id, "kind": run.kind, "state": str(run.state), "why": run.reason, "snapshot": run.snapshot,
-            "labels": f"{data['labels']:,}" if data else "", "began": clock(run.started_at), "took": seconds(run),
-            "message": run.message + (f" (again after run {run.retry_of})" if run.retry_of else "")}
+    return {
+        "run": run.id,
+        "kind": run.kind,
+        "state": str(run.state),
+        "why": run.reason,
+        "snapshot": run.snapshot,
+        "labels": f"{data['labels']:,}" if data else "",
+        "began": clock(run.started_at),
+        "took": seconds(run),
+        "message": run.message + (f" (again after run {run.retry_of})" if run.retry_of else ""),
+    }
 
 
 def seconds(run: Run) -> str:
@@ -80,13 +94,20 @@ def drawn(run: Run, curves: Mapping) -> None:
     if not shown:
         return
     for start in range(0, len(shown), 2):
-        for column, (phase, curve) in zip(st.columns(2, gap="medium"), shown[start:start + 2], strict=False):
-            column.plotly_chart(picture(phase, curve), width="stretch", config=PLOT, key=f"curve-{run.id}-{phase}",
-                                alt=f"Loss by step while {phase}")
-    st.caption("Loss by step: blue on labels that are learned from, orange on labels kept aside, which decide when "
-               "to stop. The graph is fitted several times, one member after the other, hence the jumps. A low blue "
-               f"line alone says nothing of new answers. Run {run.id}"
-               + (f", snapshot {run.snapshot}." if run.snapshot else "."))
+        for column, (phase, curve) in zip(st.columns(2, gap="medium"), shown[start : start + 2], strict=False):
+            column.plotly_chart(
+                picture(phase, curve),
+                width="stretch",
+                config=PLOT,
+                key=f"curve-{run.id}-{phase}",
+                alt=f"Loss by step while {phase}",
+            )
+    st.caption(
+        "Loss by step: blue on labels that are learned from, orange on labels kept aside, which decide when "
+        "to stop. The graph is fitted several times, one member after the other, hence the jumps. A low blue "
+        f"line alone says nothing of new answers. Run {run.id}"
+        + (f", snapshot {run.snapshot}." if run.snapshot else ".")
+    )
 
 
 def picture(phase: str, curve) -> go.Figure:
@@ -94,12 +115,21 @@ def picture(phase: str, curve) -> go.Figure:
     for points, name, colour in ((curve.loss, "learned from", LEARNED), (curve.held_out, "kept aside", KEPT)):
         if points:
             points = apart(points)
-            figure.add_scatter(x=[step for step, _ in points], y=[value for _, value in points], name=name,
-                               mode="lines", line={"color": colour, "width": 2},
-                               hovertemplate="step %{x}: %{y:.4f}<extra>" + name + "</extra>")
-    figure.update_layout(height=240, margin={"l": 0, "r": 8, "t": 34, "b": 0}, title={"text": phase.capitalize()},
-                         showlegend=bool(curve.loss and curve.held_out),
-                         legend={"orientation": "h", "y": -0.2, "x": 1.0, "xanchor": "right", "yanchor": "top"})
+            figure.add_scatter(
+                x=[step for step, _ in points],
+                y=[value for _, value in points],
+                name=name,
+                mode="lines",
+                line={"color": colour, "width": 2},
+                hovertemplate="step %{x}: %{y:.4f}<extra>" + name + "</extra>",
+            )
+    figure.update_layout(
+        height=240,
+        margin={"l": 0, "r": 8, "t": 34, "b": 0},
+        title={"text": phase.capitalize()},
+        showlegend=bool(curve.loss and curve.held_out),
+        legend={"orientation": "h", "y": -0.2, "x": 1.0, "xanchor": "right", "yanchor": "top"},
+    )
     figure.update_xaxes(zeroline=False)
     figure.update_yaxes(title="loss", zeroline=False)
     return figure
@@ -122,10 +152,13 @@ def facts(run: Run) -> None:
     data, settings = run.config.get("data"), run.config.get("settings")
     if not data:
         return
-    st.markdown(f"Learned from {data['labels']:,} labels ({data['decided']:,} decided) of {data['people']:,} people on "
-                f"{data['responses']:,} responses, up to watermark {data['watermark']:,}; SHA-256 of the data "
-                f"`{data['sha256'][:16]}`. "
-                + "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in (settings or {}).items()) + ".")
+    st.markdown(
+        f"Learned from {data['labels']:,} labels ({data['decided']:,} decided) of {data['people']:,} people on "
+        f"{data['responses']:,} responses, up to watermark {data['watermark']:,}; SHA-256 of the data "
+        f"`{data['sha256'][:16]}`. "
+        + "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in (settings or {}).items())
+        + "."
+    )
 
 
 def log(run: Run, lines: list[str]) -> None:
@@ -133,8 +166,14 @@ def log(run: Run, lines: list[str]) -> None:
         st.caption("No log of this run is kept on this machine.")
         return
     st.code("\n".join(lines[-TAIL:]), language=None)
-    st.download_button("Download the log", "\n".join(lines) + "\n", f"run-{run.id}.log", "text/plain",
-                       key=f"log-{run.id}", on_click="ignore")
+    st.download_button(
+        "Download the log",
+        "\n".join(lines) + "\n",
+        f"run-{run.id}.log",
+        "text/plain",
+        key=f"log-{run.id}",
+        on_click="ignore",
+    )
 
 
 def attempt(verb, *arguments, **named) -> None:

@@ -12,8 +12,11 @@ from pages.checks import gold_pairs, reports
 from pages.doors import attempt, clearable, doors, told, when
 from pages.parts import again, here
 
-ORDERS = {"informative": "the pair that teaches the model most about the person",
-          "random": "by chance", "imported": "in the order of the file"}
+ORDERS = {
+    "informative": "the pair that teaches the model most about the person",
+    "random": "by chance",
+    "imported": "in the order of the file",
+}
 SHOWN = 200  # lines of the record, at first
 
 
@@ -25,10 +28,23 @@ def page() -> None:
         st.stop()
     st.markdown(summary())
     told()
-    parts = {"People and invites": doors, "Handing out": handing_out, "Guidelines": guidelines,
-             "Gold pairs": gold_pairs, "Reports": reports, "Record": record, "Studies": studies}
-    chosen = st.segmented_control("Settings of", list(parts), default="People and invites", required=True,
-                                  key="settings-part", label_visibility="collapsed")
+    parts = {
+        "People and invites": doors,
+        "Handing out": handing_out,
+        "Guidelines": guidelines,
+        "Gold pairs": gold_pairs,
+        "Reports": reports,
+        "Record": record,
+        "Studies": studies,
+    }
+    chosen = st.segmented_control(
+        "Settings of",
+        list(parts),
+        default="People and invites",
+        required=True,
+        key="settings-part",
+        label_visibility="collapsed",
+    )
     parts[chosen]()
 
 
@@ -41,11 +57,16 @@ def summary() -> str:
     overlap = "everybody" if room.overlap is None else f"{room.overlap} {'people' if room.overlap != 1 else 'person'}"
     door = "Anybody with the address may join" if room.open else "People join by invite only"
     invites = f"{opened} invite{'s are' if opened != 1 else ' is'} open"
-    problems = f"**{waiting} reported problem{'s wait' if waiting != 1 else ' waits'} for you**" if waiting else \
-        "no reported problem waits"
-    return (f"**{study.record.name}** has {humans} {'people' if humans != 1 else 'person'}"
-            + (f" and {len(users) - humans} simulated ones" if len(users) > humans else "")
-            + f". Each pair goes to {overlap}. {door}; {invites}; {problems}.")
+    problems = (
+        f"**{waiting} reported problem{'s wait' if waiting != 1 else ' waits'} for you**"
+        if waiting
+        else "no reported problem waits"
+    )
+    return (
+        f"**{study.record.name}** has {humans} {'people' if humans != 1 else 'person'}"
+        + (f" and {len(users) - humans} simulated ones" if len(users) > humans else "")
+        + f". Each pair goes to {overlap}. {door}; {invites}; {problems}."
+    )
 
 
 # ---- who gets which pair
@@ -56,33 +77,83 @@ def handing_out() -> None:
     room = study.room_settings()
     usual = study.settings.reserve_seconds / 60
     with st.form("room", border=False):
-        open_ = st.toggle("Anybody with the address may join", value=room.open, key="room-open",
-                          help="Off, people come in by invite only. Who is in stays.")
+        open_ = st.toggle(
+            "Anybody with the address may join",
+            value=room.open,
+            key="room-open",
+            help="Off, people come in by invite only. Who is in stays.",
+        )
         left, right = st.columns(2, gap="large")
         with left:
-            overlap = clearable("People per pair", "room-overlap", room.overlap, placeholder="everybody",
-                                help="Empty: everybody may label every pair.")
-            order = st.selectbox("New pairs come", list(ORDERS), index=list(ORDERS).index(room.order),
-                                 format_func=ORDERS.get, key="room-order")
-            practice = st.number_input("Practice pairs for a newcomer", value=room.practice, step=1,
-                                       key="room-practice", help="Gold pairs with the answer told afterwards, before "
-                                       "the first real pair.")
-            goal = clearable("Labels a day as a goal", "room-goal", room.daily_goal, placeholder="no goal",
-                             help="Empty: no goal is shown.")
-            reserve = clearable("Minutes a pair is reserved", "room-reserve", room.reserve_minutes, step=0.5,
-                                placeholder=f"{usual:g}, as the installation says",
-                                help="A pair that is not answered goes back to the others after this.")
+            overlap = clearable(
+                "People per pair",
+                "room-overlap",
+                room.overlap,
+                placeholder="everybody",
+                help="Empty: everybody may label every pair.",
+            )
+            order = st.selectbox(
+                "New pairs come",
+                list(ORDERS),
+                index=list(ORDERS).index(room.order),
+                format_func=ORDERS.get,
+                key="room-order",
+            )
+            practice = st.number_input(
+                "Practice pairs for a newcomer",
+                value=room.practice,
+                step=1,
+                key="room-practice",
+                help="Gold pairs with the answer told afterwards, before the first real pair.",
+            )
+            goal = clearable(
+                "Labels a day as a goal",
+                "room-goal",
+                room.daily_goal,
+                placeholder="no goal",
+                help="Empty: no goal is shown.",
+            )
+            reserve = clearable(
+                "Minutes a pair is reserved",
+                "room-reserve",
+                room.reserve_minutes,
+                step=0.5,
+                placeholder=f"{usual:g}, as the installation says",
+                help="A pair that is not answered goes back to the others after this.",
+            )
         with right:
-            uniform = percent("By chance", room.uniform, "room-uniform", "Of the pairs, while the model chooses the "
-                              "others. Only on these is it measured how well the model foresees people.")
-            repeats = percent("A second time, sides swapped", room.repeats, "room-repeats", "Shows how consistent "
-                              "somebody is with themselves.")
+            uniform = percent(
+                "By chance",
+                room.uniform,
+                "room-uniform",
+                "Of the pairs, while the model chooses the "
+                "others. Only on these is it measured how well the model foresees people.",
+            )
+            repeats = percent(
+                "A second time, sides swapped",
+                room.repeats,
+                "room-repeats",
+                "Shows how consistent somebody is with themselves.",
+            )
             gold = percent("Gold pairs", room.gold, "room-gold", "Pairs with a known answer, for attention only.")
-            st.caption("Shares of all pairs handed out; what is left is chosen in the order beside. Pairs that are on "
-                       "somebody's screen stay as they were given.")
+            st.caption(
+                "Shares of all pairs handed out; what is left is chosen in the order beside. Pairs that are on "
+                "somebody's screen stay as they were given."
+            )
         if st.form_submit_button("Save", type="primary", key="room-save"):
-            save_room(dict(overlap=overlap, open=open_, order=order, uniform=uniform, repeats=repeats, gold=gold,
-                           practice=practice, reserve_minutes=reserve, daily_goal=goal))
+            save_room(
+                dict(
+                    overlap=overlap,
+                    open=open_,
+                    order=order,
+                    uniform=uniform,
+                    repeats=repeats,
+                    gold=gold,
+                    practice=practice,
+                    reserve_minutes=reserve,
+                    daily_goal=goal,
+                )
+            )
 
 
 def percent(title: str, value: float, key: str, help: str) -> float:
@@ -105,13 +176,20 @@ def save_room(settings: dict) -> None:
 def guidelines() -> None:
     study, _ = here()
     now = study.guidelines()
-    st.write("Shown beside every pair, in Markdown. Each label stores the version it was made under, so a change never "
-             "rewrites the past.")
+    st.write(
+        "Shown beside every pair, in Markdown. Each label stores the version it was made under, so a change never "
+        "rewrites the past."
+    )
     editor, preview = st.columns(2, gap="large")
     with editor:
         text = st.text_area("Guidelines", value=now.text, height=360, key=f"guidelines-{now.version}")
-        st.button(f"Save as version {now.version + 1}", type="primary", key="guidelines-save", on_click=save_guidelines,
-                  args=(now.version,))
+        st.button(
+            f"Save as version {now.version + 1}",
+            type="primary",
+            key="guidelines-save",
+            on_click=save_guidelines,
+            args=(now.version,),
+        )
     with preview:
         st.caption("As people see it")
         with st.container(border=True):
@@ -140,8 +218,13 @@ def history() -> None:
         with st.expander(f"Version {one.version}{latest}, {names.get(one.by, 'the product')}, {when(one.at)}"):
             st.markdown(one.text or "*Empty.*")
             if one is not versions[0]:
-                st.button("Make this the newest version", key=f"restore-{one.version}", on_click=attempt,
-                          args=("write_guidelines", one.text), kwargs={"done": "The old text is shown again."})
+                st.button(
+                    "Make this the newest version",
+                    key=f"restore-{one.version}",
+                    on_click=attempt,
+                    args=("write_guidelines", one.text),
+                    kwargs={"done": "The old text is shown again."},
+                )
 
 
 # ---- the record
@@ -157,26 +240,39 @@ def record() -> None:
     if not shown:
         st.write("Nothing has been changed yet.")
         return
-    st.dataframe([line(entry, people) for entry in shown], hide_index=True, width="stretch", height=420,
-                 alt="Who changed what", column_config={
-                     "when": st.column_config.DatetimeColumn(format="DD MMM YYYY, HH:mm", width="small"),
-                     "what": st.column_config.TextColumn(width="large")})
+    st.dataframe(
+        [line(entry, people) for entry in shown],
+        hide_index=True,
+        width="stretch",
+        height=420,
+        alt="Who changed what",
+        column_config={
+            "when": st.column_config.DatetimeColumn(format="DD MMM YYYY, HH:mm", width="small"),
+            "what": st.column_config.TextColumn(width="large"),
+        },
+    )
     if len(entries) == st.session_state["record-length"]:
         st.caption(f"The last {len(entries):,} changes.")
         if st.button("Show more", key="record-more"):
             st.session_state["record-length"] *= 5
             again()
     else:
-        st.caption(f"All {len(entries):,} changes of roles, rules, labels, champions and imports, newest first; "
-                   "none of them can be removed here.")
+        st.caption(
+            f"All {len(entries):,} changes of roles, rules, labels, champions and imports, newest first; "
+            "none of them can be removed here."
+        )
 
 
 def line(entry: AuditEntry, people: dict[int, str]) -> dict:
     detail = dict(entry.detail)
     if "user" in detail:
         detail["user"] = people.get(detail["user"], detail["user"])
-    return {"when": entry.at.astimezone(), "who": people.get(entry.user_id, "the product"), "change": entry.event,
-            "what": ", ".join(f"{name}: {value_of(value)}" for name, value in detail.items())}
+    return {
+        "when": entry.at.astimezone(),
+        "who": people.get(entry.user_id, "the product"),
+        "change": entry.event,
+        "what": ", ".join(f"{name}: {value_of(value)}" for name, value in detail.items()),
+    }
 
 
 def value_of(value: object) -> str:
@@ -197,23 +293,32 @@ def studies() -> None:
     study, me = here()
     st.subheader("Simulated people")
     now = study.record.include_simulated
-    wanted = st.toggle("Include simulated people", value=now, key="settings-simulated",
-                       help="Off, they are in no picture, and the next snapshot is learned without them. Their labels "
-                       "are kept, so on brings them back.")
+    wanted = st.toggle(
+        "Include simulated people",
+        value=now,
+        key="settings-simulated",
+        help="Off, they are in no picture, and the next snapshot is learned without them. Their labels "
+        "are kept, so on brings them back.",
+    )
     if wanted != now:
         study.include_simulated(wanted, by=me.id)
         again()
     st.subheader("Other studies")
     others = {one.id: one for one in study.studies() if one.id != study.id}
     if not others:
-        st.write("This installation has one study. A file that is imported under another name makes the next: "
-                 "`python -m copl_core import labels.jsonl --study \"Its name\"`.")
+        st.write(
+            "This installation has one study. A file that is imported under another name makes the next: "
+            '`python -m copl_core import labels.jsonl --study "Its name"`.'
+        )
         return
-    st.write("An installation shows one study at a time, to everybody. Opening another one signs you in there as an "
-             "owner; the others sign in with their links of that study. Nothing of this one is lost.")
+    st.write(
+        "An installation shows one study at a time, to everybody. Opening another one signs you in there as an "
+        "owner; the others sign in with their links of that study. Nothing of this one is lost."
+    )
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = st.selectbox("Study", list(others), format_func=lambda one: others[one].name, width=320,
-                              key="other-study")
+        chosen = st.selectbox(
+            "Study", list(others), format_func=lambda one: others[one].name, width=320, key="other-study"
+        )
         if st.button("Open it to everybody", key="open-study"):
             switch(chosen)
 

@@ -22,9 +22,11 @@ def snapshots() -> None:
         return
     history(records)
     st.dataframe([snapshot_row(record, champion) for record in records[:SHOWN]], hide_index=True, width="stretch")
-    st.caption("Accuracy and log-loss are on labels that were kept from every part (n of them), ties left out, with "
-               "95 % intervals. They are measured when the reward model is fitted; a snapshot of kind graph shares the "
-               "reward model of the full one before it and repeats its figures.")
+    st.caption(
+        "Accuracy and log-loss are on labels that were kept from every part (n of them), ties left out, with "
+        "95 % intervals. They are measured when the reward model is fitted; a snapshot of kind graph shares the "
+        "reward model of the full one before it and repeats its figures."
+    )
     crown(records, champion)
     notes(records, champion)
     if len(records) > 1:
@@ -33,37 +35,73 @@ def snapshots() -> None:
 
 def history(records: list[SnapshotRecord]) -> None:
     """Accuracy from one fitted reward model to the next, beside one taste for all."""
-    fitted = [record for record in reversed(records)
-              if record.metrics.get("kind") == "full" and "copl" in (record.metrics.get("held_out") or {})]
+    fitted = [
+        record
+        for record in reversed(records)
+        if record.metrics.get("kind") == "full" and "copl" in (record.metrics.get("held_out") or {})
+    ]
     if len(fitted) < 2:
         return
     figure = go.Figure()
     for method, colour in (("copl", LEARNED), ("global", NO_GROUP_COLOUR)):
-        rows = [(record.version, record.metrics["held_out"][method]) for record in fitted
-                if method in record.metrics["held_out"]]
+        rows = [
+            (record.version, record.metrics["held_out"][method])
+            for record in fitted
+            if method in record.metrics["held_out"]
+        ]
         ends = [row.get("accuracy_interval") or [row["accuracy"]] * 2 for _, row in rows]
         figure.add_scatter(
-            x=[version for version, _ in rows], y=[row["accuracy"] for _, row in rows], name=FIGURES[method],
-            mode="lines+markers", line={"color": colour}, marker={"size": 9},
-            error_y={"type": "data", "symmetric": False, "thickness": 1.5, "width": 0,
-                     "array": [high - row["accuracy"] for (_, row), (_, high) in zip(rows, ends, strict=True)],
-                     "arrayminus": [row["accuracy"] - low for (_, row), (low, _) in zip(rows, ends, strict=True)]},
-            hovertemplate="%{x}: %{y:.1%}<extra>" + FIGURES[method] + "</extra>")
+            x=[version for version, _ in rows],
+            y=[row["accuracy"] for _, row in rows],
+            name=FIGURES[method],
+            mode="lines+markers",
+            line={"color": colour},
+            marker={"size": 9},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.5,
+                "width": 0,
+                "array": [high - row["accuracy"] for (_, row), (_, high) in zip(rows, ends, strict=True)],
+                "arrayminus": [row["accuracy"] - low for (_, row), (low, _) in zip(rows, ends, strict=True)],
+            },
+            hovertemplate="%{x}: %{y:.1%}<extra>" + FIGURES[method] + "</extra>",
+        )
     drawn = [value for trace in figure.data for value in trace.y]
-    figure.update_yaxes(tickformat=".0%", title="accuracy",  # a step of chance is not to look like a climb
-                        autorangeoptions={"include": [min(drawn) - ROOM, max(drawn) + ROOM]})
-    figure.update_layout(height=230, margin={"l": 0, "r": 8, "t": 8, "b": 0},
-                         legend={"orientation": "h", "y": -0.15, "x": 0, "yanchor": "top"})
-    st.plotly_chart(figure, width="stretch", config=PLOT, key="history",
-                    alt="Held-out accuracy by snapshot, with intervals where they were measured")
-    st.caption("Accuracy on labels kept aside, at each fit of the reward model. Which labels are kept grows with the "
-               f"study, so small steps are mostly chance. Snapshots {fitted[0].version} to {fitted[-1].version}.")
+    figure.update_yaxes(
+        tickformat=".0%",
+        title="accuracy",  # a step of chance is not to look like a climb
+        autorangeoptions={"include": [min(drawn) - ROOM, max(drawn) + ROOM]},
+    )
+    figure.update_layout(
+        height=230,
+        margin={"l": 0, "r": 8, "t": 8, "b": 0},
+        legend={"orientation": "h", "y": -0.15, "x": 0, "yanchor": "top"},
+    )
+    st.plotly_chart(
+        figure,
+        width="stretch",
+        config=PLOT,
+        key="history",
+        alt="Held-out accuracy by snapshot, with intervals where they were measured",
+    )
+    st.caption(
+        "Accuracy on labels kept aside, at each fit of the reward model. Which labels are kept grows with the "
+        f"study, so small steps are mostly chance. Snapshots {fitted[0].version} to {fitted[-1].version}."
+    )
 
 
 def snapshot_row(record: SnapshotRecord, champion: str | None) -> dict:
-    row = {"snapshot": record.version, "champion": "yes" if record.version == champion else "", "note": record.note,
-           "made": clock(record.created_at), "kind": record.metrics.get("kind"), "labels": record.n_labels,
-           "watermark": record.watermark, "data": (record.metrics.get("data") or {}).get("sha256", "")[:12]}
+    row = {
+        "snapshot": record.version,
+        "champion": "yes" if record.version == champion else "",
+        "note": record.note,
+        "made": clock(record.created_at),
+        "kind": record.metrics.get("kind"),
+        "labels": record.n_labels,
+        "watermark": record.watermark,
+        "data": (record.metrics.get("data") or {}).get("sha256", "")[:12],
+    }
     held_out = record.metrics.get("held_out") or {}
     for name, words in FIGURES.items():
         row[f"{words}: accuracy"] = with_interval(held_out[name], "accuracy") if name in held_out else ""
@@ -82,24 +120,32 @@ def crown(records: list[SnapshotRecord], champion: str | None) -> None:
     study, me = here()
     versions = [record.version for record in records]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = st.selectbox("Champion: the snapshot that all pages use", versions, key=f"crown-{champion}",
-                              index=versions.index(champion) if champion in versions else 0)
+        chosen = st.selectbox(
+            "Champion: the snapshot that all pages use",
+            versions,
+            key=f"crown-{champion}",
+            index=versions.index(champion) if champion in versions else 0,
+        )
         if st.button(f"Make {chosen} the champion", disabled=chosen == champion):
             attempt(study.promote, chosen, by=me.id)
     if champion != versions[0] and study.schedule().automatic:
-        st.caption("The champion is not the newest snapshot. The next automatic refit puts a new one in its place; "
-                   "switch “Refit by itself” off in the schedule to keep it.")
+        st.caption(
+            "The champion is not the newest snapshot. The next automatic refit puts a new one in its place; "
+            "switch “Refit by itself” off in the schedule to keep it."
+        )
 
 
 def notes(records: list[SnapshotRecord], champion: str | None) -> None:
     study, me = here()
     with st.expander("Notes"):
         versions = [record.version for record in records]
-        version = st.selectbox("Of snapshot", versions, index=versions.index(champion) if champion in versions else 0,
-                               key="note-of")
+        version = st.selectbox(
+            "Of snapshot", versions, index=versions.index(champion) if champion in versions else 0, key="note-of"
+        )
         record = records[versions.index(version)]
-        text = st.text_area("Note", record.note, key=f"note-{version}", height=80,
-                            placeholder="What is special about it")
+        text = st.text_area(
+            "Note", record.note, key=f"note-{version}", height=80, placeholder="What is special about it"
+        )
         if st.button("Save the note", disabled=text.strip() == record.note):
             attempt(study.write_note, version, text, by=me.id)
 
@@ -112,8 +158,9 @@ def compare(records: list[SnapshotRecord], champion: str | None) -> None:
         versions = [record.version for record in records]
         newest = versions.index(champion) if champion in versions else 0
         left, right = st.columns(2)
-        first = left.selectbox("First", versions, key="first", index=linked("first", versions,
-                                                                            min(newest + 1, len(versions) - 1)))
+        first = left.selectbox(
+            "First", versions, key="first", index=linked("first", versions, min(newest + 1, len(versions) - 1))
+        )
         second = right.selectbox("Second", versions, key="second", index=linked("second", versions, newest))
         st.query_params["first"], st.query_params["second"] = first, second
         if first == second:
@@ -134,25 +181,36 @@ def told(first: str, second: str) -> None:
     except CoplError as problem:
         st.error(str(problem))
         return
-    st.markdown(f"{found.moved:,} of {found.people:,} people changed their group from {first} to {second}. "
-                + (f"What the two expect of people correlates by {found.correlation:.3f}, and they prefer the same "
-                   f"answer in {found.agree:.1%} of {found.expectations:,} cases." if found.correlation is not None else
-                   "They know no people and pairs in common, so their expectations cannot be compared."))
+    st.markdown(
+        f"{found.moved:,} of {found.people:,} people changed their group from {first} to {second}. "
+        + (
+            f"What the two expect of people correlates by {found.correlation:.3f}, and they prefer the same "
+            f"answer in {found.agree:.1%} of {found.expectations:,} cases."
+            if found.correlation is not None
+            else "They know no people and pairs in common, so their expectations cannot be compared."
+        )
+    )
     figures, settings = st.columns(2, gap="medium")
     with figures:
-        st.dataframe([row for row in found.figures if plain(row[first]) or plain(row[second])],
-                     hide_index=True, width="stretch")
+        st.dataframe(
+            [row for row in found.figures if plain(row[first]) or plain(row[second])], hide_index=True, width="stretch"
+        )
     with settings:
         if found.settings is None:
             st.write("One of the two was made before settings were kept with a snapshot.")
         elif found.settings:
-            st.dataframe([{"setting": name, first: str(a), second: str(b)} for name, a, b in found.settings],
-                         hide_index=True, width="stretch")
+            st.dataframe(
+                [{"setting": name, first: str(a), second: str(b)} for name, a, b in found.settings],
+                hide_index=True,
+                width="stretch",
+            )
         else:
             st.write("Every setting is the same, and so is the data.")
-    st.caption("Left the figures, right the settings that differ. Expectations are log-odds of people whom both know "
-               "on pairs that both know, by the preference graph. Groups keep their number by overlap, so a changed "
-               f"number is a changed group. Snapshots {first} and {second}.")
+    st.caption(
+        "Left the figures, right the settings that differ. Expectations are log-odds of people whom both know "
+        "on pairs that both know, by the preference graph. Groups keep their number by overlap, so a changed "
+        f"number is a changed group. Snapshots {first} and {second}."
+    )
 
 
 def plain(value: object) -> bool:

@@ -31,8 +31,10 @@ def page() -> None:
     st.title("My taste")
     view = study.taste(me.id)
     if view.n_labels == 0:
-        st.info("You have not compared any answers yet. After your first few, this page says where you stand; after "
-                "some more, what you like, in words.")
+        st.info(
+            "You have not compared any answers yet. After your first few, this page says where you stand; after "
+            "some more, what you like, in words."
+        )
         return
     words, spot = st.columns([5, 3], gap="large")
     with words:
@@ -64,31 +66,40 @@ def standing(view: TasteView) -> str:
         return f"You have given {labels}. What the model makes of them cannot be read: {view.problem}"
     place = view.place
     if place is None:
-        return (f"You have given {labels}. The model has not been trained yet; where you stand appears with its first "
-                "snapshot.")
+        return (
+            f"You have given {labels}. The model has not been trained yet; where you stand appears with its first "
+            "snapshot."
+        )
     if place.group is None:
-        return (f"By your {labels} you have no place among others yet: nobody else has judged the answers that you "
-                "judged.")
+        return (
+            f"By your {labels} you have no place among others yet: nobody else has judged the answers that you judged."
+        )
     alike = f"{place.n_neighbours:,} {'people' if place.n_neighbours != 1 else 'person'}"
-    return (f"By your {labels} you answer most like **{group_name(place.group)}**. The model is "
-            f"{place.group_share:.0%} sure of that, from {alike} who judged some of the same answers.")
+    return (
+        f"By your {labels} you answer most like **{group_name(place.group)}**. The model is "
+        f"{place.group_share:.0%} sure of that, from {alike} who judged some of the same answers."
+    )
 
 
 def liked(view: TasteView) -> str:
     """What they like, in a sentence or two."""
-    by_labels, by_model = ([leaning.words for leaning in view.leanings if leaning.source == source]
-                           for source in ("labels", "model"))
+    by_labels, by_model = (
+        [leaning.words for leaning in view.leanings if leaning.source == source] for source in ("labels", "model")
+    )
     if not view.leanings:
-        return (f"What you like is **not certain yet**. Your {view.n_decided:,} decided labels on {view.n_prompts:,} "
-                "questions do not settle any of the features that are measured in the texts; a few dozen labels "
-                "usually do.")
+        return (
+            f"What you like is **not certain yet**. Your {view.n_decided:,} decided labels on {view.n_prompts:,} "
+            "questions do not settle any of the features that are measured in the texts; a few dozen labels "
+            "usually do."
+        )
     sentences = []
     if by_labels:
         sentences.append(f"Your labels say that you like {listing(by_labels, bold=True)}.")
     if by_model:
         also = "also " if by_labels else ""
-        sentences.append(f"From people who answer like you, the model {also}expects you to like "
-                         f"{listing(by_model, bold=True)}.")
+        sentences.append(
+            f"From people who answer like you, the model {also}expects you to like {listing(by_model, bold=True)}."
+        )
     return " ".join(sentences + ["Nothing else is certain yet."] * (len(view.leanings) == 1))
 
 
@@ -106,13 +117,16 @@ def statement(leaning: Leaning) -> None:
 def reason(leaning: Leaning) -> str:
     chosen, against, same = leaning.votes
     along = f" Where these texts have it they often have {listing(leaning.along)} too." if leaning.along else ""
-    counted = f"{chosen} of your labels prefer the answer that leans this way, {against} the other one" \
-        + (f", and in {same} both are alike" if same else "")
+    counted = f"{chosen} of your labels prefer the answer that leans this way, {against} the other one" + (
+        f", and in {same} both are alike" if same else ""
+    )
     doubt = "" if leaning.source == "labels" else " That alone does not settle it; the model goes by people like you."
     low, high = sorted(abs(end) for end in (leaning.low, leaning.high))
     basis = "labels" if leaning.source == "labels" else "pairs, as the model expects you to answer them"
-    return (f"{counted}.{doubt}{along} Strength {abs(leaning.effect):.2f} (95 % interval {low:.2f} to {high:.2f}, from "
-            f"{leaning.n:,} {basis}).")
+    return (
+        f"{counted}.{doubt}{along} Strength {abs(leaning.effect):.2f} (95 % interval {low:.2f} to {high:.2f}, from "
+        f"{leaning.n:,} {basis})."
+    )
 
 
 def listing(words: Sequence[str], *, bold: bool = False) -> str:
@@ -133,8 +147,9 @@ def evidence(leaning: Leaning) -> None:
     speaks_for = [row for row in rows if sign * row.ahead > 1e-9]
     against = [row for row in reversed(rows) if sign * row.ahead < -1e-9]
     sides = {f"For it ({len(speaks_for)})": speaks_for, f"Against it ({len(against)})": against}
-    side = st.segmented_control("Labels that speak", list(sides), default=next(iter(sides)), required=True,
-                                key=f"side-{leaning.feature}")
+    side = st.segmented_control(
+        "Labels that speak", list(sides), default=next(iter(sides)), required=True, key=f"side-{leaning.feature}"
+    )
     listed = sides[side]
     if not listed:
         st.caption("None of your labels.")
@@ -152,10 +167,17 @@ def example(row: Evidence, words: str) -> None:
 
 
 def strengths(view: TasteView) -> None:
-    st.plotly_chart(forest(view), width="stretch", config=PLOT | {"displayModeBar": False}, key="leanings",
-                    alt="Each statement's strength with its interval, by your labels and by the model")
-    st.caption(f"How strongly each of them shows: {UNIT}. Bars are 95 % intervals. It says what the answers you prefer "
-               f"have more of, not why you prefer them. {source(view)}")
+    st.plotly_chart(
+        forest(view),
+        width="stretch",
+        config=PLOT | {"displayModeBar": False},
+        key="leanings",
+        alt="Each statement's strength with its interval, by your labels and by the model",
+    )
+    st.caption(
+        f"How strongly each of them shows: {UNIT}. Bars are 95 % intervals. It says what the answers you prefer "
+        f"have more of, not why you prefer them. {source(view)}"
+    )
 
 
 def forest(view: TasteView) -> go.Figure:
@@ -167,38 +189,65 @@ def forest(view: TasteView) -> go.Figure:
     figure.add_vline(x=0, line_width=1, line_color="#8a8a8a")
     most = [(row.words, s * row.of_most) for row, s in zip(rows, sign, strict=True) if row.of_most is not None]
     if most:
-        figure.add_scatter(x=[x for _, x in most], y=[y for y, _ in most], mode="markers",
-                           name="most people here, says the model",
-                           marker={"symbol": "line-ns", "size": 16, "line": {"width": 3, "color": NO_GROUP_COLOUR}},
-                           hovertemplate="most people: %{x:.2f}<extra></extra>")
-    for source_name, name, symbol in (("labels", "you, by your labels", "circle"),
-                                      ("model", "you, says the model", "circle-open")):
+        figure.add_scatter(
+            x=[x for _, x in most],
+            y=[y for y, _ in most],
+            mode="markers",
+            name="most people here, says the model",
+            marker={"symbol": "line-ns", "size": 16, "line": {"width": 3, "color": NO_GROUP_COLOUR}},
+            hovertemplate="most people: %{x:.2f}<extra></extra>",
+        )
+    for source_name, name, symbol in (
+        ("labels", "you, by your labels", "circle"),
+        ("model", "you, says the model", "circle-open"),
+    ):
         kept = [(row, s) for row, s in zip(rows, sign, strict=True) if row.source == source_name]
         if kept:
             ends = [sorted((s * row.low, s * row.high)) for row, s in kept]
             values = [s * row.effect for row, s in kept]
             figure.add_scatter(
-                x=values, y=[row.words for row, _ in kept], mode="markers", name=name,
-                error_x={"type": "data", "symmetric": False, "thickness": 2, "width": 0,
-                         "array": [high - x for (_, high), x in zip(ends, values, strict=True)],
-                         "arrayminus": [x - low for (low, _), x in zip(ends, values, strict=True)]},
+                x=values,
+                y=[row.words for row, _ in kept],
+                mode="markers",
+                name=name,
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "thickness": 2,
+                    "width": 0,
+                    "array": [high - x for (_, high), x in zip(ends, values, strict=True)],
+                    "arrayminus": [x - low for (low, _), x in zip(ends, values, strict=True)],
+                },
                 marker={"symbol": symbol, "size": 12, "color": INK, "line": {"width": 2, "color": INK}},
                 customdata=[[row.n] for row, _ in kept],
-                hovertemplate="%{x:.2f}, n = %{customdata[0]}<extra></extra>")
+                hovertemplate="%{x:.2f}, n = %{customdata[0]}<extra></extra>",
+            )
     figure.update_yaxes(categoryorder="array", categoryarray=names, showgrid=False)
     figure.update_xaxes(zeroline=False)
     figure.update_yaxes(tickfont={"size": 14})
     figure.update_xaxes(tickfont={"size": 13})
-    figure.update_layout(height=100 + 36 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0},
-                         legend={"orientation": "h", "yref": "container", "y": 0, "x": 0, "font": {"size": 13},
-                                 "traceorder": "reversed"})
+    figure.update_layout(
+        height=100 + 36 * len(rows),
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "x": 0,
+            "font": {"size": 13},
+            "traceorder": "reversed",
+        },
+    )
     return figure
 
 
 def source(view: TasteView) -> str:
     labels = f"From your {view.n_decided:,} decided labels on {view.n_prompts:,} questions"
-    return labels + (f" and {view.n_pairs:,} pairs of the study. Snapshot {view.snapshot}." if view.snapshot else
-                     "; no snapshot yet.")
+    return labels + (
+        f" and {view.n_pairs:,} pairs of the study. Snapshot {view.snapshot}."
+        if view.snapshot
+        else "; no snapshot yet."
+    )
 
 
 # ---- the map
@@ -214,27 +263,51 @@ def little_map(view: TasteView) -> None:
         return  # the sentence above says what is wrong with the snapshot
     if people is None or view.place.xy is None:
         return
-    st.plotly_chart(picture(people, me.id), width="stretch", config=PLOT | {"displayModeBar": False}, key="spot",
-                    alt="Your place on the map of people")
+    st.plotly_chart(
+        picture(people, me.id),
+        width="stretch",
+        config=PLOT | {"displayModeBar": False},
+        key="spot",
+        alt="Your place on the map of people",
+    )
     placed = sum(person.x is not None for person in people.people)
     simulated = sum(person.x is not None and person.kind == Kind.SIMULATED for person in people.people)
     marked = f" ({simulated:,} of them simulated)" if simulated else ""
-    st.caption(f"You among {placed:,} people{marked}; near means answering alike. Snapshot {people.snapshot}, "
-               f"{people.n_labels:,} labels.")
+    st.caption(
+        f"You among {placed:,} people{marked}; near means answering alike. Snapshot {people.snapshot}, "
+        f"{people.n_labels:,} labels."
+    )
 
 
 def picture(view: PeopleView, me: int) -> go.Figure:
     figure = go.Figure()
     others = [person for person in view.people if person.x is not None and person.id != me]
-    figure.add_scatter(x=[p.x for p in others], y=[p.y for p in others], mode="markers", opacity=0.55,
-                       marker={"color": [group_colour(p.group) for p in others], "size": 7},
-                       text=[group_name(p.group) for p in others], hovertemplate="%{text}<extra></extra>")
+    figure.add_scatter(
+        x=[p.x for p in others],
+        y=[p.y for p in others],
+        mode="markers",
+        opacity=0.55,
+        marker={"color": [group_colour(p.group) for p in others], "size": 7},
+        text=[group_name(p.group) for p in others],
+        hovertemplate="%{text}<extra></extra>",
+    )
     mine = next((person for person in view.people if person.id == me), None)
     if mine is not None and mine.x is not None:
-        figure.add_scatter(x=[mine.x], y=[mine.y], mode="markers+text", text=["You"], textposition="top center",
-                           textfont={"size": 15}, hovertemplate=f"You<br>{group_name(mine.group)}<extra></extra>",
-                           marker={"symbol": "star", "size": 19, "color": group_colour(mine.group),
-                                   "line": {"width": 1.5, "color": "white"}})
+        figure.add_scatter(
+            x=[mine.x],
+            y=[mine.y],
+            mode="markers+text",
+            text=["You"],
+            textposition="top center",
+            textfont={"size": 15},
+            hovertemplate=f"You<br>{group_name(mine.group)}<extra></extra>",
+            marker={
+                "symbol": "star",
+                "size": 19,
+                "color": group_colour(mine.group),
+                "line": {"width": 1.5, "color": "white"},
+            },
+        )
     figure.update_layout(height=300, margin={"l": 0, "r": 0, "t": 8, "b": 0}, showlegend=False, dragmode=False)
     figure.update_xaxes(visible=False, fixedrange=True)
     figure.update_yaxes(visible=False, fixedrange=True)
@@ -249,16 +322,27 @@ def known(view: TasteView) -> None:
     foretold = study.prequential(me.id, last=LAST)
     model, crowd, own = st.columns(3, gap="medium")
     with model:
-        figure("The model foresaw you", foretold.model, f"of your last {foretold.model.n} answers to pairs drawn by "
-               "chance, said before you gave them",
-               "None of your answers to pairs drawn by chance was foretold yet. About one pair in five is drawn that "
-               "way, once there is a snapshot.")
+        figure(
+            "The model foresaw you",
+            foretold.model,
+            f"of your last {foretold.model.n} answers to pairs drawn by chance, said before you gave them",
+            "None of your answers to pairs drawn by chance was foretold yet. About one pair in five is drawn that "
+            "way, once there is a snapshot.",
+        )
     with crowd:
-        figure("The majority foresaw you", foretold.crowd, "of the same answers, by what most others chose",
-               "Nothing to compare with yet.")
+        figure(
+            "The majority foresaw you",
+            foretold.crowd,
+            "of the same answers, by what most others chose",
+            "Nothing to compare with yet.",
+        )
     with own:
-        figure("You agree with yourself", view.consistent, "of pairs that came a second time, sides swapped",
-               "No pair has come a second time yet.")
+        figure(
+            "You agree with yourself",
+            view.consistent,
+            "of pairs that came a second time, sides swapped",
+            "No pair has come a second time yet.",
+        )
     if foretold.model.n:
         versions = foretold.snapshots
         told = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"

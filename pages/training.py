@@ -12,8 +12,13 @@ from pages.runlog import attempt, runs
 from pages.snapshots import snapshots
 
 INK = "#0072B2"
-METHODS = {"copl": "Graph and text", "copl-graph": "Graph alone", "copl-reward": "Text reward alone",
-           "side-length": "One taste, own habits", "global": "One taste for all"}
+METHODS = {
+    "copl": "Graph and text",
+    "copl-graph": "Graph alone",
+    "copl-reward": "Text reward alone",
+    "side-length": "One taste, own habits",
+    "global": "One taste for all",
+}
 OWN = ("copl", "copl-graph", "copl-reward")
 QUESTION = "Is personalisation paying on your data?"
 
@@ -37,15 +42,21 @@ def standing() -> None:
     study, _ = here()
     found = study.paying()
     if found is None:
-        st.markdown(f"**{QUESTION}** Not measured yet. A run of graph and reward model keeps a tenth of the decided "
-                    "labels aside and asks both this model and one taste for all about them.")
+        st.markdown(
+            f"**{QUESTION}** Not measured yet. A run of graph and reward model keeps a tenth of the decided "
+            "labels aside and asks both this model and one taste for all about them."
+        )
         return
-    gain = (f"{abs(100 * found.gain):.1f} points {'more' if found.gain >= 0 else 'less'} "
-            f"(95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})")
+    gain = (
+        f"{abs(100 * found.gain):.1f} points {'more' if found.gain >= 0 else 'less'} "
+        f"(95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    )
     verdict = {"yes": "Yes.", "no": "No.", "not yet": "Not shown yet."}[found.answer]
     end = "" if found.answer != "not yet" else " The interval holds zero: more labels, or more people, would tell."
-    st.markdown(f"**{QUESTION} {verdict}** Knowing people, the model foresees {found.own:.1%} of {found.n:,} answers "
-                f"it had not seen; one taste for all foresees {found.everybody:.1%}: {gain}.{end}")
+    st.markdown(
+        f"**{QUESTION} {verdict}** Knowing people, the model foresees {found.own:.1%} of {found.n:,} answers "
+        f"it had not seen; one taste for all foresees {found.everybody:.1%}: {gain}.{end}"
+    )
     figures(found.fitted_in)
 
 
@@ -55,27 +66,46 @@ def figures(fitted_in: str) -> None:
     champion = next(record for record in study.snapshots() if record.version == study.record.champion)
     held_out = {name: champion.metrics["held_out"][name] for name in METHODS if name in champion.metrics["held_out"]}
     picture, numbers = st.columns([3, 5], gap="medium")
-    picture.plotly_chart(forest(held_out), width="stretch", config=PLOT, key="methods",
-                         alt="Accuracy of each method on held-out labels, with intervals")
+    picture.plotly_chart(
+        forest(held_out),
+        width="stretch",
+        config=PLOT,
+        key="methods",
+        alt="Accuracy of each method on held-out labels, with intervals",
+    )
     numbers.dataframe([figure_row(name, row) for name, row in held_out.items()], hide_index=True, width="stretch")
     n, people = champion.metrics["gain"]["n"], champion.metrics["gain"]["people"]
-    source_line(f"Accuracy on {n:,} decided labels of {people:,} people that were kept from every method; lines are "
-                "95 % intervals, people drawn with replacement. Baselines, in grey, are Bradley–Terry models of the "
-                f"same labels; habits are those of side and length. Measured by the run that made {fitted_in}; it says "
-                "nothing of people who are not in the study.", champion.version)
+    source_line(
+        f"Accuracy on {n:,} decided labels of {people:,} people that were kept from every method; lines are "
+        "95 % intervals, people drawn with replacement. Baselines, in grey, are Bradley–Terry models of the "
+        f"same labels; habits are those of side and length. Measured by the run that made {fitted_in}; it says "
+        "nothing of people who are not in the study.",
+        champion.version,
+    )
 
 
 def forest(held_out: dict) -> go.Figure:
     names = list(reversed(held_out))
     rows = [held_out[name] for name in names]
     colours = [INK if name in OWN else NO_GROUP_COLOUR for name in names]
-    figure = go.Figure(go.Scatter(
-        x=[row["accuracy"] for row in rows], y=[METHODS[name] for name in names], mode="markers",
-        marker={"size": 12, "color": colours},
-        error_x={"type": "data", "symmetric": False, "thickness": 2, "width": 0, "color": NO_GROUP_COLOUR,
-                 "array": [row["accuracy_interval"][1] - row["accuracy"] for row in rows],
-                 "arrayminus": [row["accuracy"] - row["accuracy_interval"][0] for row in rows]},
-        hovertemplate="%{y}: %{x:.1%}<extra></extra>"))
+    figure = go.Figure(
+        go.Scatter(
+            x=[row["accuracy"] for row in rows],
+            y=[METHODS[name] for name in names],
+            mode="markers",
+            marker={"size": 12, "color": colours},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "thickness": 2,
+                "width": 0,
+                "color": NO_GROUP_COLOUR,
+                "array": [row["accuracy_interval"][1] - row["accuracy"] for row in rows],
+                "arrayminus": [row["accuracy"] - row["accuracy_interval"][0] for row in rows],
+            },
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    )
     figure.update_xaxes(tickformat=".0%", zeroline=False)
     figure.update_layout(height=70 + 34 * len(rows), margin={"l": 0, "r": 8, "t": 8, "b": 0})
     return figure
@@ -84,9 +114,12 @@ def forest(held_out: dict) -> go.Figure:
 def figure_row(name: str, row: dict) -> dict:
     low, high = row["accuracy_interval"]
     loss_low, loss_high = row["log_loss_interval"]
-    return {"method": METHODS[name], "accuracy": f"{row['accuracy']:.3f} ({low:.3f}–{high:.3f})",
-            "log-loss": f"{row['log_loss']:.3f} ({loss_low:.3f}–{loss_high:.3f})",
-            "calibration error": round(row["calibration_error"], 3)}
+    return {
+        "method": METHODS[name],
+        "accuracy": f"{row['accuracy']:.3f} ({low:.3f}–{high:.3f})",
+        "log-loss": f"{row['log_loss']:.3f} ({loss_low:.3f}–{loss_high:.3f})",
+        "calibration error": round(row["calibration_error"], 3),
+    }
 
 
 # ---- the trainer
@@ -101,13 +134,17 @@ def now() -> None:
         st.session_state["seen champion"] = champion
         again()
     if not status.alive:
-        st.warning("No trainer is running, so labels are kept but nothing is learned. Start one in a terminal with "
-                   "`python -m copl_core worker` (`make run` does it for you).")
+        st.warning(
+            "No trainer is running, so labels are kept but nothing is learned. Start one in a terminal with "
+            "`python -m copl_core worker` (`make run` does it for you)."
+        )
     elif status.run is None and not study.schedule().automatic:
         st.write(f"The trainer is waiting to be asked; {status.labels_since:,} labels changed since the last refit.")
     elif status.run is None:
-        st.write(f"The trainer is waiting: {status.labels_since:,} of {status.labels_needed:,} new labels for the next "
-                 "refit.")
+        st.write(
+            f"The trainer is waiting: {status.labels_since:,} of {status.labels_needed:,} new labels for the next "
+            "refit."
+        )
     if status.run is not None:
         progress(status.run)
 
@@ -139,21 +176,36 @@ def schedule() -> None:
         if st.session_state.pop("schedule-saved", False):
             st.success("Saved. The trainer reads it before every run.")
         with st.form("schedule", border=False):
-            automatic = st.checkbox("Refit by itself", settled.automatic,
-                                    help="Off, only the buttons above start a run, and a champion chosen by hand stays "
-                                    "until then.")
+            automatic = st.checkbox(
+                "Refit by itself",
+                settled.automatic,
+                help="Off, only the buttons above start a run, and a champion chosen by hand stays until then.",
+            )
             left, right = st.columns(2)
             graph = left.number_input("Labels that make a refit of the graph due", 1, 1_000_000, settled.refit_labels)
-            graph_wait = right.number_input("and never sooner than, in seconds after the last run", 0.0, 2_592_000.0,
-                                            float(settled.refit_seconds), step=5.0)
-            reward = left.number_input("Labels that make a refit of the reward model due", 1, 1_000_000,
-                                       settled.reward_labels)
-            reward_wait = right.number_input("and never sooner than, in seconds after the last of those", 0.0,
-                                             2_592_000.0, float(settled.reward_seconds), step=30.0)
+            graph_wait = right.number_input(
+                "and never sooner than, in seconds after the last run",
+                0.0,
+                2_592_000.0,
+                float(settled.refit_seconds),
+                step=5.0,
+            )
+            reward = left.number_input(
+                "Labels that make a refit of the reward model due", 1, 1_000_000, settled.reward_labels
+            )
+            reward_wait = right.number_input(
+                "and never sooner than, in seconds after the last of those",
+                0.0,
+                2_592_000.0,
+                float(settled.reward_seconds),
+                step=30.0,
+            )
             if st.form_submit_button("Save the schedule"):
                 save(Schedule(automatic, int(graph), float(graph_wait), int(reward), float(reward_wait)), me.id)
-        st.caption("A refit of the graph takes seconds and moves people; the reward model takes minutes and is shared "
-                   "by the snapshots in between. After a failed run the wait doubles.")
+        st.caption(
+            "A refit of the graph takes seconds and moves people; the reward model takes minutes and is shared "
+            "by the snapshots in between. After a failed run the wait doubles."
+        )
 
 
 def save(wanted: Schedule, by: int) -> None:

@@ -54,4 +54,3 @@ def minilm(weights_home) -> Path:
 def smollm2(weights_home) -> Path:
     """Folder of the bundled small language model; the test is skipped where it was not fetched."""
     return _weights("smollm2", weights_home)
-

@@ -107,7 +107,10 @@ def test_an_invite_lets_in_as_many_as_it_says_with_its_role(study, olga):
     ((after, state),) = study.invites()
     assert (after.used, after.uses, after.by, state) == (2, 2, olga.id, "used up")
     assert [(entry.event, entry.user_id) for entry in study.audit()] == [
-        ("invite accepted", ben.id), ("invite accepted", ann.id), ("invite", olga.id)]
+        ("invite accepted", ben.id),
+        ("invite accepted", ann.id),
+        ("invite", olga.id),
+    ]
 
 
 def test_an_invite_for_one_lets_one_in_however_many_press_at_once(study, olga):
@@ -187,7 +190,9 @@ def test_a_refused_address_stays_out_of_an_open_study_too(study, olga):
     study.set_email("ann@example.org", Role.ANNOTATOR, by=olga.id)
     assert study.sign_in_email("ann@example.org") == ann
     assert [(rule.email, rule.role) for rule in study.emails()] == [
-        ("ann@example.org", Role.ANNOTATOR), ("ben@example.org", None)]
+        ("ann@example.org", Role.ANNOTATOR),
+        ("ben@example.org", None),
+    ]
 
 
 def test_two_people_of_one_name_are_two_users(study):
@@ -225,9 +230,13 @@ def test_a_study_keeps_an_owner(study, olga):
 def test_only_owners_change_roles_trust_and_doors(study, olga):
     ann, ben = study.join("Ann", Role.RESEARCHER), study.join("Ben")
     invite, _ = study.invite(by=olga.id)
-    for change in (lambda: study.set_role(ann.id, Role.OWNER, by=ann.id), lambda: study.invite(by=ann.id),
-                   lambda: study.exclude(ben.id, True, by=ann.id), lambda: study.revoke_invite(invite.id, by=ann.id),
-                   lambda: study.set_email("ann@example.org", Role.OWNER, by=ann.id)):
+    for change in (
+        lambda: study.set_role(ann.id, Role.OWNER, by=ann.id),
+        lambda: study.invite(by=ann.id),
+        lambda: study.exclude(ben.id, True, by=ann.id),
+        lambda: study.revoke_invite(invite.id, by=ann.id),
+        lambda: study.set_email("ann@example.org", Role.OWNER, by=ann.id),
+    ):
         with pytest.raises(CoplError, match="Ann is researcher here; only an owner"):
             change()
     assert study.exclude(ben.id, True, by=olga.id).excluded
@@ -238,10 +247,13 @@ def test_an_owner_of_one_study_is_nobody_in_another(tmp_path):
     owner = one.join("Olga", Role.OWNER)
     two = Study(one.store, one.settings, one.store.create_study("Another").id)
     stranger, (invite, _) = two.join("Eve"), two.invite()
-    for change in (lambda: two.invite(by=owner.id), lambda: one.set_role(stranger.id, Role.OWNER, by=owner.id),
-                   lambda: one.exclude(stranger.id, True, by=owner.id),
-                   lambda: one.revoke_invite(invite.id, by=owner.id),
-                   lambda: one.sign_out_everywhere(stranger.id, by=owner.id)):
+    for change in (
+        lambda: two.invite(by=owner.id),
+        lambda: one.set_role(stranger.id, Role.OWNER, by=owner.id),
+        lambda: one.exclude(stranger.id, True, by=owner.id),
+        lambda: one.revoke_invite(invite.id, by=owner.id),
+        lambda: one.sign_out_everywhere(stranger.id, by=owner.id),
+    ):
         with pytest.raises(CoplError, match="in this study"):
             change()
     assert two.sign_in(one.sign_in_token(owner.id)) is None

@@ -17,12 +17,42 @@ HEAVY = {"torch", "transformers", "torch_geometric", "umap", "sklearn", "numba",
 TALKERS = {f"copl_core/{name}.py" for name in ("__main__", "up", "weights", "training/evaluate")}  # terminal verbs
 # numpy-only by word of their docstrings: a page may run them between two clicks
 LIGHT = [
-    "__main__", "access", "assign", "config", "divisions", "experts_room", "features", "files", "places", "records",
-    "room", "rules", "store", "study", "tables", "taste", "up", "views", "weights", "insight/controversy",
-    "insight/gating", "insight/layout",
-    "insight/taste", "insight/texts", "insight/describe", "insight/groups", "people", "portrait",
-    "preference/acquire", "preference/adapt", "preference/state", "training/metrics", "training/mix",
-    "training/schedule", "training/snapshot", "training/split",
+    "__main__",
+    "access",
+    "assign",
+    "config",
+    "divisions",
+    "experts_room",
+    "features",
+    "files",
+    "places",
+    "records",
+    "room",
+    "rules",
+    "store",
+    "study",
+    "tables",
+    "taste",
+    "up",
+    "views",
+    "weights",
+    "insight/controversy",
+    "insight/gating",
+    "insight/layout",
+    "insight/taste",
+    "insight/texts",
+    "insight/describe",
+    "insight/groups",
+    "people",
+    "portrait",
+    "preference/acquire",
+    "preference/adapt",
+    "preference/state",
+    "training/metrics",
+    "training/mix",
+    "training/schedule",
+    "training/snapshot",
+    "training/split",
 ]
 
 
@@ -33,20 +63,26 @@ def sources(folder: str) -> list[str]:
 def imports(path: str, *, at_start_only: bool = False) -> Iterator[str]:
     """Modules that a file imports, relative ones resolved; ``at_start_only`` leaves out those inside functions."""
     tree = ast.parse((ROOT / path).read_text())
-    inside = {id(node) for function in ast.walk(tree)
-              if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-              for node in ast.walk(function)}
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for node in ast.walk(function)
+    }
     for node in ast.walk(tree):
         if at_start_only and id(node) in inside:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(Path(path).with_suffix("").parts[:-node.level]) if node.level else ""
+            base = ".".join(Path(path).with_suffix("").parts[: -node.level]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
             yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names
-                        if (ROOT / module.replace(".", "/") / f"{alias.name}.py").is_file())
+            yield from (
+                f"{module}.{alias.name}"
+                for alias in node.names
+                if (ROOT / module.replace(".", "/") / f"{alias.name}.py").is_file()
+            )
 
 
 def top(module: str) -> str:
@@ -69,9 +105,24 @@ def test_the_database_knows_only_the_words_of_the_core(path):
 @pytest.mark.parametrize("path", sources("pages"))
 def test_a_page_knows_the_study_and_what_it_returns_and_nothing_beneath(path):
     ours = {module for module in imports(path) if top(module) in OURS}
-    shared = {f"pages.{name}" for name in ("parts", "doors", "checks", "past", "candidates", "judged", "probe",
-                                           "snapshots", "runlog", "people_map", "people_groups", "people_pairs",
-                                           "people_pick")}  # no screens of their own
+    shared = {
+        f"pages.{name}"
+        for name in (
+            "parts",
+            "doors",
+            "checks",
+            "past",
+            "candidates",
+            "judged",
+            "probe",
+            "snapshots",
+            "runlog",
+            "people_map",
+            "people_groups",
+            "people_pairs",
+            "people_pick",
+        )
+    }  # no screens of their own
     verbs = {f"copl_core.{name}" for name in ("study", "people", "portrait", "divisions", "experts_room")}
     assert ours <= verbs | {"copl_core.records", "copl_core.rules", "copl_core.views"} | shared
     assert not {top(module) for module in imports(path)} & (HEAVY | {"sqlalchemy"})
@@ -94,13 +145,17 @@ def test_light_parts_load_no_language_model_when_they_are_imported(name):
     assert not {top(module) for module in imports(f"copl_core/{name}.py", at_start_only=True)} & HEAVY
 
 
-@pytest.mark.parametrize("start", [
-    "import db.store",
-    "import copl_core.study, copl_core.assign, copl_core.places, copl_core.views",
-    "import runpy, sys; sys.argv = ['copl_core', '--help']\n"
-    "try: runpy.run_module('copl_core', run_name='__main__')\nexcept SystemExit: pass",
-    "import copl_core.up, copl_core.weights, copl_core.files, copl_core.demo.world",
-], ids=["store", "label page", "help", "start"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import db.store",
+        "import copl_core.study, copl_core.assign, copl_core.places, copl_core.views",
+        "import runpy, sys; sys.argv = ['copl_core', '--help']\n"
+        "try: runpy.run_module('copl_core', run_name='__main__')\nexcept SystemExit: pass",
+        "import copl_core.up, copl_core.weights, copl_core.files, copl_core.demo.world",
+    ],
+    ids=["store", "label page", "help", "start"],
+)
 def test_a_start_loads_neither_torch_nor_umap(start):
     program = f"{start}\nimport sys\nprint('heavy:', *sorted({HEAVY} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -111,8 +166,14 @@ def test_a_start_loads_neither_torch_nor_umap(start):
 def test_importing_the_product_makes_no_folders_and_reads_no_arguments(tmp_path):
     program = "import copl_core.study, copl_core.__main__, copl_core.training.queue, db.store"
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "COPL_HOME": str(tmp_path / "home")}
-    ran = subprocess.run([sys.executable, "-c", program, "--no-such-flag"], cwd=tmp_path, env=environment,
-                         capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "--no-such-flag"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert ran.returncode == 0, ran.stderr
     assert list(tmp_path.iterdir()) == []
 

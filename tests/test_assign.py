@@ -14,8 +14,10 @@ from copl_core.records import Choice
 from tests.worlds import graph_state, label
 
 PAIRS = [(n, 100 + n, 101 + n) for n in range(7)]
-ONLY = {name: MixOfReasons(**{"informative": 0, "uniform": 0, "repeat": 0} | {name: 1})
-        for name in ("informative", "uniform", "repeat")}
+ONLY = {
+    name: MixOfReasons(**{"informative": 0, "uniform": 0, "repeat": 0} | {name: 1})
+    for name in ("informative", "uniform", "repeat")
+}
 
 
 @pytest.fixture
@@ -86,8 +88,10 @@ def test_a_repeat_shows_an_old_pair_with_its_sides_swapped(rng, twenty_labels):
 
 def test_a_pair_is_repeated_once(rng, twenty_labels):
     again = [label(one.right_id, one.left_id, Choice.RIGHT, pair_id=one.pair_id) for one in twenty_labels[:11]]
-    chosen = {choose(PAIRS, [*twenty_labels[:11], *again, *twenty_labels[11:]], None, None, rng, ONLY["repeat"]).pair_id
-              for _ in range(50)}
+    chosen = {
+        choose(PAIRS, [*twenty_labels[:11], *again, *twenty_labels[11:]], None, None, rng, ONLY["repeat"]).pair_id
+        for _ in range(50)
+    }
     assert chosen == {11}
 
 

@@ -36,17 +36,25 @@ def home(tmp_path, monkeypatch) -> Path:
 def labels(tmp_path) -> Path:
     """Forty labels and one pair without a label, as people bring them."""
     path = tmp_path / "labels.jsonl"
-    rows = [{"prompt": row.prompt, "response_a": row.response_a, "response_b": row.response_b,
-             "annotator": row.annotator, "choice": {"left": "a", "right": "b"}[row.choice]}
-            for row in camp_labels(n_users=4)]
+    rows = [
+        {
+            "prompt": row.prompt,
+            "response_a": row.response_a,
+            "response_b": row.response_b,
+            "annotator": row.annotator,
+            "choice": {"left": "a", "right": "b"}[row.choice],
+        }
+        for row in camp_labels(n_users=4)
+    ]
     rows.append({"prompt": "A new one", "response_a": "this", "response_b": "that"})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def terminal(*arguments: str, **more) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "copl_core", *arguments], cwd=ROOT, capture_output=True, text=True,
-                          timeout=120, **more)
+    return subprocess.run(
+        [sys.executable, "-m", "copl_core", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, **more
+    )
 
 
 # ---- import and export
@@ -67,8 +75,11 @@ def test_a_file_imported_twice_adds_nothing(home, labels, capsys):
 
 def test_bad_lines_are_told_by_number_and_the_good_ones_are_kept(home, labels, capsys):
     lines = labels.read_text().splitlines()
-    lines[2:2] = ["{not json", json.dumps({"prompt": "p", "response_a": "x", "response_b": "y", "choice": "left",
-                                           "annotator": "Ann"}), "[1, 2]"]
+    lines[2:2] = [
+        "{not json",
+        json.dumps({"prompt": "p", "response_a": "x", "response_b": "y", "choice": "left", "annotator": "Ann"}),
+        "[1, 2]",
+    ]
     labels.write_text("\n".join(lines))
     assert main(["import", str(labels), "--study", "Mine"]) == 0
     told = capsys.readouterr()
@@ -134,27 +145,39 @@ def test_an_export_comes_back_as_the_same_labels(home, labels, tmp_path, capsys,
     assert "40 new labels" in capsys.readouterr().out
     main(["export"])
     names = ("prompt", "annotator", "label_key", "kind", "time")
-    here, there = ([{n: row[n] for n in names} for row in map(json.loads, text.splitlines())]
-                   for text in (shown, capsys.readouterr().out))
+    here, there = (
+        [{n: row[n] for n in names} for row in map(json.loads, text.splitlines())]
+        for text in (shown, capsys.readouterr().out)
+    )
     assert sorted(here, key=str) == sorted(there, key=str)
 
 
 def test_an_export_into_a_closed_pipe_ends_quietly(home, labels):
     main(["import", str(labels)])
-    ran = subprocess.run(f"{sys.executable} -m copl_core export | head -n 1", shell=True, cwd=ROOT, capture_output=True,
-                         text=True, env={**os.environ, "COPL_HOME": str(home)}, timeout=60)
+    ran = subprocess.run(
+        f"{sys.executable} -m copl_core export | head -n 1",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COPL_HOME": str(home)},
+        timeout=60,
+    )
     assert len(ran.stdout.splitlines()) == 1 and ran.stderr == ""
 
 
 # ---- refusals, each a sentence and no traceback
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    (["export"], "There is no study in"),
-    (["fit"], "There is no study in"),
-    (["score", "--prompt", "p", "--response", "a", "--response", "b"], "There is no study in"),
-    (["export", "--study", "Nobody's"], "There is no study named \"Nobody's\""),
-])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["export"], "There is no study in"),
+        (["fit"], "There is no study in"),
+        (["score", "--prompt", "p", "--response", "a", "--response", "b"], "There is no study in"),
+        (["export", "--study", "Nobody's"], 'There is no study named "Nobody\'s"'),
+    ],
+)
 def test_without_a_study_the_sentence_says_how_to_get_one(home, arguments, sentence, capsys):
     assert main(arguments) == 1
     told = capsys.readouterr()
@@ -165,8 +188,12 @@ def test_score_and_fit_refuse_what_cannot_be_done_yet(home, labels, capsys):
     main(["import", str(labels)])
     capsys.readouterr()
     ask = ["score", "--prompt", "p", "--response", "a", "--response", "b"]
-    refused = ((ask, "There is no snapshot yet"), ([*ask, "--user", "Nobody"], "no user 'Nobody'"),
-               (ask[:-2], "Responses with text: 1"), (["export", "--study", "x"], "(there: 'Imported')"))
+    refused = (
+        (ask, "There is no snapshot yet"),
+        ([*ask, "--user", "Nobody"], "no user 'Nobody'"),
+        (ask[:-2], "Responses with text: 1"),
+        (["export", "--study", "x"], "(there: 'Imported')"),
+    )
     for arguments, sentence in refused:
         assert main(arguments) == 1
         assert sentence in capsys.readouterr().err
@@ -177,21 +204,28 @@ def test_score_and_fit_refuse_what_cannot_be_done_yet(home, labels, capsys):
 
 def write_pairs(folder: Path) -> Path:
     path = folder / "pairs.jsonl"
-    path.write_text("".join(json.dumps({"prompt": row.prompt, "response_a": row.response_a,
-                                        "response_b": row.response_b}) + "\n" for row in pairs_to_label(3)))
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": row.prompt, "response_a": row.response_a, "response_b": row.response_b}) + "\n"
+            for row in pairs_to_label(3)
+        )
+    )
     return path
 
 
-@pytest.mark.parametrize(("name", "value", "sentence"), [
-    ("COPL_PORT", "eighty", "COPL_PORT is 'eighty'; it must be a whole number"),
-    ("COPL_PORT", "70000", "a port is a number from 1 to 65535"),
-    ("COPL_SEED", "-1", "COPL_SEED is -1; it must be a whole number from 0"),
-    ("COPL_DEVICE", "banana", "it must be cpu, cuda, cuda:1 and so on, or mps"),
-    ("COPL_REFIT_SECONDS", "nan", "COPL_REFIT_SECONDS"),
-    ("COPL_REFIT_LABELS", "0", "it counts labels, 1 or more"),
-    ("COPL_HOME", "/dev/null/copl", "cannot be made"),
-    ("COPL_DATABASE_URL", "nonsense", "The database address 'nonsense' is not understood"),
-])
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("COPL_PORT", "eighty", "COPL_PORT is 'eighty'; it must be a whole number"),
+        ("COPL_PORT", "70000", "a port is a number from 1 to 65535"),
+        ("COPL_SEED", "-1", "COPL_SEED is -1; it must be a whole number from 0"),
+        ("COPL_DEVICE", "banana", "it must be cpu, cuda, cuda:1 and so on, or mps"),
+        ("COPL_REFIT_SECONDS", "nan", "COPL_REFIT_SECONDS"),
+        ("COPL_REFIT_LABELS", "0", "it counts labels, 1 or more"),
+        ("COPL_HOME", "/dev/null/copl", "cannot be made"),
+        ("COPL_DATABASE_URL", "nonsense", "The database address 'nonsense' is not understood"),
+    ],
+)
 def test_a_setting_that_makes_no_sense_is_told_with_its_name(home, labels, name, value, sentence, capsys, monkeypatch):
     monkeypatch.setenv(name, value)
     assert main(["import", str(labels)]) == 1
@@ -228,8 +262,24 @@ def test_an_unknown_verb_and_no_verb_show_the_usage():
 def test_score_prints_people_and_groups_with_the_snapshot_they_come_from(home, tmp_path_factory, capsys):
     study = trained_world(two_camps, tmp_path_factory, home)
     study.join("Ann")
-    assert main(["score", "--prompt", "What about number 3?", "--response", short_text(3), "--response", long_text(3),
-                 "--user", "user 00", "--user", "Ann"]) == 0
+    assert (
+        main(
+            [
+                "score",
+                "--prompt",
+                "What about number 3?",
+                "--response",
+                short_text(3),
+                "--response",
+                long_text(3),
+                "--user",
+                "user 00",
+                "--user",
+                "Ann",
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Snapshot v0001.") and len(lines) == 5
     assert lines[1].startswith("user 00") and "trained, n=1" in lines[1]

@@ -29,8 +29,11 @@ def test_the_next_task_of_everybody_who_has_not_answered_is_the_pair_asked_for(s
     for _ in range(3):
         study.submit(study.next_task(ben.id).id, ben.id, Choice.LEFT)
     before = study.next_task(ben.id)
-    asked = next(pair.pair_id for pair in study.controversy(12).pairs
-                 if pair.pair_id != before.pair_id and pair.pair_id not in {x.pair_id for x in study.labels_of(ben.id)})
+    asked = next(
+        pair.pair_id
+        for pair in study.controversy(12).pairs
+        if pair.pair_id != before.pair_id and pair.pair_id not in {x.pair_id for x in study.labels_of(ben.id)}
+    )
     assert study.ask(asked, by=olga.id).by == olga.id
     task = study.next_task(ann.id)
     assert (task.pair_id, task.reason) == (asked, "front")
@@ -119,8 +122,12 @@ def test_a_source_leads_to_the_pairs_of_its_responses(tmp_path):
 
     study = open_study(tmp_path / "with sources")
     rows = pairs_to_label(6)
-    study.import_rows([ImportRow(r.line, r.prompt, r.response_a, r.response_b, source_a="one", source_b="two")
-                       if r.line < 2 else r for r in rows])
+    study.import_rows(
+        [
+            ImportRow(r.line, r.prompt, r.response_a, r.response_b, source_a="one", source_b="two") if r.line < 2 else r
+            for r in rows
+        ]
+    )
     study.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=5))
     fit_graph_now(study)
     assert study.sources() == ["one", "two"]
@@ -132,8 +139,10 @@ def test_a_person_who_answers_twice_votes_once_with_the_newest_answer(study):
     ann = study.join("Ann")
     pair = study.controversy(1).pairs[0]
     before = study.divided_pair(pair.pair_id)
-    rows = [ImportRow(0, pair.prompt, pair.first.text, pair.second.text, choice, "Ann", key=f"ann {choice}")
-            for choice in (Choice.LEFT, Choice.RIGHT)]
+    rows = [
+        ImportRow(0, pair.prompt, pair.first.text, pair.second.text, choice, "Ann", key=f"ann {choice}")
+        for choice in (Choice.LEFT, Choice.RIGHT)
+    ]
     study.import_rows(rows)
     now = study.divided_pair(pair.pair_id)
     assert now.voters == before.voters + 1 and now.votes[None] == (0, 1, 0) and ann.kind == Kind.HUMAN

@@ -12,22 +12,41 @@ def of(text: str, name: str) -> float:
     return float(measure(text)[FEATURE_NAMES.index(name)])
 
 
-@pytest.mark.parametrize(("name", "more"), [
-    ("length", PLAIN + " And so on, at some length."), ("sentences", PLAIN + " Yes. No. Perhaps."),
-    ("sentence_length", "The sky is blue because it scatters the short waves of the light of the sun"),
-    ("word_length", "Atmospheric scattering predominates."), ("lines", PLAIN.replace(". ", ".\n")),
-    ("lists", "- one\n- two\n1. three"), ("headings", "# Sky\n" + PLAIN), ("code", "Run `sky`. " + PLAIN),
-    ("bold", "**The sky** is blue."), ("questions", "Why is the sky blue?"), ("exclamations", "The sky is blue!"),
-    ("hedging", "Perhaps the sky might be blue."), ("firmness", "The sky is definitely always blue."),
-    ("second_person", "You see your sky."), ("first_person", "I see my sky."), ("warmth", "Thanks, dear friend."),
-    ("digits", "The sky is 450 nm blue."), ("examples", "Colours, for example blue, e.g. at noon."),
-    ("steps", "First look up, then look down."), ("contrast", "The sky is blue, but not always."),
-    ("reasons", "It is blue because waves scatter."), ("refusal", "I'm sorry, I can't say."),
-    ("contractions", "It's blue, isn't it"), ("abstract_words", "The appearance is an illustration of refraction."),
-    ("variety", PLAIN + " Dust makes sunsets red."), ("punctuation", "Blue, grey, red; black: all."),
-    ("quotes", "It is \"blue\"."), ("capitals", "THE SKY IS BLUE."), ("other_script", "небо"),
-    ("ends_open", "The sky is blue and"),
-])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("length", PLAIN + " And so on, at some length."),
+        ("sentences", PLAIN + " Yes. No. Perhaps."),
+        ("sentence_length", "The sky is blue because it scatters the short waves of the light of the sun"),
+        ("word_length", "Atmospheric scattering predominates."),
+        ("lines", PLAIN.replace(". ", ".\n")),
+        ("lists", "- one\n- two\n1. three"),
+        ("headings", "# Sky\n" + PLAIN),
+        ("code", "Run `sky`. " + PLAIN),
+        ("bold", "**The sky** is blue."),
+        ("questions", "Why is the sky blue?"),
+        ("exclamations", "The sky is blue!"),
+        ("hedging", "Perhaps the sky might be blue."),
+        ("firmness", "The sky is definitely always blue."),
+        ("second_person", "You see your sky."),
+        ("first_person", "I see my sky."),
+        ("warmth", "Thanks, dear friend."),
+        ("digits", "The sky is 450 nm blue."),
+        ("examples", "Colours, for example blue, e.g. at noon."),
+        ("steps", "First look up, then look down."),
+        ("contrast", "The sky is blue, but not always."),
+        ("reasons", "It is blue because waves scatter."),
+        ("refusal", "I'm sorry, I can't say."),
+        ("contractions", "It's blue, isn't it"),
+        ("abstract_words", "The appearance is an illustration of refraction."),
+        ("variety", PLAIN + " Dust makes sunsets red."),
+        ("punctuation", "Blue, grey, red; black: all."),
+        ("quotes", 'It is "blue".'),
+        ("capitals", "THE SKY IS BLUE."),
+        ("other_script", "небо"),
+        ("ends_open", "The sky is blue and"),
+    ],
+)
 def test_each_feature_grows_with_what_it_is_named_after(name, more):
     assert of(more, name) > of(PLAIN, name)
 

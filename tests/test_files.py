@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 from copl_core.files import LINE_LIMIT, TEXT_LIMIT, read_rows, write_jsonl
 from copl_core.records import Choice, CoplError, ImportRow, Kind
 
-ROW = {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren", "choice": "a", "annotator": "Ann",
-       "dataset": "birds", "pair_id": "p1"}
+ROW = {
+    "prompt": "Name a bird",
+    "response_a": "Robin",
+    "response_b": "Wren",
+    "choice": "a",
+    "annotator": "Ann",
+    "dataset": "birds",
+    "pair_id": "p1",
+}
 
 
 def lines(*rows: dict) -> bytes:
@@ -43,15 +50,22 @@ def test_a_line_is_a_label_with_its_sides_and_sources(file):
     assert (row.kind, row.strength, row.created_at, row.taste) == (Kind.HUMAN, 1, None, None)
 
 
-@pytest.mark.parametrize("row", [{k: v for k, v in ROW.items() if k != "choice"}, ROW | {"choice": None},
-                                 {k: ROW[k] for k in ("prompt", "response_a", "response_b")}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {k: v for k, v in ROW.items() if k != "choice"},
+        ROW | {"choice": None},
+        {k: ROW[k] for k in ("prompt", "response_a", "response_b")},
+    ],
+)
 def test_a_line_without_a_choice_is_a_pair_to_be_labelled(file, row):
     (pair,), problems = read(file, lines(row))
     assert (pair.choice, pair.annotator, pair.key, problems) == (None, None, "", [])
 
 
-@pytest.mark.parametrize(("choice", "meant"), [("a", Choice.LEFT), ("b", Choice.RIGHT), ("tie", Choice.TIE),
-                                               ("both_bad", Choice.BOTH_BAD)])
+@pytest.mark.parametrize(
+    ("choice", "meant"), [("a", Choice.LEFT), ("b", Choice.RIGHT), ("tie", Choice.TIE), ("both_bad", Choice.BOTH_BAD)]
+)
 def test_every_choice_is_understood(file, choice, meant):
     assert read(file, lines(ROW | {"choice": choice}))[0][0].choice is meant
 
@@ -62,36 +76,39 @@ def test_the_side_shown_on_the_left_comes_first(file):
     assert row.choice is Choice.RIGHT  # the robin is still what was preferred
 
 
-@pytest.mark.parametrize(("bad", "reason"), [
-    (b"{not json\n", "not JSON"),
-    (b'["a", "list"]\n', "not an object"),
-    (b"[" * 50_000 + b"\n", "not JSON"),
-    (b'{"prompt": "caf\xe9"}\n', "not valid UTF-8"),
-    (lines({k: v for k, v in ROW.items() if k != "prompt"}), "prompt is missing"),
-    (lines(ROW | {"response_b": None}), "response_b is missing"),
-    (lines(ROW | {"response_a": " \n "}), "response_a is empty"),
-    (lines(ROW | {"response_a": 7}), "response_a is not text"),
-    (lines(ROW | {"response_b": "Robin"}), "same text"),
-    (lines(ROW | {"choice": "c"}), "choice is c; it must be one of a, b, tie, both_bad"),
-    (lines(ROW | {"choice": ["a"]}), "choice is something else"),
-    (lines(ROW | {"annotator": None}), "no annotator"),
-    (lines(ROW | {"annotator": "  "}), "annotator is empty"),
-    (lines(ROW | {"annotator": "Ann\n\x1b[31m"}), "control characters"),
-    (lines(ROW | {"annotator": 12}), "annotator is not text"),
-    (lines(ROW | {"annotator": "x" * 201}), "201 characters"),
-    (lines(ROW | {"prompt": "x" * (TEXT_LIMIT + 1)}), "100,001 characters, 100,000 are allowed"),
-    (b'{"prompt": "' + b"x" * LINE_LIMIT + b'"}\n', "longer than"),
-    (lines(ROW | {"prompt": "half a pair \ud800"}), "no text"),
-    (lines(ROW | {"prompt": "zero \0"}), "character zero"),
-    (lines(ROW | {"model_a": 4}), "model_a is not text"),
-    (lines(ROW | {"strength": 0}), "strength is not a whole number"),
-    (lines(ROW | {"strength": True}), "strength is not a whole number"),
-    (lines(ROW | {"milliseconds": -1}), "milliseconds is not a whole number"),
-    (lines(ROW | {"milliseconds": 2**31}), "milliseconds is not a whole number"),
-    (lines(ROW | {"time": "yesterday"}), "time is not a time"),
-    (lines(ROW | {"kind": "robot"}), "human, simulated"),
-    (lines(ROW | {"left": "c"}), "left is c"),
-])
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"{not json\n", "not JSON"),
+        (b'["a", "list"]\n', "not an object"),
+        (b"[" * 50_000 + b"\n", "not JSON"),
+        (b'{"prompt": "caf\xe9"}\n', "not valid UTF-8"),
+        (lines({k: v for k, v in ROW.items() if k != "prompt"}), "prompt is missing"),
+        (lines(ROW | {"response_b": None}), "response_b is missing"),
+        (lines(ROW | {"response_a": " \n "}), "response_a is empty"),
+        (lines(ROW | {"response_a": 7}), "response_a is not text"),
+        (lines(ROW | {"response_b": "Robin"}), "same text"),
+        (lines(ROW | {"choice": "c"}), "choice is c; it must be one of a, b, tie, both_bad"),
+        (lines(ROW | {"choice": ["a"]}), "choice is something else"),
+        (lines(ROW | {"annotator": None}), "no annotator"),
+        (lines(ROW | {"annotator": "  "}), "annotator is empty"),
+        (lines(ROW | {"annotator": "Ann\n\x1b[31m"}), "control characters"),
+        (lines(ROW | {"annotator": 12}), "annotator is not text"),
+        (lines(ROW | {"annotator": "x" * 201}), "201 characters"),
+        (lines(ROW | {"prompt": "x" * (TEXT_LIMIT + 1)}), "100,001 characters, 100,000 are allowed"),
+        (b'{"prompt": "' + b"x" * LINE_LIMIT + b'"}\n', "longer than"),
+        (lines(ROW | {"prompt": "half a pair \ud800"}), "no text"),
+        (lines(ROW | {"prompt": "zero \0"}), "character zero"),
+        (lines(ROW | {"model_a": 4}), "model_a is not text"),
+        (lines(ROW | {"strength": 0}), "strength is not a whole number"),
+        (lines(ROW | {"strength": True}), "strength is not a whole number"),
+        (lines(ROW | {"milliseconds": -1}), "milliseconds is not a whole number"),
+        (lines(ROW | {"milliseconds": 2**31}), "milliseconds is not a whole number"),
+        (lines(ROW | {"time": "yesterday"}), "time is not a time"),
+        (lines(ROW | {"kind": "robot"}), "human, simulated"),
+        (lines(ROW | {"left": "c"}), "left is c"),
+    ],
+)
 def test_a_bad_line_is_told_with_its_number_and_the_good_ones_are_kept(file, bad, reason):
     rows, problems = read(file, lines(ROW) + b"\n" + bad + lines(ROW | {"annotator": "Ben"}))
     assert [row.line for row in rows] == [1, 4]
@@ -128,14 +145,17 @@ def test_damage_within_a_gzip_is_told(tmp_path):
     assert any("damaged" in told for _, told in problems)
 
 
-@pytest.mark.parametrize(("name", "content", "told"), [
-    ("labels.jsonl", b"", "is empty"),
-    ("labels.jsonl", b"\xef\xbb\xbf \r\n\n", "is empty"),
-    ("labels.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
-    ("labels.jsonl.gz", b"", "is empty"),
-    ("labels.jsonl.gz", lines(ROW), "named like a gzip file but is none"),
-    ("labels.jsonl", json.dumps(ROW).encode("utf-16"), "UTF-16"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("labels.jsonl", b"", "is empty"),
+        ("labels.jsonl", b"\xef\xbb\xbf \r\n\n", "is empty"),
+        ("labels.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
+        ("labels.jsonl.gz", b"", "is empty"),
+        ("labels.jsonl.gz", lines(ROW), "named like a gzip file but is none"),
+        ("labels.jsonl", json.dumps(ROW).encode("utf-16"), "UTF-16"),
+    ],
+)
 def test_a_file_that_is_none_is_told_before_any_row(tmp_path, name, content, told):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CoplError, match=told):
@@ -150,8 +170,14 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path):
 
 
 def test_the_key_of_a_label_is_the_same_in_every_reading_and_order(file):
-    rows = [ROW, ROW | {"annotator": "Ben"}, ROW | {"choice": "tie"}, ROW | {"pair_id": "p2"}, ROW | {"dataset": None},
-            ROW]
+    rows = [
+        ROW,
+        ROW | {"annotator": "Ben"},
+        ROW | {"choice": "tie"},
+        ROW | {"pair_id": "p2"},
+        ROW | {"dataset": None},
+        ROW,
+    ]
     keys = [row.key for row in read(file, lines(*rows))[0]]
     assert len(set(keys)) == len(rows)  # the same label said twice is two labels
     assert {row.key for row in read(file, lines(*reversed(rows)))[0]} == set(keys)
@@ -162,13 +188,26 @@ texts = st.text(min_size=1, max_size=20).filter(lambda text: text.strip() and "\
 names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(str.strip)
 
 
-@given(st.lists(st.fixed_dictionaries({
-    "prompt": texts, "response_a": texts.map("a".__add__), "response_b": texts.map("b".__add__),
-    "choice": st.sampled_from(["a", "b", "tie", "both_bad"]), "annotator": names,
-    "strength": st.integers(1, 5), "reason": st.text(max_size=5).filter(lambda text: "\0" not in text),
-    "milliseconds": st.none() | st.integers(0, 10**6), "kind": st.sampled_from(["human", "simulated"]),
-    "time": st.datetimes().map(lambda moment: moment.replace(tzinfo=UTC).isoformat()),
-}), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "prompt": texts,
+                "response_a": texts.map("a".__add__),
+                "response_b": texts.map("b".__add__),
+                "choice": st.sampled_from(["a", "b", "tie", "both_bad"]),
+                "annotator": names,
+                "strength": st.integers(1, 5),
+                "reason": st.text(max_size=5).filter(lambda text: "\0" not in text),
+                "milliseconds": st.none() | st.integers(0, 10**6),
+                "kind": st.sampled_from(["human", "simulated"]),
+                "time": st.datetimes().map(lambda moment: moment.replace(tzinfo=UTC).isoformat()),
+            }
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_what_is_written_is_read_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("files") / "labels.jsonl.gz"
     assert write_jsonl(iter(rows), path) == len(rows)

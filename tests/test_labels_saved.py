@@ -53,8 +53,10 @@ def test_curves_begin_without_labels_and_end_with_all_of_them(state, newcomers, 
 def test_a_person_is_never_asked_what_they_could_be_handed():
     world, people = saved.demo_world(people=5, seed=0)
     for person in people:
-        handed, asked = (set(zip(np.minimum(one.left, one.right), np.maximum(one.left, one.right), strict=True))
-                         for one in (person.pool, person.asked))
+        handed, asked = (
+            set(zip(np.minimum(one.left, one.right), np.maximum(one.left, one.right), strict=True))
+            for one in (person.pool, person.asked)
+        )
         assert handed and asked and not handed & asked
         assert person.asked.decided.all()
         assert (person.pool.user >= world.train.n_users).all()

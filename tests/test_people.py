@@ -10,8 +10,12 @@ from copl_core.records import Choice, CoplError, ImportRow, Kind
 from copl_core.rules import RoomSettings
 from tests.worlds import LONG, SHORT, camp_of, fit_graph_now, label_in_camp, open_study, trained, two_camps
 
-FOUR = {"lists": "- One thing.\n- Another thing.\n- A third thing.", "questions": "One thing? Another thing? A third?",
-        "digits": "Things 1, 22 and 333.", "exclamations": "One thing! Another thing! A third!"}
+FOUR = {
+    "lists": "- One thing.\n- Another thing.\n- A third thing.",
+    "questions": "One thing? Another thing? A third?",
+    "digits": "Things 1, 22 and 333.",
+    "exclamations": "One thing! Another thing! A third!",
+}
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def test_everybody_has_a_row_and_people_without_labels_have_no_place(camps):
     ann = camps.join("Ann")
     view = camps.map_of_people()
     assert len(view.ids) == 17 and view.placed.sum() == 16 and view.snapshot == "v0001" and view.total_labels == 160
-    row, = view.rows([ann.id])
+    (row,) = view.rows([ann.id])
     assert view.group[row] == -1 and np.isnan(view.xy[row]).all() and view.n_labels[row] == 0
     assert not view.simulated[row] and view.simulated.sum() == 16 and view.me is None
     assert view.xyz.shape == (17, 3) and np.isfinite(view.xyz[view.placed]).all()
@@ -54,7 +58,7 @@ def test_an_earlier_snapshot_is_shown_as_it_was_on_axes_that_hold_both(camps):
     fit_graph_now(camps)
     old, new = camps.map_of_people(version="v0001"), camps.map_of_people()
     assert (old.snapshot, new.snapshot) == ("v0001", "v0002")
-    row, = new.rows([ann.id])
+    (row,) = new.rows([ann.id])
     assert new.placed[row] and not old.placed[row]
     corners = camps.map_extent(["v0001", "v0002"])
     for view in (old, new):
@@ -164,11 +168,26 @@ def four_tastes(home):
                 a = user % 4
                 b = (a + int(rng.integers(1, 4))) % 4
             left, right = tastes[a], tastes[b]
-            wins = Choice.LEFT if left == liked else Choice.RIGHT if right == liked else \
-                (Choice.LEFT, Choice.RIGHT)[int(rng.integers(2))]
-            rows.append(ImportRow(len(rows) + 1, f"Question {prompt}?", f"{FOUR[left]} {prompt}", f"{FOUR[right]} "
-                                  f"{prompt}", choice=wins, annotator=f"user {user:02d}", key=f"{user}-{prompt}",
-                                  kind=Kind.SIMULATED, taste=liked))
+            wins = (
+                Choice.LEFT
+                if left == liked
+                else Choice.RIGHT
+                if right == liked
+                else (Choice.LEFT, Choice.RIGHT)[int(rng.integers(2))]
+            )
+            rows.append(
+                ImportRow(
+                    len(rows) + 1,
+                    f"Question {prompt}?",
+                    f"{FOUR[left]} {prompt}",
+                    f"{FOUR[right]} {prompt}",
+                    choice=wins,
+                    annotator=f"user {user:02d}",
+                    key=f"{user}-{prompt}",
+                    kind=Kind.SIMULATED,
+                    taste=liked,
+                )
+            )
     study.import_rows(rows)
     return study
 
@@ -179,7 +198,7 @@ def test_each_groups_description_names_the_feature_that_made_it(tmp_path, tmp_pa
     found = study.portraits()
     assert len(found) == 4
     for one in found:
-        taste, = set(view.tastes[view.group == one.group].tolist())  # the groups are the tastes
+        (taste,) = set(view.tastes[view.group == one.group].tolist())  # the groups are the tastes
         heard = {words for said in one.said for words in (said.words, *said.along)}
         assert FEATURE_WORDS[taste][0] in heard, (taste, one.said)
         assert (one.people, one.others, one.by_labels.n) == (6, 18, 120)
@@ -194,8 +213,11 @@ def test_typical_pairs_are_those_on_which_the_group_differs_with_its_votes(camps
         gaps = [abs(pair.inside - pair.outside) for pair in one.pairs]
         assert gaps == sorted(gaps, reverse=True) and gaps[0] > 0.4
         pair = one.pairs[0]
-        cast = [label.preferred_id for label in camps.store.labels(camps.id, pair_id=pair.pair.id)
-                if label.user_id in members]
+        cast = [
+            label.preferred_id
+            for label in camps.store.labels(camps.id, pair_id=pair.pair.id)
+            if label.user_id in members
+        ]
         assert pair.votes == (cast.count(pair.pair.first.id), cast.count(pair.pair.second.id))
 
 

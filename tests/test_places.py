@@ -47,13 +47,17 @@ def test_a_user_keeps_the_trained_row_while_the_labels_are_those_it_was_fitted_t
     assert source == "trained" and np.array_equal(vector, state.user_vectors[0])
 
 
-@pytest.mark.parametrize("change", ["one more", "one taken back", "one answered the other way", "sides and answer",
-                                    "strength alone"])
+@pytest.mark.parametrize(
+    "change", ["one more", "one taken back", "one answered the other way", "sides and answer", "strength alone"]
+)
 def test_a_changed_label_leaves_the_trained_row(state, change):
-    labels = {"one more": [*ann_said(), label(104, 105)], "one taken back": ann_said()[:1],
-              "one answered the other way": [label(100, 101, Choice.RIGHT), ann_said()[1]],
-              "sides and answer": [label(101, 100, Choice.LEFT), ann_said()[1]],
-              "strength alone": [replace(ann_said()[0], strength=3), ann_said()[1]]}[change]
+    labels = {
+        "one more": [*ann_said(), label(104, 105)],
+        "one taken back": ann_said()[:1],
+        "one answered the other way": [label(100, 101, Choice.RIGHT), ann_said()[1]],
+        "sides and answer": [label(101, 100, Choice.LEFT), ann_said()[1]],
+        "strength alone": [replace(ann_said()[0], strength=3), ann_said()[1]],
+    }[change]
     assert places.vector(state, ANN, labels)[1] == "neighbours"
 
 
@@ -67,8 +71,13 @@ def test_a_row_fitted_to_strong_labels_is_kept_while_they_are_as_strong(state):
 def test_a_newcomer_starts_at_the_mean_of_the_people_and_moves_towards_those_who_answer_alike(snapshot):
     state = snapshot.graph
     start = places.place(snapshot, NEWCOMER, [])
-    assert (start.source, start.xy, start.group, start.n_labels, start.neighbours) == ("population mean", None, None, 0,
-                                                                                     ())
+    assert (start.source, start.xy, start.group, start.n_labels, start.neighbours) == (
+        "population mean",
+        None,
+        None,
+        0,
+        (),
+    )
     assert np.allclose(start.vector, state.user_vectors.mean(0))
     like_ann = places.place(snapshot, NEWCOMER, [label(100, 101, Choice.LEFT)])
     like_ben = places.place(snapshot, NEWCOMER, [label(100, 101, Choice.RIGHT)])

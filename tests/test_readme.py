@@ -23,8 +23,9 @@ def test_every_picture_is_there():
 
 def test_the_table_of_settings_is_the_settings():
     told = re.findall(r"^\| `(COPL_\w+)` \| (.*?) \| .+ \|$", README, re.MULTILINE)
-    true = [(f"COPL_{spec.name.upper()}", f"`{spec.default}`" if spec.default != "" else "")
-            for spec in fields(Settings)]
+    true = [
+        (f"COPL_{spec.name.upper()}", f"`{spec.default}`" if spec.default != "" else "") for spec in fields(Settings)
+    ]
     assert [(name, value.strip()) for name, value in told] == true
 
 

@@ -52,8 +52,9 @@ def publish(study: Study, version: str = "v0001", seed: int = 0) -> None:
     ids = np.array([pair[1:] for pair in study.store.pairs(study.id)], np.int64).ravel()
     state = graph_state(n_responses=len(ids), seed=seed)
     state = replace(state, response_ids=np.sort(ids), response_vectors=state.response_vectors * 3)
-    write_snapshot(study.snapshot_root, version, graph=state, layout=layout_of(state),
-                   manifest={"watermark": 0, "reward": None})
+    write_snapshot(
+        study.snapshot_root, version, graph=state, layout=layout_of(state), manifest={"watermark": 0, "reward": None}
+    )
     record = SnapshotRecord(version, None, 0, 0, {}, datetime.now(UTC))
     study.store.publish(study.id, record, run_id=None)
 
@@ -61,11 +62,22 @@ def publish(study: Study, version: str = "v0001", seed: int = 0) -> None:
 # ---- settings
 
 
-@pytest.mark.parametrize(("settings", "told"), [
-    ({"overlap": 0}, "number of people per pair"), ({"overlap": 2.5}, "whole number"), ({"order": "best"}, "order"),
-    ({"uniform": -0.1}, "share of uniform"), ({"repeats": 1.1}, "share of repeats"), ({"daily_goal": 0}, "daily goal"),
-    ({"repeats": 0.6, "gold": 0.4, "uniform": 0}, "leave nothing"), ({"uniform": 0.95}, "more than 100 %"),
-    ({"practice": -1}, "practice"), ({"reserve_minutes": 0}, "reserved"), ({"overlap": True}, "whole number")])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"overlap": 0}, "number of people per pair"),
+        ({"overlap": 2.5}, "whole number"),
+        ({"order": "best"}, "order"),
+        ({"uniform": -0.1}, "share of uniform"),
+        ({"repeats": 1.1}, "share of repeats"),
+        ({"daily_goal": 0}, "daily goal"),
+        ({"repeats": 0.6, "gold": 0.4, "uniform": 0}, "leave nothing"),
+        ({"uniform": 0.95}, "more than 100 %"),
+        ({"practice": -1}, "practice"),
+        ({"reserve_minutes": 0}, "reserved"),
+        ({"overlap": True}, "whole number"),
+    ],
+)
 def test_settings_that_cannot_be_are_told_at_birth(settings, told):
     with pytest.raises(CoplError, match=told):
         RoomSettings(**settings)
@@ -81,10 +93,12 @@ def test_only_an_owner_settles_things(study):
     owner, ann = study.join("Olga", Role.OWNER), study.join("Ann")
     pair_id, first, _ = study.store.pairs(study.id)[0]
     reported = study.report(ann.id, first, "It is odd.")
-    for change in (lambda by: study.set_room(RoomSettings(overlap=2), by=by),
-                   lambda by: study.write_guidelines("Be fair.", by=by),
-                   lambda by: study.set_gold(pair_id, first, by=by),
-                   lambda by: study.resolve(reported.id, by=by)):
+    for change in (
+        lambda by: study.set_room(RoomSettings(overlap=2), by=by),
+        lambda by: study.write_guidelines("Be fair.", by=by),
+        lambda by: study.set_gold(pair_id, first, by=by),
+        lambda by: study.resolve(reported.id, by=by),
+    ):
         with pytest.raises(CoplError, match="Ann is annotator here; only an owner"):
             change(ann.id)
         change(owner.id)
@@ -316,5 +330,12 @@ def test_skill_is_fitted_when_asked_for(study):
 
 
 def test_every_reason_has_a_name_that_the_store_takes():
-    assert [reason.value for reason in Asked] == ["informative", "uniform", "imported", "repeat", "gold", "practice",
-                                                  "front"]
+    assert [reason.value for reason in Asked] == [
+        "informative",
+        "uniform",
+        "imported",
+        "repeat",
+        "gold",
+        "practice",
+        "front",
+    ]

@@ -196,8 +196,10 @@ def test_a_newcomer_is_placed_by_neighbours_and_trained_after_the_next_fit(train
 
 def test_the_two_camps_are_two_groups_on_the_map(trained):
     view = trained.people()
-    camps = {person.group: {camp_of(int(p.name[-2:])) for p in view.people if p.group == person.group}
-             for person in view.people}
+    camps = {
+        person.group: {camp_of(int(p.name[-2:])) for p in view.people if p.group == person.group}
+        for person in view.people
+    }
     assert sorted(map(sorted, camps.values())) == [[LONG], [SHORT]]
     assert view.groups == (0, 1) and view.snapshot == "v0001" and view.n_labels == 160
     assert all(np.isfinite([p.x, p.y]).all() and p.source == "trained" and p.n_labels == 10 for p in view.people)
@@ -341,12 +343,15 @@ def test_somebody_after_five_answers_is_told_by_others_and_not_by_what_they_answ
     assert [seat.source for seat in audience.seats] == ["trained", "neighbours"]
 
 
-@pytest.mark.parametrize(("prompt", "responses", "problem"), [
-    ("", ["a", "b"], "The prompt is empty"),
-    ("why", ["a"], "Responses with text: 1; two or more"),
-    ("why", ["a", "  "], "Responses with text: 1"),
-    ("why", ["a", " a "], "the same text"),
-])
+@pytest.mark.parametrize(
+    ("prompt", "responses", "problem"),
+    [
+        ("", ["a", "b"], "The prompt is empty"),
+        ("why", ["a"], "Responses with text: 1; two or more"),
+        ("why", ["a", "  "], "Responses with text: 1"),
+        ("why", ["a", " a "], "the same text"),
+    ],
+)
 def test_a_question_that_cannot_be_judged_is_answered_in_a_sentence(trained, prompt, responses, problem):
     with pytest.raises(CoplError, match=problem):
         trained.reward(prompt, responses)
@@ -415,8 +420,10 @@ def test_an_export_brings_the_same_labels_into_an_empty_study(trained, tmp_path)
     assert (report.labels_new, report.users_new, problems) == (162, 17, [])
 
     def told(study: Study) -> list[dict]:
-        rows = [{name: value for name, value in row.items() if name not in ("pair_id", "dataset", "asked")}
-                for row in study.export()]
+        rows = [
+            {name: value for name, value in row.items() if name not in ("pair_id", "dataset", "asked")}
+            for row in study.export()
+        ]
         return sorted(map(seen, rows), key=lambda row: row["label_key"])
 
     def seen(row: dict) -> dict:

@@ -80,8 +80,10 @@ def test_imbalance_is_the_ratio_of_the_largest_group_to_the_smallest():
     assert np.bincount(make_world(SMALL, 0).group).tolist() == [15] * 4
 
 
-@pytest.mark.parametrize("users, groups, imbalance, expected", [(100, 4, 1000.0, [89, 9, 1, 1]), (4, 4, 1e9, [1] * 4),
-                                                                (10, 3, 1e9, [8, 1, 1])])
+@pytest.mark.parametrize(
+    "users, groups, imbalance, expected",
+    [(100, 4, 1000.0, [89, 9, 1, 1]), (4, 4, 1e9, [1] * 4), (10, 3, 1e9, [8, 1, 1])],
+)
 def test_no_group_is_empty_however_small_its_share(users, groups, imbalance, expected):
     world = make_world(replace(SMALL, users=users, groups=groups, imbalance=imbalance), 0)
     assert np.bincount(world.group, minlength=groups).tolist() == expected
@@ -127,8 +129,19 @@ def test_an_imbalance_without_end_is_refused_in_a_sentence():
         replace(SMALL, imbalance=float("inf"))
 
 
-@pytest.mark.parametrize("wrong", [{"groups": 0}, {"users": 2}, {"labels": 1.5}, {"divergence": 2}, {"imbalance": 0.5},
-                                   {"spread": "SOME"}, {"text": "none"}, {"labels": 49}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"groups": 0},
+        {"users": 2},
+        {"labels": 1.5},
+        {"divergence": 2},
+        {"imbalance": 0.5},
+        {"spread": "SOME"},
+        {"text": "none"},
+        {"labels": 49},
+    ],
+)
 def test_a_protocol_is_checked_at_birth(wrong):
     with pytest.raises(CoplError):
         replace(SMALL, **wrong)

@@ -113,8 +113,10 @@ def test_what_is_told_of_simulated_people_is_true_of_their_taste(tmp_path):
     apart = np.array([measure(pair.first.text) - measure(pair.second.text) for pair in pairs])
     leans = {}
     for name, taste in tastes().items():
-        gap = [utility(taste, styles[pair.first.text.strip()]) - utility(taste, styles[pair.second.text.strip()])
-               for pair in pairs]
+        gap = [
+            utility(taste, styles[pair.first.text.strip()]) - utility(taste, styles[pair.second.text.strip()])
+            for pair in pairs
+        ]
         leans[name] = (np.sign(gap)[:, None] * apart).mean(0)
     told = right = 0
     for user in [user for user in study.users() if user.kind == Kind.SIMULATED][::3]:

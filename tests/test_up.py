@@ -62,8 +62,7 @@ class Launched:
     def __init__(self, home: Path, app: str = APP, worker: str = WORKER) -> None:
         self.home, self.port = home, free_port()
         command = [sys.executable, "-c", LAUNCH, str(home), str(self.port), app, worker]
-        self.process = subprocess.Popen(command, cwd=ROOT,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def pid(self, name: str, other_than: int = 0) -> int:
         """The process id that a stand-in has left, once it is there and new."""
@@ -163,8 +162,9 @@ def test_the_end_of_the_app_ends_the_launcher_with_the_last_lines_of_its_log(lau
 def run_main(home: Path, prepare=lambda _: "/", port: int | None = None) -> tuple[int, list[str]]:
     said: list[str] = []
     stay = [sys.executable, "-c", "import time; time.sleep(60)"]
-    code = up.main(Settings(home=home, port=port or free_port()), prepare, app=stay, worker=stay, say=said.append,
-                   patience=0.5)
+    code = up.main(
+        Settings(home=home, port=port or free_port()), prepare, app=stay, worker=stay, say=said.append, patience=0.5
+    )
     return code, said
 
 

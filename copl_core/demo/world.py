@@ -110,8 +110,17 @@ def demo_rows(seed: int = 0) -> Iterator[ImportRow]:
         line += 1
         left, right = _sides(a, b, rng)
         gap = utility(taste, prompt.responses[left].style) - utility(taste, prompt.responses[right].style)
-        yield _row(line, prompt, left, right, key=f"demo:{name}:{prompt.slug}:{a}-{b}",
-                   choice=answer(gap, rng), annotator=name, kind=Kind.SIMULATED, taste=taste.name)
+        yield _row(
+            line,
+            prompt,
+            left,
+            right,
+            key=f"demo:{name}:{prompt.slug}:{a}-{b}",
+            choice=answer(gap, rng),
+            annotator=name,
+            kind=Kind.SIMULATED,
+            taste=taste.name,
+        )
 
 
 def _visits(pairs: list, rng: np.random.Generator) -> list[tuple]:
@@ -136,8 +145,15 @@ def _sides(a: int, b: int, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _row(line: int, prompt: DemoPrompt, left: int, right: int, **more) -> ImportRow:
-    return ImportRow(line=line, prompt=prompt.prompt, response_a=prompt.responses[left].text,
-                     response_b=prompt.responses[right].text, source_a=SOURCE, source_b=SOURCE, **more)
+    return ImportRow(
+        line=line,
+        prompt=prompt.prompt,
+        response_a=prompt.responses[left].text,
+        response_b=prompt.responses[right].text,
+        source_a=SOURCE,
+        source_b=SOURCE,
+        **more,
+    )
 
 
 def _unit(weights: tuple[float, ...]) -> tuple[float, ...]:
@@ -157,10 +173,14 @@ def _prompts() -> tuple[DemoPrompt, ...]:
 def _prompt(entry: dict) -> DemoPrompt:
     responses = tuple(DemoResponse(one["text"].strip(), one["style"]) for one in entry["response"])
     if len(responses) != RESPONSES_PER_PROMPT:
-        raise CoplError(f"Prompt {entry['slug']!r} has {len(responses)} responses where "
-                        f"{RESPONSES_PER_PROMPT} are needed: complete it in copl_core/demo/prompts.")
+        raise CoplError(
+            f"Prompt {entry['slug']!r} has {len(responses)} responses where "
+            f"{RESPONSES_PER_PROMPT} are needed: complete it in copl_core/demo/prompts."
+        )
     for response in responses:
         if tuple(response.style) != AXES or not set(response.style.values()) <= {-1, 0, 1}:
-            raise CoplError(f"Prompt {entry['slug']!r} declares the style {response.style}, where each of "
-                            f"{', '.join(AXES)} needs -1, 0 or 1, in this order: correct it in copl_core/demo/prompts.")
+            raise CoplError(
+                f"Prompt {entry['slug']!r} declares the style {response.style}, where each of "
+                f"{', '.join(AXES)} needs -1, 0 or 1, in this order: correct it in copl_core/demo/prompts."
+            )
     return DemoPrompt(entry["text"], responses, entry["slug"], entry["topic"])

@@ -79,8 +79,8 @@ def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | Non
     means, squares = member @ p, member @ p**2  # (K, G, P)
     mean = means.mean(0)  # (G, P)
     overall = share @ mean  # (P,)
-    square_of_mean = member @ p.mean(0)**2
-    b, b_single = share @ (mean - overall)**2, (share @ (means - (share @ means)[:, None])**2).mean(0)
+    square_of_mean = member @ p.mean(0) ** 2
+    b, b_single = share @ (mean - overall) ** 2, (share @ (means - (share @ means)[:, None]) ** 2).mean(0)
     w, w_single = share @ (square_of_mean - mean**2), (share @ (squares - means**2)).mean(0)
     between, within = (_without_doubt(v, single, members) for v, single in ((b, b_single), (w, w_single)))
     noise = share @ (means - squares).mean(0)
@@ -136,6 +136,9 @@ def member_preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray)
 
 def together(parts: Sequence[Division]) -> Division:
     """One division of all questions from divisions of some each, over the same users."""
-    columns = {spec.name: np.concatenate([getattr(part, spec.name) for part in parts])
-               for spec in fields(Division) if spec.name != "groups"}
+    columns = {
+        spec.name: np.concatenate([getattr(part, spec.name) for part in parts])
+        for spec in fields(Division)
+        if spec.name != "groups"
+    }
     return Division(**columns, groups=parts[0].groups)

@@ -107,8 +107,9 @@ def statements(found: Contrast, correlation: np.ndarray, most: int = MOST) -> tu
         like = np.abs(correlation[strongest]) >= ALIKE
         like[strongest] = True
         feature = int(np.flatnonzero(like & (size >= _NEARLY * size[strongest]))[0])
-        near = any(abs(correlation[one, other]) >= ALIKE or one == other for one in (feature, strongest)
-                   for other in told)
+        near = any(
+            abs(correlation[one, other]) >= ALIKE or one == other for one in (feature, strongest) for other in told
+        )
         if len(told) < most and size[strongest] > 0 and not near:
             told.append(feature)
     return tuple(_statement(feature, found, correlation) for feature in told)
@@ -116,11 +117,17 @@ def statements(found: Contrast, correlation: np.ndarray, most: int = MOST) -> tu
 
 def _statement(feature: int, found: Contrast, correlation: np.ndarray) -> Statement:
     sign = 1 if found.effect[feature] > 0 else -1
-    along = tuple(_words(other, sign * correlation[feature, other])
-                  for other in np.argsort(-np.abs(correlation[feature])).tolist()
-                  if other != feature and abs(correlation[feature, other]) >= ALIKE)
-    return Statement(FEATURE_NAMES[feature], _words(feature, sign), *(float(getattr(found, name)[feature]) for name in
-                                                                     ("effect", "low", "high", "d")), along[:3])
+    along = tuple(
+        _words(other, sign * correlation[feature, other])
+        for other in np.argsort(-np.abs(correlation[feature])).tolist()
+        if other != feature and abs(correlation[feature, other]) >= ALIKE
+    )
+    return Statement(
+        FEATURE_NAMES[feature],
+        _words(feature, sign),
+        *(float(getattr(found, name)[feature]) for name in ("effect", "low", "high", "d")),
+        along[:3],
+    )
 
 
 def _words(feature: int, direction: float) -> str:
@@ -138,4 +145,4 @@ def _resampled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def typical_people(vectors: np.ndarray, known: np.ndarray, most: int = 3) -> np.ndarray:
     """Rows of the people nearest to the middle of a group's vectors (n, q), among those who are well ``known`` (n,)."""
     away = np.square(vectors - vectors.mean(0)).sum(1)
-    return np.argsort(np.where(known, away, np.inf), kind="stable")[:min(most, int(known.sum()))]
+    return np.argsort(np.where(known, away, np.inf), kind="stable")[: min(most, int(known.sum()))]

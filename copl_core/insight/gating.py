@@ -60,8 +60,9 @@ def between_two(gates: np.ndarray, most: int) -> list[tuple[int, int, int, float
     top = np.argsort(-gates, axis=1, kind="stable")[:, :2]
     weight = np.take_along_axis(gates, top, 1)
     gap = weight[:, 0] - weight[:, 1]
-    return [(int(row), int(top[row, 0]), int(top[row, 1]), float(gap[row]))
-            for row in np.argsort(gap, kind="stable")[:most]]
+    return [
+        (int(row), int(top[row, 0]), int(top[row, 1]), float(gap[row])) for row in np.argsort(gap, kind="stable")[:most]
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,9 @@ def explain(change: np.ndarray, features: np.ndarray, prompts: np.ndarray, rng: 
     critical = np.quantile((np.abs(null) / np.maximum(by_chance, 1e-9)).max(2), 0.95, axis=0)  # (M,)
     half = critical[:, None] * np.maximum(by_chance, (_fisher(_resampled(y, x, place, rng)) - z).std(0))
     known = np.isfinite(r)
-    return Explanation(r, np.where(known, np.tanh(z - half), -1.0), np.where(known, np.tanh(z + half), 1.0),
-                       len(prompts), len(units))
+    return Explanation(
+        r, np.where(known, np.tanh(z - half), -1.0), np.where(known, np.tanh(z + half), 1.0), len(prompts), len(units)
+    )
 
 
 def _shuffled(y: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -66,8 +66,9 @@ def answer_space(state: GraphState) -> np.ndarray:
     return (axes[:, keep] * np.sqrt(sizes[keep]) / state.temperature).astype(np.float32)
 
 
-def fit_layout(user_ids: np.ndarray, vectors: np.ndarray, n_labels: np.ndarray, *, previous: Layout | None = None,
-               seed: int = 0) -> Layout:
+def fit_layout(
+    user_ids: np.ndarray, vectors: np.ndarray, n_labels: np.ndarray, *, previous: Layout | None = None, seed: int = 0
+) -> Layout:
     """Lay out users by their embeddings.
 
     Args:
@@ -82,11 +83,18 @@ def fit_layout(user_ids: np.ndarray, vectors: np.ndarray, n_labels: np.ndarray, 
     group = np.full(len(user_ids), NO_GROUP, np.int64)
     group[rows] = found.group
     places = _places(user_ids, vectors, rows, previous, neighbours, seed)
-    parameters = {"method": "UMAP", "n_neighbors": neighbours, "min_dist": _MIN_DIST, "metric": "euclidean",
-                  "seed": seed, "space": "embeddings, distance = difference in predicted answers",
-                  "start": "principal components" if previous is None else "the snapshot before",
-                  "groups": CRITERION, "k": int(found.group.max(initial=NO_GROUP)) + 1,
-                  "silhouette_by_k": {str(k): round(score, 4) for k, score in found.tried.items()}}
+    parameters = {
+        "method": "UMAP",
+        "n_neighbors": neighbours,
+        "min_dist": _MIN_DIST,
+        "metric": "euclidean",
+        "seed": seed,
+        "space": "embeddings, distance = difference in predicted answers",
+        "start": "principal components" if previous is None else "the snapshot before",
+        "groups": CRITERION,
+        "k": int(found.group.max(initial=NO_GROUP)) + 1,
+        "silhouette_by_k": {str(k): round(score, 4) for k, score in found.tried.items()},
+    }
     layout = Layout(user_ids.astype(np.int64), places[2], group, found.silhouette, parameters, places[3])
     return layout if previous is None else _keep(layout, previous)
 
@@ -95,8 +103,9 @@ def _n_groups(layout: Layout | None) -> int:
     return 0 if layout is None else len(np.unique(layout.group[layout.group >= 0]))
 
 
-def _places(user_ids: np.ndarray, vectors: np.ndarray, rows: np.ndarray, previous: Layout | None, neighbours: int,
-            seed: int) -> dict[int, np.ndarray]:
+def _places(
+    user_ids: np.ndarray, vectors: np.ndarray, rows: np.ndarray, previous: Layout | None, neighbours: int, seed: int
+) -> dict[int, np.ndarray]:
     """Positions (U, D) for D = 2 and 3; NaN for users who are not among ``rows``."""
     places = {}
     for dimensions in (2, 3):
@@ -125,8 +134,9 @@ def _picture(vectors: np.ndarray, dimensions: int, start: np.ndarray | None, nei
         from umap import UMAP
 
         way = {"init": "pca"} if start is None else {"transform_mode": "graph"}
-        model = UMAP(n_components=dimensions, n_neighbors=neighbours, min_dist=_MIN_DIST, random_state=seed, n_jobs=1,
-                     **way).fit(vectors)
+        model = UMAP(
+            n_components=dimensions, n_neighbors=neighbours, min_dist=_MIN_DIST, random_state=seed, n_jobs=1, **way
+        ).fit(vectors)
         return model.embedding_.astype(np.float32) if start is None else _relaxed(model, start, seed)
 
 
@@ -139,12 +149,22 @@ def _relaxed(model, start: np.ndarray, seed: int) -> np.ndarray:
     graph.sum_duplicates()
     strong = graph.data >= graph.data.max() / _WARM_EPOCHS
     spread, closeness = find_ab_params(1.0, _MIN_DIST)
-    state = np.random.default_rng(seed).integers(-2**31 + 1, 2**31 - 1, 3)
+    state = np.random.default_rng(seed).integers(-(2**31) + 1, 2**31 - 1, 3)
     place = np.ascontiguousarray(start, np.float32)
     return optimize_layout_euclidean(
-        place, place, graph.row[strong], graph.col[strong], _WARM_EPOCHS, len(place),
-        make_epochs_per_sample(graph.data[strong], _WARM_EPOCHS), spread, closeness, state,
-        initial_alpha=_WARM_RATE, move_other=True)
+        place,
+        place,
+        graph.row[strong],
+        graph.col[strong],
+        _WARM_EPOCHS,
+        len(place),
+        make_epochs_per_sample(graph.data[strong], _WARM_EPOCHS),
+        spread,
+        closeness,
+        state,
+        initial_alpha=_WARM_RATE,
+        move_other=True,
+    )
 
 
 def _start(user_ids: np.ndarray, vectors: np.ndarray, old_ids: np.ndarray, old: np.ndarray) -> np.ndarray | None:
@@ -171,8 +191,12 @@ def _keep(layout: Layout, previous: Layout) -> Layout:
     if len(now) < 4:
         return layout
     xyz = layout.xyz if previous.xyz is None else _onto(layout.xyz, previous.xyz, now, then)
-    return replace(layout, xy=_onto(layout.xy, previous.xy, now, then), xyz=xyz,
-                   group=renumber(layout.group, layout.group[now], previous.group[then]))
+    return replace(
+        layout,
+        xy=_onto(layout.xy, previous.xy, now, then),
+        xyz=xyz,
+        group=renumber(layout.group, layout.group[now], previous.group[then]),
+    )
 
 
 def _onto(places: np.ndarray, before: np.ndarray, now: np.ndarray, then: np.ndarray) -> np.ndarray:

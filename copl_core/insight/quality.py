@@ -112,8 +112,9 @@ def agreement(answers: AnswerTable, rng: np.random.Generator) -> Agreement:
     alphas = alphas[np.isfinite(alphas)]
     low, high = np.quantile(alphas, (0.025, 0.975)) if len(alphas) else (math.nan, math.nan)
     alpha = 1 - float(observed[0] / expected[0]) if expected[0] > 0 else math.nan
-    return Agreement(alpha, float(low), float(high), 1 - float(observed[0]), 1 - float(expected[0]), len(counts),
-                     int(m.sum()))
+    return Agreement(
+        alpha, float(low), float(high), 1 - float(observed[0]), 1 - float(expected[0]), len(counts), int(m.sum())
+    )
 
 
 def figures(answers: AnswerTable) -> list[Figures]:
@@ -132,8 +133,18 @@ def figures(answers: AnswerTable) -> list[Figures]:
         others = decisions - left.n
         usual = (lefts - left.hits) / others if others >= _FEW else 0.5
         median, fast = pace.get(user, (math.nan, nothing))
-        row = Figures(user, counted.get(user, 0), left, usual, repeated.get(user, nothing), gold.get(user, nothing),
-                      median, fast, majority.get(user, nothing), ())
+        row = Figures(
+            user,
+            counted.get(user, 0),
+            left,
+            usual,
+            repeated.get(user, nothing),
+            gold.get(user, nothing),
+            median,
+            fast,
+            majority.get(user, nothing),
+            (),
+        )
         found.append(replace(row, flags=_flags(row)))
     return found
 
@@ -154,8 +165,10 @@ def _pace(answers: AnswerTable) -> dict[int, tuple[float, Share]]:
     users, starts, counts = np.unique(timed.user, return_index=True, return_counts=True)
     middle = (seconds[starts + (counts - 1) // 2] + seconds[starts + counts // 2]) / 2
     hits = _sums(timed.user, fast)
-    return {user: (median, Share(hits[user], n)) for user, median, n
-            in zip(users.tolist(), middle.tolist(), counts.tolist(), strict=True)}
+    return {
+        user: (median, Share(hits[user], n))
+        for user, median, n in zip(users.tolist(), middle.tolist(), counts.tolist(), strict=True)
+    }
 
 
 def _flags(row: Figures) -> tuple[str, ...]:
@@ -167,8 +180,9 @@ def _flags(row: Figures) -> tuple[str, ...]:
     usual = (0.5, row.others_left)
     if "left" in enough and (low > max(usual) + SIDE_BOUND or high < min(usual) - SIDE_BOUND):
         side = "left" if low > max(usual) else "right"
-        flags.append(f"Prefers the {side} side: chose the left answer in {row.left}; others do in "
-                     f"{row.others_left:.0%}.")
+        flags.append(
+            f"Prefers the {side} side: chose the left answer in {row.left}; others do in {row.others_left:.0%}."
+        )
     if "consistent" in enough and row.consistent.interval[1] < CONSISTENT_BOUND:
         flags.append(f"Answers repeated pairs differently: the same again in {row.consistent}; a coin reaches 50 %.")
     if "gold" in enough and row.gold.interval[1] < GOLD_BOUND:
@@ -196,8 +210,9 @@ def _answer_counts(answers: AnswerTable) -> np.ndarray:
     answers = _first_answers(answers)
     _, place = np.unique(answers.pair, return_inverse=True)
     preferred = _preferred(answers)
-    value = np.select([preferred == -2, preferred == -3, preferred == np.minimum(answers.left, answers.right)],
-                      [2, 3, 0], 1)
+    value = np.select(
+        [preferred == -2, preferred == -3, preferred == np.minimum(answers.left, answers.right)], [2, 3, 0], 1
+    )
     counts = np.zeros((int(place.max(initial=-1)) + 1, 4))
     np.add.at(counts, (place, value), 1)
     return counts[counts.sum(1) >= 2]

@@ -31,16 +31,18 @@ class _Noisy(NoisyBradleyTerry):
     """The same model with a gradient that is the objective's."""
 
     @staticmethod
-    def _compute_log_likelihood(x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int,
-                                ratio: float) -> float:
+    def _compute_log_likelihood(
+        x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int, ratio: float
+    ) -> float:
         y, apart, habit, skill = _terms(x, rows, workers, labels, n_workers)
         total = np.log(expit(skill) * expit(y * apart) + expit(-skill) * expit(y * habit)).sum()
-        away = x[1:labels + 1] - x[0]
+        away = x[1 : labels + 1] - x[0]
         return float(-total - ratio * (log_expit(away) + log_expit(-away)).sum())
 
     @staticmethod
-    def _compute_gradient(x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int,
-                          ratio: float) -> np.ndarray:
+    def _compute_gradient(
+        x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int, ratio: float
+    ) -> np.ndarray:
         y, apart, habit, skill = _terms(x, rows, workers, labels, n_workers)
         able, by_score, by_side = expit(skill), expit(y * apart), expit(y * habit)
         chance = able * by_score + (1 - able) * by_side
@@ -50,8 +52,8 @@ class _Noisy(NoisyBradleyTerry):
         np.add.at(gradient, rows[:, 1], -to_score)
         np.add.at(gradient, 1 + labels + workers, (1 - able) * by_side * (1 - by_side) * y / chance)
         np.add.at(gradient, 1 + labels + n_workers + workers, able * (1 - able) * (by_score - by_side) / chance)
-        pull = ratio * np.tanh((x[1:labels + 1] - x[0]) / 2)
-        gradient[1:labels + 1] -= pull
+        pull = ratio * np.tanh((x[1 : labels + 1] - x[0]) / 2)
+        gradient[1 : labels + 1] -= pull
         gradient[0] += pull.sum()
         return -gradient
 
@@ -64,14 +66,21 @@ def skills(answers: AnswerTable, *, iterations: int = 200) -> dict[int, float]:
     if not (counts >= FEWEST).any():
         return {}
     left = answers.choice == list(Choice).index(Choice.LEFT)
-    table = pd.DataFrame({"worker": answers.user, "left": answers.left, "right": answers.right,
-                          "label": np.where(left, answers.left, answers.right)})
+    table = pd.DataFrame(
+        {
+            "worker": answers.user,
+            "left": answers.left,
+            "right": answers.right,
+            "label": np.where(left, answers.left, answers.right),
+        }
+    )
     fitted: Any = _Noisy(n_iter=iterations, regularization_ratio=_TIGHTNESS).fit(table)
     return {int(user): float(fitted.skills_[user]) for user in users[counts >= FEWEST]}
 
 
-def _terms(x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int
-           ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _terms(
+    x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of every label (N,): y, score difference, side habit, skill; ``rows`` name left, right and label, from 1."""
     y = np.where(rows[:, 0] == rows[:, 2], 1.0, -1.0)
     return y, x[rows[:, 0]] - x[rows[:, 1]], x[1 + labels + workers], x[1 + labels + n_workers + workers]

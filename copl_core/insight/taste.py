@@ -117,8 +117,9 @@ def from_labels(chosen: np.ndarray, prompts: np.ndarray, rng: np.random.Generato
     return Effects(np.clip(drawn_in, low, high), low, high, n)
 
 
-def from_model(expected: np.ndarray, differences: np.ndarray, prompts: np.ndarray, *,
-               draws: np.ndarray | None = None) -> Effects:
+def from_model(
+    expected: np.ndarray, differences: np.ndarray, prompts: np.ndarray, *, draws: np.ndarray | None = None
+) -> Effects:
     """What the model believes of one person.
 
     The doubt has two parts: which prompts a study happens to have, and where the person stands.  Both are drawn in by
@@ -146,8 +147,13 @@ def from_model(expected: np.ndarray, differences: np.ndarray, prompts: np.ndarra
     return Effects(mean, mean - half, mean + half, len(x))
 
 
-def leanings(labels: Effects, chosen: np.ndarray, correlation: np.ndarray, model: Effects | None = None,
-             of_most: np.ndarray | None = None) -> tuple[Leaning, ...]:
+def leanings(
+    labels: Effects,
+    chosen: np.ndarray,
+    correlation: np.ndarray,
+    model: Effects | None = None,
+    of_most: np.ndarray | None = None,
+) -> tuple[Leaning, ...]:
     """At most five statements: what the labels settle, strongest first, then what only the model believes.
 
     Features that go together in these texts are told once, by the strongest of them.
@@ -169,18 +175,39 @@ def _said(feature: int, told: list[int], correlation: np.ndarray) -> bool:
     return feature in told or any(abs(correlation[feature, other]) >= ALIKE for other in told)
 
 
-def _leaning(feature: int, source: str, effects: Effects, chosen: np.ndarray, correlation: np.ndarray,
-             labels: Effects, model: Effects | None, of_most: np.ndarray | None) -> Leaning:
+def _leaning(
+    feature: int,
+    source: str,
+    effects: Effects,
+    chosen: np.ndarray,
+    correlation: np.ndarray,
+    labels: Effects,
+    model: Effects | None,
+    of_most: np.ndarray | None,
+) -> Leaning:
     sign = 1 if effects.mean[feature] > 0 else -1
     mine = np.nan_to_num(chosen[:, feature]) * sign
     votes = (int((mine > 1e-9).sum()), int((mine < -1e-9).sum()), int((np.abs(mine) <= 1e-9).sum()))
-    near = [other for other in np.argsort(-np.abs(correlation[feature])).tolist()
-            if other != feature and abs(correlation[feature, other]) >= ALIKE]
+    near = [
+        other
+        for other in np.argsort(-np.abs(correlation[feature])).tolist()
+        if other != feature and abs(correlation[feature, other]) >= ALIKE
+    ]
     along = tuple(_words(other, sign * correlation[feature, other]) for other in near[:3])
-    return Leaning(FEATURE_NAMES[feature], _words(feature, sign), source, float(effects.mean[feature]),
-                   float(effects.low[feature]), float(effects.high[feature]), effects.n, float(labels.mean[feature]),
-                   None if model is None else float(model.mean[feature]),
-                   None if of_most is None else float(of_most[feature]), votes, along)
+    return Leaning(
+        FEATURE_NAMES[feature],
+        _words(feature, sign),
+        source,
+        float(effects.mean[feature]),
+        float(effects.low[feature]),
+        float(effects.high[feature]),
+        effects.n,
+        float(labels.mean[feature]),
+        None if model is None else float(model.mean[feature]),
+        None if of_most is None else float(of_most[feature]),
+        votes,
+        along,
+    )
 
 
 def _words(feature: int, direction: float) -> str:

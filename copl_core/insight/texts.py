@@ -45,10 +45,10 @@ def difference(first: str, second: str) -> Difference:
     whole = keys[0] == keys[1]
     for a, b, size in SequenceMatcher(None, *keys, autojunk=False).get_matching_blocks():
         if size > 1 or whole:
-            same[0][a:a + size] = same[1][b:b + size] = True
+            same[0][a : a + size] = same[1][b : b + size] = True
     total = sum(map(len, words))
     shared = float(sum(mask.sum() for mask in same) / total) if total else 1.0
-    ends = [text[sum(map(len, own)):] for text, own in zip((first, second), words, strict=True)]
+    ends = [text[sum(map(len, own)) :] for text, own in zip((first, second), words, strict=True)]
     return Difference(*(_pieces(own, mask, end) for own, mask, end in zip(words, same, ends, strict=True)), shared)
 
 

@@ -45,8 +45,14 @@ class Placement:
     side: float = 0.0  # log-odds this user adds to the left side
 
 
-def adapt(state: GraphState, labels: Comparisons, rule: str = "map", temper: float = TEMPER,
-          prior: Prior | None = None, besides: int | None = None) -> Placement:
+def adapt(
+    state: GraphState,
+    labels: Comparisons,
+    rule: str = "map",
+    temper: float = TEMPER,
+    prior: Prior | None = None,
+    besides: int | None = None,
+) -> Placement:
     """Place a user from ``labels``, whose responses are rows of ``state``; the user column is not read.
 
     Labels count beside one another as they do in a fit (``label_weights``), but for the published rule, which knows of
@@ -79,8 +85,9 @@ def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = Fa
     known = state.labels
     shown = np.zeros(len(state.response_vectors) + 1, bool)  # the last is no response: where neither was preferred
     if preferred_only:
-        mine, theirs = (np.where(one.outcome > 0.5, one.left, np.where(one.outcome < 0.5, one.right, -1))
-                        for one in (labels, known))
+        mine, theirs = (
+            np.where(one.outcome > 0.5, one.left, np.where(one.outcome < 0.5, one.right, -1)) for one in (labels, known)
+        )
         shown[mine] = True
         shown[-1] = False
         shared = shown[theirs]
@@ -158,14 +165,15 @@ class Prior:
         """
         apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]
         design = np.column_stack([apart, np.ones(len(labels))]) / state.temperature  # (N, d + 1)
-        offset = (state.response_bias[labels.left] - state.response_bias[labels.right]) / state.temperature \
-            + design @ self.mean
+        offset = (
+            state.response_bias[labels.left] - state.response_bias[labels.right]
+        ) / state.temperature + design @ self.mean
         x = design @ self.root  # (N, q)
         weight = label_weights(state, labels)
         newton = _dual if x.shape[0] < x.shape[1] else _primal
-        z, learned = newton(x, offset, weight, labels.outcome, (self.root ** 2).sum(0), steps)
+        z, learned = newton(x, offset, weight, labels.outcome, (self.root**2).sum(0), steps)
         whole = self.mean + self.root @ z
-        before = float((self.root ** 2).sum())
+        before = float((self.root**2).sum())
         spread = float(np.sqrt(max(before - learned, 0) / before)) if before > 0 else 1.0
         return Refined(whole[:-1].astype(np.float32), float(whole[-1] - state.side), spread)
 
@@ -176,8 +184,9 @@ def _slopes(margin: np.ndarray, weight: np.ndarray, outcome: np.ndarray) -> tupl
     return weight * (outcome - p), weight * np.maximum(p * (1 - p), 1e-12)
 
 
-def _stride(margin: np.ndarray, along: np.ndarray, weight: np.ndarray, outcome: np.ndarray, slope: float,
-            square: float) -> float:
+def _stride(
+    margin: np.ndarray, along: np.ndarray, weight: np.ndarray, outcome: np.ndarray, slope: float, square: float
+) -> float:
     """How much of a move to make: the whole, or the first of ½, ¼, … by which the loss does not rise; 0 if none.
 
     Where margins are sharp, a whole Newton step lands beyond the other side of the valley, and the next one further.
@@ -197,8 +206,9 @@ def _stride(margin: np.ndarray, along: np.ndarray, weight: np.ndarray, outcome: 
     return 0.0
 
 
-def _primal(x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray,
-            steps: int) -> tuple[np.ndarray, float]:
+def _primal(
+    x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray, steps: int
+) -> tuple[np.ndarray, float]:
     """(z (q,), variance that the labels took away) by systems of q equations: (I + xᵀDx) move = xᵀg − z."""
     z, margin = np.zeros(x.shape[1]), offset
     for _ in range(steps):
@@ -215,8 +225,9 @@ def _primal(x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.n
     return z, float(variance.sum() - np.diag(np.linalg.inv(precision)) @ variance)
 
 
-def _dual(x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray,
-          steps: int) -> tuple[np.ndarray, float]:
+def _dual(
+    x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray, steps: int
+) -> tuple[np.ndarray, float]:
     """The same by systems of N equations, for fewer labels than coordinates.
 
     z = xᵀa, so that (I + xᵀDx)⁻¹xᵀ = xᵀ(I + Dxxᵀ)⁻¹ gives a's steps, and Woodbury's identity the variance:

@@ -25,10 +25,13 @@ class LightLayer(Layer):
         super().__init__(config, first)
         self.sum = SignedSum()
 
-    def forward(self, users: Tensor, responses: Tensor, messages: Messages,
-                heard: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        to_users, to_responses = (self._difference(others, signs) for others, signs in
-                                  ((responses, messages.to_user), (users, messages.to_response)))
+    def forward(
+        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        to_users, to_responses = (
+            self._difference(others, signs)
+            for others, signs in ((responses, messages.to_user), (users, messages.to_response))
+        )
         return to_users, to_responses if heard is None else to_responses * heard
 
     def _difference(self, others: Tensor, signs) -> Tensor:
@@ -54,22 +57,23 @@ class SignedConvLayer(Layer):
                 size = weight.shape[-1] ** -0.5 if weight.ndim == 2 else 0.01
                 weight.copy_(torch.randn(weight.shape, generator=generator) * size)
 
-    def forward(self, users: Tensor, responses: Tensor, messages: Messages,
-                heard: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         nodes = torch.cat([users, responses])
         both_ways = []
         for edges in messages.edges:
             there = edges + edges.new_tensor([[0], [len(users)]])
             both_ways.append(torch.cat([there, there.flip(0)], 1))
         out = leaky(self.conv(nodes, *both_ways), self.slope)
-        to_users, to_responses = out[:len(users)], out[len(users):]
+        to_users, to_responses = out[: len(users)], out[len(users) :]
         if heard is not None:
             to_responses = to_responses * heard + self.alone(responses) * (1 - heard)
         return to_users, to_responses
 
     def alone(self, x: Tensor) -> Tensor:
         """What a node without neighbours becomes."""
-        plus, minus = (x, x) if self.first else (x[:, :self.half], x[:, self.half:])
+        plus, minus = (x, x) if self.first else (x[:, : self.half], x[:, self.half :])
         return leaky(torch.cat([self.conv.lin_pos_r(plus), self.conv.lin_neg_r(minus)], 1), self.slope)
 
 
@@ -86,8 +90,9 @@ class AttentionLayer(Layer):
         self.to_user = nn.ModuleList(_attention(dim, sign * config.message_start) for sign in (1.0, -1.0))
         self.to_response = nn.ModuleList(_attention(dim, sign * config.message_start) for sign in (1.0, -1.0))
 
-    def forward(self, users: Tensor, responses: Tensor, messages: Messages,
-                heard: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         to_users, to_responses = self.self_user(users), self.self_response(responses)
         for edges, from_response, from_user in zip(messages.edges, self.to_user, self.to_response, strict=True):
             to_users = to_users + from_response((responses, users), edges.flip(0))
@@ -105,5 +110,10 @@ def _attention(dim: int, start: float) -> GATv2Conv:
     return conv
 
 
-LAYERS: dict[str, type[Layer]] = {"copl": SignedLayer, "published": PublishedLayer, "lightgcn": LightLayer,
-                                  "signed-conv": SignedConvLayer, "attention": AttentionLayer}
+LAYERS: dict[str, type[Layer]] = {
+    "copl": SignedLayer,
+    "published": PublishedLayer,
+    "lightgcn": LightLayer,
+    "signed-conv": SignedConvLayer,
+    "attention": AttentionLayer,
+}

@@ -30,8 +30,9 @@ class CoplGraph(nn.Module):
     and the score is the dot product alone; what is not used is frozen at zero.
     """
 
-    def __init__(self, n_users: int, n_responses: int, n_phi: int, config: GraphConfig,
-                 generator: torch.Generator) -> None:
+    def __init__(
+        self, n_users: int, n_responses: int, n_phi: int, config: GraphConfig, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.config = config
         dim = config.dim
@@ -54,12 +55,19 @@ class CoplGraph(nn.Module):
     def _start(self, generator: torch.Generator) -> None:
         n_phi, dim = self.text.in_features, self.config.dim
         self.text.weight.copy_(torch.randn(dim, n_phi, generator=generator) * START)
-        self.user_mean.copy_(torch.randn(dim, generator=generator) * START * dim ** -0.5)
+        self.user_mean.copy_(torch.randn(dim, generator=generator) * START * dim**-0.5)
         for layer in self.convs:
             layer.start(generator)
         if self.config.ids_only:
-            for unused in (self.text.weight, self.user_mean, self.bias, self.text_bias, self.response_bias, self.side,
-                           self.user_side):
+            for unused in (
+                self.text.weight,
+                self.user_mean,
+                self.bias,
+                self.text_bias,
+                self.response_bias,
+                self.side,
+                self.user_side,
+            ):
                 unused.zero_().requires_grad_(False)
             for ids in (self.user_residual, self.response_residual):
                 nn.init.xavier_uniform_(ids, generator=generator)
@@ -68,10 +76,15 @@ class CoplGraph(nn.Module):
     def start_ids(self, users: Tensor, responses: Tensor) -> None:
         """Put the first k ≤ d coordinates of the id residuals at users (U, k) and responses (R, k) of unit scale."""
         for residual, start in ((self.user_residual, users), (self.response_residual, responses)):
-            residual[:, :start.shape[1]] = START * start
+            residual[:, : start.shape[1]] = START * start
 
-    def forward(self, phi: Tensor, messages: Messages | Sequence[Messages], keep: Tensor | None = None,
-                keep_user: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        phi: Tensor,
+        messages: Messages | Sequence[Messages],
+        keep: Tensor | None = None,
+        keep_user: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """φ (R, P) → ê_u (U, d), ê_r (R, d), b (R,).
 
         ``messages`` are the same for all layers or one for each.  ``keep`` (R, 1) and ``keep_user`` (U, 1) are 0 where

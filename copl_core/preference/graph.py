@@ -104,8 +104,10 @@ class _Edges:
         order = torch.argsort(user.long() * n_responses + response, stable=True)  # the product overflows int32
         user, response, label = (column[order].int() for column in (user, response, label))
         swap = torch.argsort(response, stable=True)
-        return cls(_Order(user, response, label, _starts(user, n_users)),
-                   _Order(response[swap], user[swap], label[swap], _starts(response, n_responses)))
+        return cls(
+            _Order(user, response, label, _starts(user, n_users)),
+            _Order(response[swap], user[swap], label[swap], _starts(response, n_responses)),
+        )
 
     def kept(self, label: Tensor) -> _Edges:
         """The edges of the labels in the mask (N,)."""
@@ -114,8 +116,10 @@ class _Edges:
     def alpha(self) -> tuple[Tensor, Tensor]:
         """1/√(deg_u · deg_r), (E,) in either order."""
         user, response = self.by_user.degree_scale(), self.by_response.degree_scale()
-        return tuple(own.index_select(0, order.own).mul_(other.index_select(0, order.other)) for order, own, other in
-                     ((self.by_user, user, response), (self.by_response, response, user)))
+        return tuple(
+            own.index_select(0, order.own).mul_(other.index_select(0, order.other))
+            for order, own, other in ((self.by_user, user, response), (self.by_response, response, user))
+        )
 
     def matrices(self, by_user: Tensor, by_response: Tensor) -> SparsePair:
         """Users × responses, and its transpose, from values (E,) in either order."""
@@ -139,8 +143,9 @@ class PreferenceGraph:
     @classmethod
     def build(cls, labels: Comparisons, n_users: int, n_responses: int, device: str | torch.device = "cpu"):
         """Edges of decided and both-bad labels, with users and responses named by row."""
-        user, left, right = (torch.as_tensor(column, device=device)
-                             for column in (labels.user, labels.left, labels.right))
+        user, left, right = (
+            torch.as_tensor(column, device=device) for column in (labels.user, labels.left, labels.right)
+        )
         outcome = torch.as_tensor(labels.outcome, device=device)
         row = torch.arange(len(labels), device=device)
         won, lost = (outcome > 0.5).nonzero()[:, 0], (outcome < 0.5).nonzero()[:, 0]
@@ -149,8 +154,14 @@ class PreferenceGraph:
         liked = torch.cat([left[won], right[lost]])
         disliked = torch.cat([right[won], left[lost], left[bad], right[bad]])
         blamed = torch.cat([decided, bad, bad])
-        return cls((_Edges.build(user[decided], liked, row[decided], n_users, n_responses),
-                    _Edges.build(user[blamed], disliked, row[blamed], n_users, n_responses)), n_users, n_responses)
+        return cls(
+            (
+                _Edges.build(user[decided], liked, row[decided], n_users, n_responses),
+                _Edges.build(user[blamed], disliked, row[blamed], n_users, n_responses),
+            ),
+            n_users,
+            n_responses,
+        )
 
     def part(self, kept: Tensor) -> PreferenceGraph:
         """The graph of the labels in the mask (N,) alone."""
@@ -175,8 +186,9 @@ class PreferenceGraph:
 
     def edges(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The same as edge lists, for the scatter path: for each sign ((2, E) of user over response, α (E,))."""
-        return tuple((torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha()[0])
-                     for sign in self.signs)
+        return tuple(
+            (torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha()[0]) for sign in self.signs
+        )
 
 
 @dataclass(frozen=True)
@@ -204,8 +216,9 @@ class AskedPairs:
         place[rows] = torch.arange(kept, dtype=torch.int32, device=rows.device)
         place[rows + n] = torch.arange(kept, 2 * kept, dtype=torch.int32, device=rows.device)
         edges = self.edges.kept(place >= 0)
-        orders = (replace(order, label=place.index_select(0, order.label))
-                  for order in (edges.by_user, edges.by_response))
+        orders = (
+            replace(order, label=place.index_select(0, order.label)) for order in (edges.by_user, edges.by_response)
+        )
         return AskedPairs(self.user.index_select(0, rows), self.pair.index_select(0, rows), _Edges(*orders))
 
     def margins(self, users: Tensor, responses: Tensor) -> Tensor:
@@ -221,10 +234,10 @@ class _Margins(torch.autograd.Function):
         margins = users.new_empty(len(asked.user))
         sign = responses.new_tensor([1.0, -1.0]).repeat(min(CHUNK, len(margins)), 1)
         for part in range(0, len(margins), CHUNK):
-            pair = asked.pair[part:part + CHUNK]
-            apart = F.embedding_bag(pair, responses, mode="sum", per_sample_weights=sign[:len(pair)])
-            mine = users.index_select(0, asked.user[part:part + CHUNK])
-            torch.linalg.vecdot(mine, apart, out=margins[part:part + CHUNK])
+            pair = asked.pair[part : part + CHUNK]
+            apart = F.embedding_bag(pair, responses, mode="sum", per_sample_weights=sign[: len(pair)])
+            mine = users.index_select(0, asked.user[part : part + CHUNK])
+            torch.linalg.vecdot(mine, apart, out=margins[part : part + CHUNK])
         return margins
 
     @staticmethod

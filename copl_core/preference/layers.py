@@ -34,8 +34,14 @@ class SignedSum(MessagePassing):
     def __init__(self) -> None:
         super().__init__(aggr="sum")
 
-    def forward(self, x: Tensor, edges: Tensor, transpose: Tensor | None = None, alpha: Tensor | None = None,
-                size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        edges: Tensor,
+        transpose: Tensor | None = None,
+        alpha: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
         return self.propagate(edges, x=(x, None), transpose=transpose, alpha=alpha, size=size)
 
     def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
@@ -83,13 +89,23 @@ class SignedLayer(Layer):
         self.to_user = nn.ModuleList(_Message(start_at, dim, sign * start) for sign in (1.0, -1.0))
         self.to_response = nn.ModuleList(_Message(start_at, dim, sign * start) for sign in (1.0, -1.0))
 
-    def forward(self, users: Tensor, responses: Tensor, messages: Messages,
-                heard: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (self._side(users, responses, messages.to_user, self.self_user, self.to_user, None),
-                self._side(responses, users, messages.to_response, self.self_response, self.to_response, heard))
+    def forward(
+        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return (
+            self._side(users, responses, messages.to_user, self.self_user, self.to_user, None),
+            self._side(responses, users, messages.to_response, self.self_response, self.to_response, heard),
+        )
 
-    def _side(self, own: Tensor, others: Tensor, signs: tuple[SparsePair, SparsePair], keep: nn.Module,
-              told: nn.ModuleList, heard: Tensor | None) -> Tensor:
+    def _side(
+        self,
+        own: Tensor,
+        others: Tensor,
+        signs: tuple[SparsePair, SparsePair],
+        keep: nn.Module,
+        told: nn.ModuleList,
+        heard: Tensor | None,
+    ) -> Tensor:
         if isinstance(keep, Scale):
             weights = [keep.weight] + [part.weight for message in told for part in (message.plain, message.product)]
             return _DiagonalSide.apply(own, others, torch.stack(weights), signs, heard, self.slope)
@@ -120,8 +136,15 @@ class _DiagonalSide(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, own: Tensor, others: Tensor, weights: Tensor, signs: tuple[SparsePair, SparsePair],
-                heard: Tensor | None, slope: float) -> Tensor:
+    def forward(
+        ctx,
+        own: Tensor,
+        others: Tensor,
+        weights: Tensor,
+        signs: tuple[SparsePair, SparsePair],
+        heard: Tensor | None,
+        slope: float,
+    ) -> Tensor:
         sums = [sparse_times(pair.matrix, others) for pair in signs]
         for summed in sums if heard is not None else ():
             summed.mul_(heard)
@@ -138,8 +161,11 @@ class _DiagonalSide(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         own, weights, out, *sums = ctx.saved_tensors
-        to_own, to_sums, to_weights = torch.empty_like(own), [torch.empty_like(own) for _ in sums], \
-            torch.zeros_like(weights)
+        to_own, to_sums, to_weights = (
+            torch.empty_like(own),
+            [torch.empty_like(own) for _ in sums],
+            torch.zeros_like(weights),
+        )
         for rows in _pieces(len(own)):
             pull = torch.ops.aten.leaky_relu_backward(grad[rows], out[rows], ctx.slope, True)
             to_weights[0] += (pull * own[rows]).sum(0)
@@ -153,8 +179,9 @@ class _DiagonalSide(torch.autograd.Function):
                 to_weights[2 + 2 * sign] += told.mul_(own[rows]).sum(0)
         for to_sum in to_sums if ctx.heard is not None else ():
             to_sum.mul_(ctx.heard)
-        liked, disliked = (sparse_times(pair.transpose, to_sum)
-                           for pair, to_sum in zip(ctx.signs, to_sums, strict=True))
+        liked, disliked = (
+            sparse_times(pair.transpose, to_sum) for pair, to_sum in zip(ctx.signs, to_sums, strict=True)
+        )
         return to_own, liked.add_(disliked), to_weights, None, None, None
 
 
@@ -188,13 +215,20 @@ class PublishedLayer(Layer):
 
     def start(self, generator: torch.Generator) -> None:
         for weight in self.parameters():  # torch's own start of a Linear, from this generator
-            nn.init.uniform_(weight, -self.self_response.in_features ** -0.5, self.self_response.in_features ** -0.5,
-                             generator=generator)
+            nn.init.uniform_(
+                weight,
+                -(self.self_response.in_features**-0.5),
+                self.self_response.in_features**-0.5,
+                generator=generator,
+            )
 
-    def forward(self, users: Tensor, responses: Tensor, messages: Messages,
-                heard: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (self._side(users, responses, messages.to_user, None),
-                self._side(responses, users, messages.to_response, heard))
+    def forward(
+        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return (
+            self._side(users, responses, messages.to_user, None),
+            self._side(responses, users, messages.to_response, heard),
+        )
 
     def _side(self, own: Tensor, others: Tensor, signs, heard: Tensor | None) -> Tensor:
         now = self.self_response(own)

@@ -14,8 +14,9 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 
 
-def draws(state: GraphState, prior: Prior, labels: Comparisons, vector: np.ndarray, count: int,
-          seed: int = 0) -> np.ndarray:
+def draws(
+    state: GraphState, prior: Prior, labels: Comparisons, vector: np.ndarray, count: int, seed: int = 0
+) -> np.ndarray:
     """Vectors (count, d) that the user of ``vector`` (d,) might have; the same ones for the same arguments.
 
     Args:

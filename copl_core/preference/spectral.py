@@ -45,7 +45,7 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
     told = size[-1] > 1e-6 * size[0]
     weight = (told * (1 - (size[-1] / size).square().nan_to_num(1.0))).sqrt()
     n_users, n_responses = ((side[0] > 0).logical_or(side[1] > 0).sum() for side in (graph.users, graph.responses))
-    return left * weight * n_users ** 0.5, right @ turn.T * weight * n_responses ** 0.5
+    return left * weight * n_users**0.5, right @ turn.T * weight * n_responses**0.5
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def _scales(signs: tuple[SparsePair, SparsePair]) -> Scales:
 
 
 def _difference(signs: tuple[SparsePair, SparsePair], own: Scales, other: Scales, x: Tensor) -> Tensor:
-    liked, disliked = (sparse_times(pair.matrix, x * there).mul_(here)
-                       for pair, here, there in zip(signs, own, other, strict=True))
+    liked, disliked = (
+        sparse_times(pair.matrix, x * there).mul_(here) for pair, here, there in zip(signs, own, other, strict=True)
+    )
     return liked.sub_(disliked)

@@ -70,26 +70,55 @@ class GraphConfig:
     large: int = 100_000  # labels from which one member and few steps are enough; 0: never
 
     def __post_init__(self) -> None:
-        whole = {"dim": 1, "layers": 0, "members": 1, "max_steps": 1, "text_dim": 1, "patience": 1, "check_every": 1,
-                 "batch": 0, "epochs": 1 if self.batch else 0, "large": 0, "spectral": 0, "firm_after": 1, "draws": 0}
+        whole = {
+            "dim": 1,
+            "layers": 0,
+            "members": 1,
+            "max_steps": 1,
+            "text_dim": 1,
+            "patience": 1,
+            "check_every": 1,
+            "batch": 0,
+            "epochs": 1 if self.batch else 0,
+            "large": 0,
+            "spectral": 0,
+            "firm_after": 1,
+            "draws": 0,
+        }
         for name, least in whole.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: "
-                                f"a whole number from {least} is needed.")
+                raise CoplError(
+                    f"Graph setting {name} is {getattr(self, name)!r}: a whole number from {least} is needed."
+                )
         for name in ("holdout", "leave_out", "id_dropout", "user_dropout", "smoothing", "edge_dropout", "warmup"):
             if not 0 <= getattr(self, name) < 1:
-                raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: "
-                                "a share from 0 to below 1 is needed.")
-        for name in ("lr", "l2", "l2_text", "l2_bias", "l2_layer", "side_l2", "tie_weight", "feature_weight",
-                     "message_start", "slope", "firmness_l2", "weight_decay", "l2_asked"):
+                raise CoplError(
+                    f"Graph setting {name} is {getattr(self, name)!r}: a share from 0 to below 1 is needed."
+                )
+        for name in (
+            "lr",
+            "l2",
+            "l2_text",
+            "l2_bias",
+            "l2_layer",
+            "side_l2",
+            "tie_weight",
+            "feature_weight",
+            "message_start",
+            "slope",
+            "firmness_l2",
+            "weight_decay",
+            "l2_asked",
+        ):
             if not getattr(self, name) >= 0:
                 raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: a number from 0 is needed.")
         if not self.firmer >= 1:
             raise CoplError(f"Graph setting firmer is {self.firmer!r}: a number from 1 is needed.")
         for name, known in (("rule", tuple(READOUT)), ("loss", LOSSES), ("mixing", ("full", "diagonal"))):
             if getattr(self, name) not in known:
-                raise CoplError(f"Graph setting {name} is {getattr(self, name)!r}: one of {', '.join(known)} is "
-                                "needed.")
+                raise CoplError(
+                    f"Graph setting {name} is {getattr(self, name)!r}: one of {', '.join(known)} is needed."
+                )
         if self.flip is not None and not 0 <= self.flip < 0.5:
             raise CoplError(f"Graph setting flip is {self.flip!r}: a share from 0 to below a half is needed.")
         if self.rule == "signed-conv" and self.dim % 2:
@@ -109,11 +138,32 @@ class GraphConfig:
         tenth of warm-up and a cosine, batches of 1024 with a propagation over the whole graph each, 100 epochs, the
         squared embeddings of a batch times 1e-6; the best on held-out labels (one of 16 a user) is kept.
         """
-        settings = {"rule": "published", "dim": 512, "layers": 4, "members": 1, "slope": 0.2, "ids_only": True,
-                    "edge_dropout": 0.1, "leave_out": 0.0, "id_dropout": 0.0, "lr": 1e-4, "batch": 1024, "epochs": 100,
-                    "warmup": 0.1, "weight_decay": 0.01, "l2_asked": 1e-6, "holdout": 1 / 16, "patience": 10 ** 9,
-                    "l2": 0.0, "l2_text": 0.0, "l2_bias": 0.0, "l2_layer": 0.0, "side_l2": 0.0,
-                    "firmer": 1.0, "large": 0}
+        settings = {
+            "rule": "published",
+            "dim": 512,
+            "layers": 4,
+            "members": 1,
+            "slope": 0.2,
+            "ids_only": True,
+            "edge_dropout": 0.1,
+            "leave_out": 0.0,
+            "id_dropout": 0.0,
+            "lr": 1e-4,
+            "batch": 1024,
+            "epochs": 100,
+            "warmup": 0.1,
+            "weight_decay": 0.01,
+            "l2_asked": 1e-6,
+            "holdout": 1 / 16,
+            "patience": 10**9,
+            "l2": 0.0,
+            "l2_text": 0.0,
+            "l2_bias": 0.0,
+            "l2_layer": 0.0,
+            "side_l2": 0.0,
+            "firmer": 1.0,
+            "large": 0,
+        }
         return cls(**(settings | more))
 
     def sized(self, n_labels: int) -> GraphConfig:
@@ -133,8 +183,17 @@ class GraphConfig:
 
 
 LOUD = {"message_start": 1.0, "l2_layer": 10.0}  # neighbours speak as loudly as oneself, and layers may move
-LARGE = LOUD | {"members": 1, "max_steps": 60, "check_every": 5, "id_dropout": 0.0, "mixing": "diagonal", "lr": 0.1,
-                "spectral": 16, "firmer": 2.0, "firm_after": 1}
+LARGE = LOUD | {
+    "members": 1,
+    "max_steps": 60,
+    "check_every": 5,
+    "id_dropout": 0.0,
+    "mixing": "diagonal",
+    "lr": 0.1,
+    "spectral": 16,
+    "firmer": 2.0,
+    "firm_after": 1,
+}
 LARGE_DIM = 16
 LARGE_DRAWS = 6  # of left-out labels that take turns: as good as new ones at each step, and a step costs a third less
 FEW_ENOUGH = 4_000_000  # labels up to which they are kept: a draw holds some 50 bytes of each
@@ -188,16 +247,19 @@ class GraphState:
         """Texts nobody has labelled: φ (T, P) → vectors (T, d) and bias (T,), by the fitted layers without messages."""
         config, w = GraphConfig.of(self.config), self.weights
         if phi.shape[1] != len(w["phi_mean"]):
-            raise CoplError(f"A text embedding of {phi.shape[1]} numbers was given to a graph fitted on "
-                            f"{len(w['phi_mean'])}: embed with the encoder the snapshot was made with.")
+            raise CoplError(
+                f"A text embedding of {phi.shape[1]} numbers was given to a graph fitted on "
+                f"{len(w['phi_mean'])}: embed with the encoder the snapshot was made with."
+            )
         x = read_text(phi, w)
         vectors, biases = [], []
         for member in range(config.members):
-            last, bias = _place(x, {name.split(".", 1)[1]: value for name, value in w.items()
-                                    if name.startswith(f"{member}.")}, config)
+            last, bias = _place(
+                x, {name.split(".", 1)[1]: value for name, value in w.items() if name.startswith(f"{member}.")}, config
+            )
             vectors.append(last)
             biases.append(bias)
-        scale = np.float32(config.members ** -0.5)
+        scale = np.float32(config.members**-0.5)
         return np.concatenate(vectors, 1).astype(np.float32) * scale, np.mean(biases, 0).astype(np.float32)
 
     def save(self, folder: Path) -> None:
@@ -210,8 +272,13 @@ class GraphState:
         tables |= {f"weights.{name}": value for name, value in self.weights.items()}
         tables = {name: np.array(value, order="C") for name, value in tables.items()}  # a number stays one
         save_file(tables, folder / "graph.safetensors")
-        about = {"format": STATE_FORMAT, "side": self.side, "temperature": self.temperature, "config": self.config,
-                 "metrics": self.metrics}
+        about = {
+            "format": STATE_FORMAT,
+            "side": self.side,
+            "temperature": self.temperature,
+            "config": self.config,
+            "metrics": self.metrics,
+        }
         (folder / "graph.json").write_text(json.dumps(about, indent=1))
 
     @classmethod
@@ -222,21 +289,31 @@ class GraphState:
             about = json.loads((folder / "graph.json").read_text())
             tables = load_file(folder / "graph.safetensors")
         except (OSError, ValueError) as error:
-            raise CoplError(f"No readable graph in {folder} ({error}): fit it again, or point at a snapshot folder.") \
-                from error
+            raise CoplError(
+                f"No readable graph in {folder} ({error}): fit it again, or point at a snapshot folder."
+            ) from error
         if about.get("format") != STATE_FORMAT:
-            raise CoplError(f"The graph in {folder} has format {about.get('format')}, this version reads "
-                            f"{STATE_FORMAT}: fit it again.")
+            raise CoplError(
+                f"The graph in {folder} has format {about.get('format')}, this version reads "
+                f"{STATE_FORMAT}: fit it again."
+            )
         labels = Comparisons(*(tables[f"labels.{name}"] for name in Comparisons.__slots__))
-        weights = {name.removeprefix("weights."): value for name, value in tables.items()
-                   if name.startswith("weights.")}
-        return cls(**{name: tables[name] for name in _TABLES}, side=about["side"], temperature=about["temperature"],
-                   labels=labels, weights=weights, config=about["config"], metrics=about["metrics"],
-                   user_firmness=tables.get("user_firmness"))
+        weights = {
+            name.removeprefix("weights."): value for name, value in tables.items() if name.startswith("weights.")
+        }
+        return cls(
+            **{name: tables[name] for name in _TABLES},
+            side=about["side"],
+            temperature=about["temperature"],
+            labels=labels,
+            weights=weights,
+            config=about["config"],
+            metrics=about["metrics"],
+            user_firmness=tables.get("user_firmness"),
+        )
 
 
 _TABLES = ("user_ids", "user_vectors", "user_side", "response_ids", "response_vectors", "response_bias", "n_labels")
-
 
 
 def read_text(phi: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:
@@ -250,8 +327,12 @@ def _place(x: np.ndarray, w: dict[str, np.ndarray], config: GraphConfig) -> tupl
     total, readout = now, READOUT[config.rule]
     for layer in range(config.layers):
         prefix = f"convs.{layer}."
-        now = alone(now, {name.removeprefix(prefix): value for name, value in w.items() if name.startswith(prefix)},
-                    config, first=layer == 0)
+        now = alone(
+            now,
+            {name.removeprefix(prefix): value for name, value in w.items() if name.startswith(prefix)},
+            config,
+            first=layer == 0,
+        )
         total = now if readout == "last" else total + now
     if readout == "mean":
         total = total / (config.layers + 1)
@@ -267,8 +348,13 @@ def alone(x: np.ndarray, w: dict[str, np.ndarray], config: GraphConfig, first: b
         return np.zeros_like(x)
     if config.rule == "signed-conv":
         halves = (x, x) if first else np.split(x, 2, 1)
-        now = np.concatenate([half @ w[f"conv.lin_{sign}_r.weight"].T + w[f"conv.lin_{sign}_r.bias"]
-                              for half, sign in zip(halves, ("pos", "neg"), strict=True)], 1)
+        now = np.concatenate(
+            [
+                half @ w[f"conv.lin_{sign}_r.weight"].T + w[f"conv.lin_{sign}_r.bias"]
+                for half, sign in zip(halves, ("pos", "neg"), strict=True)
+            ],
+            1,
+        )
     elif w["self_response.weight"].ndim == 1:
         now = x * w["self_response.weight"]
     else:

@@ -68,8 +68,10 @@ class Backbone:
         for names in TARGETS:
             if present.issuperset(names):
                 return names
-        raise CoplError(f"{self.name} has no known query and value projections, only {sorted(present)}: "
-                        "name those that should carry experts in RewardConfig.targets")
+        raise CoplError(
+            f"{self.name} has no known query and value projections, only {sorted(present)}: "
+            "name those that should carry experts in RewardConfig.targets"
+        )
 
     def encode(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[list[int]]:
         """Token ids of each text, at most ``max_tokens``: the prompt is cut first, the response where it must be."""
@@ -106,8 +108,10 @@ class Backbone:
         frame = self.tokenizer(self._render("", ""), add_special_tokens=False) if chat else self.tokenizer("", "")
         room = max_tokens - len(frame["input_ids"])
         if room < 2:
-            raise CoplError(f"max_tokens is {max_tokens}, but the frame around a text takes "
-                            f"{max_tokens - room} of them: raise max_tokens")
+            raise CoplError(
+                f"max_tokens is {max_tokens}, but the frame around a text takes "
+                f"{max_tokens - room} of them: raise max_tokens"
+            )
         ends = [self._token_ends(side) for side in zip(*texts, strict=True)]
         fitted = []
         for (prompt, response), asked, said in zip(texts, *ends, strict=True):
@@ -138,8 +142,10 @@ def load_backbone(name: str, weights: Resolver, last_layers: int, dtype: torch.d
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModel.from_pretrained(source, config=AutoConfig.from_pretrained(source), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
-        raise CoplError(f"the backbone {name!r} cannot be loaded ({str(error).splitlines()[0]}): name a bundled one "
-                        f"({', '.join(BUNDLED)}), a folder saved by transformers, or a Hugging Face id") from error
+        raise CoplError(
+            f"the backbone {name!r} cannot be loaded ({str(error).splitlines()[0]}): name a bundled one "
+            f"({', '.join(BUNDLED)}), a folder saved by transformers, or a Hugging Face id"
+        ) from error
     return Backbone(name, tokenizer, model, last_layers)
 
 
@@ -163,8 +169,11 @@ def convert_gguf(gguf: Path, out: Path) -> Path:
 def matrix_products(device: torch.device | str, precision: str) -> torch.autocast:
     """Products in "float32", in "bfloat16", or ("auto") in bfloat16 where the processor has it; sums stay float32."""
     kind = torch.device(device).type
-    native = torch.cpu.get_capabilities().get("avx512_bf16", False) if kind == "cpu" else (
-        kind == "cuda" and torch.cuda.is_bf16_supported())
+    native = (
+        torch.cpu.get_capabilities().get("avx512_bf16", False)
+        if kind == "cpu"
+        else (kind == "cuda" and torch.cuda.is_bf16_supported())
+    )
     wanted = precision == "bfloat16" or (precision == "auto" and native)
     return torch.autocast(kind, torch.bfloat16, enabled=wanted)
 
@@ -186,6 +195,7 @@ def recompute_layers(upper: PreTrainedModel, again: Callable[[], AbstractContext
     Args:
         again: called in the forward pass; its context surrounds the second run of the layer.
     """
+
     def run(forward: Callable, *args, **kwargs):
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)

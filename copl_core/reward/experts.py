@@ -65,8 +65,15 @@ class ExpertLinear(PeftLinear):
         return torch.baddbmm(y.to(inner.dtype), inner, up.to(inner.dtype).transpose(1, 2)).to(y.dtype)
 
 
-def put_experts(model: nn.Module, targets: tuple[str, ...], n_experts: int, rank: int, alpha: float, dropout: float,
-                gate_per_layer: bool) -> Routing:
+def put_experts(
+    model: nn.Module,
+    targets: tuple[str, ...],
+    n_experts: int,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    gate_per_layer: bool,
+) -> Routing:
     """Give every target layer of ``model`` its shared LoRA and experts, in place; 0 experts is plain LoRA."""
     routing = Routing()
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
@@ -87,9 +94,14 @@ class Gate(nn.Module):
     def __init__(self, d_user: int, n_experts: int, n_gates: int, hidden: int, noise: float, tau: float) -> None:
         super().__init__()
         self.noise, self.tau, self.shape = noise, tau, (n_gates, n_experts)
-        self.nets = nn.ModuleList(
-            nn.Sequential(nn.Linear(d_user, hidden), nn.ReLU(), nn.Linear(hidden, n_experts)) for _ in range(n_gates)
-        ) if n_experts else nn.ModuleList()
+        self.nets = (
+            nn.ModuleList(
+                nn.Sequential(nn.Linear(d_user, hidden), nn.ReLU(), nn.Linear(hidden, n_experts))
+                for _ in range(n_gates)
+            )
+            if n_experts
+            else nn.ModuleList()
+        )
 
     def forward(self, users: Tensor) -> Tensor:
         if not len(self.nets):

@@ -30,9 +30,16 @@ class SavedGate:
         config = json.loads((folder / "reward.json").read_text())["config"]
         with safe_open(folder / "reward.safetensors", framework="numpy") as tensors:
             count = len({name.split(".")[2] for name in tensors.keys() if name.startswith("gate.nets.")})
-            nets = tuple(tuple((tensors.get_tensor(f"gate.nets.{net}.{place}.weight"),
-                                tensors.get_tensor(f"gate.nets.{net}.{place}.bias")) for place in (0, 2))
-                         for net in range(count))
+            nets = tuple(
+                tuple(
+                    (
+                        tensors.get_tensor(f"gate.nets.{net}.{place}.weight"),
+                        tensors.get_tensor(f"gate.nets.{net}.{place}.bias"),
+                    )
+                    for place in (0, 2)
+                )
+                for net in range(count)
+            )
             centre, scale = tensors.get_tensor("user_mean"), tensors.get_tensor("user_scale")
         return cls(centre, scale, nets, config["temperature"], config["gate"] == "layer")
 

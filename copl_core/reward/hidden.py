@@ -31,8 +31,15 @@ class HiddenCache:
         precision: of matrix products there, as in ``RewardConfig``.
     """
 
-    def __init__(self, backbone: Backbone, max_tokens: int, device: torch.device | str = "cpu", limit: int = 20_000,
-                 batch: int = 32, precision: str = "auto") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        max_tokens: int,
+        device: torch.device | str = "cpu",
+        limit: int = 20_000,
+        batch: int = 32,
+        precision: str = "auto",
+    ) -> None:
         self.backbone, self.max_tokens, self.device, self.limit, self.batch = backbone, max_tokens, device, limit, batch
         self.precision = precision
         self.runs = 0  # texts that the lower layers were run for, since the beginning

@@ -85,8 +85,10 @@ class Margins:
     def cut(self, texts: np.ndarray, choose: Choose) -> tuple[Tensor, Tensor, Tensor | None]:
         """Padded states (B, T, d) of the chosen tokens, their mask and positions (B, T), None where all stay."""
         chosen = [choose(len(self.states[int(row)])) for row in texts]
-        states = [self.states[int(row)] if c is None else self.states[int(row)][c]
-                  for row, c in zip(texts, chosen, strict=True)]
+        states = [
+            self.states[int(row)] if c is None else self.states[int(row)][c]
+            for row, c in zip(texts, chosen, strict=True)
+        ]
         padded, mask = pad_states(states, self.model.device)
         if all(c is None for c in chosen):
             return padded, mask, None
@@ -95,8 +97,15 @@ class Margins:
             positions[row, : len(states[row])] = torch.arange(len(states[row])) if c is None else c
         return padded, mask, positions
 
-    def _run(self, padded: Tensor, mask: Tensor, positions: Tensor | None, text: Tensor, expert: Tensor | None,
-             strength: Tensor | None) -> Tensor:
+    def _run(
+        self,
+        padded: Tensor,
+        mask: Tensor,
+        positions: Tensor | None,
+        text: Tensor,
+        expert: Tensor | None,
+        strength: Tensor | None,
+    ) -> Tensor:
         """Rewards (B,) of the texts ``text`` (B,); where no gradient is wanted, in pieces that take little memory."""
         size = len(text) if torch.is_grad_enabled() else max(1, min(64, ATTENTION_CELLS // padded.shape[1] ** 2))
         pieces = []

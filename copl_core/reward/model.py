@@ -39,8 +39,19 @@ from .hidden import HiddenCache, pad_states
 
 FORMAT = 1
 ATTENTION_CELLS = 4_000_000  # rows x tokens^2 of one pass: attention probabilities are kept whole on a CPU
-STRUCTURE = ("backbone", "last_layers", "targets", "rank", "alpha", "n_experts", "gate", "gate_hidden", "temperature",
-             "published", "max_tokens")  # fields that two models must share for one to start from the other
+STRUCTURE = (
+    "backbone",
+    "last_layers",
+    "targets",
+    "rank",
+    "alpha",
+    "n_experts",
+    "gate",
+    "gate_hidden",
+    "temperature",
+    "published",
+    "max_tokens",
+)  # fields that two models must share for one to start from the other
 
 # A decoder is read at its last token alone: it needs more of the text, smaller steps, and a training that is not ended
 # early (a patience beyond the number of evaluations).
@@ -134,8 +145,15 @@ class RewardModel(nn.Module):
         self.config, self.backbone, self.d_user = config, backbone, d_user
         self.upper = backbone.upper()
         per_layer = config.gate == "layer"
-        self.routing = put_experts(self.upper, config.targets or backbone.targets(), config.n_experts, config.rank,
-                                   config.alpha, config.dropout, per_layer)
+        self.routing = put_experts(
+            self.upper,
+            config.targets or backbone.targets(),
+            config.n_experts,
+            config.rank,
+            config.alpha,
+            config.dropout,
+            per_layer,
+        )
         if config.checkpoint:
             recompute_layers(self.upper, self._routed_as_now)
         n_gates = config.last_layers if per_layer else 1
@@ -159,8 +177,9 @@ class RewardModel(nn.Module):
     # ---- scoring ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def rewards(self, texts: Sequence[tuple[str, str]], user_vectors: np.ndarray, *, exact: bool = False,
-                rows: int = 64) -> np.ndarray:
+    def rewards(
+        self, texts: Sequence[tuple[str, str]], user_vectors: np.ndarray, *, exact: bool = False, rows: int = 64
+    ) -> np.ndarray:
         """Rewards (N, T) float32 of texts (prompt, response) for users (N, d_user).
 
         Args:
@@ -208,8 +227,10 @@ class RewardModel(nn.Module):
         vectors = np.ascontiguousarray(user_vectors, np.float32)
         whole = bool(np.isfinite(vectors).all())
         if vectors.ndim != 2 or vectors.shape[1] != self.d_user or not whole:
-            raise CoplError(f"user vectors have shape {vectors.shape}{'' if whole else ' and gaps'}: this reward model "
-                            f"needs finite numbers of shape (N, {self.d_user})")
+            raise CoplError(
+                f"user vectors have shape {vectors.shape}{'' if whole else ' and gaps'}: this reward model "
+                f"needs finite numbers of shape (N, {self.d_user})"
+            )
         return (torch.from_numpy(vectors).to(self.device) - self.user_mean) / self.user_scale
 
     def strength(self, weight: Tensor) -> Tensor:
@@ -232,8 +253,14 @@ class RewardModel(nn.Module):
         nothing = torch.zeros_like(expert[:1])
         return torch.cat([nothing, expert]), torch.cat([nothing.to(strength.dtype), strength])
 
-    def run(self, states: Tensor, mask: Tensor, expert: Tensor | None, strength: Tensor | None,
-            positions: Tensor | None = None) -> Tensor:
+    def run(
+        self,
+        states: Tensor,
+        mask: Tensor,
+        expert: Tensor | None,
+        strength: Tensor | None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Rewards (B,) of padded states (B, T, d), each row through its experts (B, G) at its strengths (B, G)."""
         with self._routed(expert, strength):
             last = run_upper(self.upper, states, mask, positions)
@@ -275,14 +302,17 @@ class RewardModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write ``reward.safetensors`` and ``reward.json`` into an existing or new folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().cpu().contiguous() for name, t in self.own_tensors().items()},
-                  folder / "reward.safetensors")
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in self.own_tensors().items()},
+            folder / "reward.safetensors",
+        )
         told = {"format": FORMAT, "d_user": self.d_user, "config": asdict(self.config), "metrics": self.metrics}
         (folder / "reward.json").write_text(json.dumps(told, indent=1))
 
     @classmethod
-    def load(cls, folder: Path, weights: Resolver, device: torch.device | str = "cpu",
-             backbone: Backbone | None = None) -> RewardModel:
+    def load(
+        cls, folder: Path, weights: Resolver, device: torch.device | str = "cpu", backbone: Backbone | None = None
+    ) -> RewardModel:
         """The model that ``save`` wrote; its scores are bit-equal on the same machine.
 
         Args:
@@ -293,11 +323,14 @@ class RewardModel(nn.Module):
             told = json.loads((folder / "reward.json").read_text())
             tensors = load_file(folder / "reward.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
-            raise CoplError(f"no reward model can be read from {folder} ({error}): train one, or name the folder that "
-                            "holds reward.json and reward.safetensors") from error
+            raise CoplError(
+                f"no reward model can be read from {folder} ({error}): train one, or name the folder that "
+                "holds reward.json and reward.safetensors"
+            ) from error
         if told["format"] != FORMAT:
-            raise CoplError(f"{folder} holds a reward model of format {told['format']}, this version reads {FORMAT}: "
-                            "train it again")
+            raise CoplError(
+                f"{folder} holds a reward model of format {told['format']}, this version reads {FORMAT}: train it again"
+            )
         config = RewardConfig(**told["config"])
         if backbone is None or (backbone.name, backbone.last_layers) != (config.backbone, config.last_layers):
             backbone = load_backbone(config.backbone, weights, config.last_layers)

@@ -31,9 +31,9 @@ class Occlusion:
 
     def effects(self, rewards: np.ndarray) -> list[np.ndarray]:
         """Rewards (N, T + P) of the variants → for each text (N, its pieces): what each piece adds."""
-        whole, found, start = rewards[:, :len(self.pieces)], [], len(self.pieces)
+        whole, found, start = rewards[:, : len(self.pieces)], [], len(self.pieces)
         for text, own in enumerate(self.pieces):
-            found.append(whole[:, text, None] - rewards[:, start:start + len(own)])
+            found.append(whole[:, text, None] - rewards[:, start : start + len(own)])
             start += len(own)
         return found
 
@@ -41,7 +41,7 @@ class Occlusion:
 def occlude(texts: Sequence[str]) -> Occlusion:
     """Everything that has to be read to know which pieces of the texts matter."""
     parts = tuple(tuple(pieces(text)) for text in texts)
-    gaps = ["".join(own[:i] + own[i + 1:]).strip() for own in parts for i in range(len(own))]
+    gaps = ["".join(own[:i] + own[i + 1 :]).strip() for own in parts for i in range(len(own))]
     return Occlusion(parts, (*texts, *gaps))
 
 
@@ -52,7 +52,7 @@ def pieces(text: str, most: int = MOST) -> list[str]:
         found = _cut(text, _CLAUSE)
     if len(found) == 1:
         words = re.findall(r"\s*\S+\s*", text)
-        found = ["".join(words[i:i + WORDS]) for i in range(0, len(words), WORDS)] or [text]
+        found = ["".join(words[i : i + WORDS]) for i in range(0, len(words), WORDS)] or [text]
     return _joined(found, most)
 
 

@@ -24,8 +24,10 @@ def voices(model: RewardModel, texts: Sequence[tuple[str, str]], gate: int = 0, 
     """
     n_gates, n_experts = model.reference.shape
     if not n_experts or not 0 <= gate < n_gates:
-        raise CoplError(f"Gate {gate} was asked for, and the model has {n_gates if n_experts else 0}, numbered from 0; "
-                        "choose one of them.")
+        raise CoplError(
+            f"Gate {gate} was asked for, and the model has {n_gates if n_experts else 0}, numbered from 0; "
+            "choose one of them."
+        )
     if not len(texts):
         return np.zeros((n_experts, 0), np.float32)
     states = model.cache.get(texts)

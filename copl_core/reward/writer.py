@@ -47,8 +47,9 @@ class Writer:
         self.stops = _stops(tokenizer, model)
         self.window = getattr(model.config, "max_position_embeddings", None)
 
-    def write(self, prompt: str, styles: Sequence[Style], *, max_tokens: int = 120,
-              seed: int = 0) -> Iterator[tuple[int, str]]:
+    def write(
+        self, prompt: str, styles: Sequence[Style], *, max_tokens: int = 120, seed: int = 0
+    ) -> Iterator[tuple[int, str]]:
         """One answer a style, all at once: (which style, the next piece of its text) as the pieces come.
 
         The same prompt, styles and seed give the same answers.  Leaving the iterator early stops the model.
@@ -59,13 +60,17 @@ class Writer:
         if not prompt.strip():
             raise CoplError("The question is empty; type one, and the model writes answers to it.")
         if not 1 <= len(styles) <= MOST or max_tokens < 1:
-            raise CoplError(f"Got {len(styles)} styles and at most {max_tokens} tokens; 1 to {MOST} styles and 1 or "
-                            "more tokens are needed.")
+            raise CoplError(
+                f"Got {len(styles)} styles and at most {max_tokens} tokens; 1 to {MOST} styles and 1 or "
+                "more tokens are needed."
+            )
         asked = [self.encode(prompt.strip(), style) for style in styles]
         longest = max(map(len, asked))
         if self.window is not None and longest + max_tokens > self.window:
-            raise CoplError(f"The question takes {longest} tokens and the answer may take {max_tokens}, but "
-                            f"{self.name} holds {self.window} in all; shorten the question or allow fewer tokens.")
+            raise CoplError(
+                f"The question takes {longest} tokens and the answer may take {max_tokens}, but "
+                f"{self.name} holds {self.window} in all; shorten the question or allow fewer tokens."
+            )
         return self._steps(asked, [style.temperature for style in styles], max_tokens, seed)
 
     def encode(self, prompt: str, style: Style) -> list[int]:
@@ -77,8 +82,9 @@ class Writer:
             return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
         return self.tokenizer(f"Question: {asked}\nAnswer:")["input_ids"]
 
-    def _steps(self, asked: list[list[int]], temperatures: list[float], max_tokens: int,
-               seed: int) -> Iterator[tuple[int, str]]:
+    def _steps(
+        self, asked: list[list[int]], temperatures: list[float], max_tokens: int, seed: int
+    ) -> Iterator[tuple[int, str]]:
         tokens, mask = _pad_left(asked, self.device)
         draw = torch.Generator(self.device).manual_seed(seed)
         rows, cache = [_Row([]) for _ in asked], None
@@ -98,7 +104,7 @@ class Writer:
         """Logits (B, V) of the next token, and the cache that the step after it reads."""
         extra = {}
         if self.takes_positions:
-            extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1]:]
+            extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         out = self.model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
         return out.logits[:, -1].float(), out.past_key_values
 
@@ -114,7 +120,7 @@ class Writer:
             if not (row.done or last):
                 return ""
             whole = whole.rstrip(UNFINISHED)
-        piece, row.told = whole[len(row.told):], whole
+        piece, row.told = whole[len(row.told) :], whole
         return piece
 
 
@@ -135,9 +141,10 @@ def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu"
         _check(model)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise CoplError(f"The language model {name!r} cannot be loaded from this machine ({reason}); name smollm2, the "
-                        "folder of a model saved by transformers, or the id of one in the Hugging Face cache.") \
-            from error
+        raise CoplError(
+            f"The language model {name!r} cannot be loaded from this machine ({reason}); name smollm2, the "
+            "folder of a model saved by transformers, or the id of one in the Hugging Face cache."
+        ) from error
     return Writer(name, tokenizer, model, device)
 
 
@@ -153,8 +160,11 @@ def _check(model) -> None:
 def _precision(device: torch.device | str) -> torch.dtype:
     """bfloat16 where the processor has it: half the weights to read at every step."""
     kind = torch.device(device).type
-    native = torch.cpu.get_capabilities().get("avx512_bf16", False) if kind == "cpu" else (
-        kind == "cuda" and torch.cuda.is_bf16_supported())
+    native = (
+        torch.cpu.get_capabilities().get("avx512_bf16", False)
+        if kind == "cpu"
+        else (kind == "cuda" and torch.cuda.is_bf16_supported())
+    )
     return torch.bfloat16 if native else torch.float32
 
 
@@ -171,8 +181,8 @@ def _pad_left(ids: Sequence[list[int]], device: torch.device) -> tuple[Tensor, T
     tokens = torch.zeros(len(ids), width, dtype=torch.long)
     mask = torch.zeros(len(ids), width, dtype=torch.long)
     for row, own in enumerate(ids):
-        tokens[row, width - len(own):] = torch.tensor(own)
-        mask[row, width - len(own):] = 1
+        tokens[row, width - len(own) :] = torch.tensor(own)
+        mask[row, width - len(own) :] = 1
     return tokens.to(device), mask.to(device)
 
 

@@ -69,8 +69,13 @@ class Logistic:
 
     def _design(self, labels: Comparisons) -> np.ndarray:
         """What a user's own terms multiply (N, k + 2)."""
-        return np.column_stack([self.items[labels.left] - self.items[labels.right],
-                                self.length[labels.left] - self.length[labels.right], np.ones(len(labels))])
+        return np.column_stack(
+            [
+                self.items[labels.left] - self.items[labels.right],
+                self.length[labels.left] - self.length[labels.right],
+                np.ones(len(labels)),
+            ]
+        )
 
     def _explain(self, labels: Comparisons) -> np.ndarray:
         """A new user's own terms (k + 2,) from their labels, everything shared held still."""
@@ -112,8 +117,11 @@ def _chosen(data: TrainingData, texts: list[str], seed: int, ranks: tuple[int, .
     """
     labels = data.labels.take(data.labels.decided)
     length = _standard_length(texts)
-    missed = _missed_at_random(labels, length, data.n_users, seed) if trial is None else \
-        _missed_on(trial, length[trial.texts], seed)
+    missed = (
+        _missed_at_random(labels, length, data.n_users, seed)
+        if trial is None
+        else _missed_on(trial, length[trial.texts], seed)
+    )
     losses = {option: missed(option) for option in ((ranks[0], precision) for precision in PRECISIONS)}
     precision = min(losses, key=losses.get)[1]
     losses |= {(rank, precision): missed((rank, precision)) for rank in ranks[1:]}
@@ -161,8 +169,9 @@ def _precisions(rank: int, precision: float) -> np.ndarray:
     return np.full(rank + 2, precision)
 
 
-def _fit(labels: Comparisons, length: np.ndarray, n_users: int, rank: int, precision: float, own: bool,
-         seed: int) -> Logistic:
+def _fit(
+    labels: Comparisons, length: np.ndarray, n_users: int, rank: int, precision: float, own: bool, seed: int
+) -> Logistic:
     """All parameters at once: (θ, q, p, β_u, γ_u, β, γ), with the gradient written out."""
     n_items, y = len(length), labels.outcome.astype(np.float64)
     u, a, b = labels.user, labels.left, labels.right
@@ -186,7 +195,7 @@ def _fit(labels: Comparisons, length: np.ndarray, n_users: int, rank: int, preci
         g_items = precision * items
         for k in range(rank):
             g_items[:, k] += np.bincount(a, pull[:, k], n_items) - np.bincount(b, pull[:, k], n_items)
-        held = STRENGTH_PRECISION * (theta ** 2).sum() + precision * (items ** 2).sum() + (of_user * users ** 2).sum()
+        held = STRENGTH_PRECISION * (theta**2).sum() + precision * (items**2).sum() + (of_user * users**2).sum()
         value = float((np.logaddexp(0, z) - y * z).sum() + 0.5 * held)
         return value, np.concatenate([g_theta, g_items.ravel(), g_users.ravel(), [miss @ apart, miss.sum()]])
 

@@ -24,8 +24,12 @@ def user_swap(own: np.ndarray, swapped: np.ndarray, everybody: np.ndarray, world
     decided = world.asked.decided
     outcome, user = world.asked.outcome[decided], world.asked.user[decided]
     mine, theirs, shared = (right(logits[decided], outcome) for logits in (own, swapped, everybody))
-    return {"accuracy": float(theirs.mean()), "gain_own": float((mine - shared).mean()),
-            "gain": float((theirs - shared).mean()), "gain_interval": list(interval(theirs - shared, user, seed))}
+    return {
+        "accuracy": float(theirs.mean()),
+        "gain_own": float((mine - shared).mean()),
+        "gain": float((theirs - shared).mean()),
+        "gain_interval": list(interval(theirs - shared, user, seed)),
+    }
 
 
 def label_flip(mirrored: np.ndarray, own: np.ndarray, world: World) -> dict:

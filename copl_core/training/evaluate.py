@@ -38,9 +38,18 @@ TIMED = ("copl-reward", "uniform")  # methods that are a reward model and nothin
 FEWEST_IN_GROUP = 20  # asked labels that a group needs before it may be called the worst
 
 
-def evaluate(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], methods: Sequence[str] = DEFAULT_METHODS,
-             *, embedder, context: int = 0, seed: int = 0, controls: bool = False, settings: Settings | None = None,
-             say: Callable[[str], None] | None = None) -> dict:
+def evaluate(
+    train_rows: Iterable[ImportRow],
+    test_rows: Iterable[ImportRow],
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    embedder,
+    context: int = 0,
+    seed: int = 0,
+    controls: bool = False,
+    settings: Settings | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict:
     """Fit each method on the training rows and measure it on the test rows.
 
     Args:
@@ -64,11 +73,14 @@ def evaluate(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], me
     for name in methods:
         started = time.monotonic()
         both = run(name, world)
-        logits[name] = both[:len(plain.asked)]
-        report["methods"][name] = _measured(logits[name], plain, seed) \
-            | {"seconds": round(time.monotonic() - started, 1)} | known.about(name, world, embed, seed)
+        logits[name] = both[: len(plain.asked)]
+        report["methods"][name] = (
+            _measured(logits[name], plain, seed)
+            | {"seconds": round(time.monotonic() - started, 1)}
+            | known.about(name, world, embed, seed)
+        )
         if controls:
-            logits[f"{name} swapped"] = both[len(plain.asked):]
+            logits[f"{name} swapped"] = both[len(plain.asked) :]
     report["best"] = _compare(report["methods"], logits, plain, seed)
     if controls:
         mirror = flipped(plain)
@@ -105,8 +117,12 @@ def _measured(logits: np.ndarray, world: World, seed: int) -> dict:
     decided = world.asked.decided
     hits, user = _hits(logits, world), world.asked.user[decided]
     groups = [group for group, asked in zip(world.asked_groups, decided, strict=True) if asked]
-    return figures(logits, world.asked) | {"accuracy_interval": list(interval(hits, user, seed))} \
-        | _by_user(hits, user) | {"worst_group": _worst_group(hits, groups)}
+    return (
+        figures(logits, world.asked)
+        | {"accuracy_interval": list(interval(hits, user, seed))}
+        | _by_user(hits, user)
+        | {"worst_group": _worst_group(hits, groups)}
+    )
 
 
 def _compare(found: dict[str, dict], logits: dict[str, np.ndarray], world: World, seed: int) -> str:
@@ -121,18 +137,26 @@ def _compare(found: dict[str, dict], logits: dict[str, np.ndarray], world: World
 
 def _about(world: World, context: int, seed: int) -> dict:
     user, n_known = world.asked.user, world.train.n_users
-    return {"train_labels": len(world.train.labels), "test_labels": len(world.asked),
-            "test_labels_in_training": _known_already(world),
-            "test_decided": int(world.asked.decided.sum()),
-            "test_groups": len({group for group in world.asked_groups if group}),
-            "context_labels": len(world.context), "context": context,
-            "seed": seed, "train_users": n_known, "test_users": len(np.unique(user)),
-            "new_users": len(np.unique(user[user >= n_known])), "train_texts": world.train.n_responses,
-            "new_texts": len(world.texts) - world.train.n_responses}
+    return {
+        "train_labels": len(world.train.labels),
+        "test_labels": len(world.asked),
+        "test_labels_in_training": _known_already(world),
+        "test_decided": int(world.asked.decided.sum()),
+        "test_groups": len({group for group in world.asked_groups if group}),
+        "context_labels": len(world.context),
+        "context": context,
+        "seed": seed,
+        "train_users": n_known,
+        "test_users": len(np.unique(user)),
+        "new_users": len(np.unique(user[user >= n_known])),
+        "train_texts": world.train.n_responses,
+        "new_texts": len(world.texts) - world.train.n_responses,
+    }
 
 
 def _known_already(world: World) -> int:
     """Asked labels of people whose training labels are about the same pair."""
+
     def pairs(labels: Comparisons) -> np.ndarray:
         low, high = np.minimum(labels.left, labels.right), np.maximum(labels.left, labels.right)
         return (labels.user.astype(np.int64) * len(world.texts) + low) * len(world.texts) + high
@@ -150,15 +174,18 @@ def _by_user(hits: np.ndarray, user: np.ndarray) -> dict[str, float | None]:
     _, rows, counts = np.unique(user, return_inverse=True, return_counts=True)
     means = np.bincount(rows, hits) / counts
     enough = np.sort(means[counts >= 5])
-    worst = float(enough[:math.ceil(len(enough) / 10)].mean()) if len(enough) else None
+    worst = float(enough[: math.ceil(len(enough) / 10)].mean()) if len(enough) else None
     return {"mean_over_users": float(means.mean()), "worst_tenth_of_users": worst}
 
 
 def _worst_group(hits: np.ndarray, groups: Sequence[str | None]) -> dict | None:
     """The group of rows that is predicted worst, its accuracy and size; None where rows name fewer than two groups."""
     names = np.array([group or "" for group in groups])
-    means = {str(name): (float(hits[names == name].mean()), int((names == name).sum())) for name in np.unique(names)
-             if name and (names == name).sum() >= FEWEST_IN_GROUP}
+    means = {
+        str(name): (float(hits[names == name].mean()), int((names == name).sum()))
+        for name in np.unique(names)
+        if name and (names == name).sum() >= FEWEST_IN_GROUP
+    }
     if len(means) < 2:
         return None
     name = min(means, key=lambda group: means[group][0])
@@ -170,17 +197,25 @@ def table(report: dict) -> str:
     found, best = report["methods"], report["best"]
     grouped = any(row["worst_group"] for row in found.values())
     worst = "worst group" if grouped else "worst tenth"
-    lines = [f"{'method':<12} {'accuracy (95 %)':>22} {'log-loss':>9} {'cal. err.':>9} {worst:>12} {'n':>6}  "
-             "behind the best (95 %)"]
+    lines = [
+        f"{'method':<12} {'accuracy (95 %)':>22} {'log-loss':>9} {'cal. err.':>9} {worst:>12} {'n':>6}  "
+        "behind the best (95 %)"
+    ]
     for name, row in sorted(found.items(), key=lambda item: (item[0] != best, -item[1]["accuracy"])):
         low, high = row["behind_best"]
-        behind = "best" if name == best else f"{100 * low:+.1f} to {100 * high:+.1f} points" + (
-            ", within noise" if row["within_noise_of_best"] else "")
+        behind = (
+            "best"
+            if name == best
+            else f"{100 * low:+.1f} to {100 * high:+.1f} points"
+            + (", within noise" if row["within_noise_of_best"] else "")
+        )
         low, high = row["accuracy_interval"]
         last = row["worst_group"]["accuracy"] if row["worst_group"] else row["worst_tenth_of_users"]
-        lines.append(f"{name:<12} {row['accuracy']:>8.3f} ({low:.3f}–{high:.3f}) {row['log_loss']:>8.3f} "
-                     f"{row['calibration_error']:>9.3f} {'–' if last is None else format(last, '.3f'):>12} "
-                     f"{row['n']:>6}  {behind}")
+        lines.append(
+            f"{name:<12} {row['accuracy']:>8.3f} ({low:.3f}–{high:.3f}) {row['log_loss']:>8.3f} "
+            f"{row['calibration_error']:>9.3f} {'–' if last is None else format(last, '.3f'):>12} "
+            f"{row['n']:>6}  {behind}"
+        )
     lines += ["", _verdict(report), *_mixes(report), *_controls(report), _counts(report)]
     return "\n".join(lines)
 
@@ -206,28 +241,37 @@ def _controls(report: dict) -> list[str]:
         if "user_swap" in row:
             swap, flip = row["user_swap"], row["label_flip"]
             low, high = swap["gain_interval"]
-            lines.append(f"{name}: over global {100 * swap['gain_own']:+.1f} points, with another user's vector "
-                         f"{100 * swap['gain']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}); learned from flipped "
-                         f"labels, accuracy {flip['accuracy']:.3f}.")
+            lines.append(
+                f"{name}: over global {100 * swap['gain_own']:+.1f} points, with another user's vector "
+                f"{100 * swap['gain']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}); learned from flipped "
+                f"labels, accuracy {flip['accuracy']:.3f}."
+            )
     return lines
 
 
 def _counts(report: dict) -> str:
     group = report["methods"][report["best"]]["worst_group"]
     named = f" The worst group of {report['best']} is {group['group']!r} (n = {group['n']})." if group else ""
-    return (f"Trained on {report['train_labels']} labels of {report['train_users']} users; asked "
-            f"{report['test_labels']} labels of {report['test_users']} users, {report['new_users']} of them new "
-            f"({report['context_labels']} labels given as context); {report['new_texts']} texts were new. "
-            f"Ties are left out of every figure.{named}{_cautions(report)}")
+    return (
+        f"Trained on {report['train_labels']} labels of {report['train_users']} users; asked "
+        f"{report['test_labels']} labels of {report['test_users']} users, {report['new_users']} of them new "
+        f"({report['context_labels']} labels given as context); {report['new_texts']} texts were new. "
+        f"Ties are left out of every figure.{named}{_cautions(report)}"
+    )
 
 
 def _cautions(report: dict) -> str:
     known, people = report["test_labels_in_training"], report["test_users"]
-    words = f" {known} of the asked labels are about a pair that the same user's training labels are about." \
-        if known else ""
+    words = (
+        f" {known} of the asked labels are about a pair that the same user's training labels are about."
+        if known
+        else ""
+    )
     if report["test_groups"] and not report["methods"][report["best"]]["worst_group"]:
-        words += (f" No worst group is told: of the {report['test_groups']} that rows name, fewer than two have "
-                  f"{FEWEST_IN_GROUP} asked labels.")
+        words += (
+            f" No worst group is told: of the {report['test_groups']} that rows name, fewer than two have "
+            f"{FEWEST_IN_GROUP} asked labels."
+        )
     if people < FEWEST_USERS:
         words += f" Intervals are over the labels of these {people} users, and say nothing of others."
     return words
@@ -235,25 +279,48 @@ def _cautions(report: dict) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("train", type=Path, help="file of labels to learn from (JSONL, also .gz)")
-    parser.add_argument("test", type=Path, help="file of labels to be asked; may be the same with --split-field or "
-                                                "--new-prompts")
-    parser.add_argument("--context", type=int, default=0, metavar="K",
-                        help="labels given of each user that TRAIN lacks; the rest is asked (default 0)")
-    parser.add_argument("--split-field", action="store_true",
-                        help="learn from rows of TRAIN whose split is not test, ask rows of TEST whose split is test")
-    parser.add_argument("--new-prompts", action="store_true",
-                        help="ask only about prompts that TRAIN lacks; of one file for both, a fifth of the prompts")
-    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS),
-                        help=f"all, or of {', '.join(METHODS)} (default {', '.join(DEFAULT_METHODS)})")
-    parser.add_argument("--controls", action="store_true",
-                        help="also score with another user's vector, and learn from flipped labels (twice the time)")
-    parser.add_argument("--reward-seconds", type=float, metavar="S",
-                        help=f"time of the text reward in copl, copl-reward and uniform; 0 leaves it out of copl "
-                             f"(default {REWARD_SECONDS:.0f})")
+    parser.add_argument(
+        "test", type=Path, help="file of labels to be asked; may be the same with --split-field or --new-prompts"
+    )
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=0,
+        metavar="K",
+        help="labels given of each user that TRAIN lacks; the rest is asked (default 0)",
+    )
+    parser.add_argument(
+        "--split-field",
+        action="store_true",
+        help="learn from rows of TRAIN whose split is not test, ask rows of TEST whose split is test",
+    )
+    parser.add_argument(
+        "--new-prompts",
+        action="store_true",
+        help="ask only about prompts that TRAIN lacks; of one file for both, a fifth of the prompts",
+    )
+    parser.add_argument(
+        "--methods",
+        default=",".join(DEFAULT_METHODS),
+        help=f"all, or of {', '.join(METHODS)} (default {', '.join(DEFAULT_METHODS)})",
+    )
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="also score with another user's vector, and learn from flipped labels (twice the time)",
+    )
+    parser.add_argument(
+        "--reward-seconds",
+        type=float,
+        metavar="S",
+        help=f"time of the text reward in copl, copl-reward and uniform; 0 leaves it out of copl "
+        f"(default {REWARD_SECONDS:.0f})",
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the report to this file")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
-    parser.add_argument("--threads", type=int, default=0,
-                        help="processor threads (default: COPL_THREADS, else as torch chooses)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="processor threads (default: COPL_THREADS, else as torch chooses)"
+    )
     parser.add_argument("--encoder", type=Path, help="folder of the text encoder; the bundled one otherwise")
 
 
@@ -271,8 +338,10 @@ def main(args: argparse.Namespace) -> int:
     _check_report(args.json, (args.train, args.test))
     one_file = args.train.resolve() == args.test.resolve()
     if one_file and not (args.split_field or args.new_prompts):
-        raise CoplError(f"{args.train} was given to learn from and to be asked, and nobody errs on what was learned: "
-                        "give two files, or --split-field or --new-prompts.")
+        raise CoplError(
+            f"{args.train} was given to learn from and to be asked, and nobody errs on what was learned: "
+            "give two files, or --split-field or --new-prompts."
+        )
     train = _rows(args.train, False if args.split_field else None)
     test = _rows(args.test, True if args.split_field else None)
     if args.new_prompts:
@@ -280,8 +349,17 @@ def main(args: argparse.Namespace) -> int:
     methods = _possible(methods, args.methods.strip() == "all", train, test, seconds)
     settings = replace(Settings.from_environment(), reward_budget_seconds=seconds)
     _set_threads(args.threads or settings.threads)
-    report = evaluate(train, test, methods, embedder=_Embedder(args.encoder), context=args.context, seed=args.seed,
-                      controls=args.controls, settings=settings, say=lambda words: print(f"… {words}", flush=True))
+    report = evaluate(
+        train,
+        test,
+        methods,
+        embedder=_Embedder(args.encoder),
+        context=args.context,
+        seed=args.seed,
+        controls=args.controls,
+        settings=settings,
+        say=lambda words: print(f"… {words}", flush=True),
+    )
     print(table(report))
     if args.json is not None:
         _write(report, args.json)
@@ -321,8 +399,13 @@ def _chosen(words: str) -> list[str]:
     return methods
 
 
-def _possible(methods: list[str], everything: bool, train: Sequence[ImportRow], test: Sequence[ImportRow],
-              seconds: float = REWARD_SECONDS) -> list[str]:
+def _possible(
+    methods: list[str],
+    everything: bool,
+    train: Sequence[ImportRow],
+    test: Sequence[ImportRow],
+    seconds: float = REWARD_SECONDS,
+) -> list[str]:
     """Without the group oracle where training has people of fewer than two groups, and without reward models that get
     no time, where all methods were asked for; asked for by name, they are refused here, before hours go into others."""
     group_of = groups_of([*train, *test])
@@ -379,6 +462,8 @@ def _rows(path: Path, split: bool | None) -> list[ImportRow]:
     if split is None:
         return rows
     if not any(row.split == TEST for row in rows):
-        raise CoplError(f"No row of {path} has split test, and --split-field asks for it: "
-                        "give rows a split of train or test, or leave --split-field out.")
+        raise CoplError(
+            f"No row of {path} has split test, and --split-field asks for it: "
+            "give rows a split of train or test, or leave --split-field out."
+        )
     return [row for row in rows if (row.split == TEST) == split]

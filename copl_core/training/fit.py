@@ -45,9 +45,18 @@ class Fitted:
     metrics: dict
 
 
-def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: Settings,
-        weights: Callable[[str], Path], previous: Snapshot | None = None, progress: Progress | None = None,
-        checkpoint: Checkpoint | None = None) -> Fitted:
+def fit(
+    data: TrainingData,
+    kind: str,
+    version: str,
+    *,
+    embed: Embed,
+    settings: Settings,
+    weights: Callable[[str], Path],
+    previous: Snapshot | None = None,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
     """Run one job.
 
     Args:
@@ -69,16 +78,27 @@ def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: 
     config = _config(data, phi, kind, settings, previous, progress, checkpoint)
     reward, save_reward = None, None
     if kind == "full":
-        reward, save_reward = _fit_reward(data, phi, config, version, settings, weights, previous, progress,
-                                          checkpoint)
+        reward, save_reward = _fit_reward(data, phi, config, version, settings, weights, previous, progress, checkpoint)
     elif previous is not None and previous.has_reward:
         reward, save_reward = previous.manifest["reward"], share_reward(previous)
-    graph = fit_graph(data, phi, config, seed=settings.seed, device=settings.device,
-                      warm=previous.graph if previous else None, progress=_named("graph", progress),
-                      checkpoint=checkpoint)
+    graph = fit_graph(
+        data,
+        phi,
+        config,
+        seed=settings.seed,
+        device=settings.device,
+        warm=previous.graph if previous else None,
+        progress=_named("graph", progress),
+        checkpoint=checkpoint,
+    )
     progress("map", 0, 1, None)
-    layout = fit_layout(graph.user_ids, graph.user_vectors @ answer_space(graph), graph.n_labels,
-                        previous=previous.layout if previous else None, seed=settings.seed)
+    layout = fit_layout(
+        graph.user_ids,
+        graph.user_vectors @ answer_space(graph),
+        graph.n_labels,
+        previous=previous.layout if previous else None,
+        seed=settings.seed,
+    )
     metrics = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
     if reward:
         metrics |= {"held_out": reward["metrics"], "gain": reward.get("gain")}
@@ -86,8 +106,15 @@ def fit(data: TrainingData, kind: str, version: str, *, embed: Embed, settings: 
     return Fitted(graph, layout, save_reward, reward, metrics)
 
 
-def _config(data: TrainingData, phi: np.ndarray, kind: str, settings: Settings, previous: Snapshot | None,
-            progress: Progress, checkpoint: Checkpoint | None) -> GraphConfig:
+def _config(
+    data: TrainingData,
+    phi: np.ndarray,
+    kind: str,
+    settings: Settings,
+    previous: Snapshot | None,
+    progress: Progress,
+    checkpoint: Checkpoint | None,
+) -> GraphConfig:
     """The graph's settings: a full job chooses its priors anew, a graph job keeps those of the previous snapshot; a
     first one, which somebody waits for to see a map at all, takes the defaults.
 
@@ -97,51 +124,97 @@ def _config(data: TrainingData, phi: np.ndarray, kind: str, settings: Settings, 
         return GraphConfig.of(previous.graph.config) if previous is not None else GraphConfig()
     learned, *_ = _parted(data)
     config, labels = GraphConfig().sized(len(data.labels)), learned.labels
-    key = key_of(data.user_ids, data.response_ids, *(getattr(labels, name) for name in labels.__slots__), phi,
-                 asdict(config), settings.seed, settings.device)
+    key = key_of(
+        data.user_ids,
+        data.response_ids,
+        *(getattr(labels, name) for name in labels.__slots__),
+        phi,
+        asdict(config),
+        settings.seed,
+        settings.device,
+    )
 
     def keep(losses: list[float]) -> None:
         checkpoint.write("priors", key, {"losses": losses, "step": len(losses)})
 
     found = checkpoint.read("priors", key) if checkpoint is not None else None
-    return tuned(learned, phi, config, seed=settings.seed, device=settings.device, progress=progress,
-                 known=found["losses"] if found else (), keep=keep if checkpoint is not None else None)
+    return tuned(
+        learned,
+        phi,
+        config,
+        seed=settings.seed,
+        device=settings.device,
+        progress=progress,
+        known=found["losses"] if found else (),
+        keep=keep if checkpoint is not None else None,
+    )
 
 
 def _parted(data: TrainingData) -> tuple[TrainingData, np.ndarray, np.ndarray]:
     """What a full job learns from until it has measured, and the masks (N,) of the labels ``kept_apart`` from it."""
     labels = data.labels
-    kept, new = kept_apart(data.user_ids[labels.user], data.response_ids[labels.left],
-                           data.response_ids[labels.right], labels.decided, data.n_responses)
+    kept, new = kept_apart(
+        data.user_ids[labels.user],
+        data.response_ids[labels.left],
+        data.response_ids[labels.right],
+        labels.decided,
+        data.n_responses,
+    )
     return data.with_labels(labels.take(~kept & ~new)), kept, new
 
 
 def _check(data: TrainingData, kind: str) -> None:
     fewest = FEWEST[kind]
     if len(data.labels) < fewest:
-        raise CoplError(f"The study has {len(data.labels)} labels and a fit of this kind needs {fewest}; "
-                        "label some more pairs.")
+        raise CoplError(
+            f"The study has {len(data.labels)} labels and a fit of this kind needs {fewest}; label some more pairs."
+        )
     if not data.labels.decided.any():
-        raise CoplError(f"All {len(data.labels)} labels are ties, and there is no taste to learn from; "
-                        "label some pairs that differ.")
+        raise CoplError(
+            f"All {len(data.labels)} labels are ties, and there is no taste to learn from; "
+            "label some pairs that differ."
+        )
 
 
-def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, version: str, settings: Settings,
-                weights: Callable[[str], Path], previous: Snapshot | None, progress: Progress,
-                checkpoint: Checkpoint | None):
+def _fit_reward(
+    data: TrainingData,
+    phi: np.ndarray,
+    config: GraphConfig,
+    version: str,
+    settings: Settings,
+    weights: Callable[[str], Path],
+    previous: Snapshot | None,
+    progress: Progress,
+    checkpoint: Checkpoint | None,
+):
     from copl_core.reward.model import RewardConfig
     from copl_core.training.reward_fit import fit_reward
 
     labels = data.labels
     learned, kept, new = _parted(data)
-    graph = fit_graph(learned, phi, config, seed=settings.seed, device=settings.device,
-                      warm=_start(previous, data.n_responses),
-                      progress=_named("graph without the held-out labels", progress), checkpoint=checkpoint,
-                      part="first graph")
+    graph = fit_graph(
+        learned,
+        phi,
+        config,
+        seed=settings.seed,
+        device=settings.device,
+        warm=_start(previous, data.n_responses),
+        progress=_named("graph without the held-out labels", progress),
+        checkpoint=checkpoint,
+        part="first graph",
+    )
     reward_config = RewardConfig.for_backbone(settings.backbone, balance=settings.balance)
-    model = fit_reward(learned, graph.user_vectors, reward_config, weights=weights, seed=settings.seed,
-                       device=settings.device, progress=progress, time_budget_s=settings.reward_budget_seconds,
-                       checkpoint=checkpoint)
+    model = fit_reward(
+        learned,
+        graph.user_vectors,
+        reward_config,
+        weights=weights,
+        seed=settings.seed,
+        device=settings.device,
+        progress=progress,
+        time_budget_s=settings.reward_budget_seconds,
+        checkpoint=checkpoint,
+    )
     progress("mix", 0, 1, None)
     asked = labels.take(kept)
     mix, logits = learn_mix(asked, labels.take(new & labels.decided), graph, model, list(data.texts()), phi)
@@ -155,8 +228,15 @@ def _fit_reward(data: TrainingData, phi: np.ndarray, config: GraphConfig, versio
             part.save(place)
         (folder / "mix.json").write_text(json.dumps(asdict(mix)))
 
-    entry = {"fitted_in": version, "watermark": data.watermark, "backbone": settings.backbone,
-             "config": asdict(reward_config), "metrics": metrics, "gain": gain, "fit": _plain(model.metrics)}
+    entry = {
+        "fitted_in": version,
+        "watermark": data.watermark,
+        "backbone": settings.backbone,
+        "config": asdict(reward_config),
+        "metrics": metrics,
+        "gain": gain,
+        "fit": _plain(model.metrics),
+    }
     return entry, save
 
 
@@ -171,8 +251,9 @@ def _start(previous: Snapshot | None, n_responses: int) -> GraphState | None:
     return previous.reward_graph if (before >= FEWEST_TEXTS) == (n_responses >= FEWEST_TEXTS) else None
 
 
-def learn_mix(known: Comparisons, new: Comparisons, graph: GraphState, model, texts: Sequence[tuple[str, str]],
-              phi: np.ndarray) -> tuple[Mix, dict[str, np.ndarray]]:
+def learn_mix(
+    known: Comparisons, new: Comparisons, graph: GraphState, model, texts: Sequence[tuple[str, str]], phi: np.ndarray
+) -> tuple[Mix, dict[str, np.ndarray]]:
     """The mix learned on held-out labels, and each part's log-odds (N,) on the known ones, the mix's by two-fold
     cross-fitting.
 
@@ -191,7 +272,7 @@ def learn_mix(known: Comparisons, new: Comparisons, graph: GraphState, model, te
     for half in (halves, ~halves):
         rows = np.flatnonzero(~half)
         other = fit_mix(graph_margin[rows], text_margin[rows], asked.outcome[rows], is_new[rows])
-        crossed[half] = (other.graph * graph_margin + other.text * text_margin)[:len(known)][half]
+        crossed[half] = (other.graph * graph_margin + other.text * text_margin)[: len(known)][half]
     return mix, {"copl": crossed, "copl-graph": graph_margin[~is_new], "copl-reward": text_margin[~is_new]}
 
 
@@ -206,7 +287,7 @@ def text_margins(model, labels: Comparisons, user_vectors: np.ndarray, texts: Se
     used, places = np.unique(np.concatenate([labels.left, labels.right]), return_inverse=True)
     users, user_places = np.unique(labels.user, return_inverse=True)
     rewards = model.rewards([texts[i] for i in used], user_vectors[users]) / float(model.calibration)  # (users, used)
-    left, right = places[:len(labels)], places[len(labels):]
+    left, right = places[: len(labels)], places[len(labels) :]
     return rewards[user_places, left] - rewards[user_places, right]
 
 

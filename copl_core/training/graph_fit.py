@@ -31,9 +31,18 @@ GROWN = 2  # times as many texts as φ's reading was made on, and it is made ane
 SALT = 0  # of the draw of held-out labels, which no seed changes: a warm member knows all others
 
 
-def fit_graph(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = None, *, seed: int,
-              device: str = "cpu", warm: GraphState | None = None, progress: Report | None = None,
-              checkpoint: Checkpoint | None = None, part: str = "graph") -> GraphState:
+def fit_graph(
+    data: TrainingData,
+    phi: np.ndarray,
+    config: GraphConfig | None = None,
+    *,
+    seed: int,
+    device: str = "cpu",
+    warm: GraphState | None = None,
+    progress: Report | None = None,
+    checkpoint: Checkpoint | None = None,
+    part: str = "graph",
+) -> GraphState:
     """Fit users and responses of ``data`` from their labels and text embeddings.
 
     Args:
@@ -64,13 +73,15 @@ def fit_graph(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = 
         told, out = _taught(training, tell) if keeper is None else keeper.taught(training, member, tell)
         logits.append(told)
         outputs.append(out)
-        weights |= {f"{member}.{name}": value.detach().cpu().numpy().copy()
-                    for name, value in network.state_dict().items()}
+        weights |= {
+            f"{member}.{name}": value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()
+        }
     return _state(data, config, outputs, held_out, logits, weights)
 
 
-def _taught(training: Member, tell: Tell, save: Save | None = None, state: dict | None = None
-            ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def _taught(
+    training: Member, tell: Tell, save: Save | None = None, state: dict | None = None
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Train a member: its log-odds on held-out rows, and its ``_outputs``."""
     return training.train(tell, save, state), _outputs(training.lesson, training.network)
 
@@ -95,30 +106,52 @@ class _Keeper:
         logits, outputs = _taught(training, tell, save, state)
         if state is not None and "outputs" in state:
             return state["logits"].numpy(), tuple(part.numpy() for part in state["outputs"])
-        self.checkpoint.write(name, self.key, training.state | {
-            "logits": torch.from_numpy(logits), "outputs": [torch.as_tensor(part) for part in outputs]})
+        self.checkpoint.write(
+            name,
+            self.key,
+            training.state
+            | {"logits": torch.from_numpy(logits), "outputs": [torch.as_tensor(part) for part in outputs]},
+        )
         return logits, outputs
 
 
-def _key(data: TrainingData, phi: np.ndarray, config: GraphConfig, seed: int, device: str,
-         warm: GraphState | None) -> str:
+def _key(
+    data: TrainingData, phi: np.ndarray, config: GraphConfig, seed: int, device: str, warm: GraphState | None
+) -> str:
     """Names what a fit is made of."""
     labels = data.labels
     start = [warm.weights[name] for name in sorted(warm.weights)] if warm is not None else []
-    return key_of(data.user_ids, data.response_ids, *(getattr(labels, name) for name in Comparisons.__slots__), phi,
-                  asdict(config), seed, str(device), *start)
+    return key_of(
+        data.user_ids,
+        data.response_ids,
+        *(getattr(labels, name) for name in Comparisons.__slots__),
+        phi,
+        asdict(config),
+        seed,
+        str(device),
+        *start,
+    )
 
 
 def _check(data: TrainingData, phi: np.ndarray) -> None:
     if len(data.labels) == 0:
         raise CoplError("There is no label to learn from: at least one is needed. Label a few pairs first.")
     if phi.ndim != 2 or len(phi) != data.n_responses:
-        raise CoplError(f"Text embeddings of shape {phi.shape} came with {data.n_responses} responses: "
-                        "one row a response is needed.")
+        raise CoplError(
+            f"Text embeddings of shape {phi.shape} came with {data.n_responses} responses: "
+            "one row a response is needed."
+        )
 
 
-def _tell(progress: Report | None, config: GraphConfig, member: int, steps: int, step: int, loss: float | None,
-          held_out: float | None = None) -> None:
+def _tell(
+    progress: Report | None,
+    config: GraphConfig,
+    member: int,
+    steps: int,
+    step: int,
+    loss: float | None,
+    held_out: float | None = None,
+) -> None:
     if progress is not None:
         where = member * steps + step, config.members * steps
         if held_out is not None:
@@ -150,7 +183,7 @@ def _reading(phi: np.ndarray, config: GraphConfig, warm: GraphState | None) -> d
     mean, spread = phi.mean(0), phi.std(0)
     scale = np.where(spread > 1e-6, spread, 1)
     if phi.shape[1] > len(FEATURE_NAMES):  # φ ends with the style features, few beside the encoder's coordinates
-        scale[-len(FEATURE_NAMES):] /= config.feature_weight
+        scale[-len(FEATURE_NAMES) :] /= config.feature_weight
     _, size, axes = np.linalg.svd((phi - mean) / scale, full_matrices=False)
     kept = min(config.text_dim, len(size))
     length = np.sqrt((size[:kept] ** 2).sum() / len(phi)) or 1.0
@@ -177,8 +210,9 @@ def _folds(data: TrainingData, config: GraphConfig) -> list[np.ndarray]:
 def _outputs(lesson: Lesson, network: CoplGraph) -> tuple[np.ndarray, ...]:
     """ê_u, ê_r, b over the graph of all labels, the side nuisances and the firmness of each user, as numpy."""
     out = network(lesson.phi, lesson.graph.messages())
-    return tuple(part.detach().cpu().numpy() for part in (*out, network.user_side, network.side,
-                                                          network.user_firmness.exp()))
+    return tuple(
+        part.detach().cpu().numpy() for part in (*out, network.user_side, network.side, network.user_firmness.exp())
+    )
 
 
 @torch.no_grad()
@@ -195,8 +229,11 @@ def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: Trainin
     rows = {"user": _matched(data.user_ids, warm.user_ids), "response": _matched(data.response_ids, warm.response_ids)}
     labelled = np.bincount(data.labels.user, minlength=data.n_users) > 0
     known = labelled[rows["user"][0]].sum() / labelled.sum()
-    ids = not config.spectral or (as_before and known >= KNOWN and warm.weights.get(
-        f"{member}.user_residual", np.empty((0, 0))).shape[1] == config.dim)
+    ids = not config.spectral or (
+        as_before
+        and known >= KNOWN
+        and warm.weights.get(f"{member}.user_residual", np.empty((0, 0))).shape[1] == config.dim
+    )
     for name, value in network.state_dict().items():
         old = warm.weights.get(f"{member}.{name}")
         if old is None or (name.startswith("convs.") and not as_before):
@@ -220,26 +257,40 @@ def _matched(ids: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return here, there
 
 
-def _state(data: TrainingData, config: GraphConfig, outputs: list, held_out: list[np.ndarray],
-           logits: list[np.ndarray], weights: dict[str, np.ndarray]) -> GraphState:
+def _state(
+    data: TrainingData,
+    config: GraphConfig,
+    outputs: list,
+    held_out: list[np.ndarray],
+    logits: list[np.ndarray],
+    weights: dict[str, np.ndarray],
+) -> GraphState:
     labels = data.labels
     stacked = np.concatenate(logits)
     outcome = labels.outcome[np.concatenate(held_out)]
     temperature = temperature_of(stacked, outcome)
-    scale = np.float32(config.members ** -0.5)
+    scale = np.float32(config.members**-0.5)
     users, responses, bias, user_side, side, firmness = zip(*outputs, strict=True)
     n_labels = np.bincount(labels.user, minlength=data.n_users).astype(np.int64)
     user_vectors = (np.concatenate(users, 1) * scale).astype(np.float32)
     if (n_labels == 0).any() and (n_labels > 0).any():
         user_vectors[n_labels == 0] = user_vectors[n_labels > 0].mean(0)
     return GraphState(
-        user_ids=np.asarray(data.user_ids, np.int64), user_vectors=user_vectors,
-        user_side=np.mean(user_side, 0).astype(np.float32), side=float(np.mean(side)),
+        user_ids=np.asarray(data.user_ids, np.int64),
+        user_vectors=user_vectors,
+        user_side=np.mean(user_side, 0).astype(np.float32),
+        side=float(np.mean(side)),
         user_firmness=np.mean(firmness, 0).astype(np.float32) if config.firmness_l2 else None,
         response_ids=np.asarray(data.response_ids, np.int64),
         response_vectors=(np.concatenate(responses, 1) * scale).astype(np.float32),
-        response_bias=np.mean(bias, 0).astype(np.float32), temperature=temperature, labels=labels, n_labels=n_labels,
-        weights=weights, config=asdict(config), metrics=measures(stacked / temperature, outcome))
+        response_bias=np.mean(bias, 0).astype(np.float32),
+        temperature=temperature,
+        labels=labels,
+        n_labels=n_labels,
+        weights=weights,
+        config=asdict(config),
+        metrics=measures(stacked / temperature, outcome),
+    )
 
 
 def sided_margins(state: GraphState, labels: Comparisons) -> np.ndarray:

@@ -58,10 +58,15 @@ class Lesson:
     def __post_init__(self) -> None:
         data, labels = self.data, self.data.labels
         self.graph = PreferenceGraph.build(labels, data.n_users, data.n_responses, self.device)
-        self.user, self.left, self.right = (torch.as_tensor(column, dtype=torch.int32, device=self.device)
-                                            for column in (labels.user, labels.left, labels.right))
-        self.pairs = None if self.config.batch else AskedPairs.build(self.user, self.left, self.right, data.n_users,
-                                                                     data.n_responses)
+        self.user, self.left, self.right = (
+            torch.as_tensor(column, dtype=torch.int32, device=self.device)
+            for column in (labels.user, labels.left, labels.right)
+        )
+        self.pairs = (
+            None
+            if self.config.batch
+            else AskedPairs.build(self.user, self.left, self.right, data.n_users, data.n_responses)
+        )
         met = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right])
         met = np.unique(met, return_inverse=True)[1].reshape(2, -1)
         self.n_meetings = int(met.max()) + 1
@@ -75,9 +80,10 @@ class Lesson:
 
     def asked(self, rows: Tensor) -> Asked:
         """The labels of rows (B,), gathered."""
-        return Asked(*(column.index_select(0, rows) for column in
-                       (self.user, self.left, self.right, self.outcome, self.weight)),
-                     None if self.pairs is None else self.pairs.taken(rows))
+        return Asked(
+            *(column.index_select(0, rows) for column in (self.user, self.left, self.right, self.outcome, self.weight)),
+            None if self.pairs is None else self.pairs.taken(rows),
+        )
 
     def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], asked: Asked) -> Tensor:
         """Log-odds (B,) of left, side nuisance included."""
@@ -165,14 +171,17 @@ class Member:
             self.best = self._held_loss()
 
     def _ended(self) -> bool:
-        return self.step >= self.steps or (len(self.held.user) > 0
-                                           and self.step - self.best_step >= self.config.patience)
+        return self.step >= self.steps or (
+            len(self.held.user) > 0 and self.step - self.best_step >= self.config.patience
+        )
 
     def _judge(self, score: float) -> None:
         """Keep what predicts best; after looks without gain go back to it, ids held more firmly from there on."""
         if not math.isfinite(score) and self.best == math.inf:
-            raise CoplError(f"The graph's training broke down: its held-out loss was {score} after {self.step} steps. "
-                            "A smaller learning rate, or another loss, is needed.")
+            raise CoplError(
+                f"The graph's training broke down: its held-out loss was {score} after {self.step} steps. "
+                "A smaller learning rate, or another loss, is needed."
+            )
         if score < self.best:
             self.best, self.best_step, self.worse, self.kept = score, self.step, 0, _copy(self.network)
             return
@@ -235,17 +244,23 @@ class Member:
         asked = lesson.asked(self._next_batch())
         out = network(lesson.phi, self._messages(self.seen, self.generator))
         users, responses, _ = out
-        met = (users.index_select(0, asked.user), responses.index_select(0, asked.left),
-               responses.index_select(0, asked.right))
-        return lesson.loss(lesson.logits(network, out, asked), asked) + config.l2_asked * _squares(*met) \
+        met = (
+            users.index_select(0, asked.user),
+            responses.index_select(0, asked.left),
+            responses.index_select(0, asked.right),
+        )
+        return (
+            lesson.loss(lesson.logits(network, out, asked), asked)
+            + config.l2_asked * _squares(*met)
             + penalty(network, config) / len(lesson.user)
+        )
 
     def _next_batch(self) -> Tensor:
         if self.place >= len(self.order):
             rows = self.seen.nonzero()[:, 0]
             order = torch.randperm(len(rows), generator=self.generator, device=self.lesson.device)
             self.order, self.place = rows[order], 0
-        batch = self.order[self.place:self.place + self.config.batch]
+        batch = self.order[self.place : self.place + self.config.batch]
         self.place += len(batch)
         return batch
 
@@ -265,9 +280,13 @@ class Member:
     @property
     def state(self) -> dict:
         """Everything the next step reads, as it is now; tensors are not copied."""
-        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "kept": self.kept,
-                "generator": self.generator.get_state(), "order": self.order} \
-            | {name: getattr(self, name) for name in _NUMBERS}
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "kept": self.kept,
+            "generator": self.generator.get_state(),
+            "order": self.order,
+        } | {name: getattr(self, name) for name in _NUMBERS}
 
     def _take(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
@@ -292,9 +311,14 @@ def penalty(network: CoplGraph, config: GraphConfig, firm: float = 1.0) -> Tenso
     number of labels."""
     ids = _squares(network.user_residual, network.response_residual)
     liked = _squares(network.response_bias, network.text_bias, network.bias)
-    terms = ((firm * config.l2, ids), (config.l2_text, _squares(network.text.weight)), (config.l2_bias, liked),
-             (config.l2_layer, network.layer_drift()), (config.side_l2, _squares(network.user_side)),
-             (config.firmness_l2, _squares(network.user_firmness)))
+    terms = (
+        (firm * config.l2, ids),
+        (config.l2_text, _squares(network.text.weight)),
+        (config.l2_bias, liked),
+        (config.l2_layer, network.layer_drift()),
+        (config.side_l2, _squares(network.user_side)),
+        (config.firmness_l2, _squares(network.user_firmness)),
+    )
     return 0.5 * sum(precision * squares for precision, squares in terms)
 
 

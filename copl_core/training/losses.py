@@ -10,8 +10,16 @@ from torch.nn.functional import logsigmoid
 from copl_core.records import Comparisons
 from copl_core.training.metrics import measures, right
 
-__all__ = ["bradley_terry", "flip_rate", "measures", "preference_loss", "rdpo", "right", "temperature_of",
-           "torch_generator"]
+__all__ = [
+    "bradley_terry",
+    "flip_rate",
+    "measures",
+    "preference_loss",
+    "rdpo",
+    "right",
+    "temperature_of",
+    "torch_generator",
+]
 
 
 ENOUGH = 50_000  # labels that settle a temperature
@@ -78,11 +86,13 @@ def temperature_of(logits: np.ndarray, outcome: np.ndarray) -> float:
     if decided.sum() < 20:
         return 1.0
     signed = np.where(outcome > 0.5, logits, -logits)[decided].astype(np.float64)
-    signed = signed[::max(1, len(signed) // ENOUGH)]
+    signed = signed[:: max(1, len(signed) // ENOUGH)]
     grid = np.exp(np.linspace(np.log(0.2), np.log(5), 97))
     slip = 1 / (len(signed) + 2)
-    losses = [(1 - slip) * np.logaddexp(0, -signed / temperature).mean()
-              + slip * np.logaddexp(0, signed / temperature).mean() for temperature in grid]
+    losses = [
+        (1 - slip) * np.logaddexp(0, -signed / temperature).mean() + slip * np.logaddexp(0, signed / temperature).mean()
+        for temperature in grid
+    ]
     return float(grid[int(np.argmin(losses))])
 
 

@@ -1,15 +1,15 @@
 """The methods that ``evaluate`` knows by name; each is fitted to a world and gives log-odds of left for its labels.
 
-    copl          graph, text reward and two plain voices, mixed as learned on a part of the training labels (``parts``)
-    copl-graph    the preference graph alone
-    copl-reward   the text reward alone, at the budget of seconds that copl gives it
-    published     the graph of the paper (arXiv 2503.01658) as its authors' code runs it, and its rule for new users,
-                  but for a thousand steps in place of a hundred epochs (``schedules``)
-    taste         a regression on what a text is like, with the spread of tastes learned (``tastes``)
-    global, side-length, mf
-                  Bradley–Terry, each person's side and length, matrix factorisation (``baselines``)
-    uniform, i2e, vpl, pal, lore, group-oracle, …
-                  the published peers (``peers``)
+copl          graph, text reward and two plain voices, mixed as learned on a part of the training labels (``parts``)
+copl-graph    the preference graph alone
+copl-reward   the text reward alone, at the budget of seconds that copl gives it
+published     the graph of the paper (arXiv 2503.01658) as its authors' code runs it, and its rule for new users,
+              but for a thousand steps in place of a hundred epochs (``schedules``)
+taste         a regression on what a text is like, with the spread of tastes learned (``tastes``)
+global, side-length, mf
+              Bradley–Terry, each person's side and length, matrix factorisation (``baselines``)
+uniform, i2e, vpl, pal, lore, group-oracle, …
+              the published peers (``peers``)
 """
 
 from __future__ import annotations
@@ -85,8 +85,10 @@ class Methods:
         from copl_core.training.graph_fit import fit_graph
 
         phi = embed()
-        states = [fit_graph(world.train, phi[:world.train.n_responses], config, seed=seed, device=self.settings.device)
-                  for config in schedules(len(world.train.labels))]
+        states = [
+            fit_graph(world.train, phi[: world.train.n_responses], config, seed=seed, device=self.settings.device)
+            for config in schedules(len(world.train.labels))
+        ]
         best = min(states, key=lambda state: np.nan_to_num(state.metrics["log_loss"], nan=np.inf))
         return place(best, phi, len(world.users), world.context, "published").logits(world.asked)
 

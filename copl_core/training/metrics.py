@@ -26,10 +26,12 @@ def measures(logits: np.ndarray, outcome: np.ndarray) -> dict[str, float | int]:
     logits, outcome = np.asarray(logits, np.float64)[decided], np.asarray(outcome, np.float64)[decided]
     if not len(logits):
         return {"accuracy": float("nan"), "log_loss": float("nan"), "calibration_error": float("nan"), "n": 0}
-    return {"accuracy": float(right(logits, outcome).mean()),
-            "log_loss": float(log_losses(logits, outcome).mean()),
-            "calibration_error": calibration_error(logits, outcome),
-            "n": len(logits)}
+    return {
+        "accuracy": float(right(logits, outcome).mean()),
+        "log_loss": float(log_losses(logits, outcome).mean()),
+        "calibration_error": calibration_error(logits, outcome),
+        "n": len(logits),
+    }
 
 
 def right(logits: np.ndarray, outcome: np.ndarray) -> np.ndarray:

@@ -35,8 +35,9 @@ class Mix:
         return cls(**{{"text_alone": "text_new"}.get(name, name): value for name, value in facts.items()})
 
 
-def fit_mix(graph_margin: np.ndarray, text_margin: np.ndarray, outcome: np.ndarray, new: np.ndarray,
-            pull: float = 1.0) -> Mix:
+def fit_mix(
+    graph_margin: np.ndarray, text_margin: np.ndarray, outcome: np.ndarray, new: np.ndarray, pull: float = 1.0
+) -> Mix:
     """Learn the weights from margins (N,) and outcomes (N,) in {0, ½, 1} of held-out labels.
 
     ``new`` (N,) marks labels about texts that neither part saw; their graph margin is that of the placed texts.
@@ -68,8 +69,14 @@ class Blend:
         return (voices * self.weights[kind_of(new_text, new_user)]).sum(1)
 
 
-def fit_blend(voices: np.ndarray, outcome: np.ndarray, new_text: np.ndarray, new_user: np.ndarray, middle: np.ndarray,
-              pull: np.ndarray | float = 10.0) -> Blend:
+def fit_blend(
+    voices: np.ndarray,
+    outcome: np.ndarray,
+    new_text: np.ndarray,
+    new_user: np.ndarray,
+    middle: np.ndarray,
+    pull: np.ndarray | float = 10.0,
+) -> Blend:
     """Learn how far to believe each voice (N, V) from labels (N,) that none of them was fitted to.
 
     One set of non-negative weights is learned for each kind of label, by log-loss + ½ Σ pull ((w − middle) · size)²,
@@ -78,7 +85,7 @@ def fit_blend(voices: np.ndarray, outcome: np.ndarray, new_text: np.ndarray, new
     """
     decided = outcome != 0.5
     voices, outcome, kind = voices[decided], outcome[decided].astype(np.float64), kind_of(new_text, new_user)[decided]
-    size = np.sqrt((voices ** 2).mean(0)) if len(voices) else np.ones(voices.shape[1])
+    size = np.sqrt((voices**2).mean(0)) if len(voices) else np.ones(voices.shape[1])
 
     def learn(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
         z, y = voices[rows], outcome[rows]
@@ -86,8 +93,9 @@ def fit_blend(voices: np.ndarray, outcome: np.ndarray, new_text: np.ndarray, new
         def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
             logits, apart = z @ w, (w - centre) * size
             miss = 1 / (1 + np.exp(-np.clip(logits, -60, 60))) - y
-            return float((np.logaddexp(0, logits) - y * logits).sum() + 0.5 * (pull * apart ** 2).sum()), \
-                z.T @ miss + pull * apart * size
+            return float(
+                (np.logaddexp(0, logits) - y * logits).sum() + 0.5 * (pull * apart**2).sum()
+            ), z.T @ miss + pull * apart * size
 
         return minimize(loss, centre, jac=True, bounds=[(0, None)] * len(centre)).x
 

@@ -61,8 +61,9 @@ def place(state: GraphState, phi: np.ndarray, n_users: int, given: Comparisons, 
 
     vectors, bias = state.place_responses(phi)
     vectors[state.response_ids], bias[state.response_ids] = state.response_vectors, state.response_bias
-    wide = replace(state, response_vectors=vectors, response_bias=bias, response_ids=np.arange(len(phi)),
-                   labels=_by_row(state))
+    wide = replace(
+        state, response_vectors=vectors, response_bias=bias, response_ids=np.arange(len(phi)), labels=_by_row(state)
+    )
     users, side = np.tile(state.population, (n_users, 1)), np.zeros(n_users, np.float32)
     users[state.user_ids], side[state.user_ids] = state.user_vectors, state.user_side
     firmness = np.ones(n_users, np.float32)
@@ -93,8 +94,14 @@ class Parts:
         from copl_core.training.tune import tuned
 
         train = self.world.train
-        return tuned(train, self.embed()[train.response_ids], GraphConfig(), seed=self.seed,
-                     device=self.settings.device, met=asked_about_met(self.world))
+        return tuned(
+            train,
+            self.embed()[train.response_ids],
+            GraphConfig(),
+            seed=self.seed,
+            device=self.settings.device,
+            met=asked_about_met(self.world),
+        )
 
     @cached_property
     def graph(self) -> np.ndarray:
@@ -131,8 +138,11 @@ class Parts:
         """Weights of the mix for each kind of label that is asked, and on how many probe labels they were learned."""
         kinds = np.unique(kind_of(self.world.new_text, self.world.new_user))
         heard = [name for name in VOICES if name != "text reward" or self.has_reward]
-        return {KINDS[kind]: {name: float(self.blend.weights[kind, VOICES.index(name)]) for name in heard}
-                | {"n": int(self.blend.n[kind])} for kind in kinds}
+        return {
+            KINDS[kind]: {name: float(self.blend.weights[kind, VOICES.index(name)]) for name in heard}
+            | {"n": int(self.blend.n[kind])}
+            for kind in kinds
+        }
 
     def _voices(self, world: World, graph: np.ndarray, text: np.ndarray) -> np.ndarray:
         """(N, 4) log-odds of the graph, the text reward, tastes and the factorisation."""
@@ -156,13 +166,14 @@ class Parts:
         first = replace(probe.asked, left=row[probe.asked.left], right=row[probe.asked.right])
         then = replace(world.asked, user=world.asked.user + len(probe.users))
         margins = text_margins(self._model, first.joined(then), users, world.texts)
-        return margins[:len(first)], margins[len(first):]
+        return margins[: len(first)], margins[len(first) :]
 
     @cached_property
     def _placed_probe(self) -> Placed:
         probe = self._probe
-        local = replace(self._probe_graph, user_ids=np.arange(probe.train.n_users),
-                        response_ids=np.arange(probe.train.n_responses))
+        local = replace(
+            self._probe_graph, user_ids=np.arange(probe.train.n_users), response_ids=np.arange(probe.train.n_responses)
+        )
         return place(local, self.embed()[places_of(probe.texts, self.world.texts)], len(probe.users), probe.context)
 
     @cached_property
@@ -176,8 +187,13 @@ class Parts:
     def _fit(self, world: World) -> GraphState:
         from copl_core.training.graph_fit import fit_graph
 
-        return fit_graph(world.train, self.embed()[world.train.response_ids], self.config, seed=self.seed,
-                         device=self.settings.device)
+        return fit_graph(
+            world.train,
+            self.embed()[world.train.response_ids],
+            self.config,
+            seed=self.seed,
+            device=self.settings.device,
+        )
 
     @cached_property
     def _model(self):
@@ -186,6 +202,12 @@ class Parts:
         from copl_core.weights import resolver
 
         settings = self.settings
-        return fit_reward(self._probe.train, self._probe_graph.user_vectors,
-                          RewardConfig.for_backbone(settings.backbone), weights=resolver(settings.weights),
-                          seed=self.seed, device=settings.device, time_budget_s=settings.reward_budget_seconds)
+        return fit_reward(
+            self._probe.train,
+            self._probe_graph.user_vectors,
+            RewardConfig.for_backbone(settings.backbone),
+            weights=resolver(settings.weights),
+            seed=self.seed,
+            device=settings.device,
+            time_budget_s=settings.reward_budget_seconds,
+        )

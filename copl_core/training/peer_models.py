@@ -136,7 +136,7 @@ class VPL(UniformHead):
         return z, self.beta * kl.sum() / max(len(labels), 1)
 
     def reward(self, text: Tensor, person: Tensor) -> Tensor:
-        return self.out(F.gelu(text[:, :self.hidden] + self.enter(person))).squeeze(1)
+        return self.out(F.gelu(text[:, : self.hidden] + self.enter(person))).squeeze(1)
 
     def newcomers(self, texts: Tensor, labels: Labels, n: int, side: float = 0.0, firm: float = 1.0) -> Tensor:
         return self._posterior(texts, labels, n)[0]
@@ -186,7 +186,7 @@ class Mixed(UniformHead):
             margin = self.margins(texts, F.softmax(omega, 1), labels) + side
             loss = F.binary_cross_entropy_with_logits(margin, labels.outcome, reduction="sum")
             loss = loss + 0.5 * precision * (omega - mean).square().sum()
-            omega.grad, = torch.autograd.grad(loss, [omega])
+            (omega.grad,) = torch.autograd.grad(loss, [omega])
             optimizer.step()
         return F.softmax(omega.detach(), 1)
 
@@ -240,13 +240,13 @@ class GroupOracle(UniformHead):
         self.member = member
 
     def people(self, texts: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
-        return self.member[:self.n_users], texts.new_zeros(())
+        return self.member[: self.n_users], texts.new_zeros(())
 
     def reward(self, text: Tensor, person: Tensor) -> Tensor:
         return text[:, 0] + (text[:, 1:] * person).sum(1)
 
     def newcomers(self, texts: Tensor, labels: Labels, n: int, side: float = 0.0, firm: float = 1.0) -> Tensor:
-        return self.member[self.n_users:self.n_users + n]
+        return self.member[self.n_users : self.n_users + n]
 
 
 def counted_from(labels: Labels, first: int) -> Labels:

@@ -41,8 +41,14 @@ if TYPE_CHECKING:
     from copl_core.training.methods import Embed, Method
     from copl_core.training.peer_models import Labels, UniformHead
 
-HEADS = {"uniform-head": "UniformHead", "i2e": "I2E", "vpl": "VPL", "pal": "PAL", "lore": "LoRe",
-         "group-oracle": "GroupOracle"}
+HEADS = {
+    "uniform-head": "UniformHead",
+    "i2e": "I2E",
+    "vpl": "VPL",
+    "pal": "PAL",
+    "lore": "LoRe",
+    "group-oracle": "GroupOracle",
+}
 DECAYS = (0.1, 1.0)  # weight decay, in units of the learning rate
 LR = 1e-2
 MOST_STEPS = 300
@@ -90,9 +96,15 @@ def uniform_reward(world: World, embed: Embed, seed: int, settings: Settings | N
 
     settings = settings or Settings.from_environment()
     seconds = seconds_for("uniform", settings)
-    model = fit_reward(world.train, np.zeros((world.train.n_users, 1), np.float32),
-                       RewardConfig.for_backbone(settings.backbone, n_experts=0), weights=resolver(settings.weights),
-                       seed=seed, device=settings.device, time_budget_s=seconds)
+    model = fit_reward(
+        world.train,
+        np.zeros((world.train.n_users, 1), np.float32),
+        RewardConfig.for_backbone(settings.backbone, n_experts=0),
+        weights=resolver(settings.weights),
+        seed=seed,
+        device=settings.device,
+        time_budget_s=seconds,
+    )
     asked = world.asked
     used, place = np.unique(np.stack([asked.left, asked.right]), return_inverse=True)
     rewards = model.rewards([world.texts[row] for row in used], np.zeros((1, 1), np.float32))[0]
@@ -110,8 +122,10 @@ def seconds_for(name: str, settings: Settings) -> float:
         CoplError: there is none: nothing would be trained.
     """
     if settings.reward_budget_seconds <= 0:
-        raise CoplError(f"{name} got 0 seconds for its reward model and needs some: give it time with --reward-seconds "
-                        f"(or COPL_REWARD_BUDGET_SECONDS), or leave {name} out.")
+        raise CoplError(
+            f"{name} got 0 seconds for its reward model and needs some: give it time with --reward-seconds "
+            f"(or COPL_REWARD_BUDGET_SECONDS), or leave {name} out."
+        )
     return settings.reward_budget_seconds
 
 
@@ -155,8 +169,15 @@ def _as_asked(kinds: np.ndarray, asked: np.ndarray) -> np.ndarray:
 def _random_trial(world: World, seed: int) -> Trial:
     labels = world.train.labels.take(world.train.labels.decided)
     held = held_out(labels, seed)
-    part = World(world.train.with_labels(labels.take(~held)), world.prompts, world.texts, labels.take(held),
-                 labels.take([]), world.users, world.groups)
+    part = World(
+        world.train.with_labels(labels.take(~held)),
+        world.prompts,
+        world.texts,
+        labels.take(held),
+        labels.take([]),
+        world.users,
+        world.groups,
+    )
     return Trial(part, np.arange(len(world.texts)), np.full(held.sum(), 1 / max(held.sum(), 1)))
 
 
@@ -180,8 +201,10 @@ def choose(make: Callable[..., UniformHead], peer: type[UniformHead], x: Tensor,
     if len(trial.weight) < FEWEST_HELD or not trial.world.train.labels.decided.any():
         return Chosen(peer.options[0], DECAYS[0], BLIND_STEPS, peer.firmness[0])
     x = x[trial.texts]
-    tried = [(*Fitted(make(trial.world, option), x, labels_of(trial.world), decay).until_best(trial), index, decay)
-             for (index, option), decay in product(enumerate(peer.options), DECAYS)]
+    tried = [
+        (*Fitted(make(trial.world, option), x, labels_of(trial.world), decay).until_best(trial), index, decay)
+        for (index, option), decay in product(enumerate(peer.options), DECAYS)
+    ]
     _, steps, firm, index, decay = min(tried)
     return Chosen(peer.options[index], decay, steps, firm)
 
@@ -189,8 +212,15 @@ def choose(make: Callable[..., UniformHead], peer: type[UniformHead], x: Tensor,
 def averaged(make: Callable[..., UniformHead], chosen: Chosen, x: Tensor, world: World) -> np.ndarray:
     """Log-odds (N,) of the asked labels: the mean of as many fits, each from its own seed, as CoPL's graph averages."""
     members = GraphConfig().sized(len(world.train.labels)).members
-    return np.mean([Fitted(make(world, chosen.option, number), x, labels_of(world), chosen.decay).train(chosen.steps)
-                    .logits(world, chosen.firm) for number in range(members)], axis=0)
+    return np.mean(
+        [
+            Fitted(make(world, chosen.option, number), x, labels_of(world), chosen.decay)
+            .train(chosen.steps)
+            .logits(world, chosen.firm)
+            for number in range(members)
+        ],
+        axis=0,
+    )
 
 
 def labels_of(world: World) -> Labels:
@@ -213,8 +243,11 @@ class Fitted:
         sides = [self.side, self.own_side] if peer.personal else [self.side]
         slow = [p for name, p in peer.named_parameters() if name not in peer.quick]
         quick = {"params": [getattr(peer, name) for name in peer.quick], "lr": FEW_LR}
-        groups = [{"params": slow}, quick | {"weight_decay": decay * LR / FEW_LR},  # the same pull a step
-                  {"params": sides, "weight_decay": 0}]
+        groups = [
+            {"params": slow},
+            quick | {"weight_decay": decay * LR / FEW_LR},  # the same pull a step
+            {"params": sides, "weight_decay": 0},
+        ]
         self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=LR, weight_decay=decay)
 
     def train(self, steps: int) -> Fitted:
@@ -307,6 +340,7 @@ def membership(world: World) -> Tensor:
 
     names = sorted({group for group in world.groups if group is not None})
     if len(names) < 2:
-        raise CoplError(f"group-oracle got labels of {len(names)} known groups and needs two: give rows a group, "
-                        "or leave it out.")
+        raise CoplError(
+            f"group-oracle got labels of {len(names)} known groups and needs two: give rows a group, or leave it out."
+        )
     return torch.tensor([[float(group == name) for name in names] for group in world.groups])

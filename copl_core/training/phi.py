@@ -45,11 +45,12 @@ class TextEmbedder:
         self._parts_read: set[str] = set()
         self._encoder = None
         if not (self.folder / "config.json").is_file():
-            raise CoplError(f"No text encoder in {self.folder}: a folder with config.json, tokenizer.json and "
-                            "model.safetensors is needed. Name another, or none for the bundled one.")
+            raise CoplError(
+                f"No text encoder in {self.folder}: a folder with config.json, tokenizer.json and "
+                "model.safetensors is needed. Name another, or none for the bundled one."
+            )
 
-    def embed(self, texts: Sequence[tuple[str, str]],
-              progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def embed(self, texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
         """(prompt, response) pairs → (T, P) float32.  ``progress(done, total)`` counts encoded texts."""
         texts = list(texts)
         response = self._encode([answer for _, answer in texts], progress)
@@ -76,7 +77,7 @@ class TextEmbedder:
         kept = time.monotonic()
         try:
             for start in range(0, len(order), BATCH):
-                batch = order[start:start + BATCH]
+                batch = order[start : start + BATCH]
                 vectors |= zip(batch, self._run([fresh[key] for key in batch]), strict=True)
                 if time.monotonic() - kept > KEEP_EVERY:
                     self._keep(vectors)
@@ -133,7 +134,7 @@ class TextEmbedder:
                 continue  # unreadable: its texts are embedded again
             keys = table["keys"].tobytes().decode("ascii")
             for row, vector in enumerate(table["vectors"]):
-                self._known[keys[40 * row:40 * row + 40]] = vector
+                self._known[keys[40 * row : 40 * row + 40]] = vector
 
     def _write_cache(self, vectors: dict[str, np.ndarray]) -> None:
         """One new part a call, written aside and renamed: a kill leaves either the whole part or none of it."""

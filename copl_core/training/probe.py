@@ -50,8 +50,9 @@ def _of_known(world: World) -> tuple[np.ndarray, np.ndarray]:
     if not asked_about_met(world):
         learned, asked = apart(train, APART_SHARE)
         return asked, learned
-    asked = held_back(train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right],
-                      labels.decided)
+    asked = held_back(
+        train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right], labels.decided
+    )
     return asked, ~asked
 
 
@@ -71,7 +72,7 @@ def _of_new_texts(train: TrainingData, seed: int) -> np.ndarray:
     left, right = train.labels.left, train.labels.right
     if len(train.prompts) >= FEWEST_PROMPTS:
         kept = np.random.default_rng(seed).permutation(len(train.prompts))
-        kept = kept[:max(1, round(PROMPTS_SHARE * len(kept)))]
+        kept = kept[: max(1, round(PROMPTS_SHARE * len(kept)))]
         return np.isin(train.response_prompt[left], kept)
     new = _share(train.response_ids, TEXTS_SHARE, seed, salt=3)
     return new[left] | new[right]
@@ -90,14 +91,27 @@ def _renumbered(world: World, learned: np.ndarray, asked: np.ndarray, given: np.
 
     def labels(mask: np.ndarray) -> Comparisons:
         some = train.labels.take(mask)
-        return Comparisons(user_row[some.user], text_row[some.left], text_row[some.right], some.outcome, some.both_bad,
-                           some.strength)
+        return Comparisons(
+            user_row[some.user], text_row[some.left], text_row[some.right], some.outcome, some.both_bad, some.strength
+        )
 
     known = texts[:n_texts]
-    inner = TrainingData(train.user_ids[users[:n_users]], train.response_ids[known], train.response_prompt[known],
-                         train.prompts, tuple(train.responses[i] for i in known), labels(learned))
-    return World(inner, world.prompts, tuple(world.texts[i] for i in texts), labels(asked), labels(given),
-                 tuple(world.users[i] for i in users))
+    inner = TrainingData(
+        train.user_ids[users[:n_users]],
+        train.response_ids[known],
+        train.response_prompt[known],
+        train.prompts,
+        tuple(train.responses[i] for i in known),
+        labels(learned),
+    )
+    return World(
+        inner,
+        world.prompts,
+        tuple(world.texts[i] for i in texts),
+        labels(asked),
+        labels(given),
+        tuple(world.users[i] for i in users),
+    )
 
 
 def _known_first(used: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:

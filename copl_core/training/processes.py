@@ -33,8 +33,10 @@ class Processes:
         self.n, self.index = self._accelerator.num_processes, self._accelerator.process_index
         self.device = wanted if self.n == 1 else self._accelerator.device
         if self.device.type != wanted.type:
-            raise CoplError(f"training was asked for on {wanted.type}, but accelerate gives {self.device.type}: "
-                            f"name {self.device.type}, or launch it elsewhere")
+            raise CoplError(
+                f"training was asked for on {wanted.type}, but accelerate gives {self.device.type}: "
+                f"name {self.device.type}, or launch it elsewhere"
+            )
 
     @property
     def main(self) -> bool:

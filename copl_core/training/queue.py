@@ -33,8 +33,7 @@ class JsonSerializer(Serializer):
 def make_queue(settings: Settings) -> Huey:
     """The queue of this installation."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    return SqliteHuey("copl", filename=str(settings.queue_path), results=False, serializer=JsonSerializer(),
-                      timeout=30)
+    return SqliteHuey("copl", filename=str(settings.queue_path), results=False, serializer=JsonSerializer(), timeout=30)
 
 
 def on_queue(queue: Huey, execute: Callable[[int], None]) -> Callable[[int], object]:

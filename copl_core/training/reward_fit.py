@@ -49,10 +49,21 @@ TRAINING_SHARE = 0.85  # of a time budget; the rest is for the last measurements
 Progress = Callable[[str, int, int, float], None]  # phase, step, steps, loss; may raise to cancel
 
 
-def fit_reward(data: TrainingData, user_vectors: np.ndarray, config: RewardConfig, *, weights: Resolver, seed: int = 0,
-               device: torch.device | str = "cpu", warm: RewardModel | None = None, cache: HiddenCache | None = None,
-               backbone: Backbone | None = None, progress: Progress | None = None,
-               time_budget_s: float | None = None, checkpoint: Checkpoint | None = None) -> RewardModel:
+def fit_reward(
+    data: TrainingData,
+    user_vectors: np.ndarray,
+    config: RewardConfig,
+    *,
+    weights: Resolver,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    warm: RewardModel | None = None,
+    cache: HiddenCache | None = None,
+    backbone: Backbone | None = None,
+    progress: Progress | None = None,
+    time_budget_s: float | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> RewardModel:
     """A reward model of all users of ``data``.
 
     Args:
@@ -79,8 +90,9 @@ def fit_reward(data: TrainingData, user_vectors: np.ndarray, config: RewardConfi
         model.place_users(user_vectors)
         model.on(processes.device)
         deadline = None if time_budget_s is None else started + TRAINING_SHARE * time_budget_s
-        fit = Fit(model, data, user_vectors, processes.generator(seed), progress or (lambda *_: None), deadline,
-                  processes)
+        fit = Fit(
+            model, data, user_vectors, processes.generator(seed), progress or (lambda *_: None), deadline, processes
+        )
         states = None
         if checkpoint is not None:
             states = States(checkpoint, processes, _key(fit, seed, warm if warmed else None, time_budget_s))
@@ -96,12 +108,19 @@ def _check(data: TrainingData, user_vectors: np.ndarray) -> None:
     if len(user_vectors) != data.n_users:
         raise CoplError(f"got {len(user_vectors)} user vectors for {data.n_users} users: give one row a user")
     if len(data.labels) < FEWEST_LABELS:
-        raise CoplError(f"got {len(data.labels)} labels, a reward model needs at least {FEWEST_LABELS}: "
-                        "collect more first")
+        raise CoplError(
+            f"got {len(data.labels)} labels, a reward model needs at least {FEWEST_LABELS}: collect more first"
+        )
 
 
-def _model(config: RewardConfig, d_user: int, weights: Resolver, warm: RewardModel | None, cache: HiddenCache | None,
-           backbone: Backbone | None) -> tuple[RewardModel, bool]:
+def _model(
+    config: RewardConfig,
+    d_user: int,
+    weights: Resolver,
+    warm: RewardModel | None,
+    cache: HiddenCache | None,
+    backbone: Backbone | None,
+) -> tuple[RewardModel, bool]:
     """A model to train, and whether it starts from the warm one."""
     known = [b for b in (backbone, warm and warm.backbone, cache and cache.backbone) if b]
     same = [b for b in known if (b.name, b.last_layers) == (config.backbone, config.last_layers)]
@@ -109,8 +128,10 @@ def _model(config: RewardConfig, d_user: int, weights: Resolver, warm: RewardMod
     model = RewardModel(config, found, d_user)
     if cache is not None and (cache.backbone is found and cache.max_tokens == config.max_tokens):
         model.cache = cache
-    fits = warm is not None and warm.d_user == d_user and all(
-        getattr(warm.config, name) == getattr(config, name) for name in STRUCTURE
+    fits = (
+        warm is not None
+        and warm.d_user == d_user
+        and all(getattr(warm.config, name) == getattr(config, name) for name in STRUCTURE)
     )
     if fits:
         model.take({name: tensor.detach().cpu() for name, tensor in warm.own_tensors().items()})
@@ -121,9 +142,21 @@ def _key(fit: Fit, seed: int, warm: RewardModel | None, time_budget_s: float | N
     """A name for all that decides what ``fit`` comes to."""
     data, labels = fit.data, fit.data.labels
     start = {} if warm is None else {name: tensor.detach().cpu().numpy() for name, tensor in warm.own_tensors().items()}
-    return key_of(*(getattr(labels, name) for name in labels.__slots__), data.user_ids, data.response_ids,
-                  data.response_prompt, list(data.texts()), np.asarray(fit.user_vectors), asdict(fit.config), seed,
-                  time_budget_s, fit.processes.n, fit.processes.device.type, list(start), *start.values())
+    return key_of(
+        *(getattr(labels, name) for name in labels.__slots__),
+        data.user_ids,
+        data.response_ids,
+        data.response_prompt,
+        list(data.texts()),
+        np.asarray(fit.user_vectors),
+        asdict(fit.config),
+        seed,
+        time_budget_s,
+        fit.processes.n,
+        fit.processes.device.type,
+        list(start),
+        *start.values(),
+    )
 
 
 @dataclass(frozen=True)
@@ -219,8 +252,11 @@ class Fit:
         batches = label_batches(self.train_labels, self.data.response_prompt, self.config.texts, self.rng)
         steps = self._steps()
         every = max(1, steps // EVALUATIONS)
-        at = self._taken_up(found, optimizer) if found else \
-            Standing(self._tuning_loss(), self._snapshot(), begun=time.monotonic())
+        at = (
+            self._taken_up(found, optimizer)
+            if found
+            else Standing(self._tuning_loss(), self._snapshot(), begun=time.monotonic())
+        )
         for step in range(at.step + 1, steps + 1):
             done = self.processes.agree(self._done(step, steps, at.begun))
             for group in optimizer.param_groups:
@@ -243,11 +279,20 @@ class Fit:
 
     def _state(self, at: Standing, steps: int, optimizer: torch.optim.Optimizer) -> dict:
         """All that the next step reads and ``fit_reward`` does not make again."""
-        return {"step": at.step, "steps": steps, "best": at.best, "kept": at.kept, "stale": at.stale,
-                "model": self._snapshot(), "side": self.side.detach(), "optimizer": optimizer.state_dict(),
-                "rng": self.rng.bit_generator.state, "torch": _torch_draws(self.model.device),
-                "seconds": time.monotonic() - at.begun,
-                "budget": None if self.deadline is None else self.deadline - at.begun}
+        return {
+            "step": at.step,
+            "steps": steps,
+            "best": at.best,
+            "kept": at.kept,
+            "stale": at.stale,
+            "model": self._snapshot(),
+            "side": self.side.detach(),
+            "optimizer": optimizer.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "torch": _torch_draws(self.model.device),
+            "seconds": time.monotonic() - at.begun,
+            "budget": None if self.deadline is None else self.deadline - at.begun,
+        }
 
     def _taken_up(self, found: dict, optimizer: torch.optim.Optimizer) -> Standing:
         """Put back what ``_state`` kept.  The batches need no more than ``rng``, which nobody draws from between them.
@@ -269,9 +314,11 @@ class Fit:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         others = [p for n, p in self.model.named_parameters() if p.requires_grad and not n.startswith("gate.")]
-        groups = [{"params": others, "ease": 1.0},
-                  {"params": list(self.model.gate.parameters()), "ease": self.config.gate_lr},
-                  {"params": [self.side], "ease": 1.0, "weight_decay": 0.0}]
+        groups = [
+            {"params": others, "ease": 1.0},
+            {"params": list(self.model.gate.parameters()), "ease": self.config.gate_lr},
+            {"params": [self.side], "ease": 1.0, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=self.config.weight_decay)
 
     def _step(self, rows: np.ndarray, optimizer: torch.optim.Optimizer) -> float:
@@ -382,8 +429,9 @@ def split(data: TrainingData, holdout: float) -> tuple[np.ndarray, np.ndarray, n
     return np.sort(order[held:]), order[: held // 2], order[held // 2 : held]
 
 
-def label_batches(labels: Comparisons, prompt: np.ndarray, texts: int,
-                  rng: np.random.Generator) -> Iterator[np.ndarray]:
+def label_batches(
+    labels: Comparisons, prompt: np.ndarray, texts: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
     """For ever: rows of labels among about ``texts`` texts, drawn so that the labels share texts.
 
     Prompts are drawn by their number of labels; a prompt's texts come in whole where they fit, else by way of its

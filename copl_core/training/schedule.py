@@ -39,8 +39,9 @@ def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> t
     rested = _rested(situation.last_graph, settings.refit_seconds, situation.failed_graph, now)
     if not situation.has_snapshot:
         return ("graph", "first snapshot of the study") if rested else None
-    reward_rested = (situation.n_labels >= FEWEST["full"]
-                     and _rested(situation.last_reward, settings.reward_seconds, situation.failed_reward, now))
+    reward_rested = situation.n_labels >= FEWEST["full"] and _rested(
+        situation.last_reward, settings.reward_seconds, situation.failed_reward, now
+    )
     if not situation.has_reward and reward_rested:
         return "full", "first reward model of the study"
     if situation.has_reward and situation.since_reward >= settings.reward_labels and reward_rested:

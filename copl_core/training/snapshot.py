@@ -112,8 +112,9 @@ def load_snapshot(root: Path, version: str) -> Snapshot:
         manifest = json.loads((folder / "manifest.json").read_text())
         sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CoplError(f"Snapshot {version} cannot be read ({folder / 'manifest.json'} is missing or damaged); "
-                        f"{_ADVICE}.") from None
+        raise CoplError(
+            f"Snapshot {version} cannot be read ({folder / 'manifest.json'} is missing or damaged); {_ADVICE}."
+        ) from None
     for name, size in sizes.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
@@ -123,12 +124,22 @@ def load_snapshot(root: Path, version: str) -> Snapshot:
 
 def verify(snapshot: Snapshot) -> list[str]:
     """Names of the files that are gone or whose content is no longer what was written (SHA-256)."""
-    return [name for name, facts in snapshot.manifest["files"].items()
-            if not (snapshot.folder / name).is_file() or _digest(snapshot.folder / name) != facts["sha256"]]
+    return [
+        name
+        for name, facts in snapshot.manifest["files"].items()
+        if not (snapshot.folder / name).is_file() or _digest(snapshot.folder / name) != facts["sha256"]
+    ]
 
 
-def write_snapshot(root: Path, version: str, *, graph: GraphState, layout: Layout, manifest: dict,
-                   save_reward: Callable[[Path], None] | None = None) -> Snapshot:
+def write_snapshot(
+    root: Path,
+    version: str,
+    *,
+    graph: GraphState,
+    layout: Layout,
+    manifest: dict,
+    save_reward: Callable[[Path], None] | None = None,
+) -> Snapshot:
     """Write a version aside and move it into place with one rename.
 
     Args:
@@ -153,8 +164,10 @@ def write_snapshot(root: Path, version: str, *, graph: GraphState, layout: Layou
         os.rename(aside, place)
         _flush_folder(root)
     except (OSError, SafetensorError) as problem:
-        raise CoplError(f"Snapshot {version} could not be written to {root} ({problem}); "
-                        "free some space or make the folder writable, then start the fit again.") from problem
+        raise CoplError(
+            f"Snapshot {version} could not be written to {root} ({problem}); "
+            "free some space or make the folder writable, then start the fit again."
+        ) from problem
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # moved away by now, unless something went wrong
     return Snapshot(place, manifest)
@@ -169,8 +182,10 @@ def share_reward(source: Snapshot) -> Callable[[Path], None]:
     def save(folder: Path) -> None:
         damaged = [name for name in verify(source) if name.startswith("reward/")]
         if damaged:
-            raise CoplError(f"The reward model of snapshot {source.version} is damaged ({', '.join(damaged)}), so it "
-                            "cannot be used on; start a fit of graph and reward model.")
+            raise CoplError(
+                f"The reward model of snapshot {source.version} is damaged ({', '.join(damaged)}), so it "
+                "cannot be used on; start a fit of graph and reward model."
+            )
         shutil.copytree(source.folder / "reward", folder, copy_function=_link, dirs_exist_ok=True)
 
     return save
@@ -207,8 +222,11 @@ def _link(source: str, target: str) -> None:
 
 
 def _facts(folder: Path) -> dict[str, dict]:
-    return {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _digest(path)}
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _digest(path: Path) -> str:

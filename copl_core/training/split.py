@@ -11,14 +11,16 @@ NEW_SHARE = 0.04  # of the responses, each in about two labels of a hundred
 FEWEST_TEXTS = 50  # with fewer, one response can hold a good part of all labels
 
 
-def held_back(user_ids: np.ndarray, left_ids: np.ndarray, right_ids: np.ndarray, decided: np.ndarray,
-              share: float = KEPT_SHARE) -> np.ndarray:
+def held_back(
+    user_ids: np.ndarray, left_ids: np.ndarray, right_ids: np.ndarray, decided: np.ndarray, share: float = KEPT_SHARE
+) -> np.ndarray:
     """Mask (N,) of decided labels that a full job keeps from its first graph and from the reward model."""
     return (label_draw(user_ids, left_ids, right_ids, salt=1) < share) & np.asarray(decided, bool)
 
 
-def kept_apart(user_ids: np.ndarray, left_ids: np.ndarray, right_ids: np.ndarray, decided: np.ndarray,
-               n_responses: int) -> tuple[np.ndarray, np.ndarray]:
+def kept_apart(
+    user_ids: np.ndarray, left_ids: np.ndarray, right_ids: np.ndarray, decided: np.ndarray, n_responses: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N,), apart from one another, of labels that a full job keeps from its first graph and the reward model:
     those drawn by ``held_back``, and all about a few responses, which are new texts to both.
 

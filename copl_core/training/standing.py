@@ -18,8 +18,9 @@ BASELINES = {"global": baselines.fit_global, "side-length": baselines.fit_side_l
 FEWEST = 2  # held-out decided labels
 
 
-def standing(learned: TrainingData, asked: Comparisons, logits: Mapping[str, np.ndarray],
-             seed: int) -> tuple[dict, dict | None]:
+def standing(
+    learned: TrainingData, asked: Comparisons, logits: Mapping[str, np.ndarray], seed: int
+) -> tuple[dict, dict | None]:
     """(figures by method, gain over ``global``) on the asked labels; both empty where too few are decided.
 
     Args:
@@ -37,19 +38,25 @@ def standing(learned: TrainingData, asked: Comparisons, logits: Mapping[str, np.
 
 def _intervals(logits: np.ndarray, asked: Comparisons, seed: int) -> dict:
     hits, losses, user = _scored(logits, asked)
-    return {"accuracy_interval": list(interval(hits, user, seed)),
-            "log_loss_interval": list(interval(losses, user, seed))}
+    return {
+        "accuracy_interval": list(interval(hits, user, seed)),
+        "log_loss_interval": list(interval(losses, user, seed)),
+    }
 
 
 def _gain(own: np.ndarray, everybody: np.ndarray, asked: Comparisons, seed: int) -> dict:
     """What knowing people adds, in accuracy and in log-loss (less is better, so the gain is everybody − own)."""
     hits, losses, user = _scored(own, asked)
     their_hits, their_losses, _ = _scored(everybody, asked)
-    return {"over": "global", "n": len(hits), "people": len(np.unique(user)),
-            "accuracy": float((hits - their_hits).mean()),
-            "accuracy_interval": list(interval(hits - their_hits, user, seed)),
-            "log_loss": float((their_losses - losses).mean()),
-            "log_loss_interval": list(interval(their_losses - losses, user, seed))}
+    return {
+        "over": "global",
+        "n": len(hits),
+        "people": len(np.unique(user)),
+        "accuracy": float((hits - their_hits).mean()),
+        "accuracy_interval": list(interval(hits - their_hits, user, seed)),
+        "log_loss": float((their_losses - losses).mean()),
+        "log_loss_interval": list(interval(their_losses - losses, user, seed)),
+    }
 
 
 def _scored(logits: np.ndarray, asked: Comparisons) -> Sequence[np.ndarray]:

@@ -69,8 +69,9 @@ class _Rows:
     def of(cls, x: np.ndarray, labels: Comparisons) -> _Rows:
         return cls(_design(x, labels), labels.outcome.astype(np.float64), np.where(labels.decided, 1.0, TIE_WEIGHT))
 
-    def step(self, w: np.ndarray, offset: np.ndarray, mean: np.ndarray,
-             precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def step(
+        self, w: np.ndarray, offset: np.ndarray, mean: np.ndarray, precision: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """One Newton step on the log posterior → w (d,), and the Laplace covariance (d, d) where it was taken."""
         p = _sigmoid(offset + self.design @ w)
         bend = self.weight * np.maximum(p * (1 - p), 1e-3)
@@ -89,7 +90,7 @@ def fit_tastes(data: TrainingData, phi: np.ndarray) -> Tastes:
     everybody = _Rows.of(x, labels)
     order = np.argsort(labels.user, kind="stable")
     ends = np.searchsorted(labels.user[order], np.arange(data.n_users + 1))
-    mine = [order[ends[user]:ends[user + 1]] for user in range(data.n_users)]
+    mine = [order[ends[user] : ends[user + 1]] for user in range(data.n_users)]
     d = x.shape[1] + 1
     people, strength, mean, spread = np.zeros((data.n_users, d)), np.zeros(len(x)), np.zeros(d), SPREAD * np.eye(d)
     for done in range(ROUNDS):
@@ -111,7 +112,7 @@ def read_features(phi: np.ndarray, n_known: int) -> np.ndarray:
 
     Directions keep their proportions; the first has variance one.  Everything is scaled by the first ``n_known`` rows.
     """
-    style, text = phi[:, -len(FEATURE_NAMES):].astype(np.float64), phi[:, :-len(FEATURE_NAMES)].astype(np.float64)
+    style, text = phi[:, -len(FEATURE_NAMES) :].astype(np.float64), phi[:, : -len(FEATURE_NAMES)].astype(np.float64)
     mean, scale = style[:n_known].mean(0), style[:n_known].std(0)
     told = scale > 1e-6
     style = STYLE * np.clip((style[:, told] - mean[told]) / scale[told], -4, 4)
@@ -129,8 +130,8 @@ def _strengths(strength: np.ndarray, labels: Comparisons, rows: _Rows, personal:
     for _ in range(4):
         p = _sigmoid(personal + _apart(strength, labels))
         miss, bend = rows.weight * (p - rows.outcome), rows.weight * np.maximum(p * (1 - p), 1e-3)
-        slope = np.bincount(labels.left, miss, n) - np.bincount(labels.right, miss, n) + strength / TAU ** 2
-        bends = np.bincount(labels.left, bend, n) + np.bincount(labels.right, bend, n) + 1 / TAU ** 2
+        slope = np.bincount(labels.left, miss, n) - np.bincount(labels.right, miss, n) + strength / TAU**2
+        bends = np.bincount(labels.left, bend, n) + np.bincount(labels.right, bend, n) + 1 / TAU**2
         strength = strength - 0.7 * slope / bends
     return strength
 

@@ -37,9 +37,18 @@ _MET_SHARE = 0.15  # of the labels, where people are asked about responses they 
 Progress = Callable[[str, int, int, float | None], None]
 
 
-def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int, device: str = "cpu",
-          met: bool = False, progress: Progress | None = None, known: Sequence[float] = (),
-          keep: Callable[[list[float]], None] | None = None) -> GraphConfig:
+def tuned(
+    data: TrainingData,
+    phi: np.ndarray,
+    config: GraphConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    met: bool = False,
+    progress: Progress | None = None,
+    known: Sequence[float] = (),
+    keep: Callable[[list[float]], None] | None = None,
+) -> GraphConfig:
     """The configuration that predicts best, of a few recipes of messages, each with its priors at several precisions;
     one small graph is fitted for each candidate and draw.
 
@@ -68,7 +77,7 @@ def tuned(data: TrainingData, phi: np.ndarray, config: GraphConfig, *, seed: int
                 if keep is not None:
                     keep(found)
             losses[candidate].append(found[-1])
-        left = sorted(left, key=lambda candidate: np.mean(losses[candidate]))[:_half(len(left))]
+        left = sorted(left, key=lambda candidate: np.mean(losses[candidate]))[: _half(len(left))]
     return left[0]
 
 
@@ -87,8 +96,15 @@ def _told(progress: Progress | None, found: list[float], n_fits: int) -> Callabl
     return tell
 
 
-def _log_loss(probe: TrainingData, test: Comparisons, phi: np.ndarray, candidate: GraphConfig, seed: int,
-              device: str, tell: Callable[..., None]) -> float:
+def _log_loss(
+    probe: TrainingData,
+    test: Comparisons,
+    phi: np.ndarray,
+    candidate: GraphConfig,
+    seed: int,
+    device: str,
+    tell: Callable[..., None],
+) -> float:
     """Of the labels ``test`` by a graph fitted to ``probe``; of a training that breaks down as bad as can be."""
     from copl_core.training.graph_fit import fit_graph, sided_margins
 
@@ -103,8 +119,9 @@ def _draw(data: TrainingData, met: bool, draw: int) -> tuple[np.ndarray, np.ndar
     """Masks (N,) of the labels that candidates learn from, and of decided ones that they are asked."""
     labels = data.labels
     if met:
-        number = label_draw(data.user_ids[labels.user], data.response_ids[labels.left],
-                            data.response_ids[labels.right], salt=10 + draw)
+        number = label_draw(
+            data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right], salt=10 + draw
+        )
         learned, asked = number >= _MET_SHARE, number < _MET_SHARE
     else:
         learned, asked = apart(data, draw=draw)

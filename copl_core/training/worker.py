@@ -47,8 +47,12 @@ _MOST_TRIES = 5  # of a run that is left behind every time
 _LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
 _TOLD_TO_END = "The worker was told to end."
 _PATIENCE = 8.0  # seconds a run in hand gets to reach its next step when the worker is told to end
-_PARTS = {"priors": "the choice of priors", "first graph": "the graph without the held-out labels",
-          "graph": "the graph", "reward": "the reward model"}  # of a training, as its checkpoint names them
+_PARTS = {
+    "priors": "the choice of priors",
+    "first graph": "the graph without the held-out labels",
+    "graph": "the graph",
+    "reward": "the reward model",
+}  # of a training, as its checkpoint names them
 
 
 class Stopped(Exception):
@@ -62,8 +66,13 @@ class Cancelled(Exception):
 class Trainer:
     """Executes runs against one store."""
 
-    def __init__(self, store: Store, settings: Settings, stop: Event | None = None,
-                 embed: Callable[..., np.ndarray] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        stop: Event | None = None,
+        embed: Callable[..., np.ndarray] | None = None,
+    ) -> None:
         self.store, self.settings = store, settings
         self.stop = stop or Event()
         self.state = "starting"
@@ -86,8 +95,12 @@ class Trainer:
                 if self._tries(run) < _MOST_TRIES:
                     again += self._interrupted(run, left)
                 else:
-                    self.store.finish_run(run.id, RunState.FAILED, message=f"{left} That was try {_MOST_TRIES}; it is "
-                                          "not queued again; the worker's log may say why.")
+                    self.store.finish_run(
+                        run.id,
+                        RunState.FAILED,
+                        message=f"{left} That was try {_MOST_TRIES}; it is "
+                        "not queued again; the worker's log may say why.",
+                    )
                     self._states(self.store.study_of_run(run.id)).clear()  # it may be what ended the worker
         return again
 
@@ -142,8 +155,9 @@ class Trainer:
     def _situation(self, study_id: int) -> Situation:
         champion = self.store.champion(study_id)
         reward = champion.metrics.get("reward_watermark") if champion else None
-        ended, full = ([run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at]
-                       for kind in (None, "full"))  # newest first
+        ended, full = (
+            [run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at] for kind in (None, "full")
+        )  # newest first
         return Situation(
             n_labels=self.store.label_count(study_id),
             since_graph=self.store.revisions_since(study_id, champion.watermark if champion else 0),
@@ -225,24 +239,49 @@ class Trainer:
         data = self.store.training_data(study_id)
         cut = data_cut(data)
         self.store.update_run(run.id, config=self._config(cut))
-        told.say(f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
-                 f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}.")
+        told.say(
+            f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
+            f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}."
+        )
         root = self.root(study_id)
         root.mkdir(parents=True, exist_ok=True)
         version = next_version(root, [record.version for record in self.store.snapshots(study_id)])
         began = time.monotonic()
-        fitted = fit(data, run.kind, version, embed=self._embedder(), settings=self.settings,
-                     weights=resolver(self.settings.weights), previous=self._champion(study_id),
-                     progress=self._reporter(run.id, told), checkpoint=checkpoint)
-        manifest = {"study": study_id, "run": run.id, "kind": run.kind, "watermark": data.watermark,
-                    "labels": len(data.labels), "data": cut, "reward": fitted.reward, "metrics": fitted.metrics,
-                    "curves": {phase: asdict(curve) for phase, curve in curves(read_log(told.path)).items()},
-                    "made_at": datetime.now(UTC).isoformat(), "seconds": round(time.monotonic() - began, 2)}
-        write_snapshot(root, version, graph=fitted.graph, layout=fitted.layout, manifest=manifest,
-                       save_reward=fitted.save_reward)
-        metrics = {**fitted.metrics, "reward_watermark": fitted.reward and fitted.reward["watermark"],
-                   "seconds": manifest["seconds"], "kind": run.kind, "data": cut,
-                   "fitted_in": fitted.reward and fitted.reward["fitted_in"]}
+        fitted = fit(
+            data,
+            run.kind,
+            version,
+            embed=self._embedder(),
+            settings=self.settings,
+            weights=resolver(self.settings.weights),
+            previous=self._champion(study_id),
+            progress=self._reporter(run.id, told),
+            checkpoint=checkpoint,
+        )
+        manifest = {
+            "study": study_id,
+            "run": run.id,
+            "kind": run.kind,
+            "watermark": data.watermark,
+            "labels": len(data.labels),
+            "data": cut,
+            "reward": fitted.reward,
+            "metrics": fitted.metrics,
+            "curves": {phase: asdict(curve) for phase, curve in curves(read_log(told.path)).items()},
+            "made_at": datetime.now(UTC).isoformat(),
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        write_snapshot(
+            root, version, graph=fitted.graph, layout=fitted.layout, manifest=manifest, save_reward=fitted.save_reward
+        )
+        metrics = {
+            **fitted.metrics,
+            "reward_watermark": fitted.reward and fitted.reward["watermark"],
+            "seconds": manifest["seconds"],
+            "kind": run.kind,
+            "data": cut,
+            "fitted_in": fitted.reward and fitted.reward["fitted_in"],
+        }
         record = SnapshotRecord(version, run.id, data.watermark, len(data.labels), metrics, datetime.now(UTC))
         try:
             self._record(study_id, record)
@@ -286,8 +325,11 @@ class Trainer:
             from copl_core.training.phi import TextEmbedder
             from copl_core.weights import resolver
 
-            self._embed = TextEmbedder(resolver(self.settings.weights)("minilm"), device=self.settings.device,
-                                       cache=self.settings.cache / "phi").embed
+            self._embed = TextEmbedder(
+                resolver(self.settings.weights)("minilm"),
+                device=self.settings.device,
+                cache=self.settings.cache / "phi",
+            ).embed
         return self._embed
 
     def _reporter(self, run_id: int, log_of: RunLog | None = None) -> Callable[[str, int, int, float | None], None]:
@@ -357,8 +399,9 @@ def work(store: Store, settings: Settings) -> int:
         trainer.sweep()
         looker = Thread(target=_look, args=(trainer, send, stop), name="look", daemon=True)
         looker.start()
-        consumer = queue.create_consumer(workers=1, periodic=False, max_delay=0.5, flush_locks=True,
-                                         shutdown_timeout=_PATIENCE)
+        consumer = queue.create_consumer(
+            workers=1, periodic=False, max_delay=0.5, flush_locks=True, shutdown_timeout=_PATIENCE
+        )
         hangup = signal.getsignal(signal.SIGHUP)
         consumer.start()
         _on_signals(stop, hangup)  # after start, which sets huey's own
@@ -414,8 +457,10 @@ def hold_worker_lock(settings: Settings):
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             stream.seek(0)
-            raise CoplError(f"A worker (process {stream.read().strip() or 'unknown'}) already serves {path.parent}; "
-                            "one is enough; stop it first or choose another COPL_HOME.") from None
+            raise CoplError(
+                f"A worker (process {stream.read().strip() or 'unknown'}) already serves {path.parent}; "
+                "one is enough; stop it first or choose another COPL_HOME."
+            ) from None
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()

@@ -52,34 +52,52 @@ def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow],
     train_rows, test_rows = [r for r in train_rows if _is_label(r)], [r for r in test_rows if _is_label(r)]
     for rows, name in ((train_rows, "training"), (test_rows, "test")):
         if not rows:
-            raise CoplError(f"The {name} file holds no label: rows with prompt, response_a, response_b, choice and "
-                            "annotator are needed.")
+            raise CoplError(
+                f"The {name} file holds no label: rows with prompt, response_a, response_b, choice and "
+                "annotator are needed."
+            )
     users: dict[str, int] = {}
     texts: dict[tuple[str, str], int] = {}
     prompts: dict[str, int] = {}
     trained = _number(train_rows, users, texts, prompts)
     if not trained.decided.any():
-        raise CoplError(f"All {len(trained)} training labels are ties, and there is no taste to learn from: "
-                        "give labels that prefer one response.")
+        raise CoplError(
+            f"All {len(trained)} training labels are ties, and there is no taste to learn from: "
+            "give labels that prefer one response."
+        )
     n_users, n_texts, n_prompts = len(users), len(texts), len(prompts)
     tested = _number(test_rows, users, texts, prompts)
     known_texts, known_prompts = tuple(texts)[:n_texts], tuple(prompts)[:n_prompts]
     train = TrainingData(
-        user_ids=np.arange(n_users), response_ids=np.arange(n_texts),
-        response_prompt=np.array([prompts[prompt] for prompt, _ in known_texts], np.int64), prompts=known_prompts,
-        responses=tuple(text for _, text in known_texts), labels=trained)
+        user_ids=np.arange(n_users),
+        response_ids=np.arange(n_texts),
+        response_prompt=np.array([prompts[prompt] for prompt, _ in known_texts], np.int64),
+        prompts=known_prompts,
+        responses=tuple(text for _, text in known_texts),
+        labels=trained,
+    )
     given = first_labels(tested.user, context) & (tested.user >= n_users)
     asked = tested.take(np.flatnonzero(~given))
     if not asked.decided.any():
-        raise CoplError("Nothing is left to ask: every test label is a tie or was given as context. "
-                        "Use a smaller --context or a larger test file.")
-    return World(train, tuple(prompts), tuple(texts), asked, tested.take(np.flatnonzero(given)), tuple(users),
-                 tuple(map(groups_of(train_rows + test_rows).get, users)),
-                 tuple(row.taste for row, out in zip(test_rows, given, strict=True) if not out))
+        raise CoplError(
+            "Nothing is left to ask: every test label is a tie or was given as context. "
+            "Use a smaller --context or a larger test file."
+        )
+    return World(
+        train,
+        tuple(prompts),
+        tuple(texts),
+        asked,
+        tested.take(np.flatnonzero(given)),
+        tuple(users),
+        tuple(map(groups_of(train_rows + test_rows).get, users)),
+        tuple(row.taste for row, out in zip(test_rows, given, strict=True) if not out),
+    )
 
 
-def only_new_prompts(train_rows: Sequence[ImportRow], test_rows: Sequence[ImportRow], seed: int,
-                     same: bool) -> tuple[list[ImportRow], list[ImportRow]]:
+def only_new_prompts(
+    train_rows: Sequence[ImportRow], test_rows: Sequence[ImportRow], seed: int, same: bool
+) -> tuple[list[ImportRow], list[ImportRow]]:
     """Training rows, and test rows about prompts that no training row is about.
 
     ``same`` says that both come from one file: a fifth of its prompts, drawn by the seed, is then kept from training.
@@ -95,16 +113,19 @@ def only_new_prompts(train_rows: Sequence[ImportRow], test_rows: Sequence[Import
     known = {row.prompt for row in train_rows}
     asked = [row for row in test_rows if row.prompt not in known]
     if not asked:
-        raise CoplError(f"All {len(test_rows)} test labels are about prompts that training knows, and --new-prompts "
-                        "asks for others: give a TEST with new prompts, or one file with several prompts for both.")
+        raise CoplError(
+            f"All {len(test_rows)} test labels are about prompts that training knows, and --new-prompts "
+            "asks for others: give a TEST with new prompts, or one file with several prompts for both."
+        )
     return list(train_rows), asked
 
 
 def _drawn(prompts: set[str], seed: int) -> set[str]:
     ordered = sorted(prompts)
     if len(ordered) < 2:
-        raise CoplError(f"The file has {len(ordered)} prompt, and --new-prompts needs two or more: "
-                        "leave --new-prompts out.")
+        raise CoplError(
+            f"The file has {len(ordered)} prompt, and --new-prompts needs two or more: leave --new-prompts out."
+        )
     share = max(1, round(NEW_PROMPTS_SHARE * len(ordered)))
     return {ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))[:share]}
 
@@ -124,11 +145,12 @@ def with_strangers(world: World, seed: int) -> World:
 def without_strangers(world: World) -> World:
     """The world as a fit may look at it, with or without a control: only labels that were really asked."""
     real = np.arange(len(world.asked) - world.n_strangers)
-    return replace(world, asked=world.asked.take(real), asked_groups=world.asked_groups[:len(real)], n_strangers=0)
+    return replace(world, asked=world.asked.take(real), asked_groups=world.asked_groups[: len(real)], n_strangers=0)
 
 
 def flipped(world: World) -> World:
     """The same world learned from the opposite of every training and context label."""
+
     def opposite(labels: Comparisons) -> Comparisons:
         return replace(labels, outcome=1 - labels.outcome)
 
@@ -155,9 +177,12 @@ def _number(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) 
 
     return Comparisons.build(
         [users.setdefault(row.annotator, len(users)) for row in rows],
-        [text(row.prompt, row.response_a) for row in rows], [text(row.prompt, row.response_b) for row in rows],
-        [OUTCOMES[row.choice] for row in rows], [row.choice is Choice.BOTH_BAD for row in rows],
-        [row.strength for row in rows])
+        [text(row.prompt, row.response_a) for row in rows],
+        [text(row.prompt, row.response_b) for row in rows],
+        [OUTCOMES[row.choice] for row in rows],
+        [row.choice is Choice.BOTH_BAD for row in rows],
+        [row.strength for row in rows],
+    )
 
 
 def places_of(some: Sequence, every: Sequence) -> np.ndarray:

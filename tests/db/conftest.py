@@ -54,8 +54,7 @@ def ben(store: SqlStore, study: StudyRecord) -> User:
 @pytest.fixture
 def four_pairs(store: SqlStore, study: StudyRecord) -> list[tuple[int, int, int]]:
     """Two prompts with two pairs each, unlabelled."""
-    store.import_rows(study.id, [
-        ImportRow(n, f"prompt {n % 2}", f"answer {n}", f"other answer {n}") for n in range(4)])
+    store.import_rows(study.id, [ImportRow(n, f"prompt {n % 2}", f"answer {n}", f"other answer {n}") for n in range(4)])
     return store.pairs(study.id)
 
 

@@ -15,8 +15,12 @@ def main(url: str, user_id: int, repeats: bool) -> None:
     while repeats or store.progress(user_id).left:
         pairs = every if repeats else store.unlabelled_pairs(user_id) or every
         task = store.open_task(user_id) or store.hand_out(
-            user_id, pairs[0][0], swap=False, reason="repeat" if repeats else "uniform",
-            expires_at=datetime.now(UTC) + timedelta(minutes=5))
+            user_id,
+            pairs[0][0],
+            swap=False,
+            reason="repeat" if repeats else "uniform",
+            expires_at=datetime.now(UTC) + timedelta(minutes=5),
+        )
         label = task and store.submit(task.id, user_id, Choice.LEFT)
         if label is not None:
             print(label.id, flush=True)

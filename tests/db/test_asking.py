@@ -35,8 +35,9 @@ def test_answers_given_before_the_question_are_not_counted_as_answers_to_it(stor
     assert in_front(store, ann) == []
 
 
-def test_a_pair_put_off_before_it_was_asked_for_comes_again_and_after_that_it_waits(store, study, four_pairs, hand_out,
-                                                                                   ann):
+def test_a_pair_put_off_before_it_was_asked_for_comes_again_and_after_that_it_waits(
+    store, study, four_pairs, hand_out, ann
+):
     pair = four_pairs[2][0]
     store.skip(hand_out(ann.id, pair).id, ann.id)
     store.ask(study.id, pair)

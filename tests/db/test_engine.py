@@ -20,8 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True)
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_migrations_from_nothing_make_the_tables_of_the_models(store):
@@ -42,8 +43,10 @@ def test_constraints_are_named_by_rule(url):
 
 def test_a_second_start_does_not_load_alembic_and_no_start_loads_torch(url):
     migrate(make_engine(url))
-    code = ("import sys; from db.store import open_store; open_store(sys.argv[1]);"
-            "print(sorted({'alembic', 'torch', 'streamlit'} & set(sys.modules)))")
+    code = (
+        "import sys; from db.store import open_store; open_store(sys.argv[1]);"
+        "print(sorted({'alembic', 'torch', 'streamlit'} & set(sys.modules)))"
+    )
     output, _ = python("-c", code, url).communicate()
     assert output.strip() == "[]"
 
@@ -105,8 +108,10 @@ def test_on_a_full_disk_an_import_says_so_and_leaves_nothing_behind(url):
     study = store.create_study("Birds")
     with store.engine.connect() as connection:  # the pool gives the same connection to the import
         connection.exec_driver_sql("pragma max_page_count = 60")
-    rows = [ImportRow(n, "prompt", f"{n} is a short answer", "x" * 5000 + str(n), Choice.LEFT, "Ann", key=str(n))
-            for n in range(100)]
+    rows = [
+        ImportRow(n, "prompt", f"{n} is a short answer", "x" * 5000 + str(n), Choice.LEFT, "Ann", key=str(n))
+        for n in range(100)
+    ]
     with pytest.raises(CoplError, match="is full"):
         store.import_rows(study.id, rows)
     assert (store.prompts(study.id), store.users(study.id), store.revision(study.id)) == ([], [], 0)
@@ -148,11 +153,14 @@ def test_a_backup_never_overwrites_and_tells_why_it_failed(url, tmp_path):
         back_up(engine, tmp_path / "no such folder" / "backup.db")
 
 
-@pytest.mark.parametrize(("address", "told"), [
-    ("copl.db", "not understood"),
-    ("nosuchsql://host/name", "not understood"),
-    ("mysql://host/name", "MySQLdb, which is not installed"),
-])
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("copl.db", "not understood"),
+        ("nosuchsql://host/name", "not understood"),
+        ("mysql://host/name", "MySQLdb, which is not installed"),
+    ],
+)
 def test_an_address_that_cannot_be_used_is_told(address, told):
     with pytest.raises(CoplError, match=told):
         make_engine(address)

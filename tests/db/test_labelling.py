@@ -9,8 +9,11 @@ from copl_core.rules import RoomSettings
 
 
 def everything(store, study):
-    return (store.labels(study.id), store.revision(study.id),
-            [(store.open_task(user.id), store.progress(user.id)) for user in store.users(study.id)])
+    return (
+        store.labels(study.id),
+        store.revision(study.id),
+        [(store.open_task(user.id), store.progress(user.id)) for user in store.users(study.id)],
+    )
 
 
 def test_a_task_shows_its_pair_on_the_sides_asked_for(store, hand_out, four_pairs, ann):
@@ -170,8 +173,11 @@ def test_without_simulated_users_the_study_looks_as_if_they_had_never_been(store
 
 def test_the_revision_grows_with_every_change_and_only_then(store, study, hand_out, answer, four_pairs, ann):
     seen = [store.revision(study.id)]
-    for change in (lambda: answer(ann.id, four_pairs[0][0], Choice.LEFT), lambda: store.undo(ann.id),
-                   lambda: store.include_simulated(study.id, False)):
+    for change in (
+        lambda: answer(ann.id, four_pairs[0][0], Choice.LEFT),
+        lambda: store.undo(ann.id),
+        lambda: store.include_simulated(study.id, False),
+    ):
         change()
         seen.append(store.revision(study.id))
     assert seen == [0, 1, 2, 3]

@@ -44,9 +44,14 @@ def of_version_0001(url):
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
         for statement in FIRST:
-            connection.execute(text(statement), {"at": "2025-03-01 12:00:00.000000", "digest": b"d" * 32}
-                               if ":digest" in statement else {"at": "2025-03-01 12:00:00.000000"}
-                               if ":at" in statement else {})
+            connection.execute(
+                text(statement),
+                {"at": "2025-03-01 12:00:00.000000", "digest": b"d" * 32}
+                if ":digest" in statement
+                else {"at": "2025-03-01 12:00:00.000000"}
+                if ":at" in statement
+                else {},
+            )
     return engine
 
 
@@ -56,7 +61,12 @@ def test_a_database_of_the_first_version_keeps_all_that_is_in_it(of_version_0001
     store = SqlStore(of_version_0001)
     mine, theirs = store.labels(1)
     assert (mine.choice, mine.strength, mine.reason, mine.milliseconds, mine.preferred_id) == (
-        Choice.RIGHT, 3, "kinder", 1234, 1)
+        Choice.RIGHT,
+        3,
+        "kinder",
+        1234,
+        1,
+    )
     assert (mine.tags, mine.guidelines, mine.asked, mine.counts, mine.successor_id) == ((), None, "uniform", True, None)
     assert (theirs.user_id, theirs.choice, theirs.asked) == (2, Choice.TIE, None)
     assert mine.created_at == datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -90,8 +100,9 @@ def test_the_queries_of_every_click_use_their_partial_indexes(of_version_0001):
     migrate(of_version_0001)
     with reading(of_version_0001) as connection:
         for query, index in (
-                ("select pair_id from label where study_id = 1 and user_id = 1 and counts = 1", "ix_label_counting"),
-                ("select pair_id from task where user_id = 1 and skipped = 1", "ix_task_skipped"),
-                ("select id from task where user_id = 1 and state = 'open'", "ix_task_open_user")):
+            ("select pair_id from label where study_id = 1 and user_id = 1 and counts = 1", "ix_label_counting"),
+            ("select pair_id from task where user_id = 1 and skipped = 1", "ix_task_skipped"),
+            ("select id from task where user_id = 1 and state = 'open'", "ix_task_open_user"),
+        ):
             plan = " ".join(row[3] for row in connection.execute(text(f"explain query plan {query}")))
             assert index in plan, plan

@@ -63,18 +63,32 @@ def test_changes_leave_a_trail_of_who_did_what_newest_first(store, study):
     store.include_simulated(study.id, False, by=owner.id)
     trail = store.audit(study.id)
     assert [(entry.event, entry.user_id) for entry in trail] == [
-        ("simulated", owner.id), ("role", owner.id), ("name", ann.id)]
+        ("simulated", owner.id),
+        ("role", owner.id),
+        ("name", ann.id),
+    ]
     assert trail[1].detail == {"user": ann.id, "before": "annotator", "after": "researcher"}
     assert store.audit(study.id, limit=1) == trail[:1]
 
 
-@pytest.mark.parametrize("ask", [
-    lambda store: store.study(99), lambda store: store.user(99), lambda store: store.pair(99),
-    lambda store: store.run(99), lambda store: store.study_of_run(99), lambda store: store.users(99),
-    lambda store: store.make_current(99), lambda store: store.progress(99), lambda store: store.training_data(99),
-    lambda store: store.create_user(99, "Ann"), lambda store: store.add_run(99, "graph", ""),
-    lambda store: store.import_rows(99, []), lambda store: store.undo(99),
-])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.study(99),
+        lambda store: store.user(99),
+        lambda store: store.pair(99),
+        lambda store: store.run(99),
+        lambda store: store.study_of_run(99),
+        lambda store: store.users(99),
+        lambda store: store.make_current(99),
+        lambda store: store.progress(99),
+        lambda store: store.training_data(99),
+        lambda store: store.create_user(99, "Ann"),
+        lambda store: store.add_run(99, "graph", ""),
+        lambda store: store.import_rows(99, []),
+        lambda store: store.undo(99),
+    ],
+)
 def test_what_is_not_there_is_told(store, study, ask):
     with pytest.raises(CoplError, match="no .* with id 99"):
         ask(store)

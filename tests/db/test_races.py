@@ -27,8 +27,12 @@ def thirty_pairs(store, study):
 
 def labeller(url: str, user_id: int, how: str) -> subprocess.Popen:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen([sys.executable, str(ROOT / "tests/db/labeller.py"), url, str(user_id), how], text=True,
-                            stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/db/labeller.py"), url, str(user_id), how],
+        text=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def in_threads(n: int, work) -> list:
@@ -42,8 +46,12 @@ def url_of(store) -> str:
 
 def test_one_user_in_many_windows_is_handed_one_task(store, study, thirty_pairs):
     ann = store.create_user(study.id, "Ann")
-    tasks = in_threads(8, lambda n: store.hand_out(
-        ann.id, thirty_pairs[n][0], swap=False, reason="uniform", expires_at=datetime.now(UTC) + SOON))
+    tasks = in_threads(
+        8,
+        lambda n: store.hand_out(
+            ann.id, thirty_pairs[n][0], swap=False, reason="uniform", expires_at=datetime.now(UTC) + SOON
+        ),
+    )
     assert len({task.id for task in tasks}) == 1
 
 
@@ -59,8 +67,10 @@ def test_of_many_clicks_on_one_task_one_is_acknowledged(store, study, thirty_pai
 def test_threads_that_label_take_back_and_import_at_once_lose_nothing(store, study, thirty_pairs):
     def work(n: int) -> int:
         if n == 4:
-            rows = [ImportRow(m, "prompt", f"answer {m}", f"other {m}", Choice.LEFT, f"reader {m % 3}", key=str(m))
-                    for m in range(30)]
+            rows = [
+                ImportRow(m, "prompt", f"answer {m}", f"other {m}", Choice.LEFT, f"reader {m % 3}", key=str(m))
+                for m in range(30)
+            ]
             return store.import_rows(study.id, rows).labels_new
         user = store.create_user(study.id, f"user {n}")
         for pair_id, _, _ in thirty_pairs[:6]:

@@ -39,15 +39,17 @@ def assert_counters_are_right(store, study) -> None:
         assert study_row(connection, study.id).room["overlap"] is not None
         kept = dict(connection.execute(select(PairRow.id, PairRow.taken).where(PairRow.study_id == study.id)).all())
         counted = _PEOPLE.with_only_columns(LabelRow.pair_id, func.count(LabelRow.user_id.distinct())).group_by(
-            LabelRow.pair_id)
+            LabelRow.pair_id
+        )
         assert {pair: n for pair, n in kept.items() if n} == dict(connection.execute(counted).all())
 
 
 # ---- places
 
 
-def test_no_more_people_than_the_overlap_are_handed_a_pair(store, study, overlap, hand_out, answer, four_pairs, ann,
-                                                           ben, cem):
+def test_no_more_people_than_the_overlap_are_handed_a_pair(
+    store, study, overlap, hand_out, answer, four_pairs, ann, ben, cem
+):
     overlap(2)
     pair = four_pairs[0][0]
     answer(ann.id, pair, Choice.LEFT)
@@ -80,8 +82,9 @@ def test_a_late_answer_counts_while_there_is_room(store, study, overlap, hand_ou
     assert_counters_are_right(store, study)
 
 
-def test_a_label_taken_back_keeps_its_place_for_its_user_until_it_expires(store, overlap, hand_out, answer, four_pairs,
-                                                                         ann, ben):
+def test_a_label_taken_back_keeps_its_place_for_its_user_until_it_expires(
+    store, overlap, hand_out, answer, four_pairs, ann, ben
+):
     overlap(1)
     label = answer(ann.id, four_pairs[0][0], Choice.LEFT, minutes=15)
     again = store.undo(ann.id)
@@ -101,12 +104,14 @@ def test_repeats_and_simulated_people_take_no_place(store, study, overlap, answe
     assert_counters_are_right(store, study)
 
 
-def test_labels_of_a_file_take_places_and_those_of_an_excluded_user_give_them_back(store, study, overlap, four_pairs,
-                                                                                 ann, hand_out):
+def test_labels_of_a_file_take_places_and_those_of_an_excluded_user_give_them_back(
+    store, study, overlap, four_pairs, ann, hand_out
+):
     overlap(1)
     pair = store.pair(four_pairs[0][0])
-    store.import_rows(study.id, [
-        ImportRow(1, pair.prompt, pair.first.text, pair.second.text, Choice.LEFT, "Zoe", key="z")])
+    store.import_rows(
+        study.id, [ImportRow(1, pair.prompt, pair.first.text, pair.second.text, Choice.LEFT, "Zoe", key="z")]
+    )
     assert hand_out(ann.id, pair.id) is None
     assert_counters_are_right(store, study)
     zoe = next(user for user in store.users(study.id) if user.name == "Zoe")
@@ -131,8 +136,12 @@ def test_people_who_ask_at_once_share_the_places_out(store, study, overlap, four
     users = [store.create_user(study.id, f"user {n}") for n in range(12)]
     soon = datetime.now(UTC) + timedelta(minutes=5)
     with ThreadPoolExecutor(6) as pool:
-        tasks = list(pool.map(lambda user: store.hand_out(
-            user.id, four_pairs[0][0], swap=False, reason="uniform", expires_at=soon), users))
+        tasks = list(
+            pool.map(
+                lambda user: store.hand_out(user.id, four_pairs[0][0], swap=False, reason="uniform", expires_at=soon),
+                users,
+            )
+        )
     assert sum(task is not None for task in tasks) == 3
 
 
@@ -176,8 +185,9 @@ def test_undo_goes_back_through_answers_and_skips_in_the_order_they_came(store, 
     assert store.progress(ann.id) == Progress(done=0, left=4, today=0)
 
 
-def test_a_skip_is_not_taken_back_onto_a_pair_that_others_have_filled(store, overlap, hand_out, answer, four_pairs,
-                                                                     ann, ben):
+def test_a_skip_is_not_taken_back_onto_a_pair_that_others_have_filled(
+    store, overlap, hand_out, answer, four_pairs, ann, ben
+):
     overlap(1)
     first = answer(ann.id, four_pairs[0][0], Choice.LEFT)
     store.skip(hand_out(ann.id, four_pairs[1][0]).id, ann.id)
@@ -192,8 +202,9 @@ def test_a_label_carries_its_tags_and_the_guidelines_it_was_made_under(store, st
     assert store.submit(hand_out(ann.id, four_pairs[0][0]).id, ann.id, Choice.LEFT).guidelines is None
     store.write_guidelines(study.id, "Be fair.")
     store.write_guidelines(study.id, "Be fair and quick.")
-    newest = store.submit(hand_out(ann.id, four_pairs[1][0]).id, ann.id, Choice.LEFT,
-                          tags=["warmer", " clearer ", "warmer", ""])
+    newest = store.submit(
+        hand_out(ann.id, four_pairs[1][0]).id, ann.id, Choice.LEFT, tags=["warmer", " clearer ", "warmer", ""]
+    )
     assert (newest.guidelines, newest.tags) == (2, ("warmer", "clearer"))
     old_screen = store.submit(hand_out(ann.id, four_pairs[2][0]).id, ann.id, Choice.LEFT, guidelines=1)
     assert old_screen.guidelines == 1
@@ -211,9 +222,16 @@ def test_tags_travel_with_a_file(store, study, hand_out, four_pairs, ann, tmp_pa
     assert list(read_rows(bad, problems)) == [] and problems == [(1, "tags is not a list")]
 
 
-@pytest.mark.parametrize(("extra", "told"), [
-    ({"strength": 4}, "strength"), ({"strength": 0}, "strength"), ({"reason": "x" * 10_001}, "characters"),
-    ({"tags": ["x" * 61]}, "tags"), ({"tags": [str(n) for n in range(21)]}, "tags")])
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"strength": 4}, "strength"),
+        ({"strength": 0}, "strength"),
+        ({"reason": "x" * 10_001}, "characters"),
+        ({"tags": ["x" * 61]}, "tags"),
+        ({"tags": [str(n) for n in range(21)]}, "tags"),
+    ],
+)
 def test_what_cannot_be_kept_is_told_and_the_task_stays_open(store, study, hand_out, four_pairs, ann, extra, told):
     task = hand_out(ann.id, four_pairs[0][0])
     with pytest.raises(CoplError, match=told):
@@ -225,19 +243,29 @@ def test_a_tie_is_never_strong(store, hand_out, four_pairs, ann):
     assert store.submit(hand_out(ann.id, four_pairs[0][0]).id, ann.id, Choice.TIE, strength=3).strength == 1
 
 
-def test_an_edited_label_is_superseded_and_its_successor_counts_in_its_place(store, study, answer, four_pairs, ann,
-                                                                            ben):
+def test_an_edited_label_is_superseded_and_its_successor_counts_in_its_place(
+    store, study, answer, four_pairs, ann, ben
+):
     old = answer(ann.id, four_pairs[0][0], Choice.LEFT)
     later = answer(ann.id, four_pairs[1][0], Choice.LEFT)
     new = store.edit(old.id, ann.id, Choice.RIGHT, strength=2, reason="on reflection", tags=["kinder"])
     assert (new.pair_id, new.left_id, new.choice, new.strength, new.reason, new.tags) == (
-        old.pair_id, old.left_id, Choice.RIGHT, 2, "on reflection", ("kinder",))
+        old.pair_id,
+        old.left_id,
+        Choice.RIGHT,
+        2,
+        "on reflection",
+        ("kinder",),
+    )
     assert (new.created_at, new.task_id, new.asked) == (old.created_at, old.task_id, "uniform")
     assert new.edited_at > old.created_at
     assert store.labels(study.id) == [new, later] and store.revision(study.id) == 3
     newest_first = store.history(ann.id)
     assert [(label.id, label.counts, label.successor_id) for label in newest_first] == [
-        (later.id, True, None), (new.id, True, None), (old.id, False, new.id)]
+        (later.id, True, None),
+        (new.id, True, None),
+        (old.id, False, new.id),
+    ]
     assert store.progress(ann.id) == Progress(done=2, left=2, today=2)
     assert store.edit(new.id, ann.id, Choice.RIGHT, strength=2, reason="on reflection", tags=["kinder"]) == new
     assert store.revision(study.id) == 3  # nothing was changed
@@ -347,8 +375,9 @@ def test_a_gold_answer_is_one_of_the_pairs_responses_and_can_be_taken_away(store
 # ---- exclusion
 
 
-def test_an_excluded_user_trains_nothing_and_votes_nowhere_but_keeps_their_own_list(store, study, answer, four_pairs,
-                                                                                   ann, ben):
+def test_an_excluded_user_trains_nothing_and_votes_nowhere_but_keeps_their_own_list(
+    store, study, answer, four_pairs, ann, ben
+):
     mine, theirs = (answer(user.id, four_pairs[0][0], Choice.LEFT) for user in (ann, ben))
     assert store.exclude(ben.id, True, by=ann.id).excluded
     assert store.exclude(ben.id, True).excluded and store.revision(study.id) == 3
@@ -381,7 +410,9 @@ def test_a_forecast_is_kept_with_its_task_and_outlives_an_undo(store, hand_out, 
     last = given(four_pairs[3][0], Choice.RIGHT, forecast=Forecast(0.2, 0.7, "v2"))
     found = store.foretold(ann.id, last=50)
     assert [(one.label_id, one.left, one.forecast) for one in found] == [
-        (first.id, True, Forecast(0.9, 0.4, "v1")), (last.id, False, Forecast(0.2, 0.7, "v2"))]
+        (first.id, True, Forecast(0.9, 0.4, "v1")),
+        (last.id, False, Forecast(0.2, 0.7, "v2")),
+    ]
     assert store.foretold(ann.id, last=1) == found[1:]
 
 
@@ -404,15 +435,26 @@ def test_settings_are_kept_and_each_change_leaves_a_trail(store, study, ann):
     assert store.room(study.id) == settled
     (entry,) = store.audit(study.id)
     assert (entry.event, entry.user_id, entry.detail["overlap"], entry.detail["open"]) == (
-        "room", ann.id, [None, 3], [True, False])
+        "room",
+        ann.id,
+        [None, 3],
+        [True, False],
+    )
 
 
 def test_guidelines_have_versions_and_none_is_lost(store, study, ann):
     assert store.guidelines(study.id) == [] and store.write_guidelines(study.id, "") == 0
     assert [store.write_guidelines(study.id, text, by=ann.id) for text in ("One.", "One.", "Two.", "One.")] == [
-        1, 1, 2, 3]
+        1,
+        1,
+        2,
+        3,
+    ]
     assert [(one.version, one.text, one.by) for one in store.guidelines(study.id)] == [
-        (3, "One.", ann.id), (2, "Two.", ann.id), (1, "One.", ann.id)]
+        (3, "One.", ann.id),
+        (2, "Two.", ann.id),
+        (1, "One.", ann.id),
+    ]
     assert Counter(entry.event for entry in store.audit(study.id)) == {"guidelines": 3}
 
 

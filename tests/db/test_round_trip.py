@@ -15,12 +15,26 @@ from copl_core.records import Choice, ImportReport, ImportRow, Kind
 letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 texts = st.text(letters, min_size=1, max_size=6).filter(str.strip)
 times = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
-rows = st.lists(st.builds(
-    ImportRow, line=st.just(1), prompt=texts, response_a=texts, response_b=texts, choice=st.sampled_from(Choice),
-    annotator=st.sampled_from(["Ann", "Ben", "Zoë"]), source_a=st.none() | texts, key=st.uuids().map(str),
-    taste=st.none() | texts, created_at=times,
-    strength=st.integers(1, 3), reason=st.text("abc", max_size=3), milliseconds=st.none() | st.integers(0, 10**6),
-), min_size=1, max_size=10)
+rows = st.lists(
+    st.builds(
+        ImportRow,
+        line=st.just(1),
+        prompt=texts,
+        response_a=texts,
+        response_b=texts,
+        choice=st.sampled_from(Choice),
+        annotator=st.sampled_from(["Ann", "Ben", "Zoë"]),
+        source_a=st.none() | texts,
+        key=st.uuids().map(str),
+        taste=st.none() | texts,
+        created_at=times,
+        strength=st.integers(1, 3),
+        reason=st.text("abc", max_size=3),
+        milliseconds=st.none() | st.integers(0, 10**6),
+    ),
+    min_size=1,
+    max_size=10,
+)
 
 
 def said(store, study_id: int) -> list[tuple]:
@@ -29,9 +43,23 @@ def said(store, study_id: int) -> list[tuple]:
     for label in store.labels(study_id):
         user, sides = store.user(label.user_id), store.responses([label.left_id, label.right_id])
         left, right = sides[label.left_id], sides[label.right_id]
-        found.append((user.name, user.kind, user.taste, store.pair(label.pair_id).prompt, left.text, left.source,
-                      right.text, right.source, label.choice, label.strength, label.reason,
-                      label.milliseconds, label.created_at))
+        found.append(
+            (
+                user.name,
+                user.kind,
+                user.taste,
+                store.pair(label.pair_id).prompt,
+                left.text,
+                left.source,
+                right.text,
+                right.source,
+                label.choice,
+                label.strength,
+                label.reason,
+                label.milliseconds,
+                label.created_at,
+            )
+        )
     return sorted(found, key=repr)  # labels of one moment have no order
 
 

@@ -11,12 +11,22 @@ from copl_core.records import Choice, ImportRow, Kind
 ANN_LIKES_A = ImportRow(1, "Name a bird", "Robin", "Wren", Choice.LEFT, "Ann", "model 1", "model 2", key="k1")
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
-rows = st.lists(st.builds(
-    ImportRow, line=st.integers(1, 99), prompt=texts, response_a=texts, response_b=texts,
-    choice=st.none() | st.sampled_from(Choice), annotator=st.sampled_from(["Ann", "Ben", "Zoë"]),
-    key=st.sampled_from(["k1", "k2", "k3", "k4", "k5"])), max_size=12)
-hypothesis_settings = settings(max_examples=25, deadline=None,
-                               suppress_health_check=[HealthCheck.function_scoped_fixture])
+rows = st.lists(
+    st.builds(
+        ImportRow,
+        line=st.integers(1, 99),
+        prompt=texts,
+        response_a=texts,
+        response_b=texts,
+        choice=st.none() | st.sampled_from(Choice),
+        annotator=st.sampled_from(["Ann", "Ben", "Zoë"]),
+        key=st.sampled_from(["k1", "k2", "k3", "k4", "k5"]),
+    ),
+    max_size=12,
+)
+hypothesis_settings = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def test_an_import_brings_prompts_responses_pairs_users_and_labels(store, study):
@@ -58,16 +68,25 @@ def test_an_import_in_two_parts_is_the_import_of_the_whole(store, fresh_study, r
         store.import_rows(parts.id, part)
 
     def said(study):
-        return [(store.user(label.user_id).name, store.pair(label.pair_id).prompt, label.choice,
-                 store.responses([label.left_id])[label.left_id].text) for label in store.labels(study.id)]
+        return [
+            (
+                store.user(label.user_id).name,
+                store.pair(label.pair_id).prompt,
+                label.choice,
+                store.responses([label.left_id])[label.left_id].text,
+            )
+            for label in store.labels(study.id)
+        ]
 
     assert said(whole) == said(parts)
     assert store.revision(whole.id) == store.revision(parts.id) == len(said(whole))
 
 
 def test_an_import_longer_than_a_chunk_is_whole(store, study):
-    rows = [replace(ANN_LIKES_A, line=n, response_b=f"Wren {n % 7}", annotator=f"user {n % 11}", key=str(n))
-            for n in range(4500)]
+    rows = [
+        replace(ANN_LIKES_A, line=n, response_b=f"Wren {n % 7}", annotator=f"user {n % 11}", key=str(n))
+        for n in range(4500)
+    ]
     report = store.import_rows(study.id, iter(rows))
     assert (report.labels_new, report.pairs_new, report.users_new) == (4500, 7, 11)
     assert store.label_count(study.id) == 4500
@@ -87,9 +106,14 @@ def test_one_text_under_two_prompts_is_two_responses(store, study):
 
 
 def test_rows_that_cannot_be_labels_are_told_and_the_others_kept(store, study):
-    report = store.import_rows(study.id, [
-        replace(ANN_LIKES_A, line=1, response_b="Robin"), replace(ANN_LIKES_A, line=2, annotator=None),
-        replace(ANN_LIKES_A, line=3)])
+    report = store.import_rows(
+        study.id,
+        [
+            replace(ANN_LIKES_A, line=1, response_b="Robin"),
+            replace(ANN_LIKES_A, line=2, annotator=None),
+            replace(ANN_LIKES_A, line=3),
+        ],
+    )
     assert report.labels_new == 1
     assert report.problems == ((1, "both responses are the same text"), (2, "there is a choice but no annotator"))
 

@@ -17,18 +17,33 @@ def snapshot(version: str, run_id: int | None = None) -> SnapshotRecord:
 
 def test_training_data_are_the_counting_labels_as_columns(store, study):
     rng = np.random.default_rng(0)
-    store.import_rows(study.id, (
-        ImportRow(n, f"prompt {n % 3}", f"a {n % 5}", f"b {n % 4}", CHOICES[rng.integers(4)], f"user {n % 7}",
-                  key=str(n), strength=int(rng.integers(1, 4))) for n in range(60)))
+    store.import_rows(
+        study.id,
+        (
+            ImportRow(
+                n,
+                f"prompt {n % 3}",
+                f"a {n % 5}",
+                f"b {n % 4}",
+                CHOICES[rng.integers(4)],
+                f"user {n % 7}",
+                key=str(n),
+                strength=int(rng.integers(1, 4)),
+            )
+            for n in range(60)
+        ),
+    )
     idle = store.create_user(study.id, "No labels")
     data = store.training_data(study.id)
     assert data.watermark == store.revision(study.id) == 60
     assert data.user_ids.tolist() == [user.id for user in store.users(study.id)] and idle.id in data.user_ids
     assert dict(zip(data.response_ids.tolist(), data.responses, strict=True)) == {
-        number: response.text for number, response in store.responses(data.response_ids.tolist()).items()}
+        number: response.text for number, response in store.responses(data.response_ids.tolist()).items()
+    }
     assert [(prompt, text) for prompt, text in data.texts()] == [
         (dict(store.prompts(study.id))[response.prompt_id], response.text)
-        for response in store.responses(data.response_ids.tolist()).values()]
+        for response in store.responses(data.response_ids.tolist()).values()
+    ]
     columns = data.labels
     outcome = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
     for row, label in enumerate(sorted(store.labels(study.id), key=lambda label: label.id)):
@@ -48,10 +63,16 @@ def test_an_empty_study_has_empty_training_data(store, study):
 def test_a_run_lives_from_queued_to_done(store, study):
     run = store.add_run(study.id, "graph", "8 new labels")
     assert (run.state, run.kind, run.reason, run.started_at, run.config) == (
-        RunState.QUEUED, "graph", "8 new labels", None, {})
+        RunState.QUEUED,
+        "graph",
+        "8 new labels",
+        None,
+        {},
+    )
     assert store.active_runs() == [run] and store.study_of_run(run.id) == study.id
-    store.update_run(run.id, state=RunState.RUNNING, phase="fit", step=3, steps=10, loss=0.5, seconds_left=2.5,
-                     config={"dim": 32})
+    store.update_run(
+        run.id, state=RunState.RUNNING, phase="fit", step=3, steps=10, loss=0.5, seconds_left=2.5, config={"dim": 32}
+    )
     running = store.run(run.id)
     assert (running.state, running.step, running.loss, running.config) == (RunState.RUNNING, 3, 0.5, {"dim": 32})
     store.update_run(run.id, state=RunState.RUNNING, step=4)
@@ -164,8 +185,16 @@ def test_a_schedule_is_a_studys_own_until_it_is_given_up(store, study):
     assert [entry.event for entry in store.audit(study.id)] == ["schedule"] * 2
 
 
-@pytest.mark.parametrize("change", [{"refit_labels": 0}, {"reward_labels": 1.5}, {"refit_seconds": -1.0},
-                                    {"reward_seconds": 1e9}, {"refit_seconds": float("nan")}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"refit_labels": 0},
+        {"reward_labels": 1.5},
+        {"refit_seconds": -1.0},
+        {"reward_seconds": 1e9},
+        {"refit_seconds": float("nan")},
+    ],
+)
 def test_a_schedule_out_of_its_range_is_refused(change):
     with pytest.raises(CoplError):
         Schedule(**change)

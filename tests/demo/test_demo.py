@@ -20,8 +20,10 @@ STYLES = np.array([[response.style[axis] for axis in world.AXES] for response in
 STYLE_OF = {response.text: response.style for response in RESPONSES}
 PROMPT_OF = np.repeat(np.arange(len(PROMPTS)), world.RESPONSES_PER_PROMPT)
 HEDGES = r"\b(probably|perhaps|might|may|maybe|could|likely|possibly|seems?|appears?|depend\w*|tends?|presumably)\b"
-KINDNESS = (r"\b(lovel?y|kind\w*|gentl[ey]|please|sorry|proud|enjoy|glad|sympathy|heart\w*|wonderful|patient|brave"
-            r"|delight\w*|worry|friend|dear|deserve|happ\w+|promise|poor|well done|good (on|for) you)\b")
+KINDNESS = (
+    r"\b(lovel?y|kind\w*|gentl[ey]|please|sorry|proud|enjoy|glad|sympathy|heart\w*|wonderful|patient|brave"
+    r"|delight\w*|worry|friend|dear|deserve|happ\w+|promise|poor|well done|good (on|for) you)\b"
+)
 LIST_ITEM = r"(?m)^\s*(-|\d+\.) "
 
 
@@ -116,8 +118,9 @@ def test_the_axes_of_style_are_not_confounded():
 
 def test_any_two_tastes_disagree_about_a_third_of_pairs():
     weights = np.array([taste.weights for taste in world.tastes().values()])  # (5, 6)
-    steps = np.array([STYLES[a] - STYLES[b] for a, b in combinations(range(len(STYLES)), 2)
-                      if PROMPT_OF[a] == PROMPT_OF[b]])
+    steps = np.array(
+        [STYLES[a] - STYLES[b] for a, b in combinations(range(len(STYLES)), 2) if PROMPT_OF[a] == PROMPT_OF[b]]
+    )
     preferred = np.sign((steps @ weights.T).round(9))  # (312, 5)
     disagreement = [np.mean(preferred[:, i] * preferred[:, j] < 0) for i, j in combinations(range(5), 2)]
     assert min(disagreement) > 0.35

@@ -20,8 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "copl_core", "up"]  # its words are read from a file: it has to flush them
 TRAINING = 600  # seconds for the first graph and the first reward model on a busy machine
 PATIENCE = 120  # seconds for a first start on a busy machine
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -61,8 +67,9 @@ class Studio:
         self.said = home / f"launcher-{self.port}.log"
         self.environment = os.environ | {"COPL_HOME": str(home), "COPL_PORT": str(self.port)} | environment
         with self.said.open("ab") as out:
-            self.process = subprocess.Popen(COMMAND, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                COMMAND, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
 
     @property
     def url(self) -> str:
@@ -88,8 +95,10 @@ class Studio:
         return self.process.wait(30)
 
     def logs(self) -> str:
-        return "\n".join(f"==== {path.name}\n{path.read_text(errors='replace')[-4000:]}"
-                         for path in (self.said, *sorted((self.home / "logs").glob("*.log"))))
+        return "\n".join(
+            f"==== {path.name}\n{path.read_text(errors='replace')[-4000:]}"
+            for path in (self.said, *sorted((self.home / "logs").glob("*.log")))
+        )
 
 
 class Visit:

@@ -52,8 +52,11 @@ def shoot_all(link: str) -> None:
             page.get_by_role("heading").first.wait_for()
             shoot(page, room)
         reward(page, f"{root}/reward?{token}")
-        for name, scheme, width in (("label-dark", "dark", 1440), ("label-phone", "light", 420),
-                                    ("label-phone-dark", "dark", 420)):
+        for name, scheme, width in (
+            ("label-dark", "dark", 1440),
+            ("label-phone", "light", 420),
+            ("label-phone-dark", "dark", 420),
+        ):
             other = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
             other.goto(link)
             other.get_by_role("button", name="Left").first.wait_for()

@@ -18,8 +18,16 @@ def rows(studio, person: str, query: str) -> list[tuple]:
 
 def labels(studio, person: str) -> list[tuple]:
     """(task, choice, strength) of the person's counting labels, oldest first."""
-    return [row[:3] for row in rows(studio, person, "SELECT label.task_id, label.choice, label.strength, label.counts "
-                                    "FROM label JOIN user ON user.id = label.user_id") if row[3]]
+    return [
+        row[:3]
+        for row in rows(
+            studio,
+            person,
+            "SELECT label.task_id, label.choice, label.strength, label.counts "
+            "FROM label JOIN user ON user.id = label.user_id",
+        )
+        if row[3]
+    ]
 
 
 def opening(page) -> str:
@@ -50,7 +58,12 @@ def test_each_key_does_what_it_says(room, studio, settled):
         press(page, key, settled)
     page.get_by_text("5 answered").wait_for()
     assert [row[1:] for row in labels(studio, person)] == [
-        ("left", 2), ("right", 3), ("left", 1), ("tie", 1), ("both_bad", 1)]
+        ("left", 2),
+        ("right", 3),
+        ("left", 1),
+        ("tie", 1),
+        ("both_bad", 1),
+    ]
 
 
 def test_a_skip_stores_no_label_and_undo_brings_the_last_pair_back(room, studio, settled):

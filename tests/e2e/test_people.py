@@ -26,9 +26,13 @@ def people_link(tmp_path_factory) -> Iterator[str]:
     study.import_rows(camp_labels(seed=1, per_user=2))
     fit_graph_now(study)
     port = _free_port()
-    app = subprocess.Popen([sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
-                           cwd=ROOT, env=os.environ | {"COPL_HOME": str(study.settings.home)},
-                           stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    app = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
+        cwd=ROOT,
+        env=os.environ | {"COPL_HOME": str(study.settings.home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
     try:
         wait_for_health(port)
         yield f"http://localhost:{port}/people?token={token}"

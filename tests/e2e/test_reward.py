@@ -105,13 +105,16 @@ def test_the_champion_is_rolled_back_in_the_browser(fitted, app, settled):
     refit_by_itself(page, settled, False)
     try:
         page.get_by_role("button", name="Refit the graph now").click()
-        newer = asked(wait_for(fitted, f"SELECT champion FROM study WHERE champion <> '{before}'"),
-                      "SELECT max(version) FROM snapshot")
+        newer = asked(
+            wait_for(fitted, f"SELECT champion FROM study WHERE champion <> '{before}'"),
+            "SELECT max(version) FROM snapshot",
+        )
         page.get_by_role("button", name=f"Make {newer} the champion", disabled=True).wait_for()
         choose(page, re.compile("Champion: "), before)
         settled(page).get_by_role("button", name=f"Make {before} the champion").click()
         page.get_by_text("The champion is not the newest snapshot").or_(
-            page.get_by_role("button", name=f"Make {before} the champion", disabled=True)).first.wait_for()
+            page.get_by_role("button", name=f"Make {before} the champion", disabled=True)
+        ).first.wait_for()
         assert champion(fitted) == before
         people = app.open("people")
         people.get_by_text(re.compile(f"[Ss]napshot {before}")).first.wait_for()

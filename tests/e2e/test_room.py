@@ -117,7 +117,9 @@ def stored(studio, person: str) -> list[tuple[tuple[str, str], str]]:
         rows = database.execute(
             "SELECT a.text, b.text, label.choice, label.task_id FROM label JOIN user ON user.id = label.user_id "
             "JOIN response a ON a.id = label.left_id JOIN response b ON b.id = label.right_id "
-            "WHERE user.name = ? AND label.counts ORDER BY label.id", (person,)).fetchall()
+            "WHERE user.name = ? AND label.counts ORDER BY label.id",
+            (person,),
+        ).fetchall()
     tasks = [row[3] for row in rows]
     assert len(tasks) == len(set(tasks))
     return [((letters(left), letters(right)), choice) for left, right, choice, _ in rows]
@@ -228,8 +230,9 @@ def test_a_vote_that_the_wire_swallowed_is_not_stored_and_the_page_comes_back(wi
 
 
 @pytest.mark.parametrize("milliseconds", [0, 20, 100])
-def test_a_wire_cut_just_after_a_vote_stores_it_once_and_nothing_else(wired_room, wire, studio, ready, settled,
-                                                                              milliseconds):
+def test_a_wire_cut_just_after_a_vote_stores_it_once_and_nothing_else(
+    wired_room, wire, studio, ready, settled, milliseconds
+):
     page, person = wired_room
     pair = shown(page)
     page.keyboard.press("1")
@@ -267,8 +270,9 @@ def test_a_reason_survives_a_cut_wire(wired_room, wire, studio, ready, settled):
     page.get_by_role("button", name=LEFT).click()
     page.get_by_text("1 answered").wait_for()
     with sqlite3.connect(f"file:{studio.home / 'copl.db'}?mode=ro", uri=True) as database:
-        reasons = database.execute("SELECT label.reason FROM label JOIN user ON user.id = label.user_id "
-                                   "WHERE user.name = ?", (person,)).fetchall()
+        reasons = database.execute(
+            "SELECT label.reason FROM label JOIN user ON user.id = label.user_id WHERE user.name = ?", (person,)
+        ).fetchall()
     assert reasons == [("plain words",)]
 
 

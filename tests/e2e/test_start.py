@@ -28,8 +28,10 @@ def test_the_owners_link_opens_a_pair_to_label(app, ready):
     page = ready(app.open())
     assert page.get_by_role("button", name=LEFT).is_visible()
     assert page.get_by_role("button", name=RIGHT).is_visible()
-    texts = [page.locator(f".st-key-response-{side}", has_text=re.compile(r"\w")).inner_text().strip()
-             for side in ("left", "right")]
+    texts = [
+        page.locator(f".st-key-response-{side}", has_text=re.compile(r"\w")).inner_text().strip()
+        for side in ("left", "right")
+    ]
     assert texts[0] != texts[1]
 
 
@@ -68,13 +70,24 @@ def test_ctrl_c_stops_the_app_and_the_trainer_while_a_page_is_open(start_studio,
 
 def test_the_app_alone_works_and_says_that_no_trainer_runs(tmp_path, browser, settled):
     environment = os.environ | {"COPL_HOME": str(tmp_path)}
-    link = subprocess.run([sys.executable, "-m", "copl_core", "link"], cwd=ROOT, env=environment, text=True,
-                          capture_output=True, check=True).stdout.strip()
+    link = subprocess.run(
+        [sys.executable, "-m", "copl_core", "link"],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout.strip()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    app = subprocess.Popen([sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
-                           cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    app = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
     page = browser.new_page()
     try:
         wait_for_health(port)
@@ -89,16 +102,16 @@ def test_the_app_alone_works_and_says_that_no_trainer_runs(tmp_path, browser, se
 
 
 def test_a_taken_port_is_told_in_one_sentence(studio):
-    done = subprocess.run(studio.process.args, cwd=ROOT, env=studio.environment, capture_output=True, text=True,
-                          timeout=60)
+    done = subprocess.run(
+        studio.process.args, cwd=ROOT, env=studio.environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 1
     assert "COPL_PORT" in done.stdout and len(done.stdout.splitlines()) == 1 and not done.stderr
 
 
 def wait_for_health(port: int) -> None:
     for _ in range(300):
-        with contextlib.suppress(OSError), \
-                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=2):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=2):
             return
         time.sleep(0.2)
     raise AssertionError("the app did not answer")

@@ -82,8 +82,9 @@ def test_a_refit_keeps_places_and_group_numbers_even_when_the_space_is_turned_an
 def test_a_map_that_comes_out_mirrored_and_shifted_is_laid_back_exactly(first):
     from copl_core.insight.layout import _keep
 
-    mirrored = replace(first, xy=(first.xy @ np.array([[0, 1], [1, 0]]) + 40).astype(np.float32),
-                       group=(first.group + 1) % 3)
+    mirrored = replace(
+        first, xy=(first.xy @ np.array([[0, 1], [1, 0]]) + 40).astype(np.float32), group=(first.group + 1) % 3
+    )
     back = _keep(mirrored, first)
     assert np.allclose(back.xy, first.xy, atol=1e-3)
     assert np.array_equal(back.group, first.group)
@@ -92,8 +93,12 @@ def test_a_map_that_comes_out_mirrored_and_shifted_is_laid_back_exactly(first):
 def test_a_new_group_takes_a_free_number_and_the_old_ones_keep_theirs(camps, first):
     ids, vectors, camp = camps
     newcomers = np.full((8, DIM), -9, np.float32) + np.random.default_rng(3).normal(scale=0.3, size=(8, DIM))
-    found = fit_layout(np.append(ids, np.arange(500, 508)), np.vstack([vectors, newcomers]).astype(np.float32),
-                       np.ones(32), previous=first)
+    found = fit_layout(
+        np.append(ids, np.arange(500, 508)),
+        np.vstack([vectors, newcomers]).astype(np.float32),
+        np.ones(32),
+        previous=first,
+    )
     assert np.array_equal(found.group[:24], first.group)
     assert set(found.group[24:].tolist()) == {3}
 
@@ -113,7 +118,7 @@ def test_few_users_have_a_map_and_one_group(n, camps):
     found = fit_layout(ids[:n], vectors[:n], np.ones(n))
     assert np.isfinite(found.xy).all() and (found.group == 0).all() and np.isnan(found.silhouette)
     assert len(np.unique(found.xy, axis=0)) == n  # nobody stands on anybody
-    again = fit_layout(ids[:n + 1], vectors[:n + 1], np.ones(n + 1), previous=found)
+    again = fit_layout(ids[: n + 1], vectors[: n + 1], np.ones(n + 1), previous=found)
     assert np.isfinite(again.xy).all()
 
 
@@ -219,8 +224,10 @@ def test_camps_stand_apart_in_three_dimensions_and_stay_put(camps, first):
     spread = max(np.linalg.norm(first.xyz[camp == c] - middles[c], axis=1).mean() for c in range(3))
     assert min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 2 * spread
     again = fit_layout(ids, vectors, np.ones(24), previous=first)
-    assert np.linalg.norm(again.xyz - first.xyz, axis=1).mean() < 0.35 * np.linalg.norm(
-        first.xyz - first.xyz.mean(0), axis=1).mean()
+    assert (
+        np.linalg.norm(again.xyz - first.xyz, axis=1).mean()
+        < 0.35 * np.linalg.norm(first.xyz - first.xyz.mean(0), axis=1).mean()
+    )
 
 
 def test_a_map_of_before_there_was_a_third_dimension_is_read_and_followed(camps, first, tmp_path):

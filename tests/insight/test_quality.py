@@ -19,8 +19,9 @@ from copl_core.records import Choice
 from copl_core.rules import AnswerTable, Asked
 
 LEFT, RIGHT, TIE, BAD = range(4)
-UNIFORM, REPEAT, GOLD, PRACTICE = (list(Asked).index(one) for one in
-                                   (Asked.UNIFORM, Asked.REPEAT, Asked.GOLD, Asked.PRACTICE))
+UNIFORM, REPEAT, GOLD, PRACTICE = (
+    list(Asked).index(one) for one in (Asked.UNIFORM, Asked.REPEAT, Asked.GOLD, Asked.PRACTICE)
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,9 +33,17 @@ def rng() -> np.random.Generator:
 def table(rows, **columns) -> AnswerTable:
     """Answers from (user, pair, choice); pair p shows response 2p left and 2p + 1 right."""
     user, pair, choice = np.array(rows, np.int64).reshape(-1, 3).T
-    full = {"user": user, "pair": pair, "left": 2 * pair, "right": 2 * pair + 1, "choice": choice,
-            "milliseconds": np.full(len(user), -1), "asked": np.full(len(user), UNIFORM),
-            "gold": np.full(len(user), -1), "characters": np.full(len(user), 200)}
+    full = {
+        "user": user,
+        "pair": pair,
+        "left": 2 * pair,
+        "right": 2 * pair + 1,
+        "choice": choice,
+        "milliseconds": np.full(len(user), -1),
+        "asked": np.full(len(user), UNIFORM),
+        "gold": np.full(len(user), -1),
+        "characters": np.full(len(user), 200),
+    }
     return AnswerTable(**{name: np.asarray(value, np.int64) for name, value in (full | columns).items()})
 
 
@@ -47,8 +56,9 @@ def swapped(answers: AnswerTable) -> AnswerTable:
 def joined(first: AnswerTable, second: AnswerTable) -> AnswerTable:
     """The answers of one table and then those of another, as repeats."""
     second = replace(second, asked=np.full(len(second), REPEAT))
-    return AnswerTable(*(np.concatenate([getattr(first, name), getattr(second, name)])
-                         for name in AnswerTable.__slots__))
+    return AnswerTable(
+        *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in AnswerTable.__slots__)
+    )
 
 
 def figures_of(answers: AnswerTable, user: int):
@@ -93,8 +103,20 @@ def test_coins_have_an_alpha_near_zero_although_half_of_them_agree(rng):
 
 def test_alpha_is_krippendorffs_on_a_table_worked_by_hand(rng):
     # pairs answered LL, LL, LR, RR, TT: five times the first response, three times the second (so four each), two ties
-    answers = table([(0, 0, LEFT), (1, 0, LEFT), (0, 1, LEFT), (1, 1, LEFT), (0, 2, LEFT), (1, 2, RIGHT),
-                     (0, 3, RIGHT), (1, 3, RIGHT), (0, 4, TIE), (1, 4, TIE)])
+    answers = table(
+        [
+            (0, 0, LEFT),
+            (1, 0, LEFT),
+            (0, 1, LEFT),
+            (1, 1, LEFT),
+            (0, 2, LEFT),
+            (1, 2, RIGHT),
+            (0, 3, RIGHT),
+            (1, 3, RIGHT),
+            (0, 4, TIE),
+            (1, 4, TIE),
+        ]
+    )
     expected = (10**2 - (4**2 + 4**2 + 2**2)) / (10 * 9)
     assert agreement(answers, rng).alpha == pytest.approx(1 - (2 / 10) / expected)
 
@@ -103,8 +125,15 @@ def test_alpha_is_about_responses_and_not_about_sides(rng):
     coins = rng.random((3, 60)) < 0.7
     answers = table([(user, pair, int(coins[user, pair])) for user in range(3) for pair in range(60)])
     turn = np.flatnonzero(rng.random(len(answers)) < 0.5)
-    mixed = replace(answers, **{name: np.where(np.isin(np.arange(len(answers)), turn), getattr(swapped(answers), name),
-                                               getattr(answers, name)) for name in ("left", "right", "choice")})
+    mixed = replace(
+        answers,
+        **{
+            name: np.where(
+                np.isin(np.arange(len(answers)), turn), getattr(swapped(answers), name), getattr(answers, name)
+            )
+            for name in ("left", "right", "choice")
+        },
+    )
     assert agreement(mixed, np.random.default_rng(1)) == agreement(answers, np.random.default_rng(1))
 
 
@@ -117,8 +146,10 @@ def test_which_response_of_a_pair_has_the_smaller_id_is_of_no_matter():
 
 
 def test_a_persons_second_thoughts_and_known_answers_are_no_agreement(rng):
-    answers = table([(0, 0, LEFT), (1, 0, LEFT), (0, 0, RIGHT), (0, 1, LEFT), (1, 1, LEFT)],
-                    asked=[UNIFORM, UNIFORM, REPEAT, GOLD, GOLD])
+    answers = table(
+        [(0, 0, LEFT), (1, 0, LEFT), (0, 0, RIGHT), (0, 1, LEFT), (1, 1, LEFT)],
+        asked=[UNIFORM, UNIFORM, REPEAT, GOLD, GOLD],
+    )
     found = agreement(answers, rng)
     assert (found.n_pairs, found.n_labels, found.observed) == (1, 2, 1)
 
@@ -147,16 +178,24 @@ def test_where_everybody_has_the_better_one_on_the_left_nobody_is_flagged_for_it
 
 def test_a_handful_of_answers_flags_nobody():
     rows = [(0, pair, LEFT) for pair in range(4)] * 2 + [(0, 10 + pair, LEFT) for pair in range(4)]
-    answers = swapped(table(rows, asked=[UNIFORM] * 4 + [REPEAT] * 4 + [GOLD] * 4, gold=[-1] * 8 + [21, 23, 25, 27],
-                            milliseconds=[300] * 9 + [-1] * 3))
+    answers = swapped(
+        table(
+            rows,
+            asked=[UNIFORM] * 4 + [REPEAT] * 4 + [GOLD] * 4,
+            gold=[-1] * 8 + [21, 23, 25, 27],
+            milliseconds=[300] * 9 + [-1] * 3,
+        )
+    )
     answers = replace(answers, choice=np.where(answers.asked == REPEAT, LEFT, answers.choice))
     row = figures_of(answers, 0)
     assert (row.consistent.share, row.gold.share, row.fast.share) == (0, 0, 1) and row.flags == ()
 
 
 def test_unusual_taste_is_shown_and_never_flagged():
-    answers = table([row for user in range(6) for row in labelled(user, 30, 30)]
-                    + [(9, pair, RIGHT if pair < 30 else LEFT) for pair in range(60)])
+    answers = table(
+        [row for user in range(6) for row in labelled(user, 30, 30)]
+        + [(9, pair, RIGHT if pair < 30 else LEFT) for pair in range(60)]
+    )
     odd = figures_of(answers, 9)
     assert (odd.with_others.hits, odd.with_others.n) == (0, 60) and odd.flags == ()
     assert figures_of(answers, 0).with_others.share == 1
@@ -181,8 +220,7 @@ def test_known_answers_that_are_missed_are_flagged_and_practice_is_not_held_agai
 
 def test_answers_faster_than_reading_are_flagged():
     rows = labelled(0, 10, 10) + labelled(1, 10, 10) + labelled(2, 10, 10)
-    answers = table(rows, milliseconds=[300] * 20 + [9000] * 20 + [4000] * 20,
-                    characters=[100] * 40 + [4000] * 20)
+    answers = table(rows, milliseconds=[300] * 20 + [9000] * 20 + [4000] * 20, characters=[100] * 40 + [4000] * 20)
     assert "faster than one can read" in figures_of(answers, 0).flags[0]
     assert figures_of(answers, 1).flags == () and figures_of(answers, 1).median_seconds == 9
     assert figures_of(answers, 2).fast.share == 1  # four seconds for a thousand words
@@ -208,8 +246,10 @@ def noisy_world(rng, n_people=6, n_pairs=40) -> AnswerTable:
     answers = table([(user, pair, first[user, pair]) for user in range(n_people) for pair in range(n_pairs)])
     turn = rng.random(len(answers)) < 0.5
     other = swapped(answers)
-    return replace(answers, **{name: np.where(turn, getattr(other, name), getattr(answers, name))
-                               for name in ("left", "right", "choice")})
+    return replace(
+        answers,
+        **{name: np.where(turn, getattr(other, name), getattr(answers, name)) for name in ("left", "right", "choice")},
+    )
 
 
 def test_who_throws_a_coin_has_the_least_skill(rng):

@@ -45,8 +45,9 @@ def test_somebody_without_a_taste_is_told_nothing_in_nineteen_cases_of_twenty(rn
 
 def test_taste_is_found_where_it_is_and_nowhere_else(rng):
     found = [leaning for _ in range(40) for leaning in told(labels_of(rng, n=80, warmth=3.0, lists=-3.0))]
-    right = [leaning for leaning in found if (leaning.feature, leaning.effect > 0) in {("warmth", True),
-                                                                                     ("lists", False)}]
+    right = [
+        leaning for leaning in found if (leaning.feature, leaning.effect > 0) in {("warmth", True), ("lists", False)}
+    ]
     assert len(right) >= 70 and len(found) - len(right) <= 5
 
 
@@ -68,8 +69,9 @@ def test_neither_the_order_of_labels_nor_the_names_of_prompts_matter(rng):
 
 
 def test_more_labels_of_the_same_taste_make_it_surer(rng):
-    few, many = (from_labels(*labels_of(np.random.default_rng(1), n=n, prompts=n // 2, length=2.0), rng)
-                 for n in (40, 400))
+    few, many = (
+        from_labels(*labels_of(np.random.default_rng(1), n=n, prompts=n // 2, length=2.0), rng) for n in (40, 400)
+    )
     assert (many.high - many.low)[LENGTH] < (few.high - few.low)[LENGTH] and few.n == 40 and many.n == 400
 
 
@@ -107,7 +109,7 @@ def effects(*values: tuple[int, float], doubt: float = 0.1, n: int = 50) -> Effe
 def test_features_that_go_together_are_told_once_and_by_name(rng):
     correlation = np.eye(F)
     correlation[LENGTH, LISTS] = correlation[LISTS, LENGTH] = -0.9
-    one, = leanings(effects((LENGTH, 0.8), (LISTS, -0.7)), np.zeros((3, F)), correlation)
+    (one,) = leanings(effects((LENGTH, 0.8), (LISTS, -0.7)), np.zeros((3, F)), correlation)
     assert (one.feature, one.along) == ("length", (FEATURE_WORDS["lists"][1],))
     assert len(leanings(effects((LENGTH, 0.8), (LISTS, -0.7)), np.zeros((3, F)), np.eye(F))) == 2
 
@@ -117,15 +119,16 @@ def test_at_most_five_are_told_those_of_the_labels_first_and_strongest_first():
     model = effects((0, 0.9), (1, 0.5), (2, 0.4), (3, -0.6), (4, 0.5), (5, 0.45), n=300)
     found = leanings(labels, np.zeros((3, F)), np.eye(F), model, model.mean)
     assert [(one.feature, one.source) for one in found] == [
-        (FEATURE_NAMES[i], source) for i, source in ((1, "labels"), (0, "labels"), (3, "model"), (4, "model"),
-                                                     (5, "model"))]
+        (FEATURE_NAMES[i], source)
+        for i, source in ((1, "labels"), (0, "labels"), (3, "model"), (4, "model"), (5, "model"))
+    ]
     assert len(found) == MOST and found[1].by_model == 0.9 and found[2].n == 300
 
 
 def test_votes_count_labels_for_and_against_the_way_it_is_told():
     chosen = np.zeros((6, F))
     chosen[:, LENGTH] = [-1, -2, -1, 0.5, 0, np.nan]
-    one, = leanings(effects((LENGTH, -0.5)), chosen, np.eye(F))
+    (one,) = leanings(effects((LENGTH, -0.5)), chosen, np.eye(F))
     assert one.votes == (3, 1, 2) and one.words == "shorter answers"
 
 

@@ -55,8 +55,16 @@ def words() -> Callable:
     """Everything a page says, in one text."""
 
     def read(page) -> str:
-        kinds = (page.title, page.subheader, page.markdown, page.caption, page.info, page.success, page.error,
-                 page.warning)
+        kinds = (
+            page.title,
+            page.subheader,
+            page.markdown,
+            page.caption,
+            page.info,
+            page.success,
+            page.error,
+            page.warning,
+        )
         return "\n".join(element.value for kind in kinds for element in kind)
 
     return read

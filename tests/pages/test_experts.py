@@ -27,8 +27,16 @@ pytest_plugins = "tests.reward.tiny"
 def with_reward_model(study: Study, encoder: Path, version: str, *, balance: float = 0.1, gate: str = "shared") -> None:
     """Publish the champion again with a reward model whose four experts say something, though nothing they learned."""
     before = study.snapshot()
-    config = RewardConfig(backbone=str(encoder), last_layers=2, n_experts=4, rank=4, max_tokens=48, gate=gate,
-                          balance=balance, precision="float32")
+    config = RewardConfig(
+        backbone=str(encoder),
+        last_layers=2,
+        n_experts=4,
+        rank=4,
+        max_tokens=48,
+        gate=gate,
+        balance=balance,
+        precision="float32",
+    )
     torch.manual_seed(len(version))
     model = RewardModel(config, load_backbone(str(encoder), None, 2), before.graph.user_vectors.shape[1])
     with torch.no_grad():
@@ -44,14 +52,22 @@ def with_reward_model(study: Study, encoder: Path, version: str, *, balance: flo
             part.save(folder / name)
         (folder / "mix.json").write_text(json.dumps(asdict(Mix(graph=0.5, text=0.5, n=20))))
 
-    reward = {"fitted_in": version, "watermark": 1, "backbone": str(encoder), "config": asdict(config),
-              "metrics": {"copl": {"accuracy": 0.8, "n": 20}}, "fit": fit}
+    reward = {
+        "fitted_in": version,
+        "watermark": 1,
+        "backbone": str(encoder),
+        "config": asdict(config),
+        "metrics": {"copl": {"accuracy": 0.8, "n": 20}},
+        "fit": fit,
+    }
     manifest = {name: value for name, value in before.manifest.items() if name != "files"} | {"reward": reward}
-    write_snapshot(study.snapshot_root, version, graph=before.graph, layout=before.layout, manifest=manifest,
-                   save_reward=save)
+    write_snapshot(
+        study.snapshot_root, version, graph=before.graph, layout=before.layout, manifest=manifest, save_reward=save
+    )
     old = study.store.champion(study.id)
-    study.store.publish(study.id, SnapshotRecord(version, None, old.watermark, old.n_labels, {}, old.created_at),
-                        run_id=None)
+    study.store.publish(
+        study.id, SnapshotRecord(version, None, old.watermark, old.n_labels, {}, old.created_at), run_id=None
+    )
 
 
 @pytest.fixture
@@ -59,8 +75,9 @@ def rosa(camps):
     return camps.join("Rosa", Role.RESEARCHER)
 
 
-def test_without_a_snapshot_and_without_a_reward_model_the_page_says_what_is_missing(study, owner, camps, rosa,
-                                                                                     open_page, words):
+def test_without_a_snapshot_and_without_a_reward_model_the_page_says_what_is_missing(
+    study, owner, camps, rosa, open_page, words
+):
     assert "comes from a snapshot, and there is none yet" in words(open_page("experts", study, owner))
     assert "Snapshot v0001 has no reward model yet" in words(open_page("experts", camps, rosa))
 

@@ -59,9 +59,16 @@ def test_a_damaged_snapshot_is_told_in_a_sentence_and_another_can_be_chosen(camp
     assert not page.exception and not page.error and "In snapshot v0001 there were 2 groups" in words(page)
 
 
-@pytest.mark.parametrize(("by", "told"), [
-    ("labels", "how many labels a place rests on"), ("kind", "tell humans from simulated"),
-    ("taste", "the model never sees them"), ("consistency", "asked again"), ("foreseen", "had foretold")])
+@pytest.mark.parametrize(
+    ("by", "told"),
+    [
+        ("labels", "how many labels a place rests on"),
+        ("kind", "tell humans from simulated"),
+        ("taste", "the model never sees them"),
+        ("consistency", "asked again"),
+        ("foreseen", "had foretold"),
+    ],
+)
 def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps, rita, open_page, words, by, told):
     camps.set_room(RoomSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
     label_in_camp(camps, rita.id, SHORT, 12)
@@ -80,19 +87,30 @@ def test_points_that_wear_a_number_have_a_legend_of_one_colour_that_hides_them(c
     assert all(str(legend[trace.legendgroup]).startswith("#") for trace in points)
 
 
-@pytest.mark.parametrize(("by", "missing"), [
-    ("expert", "no reward model"), ("consistency", "No pair has come to anybody a second time"),
-    ("foreseen", "No answer to a pair drawn by chance was foretold")])
-def test_where_there_is_nothing_to_colour_by_the_map_says_so_and_is_drawn_by_group(camps, rita, open_page, words, by,
-                                                                                  missing):
+@pytest.mark.parametrize(
+    ("by", "missing"),
+    [
+        ("expert", "no reward model"),
+        ("consistency", "No pair has come to anybody a second time"),
+        ("foreseen", "No answer to a pair drawn by chance was foretold"),
+    ],
+)
+def test_where_there_is_nothing_to_colour_by_the_map_says_so_and_is_drawn_by_group(
+    camps, rita, open_page, words, by, missing
+):
     page = open_page("people", camps, rita, colour=by)
     assert missing in page.info[0].value and "coloured by group" in page.info[0].value
 
 
 def test_an_old_snapshot_without_a_third_dimension_is_shown_flat_and_says_so(camps, rita, open_page, words):
     now = camps.snapshot()
-    write_snapshot(camps.snapshot_root, "v0002", graph=now.graph, layout=replace(now.layout, xyz=None),
-                   manifest={"watermark": now.watermark, "reward": None})
+    write_snapshot(
+        camps.snapshot_root,
+        "v0002",
+        graph=now.graph,
+        layout=replace(now.layout, xyz=None),
+        manifest={"watermark": now.watermark, "reward": None},
+    )
     camps.store.publish(camps.id, replace(camps.snapshots()[0], version="v0002"), run_id=None)
     page = open_page("people", camps, rita, dimensions="3-D")
     assert any("before maps had a third dimension" in one.value for one in page.info)
@@ -134,8 +152,9 @@ def test_the_files_hold_every_label_of_the_selected(camps):
     for form, read in (("CSV", pd.read_csv), ("Parquet", pd.read_parquet)):
         frame = read(io.BytesIO(exported(camps, ids, form)))
         assert len(frame) == 20 and {"annotator", "prompt", "response_a", "response_b", "choice"} <= set(frame.columns)
-        assert sorted(frame["label_key"]) == sorted(row["label_key"] for row in camps.export()
-                                                    if row["annotator"] in set(frame["annotator"]))
+        assert sorted(frame["label_key"]) == sorted(
+            row["label_key"] for row in camps.export() if row["annotator"] in set(frame["annotator"])
+        )
 
 
 def test_a_link_carries_the_selection_the_colour_and_the_person(camps, rita, open_page, words):
@@ -162,8 +181,13 @@ def test_nonsense_in_a_link_is_left_aside(camps, rita, open_page, words):
 
     page = AppTest.from_file(str(ROOT / "pages" / "people.py"), default_timeout=30)
     page.session_state["study"], page.session_state["user"] = camps, rita
-    for name, value in {"people": "x,-1,99999999999999999999", "colour": "mauve", "snapshot": "v9999", "person": "7e9",
-                        "with": "0"}.items():
+    for name, value in {
+        "people": "x,-1,99999999999999999999",
+        "colour": "mauve",
+        "snapshot": "v9999",
+        "person": "7e9",
+        "with": "0",
+    }.items():
         page.query_params[name] = value
     page.run()
     assert not page.exception and not page.error and "selected" not in words(page)

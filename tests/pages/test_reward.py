@@ -44,8 +44,9 @@ def olga(camps):
 def rewarded(camps, tiny_encoder, nothing):
     """The same with a small reward model, whose gate knows the camps apart."""
     data, before = camps.store.training_data(camps.id), camps.snapshot()
-    config = RewardConfig(backbone=str(tiny_encoder), n_experts=3, rank=2, max_tokens=32, epochs=1, min_steps=1,
-                          precision="float32")
+    config = RewardConfig(
+        backbone=str(tiny_encoder), n_experts=3, rank=2, max_tokens=32, epochs=1, min_steps=1, precision="float32"
+    )
     model = fit_reward(data, before.graph.user_vectors, config, weights=nothing)
 
     def save(folder):
@@ -53,11 +54,18 @@ def rewarded(camps, tiny_encoder, nothing):
         model.save(folder / "model")
         (folder / "mix.json").write_text(json.dumps(asdict(Mix(0.5, 0.5, 1.0, 20))))
 
-    write_snapshot(camps.snapshot_root, "v0002", graph=before.graph, layout=layout_of(before.graph),
-                   manifest={"watermark": before.watermark, "reward": {"fitted_in": "v0002"}}, save_reward=save)
+    write_snapshot(
+        camps.snapshot_root,
+        "v0002",
+        graph=before.graph,
+        layout=layout_of(before.graph),
+        manifest={"watermark": before.watermark, "reward": {"fitted_in": "v0002"}},
+        save_reward=save,
+    )
     record = camps.snapshots()[0]
-    camps.store.publish(camps.id, type(record)("v0002", None, record.watermark, record.n_labels, {}, record.created_at),
-                        run_id=None)
+    camps.store.publish(
+        camps.id, type(record)("v0002", None, record.watermark, record.n_labels, {}, record.created_at), run_id=None
+    )
     return camps
 
 
@@ -134,7 +142,8 @@ def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(ca
         texts = [one.value for one in page.markdown if one.value in {short_text(i) for i in range(12)}]
         assert len(buttons) == 2 and len(texts) == 1
         first_is_short = page.markdown.values.index(texts[0]) < max(
-            i for i, one in enumerate(page.markdown.values) if one.startswith("There is a good deal"))
+            i for i, one in enumerate(page.markdown.values) if one.startswith("There is a good deal")
+        )
         buttons[0 if first_is_short else 1].click().run()
         assert not page.exception
     said = words(page)
@@ -146,8 +155,13 @@ def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(ca
 
 def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, words):
     users = {user.name: user.id for user in rewarded.users()}
-    page = open_page("reward", rewarded, olga, people=[f"user {users['user 00']}"],
-                     asked=("What about number 3?", [short_text(3), long_text(3)]))
+    page = open_page(
+        "reward",
+        rewarded,
+        olga,
+        people=[f"user {users['user 00']}"],
+        asked=("What about number 3?", [short_text(3), long_text(3)]),
+    )
     said = words(page)
     assert "Which expert spoke" in said and "user 00: E" in said and "weighted 50% to 50%" in said
     view = rewarded.reward("What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
@@ -168,8 +182,9 @@ def test_a_language_model_writes_into_the_fields_and_its_answers_are_judged(camp
     assert "Stop" not in [one.label for one in page.button]
 
 
-def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loaded(camps, olga, open_page, words,
-                                                                                  tiny_writer):
+def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loaded(
+    camps, olga, open_page, words, tiny_writer
+):
     page = open_page("reward", camps, olga, writer=True, model="nobody/nothing", **NEW)
     next(one for one in page.button if one.label == "Write answers").click().run()
     assert "'nobody/nothing' cannot be loaded from this machine" in words(page)
@@ -180,8 +195,9 @@ def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loade
     assert fields[:2] == ANSWERS and len(fields) > 2
 
 
-@pytest.mark.parametrize(("answers", "problem"), [
-    (["same", "same"], "same text"), (["one", " "], "two or more are needed")])
+@pytest.mark.parametrize(
+    ("answers", "problem"), [(["same", "same"], "same text"), (["one", " "], "two or more are needed")]
+)
 def test_what_cannot_be_judged_is_told_in_a_sentence(camps, olga, open_page, words, answers, problem):
     page = open_page("reward", camps, olga, asked=("Why?", answers))
     assert problem in words(page) and not page.exception

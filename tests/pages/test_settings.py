@@ -26,8 +26,10 @@ def test_the_page_begins_with_how_the_study_stands(study, owner, page, words):
     ann = study.join("Ann")
     study.report(ann.id, study.store.pairs(study.id)[0][1], "It is cut off.")
     study.set_room(RoomSettings(overlap=3, open=False))
-    assert ("**Two camps** has 2 people. Each pair goes to 3 people. People join by invite only; 0 invites are open; "
-            "**1 reported problem waits for you**.") in words(page("Reports"))
+    assert (
+        "**Two camps** has 2 people. Each pair goes to 3 people. People join by invite only; 0 invites are open; "
+        "**1 reported problem waits for you**."
+    ) in words(page("Reports"))
 
 
 @pytest.mark.parametrize("broken_off", [False, True])
@@ -85,7 +87,7 @@ def test_an_invite_without_bounds_can_be_made_and_revoked(study, page, words):
     opened.number_input(key="invite-uses").set_value(None)
     opened.selectbox(key="invite-expires").set_value("never")
     opened.button(key="invite-make").click().run()
-    (made, state), = study.invites()
+    ((made, state),) = study.invites()
     assert (made.uses, made.expires_at, state) == (None, None, "open")
     opened.button(key=f"revoke-{made.id}").click().run()
     assert study.invites()[0][1] == "revoked" and "nobody comes in by it any more" in words(opened)
@@ -121,7 +123,8 @@ def test_an_address_is_given_a_role_or_refused(study, page):
         opened.selectbox(key="email-role").set_value(role or "refused")
         opened.button(key="email-set").click().run()
         assert not opened.exception and [(rule.email, rule.role) for rule in study.emails()] == [
-            ("rita@example.org", role)]
+            ("rita@example.org", role)
+        ]
 
 
 # ---- handing out
@@ -136,8 +139,17 @@ def test_every_setting_of_the_room_is_saved_as_it_stands(study, owner, page, wor
         opened.slider(key=f"room-{key}").set_value(value)
     opened.selectbox(key="room-order").set_value("random")
     opened.button(key="room-save").click().run()
-    assert study.room_settings() == RoomSettings(overlap=3, open=False, order="random", uniform=0.3, repeats=0.2,
-                                                 gold=0.1, practice=2, reserve_minutes=4.5, daily_goal=25)
+    assert study.room_settings() == RoomSettings(
+        overlap=3,
+        open=False,
+        order="random",
+        uniform=0.3,
+        repeats=0.2,
+        gold=0.1,
+        practice=2,
+        reserve_minutes=4.5,
+        daily_goal=25,
+    )
     assert "Saved." in words(opened) and study.audit()[0].user_id == owner.id
 
 
@@ -157,9 +169,14 @@ def test_opening_the_form_and_saving_changes_nothing(study, page):
     assert study.room_settings() == RoomSettings(overlap=2, uniform=0.25, daily_goal=5)
 
 
-@pytest.mark.parametrize(("key", "value", "told"), [("room-overlap", 0, "people per pair is 0"),
-                                                    ("room-reserve", -1.0, "reserved for -1.0 minutes"),
-                                                    ("room-goal", 0, "daily goal is 0")])
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("room-overlap", 0, "people per pair is 0"),
+        ("room-reserve", -1.0, "reserved for -1.0 minutes"),
+        ("room-goal", 0, "daily goal is 0"),
+    ],
+)
 def test_settings_that_cannot_be_are_told_in_a_sentence_and_not_saved(study, page, key, value, told):
     opened = page("Handing out")
     opened.number_input(key=key).set_value(value)
@@ -196,7 +213,7 @@ def test_a_pair_is_searched_made_gold_and_freed_again(study, page, words):
     found, count = study.find_pairs("matters number 7")
     assert count == 1 and "1 pair found" in words(opened)
     opened.button(key=f"gold-B-{found[0].id}").click().run()
-    known, = study.gold()
+    (known,) = study.gold()
     assert (known.pair_id, known.preferred_id) == (found[0].id, found[0].second.id)
     assert "This pair is gold already" in words(opened)
     opened.button(key=f"ungold-{known.pair_id}").click().run()

@@ -25,8 +25,10 @@ def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(study, open_
     assert "3 answers, newest first" in said and "Snapshot v" not in said
 
 
-@pytest.mark.parametrize(("camp", "liked", "not_liked"), [(SHORT, "shorter answers", "longer answers"),
-                                                          (LONG, "longer answers", "shorter answers")])
+@pytest.mark.parametrize(
+    ("camp", "liked", "not_liked"),
+    [(SHORT, "shorter answers", "longer answers"), (LONG, "longer answers", "shorter answers")],
+)
 def test_a_person_is_told_where_they_stand_and_what_they_like(camps, open_page, words, camp, liked, not_liked):
     ann = camps.join("Ann")
     label_in_camp(camps, ann.id, camp, 12)
@@ -109,13 +111,13 @@ def test_answers_are_filtered_by_choice_text_and_marks(study, open_page, label):
 def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(study, open_page, words, label):
     ann = study.join("Ann")
     label(study, ann, 1, Choice.LEFT, tags=("kinder",))
-    old, = study.labels_of(ann.id)
+    (old,) = study.labels_of(ann.id)
     page = open_page("taste", study, ann, **{f"past-{old.id}": True})
     page.segmented_control(key=f"choice-{old.id}").set_value(Choice.RIGHT)
     page.segmented_control(key=f"strength-{old.id}").set_value(3)
     page.text_input(key=f"reason-{old.id}").set_value("On reflection.")
     page.button(key=f"save-{old.id}").click().run()
-    new, = study.labels_of(ann.id)
+    (new,) = study.labels_of(ann.id)
     assert (new.choice, new.strength, new.reason, new.tags) == (Choice.RIGHT, 3, "On reflection.", ("kinder",))
     assert {one.id for one in study.history(ann.id)} == {old.id, new.id}
     again = open_page("taste", study, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
@@ -126,7 +128,7 @@ def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(stu
 def test_saving_without_a_change_makes_no_new_answer(study, open_page, label, words):
     ann = study.join("Ann")
     label(study, ann, 1)
-    old, = study.labels_of(ann.id)
+    (old,) = study.labels_of(ann.id)
     page = open_page("taste", study, ann, **{f"past-{old.id}": True})
     page.button(key=f"save-{old.id}").click().run()
     assert "Nothing was changed." in words(page) and study.labels_of(ann.id) == [old]

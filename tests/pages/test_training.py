@@ -11,8 +11,15 @@ from copl_core.rules import Schedule
 from copl_core.training.worker import Trainer
 from tests.worlds import camp_labels, fit_graph_now, trainer
 
-GAIN = {"over": "global", "n": 261, "people": 143, "accuracy": 0.088, "accuracy_interval": [0.051, 0.126],
-        "log_loss": 0.05, "log_loss_interval": [0.01, 0.09]}
+GAIN = {
+    "over": "global",
+    "n": 261,
+    "people": 143,
+    "accuracy": 0.088,
+    "accuracy_interval": [0.051, 0.126],
+    "log_loss": 0.05,
+    "log_loss_interval": [0.01, 0.09],
+}
 
 
 @pytest.fixture
@@ -35,12 +42,23 @@ def button(page, label: str):
 def with_gain(study, gain: dict) -> None:
     """The snapshot again, with held-out figures as a full run would record them."""
     own = {"log_loss": 0.46, "log_loss_interval": [0.4, 0.5], "calibration_error": 0.05, "n": 261}
-    held_out = {"copl": own | {"accuracy": 0.801, "accuracy_interval": [0.75, 0.85]},
-                "global": own | {"accuracy": 0.801 - gain["accuracy"], "accuracy_interval": [0.6, 0.9]}}
+    held_out = {
+        "copl": own | {"accuracy": 0.801, "accuracy_interval": [0.75, 0.85]},
+        "global": own | {"accuracy": 0.801 - gain["accuracy"], "accuracy_interval": [0.6, 0.9]},
+    }
     record = study.snapshots()[0]
-    study.store.publish(study.id, SnapshotRecord(
-        "v9000", None, record.watermark, record.n_labels, {"held_out": held_out, "gain": gain, "fitted_in": "v0001"},
-        datetime.now(UTC)), run_id=None)
+    study.store.publish(
+        study.id,
+        SnapshotRecord(
+            "v9000",
+            None,
+            record.watermark,
+            record.n_labels,
+            {"held_out": held_out, "gain": gain, "fitted_in": "v0001"},
+            datetime.now(UTC),
+        ),
+        run_id=None,
+    )
 
 
 def test_an_empty_study_says_what_will_come(study, owner, open_page, words):
@@ -49,9 +67,14 @@ def test_an_empty_study_says_what_will_come(study, owner, open_page, words):
     assert "No trainer is running" in said
 
 
-@pytest.mark.parametrize(("change", "verdict"), [
-    ({}, "Yes."), ({"accuracy": 0.01, "accuracy_interval": [-0.02, 0.04]}, "Not shown yet."),
-    ({"accuracy": -0.05, "accuracy_interval": [-0.09, -0.01]}, "No.")])
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({}, "Yes."),
+        ({"accuracy": 0.01, "accuracy_interval": [-0.02, 0.04]}, "Not shown yet."),
+        ({"accuracy": -0.05, "accuracy_interval": [-0.09, -0.01]}, "No."),
+    ],
+)
 def test_whether_personalisation_pays_is_said_in_one_line(camps, olga, open_page, words, change, verdict):
     with_gain(camps, GAIN | change)
     said = words(open_page("training", camps, olga))

@@ -10,8 +10,9 @@ from copl_core.records import Comparisons, TrainingData
 QUICK = GraphConfig(dim=8, layers=2, members=2, max_steps=60, patience=60, text_dim=8, holdout=0.1, l2=1.0)
 
 
-def camps(n_users: int = 20, n_prompts: int = 24, per_user: int = 14, slips: float = 0.1,
-          seed: int = 0) -> TrainingData:
+def camps(
+    n_users: int = 20, n_prompts: int = 24, per_user: int = 14, slips: float = 0.1, seed: int = 0
+) -> TrainingData:
     """Even users prefer answer 2i of prompt i, odd ones answer 2i + 1, but for slips; sides are random."""
     rng = np.random.default_rng(seed)
     user, left, right, outcome = [], [], [], []
@@ -28,9 +29,13 @@ def camps(n_users: int = 20, n_prompts: int = 24, per_user: int = 14, slips: flo
 
 def world(n_users: int, n_prompts: int, labels: Comparisons) -> TrainingData:
     return TrainingData(
-        user_ids=np.arange(n_users) + 100, response_ids=np.arange(2 * n_prompts) + 500,
-        response_prompt=np.repeat(np.arange(n_prompts), 2), prompts=tuple(f"Question {i}?" for i in range(n_prompts)),
-        responses=tuple(f"Answer {i}." for i in range(2 * n_prompts)), labels=labels)
+        user_ids=np.arange(n_users) + 100,
+        response_ids=np.arange(2 * n_prompts) + 500,
+        response_prompt=np.repeat(np.arange(n_prompts), 2),
+        prompts=tuple(f"Question {i}?" for i in range(n_prompts)),
+        responses=tuple(f"Answer {i}." for i in range(2 * n_prompts)),
+        labels=labels,
+    )
 
 
 def camp_phi(n_prompts: int = 24, width: int = 6, seed: int = 0) -> np.ndarray:

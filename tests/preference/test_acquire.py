@@ -27,8 +27,9 @@ def test_somebody_known_to_be_one_user_has_nothing_to_tell(two_camps):
 
 def test_a_pair_is_worth_the_same_whichever_response_comes_first(two_camps):
     weights = np.ones(20)
-    np.testing.assert_allclose(informative(two_camps, weights, PAIRS), informative(two_camps, weights, PAIRS[:, ::-1]),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        informative(two_camps, weights, PAIRS), informative(two_camps, weights, PAIRS[:, ::-1]), atol=1e-5
+    )
 
 
 def test_no_question_is_worth_more_than_a_bit(two_camps):
@@ -46,10 +47,15 @@ def test_labels_make_the_next_answer_less_surprising(two_camps):
 
 def test_two_thousand_candidates_are_weighed_between_two_clicks(two_camps):
     rng = np.random.default_rng(0)
-    wide = replace(two_camps, user_ids=np.arange(500), n_labels=np.ones(500, np.int64),
-                   user_vectors=rng.normal(size=(500, 128)).astype(np.float32),
-                   response_vectors=rng.normal(size=(3000, 128)).astype(np.float32),
-                   response_bias=np.zeros(3000, np.float32), labels=camps().labels)
+    wide = replace(
+        two_camps,
+        user_ids=np.arange(500),
+        n_labels=np.ones(500, np.int64),
+        user_vectors=rng.normal(size=(500, 128)).astype(np.float32),
+        response_vectors=rng.normal(size=(3000, 128)).astype(np.float32),
+        response_bias=np.zeros(3000, np.float32),
+        labels=camps().labels,
+    )
     pairs = rng.integers(3000, size=(2000, 2))
     informative(wide, np.ones(500), pairs)
     started = time.process_time()

@@ -98,8 +98,9 @@ def test_the_order_of_labels_does_not_matter(two_camps, rule):
 def test_swapping_the_sides_does_not_matter(two_camps, rule):
     labels = says(1, 8)
     mirrored = replace(labels, left=labels.right, right=labels.left, outcome=1 - labels.outcome)
-    np.testing.assert_allclose(adapt(two_camps, labels, rule=rule).vector, adapt(two_camps, mirrored, rule=rule).vector,
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        adapt(two_camps, labels, rule=rule).vector, adapt(two_camps, mirrored, rule=rule).vector, atol=1e-5
+    )
 
 
 def test_neighbours_share_a_response_of_either_sign(two_camps):
@@ -148,8 +149,13 @@ def test_however_sharp_the_margins_no_vector_explains_labels_better(by, sharpnes
             p = 1 / (1 + np.exp(-np.clip(margin, -500, 500)))
             return weight @ (np.logaddexp(0, margin) - outcome * margin) + z @ z / 2, x.T @ (weight * (p - outcome)) + z
 
-        best = minimize(loss, np.zeros(12), jac=True, method="L-BFGS-B",
-                        options={"maxiter": 20_000, "maxfun": 50_000, "ftol": 1e-15, "gtol": 1e-9})
+        best = minimize(
+            loss,
+            np.zeros(12),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 20_000, "maxfun": 50_000, "ftol": 1e-15, "gtol": 1e-9},
+        )
         z, _ = getattr(adapting, by)(x, offset, weight, outcome, np.ones(12), 40)
         assert loss(z)[0] <= best.fun + 1e-8
         np.testing.assert_allclose(z, best.x, atol=1e-4)
@@ -173,8 +179,10 @@ def test_strength_is_read_beside_what_is_usual_in_the_study(two_camps, rule):
         return replace(labels, strength=np.full(len(labels), 3, np.float32))
 
     labels = says(1, 8)
-    one, other = adapt(two_camps, labels, rule=rule), adapt(replace(two_camps, labels=firm(two_camps.labels)),
-                                                            firm(labels), rule=rule)
+    one, other = (
+        adapt(two_camps, labels, rule=rule),
+        adapt(replace(two_camps, labels=firm(two_camps.labels)), firm(labels), rule=rule),
+    )
     np.testing.assert_array_equal(one.vector, other.vector)
     assert one.spread == other.spread
     ties = replace(labels, outcome=np.full(8, 0.5, np.float32))
@@ -187,8 +195,12 @@ def test_the_vector_is_the_most_probable_one(two_camps):
     prior, labels = Prior.of(two_camps), says(0, 6)
     best = prior.explain(two_camps, labels)
     whole = np.append(best.vector, best.side + two_camps.side)
-    design = np.column_stack([two_camps.response_vectors[labels.left] - two_camps.response_vectors[labels.right],
-                              np.ones(6)]) / two_camps.temperature
+    design = (
+        np.column_stack(
+            [two_camps.response_vectors[labels.left] - two_camps.response_vectors[labels.right], np.ones(6)]
+        )
+        / two_camps.temperature
+    )
     bias = (two_camps.response_bias[labels.left] - two_camps.response_bias[labels.right]) / two_camps.temperature
     residual = labels.outcome - 1 / (1 + np.exp(-(design @ whole + bias)))
     pull = prior.root @ (prior.root.T @ design.T @ residual)  # covariance times the likelihood's slope

@@ -113,8 +113,10 @@ def test_the_published_rule_subtracts_what_it_adds_for_the_other_sign(phi):
     users = users[:USERS]
     labels = camps().labels
     layer.slope = 1.0
-    said = [layer._side(users, responses, messages(one).to_user, None) - layer.self_response(users)
-            for one in (labels, replace(labels, outcome=1 - labels.outcome))]
+    said = [
+        layer._side(users, responses, messages(one).to_user, None) - layer.self_response(users)
+        for one in (labels, replace(labels, outcome=1 - labels.outcome))
+    ]
     assert torch.allclose(said[0], -said[1], atol=1e-5)
 
 
@@ -162,8 +164,10 @@ def test_a_seed_makes_a_start_whatever_the_global_one(rule):
 def test_a_diagonal_side_done_in_pieces_and_its_gradient_are_the_layer(deaf, monkeypatch):
     monkeypatch.setattr(layers, "ROWS", 3)
     generator = torch.Generator().manual_seed(0)
-    own, others, weights, *edges = (torch.randn(*shape, generator=generator, dtype=torch.float64)
-                                    for shape in ((7, 4), (5, 4), (5, 4), (7, 5), (7, 5)))
+    own, others, weights, *edges = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((7, 4), (5, 4), (5, 4), (7, 5), (7, 5))
+    )
     signs = [SparsePair(matrix.to_sparse_csr(), matrix.T.contiguous().to_sparse_csr()) for matrix in edges]
     heard = (torch.arange(7.0, dtype=torch.float64) > 2)[:, None] if deaf else None
 

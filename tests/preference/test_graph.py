@@ -9,8 +9,9 @@ from copl_core.preference.layers import SignedSum
 from copl_core.records import Comparisons
 
 # user 0: 0≻1, 2≻1, tie of 0 and 2;  user 1: 1≻0;  user 2: 2 and 3 both bad
-LABELS = Comparisons.build([0, 0, 0, 1, 2], [0, 1, 0, 1, 2], [1, 2, 2, 0, 3], [1, 0, 0.5, 1, 0.5],
-                           both_bad=[False, False, False, False, True])
+LABELS = Comparisons.build(
+    [0, 0, 0, 1, 2], [0, 1, 0, 1, 2], [1, 2, 2, 0, 3], [1, 0, 0.5, 1, 0.5], both_bad=[False, False, False, False, True]
+)
 POSITIVE = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0.0]])
 NEGATIVE = np.array([[0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1.0]])
 

@@ -34,8 +34,10 @@ def test_strong_labels_leave_less_open():
     state = graph_state(40, 12)
     prior, labels = Prior.of(state), some_labels(state, 4)
     strong = replace(labels, strength=np.full(4, 3, np.float32))
-    usual, sure, thrice = (draws(state, prior, said, state.population, 4000).var(0).sum()
-                           for said in (labels, strong, labels.take(np.tile(np.arange(4), 3))))
+    usual, sure, thrice = (
+        draws(state, prior, said, state.population, 4000).var(0).sum()
+        for said in (labels, strong, labels.take(np.tile(np.arange(4), 3)))
+    )
     assert sure < 0.95 * usual
     assert np.isclose(sure, thrice, rtol=1e-3)
 

@@ -50,16 +50,22 @@ def test_who_has_no_label_starts_at_nought(groups):
     assert users[:-1].any(1).all()
 
 
-@pytest.mark.parametrize("labels", [Comparisons.build([0, 0, 1], [0, 1, 0], [1, 2, 2], [1, 0, 1]),
-                                    Comparisons.build([0, 1], [0, 1], [1, 2], [0.5, 0.5])])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        Comparisons.build([0, 0, 1], [0, 1, 0], [1, 2, 2], [1, 0, 1]),
+        Comparisons.build([0, 1], [0, 1], [1, 2], [0.5, 0.5]),
+    ],
+)
 def test_a_graph_of_too_few_directions_says_nothing(labels):
     for table, rows in zip(found(labels, 3, 5), (3, 5), strict=True):
         assert table.shape == (rows, 3) and not table.any()
 
 
 def test_groups_are_told_in_few_steps_where_ids_start_from_the_graph(groups):
-    config = replace(GraphConfig().sized(10 ** 6), max_steps=15)
-    learned, blank = (fit_graph(groups.data, groups.phi, replace(config, spectral=width), seed=0)
-                      for width in (config.spectral, 0))
+    config = replace(GraphConfig().sized(10**6), max_steps=15)
+    learned, blank = (
+        fit_graph(groups.data, groups.phi, replace(config, spectral=width), seed=0) for width in (config.spectral, 0)
+    )
     right = [groups.figures(state.margins(groups.asked))["controversial"] for state in (learned, blank)]
     assert right[0] > 0.85 > right[1]

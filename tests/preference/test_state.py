@@ -18,11 +18,22 @@ from tests.preference.camps import QUICK, all_pairs, camp_phi, camps
 def test_what_is_saved_is_loaded_bit_for_bit(two_camps, tmp_path):
     two_camps.save(tmp_path)
     back = GraphState.load(tmp_path)
-    for name in ("user_ids", "user_vectors", "user_side", "response_ids", "response_vectors", "response_bias",
-                 "n_labels"):
+    for name in (
+        "user_ids",
+        "user_vectors",
+        "user_side",
+        "response_ids",
+        "response_vectors",
+        "response_bias",
+        "n_labels",
+    ):
         np.testing.assert_array_equal(getattr(back, name), getattr(two_camps, name), strict=True)
     assert (back.side, back.temperature, back.config, back.metrics) == (
-        two_camps.side, two_camps.temperature, two_camps.config, two_camps.metrics)
+        two_camps.side,
+        two_camps.temperature,
+        two_camps.config,
+        two_camps.metrics,
+    )
     assert back.weights.keys() == two_camps.weights.keys()
     asked = all_pairs(24, user=3)
     np.testing.assert_array_equal(back.margins(asked), two_camps.margins(asked))
@@ -50,14 +61,17 @@ def test_a_placed_text_stands_where_the_network_puts_a_response_without_labels(r
     vectors, bias = state.place_responses(fresh)
     nobody = PreferenceGraph.build(Comparisons.build([], [], [], []), 20, 4).messages()
     for member in range(QUICK.members):
-        weights = {name.split(".", 1)[1]: torch.from_numpy(value) for name, value in state.weights.items()
-                   if name.startswith(f"{member}.")}
+        weights = {
+            name.split(".", 1)[1]: torch.from_numpy(value)
+            for name, value in state.weights.items()
+            if name.startswith(f"{member}.")
+        }
         network = CoplGraph(20, 4, 6, config, torch.Generator())
         weights |= {"response_residual": torch.zeros(4, QUICK.dim), "response_bias": torch.zeros(4)}
         network.load_state_dict(weights)
         with torch.no_grad():
             _, there, liked = network(torch.from_numpy(read_text(fresh, state.weights)), nobody)
-        here = vectors[:, member * QUICK.dim:(member + 1) * QUICK.dim] * QUICK.members ** 0.5
+        here = vectors[:, member * QUICK.dim : (member + 1) * QUICK.dim] * QUICK.members**0.5
         np.testing.assert_allclose(here, there, atol=1e-5)
     assert bias.shape == liked.shape
 
@@ -72,9 +86,24 @@ def test_a_folder_without_a_graph_is_told_in_a_sentence(tmp_path):
         GraphState.load(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"dim": 0}, {"layers": -1}, {"members": 1.5}, {"holdout": 1.0}, {"leave_out": -0.1},
-                                   {"l2": -1.0}, {"lr": float("nan")}, {"rule": "other"}, {"loss": "hinge"},
-                                   {"flip": 0.5}, {"epochs": 0, "batch": 8}, {"mixing": "some"}, {"edge_dropout": 1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dim": 0},
+        {"layers": -1},
+        {"members": 1.5},
+        {"holdout": 1.0},
+        {"leave_out": -0.1},
+        {"l2": -1.0},
+        {"lr": float("nan")},
+        {"rule": "other"},
+        {"loss": "hinge"},
+        {"flip": 0.5},
+        {"epochs": 0, "batch": 8},
+        {"mixing": "some"},
+        {"edge_dropout": 1.0},
+    ],
+)
 def test_a_config_is_checked_at_birth(wrong):
     with pytest.raises(CoplError, match=next(iter(wrong))):
         GraphConfig(**wrong)
@@ -101,7 +130,7 @@ def test_large_studies_take_fewer_steps_and_small_ones_as_configured():
     assert config.sized(config.large - 1) is config
     sized = config.sized(config.large)
     assert (sized.members, sized.sized(10 * config.large)) == (1, sized)
-    assert replace(config, large=0).sized(10 ** 9).members == config.members
+    assert replace(config, large=0).sized(10**9).members == config.members
 
 
 def test_a_config_of_another_version_is_read_as_far_as_it_is_known():

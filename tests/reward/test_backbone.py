@@ -10,8 +10,12 @@ from copl_core.reward.hidden import HiddenCache, pad_states
 
 pytest_plugins = "tests.reward.tiny"
 
-TEXTS = [("tell me about the sea", "wave and tide"), ("tell me about a mountain", "peak ridge snow rock summit valley"),
-         ("the sea", "sand"), ("a boat", "harbour boat " * 8)]
+TEXTS = [
+    ("tell me about the sea", "wave and tide"),
+    ("tell me about a mountain", "peak ridge snow rock summit valley"),
+    ("the sea", "sand"),
+    ("a boat", "harbour boat " * 8),
+]
 
 
 @pytest.mark.parametrize("last_layers", [1, 2, 3])
@@ -77,13 +81,13 @@ def test_the_mean_of_an_encoder_sees_no_padding(tiny_encoder, nothing):
 
 def test_a_long_prompt_gives_way_to_the_response(tiny_backbone):
     prompt, response = "the sea " * 30, "wave tide sand rock"
-    row, = tiny_backbone.encode([(prompt, response)], 24)
+    (row,) = tiny_backbone.encode([(prompt, response)], 24)
     assert len(row) == 24
     assert response in tiny_backbone.tokenizer.decode(row)
 
 
 def test_a_long_response_leaves_a_little_of_the_prompt(tiny_backbone):
-    row, = tiny_backbone.encode([("boat " * 30, "snow " * 60)], 32)
+    (row,) = tiny_backbone.encode([("boat " * 30, "snow " * 60)], 32)
     words = tiny_backbone.tokenizer.decode(row)
     assert len(row) == 32
     assert words.count("boat") >= 3 and words.count("snow") > 3 * words.count("boat")

@@ -56,8 +56,9 @@ def test_users_times_texts_in_their_order(model, crowd):
 @pytest.mark.parametrize("exact", [False, True])
 def test_many_users_cost_at_most_one_pass_an_expert_and_one_more(model, crowd, exact):
     rows = []
-    model.upper.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["inputs_embeds"])),
-                                          with_kwargs=True)
+    model.upper.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+    )
     model.rewards(TEXTS, crowd, exact=exact)
     if exact:
         assert sum(rows) == len(TEXTS) * len(crowd)

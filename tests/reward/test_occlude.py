@@ -15,14 +15,17 @@ def test_pieces_joined_are_the_text_again(text):
     assert "".join(pieces(text)) == text and 1 <= len(pieces(text)) <= MOST
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("One. Two! Three?", ["One. ", "Two! ", "Three?"]),
-    ("1. Peel it.\n2. Cut it.", ["1. Peel it.\n", "2. Cut it."]),
-    ("It costs 2.50 at most. Good.", ["It costs 2.50 at most. ", "Good."]),
-    ("First this, then that", ["First this, ", "then that"]),
-    ("a b c d e f", ["a b c d ", "e f"]),
-    ("Yes", ["Yes"]),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two! Three?", ["One. ", "Two! ", "Three?"]),
+        ("1. Peel it.\n2. Cut it.", ["1. Peel it.\n", "2. Cut it."]),
+        ("It costs 2.50 at most. Good.", ["It costs 2.50 at most. ", "Good."]),
+        ("First this, then that", ["First this, ", "then that"]),
+        ("a b c d e f", ["a b c d ", "e f"]),
+        ("Yes", ["Yes"]),
+    ],
+)
 def test_a_piece_is_a_sentence_or_else_a_clause_or_else_a_few_words(text, expected):
     assert pieces(text) == expected
 

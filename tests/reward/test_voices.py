@@ -13,8 +13,11 @@ from tests.reward.tiny import MOUNTAIN, SEA
 
 pytest_plugins = "tests.reward.tiny"
 
-TEXTS = [("tell me about the sea", " ".join(SEA)), ("tell me about the sea", " ".join(MOUNTAIN[:4])),
-         ("tell me about a boat", " ".join(SEA[:3]))]
+TEXTS = [
+    ("tell me about the sea", " ".join(SEA)),
+    ("tell me about the sea", " ".join(MOUNTAIN[:4])),
+    ("tell me about a boat", " ".join(SEA[:3])),
+]
 
 
 @pytest.fixture
@@ -52,9 +55,15 @@ def test_silent_experts_add_nothing_and_no_texts_are_no_trouble(tiny_config, tin
 
 
 def test_with_a_gate_a_layer_each_layer_speaks_alone(tiny_config, tiny_backbone):
-    config = RewardConfig(**{**{name: getattr(tiny_config, name) for name in ("backbone", "last_layers", "n_experts",
-                                                                              "rank", "alpha", "max_tokens",
-                                                                              "precision")}, "gate": "layer"})
+    config = RewardConfig(
+        **{
+            **{
+                name: getattr(tiny_config, name)
+                for name in ("backbone", "last_layers", "n_experts", "rank", "alpha", "max_tokens", "precision")
+            },
+            "gate": "layer",
+        }
+    )
     model = spoken(RewardModel(config, tiny_backbone, 5))
     lower, upper = voices(model, TEXTS, 0), voices(model, TEXTS, 1)
     assert lower.shape == upper.shape == (4, 3) and np.abs(lower - upper).max() > 1e-5

@@ -80,10 +80,17 @@ def test_an_answer_ends_with_its_end_of_turn(writer):
         writer.stops = ends
 
 
-@pytest.mark.parametrize(("prompt", "styles", "tokens", "problem"), [
-    (" ", FIRM, 5, "question is empty"), ("sea", [], 5, "0 styles"), ("sea", FIRM, 0, "at most 0 tokens"),
-    ("sea", FIRM * 3, 5, "9 styles"), ("sea " * 60, FIRM, 5, "holds 64 in all"), ("sea", FIRM, 60, "holds 64 in all"),
-])
+@pytest.mark.parametrize(
+    ("prompt", "styles", "tokens", "problem"),
+    [
+        (" ", FIRM, 5, "question is empty"),
+        ("sea", [], 5, "0 styles"),
+        ("sea", FIRM, 0, "at most 0 tokens"),
+        ("sea", FIRM * 3, 5, "9 styles"),
+        ("sea " * 60, FIRM, 5, "holds 64 in all"),
+        ("sea", FIRM, 60, "holds 64 in all"),
+    ],
+)
 def test_what_cannot_be_written_is_told_in_a_sentence(writer, prompt, styles, tokens, problem):
     with pytest.raises(CoplError, match=problem):
         writer.write(prompt, styles, max_tokens=tokens)

@@ -14,10 +14,12 @@ from copl_core.records import Comparisons, TrainingData
 from copl_core.reward.backbone import load_backbone
 from copl_core.reward.model import RewardConfig
 
-WORDS = ("tell me about the sea mountain wave beach sand tide peak ridge snow rock boat harbour summit valley and a of "
-         "user assistant").split()
+WORDS = (
+    "tell me about the sea mountain wave beach sand tide peak ridge snow rock boat harbour summit valley and a of "
+    "user assistant"
+).split()
 SEA, MOUNTAIN = "wave beach sand tide boat harbour".split(), "peak ridge snow rock summit valley".split()
-CHAT = ("{% for message in messages %}<|start|> {{ message.role }} {{ message.content }} <|end|> {% endfor %}")
+CHAT = "{% for message in messages %}<|start|> {{ message.role }} {{ message.content }} <|end|> {% endfor %}"
 
 
 def _tokenizer(special: list[str]) -> Tokenizer:
@@ -35,8 +37,15 @@ def tiny_encoder(tmp_path_factory) -> Path:
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     torch.manual_seed(1)
-    config = BertConfig(vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=3,
-                        num_attention_heads=2, intermediate_size=64, max_position_embeddings=64, initializer_range=0.2)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 
@@ -45,13 +54,25 @@ def tiny_encoder(tmp_path_factory) -> Path:
 def tiny_decoder(tmp_path_factory) -> Path:
     """A three-layer Llama with random weights whose pad token is its end-of-turn token, as in some chat models."""
     folder = tmp_path_factory.mktemp("decoder")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(["<|end|>", "[UNK]", "<|start|>"]),
-                                        pad_token="<|end|>", eos_token="<|end|>", unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_tokenizer(["<|end|>", "[UNK]", "<|start|>"]),
+        pad_token="<|end|>",
+        eos_token="<|end|>",
+        unk_token="[UNK]",
+    )
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
     torch.manual_seed(2)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=3, num_attention_heads=2,
-                         num_key_value_heads=1, intermediate_size=64, max_position_embeddings=64, initializer_range=0.2)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
     LlamaModel(config).save_pretrained(folder)
     return folder
 
@@ -63,9 +84,17 @@ def tiny_writer(tiny_decoder, tmp_path_factory) -> Path:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_decoder)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(3)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                         num_key_value_heads=1, intermediate_size=64, max_position_embeddings=64,
-                         initializer_range=0.6, eos_token_id=tokenizer.eos_token_id)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.6,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -77,8 +106,20 @@ def tiny_model(request, tiny_encoder, tiny_decoder) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_model) -> RewardConfig:
-    return RewardConfig(backbone=str(tiny_model), last_layers=2, n_experts=4, rank=4, alpha=8, max_tokens=32, texts=16,
-                        lr=1e-2, epochs=30, min_steps=1, patience=20, precision="float32")
+    return RewardConfig(
+        backbone=str(tiny_model),
+        last_layers=2,
+        n_experts=4,
+        rank=4,
+        alpha=8,
+        max_tokens=32,
+        texts=16,
+        lr=1e-2,
+        epochs=30,
+        min_steps=1,
+        patience=20,
+        precision="float32",
+    )
 
 
 @pytest.fixture
@@ -96,9 +137,14 @@ def two_tastes() -> tuple[TrainingData, np.ndarray]:
     flipped = rng.random(n) < 0.5
     left, right = np.where(flipped, 2 * pair + 1, 2 * pair), np.where(flipped, 2 * pair, 2 * pair + 1)
     outcome = (user % 2 == 0) == ~flipped  # even users prefer the sea, which is the even response
-    data = TrainingData(np.arange(n_users) + 100, np.arange(32) + 500, np.repeat(np.arange(16), 2) % 4,
-                        tuple(f"tell me about {word}" for word in ("a boat", "the snow", "sand", "rock")),
-                        tuple(responses), Comparisons.build(user, left, right, outcome))
+    data = TrainingData(
+        np.arange(n_users) + 100,
+        np.arange(32) + 500,
+        np.repeat(np.arange(16), 2) % 4,
+        tuple(f"tell me about {word}" for word in ("a boat", "the snow", "sand", "rock")),
+        tuple(responses),
+        Comparisons.build(user, left, right, outcome),
+    )
     vectors = rng.normal(scale=0.1, size=(n_users, 5)).astype(np.float32)
     vectors[:, 0] += np.where(np.arange(n_users) % 2 == 0, 1.0, -1.0)
     return data, vectors

@@ -37,8 +37,10 @@ def test_people_who_always_take_the_left_are_seen_through_by_side_length_alone()
     user = rng.integers(2, size=400)
     labels = Comparisons.build(user, left, left + 1, (user == 0).astype(float))  # user 0 takes left, user 1 right
     data = replace(camps(n_users=2, per_user=2), labels=labels)
-    right = {name: (((FITS[name](data, TEXTS, 0).logits(labels)) > 0) == (user == 0)).mean()
-             for name in ("global", "side-length")}
+    right = {
+        name: (((FITS[name](data, TEXTS, 0).logits(labels)) > 0) == (user == 0)).mean()
+        for name in ("global", "side-length")
+    }
     assert right["side-length"] == 1
     assert right["global"] < 0.7
 
@@ -54,8 +56,12 @@ def test_longer_answers_are_preferred_where_people_prefer_them_even_unseen_ones(
 def test_a_new_user_is_placed_by_their_context_and_by_nothing_without():
     model = fit_mf(camps(per_user=18), TEXTS, 0)
     asked = all_pairs(24, user=20)
-    even, odd = (model.logits(asked, Comparisons.build(np.full(12, 20), 2 * np.arange(12), 2 * np.arange(12) + 1,
-                                                        np.full(12, outcome))) for outcome in (1.0, 0.0))
+    even, odd = (
+        model.logits(
+            asked, Comparisons.build(np.full(12, 20), 2 * np.arange(12), 2 * np.arange(12) + 1, np.full(12, outcome))
+        )
+        for outcome in (1.0, 0.0)
+    )
     assert (even > odd).mean() > 0.8
     np.testing.assert_array_equal(model.logits(asked), model.logits(asked, Comparisons.build([], [], [], [])))
 

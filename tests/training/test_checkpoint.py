@@ -26,8 +26,14 @@ from tests.worlds import by_style, camp_labels, three_people, trained, two_camps
 
 pytest_plugins = "tests.reward.tiny"
 
-STATE = {"step": 3, "weights": torch.arange(4.0), "moments": [torch.ones(2), {"beta": (0.9, 0.999)}],
-         "rng": np.random.default_rng(0).bit_generator.state, "best": float("inf"), "nothing": None}
+STATE = {
+    "step": 3,
+    "weights": torch.arange(4.0),
+    "moments": [torch.ones(2), {"beta": (0.9, 0.999)}],
+    "rng": np.random.default_rng(0).bit_generator.state,
+    "best": float("inf"),
+    "nothing": None,
+}
 
 
 class Killed(BaseException):
@@ -65,7 +71,7 @@ def test_a_damaged_state_is_none_wherever_it_is_damaged(tmp_path):
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
     for place in range(0, len(content), 7):
-        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         assert kept.read("graph", "a") is None
         file.write_bytes(content[:place])
         assert kept.read("graph", "a") is None
@@ -127,9 +133,22 @@ def test_whoever_asks_is_told_what_is_gone_on_from_and_a_cleared_folder_has_noth
 
 def test_other_content_has_another_name():
     numbers = np.arange(6)
-    parts = [(numbers,), (numbers.reshape(2, 3),), (numbers.astype(np.int32),), (numbers, 1), (1, numbers),
-             ({"lr": 0.1, "dim": 2},), ({"lr": 0.1, "dim": 3},), ("1",), (1,), ("a", "b"), ("ab",), (["a", "b"],),
-             (None,), ()]
+    parts = [
+        (numbers,),
+        (numbers.reshape(2, 3),),
+        (numbers.astype(np.int32),),
+        (numbers, 1),
+        (1, numbers),
+        ({"lr": 0.1, "dim": 2},),
+        ({"lr": 0.1, "dim": 3},),
+        ("1",),
+        (1,),
+        ("a", "b"),
+        ("ab",),
+        (["a", "b"],),
+        (None,),
+        (),
+    ]
     assert len({key_of(*some) for some in parts}) == len(parts)
     assert key_of({"lr": 0.1, "dim": 2}) == key_of({"dim": 2, "lr": 0.1})
     assert key_of(numbers[::2]) == key_of(numbers[::2].copy())
@@ -141,8 +160,21 @@ def test_other_content_has_another_name():
 @pytest.fixture(scope="module")
 def config(tiny_encoder) -> RewardConfig:
     """A few dozen short steps that draw from every generator: batches, tokens of a text, noise on the gate."""
-    return RewardConfig(backbone=str(tiny_encoder), last_layers=2, n_experts=4, rank=4, alpha=8, max_tokens=32,
-                        train_tokens=4, texts=16, lr=1e-2, epochs=6.0, min_steps=1, patience=20, precision="float32")
+    return RewardConfig(
+        backbone=str(tiny_encoder),
+        last_layers=2,
+        n_experts=4,
+        rank=4,
+        alpha=8,
+        max_tokens=32,
+        train_tokens=4,
+        texts=16,
+        lr=1e-2,
+        epochs=6.0,
+        min_steps=1,
+        patience=20,
+        precision="float32",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +184,7 @@ def uninterrupted(two_tastes, config, nothing):
 
 def killed_at(step: int):
     """Progress that kills the training when it has taken a step, before its state is written."""
+
     def progress(phase: str, now: int, steps: int, loss: float) -> None:
         if phase == "training reward" and now == step:
             assert step < steps, "there is nothing to go on with"
@@ -162,8 +195,15 @@ def killed_at(step: int):
 
 def broken_off(folder, two_tastes, config, nothing, at: int = 5, **more) -> None:
     with pytest.raises(Killed):
-        fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=Checkpoint(folder, every=0),
-                   progress=killed_at(at), **more)
+        fit_reward(
+            *two_tastes,
+            config,
+            weights=nothing,
+            seed=1,
+            checkpoint=Checkpoint(folder, every=0),
+            progress=killed_at(at),
+            **more,
+        )
 
 
 def resumed(checkpoint: Checkpoint, two_tastes, config, nothing, **more):
@@ -173,8 +213,9 @@ def resumed(checkpoint: Checkpoint, two_tastes, config, nothing, **more):
     def progress(phase: str, step: int, *_) -> None:
         steps.extend([step] * (phase == "training reward"))
 
-    return fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=checkpoint, progress=progress,
-                      **more), steps
+    return fit_reward(
+        *two_tastes, config, weights=nothing, seed=1, checkpoint=checkpoint, progress=progress, **more
+    ), steps
 
 
 def equal(one, other) -> bool:
@@ -333,8 +374,16 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
     monkeypatch.setattr(RewardConfig, "for_backbone", lambda *_, **__: short)
 
     def job(checkpoint: Checkpoint, progress):
-        return fit(data, "full", "v0001", embed=by_style, settings=study.settings, weights=resolver(minilm.parent),
-                   checkpoint=checkpoint, progress=progress)
+        return fit(
+            data,
+            "full",
+            "v0001",
+            embed=by_style,
+            settings=study.settings,
+            weights=resolver(minilm.parent),
+            checkpoint=checkpoint,
+            progress=progress,
+        )
 
     def until_mixed(phase: str, step: int, *_) -> None:
         phases.append((phase, step))

@@ -38,8 +38,16 @@ def rows(users: range, prompts: range, seed: int = 0) -> list[ImportRow]:
             short, long = f"Yes, {prompt}.", f"It is a long story about {prompt}. " * 5
             left, right = (short, long) if rng.random() < 0.5 else (long, short)
             likes_left = (left == short) == (user % 2 == 0)
-            made.append(ImportRow(len(made) + 1, f"Question {prompt}?", left, right,
-                                  Choice.LEFT if likes_left else Choice.RIGHT, f"user {user}"))
+            made.append(
+                ImportRow(
+                    len(made) + 1,
+                    f"Question {prompt}?",
+                    left,
+                    right,
+                    Choice.LEFT if likes_left else Choice.RIGHT,
+                    f"user {user}",
+                )
+            )
     return made
 
 
@@ -48,14 +56,23 @@ def about_own_prompts() -> tuple[list[ImportRow], list[ImportRow]]:
     and a few new people about new prompts."""
     every = rows(range(20), range(10))
     own = [int(row.annotator.split()[1]) % 5 == int(row.prompt[9:-1]) % 5 for row in every]
-    return [row for row, out in zip(every, own, strict=True) if not out], \
-        [row for row, out in zip(every, own, strict=True) if out] + rows(range(20, 24), range(10, 12))
+    return [row for row, out in zip(every, own, strict=True) if not out], [
+        row for row, out in zip(every, own, strict=True) if out
+    ] + rows(range(20, 24), range(10, 12))
 
 
 def as_json(row: ImportRow, **more) -> str:
     choice = {Choice.LEFT: "a", Choice.RIGHT: "b", Choice.TIE: "tie"}[row.choice]
-    return json.dumps({"prompt": row.prompt, "response_a": row.response_a, "response_b": row.response_b,
-                       "choice": choice, "annotator": row.annotator} | more)
+    return json.dumps(
+        {
+            "prompt": row.prompt,
+            "response_a": row.response_a,
+            "response_b": row.response_b,
+            "choice": choice,
+            "annotator": row.annotator,
+        }
+        | more
+    )
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -65,9 +82,14 @@ def parse(*words: str) -> argparse.Namespace:
 
 
 def test_the_text_reward_is_heard_by_the_mix(tiny_encoder):
-    report = evaluate(rows(range(20), range(14)), rows(range(18, 24), range(14), seed=1), ["copl", "copl-reward"],
-                      embedder=ByStyle(), context=4,
-                      settings=Settings(backbone=str(tiny_encoder), reward_budget_seconds=4))
+    report = evaluate(
+        rows(range(20), range(14)),
+        rows(range(18, 24), range(14), seed=1),
+        ["copl", "copl-reward"],
+        embedder=ByStyle(),
+        context=4,
+        settings=Settings(backbone=str(tiny_encoder), reward_budget_seconds=4),
+    )
     copl, reward = report["methods"]["copl"], report["methods"]["copl-reward"]
     assert copl["accuracy"] > 0.8
     assert copl["n"] == reward["n"] == 2 * 14 + 4 * 10
@@ -79,8 +101,14 @@ def test_the_text_reward_is_heard_by_the_mix(tiny_encoder):
 @pytest.fixture(scope="module")
 def new_prompts() -> dict:
     """The report on prompts that nobody answered in training, with controls."""
-    return evaluate(rows(range(12), range(10)), rows(range(12), range(10, 16)), ["copl"], embedder=ByStyle(),
-                    settings=QUICK, controls=True)
+    return evaluate(
+        rows(range(12), range(10)),
+        rows(range(12), range(10, 16)),
+        ["copl"],
+        embedder=ByStyle(),
+        settings=QUICK,
+        controls=True,
+    )
 
 
 def test_copl_tells_camps_apart_on_new_prompts_and_global_cannot(new_prompts):
@@ -114,7 +142,7 @@ def test_controls_change_nothing_of_what_is_said_of_the_real_labels():
     twice, methods, phi = with_strangers(world, seed=0), Methods(QUICK), ByStyle().embed(world.texts)
     for name in ("copl", "copl-graph", "taste", "mf"):
         plain, both = (methods.run(name, one, lambda: phi, 0) for one in (world, twice))
-        np.testing.assert_array_equal(both[:len(plain)], plain)
+        np.testing.assert_array_equal(both[: len(plain)], plain)
     plain, both = (methods.about("copl", one, lambda: phi, 0) for one in (world, twice))
     assert plain == both and set(plain["mix"]) == {"nothing new", "new text and person"}
 
@@ -137,8 +165,13 @@ def test_ties_are_asked_of_nobody():
 
 
 def test_the_table_names_every_method_its_n_and_the_winner():
-    report = evaluate(rows(range(6), range(6)), rows(range(6), range(6, 9)), ["global", "side-length"],
-                      embedder=ByStyle(), settings=QUICK)
+    report = evaluate(
+        rows(range(6), range(6)),
+        rows(range(6), range(6, 9)),
+        ["global", "side-length"],
+        embedder=ByStyle(),
+        settings=QUICK,
+    )
     text = table(report)
     assert "global" in text
     assert "side-length" in text
@@ -180,8 +213,12 @@ def test_one_file_can_be_asked_about_prompts_kept_from_training(tmp_path, capsys
 def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
     train, test, out = tmp_path / "train.jsonl", tmp_path / "test.jsonl", tmp_path / "report.json"
     train.write_text("\n".join(as_json(row) for row in rows(range(0, 12, 2), range(6))))  # short answers are liked
-    test.write_text("\n".join(as_json(row, group="short" if row.annotator[-1] in "02468" else "long")
-                              for row in rows(range(12), range(6, 10))))
+    test.write_text(
+        "\n".join(
+            as_json(row, group="short" if row.annotator[-1] in "02468" else "long")
+            for row in rows(range(12), range(6, 10))
+        )
+    )
     command.main(parse(str(train), str(test), "--methods", "global", "--json", str(out)))
     worst = json.loads(out.read_text())["methods"]["global"]["worst_group"]
     assert worst["group"] == "long" and worst["n"] == 24 and worst["accuracy"] < 0.2
@@ -189,18 +226,30 @@ def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
 
 
 def test_where_no_group_is_asked_enough_the_table_says_so():
-    report = evaluate(rows(range(6), range(6)), [replace(row, taste="short") for row in rows(range(6), range(6, 9))],
-                      ["global"], embedder=ByStyle())
+    report = evaluate(
+        rows(range(6), range(6)),
+        [replace(row, taste="short") for row in rows(range(6), range(6, 9))],
+        ["global"],
+        embedder=ByStyle(),
+    )
     assert report["test_groups"] == 1 and "fewer than two have 20 asked labels" in table(report)
-    report = evaluate(rows(range(6), range(6)), [replace(row, taste=None) for row in rows(range(6), range(6, 9))],
-                      ["global"], embedder=ByStyle())
+    report = evaluate(
+        rows(range(6), range(6)),
+        [replace(row, taste=None) for row in rows(range(6), range(6, 9))],
+        ["global"],
+        embedder=ByStyle(),
+    )
     assert report["test_groups"] == 0 and "No worst group" not in table(report)
 
 
 def test_people_who_are_excluded_are_left_out(tmp_path, capsys):
     both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
-    both.write_text("\n".join(as_json(row, split="test" if i % 3 == 0 else "train", excluded=row.annotator == "user 0")
-                              for i, row in enumerate(rows(range(4), range(6)))))
+    both.write_text(
+        "\n".join(
+            as_json(row, split="test" if i % 3 == 0 else "train", excluded=row.annotator == "user 0")
+            for i, row in enumerate(rows(range(4), range(6)))
+        )
+    )
     command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
     report = json.loads(out.read_text())
     assert report["train_labels"] + report["test_labels"] == 18
@@ -208,8 +257,9 @@ def test_people_who_are_excluded_are_left_out(tmp_path, capsys):
 
 
 def test_intervals_hold_the_figure_they_belong_to():
-    report = evaluate(rows(range(8), range(8)), rows(range(8), range(8), seed=1), ["global", "mf"], embedder=ByStyle(),
-                      settings=QUICK)
+    report = evaluate(
+        rows(range(8), range(8)), rows(range(8), range(8), seed=1), ["global", "mf"], embedder=ByStyle(), settings=QUICK
+    )
     for row in report["methods"].values():
         low, high = row["accuracy_interval"]
         assert low <= row["accuracy"] <= high
@@ -246,8 +296,9 @@ def test_groups_that_one_file_names_are_enough_for_the_oracle():
     some = rows(range(4), range(6))
     grouped = [replace(row, taste=f"g{int(row.annotator[-1]) % 2}") for row in some]
     for train in (grouped, some):
-        report = evaluate(train, grouped if train is some else some, ["group-oracle"], embedder=ByStyle(),
-                          settings=QUICK)
+        report = evaluate(
+            train, grouped if train is some else some, ["group-oracle"], embedder=ByStyle(), settings=QUICK
+        )
         assert report["methods"]["group-oracle"]["n"] == 24
 
 
@@ -266,8 +317,9 @@ def test_of_few_people_the_intervals_are_over_labels_and_say_so():
 
 def test_a_byte_order_mark_hides_no_split(tmp_path):
     both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
-    text = "\n".join(as_json(row, split="test" if i % 3 == 0 else "train")
-                     for i, row in enumerate(rows(range(4), range(6))))
+    text = "\n".join(
+        as_json(row, split="test" if i % 3 == 0 else "train") for i, row in enumerate(rows(range(4), range(6)))
+    )
     both.write_text("\ufeff" + text)
     command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
     assert json.loads(out.read_text())["train_labels"] == 16
@@ -283,34 +335,41 @@ def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path, capsys):
     assert "breaks off" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    (["{both}", "{both}"], "two files"),
-    (["{both}", "{both}", "--split-field", "--seed", "-1"], "--seed is -1"),
-    (["{both}", "{both}", "--split-field", "--threads", "-1"], "--threads is -1"),
-    (["{both}", "{both}", "--split-field", "--json", "{folder}"], "is a folder"),
-    (["{both}", "{both}", "--split-field", "--json", "{both}"], "is a file of labels"),
-    (["{both}", "{both}", "--split-field", "--json", "{both}/report.json"], "cannot be written"),
-])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["{both}", "{both}"], "two files"),
+        (["{both}", "{both}", "--split-field", "--seed", "-1"], "--seed is -1"),
+        (["{both}", "{both}", "--split-field", "--threads", "-1"], "--threads is -1"),
+        (["{both}", "{both}", "--split-field", "--json", "{folder}"], "is a folder"),
+        (["{both}", "{both}", "--split-field", "--json", "{both}"], "is a file of labels"),
+        (["{both}", "{both}", "--split-field", "--json", "{both}/report.json"], "cannot be written"),
+    ],
+)
 def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, told, tmp_path, capsys):
     both = tmp_path / "both.jsonl"
-    both.write_text("\n".join(as_json(row, split="test" if i % 3 else "train")
-                              for i, row in enumerate(rows(range(4), range(6)))))
+    both.write_text(
+        "\n".join(as_json(row, split="test" if i % 3 else "train") for i, row in enumerate(rows(range(4), range(6))))
+    )
     with pytest.raises(CoplError, match=told):
         command.main(parse(*(word.format(both=both, folder=tmp_path) for word in words), "--methods", "global"))
     assert "fitting" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    (["missing.jsonl", "missing.jsonl"], "missing.jsonl"),
-    (["empty.jsonl", "empty.jsonl"], "empty"),
-    (["good.jsonl", "good.jsonl", "--methods", "magic"], "magic"),
-    (["good.jsonl", "good.jsonl", "--context", "-1"], "--context"),
-    (["good.jsonl", "good.jsonl", "--split-field"], "split"),
-    (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
-    (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
-    (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
-    (["good.jsonl", "other.jsonl", "--methods", "global,group-oracle"], "people of two groups"),
-])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["missing.jsonl", "missing.jsonl"], "missing.jsonl"),
+        (["empty.jsonl", "empty.jsonl"], "empty"),
+        (["good.jsonl", "good.jsonl", "--methods", "magic"], "magic"),
+        (["good.jsonl", "good.jsonl", "--context", "-1"], "--context"),
+        (["good.jsonl", "good.jsonl", "--split-field"], "split"),
+        (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
+        (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
+        (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
+        (["good.jsonl", "other.jsonl", "--methods", "global,group-oracle"], "people of two groups"),
+    ],
+)
 def test_mishaps_are_told_in_a_sentence(tmp_path, words, told):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "good.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(3))))

@@ -72,8 +72,15 @@ def test_every_share_can_be_asked_for():
 
 def test_a_graph_job_fits_graph_and_map_and_no_reward(camps, data):
     phases = []
-    found = fit(data, "graph", "v0001", embed=by_style, settings=camps.settings, weights=resolver(Path("nowhere")),
-                progress=lambda phase, step, steps, loss: phases.append(phase))
+    found = fit(
+        data,
+        "graph",
+        "v0001",
+        embed=by_style,
+        settings=camps.settings,
+        weights=resolver(Path("nowhere")),
+        progress=lambda phase, step, steps, loss: phases.append(phase),
+    )
     assert list(dict.fromkeys(phase.removesuffix(HELD_OUT) for phase in phases)) == ["texts", "graph", "map"]
     assert found.reward is None and found.save_reward is None
     assert found.graph.user_ids.tolist() == found.layout.user_ids.tolist() == data.user_ids.tolist()
@@ -102,8 +109,15 @@ def test_what_progress_raises_ends_the_job(camps, data):
             raise Enough
 
     with pytest.raises(Enough):
-        fit(data, "graph", "v0001", embed=by_style, settings=camps.settings, weights=resolver(Path("nowhere")),
-            progress=stop)
+        fit(
+            data,
+            "graph",
+            "v0001",
+            embed=by_style,
+            settings=camps.settings,
+            weights=resolver(Path("nowhere")),
+            progress=stop,
+        )
 
 
 def test_all_labels_about_a_few_responses_are_kept_where_there_are_enough_responses():
@@ -129,26 +143,45 @@ class Handed(Exception):
 
 def handed(monkeypatch, name: str, data: TrainingData, home: Path, previous=None) -> tuple[tuple, dict]:
     """What a full job on plain camps calls ``name`` with, the first time."""
+
     def spy(*given, **named):
         raise Handed(given, named)
 
     monkeypatch.setattr(f"copl_core.training.fit.{name}", spy)
     with pytest.raises(Handed) as told:
-        fit(data, "full", "v0002", embed=lambda texts, progress: camp_phi(data.n_responses // 2), previous=previous,
-            settings=Settings(home=home), weights=resolver(Path("nowhere")))
+        fit(
+            data,
+            "full",
+            "v0002",
+            embed=lambda texts, progress: camp_phi(data.n_responses // 2),
+            previous=previous,
+            settings=Settings(home=home),
+            weights=resolver(Path("nowhere")),
+        )
     return told.value.args
 
 
 def answered(data: TrainingData) -> list[tuple[int, int, int]]:
     labels = data.labels
-    return list(zip(data.user_ids[labels.user].tolist(), data.response_ids[labels.left].tolist(),
-                    data.response_ids[labels.right].tolist(), strict=True))
+    return list(
+        zip(
+            data.user_ids[labels.user].tolist(),
+            data.response_ids[labels.left].tolist(),
+            data.response_ids[labels.right].tolist(),
+            strict=True,
+        )
+    )
 
 
 def test_the_priors_are_chosen_without_the_labels_that_figures_are_reported_on(monkeypatch, tmp_path):
     data = plain_camps(n_users=40, n_prompts=40, per_user=20)
-    kept, new = kept_apart(data.user_ids[data.labels.user], data.response_ids[data.labels.left],
-                           data.response_ids[data.labels.right], data.labels.decided, data.n_responses)
+    kept, new = kept_apart(
+        data.user_ids[data.labels.user],
+        data.response_ids[data.labels.left],
+        data.response_ids[data.labels.right],
+        data.labels.decided,
+        data.n_responses,
+    )
     assert kept.any() and new.any()
     (seen, _, config), _ = handed(monkeypatch, "tuned", data, tmp_path)
     assert answered(seen) == answered(data.with_labels(data.labels.take(~kept & ~new)))
@@ -180,15 +213,25 @@ def full(camps, data, minilm, tmp_path_factory) -> Snapshot:
     """A snapshot with a reward model, of a few seconds of training."""
     weights = resolver(minilm.parent)
     found = fit(data, "full", "v0001", embed=by_style, settings=camps.settings, weights=weights)
-    return write_snapshot(tmp_path_factory.mktemp("full"), "v0001", graph=found.graph, layout=found.layout,
-                          manifest={"watermark": data.watermark, "reward": found.reward, "metrics": found.metrics},
-                          save_reward=found.save_reward)
+    return write_snapshot(
+        tmp_path_factory.mktemp("full"),
+        "v0001",
+        graph=found.graph,
+        layout=found.layout,
+        manifest={"watermark": data.watermark, "reward": found.reward, "metrics": found.metrics},
+        save_reward=found.save_reward,
+    )
 
 
 @pytest.mark.weights
 def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
-    kept, new = kept_apart(data.user_ids[data.labels.user], data.response_ids[data.labels.left],
-                           data.response_ids[data.labels.right], data.labels.decided, data.n_responses)
+    kept, new = kept_apart(
+        data.user_ids[data.labels.user],
+        data.response_ids[data.labels.left],
+        data.response_ids[data.labels.right],
+        data.labels.decided,
+        data.n_responses,
+    )
     assert full.mix.n == kept.sum() > 0 and full.mix.n_new == (new & data.labels.decided).sum()
     assert len(full.reward_graph.labels) == (~kept & ~new).sum() and len(full.graph.labels) == len(data.labels)
     told = full.manifest["metrics"]["held_out"]
@@ -214,11 +257,24 @@ def test_margins_of_the_reward_model_turn_with_the_sides(full, data, minilm):
 
 @pytest.mark.weights
 def test_a_graph_job_shares_the_reward_model_byte_for_byte(full, data, camps, tmp_path):
-    found = fit(data, "graph", "v0002", embed=by_style, settings=camps.settings, weights=resolver(Path("nowhere")),
-                previous=full)
+    found = fit(
+        data,
+        "graph",
+        "v0002",
+        embed=by_style,
+        settings=camps.settings,
+        weights=resolver(Path("nowhere")),
+        previous=full,
+    )
     assert found.reward == full.manifest["reward"] and found.metrics["held_out"] == full.manifest["metrics"]["held_out"]
-    again = write_snapshot(tmp_path, "v0002", graph=found.graph, layout=found.layout,
-                           manifest={"watermark": 1, "reward": found.reward}, save_reward=found.save_reward)
+    again = write_snapshot(
+        tmp_path,
+        "v0002",
+        graph=found.graph,
+        layout=found.layout,
+        manifest={"watermark": 1, "reward": found.reward},
+        save_reward=found.save_reward,
+    )
     files = {path.relative_to(full.folder): path for path in (full.folder / "reward").rglob("*") if path.is_file()}
     assert files and all((again.folder / name).read_bytes() == path.read_bytes() for name, path in files.items())
 

@@ -21,8 +21,10 @@ PUBLISHED = GraphConfig.published(dim=8, layers=2, lr=1e-2, batch=64, epochs=20)
 
 
 def same(one: GraphState, other: GraphState) -> bool:
-    return all(np.array_equal(getattr(one, name), getattr(other, name))
-               for name in ("user_vectors", "response_vectors", "response_bias", "user_side"))
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("user_vectors", "response_vectors", "response_bias", "user_side")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,9 @@ def test_swapping_every_label_flips_the_order(rule):
     data, config = camps(), replace(QUICK, rule=rule, l2_layer=10.0, members=1, max_steps=40)
     flipped = data.with_labels(replace(data.labels, outcome=1 - data.labels.outcome))
     one, other = (fit_graph(labels, camp_phi(), config, seed=0) for labels in (data, flipped))
-    agree = [np.sign(one.margins(all_pairs(24, user))) == np.sign(other.margins(all_pairs(24, user)))
-             for user in range(20)]
+    agree = [
+        np.sign(one.margins(all_pairs(24, user))) == np.sign(other.margins(all_pairs(24, user))) for user in range(20)
+    ]
     assert np.mean(agree) < 0.15
 
 
@@ -73,8 +76,9 @@ def test_a_warm_refit_reads_texts_anew_once_they_have_become_many():
 
 def test_a_warm_refit_from_disk_is_that_from_memory(fitted, tmp_path):
     fitted.save(tmp_path)
-    one, other = (fit_graph(camps(), camp_phi(), SHORT, seed=0, warm=state)
-                  for state in (fitted, GraphState.load(tmp_path)))
+    one, other = (
+        fit_graph(camps(), camp_phi(), SHORT, seed=0, warm=state) for state in (fitted, GraphState.load(tmp_path))
+    )
     assert same(one, other)
     assert one.side == other.side
 
@@ -90,8 +94,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("config", [QUICK, replace(QUICK, firmer=2.0, edge_dropout=0.2), PUBLISHED,
-                                    replace(QUICK, large=100, max_steps=20)])
+@pytest.mark.parametrize(
+    "config", [QUICK, replace(QUICK, firmer=2.0, edge_dropout=0.2), PUBLISHED, replace(QUICK, large=100, max_steps=20)]
+)
 @pytest.mark.parametrize("alive", [3, 12])
 def test_a_fit_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(config, alive, tmp_path):
     told = []
@@ -115,9 +120,15 @@ def test_a_fit_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(config, al
 def test_where_held_out_labels_are_predicted_worse_ids_are_held_more_firmly():
     data = camps(slips=0.3)
     free = replace(SHORT, l2=0.0, max_steps=120, lr=0.1)
-    loose, firm = (Member(Lesson(data, torch.from_numpy(camp_phi()), config, "cpu"),
-                          CoplGraph(20, 48, 6, config, torch_generator(0)), np.arange(0, len(data.labels), 8), seed=1)
-                   for config in (replace(free, l2=0.1, firmer=1.0), replace(free, l2=0.1, firmer=3.0, firm_after=1)))
+    loose, firm = (
+        Member(
+            Lesson(data, torch.from_numpy(camp_phi()), config, "cpu"),
+            CoplGraph(20, 48, 6, config, torch_generator(0)),
+            np.arange(0, len(data.labels), 8),
+            seed=1,
+        )
+        for config in (replace(free, l2=0.1, firmer=1.0), replace(free, l2=0.1, firmer=3.0, firm_after=1))
+    )
     for member in (loose, firm):
         member.train(lambda *_: None)
     assert loose.firm == 1.0
@@ -141,8 +152,14 @@ def test_a_seed_makes_a_fit_and_another_seed_another():
 
 def test_an_added_user_without_labels_changes_nobody_and_stands_in_the_middle():
     data, phi = camps(), camp_phi()
-    more = TrainingData(np.append(data.user_ids, 999), data.response_ids, data.response_prompt, data.prompts,
-                        data.responses, data.labels)
+    more = TrainingData(
+        np.append(data.user_ids, 999),
+        data.response_ids,
+        data.response_prompt,
+        data.prompts,
+        data.responses,
+        data.labels,
+    )
     one, other = fit_graph(data, phi, SHORT, seed=0), fit_graph(more, phi, SHORT, seed=0)
     np.testing.assert_allclose(other.user_vectors[:20], one.user_vectors, atol=1e-5)
     np.testing.assert_allclose(other.response_vectors, one.response_vectors, atol=1e-5)
@@ -167,8 +184,9 @@ def test_how_firm_a_person_is_counts_in_what_their_labels_are_expected_to_say(tm
     data = camps()
     coin = data.labels.user < 10
     outcome = np.where(coin, np.arange(len(coin)) % 2, data.labels.outcome).astype(np.float32)
-    state = fit_graph(data.with_labels(replace(data.labels, outcome=outcome)), camp_phi(),
-                      replace(QUICK, firmness_l2=0.1), seed=0)
+    state = fit_graph(
+        data.with_labels(replace(data.labels, outcome=outcome)), camp_phi(), replace(QUICK, firmness_l2=0.1), seed=0
+    )
     assert state.user_firmness[:10].mean() < state.user_firmness[10:].mean()
     plain = replace(state, user_firmness=None).margins(data.labels)
     np.testing.assert_allclose(state.margins(data.labels), plain * state.user_firmness[data.labels.user], rtol=1e-6)
@@ -176,9 +194,15 @@ def test_how_firm_a_person_is_counts_in_what_their_labels_are_expected_to_say(tm
     np.testing.assert_array_equal(GraphState.load(tmp_path).margins(data.labels), state.margins(data.labels))
 
 
-@pytest.mark.parametrize("config", [
-    *(replace(SHORT, rule=rule) for rule in READOUT), replace(SHORT, mixing="diagonal"),
-    replace(SHORT, firmness_l2=1.0), PUBLISHED])
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(replace(SHORT, rule=rule) for rule in READOUT),
+        replace(SHORT, mixing="diagonal"),
+        replace(SHORT, firmness_l2=1.0),
+        PUBLISHED,
+    ],
+)
 def test_one_step_changes_every_trainable_parameter_and_no_frozen_one(config):
     data = camps()
     network = CoplGraph(20, 48, 6, config, torch_generator(0))
@@ -220,8 +244,12 @@ def test_the_published_schedule_learns_the_camps():
 @pytest.mark.parametrize("loss", ["smoothing", "rdpo"])
 def test_a_robust_loss_expects_the_slips_that_repeats_tell_of(loss):
     data = camps(slips=0.2)
-    twice = Comparisons(*(np.concatenate([getattr(labels, name) for labels in (data.labels, camps(slips=0.2).labels)])
-                          for name in Comparisons.__slots__))
+    twice = Comparisons(
+        *(
+            np.concatenate([getattr(labels, name) for labels in (data.labels, camps(slips=0.2).labels)])
+            for name in Comparisons.__slots__
+        )
+    )
     told = Lesson(data.with_labels(twice), torch.from_numpy(camp_phi()), replace(SHORT, loss=loss), "cpu")
     assert told.flip == 0.0  # the same labels twice agree
     given = replace(SHORT, loss=loss, flip=0.2)
@@ -252,8 +280,12 @@ def test_a_study_that_grows_large_starts_anew_from_its_graph(dim):
 def test_where_most_people_are_new_a_large_graph_starts_anew(n_known, anew):
     data, config = camps(), replace(QUICK, large=100)
     few = data.with_labels(data.labels.take(np.flatnonzero(data.labels.user < n_known)))
-    known = fit_graph(replace(few, user_ids=np.where(np.arange(20) < n_known, few.user_ids, few.user_ids + 1000)),
-                      camp_phi(), replace(config.sized(100), members=1), seed=0)
+    known = fit_graph(
+        replace(few, user_ids=np.where(np.arange(20) < n_known, few.user_ids, few.user_ids + 1000)),
+        camp_phi(),
+        replace(config.sized(100), members=1),
+        seed=0,
+    )
     assert np.allclose(started(data, config, known), started(data, config), atol=0.01) == anew
 
 

@@ -27,7 +27,7 @@ def test_the_published_schedule_takes_its_steps_on_small_files_and_may_go_faster
 
 @pytest.mark.parametrize("n_labels", [60_000, 900_000])
 def test_the_published_schedule_is_cut_on_large_files_at_its_own_rate(n_labels):
-    config, = schedules(n_labels)
+    (config,) = schedules(n_labels)
     assert config.lr == 1e-4 and config.epochs < 100
     assert MOST_STEPS <= steps(config, n_labels) <= 2 * MOST_STEPS
 
@@ -35,8 +35,11 @@ def test_the_published_schedule_is_cut_on_large_files_at_its_own_rate(n_labels):
 @pytest.mark.parametrize("losses", [(0.6, 0.5), (0.5, 0.6), (np.nan, np.nan)])
 def test_the_schedule_that_the_published_graph_s_own_held_out_labels_prefer_answers(losses, monkeypatch):
     left = dict(zip((1e-4, methods.FASTER), losses, strict=True))
-    monkeypatch.setattr(graph_fit, "fit_graph", lambda data, phi, config, **_: SimpleNamespace(
-        lr=config.lr, metrics={"log_loss": left[config.lr]}))
+    monkeypatch.setattr(
+        graph_fit,
+        "fit_graph",
+        lambda data, phi, config, **_: SimpleNamespace(lr=config.lr, metrics={"log_loss": left[config.lr]}),
+    )
     monkeypatch.setattr(methods, "place", lambda state, *_: SimpleNamespace(logits=lambda asked: state.lr))
     world = camps()
     lr = Methods(Settings()).run("published", world, lambda: np.zeros((len(world.texts), 3)), 0)
@@ -52,5 +55,5 @@ def test_a_baseline_chooses_on_the_kind_of_labels_that_are_asked(name, monkeypat
     known = build_world(rows(range(12), range(10)), rows(range(12), range(10), seed=1))
     for world in (known, camps(context=4)):
         Methods(Settings()).run(name, world, lambda: np.zeros((0, 0)), 0)
-    trial, = tried
+    (trial,) = tried
     assert trial.world.new_text.any() and len(trial.weight) == len(trial.world.asked) >= peers.FEWEST_HELD

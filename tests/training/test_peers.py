@@ -29,9 +29,17 @@ def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[Imp
             texts = [f"Yes, {prompt}.", f"It is a long story about {prompt}. " * 5]
             left = int(rng.integers(2))
             choice = Choice.LEFT if left == user % 2 else Choice.RIGHT
-            made.append(ImportRow(len(made) + 1, f"Question {prompt}?", texts[left], texts[1 - left],
-                                  Choice.TIE if prompt - prompts.start < ties else choice, f"user {user}",
-                                  taste=("short", "long")[user % 2]))
+            made.append(
+                ImportRow(
+                    len(made) + 1,
+                    f"Question {prompt}?",
+                    texts[left],
+                    texts[1 - left],
+                    Choice.TIE if prompt - prompts.start < ties else choice,
+                    f"user {user}",
+                    taste=("short", "long")[user % 2],
+                )
+            )
     return made
 
 
@@ -207,8 +215,9 @@ def test_options_are_tried_on_new_prompts_and_new_people_where_those_are_asked()
 
 
 def test_kinds_of_labels_count_in_a_trial_as_they_do_among_the_asked():
-    both = build_world(rows(range(20), range(20)),
-                       rows(range(10), range(10), seed=1) + rows(range(10), range(20, 30), seed=2))
+    both = build_world(
+        rows(range(20), range(20)), rows(range(10), range(10), seed=1) + rows(range(10), range(20, 30), seed=2)
+    )
     trial = tried_on(both, 0)
     np.testing.assert_allclose(trial.weight @ trial.world.new_text, 0.5)
 

@@ -7,8 +7,12 @@ from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import CoplError
 from copl_core.training.phi import TextEmbedder
 
-TEXTS = [("Why is the sky blue?", "It scatters short waves."), ("Why?", "Because."),
-         ("Why is the sky blue?", "Because."), ("", "")]
+TEXTS = [
+    ("Why is the sky blue?", "It scatters short waves."),
+    ("Why?", "Because."),
+    ("Why is the sky blue?", "Because."),
+    ("", ""),
+]
 
 
 def test_a_folder_without_an_encoder_is_told_in_a_sentence(tmp_path):
@@ -25,8 +29,8 @@ def test_each_text_is_its_answer_its_answer_to_the_prompt_and_its_style(minilm):
     half = (embedder.width - len(FEATURE_NAMES)) // 2
     np.testing.assert_allclose(np.linalg.norm(phi[:, :half], axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(phi[1, :half], phi[2, :half])  # the same answer
-    assert not np.allclose(phi[1, half:2 * half], phi[2, half:2 * half])  # to another question
-    np.testing.assert_array_equal(phi[0, 2 * half:], measure(TEXTS[0][1]))
+    assert not np.allclose(phi[1, half : 2 * half], phi[2, half : 2 * half])  # to another question
+    np.testing.assert_array_equal(phi[0, 2 * half :], measure(TEXTS[0][1]))
 
 
 @pytest.mark.weights

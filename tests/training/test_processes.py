@@ -57,15 +57,38 @@ def test_alone_nothing_is_changed():
 def test_two_processes_train_one_model(two_tastes, tiny_encoder, tmp_path):
     data, vectors = two_tastes
     labels = data.labels
-    np.savez(tmp_path / "data.npz", user=labels.user, left=labels.left, right=labels.right, outcome=labels.outcome,
-             users=data.user_ids, prompt=data.response_prompt, prompts=np.array(data.prompts),
-             texts=np.array(data.responses), vectors=vectors)
+    np.savez(
+        tmp_path / "data.npz",
+        user=labels.user,
+        left=labels.left,
+        right=labels.right,
+        outcome=labels.outcome,
+        users=data.user_ids,
+        prompt=data.response_prompt,
+        prompts=np.array(data.prompts),
+        texts=np.array(data.responses),
+        vectors=vectors,
+    )
     script = tmp_path / "train.py"
     script.write_text(ALONE)
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         str(script), str(tmp_path), str(tiny_encoder)],
-        cwd=Path(__file__).parents[2], env=_environment(), capture_output=True, text=True, timeout=300)
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            str(script),
+            str(tmp_path),
+            str(tiny_encoder),
+        ],
+        cwd=Path(__file__).parents[2],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (load_file(tmp_path / f"process-{i}" / "reward.safetensors") for i in range(2))
     assert first.keys() == second.keys()

@@ -133,8 +133,9 @@ def test_progress_is_told_and_may_stop_it(two_tastes, tiny_config, nothing):
 
 def test_a_time_budget_ends_the_training(two_tastes, tiny_config, nothing):
     data, vectors = two_tastes
-    model = fit_reward(data, vectors, replace(tiny_config, epochs=5000.0, patience=10_000), weights=nothing,
-                       time_budget_s=1.0)
+    model = fit_reward(
+        data, vectors, replace(tiny_config, epochs=5000.0, patience=10_000), weights=nothing, time_budget_s=1.0
+    )
     assert model.metrics["seconds"] < 10
     assert np.isfinite(_margins(model, data, vectors)).all()
 
@@ -169,8 +170,9 @@ def test_batches_have_labels_among_few_texts(two_tastes):
 
 def test_batches_have_labels_where_one_prompt_has_a_thousand_responses():
     rng = np.random.default_rng(0)
-    labels = Comparisons.build(np.zeros(200), rng.integers(500, size=200), 500 + rng.integers(500, size=200),
-                               np.ones(200))
+    labels = Comparisons.build(
+        np.zeros(200), rng.integers(500, size=200), 500 + rng.integers(500, size=200), np.ones(200)
+    )
     batches = label_batches(labels, np.zeros(1000, np.int64), 8, rng)
     assert all(len(next(batches)) >= 3 for _ in range(20))
 

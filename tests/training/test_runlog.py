@@ -18,9 +18,13 @@ def test_what_is_told_is_read_again_in_words_and_as_curves(tmp_path):
     log.measure("reading texts", 0, 9, float("nan"))
     entries = read_log(log_path(tmp_path / "logs", 7))
     assert [line.split("  ", 1)[1] for line in in_words(entries)] == [
-        "Run 7 (full): a test.", "graph: step 5 of 10, loss 0.5000", "graph: step 5 of 10, held-out loss 0.7500",
-        "map: step 0 of 1", "reading texts: step 0 of 9"]
-    (phase, curve), = curves(entries).items()
+        "Run 7 (full): a test.",
+        "graph: step 5 of 10, loss 0.5000",
+        "graph: step 5 of 10, held-out loss 0.7500",
+        "map: step 0 of 1",
+        "reading texts: step 0 of 9",
+    ]
+    ((phase, curve),) = curves(entries).items()
     assert (phase, curve.loss, curve.held_out) == ("graph", [(5, 0.5)], [(5, 0.75)])
 
 

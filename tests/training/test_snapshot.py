@@ -24,8 +24,14 @@ from tests.worlds import graph_state, layout_of
 
 def write(root: Path, version: str, save_reward=None, seed: int = 0) -> Snapshot:
     state = graph_state(seed=seed)
-    return write_snapshot(root, version, graph=state, layout=layout_of(state),
-                          manifest={"watermark": 7, "reward": None}, save_reward=save_reward)
+    return write_snapshot(
+        root,
+        version,
+        graph=state,
+        layout=layout_of(state),
+        manifest={"watermark": 7, "reward": None},
+        save_reward=save_reward,
+    )
 
 
 def reward(folder: Path) -> None:
@@ -33,8 +39,9 @@ def reward(folder: Path) -> None:
     (folder / "model" / "reward.safetensors").write_bytes(os.urandom(512))
     (folder / "graph").mkdir()
     graph_state(seed=1).save(folder / "graph")
-    (folder / "mix.json").write_text('{"graph": 0.6, "text": 0.3, "n": 40, '
-                                     '"graph_new": 0.2, "text_new": 0.9, "n_new": 8}')
+    (folder / "mix.json").write_text(
+        '{"graph": 0.6, "text": 0.3, "n": 40, "graph_new": 0.2, "text_new": 0.9, "n_new": 8}'
+    )
 
 
 def test_a_snapshot_reads_back_as_it_was_written(tmp_path):

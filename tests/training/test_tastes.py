@@ -29,8 +29,14 @@ def two_camps(texts) -> TrainingData:
     user = np.repeat(np.arange(PEOPLE), 25)
     left, right = rng.integers(TEXTS // 2, size=len(user)), TEXTS // 2 + rng.integers(TEXTS // 2, size=len(user))
     outcome = prefers_left(texts, user, left, right)
-    return TrainingData(np.arange(PEOPLE), np.arange(TEXTS), np.zeros(TEXTS, np.int64), ("?",),
-                        tuple(map(str, range(TEXTS))), Comparisons.build(user, left, right, outcome))
+    return TrainingData(
+        np.arange(PEOPLE),
+        np.arange(TEXTS),
+        np.zeros(TEXTS, np.int64),
+        ("?",),
+        tuple(map(str, range(TEXTS))),
+        Comparisons.build(user, left, right, outcome),
+    )
 
 
 def prefers_left(texts, user, left, right) -> np.ndarray:
@@ -57,8 +63,12 @@ def test_texts_that_nobody_labelled_are_judged_by_what_they_are_like(two_camps, 
 def test_a_new_person_is_told_by_a_few_labels_and_stands_between_the_camps_without(two_camps, texts):
     model = fit_tastes(two_camps, texts)
     asked = pairs_of_new_texts(PEOPLE)
-    given = Comparisons.build(np.full(6, PEOPLE), np.arange(6), np.arange(20, 26),
-                              prefers_left(texts, np.full(6, PEOPLE), np.arange(6), np.arange(20, 26)))
+    given = Comparisons.build(
+        np.full(6, PEOPLE),
+        np.arange(6),
+        np.arange(20, 26),
+        prefers_left(texts, np.full(6, PEOPLE), np.arange(6), np.arange(20, 26)),
+    )
     assert right_share(model, texts, asked, given) > 0.8
     assert np.abs(model.logits(asked, NOBODY)).mean() < 0.3 * np.abs(model.logits(asked, given)).mean()
 

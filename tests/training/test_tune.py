@@ -28,8 +28,10 @@ def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     n = _fits(4 * len(FACTORS), DRAWS)
     assert n == 16 + 8 + 4
     assert sorted({one[:3] for one in told}) == [("choosing priors", done, n) for done in range(n)]
-    figures = [groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
-               for config in (replace(SHORT, message_start=0.1, firmer=1.0), chosen)]
+    figures = [
+        groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.asked))["accuracy"]
+        for config in (replace(SHORT, message_start=0.1, firmer=1.0), chosen)
+    ]
     assert figures[1] > figures[0] + 0.1
 
 
@@ -81,8 +83,9 @@ def test_with_few_labels_the_configured_priors_stand(groups):
 
 def test_a_large_graph_keeps_its_loud_messages_and_chooses_whether_coordinates_mix(groups):
     told = []
-    chosen = tuned(groups.data, groups.phi, replace(SHORT, large=1000), seed=0,
-                   progress=lambda *what: told.append(what))
+    chosen = tuned(
+        groups.data, groups.phi, replace(SHORT, large=1000), seed=0, progress=lambda *what: told.append(what)
+    )
     assert len(told) == _fits(2 * len(FACTORS), DRAWS)
     settled = replace(SHORT, large=1000).sized(len(groups.data.labels))
     assert (chosen.message_start, chosen.large, chosen.members) == (LOUD["message_start"], 0, 1)

@@ -89,10 +89,13 @@ def test_a_run_that_is_not_queued_is_left_alone(study, state):
     assert study.store.run(run.id) == before and versions_on_disk(study) == []
 
 
-@pytest.mark.parametrize(("problem", "message"), [
-    (RuntimeError("out of luck"), "RuntimeError: out of luck"),
-    (CoplError("Fetch the weights first."), "Fetch the weights first."),
-])
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (RuntimeError("out of luck"), "RuntimeError: out of luck"),
+        (CoplError("Fetch the weights first."), "Fetch the weights first."),
+    ],
+)
 def test_a_failure_is_told_and_the_champion_stays(fitted, problem, message):
     def fails(texts, progress=None):
         raise problem
@@ -428,8 +431,14 @@ def test_one_worker_serves_an_installation(study):
     with hold_worker_lock(study.settings):
         with pytest.raises(CoplError, match=f"process {os.getpid()}"), hold_worker_lock(study.settings):
             pass
-        told = subprocess.run([sys.executable, "-m", "copl_core", "worker"], env=environment(study), cwd=ROOT,
-                              capture_output=True, text=True, timeout=60)
+        told = subprocess.run(
+            [sys.executable, "-m", "copl_core", "worker"],
+            env=environment(study),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     assert told.returncode == 1 and "already serves" in told.stderr and "Traceback" not in told.stderr
     with hold_worker_lock(study.settings):
         pass  # free again
@@ -443,8 +452,9 @@ def environment(study: Study) -> dict[str, str]:
 def worker_process(study: Study):
     """A worker of its own; whatever is left of it is killed in the end."""
     with (study.settings.home / "worker.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "copl_core", "worker"], env=environment(study), cwd=ROOT,
-                                   stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "copl_core", "worker"], env=environment(study), cwd=ROOT, stdout=log, stderr=log
+        )
         try:
             yield process
         finally:

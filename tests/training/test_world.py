@@ -22,8 +22,10 @@ from tests.training.test_evaluate import about_own_prompts, rows
 
 def said(world: World, labels) -> set[tuple]:
     """Labels by name: who preferred which text."""
-    return {(world.users[u], world.texts[a], world.texts[b], float(o))
-            for u, a, b, o in zip(labels.user, labels.left, labels.right, labels.outcome, strict=True)}
+    return {
+        (world.users[u], world.texts[a], world.texts[b], float(o))
+        for u, a, b, o in zip(labels.user, labels.left, labels.right, labels.outcome, strict=True)
+    }
 
 
 def test_context_labels_are_given_and_never_asked():
@@ -59,8 +61,10 @@ def test_nothing_left_to_ask_is_told_in_a_sentence():
 
 
 def test_a_persons_group_is_the_one_that_all_their_rows_name():
-    named = [replace(row, taste="short" if row.annotator == "user 0" or row.line % 2 else "long")
-             for row in rows(range(2), range(4))]
+    named = [
+        replace(row, taste="short" if row.annotator == "user 0" or row.line % 2 else "long")
+        for row in rows(range(2), range(4))
+    ]
     world = build_world(named, named)
     assert world.groups == ("short", None)
     assert len(world.asked_groups) == 8
@@ -130,8 +134,9 @@ def few_new_people() -> World:
     return build_world(rows(range(20), range(12)), rows(range(10), range(12), seed=1) + rows(range(20, 30), range(1)))
 
 
-@pytest.mark.parametrize("made", [lambda: build_world(*about_own_prompts()), few_new_people],
-                         ids=["new meetings", "few new people"])
+@pytest.mark.parametrize(
+    "made", [lambda: build_world(*about_own_prompts()), few_new_people], ids=["new meetings", "few new people"]
+)
 def test_a_probe_looks_at_no_label_of_a_control(made):
     world = made()
     twice = with_strangers(world, seed=0)
@@ -145,6 +150,6 @@ def test_a_probe_looks_at_no_label_of_a_control(made):
 def test_the_ids_of_a_probe_are_rows_of_the_world():
     world = build_world(rows(range(20), range(12)), rows(range(16, 24), range(10, 16)), context=3)
     probe = probe_world(world, seed=0)
-    assert [world.users[i] for i in probe.train.user_ids] == list(probe.users[:probe.train.n_users])
-    assert [world.texts[i] for i in probe.train.response_ids] == list(probe.texts[:probe.train.n_responses])
-    assert list(probe.train.texts()) == list(probe.texts[:probe.train.n_responses])
+    assert [world.users[i] for i in probe.train.user_ids] == list(probe.users[: probe.train.n_users])
+    assert [world.texts[i] for i in probe.train.response_ids] == list(probe.texts[: probe.train.n_responses])
+    assert list(probe.train.texts()) == list(probe.texts[: probe.train.n_responses])

@@ -14,10 +14,20 @@ depends_on = None
 def upgrade() -> None:
     _columns()
     op.drop_index("ix_label_counting", "label")
-    op.create_index("ix_label_counting", "label", ["study_id", "user_id", "pair_id", "attention"],
-                    sqlite_where=sa.text("counts = 1"), postgresql_where=sa.text("counts"))
-    op.create_index("ix_task_skipped", "task", ["user_id", "pair_id"], sqlite_where=sa.text("skipped = 1"),
-                    postgresql_where=sa.text("skipped"))
+    op.create_index(
+        "ix_label_counting",
+        "label",
+        ["study_id", "user_id", "pair_id", "attention"],
+        sqlite_where=sa.text("counts = 1"),
+        postgresql_where=sa.text("counts"),
+    )
+    op.create_index(
+        "ix_task_skipped",
+        "task",
+        ["user_id", "pair_id"],
+        sqlite_where=sa.text("skipped = 1"),
+        postgresql_where=sa.text("skipped"),
+    )
     op.create_table(
         "guideline",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -106,8 +116,9 @@ def _columns() -> None:
     op.add_column("label", sa.Column("tags", sa.JSON(), nullable=True))
     op.add_column("label", sa.Column("guidelines", sa.Integer(), nullable=True))
     op.add_column("label", sa.Column("attention", sa.Boolean(), nullable=False, server_default=no))
-    op.execute("ALTER TABLE label ADD COLUMN successor_id INTEGER CONSTRAINT fk_label_successor_id "
-               "REFERENCES label (id)")
+    op.execute(
+        "ALTER TABLE label ADD COLUMN successor_id INTEGER CONSTRAINT fk_label_successor_id REFERENCES label (id)"
+    )
     op.add_column("label", sa.Column("edited_at", sa.DateTime(), nullable=True))
 
 

@@ -27,8 +27,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["ended_by"], ["user.id"], name="fk_ask_ended_by"),
         sa.PrimaryKeyConstraint("id", name="pk_ask"),
     )
-    op.create_index("ix_ask_open", "ask", ["study_id", "pair_id"], unique=True,
-                    sqlite_where=sa.text("ended_at is null"), postgresql_where=sa.text("ended_at is null"))
+    op.create_index(
+        "ix_ask_open",
+        "ask",
+        ["study_id", "pair_id"],
+        unique=True,
+        sqlite_where=sa.text("ended_at is null"),
+        postgresql_where=sa.text("ended_at is null"),
+    )
 
 
 def downgrade() -> None:
