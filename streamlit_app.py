@@ -7,8 +7,9 @@ import streamlit as st
 from copl_core.__main__ import open_store, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, User
-from copl_core.study import Study
-from pages.parts import drawing, enter
+from copl_core.study import access
+from copl_core.study.session import Session
+from pages.common import drawing, enter
 
 LABEL = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
 TASTE = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
@@ -35,14 +36,14 @@ def installation():
 
 
 @st.cache_resource
-def open_study(study_id: int) -> Study:
-    return Study(*installation(), study_id)
+def open_study(study_id: int) -> Session:
+    return Session(*installation(), study_id)
 
 
-def signed_in(study: Study) -> User | None:
+def signed_in(session: Session) -> User | None:
     """The user whose secret stands in the address, looked up each time: roles change and secrets are revoked."""
     token = st.query_params.get("token") or st.session_state.get("token")
-    user = study.sign_in(token) if token else None
+    user = access.sign_in(session, token) if token else None
     st.session_state["token"] = token if user else None
     if user is not None:
         st.query_params["token"] = token  # so that a reload finds the same person
@@ -54,14 +55,18 @@ def provider() -> bool:
     return st.secrets.load_if_toml_exists() and "auth" in st.secrets
 
 
-def signed_in_with_provider(study: Study) -> User | None:
+def signed_in_with_provider(session: Session) -> User | None:
     """The user of a verified e-mail address; the page ends here for everybody else."""
     if not st.user.is_logged_in:
         st.title("CoPL Studio")
         st.button("Sign in", type="primary", on_click=st.login)
         st.stop()
     verified = st.user.get("email_verified") is not False  # some providers only have verified ones and do not say so
-    user = study.sign_in_email(st.user.email, st.user.get("name") or "") if verified and st.user.get("email") else None
+    user = (
+        access.sign_in_email(session, st.user.email, st.user.get("name") or "")
+        if verified and st.user.get("email")
+        else None
+    )
     if user is None:
         st.error(
             f"{st.user.get('email') or 'This account'} is not admitted to this study; ask its owner, or sign in "

@@ -2,7 +2,7 @@
 
     python -m benchmarks.controversy [--users N] [--prompts N] [--labels N] [--seeds N]
 
-Four groups of people (``copl_core.synthetic``).  A pair is controversial where the groups truly prefer different
+Four groups of people (``benchmarks.synthetic``).  A pair is controversial where the groups truly prefer different
 sides; of the common pairs, on which all prefer the same, half are noisy: 45 of 100 labels there are turned round, as if
 people were torn, and 10 of 100 on every other pair.  The preference graph is fitted to these labels, people are grouped
 by k-means on its embeddings, and pairs are ranked.  An AUC of 1 puts every controversial pair above every common one.
@@ -17,10 +17,10 @@ import sys
 
 import numpy as np
 
+from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.insight.controversy import Division, divide, member_preferences
 from copl_core.insight.layout import answer_space
 from copl_core.preference.state import GraphConfig, GraphState
-from copl_core.synthetic import Protocol, SyntheticWorld, make_world
 
 DESCRIPTION = "AUC of controversial pairs over common and noisy common ones, four synthetic groups"
 SLIPS, TORN = 0.10, 0.45  # shares of labels turned round: usually, and on noisy common pairs

@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(data: TrainingData, balance: float | None, budget: float | None, seed: int) -> tuple[Load, float, int]:
     """The load after one fit, and the reward model's accuracy on labels it did not see."""
+    from copl_core.install.weights import resolver
     from copl_core.reward.model import RewardConfig
     from copl_core.training.graph_fit import fit_graph
     from copl_core.training.reward_fit import fit_reward
-    from copl_core.weights import resolver
 
     phi = measure_many([response for _, response in data.texts()])
     graph = fit_graph(data, phi, GraphConfig(members=1), seed=seed)

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.state import READOUT, GraphConfig
-from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph, sided_margins
 from copl_core.training.losses import flip_rate
 from copl_core.training.metrics import log_losses, measures
@@ -136,10 +136,10 @@ def architectures(path: Path, seeds: int) -> None:
 def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, float]]:
     """A random split of the labels of a file, ready to be asked how well a configuration does."""
     from copl_core.config import Settings
-    from copl_core.files import read_rows
-    from copl_core.training.phi import TextEmbedder
-    from copl_core.training.world import build_world
-    from copl_core.weights import resolver
+    from copl_core.evaluation.dataset import build_world
+    from copl_core.formats.own import read_rows
+    from copl_core.install.weights import resolver
+    from copl_core.training.text_embedder import TextEmbedder
 
     rows = [row for row in read_rows(path, []) if row.choice is not None]
     asked = np.random.default_rng(seed).random(len(rows)) < 0.2

@@ -27,12 +27,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import Messages, sparse_times, where
 from copl_core.preference.state import GraphConfig
-from copl_core.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.graph_member import Lesson, Member
+from copl_core.training.graph_trainer import Lesson, Member
 from copl_core.training.losses import torch_generator
 
 DESCRIPTION = "the preference graph on the paper's largest world: time, the published schedule, bare products, growth"

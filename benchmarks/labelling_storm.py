@@ -26,8 +26,9 @@ from sqlalchemy import text
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
 from copl_core.records import Choice, ImportRow
-from copl_core.rules import RoomSettings
-from copl_core.study import Study
+from copl_core.study import access, contents, labelling
+from copl_core.study.session import Session
+from copl_core.study_settings import RoomSettings
 from db.engine import reading
 
 DESCRIPTION = "8 processes label one SQLite file while they are killed at random"
@@ -79,31 +80,33 @@ def main(argv: list[str] | None = None) -> int:
 
 def storm(home: Path, processes: int, labels: int, kills: int, seed: int = 0) -> Outcome:
     """Run the storm and look at what it left."""
-    study = prepare(home, pairs=processes * labels // OVERLAP + labels // 4 + 1)
+    session = prepare(home, pairs=processes * labels // OVERLAP + labels // 4 + 1)
     started = time.monotonic()
     people = [Person(home, f"person {n}", labels) for n in range(processes)]
-    visitors = passers_by(study, processes)
+    visitors = passers_by(session, processes)
     done = _kill_at_random(people, Random(seed), kills, total=processes * labels)
     for person in people:
         person.thread.join()
     seconds = time.monotonic() - started
     for task in visitors:  # back from lunch: long expired, and answered all the same
-        study.submit(task.id, task.user_id, Choice.LEFT)
-    return look(study, people, done, seconds, labels)
+        labelling.submit(session, task.id, task.user_id, Choice.LEFT)
+    return look(session, people, done, seconds, labels)
 
 
-def prepare(home: Path, pairs: int) -> Study:
+def prepare(home: Path, pairs: int) -> Session:
     settings = Settings(home=home)
     store = open_store(settings)
-    study = Study(store, settings, store.create_study("Storm").id)
-    study.import_rows(ImportRow(n, f"prompt {n // 4}", f"answer {n}", f"other answer {n}") for n in range(pairs))
-    study.set_room(RoomSettings(overlap=OVERLAP, repeats=0, reserve_minutes=RESERVED_SECONDS / 60))
-    return study
+    session = Session(store, settings, store.create_study("Storm").id)
+    contents.import_rows(
+        session, (ImportRow(n, f"prompt {n // 4}", f"answer {n}", f"other answer {n}") for n in range(pairs))
+    )
+    labelling.set_assignment(session, RoomSettings(overlap=OVERLAP, repeats=0, reserve_minutes=RESERVED_SECONDS / 60))
+    return session
 
 
-def passers_by(study: Study, count: int) -> list:
+def passers_by(session: Session, count: int) -> list:
     """People who take a pair and are gone."""
-    return [study.next_task(study.join(f"passer-by {n}").id) for n in range(count)]
+    return [labelling.next_task(session, access.join(session, f"passer-by {n}").id) for n in range(count)]
 
 
 # ---- one process of the storm
@@ -113,18 +116,18 @@ def label(home: Path, name: str, labels: int) -> None:
     """Label until ``labels`` count, telling each acknowledged one on standard output."""
     settings = Settings(home=home)
     store = open_store(settings)
-    study = Study(store, settings, store.current_study().id)
-    user, random = study.join(name), Random()
-    task = study.next_task(user.id)
-    while task is not None and study.progress(user.id).done < labels:
+    session = Session(store, settings, store.current_study().id)
+    user, random = access.join(session, name), Random()
+    task = labelling.next_task(session, user.id)
+    while task is not None and labelling.progress(session, user.id).done < labels:
         if random.random() < 0.02:
-            task = study.skip(task.id, user.id).next_task
+            task = labelling.skip(session, task.id, user.id).next_task
             continue
         began = time.perf_counter()
-        receipt = study.submit(task.id, user.id, random.choice(list(Choice)))
+        receipt = labelling.submit(session, task.id, user.id, random.choice(list(Choice)))
         if receipt.label is not None:
             print(receipt.label.id, (time.perf_counter() - began) * 1000, flush=True)
-        if random.random() < 0.1 and study.submit(task.id, user.id, Choice.LEFT).label is not None:
+        if random.random() < 0.1 and labelling.submit(session, task.id, user.id, Choice.LEFT).label is not None:
             raise SystemExit("one task took two labels")
         task = receipt.next_task
 
@@ -191,17 +194,17 @@ def _kill_at_random(people: list[Person], random: Random, kills: int, total: int
 # ---- afterwards
 
 
-def look(study: Study, people: list[Person], kills: int, seconds: float, labels: int) -> Outcome:
-    found = study.store.labels(study.id)
+def look(session: Session, people: list[Person], kills: int, seconds: float, labels: int) -> Outcome:
+    found = session.store.labels(session.id)
     told = {number for person in people for number in person.acknowledged}
-    of_people = [one for one in found if study.user(one.user_id).name.startswith("person")]
+    of_people = [one for one in found if access.user(session, one.user_id).name.startswith("person")]
     each = Counter((one.user_id, one.pair_id) for one in found)
     per_pair = Counter(pair for _, pair in each)
     times = sorted(ms for person in people for ms in person.milliseconds)
     time.sleep(RESERVED_SECONDS + 0.1)  # whatever is still reserved expires
-    free = {pair[0] for pair in study.store.pairs(study.id) if per_pair[pair[0]] < OVERLAP}
-    offered = {pair[0] for pair in study.store.unlabelled_pairs(study.join("somebody new").id)}
-    with reading(study.store.engine) as connection:
+    free = {pair[0] for pair in session.store.pairs(session.id) if per_pair[pair[0]] < OVERLAP}
+    offered = {pair[0] for pair in session.store.unlabelled_pairs(access.join(session, "somebody new").id)}
+    with reading(session.store.engine) as connection:
         sound = connection.execute(text("pragma integrity_check")).scalar() == "ok"
         sound &= not connection.execute(text("pragma foreign_key_check")).all()
     return Outcome(

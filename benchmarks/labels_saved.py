@@ -32,13 +32,13 @@ from pathlib import Path
 import numpy as np
 
 from copl_core.demo import world as demo
-from copl_core.files import read_rows
+from copl_core.evaluation.dataset import TEST, World, build_world
+from copl_core.formats.own import read_rows
 from copl_core.preference.acquire import informative
 from copl_core.preference.adapt import Prior, adapt
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Comparisons, ImportRow
 from copl_core.training.metrics import right
-from copl_core.training.world import TEST, World, build_world
 
 DESCRIPTION = "labels a new person needs: most informative pairs against random ones"
 FIGURE = Path(__file__).with_name("labels_saved.svg")
@@ -181,10 +181,10 @@ def run(name: str, worlds: Iterable[tuple[World, list[Newcomer]]], seed: int) ->
 def fit(world: World, seed: int) -> GraphState:
     """The graph as the trainer fits it."""
     from copl_core.config import Settings
+    from copl_core.install.weights import resolver
     from copl_core.training.graph_fit import fit_graph
-    from copl_core.training.phi import TextEmbedder
+    from copl_core.training.text_embedder import TextEmbedder
     from copl_core.training.tune import tuned
-    from copl_core.weights import resolver
 
     settings = Settings.from_environment()
     embedder = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi")

@@ -16,10 +16,10 @@ import time
 
 import numpy as np
 
+from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.insight.groups import NO_GROUP
 from copl_core.insight.layout import Layout, _onto, answer_space, fit_layout
 from copl_core.preference.state import GraphConfig, GraphState
-from copl_core.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.tune import tuned
 

@@ -32,7 +32,8 @@ from copl_core.__main__ import open_store
 from copl_core.config import Settings
 from copl_core.features import measure_many
 from copl_core.records import Choice, ImportRow, Role, SnapshotRecord
-from copl_core.study import Study
+from copl_core.study import access, contents
+from copl_core.study.session import Session
 
 DESCRIPTION = "time to first content of every page, 10,000 people and 200,000 labels"
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,11 +72,11 @@ def prepare(home: Path, n_people: int, n_labels: int, n_prompts: int, weights: P
     (home / "weights").symlink_to(weights, target_is_directory=True)
     settings = Settings(home=home)
     store = open_store(settings)
-    study = Study(store, settings, store.create_study("Large").id)
+    session = Session(store, settings, store.create_study("Large").id)
     started = time.monotonic()
-    study.import_rows(labels(n_people, n_labels, n_prompts, np.random.default_rng(0)))
+    contents.import_rows(session, labels(n_people, n_labels, n_prompts, np.random.default_rng(0)))
     said("imported", started)
-    publish(study)
+    publish(session)
 
 
 def labels(n_people: int, n_labels: int, n_prompts: int, rng: np.random.Generator) -> Iterator[ImportRow]:
@@ -113,19 +114,19 @@ def _text(prompt: int, which: int) -> str:
     return opening + "\n\n" + ("\n".join(f"- {step}" for step in steps) if which >> 1 else " ".join(steps))
 
 
-def publish(study: Study) -> None:
+def publish(session: Session) -> None:
     """Fit everything once, with fewer steps than a trainer would take."""
     from copl_core.insight.layout import answer_space, fit_layout
+    from copl_core.install.weights import resolver
     from copl_core.preference.state import GraphConfig
     from copl_core.reward.model import RewardConfig
-    from copl_core.training.fit import learn_mix
+    from copl_core.snapshots.snapshot import write_snapshot
+    from copl_core.trainer.job import learn_mix
     from copl_core.training.graph_fit import fit_graph
     from copl_core.training.reward_fit import fit_reward
-    from copl_core.training.snapshot import write_snapshot
     from copl_core.training.split import held_back
-    from copl_core.weights import resolver
 
-    data = study.store.training_data(study.id)
+    data = session.store.training_data(session.id)
     started = time.monotonic()
     phi = measure_many([text for _, text in data.texts()])
     graph = fit_graph(data, phi, GraphConfig(members=1, max_steps=40), seed=0)
@@ -147,7 +148,7 @@ def publish(study: Study) -> None:
         data.with_labels(given.take(~kept)),
         graph.user_vectors,
         config,
-        weights=resolver(study.settings.weights),
+        weights=resolver(session.settings.weights),
         time_budget_s=REWARD_SECONDS,
     )
     # what is learned for new texts is not served: this graph reads style alone, and the pages bring sentence embeddings
@@ -176,13 +177,13 @@ def publish(study: Study) -> None:
         "fit": model.metrics,
     }
     write_snapshot(
-        study.snapshot_root,
+        session.snapshot_root,
         "v0001",
         graph=graph,
         layout=layout,
         save_reward=save,
         manifest={
-            "study": study.id,
+            "study": session.id,
             "run": None,
             "kind": "full",
             "watermark": data.watermark,
@@ -194,7 +195,7 @@ def publish(study: Study) -> None:
         },
     )
     record = SnapshotRecord("v0001", None, data.watermark, len(given), metrics, datetime.now(UTC))
-    study.store.publish(study.id, record, run_id=None)
+    session.store.publish(session.id, record, run_id=None)
 
 
 # ---- the pages
@@ -238,8 +239,8 @@ def app(home: Path) -> Iterator[str]:
     """The app without a trainer, and the owner's link."""
     settings = Settings(home=home)
     store = open_store(settings)
-    study = Study(store, settings, store.current_study().id)
-    token = study.sign_in_token(study.join("Owner", Role.OWNER).id)
+    session = Session(store, settings, store.current_study().id)
+    token = access.sign_in_token(session, access.join(session, "Owner", Role.OWNER).id)
     server = subprocess.Popen(
         [
             sys.executable,

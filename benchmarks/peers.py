@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.files import read_rows
+from copl_core.evaluation.dataset import TEST, only_new_prompts
+from copl_core.evaluation.evaluate import evaluate
+from copl_core.evaluation.methods import METHODS
+from copl_core.formats.own import read_rows
+from copl_core.install.weights import resolver
 from copl_core.records import CoplError, ImportRow
-from copl_core.training.evaluate import evaluate
-from copl_core.training.methods import METHODS
-from copl_core.training.phi import TextEmbedder
-from copl_core.training.world import TEST, only_new_prompts
-from copl_core.weights import resolver
+from copl_core.training.text_embedder import TextEmbedder
 
 DESCRIPTION = "The published peers beside CoPL's graph and the text-free baselines, on files of real preferences."
 FILES = {"llmfao": "llmfao.jsonl.gz", "ukpconvarg": "ukpconvarg.jsonl.gz", "polis": "polis_bowling_green.jsonl.gz"}

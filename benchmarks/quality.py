@@ -138,7 +138,7 @@ def measure(
     column: Column, path: Path, folder: Path, splits: int, options: list[str], people: int = 0
 ) -> Iterator[dict]:
     """The report of ``evaluate`` for each cut; seeds count from 1."""
-    from copl_core.training import evaluate
+    from copl_core.evaluation import evaluate
 
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]

@@ -33,21 +33,21 @@ from accelerate import PartialState
 
 from copl_core.config import Settings
 from copl_core.demo.world import demo_rows, study_prompts, tastes, utility
-from copl_core.files import read_rows
+from copl_core.evaluation.dataset import World, build_world
+from copl_core.formats.own import read_rows
+from copl_core.install.weights import resolver
 from copl_core.preference.adapt import Prior, adapt
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Comparisons, ImportRow
 from copl_core.reward.backbone import load_backbone
 from copl_core.reward.hidden import HiddenCache
 from copl_core.reward.model import RewardConfig, RewardModel
-from copl_core.training.fit import text_margins
+from copl_core.trainer.job import text_margins
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.metrics import figures, interval, log_losses, right
-from copl_core.training.phi import TextEmbedder
 from copl_core.training.reward_fit import fit_reward
+from copl_core.training.text_embedder import TextEmbedder
 from copl_core.training.tune import tuned
-from copl_core.training.world import World, build_world
-from copl_core.weights import resolver
 
 ASKED_SHARE = 0.15
 MOST_CUTS = {"random": int(1 / ASKED_SHARE), "prompts": 5}

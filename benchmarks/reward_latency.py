@@ -24,7 +24,8 @@ from copl_core.__main__ import open_store, open_study, seed_demo
 from copl_core.config import Settings
 from copl_core.demo.world import load_prompts
 from copl_core.records import RunState
-from copl_core.study import Study
+from copl_core.study import rewards, runs
+from copl_core.study.session import Session
 
 DESCRIPTION = "a live judgement: 4 new answers by every group, with intervals, and by sentence"
 ANSWERS = 4
@@ -45,25 +46,25 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def fitted(home: Path, weights: Path) -> Study:
+def fitted(home: Path, weights: Path) -> Session:
     """The demo study with a graph and a short reward model."""
-    from copl_core.training.worker import Trainer
+    from copl_core.trainer.worker import Trainer
 
     (home / "weights").symlink_to(weights.resolve(), target_is_directory=True)
     settings = Settings(home=home, reward_budget_seconds=BUDGET)
-    study = seed_demo(open_store(settings), settings)
-    run = study.request_fit("full")
-    Trainer(study.store, settings).execute(run.id)
-    done = study.store.run(run.id)
+    session = seed_demo(open_store(settings), settings)
+    run = runs.request_fit(session, "full")
+    Trainer(session.store, settings).execute(run.id)
+    done = session.store.run(run.id)
     if done.state != RunState.DONE:
         raise SystemExit(done.message)
-    return study
+    return session
 
 
-def report(study: Study, questions: int) -> None:
+def report(session: Session, questions: int) -> None:
     import torch
 
-    snapshot, rng = study.snapshot(), np.random.default_rng(0)
+    snapshot, rng = session.snapshot(), np.random.default_rng(0)
     groups = sorted(set(snapshot.layout.group[snapshot.layout.group >= 0].tolist()))
     person = int(snapshot.graph.user_ids[snapshot.graph.n_labels.argmax()])
     asked = [new_question(rng) for _ in range(3 * questions + 1)]
@@ -73,11 +74,14 @@ def report(study: Study, questions: int) -> None:
         f"{ANSWERS} answers of {words:.0f} words each; {torch.get_num_threads()} threads"
     )
     print(f"{'':46}{'p50':>8}{'p95':>8}{'most':>8}{'busy':>8}   s")
-    line("the first judgement, model loaded", [seconds(lambda: study.reward(*asked[0]))])
+    line("the first judgement, model loaded", [seconds(lambda: rewards.reward(session, *asked[0]))])
     kinds: list[tuple[str, Callable[[Question], object]]] = [
-        (f"all {len(groups)} groups", lambda question: study.reward(*question)),
-        ("all groups and a person, with their interval", lambda question: study.reward(*question, users=[person])),
-        ("which sentences moved a person", lambda question: study.moved(*question, users=[person])),
+        (f"all {len(groups)} groups", lambda question: rewards.reward(session, *question)),
+        (
+            "all groups and a person, with their interval",
+            lambda question: rewards.reward(session, *question, users=[person]),
+        ),
+        ("which sentences moved a person", lambda question: rewards.attribution(session, *question, users=[person])),
     ]
     for number, (name, judge) in enumerate(kinds):
         some = asked[1 + number * questions : 1 + (number + 1) * questions]

@@ -21,6 +21,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from copl_core.study import access, contents, labelling
+
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
 import numpy as np  # noqa: E402
@@ -30,9 +32,9 @@ from copl_core.config import Settings
 from copl_core.insight.layout import Layout
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Choice, Comparisons, ImportRow, SnapshotRecord
-from copl_core.rules import RoomSettings
-from copl_core.study import Study
-from copl_core.training.snapshot import write_snapshot
+from copl_core.snapshots.snapshot import write_snapshot
+from copl_core.study.session import Session
+from copl_core.study_settings import RoomSettings
 
 DESCRIPTION = "from an answer to the next pair, with 100,000 labels present"
 DIM = 128
@@ -46,8 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--answers", type=int, default=200, help="answers timed for each setting")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        study = prepare(Path(folder), arguments.labels, arguments.pairs, arguments.people)
-        print(f"{study.store.label_count(study.id):,} labels of {arguments.people} people on {arguments.pairs:,} pairs")
+        session = prepare(Path(folder), arguments.labels, arguments.pairs, arguments.people)
+        print(
+            f"{session.store.label_count(session.id):,} labels of {arguments.people} people on {arguments.pairs:,} pairs"
+        )
         print(f"{'':34}{'p50':>8}{'p95':>8}{'most':>8}   ms, {arguments.answers} answers each")
         overlap = 2 * arguments.labels // arguments.pairs
         for name, room, who in (
@@ -55,39 +59,42 @@ def main(argv: list[str] | None = None) -> int:
             ("newcomer, an overlap", RoomSettings(overlap=overlap), "Ben"),
             (f"{arguments.labels // arguments.people} labels before", RoomSettings(overlap=overlap), "person 0"),
         ):
-            study.set_room(room)
-            report(name, *measure(study, study.join(who).id, Path(folder), arguments.answers))
+            labelling.set_assignment(session, room)
+            report(name, *measure(session, access.join(session, who).id, Path(folder), arguments.answers))
     return 0
 
 
-def prepare(home: Path, n_labels: int, n_pairs: int, n_people: int) -> Study:
+def prepare(home: Path, n_labels: int, n_pairs: int, n_people: int) -> Session:
     """A study with that many labels, and a champion of random numbers fitted to nothing."""
     settings = Settings(home=home)
     store = open_store(settings)
-    study = Study(store, settings, store.create_study("Latency").id)
+    session = Session(store, settings, store.create_study("Latency").id)
     rng = np.random.default_rng(0)
     per_pair = rng.permuted(np.tile(np.arange(n_people), (n_pairs, 1)), axis=1)[:, : max(1, n_labels // n_pairs)]
     choices = list(Choice)
-    study.import_rows(
-        ImportRow(
-            0,
-            f"prompt {pair // 3}",
-            f"first answer {pair}. " * 20,
-            f"second answer {pair}. " * 20,
-            choices[int(rng.integers(3))],
-            f"person {person}",
-            key=f"{pair}-{person}",
-        )
-        for pair, people in enumerate(per_pair.tolist())
-        for person in people
+    contents.import_rows(
+        session,
+        (
+            ImportRow(
+                0,
+                f"prompt {pair // 3}",
+                f"first answer {pair}. " * 20,
+                f"second answer {pair}. " * 20,
+                choices[int(rng.integers(3))],
+                f"person {person}",
+                key=f"{pair}-{person}",
+            )
+            for pair, people in enumerate(per_pair.tolist())
+            for person in people
+        ),
     )
-    data = store.training_data(study.id)
-    publish(study, data.user_ids, data.response_ids, data.labels, rng)
-    return study
+    data = store.training_data(session.id)
+    publish(session, data.user_ids, data.response_ids, data.labels, rng)
+    return session
 
 
 def publish(
-    study: Study, user_ids: np.ndarray, response_ids: np.ndarray, labels: Comparisons, rng: np.random.Generator
+    session: Session, user_ids: np.ndarray, response_ids: np.ndarray, labels: Comparisons, rng: np.random.Generator
 ) -> None:
     state = GraphState(
         user_ids=user_ids,
@@ -105,20 +112,22 @@ def publish(
     layout = Layout(
         user_ids, np.zeros((len(user_ids), 2), np.float32), np.zeros(len(user_ids), np.int64), float("nan"), {}
     )
-    write_snapshot(study.snapshot_root, "v0001", graph=state, layout=layout, manifest={"watermark": 0, "reward": None})
+    write_snapshot(
+        session.snapshot_root, "v0001", graph=state, layout=layout, manifest={"watermark": 0, "reward": None}
+    )
     record = SnapshotRecord("v0001", None, 0, len(labels), {}, datetime.now(UTC))
-    study.store.publish(study.id, record, run_id=None)
+    session.store.publish(session.id, record, run_id=None)
 
 
-def measure(study: Study, user_id: int, folder: Path, answers: int) -> tuple[np.ndarray, ...]:
+def measure(session: Session, user_id: int, folder: Path, answers: int) -> tuple[np.ndarray, ...]:
     """Milliseconds (answers,) from submit to the next task, of processor time in it, and of bare commits in between."""
     bare = sqlite3.connect(folder / "bare.db", isolation_level=None)
     bare.executescript("pragma journal_mode=WAL; pragma synchronous=FULL; create table if not exists t (x text)")
     ours, busy, theirs = [], [], []
-    task = study.next_task(user_id)
+    task = labelling.next_task(session, user_id)
     for _ in range(answers):
         started, worked = time.perf_counter(), time.process_time()
-        task = study.submit(task.id, user_id, Choice.LEFT, milliseconds=2000).next_task
+        task = labelling.submit(session, task.id, user_id, Choice.LEFT, milliseconds=2000).next_task
         ours.append(time.perf_counter() - started)
         busy.append(time.process_time() - worked)
         started = time.perf_counter()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from copl_core.config import Settings
 from copl_core.records import CoplError, ImportReport, Role, User
-from copl_core.study import Study
+from copl_core.study import access, contents, rewards, runs
+from copl_core.study.session import Session
 
 _SHOWN_PROBLEMS = 20
 
@@ -49,7 +50,7 @@ def open_store(settings: Settings):
     return SqlStore(engine)
 
 
-def open_study(settings: Settings, name: str | None = None, *, create: bool = False) -> Study:
+def open_study(settings: Settings, name: str | None = None, *, create: bool = False) -> Session:
     """A study by name, or the current one.
 
     Raises:
@@ -66,7 +67,7 @@ def open_study(settings: Settings, name: str | None = None, *, create: bool = Fa
         names = ", ".join(repr(study.name) for study in store.studies()) or "none"
         wanted = "no study" if name is None else f"no study named {name!r}"
         raise CoplError(f"There is {wanted} in {settings.home} (there: {names}); import a file to make one.")
-    return Study(store, settings, record.id)
+    return Session(store, settings, record.id)
 
 
 def prepare(settings: Settings) -> str:
@@ -78,27 +79,27 @@ def prepare(settings: Settings) -> str:
     store = open_store(settings)
     if store.current_study() is None:
         seed_demo(store, settings)
-    study = Study(store, settings, store.current_study().id)
-    return f"/?token={study.sign_in_token(_owner(study).id)}"
+    session = Session(store, settings, store.current_study().id)
+    return f"/?token={access.sign_in_token(session, _owner(session).id)}"
 
 
-def _owner(study: Study) -> User:
+def _owner(session: Session) -> User:
     """The study's owner, made if there is none; never somebody of another role who happens to be called Owner."""
-    users = study.users()
+    users = access.users(session)
     owner = next((user for user in users if user.role == Role.OWNER), None)
     names = {user.name for user in users}
     free = next(name for name in chain(["Owner"], (f"Owner {n}" for n in count(2))) if name not in names)
-    return owner or study.join(free, Role.OWNER)
+    return owner or access.join(session, free, Role.OWNER)
 
 
-def seed_demo(store, settings: Settings) -> Study:
+def seed_demo(store, settings: Settings) -> Session:
     """The study that a first start opens with: real texts, simulated users."""
     from copl_core.demo.world import demo_rows
 
     record = store.create_study("Demo: what makes a good answer?", demo=True)
-    study = Study(store, settings, record.id)
-    study.import_rows(demo_rows(seed=0))
-    return study
+    session = Session(store, settings, record.id)
+    contents.import_rows(session, demo_rows(seed=0))
+    return session
 
 
 def need_device(settings: Settings) -> None:
@@ -124,7 +125,7 @@ def need_device(settings: Settings) -> None:
 
 
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.files import BROKEN, read_rows
+    from copl_core.formats.own import BROKEN, read_rows
 
     opened = []
     for path in arguments.files:
@@ -138,11 +139,11 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
                 "with prompt, response_a, response_b and, where it is a label, choice and annotator."
             )
         opened.append((path, problems, chain([first], rows)))
-    study = open_study(settings, arguments.study, create=True)  # not before every file has shown that it can be read
+    session = open_study(settings, arguments.study, create=True)  # not before every file has shown that it can be read
     halves = []
     for path, problems, rows in opened:
-        report = study.import_rows(rows)
-        _tell_import(path, study.record.name, report)
+        report = contents.import_rows(session, rows)
+        _tell_import(path, session.record.name, report)
         broken = any(reason == BROKEN for _, reason in problems)
         _tell_problems(
             problems + list(report.problems),
@@ -175,16 +176,16 @@ def _tell_problems(problems: list[tuple[int, str]], others: str) -> None:
 
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.files import write_jsonl
+    from copl_core.formats.own import write_jsonl
 
-    written = write_jsonl(open_study(settings, arguments.study).export(), arguments.out or sys.stdout)
+    written = write_jsonl(contents.export(open_study(settings, arguments.study)), arguments.out or sys.stdout)
     if arguments.out:
         print(f"{written:,} labels written to {arguments.out}")
     return 0
 
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.training.worker import work
+    from copl_core.trainer.worker import work
 
     need_device(settings)
     if hasattr(os, "nice"):
@@ -196,17 +197,17 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.records import RunState
-    from copl_core.training.worker import Trainer, hold_worker_lock
+    from copl_core.trainer.worker import Trainer, hold_worker_lock
 
     need_device(settings)
     _log_to_terminal()
-    study = open_study(settings, arguments.study)
+    session = open_study(settings, arguments.study)
     with hold_worker_lock(settings):
-        trainer = Trainer(study.store, settings)
+        trainer = Trainer(session.store, settings)
         trainer.recover()  # what an earlier one left behind is this run, where it is of the same kind
-        run = study.request_fit("graph" if arguments.graph_only else "full", reason="asked for in a terminal")
+        run = runs.request_fit(session, "graph" if arguments.graph_only else "full", reason="asked for in a terminal")
         trainer.execute(run.id)
-    run = study.store.run(run.id)
+    run = session.store.run(run.id)
     if run.state in (RunState.QUEUED, RunState.RUNNING):
         raise CoplError(
             f"Run {run.id} was broken off. {trainer.trouble.get(run.id, '')} Call this again, or start a "
@@ -214,22 +215,22 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
         )
     if run.state != RunState.DONE:
         raise CoplError(f"Run {run.id} {run.state}: {run.message}")
-    snapshot = study.store.champion(study.id)
+    snapshot = session.store.champion(session.id)
     facts = {"snapshot": snapshot.version, "labels": snapshot.n_labels, "metrics": snapshot.metrics}
     print(json.dumps(facts, indent=1))
     return 0
 
 
 def _score(arguments: argparse.Namespace, settings: Settings) -> int:
-    study = open_study(settings, arguments.study)
-    users = {user.name: user.id for user in study.users()}
+    session = open_study(settings, arguments.study)
+    users = {user.name: user.id for user in access.users(session)}
     missing = [name for name in arguments.user if name not in users]
     if missing:
         raise CoplError(
-            f"There is no user {missing[0]!r} in study {study.record.name!r} with {len(users)} users; "
+            f"There is no user {missing[0]!r} in study {session.record.name!r} with {len(users)} users; "
             "names are those of the people page."
         )
-    view = study.reward(arguments.prompt, arguments.response, users=[users[name] for name in arguments.user])
+    view = rewards.reward(session, arguments.prompt, arguments.response, users=[users[name] for name in arguments.user])
     print(
         f"Snapshot {view.snapshot}.  {view.basis}  For each response: the chance that it is the preferred one "
         "(reward); n people stand behind a line."
@@ -247,21 +248,21 @@ def _link(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.up import main as up
+    from copl_core.install.launcher import main as up
 
     need_device(settings)
     return up(settings, prepare)
 
 
 def _weights(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.weights import fetch
+    from copl_core.install.weights import fetch
 
     fetch(settings.weights)
     return 0
 
 
 def _evaluate(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.training import evaluate
+    from copl_core.evaluation import evaluate
 
     need_device(settings)
     return evaluate.main(arguments)
@@ -300,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_evaluate(verb) -> None:
-    from copl_core.training.evaluate import add_arguments
+    from copl_core.evaluation.evaluate import add_arguments
 
     add_arguments(verb("evaluate", _evaluate, "Train on one file, measure on another, in a place of its own."))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from copl_core.records import CoplError
-from copl_core.rules import Schedule
+from copl_core.study_settings import Schedule
 
 
 @dataclass(frozen=True, slots=True)

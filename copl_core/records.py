@@ -103,7 +103,7 @@ class Task:
     prompt: str
     left: Response
     right: Response
-    reason: str  # why this pair: a value of ``copl_core.rules.Asked``
+    reason: str  # why this pair: a value of ``copl_core.study_settings.Asked``
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from copl_core.records import (
     TrainingData,
     User,
 )
-from copl_core.rules import (
+from copl_core.study_settings import (
     AnswerTable,
     Ask,
     Draft,

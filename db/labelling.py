@@ -9,13 +9,13 @@ from uuid import uuid4
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, or_, select, update
 
 from copl_core.records import Choice, CoplError, Label, Progress, Task
-from copl_core.rules import ATTENTION, STRENGTHS, Asked, Draft, Forecast
-from db.access import LARGEST, Access, grow, note, now, study_of, user_row
+from copl_core.study_settings import ATTENTION, STRENGTHS, Asked, Draft, Forecast
 from db.listing import label_of, labels_query
 from db.models import LabelRow, TaskRow
-from db.places import has_room, recount, room_of
+from db.overlap import has_room, recount, room_of
 from db.room_models import GuidelineRow
 from db.tasks import close, has_labelled, held_task, new_task, open_pairs, task_of, task_to_answer, write_draft
+from db.transactions import LARGEST, Access, grow, note, now, study_of, user_row
 
 REASON_LENGTH, TAG_LENGTH, MOST_TAGS = 10_000, 60, 20
 

@@ -9,9 +9,9 @@ import numpy as np
 from sqlalchemy import Row, case, func, or_, select
 
 from copl_core.records import Choice, Label
-from copl_core.rules import HONEST, AnswerTable, Asked, Forecast, Foretold
-from db.access import Access, only_trained, only_visible, study_row, user_row, whole_numbers
+from copl_core.study_settings import HONEST, AnswerTable, Asked, Forecast, Foretold
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, TaskRow, UserRow
+from db.transactions import Access, only_trained, only_visible, study_row, user_row, whole_numbers
 
 _LABEL = (
     LabelRow.id,
@@ -146,7 +146,7 @@ class Listing(Access):
             ]
 
     def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
-        """Read in one transaction when called, given out row by row; ``copl_core.files.read_rows`` reads it back."""
+        """Read in one transaction when called, given out row by row; ``copl_core.formats.own.read_rows`` reads it back."""
         with self._read() as connection:
             study = study_row(connection, study_id)
             query = only_visible(_export().where(LabelRow.study_id == study_id, *_PREFERENCE), study, LabelRow.user_id)

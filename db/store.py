@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from db.asking import Asking
-from db.doors import Doors
+from db.auth import Doors
 from db.engine import make_engine, migrate
 from db.labelling import Labelling
 from db.listing import Listing
-from db.people import People
-from db.rules import Rules
+from db.members import People
+from db.pinned_pairs import Asking
+from db.study_settings import Rules
 from db.tasks import Tasks
 from db.texts import Texts
 from db.training import Training

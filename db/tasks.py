@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from copl_core.records import Choice, CoplError, Task
-from copl_core.rules import ATTENTION, Asked, Draft, Forecast, Offer, RoomSettings, Said
-from db.access import LARGEST, OPEN, Access, now, study_of, user_row, whole_numbers
-from db.asking import front
+from copl_core.study_settings import ATTENTION, Asked, Draft, Forecast, Offer, RoomSettings, Said
 from db.models import LabelRow, PairRow, TaskRow
-from db.places import WITHOUT_PLACE, filled, has_room, room_of
+from db.overlap import WITHOUT_PLACE, filled, has_room, room_of
+from db.pinned_pairs import front
 from db.room_models import DraftRow
 from db.texts import read_pair
+from db.transactions import LARGEST, OPEN, Access, now, study_of, user_row, whole_numbers
 
 _USER, _STUDY, _PAIR, _TASK, _AT = (bindparam(name) for name in ("user", "study", "pair", "task", "at"))
 _MINE = (LabelRow.study_id == _STUDY, LabelRow.user_id == _USER, LabelRow.counts)

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Result, bindparam, insert, select
 from sqlalchemy.orm import aliased
 
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Role
-from db.access import Access, grow, note, now, study_row, whole_numbers
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
-from db.places import pairs_of, recount_all, room_of
+from db.overlap import pairs_of, recount_all, room_of
+from db.transactions import Access, grow, note, now, study_row, whole_numbers
 
 CHUNK = 2000  # rows of a file held at once
 IDS = 500  # ids in one question; SQLite and PostgreSQL both bound the number of parameters

@@ -10,9 +10,9 @@ import numpy as np
 from sqlalchemy import Connection, Row, case, func, insert, select, update
 
 from copl_core.records import Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
-from copl_core.rules import Schedule
-from db.access import Access, note, now, only_trained, only_visible, study_row, whole_numbers
+from copl_core.study_settings import Schedule
 from db.models import HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
+from db.transactions import Access, note, now, only_trained, only_visible, study_row, whole_numbers
 
 _RUN = tuple(getattr(RunRow, name) for name in Run.__dataclass_fields__)
 _SNAPSHOT = tuple(getattr(SnapshotRow, name) for name in SnapshotRecord.__dataclass_fields__)

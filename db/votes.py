@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import case, func, select
 
 from copl_core.records import Choice
-from db.access import Access, only_trained, study_row, whole_numbers
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow
 from db.texts import IDS
+from db.transactions import Access, only_trained, study_row, whole_numbers
 
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _PREFERRED = case(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from copl_core.records import CoplError
-from copl_core.study import Study
-from pages.parts import again, here, readable
+from copl_core.study import rewards
+from copl_core.study.session import Session
+from pages.common import again, here, readable
 
 LETTERS = "ABCDEF"
 BUNDLED = "smollm2"
@@ -66,8 +67,8 @@ def field(name: str) -> str:
 
 def offer(most: int) -> None:
     """The controls of the writer."""
-    study, _ = here()
-    styles = {style.name: style for style in study.writing_styles}
+    session, _ = here()
+    styles = {style.name: style for style in rewards.styles}
     with st.expander("Let a language model write answers", key="writer", on_change="rerun") as box:
         if not box.open:
             return
@@ -131,13 +132,13 @@ def start(most: int, styles: list, warmth: float, max_tokens: int, model: str, k
 
 
 @st.cache_resource(max_entries=1, show_spinner="Loading the language model (half a minute the first time)")
-def language_model(_study: Study, model: str):
-    return _study.writer(model)
+def language_model(_study: Session, model: str):
+    return rewards.writer(_study, model)
 
 
 def write() -> None:
     """Stream the answers into their places.  A press of Stop, or of anything else, runs the page anew: that ends it."""
-    study, _ = here()
+    session, _ = here()
     now = writing()
     blank(len(now.typed) + 1)  # over the fields and their buttons
     st.button("Stop writing", key="stop", icon=":material/stop:", width="stretch")
@@ -147,7 +148,7 @@ def write() -> None:
         boxes.append(st.container(border=True, key=f"draft-{i}").empty())
     now.begun = True
     try:
-        pieces = language_model(study, now.model).write(
+        pieces = language_model(session, now.model).write(
             now.prompt, now.styles, max_tokens=now.max_tokens, seed=now.seed
         )
         for row, piece in pieces:

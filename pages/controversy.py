@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
 
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.divisions import SMALL, Divided, DivisionView, Wanted
 from copl_core.records import CoplError
-from copl_core.rules import Ask
-from pages.parts import (
+from copl_core.study import access, contents, controversy, labelling
+from copl_core.study.controversy import SMALL, Divided, DivisionView, Wanted
+from copl_core.study_settings import Ask
+from pages.common import (
     PLOT,
     group_colour,
     group_name,
@@ -48,21 +50,21 @@ NUMBERS = (
 
 
 def page() -> None:
-    study, _ = here()
+    session, _ = here()
     st.title("Controversy")
     answer = st.container()
     wanted = controls()
     chosen = the_chosen()
     try:
-        found = study.controversy(A_PAGE, wanted=wanted, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
-        one = study.divided_pair(chosen) if chosen is not None else None
+        found = controversy.ranked(session, A_PAGE, wanted=wanted, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
+        one = controversy.item(session, chosen) if chosen is not None else None
     except CoplError as problem:
         trouble(problem)
     if found is None:
         no_snapshot("The list of what divides people")
     with answer:
         said(found, wanted)
-    asks = {ask.pair_id: ask for ask in study.asks()}
+    asks = {ask.pair_id: ask for ask in labelling.pinned_pairs(session)}
     if chosen is not None:
         selected(one, chosen, found, asks)
     many(found, wanted, asks)
@@ -73,7 +75,7 @@ def page() -> None:
 
 
 def controls() -> Wanted:
-    study, _ = here()
+    session, _ = here()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         order = st.segmented_control(
             "Order",
@@ -104,7 +106,7 @@ def controls() -> Wanted:
             bind="query-params",
             on_change=first_page,
         )
-        titles = dict(study.prompts())
+        titles = dict(contents.prompts(session))
         told = st.query_params.get("prompt", "")
         if "in-prompt" not in st.session_state and told.isdecimal() and int(told) in titles:
             st.session_state["in-prompt"] = int(told)
@@ -119,7 +121,7 @@ def controls() -> Wanted:
             width=260,
             on_change=in_prompt,
         )
-        known = study.sources()
+        known = contents.sources(session)
         source = (
             st.selectbox(
                 "Source",
@@ -219,7 +221,7 @@ def selected(one: Divided | None, pair_id: int, view: DivisionView, asks: dict[i
 
 
 def many(view: DivisionView, wanted: Wanted, asks: dict[int, Ask]) -> None:
-    study, _ = here()
+    session, _ = here()
     things = "pairs" if wanted.kind == "pairs" else "answers"
     if not view.n_wanted:
         st.info(
@@ -233,7 +235,7 @@ def many(view: DivisionView, wanted: Wanted, asks: dict[int, Ask]) -> None:
         st.toggle("Highlight what differs", True, key="marks", bind="query-params")
         st.download_button(
             "All of them as CSV",
-            lambda: study.division_csv(wanted),
+            lambda: controversy.export_csv(session, wanted),
             f"controversy-{things}.csv",
             "text/csv",
             icon=":material/download:",
@@ -271,9 +273,9 @@ def card(one: Divided, view: DivisionView, place: str, asks: dict[int, Ask]) -> 
 
 
 def texts(one: Divided) -> None:
-    study, _ = here()
+    session, _ = here()
     marks = st.session_state.get("marks", True)
-    found, more, fewer = study.what_differs(one.first.text, one.second.text)
+    found, more, fewer = controversy.what_differs(session, one.first.text, one.second.text)
     for column, letter, response, pieces in zip(
         st.columns(2, gap="medium"), "AB", (one.first, one.second), (found.first, found.second), strict=True
     ):
@@ -377,7 +379,7 @@ def votes(one: Divided) -> str:
 
 
 def steps(one: Divided, place: str, asks: dict[int, Ask]) -> None:
-    study, _ = here()
+    session, _ = here()
     key = f"{place}-{one.id}"
     with st.container(horizontal=True, vertical_alignment="center"):
         if one.second is None:
@@ -396,7 +398,7 @@ def steps(one: Divided, place: str, asks: dict[int, Ask]) -> None:
                 key=f"ask-{key}",
                 icon=":material/front_hand:",
                 on_click=attempt,
-                args=("ask", one.id),
+                args=(labelling.pin_pair, one.id),
                 help="Everybody who has not answered it gets it as their next pair, before all others.",
             )
         else:
@@ -405,10 +407,10 @@ def steps(one: Divided, place: str, asks: dict[int, Ask]) -> None:
                 key=f"end-{key}",
                 icon=":material/close:",
                 on_click=attempt,
-                args=("end_ask", one.id),
+                args=(labelling.unpin_pair, one.id),
                 help="The pair waits its turn like any other again.",
             )
-            name = {user.id: user.name for user in study.users()}.get(asked.by, "the terminal")
+            name = {user.id: user.name for user in access.users(session)}.get(asked.by, "the terminal")
             st.caption(
                 f"Next for everybody who has not answered it; asked for by {readable(name)} {ago(asked.at)}, "
                 f"{asked.answered} answered since."
@@ -430,10 +432,10 @@ def choose(pair_id: int) -> None:
     st.query_params["pair"] = str(pair_id)
 
 
-def attempt(verb: str, pair_id: int) -> None:
-    study, me = here()
+def attempt(verb: Callable[..., object], pair_id: int) -> None:
+    session, me = here()
     try:
-        getattr(study, verb)(pair_id, by=me.id)
+        verb(session, pair_id, by=me.id)
     except CoplError as problem:
         st.session_state[f"ask-problem-{pair_id}"] = str(problem)
 

@@ -8,7 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.experts_room import (
+from copl_core.records import CoplError
+from copl_core.study import experts
+from copl_core.study.experts import (
     ExpertsView,
     FitLoad,
     Heard,
@@ -18,8 +20,7 @@ from copl_core.experts_room import (
     gates_csv,
     with_and_without,
 )
-from copl_core.records import CoplError
-from pages.parts import (
+from pages.common import (
     GATES,
     PLOT,
     group_colour,
@@ -38,11 +39,11 @@ ACCENT, PLAIN = "#0072B2", "#9A9A9A"
 
 
 def page() -> None:
-    study, _ = here()
+    session, _ = here()
     st.title("Experts")
     gate = st.session_state.get("gate")
     try:
-        view = study.experts(gate)
+        view = experts.overview(session, gate)
     except CoplError as problem:
         trouble(problem)
     if view is None:
@@ -62,14 +63,14 @@ def page() -> None:
 
 
 def nothing_yet() -> None:
-    study, _ = here()
-    if study.record.champion is None:
+    session, _ = here()
+    if session.record.champion is None:
         no_snapshot("The picture of experts")
     st.info(
-        f"Snapshot {study.record.champion} has no reward model yet, and experts live inside one. The trainer fits "
+        f"Snapshot {session.record.champion} has no reward model yet, and experts live inside one. The trainer fits "
         "it a little after the first graph; the Training page starts a fit at once."
     )
-    newer_snapshot(study.record.champion)
+    newer_snapshot(session.record.champion)
     st.stop()
 
 
@@ -227,12 +228,12 @@ def between(view: ExpertsView) -> None:
 
 @st.fragment
 def what_they_do(view: ExpertsView) -> None:
-    study, _ = here()
+    session, _ = here()
     st.subheader("What each expert does")
     gate = view.gate or 0
     try:
         with st.spinner("Listening to every expert on a sample of the study's answers"):
-            heard = study.expert_voices(gate)
+            heard = experts.effects(session, gate)
     except CoplError as problem:
         st.error(str(problem))
         return
@@ -332,9 +333,9 @@ def voices_csv(heard: VoicesView) -> str:
 
 
 def over_training(snapshot: str) -> None:
-    study, _ = here()
+    session, _ = here()
     st.subheader("From fit to fit")
-    fits, unread = study.expert_loads()
+    fits, unread = experts.loads(session)
     if not fits:
         st.caption("No snapshot holds the load of its experts.")
         return

@@ -5,13 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from copl_core.records import CoplError
-from pages.parts import again, here
+from copl_core.study import access, labelling
+from pages.common import again, here
 
 
 def page() -> None:
-    study, _ = here()
+    session, _ = here()
     secret = st.query_params.get("invite") or st.session_state.get("invite")
-    invite = study.invited(secret) if secret else None
+    invite = access.find_invite(session, secret) if secret else None
     st.title("Which answer is better?")
     if secret and invite is None:
         st.error(
@@ -19,7 +20,7 @@ def page() -> None:
             "sent it for a new one."
         )
         st.stop()
-    if invite is None and not study.room_settings().open:
+    if invite is None and not labelling.assignment_settings(session).open:
         st.info("This study is for invited people. Open the link you were sent, or ask the study's owner for one.")
         st.stop()
     st.session_state["invite"] = secret
@@ -34,9 +35,9 @@ def page() -> None:
 
 
 def begin(name: str, secret: str | None) -> None:
-    study, _ = here()
+    session, _ = here()
     try:
-        user, token = study.accept_invite(secret, name) if secret else study.enter(name)
+        user, token = access.accept_invite(session, secret, name) if secret else access.enter(session, name)
     except CoplError as problem:
         st.error(str(problem))
         return

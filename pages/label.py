@@ -11,8 +11,9 @@ import time
 import streamlit as st
 
 from copl_core.records import Choice, CoplError, Response, Task
-from copl_core.views import Feedback
-from pages.parts import group_name, here, readable
+from copl_core.study import labelling, user_map
+from copl_core.study.views import Feedback
+from pages.common import group_name, here, readable
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
 KEYS = {
@@ -59,11 +60,12 @@ if (!window.coplKeys) {
 
 def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None:
     """Store the answer to the task whose button was pressed, with the reason typed so far."""
-    study, me = here()
+    session, me = here()
     shown = st.session_state.pop(f"shown-{task_id}", None)
     milliseconds = None if shown is None else int((time.monotonic() - shown) * 1000)
     reason, tags = st.session_state.get(f"reason-{task_id}") or "", st.session_state.get(f"tags-{task_id}") or ()
-    receipt = study.submit(
+    receipt = labelling.submit(
+        session,
         task_id,
         me.id,
         choice,
@@ -80,20 +82,21 @@ def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None
 
 
 def skip(task_id: int) -> None:
-    study, me = here()
-    study.skip(task_id, me.id)
+    session, me = here()
+    labelling.skip(session, task_id, me.id)
     say("Skipped; the pair comes back when nothing else is left.")
 
 
 def undo() -> None:
-    study, me = here()
-    say("Your last step is taken back." if study.undo(me.id) else "There is no step to take back.")
+    session, me = here()
+    say("Your last step is taken back." if labelling.undo(session, me.id) else "There is no step to take back.")
 
 
 def keep_draft(task_id: int) -> None:
     """What is typed survives a reload and a lost connection."""
-    study, me = here()
-    study.draft(
+    session, me = here()
+    labelling.save_draft(
+        session,
         task_id,
         me.id,
         st.session_state.get(f"reason-{task_id}") or "",
@@ -118,8 +121,8 @@ def verdict(feedback: Feedback) -> str:
 
 @st.fragment
 def room() -> None:
-    study, me = here()
-    task = study.next_task(me.id)
+    session, me = here()
+    task = labelling.next_task(session, me.id)
     if task is None:
         st.title("All done")
         st.write("You have answered every pair there is for you. Thank you.")
@@ -127,7 +130,7 @@ def room() -> None:
         footer()
         return
     st.session_state.setdefault(f"shown-{task.id}", time.monotonic())
-    guidelines = study.guidelines()
+    guidelines = labelling.guidelines(session)
     st.caption("Practice: which answer do you prefer?" if task.reason == "practice" else "Which answer do you prefer?")
     st.markdown(f"##### {readable(task.prompt)}")
     left, right = st.columns(2, gap="medium")
@@ -187,8 +190,8 @@ def others(task: Task, guidelines: int) -> None:
 
 def extras(task: Task, guidelines) -> None:
     """What most pairs need none of: a reason, the guidelines, a problem."""
-    study, me = here()
-    draft = study.draft_of(task.id, me.id)
+    session, me = here()
+    draft = labelling.draft(session, task.id, me.id)
     with st.expander("Say why (optional)", expanded=bool(draft.text or draft.tags)):
         st.pills(
             "Because it is",
@@ -218,12 +221,12 @@ def extras(task: Task, guidelines) -> None:
 
 
 def report(task: Task) -> None:
-    study, me = here()
+    session, me = here()
     which = st.radio("With which answer?", ["Left", "Right"], horizontal=True, key=f"report-side-{task.id}")
     words = st.text_area("What is wrong with it?", key=f"report-{task.id}", max_chars=2000)
     if st.button("Send to the study's owner", key=f"send-{task.id}"):
         try:
-            study.report(me.id, (task.left if which == "Left" else task.right).id, words)
+            labelling.report(session, me.id, (task.left if which == "Left" else task.right).id, words)
         except CoplError as problem:
             st.error(str(problem))
         else:
@@ -232,19 +235,19 @@ def report(task: Task) -> None:
 
 def footer() -> None:
     """How far the person is, and what the model makes of them so far."""
-    study, me = here()
+    session, me = here()
     if said := st.session_state.pop("said", ""):
         st.caption(said)
-    progress, goal = study.progress(me.id), study.room_settings().daily_goal
+    progress, goal = labelling.progress(session, me.id), labelling.assignment_settings(session).daily_goal
     if goal:
         st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")
     st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {progress.left:,} pairs left. {taste()}")
 
 
 def taste() -> str:
-    study, me = here()
+    session, me = here()
     try:
-        place = study.place(me.id)
+        place = user_map.position(session, me.id)
     except Exception:  # whatever is wrong with a snapshot must not stop anybody from labelling; its pages say it
         return ""
     if place is None or place.n_labels == 0:

@@ -5,34 +5,35 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from copl_core.people import PeopleMap
 from copl_core.records import CoplError
-from pages.parts import PLOT, again, group_name, here, newer_snapshot, no_snapshot, source_line
+from copl_core.study import access, runs, user_map
+from copl_core.study.user_map import PeopleMap
+from pages.common import PLOT, again, group_name, here, newer_snapshot, no_snapshot, source_line
 from pages.people_groups import groups
 from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
 from pages.people_pairs import persons
-from pages.people_pick import chosen_people, read_link, write_link
+from pages.people_selection import chosen_people, read_link, write_link
 
 MOST_SNAPSHOTS = 30  # on the slider, the newest
 BEAT = 1.5  # seconds a snapshot is shown while they are played
 
 
 def page() -> None:
-    study, me = here()
+    session, me = here()
     st.title("People")
-    champion = study.record.champion
+    champion = session.record.champion
     if champion is None:
         no_snapshot("The map of people")
-    versions = [record.version for record in study.snapshots()][:MOST_SNAPSHOTS][::-1]
+    versions = [record.version for record in runs.snapshots(session)][:MOST_SNAPSHOTS][::-1]
     read_link(versions, champion)
     version = wanted(versions, champion)
     try:
-        view = study.map_of_people(me.id, version)
+        view = user_map.map_of_users(session, me.id, version)
     except CoplError as problem:
         st.error(str(problem))
         slider(versions)
         return
-    extent = study.once("extent of maps", tuple(versions), lambda: study.map_extent(versions))
+    extent = session.once("extent of maps", tuple(versions), lambda: user_map.map_extent(session, versions))
     st.write(sentence(view, champion))
     the_map(view, extent)
     controls(view, versions)
@@ -73,7 +74,7 @@ def sentence(view: PeopleMap, champion: str) -> str:
 
 
 def the_map(view: PeopleMap, extent: np.ndarray | None) -> None:
-    study, _ = here()
+    session, _ = here()
     deep = st.session_state.get("dimensions") == "3-D" and view.xyz is not None
     by = st.session_state.get("colour", "group")
     colour = colours(view, by)
@@ -115,10 +116,10 @@ def picked_on_map() -> list[int]:
 
 def colours(view: PeopleMap, by: str) -> Colouring:
     """The colouring that is asked for; that by group, and a sentence, where the study has nothing of the kind."""
-    study, _ = here()
+    session, _ = here()
     try:
         with st.spinner("Reading what to colour by"):
-            found = colouring(study, view, by)
+            found = colouring(session, view, by)
     except CoplError as problem:
         st.warning(str(problem))
         found = None
@@ -130,7 +131,7 @@ def colours(view: PeopleMap, by: str) -> Colouring:
             "taste": "There is no simulated person whose taste is known",
         }
         st.info(f"{missing.get(by, 'There is nothing of the kind')}; the map is coloured by group.")
-        found = colouring(study, view, "group")
+        found = colouring(session, view, "group")
     return found
 
 
@@ -204,7 +205,7 @@ def play(versions: list[str]) -> None:
 
 
 def about(view: PeopleMap) -> None:
-    study, me = here()
+    session, me = here()
     parameters = view.parameters
     tried = parameters.get("silhouette_by_k", {})
     if np.isfinite(view.silhouette):
@@ -229,13 +230,13 @@ def about(view: PeopleMap) -> None:
     )
     wanted = st.toggle(
         "Include simulated people",
-        value=study.record.include_simulated,
+        value=session.record.include_simulated,
         help="Off, they are in no "
         "picture, and the next snapshot is learned without them. Their labels are kept, so on brings "
         "them back.",
     )
-    if wanted != study.record.include_simulated:
-        study.include_simulated(wanted, by=me.id)
+    if wanted != session.record.include_simulated:
+        access.include_simulated(session, wanted, by=me.id)
         again()
     with st.expander("Everybody in a table", on_change="rerun", key="everybody") as whole:
         if whole.open:

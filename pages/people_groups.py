@@ -5,10 +5,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.people import PeopleMap
-from copl_core.portrait import Portrait, TypicalPair
 from copl_core.records import CoplError
-from pages.parts import NO_GROUP_COLOUR, PLOT, group_colour, group_name, here, readable, source_line
+from copl_core.study import group_profiles
+from copl_core.study.group_profiles import Portrait, TypicalPair
+from copl_core.study.user_map import PeopleMap
+from pages.common import NO_GROUP_COLOUR, PLOT, group_colour, group_name, here, readable, source_line
 
 CAUTION = (
     "The groups were found in the same labels that they are described by, so a description is clearer here than "
@@ -17,10 +18,10 @@ CAUTION = (
 
 
 def groups(view: PeopleMap) -> None:
-    study, _ = here()
+    session, _ = here()
     try:
         with st.spinner("Describing the groups"):
-            every = study.portraits(view.snapshot)
+            every = group_profiles.profiles(session, view.snapshot)
     except CoplError as problem:
         st.error(str(problem))
         return

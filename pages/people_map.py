@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from copl_core.people import PeopleMap
-from copl_core.study import Study
-from pages.parts import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name, numbers
+from copl_core.study import user_map
+from copl_core.study.session import Session
+from copl_core.study.user_map import PeopleMap
+from pages.common import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name, numbers
 
 # what people can be coloured by, in the words of the page
 COLOURS = {
@@ -49,16 +50,16 @@ class Colouring:
     names: tuple[str, ...] = ()  # of the categories
 
 
-def colouring(study: Study, view: PeopleMap, by: str) -> Colouring | None:
+def colouring(session: Session, view: PeopleMap, by: str) -> Colouring | None:
     """None where the study has nothing of the kind yet."""
     if by == "expert":
-        trait = study.experts_of(view.ids, view.snapshot)
+        trait = user_map.experts_of(session, view.ids, view.snapshot)
         if trait is None:
             return None
         value = np.where(np.isfinite(trait.value), trait.value, -1).astype(int)
         return Colouring(by, value, trait.n, tuple(f"Expert {i + 1}" for i in range(value.max(initial=-1) + 1)))
     if by in ("consistency", "foreseen"):
-        trait = (study.consistency if by == "consistency" else study.foreseen)(view.ids)
+        trait = (user_map.consistency if by == "consistency" else user_map.predicted)(session, view.ids)
         return Colouring(by, trait.value, trait.n) if (trait.n > 0).any() else None
     if by == "labels":
         return Colouring(by, np.where(view.n_labels > 0, view.n_labels, np.nan).astype(float), view.n_labels)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copl_core.people import Disagreement, PeopleMap
 from copl_core.records import CoplError
-from pages.parts import group_name, here, readable
+from copl_core.study import user_map
+from copl_core.study.user_map import Disagreement, PeopleMap
+from pages.common import group_name, here, readable
 
 MANY = 20_000  # people from which a list is searched before it is shown
 FOUND = 100
@@ -59,7 +60,7 @@ def named(view: PeopleMap, user_id: int) -> str:
 
 
 def neighbours(view: PeopleMap, user_id: int) -> None:
-    study, _ = here()
+    session, _ = here()
     row = int(view.rows([user_id])[0])
     if not view.placed[row]:
         st.write(f"{named(view, user_id)} has no labels in snapshot {view.snapshot}, so there is no place to show.")
@@ -69,7 +70,7 @@ def neighbours(view: PeopleMap, user_id: int) -> None:
         f"**{named(view, user_id)}** stands in {group_name(group)} by {view.n_labels[row]} labels. The people who "
         "are expected to answer most like them:"
     )
-    near = study.nearest(user_id, view.snapshot)
+    near = user_map.nearest(session, user_id, view.snapshot)
     rows = [(one, int(found[0])) for one in near if len(found := view.rows([one.id]))]
     if not rows:
         st.caption("Nobody: their labels do not place them yet.")
@@ -98,8 +99,8 @@ def neighbours(view: PeopleMap, user_id: int) -> None:
 
 
 def comparison(view: PeopleMap, one: int, other: int) -> None:
-    study, _ = here()
-    found = study.compare_people(one, other, view.snapshot)
+    session, _ = here()
+    found = user_map.compare(session, one, other, view.snapshot)
     names = named(view, one), named(view, other)
     st.write(
         f"**{names[0]}** and **{names[1]}** are expected to prefer the same answer on {found.same:.0%} of "

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role
-from copl_core.views import PersonQuality, QualityView
-from pages.parts import NO_GROUP_COLOUR, PLOT, here, person_name
+from copl_core.study import access, label_quality
+from copl_core.study.views import PersonQuality, QualityView
+from pages.common import NO_GROUP_COLOUR, PLOT, here, person_name
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
 MOST_SHOWN = 60  # people in the figure; the table has all
@@ -17,13 +18,13 @@ MOST_NAMED = 12  # people whose figures are spelled out
 
 
 def page() -> None:
-    study, me = here()
+    session, me = here()
     st.title("Quality")
     lead = st.empty()
-    people, answers = study.answered()
+    people, answers = label_quality.answer_counts(session)
     lead.markdown(f"{counted(people)} given {answers:,} answers, which are being read.")
     try:
-        view = study.quality(skill=st.session_state.get("skill", False))
+        view = label_quality.quality(session, skill=st.session_state.get("skill", False))
     except CoplError as problem:
         st.error(str(problem))
         st.stop()
@@ -299,10 +300,10 @@ def ask(person: PersonQuality) -> None:
 
 
 def exclude(person: PersonQuality, out: bool) -> None:
-    study, me = here()
+    session, me = here()
     st.session_state.pop(f"exclusion-asked-{person.user.id}-{not out}", None)
     try:
-        study.exclude(person.user.id, out, by=me.id)
+        access.exclude(session, person.user.id, out, by=me.id)
     except CoplError as problem:
         st.session_state["exclusion-problem"] = str(problem)
     else:

@@ -7,11 +7,12 @@ from textwrap import shorten
 import streamlit as st
 
 from copl_core.records import CoplError
-from copl_core.study import Study
+from copl_core.study import access, contents, controversy, labelling, rewards
+from copl_core.study.session import Session
 from pages.candidates import blank, field, finish, offer, write, writing
-from pages.judged import LETTERS, choosing, experts, moved, table, verdict
-from pages.parts import here, newer_snapshot, no_snapshot, person_name, readable
-from pages.probe import ANSWERS, answers, five_pairs
+from pages.common import here, newer_snapshot, no_snapshot, person_name, readable
+from pages.five_answers import ANSWERS, answers, five_pairs
+from pages.reward_results import LETTERS, choosing, experts, moved, table, verdict
 
 MOST = 6
 MOST_NAMED = 4  # people in the first sentence
@@ -19,9 +20,9 @@ FIRST = 5  # answers of one's own after which one may look at oneself
 
 
 def page() -> None:
-    study, _ = here()
+    session, _ = here()
     st.title("Reward")
-    if study.record.champion is None:
+    if session.record.champion is None:
         no_snapshot("A reward")
     restore()
     answer, ask = st.columns([7, 5], gap="large")
@@ -37,7 +38,7 @@ def page() -> None:
         experts(view)
         table(view)
     if writing() is None:
-        newer_snapshot(study.record.champion)
+        newer_snapshot(session.record.champion)
         return
     with answer:
         blank(30)
@@ -54,9 +55,11 @@ def restore() -> None:
 
     Widgets forget what stood in them when another page is opened; ``asked`` does not.
     """
-    study, me = here()
+    session, me = here()
     if "people" not in st.session_state:
-        st.session_state["people"] = linked_people(study) or st.session_state.get("people before") or [f"user {me.id}"]
+        st.session_state["people"] = (
+            linked_people(session) or st.session_state.get("people before") or [f"user {me.id}"]
+        )
     drafts = finish()
     if drafts:
         fill(drafts.prompt, drafts.texts, drafts.by)
@@ -64,9 +67,9 @@ def restore() -> None:
     elif not st.session_state.get("just filled") and field("prompt") not in st.session_state:
         fill(
             *(
-                linked_texts(study)
+                linked_texts(session)
                 or st.session_state.get("asked")
-                or example(study, study.id, study.record.champion)
+                or example(session, session.id, session.record.champion)
                 or ("", [])
             )
         )
@@ -87,10 +90,10 @@ def fill(prompt: str, texts: list[str], by: list[str] | None = None) -> None:
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def example(_study: Study, study_id: int, snapshot: str) -> tuple[str, list[str]] | None:
+def example(_study: Session, study_id: int, snapshot: str) -> tuple[str, list[str]] | None:
     """The pair of the study that divides the groups most."""
     try:
-        divided = _study.controversy(1)
+        divided = controversy.ranked(_study, 1)
     except CoplError:
         return None  # the judgement says what is wrong with the snapshot
     if not divided or not divided.pairs:
@@ -99,15 +102,15 @@ def example(_study: Study, study_id: int, snapshot: str) -> tuple[str, list[str]
     return pair.prompt, [pair.first.text, pair.second.text]
 
 
-def linked_texts(study: Study) -> tuple[str, list[str]] | None:
+def linked_texts(session: Session) -> tuple[str, list[str]] | None:
     """The pair or the question that the address names (``?pair=7``, ``?question=3``)."""
     pair, prompt = (st.query_params.get(name, "") for name in ("pair", "question"))
     try:
         if pair.isdigit():
-            found = study.pair(int(pair))
+            found = contents.pair(session, int(pair))
             return found.prompt, [found.first.text, found.second.text]
         if prompt.isdigit():
-            return of_study(study, int(prompt))
+            return of_study(session, int(prompt))
     except CoplError as problem:
         st.warning(str(problem))
     return None
@@ -119,17 +122,17 @@ def unlink() -> None:
         st.query_params.pop(name, None)
 
 
-def linked_people(study: Study) -> list[str]:
+def linked_people(session: Session) -> list[str]:
     """The people that the address names (``?people=4,8``)."""
     wanted = {int(one) for one in st.query_params.get("people", "").split(",") if one.isdigit()}
-    return [f"user {user.id}" for user in study.users() if user.id in wanted]
+    return [f"user {user.id}" for user in access.users(session) if user.id in wanted]
 
 
-def of_study(study: Study, prompt_id: int) -> tuple[str, list[str]]:
-    prompts = dict(study.prompts())
+def of_study(session: Session, prompt_id: int) -> tuple[str, list[str]]:
+    prompts = dict(contents.prompts(session))
     if prompt_id not in prompts:
         raise CoplError(f"There is no question {prompt_id} in this study; pick one from the list.")
-    return prompts[prompt_id], [response.text for response in study.prompt_responses(prompt_id)[:MOST]]
+    return prompts[prompt_id], [response.text for response in contents.prompt_responses(session, prompt_id)[:MOST]]
 
 
 def question() -> tuple:
@@ -182,13 +185,13 @@ def resize(count: int) -> None:
 
 
 def pick() -> None:
-    study, _ = here()
-    prompts = dict(study.prompts())
+    session, _ = here()
+    prompts = dict(contents.prompts(session))
 
     def take() -> None:
         chosen = st.session_state["picked"]
         if chosen is not None:
-            fill(*of_study(study, chosen))
+            fill(*of_study(session, chosen))
             st.query_params["question"] = str(chosen)
             st.query_params.pop("pair", None)
 
@@ -205,9 +208,9 @@ def pick() -> None:
 
 def who() -> tuple[list[int], list[int], bool | list[int]]:
     """(users, users after their first answers, groups) that are asked."""
-    study, me = here()
-    names = {f"user {user.id}": person_name(user.name, user.kind) for user in study.users()}
-    if study.progress(me.id).done >= FIRST:
+    session, me = here()
+    names = {f"user {user.id}": person_name(user.name, user.kind) for user in access.users(session)}
+    if labelling.progress(session, me.id).done >= FIRST:
         names[f"first {me.id}"] = f"You after your first {FIRST} answers"
     names[ANSWERS] = "Somebody with five answers given here"
     kept = [one for one in st.session_state.get("people", []) if one in names]
@@ -222,7 +225,7 @@ def who() -> tuple[list[int], list[int], bool | list[int]]:
     st.session_state["people before"] = chosen
     users = [int(one.split()[1]) for one in chosen if one.startswith("user ")]
     st.query_params["people"] = ",".join(map(str, users))
-    numbers = groups_there(study)
+    numbers = groups_there(session)
     st.session_state["groups"] = [one for one in st.session_state.get("groups", numbers) if one in numbers]
     wanted = (
         st.pills(
@@ -234,9 +237,9 @@ def who() -> tuple[list[int], list[int], bool | list[int]]:
     return users, [int(one.split()[1]) for one in chosen if one.startswith("first ")], list(wanted)
 
 
-def groups_there(study: Study) -> list[int]:
+def groups_there(session: Session) -> list[int]:
     try:
-        layout = study.snapshot().layout
+        layout = session.snapshot().layout
     except CoplError:
         return []
     return sorted(set(layout.group[layout.group >= 0].tolist()))
@@ -247,7 +250,7 @@ def groups_there(study: Study) -> list[int]:
 
 def judgement(asked: tuple | None):
     """The view of what is asked, told and drawn; None where there is nothing to show."""
-    study, _ = here()
+    session, _ = here()
     if asked is None:
         st.info(
             "The answers are being written, and are judged as soon as they are there."
@@ -262,7 +265,7 @@ def judgement(asked: tuple | None):
     st.markdown(lead(prompt, len(responses), users, groups))
     try:
         with st.spinner("Reading the answers"):
-            view = remembered(study, asked)
+            view = remembered(session, asked)
     except CoplError as problem:
         st.error(str(problem))
         return None
@@ -272,8 +275,8 @@ def judgement(asked: tuple | None):
 
 def lead(prompt: str, responses: int, users: list[int], groups: list[int]) -> str:
     """What is judged and by whom, known before any of it is read."""
-    study, _ = here()
-    who = [study.user(one).name for one in users[:MOST_NAMED]]
+    session, _ = here()
+    who = [access.user(session, one).name for one in users[:MOST_NAMED]]
     who += [f"{len(users) - MOST_NAMED:,} more"] * (len(users) > MOST_NAMED)
     who += [f"{len(groups)} group{'s' * (len(groups) > 1)} of the map"] * (len(groups) > 0)
     by = f", judged by {listing(who)}" if who else ""
@@ -284,13 +287,13 @@ def listing(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
-def remembered(study: Study, asked: tuple):
+def remembered(session: Session, asked: tuple):
     """The judgement, reckoned anew only when the question, the snapshot or a label has changed."""
     prompt, responses, users, groups, first, given = asked
-    record = study.record
+    record = session.record
     key = (record.champion, record.revision, repr(asked))
     if st.session_state.get("judged", (None,))[0] != key:
-        view = study.reward(prompt, responses, users=users, groups=groups, first=first, answers=given)
+        view = rewards.reward(session, prompt, responses, users=users, groups=groups, first=first, answers=given)
         st.session_state["judged"] = (key, view)
     return st.session_state["judged"][1]
 

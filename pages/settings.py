@@ -7,10 +7,11 @@ from datetime import datetime
 import streamlit as st
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role
-from copl_core.rules import RoomSettings
-from pages.checks import gold_pairs, reports
-from pages.doors import attempt, clearable, doors, told, when
-from pages.parts import again, here
+from copl_core.study import access, labelling
+from copl_core.study_settings import RoomSettings
+from pages.common import again, here
+from pages.gold_and_reports import gold_pairs, reports
+from pages.members import attempt, clearable, doors, told, when
 
 ORDERS = {
     "informative": "the pair that teaches the model most about the person",
@@ -21,7 +22,7 @@ SHOWN = 200  # lines of the record, at first
 
 
 def page() -> None:
-    study, me = here()
+    session, me = here()
     st.title("Study")
     if me.role != Role.OWNER:
         st.error("Only an owner of the study may change how it runs. Ask one of them.")
@@ -50,10 +51,10 @@ def page() -> None:
 
 def summary() -> str:
     """How the study stands, before anything to change."""
-    study, _ = here()
-    room, users = study.room_settings(), study.users()
+    session, _ = here()
+    room, users = labelling.assignment_settings(session), access.users(session)
     humans = sum(user.kind == Kind.HUMAN for user in users)
-    waiting, opened = len(study.reports()), sum(state == "open" for _, state in study.invites())
+    waiting, opened = len(labelling.reports(session)), sum(state == "open" for _, state in access.invites(session))
     overlap = "everybody" if room.overlap is None else f"{room.overlap} {'people' if room.overlap != 1 else 'person'}"
     door = "Anybody with the address may join" if room.open else "People join by invite only"
     invites = f"{opened} invite{'s are' if opened != 1 else ' is'} open"
@@ -63,7 +64,7 @@ def summary() -> str:
         else "no reported problem waits"
     )
     return (
-        f"**{study.record.name}** has {humans} {'people' if humans != 1 else 'person'}"
+        f"**{session.record.name}** has {humans} {'people' if humans != 1 else 'person'}"
         + (f" and {len(users) - humans} simulated ones" if len(users) > humans else "")
         + f". Each pair goes to {overlap}. {door}; {invites}; {problems}."
     )
@@ -73,9 +74,9 @@ def summary() -> str:
 
 
 def handing_out() -> None:
-    study, _ = here()
-    room = study.room_settings()
-    usual = study.settings.reserve_seconds / 60
+    session, _ = here()
+    room = labelling.assignment_settings(session)
+    usual = session.settings.reserve_seconds / 60
     with st.form("room", border=False):
         open_ = st.toggle(
             "Anybody with the address may join",
@@ -166,7 +167,7 @@ def save_room(settings: dict) -> None:
     except CoplError as problem:
         st.error(str(problem))
         return
-    attempt("set_room", room, done="Saved. Pairs are handed out this way from now on.")
+    attempt(labelling.set_assignment, room, done="Saved. Pairs are handed out this way from now on.")
     again()
 
 
@@ -174,8 +175,8 @@ def save_room(settings: dict) -> None:
 
 
 def guidelines() -> None:
-    study, _ = here()
-    now = study.guidelines()
+    session, _ = here()
+    now = labelling.guidelines(session)
     st.write(
         "Shown beside every pair, in Markdown. Each label stores the version it was made under, so a change never "
         "rewrites the past."
@@ -199,18 +200,18 @@ def guidelines() -> None:
 
 def save_guidelines(version: int) -> None:
     """The text as it was when the button was pressed, which may be newer than the last drawing."""
-    study, _ = here()
+    session, _ = here()
     text = st.session_state[f"guidelines-{version}"]
-    if text.strip() == study.guidelines().text:
+    if text.strip() == labelling.guidelines(session).text:
         st.session_state["settings-done"] = "The text is the same as before, so no new version was made."
     else:
-        attempt("write_guidelines", text, done="The new version is shown from the next pair on.")
+        attempt(labelling.write_guidelines, text, done="The new version is shown from the next pair on.")
 
 
 def history() -> None:
-    study, _ = here()
-    versions = study.guidelines_history()
-    names = {user.id: user.name for user in study.users()}
+    session, _ = here()
+    versions = labelling.guidelines_history(session)
+    names = {user.id: user.name for user in access.users(session)}
     if versions:
         st.markdown("##### Versions")
     for one in versions:
@@ -222,7 +223,7 @@ def history() -> None:
                     "Make this the newest version",
                     key=f"restore-{one.version}",
                     on_click=attempt,
-                    args=("write_guidelines", one.text),
+                    args=(labelling.write_guidelines, one.text),
                     kwargs={"done": "The old text is shown again."},
                 )
 
@@ -231,9 +232,9 @@ def history() -> None:
 
 
 def record() -> None:
-    study, _ = here()
-    entries = study.audit(limit=st.session_state.setdefault("record-length", SHOWN))
-    people = {user.id: user.name for user in study.users()}
+    session, _ = here()
+    entries = access.audit(session, limit=st.session_state.setdefault("record-length", SHOWN))
+    people = {user.id: user.name for user in access.users(session)}
     events = sorted({entry.event for entry in entries})
     wanted = st.multiselect("Only", events, key="record-events", placeholder="every kind of change")
     shown = [entry for entry in entries if not wanted or entry.event in wanted]
@@ -290,9 +291,9 @@ def value_of(value: object) -> str:
 
 
 def studies() -> None:
-    study, me = here()
+    session, me = here()
     st.subheader("Simulated people")
-    now = study.record.include_simulated
+    now = session.record.include_simulated
     wanted = st.toggle(
         "Include simulated people",
         value=now,
@@ -301,10 +302,10 @@ def studies() -> None:
         "are kept, so on brings them back.",
     )
     if wanted != now:
-        study.include_simulated(wanted, by=me.id)
+        access.include_simulated(session, wanted, by=me.id)
         again()
     st.subheader("Other studies")
-    others = {one.id: one for one in study.studies() if one.id != study.id}
+    others = {one.id: one for one in access.studies(session) if one.id != session.id}
     if not others:
         st.write(
             "This installation has one study. A file that is imported under another name makes the next: "
@@ -324,9 +325,9 @@ def studies() -> None:
 
 
 def switch(study_id: int) -> None:
-    study, me = here()
+    session, me = here()
     try:
-        token = study.switch(study_id, by=me.id)
+        token = access.switch_study(session, study_id, by=me.id)
     except CoplError as problem:
         st.error(str(problem))
         return

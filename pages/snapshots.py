@@ -6,8 +6,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError, SnapshotRecord
-from pages.parts import NO_GROUP_COLOUR, PLOT, here
-from pages.runlog import LEARNED, attempt, clock
+from copl_core.study import runs
+from pages.common import NO_GROUP_COLOUR, PLOT, here
+from pages.run_log import LEARNED, attempt, clock
 
 FIGURES = {"copl": "graph and text", "copl-graph": "graph", "copl-reward": "text reward", "global": "one taste for all"}
 SHOWN = 200  # snapshots in the table
@@ -15,8 +16,8 @@ ROOM = 0.05  # of accuracy, left above and below the curves
 
 
 def snapshots() -> None:
-    study, _ = here()
-    records, champion = study.snapshots(), study.record.champion
+    session, _ = here()
+    records, champion = runs.snapshots(session), session.record.champion
     if not records:
         st.info("No snapshot yet. The trainer makes the first one as soon as the study holds 10 labels.")
         return
@@ -117,7 +118,7 @@ def with_interval(figures: dict, name: str) -> str:
 
 def crown(records: list[SnapshotRecord], champion: str | None) -> None:
     """Roll the champion back, or forward again."""
-    study, me = here()
+    session, me = here()
     versions = [record.version for record in records]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox(
@@ -127,8 +128,8 @@ def crown(records: list[SnapshotRecord], champion: str | None) -> None:
             index=versions.index(champion) if champion in versions else 0,
         )
         if st.button(f"Make {chosen} the champion", disabled=chosen == champion):
-            attempt(study.promote, chosen, by=me.id)
-    if champion != versions[0] and study.schedule().automatic:
+            attempt(runs.promote, session, chosen, by=me.id)
+    if champion != versions[0] and runs.schedule(session).automatic:
         st.caption(
             "The champion is not the newest snapshot. The next automatic refit puts a new one in its place; "
             "switch “Refit by itself” off in the schedule to keep it."
@@ -136,7 +137,7 @@ def crown(records: list[SnapshotRecord], champion: str | None) -> None:
 
 
 def notes(records: list[SnapshotRecord], champion: str | None) -> None:
-    study, me = here()
+    session, me = here()
     with st.expander("Notes"):
         versions = [record.version for record in records]
         version = st.selectbox(
@@ -147,7 +148,7 @@ def notes(records: list[SnapshotRecord], champion: str | None) -> None:
             "Note", record.note, key=f"note-{version}", height=80, placeholder="What is special about it"
         )
         if st.button("Save the note", disabled=text.strip() == record.note):
-            attempt(study.write_note, version, text, by=me.id)
+            attempt(runs.write_note, session, version, text, by=me.id)
 
 
 def compare(records: list[SnapshotRecord], champion: str | None) -> None:
@@ -175,9 +176,9 @@ def linked(name: str, versions: list[str], otherwise: int) -> int:
 
 
 def told(first: str, second: str) -> None:
-    study, _ = here()
+    session, _ = here()
     try:
-        found = study.compare(first, second)
+        found = runs.compare(session, first, second)
     except CoplError as problem:
         st.error(str(problem))
         return

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Kind
-from copl_core.views import Evidence, Leaning, PeopleView, TasteView
-from pages.parts import (
+from copl_core.records import CoplError
+from copl_core.study import label_quality, user_map, user_profile
+from copl_core.study.user_map import PeopleMap
+from copl_core.study.views import Evidence, Leaning, TasteView
+from pages.answer_history import answers, day, two_texts
+from pages.common import (
     NO_GROUP_COLOUR,
     PLOT,
     group_colour,
@@ -18,7 +22,6 @@ from pages.parts import (
     newer_snapshot,
     readable,
 )
-from pages.past import answers, day, two_texts
 
 INK = "#0072B2"
 EXAMPLES = 5  # labels shown for a statement, and against it
@@ -27,9 +30,9 @@ UNIT = "1 is the typical difference between two answers of this study"
 
 
 def page() -> None:
-    study, me = here()
+    session, me = here()
     st.title("My taste")
-    view = study.taste(me.id)
+    view = user_profile.profile(session, me.id)
     if view.n_labels == 0:
         st.info(
             "You have not compared any answers yet. After your first few, this page says where you stand; after "
@@ -136,9 +139,9 @@ def listing(words: Sequence[str], *, bold: bool = False) -> str:
 
 def evidence(leaning: Leaning) -> None:
     """The labels that speak for and against a statement, texts side by side."""
-    study, me = here()
+    session, me = here()
     try:
-        rows = study.evidence(me.id, leaning.feature)
+        rows = user_profile.evidence(session, me.id, leaning.feature)
     except CoplError as problem:
         st.error(str(problem))
         return
@@ -254,57 +257,60 @@ def source(view: TasteView) -> str:
 
 
 def little_map(view: TasteView) -> None:
-    study, me = here()
+    session, me = here()
     if view.place is None:
         return
     try:
-        people = study.people(live=[me.id])
+        people = user_map.map_of_users(session, me.id)
     except CoplError:
         return  # the sentence above says what is wrong with the snapshot
     if people is None or view.place.xy is None:
         return
     st.plotly_chart(
-        picture(people, me.id),
+        picture(people),
         width="stretch",
         config=PLOT | {"displayModeBar": False},
         key="spot",
         alt="Your place on the map of people",
     )
-    placed = sum(person.x is not None for person in people.people)
-    simulated = sum(person.x is not None and person.kind == Kind.SIMULATED for person in people.people)
+    placed, simulated = int(people.placed.sum()), int((people.placed & people.simulated).sum())
     marked = f" ({simulated:,} of them simulated)" if simulated else ""
     st.caption(
         f"You among {placed:,} people{marked}; near means answering alike. Snapshot {people.snapshot}, "
-        f"{people.n_labels:,} labels."
+        f"{people.total_labels:,} labels."
     )
 
 
-def picture(view: PeopleView, me: int) -> go.Figure:
+def picture(view: PeopleMap) -> go.Figure:
     figure = go.Figure()
-    others = [person for person in view.people if person.x is not None and person.id != me]
+    others = view.placed.copy()
+    if view.me is not None:
+        others[view.me] = False
+    groups = [None if group < 0 else group for group in view.group.tolist()]
+    rows = np.flatnonzero(others)
     figure.add_scatter(
-        x=[p.x for p in others],
-        y=[p.y for p in others],
+        x=view.xy[rows, 0],
+        y=view.xy[rows, 1],
         mode="markers",
         opacity=0.55,
-        marker={"color": [group_colour(p.group) for p in others], "size": 7},
-        text=[group_name(p.group) for p in others],
+        marker={"color": [group_colour(groups[row]) for row in rows], "size": 7},
+        text=[group_name(groups[row]) for row in rows],
         hovertemplate="%{text}<extra></extra>",
     )
-    mine = next((person for person in view.people if person.id == me), None)
-    if mine is not None and mine.x is not None:
+    if view.me is not None and view.placed[view.me]:
+        x, y = view.xy[view.me]
         figure.add_scatter(
-            x=[mine.x],
-            y=[mine.y],
+            x=[x],
+            y=[y],
             mode="markers+text",
             text=["You"],
             textposition="top center",
             textfont={"size": 15},
-            hovertemplate=f"You<br>{group_name(mine.group)}<extra></extra>",
+            hovertemplate=f"You<br>{group_name(groups[view.me])}<extra></extra>",
             marker={
                 "symbol": "star",
                 "size": 19,
-                "color": group_colour(mine.group),
+                "color": group_colour(groups[view.me]),
                 "line": {"width": 1.5, "color": "white"},
             },
         )
@@ -318,8 +324,8 @@ def picture(view: PeopleView, me: int) -> go.Figure:
 
 
 def known(view: TasteView) -> None:
-    study, me = here()
-    foretold = study.prequential(me.id, last=LAST)
+    session, me = here()
+    foretold = label_quality.prequential(session, me.id, last=LAST)
     model, crowd, own = st.columns(3, gap="medium")
     with model:
         figure(

@@ -6,9 +6,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError, Run, RunState
-from copl_core.rules import Schedule
-from pages.parts import NO_GROUP_COLOUR, PLOT, again, here, source_line
-from pages.runlog import attempt, runs
+from copl_core.study import runs
+from copl_core.study_settings import Schedule
+from pages.common import NO_GROUP_COLOUR, PLOT, again, here, source_line
+from pages.run_log import attempt, the_runs
 from pages.snapshots import snapshots
 
 INK = "#0072B2"
@@ -32,15 +33,15 @@ def page() -> None:
     st.subheader("Snapshots")
     snapshots()
     st.subheader("Runs")
-    runs()
+    the_runs()
 
 
 # ---- does it pay
 
 
 def standing() -> None:
-    study, _ = here()
-    found = study.paying()
+    session, _ = here()
+    found = runs.personalisation_gain(session)
     if found is None:
         st.markdown(
             f"**{QUESTION}** Not measured yet. A run of graph and reward model keeps a tenth of the decided "
@@ -62,8 +63,8 @@ def standing() -> None:
 
 def figures(fitted_in: str) -> None:
     """The methods side by side, on the labels that all of them were asked."""
-    study, _ = here()
-    champion = next(record for record in study.snapshots() if record.version == study.record.champion)
+    session, _ = here()
+    champion = next(record for record in runs.snapshots(session) if record.version == session.record.champion)
     held_out = {name: champion.metrics["held_out"][name] for name in METHODS if name in champion.metrics["held_out"]}
     picture, numbers = st.columns([3, 5], gap="medium")
     picture.plotly_chart(
@@ -128,8 +129,8 @@ def figure_row(name: str, row: dict) -> dict:
 @st.fragment(run_every=1)
 def now() -> None:
     """The trainer at this moment; the whole page is drawn again when the champion moves."""
-    study, _ = here()
-    status, champion = study.trainer(), study.record.champion
+    session, _ = here()
+    status, champion = runs.trainer_status(session), session.record.champion
     if st.session_state.setdefault("seen champion", champion) != champion:
         st.session_state["seen champion"] = champion
         again()
@@ -138,7 +139,7 @@ def now() -> None:
             "No trainer is running, so labels are kept but nothing is learned. Start one in a terminal with "
             "`python -m copl_core worker` (`make run` does it for you)."
         )
-    elif status.run is None and not study.schedule().automatic:
+    elif status.run is None and not runs.schedule(session).automatic:
         st.write(f"The trainer is waiting to be asked; {status.labels_since:,} labels changed since the last refit.")
     elif status.run is None:
         st.write(
@@ -158,20 +159,20 @@ def progress(run: Run) -> None:
 
 
 def ask() -> None:
-    study, _ = here()
+    session, _ = here()
     with st.container(horizontal=True):
         for kind, text in (("graph", "Refit the graph now"), ("full", "Refit graph and reward model now")):
             if st.button(text):
-                attempt(study.request_fit, kind)
-        active = [run for run in study.runs() if run.state in (RunState.QUEUED, RunState.RUNNING)]
+                attempt(runs.request_fit, session, kind)
+        active = [run for run in runs.list_runs(session) if run.state in (RunState.QUEUED, RunState.RUNNING)]
         if active and st.button(f"Cancel run {active[0].id}"):
-            attempt(study.cancel, active[0].id)
+            attempt(runs.cancel, session, active[0].id)
 
 
 def schedule() -> None:
     """When the trainer acts by itself, kept with the study."""
-    study, me = here()
-    settled = study.schedule()
+    session, me = here()
+    settled = runs.schedule(session)
     with st.expander("Schedule: when the trainer acts by itself"):
         if st.session_state.pop("schedule-saved", False):
             st.success("Saved. The trainer reads it before every run.")
@@ -209,9 +210,9 @@ def schedule() -> None:
 
 
 def save(wanted: Schedule, by: int) -> None:
-    study, _ = here()
+    session, _ = here()
     try:
-        study.set_schedule(wanted, by=by)
+        runs.set_schedule(session, wanted, by=by)
     except CoplError as problem:
         st.error(str(problem))
         return

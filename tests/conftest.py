@@ -11,8 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that all want every core wa
 import pytest  # noqa: E402
 
 from copl_core.config import Settings  # noqa: E402
+from copl_core.install.weights import folder  # noqa: E402
 from copl_core.records import CoplError  # noqa: E402
-from copl_core.weights import folder  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a model hub fails at once, everywhere

@@ -1,92 +1,43 @@
-"""The house: which part may know which, read from the source; and what a start may not load."""
+"""The house: which room may know which, read from the source; and what a start may not load."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.plan import ROOT, arrows, circles, graph, imports, rising, room_of, sources
+
 OURS = {"copl_core", "db", "pages", "streamlit_app", "tests", "benchmarks"}
 ROOTS = ("copl_core/__main__.py", "streamlit_app.py")  # the two places that join all parts
 HEAVY = {"torch", "transformers", "torch_geometric", "umap", "sklearn", "numba", "peft"}
-TALKERS = {f"copl_core/{name}.py" for name in ("__main__", "up", "weights", "training/evaluate")}  # terminal verbs
-# numpy-only by word of their docstrings: a page may run them between two clicks
+TALKERS = {"copl_core/__main__.py", "copl_core/install/launcher.py", "copl_core/install/weights.py"}
+TALKERS |= {"copl_core/evaluation/evaluate.py"}  # terminal verbs
+# Parts of the product that a page may run between two clicks: numpy and scipy alone when they are imported.
+NEEDS_TORCH = {"scoring"}  # of the verbs; it is imported at first use
 LIGHT = [
-    "__main__",
-    "access",
-    "assign",
-    "config",
-    "divisions",
-    "experts_room",
-    "features",
-    "files",
-    "places",
-    "records",
-    "room",
-    "rules",
-    "store",
-    "study",
-    "tables",
-    "taste",
-    "up",
-    "views",
-    "weights",
-    "insight/controversy",
-    "insight/gating",
-    "insight/layout",
-    "insight/taste",
-    "insight/texts",
-    "insight/describe",
-    "insight/groups",
-    "people",
-    "portrait",
-    "preference/acquire",
-    "preference/adapt",
-    "preference/state",
-    "training/metrics",
-    "training/mix",
-    "training/schedule",
-    "training/snapshot",
-    "training/split",
+    *sources("copl_core/study"),
+    *(path for path in sources("copl_core") if path.count("/") == 1),
+    *sources("copl_core/formats", "copl_core/snapshots", "copl_core/insight"),
+    *(f"copl_core/preference/{name}.py" for name in ("acquire", "adapt", "posterior", "state")),
+    *(f"copl_core/{name}.py" for name in ("training/metrics", "training/split", "trainer/run_log", "trainer/schedule")),
+    *(f"copl_core/install/{name}.py" for name in ("launcher", "weights", "download")),
 ]
-
-
-def sources(folder: str) -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py"))
-
-
-def imports(path: str, *, at_start_only: bool = False) -> Iterator[str]:
-    """Modules that a file imports, relative ones resolved; ``at_start_only`` leaves out those inside functions."""
-    tree = ast.parse((ROOT / path).read_text())
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree):
-        if at_start_only and id(node) in inside:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(Path(path).with_suffix("").parts[: -node.level]) if node.level else ""
-            module = ".".join(part for part in (base, node.module) if part)
-            yield module
-            yield from (
-                f"{module}.{alias.name}"
-                for alias in node.names
-                if (ROOT / module.replace(".", "/") / f"{alias.name}.py").is_file()
-            )
+LIGHT = [path for path in LIGHT if path not in {f"copl_core/study/{name}.py" for name in NEEDS_TORCH}]
 
 
 def top(module: str) -> str:
     return module.split(".")[0]
+
+
+def test_a_room_knows_only_rooms_of_lower_floors():
+    assert rising(arrows(graph(sources()))) == []
+
+
+def test_no_module_knows_itself_by_way_of_others():
+    assert circles(graph(sources())) == []
 
 
 @pytest.mark.parametrize("path", [path for path in sources("copl_core") if path not in ROOTS])
@@ -98,87 +49,79 @@ def test_the_core_knows_neither_screen_nor_database(path):
 @pytest.mark.parametrize("path", sources("db"))
 def test_the_database_knows_only_the_words_of_the_core(path):
     ours = {module for module in imports(path) if top(module) in OURS - {"db"}}
-    assert ours <= {"copl_core.records", "copl_core.rules", "copl_core.config"}
+    assert ours <= {"copl_core.records", "copl_core.study_settings", "copl_core.config"}
     assert not {top(module) for module in imports(path)} & (HEAVY | {"streamlit"})
 
 
 @pytest.mark.parametrize("path", sources("pages"))
-def test_a_page_knows_the_study_and_what_it_returns_and_nothing_beneath(path):
+def test_a_page_knows_verbs_and_what_they_return_and_nothing_beneath(path):
     ours = {module for module in imports(path) if top(module) in OURS}
-    shared = {
-        f"pages.{name}"
-        for name in (
-            "parts",
-            "doors",
-            "checks",
-            "past",
-            "candidates",
-            "judged",
-            "probe",
-            "snapshots",
-            "runlog",
-            "people_map",
-            "people_groups",
-            "people_pairs",
-            "people_pick",
-        )
-    }  # no screens of their own
-    verbs = {f"copl_core.{name}" for name in ("study", "people", "portrait", "divisions", "experts_room")}
-    assert ours <= verbs | {"copl_core.records", "copl_core.rules", "copl_core.views"} | shared
+    core = {module for module in ours if top(module) != "pages"}
+    assert {room_of(module) for module in core} <= {"study", "words"}
+    assert core <= {*(module for module in core if room_of(module) == "study"), *WORDS_OF_A_PAGE}
+    screens = {page.removesuffix(".py").replace("/", ".") for page in SCREENS}
+    assert not ours & screens, "a screen is drawn by the front door, never by another page"
     assert not {top(module) for module in imports(path)} & (HEAVY | {"sqlalchemy"})
+
+
+WORDS_OF_A_PAGE = {"copl_core.records", "copl_core.study_settings"}
+SCREENS = [f"pages/{name}.py" for name in ("label", "taste", "people", "experts", "controversy", "reward", "training")]
+SCREENS += [f"pages/{name}.py" for name in ("quality", "settings", "join")]
 
 
 def test_the_front_door_joins_the_parts_and_computes_nothing():
     ours = {module for module in imports("streamlit_app.py") if top(module) in OURS}
-    core = {"copl_core.__main__", "copl_core.config", "copl_core.records", "copl_core.study"}
-    assert ours <= core | {"pages.parts"}
+    core = {"copl_core.__main__", "copl_core.config", "copl_core.records"}
+    verbs = {"copl_core.study.access", "copl_core.study.session"}
+    assert ours <= core | verbs | {"pages.common"}
 
 
-def test_no_part_of_the_product_knows_its_tests():
-    for folder in ("copl_core", "db", "pages"):
-        for path in sources(folder):
-            assert not {top(module) for module in imports(path)} & {"tests", "pytest", "benchmarks"}, path
+def test_no_part_of_the_product_knows_its_tests_or_its_benchmarks():
+    for path in sources():
+        assert not {top(module) for module in imports(path)} & {"tests", "pytest", "benchmarks"}, path
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_light_parts_load_no_language_model_when_they_are_imported(name):
-    assert not {top(module) for module in imports(f"copl_core/{name}.py", at_start_only=True)} & HEAVY
+def test_verbs_are_named_and_never_looked_up_by_a_string():
+    for path in sources("pages", "copl_core/study", "streamlit_app.py"):
+        names = {node.func.id for node in ast.walk(ast.parse((ROOT / path).read_text()))
+                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
+        assert "getattr" not in names, path
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        "import db.store",
-        "import copl_core.study, copl_core.assign, copl_core.places, copl_core.views",
-        "import runpy, sys; sys.argv = ['copl_core', '--help']\n"
-        "try: runpy.run_module('copl_core', run_name='__main__')\nexcept SystemExit: pass",
-        "import copl_core.up, copl_core.weights, copl_core.files, copl_core.demo.world",
-    ],
-    ids=["store", "label page", "help", "start"],
-)
-def test_a_start_loads_neither_torch_nor_umap(start):
-    program = f"{start}\nimport sys\nprint('heavy:', *sorted({HEAVY} & set(sys.modules)))"
-    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-1].strip() == "heavy:"
+@pytest.mark.parametrize("path", LIGHT)
+def test_light_parts_load_no_language_model_when_they_are_imported(path):
+    assert not {top(module) for module in imports(path, at_start_only=True)} & HEAVY
 
 
-def test_importing_the_product_makes_no_folders_and_reads_no_arguments(tmp_path):
-    program = "import copl_core.study, copl_core.__main__, copl_core.training.queue, db.store"
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "COPL_HOME": str(tmp_path / "home")}
-    ran = subprocess.run(
-        [sys.executable, "-c", program, "--no-such-flag"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
+@pytest.fixture(scope="module")
+def loaded_by_a_start(tmp_path_factory) -> tuple[list[str], list[str]]:
+    """(heavy modules that a start loads, what it leaves in its folder): one fresh interpreter for every claim below."""
+    folder = tmp_path_factory.mktemp("start")
+    program = (
+        "import runpy, sys\n"
+        "import db.store, copl_core.formats.own, copl_core.demo.world, copl_core.trainer.worker\n"
+        "import copl_core.install.launcher, copl_core.install.weights\n"
+        "from copl_core.study import access, assignment, contents, labelling, placement, rewards, runs, user_map, views\n"
+        "sys.argv = ['copl_core', '--help']\n"
+        "try: runpy.run_module('copl_core', run_name='__main__')\nexcept SystemExit: pass\n"
+        f"print('heavy:', *sorted({HEAVY} & set(sys.modules)))"
     )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "COPL_HOME": str(folder / "home")}
+    command = [sys.executable, "-c", program, "--no-such-flag"]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    assert list(tmp_path.iterdir()) == []
+    return ran.stdout.splitlines()[-1].split()[1:], [path.name for path in folder.iterdir()]
 
 
-@pytest.mark.parametrize("path", [path for folder in ("copl_core", "db", "pages") for path in sources(folder)])
+def test_a_start_loads_neither_torch_nor_umap(loaded_by_a_start):
+    assert loaded_by_a_start[0] == []
+
+
+def test_importing_the_product_makes_no_folders_and_reads_no_arguments(loaded_by_a_start):
+    assert loaded_by_a_start[1] == []
+
+
+@pytest.mark.parametrize("path", sources("copl_core", "db", "pages"))
 def test_nobody_prints_but_the_terminal_and_nothing_is_caught_or_unpickled_blindly(path):
     tree = ast.parse((ROOT / path).read_text())
     calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

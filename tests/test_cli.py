@@ -14,6 +14,7 @@ import pytest
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, RunState, StoreTrouble
+from copl_core.study import access, runs
 from db.store import SqlStore
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
 from tests.worlds import trained as trained_world
@@ -69,8 +70,8 @@ def test_a_file_imported_twice_adds_nothing(home, labels, capsys):
     for path in (labels, packed):
         assert main(["import", str(path)]) == 0
         assert "0 new labels, 40 already there, 0 new pairs, 0 new users" in capsys.readouterr().out
-    study = open_study(Settings(home=home))
-    assert study.record.name == "Imported" and study.store.label_count(study.id) == 40
+    session = open_study(Settings(home=home))
+    assert session.record.name == "Imported" and session.store.label_count(session.id) == 40
 
 
 def test_bad_lines_are_told_by_number_and_the_good_ones_are_kept(home, labels, capsys):
@@ -95,8 +96,8 @@ def test_a_file_that_breaks_off_is_taken_as_far_as_it_goes_and_is_no_success(hom
     told = capsys.readouterr()
     assert "new labels" in told.out and "what comes after the break is missing" in told.err
     assert "Not whole: " in told.err and "every other line" not in told.err
-    study = open_study(Settings(home=home))
-    assert 0 < study.store.label_count(1) < 40
+    session = open_study(Settings(home=home))
+    assert 0 < session.store.label_count(1) < 40
     assert "pairs.jsonl → study" in told.out  # the file after it was taken, too
     assert main(["import", str(labels)]) == 0  # the rest, and nothing twice
     assert open_study(Settings(home=home)).store.label_count(1) == 40
@@ -104,14 +105,14 @@ def test_a_file_that_breaks_off_is_taken_as_far_as_it_goes_and_is_no_success(hom
 
 def test_who_is_excluded_stays_so_in_another_study(home, labels, capsys, tmp_path):
     main(["import", str(labels)])
-    study = open_study(Settings(home=home))
-    out = study.users()[0]
-    study.exclude(out.id, True)
+    session = open_study(Settings(home=home))
+    out = access.users(session)[0]
+    access.exclude(session, out.id, True)
     assert main(["export", "--out", str(tmp_path / "out.jsonl")]) == 0
     assert main(["import", str(tmp_path / "out.jsonl"), "--study", "Copy"]) == 0
     copy = open_study(Settings(home=home), "Copy")
-    assert [user.name for user in copy.users() if user.excluded] == [out.name]
-    assert copy.store.label_count(copy.id) == study.store.label_count(study.id) == 30
+    assert [user.name for user in access.users(copy) if user.excluded] == [out.name]
+    assert copy.store.label_count(copy.id) == session.store.label_count(session.id) == 30
 
 
 def test_a_hundred_bad_lines_are_summed_up(home, labels, capsys):
@@ -238,7 +239,7 @@ def test_a_device_that_is_not_there_is_refused_before_a_run_is_queued(home, labe
     monkeypatch.setenv("COPL_DEVICE", "cuda:99")
     assert main([verb]) == 1
     assert "COPL_DEVICE is 'cuda:99', and torch finds" in capsys.readouterr().err
-    assert open_study(Settings(home=home)).runs() == []
+    assert runs.list_runs(open_study(Settings(home=home))) == []
 
 
 def test_help_lists_every_verb_and_every_verb_has_help():
@@ -260,8 +261,8 @@ def test_an_unknown_verb_and_no_verb_show_the_usage():
 
 
 def test_score_prints_people_and_groups_with_the_snapshot_they_come_from(home, tmp_path_factory, capsys):
-    study = trained_world(two_camps, tmp_path_factory, home)
-    study.join("Ann")
+    session = trained_world(two_camps, tmp_path_factory, home)
+    access.join(session, "Ann")
     assert (
         main(
             [
@@ -301,28 +302,28 @@ def test_a_fit_that_the_database_broke_off_is_taken_up_by_the_next(home, labels,
         told = capsys.readouterr().err
         assert "was broken off" in told and "busy for 30 seconds" in told and "Call this again" in told
         assert main(["fit"]) == 1
-    study = open_study(Settings(home=home))
-    (waits,) = study.store.active_runs()
-    first = study.runs()[-1]
+    session = open_study(Settings(home=home))
+    (waits,) = session.store.active_runs()
+    first = runs.list_runs(session)[-1]
     assert first.id == waits.id if verb == "update_run" else first.state == RunState.INTERRUPTED
 
 
 @pytest.mark.weights
 def test_fit_publishes_in_this_process_and_prints_what_it_made(home, minilm, capsys):
-    study = two_camps(home)
+    session = two_camps(home)
     (home / "weights").mkdir()
     (home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
     assert main(["fit", "--graph-only"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["snapshot"], told["labels"]) == ("v0001", 160) and told["metrics"]["graph"]["accuracy"] > 0.6
-    assert study.record.champion == "v0001" and study.runs()[0].reason == "asked for in a terminal"
+    assert session.record.champion == "v0001" and runs.list_runs(session)[0].reason == "asked for in a terminal"
 
 
 def test_fit_without_the_weights_says_how_to_fetch_them(home, capsys):
-    study = two_camps(home)
+    session = two_camps(home)
     assert main(["fit", "--graph-only"]) == 1
     assert "python -m copl_core weights" in capsys.readouterr().err
-    assert study.store.active_runs() == []
+    assert session.store.active_runs() == []
 
 
 # ---- the first start
@@ -332,20 +333,20 @@ def test_the_first_start_makes_the_demo_and_a_link_that_signs_the_owner_in(home,
     assert main(["link"]) == 0
     address = capsys.readouterr().out.strip()
     assert address.startswith("http://localhost:8501/?token=")
-    study = open_study(Settings(home=home))
-    owner = study.sign_in(address.split("token=")[1])
-    assert study.record.demo and owner.role == Role.OWNER and len(study.users()) == 151
+    session = open_study(Settings(home=home))
+    owner = access.sign_in(session, address.split("token=")[1])
+    assert session.record.demo and owner.role == Role.OWNER and len(access.users(session)) == 151
     assert main(["link"]) == 0
-    assert study.sign_in(capsys.readouterr().out.strip().split("token=")[1]) == owner
+    assert access.sign_in(session, capsys.readouterr().out.strip().split("token=")[1]) == owner
 
 
 def test_somebody_who_happens_to_be_called_owner_does_not_become_one(home):
-    study = two_camps(home)
-    pretender = study.join("Owner")
-    path = prepare(study.settings)
-    owner = study.sign_in(path.split("token=")[1])
+    session = two_camps(home)
+    pretender = access.join(session, "Owner")
+    path = prepare(session.settings)
+    owner = access.sign_in(session, path.split("token=")[1])
     assert owner.role == Role.OWNER and owner.id != pretender.id
-    assert study.user(pretender.id).role == Role.ANNOTATOR
+    assert access.user(session, pretender.id).role == Role.ANNOTATOR
 
 
 def test_a_study_is_opened_by_name_or_the_current_one(home):

@@ -21,8 +21,9 @@ from copl_core.features import measure_many
 from copl_core.insight.layout import Layout
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Choice, Comparisons, ImportRow, Kind, Label
-from copl_core.study import Study
-from copl_core.training.worker import Trainer
+from copl_core.study import contents, labelling, runs
+from copl_core.study.session import Session
+from copl_core.trainer.worker import Trainer
 
 SHORT, LONG = "short", "long"
 
@@ -89,64 +90,64 @@ def by_style(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], No
     return measure_many([response for _, response in texts])
 
 
-def open_study(home: Path, **settings) -> Study:
+def open_study(home: Path, **settings) -> Session:
     """The first study of an installation in ``home``, an empty one where there is none."""
     chosen = Settings(home=home, **settings)
     store = open_store(chosen)
     record = store.current_study() or store.create_study("Two camps")
-    return Study(store, chosen, record.id)
+    return Session(store, chosen, record.id)
 
 
-def two_camps(home: Path, *, n_prompts: int = 12, **settings) -> Study:
+def two_camps(home: Path, *, n_prompts: int = 12, **settings) -> Session:
     """A study with all pairs of the camps and the labels of 16 simulated users."""
-    study = open_study(home, **settings)
-    study.import_rows(pairs_to_label(n_prompts))
-    study.import_rows(camp_labels(n_prompts=n_prompts))
-    return study
+    session = open_study(home, **settings)
+    contents.import_rows(session, pairs_to_label(n_prompts))
+    contents.import_rows(session, camp_labels(n_prompts=n_prompts))
+    return session
 
 
-def trainer(study: Study, **more) -> Trainer:
-    return Trainer(study.store, study.settings, embed=by_style, **more)
+def trainer(session: Session, **more) -> Trainer:
+    return Trainer(session.store, session.settings, embed=by_style, **more)
 
 
-def fit_graph_now(study: Study) -> str:
+def fit_graph_now(session: Session) -> str:
     """Carry out a graph run in this process; the version it published."""
-    run = study.request_fit("graph")
-    trainer(study).execute(run.id)
-    done = study.store.run(run.id)
+    run = runs.request_fit(session, "graph")
+    trainer(session).execute(run.id)
+    done = session.store.run(run.id)
     assert done.snapshot, done.message
     return done.snapshot
 
 
-def three_people(home: Path, **settings) -> Study:
+def three_people(home: Path, **settings) -> Session:
     """Five labels by each of three people: enough for a fit, too few for a picture of the map that takes time."""
-    study = open_study(home, **settings)
-    study.import_rows(pairs_to_label(6))
-    study.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=5))
-    return study
+    session = open_study(home, **settings)
+    contents.import_rows(session, pairs_to_label(6))
+    contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=5))
+    return session
 
 
 @cache
-def _trained_home(base: Path, world: Callable[[Path], Study]) -> Path:
+def _trained_home(base: Path, world: Callable[[Path], Session]) -> Path:
     home = base / f"trained-{world.__name__}"
-    study = world(home)
-    fit_graph_now(study)
-    study.store.engine.dispose()
+    session = world(home)
+    fit_graph_now(session)
+    session.store.engine.dispose()
     return home
 
 
-def trained(world: Callable[[Path], Study], factory, home: Path, **settings) -> Study:
+def trained(world: Callable[[Path], Session], factory, home: Path, **settings) -> Session:
     """A world with its first snapshot, as a copy of its own in ``home``; it is fitted once a test session."""
     copytree(_trained_home(factory.getbasetemp(), world), home)
     return open_study(home, **settings)
 
 
-def label_in_camp(study: Study, user_id: int, camp: str, count: int) -> None:
+def label_in_camp(session: Session, user_id: int, camp: str, count: int) -> None:
     """Answer pairs as a member of a camp would."""
     for _ in range(count):
-        task = study.next_task(user_id)
+        task = labelling.next_task(session, user_id)
         left_is_short = len(task.left.text) < len(task.right.text)
-        study.submit(task.id, user_id, Choice.LEFT if left_is_short == (camp == SHORT) else Choice.RIGHT)
+        labelling.submit(session, task.id, user_id, Choice.LEFT if left_is_short == (camp == SHORT) else Choice.RIGHT)
 
 
 # ---- states made by hand, without a fit

@@ -19,9 +19,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy.linalg import orthogonal_procrustes
 
+from copl_core.ids import rows_of
 from copl_core.insight.groups import CRITERION, NO_GROUP, all_alike, find_groups, renumber
 from copl_core.preference.state import GraphState
-from copl_core.tables import rows_of
 
 _MIN_DIST = 0.3
 _NEIGHBOURS = 15

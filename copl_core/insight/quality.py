@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from copl_core.records import Choice
-from copl_core.rules import ATTENTION, AnswerTable, Asked
+from copl_core.study_settings import ATTENTION, AnswerTable, Asked
 
 FASTEST_SECONDS = 0.6  # to see two texts and press a key
 FASTEST_READING = 150.0  # characters a second, about 25 words: three times what fast readers manage

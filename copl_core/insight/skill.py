@@ -21,7 +21,7 @@ from crowdkit.aggregation.pairwise.noisy_bt import NoisyBradleyTerry
 from scipy.special import expit, log_expit
 
 from copl_core.records import Choice
-from copl_core.rules import ATTENTION, AnswerTable, Asked
+from copl_core.study_settings import ATTENTION, AnswerTable, Asked
 
 FEWEST = 10  # comparisons of a person below which nothing is said
 _TIGHTNESS = 0.05  # of the prior that keeps scores near their common middle

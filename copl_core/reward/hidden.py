@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .backbone import Backbone, matrix_products
+from copl_core.reward.backbone import Backbone, matrix_products
 
 HALF_MAX = 6e4  # beyond this float16 overflows; residual streams of decoders sometimes come near
 

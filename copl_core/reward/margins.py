@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..records import Comparisons
-from .backbone import run_upper
-from .hidden import pad_states
-from .model import ATTENTION_CELLS, RewardModel
+from copl_core.records import Comparisons
+from copl_core.reward.backbone import run_upper
+from copl_core.reward.hidden import pad_states
+from copl_core.reward.model import ATTENTION_CELLS, RewardModel
 
 Choose = Callable[[int], Tensor | None]  # length of a text -> the tokens to keep, in order; None: all of them
 LABELS = 512  # measured at a time

@@ -32,10 +32,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..records import CoplError
-from .backbone import Backbone, Resolver, load_backbone, matrix_products, recompute_layers, run_upper
-from .experts import Gate, put_experts
-from .hidden import HiddenCache, pad_states
+from copl_core.records import CoplError
+from copl_core.reward.backbone import Backbone, Resolver, load_backbone, matrix_products, recompute_layers, run_upper
+from copl_core.reward.experts import Gate, put_experts
+from copl_core.reward.hidden import HiddenCache, pad_states
 
 FORMAT = 1
 ATTENTION_CELLS = 4_000_000  # rows x tokens^2 of one pass: attention probabilities are kept whole on a CPU

@@ -8,9 +8,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..records import Comparisons
-from .margins import Margins, even_tokens
-from .model import RewardModel
+from copl_core.records import Comparisons
+from copl_core.reward.margins import Margins, even_tokens
+from copl_core.reward.model import RewardModel
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # penalties tried for the first head, against the mean loss
 GATE_STEPS = 300  # of the first gate, at most

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ..records import CoplError
-from .backbone import BUNDLED, Resolver, _quiet
-from .styles import Style
+from copl_core.records import CoplError
+from copl_core.reward.backbone import BUNDLED, Resolver, _quiet
+from copl_core.reward.styles import Style
 
 TOP_P = 0.9  # of the probability, the likeliest words that make it up are drawn from
 REPETITION = 1.1  # divides the odds of a word the answer has used (Keskar et al., arXiv 1909.05858)

@@ -30,7 +30,7 @@ from copl_core.training.metrics import log_losses
 from copl_core.training.split import uniform
 
 if TYPE_CHECKING:
-    from copl_core.training.peers import Trial
+    from copl_core.evaluation.peers import Trial
 
 RANKS = (5, 10, 2)
 PRECISIONS = (3.0, 1.0, 10.0, 20.0)

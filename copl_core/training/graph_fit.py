@@ -6,7 +6,6 @@ held-out figures are told over all folds.  How one is trained is in ``graph_memb
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -18,12 +17,11 @@ from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.state import GraphConfig, GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
-from copl_core.training.graph_member import Lesson, Member, Save, Tell, meetings_for
+from copl_core.training.graph_trainer import Lesson, Member, Save, Tell, meetings_for
 from copl_core.training.losses import measures, temperature_of, torch_generator
-from copl_core.training.runlog import HELD_OUT
+from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import uniform
 
-Report = Callable[[str, int, int, float | None], None]
 _BY_USER = ("user_residual", "user_side", "user_firmness")
 _BY_RESPONSE = ("response_residual", "response_bias")
 KNOWN = 1 / 3  # of the people with labels, who have to be known for a large graph to start from their ids
@@ -39,7 +37,7 @@ def fit_graph(
     seed: int,
     device: str = "cpu",
     warm: GraphState | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     part: str = "graph",
 ) -> GraphState:
@@ -144,7 +142,7 @@ def _check(data: TrainingData, phi: np.ndarray) -> None:
 
 
 def _tell(
-    progress: Report | None,
+    progress: Progress | None,
     config: GraphConfig,
     member: int,
     steps: int,

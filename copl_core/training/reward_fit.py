@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -27,17 +27,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..records import Comparisons, CoplError, TrainingData
-from ..reward.backbone import Backbone, Resolver, load_backbone
-from ..reward.experts import balance_loss, load_report
-from ..reward.hidden import HiddenCache
-from ..reward.margins import Choose, Margins, all_tokens, even_tokens, random_tokens
-from ..reward.model import STRUCTURE, RewardConfig, RewardModel
-from ..reward.start import start_gate, start_head
-from .checkpoint import Checkpoint, key_of
-from .metrics import figures, log_losses
-from .processes import Processes
-from .runlog import HELD_OUT
+from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.reward.backbone import Backbone, Resolver, load_backbone
+from copl_core.reward.experts import balance_loss, load_report
+from copl_core.reward.hidden import HiddenCache
+from copl_core.reward.margins import Choose, Margins, all_tokens, even_tokens, random_tokens
+from copl_core.reward.model import STRUCTURE, RewardConfig, RewardModel
+from copl_core.reward.start import start_gate, start_head
+from copl_core.training.checkpoint import Checkpoint, key_of
+from copl_core.training.distributed import Processes
+from copl_core.training.metrics import figures, log_losses
+from copl_core.training.progress import HELD_OUT, Progress
 
 FEWEST_LABELS = 8
 MOST_HELD = 2000  # labels held out; measuring more costs time and tells little
@@ -45,8 +45,6 @@ MONITOR_LABELS = 256  # held-out labels that an evaluation in training looks at,
 LABELS_A_STEP = 4096  # more labels among one step's texts are thinned to this
 EVALUATIONS = 10  # in a whole training, about
 TRAINING_SHARE = 0.85  # of a time budget; the rest is for the last measurements
-
-Progress = Callable[[str, int, int, float], None]  # phase, step, steps, loss; may raise to cancel
 
 
 def fit_reward(

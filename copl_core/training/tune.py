@@ -23,6 +23,7 @@ import numpy as np
 from copl_core.preference.state import LOUD, GraphConfig
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.metrics import figures
+from copl_core.training.progress import Progress
 from copl_core.training.split import label_draw, uniform
 
 FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # of the configured precision of the priors
@@ -33,8 +34,6 @@ TELL_EVERY = 1.0  # seconds between two reports of one fit
 MANY = 20_000  # labels; from so many on one draw is enough
 _SHARE = 0.3  # of each person's responses that are kept from the probe
 _MET_SHARE = 0.15  # of the labels, where people are asked about responses they have met
-
-Progress = Callable[[str, int, int, float | None], None]
 
 
 def tuned(

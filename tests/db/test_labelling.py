@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Progress
-from copl_core.rules import RoomSettings
+from copl_core.study_settings import RoomSettings
 
 
 def everything(store, study):

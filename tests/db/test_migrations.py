@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from copl_core.records import Choice, Progress, Role
-from copl_core.rules import RoomSettings
+from copl_core.study_settings import RoomSettings
 from db.base import Base
 from db.engine import HEAD, alembic_config, make_engine, migrate, reading, version, writing
 from db.store import SqlStore

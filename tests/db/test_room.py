@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from copl_core.files import read_rows, write_jsonl
+from copl_core.formats.own import read_rows, write_jsonl
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Progress
-from copl_core.rules import Draft, Forecast, RoomSettings
-from db.access import study_row
+from copl_core.study_settings import Draft, Forecast, RoomSettings
 from db.engine import reading
 from db.models import LabelRow, PairRow
-from db.places import _PEOPLE
+from db.overlap import _PEOPLE
+from db.transactions import study_row
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from copl_core.files import read_rows, write_jsonl
+from copl_core.formats.own import read_rows, write_jsonl
 from copl_core.records import Choice, ImportReport, ImportRow, Kind
 
 letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")

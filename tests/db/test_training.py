@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, RunState, SnapshotRecord
-from copl_core.rules import Schedule
+from copl_core.study_settings import Schedule
 
 CHOICES = list(Choice)
 

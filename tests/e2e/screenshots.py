@@ -74,10 +74,10 @@ def reward(page, address: str) -> None:
         page.get_by_label(label, exact=True).fill(text)
         page.get_by_label(label, exact=True).blur()
         settled(page)
-    page.get_by_role("button", name="Judge", exact=True).click()
+    page.get_by_role("button", name="Scorer", exact=True).click()
     settled(page)
     page.set_viewport_size({"width": 1440, "height": 1150})
-    page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 0)")  # pressing Judge has scrolled down to it
+    page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 0)")  # pressing Scorer has scrolled down to it
     shoot(page, "reward")
 
 

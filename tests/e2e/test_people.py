@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from copl_core.records import Role
+from copl_core.study import access, contents
 from tests.e2e.conftest import ROOT, _free_port, choose
 from tests.e2e.test_start import wait_for_health
 from tests.worlds import camp_labels, fit_graph_now, two_camps
@@ -20,16 +21,16 @@ from tests.worlds import camp_labels, fit_graph_now, two_camps
 @pytest.fixture(scope="module")
 def people_link(tmp_path_factory) -> Iterator[str]:
     """The address of the people page of two camps with two snapshots, for a researcher; no trainer runs."""
-    study = two_camps(tmp_path_factory.mktemp("people"))
-    token = study.sign_in_token(study.join("Rita", Role.RESEARCHER).id)
-    fit_graph_now(study)
-    study.import_rows(camp_labels(seed=1, per_user=2))
-    fit_graph_now(study)
+    session = two_camps(tmp_path_factory.mktemp("people"))
+    token = access.sign_in_token(session, access.join(session, "Rita", Role.RESEARCHER).id)
+    fit_graph_now(session)
+    contents.import_rows(session, camp_labels(seed=1, per_user=2))
+    fit_graph_now(session)
     port = _free_port()
     app = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
         cwd=ROOT,
-        env=os.environ | {"COPL_HOME": str(study.settings.home)},
+        env=os.environ | {"COPL_HOME": str(session.settings.home)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )

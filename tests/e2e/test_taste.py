@@ -66,7 +66,7 @@ def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained,
             owner.get_by_label(label, exact=True).fill(text)
             owner.get_by_label(label, exact=True).blur()
             settled(owner)
-        owner.get_by_role("button", name="Judge", exact=True).click()
+        owner.get_by_role("button", name="Scorer", exact=True).click()
         owner.get_by_text(re.compile(rf"{re.escape(person)}: {winner}")).first.wait_for()
 
 

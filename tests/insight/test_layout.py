@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.synthetic import Protocol, make_world
 from copl_core.insight.groups import NO_GROUP, find_groups
 from copl_core.insight.layout import Layout, answer_space, fit_layout
-from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph
 from tests.preference.camps import QUICK
 from tests.worlds import graph_state

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import _Noisy, skills
 from copl_core.records import Choice
-from copl_core.rules import AnswerTable, Asked
+from copl_core.study_settings import AnswerTable, Asked
 
 LEFT, RIGHT, TIE, BAD = range(4)
 UNIFORM, REPEAT, GOLD, PRACTICE = (
@@ -273,7 +273,7 @@ def test_the_gradient_is_the_objectives(rng):
 
 
 def test_a_page_that_labels_does_not_load_crowd_kit():
-    program = "import sys, copl_core.study; print(sorted({'crowdkit', 'pandas', 'torch'} & set(sys.modules)))"
+    program = "import sys, copl_core.study.session; print(sorted({'crowdkit', 'pandas', 'torch'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert ran.stdout.strip() == "[]", ran.stderr
 

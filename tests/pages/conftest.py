@@ -8,29 +8,30 @@ from pathlib import Path
 import pytest
 
 from copl_core.records import Choice, Role, User
-from copl_core.study import Study
+from copl_core.study import access, contents, labelling
+from copl_core.study.session import Session
 from tests.worlds import open_study, pairs_to_label, trained, two_camps
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def study(tmp_path) -> Study:
+def session(tmp_path) -> Session:
     """Twelve pairs, nobody's label, no snapshot."""
-    study = open_study(tmp_path)
-    study.import_rows(pairs_to_label(12))
-    return study
+    session = open_study(tmp_path)
+    contents.import_rows(session, pairs_to_label(12))
+    return session
 
 
 @pytest.fixture
-def camps(tmp_path, tmp_path_factory) -> Study:
+def camps(tmp_path, tmp_path_factory) -> Session:
     """Two camps of simulated people with a snapshot."""
     return trained(two_camps, tmp_path_factory, tmp_path / "camps")
 
 
 @pytest.fixture
-def owner(study) -> User:
-    return study.join("Olga", Role.OWNER)
+def owner(session) -> User:
+    return access.join(session, "Olga", Role.OWNER)
 
 
 @pytest.fixture
@@ -38,9 +39,9 @@ def open_page() -> Callable:
     """Draws a page of the ``pages`` folder for a user."""
     from streamlit.testing.v1 import AppTest
 
-    def draw(name: str, study: Study, user: User, **state: object):
+    def draw(name: str, session: Session, user: User, **state: object):
         page = AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=30)
-        page.session_state["study"], page.session_state["user"] = study, user
+        page.session_state["session"], page.session_state["user"] = session, user
         for key, value in state.items():
             page.session_state[key] = value
         page.run()
@@ -74,8 +75,8 @@ def words() -> Callable:
 def label() -> Callable:
     """Answers a number of pairs, the left one unless told otherwise."""
 
-    def label(study: Study, user: User, count: int, choice: Choice = Choice.LEFT, **more: object) -> None:
+    def label(session: Session, user: User, count: int, choice: Choice = Choice.LEFT, **more: object) -> None:
         for _ in range(count):
-            study.submit(study.next_task(user.id).id, user.id, choice, **more)
+            labelling.submit(session, labelling.next_task(session, user.id).id, user.id, choice, **more)
 
     return label

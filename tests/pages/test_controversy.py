@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from copl_core.records import Role
+from copl_core.study import access, contents, controversy, labelling
 from tests.worlds import open_study, pairs_to_label
 
 
 @pytest.fixture
 def rosa(camps):
-    return camps.join("Rosa", Role.RESEARCHER)
+    return access.join(camps, "Rosa", Role.RESEARCHER)
 
 
 def html(page) -> str:
@@ -21,8 +22,8 @@ def card_titles(page) -> list[str]:
     return [one.value for one in page.markdown if one.value.startswith("**What about number")]
 
 
-def test_without_a_snapshot_the_page_says_what_it_waits_for(study, owner, open_page, words):
-    assert "comes from a snapshot, and there is none yet" in words(open_page("controversy", study, owner))
+def test_without_a_snapshot_the_page_says_what_it_waits_for(session, owner, open_page, words):
+    assert "comes from a snapshot, and there is none yet" in words(open_page("controversy", session, owner))
 
 
 def test_a_damaged_snapshot_is_told_in_a_sentence(camps, rosa, open_page, words):
@@ -35,7 +36,7 @@ def test_pairs_stand_in_order_with_three_numbers_votes_and_their_snapshot(camps,
     page = open_page("controversy", camps, rosa)
     said = words(page)
     assert "of 12 pairs the groups are expected to prefer different answers" in said
-    first = camps.controversy(1).pairs[0]
+    first = controversy.ranked(camps, 1).pairs[0]
     assert card_titles(page)[0] == f"**{first.prompt}**" and len(card_titles(page)) == 8
     assert f"Between groups **{4 * first.between:.0%}**" in said and f"Unknown **{4 * first.unknown:.0%}**" in said
     assert f"{first.voters} people have answered" in said and "Snapshot v0001" in said
@@ -46,20 +47,20 @@ def test_the_opposite_list_answers_and_filters(camps, rosa, open_page, words):
     page = open_page("controversy", camps, rosa)
     page.segmented_control(key="order").set_value("agreed").run()
     assert "agree most surely" in words(page)
-    calm = camps.controversy(8, consensus=True).pairs
+    calm = controversy.ranked(camps, 8, consensus=True).pairs
     assert card_titles(page) == [f"**{pair.prompt}**" for pair in calm]
     page.segmented_control(key="kind").set_value("responses").run()
     assert "of 24 answers are expected to win in one group" in words(page)
     page.number_input(key="votes").set_value(1000).run()
     assert "No answers pass these filters" in words(page) and not card_titles(page)
     page.number_input(key="votes").set_value(0).run()
-    prompt = camps.prompts()[3]
+    prompt = contents.prompts(camps)[3]
     page.selectbox(key="in-prompt").set_value(prompt[0]).run()
     assert set(card_titles(page)) == {f"**{prompt[1]}**"} and page.query_params["prompt"] == str(prompt[0])
 
 
 def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_told(camps, rosa, open_page, words):
-    last = camps.controversy(12).pairs[-1]
+    last = controversy.ranked(camps, 12).pairs[-1]
     page = open_page("controversy", camps, rosa)
     page.query_params["pair"] = str(last.pair_id)
     page.run()
@@ -72,29 +73,31 @@ def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_told(camps, ros
 
 
 def test_asking_puts_the_pair_before_everybody_and_can_be_ended(camps, rosa, open_page, words):
-    pair = camps.controversy(1).pairs[0].pair_id
+    pair = controversy.ranked(camps, 1).pairs[0].pair_id
     page = open_page("controversy", camps, rosa)
     page.button(key=f"ask-list-{pair}").click().run()
     assert "asked for by Rosa just now, 0 answered since" in words(page)
-    assert camps.next_task(camps.join("Ann").id).pair_id == pair
+    assert labelling.next_task(camps, access.join(camps, "Ann").id).pair_id == pair
     page.button(key=f"end-list-{pair}").click().run()
-    assert camps.asks() == [] and page.button(key=f"ask-list-{pair}")
+    assert labelling.pinned_pairs(camps) == [] and page.button(key=f"ask-list-{pair}")
 
 
 def test_what_differs_is_marked_and_no_text_becomes_markup(tmp_path, tmp_path_factory, open_page, words):
     from copl_core.records import Choice, ImportRow, Kind
     from tests.worlds import camp_labels, fit_graph_now
 
-    study = open_study(tmp_path / "own")
+    session = open_study(tmp_path / "own")
     a = "Take <img src=x onerror=alert(1)> eight eggs and *boil* them in a pot of salted water until they are done."
     b = "Take <img src=x onerror=alert(1)> three eggs and *boil* them in a pot of salted water until they are done."
-    study.import_rows(pairs_to_label(6))
-    study.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=5))
-    study.import_rows([ImportRow(0, "Eggs?", a, b, Choice.LEFT, "user 00", key="eggs", kind=Kind.SIMULATED)])
-    fit_graph_now(study)
-    rosa = study.join("Rosa", Role.RESEARCHER)
-    page = open_page("controversy", study, rosa)
-    pair = next(p for p in study.controversy(12).pairs if p.prompt == "Eggs?")
+    contents.import_rows(session, pairs_to_label(6))
+    contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=5))
+    contents.import_rows(
+        session, [ImportRow(0, "Eggs?", a, b, Choice.LEFT, "user 00", key="eggs", kind=Kind.SIMULATED)]
+    )
+    fit_graph_now(session)
+    rosa = access.join(session, "Rosa", Role.RESEARCHER)
+    page = open_page("controversy", session, rosa)
+    pair = next(p for p in controversy.ranked(session, 12).pairs if p.prompt == "Eggs?")
     page.query_params["pair"] = str(pair.pair_id)
     page.run()
     body = html(page)

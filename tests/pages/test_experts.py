@@ -12,21 +12,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from copl_core.experts_room import gates_csv
 from copl_core.records import Role, SnapshotRecord
 from copl_core.reward.backbone import load_backbone
 from copl_core.reward.experts import load_report
 from copl_core.reward.model import RewardConfig, RewardModel
-from copl_core.study import Study
-from copl_core.training.mix import Mix
-from copl_core.training.snapshot import load_snapshot, write_snapshot
+from copl_core.snapshots.mix import Mix
+from copl_core.snapshots.snapshot import load_snapshot, write_snapshot
+from copl_core.study import access, experts
+from copl_core.study.experts import gates_csv
+from copl_core.study.session import Session
 
 pytest_plugins = "tests.reward.tiny"
 
 
-def with_reward_model(study: Study, encoder: Path, version: str, *, balance: float = 0.1, gate: str = "shared") -> None:
+def with_reward_model(
+    session: Session, encoder: Path, version: str, *, balance: float = 0.1, gate: str = "shared"
+) -> None:
     """Publish the champion again with a reward model whose four experts say something, though nothing they learned."""
-    before = study.snapshot()
+    before = session.snapshot()
     config = RewardConfig(
         backbone=str(encoder),
         last_layers=2,
@@ -62,23 +65,23 @@ def with_reward_model(study: Study, encoder: Path, version: str, *, balance: flo
     }
     manifest = {name: value for name, value in before.manifest.items() if name != "files"} | {"reward": reward}
     write_snapshot(
-        study.snapshot_root, version, graph=before.graph, layout=before.layout, manifest=manifest, save_reward=save
+        session.snapshot_root, version, graph=before.graph, layout=before.layout, manifest=manifest, save_reward=save
     )
-    old = study.store.champion(study.id)
-    study.store.publish(
-        study.id, SnapshotRecord(version, None, old.watermark, old.n_labels, {}, old.created_at), run_id=None
+    old = session.store.champion(session.id)
+    session.store.publish(
+        session.id, SnapshotRecord(version, None, old.watermark, old.n_labels, {}, old.created_at), run_id=None
     )
 
 
 @pytest.fixture
 def rosa(camps):
-    return camps.join("Rosa", Role.RESEARCHER)
+    return access.join(camps, "Rosa", Role.RESEARCHER)
 
 
 def test_without_a_snapshot_and_without_a_reward_model_the_page_says_what_is_missing(
-    study, owner, camps, rosa, open_page, words
+    session, owner, camps, rosa, open_page, words
 ):
-    assert "comes from a snapshot, and there is none yet" in words(open_page("experts", study, owner))
+    assert "comes from a snapshot, and there is none yet" in words(open_page("experts", session, owner))
     assert "Snapshot v0001 has no reward model yet" in words(open_page("experts", camps, rosa))
 
 
@@ -99,7 +102,7 @@ def test_people_loads_and_voices_are_drawn_and_told_with_n_and_snapshot(camps, r
 
 def test_people_stand_by_group_and_the_export_holds_everybody(camps, tiny_encoder):
     with_reward_model(camps, tiny_encoder, "v0002")
-    view = camps.experts()
+    view = experts.overview(camps)
     assert [group for group, _, _ in view.blocks] == [0, 1] and view.groups == (0,) * 8 + (1,) * 8
     rows = list(csv.DictReader(io.StringIO(gates_csv(view))))
     assert [row["name"] for row in rows] == list(view.names)
@@ -108,8 +111,8 @@ def test_people_stand_by_group_and_the_export_holds_everybody(camps, tiny_encode
 
 def test_voices_are_heard_once_a_fit_and_only_compare_answers_to_one_prompt(camps, tiny_encoder):
     with_reward_model(camps, tiny_encoder, "v0002")
-    found = camps.expert_voices()
-    assert camps.expert_voices().voices is found.voices and (found.n_texts, found.n_prompts) == (24, 12)
+    found = experts.effects(camps)
+    assert experts.effects(camps).voices is found.voices and (found.n_texts, found.n_prompts) == (24, 12)
     for voice in found.voices:
         assert [one.change for one in voice.raises] == sorted((one.change for one in voice.raises), reverse=True)
         assert all(one.change > 0 for one in voice.raises) and all(one.change < 0 for one in voice.lowers)
@@ -124,14 +127,14 @@ def test_with_a_gate_a_layer_one_of_them_can_be_chosen(camps, rosa, tiny_encoder
     page = open_page("experts", camps, rosa)
     page.selectbox(key="gate").set_value(1).run()
     assert not page.exception and "the experts of layer 1 from the top speak alone" in words(page)
-    one, other, mean = (camps.experts(gate).gates for gate in (0, 1, None))
+    one, other, mean = (experts.overview(camps, gate).gates for gate in (0, 1, None))
     assert one.shape == other.shape == mean.shape and not (one == other).all()
 
 
 def test_fits_with_and_without_the_balance_loss_stand_side_by_side(camps, rosa, tiny_encoder, open_page, words):
     with_reward_model(camps, tiny_encoder, "v0002", balance=0.0)
     with_reward_model(camps, tiny_encoder, "v00003")
-    fits, unread = camps.expert_loads()
+    fits, unread = experts.loads(camps)
     assert [(fit.snapshot, fit.balance) for fit in fits] == [("v0002", 0.0), ("v00003", 0.1)] and not unread
     said = words(open_page("experts", camps, rosa))
     assert "**With** (weight 0.1)" in said and "**Without** (weight 0)" in said and "COPL_BALANCE" not in said
@@ -141,7 +144,7 @@ def test_a_damaged_reward_model_is_told_and_a_lost_old_snapshot_is_named(camps, 
     with_reward_model(camps, tiny_encoder, "v0002")
     (camps.snapshot_root / "v0001" / "manifest.json").unlink()
     assert "Unreadable and left out: v0001" in words(open_page("experts", camps, rosa))
-    other = Study(camps.store, camps.settings, camps.id)
+    other = Session(camps.store, camps.settings, camps.id)
     path = load_snapshot(camps.snapshot_root, "v0002").reward_folder / "reward.safetensors"
     size, digest = path.stat().st_size, sha256(path.read_bytes()).hexdigest()
     path.write_bytes(b"x" * size)

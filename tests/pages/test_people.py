@@ -10,19 +10,20 @@ import pandas as pd
 import pytest
 
 from copl_core.records import Role
-from copl_core.rules import RoomSettings
-from copl_core.training.snapshot import write_snapshot
+from copl_core.snapshots.snapshot import write_snapshot
+from copl_core.study import access, contents, labelling, runs, user_map
+from copl_core.study_settings import RoomSettings
 from tests.worlds import SHORT, fit_graph_now, label_in_camp
 
 
 @pytest.fixture
 def rita(camps):
-    return camps.join("Rita", Role.RESEARCHER)
+    return access.join(camps, "Rita", Role.RESEARCHER)
 
 
-def drawn_around(study, *names: str) -> dict:
+def drawn_around(session, *names: str) -> dict:
     """What the map reports when these people are drawn around: ids travel with the points."""
-    ids = {user.name: user.id for user in study.users()}
+    ids = {user.name: user.id for user in access.users(session)}
     points = [{"curve_number": i, "point_index": 0, "customdata": [ids[name], 10]} for i, name in enumerate(names)]
     return {"selection": {"points": points, "point_indices": [0] * len(points), "box": [], "lasso": []}}
 
@@ -34,8 +35,8 @@ def text(page, words) -> str:
 # ---- the map
 
 
-def test_before_the_first_snapshot_the_page_says_what_will_come(study, owner, open_page, words):
-    page = open_page("people", study, owner)
+def test_before_the_first_snapshot_the_page_says_what_will_come(session, owner, open_page, words):
+    page = open_page("people", session, owner)
     assert "comes from a snapshot, and there is none yet" in words(page) and not page.selectbox
 
 
@@ -70,7 +71,7 @@ def test_a_damaged_snapshot_is_told_in_a_sentence_and_another_can_be_chosen(camp
     ],
 )
 def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps, rita, open_page, words, by, told):
-    camps.set_room(RoomSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
+    labelling.set_assignment(camps, RoomSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
     label_in_camp(camps, rita.id, SHORT, 12)
     assert told in words(open_page("people", camps, rita, colour=by))
 
@@ -79,7 +80,7 @@ def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps
 def test_points_that_wear_a_number_have_a_legend_of_one_colour_that_hides_them(camps, deep):
     from pages.people_map import colouring, picture
 
-    view = camps.map_of_people()
+    view = user_map.map_of_users(camps)
     traces = picture(view, colouring(camps, view, "labels"), deep=deep).data
     points = [trace for trace in traces if trace.marker.coloraxis]
     legend = {trace.legendgroup: trace.marker.color for trace in traces if trace.showlegend is not False}
@@ -111,7 +112,7 @@ def test_an_old_snapshot_without_a_third_dimension_is_shown_flat_and_says_so(cam
         layout=replace(now.layout, xyz=None),
         manifest={"watermark": now.watermark, "reward": None},
     )
-    camps.store.publish(camps.id, replace(camps.snapshots()[0], version="v0002"), run_id=None)
+    camps.store.publish(camps.id, replace(runs.snapshots(camps)[0], version="v0002"), run_id=None)
     page = open_page("people", camps, rita, dimensions="3-D")
     assert any("before maps had a third dimension" in one.value for one in page.info)
 
@@ -141,19 +142,19 @@ def test_a_selection_leads_to_the_people_their_labels_and_files(camps, rita, ope
     people, labels = page.dataframe[0].value, page.dataframe[1].value
     assert set(people["person"]) == {"user 02", "user 05"} and set(people["kind"]) == {"simulated"}
     assert len(labels) == 20 and set(labels["person"]) == {"user 02 (simulated)", "user 05 (simulated)"}
-    ids = ",".join(str(user.id) for user in camps.users() if user.name in ("user 02", "user 05"))
+    ids = ",".join(str(user.id) for user in access.users(camps) if user.name in ("user 02", "user 05"))
     assert page.query_params["people"] == ids
 
 
 def test_the_files_hold_every_label_of_the_selected(camps):
-    from pages.people_pick import exported
+    from pages.people_selection import exported
 
-    ids = tuple(user.id for user in camps.users()[:2])
+    ids = tuple(user.id for user in access.users(camps)[:2])
     for form, read in (("CSV", pd.read_csv), ("Parquet", pd.read_parquet)):
         frame = read(io.BytesIO(exported(camps, ids, form)))
         assert len(frame) == 20 and {"annotator", "prompt", "response_a", "response_b", "choice"} <= set(frame.columns)
         assert sorted(frame["label_key"]) == sorted(
-            row["label_key"] for row in camps.export() if row["annotator"] in set(frame["annotator"])
+            row["label_key"] for row in contents.export(camps) if row["annotator"] in set(frame["annotator"])
         )
 
 
@@ -162,9 +163,9 @@ def test_a_link_carries_the_selection_the_colour_and_the_person(camps, rita, ope
 
     from tests.pages.conftest import ROOT
 
-    ids = [user.id for user in camps.users() if user.name in ("user 01", "user 03", "user 04")]
+    ids = [user.id for user in access.users(camps) if user.name in ("user 01", "user 03", "user 04")]
     page = AppTest.from_file(str(ROOT / "pages" / "people.py"), default_timeout=30)
-    page.session_state["study"], page.session_state["user"] = camps, rita
+    page.session_state["session"], page.session_state["user"] = camps, rita
     page.query_params["people"] = ",".join(map(str, ids)) + ",999999"
     page.query_params["colour"], page.query_params["person"] = "labels", str(ids[0])
     page.run()
@@ -180,7 +181,7 @@ def test_nonsense_in_a_link_is_left_aside(camps, rita, open_page, words):
     from tests.pages.conftest import ROOT
 
     page = AppTest.from_file(str(ROOT / "pages" / "people.py"), default_timeout=30)
-    page.session_state["study"], page.session_state["user"] = camps, rita
+    page.session_state["session"], page.session_state["user"] = camps, rita
     for name, value in {
         "people": "x,-1,99999999999999999999",
         "colour": "mauve",
@@ -207,7 +208,7 @@ def test_each_group_is_told_with_its_features_pairs_and_people(camps, rita, open
 
 
 def test_a_person_is_found_with_those_who_answer_like_them(camps, rita, open_page, words):
-    user = next(user for user in camps.users() if user.name == "user 02")
+    user = next(user for user in access.users(camps) if user.name == "user 02")
     page = open_page("people", camps, rita)
     page.selectbox(key="found").set_value(user.id).run()
     near = page.dataframe[0].value
@@ -216,7 +217,7 @@ def test_a_person_is_found_with_those_who_answer_like_them(camps, rita, open_pag
 
 
 def test_two_people_are_compared_in_actual_texts(camps, rita, open_page, words):
-    one, other = (next(user for user in camps.users() if user.name == name) for name in ("user 02", "user 05"))
+    one, other = (next(user for user in access.users(camps) if user.name == name) for name in ("user 02", "user 05"))
     page = open_page("people", camps, rita, found=one.id, other=other.id)
     said = words(page)
     assert "are expected to prefer the same answer on" in said and "of 12 pairs" in said

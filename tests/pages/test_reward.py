@@ -7,12 +7,13 @@ from dataclasses import asdict
 
 import pytest
 
-from copl_core.judge import Judge
 from copl_core.records import Role
 from copl_core.reward.model import RewardConfig
-from copl_core.training.mix import Mix
+from copl_core.snapshots.mix import Mix
+from copl_core.snapshots.snapshot import write_snapshot
+from copl_core.study import access, contents, rewards, runs
+from copl_core.study.scoring import Scorer
 from copl_core.training.reward_fit import fit_reward
-from copl_core.training.snapshot import write_snapshot
 from tests.pages.conftest import ROOT
 from tests.worlds import SHORT, by_style, label_in_camp, layout_of, long_text, short_text
 
@@ -31,13 +32,13 @@ def texts(page) -> tuple[str, list[str]]:
 @pytest.fixture
 def camps(camps):
     """Two camps with a graph; texts are read by their style features alone."""
-    camps._judge = Judge(camps.settings, embed=by_style)
+    camps._scorer = Scorer(camps.settings, embed=by_style)
     return camps
 
 
 @pytest.fixture
 def olga(camps):
-    return camps.join("Olga", Role.OWNER)
+    return access.join(camps, "Olga", Role.OWNER)
 
 
 @pytest.fixture
@@ -62,15 +63,15 @@ def rewarded(camps, tiny_encoder, nothing):
         manifest={"watermark": before.watermark, "reward": {"fitted_in": "v0002"}},
         save_reward=save,
     )
-    record = camps.snapshots()[0]
+    record = runs.snapshots(camps)[0]
     camps.store.publish(
         camps.id, type(record)("v0002", None, record.watermark, record.n_labels, {}, record.created_at), run_id=None
     )
     return camps
 
 
-def test_without_a_snapshot_the_page_says_when_it_will_work(study, owner, open_page, words):
-    assert "A reward comes from a snapshot, and there is none yet" in words(open_page("reward", study, owner))
+def test_without_a_snapshot_the_page_says_when_it_will_work(session, owner, open_page, words):
+    assert "A reward comes from a snapshot, and there is none yet" in words(open_page("reward", session, owner))
 
 
 def test_it_opens_with_the_pair_that_divides_the_groups_and_says_so(camps, olga, open_page, words):
@@ -79,7 +80,7 @@ def test_it_opens_with_the_pair_that_divides_the_groups_and_says_so(camps, olga,
     assert texts(page)[0].startswith("What about number")
     assert "Olga: **" in said and "Nothing is known of them yet" in said and "The groups differ: " in said
     assert "pleases the worst-off group most" in said and "Snapshot v0001" in said
-    assert not page.error
+    assert not page.error, page.error[0].value
 
 
 def test_every_run_tells_the_browser_the_texts_since_it_may_never_draw_those_of_one(camps, olga, open_page):
@@ -87,8 +88,8 @@ def test_every_run_tells_the_browser_the_texts_since_it_may_never_draw_those_of_
     for _ in range(2):
         assert [one.proto.default for one in page.text_area] == [PROMPT, *ANSWERS]
         page.run()
-    page.selectbox(key="picked").set_value(camps.prompts()[3][0]).run()
-    assert texts(page)[0] == page.text_area[0].proto.default == camps.prompts()[3][1]
+    page.selectbox(key="picked").set_value(contents.prompts(camps)[3][0]).run()
+    assert texts(page)[0] == page.text_area[0].proto.default == contents.prompts(camps)[3][1]
 
 
 def test_a_model_that_is_asked_nothing_says_so_and_what_was_judged_stays(camps, olga, open_page, words, tiny_writer):
@@ -100,7 +101,7 @@ def test_a_model_that_is_asked_nothing_says_so_and_what_was_judged_stays(camps, 
 
 
 def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, olga, open_page, words):
-    users = {user.name: user.id for user in camps.users()}
+    users = {user.name: user.id for user in access.users(camps)}
     people = [f"user {users['user 00']}", f"user {users['user 01']}"]
     page = open_page("reward", camps, olga, people=people, **NEW)
     said = words(page)
@@ -111,12 +112,14 @@ def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, o
 
 
 def test_sentences_are_tinted_by_what_they_add(camps, olga, open_page):
-    users = {user.name: user.id for user in camps.users()}
+    users = {user.name: user.id for user in access.users(camps)}
     for name in ("user 00", "user 01"):
         page = open_page("reward", camps, olga, people=[f"user {users[name]}"], **NEW)
         told = "".join(element.proto.body for element in page.get("html"))
         assert "There is a good deal to say" in told and "log-odds" in told
-    short, long = (camps.moved(PROMPT, ANSWERS, users=[users[name]])[0] for name in ("user 00", "user 01"))
+    short, long = (
+        rewards.attribution(camps, PROMPT, ANSWERS, users=[users[name]])[0] for name in ("user 00", "user 01")
+    )
     assert sum(piece.effect for piece in short.responses[1]) < 0 < sum(piece.effect for piece in long.responses[1])
     assert "".join(piece.text for piece in long.responses[1]) == ANSWERS[1]
 
@@ -129,7 +132,7 @@ def test_oneself_after_five_answers_stands_beside_oneself_after_all(camps, olga,
     page = open_page("reward", camps, olga, people=[f"user {olga.id}", f"first {olga.id}"], **NEW)
     said = words(page)
     assert "Olga: **A**" in said and "Olga after 5 answers: **A**" in said
-    one, first = camps.reward(PROMPT, ANSWERS, users=[olga.id], first=[olga.id], groups=False).rows
+    one, first = rewards.reward(camps, PROMPT, ANSWERS, users=[olga.id], first=[olga.id], groups=False).rows
     assert first.high[0] - first.low[0] > one.high[0] - one.low[0]  # fewer answers leave more open
 
 
@@ -148,13 +151,13 @@ def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(ca
         assert not page.exception
     said = words(page)
     assert "All 5 are given" in said and "Somebody with these 5 answers: **A**" in said
-    assert camps.record.revision == before and len(camps.users()) == 17
+    assert camps.record.revision == before and len(access.users(camps)) == 17
     next(one for one in page.button if one.label == "Answer five others").click().run()
     assert "Pair 1 of 5" in words(page)
 
 
 def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, words):
-    users = {user.name: user.id for user in rewarded.users()}
+    users = {user.name: user.id for user in access.users(rewarded)}
     page = open_page(
         "reward",
         rewarded,
@@ -164,7 +167,7 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
     )
     said = words(page)
     assert "Which expert spoke" in said and "user 00: E" in said and "weighted 50% to 50%" in said
-    view = rewarded.reward("What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
+    view = rewards.reward(rewarded, "What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
     for row in view.rows:
         assert row.reward == pytest.approx(row.graph + row.text, abs=1e-5) and row.gates.sum() == pytest.approx(1)
         assert (row.low <= row.high).all() and row.margins[0] + row.margins[1] > 0
@@ -206,10 +209,10 @@ def test_what_cannot_be_judged_is_told_in_a_sentence(camps, olga, open_page, wor
 def test_the_address_names_a_pair_or_a_question_and_people(camps, olga, open_page):
     from streamlit.testing.v1 import AppTest
 
-    pair = camps.pair(camps.store.pairs(camps.id)[4][0])
+    pair = contents.pair(camps, camps.store.pairs(camps.id)[4][0])
     for query in ({"pair": str(pair.id)}, {"question": str(pair.prompt_id)}):
         page = AppTest.from_file(str(ROOT / "pages" / "reward.py"), default_timeout=30)
-        page.session_state["study"], page.session_state["user"] = camps, olga
+        page.session_state["session"], page.session_state["user"] = camps, olga
         for name, value in (query | {"people": "1,2"}).items():
             page.query_params[name] = value
         page.run()

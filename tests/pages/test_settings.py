@@ -7,25 +7,26 @@ import re
 import pytest
 
 from copl_core.records import Role
-from copl_core.rules import RoomSettings
+from copl_core.study import access, contents, labelling
+from copl_core.study_settings import RoomSettings
 
 
 @pytest.fixture
-def page(study, owner, open_page):
+def page(session, owner, open_page):
     """Opens a part of the page for the owner."""
-    return lambda part, **state: open_page("settings", study, owner, **{"settings-part": part, **state})
+    return lambda part, **state: open_page("settings", session, owner, **{"settings-part": part, **state})
 
 
 @pytest.mark.parametrize("role", [Role.ANNOTATOR, Role.RESEARCHER])
-def test_only_an_owner_gets_in(study, open_page, words, role):
-    page = open_page("settings", study, study.join("Ann", role))
+def test_only_an_owner_gets_in(session, open_page, words, role):
+    page = open_page("settings", session, access.join(session, "Ann", role))
     assert "Only an owner" in words(page) and not page.button
 
 
-def test_the_page_begins_with_how_the_study_stands(study, owner, page, words):
-    ann = study.join("Ann")
-    study.report(ann.id, study.store.pairs(study.id)[0][1], "It is cut off.")
-    study.set_room(RoomSettings(overlap=3, open=False))
+def test_the_page_begins_with_how_the_study_stands(session, owner, page, words):
+    ann = access.join(session, "Ann")
+    labelling.report(session, ann.id, session.store.pairs(session.id)[0][1], "It is cut off.")
+    labelling.set_assignment(session, RoomSettings(overlap=3, open=False))
     assert (
         "**Two camps** has 2 people. Each pair goes to 3 people. People join by invite only; 0 invites are open; "
         "**1 reported problem waits for you**."
@@ -33,8 +34,8 @@ def test_the_page_begins_with_how_the_study_stands(study, owner, page, words):
 
 
 @pytest.mark.parametrize("broken_off", [False, True])
-def test_a_field_gets_its_value_again_where_the_browser_may_have_missed_it(study, page, broken_off):
-    study.set_room(RoomSettings(overlap=3))
+def test_a_field_gets_its_value_again_where_the_browser_may_have_missed_it(session, page, broken_off):
+    labelling.set_assignment(session, RoomSettings(overlap=3))
     opened = page("Handing out")
     assert opened.number_input(key="room-overlap").proto.set_value
     opened.session_state["broken off"] = broken_off
@@ -49,7 +50,7 @@ def test_a_run_knows_whether_the_one_before_it_was_broken_off():
     def script():
         import streamlit as st
 
-        from pages.parts import again, drawing
+        from pages.common import again, drawing
 
         with drawing():
             if st.button("Again"):
@@ -68,61 +69,61 @@ def test_a_run_knows_whether_the_one_before_it_was_broken_off():
 # ---- people and invites
 
 
-def test_an_invite_link_is_shown_once_and_lets_in_as_many_as_it_says(study, page):
+def test_an_invite_link_is_shown_once_and_lets_in_as_many_as_it_says(session, page):
     opened = page("People and invites")
     opened.selectbox(key="invite-role").set_value(Role.RESEARCHER)
     opened.number_input(key="invite-uses").set_value(2)
     opened.button(key="invite-make").click().run()
     secret = re.fullmatch(r".*/\?invite=(\S+)", opened.code[0].value)[1]
-    assert study.invited(secret).uses == 2 and study.invited(secret).expires_at is not None
-    assert study.accept_invite(secret, "Rita")[0].role == Role.RESEARCHER
+    assert access.find_invite(session, secret).uses == 2 and access.find_invite(session, secret).expires_at is not None
+    assert access.accept_invite(session, secret, "Rita")[0].role == Role.RESEARCHER
     opened.run()
     assert not opened.code  # not to be had again
     again = page("People and invites")
     assert not again.code and "1 came in so far" in "\n".join(one.value for one in again.markdown)
 
 
-def test_an_invite_without_bounds_can_be_made_and_revoked(study, page, words):
+def test_an_invite_without_bounds_can_be_made_and_revoked(session, page, words):
     opened = page("People and invites")
     opened.number_input(key="invite-uses").set_value(None)
     opened.selectbox(key="invite-expires").set_value("never")
     opened.button(key="invite-make").click().run()
-    ((made, state),) = study.invites()
+    ((made, state),) = access.invites(session)
     assert (made.uses, made.expires_at, state) == (None, None, "open")
     opened.button(key=f"revoke-{made.id}").click().run()
-    assert study.invites()[0][1] == "revoked" and "nobody comes in by it any more" in words(opened)
+    assert access.invites(session)[0][1] == "revoked" and "nobody comes in by it any more" in words(opened)
     assert "No invite is open" in words(opened)
 
 
-def test_a_role_is_given_and_the_last_owner_stays_one(study, owner, page, words):
-    ann = study.join("Ann")
+def test_a_role_is_given_and_the_last_owner_stays_one(session, owner, page, words):
+    ann = access.join(session, "Ann")
     opened = page("People and invites", **{"doors-person": ann.id})
     opened.selectbox(key=f"role-{ann.id}-annotator").set_value(Role.RESEARCHER).run()
     opened.button(key=f"give-{ann.id}").click().run()
-    assert study.user(ann.id).role == Role.RESEARCHER and "Ann is researcher now" in words(opened)
+    assert access.user(session, ann.id).role == Role.RESEARCHER and "Ann is researcher now" in words(opened)
     opened = page("People and invites", **{"doors-person": owner.id})
     opened.selectbox(key=f"role-{owner.id}-owner").set_value(Role.ANNOTATOR).run()
     opened.button(key=f"give-{owner.id}").click().run()
-    assert study.user(owner.id).role == Role.OWNER and opened.error and not opened.success
+    assert access.user(session, owner.id).role == Role.OWNER and opened.error and not opened.success
 
 
-def test_signing_out_everywhere_ends_every_link_and_a_new_one_can_be_made(study, page):
-    ann = study.join("Ann")
-    old = study.sign_in_token(ann.id)
+def test_signing_out_everywhere_ends_every_link_and_a_new_one_can_be_made(session, page):
+    ann = access.join(session, "Ann")
+    old = access.sign_in_token(session, ann.id)
     opened = page("People and invites", **{"doors-person": ann.id})
     opened.button(key=f"out-{ann.id}").click().run()
-    assert study.sign_in(old) is None
+    assert access.sign_in(session, old) is None
     opened.button(key=f"link-{ann.id}").click().run()
-    assert study.sign_in(opened.code[0].value.partition("token=")[2]).id == ann.id
+    assert access.sign_in(session, opened.code[0].value.partition("token=")[2]).id == ann.id
 
 
-def test_an_address_is_given_a_role_or_refused(study, page):
+def test_an_address_is_given_a_role_or_refused(session, page):
     for role in (Role.RESEARCHER, None):
         opened = page("People and invites")
         opened.text_input(key="email-address").set_value("rita@example.org")
         opened.selectbox(key="email-role").set_value(role or "refused")
         opened.button(key="email-set").click().run()
-        assert not opened.exception and [(rule.email, rule.role) for rule in study.emails()] == [
+        assert not opened.exception and [(rule.email, rule.role) for rule in access.emails(session)] == [
             ("rita@example.org", role)
         ]
 
@@ -130,7 +131,7 @@ def test_an_address_is_given_a_role_or_refused(study, page):
 # ---- handing out
 
 
-def test_every_setting_of_the_room_is_saved_as_it_stands(study, owner, page, words):
+def test_every_setting_of_the_room_is_saved_as_it_stands(session, owner, page, words):
     opened = page("Handing out")
     opened.toggle(key="room-open").set_value(False)
     for key, value in {"overlap": 3, "practice": 2, "goal": 25, "reserve": 4.5}.items():
@@ -139,7 +140,7 @@ def test_every_setting_of_the_room_is_saved_as_it_stands(study, owner, page, wor
         opened.slider(key=f"room-{key}").set_value(value)
     opened.selectbox(key="room-order").set_value("random")
     opened.button(key="room-save").click().run()
-    assert study.room_settings() == RoomSettings(
+    assert labelling.assignment_settings(session) == RoomSettings(
         overlap=3,
         open=False,
         order="random",
@@ -150,23 +151,23 @@ def test_every_setting_of_the_room_is_saved_as_it_stands(study, owner, page, wor
         reserve_minutes=4.5,
         daily_goal=25,
     )
-    assert "Saved." in words(opened) and study.audit()[0].user_id == owner.id
+    assert "Saved." in words(opened) and access.audit(session)[0].user_id == owner.id
 
 
-def test_a_bound_is_lifted_by_emptying_its_field(study, page):
-    study.set_room(RoomSettings(overlap=2, daily_goal=5, reserve_minutes=3))
+def test_a_bound_is_lifted_by_emptying_its_field(session, page):
+    labelling.set_assignment(session, RoomSettings(overlap=2, daily_goal=5, reserve_minutes=3))
     opened = page("Handing out")
     for key in ("overlap", "goal", "reserve"):
         assert opened.number_input(key=f"room-{key}").value is not None
         opened.number_input(key=f"room-{key}").set_value(None)
     opened.button(key="room-save").click().run()
-    assert study.room_settings() == RoomSettings()
+    assert labelling.assignment_settings(session) == RoomSettings()
 
 
-def test_opening_the_form_and_saving_changes_nothing(study, page):
-    study.set_room(RoomSettings(overlap=2, uniform=0.25, daily_goal=5))
+def test_opening_the_form_and_saving_changes_nothing(session, page):
+    labelling.set_assignment(session, RoomSettings(overlap=2, uniform=0.25, daily_goal=5))
     page("Handing out").button(key="room-save").click().run()
-    assert study.room_settings() == RoomSettings(overlap=2, uniform=0.25, daily_goal=5)
+    assert labelling.assignment_settings(session) == RoomSettings(overlap=2, uniform=0.25, daily_goal=5)
 
 
 @pytest.mark.parametrize(
@@ -177,50 +178,53 @@ def test_opening_the_form_and_saving_changes_nothing(study, page):
         ("room-goal", 0, "daily goal is 0"),
     ],
 )
-def test_settings_that_cannot_be_are_told_in_a_sentence_and_not_saved(study, page, key, value, told):
+def test_settings_that_cannot_be_are_told_in_a_sentence_and_not_saved(session, page, key, value, told):
     opened = page("Handing out")
     opened.number_input(key=key).set_value(value)
     opened.button(key="room-save").click().run()
-    assert told in opened.error[0].value and study.room_settings() == RoomSettings()
+    assert told in opened.error[0].value and labelling.assignment_settings(session) == RoomSettings()
 
 
-def test_shares_that_leave_nothing_are_told(study, page):
+def test_shares_that_leave_nothing_are_told(session, page):
     opened = page("Handing out")
     opened.slider(key="room-repeats").set_value(60)
     opened.slider(key="room-gold").set_value(40)
     opened.button(key="room-save").click().run()
-    assert "leave nothing for new pairs" in opened.error[0].value and study.room_settings() == RoomSettings()
+    assert (
+        "leave nothing for new pairs" in opened.error[0].value
+        and labelling.assignment_settings(session) == RoomSettings()
+    )
 
 
 # ---- guidelines, gold pairs, reports
 
 
-def test_guidelines_are_previewed_saved_as_versions_and_brought_back(study, page, words):
+def test_guidelines_are_previewed_saved_as_versions_and_brought_back(session, page, words):
     opened = page("Guidelines")
     for number, text in enumerate(("Be **fair**.", "Be quick.")):
         opened.text_area(key=f"guidelines-{number}").set_value(text)
         opened.button(key="guidelines-save").click().run()
-        assert study.guidelines().version == number + 1 and study.guidelines().text == text
+        assert labelling.guidelines(session).version == number + 1 and labelling.guidelines(session).text == text
     opened.button(key="restore-1").click().run()
-    assert (study.guidelines().version, study.guidelines().text) == (3, "Be **fair**.")
+    assert (labelling.guidelines(session).version, labelling.guidelines(session).text) == (3, "Be **fair**.")
     opened.button(key="guidelines-save").click().run()
-    assert study.guidelines().version == 3 and "no new version" in words(opened)
+    assert labelling.guidelines(session).version == 3 and "no new version" in words(opened)
 
 
-def test_a_pair_is_searched_made_gold_and_freed_again(study, page, words):
+def test_a_pair_is_searched_made_gold_and_freed_again(session, page, words):
     opened = page("Gold pairs")
     opened.text_input(key="gold-search").set_value("MATTERS number 7").run()
-    found, count = study.find_pairs("matters number 7")
+    found, count = contents.find_pairs(session, "matters number 7")
     assert count == 1 and "1 pair found" in words(opened)
     opened.button(key=f"gold-B-{found[0].id}").click().run()
-    (known,) = study.gold()
+    (known,) = labelling.gold(session)
     assert (known.pair_id, known.preferred_id) == (found[0].id, found[0].second.id)
     assert "This pair is gold already" in words(opened)
     opened.button(key=f"ungold-{known.pair_id}").click().run()
-    assert study.gold() == []
+    assert labelling.gold(session) == []
 
 
-def test_a_search_that_finds_nothing_or_much_says_so(study, page, words):
+def test_a_search_that_finds_nothing_or_much_says_so(session, page, words):
     opened = page("Gold pairs")
     opened.text_input(key="gold-search").set_value("zebra").run()
     assert "0 pairs found" in words(opened)
@@ -228,13 +232,13 @@ def test_a_search_that_finds_nothing_or_much_says_so(study, page, words):
     assert "12 pairs found. The first 5" in words(opened)
 
 
-def test_a_reported_problem_is_read_and_settled(study, owner, page, words):
-    pair = study.store.pairs(study.id)[0]
-    made = study.report(study.join("Ann").id, pair[1], "It is cut off.")
+def test_a_reported_problem_is_read_and_settled(session, owner, page, words):
+    pair = session.store.pairs(session.id)[0]
+    made = labelling.report(session, access.join(session, "Ann").id, pair[1], "It is cut off.")
     opened = page("Reports")
-    assert "It is cut off." in words(opened) and study.responses([pair[1]])[pair[1]].text in words(opened)
+    assert "It is cut off." in words(opened) and contents.responses(session, [pair[1]])[pair[1]].text in words(opened)
     opened.button(key=f"resolve-{made.id}").click().run()
-    assert study.reports() == [] and "No problem waits for you" in words(opened)
+    assert labelling.reports(session) == [] and "No problem waits for you" in words(opened)
     opened.toggle(key="reports-settled").set_value(True).run()
     assert "by Olga" in words(opened)
 
@@ -242,9 +246,9 @@ def test_a_reported_problem_is_read_and_settled(study, owner, page, words):
 # ---- the record and other studies
 
 
-def test_the_record_tells_who_changed_what(study, owner, page):
-    study.set_role(study.join("Ann").id, Role.RESEARCHER, by=owner.id)
-    study.set_room(RoomSettings(overlap=1, open=False), by=owner.id)
+def test_the_record_tells_who_changed_what(session, owner, page):
+    access.set_role(session, access.join(session, "Ann").id, Role.RESEARCHER, by=owner.id)
+    labelling.set_assignment(session, RoomSettings(overlap=1, open=False), by=owner.id)
     table = page("Record").dataframe[0].value
     assert table["change"].tolist()[:2] == ["room", "role"] and table["who"].tolist()[:2] == ["Olga", "Olga"]
     assert table["what"].iloc[0] == "overlap: none → 1, open: yes → no"
@@ -253,32 +257,32 @@ def test_the_record_tells_who_changed_what(study, owner, page):
     assert set(only["change"]) == {"role"}
 
 
-def test_simulated_people_are_switched_off_in_the_owners_name(study, owner, page):
+def test_simulated_people_are_switched_off_in_the_owners_name(session, owner, page):
     page("Studies").toggle(key="settings-simulated").set_value(False).run()
-    assert not study.record.include_simulated and study.audit()[0].user_id == owner.id
+    assert not session.record.include_simulated and access.audit(session)[0].user_id == owner.id
 
 
-def test_another_study_is_opened_and_the_owner_is_let_into_it(study, owner, page):
-    other = study.store.create_study("Second")
-    study.store.make_current(study.id)
+def test_another_study_is_opened_and_the_owner_is_let_into_it(session, owner, page):
+    other = session.store.create_study("Second")
+    session.store.make_current(session.id)
     opened = page("Studies")
     opened.selectbox(key="other-study").set_value(other.id)
     opened.button(key="open-study").click().run()
-    assert study.store.current_study().id == other.id
-    from copl_core.study import Study
+    assert session.store.current_study().id == other.id
+    from copl_core.study.session import Session
 
-    there = Study(study.store, study.settings, other.id).sign_in(opened.session_state["token"])
+    there = access.sign_in(Session(session.store, session.settings, other.id), opened.session_state["token"])
     assert (there.name, there.role) == ("Olga", Role.OWNER)
 
 
-def test_nobody_of_another_role_becomes_an_owner_elsewhere_by_their_name(study, owner):
+def test_nobody_of_another_role_becomes_an_owner_elsewhere_by_their_name(session, owner):
     from copl_core.records import CoplError
 
-    other = study.store.create_study("Second")
-    study.store.make_current(study.id)
-    study.store.create_user(other.id, "Olga")
+    other = session.store.create_study("Second")
+    session.store.make_current(session.id)
+    session.store.create_user(other.id, "Olga")
     with pytest.raises(CoplError, match="somebody called Olga is annotator"):
-        study.switch(other.id, by=owner.id)
-    assert study.store.current_study().id == study.id
+        access.switch_study(session, other.id, by=owner.id)
+    assert session.store.current_study().id == session.id
     with pytest.raises(CoplError, match="only an owner"):
-        study.switch(other.id, by=study.join("Ann").id)
+        access.switch_study(session, other.id, by=access.join(session, "Ann").id)

@@ -6,19 +6,20 @@ import pytest
 
 from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import Choice
+from copl_core.study import access, label_quality, labelling, user_profile
 from tests.worlds import LONG, SHORT, label_in_camp, long_text, short_text
 
 
-def test_before_the_first_label_the_page_says_what_will_come(study, open_page, words):
-    ann = study.join("Ann")
-    page = open_page("taste", study, ann)
+def test_before_the_first_label_the_page_says_what_will_come(session, open_page, words):
+    ann = access.join(session, "Ann")
+    page = open_page("taste", session, ann)
     assert "You have not compared any answers yet" in words(page) and not page.metric
 
 
-def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(study, open_page, words, label):
-    ann = study.join("Ann")
-    label(study, ann, 3)
-    said = words(open_page("taste", study, ann))
+def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(session, open_page, words, label):
+    ann = access.join(session, "Ann")
+    label(session, ann, 3)
+    said = words(open_page("taste", session, ann))
     assert "You have given 3 labels. The model has not been trained yet" in said
     assert "What you like is **not certain yet**. Your 3 decided labels" in said
     assert "None of your answers to pairs drawn by chance was foretold" in said
@@ -30,14 +31,14 @@ def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(study, open_
     [(SHORT, "shorter answers", "longer answers"), (LONG, "longer answers", "shorter answers")],
 )
 def test_a_person_is_told_where_they_stand_and_what_they_like(camps, open_page, words, camp, liked, not_liked):
-    ann = camps.join("Ann")
+    ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, camp, 12)
     page = open_page("taste", camps, ann)
     said = words(page)
     assert "By your 12 labels you answer most like **Group" in said and "Snapshot v0001" in said
     titles = [one.label for one in page.expander]
     told = [title for title in titles if " of your labels for it, " in title]
-    view = camps.taste(ann.id)
+    view = user_profile.profile(camps, ann.id)
     assert 1 <= len(told) <= 5 and len(told) == len(view.leanings)
     heard = {word for one in view.leanings for word in (one.words, *one.along)}
     assert not_liked not in heard
@@ -50,9 +51,9 @@ def test_a_person_is_told_where_they_stand_and_what_they_like(camps, open_page, 
 
 
 def test_the_labels_behind_a_statement_are_one_click_away(camps, open_page, words):
-    ann = camps.join("Ann")
+    ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 12)
-    leaning = camps.taste(ann.id).leanings[0]
+    leaning = user_profile.profile(camps, ann.id).leanings[0]
     page = open_page("taste", camps, ann, **{f"evidence-{leaning.feature}": True})
     said = words(page)
     assert "You preferred" in said and "You did not prefer" in said
@@ -62,7 +63,7 @@ def test_the_labels_behind_a_statement_are_one_click_away(camps, open_page, word
 
 
 def test_a_damaged_snapshot_is_told_and_the_answers_stay(camps, open_page, words):
-    ann = camps.join("Ann")
+    ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 4)
     (camps.snapshot_root / "v0001" / "layout" / "layout.json").unlink()
     said = words(open_page("taste", camps, ann))
@@ -70,14 +71,14 @@ def test_a_damaged_snapshot_is_told_and_the_answers_stay(camps, open_page, words
 
 
 def test_how_well_they_were_foreseen_comes_with_interval_and_count(camps, open_page, words):
-    from copl_core.rules import RoomSettings
+    from copl_core.study_settings import RoomSettings
 
-    camps.set_room(RoomSettings(order="random", repeats=0.3, gold=0))
-    ann = camps.join("Ann")
+    labelling.set_assignment(camps, RoomSettings(order="random", repeats=0.3, gold=0))
+    ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 12)
     page = open_page("taste", camps, ann)
-    whole = camps.prequential(ann.id)
-    foretold, own = whole.model, camps.taste(ann.id).consistent
+    whole = label_quality.prequential(camps, ann.id)
+    foretold, own = whole.model, user_profile.profile(camps, ann.id).consistent
     assert 2 * whole.apart.hits - whole.apart.n == whole.model.hits - whole.crowd.hits
     metrics = {one.label: one.value for one in page.metric}
     assert foretold.n >= 5 and metrics["The model foresaw you"] == f"{foretold.share:.0%}"
@@ -89,11 +90,11 @@ def answers_shown(page) -> list[str]:
     return [one.label for one in page.expander if " — " in one.label]
 
 
-def test_answers_are_filtered_by_choice_text_and_marks(study, open_page, label):
-    ann = study.join("Ann")
-    label(study, ann, 4, Choice.LEFT)
-    label(study, ann, 2, Choice.TIE, reason="Neither helps.")
-    page = open_page("taste", study, ann)
+def test_answers_are_filtered_by_choice_text_and_marks(session, open_page, label):
+    ann = access.join(session, "Ann")
+    label(session, ann, 4, Choice.LEFT)
+    label(session, ann, 2, Choice.TIE, reason="Neither helps.")
+    page = open_page("taste", session, ann)
     assert len(answers_shown(page)) == 6 and answers_shown(page)[0].endswith("tie")
     pills = {one.label: one for one in page.pills}
     pills["Answer"].set_value([Choice.TIE]).run()
@@ -108,35 +109,35 @@ def test_answers_are_filtered_by_choice_text_and_marks(study, open_page, label):
     assert answers_shown(page) == []
 
 
-def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(study, open_page, words, label):
-    ann = study.join("Ann")
-    label(study, ann, 1, Choice.LEFT, tags=("kinder",))
-    (old,) = study.labels_of(ann.id)
-    page = open_page("taste", study, ann, **{f"past-{old.id}": True})
+def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(session, open_page, words, label):
+    ann = access.join(session, "Ann")
+    label(session, ann, 1, Choice.LEFT, tags=("kinder",))
+    (old,) = labelling.labels_of(session, ann.id)
+    page = open_page("taste", session, ann, **{f"past-{old.id}": True})
     page.segmented_control(key=f"choice-{old.id}").set_value(Choice.RIGHT)
     page.segmented_control(key=f"strength-{old.id}").set_value(3)
     page.text_input(key=f"reason-{old.id}").set_value("On reflection.")
     page.button(key=f"save-{old.id}").click().run()
-    (new,) = study.labels_of(ann.id)
+    (new,) = labelling.labels_of(session, ann.id)
     assert (new.choice, new.strength, new.reason, new.tags) == (Choice.RIGHT, 3, "On reflection.", ("kinder",))
-    assert {one.id for one in study.history(ann.id)} == {old.id, new.id}
-    again = open_page("taste", study, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
+    assert {one.id for one in labelling.history(session, ann.id)} == {old.id, new.id}
+    again = open_page("taste", session, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
     assert answers_shown(again)[0].endswith("right, much better")
     assert "before: left, slightly better (superseded)" in words(again)
 
 
-def test_saving_without_a_change_makes_no_new_answer(study, open_page, label, words):
-    ann = study.join("Ann")
-    label(study, ann, 1)
-    (old,) = study.labels_of(ann.id)
-    page = open_page("taste", study, ann, **{f"past-{old.id}": True})
+def test_saving_without_a_change_makes_no_new_answer(session, open_page, label, words):
+    ann = access.join(session, "Ann")
+    label(session, ann, 1)
+    (old,) = labelling.labels_of(session, ann.id)
+    page = open_page("taste", session, ann, **{f"past-{old.id}": True})
     page.button(key=f"save-{old.id}").click().run()
-    assert "Nothing was changed." in words(page) and study.labels_of(ann.id) == [old]
+    assert "Nothing was changed." in words(page) and labelling.labels_of(session, ann.id) == [old]
 
 
-def test_nobody_sees_anybody_elses_answers(study, open_page, words, label):
-    ann, bob = study.join("Ann"), study.join("Bob")
-    label(study, ann, 2, reason="A secret of Ann's.")
-    label(study, bob, 1)
-    page = open_page("taste", study, bob)
+def test_nobody_sees_anybody_elses_answers(session, open_page, words, label):
+    ann, bob = access.join(session, "Ann"), access.join(session, "Bob")
+    label(session, ann, 2, reason="A secret of Ann's.")
+    label(session, bob, 1)
+    page = open_page("taste", session, bob)
     assert len(answers_shown(page)) == 1 and "secret" not in words(page)

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from copl_core.records import Role, RunState, SnapshotRecord
-from copl_core.rules import Schedule
-from copl_core.training.worker import Trainer
+from copl_core.study import access, contents, runs
+from copl_core.study_settings import Schedule
+from copl_core.trainer.worker import Trainer
 from tests.worlds import camp_labels, fit_graph_now, trainer
 
 GAIN = {
@@ -24,13 +25,13 @@ GAIN = {
 
 @pytest.fixture
 def olga(camps):
-    return camps.join("Olga", Role.OWNER)
+    return access.join(camps, "Olga", Role.OWNER)
 
 
 @pytest.fixture
 def two(camps):
     """A second snapshot, made of some more labels."""
-    camps.import_rows(camp_labels(seed=1, per_user=3))
+    contents.import_rows(camps, camp_labels(seed=1, per_user=3))
     assert fit_graph_now(camps) == "v0002"
     return camps
 
@@ -39,16 +40,16 @@ def button(page, label: str):
     return next(one for one in page.button if one.label == label)
 
 
-def with_gain(study, gain: dict) -> None:
+def with_gain(session, gain: dict) -> None:
     """The snapshot again, with held-out figures as a full run would record them."""
     own = {"log_loss": 0.46, "log_loss_interval": [0.4, 0.5], "calibration_error": 0.05, "n": 261}
     held_out = {
         "copl": own | {"accuracy": 0.801, "accuracy_interval": [0.75, 0.85]},
         "global": own | {"accuracy": 0.801 - gain["accuracy"], "accuracy_interval": [0.6, 0.9]},
     }
-    record = study.snapshots()[0]
-    study.store.publish(
-        study.id,
+    record = runs.snapshots(session)[0]
+    session.store.publish(
+        session.id,
         SnapshotRecord(
             "v9000",
             None,
@@ -61,8 +62,8 @@ def with_gain(study, gain: dict) -> None:
     )
 
 
-def test_an_empty_study_says_what_will_come(study, owner, open_page, words):
-    said = words(open_page("training", study, owner))
+def test_an_empty_study_says_what_will_come(session, owner, open_page, words):
+    said = words(open_page("training", session, owner))
     assert "Not measured yet" in said and "No snapshot yet" in said and "No run yet" in said
     assert "No trainer is running" in said
 
@@ -87,11 +88,11 @@ def test_a_run_shows_its_data_its_curve_and_its_log(two, olga, open_page, words)
     said = words(page)
     assert "Learned from 208 labels" in said and "SHA-256 of the data" in said and "seed 0" in said
     assert "Published v0002" in page.code[0].value and "graph: step" in page.code[0].value
-    (last,) = [run for run in two.runs() if run.snapshot == "v0002"]
-    curve = two.curves(last)["graph"]
+    (last,) = [run for run in runs.list_runs(two) if run.snapshot == "v0002"]
+    curve = runs.curves(two, last)["graph"]
     assert len(curve.loss) > 1 and last.config["data"]["sha256"] == two.snapshot().manifest["data"]["sha256"]
     (two.settings.run_logs / f"run-{last.id}.jsonl").unlink()  # another machine, or tidied away
-    assert two.curves(last)["graph"].loss == [list(point) for point in curve.loss]
+    assert runs.curves(two, last)["graph"].loss == [list(point) for point in curve.loss]
     assert "No log of this run" in words(open_page("training", two, olga))
 
 
@@ -99,7 +100,7 @@ def test_a_failed_run_tells_its_reason_and_leaves_the_champion_alone(camps, olga
     def fails(texts, progress=None):
         raise RuntimeError("out of luck")
 
-    run = camps.request_fit("graph")
+    run = runs.request_fit(camps, "graph")
     Trainer(camps.store, camps.settings, embed=fails).execute(run.id)
     page = open_page("training", camps, olga)
     said = words(page)
@@ -110,10 +111,10 @@ def test_a_failed_run_tells_its_reason_and_leaves_the_champion_alone(camps, olga
 def test_a_run_is_asked_for_and_cancelled(camps, olga, open_page, words):
     page = open_page("training", camps, olga)
     button(page, "Refit the graph now").click().run()
-    run = camps.runs()[0]
+    run = runs.list_runs(camps)[0]
     assert run.state == RunState.QUEUED
     button(page, f"Cancel run {run.id}").click().run()
-    assert camps.runs()[0].state == RunState.CANCELLED and "was cancelled" in words(page)
+    assert runs.list_runs(camps)[0].state == RunState.CANCELLED and "was cancelled" in words(page)
 
 
 def test_the_champion_is_rolled_back_and_forth(two, olga, open_page, words):
@@ -139,7 +140,7 @@ def test_a_damaged_snapshot_is_not_made_the_champion_and_not_compared(two, olga,
 def test_two_snapshots_are_compared(two, olga, open_page, words):
     page = open_page("training", two, olga, compare=True)
     assert "people changed their group from v0001 to v0002" in words(page)
-    found, same = two.compare("v0001", "v0002"), two.compare("v0001", "v0001")
+    found, same = runs.compare(two, "v0001", "v0002"), runs.compare(two, "v0001", "v0001")
     assert found.people == 16 and 0.5 < found.correlation <= 1 and 0.5 < found.agree <= 1
     assert same.moved == 0 and same.correlation == pytest.approx(1) and same.agree == 1 and same.settings == ()
     assert {name for name, *_ in found.settings} >= {"data"}
@@ -149,8 +150,8 @@ def test_a_note_is_kept_with_its_snapshot(camps, olga, open_page, words):
     page = open_page("training", camps, olga)
     page.text_area(key="note-v0001").set_value("The one before the new guidelines.").run()
     button(page, "Save the note").click().run()
-    assert camps.snapshots()[0].note == "The one before the new guidelines."
-    assert camps.audit(limit=5)[0].event == "note"
+    assert runs.snapshots(camps)[0].note == "The one before the new guidelines."
+    assert access.audit(camps, limit=5)[0].event == "note"
 
 
 def test_the_schedule_is_kept_with_the_study_and_the_trainer_keeps_to_it(camps, olga, open_page, words):
@@ -158,11 +159,11 @@ def test_the_schedule_is_kept_with_the_study_and_the_trainer_keeps_to_it(camps, 
     page.checkbox[0].uncheck()
     page.number_input[0].set_value(3)
     button(page, "Save the schedule").click().run()
-    assert "Saved" in words(page) and camps.schedule() == Schedule(False, 3, 15.0, 40, 120.0)
+    assert "Saved" in words(page) and runs.schedule(camps) == Schedule(False, 3, 15.0, 40, 120.0)
     one = trainer(camps)
-    camps.import_rows(camp_labels(seed=2, per_user=2))
+    contents.import_rows(camps, camp_labels(seed=2, per_user=2))
     one.ask_for_due_runs()
-    assert [run.state for run in camps.runs()] == [RunState.DONE]  # due, and nobody asked
-    camps.set_schedule(Schedule(True, 3, 0.0, 40, 1e6))
+    assert [run.state for run in runs.list_runs(camps)] == [RunState.DONE]  # due, and nobody asked
+    runs.set_schedule(camps, Schedule(True, 3, 0.0, 40, 1e6))
     one.ask_for_due_runs()
-    assert camps.runs()[0].state == RunState.QUEUED
+    assert runs.list_runs(camps)[0].state == RunState.QUEUED

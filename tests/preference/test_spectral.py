@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.preference.graph import PreferenceGraph
 from copl_core.preference.spectral import leading
 from copl_core.preference.state import GraphConfig
 from copl_core.records import Comparisons
-from copl_core.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.losses import torch_generator
 

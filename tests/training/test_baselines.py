@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from copl_core.evaluation.dataset import World
+from copl_core.evaluation.peers import Trial
 from copl_core.records import Comparisons
 from copl_core.training import baselines
 from copl_core.training.baselines import fit_global, fit_mf, fit_side_length
-from copl_core.training.peers import Trial
-from copl_core.training.world import World
 from tests.preference.camps import all_pairs, camps
 
 TEXTS = [f"Answer {i}." for i in range(48)]

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from copl_core.install.weights import resolver
 from copl_core.preference.state import GraphConfig
 from copl_core.records import RunState
 from copl_core.reward.model import RewardConfig
-from copl_core.study import Study
+from copl_core.study import contents, runs
+from copl_core.study.session import Session
+from copl_core.trainer.job import fit
+from copl_core.trainer.run_log import HELD_OUT, log_path, read_log
+from copl_core.trainer.worker import Trainer
 from copl_core.training.checkpoint import Checkpoint, key_of
-from copl_core.training.fit import fit
-from copl_core.training.processes import Processes
+from copl_core.training.distributed import Processes
 from copl_core.training.reward_fit import Fit, States, fit_reward
-from copl_core.training.runlog import HELD_OUT, log_path, read_log
-from copl_core.training.worker import Trainer
-from copl_core.weights import resolver
 from tests.worlds import by_style, camp_labels, three_people, trained, two_camps
 
 pytest_plugins = "tests.reward.tiny"
@@ -360,8 +361,8 @@ def test_processes_go_on_only_where_all_stand_at_the_same_step(tmp_path):
 
 @pytest.mark.weights
 def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm, monkeypatch):
-    study = two_camps(tmp_path / "home")
-    data, kept, found, phases = study.store.training_data(study.id), tmp_path / "states", [], []
+    session = two_camps(tmp_path / "home")
+    data, kept, found, phases = session.store.training_data(session.id), tmp_path / "states", [], []
     given = []
 
     def choose(*_, known, keep, **__) -> GraphConfig:
@@ -369,7 +370,7 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
         keep([0.6, 0.5])
         return replace(GraphConfig(), l2=3.0, members=2, max_steps=20)
 
-    monkeypatch.setattr("copl_core.training.fit.tuned", choose)
+    monkeypatch.setattr("copl_core.trainer.job.tuned", choose)
     short = RewardConfig(min_steps=8, epochs=0.1)
     monkeypatch.setattr(RewardConfig, "for_backbone", lambda *_, **__: short)
 
@@ -379,7 +380,7 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
             "full",
             "v0001",
             embed=by_style,
-            settings=study.settings,
+            settings=session.settings,
             weights=resolver(minilm.parent),
             checkpoint=checkpoint,
             progress=progress,
@@ -407,8 +408,8 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
 class Mortal(Trainer):
     """A trainer to whom something happens at its third report of a phase."""
 
-    def __init__(self, study: Study, happens, phase: str = "graph") -> None:
-        super().__init__(study.store, study.settings, embed=by_style)
+    def __init__(self, session: Session, happens, phase: str = "graph") -> None:
+        super().__init__(session.store, session.settings, embed=by_style)
         self.happens, self.phase, self.reports = happens, phase, 0
 
     def _reporter(self, run_id, log_of=None):
@@ -443,85 +444,88 @@ def often(monkeypatch) -> None:
 
 
 @pytest.fixture
-def study(tmp_path_factory, tmp_path) -> Study:
+def session(tmp_path_factory, tmp_path) -> Session:
     return trained(three_people, tmp_path_factory, tmp_path / "home")
 
 
-def states(study: Study) -> list[str]:
-    return sorted(path.name for path in (study.settings.cache / "training" / str(study.id)).glob("*"))
+def states(session: Session) -> list[str]:
+    return sorted(path.name for path in (session.settings.cache / "training" / str(session.id)).glob("*"))
 
 
-def said(study: Study, run_id: int) -> str:
-    return " ".join(line.get("said", "") for line in read_log(log_path(study.settings.run_logs, run_id)))
+def said(session: Session, run_id: int) -> str:
+    return " ".join(line.get("said", "") for line in read_log(log_path(session.settings.run_logs, run_id)))
 
 
-def execute(study: Study, run_id: int) -> None:
-    Trainer(study.store, study.settings, embed=by_style).execute(run_id)
+def execute(session: Session, run_id: int) -> None:
+    Trainer(session.store, session.settings, embed=by_style).execute(run_id)
 
 
-def interrupted(study: Study, happens) -> int:
+def interrupted(session: Session, happens) -> int:
     """The run that is queued again for one that was killed or stopped."""
-    run, one = study.request_fit("graph"), Mortal(study, happens)
+    run, one = runs.request_fit(session, "graph"), Mortal(session, happens)
     if happens is killed:
         with pytest.raises(Killed):
             one.execute(run.id)
-        (again,) = Trainer(study.store, study.settings).recover()
+        (again,) = Trainer(session.store, session.settings).recover()
     else:
         one.execute(run.id)
-        (again,) = study.store.active_runs()
-    assert study.store.run(run.id).state == RunState.INTERRUPTED and again.retry_of == run.id
+        (again,) = session.store.active_runs()
+    assert session.store.run(run.id).state == RunState.INTERRUPTED and again.retry_of == run.id
     return again.id
 
 
-def graph_file(study: Study) -> bytes:
-    return (study.snapshot_root / "v0002" / "graph" / "graph.safetensors").read_bytes()
+def graph_file(session: Session) -> bytes:
+    return (session.snapshot_root / "v0002" / "graph" / "graph.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("happens", [killed, stopped])
-def test_an_interrupted_run_goes_on_and_ends_as_an_undisturbed_one(study, tmp_path_factory, tmp_path, often, happens):
+def test_an_interrupted_run_goes_on_and_ends_as_an_undisturbed_one(session, tmp_path_factory, tmp_path, often, happens):
     undisturbed = trained(three_people, tmp_path_factory, tmp_path / "other")
-    execute(undisturbed, undisturbed.request_fit("graph").id)
-    again = interrupted(study, happens)
-    assert states(study) != []
-    execute(study, again)
-    done = study.store.run(again)
+    execute(undisturbed, runs.request_fit(undisturbed, "graph").id)
+    again = interrupted(session, happens)
+    assert states(session) != []
+    execute(session, again)
+    done = session.store.run(again)
     assert (done.state, done.snapshot) == (RunState.DONE, "v0002")
-    assert "Goes on with the graph, network 1, at step " in said(study, again)
-    assert graph_file(study) == graph_file(undisturbed)
-    assert states(study) == [] == states(undisturbed)
+    assert "Goes on with the graph, network 1, at step " in said(session, again)
+    assert graph_file(session) == graph_file(undisturbed)
+    assert states(session) == [] == states(undisturbed)
 
 
-def test_a_run_starts_anew_where_labels_have_arrived(study, often):
-    again = interrupted(study, killed)
-    study.import_rows(camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
-    execute(study, again)
-    assert study.store.run(again).state == RunState.DONE and "Goes on" not in said(study, again)
-    assert study.snapshot().watermark == study.record.revision and states(study) == []
+def test_a_run_starts_anew_where_labels_have_arrived(session, often):
+    again = interrupted(session, killed)
+    contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
+    execute(session, again)
+    assert session.store.run(again).state == RunState.DONE and "Goes on" not in said(session, again)
+    assert session.snapshot().watermark == session.record.revision and states(session) == []
 
 
-def test_what_a_damaged_state_cost_is_its_steps_alone(study, often):
-    again = interrupted(study, killed)
-    for path in (study.settings.cache / "training" / str(study.id)).iterdir():
+def test_what_a_damaged_state_cost_is_its_steps_alone(session, often):
+    again = interrupted(session, killed)
+    for path in (session.settings.cache / "training" / str(session.id)).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    execute(study, again)
-    assert study.store.run(again).state == RunState.DONE and "Goes on" not in said(study, again)
+    execute(session, again)
+    assert session.store.run(again).state == RunState.DONE and "Goes on" not in said(session, again)
 
 
-def test_a_run_that_is_given_up_leaves_no_state(study, often):
-    again = interrupted(study, killed)
-    while study.store.active_runs():
-        assert states(study) != []
-        again = study.store.active_runs()[0].id
-        study.store.update_run(again, state=RunState.RUNNING)
-        Trainer(study.store, study.settings).recover()
-    assert study.store.run(again).state == RunState.FAILED and states(study) == []
+def test_a_run_that_is_given_up_leaves_no_state(session, often):
+    again = interrupted(session, killed)
+    while session.store.active_runs():
+        assert states(session) != []
+        again = session.store.active_runs()[0].id
+        session.store.update_run(again, state=RunState.RUNNING)
+        Trainer(session.store, session.settings).recover()
+    assert session.store.run(again).state == RunState.FAILED and states(session) == []
 
 
-def test_a_run_that_fails_or_is_cancelled_leaves_no_state(study, often):
+def test_a_run_that_fails_or_is_cancelled_leaves_no_state(session, often):
     seen = []
-    for happens, state in ((failed, RunState.FAILED), (lambda one: study.cancel(one.in_hand), RunState.CANCELLED)):
-        run = study.request_fit("graph")
-        one = Mortal(study, lambda one, happens=happens: (seen.append(states(study)), happens(one)))
+    for happens, state in (
+        (failed, RunState.FAILED),
+        (lambda one: runs.cancel(session, one.in_hand), RunState.CANCELLED),
+    ):
+        run = runs.request_fit(session, "graph")
+        one = Mortal(session, lambda one, happens=happens: (seen.append(states(session)), happens(one)))
         one.execute(run.id)
-        assert study.store.run(run.id).state == state and states(study) == []
+        assert session.store.run(run.id).state == state and states(session) == []
     assert all(seen)

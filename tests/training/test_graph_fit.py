@@ -9,11 +9,11 @@ import torch
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.state import LARGE_DIM, READOUT, GraphConfig, GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.trainer.run_log import HELD_OUT
 from copl_core.training.checkpoint import Checkpoint
 from copl_core.training.graph_fit import _folds, fit_graph
-from copl_core.training.graph_member import Lesson, Member
+from copl_core.training.graph_trainer import Lesson, Member
 from copl_core.training.losses import torch_generator
-from copl_core.training.runlog import HELD_OUT
 from tests.preference.camps import QUICK, all_pairs, camp_phi, camps, world
 
 SHORT = replace(QUICK, max_steps=10, members=1)

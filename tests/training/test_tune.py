@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.state import LOUD, GraphConfig
-from copl_core.synthetic import Protocol, make_world
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.tune import DRAWS, FACTORS, FEWEST, _fits, apart, tuned
 

@@ -1,0 +1,343 @@
+"""The launcher: the app and the trainer as two processes that start together and end together.
+
+The launcher trains nothing and serves nothing.  It prepares the home folder, starts both, starts the trainer again when
+it dies, and stops both on Ctrl-C.  Should the launcher itself be killed, a small guard process sees its pipe close and
+stops what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from copl_core.config import Settings
+from copl_core.records import CoplError
+
+ROOT = Path(__file__).resolve().parents[2]  # where streamlit_app.py and .streamlit/ are
+GRACE = 4.0  # seconds between asking a process to stop and killing it, which loses nothing either
+STEADY = 60.0  # a trainer that lived this long starts again at once
+LONGEST_PAUSE = 30.0  # seconds between two starts of a trainer that keeps dying
+SAY = partial(print, flush=True)  # the address is to be read while it is good, from a file, too
+LOG_LIMIT = 5_000_000  # bytes; a longer log is set aside at the next start
+
+# Reads "+group" and "-group" lines; when the pipe closes, stops the groups that are left.
+GUARD = f"""
+import os, signal, sys, time
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for sign, pause in ((signal.SIGTERM, {GRACE / 2}), (signal.SIGKILL, 0)):
+    for group in groups:
+        try:
+            os.killpg(group, sign)
+        except OSError:
+            pass
+    time.sleep(pause if groups else 0)
+"""
+
+
+def app_command(settings: Settings) -> list[str]:
+    """The app alone, as the launcher starts it."""
+    return [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(ROOT / "streamlit_app.py"),
+        "--server.port",
+        str(settings.port),
+        "--server.headless",
+        "true",
+        "--browser.gatherUsageStats",
+        "false",
+    ]
+
+
+def worker_command() -> list[str]:
+    """The trainer alone."""
+    return [sys.executable, "-m", "copl_core", "worker"]
+
+
+def main(
+    settings: Settings,
+    prepare: Callable[[Settings], str],
+    *,
+    app: Sequence[str] | None = None,
+    worker: Sequence[str] | None = None,
+    say: Callable[[str], object] = SAY,
+    patience: float = 120.0,
+) -> int:
+    """Start the app and the trainer, and stay until one is told to stop.
+
+    Args:
+        settings: of this installation.
+        prepare: makes the database ready and returns the owner's sign-in path, such as ``/?token=…``.
+        app, worker: the commands to run; the real ones if None.
+        say: takes a sentence for a person.
+        patience: seconds the app may take before it answers.
+
+    Returns:
+        Exit code: 0 after Ctrl-C or a polite request to stop, 1 after a mishap (told in one sentence).
+    """
+    with _politely() as stop:
+        try:
+            logs = prepare_home(settings.home)
+            check_port(settings.port)
+            path = prepare(settings)
+            with _Pair(settings, app or app_command(settings), worker or worker_command(), logs, say, stop) as pair:
+                pair.wait_until_it_answers(patience)
+                _greet(settings, path, say)
+                pair.watch()
+        except KeyboardInterrupt:
+            say(f"Stopped. Everything is kept in {settings.home}.")
+            return 0
+        except CoplError as mishap:
+            say(str(mishap))
+        except OSError as error:
+            say(f"Cannot start in {settings.home}: {error.strerror or error}; choose another folder with COPL_HOME=…")
+        return 1
+
+
+def prepare_home(home: Path) -> Path:
+    """Make the home folder and its logs folder, and try that they take a file.  Returns the logs folder.
+
+    Raises:
+        CoplError: the folder cannot be made, is read-only or is full.
+    """
+    logs, probe = home / "logs", home / f".probe-{os.getpid()}"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        with probe.open("wb") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CoplError(
+            f"Cannot write to the folder {home} ({error.strerror or error}); free some space, make it "
+            "writable, or choose another with COPL_HOME=…"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return logs
+
+
+def check_port(port: int) -> None:
+    """Raise a CoplError if something answers on the port already, or it may not be used."""
+    with socket.socket() as listener, socket.socket() as caller:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port left a moment ago is free
+        caller.settimeout(1)
+        try:
+            if caller.connect_ex(("127.0.0.1", port)) == 0:
+                raise OSError("another program answers there")
+            listener.bind(("", port))
+            listener.listen()
+        except OSError as error:
+            raise CoplError(
+                f"Port {port} cannot be used ({error.strerror or error}); stop the program that holds it, "
+                f"or choose another port: COPL_PORT={port + 1 if 1024 < port < 65535 else 8501} make run"
+            ) from None
+
+
+def _greet(settings: Settings, path: str, say: Callable[[str], object]) -> None:
+    address = f"http://localhost:{settings.port}"
+    say(
+        f"\nCoPL Studio is ready at  {address}\n"
+        f"Sign in as the owner:    {address}/{path.lstrip('/')}\n"
+        f"Ctrl-C stops it. Logs and data are in {settings.home}.\n"
+    )
+
+
+class _Pair:
+    """The two processes of a running studio; leaving the context stops them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: Sequence[str],
+        worker: Sequence[str],
+        logs: Path,
+        say: Callable[[str], object],
+        stop: _Stop,
+    ) -> None:
+        self.settings, self.logs, self.say, self.stop = settings, logs, say, stop
+        self.commands = {"app": list(app), "worker": list(worker)}
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.environment = os.environ | {
+            "COPL_HOME": str(settings.home.resolve()),
+            "COPL_PORT": str(settings.port),
+            "PYTHONUNBUFFERED": "1",
+        }
+        # What the app multiplies is small and many visitors ask at once: a second thread would only stand in the way.
+        self.alone = {"app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}, "worker": {}}
+
+    def __enter__(self) -> _Pair:
+        self.guard = subprocess.Popen(
+            [sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            for name in self.commands:
+                _set_aside(self.logs / f"{name}.log")
+                self._start(name)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None = None, *_: object) -> None:
+        """Ask both to stop, wait, then kill; a second Ctrl-C kills at once."""
+        if kind is KeyboardInterrupt:
+            self.say("Stopping…")
+        groups = list(self.processes.values())
+        try:
+            for process in groups:
+                _signal_group(process, signal.SIGTERM)
+            ends = time.monotonic() + GRACE
+            for process in groups:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, ends - time.monotonic()))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            for process in groups:
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+            self._tell_guard("".join(f"-{process.pid}\n" for process in groups))
+            with contextlib.suppress(OSError):
+                self.guard.stdin.close()
+            self.guard.wait()
+
+    def wait_until_it_answers(self, patience: float) -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+        ends = time.monotonic() + patience
+        while time.monotonic() < ends:
+            self._app_lives()
+            with (
+                contextlib.suppress(OSError),
+                opener.open(f"http://127.0.0.1:{self.settings.port}/_stcore/health", timeout=2) as answer,
+            ):
+                if answer.status == 200:
+                    return
+            time.sleep(0.1)
+        raise CoplError(f"The app did not answer within {patience:.0f} s; see {self.logs / 'app.log'}, start again.")
+
+    def watch(self) -> None:
+        """Until the app ends (a CoplError) or a signal comes; the trainer is started again when it dies."""
+        pause, since, due = 1.0, time.monotonic(), 0.0
+        while True:
+            self._app_lives()
+            now = time.monotonic()
+            code = self.processes["worker"].poll()
+            if due and now >= due:
+                self._start("worker")
+                since, due = now, 0.0
+            elif code is not None and not due:
+                pause = 1.0 if now - since > STEADY else pause
+                self.say(
+                    f"The trainer stopped ({_how(code)}); it starts again in {pause:.0f} s. "
+                    f"No label is lost. Log: {self.logs / 'worker.log'}"
+                )
+                due, pause = now + pause, min(pause * 2, LONGEST_PAUSE)
+            time.sleep(0.2)
+
+    def _start(self, name: str) -> None:
+        if old := self.processes.get(name):  # what a dead trainer left running goes first
+            _signal_group(old, signal.SIGKILL)
+            self._tell_guard(f"-{old.pid}\n")
+        with _open_log(self.logs / f"{name}.log") as log, self.stop.hold():  # no process that nobody knows of
+            process = subprocess.Popen(
+                self.commands[name],
+                cwd=ROOT,
+                env=self.environment | self.alone[name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self.processes[name] = process
+            self._tell_guard(f"+{process.pid}\n")
+
+    def _tell_guard(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a guard that was killed guards no more; the studio goes on
+            self.guard.stdin.write(line)
+            self.guard.stdin.flush()
+
+    def _app_lives(self) -> None:
+        code = self.processes["app"].poll()
+        if code is not None:
+            log = self.logs / "app.log"
+            raise CoplError(f"The app stopped ({_how(code)}); start it again, or see {log}, which ends:\n{_tail(log)}")
+
+
+def _signal_group(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(OSError):  # gone already
+        os.killpg(process.pid, number)
+
+
+def _how(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _set_aside(log: Path) -> None:
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        os.replace(log, log.with_suffix(".old.log"))
+
+
+def _open_log(log: Path) -> IO[bytes]:
+    file = log.open("ab")
+    file.write(f"---- {time.strftime('%Y-%m-%d %H:%M:%S')} start\n".encode())
+    file.flush()
+    return file
+
+
+def _tail(log: Path, lines: int = 8) -> str:
+    text = log.read_bytes()[-8000:].decode(errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in text[-lines:])
+
+
+class _Stop:
+    """The request to stop: raised as KeyboardInterrupt at once, or after a step that must not be cut."""
+
+    signal_name = ""
+    held = False
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        self.signal_name = signal.Signals(number).name
+        if not self.held:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        self.held = True
+        try:
+            yield
+        finally:
+            self.held = False
+        if self.signal_name:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _politely() -> Iterator[_Stop]:
+    """SIGTERM and a closed terminal end the launcher as Ctrl-C does."""
+    stop = _Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if number != signal.SIGHUP or handler != signal.SIG_IGN:  # nohup: the terminal may close
+            signal.signal(number, stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

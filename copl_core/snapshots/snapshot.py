@@ -1,0 +1,252 @@
+"""Snapshots on disk: immutable folders that appear whole or not at all.
+
+A snapshot is written to a hidden folder beside its place, flushed, and moved there by one rename.  Whoever reads a
+version therefore reads all of it, and a process killed at any moment leaves at most a hidden folder that ``sweep``
+removes.  Layout of ``<root>/<version>/``::
+
+    manifest.json     what it was made from, metrics, and the SHA-256 of every other file
+    graph/            GraphState: user and response embeddings, weights, label edges
+    layout/           the map of users
+    reward/model/     the mixture-of-experts reward model  (absent until one was fitted)
+    reward/graph/     the GraphState whose embeddings its gate was trained on
+    reward/mix.json   weights of graph score and text reward
+
+The reward model is refitted less often than the graph; in between, snapshots share its files by hard link.  Its gate
+reads embeddings, and embeddings of two fits are not comparable, hence the graph state that travels with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+
+from copl_core.insight.layout import Layout
+from copl_core.preference.adapt import Prior
+from copl_core.preference.state import GraphState
+from copl_core.records import CoplError
+from copl_core.reward.gates import SavedGate
+from copl_core.snapshots.mix import Mix
+
+_ASIDE = ".writing-"
+_VERSION = re.compile(r"v(\d+)")
+_ADVICE = "choose another snapshot as champion on the training page, or start a new fit"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version, read lazily from its folder; nothing of it ever changes."""
+
+    folder: Path
+    manifest: dict = field(repr=False)
+
+    @property
+    def version(self) -> str:
+        return self.folder.name
+
+    @property
+    def watermark(self) -> int:
+        return self.manifest["watermark"]
+
+    @cached_property
+    def graph(self) -> GraphState:
+        return self._read("graph", GraphState.load)
+
+    @cached_property
+    def prior(self) -> Prior:
+        """Where people stand in the graph, as a new user's place is reckoned from."""
+        return Prior.of(self.graph)
+
+    @cached_property
+    def layout(self) -> Layout:
+        return self._read("layout", Layout.load)
+
+    @property
+    def has_reward(self) -> bool:
+        return (self.folder / "reward").is_dir()
+
+    @cached_property
+    def reward_graph(self) -> GraphState:
+        """The graph state in whose space the gate of the reward model lives."""
+        return self._read("reward/graph", GraphState.load)
+
+    @cached_property
+    def gate(self) -> SavedGate:
+        """The gate of the reward model, read without the model."""
+        return self._read("reward/model", SavedGate.load)
+
+    @cached_property
+    def mix(self) -> Mix:
+        return self._read("reward/mix.json", lambda path: Mix.read(json.loads(path.read_text())))
+
+    @property
+    def reward_folder(self) -> Path:
+        return self.folder / "reward" / "model"
+
+    def _read(self, part: str, load: Callable[[Path], T]) -> T:
+        """One part; files that were whole when the version was opened may be gone or changed by now."""
+        try:
+            return load(self.folder / part)
+        except (CoplError, OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
+            raise CoplError(f"Snapshot {self.version} is damaged: its {part} cannot be read; {_ADVICE}.") from problem
+
+
+def load_snapshot(root: Path, version: str) -> Snapshot:
+    """Open a version after checking that its files are all there and of the size they were written with.
+
+    Raises:
+        CoplError: the folder is missing or damaged.
+    """
+    folder = root / version
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CoplError(
+            f"Snapshot {version} cannot be read ({folder / 'manifest.json'} is missing or damaged); {_ADVICE}."
+        ) from None
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            raise CoplError(f"Snapshot {version} is damaged: {name} is missing or cut short; {_ADVICE}.")
+    return Snapshot(folder, manifest)
+
+
+def verify(snapshot: Snapshot) -> list[str]:
+    """Names of the files that are gone or whose content is no longer what was written (SHA-256)."""
+    return [
+        name
+        for name, facts in snapshot.manifest["files"].items()
+        if not (snapshot.folder / name).is_file() or _digest(snapshot.folder / name) != facts["sha256"]
+    ]
+
+
+def write_snapshot(
+    root: Path,
+    version: str,
+    *,
+    graph: GraphState,
+    layout: Layout,
+    manifest: dict,
+    save_reward: Callable[[Path], None] | None = None,
+) -> Snapshot:
+    """Write a version aside and move it into place with one rename.
+
+    Args:
+        save_reward: fills an empty folder with ``model/``, ``graph/`` and ``mix.json``; ``None`` writes none.
+
+    Raises:
+        CoplError: the version exists already, or the disk refuses.
+    """
+    place = root / version
+    if place.exists():
+        raise CoplError(f"Snapshot {version} exists already in {root}; versions are never written twice.")
+    aside = root / f"{_ASIDE}{version}-{os.getpid()}"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        for part, save in (("graph", graph.save), ("layout", layout.save), ("reward", save_reward)):
+            if save:
+                (aside / part).mkdir(parents=True)
+                save(aside / part)
+        manifest = {**manifest, "version": version, "files": _facts(aside)}
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        _flush(aside)
+        os.rename(aside, place)
+        _flush_folder(root)
+    except (OSError, SafetensorError) as problem:
+        raise CoplError(
+            f"Snapshot {version} could not be written to {root} ({problem}); "
+            "free some space or make the folder writable, then start the fit again."
+        ) from problem
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # moved away by now, unless something went wrong
+    return Snapshot(place, manifest)
+
+
+def share_reward(source: Snapshot) -> Callable[[Path], None]:
+    """A ``save_reward`` that links the reward files of another snapshot instead of writing them again.
+
+    It raises ``CoplError`` where those are damaged: a new manifest must not vouch for them.
+    """
+
+    def save(folder: Path) -> None:
+        damaged = [name for name in verify(source) if name.startswith("reward/")]
+        if damaged:
+            raise CoplError(
+                f"The reward model of snapshot {source.version} is damaged ({', '.join(damaged)}), so it "
+                "cannot be used on; start a fit of graph and reward model."
+            )
+        shutil.copytree(source.folder / "reward", folder, copy_function=_link, dirs_exist_ok=True)
+
+    return save
+
+
+def next_version(root: Path, recorded: Iterable[str] = ()) -> str:
+    """The version after the newest folder and the newest recorded one, such as ``v0007``.
+
+    A version names one content for ever, so that of a snapshot whose folder was removed is not given again.
+    """
+    names = [path.name for path in root.glob("v*")] + list(recorded)
+    numbers = [int(match[1]) for match in map(_VERSION.fullmatch, names) if match]
+    return f"v{max(numbers, default=0) + 1:04d}"
+
+
+def sweep(root: Path, known: set[str]) -> list[str]:
+    """Remove what a killed worker left: folders half written, and versions that no database row knows.
+
+    Folders that are not named like a version are somebody else's and stay.
+    """
+    removed = []
+    for path in sorted(root.iterdir()) if root.is_dir() else ():
+        if path.name.startswith(_ASIDE) or (_VERSION.fullmatch(path.name) and path.name not in known):
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(path.name)
+    return removed
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def _facts(folder: Path) -> dict[str, dict]:
+    return {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _flush_folder(path)
+        else:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,302 @@
+"""The Experts page's verbs: who is served by which expert, how evenly, and what each of them does."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from copl_core.features import FEATURE_NAMES, FEATURE_WORDS, measure_many
+from copl_core.ids import rows_of
+from copl_core.insight import gating
+from copl_core.insight.gating import Load
+from copl_core.records import CoplError, Kind, Response
+from copl_core.snapshots.snapshot import load_snapshot
+from copl_core.study import access, contents
+from copl_core.study.session import Session
+
+if TYPE_CHECKING:
+    from copl_core.snapshots.snapshot import Snapshot
+
+_TEXTS, _OF_A_PROMPT = 80, 4  # texts that every expert is heard on, and of one prompt among them
+_SHOWN, _FEATURES, _BETWEEN = 3, 4, 12  # texts a direction, features, people
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsView:
+    """Gate weights of people, those of one group together, within it those of one expert."""
+
+    user_ids: tuple[int, ...]  # (N,)
+    names: tuple[str, ...]  # (N,)
+    kinds: tuple[Kind, ...]  # (N,)
+    groups: tuple[int | None, ...]  # (N,)
+    n_labels: tuple[int, ...]  # (N,) in the graph that the gate reads
+    gates: np.ndarray  # (N, M), of the chosen gate, or the mean over gates
+    blocks: tuple[tuple[int, int, int], ...]  # (group or −1, first row, row after the last)
+    load: Load
+    gate: int | None  # None: the mean
+    gate_names: tuple[str, ...]  # of all gates
+    between: tuple[tuple[int, int, int, float], ...]  # (row, first expert, second, gap), the smallest gap first
+    snapshot: str
+    fitted_in: str  # snapshot whose run fitted the reward model
+
+
+@dataclass(frozen=True, slots=True)
+class FitLoad:
+    """How one fit of the reward model spread the people it was fitted to over its experts."""
+
+    snapshot: str  # whose run fitted it
+    share: np.ndarray  # (M,) mean over gates, sums to 1
+    entropy: float  # bits
+    dead: int
+    balance: float  # weight of the balance loss
+    accuracy: float | None  # of the whole product on labels held out
+    n: int  # labels behind that
+
+    @property
+    def effective(self) -> float:
+        """Experts that would be as even as these: 2 to the entropy."""
+        return float(2**self.entropy)
+
+    @property
+    def factor(self) -> float:
+        return float(self.share.max() / self.share.min()) if self.share.min() > 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Trait:
+    """A measured feature that goes with what an expert changes."""
+
+    feature: str
+    words: str  # of what it raises
+    r: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A text, its prompt, and what the expert adds to its reward against the other texts of that prompt."""
+
+    prompt: str
+    response: Response
+    change: float  # log-odds
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    expert: int
+    size: float  # root mean square of its changes, log-odds
+    raises: tuple[Heard, ...]
+    lowers: tuple[Heard, ...]
+    traits: tuple[Trait, ...]  # empty: no feature is certain
+
+
+@dataclass(frozen=True, slots=True)
+class VoicesView:
+    voices: tuple[Voice, ...]
+    table: tuple[dict, ...]  # every change, a row a text and expert
+    n_texts: int
+    n_prompts: int
+    snapshot: str
+    fitted_in: str
+
+
+def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
+    """Gate weights of everybody the reward model knows; None before the first reward model.
+
+    Raises:
+        CoplError: the snapshot is damaged, or has no such gate.
+    """
+    snapshot = session.snapshot()
+    if snapshot is None or not snapshot.has_reward:
+        return None
+    state, layout = snapshot.reward_graph, snapshot.layout
+    users = {user.id: user for user in access.users(session)}
+    rows = np.array(
+        [row for row, user_id in enumerate(state.user_ids.tolist()) if user_id in users and state.n_labels[row] > 0],
+        np.int64,
+    )
+    weights = snapshot.gate(state.user_vectors[rows])  # (N, G, M)
+    if not weights.shape[2]:
+        raise CoplError(
+            f"The reward model of {_fitted_in(snapshot)} has one reward for everybody and no experts; fit "
+            "one with experts on the training page."
+        )
+    if gate is not None and not 0 <= gate < weights.shape[1]:
+        raise CoplError(f"Gate {gate} was asked for and there are {weights.shape[1]}; choose one of them.")
+    gates = weights.mean(1) if gate is None else weights[:, gate]
+    ids = state.user_ids[rows]
+    placed = rows_of(ids, layout.user_ids)
+    group = np.where(placed >= 0, layout.group[placed], -1)
+    order, blocks = gating.by_group(gates, group)
+    chosen = [users[one] for one in ids[order].tolist()]
+    between = gating.between_two(gates[order], _BETWEEN)
+    return ExpertsView(
+        tuple(user.id for user in chosen),
+        tuple(user.name for user in chosen),
+        tuple(user.kind for user in chosen),
+        tuple(None if one < 0 else one for one in group[order].tolist()),
+        tuple(state.n_labels[rows[order]].tolist()),
+        gates[order],
+        blocks,
+        gating.load(gates),
+        gate,
+        _gate_names(weights.shape[1]),
+        tuple(between),
+        snapshot.version,
+        _fitted_in(snapshot),
+    )
+
+
+def loads(session: Session) -> tuple[tuple[FitLoad, ...], tuple[str, ...]]:
+    """(the load of every fit of the reward model there is, oldest first; snapshots whose files cannot be read)."""
+    found, unread = {}, []
+    for record in reversed(session.store.snapshots(session.id)):
+        try:
+            told = load_snapshot(session.snapshot_root, record.version).manifest.get("reward")
+        except CoplError:
+            unread.append(record.version)
+            continue
+        if told and told.get("fit", {}).get("load"):
+            found[told["fitted_in"]] = _fit_load(told)
+    return tuple(found.values()), tuple(unread)
+
+
+def with_and_without(fits: tuple[FitLoad, ...]) -> tuple[FitLoad, FitLoad] | None:
+    """The newest fit with the balance loss and the newest without, where there are both."""
+    newest = {fit.balance > 0: fit for fit in fits}
+    return (newest[True], newest[False]) if len(newest) == 2 else None
+
+
+def effects(session: Session, gate: int = 0) -> VoicesView | None:
+    """What each expert does, heard on a sample of the study's texts; computed once a fit of the reward model."""
+    snapshot = session.snapshot()
+    if snapshot is None or not snapshot.has_reward:
+        return None
+    key = (_fitted_in(snapshot), snapshot.folder.parent.name)
+    found = session.once(f"voices of gate {gate}", key, lambda: _voices(session, snapshot, gate))
+    return VoicesView(*found, snapshot.version, _fitted_in(snapshot))
+
+
+def gates_csv(view: ExpertsView) -> str:
+    """Gate weights as CSV, a row a person."""
+    columns = [f"expert_{i + 1}" for i in range(view.gates.shape[1])]
+    rows = [
+        {
+            "user": user,
+            "name": name,
+            "kind": str(kind),
+            "group": "" if group is None else group + 1,
+            "labels": labels,
+            **dict(zip(columns, (round(w, 5) for w in weights), strict=True)),
+            "snapshot": view.snapshot,
+            "fitted_in": view.fitted_in,
+        }
+        for user, name, kind, group, labels, weights in zip(
+            view.user_ids, view.names, view.kinds, view.groups, view.n_labels, view.gates.tolist(), strict=True
+        )
+    ]
+    return as_csv(rows, ["user", "name", "kind", "group", "labels", *columns, "snapshot", "fitted_in"])
+
+
+def as_csv(rows: list[dict], columns: list[str]) -> str:
+    out = io.StringIO()
+    table = csv.DictWriter(out, columns)
+    table.writeheader()
+    table.writerows(rows)
+    return out.getvalue()
+
+
+# ---- helpers
+
+
+def _fitted_in(snapshot: Snapshot) -> str:
+    return snapshot.manifest["reward"]["fitted_in"]
+
+
+def _gate_names(n_gates: int) -> tuple[str, ...]:
+    if n_gates == 1:
+        return ("the gate of all layers",)
+    return tuple(f"layer {n_gates - place} from the top" for place in range(n_gates))
+
+
+def _fit_load(told: dict) -> FitLoad:
+    share = np.array(told["fit"]["load"], float)
+    share = share / max(share.sum(), 1e-12)
+    positive = share[share > 0]
+    product = told.get("metrics", {}).get("copl", {})
+    return FitLoad(
+        told["fitted_in"],
+        share,
+        float(-(positive * np.log2(positive)).sum()) + 0.0,
+        int((share == 0).sum()),
+        float(told.get("config", {}).get("balance", 0.0)),
+        product.get("accuracy"),
+        int(product.get("n", 0)),
+    )
+
+
+def _voices(session: Session, snapshot: Snapshot, gate: int) -> tuple:
+    texts = _sample(session)
+    if not texts:
+        raise CoplError("No prompt of the study has two answers, so experts cannot be compared on any; import pairs.")
+    prompts = np.array([response.prompt_id for _, response in texts], np.int64)
+    change = session.scorer().voices(snapshot, [(prompt, response.text) for prompt, response in texts], gate)  # (M, T)
+    change = gating.centred(change, prompts)
+    features = measure_many([response.text for _, response in texts])
+    told = gating.explain(change, features, prompts, np.random.default_rng(0))
+    found = tuple(_voice(expert, change[expert], texts, told) for expert in range(len(change)))
+    table = tuple(
+        {
+            "expert": expert + 1,
+            "prompt": prompt,
+            "response": response.id,
+            "text": response.text,
+            "change": round(float(change[expert, t]), 5),
+        }
+        for expert in range(len(change))
+        for t, (prompt, response) in enumerate(texts)
+    )
+    return found, table, told.n_texts, told.n_prompts
+
+
+def _sample(session: Session) -> list[tuple[str, Response]]:
+    """Up to 80 (prompt, response), prompts spread evenly over the study, each with two to four responses."""
+    prompts = contents.prompts(session)
+    most = _TEXTS // _OF_A_PROMPT
+    spread = np.linspace(0, len(prompts) - 1, min(len(prompts), most)).astype(int) if prompts else []
+    found = []
+    for number, prompt in (prompts[i] for i in spread):
+        responses = contents.prompt_responses(session, number)[:_OF_A_PROMPT]
+        if len(responses) > 1:
+            found += [(prompt, response) for response in responses]
+    return found
+
+
+def _voice(expert: int, change: np.ndarray, texts: list[tuple[str, Response]], told: gating.Explanation) -> Voice:
+    order = np.argsort(-change, kind="stable").tolist()
+    heard = [Heard(texts[t][0], texts[t][1], float(change[t])) for t in order]
+    traits = tuple(_trait(expert, feature, told) for feature in told.certain(expert)[:_FEATURES])
+    return Voice(
+        expert,
+        float(np.sqrt((change**2).mean())),
+        tuple(one for one in heard[:_SHOWN] if one.change > 0),
+        tuple(one for one in heard[: -_SHOWN - 1 : -1] if one.change < 0),
+        traits,
+    )
+
+
+def _trait(expert: int, feature: int, told: gating.Explanation) -> Trait:
+    r = float(told.r[expert, feature])
+    name = FEATURE_NAMES[feature]
+    return Trait(
+        name,
+        FEATURE_WORDS[name][0 if r > 0 else 1],
+        r,
+        float(told.low[expert, feature]),
+        float(told.high[expert, feature]),
+    )

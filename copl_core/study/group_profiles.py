@@ -1,0 +1,191 @@
+"""What the groups of a snapshot are like: their taste against the rest, typical pairs and typical people.
+
+Verbs, as functions of a study; numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from copl_core.features import FEATURE_NAMES, measure_many
+from copl_core.ids import rows_of
+from copl_core.insight import describe, taste
+from copl_core.insight.layout import answer_space
+from copl_core.preference.state import GraphState
+from copl_core.records import Pair
+from copl_core.snapshots.snapshot import Snapshot
+from copl_core.study import placement
+from copl_core.study.session import Session
+
+_TEXTS = 4000  # responses that are measured; of a larger study, those with most labels
+_CELLS = 4_000_000  # people × pairs that the model is asked about
+_SAMPLE = 400  # members that stand for a group where pairs are ranked
+
+
+@dataclass(frozen=True, slots=True)
+class TypicalPair:
+    """A pair on which a group is expected to answer unlike the rest."""
+
+    pair: Pair
+    inside: float  # P(first is preferred), mean of the group
+    outside: float  # of everybody else
+    votes: tuple[int, int]  # of the group's own labels: for the first, for the second
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """One group against the rest."""
+
+    group: int
+    people: int
+    others: int
+    said: tuple[describe.Statement, ...]  # what its people's labels settle
+    by_labels: describe.Contrast | None  # None: too few people
+    expected: tuple[describe.Statement, ...]  # what the model expects of them
+    by_model: describe.Contrast | None
+    pairs: tuple[TypicalPair, ...]  # furthest from the rest first
+    typical: tuple[int, ...]  # user ids, most typical first
+    n_texts: int  # responses that were measured
+    all_texts: int
+    snapshot: str
+
+
+def profiles(session: Session, version: str | None = None, most_pairs: int = 3) -> tuple[Portrait, ...]:
+    """Every group of a snapshot, the champion if not said otherwise; nothing before the first snapshot."""
+    snapshot = session.snapshot() if version is None else session.open_snapshot(version)
+    if snapshot is None:
+        return ()
+
+    def paint() -> tuple[Portrait, ...]:
+        texts, group = _Texts(session, snapshot), _groups(snapshot)
+        return tuple(
+            _portrait(session, snapshot, texts, group, number, most_pairs)
+            for number in np.unique(group[group >= 0]).tolist()
+        )
+
+    return session.once("portraits", (snapshot.version, most_pairs), paint)
+
+
+class _Texts:
+    """What is measured once for all groups: text features, each person's figures, and expected answers."""
+
+    def __init__(self, session: Session, snapshot: Snapshot) -> None:
+        state = snapshot.graph
+        self.all_texts = len(state.response_ids)
+        self.measured = _most_labelled(state)  # (T,) rows
+        ids = state.response_ids[self.measured]
+        found = session.store.responses(ids.tolist())
+        styles = np.full((len(state.response_ids), len(FEATURE_NAMES)), np.nan)
+        there = [i for i, one in enumerate(ids.tolist()) if one in found]
+        styles[self.measured[there]] = measure_many([found[int(ids[i])].text for i in there])
+        self.pairs, self.rows = _pairs(session, state, styles)
+        differences = styles[self.rows[:, 0]] - styles[self.rows[:, 1]]
+        scale = taste.typical(differences)
+        differences = differences / scale
+        self.correlation = taste.alike(differences)
+        self.by_labels, self.counts = _from_labels(state, styles, scale)
+        self.by_model, self.asked = _from_model(state, self.rows, differences)
+
+
+def _portrait(
+    session: Session, snapshot: Snapshot, texts: _Texts, group: np.ndarray, number: int, most_pairs: int
+) -> Portrait:
+    inside, placed = group == number, group >= 0
+    found = []
+    for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.asked)):
+        rng = np.random.default_rng(number)  # the same snapshot is always told the same
+        found.append(describe.contrast(leaning[placed], inside[placed], n, rng))
+    told = [() if one is None else describe.statements(one, texts.correlation) for one in found]
+    state = snapshot.graph
+    known = state.n_labels >= np.median(state.n_labels[placed])
+    rows = np.flatnonzero(inside)
+    nearest = describe.typical_people((state.user_vectors @ answer_space(state))[rows], known[rows])
+    return Portrait(
+        number,
+        int(inside.sum()),
+        int((placed & ~inside).sum()),
+        told[0],
+        found[0],
+        told[1],
+        found[1],
+        _typical_pairs(session, state, texts, inside, placed & ~inside, most_pairs),
+        tuple(state.user_ids[rows[nearest]].tolist()),
+        len(texts.measured),
+        texts.all_texts,
+        snapshot.version,
+    )
+
+
+def _groups(snapshot: Snapshot) -> np.ndarray:
+    """Group of each user row of the graph (U,), −1 for none."""
+    layout = snapshot.layout
+    rows = rows_of(snapshot.graph.user_ids, layout.user_ids)
+    if not len(layout.group):
+        return np.full(len(rows), -1)
+    return np.where((rows >= 0) & (snapshot.graph.n_labels > 0), layout.group[rows], -1)
+
+
+def _most_labelled(state: GraphState) -> np.ndarray:
+    """Rows of the responses to measure, in order."""
+    n = len(state.response_ids)
+    labels = np.bincount(np.concatenate([state.labels.left, state.labels.right]), minlength=n)
+    return np.sort(np.argsort(-labels, kind="stable")[:_TEXTS])
+
+
+def _pairs(session: Session, state: GraphState, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (P,) ids and their response rows (P, 2), of measured texts; of many, always the same sample."""
+    pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)
+    rows = rows_of(pairs[:, 1:], state.response_ids)
+    known = np.flatnonzero((rows >= 0).all(1))
+    known = known[np.isfinite(styles[rows[known]]).all((1, 2))]
+    most = max(200, min(2000, _CELLS // max(1, len(state.user_ids))))
+    if len(known) > most:
+        known = np.sort(np.random.default_rng(0).choice(known, most, replace=False))
+    return pairs[known, 0], rows[known]
+
+
+def _from_labels(state: GraphState, styles: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels = state.labels.take(state.labels.decided)
+    right = labels.outcome < 0.5
+    preferred, rejected = np.where(right, labels.right, labels.left), np.where(right, labels.left, labels.right)
+    chosen = (styles[preferred] - styles[rejected]) / scale
+    known = np.isfinite(styles[preferred]).all(1) & np.isfinite(styles[rejected]).all(1)
+    return describe.per_person(labels.user[known], chosen[known], len(state.user_ids))
+
+
+def _from_model(state: GraphState, rows: np.ndarray, differences: np.ndarray) -> tuple[np.ndarray, int]:
+    """(slope of the expected preference on each feature (U, F), pairs asked about)."""
+    if not len(rows):
+        return np.full((len(state.user_ids), len(FEATURE_NAMES)), np.nan), 0
+    expected = placement.preferences(state, state.user_vectors, rows)  # (U, P)
+    return (2 * expected - 1) @ differences / len(rows), len(rows)
+
+
+def _typical_pairs(
+    session: Session, state: GraphState, texts: _Texts, inside: np.ndarray, outside: np.ndarray, most: int
+) -> tuple[TypicalPair, ...]:
+    if not inside.any() or not outside.any() or not len(texts.rows):
+        return ()
+    means = []
+    for side in (inside, outside):
+        members = np.flatnonzero(side)
+        members = members[np.linspace(0, len(members) - 1, min(len(members), _SAMPLE)).astype(int)]
+        means.append(placement.preferences(state, state.user_vectors[members], texts.rows).mean(0))
+    labels = state.labels.take(inside[state.labels.user] & state.labels.decided)
+    found = []
+    for i in np.argsort(-np.abs(means[0] - means[1]), kind="stable")[:most].tolist():
+        first, second = texts.rows[i]
+        one_way = (labels.left == first) & (labels.right == second)
+        other_way = (labels.left == second) & (labels.right == first)
+        votes = int((labels.outcome[one_way] > 0.5).sum() + (labels.outcome[other_way] < 0.5).sum())
+        found.append(
+            TypicalPair(
+                session.store.pair(int(texts.pairs[i])),
+                float(means[0][i]),
+                float(means[1][i]),
+                (votes, int(one_way.sum() + other_way.sum()) - votes),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,207 @@
+"""The verbs of the reward page, as functions of a session.
+
+How people judge texts, which words moved them, what somebody would think after a few answers, and who writes the texts.
+Nothing here is stored.  No torch until a text is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from copl_core.ids import rows_of
+from copl_core.preference.acquire import informative
+from copl_core.records import Choice, CoplError, Kind, Label, Pair, Role, User
+from copl_core.reward.styles import STYLES
+from copl_core.study import placement
+from copl_core.study.session import Session
+from copl_core.study.views import RewardView
+
+if TYPE_CHECKING:
+    from copl_core.preference.state import GraphState
+    from copl_core.snapshots.snapshot import Snapshot
+
+FIRST = 5  # answers after which somebody is looked at
+NOBODY = -1  # id of a person made of answers that are not stored
+_PROBED = 600  # pairs looked at for the next question
+Answer = tuple[int, int]  # (preferred response id, rejected response id)
+styles = STYLES
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    text: str
+    effect: float  # log-odds that it adds to its answer
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What each piece of each response adds to it, for one person or group."""
+
+    name: str
+    responses: tuple[tuple[Piece, ...], ...]
+    basis: str
+    snapshot: str
+
+    @property
+    def most(self) -> float:
+        """The largest effect, which the colours are scaled by."""
+        return max((abs(piece.effect) for own in self.responses for piece in own), default=0.0)
+
+
+def reward(
+    session: Session,
+    prompt: str,
+    responses: Sequence[str],
+    *,
+    users: Sequence[int] = (),
+    groups: bool | Sequence[int] = True,
+    first: Sequence[int] = (),
+    answers: Sequence[Answer] = (),
+) -> RewardView:
+    """How these people, and groups, are expected to judge the responses.
+
+    Args:
+        users: placed by all their labels of this moment.
+        groups: all of the map, none, or those of these numbers.
+        first: users placed by their first five labels alone.
+        answers: of one more person, whom nothing else is known of.
+
+    Raises:
+        CoplError: fewer than two responses, an empty text, equal responses, or no snapshot yet.
+    """
+    prompt, texts, snapshot = _asked(session, prompt, responses)
+    people = _people(session, snapshot.graph, users, first, answers)
+    return session.scorer().judge(
+        snapshot, [(prompt, text) for text in texts], people, groups, _known_rows(session, prompt, texts, snapshot)
+    )
+
+
+def attribution(
+    session: Session,
+    prompt: str,
+    responses: Sequence[str],
+    *,
+    users: Sequence[int] = (),
+    groups: bool | Sequence[int] = (),
+    first: Sequence[int] = (),
+    answers: Sequence[Answer] = (),
+) -> tuple[Moved, ...]:
+    """Which sentences speak for an answer, by leaving out one after the other; arguments as of ``reward``."""
+    prompt, texts, snapshot = _asked(session, prompt, responses)
+    people = _people(session, snapshot.graph, users, first, answers)
+    known = _known_rows(session, prompt, texts, snapshot) is not None
+    rows, basis = session.scorer().occlude(snapshot, prompt, texts, people, groups, known)
+    return tuple(
+        Moved(
+            name,
+            tuple(tuple(Piece(text, float(effect)) for text, effect in zip(*own, strict=True)) for own in effects),
+            basis,
+            snapshot.version,
+        )
+        for name, effects in rows
+    )
+
+
+def next_query(session: Session, answers: Sequence[Answer] = ()) -> Pair | None:
+    """The pair that tells most about a person of whom these answers are all that is known; None when none is left.
+
+    Each comes from a question that was not asked yet.
+    """
+    snapshot = session.snapshot()
+    if snapshot is None:
+        return None
+    state = snapshot.graph
+    pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)
+    if len(pairs) > _PROBED:
+        pairs = pairs[np.sort(np.random.default_rng(0).choice(len(pairs), _PROBED, replace=False))]
+    texts = session.store.responses(np.unique(np.concatenate([pairs[:, 1:].ravel(), _ids(answers)])).tolist())
+    asked = {texts[int(one)].prompt_id for one in _ids(answers) if int(one) in texts}
+    rows = rows_of(pairs[:, 1:], state.response_ids)
+    fresh = np.array([texts[first].prompt_id not in asked for first in pairs[:, 1].tolist()], bool)
+    usable = np.flatnonzero((rows >= 0).all(1) & fresh)
+    if not len(usable):
+        return None
+    gain = informative(state, placement.adapted(state, _labels(answers, state), snapshot.prior), rows[usable])
+    return session.store.pair(int(pairs[usable[int(gain.argmax())], 0]))
+
+
+def writer(session: Session, name: str = "smollm2"):
+    """A language model that writes candidates, loaded anew at each call: keep it.
+
+    Raises:
+        CoplError: it is not on this machine, or is no language model that writes.
+    """
+    from copl_core.install.weights import resolver
+    from copl_core.reward.writer import load_writer
+
+    return load_writer(name, resolver(session.settings.weights), session.settings.device)
+
+
+# ---- helpers
+
+
+def _asked(session: Session, prompt: str, responses: Sequence[str]) -> tuple[str, list[str], Snapshot]:
+    prompt, texts = prompt.strip(), _checked(prompt, responses)
+    snapshot = session.snapshot()
+    if snapshot is None:
+        raise CoplError(
+            "There is no snapshot yet, so no rewards; label some pairs and let the trainer finish "
+            "its first run (the training page shows it)."
+        )
+    return prompt, texts, snapshot
+
+
+def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
+    texts = [text.strip() for text in responses]
+    if not prompt.strip():
+        raise CoplError("The prompt is empty; type what a person asked.")
+    if len(texts) < 2 or not all(texts):
+        raise CoplError(f"Responses with text: {sum(map(bool, texts))}; two or more are needed; fill them in.")
+    if len(set(texts)) < len(texts):
+        raise CoplError("Two of the responses are the same text; change or remove one.")
+    return texts
+
+
+def _people(
+    session: Session, state: GraphState, users: Sequence[int], first: Sequence[int], answers: Sequence[Answer]
+) -> list[tuple[User, list[Label]]]:
+    """Who is asked, with the labels that they are placed by."""
+    store = session.store
+    people = [(store.user(one), store.labels(session.id, user_id=one)) for one in users]
+    for one in first:
+        user, labels = store.user(one), store.labels(session.id, user_id=one)[:FIRST]
+        name = f"{user.name} after {len(labels)} answers"
+        people.append((User(user.id, name, user.kind, user.role), labels))  # by the id their own row is left out
+    if answers:
+        name = f"Somebody with these {len(answers)} answers" if len(answers) > 1 else "Somebody with this one answer"
+        people.append((User(NOBODY, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
+    return people
+
+
+def _labels(answers: Sequence[Answer], state: GraphState) -> list[Label]:
+    """Answers as labels that nobody stores, as strong as the study's own are on average."""
+    now, usual = datetime.now(UTC), float(state.labels.strength.mean())
+    return [
+        Label(-1 - n, None, NOBODY, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
+        for n, (preferred, rejected) in enumerate(answers)
+    ]
+
+
+def _ids(answers: Sequence[Answer]) -> np.ndarray:
+    return np.array(answers, np.int64).reshape(-1)
+
+
+def _known_rows(session: Session, prompt: str, texts: Sequence[str], snapshot: Snapshot) -> np.ndarray | None:
+    """Rows (T,) in the graph when every text is a response of this study to this prompt that the graph knows."""
+    prompt_id = next((number for number, text in session.store.prompts(session.id) if text.strip() == prompt), None)
+    if prompt_id is None:
+        return None
+    ids = {response.text.strip(): response.id for response in session.store.prompt_responses(prompt_id)}
+    rows = rows_of(np.array([ids.get(text, -1) for text in texts], np.int64), snapshot.graph.response_ids)
+    labelled = np.unique(np.concatenate([snapshot.graph.labels.left, snapshot.graph.labels.right]))
+    return rows if np.isin(rows, labelled).all() else None

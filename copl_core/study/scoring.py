@@ -1,0 +1,258 @@
+"""How people are expected to judge texts: graph score and text reward, mixed as the snapshot learned to mix them.
+
+The only part of serving that needs torch; it keeps one reward model and one text embedder, and changes neither.
+Shapes: N rows of the audience, T texts, M experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from copl_core.config import Settings
+from copl_core.install.weights import resolver
+from copl_core.records import Kind, Label, User
+from copl_core.reward.expert_effects import voices
+from copl_core.reward.model import RewardModel
+from copl_core.reward.occlude import occlude
+from copl_core.snapshots.snapshot import Snapshot
+from copl_core.study.audience import Audience, Seat
+from copl_core.study.views import Judgement, Near, RewardView
+from copl_core.training.text_embedder import TextEmbedder
+
+_PERSON, _GROUP = (2.5, 97.5), (5.0, 95.0)  # percentiles of the two intervals
+Text = tuple[str, str]  # prompt, response
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Log-odds (N, T) by the graph and by the text reward, each centred over the texts; their sum is the judgement."""
+
+    graph: np.ndarray
+    text: np.ndarray
+
+    @property
+    def whole(self) -> np.ndarray:
+        return self.graph + self.text
+
+
+class Scorer:
+    """Rewards of texts for users.  Safe to share between threads: one judgement at a time uses the model."""
+
+    def __init__(self, settings: Settings, embed: Callable[[Sequence[Text]], np.ndarray] | None = None) -> None:
+        self.settings = settings
+        self._weights = resolver(settings.weights)
+        self._models: dict[str, RewardModel] = {}
+        self._embed = embed  # texts → φ; the bundled sentence model, opened at first use, unless another is given
+        self._lock = Lock()  # over what is loaded
+        self._using = Lock()  # over a model at work
+
+    def model(self, snapshot: Snapshot) -> RewardModel:
+        """The snapshot's reward model, loaded once per fit."""
+        fitted_in = f"{snapshot.folder.parent.name}/{snapshot.manifest['reward']['fitted_in']}"
+        with self._lock:
+            if fitted_in not in self._models:
+                self._models = {
+                    fitted_in: RewardModel.load(snapshot.reward_folder, self._weights, device=self.settings.device)
+                }
+            return self._models[fitted_in]
+
+    def embed(self, texts: Sequence[Text]) -> np.ndarray:
+        """Text embedding φ of (prompt, response) pairs, (T, P)."""
+        with self._lock:
+            if self._embed is None:
+                self._embed = TextEmbedder(self._weights("minilm"), device=self.settings.device).embed
+            return self._embed(texts)
+
+    def judge(
+        self,
+        snapshot: Snapshot,
+        texts: Sequence[Text],
+        users: Sequence[tuple[User, list[Label]]],
+        groups: bool | Sequence[int],
+        known: np.ndarray | None,
+    ) -> RewardView:
+        """Judgements of people and groups.
+
+        Args:
+            texts: (prompt, response), T of them.
+            users: people with the labels they are placed by.
+            groups: also each group of the map, or those of these numbers, as the mean over its members.
+            known: rows (T,) of the texts in the graph, or None when any of them has no label there.
+        """
+        audience = Audience(snapshot, users, groups)
+        parts = self._parts(audience, texts, known)
+        gates = self.model(snapshot).gates(audience.gate_vectors).mean(1) if snapshot.has_reward else None  # (N, M)
+        rows = [_person(seat, parts, gates) for seat in audience.seats]
+        rows += [_group(group, members, parts, gates) for group, members in audience.groups.items()]
+        return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version)
+
+    def occlude(
+        self,
+        snapshot: Snapshot,
+        prompt: str,
+        responses: Sequence[str],
+        users: Sequence[tuple[User, list[Label]]],
+        groups: bool | Sequence[int],
+        known: bool,
+    ) -> tuple[list[tuple[str, list[tuple[tuple[str, ...], np.ndarray]]]], str]:
+        """What each piece of each response adds for each person and group.
+
+        Returns:
+            (name, for each response its pieces and their effects (pieces,) in log-odds) of each, and the basis.
+        """
+        audience = Audience(snapshot, users, groups, company=False)
+        gaps = occlude(responses)
+        variants = [(prompt, variant) for variant in gaps.variants]
+        if known and snapshot.has_reward:  # what is left of a text has no labels: the graph cannot say what it adds
+            logits = snapshot.mix.text * self._rewarded(audience, variants)
+        else:
+            logits = self._of_new(audience, variants).whole
+        effects = gaps.effects(logits)
+        rows = [(seat.user.name, slice(seat.own, seat.own + 1)) for seat in audience.seats]
+        rows += [(f"Group {group + 1}", members) for group, members in audience.groups.items()]
+        basis = (
+            "the preference graph, placing texts by what they say"
+            if not snapshot.has_reward
+            else "the text reward"
+            if known
+            else "the text reward and the preference graph, placing texts by what they say"
+        )
+        return [
+            (name, [(own, effect[at].mean(0)) for own, effect in zip(gaps.pieces, effects, strict=True)])
+            for name, at in rows
+        ], basis
+
+    def voices(self, snapshot: Snapshot, texts: Sequence[Text], gate: int) -> np.ndarray:
+        """What each expert of a gate adds to the reward of each text, (M, T), see ``reward.voices``."""
+        model = self.model(snapshot)
+        with self._using:
+            return voices(model, texts, gate)
+
+    def _parts(self, audience: Audience, texts: Sequence[Text], known: np.ndarray | None) -> _Parts:
+        snapshot, state = audience.snapshot, audience.snapshot.graph
+        if known is None:
+            return self._of_new(audience, texts)
+        graph = state.scores(audience.vectors, state.response_vectors[known], state.response_bias[known])
+        graph = _centred(graph / state.temperature)
+        if not snapshot.has_reward:
+            return _Parts(graph, np.zeros_like(graph))
+        return _Parts(snapshot.mix.graph * graph, self._text(snapshot.mix.text, audience, texts))
+
+    def _of_new(self, audience: Audience, texts: Sequence[Text]) -> _Parts:
+        """Of texts without labels: the graph places them by what they say, alone until there is a text reward."""
+        snapshot = audience.snapshot
+        if not snapshot.has_reward:
+            placed = _centred(self._placed(audience, texts))
+            return _Parts(placed, np.zeros_like(placed))
+        text = self._text(snapshot.mix.text_new, audience, texts)
+        weight = snapshot.mix.graph_new
+        return _Parts(weight * _centred(self._placed(audience, texts)) if weight else np.zeros_like(text), text)
+
+    def _placed(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """Calibrated log-odds (N, T) by the graph, which places the texts by what they say."""
+        state = audience.snapshot.graph
+        return state.scores(audience.vectors, *state.place_responses(self.embed(texts))) / state.temperature
+
+    def _text(self, weight: float, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """What the text reward adds, (N, T); where it has no say the texts are not even read."""
+        if not weight:
+            return np.zeros((len(audience.vectors), len(texts)), np.float32)
+        return weight * _centred(self._rewarded(audience, texts))
+
+    def _rewarded(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """Calibrated log-odds (N, T) by the text reward."""
+        model = self.model(audience.snapshot)
+        with self._using:  # a pass leaves its route in the model's layers while it runs
+            return model.rewards(texts, audience.gate_vectors) / float(model.calibration)
+
+
+def _person(seat: Seat, parts: _Parts, gates: np.ndarray | None) -> Judgement:
+    logits = parts.whole
+    wins = _softmax(logits)
+    low, high = np.percentile(wins[seat.drawn], _PERSON, axis=0)
+    kind = "simulated person" if seat.user.kind == Kind.SIMULATED else "person"
+    return Judgement(
+        seat.user.name,
+        kind,
+        seat.group,
+        1,
+        seat.source,
+        logits[seat.own],
+        wins[seat.own],
+        np.minimum(low, wins[seat.own]),
+        np.maximum(high, wins[seat.own]),
+        parts.graph[seat.own],
+        parts.text[seat.own],
+        None if gates is None else gates[seat.own],
+        _near(seat, wins),
+    )
+
+
+def _near(seat: Seat, wins: np.ndarray) -> Near | None:
+    theirs = wins[seat.near]
+    if not len(theirs):
+        return None
+    best = np.bincount(theirs.argmax(1), seat.weights, minlength=theirs.shape[1])
+    return Near(len(theirs), seat.weights @ theirs, best)
+
+
+def _group(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) -> Judgement:
+    logits = parts.whole[members]
+    wins = _softmax(logits)
+    low, high = np.percentile(wins, _GROUP, axis=0)
+    return Judgement(
+        f"Group {group + 1}",
+        "group",
+        group,
+        len(wins),
+        "mean of the group",
+        logits.mean(0),
+        wins.mean(0),
+        low,
+        high,
+        parts.graph[members].mean(0),
+        parts.text[members].mean(0),
+        None if gates is None else gates[members].mean(0),
+        None,
+    )
+
+
+def _centred(logits: np.ndarray) -> np.ndarray:
+    return logits - logits.mean(1, keepdims=True)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _basis(snapshot: Snapshot, known: bool) -> str:
+    if not snapshot.has_reward:
+        source = "their labels" if known else "what they say"
+        return f"The preference graph alone, with the responses placed by {source}; no reward model is fitted yet."
+    mix = snapshot.mix
+    if known:
+        return (
+            f"Preference graph and text reward together, weighted {_shares(mix.graph, mix.text)} as learned on "
+            f"{mix.n} held-out labels."
+        )
+    if not mix.graph_new:
+        return "The text reward alone: these texts hold no labels in this snapshot."
+    learned = (
+        f"as learned on {mix.n_new} held-out labels about texts that neither had seen"
+        if mix.n_new
+        else "evenly, since too few texts could be held out to learn it"
+    )
+    return (
+        "These texts hold no labels in this snapshot: the preference graph places them by what they say and "
+        f"speaks together with the text reward, weighted {_shares(mix.graph_new, mix.text_new)} {learned}."
+    )
+
+
+def _shares(graph: float, text: float) -> str:
+    share = graph / max(graph + text, 1e-9)
+    return f"{share:.0%} to {1 - share:.0%}"

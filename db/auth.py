@@ -1,0 +1,250 @@
+"""Ways in: sign-in tokens, joining by address, invites, e-mail addresses.  Only hashes of secrets are kept."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from copl_core.records import CoplError, Kind, Role, User
+from copl_core.study_settings import EmailRule, Invite
+from db.members import change_role, checked_name, user_of
+from db.models import TokenRow, UserRow
+from db.overlap import room_of
+from db.room_models import EmailRow, InviteRow
+from db.transactions import Access, note, now, study_row, user_row
+
+
+class Doors(Access):
+    # ---- sign-in tokens
+    def add_token(self, user_id: int, token_hash: str) -> None:
+        with self._write() as connection:
+            user_row(connection, user_id, lock=True)
+            holder = connection.execute(select(TokenRow.user_id).where(TokenRow.hash == token_hash)).scalar()
+            if holder is None:
+                _add_token(connection, user_id, token_hash)
+            elif holder != user_id:
+                raise CoplError("This sign-in token belongs to another user; make a new one.")
+
+    def user_by_token(self, study_id: int, token_hash: str) -> User | None:
+        with self._read() as connection:
+            row = connection.execute(
+                select(UserRow.__table__)
+                .join(TokenRow, TokenRow.user_id == UserRow.id)
+                .where(TokenRow.hash == token_hash, UserRow.study_id == study_id)
+            ).first()
+            return None if row is None else user_of(row)
+
+    def drop_tokens(self, user_id: int, *, by: int | None = None) -> int:
+        with self._write() as connection:
+            study_id = user_row(connection, user_id, lock=True).study_id
+            dropped = connection.execute(delete(TokenRow).where(TokenRow.user_id == user_id)).rowcount
+            if dropped:
+                note(connection, study_id, "signed out", by, user=user_id, tokens=dropped)
+            return dropped
+
+    # ---- by the address of the study
+    def join(self, study_id: int, name: str, token_hash: str) -> User:
+        with self._write() as connection:
+            if not room_of(study_row(connection, study_id, lock=True)).open:
+                raise CoplError("This study lets people in by invitation only; ask its owner for an invite link.")
+            return _newcomer(connection, study_id, name, Role.ANNOTATOR, token_hash)
+
+    # ---- by invite
+    def add_invite(
+        self,
+        study_id: int,
+        token_hash: str,
+        role: Role,
+        *,
+        uses: int | None,
+        expires_at: datetime | None,
+        by: int | None = None,
+    ) -> Invite:
+        with self._write() as connection:
+            study_row(connection, study_id)
+            row = connection.execute(
+                insert(InviteRow)
+                .values(
+                    study_id=study_id,
+                    hash=token_hash,
+                    role=role.value,
+                    uses=uses,
+                    expires_at=expires_at,
+                    user_id=by,
+                    created_at=now(),
+                )
+                .returning(*InviteRow.__table__.c)
+            ).one()
+            note(
+                connection,
+                study_id,
+                "invite",
+                by,
+                invite=row.id,
+                role=role.value,
+                uses=uses,
+                expires=expires_at and expires_at.isoformat(),
+            )
+            return _invite(row)
+
+    def invites(self, study_id: int) -> list[Invite]:
+        with self._read() as connection:
+            study_row(connection, study_id)
+            rows = connection.execute(
+                select(InviteRow.__table__).where(InviteRow.study_id == study_id).order_by(InviteRow.id.desc())
+            )
+            return [_invite(row) for row in rows]
+
+    def invite_by_token(self, study_id: int, token_hash: str) -> Invite | None:
+        with self._read() as connection:
+            row = connection.execute(
+                select(InviteRow.__table__).where(InviteRow.hash == token_hash, InviteRow.study_id == study_id)
+            ).first()
+            return None if row is None else _invite(row)
+
+    def revoke_invite(self, study_id: int, invite_id: int, *, by: int | None = None) -> Invite:
+        with self._write() as connection:
+            row = connection.execute(
+                select(InviteRow.__table__).where(InviteRow.id == invite_id, InviteRow.study_id == study_id)
+            ).first()
+            if row is None:
+                raise CoplError(f"There is no invite with id {invite_id} in this study; take one of its invites.")
+            if row.revoked_at is None:
+                row = connection.execute(
+                    update(InviteRow)
+                    .where(InviteRow.id == invite_id)
+                    .values(revoked_at=now())
+                    .returning(*InviteRow.__table__.c)
+                ).one()
+                note(connection, study_id, "invite revoked", by, invite=invite_id)
+            return _invite(row)
+
+    def accept_invite(self, study_id: int, token_hash: str, name: str, user_token_hash: str) -> User:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            row = connection.execute(
+                select(InviteRow.__table__)
+                .where(InviteRow.hash == token_hash, InviteRow.study_id == study_id)
+                .with_for_update()
+            ).first()
+            state = "unknown" if row is None else _invite(row).state(now())
+            if state != "open":
+                raise CoplError(f"This invite link is {state}; ask the study's owner for a new one.")
+            user = _newcomer(connection, study_id, name, Role(row.role), user_token_hash)
+            connection.execute(update(InviteRow).where(InviteRow.id == row.id).values(used=row.used + 1))
+            note(connection, study_id, "invite accepted", user.id, invite=row.id, role=row.role)
+            return user
+
+    # ---- by e-mail address
+    def set_email(self, study_id: int, email: str, role: Role | None, *, by: int | None = None) -> EmailRule:
+        email = _address(email)
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            old = _email_row(connection, study_id, email)
+            if old is None:
+                connection.execute(
+                    insert(EmailRow).values(study_id=study_id, email=email, role=role and role.value, created_at=now())
+                )
+            else:
+                connection.execute(update(EmailRow).where(EmailRow.id == old.id).values(role=role and role.value))
+            if old is not None and old.user_id is not None and role is not None:
+                change_role(connection, user_row(connection, old.user_id, lock=True), role, by)
+            note(connection, study_id, "e-mail", by, email=email, before=old and old.role, after=role and role.value)
+            return _rule(_email_row(connection, study_id, email))
+
+    def emails(self, study_id: int) -> list[EmailRule]:
+        with self._read() as connection:
+            study_row(connection, study_id)
+            rows = connection.execute(
+                select(EmailRow.__table__).where(EmailRow.study_id == study_id).order_by(EmailRow.email)
+            )
+            return [_rule(row) for row in rows]
+
+    def user_by_email(self, study_id: int, email: str, name: str = "") -> User | None:
+        email = _address(email)
+        with self._read() as connection:
+            row = _email_row(connection, study_id, email)
+            if row is not None and row.user_id is not None and row.role is not None:
+                return user_of(user_row(connection, row.user_id))
+        with self._write() as connection:  # a first sign-in: looked up again where nobody else can make the same user
+            study = study_row(connection, study_id, lock=True)
+            row = _email_row(connection, study_id, email)
+            role = row.role if row is not None else Role.ANNOTATOR.value if room_of(study).open else None
+            if role is None:
+                return None
+            if row is not None and row.user_id is not None:
+                return user_of(user_row(connection, row.user_id))
+            user = _newcomer(
+                connection, study_id, _free_name(connection, study_id, name or email.split("@")[0]), Role(role), None
+            )
+            if row is None:
+                connection.execute(
+                    insert(EmailRow).values(
+                        study_id=study_id, email=email, role=role, user_id=user.id, created_at=now()
+                    )
+                )
+            else:
+                connection.execute(update(EmailRow).where(EmailRow.id == row.id).values(user_id=user.id))
+            return user
+
+
+def _add_token(connection: Connection, user_id: int, token_hash: str) -> None:
+    connection.execute(insert(TokenRow).values(user_id=user_id, hash=token_hash, created_at=now()))
+
+
+def _newcomer(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
+    """A user who was not there before: a name in use would let one person in as another."""
+    name = checked_name(name, "user")
+    if name.casefold() in _names(connection, study_id):
+        raise CoplError(f"Somebody is called {name!r} already; use your own sign-in link, or choose another name.")
+    row = connection.execute(
+        insert(UserRow)
+        .values(
+            study_id=study_id,
+            name=name,
+            kind=Kind.HUMAN.value,
+            role=role.value,
+            created_at=now(),
+        )
+        .returning(*UserRow.__table__.c)
+    ).one()
+    if token_hash is not None:
+        _add_token(connection, row.id, token_hash)
+    return user_of(row)
+
+
+def _names(connection: Connection, study_id: int) -> set[str]:
+    names = connection.execute(select(UserRow.name).where(UserRow.study_id == study_id)).scalars()
+    return {name.casefold() for name in names}
+
+
+def _free_name(connection: Connection, study_id: int, name: str) -> str:
+    taken = _names(connection, study_id)
+    name = name.strip()[:80] or "Guest"
+    return next(one for one in (name if n == 1 else f"{name} {n}" for n in count(1)) if one.casefold() not in taken)
+
+
+def _address(email: str) -> str:
+    email = email.strip().casefold()
+    if not (3 <= len(email) <= 320 and 0 < email.find("@") < len(email) - 1 and len(email.split()) == 1):
+        raise CoplError(f"{email!r} is no e-mail address; it looks like name@example.org.")
+    return email
+
+
+def _email_row(connection: Connection, study_id: int, email: str) -> Row[Any] | None:
+    return connection.execute(
+        select(EmailRow.__table__).where(EmailRow.study_id == study_id, EmailRow.email == email)
+    ).first()
+
+
+def _rule(row: Row[Any]) -> EmailRule:
+    return EmailRule(row.email, None if row.role is None else Role(row.role), row.user_id)
+
+
+def _invite(row: Row[Any]) -> Invite:
+    return Invite(
+        row.id, Role(row.role), row.uses, row.used, row.expires_at, row.revoked_at, row.user_id, row.created_at
+    )

@@ -1,0 +1,186 @@
+"""Studies, their users and the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
+from db.models import AuditRow, LabelRow, StudyRow, UserRow
+from db.overlap import recount_all, room_of
+from db.transactions import Access, grow, note, now, only_visible, study_row, user_row
+
+NAME_LENGTH = 200
+
+
+class People(Access):
+    # ---- studies
+    def studies(self) -> list[StudyRecord]:
+        with self._read() as connection:
+            return [_study(row) for row in connection.execute(select(StudyRow.__table__).order_by(StudyRow.id))]
+
+    def study(self, study_id: int) -> StudyRecord:
+        with self._read() as connection:
+            return _study(study_row(connection, study_id))
+
+    def create_study(self, name: str, *, demo: bool = False) -> StudyRecord:
+        name = checked_name(name, "study")
+        with self._write() as connection:
+            found = connection.execute(select(StudyRow.__table__).where(StudyRow.name == name)).first()
+            if found is None:
+                made = insert(StudyRow).values(name=name, demo=demo, created_at=now()).returning(StudyRow.id)
+                study_id = connection.execute(made).scalar_one()
+                _open(connection, study_id)
+                found = study_row(connection, study_id)
+            return _study(found)
+
+    def current_study(self) -> StudyRecord | None:
+        with self._read() as connection:
+            row = connection.execute(select(StudyRow.__table__).order_by(StudyRow.opened.desc()).limit(1)).first()
+            return None if row is None else _study(row)
+
+    def make_current(self, study_id: int) -> None:
+        with self._write() as connection:
+            study_row(connection, study_id)
+            _open(connection, study_id)
+
+    def include_simulated(self, study_id: int, include: bool, *, by: int | None = None) -> None:
+        with self._write() as connection:
+            if study_row(connection, study_id, lock=True).include_simulated == include:
+                return
+            connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(include_simulated=include))
+            # Every label of a simulated user comes or goes; by one at least, so that a trainer always notices.
+            moved = connection.execute(
+                select(func.count())
+                .select_from(LabelRow)
+                .join(UserRow, UserRow.id == LabelRow.user_id)
+                .where(
+                    LabelRow.study_id == study_id,
+                    LabelRow.counts,
+                    LabelRow.attention.is_(False),
+                    UserRow.kind == Kind.SIMULATED.value,
+                )
+            ).scalar_one()
+            grow(connection, study_id, max(1, moved))
+            note(connection, study_id, "simulated", by, include=include, labels=moved)
+
+    # ---- users
+    def users(self, study_id: int) -> list[User]:
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            query = select(UserRow.__table__).where(UserRow.study_id == study_id).order_by(UserRow.id)
+            return [user_of(row) for row in connection.execute(only_visible(query, study, UserRow.id))]
+
+    def user(self, user_id: int) -> User:
+        with self._read() as connection:
+            return user_of(user_row(connection, user_id))
+
+    def create_user(
+        self,
+        study_id: int,
+        name: str,
+        *,
+        kind: Kind = Kind.HUMAN,
+        role: Role = Role.ANNOTATOR,
+        taste: str | None = None,
+    ) -> User:
+        name = checked_name(name, "user")
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            named = select(UserRow.__table__).where(UserRow.study_id == study_id, UserRow.name == name)
+            if connection.execute(named).first() is None:
+                connection.execute(
+                    insert(UserRow).values(
+                        study_id=study_id, name=name, kind=kind.value, role=role.value, taste=taste, created_at=now()
+                    )
+                )
+            return user_of(connection.execute(named).one())
+
+    def rename_user(self, user_id: int, name: str) -> User:
+        """Raises ``CoplError`` where the study has another user of that name."""
+        name = checked_name(name, "user")
+        with self._write() as connection:
+            old = user_row(connection, user_id)
+            study_row(connection, old.study_id, lock=True)
+            holder = connection.execute(
+                select(UserRow.id).where(UserRow.study_id == old.study_id, UserRow.name == name)
+            ).scalar()
+            if holder not in (None, user_id):
+                raise CoplError(f"The name {name!r} is taken in this study; choose another name.")
+            if name != old.name:
+                connection.execute(update(UserRow).where(UserRow.id == user_id).values(name=name))
+                note(connection, old.study_id, "name", user_id, before=old.name, after=name)
+            return user_of(user_row(connection, user_id))
+
+    def set_role(self, user_id: int, role: Role, *, by: int | None = None) -> User:
+        with self._write() as connection:
+            study_row(connection, user_row(connection, user_id).study_id, lock=True)
+            change_role(connection, user_row(connection, user_id, lock=True), role, by)
+            return user_of(user_row(connection, user_id))
+
+    def exclude(self, user_id: int, excluded: bool, *, by: int | None = None) -> User:
+        """Every label of the user comes or goes; by one at least, so that a trainer always notices."""
+        with self._write() as connection:
+            study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
+            user = user_row(connection, user_id, lock=True)
+            if user.excluded == excluded:
+                return user_of(user)
+            connection.execute(update(UserRow).where(UserRow.id == user_id).values(excluded=excluded))
+            theirs = select(LabelRow.pair_id).where(
+                LabelRow.study_id == study.id,
+                LabelRow.user_id == user_id,
+                LabelRow.counts,
+                LabelRow.attention.is_(False),
+            )
+            moved = connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one()
+            grow(connection, study.id, max(1, moved))
+            recount_all(connection, room_of(study), theirs)
+            note(connection, study.id, "exclude", by, user=user_id, excluded=excluded, labels=moved)
+            return user_of(user_row(connection, user_id))
+
+    def audit(self, study_id: int, *, limit: int = 100) -> list[AuditEntry]:
+        with self._read() as connection:
+            rows = connection.execute(
+                select(AuditRow.user_id, AuditRow.event, AuditRow.detail, AuditRow.at)
+                .where(AuditRow.study_id == study_id)
+                .order_by(AuditRow.id.desc())
+                .limit(limit)
+            )
+            return [AuditEntry(*row) for row in rows]
+
+
+def checked_name(name: str, whose: str) -> str:
+    name = name.strip()
+    if not 1 <= len(name) <= NAME_LENGTH:
+        raise CoplError(f"The name of a {whose} has {len(name)} characters; give it 1 to {NAME_LENGTH}.")
+    return name
+
+
+def _open(connection: Connection, study_id: int) -> None:
+    newest = select(func.coalesce(func.max(StudyRow.opened), 0) + 1).scalar_subquery()
+    connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(opened=newest))
+
+
+def _study(row: Row[Any]) -> StudyRecord:
+    return StudyRecord(row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo)
+
+
+def user_of(row: Row[Any]) -> User:
+    return User(row.id, row.name, Kind(row.kind), Role(row.role), row.taste, row.excluded)
+
+
+def change_role(connection: Connection, user: Row[Any], role: Role, by: int | None) -> None:
+    """A study keeps an owner, or nobody could let anyone in again.  The study's row is locked."""
+    if user.role == role.value:
+        return
+    if user.role == Role.OWNER.value:
+        others = connection.execute(
+            select(func.count()).where(
+                UserRow.study_id == user.study_id, UserRow.role == Role.OWNER.value, UserRow.id != user.id
+            )
+        ).scalar_one()
+        if not others:
+            raise CoplError(f"{user.name} is the only owner of the study; make somebody else an owner first.")
+    connection.execute(update(UserRow).where(UserRow.id == user.id).values(role=role.value))
+    note(connection, user.study_id, "role", by, user=user.id, before=user.role, after=role.value)

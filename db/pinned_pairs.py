@@ -1,0 +1,97 @@
+"""Pairs that a researcher has put at the front of the queue: everybody who has not answered one is handed it next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
+
+from copl_core.records import CoplError
+from copl_core.study_settings import Ask
+from db.models import LabelRow
+from db.room_models import AskRow
+from db.transactions import Access, note, now, only_trained, pair_row, study_row
+
+_OPEN = AskRow.ended_at.is_(None)
+_FRONT = (
+    select(AskRow.pair_id, AskRow.at).where(AskRow.study_id == bindparam("study"), _OPEN).order_by(AskRow.id.desc())
+)
+
+
+class Asking(Access):
+    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> Ask:
+        with self._write() as connection:
+            study = study_row(connection, study_id, lock=True)
+            pair = pair_row(connection, study_id, pair_id)
+            if pair.gold_id is not None:
+                raise CoplError(
+                    f"Pair {pair_id} has a known answer and is asked for attention only; take the known "
+                    "answer away on the study's page first."
+                )
+            _end(connection, study_id, pair_id, by)
+            connection.execute(insert(AskRow).values(study_id=study_id, pair_id=pair_id, user_id=by, at=now()))
+            note(connection, study_id, "ask", by, pair=pair_id)
+            return _asks(connection, study)[0]
+
+    def end_ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            ended = _end(connection, study_id, pair_id, by)
+            if ended:
+                note(connection, study_id, "ask ended", by, pair=pair_id)
+            return ended
+
+    def asks(self, study_id: int) -> list[Ask]:
+        with self._read() as connection:
+            return _asks(connection, study_row(connection, study_id))
+
+
+def front(
+    connection: Connection,
+    study_id: int,
+    fresh: Sequence[Any],
+    put_off: Sequence[Any],
+    put_off_at: Mapping[int, datetime],
+) -> list[Any]:
+    """Of the pairs open to a user, those at the front of the queue, the last asked for first.
+
+    One that the user has put off since it was asked for waits with the others that they have put off.
+    """
+    asked = connection.execute(_FRONT, {"study": study_id}).all()
+    if not asked:
+        return []
+    known = {pair[0]: pair for pair in (*fresh, *put_off)}
+    return [
+        known[pair_id]
+        for pair_id, at in asked
+        if pair_id in known and (pair_id not in put_off_at or put_off_at[pair_id] < at)
+    ]
+
+
+def _end(connection: Connection, study_id: int, pair_id: int, by: int | None) -> bool:
+    return bool(
+        connection.execute(
+            update(AskRow)
+            .where(AskRow.study_id == study_id, AskRow.pair_id == pair_id, _OPEN)
+            .values(ended_at=now(), ended_by=by)
+        ).rowcount
+    )
+
+
+def _asks(connection: Connection, study: Row[Any]) -> list[Ask]:
+    """Open ones, the last asked for first, with the people who have answered since."""
+    since = and_(
+        LabelRow.pair_id == AskRow.pair_id,
+        LabelRow.counts,
+        LabelRow.attention.is_(False),
+        LabelRow.created_at >= AskRow.at,
+    )
+    answered = only_trained(select(func.count(LabelRow.user_id.distinct())).where(since), study, LabelRow.user_id)
+    query = (
+        select(AskRow.pair_id, AskRow.user_id, AskRow.at, answered.correlate(AskRow).scalar_subquery())
+        .where(AskRow.study_id == study.id, _OPEN)
+        .order_by(AskRow.id.desc())
+    )
+    return [Ask(*row) for row in connection.execute(query)]

@@ -1,0 +1,148 @@
+"""A part of My taste: everything a person answered, to be searched and changed."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+import streamlit as st
+
+from copl_core.records import Choice, CoplError, Label
+from copl_core.study import labelling, user_profile
+from copl_core.study.views import CHOICE_WORDS, Past
+from pages.common import again, here, readable
+
+A_PAGE = 10  # answers
+STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
+
+
+@st.fragment
+def answers() -> None:
+    session, me = here()
+    everything = user_profile.answer_history(session, me.id)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        wanted = st.text_input("Search the texts and your reasons", key="past-search", width=320)
+        choices = st.pills(
+            "Answer", list(Choice), selection_mode="multi", format_func=CHOICE_WORDS.get, key="past-choices"
+        )
+        marks = st.pills("Only", ["edited", "with a reason"], selection_mode="multi", key="past-marks")
+    found = [one for one in everything if matches(one, wanted, choices, marks)]
+    if said := st.session_state.pop("past-said", ""):
+        st.success(said)
+    pages = max(1, math.ceil(len(found) / A_PAGE))
+    number = min(st.session_state.get("past-page", 1), pages)
+    st.caption(
+        f"{len(found):,} of {len(everything):,} answers, newest first."
+        if len(found) < len(everything)
+        else f"{len(everything):,} answers, newest first. An answer you change counts from then on; the old one is "
+        "kept as superseded and no longer trains the model."
+    )
+    for one in found[(number - 1) * A_PAGE : number * A_PAGE]:
+        answer(one)
+    if pages > 1:
+        st.pagination(pages, key="past-page")
+
+
+def matches(one: Past, wanted: str, choices: list[Choice], marks: list[str]) -> bool:
+    label = one.label
+    text = " ".join((one.prompt, one.left.text, one.right.text, label.reason, *label.tags)).casefold()
+    return (
+        all(word in text for word in wanted.casefold().split())
+        and (not choices or label.choice in choices)
+        and ("edited" not in marks or bool(one.before))
+        and ("with a reason" not in marks or bool(label.reason or label.tags))
+    )
+
+
+def answer(one: Past) -> None:
+    label = one.label
+    title = f"{brief(readable(one.prompt))} — {said(label)}"
+    with st.expander(title, key=f"past-{label.id}", on_change="rerun") as whole:
+        if not whole.open:
+            return
+        st.markdown(f"**{readable(one.prompt)}**")
+        two_texts(
+            *(
+                (title + (", preferred" if label.preferred_id == response.id else ""), response.text)
+                for title, response in (("Left", one.left), ("Right", one.right))
+            )
+        )
+        st.caption(told(one))
+        change(label)
+
+
+def change(label: Label) -> None:
+    """Choice, strength and reason of one answer, in place."""
+    with st.form(f"change-{label.id}", border=False):
+        with st.container(horizontal=True):
+            choice = st.segmented_control(
+                "Your answer",
+                list(Choice),
+                default=label.choice,
+                required=True,
+                format_func=CHOICE_WORDS.get,
+                key=f"choice-{label.id}",
+            )
+            strength = st.segmented_control(
+                "How much (for left and right)",
+                list(STRENGTHS),
+                default=label.strength,
+                required=True,
+                format_func=STRENGTHS.get,
+                key=f"strength-{label.id}",
+            )
+        reason = st.text_input("Reason", label.reason, key=f"reason-{label.id}")
+        if st.form_submit_button("Change this answer", key=f"save-{label.id}"):
+            save(label, choice, strength, reason)
+
+
+def save(label: Label, choice: Choice, strength: int, reason: str) -> None:
+    session, me = here()
+    if choice not in (Choice.LEFT, Choice.RIGHT):
+        strength = 1
+    if (choice, strength, reason) == (label.choice, label.strength, label.reason):
+        st.info("Nothing was changed.")
+        return
+    try:
+        labelling.edit(session, label.id, me.id, choice, strength=strength, reason=reason, tags=label.tags)
+    except CoplError as problem:
+        st.error(str(problem))
+        return
+    st.session_state["past-said"] = (
+        "Changed. The new answer counts from now on; the old one is kept as superseded, "
+        "and the next snapshot learns without it."
+    )
+    again()
+
+
+def said(label: Label) -> str:
+    words = CHOICE_WORDS[label.choice]
+    return f"{words}, {STRENGTHS[label.strength]}" if label.preferred_id is not None else words
+
+
+def told(one: Past) -> str:
+    """When, why, and what stood before."""
+    label = one.label
+    parts = [f"Answered {day(label.created_at)}."]
+    if label.reason or label.tags:
+        parts.append(f"Your reason: {', '.join(filter(None, (*label.tags, label.reason)))}.")
+    if one.before:
+        changed = "" if label.edited_at is None else f" {day(label.edited_at)}"
+        parts.append(f"Changed{changed}; before: {'; '.join(said(older) for older in one.before)} (superseded).")
+    return readable(" ".join(parts))
+
+
+def brief(text: str, most: int = 90) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def day(moment: datetime) -> str:
+    return moment.astimezone().strftime("%d %b %Y, %H:%M")
+
+
+def two_texts(*sides: tuple[str, str]) -> None:
+    for column, (title, text) in zip(st.columns(len(sides), gap="medium"), sides, strict=True):
+        with column:
+            st.caption(title)
+            st.markdown(readable(text))

@@ -1,0 +1,121 @@
+"""A part of the study's page: pairs with a known answer, and problems that people reported."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from copl_core.records import Pair, User
+from copl_core.study import access, contents, labelling
+from pages.common import here, readable
+from pages.members import attempt, when
+
+FOUND = 5  # pairs shown of a search
+
+
+# ---- gold pairs
+
+
+def gold_pairs() -> None:
+    session, _ = here()
+    known = labelling.gold(session)
+    share = labelling.assignment_settings(session).gold
+    st.write(
+        "A gold pair has a known answer. It is asked now and then to see whether somebody is paying attention; "
+        "its answers are no preferences and never train the model. Choose pairs on which no taste could differ."
+    )
+    st.caption(
+        f"{len(known)} gold pair{'s' * (len(known) != 1)}; {share:.0%} of the pairs handed out are gold ones"
+        + (" (settled under Handing out)." if known else ", once there are some.")
+    )
+    for one in known:
+        pair = contents.pair(session, one.pair_id)
+        right, wrong = (pair.first, pair.second) if one.preferred_id == one.first_id else (pair.second, pair.first)
+        with st.expander(readable(f"**{brief(pair.prompt, 60)}** {brief(right.text, 50)}"), key=f"gold-{pair.id}"):
+            texts(("Known to be better", right.text), ("The other one", wrong.text))
+            st.button(
+                "Not gold any more",
+                key=f"ungold-{pair.id}",
+                on_click=attempt,
+                args=(labelling.set_gold, pair.id, None),
+                kwargs={"done": "The pair has no known answer any more; it is asked for preference again."},
+            )
+    st.markdown("##### Make a pair gold")
+    wanted = st.text_input("Search the texts", key="gold-search", placeholder="a few words of the question or answers")
+    if wanted.strip():
+        search(wanted, {one.pair_id for one in known})
+
+
+def brief(text: str, most: int) -> str:
+    line = " ".join(text.replace("*", "").split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def search(wanted: str, known: set[int]) -> None:
+    session, _ = here()
+    pairs, count = contents.find_pairs(session, wanted, FOUND)
+    st.caption(
+        f"{count:,} pair{'s' * (count != 1)} found."
+        + (f" The first {FOUND}; more words narrow it down." if count > FOUND else "")
+    )
+    for pair in pairs:
+        with st.container(border=True):
+            st.markdown(f"**{readable(pair.prompt)}**")
+            texts(("A", pair.first.text), ("B", pair.second.text))
+            choose(pair, pair.id in known)
+
+
+def choose(pair: Pair, known: bool) -> None:
+    if known:
+        st.caption("This pair is gold already.")
+        return
+    with st.container(horizontal=True):
+        for letter, response in (("A", pair.first), ("B", pair.second)):
+            st.button(
+                f"{letter} is known to be better",
+                key=f"gold-{letter}-{pair.id}",
+                on_click=attempt,
+                args=(labelling.set_gold, pair.id, response.id),
+                kwargs={"done": "The pair is gold now."},
+            )
+
+
+def texts(*sides: tuple[str, str]) -> None:
+    for column, (title, text) in zip(st.columns(len(sides), gap="medium"), sides, strict=True):
+        with column:
+            st.caption(title)
+            st.markdown(readable(text))
+
+
+# ---- reports
+
+
+def reports() -> None:
+    session, _ = here()
+    settled = st.toggle("Show settled ones too", key="reports-settled")
+    every = labelling.reports(session, resolved=settled)
+    if not every:
+        st.write("No problem waits for you.")
+        return
+    people = {user.id: user for user in access.users(session)}
+    found = contents.responses(session, [one.response_id for one in every])
+    for one in every:
+        with st.container(border=True):
+            st.markdown(f"**{readable(one.text)}**")
+            st.caption(f"{name(people, one.user_id)}, {when(one.at)}, about this answer:")
+            response = found.get(one.response_id)
+            st.markdown(readable(response.text) if response else "*The answer is not in the study any more.*")
+            if one.resolved_at is None:
+                st.button(
+                    "Settled",
+                    key=f"resolve-{one.id}",
+                    on_click=attempt,
+                    args=(labelling.resolve, one.id),
+                    kwargs={"done": "The report is settled."},
+                )
+            else:
+                st.caption(f"Settled {when(one.resolved_at)} by {name(people, one.resolved_by)}.")
+
+
+def name(people: dict[int, User], user_id: int | None) -> str:
+    user = people.get(user_id)
+    return "somebody" if user is None else user.name

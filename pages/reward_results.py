@@ -1,0 +1,351 @@
+"""A part of the reward page: who prefers what and how surely, which answer to choose, what moved it, who spoke."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import plotly.graph_objects as go
+import streamlit as st
+from plotly.subplots import make_subplots
+
+from copl_core.records import CoplError
+from copl_core.study import rewards
+from copl_core.study.views import Judgement, RewardView
+from pages.candidates import LETTERS
+from pages.common import GATES, PLOT, group_colour, here, source_line
+
+RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
+DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
+BOLD = re.compile(r"\*\*(.+?)\*\*")
+ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
+INTERVALS = (
+    "Bars: for a person, the middle 95 % of what their answers leave open; for a group, where nine in ten of "
+    "its people lie."
+)
+
+
+# ---- who prefers what
+
+
+def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
+    st.subheader("Who would prefer which")
+    for row in view.people:
+        st.markdown(f"{row.name}: **{LETTERS[row.best]}**, {chance(row)}. {sure(row)}")
+    if view.groups:
+        st.markdown(of_groups(view))
+    st.plotly_chart(
+        picture(view),
+        width="stretch",
+        config=PLOT,
+        key="wins",
+        alt="Win probability of each answer by person and group, with intervals",
+    )
+    source_line(
+        f"{view.basis} The probability that an answer would be preferred to all the others shown; filled where "
+        f"it is the favourite. {INTERVALS} Doubt in the model itself is in neither. A reward compares answers "
+        "to one question and nothing else.",
+        view.snapshot,
+    )
+
+
+def chance(row: Judgement) -> str:
+    return f"{row.win[row.best]:.0%} ({row.low[row.best]:.0%} to {row.high[row.best]:.0%})"
+
+
+def sure(row: Judgement) -> str:
+    if row.source == "population mean":
+        return "Nothing is known of them yet: this is the mean of everybody."
+    second = row.ranking[1]
+    if row.low[row.best] <= row.high[second]:
+        return f"Not settled: {LETTERS[second]} may be their favourite too."
+    return ""
+
+
+def of_groups(view: RewardView) -> str:
+    """Which groups prefer which answer, in a sentence."""
+    best: dict[int, list[str]] = {}
+    for row in view.groups:
+        best.setdefault(row.best, []).append(row.name)
+    if len(best) == 1:
+        (answer,) = best
+        if len(view.groups) == 1:
+            return f"{view.groups[0].name} prefers **{LETTERS[answer]}**, {chance(view.groups[0])}."
+        return f"Every group prefers **{LETTERS[answer]}**."
+    parts = [
+        f"{listing(names)} prefer{'s' * (len(names) == 1)} **{LETTERS[answer]}**"
+        for answer, names in sorted(best.items())
+    ]
+    return "The groups differ: " + "; ".join(parts) + "."
+
+
+def listing(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return "Groups " + ", ".join(name.split()[-1] for name in names[:-1]) + f" and {names[-1].split()[-1]}"
+
+
+def picture(view: RewardView) -> go.Figure:
+    """A column an answer, a line a person or group."""
+    rows = list(reversed(view.rows))
+    count = len(rows[0].win)
+    figure = make_subplots(
+        1,
+        count,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=[f"Answer {LETTERS[i]}" for i in range(count)],
+    )
+    for i in range(count):
+        colours = [group_colour(row.group) for row in rows]
+        figure.add_scatter(
+            x=[row.win[i] for row in rows],
+            y=[short(row.name) for row in rows],
+            mode="markers",
+            row=1,
+            col=i + 1,
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.5,
+                "width": 0,
+                "color": "#8a8a8a",
+                "array": [max(0.0, row.high[i] - row.win[i]) for row in rows],
+                "arrayminus": [max(0.0, row.win[i] - row.low[i]) for row in rows],
+            },
+            marker={
+                "size": 12,
+                "color": colours,
+                "line": {"width": 2, "color": colours},
+                "symbol": ["circle" if row.best == i else "circle-open" for row in rows],
+            },
+            customdata=[[row.name, row.low[i], row.high[i], row.reward[i], row.n] for row in rows],
+            hovertemplate="%{customdata[0]}<br>wins %{x:.0%} (%{customdata[1]:.0%} to %{customdata[2]:.0%})"
+            "<br>reward %{customdata[3]:+.2f}, n = %{customdata[4]}<extra></extra>",
+        )
+    figure.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], ticktext=["0 %", "50 %", ""], zeroline=False)
+    figure.update_layout(height=110 + 32 * len(rows), showlegend=False, margin={"l": 0, "r": 8, "t": 30, "b": 0})
+    return figure
+
+
+def short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
+# ---- which answer to choose
+
+
+def choosing(view: RewardView) -> None:
+    """One answer for many: for the worst-off group, and for people near somebody."""
+    if view.worst_off is None and not any(row.near for row in view.people):
+        return
+    st.subheader("If there can be only one answer")
+    if view.worst_off is not None and len(view.groups) > 1:
+        st.markdown(for_everybody(view))
+        st.dataframe([answer_row(view, i) for i in range(len(view.worst_off))], hide_index=True, width="stretch")
+    for row in view.people:
+        if row.near is not None:
+            st.markdown(robust(row))
+    st.caption(
+        "“Pleases the worst-off group most” is the answer whose lowest win probability over the groups shown is "
+        "highest. People near somebody are those whose answers make it likeliest that the two think alike, "
+        f"weighted by how likely that is. Snapshot {view.snapshot}."
+    )
+
+
+def for_everybody(view: RewardView) -> str:
+    lowest = view.worst_off
+    fair, liked = int(lowest.argmax()), [row.best for row in view.groups]
+    popular = max(sorted(set(liked)), key=liked.count)
+    group = min(view.groups, key=lambda row: row.win[fair])
+    text = (
+        f"**{LETTERS[fair]}** pleases the worst-off group most: even {group.name} would prefer it with "
+        f"{lowest[fair]:.0%}."
+    )
+    if popular != fair:
+        text += (
+            f" **{LETTERS[popular]}** is the favourite of {liked.count(popular)} of {len(liked)} groups, but "
+            f"{min(view.groups, key=lambda row: row.win[popular]).name} would prefer it with only "
+            f"{lowest[popular]:.0%}."
+        )
+    return text
+
+
+def answer_row(view: RewardView, i: int) -> dict:
+    wins = [row.win[i] for row in view.groups]
+    return {
+        "answer": LETTERS[i],
+        "favourite of": ", ".join(row.name for row in view.groups if row.best == i) or "no group",
+        "lowest of the groups": f"{min(wins):.0%}",
+        "by": min(view.groups, key=lambda row: row.win[i]).name,
+        "mean of the groups": f"{sum(wins) / len(wins):.0%}",
+    }
+
+
+def robust(row: Judgement) -> str:
+    near, best = row.near, int(row.near.win.argmax())
+    share = f"{near.best[best]:.0%} of them by weight would choose it themselves"
+    if best == row.best:
+        return (
+            f"For {row.name}, **{LETTERS[best]}** is the robust choice too: among the {near.n} people nearest to "
+            f"them it wins with {near.win[best]:.0%}, and {share}."
+        )
+    return (
+        f"For {row.name}, **{LETTERS[best]}** is the robust choice: among the {near.n} people nearest to them it "
+        f"wins with {near.win[best]:.0%}, {LETTERS[row.best]} with {near.win[row.best]:.0%}, and {share}."
+    )
+
+
+# ---- which words moved it
+
+
+def moved(view: RewardView, asked: tuple) -> None:
+    """The answers with their sentences tinted by what each adds."""
+    st.subheader("Which sentences moved it")
+    names = [row.name for row in view.rows]
+    name = st.selectbox("For", names, key="moved-for")
+    session, _ = here()
+    try:
+        with st.spinner("Reading the answers with one sentence after the other left out"):
+            found = remembered(session, asked, view, names.index(name))
+    except CoplError as problem:
+        st.error(str(problem))
+        return
+    most = found.most or 1.0
+    for columns in (list(enumerate(found.responses))[i : i + 2] for i in range(0, len(found.responses), 2)):
+        for column, (i, pieces) in zip(st.columns(2, gap="medium"), columns, strict=False):
+            with column.container(border=True):
+                st.caption(f"Answer {LETTERS[i]}")
+                st.html(
+                    "<div style='white-space:pre-wrap;line-height:1.75'>"
+                    + "".join(tinted(piece, most) for piece in pieces)
+                    + "</div>"
+                )
+    st.html(scale(most))
+    source_line(
+        f"Blue speaks for an answer, vermillion against it, judged by {found.basis}: the log-odds that are "
+        f"lost when the sentence is left out{ODDS}. The effects of sentences need not add up, and say nothing "
+        "of why.",
+        found.snapshot,
+    )
+    with st.expander("The numbers"):
+        st.dataframe(
+            [
+                {"answer": LETTERS[i], "sentence": piece.text.strip(), "log-odds": round(piece.effect, 3)}
+                for i, own in enumerate(found.responses)
+                for piece in own
+            ],
+            hide_index=True,
+            width="stretch",
+        )
+
+
+def remembered(session, asked: tuple, view: RewardView, row: int):
+    """The effects for one line of the view, reckoned once."""
+    prompt, responses, users, _, first, given = asked
+    key = (repr(asked), view.snapshot, view.rows[row].name, row)
+    kept = st.session_state.setdefault("moved", {})
+    if key not in kept:
+        people = [{"users": [one]} for one in users] + [{"first": [one]} for one in first]
+        people += [{"answers": given}] if given else []
+        who = people[row] if row < len(people) else {"groups": [view.rows[row].group]}
+        if len(kept) > 30:
+            kept.clear()
+        kept[key] = rewards.attribution(session, prompt, responses, **who)[0]
+    return kept[key]
+
+
+def tinted(piece, most: float) -> str:
+    red, green, blue = RAISES if piece.effect > 0 else LOWERS
+    depth = DEEPEST * min(1.0, abs(piece.effect) / most)
+    words = BOLD.sub(r"<b>\1</b>", html.escape(piece.text)).replace("**", "")
+    return (
+        f"<span style='background-color:rgba({red},{green},{blue},{depth:.2f});border-radius:3px' "
+        f"title='{piece.effect:+.2f} log-odds'>{words}</span>"
+    )
+
+
+def scale(most: float) -> str:
+    """The legend: what the deepest tints mean."""
+    ends = [f"rgba({r},{g},{b},{DEEPEST})" for r, g, b in (LOWERS, RAISES)]
+    return (
+        f"<div style='display:flex;gap:.6em;align-items:center;font-size:.85em'><span>−{most:.2f}</span>"
+        f"<span style='flex:0 0 12em;height:.8em;background:linear-gradient(90deg,{ends[0]},transparent,{ends[1]});"
+        f"border-radius:3px'></span><span>+{most:.2f} log-odds</span></div>"
+    )
+
+
+# ---- who spoke
+
+
+def experts(view: RewardView) -> None:
+    """Gate weights, and how much the graph and the text said."""
+    rows = [row for row in view.rows if row.gates is not None]
+    if not rows:
+        return
+    st.subheader("Which expert spoke")
+    st.markdown("; ".join(f"{row.name}: E{row.expert + 1} ({row.gate:.0%})" for row in rows) + ".")
+    st.plotly_chart(gates(rows), width="stretch", config=PLOT, key="gates", alt="Gate weights by person and expert")
+    source_line(
+        "How much weight the gate of the reward model gives each expert; the heaviest one speaks. An expert is "
+        "a small change of the language model that people of like taste share; weights come from a person’s "
+        "place among people, not from these texts.",
+        view.snapshot,
+    )
+
+
+def gates(rows: list[Judgement]) -> go.Figure:
+    rows = list(reversed(rows))
+    names = [f"E{i + 1}" for i in range(len(rows[0].gates))]
+    figure = go.Figure(
+        go.Heatmap(
+            z=[row.gates for row in rows],
+            x=names,
+            y=[short(row.name) for row in rows],
+            colorscale=GATES,
+            zmin=0,
+            zmax=1,
+            xgap=2,
+            ygap=2,
+            colorbar={"tickformat": ".0%", "thickness": 12},
+            hovertemplate="%{y}, %{x}: %{z:.0%}<extra></extra>",
+        )
+    )
+    figure.update_layout(height=90 + 26 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False)
+    return figure
+
+
+# ---- all of it
+
+
+def table(view: RewardView) -> None:
+    st.subheader("In numbers")
+    st.dataframe([row_of(row) for row in view.rows], hide_index=True, width="stretch")
+    st.caption(
+        "“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
+        f"the text reward{ODDS}; the share is the graph’s part of the two. Texts that nobody in the study has "
+        f"labelled are placed in the graph by what they say. Snapshot {view.snapshot}."
+    )
+
+
+def row_of(row: Judgement) -> dict:
+    graph, text = row.margins
+    spoken = abs(graph) + abs(text)
+    cells = {
+        "who": row.name,
+        "kind": row.kind,
+        "people": row.n,
+        "placed by": row.source,
+        "ranking": " > ".join(LETTERS[i] for i in row.ranking),
+        "graph": round(graph, 2),
+        "text": round(text, 2),
+        "graph’s share": f"{abs(graph) / spoken:.0%}" if spoken else "–",
+        "expert": None if row.expert is None else f"E{row.expert + 1}",
+        "gate weight": None if row.gate is None else f"{row.gate:.0%}",
+    }
+    for i in range(len(row.win)):
+        cells[f"{LETTERS[i]} wins"] = f"{row.win[i]:.0%} ({row.low[i]:.0%}–{row.high[i]:.0%})"
+        cells[f"{LETTERS[i]} reward"] = round(float(row.reward[i]), 2)
+    return cells

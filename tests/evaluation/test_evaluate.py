@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from copl_core.config import Settings
+from copl_core.evaluation import evaluate as command
+from copl_core.evaluation.dataset import build_world, with_strangers
+from copl_core.evaluation.evaluate import evaluate, table
+from copl_core.evaluation.methods import METHODS, Methods
+from copl_core.evaluation.peers import PEERS
+from copl_core.features import measure_many
+from copl_core.records import Choice, CoplError, ImportRow
+
+pytest_plugins = "tests.reward.tiny"
+QUICK = Settings(reward_budget_seconds=0)
+
+
+class ByStyle:
+    """φ without an encoder: style features alone."""
+
+    def embed(self, texts):
+        return measure_many([answer for _, answer in texts])
+
+
+def rows(users: range, prompts: range, seed: int = 0) -> list[ImportRow]:
+    """Even users like short answers, odd ones long ones; each answers every prompt."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for user in users:
+        for prompt in prompts:
+            short, long = f"Yes, {prompt}.", f"It is a long story about {prompt}. " * 5
+            left, right = (short, long) if rng.random() < 0.5 else (long, short)
+            likes_left = (left == short) == (user % 2 == 0)
+            made.append(
+                ImportRow(
+                    len(made) + 1,
+                    f"Question {prompt}?",
+                    left,
+                    right,
+                    Choice.LEFT if likes_left else Choice.RIGHT,
+                    f"user {user}",
+                )
+            )
+    return made
+
+
+def about_own_prompts() -> tuple[list[ImportRow], list[ImportRow]]:
+    """Training and test rows where each person is asked about two prompts of which they, but not others, know nothing;
+    and a few new people about new prompts."""
+    every = rows(range(20), range(10))
+    own = [int(row.annotator.split()[1]) % 5 == int(row.prompt[9:-1]) % 5 for row in every]
+    return [row for row, out in zip(every, own, strict=True) if not out], [
+        row for row, out in zip(every, own, strict=True) if out
+    ] + rows(range(20, 24), range(10, 12))
+
+
+def as_json(row: ImportRow, **more) -> str:
+    choice = {Choice.LEFT: "a", Choice.RIGHT: "b", Choice.TIE: "tie"}[row.choice]
+    return json.dumps(
+        {
+            "prompt": row.prompt,
+            "response_a": row.response_a,
+            "response_b": row.response_b,
+            "choice": choice,
+            "annotator": row.annotator,
+        }
+        | more
+    )
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_the_text_reward_is_heard_by_the_mix(tiny_encoder):
+    report = evaluate(
+        rows(range(20), range(14)),
+        rows(range(18, 24), range(14), seed=1),
+        ["copl", "copl-reward"],
+        embedder=ByStyle(),
+        context=4,
+        settings=Settings(backbone=str(tiny_encoder), reward_budget_seconds=4),
+    )
+    copl, reward = report["methods"]["copl"], report["methods"]["copl-reward"]
+    assert copl["accuracy"] > 0.8
+    assert copl["n"] == reward["n"] == 2 * 14 + 4 * 10
+    assert np.isfinite(reward["log_loss"]) and 0 <= reward["accuracy"] <= 1
+    assert {"nothing new", "new person"} == set(copl["mix"])
+    assert all("text reward" in mix for mix in copl["mix"].values())
+
+
+@pytest.fixture(scope="module")
+def new_prompts() -> dict:
+    """The report on prompts that nobody answered in training, with controls."""
+    return evaluate(
+        rows(range(12), range(10)),
+        rows(range(12), range(10, 16)),
+        ["copl"],
+        embedder=ByStyle(),
+        settings=QUICK,
+        controls=True,
+    )
+
+
+def test_copl_tells_camps_apart_on_new_prompts_and_global_cannot(new_prompts):
+    copl, everybody = new_prompts["methods"]["copl"], new_prompts["methods"]["global"]
+    assert copl["n"] == everybody["n"] == 12 * 6
+    assert copl["accuracy"] > 0.9
+    assert everybody["accuracy"] < 0.7
+    assert new_prompts["best"] == "copl"
+    assert not everybody["within_noise_of_best"]
+    assert new_prompts["new_texts"] == 12
+
+
+def test_the_mix_is_told(new_prompts):
+    mix = new_prompts["methods"]["copl"]["mix"]
+    assert list(mix) == ["new text"]  # the one kind that was asked
+    assert mix["new text"]["n"] > 0 and "text reward" not in mix["new text"]
+    assert "where a label has new text: graph" in table(new_prompts)
+
+
+def test_the_controls_show_that_the_gain_is_made_of_people(new_prompts):
+    copl = new_prompts["methods"]["copl"]  # global came along: the gain is measured against it
+    assert copl["user_swap"]["gain_own"] > 0.25
+    assert copl["user_swap"]["gain"] < 0.1
+    assert copl["label_flip"]["accuracy"] < 0.2
+    assert "another user's vector" in table(new_prompts)
+
+
+def test_controls_change_nothing_of_what_is_said_of_the_real_labels():
+    train, test = about_own_prompts()
+    world = build_world(train, test)
+    twice, methods, phi = with_strangers(world, seed=0), Methods(QUICK), ByStyle().embed(world.texts)
+    for name in ("copl", "copl-graph", "taste", "mf"):
+        plain, both = (methods.run(name, one, lambda: phi, 0) for one in (world, twice))
+        np.testing.assert_array_equal(both[: len(plain)], plain)
+    plain, both = (methods.about("copl", one, lambda: phi, 0) for one in (world, twice))
+    assert plain == both and set(plain["mix"]) == {"nothing new", "new text and person"}
+
+
+@pytest.mark.parametrize("method", ["copl-graph", "taste"])
+def test_new_users_are_understood_from_context_alone(method):
+    train, test = rows(range(12), range(12)), rows(range(12, 16), range(12))
+    told = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK, context=6)
+    untold = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK)
+    assert told["new_users"] == 4
+    assert told["methods"][method]["accuracy"] > untold["methods"][method]["accuracy"] + 0.15
+
+
+def test_ties_are_asked_of_nobody():
+    test = rows(range(4), range(6))
+    test[0] = replace(test[0], choice=Choice.TIE)
+    report = evaluate(rows(range(4), range(6)), test, ["global"], embedder=ByStyle(), settings=QUICK)
+    assert report["test_labels"] == 24
+    assert report["methods"]["global"]["n"] == report["test_decided"] == 23
+
+
+def test_the_table_names_every_method_its_n_and_the_winner():
+    report = evaluate(
+        rows(range(6), range(6)),
+        rows(range(6), range(6, 9)),
+        ["global", "side-length"],
+        embedder=ByStyle(),
+        settings=QUICK,
+    )
+    text = table(report)
+    assert "global" in text
+    assert "side-length" in text
+    assert " 18 " in text
+    assert "best" in text
+
+
+def test_the_command_writes_its_report(tmp_path, capsys):
+    train, test, out = tmp_path / "train.jsonl.gz", tmp_path / "test.jsonl", tmp_path / "deep" / "report.json"
+    with gzip.open(train, "wt") as lines:
+        lines.write("\n".join([as_json(row) for row in rows(range(4), range(6))] + ["not json"]))
+    test.write_text("\n".join(as_json(row) for row in rows(range(4), range(6), seed=1)))
+    assert command.main(parse(str(train), str(test), "--methods", "global", "--json", str(out), "--threads", "1")) == 0
+    report = json.loads(out.read_text())
+    assert report["train_labels"] == 24
+    assert set(report["methods"]["global"]) >= {"accuracy", "log_loss", "calibration_error", "n"}
+    shown = capsys.readouterr().out
+    assert "line 25 is left out" in shown
+    assert "global" in shown
+
+
+def test_the_split_field_keeps_test_rows_out_of_training(tmp_path):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    every = rows(range(4), range(6))
+    both.write_text("\n".join(as_json(row, split="test" if i % 3 == 0 else "train") for i, row in enumerate(every)))
+    command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
+    report = json.loads(out.read_text())
+    assert (report["train_labels"], report["test_labels"]) == (16, 8)
+
+
+def test_one_file_can_be_asked_about_prompts_kept_from_training(tmp_path, capsys):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    both.write_text("\n".join(as_json(row) for row in rows(range(4), range(10))))
+    command.main(parse(str(both), str(both), "--new-prompts", "--methods", "global", "--json", str(out)))
+    report = json.loads(out.read_text())
+    assert (report["train_labels"], report["test_labels"], report["new_texts"]) == (32, 8, 4)
+
+
+def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
+    train, test, out = tmp_path / "train.jsonl", tmp_path / "test.jsonl", tmp_path / "report.json"
+    train.write_text("\n".join(as_json(row) for row in rows(range(0, 12, 2), range(6))))  # short answers are liked
+    test.write_text(
+        "\n".join(
+            as_json(row, group="short" if row.annotator[-1] in "02468" else "long")
+            for row in rows(range(12), range(6, 10))
+        )
+    )
+    command.main(parse(str(train), str(test), "--methods", "global", "--json", str(out)))
+    worst = json.loads(out.read_text())["methods"]["global"]["worst_group"]
+    assert worst["group"] == "long" and worst["n"] == 24 and worst["accuracy"] < 0.2
+    assert "'long'" in capsys.readouterr().out
+
+
+def test_where_no_group_is_asked_enough_the_table_says_so():
+    report = evaluate(
+        rows(range(6), range(6)),
+        [replace(row, taste="short") for row in rows(range(6), range(6, 9))],
+        ["global"],
+        embedder=ByStyle(),
+    )
+    assert report["test_groups"] == 1 and "fewer than two have 20 asked labels" in table(report)
+    report = evaluate(
+        rows(range(6), range(6)),
+        [replace(row, taste=None) for row in rows(range(6), range(6, 9))],
+        ["global"],
+        embedder=ByStyle(),
+    )
+    assert report["test_groups"] == 0 and "No worst group" not in table(report)
+
+
+def test_people_who_are_excluded_are_left_out(tmp_path, capsys):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    both.write_text(
+        "\n".join(
+            as_json(row, split="test" if i % 3 == 0 else "train", excluded=row.annotator == "user 0")
+            for i, row in enumerate(rows(range(4), range(6)))
+        )
+    )
+    command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
+    report = json.loads(out.read_text())
+    assert report["train_labels"] + report["test_labels"] == 18
+    assert "6 labels of people who are excluded are left out" in capsys.readouterr().out
+
+
+def test_intervals_hold_the_figure_they_belong_to():
+    report = evaluate(
+        rows(range(8), range(8)), rows(range(8), range(8), seed=1), ["global", "mf"], embedder=ByStyle(), settings=QUICK
+    )
+    for row in report["methods"].values():
+        low, high = row["accuracy_interval"]
+        assert low <= row["accuracy"] <= high
+    assert report["methods"][report["best"]]["behind_best"] == [0, 0]
+
+
+def test_every_peer_is_known_by_name():
+    ours = {"copl", "copl-graph", "copl-reward", "published", "taste", "global", "side-length", "mf"}
+    assert ours | set(PEERS) == set(METHODS)
+    assert command._chosen("all") == list(METHODS)
+
+
+def test_all_methods_leave_out_the_group_oracle_where_no_row_names_a_group(capsys):
+    some = rows(range(4), range(3))
+    assert command._possible(list(METHODS), True, some, some) == [name for name in METHODS if name != command.ORACLE]
+    assert "group-oracle needs training labels by people of two groups, and these are of 0" in capsys.readouterr().out
+    grouped = [replace(row, taste=f"g{row.annotator[-1]}") for row in some]
+    assert command._possible(list(METHODS), True, grouped, some) == list(METHODS)
+    assert command._possible(list(METHODS), True, some, grouped) == list(METHODS)
+    strangers = [replace(row, annotator=f"new {row.annotator}") for row in grouped]
+    with pytest.raises(CoplError, match="of 0"):
+        command._possible([command.ORACLE], False, some, strangers)
+
+
+def test_reward_models_without_time_are_left_out_or_refused_at_once(capsys):
+    some = rows(range(4), range(3))
+    left = command._possible(list(METHODS), True, some, some, 0.0)
+    assert set(METHODS) - set(left) == {command.ORACLE, "copl-reward", "uniform"}
+    with pytest.raises(CoplError, match="--reward-seconds is 0"):
+        command._possible(["global", "uniform"], False, some, some, 0.0)
+
+
+def test_groups_that_one_file_names_are_enough_for_the_oracle():
+    some = rows(range(4), range(6))
+    grouped = [replace(row, taste=f"g{int(row.annotator[-1]) % 2}") for row in some]
+    for train in (grouped, some):
+        report = evaluate(
+            train, grouped if train is some else some, ["group-oracle"], embedder=ByStyle(), settings=QUICK
+        )
+        assert report["methods"]["group-oracle"]["n"] == 24
+
+
+def test_labels_about_a_pair_that_training_knows_of_the_user_are_counted():
+    report = evaluate(rows(range(4), range(6)), rows(range(4), range(4, 8), seed=1), ["global"], embedder=ByStyle())
+    assert report["test_labels_in_training"] == 8
+    assert "8 of the asked labels are about a pair" in table(report)
+
+
+def test_of_few_people_the_intervals_are_over_labels_and_say_so():
+    report = evaluate(rows(range(6), range(6)), rows(range(1), range(30), seed=5), ["global"], embedder=ByStyle())
+    low, high = report["methods"]["global"]["accuracy_interval"]
+    assert low < high or report["methods"]["global"]["accuracy"] in (0, 1)
+    assert "say nothing of others" in table(report)
+
+
+def test_a_byte_order_mark_hides_no_split(tmp_path):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    text = "\n".join(
+        as_json(row, split="test" if i % 3 == 0 else "train") for i, row in enumerate(rows(range(4), range(6)))
+    )
+    both.write_text("\ufeff" + text)
+    command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
+    assert json.loads(out.read_text())["train_labels"] == 16
+
+
+def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path, capsys):
+    train, test, out = tmp_path / "train.jsonl.gz", tmp_path / "test.jsonl", tmp_path / "report.json"
+    packed = gzip.compress("\n".join(as_json(row) for row in rows(range(8), range(60))).encode())
+    train.write_bytes(packed[:-2000])
+    test.write_text("\n".join(as_json(row) for row in rows(range(4), range(6), seed=1)))
+    command.main(parse(str(train), str(test), "--methods", "global", "--json", str(out)))
+    assert 0 < json.loads(out.read_text())["train_labels"] < 480
+    assert "breaks off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["{both}", "{both}"], "two files"),
+        (["{both}", "{both}", "--split-field", "--seed", "-1"], "--seed is -1"),
+        (["{both}", "{both}", "--split-field", "--threads", "-1"], "--threads is -1"),
+        (["{both}", "{both}", "--split-field", "--json", "{folder}"], "is a folder"),
+        (["{both}", "{both}", "--split-field", "--json", "{both}"], "is a file of labels"),
+        (["{both}", "{both}", "--split-field", "--json", "{both}/report.json"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, told, tmp_path, capsys):
+    both = tmp_path / "both.jsonl"
+    both.write_text(
+        "\n".join(as_json(row, split="test" if i % 3 else "train") for i, row in enumerate(rows(range(4), range(6))))
+    )
+    with pytest.raises(CoplError, match=told):
+        command.main(parse(*(word.format(both=both, folder=tmp_path) for word in words), "--methods", "global"))
+    assert "fitting" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["missing.jsonl", "missing.jsonl"], "missing.jsonl"),
+        (["empty.jsonl", "empty.jsonl"], "empty"),
+        (["good.jsonl", "good.jsonl", "--methods", "magic"], "magic"),
+        (["good.jsonl", "good.jsonl", "--context", "-1"], "--context"),
+        (["good.jsonl", "good.jsonl", "--split-field"], "split"),
+        (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
+        (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
+        (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
+        (["good.jsonl", "other.jsonl", "--methods", "global,group-oracle"], "people of two groups"),
+    ],
+)
+def test_mishaps_are_told_in_a_sentence(tmp_path, words, told):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "good.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(3))))
+    (tmp_path / "other.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(4))))
+    (tmp_path / "alone.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(1))))
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "response_a": "x", "response_b": "y"}))
+    paths = [str(Path(tmp_path, word)) if word.endswith("jsonl") else word for word in words]
+    with pytest.raises(CoplError, match=told):
+        command.main(parse(*paths))

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from copl_core.formats.own import LINE_LIMIT, TEXT_LIMIT, read_rows, write_jsonl
+from copl_core.records import Choice, CoplError, ImportRow, Kind
+
+ROW = {
+    "prompt": "Name a bird",
+    "response_a": "Robin",
+    "response_b": "Wren",
+    "choice": "a",
+    "annotator": "Ann",
+    "dataset": "birds",
+    "pair_id": "p1",
+}
+
+
+def lines(*rows: dict) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def read(path, content: bytes) -> tuple[list[ImportRow], list[tuple[int, str]]]:
+    path.write_bytes(content)
+    problems: list[tuple[int, str]] = []
+    return list(read_rows(path, problems)), problems
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "labels.jsonl"
+
+
+def test_a_line_is_a_label_with_its_sides_and_sources(file):
+    (row,), problems = read(file, lines(ROW | {"choice": "b", "model_a": "m1", "model_b": None, "aspect": 3}))
+    assert problems == []
+    assert (row.prompt, row.response_a, row.response_b, row.choice) == ("Name a bird", "Robin", "Wren", Choice.RIGHT)
+    assert (row.annotator, row.source_a, row.source_b, row.line) == ("Ann", "m1", None, 1)
+    assert (row.kind, row.strength, row.created_at, row.taste) == (Kind.HUMAN, 1, None, None)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {k: v for k, v in ROW.items() if k != "choice"},
+        ROW | {"choice": None},
+        {k: ROW[k] for k in ("prompt", "response_a", "response_b")},
+    ],
+)
+def test_a_line_without_a_choice_is_a_pair_to_be_labelled(file, row):
+    (pair,), problems = read(file, lines(row))
+    assert (pair.choice, pair.annotator, pair.key, problems) == (None, None, "", [])
+
+
+@pytest.mark.parametrize(
+    ("choice", "meant"), [("a", Choice.LEFT), ("b", Choice.RIGHT), ("tie", Choice.TIE), ("both_bad", Choice.BOTH_BAD)]
+)
+def test_every_choice_is_understood(file, choice, meant):
+    assert read(file, lines(ROW | {"choice": choice}))[0][0].choice is meant
+
+
+def test_the_side_shown_on_the_left_comes_first(file):
+    (row,), _ = read(file, lines(ROW | {"left": "b", "model_a": "m1", "model_b": "m2"}))
+    assert (row.response_a, row.response_b, row.source_a, row.source_b) == ("Wren", "Robin", "m2", "m1")
+    assert row.choice is Choice.RIGHT  # the robin is still what was preferred
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"{not json\n", "not JSON"),
+        (b'["a", "list"]\n', "not an object"),
+        (b"[" * 50_000 + b"\n", "not JSON"),
+        (b'{"prompt": "caf\xe9"}\n', "not valid UTF-8"),
+        (lines({k: v for k, v in ROW.items() if k != "prompt"}), "prompt is missing"),
+        (lines(ROW | {"response_b": None}), "response_b is missing"),
+        (lines(ROW | {"response_a": " \n "}), "response_a is empty"),
+        (lines(ROW | {"response_a": 7}), "response_a is not text"),
+        (lines(ROW | {"response_b": "Robin"}), "same text"),
+        (lines(ROW | {"choice": "c"}), "choice is c; it must be one of a, b, tie, both_bad"),
+        (lines(ROW | {"choice": ["a"]}), "choice is something else"),
+        (lines(ROW | {"annotator": None}), "no annotator"),
+        (lines(ROW | {"annotator": "  "}), "annotator is empty"),
+        (lines(ROW | {"annotator": "Ann\n\x1b[31m"}), "control characters"),
+        (lines(ROW | {"annotator": 12}), "annotator is not text"),
+        (lines(ROW | {"annotator": "x" * 201}), "201 characters"),
+        (lines(ROW | {"prompt": "x" * (TEXT_LIMIT + 1)}), "100,001 characters, 100,000 are allowed"),
+        (b'{"prompt": "' + b"x" * LINE_LIMIT + b'"}\n', "longer than"),
+        (lines(ROW | {"prompt": "half a pair \ud800"}), "no text"),
+        (lines(ROW | {"prompt": "zero \0"}), "character zero"),
+        (lines(ROW | {"model_a": 4}), "model_a is not text"),
+        (lines(ROW | {"strength": 0}), "strength is not a whole number"),
+        (lines(ROW | {"strength": True}), "strength is not a whole number"),
+        (lines(ROW | {"milliseconds": -1}), "milliseconds is not a whole number"),
+        (lines(ROW | {"milliseconds": 2**31}), "milliseconds is not a whole number"),
+        (lines(ROW | {"time": "yesterday"}), "time is not a time"),
+        (lines(ROW | {"kind": "robot"}), "human, simulated"),
+        (lines(ROW | {"left": "c"}), "left is c"),
+    ],
+)
+def test_a_bad_line_is_told_with_its_number_and_the_good_ones_are_kept(file, bad, reason):
+    rows, problems = read(file, lines(ROW) + b"\n" + bad + lines(ROW | {"annotator": "Ben"}))
+    assert [row.line for row in rows] == [1, 4]
+    [(number, told)] = problems
+    assert number == 3 and reason in told
+
+
+def test_a_file_of_another_system_reads_the_same(file, tmp_path):
+    plain = lines(ROW, ROW | {"annotator": "Zoë"})
+    expected = read(file, plain)
+    assert len(expected[0]) == 2
+    assert read(file, b"\xef\xbb\xbf" + plain) == expected  # byte order mark
+    assert read(file, plain.replace(b"\n", b"\r\n")) == expected
+    assert read(file, plain.rstrip(b"\n")) == expected
+    assert read(tmp_path / "labels.jsonl.gz", gzip.compress(plain)) == expected
+    assert read(tmp_path / "unnamed", gzip.compress(plain[:150]) + gzip.compress(plain[150:])) == expected
+
+
+def test_a_truncated_gzip_keeps_the_good_lines_and_tells_the_break(tmp_path):
+    noise = random.Random(0)
+    rows = [ROW | {"prompt": str(noise.random())} for _ in range(2000)]
+    packed = gzip.compress(lines(*rows))
+    kept, problems = read(tmp_path / "labels.jsonl.gz", packed[: len(packed) // 2])
+    assert 500 < len(kept) < 1500
+    assert [row.prompt for row in kept] == [row["prompt"] for row in rows[: len(kept)]]
+    [(number, told)] = problems
+    assert number == len(kept) + 1 and "breaks off" in told
+
+
+def test_damage_within_a_gzip_is_told(tmp_path):
+    packed = bytearray(gzip.compress(lines(*[ROW | {"prompt": f"prompt {n}"} for n in range(2000)])))
+    packed[len(packed) // 2] ^= 0xFF
+    _, problems = read(tmp_path / "labels.jsonl.gz", bytes(packed))
+    assert any("damaged" in told for _, told in problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("labels.jsonl", b"", "is empty"),
+        ("labels.jsonl", b"\xef\xbb\xbf \r\n\n", "is empty"),
+        ("labels.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
+        ("labels.jsonl.gz", b"", "is empty"),
+        ("labels.jsonl.gz", lines(ROW), "named like a gzip file but is none"),
+        ("labels.jsonl", json.dumps(ROW).encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_a_file_that_is_none_is_told_before_any_row(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CoplError, match=told):
+        read_rows(tmp_path / name, [])
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path):
+    with pytest.raises(CoplError, match="There is no file"):
+        read_rows(tmp_path / "nothing.jsonl", [])
+    with pytest.raises(CoplError, match="is a folder"):
+        read_rows(tmp_path, [])
+
+
+def test_the_key_of_a_label_is_the_same_in_every_reading_and_order(file):
+    rows = [
+        ROW,
+        ROW | {"annotator": "Ben"},
+        ROW | {"choice": "tie"},
+        ROW | {"pair_id": "p2"},
+        ROW | {"dataset": None},
+        ROW,
+    ]
+    keys = [row.key for row in read(file, lines(*rows))[0]]
+    assert len(set(keys)) == len(rows)  # the same label said twice is two labels
+    assert {row.key for row in read(file, lines(*reversed(rows)))[0]} == set(keys)
+    assert {row.key for row in read(file, lines(*rows[:3]))[0]} <= set(keys)
+
+
+texts = st.text(min_size=1, max_size=20).filter(lambda text: text.strip() and "\0" not in text)
+names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20).filter(str.strip)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "prompt": texts,
+                "response_a": texts.map("a".__add__),
+                "response_b": texts.map("b".__add__),
+                "choice": st.sampled_from(["a", "b", "tie", "both_bad"]),
+                "annotator": names,
+                "strength": st.integers(1, 5),
+                "reason": st.text(max_size=5).filter(lambda text: "\0" not in text),
+                "milliseconds": st.none() | st.integers(0, 10**6),
+                "kind": st.sampled_from(["human", "simulated"]),
+                "time": st.datetimes().map(lambda moment: moment.replace(tzinfo=UTC).isoformat()),
+            }
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_what_is_written_is_read_back(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("files") / "labels.jsonl.gz"
+    assert write_jsonl(iter(rows), path) == len(rows)
+    problems: list[tuple[int, str]] = []
+    for row, back in zip(rows, read_rows(path, problems), strict=True):
+        assert (back.prompt, back.response_a, back.response_b) == (row["prompt"], row["response_a"], row["response_b"])
+        assert back.choice == {"a": "left", "b": "right"}.get(row["choice"], row["choice"])
+        assert (back.annotator, back.kind, back.strength) == (row["annotator"].strip(), row["kind"], row["strength"])
+        assert (back.reason, back.milliseconds) == (row["reason"], row["milliseconds"])
+        assert back.created_at == datetime.fromisoformat(row["time"])
+    assert problems == []
+
+
+def test_an_export_that_breaks_off_leaves_the_former_file_and_no_other(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    write_jsonl([ROW], path)
+    before = path.read_bytes()
+
+    def rows():
+        yield ROW
+        raise RuntimeError("the reader went away")
+
+    with pytest.raises(RuntimeError):
+        write_jsonl(rows(), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_go_to_a_stream_of_text_or_bytes_alike():
+    text, raw, rows = io.StringIO(), io.BytesIO(), [ROW, ROW | {"annotator": "Zoë"}]
+    assert write_jsonl(rows, text) == write_jsonl(rows, raw) == 2
+    assert text.getvalue().encode() == raw.getvalue()
+
+
+@pytest.mark.parametrize("place", [".", "", "/"])
+def test_a_folder_is_no_place_for_rows(place):
+    with pytest.raises(CoplError, match="is a folder"):
+        write_jsonl([ROW], place)
+
+
+def test_a_link_stays_one_and_a_pipe_is_written_as_it_is(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "target").write_text("before")
+    write_jsonl([ROW], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_bytes() == lines(ROW)
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE)
+    write_jsonl([ROW], tmp_path / "pipe")
+    assert reader.communicate(timeout=10)[0] == lines(ROW) and (tmp_path / "pipe").is_fifo()
+
+
+def test_the_terminal_and_what_it_is_sent_to_are_written_as_they_are(tmp_path):
+    program = f"from copl_core.formats.own import write_jsonl; write_jsonl([{ROW!r}], '/dev/stdout')"
+    for redirect in ("cat", f"cat > {tmp_path / 'file'}; cat {tmp_path / 'file'}"):
+        done = subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" | {redirect}', program], capture_output=True)
+        assert done.stdout == lines(ROW), done.stderr
+    with (tmp_path / "other").open("wb") as file:
+        subprocess.run([sys.executable, "-c", program], stdout=file, check=True)
+    assert (tmp_path / "other").read_bytes() == lines(ROW)
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(CoplError, match="cannot be written"):
+        write_jsonl([ROW], tmp_path / "no such folder" / "labels.jsonl")
+
+
+def test_reading_files_needs_neither_torch_nor_a_database():
+    code = "import sys, copl_core.formats.own; print(sorted({'torch', 'sqlalchemy', 'db', 'streamlit'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

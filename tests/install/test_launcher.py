@@ -1,0 +1,210 @@
+"""The launcher: two processes that start and end together, told in sentences."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from copl_core.config import Settings
+from copl_core.install import launcher as up
+from copl_core.records import CoplError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Stand-ins for the two processes: each leaves its process id, the app answers every address with "ok".
+APP = """
+import http.server, os, pathlib, sys
+home = pathlib.Path(os.environ["COPL_HOME"])
+class Ok(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", int(os.environ["COPL_PORT"])), Ok)
+(home / "app.pid").write_text(str(os.getpid()))
+server.serve_forever()
+"""
+WORKER = """
+import os, pathlib, subprocess, sys, time
+home = pathlib.Path(os.environ["COPL_HOME"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+(home / "grandchild.pid").write_text(str(child.pid))
+(home / "worker.pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+LAUNCH = """
+import pathlib, sys
+from copl_core.install import launcher as up
+from copl_core.config import Settings
+home, port, app, worker = sys.argv[1:]
+command = lambda text: [sys.executable, "-c", text]
+sys.exit(up.main(Settings(home=pathlib.Path(home), port=int(port)), lambda _: "/?token=secret",
+                 app=command(app), worker=command(worker), say=lambda text: print(text, flush=True)))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Launched:
+    """A launcher in a process of its own, with what it says."""
+
+    def __init__(self, home: Path, app: str = APP, worker: str = WORKER) -> None:
+        self.home, self.port = home, free_port()
+        command = [sys.executable, "-c", LAUNCH, str(home), str(self.port), app, worker]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def pid(self, name: str, other_than: int = 0) -> int:
+        """The process id that a stand-in has left, once it is there and new."""
+        path = self.home / f"{name}.pid"
+        return int(until(lambda: path.exists() and (text := path.read_text()) and int(text) != other_than and text))
+
+    def pids(self) -> list[int]:
+        return [self.pid(name) for name in ("app", "worker", "grandchild")]
+
+    def said(self) -> str:
+        return self.process.communicate(timeout=30)[0]
+
+    def wait_for(self, words: str) -> str:
+        said = ""
+        while words not in said:
+            line = self.process.stdout.readline()
+            assert line, f"the launcher ended before it said {words!r}: {said}"
+            said += line
+        return said
+
+
+def until(condition, seconds: float = 20.0):
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture
+def launch(tmp_path):
+    started = []
+
+    def start(**commands: str) -> Launched:
+        started.append(Launched(tmp_path / "home", **commands))
+        return started[-1]
+
+    yield start
+    for launched in started:
+        if launched.process.poll() is None:
+            launched.process.terminate()
+            launched.process.wait(30)
+        launched.process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_tells_the_address_and_a_signal_stops_everything_with_exit_code_0(launch, number):
+    launched = launch()
+    said = launched.wait_for("Ctrl-C stops it")
+    assert f"http://localhost:{launched.port}/?token=secret" in said
+    pids = launched.pids()
+    launched.process.send_signal(number)
+    assert "Stopped" in launched.said()
+    assert launched.process.returncode == 0
+    assert all(gone(pid) for pid in pids)
+
+
+def test_nothing_survives_a_killed_launcher(launch):
+    launched = launch()
+    launched.wait_for("ready")
+    pids = launched.pids()
+    launched.process.kill()
+    until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_a_killed_trainer_starts_again_and_takes_its_children_along(launch):
+    launched = launch()
+    launched.wait_for("ready")
+    app, worker, grandchild = launched.pids()
+    os.kill(worker, signal.SIGKILL)
+    assert "signal 9" in launched.wait_for("starts again")
+    assert launched.pid("worker", other_than=worker) != worker
+    assert gone(grandchild) and not gone(app)
+
+
+def test_a_trainer_that_keeps_dying_is_started_ever_less_often(launch):
+    launched = launch(worker="raise SystemExit(3)")
+    said = launched.wait_for("again in 2 s")
+    assert "exit code 3" in said and "again in 1 s" in said
+
+
+def test_the_end_of_the_app_ends_the_launcher_with_the_last_lines_of_its_log(launch):
+    launched = launch(app="print('the reason'); raise SystemExit(7)")
+    said = launched.said()
+    assert launched.process.returncode == 1
+    assert "exit code 7" in said and "the reason" in said and "Traceback" not in said
+
+
+def run_main(home: Path, prepare=lambda _: "/", port: int | None = None) -> tuple[int, list[str]]:
+    said: list[str] = []
+    stay = [sys.executable, "-c", "import time; time.sleep(60)"]
+    code = up.main(
+        Settings(home=home, port=port or free_port()), prepare, app=stay, worker=stay, say=said.append, patience=0.5
+    )
+    return code, said
+
+
+def test_a_taken_port_is_one_sentence_that_names_the_way_out(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, said = run_main(tmp_path, port=taken.getsockname()[1])
+    assert code == 1 and len(said) == 1 and "COPL_PORT=" in said[0]
+
+
+def test_a_home_that_takes_no_file_is_one_sentence_that_names_the_way_out(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    code, said = run_main(tmp_path / "file" / "home")
+    assert code == 1 and len(said) == 1 and "COPL_HOME=" in said[0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_full_disk_is_one_sentence(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        code, said = run_main(tmp_path)
+        assert code == 1 and len(said) == 1 and "No space left" in said[0]
+        assert not list(tmp_path.glob(".probe*"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_mishap_of_the_preparation_is_told_and_nothing_starts(tmp_path):
+    def broken(_settings):
+        raise CoplError("the database is from a later version; update the program")
+
+    assert run_main(tmp_path, broken) == (1, ["the database is from a later version; update the program"])
+    assert not (tmp_path / "logs" / "app.log").exists()
+
+
+def test_an_app_that_never_answers_is_told_and_stopped(tmp_path):
+    before = {child.pid for child in psutil.Process().children()}
+    code, said = run_main(tmp_path)
+    assert code == 1 and "did not answer" in said[-1]
+    assert {child.pid for child in psutil.Process().children()} <= before

@@ -1,0 +1,191 @@
+"""The plan of the code, measured from its source: ``python -m tests.plan`` prints it, the architecture test holds it.
+
+A room is a folder of the product; the loose files of ``copl_core`` are the room "words".  An arrow is an import, of any
+kind, from one room into another.  Rooms stand on floors: an arrow runs down, or it is counted as running up.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = ("copl_core", "db", "pages", "streamlit_app.py")
+# From the ground up.  A room knows rooms of lower floors and nothing of its own floor or above.
+FLOORS = (
+    ("words",),
+    ("formats", "demo", "preference", "reward", "db"),
+    ("insight", "install"),
+    ("training", "snapshots"),
+    ("trainer",),
+    ("evaluation", "study"),
+    ("terminal", "pages"),
+    ("front door",),
+)
+# The language that the vocabulary of ``copl_core/records.py`` replaces: none of these may come back.
+OLD_WORDS = re.compile(
+    r"\b(told|foreseen|foretold|foretell|unforeseen|heard|voices?|strangers?|portraits?|paint|firmer|firm|firmness"
+    r"|judgements?|tastes_of|doors?|crown|_crown|moved_by|legs|mould|ease|LOUD|NOBODY|HONEST|meetings?|standing"
+    r"|Divided|Divisions?|divisions|Lesson|lesson|Blend|Judge|Seat|Said|Offer|Asked|Foretold|RoomSettings|set_room"
+    r"|room_settings|practised|believed|paying|Paying|grow|_taken_up|imitation|unlabelled_pairs|win_probability)\b"
+)
+
+
+def sources(*folders: str) -> list[str]:
+    """Python files below folders, or files themselves, as paths relative to the root."""
+    found: list[Path] = []
+    for folder in folders or PRODUCT:
+        path = ROOT / folder
+        found += path.rglob("*.py") if path.is_dir() else [path]
+    return sorted(str(path.relative_to(ROOT)) for path in found if "migrations" not in path.parts)
+
+
+def module_of(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    if parts[0] == "streamlit_app":
+        return "front door"
+    if parts[0] != "copl_core" or len(parts) > 2:
+        return parts[1] if parts[0] == "copl_core" else parts[0]
+    if parts[-1] == "__main__":
+        return "terminal"
+    return parts[1] if len(parts) == 2 and (ROOT / "copl_core" / parts[1]).is_dir() else "words"
+
+
+def imports(path: str, *, at_start_only: bool = False) -> Iterator[str]:
+    """Modules that a file imports, relative ones resolved; ``at_start_only`` leaves out those inside functions."""
+    tree = ast.parse((ROOT / path).read_text())
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    inside = {id(n) for function in ast.walk(tree) if isinstance(function, functions) for n in ast.walk(function)}
+    for node in ast.walk(tree):
+        if at_start_only and id(node) in inside:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(Path(path).with_suffix("").parts[: -node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            modules = [name for name in names if (ROOT / f"{name.replace('.', '/')}.py").is_file()]
+            yield from modules
+            if len(modules) < len(names):
+                yield module
+
+
+def graph(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Module → modules of the same paths that it imports anywhere, in functions and for type checkers too."""
+    known = {module_of(path): path for path in paths}
+    return {module: {one for one in imports(path) if one in known and one != module} for module, path in known.items()}
+
+
+def arrows(edges: dict[str, set[str]]) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """(room, room) → the imports between them."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for module, targets in sorted(edges.items()):
+        for target in sorted(targets):
+            if room_of(module) != room_of(target):
+                found[room_of(module), room_of(target)].append((module, target))
+    return dict(found)
+
+
+def rising(found: dict[tuple[str, str], list[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """The imports that do not run down a floor."""
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    return [one for (source, target), every in found.items() if floor[target] >= floor[source] for one in every]
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of two or more modules that reach each other (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in edges[node]:
+            if target not in index:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            component = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for node in edges:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def function_lengths(paths: Iterable[str]) -> list[tuple[int, str]]:
+    """(lines, path:name) of every function, longest first."""
+    found = []
+    for path in paths:
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                found.append(((node.end_lineno or node.lineno) - node.lineno + 1, f"{path}:{node.name}"))
+    return sorted(found, reverse=True)
+
+
+def old_words(paths: Iterable[str]) -> list[tuple[str, int, str]]:
+    """(path, line, word) of every word of the old dialect, in code, comments and texts alike."""
+    return [
+        (path, number, match.group())
+        for path in paths
+        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
+        for match in OLD_WORDS.finditer(line)
+    ]
+
+
+def tracked_texts() -> list[str]:
+    """Every file of the repository whose words count: code, tests, benchmarks, README and its kin."""
+    listed = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    return [
+        path
+        for path in listed
+        if path.endswith((".py", ".md", "Makefile")) and path not in ("tests/plan.py", "benchmarks/RESULTS.md")
+    ]
+
+
+def main() -> int:
+    paths = sources()
+    edges = graph(paths)
+    found = arrows(edges)
+    rooms: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        rooms[room_of(module_of(path))].append(path)
+    print("Files by room, the highest floor first:")
+    for floor in reversed(FLOORS):
+        print("  " + " · ".join(f"{room} {len(rooms[room])}" for room in floor))
+    print(f"Arrows between rooms: {sum(map(len, found.values()))} imports in {len(found)} arrows")
+    up, around = rising(found), circles(edges)
+    print(f"Arrows that run up: {len(up)}", *(f"  {source} → {target}" for source, target in up), sep="\n")
+    print(f"Circles: {len(around)}", *("  " + " ↔ ".join(one) for one in around), sep="\n")
+    lengths = function_lengths(paths)
+    longest = lengths[0]
+    print(
+        f"Functions: {len(lengths)}, median {median(n for n, _ in lengths):.0f} lines, longest {longest[0]} ({longest[1]})"
+    )
+    words = old_words(tracked_texts())
+    print(f"Words of the old dialect: {len(words)}")
+    for path, number, word in words if "--words" in sys.argv else words[:10]:
+        print(f"  {path}:{number}: {word}")
+    return 1 if up or around or words else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

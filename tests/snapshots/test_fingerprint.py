@@ -1,0 +1,39 @@
+"""The cut of the data: one hash for the same data in any order, another for any other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from copl_core.snapshots.fingerprint import data_cut
+from tests.preference.camps import camps
+
+
+@pytest.fixture(scope="module")
+def data():
+    return camps()
+
+
+def test_the_order_of_labels_does_not_matter(data):
+    turned = data.with_labels(data.labels.take(np.arange(len(data.labels))[::-1]))
+    assert data_cut(turned) == data_cut(data)
+    cut = data_cut(data)
+    assert cut["labels"] == len(data.labels) and cut["people"] <= cut["users"] == data.n_users
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.with_labels(data.labels.take(np.arange(len(data.labels) - 1))),
+        lambda data: data.with_labels(replace(data.labels, outcome=1 - data.labels.outcome)),
+        lambda data: data.with_labels(replace(data.labels, left=data.labels.right, right=data.labels.left)),
+        lambda data: data.with_labels(replace(data.labels, both_bad=~data.labels.both_bad)),
+        lambda data: replace(data, responses=("another text", *data.responses[1:])),
+        lambda data: replace(data, user_ids=data.user_ids + 1),
+    ],
+    ids=["fewer", "other answers", "other sides", "both bad", "other text", "other people"],
+)
+def test_any_change_of_what_a_fit_reads_changes_the_hash(data, change):
+    assert data_cut(change(data))["sha256"] != data_cut(data)["sha256"]

@@ -1,0 +1,175 @@
+"""Snapshots appear whole or not at all, never change, and say it when somebody changed them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from copl_core.records import CoplError
+from copl_core.snapshots.mix import Mix
+from copl_core.snapshots.snapshot import (
+    Snapshot,
+    load_snapshot,
+    next_version,
+    share_reward,
+    sweep,
+    verify,
+    write_snapshot,
+)
+from tests.worlds import graph_state, layout_of
+
+
+def write(root: Path, version: str, save_reward=None, seed: int = 0) -> Snapshot:
+    state = graph_state(seed=seed)
+    return write_snapshot(
+        root,
+        version,
+        graph=state,
+        layout=layout_of(state),
+        manifest={"watermark": 7, "reward": None},
+        save_reward=save_reward,
+    )
+
+
+def reward(folder: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "reward.safetensors").write_bytes(os.urandom(512))
+    (folder / "graph").mkdir()
+    graph_state(seed=1).save(folder / "graph")
+    (folder / "mix.json").write_text(
+        '{"graph": 0.6, "text": 0.3, "n": 40, "graph_new": 0.2, "text_new": 0.9, "n_new": 8}'
+    )
+
+
+def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
+    write(tmp_path, "v0001", reward)
+    read = load_snapshot(tmp_path, "v0001")
+    state = graph_state()
+    assert (read.version, read.watermark, read.has_reward) == ("v0001", 7, True)
+    assert np.array_equal(read.graph.user_vectors, state.user_vectors)
+    assert np.array_equal(read.graph.response_ids, state.response_ids)
+    assert np.array_equal(read.layout.group, layout_of(state).group) and np.isnan(read.layout.silhouette)
+    assert read.mix == Mix(graph=0.6, text=0.3, n=40, graph_new=0.2, text_new=0.9, n_new=8)
+    assert np.array_equal(read.reward_graph.user_vectors, graph_state(seed=1).user_vectors)
+    assert verify(read) == []
+
+
+@pytest.mark.parametrize("mishap", [OSError(28, "No space left on device"), RuntimeError("a bug"), KeyboardInterrupt()])
+def test_a_snapshot_that_fails_half_way_leaves_nothing_behind(tmp_path, mishap):
+    def save(folder: Path) -> None:
+        reward(folder)
+        raise mishap
+
+    with pytest.raises(CoplError if isinstance(mishap, OSError) else type(mishap)):
+        write(tmp_path, "v0001", save)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_of_a_snapshot_is_visible_before_it_is_whole(tmp_path):
+    seen = []
+
+    def save(folder: Path) -> None:
+        reward(folder)
+        seen.extend(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
+        with pytest.raises(CoplError):
+            load_snapshot(tmp_path, "v0001")
+
+    write(tmp_path, "v0001", save)
+    assert seen == []
+    assert [path.name for path in tmp_path.iterdir()] == ["v0001"]
+
+
+def test_a_version_is_never_written_twice(tmp_path):
+    before = write(tmp_path, "v0001")
+    with pytest.raises(CoplError, match="v0001 exists already"):
+        write(tmp_path, "v0001", seed=9)
+    assert verify(load_snapshot(tmp_path, "v0001")) == []
+    assert np.array_equal(load_snapshot(tmp_path, "v0001").graph.user_vectors, before.graph.user_vectors)
+
+
+@pytest.mark.parametrize("name", ["graph/graph.safetensors", "layout/layout.json", "reward/mix.json"])
+def test_a_missing_or_cut_file_is_named(tmp_path, name):
+    write(tmp_path, "v0001", reward)
+    path = tmp_path / "v0001" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CoplError, match=f"v0001 is damaged: {name}"):
+        load_snapshot(tmp_path, "v0001")
+    path.unlink()
+    with pytest.raises(CoplError, match=f"v0001 is damaged: {name}"):
+        load_snapshot(tmp_path, "v0001")
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{", "[]", "{}", '{"files": {"a": 1}}'])
+def test_a_snapshot_without_a_readable_manifest_says_so(tmp_path, manifest):
+    write(tmp_path, "v0001")
+    path = tmp_path / "v0001" / "manifest.json"
+    path.unlink() if manifest is None else path.write_text(manifest)
+    with pytest.raises(CoplError, match="manifest.json is missing or damaged"):
+        load_snapshot(tmp_path, "v0001")
+
+
+def test_verify_names_every_file_whose_bytes_changed(tmp_path):
+    snapshot = write(tmp_path, "v0001", reward)
+    path = snapshot.folder / "graph" / "graph.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    (snapshot.folder / "layout" / "layout.json").unlink()
+    assert verify(snapshot) == ["graph/graph.safetensors", "layout/layout.json"]
+
+
+@pytest.mark.parametrize("part", ["graph", "layout", "mix", "reward_graph"])
+def test_files_lost_after_opening_are_told_and_no_traceback(tmp_path, part):
+    write(tmp_path, "v0001", reward)
+    snapshot = load_snapshot(tmp_path, "v0001")
+    for path in snapshot.folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(CoplError, match="Snapshot v0001 is damaged"):
+        getattr(snapshot, part)
+
+
+def test_a_shared_reward_is_the_same_files_and_outlives_the_snapshot_it_came_from(tmp_path):
+    first = write(tmp_path, "v0001", reward)
+    second = write(tmp_path, "v0002", share_reward(first), seed=2)
+    model = Path("reward") / "model" / "reward.safetensors"
+    assert (first.folder / model).stat().st_ino == (second.folder / model).stat().st_ino
+    content = (first.folder / model).read_bytes()
+    assert sweep(tmp_path, {"v0002"}) == ["v0001"]
+    assert (second.folder / model).read_bytes() == content
+    assert verify(load_snapshot(tmp_path, "v0002")) == []
+
+
+def test_a_damaged_reward_is_not_shared(tmp_path):
+    first = write(tmp_path, "v0001", reward)
+    model = first.folder / "reward" / "model" / "reward.safetensors"
+    model.write_bytes(os.urandom(512))
+    with pytest.raises(CoplError, match="reward/model/reward.safetensors"):
+        write(tmp_path, "v0002", share_reward(first))
+    assert [path.name for path in tmp_path.iterdir()] == ["v0001"]
+
+
+def test_sweep_removes_what_a_kill_left_and_nothing_else(tmp_path):
+    for version in ("v0001", "v0002"):
+        write(tmp_path, version)
+    (tmp_path / ".writing-v0003-77" / "graph").mkdir(parents=True)
+    (tmp_path / ".writing-v0003-77" / "graph" / "graph.json").write_text("{")
+    (tmp_path / "my own notes").mkdir()
+    (tmp_path / "README").write_text("keep me")
+    assert sweep(tmp_path, {"v0001"}) == [".writing-v0003-77", "v0002"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README", "my own notes", "v0001"]
+    assert sweep(tmp_path / "not there", set()) == []
+
+
+def test_versions_count_on_and_are_never_given_twice(tmp_path):
+    assert next_version(tmp_path) == "v0001"
+    assert next_version(tmp_path / "not there") == "v0001"
+    write(tmp_path, "v0009")
+    (tmp_path / "v-of-mine").mkdir()
+    assert next_version(tmp_path) == "v0010"
+    assert next_version(tmp_path, ["v0012", "v0003"]) == "v0013"  # its folder is gone, its row in the database is not
+    (tmp_path / "v12345").mkdir()
+    assert next_version(tmp_path) == "v12346"

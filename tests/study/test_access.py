@@ -1,0 +1,263 @@
+"""Ways in and what people may do: secrets are kept as hashes, and nobody is let in as somebody else."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from time import sleep
+
+import pytest
+from sqlalchemy import text
+
+from copl_core.records import CoplError, Role
+from copl_core.study import access, labelling
+from copl_core.study.session import Session
+from copl_core.study_settings import RoomSettings
+from db.engine import reading
+from tests.worlds import open_study
+
+SOON = timedelta(seconds=0.05)
+
+
+@pytest.fixture
+def session(tmp_path) -> Session:
+    return open_study(tmp_path)
+
+
+@pytest.fixture
+def olga(session):
+    return access.join(session, "Olga", Role.OWNER)
+
+
+def closed(session: Session) -> Session:
+    labelling.set_assignment(session, RoomSettings(open=False))
+    return session
+
+
+# ---- by the address
+
+
+def test_whoever_comes_by_the_address_gets_a_name_and_a_secret_of_their_own(session):
+    ann, token = access.enter(session, " Ann ")
+    assert (ann.name, ann.role) == ("Ann", Role.ANNOTATOR) and access.sign_in(session, token) == ann
+    for name in ("Ann", "ann", " ANN "):
+        with pytest.raises(CoplError, match="already"):
+            access.enter(session, name)
+    with pytest.raises(CoplError, match="1 to 80"):
+        access.enter(session, "  ")
+
+
+def test_of_many_who_choose_one_name_at_once_one_gets_it(session):
+    def come(_: int) -> bool:
+        try:
+            access.enter(session, "Ann")
+        except CoplError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(come, range(8))) == 1
+    assert len(access.users(session)) == 1
+
+
+def test_a_closed_study_lets_nobody_in_by_its_address_and_those_who_are_in_stay(session):
+    ann, token = access.enter(session, "Ann")
+    with pytest.raises(CoplError, match="by invitation only"):
+        access.enter(closed(session), "Ben")
+    assert access.sign_in(session, token) == ann
+
+
+# ---- secrets
+
+
+def test_signing_out_everywhere_ends_every_secret_and_new_ones_work(session, olga):
+    ann = access.join(session, "Ann")
+    tokens = [access.sign_in_token(session, ann.id) for _ in range(3)]
+    other = access.sign_in_token(session, olga.id)
+    assert access.sign_out_everywhere(session, ann.id, by=ann.id) == 3
+    assert [access.sign_in(session, token) for token in tokens] == [None] * 3 and access.sign_in(session, other) == olga
+    assert access.sign_in(session, access.sign_in_token(session, ann.id)) == ann
+    with pytest.raises(CoplError, match="only an owner"):
+        access.sign_out_everywhere(session, olga.id, by=ann.id)
+    assert access.sign_out_everywhere(session, ann.id, by=olga.id) == 1
+    assert [entry.event for entry in access.audit(session)] == ["signed out"] * 2
+
+
+def test_no_secret_is_in_the_database(session, olga):
+    _, invite = access.invite(session, by=olga.id)
+    _, mine = access.accept_invite(session, invite, "Ann")
+    secrets = [invite, mine, access.sign_in_token(session, olga.id)]
+    with reading(session.store.engine) as connection:
+        names = connection.execute(text("select name from sqlite_master where type = 'table'")).scalars().all()
+        kept = repr([connection.execute(text(f'select * from "{name}"')).all() for name in names])
+    assert not any(secret in kept for secret in secrets) and "Ann" in kept
+
+
+# ---- invites
+
+
+def test_an_invite_lets_in_as_many_as_it_says_with_its_role(session, olga):
+    invite, secret = access.invite(session, Role.RESEARCHER, uses=2, by=olga.id)
+    assert access.find_invite(session, secret) == invite and access.find_invite(session, secret + "x") is None
+    ann, token = access.accept_invite(session, secret, "Ann")
+    assert (ann.role, access.sign_in(session, token)) == (Role.RESEARCHER, ann)
+    ben, _ = access.accept_invite(session, secret, "Ben")
+    assert access.find_invite(session, secret) is None
+    with pytest.raises(CoplError, match="used up"):
+        access.accept_invite(session, secret, "Cem")
+    ((after, state),) = access.invites(session)
+    assert (after.used, after.uses, after.by, state) == (2, 2, olga.id, "used up")
+    assert [(entry.event, entry.user_id) for entry in access.audit(session)] == [
+        ("invite accepted", ben.id),
+        ("invite accepted", ann.id),
+        ("invite", olga.id),
+    ]
+
+
+def test_an_invite_for_one_lets_one_in_however_many_press_at_once(session, olga):
+    _, secret = access.invite(session, by=olga.id)
+
+    def come(n: int) -> bool:
+        try:
+            access.accept_invite(session, secret, f"Guest {n}")
+        except CoplError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(come, range(8))) == 1
+    assert len(access.users(session)) == 2
+
+
+def test_a_taken_name_costs_no_use_and_lets_nobody_in_as_another(session, olga):
+    _, secret = access.invite(session, by=olga.id)
+    with pytest.raises(CoplError, match="already"):
+        access.accept_invite(session, secret, "olga")
+    assert access.accept_invite(session, secret, "Ann")[0].role == Role.ANNOTATOR
+
+
+def test_an_invite_ends_when_it_is_revoked_or_expires(session, olga):
+    invite, secret = access.invite(session, uses=None, by=olga.id)
+    access.accept_invite(session, secret, "Ann")
+    access.revoke_invite(session, invite.id, by=olga.id)
+    access.revoke_invite(session, invite.id, by=olga.id)
+    short, brief = access.invite(session, uses=None, expires_at=datetime.now(UTC) + SOON, by=olga.id)
+    sleep(max(0.0, (short.expires_at - datetime.now(UTC)).total_seconds()) + 0.01)
+    for ended, word in ((secret, "revoked"), (brief, "expired"), ("nonsense", "unknown")):
+        assert access.find_invite(session, ended) is None
+        with pytest.raises(CoplError, match=word):
+            access.accept_invite(session, ended, "Ben")
+    assert [state for _, state in access.invites(session)] == ["expired", "revoked"]
+    assert [entry.event for entry in access.audit(session)].count("invite revoked") == 1
+
+
+def test_an_invite_that_would_be_of_no_use_is_not_made(session, olga):
+    with pytest.raises(CoplError, match="1 or more"):
+        access.invite(session, uses=0, by=olga.id)
+    with pytest.raises(CoplError, match="later"):
+        access.invite(session, expires_at=datetime.now(UTC) - SOON, by=olga.id)
+
+
+def test_an_invite_opens_a_closed_study(session, olga):
+    _, secret = access.invite(closed(session), by=olga.id)
+    assert access.accept_invite(session, secret, "Ann")[0].name == "Ann"
+
+
+# ---- e-mail addresses
+
+
+def test_an_address_signs_in_with_its_role_and_is_one_user_ever_after(session, olga):
+    access.set_email(closed(session), "Ann@Example.org", Role.RESEARCHER, by=olga.id)
+    ann = access.sign_in_email(session, " ann@example.ORG")
+    assert (ann.name, ann.role) == ("ann", Role.RESEARCHER)
+    assert access.sign_in_email(session, "ann@example.org", name="Somebody else") == ann
+    assert access.set_email(session, "ann@example.org", Role.ANNOTATOR, by=olga.id).user_id == ann.id
+    assert access.sign_in_email(session, "ann@example.org").role == Role.ANNOTATOR
+    assert [entry.event for entry in access.audit(session)][:2] == ["e-mail", "role"]
+
+
+def test_an_unknown_address_is_an_annotator_of_an_open_study_and_nobody_elsewhere(session):
+    ann = access.sign_in_email(session, "ann@example.org", name="Ann B.")
+    assert (ann.name, ann.role) == ("Ann B.", Role.ANNOTATOR)
+    assert access.sign_in_email(closed(session), "ben@example.org") is None
+    assert access.sign_in_email(session, "ann@example.org") == ann
+
+
+def test_a_refused_address_stays_out_of_an_open_study_too(session, olga):
+    ann = access.sign_in_email(session, "ann@example.org")
+    access.set_email(session, "ann@example.org", None, by=olga.id)
+    access.set_email(session, "ben@example.org", None, by=olga.id)
+    assert (
+        access.sign_in_email(session, "ann@example.org") is None
+        and access.sign_in_email(session, "ben@example.org") is None
+    )
+    access.set_email(session, "ann@example.org", Role.ANNOTATOR, by=olga.id)
+    assert access.sign_in_email(session, "ann@example.org") == ann
+    assert [(rule.email, rule.role) for rule in access.emails(session)] == [
+        ("ann@example.org", Role.ANNOTATOR),
+        ("ben@example.org", None),
+    ]
+
+
+def test_two_people_of_one_name_are_two_users(session):
+    first, second = (access.sign_in_email(session, f"ann@{host}") for host in ("example.org", "example.com"))
+    assert first.id != second.id and {first.name, second.name} == {"ann", "ann 2"}
+
+
+def test_one_address_in_two_windows_makes_one_user(session):
+    with ThreadPoolExecutor(4) as pool:
+        users = list(pool.map(lambda _: access.sign_in_email(session, "ann@example.org"), range(8)))
+    assert len({user.id for user in users}) == 1 and len(access.users(session)) == 1
+
+
+@pytest.mark.parametrize("address", ["", "ann", "@example.org", "ann@", "ann @example.org", "x" * 320 + "@y"])
+def test_what_is_no_address_is_told(session, address):
+    with pytest.raises(CoplError, match="no e-mail address"):
+        access.sign_in_email(session, address)
+
+
+# ---- roles and exclusion
+
+
+def test_a_study_keeps_an_owner(session, olga):
+    ann = access.join(session, "Ann")
+    with pytest.raises(CoplError, match="only owner"):
+        access.set_role(session, olga.id, Role.RESEARCHER, by=olga.id)
+    access.set_role(session, ann.id, Role.OWNER, by=olga.id)
+    assert access.set_role(session, olga.id, Role.ANNOTATOR, by=ann.id).role == Role.ANNOTATOR
+    access.set_email(session, "ann@example.org", Role.OWNER, by=ann.id)
+    with pytest.raises(CoplError, match="only owner"):
+        access.set_role(session, ann.id, Role.RESEARCHER)
+    assert [entry.detail["after"] for entry in access.audit(session) if entry.event == "role"] == ["annotator", "owner"]
+
+
+def test_only_owners_change_roles_trust_and_doors(session, olga):
+    ann, ben = access.join(session, "Ann", Role.RESEARCHER), access.join(session, "Ben")
+    invite, _ = access.invite(session, by=olga.id)
+    for change in (
+        lambda: access.set_role(session, ann.id, Role.OWNER, by=ann.id),
+        lambda: access.invite(session, by=ann.id),
+        lambda: access.exclude(session, ben.id, True, by=ann.id),
+        lambda: access.revoke_invite(session, invite.id, by=ann.id),
+        lambda: access.set_email(session, "ann@example.org", Role.OWNER, by=ann.id),
+    ):
+        with pytest.raises(CoplError, match="Ann is researcher here; only an owner"):
+            change()
+    assert access.exclude(session, ben.id, True, by=olga.id).excluded
+
+
+def test_an_owner_of_one_study_is_nobody_in_another(tmp_path):
+    one = open_study(tmp_path)
+    owner = access.join(one, "Olga", Role.OWNER)
+    two = Session(one.store, one.settings, one.store.create_study("Another").id)
+    stranger, (invite, _) = access.join(two, "Eve"), access.invite(two)
+    for change in (
+        lambda: access.invite(two, by=owner.id),
+        lambda: access.set_role(one, stranger.id, Role.OWNER, by=owner.id),
+        lambda: access.exclude(one, stranger.id, True, by=owner.id),
+        lambda: access.revoke_invite(one, invite.id, by=owner.id),
+        lambda: access.sign_out_everywhere(one, stranger.id, by=owner.id),
+    ):
+        with pytest.raises(CoplError, match="in this study"):
+            change()
+    assert access.sign_in(two, access.sign_in_token(one, owner.id)) is None

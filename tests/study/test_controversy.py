@@ -1,0 +1,194 @@
+"""The verbs of the Controversy page, on two camps with a snapshot."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from copl_core.records import Choice, CoplError, ImportRow, Kind, Role
+from copl_core.study import access, contents, controversy, labelling
+from copl_core.study.controversy import Wanted
+from copl_core.study.session import Session
+from copl_core.study_settings import RoomSettings
+from tests.worlds import long_text, short_text, trained, two_camps
+
+
+@pytest.fixture
+def session(tmp_path, tmp_path_factory) -> Session:
+    return trained(two_camps, tmp_path_factory, tmp_path / "camps")
+
+
+# ---- asking about a pair
+
+
+def test_the_next_task_of_everybody_who_has_not_answered_is_the_pair_asked_for(session):
+    olga, ann, ben = access.join(session, "Olga", Role.OWNER), access.join(session, "Ann"), access.join(session, "Ben")
+    divided = controversy.ranked(session, 1).pairs[0]
+    for _ in range(3):
+        labelling.submit(session, labelling.next_task(session, ben.id).id, ben.id, Choice.LEFT)
+    before = labelling.next_task(session, ben.id)
+    asked = next(
+        pair.pair_id
+        for pair in controversy.ranked(session, 12).pairs
+        if pair.pair_id != before.pair_id
+        and pair.pair_id not in {x.pair_id for x in labelling.labels_of(session, ben.id)}
+    )
+    assert labelling.pin_pair(session, asked, by=olga.id).by == olga.id
+    task = labelling.next_task(session, ann.id)
+    assert (task.pair_id, task.reason) == (asked, "front")
+    assert labelling.next_task(session, ben.id).id == before.id  # what is on a screen stays there
+    assert labelling.submit(session, before.id, ben.id, Choice.LEFT).next_task.pair_id == asked
+    after = labelling.submit(session, task.id, ann.id, Choice.RIGHT).next_task
+    assert after.pair_id != asked and after.reason != "front"
+    assert [(ask.pair_id, ask.answered) for ask in labelling.pinned_pairs(session)] == [(asked, 1)]
+    assert divided.pair_id in {pair[0] for pair in session.store.pairs(session.id)}
+    told = access.audit(session)[0]
+    assert (told.event, told.user_id, told.detail) == ("ask", olga.id, {"pair": asked})
+
+
+def test_overlap_and_reservations_hold_for_a_pair_that_is_asked_for(session):
+    labelling.set_assignment(session, RoomSettings(overlap=1))
+    people = [access.join(session, name) for name in ("Ann", "Ben", "Cem")]
+    asked = controversy.ranked(session, 1).pairs[0].pair_id
+    labelling.pin_pair(session, asked)
+    first, second, _ = (labelling.next_task(session, person.id) for person in people)
+    assert first.pair_id == asked and second.pair_id != asked  # Ann holds the only place
+    labelling.submit(session, first.id, people[0].id, Choice.TIE)
+    assert labelling.submit(session, second.id, people[1].id, Choice.TIE).next_task.pair_id != asked
+
+
+def test_practice_comes_before_a_pair_that_is_asked_for(session):
+    asked, gold = (pair.pair_id for pair in controversy.ranked(session, 2).pairs)
+    labelling.set_gold(session, gold, contents.pair(session, gold).first.id)
+    labelling.set_assignment(session, RoomSettings(practice=1))
+    labelling.pin_pair(session, asked)
+    ann = access.join(session, "Ann")
+    first = labelling.next_task(session, ann.id)
+    assert first.reason == "practice"
+    assert labelling.submit(session, first.id, ann.id, Choice.LEFT).next_task.pair_id == asked
+
+
+def test_only_researchers_ask_and_what_is_ended_waits_like_any_other(session):
+    ann, rosa = access.join(session, "Ann"), access.join(session, "Rosa", Role.RESEARCHER)
+    pair = controversy.ranked(session, 1).pairs[0].pair_id
+    with pytest.raises(CoplError, match="Ann may ask"):
+        labelling.pin_pair(session, pair, by=ann.id)
+    labelling.pin_pair(session, pair, by=rosa.id)
+    with pytest.raises(CoplError, match="researcher or an owner"):
+        labelling.unpin_pair(session, pair, by=ann.id)
+    assert labelling.unpin_pair(session, pair, by=rosa.id) and labelling.pinned_pairs(session) == []
+    assert labelling.next_task(session, ann.id).reason != "front"
+
+
+# ---- what divides
+
+
+def test_every_number_of_a_pair_is_part_of_one_whole(session):
+    for pair in controversy.ranked(session, 12).pairs:
+        parts = (pair.between, pair.within, pair.noise, pair.unknown)
+        assert all(part >= 0 for part in parts) and 0 < pair.whole <= 0.25 + 1e-6
+        shares = {group: size / 16 for group, size in controversy.table(session).groups.items()}
+        mean = sum(shares[group] * chance for group, chance in pair.by_group)
+        assert pair.whole == pytest.approx(mean * (1 - mean), abs=1e-4)
+
+
+def test_responses_are_ranked_too_and_lead_to_their_pairs(session):
+    view = controversy.ranked(session, 24, wanted=Wanted(kind="responses"))
+    assert len(view.pairs) == view.n_wanted == 24 and all(one.second is None for one in view.pairs)
+    for one in view.pairs:
+        pair = controversy.item(session, one.pair_id)
+        assert one.first.id in (pair.first.id, pair.second.id) and one.voters == pair.voters
+        sign = 1 if one.first.id == pair.first.id else -1  # its only pair, told from its own side
+        for (_, alone), (_, both) in zip(one.by_group, pair.by_group, strict=True):
+            assert alone - 0.5 == pytest.approx(sign * (both - 0.5), abs=1e-5)
+
+
+def test_filters_by_prompt_source_and_votes(session):
+    contents.import_rows(
+        session, [ImportRow(0, "What about number 3?", short_text(3), long_text(3), source_a="model x")]
+    )
+    every = controversy.ranked(session, 12)
+    one = every.pairs[4]
+    assert [p.pair_id for p in controversy.ranked(session, 12, wanted=Wanted(prompt=one.prompt_id)).pairs] == [
+        one.pair_id
+    ]
+    voters = sorted((p.voters for p in every.pairs), reverse=True)
+    found = controversy.ranked(session, 12, wanted=Wanted(least_votes=voters[3]))
+    assert len(found.pairs) == found.n_wanted == sum(v >= voters[3] for v in voters)
+    assert min(p.voters for p in found.pairs) >= voters[3]
+    assert controversy.ranked(session, 12, wanted=Wanted(source="nowhere")).n_wanted == 0
+    assert contents.sources(session) == []  # the text was there before its file named a source
+
+
+def test_a_source_leads_to_the_pairs_of_its_responses(tmp_path):
+    from tests.worlds import camp_labels, fit_graph_now, open_study, pairs_to_label
+
+    session = open_study(tmp_path / "with sources")
+    rows = pairs_to_label(6)
+    contents.import_rows(
+        session,
+        [
+            ImportRow(r.line, r.prompt, r.response_a, r.response_b, source_a="one", source_b="two") if r.line < 2 else r
+            for r in rows
+        ],
+    )
+    contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=5))
+    fit_graph_now(session)
+    assert contents.sources(session) == ["one", "two"]
+    assert controversy.ranked(session, 12, wanted=Wanted(source="one")).n_wanted == 2
+    assert controversy.ranked(session, 12, wanted=Wanted(kind="responses", source="one")).n_wanted == 2
+
+
+def test_a_person_who_answers_twice_votes_once_with_the_newest_answer(session):
+    ann = access.join(session, "Ann")
+    pair = controversy.ranked(session, 1).pairs[0]
+    before = controversy.item(session, pair.pair_id)
+    rows = [
+        ImportRow(0, pair.prompt, pair.first.text, pair.second.text, choice, "Ann", key=f"ann {choice}")
+        for choice in (Choice.LEFT, Choice.RIGHT)
+    ]
+    contents.import_rows(session, rows)
+    now = controversy.item(session, pair.pair_id)
+    assert now.voters == before.voters + 1 and now.votes[None] == (0, 1, 0) and ann.kind == Kind.HUMAN
+
+
+def test_the_export_holds_every_wanted_row_with_texts_numbers_and_votes(session):
+    rows = list(csv.DictReader(io.StringIO(controversy.export_csv(session, Wanted()))))
+    view = controversy.ranked(session, 12)
+    assert [int(row["pair"]) for row in rows] == [pair.pair_id for pair in view.pairs]
+    first, pair = rows[0], view.pairs[0]
+    assert (first["prompt"], first["first"], first["second"]) == (pair.prompt, pair.first.text, pair.second.text)
+    assert float(first["between"]) == pytest.approx(pair.between, abs=1e-4) and first["snapshot"] == "v0001"
+    assert int(first["group_1_first"]) == pair.votes[0][0] and int(first["people"]) == pair.voters
+    responses = list(
+        csv.DictReader(io.StringIO(controversy.export_csv(session, Wanted(kind="responses", consensus=True))))
+    )
+    assert len(responses) == 24 and responses[0]["second"] == ""
+
+
+def test_a_group_too_large_to_look_at_whole_is_sampled_and_the_view_says_so(session, monkeypatch):
+    whole = controversy.table(session)
+    monkeypatch.setattr("copl_core.study.controversy._BUDGET", 0)
+    monkeypatch.setattr("copl_core.study.controversy._FEWEST", 4)
+    few = controversy.table(Session(session.store, session.settings, session.id))
+    assert few.looked_at == 8 and whole.looked_at == 16 and few.groups == whole.groups
+    assert np.abs(few.of_pairs.between - whole.of_pairs.between).max() < 0.1
+
+
+def test_what_differs_is_told_in_words(session):
+    found, longer, shorter = controversy.what_differs(session, long_text(1), short_text(1))
+    assert not found.tells and "longer answers" in longer + shorter[:0] and "longer answers" not in shorter
+
+
+def test_before_the_first_snapshot_there_is_nothing(tmp_path):
+    session = two_camps(tmp_path / "new")
+    assert (
+        controversy.table(session) is None
+        and controversy.ranked(session) is None
+        and controversy.item(session, 1) is None
+    )
+    with pytest.raises(CoplError, match="no snapshot yet"):
+        controversy.export_csv(session, Wanted())

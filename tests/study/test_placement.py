@@ -1,0 +1,116 @@
+"""Where a user stands by the labels of this moment."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from copl_core.records import Choice, Comparisons
+from copl_core.snapshots.snapshot import Snapshot, write_snapshot
+from copl_core.study import placement
+from tests.worlds import graph_state, label, layout_of
+
+ANN, BEN, NEWCOMER = 5, 15, 9999  # the first two users of the state, and one it does not know
+
+
+@pytest.fixture
+def state():
+    """Ann and Ben stand apart; both have labelled the pair 100 / 101, and answered differently."""
+    made = graph_state(n_users=2)
+    labels = Comparisons.build([0, 0, 1, 1], [0, 2, 0, 4], [1, 3, 1, 5], [1, 0, 0, 0.5])
+    vectors = np.array([[3, 0, 0, 0], [-3, 0, 0, 0]], np.float32)
+    responses = np.zeros((8, 4), np.float32)
+    responses[0, 0] = 1  # Ann likes response 100, Ben does not
+    return replace(made, labels=labels, user_vectors=vectors, response_vectors=responses, n_labels=np.array([2, 2]))
+
+
+@pytest.fixture
+def snapshot(state, tmp_path) -> Snapshot:
+    return write_snapshot(tmp_path, "v0001", graph=state, layout=layout_of(state), manifest={"watermark": 4})
+
+
+def ann_said() -> list:
+    return [label(100, 101, Choice.LEFT), label(102, 103, Choice.RIGHT)]
+
+
+def test_labels_on_texts_that_the_graph_does_not_know_are_passed_over(state):
+    found = placement.comparisons(
+        state, [label(100, 900), label(101, 100, Choice.TIE), label(103, 107, Choice.BOTH_BAD)]
+    )
+    assert found.left.tolist() == [1, 3] and found.right.tolist() == [0, 7]
+    assert found.outcome.tolist() == [0.5, 0.5] and found.both_bad.tolist() == [False, True]
+    assert len(placement.comparisons(state, [])) == 0
+
+
+def test_a_user_keeps_the_trained_row_while_the_labels_are_those_it_was_fitted_to(state):
+    vector, source, _ = placement.vector(state, ANN, ann_said()[::-1])  # in whatever order
+    assert source == "trained" and np.array_equal(vector, state.user_vectors[0])
+
+
+@pytest.mark.parametrize(
+    "change", ["one more", "one taken back", "one answered the other way", "sides and answer", "strength alone"]
+)
+def test_a_changed_label_leaves_the_trained_row(state, change):
+    labels = {
+        "one more": [*ann_said(), label(104, 105)],
+        "one taken back": ann_said()[:1],
+        "one answered the other way": [label(100, 101, Choice.RIGHT), ann_said()[1]],
+        "sides and answer": [label(101, 100, Choice.LEFT), ann_said()[1]],
+        "strength alone": [replace(ann_said()[0], strength=3), ann_said()[1]],
+    }[change]
+    assert placement.vector(state, ANN, labels)[1] == "neighbours"
+
+
+def test_a_row_fitted_to_strong_labels_is_kept_while_they_are_as_strong(state):
+    strong = replace(state, labels=replace(state.labels, strength=np.array([3, 1, 1, 1], np.float32)))
+    said = [replace(ann_said()[0], strength=3), ann_said()[1]]
+    assert placement.vector(strong, ANN, said)[1] == "trained"
+    assert placement.vector(strong, ANN, ann_said())[1] == "neighbours"
+
+
+def test_a_newcomer_starts_at_the_mean_of_the_people_and_moves_towards_those_who_answer_alike(snapshot):
+    state = snapshot.graph
+    start = placement.position_in(snapshot, NEWCOMER, [])
+    assert (start.source, start.xy, start.group, start.n_labels, start.neighbours) == (
+        "population mean",
+        None,
+        None,
+        0,
+        (),
+    )
+    assert np.allclose(start.vector, state.user_vectors.mean(0))
+    like_ann = placement.position_in(snapshot, NEWCOMER, [label(100, 101, Choice.LEFT)])
+    like_ben = placement.position_in(snapshot, NEWCOMER, [label(100, 101, Choice.RIGHT)])
+    assert like_ann.source == like_ben.source == "neighbours"
+    assert like_ann.vector[0] > start.vector[0] > like_ben.vector[0]
+    assert (like_ann.group, like_ben.group) == (0, 1)
+    assert like_ann.neighbours[0][0] == ANN and like_ben.neighbours[0][0] == BEN
+    assert 0.5 < like_ann.group_share <= 1
+    assert like_ann.spread < start.spread
+
+
+def test_swapping_sides_and_answer_places_a_newcomer_at_the_same_spot(snapshot):
+    one = placement.position_in(snapshot, NEWCOMER, [label(100, 101, Choice.LEFT)])
+    other = placement.position_in(snapshot, NEWCOMER, [label(101, 100, Choice.RIGHT)])
+    assert dict(one.neighbours) == pytest.approx(dict(other.neighbours)) and one.group == other.group
+    assert one.xy == pytest.approx(other.xy)
+
+
+def test_people_stand_where_the_map_has_them_and_are_not_their_own_neighbours(snapshot):
+    place = placement.position_in(snapshot, ANN, ann_said())
+    assert (place.source, place.xy, place.group) == ("trained", (0.0, 0.0), 0)
+    assert place.n_neighbours == 1 and [user for user, _ in place.neighbours] == [BEN]
+
+
+def test_somebody_whose_texts_nobody_else_labelled_has_no_spot_on_the_map(snapshot):
+    place = placement.position_in(snapshot, NEWCOMER, [label(106, 107)])
+    assert (place.source, place.xy, place.group) == ("population mean", None, None)
+
+
+def test_preferences_are_even_where_nothing_is_told_apart_and_finite_at_any_margin(state):
+    rows = np.array([[2, 3], [0, 1], [1, 0]])
+    p = placement.preferences(state, state.user_vectors * 1e6, rows)
+    assert p[:, 0].tolist() == [0.5, 0.5]
+    assert np.allclose(p[:, 1], [1, 0]) and np.allclose(p[:, 1] + p[:, 2], 1)

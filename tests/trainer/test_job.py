@@ -1,0 +1,324 @@
+"""A job from labels to the parts of a snapshot: what is kept out stays out, and what is shared stays the same."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from copl_core.config import Settings
+from copl_core.install.weights import resolver
+from copl_core.preference.state import GraphConfig
+from copl_core.records import CoplError, TrainingData
+from copl_core.reward.model import RewardModel
+from copl_core.snapshots.snapshot import Snapshot, load_snapshot, write_snapshot
+from copl_core.study import access, experts, rewards
+from copl_core.study.scoring import Scorer
+from copl_core.study.session import Session
+from copl_core.trainer.job import fit, text_margins
+from copl_core.trainer.run_log import HELD_OUT
+from copl_core.training.graph_fit import fit_graph
+from copl_core.training.split import FEWEST_TEXTS, held_back, kept_apart
+from tests.preference.camps import QUICK, camp_phi
+from tests.preference.camps import camps as plain_camps
+from tests.worlds import by_style, label_in_camp, long_text, short_text, two_camps
+from tests.worlds import trained as trained_world
+
+
+@pytest.fixture(scope="module")
+def camps(tmp_path_factory) -> Session:
+    return two_camps(tmp_path_factory.mktemp("camps"), reward_budget_seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def data(camps) -> TrainingData:
+    return camps.store.training_data(camps.id)
+
+
+# ---- what is kept out
+
+
+def test_about_a_tenth_of_the_decided_labels_is_kept_and_always_the_same_ones():
+    rng = np.random.default_rng(0)
+    user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
+    decided = rng.random(6000) < 0.9
+    kept = held_back(user, left, right, decided)
+    assert kept[decided].mean() == pytest.approx(0.1, abs=0.02) and not kept[~decided].any()
+    order = rng.permutation(6000)
+    assert np.array_equal(held_back(user[order], left[order], right[order], decided[order]), kept[order])
+    assert np.array_equal(held_back(user[:50], left[:50], right[:50], decided[:50]), kept[:50])  # whatever comes later
+
+
+def test_a_pair_answered_twice_is_kept_or_learned_as_a_whole():
+    user, left = np.arange(500), np.arange(500) + 1000
+    right, yes = left + 1, np.ones(500, bool)
+    assert np.array_equal(held_back(user, left, right, yes), held_back(user, right, left, yes))
+
+
+def test_every_share_can_be_asked_for():
+    user, left, yes = np.arange(2000), np.arange(2000) + 5000, np.ones(2000, bool)
+    none, half, everything = (held_back(user, left, left + 1, yes, share) for share in (0.0, 0.5, 1.0))
+    assert not none.any() and everything.all() and half.mean() == pytest.approx(0.5, abs=0.05)
+    assert (held_back(user, left, left + 1, yes) <= half).all()  # a smaller share is a part of a larger one
+
+
+# ---- a graph job
+
+
+def test_a_graph_job_fits_graph_and_map_and_no_reward(camps, data):
+    phases = []
+    found = fit(
+        data,
+        "graph",
+        "v0001",
+        embed=by_style,
+        settings=camps.settings,
+        weights=resolver(Path("nowhere")),
+        progress=lambda phase, step, steps, loss: phases.append(phase),
+    )
+    assert list(dict.fromkeys(phase.removesuffix(HELD_OUT) for phase in phases)) == ["texts", "graph", "map"]
+    assert found.reward is None and found.save_reward is None
+    assert found.graph.user_ids.tolist() == found.layout.user_ids.tolist() == data.user_ids.tolist()
+    assert found.metrics["graph"]["accuracy"] > 0.7
+    json.dumps(found.metrics, allow_nan=False)
+
+
+def test_too_little_is_refused_before_anything_is_computed(camps, data):
+    def never(*_arguments, **_named):
+        raise AssertionError("nothing had to be embedded")
+
+    few = data.with_labels(data.labels.take(np.arange(9)))
+    ties = data.with_labels(replace(data.labels, outcome=np.full(len(data.labels), 0.5, np.float32)))
+    refused = ((few, "graph", "9 labels .* needs 10"), (few, "full", "needs 20"), (ties, "graph", "ties"))
+    for labels, kind, problem in refused:
+        with pytest.raises(CoplError, match=problem):
+            fit(labels, kind, "v0001", embed=never, settings=camps.settings, weights=resolver(Path("nowhere")))
+
+
+def test_what_progress_raises_ends_the_job(camps, data):
+    class Enough(Exception):
+        pass
+
+    def stop(phase, *_):
+        if phase == "graph":
+            raise Enough
+
+    with pytest.raises(Enough):
+        fit(
+            data,
+            "graph",
+            "v0001",
+            embed=by_style,
+            settings=camps.settings,
+            weights=resolver(Path("nowhere")),
+            progress=stop,
+        )
+
+
+def test_all_labels_about_a_few_responses_are_kept_where_there_are_enough_responses():
+    rng = np.random.default_rng(0)
+    user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
+    decided = rng.random(6000) < 0.9
+    kept, new = kept_apart(user, left, right, decided, 600)
+    texts = np.unique(np.concatenate([left[new], right[new]]))
+    gone = [text for text in texts if new[(left == text) | (right == text)].all()]
+    assert 0.02 < len(gone) / 600 < 0.06 and 0.04 < new.mean() < 0.12 and not (kept & new).any()
+    assert np.array_equal(kept | new, held_back(user, left, right, decided) | new)
+    turned = kept_apart(user, right, left, decided, 600)
+    assert np.array_equal(turned[0], kept) and np.array_equal(turned[1], new)
+    assert not kept_apart(user, left, right, decided, FEWEST_TEXTS - 1)[1].any()
+
+
+# ---- what a full job hands to the first of its fits
+
+
+class Handed(Exception):
+    """Ends a job at the call that a test looks at."""
+
+
+def handed(monkeypatch, name: str, data: TrainingData, home: Path, previous=None) -> tuple[tuple, dict]:
+    """What a full job on plain camps calls ``name`` with, the first time."""
+
+    def spy(*given, **named):
+        raise Handed(given, named)
+
+    monkeypatch.setattr(f"copl_core.trainer.job.{name}", spy)
+    with pytest.raises(Handed) as told:
+        fit(
+            data,
+            "full",
+            "v0002",
+            embed=lambda texts, progress: camp_phi(data.n_responses // 2),
+            previous=previous,
+            settings=Settings(home=home),
+            weights=resolver(Path("nowhere")),
+        )
+    return told.value.args
+
+
+def answered(data: TrainingData) -> list[tuple[int, int, int]]:
+    labels = data.labels
+    return list(
+        zip(
+            data.user_ids[labels.user].tolist(),
+            data.response_ids[labels.left].tolist(),
+            data.response_ids[labels.right].tolist(),
+            strict=True,
+        )
+    )
+
+
+def test_the_priors_are_chosen_without_the_labels_that_figures_are_reported_on(monkeypatch, tmp_path):
+    data = plain_camps(n_users=40, n_prompts=40, per_user=20)
+    kept, new = kept_apart(
+        data.user_ids[data.labels.user],
+        data.response_ids[data.labels.left],
+        data.response_ids[data.labels.right],
+        data.labels.decided,
+        data.n_responses,
+    )
+    assert kept.any() and new.any()
+    (seen, _, config), _ = handed(monkeypatch, "tuned", data, tmp_path)
+    assert answered(seen) == answered(data.with_labels(data.labels.take(~kept & ~new)))
+    assert config == GraphConfig()
+
+
+def test_the_priors_are_chosen_for_a_graph_of_all_labels(monkeypatch, tmp_path):
+    data = plain_camps()
+    monkeypatch.setattr(GraphConfig, "sized", lambda config, n: replace(config, large=0) if n == 280 else config)
+    assert len(data.labels) == 280
+    (seen, _, config), _ = handed(monkeypatch, "tuned", data, tmp_path)
+    assert len(seen.labels) < 280 and config.large == 0
+
+
+@pytest.mark.parametrize(("before", "now", "warm"), [(20, 24, True), (24, 25, False), (25, 30, True), (30, 20, False)])
+def test_the_first_graph_starts_from_one_that_never_saw_the_labels_now_kept(before, now, warm, monkeypatch, tmp_path):
+    assert FEWEST_TEXTS == 50  # responses, two a prompt
+    state = fit_graph(plain_camps(n_prompts=before), camp_phi(before), replace(QUICK, members=1, max_steps=1), seed=0)
+    previous = SimpleNamespace(has_reward=True, reward_graph=state)
+    _, named = handed(monkeypatch, "fit_graph", plain_camps(n_prompts=now), tmp_path, previous)
+    assert named["warm"] is (state if warm else None)
+
+
+# ---- a full job, with the bundled language model
+
+
+@pytest.fixture(scope="module")
+def full(camps, data, minilm, tmp_path_factory) -> Snapshot:
+    """A snapshot with a reward model, of a few seconds of training."""
+    weights = resolver(minilm.parent)
+    found = fit(data, "full", "v0001", embed=by_style, settings=camps.settings, weights=weights)
+    return write_snapshot(
+        tmp_path_factory.mktemp("full"),
+        "v0001",
+        graph=found.graph,
+        layout=found.layout,
+        manifest={"watermark": data.watermark, "reward": found.reward, "metrics": found.metrics},
+        save_reward=found.save_reward,
+    )
+
+
+@pytest.mark.weights
+def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
+    kept, new = kept_apart(
+        data.user_ids[data.labels.user],
+        data.response_ids[data.labels.left],
+        data.response_ids[data.labels.right],
+        data.labels.decided,
+        data.n_responses,
+    )
+    assert full.mix.n == kept.sum() > 0 and full.mix.n_new == (new & data.labels.decided).sum()
+    assert len(full.reward_graph.labels) == (~kept & ~new).sum() and len(full.graph.labels) == len(data.labels)
+    told = full.manifest["metrics"]["held_out"]
+    assert set(told) == {"copl", "copl-graph", "copl-reward", "global", "side-length"}
+    assert all(one["accuracy_interval"][0] <= one["accuracy"] <= one["accuracy_interval"][1] for one in told.values())
+    gain = full.manifest["metrics"]["gain"]
+    assert gain["accuracy"] == pytest.approx(told["copl"]["accuracy"] - told["global"]["accuracy"])
+    assert gain["accuracy_interval"][0] > 0  # half of the people like what the other half does not
+    assert {one["n"] for one in told.values()} == {int(kept.sum())}
+    entry = full.manifest["reward"]
+    assert (entry["fitted_in"], entry["watermark"], entry["backbone"]) == ("v0001", data.watermark, "minilm")
+    json.dumps(full.manifest, allow_nan=False)
+
+
+@pytest.mark.weights
+def test_margins_of_the_reward_model_turn_with_the_sides(full, data, minilm):
+    model = RewardModel.load(full.reward_folder, resolver(minilm.parent))
+    labels, texts = data.labels.take(np.arange(20)), list(data.texts())
+    turned = replace(labels, left=labels.right, right=labels.left)
+    one, other = (text_margins(model, some, full.reward_graph.user_vectors, texts) for some in (labels, turned))
+    assert np.allclose(one, -other, atol=1e-4) and np.abs(one).max() > 0.01
+
+
+@pytest.mark.weights
+def test_a_graph_job_shares_the_reward_model_byte_for_byte(full, data, camps, tmp_path):
+    found = fit(
+        data,
+        "graph",
+        "v0002",
+        embed=by_style,
+        settings=camps.settings,
+        weights=resolver(Path("nowhere")),
+        previous=full,
+    )
+    assert found.reward == full.manifest["reward"] and found.metrics["held_out"] == full.manifest["metrics"]["held_out"]
+    again = write_snapshot(
+        tmp_path,
+        "v0002",
+        graph=found.graph,
+        layout=found.layout,
+        manifest={"watermark": 1, "reward": found.reward},
+        save_reward=found.save_reward,
+    )
+    files = {path.relative_to(full.folder): path for path in (full.folder / "reward").rglob("*") if path.is_file()}
+    assert files and all((again.folder / name).read_bytes() == path.read_bytes() for name, path in files.items())
+
+
+@pytest.mark.weights
+def test_known_answers_are_judged_by_graph_and_text_and_new_ones_by_text(full, tmp_path_factory, tmp_path, minilm):
+    session = trained_world(two_camps, tmp_path_factory, tmp_path / "home")
+    install(session, full, minilm)
+    users = {user.name: user.id for user in access.users(session)}
+    ann = access.join(session, "Ann")
+    label_in_camp(session, ann.id, "short", 4)
+    asked = [users["user 00"], users["user 01"], ann.id]
+    known = rewards.reward(session, "What about number 3?", [short_text(3), long_text(3)], users=asked)
+    new = rewards.reward(session, "And what of number 77?", [short_text(77), long_text(77)], users=asked)
+    assert known.known and "together" in known.basis and not new.known and "places them by what they say" in new.basis
+    assert all(np.abs(row.graph).max() > 0 and np.abs(row.text).max() > 0 for row in new.rows)
+    assert known.rows[0].win[0] > 0.5 > known.rows[1].win[0]
+    for view in (known, new):
+        assert [row.kind for row in view.rows] == ["simulated person"] * 2 + ["person"] + ["group"] * 2
+        for row in view.rows:
+            assert row.win.sum() == pytest.approx(1) and abs(row.reward.sum()) < 1e-4
+            assert row.expert in range(8) and 0 < row.gate <= 1
+    questions = [(f"What about number {n}?", [short_text(n), long_text(n)]) for n in range(12)]
+    alone = [rewards.reward(session, *question, users=asked) for question in questions]
+    with ThreadPoolExecutor(4) as pool:  # pages of several people at the same moment
+        together = list(pool.map(lambda question: rewards.reward(session, *question, users=asked), questions))
+    for one, other in zip(alone, together, strict=True):
+        assert all(np.allclose(a.reward, b.reward, atol=1e-5) for a, b in zip(one.rows, other.rows, strict=True))
+    view = experts.overview(session)
+    assert sorted(view.names) == sorted(users) and view.gates.shape == (16, 8)
+    assert view.gates.sum(1) == pytest.approx(1, abs=1e-4) and view.load.users.sum() == 16
+    assert view.fitted_in == "v0001" and view.snapshot == session.record.champion
+    served = dict(zip(view.names, view.gates.argmax(1).tolist(), strict=True))
+    assert [row.expert for row in known.rows[:2]] == [served["user 00"], served["user 01"]]  # one gate on both pages
+
+
+def install(session: Session, full: Snapshot, minilm: Path) -> None:
+    """Make a snapshot with a reward model the champion of a study of the same people and texts."""
+    version = session.record.champion
+    before = load_snapshot(session.snapshot_root, version)
+    copytree(full.folder / "reward", before.folder / "reward")
+    manifest = before.manifest | {"reward": full.manifest["reward"]}
+    (before.folder / "manifest.json").write_text(json.dumps(manifest))
+    (session.settings.home / "weights").mkdir()
+    (session.settings.home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
+    session._scorer = Scorer(session.settings, embed=by_style)  # the graph of these camps reads texts by style alone

@@ -1,0 +1,62 @@
+"""The log of a run: what was reported is read again, in words and as curves, whatever happened to the file."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from copl_core.trainer.run_log import HELD_OUT, RunLog, curves, in_words, log_path, read_log, tidy
+
+
+def test_what_is_told_is_read_again_in_words_and_as_curves(tmp_path):
+    log = RunLog(tmp_path / "logs", 7)
+    log.say("Run 7 (full): a test.")
+    log.measure("graph", np.int64(5), 10, np.float32(0.5))
+    log.measure("graph" + HELD_OUT, 5, 10, 0.75)
+    log.measure("map", 0, 1, None)
+    log.measure("reading texts", 0, 9, float("nan"))
+    entries = read_log(log_path(tmp_path / "logs", 7))
+    assert [line.split("  ", 1)[1] for line in in_words(entries)] == [
+        "Run 7 (full): a test.",
+        "graph: step 5 of 10, loss 0.5000",
+        "graph: step 5 of 10, held-out loss 0.7500",
+        "map: step 0 of 1",
+        "reading texts: step 0 of 9",
+    ]
+    ((phase, curve),) = curves(entries).items()
+    assert (phase, curve.loss, curve.held_out) == ("graph", [(5, 0.5)], [(5, 0.75)])
+
+
+def test_reports_that_come_too_thick_are_thinned_but_none_of_labels_kept_aside(tmp_path):
+    log = RunLog(tmp_path, 1)
+    for step in range(500):
+        log.measure("graph", step, 500, 1.0)
+        log.measure("graph" + HELD_OUT, step, 500, 2.0)
+    entries = read_log(log.path)
+    assert sum("loss" in entry for entry in entries) < 250 and sum("held_out" in entry for entry in entries) == 500
+    curve = curves(entries)["graph"]
+    assert len(curve.held_out) == 200 and curve.held_out[0][0] == 0 and curve.held_out[-1][0] == 499
+
+
+def test_a_log_that_was_cut_off_or_never_was_is_read_as_far_as_it_goes(tmp_path):
+    log = RunLog(tmp_path, 1)
+    log.say("One.")
+    with log.path.open("a") as file:
+        file.write('{"at": 17, "sa')
+    assert len(read_log(log.path)) == 1 and read_log(tmp_path / "nothing") == [] and curves([]) == {}
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(tmp_path):
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    RunLog(tmp_path / "logs", 1).say("One.")
+    assert read_log(log_path(tmp_path / "elsewhere", 1)) == []
+
+
+def test_only_the_newest_logs_are_kept(tmp_path):
+    for number in range(5):
+        RunLog(tmp_path, number).say("One.")
+        os.utime(log_path(tmp_path, number), (number, number))
+    tidy(tmp_path, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-3.jsonl", "run-4.jsonl"]
+    tidy(tmp_path / "nothing")
