@@ -18,7 +18,7 @@ import sys
 import numpy as np
 
 from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
-from copl_core.insight.controversy import Division, divide, member_preferences
+from copl_core.insight.controversy import VarianceDecomposition, divide, member_preferences
 from copl_core.insight.layout import answer_space
 from copl_core.preference.state import GraphConfig, GraphState
 
@@ -117,7 +117,7 @@ def spread_of_votes(world: SyntheticWorld) -> np.ndarray:
     return share * (1 - share)
 
 
-def shares(division: Division, rows: np.ndarray) -> list[float]:
+def shares(division: VarianceDecomposition, rows: np.ndarray) -> list[float]:
     parts = (division.between, division.within, division.noise, division.unknown)
     return [float(4 * part[rows].mean()) for part in parts]
 

@@ -32,7 +32,7 @@ from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import Messages, sparse_times, where
 from copl_core.preference.state import GraphConfig
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.graph_trainer import Lesson, Member
+from copl_core.training.graph_trainer import GraphData, Member
 from copl_core.training.losses import torch_generator
 
 DESCRIPTION = "the preference graph on the paper's largest world: time, the published schedule, bare products, growth"
@@ -165,7 +165,7 @@ def prepared(world: SyntheticWorld, config: GraphConfig, device: str) -> Member:
     phi = torch.as_tensor(world.phi, device=device)
     network = CoplGraph(world.data.n_users, world.data.n_responses, phi.shape[1], config, torch_generator(0)).to(device)
     n = len(world.data.labels)
-    return Member(Lesson(world.data, phi, config, device), network, np.arange(round(n * config.holdout)), seed=1)
+    return Member(GraphData(world.data, phi, config, device), network, np.arange(round(n * config.holdout)), seed=1)
 
 
 def in_turns(works: tuple[Callable[[], None], ...], times: int, device: str) -> list[float]:

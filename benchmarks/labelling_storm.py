@@ -28,7 +28,7 @@ from copl_core.config import Settings
 from copl_core.records import Choice, ImportRow
 from copl_core.study import access, contents, labelling
 from copl_core.study.session import Session
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from db.engine import reading
 
 DESCRIPTION = "8 processes label one SQLite file while they are killed at random"
@@ -100,7 +100,9 @@ def prepare(home: Path, pairs: int) -> Session:
     contents.import_rows(
         session, (ImportRow(n, f"prompt {n // 4}", f"answer {n}", f"other answer {n}") for n in range(pairs))
     )
-    labelling.set_assignment(session, RoomSettings(overlap=OVERLAP, repeats=0, reserve_minutes=RESERVED_SECONDS / 60))
+    labelling.set_assignment(
+        session, AssignmentSettings(overlap=OVERLAP, repeats=0, reserve_minutes=RESERVED_SECONDS / 60)
+    )
     return session
 
 

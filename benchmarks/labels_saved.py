@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from copl_core.demo import world as demo
-from copl_core.evaluation.dataset import TEST, World, build_world
+from copl_core.evaluation.dataset import TEST, EvalDataset, build_world
 from copl_core.formats.own import read_rows
 from copl_core.preference.acquire import informative
 from copl_core.preference.adapt import Prior, adapt
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
 # ---- worlds
 
 
-def demo_world(people: int, seed: int) -> tuple[World, list[Newcomer]]:
+def demo_world(people: int, seed: int) -> tuple[EvalDataset, list[Newcomer]]:
     """The demo study to learn from; new people of its tastes in equal numbers, with one answer to each of its pairs.
 
     A random third of the pairs is what the model is asked about, the others can be handed out.
@@ -129,7 +129,7 @@ def _demo_answer(
     return ImportRow(0, prompt.prompt, first.text, second.text, demo.answer(gap, rng), name)
 
 
-def polis_worlds(path: Path, people: int, seed: int) -> Iterator[tuple[World, list[Newcomer]]]:
+def polis_worlds(path: Path, people: int, seed: int) -> Iterator[tuple[EvalDataset, list[Newcomer]]]:
     """Residents' votes, once for each part of those who gave the most labels."""
     problems: list[tuple[int, str]] = []
     rows = list(read_rows(path, problems))
@@ -155,7 +155,7 @@ def _newcomers(labels: Comparisons, kept: np.ndarray) -> list[Newcomer]:
 # ---- one world
 
 
-def run(name: str, worlds: Iterable[tuple[World, list[Newcomer]]], seed: int) -> Result:
+def run(name: str, worlds: Iterable[tuple[EvalDataset, list[Newcomer]]], seed: int) -> Result:
     """Both policies for every new person of every world, with the same random numbers for the same person."""
     curves, whole = {policy: [] for policy in POLICIES}, []
     for world, people in worlds:
@@ -178,7 +178,7 @@ def run(name: str, worlds: Iterable[tuple[World, list[Newcomer]]], seed: int) ->
     )
 
 
-def fit(world: World, seed: int) -> GraphState:
+def fit(world: EvalDataset, seed: int) -> GraphState:
     """The graph as the trainer fits it."""
     from copl_core.config import Settings
     from copl_core.install.weights import resolver

@@ -33,7 +33,7 @@ from accelerate import PartialState
 
 from copl_core.config import Settings
 from copl_core.demo.world import demo_rows, study_prompts, tastes, utility
-from copl_core.evaluation.dataset import World, build_world
+from copl_core.evaluation.dataset import EvalDataset, build_world
 from copl_core.formats.own import read_rows
 from copl_core.install.weights import resolver
 from copl_core.preference.adapt import Prior, adapt
@@ -92,11 +92,11 @@ class Bench:
             depth = self.cache.backbone.depth - self.config.last_layers
             say(f"{self.cache.runs - before} texts through {depth} frozen layers in {time.monotonic() - started:.0f} s")
 
-    def graph(self, world: World) -> GraphState:
+    def graph(self, world: EvalDataset) -> GraphState:
         phi = self.embedder.embed(list(world.texts[: world.train.n_responses]))
         return fit_graph(world.train, phi, tuned(world.train, phi, GraphConfig(), seed=self.seed), seed=self.seed)
 
-    def reward(self, world: World, vectors: np.ndarray, **changes) -> RewardModel:
+    def reward(self, world: EvalDataset, vectors: np.ndarray, **changes) -> RewardModel:
         config = replace(self.config, **changes)
         return fit_reward(
             world.train,
@@ -110,7 +110,7 @@ class Bench:
         )
 
 
-def everybody(world: World, graph: GraphState) -> np.ndarray:
+def everybody(world: EvalDataset, graph: GraphState) -> np.ndarray:
     """Vectors (U_all, d): trained rows, and new people placed by the labels given of them."""
     placed, prior = [], Prior.of(graph)
     for user in range(world.train.n_users, len(world.users)):
@@ -118,7 +118,7 @@ def everybody(world: World, graph: GraphState) -> np.ndarray:
     return np.concatenate([graph.user_vectors, np.array(placed, np.float32).reshape(-1, graph.user_vectors.shape[1])])
 
 
-def logits(model: RewardModel, world: World, vectors: np.ndarray) -> np.ndarray:
+def logits(model: RewardModel, world: EvalDataset, vectors: np.ndarray) -> np.ndarray:
     """Log-odds (N,) of left for the asked labels, the side nuisance of training included."""
     side = model.metrics["side"] / float(model.calibration)
     return text_margins(model, world.asked, vectors, world.texts) + side
@@ -227,7 +227,9 @@ def on_demo(bench: Bench) -> None:
     )
 
 
-def agreement(model: RewardModel, world: World, vectors: np.ndarray, names: list[str], rows: list[ImportRow]) -> float:
+def agreement(
+    model: RewardModel, world: EvalDataset, vectors: np.ndarray, names: list[str], rows: list[ImportRow]
+) -> float:
     """Share of pairs that the model orders as the people's tastes do, pairs of equal utility aside."""
     taste_of, prompts = {row.annotator: tastes()[row.taste] for row in rows}, study_prompts()
     texts = [(prompt.prompt, response.text) for prompt in prompts for response in prompt.responses]

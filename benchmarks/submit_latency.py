@@ -34,7 +34,7 @@ from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Choice, Comparisons, ImportRow, SnapshotRecord
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study.session import Session
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 
 DESCRIPTION = "from an answer to the next pair, with 100,000 labels present"
 DIM = 128
@@ -55,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{'':34}{'p50':>8}{'p95':>8}{'most':>8}   ms, {arguments.answers} answers each")
         overlap = 2 * arguments.labels // arguments.pairs
         for name, room, who in (
-            ("newcomer, no overlap", RoomSettings(), "Ann"),
-            ("newcomer, an overlap", RoomSettings(overlap=overlap), "Ben"),
-            (f"{arguments.labels // arguments.people} labels before", RoomSettings(overlap=overlap), "person 0"),
+            ("newcomer, no overlap", AssignmentSettings(), "Ann"),
+            ("newcomer, an overlap", AssignmentSettings(overlap=overlap), "Ben"),
+            (f"{arguments.labels // arguments.people} labels before", AssignmentSettings(overlap=overlap), "person 0"),
         ):
             labelling.set_assignment(session, room)
             report(name, *measure(session, access.join(session, who).id, Path(folder), arguments.answers))

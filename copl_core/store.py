@@ -30,17 +30,17 @@ from copl_core.records import (
 )
 from copl_core.study_settings import (
     AnswerTable,
-    Ask,
+    AssignmentSettings,
+    AvailablePairs,
     Draft,
     EmailRule,
-    Forecast,
-    Foretold,
     GoldPair,
     Guidelines,
     Invite,
-    Offer,
+    PinnedPair,
+    Prediction,
+    PredictionRecord,
     Report,
-    RoomSettings,
     Schedule,
 )
 
@@ -131,8 +131,8 @@ class Store(Protocol):
         ...
 
     # ---- what the study has settled
-    def room(self, study_id: int) -> RoomSettings: ...
-    def set_room(self, study_id: int, room: RoomSettings, *, by: int | None = None) -> None: ...
+    def room(self, study_id: int) -> AssignmentSettings: ...
+    def set_room(self, study_id: int, room: AssignmentSettings, *, by: int | None = None) -> None: ...
     def guidelines(self, study_id: int) -> list[Guidelines]:
         """Every version, newest first."""
         ...
@@ -193,7 +193,7 @@ class Store(Protocol):
         """The user's task that is handed out, unanswered and not expired."""
         ...
 
-    def offer(self, user_id: int) -> Offer:
+    def offer(self, user_id: int) -> AvailablePairs:
         """What the user may be handed now, besides an open task of theirs."""
         ...
 
@@ -209,7 +209,7 @@ class Store(Protocol):
         swap: bool,
         reason: str,
         expires_at: datetime,
-        forecast: Forecast | None = None,
+        forecast: Prediction | None = None,
     ) -> Task | None:
         """Reserve a pair; ``swap`` shows the second response left.  An open task is returned instead.
 
@@ -218,7 +218,7 @@ class Store(Protocol):
         """
         ...
 
-    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> Ask:
+    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> PinnedPair:
         """Put a pair at the front of the queue of everybody who has not answered it; refused for a gold pair."""
         ...
 
@@ -226,7 +226,7 @@ class Store(Protocol):
         """Take it away from there; False, no change: it was not there."""
         ...
 
-    def asks(self, study_id: int) -> list[Ask]:
+    def asks(self, study_id: int) -> list[PinnedPair]:
         """What stands at the front of the queue, the last asked for first."""
         ...
 
@@ -299,7 +299,7 @@ class Store(Protocol):
         """Every counting answer of visible users, gold and practice and excluded users among them."""
         ...
 
-    def foretold(self, user_id: int, *, last: int) -> list[Foretold]:
+    def foretold(self, user_id: int, *, last: int) -> list[PredictionRecord]:
         """The user's last decided labels with a forecast, oldest first."""
         ...
 

@@ -18,7 +18,7 @@ from copl_core.records import Choice, CoplError, Role
 STRENGTHS = (1, 2, 3)  # slightly better, better, much better
 
 
-class Asked(StrEnum):
+class SelectionReason(StrEnum):
     """Why a task was handed out (``Task.reason``)."""
 
     INFORMATIVE = "informative"  # the pair that teaches most about this person
@@ -30,13 +30,17 @@ class Asked(StrEnum):
     FRONT = "front"  # a researcher asked for it
 
 
-ATTENTION = frozenset({Asked.GOLD, Asked.PRACTICE})  # answers that are no preference and train nothing
-HONEST = frozenset({Asked.UNIFORM, Asked.IMPORTED})  # chosen without the model, so accuracy may be measured on them
-ORDERS = (Asked.INFORMATIVE.value, "random", Asked.IMPORTED.value)
+CHECK_REASONS = frozenset(
+    {SelectionReason.GOLD, SelectionReason.PRACTICE}
+)  # answers that are no preference and train nothing
+UNBIASED_REASONS = frozenset(
+    {SelectionReason.UNIFORM, SelectionReason.IMPORTED}
+)  # chosen without the model, so accuracy may be measured on them
+ORDERS = (SelectionReason.INFORMATIVE.value, "random", SelectionReason.IMPORTED.value)
 
 
 @dataclass(frozen=True, slots=True)
-class RoomSettings:
+class AssignmentSettings:
     """How one study hands out its pairs.
 
     Raises:
@@ -80,7 +84,7 @@ class RoomSettings:
             )
 
     @classmethod
-    def of(cls, saved: Mapping[str, object] | None) -> RoomSettings:
+    def of(cls, saved: Mapping[str, object] | None) -> AssignmentSettings:
         """From a saved mapping; a field that this version does not know is left aside."""
         known = {spec.name for spec in fields(cls)}
         return cls(**{name: value for name, value in (saved or {}).items() if name in known})
@@ -133,7 +137,7 @@ _NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Prediction:
     """What was expected of an answer when its task was handed out, before anything of it was known."""
 
     left: float  # P(this person prefers the left response), by the model
@@ -142,16 +146,16 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Foretold:
+class PredictionRecord:
     """An honest label beside its forecast; one row of prequential accuracy."""
 
     label_id: int
     at: datetime
     left: bool  # the answer; ties are not foretold
-    forecast: Forecast
+    forecast: Prediction
 
 
-class Said(NamedTuple):
+class LabelSummary(NamedTuple):
     """As much of a label as is needed to place its user and to ask again."""
 
     pair_id: int
@@ -162,12 +166,12 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class AvailablePairs:
     """What one person may be handed at this moment, read at once.  A pair is (id, first, second response id)."""
 
-    room: RoomSettings
+    room: AssignmentSettings
     champion: str | None  # of the study
-    said: list[Said]  # their preferences that count, oldest first
+    said: list[LabelSummary]  # their preferences that count, oldest first
     pairs: list[tuple[int, int, int]]  # with room and not labelled by them; else the one they put off longest ago
     gold: list[tuple[int, int, int]]  # gold pairs they have neither answered nor skipped
     skipped: frozenset[int]  # pairs they have put off and not answered
@@ -177,7 +181,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PinnedPair:
     """A pair at the front of the queue."""
 
     pair_id: int

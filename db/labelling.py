@@ -9,7 +9,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, or_, select, update
 
 from copl_core.records import Choice, CoplError, Label, Progress, Task
-from copl_core.study_settings import ATTENTION, STRENGTHS, Asked, Draft, Forecast
+from copl_core.study_settings import CHECK_REASONS, STRENGTHS, Draft, Prediction, SelectionReason
 from db.listing import label_of, labels_query
 from db.models import LabelRow, TaskRow
 from db.overlap import has_room, recount, room_of
@@ -44,8 +44,8 @@ class Labelling(Access):
             task = task_to_answer(connection, task_id, user_id)
             if task is None:
                 return None
-            room, attention = room_of(study), task.reason in ATTENTION
-            late = task.expires_at <= now() and not attention and task.reason != Asked.REPEAT
+            room, attention = room_of(study), task.reason in CHECK_REASONS
+            late = task.expires_at <= now() and not attention and task.reason != SelectionReason.REPEAT
             if late and not has_room(connection, task.pair_id, user_id, room, wait=True):
                 return None
             close(connection, task_id, "answered")
@@ -181,7 +181,7 @@ class Labelling(Access):
                     LabelRow.study_id == study.id,
                     LabelRow.user_id == user_id,
                     LabelRow.counts,
-                    or_(LabelRow.attention.is_(False), TaskRow.reason == Asked.GOLD.value),
+                    or_(LabelRow.attention.is_(False), TaskRow.reason == SelectionReason.GOLD.value),
                 )
             ).one()
             fresh, put_off, _ = open_pairs(connection, study, room_of(study))
@@ -254,7 +254,7 @@ def _last_skip(connection: Connection, user: Row[Any]) -> Row[Any] | None:
 
 def _offered_again(connection: Connection, task: Row[Any], study: Row[Any]) -> bool:
     """Whether a pair that was put off may be shown to its user at this moment."""
-    if task.reason in ATTENTION or task.reason == Asked.REPEAT:
+    if task.reason in CHECK_REASONS or task.reason == SelectionReason.REPEAT:
         return True
     return not has_labelled(connection, study, task.pair_id) and has_room(
         connection, task.pair_id, study.user_id, room_of(study), wait=True
@@ -268,7 +268,7 @@ def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
         close(connection, held.id, "withdrawn")
     forecast = None
     if task.forecast_left is not None:
-        forecast = Forecast(task.forecast_left, task.forecast_crowd, task.forecast_snapshot)
+        forecast = Prediction(task.forecast_left, task.forecast_crowd, task.forecast_snapshot)
     expires_at = now() + (task.expires_at - task.handed_at)  # as long as it was given for the first time
     row = new_task(
         connection, task.user_id, task.pair_id, (task.left_id, task.right_id), task.reason, expires_at, forecast
@@ -281,6 +281,11 @@ def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
 def _on_screen(connection: Connection, study: Row[Any]) -> int:
     """1 while the user holds a new pair that is not answered, else 0."""
     held = held_task(connection, study.user_id)
-    if held is None or held.expires_at <= now() or held.reason in ATTENTION or held.reason == Asked.REPEAT:
+    if (
+        held is None
+        or held.expires_at <= now()
+        or held.reason in CHECK_REASONS
+        or held.reason == SelectionReason.REPEAT
+    ):
         return 0
     return int(not has_labelled(connection, study, held.pair_id))

@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import Row, case, func, or_, select
 
 from copl_core.records import Choice, Label
-from copl_core.study_settings import HONEST, AnswerTable, Asked, Forecast, Foretold
+from copl_core.study_settings import UNBIASED_REASONS, AnswerTable, Prediction, PredictionRecord, SelectionReason
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, TaskRow, UserRow
 from db.transactions import Access, only_trained, only_visible, study_row, user_row, whole_numbers
 
@@ -111,7 +111,7 @@ class Listing(Access):
         characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(rows) else np.zeros(0, np.int64)
         return AnswerTable(*columns.T, characters)
 
-    def foretold(self, user_id: int, *, last: int) -> list[Foretold]:
+    def foretold(self, user_id: int, *, last: int) -> list[PredictionRecord]:
         with self._read() as connection:
             rows = connection.execute(
                 select(
@@ -127,7 +127,10 @@ class Listing(Access):
                 .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
                 .limit(last)
             ).all()
-            return [Foretold(row[0], row[1], row[2] == Choice.LEFT.value, Forecast(*row[3:])) for row in rows[::-1]]
+            return [
+                PredictionRecord(row[0], row[1], row[2] == Choice.LEFT.value, Prediction(*row[3:]))
+                for row in rows[::-1]
+            ]
 
     def foreseen(self, study_id: int) -> list[tuple[int, int, int]]:
         left = LabelRow.choice == Choice.LEFT.value
@@ -179,7 +182,7 @@ def _foretold(study_id: int) -> tuple[Any, ...]:
         *_PREFERENCE,
         LabelRow.choice.in_(_DECIDED),
         TaskRow.forecast_left.is_not(None),
-        TaskRow.reason.in_([reason.value for reason in HONEST]),
+        TaskRow.reason.in_([reason.value for reason in UNBIASED_REASONS]),
     )
 
 
@@ -196,7 +199,7 @@ def label_of(row: Row[Any]) -> Label:
 def _answers() -> Any:
     """Columns of ``AnswerTable`` as whole numbers, but for the lengths of texts."""
     choice = case({value.value: place for place, value in enumerate(Choice)}, value=LabelRow.choice, else_=-1)
-    asked = case({value.value: place for place, value in enumerate(Asked)}, value=TaskRow.reason, else_=-1)
+    asked = case({value.value: place for place, value in enumerate(SelectionReason)}, value=TaskRow.reason, else_=-1)
     return (
         select(
             LabelRow.user_id,

@@ -25,7 +25,9 @@ class StudyRow(Base):
     revision: Mapped[int] = mapped_column(default=0)  # changes of labels so far
     demo: Mapped[bool] = mapped_column(default=False)
     opened: Mapped[int] = mapped_column(default=0)  # the largest is the current study
-    room: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # ``RoomSettings``; none: as they come
+    room: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  # ``AssignmentSettings``; none: as they come
     schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # none: the installation's
     created_at: Mapped[datetime]
 

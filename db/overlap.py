@@ -11,11 +11,15 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from copl_core.records import Kind
-from copl_core.study_settings import Asked, RoomSettings
+from copl_core.study_settings import AssignmentSettings, SelectionReason
 from db.models import LabelRow, PairRow, TaskRow, UserRow
 from db.transactions import OPEN, now
 
-WITHOUT_PLACE = (Asked.REPEAT.value, Asked.GOLD.value, Asked.PRACTICE.value)  # reasons of a task
+WITHOUT_PLACE = (
+    SelectionReason.REPEAT.value,
+    SelectionReason.GOLD.value,
+    SelectionReason.PRACTICE.value,
+)  # reasons of a task
 
 _USER, _PAIR, _AT = bindparam("user"), bindparam("pair"), bindparam("at")
 _RESERVED = (
@@ -52,11 +56,11 @@ _LOCKS = {wait: _LOCK.with_for_update(key_share=True, skip_locked=not wait) for 
 _RECOUNT = update(PairRow).where(PairRow.id == _PAIR).values(taken=_COUNTED)
 
 
-def room_of(study: Row[Any]) -> RoomSettings:
-    return RoomSettings.of(study.room)
+def room_of(study: Row[Any]) -> AssignmentSettings:
+    return AssignmentSettings.of(study.room)
 
 
-def has_room(connection: Connection, pair_id: int, user_id: int, room: RoomSettings, *, wait: bool) -> bool:
+def has_room(connection: Connection, pair_id: int, user_id: int, room: AssignmentSettings, *, wait: bool) -> bool:
     """Whether one more person may label the pair; true only while the pair is locked until this transaction ends.
 
     With ``wait`` another transaction's lock is waited for, without it such a pair counts as full.
@@ -70,7 +74,7 @@ def has_room(connection: Connection, pair_id: int, user_id: int, room: RoomSetti
     return len({*labelled, *holding}) < room.overlap
 
 
-def filled(connection: Connection, user_id: int, room: RoomSettings) -> list[int]:
+def filled(connection: Connection, user_id: int, room: AssignmentSettings) -> list[int]:
     """Pairs whose last places are held by open tasks of people other than the user."""
     if room.overlap is None:
         return []
@@ -78,13 +82,13 @@ def filled(connection: Connection, user_id: int, room: RoomSettings) -> list[int
     return list(connection.execute(_FILLED, held).scalars())
 
 
-def recount(connection: Connection, room: RoomSettings, pair_id: int) -> None:
+def recount(connection: Connection, room: AssignmentSettings, pair_id: int) -> None:
     """Count the people on a pair anew; nothing where a study has no overlap."""
     if room.overlap is not None:
         connection.execute(_RECOUNT, {"pair": pair_id})
 
 
-def recount_all(connection: Connection, room: RoomSettings, pairs: Any) -> None:
+def recount_all(connection: Connection, room: AssignmentSettings, pairs: Any) -> None:
     """The same for every pair of a query of ids."""
     if room.overlap is not None:
         connection.execute(update(PairRow).where(PairRow.id.in_(pairs)).values(taken=_COUNTED))

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
 
 from copl_core.records import CoplError
-from copl_core.study_settings import Ask
+from copl_core.study_settings import PinnedPair
 from db.models import LabelRow
 from db.room_models import AskRow
 from db.transactions import Access, note, now, only_trained, pair_row, study_row
@@ -21,7 +21,7 @@ _FRONT = (
 
 
 class Asking(Access):
-    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> Ask:
+    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> PinnedPair:
         with self._write() as connection:
             study = study_row(connection, study_id, lock=True)
             pair = pair_row(connection, study_id, pair_id)
@@ -43,7 +43,7 @@ class Asking(Access):
                 note(connection, study_id, "ask ended", by, pair=pair_id)
             return ended
 
-    def asks(self, study_id: int) -> list[Ask]:
+    def asks(self, study_id: int) -> list[PinnedPair]:
         with self._read() as connection:
             return _asks(connection, study_row(connection, study_id))
 
@@ -80,7 +80,7 @@ def _end(connection: Connection, study_id: int, pair_id: int, by: int | None) ->
     )
 
 
-def _asks(connection: Connection, study: Row[Any]) -> list[Ask]:
+def _asks(connection: Connection, study: Row[Any]) -> list[PinnedPair]:
     """Open ones, the last asked for first, with the people who have answered since."""
     since = and_(
         LabelRow.pair_id == AskRow.pair_id,
@@ -94,4 +94,4 @@ def _asks(connection: Connection, study: Row[Any]) -> list[Ask]:
         .where(AskRow.study_id == study.id, _OPEN)
         .order_by(AskRow.id.desc())
     )
-    return [Ask(*row) for row in connection.execute(query)]
+    return [PinnedPair(*row) for row in connection.execute(query)]

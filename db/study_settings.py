@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from copl_core.records import CoplError
-from copl_core.study_settings import GoldPair, Guidelines, Report, RoomSettings
+from copl_core.study_settings import AssignmentSettings, GoldPair, Guidelines, Report
 from db.models import PairRow, PromptRow, ResponseRow, StudyRow
 from db.overlap import pairs_of, recount, recount_all, room_of
 from db.room_models import GuidelineRow, ReportRow
@@ -26,11 +26,11 @@ _REPORT = (
 
 
 class Rules(Access):
-    def room(self, study_id: int) -> RoomSettings:
+    def room(self, study_id: int) -> AssignmentSettings:
         with self._read() as connection:
             return room_of(study_row(connection, study_id))
 
-    def set_room(self, study_id: int, room: RoomSettings, *, by: int | None = None) -> None:
+    def set_room(self, study_id: int, room: AssignmentSettings, *, by: int | None = None) -> None:
         with self._write() as connection:
             old = room_of(study_row(connection, study_id, lock=True))
             if room == old:

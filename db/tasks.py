@@ -12,7 +12,15 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from copl_core.records import Choice, CoplError, Task
-from copl_core.study_settings import ATTENTION, Asked, Draft, Forecast, Offer, RoomSettings, Said
+from copl_core.study_settings import (
+    CHECK_REASONS,
+    AssignmentSettings,
+    AvailablePairs,
+    Draft,
+    LabelSummary,
+    Prediction,
+    SelectionReason,
+)
 from db.models import LabelRow, PairRow, TaskRow
 from db.overlap import WITHOUT_PLACE, filled, has_room, room_of
 from db.pinned_pairs import front
@@ -51,13 +59,13 @@ _PRACTISED = (
     select(func.count())
     .select_from(LabelRow)
     .join(TaskRow, TaskRow.id == LabelRow.task_id)
-    .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.PRACTICE.value)
+    .where(*_MINE, LabelRow.attention, TaskRow.reason == SelectionReason.PRACTICE.value)
 )
 _ASKED_GOLD = (
     select(func.count())
     .select_from(LabelRow)
     .join(TaskRow, TaskRow.id == LabelRow.task_id)
-    .where(*_MINE, LabelRow.attention, TaskRow.reason == Asked.GOLD.value)
+    .where(*_MINE, LabelRow.attention, TaskRow.reason == SelectionReason.GOLD.value)
 )
 _CLOSE = (
     update(TaskRow)
@@ -76,17 +84,17 @@ class Tasks(Access):
             row = held_task(connection, user_id)
             return None if row is None or row.expires_at <= now() else task_of(connection, row)
 
-    def offer(self, user_id: int) -> Offer:
+    def offer(self, user_id: int) -> AvailablePairs:
         with self._read() as connection:
             study = study_of(connection, user_id)
             room = room_of(study)
             fresh, put_off, gold = open_pairs(connection, study, room)
             mine = {"study": study.id, "user": user_id}
-            said = [Said(*row[:3], _CHOICES[row[3]], row[4]) for row in whole_numbers(connection, _SAID, mine)]
+            said = [LabelSummary(*row[:3], _CHOICES[row[3]], row[4]) for row in whole_numbers(connection, _SAID, mine)]
             practised = connection.execute(_PRACTISED, mine).scalar_one() if room.practice else 0
             newcomer = not said and not connection.execute(_ASKED_GOLD, mine).scalar_one()
             skipped = _put_off(connection, user_id)
-            return Offer(
+            return AvailablePairs(
                 room,
                 study.champion,
                 said,
@@ -109,7 +117,7 @@ class Tasks(Access):
         swap: bool,
         reason: str,
         expires_at: datetime,
-        forecast: Forecast | None = None,
+        forecast: Prediction | None = None,
     ) -> Task | None:
         """The pair was chosen a moment ago, so everything is looked at again here, where nobody can change it.
 
@@ -124,9 +132,9 @@ class Tasks(Access):
             pair = connection.execute(_ONE_PAIR, {"pair": pair_id}).first()
             if pair is None or pair.study_id != study.id:
                 raise CoplError(f"Pair {pair_id} is not in the study of user {user_id}; take one of its pairs.")
-            if (reason in ATTENTION) != (pair.gold_id is not None):
+            if (reason in CHECK_REASONS) != (pair.gold_id is not None):
                 return None
-            if reason != Asked.REPEAT and has_labelled(connection, study, pair_id):
+            if reason != SelectionReason.REPEAT and has_labelled(connection, study, pair_id):
                 return None
             if reason not in WITHOUT_PLACE and not has_room(connection, pair_id, user_id, room_of(study), wait=False):
                 return None
@@ -161,7 +169,9 @@ class Tasks(Access):
             return Draft() if row is None else Draft(row.text, tuple(row.tags or ()))
 
 
-def open_pairs(connection: Connection, study: Row[Any], room: RoomSettings) -> tuple[list[Any], list[Any], list[Any]]:
+def open_pairs(
+    connection: Connection, study: Row[Any], room: AssignmentSettings
+) -> tuple[list[Any], list[Any], list[Any]]:
     """Pairs (id, first, second) that a user (``study_of``) may still be handed.
 
     New ones by id; those they have put off, oldest first; gold ones, put off or not.
@@ -210,7 +220,7 @@ def new_task(
     sides: Sequence[int],
     reason: str,
     expires_at: datetime,
-    forecast: Forecast | None,
+    forecast: Prediction | None,
 ) -> Row[Any]:
     left, crowd, snapshot = (
         (None, None, None) if forecast is None else (forecast.left, forecast.crowd, forecast.snapshot)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from copl_core.records import Choice, CoplError, Label
 from copl_core.study import labelling, user_profile
-from copl_core.study.views import CHOICE_WORDS, Past
+from copl_core.study.views import CHOICE_WORDS, PastAnswer
 from pages.common import again, here, readable
 
 A_PAGE = 10  # answers
@@ -43,7 +43,7 @@ def answers() -> None:
         st.pagination(pages, key="past-page")
 
 
-def matches(one: Past, wanted: str, choices: list[Choice], marks: list[str]) -> bool:
+def matches(one: PastAnswer, wanted: str, choices: list[Choice], marks: list[str]) -> bool:
     label = one.label
     text = " ".join((one.prompt, one.left.text, one.right.text, label.reason, *label.tags)).casefold()
     return (
@@ -54,7 +54,7 @@ def matches(one: Past, wanted: str, choices: list[Choice], marks: list[str]) -> 
     )
 
 
-def answer(one: Past) -> None:
+def answer(one: PastAnswer) -> None:
     label = one.label
     title = f"{brief(readable(one.prompt))} — {said(label)}"
     with st.expander(title, key=f"past-{label.id}", on_change="rerun") as whole:
@@ -120,7 +120,7 @@ def said(label: Label) -> str:
     return f"{words}, {STRENGTHS[label.strength]}" if label.preferred_id is not None else words
 
 
-def told(one: Past) -> str:
+def told(one: PastAnswer) -> str:
     """When, why, and what stood before."""
     label = one.label
     parts = [f"Answered {day(label.created_at)}."]

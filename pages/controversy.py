@@ -12,8 +12,8 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import access, contents, controversy, labelling
-from copl_core.study.controversy import SMALL, Divided, DivisionView, Wanted
-from copl_core.study_settings import Ask
+from copl_core.study.controversy import SMALL, ControversyItem, ControversyView, Query
+from copl_core.study_settings import PinnedPair
 from pages.common import (
     PLOT,
     group_colour,
@@ -27,7 +27,7 @@ from pages.common import (
 )
 
 A_PAGE = 8
-ORDERS = {"divided": "Divided", "agreed": "Agreed"}
+ORDERS = {"divided": "ControversyItem", "agreed": "Agreed"}
 KINDS = {"pairs": "Pairs", "responses": "Answers"}
 MARK = "background:rgba(86,180,233,.28);text-decoration:underline;text-decoration-thickness:2px;color:inherit"
 NUMBERS = (
@@ -74,7 +74,7 @@ def page() -> None:
 # ---- what is asked of the list
 
 
-def controls() -> Wanted:
+def controls() -> Query:
     session, _ = here()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         order = st.segmented_control(
@@ -136,7 +136,7 @@ def controls() -> Wanted:
             if known
             else None
         )
-    return Wanted(kind, order == "agreed", prompt, source, votes)
+    return Query(kind, order == "agreed", prompt, source, votes)
 
 
 def first_page() -> None:
@@ -161,7 +161,7 @@ def the_chosen() -> int | None:
 # ---- the answer
 
 
-def said(view: DivisionView, wanted: Wanted) -> None:
+def said(view: ControversyView, wanted: Query) -> None:
     things = "pairs" if wanted.kind == "pairs" else "answers"
     if not view.groups:
         st.info(
@@ -205,7 +205,7 @@ def said(view: DivisionView, wanted: Wanted) -> None:
 # ---- cards
 
 
-def selected(one: Divided | None, pair_id: int, view: DivisionView, asks: dict[int, Ask]) -> None:
+def selected(one: ControversyItem | None, pair_id: int, view: ControversyView, asks: dict[int, PinnedPair]) -> None:
     """The pair of the address, above the list."""
     if one is None:
         st.warning(f"Snapshot {view.snapshot} knows no pair {pair_id}; the list below has those it knows.")
@@ -220,7 +220,7 @@ def selected(one: Divided | None, pair_id: int, view: DivisionView, asks: dict[i
     )
 
 
-def many(view: DivisionView, wanted: Wanted, asks: dict[int, Ask]) -> None:
+def many(view: ControversyView, wanted: Query, asks: dict[int, PinnedPair]) -> None:
     session, _ = here()
     things = "pairs" if wanted.kind == "pairs" else "answers"
     if not view.n_wanted:
@@ -248,7 +248,7 @@ def many(view: DivisionView, wanted: Wanted, asks: dict[int, Ask]) -> None:
         st.pagination(pages, key="at")
 
 
-def card(one: Divided, view: DivisionView, place: str, asks: dict[int, Ask]) -> None:
+def card(one: ControversyItem, view: ControversyView, place: str, asks: dict[int, PinnedPair]) -> None:
     with st.container(border=True, key=f"card-{place}-{one.id}"):
         st.markdown(f"**{readable(one.prompt)}**")
         if one.second is None:
@@ -272,7 +272,7 @@ def card(one: Divided, view: DivisionView, place: str, asks: dict[int, Ask]) -> 
         steps(one, place, asks)
 
 
-def texts(one: Divided) -> None:
+def texts(one: ControversyItem) -> None:
     session, _ = here()
     marks = st.session_state.get("marks", True)
     found, more, fewer = controversy.what_differs(session, one.first.text, one.second.text)
@@ -307,7 +307,7 @@ def marked(pieces) -> str:
     return f'<div style="white-space:pre-wrap;overflow-wrap:anywhere">{whole}</div>'
 
 
-def numbers(one: Divided, view: DivisionView) -> None:
+def numbers(one: ControversyItem, view: ControversyView) -> None:
     values = (one.between, one.within + one.noise, one.unknown if view.members > 1 else None)
     with st.container(horizontal=True, gap="medium"):
         for (name, meaning), value in zip(NUMBERS, values, strict=True):
@@ -316,7 +316,7 @@ def numbers(one: Divided, view: DivisionView) -> None:
             )
 
 
-def split(one: Divided) -> go.Figure:
+def split(one: ControversyItem) -> go.Figure:
     """Expected shares as bars from the middle, observed ones as dots with their interval."""
     figure, vote = go.Figure(), "vote" if one.second else "comparison"
     for (group, share), doubt in reversed(tuple(zip(one.by_group, one.doubt, strict=True))):
@@ -355,7 +355,7 @@ def split(one: Divided) -> go.Figure:
     return figure
 
 
-def votes(one: Divided) -> str:
+def votes(one: ControversyItem) -> str:
     if not one.voters:
         return "Nobody has answered it yet."
     people = "1 person has" if one.voters == 1 else f"{one.voters:,} people have"
@@ -378,7 +378,7 @@ def votes(one: Divided) -> str:
 # ---- what can be done about it
 
 
-def steps(one: Divided, place: str, asks: dict[int, Ask]) -> None:
+def steps(one: ControversyItem, place: str, asks: dict[int, PinnedPair]) -> None:
     session, _ = here()
     key = f"{place}-{one.id}"
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -11,10 +11,10 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import experts
 from copl_core.study.experts import (
+    ExpertEffect,
+    ExpertEffects,
     ExpertsView,
     FitLoad,
-    Heard,
-    Voice,
     VoicesView,
     as_csv,
     gates_csv,
@@ -282,7 +282,7 @@ def what_they_do(view: ExpertsView) -> None:
     speak(heard.voices[expert])
 
 
-def summary(voice: Voice, view: ExpertsView) -> dict:
+def summary(voice: ExpertEffect, view: ExpertsView) -> dict:
     told = "; ".join(f"{trait.words} (r {abs(trait.r):.2f})" for trait in voice.traits[:2])
     return {
         "expert": f"E{voice.expert + 1}",
@@ -292,7 +292,7 @@ def summary(voice: Voice, view: ExpertsView) -> dict:
     }
 
 
-def speak(voice: Voice) -> None:
+def speak(voice: ExpertEffect) -> None:
     if voice.traits:
         st.write(
             f"**E{voice.expert + 1}** raises "
@@ -316,7 +316,7 @@ def speak(voice: Voice) -> None:
                 text_card(one)
 
 
-def text_card(one: Heard) -> None:
+def text_card(one: ExpertEffects) -> None:
     with st.container(border=True):
         st.caption(f"{one.change:+.2f} log-odds · {readable(one.prompt)}")
         st.markdown(readable(one.response.text))

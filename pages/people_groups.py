@@ -7,7 +7,7 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import group_profiles
-from copl_core.study.group_profiles import Portrait, TypicalPair
+from copl_core.study.group_profiles import GroupProfile, TypicalPair
 from copl_core.study.user_map import PeopleMap
 from pages.common import NO_GROUP_COLOUR, PLOT, group_colour, group_name, here, readable, source_line
 
@@ -35,7 +35,7 @@ def groups(view: PeopleMap) -> None:
     st.caption(f"Measured on {measured.all_texts:,} texts{most}. {CAUTION}")
 
 
-def one(portrait: Portrait, view: PeopleMap) -> None:
+def one(portrait: GroupProfile, view: PeopleMap) -> None:
     with st.container(border=True):
         st.markdown(in_words(portrait))
         with st.expander(
@@ -50,7 +50,7 @@ def one(portrait: Portrait, view: PeopleMap) -> None:
             st.markdown("**Typical people**: " + people(portrait, view))
 
 
-def in_words(portrait: Portrait) -> str:
+def in_words(portrait: GroupProfile) -> str:
     head = f"**{group_name(portrait.group)}**, {portrait.people:,} {'people' if portrait.people != 1 else 'person'}."
     said, expected = [one.words for one in portrait.said], [one.words for one in portrait.expected]
     more = [words for words in expected if words not in said]
@@ -72,7 +72,7 @@ def listing(words: list[str]) -> str:
     return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
 
 
-def effects(portrait: Portrait) -> None:
+def effects(portrait: GroupProfile) -> None:
     """Effects with intervals, by labels and as the model expects."""
     rows = {}
     for name, told in (("by their labels", portrait.said), ("as the model expects", portrait.expected)):
@@ -131,7 +131,7 @@ def effects(portrait: Portrait) -> None:
     )
 
 
-def typical_pair(pair: TypicalPair, portrait: Portrait) -> None:
+def typical_pair(pair: TypicalPair, portrait: GroupProfile) -> None:
     swap = pair.inside < pair.outside
     sides = (pair.pair.second, pair.pair.first) if swap else (pair.pair.first, pair.pair.second)
     inside, outside = (1 - pair.inside, 1 - pair.outside) if swap else (pair.inside, pair.outside)
@@ -150,7 +150,7 @@ def typical_pair(pair: TypicalPair, portrait: Portrait) -> None:
         )
 
 
-def people(portrait: Portrait, view: PeopleMap) -> str:
+def people(portrait: GroupProfile, view: PeopleMap) -> str:
     rows = view.rows(portrait.typical)
     names = [
         f"{readable(str(view.names[row]))}{' (simulated)' if view.simulated[row] else ''} ({view.n_labels[row]} labels)"

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from copl_core.records import CoplError
 from copl_core.study import rewards
-from copl_core.study.views import Judgement, RewardView
+from copl_core.study.views import RewardView, ScoreRow
 from pages.candidates import LETTERS
 from pages.common import GATES, PLOT, group_colour, here, source_line
 
@@ -49,11 +49,11 @@ def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
     )
 
 
-def chance(row: Judgement) -> str:
+def chance(row: ScoreRow) -> str:
     return f"{row.win[row.best]:.0%} ({row.low[row.best]:.0%} to {row.high[row.best]:.0%})"
 
 
-def sure(row: Judgement) -> str:
+def sure(row: ScoreRow) -> str:
     if row.source == "population mean":
         return "Nothing is known of them yet: this is the mean of everybody."
     second = row.ranking[1]
@@ -182,7 +182,7 @@ def answer_row(view: RewardView, i: int) -> dict:
     }
 
 
-def robust(row: Judgement) -> str:
+def robust(row: ScoreRow) -> str:
     near, best = row.near, int(row.near.win.argmax())
     share = f"{near.best[best]:.0%} of them by weight would choose it themselves"
     if best == row.best:
@@ -294,7 +294,7 @@ def experts(view: RewardView) -> None:
     )
 
 
-def gates(rows: list[Judgement]) -> go.Figure:
+def gates(rows: list[ScoreRow]) -> go.Figure:
     rows = list(reversed(rows))
     names = [f"E{i + 1}" for i in range(len(rows[0].gates))]
     figure = go.Figure(
@@ -330,7 +330,7 @@ def table(view: RewardView) -> None:
     )
 
 
-def row_of(row: Judgement) -> dict:
+def row_of(row: ScoreRow) -> dict:
     graph, text = row.margins
     spoken = abs(graph) + abs(text)
     cells = {

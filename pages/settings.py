@@ -8,7 +8,7 @@ import streamlit as st
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role
 from copl_core.study import access, labelling
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from pages.common import again, here
 from pages.gold_and_reports import gold_pairs, reports
 from pages.members import attempt, clearable, doors, told, when
@@ -163,7 +163,7 @@ def percent(title: str, value: float, key: str, help: str) -> float:
 
 def save_room(settings: dict) -> None:
     try:
-        room = RoomSettings(**settings)
+        room = AssignmentSettings(**settings)
     except CoplError as problem:
         st.error(str(problem))
         return

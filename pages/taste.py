@@ -11,7 +11,7 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import label_quality, user_map, user_profile
 from copl_core.study.user_map import PeopleMap
-from copl_core.study.views import Evidence, Leaning, TasteView
+from copl_core.study.views import Evidence, Leaning, UserProfile
 from pages.answer_history import answers, day, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
@@ -62,7 +62,7 @@ def page() -> None:
 # ---- where they stand and what they like
 
 
-def standing(view: TasteView) -> str:
+def standing(view: UserProfile) -> str:
     """The answer first."""
     labels = f"{view.n_labels:,} label{'s' * (view.n_labels != 1)}"
     if view.problem:
@@ -84,7 +84,7 @@ def standing(view: TasteView) -> str:
     )
 
 
-def liked(view: TasteView) -> str:
+def liked(view: UserProfile) -> str:
     """What they like, in a sentence or two."""
     by_labels, by_model = (
         [leaning.words for leaning in view.leanings if leaning.source == source] for source in ("labels", "model")
@@ -169,7 +169,7 @@ def example(row: Evidence, words: str) -> None:
         st.caption(f"Apart by {abs(row.ahead):.1f} typical differences; answered {day(row.label.created_at)}.")
 
 
-def strengths(view: TasteView) -> None:
+def strengths(view: UserProfile) -> None:
     st.plotly_chart(
         forest(view),
         width="stretch",
@@ -183,7 +183,7 @@ def strengths(view: TasteView) -> None:
     )
 
 
-def forest(view: TasteView) -> go.Figure:
+def forest(view: UserProfile) -> go.Figure:
     """Strengths and intervals, each turned so that more is further right."""
     rows = list(reversed(view.leanings))
     names = [row.words for row in rows]
@@ -244,7 +244,7 @@ def forest(view: TasteView) -> go.Figure:
     return figure
 
 
-def source(view: TasteView) -> str:
+def source(view: UserProfile) -> str:
     labels = f"From your {view.n_decided:,} decided labels on {view.n_prompts:,} questions"
     return labels + (
         f" and {view.n_pairs:,} pairs of the study. Snapshot {view.snapshot}."
@@ -256,7 +256,7 @@ def source(view: TasteView) -> str:
 # ---- the map
 
 
-def little_map(view: TasteView) -> None:
+def little_map(view: UserProfile) -> None:
     session, me = here()
     if view.place is None:
         return
@@ -323,7 +323,7 @@ def picture(view: PeopleMap) -> go.Figure:
 # ---- how well they are known
 
 
-def known(view: TasteView) -> None:
+def known(view: UserProfile) -> None:
     session, me = here()
     foretold = label_quality.prequential(session, me.id, last=LAST)
     model, crowd, own = st.columns(3, gap="medium")

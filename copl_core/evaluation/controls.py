@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from copl_core.evaluation.dataset import World
+from copl_core.evaluation.dataset import EvalDataset
 from copl_core.training.metrics import figures, interval, right
 
 
-def user_swap(own: np.ndarray, swapped: np.ndarray, everybody: np.ndarray, world: World, seed: int) -> dict:
+def user_swap(own: np.ndarray, swapped: np.ndarray, everybody: np.ndarray, world: EvalDataset, seed: int) -> dict:
     """Accuracy with another user's vector, and the gain over ``everybody`` with one's own and with another's.
 
     Args:
@@ -32,7 +32,7 @@ def user_swap(own: np.ndarray, swapped: np.ndarray, everybody: np.ndarray, world
     }
 
 
-def label_flip(mirrored: np.ndarray, own: np.ndarray, world: World) -> dict:
+def label_flip(mirrored: np.ndarray, own: np.ndarray, world: EvalDataset) -> dict:
     """Figures of a method that learned from the opposite of every label, and one minus its accuracy as it was.
 
     Args:

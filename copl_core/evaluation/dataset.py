@@ -19,7 +19,7 @@ NEW_PROMPTS_SHARE = 0.2  # of the prompts of one file that are kept from trainin
 
 
 @dataclass(frozen=True)
-class World:
+class EvalDataset:
     """Labels to learn from and labels to be asked, by row of the tables."""
 
     train: TrainingData
@@ -43,7 +43,7 @@ class World:
         return np.maximum(self.asked.left, self.asked.right) >= self.train.n_responses
 
 
-def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], context: int = 0) -> World:
+def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], context: int = 0) -> EvalDataset:
     """Number users and texts of both sets of rows.
 
     Raises:
@@ -83,7 +83,7 @@ def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow],
             "Nothing is left to ask: every test label is a tie or was given as context. "
             "Use a smaller --context or a larger test file."
         )
-    return World(
+    return EvalDataset(
         train,
         tuple(prompts),
         tuple(texts),
@@ -130,7 +130,7 @@ def _drawn(prompts: set[str], seed: int) -> set[str]:
     return {ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))[:share]}
 
 
-def with_strangers(world: World, seed: int) -> World:
+def with_strangers(world: EvalDataset, seed: int) -> EvalDataset:
     """The same world asked twice: as it was, and then with each label put to another of the asked users by chance."""
     people = np.unique(world.asked.user)
     if len(people) < 2:
@@ -142,13 +142,13 @@ def with_strangers(world: World, seed: int) -> World:
     return replace(world, asked=Comparisons(*twice), asked_groups=world.asked_groups * 2, n_strangers=len(world.asked))
 
 
-def without_strangers(world: World) -> World:
+def without_strangers(world: EvalDataset) -> EvalDataset:
     """The world as a fit may look at it, with or without a control: only labels that were really asked."""
     real = np.arange(len(world.asked) - world.n_strangers)
     return replace(world, asked=world.asked.take(real), asked_groups=world.asked_groups[: len(real)], n_strangers=0)
 
 
-def flipped(world: World) -> World:
+def flipped(world: EvalDataset) -> EvalDataset:
     """The same world learned from the opposite of every training and context label."""
 
     def opposite(labels: Comparisons) -> Comparisons:

@@ -18,11 +18,11 @@ from functools import cached_property
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import World, places_of
+from copl_core.evaluation.dataset import EvalDataset, places_of
 from copl_core.evaluation.validation import asked_about_met, probe_world
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
-from copl_core.snapshots.mix import Blend, fit_blend, kind_of
+from copl_core.snapshots.mix import Stacking, fit_blend, kind_of
 
 # Where the mix of a probe without labels stands, for each of KINDS and VOICES, and how firmly (see ``fit_blend``).
 # Over cuts of llmfao this middle is better than what a few hundred labels say, so that only a large probe moves it
@@ -85,7 +85,7 @@ def _by_row(state: GraphState) -> Comparisons:
 class Parts:
     """Everything fitted to one world, each part once and only when it is asked for."""
 
-    def __init__(self, world: World, embed: Callable[[], np.ndarray], seed: int, settings: Settings) -> None:
+    def __init__(self, world: EvalDataset, embed: Callable[[], np.ndarray], seed: int, settings: Settings) -> None:
         self.world, self.embed, self.seed, self.settings = world, embed, seed, settings
 
     @cached_property
@@ -122,7 +122,7 @@ class Parts:
         return self.blend.logits(self._voices(world, self.graph, text), world.new_text, world.new_user)
 
     @cached_property
-    def blend(self) -> Blend:
+    def blend(self) -> Stacking:
         probe = self._probe
         text = self._texts[0] if self.has_reward else np.zeros(len(probe.asked))
         voices = self._voices(probe, self._placed_probe.logits(probe.asked), text)
@@ -144,7 +144,7 @@ class Parts:
             for kind in kinds
         }
 
-    def _voices(self, world: World, graph: np.ndarray, text: np.ndarray) -> np.ndarray:
+    def _voices(self, world: EvalDataset, graph: np.ndarray, text: np.ndarray) -> np.ndarray:
         """(N, 4) log-odds of the graph, the text reward, tastes and the factorisation."""
         from copl_core.evaluation.random_effects import fit_tastes
         from copl_core.training.baselines import fit_mf
@@ -177,14 +177,14 @@ class Parts:
         return place(local, self.embed()[places_of(probe.texts, self.world.texts)], len(probe.users), probe.context)
 
     @cached_property
-    def _probe(self) -> World:
+    def _probe(self) -> EvalDataset:
         return probe_world(self.world, self.seed)
 
     @cached_property
     def _probe_graph(self) -> GraphState:
         return self._fit(self._probe)
 
-    def _fit(self, world: World) -> GraphState:
+    def _fit(self, world: EvalDataset) -> GraphState:
         from copl_core.training.graph_fit import fit_graph
 
         return fit_graph(

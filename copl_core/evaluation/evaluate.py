@@ -25,13 +25,21 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.evaluation.controls import label_flip, user_swap
-from copl_core.evaluation.dataset import TEST, World, build_world, flipped, groups_of, only_new_prompts, with_strangers
+from copl_core.evaluation.dataset import (
+    TEST,
+    EvalDataset,
+    build_world,
+    flipped,
+    groups_of,
+    only_new_prompts,
+    with_strangers,
+)
 from copl_core.evaluation.methods import DEFAULT_METHODS, METHODS, Embed, Method, Methods
 from copl_core.formats.own import read_rows, whole
 from copl_core.records import Comparisons, CoplError, ImportRow
 from copl_core.training.metrics import FEWEST_USERS, figures, interval, right
 
-__all__ = ["Embed", "Method", "World", "build_world", "evaluate", "main", "table"]
+__all__ = ["Embed", "Method", "EvalDataset", "build_world", "evaluate", "main", "table"]
 REWARD_SECONDS = 90.0
 ORACLE = "group-oracle"
 TIMED = ("copl-reward", "uniform")  # methods that are a reward model and nothing else
@@ -90,8 +98,8 @@ def evaluate(
     return report | _about(plain, context, seed)
 
 
-def _teller(methods: Methods, embed: Embed, seed: int, say) -> Callable[[str, World], np.ndarray]:
-    def run(name: str, world: World) -> np.ndarray:
+def _teller(methods: Methods, embed: Embed, seed: int, say) -> Callable[[str, EvalDataset], np.ndarray]:
+    def run(name: str, world: EvalDataset) -> np.ndarray:
         if say is not None:
             say(f"fitting {name}")
         return methods.run(name, world, embed, seed)
@@ -112,7 +120,7 @@ def _once(make: Callable[[], np.ndarray], say: Callable[[str], None] | None) -> 
     return embed
 
 
-def _measured(logits: np.ndarray, world: World, seed: int) -> dict:
+def _measured(logits: np.ndarray, world: EvalDataset, seed: int) -> dict:
     """Figures of one method, with intervals and whom it serves worst."""
     decided = world.asked.decided
     hits, user = _hits(logits, world), world.asked.user[decided]
@@ -125,7 +133,7 @@ def _measured(logits: np.ndarray, world: World, seed: int) -> dict:
     )
 
 
-def _compare(found: dict[str, dict], logits: dict[str, np.ndarray], world: World, seed: int) -> str:
+def _compare(found: dict[str, dict], logits: dict[str, np.ndarray], world: EvalDataset, seed: int) -> str:
     """The best method's name; every row is told how far behind it lies, with a paired interval."""
     best = max(found, key=lambda name: (found[name]["accuracy"], -found[name]["log_loss"]))
     user = world.asked.user[world.asked.decided]
@@ -135,7 +143,7 @@ def _compare(found: dict[str, dict], logits: dict[str, np.ndarray], world: World
     return best
 
 
-def _about(world: World, context: int, seed: int) -> dict:
+def _about(world: EvalDataset, context: int, seed: int) -> dict:
     user, n_known = world.asked.user, world.train.n_users
     return {
         "train_labels": len(world.train.labels),
@@ -154,7 +162,7 @@ def _about(world: World, context: int, seed: int) -> dict:
     }
 
 
-def _known_already(world: World) -> int:
+def _known_already(world: EvalDataset) -> int:
     """Asked labels of people whose training labels are about the same pair."""
 
     def pairs(labels: Comparisons) -> np.ndarray:
@@ -164,7 +172,7 @@ def _known_already(world: World) -> int:
     return int(np.isin(pairs(world.asked), pairs(world.train.labels)).sum())
 
 
-def _hits(logits: np.ndarray, world: World) -> np.ndarray:
+def _hits(logits: np.ndarray, world: EvalDataset) -> np.ndarray:
     decided = world.asked.decided
     return right(logits[decided], world.asked.outcome[decided])
 

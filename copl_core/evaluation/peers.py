@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import World, places_of, without_strangers
+from copl_core.evaluation.dataset import EvalDataset, places_of, without_strangers
 from copl_core.evaluation.validation import WORTH, probe_world
 from copl_core.preference.state import GraphConfig
 from copl_core.records import Comparisons, CoplError
@@ -61,7 +61,7 @@ BLIND_STEPS = 60
 
 
 def _head(name: str) -> Method:
-    def run(world: World, embed: Embed, seed: int) -> np.ndarray:
+    def run(world: EvalDataset, embed: Embed, seed: int) -> np.ndarray:
         import torch
 
         from copl_core.evaluation import peer_models
@@ -70,7 +70,7 @@ def _head(name: str) -> Method:
         member = membership(world) if name == "group-oracle" else None
         x = standardised(embed(), world.train.n_responses)
 
-        def make(part: World, option: dict, number: int = 0) -> UniformHead:
+        def make(part: EvalDataset, option: dict, number: int = 0) -> UniformHead:
             torch.manual_seed(seed * 1000 + number)
             given = {} if member is None else {"member": member[places_of(part.users, world.users)]}
             return peer(x.shape[1], part.train.n_users, **option, **given)
@@ -82,7 +82,7 @@ def _head(name: str) -> Method:
     return run
 
 
-def uniform_reward(world: World, embed: Embed, seed: int, settings: Settings | None = None) -> np.ndarray:
+def uniform_reward(world: EvalDataset, embed: Embed, seed: int, settings: Settings | None = None) -> np.ndarray:
     """One LoRA in the reward backbone for everybody, through the very code and budget of the personalised one.
 
     Args:
@@ -130,20 +130,20 @@ def seconds_for(name: str, settings: Settings) -> float:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ValidationSplit:
     """A small world inside the training labels, on which options are tried."""
 
-    world: World
+    world: EvalDataset
     texts: np.ndarray  # (R,) row in the real world of each of its texts
     weight: np.ndarray  # (N,) of each of its asked labels; they sum to one
 
 
-def tried_on(world: World, seed: int) -> Trial:
+def tried_on(world: EvalDataset, seed: int) -> ValidationSplit:
     """Where options are tried: on labels of the kind that is really asked, or drawn at random where none is new."""
     return imitation(world, seed) or _random_trial(world, seed)
 
 
-def imitation(world: World, seed: int) -> Trial | None:
+def imitation(world: EvalDataset, seed: int) -> ValidationSplit | None:
     """CoPL's own probe, where many asked labels are about new texts or by new people and training labels can imitate
     them; None otherwise.
 
@@ -156,7 +156,7 @@ def imitation(world: World, seed: int) -> Trial | None:
     weight = _as_asked(kind_of(probe.new_text, probe.new_user), kind_of(world.new_text, world.new_user))
     if (weight > 0).sum() < FEWEST_HELD:
         return None
-    return Trial(probe, places_of(probe.texts, world.texts), weight)
+    return ValidationSplit(probe, places_of(probe.texts, world.texts), weight)
 
 
 def _as_asked(kinds: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -166,10 +166,10 @@ def _as_asked(kinds: np.ndarray, asked: np.ndarray) -> np.ndarray:
     return weight / max(weight.sum(), 1e-30)
 
 
-def _random_trial(world: World, seed: int) -> Trial:
+def _random_trial(world: EvalDataset, seed: int) -> ValidationSplit:
     labels = world.train.labels.take(world.train.labels.decided)
     held = held_out(labels, seed)
-    part = World(
+    part = EvalDataset(
         world.train.with_labels(labels.take(~held)),
         world.prompts,
         world.texts,
@@ -178,7 +178,7 @@ def _random_trial(world: World, seed: int) -> Trial:
         world.users,
         world.groups,
     )
-    return Trial(part, np.arange(len(world.texts)), np.full(held.sum(), 1 / max(held.sum(), 1)))
+    return ValidationSplit(part, np.arange(len(world.texts)), np.full(held.sum(), 1 / max(held.sum(), 1)))
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Chosen:
     firm: float
 
 
-def choose(make: Callable[..., UniformHead], peer: type[UniformHead], x: Tensor, trial: Trial) -> Chosen:
+def choose(make: Callable[..., UniformHead], peer: type[UniformHead], x: Tensor, trial: ValidationSplit) -> Chosen:
     """The option, the decay, the steps and the firmness of least validation log-loss, by one fit of each candidate.
 
     Args:
@@ -209,7 +209,7 @@ def choose(make: Callable[..., UniformHead], peer: type[UniformHead], x: Tensor,
     return Chosen(peer.options[index], decay, steps, firm)
 
 
-def averaged(make: Callable[..., UniformHead], chosen: Chosen, x: Tensor, world: World) -> np.ndarray:
+def averaged(make: Callable[..., UniformHead], chosen: Chosen, x: Tensor, world: EvalDataset) -> np.ndarray:
     """Log-odds (N,) of the asked labels: the mean of as many fits, each from its own seed, as CoPL's graph averages."""
     members = GraphConfig().sized(len(world.train.labels)).members
     return np.mean(
@@ -223,7 +223,7 @@ def averaged(make: Callable[..., UniformHead], chosen: Chosen, x: Tensor, world:
     )
 
 
-def labels_of(world: World) -> Labels:
+def labels_of(world: EvalDataset) -> Labels:
     from copl_core.evaluation.peer_models import Labels
 
     return Labels.of(world.train.labels)
@@ -255,7 +255,7 @@ class Fitted:
             self.step()
         return self
 
-    def until_best(self, trial: Trial) -> tuple[float, int, float]:
+    def until_best(self, trial: ValidationSplit) -> tuple[float, int, float]:
         """Least log-loss on the trial's asked labels, the step it was met at, and with which firmness."""
         best, at, its_firm = math.inf, 0, self.peer.firmness[0]
         tried = self.peer.firmness if len(trial.world.context) else self.peer.firmness[:1]
@@ -284,7 +284,7 @@ class Fitted:
         loss.backward()
         self.optimizer.step()
 
-    def loss_on(self, trial: Trial, firm: float) -> float:
+    def loss_on(self, trial: ValidationSplit, firm: float) -> float:
         asked = trial.world.asked
         return float(log_losses(self.logits(trial.world, firm), asked.outcome) @ trial.weight)
 
@@ -294,7 +294,7 @@ class Fitted:
         logits = self.peer.margins(texts, person, labels) + self.side + self.own_side[labels.user]
         return binary_cross_entropy_with_logits(logits, labels.outcome)
 
-    def logits(self, world: World, firm: float) -> np.ndarray:
+    def logits(self, world: EvalDataset, firm: float) -> np.ndarray:
         """Log-odds (N,) of the asked labels of ``world``, whose training labels and texts were fitted: known people by
         their labels, new ones by the peer's own rule."""
         import torch
@@ -334,7 +334,7 @@ def held_out(labels: Comparisons, seed: int) -> np.ndarray:
     return drawn < HOLDOUT / 2
 
 
-def membership(world: World) -> Tensor:
+def membership(world: EvalDataset) -> Tensor:
     """(U_all, G) float32: one where a user is known to be of a group; files name it as ``taste``."""
     import torch
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from copl_core.evaluation.dataset import World, first_labels, without_strangers
+from copl_core.evaluation.dataset import EvalDataset, first_labels, without_strangers
 from copl_core.records import Comparisons, TrainingData
 from copl_core.training.split import held_back, uniform
 from copl_core.training.tune import apart
@@ -23,7 +23,7 @@ APART_SHARE = 0.2  # of each person's responses, where asked labels are about re
 WORTH = 0.1  # share of asked labels that must be about something new before the probe gives up labels to imitate it
 
 
-def probe_world(world: World, seed: int) -> World:
+def probe_world(world: EvalDataset, seed: int) -> EvalDataset:
     """The small world; its user and response ids are rows of the real one."""
     world = without_strangers(world)
     train, labels = world.train, world.train.labels
@@ -39,7 +39,7 @@ def probe_world(world: World, seed: int) -> World:
     return _renumbered(world, learned & ~asked & ~given, asked & labels.decided, given)
 
 
-def _of_known(world: World) -> tuple[np.ndarray, np.ndarray]:
+def _of_known(world: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N,) of known people's labels about known texts that are asked, and of those that may be learned from.
 
     Where people are asked about responses that they met in training, a label is drawn by itself.  Where they are not,
@@ -56,7 +56,7 @@ def _of_known(world: World) -> tuple[np.ndarray, np.ndarray]:
     return asked, ~asked
 
 
-def asked_about_met(world: World) -> bool:
+def asked_about_met(world: EvalDataset) -> bool:
     """Whether many asked labels, of known people about known texts, are about a response the person met in training."""
     world = without_strangers(world)
     labels, n = world.train.labels, len(world.texts)
@@ -82,7 +82,7 @@ def _share(ids: np.ndarray, share: float, seed: int, salt: int) -> np.ndarray:
     return uniform(np.full(len(ids), seed), np.full(len(ids), salt), ids) < share
 
 
-def _renumbered(world: World, learned: np.ndarray, asked: np.ndarray, given: np.ndarray) -> World:
+def _renumbered(world: EvalDataset, learned: np.ndarray, asked: np.ndarray, given: np.ndarray) -> EvalDataset:
     """A world of the masked training labels, rows that it learns from first."""
     train = world.train
     users, user_row, n_users = _known_first(train.labels.user[learned], train.n_users)
@@ -104,7 +104,7 @@ def _renumbered(world: World, learned: np.ndarray, asked: np.ndarray, given: np.
         tuple(train.responses[i] for i in known),
         labels(learned),
     )
-    return World(
+    return EvalDataset(
         inner,
         world.prompts,
         tuple(world.texts[i] for i in texts),

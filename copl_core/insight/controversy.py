@@ -29,7 +29,7 @@ from copl_core.preference.state import GraphState
 
 
 @dataclass(frozen=True, slots=True)
-class Division:
+class VarianceDecomposition:
     """For P questions: how the groups would answer and how far they are apart."""
 
     between: np.ndarray  # (P,) variance between groups, 0 to ¼
@@ -58,7 +58,7 @@ class Division:
         return np.argsort(-self.agreed if consensus else -self.between, kind="stable")
 
 
-def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | None = None) -> Division:
+def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | None = None) -> VarianceDecomposition:
     """Split the spread of answers.
 
     Args:
@@ -72,7 +72,7 @@ def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | Non
     members, n_questions = len(p), p.shape[2]
     if not len(groups):
         empty, none = np.zeros(n_questions), np.zeros((n_questions, 0))
-        return Division(empty, empty, empty, empty, none, none, groups)
+        return VarianceDecomposition(empty, empty, empty, empty, none, none, groups)
     member = (group[:, None] == groups).astype(p.dtype)  # (N, G)
     share = member.mean(0) if share is None else np.asarray(share, p.dtype)
     member = (member / member.sum(0)).T  # (G, N), rows sum to 1
@@ -86,7 +86,7 @@ def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | Non
     noise = share @ (means - squares).mean(0)
     unknown = np.maximum(0, overall * (1 - overall) - between - within - noise) if members > 1 else 0 * noise
     doubt = means.std(0, ddof=1) if members > 1 else 0 * mean
-    return Division(between, within, noise, unknown, mean.T, doubt.T, groups)
+    return VarianceDecomposition(between, within, noise, unknown, mean.T, doubt.T, groups)
 
 
 def _without_doubt(of_mean: np.ndarray, of_single: np.ndarray, members: int) -> np.ndarray:
@@ -134,11 +134,11 @@ def member_preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray)
     return expit(chance, out=chance)
 
 
-def together(parts: Sequence[Division]) -> Division:
+def together(parts: Sequence[VarianceDecomposition]) -> VarianceDecomposition:
     """One division of all questions from divisions of some each, over the same users."""
     columns = {
         spec.name: np.concatenate([getattr(part, spec.name) for part in parts])
-        for spec in fields(Division)
+        for spec in fields(VarianceDecomposition)
         if spec.name != "groups"
     }
-    return Division(**columns, groups=parts[0].groups)
+    return VarianceDecomposition(**columns, groups=parts[0].groups)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from copl_core.records import Choice
-from copl_core.study_settings import ATTENTION, AnswerTable, Asked
+from copl_core.study_settings import CHECK_REASONS, AnswerTable, SelectionReason
 
 FASTEST_SECONDS = 0.6  # to see two texts and press a key
 FASTEST_READING = 150.0  # characters a second, about 25 words: three times what fast readers manage
@@ -27,8 +27,11 @@ FEWEST = {"left": 20, "fast": 10, "consistent": 5, "gold": 5}  # answers below w
 _FEW = 20  # decided answers of others below which half is taken for the usual share of left
 _SAMPLES = 400  # of the bootstrap over pairs
 _LEFT, _RIGHT = (list(Choice).index(side) for side in (Choice.LEFT, Choice.RIGHT))
-_ATTENTION = [list(Asked).index(reason) for reason in sorted(ATTENTION)]
-_GOLD, _PRACTICE = list(Asked).index(Asked.GOLD), list(Asked).index(Asked.PRACTICE)
+_ATTENTION = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
+_GOLD, _PRACTICE = (
+    list(SelectionReason).index(SelectionReason.GOLD),
+    list(SelectionReason).index(SelectionReason.PRACTICE),
+)
 
 
 @dataclass(frozen=True, slots=True)

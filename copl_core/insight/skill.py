@@ -21,7 +21,7 @@ from crowdkit.aggregation.pairwise.noisy_bt import NoisyBradleyTerry
 from scipy.special import expit, log_expit
 
 from copl_core.records import Choice
-from copl_core.study_settings import ATTENTION, AnswerTable, Asked
+from copl_core.study_settings import CHECK_REASONS, AnswerTable, SelectionReason
 
 FEWEST = 10  # comparisons of a person below which nothing is said
 _TIGHTNESS = 0.05  # of the prior that keeps scores near their common middle
@@ -60,7 +60,7 @@ class _Noisy(NoisyBradleyTerry):
 
 def skills(answers: AnswerTable, *, iterations: int = 200) -> dict[int, float]:
     """Skill, 0 to 1, of every person with ten decided preferences or more."""
-    kept = ~np.isin(answers.asked, [list(Asked).index(reason) for reason in ATTENTION])
+    kept = ~np.isin(answers.asked, [list(SelectionReason).index(reason) for reason in CHECK_REASONS])
     answers = answers.take(kept & (answers.choice < 2))
     users, counts = np.unique(answers.user, return_counts=True)
     if not (counts >= FEWEST).any():

@@ -182,8 +182,11 @@ class GraphConfig:
         return replace(self, dim=dim, l2=6 * self.l2, l2_text=3 * self.l2_text, draws=draws, large=0, **LARGE)
 
 
-LOUD = {"message_start": 1.0, "l2_layer": 10.0}  # neighbours speak as loudly as oneself, and layers may move
-LARGE = LOUD | {
+FULL_STRENGTH_MESSAGES = {
+    "message_start": 1.0,
+    "l2_layer": 10.0,
+}  # neighbours speak as loudly as oneself, and layers may move
+LARGE = FULL_STRENGTH_MESSAGES | {
     "members": 1,
     "max_steps": 60,
     "check_every": 5,

@@ -8,7 +8,7 @@ t = r(u,a) − r(u,b),
                                            what they say.
 
 The weights minimise the log-loss of labels that neither part was fitted to, the second pair that of labels about texts
-that neither part ever saw, with a weak pull towards the middle.  A ``Mix`` is what a snapshot serves; a ``Blend`` mixes
+that neither part ever saw, with a weak pull towards the middle.  A ``Mix`` is what a snapshot serves; a ``Stacking`` mixes
 any number of such voices for ``evaluate``, with weights of their own where a text, a person or both are new.
 """
 
@@ -58,7 +58,7 @@ def fit_mix(
 
 
 @dataclass(frozen=True, slots=True)
-class Blend:
+class Stacking:
     """Weights (4, V) of V voices, for labels with: nothing new, a new text, a new person, both."""
 
     weights: np.ndarray
@@ -76,7 +76,7 @@ def fit_blend(
     new_user: np.ndarray,
     middle: np.ndarray,
     pull: np.ndarray | float = 10.0,
-) -> Blend:
+) -> Stacking:
     """Learn how far to believe each voice (N, V) from labels (N,) that none of them was fitted to.
 
     One set of non-negative weights is learned for each kind of label, by log-loss + ½ Σ pull ((w − middle) · size)²,
@@ -100,7 +100,7 @@ def fit_blend(
         return minimize(loss, centre, jac=True, bounds=[(0, None)] * len(centre)).x
 
     middles = np.broadcast_to(np.asarray(middle, np.float64), (4, voices.shape[1]))
-    return Blend(np.stack([learn(kind == k, middles[k]) for k in range(4)]), np.bincount(kind, minlength=4))
+    return Stacking(np.stack([learn(kind == k, middles[k]) for k in range(4)]), np.bincount(kind, minlength=4))
 
 
 def kind_of(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:

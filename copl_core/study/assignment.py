@@ -19,7 +19,7 @@ from copl_core.preference.acquire import informative
 from copl_core.preference.adapt import Placement
 from copl_core.preference.state import GraphState
 from copl_core.records import Label
-from copl_core.study_settings import Asked, Offer, RoomSettings, Said
+from copl_core.study_settings import AssignmentSettings, AvailablePairs, LabelSummary, SelectionReason
 
 _CANDIDATES = 500  # the best of more is hardly better, and the next pair should be there at once
 _REPEAT_AFTER = 8  # labels that must lie between a pair and its repeat
@@ -32,11 +32,11 @@ class Assignment:
     pair_id: int
     left_id: int  # the response that stands on the left
     right_id: int
-    reason: str  # a value of ``Asked``
+    reason: str  # a value of ``SelectionReason``
 
 
 @dataclass(frozen=True, slots=True)
-class MixOfReasons:
+class SelectionMix:
     """Chances of each reason; those of new pairs are shared out anew where a repeat or gold pair is not to be had."""
 
     informative: float = 0.7
@@ -46,38 +46,38 @@ class MixOfReasons:
     imported: float = 0.0
 
     @classmethod
-    def of(cls, room: RoomSettings, *, any_gold: bool = True) -> MixOfReasons:
+    def of(cls, room: AssignmentSettings, *, any_gold: bool = True) -> SelectionMix:
         gold = room.gold if any_gold else 0.0
         new = 1 - room.repeats - gold
-        if room.order == Asked.INFORMATIVE:
+        if room.order == SelectionReason.INFORMATIVE:
             return cls(max(0.0, new - room.uniform), room.uniform, room.repeats, gold)
-        if room.order == Asked.IMPORTED:
+        if room.order == SelectionReason.IMPORTED:
             return cls(0, 0, room.repeats, gold, new)
         return cls(0, new, room.repeats, gold)
 
 
 def assign(
-    offer: Offer, state: GraphState | None, placement: Placement | None, rng: np.random.Generator
+    offer: AvailablePairs, state: GraphState | None, placement: Placement | None, rng: np.random.Generator
 ) -> Assignment | None:
     """The next pair of a user by the rules of their study; None when nothing is left.
 
     Practice comes first, then what a researcher has put at the front, then the mix.
     """
     if offer.newcomer and offer.practised < offer.room.practice and offer.gold:
-        return _drawn(offer.gold, Asked.PRACTICE, rng)
+        return _drawn(offer.gold, SelectionReason.PRACTICE, rng)
     if offer.front:
-        return _sides(offer.front[0], Asked.FRONT, rng)
-    mix = MixOfReasons.of(offer.room, any_gold=bool(offer.gold))
+        return _sides(offer.front[0], SelectionReason.FRONT, rng)
+    mix = SelectionMix.of(offer.room, any_gold=bool(offer.gold))
     return choose(offer.pairs, offer.said, state, placement, rng, mix, offer.gold, offer.skipped)
 
 
 def choose(
     pairs: Sequence[Triple],
-    labels: Sequence[Label | Said],
+    labels: Sequence[Label | LabelSummary],
     state: GraphState | None,
     placement: Placement | None,
     rng: np.random.Generator,
-    mix: MixOfReasons | None = None,
+    mix: SelectionMix | None = None,
     gold: Sequence[Triple] = (),
     skipped: Collection[int] = (),
 ) -> Assignment | None:
@@ -93,7 +93,7 @@ def choose(
     Returns:
         None when no pair is left.
     """
-    mix = mix or MixOfReasons()
+    mix = mix or SelectionMix()
     if not pairs:
         return None  # not even a repeat: whoever is done stays done
     draw = rng.random()
@@ -101,25 +101,31 @@ def choose(
     if repeat:
         return repeat
     if gold and mix.repeat <= draw < mix.repeat + mix.gold:
-        return _drawn(gold, Asked.GOLD, rng)
+        return _drawn(gold, SelectionReason.GOLD, rng)
     if mix.imported:
-        return _sides(pairs[0], Asked.IMPORTED, rng)
+        return _sides(pairs[0], SelectionReason.IMPORTED, rng)
     chosen = None
     if state is not None and placement is not None and rng.random() * (mix.informative + mix.uniform) < mix.informative:
         chosen = _most_informative(pairs, state, placement, rng)
-    return _drawn(pairs, Asked.UNIFORM, rng) if chosen is None else _sides(chosen, Asked.INFORMATIVE, rng)
+    return (
+        _drawn(pairs, SelectionReason.UNIFORM, rng)
+        if chosen is None
+        else _sides(chosen, SelectionReason.INFORMATIVE, rng)
+    )
 
 
-def _drawn(pairs: Sequence[Triple], reason: Asked, rng: np.random.Generator) -> Assignment:
+def _drawn(pairs: Sequence[Triple], reason: SelectionReason, rng: np.random.Generator) -> Assignment:
     return _sides(pairs[int(rng.integers(len(pairs)))], reason, rng)
 
 
-def _sides(pair: Triple, reason: Asked, rng: np.random.Generator) -> Assignment:
+def _sides(pair: Triple, reason: SelectionReason, rng: np.random.Generator) -> Assignment:
     left = int(rng.integers(2))
     return Assignment(pair[0], pair[1 + left], pair[2 - left], reason.value)
 
 
-def _repeat(labels: Sequence[Label | Said], skipped: Collection[int], rng: np.random.Generator) -> Assignment | None:
+def _repeat(
+    labels: Sequence[Label | LabelSummary], skipped: Collection[int], rng: np.random.Generator
+) -> Assignment | None:
     """An earlier pair of the user's, answered once and not lately, with its sides swapped."""
     counts: dict[int, int] = {}
     for label in labels:
@@ -128,7 +134,9 @@ def _repeat(labels: Sequence[Label | Said], skipped: Collection[int], rng: np.ra
     if not old:
         return None
     label = old[int(rng.integers(len(old)))]
-    return Assignment(label.pair_id, left_id=label.right_id, right_id=label.left_id, reason=Asked.REPEAT.value)
+    return Assignment(
+        label.pair_id, left_id=label.right_id, right_id=label.left_id, reason=SelectionReason.REPEAT.value
+    )
 
 
 def _most_informative(

@@ -26,7 +26,7 @@ NEAR = 40  # people near somebody who are asked too
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class UserRows:
     """One person among the rows: their own row, draws of it, and those near them."""
 
     user: User
@@ -66,7 +66,7 @@ class Audience:
         self.vectors = np.concatenate(self._graph_rows).astype(np.float32)  # (N, d)
         self.gate_vectors = np.concatenate(self._gate_rows).astype(np.float32)  # (N, d of the gate)
 
-    def _seat(self, user: User, labels: list[Label]) -> Seat:
+    def _seat(self, user: User, labels: list[Label]) -> UserRows:
         vector, source, placed = placement.vector(self.graph, user.id, labels, self.snapshot.prior)
         gate_vector, learned = _gate_vector(self.gate_graph, user.id, labels, self.gate_prior)
         own = self._add(vector[None], gate_vector[None]).start
@@ -84,7 +84,7 @@ class Audience:
         )
         ids, weights = _nearest(placed, self.gate_graph, NEAR if self.company else 0)
         group = placement.position_in(self.snapshot, user.id, labels).group
-        return Seat(user, source, group, own, drawn, self._known(ids), weights)
+        return UserRows(user, source, group, own, drawn, self._known(ids), weights)
 
     def _known(self, ids: np.ndarray) -> slice:
         """Rows of users whom both states know."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from copl_core.features import measure_many
 from copl_core.ids import rows_of
-from copl_core.insight.controversy import Division, divide, member_preferences, standing, together
+from copl_core.insight.controversy import VarianceDecomposition, divide, member_preferences, standing, together
 from copl_core.insight.quality import Share
 from copl_core.insight.taste import typical
 from copl_core.insight.texts import contrast, difference
@@ -34,13 +34,13 @@ Votes = tuple[int, int, int]  # people for the first, for the second, for neithe
 
 
 @dataclass(frozen=True, slots=True)
-class Divisions:
+class ControversyTable:
     """Every pair and every response that a snapshot knows, with how far groups are apart on it."""
 
     pairs: np.ndarray  # (P, 4) id, first response, second response, prompt; a prompt's pairs stand together
-    of_pairs: Division
+    of_pairs: VarianceDecomposition
     responses: np.ndarray  # (R, 2) id, prompt
-    of_responses: Division  # of the chance to be preferred to the other one of its pairs
+    of_responses: VarianceDecomposition  # of the chance to be preferred to the other one of its pairs
     groups: dict[int, int]  # people of each group
     looked_at: int  # people whose expected answers were computed
     members: int  # graphs of the ensemble
@@ -48,7 +48,7 @@ class Divisions:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Query:
     """Which pairs or responses, in which order."""
 
     kind: str = "pairs"  # "pairs" | "responses"
@@ -59,7 +59,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Divided:
+class ControversyItem:
     """A pair, or a response against the others of its prompt: what is expected, and what people really answered."""
 
     id: int
@@ -93,8 +93,8 @@ class Divided:
 
 
 @dataclass(frozen=True, slots=True)
-class DivisionView:
-    pairs: tuple[Divided, ...]  # or responses, as was wanted
+class ControversyView:
+    pairs: tuple[ControversyItem, ...]  # or responses, as was wanted
     n_pairs: int  # the snapshot knows
     n_wanted: int  # pass the filters
     n_split: int  # of these, groups are expected to prefer different sides, by more than the model's doubt
@@ -104,7 +104,7 @@ class DivisionView:
     snapshot: str
 
 
-def table(session: Session) -> Divisions | None:
+def table(session: Session) -> ControversyTable | None:
     """Everything the champion knows, computed once a snapshot; None before the first one."""
     snapshot, record = session.snapshot(), session.record
     if snapshot is None:
@@ -115,17 +115,17 @@ def table(session: Session) -> Divisions | None:
 
 
 def ranked(
-    session: Session, limit: int = 30, *, wanted: Wanted | None = None, consensus: bool = False, skip: int = 0
-) -> DivisionView | None:
+    session: Session, limit: int = 30, *, wanted: Query | None = None, consensus: bool = False, skip: int = 0
+) -> ControversyView | None:
     """What divides the groups most, or what they agree on, with the votes that were really cast."""
     every = table(session)
     if every is None:
         return None
-    wanted = wanted or Wanted(consensus=consensus)
+    wanted = wanted or Query(consensus=consensus)
     rows = _wanted_rows(session, every, wanted)
     found = _described(session, every, wanted.kind, rows[skip : skip + limit])
     split = (every.of_pairs if wanted.kind == "pairs" else every.of_responses).split[rows]
-    return DivisionView(
+    return ControversyView(
         found,
         len(every.pairs),
         len(rows),
@@ -137,14 +137,14 @@ def ranked(
     )
 
 
-def item(session: Session, pair_id: int) -> Divided | None:
+def item(session: Session, pair_id: int) -> ControversyItem | None:
     """One pair of the champion; None where it knows no such pair."""
     every = table(session)
     rows = np.flatnonzero(every.pairs[:, 0] == pair_id) if every is not None else []
     return _described(session, every, "pairs", rows)[0] if len(rows) else None
 
 
-def export_csv(session: Session, wanted: Wanted) -> str:
+def export_csv(session: Session, wanted: Query) -> str:
     """Every pair or response that is wanted, as CSV with its texts, numbers and votes."""
     every = table(session)
     if every is None:
@@ -175,7 +175,7 @@ def what_differs(session: Session, first: str, second: str) -> tuple[Difference,
 # ---- computing
 
 
-def _divisions(session: Session, snapshot: Snapshot) -> Divisions:
+def _divisions(session: Session, snapshot: Snapshot) -> ControversyTable:
     state = snapshot.graph
     pairs = np.array(session.store.pairs_by_prompt(session.id), np.int64).reshape(-1, 4)
     rows = rows_of(pairs[:, 1:3], state.response_ids)
@@ -193,7 +193,7 @@ def _divisions(session: Session, snapshot: Snapshot) -> Divisions:
         of_responses.append(divide(stands, group, share))
         prompt = dict(zip(pairs[piece, 1:3].T.ravel().tolist(), np.tile(pairs[piece, 3], 2).tolist(), strict=True))
         responses += [(one, prompt[one]) for one in ids.tolist()]
-    return Divisions(
+    return ControversyTable(
         pairs,
         together(of_pairs),
         np.array(responses, np.int64).reshape(-1, 2),
@@ -242,7 +242,7 @@ def _scale(session: Session) -> np.ndarray:
 # ---- choosing and describing
 
 
-def _wanted_rows(session: Session, every: Divisions, wanted: Wanted) -> np.ndarray:
+def _wanted_rows(session: Session, every: ControversyTable, wanted: Query) -> np.ndarray:
     """Rows of pairs or responses that pass the filters, in the wanted order."""
     of_pairs = wanted.kind == "pairs"
     division = every.of_pairs if of_pairs else every.of_responses
@@ -262,7 +262,7 @@ def _wanted_rows(session: Session, every: Divisions, wanted: Wanted) -> np.ndarr
     return order[keep[order]]
 
 
-def _voters(session: Session, every: Divisions, of_pairs: bool) -> np.ndarray:
+def _voters(session: Session, every: ControversyTable, of_pairs: bool) -> np.ndarray:
     """People who have answered each pair, or answers about each response."""
     counts = session.store.vote_counts(session.id)
     people = np.array([counts.get(pair, 0) for pair in every.pairs[:, 0].tolist()], np.int64)
@@ -272,7 +272,9 @@ def _voters(session: Session, every: Divisions, of_pairs: bool) -> np.ndarray:
     return np.bincount(rows.ravel(), np.repeat(people, 2), minlength=len(every.responses))
 
 
-def _described(session: Session, every: Divisions, kind: str, rows: Sequence[int] | np.ndarray) -> tuple[Divided, ...]:
+def _described(
+    session: Session, every: ControversyTable, kind: str, rows: Sequence[int] | np.ndarray
+) -> tuple[ControversyItem, ...]:
     of_pairs = kind == "pairs"
     division = every.of_pairs if of_pairs else every.of_responses
     columns = every.pairs if of_pairs else every.responses
@@ -286,7 +288,7 @@ def _described(session: Session, every: Divisions, kind: str, rows: Sequence[int
         first = int(columns[row, 1 if of_pairs else 0])
         counted, voters = _count([vote for pair in pairs for vote in votes.get(pair, ())], first, group_of)
         found.append(
-            Divided(
+            ControversyItem(
                 int(columns[row, 0]),
                 int(columns[row, -1]),
                 prompts[int(columns[row, -1])],
@@ -306,7 +308,7 @@ def _described(session: Session, every: Divisions, kind: str, rows: Sequence[int
     return tuple(found)
 
 
-def _pairs_of(every: Divisions, rows: Sequence[int] | np.ndarray) -> list[tuple[int, ...]]:
+def _pairs_of(every: ControversyTable, rows: Sequence[int] | np.ndarray) -> list[tuple[int, ...]]:
     """Ids of the pairs of each response, the most divided first."""
     pairs: dict[int, list[int]] = {}
     for pair, first, second, _ in every.pairs[every.of_pairs.order()].tolist():
@@ -356,7 +358,7 @@ _COLUMNS = (
 )
 
 
-def _row(one: Divided, every: Divisions) -> dict[str, object]:
+def _row(one: ControversyItem, every: ControversyTable) -> dict[str, object]:
     row = {
         "pair": one.id if one.second else None,
         "response": None if one.second else one.id,

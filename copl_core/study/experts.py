@@ -67,7 +67,7 @@ class FitLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class Trait:
+class FeatureCorrelation:
     """A measured feature that goes with what an expert changes."""
 
     feature: str
@@ -78,7 +78,7 @@ class Trait:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ExpertEffects:
     """A text, its prompt, and what the expert adds to its reward against the other texts of that prompt."""
 
     prompt: str
@@ -87,17 +87,17 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Voice:
+class ExpertEffect:
     expert: int
     size: float  # root mean square of its changes, log-odds
-    raises: tuple[Heard, ...]
-    lowers: tuple[Heard, ...]
-    traits: tuple[Trait, ...]  # empty: no feature is certain
+    raises: tuple[ExpertEffects, ...]
+    lowers: tuple[ExpertEffects, ...]
+    traits: tuple[FeatureCorrelation, ...]  # empty: no feature is certain
 
 
 @dataclass(frozen=True, slots=True)
 class VoicesView:
-    voices: tuple[Voice, ...]
+    voices: tuple[ExpertEffect, ...]
     table: tuple[dict, ...]  # every change, a row a text and expert
     n_texts: int
     n_prompts: int
@@ -277,11 +277,13 @@ def _sample(session: Session) -> list[tuple[str, Response]]:
     return found
 
 
-def _voice(expert: int, change: np.ndarray, texts: list[tuple[str, Response]], told: gating.Explanation) -> Voice:
+def _voice(
+    expert: int, change: np.ndarray, texts: list[tuple[str, Response]], told: gating.Explanation
+) -> ExpertEffect:
     order = np.argsort(-change, kind="stable").tolist()
-    heard = [Heard(texts[t][0], texts[t][1], float(change[t])) for t in order]
+    heard = [ExpertEffects(texts[t][0], texts[t][1], float(change[t])) for t in order]
     traits = tuple(_trait(expert, feature, told) for feature in told.certain(expert)[:_FEATURES])
-    return Voice(
+    return ExpertEffect(
         expert,
         float(np.sqrt((change**2).mean())),
         tuple(one for one in heard[:_SHOWN] if one.change > 0),
@@ -290,10 +292,10 @@ def _voice(expert: int, change: np.ndarray, texts: list[tuple[str, Response]], t
     )
 
 
-def _trait(expert: int, feature: int, told: gating.Explanation) -> Trait:
+def _trait(expert: int, feature: int, told: gating.Explanation) -> FeatureCorrelation:
     r = float(told.r[expert, feature])
     name = FEATURE_NAMES[feature]
-    return Trait(
+    return FeatureCorrelation(
         name,
         FEATURE_WORDS[name][0 if r > 0 else 1],
         r,

@@ -35,7 +35,7 @@ class TypicalPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Portrait:
+class GroupProfile:
     """One group against the rest."""
 
     group: int
@@ -52,13 +52,13 @@ class Portrait:
     snapshot: str
 
 
-def profiles(session: Session, version: str | None = None, most_pairs: int = 3) -> tuple[Portrait, ...]:
+def profiles(session: Session, version: str | None = None, most_pairs: int = 3) -> tuple[GroupProfile, ...]:
     """Every group of a snapshot, the champion if not said otherwise; nothing before the first snapshot."""
     snapshot = session.snapshot() if version is None else session.open_snapshot(version)
     if snapshot is None:
         return ()
 
-    def paint() -> tuple[Portrait, ...]:
+    def paint() -> tuple[GroupProfile, ...]:
         texts, group = _Texts(session, snapshot), _groups(snapshot)
         return tuple(
             _portrait(session, snapshot, texts, group, number, most_pairs)
@@ -91,7 +91,7 @@ class _Texts:
 
 def _portrait(
     session: Session, snapshot: Snapshot, texts: _Texts, group: np.ndarray, number: int, most_pairs: int
-) -> Portrait:
+) -> GroupProfile:
     inside, placed = group == number, group >= 0
     found = []
     for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.asked)):
@@ -102,7 +102,7 @@ def _portrait(
     known = state.n_labels >= np.median(state.n_labels[placed])
     rows = np.flatnonzero(inside)
     nearest = describe.typical_people((state.user_vectors @ answer_space(state))[rows], known[rows])
-    return Portrait(
+    return GroupProfile(
         number,
         int(inside.sum()),
         int((placed & ~inside).sum()),

@@ -20,7 +20,17 @@ from copl_core.study.access import need_owner, need_researcher
 from copl_core.study.assignment import Assignment, Triple, assign
 from copl_core.study.session import Session
 from copl_core.study.views import Feedback, Receipt
-from copl_core.study_settings import HONEST, Ask, Asked, Draft, Forecast, Guidelines, Offer, Report, RoomSettings
+from copl_core.study_settings import (
+    UNBIASED_REASONS,
+    AssignmentSettings,
+    AvailablePairs,
+    Draft,
+    Guidelines,
+    PinnedPair,
+    Prediction,
+    Report,
+    SelectionReason,
+)
 
 _POPULATION_VOTES = 2.0  # what the population's forecast weighs beside the votes really cast
 
@@ -132,11 +142,11 @@ def edit(
 # ---- what the study has settled
 
 
-def assignment_settings(session: Session) -> RoomSettings:
+def assignment_settings(session: Session) -> AssignmentSettings:
     return session.store.room(session.id)
 
 
-def set_assignment(session: Session, settings: RoomSettings, *, by: int | None = None) -> None:
+def set_assignment(session: Session, settings: AssignmentSettings, *, by: int | None = None) -> None:
     """Settle how pairs are handed out; open tasks stay as they were given."""
     need_owner(session, by)
     session.store.set_room(session.id, settings, by=by)
@@ -190,7 +200,7 @@ def resolve(session: Session, report_id: int, *, by: int | None = None) -> Repor
 # ---- pairs that everybody is handed next
 
 
-def pin_pair(session: Session, pair_id: int, *, by: int | None = None) -> Ask:
+def pin_pair(session: Session, pair_id: int, *, by: int | None = None) -> PinnedPair:
     """Make a pair the next task of everybody who has not answered it.
 
     Raises:
@@ -206,7 +216,7 @@ def unpin_pair(session: Session, pair_id: int, *, by: int | None = None) -> bool
     return session.store.end_ask(session.id, pair_id, by=by)
 
 
-def pinned_pairs(session: Session) -> list[Ask]:
+def pinned_pairs(session: Session) -> list[PinnedPair]:
     """Pairs that everybody is handed next, the last pinned first."""
     return session.store.asks(session.id)
 
@@ -246,7 +256,7 @@ def _but(pairs: list[Triple], chosen: Assignment) -> list[Triple]:
     return [pair for pair in pairs if pair[0] != chosen.pair_id]
 
 
-def _placed(session: Session, user_id: int, offer: Offer) -> tuple[GraphState | None, Placement | None]:
+def _placed(session: Session, user_id: int, offer: AvailablePairs) -> tuple[GraphState | None, Placement | None]:
     """(graph state, the user's place in it), or nothing where no usable snapshot stands.
 
     A damaged champion must not stop people from labelling: pages that show it say what is wrong.
@@ -261,14 +271,19 @@ def _placed(session: Session, user_id: int, offer: Offer) -> tuple[GraphState | 
 
 
 def _forecast(
-    session: Session, user_id: int, chosen: Assignment, offer: Offer, state: GraphState | None, placed: Placement | None
-) -> Forecast | None:
+    session: Session,
+    user_id: int,
+    chosen: Assignment,
+    offer: AvailablePairs,
+    state: GraphState | None,
+    placed: Placement | None,
+) -> Prediction | None:
     """P(left is preferred) of a pair that was chosen without the model, by the model and by the crowd's majority.
 
     The crowd's chance is the share of votes for left by others, with the prediction for the mean person counted as two
     votes more, so that a pair nobody has judged yet has one too.
     """
-    if chosen.reason not in HONEST or state is None or placed is None:
+    if chosen.reason not in UNBIASED_REASONS or state is None or placed is None:
         return None
     rows = rows_of(np.array([[chosen.left_id, chosen.right_id]], np.int64), state.response_ids)
     if (rows < 0).any():
@@ -278,12 +293,12 @@ def _forecast(
     votes = session.store.votes(chosen.pair_id, besides=user_id)
     for_left = votes[chosen.left_id > chosen.right_id]  # a pair's first response is the one with the smaller id
     crowd = (for_left + _POPULATION_VOTES * population) / (sum(votes) + _POPULATION_VOTES)
-    return Forecast(person, crowd, offer.champion)
+    return Prediction(person, crowd, offer.champion)
 
 
 def _feedback(session: Session, label: Label | None) -> Feedback | None:
     """After a practice pair: what was the known answer?"""
-    if label is None or label.asked != Asked.PRACTICE:
+    if label is None or label.asked != SelectionReason.PRACTICE:
         return None
     known = session.store.gold_of(label.pair_id)
     return None if known is None else Feedback(label.preferred_id == known, known)

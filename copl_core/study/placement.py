@@ -14,7 +14,7 @@ from copl_core.preference.adapt import Placement, Prior, adapt
 from copl_core.preference.state import GraphState
 from copl_core.records import Choice, Comparisons, Label
 from copl_core.snapshots.snapshot import Snapshot
-from copl_core.study.views import Place
+from copl_core.study.views import UserPosition
 
 _OUTCOME = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
 
@@ -82,7 +82,7 @@ def _learned(state: GraphState, row: int) -> list[tuple[int, int, float, bool, f
     return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Place:
+def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> UserPosition:
     """The user's place with a spot on the map and a group: their own where trained, else their neighbours' middle."""
     state, layout = snapshot.graph, snapshot.layout
     embedding, source, placement = vector(state, user_id, labels, snapshot.prior)
@@ -100,7 +100,7 @@ def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Pl
     if source == "trained" and own >= 0 and layout.group[own] >= 0:
         group, xy = int(layout.group[own]), tuple(layout.xy[own].tolist())
     heaviest = np.argsort(-weights, kind="stable")[:10]
-    return Place(
+    return UserPosition(
         user_id,
         embedding,
         source,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from copl_core.snapshots.snapshot import Snapshot
 
 FIRST = 5  # answers after which somebody is looked at
-NOBODY = -1  # id of a person made of answers that are not stored
+HYPOTHETICAL_USER = -1  # id of a person made of answers that are not stored
 _PROBED = 600  # pairs looked at for the next question
 Answer = tuple[int, int]  # (preferred response id, rejected response id)
 styles = STYLES
@@ -39,7 +39,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Attribution:
     """What each piece of each response adds to it, for one person or group."""
 
     name: str
@@ -90,14 +90,14 @@ def attribution(
     groups: bool | Sequence[int] = (),
     first: Sequence[int] = (),
     answers: Sequence[Answer] = (),
-) -> tuple[Moved, ...]:
+) -> tuple[Attribution, ...]:
     """Which sentences speak for an answer, by leaving out one after the other; arguments as of ``reward``."""
     prompt, texts, snapshot = _asked(session, prompt, responses)
     people = _people(session, snapshot.graph, users, first, answers)
     known = _known_rows(session, prompt, texts, snapshot) is not None
     rows, basis = session.scorer().occlude(snapshot, prompt, texts, people, groups, known)
     return tuple(
-        Moved(
+        Attribution(
             name,
             tuple(tuple(Piece(text, float(effect)) for text, effect in zip(*own, strict=True)) for own in effects),
             basis,
@@ -179,7 +179,7 @@ def _people(
         people.append((User(user.id, name, user.kind, user.role), labels))  # by the id their own row is left out
     if answers:
         name = f"Somebody with these {len(answers)} answers" if len(answers) > 1 else "Somebody with this one answer"
-        people.append((User(NOBODY, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
+        people.append((User(HYPOTHETICAL_USER, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
     return people
 
 
@@ -187,7 +187,7 @@ def _labels(answers: Sequence[Answer], state: GraphState) -> list[Label]:
     """Answers as labels that nobody stores, as strong as the study's own are on average."""
     now, usual = datetime.now(UTC), float(state.labels.strength.mean())
     return [
-        Label(-1 - n, None, NOBODY, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
+        Label(-1 - n, None, HYPOTHETICAL_USER, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
         for n, (preferred, rejected) in enumerate(answers)
     ]
 

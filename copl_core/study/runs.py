@@ -28,7 +28,7 @@ _PEOPLE, _PAIRS = 1000, 500  # of two snapshots, whose scores are compared
 
 
 @dataclass(frozen=True, slots=True)
-class Paying:
+class PersonalisationGain:
     """What knowing people adds over one taste for all, on labels that neither has seen."""
 
     answer: str  # "yes" | "not yet" | "no"
@@ -136,7 +136,7 @@ def write_note(session: Session, version: str, text: str, *, by: int | None = No
     session.store.write_note(session.id, version, text.strip(), by=by)
 
 
-def personalisation_gain(session: Session) -> Paying | None:
+def personalisation_gain(session: Session) -> PersonalisationGain | None:
     """Is personalisation paying on this study's data?  None while no full fit has measured it."""
     champion = session.store.champion(session.id)
     if champion is None:
@@ -147,7 +147,7 @@ def personalisation_gain(session: Session) -> Paying | None:
     low, high = gain["accuracy_interval"]
     answer = "yes" if low > 0 else "no" if high < 0 else "not yet"
     fitted_in = champion.metrics.get("fitted_in") or champion.version
-    return Paying(
+    return PersonalisationGain(
         answer,
         held_out["copl"]["accuracy"],
         held_out[gain["over"]]["accuracy"],

@@ -19,8 +19,8 @@ from copl_core.reward.expert_effects import voices
 from copl_core.reward.model import RewardModel
 from copl_core.reward.occlude import occlude
 from copl_core.snapshots.snapshot import Snapshot
-from copl_core.study.audience import Audience, Seat
-from copl_core.study.views import Judgement, Near, RewardView
+from copl_core.study.audience import Audience, UserRows
+from copl_core.study.views import Near, RewardView, ScoreRow
 from copl_core.training.text_embedder import TextEmbedder
 
 _PERSON, _GROUP = (2.5, 97.5), (5.0, 95.0)  # percentiles of the two intervals
@@ -170,12 +170,12 @@ class Scorer:
             return model.rewards(texts, audience.gate_vectors) / float(model.calibration)
 
 
-def _person(seat: Seat, parts: _Parts, gates: np.ndarray | None) -> Judgement:
+def _person(seat: UserRows, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
     logits = parts.whole
     wins = _softmax(logits)
     low, high = np.percentile(wins[seat.drawn], _PERSON, axis=0)
     kind = "simulated person" if seat.user.kind == Kind.SIMULATED else "person"
-    return Judgement(
+    return ScoreRow(
         seat.user.name,
         kind,
         seat.group,
@@ -192,7 +192,7 @@ def _person(seat: Seat, parts: _Parts, gates: np.ndarray | None) -> Judgement:
     )
 
 
-def _near(seat: Seat, wins: np.ndarray) -> Near | None:
+def _near(seat: UserRows, wins: np.ndarray) -> Near | None:
     theirs = wins[seat.near]
     if not len(theirs):
         return None
@@ -200,11 +200,11 @@ def _near(seat: Seat, wins: np.ndarray) -> Near | None:
     return Near(len(theirs), seat.weights @ theirs, best)
 
 
-def _group(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) -> Judgement:
+def _group(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
     logits = parts.whole[members]
     wins = _softmax(logits)
     low, high = np.percentile(wins, _GROUP, axis=0)
-    return Judgement(
+    return ScoreRow(
         f"Group {group + 1}",
         "group",
         group,

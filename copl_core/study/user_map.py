@@ -16,11 +16,11 @@ from copl_core.records import CoplError, Kind, Pair
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
 from copl_core.study import access, placement
 from copl_core.study.session import Session
-from copl_core.study.views import Place
-from copl_core.study_settings import ATTENTION, AnswerTable, Asked
+from copl_core.study.views import UserPosition
+from copl_core.study_settings import CHECK_REASONS, AnswerTable, SelectionReason
 
 _PAIRS = 1000  # of the study on which two people's answers are compared
-_ATTENTION = [list(Asked).index(reason) for reason in sorted(ATTENTION)]
+_ATTENTION = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class PeopleMap:
 
 
 @dataclass(frozen=True, slots=True)
-class Trait:
+class UserValues:
     """Something to colour people by: a number or a category each, in the order of the map's rows."""
 
     value: np.ndarray  # (N,) float, NaN where nothing is known
@@ -164,7 +164,7 @@ def map_extent(session: Session, versions: Sequence[str]) -> np.ndarray | None:
 # ---- what people can be coloured by
 
 
-def consistency(session: Session, ids: np.ndarray) -> Trait:
+def consistency(session: Session, ids: np.ndarray) -> UserValues:
     """Of a person's pairs that came again, the share answered as the time before."""
 
     def repeated() -> tuple[np.ndarray, np.ndarray]:
@@ -174,17 +174,17 @@ def consistency(session: Session, ids: np.ndarray) -> Trait:
     return _share(ids, *session.once("repeated answers", session.record.revision, repeated))
 
 
-def predicted(session: Session, ids: np.ndarray) -> Trait:
+def predicted(session: Session, ids: np.ndarray) -> UserValues:
     """Prequential accuracy: of a person's decided labels on pairs drawn by chance, the share foretold right."""
     table = np.array(session.store.foreseen(session.id), np.int64).reshape(-1, 3)  # user, right, foretold
     rows = rows_of(ids, table[:, 0])
     there = rows >= 0
     n = np.where(there, table[rows, 2] if len(table) else 0, 0)
     hits = np.where(there, table[rows, 1] if len(table) else 0, 0)
-    return Trait(np.where(n > 0, hits / np.maximum(n, 1), np.nan), n)
+    return UserValues(np.where(n > 0, hits / np.maximum(n, 1), np.nan), n)
 
 
-def experts_of(session: Session, ids: np.ndarray, version: str | None = None) -> Trait | None:
+def experts_of(session: Session, ids: np.ndarray, version: str | None = None) -> UserValues | None:
     """The expert with the largest mean gate weight of each person; None while there is no reward model."""
     snapshot = _snapshot(session, version)
     if snapshot is None or not snapshot.has_reward:
@@ -198,13 +198,13 @@ def experts_of(session: Session, ids: np.ndarray, version: str | None = None) ->
         if not gates.shape[2]:
             return None  # one model for all, without experts
         value[known] = gates.mean(1).argmax(1)
-    return Trait(value, np.where(np.isfinite(value), state.n_labels[rows], 0))
+    return UserValues(value, np.where(np.isfinite(value), state.n_labels[rows], 0))
 
 
 # ---- one person, and two
 
 
-def position(session: Session, user_id: int) -> Place | None:
+def position(session: Session, user_id: int) -> UserPosition | None:
     """Where the user stands by the labels of this moment; None before the first snapshot."""
     snapshot = session.snapshot()
     if snapshot is None:
@@ -297,7 +297,7 @@ def _taken(places_: np.ndarray, rows: np.ndarray, there: np.ndarray) -> np.ndarr
     return np.where(there[:, None], places_[rows], np.nan).astype(np.float32)
 
 
-def _third(layout: Layout, place: placement.Place) -> np.ndarray:
+def _third(layout: Layout, place: placement.UserPosition) -> np.ndarray:
     """Where a live person stands in three dimensions: their own place where trained, else their neighbours' middle."""
     if place.xy is None:
         return np.full(3, np.nan)
@@ -317,11 +317,11 @@ def _repeated(answers: AnswerTable) -> tuple[np.ndarray, np.ndarray]:
     return rows.user[1:][again], (said[1:] == said[:-1])[again]
 
 
-def _share(ids: np.ndarray, user: np.ndarray, hit: np.ndarray) -> Trait:
+def _share(ids: np.ndarray, user: np.ndarray, hit: np.ndarray) -> UserValues:
     rows = rows_of(user, ids)
     n = np.bincount(rows[rows >= 0], minlength=len(ids))
     hits = np.bincount(rows[rows >= 0], hit[rows >= 0], minlength=len(ids))
-    return Trait(np.where(n > 0, hits / np.maximum(n, 1), np.nan), n)
+    return UserValues(np.where(n > 0, hits / np.maximum(n, 1), np.nan), n)
 
 
 def _known_pairs(session: Session, snapshot: Snapshot, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -18,14 +18,14 @@ from copl_core.preference.posterior import draws
 from copl_core.records import CoplError, Label, Response
 from copl_core.study import placement, user_map
 from copl_core.study.session import Session
-from copl_core.study.views import Evidence, Past, TasteView
+from copl_core.study.views import Evidence, PastAnswer, UserProfile
 
 _PAIRS = 2000  # of the study that are looked at, so that a large one opens as fast
 _DRAWS = 200  # of the person's vector, for the doubt in what the model believes
 _NOT_THERE = Response(-1, -1, "(this text is not in the study any more)")
 
 
-def profile(session: Session, user_id: int) -> TasteView:
+def profile(session: Session, user_id: int) -> UserProfile:
     """Where a person stands, what they like in words, and how consistent they are with themselves.
 
     A damaged snapshot takes away what the model believes, not what the labels say: ``problem`` tells of it.
@@ -45,7 +45,7 @@ def profile(session: Session, user_id: int) -> TasteView:
     except CoplError as mishap:
         problem = str(mishap)
     told = words.leanings(by_labels, chosen, words.alike(differences), model, of_most)
-    return TasteView(
+    return UserProfile(
         len(labels),
         len(chosen),
         len(set(chosen_prompts.tolist())),
@@ -75,7 +75,7 @@ def evidence(session: Session, user_id: int, feature: str) -> tuple[Evidence, ..
     )
 
 
-def answer_history(session: Session, user_id: int) -> tuple[Past, ...]:
+def answer_history(session: Session, user_id: int) -> tuple[PastAnswer, ...]:
     """Everything a person answered, newest first, with its texts; superseded answers stand with what replaced them."""
     labels = session.store.history(user_id)
     texts, prompts = _texts(session, labels), dict(session.store.prompts(session.id))
@@ -89,7 +89,7 @@ def answer_history(session: Session, user_id: int) -> tuple[Past, ...]:
             older.append(step)
             step = before.get(step.id)
         found.append(
-            Past(
+            PastAnswer(
                 label,
                 prompts.get(label.prompt_id, ""),
                 texts.get(label.left_id, _NOT_THERE),

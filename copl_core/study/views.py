@@ -10,7 +10,7 @@ import numpy as np
 from copl_core.insight.quality import Agreement, Figures, Share
 from copl_core.insight.taste import Leaning
 from copl_core.records import Choice, Label, Response, Run, Task, User
-from copl_core.study_settings import Foretold
+from copl_core.study_settings import PredictionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class UserPosition:
     """Where a user stands now, without training.
 
     ``source`` is "trained" (a row of the snapshot, no labels since), "neighbours" (placed by people who answered
@@ -61,7 +61,7 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ScoreRow:
     """How one person, or one group, is expected to judge the responses."""
 
     name: str
@@ -104,17 +104,17 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class RewardView:
-    rows: tuple[Judgement, ...]
+    rows: tuple[ScoreRow, ...]
     basis: str  # which parts spoke, in a sentence
     known: bool  # all responses are labelled ones of the study
     snapshot: str
 
     @property
-    def groups(self) -> tuple[Judgement, ...]:
+    def groups(self) -> tuple[ScoreRow, ...]:
         return tuple(row for row in self.rows if row.kind == "group")
 
     @property
-    def people(self) -> tuple[Judgement, ...]:
+    def people(self) -> tuple[ScoreRow, ...]:
         return tuple(row for row in self.rows if row.kind != "group")
 
     @property
@@ -164,17 +164,17 @@ class Prequential:
     crowd: Share  # the same labels by the majority of the others
     apart: Share  # of the labels that one of the two foresaw and the other did not, those of the model
     snapshots: tuple[str, ...]  # that made the forecasts, oldest first
-    rows: tuple[Foretold, ...]  # oldest first
+    rows: tuple[PredictionRecord, ...]  # oldest first
 
 
 @dataclass(frozen=True, slots=True)
-class TasteView:
+class UserProfile:
     """What a person may know of themselves."""
 
     n_labels: int  # preferences that count
     n_decided: int  # of these, that prefer one response
     n_prompts: int  # behind the decided ones
-    place: Place | None  # none before the first snapshot
+    place: UserPosition | None  # none before the first snapshot
     leanings: tuple[Leaning, ...]  # at most five, those of the labels first; empty while nothing is certain
     n_pairs: int  # of the study, from which typical differences and the model's beliefs are read
     consistent: Share  # of pairs answered again, answered as the time before
@@ -194,7 +194,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastAnswer:
     """An answer that counts, with its texts and the answers that it superseded, newest first."""
 
     label: Label

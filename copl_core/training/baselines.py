@@ -30,7 +30,7 @@ from copl_core.training.metrics import log_losses
 from copl_core.training.split import uniform
 
 if TYPE_CHECKING:
-    from copl_core.evaluation.peers import Trial
+    from copl_core.evaluation.peers import ValidationSplit
 
 RANKS = (5, 10, 2)
 PRECISIONS = (3.0, 1.0, 10.0, 20.0)
@@ -92,23 +92,25 @@ class Logistic:
         return minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
 
 
-def fit_global(data: TrainingData, texts: list[str], seed: int, trial: Trial | None = None) -> Logistic:
+def fit_global(data: TrainingData, texts: list[str], seed: int, trial: ValidationSplit | None = None) -> Logistic:
     """Bradley–Terry strengths with length and side, the same for everybody; nothing is chosen, and no trial read."""
     labels = data.labels.take(data.labels.decided)
     return _fit(labels, _standard_length(texts), data.n_users, 0, PRECISIONS[0], own=False, seed=seed)
 
 
-def fit_side_length(data: TrainingData, texts: list[str], seed: int, trial: Trial | None = None) -> Logistic:
+def fit_side_length(data: TrainingData, texts: list[str], seed: int, trial: ValidationSplit | None = None) -> Logistic:
     """Global, and each user's own pull towards a side and towards length."""
     return _chosen(data, texts, seed, (0,), trial)
 
 
-def fit_mf(data: TrainingData, texts: list[str], seed: int, trial: Trial | None = None) -> Logistic:
+def fit_mf(data: TrainingData, texts: list[str], seed: int, trial: ValidationSplit | None = None) -> Logistic:
     """Matrix factorisation: side-length, and a user × item term of low rank."""
     return _chosen(data, texts, seed, RANKS, trial)
 
 
-def _chosen(data: TrainingData, texts: list[str], seed: int, ranks: tuple[int, ...], trial: Trial | None) -> Logistic:
+def _chosen(
+    data: TrainingData, texts: list[str], seed: int, ranks: tuple[int, ...], trial: ValidationSplit | None
+) -> Logistic:
     """Precision, then rank by held-out log-loss, then a fit on everything.
 
     Args:
@@ -141,7 +143,7 @@ def _missed_at_random(labels: Comparisons, length: np.ndarray, n_users: int, see
     return missed
 
 
-def _missed_on(trial: Trial, length: np.ndarray, seed: int) -> Missed:
+def _missed_on(trial: ValidationSplit, length: np.ndarray, seed: int) -> Missed:
     """Log-loss, by option, on what a trial asks; ``length`` (R,) by row of its world."""
     world = trial.world
     seen = world.train.labels.take(world.train.labels.decided)

@@ -17,7 +17,7 @@ from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.state import GraphConfig, GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
-from copl_core.training.graph_trainer import Lesson, Member, Save, Tell, meetings_for
+from copl_core.training.graph_trainer import GraphData, Member, Save, Tell, meetings_for
 from copl_core.training.losses import measures, temperature_of, torch_generator
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import uniform
@@ -59,7 +59,7 @@ def fit_graph(
         warm = None
     weights = _reading(phi, config, warm)
     x = torch.as_tensor(read_text(phi, weights), dtype=torch.float32, device=device)
-    lesson = Lesson(data, x, config, device)
+    lesson = GraphData(data, x, config, device)
     held_out = _folds(data, config)
     keeper = None if checkpoint is None else _Keeper(checkpoint, part, _key(data, phi, config, seed, device, warm))
     outputs, logits = [], []
@@ -205,7 +205,7 @@ def _folds(data: TrainingData, config: GraphConfig) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def _outputs(lesson: Lesson, network: CoplGraph) -> tuple[np.ndarray, ...]:
+def _outputs(lesson: GraphData, network: CoplGraph) -> tuple[np.ndarray, ...]:
     """ê_u, ê_r, b over the graph of all labels, the side nuisances and the firmness of each user, as numpy."""
     out = network(lesson.phi, lesson.graph.messages())
     return tuple(

@@ -35,7 +35,7 @@ def meetings_for(share: float) -> float:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LabelBatch:
     """Labels that are asked, gathered: rows (B,) of users, left and right, what was said and how much it counts."""
 
     user: Tensor
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass
-class Lesson:
+class GraphData:
     """What the members of one fit share: the labels, the graph they make, and φ as the graph reads it."""
 
     data: TrainingData
@@ -78,14 +78,14 @@ class Lesson:
         if self.config.loss != "bt":
             self.flip = flip_rate(labels) if self.config.flip is None else self.config.flip
 
-    def asked(self, rows: Tensor) -> Asked:
+    def asked(self, rows: Tensor) -> LabelBatch:
         """The labels of rows (B,), gathered."""
-        return Asked(
+        return LabelBatch(
             *(column.index_select(0, rows) for column in (self.user, self.left, self.right, self.outcome, self.weight)),
             None if self.pairs is None else self.pairs.taken(rows),
         )
 
-    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], asked: Asked) -> Tensor:
+    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], asked: LabelBatch) -> Tensor:
         """Log-odds (B,) of left, side nuisance included."""
         users, responses, bias = out
         if asked.pairs is not None:
@@ -100,7 +100,7 @@ class Lesson:
             margin = margin * network.user_firmness.exp().index_select(0, asked.user)
         return margin + network.side + network.user_side.index_select(0, asked.user)
 
-    def loss(self, logits: Tensor, asked: Asked) -> Tensor:
+    def loss(self, logits: Tensor, asked: LabelBatch) -> Tensor:
         """What training makes small, before any prior."""
         each = preference_loss(logits, asked.outcome, self.config.loss, self.flip, self.config.smoothing)
         return (each * asked.weight).mean()
@@ -122,7 +122,7 @@ class Member:
         warm: whether the network's ids were learned before, and are a start worth keeping.
     """
 
-    def __init__(self, lesson: Lesson, network: CoplGraph, held: np.ndarray, seed: int, warm: bool = False) -> None:
+    def __init__(self, lesson: GraphData, network: CoplGraph, held: np.ndarray, seed: int, warm: bool = False) -> None:
         self.lesson, self.network, self.config, self.seed, self.warm = lesson, network, lesson.config, seed, warm
         self.generator = torch_generator(seed, lesson.device)
         rows = torch.as_tensor(held, device=lesson.device)
@@ -131,7 +131,7 @@ class Member:
         self.whole, self.held = self._seen_graph.messages(), lesson.asked(rows)
         if not self.config.edge_dropout:
             del self._seen_graph  # of a million people it is most of a GiB
-        self.draws: list[tuple[list[Messages], Asked]] = []
+        self.draws: list[tuple[list[Messages], LabelBatch]] = []
         self.order, self.place = torch.empty(0, dtype=torch.long), 0  # of a pass over the labels, with ``batch``
         self.optimiser = optimiser_of(network, self.config)
         self.steps = steps_of(self.config, len(lesson.user) - len(held))
@@ -211,7 +211,7 @@ class Member:
         logits = lesson.logits(network, network(lesson.phi, messages, keep, keep_user), asked)
         return lesson.loss(logits, asked) + penalty(network, config, self.firm) / len(lesson.user)
 
-    def _drawn(self) -> tuple[list[Messages], Asked]:
+    def _drawn(self) -> tuple[list[Messages], LabelBatch]:
         """Messages by layer and what is asked; with ``draws`` the same few draws take turns, each drawn by its own
         seed."""
         number, generator = self.step, self.generator

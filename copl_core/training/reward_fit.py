@@ -88,7 +88,7 @@ def fit_reward(
         model.place_users(user_vectors)
         model.on(processes.device)
         deadline = None if time_budget_s is None else started + TRAINING_SHARE * time_budget_s
-        fit = Fit(
+        fit = RewardTrainer(
             model, data, user_vectors, processes.generator(seed), progress or (lambda *_: None), deadline, processes
         )
         states = None
@@ -136,7 +136,7 @@ def _model(
     return model, fits
 
 
-def _key(fit: Fit, seed: int, warm: RewardModel | None, time_budget_s: float | None) -> str:
+def _key(fit: RewardTrainer, seed: int, warm: RewardModel | None, time_budget_s: float | None) -> str:
     """A name for all that decides what ``fit`` comes to."""
     data, labels = fit.data, fit.data.labels
     start = {} if warm is None else {name: tensor.detach().cpu().numpy() for name, tensor in warm.own_tensors().items()}
@@ -187,7 +187,7 @@ class States:
 
 
 @dataclass
-class Standing:
+class TrainState:
     """Where a training is between two steps, beside its weights."""
 
     best: float  # log-loss on tuning labels
@@ -198,7 +198,7 @@ class Standing:
 
 
 @dataclass
-class Fit:
+class RewardTrainer:
     """One training: what stays the same from step to step."""
 
     model: RewardModel
@@ -253,7 +253,7 @@ class Fit:
         at = (
             self._taken_up(found, optimizer)
             if found
-            else Standing(self._tuning_loss(), self._snapshot(), begun=time.monotonic())
+            else TrainState(self._tuning_loss(), self._snapshot(), begun=time.monotonic())
         )
         for step in range(at.step + 1, steps + 1):
             done = self.processes.agree(self._done(step, steps, at.begun))
@@ -275,7 +275,7 @@ class Fit:
                 states.write(self._state(at, steps, optimizer))
         self.model.take(at.kept)
 
-    def _state(self, at: Standing, steps: int, optimizer: torch.optim.Optimizer) -> dict:
+    def _state(self, at: TrainState, steps: int, optimizer: torch.optim.Optimizer) -> dict:
         """All that the next step reads and ``fit_reward`` does not make again."""
         return {
             "step": at.step,
@@ -292,7 +292,7 @@ class Fit:
             "budget": None if self.deadline is None else self.deadline - at.begun,
         }
 
-    def _taken_up(self, found: dict, optimizer: torch.optim.Optimizer) -> Standing:
+    def _taken_up(self, found: dict, optimizer: torch.optim.Optimizer) -> TrainState:
         """Put back what ``_state`` kept.  The batches need no more than ``rng``, which nobody draws from between them.
 
         The clock goes on where it stood, so that a deadline leaves the time that was left, and reading the texts once
@@ -308,7 +308,7 @@ class Fit:
         begun = time.monotonic() - found["seconds"]
         if found["budget"] is not None:
             self.deadline = begun + found["budget"]
-        return Standing(found["best"], found["kept"], begun, found["stale"], found["step"])
+        return TrainState(found["best"], found["kept"], begun, found["stale"], found["step"])
 
     def _optimizer(self) -> torch.optim.Optimizer:
         others = [p for n, p in self.model.named_parameters() if p.requires_grad and not n.startswith("gate.")]

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from copl_core.preference.state import LOUD, GraphConfig
+from copl_core.preference.state import FULL_STRENGTH_MESSAGES, GraphConfig
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.metrics import figures
 from copl_core.training.progress import Progress
@@ -148,7 +148,11 @@ def _recipes(config: GraphConfig) -> list[GraphConfig]:
     if config.rule != "copl" or config.layers == 0:
         return [config]
     if config.large > 0:
-        return [replace(config, firmer=firmer, **layers) for firmer in (config.firmer, 1.0) for layers in ({}, LOUD)]
+        return [
+            replace(config, firmer=firmer, **layers)
+            for firmer in (config.firmer, 1.0)
+            for layers in ({}, FULL_STRENGTH_MESSAGES)
+        ]
     return [config, replace(config, mixing="full", lr=GraphConfig().lr)] if config.mixing == "diagonal" else [config]
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Progress
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 
 
 def everything(store, study):
@@ -73,7 +73,7 @@ def test_an_expired_task_goes_back_but_may_still_be_answered_by_who_saw_it(store
 
 
 def test_an_expired_task_whose_place_was_given_away_is_stale(store, study, hand_out, four_pairs, ann, ben):
-    store.set_room(study.id, RoomSettings(overlap=1))
+    store.set_room(study.id, AssignmentSettings(overlap=1))
     task = hand_out(ann.id, four_pairs[0][0], minutes=-1)
     hand_out(ben.id, four_pairs[0][0])
     assert store.submit(task.id, ann.id, Choice.LEFT) is None

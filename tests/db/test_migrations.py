@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from copl_core.records import Choice, Progress, Role
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from db.base import Base
 from db.engine import HEAD, alembic_config, make_engine, migrate, reading, version, writing
 from db.store import SqlStore
@@ -73,7 +73,7 @@ def test_a_database_of_the_first_version_keeps_all_that_is_in_it(of_version_0001
     olga = store.user_by_token(1, "hash of a secret")
     assert (olga.name, olga.role, olga.excluded) == ("Olga", Role.OWNER, False)
     assert store.user(2).taste == "brief" and store.champion(1).version == "v7" and store.revision(1) == 2
-    assert store.room(1) == RoomSettings() and store.guidelines(1) == [] and store.gold(1) == []
+    assert store.room(1) == AssignmentSettings() and store.guidelines(1) == [] and store.gold(1) == []
     assert [entry.event for entry in store.audit(1)] == ["role"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from copl_core.records import Choice, CoplError
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_pair_put_off_before_it_was_asked_for_comes_again_and_after_that_it_wa
 
 
 def test_a_pair_without_room_is_not_at_the_front_of_anybody(store, study, four_pairs, answer, hand_out, ann, ben):
-    store.set_room(study.id, RoomSettings(overlap=1))
+    store.set_room(study.id, AssignmentSettings(overlap=1))
     answered, reserved = four_pairs[0][0], four_pairs[1][0]
     answer(ann.id, answered, Choice.LEFT)
     task = hand_out(ann.id, reserved, reason="front")

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from copl_core.formats.own import read_rows, write_jsonl
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Progress
-from copl_core.study_settings import Draft, Forecast, RoomSettings
+from copl_core.study_settings import AssignmentSettings, Draft, Prediction
 from db.engine import reading
 from db.models import LabelRow, PairRow
 from db.overlap import _PEOPLE
@@ -26,7 +26,7 @@ def cem(store, study):
 @pytest.fixture
 def overlap(store, study):
     """Settles how many people label a pair."""
-    return lambda n: store.set_room(study.id, RoomSettings(overlap=n))
+    return lambda n: store.set_room(study.id, AssignmentSettings(overlap=n))
 
 
 def ids(pairs) -> list[int]:
@@ -127,7 +127,7 @@ def test_turning_the_overlap_on_counts_what_is_there(store, study, overlap, answ
     overlap(1)
     assert_counters_are_right(store, study)
     assert ids(store.unlabelled_pairs(ben.id)) == ids(four_pairs)[2:]  # one labelled, one on a screen
-    store.set_room(study.id, RoomSettings())
+    store.set_room(study.id, AssignmentSettings())
     assert ids(store.unlabelled_pairs(ben.id)) == ids(four_pairs)
 
 
@@ -349,7 +349,7 @@ def test_gold_pairs_count_as_done_and_practice_does_not(store, study, gold, answ
     answer(ann.id, gold[0], Choice.LEFT, reason="gold")
     answer(ann.id, four_pairs[1][0], Choice.LEFT, reason="practice")
     assert store.progress(ann.id) == Progress(done=1, left=2, today=1)
-    store.set_room(study.id, RoomSettings(practice=3))
+    store.set_room(study.id, AssignmentSettings(practice=3))
     assert (store.offer(ann.id).practised, store.offer(ann.id).newcomer) == (1, False)
 
 
@@ -398,7 +398,7 @@ def test_an_excluded_user_trains_nothing_and_votes_nowhere_but_keeps_their_own_l
 def test_a_forecast_is_kept_with_its_task_and_outlives_an_undo(store, hand_out, four_pairs, ann):
     soon = datetime.now(UTC) + timedelta(minutes=5)
 
-    def given(pair_id, choice, reason="uniform", forecast=Forecast(0.9, 0.4, "v1")):  # noqa: B008 (it is frozen)
+    def given(pair_id, choice, reason="uniform", forecast=Prediction(0.9, 0.4, "v1")):  # noqa: B008 (it is frozen)
         task = store.hand_out(ann.id, pair_id, swap=False, reason=reason, expires_at=soon, forecast=forecast)
         return store.submit(task.id, ann.id, choice)
 
@@ -407,11 +407,11 @@ def test_a_forecast_is_kept_with_its_task_and_outlives_an_undo(store, hand_out, 
     first = store.submit(again.id, ann.id, Choice.LEFT)
     given(four_pairs[1][0], Choice.TIE)
     given(four_pairs[2][0], Choice.RIGHT, reason="informative")
-    last = given(four_pairs[3][0], Choice.RIGHT, forecast=Forecast(0.2, 0.7, "v2"))
+    last = given(four_pairs[3][0], Choice.RIGHT, forecast=Prediction(0.2, 0.7, "v2"))
     found = store.foretold(ann.id, last=50)
     assert [(one.label_id, one.left, one.forecast) for one in found] == [
-        (first.id, True, Forecast(0.9, 0.4, "v1")),
-        (last.id, False, Forecast(0.2, 0.7, "v2")),
+        (first.id, True, Prediction(0.9, 0.4, "v1")),
+        (last.id, False, Prediction(0.2, 0.7, "v2")),
     ]
     assert store.foretold(ann.id, last=1) == found[1:]
 
@@ -428,8 +428,8 @@ def test_votes_are_those_of_others_by_response(store, answer, four_pairs, ann, b
 
 
 def test_settings_are_kept_and_each_change_leaves_a_trail(store, study, ann):
-    assert store.room(study.id) == RoomSettings()
-    settled = RoomSettings(overlap=3, open=False, order="random", practice=2, daily_goal=40)
+    assert store.room(study.id) == AssignmentSettings()
+    settled = AssignmentSettings(overlap=3, open=False, order="random", practice=2, daily_goal=40)
     store.set_room(study.id, settled, by=ann.id)
     store.set_room(study.id, settled, by=ann.id)
     assert store.room(study.id) == settled

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from copl_core.evaluation.dataset import (
-    World,
+    EvalDataset,
     build_world,
     flipped,
     only_new_prompts,
@@ -20,7 +20,7 @@ from copl_core.records import Choice, CoplError
 from tests.evaluation.test_evaluate import about_own_prompts, rows
 
 
-def said(world: World, labels) -> set[tuple]:
+def said(world: EvalDataset, labels) -> set[tuple]:
     """Labels by name: who preferred which text."""
     return {
         (world.users[u], world.texts[a], world.texts[b], float(o))
@@ -129,7 +129,7 @@ def test_a_probe_is_asked_as_the_world_is():
     assert not plain.new_user.any() and len(plain.context) == 0
 
 
-def few_new_people() -> World:
+def few_new_people() -> EvalDataset:
     """A world where nearly all asked labels are by known people, and half of the asked people are new."""
     return build_world(rows(range(20), range(12)), rows(range(10), range(12), seed=1) + rows(range(20, 30), range(1)))
 

@@ -10,7 +10,7 @@ import torch
 
 from copl_core.config import Settings
 from copl_core.evaluation import methods, peers
-from copl_core.evaluation.dataset import World, build_world, with_strangers
+from copl_core.evaluation.dataset import EvalDataset, build_world, with_strangers
 from copl_core.evaluation.peer_models import PAL, VPL, Labels, LoRe
 from copl_core.evaluation.peers import HEADS, PEERS, Fitted, held_out, imitation, standardised, tried_on, uniform_reward
 from copl_core.features import measure_many
@@ -43,16 +43,16 @@ def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[Imp
     return made
 
 
-def camps(context: int = 0, ties: int = 0) -> World:
+def camps(context: int = 0, ties: int = 0) -> EvalDataset:
     """Twelve people learned from, asked about new prompts, and four new ones."""
     return build_world(rows(range(12), range(10), ties=ties), rows(range(16), range(10, 16), seed=1), context)
 
 
-def asked(world: World, name: str, seed: int = 0) -> np.ndarray:
+def asked(world: EvalDataset, name: str, seed: int = 0) -> np.ndarray:
     return PEERS[name](world, lambda: measure_many([answer for _, answer in world.texts]), seed)
 
 
-def right(world: World, logits: np.ndarray, new: bool = False) -> float:
+def right(world: EvalDataset, logits: np.ndarray, new: bool = False) -> float:
     who = (world.asked.user >= world.train.n_users) == new
     return float(((logits > 0) == (world.asked.outcome > 0.5))[who].mean())
 
@@ -195,7 +195,7 @@ def test_validation_labels_keep_a_pair_on_one_side():
     assert 0.05 < held.mean() < 0.3
 
 
-def kinds(world: World) -> tuple[float, float]:
+def kinds(world: EvalDataset) -> tuple[float, float]:
     return world.new_text.mean(), world.new_user.mean()
 
 

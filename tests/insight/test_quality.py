@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import _Noisy, skills
 from copl_core.records import Choice
-from copl_core.study_settings import AnswerTable, Asked
+from copl_core.study_settings import AnswerTable, SelectionReason
 
 LEFT, RIGHT, TIE, BAD = range(4)
 UNIFORM, REPEAT, GOLD, PRACTICE = (
-    list(Asked).index(one) for one in (Asked.UNIFORM, Asked.REPEAT, Asked.GOLD, Asked.PRACTICE)
+    list(SelectionReason).index(one)
+    for one in (SelectionReason.UNIFORM, SelectionReason.REPEAT, SelectionReason.GOLD, SelectionReason.PRACTICE)
 )
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ import pytest
 from copl_core.records import Role
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, labelling, runs, user_map
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from tests.worlds import SHORT, fit_graph_now, label_in_camp
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_snapshot_is_told_in_a_sentence_and_another_can_be_chosen(camp
     ],
 )
 def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps, rita, open_page, words, by, told):
-    labelling.set_assignment(camps, RoomSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
+    labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
     label_in_camp(camps, rita.id, SHORT, 12)
     assert told in words(open_page("people", camps, rita, colour=by))
 

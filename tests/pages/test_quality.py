@@ -8,7 +8,7 @@ import pytest
 
 from copl_core.records import Choice, Role
 from copl_core.study import access, contents, label_quality, labelling
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from tests.worlds import camp_labels, open_study, pairs_to_label
 
 
@@ -17,7 +17,7 @@ def session(tmp_path):
     """Forty pairs, and people who label them in peace."""
     session = open_study(tmp_path)
     contents.import_rows(session, pairs_to_label(40))
-    labelling.set_assignment(session, RoomSettings(order="imported", repeats=0, gold=0))
+    labelling.set_assignment(session, AssignmentSettings(order="imported", repeats=0, gold=0))
     return session
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from copl_core.records import Role
 from copl_core.study import access, contents, labelling
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_only_an_owner_gets_in(session, open_page, words, role):
 def test_the_page_begins_with_how_the_study_stands(session, owner, page, words):
     ann = access.join(session, "Ann")
     labelling.report(session, ann.id, session.store.pairs(session.id)[0][1], "It is cut off.")
-    labelling.set_assignment(session, RoomSettings(overlap=3, open=False))
+    labelling.set_assignment(session, AssignmentSettings(overlap=3, open=False))
     assert (
         "**Two camps** has 2 people. Each pair goes to 3 people. People join by invite only; 0 invites are open; "
         "**1 reported problem waits for you**."
@@ -35,7 +35,7 @@ def test_the_page_begins_with_how_the_study_stands(session, owner, page, words):
 
 @pytest.mark.parametrize("broken_off", [False, True])
 def test_a_field_gets_its_value_again_where_the_browser_may_have_missed_it(session, page, broken_off):
-    labelling.set_assignment(session, RoomSettings(overlap=3))
+    labelling.set_assignment(session, AssignmentSettings(overlap=3))
     opened = page("Handing out")
     assert opened.number_input(key="room-overlap").proto.set_value
     opened.session_state["broken off"] = broken_off
@@ -140,7 +140,7 @@ def test_every_setting_of_the_room_is_saved_as_it_stands(session, owner, page, w
         opened.slider(key=f"room-{key}").set_value(value)
     opened.selectbox(key="room-order").set_value("random")
     opened.button(key="room-save").click().run()
-    assert labelling.assignment_settings(session) == RoomSettings(
+    assert labelling.assignment_settings(session) == AssignmentSettings(
         overlap=3,
         open=False,
         order="random",
@@ -155,19 +155,19 @@ def test_every_setting_of_the_room_is_saved_as_it_stands(session, owner, page, w
 
 
 def test_a_bound_is_lifted_by_emptying_its_field(session, page):
-    labelling.set_assignment(session, RoomSettings(overlap=2, daily_goal=5, reserve_minutes=3))
+    labelling.set_assignment(session, AssignmentSettings(overlap=2, daily_goal=5, reserve_minutes=3))
     opened = page("Handing out")
     for key in ("overlap", "goal", "reserve"):
         assert opened.number_input(key=f"room-{key}").value is not None
         opened.number_input(key=f"room-{key}").set_value(None)
     opened.button(key="room-save").click().run()
-    assert labelling.assignment_settings(session) == RoomSettings()
+    assert labelling.assignment_settings(session) == AssignmentSettings()
 
 
 def test_opening_the_form_and_saving_changes_nothing(session, page):
-    labelling.set_assignment(session, RoomSettings(overlap=2, uniform=0.25, daily_goal=5))
+    labelling.set_assignment(session, AssignmentSettings(overlap=2, uniform=0.25, daily_goal=5))
     page("Handing out").button(key="room-save").click().run()
-    assert labelling.assignment_settings(session) == RoomSettings(overlap=2, uniform=0.25, daily_goal=5)
+    assert labelling.assignment_settings(session) == AssignmentSettings(overlap=2, uniform=0.25, daily_goal=5)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_settings_that_cannot_be_are_told_in_a_sentence_and_not_saved(session, p
     opened = page("Handing out")
     opened.number_input(key=key).set_value(value)
     opened.button(key="room-save").click().run()
-    assert told in opened.error[0].value and labelling.assignment_settings(session) == RoomSettings()
+    assert told in opened.error[0].value and labelling.assignment_settings(session) == AssignmentSettings()
 
 
 def test_shares_that_leave_nothing_are_told(session, page):
@@ -192,7 +192,7 @@ def test_shares_that_leave_nothing_are_told(session, page):
     opened.button(key="room-save").click().run()
     assert (
         "leave nothing for new pairs" in opened.error[0].value
-        and labelling.assignment_settings(session) == RoomSettings()
+        and labelling.assignment_settings(session) == AssignmentSettings()
     )
 
 
@@ -248,7 +248,7 @@ def test_a_reported_problem_is_read_and_settled(session, owner, page, words):
 
 def test_the_record_tells_who_changed_what(session, owner, page):
     access.set_role(session, access.join(session, "Ann").id, Role.RESEARCHER, by=owner.id)
-    labelling.set_assignment(session, RoomSettings(overlap=1, open=False), by=owner.id)
+    labelling.set_assignment(session, AssignmentSettings(overlap=1, open=False), by=owner.id)
     table = page("Record").dataframe[0].value
     assert table["change"].tolist()[:2] == ["room", "role"] and table["who"].tolist()[:2] == ["Olga", "Olga"]
     assert table["what"].iloc[0] == "overlap: none → 1, open: yes → no"

@@ -71,9 +71,9 @@ def test_a_damaged_snapshot_is_told_and_the_answers_stay(camps, open_page, words
 
 
 def test_how_well_they_were_foreseen_comes_with_interval_and_count(camps, open_page, words):
-    from copl_core.study_settings import RoomSettings
+    from copl_core.study_settings import AssignmentSettings
 
-    labelling.set_assignment(camps, RoomSettings(order="random", repeats=0.3, gold=0))
+    labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0.3, gold=0))
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 12)
     page = open_page("taste", camps, ann)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from copl_core.records import CoplError, Role
 from copl_core.study import access, labelling
 from copl_core.study.session import Session
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from db.engine import reading
 from tests.worlds import open_study
 
@@ -30,7 +30,7 @@ def olga(session):
 
 
 def closed(session: Session) -> Session:
-    labelling.set_assignment(session, RoomSettings(open=False))
+    labelling.set_assignment(session, AssignmentSettings(open=False))
     return session
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from copl_core.records import Choice
-from copl_core.study.assignment import MixOfReasons, choose
+from copl_core.study.assignment import SelectionMix, choose
 from copl_core.study.placement import adapted
 from tests.worlds import graph_state, label
 
 PAIRS = [(n, 100 + n, 101 + n) for n in range(7)]
 ONLY = {
-    name: MixOfReasons(**{"informative": 0, "uniform": 0, "repeat": 0} | {name: 1})
+    name: SelectionMix(**{"informative": 0, "uniform": 0, "repeat": 0} | {name: 1})
     for name in ("informative", "uniform", "repeat")
 }
 

@@ -10,9 +10,9 @@ import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Role
 from copl_core.study import access, contents, controversy, labelling
-from copl_core.study.controversy import Wanted
+from copl_core.study.controversy import Query
 from copl_core.study.session import Session
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from tests.worlds import long_text, short_text, trained, two_camps
 
 
@@ -50,7 +50,7 @@ def test_the_next_task_of_everybody_who_has_not_answered_is_the_pair_asked_for(s
 
 
 def test_overlap_and_reservations_hold_for_a_pair_that_is_asked_for(session):
-    labelling.set_assignment(session, RoomSettings(overlap=1))
+    labelling.set_assignment(session, AssignmentSettings(overlap=1))
     people = [access.join(session, name) for name in ("Ann", "Ben", "Cem")]
     asked = controversy.ranked(session, 1).pairs[0].pair_id
     labelling.pin_pair(session, asked)
@@ -63,7 +63,7 @@ def test_overlap_and_reservations_hold_for_a_pair_that_is_asked_for(session):
 def test_practice_comes_before_a_pair_that_is_asked_for(session):
     asked, gold = (pair.pair_id for pair in controversy.ranked(session, 2).pairs)
     labelling.set_gold(session, gold, contents.pair(session, gold).first.id)
-    labelling.set_assignment(session, RoomSettings(practice=1))
+    labelling.set_assignment(session, AssignmentSettings(practice=1))
     labelling.pin_pair(session, asked)
     ann = access.join(session, "Ann")
     first = labelling.next_task(session, ann.id)
@@ -96,7 +96,7 @@ def test_every_number_of_a_pair_is_part_of_one_whole(session):
 
 
 def test_responses_are_ranked_too_and_lead_to_their_pairs(session):
-    view = controversy.ranked(session, 24, wanted=Wanted(kind="responses"))
+    view = controversy.ranked(session, 24, wanted=Query(kind="responses"))
     assert len(view.pairs) == view.n_wanted == 24 and all(one.second is None for one in view.pairs)
     for one in view.pairs:
         pair = controversy.item(session, one.pair_id)
@@ -112,14 +112,14 @@ def test_filters_by_prompt_source_and_votes(session):
     )
     every = controversy.ranked(session, 12)
     one = every.pairs[4]
-    assert [p.pair_id for p in controversy.ranked(session, 12, wanted=Wanted(prompt=one.prompt_id)).pairs] == [
+    assert [p.pair_id for p in controversy.ranked(session, 12, wanted=Query(prompt=one.prompt_id)).pairs] == [
         one.pair_id
     ]
     voters = sorted((p.voters for p in every.pairs), reverse=True)
-    found = controversy.ranked(session, 12, wanted=Wanted(least_votes=voters[3]))
+    found = controversy.ranked(session, 12, wanted=Query(least_votes=voters[3]))
     assert len(found.pairs) == found.n_wanted == sum(v >= voters[3] for v in voters)
     assert min(p.voters for p in found.pairs) >= voters[3]
-    assert controversy.ranked(session, 12, wanted=Wanted(source="nowhere")).n_wanted == 0
+    assert controversy.ranked(session, 12, wanted=Query(source="nowhere")).n_wanted == 0
     assert contents.sources(session) == []  # the text was there before its file named a source
 
 
@@ -138,8 +138,8 @@ def test_a_source_leads_to_the_pairs_of_its_responses(tmp_path):
     contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=5))
     fit_graph_now(session)
     assert contents.sources(session) == ["one", "two"]
-    assert controversy.ranked(session, 12, wanted=Wanted(source="one")).n_wanted == 2
-    assert controversy.ranked(session, 12, wanted=Wanted(kind="responses", source="one")).n_wanted == 2
+    assert controversy.ranked(session, 12, wanted=Query(source="one")).n_wanted == 2
+    assert controversy.ranked(session, 12, wanted=Query(kind="responses", source="one")).n_wanted == 2
 
 
 def test_a_person_who_answers_twice_votes_once_with_the_newest_answer(session):
@@ -156,7 +156,7 @@ def test_a_person_who_answers_twice_votes_once_with_the_newest_answer(session):
 
 
 def test_the_export_holds_every_wanted_row_with_texts_numbers_and_votes(session):
-    rows = list(csv.DictReader(io.StringIO(controversy.export_csv(session, Wanted()))))
+    rows = list(csv.DictReader(io.StringIO(controversy.export_csv(session, Query()))))
     view = controversy.ranked(session, 12)
     assert [int(row["pair"]) for row in rows] == [pair.pair_id for pair in view.pairs]
     first, pair = rows[0], view.pairs[0]
@@ -164,7 +164,7 @@ def test_the_export_holds_every_wanted_row_with_texts_numbers_and_votes(session)
     assert float(first["between"]) == pytest.approx(pair.between, abs=1e-4) and first["snapshot"] == "v0001"
     assert int(first["group_1_first"]) == pair.votes[0][0] and int(first["people"]) == pair.voters
     responses = list(
-        csv.DictReader(io.StringIO(controversy.export_csv(session, Wanted(kind="responses", consensus=True))))
+        csv.DictReader(io.StringIO(controversy.export_csv(session, Query(kind="responses", consensus=True))))
     )
     assert len(responses) == 24 and responses[0]["second"] == ""
 
@@ -191,4 +191,4 @@ def test_before_the_first_snapshot_there_is_nothing(tmp_path):
         and controversy.item(session, 1) is None
     )
     with pytest.raises(CoplError, match="no snapshot yet"):
-        controversy.export_csv(session, Wanted())
+        controversy.export_csv(session, Query())

@@ -13,10 +13,10 @@ import pytest
 from copl_core.records import Choice, CoplError, Role, SnapshotRecord
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, label_quality, labelling
-from copl_core.study.assignment import MixOfReasons, choose
+from copl_core.study.assignment import SelectionMix, choose
 from copl_core.study.placement import adapted, preferences
 from copl_core.study.session import Session
-from copl_core.study_settings import Asked, Draft, Guidelines, RoomSettings
+from copl_core.study_settings import AssignmentSettings, Draft, Guidelines, SelectionReason
 from tests.worlds import graph_state, label, layout_of, open_study, pairs_to_label
 
 
@@ -29,7 +29,7 @@ def session(tmp_path) -> Session:
 
 
 def settle(session: Session, **settings) -> None:
-    labelling.set_assignment(session, RoomSettings(**settings))
+    labelling.set_assignment(session, AssignmentSettings(**settings))
 
 
 def make_gold(session: Session, count: int) -> dict[int, int]:
@@ -81,13 +81,16 @@ def publish(session: Session, version: str = "v0001", seed: int = 0) -> None:
 )
 def test_settings_that_cannot_be_are_told_at_birth(settings, told):
     with pytest.raises(CoplError, match=told):
-        RoomSettings(**settings)
+        AssignmentSettings(**settings)
 
 
 def test_settings_survive_saving_and_a_field_of_a_newer_version_is_left_aside():
-    settings = RoomSettings(overlap=3, open=False, order="imported", gold=0, practice=2, reserve_minutes=2.5)
-    assert RoomSettings.of(settings.saved()) == settings
-    assert RoomSettings.of(settings.saved() | {"music": "loud"}) == settings and RoomSettings.of(None) == RoomSettings()
+    settings = AssignmentSettings(overlap=3, open=False, order="imported", gold=0, practice=2, reserve_minutes=2.5)
+    assert AssignmentSettings.of(settings.saved()) == settings
+    assert (
+        AssignmentSettings.of(settings.saved() | {"music": "loud"}) == settings
+        and AssignmentSettings.of(None) == AssignmentSettings()
+    )
 
 
 def test_only_an_owner_settles_things(session):
@@ -95,7 +98,7 @@ def test_only_an_owner_settles_things(session):
     pair_id, first, _ = session.store.pairs(session.id)[0]
     reported = labelling.report(session, ann.id, first, "It is odd.")
     for change in (
-        lambda by: labelling.set_assignment(session, RoomSettings(overlap=2), by=by),
+        lambda by: labelling.set_assignment(session, AssignmentSettings(overlap=2), by=by),
         lambda by: labelling.write_guidelines(session, "Be fair.", by=by),
         lambda by: labelling.set_gold(session, pair_id, first, by=by),
         lambda by: labelling.resolve(session, reported.id, by=by),
@@ -119,10 +122,10 @@ def test_guidelines_begin_empty_and_the_newest_is_shown(session):
 
 
 def test_the_mix_follows_the_settings():
-    assert MixOfReasons.of(RoomSettings()) == MixOfReasons(pytest.approx(0.65), 0.2, 0.1, 0.05)
-    assert MixOfReasons.of(RoomSettings(), any_gold=False) == MixOfReasons(pytest.approx(0.7), 0.2, 0.1)
-    assert MixOfReasons.of(RoomSettings(order="random", repeats=0, gold=0)) == MixOfReasons(0, 1, 0)
-    assert MixOfReasons.of(RoomSettings(order="imported", repeats=0.5, gold=0)) == MixOfReasons(0, 0, 0.5, 0, 0.5)
+    assert SelectionMix.of(AssignmentSettings()) == SelectionMix(pytest.approx(0.65), 0.2, 0.1, 0.05)
+    assert SelectionMix.of(AssignmentSettings(), any_gold=False) == SelectionMix(pytest.approx(0.7), 0.2, 0.1)
+    assert SelectionMix.of(AssignmentSettings(order="random", repeats=0, gold=0)) == SelectionMix(0, 1, 0)
+    assert SelectionMix.of(AssignmentSettings(order="imported", repeats=0.5, gold=0)) == SelectionMix(0, 0, 0.5, 0, 0.5)
 
 
 def test_pairs_come_in_the_order_of_the_file_where_that_is_settled(session):
@@ -211,7 +214,7 @@ def test_a_skipped_pair_is_neither_asked_again_soon_nor_repeated(session):
 def test_a_repeat_that_was_skipped_is_not_offered_again():
     rng = np.random.default_rng(0)
     labels = [label(2 * n, 2 * n + 1, pair_id=n, number=n) for n in range(10)]
-    only_repeats = MixOfReasons(0, 0, 1)
+    only_repeats = SelectionMix(0, 0, 1)
     assert {choose([(99, 1, 2)], labels, None, None, rng, only_repeats, skipped={0}).pair_id for _ in range(30)} == {1}
 
 
@@ -336,7 +339,7 @@ def test_skill_is_fitted_when_asked_for(session):
 
 
 def test_every_reason_has_a_name_that_the_store_takes():
-    assert [reason.value for reason in Asked] == [
+    assert [reason.value for reason in SelectionReason] == [
         "informative",
         "uniform",
         "imported",

@@ -8,7 +8,7 @@ import pytest
 from copl_core.features import FEATURE_NAMES, FEATURE_WORDS
 from copl_core.records import Choice, CoplError, ImportRow, Kind
 from copl_core.study import access, contents, group_profiles, label_quality, labelling, user_map
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from tests.worlds import LONG, SHORT, camp_of, fit_graph_now, label_in_camp, open_study, trained, two_camps
 
 FOUR = {
@@ -88,7 +88,7 @@ def test_before_the_first_snapshot_there_is_no_map(tmp_path):
 
 def test_consistency_counts_pairs_that_came_again(camps):
     ann, bob = access.join(camps, "Ann"), access.join(camps, "Bob")
-    labelling.set_assignment(camps, RoomSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
+    labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
     label_in_camp(camps, ann.id, SHORT, 12)  # a pair may come again after eight others
     found = user_map.consistency(camps, np.array([bob.id, ann.id]))
     assert found.n[0] == 0 and np.isnan(found.value[0])
@@ -99,7 +99,7 @@ def test_consistency_counts_pairs_that_came_again(camps):
 
 
 def test_foresight_of_everybody_is_each_persons_prequential_accuracy(camps):
-    labelling.set_assignment(camps, RoomSettings(order="random", repeats=0, gold=0))
+    labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0, gold=0))
     people = [access.join(camps, name) for name in ("Ann", "Bob", "Cleo")]
     for person, camp in zip(people[:2], (SHORT, LONG), strict=True):
         label_in_camp(camps, person.id, camp, 8)

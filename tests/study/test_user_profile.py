@@ -10,7 +10,7 @@ from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import Choice, CoplError, Kind
 from copl_core.study import access, contents, labelling, user_profile
 from copl_core.study.session import Session
-from copl_core.study_settings import RoomSettings
+from copl_core.study_settings import AssignmentSettings
 from tests.worlds import SHORT, label_in_camp, open_study, pairs_to_label
 
 
@@ -18,7 +18,7 @@ from tests.worlds import SHORT, label_in_camp, open_study, pairs_to_label
 def session(tmp_path) -> Session:
     session = open_study(tmp_path)
     contents.import_rows(session, pairs_to_label(12))
-    labelling.set_assignment(session, RoomSettings(order="imported", repeats=0, gold=0))
+    labelling.set_assignment(session, AssignmentSettings(order="imported", repeats=0, gold=0))
     return session
 
 
@@ -75,7 +75,7 @@ def test_an_answer_changed_twice_stands_once_with_both_before_it(session):
 def test_consistency_counts_pairs_that_came_again_by_response_not_by_side(session, monkeypatch):
     new, one = np.random.default_rng, np.random.default_rng(0)  # a draw without repeats would leave nothing to count
     monkeypatch.setattr("numpy.random.default_rng", lambda *seed: new(*seed) if seed else one)
-    labelling.set_assignment(session, RoomSettings(order="imported", uniform=0, repeats=0.5, gold=0))
+    labelling.set_assignment(session, AssignmentSettings(order="imported", uniform=0, repeats=0.5, gold=0))
     ann = access.join(session, "Ann")
     seen: dict[int, int] = {}
     same = again = 0

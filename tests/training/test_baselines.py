@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.evaluation.dataset import World
-from copl_core.evaluation.peers import Trial
+from copl_core.evaluation.dataset import EvalDataset
+from copl_core.evaluation.peers import ValidationSplit
 from copl_core.records import Comparisons
 from copl_core.training import baselines
 from copl_core.training.baselines import fit_global, fit_mf, fit_side_length
@@ -86,7 +86,9 @@ def test_a_trial_says_how_firm_the_priors_on_people_are():
     texts = tuple(("", text) for text in TEXTS)
     chosen = {}
     for name, outcome in (("true", labels.outcome), ("coin", coin)):
-        world = World(data, ("",), texts, replace(labels, outcome=outcome), labels.take([]), tuple(map(str, range(20))))
-        trial = Trial(world, np.arange(len(TEXTS)), np.full(len(labels), 1 / len(labels)))
+        world = EvalDataset(
+            data, ("",), texts, replace(labels, outcome=outcome), labels.take([]), tuple(map(str, range(20)))
+        )
+        trial = ValidationSplit(world, np.arange(len(TEXTS)), np.full(len(labels), 1 / len(labels)))
         chosen[name] = fit_mf(data, TEXTS, 0, trial).precision
     assert chosen["true"] == min(baselines.PRECISIONS) and chosen["coin"] == max(baselines.PRECISIONS)

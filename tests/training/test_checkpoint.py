@@ -22,7 +22,7 @@ from copl_core.trainer.run_log import HELD_OUT, log_path, read_log
 from copl_core.trainer.worker import Trainer
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.distributed import Processes
-from copl_core.training.reward_fit import Fit, States, fit_reward
+from copl_core.training.reward_fit import RewardTrainer, States, fit_reward
 from tests.worlds import by_style, camp_labels, three_people, trained, two_camps
 
 pytest_plugins = "tests.reward.tiny"
@@ -277,7 +277,7 @@ def test_no_part_of_a_state_can_be_left_out(tmp_path, uninterrupted, two_tastes,
 @pytest.mark.parametrize("lost", [(), ("best",), ("kept",), ("stale",)], ids=str)
 def test_what_was_best_and_how_long_ago_is_part_of_a_state(tmp_path, two_tastes, config, nothing, monkeypatch, lost):
     losses = [0.8, 0.7, 0.6, 0.5, 0.51, 0.52, 0.53, 0.54, 0.55, 0.56]  # before the first step, and after each
-    monkeypatch.setattr(Fit, "_tuning_loss", lambda fit: losses[fit.steps_done])
+    monkeypatch.setattr(RewardTrainer, "_tuning_loss", lambda fit: losses[fit.steps_done])
     config = replace(config, patience=3)
     undisturbed, steps = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing)
     assert steps == [1, 2, 3, 4, 5, 6]

@@ -12,7 +12,7 @@ from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.trainer.run_log import HELD_OUT
 from copl_core.training.checkpoint import Checkpoint
 from copl_core.training.graph_fit import _folds, fit_graph
-from copl_core.training.graph_trainer import Lesson, Member
+from copl_core.training.graph_trainer import GraphData, Member
 from copl_core.training.losses import torch_generator
 from tests.preference.camps import QUICK, all_pairs, camp_phi, camps, world
 
@@ -122,7 +122,7 @@ def test_where_held_out_labels_are_predicted_worse_ids_are_held_more_firmly():
     free = replace(SHORT, l2=0.0, max_steps=120, lr=0.1)
     loose, firm = (
         Member(
-            Lesson(data, torch.from_numpy(camp_phi()), config, "cpu"),
+            GraphData(data, torch.from_numpy(camp_phi()), config, "cpu"),
             CoplGraph(20, 48, 6, config, torch_generator(0)),
             np.arange(0, len(data.labels), 8),
             seed=1,
@@ -206,7 +206,7 @@ def test_how_firm_a_person_is_counts_in_what_their_labels_are_expected_to_say(tm
 def test_one_step_changes_every_trainable_parameter_and_no_frozen_one(config):
     data = camps()
     network = CoplGraph(20, 48, 6, config, torch_generator(0))
-    member = Member(Lesson(data, torch.from_numpy(camp_phi()), config, "cpu"), network, np.arange(0), seed=1)
+    member = Member(GraphData(data, torch.from_numpy(camp_phi()), config, "cpu"), network, np.arange(0), seed=1)
     before = {name: value.clone() for name, value in network.named_parameters()}
     for _ in range(2):  # what everybody likes moves only once vectors do
         member.take_step()
@@ -250,7 +250,7 @@ def test_a_robust_loss_expects_the_slips_that_repeats_tell_of(loss):
             for name in Comparisons.__slots__
         )
     )
-    told = Lesson(data.with_labels(twice), torch.from_numpy(camp_phi()), replace(SHORT, loss=loss), "cpu")
+    told = GraphData(data.with_labels(twice), torch.from_numpy(camp_phi()), replace(SHORT, loss=loss), "cpu")
     assert told.flip == 0.0  # the same labels twice agree
     given = replace(SHORT, loss=loss, flip=0.2)
     one, other = (fit_graph(data, camp_phi(), config, seed=0) for config in (given, replace(SHORT, loss=loss)))

@@ -12,7 +12,7 @@ from copl_core.reward.hidden import HiddenCache
 from copl_core.reward.margins import Margins, even_tokens, random_tokens
 from copl_core.reward.model import RewardConfig, RewardModel
 from copl_core.training.metrics import calibration_error, figures, log_losses
-from copl_core.training.reward_fit import Fit, fit_reward, fit_temperature, label_batches, split
+from copl_core.training.reward_fit import RewardTrainer, fit_reward, fit_temperature, label_batches, split
 
 pytest_plugins = "tests.reward.tiny"
 
@@ -72,7 +72,7 @@ def test_steps_change_all_that_is_trained_and_nothing_that_is_frozen(two_tastes,
     torch.manual_seed(0)
     model = RewardModel(tiny_config, backbone, 5)
     model.place_users(vectors)
-    fit = Fit(model, data, vectors, np.random.default_rng(0), lambda *_: None, None)
+    fit = RewardTrainer(model, data, vectors, np.random.default_rng(0), lambda *_: None, None)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     fit._step(np.arange(len(fit.train_labels)), optimizer)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import Protocol, make_world
-from copl_core.preference.state import LOUD, GraphConfig
+from copl_core.preference.state import FULL_STRENGTH_MESSAGES, GraphConfig
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.tune import DRAWS, FACTORS, FEWEST, _fits, apart, tuned
 
@@ -24,7 +24,7 @@ def groups():
 def test_where_people_fall_into_groups_neighbours_are_let_speak(groups):
     told = []
     chosen = tuned(groups.data, groups.phi, SHORT, seed=0, progress=lambda *what: told.append(what))
-    assert chosen.message_start == LOUD["message_start"]
+    assert chosen.message_start == FULL_STRENGTH_MESSAGES["message_start"]
     n = _fits(4 * len(FACTORS), DRAWS)
     assert n == 16 + 8 + 4
     assert sorted({one[:3] for one in told}) == [("choosing priors", done, n) for done in range(n)]
@@ -88,5 +88,5 @@ def test_a_large_graph_keeps_its_loud_messages_and_chooses_whether_coordinates_m
     )
     assert len(told) == _fits(2 * len(FACTORS), DRAWS)
     settled = replace(SHORT, large=1000).sized(len(groups.data.labels))
-    assert (chosen.message_start, chosen.large, chosen.members) == (LOUD["message_start"], 0, 1)
+    assert (chosen.message_start, chosen.large, chosen.members) == (FULL_STRENGTH_MESSAGES["message_start"], 0, 1)
     assert (chosen.mixing, chosen.lr) in ((settled.mixing, settled.lr), ("full", GraphConfig().lr))
