@@ -1,86 +1,96 @@
-"""How reliably each person answers by the ranking that all share: crowd-kit's noisy Bradley–Terry model.
+"""How reliably each user answers by the ranking that all share: Bradley–Terry with a skill and a side habit per user.
 
-With s the scores of responses, γ_k the skill of person k and q_k their habit for the left side, and y = ±1 for left or
-right::
+With s the scores of responses, γ_k the skill of user k, q_k their habit for the left side, and y = ±1 for left or
+right (after factorBT: N. Bugakova et al., arXiv 1906.03711, 2019)::
 
     P(y) = σ(γ_k) σ(y (s_left − s_right)) + (1 − σ(γ_k)) σ(y q_k)        skill = σ(γ_k)
 
-crowd-kit 1.4's gradient overwrites a person's own entries at every label instead of adding to them, and writes them one
-place off, so that skills stay near their random start.  The model and its optimiser are crowd-kit's; objective and
-gradient are written out here, where a test holds them against finite differences.  Skill is agreement with a shared
-ranking, so it is low for unusual taste too, and nobody is flagged on it.
+A virtual response with score s_0 keeps the scores near a common middle: the log-likelihood is maximised together with
+λ Σ_i [log σ(s_i − s_0) + log σ(s_0 − s_i)].  The start is fixed, so equal answers give equal skills.  Skill measures
+agreement with a shared ranking: it is low for unusual taste too, so it flags nobody.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from crowdkit.aggregation.pairwise.noisy_bt import NoisyBradleyTerry
+from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from copl_core.records import Choice
 from copl_core.study_settings import CHECK_REASONS, AnswerTable, SelectionReason
 
-FEWEST = 10  # comparisons of a person below which nothing is said
-_TIGHTNESS = 0.05  # of the prior that keeps scores near their common middle
+FEWEST = 10  # decided preferences of a user below which no skill is given
+_TIGHTNESS = 0.05  # λ
+_TOLERANCE = 1e-5  # relative decrease of the objective at which the fit stops
+_LEFT, _RIGHT = (list(Choice).index(side) for side in (Choice.LEFT, Choice.RIGHT))
+_CHECKS = [list(SelectionReason).index(reason) for reason in CHECK_REASONS]
 
 
-class _Noisy(NoisyBradleyTerry):
-    """The same model with a gradient that is the objective's."""
+@dataclass(frozen=True, slots=True)
+class NoisyBradleyTerry:
+    """The objective of N comparisons by K users of R responses.
 
-    @staticmethod
-    def _compute_log_likelihood(
-        x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int, ratio: float
-    ) -> float:
-        y, apart, habit, skill = _terms(x, rows, workers, labels, n_workers)
-        total = np.log(expit(skill) * expit(y * apart) + expit(-skill) * expit(y * habit)).sum()
-        away = x[1 : labels + 1] - x[0]
-        return float(-total - ratio * (log_expit(away) + log_expit(-away)).sum())
+    Its variable x, (1 + R + 2 K,), holds s_0, the scores, the habits, and the skills γ.
+    """
 
-    @staticmethod
-    def _compute_gradient(
-        x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int, ratio: float
-    ) -> np.ndarray:
-        y, apart, habit, skill = _terms(x, rows, workers, labels, n_workers)
-        able, by_score, by_side = expit(skill), expit(y * apart), expit(y * habit)
+    left: np.ndarray  # (N,) row of the response on the left
+    right: np.ndarray  # (N,)
+    y: np.ndarray  # (N,) 1 where the left response is preferred, else −1
+    user: np.ndarray  # (N,) row of the user
+    n_responses: int
+    n_users: int
+    tightness: float = _TIGHTNESS
+
+    @property
+    def start(self) -> np.ndarray:
+        """Equal scores, no habit, and users who mostly answer by the ranking."""
+        return np.concatenate([np.zeros(1 + self.n_responses + self.n_users), np.ones(self.n_users)])
+
+    def loss(self, x: np.ndarray) -> tuple[float, np.ndarray]:
+        """(negative log-likelihood with the prior, its gradient (1 + R + 2 K,))."""
+        scores, habits, skills = self.split(x)
+        y, able = self.y, expit(skills[self.user])  # (N,)
+        by_score = expit(y * (scores[self.left] - scores[self.right]))
+        by_side = expit(y * habits[self.user])
         chance = able * by_score + (1 - able) * by_side
+        away = scores - x[0]
+        loss = -np.log(chance).sum() - self.tightness * (log_expit(away) + log_expit(-away)).sum()
+
         to_score = able * by_score * (1 - by_score) * y / chance
-        gradient = np.zeros_like(x)
-        np.add.at(gradient, rows[:, 0], to_score)
-        np.add.at(gradient, rows[:, 1], -to_score)
-        np.add.at(gradient, 1 + labels + workers, (1 - able) * by_side * (1 - by_side) * y / chance)
-        np.add.at(gradient, 1 + labels + n_workers + workers, able * (1 - able) * (by_score - by_side) / chance)
-        pull = ratio * np.tanh((x[1 : labels + 1] - x[0]) / 2)
-        gradient[1 : labels + 1] -= pull
-        gradient[0] += pull.sum()
-        return -gradient
+        pull = self.tightness * np.tanh(away / 2)
+        sums = self._sum_by_response(to_score) - pull
+        to_habit = np.bincount(self.user, (1 - able) * by_side * (1 - by_side) * y / chance, self.n_users)
+        to_skill = np.bincount(self.user, able * (1 - able) * (by_score - by_side) / chance, self.n_users)
+        return float(loss), -np.concatenate([[pull.sum()], sums, to_habit, to_skill])
+
+    def split(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores (R,), habits (K,) and skills γ (K,)."""
+        scores, habits, skills = np.split(x[1:], [self.n_responses, self.n_responses + self.n_users])
+        return scores, habits, skills
+
+    def _sum_by_response(self, values: np.ndarray) -> np.ndarray:
+        """Σ of values (N,) over comparisons with a response on the left, less those with it on the right, (R,)."""
+        return np.bincount(self.left, values, self.n_responses) - np.bincount(self.right, values, self.n_responses)
 
 
 def skills(answers: AnswerTable, *, iterations: int = 200) -> dict[int, float]:
-    """Skill, 0 to 1, of every person with ten decided preferences or more."""
-    kept = ~np.isin(answers.asked, [list(SelectionReason).index(reason) for reason in CHECK_REASONS])
-    answers = answers.take(kept & (answers.choice < 2))
-    users, counts = np.unique(answers.user, return_counts=True)
+    """Skill, 0 to 1, of every user with ten decided preferences or more, by user id."""
+    answers = answers.take(~np.isin(answers.selection_reason, _CHECKS) & np.isin(answers.choice, (_LEFT, _RIGHT)))
+    users, user, counts = np.unique(answers.user, return_inverse=True, return_counts=True)
     if not (counts >= FEWEST).any():
         return {}
-    left = answers.choice == list(Choice).index(Choice.LEFT)
-    table = pd.DataFrame(
-        {
-            "worker": answers.user,
-            "left": answers.left,
-            "right": answers.right,
-            "label": np.where(left, answers.left, answers.right),
-        }
+    responses, sides = np.unique(np.stack([answers.left, answers.right]), return_inverse=True)
+    left, right = sides.reshape(2, -1)
+    y = np.where(answers.choice == _LEFT, 1.0, -1.0)
+    model = NoisyBradleyTerry(left, right, y, user, len(responses), len(users))
+    found = minimize(
+        model.loss,
+        model.start,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "ftol": _TOLERANCE},
     )
-    fitted: Any = _Noisy(n_iter=iterations, regularization_ratio=_TIGHTNESS).fit(table)
-    return {int(user): float(fitted.skills_[user]) for user in users[counts >= FEWEST]}
-
-
-def _terms(
-    x: np.ndarray, rows: np.ndarray, workers: np.ndarray, labels: int, n_workers: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of every label (N,): y, score difference, side habit, skill; ``rows`` name left, right and label, from 1."""
-    y = np.where(rows[:, 0] == rows[:, 2], 1.0, -1.0)
-    return y, x[rows[:, 0]] - x[rows[:, 1]], x[1 + labels + workers], x[1 + labels + n_workers + workers]
+    skill = expit(model.split(found.x)[2])
+    return {int(users[row]): float(skill[row]) for row in np.flatnonzero(counts >= FEWEST)}

@@ -5,29 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from copl_core.insight.quality import Share, agreement, figures
+from copl_core.insight.skill import skills as fit_skills
 from copl_core.study.session import Session
 from copl_core.study.views import PersonQuality, Prequential, QualityView
 
 
 def answer_counts(session: Session) -> tuple[int, int]:
     """(people who have answered, their answers that count), known long before every answer is read."""
-    return session.store.answered(session.id)
+    return session.store.answer_counts(session.id)
 
 
 def quality(session: Session, *, skill: bool = False) -> QualityView:
     """Agreement and every person's figures.
 
     Args:
-        skill: fit crowd-kit's noisy Bradley–Terry too; the first call imports it, which takes seconds.
+        skill: fit noisy Bradley–Terry too, which takes seconds on many answers.
     """
     answers = session.store.answers(session.id)
     users = {user.id: user for user in session.store.users(session.id)}
     trusted = answers.take(~np.isin(answers.user, [user.id for user in users.values() if user.excluded]))
-    skills: dict[int, float] = {}
-    if skill:
-        from copl_core.insight.skill import skills as fit_skills
-
-        skills = fit_skills(trusted)
+    skills = fit_skills(trusted) if skill else {}
     people = tuple(
         PersonQuality(users[row.user_id], row, skills.get(row.user_id))
         for row in figures(answers)
@@ -42,11 +39,11 @@ def prequential(session: Session, user_id: int, last: int = 50) -> Prequential:
 
     Each forecast was stored as the pair was handed out, before the answer, so nothing of it can have leaked.
     """
-    rows = session.store.foretold(user_id, last=last)
-    model = [(row.forecast.left > 0.5) == row.left for row in rows]
-    crowd = [(row.forecast.crowd > 0.5) == row.left for row in rows]
+    rows = session.store.prediction_records(user_id, last=last)
+    model = [(row.prediction.left > 0.5) == row.left for row in rows]
+    crowd = [(row.prediction.crowd > 0.5) == row.left for row in rows]
     differ = [mine for mine, theirs in zip(model, crowd, strict=True) if mine != theirs]
-    versions = tuple(dict.fromkeys(row.forecast.snapshot for row in rows))
+    versions = tuple(dict.fromkeys(row.prediction.snapshot for row in rows))
     return Prequential(
         Share(sum(model), len(rows)),
         Share(sum(crowd), len(rows)),

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from copl_core.insight.quality import Share, agreement, figures
-from copl_core.insight.skill import _Noisy, skills
+from copl_core.insight.skill import NoisyBradleyTerry, skills
 from copl_core.records import Choice
 from copl_core.study_settings import AnswerTable, SelectionReason
 
@@ -41,7 +42,7 @@ def table(rows, **columns) -> AnswerTable:
         "right": 2 * pair + 1,
         "choice": choice,
         "milliseconds": np.full(len(user), -1),
-        "asked": np.full(len(user), UNIFORM),
+        "selection_reason": np.full(len(user), UNIFORM),
         "gold": np.full(len(user), -1),
         "characters": np.full(len(user), 200),
     }
@@ -56,7 +57,7 @@ def swapped(answers: AnswerTable) -> AnswerTable:
 
 def joined(first: AnswerTable, second: AnswerTable) -> AnswerTable:
     """The answers of one table and then those of another, as repeats."""
-    second = replace(second, asked=np.full(len(second), REPEAT))
+    second = replace(second, selection_reason=np.full(len(second), REPEAT))
     return AnswerTable(
         *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in AnswerTable.__slots__)
     )
@@ -149,7 +150,7 @@ def test_which_response_of_a_pair_has_the_smaller_id_is_of_no_matter():
 def test_a_persons_second_thoughts_and_known_answers_are_no_agreement(rng):
     answers = table(
         [(0, 0, LEFT), (1, 0, LEFT), (0, 0, RIGHT), (0, 1, LEFT), (1, 1, LEFT)],
-        asked=[UNIFORM, UNIFORM, REPEAT, GOLD, GOLD],
+        selection_reason=[UNIFORM, UNIFORM, REPEAT, GOLD, GOLD],
     )
     found = agreement(answers, rng)
     assert (found.n_pairs, found.n_labels, found.observed) == (1, 2, 1)
@@ -182,12 +183,12 @@ def test_a_handful_of_answers_flags_nobody():
     answers = swapped(
         table(
             rows,
-            asked=[UNIFORM] * 4 + [REPEAT] * 4 + [GOLD] * 4,
+            selection_reason=[UNIFORM] * 4 + [REPEAT] * 4 + [GOLD] * 4,
             gold=[-1] * 8 + [21, 23, 25, 27],
             milliseconds=[300] * 9 + [-1] * 3,
         )
     )
-    answers = replace(answers, choice=np.where(answers.asked == REPEAT, LEFT, answers.choice))
+    answers = replace(answers, choice=np.where(answers.selection_reason == REPEAT, LEFT, answers.choice))
     row = figures_of(answers, 0)
     assert (row.consistent.share, row.gold.share, row.fast.share) == (0, 0, 1) and row.flags == ()
 
@@ -212,11 +213,11 @@ def test_consistency_is_measured_on_repeats_by_response():
 
 def test_known_answers_that_are_missed_are_flagged_and_practice_is_not_held_against_anybody():
     rows = [(0, pair, RIGHT) for pair in range(8)]
-    missed = table(rows, asked=[GOLD] * 8, gold=[2 * pair for pair in range(8)])
+    missed = table(rows, selection_reason=[GOLD] * 8, gold=[2 * pair for pair in range(8)])
     assert "0 of 8" in figures_of(missed, 0).flags[0] and figures_of(missed, 0).n == 0
     known = replace(missed, gold=missed.gold + 1)
     assert figures_of(known, 0).gold.share == 1 and figures_of(known, 0).flags == ()
-    assert figures(replace(missed, asked=np.full(8, PRACTICE))) == []
+    assert figures(replace(missed, selection_reason=np.full(8, PRACTICE))) == []
 
 
 def test_answers_faster_than_reading_are_flagged():
@@ -262,19 +263,31 @@ def test_few_answers_give_no_skill():
     assert skills(table(labelled(0, 5, 4))) == {} and skills(table([])) == {}
 
 
+def test_skills_are_found_again_in_answers_drawn_from_the_model(rng):
+    n_users, n_responses, skill = 12, 20, np.repeat([0.3, 0.9], 6)
+    score, habit = rng.normal(0, 2, n_responses), rng.normal(0, 2, n_users)
+    user = np.repeat(np.arange(n_users), 150)
+    left = rng.integers(n_responses, size=len(user))
+    right = (left + rng.integers(1, n_responses, len(user))) % n_responses
+    by_score = rng.random(len(user)) < skill[user]
+    prefers_left = rng.random(len(user)) < expit(np.where(by_score, score[left] - score[right], habit[user]))
+    rows = np.column_stack([user, np.arange(len(user)), np.where(prefers_left, LEFT, RIGHT)])
+    found = skills(table(rows, left=left, right=right))
+    assert np.array(list(found.values())) == pytest.approx(skill, abs=0.25)
+    assert found == skills(table(rows, left=left, right=right))
+
+
 def test_the_gradient_is_the_objectives(rng):
-    rows = np.array([[1, 2, 1], [3, 2, 2], [1, 3, 3], [2, 1, 2]])
-    workers, n_workers, n_labels = np.array([0, 1, 1, 0]), 2, 3
-    x = rng.normal(size=1 + n_labels + 2 * n_workers)
-    given_ = (rows, workers, n_labels, n_workers, 0.3)
+    left, right, y = np.array([0, 2, 0, 1]), np.array([1, 1, 2, 0]), np.array([1.0, -1, -1, 1])
+    model = NoisyBradleyTerry(left, right, y, np.array([0, 1, 1, 0]), n_responses=3, n_users=2, tightness=0.3)
+    x = rng.normal(size=len(model.start))
     step = 1e-6 * np.eye(len(x))
-    loss = _Noisy._compute_log_likelihood
-    slope = [(loss(x + one, *given_) - loss(x - one, *given_)) / 2e-6 for one in step]
-    assert _Noisy._compute_gradient(x, *given_) == pytest.approx(slope, abs=1e-6)
+    slope = [(model.loss(x + one)[0] - model.loss(x - one)[0]) / 2e-6 for one in step]
+    assert model.loss(x)[1] == pytest.approx(slope, abs=1e-6)
 
 
-def test_a_page_that_labels_does_not_load_crowd_kit():
-    program = "import sys, copl_core.study.session; print(sorted({'crowdkit', 'pandas', 'torch'} & set(sys.modules)))"
+def test_a_labelling_page_loads_no_library_that_only_training_needs():
+    program = "import sys, copl_core.study.session; print(sorted({'pandas', 'torch', 'sklearn'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert ran.stdout.strip() == "[]", ran.stderr
 
