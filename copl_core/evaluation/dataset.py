@@ -6,7 +6,7 @@ training lacks give their first K labels, in file order, as context; context is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,14 @@ class EvalDataset:
     n_strangers: int = 0  # the last so many asked labels are a control's: they are scored, and no fit looks at them
 
     @property
+    def n_users(self) -> int:
+        return len(self.users)
+
+    @property
+    def test(self) -> Comparisons:
+        return self.asked
+
+    @property
     def new_user(self) -> np.ndarray:
         """Mask of asked labels whose user training lacks."""
         return self.asked.user >= self.train.n_users
@@ -41,6 +49,10 @@ class EvalDataset:
     def new_text(self) -> np.ndarray:
         """Mask of asked labels of which training lacks a response."""
         return np.maximum(self.asked.left, self.asked.right) >= self.train.n_responses
+
+
+EmbedTexts = Callable[[], np.ndarray]  # → φ (R_all, P) of the texts of a dataset, computed at the first call
+Method = Callable[[EvalDataset, EmbedTexts, int], np.ndarray]  # dataset, embeddings, seed → log-odds (N,) of left
 
 
 def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], context: int = 0) -> EvalDataset:
@@ -91,7 +103,7 @@ def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow],
         tested.take(np.flatnonzero(given)),
         tuple(users),
         tuple(map(groups_of(train_rows + test_rows).get, users)),
-        tuple(row.taste for row, out in zip(test_rows, given, strict=True) if not out),
+        tuple(row.true_group for row, out in zip(test_rows, given, strict=True) if not out),
     )
 
 
@@ -195,6 +207,6 @@ def groups_of(rows: Iterable[ImportRow]) -> dict[str, str]:
     """The one group that a person's rows name, by annotator; whose rows name none or several is not in it."""
     told: dict[str, set[str]] = {}
     for row in rows:
-        if row.taste is not None:
-            told.setdefault(row.annotator, set()).add(row.taste)
+        if row.true_group is not None:
+            told.setdefault(row.annotator, set()).add(row.true_group)
     return {name: groups.pop() for name, groups in told.items() if len(groups) == 1}

@@ -27,6 +27,7 @@ from copl_core.config import Settings
 from copl_core.evaluation.controls import label_flip, user_swap
 from copl_core.evaluation.dataset import (
     TEST,
+    EmbedTexts,
     EvalDataset,
     build_world,
     flipped,
@@ -34,12 +35,11 @@ from copl_core.evaluation.dataset import (
     only_new_prompts,
     with_strangers,
 )
-from copl_core.evaluation.methods import DEFAULT_METHODS, METHODS, Embed, Method, Methods
+from copl_core.evaluation.methods import DEFAULT_METHODS, METHODS, Methods
 from copl_core.formats.own import read_rows, whole
 from copl_core.records import Comparisons, CoplError, ImportRow
 from copl_core.training.metrics import FEWEST_USERS, figures, interval, right
 
-__all__ = ["Embed", "Method", "EvalDataset", "build_world", "evaluate", "main", "table"]
 REWARD_SECONDS = 90.0
 ORACLE = "group-oracle"
 TIMED = ("copl-reward", "uniform")  # methods that are a reward model and nothing else
@@ -98,7 +98,7 @@ def evaluate(
     return report | _about(plain, context, seed)
 
 
-def _teller(methods: Methods, embed: Embed, seed: int, say) -> Callable[[str, EvalDataset], np.ndarray]:
+def _teller(methods: Methods, embed: EmbedTexts, seed: int, say) -> Callable[[str, EvalDataset], np.ndarray]:
     def run(name: str, world: EvalDataset) -> np.ndarray:
         if say is not None:
             say(f"fitting {name}")
@@ -107,7 +107,7 @@ def _teller(methods: Methods, embed: Embed, seed: int, say) -> Callable[[str, Ev
     return run
 
 
-def _once(make: Callable[[], np.ndarray], say: Callable[[str], None] | None) -> Embed:
+def _once(make: Callable[[], np.ndarray], say: Callable[[str], None] | None) -> EmbedTexts:
     made: list[np.ndarray] = []
 
     def embed() -> np.ndarray:
@@ -466,7 +466,7 @@ def _rows(path: Path, split: bool | None) -> list[ImportRow]:
     out = [row for row in rows if row.excluded]
     if out:
         print(f"{path.name}: {len(out)} labels of people who are excluded are left out")
-    rows = [replace(row, taste=row.group or row.taste) for row in rows if not row.excluded]
+    rows = [replace(row, true_group=row.group or row.true_group) for row in rows if not row.excluded]
     if split is None:
         return rows
     if not any(row.split == TEST for row in rows):

@@ -15,20 +15,17 @@ uniform, i2e, vpl, pal, lore, group-oracle, …
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import EvalDataset, without_strangers
+from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method, without_strangers
 from copl_core.evaluation.ensemble import KINDS, Parts, place
 from copl_core.evaluation.peers import PEERS, imitation, seconds_for, uniform_reward
 from copl_core.preference.state import GraphConfig
 from copl_core.snapshots.mix import kind_of
 
-Embed = Callable[[], np.ndarray]  # φ (R_all, P), made when first asked for
-Method = Callable[[EvalDataset, Embed, int], np.ndarray]  # world, texts, seed → log-odds (N,) of left
 MOST_STEPS = 1000  # of the published schedule, about, each a propagation over the whole graph at width 512
 FASTER = 1e-3  # learning rate tried beside the paper's 1e-4 where labels are few
 BASELINES = ("global", "side-length", "mf")
@@ -43,7 +40,7 @@ class Methods:
         self.settings = settings
         self._parts: list[tuple[EvalDataset, int, Parts]] = []
 
-    def run(self, name: str, world: EvalDataset, embed: Embed, seed: int) -> np.ndarray:
+    def run(self, name: str, world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
         """Log-odds (N,) of left for the asked labels of ``world``."""
         return self._find(name)(world, embed, seed)
 
@@ -63,7 +60,7 @@ class Methods:
         part = {"copl": "mixed", "copl-graph": "graph", "copl-reward": "reward"}[name]
         return lambda world, embed, seed: getattr(self.parts(world, embed, seed), part)
 
-    def parts(self, world: EvalDataset, embed: Embed, seed: int) -> Parts:
+    def parts(self, world: EvalDataset, embed: EmbedTexts, seed: int) -> Parts:
         """The fits of this world, kept for the next method."""
         for known, its_seed, parts in self._parts:
             if known is world and its_seed == seed:
@@ -71,7 +68,7 @@ class Methods:
         self._parts = [*self._parts[-1:], (world, seed, Parts(world, embed, seed, self.settings))]
         return self._parts[-1][2]
 
-    def about(self, name: str, world: EvalDataset, embed: Embed, seed: int) -> dict:
+    def about(self, name: str, world: EvalDataset, embed: EmbedTexts, seed: int) -> dict:
         """What is to be told of a method beside its figures."""
         if name != "copl":
             return {}
@@ -80,7 +77,7 @@ class Methods:
         told = self.parts(world, embed, seed).told()
         return {"mix": {kind: mix for kind, mix in told.items() if kind in asked}}
 
-    def _published(self, world: EvalDataset, embed: Embed, seed: int) -> np.ndarray:
+    def _published(self, world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
         """The published graph by the schedule that its own held-out labels prefer."""
         from copl_core.training.graph_fit import fit_graph
 
@@ -110,7 +107,7 @@ def schedules(n_labels: int) -> list[GraphConfig]:
 
 
 def _baseline(name: str) -> Method:
-    def run(world: EvalDataset, embed: Embed, seed: int) -> np.ndarray:
+    def run(world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
         from copl_core.training import baselines
 
         fit = {"global": baselines.fit_global, "side-length": baselines.fit_side_length, "mf": baselines.fit_mf}[name]
@@ -120,7 +117,7 @@ def _baseline(name: str) -> Method:
     return run
 
 
-def _taste(world: EvalDataset, embed: Embed, seed: int) -> np.ndarray:
+def _taste(world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
     from copl_core.evaluation.random_effects import fit_tastes
 
     return fit_tastes(world.train, embed()).logits(world.asked, world.context)

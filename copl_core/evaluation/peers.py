@@ -27,18 +27,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import EvalDataset, places_of, without_strangers
+from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method, places_of, without_strangers
 from copl_core.evaluation.validation import WORTH, probe_world
 from copl_core.preference.state import GraphConfig
 from copl_core.records import Comparisons, CoplError
 from copl_core.snapshots.mix import kind_of
 from copl_core.training.metrics import log_losses
-from copl_core.training.split import uniform
+from copl_core.training.split import ValidationSplit, uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from copl_core.evaluation.methods import Embed, Method
     from copl_core.evaluation.peer_models import Labels, UniformHead
 
 HEADS = {
@@ -61,7 +60,7 @@ BLIND_STEPS = 60
 
 
 def _head(name: str) -> Method:
-    def run(world: EvalDataset, embed: Embed, seed: int) -> np.ndarray:
+    def run(world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
         import torch
 
         from copl_core.evaluation import peer_models
@@ -70,10 +69,10 @@ def _head(name: str) -> Method:
         member = membership(world) if name == "group-oracle" else None
         x = standardised(embed(), world.train.n_responses)
 
-        def make(part: EvalDataset, option: dict, number: int = 0) -> UniformHead:
+        def make(n_known: int, user_rows: np.ndarray, option: dict, number: int = 0) -> UniformHead:
             torch.manual_seed(seed * 1000 + number)
-            given = {} if member is None else {"member": member[places_of(part.users, world.users)]}
-            return peer(x.shape[1], part.train.n_users, **option, **given)
+            given = {} if member is None else {"member": member[user_rows]}
+            return peer(x.shape[1], n_known, **option, **given)
 
         with torch.random.fork_rng():
             chosen = choose(make, peer, x, tried_on(world, seed))
@@ -82,7 +81,7 @@ def _head(name: str) -> Method:
     return run
 
 
-def uniform_reward(world: EvalDataset, embed: Embed, seed: int, settings: Settings | None = None) -> np.ndarray:
+def uniform_reward(world: EvalDataset, embed: EmbedTexts, seed: int, settings: Settings | None = None) -> np.ndarray:
     """One LoRA in the reward backbone for everybody, through the very code and budget of the personalised one.
 
     Args:
@@ -129,15 +128,6 @@ def seconds_for(name: str, settings: Settings) -> float:
     return settings.reward_budget_seconds
 
 
-@dataclass(frozen=True)
-class ValidationSplit:
-    """A small world inside the training labels, on which options are tried."""
-
-    world: EvalDataset
-    texts: np.ndarray  # (R,) row in the real world of each of its texts
-    weight: np.ndarray  # (N,) of each of its asked labels; they sum to one
-
-
 def tried_on(world: EvalDataset, seed: int) -> ValidationSplit:
     """Where options are tried: on labels of the kind that is really asked, or drawn at random where none is new."""
     return imitation(world, seed) or _random_trial(world, seed)
@@ -156,7 +146,14 @@ def imitation(world: EvalDataset, seed: int) -> ValidationSplit | None:
     weight = _as_asked(kind_of(probe.new_text, probe.new_user), kind_of(world.new_text, world.new_user))
     if (weight > 0).sum() < FEWEST_HELD:
         return None
-    return ValidationSplit(probe, places_of(probe.texts, world.texts), weight)
+    return ValidationSplit(
+        probe.train,
+        probe.asked,
+        probe.context,
+        weight,
+        places_of(probe.users, world.users),
+        places_of(probe.texts, world.texts),
+    )
 
 
 def _as_asked(kinds: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -169,16 +166,14 @@ def _as_asked(kinds: np.ndarray, asked: np.ndarray) -> np.ndarray:
 def _random_trial(world: EvalDataset, seed: int) -> ValidationSplit:
     labels = world.train.labels.take(world.train.labels.decided)
     held = held_out(labels, seed)
-    part = EvalDataset(
+    return ValidationSplit(
         world.train.with_labels(labels.take(~held)),
-        world.prompts,
-        world.texts,
         labels.take(held),
         labels.take([]),
-        world.users,
-        world.groups,
+        np.full(held.sum(), 1 / max(held.sum(), 1)),
+        np.arange(len(world.users)),
+        np.arange(len(world.texts)),
     )
-    return ValidationSplit(part, np.arange(len(world.texts)), np.full(held.sum(), 1 / max(held.sum(), 1)))
 
 
 @dataclass(frozen=True)
@@ -195,14 +190,22 @@ def choose(make: Callable[..., UniformHead], peer: type[UniformHead], x: Tensor,
     """The option, the decay, the steps and the firmness of least validation log-loss, by one fit of each candidate.
 
     Args:
-        make: a fresh peer for (world, option, number), each number from a seed of its own.
+        make: a fresh peer for (known users, rows of all users in the dataset, option, number), each number a seed.
         x: (R_all, P) texts by row of the real world.
     """
-    if len(trial.weight) < FEWEST_HELD or not trial.world.train.labels.decided.any():
+    from copl_core.evaluation.peer_models import Labels
+
+    if len(trial.weight) < FEWEST_HELD or not trial.train.labels.decided.any():
         return Chosen(peer.options[0], DECAYS[0], BLIND_STEPS, peer.firmness[0])
-    x = x[trial.texts]
+    x = x[trial.text_rows]
     tried = [
-        (*Fitted(make(trial.world, option), x, labels_of(trial.world), decay).until_best(trial), index, decay)
+        (
+            *Fitted(
+                make(trial.train.n_users, trial.user_rows, option), x, Labels.of(trial.train.labels), decay
+            ).until_best(trial),
+            index,
+            decay,
+        )
         for (index, option), decay in product(enumerate(peer.options), DECAYS)
     ]
     _, steps, firm, index, decay = min(tried)
@@ -211,22 +214,19 @@ def choose(make: Callable[..., UniformHead], peer: type[UniformHead], x: Tensor,
 
 def averaged(make: Callable[..., UniformHead], chosen: Chosen, x: Tensor, world: EvalDataset) -> np.ndarray:
     """Log-odds (N,) of the asked labels: the mean of as many fits, each from its own seed, as CoPL's graph averages."""
-    members = GraphConfig().sized(len(world.train.labels)).members
+    from copl_core.evaluation.peer_models import Labels
+
+    train, everybody = world.train, np.arange(len(world.users))
+    members = GraphConfig().sized(len(train.labels)).members
     return np.mean(
         [
-            Fitted(make(world, chosen.option, number), x, labels_of(world), chosen.decay)
+            Fitted(make(train.n_users, everybody, chosen.option, number), x, Labels.of(train.labels), chosen.decay)
             .train(chosen.steps)
             .logits(world, chosen.firm)
             for number in range(members)
         ],
         axis=0,
     )
-
-
-def labels_of(world: EvalDataset) -> Labels:
-    from copl_core.evaluation.peer_models import Labels
-
-    return Labels.of(world.train.labels)
 
 
 class Fitted:
@@ -258,7 +258,7 @@ class Fitted:
     def until_best(self, trial: ValidationSplit) -> tuple[float, int, float]:
         """Least log-loss on the trial's asked labels, the step it was met at, and with which firmness."""
         best, at, its_firm = math.inf, 0, self.peer.firmness[0]
-        tried = self.peer.firmness if len(trial.world.context) else self.peer.firmness[:1]
+        tried = self.peer.firmness if len(trial.context) else self.peer.firmness[:1]
         for step in range(1, MOST_STEPS + 1):
             self.step()
             if step % LOOK_EVERY == 0:
@@ -285,8 +285,7 @@ class Fitted:
         self.optimizer.step()
 
     def loss_on(self, trial: ValidationSplit, firm: float) -> float:
-        asked = trial.world.asked
-        return float(log_losses(self.logits(trial.world, firm), asked.outcome) @ trial.weight)
+        return float(log_losses(self.logits(trial, firm), trial.test.outcome) @ trial.weight)
 
     def _log_loss(self, texts: Tensor, person: Tensor, labels: Labels) -> Tensor:
         from torch.nn.functional import binary_cross_entropy_with_logits
@@ -294,15 +293,15 @@ class Fitted:
         logits = self.peer.margins(texts, person, labels) + self.side + self.own_side[labels.user]
         return binary_cross_entropy_with_logits(logits, labels.outcome)
 
-    def logits(self, world: EvalDataset, firm: float) -> np.ndarray:
+    def logits(self, world: EvalDataset | ValidationSplit, firm: float) -> np.ndarray:
         """Log-odds (N,) of the asked labels of ``world``, whose training labels and texts were fitted: known people by
         their labels, new ones by the peer's own rule."""
         import torch
 
         from copl_core.evaluation.peer_models import Labels, counted_from
 
-        n_known, n_new = self.peer.n_users, len(world.users) - self.peer.n_users
-        asked = world.asked
+        n_known, n_new = self.peer.n_users, world.n_users - self.peer.n_users
+        asked = world.test
         self.peer.eval()
         with torch.no_grad():
             texts = self.peer.read(self.x)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
@@ -27,10 +26,7 @@ from scipy.special import expit
 from copl_core.features import FEATURE_NAMES, measure_many
 from copl_core.records import Comparisons, TrainingData
 from copl_core.training.metrics import log_losses
-from copl_core.training.split import uniform
-
-if TYPE_CHECKING:
-    from copl_core.evaluation.peers import ValidationSplit
+from copl_core.training.split import ValidationSplit, uniform
 
 RANKS = (5, 10, 2)
 PRECISIONS = (3.0, 1.0, 10.0, 20.0)
@@ -122,7 +118,7 @@ def _chosen(
     missed = (
         _missed_at_random(labels, length, data.n_users, seed)
         if trial is None
-        else _missed_on(trial, length[trial.texts], seed)
+        else _missed_on(trial, length[trial.text_rows], seed)
     )
     losses = {option: missed(option) for option in ((ranks[0], precision) for precision in PRECISIONS)}
     precision = min(losses, key=losses.get)[1]
@@ -145,12 +141,11 @@ def _missed_at_random(labels: Comparisons, length: np.ndarray, n_users: int, see
 
 def _missed_on(trial: ValidationSplit, length: np.ndarray, seed: int) -> Missed:
     """Log-loss, by option, on what a trial asks; ``length`` (R,) by row of its world."""
-    world = trial.world
-    seen = world.train.labels.take(world.train.labels.decided)
+    seen = trial.train.labels.take(trial.train.labels.decided)
 
     def missed(option: tuple[int, float]) -> float:
-        fit = _fit(seen, length, world.train.n_users, *option, own=True, seed=seed)
-        return float(log_losses(fit.logits(world.asked, world.context), world.asked.outcome) @ trial.weight)
+        fit = _fit(seen, length, trial.train.n_users, *option, own=True, seed=seed)
+        return float(log_losses(fit.logits(trial.test, trial.context), trial.test.outcome) @ trial.weight)
 
     return missed
 

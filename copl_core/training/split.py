@@ -4,11 +4,44 @@ every later fit, and a pair that somebody answers twice is kept or learned as a 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from copl_core.records import Comparisons, TrainingData
 
 KEPT_SHARE = 0.1
 NEW_SHARE = 0.04  # of the responses, each in about two labels of a hundred
 FEWEST_TEXTS = 50  # with fewer, one response can hold a good part of all labels
+
+
+@dataclass(frozen=True)
+class ValidationSplit:
+    """A part of the training labels of a dataset, split again: what options are tried on.
+
+    Shapes: U users and R texts of the split, those of its training first; N test labels.
+    """
+
+    train: TrainingData
+    test: Comparisons  # scored; its users and responses are rows of the split
+    context: Comparisons  # labels given of new users; never scored
+    weight: np.ndarray  # (N,) of each test label; sums to one
+    user_rows: np.ndarray  # (U,) row of each user in the dataset
+    text_rows: np.ndarray  # (R,) row of each text in the dataset
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_rows)
+
+    @property
+    def new_user(self) -> np.ndarray:
+        """Mask (N,) of test labels whose user training lacks."""
+        return self.test.user >= self.train.n_users
+
+    @property
+    def new_text(self) -> np.ndarray:
+        """Mask (N,) of test labels of which training lacks a response."""
+        return np.maximum(self.test.left, self.test.right) >= self.train.n_responses
 
 
 def held_back(

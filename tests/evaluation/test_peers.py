@@ -37,7 +37,7 @@ def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[Imp
                     texts[1 - left],
                     Choice.TIE if prompt - prompts.start < ties else choice,
                     f"user {user}",
-                    taste=("short", "long")[user % 2],
+                    true_group=("short", "long")[user % 2],
                 )
             )
     return made
@@ -206,12 +206,12 @@ def test_options_are_tried_on_new_prompts_and_new_people_where_those_are_asked()
     told = {name: tried_on(world, 0) for name, world in (("prompts", new_prompts), ("people", new_people))}
     for name, kind in (("prompts", "new_text"), ("people", "new_user")):
         trial = told[name]
-        assert not trial.weight[~getattr(trial.world, kind)].any()  # only what is really asked counts
+        assert not trial.weight[~getattr(trial, kind)].any()  # only what is really asked counts
         np.testing.assert_allclose(trial.weight.sum(), 1)
         assert (trial.weight > 0).sum() >= peers.FEWEST_HELD
-        assert [new_prompts.texts[row] for row in trial.texts] == list(trial.world.texts)
-    counts = np.bincount(told["people"].world.context.user)
-    assert set(counts[counts > 0]) == {3} and not len(told["prompts"].world.context)
+        np.testing.assert_array_equal(trial.text_rows[: trial.train.n_responses], trial.train.response_ids)
+    counts = np.bincount(told["people"].context.user)
+    assert set(counts[counts > 0]) == {3} and not len(told["prompts"].context)
 
 
 def test_kinds_of_labels_count_in_a_trial_as_they_do_among_the_asked():
@@ -219,16 +219,16 @@ def test_kinds_of_labels_count_in_a_trial_as_they_do_among_the_asked():
         rows(range(20), range(20)), rows(range(10), range(10), seed=1) + rows(range(10), range(20, 30), seed=2)
     )
     trial = tried_on(both, 0)
-    np.testing.assert_allclose(trial.weight @ trial.world.new_text, 0.5)
+    np.testing.assert_allclose(trial.weight @ trial.new_text, 0.5)
 
 
 def test_where_nothing_new_is_asked_options_are_tried_on_labels_drawn_at_random():
     world = build_world(rows(range(12), range(10)), rows(range(12), range(10), seed=1))
     assert imitation(world, 0) is None
     trial, held = tried_on(world, 0), held_out(world.train.labels, 0)
-    np.testing.assert_array_equal(trial.world.asked.left, world.train.labels.left[held])
-    np.testing.assert_array_equal(trial.world.train.labels.left, world.train.labels.left[~held])
-    assert kinds(trial.world) == (0, 0) and trial.world.train.n_users == world.train.n_users
+    np.testing.assert_array_equal(trial.test.left, world.train.labels.left[held])
+    np.testing.assert_array_equal(trial.train.labels.left, world.train.labels.left[~held])
+    assert kinds(trial) == (0, 0) and trial.train.n_users == world.train.n_users
 
 
 def test_a_control_changes_nothing_in_what_options_are_tried_on():
@@ -242,7 +242,7 @@ def test_a_peer_chooses_on_the_kind_of_labels_that_are_asked(name, monkeypatch):
     seen, plain = [], Fitted.until_best
     monkeypatch.setattr(Fitted, "until_best", lambda self, trial: seen.append(trial) or plain(self, trial))
     asked(build_world(rows(range(12), range(10)), rows(range(12), range(10, 16), seed=1)), name)
-    assert seen and all(trial.world.new_text[trial.weight > 0].all() for trial in seen)
+    assert seen and all(trial.new_text[trial.weight > 0].all() for trial in seen)
 
 
 def test_states_are_scaled_by_the_texts_of_training_alone():

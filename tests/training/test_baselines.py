@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.evaluation.dataset import EvalDataset
-from copl_core.evaluation.peers import ValidationSplit
 from copl_core.records import Comparisons
 from copl_core.training import baselines
 from copl_core.training.baselines import fit_global, fit_mf, fit_side_length
+from copl_core.training.split import ValidationSplit
 from tests.preference.camps import all_pairs, camps
 
 TEXTS = [f"Answer {i}." for i in range(48)]
@@ -83,12 +82,9 @@ def test_a_trial_says_how_firm_the_priors_on_people_are():
     data = camps(per_user=18)
     labels = data.labels
     coin = np.random.default_rng(0).integers(2, size=len(labels)).astype(np.float32)
-    texts = tuple(("", text) for text in TEXTS)
     chosen = {}
     for name, outcome in (("true", labels.outcome), ("coin", coin)):
-        world = EvalDataset(
-            data, ("",), texts, replace(labels, outcome=outcome), labels.take([]), tuple(map(str, range(20)))
-        )
-        trial = ValidationSplit(world, np.arange(len(TEXTS)), np.full(len(labels), 1 / len(labels)))
+        test, weight = replace(labels, outcome=outcome), np.full(len(labels), 1 / len(labels))
+        trial = ValidationSplit(data, test, labels.take([]), weight, np.arange(20), np.arange(len(TEXTS)))
         chosen[name] = fit_mf(data, TEXTS, 0, trial).precision
     assert chosen["true"] == min(baselines.PRECISIONS) and chosen["coin"] == max(baselines.PRECISIONS)
