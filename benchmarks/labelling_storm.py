@@ -205,7 +205,7 @@ def look(session: Session, people: list[Person], kills: int, seconds: float, lab
     times = sorted(ms for person in people for ms in person.milliseconds)
     time.sleep(RESERVED_SECONDS + 0.1)  # whatever is still reserved expires
     free = {pair[0] for pair in session.store.pairs(session.id) if per_pair[pair[0]] < OVERLAP}
-    offered = {pair[0] for pair in session.store.unlabelled_pairs(access.join(session, "somebody new").id)}
+    offered = {pair[0] for pair in session.store.available_pairs(access.join(session, "somebody new").id).pairs}
     with reading(session.store.engine) as connection:
         sound = connection.execute(text("pragma integrity_check")).scalar() == "ok"
         sound &= not connection.execute(text("pragma foreign_key_check")).all()

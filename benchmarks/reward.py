@@ -231,7 +231,7 @@ def agreement(
     model: RewardModel, world: EvalDataset, vectors: np.ndarray, names: list[str], rows: list[ImportRow]
 ) -> float:
     """Share of pairs that the model orders as the people's tastes do, pairs of equal utility aside."""
-    taste_of, prompts = {row.annotator: tastes()[row.taste] for row in rows}, study_prompts()
+    taste_of, prompts = {row.annotator: tastes()[row.true_group] for row in rows}, study_prompts()
     texts = [(prompt.prompt, response.text) for prompt in prompts for response in prompt.responses]
     rewards = model.rewards(texts, vectors[[world.users.index(name) for name in names]])  # (names, texts)
     liked = np.array(

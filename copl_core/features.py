@@ -1,7 +1,7 @@
 """What can be counted in a text: interpretable style features of a response, in numpy and ``re`` alone.
 
-They serve twice: as a part of the text embedding φ (``copl_core.training.text_embedder``), and as the words in which a person's
-taste is told ("longer answers", "fewer headings").  Every feature is a fixed function of one text, already on a gentle
+They serve twice: as a part of the text embedding φ (``copl_core.training.text_embedder``), and as the
+words that describe a user's taste ("longer answers", "fewer headings").  Every feature is a fixed function of one text, already on a gentle
 scale (logarithms of counts, shares between 0 and 1): nothing is fitted here, so the same text always measures the same.
 """
 

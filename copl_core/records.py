@@ -19,7 +19,7 @@ class CoplError(Exception):
     """A mishap that is told to a person: its text says what was got, what is needed and what to do."""
 
 
-class StoreTrouble(CoplError):
+class StoreUnavailable(CoplError):
     """The database is busy, full or out of reach: nothing was saved, and a later try may succeed."""
 
 
@@ -72,7 +72,7 @@ class User:
     name: str
     kind: Kind
     role: Role
-    taste: str | None = None  # true taste of a simulated user; never read by training
+    true_group: str | None = None  # of a simulated user: the group it was made in; training never reads it
     excluded: bool = False  # from training, reversibly
 
 
@@ -103,7 +103,7 @@ class Task:
     prompt: str
     left: Response
     right: Response
-    reason: str  # why this pair: a value of ``copl_core.study_settings.Asked``
+    reason: str  # why this pair: a value of ``copl_core.study_settings.SelectionReason``
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Label:
     created_at: datetime
     tags: tuple[str, ...] = ()
     guidelines: int | None = None  # version of the guidelines it was made under
-    asked: str | None = None  # reason of its task; None: it came in a file
+    selection_reason: str | None = None  # why its task was handed out; None: the label came in a file
     counts: bool = True  # off once taken back or superseded
     successor_id: int | None = None  # the label that superseded this one
     edited_at: datetime | None = None  # when it superseded an earlier one
@@ -146,7 +146,7 @@ class ImportRow:
     source_b: str | None = None
     key: str = ""  # identity of the label: the same key is the same label, however often it is imported
     kind: Kind = Kind.HUMAN
-    taste: str | None = None
+    true_group: str | None = None
     created_at: datetime | None = None
     strength: int = 1
     reason: str = ""

@@ -72,12 +72,11 @@ class Store(Protocol):
         *,
         kind: Kind = Kind.HUMAN,
         role: Role = Role.ANNOTATOR,
-        taste: str | None = None,
+        true_group: str | None = None,
     ) -> User:
         """A user with that name, unique in the study: an existing one is returned as it is."""
         ...
 
-    def rename_user(self, user_id: int, name: str) -> User: ...
     def set_role(self, user_id: int, role: Role, *, by: int | None = None) -> User:
         """Refused for the last owner of a study."""
         ...
@@ -131,8 +130,8 @@ class Store(Protocol):
         ...
 
     # ---- what the study has settled
-    def room(self, study_id: int) -> AssignmentSettings: ...
-    def set_room(self, study_id: int, room: AssignmentSettings, *, by: int | None = None) -> None: ...
+    def assignment_settings(self, study_id: int) -> AssignmentSettings: ...
+    def set_assignment(self, study_id: int, settings: AssignmentSettings, *, by: int | None = None) -> None: ...
     def guidelines(self, study_id: int) -> list[Guidelines]:
         """Every version, newest first."""
         ...
@@ -150,10 +149,6 @@ class Store(Protocol):
     def report(self, user_id: int, response_id: int, text: str) -> Report: ...
     def reports(self, study_id: int, *, resolved: bool = False) -> list[Report]:
         """Newest first; with ``resolved``, those that are settled too."""
-        ...
-
-    def report_count(self, study_id: int) -> int:
-        """Reports that nobody has resolved."""
         ...
 
     def resolve(self, study_id: int, report_id: int, *, by: int | None = None) -> Report: ...
@@ -193,12 +188,8 @@ class Store(Protocol):
         """The user's task that is handed out, unanswered and not expired."""
         ...
 
-    def offer(self, user_id: int) -> AvailablePairs:
-        """What the user may be handed now, besides an open task of theirs."""
-        ...
-
-    def unlabelled_pairs(self, user_id: int) -> list[tuple[int, int, int]]:
-        """``offer(user_id).pairs``"""
+    def available_pairs(self, user_id: int) -> AvailablePairs:
+        """What the user may be handed now, excluding an open task of theirs."""
         ...
 
     def hand_out(
@@ -209,7 +200,7 @@ class Store(Protocol):
         swap: bool,
         reason: str,
         expires_at: datetime,
-        forecast: Prediction | None = None,
+        prediction: Prediction | None = None,
     ) -> Task | None:
         """Reserve a pair; ``swap`` shows the second response left.  An open task is returned instead.
 
@@ -218,15 +209,15 @@ class Store(Protocol):
         """
         ...
 
-    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> PinnedPair:
+    def pin_pair(self, study_id: int, pair_id: int, *, by: int | None = None) -> PinnedPair:
         """Put a pair at the front of the queue of everybody who has not answered it; refused for a gold pair."""
         ...
 
-    def end_ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
+    def unpin_pair(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
         """Take it away from there; False, no change: it was not there."""
         ...
 
-    def asks(self, study_id: int) -> list[PinnedPair]:
+    def pinned_pairs(self, study_id: int) -> list[PinnedPair]:
         """What stands at the front of the queue, the last asked for first."""
         ...
 
@@ -287,11 +278,11 @@ class Store(Protocol):
         """The user's preferences, newest first, with those superseded by an edit."""
         ...
 
-    def votes(self, pair_id: int, *, besides: int) -> tuple[int, int]:
+    def votes(self, pair_id: int, *, excluding: int) -> tuple[int, int]:
         """Preferences of other users for the first and the second response."""
         ...
 
-    def answered(self, study_id: int) -> tuple[int, int]:
+    def answer_counts(self, study_id: int) -> tuple[int, int]:
         """(people, answers) of the table that ``answers`` gives."""
         ...
 
@@ -299,11 +290,11 @@ class Store(Protocol):
         """Every counting answer of visible users, gold and practice and excluded users among them."""
         ...
 
-    def foretold(self, user_id: int, *, last: int) -> list[PredictionRecord]:
+    def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
         """The user's last decided labels with a forecast, oldest first."""
         ...
 
-    def foreseen(self, study_id: int) -> list[tuple[int, int, int]]:
+    def prediction_counts(self, study_id: int) -> list[tuple[int, int, int]]:
         """(user, foretold right, foretold) over the labels that ``foretold`` lists, of everybody who has any."""
         ...
 
@@ -320,6 +311,13 @@ class Store(Protocol):
 
     # ---- runs and snapshots
     def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run: ...
+    def claim_run(self, run_id: int | None = None) -> Run | None:
+        """The oldest queued run, or the named one, running from now on; None where it is not queued.
+
+        Of several workers that claim at once, each run goes to one.
+        """
+        ...
+
     def update_run(self, run_id: int, **changes: object) -> None: ...
     def finish_run(self, run_id: int, state: RunState, *, message: str = "", snapshot: str | None = None) -> None: ...
     def run(self, run_id: int) -> Run: ...

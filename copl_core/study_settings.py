@@ -27,7 +27,7 @@ class SelectionReason(StrEnum):
     REPEAT = "repeat"  # an earlier pair of the same person, sides swapped
     GOLD = "gold"  # the answer is known; only for attention
     PRACTICE = "practice"  # a gold pair before the real ones, with feedback
-    FRONT = "front"  # a researcher asked for it
+    PINNED = "front"  # a researcher pinned it; databases store "front"
 
 
 CHECK_REASONS = frozenset(
@@ -152,7 +152,7 @@ class PredictionRecord:
     label_id: int
     at: datetime
     left: bool  # the answer; ties are not foretold
-    forecast: Prediction
+    prediction: Prediction
 
 
 class LabelSummary(NamedTuple):
@@ -169,15 +169,17 @@ class LabelSummary(NamedTuple):
 class AvailablePairs:
     """What one person may be handed at this moment, read at once.  A pair is (id, first, second response id)."""
 
-    room: AssignmentSettings
+    settings: AssignmentSettings
     champion: str | None  # of the study
-    said: list[LabelSummary]  # their preferences that count, oldest first
+    summaries: list[LabelSummary]  # their preferences that count, oldest first
     pairs: list[tuple[int, int, int]]  # with room and not labelled by them; else the one they put off longest ago
     gold: list[tuple[int, int, int]]  # gold pairs they have neither answered nor skipped
     skipped: frozenset[int]  # pairs they have put off and not answered
-    practised: int  # practice answers so far
+    n_practice: int  # practice answers so far
     newcomer: bool  # no label of theirs counts yet, practice aside
-    front: list[tuple[int, int, int]] = field(default_factory=list)  # of all these, what researchers ask for, first
+    pinned: list[tuple[int, int, int]] = field(
+        default_factory=list
+    )  # those of all these that researchers pinned, first
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +270,7 @@ class AnswerTable:
     right: np.ndarray  # (N,) int64, response id
     choice: np.ndarray  # (N,) int64, index in ``tuple(Choice)``
     milliseconds: np.ndarray  # (N,) int64, -1 where it was not measured
-    asked: np.ndarray  # (N,) int64, index in ``tuple(Asked)``, -1 for a label of a file
+    selection_reason: np.ndarray  # (N,) int64, index in ``tuple(SelectionReason)``, -1 for a label of a file
     gold: np.ndarray  # (N,) int64, response id of the pair's known answer, -1 without one
     characters: np.ndarray  # (N,) int64, length of both responses together
 

@@ -12,12 +12,12 @@ from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study_settings import EmailRule, Invite
 from db.members import change_role, checked_name, user_of
 from db.models import TokenRow, UserRow
-from db.overlap import room_of
-from db.room_models import EmailRow, InviteRow
-from db.transactions import Access, note, now, study_row, user_row
+from db.overlap import assignment_of
+from db.study_models import EmailRow, InviteRow
+from db.transactions import Transactions, audit, now, study_row, user_row
 
 
-class Doors(Access):
+class Auth(Transactions):
     # ---- sign-in tokens
     def add_token(self, user_id: int, token_hash: str) -> None:
         with self._write() as connection:
@@ -42,13 +42,13 @@ class Doors(Access):
             study_id = user_row(connection, user_id, lock=True).study_id
             dropped = connection.execute(delete(TokenRow).where(TokenRow.user_id == user_id)).rowcount
             if dropped:
-                note(connection, study_id, "signed out", by, user=user_id, tokens=dropped)
+                audit(connection, study_id, "signed out", by, user=user_id, tokens=dropped)
             return dropped
 
     # ---- by the address of the study
     def join(self, study_id: int, name: str, token_hash: str) -> User:
         with self._write() as connection:
-            if not room_of(study_row(connection, study_id, lock=True)).open:
+            if not assignment_of(study_row(connection, study_id, lock=True)).open:
                 raise CoplError("This study lets people in by invitation only; ask its owner for an invite link.")
             return _newcomer(connection, study_id, name, Role.ANNOTATOR, token_hash)
 
@@ -78,7 +78,7 @@ class Doors(Access):
                 )
                 .returning(*InviteRow.__table__.c)
             ).one()
-            note(
+            audit(
                 connection,
                 study_id,
                 "invite",
@@ -119,7 +119,7 @@ class Doors(Access):
                     .values(revoked_at=now())
                     .returning(*InviteRow.__table__.c)
                 ).one()
-                note(connection, study_id, "invite revoked", by, invite=invite_id)
+                audit(connection, study_id, "invite revoked", by, invite=invite_id)
             return _invite(row)
 
     def accept_invite(self, study_id: int, token_hash: str, name: str, user_token_hash: str) -> User:
@@ -135,7 +135,7 @@ class Doors(Access):
                 raise CoplError(f"This invite link is {state}; ask the study's owner for a new one.")
             user = _newcomer(connection, study_id, name, Role(row.role), user_token_hash)
             connection.execute(update(InviteRow).where(InviteRow.id == row.id).values(used=row.used + 1))
-            note(connection, study_id, "invite accepted", user.id, invite=row.id, role=row.role)
+            audit(connection, study_id, "invite accepted", user.id, invite=row.id, role=row.role)
             return user
 
     # ---- by e-mail address
@@ -152,7 +152,7 @@ class Doors(Access):
                 connection.execute(update(EmailRow).where(EmailRow.id == old.id).values(role=role and role.value))
             if old is not None and old.user_id is not None and role is not None:
                 change_role(connection, user_row(connection, old.user_id, lock=True), role, by)
-            note(connection, study_id, "e-mail", by, email=email, before=old and old.role, after=role and role.value)
+            audit(connection, study_id, "e-mail", by, email=email, before=old and old.role, after=role and role.value)
             return _rule(_email_row(connection, study_id, email))
 
     def emails(self, study_id: int) -> list[EmailRule]:
@@ -172,7 +172,7 @@ class Doors(Access):
         with self._write() as connection:  # a first sign-in: looked up again where nobody else can make the same user
             study = study_row(connection, study_id, lock=True)
             row = _email_row(connection, study_id, email)
-            role = row.role if row is not None else Role.ANNOTATOR.value if room_of(study).open else None
+            role = row.role if row is not None else Role.ANNOTATOR.value if assignment_of(study).open else None
             if role is None:
                 return None
             if row is not None and row.user_id is not None:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from copl_core.records import CoplError, StoreTrouble
+from copl_core.records import CoplError, StoreUnavailable
 
 HEAD = "0004"  # the newest migration; kept here so that a second start need not load Alembic
 BUSY_SECONDS = 30.0
@@ -71,7 +71,7 @@ _PASSING = ("locked", "disk is full", "connect")  # what a later try may not mee
 @contextmanager
 def told(engine: Engine) -> Iterator[None]:
     """Turn a mishap of the database itself (not one of our statements) into a ``CoplError``, of what may pass into a
-    ``StoreTrouble``."""
+    ``StoreUnavailable``."""
     try:
         yield
     except DBAPIError as error:
@@ -79,9 +79,9 @@ def told(engine: Engine) -> Iterator[None]:
         if sentence is None:
             raise
         passing = any(sign in str(error.orig) for sign in _PASSING)
-        raise (StoreTrouble if passing else CoplError)(sentence) from error
+        raise (StoreUnavailable if passing else CoplError)(sentence) from error
     except PoolTimeout as error:
-        raise StoreTrouble(
+        raise StoreUnavailable(
             f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
             "try again in a moment."
         ) from error

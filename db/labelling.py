@@ -12,10 +12,10 @@ from copl_core.records import Choice, CoplError, Label, Progress, Task
 from copl_core.study_settings import CHECK_REASONS, STRENGTHS, Draft, Prediction, SelectionReason
 from db.listing import label_of, labels_query
 from db.models import LabelRow, TaskRow
-from db.overlap import has_room, recount, room_of
-from db.room_models import GuidelineRow
+from db.overlap import assignment_of, has_free_slot, recount
+from db.study_models import GuidelineRow
 from db.tasks import close, has_labelled, held_task, new_task, open_pairs, task_of, task_to_answer, write_draft
-from db.transactions import LARGEST, Access, grow, note, now, study_of, user_row
+from db.transactions import LARGEST, Transactions, audit, bump_revision, now, study_of, user_row
 
 REASON_LENGTH, TAG_LENGTH, MOST_TAGS = 10_000, 60, 20
 
@@ -24,7 +24,7 @@ _LABEL = labels_query().where(LabelRow.id == bindparam("label"))
 _NEWEST_GUIDELINES = select(func.max(GuidelineRow.version)).where(GuidelineRow.study_id == bindparam("study"))
 
 
-class Labelling(Access):
+class Labelling(Transactions):
     def submit(
         self,
         task_id: int,
@@ -44,9 +44,9 @@ class Labelling(Access):
             task = task_to_answer(connection, task_id, user_id)
             if task is None:
                 return None
-            room, attention = room_of(study), task.reason in CHECK_REASONS
+            room, attention = assignment_of(study), task.reason in CHECK_REASONS
             late = task.expires_at <= now() and not attention and task.reason != SelectionReason.REPEAT
-            if late and not has_room(connection, task.pair_id, user_id, room, wait=True):
+            if late and not has_free_slot(connection, task.pair_id, user_id, room, wait=True):
                 return None
             close(connection, task_id, "answered")
             label_id = connection.execute(
@@ -84,7 +84,7 @@ class Labelling(Access):
             while skipped is not None and (label is None or skipped.closed_at > label.closed_at):
                 connection.execute(update(TaskRow).where(TaskRow.id == skipped.id).values(skipped=False))
                 if _offered_again(connection, skipped, study):
-                    note(connection, study.id, "undo", user_id, skip=skipped.pair_id)
+                    audit(connection, study.id, "undo", user_id, skip=skipped.pair_id)
                     return _reopen(connection, skipped, Draft())
                 skipped = _last_skip(connection, user)  # its pair is taken by now, so nothing is left to take back
             if label is None:
@@ -93,9 +93,9 @@ class Labelling(Access):
             connection.execute(
                 update(LabelRow).where(LabelRow.id == label.label_id).values(counts=False, revision=revision)
             )
-            note(connection, study.id, "undo", user_id, label=label.label_id)
+            audit(connection, study.id, "undo", user_id, label=label.label_id)
             again = _reopen(connection, label, Draft(label.label_reason, tuple(label.tags or ())))
-            recount(connection, room_of(study), label.pair_id)
+            recount(connection, assignment_of(study), label.pair_id)
             return again
 
     def edit(
@@ -131,7 +131,7 @@ class Labelling(Access):
                 )
             if all(getattr(old, name) == value for name, value in said.items()):
                 return _label(connection, label_id)
-            revision = grow(connection, study.id, 1)
+            revision = bump_revision(connection, study.id, 1)
             connection.execute(
                 update(LabelRow).where(LabelRow.id == label_id).values(counts=False, task_id=None, revision=revision)
             )
@@ -151,7 +151,7 @@ class Labelling(Access):
                 },
             ).scalar_one()
             connection.execute(update(LabelRow).where(LabelRow.id == label_id).values(successor_id=new_id))
-            note(
+            audit(
                 connection,
                 study.id,
                 "edit",
@@ -184,7 +184,7 @@ class Labelling(Access):
                     or_(LabelRow.attention.is_(False), TaskRow.reason == SelectionReason.GOLD.value),
                 )
             ).one()
-            fresh, put_off, _ = open_pairs(connection, study, room_of(study))
+            fresh, put_off, _ = open_pairs(connection, study, assignment_of(study))
             return Progress(
                 done=done,
                 left=len(fresh) + len(put_off) + _on_screen(connection, study),
@@ -223,7 +223,7 @@ def _guidelines(connection: Connection, study_id: int, version: int | None) -> i
 def _moved(connection: Connection, study: Row[Any], attention: bool) -> int:
     """The study's revision after this change: an answer that is no preference changes nothing for the trainer."""
     if not attention:
-        return grow(connection, study.id, 1)
+        return bump_revision(connection, study.id, 1)
     return study.revision
 
 
@@ -256,8 +256,8 @@ def _offered_again(connection: Connection, task: Row[Any], study: Row[Any]) -> b
     """Whether a pair that was put off may be shown to its user at this moment."""
     if task.reason in CHECK_REASONS or task.reason == SelectionReason.REPEAT:
         return True
-    return not has_labelled(connection, study, task.pair_id) and has_room(
-        connection, task.pair_id, study.user_id, room_of(study), wait=True
+    return not has_labelled(connection, study, task.pair_id) and has_free_slot(
+        connection, task.pair_id, study.user_id, assignment_of(study), wait=True
     )
 
 
@@ -266,12 +266,12 @@ def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
     held = held_task(connection, task.user_id)
     if held is not None:
         close(connection, held.id, "withdrawn")
-    forecast = None
-    if task.forecast_left is not None:
-        forecast = Prediction(task.forecast_left, task.forecast_crowd, task.forecast_snapshot)
+    prediction = None
+    if task.predicted_left is not None:
+        prediction = Prediction(task.predicted_left, task.predicted_crowd, task.predicted_snapshot)
     expires_at = now() + (task.expires_at - task.handed_at)  # as long as it was given for the first time
     row = new_task(
-        connection, task.user_id, task.pair_id, (task.left_id, task.right_id), task.reason, expires_at, forecast
+        connection, task.user_id, task.pair_id, (task.left_id, task.right_id), task.reason, expires_at, prediction
     )
     if draft != Draft():
         write_draft(connection, row.id, draft)

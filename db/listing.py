@@ -11,7 +11,7 @@ from sqlalchemy import Row, case, func, or_, select
 from copl_core.records import Choice, Label
 from copl_core.study_settings import UNBIASED_REASONS, AnswerTable, Prediction, PredictionRecord, SelectionReason
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, TaskRow, UserRow
-from db.transactions import Access, only_trained, only_visible, study_row, user_row, whole_numbers
+from db.transactions import Transactions, only_trained, only_visible, study_row, user_row, whole_numbers
 
 _LABEL = (
     LabelRow.id,
@@ -38,7 +38,7 @@ _DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
 _MOST_BOUND = 500  # ids given to the database one by one; more are sorted out here
 
 
-class Listing(Access):
+class Listing(Transactions):
     def label_count(self, study_id: int) -> int:
         with self._read() as connection:
             study = study_row(connection, study_id)
@@ -71,18 +71,18 @@ class Listing(Access):
                 for row in connection.execute(query.order_by(LabelRow.created_at.desc(), LabelRow.id.desc()))
             ]
 
-    def votes(self, pair_id: int, *, besides: int) -> tuple[int, int]:
+    def votes(self, pair_id: int, *, excluding: int) -> tuple[int, int]:
         with self._read() as connection:
             pair = connection.execute(select(PairRow.__table__).where(PairRow.id == pair_id)).one()
             preferred = case((LabelRow.choice == Choice.LEFT.value, LabelRow.left_id), else_=LabelRow.right_id)
             query = select(preferred, func.count()).where(
-                LabelRow.pair_id == pair_id, LabelRow.user_id != besides, LabelRow.choice.in_(_DECIDED), *_PREFERENCE
+                LabelRow.pair_id == pair_id, LabelRow.user_id != excluding, LabelRow.choice.in_(_DECIDED), *_PREFERENCE
             )
             query = only_trained(query, study_row(connection, pair.study_id), LabelRow.user_id).group_by(preferred)
             counts = dict(connection.execute(query).all())
             return counts.get(pair.first_id, 0), counts.get(pair.second_id, 0)
 
-    def answered(self, study_id: int) -> tuple[int, int]:
+    def answer_counts(self, study_id: int) -> tuple[int, int]:
         with self._read() as connection:
             query = (
                 select(func.count()).where(LabelRow.study_id == study_id, LabelRow.counts).group_by(LabelRow.user_id)
@@ -111,19 +111,19 @@ class Listing(Access):
         characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(rows) else np.zeros(0, np.int64)
         return AnswerTable(*columns.T, characters)
 
-    def foretold(self, user_id: int, *, last: int) -> list[PredictionRecord]:
+    def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
         with self._read() as connection:
             rows = connection.execute(
                 select(
                     LabelRow.id,
                     LabelRow.created_at,
                     LabelRow.choice,
-                    TaskRow.forecast_left,
-                    TaskRow.forecast_crowd,
-                    TaskRow.forecast_snapshot,
+                    TaskRow.predicted_left,
+                    TaskRow.predicted_crowd,
+                    TaskRow.predicted_snapshot,
                 )
                 .join(TaskRow, TaskRow.id == LabelRow.task_id)
-                .where(LabelRow.user_id == user_id, *_foretold(user_row(connection, user_id).study_id))
+                .where(LabelRow.user_id == user_id, *_predicted(user_row(connection, user_id).study_id))
                 .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
                 .limit(last)
             ).all()
@@ -132,14 +132,14 @@ class Listing(Access):
                 for row in rows[::-1]
             ]
 
-    def foreseen(self, study_id: int) -> list[tuple[int, int, int]]:
+    def prediction_counts(self, study_id: int) -> list[tuple[int, int, int]]:
         left = LabelRow.choice == Choice.LEFT.value
-        right = case(((TaskRow.forecast_left > 0.5) & left, 1), ((TaskRow.forecast_left <= 0.5) & ~left, 1), else_=0)
+        right = case(((TaskRow.predicted_left > 0.5) & left, 1), ((TaskRow.predicted_left <= 0.5) & ~left, 1), else_=0)
         with self._read() as connection:
             query = (
                 select(LabelRow.user_id, func.sum(right), func.count())
                 .join(TaskRow, TaskRow.id == LabelRow.task_id)
-                .where(*_foretold(study_id))
+                .where(*_predicted(study_id))
                 .group_by(LabelRow.user_id)
                 .order_by(LabelRow.user_id)
             )
@@ -149,7 +149,7 @@ class Listing(Access):
             ]
 
     def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
-        """Read in one transaction when called, given out row by row; ``copl_core.formats.own.read_rows`` reads it back."""
+        """Reads in one transaction, then yields row by row; ``copl_core.formats.own.read_rows`` reads the rows back."""
         with self._read() as connection:
             study = study_row(connection, study_id)
             query = only_visible(_export().where(LabelRow.study_id == study_id, *_PREFERENCE), study, LabelRow.user_id)
@@ -175,13 +175,13 @@ class Listing(Access):
         return (_exported(row, study.name, prompts[row.prompt_id], responses) for row in labels)
 
 
-def _foretold(study_id: int) -> tuple[Any, ...]:
+def _predicted(study_id: int) -> tuple[Any, ...]:
     """Decided labels on pairs chosen without the model, whose answer was foretold."""
     return (
         LabelRow.study_id == study_id,
         *_PREFERENCE,
         LabelRow.choice.in_(_DECIDED),
-        TaskRow.forecast_left.is_not(None),
+        TaskRow.predicted_left.is_not(None),
         TaskRow.reason.in_([reason.value for reason in UNBIASED_REASONS]),
     )
 
@@ -225,7 +225,7 @@ def _export() -> Any:
             PairRow.second_id,
             UserRow.name,
             UserRow.kind,
-            UserRow.taste,
+            UserRow.true_group,
             UserRow.excluded,
         )
         .join(UserRow, UserRow.id == LabelRow.user_id)

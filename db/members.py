@@ -8,13 +8,13 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from db.models import AuditRow, LabelRow, StudyRow, UserRow
-from db.overlap import recount_all, room_of
-from db.transactions import Access, grow, note, now, only_visible, study_row, user_row
+from db.overlap import assignment_of, recount_all
+from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_row
 
 NAME_LENGTH = 200
 
 
-class People(Access):
+class Members(Transactions):
     # ---- studies
     def studies(self) -> list[StudyRecord]:
         with self._read() as connection:
@@ -37,7 +37,7 @@ class People(Access):
 
     def current_study(self) -> StudyRecord | None:
         with self._read() as connection:
-            row = connection.execute(select(StudyRow.__table__).order_by(StudyRow.opened.desc()).limit(1)).first()
+            row = connection.execute(select(StudyRow.__table__).order_by(StudyRow.opened_seq.desc()).limit(1)).first()
             return None if row is None else _study(row)
 
     def make_current(self, study_id: int) -> None:
@@ -62,8 +62,8 @@ class People(Access):
                     UserRow.kind == Kind.SIMULATED.value,
                 )
             ).scalar_one()
-            grow(connection, study_id, max(1, moved))
-            note(connection, study_id, "simulated", by, include=include, labels=moved)
+            bump_revision(connection, study_id, max(1, moved))
+            audit(connection, study_id, "simulated", by, include=include, labels=moved)
 
     # ---- users
     def users(self, study_id: int) -> list[User]:
@@ -83,7 +83,7 @@ class People(Access):
         *,
         kind: Kind = Kind.HUMAN,
         role: Role = Role.ANNOTATOR,
-        taste: str | None = None,
+        true_group: str | None = None,
     ) -> User:
         name = checked_name(name, "user")
         with self._write() as connection:
@@ -92,26 +92,15 @@ class People(Access):
             if connection.execute(named).first() is None:
                 connection.execute(
                     insert(UserRow).values(
-                        study_id=study_id, name=name, kind=kind.value, role=role.value, taste=taste, created_at=now()
+                        study_id=study_id,
+                        name=name,
+                        kind=kind.value,
+                        role=role.value,
+                        true_group=true_group,
+                        created_at=now(),
                     )
                 )
             return user_of(connection.execute(named).one())
-
-    def rename_user(self, user_id: int, name: str) -> User:
-        """Raises ``CoplError`` where the study has another user of that name."""
-        name = checked_name(name, "user")
-        with self._write() as connection:
-            old = user_row(connection, user_id)
-            study_row(connection, old.study_id, lock=True)
-            holder = connection.execute(
-                select(UserRow.id).where(UserRow.study_id == old.study_id, UserRow.name == name)
-            ).scalar()
-            if holder not in (None, user_id):
-                raise CoplError(f"The name {name!r} is taken in this study; choose another name.")
-            if name != old.name:
-                connection.execute(update(UserRow).where(UserRow.id == user_id).values(name=name))
-                note(connection, old.study_id, "name", user_id, before=old.name, after=name)
-            return user_of(user_row(connection, user_id))
 
     def set_role(self, user_id: int, role: Role, *, by: int | None = None) -> User:
         with self._write() as connection:
@@ -134,9 +123,9 @@ class People(Access):
                 LabelRow.attention.is_(False),
             )
             moved = connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one()
-            grow(connection, study.id, max(1, moved))
-            recount_all(connection, room_of(study), theirs)
-            note(connection, study.id, "exclude", by, user=user_id, excluded=excluded, labels=moved)
+            bump_revision(connection, study.id, max(1, moved))
+            recount_all(connection, assignment_of(study), theirs)
+            audit(connection, study.id, "exclude", by, user=user_id, excluded=excluded, labels=moved)
             return user_of(user_row(connection, user_id))
 
     def audit(self, study_id: int, *, limit: int = 100) -> list[AuditEntry]:
@@ -158,8 +147,8 @@ def checked_name(name: str, whose: str) -> str:
 
 
 def _open(connection: Connection, study_id: int) -> None:
-    newest = select(func.coalesce(func.max(StudyRow.opened), 0) + 1).scalar_subquery()
-    connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(opened=newest))
+    newest = select(func.coalesce(func.max(StudyRow.opened_seq), 0) + 1).scalar_subquery()
+    connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(opened_seq=newest))
 
 
 def _study(row: Row[Any]) -> StudyRecord:
@@ -167,7 +156,7 @@ def _study(row: Row[Any]) -> StudyRecord:
 
 
 def user_of(row: Row[Any]) -> User:
-    return User(row.id, row.name, Kind(row.kind), Role(row.role), row.taste, row.excluded)
+    return User(row.id, row.name, Kind(row.kind), Role(row.role), row.true_group, row.excluded)
 
 
 def change_role(connection: Connection, user: Row[Any], role: Role, by: int | None) -> None:
@@ -183,4 +172,4 @@ def change_role(connection: Connection, user: Row[Any], role: Role, by: int | No
         if not others:
             raise CoplError(f"{user.name} is the only owner of the study; make somebody else an owner first.")
     connection.execute(update(UserRow).where(UserRow.id == user.id).values(role=role.value))
-    note(connection, user.study_id, "role", by, user=user.id, before=user.role, after=role.value)
+    audit(connection, user.study_id, "role", by, user=user.id, before=user.role, after=role.value)

@@ -2,7 +2,7 @@
 
 A text is known by its SHA-256 digest (a prompt within its study, a response within its prompt), so an import can be
 repeated and need not compare texts.  A label names its responses by id and the side each was shown on.  Times are UTC.
-What a study settles with its people (guidelines, invites, reports …) is in ``db.room_models``.
+What a study settles with its people (guidelines, invites, reports …) is in ``db.study_models``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ class StudyRow(Base):
     champion: Mapped[str | None] = mapped_column(String(100))  # version of a snapshot of this study
     revision: Mapped[int] = mapped_column(default=0)  # changes of labels so far
     demo: Mapped[bool] = mapped_column(default=False)
-    opened: Mapped[int] = mapped_column(default=0)  # the largest is the current study
-    room: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON(none_as_null=True)
-    )  # ``AssignmentSettings``; none: as they come
+    opened_seq: Mapped[int] = mapped_column("opened", key="opened_seq", default=0)  # the largest is the current study
+    # ``AssignmentSettings.saved()``; null: the default settings
+    assignment: Mapped[dict[str, Any] | None] = mapped_column("room", JSON(none_as_null=True), key="assignment")
     schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # none: the installation's
     created_at: Mapped[datetime]
 
@@ -40,7 +39,7 @@ class UserRow(Base):
     name: Mapped[str] = mapped_column(String(200))
     kind: Mapped[str] = mapped_column(String(20))
     role: Mapped[str] = mapped_column(String(20))
-    taste: Mapped[str | None] = mapped_column(Text)
+    true_group: Mapped[str | None] = mapped_column("taste", Text, key="true_group")  # of a simulated user
     excluded: Mapped[bool] = mapped_column(default=False, server_default=false())  # from training
     created_at: Mapped[datetime]
 
@@ -87,7 +86,7 @@ class PairRow(Base):
     second_id: Mapped[int] = child_of("response", index=True)
     gold_id: Mapped[int | None] = child_of("response")  # the known answer; such a pair is asked for attention only
     # People whose counting preference is here, kept while the study has an overlap (``db.tasks.recount``).
-    taken: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    n_annotators: Mapped[int] = mapped_column("taken", key="n_annotators", default=0, server_default=text("0"))
 
 
 class TaskRow(Base):
@@ -125,9 +124,13 @@ class TaskRow(Base):
     expires_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     skipped: Mapped[bool] = mapped_column(default=False, server_default=false())
-    forecast_left: Mapped[float | None]  # P(left is preferred) by the model
-    forecast_crowd: Mapped[float | None]  # the same by the majority of the others
-    forecast_snapshot: Mapped[str | None] = mapped_column(String(100))
+    predicted_left: Mapped[float | None] = mapped_column(
+        "forecast_left", key="predicted_left"
+    )  # P(left is preferred) by the model
+    predicted_crowd: Mapped[float | None] = mapped_column(
+        "forecast_crowd", key="predicted_crowd"
+    )  # the same by the majority of the others
+    predicted_snapshot: Mapped[str | None] = mapped_column("forecast_snapshot", String(100), key="predicted_snapshot")
 
 
 class LabelRow(Base):

@@ -15,7 +15,7 @@ from copl_core.study_settings import AssignmentSettings, SelectionReason
 from db.models import LabelRow, PairRow, TaskRow, UserRow
 from db.transactions import OPEN, now
 
-WITHOUT_PLACE = (
+WITHOUT_SLOT = (
     SelectionReason.REPEAT.value,
     SelectionReason.GOLD.value,
     SelectionReason.PRACTICE.value,
@@ -26,7 +26,7 @@ _RESERVED = (
     TaskRow.state == OPEN,
     TaskRow.expires_at > _AT,
     TaskRow.user_id != _USER,
-    TaskRow.reason.not_in(WITHOUT_PLACE),
+    TaskRow.reason.not_in(WITHOUT_SLOT),
 )
 _COUNTING = (
     LabelRow.counts,
@@ -41,8 +41,8 @@ _FILLED = (
     select(TaskRow.pair_id)
     .join(PairRow, PairRow.id == TaskRow.pair_id)
     .where(*_RESERVED)
-    .group_by(TaskRow.pair_id, PairRow.taken)
-    .having(PairRow.taken + func.count() >= bindparam("overlap"))
+    .group_by(TaskRow.pair_id, PairRow.n_annotators)
+    .having(PairRow.n_annotators + func.count() >= bindparam("overlap"))
 )
 _COUNTED = (
     select(func.count(LabelRow.user_id.distinct()))
@@ -53,14 +53,14 @@ _COUNTED = (
 )
 _LOCK = select(PairRow.id).where(PairRow.id == _PAIR)
 _LOCKS = {wait: _LOCK.with_for_update(key_share=True, skip_locked=not wait) for wait in (False, True)}
-_RECOUNT = update(PairRow).where(PairRow.id == _PAIR).values(taken=_COUNTED)
+_RECOUNT = update(PairRow).where(PairRow.id == _PAIR).values(n_annotators=_COUNTED)
 
 
-def room_of(study: Row[Any]) -> AssignmentSettings:
-    return AssignmentSettings.of(study.room)
+def assignment_of(study: Row[Any]) -> AssignmentSettings:
+    return AssignmentSettings.of(study.assignment)
 
 
-def has_room(connection: Connection, pair_id: int, user_id: int, room: AssignmentSettings, *, wait: bool) -> bool:
+def has_free_slot(connection: Connection, pair_id: int, user_id: int, room: AssignmentSettings, *, wait: bool) -> bool:
     """Whether one more person may label the pair; true only while the pair is locked until this transaction ends.
 
     With ``wait`` another transaction's lock is waited for, without it such a pair counts as full.
@@ -74,7 +74,7 @@ def has_room(connection: Connection, pair_id: int, user_id: int, room: Assignmen
     return len({*labelled, *holding}) < room.overlap
 
 
-def filled(connection: Connection, user_id: int, room: AssignmentSettings) -> list[int]:
+def full_pairs(connection: Connection, user_id: int, room: AssignmentSettings) -> list[int]:
     """Pairs whose last places are held by open tasks of people other than the user."""
     if room.overlap is None:
         return []
@@ -91,7 +91,7 @@ def recount(connection: Connection, room: AssignmentSettings, pair_id: int) -> N
 def recount_all(connection: Connection, room: AssignmentSettings, pairs: Any) -> None:
     """The same for every pair of a query of ids."""
     if room.overlap is not None:
-        connection.execute(update(PairRow).where(PairRow.id.in_(pairs)).values(taken=_COUNTED))
+        connection.execute(update(PairRow).where(PairRow.id.in_(pairs)).values(n_annotators=_COUNTED))
 
 
 def pairs_of(study_id: int) -> Any:

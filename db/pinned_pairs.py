@@ -11,17 +11,17 @@ from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, u
 from copl_core.records import CoplError
 from copl_core.study_settings import PinnedPair
 from db.models import LabelRow
-from db.room_models import AskRow
-from db.transactions import Access, note, now, only_trained, pair_row, study_row
+from db.study_models import PinRow
+from db.transactions import Transactions, audit, now, only_trained, pair_row, study_row
 
-_OPEN = AskRow.ended_at.is_(None)
+_OPEN = PinRow.ended_at.is_(None)
 _FRONT = (
-    select(AskRow.pair_id, AskRow.at).where(AskRow.study_id == bindparam("study"), _OPEN).order_by(AskRow.id.desc())
+    select(PinRow.pair_id, PinRow.at).where(PinRow.study_id == bindparam("study"), _OPEN).order_by(PinRow.id.desc())
 )
 
 
-class Asking(Access):
-    def ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> PinnedPair:
+class PinnedPairs(Transactions):
+    def pin_pair(self, study_id: int, pair_id: int, *, by: int | None = None) -> PinnedPair:
         with self._write() as connection:
             study = study_row(connection, study_id, lock=True)
             pair = pair_row(connection, study_id, pair_id)
@@ -31,19 +31,19 @@ class Asking(Access):
                     "answer away on the study's page first."
                 )
             _end(connection, study_id, pair_id, by)
-            connection.execute(insert(AskRow).values(study_id=study_id, pair_id=pair_id, user_id=by, at=now()))
-            note(connection, study_id, "ask", by, pair=pair_id)
+            connection.execute(insert(PinRow).values(study_id=study_id, pair_id=pair_id, user_id=by, at=now()))
+            audit(connection, study_id, "ask", by, pair=pair_id)
             return _asks(connection, study)[0]
 
-    def end_ask(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
+    def unpin_pair(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
         with self._write() as connection:
             study_row(connection, study_id, lock=True)
             ended = _end(connection, study_id, pair_id, by)
             if ended:
-                note(connection, study_id, "ask ended", by, pair=pair_id)
+                audit(connection, study_id, "ask ended", by, pair=pair_id)
             return ended
 
-    def asks(self, study_id: int) -> list[PinnedPair]:
+    def pinned_pairs(self, study_id: int) -> list[PinnedPair]:
         with self._read() as connection:
             return _asks(connection, study_row(connection, study_id))
 
@@ -73,8 +73,8 @@ def front(
 def _end(connection: Connection, study_id: int, pair_id: int, by: int | None) -> bool:
     return bool(
         connection.execute(
-            update(AskRow)
-            .where(AskRow.study_id == study_id, AskRow.pair_id == pair_id, _OPEN)
+            update(PinRow)
+            .where(PinRow.study_id == study_id, PinRow.pair_id == pair_id, _OPEN)
             .values(ended_at=now(), ended_by=by)
         ).rowcount
     )
@@ -83,15 +83,15 @@ def _end(connection: Connection, study_id: int, pair_id: int, by: int | None) ->
 def _asks(connection: Connection, study: Row[Any]) -> list[PinnedPair]:
     """Open ones, the last asked for first, with the people who have answered since."""
     since = and_(
-        LabelRow.pair_id == AskRow.pair_id,
+        LabelRow.pair_id == PinRow.pair_id,
         LabelRow.counts,
         LabelRow.attention.is_(False),
-        LabelRow.created_at >= AskRow.at,
+        LabelRow.created_at >= PinRow.at,
     )
     answered = only_trained(select(func.count(LabelRow.user_id.distinct())).where(since), study, LabelRow.user_id)
     query = (
-        select(AskRow.pair_id, AskRow.user_id, AskRow.at, answered.correlate(AskRow).scalar_subquery())
-        .where(AskRow.study_id == study.id, _OPEN)
-        .order_by(AskRow.id.desc())
+        select(PinRow.pair_id, PinRow.user_id, PinRow.at, answered.correlate(PinRow).scalar_subquery())
+        .where(PinRow.study_id == study.id, _OPEN)
+        .order_by(PinRow.id.desc())
     )
     return [PinnedPair(*row) for row in connection.execute(query)]

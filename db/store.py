@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from db.auth import Doors
+from db.auth import Auth
 from db.engine import make_engine, migrate
 from db.labelling import Labelling
 from db.listing import Listing
-from db.members import People
-from db.pinned_pairs import Asking
-from db.study_settings import Rules
+from db.members import Members
+from db.pinned_pairs import PinnedPairs
+from db.study_settings import StudySettings
 from db.tasks import Tasks
 from db.texts import Texts
 from db.training import Training
 from db.votes import Votes
 
 
-class SqlStore(People, Doors, Rules, Texts, Tasks, Asking, Labelling, Listing, Votes, Training):
+class SqlStore(Members, Auth, StudySettings, Texts, Tasks, PinnedPairs, Labelling, Listing, Votes, Training):
     """A store in the database of ``engine``, which ``db.engine.migrate`` has brought up to date."""
 
 

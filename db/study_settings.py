@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from copl_core.records import CoplError
 from copl_core.study_settings import AssignmentSettings, GoldPair, Guidelines, Report
 from db.models import PairRow, PromptRow, ResponseRow, StudyRow
-from db.overlap import pairs_of, recount, recount_all, room_of
-from db.room_models import GuidelineRow, ReportRow
-from db.transactions import Access, note, now, pair_row, study_row, user_row
+from db.overlap import assignment_of, pairs_of, recount, recount_all
+from db.study_models import GuidelineRow, ReportRow
+from db.transactions import Transactions, audit, now, pair_row, study_row, user_row
 
 GUIDELINES_LENGTH, REPORT_LENGTH = 100_000, 2_000
 _REPORT = (
@@ -25,21 +25,21 @@ _REPORT = (
 )
 
 
-class Rules(Access):
-    def room(self, study_id: int) -> AssignmentSettings:
+class StudySettings(Transactions):
+    def assignment_settings(self, study_id: int) -> AssignmentSettings:
         with self._read() as connection:
-            return room_of(study_row(connection, study_id))
+            return assignment_of(study_row(connection, study_id))
 
-    def set_room(self, study_id: int, room: AssignmentSettings, *, by: int | None = None) -> None:
+    def set_assignment(self, study_id: int, settings: AssignmentSettings, *, by: int | None = None) -> None:
         with self._write() as connection:
-            old = room_of(study_row(connection, study_id, lock=True))
-            if room == old:
+            old = assignment_of(study_row(connection, study_id, lock=True))
+            if settings == old:
                 return
-            connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(room=room.saved()))
-            recount_all(connection, room, pairs_of(study_id))
-            before, after = old.saved(), room.saved()
+            connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(assignment=settings.saved()))
+            recount_all(connection, settings, pairs_of(study_id))
+            before, after = old.saved(), settings.saved()
             changed = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
-            note(connection, study_id, "room", by, **changed)
+            audit(connection, study_id, "room", by, **changed)
 
     # ---- guidelines
     def guidelines(self, study_id: int) -> list[Guidelines]:
@@ -71,7 +71,7 @@ class Rules(Access):
             connection.execute(
                 insert(GuidelineRow).values(study_id=study_id, version=version, text=text, user_id=by, created_at=now())
             )
-            note(connection, study_id, "guidelines", by, version=version)
+            audit(connection, study_id, "guidelines", by, version=version)
             return version
 
     # ---- gold pairs
@@ -87,8 +87,8 @@ class Rules(Access):
             if preferred_id == pair.gold_id:
                 return
             connection.execute(update(PairRow).where(PairRow.id == pair_id).values(gold_id=preferred_id))
-            recount(connection, room_of(study), pair_id)
-            note(connection, study.id, "gold", by, pair=pair_id, before=pair.gold_id, after=preferred_id)
+            recount(connection, assignment_of(study), pair_id)
+            audit(connection, study.id, "gold", by, pair=pair_id, before=pair.gold_id, after=preferred_id)
 
     def gold(self, study_id: int) -> list[GoldPair]:
         with self._read() as connection:
@@ -150,14 +150,8 @@ class Rules(Access):
                 .values(resolved_at=now(), resolved_by=by)
             ).rowcount
             if done:
-                note(connection, study_id, "report resolved", by, report=report_id)
+                audit(connection, study_id, "report resolved", by, report=report_id)
             return Report(*_report(connection, report_id))
-
-    def report_count(self, study_id: int) -> int:
-        with self._read() as connection:
-            return connection.execute(
-                select(func.count()).where(ReportRow.study_id == study_id, ReportRow.resolved_at.is_(None))
-            ).scalar_one()
 
 
 def _report(connection: Connection, report_id: int) -> Row[Any]:

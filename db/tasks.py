@@ -22,11 +22,11 @@ from copl_core.study_settings import (
     SelectionReason,
 )
 from db.models import LabelRow, PairRow, TaskRow
-from db.overlap import WITHOUT_PLACE, filled, has_room, room_of
+from db.overlap import WITHOUT_SLOT, assignment_of, full_pairs, has_free_slot
 from db.pinned_pairs import front
-from db.room_models import DraftRow
+from db.study_models import DraftRow
 from db.texts import read_pair
-from db.transactions import LARGEST, OPEN, Access, now, study_of, user_row, whole_numbers
+from db.transactions import LARGEST, OPEN, Transactions, now, study_of, user_row, whole_numbers
 
 _USER, _STUDY, _PAIR, _TASK, _AT = (bindparam(name) for name in ("user", "study", "pair", "task", "at"))
 _MINE = (LabelRow.study_id == _STUDY, LabelRow.user_id == _USER, LabelRow.counts)
@@ -41,7 +41,7 @@ _UNLABELLED = (
     .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE)))
     .order_by(PairRow.id)
 )
-_WITH_PLACE = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.taken < bindparam("overlap"))
+_WITH_PLACE = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.n_annotators < bindparam("overlap"))
 _GOLD = _UNLABELLED.where(PairRow.gold_id.is_not(None))
 _PUT_OFF = (
     select(TaskRow.pair_id, func.max(TaskRow.closed_at))
@@ -78,16 +78,16 @@ _NEW = insert(TaskRow).returning(*TaskRow.__table__.c)
 _CHOICES = {choice.value: choice for choice in Choice}
 
 
-class Tasks(Access):
+class Tasks(Transactions):
     def open_task(self, user_id: int) -> Task | None:
         with self._read() as connection:
             row = held_task(connection, user_id)
             return None if row is None or row.expires_at <= now() else task_of(connection, row)
 
-    def offer(self, user_id: int) -> AvailablePairs:
+    def available_pairs(self, user_id: int) -> AvailablePairs:
         with self._read() as connection:
             study = study_of(connection, user_id)
-            room = room_of(study)
+            room = assignment_of(study)
             fresh, put_off, gold = open_pairs(connection, study, room)
             mine = {"study": study.id, "user": user_id}
             said = [LabelSummary(*row[:3], _CHOICES[row[3]], row[4]) for row in whole_numbers(connection, _SAID, mine)]
@@ -106,9 +106,6 @@ class Tasks(Access):
                 front(connection, study.id, fresh, put_off, skipped),
             )
 
-    def unlabelled_pairs(self, user_id: int) -> list[tuple[int, int, int]]:
-        return self.offer(user_id).pairs
-
     def hand_out(
         self,
         user_id: int,
@@ -117,7 +114,7 @@ class Tasks(Access):
         swap: bool,
         reason: str,
         expires_at: datetime,
-        forecast: Prediction | None = None,
+        prediction: Prediction | None = None,
     ) -> Task | None:
         """The pair was chosen a moment ago, so everything is looked at again here, where nobody can change it.
 
@@ -136,12 +133,14 @@ class Tasks(Access):
                 return None
             if reason != SelectionReason.REPEAT and has_labelled(connection, study, pair_id):
                 return None
-            if reason not in WITHOUT_PLACE and not has_room(connection, pair_id, user_id, room_of(study), wait=False):
+            if reason not in WITHOUT_SLOT and not has_free_slot(
+                connection, pair_id, user_id, assignment_of(study), wait=False
+            ):
                 return None
             if held is not None:
                 close(connection, held.id, "withdrawn")
             sides = (pair.second_id, pair.first_id) if swap else (pair.first_id, pair.second_id)
-            return task_of(connection, new_task(connection, user_id, pair_id, sides, reason, expires_at, forecast))
+            return task_of(connection, new_task(connection, user_id, pair_id, sides, reason, expires_at, prediction))
 
     def skip(self, task_id: int, user_id: int) -> bool:
         with self._write() as connection:
@@ -179,7 +178,7 @@ def open_pairs(
     user_id = study.user_id
     held = held_task(connection, user_id)
     on_screen = held.pair_id if held is not None and held.expires_at > now() else None
-    taken = {on_screen, *filled(connection, user_id, room)}
+    taken = {on_screen, *full_pairs(connection, user_id, room)}
     order = {pair_id: place for place, pair_id in enumerate(_put_off(connection, user_id))}
     mine = {"study": study.id, "user": user_id}
     overlap = LARGEST if room.overlap is None else room.overlap
@@ -220,10 +219,10 @@ def new_task(
     sides: Sequence[int],
     reason: str,
     expires_at: datetime,
-    forecast: Prediction | None,
+    prediction: Prediction | None,
 ) -> Row[Any]:
     left, crowd, snapshot = (
-        (None, None, None) if forecast is None else (forecast.left, forecast.crowd, forecast.snapshot)
+        (None, None, None) if prediction is None else (prediction.left, prediction.crowd, prediction.snapshot)
     )
     return connection.execute(
         _NEW,
@@ -236,9 +235,9 @@ def new_task(
             "state": "open",
             "handed_at": now(),
             "expires_at": expires_at,
-            "forecast_left": left,
-            "forecast_crowd": crowd,
-            "forecast_snapshot": snapshot,
+            "predicted_left": left,
+            "predicted_crowd": crowd,
+            "predicted_snapshot": snapshot,
         },
     ).one()
 

@@ -13,8 +13,8 @@ from sqlalchemy.orm import aliased
 
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Role
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
-from db.overlap import pairs_of, recount_all, room_of
-from db.transactions import Access, grow, note, now, study_row, whole_numbers
+from db.overlap import assignment_of, pairs_of, recount_all
+from db.transactions import Transactions, audit, bump_revision, now, study_row, whole_numbers
 
 CHUNK = 2000  # rows of a file held at once
 IDS = 500  # ids in one question; SQLite and PostgreSQL both bound the number of parameters
@@ -40,7 +40,7 @@ _PAIR = (
 )
 
 
-class Texts(Access):
+class Texts(Transactions):
     def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
         with self._write() as connection:
             work = _Import(connection, study_id)
@@ -49,7 +49,7 @@ class Texts(Access):
                 work.add(chunk)
             report = work.report()
             if report.labels_new or report.pairs_new:
-                note(
+                audit(
                     connection,
                     study_id,
                     "import",
@@ -158,8 +158,8 @@ class _Import:
 
     def report(self) -> ImportReport:
         if self.labels_new:
-            grow(self.connection, self.study_id, self.labels_new)
-            room = room_of(study_row(self.connection, self.study_id))
+            bump_revision(self.connection, self.study_id, self.labels_new)
+            room = assignment_of(study_row(self.connection, self.study_id))
             recount_all(self.connection, room, pairs_of(self.study_id))
         return ImportReport(self.labels_new, self.labels_known, self.pairs_new, self.users_new, tuple(self.problems))
 
@@ -234,7 +234,7 @@ class _Import:
                         "name": name,
                         "kind": row.kind.value,
                         "role": Role.ANNOTATOR.value,
-                        "taste": row.taste,
+                        "true_group": row.true_group,
                         "excluded": row.excluded,
                         "created_at": self.now,
                     }

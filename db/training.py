@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, case, func, insert, select, update
 from copl_core.records import Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
 from copl_core.study_settings import Schedule
 from db.models import HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
-from db.transactions import Access, note, now, only_trained, only_visible, study_row, whole_numbers
+from db.transactions import Transactions, audit, now, only_trained, only_visible, study_row, whole_numbers
 
 _RUN = tuple(getattr(RunRow, name) for name in Run.__dataclass_fields__)
 _SNAPSHOT = tuple(getattr(SnapshotRow, name) for name in SnapshotRecord.__dataclass_fields__)
@@ -22,7 +22,7 @@ NOTE_LENGTH = 4_000
 _CHANGEABLE = frozenset(Run.__dataclass_fields__) - {"id", "created_at"}
 
 
-class Training(Access):
+class Training(Transactions):
     def training_data(self, study_id: int) -> TrainingData:
         with self._read() as connection:
             study = study_row(connection, study_id)
@@ -78,6 +78,23 @@ class Training(Access):
                 .returning(RunRow.id)
             ).scalar_one()
             return _run(_run_row(connection, run_id))
+
+    def claim_run(self, run_id: int | None = None) -> Run | None:
+        queued = select(RunRow.id).where(RunRow.state == RunState.QUEUED.value).order_by(RunRow.id).limit(1)
+        if run_id is not None:
+            queued = queued.where(RunRow.id == run_id)
+        with self._read() as connection:
+            if run_id is not None:
+                _run_row(connection, run_id)  # a run that does not exist is an error
+            if connection.execute(queued).first() is None:
+                return None  # found without a write lock, which an idle worker would take again and again
+        with self._write() as connection:
+            claimed = connection.execute(queued.with_for_update(skip_locked=True)).scalar()
+            if claimed is None:
+                return None  # another worker was faster
+            running = {"state": RunState.RUNNING.value, "started_at": now()}
+            connection.execute(update(RunRow).where(RunRow.id == claimed).values(running))
+            return _run(_run_row(connection, claimed))
 
     def update_run(self, run_id: int, **changes: object) -> None:
         """Change fields of ``records.Run`` by name; a run that turns running notes when it started.
@@ -157,7 +174,7 @@ class Training(Access):
                     created_at=record.created_at,
                 )
             )
-            _crown(connection, study_id, record.version, None)
+            _set_champion(connection, study_id, record.version, None)
             if run_id is not None:
                 connection.execute(
                     update(RunRow)
@@ -177,7 +194,7 @@ class Training(Access):
             study_row(connection, study_id, lock=True)
             if _snapshot_row(connection, study_id, version) is None:
                 raise _no_snapshot(version)
-            _crown(connection, study_id, version, by)
+            _set_champion(connection, study_id, version, by)
 
     def write_note(self, study_id: int, version: str, note_text: str, *, by: int | None = None) -> None:
         if len(note_text) > NOTE_LENGTH:
@@ -194,7 +211,7 @@ class Training(Access):
                 .values(note=note_text)
                 .where(SnapshotRow.study_id == study_id, SnapshotRow.version == version)
             )
-            note(connection, study_id, "note", by, snapshot=version, before=before.note, after=note_text)
+            audit(connection, study_id, "note", by, snapshot=version, before=before.note, after=note_text)
 
     def champion(self, study_id: int) -> SnapshotRecord | None:
         with self._read() as connection:
@@ -213,7 +230,7 @@ class Training(Access):
             before, after = study_row(connection, study_id, lock=True).schedule, schedule and schedule.saved()
             if before != after:
                 connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(schedule=after))
-                note(connection, study_id, "schedule", by, before=before, after=after)
+                audit(connection, study_id, "schedule", by, before=before, after=after)
 
     def revision(self, study_id: int) -> int:
         with self._read() as connection:
@@ -276,7 +293,7 @@ def _snapshot_row(connection: Connection, study_id: int, version: str) -> Row[An
     ).first()
 
 
-def _crown(connection: Connection, study_id: int, version: str, by: int | None) -> None:
+def _set_champion(connection: Connection, study_id: int, version: str, by: int | None) -> None:
     before = study_row(connection, study_id).champion
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(champion=version))
-    note(connection, study_id, "champion", by, before=before, after=version)
+    audit(connection, study_id, "champion", by, before=before, after=version)

@@ -17,7 +17,7 @@ LARGEST = 2**31 - 1  # of an integer column on PostgreSQL
 OPEN = literal_column("'open'")
 
 
-class Access:
+class Transactions:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
@@ -107,7 +107,7 @@ def whole_numbers(
         result.close()
 
 
-_GROW = (
+_BUMP_REVISION = (
     update(StudyRow)
     .where(StudyRow.id == bindparam("study"))
     .values(revision=StudyRow.revision + bindparam("changes"))
@@ -115,12 +115,12 @@ _GROW = (
 )
 
 
-def grow(connection: Connection, study_id: int, changes: int) -> int:
+def bump_revision(connection: Connection, study_id: int, changes: int) -> int:
     """Count changes of labels; returns the study's new revision."""
-    return connection.execute(_GROW, {"study": study_id, "changes": changes}).scalar_one()
+    return connection.execute(_BUMP_REVISION, {"study": study_id, "changes": changes}).scalar_one()
 
 
-def note(connection: Connection, study_id: int, event: str, user_id: int | None = None, **detail: object) -> None:
+def audit(connection: Connection, study_id: int, event: str, user_id: int | None = None, **detail: object) -> None:
     """Write a line of the audit trail, in the transaction of the change that it tells of."""
     line = {"study_id": study_id, "user_id": user_id, "event": event, "detail": detail, "at": now()}
     connection.execute(insert(AuditRow).values(line))

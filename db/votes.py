@@ -9,7 +9,7 @@ from sqlalchemy import case, func, select
 from copl_core.records import Choice
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow
 from db.texts import IDS
-from db.transactions import Access, only_trained, study_row, whole_numbers
+from db.transactions import Transactions, only_trained, study_row, whole_numbers
 
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _PREFERRED = case(
@@ -19,7 +19,7 @@ _PREFERRED = case(
 )
 
 
-class Votes(Access):
+class Votes(Transactions):
     def pairs_by_prompt(self, study_id: int) -> list[tuple[int, int, int, int]]:
         with self._read() as connection:
             study_row(connection, study_id)

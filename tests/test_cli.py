@@ -13,7 +13,7 @@ import pytest
 
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
-from copl_core.records import CoplError, Role, RunState, StoreTrouble
+from copl_core.records import CoplError, Role, RunState, StoreUnavailable
 from copl_core.study import access, runs
 from db.store import SqlStore
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
@@ -293,7 +293,7 @@ def test_score_prints_people_and_groups_with_the_snapshot_they_come_from(home, t
 @pytest.mark.parametrize("verb", ["update_run", "training_data"])
 def test_a_fit_that_the_database_broke_off_is_taken_up_by_the_next(home, labels, verb, capsys, monkeypatch):
     def busy(*_, **__):
-        raise StoreTrouble("The database was busy for 30 seconds; try again. Nothing was saved.")
+        raise StoreUnavailable("The database was busy for 30 seconds; try again. Nothing was saved.")
 
     main(["import", str(labels)])
     with monkeypatch.context() as broken:

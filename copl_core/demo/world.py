@@ -119,7 +119,7 @@ def demo_rows(seed: int = 0) -> Iterator[ImportRow]:
             choice=answer(gap, rng),
             annotator=name,
             kind=Kind.SIMULATED,
-            taste=taste.name,
+            true_group=taste.name,
         )
 
 

@@ -200,7 +200,7 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
         source_b=sources[1],
         key=key,
         kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
-        taste=_optional(row, "taste"),
+        true_group=_optional(row, "taste"),
         created_at=_time(row),
         strength=_number(row, "strength", 1) or 1,
         reason=_optional(row, "reason") or "",

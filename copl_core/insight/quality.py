@@ -122,8 +122,8 @@ def agreement(answers: AnswerTable, rng: np.random.Generator) -> Agreement:
 
 def figures(answers: AnswerTable) -> list[Figures]:
     """Figures of every person with an answer, by id.  Practice is left out."""
-    answers = answers.take(answers.asked != _PRACTICE)
-    preferences = answers.take(answers.asked != _GOLD)
+    answers = answers.take(answers.selection_reason != _PRACTICE)
+    preferences = answers.take(answers.selection_reason != _GOLD)
     decided = np.isin(preferences.choice, (_LEFT, _RIGHT))
     left_of, decided_of = _sums(preferences.user, preferences.choice == _LEFT), _sums(preferences.user, decided)
     lefts, decisions = sum(left_of.values()), sum(decided_of.values())
@@ -154,7 +154,7 @@ def figures(answers: AnswerTable) -> list[Figures]:
 
 def _gold(answers: AnswerTable) -> dict[int, Share]:
     """Of the gold pairs that a person answered, those answered as is known to be right."""
-    gold = answers.take((answers.asked == _GOLD) & (answers.gold >= 0))
+    gold = answers.take((answers.selection_reason == _GOLD) & (answers.gold >= 0))
     hits = _sums(gold.user, _preferred(gold) == gold.gold)
     return {user: Share(hits[user], n) for user, n in _sums(gold.user, None).items()}
 
@@ -203,7 +203,7 @@ def _preferred(answers: AnswerTable) -> np.ndarray:
 
 def _first_answers(answers: AnswerTable) -> AnswerTable:
     """Each person's first preference on each pair."""
-    answers = answers.take(~np.isin(answers.asked, _ATTENTION))
+    answers = answers.take(~np.isin(answers.selection_reason, _ATTENTION))
     _, first = np.unique(answers.user * (answers.pair.max(initial=0) + 1) + answers.pair, return_index=True)
     return answers.take(np.sort(first))
 

@@ -63,12 +63,12 @@ def assign(
 
     Practice comes first, then what a researcher has put at the front, then the mix.
     """
-    if offer.newcomer and offer.practised < offer.room.practice and offer.gold:
+    if offer.newcomer and offer.n_practice < offer.settings.practice and offer.gold:
         return _drawn(offer.gold, SelectionReason.PRACTICE, rng)
-    if offer.front:
-        return _sides(offer.front[0], SelectionReason.FRONT, rng)
-    mix = SelectionMix.of(offer.room, any_gold=bool(offer.gold))
-    return choose(offer.pairs, offer.said, state, placement, rng, mix, offer.gold, offer.skipped)
+    if offer.pinned:
+        return _sides(offer.pinned[0], SelectionReason.PINNED, rng)
+    mix = SelectionMix.of(offer.settings, any_gold=bool(offer.gold))
+    return choose(offer.pairs, offer.summaries, state, placement, rng, mix, offer.gold, offer.skipped)
 
 
 def choose(

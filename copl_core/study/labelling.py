@@ -143,13 +143,13 @@ def edit(
 
 
 def assignment_settings(session: Session) -> AssignmentSettings:
-    return session.store.room(session.id)
+    return session.store.assignment_settings(session.id)
 
 
 def set_assignment(session: Session, settings: AssignmentSettings, *, by: int | None = None) -> None:
     """Settle how pairs are handed out; open tasks stay as they were given."""
     need_owner(session, by)
-    session.store.set_room(session.id, settings, by=by)
+    session.store.set_assignment(session.id, settings, by=by)
 
 
 def guidelines(session: Session) -> Guidelines:
@@ -207,18 +207,18 @@ def pin_pair(session: Session, pair_id: int, *, by: int | None = None) -> Pinned
         CoplError: ``by`` is neither researcher nor owner, or the pair is a gold pair or not in this study.
     """
     need_researcher(session, by)
-    return session.store.ask(session.id, pair_id, by=by)
+    return session.store.pin_pair(session.id, pair_id, by=by)
 
 
 def unpin_pair(session: Session, pair_id: int, *, by: int | None = None) -> bool:
     """Let a pinned pair wait like any other pair again."""
     need_researcher(session, by)
-    return session.store.end_ask(session.id, pair_id, by=by)
+    return session.store.unpin_pair(session.id, pair_id, by=by)
 
 
 def pinned_pairs(session: Session) -> list[PinnedPair]:
     """Pairs that everybody is handed next, the last pinned first."""
-    return session.store.asks(session.id)
+    return session.store.pinned_pairs(session.id)
 
 
 # ---- helpers
@@ -226,17 +226,17 @@ def pinned_pairs(session: Session) -> list[PinnedPair]:
 
 def _choose(session: Session, user_id: int) -> Task | None:
     """A newly chosen pair, handed out; the task that another window was handed meanwhile; None when none is left."""
-    offer = session.store.offer(user_id)
+    offer = session.store.available_pairs(user_id)
     state, placed = _placed(session, user_id, offer)
     while (chosen := assign(offer, state, placed, np.random.default_rng())) is not None:
         forecast = _forecast(session, user_id, chosen, offer, state, placed)
-        minutes = offer.room.reserve_minutes or session.settings.reserve_seconds / 60
+        minutes = offer.settings.reserve_minutes or session.settings.reserve_seconds / 60
         task = session.store.hand_out(
             user_id,
             chosen.pair_id,
             swap=chosen.left_id > chosen.right_id,
             reason=chosen.reason,
-            forecast=forecast,
+            prediction=forecast,
             expires_at=datetime.now(UTC) + timedelta(minutes=minutes),
         )
         if task is not None:
@@ -246,7 +246,7 @@ def _choose(session: Session, user_id: int) -> Task | None:
             offer,
             pairs=_but(offer.pairs, chosen),
             gold=_but(offer.gold, chosen),
-            front=_but(offer.front, chosen),
+            pinned=_but(offer.pinned, chosen),
             skipped=offer.skipped | {chosen.pair_id},
         )
     return None
@@ -264,7 +264,7 @@ def _placed(session: Session, user_id: int, offer: AvailablePairs) -> tuple[Grap
     try:
         snapshot = session.open_snapshot(offer.champion)
         if snapshot is not None:
-            return snapshot.graph, placement.adapted(snapshot.graph, offer.said, snapshot.prior, user_id)
+            return snapshot.graph, placement.adapted(snapshot.graph, offer.summaries, snapshot.prior, user_id)
     except (CoplError, OSError):
         pass
     return None, None
@@ -290,7 +290,7 @@ def _forecast(
         return None
     both = np.stack([placed.vector, state.population])
     person, population = placement.preferences(state, both, rows)[:, 0].tolist()
-    votes = session.store.votes(chosen.pair_id, besides=user_id)
+    votes = session.store.votes(chosen.pair_id, excluding=user_id)
     for_left = votes[chosen.left_id > chosen.right_id]  # a pair's first response is the one with the smaller id
     crowd = (for_left + _POPULATION_VOTES * population) / (sum(votes) + _POPULATION_VOTES)
     return Prediction(person, crowd, offer.champion)
@@ -298,7 +298,7 @@ def _forecast(
 
 def _feedback(session: Session, label: Label | None) -> Feedback | None:
     """After a practice pair: what was the known answer?"""
-    if label is None or label.asked != SelectionReason.PRACTICE:
+    if label is None or label.selection_reason != SelectionReason.PRACTICE:
         return None
     known = session.store.gold_of(label.pair_id)
     return None if known is None else Feedback(label.preferred_id == known, known)

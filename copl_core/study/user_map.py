@@ -123,7 +123,7 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
         ids,
         np.array([user.name for user in users], np.str_),
         np.array([user.kind == Kind.SIMULATED for user in users], bool),
-        np.array([user.taste or "" for user in users], np.str_),
+        np.array([user.true_group or "" for user in users], np.str_),
         n_labels,
         group,
         xy,
@@ -169,14 +169,14 @@ def consistency(session: Session, ids: np.ndarray) -> UserValues:
 
     def repeated() -> tuple[np.ndarray, np.ndarray]:
         answers = session.store.answers(session.id)
-        return _repeated(answers.take(~np.isin(answers.asked, _ATTENTION)))
+        return _repeated(answers.take(~np.isin(answers.selection_reason, _ATTENTION)))
 
     return _share(ids, *session.once("repeated answers", session.record.revision, repeated))
 
 
 def predicted(session: Session, ids: np.ndarray) -> UserValues:
     """Prequential accuracy: of a person's decided labels on pairs drawn by chance, the share foretold right."""
-    table = np.array(session.store.foreseen(session.id), np.int64).reshape(-1, 3)  # user, right, foretold
+    table = np.array(session.store.prediction_counts(session.id), np.int64).reshape(-1, 3)  # user, right, foretold
     rows = rows_of(ids, table[:, 0])
     there = rows >= 0
     n = np.where(there, table[rows, 2] if len(table) else 0, 0)

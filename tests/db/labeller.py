@@ -13,7 +13,7 @@ def main(url: str, user_id: int, repeats: bool) -> None:
     store = open_store(url)
     every = store.pairs(store.current_study().id)
     while repeats or store.progress(user_id).left:
-        pairs = every if repeats else store.unlabelled_pairs(user_id) or every
+        pairs = every if repeats else store.available_pairs(user_id).pairs or every
         task = store.open_task(user_id) or store.hand_out(
             user_id,
             pairs[0][0],

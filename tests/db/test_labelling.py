@@ -68,12 +68,12 @@ def test_an_answer_that_cannot_be_leaves_the_task_open(store, study, hand_out, f
 def test_an_expired_task_goes_back_but_may_still_be_answered_by_who_saw_it(store, study, hand_out, four_pairs, ann):
     task = hand_out(ann.id, four_pairs[0][0], minutes=-1)
     assert store.open_task(ann.id) is None
-    assert four_pairs[0] in store.unlabelled_pairs(ann.id)
+    assert four_pairs[0] in store.available_pairs(ann.id).pairs
     assert store.submit(task.id, ann.id, Choice.LEFT).pair_id == task.pair_id
 
 
 def test_an_expired_task_whose_place_was_given_away_is_stale(store, study, hand_out, four_pairs, ann, ben):
-    store.set_room(study.id, AssignmentSettings(overlap=1))
+    store.set_assignment(study.id, AssignmentSettings(overlap=1))
     task = hand_out(ann.id, four_pairs[0][0], minutes=-1)
     hand_out(ben.id, four_pairs[0][0])
     assert store.submit(task.id, ann.id, Choice.LEFT) is None
@@ -95,11 +95,11 @@ def test_a_pair_of_another_study_is_not_handed_out(store, hand_out, four_pairs):
 
 
 def test_pairs_left_are_those_without_label_or_open_task_of_the_user(store, hand_out, answer, four_pairs, ann, ben):
-    assert store.unlabelled_pairs(ann.id) == four_pairs
+    assert store.available_pairs(ann.id).pairs == four_pairs
     answer(ann.id, four_pairs[2][0], Choice.TIE)
     hand_out(ann.id, four_pairs[0][0])
-    assert store.unlabelled_pairs(ann.id) == [four_pairs[1], four_pairs[3]]
-    assert store.unlabelled_pairs(ben.id) == four_pairs
+    assert store.available_pairs(ann.id).pairs == [four_pairs[1], four_pairs[3]]
+    assert store.available_pairs(ben.id).pairs == four_pairs
     assert store.progress(ann.id) == Progress(done=1, left=3, today=1)
 
 
@@ -152,7 +152,7 @@ def test_a_label_that_came_in_a_file_is_neither_undone_nor_of_today(store, study
 
 
 def test_without_simulated_users_the_study_looks_as_if_they_had_never_been(store, study, answer, four_pairs, ann):
-    robot = store.create_user(study.id, "Robot", kind=Kind.SIMULATED, taste="brief")
+    robot = store.create_user(study.id, "Robot", kind=Kind.SIMULATED, true_group="brief")
     mine = answer(ann.id, four_pairs[0][0], Choice.LEFT)
     for pair_id, _, _ in four_pairs[:3]:
         answer(robot.id, pair_id, Choice.RIGHT)

@@ -34,15 +34,6 @@ def test_nobody_and_nothing_goes_without_a_name(store, study, name):
         store.create_study(name)
 
 
-def test_a_taken_name_is_not_given_twice(store, study):
-    ann, ben = (store.create_user(study.id, name) for name in ("Ann", "Ben"))
-    with pytest.raises(CoplError, match="taken"):
-        store.rename_user(ben.id, "Ann")
-    assert store.rename_user(ben.id, "Bea").name == "Bea"
-    assert store.rename_user(ann.id, "Ann") == ann
-    assert [user.name for user in store.users(study.id)] == ["Ann", "Bea"]
-
-
 def test_a_token_signs_one_user_into_their_study(store, study):
     ann, ben = (store.create_user(study.id, name) for name in ("Ann", "Ben"))
     store.add_token(ann.id, "hash of a secret")
@@ -57,7 +48,6 @@ def test_a_token_signs_one_user_into_their_study(store, study):
 def test_changes_leave_a_trail_of_who_did_what_newest_first(store, study):
     owner = store.create_user(study.id, "Olga", role=Role.OWNER)
     ann = store.create_user(study.id, "Ann")
-    store.rename_user(ann.id, "Anna")
     store.set_role(ann.id, Role.RESEARCHER, by=owner.id)
     store.set_role(ann.id, Role.RESEARCHER, by=owner.id)
     store.include_simulated(study.id, False, by=owner.id)
@@ -65,7 +55,6 @@ def test_changes_leave_a_trail_of_who_did_what_newest_first(store, study):
     assert [(entry.event, entry.user_id) for entry in trail] == [
         ("simulated", owner.id),
         ("role", owner.id),
-        ("name", ann.id),
     ]
     assert trail[1].detail == {"user": ann.id, "before": "annotator", "after": "researcher"}
     assert store.audit(study.id, limit=1) == trail[:1]

@@ -67,13 +67,19 @@ def test_a_database_of_the_first_version_keeps_all_that_is_in_it(of_version_0001
         1234,
         1,
     )
-    assert (mine.tags, mine.guidelines, mine.asked, mine.counts, mine.successor_id) == ((), None, "uniform", True, None)
-    assert (theirs.user_id, theirs.choice, theirs.asked) == (2, Choice.TIE, None)
+    assert (mine.tags, mine.guidelines, mine.selection_reason, mine.counts, mine.successor_id) == (
+        (),
+        None,
+        "uniform",
+        True,
+        None,
+    )
+    assert (theirs.user_id, theirs.choice, theirs.selection_reason) == (2, Choice.TIE, None)
     assert mine.created_at == datetime(2025, 3, 1, 12, tzinfo=UTC)
     olga = store.user_by_token(1, "hash of a secret")
     assert (olga.name, olga.role, olga.excluded) == ("Olga", Role.OWNER, False)
-    assert store.user(2).taste == "brief" and store.champion(1).version == "v7" and store.revision(1) == 2
-    assert store.room(1) == AssignmentSettings() and store.guidelines(1) == [] and store.gold(1) == []
+    assert store.user(2).true_group == "brief" and store.champion(1).version == "v7" and store.revision(1) == 2
+    assert store.assignment_settings(1) == AssignmentSettings() and store.guidelines(1) == [] and store.gold(1) == []
     assert [entry.event for entry in store.audit(1)] == ["role"]
 
 

@@ -26,7 +26,7 @@ def cem(store, study):
 @pytest.fixture
 def overlap(store, study):
     """Settles how many people label a pair."""
-    return lambda n: store.set_room(study.id, AssignmentSettings(overlap=n))
+    return lambda n: store.set_assignment(study.id, AssignmentSettings(overlap=n))
 
 
 def ids(pairs) -> list[int]:
@@ -36,8 +36,10 @@ def ids(pairs) -> list[int]:
 def assert_counters_are_right(store, study) -> None:
     """What is kept beside each pair is what counting anew would find."""
     with reading(store.engine) as connection:
-        assert study_row(connection, study.id).room["overlap"] is not None
-        kept = dict(connection.execute(select(PairRow.id, PairRow.taken).where(PairRow.study_id == study.id)).all())
+        assert study_row(connection, study.id).assignment["overlap"] is not None
+        kept = dict(
+            connection.execute(select(PairRow.id, PairRow.n_annotators).where(PairRow.study_id == study.id)).all()
+        )
         counted = _PEOPLE.with_only_columns(LabelRow.pair_id, func.count(LabelRow.user_id.distinct())).group_by(
             LabelRow.pair_id
         )
@@ -54,7 +56,7 @@ def test_no_more_people_than_the_overlap_are_handed_a_pair(
     pair = four_pairs[0][0]
     answer(ann.id, pair, Choice.LEFT)
     task = hand_out(ben.id, pair)
-    assert pair not in ids(store.unlabelled_pairs(cem.id))  # one label and one reservation
+    assert pair not in ids(store.available_pairs(cem.id).pairs)  # one label and one reservation
     assert hand_out(cem.id, pair) is None and store.open_task(cem.id) is None
     store.submit(task.id, ben.id, Choice.LEFT)
     assert hand_out(cem.id, pair) is None
@@ -65,9 +67,9 @@ def test_no_more_people_than_the_overlap_are_handed_a_pair(
 def test_an_expired_reservation_gives_its_place_back(store, overlap, hand_out, four_pairs, ann, ben):
     overlap(1)
     hand_out(ann.id, four_pairs[0][0], minutes=-1)
-    assert four_pairs[0] in store.unlabelled_pairs(ben.id)
+    assert four_pairs[0] in store.available_pairs(ben.id).pairs
     assert hand_out(ben.id, four_pairs[0][0]) is not None
-    assert four_pairs[0] not in store.unlabelled_pairs(ann.id)
+    assert four_pairs[0] not in store.available_pairs(ann.id).pairs
 
 
 def test_a_late_answer_counts_while_there_is_room(store, study, overlap, hand_out, answer, four_pairs, ann, ben, cem):
@@ -99,7 +101,7 @@ def test_repeats_and_simulated_people_take_no_place(store, study, overlap, answe
     answer(robot.id, pair, Choice.LEFT)
     answer(ann.id, pair, Choice.LEFT)
     answer(ann.id, pair, Choice.LEFT, reason="repeat")
-    assert pair in ids(store.unlabelled_pairs(ben.id)) and hand_out(ben.id, pair) is not None
+    assert pair in ids(store.available_pairs(ben.id).pairs) and hand_out(ben.id, pair) is not None
     assert hand_out(ann.id, pair, reason="repeat") is not None  # a full pair may still be repeated
     assert_counters_are_right(store, study)
 
@@ -126,9 +128,9 @@ def test_turning_the_overlap_on_counts_what_is_there(store, study, overlap, answ
     store.undo(ann.id)
     overlap(1)
     assert_counters_are_right(store, study)
-    assert ids(store.unlabelled_pairs(ben.id)) == ids(four_pairs)[2:]  # one labelled, one on a screen
-    store.set_room(study.id, AssignmentSettings())
-    assert ids(store.unlabelled_pairs(ben.id)) == ids(four_pairs)
+    assert ids(store.available_pairs(ben.id).pairs) == ids(four_pairs)[2:]  # one labelled, one on a screen
+    store.set_assignment(study.id, AssignmentSettings())
+    assert ids(store.available_pairs(ben.id).pairs) == ids(four_pairs)
 
 
 def test_people_who_ask_at_once_share_the_places_out(store, study, overlap, four_pairs):
@@ -152,16 +154,16 @@ def test_a_skipped_pair_comes_again_when_nothing_else_is_left(store, study, hand
     for pair_id in ids(four_pairs[:2]):
         assert store.skip(hand_out(ann.id, pair_id).id, ann.id)
     assert store.open_task(ann.id) is None and store.label_count(study.id) == store.revision(study.id) == 0
-    assert store.unlabelled_pairs(ann.id) == four_pairs[2:] and store.unlabelled_pairs(ben.id) == four_pairs
+    assert store.available_pairs(ann.id).pairs == four_pairs[2:] and store.available_pairs(ben.id).pairs == four_pairs
     assert store.progress(ann.id) == Progress(done=0, left=4, today=0, skipped=2)
     for pair_id in ids(four_pairs[2:]):
         answer(ann.id, pair_id, Choice.LEFT)
-    assert store.unlabelled_pairs(ann.id) == four_pairs[:1]  # the one put off longest ago
+    assert store.available_pairs(ann.id).pairs == four_pairs[:1]  # the one put off longest ago
     assert store.skip(hand_out(ann.id, four_pairs[0][0]).id, ann.id)
-    assert store.unlabelled_pairs(ann.id) == four_pairs[1:2]
+    assert store.available_pairs(ann.id).pairs == four_pairs[1:2]
     answer(ann.id, four_pairs[1][0], Choice.TIE)
     answer(ann.id, four_pairs[0][0], Choice.TIE)
-    assert store.unlabelled_pairs(ann.id) == [] and store.progress(ann.id).skipped == 0
+    assert store.available_pairs(ann.id).pairs == [] and store.progress(ann.id).skipped == 0
 
 
 def test_a_task_that_is_closed_or_somebody_elses_is_not_skipped(store, hand_out, four_pairs, ann, ben):
@@ -257,7 +259,7 @@ def test_an_edited_label_is_superseded_and_its_successor_counts_in_its_place(
         "on reflection",
         ("kinder",),
     )
-    assert (new.created_at, new.task_id, new.asked) == (old.created_at, old.task_id, "uniform")
+    assert (new.created_at, new.task_id, new.selection_reason) == (old.created_at, old.task_id, "uniform")
     assert new.edited_at > old.created_at
     assert store.labels(study.id) == [new, later] and store.revision(study.id) == 3
     newest_first = store.history(ann.id)
@@ -324,7 +326,7 @@ def gold(store, study, four_pairs):
 
 
 def test_a_gold_pair_is_offered_for_attention_only(store, gold, hand_out, four_pairs, ann):
-    offer = store.offer(ann.id)
+    offer = store.available_pairs(ann.id)
     assert (offer.pairs, offer.gold) == (four_pairs[1:], [gold])
     assert store.progress(ann.id).left == 3
     assert hand_out(ann.id, gold[0]) is None and hand_out(ann.id, four_pairs[1][0], reason="gold") is None
@@ -334,11 +336,11 @@ def test_a_gold_pair_is_offered_for_attention_only(store, gold, hand_out, four_p
 @pytest.mark.parametrize("reason", ["gold", "practice"])
 def test_answers_for_attention_are_no_preferences(store, study, gold, answer, four_pairs, ann, reason):
     label = answer(ann.id, gold[0], Choice.LEFT, reason=reason)
-    assert label.asked == reason
+    assert label.selection_reason == reason
     assert store.labels(study.id) == store.labels(study.id, user_id=ann.id) == store.history(ann.id) == []
     assert store.label_count(study.id) == store.revision(study.id) == len(store.training_data(study.id).labels) == 0
-    assert list(store.export(study.id)) == [] and store.votes(gold[0], besides=0) == (0, 0)
-    assert store.offer(ann.id).gold == []  # nobody is asked twice
+    assert list(store.export(study.id)) == [] and store.votes(gold[0], excluding=0) == (0, 0)
+    assert store.available_pairs(ann.id).gold == []  # nobody is asked twice
     assert store.answers(study.id).gold.tolist() == [gold[1]]
     with pytest.raises(CoplError, match="not one of your answers"):
         store.edit(label.id, ann.id, Choice.RIGHT)
@@ -349,8 +351,8 @@ def test_gold_pairs_count_as_done_and_practice_does_not(store, study, gold, answ
     answer(ann.id, gold[0], Choice.LEFT, reason="gold")
     answer(ann.id, four_pairs[1][0], Choice.LEFT, reason="practice")
     assert store.progress(ann.id) == Progress(done=1, left=2, today=1)
-    store.set_room(study.id, AssignmentSettings(practice=3))
-    assert (store.offer(ann.id).practised, store.offer(ann.id).newcomer) == (1, False)
+    store.set_assignment(study.id, AssignmentSettings(practice=3))
+    assert (store.available_pairs(ann.id).n_practice, store.available_pairs(ann.id).newcomer) == (1, False)
 
 
 def test_an_answer_for_attention_can_be_taken_back(store, study, gold, answer, ann):
@@ -385,7 +387,7 @@ def test_an_excluded_user_trains_nothing_and_votes_nowhere_but_keeps_their_own_l
     assert store.labels(study.id, user_id=ben.id) == [theirs] and store.progress(ben.id).done == 1
     data = store.training_data(study.id)
     assert (len(data.labels), data.user_ids.tolist()) == (1, [ann.id, ben.id])
-    assert store.label_count(study.id) == 1 and store.votes(four_pairs[0][0], besides=0) == (1, 0)
+    assert store.label_count(study.id) == 1 and store.votes(four_pairs[0][0], excluding=0) == (1, 0)
     assert [row["excluded"] for row in store.export(study.id)] == [False, True]
     assert not store.exclude(ben.id, False).excluded
     assert store.labels(study.id) == [mine, theirs] and store.revision(study.id) == 4
@@ -398,8 +400,8 @@ def test_an_excluded_user_trains_nothing_and_votes_nowhere_but_keeps_their_own_l
 def test_a_forecast_is_kept_with_its_task_and_outlives_an_undo(store, hand_out, four_pairs, ann):
     soon = datetime.now(UTC) + timedelta(minutes=5)
 
-    def given(pair_id, choice, reason="uniform", forecast=Prediction(0.9, 0.4, "v1")):  # noqa: B008 (it is frozen)
-        task = store.hand_out(ann.id, pair_id, swap=False, reason=reason, expires_at=soon, forecast=forecast)
+    def given(pair_id, choice, reason="uniform", prediction=Prediction(0.9, 0.4, "v1")):  # noqa: B008 (it is frozen)
+        task = store.hand_out(ann.id, pair_id, swap=False, reason=reason, expires_at=soon, prediction=prediction)
         return store.submit(task.id, ann.id, choice)
 
     given(four_pairs[0][0], Choice.RIGHT)
@@ -407,32 +409,32 @@ def test_a_forecast_is_kept_with_its_task_and_outlives_an_undo(store, hand_out, 
     first = store.submit(again.id, ann.id, Choice.LEFT)
     given(four_pairs[1][0], Choice.TIE)
     given(four_pairs[2][0], Choice.RIGHT, reason="informative")
-    last = given(four_pairs[3][0], Choice.RIGHT, forecast=Prediction(0.2, 0.7, "v2"))
-    found = store.foretold(ann.id, last=50)
-    assert [(one.label_id, one.left, one.forecast) for one in found] == [
+    last = given(four_pairs[3][0], Choice.RIGHT, prediction=Prediction(0.2, 0.7, "v2"))
+    found = store.prediction_records(ann.id, last=50)
+    assert [(one.label_id, one.left, one.prediction) for one in found] == [
         (first.id, True, Prediction(0.9, 0.4, "v1")),
         (last.id, False, Prediction(0.2, 0.7, "v2")),
     ]
-    assert store.foretold(ann.id, last=1) == found[1:]
+    assert store.prediction_records(ann.id, last=1) == found[1:]
 
 
 def test_votes_are_those_of_others_by_response(store, answer, four_pairs, ann, ben, cem):
     answer(ann.id, four_pairs[0][0], Choice.LEFT)
     answer(ben.id, four_pairs[0][0], Choice.LEFT, swap=True)
     answer(cem.id, four_pairs[0][0], Choice.BOTH_BAD)
-    assert store.votes(four_pairs[0][0], besides=0) == (1, 1)
-    assert store.votes(four_pairs[0][0], besides=ann.id) == (0, 1)
+    assert store.votes(four_pairs[0][0], excluding=0) == (1, 1)
+    assert store.votes(four_pairs[0][0], excluding=ann.id) == (0, 1)
 
 
 # ---- settings, guidelines, reports
 
 
 def test_settings_are_kept_and_each_change_leaves_a_trail(store, study, ann):
-    assert store.room(study.id) == AssignmentSettings()
+    assert store.assignment_settings(study.id) == AssignmentSettings()
     settled = AssignmentSettings(overlap=3, open=False, order="random", practice=2, daily_goal=40)
-    store.set_room(study.id, settled, by=ann.id)
-    store.set_room(study.id, settled, by=ann.id)
-    assert store.room(study.id) == settled
+    store.set_assignment(study.id, settled, by=ann.id)
+    store.set_assignment(study.id, settled, by=ann.id)
+    assert store.assignment_settings(study.id) == settled
     (entry,) = store.audit(study.id)
     assert (entry.event, entry.user_id, entry.detail["overlap"], entry.detail["open"]) == (
         "room",
@@ -461,7 +463,7 @@ def test_guidelines_have_versions_and_none_is_lost(store, study, ann):
 def test_a_reported_problem_waits_until_it_is_resolved(store, study, four_pairs, ann, ben):
     first = store.report(ann.id, four_pairs[0][1], " It leaks a phone number. ")
     second = store.report(ben.id, four_pairs[0][2], "It is cut off.")
-    assert first.text == "It leaks a phone number." and store.report_count(study.id) == 2
+    assert first.text == "It leaks a phone number."
     assert store.reports(study.id) == [second, first]
     done = store.resolve(study.id, first.id, by=ben.id)
     assert done.resolved_by == ben.id and done.resolved_at is not None
@@ -488,9 +490,9 @@ def test_answers_are_columns_of_every_counting_answer(store, study, gold, answer
     table = store.answers(study.id)
     assert table.user.tolist() == [ann.id, ann.id] and table.pair.tolist() == [gold[0], four_pairs[1][0]]
     assert table.choice.tolist() == [0, 3] and table.milliseconds.tolist() == [-1, 800]
-    assert table.asked.tolist() == [4, 1] and table.gold.tolist() == [gold[1], -1]
+    assert table.selection_reason.tolist() == [4, 1] and table.gold.tolist() == [gold[1], -1]
     assert table.characters.tolist() == [len("answer 0other answer 0"), len("answer 1other answer 1")]
     assert table.left.tolist()[1] == task.left.id
-    assert store.answered(study.id) == (len(set(table.user.tolist())), len(table))
+    assert store.answer_counts(study.id) == (len(set(table.user.tolist())), len(table))
     trees = store.create_study("Trees").id
-    assert len(store.answers(trees)) == 0 and store.answered(trees) == (0, 0)
+    assert len(store.answers(trees)) == 0 and store.answer_counts(trees) == (0, 0)

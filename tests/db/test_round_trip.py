@@ -26,7 +26,7 @@ rows = st.lists(
         annotator=st.sampled_from(["Ann", "Ben", "Zoë"]),
         source_a=st.none() | texts,
         key=st.uuids().map(str),
-        taste=st.none() | texts,
+        true_group=st.none() | texts,
         created_at=times,
         strength=st.integers(1, 3),
         reason=st.text("abc", max_size=3),
@@ -47,7 +47,7 @@ def said(store, study_id: int) -> list[tuple]:
             (
                 user.name,
                 user.kind,
-                user.taste,
+                user.true_group,
                 store.pair(label.pair_id).prompt,
                 left.text,
                 left.source,
@@ -88,7 +88,7 @@ def test_an_export_into_an_empty_study_gives_the_same_labels(store, fresh_study,
 
 def test_labels_given_here_survive_the_trip_and_are_not_doubled_at_home(store, study, answer, four_pairs, tmp_path):
     ann = store.create_user(study.id, "Ann")
-    robot = store.create_user(study.id, "Robot", kind=Kind.SIMULATED, taste="brief")
+    robot = store.create_user(study.id, "Robot", kind=Kind.SIMULATED, true_group="brief")
     for (pair_id, _, _), choice in zip(four_pairs, Choice, strict=True):
         answer(ann.id, pair_id, choice, swap=True, reason="informative")
         answer(robot.id, pair_id, choice)

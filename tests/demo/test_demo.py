@@ -39,7 +39,7 @@ def labels(rows):
 
 def gap_of(row) -> float:
     """u(left) − u(right) of a row, under the taste of its user."""
-    taste = world.tastes()[row.taste]
+    taste = world.tastes()[row.true_group]
     return world.utility(taste, STYLE_OF[row.response_a]) - world.utility(taste, STYLE_OF[row.response_b])
 
 
@@ -64,7 +64,7 @@ def test_every_pair_comes_once_unlabelled_and_before_all_labels(rows):
     pairs = [row for row in rows if not row.annotator]
     assert rows[:300] == pairs
     assert len({(row.prompt, frozenset((row.response_a, row.response_b))) for row in pairs}) == 300
-    assert all(row.choice is None and row.taste is None for row in pairs)
+    assert all(row.choice is None and row.true_group is None for row in pairs)
 
 
 def test_every_label_is_of_a_pair_in_the_study(rows, labels):
@@ -73,7 +73,7 @@ def test_every_label_is_of_a_pair_in_the_study(rows, labels):
 
 
 def test_thirty_simulated_users_hold_each_taste(labels):
-    taste_of = {(row.annotator, row.taste) for row in labels}
+    taste_of = {(row.annotator, row.true_group) for row in labels}
     assert len({name for name, _ in taste_of}) == len(taste_of) == 150
     assert Counter(taste for _, taste in taste_of) == dict.fromkeys(world.tastes(), 30)
     assert all(row.kind is Kind.SIMULATED for row in labels)

@@ -62,7 +62,7 @@ def test_nothing_left_to_ask_is_told_in_a_sentence():
 
 def test_a_persons_group_is_the_one_that_all_their_rows_name():
     named = [
-        replace(row, taste="short" if row.annotator == "user 0" or row.line % 2 else "long")
+        replace(row, true_group="short" if row.annotator == "user 0" or row.line % 2 else "long")
         for row in rows(range(2), range(4))
     ]
     world = build_world(named, named)

@@ -228,14 +228,14 @@ def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
 def test_where_no_group_is_asked_enough_the_table_says_so():
     report = evaluate(
         rows(range(6), range(6)),
-        [replace(row, taste="short") for row in rows(range(6), range(6, 9))],
+        [replace(row, true_group="short") for row in rows(range(6), range(6, 9))],
         ["global"],
         embedder=ByStyle(),
     )
     assert report["test_groups"] == 1 and "fewer than two have 20 asked labels" in table(report)
     report = evaluate(
         rows(range(6), range(6)),
-        [replace(row, taste=None) for row in rows(range(6), range(6, 9))],
+        [replace(row, true_group=None) for row in rows(range(6), range(6, 9))],
         ["global"],
         embedder=ByStyle(),
     )
@@ -276,7 +276,7 @@ def test_all_methods_leave_out_the_group_oracle_where_no_row_names_a_group(capsy
     some = rows(range(4), range(3))
     assert command._possible(list(METHODS), True, some, some) == [name for name in METHODS if name != command.ORACLE]
     assert "group-oracle needs training labels by people of two groups, and these are of 0" in capsys.readouterr().out
-    grouped = [replace(row, taste=f"g{row.annotator[-1]}") for row in some]
+    grouped = [replace(row, true_group=f"g{row.annotator[-1]}") for row in some]
     assert command._possible(list(METHODS), True, grouped, some) == list(METHODS)
     assert command._possible(list(METHODS), True, some, grouped) == list(METHODS)
     strangers = [replace(row, annotator=f"new {row.annotator}") for row in grouped]
@@ -294,7 +294,7 @@ def test_reward_models_without_time_are_left_out_or_refused_at_once(capsys):
 
 def test_groups_that_one_file_names_are_enough_for_the_oracle():
     some = rows(range(4), range(6))
-    grouped = [replace(row, taste=f"g{int(row.annotator[-1]) % 2}") for row in some]
+    grouped = [replace(row, true_group=f"g{int(row.annotator[-1]) % 2}") for row in some]
     for train in (grouped, some):
         report = evaluate(
             train, grouped if train is some else some, ["group-oracle"], embedder=ByStyle(), settings=QUICK

@@ -47,7 +47,7 @@ def test_a_line_is_a_label_with_its_sides_and_sources(file):
     assert problems == []
     assert (row.prompt, row.response_a, row.response_b, row.choice) == ("Name a bird", "Robin", "Wren", Choice.RIGHT)
     assert (row.annotator, row.source_a, row.source_b, row.line) == ("Ann", "m1", None, 1)
-    assert (row.kind, row.strength, row.created_at, row.taste) == (Kind.HUMAN, 1, None, None)
+    assert (row.kind, row.strength, row.created_at, row.true_group) == (Kind.HUMAN, 1, None, None)
 
 
 @pytest.mark.parametrize(
@@ -275,5 +275,6 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_reading_files_needs_neither_torch_nor_a_database():
-    code = "import sys, copl_core.formats.own; print(sorted({'torch', 'sqlalchemy', 'db', 'streamlit'} & set(sys.modules)))"
+    unwanted = {"torch", "sqlalchemy", "db", "streamlit"}
+    code = f"import sys, copl_core.formats.own; print(sorted({unwanted!r} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

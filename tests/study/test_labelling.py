@@ -159,7 +159,7 @@ def test_a_reservation_lasts_as_long_as_is_settled(session):
     held = labelling.next_task(session, ann.id)
     assert sum(labelling.next_task(session, ben.id) is not None for _ in range(3)) == 3
     sleep(0.08)
-    assert held.pair_id in [pair[0] for pair in session.store.unlabelled_pairs(ben.id)]
+    assert held.pair_id in [pair[0] for pair in session.store.available_pairs(ben.id).pairs]
 
 
 def test_a_newcomer_practises_with_feedback_before_the_first_real_pair(session):
@@ -267,9 +267,9 @@ def test_what_is_foretold_is_this_persons_chance_and_the_crowds(session):
         rows = np.searchsorted(state.response_ids, [[task.left.id, task.right.id]])
         expected = preferences(state, np.stack([adapted(state, labels).vector, state.population]), rows)[:, 0]
         votes = 3 * (len(task.left.text) < len(task.right.text))
-        assert found.forecast.left == pytest.approx(expected[0], abs=1e-5)
-        assert found.forecast.crowd == pytest.approx((votes + 2 * expected[1]) / 5, abs=1e-5)
-        assert found.left and found.forecast.snapshot == "v0001"
+        assert found.prediction.left == pytest.approx(expected[0], abs=1e-5)
+        assert found.prediction.crowd == pytest.approx((votes + 2 * expected[1]) / 5, abs=1e-5)
+        assert found.left and found.prediction.snapshot == "v0001"
 
 
 def test_prequential_accuracy_counts_the_last_honest_labels(session):
@@ -280,7 +280,7 @@ def test_prequential_accuracy_counts_the_last_honest_labels(session):
     honest = [task for task in tasks if task.reason == "uniform"]
     found = label_quality.prequential(session, ann.id)
     assert found.model.n == found.crowd.n == len(found.rows) == len(honest) < len(tasks)
-    assert found.model.hits == sum(row.forecast.left > 0.5 for row in found.rows)  # left was the answer to all
+    assert found.model.hits == sum(row.prediction.left > 0.5 for row in found.rows)  # left was the answer to all
     few = label_quality.prequential(session, ann.id, last=2)
     assert few.rows == found.rows[-2:] and few.model.n == min(2, len(honest))
     assert found.snapshots == (("v0001",) if honest else ())

@@ -192,7 +192,7 @@ def four_tastes(home):
                     annotator=f"user {user:02d}",
                     key=f"{user}-{prompt}",
                     kind=Kind.SIMULATED,
-                    taste=liked,
+                    true_group=liked,
                 )
             )
     contents.import_rows(session, rows)

@@ -123,5 +123,5 @@ def test_what_is_told_of_simulated_people_is_true_of_their_taste(tmp_path):
     for user in [user for user in access.users(session) if user.kind == Kind.SIMULATED][::3]:
         for one in user_profile.profile(session, user.id).leanings:
             told += 1
-            right += np.sign(one.effect) == np.sign(leans[user.taste][FEATURE_NAMES.index(one.feature)])
+            right += np.sign(one.effect) == np.sign(leans[user.true_group][FEATURE_NAMES.index(one.feature)])
     assert told >= 20 and right >= 0.9 * told

@@ -33,7 +33,7 @@ class DraftRow(Base):
     at: Mapped[datetime]
 
 
-class AskRow(Base):
+class PinRow(Base):
     """A pair at the front of the queue, until somebody ends it; the row of an ended one stays."""
 
     __tablename__ = "ask"
