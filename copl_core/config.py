@@ -1,4 +1,4 @@
-"""Settings of one installation: read from the environment once, checked at birth, passed as an argument ever after."""
+"""Settings of one installation: read from the environment once, checked at construction, passed on as an argument."""
 
 from __future__ import annotations
 
@@ -7,30 +7,36 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from copl_core.records import CoplError
 from copl_core.study_settings import Schedule
 
+STOP_SECONDS = 8.0  # that the trainer gives its current run to reach the next step; the launcher waits longer
+_PREFIX = "COPL_"
+_OF_TESTS = "COPL_TEST_"  # variables of the test suite, which no setting reads
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where things live and when the trainer acts.  Each field is set by ``COPL_<FIELD NAME IN CAPITALS>``."""
+    """Where things live and when the trainer acts; ``COPL_<FIELD NAME IN CAPITALS>`` sets a field."""
 
-    home: Path = Path("var")  # database, queue, snapshots, weights and caches all live below this folder
+    home: Path = Path("var")  # database, snapshots, weights and caches all live below this folder
     database_url: str = ""  # empty: SQLite in the home folder
     port: int = 8501  # where the app answers
     backbone: str = "minilm"  # minilm, smollm2, or any Hugging Face id or folder
     device: str = "cpu"  # cpu, cuda, cuda:1, mps: where the trainer and the reward page compute
     threads: int = 0  # torch threads of the trainer; 0 leaves one core to the app
-    refit_labels: int = 8  # new labels that make a refit of the graph due
-    refit_seconds: float = 15.0  # and never more often than this
-    reward_labels: int = 40  # new labels that make a refit of the reward model due
-    reward_seconds: float = 120.0  # and never more often than this
-    reward_budget_seconds: float = 240.0  # a fit of the reward model stops improving itself after this long
-    reserve_seconds: float = 900.0  # a task handed out and not answered goes back after this long
+    refit_labels: int = 8  # new labels after which the graph is fitted again
+    refit_seconds: float = 15.0  # shortest time between two such fits
+    reward_labels: int = 40  # new labels after which the reward model is fitted again
+    reward_seconds: float = 120.0  # shortest time between two such fits
+    reward_budget_seconds: float = 240.0  # a fit of the reward model ends after this time
+    reserve_seconds: float = 900.0  # a pair that is not answered goes back to the queue after this time
     seed: int = 0  # of every random choice of the trainer
-    balance: float = 0.5  # weight of the loss that keeps experts evenly used; 0 lets them fall idle
+    balance: float = 0.5  # weight of the loss that keeps experts evenly used; 0 lets some fall idle
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -55,13 +61,14 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Settings with every ``COPL_*`` variable that names a field applied.
+        """Settings with the ``COPL_*`` variables applied; an empty variable counts as unset.
 
         Raises:
-            CoplError: a value is not of the field's type or out of its range.
+            CoplError: a variable names no field, or its value has another type than the field or is out of range.
         """
         environment = os.environ if environment is None else environment
-        values = {}
+        _refuse_unknown(environment)
+        values: dict[str, Any] = {}
         for spec in fields(cls):
             raw = environment.get(f"COPL_{spec.name.upper()}")
             if raw:
@@ -72,10 +79,6 @@ class Settings:
     def url(self) -> str:
         """SQLAlchemy address of the database."""
         return self.database_url or f"sqlite:///{(self.home / 'copl.db').resolve()}"
-
-    @property
-    def queue_path(self) -> Path:
-        return self.home / "queue.db"
 
     @property
     def snapshots(self) -> Path:
@@ -95,8 +98,18 @@ class Settings:
 
     @property
     def schedule(self) -> Schedule:
-        """When the trainer acts by itself in a study that has settled nothing else."""
+        """When the trainer starts runs unasked in a study without a schedule."""
         return Schedule(True, self.refit_labels, self.refit_seconds, self.reward_labels, self.reward_seconds)
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = [_PREFIX + spec.name.upper() for spec in fields(Settings)]
+    for name in sorted(environment):
+        if not name.startswith(_PREFIX) or name.startswith(_OF_TESTS) or name in known or not environment[name]:
+            continue
+        nearest = get_close_matches(name.upper(), known, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else "."
+        raise CoplError(f"{name} is not a setting{hint} Correct it or unset it. The settings are {', '.join(known)}.")
 
 
 def _parse(name: str, raw: str, kind: type) -> object:

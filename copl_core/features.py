@@ -1,8 +1,9 @@
 """What can be counted in a text: interpretable style features of a response, in numpy and ``re`` alone.
 
-They serve twice: as a part of the text embedding φ (``copl_core.training.text_embedder``), and as the
-words that describe a user's taste ("longer answers", "fewer headings").  Every feature is a fixed function of one text, already on a gentle
-scale (logarithms of counts, shares between 0 and 1): nothing is fitted here, so the same text always measures the same.
+They serve twice: as a part of the text embedding φ (``copl_core.training.text_embedder``), and as the words that
+describe a user's taste ("longer answers", "fewer headings").  Every feature is a fixed function of one text on a
+compressed scale (logarithms of counts, shares between 0 and 1).  Nothing is fitted here, so equal texts have equal
+features.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _HEDGES = frozenset(
     "maybe perhaps might may could possibly probably likely seems seem appears appear somewhat "
     "generally usually often sometimes typically potentially roughly arguably guess unsure".split()
 )
-_FIRM = frozenset(
+_CERTAIN = frozenset(
     "always never must certainly definitely clearly obviously undoubtedly absolutely surely all none "
     "every simply exactly completely totally only proven fact".split()
 )
@@ -47,7 +48,7 @@ _WARM = frozenset(
 
 
 class _Parts:
-    """A text taken apart once: its words, sentences and length."""
+    """A text split once: its words, sentences and length."""
 
     def __init__(self, text: str) -> None:
         self.text = text.strip()
@@ -56,7 +57,7 @@ class _Parts:
         self.n_sentences = max(len(_SENTENCE_END.findall(self.text)), 1 if self.text else 0)
 
     def share(self, vocabulary: frozenset[str]) -> float:
-        """Share of words in ``vocabulary``, as a square root so that one word more in few counts most."""
+        """Square root of the share of words in ``vocabulary``: the first few such words count most."""
         return float(np.sqrt(sum(word in vocabulary for word in self.words) / self.n_words)) if self.n_words else 0.0
 
     def count(self, pattern: re.Pattern[str]) -> float:
@@ -88,14 +89,14 @@ _FEATURES: dict[str, tuple[Callable[[_Parts], float], str, str]] = {
     "questions": (lambda p: p.signs("?"), "questions back to the reader", "no questions back"),
     "exclamations": (lambda p: p.signs("!"), "exclamations", "a calm tone without exclamations"),
     "hedging": (lambda p: p.share(_HEDGES), "careful, hedged wording", "wording without hedges"),
-    "firmness": (lambda p: p.share(_FIRM), "firm, certain wording", "wording that leaves room"),
+    "certainty": (lambda p: p.share(_CERTAIN), "certain, assertive wording", "wording that claims less"),
     "second_person": (lambda p: p.share(_SECOND), "answers that speak to you", "answers that do not say you"),
     "first_person": (lambda p: p.share(_FIRST), "answers in the first person", "impersonal answers"),
     "warmth": (lambda p: p.share(_WARM), "warm, friendly wording", "plain, matter-of-fact wording"),
     "digits": (lambda p: p.signs("0123456789"), "numbers and figures", "few numbers"),
     "examples": (lambda p: p.count(_EXAMPLE), "examples", "no examples"),
     "steps": (lambda p: p.count(_STEP), "step-by-step order", "no step-by-step order"),
-    "contrast": (lambda p: p.count(_CONTRAST), "both sides of a matter", "one line of thought"),
+    "contrast": (lambda p: p.count(_CONTRAST), "several points of view", "one line of thought"),
     "reasons": (lambda p: p.count(_REASON), "reasons given", "claims without reasons"),
     "refusal": (lambda p: p.count(_REFUSAL), "answers that decline or apologise", "answers that do not decline"),
     "contractions": (

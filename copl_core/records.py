@@ -1,8 +1,8 @@
 """The words of the product as plain data: what the store keeps, what the verbs pass, what the models read.
 
-One vocabulary, here, in SQL and on screen: study, user, prompt, response, pair, task, label, label edge, embedding,
-expert, gate, snapshot, champion, run.  Ids are integers and travel with their rows; nothing is ever found by position
-unless a table says which id stands in which row.  This module imports nothing of the project and no torch.
+One vocabulary for code, SQL and screen: study, user, prompt, response, pair, task, label, label edge, embedding,
+expert, gate, snapshot, champion, run.  Ids are integers and travel with their rows: position means something only in a
+table that lists the id of each row.  This module imports nothing of the project and no torch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 
 
 class CoplError(Exception):
-    """A mishap that is told to a person: its text says what was got, what is needed and what to do."""
+    """An error for a person to read: its text says what was got, what is needed and what to do."""
 
 
 class StoreUnavailable(CoplError):
-    """The database is busy, full or out of reach: nothing was saved, and a later try may succeed."""
+    """The database is busy, full or unreachable: nothing was saved, and a later try may succeed."""
 
 
 class Choice(StrEnum):
-    """The answer to a task, told by the side a response was shown on."""
+    """The answer to a task, named by the side on which a response was shown."""
 
     LEFT = "left"
     RIGHT = "right"
@@ -33,7 +33,7 @@ class Choice(StrEnum):
 
 
 class Kind(StrEnum):
-    """Who a user is: a person, or a simulation that must be marked as one wherever it appears."""
+    """Whether a user is a person or a simulation; every screen marks a simulation as one."""
 
     HUMAN = "human"
     SIMULATED = "simulated"
@@ -62,7 +62,7 @@ class StudyRecord:
     name: str
     include_simulated: bool
     champion: str | None  # snapshot version that pages use
-    revision: int  # grows with every change of a label; a watermark is a value of it
+    revision: int  # increases with every label change; a watermark is one of its values
     demo: bool
 
 
@@ -73,7 +73,7 @@ class User:
     kind: Kind
     role: Role
     true_group: str | None = None  # of a simulated user: the group it was made in; training never reads it
-    excluded: bool = False  # from training, reversibly
+    excluded: bool = False  # from training; reversible
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A pair handed to a user, with the side each response was shown on."""
+    """A pair handed out to a user, with the side on which each response is shown."""
 
     id: int
     user_id: int
@@ -116,16 +116,16 @@ class Label:
     left_id: int
     right_id: int
     choice: Choice
-    strength: float  # 1, 2 or 3; of answers that nobody stores, what is usual
+    strength: float  # 1, 2 or 3; a typical value in a hypothetical label, which nobody stores
     reason: str
     milliseconds: int | None
     created_at: datetime
     tags: tuple[str, ...] = ()
-    guidelines: int | None = None  # version of the guidelines it was made under
+    guidelines: int | None = None  # version of the guidelines that the user read
     selection_reason: str | None = None  # why its task was handed out; None: the label came in a file
-    counts: bool = True  # off once taken back or superseded
+    counts: bool = True  # false once undone or superseded
     successor_id: int | None = None  # the label that superseded this one
-    edited_at: datetime | None = None  # when it superseded an earlier one
+    edited_at: datetime | None = None  # when it superseded an earlier label
 
     @property
     def preferred_id(self) -> int | None:
@@ -134,7 +134,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class ImportRow:
-    """One line of a file of pairs or labels; ``annotator`` and ``choice`` are absent in a pair to be labelled."""
+    """One line of a file of pairs or labels; a pair without a label has neither ``annotator`` nor ``choice``."""
 
     line: int
     prompt: str
@@ -144,7 +144,7 @@ class ImportRow:
     annotator: str | None = None
     source_a: str | None = None
     source_b: str | None = None
-    key: str = ""  # identity of the label: the same key is the same label, however often it is imported
+    key: str = ""  # identity of the label: a key is imported once, however often its file is
     kind: Kind = Kind.HUMAN
     true_group: str | None = None
     created_at: datetime | None = None
@@ -152,14 +152,14 @@ class ImportRow:
     reason: str = ""
     milliseconds: int | None = None
     tags: tuple[str, ...] = ()
-    group: str | None = None  # of the person, where evaluation compares groups
-    split: str | None = None  # "test" of a row that evaluation asks
-    excluded: bool = False  # the person's labels train nothing
+    group: str | None = None  # of the user; evaluation compares groups
+    split: str | None = None  # "test": a test label of evaluation
+    excluded: bool = False  # from training: this user's labels
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did.  ``problems`` are (line, reason); good lines are kept whatever the bad ones say."""
+    """What an import did.  ``problems`` are (line, reason); the other lines are imported all the same."""
 
     labels_new: int = 0
     labels_known: int = 0
@@ -170,7 +170,7 @@ class ImportReport:
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:
-    """Labels as columns, one row a label; users and responses are named by row in a ``TrainingData``.
+    """Labels as columns, one row per label; users and responses are row numbers of a ``TrainingData``.
 
     ``outcome`` is 1 where the left response was preferred, 0 where the right one was, 0.5 for a tie.
     """
@@ -180,17 +180,17 @@ class Comparisons:
     right: np.ndarray  # (N,) int64
     outcome: np.ndarray  # (N,) float32
     both_bad: np.ndarray  # (N,) bool
-    strength: np.ndarray  # (N,) float32, 1 where nothing was said
+    strength: np.ndarray  # (N,) float32, 1 where the user gave none
 
     def __len__(self) -> int:
         return len(self.user)
 
     def take(self, rows: np.ndarray) -> Comparisons:
-        """The labels of the given rows (an index or a mask)."""
+        """The labels of the given rows (row numbers or a mask)."""
         return Comparisons(*(getattr(self, name)[rows] for name in self.__slots__))
 
     def joined(self, other: Comparisons) -> Comparisons:
-        """These labels and then those of ``other``."""
+        """These labels, followed by those of ``other``."""
         return Comparisons(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
 
     @property
@@ -200,7 +200,7 @@ class Comparisons:
 
     @classmethod
     def build(cls, user, left, right, outcome, both_bad=None, strength=None) -> Comparisons:
-        """From any sequences; missing columns take their neutral value."""
+        """From any sequences; missing columns take a neutral value."""
         n = len(user)
         return cls(
             user=np.asarray(user, np.int64),
@@ -214,11 +214,11 @@ class Comparisons:
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Everything a fit reads, cut at one watermark.  Row i of the users is ``user_ids[i]``; likewise responses."""
+    """Everything a fit reads, as of one watermark.  Row i of the users is ``user_ids[i]``; likewise for responses."""
 
     user_ids: np.ndarray  # (U,) int64
     response_ids: np.ndarray  # (R,) int64
-    response_prompt: np.ndarray  # (R,) int64, row in ``prompts``
+    response_prompt: np.ndarray  # (R,) int64, index in ``prompts``
     prompts: tuple[str, ...]
     responses: tuple[str, ...]  # (R,) texts
     labels: Comparisons
@@ -233,7 +233,7 @@ class TrainingData:
         return len(self.response_ids)
 
     def with_labels(self, labels: Comparisons) -> TrainingData:
-        """The same users and texts with other labels (a split)."""
+        """The same users and texts with other labels, such as a split of them."""
         return TrainingData(
             self.user_ids, self.response_ids, self.response_prompt, self.prompts, self.responses, labels, self.watermark
         )
@@ -246,19 +246,19 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training job and how far it is."""
+    """One training job and its progress."""
 
     id: int
     kind: str  # "graph" | "full"
     state: RunState
-    reason: str  # why it was asked for
+    reason: str  # why it was requested
     phase: str
     step: int
     steps: int
     loss: float | None
     seconds_left: float | None
     snapshot: str | None
-    message: str  # the reason of a failure, in a sentence
+    message: str  # why it failed, in one sentence
     retry_of: int | None
     created_at: datetime
     started_at: datetime | None
@@ -274,24 +274,24 @@ class SnapshotRecord:
     n_labels: int
     metrics: dict
     created_at: datetime
-    note: str = ""  # what people wrote about it
+    note: str = ""  # written by users
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where one annotator stands: labels that count (practice aside), pairs left for them, labels made today."""
+    """Progress of one annotator: counting labels without practice, pairs left, labels made today (UTC)."""
 
     done: int
     left: int
     today: int
-    skipped: int = 0  # of the pairs left, those they have put off
+    skipped: int = 0  # of the pairs left, those the annotator skipped
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A line of the trail of changes."""
+    """One entry of the audit trail."""
 
-    user_id: int | None  # who; None is the product itself
+    user_id: int | None  # who; None: the product itself, or the terminal
     event: str  # what changed: "undo", "edit", "role", "champion", "import", "room", "guidelines", "gold", "invite" …
     detail: dict
     at: datetime

@@ -1,4 +1,4 @@
-"""What a study has settled with its people: how pairs are handed out, the guidelines, gold pairs, invites, reports.
+"""Settings of a study: how pairs are handed out, guidelines, gold pairs, invites, e-mail addresses, reports.
 
 Plain data like ``copl_core.records``, checked at birth; no torch, no database.
 """
@@ -21,21 +21,19 @@ STRENGTHS = (1, 2, 3)  # slightly better, better, much better
 class SelectionReason(StrEnum):
     """Why a task was handed out (``Task.reason``)."""
 
-    INFORMATIVE = "informative"  # the pair that teaches most about this person
-    UNIFORM = "uniform"  # drawn by chance
-    IMPORTED = "imported"  # the next in the order of the file
-    REPEAT = "repeat"  # an earlier pair of the same person, sides swapped
-    GOLD = "gold"  # the answer is known; only for attention
-    PRACTICE = "practice"  # a gold pair before the real ones, with feedback
+    INFORMATIVE = "informative"  # the pair from which the model learns most about this user
+    UNIFORM = "uniform"  # drawn at random
+    IMPORTED = "imported"  # the next one in the order of the file
+    REPEAT = "repeat"  # an earlier pair of the same user, sides swapped
+    GOLD = "gold"  # the answer is known; an attention check
+    PRACTICE = "practice"  # a gold pair with feedback, before the first new pair
     PINNED = "front"  # a researcher pinned it; databases store "front"
 
 
-CHECK_REASONS = frozenset(
-    {SelectionReason.GOLD, SelectionReason.PRACTICE}
-)  # answers that are no preference and train nothing
-UNBIASED_REASONS = frozenset(
-    {SelectionReason.UNIFORM, SelectionReason.IMPORTED}
-)  # chosen without the model, so accuracy may be measured on them
+# Answers to these are checks: they are no preferences, and nothing is trained on them.
+CHECK_REASONS = frozenset({SelectionReason.GOLD, SelectionReason.PRACTICE})
+# The model has no part in choosing these pairs, so accuracy may be measured on them.
+UNBIASED_REASONS = frozenset({SelectionReason.UNIFORM, SelectionReason.IMPORTED})
 ORDERS = (SelectionReason.INFORMATIVE.value, "random", SelectionReason.IMPORTED.value)
 
 
@@ -44,18 +42,18 @@ class AssignmentSettings:
     """How one study hands out its pairs.
 
     Raises:
-        CoplError: a setting is out of its range, or the shares leave nothing for new pairs.
+        CoplError: a setting is out of range, or the shares leave nothing for new pairs.
     """
 
-    overlap: int | None = None  # people who label one pair; None is everybody
-    open: bool = True  # anyone with the address may join; otherwise only by invite
+    overlap: int | None = None  # users who label one pair; None: everybody
+    open: bool = True  # anyone with the address may join; otherwise an invite is needed
     order: str = "informative"  # of new pairs: "informative", "random" or "imported"
-    uniform: float = 0.2  # share drawn by chance while the order is "informative"
-    repeats: float = 0.1  # share asked a second time, sides swapped
+    uniform: float = 0.2  # share drawn at random while the order is "informative"
+    repeats: float = 0.1  # share shown a second time, sides swapped
     gold: float = 0.05  # share with a known answer, once the study has gold pairs
-    practice: int = 0  # gold pairs with feedback before a newcomer's first real one
-    reserve_minutes: float | None = None  # a pair not answered goes back after this; None is the installation's setting
-    daily_goal: int | None = None  # labels a day that the room shows as a goal
+    practice: int = 0  # gold pairs with feedback before a user's first new pair
+    reserve_minutes: float | None = None  # how long a task stays reserved; None: as the installation is set
+    daily_goal: int | None = None  # labels per day, shown while labelling
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -63,10 +61,11 @@ class AssignmentSettings:
         for name, least in (("overlap", 1), ("daily_goal", 1), ("practice", 0)):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not least <= value <= 1_000_000):
-                raise CoplError(f"{_NAMES[name]} is {value!r}; it is a whole number of {least} or more.")
+                raise CoplError(f"{_NAMES[name]} is {value!r}; give a whole number of {least} or more.")
         if self.reserve_minutes is not None and not 0 < self.reserve_minutes <= 60 * 24 * 30:
             raise CoplError(
-                f"A pair would be reserved for {self.reserve_minutes} minutes; give it more than 0 and at most 30 days."
+                f"A pair would be reserved for {self.reserve_minutes} minutes; give more than 0 minutes "
+                "and at most 30 days."
             )
         shares = {name: getattr(self, name) for name in ("uniform", "repeats", "gold")}
         for name, share in shares.items():
@@ -79,13 +78,13 @@ class AssignmentSettings:
             )
         if sum(shares.values()) > 1 + 1e-9:
             raise CoplError(
-                f"Pairs by chance ({self.uniform:.0%}), repeats ({self.repeats:.0%}) and gold pairs "
+                f"Random pairs ({self.uniform:.0%}), repeats ({self.repeats:.0%}) and gold pairs "
                 f"({self.gold:.0%}) are more than 100 %; lower one of them."
             )
 
     @classmethod
     def of(cls, saved: Mapping[str, object] | None) -> AssignmentSettings:
-        """From a saved mapping; a field that this version does not know is left aside."""
+        """From a saved mapping; unknown fields are ignored."""
         known = {spec.name for spec in fields(cls)}
         return cls(**{name: value for name, value in (saved or {}).items() if name in known})
 
@@ -95,33 +94,35 @@ class AssignmentSettings:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When the trainer acts by itself for one study.
+    """When the trainer starts runs of a study unasked.
 
     Raises:
-        CoplError: a number is out of its range.
+        CoplError: a number is out of range.
     """
 
-    automatic: bool = True  # off: only runs that somebody asks for
-    refit_labels: int = 8  # changed labels that make a refit of the graph due
-    refit_seconds: float = 15.0  # between the end of a run and the next refit, at least
-    reward_labels: int = 40  # changed labels that make a refit of the reward model due
-    reward_seconds: float = 120.0  # between two of those, at least
+    automatic: bool = True  # false: only runs that a user requests
+    refit_labels: int = 8  # label changes that make a refit of the graph due
+    refit_seconds: float = 15.0  # shortest time from the end of a run to the next refit
+    reward_labels: int = 40  # label changes that make a refit of the reward model due
+    reward_seconds: float = 120.0  # shortest time between two of those
 
     def __post_init__(self) -> None:
         for name, what in (("refit_labels", "a refit of the graph"), ("reward_labels", "a refit of the reward model")):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 1_000_000:
-                raise CoplError(f"The labels that make {what} due are {value!r}; give a whole number of 1 or more.")
+                raise CoplError(
+                    f"The number of labels that makes {what} due is {value!r}; give a whole number of 1 or more."
+                )
         for name, what in (("refit_seconds", "the graph"), ("reward_seconds", "the reward model")):
             if not 0 <= getattr(self, name) <= 30 * 24 * 3600:
                 raise CoplError(
-                    f"The wait between two refits of {what} is {getattr(self, name)} seconds; give 0 or "
+                    f"The time between two refits of {what} is {getattr(self, name)} seconds; give 0 seconds or "
                     "more, and at most 30 days."
                 )
 
     @classmethod
     def of(cls, saved: Mapping[str, object]) -> Schedule:
-        """From a saved mapping; a field that this version does not know is left aside."""
+        """From a saved mapping; unknown fields are ignored."""
         known = {spec.name for spec in fields(cls)}
         return cls(**{name: value for name, value in saved.items() if name in known})
 
@@ -138,25 +139,25 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What was expected of an answer when its task was handed out, before anything of it was known."""
+    """What an answer was expected to be, recorded as its task was handed out: before there was an answer."""
 
-    left: float  # P(this person prefers the left response), by the model
-    crowd: float  # the same by the majority of the others
+    left: float  # P(this user prefers the left response), by the model
+    crowd: float  # the same, by the votes of the other users
     snapshot: str
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
-    """An honest label beside its forecast; one row of prequential accuracy."""
+    """A label on a pair chosen without the model, with its prediction: one row of prequential accuracy."""
 
     label_id: int
     at: datetime
-    left: bool  # the answer; ties are not foretold
+    left: bool  # whether the user preferred the left response; ties have no record
     prediction: Prediction
 
 
 class LabelSummary(NamedTuple):
-    """As much of a label as is needed to place its user and to ask again."""
+    """The part of a label that is needed to compute its user's vector and to repeat its pair."""
 
     pair_id: int
     left_id: int
@@ -167,34 +168,33 @@ class LabelSummary(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AvailablePairs:
-    """What one person may be handed at this moment, read at once.  A pair is (id, first, second response id)."""
+    """What one user may be handed now, read in one transaction.  A pair is (id, first, second response id)."""
 
     settings: AssignmentSettings
     champion: str | None  # of the study
-    summaries: list[LabelSummary]  # their preferences that count, oldest first
-    pairs: list[tuple[int, int, int]]  # with room and not labelled by them; else the one they put off longest ago
-    gold: list[tuple[int, int, int]]  # gold pairs they have neither answered nor skipped
-    skipped: frozenset[int]  # pairs they have put off and not answered
+    summaries: list[LabelSummary]  # the user's counting preferences, oldest first
+    # Pairs with a free slot that the user has neither labelled nor skipped; if there are none, the one skipped first.
+    pairs: list[tuple[int, int, int]]
+    gold: list[tuple[int, int, int]]  # gold pairs that the user has neither answered nor skipped
+    skipped: frozenset[int]  # pairs that the user has skipped and not answered
     n_practice: int  # practice answers so far
-    newcomer: bool  # no label of theirs counts yet, practice aside
-    pinned: list[tuple[int, int, int]] = field(
-        default_factory=list
-    )  # those of all these that researchers pinned, first
+    newcomer: bool  # the user has no counting label yet, except practice
+    pinned: list[tuple[int, int, int]] = field(default_factory=list)  # pinned, last one first
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedPair:
-    """A pair at the front of the queue."""
+    """A pair that a researcher pinned: it is the next task of every user who has not answered it."""
 
     pair_id: int
     by: int | None
     at: datetime
-    answered: int  # people who have answered it since
+    answered: int  # users who have answered it since
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The reason somebody is typing, kept until their answer is given."""
+    """The reason and tags a user is writing, kept until the answer is given."""
 
     text: str = ""
     tags: tuple[str, ...] = ()
@@ -202,7 +202,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Guidelines:
-    version: int  # 0 before anything was written
+    version: int  # 0: nothing is written yet
     text: str  # Markdown
     by: int | None = None
     at: datetime | None = None
@@ -218,7 +218,7 @@ class GoldPair:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A problem that somebody saw in a response."""
+    """A problem with a response, as a user reported it."""
 
     id: int
     user_id: int
@@ -231,11 +231,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Invite:
-    """A way in; its secret was shown once and only a hash of it is kept."""
+    """An invite link; its secret is shown once, and only a hash is kept."""
 
     id: int
     role: Role
-    uses: int | None  # people it lets in; None is any number
+    uses: int | None  # how many users may join with it; None: any number
     used: int
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -253,30 +253,30 @@ class Invite:
 
 @dataclass(frozen=True, slots=True)
 class EmailRule:
-    """Who somebody is that signs in with an e-mail address; without a role they are refused."""
+    """The role of an e-mail address at sign-in; without a role the address is refused."""
 
     email: str
     role: Role | None
-    user_id: int | None  # none before their first sign-in
+    user_id: int | None  # None before the first sign-in
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerTable:
-    """Every counting answer as columns, oldest first: what quality is computed from.  Row i is one label."""
+    """Every counting answer as columns, oldest first, one row per label: quality is computed from it."""
 
     user: np.ndarray  # (N,) int64, id
     pair: np.ndarray  # (N,) int64, id
     left: np.ndarray  # (N,) int64, response id
     right: np.ndarray  # (N,) int64, response id
     choice: np.ndarray  # (N,) int64, index in ``tuple(Choice)``
-    milliseconds: np.ndarray  # (N,) int64, -1 where it was not measured
-    selection_reason: np.ndarray  # (N,) int64, index in ``tuple(SelectionReason)``, -1 for a label of a file
+    milliseconds: np.ndarray  # (N,) int64, -1 where not measured
+    selection_reason: np.ndarray  # (N,) int64, index in ``tuple(SelectionReason)``, -1 for an imported label
     gold: np.ndarray  # (N,) int64, response id of the pair's known answer, -1 without one
-    characters: np.ndarray  # (N,) int64, length of both responses together
+    characters: np.ndarray  # (N,) int64, total length of both responses
 
     def __len__(self) -> int:
         return len(self.user)
 
     def take(self, rows: np.ndarray) -> AnswerTable:
-        """The answers of the given rows (an index or a mask)."""
+        """The answers of the given rows (row numbers or a mask)."""
         return AnswerTable(*(getattr(self, name)[rows] for name in self.__slots__))

@@ -27,7 +27,7 @@ def of(text: str, name: str) -> float:
         ("questions", "Why is the sky blue?"),
         ("exclamations", "The sky is blue!"),
         ("hedging", "Perhaps the sky might be blue."),
-        ("firmness", "The sky is definitely always blue."),
+        ("certainty", "The sky is definitely always blue."),
         ("second_person", "You see your sky."),
         ("first_person", "I see my sky."),
         ("warmth", "Thanks, dear friend."),

@@ -1,1 +1,1 @@
-"""The study that a first start opens with: texts written for it and simulated users (numpy only, no torch)."""
+"""The demo study that a first start opens: texts written for it and simulated users (numpy only, no torch)."""

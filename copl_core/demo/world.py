@@ -1,14 +1,14 @@
-"""The study that a first start opens with: texts written for it, and simulated users whose taste is known.
+"""The demo study that a first start opens: texts written for it, and simulated users with known tastes.
 
-Every response declares its style on six axes, each -1, 0 or +1 (``AXES``).  A taste is a weight vector w over them,
-and u(response) = w · style its utility.  A simulated user answers a pair by the Davidson (1970) model, which is
-Bradley–Terry with ties.  With Δ = u(a) − u(b), a sharpness β and a tie mass ν:
+Every response declares its style on six axes, each -1, 0 or +1 (``AXES``).  A taste is a vector w of weights on these
+axes, and the utility of a response is u = w · style.  A simulated user answers a pair by the model of Davidson (1970),
+which is Bradley–Terry with ties.  With Δ = u(a) − u(b), a sharpness β and a tie mass ν:
 
     P(a) : P(tie) : P(b)  =  exp(βΔ/2) : ν : exp(−βΔ/2)
 
-Weights have length one, so that β means the same for every taste.  β and ν are set so that about 12 % of labels
-contradict the taste and about 6 % are ties.  Two prompts stay out of the study (``HELD_BACK``): nobody has labelled
-them, so they show how the model judges text it has never seen.
+Weight vectors have length one, so that β means the same for every taste.  With the β and ν chosen here about 12 % of
+labels contradict the taste and about 6 % are ties.  Two prompts stay out of the study (``HELD_BACK``): they show how
+the model scores unseen text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DemoPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What one group of simulated users likes: ``weights`` in the order of ``AXES``, of length one."""
+    """What one group of simulated users likes: ``weights`` are in the order of ``AXES`` and have length one."""
 
     name: str
     description: str
@@ -61,11 +61,15 @@ class Taste:
 def tastes() -> dict[str, Taste]:
     """The five tastes by name."""
     drawn = (  # weights:                                                length warm  struct hedge  play  example
-        ("brief and firm", "Wants the answer in a few certain words.", (-1.0, -0.15, 0.1, -0.8, 0.1, -0.2)),
-        ("warm and thorough", "Wants to be met kindly and told the whole of it.", (0.7, 1.0, -0.15, 0.1, 0.1, 0.2)),
-        ("structured with examples", "Wants lists, steps and a case to follow.", (0.15, -0.2, 1.0, -0.1, -0.1, 0.9)),
-        ("playful", "Wants to smile, in flowing sentences.", (-0.15, 0.35, -0.35, -0.1, 1.0, 0.1)),
-        ("careful and formal", "Wants measured words that admit doubt.", (0.2, -0.25, -0.1, 1.0, -0.8, -0.1)),
+        ("brief and certain", "Wants the answer in a few certain words.", (-1.0, -0.15, 0.1, -0.8, 0.1, -0.2)),
+        ("warm and thorough", "Wants a kind tone and the full explanation.", (0.7, 1.0, -0.15, 0.1, 0.1, 0.2)),
+        (
+            "structured with examples",
+            "Wants lists, steps and an example to follow.",
+            (0.15, -0.2, 1.0, -0.1, -0.1, 0.9),
+        ),
+        ("playful", "Wants humour in flowing sentences.", (-0.15, 0.35, -0.35, -0.1, 1.0, 0.1)),
+        ("careful and formal", "Wants measured words that admit uncertainty.", (0.2, -0.25, -0.1, 1.0, -0.8, -0.1)),
     )
     return {name: Taste(name, text, _unit(weights)) for name, text, weights in drawn}
 
@@ -78,26 +82,27 @@ def utility(taste: Taste, style: dict[str, int]) -> float:
 def load_prompts() -> list[DemoPrompt]:
     """All 52 prompts, held-back ones included, in the order of the files.
 
-    Raises ``CoplError`` where a file lacks a response or a style.
+    Raises:
+        CoplError: a response or a style is missing in a file.
     """
     return list(_prompts())
 
 
 def held_back() -> list[DemoPrompt]:
-    """The prompts that are kept out of the study, for judging text that nobody has labelled."""
+    """The prompts kept out of the study: nobody labels them."""
     return [prompt for prompt in _prompts() if prompt.slug in HELD_BACK]
 
 
 def study_prompts() -> list[DemoPrompt]:
-    """The 50 prompts that make the study."""
+    """The 50 prompts of the study."""
     return [prompt for prompt in _prompts() if prompt.slug not in HELD_BACK]
 
 
 def demo_rows(seed: int = 0) -> Iterator[ImportRow]:
     """The demo study as rows to import: every pair once without a label, then the labels of the simulated users.
 
-    Labels come in the order of a lively study, users mixed.  The same seed gives the same rows; keys depend on user,
-    prompt and pair alone, so a second import of the same seed adds nothing.
+    The labels of different users are interleaved, as in a real study.  Equal seeds give equal rows; keys depend only on
+    user, prompt and pair, so a second import of the same seed adds nothing.
     """
     rng = np.random.default_rng(seed)
     pairs = [(prompt, a, b) for prompt in study_prompts() for a, b in combinations(range(RESPONSES_PER_PROMPT), 2)]
@@ -124,7 +129,7 @@ def demo_rows(seed: int = 0) -> Iterator[ImportRow]:
 
 
 def _visits(pairs: list, rng: np.random.Generator) -> list[tuple]:
-    """Who answers what: (user name, taste, pair), users mixed; names tell nothing of the taste."""
+    """Who answers what: (user name, taste, pair), users interleaved; a name does not reveal the taste."""
     groups = [taste for taste in tastes().values() for _ in range(USERS_PER_TASTE)]
     least, most = LABELS_PER_USER
     visits = []
@@ -174,13 +179,13 @@ def _prompt(entry: dict) -> DemoPrompt:
     responses = tuple(DemoResponse(one["text"].strip(), one["style"]) for one in entry["response"])
     if len(responses) != RESPONSES_PER_PROMPT:
         raise CoplError(
-            f"Prompt {entry['slug']!r} has {len(responses)} responses where "
-            f"{RESPONSES_PER_PROMPT} are needed: complete it in copl_core/demo/prompts."
+            f"Prompt {entry['slug']!r} has {len(responses)} responses and needs "
+            f"{RESPONSES_PER_PROMPT}; complete it in copl_core/demo/prompts."
         )
     for response in responses:
         if tuple(response.style) != AXES or not set(response.style.values()) <= {-1, 0, 1}:
             raise CoplError(
-                f"Prompt {entry['slug']!r} declares the style {response.style}, where each of "
-                f"{', '.join(AXES)} needs -1, 0 or 1, in this order: correct it in copl_core/demo/prompts."
+                f"Prompt {entry['slug']!r} declares the style {response.style}; each of "
+                f"{', '.join(AXES)} needs -1, 0 or 1, in this order; correct it in copl_core/demo/prompts."
             )
     return DemoPrompt(entry["text"], responses, entry["slug"], entry["topic"])

@@ -44,7 +44,7 @@ def best_and_worst(prompt: DemoPrompt, taste: Taste) -> tuple[str, str]:
     return ranked[-1].text, ranked[0].text
 
 
-@pytest.mark.parametrize("name", ["brief and firm", "warm and thorough"])
+@pytest.mark.parametrize("name", ["brief and certain", "warm and thorough"])
 def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained, app, settled, ready, name):
     taste = tastes()[name]
     page = app.open(owner=False)
