@@ -18,7 +18,7 @@ import sys
 import numpy as np
 
 from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
-from copl_core.insight.controversy import VarianceDecomposition, divide, member_preferences
+from copl_core.insight.controversy import VarianceDecomposition, decompose_variance, member_preferences
 from copl_core.insight.layout import answer_space
 from copl_core.preference.state import GraphConfig, GraphState
 
@@ -62,7 +62,7 @@ def measure(users: int, prompts: int, labels: int, seed: int, config: GraphConfi
     group, rand = groups(state, world, seed)
     pairs = np.arange(2 * prompts).reshape(-1, 2)  # response rows; one pair a prompt
     chances = member_preferences(state, state.user_vectors, pairs)
-    division = divide(chances, group)
+    division = decompose_variance(chances, group)
     ranked = {
         "between groups": division.between,
         "all spread": chances.mean(0).var(0),
@@ -118,7 +118,7 @@ def spread_of_votes(world: SyntheticWorld) -> np.ndarray:
 
 
 def shares(division: VarianceDecomposition, rows: np.ndarray) -> list[float]:
-    parts = (division.between, division.within, division.noise, division.unknown)
+    parts = (division.between, division.within, division.aleatoric, division.epistemic)
     return [float(4 * part[rows].mean()) for part in parts]
 
 

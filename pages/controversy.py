@@ -16,14 +16,14 @@ from copl_core.study.controversy import SMALL, ControversyItem, ControversyView,
 from copl_core.study_settings import PinnedPair
 from pages.common import (
     PLOT,
+    current,
     group_colour,
     group_name,
-    here,
-    newer_snapshot,
     no_snapshot,
     readable,
-    tell_again,
-    trouble,
+    resend_values,
+    stop_with_error,
+    watch_champion,
 )
 
 A_PAGE = 8
@@ -50,16 +50,16 @@ NUMBERS = (
 
 
 def page() -> None:
-    session, _ = here()
+    session, _ = current()
     st.title("Controversy")
     answer = st.container()
     wanted = controls()
     chosen = the_chosen()
     try:
-        found = controversy.ranked(session, A_PAGE, wanted=wanted, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
+        found = controversy.ranked(session, A_PAGE, query=wanted, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
         one = controversy.item(session, chosen) if chosen is not None else None
     except CoplError as problem:
-        trouble(problem)
+        stop_with_error(problem)
     if found is None:
         no_snapshot("The list of what divides people")
     with answer:
@@ -68,14 +68,14 @@ def page() -> None:
     if chosen is not None:
         selected(one, chosen, found, asks)
     many(found, wanted, asks)
-    newer_snapshot(found.snapshot)
+    watch_champion(found.snapshot)
 
 
 # ---- what is asked of the list
 
 
 def controls() -> Query:
-    session, _ = here()
+    session, _ = current()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         order = st.segmented_control(
             "Order",
@@ -110,7 +110,7 @@ def controls() -> Query:
         told = st.query_params.get("prompt", "")
         if "in-prompt" not in st.session_state and told.isdecimal() and int(told) in titles:
             st.session_state["in-prompt"] = int(told)
-        tell_again("in-prompt")
+        resend_values("in-prompt")
         prompt = st.selectbox(
             "Prompt",
             list(titles),
@@ -177,12 +177,12 @@ def said(view: ControversyView, wanted: Query) -> None:
     elif wanted.kind == "pairs":
         first = "agree most surely" if wanted.consensus else "are furthest apart"
         st.write(
-            f"On **{view.n_split:,}** of {view.n_wanted:,} pairs the groups are expected to prefer different "
+            f"On **{view.n_split:,}** of {view.n_matching:,} pairs the groups are expected to prefer different "
             f"answers, by more than the model's doubt. Below, those on which they {first} come first."
         )
     else:
         st.write(
-            f"**{view.n_split:,}** of {view.n_wanted:,} answers are expected to win in one group and to lose in "
+            f"**{view.n_split:,}** of {view.n_matching:,} answers are expected to win in one group and to lose in "
             f"another, against the other answers to their prompt. Below, those "
             f"{'judged most alike' if wanted.consensus else 'that divide most'} come first."
         )
@@ -194,7 +194,7 @@ def said(view: ControversyView, wanted: Query) -> None:
         else f"*Unknown* is read from {view.members} graphs. "
     )
     people = sum(view.groups.values())
-    sample = f"a sample of {view.looked_at:,} of {people:,}" if view.looked_at < people else f"{people:,}"
+    sample = f"a sample of {view.n_evaluated:,} of {people:,}" if view.n_evaluated < people else f"{people:,}"
     st.caption(
         f"The numbers add up to the variance of one {things[:-1]}'s answer, in per cent of the largest there "
         f"can be. {members}Expected from {sample} people in {len(view.groups)} groups. Snapshot "
@@ -221,17 +221,17 @@ def selected(one: ControversyItem | None, pair_id: int, view: ControversyView, a
 
 
 def many(view: ControversyView, wanted: Query, asks: dict[int, PinnedPair]) -> None:
-    session, _ = here()
+    session, _ = current()
     things = "pairs" if wanted.kind == "pairs" else "answers"
-    if not view.n_wanted:
+    if not view.n_matching:
         st.info(
             f"No {things} pass these filters; {view.n_pairs:,} pairs are known to the snapshot. Take a filter "
             "away, or lower the number of people."
         )
         return
-    pages = math.ceil(view.n_wanted / A_PAGE)
+    pages = math.ceil(view.n_matching / A_PAGE)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader(f"{view.n_wanted:,} {things}", width="stretch")
+        st.subheader(f"{view.n_matching:,} {things}", width="stretch")
         st.toggle("Highlight what differs", True, key="marks", bind="query-params")
         st.download_button(
             "All of them as CSV",
@@ -242,7 +242,7 @@ def many(view: ControversyView, wanted: Query, asks: dict[int, PinnedPair]) -> N
             on_click="ignore",
             key="csv",
         )
-    for one in view.pairs:
+    for one in view.items:
         card(one, view, "list", asks)
     if pages > 1:
         st.pagination(pages, key="at")
@@ -273,22 +273,22 @@ def card(one: ControversyItem, view: ControversyView, place: str, asks: dict[int
 
 
 def texts(one: ControversyItem) -> None:
-    session, _ = here()
+    session, _ = current()
     marks = st.session_state.get("marks", True)
-    found, more, fewer = controversy.what_differs(session, one.first.text, one.second.text)
+    found, more, fewer = controversy.compare_texts(session, one.first.text, one.second.text)
     for column, letter, response, pieces in zip(
         st.columns(2, gap="medium"), "AB", (one.first, one.second), (found.first, found.second), strict=True
     ):
         with column:
             st.caption(letter + came(response.source))
-            if marks and found.tells:
+            if marks and found.comparable:
                 st.html(marked(pieces))
             else:
                 st.markdown(readable(response.text))
     told = [f"{letter} has {', '.join(words)}" for letter, words in (("A", more), ("B", fewer)) if words]
     shared = (
         ""
-        if found.tells or not marks
+        if found.comparable or not marks
         else (f"Only {found.shared:.0%} of the words are shared, too few to highlight single ones. ")
     )
     if shared or told:
@@ -308,7 +308,7 @@ def marked(pieces) -> str:
 
 
 def numbers(one: ControversyItem, view: ControversyView) -> None:
-    values = (one.between, one.within + one.noise, one.unknown if view.members > 1 else None)
+    values = (one.between, one.within + one.aleatoric, one.epistemic if view.members > 1 else None)
     with st.container(horizontal=True, gap="medium"):
         for (name, meaning), value in zip(NUMBERS, values, strict=True):
             st.markdown(
@@ -319,7 +319,7 @@ def numbers(one: ControversyItem, view: ControversyView) -> None:
 def split(one: ControversyItem) -> go.Figure:
     """Expected shares as bars from the middle, observed ones as dots with their interval."""
     figure, vote = go.Figure(), "vote" if one.second else "comparison"
-    for (group, share), doubt in reversed(tuple(zip(one.by_group, one.doubt, strict=True))):
+    for (group, share), doubt in reversed(tuple(zip(one.by_group, one.ensemble_std, strict=True))):
         seen = one.observed(group)
         name = f"{group_name(group)} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
         figure.add_bar(
@@ -379,7 +379,7 @@ def votes(one: ControversyItem) -> str:
 
 
 def steps(one: ControversyItem, place: str, asks: dict[int, PinnedPair]) -> None:
-    session, _ = here()
+    session, _ = current()
     key = f"{place}-{one.id}"
     with st.container(horizontal=True, vertical_alignment="center"):
         if one.second is None:
@@ -433,7 +433,7 @@ def choose(pair_id: int) -> None:
 
 
 def attempt(verb: Callable[..., object], pair_id: int) -> None:
-    session, me = here()
+    session, me = current()
     try:
         verb(session, pair_id, by=me.id)
     except CoplError as problem:

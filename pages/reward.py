@@ -1,4 +1,4 @@
-"""How would these people judge these answers?  Live, for texts never seen before."""
+"""Predict which answer people and groups would prefer, also for texts that the study has never seen."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
-from pages.candidates import blank, field, finish, offer, write, writing
-from pages.common import here, newer_snapshot, no_snapshot, person_name, readable
+from pages.candidates import blank, field, finish, write, writer_controls, writing
+from pages.common import current, no_snapshot, person_name, readable, watch_champion
 from pages.five_answers import ANSWERS, answers, five_pairs
-from pages.reward_results import LETTERS, choosing, experts, moved, table, verdict
+from pages.reward_results import LETTERS, attribution, choosing, experts, table, verdict
 
-MOST = 6
+MOST = 6  # answers
 MOST_NAMED = 4  # people in the first sentence
-FIRST = 5  # answers of one's own after which one may look at oneself
+FIRST = 5  # own answers; from then on one can compare oneself after these with oneself after all
 
 
 def page() -> None:
-    session, _ = here()
+    session, _ = current()
     st.title("Reward")
     if session.record.champion is None:
         no_snapshot("A reward")
     restore()
-    answer, ask = st.columns([7, 5], gap="large")
-    with ask:
-        asked, place = question()
-    with answer:
-        view = judgement(asked)
+    results, controls = st.columns([7, 5], gap="large")
+    with controls:
+        query, area = query_form()
+    with results:
+        view = prediction(query)
     if ANSWERS in st.session_state["people"]:
         five_pairs()
     if view is not None:
         choosing(view)
-        moved(view, asked)
+        attribution(view, query)
         experts(view)
         table(view)
     if writing() is None:
-        newer_snapshot(session.record.champion)
+        watch_champion(session.record.champion)
         return
-    with answer:
+    with results:
         blank(30)
     blank(50)
-    with place:
-        write()  # last, since it takes its time
+    with area:
+        write()  # last, since it takes a while
 
 
-# ---- what is asked
+# ---- the query: a question, answers, people and groups
 
 
 def restore() -> None:
-    """What the page shows when it opens: what was written meanwhile, asked last, linked to, or else an example.
+    """Fill the fields when the page opens: with written answers, the linked texts, the last query, or an example.
 
-    Widgets forget what stood in them when another page is opened; ``asked`` does not.
+    Widgets lose their values when another page is opened; ``st.session_state["query"]`` keeps the last query.
     """
-    session, me = here()
+    session, me = current()
     if "people" not in st.session_state:
         st.session_state["people"] = (
             linked_people(session) or st.session_state.get("people before") or [f"user {me.id}"]
@@ -68,7 +68,7 @@ def restore() -> None:
         fill(
             *(
                 linked_texts(session)
-                or st.session_state.get("asked")
+                or st.session_state.get("query")
                 or example(session, session.id, session.record.champion)
                 or ("", [])
             )
@@ -76,34 +76,34 @@ def restore() -> None:
 
 
 def fill(prompt: str, texts: list[str], by: list[str] | None = None) -> None:
-    """Put texts into new fields and judge them.
+    """Put texts into new fields and make them the query.
 
-    New, because a browser that is busy with an earlier run may never draw what a later one does not repeat: the text
-    that a field is born with is told in every run, one that is put into it later is told in one.
+    New fields, because streamlit sends a field's default value in every run but a value set later in one run only, and
+    a browser that is busy with an earlier run may never draw the later one.
     """
     st.session_state["filled"], st.session_state["just filled"] = st.session_state.get("filled", 0) + 1, True
     st.session_state["count"] = min(MOST, max(2, len(texts)))
-    st.session_state["born with"] = (prompt, [*texts[:MOST], *[""] * (MOST - len(texts))])
+    st.session_state["defaults"] = (prompt, [*texts[:MOST], *[""] * (MOST - len(texts))])
     st.session_state["by"] = by or []
     if prompt.strip() and len([text for text in texts if text.strip()]) > 1:
-        st.session_state["asked"] = (prompt, list(texts))
+        st.session_state["query"] = (prompt, list(texts))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def example(_study: Session, study_id: int, snapshot: str) -> tuple[str, list[str]] | None:
-    """The pair of the study that divides the groups most."""
+def example(_session: Session, study_id: int, snapshot: str) -> tuple[str, list[str]] | None:
+    """The pair of the study on which the groups differ most."""
     try:
-        divided = controversy.ranked(_study, 1)
+        view = controversy.ranked(_session, 1)
     except CoplError:
-        return None  # the judgement says what is wrong with the snapshot
-    if not divided or not divided.pairs:
+        return None  # ``prediction`` reports the broken snapshot
+    if not view or not view.items:
         return None
-    pair = divided.pairs[0]
+    pair = view.items[0]
     return pair.prompt, [pair.first.text, pair.second.text]
 
 
 def linked_texts(session: Session) -> tuple[str, list[str]] | None:
-    """The pair or the question that the address names (``?pair=7``, ``?question=3``)."""
+    """The texts of the pair or the question in the address (``?pair=7``, ``?question=3``)."""
     pair, prompt = (st.query_params.get(name, "") for name in ("pair", "question"))
     try:
         if pair.isdigit():
@@ -117,13 +117,13 @@ def linked_texts(session: Session) -> tuple[str, list[str]] | None:
 
 
 def unlink() -> None:
-    """The address no longer names what the page shows."""
+    """Remove the pair and the question from the address: the page shows other texts."""
     for name in ("pair", "question"):
         st.query_params.pop(name, None)
 
 
 def linked_people(session: Session) -> list[str]:
-    """The people that the address names (``?people=4,8``)."""
+    """Options of the people in the address (``?people=4,8``)."""
     wanted = {int(one) for one in st.query_params.get("people", "").split(",") if one.isdigit()}
     return [f"user {user.id}" for user in access.users(session) if user.id in wanted]
 
@@ -131,41 +131,41 @@ def linked_people(session: Session) -> list[str]:
 def of_study(session: Session, prompt_id: int) -> tuple[str, list[str]]:
     prompts = dict(contents.prompts(session))
     if prompt_id not in prompts:
-        raise CoplError(f"There is no question {prompt_id} in this study; pick one from the list.")
+        raise CoplError(f"There is no question {prompt_id} in this study; choose one from the list.")
     return prompts[prompt_id], [response.text for response in contents.prompt_responses(session, prompt_id)[:MOST]]
 
 
-def question() -> tuple:
-    """The fields; returns what is to be judged (prompt, responses, groups, and who), and the place of the answers."""
-    pick()
+def query_form() -> tuple:
+    """The fields; returns (prompt, responses, users, groups, first, answers) or None, and the area of the answers."""
+    question_of_study()
     st.text_area(
         "Question",
-        st.session_state["born with"][0],
+        st.session_state["defaults"][0],
         key=field("prompt"),
         height=70,
         placeholder="How do I get my cat to take a pill?",
     )
-    place = st.container()
+    area = st.container()
     count = st.session_state["count"]
     if writing() is None:
-        with place:
+        with area:
             fields(count)
-    st.session_state["just filled"] = False  # not before there are fields
-    offer(MOST)
-    people, first, groups = who()
-    if st.button("Judge", type="primary", width="stretch", disabled=writing() is not None):
+    st.session_state["just filled"] = False  # only once the fields are drawn
+    writer_controls(MOST)
+    people, first, groups = people_and_groups()
+    if st.button("Predict", type="primary", width="stretch", disabled=writing() is not None):
         unlink()
-        st.session_state["asked"] = (
+        st.session_state["query"] = (
             st.session_state[field("prompt")],
             [st.session_state[field(f"response-{i}")] for i in range(count)],
         )
-    asked = st.session_state.get("asked")
+    texts = st.session_state.get("query")
     given = answers() if ANSWERS in st.session_state["people"] else []
-    return (None if asked is None or writing() is not None else (*asked, people, groups, first, given)), place
+    return (None if texts is None or writing() is not None else (*texts, people, groups, first, given)), area
 
 
 def fields(count: int) -> None:
-    by, (_, texts) = st.session_state["by"], st.session_state["born with"]
+    by, (_, texts) = st.session_state["by"], st.session_state["defaults"]
     for i in range(count):
         author = by[i] if i < len(by) else ""
         st.text_area(
@@ -176,19 +176,20 @@ def fields(count: int) -> None:
             help=f"Written by {author}." if author else None,
         )
     with st.container(horizontal=True):
-        st.button("One answer more", disabled=count >= MOST, on_click=resize, args=(count + 1,))
-        st.button("One answer less", disabled=count <= 2, on_click=resize, args=(count - 1,))
+        st.button("Add an answer", disabled=count >= MOST, on_click=resize, args=(count + 1,))
+        st.button("Remove an answer", disabled=count <= 2, on_click=resize, args=(count - 1,))
 
 
 def resize(count: int) -> None:
     st.session_state["count"] = count
 
 
-def pick() -> None:
-    session, _ = here()
+def question_of_study() -> None:
+    """A list of the study's questions; choosing one fills the fields with it and its answers."""
+    session, _ = current()
     prompts = dict(contents.prompts(session))
 
-    def take() -> None:
+    def fill_from_study() -> None:
         chosen = st.session_state["picked"]
         if chosen is not None:
             fill(*of_study(session, chosen))
@@ -196,19 +197,19 @@ def pick() -> None:
             st.query_params.pop("pair", None)
 
     st.selectbox(
-        "Pick a question of the study, with its answers",
+        "Choose a question of the study, with its answers",
         list(prompts),
         index=None,
         key="picked",
         format_func=prompts.get,
-        on_change=take,
+        on_change=fill_from_study,
         placeholder="or type your own below",
     )
 
 
-def who() -> tuple[list[int], list[int], bool | list[int]]:
-    """(users, users after their first answers, groups) that are asked."""
-    session, me = here()
+def people_and_groups() -> tuple[list[int], list[int], bool | list[int]]:
+    """(user ids, ids of users after their first answers only, groups) to predict for."""
+    session, me = current()
     names = {f"user {user.id}": person_name(user.name, user.kind) for user in access.users(session)}
     if labelling.progress(session, me.id).done >= FIRST:
         names[f"first {me.id}"] = f"You after your first {FIRST} answers"
@@ -220,12 +221,12 @@ def who() -> tuple[list[int], list[int], bool | list[int]]:
         list(names),
         format_func=names.get,
         key="people",
-        help="Yourself, anybody, or somebody of whom five answers are all that is known.",
+        help="Yourself, other people, or somebody about whom only five answers are known.",
     )
     st.session_state["people before"] = chosen
     users = [int(one.split()[1]) for one in chosen if one.startswith("user ")]
     st.query_params["people"] = ",".join(map(str, users))
-    numbers = groups_there(session)
+    numbers = groups_of_snapshot(session)
     st.session_state["groups"] = [one for one in st.session_state.get("groups", numbers) if one in numbers]
     wanted = (
         st.pills(
@@ -237,7 +238,7 @@ def who() -> tuple[list[int], list[int], bool | list[int]]:
     return users, [int(one.split()[1]) for one in chosen if one.startswith("first ")], list(wanted)
 
 
-def groups_there(session: Session) -> list[int]:
+def groups_of_snapshot(session: Session) -> list[int]:
     try:
         layout = session.snapshot().layout
     except CoplError:
@@ -245,27 +246,27 @@ def groups_there(session: Session) -> list[int]:
     return sorted(set(layout.group[layout.group >= 0].tolist()))
 
 
-# ---- the answer
+# ---- the prediction
 
 
-def judgement(asked: tuple | None):
-    """The view of what is asked, told and drawn; None where there is nothing to show."""
-    session, _ = here()
-    if asked is None:
+def prediction(query: tuple | None):
+    """Draw the prediction for the query; its view, or None where there is nothing to show."""
+    session, _ = current()
+    if query is None:
         st.info(
-            "The answers are being written, and are judged as soon as they are there."
+            "The answers are being written; the prediction follows as soon as they are ready."
             if writing()
-            else "Type a question and two answers or more, and press Judge."
+            else "Type a question and two or more answers, and press Predict."
         )
         return None
-    prompt, responses, users, groups, first, given = asked
+    prompt, responses, users, groups, first, given = query
     if not (users or groups or first or given):
-        st.info("Choose people or groups whose judgement you want to see.")
+        st.info("Choose the people or groups whose preference you want to see predicted.")
         return None
     st.markdown(lead(prompt, len(responses), users, groups))
     try:
         with st.spinner("Reading the answers"):
-            view = remembered(session, asked)
+            view = cached_view(session, query)
     except CoplError as problem:
         st.error(str(problem))
         return None
@@ -274,12 +275,12 @@ def judgement(asked: tuple | None):
 
 
 def lead(prompt: str, responses: int, users: list[int], groups: list[int]) -> str:
-    """What is judged and by whom, known before any of it is read."""
-    session, _ = here()
+    """The question and the people in one sentence, which needs no model."""
+    session, _ = current()
     who = [access.user(session, one).name for one in users[:MOST_NAMED]]
     who += [f"{len(users) - MOST_NAMED:,} more"] * (len(users) > MOST_NAMED)
     who += [f"{len(groups)} group{'s' * (len(groups) > 1)} of the map"] * (len(groups) > 0)
-    by = f", judged by {listing(who)}" if who else ""
+    by = f", as {listing(who)} would prefer" if who else ""
     return f"{responses} answers to “{readable(shorten(prompt, 120, placeholder=' …'))}”{by}."
 
 
@@ -287,15 +288,15 @@ def listing(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
-def remembered(session: Session, asked: tuple):
-    """The judgement, reckoned anew only when the question, the snapshot or a label has changed."""
-    prompt, responses, users, groups, first, given = asked
+def cached_view(session: Session, query: tuple):
+    """The predicted rewards, computed again only when the query, the snapshot or a label has changed."""
+    prompt, responses, users, groups, first, given = query
     record = session.record
-    key = (record.champion, record.revision, repr(asked))
-    if st.session_state.get("judged", (None,))[0] != key:
+    key = (record.champion, record.revision, repr(query))
+    if st.session_state.get("prediction", (None,))[0] != key:
         view = rewards.reward(session, prompt, responses, users=users, groups=groups, first=first, answers=given)
-        st.session_state["judged"] = (key, view)
-    return st.session_state["judged"][1]
+        st.session_state["prediction"] = (key, view)
+    return st.session_state["prediction"][1]
 
 
 page()

@@ -1,19 +1,19 @@
-"""What divides people: disagreement between groups, apart from noise within people and from the model's own doubt.
+"""What divides people: disagreement between groups, apart from noise within people and from the model's uncertainty.
 
-For a pair (a, b) let p_um = P(u prefers a) by member m of the graph ensemble.  One answer by somebody drawn at random,
-foreseen by a member drawn at random, has the variance p̄ (1 − p̄), and the law of total variance takes it apart:
+For a pair (a, b) let p_um = P(u prefers a) by member m of the graph ensemble.  Draw a user and a member at random: the
+user's predicted answer is a coin with variance p̄ (1 − p̄), and the law of total variance splits it::
 
-    p̄ (1 − p̄)  =  between  +  within  +  noise  +  unknown
+    p̄ (1 − p̄)  =  between  +  within  +  aleatoric  +  epistemic
 
-    noise    mean of p_um (1 − p_um): the coin that each single person still throws
-    between  Σ_g π_g (p̄_g − p̄)²: the groups answer differently
-    within   Σ_g π_g Var_{u∈g}(p̄_u): people of one group answer differently
-    unknown  what the members do not agree on: the model has seen too little
+    between    Σ_g π_g (p̄_g − p̄)²: the groups answer differently
+    within     Σ_g π_g Var_{u∈g}(p̄_u): users of one group answer differently
+    aleatoric  mean of p_um (1 − p_um): each single user is undecided
+    epistemic  what the members disagree on: the model has seen too few labels
 
-Means of K members differ between groups even where the truth does not, by a K-th of what the members disagree; so the
-two middle terms are taken from products of *different* members, which no member's error enters twice.  From the
-variance v̄ of the mean and the mean variance of the single members that is (K v̄ − mean_m v_m) / (K − 1), not below 0.
-All terms are variances of a coin's answer: ¼ is the most any can be.  Numpy and scipy only.
+Means over K members differ between groups even where the truth does not, by a K-th of the members' disagreement.  The
+two terms *between* and *within* therefore come from products of *different* members, into which no member's error
+enters twice.  From the variance v̄ of the mean and the mean variance of the single members that is
+(K v̄ − mean_m v_m) / (K − 1), clipped at 0.  All terms are variances of a coin, so ¼ is their largest value.
 """
 
 from __future__ import annotations
@@ -30,41 +30,44 @@ from copl_core.preference.state import GraphState
 
 @dataclass(frozen=True, slots=True)
 class VarianceDecomposition:
-    """For P questions: how the groups would answer and how far they are apart."""
+    """For P questions: how each group is predicted to answer, and how far the groups are apart."""
 
     between: np.ndarray  # (P,) variance between groups, 0 to ¼
     within: np.ndarray  # (P,) variance within groups
-    noise: np.ndarray  # (P,) mean p(1−p)
-    unknown: np.ndarray  # (P,) the model's own doubt; 0 where a single member cannot tell
+    aleatoric: np.ndarray  # (P,) mean p (1 − p)
+    epistemic: np.ndarray  # (P,) disagreement of the ensemble; 0 for a single member, which cannot show any
     by_group: np.ndarray  # (P, G) mean probability that the first response is preferred
-    doubt: np.ndarray  # (P, G) standard deviation of that over the members
+    ensemble_std: np.ndarray  # (P, G) standard deviation of ``by_group`` over the members
     groups: np.ndarray  # (G,) the group of each column
 
     @property
-    def agreed(self) -> np.ndarray:
-        """(P,) how surely every group prefers the same response: of the least sure group, ½ where groups differ."""
+    def consensus(self) -> np.ndarray:
+        """(P,) how clearly all groups prefer one response: that of the least decided group, ½ where they differ."""
         if not len(self.groups):
             return np.full(len(self.between), 0.5)
         return np.maximum(0.5, np.maximum(self.by_group.min(1), 1 - self.by_group.max(1)))
 
     @property
     def split(self) -> np.ndarray:
-        """Mask (P,) of questions on which groups prefer different responses, each by more than the model's doubt."""
-        clear = np.abs(self.by_group - 0.5) > 2 * self.doubt
+        """Mask (P,) of questions on which groups prefer different responses, each by more than two ensemble_std."""
+        clear = np.abs(self.by_group - 0.5) > 2 * self.ensemble_std
         return (clear & (self.by_group > 0.5)).any(1) & (clear & (self.by_group < 0.5)).any(1)
 
     def order(self, *, consensus: bool = False) -> np.ndarray:
-        """(P,) rows, the most divided first, or those on which every group is surest of the same response."""
-        return np.argsort(-self.agreed if consensus else -self.between, kind="stable")
+        """(P,) rows: the most divisive questions first, or with ``consensus`` those with the clearest consensus."""
+        return np.argsort(-self.consensus if consensus else -self.between, kind="stable")
 
 
-def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | None = None) -> VarianceDecomposition:
-    """Split the spread of answers.
+def decompose_variance(
+    probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | None = None
+) -> VarianceDecomposition:
+    """Split the variance of predicted answers into its four terms.
 
     Args:
         probabilities: (K, N, P), P(user prefers the first response) by each member; (N, P) is one member.
-        group: (N,) group of each user; negative means none, and such users are left out.
-        share: (G,) share of each group, in the order of the groups, where the users are a sample; else their own.
+        group: (N,) group of each user; users with a negative value belong to no group and are ignored.
+        share: (G,) true share of each group, in the order of the groups, where the users are a sample of them;
+            by default the shares among these users.
     """
     p = probabilities if probabilities.ndim == 3 else probabilities[None]
     p, group = p[:, group >= 0], group[group >= 0]
@@ -82,20 +85,22 @@ def divide(probabilities: np.ndarray, group: np.ndarray, share: np.ndarray | Non
     square_of_mean = member @ p.mean(0) ** 2
     b, b_single = share @ (mean - overall) ** 2, (share @ (means - (share @ means)[:, None]) ** 2).mean(0)
     w, w_single = share @ (square_of_mean - mean**2), (share @ (squares - means**2)).mean(0)
-    between, within = (_without_doubt(v, single, members) for v, single in ((b, b_single), (w, w_single)))
-    noise = share @ (means - squares).mean(0)
-    unknown = np.maximum(0, overall * (1 - overall) - between - within - noise) if members > 1 else 0 * noise
-    doubt = means.std(0, ddof=1) if members > 1 else 0 * mean
-    return VarianceDecomposition(between, within, noise, unknown, mean.T, doubt.T, groups)
+    between, within = (_unbiased(v, single, members) for v, single in ((b, b_single), (w, w_single)))
+    aleatoric = share @ (means - squares).mean(0)
+    whole = overall * (1 - overall)
+    epistemic = np.maximum(0, whole - between - within - aleatoric) if members > 1 else 0 * aleatoric
+    ensemble_std = means.std(0, ddof=1) if members > 1 else 0 * mean
+    return VarianceDecomposition(between, within, aleatoric, epistemic, mean.T, ensemble_std.T, groups)
 
 
-def _without_doubt(of_mean: np.ndarray, of_single: np.ndarray, members: int) -> np.ndarray:
+def _unbiased(of_mean: np.ndarray, of_single: np.ndarray, members: int) -> np.ndarray:
+    """A variance without the members' errors, from that of the mean and the mean of the members' own."""
     found = of_mean if members == 1 else (members * of_mean - of_single) / (members - 1)
     return np.maximum(0, found)
 
 
-def standing(probabilities: np.ndarray, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How each response stands against those it is paired with.
+def win_rates(probabilities: np.ndarray, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each response is predicted to win against those it is paired with.
 
     Args:
         probabilities: (K, N, P), P(first response preferred).
@@ -104,21 +109,21 @@ def standing(probabilities: np.ndarray, sides: np.ndarray) -> tuple[np.ndarray, 
     Returns:
         ids (R,) of the responses, and (K, N, R) the mean probability that each is preferred to the other one.
     """
-    ids, place = np.unique(sides, return_inverse=True)
-    place = place.reshape(sides.shape)
+    ids, index = np.unique(sides, return_inverse=True)
+    index = index.reshape(sides.shape)
     row = np.arange(len(sides))
     sign = np.repeat(np.array([1, -1], probabilities.dtype), len(sides))  # the second response wins with 1 − p
-    link = csr_array((sign, (place.T.ravel(), np.tile(row, 2))), shape=(len(ids), len(sides)))
+    link = csr_array((sign, (index.T.ravel(), np.tile(row, 2))), shape=(len(ids), len(sides)))
     flat = probabilities.reshape(-1, len(sides))  # (K·N, P)
-    won = (link @ flat.T).T + np.bincount(place[:, 1], minlength=len(ids))
-    met = np.bincount(place.ravel(), minlength=len(ids))
-    return ids, (won / met).reshape(*probabilities.shape[:2], len(ids))
+    won = (link @ flat.T).T + np.bincount(index[:, 1], minlength=len(ids))
+    n_pairs = np.bincount(index.ravel(), minlength=len(ids))
+    return ids, (won / n_pairs).reshape(*probabilities.shape[:2], len(ids))
 
 
 def member_preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """P(user prefers the first response) by each member, (K, N, P), for users (N, d) and pairs of rows (P, 2).
 
-    The members' own biases are not kept, so that what everybody likes enters as their mean.
+    A state keeps only the mean of the members' response biases, so what everybody likes enters as that mean.
     """
     members = int(state.config.get("members", 1))
     if state.response_vectors.shape[1] % members:
@@ -134,8 +139,8 @@ def member_preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray)
     return expit(chance, out=chance)
 
 
-def together(parts: Sequence[VarianceDecomposition]) -> VarianceDecomposition:
-    """One division of all questions from divisions of some each, over the same users."""
+def concatenate(parts: Sequence[VarianceDecomposition]) -> VarianceDecomposition:
+    """One decomposition of all questions from decompositions of some questions each, over the same users."""
     columns = {
         spec.name: np.concatenate([getattr(part, spec.name) for part in parts])
         for spec in fields(VarianceDecomposition)

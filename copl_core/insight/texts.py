@@ -1,4 +1,4 @@
-"""What differs between two texts, word by word and by what can be counted in them.  Numpy and difflib only."""
+"""What differs between two texts, word by word and in their measured features.  Numpy and difflib only."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import numpy as np
 
 from copl_core.features import FEATURE_NAMES, FEATURE_WORDS, measure_many
 
-MOST_WORDS = 1_500  # of one text; comparing takes time that grows with the square of it
-ALIKE_FROM = 0.35  # share of words in common below which a comparison word by word says nothing
+MOST_WORDS = 1_500  # of one text; the time of a comparison grows with the square of it
+COMPARABLE_FROM = 0.35  # share of words in common below which highlighting words says nothing
 _WORD = re.compile(r"\s*\S+")
-_CLEAR = 1.0  # typical differences between two answers from which a feature is worth telling
+_CLEAR = 1.0  # typical differences between two responses from which a feature is worth mentioning
 
 Piece = tuple[str, bool]  # a stretch of text, and whether it differs from the other text
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Two texts cut into pieces; joined, the pieces are the texts."""
+class TextDifference:
+    """Two texts cut into pieces that join up to the texts."""
 
     first: tuple[Piece, ...]
     second: tuple[Piece, ...]
     shared: float  # share of words in common, 0 to 1
 
     @property
-    def tells(self) -> bool:
-        """Whether enough is shared for the rest to stand out."""
-        return self.shared >= ALIKE_FROM
+    def comparable(self) -> bool:
+        """Whether enough words are shared for the different ones to stand out."""
+        return self.shared >= COMPARABLE_FROM
 
 
-def difference(first: str, second: str) -> Difference:
-    """What differs, by the longest runs of words in common; a single shared word between changes is none.
+def word_difference(first: str, second: str) -> TextDifference:
+    """The words that differ, by the longest runs of shared words; a single shared word between changes is no run.
 
-    Texts of more than ``MOST_WORDS`` words are not compared and count as wholly different.
+    Texts of more than ``MOST_WORDS`` words are not compared and count as completely different.
     """
     words = [_WORD.findall(text) for text in (first, second)]
     if max(map(len, words)) > MOST_WORDS:
-        return Difference(((first, True),), ((second, True),), 0.0)
+        return TextDifference(((first, True),), ((second, True),), 0.0)
     keys = [[word.strip() for word in own] for own in words]
     same = [np.zeros(len(own), bool) for own in keys]
     whole = keys[0] == keys[1]
@@ -49,7 +49,7 @@ def difference(first: str, second: str) -> Difference:
     total = sum(map(len, words))
     shared = float(sum(mask.sum() for mask in same) / total) if total else 1.0
     ends = [text[sum(map(len, own)) :] for text, own in zip((first, second), words, strict=True)]
-    return Difference(*(_pieces(own, mask, end) for own, mask, end in zip(words, same, ends, strict=True)), shared)
+    return TextDifference(*(_pieces(own, mask, end) for own, mask, end in zip(words, same, ends, strict=True)), shared)
 
 
 def _pieces(words: list[str], same: np.ndarray, end: str) -> tuple[Piece, ...]:
@@ -64,11 +64,13 @@ def _pieces(words: list[str], same: np.ndarray, end: str) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def contrast(first: str, second: str, scale: np.ndarray, most: int = 3) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the first text has more of than the second, in words, and the other way round; clearest first.
+def clear_features(
+    first: str, second: str, scale: np.ndarray, most: int = 3
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """In words, the features of which the first text has clearly more, and those of the second; clearest first.
 
     Args:
-        scale: (F,) typical differences (``insight.taste.typical``); NaN for a feature that is not spoken of.
+        scale: (F,) typical differences (``insight.taste.typical``); NaN excludes a feature.
     """
     texts = measure_many([first, second])
     apart = np.nan_to_num((texts[0] - texts[1]) / scale)

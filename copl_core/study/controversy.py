@@ -1,9 +1,7 @@
-"""The Controversy page's verbs: what divides people, what they agree on, and asking about it; functions of a study."""
+"""The verbs of the Controversy page: what divides people, and what they agree on."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,193 +9,195 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from copl_core.features import measure_many
+from copl_core.formats.table import csv_text
 from copl_core.ids import rows_of
-from copl_core.insight.controversy import VarianceDecomposition, divide, member_preferences, standing, together
+from copl_core.insight.controversy import (
+    VarianceDecomposition,
+    concatenate,
+    decompose_variance,
+    member_preferences,
+    win_rates,
+)
 from copl_core.insight.quality import Share
 from copl_core.insight.taste import typical
-from copl_core.insight.texts import contrast, difference
+from copl_core.insight.texts import clear_features, word_difference
 from copl_core.records import CoplError, Response
 from copl_core.study import access
 from copl_core.study.session import Session
 
 if TYPE_CHECKING:
-    from copl_core.insight.texts import Difference
+    from copl_core.insight.texts import TextDifference
     from copl_core.snapshots.snapshot import Snapshot
 
-_CELLS = 1_000_000  # members × people × pairs looked at in one piece, so that a large study fits into memory
-_BUDGET = 10_000_000  # of these in all: beyond it a sample of each group stands for the group
-_FEWEST = 100  # people of a group in such a sample
-_SCALE_PAIRS = 300  # pairs from which typical differences are read
-SMALL = 5  # votes of a group below which its share says next to nothing
+_CELLS = 1_000_000  # members × users × pairs computed in one piece, so that a large study fits into memory
+_BUDGET = 10_000_000  # members × users × pairs in all; beyond it a sample of each group stands for the group
+_FEWEST = 100  # users of a group in such a sample
+_SCALE_PAIRS = 300  # pairs from which typical differences are measured
+SMALL = 5  # votes of a group below which its share means next to nothing
 
 Votes = tuple[int, int, int]  # people for the first, for the second, for neither
 
 
 @dataclass(frozen=True, slots=True)
 class ControversyTable:
-    """Every pair and every response that a snapshot knows, with how far groups are apart on it."""
+    """Every pair and every response that a snapshot knows, with the variance of the predicted answers."""
 
-    pairs: np.ndarray  # (P, 4) id, first response, second response, prompt; a prompt's pairs stand together
+    pairs: np.ndarray  # (P, 4) id, first response, second response, prompt; the pairs of a prompt are adjacent
     of_pairs: VarianceDecomposition
     responses: np.ndarray  # (R, 2) id, prompt
-    of_responses: VarianceDecomposition  # of the chance to be preferred to the other one of its pairs
-    groups: dict[int, int]  # people of each group
-    looked_at: int  # people whose expected answers were computed
+    of_responses: VarianceDecomposition  # of the mean probability to win over the other response of its pairs
+    groups: dict[int, int]  # group → number of users
+    n_evaluated: int  # users whose answers were predicted
     members: int  # graphs of the ensemble
     snapshot: str
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which pairs or responses, in which order."""
+    """Which pairs or responses to list, and in which order."""
 
     kind: str = "pairs"  # "pairs" | "responses"
-    consensus: bool = False
+    consensus: bool = False  # clearest consensus first; else the most divisive first
     prompt: int | None = None
     source: str | None = None  # of one of the responses
-    least_votes: int = 0  # people who have answered
+    least_votes: int = 0  # people who answered, at least
 
 
 @dataclass(frozen=True, slots=True)
 class ControversyItem:
-    """A pair, or a response against the others of its prompt: what is expected, and what people really answered."""
+    """A pair, or a response against the others of its prompt: the predicted answers and the real ones."""
 
     id: int
     prompt_id: int
     prompt: str
     first: Response
     second: Response | None  # None: ``first`` against every response it is paired with
-    between: float
+    between: float  # the four terms of ``insight.controversy``
     within: float
-    noise: float
-    unknown: float
+    aleatoric: float
+    epistemic: float
     by_group: tuple[tuple[int, float], ...]  # (group, P(first preferred))
-    doubt: tuple[float, ...]  # standard deviation of each over the members
-    votes: dict[int | None, Votes]  # group → people; for a response, its comparisons won, lost and undecided
+    ensemble_std: tuple[float, ...]  # standard deviation of each of these over the members
+    votes: dict[int | None, Votes]  # group → people; for a response, comparisons won, lost and undecided
     voters: int  # people behind the votes
-    pairs: tuple[int, ...]  # the pair; for a response its pairs, the most divided first
+    pairs: tuple[int, ...]  # id of the pair; for a response the ids of its pairs, the most divisive first
 
     @property
     def pair_id(self) -> int:
         return self.pairs[0]
 
     def observed(self, group: int) -> Share:
-        """Of the people of a group who preferred one, those who preferred the first."""
+        """Of the people of a group who preferred one response, those who preferred the first."""
         first, second, _ = self.votes.get(group, (0, 0, 0))
         return Share(first, first + second)
 
     @property
-    def whole(self) -> float:
-        """Variance of one answer by somebody drawn at random, ¼ at most."""
-        return self.between + self.within + self.noise + self.unknown
+    def variance(self) -> float:
+        """Variance of one predicted answer of a user drawn at random, ¼ at most: the sum of the four terms."""
+        return self.between + self.within + self.aleatoric + self.epistemic
 
 
 @dataclass(frozen=True, slots=True)
 class ControversyView:
-    pairs: tuple[ControversyItem, ...]  # or responses, as was wanted
-    n_pairs: int  # the snapshot knows
-    n_wanted: int  # pass the filters
-    n_split: int  # of these, groups are expected to prefer different sides, by more than the model's doubt
-    groups: dict[int, int]
-    looked_at: int
-    members: int
+    """One page of a list, with what is known about the whole list."""
+
+    items: tuple[ControversyItem, ...]
+    n_pairs: int  # in the snapshot
+    n_matching: int  # items that pass the filters
+    n_split: int  # of these, groups are predicted to prefer different sides by more than the model's uncertainty
+    groups: dict[int, int]  # group → number of users
+    n_evaluated: int  # users whose answers were predicted
+    members: int  # graphs of the ensemble
     snapshot: str
 
 
 def table(session: Session) -> ControversyTable | None:
-    """Everything the champion knows, computed once a snapshot; None before the first one."""
+    """The decomposition of everything in the champion, computed once per snapshot; None before the first one."""
     snapshot, record = session.snapshot(), session.record
     if snapshot is None:
         return None
-    return session.once(
-        "divisions", (snapshot.version, record.include_simulated), lambda: _divisions(session, snapshot)
-    )
+    key = (snapshot.version, record.include_simulated)
+    return session.once("controversy", key, lambda: _decompose(session, snapshot))
 
 
 def ranked(
-    session: Session, limit: int = 30, *, wanted: Query | None = None, consensus: bool = False, skip: int = 0
+    session: Session, limit: int = 30, *, query: Query | None = None, consensus: bool = False, skip: int = 0
 ) -> ControversyView | None:
-    """What divides the groups most, or what they agree on, with the votes that were really cast."""
+    """What divides the groups most, or what they agree on, with the real votes; None before the first snapshot."""
     every = table(session)
     if every is None:
         return None
-    wanted = wanted or Query(consensus=consensus)
-    rows = _wanted_rows(session, every, wanted)
-    found = _described(session, every, wanted.kind, rows[skip : skip + limit])
-    split = (every.of_pairs if wanted.kind == "pairs" else every.of_responses).split[rows]
+    query = query or Query(consensus=consensus)
+    rows = _matching_rows(session, every, query)
+    split = (every.of_pairs if query.kind == "pairs" else every.of_responses).split[rows]
     return ControversyView(
-        found,
+        _items(session, every, query.kind, rows[skip : skip + limit]),
         len(every.pairs),
         len(rows),
         int(split.sum()),
         every.groups,
-        every.looked_at,
+        every.n_evaluated,
         every.members,
         every.snapshot,
     )
 
 
 def item(session: Session, pair_id: int) -> ControversyItem | None:
-    """One pair of the champion; None where it knows no such pair."""
+    """One pair of the champion; None where the champion knows no such pair."""
     every = table(session)
-    rows = np.flatnonzero(every.pairs[:, 0] == pair_id) if every is not None else []
-    return _described(session, every, "pairs", rows)[0] if len(rows) else None
+    if every is None:
+        return None
+    rows = np.flatnonzero(every.pairs[:, 0] == pair_id)
+    return _items(session, every, "pairs", rows)[0] if len(rows) else None
 
 
-def export_csv(session: Session, wanted: Query) -> str:
-    """Every pair or response that is wanted, as CSV with its texts, numbers and votes."""
+def export_csv(session: Session, query: Query) -> str:
+    """Every pair or response of a query as CSV, with texts, numbers and votes.
+
+    Raises:
+        CoplError: there is no snapshot yet.
+    """
     every = table(session)
     if every is None:
         raise CoplError("There is no snapshot yet, so nothing to export; the trainer makes one from 10 labels.")
-    rows = _wanted_rows(session, every, wanted)
-    out = io.StringIO()
-    columns = [
-        *_COLUMNS,
-        *(
-            f"group_{group + 1}_{what}"
-            for group in every.groups
-            for what in ("expected", "doubt", "first", "second", "neither")
-        ),
-        "snapshot",
-    ]
-    writer = csv.DictWriter(out, columns, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(_row(one, every) for one in _described(session, every, wanted.kind, rows))
-    return out.getvalue()
+    rows = _matching_rows(session, every, query)
+    of_groups = [f"group_{group + 1}_{column}" for group in every.groups for column in _GROUP_COLUMNS]
+    items = _items(session, every, query.kind, rows)
+    return csv_text((_csv_row(one, every) for one in items), [*_COLUMNS, *of_groups, "snapshot"])
 
 
-def what_differs(session: Session, first: str, second: str) -> tuple[Difference, tuple[str, ...], tuple[str, ...]]:
-    """Two texts word by word, and what each has clearly more of, beside typical differences in this study."""
+def compare_texts(session: Session, first: str, second: str) -> tuple[TextDifference, tuple[str, ...], tuple[str, ...]]:
+    """Two texts word by word, and the features that each has clearly more of than the other."""
     scale = session.once("typical differences", session.record.champion, lambda: _scale(session))
-    return difference(first, second), *contrast(first, second, scale)
+    return word_difference(first, second), *clear_features(first, second, scale)
 
 
 # ---- computing
 
 
-def _divisions(session: Session, snapshot: Snapshot) -> ControversyTable:
+def _decompose(session: Session, snapshot: Snapshot) -> ControversyTable:
     state = snapshot.graph
     pairs = np.array(session.store.pairs_by_prompt(session.id), np.int64).reshape(-1, 4)
     rows = rows_of(pairs[:, 1:3], state.response_ids)
     known = (rows >= 0).all(1)
     pairs, rows = pairs[known], rows[known]
     members = int(state.config.get("members", 1))
-    users, group, sizes = _audience(session, snapshot, members * len(pairs))
+    users, group, sizes = _sample_users(session, snapshot, members * len(pairs))
     share = np.array(list(sizes.values())) / max(1, sum(sizes.values()))
     most = max(1, _CELLS // max(1, members * len(users)))
     of_pairs, of_responses, responses = [], [], []
     for piece in _by_prompt(pairs[:, 3], most):
         chance = member_preferences(state, state.user_vectors[users], rows[piece])  # (K, N, piece)
-        ids, stands = standing(chance, pairs[piece, 1:3])
-        of_pairs.append(divide(chance, group, share))
-        of_responses.append(divide(stands, group, share))
+        ids, wins = win_rates(chance, pairs[piece, 1:3])
+        of_pairs.append(decompose_variance(chance, group, share))
+        of_responses.append(decompose_variance(wins, group, share))
         prompt = dict(zip(pairs[piece, 1:3].T.ravel().tolist(), np.tile(pairs[piece, 3], 2).tolist(), strict=True))
         responses += [(one, prompt[one]) for one in ids.tolist()]
     return ControversyTable(
         pairs,
-        together(of_pairs),
+        concatenate(of_pairs),
         np.array(responses, np.int64).reshape(-1, 2),
-        together(of_responses),
+        concatenate(of_responses),
         sizes,
         len(users),
         members,
@@ -205,12 +205,14 @@ def _divisions(session: Session, snapshot: Snapshot) -> ControversyTable:
     )
 
 
-def _audience(session: Session, snapshot: Snapshot, questions: int) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
-    """Rows (N,) of visible people with a group, their groups (N,), and the size of each; samples of large groups."""
+def _sample_users(
+    session: Session, snapshot: Snapshot, questions: int
+) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+    """Rows (N,) of visible users with a group, their groups (N,), and group → size; samples of large groups."""
     state, layout = snapshot.graph, snapshot.layout
     visible = np.array([user.id for user in access.users(session)], np.int64)
-    placed = rows_of(state.user_ids, layout.user_ids)
-    group = np.where((placed >= 0) & np.isin(state.user_ids, visible), layout.group[placed], -1)
+    on_map = rows_of(state.user_ids, layout.user_ids)
+    group = np.where((on_map >= 0) & np.isin(state.user_ids, visible), layout.group[on_map], -1)
     sizes = {int(g): int((group == g).sum()) for g in np.unique(group[group >= 0])}
     most = max(_FEWEST, _BUDGET // max(1, questions * len(sizes)))
     chosen = [np.flatnonzero(group == g) for g in sizes]
@@ -220,7 +222,10 @@ def _audience(session: Session, snapshot: Snapshot, questions: int) -> tuple[np.
 
 
 def _by_prompt(prompts: np.ndarray, most: int) -> Iterator[slice]:
-    """Slices of at most ``most`` pairs that keep a prompt's pairs together; at least one, maybe empty."""
+    """Slices of at most ``most`` pairs, never through a prompt: a prompt with more pairs is a slice of its own.
+
+    At least one slice, empty where there are no pairs.
+    """
     ends = np.append(np.flatnonzero(np.diff(prompts)) + 1, len(prompts))
     start, end = 0, 0
     for next_end in ends.tolist():
@@ -232,6 +237,7 @@ def _by_prompt(prompts: np.ndarray, most: int) -> Iterator[slice]:
 
 
 def _scale(session: Session) -> np.ndarray:
+    """Typical differences (F,) of the study's features, from a sample of its pairs."""
     pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)
     pairs = pairs[np.linspace(0, len(pairs) - 1, min(len(pairs), _SCALE_PAIRS)).astype(int)] if len(pairs) else pairs
     texts = session.store.responses(np.unique(pairs[:, 1:]).tolist())
@@ -239,31 +245,29 @@ def _scale(session: Session) -> np.ndarray:
     return typical(first - second)
 
 
-# ---- choosing and describing
+# ---- filtering and describing
 
 
-def _wanted_rows(session: Session, every: ControversyTable, wanted: Query) -> np.ndarray:
-    """Rows of pairs or responses that pass the filters, in the wanted order."""
-    of_pairs = wanted.kind == "pairs"
-    division = every.of_pairs if of_pairs else every.of_responses
-    sides, prompt = (
-        (every.pairs[:, 1:3], every.pairs[:, 3]) if of_pairs else (every.responses[:, :1], every.responses[:, 1])
-    )
+def _matching_rows(session: Session, every: ControversyTable, query: Query) -> np.ndarray:
+    """Rows of pairs or responses that pass the filters, in the order of the query."""
+    of_pairs = query.kind == "pairs"
+    decomposition = every.of_pairs if of_pairs else every.of_responses
+    table_ = every.pairs if of_pairs else every.responses
+    sides, prompt = (table_[:, 1:3], table_[:, 3]) if of_pairs else (table_[:, :1], table_[:, 1])
     keep = np.ones(len(prompt), bool)
-    if wanted.prompt is not None:
-        keep &= prompt == wanted.prompt
-    if wanted.source is not None:
-        keep &= np.isin(
-            sides, [one for one, source in session.store.sources(session.id) if source == wanted.source]
-        ).any(1)
-    if wanted.least_votes > 0:
-        keep &= _voters(session, every, of_pairs) >= wanted.least_votes
-    order = division.order(consensus=wanted.consensus)
+    if query.prompt is not None:
+        keep &= prompt == query.prompt
+    if query.source is not None:
+        from_source = [one for one, source in session.store.sources(session.id) if source == query.source]
+        keep &= np.isin(sides, from_source).any(1)
+    if query.least_votes > 0:
+        keep &= _voters(session, every, of_pairs) >= query.least_votes
+    order = decomposition.order(consensus=query.consensus)
     return order[keep[order]]
 
 
 def _voters(session: Session, every: ControversyTable, of_pairs: bool) -> np.ndarray:
-    """People who have answered each pair, or answers about each response."""
+    """People who answered each pair (P,), or answers on the pairs of each response (R,)."""
     counts = session.store.vote_counts(session.id)
     people = np.array([counts.get(pair, 0) for pair in every.pairs[:, 0].tolist()], np.int64)
     if of_pairs:
@@ -272,19 +276,19 @@ def _voters(session: Session, every: ControversyTable, of_pairs: bool) -> np.nda
     return np.bincount(rows.ravel(), np.repeat(people, 2), minlength=len(every.responses))
 
 
-def _described(
+def _items(
     session: Session, every: ControversyTable, kind: str, rows: Sequence[int] | np.ndarray
 ) -> tuple[ControversyItem, ...]:
     of_pairs = kind == "pairs"
-    division = every.of_pairs if of_pairs else every.of_responses
+    decomposition = every.of_pairs if of_pairs else every.of_responses
     columns = every.pairs if of_pairs else every.responses
-    own = [(int(every.pairs[row, 0]),) for row in rows] if of_pairs else _pairs_of(every, rows)
+    own_pairs = [(int(every.pairs[row, 0]),) for row in rows] if of_pairs else _pairs_of(every, rows)
     responses = session.store.responses(np.unique(columns[rows][:, 1:3] if of_pairs else columns[rows][:, 0]).tolist())
     prompts = dict(session.store.prompts(session.id))
-    votes = _votes(session, sorted({pair for pairs in own for pair in pairs}))
+    votes = _votes(session, sorted({pair for pairs in own_pairs for pair in pairs}))
     group_of = _group_of(session, every.snapshot)
     found = []
-    for row, pairs in zip(rows, own, strict=True):
+    for row, pairs in zip(rows, own_pairs, strict=True):
         first = int(columns[row, 1 if of_pairs else 0])
         counted, voters = _count([vote for pair in pairs for vote in votes.get(pair, ())], first, group_of)
         found.append(
@@ -294,12 +298,12 @@ def _described(
                 prompts[int(columns[row, -1])],
                 responses[first],
                 responses[int(columns[row, 2])] if of_pairs else None,
-                float(division.between[row]),
-                float(division.within[row]),
-                float(division.noise[row]),
-                float(division.unknown[row]),
-                tuple(zip(division.groups.tolist(), division.by_group[row].tolist(), strict=True)),
-                tuple(division.doubt[row].tolist()),
+                float(decomposition.between[row]),
+                float(decomposition.within[row]),
+                float(decomposition.aleatoric[row]),
+                float(decomposition.epistemic[row]),
+                tuple(zip(decomposition.groups.tolist(), decomposition.by_group[row].tolist(), strict=True)),
+                tuple(decomposition.ensemble_std[row].tolist()),
                 counted,
                 voters,
                 pairs,
@@ -309,7 +313,7 @@ def _described(
 
 
 def _pairs_of(every: ControversyTable, rows: Sequence[int] | np.ndarray) -> list[tuple[int, ...]]:
-    """Ids of the pairs of each response, the most divided first."""
+    """Ids of the pairs of each response, the most divisive first."""
     pairs: dict[int, list[int]] = {}
     for pair, first, second, _ in every.pairs[every.of_pairs.order()].tolist():
         pairs.setdefault(first, []).append(pair)
@@ -326,19 +330,26 @@ def _votes(session: Session, pair_ids: Sequence[int]) -> dict[int, list[tuple[in
 
 
 def _count(votes: list[tuple[int, int]], first: int, group_of: dict[int, int]) -> tuple[dict[int | None, Votes], int]:
+    """(group → votes for the first response, against it, for neither; number of different voters)."""
     counts: dict[int | None, list[int]] = {}
     for user, preferred in votes:
         side = 2 if preferred == 0 else int(preferred != first)
         counts.setdefault(group_of.get(user), [0, 0, 0])[side] += 1
-    return {group: tuple(own) for group, own in counts.items()}, len({user for user, _ in votes})
+    by_group = {group: (own[0], own[1], own[2]) for group, own in counts.items()}
+    return by_group, len({user for user, _ in votes})
 
 
 def _group_of(session: Session, version: str) -> dict[int, int]:
-    layout = session.open_snapshot(version).layout
-    placed = layout.group >= 0
-    return dict(zip(layout.user_ids[placed].tolist(), layout.group[placed].tolist(), strict=True))
+    """User id → group, of users who have one."""
+    snapshot = session.open_snapshot(version)
+    if snapshot is None:
+        return {}
+    layout = snapshot.layout
+    grouped = layout.group >= 0
+    return dict(zip(layout.user_ids[grouped].tolist(), layout.group[grouped].tolist(), strict=True))
 
 
+# The file keeps the column names "own_noise" (aleatoric), "unknown" (epistemic) and "doubt" (ensemble_std).
 _COLUMNS = (
     "pair",
     "response",
@@ -356,10 +367,11 @@ _COLUMNS = (
     "no_group_second",
     "no_group_neither",
 )
+_GROUP_COLUMNS = ("expected", "doubt", "first", "second", "neither")
 
 
-def _row(one: ControversyItem, every: ControversyTable) -> dict[str, object]:
-    row = {
+def _csv_row(one: ControversyItem, every: ControversyTable) -> dict[str, object]:
+    row: dict[str, object] = {
         "pair": one.id if one.second else None,
         "response": None if one.second else one.id,
         "prompt": one.prompt,
@@ -369,17 +381,15 @@ def _row(one: ControversyItem, every: ControversyTable) -> dict[str, object]:
         "second_source": one.second and one.second.source,
         "between": round(one.between, 5),
         "within": round(one.within, 5),
-        "own_noise": round(one.noise, 5),
-        "unknown": round(one.unknown, 5),
+        "own_noise": round(one.aleatoric, 5),
+        "unknown": round(one.epistemic, 5),
         "people": one.voters,
         "snapshot": every.snapshot,
     }
-    for (group, expected), doubt in zip(one.by_group, one.doubt, strict=True):
-        row |= {f"group_{group + 1}_expected": round(expected, 4), f"group_{group + 1}_doubt": round(doubt, 4)}
-    for group, counts in (
-        (None, one.votes.get(None, (0, 0, 0))),
-        *((group, one.votes.get(group, (0, 0, 0))) for group in every.groups),
-    ):
-        name = "no_group" if group is None else f"group_{group + 1}"
-        row |= {f"{name}_{what}": count for what, count in zip(("first", "second", "neither"), counts, strict=True)}
+    for (group, expected), std in zip(one.by_group, one.ensemble_std, strict=True):
+        row |= {f"group_{group + 1}_expected": round(expected, 4), f"group_{group + 1}_doubt": round(std, 4)}
+    for number in (None, *every.groups):
+        name = "no_group" if number is None else f"group_{number + 1}"
+        counts = one.votes.get(number, (0, 0, 0))
+        row |= {f"{name}_{side}": count for side, count in zip(("first", "second", "neither"), counts, strict=True)}
     return row

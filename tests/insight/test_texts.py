@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from copl_core.features import FEATURE_NAMES
-from copl_core.insight.texts import MOST_WORDS, contrast, difference
+from copl_core.insight.texts import MOST_WORDS, clear_features, word_difference
 
 ONE = "Boil the eggs for eight minutes, then put them into cold water."
 OTHER = "Boil the eggs for ten long minutes, then put them into cold water and wait."
@@ -19,40 +19,42 @@ def marked(pieces) -> list[str]:
 
 
 def test_the_words_that_differ_are_marked_in_both_texts():
-    found = difference(ONE, OTHER)
+    found = word_difference(ONE, OTHER)
     assert marked(found.first) == ["eight", "water."] and marked(found.second) == ["ten long", "water and wait."]
-    assert found.tells and found.shared > 0.7
+    assert found.comparable and found.shared > 0.7
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_the_pieces_are_the_texts_and_order_does_not_matter_for_what_is_shared(first, second):
-    found = difference(first, second)
+    found = word_difference(first, second)
     for pieces, text in ((found.first, first), (found.second, second)):
         assert "".join(piece for piece, _ in pieces) == text
     assert 0 <= found.shared <= 1
 
 
-def test_equal_texts_differ_in_nothing_and_strangers_share_nothing():
-    same = difference(ONE, ONE)
+def test_equal_texts_differ_in_nothing_and_unlike_texts_share_nothing():
+    same = word_difference(ONE, ONE)
     assert same.shared == 1 and not marked(same.first)
-    strangers = difference("The sea is wide", "Choose the other train")
-    assert strangers.shared == 0 and not strangers.tells  # a lone "the" between changes is no agreement
+    unlike = word_difference("The sea is wide", "Choose the other train")
+    assert unlike.shared == 0 and not unlike.comparable  # a lone "the" between changes is no agreement
 
 
-def test_texts_too_long_to_compare_count_as_wholly_different():
-    found = difference("word " * (MOST_WORDS + 1), "word")
-    assert found.shared == 0 and not found.tells and "".join(p for p, _ in found.first) == "word " * (MOST_WORDS + 1)
+def test_texts_too_long_to_compare_count_as_completely_different():
+    found = word_difference("word " * (MOST_WORDS + 1), "word")
+    assert (
+        found.shared == 0 and not found.comparable and "".join(p for p, _ in found.first) == "word " * (MOST_WORDS + 1)
+    )
 
 
-def test_contrast_names_what_each_text_has_more_of_beside_typical_differences():
+def test_clear_features_name_what_each_text_has_more_of_beside_typical_differences():
     scale = np.full(len(FEATURE_NAMES), np.nan)
     scale[[FEATURE_NAMES.index("lists"), FEATURE_NAMES.index("questions")]] = 0.5
-    more, fewer = contrast("- one\n- two\n- three", "Is it one? Or two? Or three?", scale)
+    more, fewer = clear_features("- one\n- two\n- three", "Is it one? Or two? Or three?", scale)
     assert more == ("lists",) and fewer == ("questions back to the reader",)
-    assert contrast(ONE, ONE, scale) == ((), ())
+    assert clear_features(ONE, ONE, scale) == ((), ())
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
-def test_empty_texts_are_no_trouble(text):
-    found = difference(text, ONE)
+def test_empty_texts_are_compared_too(text):
+    found = word_difference(text, ONE)
     assert "".join(piece for piece, _ in found.first) == text and found.shared == 0

@@ -36,9 +36,9 @@ def test_pairs_stand_in_order_with_three_numbers_votes_and_their_snapshot(camps,
     page = open_page("controversy", camps, rosa)
     said = words(page)
     assert "of 12 pairs the groups are expected to prefer different answers" in said
-    first = controversy.ranked(camps, 1).pairs[0]
+    first = controversy.ranked(camps, 1).items[0]
     assert card_titles(page)[0] == f"**{first.prompt}**" and len(card_titles(page)) == 8
-    assert f"Between groups **{4 * first.between:.0%}**" in said and f"Unknown **{4 * first.unknown:.0%}**" in said
+    assert f"Between groups **{4 * first.between:.0%}**" in said and f"Unknown **{4 * first.epistemic:.0%}**" in said
     assert f"{first.voters} people have answered" in said and "Snapshot v0001" in said
     assert "longer answers" in said  # what cannot be highlighted is told by what can be counted
 
@@ -47,7 +47,7 @@ def test_the_opposite_list_answers_and_filters(camps, rosa, open_page, words):
     page = open_page("controversy", camps, rosa)
     page.segmented_control(key="order").set_value("agreed").run()
     assert "agree most surely" in words(page)
-    calm = controversy.ranked(camps, 8, consensus=True).pairs
+    calm = controversy.ranked(camps, 8, consensus=True).items
     assert card_titles(page) == [f"**{pair.prompt}**" for pair in calm]
     page.segmented_control(key="kind").set_value("responses").run()
     assert "of 24 answers are expected to win in one group" in words(page)
@@ -60,7 +60,7 @@ def test_the_opposite_list_answers_and_filters(camps, rosa, open_page, words):
 
 
 def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_told(camps, rosa, open_page, words):
-    last = controversy.ranked(camps, 12).pairs[-1]
+    last = controversy.ranked(camps, 12).items[-1]
     page = open_page("controversy", camps, rosa)
     page.query_params["pair"] = str(last.pair_id)
     page.run()
@@ -73,7 +73,7 @@ def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_told(camps, ros
 
 
 def test_asking_puts_the_pair_before_everybody_and_can_be_ended(camps, rosa, open_page, words):
-    pair = controversy.ranked(camps, 1).pairs[0].pair_id
+    pair = controversy.ranked(camps, 1).items[0].pair_id
     page = open_page("controversy", camps, rosa)
     page.button(key=f"ask-list-{pair}").click().run()
     assert "asked for by Rosa just now, 0 answered since" in words(page)
@@ -97,7 +97,7 @@ def test_what_differs_is_marked_and_no_text_becomes_markup(tmp_path, tmp_path_fa
     fit_graph_now(session)
     rosa = access.join(session, "Rosa", Role.RESEARCHER)
     page = open_page("controversy", session, rosa)
-    pair = next(p for p in controversy.ranked(session, 12).pairs if p.prompt == "Eggs?")
+    pair = next(p for p in controversy.ranked(session, 12).items if p.prompt == "Eggs?")
     page.query_params["pair"] = str(pair.pair_id)
     page.run()
     body = html(page)

@@ -26,13 +26,13 @@ def session(tmp_path, tmp_path_factory) -> Session:
 
 def test_the_next_task_of_everybody_who_has_not_answered_is_the_pair_asked_for(session):
     olga, ann, ben = access.join(session, "Olga", Role.OWNER), access.join(session, "Ann"), access.join(session, "Ben")
-    divided = controversy.ranked(session, 1).pairs[0]
+    divided = controversy.ranked(session, 1).items[0]
     for _ in range(3):
         labelling.submit(session, labelling.next_task(session, ben.id).id, ben.id, Choice.LEFT)
     before = labelling.next_task(session, ben.id)
     asked = next(
         pair.pair_id
-        for pair in controversy.ranked(session, 12).pairs
+        for pair in controversy.ranked(session, 12).items
         if pair.pair_id != before.pair_id
         and pair.pair_id not in {x.pair_id for x in labelling.labels_of(session, ben.id)}
     )
@@ -52,7 +52,7 @@ def test_the_next_task_of_everybody_who_has_not_answered_is_the_pair_asked_for(s
 def test_overlap_and_reservations_hold_for_a_pair_that_is_asked_for(session):
     labelling.set_assignment(session, AssignmentSettings(overlap=1))
     people = [access.join(session, name) for name in ("Ann", "Ben", "Cem")]
-    asked = controversy.ranked(session, 1).pairs[0].pair_id
+    asked = controversy.ranked(session, 1).items[0].pair_id
     labelling.pin_pair(session, asked)
     first, second, _ = (labelling.next_task(session, person.id) for person in people)
     assert first.pair_id == asked and second.pair_id != asked  # Ann holds the only place
@@ -61,7 +61,7 @@ def test_overlap_and_reservations_hold_for_a_pair_that_is_asked_for(session):
 
 
 def test_practice_comes_before_a_pair_that_is_asked_for(session):
-    asked, gold = (pair.pair_id for pair in controversy.ranked(session, 2).pairs)
+    asked, gold = (pair.pair_id for pair in controversy.ranked(session, 2).items)
     labelling.set_gold(session, gold, contents.pair(session, gold).first.id)
     labelling.set_assignment(session, AssignmentSettings(practice=1))
     labelling.pin_pair(session, asked)
@@ -73,7 +73,7 @@ def test_practice_comes_before_a_pair_that_is_asked_for(session):
 
 def test_only_researchers_ask_and_what_is_ended_waits_like_any_other(session):
     ann, rosa = access.join(session, "Ann"), access.join(session, "Rosa", Role.RESEARCHER)
-    pair = controversy.ranked(session, 1).pairs[0].pair_id
+    pair = controversy.ranked(session, 1).items[0].pair_id
     with pytest.raises(CoplError, match="Ann may ask"):
         labelling.pin_pair(session, pair, by=ann.id)
     labelling.pin_pair(session, pair, by=rosa.id)
@@ -87,18 +87,18 @@ def test_only_researchers_ask_and_what_is_ended_waits_like_any_other(session):
 
 
 def test_every_number_of_a_pair_is_part_of_one_whole(session):
-    for pair in controversy.ranked(session, 12).pairs:
-        parts = (pair.between, pair.within, pair.noise, pair.unknown)
-        assert all(part >= 0 for part in parts) and 0 < pair.whole <= 0.25 + 1e-6
+    for pair in controversy.ranked(session, 12).items:
+        parts = (pair.between, pair.within, pair.aleatoric, pair.epistemic)
+        assert all(part >= 0 for part in parts) and 0 < pair.variance <= 0.25 + 1e-6
         shares = {group: size / 16 for group, size in controversy.table(session).groups.items()}
         mean = sum(shares[group] * chance for group, chance in pair.by_group)
-        assert pair.whole == pytest.approx(mean * (1 - mean), abs=1e-4)
+        assert pair.variance == pytest.approx(mean * (1 - mean), abs=1e-4)
 
 
 def test_responses_are_ranked_too_and_lead_to_their_pairs(session):
-    view = controversy.ranked(session, 24, wanted=Query(kind="responses"))
-    assert len(view.pairs) == view.n_wanted == 24 and all(one.second is None for one in view.pairs)
-    for one in view.pairs:
+    view = controversy.ranked(session, 24, query=Query(kind="responses"))
+    assert len(view.items) == view.n_matching == 24 and all(one.second is None for one in view.items)
+    for one in view.items:
         pair = controversy.item(session, one.pair_id)
         assert one.first.id in (pair.first.id, pair.second.id) and one.voters == pair.voters
         sign = 1 if one.first.id == pair.first.id else -1  # its only pair, told from its own side
@@ -111,15 +111,15 @@ def test_filters_by_prompt_source_and_votes(session):
         session, [ImportRow(0, "What about number 3?", short_text(3), long_text(3), source_a="model x")]
     )
     every = controversy.ranked(session, 12)
-    one = every.pairs[4]
-    assert [p.pair_id for p in controversy.ranked(session, 12, wanted=Query(prompt=one.prompt_id)).pairs] == [
+    one = every.items[4]
+    assert [p.pair_id for p in controversy.ranked(session, 12, query=Query(prompt=one.prompt_id)).items] == [
         one.pair_id
     ]
-    voters = sorted((p.voters for p in every.pairs), reverse=True)
-    found = controversy.ranked(session, 12, wanted=Query(least_votes=voters[3]))
-    assert len(found.pairs) == found.n_wanted == sum(v >= voters[3] for v in voters)
-    assert min(p.voters for p in found.pairs) >= voters[3]
-    assert controversy.ranked(session, 12, wanted=Query(source="nowhere")).n_wanted == 0
+    voters = sorted((p.voters for p in every.items), reverse=True)
+    found = controversy.ranked(session, 12, query=Query(least_votes=voters[3]))
+    assert len(found.items) == found.n_matching == sum(v >= voters[3] for v in voters)
+    assert min(p.voters for p in found.items) >= voters[3]
+    assert controversy.ranked(session, 12, query=Query(source="nowhere")).n_matching == 0
     assert contents.sources(session) == []  # the text was there before its file named a source
 
 
@@ -138,13 +138,13 @@ def test_a_source_leads_to_the_pairs_of_its_responses(tmp_path):
     contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=5))
     fit_graph_now(session)
     assert contents.sources(session) == ["one", "two"]
-    assert controversy.ranked(session, 12, wanted=Query(source="one")).n_wanted == 2
-    assert controversy.ranked(session, 12, wanted=Query(kind="responses", source="one")).n_wanted == 2
+    assert controversy.ranked(session, 12, query=Query(source="one")).n_matching == 2
+    assert controversy.ranked(session, 12, query=Query(kind="responses", source="one")).n_matching == 2
 
 
 def test_a_person_who_answers_twice_votes_once_with_the_newest_answer(session):
     ann = access.join(session, "Ann")
-    pair = controversy.ranked(session, 1).pairs[0]
+    pair = controversy.ranked(session, 1).items[0]
     before = controversy.item(session, pair.pair_id)
     rows = [
         ImportRow(0, pair.prompt, pair.first.text, pair.second.text, choice, "Ann", key=f"ann {choice}")
@@ -158,8 +158,8 @@ def test_a_person_who_answers_twice_votes_once_with_the_newest_answer(session):
 def test_the_export_holds_every_wanted_row_with_texts_numbers_and_votes(session):
     rows = list(csv.DictReader(io.StringIO(controversy.export_csv(session, Query()))))
     view = controversy.ranked(session, 12)
-    assert [int(row["pair"]) for row in rows] == [pair.pair_id for pair in view.pairs]
-    first, pair = rows[0], view.pairs[0]
+    assert [int(row["pair"]) for row in rows] == [pair.pair_id for pair in view.items]
+    first, pair = rows[0], view.items[0]
     assert (first["prompt"], first["first"], first["second"]) == (pair.prompt, pair.first.text, pair.second.text)
     assert float(first["between"]) == pytest.approx(pair.between, abs=1e-4) and first["snapshot"] == "v0001"
     assert int(first["group_1_first"]) == pair.votes[0][0] and int(first["people"]) == pair.voters
@@ -174,13 +174,17 @@ def test_a_group_too_large_to_look_at_whole_is_sampled_and_the_view_says_so(sess
     monkeypatch.setattr("copl_core.study.controversy._BUDGET", 0)
     monkeypatch.setattr("copl_core.study.controversy._FEWEST", 4)
     few = controversy.table(Session(session.store, session.settings, session.id))
-    assert few.looked_at == 8 and whole.looked_at == 16 and few.groups == whole.groups
+    assert few.n_evaluated == 8 and whole.n_evaluated == 16 and few.groups == whole.groups
     assert np.abs(few.of_pairs.between - whole.of_pairs.between).max() < 0.1
 
 
-def test_what_differs_is_told_in_words(session):
-    found, longer, shorter = controversy.what_differs(session, long_text(1), short_text(1))
-    assert not found.tells and "longer answers" in longer + shorter[:0] and "longer answers" not in shorter
+def test_features_are_named_for_the_text_that_has_more_of_them(session):
+    found, more, fewer = controversy.compare_texts(session, long_text(1), short_text(1))
+    assert not found.comparable and "longer answers" in more and "longer answers" not in fewer
+    _, swapped_more, swapped_fewer = controversy.compare_texts(session, short_text(1), long_text(1))
+    assert (swapped_more, swapped_fewer) == (fewer, more)
+    _, nothing, neither = controversy.compare_texts(session, long_text(1), long_text(1))
+    assert nothing == neither == ()
 
 
 def test_before_the_first_snapshot_there_is_nothing(tmp_path):

@@ -238,9 +238,9 @@ def test_labels_taught_by_the_model_are_asked_for_and_a_part_stays_uniform(train
 
 def test_controversy_shows_what_the_groups_expect_and_the_votes_that_were_cast(trained):
     view = controversy.ranked(trained, limit=5)
-    assert view.n_pairs == 12 and len(view.pairs) == 5 and view.snapshot == "v0001"
-    assert [p.between for p in view.pairs] == sorted((p.between for p in view.pairs), reverse=True)
-    pair = view.pairs[0]
+    assert view.n_pairs == 12 and len(view.items) == 5 and view.snapshot == "v0001"
+    assert [p.between for p in view.items] == sorted((p.between for p in view.items), reverse=True)
+    pair = view.items[0]
     assert pair.between > 0.1 and dict(pair.by_group).keys() == {0, 1}
     cast = Counter(label.preferred_id for label in trained.store.labels(trained.id, pair_id=pair.pair_id))
     assert sum(votes[0] for votes in pair.votes.values()) == cast[pair.first.id]
@@ -248,18 +248,18 @@ def test_controversy_shows_what_the_groups_expect_and_the_votes_that_were_cast(t
     for group, expected in pair.by_group:
         first, second, _ = pair.votes[group]
         assert (expected > 0.5) == (first > second)  # the camps are nearly unanimous
-    calm = controversy.ranked(trained, limit=12, consensus=True).pairs
+    calm = controversy.ranked(trained, limit=12, consensus=True).items
     surest = [max(min(p for _, p in pair.by_group), 1 - max(p for _, p in pair.by_group)) for pair in calm]
     assert [max(0.5, one) for one in surest] == sorted((max(0.5, one) for one in surest), reverse=True)
 
 
 def test_votes_of_people_without_a_group_and_ties_are_counted_apart(trained):
-    pair_id = controversy.ranked(trained, limit=1).pairs[0].pair_id
+    pair_id = controversy.ranked(trained, limit=1).items[0].pair_id
     ann = access.join(trained, "Ann")
     while (task := labelling.next_task(trained, ann.id)).pair_id != pair_id:
         labelling.submit(trained, task.id, ann.id, Choice.TIE)
     labelling.submit(trained, task.id, ann.id, Choice.BOTH_BAD)
-    pair = next(p for p in controversy.ranked(trained, limit=12).pairs if p.pair_id == pair_id)
+    pair = next(p for p in controversy.ranked(trained, limit=12).items if p.pair_id == pair_id)
     assert pair.votes[None] == (0, 0, 1)
 
 
@@ -269,7 +269,7 @@ def test_a_large_study_is_looked_at_in_pieces(trained, monkeypatch):
     pieces = controversy.table(Session(trained.store, trained.settings, trained.id))
     assert np.array_equal(pieces.pairs, whole.pairs) and np.array_equal(pieces.responses, whole.responses)
     for kind in ("of_pairs", "of_responses"):
-        for name in ("between", "within", "noise", "unknown", "by_group"):
+        for name in ("between", "within", "aleatoric", "epistemic", "by_group"):
             one, other = getattr(getattr(pieces, kind), name), getattr(getattr(whole, kind), name)
             assert one == pytest.approx(other, abs=1e-5), (kind, name)
 
