@@ -1,12 +1,10 @@
-"""Files of pairs and labels: JSON lines, gzip or plain, read line by line and written whole or not at all.
+"""Files of pairs and labels as JSON lines, plain or gzip: read line by line, written whole or not at all.
 
-A row names ``prompt, response_a, response_b`` and, where it is a label, ``choice`` ("a", "b", "tie", "both_bad") and
-``annotator``; without a choice it is a pair to be labelled.  ``dataset, pair_id, model_a, model_b`` may be there, and
-what the product adds when it exports: which side was shown on the left (``left``: "a" or "b"), ``strength, reason,
-tags, milliseconds, time, kind, taste, excluded, label_key``.  Exported rows read back as the same labels.  ``dataset``
-and ``pair_id`` tell labels apart and are not kept; ``group`` and ``split`` are read for evaluation alone, other fields
-not at all.
-No torch and no database here.
+A row names ``prompt, response_a, response_b``.  A label adds ``choice`` ("a", "b", "tie", "both_bad") and ``annotator``;
+a row without a choice is a pair to label.  Optional fields are ``dataset, pair_id, model_a, model_b`` and what an export
+adds: the response shown on the left (``left``: "a" or "b"), ``strength, reason, tags, milliseconds, time, kind, taste,
+excluded, label_key``.  Exported rows read back as the same labels.  ``dataset`` and ``pair_id`` distinguish labels and
+are not stored; only evaluation reads ``group`` and ``split``; other fields are ignored.  No torch and no database here.
 """
 
 from __future__ import annotations
@@ -31,36 +29,36 @@ from copl_core.records import Choice, CoplError, ImportRow, Kind
 
 TEXT_LIMIT = 100_000  # characters of a prompt, a response, a reason
 NAME_LIMIT = 200  # characters of a name
-LINE_LIMIT = 8 * 2**20  # bytes; a row of texts at their limits fits, escaped
+LINE_LIMIT = 8 * 2**20  # bytes; fits a row whose texts are at their limits, escaped
 CHOICES = ("a", "b", "tie", "both_bad")
-BROKEN = "the file breaks off or is damaged here; the lines before were read"
-LARGEST = 2**31 - 1  # of a whole number that every database keeps
+BROKEN = "the file ends early or is damaged here; the lines before it were read"
+LARGEST = 2**31 - 1  # whole number that every database can store
 
 
 class _Bad(Exception):
-    """A line that is left out; its text is the reason."""
+    """A line that is not read; the text of the exception is the reason."""
 
 
 def read_rows(path: Path, problems: list[tuple[int, str]]) -> Iterator[ImportRow]:
     """The good rows of a file, one at a time; (line, reason) of every bad line is appended to ``problems``.
 
-    A file that breaks off (a truncated gzip) yields the good lines before the break, and the break is a problem.
+    A truncated gzip yields the good lines before its end, and the end is one of the problems.
 
     Raises:
-        CoplError: the file is missing, a folder, unreadable, empty, or not what its name says; raised before any row.
+        CoplError: before the first row, if the file is missing, a folder, unreadable, empty or not what its name says.
     """
     path = Path(path)
     lines = _lines(_open(path), problems)
     first = next(lines, None)
     if first is None and not problems:
-        raise CoplError(f"{path} is empty; give a file with one JSON object a line.")
+        raise CoplError(f"{path} is empty; give a file with one JSON object per line.")
     return _rows(chain([first] if first else [], lines), problems)
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], target: Path | IO[Any]) -> int:
     """Write rows as JSON lines to a file (compressed if named ``.gz``) or to an open stream; returns how many.
 
-    A file takes its name only once it is whole and on the disk, so a reader never meets half of it.
+    A file gets its name once it is complete and on the disk, so no reader ever sees half of it.
     """
     if not isinstance(target, (str, os.PathLike)):
         return _write(rows, target)
@@ -73,16 +71,16 @@ def write_jsonl(rows: Iterable[dict[str, Any]], target: Path | IO[Any]) -> int:
 
 @contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes its name only once it is whole and on the disk.
+    """A file to write, which gets its name once it is complete and on the disk.
 
-    A link stays one and what it points to is replaced; a pipe or a device is written as it is.
+    A link stays a link and its target is replaced; a pipe or a device is written directly.
 
     Raises:
         CoplError: the path is a folder, or cannot be written.
     """
     if str(path) in ("", ".") or path.is_dir():
         raise CoplError(f"{path} is a folder; name a file to write.")
-    target = path.resolve()  # of a link to a file; one to a pipe (``/dev/stdout``) may lead nowhere
+    target = path.resolve()  # follows a link to a file; a link to a pipe (``/dev/stdout``) may lead nowhere
     aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
     try:
         if path.exists() and (not path.is_file() or path.parts[:2] == ("/", "dev")):
@@ -99,7 +97,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise CoplError(
-            f"{path} cannot be written ({error.strerror}); choose a folder that exists, is writable and has room."
+            f"{path} cannot be written ({error.strerror}); choose a folder that exists, is writable and has free space."
         ) from error
 
 
@@ -119,9 +117,9 @@ def _open(path: Path) -> IO[bytes]:
             head = raw.read(4)
         packed = head[:2] == b"\x1f\x8b"
         if path.suffix == ".gz" and head and not packed:
-            raise CoplError(f"{path} is named like a gzip file but is none; compress it, or drop .gz from its name.")
+            raise CoplError(f"{path} is named like a gzip file but is not one; compress it, or drop .gz from its name.")
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise CoplError(f"{path} is written in UTF-16; save it as UTF-8.")
+            raise CoplError(f"{path} is encoded in UTF-16; save it as UTF-8.")
         return gzip.open(path, "rb") if packed else path.open("rb")
     except FileNotFoundError:
         raise CoplError(f"There is no file {path}; check its name and folder.") from None
@@ -200,7 +198,7 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
         source_b=sources[1],
         key=key,
         kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
-        true_group=_optional(row, "taste"),
+        true_group=_optional(row, "taste"),  # the name that files have for it
         created_at=_time(row),
         strength=_number(row, "strength", 1) or 1,
         reason=_optional(row, "reason") or "",
@@ -212,14 +210,14 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
     )
 
 
-def _key(row: dict[str, Any], said: tuple[str, ...], seen: Counter[bytes]) -> str:
-    """Identity of a label: all that its line says, and which time the file says it.
+def _key(row: dict[str, Any], label: tuple[str, ...], seen: Counter[bytes]) -> str:
+    """Identity of a label: the content of its line, and how often the file has had that content so far.
 
-    So a file read twice adds nothing, in whatever order its lines are, while one person's two equal answers to one pair
-    in one file remain two.
+    So a file read twice adds nothing, whatever the order of its lines, while two equal answers of one user to one pair
+    in one file stay two labels.
     """
-    said = tuple("" if row.get(name) is None else str(row[name]) for name in ("dataset", "pair_id", "time")) + said
-    digest = sha256(json.dumps(said).encode()).digest()
+    context = tuple("" if row.get(name) is None else str(row[name]) for name in ("dataset", "pair_id", "time"))
+    digest = sha256(json.dumps(context + label).encode()).digest()
     seen[digest] += 1
     return sha256(digest + str(seen[digest]).encode()).hexdigest()
 
@@ -244,7 +242,7 @@ def _optional(row: dict[str, Any], name: str, limit: int = TEXT_LIMIT) -> str | 
 
 
 def _word(row: dict[str, Any], name: str) -> str | None:
-    """A field that only evaluation reads, as text; it never makes a line bad."""
+    """A field that only evaluation reads, as text; a value that is neither text nor number is ignored."""
     value = row.get(name)
     return str(value)[:NAME_LIMIT] if isinstance(value, (str, int, float)) else None
 
@@ -255,11 +253,11 @@ def _checked(name: str, value: Any, limit: int) -> str:
     if len(value) > limit:
         raise _Bad(f"{name} has {len(value):,} characters, {limit:,} are allowed")
     try:
-        value.encode()  # JSON can name half of a character pair, which is no text
+        value.encode()  # JSON can hold half of a surrogate pair, which is not text
     except UnicodeEncodeError:
-        raise _Bad(f"{name} holds characters that are no text") from None
+        raise _Bad(f"{name} holds characters that are not text") from None
     if "\0" in value:
-        raise _Bad(f"{name} holds a character zero, which no database keeps")
+        raise _Bad(f"{name} holds a null character (\\0), which no database can store")
     return value
 
 

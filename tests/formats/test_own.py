@@ -97,8 +97,8 @@ def test_the_side_shown_on_the_left_comes_first(file):
         (lines(ROW | {"annotator": "x" * 201}), "201 characters"),
         (lines(ROW | {"prompt": "x" * (TEXT_LIMIT + 1)}), "100,001 characters, 100,000 are allowed"),
         (b'{"prompt": "' + b"x" * LINE_LIMIT + b'"}\n', "longer than"),
-        (lines(ROW | {"prompt": "half a pair \ud800"}), "no text"),
-        (lines(ROW | {"prompt": "zero \0"}), "character zero"),
+        (lines(ROW | {"prompt": "half a pair \ud800"}), "not text"),
+        (lines(ROW | {"prompt": "zero \0"}), "null character"),
         (lines(ROW | {"model_a": 4}), "model_a is not text"),
         (lines(ROW | {"strength": 0}), "strength is not a whole number"),
         (lines(ROW | {"strength": True}), "strength is not a whole number"),
@@ -109,11 +109,11 @@ def test_the_side_shown_on_the_left_comes_first(file):
         (lines(ROW | {"left": "c"}), "left is c"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number_and_the_good_ones_are_kept(file, bad, reason):
+def test_a_bad_line_is_reported_with_its_number_and_the_good_ones_are_kept(file, bad, reason):
     rows, problems = read(file, lines(ROW) + b"\n" + bad + lines(ROW | {"annotator": "Ben"}))
     assert [row.line for row in rows] == [1, 4]
-    [(number, told)] = problems
-    assert number == 3 and reason in told
+    [(number, problem)] = problems
+    assert number == 3 and reason in problem
 
 
 def test_a_file_of_another_system_reads_the_same(file, tmp_path):
@@ -127,42 +127,42 @@ def test_a_file_of_another_system_reads_the_same(file, tmp_path):
     assert read(tmp_path / "unnamed", gzip.compress(plain[:150]) + gzip.compress(plain[150:])) == expected
 
 
-def test_a_truncated_gzip_keeps_the_good_lines_and_tells_the_break(tmp_path):
+def test_a_truncated_gzip_keeps_the_good_lines_and_reports_where_it_ends(tmp_path):
     noise = random.Random(0)
     rows = [ROW | {"prompt": str(noise.random())} for _ in range(2000)]
     packed = gzip.compress(lines(*rows))
     kept, problems = read(tmp_path / "labels.jsonl.gz", packed[: len(packed) // 2])
     assert 500 < len(kept) < 1500
     assert [row.prompt for row in kept] == [row["prompt"] for row in rows[: len(kept)]]
-    [(number, told)] = problems
-    assert number == len(kept) + 1 and "breaks off" in told
+    [(number, reason)] = problems
+    assert number == len(kept) + 1 and "ends early" in reason
 
 
-def test_damage_within_a_gzip_is_told(tmp_path):
+def test_damage_within_a_gzip_is_reported(tmp_path):
     packed = bytearray(gzip.compress(lines(*[ROW | {"prompt": f"prompt {n}"} for n in range(2000)])))
     packed[len(packed) // 2] ^= 0xFF
     _, problems = read(tmp_path / "labels.jsonl.gz", bytes(packed))
-    assert any("damaged" in told for _, told in problems)
+    assert any("damaged" in reason for _, reason in problems)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("labels.jsonl", b"", "is empty"),
         ("labels.jsonl", b"\xef\xbb\xbf \r\n\n", "is empty"),
         ("labels.jsonl.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("labels.jsonl.gz", b"", "is empty"),
-        ("labels.jsonl.gz", lines(ROW), "named like a gzip file but is none"),
+        ("labels.jsonl.gz", lines(ROW), "named like a gzip file but is not one"),
         ("labels.jsonl", json.dumps(ROW).encode("utf-16"), "UTF-16"),
     ],
 )
-def test_a_file_that_is_none_is_told_before_any_row(tmp_path, name, content, told):
+def test_a_file_that_cannot_be_one_of_labels_is_refused_before_any_row(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CoplError, match=told):
+    with pytest.raises(CoplError, match=message):
         read_rows(tmp_path / name, [])
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path):
+def test_a_missing_file_and_a_folder_are_reported(tmp_path):
     with pytest.raises(CoplError, match="There is no file"):
         read_rows(tmp_path / "nothing.jsonl", [])
     with pytest.raises(CoplError, match="is a folder"):
@@ -179,7 +179,7 @@ def test_the_key_of_a_label_is_the_same_in_every_reading_and_order(file):
         ROW,
     ]
     keys = [row.key for row in read(file, lines(*rows))[0]]
-    assert len(set(keys)) == len(rows)  # the same label said twice is two labels
+    assert len(set(keys)) == len(rows)  # the same label twice in a file is two labels
     assert {row.key for row in read(file, lines(*reversed(rows)))[0]} == set(keys)
     assert {row.key for row in read(file, lines(*rows[:3]))[0]} <= set(keys)
 
@@ -242,10 +242,10 @@ def test_rows_go_to_a_stream_of_text_or_bytes_alike():
     assert text.getvalue().encode() == raw.getvalue()
 
 
-@pytest.mark.parametrize("place", [".", "", "/"])
-def test_a_folder_is_no_place_for_rows(place):
+@pytest.mark.parametrize("folder", [".", "", "/"])
+def test_a_folder_is_no_target_for_rows(folder):
     with pytest.raises(CoplError, match="is a folder"):
-        write_jsonl([ROW], place)
+        write_jsonl([ROW], folder)
 
 
 def test_a_link_stays_one_and_a_pipe_is_written_as_it_is(tmp_path):
@@ -269,7 +269,7 @@ def test_the_terminal_and_what_it_is_sent_to_are_written_as_they_are(tmp_path):
     assert (tmp_path / "other").read_bytes() == lines(ROW)
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_path_that_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(CoplError, match="cannot be written"):
         write_jsonl([ROW], tmp_path / "no such folder" / "labels.jsonl")
 
