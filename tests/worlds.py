@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from shutil import copytree
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from copl_core.records import Choice, Comparisons, ImportRow, Kind, Label
 from copl_core.study import contents, labelling, runs
 from copl_core.study.session import Session
 from copl_core.trainer.worker import Trainer
-from db.engine import make_engine, migrate
+from tests.databases import empty_database
 
 SHORT, LONG = "short", "long"
 
@@ -90,24 +89,6 @@ def by_style(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], No
     if progress is not None:
         progress(len(texts), len(texts))
     return measure_many([response for _, response in texts])
-
-
-@cache
-def _migrated() -> bytes:
-    """A SQLite file with every table and no row."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "copl.db"
-        engine = make_engine(f"sqlite:///{path}")
-        migrate(engine)
-        engine.dispose()
-        return path.read_bytes()
-
-
-def empty_database(home: Path) -> None:
-    """Put a migrated database into ``home``, as the product makes it at a first start, in a hundredth of the time."""
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "copl.db").exists():
-        (home / "copl.db").write_bytes(_migrated())
 
 
 def open_study(home: Path, **settings) -> Session:

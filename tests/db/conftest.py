@@ -1,4 +1,8 @@
-"""Stores for the tests: SQLite in a fresh file, and PostgreSQL too if COPL_TEST_POSTGRES names a scratch database."""
+"""Stores for the tests: SQLite in a fresh file, and PostgreSQL on a private server.
+
+``COPL_TEST_POSTGRES`` names a scratch database of another server instead; everything in it is deleted.  Where neither
+can be had, the tests on PostgreSQL are skipped and say why.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from copl_core.records import ImportRow, StudyRecord, Task, User
 from db.base import Base
 from db.engine import migrate
 from db.store import SqlStore, make_engine
-
-POSTGRES = os.environ.get("COPL_TEST_POSTGRES", "")
+from tests.databases import NoPostgres, empty_database, private_server
 
 
 @pytest.fixture
@@ -24,16 +27,55 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'copl.db'}"
 
 
-@pytest.fixture(params=["sqlite", *(["postgres"] if POSTGRES else [])])
-def store(request: pytest.FixtureRequest, url: str) -> Iterator[SqlStore]:
-    engine = make_engine(url if request.param == "sqlite" else POSTGRES)
-    if request.param == "postgres":
-        with engine.begin() as connection:
-            Base.metadata.drop_all(connection)
-            connection.execute(text("drop table if exists alembic_version"))
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The address of a database whose tables a test may empty."""
+    named = os.environ.get("COPL_TEST_POSTGRES", "")
+    if named:
+        yield named
+        return
+    try:
+        with private_server() as address:
+            yield address
+    except NoPostgres as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_url: str) -> Iterator[Engine]:
+    """A migrated PostgreSQL database, made once per session."""
+    engine = make_engine(postgres_url)
+    with engine.begin() as connection:
+        Base.metadata.drop_all(connection)
+        connection.execute(text("drop table if exists alembic_version"))
     migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlStore]:
+    """An empty store on each of the two databases."""
+    if request.param == "sqlite":
+        engine = make_engine(request.getfixturevalue("url"))
+        empty_database(tmp_path)
+    else:
+        engine = request.getfixturevalue("postgres")
+        _delete_everything(engine)
     yield SqlStore(engine)
     engine.dispose()
+
+
+def _delete_everything(engine: Engine) -> None:
+    """Empty every table and count ids from 1 again: an eighth of the time of a new migration."""
+    quoted = engine.dialect.identifier_preparer.format_table
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.exec_driver_sql(f"delete from {quoted(table)}")
+        connection.execute(
+            text("select setval(quote_ident(sequencename)::regclass, 1, false) from pg_sequences "
+                 "where schemaname = current_schema()")
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -60,7 +102,7 @@ def four_pairs(store: SqlStore, study: StudyRecord) -> list[tuple[int, int, int]
 
 @pytest.fixture
 def hand_out(store: SqlStore) -> Callable[..., Task]:
-    """Hand a pair to a user, for a quarter of an hour unless told otherwise."""
+    """Hand a pair to a user, for a quarter of an hour by default."""
 
     def hand_out(user_id: int, pair_id: int, *, minutes: float = 15, swap=False, reason: str = "uniform") -> Task:
         expires_at = datetime.now(UTC) + timedelta(minutes=minutes)
