@@ -1,10 +1,11 @@
 """Files of pairs and labels as JSON lines, plain or gzip: read line by line, written whole or not at all.
 
-A row names ``prompt, response_a, response_b``.  A label adds ``choice`` ("a", "b", "tie", "both_bad") and ``annotator``;
-a row without a choice is a pair to label.  Optional fields are ``dataset, pair_id, model_a, model_b`` and what an export
-adds: the response shown on the left (``left``: "a" or "b"), ``strength, reason, tags, milliseconds, time, kind, taste,
-excluded, label_key``.  Exported rows read back as the same labels.  ``dataset`` and ``pair_id`` distinguish labels and
-are not stored; only evaluation reads ``group`` and ``split``; other fields are ignored.  No torch and no database here.
+A row names ``prompt, response_a, response_b``.  A label adds ``choice`` ("a", "b", "tie", "both_bad") and
+``annotator``; a row without a choice is a pair to label.  Optional fields are ``dataset, pair_id, model_a, model_b``
+and what an export adds: the response shown on the left (``left``: "a" or "b"), ``strength, reason, tags, milliseconds,
+time, kind, taste, excluded, label_key``.  Exported rows read back as the same labels.  ``dataset`` and ``pair_id``
+distinguish labels and are not stored; only evaluation reads ``group`` and ``split``; other fields are ignored.  No
+torch and no database here.
 """
 
 from __future__ import annotations
