@@ -38,7 +38,7 @@ from copl_core.preference.acquire import informative
 from copl_core.preference.adapt import Prior, adapt
 from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Comparisons, ImportRow
-from copl_core.training.metrics import right
+from copl_core.training.metrics import correct
 
 DESCRIPTION = "labels a new person needs: most informative pairs against random ones"
 FIGURE = Path(__file__).with_name("labels_saved.svg")
@@ -212,7 +212,7 @@ def curve(
 def accuracy(state: GraphState, vector: np.ndarray, person: Newcomer) -> float:
     """Share of the asked labels foreseen; a label without a forecast either way counts half."""
     margins = state.margins(person.asked, np.tile(vector, (len(person.asked), 1)))
-    return float(right(margins, person.asked.outcome).mean())
+    return float(correct(margins, person.asked.outcome).mean())
 
 
 # ---- what came out

@@ -124,7 +124,7 @@ def publish(session: Session) -> None:
     from copl_core.trainer.job import learn_mix
     from copl_core.training.graph_fit import fit_graph
     from copl_core.training.reward_fit import fit_reward
-    from copl_core.training.split import held_back
+    from copl_core.training.split import held_out
 
     data = session.store.training_data(session.id)
     started = time.monotonic()
@@ -136,7 +136,7 @@ def publish(session: Session) -> None:
     said("map", started)
     started = time.monotonic()
     given = data.labels
-    kept = held_back(
+    kept = held_out(
         data.user_ids[given.user],
         data.response_ids[given.left],
         data.response_ids[given.right],

@@ -44,7 +44,7 @@ from copl_core.reward.hidden import HiddenCache
 from copl_core.reward.model import RewardConfig, RewardModel
 from copl_core.trainer.job import text_margins
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.metrics import figures, interval, log_losses, right
+from copl_core.training.metrics import correct, interval, log_losses, measures
 from copl_core.training.reward_fit import fit_reward
 from copl_core.training.text_embedder import TextEmbedder
 from copl_core.training.tune import tuned
@@ -175,7 +175,7 @@ def on_cut(bench: Bench, rows: list[ImportRow], split: str, models: list[str], n
         model = bench.reward(world, vectors[: world.train.n_users], **MODELS[name])
         said = logits(model, world, vectors)
         tell(f"{split} {name}", said, world.asked, model)
-        answers.right[name], answers.loss[name] = right(said[decided], outcome), log_losses(said[decided], outcome)
+        answers.right[name], answers.loss[name] = correct(said[decided], outcome), log_losses(said[decided], outcome)
     compare(split, answers, models, bench.seed)
     return answers
 
@@ -219,7 +219,7 @@ def on_demo(bench: Bench) -> None:
         tell(f"demo {name}", said, world.asked, model)
         truth = agreement(model, world, vectors, sorted(new), rows)
         say(f"demo {name}: {truth:.3f} of all pairs in the order of the person's taste")
-        accuracy[name] = figures(said, world.asked)["accuracy"], truth
+        accuracy[name] = measures(said, world.asked.outcome)["accuracy"], truth
     gap = 100 * (np.array(accuracy["new"]) - accuracy["trained"])
     say(
         f"demo: {NEWCOMERS} new people with {GIVEN} labels against trained on those: {gap[0]:+.1f} points on labels, "
@@ -244,11 +244,11 @@ def agreement(
     pairs = [(start + a, start + b) for start in range(0, len(texts), width) for a, b in combinations(range(width), 2)]
     a, b = np.array(pairs).T
     gap, margin = liked[:, a] - liked[:, b], rewards[:, a] - rewards[:, b]
-    return float(right(margin, gap > 0)[np.abs(gap) > 1e-9].mean())
+    return float(correct(margin, gap > 0)[np.abs(gap) > 1e-9].mean())
 
 
 def tell(name: str, said: np.ndarray, labels: Comparisons, model: RewardModel) -> None:
-    row, about = figures(said, labels), model.metrics
+    row, about = measures(said, labels.outcome), model.metrics
     served = (
         f", {about['dead_experts']} experts serve nobody, load entropy {about['load_entropy']:.2f}"
         if model.config.n_experts

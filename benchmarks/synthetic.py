@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from copl_core.records import Comparisons, CoplError, TrainingData
-from copl_core.training.metrics import right
+from copl_core.training.metrics import correct
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class SyntheticWorld:
         """Accuracy of log-odds (A,) for left on all asked pairs, common and controversial ones, and the worst group;
         NaN where nothing is asked.
         """
-        hit = right(logits, self.asked.outcome)
+        hit = correct(logits, self.asked.outcome)
         group = self.group[self.asked.user]
         of = {"accuracy": np.ones(len(hit), bool), "common": ~self.controversial, "controversial": self.controversial}
         by_group = [hit[group == g].mean() for g in np.unique(group)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from copl_core.evaluation.dataset import EvalDataset
-from copl_core.training.metrics import figures, interval, right
+from copl_core.training.metrics import correct, interval, measures
 
 
 def user_swap(own: np.ndarray, swapped: np.ndarray, everybody: np.ndarray, world: EvalDataset, seed: int) -> dict:
@@ -23,7 +23,7 @@ def user_swap(own: np.ndarray, swapped: np.ndarray, everybody: np.ndarray, world
     """
     decided = world.asked.decided
     outcome, user = world.asked.outcome[decided], world.asked.user[decided]
-    mine, theirs, shared = (right(logits[decided], outcome) for logits in (own, swapped, everybody))
+    mine, theirs, shared = (correct(logits[decided], outcome) for logits in (own, swapped, everybody))
     return {
         "accuracy": float(theirs.mean()),
         "gain_own": float((mine - shared).mean()),
@@ -38,4 +38,4 @@ def label_flip(mirrored: np.ndarray, own: np.ndarray, world: EvalDataset) -> dic
     Args:
         mirrored, own: log-odds (N,) of the asked labels, learned from flipped labels and from the labels as they are.
     """
-    return figures(mirrored, world.asked) | {"mirror": 1 - figures(own, world.asked)["accuracy"]}
+    return measures(mirrored, world.asked.outcome) | {"mirror": 1 - measures(own, world.asked.outcome)["accuracy"]}

@@ -38,7 +38,7 @@ from copl_core.evaluation.dataset import (
 from copl_core.evaluation.methods import DEFAULT_METHODS, METHODS, Methods
 from copl_core.formats.own import read_rows, whole
 from copl_core.records import Comparisons, CoplError, ImportRow
-from copl_core.training.metrics import FEWEST_USERS, figures, interval, right
+from copl_core.training.metrics import FEWEST_USERS, correct, interval, measures
 
 REWARD_SECONDS = 90.0
 ORACLE = "group-oracle"
@@ -126,7 +126,7 @@ def _measured(logits: np.ndarray, world: EvalDataset, seed: int) -> dict:
     hits, user = _hits(logits, world), world.asked.user[decided]
     groups = [group for group, asked in zip(world.asked_groups, decided, strict=True) if asked]
     return (
-        figures(logits, world.asked)
+        measures(logits, world.asked.outcome)
         | {"accuracy_interval": list(interval(hits, user, seed))}
         | _by_user(hits, user)
         | {"worst_group": _worst_group(hits, groups)}
@@ -174,7 +174,7 @@ def _known_already(world: EvalDataset) -> int:
 
 def _hits(logits: np.ndarray, world: EvalDataset) -> np.ndarray:
     decided = world.asked.decided
-    return right(logits[decided], world.asked.outcome[decided])
+    return correct(logits[decided], world.asked.outcome[decided])
 
 
 def _by_user(hits: np.ndarray, user: np.ndarray) -> dict[str, float | None]:

@@ -33,7 +33,7 @@ from copl_core.preference.state import GraphConfig
 from copl_core.records import Comparisons, CoplError
 from copl_core.snapshots.mix import kind_of
 from copl_core.training.metrics import log_losses
-from copl_core.training.split import ValidationSplit, uniform
+from copl_core.training.split import ValidationSplit, draws
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -328,9 +328,7 @@ def standardised(phi: np.ndarray, n_train: int) -> Tensor:
 def held_out(labels: Comparisons, seed: int) -> np.ndarray:
     """Mask of the decided labels that are kept for validation: all that a user said about some responses."""
     labels = labels.take(labels.decided)
-    salt = np.full(len(labels), seed + 1)
-    drawn = np.minimum(uniform(salt, labels.user, labels.left), uniform(salt, labels.user, labels.right))
-    return drawn < HOLDOUT / 2
+    return (draws("edge", labels.user, labels.left, labels.right, seed + 1) < HOLDOUT / 2).any(1)
 
 
 def membership(world: EvalDataset) -> Tensor:

@@ -12,8 +12,7 @@ import numpy as np
 
 from copl_core.evaluation.dataset import EvalDataset, first_labels, without_strangers
 from copl_core.records import Comparisons, TrainingData
-from copl_core.training.split import held_back, uniform
-from copl_core.training.tune import apart
+from copl_core.training.split import held_out, split_by_edge, uniform
 
 PROMPTS_SHARE = 0.15  # of the prompts, where texts are asked that training lacks
 TEXTS_SHARE = 0.08  # of the responses, where there are too few prompts for that
@@ -48,9 +47,9 @@ def _of_known(world: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
     """
     train, labels = world.train, world.train.labels
     if not asked_about_met(world):
-        learned, asked = apart(train, APART_SHARE)
+        learned, asked = split_by_edge(train, APART_SHARE)
         return asked, learned
-    asked = held_back(
+    asked = held_out(
         train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right], labels.decided
     )
     return asked, ~asked

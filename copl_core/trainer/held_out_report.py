@@ -12,7 +12,7 @@ import numpy as np
 
 from copl_core.records import Comparisons, TrainingData
 from copl_core.training import baselines
-from copl_core.training.metrics import figures, interval, log_losses, right
+from copl_core.training.metrics import correct, interval, log_losses, measures
 
 BASELINES = {"global": baselines.fit_global, "side-length": baselines.fit_side_length}
 FEWEST = 2  # held-out decided labels
@@ -32,7 +32,7 @@ def standing(
         return {}, None
     texts = list(learned.responses)
     logits = dict(logits) | {name: fit(learned, texts, seed).logits(asked) for name, fit in BASELINES.items()}
-    told = {name: figures(own, asked) | _intervals(own, asked, seed) for name, own in logits.items()}
+    told = {name: measures(own, asked.outcome) | _intervals(own, asked, seed) for name, own in logits.items()}
     return told, _gain(logits["copl"], logits["global"], asked, seed)
 
 
@@ -63,4 +63,4 @@ def _scored(logits: np.ndarray, asked: Comparisons) -> Sequence[np.ndarray]:
     """(right or not, log-loss, user) of each decided label."""
     decided = asked.decided
     own, outcome = np.asarray(logits, np.float64)[decided], asked.outcome[decided].astype(np.float64)
-    return right(own, outcome).astype(float), log_losses(own, outcome), asked.user[decided]
+    return correct(own, outcome).astype(float), log_losses(own, outcome), asked.user[decided]

@@ -27,7 +27,7 @@ from copl_core.trainer.schedule import FEWEST
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.progress import HELD_OUT, Progress
-from copl_core.training.split import FEWEST_TEXTS, kept_apart
+from copl_core.training.split import FEWEST_TEXTS, held_out_and_unseen
 from copl_core.training.tune import tuned
 
 Embed = Callable[..., np.ndarray]
@@ -150,9 +150,9 @@ def _config(
 
 
 def _parted(data: TrainingData) -> tuple[TrainingData, np.ndarray, np.ndarray]:
-    """What a full job learns from until it has measured, and the masks (N,) of the labels ``kept_apart`` from it."""
+    """What a full job learns from until it has measured, and the masks (N,) of the labels ``held_out_and_unseen`` from it."""
     labels = data.labels
-    kept, new = kept_apart(
+    kept, new = held_out_and_unseen(
         data.user_ids[labels.user],
         data.response_ids[labels.left],
         data.response_ids[labels.right],

@@ -18,9 +18,10 @@ from copl_core.preference.state import GraphConfig, GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_trainer import GraphData, Member, Save, Tell, meetings_for
-from copl_core.training.losses import measures, temperature_of, torch_generator
+from copl_core.training.losses import temperature_of, torch_generator
+from copl_core.training.metrics import measures
 from copl_core.training.progress import HELD_OUT, Progress
-from copl_core.training.split import uniform
+from copl_core.training.split import draws
 
 _BY_USER = ("user_residual", "user_side", "user_firmness")
 _BY_RESPONSE = ("response_residual", "response_bias")
@@ -197,10 +198,10 @@ def _folds(data: TrainingData, config: GraphConfig) -> list[np.ndarray]:
     draw reads ids alone, so that what a member holds out it holds out in every later fit, whatever its seed.
     """
     labels = data.labels
-    users, salt = data.user_ids[labels.user], np.full(len(labels), SALT)
-    place = np.stack([uniform(salt, users, data.response_ids[side]) for side in (labels.left, labels.right)])
+    ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
+    drawn = draws("edge", *ids, SALT)
     share = meetings_for(config.holdout)
-    held = [np.flatnonzero(((place - member * share) % 1.0).min(0) < share) for member in range(config.members)]
+    held = [np.flatnonzero(((drawn - member * share) % 1.0).min(1) < share) for member in range(config.members)]
     return [rows if len(rows) < len(labels) else rows[1:] for rows in held]
 
 

@@ -8,19 +8,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from copl_core.records import Comparisons
-from copl_core.training.metrics import measures, right
-
-__all__ = [
-    "bradley_terry",
-    "flip_rate",
-    "measures",
-    "preference_loss",
-    "rdpo",
-    "right",
-    "temperature_of",
-    "torch_generator",
-]
-
 
 ENOUGH = 50_000  # labels that settle a temperature
 TRUST = 10  # agreements imagined beside those that repeats tell of

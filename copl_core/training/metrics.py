@@ -1,41 +1,34 @@
-"""The figures every method is judged by, from log-odds of left over right.  Numpy only."""
+"""Metrics of predicted labels, computed from log-odds of left over right.  Numpy only."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from copl_core.records import Comparisons
-
 BINS = 10
 RESAMPLES = 2000
-CHUNK = 100  # resamples at once
-FEWEST_USERS = 5  # for an interval that speaks of users who were not asked
-
-
-def figures(logits: np.ndarray, labels: Comparisons) -> dict[str, float | int]:
-    """``measures`` of log-odds (N,) for labels (N,)."""
-    return measures(logits, labels.outcome)
+CHUNK = 100  # resamples computed at once
+FEWEST_USERS = 5  # for an interval that generalises to other users
 
 
 def measures(logits: np.ndarray, outcome: np.ndarray) -> dict[str, float | int]:
     """Accuracy, log-loss (nats), expected calibration error and n of log-odds (N,) for outcomes (N,) in {0, ½, 1}.
 
-    Ties are left out; a logit of exactly zero is half right.
+    Ties are left out; a logit of exactly zero counts as half correct.
     """
     decided = np.asarray(outcome) != 0.5
     logits, outcome = np.asarray(logits, np.float64)[decided], np.asarray(outcome, np.float64)[decided]
     if not len(logits):
         return {"accuracy": float("nan"), "log_loss": float("nan"), "calibration_error": float("nan"), "n": 0}
     return {
-        "accuracy": float(right(logits, outcome).mean()),
+        "accuracy": float(correct(logits, outcome).mean()),
         "log_loss": float(log_losses(logits, outcome).mean()),
         "calibration_error": calibration_error(logits, outcome),
         "n": len(logits),
     }
 
 
-def right(logits: np.ndarray, outcome: np.ndarray) -> np.ndarray:
-    """(N,) 1 where the sign agrees with the outcome, ½ where the logit is zero."""
+def correct(logits: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """(N,) 1 where the sign of the logit agrees with the outcome, 0 where it does not, ½ where the logit is zero."""
     return 0.5 + 0.5 * np.sign(logits) * np.sign(outcome - 0.5)
 
 
@@ -47,16 +40,17 @@ def log_losses(logits: np.ndarray, outcome: np.ndarray) -> np.ndarray:
 def calibration_error(logits: np.ndarray, outcome: np.ndarray) -> float:
     """Expected calibration error (Naeini et al., AAAI 2015) over ten equal bins of P(left)."""
     p = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
-    place = np.minimum((p * BINS).astype(int), BINS - 1)
-    gaps = np.abs(np.bincount(place, p, BINS) - np.bincount(place, outcome, BINS))
+    bin_index = np.minimum((p * BINS).astype(int), BINS - 1)
+    gaps = np.abs(np.bincount(bin_index, p, BINS) - np.bincount(bin_index, outcome, BINS))
     return float(gaps.sum() / len(p))
 
 
 def interval(values: np.ndarray, user: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % interval of the mean of values (N,) by a bootstrap over users (N,), since labels of one person go together.
+    """95 % interval of the mean of values (N,), by a cluster bootstrap over users (N,).
 
-    Whole users are drawn with replacement, as often as there are users (Efron & Tibshirani 1993, percentiles).  Fewer
-    than ``FEWEST_USERS`` tell nothing of others: then labels are drawn, and the interval is about these users alone.
+    The labels of one user are correlated, so whole users are drawn with replacement, as many as there are
+    (Efron & Tibshirani 1993, percentile interval).  Fewer than ``FEWEST_USERS`` users cannot represent others: then
+    single labels are drawn, and the interval is valid for these users only.
     """
     _, rows = np.unique(user, return_inverse=True)
     if len(rows) and rows.max() + 1 < FEWEST_USERS:
@@ -64,7 +58,7 @@ def interval(values: np.ndarray, user: np.ndarray, seed: int) -> tuple[float, fl
     total, count = np.bincount(rows, values), np.bincount(rows)
     rng = np.random.default_rng(seed)
     means = []
-    for start in range(0, RESAMPLES, CHUNK):  # in pieces: thousands of users times thousands of draws are large
+    for start in range(0, RESAMPLES, CHUNK):  # in chunks: thousands of users × thousands of draws need much memory
         draws = rng.integers(len(total), size=(min(CHUNK, RESAMPLES - start), len(total)))
         means.append(total[draws].sum(1) / count[draws].sum(1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])

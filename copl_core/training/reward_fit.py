@@ -36,7 +36,7 @@ from copl_core.reward.model import STRUCTURE, RewardConfig, RewardModel
 from copl_core.reward.start import start_gate, start_head
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.distributed import Processes
-from copl_core.training.metrics import figures, log_losses
+from copl_core.training.metrics import log_losses, measures
 from copl_core.training.progress import HELD_OUT, Progress
 
 FEWEST_LABELS = 8
@@ -383,7 +383,7 @@ class RewardTrainer:
         held = self.data.labels.take(self.held_rows)  # tuning labels, then test labels: in one go, they share texts
         tune, test = np.split(self._measured(held, all_tokens), [len(self.tune_labels)])
         self.model.calibration.fill_(fit_temperature(tune, self.tune_labels.outcome))
-        told = figures(test / float(self.model.calibration), self.test_labels) | {
+        told = measures(test / float(self.model.calibration), self.test_labels.outcome) | {
             "n_train": len(self.train_labels),
             "temperature": float(self.model.calibration),
             "side": float(self.side.detach()),

@@ -22,9 +22,9 @@ import numpy as np
 
 from copl_core.preference.state import FULL_STRENGTH_MESSAGES, GraphConfig
 from copl_core.records import Comparisons, CoplError, TrainingData
-from copl_core.training.metrics import figures
+from copl_core.training.metrics import measures
 from copl_core.training.progress import Progress
-from copl_core.training.split import label_draw, uniform
+from copl_core.training.split import draws, split_by_edge
 
 FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # of the configured precision of the priors
 FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
@@ -111,19 +111,18 @@ def _log_loss(
         state = fit_graph(probe, phi, candidate, seed=seed, device=device, progress=tell)
     except CoplError:
         return math.inf
-    return figures(sided_margins(state, test), test)["log_loss"]
+    return measures(sided_margins(state, test), test.outcome)["log_loss"]
 
 
 def _draw(data: TrainingData, met: bool, draw: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N,) of the labels that candidates learn from, and of decided ones that they are asked."""
     labels = data.labels
     if met:
-        number = label_draw(
-            data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right], salt=10 + draw
-        )
-        learned, asked = number >= _MET_SHARE, number < _MET_SHARE
+        ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
+        asked = draws("pair", *ids, 10 + draw)[:, 0] < _MET_SHARE
+        learned = ~asked
     else:
-        learned, asked = apart(data, draw=draw)
+        learned, asked = split_by_edge(data, _SHARE, draw)
     return learned, asked & labels.decided
 
 
@@ -159,18 +158,3 @@ def _recipes(config: GraphConfig) -> list[GraphConfig]:
 def stronger(config: GraphConfig, factor: float) -> GraphConfig:
     """The same graph with its priors on ids and texts that many times as precise."""
     return replace(config, l2=config.l2 * factor, l2_text=config.l2_text * factor)
-
-
-def apart(data: TrainingData, share: float = _SHARE, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (N,) of labels between two responses that are kept from their user, and between two that are not.
-
-    Each ``draw`` keeps other responses.
-
-    Returns:
-        (learned, asked); labels with one response on each side of the line are in neither.
-    """
-    labels = data.labels
-    users = data.user_ids[labels.user]
-    salt = [np.full(len(labels), draw)] if draw else []
-    left, right = (uniform(*salt, users, data.response_ids[side]) < share for side in (labels.left, labels.right))
-    return ~left & ~right, left & right

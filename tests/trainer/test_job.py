@@ -24,7 +24,7 @@ from copl_core.study.session import Session
 from copl_core.trainer.job import fit, text_margins
 from copl_core.trainer.run_log import HELD_OUT
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.split import FEWEST_TEXTS, held_back, kept_apart
+from copl_core.training.split import FEWEST_TEXTS, held_out, held_out_and_unseen
 from tests.preference.camps import QUICK, camp_phi
 from tests.preference.camps import camps as plain_camps
 from tests.worlds import by_style, label_in_camp, long_text, short_text, two_camps
@@ -48,24 +48,24 @@ def test_about_a_tenth_of_the_decided_labels_is_kept_and_always_the_same_ones():
     rng = np.random.default_rng(0)
     user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
     decided = rng.random(6000) < 0.9
-    kept = held_back(user, left, right, decided)
+    kept = held_out(user, left, right, decided)
     assert kept[decided].mean() == pytest.approx(0.1, abs=0.02) and not kept[~decided].any()
     order = rng.permutation(6000)
-    assert np.array_equal(held_back(user[order], left[order], right[order], decided[order]), kept[order])
-    assert np.array_equal(held_back(user[:50], left[:50], right[:50], decided[:50]), kept[:50])  # whatever comes later
+    assert np.array_equal(held_out(user[order], left[order], right[order], decided[order]), kept[order])
+    assert np.array_equal(held_out(user[:50], left[:50], right[:50], decided[:50]), kept[:50])  # whatever comes later
 
 
 def test_a_pair_answered_twice_is_kept_or_learned_as_a_whole():
     user, left = np.arange(500), np.arange(500) + 1000
     right, yes = left + 1, np.ones(500, bool)
-    assert np.array_equal(held_back(user, left, right, yes), held_back(user, right, left, yes))
+    assert np.array_equal(held_out(user, left, right, yes), held_out(user, right, left, yes))
 
 
 def test_every_share_can_be_asked_for():
     user, left, yes = np.arange(2000), np.arange(2000) + 5000, np.ones(2000, bool)
-    none, half, everything = (held_back(user, left, left + 1, yes, share) for share in (0.0, 0.5, 1.0))
+    none, half, everything = (held_out(user, left, left + 1, yes, share) for share in (0.0, 0.5, 1.0))
     assert not none.any() and everything.all() and half.mean() == pytest.approx(0.5, abs=0.05)
-    assert (held_back(user, left, left + 1, yes) <= half).all()  # a smaller share is a part of a larger one
+    assert (held_out(user, left, left + 1, yes) <= half).all()  # a smaller share is a part of a larger one
 
 
 # ---- a graph job
@@ -125,14 +125,14 @@ def test_all_labels_about_a_few_responses_are_kept_where_there_are_enough_respon
     rng = np.random.default_rng(0)
     user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
     decided = rng.random(6000) < 0.9
-    kept, new = kept_apart(user, left, right, decided, 600)
+    kept, new = held_out_and_unseen(user, left, right, decided, 600)
     texts = np.unique(np.concatenate([left[new], right[new]]))
     gone = [text for text in texts if new[(left == text) | (right == text)].all()]
     assert 0.02 < len(gone) / 600 < 0.06 and 0.04 < new.mean() < 0.12 and not (kept & new).any()
-    assert np.array_equal(kept | new, held_back(user, left, right, decided) | new)
-    turned = kept_apart(user, right, left, decided, 600)
+    assert np.array_equal(kept | new, held_out(user, left, right, decided) | new)
+    turned = held_out_and_unseen(user, right, left, decided, 600)
     assert np.array_equal(turned[0], kept) and np.array_equal(turned[1], new)
-    assert not kept_apart(user, left, right, decided, FEWEST_TEXTS - 1)[1].any()
+    assert not held_out_and_unseen(user, left, right, decided, FEWEST_TEXTS - 1)[1].any()
 
 
 # ---- what a full job hands to the first of its fits
@@ -176,7 +176,7 @@ def answered(data: TrainingData) -> list[tuple[int, int, int]]:
 
 def test_the_priors_are_chosen_without_the_labels_that_figures_are_reported_on(monkeypatch, tmp_path):
     data = plain_camps(n_users=40, n_prompts=40, per_user=20)
-    kept, new = kept_apart(
+    kept, new = held_out_and_unseen(
         data.user_ids[data.labels.user],
         data.response_ids[data.labels.left],
         data.response_ids[data.labels.right],
@@ -226,7 +226,7 @@ def full(camps, data, minilm, tmp_path_factory) -> Snapshot:
 
 @pytest.mark.weights
 def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
-    kept, new = kept_apart(
+    kept, new = held_out_and_unseen(
         data.user_ids[data.labels.user],
         data.response_ids[data.labels.left],
         data.response_ids[data.labels.right],

@@ -9,11 +9,11 @@ from copl_core.records import Comparisons
 from copl_core.training.losses import (
     bradley_terry,
     flip_rate,
-    measures,
     preference_loss,
     rdpo,
     temperature_of,
 )
+from copl_core.training.metrics import measures
 
 
 def test_the_loss_and_its_gradient_are_finite_at_any_margin():

@@ -1,4 +1,4 @@
-"""The figures, against values worked out by hand."""
+"""Metrics, against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from copl_core.records import Comparisons
-from copl_core.training.metrics import calibration_error, figures, interval, log_losses, right
-
-
-def labels(*outcome: float) -> Comparisons:
-    n = len(outcome)
-    return Comparisons.build(np.zeros(n), np.zeros(n), np.ones(n), outcome)
+from copl_core.training.metrics import calibration_error, correct, interval, log_losses, measures
 
 
 def test_figures_worked_out_by_hand():
     # P(left) = ¾, ¼, ½ and ¾ again; the first two are right, the coin is half right, the last is wrong.
     odds = math.log(3)
-    found = figures(np.array([odds, -odds, 0.0, odds]), labels(1, 0, 1, 0))
+    found = measures(np.array([odds, -odds, 0.0, odds]), np.array([1, 0, 1, 0]))
     assert found["accuracy"] == pytest.approx(2.5 / 4)
     assert found["log_loss"] == pytest.approx((2 * math.log(4 / 3) + math.log(2) + math.log(4)) / 4)
     # by bins of P(left): two of ¾ against ½ observed, one of ¼ against 0, one of ½ against 1
@@ -28,19 +22,19 @@ def test_figures_worked_out_by_hand():
 
 
 def test_ties_are_left_out():
-    assert figures(np.array([2.0, 9.0]), labels(1, 0.5)) == figures(np.array([2.0]), labels(1))
+    assert measures(np.array([2.0, 9.0]), np.array([1, 0.5])) == measures(np.array([2.0]), np.array([1]))
 
 
 def test_swapping_sides_changes_no_figure():
     rng = np.random.default_rng(0)
     logits, outcome = rng.normal(scale=2, size=400), rng.integers(0, 2, 400).astype(float)
-    one, other = figures(logits, labels(*outcome)), figures(-logits, labels(*(1 - outcome)))
+    one, other = measures(logits, outcome), measures(-logits, 1 - outcome)
     assert {name: other[name] for name in one} == pytest.approx(one)
 
 
 def test_everything_is_finite_at_a_thousand():
     logits = np.array([1000.0, -1000.0, 1000.0, -1000.0])
-    found = figures(logits, labels(1, 0, 0, 1))
+    found = measures(logits, np.array([1, 0, 0, 1]))
     assert all(np.isfinite(list(found.values())))
     assert found["accuracy"] == 0.5 and found["log_loss"] == pytest.approx(500)
     assert log_losses(np.array([1000.0]), np.array([1.0])).tolist() == [0.0]
@@ -53,20 +47,20 @@ def test_a_perfectly_calibrated_coin_has_no_error_and_an_overconfident_one_has_i
 
 
 def test_half_right_where_nothing_is_said():
-    assert right(np.array([0.0, 1.0, -1.0]), np.array([1.0, 1.0, 1.0])).tolist() == [0.5, 1.0, 0.0]
+    assert correct(np.array([0.0, 1.0, -1.0]), np.array([1.0, 1.0, 1.0])).tolist() == [0.5, 1.0, 0.0]
 
 
 def test_no_label_gives_no_figure_and_n_0():
-    found = figures(np.zeros(0), labels())
+    found = measures(np.zeros(0), np.zeros(0))
     assert found["n"] == 0 and math.isnan(found["accuracy"]) and math.isnan(found["log_loss"])
 
 
 def test_an_interval_is_wider_where_the_labels_of_one_person_go_together():
     hits = np.repeat(np.arange(20) % 2, 30).astype(float)
-    people, strangers = np.repeat(np.arange(20), 30), np.arange(600)
-    (low, high), (inner_low, inner_high) = interval(hits, people, 0), interval(hits, strangers, 0)
+    user, label = np.repeat(np.arange(20), 30), np.arange(600)
+    (low, high), (inner_low, inner_high) = interval(hits, user, 0), interval(hits, label, 0)
     assert low < inner_low < 0.5 < inner_high < high
-    assert interval(np.ones(600), people, 0) == (1, 1)
+    assert interval(np.ones(600), user, 0) == (1, 1)
 
 
 def test_of_one_person_an_interval_is_over_their_labels():

@@ -11,7 +11,7 @@ from copl_core.reward.backbone import load_backbone
 from copl_core.reward.hidden import HiddenCache
 from copl_core.reward.margins import Margins, even_tokens, random_tokens
 from copl_core.reward.model import RewardConfig, RewardModel
-from copl_core.training.metrics import calibration_error, figures, log_losses
+from copl_core.training.metrics import calibration_error, log_losses, measures
 from copl_core.training.reward_fit import RewardTrainer, fit_reward, fit_temperature, label_batches, split
 
 pytest_plugins = "tests.reward.tiny"
@@ -24,7 +24,7 @@ def trained(two_tastes, tiny_config, nothing) -> RewardModel:
 
 
 def accuracy(margins, labels) -> float:
-    return figures(margins, labels)["accuracy"]
+    return measures(margins, labels.outcome)["accuracy"]
 
 
 def _margins(model, data, vectors) -> np.ndarray:

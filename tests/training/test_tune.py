@@ -10,7 +10,8 @@ import pytest
 from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.state import FULL_STRENGTH_MESSAGES, GraphConfig
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.tune import DRAWS, FACTORS, FEWEST, _fits, apart, tuned
+from copl_core.training.split import split_by_edge
+from copl_core.training.tune import _SHARE, DRAWS, FACTORS, FEWEST, _fits, tuned
 
 SHORT = GraphConfig(dim=16, members=1, max_steps=60, patience=30)
 
@@ -77,7 +78,7 @@ def test_a_graph_without_layers_has_only_its_priors_to_choose(groups):
 
 def test_with_few_labels_the_configured_priors_stand(groups):
     few = groups.data.with_labels(groups.data.labels.take(np.arange(1000)))
-    assert apart(few)[1].sum() < FEWEST
+    assert split_by_edge(few, _SHARE)[1].sum() < FEWEST
     assert tuned(few, groups.phi, SHORT, seed=0) == SHORT
 
 
