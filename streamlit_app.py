@@ -1,4 +1,4 @@
-"""Front door: settings → engine → store → study; sign-in; the list of pages."""
+"""Entry point of the web app: opens the store and the study, signs the visitor in, declares the pages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from copl_core.config import Settings
 from copl_core.records import CoplError, Role, User
 from copl_core.study import access
 from copl_core.study.session import Session
-from pages.common import drawing, enter
+from pages.common import page_run, set_current
 
 LABEL = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
 TASTE = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
-LOOK = [
+EXPLORE = [
     st.Page("pages/people.py", title="People", icon=":material/scatter_plot:"),
     st.Page("pages/experts.py", title="Experts", icon=":material/account_tree:"),
     st.Page("pages/controversy.py", title="Controversy", icon=":material/call_split:"),
@@ -27,7 +27,7 @@ JOIN = st.Page("pages/join.py", title="Join", url_path="join")
 
 @st.cache_resource(show_spinner="Opening the study")
 def installation():
-    """The store of this installation, opened once a process; an empty one gets the demo study and an owner."""
+    """The store of this installation, opened once per process; an empty one gets the demo study and an owner."""
     settings = Settings.from_environment()
     store = open_store(settings)
     if store.current_study() is None:
@@ -41,12 +41,12 @@ def open_study(study_id: int) -> Session:
 
 
 def signed_in(session: Session) -> User | None:
-    """The user whose secret stands in the address, looked up each time: roles change and secrets are revoked."""
+    """The user whose token is in the address, looked up in every run: roles change and tokens are revoked."""
     token = st.query_params.get("token") or st.session_state.get("token")
     user = access.sign_in(session, token) if token else None
     st.session_state["token"] = token if user else None
     if user is not None:
-        st.query_params["token"] = token  # so that a reload finds the same person
+        st.query_params["token"] = token  # a reload then signs in the same user
     return user
 
 
@@ -56,12 +56,12 @@ def provider() -> bool:
 
 
 def signed_in_with_provider(session: Session) -> User | None:
-    """The user of a verified e-mail address; the page ends here for everybody else."""
+    """The user of a verified e-mail address; for everybody else the page ends with a sentence."""
     if not st.user.is_logged_in:
         st.title("CoPL Studio")
         st.button("Sign in", type="primary", on_click=st.login)
         st.stop()
-    verified = st.user.get("email_verified") is not False  # some providers only have verified ones and do not say so
+    verified = st.user.get("email_verified") is not False  # some providers verify every address and send no such field
     user = (
         access.sign_in_email(session, st.user.email, st.user.get("name") or "")
         if verified and st.user.get("email")
@@ -69,8 +69,8 @@ def signed_in_with_provider(session: Session) -> User | None:
     )
     if user is None:
         st.error(
-            f"{st.user.get('email') or 'This account'} is not admitted to this study; ask its owner, or sign in "
-            "with another account."
+            f"{st.user.get('email') or 'This account'} has no access to this study. Ask its owner, or sign in with "
+            "another account."
         )
         st.button("Sign out", on_click=st.logout)
         st.stop()
@@ -86,15 +86,15 @@ def main() -> None:
         st.error(str(problem))
         st.stop()
     user = signed_in_with_provider(study) if provider() else signed_in(study)
-    enter(study, user)
+    set_current(study, user)
     if user is None:
         st.navigation([JOIN], position="hidden").run()
     elif user.role == Role.ANNOTATOR:
         st.navigation([LABEL, TASTE]).run()
     else:
-        care = [QUALITY, SETTINGS] if user.role == Role.OWNER else [QUALITY]
-        st.navigation({"": [LABEL, TASTE], "Look": LOOK, "Care": care}).run()
+        manage = [QUALITY, SETTINGS] if user.role == Role.OWNER else [QUALITY]
+        st.navigation({"": [LABEL, TASTE], "Explore": EXPLORE, "Manage": manage}).run()
 
 
-with drawing():
+with page_run():
     main()

@@ -1,4 +1,4 @@
-"""A part of My taste: everything a person answered, to be searched and changed."""
+"""A part of My taste: everything the person has answered, with search and in-place editing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 from copl_core.records import Choice, CoplError, Label
 from copl_core.study import labelling, user_profile
 from copl_core.study.views import CHOICE_WORDS, PastAnswer
-from pages.common import again, here, readable
+from pages.common import current, readable, rerun
 
 A_PAGE = 10  # answers
 STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
@@ -18,7 +18,7 @@ STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
 
 @st.fragment
 def answers() -> None:
-    session, me = here()
+    session, me = current()
     everything = user_profile.answer_history(session, me.id)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = st.text_input("Search the texts and your reasons", key="past-search", width=320)
@@ -27,15 +27,15 @@ def answers() -> None:
         )
         marks = st.pills("Only", ["edited", "with a reason"], selection_mode="multi", key="past-marks")
     found = [one for one in everything if matches(one, wanted, choices, marks)]
-    if said := st.session_state.pop("past-said", ""):
-        st.success(said)
+    if message := st.session_state.pop("past-message", ""):
+        st.success(message)
     pages = max(1, math.ceil(len(found) / A_PAGE))
     number = min(st.session_state.get("past-page", 1), pages)
     st.caption(
         f"{len(found):,} of {len(everything):,} answers, newest first."
         if len(found) < len(everything)
-        else f"{len(everything):,} answers, newest first. An answer you change counts from then on; the old one is "
-        "kept as superseded and no longer trains the model."
+        else f"{len(everything):,} answers, newest first. When you change an answer, the new one counts; the old one "
+        "is kept as superseded and does not train the model."
     )
     for one in found[(number - 1) * A_PAGE : number * A_PAGE]:
         answer(one)
@@ -49,14 +49,14 @@ def matches(one: PastAnswer, wanted: str, choices: list[Choice], marks: list[str
     return (
         all(word in text for word in wanted.casefold().split())
         and (not choices or label.choice in choices)
-        and ("edited" not in marks or bool(one.before))
+        and ("edited" not in marks or bool(one.superseded))
         and ("with a reason" not in marks or bool(label.reason or label.tags))
     )
 
 
 def answer(one: PastAnswer) -> None:
     label = one.label
-    title = f"{brief(readable(one.prompt))} — {said(label)}"
+    title = f"{brief(readable(one.prompt))} — {in_words(label)}"
     with st.expander(title, key=f"past-{label.id}", on_change="rerun") as whole:
         if not whole.open:
             return
@@ -67,12 +67,12 @@ def answer(one: PastAnswer) -> None:
                 for title, response in (("Left", one.left), ("Right", one.right))
             )
         )
-        st.caption(told(one))
-        change(label)
+        st.caption(past(one))
+        edit_form(label)
 
 
-def change(label: Label) -> None:
-    """Choice, strength and reason of one answer, in place."""
+def edit_form(label: Label) -> None:
+    """The choice, strength and reason of one answer, to be changed in place."""
     with st.form(f"change-{label.id}", border=False):
         with st.container(horizontal=True):
             choice = st.segmented_control(
@@ -97,7 +97,7 @@ def change(label: Label) -> None:
 
 
 def save(label: Label, choice: Choice, strength: int, reason: str) -> None:
-    session, me = here()
+    session, me = current()
     if choice not in (Choice.LEFT, Choice.RIGHT):
         strength = 1
     if (choice, strength, reason) == (label.choice, label.strength, label.reason):
@@ -108,27 +108,29 @@ def save(label: Label, choice: Choice, strength: int, reason: str) -> None:
     except CoplError as problem:
         st.error(str(problem))
         return
-    st.session_state["past-said"] = (
-        "Changed. The new answer counts from now on; the old one is kept as superseded, "
-        "and the next snapshot learns without it."
+    st.session_state["past-message"] = (
+        "Changed. From now on the new answer counts; the old one is kept as superseded, "
+        "and the next snapshot does not learn from it."
     )
-    again()
+    rerun()
 
 
-def said(label: Label) -> str:
+def in_words(label: Label) -> str:
     words = CHOICE_WORDS[label.choice]
     return f"{words}, {STRENGTHS[label.strength]}" if label.preferred_id is not None else words
 
 
-def told(one: PastAnswer) -> str:
-    """When, why, and what stood before."""
+def past(one: PastAnswer) -> str:
+    """When the person answered, why, and what they answered before."""
     label = one.label
     parts = [f"Answered {day(label.created_at)}."]
     if label.reason or label.tags:
         parts.append(f"Your reason: {', '.join(filter(None, (*label.tags, label.reason)))}.")
-    if one.before:
+    if one.superseded:
         changed = "" if label.edited_at is None else f" {day(label.edited_at)}"
-        parts.append(f"Changed{changed}; before: {'; '.join(said(older) for older in one.before)} (superseded).")
+        parts.append(
+            f"Changed{changed}; before: {'; '.join(in_words(older) for older in one.superseded)} (superseded)."
+        )
     return readable(" ".join(parts))
 
 

@@ -1,4 +1,4 @@
-"""A part of the reward page: a local language model writes the answers, word by word, until it ends or is stopped."""
+"""A part of the reward page: a local language model writes answers, streamed until it ends or is stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.session import Session
-from pages.common import again, here, readable
+from pages.common import current, readable, rerun
 
 LETTERS = "ABCDEF"
 BUNDLED = "smollm2"
@@ -17,7 +17,7 @@ BUNDLED = "smollm2"
 
 @dataclass
 class Writing:
-    """Answers in the making; kept in the session, so that what is written survives a stop."""
+    """Answers that are being written; kept in the session, so that the text so far survives a stop."""
 
     prompt: str
     styles: list  # of copl_core's Style
@@ -26,8 +26,8 @@ class Writing:
     seed: int
     begun: bool = False
     texts: list[str] = field(default_factory=list)
-    before: list[str] = field(default_factory=list)  # typed answers that stay
-    typed: list[str] = field(default_factory=list)  # all of them, to come back if nothing is written
+    before: list[str] = field(default_factory=list)  # typed answers to keep
+    typed: list[str] = field(default_factory=list)  # every typed answer, restored if nothing is written
 
     @property
     def by(self) -> list[str]:
@@ -46,78 +46,79 @@ class Drafts:
 
 
 def finish() -> Drafts | None:
-    """What was written, told once: any run of the page that finds a begun writing ends it, be it done or stopped."""
-    now = writing()
-    if now is None or not now.begun:
+    """The written answers, returned once: the next run of the page ends the writing, complete or not."""
+    job = writing()
+    if job is None or not job.begun:
         return None
     st.session_state["writing"] = None
-    if not any(text.strip() for text in now.texts):
-        return Drafts(now.prompt, now.typed, [])
-    found: dict[str, str] = {}  # two styles may come to the same words
-    for text, by in zip([*now.before, *now.texts], now.by, strict=True):
+    if not any(text.strip() for text in job.texts):
+        return Drafts(job.prompt, job.typed, [])
+    found: dict[str, str] = {}  # text → author; two styles may write the same text
+    for text, by in zip([*job.before, *job.texts], job.by, strict=True):
         if text.strip():
             found.setdefault(text.strip(), by)
-    return Drafts(now.prompt, list(found), list(found.values()))
+    return Drafts(job.prompt, list(found), list(found.values()))
 
 
 def field(name: str) -> str:
-    """The key of one of the page's fields for texts; they are new ones each time that they are filled."""
+    """The widget key of one of the page's text fields; each fill makes new fields, see ``fill`` of the page."""
     return f"{name} {st.session_state.get('filled', 0)}"
 
 
-def offer(most: int) -> None:
-    """The controls of the writer."""
-    session, _ = here()
+def writer_controls(most: int) -> None:
+    """Styles, temperature, length and model of the writer, and its button."""
+    session, _ = current()
     styles = {style.name: style for style in rewards.styles}
     with st.expander("Let a language model write answers", key="writer", on_change="rerun") as box:
         if not box.open:
             return
         chosen = st.multiselect(
-            "Styles, one answer each",
+            "Styles (one answer each)",
             list(styles),
             default=list(styles)[:3],
             max_selections=4,
             key="styles",
-            help="Each style has an instruction and a temperature of its own: the "
-            "higher, the less likely the words that are chosen.",
+            help="Each style has its own instruction and its own temperature. A higher temperature chooses less "
+            "likely words more often.",
         )
-        warmth = st.slider(
+        temperature = st.slider(
             "Temperature",
             0.0,
             2.0,
             1.0,
             0.1,
-            key="warmth",
+            key="temperature",
             format="%.1f ×",
-            help="Multiplies that of every style; 0 always takes the likeliest word.",
+            help="Multiplies the temperature of every style; 0 always takes the most likely word.",
         )
         max_tokens = st.number_input("Longest answer, in tokens (about ¾ of a word each)", 4, 400, 100, key="longest")
         model = st.text_input(
             "Language model",
             BUNDLED,
             key="model",
-            help="smollm2 comes with the studio. Or the folder of a model saved by transformers, or "
-            "the id of one in this machine's Hugging Face cache; nothing is downloaded.",
+            help="smollm2 comes with the studio. You can also give the folder of a model saved by transformers, or the "
+            "id of a model in this machine's Hugging Face cache; nothing is downloaded.",
         )
         keep = st.checkbox("Keep the answers above", key="keep")
         if st.session_state.get("write-problem"):
             st.error(st.session_state["write-problem"])
         if st.button("Write answers", key="write", disabled=not chosen or writing() is not None):
-            start(most, [styles[name] for name in chosen], warmth, int(max_tokens), model.strip(), keep)
+            start(most, [styles[name] for name in chosen], temperature, int(max_tokens), model.strip(), keep)
         st.caption(
-            "It runs on this machine. A model this small writes fluently and is often wrong: its answers are "
-            "there to differ in manner."
+            "The model runs on this machine. A model this small writes fluently and is often wrong: its answers "
+            "differ in style, not in quality."
         )
 
 
-def start(most: int, styles: list, warmth: float, max_tokens: int, model: str, keep: bool) -> None:
+def start(most: int, styles: list, temperature: float, max_tokens: int, model: str, keep: bool) -> None:
     st.session_state["write-problem"] = ""
     typed = [st.session_state.get(field(f"response-{i}"), "").strip() for i in range(st.session_state["count"])]
     before = [text for text in typed if text][: most - 1] if keep else []
     styles = [
-        type(style)(style.name, style.instruction, style.temperature * warmth) for style in styles[: most - len(before)]
+        type(style)(style.name, style.instruction, style.temperature * temperature)
+        for style in styles[: most - len(before)]
     ]
-    st.session_state["seed"] = st.session_state.get("seed", -1) + 1  # the same styles again write something else
+    st.session_state["seed"] = st.session_state.get("seed", -1) + 1  # pressing the button again writes other texts
     st.session_state["writing"] = Writing(
         st.session_state[field("prompt")],
         styles,
@@ -128,38 +129,38 @@ def start(most: int, styles: list, warmth: float, max_tokens: int, model: str, k
         before=before,
         typed=typed,
     )
-    again()
+    rerun()
 
 
 @st.cache_resource(max_entries=1, show_spinner="Loading the language model (half a minute the first time)")
-def language_model(_study: Session, model: str):
-    return rewards.writer(_study, model)
+def language_model(_session: Session, model: str):
+    return rewards.writer(_session, model)
 
 
 def write() -> None:
-    """Stream the answers into their places.  A press of Stop, or of anything else, runs the page anew: that ends it."""
-    session, _ = here()
-    now = writing()
-    blank(len(now.typed) + 1)  # over the fields and their buttons
+    """Stream the answers into the page.  A click on Stop, or on any other widget, reruns the page, which ends it."""
+    session, _ = current()
+    job = writing()
+    blank(len(job.typed) + 1)  # over the fields and their buttons
     st.button("Stop writing", key="stop", icon=":material/stop:", width="stretch")
     boxes = []
-    for i, style in enumerate(now.styles):
-        st.caption(f"Answer {LETTERS[len(now.before) + i]} · {style.name}, temperature {style.temperature:.1f}")
+    for i, style in enumerate(job.styles):
+        st.caption(f"Answer {LETTERS[len(job.before) + i]} · {style.name}, temperature {style.temperature:.1f}")
         boxes.append(st.container(border=True, key=f"draft-{i}").empty())
-    now.begun = True
+    job.begun = True
     try:
-        pieces = language_model(session, now.model).write(
-            now.prompt, now.styles, max_tokens=now.max_tokens, seed=now.seed
+        pieces = language_model(session, job.model).write(
+            job.prompt, job.styles, max_tokens=job.max_tokens, seed=job.seed
         )
         for row, piece in pieces:
-            now.texts[row] += piece
-            boxes[row].markdown(readable(now.texts[row]))
+            job.texts[row] += piece
+            boxes[row].markdown(readable(job.texts[row]))
     except CoplError as problem:
         st.session_state["write-problem"] = str(problem)
-    again()
+    rerun()
 
 
 def blank(count: int) -> None:
-    """Cover what an earlier run drew here; it would fade away only when this run, which takes its time, has ended."""
+    """Cover what an earlier run drew here: streamlit removes it only at the end of this run, which takes a while."""
     for _ in range(count):
         st.empty()

@@ -1,4 +1,4 @@
-"""What several pages share: who is here, the colours, and the lines that say where a figure comes from."""
+"""What several pages share: the current study and user, colours, texts, and the line that names a figure's source."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from copl_core.records import CoplError, Kind, User
 from copl_core.study import runs
 from copl_core.study.session import Session
 
-# Okabe & Ito's colour-blind-safe palette, less black, which is lost on a dark page; a group keeps its colour on every
-# page and in every snapshot.
+# The colour-blind-safe palette of Okabe and Ito without black, which is invisible on a dark page.  A group keeps its
+# colour on every page and in every snapshot.
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 NO_GROUP_COLOUR = "#9A9A9A"
 GATES = None  # sequential, from the theme: it has one for light and one for dark
 DIFFERENCES = "RdBu"  # diverging, centred on zero
-# Numbers that points wear: one hue, which colour-blind readers see as others do, without the end that is lost on the
-# page's ground.
-NUMBERS = {
+# Points coloured by a number: one hue, which colour-blind readers see as others do, without the end of the scale that
+# is too close to the page's background.
+NUMBER_COLOURS = {
     "light": ("#569eca", "#3488bd", "#1772ac", "#085a8c", "#05416a"),
     "dark": ("#1a6d99", "#2f83b1", "#4f99c4", "#76b0d4", "#a2c9e2", "#d3e5f1"),
 }
-# Chosen segments, and buttons under the pointer, are drawn in the accent; in the dark no accent is light enough for
-# that and yet dark enough for the white on the main buttons, and the theme has no word for the one without the other.
-LEGIBLE = """<style>
+# Selected segments and hovered buttons take the accent colour as their text colour.  On a dark page no accent is both
+# light enough for that and dark enough behind the white text of primary buttons, and the theme sets only one of them.
+CONTRAST_STYLE = """<style>
 [data-testid=stButtonGroup] [data-selected],
 button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-expanded=true]):enabled {
   color: light-dark(#005f94, #7cc0ea) !important;
@@ -37,50 +37,52 @@ button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-e
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
 
-def enter(session: Session, user: User | None) -> None:
-    """Let the page that runs next know where it is and for whom."""
+def set_current(session: Session, user: User | None) -> None:
+    """Set the study and the user of the page that runs next; shows both in the sidebar."""
     st.session_state["session"], st.session_state["user"] = session, user
-    st.html(LEGIBLE)
+    st.html(CONTRAST_STYLE)
     if user is not None:
         st.sidebar.caption(f"{session.record.name}  \nSigned in as {user.name}")
 
 
-def here() -> tuple[Session, User]:
-    """The study and the user of this session.
+def current() -> tuple[Session, User]:
+    """The study and the user of this browser session.
 
-    The very first visit to a fresh server runs a page of the ``pages`` folder by itself, before the front door can
-    say which pages there are.  Naming any page ends that mode, and the browser then asks again, through the front door.
+    On the very first visit to a fresh server, streamlit runs a file of the ``pages`` folder directly, before
+    ``streamlit_app.py`` has declared the pages.  Declaring any page ends that mode; the browser then reloads the
+    address, and ``streamlit_app.py`` runs first.
     """
     if "session" not in st.session_state:
         st.navigation([st.Page(lambda: None, title="CoPL Studio")], position="hidden")
-        asked_for = json.dumps(f"{st.context.url}?{urlencode(st.query_params.to_dict())}").replace("<", "\\u003c")
-        st.html(f"<script>location.replace({asked_for})</script>", unsafe_allow_javascript=True)
+        address = json.dumps(f"{st.context.url}?{urlencode(st.query_params.to_dict())}").replace("<", "\\u003c")
+        st.html(f"<script>location.replace({address})</script>", unsafe_allow_javascript=True)
         st.stop()
     return st.session_state["session"], st.session_state["user"]
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """A run of a page, which knows whether the one before it was broken off."""
-    st.session_state["broken off"] = st.session_state.get("drawing", False)
-    st.session_state["drawing"] = True
+def page_run() -> Iterator[None]:
+    """One run of a page; records whether the run before it was interrupted."""
+    st.session_state["interrupted"] = st.session_state.get("page running", False)
+    st.session_state["page running"] = True
     yield
-    st.session_state["drawing"] = False
+    st.session_state["page running"] = False
 
 
-def again() -> NoReturn:
-    """Run the page anew by its own wish, which breaks nothing off."""
-    st.session_state["drawing"] = False
+def rerun() -> NoReturn:
+    """Run the page again by its own request: the next run does not count as following an interrupted one."""
+    st.session_state["page running"] = False
     st.rerun()
 
 
-def tell_again(*keys: str) -> None:
-    """Widgets that were given a value get it once more where the run before this one was broken off.
+def resend_values(*keys: str) -> None:
+    """Send the values of these widgets once more if the run before this one was interrupted.
 
-    A value that a page puts into a widget is told the browser in one run.  A click on a page that still loads breaks
-    that run off: the browser may never have drawn the widget with its value, shows it empty, and sends that back.
+    Streamlit sends a value that the page puts into a widget to the browser in one run only.  A click on a page that is
+    still loading interrupts that run: the browser may never draw the widget with its value, shows it empty, and sends
+    the empty value back.
     """
-    if st.session_state.get("broken off"):
+    if st.session_state.get("interrupted"):
         for key in keys:
             if key in st.session_state:
                 st.session_state[key] = st.session_state[key]
@@ -94,9 +96,9 @@ def group_colour(group: int | None) -> str:
     return NO_GROUP_COLOUR if group is None else GROUP_COLOURS[group % len(GROUP_COLOURS)]
 
 
-def numbers() -> tuple[str, ...]:
-    """The scale for numbers in the theme of who looks."""
-    return NUMBERS["dark" if st.context.theme.type == "dark" else "light"]
+def number_colours() -> tuple[str, ...]:
+    """The colour scale for numbers in the visitor's theme."""
+    return NUMBER_COLOURS["dark" if st.context.theme.type == "dark" else "light"]
 
 
 def person_name(name: str, kind: Kind) -> str:
@@ -104,30 +106,30 @@ def person_name(name: str, kind: Kind) -> str:
 
 
 def readable(text: str) -> str:
-    """Markdown of a stored text with dollar signs as themselves, since prices are commoner here than formulas."""
+    """Markdown of a stored text, its dollar signs escaped: prices are more frequent here than formulas."""
     return text.replace("$", "\\$")
 
 
-def trouble(problem: CoplError) -> None:
-    """A mishap as a sentence, and the end of the page."""
+def stop_with_error(problem: CoplError) -> None:
+    """Show the error's sentence and end the page."""
     st.error(str(problem))
     st.stop()
 
 
 def no_snapshot(what: str) -> None:
-    """The honest empty state before the first snapshot, and the end of the page."""
-    session, _ = here()
+    """Say what the page waits for before the first snapshot, and end the page."""
+    session, _ = current()
     status = runs.trainer_status(session)
     if status.run is not None:
         st.info(
-            f"{what} comes from a snapshot, and the first one is being made right now "
-            f"({status.run.phase or 'starting'}). This page fills itself when it is done."
+            f"{what} comes from a snapshot, and the trainer is making the first one "
+            f"({status.run.phase or 'starting'}). This page updates when it is ready."
         )
         _wait_for_snapshot()
     elif status.alive:
         st.info(
             f"{what} comes from a snapshot, and there is none yet. The trainer makes the first one as soon as the "
-            "study holds 10 labels."
+            "study has 10 labels."
         )
         _wait_for_snapshot()
     else:
@@ -140,17 +142,17 @@ def no_snapshot(what: str) -> None:
 
 @st.fragment(run_every=2)
 def _wait_for_snapshot() -> None:
-    session, _ = here()
+    session, _ = current()
     if session.record.champion is not None:
-        again()
+        rerun()
 
 
 @st.fragment(run_every=5)
-def newer_snapshot(shown: str) -> None:
-    """Draw the page again when the trainer has moved the champion."""
-    session, _ = here()
+def watch_champion(shown: str) -> None:
+    """Rerun the page when the champion is no longer the snapshot that the page shows."""
+    session, _ = current()
     if session.record.champion != shown:
-        again()
+        rerun()
 
 
 def source_line(text: str, snapshot: str) -> None:

@@ -1,4 +1,4 @@
-"""What divides people, and what they agree on: pairs and responses."""
+"""Controversy: the pairs and answers on which groups differ most, and those on which they agree."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from pages.common import (
 )
 
 A_PAGE = 8
-ORDERS = {"divided": "ControversyItem", "agreed": "Agreed"}
+ORDERS = {"divided": "Disputed", "agreed": "Agreed"}  # the titles are values of the address's ``order``
 KINDS = {"pairs": "Pairs", "responses": "Answers"}
 MARK = "background:rgba(86,180,233,.28);text-decoration:underline;text-decoration-thickness:2px;color:inherit"
 NUMBERS = (
     (
         "Between groups",
-        "How far the groups' expected answers lie apart: 100 % is two halves, each of one mind, against "
-        "each other. The list is ranked by it.",
+        "How far the groups' expected answers are apart: 100 % means two halves that are each unanimous and disagree. "
+        "The list is ranked by this number.",
     ),
     (
         "Within people",
-        "What is left inside a group: its members differ, and each of them might answer otherwise on "
-        "another day. High where the two answers are equally good.",
+        "What remains within a group: its members differ, and each of them may answer differently another time. It is "
+        "high where the two answers are equally good.",
     ),
     (
-        "Unknown",
-        "What the model does not know: its graphs, trained apart, disagree. More labels on these texts make it "
-        "smaller.",
+        "Uncertainty",
+        "What the model does not know: the separately trained members of its ensemble disagree. More labels on these "
+        "texts make it smaller.",
     ),
 )
 
@@ -52,53 +52,34 @@ NUMBERS = (
 def page() -> None:
     session, _ = current()
     st.title("Controversy")
-    answer = st.container()
-    wanted = controls()
-    chosen = the_chosen()
+    top = st.container()
+    query = controls()
+    chosen = linked_pair()
     try:
-        found = controversy.ranked(session, A_PAGE, query=wanted, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
+        view = controversy.ranked(session, A_PAGE, query=query, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
         one = controversy.item(session, chosen) if chosen is not None else None
     except CoplError as problem:
         stop_with_error(problem)
-    if found is None:
-        no_snapshot("The list of what divides people")
-    with answer:
-        said(found, wanted)
-    asks = {ask.pair_id: ask for ask in labelling.pinned_pairs(session)}
+    if view is None:
+        no_snapshot("The list of disputed pairs")
+    with top:
+        summary(view, query)
+    pinned = {pin.pair_id: pin for pin in labelling.pinned_pairs(session)}
     if chosen is not None:
-        selected(one, chosen, found, asks)
-    many(found, wanted, asks)
-    watch_champion(found.snapshot)
+        selected(one, chosen, view, pinned)
+    ranking(view, query, pinned)
+    watch_champion(view.snapshot)
 
 
-# ---- what is asked of the list
+# ---- the query
 
 
 def controls() -> Query:
-    session, _ = current()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        order = st.segmented_control(
-            "Order",
-            list(ORDERS),
-            default="divided",
-            format_func=ORDERS.get,
-            key="order",
-            required=True,
-            bind="query-params",
-            on_change=first_page,
-        )
-        kind = st.segmented_control(
-            "Of",
-            list(KINDS),
-            default="pairs",
-            format_func=KINDS.get,
-            key="kind",
-            required=True,
-            bind="query-params",
-            on_change=first_page,
-        )
+        order = choice("Order", ORDERS, "order")
+        kind = choice("Of", KINDS, "kind")
         votes = st.number_input(
-            "People who answered, at least",
+            "Least number of people who answered",
             0,
             step=1,
             key="votes",
@@ -106,45 +87,65 @@ def controls() -> Query:
             bind="query-params",
             on_change=first_page,
         )
-        titles = dict(contents.prompts(session))
-        told = st.query_params.get("prompt", "")
-        if "in-prompt" not in st.session_state and told.isdecimal() and int(told) in titles:
-            st.session_state["in-prompt"] = int(told)
-        resend_values("in-prompt")
-        prompt = st.selectbox(
-            "Prompt",
-            list(titles),
-            index=None,
-            placeholder="every prompt",
-            key="in-prompt",
-            format_func=lambda number: brief(titles[number]),
-            width=260,
-            on_change=in_prompt,
-        )
-        known = contents.sources(session)
-        source = (
-            st.selectbox(
-                "Source",
-                known,
-                index=None,
-                placeholder="every source",
-                key="source",
-                width=190,
-                bind="query-params",
-                on_change=first_page,
-            )
-            if known
-            else None
-        )
-    return Query(kind, order == "agreed", prompt, source, votes)
+        return Query(kind, order == "agreed", prompt_filter(), source_filter(), votes)
+
+
+def choice(title: str, options: dict[str, str], key: str) -> str:
+    """One of a few options; the first is the default."""
+    return st.segmented_control(
+        title,
+        list(options),
+        default=next(iter(options)),
+        format_func=options.get,
+        key=key,
+        required=True,
+        bind="query-params",
+        on_change=first_page,
+    )
+
+
+def prompt_filter() -> int | None:
+    session, _ = current()
+    titles = dict(contents.prompts(session))
+    linked = st.query_params.get("prompt", "")
+    if "in-prompt" not in st.session_state and linked.isdecimal() and int(linked) in titles:
+        st.session_state["in-prompt"] = int(linked)
+    resend_values("in-prompt")
+    return st.selectbox(
+        "Prompt",
+        list(titles),
+        index=None,
+        placeholder="every prompt",
+        key="in-prompt",
+        format_func=lambda number: brief(titles[number]),
+        width=260,
+        on_change=link_prompt,
+    )
+
+
+def source_filter() -> str | None:
+    session, _ = current()
+    known = contents.sources(session)
+    if not known:
+        return None
+    return st.selectbox(
+        "Source",
+        known,
+        index=None,
+        placeholder="every source",
+        key="source",
+        width=190,
+        bind="query-params",
+        on_change=first_page,
+    )
 
 
 def first_page() -> None:
     st.session_state.pop("at", None)
 
 
-def in_prompt() -> None:
-    """Keep the address in step with the chosen prompt."""
+def link_prompt() -> None:
+    """Write the chosen prompt into the address."""
     first_page()
     if (chosen := st.session_state["in-prompt"]) is None:
         st.query_params.pop("prompt", None)
@@ -152,90 +153,87 @@ def in_prompt() -> None:
         st.query_params["prompt"] = str(chosen)
 
 
-def the_chosen() -> int | None:
-    """The pair that the address names."""
-    told = st.query_params.get("pair", "")
-    return int(told) if told.isdecimal() and len(told) < 10 else None
+def linked_pair() -> int | None:
+    """The id of the pair in the address."""
+    linked = st.query_params.get("pair", "")
+    return int(linked) if linked.isdecimal() and len(linked) < 10 else None
 
 
-# ---- the answer
+# ---- the summary
 
 
-def said(view: ControversyView, wanted: Query) -> None:
-    things = "pairs" if wanted.kind == "pairs" else "answers"
+def summary(view: ControversyView, query: Query) -> None:
+    """How many pairs or answers divide the groups, and what the numbers below mean."""
     if not view.groups:
-        st.info(
-            "The snapshot holds no group of people yet, so nothing can divide them. Groups appear once several "
-            "people have labelled."
-        )
+        st.info("The snapshot has no groups yet, so nothing can divide them. Groups appear once several people label.")
         return
     if len(view.groups) == 1:
         st.info(
-            "The snapshot sees one group of people so far, so nothing divides groups. The list below tells within "
-            "people and unknown apart all the same."
+            "The snapshot has one group so far, so nothing divides groups. The list below still shows the variance "
+            "within people and the model's uncertainty."
         )
-    elif wanted.kind == "pairs":
-        first = "agree most surely" if wanted.consensus else "are furthest apart"
+    elif query.kind == "pairs":
+        first = "agree with the most certainty" if query.consensus else "are furthest apart"
         st.write(
             f"On **{view.n_split:,}** of {view.n_matching:,} pairs the groups are expected to prefer different "
-            f"answers, by more than the model's doubt. Below, those on which they {first} come first."
+            f"answers, by more than the model's uncertainty. In the list below, pairs on which they {first} come first."
         )
     else:
         st.write(
             f"**{view.n_split:,}** of {view.n_matching:,} answers are expected to win in one group and to lose in "
-            f"another, against the other answers to their prompt. Below, those "
-            f"{'judged most alike' if wanted.consensus else 'that divide most'} come first."
+            f"another, compared with the other answers to their prompt. In the list below, answers "
+            f"{'on which groups agree most' if query.consensus else 'that divide most'} come first."
         )
     for column, (name, meaning) in zip(st.columns(3, gap="medium"), NUMBERS, strict=True):
         column.caption(f"**{name}.** {meaning}")
     members = (
-        "One graph only, so *unknown* cannot be told apart. "
+        "The ensemble has one member, so *uncertainty* cannot be separated. "
         if view.members == 1
-        else f"*Unknown* is read from {view.members} graphs. "
+        else f"*Uncertainty* comes from an ensemble of {view.members} graphs. "
     )
     people = sum(view.groups.values())
     sample = f"a sample of {view.n_evaluated:,} of {people:,}" if view.n_evaluated < people else f"{people:,}"
     st.caption(
-        f"The numbers add up to the variance of one {things[:-1]}'s answer, in per cent of the largest there "
-        f"can be. {members}Expected from {sample} people in {len(view.groups)} groups. Snapshot "
-        f"{view.snapshot}."
+        "The three numbers add up to the variance of a person's answer, in per cent of its maximum. "
+        f"{members}Predicted for {sample} people in {len(view.groups)} groups. Snapshot {view.snapshot}."
     )
 
 
 # ---- cards
 
 
-def selected(one: ControversyItem | None, pair_id: int, view: ControversyView, asks: dict[int, PinnedPair]) -> None:
-    """The pair of the address, above the list."""
+def selected(one: ControversyItem | None, pair_id: int, view: ControversyView, pinned: dict[int, PinnedPair]) -> None:
+    """The pair in the address, above the list."""
     if one is None:
-        st.warning(f"Snapshot {view.snapshot} knows no pair {pair_id}; the list below has those it knows.")
+        st.warning(f"Snapshot {view.snapshot} does not know pair {pair_id}; the list below has those it knows.")
     else:
         st.subheader(f"Pair {pair_id}")
-        card(one, view, "chosen", asks)
+        card(one, view, "chosen", pinned)
     st.button(
-        "Back to the list alone",
+        "Show only the list",
         key="unchoose",
         icon=":material/close:",
         on_click=lambda: st.query_params.pop("pair", None),
     )
 
 
-def many(view: ControversyView, wanted: Query, asks: dict[int, PinnedPair]) -> None:
+def ranking(view: ControversyView, query: Query, pinned: dict[int, PinnedPair]) -> None:
+    """One page of the ranked list, and the whole list as CSV."""
     session, _ = current()
-    things = "pairs" if wanted.kind == "pairs" else "answers"
+    things = "pairs" if query.kind == "pairs" else "answers"
     if not view.n_matching:
         st.info(
-            f"No {things} pass these filters; {view.n_pairs:,} pairs are known to the snapshot. Take a filter "
-            "away, or lower the number of people."
+            f"No {things} match these filters; the snapshot knows {view.n_pairs:,} pairs. Remove a filter or lower the "
+            "number of people."
         )
         return
     pages = math.ceil(view.n_matching / A_PAGE)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader(f"{view.n_matching:,} {things}", width="stretch")
-        st.toggle("Highlight what differs", True, key="marks", bind="query-params")
+        st.toggle("Highlight differences", True, key="marks", bind="query-params")
         st.download_button(
-            "All of them as CSV",
-            lambda: controversy.export_csv(session, wanted),
+            "Download all as CSV",
+            lambda: controversy.export_csv(session, query),
             f"controversy-{things}.csv",
             "text/csv",
             icon=":material/download:",
@@ -243,33 +241,33 @@ def many(view: ControversyView, wanted: Query, asks: dict[int, PinnedPair]) -> N
             key="csv",
         )
     for one in view.items:
-        card(one, view, "list", asks)
+        card(one, view, "list", pinned)
     if pages > 1:
         st.pagination(pages, key="at")
 
 
-def card(one: ControversyItem, view: ControversyView, place: str, asks: dict[int, PinnedPair]) -> None:
-    with st.container(border=True, key=f"card-{place}-{one.id}"):
+def card(one: ControversyItem, view: ControversyView, area: str, pinned: dict[int, PinnedPair]) -> None:
+    with st.container(border=True, key=f"card-{area}-{one.id}"):
         st.markdown(f"**{readable(one.prompt)}**")
         if one.second is None:
-            st.caption("This answer, against the others to the same prompt" + came(one.first.source))
+            st.caption("This answer, compared with the others to the same prompt" + from_source(one.first.source))
             st.markdown(readable(one.first.text))
         else:
             texts(one)
         numbers(one, view)
         side = "the first answer" if one.second else "this answer"
         st.plotly_chart(
-            split(one),
+            group_chart(one),
             width="stretch",
             config=PLOT,
-            key=f"split-{place}-{one.id}",
+            key=f"split-{area}-{one.id}",
             alt=f"Share of each group expected to prefer {side}, and as observed",
         )
         st.caption(
-            f"Bars: how many of a group the model expects to prefer {'A' if one.second else 'it'}. Dots: what "
-            f"people really chose, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}."
+            f"Bars: the share of a group that the model expects to prefer {'A' if one.second else 'it'}. Dots: the "
+            f"share that did, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}."
         )
-        steps(one, place, asks)
+        actions(one, area, pinned)
 
 
 def texts(one: ControversyItem) -> None:
@@ -280,27 +278,27 @@ def texts(one: ControversyItem) -> None:
         st.columns(2, gap="medium"), "AB", (one.first, one.second), (found.first, found.second), strict=True
     ):
         with column:
-            st.caption(letter + came(response.source))
+            st.caption(letter + from_source(response.source))
             if marks and found.comparable:
                 st.html(marked(pieces))
             else:
                 st.markdown(readable(response.text))
-    told = [f"{letter} has {', '.join(words)}" for letter, words in (("A", more), ("B", fewer)) if words]
+    differences = [f"{letter} has {', '.join(words)}" for letter, words in (("A", more), ("B", fewer)) if words]
     shared = (
         ""
         if found.comparable or not marks
-        else (f"Only {found.shared:.0%} of the words are shared, too few to highlight single ones. ")
+        else (f"Only {found.shared:.0%} of the words are shared, too few to highlight single words. ")
     )
-    if shared or told:
-        st.caption(f"{shared}{'; '.join(told)}{'.' if told else ''}")
+    if shared or differences:
+        st.caption(f"{shared}{'; '.join(differences)}{'.' if differences else ''}")
 
 
-def came(source: str | None) -> str:
+def from_source(source: str | None) -> str:
     return f" · from {readable(source)}" if source else ""
 
 
 def marked(pieces) -> str:
-    """A text as HTML that shows every character as itself, with the differing stretches marked."""
+    """A text as escaped HTML, with the differing passages marked."""
     whole = "".join(
         f'<mark style="{MARK}">{escape(text)}</mark>' if differs else escape(text) for text, differs in pieces
     )
@@ -312,14 +310,14 @@ def numbers(one: ControversyItem, view: ControversyView) -> None:
     with st.container(horizontal=True, gap="medium"):
         for (name, meaning), value in zip(NUMBERS, values, strict=True):
             st.markdown(
-                f"{name} **{'not known' if value is None else f'{4 * value:.0%}'}**", help=meaning, width="content"
+                f"{name} **{'not available' if value is None else f'{4 * value:.0%}'}**", help=meaning, width="content"
             )
 
 
-def split(one: ControversyItem) -> go.Figure:
-    """Expected shares as bars from the middle, observed ones as dots with their interval."""
+def group_chart(one: ControversyItem) -> go.Figure:
+    """Expected shares as bars from the middle, observed shares as dots with their intervals."""
     figure, vote = go.Figure(), "vote" if one.second else "comparison"
-    for (group, share), doubt in reversed(tuple(zip(one.by_group, one.ensemble_std, strict=True))):
+    for (group, share), std in reversed(tuple(zip(one.by_group, one.ensemble_std, strict=True))):
         seen = one.observed(group)
         name = f"{group_name(group)} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
         figure.add_bar(
@@ -329,7 +327,7 @@ def split(one: ControversyItem) -> go.Figure:
             orientation="h",
             showlegend=False,
             marker_color=group_colour(group),
-            hovertemplate=f"expected: {share:.0%}, give or take {doubt:.0%}<extra></extra>",
+            hovertemplate=f"expected: {share:.0%}, ± {std:.0%}<extra></extra>",
         )
         if seen.n:
             low, high = seen.interval
@@ -346,7 +344,7 @@ def split(one: ControversyItem) -> go.Figure:
                     "thickness": 1.5,
                     "width": 4,
                 },
-                hovertemplate=f"observed: {seen}{', a small vote' if seen.n < SMALL else ''}<extra></extra>",
+                hovertemplate=f"observed: {seen}{', few votes' if seen.n < SMALL else ''}<extra></extra>",
             )
     figure.add_vline(x=0.5, line_width=1, line_color="#888")
     ends = ["all prefer B", "even", "all prefer A"] if one.second else ["always loses", "even", "always wins"]
@@ -360,79 +358,85 @@ def votes(one: ControversyItem) -> str:
         return "Nobody has answered it yet."
     people = "1 person has" if one.voters == 1 else f"{one.voters:,} people have"
     neither = sum(counts[2] for counts in one.votes.values())
-    strangers = sum(one.votes.get(None, (0, 0, 0)))
+    ungrouped = sum(one.votes.get(None, (0, 0, 0)))
     small = [group_name(group) for group, _ in one.by_group if one.observed(group).n < SMALL]
     parts = [f"{people} answered{' about it' if one.second is None else ''}"]
     if neither:
         parts.append(f"{neither} without a preference")
-    if strangers:
-        parts.append(f"{strangers} by people without a group")
+    if ungrouped:
+        parts.append(f"{ungrouped} by people without a group")
     warning = ""
     if len(small) == len(one.by_group):
-        warning = f" Every group has fewer than {SMALL} votes: too few to say whether the model is right."
+        warning = f" Every group has fewer than {SMALL} votes: too few to check the model."
     elif small:
-        warning = f" Fewer than {SMALL} votes in {', '.join(small)}: too few to tell."
+        warning = f" Fewer than {SMALL} votes in {', '.join(small)}: too few to check the model there."
     return f"{', '.join(parts)}.{warning}"
 
 
-# ---- what can be done about it
+# ---- actions
 
 
-def steps(one: ControversyItem, place: str, asks: dict[int, PinnedPair]) -> None:
-    session, _ = current()
-    key = f"{place}-{one.id}"
+def actions(one: ControversyItem, area: str, pinned: dict[int, PinnedPair]) -> None:
+    """The buttons of a card: ask everybody about the pair, and link to it."""
+    key = f"{area}-{one.id}"
     with st.container(horizontal=True, vertical_alignment="center"):
         if one.second is None:
             st.button(
-                "The pair in which it divides most",
+                "Show the pair that divides most",
                 key=f"pair-{key}",
                 icon=":material/compare:",
                 on_click=choose,
                 args=(one.pair_id,),
+                help="Of the pairs with this answer.",
             )
             return
-        asked = asks.get(one.id)
-        if asked is None:
-            st.button(
-                "Ask about this pair",
-                key=f"ask-{key}",
-                icon=":material/front_hand:",
-                on_click=attempt,
-                args=(labelling.pin_pair, one.id),
-                help="Everybody who has not answered it gets it as their next pair, before all others.",
-            )
-        else:
-            st.button(
-                "Stop asking",
-                key=f"end-{key}",
-                icon=":material/close:",
-                on_click=attempt,
-                args=(labelling.unpin_pair, one.id),
-                help="The pair waits its turn like any other again.",
-            )
-            name = {user.id: user.name for user in access.users(session)}.get(asked.by, "the terminal")
-            st.caption(
-                f"Next for everybody who has not answered it; asked for by {readable(name)} {ago(asked.at)}, "
-                f"{asked.answered} answered since."
-            )
-        if place == "list":
+        pin_button(one, key, pinned.get(one.id))
+        if area == "list":
             st.button(
                 "Link to this pair",
                 key=f"choose-{key}",
                 icon=":material/link:",
                 on_click=choose,
                 args=(one.id,),
-                help="Puts the pair into this page's address, to be kept or sent.",
+                help="Puts the pair into this page's address, so that you can save or send it.",
             )
     if problem := st.session_state.pop(f"ask-problem-{one.id}", ""):
         st.error(problem)
+
+
+def pin_button(one: ControversyItem, key: str, pin: PinnedPair | None) -> None:
+    session, _ = current()
+    if pin is None:
+        st.button(
+            "Ask about this pair",
+            key=f"ask-{key}",
+            icon=":material/front_hand:",
+            on_click=perform,
+            args=(labelling.pin_pair, one.id),
+            help="People who have not answered it get it as their next pair, before all others.",
+        )
+        return
+    st.button(
+        "Stop asking",
+        key=f"end-{key}",
+        icon=":material/close:",
+        on_click=perform,
+        args=(labelling.unpin_pair, one.id),
+        help="From then on the pair is assigned like any other pair.",
+    )
+    name = {user.id: user.name for user in access.users(session)}.get(pin.by, "the terminal")
+    st.caption(
+        f"Next pair of everybody who has not answered it. Requested by {readable(name)} {ago(pin.at)}; "
+        f"{pin.answered} answered since."
+    )
 
 
 def choose(pair_id: int) -> None:
     st.query_params["pair"] = str(pair_id)
 
 
-def attempt(verb: Callable[..., object], pair_id: int) -> None:
+def perform(verb: Callable[..., object], pair_id: int) -> None:
+    """Call a verb of the study about a pair; the pair's card shows the error in the next run."""
     session, me = current()
     try:
         verb(session, pair_id, by=me.id)

@@ -1,4 +1,4 @@
-"""Who is served by which expert of the reward model, how evenly, and what each expert does."""
+"""Experts: which expert of the reward model serves whom, how even their loads are, and what each expert does."""
 
 from __future__ import annotations
 
@@ -12,76 +12,74 @@ from copl_core.records import CoplError
 from copl_core.study import experts
 from copl_core.study.experts import (
     ExpertEffect,
-    ExpertEffects,
+    ExpertEffectsView,
     ExpertsView,
     FitLoad,
-    VoicesView,
-    as_csv,
-    gates_csv,
+    TextEffect,
     with_and_without,
 )
 from pages.common import (
     GATES,
     PLOT,
+    current,
     group_colour,
     group_name,
-    here,
-    newer_snapshot,
     no_snapshot,
     person_name,
     readable,
     source_line,
-    trouble,
+    stop_with_error,
+    watch_champion,
 )
 
-MOST_ROWS = 1500  # of the picture; more are thinner than a pixel
+MOST_ROWS = 1500  # in the figure; more rows are thinner than a pixel
 ACCENT, PLAIN = "#0072B2", "#9A9A9A"
 
 
 def page() -> None:
-    session, _ = here()
+    session, _ = current()
     st.title("Experts")
     gate = st.session_state.get("gate")
     try:
         view = experts.overview(session, gate)
     except CoplError as problem:
-        trouble(problem)
+        stop_with_error(problem)
     if view is None:
         nothing_yet()
     m = len(view.load.share)
     st.write(
-        f"**{m - view.load.dead} of {m}** experts serve {len(view.names):,} people, as evenly as "
-        f"**{2**view.load.entropy:.1f}** experts with equal shares would. {spread(view.load.factor)}"
+        f"**{m - view.load.dead} of {m}** experts serve {len(view.names):,} people; the load is as even as "
+        f"with **{2**view.load.entropy:.1f}** experts of equal shares. {spread(view.load.factor)}"
     )
     choose_gate(view)
     weights(view)
     load(view)
     between(view)
     over_training(view.snapshot)
-    newer_snapshot(view.snapshot)
-    what_they_do(view)  # last: the first time after a fit it takes some seconds, and nothing else waits for it
+    watch_champion(view.snapshot)
+    what_they_do(view)  # last: after a new fit it takes some seconds, and nothing else waits for it
 
 
 def nothing_yet() -> None:
-    session, _ = here()
+    session, _ = current()
     if session.record.champion is None:
-        no_snapshot("The picture of experts")
+        no_snapshot("The figure of experts")
     st.info(
-        f"Snapshot {session.record.champion} has no reward model yet, and experts live inside one. The trainer fits "
-        "it a little after the first graph; the Training page starts a fit at once."
+        f"Snapshot {session.record.champion} has no reward model yet, and the experts are part of it. The trainer "
+        "fits it soon after the first graph; you can start a fit on the Training page."
     )
-    newer_snapshot(session.record.champion)
+    watch_champion(session.record.champion)
     st.stop()
 
 
 def spread(factor: float) -> str:
     if math.isinf(factor):
         return "Some experts serve nobody."
-    return f"The busiest serves {factor:.1f} times as many as the idlest."
+    return f"The expert with the largest load serves {factor:.1f} times as many people as the one with the smallest."
 
 
 def choose_gate(view: ExpertsView) -> None:
-    """Only where the layers have gates of their own."""
+    """The choice of a gate, where the layers have separate gates."""
     if len(view.gate_names) > 1:
         st.selectbox(
             "Gate",
@@ -92,21 +90,21 @@ def choose_gate(view: ExpertsView) -> None:
         )
 
 
-# ---- who is served by whom
+# ---- which expert serves whom
 
 
 def weights(view: ExpertsView) -> None:
     st.plotly_chart(heat(view), width="stretch", config=PLOT, key="gates", alt="Gate weights, people by experts")
-    shown = "" if len(view.names) <= MOST_ROWS else f" {MOST_ROWS:,} of {len(view.names):,} people are drawn, evenly."
+    shown = "" if len(view.names) <= MOST_ROWS else f" {MOST_ROWS:,} of {len(view.names):,} people are shown."
     source_line(
-        f"Rows are {len(view.names):,} people, those of one group together; columns are experts. Stronger: the "
-        "person's gate gives that expert more weight, and the strongest one answers for them. It shows who "
-        f"shares an expert, not what the expert has learned.{shown} Reward model fitted in {view.fitted_in}.",
+        f"Rows are {len(view.names):,} people, sorted by group; columns are experts. A stronger colour is a larger "
+        "gate weight; the expert with the largest weight serves the person. The figure shows who shares an expert, not "
+        f"what the expert has learned.{shown} Reward model fitted in {view.fitted_in}.",
         view.snapshot,
     )
     st.download_button(
         "Gate weights as CSV",
-        lambda: gates_csv(view),
+        lambda: experts.gates_csv(view),
         "gates.csv",
         "text/csv",
         on_click="ignore",
@@ -160,8 +158,8 @@ def load(view: ExpertsView) -> None:
     st.subheader("Load")
     st.plotly_chart(loads(view), width="stretch", config=PLOT, key="load", alt="People per expert, by group")
     source_line(
-        f"People whose top expert this is, coloured by their group on the map: {len(view.names):,} people, "
-        f"entropy {view.load.entropy:.2f} of at most {math.log2(len(view.load.share)):.2f} bits, "
+        f"The people that each expert serves, coloured by their group on the map: {len(view.names):,} people, entropy "
+        f" {view.load.entropy:.2f} of at most {math.log2(len(view.load.share)):.2f} bits, "
         f"{view.load.dead} dead {'expert' if view.load.dead == 1 else 'experts'} (serving nobody). Reward "
         f"model fitted in {view.fitted_in}.",
         view.snapshot,
@@ -184,7 +182,7 @@ def loads(view: ExpertsView) -> go.Figure:
 def between(view: ExpertsView) -> None:
     st.subheader("Between two experts")
     if not view.between:
-        st.caption("With a single expert nobody stands between two.")
+        st.caption("With a single expert, nobody is between two experts.")
         return
     rows = [
         {
@@ -211,15 +209,15 @@ def between(view: ExpertsView) -> None:
         column_config={"weight": number, "its weight": number, "gap": number},
     )
     source_line(
-        f"The {len(rows)} people whose two largest gate weights lie closest together: a little change of taste "
-        "gives them another expert. With few labels that is as likely doubt as taste. Select one to go on.",
+        f"The {len(rows)} people whose two largest gate weights are closest together: a small change in preferences "
+        "gives them another expert. With few labels this may also be uncertainty. Select a person to continue.",
         view.snapshot,
     )
     chosen = picked["selection"]["rows"] if picked else []
     if chosen and chosen[0] < len(view.between):
         row = view.between[chosen[0]][0]
         if st.button(f"{view.names[row]} on the People page", key="to-people", icon=":material/scatter_plot:"):
-            st.session_state.pop("link read", None)  # the address tells that page whom to show
+            st.session_state.pop("link read", None)  # the address then selects the person on that page
             st.switch_page("pages/people.py", query_params={"person": str(view.user_ids[row])})
 
 
@@ -228,116 +226,113 @@ def between(view: ExpertsView) -> None:
 
 @st.fragment
 def what_they_do(view: ExpertsView) -> None:
-    session, _ = here()
+    """What each expert raises and lowers, measured on a sample of the study's answers."""
+    session, _ = current()
     st.subheader("What each expert does")
     gate = view.gate or 0
     try:
-        with st.spinner("Listening to every expert on a sample of the study's answers"):
-            heard = experts.effects(session, gate)
+        with st.spinner("Measuring every expert on a sample of the study's answers"):
+            found = experts.effects(session, gate)
     except CoplError as problem:
         st.error(str(problem))
         return
-    if heard is None:
-        st.info("The reward model has gone with its snapshot; load the page again.")
+    if found is None:
+        st.info("The snapshot of this reward model was replaced; load the page again.")
         return
-    some = "" if len(view.gate_names) == 1 else f" Here the experts of {view.gate_names[gate]} speak alone."
-    st.dataframe(
-        [summary(voice, view) for voice in heard.voices],
-        hide_index=True,
-        width="stretch",
-        alt="What each expert raises",
-        column_config={
-            "people": st.column_config.NumberColumn(help="whose top expert this is"),
-            "strength": st.column_config.NumberColumn(
-                format="%.2f", help="root mean square of what it adds to a reward, in log-odds"
-            ),
-        },
-    )
+    effects_table(found, view)
+    only = "" if len(view.gate_names) == 1 else f" Here only the experts of {view.gate_names[gate]} are used."
     source_line(
-        f"Each expert against the shared part of the reward model, on {heard.n_texts} answers to "
-        f"{heard.n_prompts} prompts; only answers to one prompt are compared. Features are listed where the "
-        "95 % interval of their correlation r leaves out zero, for all features at once; it is correlation, "
-        f"and features that go together in these texts stand for one another.{some} Reward model fitted in "
-        f"{heard.fitted_in}.",
-        heard.snapshot,
+        f"Each expert compared with the shared part of the reward model, on {found.n_texts} answers to "
+        f"{found.n_prompts} prompts; only answers to the same prompt are compared. A feature is listed if the 95 % "
+        "interval of its correlation r excludes zero, for all features at once. Correlated features can stand for one "
+        f"another.{only} Reward model fitted in {found.fitted_in}.",
+        found.snapshot,
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         expert = st.selectbox(
             "Expert",
-            range(len(heard.voices)),
+            range(len(found.effects)),
             format_func=lambda i: f"E{i + 1}",
             key="expert",
             width=160,
             bind="query-params",
         )
         st.download_button(
-            "Every change as CSV",
-            lambda: voices_csv(heard),
+            "All changes as CSV",
+            lambda: experts.effects_csv(found),
             "experts.csv",
             "text/csv",
             on_click="ignore",
             icon=":material/download:",
-            key="voices-csv",
+            key="effects-csv",
         )
-    speak(heard.voices[expert])
+    details(found.effects[expert])
 
 
-def summary(voice: ExpertEffect, view: ExpertsView) -> dict:
-    told = "; ".join(f"{trait.words} (r {abs(trait.r):.2f})" for trait in voice.traits[:2])
+def effects_table(found: ExpertEffectsView, view: ExpertsView) -> None:
+    st.dataframe(
+        [summary(effect, view) for effect in found.effects],
+        hide_index=True,
+        width="stretch",
+        alt="What each expert raises",
+        column_config={
+            "people": st.column_config.NumberColumn(help="people whose largest gate weight is for this expert"),
+            "strength": st.column_config.NumberColumn(
+                format="%.2f", help="root mean square of what it adds to a reward, in log-odds"
+            ),
+        },
+    )
+
+
+def summary(effect: ExpertEffect, view: ExpertsView) -> dict:
+    features = "; ".join(f"{trait.words} (r {abs(trait.r):.2f})" for trait in effect.correlations[:2])
     return {
-        "expert": f"E{voice.expert + 1}",
-        "people": int(view.load.users[voice.expert]),
-        "strength": voice.size,
-        "raises": told or "nothing that is certain",
+        "expert": f"E{effect.expert + 1}",
+        "people": int(view.load.users[effect.expert]),
+        "strength": effect.size,
+        "raises": features or "no certain feature",
     }
 
 
-def speak(voice: ExpertEffect) -> None:
-    if voice.traits:
+def details(effect: ExpertEffect) -> None:
+    if effect.correlations:
         st.write(
-            f"**E{voice.expert + 1}** raises "
+            f"**E{effect.expert + 1}** raises "
             + ", ".join(
                 f"{trait.words} (|r| {abs(trait.r):.2f}, 95 % interval {min(abs(trait.low), abs(trait.high)):.2f} to "
                 f"{max(abs(trait.low), abs(trait.high)):.2f})"
-                for trait in voice.traits
+                for trait in effect.correlations
             )
             + "."
         )
     else:
-        st.write(f"No measured feature goes with what **E{voice.expert + 1}** changes clearly enough to be told.")
+        st.write(f"No measured feature goes with what **E{effect.expert + 1}** changes with certainty.")
     for column, title, texts in zip(
-        st.columns(2, gap="medium"), ("Raises most", "Lowers most"), (voice.raises, voice.lowers), strict=True
+        st.columns(2, gap="medium"), ("Raises most", "Lowers most"), (effect.raises, effect.lowers), strict=True
     ):
         with column:
             st.markdown(f"**{title}**")
             if not texts:
-                st.caption("No answer of the sample.")
+                st.caption("No answers in the sample.")
             for one in texts:
                 text_card(one)
 
 
-def text_card(one: ExpertEffects) -> None:
+def text_card(one: TextEffect) -> None:
     with st.container(border=True):
         st.caption(f"{one.change:+.2f} log-odds · {readable(one.prompt)}")
         st.markdown(readable(one.response.text))
 
 
-def voices_csv(heard: VoicesView) -> str:
-    return as_csv(
-        [row | {"snapshot": heard.snapshot, "fitted_in": heard.fitted_in} for row in heard.table],
-        ["expert", "prompt", "response", "text", "change", "snapshot", "fitted_in"],
-    )
-
-
-# ---- over training
+# ---- from fit to fit
 
 
 def over_training(snapshot: str) -> None:
-    session, _ = here()
+    session, _ = current()
     st.subheader("From fit to fit")
     fits, unread = experts.loads(session)
     if not fits:
-        st.caption("No snapshot holds the load of its experts.")
+        st.caption("No snapshot stores the load of its experts.")
         return
     st.plotly_chart(
         history(fits),
@@ -346,16 +341,16 @@ def over_training(snapshot: str) -> None:
         key="history",
         alt="Effective and dead experts of every fit of the reward model",
     )
-    missing = f" Unreadable and left out: {', '.join(unread)}." if unread else ""
+    missing = f" Unreadable snapshots are skipped: {', '.join(unread)}." if unread else ""
     source_line(
-        f"{len(fits)} {'fit' if len(fits) == 1 else 'fits'} of the reward model, each named by the snapshot "
-        "that made it; snapshots in between share one. Experts are trained anew in each fit, so E1 of one is "
-        f"not E1 of the next, and only their evenness can be followed.{missing}",
+        f"{len(fits)} {'fit' if len(fits) == 1 else 'fits'} of the reward model, each named by the snapshot that first "
+        "used it; snapshots in between share one. Each fit trains new experts, so E1 of one fit is not E1 of the next, "
+        f"and only the evenness of the load can be compared.{missing}",
         snapshot,
     )
     st.download_button(
         "Loads as CSV",
-        lambda: fits_csv(fits),
+        lambda: experts.loads_csv(fits),
         "loads.csv",
         "text/csv",
         on_click="ignore",
@@ -404,8 +399,8 @@ def balance(fits: tuple[FitLoad, ...], snapshot: str) -> None:
     if both is None:
         has, lacks = ("with", "0") if fits[-1].balance > 0 else ("without", "0.1")
         st.caption(
-            f"Every fit so far was made {has} the balance loss. To see the other side, start the trainer once "
-            f"with `COPL_BALANCE={lacks}` and ask for a full fit on the Training page."
+            f"All fits so far were made {has} the balance loss. To compare, start the trainer once with "
+            f"`COPL_BALANCE={lacks}` and request a full fit on the Training page."
         )
         return
     for column, title, fit in zip(st.columns(2, gap="medium"), ("With", "Without"), both, strict=True):
@@ -417,13 +412,13 @@ def balance(fits: tuple[FitLoad, ...], snapshot: str) -> None:
                 key=f"balance-{title}",
                 alt=f"Load of every expert, {title.lower()} the balance loss",
             )
-            accuracy = "" if fit.accuracy is None else f" Accuracy {fit.accuracy:.1%} on {fit.n:,} labels held out."
+            accuracy = "" if fit.accuracy is None else f" Accuracy {fit.accuracy:.1%} on {fit.n:,} held-out labels."
             st.caption(
-                f"**{title}** (weight {fit.balance:g}): {fit.dead} dead, as even as {fit.effective:.1f} equal "
+                f"**{title}** (weight {fit.balance:g}): {fit.dead} dead experts, as even as {fit.effective:.1f} equal "
                 f"experts. {spread(fit.factor)}{accuracy} Fitted in {fit.snapshot}."
             )
     source_line(
-        "Share of people each expert serves, the busiest first. The two fits may have seen different labels.", snapshot
+        "Share of people that each expert serves, largest first. The two fits may have used different labels.", snapshot
     )
 
 
@@ -442,24 +437,6 @@ def sorted_loads(fit: FitLoad) -> go.Figure:
     figure.update_yaxes(tickformat=".0%", range=[0, max(0.5, float(shares[0]) * 1.1)])
     figure.update_xaxes(dtick=1, title="expert, by rank")
     return figure
-
-
-def fits_csv(fits: tuple[FitLoad, ...]) -> str:
-    most = max(len(fit.share) for fit in fits)
-    shares = [f"share_{i + 1}" for i in range(most)]
-    rows = [
-        {
-            "fitted_in": fit.snapshot,
-            "balance": fit.balance,
-            "entropy_bits": round(fit.entropy, 4),
-            "dead": fit.dead,
-            "accuracy": fit.accuracy,
-            "n": fit.n,
-            **dict(zip(shares, fit.share.round(5).tolist(), strict=False)),
-        }
-        for fit in fits
-    ]
-    return as_csv(rows, ["fitted_in", "balance", "entropy_bits", "dead", "accuracy", "n", *shares])
 
 
 page()

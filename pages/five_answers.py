@@ -1,4 +1,4 @@
-"""A part of the reward page: five pairs answered here and now, of somebody of whom nothing else is known."""
+"""A part of the reward page: somebody answers five pairs on the spot, and the model knows nothing else about them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import streamlit as st
 
 from copl_core.records import CoplError, Pair
 from copl_core.study import rewards
-from pages.common import here, readable
+from pages.common import current, readable
 
-ANSWERS = "answers"  # the option of the list of people
+ANSWERS = "answers"  # the option for this in the list of people
 COUNT = 5
 
 
 def answers() -> list[tuple[int, int]]:
-    """(preferred, rejected) response ids given so far; they live in this browser session and are stored nowhere."""
-    return st.session_state.setdefault("probe", [])
+    """(preferred, rejected) response ids given so far; they live in this browser session and are not stored."""
+    return st.session_state.setdefault("five answers", [])
 
 
 def five_pairs() -> None:
-    """The next pair, chosen as the one that tells most about a person with the answers so far."""
-    session, _ = here()
+    """The next pair: the most informative one about a person with the answers so far."""
+    session, _ = current()
     st.subheader("Five answers")
     given = answers()
     if len(given) >= COUNT:
-        st.write(f"All {COUNT} are given; the line “Somebody with these {COUNT} answers” is placed by them alone.")
-        st.button("Answer five others", on_click=start_over)
+        st.write(f"All {COUNT} answers are given; the row “Somebody with these {COUNT} answers” rests on them alone.")
+        st.button("Answer five other pairs", on_click=start_over)
         return
     try:
         pair = rewards.next_query(session, given)
@@ -32,11 +32,11 @@ def five_pairs() -> None:
         st.error(str(problem))
         return
     if pair is None:
-        st.info("The study has no further pair that this snapshot knows.")
+        st.info("This snapshot knows no other pair of the study.")
         return
     st.write(
-        f"Pair {len(given) + 1} of {COUNT}: which answer do you prefer? Nothing of this is stored; the judgement "
-        "above follows each answer."
+        f"Pair {len(given) + 1} of {COUNT}: which answer do you prefer? Your answers here are not stored; the "
+        "prediction above changes with each of them."
     )
     st.markdown(f"**{readable(pair.prompt)}**")
     for column, mine, other in zip(
@@ -46,7 +46,7 @@ def five_pairs() -> None:
             st.markdown(readable(mine.text))
             st.button(
                 "I prefer this one",
-                key=f"probe-{pair.id}-{mine.id}",
+                key=f"prefer-{pair.id}-{mine.id}",
                 on_click=choose,
                 args=(pair, mine.id, other.id),
                 width="stretch",
@@ -58,8 +58,8 @@ def five_pairs() -> None:
 def choose(pair: Pair, preferred: int, rejected: int) -> None:
     given = answers()
     if len(given) < COUNT and (preferred, rejected) not in given:
-        st.session_state["probe"] = [*given, (preferred, rejected)]
+        st.session_state["five answers"] = [*given, (preferred, rejected)]
 
 
 def start_over() -> None:
-    st.session_state["probe"] = []
+    st.session_state["five answers"] = []

@@ -1,4 +1,4 @@
-"""A part of the study's page: pairs with a known answer, and problems that people reported."""
+"""A part of the settings page: gold pairs, which have a known answer, and problems that people reported."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ import streamlit as st
 
 from copl_core.records import Pair, User
 from copl_core.study import access, contents, labelling
-from pages.common import here, readable
-from pages.members import attempt, when
+from pages.common import current, readable
+from pages.members import perform, when
 
-FOUND = 5  # pairs shown of a search
+FOUND = 5  # search results shown
 
 
 # ---- gold pairs
 
 
 def gold_pairs() -> None:
-    session, _ = here()
+    session, _ = current()
     known = labelling.gold(session)
     share = labelling.assignment_settings(session).gold
     st.write(
-        "A gold pair has a known answer. It is asked now and then to see whether somebody is paying attention; "
-        "its answers are no preferences and never train the model. Choose pairs on which no taste could differ."
+        "A gold pair has a known answer. People get one from time to time, which shows whether they read "
+        "carefully; their answers to it are not preferences and never train the model. Choose pairs that leave no room "
+        "for preference."
     )
     st.caption(
-        f"{len(known)} gold pair{'s' * (len(known) != 1)}; {share:.0%} of the pairs handed out are gold ones"
-        + (" (settled under Handing out)." if known else ", once there are some.")
+        f"{len(known)} gold pair{'s' * (len(known) != 1)}; {share:.0%} of the assigned pairs are gold pairs"
+        + (" (set under Assignment)." if known else ", once there are some.")
     )
     for one in known:
         pair = contents.pair(session, one.pair_id)
         right, wrong = (pair.first, pair.second) if one.preferred_id == one.first_id else (pair.second, pair.first)
         with st.expander(readable(f"**{brief(pair.prompt, 60)}** {brief(right.text, 50)}"), key=f"gold-{pair.id}"):
-            texts(("Known to be better", right.text), ("The other one", wrong.text))
+            texts(("Known to be better", right.text), ("The other answer", wrong.text))
             st.button(
-                "Not gold any more",
+                "Remove from gold pairs",
                 key=f"ungold-{pair.id}",
-                on_click=attempt,
+                on_click=perform,
                 args=(labelling.set_gold, pair.id, None),
-                kwargs={"done": "The pair has no known answer any more; it is asked for preference again."},
+                kwargs={"done": "The pair is not gold: people are asked for their preference again."},
             )
     st.markdown("##### Make a pair gold")
     wanted = st.text_input("Search the texts", key="gold-search", placeholder="a few words of the question or answers")
@@ -51,7 +52,7 @@ def brief(text: str, most: int) -> str:
 
 
 def search(wanted: str, known: set[int]) -> None:
-    session, _ = here()
+    session, _ = current()
     pairs, count = contents.find_pairs(session, wanted, FOUND)
     st.caption(
         f"{count:,} pair{'s' * (count != 1)} found."
@@ -66,16 +67,16 @@ def search(wanted: str, known: set[int]) -> None:
 
 def choose(pair: Pair, known: bool) -> None:
     if known:
-        st.caption("This pair is gold already.")
+        st.caption("This pair is already gold.")
         return
     with st.container(horizontal=True):
         for letter, response in (("A", pair.first), ("B", pair.second)):
             st.button(
                 f"{letter} is known to be better",
                 key=f"gold-{letter}-{pair.id}",
-                on_click=attempt,
+                on_click=perform,
                 args=(labelling.set_gold, pair.id, response.id),
-                kwargs={"done": "The pair is gold now."},
+                kwargs={"done": "The pair is now a gold pair."},
             )
 
 
@@ -90,11 +91,11 @@ def texts(*sides: tuple[str, str]) -> None:
 
 
 def reports() -> None:
-    session, _ = here()
-    settled = st.toggle("Show settled ones too", key="reports-settled")
-    every = labelling.reports(session, resolved=settled)
+    session, _ = current()
+    resolved = st.toggle("Show resolved reports too", key="reports-resolved")
+    every = labelling.reports(session, resolved=resolved)
     if not every:
-        st.write("No problem waits for you.")
+        st.write("No reported problem is open.")
         return
     people = {user.id: user for user in access.users(session)}
     found = contents.responses(session, [one.response_id for one in every])
@@ -103,17 +104,17 @@ def reports() -> None:
             st.markdown(f"**{readable(one.text)}**")
             st.caption(f"{name(people, one.user_id)}, {when(one.at)}, about this answer:")
             response = found.get(one.response_id)
-            st.markdown(readable(response.text) if response else "*The answer is not in the study any more.*")
+            st.markdown(readable(response.text) if response else "*The answer is not in the study.*")
             if one.resolved_at is None:
                 st.button(
-                    "Settled",
+                    "Resolve",
                     key=f"resolve-{one.id}",
-                    on_click=attempt,
+                    on_click=perform,
                     args=(labelling.resolve, one.id),
-                    kwargs={"done": "The report is settled."},
+                    kwargs={"done": "The report is resolved."},
                 )
             else:
-                st.caption(f"Settled {when(one.resolved_at)} by {name(people, one.resolved_by)}.")
+                st.caption(f"Resolved {when(one.resolved_at)} by {name(people, one.resolved_by)}.")
 
 
 def name(people: dict[int, User], user_id: int | None) -> str:

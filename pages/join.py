@@ -1,4 +1,4 @@
-"""For somebody without a sign-in link: by an invite, or by name where the study is open to anybody."""
+"""Join the study without a sign-in link: with an invite, or by name if the study is open to anybody."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import access, labelling
-from pages.common import again, here
+from pages.common import current, rerun
 
 
 def page() -> None:
-    session, _ = here()
+    session, _ = current()
     secret = st.query_params.get("invite") or st.session_state.get("invite")
     invite = access.find_invite(session, secret) if secret else None
     st.title("Which answer is better?")
     if secret and invite is None:
         st.error(
-            "This invite is not valid any more: it was used, revoked, or its time is over. Ask the person who "
-            "sent it for a new one."
+            "This invite is not valid: it was used, revoked, or has expired. Ask the person who sent it for a new one."
         )
         st.stop()
     if invite is None and not labelling.assignment_settings(session).open:
-        st.info("This study is for invited people. Open the link you were sent, or ask the study's owner for one.")
+        st.info(
+            "This study is for invited people only. Open the link that you were sent, or ask the study's owner for one."
+        )
         st.stop()
     st.session_state["invite"] = secret
     st.write(
-        "You will see a question and two answers. Say which one you prefer. There is no right or wrong: "
-        "people differ, and this study is about how."
+        "You will see a question and two answers. Choose the one that you prefer. There is no right or wrong: "
+        "people differ, and this study is about how they differ."
     )
     with st.form("join", border=False):
         name = st.text_input("Your name or a nickname", max_chars=80)
@@ -35,7 +36,7 @@ def page() -> None:
 
 
 def begin(name: str, secret: str | None) -> None:
-    session, _ = here()
+    session, _ = current()
     try:
         user, token = access.accept_invite(session, secret, name) if secret else access.enter(session, name)
     except CoplError as problem:
@@ -43,7 +44,7 @@ def begin(name: str, secret: str | None) -> None:
         return
     st.session_state.update(user=user, token=token, invite=None)
     st.query_params.clear()
-    again()
+    rerun()
 
 
 page()

@@ -1,7 +1,8 @@
-"""The labelling room: a question, two answers, one keystroke.
+"""The labelling page: a question, two answers, one keystroke.
 
-The buttons head their columns, so that nothing jumps when the next pair is longer.  A button carries the id of the task
-it was drawn for, and the study ignores an answer to a task that is closed: a key never votes on a pair nobody saw.
+The buttons stand above the texts, so that they stay in place when the next pair is longer.  Each button carries the id
+of the task that it was drawn for, and the study ignores an answer to a closed task: a key never labels a pair that was
+not on the screen.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import streamlit as st
 from copl_core.records import Choice, CoplError, Response, Task
 from copl_core.study import labelling, user_map
 from copl_core.study.views import Feedback
-from pages.common import group_name, here, readable
+from pages.common import current, group_name, readable
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
 KEYS = {
@@ -27,9 +28,10 @@ KEYS = {
     "H or ?": "show or hide these keys",
 }
 BELOW = {"1": "Q", "2": "W"}  # the keys below on most keyboards; Alt with a number belongs to browsers
-# What the browser has to see to.  A question mark cannot be a button's shortcut, so it presses the button of H; keys
-# rest while somebody types.  A key that is held down, and the second half of a double click when the next pair has come
-# in between, answer nothing.  A page that is connected again looks again: its last answer may have arrived.
+# What has to happen in the browser.  A question mark cannot be a button's shortcut, so it clicks the button of H.
+# Shortcuts are off while the person types.  Repeated key events of a held key do nothing, and neither does the second
+# click of a double click if the next pair has appeared in between.  After a lost connection the page runs again, since
+# its last answer may have been stored.
 BROWSER = """<style>.st-key-again {display: none}</style><script>
 if (!window.coplKeys) {
   window.coplKeys = true;
@@ -59,8 +61,8 @@ if (!window.coplKeys) {
 
 
 def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None:
-    """Store the answer to the task whose button was pressed, with the reason typed so far."""
-    session, me = here()
+    """Store the answer to the task whose button was clicked, with the reason typed so far."""
+    session, me = current()
     shown = st.session_state.pop(f"shown-{task_id}", None)
     milliseconds = None if shown is None else int((time.monotonic() - shown) * 1000)
     reason, tags = st.session_state.get(f"reason-{task_id}") or "", st.session_state.get(f"tags-{task_id}") or ()
@@ -76,25 +78,25 @@ def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None
         guidelines=guidelines,
     )
     if receipt.label is None:
-        say("That pair was closed already, so the key did nothing.")
+        set_message("That pair was closed already, so the key did nothing.")
     elif receipt.feedback is not None:
-        say(verdict(receipt.feedback))
+        set_message(verdict(receipt.feedback))
 
 
 def skip(task_id: int) -> None:
-    session, me = here()
+    session, me = current()
     labelling.skip(session, task_id, me.id)
-    say("Skipped; the pair comes back when nothing else is left.")
+    set_message("Skipped; the pair comes back when no other pair is left.")
 
 
 def undo() -> None:
-    session, me = here()
-    say("Your last step is taken back." if labelling.undo(session, me.id) else "There is no step to take back.")
+    session, me = current()
+    set_message("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
 
 
 def keep_draft(task_id: int) -> None:
-    """What is typed survives a reload and a lost connection."""
-    session, me = here()
+    """Store what is typed, so that it survives a reload and a lost connection."""
+    session, me = current()
     labelling.save_draft(
         session,
         task_id,
@@ -108,8 +110,9 @@ def toggle_keys() -> None:
     st.session_state["show keys"] = not st.session_state.get("show keys", False)
 
 
-def say(sentence: str) -> None:
-    st.session_state["said"] = sentence
+def set_message(sentence: str) -> None:
+    """A sentence for the footer of the next run."""
+    st.session_state["message"] = sentence
 
 
 def verdict(feedback: Feedback) -> str:
@@ -120,12 +123,12 @@ def verdict(feedback: Feedback) -> str:
 
 
 @st.fragment
-def room() -> None:
-    session, me = here()
+def page() -> None:
+    session, me = current()
     task = labelling.next_task(session, me.id)
     if task is None:
         st.title("All done")
-        st.write("You have answered every pair there is for you. Thank you.")
+        st.write("You have answered every pair that is available to you. Thank you.")
         st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
         footer()
         return
@@ -138,7 +141,7 @@ def room() -> None:
         side(task, task.left, Choice.LEFT, "Left", "1", guidelines.version)
     with right:
         side(task, task.right, Choice.RIGHT, "Right", "2", guidelines.version)
-    others(task, guidelines.version)
+    other_buttons(task, guidelines.version)
     if st.session_state.get("show keys"):
         st.markdown("\n".join(f"- **{key}**: {what}" for key, what in KEYS.items()))
     extras(task, guidelines)
@@ -148,7 +151,7 @@ def room() -> None:
 
 
 def side(task: Task, response: Response, choice: Choice, name: str, key: str, guidelines: int) -> None:
-    """One column: how much better it is, and the text."""
+    """One column: the buttons that prefer this side, and its text."""
     st.button(
         name,
         key=f"{name.lower()}-{task.id}",
@@ -173,7 +176,7 @@ def side(task: Task, response: Response, choice: Choice, name: str, key: str, gu
         st.markdown(readable(response.text))
 
 
-def others(task: Task, guidelines: int) -> None:
+def other_buttons(task: Task, guidelines: int) -> None:
     with st.container(horizontal=True, horizontal_alignment="center"):
         st.button("Tie", key=f"tie-{task.id}", shortcut="0", on_click=answer, args=(task.id, Choice.TIE, 1, guidelines))
         st.button(
@@ -189,8 +192,8 @@ def others(task: Task, guidelines: int) -> None:
 
 
 def extras(task: Task, guidelines) -> None:
-    """What most pairs need none of: a reason, the guidelines, a problem."""
-    session, me = here()
+    """What most pairs do not need: a reason, the guidelines, a problem report."""
+    session, me = current()
     draft = labelling.draft(session, task.id, me.id)
     with st.expander("Say why (optional)", expanded=bool(draft.text or draft.tags)):
         st.pills(
@@ -210,7 +213,7 @@ def extras(task: Task, guidelines) -> None:
             args=(task.id,),
             height=80,
             max_chars=2000,
-            help="Kept with your answer. While you type here, the keys rest.",
+            help="Stored with your answer. While you type here, the shortcut keys are off.",
         )
     with st.container(horizontal=True):
         if guidelines.text:
@@ -221,7 +224,7 @@ def extras(task: Task, guidelines) -> None:
 
 
 def report(task: Task) -> None:
-    session, me = here()
+    session, me = current()
     which = st.radio("With which answer?", ["Left", "Right"], horizontal=True, key=f"report-side-{task.id}")
     words = st.text_area("What is wrong with it?", key=f"report-{task.id}", max_chars=2000)
     if st.button("Send to the study's owner", key=f"send-{task.id}"):
@@ -234,27 +237,30 @@ def report(task: Task) -> None:
 
 
 def footer() -> None:
-    """How far the person is, and what the model makes of them so far."""
-    session, me = here()
-    if said := st.session_state.pop("said", ""):
-        st.caption(said)
+    """The person's progress, and whom the model thinks they answer like."""
+    session, me = current()
+    if message := st.session_state.pop("message", ""):
+        st.caption(message)
     progress, goal = labelling.progress(session, me.id), labelling.assignment_settings(session).daily_goal
     if goal:
         st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")
-    st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {progress.left:,} pairs left. {taste()}")
+    st.caption(
+        f"{progress.done:,} answered, {progress.today:,} of them today, {progress.left:,} pairs left. {position()}"
+    )
 
 
-def taste() -> str:
-    session, me = here()
+def position() -> str:
+    """The group that the person answers most like; empty before the first snapshot and the first label."""
+    session, me = current()
     try:
-        place = user_map.position(session, me.id)
-    except Exception:  # whatever is wrong with a snapshot must not stop anybody from labelling; its pages say it
+        found = user_map.position(session, me.id)
+    except Exception:  # a broken snapshot must not stop anybody from labelling; the pages that show it report it
         return ""
-    if place is None or place.n_labels == 0:
+    if found is None or found.n_labels == 0:
         return ""
-    if place.group is None:
+    if found.group is None:
         return "The model has not found people like you yet."
-    return f"So far you answer most like {group_name(place.group)} ({place.group_share:.0%} sure)."
+    return f"So far you answer most like {group_name(found.group)} ({found.group_share:.0%} sure)."
 
 
-room()
+page()

@@ -1,4 +1,4 @@
-"""A part of the study's page: who may come in, and as what."""
+"""A part of the settings page: invites, people and their roles, e-mail addresses that may sign in."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study import access
 from copl_core.study_settings import Invite
-from pages.common import again, here, tell_again
+from pages.common import current, rerun, resend_values
 
 ROLES = {
-    Role.ANNOTATOR: "annotator: labels, and sees their own taste",
-    Role.RESEARCHER: "researcher: also sees people, quality and training",
-    Role.OWNER: "owner: also settles everything on this page",
+    Role.ANNOTATOR: "annotator: labels pairs and sees their own preferences",
+    Role.RESEARCHER: "researcher: also sees people, experts, controversy, rewards, training and quality",
+    Role.OWNER: "owner: also changes everything on this page",
 }
 REFUSED = "refused"
 TIMES = {"in a day": 1, "in a week": 7, "in a month": 30, "never": None}
 
 
-def doors() -> None:
+def members_and_invites() -> None:
     st.subheader("Invite people")
     invite()
     invites()
@@ -36,15 +36,15 @@ def doors() -> None:
 
 
 def invite() -> None:
-    session, me = here()
+    session, me = current()
     with st.form("invite", border=False):
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            role = st.selectbox("Lets in as", list(ROLES), format_func=str, width=200, key="invite-role")
+            role = st.selectbox("Role", list(ROLES), format_func=str, width=200, key="invite-role")
             count = clearable(
                 "How many people", "invite-uses", 1, placeholder="any number", help="Empty: any number.", width=160
             )
             ends = st.selectbox("Expires", list(TIMES), index=1, width=160, key="invite-expires")
-            pressed = st.form_submit_button("Make a link", type="primary", key="invite-make")
+            pressed = st.form_submit_button("Create a link", type="primary", key="invite-make")
     if pressed:
         days = TIMES[ends]
         expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
@@ -53,30 +53,30 @@ def invite() -> None:
         except CoplError as problem:
             st.error(str(problem))
         else:
-            show_once(f"{address()}/?invite={secret}", "Send this link to whom you want to let in.")
+            show_once(f"{address()}/?invite={secret}", "Send this link to the people you want to invite.")
 
 
 def clearable(title: str, key: str, value: float | None, **more: object) -> float | None:
-    """A number that may be left empty: streamlit lets people empty only what begins empty."""
+    """A number field that may be left empty; streamlit only lets people clear a field whose default is empty."""
     if value is not None:
         st.session_state.setdefault(key, value)
-        tell_again(key)
+        resend_values(key)
     return st.number_input(title, value=None, key=key, **({"step": 1} | more))
 
 
 def show_once(link: str, words: str) -> None:
-    st.success(f"{words} It is shown this once; only a fingerprint of it is kept.")
+    st.success(f"{words} It is shown only once, since the study stores only a fingerprint of it.")
     st.code(link, language=None, wrap_lines=True)
 
 
 def address() -> str:
-    """Where this installation is reached, as the browser says."""
+    """The address of this installation, as the browser reports it."""
     whole = urlsplit(st.context.url or "")
     return f"{whole.scheme}://{whole.netloc}" if whole.netloc else ""
 
 
 def invites() -> None:
-    session, _ = here()
+    session, _ = current()
     names = {user.id: user.name for user in access.users(session)}
     every = access.invites(session)
     for one, state in every:
@@ -88,14 +88,14 @@ def invites() -> None:
         st.caption("No invite is open.")
     closed = [(one, state) for one, state in every if state != "open"]
     if closed:
-        with st.expander(f"Invites that let nobody in any more ({len(closed)})"):
+        with st.expander(f"Closed invites ({len(closed)})"):
             st.dataframe(
                 [
                     {
                         "role": str(one.role),
                         "state": state,
-                        "let in": one.used,
-                        "made": when(one.at),
+                        "joined": one.used,
+                        "created": when(one.at),
                         "by": names.get(one.by, "the product"),
                     }
                     for one, state in closed
@@ -108,12 +108,12 @@ def invites() -> None:
 def in_words(one: Invite) -> str:
     most = "any number of people" if one.uses is None else f"{one.uses} {'people' if one.uses != 1 else 'person'}"
     ends = "never expires" if one.expires_at is None else f"open until {when(one.expires_at)}"
-    return f"**{str(one.role).capitalize()}**, for {most}; {one.used} came in so far; {ends}. Made {when(one.at)}."
+    return f"**{str(one.role).capitalize()}**, for {most}; {one.used} joined so far; {ends}. Created {when(one.at)}."
 
 
 def revoke(invite_id: int) -> None:
-    attempt(
-        access.revoke_invite, invite_id, done="The invite is revoked: nobody comes in by it any more. Who is in stays."
+    perform(
+        access.revoke_invite, invite_id, done="The invite is revoked: nobody can join with it. People who joined stay."
     )
 
 
@@ -121,11 +121,11 @@ def revoke(invite_id: int) -> None:
 
 
 def people() -> None:
-    session, me = here()
+    session, me = current()
     humans = [user for user in access.users(session) if user.kind == Kind.HUMAN]
     st.dataframe(
         [
-            {"person": user.name, "role": str(user.role), "training": "left out" if user.excluded else "counts"}
+            {"person": user.name, "role": str(user.role), "training": "excluded" if user.excluded else "included"}
             for user in humans
         ],
         hide_index=True,
@@ -133,23 +133,23 @@ def people() -> None:
         alt="People and their roles",
     )
     chosen = st.selectbox(
-        "Change somebody",
+        "Change a person",
         [user.id for user in humans],
         index=None,
         placeholder="Choose a person",
         format_func={user.id: user.name for user in humans}.get,
-        key="doors-person",
+        key="members-person",
     )
     if chosen is not None:
         one(next(user for user in humans if user.id == chosen))
     st.caption(
-        "Whether somebody's labels train the model is settled on the page Quality, beside the figures it should "
-        "rest on."
+        "On the Quality page you decide whether somebody's labels train the model, next to the figures that this "
+        "decision should rest on."
     )
 
 
 def one(user: User) -> None:
-    session, me = here()
+    session, me = current()
     role = st.selectbox(
         "Role",
         list(ROLES),
@@ -159,25 +159,25 @@ def one(user: User) -> None:
     )
     with st.container(horizontal=True):
         st.button(
-            "Give this role",
+            "Set this role",
             key=f"give-{user.id}",
             disabled=role == user.role,
-            on_click=attempt,
+            on_click=perform,
             args=(access.set_role, user.id, role),
-            kwargs={"done": f"{user.name} is {role} now."},
+            kwargs={"done": f"{user.name} is now {role}."},
         )
         st.button(
             "Sign out everywhere",
             key=f"out-{user.id}",
-            on_click=attempt,
+            on_click=perform,
             args=(access.sign_out_everywhere, user.id),
-            kwargs={"done": f"No link signs in as {user.name} any more; make a new one below for them."},
+            kwargs={"done": f"No existing link signs in as {user.name}; create a new one for them below."},
             help="Every link that signs in as this person stops working. Their labels stay.",
         )
         fresh = st.button(
-            "Make a new sign-in link",
+            "Create a new sign-in link",
             key=f"link-{user.id}",
-            help="For somebody who lost theirs. Whoever opens it is signed in as this person.",
+            help="For a person who has lost their link. Anybody who opens it is signed in as this person.",
         )
     if fresh:
         show_once(f"{address()}/?token={access.sign_in_token(session, user.id)}", f"This link signs in as {user.name}.")
@@ -187,10 +187,10 @@ def one(user: User) -> None:
 
 
 def emails() -> None:
-    session, me = here()
+    session, me = current()
     st.write(
-        "With a sign-in provider in `.streamlit/secrets.toml`, people sign in with an e-mail address and these "
-        "rules say as what. An address without a rule becomes an annotator where the study is open to everybody."
+        "With a sign-in provider in `.streamlit/secrets.toml`, people sign in with an e-mail address, and these rules "
+        "set their role. If the study is open to everybody, an address without a rule becomes an annotator."
     )
     known = access.emails(session)
     names = {user.id: user.name for user in access.users(session)}
@@ -211,14 +211,14 @@ def emails() -> None:
         with st.container(horizontal=True, vertical_alignment="bottom"):
             email = st.text_input("Address", key="email-address", width=280)
             role = st.selectbox("Signs in as", [*ROLES, REFUSED], format_func=str, key="email-role", width=200)
-            if st.form_submit_button("Set", key="email-set"):
-                attempt(access.set_email, email, None if role == REFUSED else role, done=f"{email.strip()} is settled.")
-                again()
+            if st.form_submit_button("Save", key="email-set"):
+                perform(access.set_email, email, None if role == REFUSED else role, done=f"{email.strip()} is saved.")
+                rerun()
 
 
-def attempt(verb: Callable[..., object], *arguments: object, done: str = "") -> bool:
-    """Ask the study as the owner who is here; what came of it is told at the top of the next drawing."""
-    session, me = here()
+def perform(verb: Callable[..., object], *arguments: object, done: str = "") -> bool:
+    """Call a verb of the study as the signed-in owner; ``show_outcome`` shows ``done`` or the error in the next run."""
+    session, me = current()
     try:
         verb(session, *arguments, by=me.id)
     except CoplError as problem:
@@ -228,8 +228,8 @@ def attempt(verb: Callable[..., object], *arguments: object, done: str = "") -> 
     return True
 
 
-def told() -> None:
-    """What came of the last change."""
+def show_outcome() -> None:
+    """The outcome of the last change, shown once."""
     if problem := st.session_state.pop("settings-problem", ""):
         st.error(problem)
     if done := st.session_state.pop("settings-done", ""):

@@ -1,4 +1,4 @@
-"""The map of users: who answers like whom, snapshot by snapshot, and the rows behind every dot."""
+"""People: a map of who answers like whom, snapshot by snapshot, the groups, and the labels behind every point."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import access, runs, user_map
-from copl_core.study.user_map import PeopleMap
-from pages.common import PLOT, again, group_name, here, newer_snapshot, no_snapshot, source_line
+from copl_core.study.user_map import UserMap
+from pages.common import PLOT, current, group_name, no_snapshot, rerun, source_line, watch_champion
 from pages.people_groups import groups
 from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
 from pages.people_pairs import persons
 from pages.people_selection import chosen_people, read_link, write_link
 
 MOST_SNAPSHOTS = 30  # on the slider, the newest
-BEAT = 1.5  # seconds a snapshot is shown while they are played
+SECONDS_EACH = 1.5  # for which a snapshot is shown during playback
 
 
 def page() -> None:
-    session, me = here()
+    session, me = current()
     st.title("People")
     champion = session.record.champion
     if champion is None:
@@ -45,45 +45,45 @@ def page() -> None:
     persons(view)
     st.subheader("About this map")
     about(view)
-    newer_snapshot(champion)
+    watch_champion(champion)
 
 
-# ---- the answer first
+# ---- the summary
 
 
-def sentence(view: PeopleMap, champion: str) -> str:
-    """Where the viewer is."""
+def sentence(view: UserMap, champion: str) -> str:
+    """The number of groups, and the viewer's group."""
     many = f"{len(view.groups)} groups of people who answer alike" if len(view.groups) > 1 else "one group so far"
     seen = f"The model sees {many}." if view.snapshot == champion else f"In snapshot {view.snapshot} there were {many}."
     if view.me is None or view.n_labels[view.me] == 0:
         return f"{seen} Label some pairs, and you appear among them at once."
     if view.group[view.me] < 0:
-        return f"{seen} Nobody has labelled the responses you labelled, so you have no place yet."
+        return f"{seen} Nobody else has labelled the answers you labelled, so you have no position yet."
     group, n = int(view.group[view.me]), int(view.n_labels[view.me])
     others = int((view.group == group).sum()) - 1
-    stand = f"By your {n} label{'s' * (n != 1)} you stand in **{group_name(group)}**, with {others:,} others"
+    mine = f"By your {n} label{'s' * (n != 1)} you are in **{group_name(group)}**, with {others:,} others"
     if view.my_source == "trained" or not view.my_share:
-        return f"{seen} {stand}."
+        return f"{seen} {mine}."
     return (
-        f"{seen} {stand}; of the {view.my_neighbours:,} people who judged some of the same answers, those who "
-        f"explain your labels best stand there by {view.my_share:.0%} of their weight."
+        f"{seen} {mine}. {view.my_neighbours:,} people have labelled some of the same answers; weighted by how well "
+        f"they explain your labels, {view.my_share:.0%} of them are in this group."
     )
 
 
 # ---- the map
 
 
-def the_map(view: PeopleMap, extent: np.ndarray | None) -> None:
-    session, _ = here()
-    deep = st.session_state.get("dimensions") == "3-D" and view.xyz is not None
+def the_map(view: UserMap, extent: np.ndarray | None) -> None:
+    session, _ = current()
+    in_3d = st.session_state.get("dimensions") == "3-D" and view.xyz is not None
     by = st.session_state.get("colour", "group")
     colour = colours(view, by)
     found = st.session_state.get("found")
     row = None if found is None else next(iter(view.rows([found]).tolist()), None)
     linked = st.session_state.get("linked people", []) if not picked_on_map() else []
-    figure = picture(view, colour, deep=deep, extent=extent, chosen=linked, found=row)
-    if deep:
-        st.plotly_chart(figure, width="stretch", config=PLOT, key="map-deep", alt="Map of users in three dimensions")
+    figure = picture(view, colour, in_3d=in_3d, extent=extent, chosen=linked, found=row)
+    if in_3d:
+        st.plotly_chart(figure, width="stretch", config=PLOT, key="map-3d", alt="Map of users in three dimensions")
     else:
         st.plotly_chart(
             figure,
@@ -95,18 +95,17 @@ def the_map(view: PeopleMap, extent: np.ndarray | None) -> None:
             alt="Map of users",
         )
     source_line(
-        "Each dot is a person, near those who answer alike; filled dots are humans, open ones simulated"
-        + ("" if deep else ", grey ones below have no labels")
-        + f". {EXPLAINED[colour.by]} Distances between "
-        "islands, their sizes and the directions mean nothing. Click a name in the legend to hide it, "
-        "double-click to see it alone; "
-        + ("drag to turn the map." if deep else "drag around people to list them below."),
+        "Each point is a person, close to people who answer alike. Filled points are humans, open points are simulated "
+        "people" + ("" if in_3d else ", grey points at the bottom have no labels") + f". {EXPLAINED[colour.by]} "
+        "Distances between clusters, their sizes and the directions have no meaning. Click a name in the legend to "
+        "hide it, double-click to show it alone; "
+        + ("drag to rotate the map." if in_3d else "drag around people to list them below."),
         f"{view.snapshot}, {view.total_labels:,} labels",
     )
 
 
 def map_key() -> str:
-    """A new key forgets what is selected."""
+    """The chart's key; a new key clears the selection."""
     return f"map-{st.session_state.get('map-round', 0)}"
 
 
@@ -114,11 +113,11 @@ def picked_on_map() -> list[int]:
     return ids_of(st.session_state.get(map_key()))
 
 
-def colours(view: PeopleMap, by: str) -> Colouring:
-    """The colouring that is asked for; that by group, and a sentence, where the study has nothing of the kind."""
-    session, _ = here()
+def colours(view: UserMap, by: str) -> Colouring:
+    """The chosen colouring; if the study has no data for it, a sentence and the colouring by group."""
+    session, _ = current()
     try:
-        with st.spinner("Reading what to colour by"):
+        with st.spinner("Reading the colours"):
             found = colouring(session, view, by)
     except CoplError as problem:
         st.warning(str(problem))
@@ -126,22 +125,22 @@ def colours(view: PeopleMap, by: str) -> Colouring:
     if found is None:
         missing = {
             "expert": "This snapshot has no reward model, so there are no experts to colour by",
-            "consistency": "No pair has come to anybody a second time yet",
-            "foreseen": "No answer to a pair drawn by chance was foretold yet",
-            "taste": "There is no simulated person whose taste is known",
+            "consistency": "Nobody has answered a pair a second time yet",
+            "predicted": "No answer to a randomly drawn pair has a prediction yet",
+            "true_group": "There is no simulated person whose true group is known",
         }
-        st.info(f"{missing.get(by, 'There is nothing of the kind')}; the map is coloured by group.")
+        st.info(f"{missing.get(by, 'There is no data for this colouring')}; the map is coloured by group.")
         found = colouring(session, view, "group")
     return found
 
 
-def controls(view: PeopleMap, versions: list[str]) -> None:
+def controls(view: UserMap, versions: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Colour by", list(COLOURS), format_func=COLOURS.get, key="colour", width=260)
         st.session_state.setdefault("dimensions", "2-D")
         st.segmented_control("Dimensions", ["2-D", "3-D"], key="dimensions", required=True)
     if view.xyz is None and st.session_state.get("dimensions") == "3-D":
-        st.info("This snapshot was made before maps had a third dimension, so it is shown flat; the next one has it.")
+        st.info("This snapshot has no map in three dimensions, so the map is shown in two; the next snapshot has one.")
     slider(versions)
 
 
@@ -149,7 +148,7 @@ def controls(view: PeopleMap, versions: list[str]) -> None:
 
 
 def wanted(versions: list[str], champion: str) -> str:
-    """The snapshot to show: the one on the slider, else the champion, which moves on by itself."""
+    """The snapshot to show: the one on the slider; if that was the champion, the new champion follows it."""
     if "step to" in st.session_state:
         st.session_state["snapshot"] = st.session_state.pop("step to")
     if st.session_state.get("snapshot") not in versions:
@@ -158,14 +157,14 @@ def wanted(versions: list[str], champion: str) -> str:
         st.session_state.get("champion seen") not in (None, champion)
         and st.session_state["snapshot"] == st.session_state["champion seen"]
     ):
-        st.session_state["snapshot"] = champion  # who looked at the newest goes on looking at the newest
+        st.session_state["snapshot"] = champion  # a viewer of the newest snapshot keeps seeing the newest
     st.session_state["champion seen"] = champion
     return st.session_state.setdefault("snapshot", champion if champion in versions else versions[-1])
 
 
 def slider(versions: list[str]) -> None:
     if len(versions) < 2:
-        st.caption("This is the first snapshot; once there are more, a slider here plays them.")
+        st.caption("This is the first snapshot. With more snapshots, a slider here shows how the map changes.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.select_slider(
@@ -173,8 +172,8 @@ def slider(versions: list[str]) -> None:
             versions,
             key="snapshot",
             width="stretch",
-            help="The same people in earlier snapshots, on the same axes. Each map is laid onto the one "
-            "before it, so who moves has changed, or has become better known.",
+            help="The same people in earlier snapshots, on the same axes. Each map is aligned with the one before it, "
+            "so people who move have changed or are better known.",
         )
         if st.session_state.get("playing"):
             st.button("Stop", key="stop", on_click=st.session_state.update, args=({"playing": False},))
@@ -183,38 +182,38 @@ def slider(versions: list[str]) -> None:
                 "Play", key="play", on_click=st.session_state.update, args=({"playing": True, "step to": versions[0]},)
             )
     if st.session_state.get("playing"):
-        st.session_state["beats"] = 0
+        st.session_state["play runs"] = 0
         play(versions)
 
 
-@st.fragment(run_every=BEAT)
+@st.fragment(run_every=SECONDS_EACH)
 def play(versions: list[str]) -> None:
-    """Steps to the next snapshot at every beat, and ends at the last one.  Its first run is part of the page's."""
-    st.session_state["beats"] = st.session_state.get("beats", 0) + 1
-    if st.session_state["beats"] < 2:
+    """Step to the next snapshot at every timed run, and stop at the last one."""
+    st.session_state["play runs"] = st.session_state.get("play runs", 0) + 1
+    if st.session_state["play runs"] < 2:  # the first run is part of the page's run, not a timed one
         return
     following = versions.index(st.session_state["snapshot"]) + 1
     if following < len(versions):
         st.session_state["step to"] = versions[following]
     else:
         st.session_state["playing"] = False
-    again()
+    rerun()
 
 
 # ---- how it was made
 
 
-def about(view: PeopleMap) -> None:
-    session, me = here()
+def about(view: UserMap) -> None:
+    """How clearly the groups are separated, the map's settings, and all people in a table."""
     parameters = view.parameters
     tried = parameters.get("silhouette_by_k", {})
     if np.isfinite(view.silhouette):
         shape = (
-            "clearly apart"
+            "clearly separated"
             if view.silhouette > 0.5
             else "overlapping at their edges"
             if view.silhouette > 0.25
-            else "hardly apart: they are shades of one cloud"
+            else "hardly separated: they are parts of one cloud"
         )
         st.write(
             f"The groups are {shape} (silhouette {view.silhouette:.2f}, from −1 to 1). They come from the "
@@ -228,17 +227,8 @@ def about(view: PeopleMap) -> None:
         )
         + "."
     )
-    wanted = st.toggle(
-        "Include simulated people",
-        value=session.record.include_simulated,
-        help="Off, they are in no "
-        "picture, and the next snapshot is learned without them. Their labels are kept, so on brings "
-        "them back.",
-    )
-    if wanted != session.record.include_simulated:
-        access.include_simulated(session, wanted, by=me.id)
-        again()
-    with st.expander("Everybody in a table", on_change="rerun", key="everybody") as whole:
+    simulated_toggle()
+    with st.expander("All people in a table", on_change="rerun", key="everybody") as whole:
         if whole.open:
             st.dataframe(
                 {
@@ -250,6 +240,19 @@ def about(view: PeopleMap) -> None:
                 hide_index=True,
                 width="stretch",
             )
+
+
+def simulated_toggle() -> None:
+    session, me = current()
+    wanted = st.toggle(
+        "Include simulated people",
+        value=session.record.include_simulated,
+        help="When this is off, no page shows them and the next snapshot does not learn from them. Their labels are "
+        "kept, so you can switch it on again.",
+    )
+    if wanted != session.record.include_simulated:
+        access.include_simulated(session, wanted, by=me.id)
+        rerun()
 
 
 page()

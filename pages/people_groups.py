@@ -1,4 +1,4 @@
-"""A part of the people page: each group against the rest, in measured features, typical pairs and typical people."""
+"""A part of the people page: each group against all others in measured features, typical pairs and typical people."""
 
 from __future__ import annotations
 
@@ -8,63 +8,67 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import group_profiles
 from copl_core.study.group_profiles import GroupProfile, TypicalPair
-from copl_core.study.user_map import PeopleMap
-from pages.common import NO_GROUP_COLOUR, PLOT, group_colour, group_name, here, readable, source_line
+from copl_core.study.user_map import UserMap
+from pages.common import NO_GROUP_COLOUR, PLOT, current, group_colour, group_name, readable, source_line
 
 CAUTION = (
-    "The groups were found in the same labels that they are described by, so a description is clearer here than "
-    "it would be on fresh labels."
+    "The groups were found in the same labels that describe them here, so the descriptions are clearer than they "
+    "would be on new labels."
 )
+BY_LABELS, BY_MODEL = "by their labels", "by the model's predictions"
 
 
-def groups(view: PeopleMap) -> None:
-    session, _ = here()
+def groups(view: UserMap) -> None:
+    session, _ = current()
     try:
         with st.spinner("Describing the groups"):
-            every = group_profiles.profiles(session, view.snapshot)
+            profiles = group_profiles.profiles(session, view.snapshot)
     except CoplError as problem:
         st.error(str(problem))
         return
-    if len(every) < 2:
-        st.write("There is one group so far, and nothing to set it apart from.")
+    if len(profiles) < 2:
+        st.write("There is one group so far, so there is no other group to compare it with.")
         return
-    for portrait in every:
-        one(portrait, view)
-    measured = every[0]
-    most = "" if measured.n_texts == measured.all_texts else f" (the {measured.n_texts:,} with most labels)"
+    for profile in profiles:
+        card(profile, view)
+    measured = profiles[0]
+    most = "" if measured.n_texts == measured.all_texts else f" (the {measured.n_texts:,} with the most labels)"
     st.caption(f"Measured on {measured.all_texts:,} texts{most}. {CAUTION}")
 
 
-def one(portrait: GroupProfile, view: PeopleMap) -> None:
+def card(profile: GroupProfile, view: UserMap) -> None:
     with st.container(border=True):
-        st.markdown(in_words(portrait))
+        st.markdown(in_words(profile))
         with st.expander(
-            "Effects, typical pairs, typical people", key=f"portrait-{portrait.group}", on_change="rerun"
+            "Effects, typical pairs, typical people", key=f"profile-{profile.group}", on_change="rerun"
         ) as more:
             if not more.open:
                 return
-            effects(portrait)
-            st.markdown("**Typical pairs**: where the group is expected to answer most unlike the others")
-            for pair in portrait.pairs:
-                typical_pair(pair, portrait)
-            st.markdown("**Typical people**: " + people(portrait, view))
+            effects(profile)
+            st.markdown("**Typical pairs**: pairs on which the group is expected to differ most from the others")
+            for pair in profile.pairs:
+                typical_pair(pair, profile)
+            st.markdown("**Typical people**: " + people(profile, view))
 
 
-def in_words(portrait: GroupProfile) -> str:
-    head = f"**{group_name(portrait.group)}**, {portrait.people:,} {'people' if portrait.people != 1 else 'person'}."
-    said, expected = [one.words for one in portrait.said], [one.words for one in portrait.expected]
-    more = [words for words in expected if words not in said]
-    if said:
-        text = f"More than the others they prefer {listing(said)}, by their labels"
+def in_words(profile: GroupProfile) -> str:
+    head = f"**{group_name(profile.group)}**, {profile.people:,} {'people' if profile.people != 1 else 'person'}."
+    by_labels, expected = (
+        [one.words for one in profile.label_statements],
+        [one.words for one in profile.model_statements],
+    )
+    more = [words for words in expected if words not in by_labels]
+    if by_labels:
+        text = f"By their labels, they prefer {listing(by_labels)} more than the others do"
         return f"{head} {text}" + (f"; the model also expects {listing(more)}." if more else ".")
     if expected:
         return (
-            f"{head} The model expects them to prefer {listing(expected)} more than the others; their labels "
-            "alone do not settle it."
+            f"{head} The model expects them to prefer {listing(expected)} more than the others do; their labels alone "
+            "do not show it with certainty."
         )
-    if portrait.by_labels is None:
-        return f"{head} Too few people to describe."
-    return f"{head} No measured feature of the texts sets them apart with certainty."
+    if profile.by_labels is None:
+        return f"{head} The group has too few people for a description."
+    return f"{head} No measured feature of the texts distinguishes them with certainty."
 
 
 def listing(words: list[str]) -> str:
@@ -72,66 +76,79 @@ def listing(words: list[str]) -> str:
     return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
 
 
-def effects(portrait: GroupProfile) -> None:
-    """Effects with intervals, by labels and as the model expects."""
-    rows = {}
-    for name, told in (("by their labels", portrait.said), ("as the model expects", portrait.expected)):
-        for statement in told:
-            rows.setdefault(statement.words, {})[name] = statement
+def effects(profile: GroupProfile) -> None:
+    """Effects with intervals, by the group's labels and by the model's predictions."""
+    rows: dict[str, dict] = {}  # words → source → effect
+    for source, found in ((BY_LABELS, profile.label_statements), (BY_MODEL, profile.model_statements)):
+        for effect in found:
+            rows.setdefault(effect.words, {})[source] = effect
     if not rows:
         return
+    st.plotly_chart(
+        effects_chart(profile, rows),
+        width="stretch",
+        config=PLOT,
+        key=f"effects-{profile.group}",
+        alt=f"What {group_name(profile.group)} prefers compared with other people",
+    )
+    source_line(
+        "How much more of each feature the preferred answers of the group have than those of other people; 1 is the "
+        "typical difference between two answers. The 95 % intervals are over people and hold for all features at once. "
+        f"{basis(profile)} The effects show what the group's choices have in common, not why people choose.",
+        profile.snapshot,
+    )
+    st.caption(effect_sizes(rows))
+
+
+def effects_chart(profile: GroupProfile, rows: dict[str, dict]) -> go.Figure:
     figure = go.Figure()
-    for name, colour, symbol in (
-        ("as the model expects", NO_GROUP_COLOUR, "circle-open"),
-        ("by their labels", group_colour(portrait.group), "circle"),
+    for source, colour, symbol in (
+        (BY_MODEL, NO_GROUP_COLOUR, "circle-open"),
+        (BY_LABELS, group_colour(profile.group), "circle"),
     ):
-        found = [(words, told[name]) for words, told in reversed(rows.items()) if name in told]
+        found = [(words, effects[source]) for words, effects in reversed(rows.items()) if source in effects]
         figure.add_scatter(
             x=[abs(one.effect) for _, one in found],
             y=[words for words, _ in found],
             mode="markers",
-            name=name,
+            name=source,
             marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2}},
             error_x={"array": [(one.high - one.low) / 2 for _, one in found], "color": colour, "thickness": 2},
             customdata=[[one.d, *sorted((abs(one.low), abs(one.high)))] for _, one in found],
             hovertemplate="%{y}: %{x:.2f}, from %{customdata[1]:.2f} to %{customdata[2]:.2f}<br>"
-            "%{customdata[0]:.1f} standard deviations between people<extra>" + name + "</extra>",
+            "%{customdata[0]:.1f} standard deviations between people<extra>" + source + "</extra>",
         )
     figure.add_vline(x=0, line_width=1, line_color="#888")
     figure.update_layout(
         height=110 + 34 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"orientation": "h", "y": -0.25}
     )
-    figure.update_xaxes(rangemode="tozero", title={"text": "ahead of the others, in typical differences"})
+    figure.update_xaxes(rangemode="tozero", title={"text": "more than other people, in typical differences"})
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(rows)))
-    st.plotly_chart(
-        figure,
-        width="stretch",
-        config=PLOT,
-        key=f"effects-{portrait.group}",
-        alt=f"What {group_name(portrait.group)} prefers against the rest",
-    )
-    votes, model = portrait.by_labels, portrait.by_model
-    behind = (
-        [f"{votes.n:,} decided labels of {votes.people:,} people against {votes.others:,} others"] if votes else []
-    ) + ([f"{model.n:,} pairs as the model expects them to be answered"] if model else [])
-    source_line(
-        f"How much more of each feature the preferred answer has than in other people's choices; 1 is the "
-        f"typical difference between two answers. 95 % intervals over people, for all features at once. From "
-        f"{' and from '.join(behind)}. It shows what goes with their choices, not why they choose.",
-        portrait.snapshot,
-    )
-    st.caption(
-        "Effect sizes: "
-        + "; ".join(
-            f"{words} d = {abs(one.d):.1f} {name}" + (f", along with {', '.join(one.along)}" if one.along else "")
-            for words, told in rows.items()
-            for name, one in told.items()
-        )
-        + "."
-    )
+    return figure
 
 
-def typical_pair(pair: TypicalPair, portrait: GroupProfile) -> None:
+def basis(profile: GroupProfile) -> str:
+    """The labels and pairs behind the effects, in a sentence."""
+    votes, model = profile.by_labels, profile.by_model
+    parts = []
+    if votes:
+        parts.append(f"{votes.n:,} decided labels of {votes.people:,} people against {votes.others:,} others")
+    if model:
+        parts.append(f"{model.n:,} pairs with the answers that the model expects")
+    return f"From {' and from '.join(parts)}."
+
+
+def effect_sizes(rows: dict[str, dict]) -> str:
+    texts = [
+        f"{words} d = {abs(one.d):.1f} {source}"
+        + (f", along with {', '.join(one.correlated)}" if one.correlated else "")
+        for words, effects in rows.items()
+        for source, one in effects.items()
+    ]
+    return f"Effect sizes: {'; '.join(texts)}."
+
+
+def typical_pair(pair: TypicalPair, profile: GroupProfile) -> None:
     swap = pair.inside < pair.outside
     sides = (pair.pair.second, pair.pair.first) if swap else (pair.pair.first, pair.pair.second)
     inside, outside = (1 - pair.inside, 1 - pair.outside) if swap else (pair.inside, pair.outside)
@@ -145,15 +162,15 @@ def typical_pair(pair: TypicalPair, portrait: GroupProfile) -> None:
                 st.caption(title)
                 st.markdown(readable(response.text))
         st.caption(
-            f"Expected to prefer the first: {inside:.0%} of the group, {outside:.0%} of the others. The group's "
-            f"own votes: {votes[0]} for it, {votes[1]} against. Snapshot {portrait.snapshot}."
+            f"Expected to prefer the first answer: {inside:.0%} of the group, {outside:.0%} of the others. The group's "
+            f"votes: {votes[0]} for it, {votes[1]} against it. Snapshot {profile.snapshot}."
         )
 
 
-def people(portrait: GroupProfile, view: PeopleMap) -> str:
-    rows = view.rows(portrait.typical)
+def people(profile: GroupProfile, view: UserMap) -> str:
+    rows = view.rows(profile.typical_users)
     names = [
         f"{readable(str(view.names[row]))}{' (simulated)' if view.simulated[row] else ''} ({view.n_labels[row]} labels)"
         for row in rows.tolist()
     ]
-    return (", ".join(names) or "nobody") + "; nearest to the group's middle, among the half with most labels."
+    return (", ".join(names) or "nobody") + "; nearest to the group's centre, among the half with the most labels."

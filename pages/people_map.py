@@ -1,4 +1,4 @@
-"""A part of the people page: the map itself, coloured, flat or deep."""
+"""A part of the people page: the map as a figure, coloured, in two or three dimensions."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ import plotly.graph_objects as go
 
 from copl_core.study import user_map
 from copl_core.study.session import Session
-from copl_core.study.user_map import PeopleMap
-from pages.common import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name, numbers
+from copl_core.study.user_map import UserMap
+from pages.common import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name, number_colours
 
-# what people can be coloured by, in the words of the page
+# what people can be coloured by; the keys are values of the address's ``colour``
 COLOURS = {
     "group": "Group",
     "expert": "Expert",
     "labels": "Number of labels",
-    "consistency": "Agrees with themselves",
-    "foreseen": "Foreseen by the model",
+    "consistency": "Consistency",
+    "predicted": "Predicted by the model",
     "kind": "Human or simulated",
-    "taste": "True taste (simulated people)",
+    "true_group": "True group (simulated people)",
 }
 EXPLAINED = {
     "group": "Colours are groups of people who answer alike; a group keeps its colour in every snapshot.",
     "expert": "Colours are the expert of the reward model with the largest gate weight for the person.",
-    "labels": "Colour is how many labels a place rests on; with few, people stand near the middle for want of labels.",
-    "consistency": "Colour is the share of pairs asked again that were answered as before; grey: none came again. With "
-    "few repeats the share says little, so hover for how many there were.",
-    "foreseen": "Colour is prequential accuracy: the share of answers on pairs drawn by chance that the model had "
-    "foretold; grey: none yet. With few answers the share says little, so hover for how many there were.",
-    "kind": "Colours tell humans from simulated people.",
-    "taste": "Colours are the tastes that simulated people were made with; the model never sees them.",
+    "labels": "Colour is the number of labels behind a position. With few labels it is near the middle.",
+    "consistency": "Colour is the share of repeated pairs with the same answer as before; grey: no repeats yet. With "
+    "few repeats the share says little; hover over a point to see their number.",
+    "predicted": "Colour is prequential accuracy: the share of answers to randomly drawn pairs that the model "
+    "predicted correctly beforehand; grey: none yet. With few answers the share says little; hover over a point to see "
+    "their number.",
+    "kind": "Colours distinguish humans from simulated people.",
+    "true_group": "Colours are the groups that simulated people were generated from; the model never sees them.",
 }
-NUMBERS = {"labels": "labels", "consistency": "same again", "foreseen": "foretold right"}
-EYE = {"x": 1.0, "y": 1.0, "z": 0.6}  # where one looks from, near enough that the map fills its frame
-SHAPES = ("circle", "square", "diamond", "cross")  # once the colours are used up
-NO_PLACE = "No labels in this snapshot"
+NUMBERS = {"labels": "labels", "consistency": "answered alike", "predicted": "predicted correctly"}
+EYE = {"x": 1.0, "y": 1.0, "z": 0.6}  # the camera, close enough that the map fills its frame
+SHAPES = ("circle", "square", "diamond", "cross")  # the next shape follows when the colours are used up
+NO_LABELS = "No labels in this snapshot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,71 +46,72 @@ class Colouring:
     """A category or a number for each row of a map."""
 
     by: str
-    value: np.ndarray  # (N,) category as a whole number, −1 for none; or a number, NaN for none
+    value: np.ndarray  # (N,) category index, −1 for none; or a number, NaN for none
     n: np.ndarray  # (N,) answers behind it
     names: tuple[str, ...] = ()  # of the categories
 
 
-def colouring(session: Session, view: PeopleMap, by: str) -> Colouring | None:
-    """None where the study has nothing of the kind yet."""
+def colouring(session: Session, view: UserMap, by: str) -> Colouring | None:
+    """The colouring of a map by one of ``COLOURS``; None while the study has no data for it."""
     if by == "expert":
         trait = user_map.experts_of(session, view.ids, view.snapshot)
         if trait is None:
             return None
         value = np.where(np.isfinite(trait.value), trait.value, -1).astype(int)
         return Colouring(by, value, trait.n, tuple(f"Expert {i + 1}" for i in range(value.max(initial=-1) + 1)))
-    if by in ("consistency", "foreseen"):
-        trait = (user_map.consistency if by == "consistency" else user_map.predicted)(session, view.ids)
+    if by in ("consistency", "predicted"):
+        trait = (user_map.consistency if by == "consistency" else user_map.prequential_accuracy)(session, view.ids)
         return Colouring(by, trait.value, trait.n) if (trait.n > 0).any() else None
     if by == "labels":
         return Colouring(by, np.where(view.n_labels > 0, view.n_labels, np.nan).astype(float), view.n_labels)
     if by == "kind":
         return Colouring(by, view.simulated.astype(int), view.n_labels, ("Human", "Simulated"))
-    if by == "taste":
-        tastes = np.unique(view.tastes[view.tastes != ""])
-        value = np.where(view.tastes == "", -1, np.searchsorted(tastes, view.tastes))
+    if by == "true_group":
+        tastes = np.unique(view.true_groups[view.true_groups != ""])
+        value = np.where(view.true_groups == "", -1, np.searchsorted(tastes, view.true_groups))
         return Colouring(by, value, view.n_labels, tuple(tastes.tolist())) if len(tastes) else None
     names = tuple(group_name(group) for group in range(view.group.max(initial=-1) + 1))
     return Colouring(by, view.group, view.n_labels, names)
 
 
 def picture(
-    view: PeopleMap,
+    view: UserMap,
     colour: Colouring,
     *,
-    deep: bool = False,
+    in_3d: bool = False,
     extent: np.ndarray | None = None,
     chosen: Sequence[int] = (),
     found: int | None = None,
 ) -> go.Figure:
-    """Everybody, one trace a category and kind, so that the legend shows and hides them.
+    """All people, one trace per category and kind, so that the legend shows and hides them.
 
     Args:
-        extent: (2, 5) corners that every snapshot's map lies in, see ``map_extent``.
-        chosen: ids that a link names, drawn as selected.
-        found: row of a person to ring.
+        in_3d: whether to draw the coordinates in three dimensions.
+        extent: (2, 5) lower and upper corner of all snapshots' maps, see ``map_extent``.
+        chosen: user ids from the address, drawn as selected.
+        found: row of a person to mark with a ring.
     """
     figure = go.Figure()
     marked = view.rows(chosen)
-    for name, mask, look in _traces(view, colour):
-        _add(figure, view, colour, np.flatnonzero(mask), name, look, deep, marked)
+    for name, mask, style in _traces(view, colour):
+        _add_points(figure, view, colour, np.flatnonzero(mask), name, style, in_3d, marked)
     for row, symbol, text in ((view.me, "star", "You"), (found, "circle-open", None)):
         if row is not None and view.placed[row]:
-            _single(figure, view, row, symbol, text or str(view.names[row]), deep)
-    if not deep:
-        _unplaced(figure, view, extent)
-    _frame(figure, view, deep, extent)
+            _add_person(figure, view, row, symbol, text or str(view.names[row]), in_3d)
+    if not in_3d:
+        _add_unplaced(figure, view, extent)
+    _set_axes(figure, view, in_3d, extent)
     return figure
 
 
-def _traces(view: PeopleMap, colour: Colouring):
-    """(name, mask (N,), look) of each trace; open circles are simulated people, the viewer stands by themselves."""
+def _traces(view: UserMap, colour: Colouring):
+    """(name, mask (N,), marker) of each trace; open circles are simulated people, the viewer is left out."""
     shown = view.placed.copy()
     if view.me is not None:
         shown[view.me] = False
     for simulated, symbol in ((True, "-open"), (False, "")):
         kind = shown & (view.simulated == simulated)
-        suffix = " (simulated)" if simulated and colour.by not in ("kind", "taste") else ""
+        suffix = " (simulated)" if simulated and colour.by not in ("kind", "true_group") else ""
         if colour.by in NUMBERS:
             known = np.isfinite(colour.value)
             yield (
@@ -117,7 +119,7 @@ def _traces(view: PeopleMap, colour: Colouring):
                 kind & known,
                 {"symbol": f"circle{symbol}", "coloraxis": "coloraxis"},
             )
-            yield "Nothing to show yet" + suffix, kind & ~known, {"symbol": f"circle{symbol}", "color": NO_GROUP_COLOUR}
+            yield "No data yet" + suffix, kind & ~known, {"symbol": f"circle{symbol}", "color": NO_GROUP_COLOUR}
             continue
         for number, name in enumerate(colour.names):
             shape = SHAPES[number // len(GROUP_COLOURS) % len(SHAPES)]
@@ -129,46 +131,34 @@ def _traces(view: PeopleMap, colour: Colouring):
         yield "None" + suffix, kind & (colour.value < 0), {"symbol": f"circle{symbol}", "color": NO_GROUP_COLOUR}
 
 
-def _add(
+def _add_points(
     figure: go.Figure,
-    view: PeopleMap,
+    view: UserMap,
     colour: Colouring,
     rows: np.ndarray,
     name: str,
-    look: dict,
-    deep: bool,
+    style: dict,
+    in_3d: bool,
     marked: np.ndarray,
 ) -> None:
+    """One trace: the people of ``rows`` (n,), those of ``marked`` drawn as selected."""
     if not len(rows):
         return
-    size = 9 if len(view.ids) < 1000 else 6 if len(view.ids) < 20_000 else 3
-    marker = (
-        {"size": size * (0.5 if deep else 1)}
-        | look
-        | ({} if deep or "open" not in look["symbol"] else {"line": {"width": 2 if size > 4 else 1}})
-    )
-    told = ""
-    if colour.by in NUMBERS:
-        share = "" if colour.by == "labels" else ":.0%"
-        told = f"<br>%{{customdata[3]{share}}} {NUMBERS[colour.by]}"
-        told += "" if colour.by == "labels" else " of %{customdata[2]}"
-        if "coloraxis" in look:
-            marker["color"] = colour.value[rows]
-        else:
-            told = ""
-    more = (colour.n[rows], np.nan_to_num(colour.value[rows])) if told else ()
+    numbered = "coloraxis" in style
+    hover = _hover(colour) if numbered else ""
+    more = (colour.n[rows], np.nan_to_num(colour.value[rows])) if hover else ()
     common = {
         "mode": "markers",
         "name": name,
-        "marker": marker,
+        "marker": _marker(len(view.ids), style, in_3d) | ({"color": colour.value[rows]} if numbered else {}),
         "text": view.names[rows],
-        "customdata": _told(view, rows, *more),
-        "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{told}<extra></extra>",
+        "customdata": _point_data(view, rows, *more),
+        "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{hover}<extra></extra>",
     }
-    if "coloraxis" in look:
+    if numbered:
         common |= {"legendgroup": name, "showlegend": False}
-        _key(figure, name, look["symbol"], deep)
-    if deep:
+        _add_legend_entry(figure, name, style["symbol"], in_3d)
+    if in_3d:
         x, y, z = view.xyz[rows].T
         figure.add_scatter3d(x=x, y=y, z=z, **common)
         return
@@ -178,28 +168,47 @@ def _add(
     figure.add_scattergl(x=x, y=y, **common)
 
 
-def _key(figure: go.Figure, name: str, symbol: str, deep: bool) -> None:
-    """A line of the legend for points coloured by a number, which would be black in it: it shows and hides them."""
-    nowhere = {"x": [None], "y": [None]} | ({"z": [None]} if deep else {})
-    add = figure.add_scatter3d if deep else figure.add_scatter
+def _marker(n_users: int, style: dict, in_3d: bool) -> dict:
+    """A marker's size and symbol: the more people, the smaller."""
+    size = 9 if n_users < 1000 else 6 if n_users < 20_000 else 3
+    outline = {} if in_3d or "open" not in style["symbol"] else {"line": {"width": 2 if size > 4 else 1}}
+    return {"size": size * (0.5 if in_3d else 1)} | style | outline
+
+
+def _hover(colour: Colouring) -> str:
+    """The hover text of a number that people are coloured by."""
+    if colour.by == "labels":
+        return f"<br>%{{customdata[3]}} {NUMBERS[colour.by]}"
+    return f"<br>%{{customdata[3]:.0%}} {NUMBERS[colour.by]} of %{{customdata[2]}}"
+
+
+def _add_legend_entry(figure: go.Figure, name: str, symbol: str, in_3d: bool) -> None:
+    """A legend entry that shows and hides points coloured by a number; their own entry would be black."""
+    nowhere = {"x": [None], "y": [None]} | ({"z": [None]} if in_3d else {})
+    add = figure.add_scatter3d if in_3d else figure.add_scatter
     add(
         **nowhere,
         mode="markers",
         name=name,
         legendgroup=name,
         hoverinfo="skip",
-        marker={"symbol": symbol, "color": numbers()[1], "size": 9, "line": {"width": 2 if "open" in symbol else 0}},
+        marker={
+            "symbol": symbol,
+            "color": number_colours()[1],
+            "size": 9,
+            "line": {"width": 2 if "open" in symbol else 0},
+        },
     )
 
 
-def _told(view: PeopleMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarray:
-    """What travels with each point (n, 2 or more): the person's id and labels first; as short as ids allow."""
+def _point_data(view: UserMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarray:
+    """The data of each point (n, 2 or more): user id, number of labels, then more; float32 if ids allow."""
     width = np.float32 if view.ids.max(initial=0) < 2**24 else np.float64
     return np.column_stack([view.ids[rows], view.n_labels[rows], *more]).astype(width)
 
 
-def _single(figure: go.Figure, view: PeopleMap, row: int, symbol: str, text: str, deep: bool) -> None:
-    """One person with their name beside them."""
+def _add_person(figure: go.Figure, view: UserMap, row: int, symbol: str, text: str, in_3d: bool) -> None:
+    """One person with their name next to the point."""
     colour = group_colour(int(view.group[row])) if view.group[row] >= 0 else NO_GROUP_COLOUR
     common = {
         "mode": "markers+text",
@@ -209,9 +218,9 @@ def _single(figure: go.Figure, view: PeopleMap, row: int, symbol: str, text: str
         "textfont": {"size": 15},
         "hovertemplate": f"{text}<extra></extra>",
         "showlegend": symbol == "star",
-        "customdata": _told(view, np.array([row])),
+        "customdata": _point_data(view, np.array([row])),
     }
-    if deep:
+    if in_3d:
         x, y, z = view.xyz[row]
         figure.add_scatter3d(x=[x], y=[y], z=[z], marker={"symbol": "diamond", "size": 7, "color": colour}, **common)
         return
@@ -222,12 +231,12 @@ def _single(figure: go.Figure, view: PeopleMap, row: int, symbol: str, text: str
         "color": colour,
         "line": {"width": 1.5 if line else 3} | ({"color": line} if line else {}),
     }
-    # in WebGL as everybody else, since what is drawn beside it lies below it, and thousands would bury the one
+    # WebGL like all other traces: SVG traces lie below WebGL ones, and thousands of points would hide this one
     figure.add_scattergl(x=[view.xy[row, 0]], y=[view.xy[row, 1]], marker=marker, **common)
 
 
-def _unplaced(figure: go.Figure, view: PeopleMap, extent: np.ndarray | None) -> None:
-    """People without a place, grey, in a row below the map: they are in the study and the model knows nothing."""
+def _add_unplaced(figure: go.Figure, view: UserMap, extent: np.ndarray | None) -> None:
+    """People without a position, grey, in a row below the map: the snapshot has no labels of theirs."""
     rows = np.flatnonzero(~view.placed)
     if not len(rows) or extent is None:
         return
@@ -236,30 +245,30 @@ def _unplaced(figure: go.Figure, view: PeopleMap, extent: np.ndarray | None) -> 
         x=np.linspace(low[0], high[0], len(rows) + 2)[1:-1],
         y=np.full(len(rows), low[1] - 0.08 * (high - low)[1]),
         mode="markers",
-        name=NO_PLACE,
+        name=NO_LABELS,
         text=view.names[rows],
         marker={"symbol": np.where(view.simulated[rows], "circle-open", "circle"), "color": NO_GROUP_COLOUR, "size": 7},
-        customdata=_told(view, rows),
-        hovertemplate="%{text}<br>no labels in this snapshot, so no place<extra></extra>",
+        customdata=_point_data(view, rows),
+        hovertemplate="%{text}<br>no labels in this snapshot, so no position<extra></extra>",
     )
 
 
-def _frame(figure: go.Figure, view: PeopleMap, deep: bool, extent: np.ndarray | None) -> None:
+def _set_axes(figure: go.Figure, view: UserMap, in_3d: bool, extent: np.ndarray | None) -> None:
     figure.update_layout(
-        height=620 if deep else 560,
+        height=620 if in_3d else 560,
         margin={"l": 0, "r": 0, "t": 8, "b": 0},
-        dragmode="orbit" if deep else "lasso",
-        uirevision="deep" if deep else "flat",
+        dragmode="orbit" if in_3d else "lasso",
+        uirevision="3d" if in_3d else "2d",
         legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
-        coloraxis={"colorscale": numbers(), "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}},
+        coloraxis={"colorscale": number_colours(), "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}},
     )
-    if deep:
+    if in_3d:
         names = ("xaxis", "yaxis", "zaxis")
         corners = None if extent is None or not np.isfinite(extent[0, 2]) else extent[:, 2:]
         figure.update_layout(
             scene={"aspectmode": "cube", "camera": {"eye": EYE}}
             | {
-                name: {"visible": False, "range": None if corners is None else _wide(corners[:, i])}
+                name: {"visible": False, "range": None if corners is None else _padded(corners[:, i])}
                 for i, name in enumerate(names)
             }
         )
@@ -268,17 +277,17 @@ def _frame(figure: go.Figure, view: PeopleMap, deep: bool, extent: np.ndarray | 
     figure.update_yaxes(visible=False, scaleanchor="x")
     if extent is not None:
         below = 0.12 * np.ptp(extent[:, 1]) if not view.placed.all() else 0
-        figure.update_xaxes(range=_wide(extent[:, 0]))
-        figure.update_yaxes(range=_wide(extent[:, 1] - [below, 0]))
+        figure.update_xaxes(range=_padded(extent[:, 0]))
+        figure.update_yaxes(range=_padded(extent[:, 1] - [below, 0]))
 
 
-def _wide(ends: np.ndarray) -> list[float]:
+def _padded(ends: np.ndarray) -> list[float]:
     margin = 0.05 * max(float(ends[1] - ends[0]), 1e-6)
     return [float(ends[0]) - margin, float(ends[1]) + margin]
 
 
 def ids_of(event: object) -> list[int]:
-    """Ids of the selected points: they travel with the points, since point numbers start again in every trace."""
+    """User ids of the selected points, from the points' data: point numbers start at 0 in every trace."""
     selection = (event or {}).get("selection") or {}
     found = []
     for point in selection.get("points") or ():

@@ -1,4 +1,4 @@
-"""A part of the people page: find a person, who is near them, and where two people would disagree."""
+"""A part of the people page: one person's nearest neighbours, and the pairs on which two people would disagree."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import user_map
-from copl_core.study.user_map import Disagreement, PeopleMap
-from pages.common import group_name, here, readable
+from copl_core.study.user_map import Disagreement, UserMap
+from pages.common import current, group_name, readable
 
-MANY = 20_000  # people from which a list is searched before it is shown
+MANY = 20_000  # people; larger studies show a search field before the list
 FOUND = 100
 VOTED = {
     "first": "answered: the first",
@@ -19,14 +19,14 @@ VOTED = {
 }
 
 
-def persons(view: PeopleMap) -> None:
+def persons(view: UserMap) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         one = choose(view, "Find a person", "found")
     with right:
         other = choose(view, "Compare with", "other")
     if one is None:
-        st.caption("Whoever is found here is ringed on the map, with the people who answer most like them.")
+        st.caption("The person found here is marked on the map and listed with the people who answer most like them.")
         return
     try:
         neighbours(view, one)
@@ -36,8 +36,8 @@ def persons(view: PeopleMap) -> None:
         st.info(str(problem))
 
 
-def choose(view: PeopleMap, title: str, key: str) -> int | None:
-    """A person by name; the names of a very large study are searched first."""
+def choose(view: UserMap, title: str, key: str) -> int | None:
+    """The chosen person's user id; a very large study is searched by name first."""
     rows = range(len(view.ids))
     if len(view.ids) > MANY:
         wanted = st.text_input(f"{title}: part of the name", key=f"{key}-search").casefold()
@@ -51,29 +51,31 @@ def choose(view: PeopleMap, title: str, key: str) -> int | None:
     return st.selectbox(title, list(names), index=None, format_func=names.get, key=key, placeholder="A name")
 
 
-def name(view: PeopleMap, row: int) -> str:
+def name(view: UserMap, row: int) -> str:
     return str(view.names[row]) + (" (simulated)" if view.simulated[row] else "")
 
 
-def named(view: PeopleMap, user_id: int) -> str:
+def named(view: UserMap, user_id: int) -> str:
     return readable(name(view, int(view.rows([user_id])[0])))
 
 
-def neighbours(view: PeopleMap, user_id: int) -> None:
-    session, _ = here()
+def neighbours(view: UserMap, user_id: int) -> None:
+    session, _ = current()
     row = int(view.rows([user_id])[0])
     if not view.placed[row]:
-        st.write(f"{named(view, user_id)} has no labels in snapshot {view.snapshot}, so there is no place to show.")
+        st.write(
+            f"{named(view, user_id)} has no labels in snapshot {view.snapshot}, so they have no position on the map."
+        )
         return
     group = int(view.group[row])
     st.write(
-        f"**{named(view, user_id)}** stands in {group_name(group)} by {view.n_labels[row]} labels. The people who "
-        "are expected to answer most like them:"
+        f"By {view.n_labels[row]} labels, **{named(view, user_id)}** is in {group_name(group)}. The people who are "
+        "expected to answer most like them:"
     )
     near = user_map.nearest(session, user_id, view.snapshot)
     rows = [(one, int(found[0])) for one in near if len(found := view.rows([one.id]))]
     if not rows:
-        st.caption("Nobody: their labels do not place them yet.")
+        st.caption("Nobody yet: their labels are not enough for a position.")
         return
     st.dataframe(
         [
@@ -98,8 +100,8 @@ def neighbours(view: PeopleMap, user_id: int) -> None:
     )
 
 
-def comparison(view: PeopleMap, one: int, other: int) -> None:
-    session, _ = here()
+def comparison(view: UserMap, one: int, other: int) -> None:
+    session, _ = current()
     found = user_map.compare(session, one, other, view.snapshot)
     names = named(view, one), named(view, other)
     st.write(
@@ -108,10 +110,13 @@ def comparison(view: PeopleMap, one: int, other: int) -> None:
     )
     for pair in found.pairs:
         apart(pair, names)
-    by = {"trained": "the snapshot's training", "neighbours": "people who answer alike, since they have labelled since"}
+    by = {
+        "trained": "comes from the snapshot's training",
+        "neighbours": "comes from people who answer alike, because of labels newer than the snapshot",
+    }
     st.caption(
-        f"{names[0]} is known by {by[found.sources[0]]}, {names[1]} by {by[found.sources[1]]}. Percentages are "
-        f"what the model expects, not votes; with few labels they lean to what most people prefer. Snapshot "
+        f"The position of {names[0]} {by[found.sources[0]]}; that of {names[1]} {by[found.sources[1]]}. Percentages "
+        "are predictions of the model, not votes; with few labels they are close to what most people prefer. Snapshot "
         f"{found.snapshot}."
     )
 

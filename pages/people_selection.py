@@ -1,42 +1,42 @@
-"""A part of the people page: the people that were selected on the map, their labels, and the link that carries them."""
+"""A part of the people page: the people selected on the map, their labels, and the address that stores them."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from functools import partial
 
 import streamlit as st
 
 from copl_core.study import user_map
-from copl_core.study.user_map import PeopleMap
-from pages.common import group_name, here, tell_again
+from copl_core.study.user_map import UserMap
+from pages.common import current, group_name, resend_values
 from pages.people_map import COLOURS, ids_of
 
-MOST_IN_LINK = 300  # people; an address has its limits
-MOST_SHOWN = 200  # labels
-MOST_READ = 5_000  # labels read for the preview; beyond, only the export reads them
+OLD_COLOURS = {"foreseen": "predicted", "taste": "true_group"}  # values in older links
+MOST_IN_LINK = 300  # people; the length of an address is limited
+MOST_SHOWN = 200  # labels in the table
+MOST_READ = 5_000  # labels; beyond this only the export reads them
 
 
 # ---- the link
 
 
 def read_link(versions: Sequence[str], champion: str) -> None:
-    """Take over what the address says, once a session."""
+    """Read the state of the page from the address, once per session."""
     if st.session_state.get("link read"):
-        tell_again("colour", "snapshot", "found", "other", "dimensions")
+        resend_values("colour", "snapshot", "found", "other", "dimensions")
         return
     st.session_state["link read"] = True
-    said = st.query_params
-    st.session_state["linked people"] = [int(part) for part in said.get("people", "").split(",") if is_id(part)]
-    if said.get("colour") in COLOURS:
-        st.session_state.setdefault("colour", said["colour"])
-    if said.get("snapshot") in versions:
-        st.session_state.setdefault("snapshot", said["snapshot"])
+    query = st.query_params
+    st.session_state["linked people"] = [int(part) for part in query.get("people", "").split(",") if is_id(part)]
+    colour = OLD_COLOURS.get(query.get("colour"), query.get("colour"))
+    if colour in COLOURS:
+        st.session_state.setdefault("colour", colour)
+    if query.get("snapshot") in versions:
+        st.session_state.setdefault("snapshot", query["snapshot"])
     for name, key in (("person", "found"), ("with", "other")):
-        if is_id(said.get(name, "")):
-            st.session_state.setdefault(key, int(said[name]))
+        if is_id(query.get(name, "")):
+            st.session_state.setdefault(key, int(query[name]))
 
 
 def is_id(text: str) -> bool:
@@ -44,7 +44,7 @@ def is_id(text: str) -> bool:
 
 
 def write_link(versions: Sequence[str], champion: str, people: Sequence[int]) -> None:
-    """Let the address say what is on screen, and nothing that is so anyway."""
+    """Write the state of the page into the address, without default values."""
     state, fits = st.session_state, len(people) <= MOST_IN_LINK
     wanted = {
         "people": ",".join(map(str, people)) if fits else "",
@@ -63,13 +63,13 @@ def write_link(versions: Sequence[str], champion: str, people: Sequence[int]) ->
 # ---- the selection
 
 
-def chosen_people(view: PeopleMap) -> list[int]:
-    """Draws the selected people and their labels; the ids that are selected."""
+def chosen_people(view: UserMap) -> list[int]:
+    """Draw the selected people and their labels; returns their user ids."""
     key = f"map-{st.session_state.get('map-round', 0)}"
     ids = ids_of(st.session_state.get(key))
     if ids:
-        st.session_state["drawn around"] = True
-    elif st.session_state.pop("drawn around", False):  # a selection that was there was taken back on the map
+        st.session_state["selected on map"] = True
+    elif st.session_state.pop("selected on map", False):  # the selection was cleared on the map
         st.session_state["linked people"] = []
     else:
         ids = st.session_state.get("linked people", [])
@@ -80,7 +80,7 @@ def chosen_people(view: PeopleMap) -> list[int]:
     n_labels = int(view.n_labels[rows].sum())
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(f"{len(ids):,} {'people' if len(ids) != 1 else 'person'} selected", anchor=False)
-        st.button("Forget the selection", key="forget", on_click=forget)
+        st.button("Clear the selection", key="forget", on_click=forget)
     shares = [
         f"{int((view.group[rows] == group).sum())} in {group_name(group)}"
         for group in view.groups
@@ -89,8 +89,8 @@ def chosen_people(view: PeopleMap) -> list[int]:
     none = int((view.group[rows] < 0).sum())
     st.write(
         ", ".join(shares + [f"{none} without a group"] * (none > 0))
-        + ". The address of this page carries them." * (len(ids) <= MOST_IN_LINK)
-        + f" They are too many for a link, which carries {MOST_IN_LINK} at most." * (len(ids) > MOST_IN_LINK)
+        + ". The address of this page includes the selection." * (len(ids) <= MOST_IN_LINK)
+        + f". They are too many for the address, which includes at most {MOST_IN_LINK}." * (len(ids) > MOST_IN_LINK)
     )
     st.dataframe(table(view, rows), hide_index=True, width="stretch", key="chosen", alt="Selected people")
     labels(ids, n_labels)
@@ -100,10 +100,10 @@ def chosen_people(view: PeopleMap) -> list[int]:
 def forget() -> None:
     st.session_state["map-round"] = st.session_state.get("map-round", 0) + 1
     st.session_state["linked people"] = []
-    st.session_state.pop("drawn around", None)
+    st.session_state.pop("selected on map", None)
 
 
-def table(view: PeopleMap, rows: Sequence[int]) -> dict:
+def table(view: UserMap, rows: Sequence[int]) -> dict:
     return {
         "person": view.names[rows],
         "kind": ["simulated" if one else "human" for one in view.simulated[rows].tolist()],
@@ -113,8 +113,8 @@ def table(view: PeopleMap, rows: Sequence[int]) -> dict:
 
 
 def labels(ids: list[int], n_labels: int) -> None:
-    """Their labels as rows, and as files."""
-    session, _ = here()
+    """The labels of these people in a table, and as files to download."""
+    session, _ = current()
     if n_labels <= MOST_READ:
         every = user_map.labels_of_users(session, ids)
         st.markdown(
@@ -129,12 +129,12 @@ def labels(ids: list[int], n_labels: int) -> None:
                 alt="Labels of the selected people",
             )
     else:
-        st.markdown(f"**About {n_labels:,} labels**, too many to list here; the files hold them all.")
+        st.markdown(f"**About {n_labels:,} labels**, too many to list here; the files contain all of them.")
     with st.container(horizontal=True):
         for name, kind in (("CSV", "text/csv"), ("Parquet", "application/vnd.apache.parquet")):
             st.download_button(
                 f"Their labels as {name}",
-                partial(exported, session, tuple(ids), name),
+                partial(user_map.labels_file, session, ids, name),
                 f"labels.{name.lower()}",
                 kind,
                 key=f"export-{name}",
@@ -152,17 +152,3 @@ def row_of(label: dict) -> dict:
         "rejected": {"a": label["response_b"], "b": label["response_a"]}.get(label["choice"], ""),
         "time": label["time"],
     }
-
-
-def exported(session, ids: tuple[int, ...], form: str) -> bytes:
-    """A file of all their labels, one row a label, in the columns of the study's export."""
-    rows = user_map.labels_of_users(session, ids)
-    if form == "CSV":
-        out = io.StringIO()
-        table = csv.writer(out, lineterminator="\n")
-        table.writerow(rows[0] if rows else ())
-        table.writerows((row | {"tags": ", ".join(row["tags"])}).values() for row in rows)
-        return out.getvalue().encode()
-    import pandas as pd  # here, since it takes half a second to import and the page is drawn without
-
-    return pd.DataFrame(rows).to_parquet(index=False)

@@ -1,4 +1,4 @@
-"""Quality: how far people agree, and how carefully each of them answers."""
+"""Quality: how much people agree, and how carefully each of them answers."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
-from pages.common import NO_GROUP_COLOUR, PLOT, here, person_name
+from pages.common import NO_GROUP_COLOUR, PLOT, current, person_name
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
 MOST_SHOWN = 60  # people in the figure; the table has all
-MOST_NAMED = 12  # people whose figures are spelled out
+MOST_NAMED = 12  # people whose flags are listed in sentences
 
 
 def page() -> None:
-    session, me = here()
+    session, me = current()
     st.title("Quality")
     lead = st.empty()
     people, answers = label_quality.answer_counts(session)
-    lead.markdown(f"{counted(people)} given {answers:,} answers, which are being read.")
+    lead.markdown(f"{counted(people)} given {answers:,} answers. Computing the figures …")
     try:
         view = label_quality.quality(session, skill=st.session_state.get("skill", False))
     except CoplError as problem:
         st.error(str(problem))
         st.stop()
     if not view.people:
-        lead.info("Nobody has answered a pair yet. As soon as somebody has, this page says how carefully.")
+        lead.info("Nobody has answered a pair yet. Once somebody has, this page shows how carefully people answer.")
         return
-    lead.markdown(answer(view))
+    lead.markdown(summary(view))
     flagged(view)
     st.subheader("Do people agree?")
     agreement(view)
-    st.subheader("Everybody")
+    st.subheader("All people")
     shown = table(view)
     st.subheader("Which side of the screen")
     sides(shown)
     if me.role == Role.OWNER:
-        st.subheader("Leave somebody out")
+        st.subheader("Exclude somebody from training")
         exclusion(view)
 
 
-def answer(view: QualityView) -> str:
-    """The answer first: is there anybody to look at?"""
+def summary(view: QualityView) -> str:
+    """Whether anybody stands out, in a sentence."""
     count = sum(bool(person.figures.flags) for person in view.people)
     simulated = sum(person.user.kind == Kind.SIMULATED for person in view.people)
     people = f"{counted(len(view.people))} given {view.n_answers:,} answers" + (
@@ -63,14 +63,14 @@ def counted(people: int) -> str:
 def flagged(view: QualityView) -> None:
     named = sorted((person for person in view.people if person.figures.flags), key=lambda one: -len(one.figures.flags))
     for person in named[:MOST_NAMED]:
-        out = " Left out of training." if person.user.excluded else ""
+        out = " Excluded from training." if person.user.excluded else ""
         st.markdown(f"- **{name(person)}.** {' '.join(person.figures.flags)}{out}")
     if len(named) > MOST_NAMED:
         st.write(f"And {len(named) - MOST_NAMED:,} more, at the top of the table below.")
     st.caption(
-        "A person is named only for what taste cannot explain: answering the same pair differently, missing "
-        "known answers, keeping to one side, or answering faster than anybody reads; and only where the whole "
-        "95 % interval is beyond the bound. Disagreeing with others is never a reason."
+        "A person is listed only for what preferences cannot explain: different answers to the same pair, wrong "
+        "answers to gold pairs, one side chosen too often, or answers faster than anybody can read; and only if the "
+        "whole 95 % interval is beyond the limit. Disagreeing with others is never a reason."
     )
 
 
@@ -78,7 +78,7 @@ def agreement(view: QualityView) -> None:
     found = view.agreement
     if math.isnan(found.alpha):
         st.write(
-            "The answers are all of one kind, so agreement cannot be told from chance."
+            "All answers are of one kind, so agreement cannot be distinguished from chance."
             if found.n_pairs
             else "No pair has been answered by two people yet, so there is nothing to compare."
         )
@@ -88,25 +88,24 @@ def agreement(view: QualityView) -> None:
     interval = "" if math.isnan(found.low) else f" (95 % interval {found.low:.2f} to {found.high:.2f})"
     st.caption(
         f"α = {found.alpha:.2f}{interval}, over {found.n_labels:,} labels on {found.n_pairs:,} pairs that two "
-        f"people or more answered: two of them give the same answer in {found.observed:.0%} of cases, where "
-        f"chance would bring {found.expected:.0%}. It compares responses, not sides, and leaves excluded people "
-        "aside."
+        f"or more people answered. Two of them give the same answer in {found.observed:.0%} of cases; chance would "
+        f"give {found.expected:.0%}. α compares answers, not sides of the screen, and ignores excluded people."
     )
 
 
 def meaning(alpha: float) -> str:
     if alpha >= 0.8:
-        return "Nearly everybody prefers the same answers. There is little personal taste to learn in these pairs."
+        return "Nearly everybody prefers the same answers. These pairs contain little personal preference to learn."
     if alpha >= 0.4:
-        return "People largely agree, and differ on some pairs: a shared idea of quality with personal taste on top."
+        return "People mostly agree and differ on some pairs: a shared idea of quality plus personal preferences."
     if alpha >= 0.1:
         return (
-            "People agree a little more than chance. They differ in taste, which is what this study is about; it "
-            "is no sign of careless answers."
+            "People agree a little more than chance. They differ in their preferences, which is what this study is "
+            "about; it is no sign of careless answers."
         )
     return (
-        "People agree about as much as chance. Their tastes pull apart on these pairs; whether somebody is "
-        "careless is told by their own figures below, not by this."
+        "People agree about as much as chance. Their preferences differ on these pairs. Whether somebody answers "
+        "carelessly is shown by their own figures below, not by α."
     )
 
 
@@ -114,30 +113,21 @@ def meaning(alpha: float) -> str:
 
 
 def table(view: QualityView) -> list[PersonQuality]:
-    """Everybody, those with flags first; the people who are shown are returned."""
+    """A table of all people, those with flags first; returns the people that it shows."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         simulated = st.toggle("Show simulated people", value=False, key="quality-simulated")
         st.toggle(
-            "Reckon skill",
+            "Compute skill",
             key="skill",
-            help="How well a person's answers follow one ranking that all share "
-            "(noisy Bradley–Terry), from 0 to 1. Unusual taste lowers it, so nobody is named for it. The first "
-            "time takes a few seconds.",
+            help="How well a person's answers follow one ranking shared by all people (noisy Bradley–Terry), from 0 "
+            "to 1. Unusual preferences lower it, so nobody is listed for it. The first time takes a few seconds.",
         )
     shown = [person for person in view.people if simulated or person.user.kind == Kind.HUMAN]
     if not shown:
-        st.info("No human has answered yet. Show simulated people to see theirs.")
+        st.info("No human has answered yet. Show simulated people to see their figures.")
         return []
     shown.sort(key=lambda person: (-len(person.figures.flags), -person.figures.n))
     rows = [row(person, with_skill=st.session_state.get("skill", False)) for person in shown]
-    percent = st.column_config.NumberColumn(format="%.0f %%")
-    columns = dict.fromkeys(("left", "repeats", "known", "too fast", "as most do"), percent)
-    columns |= {
-        "repeats n": st.column_config.NumberColumn("n"),
-        "known n": st.column_config.NumberColumn("n"),
-        "skill": st.column_config.NumberColumn(format="%.2f"),
-        "seconds": st.column_config.NumberColumn(format="%.1f"),
-    }
     st.dataframe(
         rows,
         hide_index=True,
@@ -145,15 +135,26 @@ def table(view: QualityView) -> list[PersonQuality]:
         key="people-table",
         alt="Figures of every person",
         placeholder="–",
-        column_config=columns,
+        column_config=columns(),
     )
     st.caption(
-        "left: decided answers on the left of the screen, with the interval beside it. repeats: answered as the "
-        "first time, of n. known: gold pairs answered right, of n. seconds: the median. as most do: agreement "
-        "with the majority, about taste and never a flag. Read from the labels of this moment (revision "
-        f"{view.revision:,}); no snapshot is involved."
+        "left: share of decided answers on the left of the screen, and its interval. repeats: share of n repeats with "
+        "the same answer as before. gold: share of n gold pairs answered correctly. seconds: median per answer. as "
+        "most do: agreement with the majority, which reflects preferences and is never a flag. Computed from the "
+        f"current labels (revision {view.revision:,}), without a snapshot."
     )
     return shown
+
+
+def columns() -> dict:
+    """Titles and number formats of the table's columns."""
+    percent = st.column_config.NumberColumn(format="%.0f %%")
+    return dict.fromkeys(("left", "repeats", "gold", "too fast", "as most do"), percent) | {
+        "repeats n": st.column_config.NumberColumn("n"),
+        "gold n": st.column_config.NumberColumn("n"),
+        "skill": st.column_config.NumberColumn(format="%.2f"),
+        "seconds": st.column_config.NumberColumn(format="%.1f"),
+    }
 
 
 def row(person: PersonQuality, *, with_skill: bool) -> dict:
@@ -166,8 +167,8 @@ def row(person: PersonQuality, *, with_skill: bool) -> dict:
         "left, 95 %": f"{low:.0%} to {high:.0%}" if figures.left.n else None,
         "repeats": percent_of(figures.consistent),
         "repeats n": figures.consistent.n,
-        "known": percent_of(figures.gold),
-        "known n": figures.gold.n,
+        "gold": percent_of(figures.gold),
+        "gold n": figures.gold.n,
         "seconds": None if math.isnan(figures.median_seconds) else figures.median_seconds,
         "too fast": percent_of(figures.fast),
         "as most do": percent_of(figures.with_others),
@@ -175,7 +176,7 @@ def row(person: PersonQuality, *, with_skill: bool) -> dict:
     if with_skill:
         cells["skill"] = person.skill
     cells["flags"] = len(figures.flags)
-    cells["training"] = "left out" if person.user.excluded else "counts"
+    cells["training"] = "excluded" if person.user.excluded else "included"
     return cells
 
 
@@ -198,9 +199,9 @@ def sides(shown: list[PersonQuality]) -> None:
     st.plotly_chart(picture(rows), width="stretch", config=PLOT, key="sides", alt="Share of left answers by person")
     more = "" if len(rows) == len(shown) else f" The first {len(rows)} of {len(shown)}."
     st.caption(
-        "Share of decided answers that fell on the left of the screen, with 95 % intervals; sides are "
-        f"shuffled, so one half is expected of everybody.{more} Orange diamonds are named above for it. The "
-        "dashed line is what others do. From all labels of this moment."
+        "Share of decided answers on the left of the screen, with 95 % intervals. Sides are shuffled, so one half is "
+        f"expected for everybody.{more} Orange diamonds are listed above for it. The dashed line is the mean of other "
+        "people. Computed from all current labels."
     )
 
 
@@ -208,7 +209,7 @@ def picture(rows: list[PersonQuality]) -> go.Figure:
     rows = rows[::-1]
     figure = go.Figure()
     named = [any("side" in flag for flag in person.figures.flags) for person in rows]
-    for chosen, colour, words in ((False, CALM, "within the usual"), (True, FLAGGED, "keeps to one side")):
+    for chosen, colour, words in ((False, CALM, "usual"), (True, FLAGGED, "prefers one side")):
         kept = [person for person, out in zip(rows, named, strict=True) if out == chosen]
         if kept:
             shares = [person.figures.left for person in kept]
@@ -246,13 +247,13 @@ def picture(rows: list[PersonQuality]) -> go.Figure:
     return figure
 
 
-# ---- leaving somebody out
+# ---- excluding somebody from training
 
 
 def exclusion(view: QualityView) -> None:
     st.write(
-        "Somebody who is left out keeps their labels and their pages; their labels train no further snapshot and "
-        "count in no vote. They can be taken in again at any time."
+        "An excluded person keeps their labels and their pages, but their labels do not train further snapshots and do "
+        "not count in votes. You can include them again at any time."
     )
     people = {person.user.id: person for person in view.people}
     order = sorted(
@@ -263,51 +264,51 @@ def exclusion(view: QualityView) -> None:
         "Person",
         order,
         index=None,
-        placeholder="Choose somebody",
+        placeholder="Choose a person",
         key="exclusion-person",
-        format_func=lambda one: words(people[one]),
+        format_func=lambda one: option(people[one]),
     )
     if done := st.session_state.pop("exclusion-done", ""):
         st.success(done)
     if problem := st.session_state.pop("exclusion-problem", ""):
         st.error(problem)
     if chosen is not None:
-        ask(people[chosen])
+        confirm(people[chosen])
 
 
-def words(person: PersonQuality) -> str:
-    return name(person) + (" (left out)" if person.user.excluded else "")
+def option(person: PersonQuality) -> str:
+    return name(person) + (" (excluded)" if person.user.excluded else "")
 
 
-def ask(person: PersonQuality) -> None:
-    """Once to say it, once to mean it."""
-    out, verb = person.user.excluded, "Take in again" if person.user.excluded else "Leave out"
-    asked = f"exclusion-asked-{person.user.id}-{out}"
-    if not st.session_state.get(asked):
-        st.button(f"{verb}…", key="exclusion-ask", on_click=st.session_state.update, args=({asked: True},))
+def confirm(person: PersonQuality) -> None:
+    """A first button that says what will happen, a second one that does it."""
+    out, verb = person.user.excluded, "Include again" if person.user.excluded else "Exclude"
+    confirming = f"exclusion-confirming-{person.user.id}-{out}"
+    if not st.session_state.get(confirming):
+        st.button(f"{verb}…", key="exclusion-ask", on_click=st.session_state.update, args=({confirming: True},))
         return
     st.warning(
         f"The {person.figures.n:,} labels of {name(person)} will "
         + (
             "train the next snapshot and count in votes again."
             if out
-            else "not train the next snapshot and count in no vote. Nothing is deleted."
+            else "not train the next snapshot and not count in votes. Nothing is deleted."
         )
     )
     with st.container(horizontal=True):
         st.button(verb, type="primary", key="exclusion-do", on_click=exclude, args=(person, not out))
-        st.button("Leave it as it is", key="exclusion-keep", on_click=st.session_state.pop, args=(asked, None))
+        st.button("Cancel", key="exclusion-cancel", on_click=st.session_state.pop, args=(confirming, None))
 
 
 def exclude(person: PersonQuality, out: bool) -> None:
-    session, me = here()
-    st.session_state.pop(f"exclusion-asked-{person.user.id}-{not out}", None)
+    session, me = current()
+    st.session_state.pop(f"exclusion-confirming-{person.user.id}-{not out}", None)
     try:
         access.exclude(session, person.user.id, out, by=me.id)
     except CoplError as problem:
         st.session_state["exclusion-problem"] = str(problem)
     else:
-        st.session_state["exclusion-done"] = f"{name(person)} is {'left out' if out else 'taken in again'}."
+        st.session_state["exclusion-done"] = f"{name(person)} is {'excluded' if out else 'included again'}."
 
 
 page()

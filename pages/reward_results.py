@@ -1,4 +1,4 @@
-"""A part of the reward page: who prefers what and how surely, which answer to choose, what moved it, who spoke."""
+"""A part of the reward page: win probabilities, the answer to choose for many, sentence attribution, experts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.views import RewardView, ScoreRow
 from pages.candidates import LETTERS
-from pages.common import GATES, PLOT, group_colour, here, source_line
+from pages.common import GATES, PLOT, current, group_colour, source_line
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
 DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
 BOLD = re.compile(r"\*\*(.+?)\*\*")
 ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
 INTERVALS = (
-    "Bars: for a person, the middle 95 % of what their answers leave open; for a group, where nine in ten of "
-    "its people lie."
+    "Bars: for a person, the 95 % interval given their answers; for a group, the range of the middle 90 % of its "
+    "people."
 )
 
 
@@ -42,9 +42,9 @@ def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
         alt="Win probability of each answer by person and group, with intervals",
     )
     source_line(
-        f"{view.basis} The probability that an answer would be preferred to all the others shown; filled where "
-        f"it is the favourite. {INTERVALS} Doubt in the model itself is in neither. A reward compares answers "
-        "to one question and nothing else.",
+        f"{view.basis} Each point is the probability that an answer is preferred to all others shown; it is filled "
+        f"where the answer is the favourite. {INTERVALS} Neither includes the uncertainty of the model itself. A "
+        "reward only compares answers to the same question.",
         view.snapshot,
     )
 
@@ -55,10 +55,10 @@ def chance(row: ScoreRow) -> str:
 
 def sure(row: ScoreRow) -> str:
     if row.source == "population mean":
-        return "Nothing is known of them yet: this is the mean of everybody."
+        return "Nothing is known about them yet: this is the mean of all people."
     second = row.ranking[1]
     if row.low[row.best] <= row.high[second]:
-        return f"Not settled: {LETTERS[second]} may be their favourite too."
+        return f"Not certain: {LETTERS[second]} may be their favourite too."
     return ""
 
 
@@ -86,7 +86,7 @@ def listing(names: list[str]) -> str:
 
 
 def picture(view: RewardView) -> go.Figure:
-    """A column an answer, a line a person or group."""
+    """One column per answer, one row per person or group."""
     rows = list(reversed(view.rows))
     count = len(rows[0].win)
     figure = make_subplots(
@@ -136,20 +136,20 @@ def short(name: str) -> str:
 
 
 def choosing(view: RewardView) -> None:
-    """One answer for many: for the worst-off group, and for people near somebody."""
-    if view.worst_off is None and not any(row.near for row in view.people):
+    """One answer for many people: for the worst-off group, and for the people nearest to somebody."""
+    if view.worst_off is None and not any(row.neighbours for row in view.people):
         return
     st.subheader("If there can be only one answer")
     if view.worst_off is not None and len(view.groups) > 1:
         st.markdown(for_everybody(view))
         st.dataframe([answer_row(view, i) for i in range(len(view.worst_off))], hide_index=True, width="stretch")
     for row in view.people:
-        if row.near is not None:
+        if row.neighbours is not None:
             st.markdown(robust(row))
     st.caption(
-        "“Pleases the worst-off group most” is the answer whose lowest win probability over the groups shown is "
-        "highest. People near somebody are those whose answers make it likeliest that the two think alike, "
-        f"weighted by how likely that is. Snapshot {view.snapshot}."
+        "The answer that “pleases the worst-off group most” has the highest minimum of win probability over the "
+        "groups shown. People nearest to somebody are those who most probably share their preferences, judging by "
+        f"their answers; they are weighted by that probability. Snapshot {view.snapshot}."
     )
 
 
@@ -159,13 +159,13 @@ def for_everybody(view: RewardView) -> str:
     popular = max(sorted(set(liked)), key=liked.count)
     group = min(view.groups, key=lambda row: row.win[fair])
     text = (
-        f"**{LETTERS[fair]}** pleases the worst-off group most: even {group.name} would prefer it with "
-        f"{lowest[fair]:.0%}."
+        f"**{LETTERS[fair]}** pleases the worst-off group most: even {group.name} would prefer it with a "
+        f"probability of {lowest[fair]:.0%}."
     )
     if popular != fair:
         text += (
             f" **{LETTERS[popular]}** is the favourite of {liked.count(popular)} of {len(liked)} groups, but "
-            f"{min(view.groups, key=lambda row: row.win[popular]).name} would prefer it with only "
+            f"{min(view.groups, key=lambda row: row.win[popular]).name} would prefer it with a probability of only "
             f"{lowest[popular]:.0%}."
         )
     return text
@@ -177,14 +177,14 @@ def answer_row(view: RewardView, i: int) -> dict:
         "answer": LETTERS[i],
         "favourite of": ", ".join(row.name for row in view.groups if row.best == i) or "no group",
         "lowest of the groups": f"{min(wins):.0%}",
-        "by": min(view.groups, key=lambda row: row.win[i]).name,
+        "lowest in": min(view.groups, key=lambda row: row.win[i]).name,
         "mean of the groups": f"{sum(wins) / len(wins):.0%}",
     }
 
 
 def robust(row: ScoreRow) -> str:
-    near, best = row.near, int(row.near.win.argmax())
-    share = f"{near.best[best]:.0%} of them by weight would choose it themselves"
+    near, best = row.neighbours, int(row.neighbours.win.argmax())
+    share = f"{near.best[best]:.0%} of them, by weight, would choose it themselves"
     if best == row.best:
         return (
             f"For {row.name}, **{LETTERS[best]}** is the robust choice too: among the {near.n} people nearest to "
@@ -196,18 +196,18 @@ def robust(row: ScoreRow) -> str:
     )
 
 
-# ---- which words moved it
+# ---- attribution to sentences
 
 
-def moved(view: RewardView, asked: tuple) -> None:
-    """The answers with their sentences tinted by what each adds."""
-    st.subheader("Which sentences moved it")
+def attribution(view: RewardView, query: tuple) -> None:
+    """The answers with each sentence tinted by its effect."""
+    st.subheader("Which sentences matter")
     names = [row.name for row in view.rows]
-    name = st.selectbox("For", names, key="moved-for")
-    session, _ = here()
+    name = st.selectbox("For", names, key="attribution-for")
+    session, _ = current()
     try:
-        with st.spinner("Reading the answers with one sentence after the other left out"):
-            found = remembered(session, asked, view, names.index(name))
+        with st.spinner("Reading the answers with one sentence left out at a time"):
+            found = cached_attribution(session, query, view, names.index(name))
     except CoplError as problem:
         st.error(str(problem))
         return
@@ -223,9 +223,9 @@ def moved(view: RewardView, asked: tuple) -> None:
                 )
     st.html(scale(most))
     source_line(
-        f"Blue speaks for an answer, vermillion against it, judged by {found.basis}: the log-odds that are "
-        f"lost when the sentence is left out{ODDS}. The effects of sentences need not add up, and say nothing "
-        "of why.",
+        f"Blue sentences speak for an answer, orange ones against it, according to {found.basis}: the log-odds that "
+        f"are lost when the sentence is left out{ODDS}. The effects of sentences need not add up, and they do not "
+        "say why.",
         found.snapshot,
     )
     with st.expander("The numbers"):
@@ -240,11 +240,11 @@ def moved(view: RewardView, asked: tuple) -> None:
         )
 
 
-def remembered(session, asked: tuple, view: RewardView, row: int):
-    """The effects for one line of the view, reckoned once."""
-    prompt, responses, users, _, first, given = asked
-    key = (repr(asked), view.snapshot, view.rows[row].name, row)
-    kept = st.session_state.setdefault("moved", {})
+def cached_attribution(session, query: tuple, view: RewardView, row: int):
+    """The effects of sentences for one row of the view, computed once."""
+    prompt, responses, users, _, first, given = query
+    key = (repr(query), view.snapshot, view.rows[row].name, row)
+    kept = st.session_state.setdefault("attributions", {})
     if key not in kept:
         people = [{"users": [one]} for one in users] + [{"first": [one]} for one in first]
         people += [{"answers": given}] if given else []
@@ -266,7 +266,7 @@ def tinted(piece, most: float) -> str:
 
 
 def scale(most: float) -> str:
-    """The legend: what the deepest tints mean."""
+    """The legend: the log-odds of the deepest tints."""
     ends = [f"rgba({r},{g},{b},{DEEPEST})" for r, g, b in (LOWERS, RAISES)]
     return (
         f"<div style='display:flex;gap:.6em;align-items:center;font-size:.85em'><span>−{most:.2f}</span>"
@@ -275,21 +275,21 @@ def scale(most: float) -> str:
     )
 
 
-# ---- who spoke
+# ---- experts
 
 
 def experts(view: RewardView) -> None:
-    """Gate weights, and how much the graph and the text said."""
+    """The expert with the largest gate weight for each person and group, and all gate weights."""
     rows = [row for row in view.rows if row.gates is not None]
     if not rows:
         return
-    st.subheader("Which expert spoke")
+    st.subheader("Which expert decides")
     st.markdown("; ".join(f"{row.name}: E{row.expert + 1} ({row.gate:.0%})" for row in rows) + ".")
     st.plotly_chart(gates(rows), width="stretch", config=PLOT, key="gates", alt="Gate weights by person and expert")
     source_line(
-        "How much weight the gate of the reward model gives each expert; the heaviest one speaks. An expert is "
-        "a small change of the language model that people of like taste share; weights come from a person’s "
-        "place among people, not from these texts.",
+        "The weight that the gate of the reward model gives each expert; the expert with the largest weight "
+        "decides. An expert is a small change of the language model, shared by people with similar preferences. The "
+        "weights depend on a person’s embedding, not on these texts.",
         view.snapshot,
     )
 
@@ -325,23 +325,23 @@ def table(view: RewardView) -> None:
     st.dataframe([row_of(row) for row in view.rows], hide_index=True, width="stretch")
     st.caption(
         "“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
-        f"the text reward{ODDS}; the share is the graph’s part of the two. Texts that nobody in the study has "
-        f"labelled are placed in the graph by what they say. Snapshot {view.snapshot}."
+        f"the text reward{ODDS}; “graph’s share” is the graph’s part of their sum. The graph embeds texts that nobody "
+        f"in the study has labelled by their content. Snapshot {view.snapshot}."
     )
 
 
 def row_of(row: ScoreRow) -> dict:
     graph, text = row.margins
-    spoken = abs(graph) + abs(text)
+    total = abs(graph) + abs(text)
     cells = {
         "who": row.name,
         "kind": row.kind,
         "people": row.n,
-        "placed by": row.source,
+        "known by": row.source,
         "ranking": " > ".join(LETTERS[i] for i in row.ranking),
         "graph": round(graph, 2),
         "text": round(text, 2),
-        "graph’s share": f"{abs(graph) / spoken:.0%}" if spoken else "–",
+        "graph’s share": f"{abs(graph) / total:.0%}" if total else "–",
         "expert": None if row.expert is None else f"E{row.expert + 1}",
         "gate weight": None if row.gate is None else f"{row.gate:.0%}",
     }

@@ -1,4 +1,4 @@
-"""A part of the training page: the runs, and of one of them its curves, its data, its settings and its log."""
+"""A part of the training page: the list of runs, and one run's curves, data, settings and log."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import streamlit as st
 
 from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
-from pages.common import PLOT, again, here
+from pages.common import PLOT, current, rerun
 
-LEARNED, KEPT = "#0072B2", "#E69F00"
-TAIL = 14  # lines of the log that are shown
-FEWEST = 4  # points that make a curve
+TRAINING, VALIDATION = "#0072B2", "#E69F00"
+TAIL = 14  # last lines of the log shown
+FEWEST = 4  # points; fewer are not drawn as a curve
 
 
-def the_runs() -> None:
-    session, _ = here()
+def run_list() -> None:
+    session, _ = current()
     listed = runs.list_runs(session)
     if not listed:
         st.info("No run yet.")
         return
     st.dataframe([run_row(run) for run in listed], hide_index=True, width="stretch", placeholder="")
     ids = [run.id for run in listed]
-    asked_for = st.query_params.get("run", "")
-    index = ids.index(int(asked_for)) if asked_for.isdigit() and int(asked_for) in ids else 0
-    key = f"run-after-{ids[0]}"  # of its own for each newest run, which is looked into until another is chosen
+    linked = st.query_params.get("run", "")
+    index = ids.index(int(linked)) if linked.isdigit() and int(linked) in ids else 0
+    key = f"run-after-{ids[0]}"  # a new key for each newest run, so that the newest is shown until another is chosen
 
     def choose() -> None:
         st.query_params["run"] = str(st.session_state[key])
 
     chosen = st.selectbox(
-        "Look into a run",
+        "Show a run",
         ids,
         index=index,
         key=key,
@@ -53,12 +53,12 @@ def run_row(run: Run) -> dict:
         "run": run.id,
         "kind": run.kind,
         "state": str(run.state),
-        "why": run.reason,
+        "reason": run.reason,
         "snapshot": run.snapshot,
         "labels": f"{data['labels']:,}" if data else "",
-        "began": clock(run.started_at),
-        "took": seconds(run),
-        "message": run.message + (f" (again after run {run.retry_of})" if run.retry_of else ""),
+        "started": clock(run.started_at),
+        "duration": seconds(run),
+        "message": run.message + (f" (retry of run {run.retry_of})" if run.retry_of else ""),
     }
 
 
@@ -70,27 +70,27 @@ def seconds(run: Run) -> str:
 
 @st.fragment(run_every=2)
 def live(run_id: int, seen: RunState) -> None:
-    """A run that waits or runs; when it begins and when it ends, the whole page is drawn again."""
-    session, _ = here()
+    """A queued or running run; the whole page reruns when the run starts and when it ends."""
+    session, _ = current()
     run = next(run for run in runs.list_runs(session) if run.id == run_id)
     if run.state != seen:
-        again()
+        rerun()
     details(run)
 
 
 def details(run: Run) -> None:
-    session, _ = here()
+    session, _ = current()
     if run.state == RunState.FAILED:
-        st.error(f"Run {run.id} failed: {run.message} The champion was left alone.")
+        st.error(f"Run {run.id} failed: {run.message} The champion is unchanged.")
     elif run.state in (RunState.CANCELLED, RunState.INTERRUPTED):
-        st.warning(f"Run {run.id} was {run.state}. {run.message} The champion was left alone.")
-    drawn(run, runs.curves(session, run))
+        st.warning(f"Run {run.id} was {run.state}. {run.message} The champion is unchanged.")
+    loss_curves(run, runs.curves(session, run))
     facts(run)
     log(run, runs.run_log(session, run.id))
 
 
-def drawn(run: Run, curves: Mapping) -> None:
-    """Loss by step, a picture a phase."""
+def loss_curves(run: Run, curves: Mapping) -> None:
+    """Loss by step, one figure per phase."""
     shown = [(phase, curve) for phase, curve in curves.items() if max(len(curve.loss), len(curve.held_out)) >= FEWEST]
     if not shown:
         return
@@ -101,21 +101,20 @@ def drawn(run: Run, curves: Mapping) -> None:
                 width="stretch",
                 config=PLOT,
                 key=f"curve-{run.id}-{phase}",
-                alt=f"Loss by step while {phase}",
+                alt=f"Loss by step, phase {phase}",
             )
     st.caption(
-        "Loss by step: blue on labels that are learned from, orange on labels kept aside, which decide when "
-        "to stop. The graph is fitted several times, one member after the other, hence the jumps. A low blue "
-        f"line alone says nothing of new answers. Run {run.id}"
-        + (f", snapshot {run.snapshot}." if run.snapshot else ".")
+        "Loss by step: blue on training labels, orange on validation labels, which decide when to stop. The graph is "
+        "an ensemble whose members are fitted one after the other, hence the jumps. A low blue line alone says nothing "
+        f"about new answers. Run {run.id}" + (f", snapshot {run.snapshot}." if run.snapshot else ".")
     )
 
 
 def picture(phase: str, curve) -> go.Figure:
     figure = go.Figure()
-    for points, name, colour in ((curve.loss, "learned from", LEARNED), (curve.held_out, "kept aside", KEPT)):
+    for points, name, colour in ((curve.loss, "training", TRAINING), (curve.held_out, "validation", VALIDATION)):
         if points:
-            points = apart(points)
+            points = with_gaps(points)
             figure.add_scatter(
                 x=[step for step, _ in points],
                 y=[value for _, value in points],
@@ -136,8 +135,8 @@ def picture(phase: str, curve) -> go.Figure:
     return figure
 
 
-def apart(points: list) -> list[tuple]:
-    """The points with a gap where one member of the graph ends and the next begins, so that no line joins them."""
+def with_gaps(points: list) -> list[tuple]:
+    """The points with a gap between ensemble members, so that no line connects one member's curve to the next."""
     steps = sorted(after - before for (before, _), (after, _) in zip(points, points[1:], strict=False))
     usual = steps[len(steps) // 2] if steps else 0
     found: list[tuple] = []
@@ -149,7 +148,7 @@ def apart(points: list) -> list[tuple]:
 
 
 def facts(run: Run) -> None:
-    """What it learned from and what it was told."""
+    """The data and the settings of the run."""
     data, settings = run.config.get("data"), run.config.get("settings")
     if not data:
         return
@@ -164,7 +163,7 @@ def facts(run: Run) -> None:
 
 def log(run: Run, lines: list[str]) -> None:
     if not lines:
-        st.caption("No log of this run is kept on this machine.")
+        st.caption("This machine has no log of this run.")
         return
     st.code("\n".join(lines[-TAIL:]), language=None)
     st.download_button(
@@ -177,14 +176,14 @@ def log(run: Run, lines: list[str]) -> None:
     )
 
 
-def attempt(verb, *arguments, **named) -> None:
-    """Ask for something and draw the page again, or say why not."""
+def perform(verb, *arguments, **named) -> None:
+    """Call a verb of the study and rerun the page, or show the error."""
     try:
         verb(*arguments, **named)
     except CoplError as problem:
         st.error(str(problem))
     else:
-        again()
+        rerun()
 
 
 def clock(moment: datetime | None) -> str:

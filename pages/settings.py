@@ -1,4 +1,4 @@
-"""Study: who may come in, who gets which pair, what people are told, and a record of every change.  For owners."""
+"""Study settings for owners: members, invites, assignment of pairs, guidelines, gold pairs, reports, change record."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import streamlit as st
 from copl_core.records import AuditEntry, CoplError, Kind, Role
 from copl_core.study import access, labelling
 from copl_core.study_settings import AssignmentSettings
-from pages.common import again, here
+from pages.common import current, rerun
 from pages.gold_and_reports import gold_pairs, reports
-from pages.members import attempt, clearable, doors, told, when
+from pages.members import clearable, members_and_invites, perform, show_outcome, when
 
 ORDERS = {
-    "informative": "the pair that teaches the model most about the person",
-    "random": "by chance",
-    "imported": "in the order of the file",
+    "informative": "most informative about the person first",
+    "random": "random",
+    "imported": "as in the imported file",
 }
-SHOWN = 200  # lines of the record, at first
+SHOWN = 200  # entries of the record shown at first
 
 
 def page() -> None:
-    session, me = here()
+    session, me = current()
     st.title("Study")
     if me.role != Role.OWNER:
-        st.error("Only an owner of the study may change how it runs. Ask one of them.")
+        st.error("Only an owner of the study may change its settings. Ask one of them.")
         st.stop()
     st.markdown(summary())
-    told()
-    parts = {
-        "People and invites": doors,
-        "Handing out": handing_out,
+    show_outcome()
+    sections = {
+        "People and invites": members_and_invites,
+        "Assignment": assignment,
         "Guidelines": guidelines,
         "Gold pairs": gold_pairs,
         "Reports": reports,
@@ -39,177 +39,187 @@ def page() -> None:
         "Studies": studies,
     }
     chosen = st.segmented_control(
-        "Settings of",
-        list(parts),
+        "Section",
+        list(sections),
         default="People and invites",
         required=True,
         key="settings-part",
         label_visibility="collapsed",
     )
-    parts[chosen]()
+    sections[chosen]()
 
 
 def summary() -> str:
-    """How the study stands, before anything to change."""
-    session, _ = here()
-    room, users = labelling.assignment_settings(session), access.users(session)
+    """The state of the study in a few sentences."""
+    session, _ = current()
+    settings, users = labelling.assignment_settings(session), access.users(session)
     humans = sum(user.kind == Kind.HUMAN for user in users)
-    waiting, opened = len(labelling.reports(session)), sum(state == "open" for _, state in access.invites(session))
-    overlap = "everybody" if room.overlap is None else f"{room.overlap} {'people' if room.overlap != 1 else 'person'}"
-    door = "Anybody with the address may join" if room.open else "People join by invite only"
-    invites = f"{opened} invite{'s are' if opened != 1 else ' is'} open"
+    waiting, n_open = len(labelling.reports(session)), sum(state == "open" for _, state in access.invites(session))
+    overlap = (
+        "everybody"
+        if settings.overlap is None
+        else f"{settings.overlap} {'people' if settings.overlap != 1 else 'person'}"
+    )
+    access_rule = "Anybody with the address may join" if settings.open else "People join by invite only"
+    invites = f"{n_open} invite{'s are' if n_open != 1 else ' is'} open"
     problems = (
         f"**{waiting} reported problem{'s wait' if waiting != 1 else ' waits'} for you**"
         if waiting
-        else "no reported problem waits"
+        else "no reported problem is open"
     )
     return (
         f"**{session.record.name}** has {humans} {'people' if humans != 1 else 'person'}"
         + (f" and {len(users) - humans} simulated ones" if len(users) > humans else "")
-        + f". Each pair goes to {overlap}. {door}; {invites}; {problems}."
+        + f". Each pair goes to {overlap}. {access_rule}; {invites}; {problems}."
     )
 
 
 # ---- who gets which pair
 
 
-def handing_out() -> None:
-    session, _ = here()
-    room = labelling.assignment_settings(session)
-    usual = session.settings.reserve_seconds / 60
-    with st.form("room", border=False):
+def assignment() -> None:
+    """The form of the assignment settings; Save stores all of them at once."""
+    session, _ = current()
+    settings = labelling.assignment_settings(session)
+    with st.form("assignment", border=False):
         open_ = st.toggle(
             "Anybody with the address may join",
-            value=room.open,
-            key="room-open",
-            help="Off, people come in by invite only. Who is in stays.",
+            value=settings.open,
+            key="assignment-open",
+            help="When this is off, people join by invite only. People who have joined stay.",
         )
         left, right = st.columns(2, gap="large")
         with left:
-            overlap = clearable(
-                "People per pair",
-                "room-overlap",
-                room.overlap,
-                placeholder="everybody",
-                help="Empty: everybody may label every pair.",
-            )
-            order = st.selectbox(
-                "New pairs come",
-                list(ORDERS),
-                index=list(ORDERS).index(room.order),
-                format_func=ORDERS.get,
-                key="room-order",
-            )
-            practice = st.number_input(
-                "Practice pairs for a newcomer",
-                value=room.practice,
-                step=1,
-                key="room-practice",
-                help="Gold pairs with the answer told afterwards, before the first real pair.",
-            )
-            goal = clearable(
-                "Labels a day as a goal",
-                "room-goal",
-                room.daily_goal,
-                placeholder="no goal",
-                help="Empty: no goal is shown.",
-            )
-            reserve = clearable(
-                "Minutes a pair is reserved",
-                "room-reserve",
-                room.reserve_minutes,
-                step=0.5,
-                placeholder=f"{usual:g}, as the installation says",
-                help="A pair that is not answered goes back to the others after this.",
-            )
+            values = rules(settings)
         with right:
-            uniform = percent(
-                "By chance",
-                room.uniform,
-                "room-uniform",
-                "Of the pairs, while the model chooses the "
-                "others. Only on these is it measured how well the model foresees people.",
-            )
-            repeats = percent(
-                "A second time, sides swapped",
-                room.repeats,
-                "room-repeats",
-                "Shows how consistent somebody is with themselves.",
-            )
-            gold = percent("Gold pairs", room.gold, "room-gold", "Pairs with a known answer, for attention only.")
-            st.caption(
-                "Shares of all pairs handed out; what is left is chosen in the order beside. Pairs that are on "
-                "somebody's screen stay as they were given."
-            )
-        if st.form_submit_button("Save", type="primary", key="room-save"):
-            save_room(
-                dict(
-                    overlap=overlap,
-                    open=open_,
-                    order=order,
-                    uniform=uniform,
-                    repeats=repeats,
-                    gold=gold,
-                    practice=practice,
-                    reserve_minutes=reserve,
-                    daily_goal=goal,
-                )
-            )
+            values |= shares(settings)
+        if st.form_submit_button("Save", type="primary", key="assignment-save"):
+            save_assignment(values | {"open": open_})
+
+
+def rules(settings: AssignmentSettings) -> dict:
+    """How many people label a pair, in which order pairs come, and what one person gets."""
+    overlap = clearable(
+        "People per pair",
+        "assignment-overlap",
+        settings.overlap,
+        placeholder="everybody",
+        help="Empty: everybody may label every pair.",
+    )
+    order = st.selectbox(
+        "Order of new pairs",
+        list(ORDERS),
+        index=list(ORDERS).index(settings.order),
+        format_func=ORDERS.get,
+        key="assignment-order",
+    )
+    practice = st.number_input(
+        "Practice pairs for a new person",
+        value=settings.practice,
+        step=1,
+        key="assignment-practice",
+        help="Gold pairs before the first real pair; the known answer is shown after each of them.",
+    )
+    goal = clearable(
+        "Daily goal, in labels",
+        "assignment-goal",
+        settings.daily_goal,
+        placeholder="no goal",
+        help="Empty: no goal is shown.",
+    )
+    return dict(overlap=overlap, order=order, practice=practice, daily_goal=goal, reserve_minutes=reserve(settings))
+
+
+def reserve(settings: AssignmentSettings) -> float | None:
+    session, _ = current()
+    default = session.settings.reserve_seconds / 60
+    return clearable(
+        "Minutes a pair is reserved",
+        "assignment-reserve",
+        settings.reserve_minutes,
+        step=0.5,
+        placeholder=f"{default:g}, the default of this installation",
+        help="A pair that is not answered within this time goes to somebody else.",
+    )
+
+
+def shares(settings: AssignmentSettings) -> dict:
+    """The shares of randomly drawn pairs, repeats and gold pairs."""
+    uniform = percent(
+        "Drawn at random",
+        settings.uniform,
+        "assignment-uniform",
+        "The model chooses the other new pairs. Only on randomly drawn pairs is the model's accuracy measured.",
+    )
+    repeats = percent(
+        "Repeated, with sides swapped",
+        settings.repeats,
+        "assignment-repeats",
+        "Repeats show how consistently a person answers.",
+    )
+    gold = percent(
+        "Gold pairs", settings.gold, "assignment-gold", "Pairs with a known answer; they only check attention."
+    )
+    st.caption(
+        "Shares of all assigned pairs; the rest is chosen in the order set on the left. Pairs that are on somebody's "
+        "screen stay assigned."
+    )
+    return dict(uniform=uniform, repeats=repeats, gold=gold)
 
 
 def percent(title: str, value: float, key: str, help: str) -> float:
     return st.slider(title, 0, 100, round(100 * value), format="%d %%", key=key, help=help) / 100
 
 
-def save_room(settings: dict) -> None:
+def save_assignment(values: dict) -> None:
     try:
-        room = AssignmentSettings(**settings)
+        settings = AssignmentSettings(**values)
     except CoplError as problem:
         st.error(str(problem))
         return
-    attempt(labelling.set_assignment, room, done="Saved. Pairs are handed out this way from now on.")
-    again()
+    perform(labelling.set_assignment, settings, done="Saved. From now on pairs are assigned this way.")
+    rerun()
 
 
-# ---- what people are told
+# ---- guidelines
 
 
 def guidelines() -> None:
-    session, _ = here()
-    now = labelling.guidelines(session)
+    session, _ = current()
+    latest = labelling.guidelines(session)
     st.write(
-        "Shown beside every pair, in Markdown. Each label stores the version it was made under, so a change never "
-        "rewrites the past."
+        "Guidelines are written in Markdown and shown below every pair. Each label stores the version shown with "
+        "it, so a new version does not affect earlier labels."
     )
     editor, preview = st.columns(2, gap="large")
     with editor:
-        text = st.text_area("Guidelines", value=now.text, height=360, key=f"guidelines-{now.version}")
+        text = st.text_area("Guidelines", value=latest.text, height=360, key=f"guidelines-{latest.version}")
         st.button(
-            f"Save as version {now.version + 1}",
+            f"Save as version {latest.version + 1}",
             type="primary",
             key="guidelines-save",
             on_click=save_guidelines,
-            args=(now.version,),
+            args=(latest.version,),
         )
     with preview:
-        st.caption("As people see it")
+        st.caption("As people will see it")
         with st.container(border=True):
             st.markdown(text or "*Nothing yet.*")
     history()
 
 
 def save_guidelines(version: int) -> None:
-    """The text as it was when the button was pressed, which may be newer than the last drawing."""
-    session, _ = here()
+    """Save the text as it was when the button was clicked; it may be newer than the page's last run."""
+    session, _ = current()
     text = st.session_state[f"guidelines-{version}"]
     if text.strip() == labelling.guidelines(session).text:
         st.session_state["settings-done"] = "The text is the same as before, so no new version was made."
     else:
-        attempt(labelling.write_guidelines, text, done="The new version is shown from the next pair on.")
+        perform(labelling.write_guidelines, text, done="The new version is shown from the next pair on.")
 
 
 def history() -> None:
-    session, _ = here()
+    session, _ = current()
     versions = labelling.guidelines_history(session)
     names = {user.id: user.name for user in access.users(session)}
     if versions:
@@ -222,7 +232,7 @@ def history() -> None:
                 st.button(
                     "Make this the newest version",
                     key=f"restore-{one.version}",
-                    on_click=attempt,
+                    on_click=perform,
                     args=(labelling.write_guidelines, one.text),
                     kwargs={"done": "The old text is shown again."},
                 )
@@ -232,17 +242,17 @@ def history() -> None:
 
 
 def record() -> None:
-    session, _ = here()
+    session, _ = current()
     entries = access.audit(session, limit=st.session_state.setdefault("record-length", SHOWN))
     people = {user.id: user.name for user in access.users(session)}
     events = sorted({entry.event for entry in entries})
-    wanted = st.multiselect("Only", events, key="record-events", placeholder="every kind of change")
+    wanted = st.multiselect("Show only", events, key="record-events", placeholder="every kind of change")
     shown = [entry for entry in entries if not wanted or entry.event in wanted]
     if not shown:
         st.write("Nothing has been changed yet.")
         return
     st.dataframe(
-        [line(entry, people) for entry in shown],
+        [entry_row(entry, people) for entry in shown],
         hide_index=True,
         width="stretch",
         height=420,
@@ -256,15 +266,15 @@ def record() -> None:
         st.caption(f"The last {len(entries):,} changes.")
         if st.button("Show more", key="record-more"):
             st.session_state["record-length"] *= 5
-            again()
+            rerun()
     else:
         st.caption(
-            f"All {len(entries):,} changes of roles, rules, labels, champions and imports, newest first; "
-            "none of them can be removed here."
+            f"All {len(entries):,} changes of roles, settings, labels, champions and imports, newest first. Entries "
+            "cannot be removed here."
         )
 
 
-def line(entry: AuditEntry, people: dict[int, str]) -> dict:
+def entry_row(entry: AuditEntry, people: dict[int, str]) -> dict:
     detail = dict(entry.detail)
     if "user" in detail:
         detail["user"] = people.get(detail["user"], detail["user"])
@@ -291,41 +301,41 @@ def value_of(value: object) -> str:
 
 
 def studies() -> None:
-    session, me = here()
+    session, me = current()
     st.subheader("Simulated people")
-    now = session.record.include_simulated
+    included = session.record.include_simulated
     wanted = st.toggle(
         "Include simulated people",
-        value=now,
+        value=included,
         key="settings-simulated",
-        help="Off, they are in no picture, and the next snapshot is learned without them. Their labels "
-        "are kept, so on brings them back.",
+        help="When this is off, no page shows them and the next snapshot does not learn from them. Their labels are "
+        "kept, so you can switch it on again.",
     )
-    if wanted != now:
+    if wanted != included:
         access.include_simulated(session, wanted, by=me.id)
-        again()
+        rerun()
     st.subheader("Other studies")
     others = {one.id: one for one in access.studies(session) if one.id != session.id}
     if not others:
         st.write(
-            "This installation has one study. A file that is imported under another name makes the next: "
+            "This installation has one study. To create another one, import a file under a new name: "
             '`python -m copl_core import labels.jsonl --study "Its name"`.'
         )
         return
     st.write(
-        "An installation shows one study at a time, to everybody. Opening another one signs you in there as an "
-        "owner; the others sign in with their links of that study. Nothing of this one is lost."
+        "An installation shows one study at a time, to everybody. If you open another one, you are signed in there as "
+        "an owner; other people sign in with their links for that study. This study keeps all its data."
     )
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox(
             "Study", list(others), format_func=lambda one: others[one].name, width=320, key="other-study"
         )
-        if st.button("Open it to everybody", key="open-study"):
+        if st.button("Open it for everybody", key="open-study"):
             switch(chosen)
 
 
 def switch(study_id: int) -> None:
-    session, me = here()
+    session, me = current()
     try:
         token = access.switch_study(session, study_id, by=me.id)
     except CoplError as problem:
@@ -333,7 +343,7 @@ def switch(study_id: int) -> None:
         return
     st.session_state.update(user=None, token=token)
     st.query_params["token"] = token
-    again()
+    rerun()
 
 
 page()

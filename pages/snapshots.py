@@ -1,4 +1,4 @@
-"""A part of the training page: the snapshots, the champion among them, notes, and what tells two of them apart."""
+"""A part of the training page: the snapshots, the choice of the champion, notes, and the comparison of two."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import streamlit as st
 
 from copl_core.records import CoplError, SnapshotRecord
 from copl_core.study import runs
-from pages.common import NO_GROUP_COLOUR, PLOT, here
-from pages.run_log import LEARNED, attempt, clock
+from pages.common import NO_GROUP_COLOUR, PLOT, current
+from pages.run_log import TRAINING, clock, perform
 
-FIGURES = {"copl": "graph and text", "copl-graph": "graph", "copl-reward": "text reward", "global": "one taste for all"}
+FIGURES = {"copl": "graph and text", "copl-graph": "graph", "copl-reward": "text reward", "global": "shared preference"}
 SHOWN = 200  # snapshots in the table
-ROOM = 0.05  # of accuracy, left above and below the curves
+MARGIN = 0.05  # accuracy above and below the curves
 
 
 def snapshots() -> None:
-    session, _ = here()
+    session, _ = current()
     records, champion = runs.snapshots(session), session.record.champion
     if not records:
-        st.info("No snapshot yet. The trainer makes the first one as soon as the study holds 10 labels.")
+        st.info("No snapshot yet. The trainer makes the first one as soon as the study has 10 labels.")
         return
     history(records)
     st.dataframe([snapshot_row(record, champion) for record in records[:SHOWN]], hide_index=True, width="stretch")
     st.caption(
-        "Accuracy and log-loss are on labels that were kept from every part (n of them), ties left out, with "
-        "95 % intervals. They are measured when the reward model is fitted; a snapshot of kind graph shares the "
-        "reward model of the full one before it and repeats its figures."
+        "Accuracy and log-loss on n labels that no part of the model was fitted to, without ties, with 95 % intervals. "
+        "They are measured when the reward model is fitted. A snapshot of kind graph uses the reward model of the full "
+        "snapshot before it and repeats its figures."
     )
-    crown(records, champion)
+    choose_champion(records, champion)
     notes(records, champion)
     if len(records) > 1:
         compare(records, champion)
 
 
 def history(records: list[SnapshotRecord]) -> None:
-    """Accuracy from one fitted reward model to the next, beside one taste for all."""
+    """Held-out accuracy from one fit of the reward model to the next."""
     fitted = [
         record
         for record in reversed(records)
@@ -43,52 +43,61 @@ def history(records: list[SnapshotRecord]) -> None:
     ]
     if len(fitted) < 2:
         return
-    figure = go.Figure()
-    for method, colour in (("copl", LEARNED), ("global", NO_GROUP_COLOUR)):
-        rows = [
-            (record.version, record.metrics["held_out"][method])
-            for record in fitted
-            if method in record.metrics["held_out"]
-        ]
-        ends = [row.get("accuracy_interval") or [row["accuracy"]] * 2 for _, row in rows]
-        figure.add_scatter(
-            x=[version for version, _ in rows],
-            y=[row["accuracy"] for _, row in rows],
-            name=FIGURES[method],
-            mode="lines+markers",
-            line={"color": colour},
-            marker={"size": 9},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "thickness": 1.5,
-                "width": 0,
-                "array": [high - row["accuracy"] for (_, row), (_, high) in zip(rows, ends, strict=True)],
-                "arrayminus": [row["accuracy"] - low for (_, row), (low, _) in zip(rows, ends, strict=True)],
-            },
-            hovertemplate="%{x}: %{y:.1%}<extra>" + FIGURES[method] + "</extra>",
-        )
-    drawn = [value for trace in figure.data for value in trace.y]
-    figure.update_yaxes(
-        tickformat=".0%",
-        title="accuracy",  # a step of chance is not to look like a climb
-        autorangeoptions={"include": [min(drawn) - ROOM, max(drawn) + ROOM]},
-    )
-    figure.update_layout(
-        height=230,
-        margin={"l": 0, "r": 8, "t": 8, "b": 0},
-        legend={"orientation": "h", "y": -0.15, "x": 0, "yanchor": "top"},
-    )
     st.plotly_chart(
-        figure,
+        accuracy_chart(fitted),
         width="stretch",
         config=PLOT,
         key="history",
         alt="Held-out accuracy by snapshot, with intervals where they were measured",
     )
     st.caption(
-        "Accuracy on labels kept aside, at each fit of the reward model. Which labels are kept grows with the "
-        f"study, so small steps are mostly chance. Snapshots {fitted[0].version} to {fitted[-1].version}."
+        "Accuracy on held-out labels, at each fit of the reward model. The held-out set grows with the study, so small "
+        f"steps are mostly chance. Snapshots {fitted[0].version} to {fitted[-1].version}."
+    )
+
+
+def accuracy_chart(fitted: list[SnapshotRecord]) -> go.Figure:
+    """Held-out accuracy with intervals, the personal model beside the shared preference."""
+    figure = go.Figure()
+    for method, colour in (("copl", TRAINING), ("global", NO_GROUP_COLOUR)):
+        add_accuracy(figure, fitted, method, colour)
+    values = [value for trace in figure.data for value in trace.y]  # a wide range: chance must not look like progress
+    figure.update_yaxes(
+        tickformat=".0%",
+        title="accuracy",
+        autorangeoptions={"include": [min(values) - MARGIN, max(values) + MARGIN]},
+    )
+    figure.update_layout(
+        height=230,
+        margin={"l": 0, "r": 8, "t": 8, "b": 0},
+        legend={"orientation": "h", "y": -0.15, "x": 0, "yanchor": "top"},
+    )
+    return figure
+
+
+def add_accuracy(figure: go.Figure, fitted: list[SnapshotRecord], method: str, colour: str) -> None:
+    rows = [
+        (record.version, record.metrics["held_out"][method])
+        for record in fitted
+        if method in record.metrics["held_out"]
+    ]
+    ends = [row.get("accuracy_interval") or [row["accuracy"]] * 2 for _, row in rows]
+    figure.add_scatter(
+        x=[version for version, _ in rows],
+        y=[row["accuracy"] for _, row in rows],
+        name=FIGURES[method],
+        mode="lines+markers",
+        line={"color": colour},
+        marker={"size": 9},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "thickness": 1.5,
+            "width": 0,
+            "array": [high - row["accuracy"] for (_, row), (_, high) in zip(rows, ends, strict=True)],
+            "arrayminus": [row["accuracy"] - low for (_, row), (low, _) in zip(rows, ends, strict=True)],
+        },
+        hovertemplate="%{x}: %{y:.1%}<extra>" + FIGURES[method] + "</extra>",
     )
 
 
@@ -97,7 +106,7 @@ def snapshot_row(record: SnapshotRecord, champion: str | None) -> dict:
         "snapshot": record.version,
         "champion": "yes" if record.version == champion else "",
         "note": record.note,
-        "made": clock(record.created_at),
+        "created": clock(record.created_at),
         "kind": record.metrics.get("kind"),
         "labels": record.n_labels,
         "watermark": record.watermark,
@@ -116,44 +125,46 @@ def with_interval(figures: dict, name: str) -> str:
     return f"{figures[name]:.3f}" + ("" if low is None else f" ({low:.3f}–{high:.3f})")
 
 
-def crown(records: list[SnapshotRecord], champion: str | None) -> None:
-    """Roll the champion back, or forward again."""
-    session, me = here()
+def choose_champion(records: list[SnapshotRecord], champion: str | None) -> None:
+    """Make an older snapshot the champion, or a newer one again."""
+    session, me = current()
     versions = [record.version for record in records]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox(
             "Champion: the snapshot that all pages use",
             versions,
-            key=f"crown-{champion}",
+            key=f"champion-{champion}",
             index=versions.index(champion) if champion in versions else 0,
         )
         if st.button(f"Make {chosen} the champion", disabled=chosen == champion):
-            attempt(runs.promote, session, chosen, by=me.id)
+            perform(runs.promote, session, chosen, by=me.id)
     if champion != versions[0] and runs.schedule(session).automatic:
         st.caption(
-            "The champion is not the newest snapshot. The next automatic refit puts a new one in its place; "
-            "switch “Refit by itself” off in the schedule to keep it."
+            "The champion is not the newest snapshot. The next automatic refit replaces it; switch “Refit "
+            "automatically” off in the schedule to keep it."
         )
 
 
 def notes(records: list[SnapshotRecord], champion: str | None) -> None:
-    session, me = here()
+    session, me = current()
     with st.expander("Notes"):
         versions = [record.version for record in records]
         version = st.selectbox(
-            "Of snapshot", versions, index=versions.index(champion) if champion in versions else 0, key="note-of"
+            "Snapshot", versions, index=versions.index(champion) if champion in versions else 0, key="note-of"
         )
         record = records[versions.index(version)]
         text = st.text_area(
-            "Note", record.note, key=f"note-{version}", height=80, placeholder="What is special about it"
+            "Note", record.note, key=f"note-{version}", height=80, placeholder="What is special about this snapshot"
         )
         if st.button("Save the note", disabled=text.strip() == record.note):
-            attempt(runs.write_note, session, version, text, by=me.id)
+            perform(runs.write_note, session, version, text, by=me.id)
 
 
 def compare(records: list[SnapshotRecord], champion: str | None) -> None:
-    """Figures, settings, people and scores of two snapshots."""
-    with st.expander("Compare two", key="compare", on_change="rerun", expanded="first" in st.query_params) as box:
+    """The expander that chooses two snapshots; the address carries them."""
+    with st.expander(
+        "Compare two snapshots", key="compare", on_change="rerun", expanded="first" in st.query_params
+    ) as box:
         if not box.open:
             return
         versions = [record.version for record in records]
@@ -167,7 +178,7 @@ def compare(records: list[SnapshotRecord], champion: str | None) -> None:
         if first == second:
             st.info("Choose two different snapshots.")
             return
-        told(first, second)
+        comparison(first, second)
 
 
 def linked(name: str, versions: list[str], otherwise: int) -> int:
@@ -175,30 +186,33 @@ def linked(name: str, versions: list[str], otherwise: int) -> int:
     return versions.index(wanted) if wanted in versions else otherwise
 
 
-def told(first: str, second: str) -> None:
-    session, _ = here()
+def comparison(first: str, second: str) -> None:
+    """Groups, scores, figures and settings of two snapshots."""
+    session, _ = current()
     try:
         found = runs.compare(session, first, second)
     except CoplError as problem:
         st.error(str(problem))
         return
     st.markdown(
-        f"{found.moved:,} of {found.people:,} people changed their group from {first} to {second}. "
+        f"{found.n_regrouped:,} of {found.n_users:,} people changed their group from {first} to {second}. "
         + (
-            f"What the two expect of people correlates by {found.correlation:.3f}, and they prefer the same "
-            f"answer in {found.agree:.1%} of {found.expectations:,} cases."
+            f"Their predictions correlate by {found.correlation:.3f}, and they predict the same preferred answer in "
+            f"{found.same_sign:.1%} of {found.n_predictions:,} cases."
             if found.correlation is not None
-            else "They know no people and pairs in common, so their expectations cannot be compared."
+            else "They have no people and pairs in common, so their predictions cannot be compared."
         )
     )
     figures, settings = st.columns(2, gap="medium")
     with figures:
         st.dataframe(
-            [row for row in found.figures if plain(row[first]) or plain(row[second])], hide_index=True, width="stretch"
+            [row for row in found.figures if is_number(row[first]) or is_number(row[second])],
+            hide_index=True,
+            width="stretch",
         )
     with settings:
         if found.settings is None:
-            st.write("One of the two was made before settings were kept with a snapshot.")
+            st.write("One of the two was made before settings were stored with a snapshot.")
         elif found.settings:
             st.dataframe(
                 [{"setting": name, first: str(a), second: str(b)} for name, a, b in found.settings],
@@ -208,11 +222,11 @@ def told(first: str, second: str) -> None:
         else:
             st.write("Every setting is the same, and so is the data.")
     st.caption(
-        "Left the figures, right the settings that differ. Expectations are log-odds of people whom both know "
-        "on pairs that both know, by the preference graph. Groups keep their number by overlap, so a changed "
-        f"number is a changed group. Snapshots {first} and {second}."
+        "Left: the figures. Right: the settings that differ. Predictions are log-odds by the preference graph, for "
+        "people and pairs that both snapshots know. A group keeps its number where most of its people stay, so a "
+        f"changed number means a changed group. Snapshots {first} and {second}."
     )
 
 
-def plain(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, int | float)

@@ -1,4 +1,4 @@
-"""What the trainer does, what it made, whether it pays, and which snapshot the pages use."""
+"""Training: what the trainer does, its snapshots and runs, whether personalisation helps, and the champion."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import streamlit as st
 from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
 from copl_core.study_settings import Schedule
-from pages.common import NO_GROUP_COLOUR, PLOT, again, here, source_line
-from pages.run_log import attempt, the_runs
+from pages.common import NO_GROUP_COLOUR, PLOT, current, rerun, source_line
+from pages.run_log import perform, run_list
 from pages.snapshots import snapshots
 
 INK = "#0072B2"
@@ -17,53 +17,54 @@ METHODS = {
     "copl": "Graph and text",
     "copl-graph": "Graph alone",
     "copl-reward": "Text reward alone",
-    "side-length": "One taste, own habits",
-    "global": "One taste for all",
+    "side-length": "Shared preference, own habits",
+    "global": "Shared preference",
 }
 OWN = ("copl", "copl-graph", "copl-reward")
-QUESTION = "Is personalisation paying on your data?"
+QUESTION = "Does personalisation help on your data?"
 
 
 def page() -> None:
     st.title("Training")
-    standing()
-    now()
-    ask()
+    gain()
+    trainer_now()
+    run_buttons()
     schedule()
     st.subheader("Snapshots")
     snapshots()
     st.subheader("Runs")
-    the_runs()
+    run_list()
 
 
-# ---- does it pay
+# ---- does personalisation help
 
 
-def standing() -> None:
-    session, _ = here()
+def gain() -> None:
+    """The held-out accuracy of the personal model against one shared preference, in a sentence."""
+    session, _ = current()
     found = runs.personalisation_gain(session)
     if found is None:
         st.markdown(
-            f"**{QUESTION}** Not measured yet. A run of graph and reward model keeps a tenth of the decided "
-            "labels aside and asks both this model and one taste for all about them."
+            f"**{QUESTION}** Not measured yet. A run of graph and reward model holds out a tenth of the decided labels "
+            "and predicts them both with the personal model and with one shared preference for all people."
         )
         return
-    gain = (
+    difference = (
         f"{abs(100 * found.gain):.1f} points {'more' if found.gain >= 0 else 'less'} "
         f"(95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
     )
     verdict = {"yes": "Yes.", "no": "No.", "not yet": "Not shown yet."}[found.answer]
-    end = "" if found.answer != "not yet" else " The interval holds zero: more labels, or more people, would tell."
+    end = "" if found.answer != "not yet" else " The interval includes zero: more labels or more people are needed."
     st.markdown(
-        f"**{QUESTION} {verdict}** Knowing people, the model foresees {found.own:.1%} of {found.n:,} answers "
-        f"it had not seen; one taste for all foresees {found.everybody:.1%}: {gain}.{end}"
+        f"**{QUESTION} {verdict}** The personal model predicts {found.personal_accuracy:.1%} of {found.n:,} held-out "
+        f"answers correctly, one shared preference {found.shared_accuracy:.1%}: {difference}.{end}"
     )
     figures(found.fitted_in)
 
 
 def figures(fitted_in: str) -> None:
-    """The methods side by side, on the labels that all of them were asked."""
-    session, _ = here()
+    """All methods side by side, on the same held-out labels."""
+    session, _ = current()
     champion = next(record for record in runs.snapshots(session) if record.version == session.record.champion)
     held_out = {name: champion.metrics["held_out"][name] for name in METHODS if name in champion.metrics["held_out"]}
     picture, numbers = st.columns([3, 5], gap="medium")
@@ -77,10 +78,10 @@ def figures(fitted_in: str) -> None:
     numbers.dataframe([figure_row(name, row) for name, row in held_out.items()], hide_index=True, width="stretch")
     n, people = champion.metrics["gain"]["n"], champion.metrics["gain"]["people"]
     source_line(
-        f"Accuracy on {n:,} decided labels of {people:,} people that were kept from every method; lines are "
-        "95 % intervals, people drawn with replacement. Baselines, in grey, are Bradley–Terry models of the "
-        f"same labels; habits are those of side and length. Measured by the run that made {fitted_in}; it says "
-        "nothing of people who are not in the study.",
+        f"Accuracy on {n:,} decided labels of {people:,} people, held out from every method. Lines are 95 % intervals "
+        "of a bootstrap over people. The baselines, in grey, are Bradley–Terry models of the same labels; “habits” are "
+        f"preferences for a side and for length. Measured by the run that made {fitted_in}. The figures say nothing "
+        "about people who are not in the study.",
         champion.version,
     )
 
@@ -127,24 +128,23 @@ def figure_row(name: str, row: dict) -> dict:
 
 
 @st.fragment(run_every=1)
-def now() -> None:
-    """The trainer at this moment; the whole page is drawn again when the champion moves."""
-    session, _ = here()
+def trainer_now() -> None:
+    """The current state of the trainer; the whole page reruns when the champion changes."""
+    session, _ = current()
     status, champion = runs.trainer_status(session), session.record.champion
     if st.session_state.setdefault("seen champion", champion) != champion:
         st.session_state["seen champion"] = champion
-        again()
+        rerun()
     if not status.alive:
         st.warning(
-            "No trainer is running, so labels are kept but nothing is learned. Start one in a terminal with "
-            "`python -m copl_core worker` (`make run` does it for you)."
+            "No trainer is running: labels are stored, but the model does not learn from them. Start one in a terminal "
+            "with `python -m copl_core worker` (`make run` does it for you)."
         )
     elif status.run is None and not runs.schedule(session).automatic:
-        st.write(f"The trainer is waiting to be asked; {status.labels_since:,} labels changed since the last refit.")
+        st.write(f"The trainer waits for a request; {status.labels_since:,} labels changed since the last refit.")
     elif status.run is None:
         st.write(
-            f"The trainer is waiting: {status.labels_since:,} of {status.labels_needed:,} new labels for the next "
-            "refit."
+            f"The trainer waits for labels: {status.labels_since:,} of {status.labels_needed:,} for the next refit."
         )
     if status.run is not None:
         progress(status.run)
@@ -158,66 +158,67 @@ def progress(run: Run) -> None:
     st.progress(min(1.0, done), text=f"{where}{loss}{left}")
 
 
-def ask() -> None:
-    session, _ = here()
+def run_buttons() -> None:
+    session, _ = current()
     with st.container(horizontal=True):
         for kind, text in (("graph", "Refit the graph now"), ("full", "Refit graph and reward model now")):
             if st.button(text):
-                attempt(runs.request_fit, session, kind)
+                perform(runs.request_fit, session, kind)
         active = [run for run in runs.list_runs(session) if run.state in (RunState.QUEUED, RunState.RUNNING)]
         if active and st.button(f"Cancel run {active[0].id}"):
-            attempt(runs.cancel, session, active[0].id)
+            perform(runs.cancel, session, active[0].id)
 
 
 def schedule() -> None:
-    """When the trainer acts by itself, kept with the study."""
-    session, me = here()
-    settled = runs.schedule(session)
-    with st.expander("Schedule: when the trainer acts by itself"):
+    """When the trainer starts runs automatically; stored with the study."""
+    session, me = current()
+    stored = runs.schedule(session)
+    with st.expander("Schedule of automatic runs"):
         if st.session_state.pop("schedule-saved", False):
-            st.success("Saved. The trainer reads it before every run.")
+            st.success("Saved. The trainer reads the schedule before every run.")
         with st.form("schedule", border=False):
             automatic = st.checkbox(
-                "Refit by itself",
-                settled.automatic,
-                help="Off, only the buttons above start a run, and a champion chosen by hand stays until then.",
+                "Refit automatically",
+                stored.automatic,
+                help="When this is off, only the buttons above start a run, and a champion that you choose stays until "
+                "then.",
             )
             left, right = st.columns(2)
-            graph = left.number_input("Labels that make a refit of the graph due", 1, 1_000_000, settled.refit_labels)
+            graph = left.number_input("New labels before the graph is refitted", 1, 1_000_000, stored.refit_labels)
             graph_wait = right.number_input(
-                "and never sooner than, in seconds after the last run",
+                "Shortest time since the last run, in seconds",
                 0.0,
                 2_592_000.0,
-                float(settled.refit_seconds),
+                float(stored.refit_seconds),
                 step=5.0,
             )
             reward = left.number_input(
-                "Labels that make a refit of the reward model due", 1, 1_000_000, settled.reward_labels
+                "New labels before the reward model is refitted", 1, 1_000_000, stored.reward_labels
             )
             reward_wait = right.number_input(
-                "and never sooner than, in seconds after the last of those",
+                "Shortest time since its last refit, in seconds",
                 0.0,
                 2_592_000.0,
-                float(settled.reward_seconds),
+                float(stored.reward_seconds),
                 step=30.0,
             )
             if st.form_submit_button("Save the schedule"):
                 save(Schedule(automatic, int(graph), float(graph_wait), int(reward), float(reward_wait)), me.id)
         st.caption(
-            "A refit of the graph takes seconds and moves people; the reward model takes minutes and is shared "
-            "by the snapshots in between. After a failed run the wait doubles."
+            "A refit of the graph takes seconds and updates people's embeddings. A refit of the reward model takes "
+            "minutes; snapshots in between share it. After each failed run the waiting time doubles."
         )
 
 
 def save(wanted: Schedule, by: int) -> None:
-    session, _ = here()
+    session, _ = current()
     try:
         runs.set_schedule(session, wanted, by=by)
     except CoplError as problem:
         st.error(str(problem))
         return
     st.session_state["schedule-saved"] = True
-    again()
+    rerun()
 
 
 page()
