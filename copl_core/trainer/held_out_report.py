@@ -1,12 +1,12 @@
-"""Where a fit stands on labels that it has not seen, beside what a method without people's tastes reaches on them.
+"""How well a fit predicts held-out labels, compared with methods that ignore who the user is.
 
-Every method learns from the same labels and is asked the same ones; intervals are bootstraps over users, and of the
-gain over ``global``, bootstraps of the paired difference.
+All methods learn from the same labels and are tested on the same held-out ones.  Intervals come from a bootstrap over
+users; those of the gain over ``global`` from a bootstrap of the paired difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,49 +18,51 @@ BASELINES = {"global": baselines.fit_global, "side-length": baselines.fit_side_l
 FEWEST = 2  # held-out decided labels
 
 
-def standing(
-    learned: TrainingData, asked: Comparisons, logits: Mapping[str, np.ndarray], seed: int
+def report(
+    training: TrainingData, test: Comparisons, logits: Mapping[str, np.ndarray], seed: int
 ) -> tuple[dict, dict | None]:
-    """(figures by method, gain over ``global``) on the asked labels; both empty where too few are decided.
+    """(figures by method, gain over ``global``) on the test labels; ({}, None) where too few of them are decided.
 
     Args:
-        learned: what every method is fitted to.
-        asked: labels (N,) kept from all of them, by row of ``learned``.
+        training: the data that every method is fitted to.
+        test: labels (N,) held out from all methods, by row of ``training``.
         logits: log-odds (N,) of the methods that are fitted already, the product's own as "copl".
     """
-    if asked.decided.sum() < FEWEST:
+    if test.decided.sum() < FEWEST:
         return {}, None
-    texts = list(learned.responses)
-    logits = dict(logits) | {name: fit(learned, texts, seed).logits(asked) for name, fit in BASELINES.items()}
-    told = {name: measures(own, asked.outcome) | _intervals(own, asked, seed) for name, own in logits.items()}
-    return told, _gain(logits["copl"], logits["global"], asked, seed)
+    texts = list(training.responses)
+    logits = dict(logits) | {name: fit(training, texts, seed).logits(test) for name, fit in BASELINES.items()}
+    by_method = {
+        name: measures(values, test.outcome) | _intervals(values, test, seed) for name, values in logits.items()
+    }
+    return by_method, _gain(logits["copl"], logits["global"], test, seed)
 
 
-def _intervals(logits: np.ndarray, asked: Comparisons, seed: int) -> dict:
-    hits, losses, user = _scored(logits, asked)
+def _intervals(logits: np.ndarray, test: Comparisons, seed: int) -> dict:
+    hits, losses, user = _per_label(logits, test)
     return {
         "accuracy_interval": list(interval(hits, user, seed)),
         "log_loss_interval": list(interval(losses, user, seed)),
     }
 
 
-def _gain(own: np.ndarray, everybody: np.ndarray, asked: Comparisons, seed: int) -> dict:
-    """What knowing people adds, in accuracy and in log-loss (less is better, so the gain is everybody − own)."""
-    hits, losses, user = _scored(own, asked)
-    their_hits, their_losses, _ = _scored(everybody, asked)
+def _gain(personal: np.ndarray, common: np.ndarray, test: Comparisons, seed: int) -> dict:
+    """The gain from personalisation: accuracy personal − common, and log-loss common − personal (less is better)."""
+    hits, losses, user = _per_label(personal, test)
+    common_hits, common_losses, _ = _per_label(common, test)
     return {
         "over": "global",
         "n": len(hits),
-        "people": len(np.unique(user)),
-        "accuracy": float((hits - their_hits).mean()),
-        "accuracy_interval": list(interval(hits - their_hits, user, seed)),
-        "log_loss": float((their_losses - losses).mean()),
-        "log_loss_interval": list(interval(their_losses - losses, user, seed)),
+        "people": len(np.unique(user)),  # the stored name of the number of users
+        "accuracy": float((hits - common_hits).mean()),
+        "accuracy_interval": list(interval(hits - common_hits, user, seed)),
+        "log_loss": float((common_losses - losses).mean()),
+        "log_loss_interval": list(interval(common_losses - losses, user, seed)),
     }
 
 
-def _scored(logits: np.ndarray, asked: Comparisons) -> Sequence[np.ndarray]:
-    """(right or not, log-loss, user) of each decided label."""
-    decided = asked.decided
-    own, outcome = np.asarray(logits, np.float64)[decided], asked.outcome[decided].astype(np.float64)
-    return correct(own, outcome).astype(float), log_losses(own, outcome), asked.user[decided]
+def _per_label(logits: np.ndarray, test: Comparisons) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(1 right, 0 wrong or ½ for a zero logit; log-loss; user) of each decided label."""
+    decided = test.decided
+    logits, outcome = np.asarray(logits, np.float64)[decided], test.outcome[decided].astype(np.float64)
+    return correct(logits, outcome).astype(float), log_losses(logits, outcome), test.user[decided]

@@ -1,10 +1,10 @@
-"""One training job from labels to the parts of a snapshot: texts → graph → (reward → mix) → map.
+"""One training job, from labels to the parts of a snapshot: texts → graph → (reward → mix) → map.
 
 A "graph" job refits the preference graph and shares the reward model of the previous snapshot.  A "full" job also
-chooses the graph's priors and fits the reward model: a tenth of the decided labels is kept from that choice, from a
-first graph and from the reward model, the mix of the two is learned on that tenth and every reported figure is measured
-on it; so are all labels about a few responses, which tell how far to believe either on new texts.  Only then is the
-graph that will serve fitted to all labels.
+chooses the graph's priors and fits the reward model.  It holds out a tenth of the decided labels from that choice, from
+a first graph and from the reward model: the mix of the two is learned on this tenth, and all reported figures are
+measured on it.  It also holds out all labels about a few responses, which show how much either model can be trusted on
+new texts.  Then the graph that will serve is fitted to all labels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from copl_core.preference.state import GraphConfig, GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.snapshots.mix import Mix, fit_mix
 from copl_core.snapshots.snapshot import Snapshot, share_reward
-from copl_core.trainer.held_out_report import standing
+from copl_core.trainer import held_out_report
 from copl_core.trainer.schedule import FEWEST
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_fit import fit_graph
@@ -30,16 +31,20 @@ from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import FEWEST_TEXTS, held_out_and_unseen
 from copl_core.training.tune import tuned
 
+if TYPE_CHECKING:
+    from copl_core.reward.model import RewardModel
+
 Embed = Callable[..., np.ndarray]
+SaveReward = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a job made, ready to be written as a snapshot."""
+    """The result of a job, ready to be written as a snapshot."""
 
     graph: GraphState
     layout: Layout
-    save_reward: Callable[[Path], None] | None
+    save_reward: SaveReward | None
     reward: dict | None  # manifest entry: fitted_in, watermark, metrics
     metrics: dict
 
@@ -60,36 +65,28 @@ def fit(
 
     Args:
         kind: "graph" or "full".
-        version: name the snapshot will have; a reward model remembers the version that fitted it.
+        version: name of the snapshot to be; a reward model records the version that fitted it.
         embed: texts → φ (T, P).
-        weights: folder of a bundled model by name.
+        weights: gives the folder of bundled weights by name.
         previous: the champion, to start warm from.
-        progress: told (phase, step, steps, loss); what it raises ends the job.
-        checkpoint: where to keep how far the job is; the same job, begun again after it was killed, goes on from there.
+        progress: called with (phase, step, steps, loss); what it raises ends the job.
+        checkpoint: where to save the state of the job, from which the same job resumes after a kill.
 
     Raises:
         CoplError: too few labels to learn from.
     """
-    progress = progress or _silent
+    progress = progress or _ignore_progress
     _check(data, kind)
     progress("texts", 0, data.n_responses, None)
     phi = embed(list(data.texts()), progress=lambda done, total: progress("texts", done, total, None))
-    config = _config(data, phi, kind, settings, previous, progress, checkpoint)
+    job = _Job(data, phi, settings, weights, previous, progress, checkpoint)
+    config = job.graph_config(kind)
     reward, save_reward = None, None
     if kind == "full":
-        reward, save_reward = _fit_reward(data, phi, config, version, settings, weights, previous, progress, checkpoint)
+        reward, save_reward = job.fit_reward(config, version)
     elif previous is not None and previous.has_reward:
         reward, save_reward = previous.manifest["reward"], share_reward(previous)
-    graph = fit_graph(
-        data,
-        phi,
-        config,
-        seed=settings.seed,
-        device=settings.device,
-        warm=previous.graph if previous else None,
-        progress=_named("graph", progress),
-        checkpoint=checkpoint,
-    )
+    graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
     progress("map", 0, 1, None)
     layout = fit_layout(
         graph.user_ids,
@@ -105,63 +102,6 @@ def fit(
     return Fitted(graph, layout, save_reward, reward, metrics)
 
 
-def _config(
-    data: TrainingData,
-    phi: np.ndarray,
-    kind: str,
-    settings: Settings,
-    previous: Snapshot | None,
-    progress: Progress,
-    checkpoint: Checkpoint | None,
-) -> GraphConfig:
-    """The graph's settings: a full job chooses its priors anew, a graph job keeps those of the previous snapshot; a
-    first one, which somebody waits for to see a map at all, takes the defaults.
-
-    They are chosen without the labels that figures will be reported on, and for a graph of the size that will serve.
-    """
-    if kind == "graph":
-        return GraphConfig.of(previous.graph.config) if previous is not None else GraphConfig()
-    learned, *_ = _parted(data)
-    config, labels = GraphConfig().sized(len(data.labels)), learned.labels
-    key = key_of(
-        data.user_ids,
-        data.response_ids,
-        *(getattr(labels, name) for name in labels.__slots__),
-        phi,
-        asdict(config),
-        settings.seed,
-        settings.device,
-    )
-
-    def keep(losses: list[float]) -> None:
-        checkpoint.write("priors", key, {"losses": losses, "step": len(losses)})
-
-    found = checkpoint.read("priors", key) if checkpoint is not None else None
-    return tuned(
-        learned,
-        phi,
-        config,
-        seed=settings.seed,
-        device=settings.device,
-        progress=progress,
-        known=found["losses"] if found else (),
-        keep=keep if checkpoint is not None else None,
-    )
-
-
-def _parted(data: TrainingData) -> tuple[TrainingData, np.ndarray, np.ndarray]:
-    """What a full job learns from until it has measured, and the masks (N,) of the labels ``held_out_and_unseen`` from it."""
-    labels = data.labels
-    kept, new = held_out_and_unseen(
-        data.user_ids[labels.user],
-        data.response_ids[labels.left],
-        data.response_ids[labels.right],
-        labels.decided,
-        data.n_responses,
-    )
-    return data.with_labels(labels.take(~kept & ~new)), kept, new
-
-
 def _check(data: TrainingData, kind: str) -> None:
     fewest = FEWEST[kind]
     if len(data.labels) < fewest:
@@ -170,134 +110,201 @@ def _check(data: TrainingData, kind: str) -> None:
         )
     if not data.labels.decided.any():
         raise CoplError(
-            f"All {len(data.labels)} labels are ties, and there is no taste to learn from; "
-            "label some pairs that differ."
+            f"All {len(data.labels)} labels are ties, and ties show no preference; label some pairs that differ."
         )
 
 
-def _fit_reward(
-    data: TrainingData,
-    phi: np.ndarray,
-    config: GraphConfig,
-    version: str,
-    settings: Settings,
-    weights: Callable[[str], Path],
-    previous: Snapshot | None,
-    progress: Progress,
-    checkpoint: Checkpoint | None,
-):
-    from copl_core.reward.model import RewardConfig
-    from copl_core.training.reward_fit import fit_reward
+@dataclass(frozen=True)
+class _Job:
+    """What the steps of one job share."""
 
-    labels = data.labels
-    learned, kept, new = _parted(data)
-    graph = fit_graph(
-        learned,
-        phi,
-        config,
-        seed=settings.seed,
-        device=settings.device,
-        warm=_start(previous, data.n_responses),
-        progress=_named("graph without the held-out labels", progress),
-        checkpoint=checkpoint,
-        part="first graph",
-    )
-    reward_config = RewardConfig.for_backbone(settings.backbone, balance=settings.balance)
-    model = fit_reward(
-        learned,
-        graph.user_vectors,
-        reward_config,
-        weights=weights,
-        seed=settings.seed,
-        device=settings.device,
-        progress=progress,
-        time_budget_s=settings.reward_budget_seconds,
-        checkpoint=checkpoint,
-    )
-    progress("mix", 0, 1, None)
-    asked = labels.take(kept)
-    mix, logits = learn_mix(asked, labels.take(new & labels.decided), graph, model, list(data.texts()), phi)
-    progress("baselines", 0, 1, None)
-    metrics, gain = standing(learned, asked, logits, settings.seed)
+    data: TrainingData
+    phi: np.ndarray  # (T, P) of all texts
+    settings: Settings
+    weights: Callable[[str], Path]
+    previous: Snapshot | None
+    progress: Progress
+    checkpoint: Checkpoint | None
 
-    def save(folder: Path) -> None:
-        for part in (graph, model):
-            place = folder / ("graph" if part is graph else "model")
-            place.mkdir()
-            part.save(place)
-        (folder / "mix.json").write_text(json.dumps(asdict(mix)))
+    def graph_config(self, kind: str) -> GraphConfig:
+        """The graph's settings.
 
-    entry = {
-        "fitted_in": version,
-        "watermark": data.watermark,
-        "backbone": settings.backbone,
-        "config": asdict(reward_config),
-        "metrics": metrics,
-        "gain": gain,
-        "fit": _plain(model.metrics),
-    }
-    return entry, save
+        A full job chooses its priors again, without the labels that figures are reported on, and for a graph of the
+        size that will serve.  A graph job keeps those of the previous snapshot.  The first graph job of a study takes
+        the defaults, since people wait for their first map.
+        """
+        if kind == "graph":
+            return GraphConfig.of(self.previous.graph.config) if self.previous is not None else GraphConfig()
+        training, *_ = self._split()
+        config, labels = GraphConfig().sized(len(self.data.labels)), training.labels
+        key = key_of(
+            self.data.user_ids,
+            self.data.response_ids,
+            *(getattr(labels, name) for name in labels.__slots__),
+            self.phi,
+            asdict(config),
+            self.settings.seed,
+            self.settings.device,
+        )
+        saved = self.checkpoint.read("priors", key) if self.checkpoint is not None else None
+        return tuned(
+            training,
+            self.phi,
+            config,
+            seed=self.settings.seed,
+            device=self.settings.device,
+            progress=self.progress,
+            known=saved["losses"] if saved else (),
+            keep=self._save_losses(key),
+        )
+
+    def _save_losses(self, key: str) -> Callable[[list[float]], None] | None:
+        """Saves the log-losses of the choice of priors so far."""
+        checkpoint = self.checkpoint
+        if checkpoint is None:
+            return None
+        return lambda losses: checkpoint.write("priors", key, {"losses": losses, "step": len(losses)})
+
+    def _split(self) -> tuple[TrainingData, np.ndarray, np.ndarray]:
+        """The training labels of everything that is measured, and masks (N,) of the two sets held out from it."""
+        data, labels = self.data, self.data.labels
+        held_out, new = held_out_and_unseen(
+            data.user_ids[labels.user],
+            data.response_ids[labels.left],
+            data.response_ids[labels.right],
+            labels.decided,
+            data.n_responses,
+        )
+        return data.with_labels(labels.take(~held_out & ~new)), held_out, new
+
+    def fit_graph(
+        self, data: TrainingData, config: GraphConfig, phase: str, *, warm: GraphState | None, part: str = "graph"
+    ) -> GraphState:
+        return fit_graph(
+            data,
+            self.phi,
+            config,
+            seed=self.settings.seed,
+            device=self.settings.device,
+            warm=warm,
+            progress=_named(phase, self.progress),
+            checkpoint=self.checkpoint,
+            part=part,
+        )
+
+    def fit_reward(self, config: GraphConfig, version: str) -> tuple[dict, SaveReward]:
+        """(manifest entry, function that saves the parts) of a new reward model with its graph and its mix."""
+        from copl_core.reward.model import RewardConfig
+        from copl_core.training.reward_fit import fit_reward
+
+        data, settings = self.data, self.settings
+        training, held_out, new = self._split()
+        phase = "graph without the held-out labels"
+        graph = self.fit_graph(training, config, phase, warm=self._warm_start(), part="first graph")
+        reward_config = RewardConfig.for_backbone(settings.backbone, balance=settings.balance)
+        model = fit_reward(
+            training,
+            graph.user_vectors,
+            reward_config,
+            weights=self.weights,
+            seed=settings.seed,
+            device=settings.device,
+            progress=self.progress,
+            time_budget_s=settings.reward_budget_seconds,
+            checkpoint=self.checkpoint,
+        )
+        self.progress("mix", 0, 1, None)
+        test, new_test = data.labels.take(held_out), data.labels.take(new & data.labels.decided)
+        mix, logits = learn_mix(test, new_test, graph, model, list(data.texts()), self.phi)
+        self.progress("baselines", 0, 1, None)
+        metrics, gain = held_out_report.report(training, test, logits, settings.seed)
+        entry = {
+            "fitted_in": version,
+            "watermark": data.watermark,
+            "backbone": settings.backbone,
+            "config": asdict(reward_config),
+            "metrics": metrics,
+            "gain": gain,
+            "fit": _plain(model.metrics),
+        }
+        return entry, lambda folder: _save_reward(folder, graph, model, mix)
+
+    def _warm_start(self) -> GraphState | None:
+        """The previous graph that was fitted without the labels that are held out here, if there is one.
+
+        Where the study has crossed ``FEWEST_TEXTS`` responses since then, other labels were held out, and that graph
+        may know some of these.
+        """
+        if self.previous is None or not self.previous.has_reward:
+            return None
+        before, now = len(self.previous.reward_graph.response_ids), self.data.n_responses
+        return self.previous.reward_graph if (before >= FEWEST_TEXTS) == (now >= FEWEST_TEXTS) else None
 
 
-def _start(previous: Snapshot | None, n_responses: int) -> GraphState | None:
-    """The previous graph that was fitted without the labels now kept apart, if there is one to start warm from.
-
-    Where the study has crossed ``FEWEST_TEXTS`` responses since, others were kept then, and it may know some of these.
-    """
-    if previous is None or not previous.has_reward:
-        return None
-    before = len(previous.reward_graph.response_ids)
-    return previous.reward_graph if (before >= FEWEST_TEXTS) == (n_responses >= FEWEST_TEXTS) else None
+def _save_reward(folder: Path, graph: GraphState, model: RewardModel, mix: Mix) -> None:
+    for part, name in ((graph, "graph"), (model, "model")):
+        (folder / name).mkdir()
+        part.save(folder / name)
+    (folder / "mix.json").write_text(json.dumps(asdict(mix)))
 
 
 def learn_mix(
-    known: Comparisons, new: Comparisons, graph: GraphState, model, texts: Sequence[tuple[str, str]], phi: np.ndarray
+    known: Comparisons,
+    new: Comparisons,
+    graph: GraphState,
+    model: RewardModel,
+    texts: Sequence[tuple[str, str]],
+    phi: np.ndarray,
 ) -> tuple[Mix, dict[str, np.ndarray]]:
-    """The mix learned on held-out labels, and each part's log-odds (N,) on the known ones, the mix's by two-fold
-    cross-fitting.
+    """The mix learned on held-out labels, and the log-odds (N,) of each part for the ``known`` ones; those of the mix
+    by two-fold cross-fitting.
 
     Args:
         known: held-out labels (N,) about responses that graph and model have learned from.
-        new: labels about responses of which neither has seen any.
-        phi: (R, P) text embeddings, by which the graph places the new ones.
+        new: labels about responses that neither has seen.
+        phi: (R, P) text embeddings, by which the graph predicts the new responses.
     """
-    asked = known.joined(new)
-    is_new = np.arange(len(asked)) >= len(known)
-    graph_margin = np.concatenate([graph.margins(known), placed_margins(graph, new, phi)])
-    text_margin = text_margins(model, asked, graph.user_vectors, texts) if len(asked) else np.zeros(0)
-    mix = fit_mix(graph_margin, text_margin, asked.outcome, is_new)
-    halves = np.arange(len(known)) % 2 == 0
+    test = known.joined(new)
+    is_new = np.arange(len(test)) >= len(known)
+    graph_margin = np.concatenate([graph.margins(known), new_text_margins(graph, new, phi)])
+    text_margin = text_margins(model, test, graph.user_vectors, texts) if len(test) else np.zeros(0)
+    mix = fit_mix(graph_margin, text_margin, test.outcome, is_new)
+    even = np.arange(len(known)) % 2 == 0
     crossed = np.zeros(len(known))
-    for half in (halves, ~halves):
+    for half in (even, ~even):
         rows = np.flatnonzero(~half)
-        other = fit_mix(graph_margin[rows], text_margin[rows], asked.outcome[rows], is_new[rows])
+        other = fit_mix(graph_margin[rows], text_margin[rows], test.outcome[rows], is_new[rows])
         crossed[half] = (other.graph * graph_margin + other.text * text_margin)[: len(known)][half]
     return mix, {"copl": crossed, "copl-graph": graph_margin[~is_new], "copl-reward": text_margin[~is_new]}
 
 
-def placed_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
-    """Calibrated log-odds (N,) of left over right by a graph that places both by what they say, φ (R, P)."""
+def new_text_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
+    """Calibrated log-odds (N,) of left over right by a graph that knows both responses by their φ (R, P) alone."""
     vectors, bias = graph.place_responses(phi)
     return replace(graph, response_vectors=vectors, response_bias=bias).margins(labels)
 
 
-def text_margins(model, labels: Comparisons, user_vectors: np.ndarray, texts: Sequence[tuple[str, str]]) -> np.ndarray:
+def text_margins(
+    model: RewardModel, labels: Comparisons, user_vectors: np.ndarray, texts: Sequence[tuple[str, str]]
+) -> np.ndarray:
     """Calibrated log-odds (N,) of left over right by the reward model."""
-    used, places = np.unique(np.concatenate([labels.left, labels.right]), return_inverse=True)
-    users, user_places = np.unique(labels.user, return_inverse=True)
-    rewards = model.rewards([texts[i] for i in used], user_vectors[users]) / float(model.calibration)  # (users, used)
-    left, right = places[: len(labels)], places[len(labels) :]
-    return rewards[user_places, left] - rewards[user_places, right]
+    responses, response_row = np.unique(np.concatenate([labels.left, labels.right]), return_inverse=True)
+    users, user_row = np.unique(labels.user, return_inverse=True)
+    rewards = model.rewards([texts[i] for i in responses], user_vectors[users])  # (users, responses)
+    rewards = rewards / float(model.calibration)
+    left, right = response_row[: len(labels)], response_row[len(labels) :]
+    return rewards[user_row, left] - rewards[user_row, right]
 
 
 def _named(phase: str, progress: Progress) -> Progress:
-    return lambda told, step, steps, loss: progress(phase + HELD_OUT * told.endswith(HELD_OUT), step, steps, loss)
+    """Progress of a graph fit, reported under the name of a phase of the job."""
+    return lambda name, step, steps, loss: progress(phase + HELD_OUT * name.endswith(HELD_OUT), step, steps, loss)
 
 
-def _silent(phase: str, step: int, steps: int, loss: float | None) -> None:
-    """Progress that nobody watches."""
+def _ignore_progress(phase: str, step: int, steps: int, loss: float | None) -> None:
+    """The callback of a job without one."""
 
 
 def _plain(facts: dict) -> dict:
-    """The same facts as JSON can say them: no numpy types, and null for a figure that does not exist."""
+    """The same facts as plain JSON values: no numpy types, and null for figures that are not finite."""
     return json.loads(json.dumps(facts, default=lambda value: value.tolist()), parse_constant=lambda _: None)

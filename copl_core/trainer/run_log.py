@@ -1,8 +1,8 @@
-"""The log of one run: a line of JSON for everything that it reported, on disk as it happens.
+"""The log of one run: one JSON object per line for everything that the run reports, written as it happens.
 
-A line has ``at`` (seconds since 1970) and either ``said`` (a sentence) or what was measured: ``phase``, ``step``,
-``steps``, and ``loss`` or, on labels kept aside, ``held_out``.  Lines are appended whole, so that a killed run keeps
-all of its log; a cut last line is passed over.
+Each line has ``at`` (seconds since 1970) and either ``said`` (a sentence) or a measurement: ``phase``, ``step``,
+``steps``, and ``loss`` or, for held-out labels, ``held_out``.  Each line is appended in one write, so a killed run
+keeps its log; an incomplete last line is skipped.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from copl_core.training.progress import HELD_OUT
 
 log = logging.getLogger("copl.worker")
-_EVERY = 0.05  # seconds between two lines of one phase, at least
-_POINTS = 200  # of a stored curve
-KEPT = 300  # logs, so that a trainer which refits for months fills no disk
+_MIN_SECONDS = 0.05  # between two lines of one phase
+_MAX_POINTS = 200  # of a stored curve
+KEPT = 300  # logs, so that a trainer that refits for months does not fill the disk
 
 
 @dataclass(slots=True)
 class Curve:
-    """What one phase reported: (step, value) of the labels it learned from, and of those kept aside."""
+    """The reports of one phase: (step, value) on its training labels and on held-out labels."""
 
     loss: list[tuple[int, float]] = field(default_factory=list)
     held_out: list[tuple[int, float]] = field(default_factory=list)
@@ -37,33 +37,34 @@ class RunLog:
 
     def __init__(self, folder: Path, run_id: int) -> None:
         self.path = log_path(folder, run_id)
-        self._phase, self._last = "", 0.0
+        self._phase, self._last_line = "", 0.0
 
-    def say(self, sentence: str) -> None:
-        self._write(said=sentence)
+    def write(self, sentence: str) -> None:
+        """Add a sentence."""
+        self._append(said=sentence)
 
     def measure(self, phase: str, step: int, steps: int, value: float | None) -> None:
-        """Note a report; those that come too thick are thinned, but every value on labels kept aside is written."""
-        name, kept_aside = phase.removesuffix(HELD_OUT), phase.endswith(HELD_OUT)
+        """Add a measurement; frequent reports of one phase are thinned, except those on held-out labels."""
+        name, held_out = phase.removesuffix(HELD_OUT), phase.endswith(HELD_OUT)
         now = time.monotonic()
-        if name == self._phase and now - self._last < _EVERY and not kept_aside:
+        if name == self._phase and now - self._last_line < _MIN_SECONDS and not held_out:
             return
-        if not kept_aside:
-            self._phase, self._last = name, now
-        told = None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
-        self._write(phase=name, step=int(step), steps=int(steps), **{"held_out" if kept_aside else "loss": told})
+        if not held_out:
+            self._phase, self._last_line = name, now
+        rounded = None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+        self._append(phase=name, step=int(step), steps=int(steps), **{"held_out" if held_out else "loss": rounded})
 
-    def _write(self, **facts: object) -> None:
+    def _append(self, **entry: object) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"at": round(time.time(), 2), **facts}) + "\n")
-        except OSError as problem:  # a fit does not end for want of its log
-            log.warning("the log %s cannot be written: %s", self.path, problem)
+                file.write(json.dumps({"at": round(time.time(), 2), **entry}) + "\n")
+        except OSError as error:  # a fit does not fail because its log cannot be written
+            log.warning("the log %s cannot be written: %s", self.path, error)
 
 
-def tidy(folder: Path, keep: int = KEPT) -> None:
-    """Remove the logs of all but the newest runs; the curves of a finished run are in its snapshot too."""
+def remove_old_logs(folder: Path, keep: int = KEPT) -> None:
+    """Remove the logs of all but the newest runs; the curves of a finished run are also in its snapshot."""
     logs = sorted(folder.glob("run-*.jsonl"), key=lambda path: path.stat().st_mtime)
     for path in logs[:-keep]:
         path.unlink(missing_ok=True)
@@ -74,21 +75,21 @@ def log_path(folder: Path, run_id: int) -> Path:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The lines, oldest first; none where the run has no log here."""
+    """The lines, oldest first; an empty list where the run has no log here."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [entry for entry in map(_entry, lines) if entry]
+    return [entry for entry in map(_parse, lines) if entry]
 
 
-def in_words(entries: Iterable[dict]) -> list[str]:
-    """The lines as people read them, in local time."""
-    return [f"{datetime.fromtimestamp(entry['at']).strftime('%H:%M:%S')}  {_words(entry)}" for entry in entries]
+def as_text(entries: Iterable[dict]) -> list[str]:
+    """The lines as text, with local times."""
+    return [f"{datetime.fromtimestamp(entry['at']).strftime('%H:%M:%S')}  {_text(entry)}" for entry in entries]
 
 
 def curves(entries: Iterable[dict]) -> dict[str, Curve]:
-    """The curve of each phase that measured anything, thinned evenly."""
+    """The curve of each phase that has measurements, thinned evenly."""
     found: dict[str, Curve] = {}
     for entry in entries:
         for name in ("loss", "held_out"):
@@ -98,12 +99,12 @@ def curves(entries: Iterable[dict]) -> dict[str, Curve]:
 
 
 def _thin(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    if len(points) <= _POINTS:
+    if len(points) <= _MAX_POINTS:
         return points
-    return [points[round(i * (len(points) - 1) / (_POINTS - 1))] for i in range(_POINTS)]
+    return [points[round(i * (len(points) - 1) / (_MAX_POINTS - 1))] for i in range(_MAX_POINTS)]
 
 
-def _entry(line: str) -> dict | None:
+def _parse(line: str) -> dict | None:
     try:
         entry = json.loads(line)
     except ValueError:
@@ -111,7 +112,7 @@ def _entry(line: str) -> dict | None:
     return entry if isinstance(entry, dict) and "at" in entry else None
 
 
-def _words(entry: dict) -> str:
+def _text(entry: dict) -> str:
     if "said" in entry:
         return entry["said"]
     value = ""

@@ -1,4 +1,4 @@
-"""When a refit is due: enough new labels, and not too soon after the last one."""
+"""When a refit is due: after enough new labels, and after a pause since the last refit."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from datetime import datetime
 from copl_core.config import Settings
 from copl_core.study_settings import Schedule
 
-FEWEST_LABELS = 10  # below this a fit would say nothing
-FEWEST = {"graph": FEWEST_LABELS, "full": 2 * FEWEST_LABELS}  # a full fit keeps some labels out to measure itself
-_MOST_DOUBLINGS = 8  # of the wait after runs that failed one after the other
+FEWEST_LABELS = 10  # with fewer labels a fit is meaningless
+FEWEST = {"graph": FEWEST_LABELS, "full": 2 * FEWEST_LABELS}  # a full fit holds some labels out to measure itself
+_MAX_DOUBLINGS = 8  # of the wait after consecutive failures
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the trainer knows about one study."""
+    """The state of one study that decides whether a run is due."""
 
     n_labels: int
     since_graph: int  # label changes after the champion's watermark
     since_reward: int  # label changes after the watermark of its reward model
     has_snapshot: bool
     has_reward: bool
-    last_graph: datetime | None  # when the last run of any kind ended
-    last_reward: datetime | None  # when the last full run ended, whatever came of it
-    failed_graph: int = 0  # runs of any kind that failed in a row, up to the last one
-    failed_reward: int = 0  # full runs that failed in a row, up to the last one
+    last_graph: datetime | None  # end of the last run of any kind
+    last_reward: datetime | None  # end of the last full run, whatever its result
+    failed_graph: int = 0  # consecutive failures of runs of any kind, up to the last run
+    failed_reward: int = 0  # consecutive failures of full runs, up to the last one
 
 
 def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> tuple[str, str] | None:
-    """(kind of run, reason) that is due now, or None.
+    """(kind of run, reason) that is due at ``now``, or None.
 
-    "graph" refits the preference graph and shares the reward model of the champion; "full" refits both.  Each failure
-    in a row doubles the wait: what is broken is not mended by trying every few seconds, and each try is a row to read.
+    "graph" refits the preference graph and shares the champion's reward model; "full" refits both.  Each consecutive
+    failure doubles the wait: frequent retries repair nothing, and each one adds a row to the list of runs.
     """
     if situation.n_labels < FEWEST_LABELS:
         return None
@@ -51,6 +51,7 @@ def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> t
     return None
 
 
-def _rested(last: datetime | None, seconds: float, failed: int, now: datetime) -> bool:
-    wait = max(seconds, 1.0) * 2 ** min(failed, _MOST_DOUBLINGS) if failed else seconds
+def _rested(last: datetime | None, seconds: float, failures: int, now: datetime) -> bool:
+    """Whether the pause after the last run is over."""
+    wait = max(seconds, 1.0) * 2 ** min(failures, _MAX_DOUBLINGS) if failures else seconds
     return last is None or (now - last).total_seconds() >= wait

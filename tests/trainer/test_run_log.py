@@ -1,4 +1,4 @@
-"""The log of a run: what was reported is read again, in words and as curves, whatever happened to the file."""
+"""The log of a run reads back as text and as curves, whatever happens to the file."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 
 import numpy as np
 
-from copl_core.trainer.run_log import HELD_OUT, RunLog, curves, in_words, log_path, read_log, tidy
+from copl_core.trainer.run_log import HELD_OUT, RunLog, as_text, curves, log_path, read_log, remove_old_logs
 
 
-def test_what_is_told_is_read_again_in_words_and_as_curves(tmp_path):
+def test_a_log_reads_back_as_text_and_as_curves(tmp_path):
     log = RunLog(tmp_path / "logs", 7)
-    log.say("Run 7 (full): a test.")
+    log.write("Run 7 (full): a test.")
     log.measure("graph", np.int64(5), 10, np.float32(0.5))
     log.measure("graph" + HELD_OUT, 5, 10, 0.75)
     log.measure("map", 0, 1, None)
     log.measure("reading texts", 0, 9, float("nan"))
     entries = read_log(log_path(tmp_path / "logs", 7))
-    assert [line.split("  ", 1)[1] for line in in_words(entries)] == [
+    assert [line.split("  ", 1)[1] for line in as_text(entries)] == [
         "Run 7 (full): a test.",
         "graph: step 5 of 10, loss 0.5000",
         "graph: step 5 of 10, held-out loss 0.7500",
@@ -28,7 +28,7 @@ def test_what_is_told_is_read_again_in_words_and_as_curves(tmp_path):
     assert (phase, curve.loss, curve.held_out) == ("graph", [(5, 0.5)], [(5, 0.75)])
 
 
-def test_reports_that_come_too_thick_are_thinned_but_none_of_labels_kept_aside(tmp_path):
+def test_frequent_reports_are_thinned_but_none_on_held_out_labels(tmp_path):
     log = RunLog(tmp_path, 1)
     for step in range(500):
         log.measure("graph", step, 500, 1.0)
@@ -39,24 +39,24 @@ def test_reports_that_come_too_thick_are_thinned_but_none_of_labels_kept_aside(t
     assert len(curve.held_out) == 200 and curve.held_out[0][0] == 0 and curve.held_out[-1][0] == 499
 
 
-def test_a_log_that_was_cut_off_or_never_was_is_read_as_far_as_it_goes(tmp_path):
+def test_an_incomplete_or_missing_log_is_read_as_far_as_it_goes(tmp_path):
     log = RunLog(tmp_path, 1)
-    log.say("One.")
+    log.write("One.")
     with log.path.open("a") as file:
         file.write('{"at": 17, "sa')
     assert len(read_log(log.path)) == 1 and read_log(tmp_path / "nothing") == [] and curves([]) == {}
 
 
-def test_a_log_that_cannot_be_written_stops_nobody(tmp_path):
+def test_a_log_that_cannot_be_written_stops_no_run(tmp_path):
     (tmp_path / "logs").write_text("a file where the folder should be")
-    RunLog(tmp_path / "logs", 1).say("One.")
+    RunLog(tmp_path / "logs", 1).write("One.")
     assert read_log(log_path(tmp_path / "elsewhere", 1)) == []
 
 
 def test_only_the_newest_logs_are_kept(tmp_path):
     for number in range(5):
-        RunLog(tmp_path, number).say("One.")
+        RunLog(tmp_path, number).write("One.")
         os.utime(log_path(tmp_path, number), (number, number))
-    tidy(tmp_path, keep=2)
+    remove_old_logs(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run-3.jsonl", "run-4.jsonl"]
-    tidy(tmp_path / "nothing")
+    remove_old_logs(tmp_path / "nothing")

@@ -1,11 +1,9 @@
-"""The trainer: runs move from state to state, snapshots are published whole, and a kill loses the run in hand only."""
+"""The trainer: runs move from state to state, snapshots are published whole, and a kill loses the current run only."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -18,14 +16,13 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 
-from copl_core.records import Choice, CoplError, RunState, StoreTrouble
+from copl_core.records import Choice, CoplError, RunState, StoreUnavailable
 from copl_core.snapshots.snapshot import load_snapshot, verify
 from copl_core.study import access, contents, labelling, runs
 from copl_core.study.session import Session
-from copl_core.trainer.queue import make_queue, on_queue
 from copl_core.trainer.run_log import log_path, read_log
 from copl_core.trainer.schedule import due
-from copl_core.trainer.worker import _LEFT_BEHIND, _TOLD_TO_END, Trainer, hold_worker_lock
+from copl_core.trainer.worker import _ASKED_TO_STOP, _LEFT_BEHIND, Trainer, hold_worker_lock
 from db.store import SqlStore
 from tests.worlds import (
     by_style,
@@ -97,7 +94,7 @@ def test_a_run_that_is_not_queued_is_left_alone(session, state):
         (CoplError("Fetch the weights first."), "Fetch the weights first."),
     ],
 )
-def test_a_failure_is_told_and_the_champion_stays(fitted, problem, message):
+def test_a_failure_is_reported_and_the_champion_stays(fitted, problem, message):
     def fails(texts, progress=None):
         raise problem
 
@@ -107,10 +104,10 @@ def test_a_failure_is_told_and_the_champion_stays(fitted, problem, message):
     failed = fitted.store.run(run.id)
     assert (failed.state, failed.message, failed.snapshot) == (RunState.FAILED, message, None)
     assert fitted.record.champion == "v0001" and versions_on_disk(fitted) == ["v0001"]
-    assert broken.in_hand is None and fitted.store.active_runs() == []
+    assert broken.current_run is None and fitted.store.active_runs() == []
 
 
-def test_too_few_labels_and_nothing_but_ties_are_told_in_a_sentence(tmp_path):
+def test_too_few_labels_and_nothing_but_ties_are_reported_in_a_sentence(tmp_path):
     session = open_study(tmp_path)
     contents.import_rows(session, pairs_to_label(12))
     ann = access.join(session, "Ann")
@@ -152,20 +149,20 @@ def test_a_run_cancelled_while_it_publishes_publishes_nothing_and_leaves_nothing
     assert fitted.record.champion == "v0001" and versions_on_disk(fitted) == ["v0001"]
 
 
-def test_a_worker_told_to_end_queues_its_run_again(fitted):
+def test_a_worker_that_is_asked_to_stop_queues_its_run_again(fitted):
     stop = Event()
 
-    def told_to_end(texts, progress=None):
+    def asked_to_stop(texts, progress=None):
         stop.set()
         progress(0, len(texts))
 
     run = runs.request_fit(fitted, "graph", reason="a test")
-    Trainer(fitted.store, fitted.settings, stop, embed=told_to_end).execute(run.id)
+    Trainer(fitted.store, fitted.settings, stop, embed=asked_to_stop).execute(run.id)
     assert state_of(fitted, run.id) == RunState.INTERRUPTED
     (again,) = fitted.store.active_runs()
     assert (again.state, again.retry_of, again.kind, again.reason) == (RunState.QUEUED, run.id, "graph", "a test")
     Trainer(fitted.store, fitted.settings, stop, embed=by_style).execute(again.id)
-    assert state_of(fitted, again.id) == RunState.QUEUED  # a worker that ends begins nothing
+    assert state_of(fitted, again.id) == RunState.QUEUED  # a worker that stops starts no run
     trainer(fitted).execute(again.id)
     assert state_of(fitted, again.id) == RunState.DONE
 
@@ -193,7 +190,7 @@ def test_a_fit_stopped_in_the_terminal_is_cancelled(session):
     assert state_of(session, run.id) == RunState.CANCELLED
 
 
-def test_progress_is_told_in_numbers_that_every_database_keeps(session):
+def test_progress_is_reported_in_numbers_that_every_database_keeps(session):
     run = runs.request_fit(session, "graph")
     seen = []
 
@@ -209,8 +206,8 @@ def test_progress_is_told_in_numbers_that_every_database_keeps(session):
     one._reporter(other.id)("reading", np.int64(1), np.int64(2), float("nan"))
     assert session.store.run(other.id).loss is None
     one._reporter(other.id)("graph", 1, 2, np.float32(0.5))
-    told = session.store.run(other.id)
-    assert (told.phase, told.step, told.steps, told.loss) == ("graph", 1, 2, 0.5)
+    reported = session.store.run(other.id)
+    assert (reported.phase, reported.step, reported.steps, reported.loss) == ("graph", 1, 2, 0.5)
 
 
 # ---- what was there before
@@ -283,7 +280,7 @@ def test_a_run_whose_end_could_not_be_written_does_not_block_the_study(session):
     assert len(unlucky.recover()) == 1 and state_of(session, run.id) == RunState.INTERRUPTED
 
 
-def test_the_run_in_hand_is_not_taken_for_one_left_behind(fitted):
+def test_the_current_run_is_not_taken_for_one_left_behind(fitted):
     def looks(texts, progress=None):
         recovered.extend(one.recover())
         return by_style(texts)
@@ -352,15 +349,15 @@ class Fails(SqlStore):
     def __getattribute__(self, name: str):
         if name == object.__getattribute__(self, "__dict__").get("verb") and self.times > 0:
             self.times -= 1
-            raise StoreTrouble("The database was busy for 30 seconds; try again. Nothing was saved.")
+            raise StoreUnavailable("The database was busy for 30 seconds; try again. Nothing was saved.")
         return super().__getattribute__(name)
 
 
 @pytest.mark.parametrize("verb", ["run", "update_run", "publish"])
 def test_a_database_that_is_busy_for_a_while_costs_no_training(session, verb, monkeypatch):
-    monkeypatch.setattr("copl_core.trainer.worker._PUBLISH_AGAIN", (0.0, 0.0))
-    monkeypatch.setattr("copl_core.trainer.worker._TELL_EVERY", 0.0)
-    monkeypatch.setattr("copl_core.trainer.worker._TELL_AGAIN", 0.0)
+    monkeypatch.setattr("copl_core.trainer.worker._PUBLISH_RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("copl_core.trainer.worker._REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("copl_core.trainer.worker._REPORT_RETRY_SECONDS", 0.0)
     one, run = trainer(session), runs.request_fit(session, "graph")
     report = one._reporter
 
@@ -375,7 +372,7 @@ def test_a_database_that_is_busy_for_a_while_costs_no_training(session, verb, mo
 
 
 def test_a_snapshot_that_cannot_be_recorded_waits_for_the_next_try_with_what_was_trained(session, monkeypatch):
-    monkeypatch.setattr("copl_core.trainer.worker._PUBLISH_AGAIN", (0.0, 0.0))
+    monkeypatch.setattr("copl_core.trainer.worker._PUBLISH_RETRY_SECONDS", (0.0, 0.0))
     one, run = trainer(session), runs.request_fit(session, "graph")
     one.store = Fails(session.store.engine, "publish", 3)
     one.execute(run.id)
@@ -384,45 +381,65 @@ def test_a_snapshot_that_cannot_be_recorded_waits_for_the_next_try_with_what_was
     (again,) = one.recover()
     one.execute(again.id)
     assert state_of(session, again.id) == RunState.DONE and versions_on_disk(session) == ["v0001"]
-    said = [line.get("said", "") for line in read_log(log_path(session.settings.run_logs, again.id))]
-    assert any("Goes on with the graph" in line for line in said)
+    sentences = [line.get("said", "") for line in read_log(log_path(session.settings.run_logs, again.id))]
+    assert any("Resumes the graph" in sentence for sentence in sentences)
 
 
-def test_ends_that_were_asked_for_are_no_failed_tries(session):
+def test_stops_on_request_are_no_failed_attempts(session):
     one, run = trainer(session), runs.request_fit(session, "graph")
-    for message in [_LEFT_BEHIND] * 3 + [_TOLD_TO_END] + [_LEFT_BEHIND] * 3:
+    for message in [_LEFT_BEHIND] * 3 + [_ASKED_TO_STOP] + [_LEFT_BEHIND] * 3:
         session.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
         run = session.store.add_run(session.id, "graph", "", retry_of=run.id)
-    assert one._tries(run) == 4
+    assert one._attempts(run) == 4
 
 
 # ---- the queue
 
 
-def test_messages_are_json_and_carry_the_number_of_a_run(session):
-    done = []
-    queue = make_queue(session.settings)
-    send = on_queue(queue, done.append)
-    send(41)
-    with sqlite3.connect(session.settings.queue_path) as connection:
-        (data,) = connection.execute("select data from task").fetchone()
-    assert "41" in json.dumps(json.loads(data))
-    queue.execute(queue.dequeue())
-    assert done == [41] and queue.dequeue() is None
+def test_the_oldest_queued_run_is_executed_first_and_none_twice(fitted):
+    one, other = trainer(fitted), trainer(fitted)
+    first, second = (fitted.store.add_run(fitted.id, "graph", "") for _ in range(2))
+    assert one.execute_next()
+    assert (state_of(fitted, first.id), state_of(fitted, second.id)) == (RunState.DONE, RunState.QUEUED)
+    one.execute(first.id)  # a run that is done is left alone
+    assert other.execute_next() and not one.execute_next()
+    assert state_of(fitted, second.id) == RunState.DONE and versions_on_disk(fitted) == ["v0001", "v0002", "v0003"]
 
 
-def test_a_doubled_message_fits_once_and_a_lost_one_is_sent_again(fitted):
-    one, queue = trainer(fitted), make_queue(fitted.settings)
-    send = on_queue(queue, one.execute)
-    run = runs.request_fit(fitted, "graph")
-    send(run.id)
-    queue.flush()  # lost
-    assert queue.dequeue() is None and state_of(fitted, run.id) == RunState.QUEUED
-    send(run.id)
-    send(run.id)
-    while (message := queue.dequeue()) is not None:
-        queue.execute(message)
-    assert state_of(fitted, run.id) == RunState.DONE and versions_on_disk(fitted) == ["v0001", "v0002"]
+def test_a_worker_recovers_no_run_between_its_claim_and_its_start(session):
+    run, one, recovered = runs.request_fit(session, "graph"), trainer(session), []
+    claim = session.store.claim_run
+
+    def looks_meanwhile(run_id=None):
+        claimed = claim(run_id)
+        look = Thread(target=lambda: recovered.extend(one.recover()))
+        look.start()
+        look.join(timeout=0.2)  # it waits until the claim is complete
+        assert look.is_alive()
+        return claimed
+
+    session.store.claim_run = looks_meanwhile
+    assert one.execute_next()
+    assert recovered == [] and state_of(session, run.id) == RunState.DONE
+
+
+def test_a_run_that_reaches_no_next_step_is_queued_again_when_the_worker_stops(session):
+    one, run = trainer(session), runs.request_fit(session, "graph")
+    session.store.claim_run(run.id)
+    one.current_run = run.id
+    one.give_up_current_run()
+    stopped, (again,) = session.store.run(run.id), session.store.active_runs()
+    assert (stopped.state, stopped.message) == (RunState.INTERRUPTED, _ASKED_TO_STOP)
+    assert again.retry_of == run.id and one._attempts(again) == 1
+    one.current_run = None
+    one.give_up_current_run()
+    assert [active.id for active in session.store.active_runs()] == [again.id]
+
+
+def test_the_queue_of_an_older_installation_is_ignored(fitted):
+    (fitted.settings.home / "queue.db").write_bytes(b"no database")
+    assert not trainer(fitted).execute_next()
+    assert fit_graph_now(fitted) == "v0002"
 
 
 # ---- processes
@@ -432,7 +449,7 @@ def test_one_worker_serves_an_installation(session):
     with hold_worker_lock(session.settings):
         with pytest.raises(CoplError, match=f"process {os.getpid()}"), hold_worker_lock(session.settings):
             pass
-        told = subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-m", "copl_core", "worker"],
             env=environment(session),
             cwd=ROOT,
@@ -440,7 +457,7 @@ def test_one_worker_serves_an_installation(session):
             text=True,
             timeout=60,
         )
-    assert told.returncode == 1 and "already serves" in told.stderr and "Traceback" not in told.stderr
+    assert ended.returncode == 1 and "already serves" in ended.stderr and "Traceback" not in ended.stderr
     with hold_worker_lock(session.settings):
         pass  # free again
 
@@ -451,7 +468,7 @@ def environment(session: Session) -> dict[str, str]:
 
 @contextmanager
 def worker_process(session: Session):
-    """A worker of its own; whatever is left of it is killed in the end."""
+    """A worker process, killed at the end if it still runs."""
     with (session.settings.home / "worker.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "copl_core", "worker"], env=environment(session), cwd=ROOT, stdout=log, stderr=log
@@ -470,11 +487,11 @@ def wait_for(condition, process: subprocess.Popen, log: Path, seconds: float = 1
             return found
         assert process.poll() is None, log.read_text()[-3000:]
         time.sleep(0.05)
-    raise AssertionError(f"nothing came of it in {seconds} s\n{log.read_text()[-3000:]}")
+    raise AssertionError(f"the condition did not hold within {seconds} s\n{log.read_text()[-3000:]}")
 
 
 class Reader(Thread):
-    """Opens the champion again and again and checks every byte of it."""
+    """Opens the champion repeatedly and verifies every byte of it."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(daemon=True)
@@ -488,7 +505,7 @@ class Reader(Thread):
                 self.seen.add(snapshot.version)
             except Exception as problem:  # any problem at all is a finding
                 self.problems.append(repr(problem))
-            time.sleep(0.1)
+            self.enough.wait(0.1)
 
 
 @pytest.mark.weights

@@ -487,7 +487,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_undisturbed_one(session, tmp_
     execute(session, again)
     done = session.store.run(again)
     assert (done.state, done.snapshot) == (RunState.DONE, "v0002")
-    assert "Goes on with the graph, network 1, at step " in said(session, again)
+    assert "Resumes the graph, network 1, at step " in said(session, again)
     assert graph_file(session) == graph_file(undisturbed)
     assert states(session) == [] == states(undisturbed)
 
@@ -496,7 +496,7 @@ def test_a_run_starts_anew_where_labels_have_arrived(session, often):
     again = interrupted(session, killed)
     contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
     execute(session, again)
-    assert session.store.run(again).state == RunState.DONE and "Goes on" not in said(session, again)
+    assert session.store.run(again).state == RunState.DONE and "Resumes" not in said(session, again)
     assert session.snapshot().watermark == session.record.revision and states(session) == []
 
 
@@ -505,7 +505,7 @@ def test_what_a_damaged_state_cost_is_its_steps_alone(session, often):
     for path in (session.settings.cache / "training" / str(session.id)).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     execute(session, again)
-    assert session.store.run(again).state == RunState.DONE and "Goes on" not in said(session, again)
+    assert session.store.run(again).state == RunState.DONE and "Resumes" not in said(session, again)
 
 
 def test_a_run_that_is_given_up_leaves_no_state(session, often):
@@ -522,7 +522,7 @@ def test_a_run_that_fails_or_is_cancelled_leaves_no_state(session, often):
     seen = []
     for happens, state in (
         (failed, RunState.FAILED),
-        (lambda one: runs.cancel(session, one.in_hand), RunState.CANCELLED),
+        (lambda one: runs.cancel(session, one.current_run), RunState.CANCELLED),
     ):
         run = runs.request_fit(session, "graph")
         one = Mortal(session, lambda one, happens=happens: (seen.append(states(session)), happens(one)))
