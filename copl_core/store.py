@@ -1,6 +1,6 @@
-"""What a study needs from its database, as a Protocol: ``db.store.SqlStore`` keeps it, tests may bring their own.
+"""What a study needs from its database, as a Protocol: ``db.store.SqlStore`` implements it, tests may use their own.
 
-Every method is one transaction: it is wholly done when it returns, and nothing of it is there when it raises.
+Every method is one transaction: all of it is done when the method returns, and none of it when the method raises.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ class Store(Protocol):
     def studies(self) -> list[StudyRecord]: ...
     def study(self, study_id: int) -> StudyRecord: ...
     def create_study(self, name: str, *, demo: bool = False) -> StudyRecord:
-        """The study of that name, made if there is none; a newly made study becomes the current one."""
+        """The study of that name, created if there is none; a created study becomes the current one."""
         ...
 
     def current_study(self) -> StudyRecord | None:
-        """The study that pages open: the one last made current."""
+        """The study that pages open: the last one made current."""
         ...
 
     def make_current(self, study_id: int) -> None: ...
     def include_simulated(self, study_id: int, include: bool, *, by: int | None = None) -> None:
-        """The switch for simulated users; off, they are in no listing and no training data (and not deleted)."""
+        """The switch for simulated users: when off, lists and training data leave them out; nothing is deleted."""
         ...
 
     # ---- users
@@ -74,7 +74,7 @@ class Store(Protocol):
         role: Role = Role.ANNOTATOR,
         true_group: str | None = None,
     ) -> User:
-        """A user with that name, unique in the study: an existing one is returned as it is."""
+        """The user of that name, created if there is none; an existing user is returned unchanged."""
         ...
 
     def set_role(self, user_id: int, role: Role, *, by: int | None = None) -> User:
@@ -82,7 +82,7 @@ class Store(Protocol):
         ...
 
     def exclude(self, user_id: int, excluded: bool, *, by: int | None = None) -> User:
-        """Keep a user's labels out of training and votes, or let them in again; their own lists stay."""
+        """Exclude a user's labels from training and votes, or include them again; the user's own lists keep them."""
         ...
 
     def audit(self, study_id: int, *, limit: int = 100) -> list[AuditEntry]:
@@ -93,11 +93,11 @@ class Store(Protocol):
     def add_token(self, user_id: int, token_hash: str) -> None: ...
     def user_by_token(self, study_id: int, token_hash: str) -> User | None: ...
     def drop_tokens(self, user_id: int, *, by: int | None = None) -> int:
-        """Sign a user out everywhere; how many tokens that were."""
+        """Sign a user out everywhere; returns the number of tokens deleted."""
         ...
 
     def join(self, study_id: int, name: str, token_hash: str) -> User:
-        """A new annotator with a token; refused where the study is not open or the name is in use."""
+        """A new annotator with a token; refused if the study is not open or the name is in use."""
         ...
 
     def add_invite(
@@ -117,19 +117,19 @@ class Store(Protocol):
     def invite_by_token(self, study_id: int, token_hash: str) -> Invite | None: ...
     def revoke_invite(self, study_id: int, invite_id: int, *, by: int | None = None) -> Invite: ...
     def accept_invite(self, study_id: int, token_hash: str, name: str, user_token_hash: str) -> User:
-        """A new user with a token and the invite's role; refused unless the invite is open and the name is free."""
+        """A new user with a token and the invite's role; refused unless the invite is open and the name free."""
         ...
 
     def set_email(self, study_id: int, email: str, role: Role | None, *, by: int | None = None) -> EmailRule:
-        """Which role an address has, none to refuse it; a user who signed in with it before changes role."""
+        """Give an address a role, or None to refuse it; a user who signed in with it before changes role."""
         ...
 
     def emails(self, study_id: int) -> list[EmailRule]: ...
     def user_by_email(self, study_id: int, email: str, name: str = "") -> User | None:
-        """The user of an address, made at the first sign-in; none: refused, or unknown to a study that is not open."""
+        """The user of an address, created at the first sign-in; None: refused, or unknown and the study is not open."""
         ...
 
-    # ---- what the study has settled
+    # ---- settings of the study
     def assignment_settings(self, study_id: int) -> AssignmentSettings: ...
     def set_assignment(self, study_id: int, settings: AssignmentSettings, *, by: int | None = None) -> None: ...
     def guidelines(self, study_id: int) -> list[Guidelines]:
@@ -137,25 +137,25 @@ class Store(Protocol):
         ...
 
     def write_guidelines(self, study_id: int, text: str, *, by: int | None = None) -> int:
-        """The new version; the newest one where the text is the same."""
+        """The new version; the newest existing one if the text is unchanged."""
         ...
 
     def set_gold(self, study_id: int, pair_id: int, preferred_id: int | None, *, by: int | None = None) -> None:
-        """Give a pair a known answer, or take it away; a gold pair is asked for attention only."""
+        """Give a pair a known answer, or remove it; a gold pair serves for attention checks only."""
         ...
 
     def gold(self, study_id: int) -> list[GoldPair]: ...
     def gold_of(self, pair_id: int) -> int | None: ...
     def report(self, user_id: int, response_id: int, text: str) -> Report: ...
     def reports(self, study_id: int, *, resolved: bool = False) -> list[Report]:
-        """Newest first; with ``resolved``, those that are settled too."""
+        """Newest first; with ``resolved``, the resolved ones too."""
         ...
 
     def resolve(self, study_id: int, report_id: int, *, by: int | None = None) -> Report: ...
 
     # ---- texts
     def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
-        """Add prompts, responses, pairs, users and labels that are not there yet; idempotent by ``ImportRow.key``."""
+        """Add new prompts, responses, pairs, users and labels; idempotent by ``ImportRow.key``."""
         ...
 
     def pair(self, pair_id: int) -> Pair: ...
@@ -168,28 +168,28 @@ class Store(Protocol):
     def prompt_responses(self, prompt_id: int) -> list[Response]: ...
 
     def pairs_by_prompt(self, study_id: int) -> list[tuple[int, int, int, int]]:
-        """(pair id, first response id, second response id, prompt id) of every pair, a prompt's pairs together."""
+        """(pair id, first response id, second response id, prompt id) of every pair, grouped by prompt."""
         ...
 
     def sources(self, study_id: int) -> list[tuple[int, str]]:
-        """(response id, where it comes from) of every response whose file said so."""
+        """(response id, source) of every response with a known source."""
         ...
 
     def vote_counts(self, study_id: int) -> dict[int, int]:
-        """Pair → people whose counting preference is on it, excluded ones left out; none without any."""
+        """Pair → number of users with a counting preference on it, without excluded users; only pairs with any."""
         ...
 
     def votes_of(self, study_id: int, pair_ids: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(pair, user, preferred response or 0 for neither) of those people's labels on the pairs, oldest first."""
+        """(pair, user, preferred response or 0 for neither) of the same users' labels on the pairs, oldest first."""
         ...
 
     # ---- tasks and labels
     def open_task(self, user_id: int) -> Task | None:
-        """The user's task that is handed out, unanswered and not expired."""
+        """The user's task that is neither answered nor expired."""
         ...
 
     def available_pairs(self, user_id: int) -> AvailablePairs:
-        """What the user may be handed now, excluding an open task of theirs."""
+        """What the user may be handed now, apart from a task they have open."""
         ...
 
     def hand_out(
@@ -202,23 +202,23 @@ class Store(Protocol):
         expires_at: datetime,
         prediction: Prediction | None = None,
     ) -> Task | None:
-        """Reserve a pair; ``swap`` shows the second response left.  An open task is returned instead.
+        """Reserve a pair; ``swap`` shows the second response on the left.  An open task is returned instead.
 
-        None, choose again: since the pair was chosen the user has labelled it (and the reason is not "repeat"), other
-        people have taken its last place, or it has become or ceased to be a gold pair.
+        None means "choose again": since the pair was chosen, the user has labelled it (and the reason is not "repeat"),
+        other users have taken its last slot, or it has become or stopped being a gold pair.
         """
         ...
 
     def pin_pair(self, study_id: int, pair_id: int, *, by: int | None = None) -> PinnedPair:
-        """Put a pair at the front of the queue of everybody who has not answered it; refused for a gold pair."""
+        """Make a pair the next task of every user who has not answered it; refused for a gold pair."""
         ...
 
     def unpin_pair(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
-        """Take it away from there; False, no change: it was not there."""
+        """Let a pair wait its turn again; False: it was not pinned, and nothing changes."""
         ...
 
     def pinned_pairs(self, study_id: int) -> list[PinnedPair]:
-        """What stands at the front of the queue, the last asked for first."""
+        """Pinned pairs, the last pinned first."""
         ...
 
     def submit(
@@ -233,18 +233,18 @@ class Store(Protocol):
         milliseconds: int | None = None,
         guidelines: int | None = None,
     ) -> Label | None:
-        """Label, task closed, revision moved, together.
+        """Store the label, close the task and increase the revision, all together.
 
-        None, no change: the task is not open, not this user's, or expired and its pair is full by now.
+        None: nothing changes, because the task is not open, is another user's, or has expired and its pair is full.
         """
         ...
 
     def skip(self, task_id: int, user_id: int) -> bool:
-        """Put a task's pair off until nothing else is left; False, no change: not open or not this user's."""
+        """Skip the pair of a task until no other pair is left; False: not open or another user's, nothing changes."""
         ...
 
     def undo(self, user_id: int) -> Task | None:
-        """Take back the user's last label or skip and open its task again; an open task of the user is withdrawn."""
+        """Undo the user's last label or skip and open its task again; the task that the user has open is withdrawn."""
         ...
 
     def edit(
@@ -258,24 +258,24 @@ class Store(Protocol):
         tags: Sequence[str] = (),
         guidelines: int | None = None,
     ) -> Label:
-        """The label that stands from now on; the old row stays, superseded."""
+        """Replace a label and return the new one; the old row stays, superseded."""
         ...
 
     def draft(self, task_id: int, user_id: int, draft: Draft) -> bool:
-        """Keep what is being typed at an open task; it goes when the task closes."""
+        """Store the draft of an open task; it is deleted when the task closes."""
         ...
 
     def draft_of(self, task_id: int, user_id: int) -> Draft: ...
     def label_count(self, study_id: int) -> int:
-        """Preferences that count: of visible users who are not excluded, gold and practice aside."""
+        """Number of counting preferences of visible, not excluded users, without gold and practice."""
         ...
 
     def labels(self, study_id: int, *, user_id: int | None = None, pair_id: int | None = None) -> list[Label]:
-        """Preferences that count, oldest first; a user's own ones whether they are excluded or not."""
+        """Counting preferences, oldest first; with ``user_id``, an excluded user's too."""
         ...
 
     def history(self, user_id: int) -> list[Label]:
-        """The user's preferences, newest first, with those superseded by an edit."""
+        """The user's preferences, newest first, with those that an edit superseded."""
         ...
 
     def votes(self, pair_id: int, *, excluding: int) -> tuple[int, int]:
@@ -283,38 +283,38 @@ class Store(Protocol):
         ...
 
     def answer_counts(self, study_id: int) -> tuple[int, int]:
-        """(people, answers) of the table that ``answers`` gives."""
+        """(number of users, number of answers) of the table that ``answers`` returns."""
         ...
 
     def answers(self, study_id: int) -> AnswerTable:
-        """Every counting answer of visible users, gold and practice and excluded users among them."""
+        """Every counting answer of visible users, including gold, practice and excluded users."""
         ...
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
-        """The user's last decided labels with a forecast, oldest first."""
+        """The user's last decided labels that have a prediction, oldest first."""
         ...
 
     def prediction_counts(self, study_id: int) -> list[tuple[int, int, int]]:
-        """(user, foretold right, foretold) over the labels that ``foretold`` lists, of everybody who has any."""
+        """(user, predicted correctly, predicted) over the labels of ``prediction_records``, of every user with any."""
         ...
 
     def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
-        """Rows for the export file: user, prompt, both responses as shown, choice, strength, time; of some users only
-        where they are named.
+        """Rows for the export file: user, prompt, both responses as shown, choice, strength, time; only of ``users`` if
+        given.
         """
         ...
 
     def progress(self, user_id: int) -> Progress: ...
     def training_data(self, study_id: int) -> TrainingData:
-        """Texts, users and what ``label_count`` counts, read in one transaction, with the revision as watermark."""
+        """Texts, users and the labels of ``label_count``, in one transaction; the revision is the watermark."""
         ...
 
     # ---- runs and snapshots
     def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run: ...
     def claim_run(self, run_id: int | None = None) -> Run | None:
-        """The oldest queued run, or the named one, running from now on; None where it is not queued.
+        """The oldest queued run, or the named one, set to running; None: it is not queued.
 
-        Of several workers that claim at once, each run goes to one.
+        When several workers claim at once, each run goes to one of them.
         """
         ...
 
@@ -322,16 +322,16 @@ class Store(Protocol):
     def finish_run(self, run_id: int, state: RunState, *, message: str = "", snapshot: str | None = None) -> None: ...
     def run(self, run_id: int) -> Run: ...
     def runs(self, study_id: int, *, kind: str | None = None, limit: int = 50) -> list[Run]:
-        """Newest first; of every kind unless one is named."""
+        """Newest first; of every kind, or of ``kind``."""
         ...
 
     def active_runs(self) -> list[Run]:
-        """Queued or running, of all studies, oldest first (with ``study_of_run`` to place them)."""
+        """Queued or running, of all studies, oldest first; ``study_of_run`` names the study."""
         ...
 
     def study_of_run(self, run_id: int) -> int: ...
     def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None) -> None:
-        """Record a snapshot that stands in its folder, make it champion and finish its run, in one transaction."""
+        """Record a snapshot whose folder is complete, make it champion and finish its run, in one transaction."""
         ...
 
     def snapshots(self, study_id: int) -> list[SnapshotRecord]:
@@ -343,21 +343,21 @@ class Store(Protocol):
         ...
 
     def write_note(self, study_id: int, version: str, note_text: str, *, by: int | None = None) -> None:
-        """What people write about a snapshot; it is not part of the snapshot, and may be changed."""
+        """Users' note on a snapshot; it is not part of the snapshot and may change."""
         ...
 
     def champion(self, study_id: int) -> SnapshotRecord | None: ...
     def schedule(self, study_id: int) -> Schedule | None:
-        """When the trainer acts by itself for this study; None: as the installation is set."""
+        """When the trainer starts runs of this study unasked; None: as the installation is set."""
         ...
 
     def set_schedule(self, study_id: int, schedule: Schedule | None, *, by: int | None = None) -> None: ...
     def revision(self, study_id: int) -> int: ...
     def revisions_since(self, study_id: int, watermark: int) -> int:
-        """Changes of labels after the watermark."""
+        """Number of label changes after the watermark."""
         ...
 
-    # ---- the worker's sign of life
+    # ---- the worker's heartbeat
     def heartbeat(self, pid: int, state: str) -> None: ...
     def worker(self) -> tuple[int, str, datetime] | None:
         """(process id, state, time) of the last heartbeat."""

@@ -1,1 +1,1 @@
-"""The study's database: SQLAlchemy models, engine, migrations and the store.  Knows ``copl_core.records`` only."""
+"""The database of studies: SQLAlchemy models, engine, migrations, the store.  Imports only words of ``copl_core``."""

@@ -1,4 +1,4 @@
-"""Ways in: sign-in tokens, joining by address, invites, e-mail addresses.  Only hashes of secrets are kept."""
+"""Sign-in: tokens, joining by the study's address, invites, e-mail addresses.  Only hashes of secrets are stored."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Auth(Transactions):
     def join(self, study_id: int, name: str, token_hash: str) -> User:
         with self._write() as connection:
             if not assignment_of(study_row(connection, study_id, lock=True)).open:
-                raise CoplError("This study lets people in by invitation only; ask its owner for an invite link.")
-            return _newcomer(connection, study_id, name, Role.ANNOTATOR, token_hash)
+                raise CoplError("This study is open by invitation only; ask its owner for an invite link.")
+            return _new_user(connection, study_id, name, Role.ANNOTATOR, token_hash)
 
     # ---- by invite
     def add_invite(
@@ -133,7 +133,7 @@ class Auth(Transactions):
             state = "unknown" if row is None else _invite(row).state(now())
             if state != "open":
                 raise CoplError(f"This invite link is {state}; ask the study's owner for a new one.")
-            user = _newcomer(connection, study_id, name, Role(row.role), user_token_hash)
+            user = _new_user(connection, study_id, name, Role(row.role), user_token_hash)
             connection.execute(update(InviteRow).where(InviteRow.id == row.id).values(used=row.used + 1))
             audit(connection, study_id, "invite accepted", user.id, invite=row.id, role=row.role)
             return user
@@ -169,7 +169,7 @@ class Auth(Transactions):
             row = _email_row(connection, study_id, email)
             if row is not None and row.user_id is not None and row.role is not None:
                 return user_of(user_row(connection, row.user_id))
-        with self._write() as connection:  # a first sign-in: looked up again where nobody else can make the same user
+        with self._write() as connection:  # first sign-in: look again under a lock, so that one user is created
             study = study_row(connection, study_id, lock=True)
             row = _email_row(connection, study_id, email)
             role = row.role if row is not None else Role.ANNOTATOR.value if assignment_of(study).open else None
@@ -177,7 +177,7 @@ class Auth(Transactions):
                 return None
             if row is not None and row.user_id is not None:
                 return user_of(user_row(connection, row.user_id))
-            user = _newcomer(
+            user = _new_user(
                 connection, study_id, _free_name(connection, study_id, name or email.split("@")[0]), Role(role), None
             )
             if row is None:
@@ -195,11 +195,11 @@ def _add_token(connection: Connection, user_id: int, token_hash: str) -> None:
     connection.execute(insert(TokenRow).values(user_id=user_id, hash=token_hash, created_at=now()))
 
 
-def _newcomer(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
-    """A user who was not there before: a name in use would let one person in as another."""
+def _new_user(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
+    """A new user; a name in use is refused, because it would let one person in as another."""
     name = checked_name(name, "user")
     if name.casefold() in _names(connection, study_id):
-        raise CoplError(f"Somebody is called {name!r} already; use your own sign-in link, or choose another name.")
+        raise CoplError(f"The name {name!r} is already in use; take your own sign-in link, or choose another name.")
     row = connection.execute(
         insert(UserRow)
         .values(
@@ -222,15 +222,15 @@ def _names(connection: Connection, study_id: int) -> set[str]:
 
 
 def _free_name(connection: Connection, study_id: int, name: str) -> str:
-    taken = _names(connection, study_id)
+    used = _names(connection, study_id)
     name = name.strip()[:80] or "Guest"
-    return next(one for one in (name if n == 1 else f"{name} {n}" for n in count(1)) if one.casefold() not in taken)
+    return next(one for one in (name if n == 1 else f"{name} {n}" for n in count(1)) if one.casefold() not in used)
 
 
 def _address(email: str) -> str:
     email = email.strip().casefold()
     if not (3 <= len(email) <= 320 and 0 < email.find("@") < len(email) - 1 and len(email.split()) == 1):
-        raise CoplError(f"{email!r} is no e-mail address; it looks like name@example.org.")
+        raise CoplError(f"{email!r} is not an e-mail address; give one such as name@example.org.")
     return email
 
 

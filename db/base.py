@@ -1,4 +1,4 @@
-"""What every table stands on: the declarative base with its naming rule, moments in UTC, references."""
+"""What every table needs: the declarative base with its naming convention, times in UTC, foreign keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite keeps it as text without a zone, so the zone is taken off and put back here."""
+    """A time in UTC; SQLite stores it as text without a zone, so the zone is removed and restored here."""
 
     impl = DateTime
     cache_ok = True
@@ -19,7 +19,7 @@ class UtcTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"a time without a zone was given ({value}); the store keeps moments, with their zone")
+            raise ValueError(f"a time without a zone was given ({value}); give one with its zone")
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
@@ -27,7 +27,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    # Constraints are named by rule, so that a later migration can find them on every database.
+    # Constraints are named by convention, so that a later migration finds them on every database.
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",

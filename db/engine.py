@@ -1,8 +1,8 @@
-"""The connection to the database: transactions, mishaps told in plain sentences, migration to the present form.
+"""The connection to the database: transactions, database errors as plain sentences, migration to the newest version.
 
-SQLite's default transactions let two processes read the same free task and both claim it.  So a transaction that will
-write says so at its beginning (``BEGIN IMMEDIATE``: one writer at a time, and it waits its turn), and one that only
-reads begins ``DEFERRED``: under write-ahead logging it sees one moment of the database and blocks nobody.
+With SQLite's default transactions two processes can read the same free task and both claim it.  Therefore a
+transaction that writes declares so when it begins (``BEGIN IMMEDIATE``: one writer at a time, the others wait).  One
+that only reads begins ``DEFERRED``: under write-ahead logging it sees the database at one moment and blocks nobody.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from copl_core.records import CoplError, StoreUnavailable
 
-HEAD = "0004"  # the newest migration; kept here so that a second start need not load Alembic
+HEAD = "0004"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
-_LOCK = 4_026_531_840  # any number of our own: PostgreSQL's advisory lock for migrations
+_LOCK = 4_026_531_840  # an arbitrary number: PostgreSQL's advisory lock for migrations
 
 
 def make_engine(url: str) -> Engine:
-    """An engine for a SQLAlchemy address; the folder of a SQLite file is made.
+    """An engine for a SQLAlchemy address; the folder of a SQLite file is created.
 
     Raises:
-        CoplError: the address, its driver or its folder cannot be used.
+        CoplError: the address, its driver or its folder is unusable.
     """
     try:
         parsed = make_url(url)
@@ -50,8 +50,8 @@ def make_engine(url: str) -> Engine:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that sees one moment of the database."""
-    with told(engine), engine.connect() as connection:
+    """A transaction that sees the database at one moment."""
+    with explained(engine), engine.connect() as connection:
         if connection.dialect.name == "postgresql":
             connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
@@ -60,18 +60,19 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that may write: committed on leaving, rolled back if anything is raised."""
-    with told(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
+    """A transaction that may write: committed at the end, rolled back on any exception."""
+    with explained(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
 
 
-_PASSING = ("locked", "disk is full", "connect")  # what a later try may not meet
+_PASSING = ("locked", "disk is full", "connect")  # errors that a later try may not have
 
 
 @contextmanager
-def told(engine: Engine) -> Iterator[None]:
-    """Turn a mishap of the database itself (not one of our statements) into a ``CoplError``, of what may pass into a
-    ``StoreUnavailable``."""
+def explained(engine: Engine) -> Iterator[None]:
+    """Turn an error of the database itself (not of a statement of ours) into a ``CoplError``, or into a
+    ``StoreUnavailable`` if a later try may succeed.
+    """
     try:
         yield
     except DBAPIError as error:
@@ -82,42 +83,42 @@ def told(engine: Engine) -> Iterator[None]:
         raise (StoreUnavailable if passing else CoplError)(sentence) from error
     except PoolTimeout as error:
         raise StoreUnavailable(
-            f"The database {_place(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
+            f"The database {_location(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
             "try again in a moment."
         ) from error
 
 
 def version(engine: Engine) -> str | None:
-    """The migration that the database stands at; none for an empty one."""
+    """The newest migration applied to the database; None for an empty database."""
     with reading(engine) as connection:
         return _version(connection)
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the database to ``HEAD``.  Two processes may call at once; where nothing is to do it costs one query.
+    """Bring the database to ``HEAD``.  Two processes may call it at once; an up-to-date database costs one query.
 
     Raises:
-        CoplError: the database cannot be opened or written, is not one, or was made by a newer version of the product.
+        CoplError: it cannot be opened or written, is not a database, or was made by a newer version of the product.
     """
     if version(engine) == HEAD:
         return
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        if _version(connection) != HEAD:  # another process may have been faster while we waited for the lock
+        if _version(connection) != HEAD:  # another process may have migrated while this one waited for the lock
             _upgrade(connection)
 
 
 def back_up(engine: Engine, path: Path) -> None:
-    """Copy a SQLite database as it is at this moment into one file, while others go on writing.
+    """Copy a SQLite database as it is at this moment into one file, while others keep writing.
 
     Raises:
-        CoplError: the database is PostgreSQL, or the file is there already or cannot be written.
+        CoplError: the database is PostgreSQL, or the file exists or cannot be written.
     """
     if engine.dialect.name != "sqlite":
-        raise CoplError(f"The database {_place(engine)} is not a file; back it up with pg_dump.")
+        raise CoplError(f"The database {_location(engine)} is not a file; back it up with pg_dump.")
     if path.exists():
-        raise CoplError(f"{path} is there already; name a file that is not.")
+        raise CoplError(f"{path} exists already; name a new file.")
     aside = path.with_name(f".{path.name}.part")
     aside.unlink(missing_ok=True)
     connection = engine.raw_connection()  # VACUUM cannot run inside a transaction
@@ -127,7 +128,7 @@ def back_up(engine: Engine, path: Path) -> None:
     except sqlite3.Error as error:
         aside.unlink(missing_ok=True)
         raise CoplError(
-            f"The backup {path} cannot be written ({error}); choose a folder that exists and has room."
+            f"The backup {path} cannot be written ({error}); choose a folder that exists and has free space."
         ) from error
     finally:
         connection.close()
@@ -139,13 +140,13 @@ def _upgrade(connection: Connection) -> None:
     from alembic.util import CommandError
 
     config = alembic_config()
-    stand = _version(connection)
+    current = _version(connection)
     try:
-        if stand is not None:
-            ScriptDirectory.from_config(config).get_revision(stand)
+        if current is not None:
+            ScriptDirectory.from_config(config).get_revision(current)
     except CommandError:
         raise CoplError(
-            f"The database {_place(connection.engine)} stands at version {stand}, this program knows "
+            f"The database {_location(connection.engine)} has version {current}, and this program knows "
             f"versions up to {HEAD}; start the newer program or use another database."
         ) from None
     config.attributes["connection"] = connection
@@ -153,7 +154,7 @@ def _upgrade(connection: Connection) -> None:
 
 
 def alembic_config() -> Any:
-    """Alembic's configuration of this database's migrations (``alembic.config.Config``)."""
+    """Alembic's configuration for the migrations of this database (``alembic.config.Config``)."""
     from alembic.config import Config
 
     config = Config()
@@ -174,12 +175,12 @@ def _sqlite(url: URL) -> Engine:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CoplError(
-                f"The folder {Path(path).parent} for the database cannot be made ({error.strerror}); "
+                f"The folder {Path(path).parent} for the database cannot be created ({error.strerror}); "
                 "make it writable or set COPL_HOME to another folder."
             ) from error
     engine = create_engine(
         url,
-        # No transactions of the driver's own making: ours begin with the statement in ``_begin``.
+        # The driver starts no transactions: they begin with the statement in ``_begin``.
         connect_args={"timeout": BUSY_SECONDS, "isolation_level": None},
         **({"pool_size": 16, "max_overflow": 32} if path and path != ":memory:" else {}),
     )
@@ -191,8 +192,8 @@ def _sqlite(url: URL) -> Engine:
 def _configure(connection: Any, _record: Any) -> None:
     """Settings of every new SQLite connection.
 
-    ``synchronous=FULL``: a commit returns once the log is on the disk.  NORMAL would outlive a killed process too, but
-    a power cut could take labels already acknowledged; at the pace of people's clicks the flush costs nothing.
+    ``synchronous=FULL``: a commit returns once the log is on the disk.  NORMAL survives a killed process too, but after
+    a power cut acknowledged labels can be missing.  At the rate of clicks the flush costs nothing.
     """
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
@@ -212,25 +213,25 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
 
 
-def _place(engine: Engine) -> str:
+def _location(engine: Engine) -> str:
     return engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string(hide_password=True)
 
 
 def _sentence(engine: Engine, what: str) -> str | None:
-    """What to tell a person about a database error, or none if the fault is in our statement."""
-    place = _place(engine)
+    """A sentence for users about a database error; None if the fault is in a statement of ours."""
+    location = _location(engine)
     sentences = {
-        "not a database": f"The file {place} is not a database; move it away or set COPL_HOME to another folder.",
-        "malformed": f"The database {place} is damaged; put a backup in its place.",
-        "unable to open": f"The database {place} cannot be opened; its folder must exist and be writable.",
-        "readonly": f"The database {place} cannot be written; make the file and its folder writable.",
-        "disk is full": f"The disk or the quota of {place} is full; free some space and try again. Nothing was saved.",
-        "disk I/O error": f"The disk of {place} reports an error; check it and try again. Nothing was saved.",
-        "locked": f"The database {place} was busy for {BUSY_SECONDS:.0f} seconds; try again. Nothing was saved.",
+        "not a database": f"The file {location} is not a database; move it away or set COPL_HOME to another folder.",
+        "malformed": f"The database {location} is damaged; replace it with a backup.",
+        "unable to open": f"The database {location} cannot be opened; its folder must exist and be writable.",
+        "readonly": f"The database {location} cannot be written; make the file and its folder writable.",
+        "disk is full": f"The disk or quota of {location} is full; free some space and try again. Nothing was saved.",
+        "disk I/O error": f"The disk of {location} reports an error; check it and try again. Nothing was saved.",
+        "locked": f"The database {location} was busy for {BUSY_SECONDS:.0f} seconds; try again. Nothing was saved.",
     }
     for sign, sentence in sentences.items():
         if sign in what:
             return sentence
     if "connect" in what and engine.dialect.name != "sqlite":
-        return f"The database server {place} does not answer; check that it runs and that COPL_DATABASE_URL is right."
+        return f"The database server {location} does not answer; check that it runs and COPL_DATABASE_URL is right."
     return None

@@ -1,4 +1,4 @@
-"""Labels: answering a task, taking the last step back, changing an old answer, how far somebody is."""
+"""Labels: answering a task, undoing the last step, editing an earlier answer, progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db.listing import label_of, labels_query
 from db.models import LabelRow, TaskRow
 from db.overlap import assignment_of, has_free_slot, recount
 from db.study_models import GuidelineRow
-from db.tasks import close, has_labelled, held_task, new_task, open_pairs, task_of, task_to_answer, write_draft
+from db.tasks import close, current_task, has_labelled, new_task, open_pairs, task_of, task_to_answer, write_draft
 from db.transactions import LARGEST, Transactions, audit, bump_revision, now, study_of, user_row
 
 REASON_LENGTH, TAG_LENGTH, MOST_TAGS = 10_000, 60, 20
@@ -37,16 +37,16 @@ class Labelling(Transactions):
         milliseconds: int | None = None,
         guidelines: int | None = None,
     ) -> Label | None:
-        """A task that has expired may still be answered while its pair has room."""
-        said = _said(choice, strength, reason, tags)
+        """An expired task may still be answered while its pair has a free slot."""
+        content = _content(choice, strength, reason, tags)
         with self._write() as connection:
             study = study_of(connection, user_id, lock=True)
             task = task_to_answer(connection, task_id, user_id)
             if task is None:
                 return None
-            room, attention = assignment_of(study), task.reason in CHECK_REASONS
+            settings, attention = assignment_of(study), task.reason in CHECK_REASONS
             late = task.expires_at <= now() and not attention and task.reason != SelectionReason.REPEAT
-            if late and not has_free_slot(connection, task.pair_id, user_id, room, wait=True):
+            if late and not has_free_slot(connection, task.pair_id, user_id, settings, wait=True):
                 return None
             close(connection, task_id, "answered")
             label_id = connection.execute(
@@ -58,24 +58,25 @@ class Labelling(Transactions):
                     "pair_id": task.pair_id,
                     "left_id": task.left_id,
                     "right_id": task.right_id,
-                    **said,
+                    **content,
                     "guidelines": _guidelines(connection, study.id, guidelines),
                     "milliseconds": None if milliseconds is None else max(0, min(milliseconds, LARGEST)),
                     "key": uuid4().hex,
                     "attention": attention,
-                    "revision": _moved(connection, study, attention),
+                    "revision": _revision_after(connection, study, attention),
                     "created_at": now(),
                 },
             ).scalar_one()
             if not attention:
-                recount(connection, room, task.pair_id)
+                recount(connection, settings, task.pair_id)
             return _label(connection, label_id)
 
     def undo(self, user_id: int) -> Task | None:
-        """Only what was done here can be taken back, not labels that came in a file.
+        """Imported labels cannot be undone.
 
-        The label stays, no longer counting, and keeps its task (a second answer to the same task would break
-        ``UNIQUE(task_id)``, and a late click on the old screen must find it closed); a new task shows the same sides.
+        The label stays, does not count, and keeps its task: a second answer to the same task would violate
+        ``UNIQUE(task_id)``, and a late click on the old screen must find the task closed.  A new task shows the same
+        sides.
         """
         with self._write() as connection:
             study = study_of(connection, user_id, lock=True)
@@ -83,13 +84,13 @@ class Labelling(Transactions):
             label, skipped = _last_label(connection, user), _last_skip(connection, user)
             while skipped is not None and (label is None or skipped.closed_at > label.closed_at):
                 connection.execute(update(TaskRow).where(TaskRow.id == skipped.id).values(skipped=False))
-                if _offered_again(connection, skipped, study):
+                if _may_reopen(connection, skipped, study):
                     audit(connection, study.id, "undo", user_id, skip=skipped.pair_id)
                     return _reopen(connection, skipped, Draft())
-                skipped = _last_skip(connection, user)  # its pair is taken by now, so nothing is left to take back
+                skipped = _last_skip(connection, user)  # its pair is full, so this skip cannot be undone
             if label is None:
                 return None
-            revision = _moved(connection, study, label.attention)
+            revision = _revision_after(connection, study, label.attention)
             connection.execute(
                 update(LabelRow).where(LabelRow.id == label.label_id).values(counts=False, revision=revision)
             )
@@ -109,8 +110,8 @@ class Labelling(Transactions):
         tags: Sequence[str] = (),
         guidelines: int | None = None,
     ) -> Label:
-        """The task goes over to the new row, so that the pair counts as answered once, at its time."""
-        said = _said(choice, strength, reason, tags)
+        """The new row takes over the task, so that the pair counts as answered once, at the original time."""
+        content = _content(choice, strength, reason, tags)
         with self._write() as connection:
             study = study_of(connection, user_id, lock=True)
             old = connection.execute(
@@ -127,9 +128,9 @@ class Labelling(Transactions):
             if old is None:
                 raise CoplError(
                     f"Label {label_id} is not one of your answers that count; it may have been changed in "
-                    "another window; load your list again."
+                    "another window; reload your list."
                 )
-            if all(getattr(old, name) == value for name, value in said.items()):
+            if all(getattr(old, name) == value for name, value in content.items()):
                 return _label(connection, label_id)
             revision = bump_revision(connection, study.id, 1)
             connection.execute(
@@ -143,7 +144,7 @@ class Labelling(Transactions):
                 _NEW,
                 {
                     **copied,
-                    **said,
+                    **content,
                     "guidelines": _guidelines(connection, study.id, guidelines),
                     "key": uuid4().hex,
                     "revision": revision,
@@ -159,19 +160,19 @@ class Labelling(Transactions):
                 label=label_id,
                 successor=new_id,
                 before=old.choice,
-                after=said["choice"],
+                after=content["choice"],
             )
             return _label(connection, new_id)
 
     def progress(self, user_id: int) -> Progress:
-        """``left`` are pairs the user may still label, the one on the screen among them; days are UTC's.
+        """``left`` counts pairs the user may still label, including the one on the screen; days are in UTC.
 
-        Gold pairs count as done like any other, so that nobody can tell them apart.
+        Gold pairs count as done like all others, so that annotators cannot recognise them.
         """
         with self._read() as connection:
             study = study_of(connection, user_id)
             midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
-            # labels given here: those of a file were not made today
+            # labels given in the product: imported ones were not made today
             today = case((and_(LabelRow.task_id.is_not(None), LabelRow.created_at >= midnight), 1), else_=0)
             done, of_today = connection.execute(
                 select(func.count(), func.coalesce(func.sum(today), 0))
@@ -184,12 +185,12 @@ class Labelling(Transactions):
                     or_(LabelRow.attention.is_(False), TaskRow.reason == SelectionReason.GOLD.value),
                 )
             ).one()
-            fresh, put_off, _ = open_pairs(connection, study, assignment_of(study))
+            fresh, skipped, _ = open_pairs(connection, study, assignment_of(study))
             return Progress(
                 done=done,
-                left=len(fresh) + len(put_off) + _on_screen(connection, study),
+                left=len(fresh) + len(skipped) + _on_screen(connection, study),
                 today=of_today,
-                skipped=len(put_off),
+                skipped=len(skipped),
             )
 
 
@@ -197,8 +198,8 @@ def _label(connection: Connection, label_id: int) -> Label:
     return label_of(connection.execute(_LABEL, {"label": label_id}).one())
 
 
-def _said(choice: Choice, strength: int, reason: str, tags: Sequence[str]) -> dict[str, Any]:
-    """What a person said, checked, as columns; a tie has no strength."""
+def _content(choice: Choice, strength: int, reason: str, tags: Sequence[str]) -> dict[str, Any]:
+    """The content of an answer as columns, checked; a tie has no strength."""
     choice = Choice(choice)
     if strength not in STRENGTHS:
         raise CoplError(f"The strength of a label is {strength}; it must be 1, 2 or 3.")
@@ -215,13 +216,13 @@ def _said(choice: Choice, strength: int, reason: str, tags: Sequence[str]) -> di
 
 
 def _guidelines(connection: Connection, study_id: int, version: int | None) -> int | None:
-    """The version on the screen, or else the newest; none before there are guidelines."""
+    """The version on the screen, else the newest; None if there are no guidelines."""
     newest = connection.execute(_NEWEST_GUIDELINES, {"study": study_id}).scalar()
     return newest if newest is None or version is None else max(0, min(version, newest))
 
 
-def _moved(connection: Connection, study: Row[Any], attention: bool) -> int:
-    """The study's revision after this change: an answer that is no preference changes nothing for the trainer."""
+def _revision_after(connection: Connection, study: Row[Any], attention: bool) -> int:
+    """The study's revision after a label change; checks (gold, practice) leave it as it is: nothing trains on them."""
     if not attention:
         return bump_revision(connection, study.id, 1)
     return study.revision
@@ -252,8 +253,8 @@ def _last_skip(connection: Connection, user: Row[Any]) -> Row[Any] | None:
     ).first()
 
 
-def _offered_again(connection: Connection, task: Row[Any], study: Row[Any]) -> bool:
-    """Whether a pair that was put off may be shown to its user at this moment."""
+def _may_reopen(connection: Connection, task: Row[Any], study: Row[Any]) -> bool:
+    """Whether a skipped pair may be shown to its user now."""
     if task.reason in CHECK_REASONS or task.reason == SelectionReason.REPEAT:
         return True
     return not has_labelled(connection, study, task.pair_id) and has_free_slot(
@@ -262,14 +263,14 @@ def _offered_again(connection: Connection, task: Row[Any], study: Row[Any]) -> b
 
 
 def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
-    """A new task like an old one; whatever the user has open is withdrawn."""
-    held = held_task(connection, task.user_id)
-    if held is not None:
-        close(connection, held.id, "withdrawn")
+    """A new task like an earlier one; the task that the user has open is withdrawn."""
+    current = current_task(connection, task.user_id)
+    if current is not None:
+        close(connection, current.id, "withdrawn")
     prediction = None
     if task.predicted_left is not None:
         prediction = Prediction(task.predicted_left, task.predicted_crowd, task.predicted_snapshot)
-    expires_at = now() + (task.expires_at - task.handed_at)  # as long as it was given for the first time
+    expires_at = now() + (task.expires_at - task.handed_at)  # the same length of time as the first one
     row = new_task(
         connection, task.user_id, task.pair_id, (task.left_id, task.right_id), task.reason, expires_at, prediction
     )
@@ -279,13 +280,13 @@ def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
 
 
 def _on_screen(connection: Connection, study: Row[Any]) -> int:
-    """1 while the user holds a new pair that is not answered, else 0."""
-    held = held_task(connection, study.user_id)
+    """1 if the user's open task is a new pair, else 0."""
+    current = current_task(connection, study.user_id)
     if (
-        held is None
-        or held.expires_at <= now()
-        or held.reason in CHECK_REASONS
-        or held.reason == SelectionReason.REPEAT
+        current is None
+        or current.expires_at <= now()
+        or current.reason in CHECK_REASONS
+        or current.reason == SelectionReason.REPEAT
     ):
         return 0
-    return int(not has_labelled(connection, study, held.pair_id))
+    return int(not has_labelled(connection, study, current.pair_id))

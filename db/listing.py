@@ -1,4 +1,4 @@
-"""Reading labels: lists, history, export, and the columns that quality and forecasts are measured on."""
+"""Reading labels: lists, history, export, and the columns from which quality and accuracy are computed."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _LABEL = (
     LabelRow.created_at,
     LabelRow.tags,
     LabelRow.guidelines,
-    TaskRow.reason.label("asked"),
+    TaskRow.reason.label("selection_reason"),
     LabelRow.counts,
     LabelRow.successor_id,
     LabelRow.edited_at,
 )
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
-_MOST_BOUND = 500  # ids given to the database one by one; more are sorted out here
+_MOST_BOUND = 500  # ids bound in one statement; longer lists are filtered here
 
 
 class Listing(Transactions):
@@ -92,7 +92,7 @@ class Listing(Transactions):
             return len(counts), sum(count for (count,) in counts)
 
     def answers(self, study_id: int) -> AnswerTable:
-        """Read straight from the driver: a study of a hundred thousand labels takes about a second."""
+        """Read straight from the driver: 100,000 labels take about a second."""
         with self._read() as connection:
             study = study_row(connection, study_id)
             query = only_visible(
@@ -176,7 +176,7 @@ class Listing(Transactions):
 
 
 def _predicted(study_id: int) -> tuple[Any, ...]:
-    """Decided labels on pairs chosen without the model, whose answer was foretold."""
+    """Conditions: decided labels with a prediction, on pairs chosen without the model."""
     return (
         LabelRow.study_id == study_id,
         *_PREFERENCE,
@@ -197,9 +197,9 @@ def label_of(row: Row[Any]) -> Label:
 
 
 def _answers() -> Any:
-    """Columns of ``AnswerTable`` as whole numbers, but for the lengths of texts."""
-    choice = case({value.value: place for place, value in enumerate(Choice)}, value=LabelRow.choice, else_=-1)
-    asked = case({value.value: place for place, value in enumerate(SelectionReason)}, value=TaskRow.reason, else_=-1)
+    """The columns of ``AnswerTable`` as integers, without the lengths of texts."""
+    choice = case({value.value: index for index, value in enumerate(Choice)}, value=LabelRow.choice, else_=-1)
+    reasons = {value.value: index for index, value in enumerate(SelectionReason)}
     return (
         select(
             LabelRow.user_id,
@@ -208,7 +208,7 @@ def _answers() -> Any:
             LabelRow.right_id,
             choice,
             func.coalesce(LabelRow.milliseconds, -1),
-            asked,
+            case(reasons, value=TaskRow.reason, else_=-1),
             func.coalesce(PairRow.gold_id, -1),
         )
         .join(PairRow, PairRow.id == LabelRow.pair_id)
@@ -233,7 +233,7 @@ def _export() -> Any:
 
 
 def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row[Any]]) -> dict[str, Any]:
-    # in the order of _export: names of columns are looked up one by one, which takes longer than all the rest
+    # Unpacked in the order of _export: reading columns by name takes longer than everything else.
     (
         _,
         _,
@@ -249,7 +249,7 @@ def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row
         at,
         tags,
         guidelines,
-        asked,
+        selection_reason,
         _,
         _,
         edited,
@@ -258,7 +258,7 @@ def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row
         second_id,
         name,
         kind,
-        taste,
+        true_group,
         excluded,
     ) = row
     _, text_a, source_a = responses[first_id]
@@ -284,8 +284,8 @@ def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row
         "edited": edited and edited.isoformat(),
         "guidelines": guidelines,
         "kind": kind,
-        "taste": taste,
+        "taste": true_group,  # the name that files have for it
         "excluded": excluded,
-        "asked": asked,
+        "asked": selection_reason,  # likewise
         "label_key": key,
     }

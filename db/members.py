@@ -31,7 +31,7 @@ class Members(Transactions):
             if found is None:
                 made = insert(StudyRow).values(name=name, demo=demo, created_at=now()).returning(StudyRow.id)
                 study_id = connection.execute(made).scalar_one()
-                _open(connection, study_id)
+                _make_current(connection, study_id)
                 found = study_row(connection, study_id)
             return _study(found)
 
@@ -43,15 +43,15 @@ class Members(Transactions):
     def make_current(self, study_id: int) -> None:
         with self._write() as connection:
             study_row(connection, study_id)
-            _open(connection, study_id)
+            _make_current(connection, study_id)
 
     def include_simulated(self, study_id: int, include: bool, *, by: int | None = None) -> None:
         with self._write() as connection:
             if study_row(connection, study_id, lock=True).include_simulated == include:
                 return
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(include_simulated=include))
-            # Every label of a simulated user comes or goes; by one at least, so that a trainer always notices.
-            moved = connection.execute(
+            # Each label of a simulated user counts as changed; at least one, so that the trainer always notices.
+            changes = connection.execute(
                 select(func.count())
                 .select_from(LabelRow)
                 .join(UserRow, UserRow.id == LabelRow.user_id)
@@ -62,8 +62,8 @@ class Members(Transactions):
                     UserRow.kind == Kind.SIMULATED.value,
                 )
             ).scalar_one()
-            bump_revision(connection, study_id, max(1, moved))
-            audit(connection, study_id, "simulated", by, include=include, labels=moved)
+            bump_revision(connection, study_id, max(1, changes))
+            audit(connection, study_id, "simulated", by, include=include, labels=changes)
 
     # ---- users
     def users(self, study_id: int) -> list[User]:
@@ -109,7 +109,7 @@ class Members(Transactions):
             return user_of(user_row(connection, user_id))
 
     def exclude(self, user_id: int, excluded: bool, *, by: int | None = None) -> User:
-        """Every label of the user comes or goes; by one at least, so that a trainer always notices."""
+        """Each label of the user counts as changed; at least one, so that the trainer always notices."""
         with self._write() as connection:
             study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
             user = user_row(connection, user_id, lock=True)
@@ -122,10 +122,10 @@ class Members(Transactions):
                 LabelRow.counts,
                 LabelRow.attention.is_(False),
             )
-            moved = connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one()
-            bump_revision(connection, study.id, max(1, moved))
+            changes = connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one()
+            bump_revision(connection, study.id, max(1, changes))
             recount_all(connection, assignment_of(study), theirs)
-            audit(connection, study.id, "exclude", by, user=user_id, excluded=excluded, labels=moved)
+            audit(connection, study.id, "exclude", by, user=user_id, excluded=excluded, labels=changes)
             return user_of(user_row(connection, user_id))
 
     def audit(self, study_id: int, *, limit: int = 100) -> list[AuditEntry]:
@@ -146,7 +146,7 @@ def checked_name(name: str, whose: str) -> str:
     return name
 
 
-def _open(connection: Connection, study_id: int) -> None:
+def _make_current(connection: Connection, study_id: int) -> None:
     newest = select(func.coalesce(func.max(StudyRow.opened_seq), 0) + 1).scalar_subquery()
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(opened_seq=newest))
 
@@ -160,7 +160,7 @@ def user_of(row: Row[Any]) -> User:
 
 
 def change_role(connection: Connection, user: Row[Any], role: Role, by: int | None) -> None:
-    """A study keeps an owner, or nobody could let anyone in again.  The study's row is locked."""
+    """A study keeps one owner at least, who can invite others.  The caller has locked the row of the study."""
     if user.role == role.value:
         return
     if user.role == Role.OWNER.value:

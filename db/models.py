@@ -1,8 +1,10 @@
 """The tables, in the product's words: study, user, prompt, response, pair, task, label, run, snapshot and so on.
 
-A text is known by its SHA-256 digest (a prompt within its study, a response within its prompt), so an import can be
-repeated and need not compare texts.  A label names its responses by id and the side each was shown on.  Times are UTC.
-What a study settles with its people (guidelines, invites, reports …) is in ``db.study_models``.
+The SHA-256 digest of a text identifies it (a prompt within its study, a response within its prompt), so an import can
+be repeated and compares no texts.  A label names its responses by id, by the side on which each was shown.  Times are
+UTC.  Some columns keep the name of an earlier version, and the attribute has the product's word: their first argument
+is the name in the database.  The tables of a study's settings (guidelines, invites, reports …) are in
+``db.study_models``.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ class StudyRow(Base):
     name: Mapped[str] = mapped_column(String(200), unique=True)
     include_simulated: Mapped[bool] = mapped_column(default=True)
     champion: Mapped[str | None] = mapped_column(String(100))  # version of a snapshot of this study
-    revision: Mapped[int] = mapped_column(default=0)  # changes of labels so far
+    revision: Mapped[int] = mapped_column(default=0)  # number of label changes so far
     demo: Mapped[bool] = mapped_column(default=False)
     opened_seq: Mapped[int] = mapped_column("opened", key="opened_seq", default=0)  # the largest is the current study
     # ``AssignmentSettings.saved()``; null: the default settings
     assignment: Mapped[dict[str, Any] | None] = mapped_column("room", JSON(none_as_null=True), key="assignment")
-    schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # none: the installation's
+    schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # null: as the installation is set
     created_at: Mapped[datetime]
 
 
@@ -72,7 +74,7 @@ class ResponseRow(Base):
 
 
 class PairRow(Base):
-    """Two responses to one prompt, the smaller id first: one pair is one row, whichever order a file names it in."""
+    """Two responses to one prompt, the smaller id first: a pair is one row, in whichever order a file names it."""
 
     __tablename__ = "pair"
     __table_args__ = (
@@ -84,16 +86,15 @@ class PairRow(Base):
     prompt_id: Mapped[int] = child_of("prompt", index=True)
     first_id: Mapped[int] = child_of("response")
     second_id: Mapped[int] = child_of("response", index=True)
-    gold_id: Mapped[int | None] = child_of("response")  # the known answer; such a pair is asked for attention only
-    # People whose counting preference is here, kept while the study has an overlap (``db.tasks.recount``).
+    gold_id: Mapped[int | None] = child_of("response")  # the known answer: the pair is for attention checks only
+    # Users with a counting preference here; kept up to date if the study has an overlap (``db.overlap.recount``).
     n_annotators: Mapped[int] = mapped_column("taken", key="n_annotators", default=0, server_default=text("0"))
 
 
 class TaskRow(Base):
     """A pair handed to a user.  state: open → answered | withdrawn; a user has one open task at most.
 
-    A skip is a withdrawal by the person themselves.  What was expected of the answer is noted as the task is
-    handed out.
+    A skip is a withdrawal by the user.  The prediction of the answer is stored as the task is handed out.
     """
 
     __tablename__ = "task"
@@ -124,25 +125,22 @@ class TaskRow(Base):
     expires_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
     skipped: Mapped[bool] = mapped_column(default=False, server_default=false())
-    predicted_left: Mapped[float | None] = mapped_column(
-        "forecast_left", key="predicted_left"
-    )  # P(left is preferred) by the model
-    predicted_crowd: Mapped[float | None] = mapped_column(
-        "forecast_crowd", key="predicted_crowd"
-    )  # the same by the majority of the others
+    # P(left is preferred): by the model, and by the votes of the other users
+    predicted_left: Mapped[float | None] = mapped_column("forecast_left", key="predicted_left")
+    predicted_crowd: Mapped[float | None] = mapped_column("forecast_crowd", key="predicted_crowd")
     predicted_snapshot: Mapped[str | None] = mapped_column("forecast_snapshot", String(100), key="predicted_snapshot")
 
 
 class LabelRow(Base):
-    """A user's answer.  Never deleted: one taken back or superseded stays, ``counts`` off.
+    """A user's answer.  Never deleted: an undone or superseded label stays, with ``counts`` off.
 
-    A repeated pair has several rows.  The answer to a gold pair is for ``attention`` and no preference.
+    A repeated pair has several rows.  The answer to a gold pair is an ``attention`` check and no preference.
     """
 
     __tablename__ = "label"
     __table_args__ = (
         UniqueConstraint("study_id", "key"),
-        # "counts = 1" to the letter: SQLite uses a partial index only where the query repeats its condition
+        # "counts = 1" literally: SQLite uses a partial index only if the query repeats its condition
         Index(
             "ix_label_counting",
             "study_id",
@@ -158,7 +156,7 @@ class LabelRow(Base):
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study")
-    task_id: Mapped[int | None] = child_of("task", unique=True)  # none: the label came in a file
+    task_id: Mapped[int | None] = child_of("task", unique=True)  # null: an imported label
     user_id: Mapped[int] = child_of("user")
     pair_id: Mapped[int] = child_of("pair", index=True)
     left_id: Mapped[int] = child_of("response")
@@ -169,10 +167,10 @@ class LabelRow(Base):
     tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     guidelines: Mapped[int | None]  # version on the screen
     milliseconds: Mapped[int | None]
-    key: Mapped[str] = mapped_column(String(64))  # identity across files: an import adds a key once
+    key: Mapped[str] = mapped_column(String(64))  # identity across files: a key is imported once
     counts: Mapped[bool] = mapped_column(default=True)
     attention: Mapped[bool] = mapped_column(default=False, server_default=false())
-    successor_id: Mapped[int | None] = child_of("label")  # the edited answer that stands in its place
+    successor_id: Mapped[int | None] = child_of("label")  # the edited label that replaces it
     edited_at: Mapped[datetime | None]
     revision: Mapped[int]  # of the study, at the label's last change
     created_at: Mapped[datetime]
@@ -209,12 +207,12 @@ class SnapshotRow(Base):
     watermark: Mapped[int]
     n_labels: Mapped[int]
     metrics: Mapped[dict[str, Any]]
-    note: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))  # by people, about it
+    note: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))  # written by users
     created_at: Mapped[datetime]
 
 
 class HeartbeatRow(Base):
-    """One row: the worker's last sign of life."""
+    """One row: the worker's last heartbeat."""
 
     __tablename__ = "heartbeat"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -229,7 +227,7 @@ class AuditRow(Base):
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study", index=True)
-    user_id: Mapped[int | None] = child_of("user")  # none: the product itself, or the terminal
+    user_id: Mapped[int | None] = child_of("user")  # null: the product itself, or the terminal
     event: Mapped[str] = mapped_column(String(50))
     detail: Mapped[dict[str, Any]]
     at: Mapped[datetime]

@@ -1,7 +1,7 @@
-"""The places of a pair: how many people may label it, who holds one, and whether there is room for another.
+"""The slots of a pair: how many users may label it, who takes a slot, and whether one is free.
 
-A place is held by a real person's counting preference, or by a task of theirs that is open and has not expired.
-Repeats, gold pairs and practice take none.
+A human user's counting preference takes a slot; so does a task of theirs that is open and not expired.  Repeats, gold
+pairs and practice take none.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ from copl_core.study_settings import AssignmentSettings, SelectionReason
 from db.models import LabelRow, PairRow, TaskRow, UserRow
 from db.transactions import OPEN, now
 
-WITHOUT_SLOT = (
-    SelectionReason.REPEAT.value,
-    SelectionReason.GOLD.value,
-    SelectionReason.PRACTICE.value,
-)  # reasons of a task
+# Tasks handed out for these reasons take no slot.
+WITHOUT_SLOT = (SelectionReason.REPEAT.value, SelectionReason.GOLD.value, SelectionReason.PRACTICE.value)
 
 _USER, _PAIR, _AT = bindparam("user"), bindparam("pair"), bindparam("at")
 _RESERVED = (
@@ -34,10 +31,10 @@ _COUNTING = (
     UserRow.kind == Kind.HUMAN.value,
     UserRow.excluded.is_(False),
 )
-_PEOPLE = select(LabelRow.user_id).join(UserRow, UserRow.id == LabelRow.user_id).where(*_COUNTING)
-_ON_PAIR = _PEOPLE.where(LabelRow.pair_id == _PAIR, LabelRow.user_id != _USER)
+_ANNOTATORS = select(LabelRow.user_id).join(UserRow, UserRow.id == LabelRow.user_id).where(*_COUNTING)
+_ON_PAIR = _ANNOTATORS.where(LabelRow.pair_id == _PAIR, LabelRow.user_id != _USER)
 _HOLDING = select(TaskRow.user_id).where(*_RESERVED, TaskRow.pair_id == _PAIR)
-_FILLED = (
+_FULL = (
     select(TaskRow.pair_id)
     .join(PairRow, PairRow.id == TaskRow.pair_id)
     .where(*_RESERVED)
@@ -60,40 +57,42 @@ def assignment_of(study: Row[Any]) -> AssignmentSettings:
     return AssignmentSettings.of(study.assignment)
 
 
-def has_free_slot(connection: Connection, pair_id: int, user_id: int, room: AssignmentSettings, *, wait: bool) -> bool:
-    """Whether one more person may label the pair; true only while the pair is locked until this transaction ends.
+def has_free_slot(
+    connection: Connection, pair_id: int, user_id: int, settings: AssignmentSettings, *, wait: bool
+) -> bool:
+    """Whether one more user may label the pair; the pair stays locked until this transaction ends.
 
-    With ``wait`` another transaction's lock is waited for, without it such a pair counts as full.
+    ``wait`` for the lock of another transaction, or count a pair that is locked by one as full.
     """
-    if room.overlap is None:
+    if settings.overlap is None:
         return True
     if connection.execute(_LOCKS[wait], {"pair": pair_id}).first() is None:
         return False
     labelled = connection.execute(_ON_PAIR, {"pair": pair_id, "user": user_id}).scalars()
     holding = connection.execute(_HOLDING, {"pair": pair_id, "user": user_id, "at": now()}).scalars()
-    return len({*labelled, *holding}) < room.overlap
+    return len({*labelled, *holding}) < settings.overlap
 
 
-def full_pairs(connection: Connection, user_id: int, room: AssignmentSettings) -> list[int]:
-    """Pairs whose last places are held by open tasks of people other than the user."""
-    if room.overlap is None:
+def full_pairs(connection: Connection, user_id: int, settings: AssignmentSettings) -> list[int]:
+    """Pairs whose last slots are taken by open tasks of other users."""
+    if settings.overlap is None:
         return []
-    held = {"user": user_id, "at": now(), "overlap": room.overlap}
-    return list(connection.execute(_FILLED, held).scalars())
+    values = {"user": user_id, "at": now(), "overlap": settings.overlap}
+    return list(connection.execute(_FULL, values).scalars())
 
 
-def recount(connection: Connection, room: AssignmentSettings, pair_id: int) -> None:
-    """Count the people on a pair anew; nothing where a study has no overlap."""
-    if room.overlap is not None:
+def recount(connection: Connection, settings: AssignmentSettings, pair_id: int) -> None:
+    """Recount the annotators of a pair; nothing to do in a study without overlap."""
+    if settings.overlap is not None:
         connection.execute(_RECOUNT, {"pair": pair_id})
 
 
-def recount_all(connection: Connection, room: AssignmentSettings, pairs: Any) -> None:
-    """The same for every pair of a query of ids."""
-    if room.overlap is not None:
+def recount_all(connection: Connection, settings: AssignmentSettings, pairs: Any) -> None:
+    """Recount the annotators of every pair in a query of ids."""
+    if settings.overlap is not None:
         connection.execute(update(PairRow).where(PairRow.id.in_(pairs)).values(n_annotators=_COUNTED))
 
 
 def pairs_of(study_id: int) -> Any:
-    """A query of the study's pairs' ids."""
+    """A query of the ids of the study's pairs."""
     return select(PairRow.id).where(PairRow.study_id == study_id)

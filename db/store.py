@@ -18,14 +18,14 @@ from db.votes import Votes
 
 
 class SqlStore(Members, Auth, StudySettings, Texts, Tasks, PinnedPairs, Labelling, Listing, Votes, Training):
-    """A store in the database of ``engine``, which ``db.engine.migrate`` has brought up to date."""
+    """A store in the database of ``engine``, after ``db.engine.migrate``."""
 
 
 def open_store(url: str) -> SqlStore:
-    """The store at a SQLAlchemy address, made or migrated if need be.
+    """The store at a SQLAlchemy address; the database is created or migrated if necessary.
 
     Raises:
-        CoplError: the database cannot be opened, written or understood.
+        CoplError: the database cannot be opened or written, or the address is not understood.
     """
     engine: Engine = make_engine(url)
     migrate(engine)

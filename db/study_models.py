@@ -1,4 +1,4 @@
-"""The tables of the labelling room and its door: guidelines, drafts, asked pairs, reports, invites, addresses."""
+"""The tables of a study's settings: guidelines, drafts, pinned pairs, reports, invites, e-mail addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from db.base import Base, child_of
 
 
 class GuidelineRow(Base):
-    """One version of a study's guidelines; a version is never changed."""
+    """One version of a study's guidelines; a version never changes."""
 
     __tablename__ = "guideline"
     __table_args__ = (UniqueConstraint("study_id", "version"),)
@@ -24,7 +24,7 @@ class GuidelineRow(Base):
 
 
 class DraftRow(Base):
-    """The reason somebody is typing at an open task; gone when the task closes."""
+    """The reason and tags a user is writing at an open task; deleted when the task closes."""
 
     __tablename__ = "draft"
     task_id: Mapped[int] = child_of("task", primary_key=True, autoincrement=False)
@@ -34,7 +34,7 @@ class DraftRow(Base):
 
 
 class PinRow(Base):
-    """A pair at the front of the queue, until somebody ends it; the row of an ended one stays."""
+    """A pinned pair, until somebody unpins it; the row stays.  The table is named after an earlier word for it."""
 
     __tablename__ = "ask"
     __table_args__ = (
@@ -50,14 +50,14 @@ class PinRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study")
     pair_id: Mapped[int] = child_of("pair")
-    user_id: Mapped[int | None] = child_of("user")  # who asked
+    user_id: Mapped[int | None] = child_of("user")  # who pinned it
     at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     ended_by: Mapped[int | None] = child_of("user")
 
 
 class ReportRow(Base):
-    """A problem that somebody saw in a response."""
+    """A problem with a response, as a user reported it."""
 
     __tablename__ = "report"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -71,7 +71,7 @@ class ReportRow(Base):
 
 
 class InviteRow(Base):
-    """A way in; only the hash of its secret is kept."""
+    """An invite link; only a hash of its secret is stored."""
 
     __tablename__ = "invite"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -87,7 +87,7 @@ class InviteRow(Base):
 
 
 class EmailRow(Base):
-    """Who somebody is that signs in with an e-mail address; without a role they are refused."""
+    """The role of an e-mail address at sign-in; without a role the address is refused."""
 
     __tablename__ = "email"
     __table_args__ = (UniqueConstraint("study_id", "email"),)

@@ -1,4 +1,4 @@
-"""What a study has settled: room settings, guidelines, gold pairs, and the problems people reported."""
+"""Settings of a study: how pairs are handed out, guidelines, gold pairs; and the problems that users report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StudySettings(Transactions):
             recount_all(connection, settings, pairs_of(study_id))
             before, after = old.saved(), settings.saved()
             changed = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
-            audit(connection, study_id, "room", by, **changed)
+            audit(connection, study_id, "room", by, **changed)  # the stored name of this event
 
     # ---- guidelines
     def guidelines(self, study_id: int) -> list[Guidelines]:

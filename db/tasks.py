@@ -1,6 +1,6 @@
-"""Tasks: who may be handed which pair, reserving it, putting it off, and the draft of a reason.
+"""Tasks: which pairs a user may be handed, reserving one, skipping one, and the draft of a reason.
 
-The statements of every click are built once, above: building one costs SQLAlchemy more than running it.
+The statements of every click are built once, at import: building one takes SQLAlchemy longer than running it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from copl_core.study_settings import (
 )
 from db.models import LabelRow, PairRow, TaskRow
 from db.overlap import WITHOUT_SLOT, assignment_of, full_pairs, has_free_slot
-from db.pinned_pairs import front
+from db.pinned_pairs import pinned_among
 from db.study_models import DraftRow
 from db.texts import read_pair
 from db.transactions import LARGEST, OPEN, Transactions, now, study_of, user_row, whole_numbers
 
 _USER, _STUDY, _PAIR, _TASK, _AT = (bindparam(name) for name in ("user", "study", "pair", "task", "at"))
 _MINE = (LabelRow.study_id == _STUDY, LabelRow.user_id == _USER, LabelRow.counts)
-_HELD = select(TaskRow.__table__).where(TaskRow.user_id == _USER, TaskRow.state == OPEN)
+_CURRENT_TASK = select(TaskRow.__table__).where(TaskRow.user_id == _USER, TaskRow.state == OPEN)
 _OPEN = (
     select(TaskRow.__table__)
     .where(TaskRow.id == _TASK, TaskRow.user_id == _USER, TaskRow.state == OPEN)
@@ -41,27 +41,27 @@ _UNLABELLED = (
     .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE)))
     .order_by(PairRow.id)
 )
-_WITH_PLACE = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.n_annotators < bindparam("overlap"))
+_WITH_FREE_SLOT = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.n_annotators < bindparam("overlap"))
 _GOLD = _UNLABELLED.where(PairRow.gold_id.is_not(None))
-_PUT_OFF = (
+_SKIPPED = (
     select(TaskRow.pair_id, func.max(TaskRow.closed_at))
     .where(TaskRow.user_id == _USER, TaskRow.skipped)
     .group_by(TaskRow.pair_id)
     .order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id))
 )
 _LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR).limit(1)
-_SAID = (
+_SUMMARIES = (
     select(LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, LabelRow.choice, LabelRow.strength)
     .where(*_MINE, LabelRow.attention.is_(False))
     .order_by(LabelRow.created_at, LabelRow.id)
 )
-_PRACTISED = (
+_N_PRACTICE = (
     select(func.count())
     .select_from(LabelRow)
     .join(TaskRow, TaskRow.id == LabelRow.task_id)
     .where(*_MINE, LabelRow.attention, TaskRow.reason == SelectionReason.PRACTICE.value)
 )
-_ASKED_GOLD = (
+_N_GOLD = (
     select(func.count())
     .select_from(LabelRow)
     .join(TaskRow, TaskRow.id == LabelRow.task_id)
@@ -70,7 +70,7 @@ _ASKED_GOLD = (
 _CLOSE = (
     update(TaskRow)
     .where(TaskRow.id == _TASK)
-    .values(state=bindparam("to"), closed_at=_AT, skipped=bindparam("put_off"))
+    .values(state=bindparam("to"), closed_at=_AT, skipped=bindparam("was_skipped"))
 )
 _END_DRAFT = delete(DraftRow).where(DraftRow.task_id == _TASK)
 _ONE_PAIR = select(PairRow.__table__).where(PairRow.id == _PAIR)
@@ -81,29 +81,31 @@ _CHOICES = {choice.value: choice for choice in Choice}
 class Tasks(Transactions):
     def open_task(self, user_id: int) -> Task | None:
         with self._read() as connection:
-            row = held_task(connection, user_id)
+            row = current_task(connection, user_id)
             return None if row is None or row.expires_at <= now() else task_of(connection, row)
 
     def available_pairs(self, user_id: int) -> AvailablePairs:
         with self._read() as connection:
             study = study_of(connection, user_id)
-            room = assignment_of(study)
-            fresh, put_off, gold = open_pairs(connection, study, room)
+            settings = assignment_of(study)
+            fresh, skipped, gold = open_pairs(connection, study, settings)
             mine = {"study": study.id, "user": user_id}
-            said = [LabelSummary(*row[:3], _CHOICES[row[3]], row[4]) for row in whole_numbers(connection, _SAID, mine)]
-            practised = connection.execute(_PRACTISED, mine).scalar_one() if room.practice else 0
-            newcomer = not said and not connection.execute(_ASKED_GOLD, mine).scalar_one()
-            skipped = _put_off(connection, user_id)
+            summaries = [
+                LabelSummary(*row[:3], _CHOICES[row[3]], row[4]) for row in whole_numbers(connection, _SUMMARIES, mine)
+            ]
+            n_practice = connection.execute(_N_PRACTICE, mine).scalar_one() if settings.practice else 0
+            newcomer = not summaries and not connection.execute(_N_GOLD, mine).scalar_one()
+            skipped_at = _skipped_at(connection, user_id)
             return AvailablePairs(
-                room,
+                settings,
                 study.champion,
-                said,
-                fresh or put_off[:1],
-                [pair for pair in gold if pair[0] not in skipped],
-                frozenset(skipped),
-                practised,
+                summaries,
+                fresh or skipped[:1],
+                [pair for pair in gold if pair[0] not in skipped_at],
+                frozenset(skipped_at),
+                n_practice,
                 newcomer,
-                front(connection, study.id, fresh, put_off, skipped),
+                pinned_among(connection, study.id, fresh, skipped, skipped_at),
             )
 
     def hand_out(
@@ -116,15 +118,15 @@ class Tasks(Transactions):
         expires_at: datetime,
         prediction: Prediction | None = None,
     ) -> Task | None:
-        """The pair was chosen a moment ago, so everything is looked at again here, where nobody can change it.
+        """The pair was chosen before this transaction, so everything is checked again under locks.
 
-        On PostgreSQL a pair that another person is being handed at this instant is left to them.
+        On PostgreSQL a pair that another user is being handed at this moment is left to that user.
         """
         with self._write() as connection:
             user_row(connection, user_id, lock=True)
-            held = held_task(connection, user_id)
-            if held is not None and held.expires_at > now():
-                return task_of(connection, held)
+            current = current_task(connection, user_id)
+            if current is not None and current.expires_at > now():
+                return task_of(connection, current)
             study = study_of(connection, user_id)
             pair = connection.execute(_ONE_PAIR, {"pair": pair_id}).first()
             if pair is None or pair.study_id != study.id:
@@ -137,8 +139,8 @@ class Tasks(Transactions):
                 connection, pair_id, user_id, assignment_of(study), wait=False
             ):
                 return None
-            if held is not None:
-                close(connection, held.id, "withdrawn")
+            if current is not None:
+                close(connection, current.id, "withdrawn")
             sides = (pair.second_id, pair.first_id) if swap else (pair.first_id, pair.second_id)
             return task_of(connection, new_task(connection, user_id, pair_id, sides, reason, expires_at, prediction))
 
@@ -169,37 +171,37 @@ class Tasks(Transactions):
 
 
 def open_pairs(
-    connection: Connection, study: Row[Any], room: AssignmentSettings
+    connection: Connection, study: Row[Any], settings: AssignmentSettings
 ) -> tuple[list[Any], list[Any], list[Any]]:
-    """Pairs (id, first, second) that a user (``study_of``) may still be handed.
+    """Pairs (id, first, second) that a user (``study_of``) may be handed.
 
-    New ones by id; those they have put off, oldest first; gold ones, put off or not.
+    New pairs by id; skipped pairs, the one skipped longest ago first; gold pairs, skipped or not.
     """
     user_id = study.user_id
-    held = held_task(connection, user_id)
-    on_screen = held.pair_id if held is not None and held.expires_at > now() else None
-    taken = {on_screen, *full_pairs(connection, user_id, room)}
-    order = {pair_id: place for place, pair_id in enumerate(_put_off(connection, user_id))}
+    current = current_task(connection, user_id)
+    on_screen = current.pair_id if current is not None and current.expires_at > now() else None
+    busy = {on_screen, *full_pairs(connection, user_id, settings)}
+    order = {pair_id: position for position, pair_id in enumerate(_skipped_at(connection, user_id))}
     mine = {"study": study.id, "user": user_id}
-    overlap = LARGEST if room.overlap is None else room.overlap
+    overlap = LARGEST if settings.overlap is None else settings.overlap
     pairs = [
-        pair for pair in whole_numbers(connection, _WITH_PLACE, mine | {"overlap": overlap}) if pair[0] not in taken
+        pair for pair in whole_numbers(connection, _WITH_FREE_SLOT, mine | {"overlap": overlap}) if pair[0] not in busy
     ]
     fresh = [pair for pair in pairs if pair[0] not in order] if order else pairs
-    put_off = [pair for pair in pairs if pair[0] in order] if order else []
+    skipped = [pair for pair in pairs if pair[0] in order] if order else []
     gold = [pair for pair in whole_numbers(connection, _GOLD, mine) if pair[0] != on_screen]
-    return fresh, sorted(put_off, key=lambda pair: order[pair[0]]), gold
+    return fresh, sorted(skipped, key=lambda pair: order[pair[0]]), gold
 
 
 def has_labelled(connection: Connection, study: Row[Any], pair_id: int) -> bool:
-    """Whether the user (``study_of``) holds a label of any kind on a pair."""
+    """Whether the user (``study_of``) has a counting label of any kind on a pair."""
     mine = {"study": study.id, "user": study.user_id, "pair": pair_id}
     return connection.execute(_LABELLED, mine).first() is not None
 
 
-def held_task(connection: Connection, user_id: int) -> Row[Any] | None:
+def current_task(connection: Connection, user_id: int) -> Row[Any] | None:
     """The user's open task, expired or not."""
-    return connection.execute(_HELD, {"user": user_id}).first()
+    return connection.execute(_CURRENT_TASK, {"user": user_id}).first()
 
 
 def task_to_answer(connection: Connection, task_id: int, user_id: int) -> Row[Any] | None:
@@ -208,7 +210,7 @@ def task_to_answer(connection: Connection, task_id: int, user_id: int) -> Row[An
 
 
 def close(connection: Connection, task_id: int, state: str, *, skipped: bool = False) -> None:
-    connection.execute(_CLOSE, {"task": task_id, "to": state, "at": now(), "put_off": skipped})
+    connection.execute(_CLOSE, {"task": task_id, "to": state, "at": now(), "was_skipped": skipped})
     connection.execute(_END_DRAFT, {"task": task_id})
 
 
@@ -254,6 +256,6 @@ def task_of(connection: Connection, row: Row[Any]) -> Task:
     return Task(row.id, row.user_id, row.pair_id, pair.prompt, left, right, row.reason)
 
 
-def _put_off(connection: Connection, user_id: int) -> dict[int, datetime]:
-    """Pairs the user has skipped and when they last did, the one put off longest ago first."""
-    return dict(connection.execute(_PUT_OFF, {"user": user_id}).all())
+def _skipped_at(connection: Connection, user_id: int) -> dict[int, datetime]:
+    """Pairs the user has skipped, with the time of the last skip, the one skipped longest ago first."""
+    return dict(connection.execute(_SKIPPED, {"user": user_id}).all())

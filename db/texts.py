@@ -1,4 +1,4 @@
-"""Prompts, responses and pairs, and the import that brings them in, with labels or without."""
+"""Prompts, responses and pairs, and their import, with labels or without."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from db.overlap import assignment_of, pairs_of, recount_all
 from db.transactions import Transactions, audit, bump_revision, now, study_row, whole_numbers
 
 CHUNK = 2000  # rows of a file held at once
-IDS = 500  # ids in one question; SQLite and PostgreSQL both bound the number of parameters
+IDS = 500  # ids in one statement; SQLite and PostgreSQL both limit the number of parameters
 
 
 _FIRST, _SECOND = aliased(ResponseRow), aliased(ResponseRow)
-# Built once: a page asks this at every click, and building a statement costs more than running it.
+# Built once: every click runs it, and building a statement takes longer than running it.
 _PAIR = (
     select(
         PairRow.prompt_id,
@@ -117,9 +117,9 @@ def read_responses(connection: Connection, response_ids: Iterable[int]) -> dict[
 
 
 class _Import:
-    """One import: what the study knew (digests → ids, names, keys of labels) and what is new, chunk by chunk.
+    """One import, chunk by chunk: what the study has (digests → ids, names, keys of labels) and what is new.
 
-    Digests and ids stay in memory, texts only for a chunk at a time.
+    Digests and ids stay in memory, the texts of one chunk at a time.
     """
 
     def __init__(self, connection: Connection, study_id: int) -> None:
@@ -159,8 +159,8 @@ class _Import:
     def report(self) -> ImportReport:
         if self.labels_new:
             bump_revision(self.connection, self.study_id, self.labels_new)
-            room = assignment_of(study_row(self.connection, self.study_id))
-            recount_all(self.connection, room, pairs_of(self.study_id))
+            settings = assignment_of(study_row(self.connection, self.study_id))
+            recount_all(self.connection, settings, pairs_of(self.study_id))
         return ImportReport(self.labels_new, self.labels_known, self.pairs_new, self.users_new, tuple(self.problems))
 
     def _sound(self, row: ImportRow) -> bool:
@@ -168,11 +168,13 @@ class _Import:
         if row.response_a == row.response_b:
             problem = "both responses are the same text"
         elif row.strength < 1:
-            problem = f"strength is {row.strength}, it must be 1 or more"
+            problem = f"strength is {row.strength}; it must be 1 or more"
         elif row.choice is not None and not (row.annotator or "").strip():
             problem = "there is a choice but no annotator"
         elif row.choice is not None and self.kinds.setdefault(row.annotator, row.kind.value) != row.kind.value:
-            problem = f"annotator {row.annotator} is {self.kinds[row.annotator]} in this study, here {row.kind}"
+            problem = (
+                f"annotator {row.annotator} is {self.kinds[row.annotator]} in this study and {row.kind} in this line"
+            )
         if problem:
             self.problems.append((row.line, problem))
         return problem is None
@@ -286,7 +288,7 @@ class _Import:
         return self.connection.execute(select(*columns).where(of.study_id == self.study_id))
 
     def _insert(self, table: Any, values: list[dict[str, Any]], *returned: Any) -> Iterator[Any]:
-        """Insert; the ids come back beside what they stand for, so no order is relied on."""
+        """Insert rows; returns the new ids with the columns that identify them, because the order is not defined."""
         if not values:
             return iter(())
         made = self.connection.execute(insert(table.__table__).returning(*returned), values)

@@ -1,4 +1,4 @@
-"""What the trainer reads and writes: training data, runs, snapshots, the champion, the worker's heartbeat."""
+"""What the trainer reads and writes: training data, runs, snapshots, the champion, the schedule, heartbeats."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Training(Transactions):
         prompt_ids = np.fromiter((row[0] for row in prompts), np.int64, len(prompts))
         response_ids = np.fromiter((row[0] for row in responses), np.int64, len(responses))
         response_prompt = np.fromiter((row[1] for row in responses), np.int64, len(responses))
-        # All id columns are sorted and hold every id asked for, so a binary search gives the row.
+        # All id columns are sorted and contain every id looked up, so a binary search gives the row.
         labels = Comparisons.build(
             np.searchsorted(user_ids, user),
             np.searchsorted(response_ids, left),
@@ -97,9 +97,9 @@ class Training(Transactions):
             return _run(_run_row(connection, claimed))
 
     def update_run(self, run_id: int, **changes: object) -> None:
-        """Change fields of ``records.Run`` by name; a run that turns running notes when it started.
+        """Change fields of ``records.Run`` by name; the first change to running sets the start time.
 
-        A run that is done, failed or cancelled stays as it is: a late report does not wake it.
+        A run that is done, failed or cancelled stays unchanged: a late report does not restart it.
         """
         unknown = sorted(set(changes) - _CHANGEABLE)
         if unknown:
@@ -116,7 +116,7 @@ class Training(Transactions):
                 )
 
     def finish_run(self, run_id: int, state: RunState, *, message: str = "", snapshot: str | None = None) -> None:
-        """The first end stands: a run that was cancelled does not fail or succeed afterwards."""
+        """The first end is final: a cancelled run does not fail or succeed afterwards."""
         with self._write() as connection:
             _run_row(connection, run_id)
             connection.execute(
@@ -162,7 +162,7 @@ class Training(Transactions):
             if run_id is not None and _run_row(connection, run_id, lock=True).state == RunState.CANCELLED.value:
                 raise CoplError(f"Run {run_id} was cancelled; its snapshot is not published and the champion stays.")
             if _snapshot_row(connection, study_id, record.version) is not None:
-                raise CoplError(f"Snapshot {record.version} is recorded already; give a new one a new version.")
+                raise CoplError(f"Snapshot {record.version} exists already; give the new snapshot another version.")
             connection.execute(
                 insert(SnapshotRow).values(
                     study_id=study_id,
@@ -219,7 +219,7 @@ class Training(Transactions):
             row = None if version is None else _snapshot_row(connection, study_id, version)
             return None if row is None else SnapshotRecord(*row)
 
-    # ---- when the trainer acts by itself
+    # ---- when the trainer starts runs unasked
     def schedule(self, study_id: int) -> Schedule | None:
         with self._read() as connection:
             saved = study_row(connection, study_id).schedule
@@ -239,7 +239,7 @@ class Training(Transactions):
     def revisions_since(self, study_id: int, watermark: int) -> int:
         return max(0, self.revision(study_id) - watermark)
 
-    # ---- the worker's sign of life
+    # ---- the worker's heartbeat
     def heartbeat(self, pid: int, state: str) -> None:
         beat = {"pid": pid, "state": state, "at": now()}
         with self._write() as connection:
@@ -253,7 +253,7 @@ class Training(Transactions):
 
 
 def _compared(study: Row[Any]) -> Any:
-    """Counting preferences as whole numbers: the outcome is doubled (2 left, 1 tie, 0 right)."""
+    """Counting preferences as integers: the outcome is doubled (2 left, 1 tie, 0 right)."""
     doubled = case({Choice.LEFT.value: 2, Choice.RIGHT.value: 0}, value=LabelRow.choice, else_=1)
     both_bad = case({Choice.BOTH_BAD.value: 1}, value=LabelRow.choice, else_=0)
     query = select(LabelRow.user_id, LabelRow.left_id, LabelRow.right_id, doubled, both_bad, LabelRow.strength)
@@ -262,7 +262,7 @@ def _compared(study: Row[Any]) -> Any:
 
 
 def _columns(connection: Connection, query: Any, n: int) -> np.ndarray:
-    """A query of whole numbers as columns  # (n, rows) int64"""
+    """The rows of a query of integers as columns, (n, rows) int64."""
     rows = whole_numbers(connection, query)
     return np.array(rows, np.int64).reshape(len(rows), n).T
 

@@ -1,4 +1,4 @@
-"""What every part of the store stands on: its transactions, the study's row, the simulated switch, the audit trail."""
+"""The base of every part of the store: transactions, rows by id, the switch for simulated users, the audit trail."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from copl_core.records import CoplError, Kind
 from db.engine import reading, writing
 from db.models import AuditRow, PairRow, StudyRow, UserRow
 
-LARGEST = 2**31 - 1  # of an integer column on PostgreSQL
-# Written out in the statement, not bound: a partial index serves a query that repeats its condition.
+LARGEST = 2**31 - 1  # value of an integer column on PostgreSQL
+# A literal, not a bound parameter: a partial index serves only a query that repeats its condition.
 OPEN = literal_column("'open'")
 
 
 class Transactions:
+    """The engine with its two kinds of transaction; every part of ``db.store.SqlStore`` extends it."""
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
@@ -41,7 +43,7 @@ _STUDY_OF_LOCKED = _STUDY_OF.with_for_update(of=StudyRow, key_share=True)
 
 
 def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> Row[Any]:
-    """The study of a user, with ``user_id`` beside its own columns; ``lock`` as in ``study_row``."""
+    """The study of a user, with ``user_id`` as an extra column; ``lock`` as in ``study_row``."""
     row = connection.execute(_STUDY_OF_LOCKED if lock else _STUDY_OF, {"user": user_id}).first()
     if row is None:
         raise _no_user(user_id)
@@ -49,9 +51,9 @@ def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> Row
 
 
 def study_row(connection: Connection, study_id: int, *, lock: bool = False) -> Row[Any]:
-    """The study; with ``lock``, no other transaction changes it until this one ends (SQLite: always so).
+    """The study; with ``lock``, no other transaction changes it until this one ends (on SQLite always so).
 
-    Where several rows are locked the order is study, user, task, so that PostgreSQL meets no deadlock.
+    Whoever locks several rows locks in the order study, user, task, which prevents deadlocks on PostgreSQL.
     """
     query = select(StudyRow.__table__).where(StudyRow.id == study_id)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
@@ -81,7 +83,7 @@ def _no_user(user_id: int) -> CoplError:
 
 
 def only_visible(query: Select[Any], study: Row[Any], user_id_column: Any) -> Select[Any]:
-    """Keep the users that the switch for simulated ones lets in."""
+    """Restrict a query to visible users: all, or humans only when the switch for simulated users is off."""
     if study.include_simulated:
         return query
     people = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.kind == Kind.HUMAN.value)
@@ -89,7 +91,7 @@ def only_visible(query: Select[Any], study: Row[Any], user_id_column: Any) -> Se
 
 
 def only_trained(query: Select[Any], study: Row[Any], user_id_column: Any) -> Select[Any]:
-    """Keep the users whose labels train and vote: visible ones that nobody has excluded."""
+    """Restrict a query to users whose labels count for training and votes: visible and not excluded."""
     excluded = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.excluded)
     return only_visible(query, study, user_id_column).where(user_id_column.not_in(excluded))
 
@@ -97,8 +99,8 @@ def only_trained(query: Select[Any], study: Row[Any], user_id_column: Any) -> Se
 def whole_numbers(
     connection: Connection, query: Select[Any], values: dict[str, Any] | None = None
 ) -> list[tuple[Any, ...]]:
-    """The rows of a query of integers or plain texts, straight from the driver: several times faster than
-    SQLAlchemy's rows.
+    """The rows of a query of integers or plain texts, straight from the driver: several times faster than rows of
+    SQLAlchemy.
     """
     result = connection.execute(query, values or {})
     try:
@@ -116,11 +118,11 @@ _BUMP_REVISION = (
 
 
 def bump_revision(connection: Connection, study_id: int, changes: int) -> int:
-    """Count changes of labels; returns the study's new revision."""
+    """Add a number of label changes to the study's revision; returns the new revision."""
     return connection.execute(_BUMP_REVISION, {"study": study_id, "changes": changes}).scalar_one()
 
 
 def audit(connection: Connection, study_id: int, event: str, user_id: int | None = None, **detail: object) -> None:
-    """Write a line of the audit trail, in the transaction of the change that it tells of."""
-    line = {"study_id": study_id, "user_id": user_id, "event": event, "detail": detail, "at": now()}
-    connection.execute(insert(AuditRow).values(line))
+    """Write an entry of the audit trail, in the transaction of the change it records."""
+    entry = {"study_id": study_id, "user_id": user_id, "event": event, "detail": detail, "at": now()}
+    connection.execute(insert(AuditRow).values(entry))

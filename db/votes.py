@@ -1,4 +1,4 @@
-"""What the Controversy page counts: pairs by prompt, where responses come from, and people's answers pair by pair."""
+"""What the Controversy page counts: pairs by prompt, sources of responses, and users' votes by pair."""
 
 from __future__ import annotations
 

@@ -94,10 +94,23 @@ def ben(store: SqlStore, study: StudyRecord) -> User:
 
 
 @pytest.fixture
+def cem(store: SqlStore, study: StudyRecord) -> User:
+    return store.create_user(study.id, "Cem")
+
+
+@pytest.fixture
 def four_pairs(store: SqlStore, study: StudyRecord) -> list[tuple[int, int, int]]:
     """Two prompts with two pairs each, unlabelled."""
     store.import_rows(study.id, [ImportRow(n, f"prompt {n % 2}", f"answer {n}", f"other answer {n}") for n in range(4)])
     return store.pairs(study.id)
+
+
+@pytest.fixture
+def gold(store: SqlStore, study: StudyRecord, four_pairs: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """The first pair is a gold pair: its first response is known to be better."""
+    pair_id, better, _ = four_pairs[0]
+    store.set_gold(study.id, pair_id, better)
+    return four_pairs[0]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A process that labels as fast as it can and says which labels were acknowledged: started by ``test_races.py``."""
+"""A process that labels as fast as it can and prints which labels were acknowledged: started by ``test_races.py``."""
 
 from __future__ import annotations
 

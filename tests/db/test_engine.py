@@ -77,18 +77,18 @@ def test_a_file_that_is_no_database_is_said_to_be_none_and_kept(tmp_path):
     assert file.read_text().startswith("a shopping list")
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CoplError, match="cannot be made"):
+    with pytest.raises(CoplError, match="cannot be created"):
         make_engine(f"sqlite:///{tmp_path / 'file' / 'copl.db'}")
 
 
-def test_a_folder_in_the_place_of_the_database_is_told(tmp_path):
+def test_a_folder_in_the_place_of_the_database_is_reported(tmp_path):
     with pytest.raises(CoplError, match="cannot be opened"):
         open_store(f"sqlite:///{tmp_path}")
 
 
-def test_an_empty_database_that_may_not_be_written_is_told(tmp_path):
+def test_an_empty_database_that_may_not_be_written_is_reported(tmp_path):
     (tmp_path / "copl.db").touch()
     with pytest.raises(CoplError, match="cannot be written"):
         open_store(f"sqlite:///file:{tmp_path / 'copl.db'}?mode=ro&uri=true")
@@ -146,7 +146,7 @@ def test_a_backup_never_overwrites_and_tells_why_it_failed(url, tmp_path):
     engine = make_engine(url)
     migrate(engine)
     (tmp_path / "kept.db").write_text("an older backup")
-    with pytest.raises(CoplError, match="there already"):
+    with pytest.raises(CoplError, match="exists already"):
         back_up(engine, tmp_path / "kept.db")
     assert (tmp_path / "kept.db").read_text() == "an older backup"
     with pytest.raises(CoplError, match="cannot be written"):
@@ -154,15 +154,15 @@ def test_a_backup_never_overwrites_and_tells_why_it_failed(url, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("copl.db", "not understood"),
         ("nosuchsql://host/name", "not understood"),
         ("mysql://host/name", "MySQLdb, which is not installed"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_told(address, told):
-    with pytest.raises(CoplError, match=told):
+def test_an_address_that_cannot_be_used_is_reported(address, message):
+    with pytest.raises(CoplError, match=message):
         make_engine(address)
 
 

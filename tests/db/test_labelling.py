@@ -89,9 +89,9 @@ def test_an_expired_task_is_stale_once_its_user_has_another(store, hand_out, fou
 
 
 def test_a_pair_of_another_study_is_not_handed_out(store, hand_out, four_pairs):
-    stranger = store.create_user(store.create_study("Trees").id, "Eve")
+    outsider = store.create_user(store.create_study("Trees").id, "Eve")
     with pytest.raises(CoplError, match="not in the study"):
-        hand_out(stranger.id, four_pairs[0][0])
+        hand_out(outsider.id, four_pairs[0][0])
 
 
 def test_pairs_left_are_those_without_label_or_open_task_of_the_user(store, hand_out, answer, four_pairs, ann, ben):

@@ -78,6 +78,6 @@ def test_changes_leave_a_trail_of_who_did_what_newest_first(store, study):
         lambda store: store.undo(99),
     ],
 )
-def test_what_is_not_there_is_told(store, study, ask):
+def test_what_is_not_there_is_reported(store, study, ask):
     with pytest.raises(CoplError, match="no .* with id 99"):
         ask(store)

@@ -64,8 +64,8 @@ def test_ending_takes_the_pair_away_and_the_trail_tells_of_both(store, study, fo
     store.pin_pair(study.id, pair, by=olga.id)
     assert store.unpin_pair(study.id, pair, by=ann.id) and not store.unpin_pair(study.id, pair, by=ann.id)
     assert in_front(store, ann) == [] and store.pinned_pairs(study.id) == []
-    told = [(line.user_id, line.event, line.detail) for line in store.audit(study.id)[:2]]
-    assert told == [(ann.id, "ask ended", {"pair": pair}), (olga.id, "ask", {"pair": pair})]
+    trail = [(line.user_id, line.event, line.detail) for line in store.audit(study.id)[:2]]
+    assert trail == [(ann.id, "ask ended", {"pair": pair}), (olga.id, "ask", {"pair": pair})]
 
 
 def test_gold_pairs_and_pairs_of_other_studies_are_refused(store, study, four_pairs, fresh_study):
@@ -73,7 +73,7 @@ def test_gold_pairs_and_pairs_of_other_studies_are_refused(store, study, four_pa
     with pytest.raises(CoplError, match="no pair with id"):
         store.pin_pair(fresh_study().id, pair)
     store.set_gold(study.id, pair, first)
-    with pytest.raises(CoplError, match="for attention only"):
+    with pytest.raises(CoplError, match="for attention checks only"):
         store.pin_pair(study.id, pair)
     assert store.pinned_pairs(study.id) == []
 

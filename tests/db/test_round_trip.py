@@ -37,7 +37,7 @@ rows = st.lists(
 )
 
 
-def said(store, study_id: int) -> list[tuple]:
+def in_words(store, study_id: int) -> list[tuple]:
     """Every counting label in words, whatever ids it goes by."""
     found = []
     for label in store.labels(study_id):
@@ -81,7 +81,7 @@ def test_an_export_into_an_empty_study_gives_the_same_labels(store, fresh_study,
         return  # every row named one text twice
     report = carry(store, tmp_path / "export.jsonl.gz", exported, new.id)
     assert report.labels_new == len(exported) == store.label_count(old.id)
-    assert said(store, new.id) == said(store, old.id)
+    assert in_words(store, new.id) == in_words(store, old.id)
     again = carry(store, tmp_path / "export.jsonl.gz", store.export(new.id), new.id)
     assert (again.labels_new, again.labels_known) == (0, len(exported))
 
@@ -100,7 +100,7 @@ def test_labels_given_here_survive_the_trip_and_are_not_doubled_at_home(store, s
     assert [row["asked"] for row in exported if row["annotator"] == "Ann"] == ["informative"] * 4 + ["repeat"]
     elsewhere = store.create_study("Elsewhere")
     assert carry(store, tmp_path / "a.jsonl", exported, elsewhere.id).labels_new == 9
-    assert said(store, elsewhere.id) == said(store, study.id)
+    assert in_words(store, elsewhere.id) == in_words(store, study.id)
     before = store.labels(study.id), store.revision(study.id)
     assert carry(store, tmp_path / "b.jsonl", exported, study.id).labels_known == 9
     assert (store.labels(study.id), store.revision(study.id)) == before

@@ -67,7 +67,7 @@ def test_an_import_in_two_parts_is_the_import_of_the_whole(store, fresh_study, r
     for part in (rows[:at], rows[at:]):
         store.import_rows(parts.id, part)
 
-    def said(study):
+    def in_words(study):
         return [
             (
                 store.user(label.user_id).name,
@@ -78,8 +78,8 @@ def test_an_import_in_two_parts_is_the_import_of_the_whole(store, fresh_study, r
             for label in store.labels(study.id)
         ]
 
-    assert said(whole) == said(parts)
-    assert store.revision(whole.id) == store.revision(parts.id) == len(said(whole))
+    assert in_words(whole) == in_words(parts)
+    assert store.revision(whole.id) == store.revision(parts.id) == len(in_words(whole))
 
 
 def test_an_import_longer_than_a_chunk_is_whole(store, study):
@@ -105,7 +105,7 @@ def test_one_text_under_two_prompts_is_two_responses(store, study):
     assert len({label.left_id for label in store.labels(study.id)}) == 2
 
 
-def test_rows_that_cannot_be_labels_are_told_and_the_others_kept(store, study):
+def test_rows_that_cannot_be_labels_are_reported_and_the_others_kept(store, study):
     report = store.import_rows(
         study.id,
         [
@@ -122,7 +122,7 @@ def test_labels_of_a_simulation_are_not_put_in_the_mouth_of_a_person(store, stud
     store.import_rows(study.id, [ANN_LIKES_A])
     report = store.import_rows(study.id, [replace(ANN_LIKES_A, line=7, kind=Kind.SIMULATED, key="k2")])
     assert report.labels_new == 0
-    assert report.problems == ((7, "annotator Ann is human in this study, here simulated"),)
+    assert report.problems == ((7, "annotator Ann is human in this study and simulated in this line"),)
 
 
 def test_an_import_that_breaks_off_leaves_nothing_behind(store, study):

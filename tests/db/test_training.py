@@ -116,7 +116,7 @@ def test_a_run_has_no_other_fields(store, study):
         store.update_run(run.id, speed=3)
 
 
-def test_publishing_records_the_snapshot_crowns_it_and_ends_its_run(store, study):
+def test_publishing_records_the_snapshot_makes_it_champion_and_ends_its_run(store, study):
     run = store.add_run(study.id, "graph", "")
     store.update_run(run.id, state=RunState.RUNNING)
     store.publish(study.id, snapshot("v1", run.id), run_id=run.id)
@@ -128,7 +128,7 @@ def test_publishing_records_the_snapshot_crowns_it_and_ends_its_run(store, study
 def test_a_version_is_published_once_and_a_failure_changes_nothing(store, study):
     store.publish(study.id, snapshot("v1"), run_id=None)
     run = store.add_run(study.id, "graph", "")
-    with pytest.raises(CoplError, match="recorded already"):
+    with pytest.raises(CoplError, match="exists already"):
         store.publish(study.id, snapshot("v1"), run_id=run.id)
     with pytest.raises(CoplError, match="no run"):
         store.publish(study.id, snapshot("v2"), run_id=99)
@@ -151,7 +151,7 @@ def test_an_older_snapshot_can_be_made_champion_again(store, study):
         store.promote(store.create_study("Trees").id, "v1")
 
 
-def test_the_last_heartbeat_is_the_one_that_is_told(store):
+def test_the_last_heartbeat_is_the_one_that_is_reported(store):
     assert store.worker() is None
     store.heartbeat(7, "starting")
     store.heartbeat(8, "idle")
@@ -174,12 +174,12 @@ def test_a_note_is_kept_with_its_snapshot_and_leaves_a_trail(store, study):
         store.write_note(study.id, "v1", "x" * 4001)
 
 
-def test_a_schedule_is_a_studys_own_until_it_is_given_up(store, study):
+def test_a_schedule_belongs_to_one_study_until_it_is_removed(store, study):
     other = store.create_study("Trees")
-    wanted = Schedule(False, 3, 0.5, 70, 600.0)
+    chosen = Schedule(False, 3, 0.5, 70, 600.0)
     assert store.schedule(study.id) is None
-    store.set_schedule(study.id, wanted)
-    assert store.schedule(study.id) == wanted and store.schedule(other.id) is None
+    store.set_schedule(study.id, chosen)
+    assert store.schedule(study.id) == chosen and store.schedule(other.id) is None
     store.set_schedule(study.id, None)
     assert store.schedule(study.id) is None
     assert [entry.event for entry in store.audit(study.id)] == ["schedule"] * 2

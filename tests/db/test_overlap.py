@@ -1,0 +1,138 @@
+"""No more users label a pair than the overlap allows, whoever asks, and when."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from copl_core.records import Choice, ImportRow, Kind
+from copl_core.study_settings import AssignmentSettings
+from db.engine import reading
+from db.models import LabelRow, PairRow
+from db.overlap import _ANNOTATORS
+from db.transactions import study_row
+
+
+@pytest.fixture
+def overlap(store, study):
+    """Settles how many people label a pair."""
+    return lambda n: store.set_assignment(study.id, AssignmentSettings(overlap=n))
+
+
+def ids(pairs) -> list[int]:
+    return [pair[0] for pair in pairs]
+
+
+def assert_counters_are_right(store, study) -> None:
+    """What is kept beside each pair is what a new count would find."""
+    with reading(store.engine) as connection:
+        assert study_row(connection, study.id).assignment["overlap"] is not None
+        kept = dict(
+            connection.execute(select(PairRow.id, PairRow.n_annotators).where(PairRow.study_id == study.id)).all()
+        )
+        counted = _ANNOTATORS.with_only_columns(LabelRow.pair_id, func.count(LabelRow.user_id.distinct())).group_by(
+            LabelRow.pair_id
+        )
+        assert {pair: n for pair, n in kept.items() if n} == dict(connection.execute(counted).all())
+
+
+def test_no_more_people_than_the_overlap_are_handed_a_pair(
+    store, study, overlap, hand_out, answer, four_pairs, ann, ben, cem
+):
+    overlap(2)
+    pair = four_pairs[0][0]
+    answer(ann.id, pair, Choice.LEFT)
+    task = hand_out(ben.id, pair)
+    assert pair not in ids(store.available_pairs(cem.id).pairs)  # one label and one reservation
+    assert hand_out(cem.id, pair) is None and store.open_task(cem.id) is None
+    store.submit(task.id, ben.id, Choice.LEFT)
+    assert hand_out(cem.id, pair) is None
+    assert store.progress(cem.id).left == 3 and store.progress(ann.id).left == 3
+    assert_counters_are_right(store, study)
+
+
+def test_an_expired_reservation_gives_its_place_back(store, overlap, hand_out, four_pairs, ann, ben):
+    overlap(1)
+    hand_out(ann.id, four_pairs[0][0], minutes=-1)
+    assert four_pairs[0] in store.available_pairs(ben.id).pairs
+    assert hand_out(ben.id, four_pairs[0][0]) is not None
+    assert four_pairs[0] not in store.available_pairs(ann.id).pairs
+
+
+def test_a_late_answer_counts_while_there_is_room(store, study, overlap, hand_out, answer, four_pairs, ann, ben, cem):
+    overlap(2)
+    late = hand_out(ann.id, four_pairs[0][0], minutes=-1)
+    answer(ben.id, four_pairs[0][0], Choice.LEFT)
+    assert store.submit(late.id, ann.id, Choice.LEFT) is not None
+    late = hand_out(ann.id, four_pairs[1][0], minutes=-1)
+    answer(ben.id, four_pairs[1][0], Choice.LEFT)
+    answer(cem.id, four_pairs[1][0], Choice.LEFT)
+    assert store.submit(late.id, ann.id, Choice.LEFT) is None
+    assert_counters_are_right(store, study)
+
+
+def test_a_label_taken_back_keeps_its_place_for_its_user_until_it_expires(
+    store, overlap, hand_out, answer, four_pairs, ann, ben
+):
+    overlap(1)
+    label = answer(ann.id, four_pairs[0][0], Choice.LEFT, minutes=15)
+    again = store.undo(ann.id)
+    assert hand_out(ben.id, four_pairs[0][0]) is None
+    assert store.submit(again.id, ann.id, Choice.RIGHT).pair_id == label.pair_id
+
+
+def test_repeats_and_simulated_people_take_no_place(store, study, overlap, answer, hand_out, four_pairs, ann, ben):
+    overlap(2)
+    robot = store.create_user(study.id, "Robot", kind=Kind.SIMULATED)
+    pair = four_pairs[0][0]
+    answer(robot.id, pair, Choice.LEFT)
+    answer(ann.id, pair, Choice.LEFT)
+    answer(ann.id, pair, Choice.LEFT, reason="repeat")
+    assert pair in ids(store.available_pairs(ben.id).pairs) and hand_out(ben.id, pair) is not None
+    assert hand_out(ann.id, pair, reason="repeat") is not None  # a full pair may still be repeated
+    assert_counters_are_right(store, study)
+
+
+def test_labels_of_a_file_take_places_and_those_of_an_excluded_user_give_them_back(
+    store, study, overlap, four_pairs, ann, hand_out
+):
+    overlap(1)
+    pair = store.pair(four_pairs[0][0])
+    store.import_rows(
+        study.id, [ImportRow(1, pair.prompt, pair.first.text, pair.second.text, Choice.LEFT, "Zoe", key="z")]
+    )
+    assert hand_out(ann.id, pair.id) is None
+    assert_counters_are_right(store, study)
+    zoe = next(user for user in store.users(study.id) if user.name == "Zoe")
+    store.exclude(zoe.id, True)
+    assert_counters_are_right(store, study)
+    assert hand_out(ann.id, pair.id) is not None
+
+
+def test_turning_the_overlap_on_counts_what_is_there(store, study, overlap, answer, four_pairs, ann, ben):
+    answer(ann.id, four_pairs[0][0], Choice.LEFT)
+    answer(ann.id, four_pairs[1][0], Choice.LEFT)
+    store.undo(ann.id)
+    overlap(1)
+    assert_counters_are_right(store, study)
+    assert ids(store.available_pairs(ben.id).pairs) == ids(four_pairs)[2:]  # one labelled, one on a screen
+    store.set_assignment(study.id, AssignmentSettings())
+    assert ids(store.available_pairs(ben.id).pairs) == ids(four_pairs)
+
+
+def test_users_who_ask_at_once_share_the_slots(store, study, overlap, four_pairs):
+    overlap(3)
+    users = [store.create_user(study.id, f"user {n}") for n in range(12)]
+    soon = datetime.now(UTC) + timedelta(minutes=5)
+
+    def ask(user):
+        return store.hand_out(user.id, four_pairs[0][0], swap=False, reason="uniform", expires_at=soon)
+
+    with ThreadPoolExecutor(6) as pool:
+        tasks = list(pool.map(ask, users))
+    # On PostgreSQL a pair that is being handed out at that moment counts as full: whoever came too early asks again.
+    tasks = [task or ask(user) for user, task in zip(users, tasks, strict=True)]
+    assert sum(task is not None for task in tasks) == 3
