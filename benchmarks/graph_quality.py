@@ -136,21 +136,21 @@ def architectures(path: Path, seeds: int) -> None:
 def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, float]]:
     """A random split of the labels of a file, ready to be asked how well a configuration does."""
     from copl_core.config import Settings
-    from copl_core.evaluation.dataset import build_world
+    from copl_core.evaluation.dataset import build_dataset
     from copl_core.formats.own import read_rows
     from copl_core.install.weights import resolver
     from copl_core.training.text_embedder import TextEmbedder
 
     rows = [row for row in read_rows(path, []) if row.choice is not None]
     asked = np.random.default_rng(seed).random(len(rows)) < 0.2
-    world = build_world(
+    world = build_dataset(
         [row for row, ask in zip(rows, asked, strict=True) if not ask],
         [row for row, ask in zip(rows, asked, strict=True) if ask],
     )
     settings = Settings.from_environment()
     phi = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi").embed(list(world.texts))
     known = np.flatnonzero(~world.new_user & ~world.new_text)
-    labels = world.asked.take(known)
+    labels = world.test.take(known)
 
     def measure(config: GraphConfig, seed: int) -> tuple[float, float]:
         state = fit_graph(world.train, phi[: world.train.n_responses], config, seed=seed)

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from copl_core.demo import world as demo
-from copl_core.evaluation.dataset import TEST, EvalDataset, build_world
+from copl_core.evaluation.dataset import TEST, EvalDataset, build_dataset
 from copl_core.formats.own import read_rows
 from copl_core.preference.acquire import informative
 from copl_core.preference.adapt import Prior, adapt
@@ -114,9 +114,9 @@ def demo_world(people: int, seed: int) -> tuple[EvalDataset, list[Newcomer]]:
         for person in range(people)
         for pair in pairs
     ]
-    world = build_world(demo.demo_rows(seed), said)
+    world = build_dataset(demo.demo_rows(seed), said)
     kept = np.concatenate([rng.permutation(len(pairs)) < len(pairs) // 3 for _ in range(people)])
-    return world, _newcomers(world.asked, kept)
+    return world, _newcomers(world.test, kept)
 
 
 def _demo_answer(
@@ -140,8 +140,8 @@ def polis_worlds(path: Path, people: int, seed: int) -> Iterator[tuple[EvalDatas
     for part in np.array_split(np.random.default_rng([seed, 2]).permutation(full), PARTS):
         new = set(part[:people].tolist())
         theirs = [row for row in rows if row.annotator in new]
-        world = build_world([row for row in rows if row.annotator not in new], theirs)
-        yield world, _newcomers(world.asked, np.array([row.split == TEST for row in theirs]))
+        world = build_dataset([row for row in rows if row.annotator not in new], theirs)
+        yield world, _newcomers(world.test, np.array([row.split == TEST for row in theirs]))
 
 
 def _newcomers(labels: Comparisons, kept: np.ndarray) -> list[Newcomer]:

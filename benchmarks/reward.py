@@ -33,7 +33,7 @@ from accelerate import PartialState
 
 from copl_core.config import Settings
 from copl_core.demo.world import demo_rows, study_prompts, tastes, utility
-from copl_core.evaluation.dataset import EvalDataset, build_world
+from copl_core.evaluation.dataset import EvalDataset, build_dataset
 from copl_core.formats.own import read_rows
 from copl_core.install.weights import resolver
 from copl_core.preference.adapt import Prior, adapt
@@ -121,7 +121,7 @@ def everybody(world: EvalDataset, graph: GraphState) -> np.ndarray:
 def logits(model: RewardModel, world: EvalDataset, vectors: np.ndarray) -> np.ndarray:
     """Log-odds (N,) of left for the asked labels, the side nuisance of training included."""
     side = model.metrics["side"] / float(model.calibration)
-    return text_margins(model, world.asked, vectors, world.texts) + side
+    return text_margins(model, world.test, vectors, world.texts) + side
 
 
 @dataclass(frozen=True)
@@ -161,20 +161,20 @@ def drawn(rows: list[ImportRow], split: str, seed: int, number: int) -> np.ndarr
 def on_cut(bench: Bench, rows: list[ImportRow], split: str, models: list[str], number: int) -> Answers:
     asked = drawn(rows, split, bench.seed, number)
     learn, ask = ([row for row, out in zip(rows, asked, strict=True) if out == side] for side in (False, True))
-    world = build_world(learn, ask)
+    world = build_dataset(learn, ask)
     bench.read(list(world.texts))
     vectors = everybody(world, bench.graph(world))
-    decided = world.asked.decided
+    decided = world.test.decided
     say(
         f"{split}: {len(world.train.labels)} labels learned, {decided.sum()} that prefer a side asked, "
         f"{(decided & world.new_text).sum()} of these about new texts"
     )
-    outcome = world.asked.outcome[decided]
-    answers = Answers(np.array(world.users)[world.asked.user[decided]], {}, {})
+    outcome = world.test.outcome[decided]
+    answers = Answers(np.array(world.users)[world.test.user[decided]], {}, {})
     for name in models:
         model = bench.reward(world, vectors[: world.train.n_users], **MODELS[name])
         said = logits(model, world, vectors)
-        tell(f"{split} {name}", said, world.asked, model)
+        tell(f"{split} {name}", said, world.test, model)
         answers.right[name], answers.loss[name] = correct(said[decided], outcome), log_losses(said[decided], outcome)
     compare(split, answers, models, bench.seed)
     return answers
@@ -208,18 +208,18 @@ def on_demo(bench: Bench) -> None:
         (first if sum(one.annotator == row.annotator for one in first) < GIVEN else later).append(row)
     accuracy = {}
     for name, world in (
-        ("new", build_world(others, first + later, GIVEN)),
-        ("trained", build_world(others + first, later)),
+        ("new", build_dataset(others, first + later, GIVEN)),
+        ("trained", build_dataset(others + first, later)),
     ):
         bench.read(list(world.texts))
         graph = bench.graph(world)
         vectors = everybody(world, graph)
         model = bench.reward(world, vectors[: world.train.n_users])
         said = logits(model, world, vectors)
-        tell(f"demo {name}", said, world.asked, model)
+        tell(f"demo {name}", said, world.test, model)
         truth = agreement(model, world, vectors, sorted(new), rows)
         say(f"demo {name}: {truth:.3f} of all pairs in the order of the person's taste")
-        accuracy[name] = measures(said, world.asked.outcome)["accuracy"], truth
+        accuracy[name] = measures(said, world.test.outcome)["accuracy"], truth
     gap = 100 * (np.array(accuracy["new"]) - accuracy["trained"])
     say(
         f"demo: {NEWCOMERS} new people with {GIVEN} labels against trained on those: {gap[0]:+.1f} points on labels, "

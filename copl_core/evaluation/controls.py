@@ -1,10 +1,10 @@
-"""Two controls that an honest personal gain has to pass.
+"""Two controls that a real personal gain has to pass.
 
-User swap: each label is scored as if another, randomly drawn user had been asked.  What a method gains over ``global``
-by knowing *people* must vanish; a gain that stays was made of something else.
+User swap: each label is scored with the user vector of another, randomly drawn user.  The gain of a method over
+``global`` comes from knowing the user and must vanish; a gain that stays has another source.
 
-Label flip: learned from the opposite of every label, a method must be as wrong as it was right; one that stays right
-reads its answers from somewhere else.
+Label flip: a method that learns from the opposite of every label must be as wrong as it was right.  If its accuracy
+does not mirror, its predictions come from something other than the labels.
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ from copl_core.evaluation.dataset import EvalDataset
 from copl_core.training.metrics import correct, interval, measures
 
 
-def user_swap(own: np.ndarray, swapped: np.ndarray, everybody: np.ndarray, world: EvalDataset, seed: int) -> dict:
-    """Accuracy with another user's vector, and the gain over ``everybody`` with one's own and with another's.
+def user_swap(own: np.ndarray, swapped: np.ndarray, common: np.ndarray, dataset: EvalDataset, seed: int) -> dict:
+    """Accuracy with another user's vector, and the gain over ``common`` with the own and with the other vector.
 
     Args:
-        own, swapped, everybody: log-odds (N,) of the asked labels by a method, by it for strangers, and by global.
+        own: log-odds (N,) of the test labels by a method.
+        swapped: log-odds (N,) by the same method for swapped users.
+        common: log-odds (N,) by ``global``.
     """
-    decided = world.asked.decided
-    outcome, user = world.asked.outcome[decided], world.asked.user[decided]
-    mine, theirs, shared = (correct(logits[decided], outcome) for logits in (own, swapped, everybody))
+    decided = dataset.test.decided
+    outcome, user = dataset.test.outcome[decided], dataset.test.user[decided]
+    own_hits, swapped_hits, common_hits = (correct(logits[decided], outcome) for logits in (own, swapped, common))
     return {
-        "accuracy": float(theirs.mean()),
-        "gain_own": float((mine - shared).mean()),
-        "gain": float((theirs - shared).mean()),
-        "gain_interval": list(interval(theirs - shared, user, seed)),
+        "accuracy": float(swapped_hits.mean()),
+        "gain_own": float((own_hits - common_hits).mean()),
+        "gain": float((swapped_hits - common_hits).mean()),
+        "gain_interval": list(interval(swapped_hits - common_hits, user, seed)),
     }
 
 
-def label_flip(mirrored: np.ndarray, own: np.ndarray, world: EvalDataset) -> dict:
-    """Figures of a method that learned from the opposite of every label, and one minus its accuracy as it was.
+def label_flip(flipped: np.ndarray, own: np.ndarray, dataset: EvalDataset) -> dict:
+    """Metrics of a method that learned from flipped labels, and "mirror": one minus its accuracy on the real labels.
 
     Args:
-        mirrored, own: log-odds (N,) of the asked labels, learned from flipped labels and from the labels as they are.
+        flipped: log-odds (N,) of the test labels, learned from flipped labels.
+        own: log-odds (N,), learned from the labels as they are.
     """
-    return measures(mirrored, world.asked.outcome) | {"mirror": 1 - measures(own, world.asked.outcome)["accuracy"]}
+    outcome = dataset.test.outcome
+    return measures(flipped, outcome) | {"mirror": 1 - measures(own, outcome)["accuracy"]}

@@ -1,7 +1,7 @@
-"""Two sets of labelled rows, one to learn from and one to be asked, over one numbering of users and texts.  Numpy only.
+"""Training and test labels of two sets of rows, numbered in one table of users and one of texts.  Numpy only.
 
-Rows that training knows come first in every table, so a user or text past its end is new.  Users of the test rows that
-training lacks give their first K labels, in file order, as context; context is never scored.
+Rows of the training data come first in every table, so a user or text past the end of the training data is new.  The
+first K labels of each new user, in file order, are context; context labels are never scored.
 """
 
 from __future__ import annotations
@@ -12,54 +12,40 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from copl_core.records import Choice, Comparisons, CoplError, ImportRow, TrainingData
+from copl_core.training.split import LabelSplit
 
 OUTCOMES = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
-TEST = "test"  # the split of rows that are asked
-NEW_PROMPTS_SHARE = 0.2  # of the prompts of one file that are kept from training
+TEST = "test"  # value of the field "split" of test rows
+NEW_PROMPTS_SHARE = 0.2  # of the prompts of a single file that are held out from training
 
 
 @dataclass(frozen=True)
-class EvalDataset:
-    """Labels to learn from and labels to be asked, by row of the tables."""
+class EvalDataset(LabelSplit):
+    """Training, test and context labels with the users and texts that they refer to."""
 
-    train: TrainingData
     prompts: tuple[str, ...]
     texts: tuple[tuple[str, str], ...]  # (R_all,) prompt and response
-    asked: Comparisons  # labels that are scored
-    context: Comparisons  # labels given of new users
     users: tuple[str, ...]  # (U_all,)
-    groups: tuple[str | None, ...] = ()  # (U_all,) the one group of all of a user's rows, None where there is none
-    asked_groups: tuple[str | None, ...] = ()  # group of each asked row
-    n_strangers: int = 0  # the last so many asked labels are a control's: they are scored, and no fit looks at them
+    groups: tuple[str | None, ...] = ()  # (U_all,) the group if all rows of the user name the same one, else None
+    test_groups: tuple[str | None, ...] = ()  # (N,) group of each test row
+    n_swapped: int = 0  # the last so many test labels belong to the user-swap control: they are scored, never fitted
 
     @property
     def n_users(self) -> int:
         return len(self.users)
-
-    @property
-    def test(self) -> Comparisons:
-        return self.asked
-
-    @property
-    def new_user(self) -> np.ndarray:
-        """Mask of asked labels whose user training lacks."""
-        return self.asked.user >= self.train.n_users
-
-    @property
-    def new_text(self) -> np.ndarray:
-        """Mask of asked labels of which training lacks a response."""
-        return np.maximum(self.asked.left, self.asked.right) >= self.train.n_responses
 
 
 EmbedTexts = Callable[[], np.ndarray]  # → φ (R_all, P) of the texts of a dataset, computed at the first call
 Method = Callable[[EvalDataset, EmbedTexts, int], np.ndarray]  # dataset, embeddings, seed → log-odds (N,) of left
 
 
-def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], context: int = 0) -> EvalDataset:
-    """Number users and texts of both sets of rows.
+def build_dataset(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow], context: int = 0) -> EvalDataset:
+    """Number the users and texts of both sets of rows.
 
+    Args:
+        context: labels of each new user that are given and not scored.
     Raises:
-        CoplError: if either holds no label, or nothing is left to ask.
+        CoplError: one of the sets holds no label, all training labels are ties, or no decided test label remains.
     """
     train_rows, test_rows = [r for r in train_rows if _is_label(r)], [r for r in test_rows if _is_label(r)]
     for rows, name in ((train_rows, "training"), (test_rows, "test")):
@@ -71,14 +57,14 @@ def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow],
     users: dict[str, int] = {}
     texts: dict[tuple[str, str], int] = {}
     prompts: dict[str, int] = {}
-    trained = _number(train_rows, users, texts, prompts)
-    if not trained.decided.any():
+    train_labels = _numbered(train_rows, users, texts, prompts)
+    if not train_labels.decided.any():
         raise CoplError(
-            f"All {len(trained)} training labels are ties, and there is no taste to learn from: "
+            f"All {len(train_labels)} training labels are ties, so no preference can be learned: "
             "give labels that prefer one response."
         )
     n_users, n_texts, n_prompts = len(users), len(texts), len(prompts)
-    tested = _number(test_rows, users, texts, prompts)
+    test_labels = _numbered(test_rows, users, texts, prompts)
     known_texts, known_prompts = tuple(texts)[:n_texts], tuple(prompts)[:n_prompts]
     train = TrainingData(
         user_ids=np.arange(n_users),
@@ -86,53 +72,53 @@ def build_world(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow],
         response_prompt=np.array([prompts[prompt] for prompt, _ in known_texts], np.int64),
         prompts=known_prompts,
         responses=tuple(text for _, text in known_texts),
-        labels=trained,
+        labels=train_labels,
     )
-    given = first_labels(tested.user, context) & (tested.user >= n_users)
-    asked = tested.take(np.flatnonzero(~given))
-    if not asked.decided.any():
+    is_context = first_labels(test_labels.user, context) & (test_labels.user >= n_users)
+    scored = test_labels.take(np.flatnonzero(~is_context))
+    if not scored.decided.any():
         raise CoplError(
-            "Nothing is left to ask: every test label is a tie or was given as context. "
+            "No decided test label remains: every test label is a tie or was given as context. "
             "Use a smaller --context or a larger test file."
         )
     return EvalDataset(
         train,
+        scored,
+        test_labels.take(np.flatnonzero(is_context)),
         tuple(prompts),
         tuple(texts),
-        asked,
-        tested.take(np.flatnonzero(given)),
         tuple(users),
         tuple(map(groups_of(train_rows + test_rows).get, users)),
-        tuple(row.true_group for row, out in zip(test_rows, given, strict=True) if not out),
+        tuple(row.true_group for row, given in zip(test_rows, is_context, strict=True) if not given),
     )
 
 
 def only_new_prompts(
     train_rows: Sequence[ImportRow], test_rows: Sequence[ImportRow], seed: int, same: bool
 ) -> tuple[list[ImportRow], list[ImportRow]]:
-    """Training rows, and test rows about prompts that no training row is about.
+    """Training rows, and the test rows with prompts that no training row has.
 
-    ``same`` says that both come from one file: a fifth of its prompts, drawn by the seed, is then kept from training.
+    ``same`` means that both come from one file: a fifth of its prompts, drawn by the seed, is held out from training.
 
     Raises:
-        CoplError: one file has one prompt, or every test row is about a prompt of training.
+        CoplError: a single file has one prompt, or every test row has a prompt of the training rows.
     """
     if not test_rows:
-        raise CoplError("There is no label to be asked: give rows with a choice and an annotator.")
+        raise CoplError("There is no test label: give rows with a choice and an annotator.")
     if same:
-        kept = _drawn({row.prompt for row in test_rows}, seed)
-        train_rows = [row for row in train_rows if row.prompt not in kept]
+        held_out = _drawn_prompts({row.prompt for row in test_rows}, seed)
+        train_rows = [row for row in train_rows if row.prompt not in held_out]
     known = {row.prompt for row in train_rows}
-    asked = [row for row in test_rows if row.prompt not in known]
-    if not asked:
+    test_of_new = [row for row in test_rows if row.prompt not in known]
+    if not test_of_new:
         raise CoplError(
-            f"All {len(test_rows)} test labels are about prompts that training knows, and --new-prompts "
-            "asks for others: give a TEST with new prompts, or one file with several prompts for both."
+            f"All {len(test_rows)} test labels are about prompts of the training file, and --new-prompts "
+            "needs others: give a TEST with new prompts, or one file with several prompts for both."
         )
-    return list(train_rows), asked
+    return list(train_rows), test_of_new
 
 
-def _drawn(prompts: set[str], seed: int) -> set[str]:
+def _drawn_prompts(prompts: set[str], seed: int) -> set[str]:
     ordered = sorted(prompts)
     if len(ordered) < 2:
         raise CoplError(
@@ -142,31 +128,36 @@ def _drawn(prompts: set[str], seed: int) -> set[str]:
     return {ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))[:share]}
 
 
-def with_strangers(world: EvalDataset, seed: int) -> EvalDataset:
-    """The same world asked twice: as it was, and then with each label put to another of the asked users by chance."""
-    people = np.unique(world.asked.user)
-    if len(people) < 2:
-        raise CoplError("The user-swap control needs two asked users, and the test file has one: leave --controls out.")
-    shift = np.random.default_rng(seed).integers(1, len(people), size=len(world.asked))
-    stranger = people[(np.searchsorted(people, world.asked.user) + shift) % len(people)]
-    twice = [np.concatenate([getattr(world.asked, name)] * 2) for name in Comparisons.__slots__]
-    twice[Comparisons.__slots__.index("user")] = np.concatenate([world.asked.user, stranger])
-    return replace(world, asked=Comparisons(*twice), asked_groups=world.asked_groups * 2, n_strangers=len(world.asked))
+def with_swapped_users(dataset: EvalDataset, seed: int) -> EvalDataset:
+    """The dataset with its test labels twice: unchanged, then with the user replaced by another random test user."""
+    test = dataset.test
+    users = np.unique(test.user)
+    if len(users) < 2:
+        raise CoplError("The user-swap control needs two test users, and the test file has one: leave --controls out.")
+    shift = np.random.default_rng(seed).integers(1, len(users), size=len(test))
+    swapped = users[(np.searchsorted(users, test.user) + shift) % len(users)]
+    return replace(
+        dataset,
+        test=test.joined(replace(test, user=swapped)),
+        test_groups=dataset.test_groups * 2,
+        n_swapped=len(test),
+    )
 
 
-def without_strangers(world: EvalDataset) -> EvalDataset:
-    """The world as a fit may look at it, with or without a control: only labels that were really asked."""
-    real = np.arange(len(world.asked) - world.n_strangers)
-    return replace(world, asked=world.asked.take(real), asked_groups=world.asked_groups[: len(real)], n_strangers=0)
+def without_swapped_users(dataset: EvalDataset) -> EvalDataset:
+    """The dataset with its real test labels only: what a fit may read, with or without the user-swap control."""
+    real = np.arange(len(dataset.test) - dataset.n_swapped)
+    return replace(dataset, test=dataset.test.take(real), test_groups=dataset.test_groups[: len(real)], n_swapped=0)
 
 
-def flipped(world: EvalDataset) -> EvalDataset:
-    """The same world learned from the opposite of every training and context label."""
+def flipped(dataset: EvalDataset) -> EvalDataset:
+    """The dataset with the opposite outcome in every training and context label."""
 
     def opposite(labels: Comparisons) -> Comparisons:
         return replace(labels, outcome=1 - labels.outcome)
 
-    return replace(world, train=world.train.with_labels(opposite(world.train.labels)), context=opposite(world.context))
+    train = dataset.train.with_labels(opposite(dataset.train.labels))
+    return replace(dataset, train=train, context=opposite(dataset.context))
 
 
 def first_labels(user: np.ndarray, context: int) -> np.ndarray:
@@ -178,11 +169,28 @@ def first_labels(user: np.ndarray, context: int) -> np.ndarray:
     return rank < context
 
 
+def rows_of(some: Sequence, table: Sequence) -> np.ndarray:
+    """Row in ``table`` of each of ``some``, such as the texts of a validation split in the texts of its dataset."""
+    row = {one: number for number, one in enumerate(table)}
+    return np.array([row[one] for one in some], np.int64)
+
+
+def groups_of(rows: Iterable[ImportRow]) -> dict[str, str]:
+    """The group of each annotator whose rows name exactly one; annotators with none or several are missing."""
+    named: dict[str, set[str]] = {}
+    for row in rows:
+        if row.true_group is not None:
+            named.setdefault(row.annotator, set()).add(row.true_group)
+    return {name: groups.pop() for name, groups in named.items() if len(groups) == 1}
+
+
 def _is_label(row: ImportRow) -> bool:
     return row.choice is not None and row.annotator is not None
 
 
-def _number(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) -> Comparisons:
+def _numbered(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) -> Comparisons:
+    """Labels of rows; users, texts and prompts that the tables lack are appended to them."""
+
     def text(prompt: str, response: str) -> int:
         prompts.setdefault(prompt, len(prompts))
         return texts.setdefault((prompt, response), len(texts))
@@ -195,18 +203,3 @@ def _number(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) 
         [row.choice is Choice.BOTH_BAD for row in rows],
         [row.strength for row in rows],
     )
-
-
-def places_of(some: Sequence, every: Sequence) -> np.ndarray:
-    """Place in ``every`` of each of ``some``: rows in a real world of the texts or users of a small one inside it."""
-    place = {one: row for row, one in enumerate(every)}
-    return np.array([place[one] for one in some], np.int64)
-
-
-def groups_of(rows: Iterable[ImportRow]) -> dict[str, str]:
-    """The one group that a person's rows name, by annotator; whose rows name none or several is not in it."""
-    told: dict[str, set[str]] = {}
-    for row in rows:
-        if row.true_group is not None:
-            told.setdefault(row.annotator, set()).add(row.true_group)
-    return {name: groups.pop() for name, groups in told.items() if len(groups) == 1}

@@ -1,13 +1,13 @@
-"""The methods that ``evaluate`` knows by name; each is fitted to a world and gives log-odds of left for its labels.
+"""The methods that ``evaluate`` knows by name.  Each is fitted to a dataset and returns log-odds of left.
 
-copl          graph, text reward and two plain voices, mixed as learned on a part of the training labels (``parts``)
+copl          graph, text reward and two plain components, with weights learned on validation labels (``ensemble``)
 copl-graph    the preference graph alone
-copl-reward   the text reward alone, at the budget of seconds that copl gives it
-published     the graph of the paper (arXiv 2503.01658) as its authors' code runs it, and its rule for new users,
-              but for a thousand steps in place of a hundred epochs (``schedules``)
-taste         a regression on what a text is like, with the spread of tastes learned (``tastes``)
+copl-reward   the text reward alone, with the same time budget as in copl
+published     the graph of the paper (arXiv 2503.01658) as its authors' code runs it, with the paper's rule for new
+              users; one difference: about a thousand steps instead of a hundred epochs (``schedules``)
+taste         a regression on text features with random effects of users (``random_effects``)
 global, side-length, mf
-              Bradley–Terry, each person's side and length, matrix factorisation (``baselines``)
+              Bradley–Terry, each user's position bias and preference for length, matrix factorisation (``baselines``)
 uniform, i2e, vpl, pal, lore, group-oracle, …
               the published peers (``peers``)
 """
@@ -20,33 +20,34 @@ from dataclasses import replace
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method, without_strangers
-from copl_core.evaluation.ensemble import KINDS, Parts, place
-from copl_core.evaluation.peers import PEERS, imitation, seconds_for, uniform_reward
+from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method, without_swapped_users
+from copl_core.evaluation.ensemble import KINDS, Components, extend_graph
+from copl_core.evaluation.peers import PEERS, reward_seconds, uniform_reward
+from copl_core.evaluation.validation import matched_split
 from copl_core.preference.state import GraphConfig
-from copl_core.snapshots.mix import kind_of
+from copl_core.snapshots.mix import label_kind
 
-MOST_STEPS = 1000  # of the published schedule, about, each a propagation over the whole graph at width 512
-FASTER = 1e-3  # learning rate tried beside the paper's 1e-4 where labels are few
+MOST_STEPS = 1000  # of the published schedule, approximately; each step propagates over the whole graph at width 512
+FASTER = 1e-3  # learning rate that is tried beside the paper's 1e-4 where there are few labels
 BASELINES = ("global", "side-length", "mf")
 DEFAULT_METHODS = (*BASELINES, "copl-graph", "copl")
 METHODS = ("copl", "copl-graph", "copl-reward", "published", "taste", *BASELINES, *PEERS)
 
 
 class Methods:
-    """All methods under one set of settings.  Parts that several methods share are fitted once a world."""
+    """All methods under one set of settings.  Components that several methods share are fitted once per dataset."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._parts: list[tuple[EvalDataset, int, Parts]] = []
+        self._components: list[tuple[EvalDataset, int, Components]] = []
 
-    def run(self, name: str, world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
-        """Log-odds (N,) of left for the asked labels of ``world``."""
-        return self._find(name)(world, embed, seed)
+    def run(self, name: str, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
+        """Log-odds (N,) of left for the test labels of ``dataset``."""
+        return self._method(name)(dataset, embed, seed)
 
-    def _find(self, name: str) -> Method:
+    def _method(self, name: str) -> Method:
         if name == "uniform":
-            return lambda world, embed, seed: uniform_reward(world, embed, seed, self.settings)
+            return lambda dataset, embed, seed: uniform_reward(dataset, embed, seed, self.settings)
         if name in PEERS:
             return PEERS[name]
         if name in BASELINES:
@@ -54,51 +55,56 @@ class Methods:
         if name == "published":
             return self._published
         if name == "taste":
-            return _taste
+            return _random_effects
         if name == "copl-reward":
-            seconds_for(name, self.settings)
-        part = {"copl": "mixed", "copl-graph": "graph", "copl-reward": "reward"}[name]
-        return lambda world, embed, seed: getattr(self.parts(world, embed, seed), part)
+            reward_seconds(name, self.settings)
+        of_name = {
+            "copl": lambda components: components.stacked,
+            "copl-graph": lambda components: components.graph,
+            "copl-reward": lambda components: components.reward,
+        }[name]
+        return lambda dataset, embed, seed: of_name(self.components(dataset, embed, seed))
 
-    def parts(self, world: EvalDataset, embed: EmbedTexts, seed: int) -> Parts:
-        """The fits of this world, kept for the next method."""
-        for known, its_seed, parts in self._parts:
-            if known is world and its_seed == seed:
-                return parts
-        self._parts = [*self._parts[-1:], (world, seed, Parts(world, embed, seed, self.settings))]
-        return self._parts[-1][2]
+    def components(self, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> Components:
+        """The components of this dataset; those of the last two datasets are kept for the next method."""
+        for known, known_seed, components in self._components:
+            if known is dataset and known_seed == seed:
+                return components
+        components = Components(dataset, embed, seed, self.settings)
+        self._components = [*self._components[-1:], (dataset, seed, components)]
+        return components
 
-    def about(self, name: str, world: EvalDataset, embed: EmbedTexts, seed: int) -> dict:
-        """What is to be told of a method beside its figures."""
+    def about(self, name: str, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> dict:
+        """What the report says of a method beside its metrics: the weights of copl, by kind of label."""
         if name != "copl":
             return {}
-        real = without_strangers(world)
-        asked = {KINDS[kind] for kind in np.unique(kind_of(real.new_text, real.new_user))}
-        told = self.parts(world, embed, seed).told()
-        return {"mix": {kind: mix for kind, mix in told.items() if kind in asked}}
+        real = without_swapped_users(dataset)
+        kinds = {KINDS[kind] for kind in np.unique(label_kind(real.new_text, real.new_user))}
+        weights = self.components(dataset, embed, seed).weights()
+        return {"mix": {kind: mix for kind, mix in weights.items() if kind in kinds}}
 
-    def _published(self, world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
-        """The published graph by the schedule that its own held-out labels prefer."""
+    def _published(self, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
+        """The published graph, by the schedule with the lower loss on its own held-out labels."""
         from copl_core.training.graph_fit import fit_graph
 
-        phi = embed()
+        phi, train = embed(), dataset.train
         states = [
-            fit_graph(world.train, phi[: world.train.n_responses], config, seed=seed, device=self.settings.device)
-            for config in schedules(len(world.train.labels))
+            fit_graph(train, phi[: train.n_responses], config, seed=seed, device=self.settings.device)
+            for config in schedules(len(train.labels))
         ]
         best = min(states, key=lambda state: np.nan_to_num(state.metrics["log_loss"], nan=np.inf))
-        return place(best, phi, len(world.users), world.context, "published").logits(world.asked)
+        return extend_graph(best, phi, len(dataset.users), dataset.context, "published").logits(dataset.test)
 
 
 def schedules(n_labels: int) -> list[GraphConfig]:
-    """The published settings with the schedules that are tried for so many labels.
+    """The published settings, with the schedules to try for this number of labels.
 
-    The paper takes 100 epochs in batches of 1024, 14,700 steps on its largest world, at a learning rate of 1e-4.  Here
-    it is about ``MOST_STEPS`` steps whatever the number of labels, fewer epochs where labels are many and more where
-    they are few: a hundred epochs of a small file are a few hundred steps.  There ``FASTER`` is tried, too, and the
-    better on the labels that the published schedule itself holds out is kept; where a hundred epochs are more than
-    ``MOST_STEPS``, a step is dear and the paper's rate stands.  All else (width, layers, batch, warm-up and cosine, the
-    best on held-out labels kept) is as published.
+    The paper trains 100 epochs in batches of 1024 (14,700 steps on its largest data set) at a learning rate of 1e-4.
+    Here the number of steps is about ``MOST_STEPS`` whatever the number of labels: fewer epochs where there are many
+    labels, more where there are few, since a hundred epochs of a small file are a few hundred steps.  For small files
+    the rate ``FASTER`` is tried too, and the better of the two on the labels that the published schedule itself holds
+    out is kept.  Where a hundred epochs are more than ``MOST_STEPS``, steps are expensive and only the paper's rate is
+    used.  All else (width, layers, batch, warm-up and cosine, best held-out epoch kept) is as published.
     """
     paper = GraphConfig.published()
     steps = max(1, math.ceil((1 - paper.holdout) * n_labels / paper.batch))  # of one epoch
@@ -107,17 +113,17 @@ def schedules(n_labels: int) -> list[GraphConfig]:
 
 
 def _baseline(name: str) -> Method:
-    def run(world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
+    def run(dataset: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
         from copl_core.training import baselines
 
         fit = {"global": baselines.fit_global, "side-length": baselines.fit_side_length, "mf": baselines.fit_mf}[name]
-        texts = [text for _, text in world.texts]
-        return fit(world.train, texts, seed, imitation(world, seed)).logits(world.asked, world.context)
+        texts = [text for _, text in dataset.texts]
+        return fit(dataset.train, texts, seed, matched_split(dataset, seed)).logits(dataset.test, dataset.context)
 
     return run
 
 
-def _taste(world: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
-    from copl_core.evaluation.random_effects import fit_tastes
+def _random_effects(dataset: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
+    from copl_core.evaluation.random_effects import fit_random_effects
 
-    return fit_tastes(world.train, embed()).logits(world.asked, world.context)
+    return fit_random_effects(dataset.train, embed()).logits(dataset.test, dataset.context)

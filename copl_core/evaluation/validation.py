@@ -1,92 +1,148 @@
-"""A small world inside the training labels that is asked the way the real one is: what a mix of methods is learned on.
+"""Validation labels: a part of the training labels that is split off the way the test labels are.
 
-Of the training labels it keeps a tenth of the decided ones, or labels about responses that are kept from their user
-altogether, where the real asked labels are of that kind; whole prompts, where many are about texts that training lacks;
-and whole people, but for the labels they would give as context, where many are by new people.  Nothing of the real
-asked labels is read but whether their users, texts and meetings are new, and nothing at all of a control's.
+Options of a method and the weights of a mix are chosen on them.  Where many test labels are about new texts, whole
+prompts are held out; where many are by new users, whole users, except for the context labels they would give; else a
+tenth of the decided labels, or labels on responses that are held out from their user.  Of the test labels only this is
+read: which users, texts and user–response edges are new.  The labels of a control are not read at all.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from copl_core.evaluation.dataset import EvalDataset, first_labels, without_strangers
+from copl_core.evaluation.dataset import EvalDataset, first_labels, rows_of, without_swapped_users
 from copl_core.records import Comparisons, TrainingData
-from copl_core.training.split import held_out, split_by_edge, uniform
+from copl_core.snapshots.mix import label_kind
+from copl_core.training.split import ValidationSplit, draws, held_out, split_by_edge, uniform
 
-PROMPTS_SHARE = 0.15  # of the prompts, where texts are asked that training lacks
+PROMPTS_SHARE = 0.15  # of the prompts, where test labels are about new texts
 TEXTS_SHARE = 0.08  # of the responses, where there are too few prompts for that
-USERS_SHARE = 0.15  # of the people, where new people are asked
+USERS_SHARE = 0.15  # of the users, where test labels are by new users
 FEWEST_PROMPTS = 5
-APART_SHARE = 0.2  # of each person's responses, where asked labels are about responses new to the person
-WORTH = 0.1  # share of asked labels that must be about something new before the probe gives up labels to imitate it
+EDGES_SHARE = 0.2  # of each user's responses, where test labels are about responses that are unseen by their user
+NOTABLE = 0.1  # share of test labels with something new from which validation labels are made like them
+RANDOM_SHARE = 0.15  # of the decided labels, in a random split
+FEWEST_LABELS = 10  # with fewer validation labels no option is chosen
 
 
-def probe_world(world: EvalDataset, seed: int) -> EvalDataset:
-    """The small world; its user and response ids are rows of the real one."""
-    world = without_strangers(world)
-    train, labels = world.train, world.train.labels
-    asked, learned = _of_known(world)
-    if world.new_text.mean() > WORTH:
-        asked |= _of_new_texts(train, seed)
-    given = np.zeros(len(labels), bool)
-    if world.new_user.mean() > WORTH:
-        newcomer = _share(train.user_ids, USERS_SHARE, seed, salt=2)[labels.user]
-        context = round(len(world.context) / max(1, len(np.unique(world.context.user)))) if len(world.context) else 0
-        given = newcomer & first_labels(labels.user, context)
-        asked = (asked | newcomer) & ~given
-    return _renumbered(world, learned & ~asked & ~given, asked & labels.decided, given)
+def validation_split(dataset: EvalDataset, seed: int) -> ValidationSplit:
+    """Validation labels like the test labels where those are about something new, else a random part."""
+    return matched_split(dataset, seed) or random_split(dataset, seed)
 
 
-def _of_known(world: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (N,) of known people's labels about known texts that are asked, and of those that may be learned from.
+def matched_split(dataset: EvalDataset, seed: int) -> ValidationSplit | None:
+    """The split of ``validation_dataset`` where many test labels are about new texts or by new users and the training
+    labels can be split the same way, else None.
 
-    Where people are asked about responses that they met in training, a label is drawn by itself.  Where they are not,
-    both responses of an asked label are kept from the person: else pairs made from one list of ratings would tell each
-    other (a ≻ b and b ≻ c say a ≻ c), and every voice would be believed too far.
+    Each kind of label (nothing new, new text, new user, both) has the weight that it has among the test labels.
     """
-    train, labels = world.train, world.train.labels
-    if not asked_about_met(world):
-        learned, asked = split_by_edge(train, APART_SHARE)
-        return asked, learned
-    asked = held_out(
-        train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right], labels.decided
-    )
-    return asked, ~asked
+    dataset = without_swapped_users(dataset)
+    if max(dataset.new_text.mean(), dataset.new_user.mean()) <= NOTABLE:
+        return None
+    inner = validation_dataset(dataset, seed)
+    kinds, test_kinds = (label_kind(one.new_text, one.new_user) for one in (inner, dataset))
+    weight = _matched_weights(kinds, test_kinds)
+    if (weight > 0).sum() < FEWEST_LABELS:
+        return None
+    rows = rows_of(inner.users, dataset.users), rows_of(inner.texts, dataset.texts)
+    return ValidationSplit(inner.train, inner.test, inner.context, weight, *rows)
 
 
-def asked_about_met(world: EvalDataset) -> bool:
-    """Whether many asked labels, of known people about known texts, are about a response the person met in training."""
-    world = without_strangers(world)
-    labels, n = world.train.labels, len(world.texts)
-    met = np.unique(np.concatenate([labels.user * n + labels.left, labels.user * n + labels.right]))
-    asked = world.asked.take(~world.new_user & ~world.new_text)
-    if not len(asked):
+def random_split(dataset: EvalDataset, seed: int) -> ValidationSplit:
+    """About ``RANDOM_SHARE`` of the decided training labels as validation labels, held out by user–response edge."""
+    labels = dataset.train.labels.take(dataset.train.labels.decided)
+    out = random_mask(labels, seed)
+    weight = np.full(out.sum(), 1 / max(out.sum(), 1))
+    rows = np.arange(len(dataset.users)), np.arange(len(dataset.texts))
+    train = dataset.train.with_labels(labels.take(~out))
+    return ValidationSplit(train, labels.take(out), labels.take([]), weight, *rows)
+
+
+def random_mask(labels: Comparisons, seed: int) -> np.ndarray:
+    """Mask (N,) of the labels that a random split holds out."""
+    return (draws("edge", labels.user, labels.left, labels.right, seed + 1) < RANDOM_SHARE / 2).any(1)
+
+
+def validation_dataset(dataset: EvalDataset, seed: int) -> EvalDataset:
+    """A dataset inside the training labels, with test labels like the real ones.
+
+    Its ``train.user_ids`` and ``train.response_ids`` are rows of the real dataset.
+    """
+    dataset = without_swapped_users(dataset)
+    train, labels = dataset.train, dataset.train.labels
+    test, learned = _masks_of_known(dataset)
+    if dataset.new_text.mean() > NOTABLE:
+        test |= _mask_of_new_texts(train, seed)
+    context = np.zeros(len(labels), bool)
+    if dataset.new_user.mean() > NOTABLE:
+        new_user = _drawn(train.user_ids, USERS_SHARE, seed, salt=2)[labels.user]
+        context = new_user & first_labels(labels.user, _context_per_user(dataset))
+        test = (test | new_user) & ~context
+    return _renumbered(dataset, learned & ~test & ~context, test & labels.decided, context)
+
+
+def is_about_seen_responses(dataset: EvalDataset) -> bool:
+    """Whether many test labels of known users on known texts are about a response that the user saw in training."""
+    dataset = without_swapped_users(dataset)
+    labels, n = dataset.train.labels, len(dataset.texts)
+    seen = np.unique(np.concatenate([labels.user * n + labels.left, labels.user * n + labels.right]))
+    test = dataset.test.take(~dataset.new_user & ~dataset.new_text)
+    if not len(test):
         return True
-    return (np.isin(asked.user * n + asked.left, met) | np.isin(asked.user * n + asked.right, met)).mean() >= WORTH
+    return (np.isin(test.user * n + test.left, seen) | np.isin(test.user * n + test.right, seen)).mean() >= NOTABLE
 
 
-def _of_new_texts(train: TrainingData, seed: int) -> np.ndarray:
-    """Mask of labels about prompts, or responses, that the probe keeps from its training."""
+def _masks_of_known(dataset: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (N,) of labels of known users on known texts: validation labels, and labels that may be learned from.
+
+    Where test labels are about responses that the user saw in training, single labels are drawn.  Where they are not,
+    both responses of a validation label are held out from the user.  Otherwise pairs derived from one list of ratings
+    would predict each other (a ≻ b and b ≻ c imply a ≻ c), and every component would get too large a weight.
+    """
+    train, labels = dataset.train, dataset.train.labels
+    if not is_about_seen_responses(dataset):
+        learned, test = split_by_edge(train, EDGES_SHARE)
+        return test, learned
+    ids = train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right]
+    test = held_out(*ids, labels.decided)
+    return test, ~test
+
+
+def _mask_of_new_texts(train: TrainingData, seed: int) -> np.ndarray:
+    """Mask (N,) of labels about prompts, or responses, that are held out as new."""
     left, right = train.labels.left, train.labels.right
     if len(train.prompts) >= FEWEST_PROMPTS:
-        kept = np.random.default_rng(seed).permutation(len(train.prompts))
-        kept = kept[: max(1, round(PROMPTS_SHARE * len(kept)))]
-        return np.isin(train.response_prompt[left], kept)
-    new = _share(train.response_ids, TEXTS_SHARE, seed, salt=3)
+        prompts = np.random.default_rng(seed).permutation(len(train.prompts))
+        prompts = prompts[: max(1, round(PROMPTS_SHARE * len(prompts)))]
+        return np.isin(train.response_prompt[left], prompts)
+    new = _drawn(train.response_ids, TEXTS_SHARE, seed, salt=3)
     return new[left] | new[right]
 
 
-def _share(ids: np.ndarray, share: float, seed: int, salt: int) -> np.ndarray:
+def _context_per_user(dataset: EvalDataset) -> int:
+    """Context labels of a new user, rounded mean."""
+    context = dataset.context
+    return round(len(context) / max(1, len(np.unique(context.user)))) if len(context) else 0
+
+
+def _drawn(ids: np.ndarray, share: float, seed: int, salt: int) -> np.ndarray:
+    """Mask of about a ``share`` of the ids."""
     return uniform(np.full(len(ids), seed), np.full(len(ids), salt), ids) < share
 
 
-def _renumbered(world: EvalDataset, learned: np.ndarray, asked: np.ndarray, given: np.ndarray) -> EvalDataset:
-    """A world of the masked training labels, rows that it learns from first."""
-    train = world.train
+def _matched_weights(kinds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Weight (N,) of labels of these kinds (N,), such that each kind has its share among ``wanted`` (M,)."""
+    n_wanted, n_here = (np.bincount(some, minlength=4) for some in (wanted, kinds))
+    weight = (n_wanted / np.maximum(n_here, 1))[kinds]
+    return weight / max(weight.sum(), 1e-30)
+
+
+def _renumbered(dataset: EvalDataset, learned: np.ndarray, test: np.ndarray, context: np.ndarray) -> EvalDataset:
+    """A dataset of the masked training labels; users and texts of learned labels have the first rows."""
+    train = dataset.train
     users, user_row, n_users = _known_first(train.labels.user[learned], train.n_users)
-    ends = np.concatenate([train.labels.left[learned], train.labels.right[learned]])
-    texts, text_row, n_texts = _known_first(ends, train.n_responses)
+    responses = np.concatenate([train.labels.left[learned], train.labels.right[learned]])
+    texts, text_row, n_texts = _known_first(responses, train.n_responses)
 
     def labels(mask: np.ndarray) -> Comparisons:
         some = train.labels.take(mask)
@@ -105,19 +161,19 @@ def _renumbered(world: EvalDataset, learned: np.ndarray, asked: np.ndarray, give
     )
     return EvalDataset(
         inner,
-        world.prompts,
-        tuple(world.texts[i] for i in texts),
-        labels(asked),
-        labels(given),
-        tuple(world.users[i] for i in users),
+        labels(test),
+        labels(context),
+        dataset.prompts,
+        tuple(dataset.texts[i] for i in texts),
+        tuple(dataset.users[i] for i in users),
     )
 
 
 def _known_first(used: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Order (n,) of rows with the used ones first, the place of each row in it, and how many are used."""
-    seen = np.zeros(n, bool)
-    seen[used] = True
-    order = np.argsort(~seen, kind="stable")
-    place = np.empty(n, np.int64)
-    place[order] = np.arange(n)
-    return order, place, int(seen.sum())
+    """Order (n,) of rows with the used ones first, the new index (n,) of each row, and how many are used."""
+    is_used = np.zeros(n, bool)
+    is_used[used] = True
+    order = np.argsort(~is_used, kind="stable")
+    index = np.empty(n, np.int64)
+    index[order] = np.arange(n)
+    return order, index, int(is_used.sum())

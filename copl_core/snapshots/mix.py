@@ -1,15 +1,14 @@
-"""How much the graph and the text reward each say: two non-negative weights learned on held-out labels.
+"""Weights of the graph and of the text reward: non-negative numbers learned on held-out labels.
 
-For a label of user u between responses a and b, with graph margin g = s(u,a) − s(u,b) and text margin
-t = r(u,a) − r(u,b),
+For a label of user u on responses a and b, with graph margin g = s(u,a) − s(u,b) and text margin t = r(u,a) − r(u,b),
 
     P(a ≻ b) = σ(w_g·g + w_t·t)            for responses that the graph knows,
-    P(a ≻ b) = σ(w_g'·g' + w_t'·t)         for texts it has never seen, with g' the margin of where it places them by
-                                           what they say.
+    P(a ≻ b) = σ(w_g'·g' + w_t'·t)         for unseen texts, where g' is the margin of the positions that the graph
+                                           predicts from the texts.
 
-The weights minimise the log-loss of labels that neither part was fitted to, the second pair that of labels about texts
-that neither part ever saw, with a weak pull towards the middle.  A ``Mix`` is what a snapshot serves; a ``Stacking`` mixes
-any number of such voices for ``evaluate``, with weights of their own where a text, a person or both are new.
+The weights minimise the log-loss of labels that neither model was fitted to, w' that of labels about texts that
+neither model has seen, with a weak Gaussian prior.  A ``Mix`` is what a snapshot serves.  A ``Stacking`` mixes any
+number of components for ``evaluate``, with separate weights where a text, a user or both are new.
 """
 
 from __future__ import annotations
@@ -24,34 +23,41 @@ from scipy.optimize import minimize
 class Mix:
     graph: float = 1.0  # weight of the graph margin where both responses are known
     text: float = 0.0  # weight of the text margin there
-    n: int = 0  # held-out labels these two were learned on
-    graph_new: float = 0.0  # weight, for texts it has not seen, of the margin of where the graph places them
+    n: int = 0  # held-out labels that these two were learned on
+    graph_new: float = 0.0  # weight of the graph margin for unseen texts, at their predicted positions
     text_new: float = 1.0  # weight of the text margin there
     n_new: int = 0  # held-out labels about unseen texts that these two were learned on
 
     @classmethod
     def read(cls, facts: dict) -> Mix:
-        """What ``asdict`` wrote; a mix of earlier snapshots let the text reward alone speak on unseen texts."""
+        """From the JSON of ``asdict``; "text_alone" in older snapshots is the text reward's weight on unseen texts."""
         return cls(**{{"text_alone": "text_new"}.get(name, name): value for name, value in facts.items()})
 
 
 def fit_mix(
-    graph_margin: np.ndarray, text_margin: np.ndarray, outcome: np.ndarray, new: np.ndarray, pull: float = 1.0
+    graph_margin: np.ndarray,
+    text_margin: np.ndarray,
+    outcome: np.ndarray,
+    new: np.ndarray,
+    prior_strength: float = 1.0,
 ) -> Mix:
     """Learn the weights from margins (N,) and outcomes (N,) in {0, ½, 1} of held-out labels.
 
-    ``new`` (N,) marks labels about texts that neither part saw; their graph margin is that of the placed texts.
-    ``pull`` counts as that many labels' worth of preference for ½ and ½, so that a handful of labels cannot set the mix
-    to an extreme.  No label gives exactly that middle.
+    Args:
+        new: (N,) marks labels about texts that neither model has seen; their graph margin is that of the predicted
+            positions.
+        prior_strength: weight, in labels, of the preference for ½ and ½, so that a few labels cannot make the mix
+            extreme.  Without labels the mix is exactly ½ and ½.
     """
-    margins, middle = np.column_stack([graph_margin, text_margin]), np.array([0.5, 0.5])
+    margins, prior_mean = np.column_stack([graph_margin, text_margin]), np.array([0.5, 0.5])
 
     def weights(rows: np.ndarray) -> np.ndarray:
         def loss(w: np.ndarray) -> float:
             z = margins[rows] @ w
-            return float((np.logaddexp(0, z) - outcome[rows] * z).sum() + pull * ((w - middle) ** 2).sum())
+            penalty = prior_strength * ((w - prior_mean) ** 2).sum()
+            return float((np.logaddexp(0, z) - outcome[rows] * z).sum() + penalty)
 
-        return minimize(loss, middle, bounds=[(0, None)] * 2).x
+        return minimize(loss, prior_mean, bounds=[(0, None)] * 2).x
 
     known, unseen = weights(~new), weights(new)
     return Mix(float(known[0]), float(known[1]), int((~new).sum()), float(unseen[0]), float(unseen[1]), int(new.sum()))
@@ -59,50 +65,54 @@ def fit_mix(
 
 @dataclass(frozen=True, slots=True)
 class Stacking:
-    """Weights (4, V) of V voices, for labels with: nothing new, a new text, a new person, both."""
+    """Weights (4, C) of C components, one row for each kind of label (``label_kind``)."""
 
     weights: np.ndarray
     n: np.ndarray  # (4,) labels that each row was learned on
 
-    def logits(self, voices: np.ndarray, new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
-        """Log-odds (N,) from those of the voices (N, V)."""
-        return (voices * self.weights[kind_of(new_text, new_user)]).sum(1)
+    def logits(self, components: np.ndarray, new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+        """Log-odds (N,) from those of the components (N, C)."""
+        return (components * self.weights[label_kind(new_text, new_user)]).sum(1)
 
 
-def fit_blend(
-    voices: np.ndarray,
+def fit_stacking(
+    components: np.ndarray,
     outcome: np.ndarray,
     new_text: np.ndarray,
     new_user: np.ndarray,
-    middle: np.ndarray,
-    pull: np.ndarray | float = 10.0,
+    prior_mean: np.ndarray,
+    prior_strength: np.ndarray | float = 10.0,
 ) -> Stacking:
-    """Learn how far to believe each voice (N, V) from labels (N,) that none of them was fitted to.
+    """Learn the weights of components (N, C) from labels (N,) that none of them was fitted to.
 
-    One set of non-negative weights is learned for each kind of label, by log-loss + ½ Σ pull ((w − middle) · size)²,
-    where size is the root mean square of a voice over all labels, so that ``pull`` counts in labels whatever a voice's
-    scale.  ``middle`` is (V,) or one row a kind (4, V); ``pull`` one number, or one a voice (V,).
+    Each kind of label has its own non-negative weights, which minimise
+    log-loss + ½ Σ prior_strength ((w − prior_mean) · size)².  ``size`` is the root mean square of a component over all
+    labels, so that ``prior_strength`` counts in labels whatever the scale of a component.  Ties are left out.
+
+    Args:
+        prior_mean: (C,), or one row for each kind (4, C).
+        prior_strength: one number, or one for each component (C,).
     """
     decided = outcome != 0.5
-    voices, outcome, kind = voices[decided], outcome[decided].astype(np.float64), kind_of(new_text, new_user)[decided]
-    size = np.sqrt((voices**2).mean(0)) if len(voices) else np.ones(voices.shape[1])
+    components, outcome = components[decided], outcome[decided].astype(np.float64)
+    kind = label_kind(new_text, new_user)[decided]
+    size = np.sqrt((components**2).mean(0)) if len(components) else np.ones(components.shape[1])
 
-    def learn(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        z, y = voices[rows], outcome[rows]
+    def learned(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        x, y = components[rows], outcome[rows]
 
         def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-            logits, apart = z @ w, (w - centre) * size
-            miss = 1 / (1 + np.exp(-np.clip(logits, -60, 60))) - y
-            return float(
-                (np.logaddexp(0, logits) - y * logits).sum() + 0.5 * (pull * apart**2).sum()
-            ), z.T @ miss + pull * apart * size
+            logits, deviation = x @ w, (w - mean) * size
+            residual = 1 / (1 + np.exp(-np.clip(logits, -60, 60))) - y
+            value = (np.logaddexp(0, logits) - y * logits).sum() + 0.5 * (prior_strength * deviation**2).sum()
+            return float(value), x.T @ residual + prior_strength * deviation * size
 
-        return minimize(loss, centre, jac=True, bounds=[(0, None)] * len(centre)).x
+        return minimize(loss, mean, jac=True, bounds=[(0, None)] * len(mean)).x
 
-    middles = np.broadcast_to(np.asarray(middle, np.float64), (4, voices.shape[1]))
-    return Stacking(np.stack([learn(kind == k, middles[k]) for k in range(4)]), np.bincount(kind, minlength=4))
+    means = np.broadcast_to(np.asarray(prior_mean, np.float64), (4, components.shape[1]))
+    return Stacking(np.stack([learned(kind == k, means[k]) for k in range(4)]), np.bincount(kind, minlength=4))
 
 
-def kind_of(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
-    """(N,) row of a blend's weights: 0 nothing new, 1 a new text, 2 a new person, 3 both."""
+def label_kind(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+    """(N,) 0 where nothing is new, 1 where a text is new, 2 where the user is new, 3 where both are."""
     return np.asarray(new_text, np.int64) + 2 * np.asarray(new_user, np.int64)

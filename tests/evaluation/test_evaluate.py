@@ -11,10 +11,11 @@ import pytest
 
 from copl_core.config import Settings
 from copl_core.evaluation import evaluate as command
-from copl_core.evaluation.dataset import build_world, with_strangers
-from copl_core.evaluation.evaluate import evaluate, table
+from copl_core.evaluation.dataset import build_dataset, with_swapped_users
+from copl_core.evaluation.evaluate import evaluate
 from copl_core.evaluation.methods import METHODS, Methods
 from copl_core.evaluation.peers import PEERS
+from copl_core.evaluation.report import table
 from copl_core.features import measure_many
 from copl_core.records import Choice, CoplError, ImportRow
 
@@ -52,8 +53,8 @@ def rows(users: range, prompts: range, seed: int = 0) -> list[ImportRow]:
 
 
 def about_own_prompts() -> tuple[list[ImportRow], list[ImportRow]]:
-    """Training and test rows where each person is asked about two prompts of which they, but not others, know nothing;
-    and a few new people about new prompts."""
+    """Training and test rows where each user is tested on two prompts that they, but not others, have not seen; and a
+    few new users on new prompts."""
     every = rows(range(20), range(10))
     own = [int(row.annotator.split()[1]) % 5 == int(row.prompt[9:-1]) % 5 for row in every]
     return [row for row, out in zip(every, own, strict=True) if not out], [
@@ -81,7 +82,7 @@ def parse(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_the_text_reward_is_heard_by_the_mix(tiny_encoder):
+def test_the_text_reward_is_part_of_the_mix(tiny_encoder):
     report = evaluate(
         rows(range(20), range(14)),
         rows(range(18, 24), range(14), seed=1),
@@ -121,11 +122,11 @@ def test_copl_tells_camps_apart_on_new_prompts_and_global_cannot(new_prompts):
     assert new_prompts["new_texts"] == 12
 
 
-def test_the_mix_is_told(new_prompts):
+def test_the_report_shows_the_mix(new_prompts):
     mix = new_prompts["methods"]["copl"]["mix"]
-    assert list(mix) == ["new text"]  # the one kind that was asked
+    assert list(mix) == ["new text"]  # the one kind of test label
     assert mix["new text"]["n"] > 0 and "text reward" not in mix["new text"]
-    assert "where a label has new text: graph" in table(new_prompts)
+    assert "for labels with new text: graph" in table(new_prompts)
 
 
 def test_the_controls_show_that_the_gain_is_made_of_people(new_prompts):
@@ -136,27 +137,27 @@ def test_the_controls_show_that_the_gain_is_made_of_people(new_prompts):
     assert "another user's vector" in table(new_prompts)
 
 
-def test_controls_change_nothing_of_what_is_said_of_the_real_labels():
+def test_controls_change_no_prediction_of_the_real_labels():
     train, test = about_own_prompts()
-    world = build_world(train, test)
-    twice, methods, phi = with_strangers(world, seed=0), Methods(QUICK), ByStyle().embed(world.texts)
+    dataset = build_dataset(train, test)
+    twice, methods, phi = with_swapped_users(dataset, seed=0), Methods(QUICK), ByStyle().embed(dataset.texts)
     for name in ("copl", "copl-graph", "taste", "mf"):
-        plain, both = (methods.run(name, one, lambda: phi, 0) for one in (world, twice))
+        plain, both = (methods.run(name, one, lambda: phi, 0) for one in (dataset, twice))
         np.testing.assert_array_equal(both[: len(plain)], plain)
-    plain, both = (methods.about("copl", one, lambda: phi, 0) for one in (world, twice))
+    plain, both = (methods.about("copl", one, lambda: phi, 0) for one in (dataset, twice))
     assert plain == both and set(plain["mix"]) == {"nothing new", "new text and person"}
 
 
 @pytest.mark.parametrize("method", ["copl-graph", "taste"])
-def test_new_users_are_understood_from_context_alone(method):
+def test_new_users_are_predicted_from_context_alone(method):
     train, test = rows(range(12), range(12)), rows(range(12, 16), range(12))
-    told = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK, context=6)
-    untold = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK)
-    assert told["new_users"] == 4
-    assert told["methods"][method]["accuracy"] > untold["methods"][method]["accuracy"] + 0.15
+    given = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK, context=6)
+    without = evaluate(train, test, [method], embedder=ByStyle(), settings=QUICK)
+    assert given["new_users"] == 4
+    assert given["methods"][method]["accuracy"] > without["methods"][method]["accuracy"] + 0.15
 
 
-def test_ties_are_asked_of_nobody():
+def test_ties_are_never_scored():
     test = rows(range(4), range(6))
     test[0] = replace(test[0], choice=Choice.TIE)
     report = evaluate(rows(range(4), range(6)), test, ["global"], embedder=ByStyle(), settings=QUICK)
@@ -202,7 +203,7 @@ def test_the_split_field_keeps_test_rows_out_of_training(tmp_path):
     assert (report["train_labels"], report["test_labels"]) == (16, 8)
 
 
-def test_one_file_can_be_asked_about_prompts_kept_from_training(tmp_path, capsys):
+def test_one_file_can_be_tested_on_prompts_held_out_from_training(tmp_path, capsys):
     both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
     both.write_text("\n".join(as_json(row) for row in rows(range(4), range(10))))
     command.main(parse(str(both), str(both), "--new-prompts", "--methods", "global", "--json", str(out)))
@@ -225,14 +226,14 @@ def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
     assert "'long'" in capsys.readouterr().out
 
 
-def test_where_no_group_is_asked_enough_the_table_says_so():
+def test_where_no_group_has_enough_test_labels_the_table_says_so():
     report = evaluate(
         rows(range(6), range(6)),
         [replace(row, true_group="short") for row in rows(range(6), range(6, 9))],
         ["global"],
         embedder=ByStyle(),
     )
-    assert report["test_groups"] == 1 and "fewer than two have 20 asked labels" in table(report)
+    assert report["test_groups"] == 1 and "fewer than two have 20 test labels" in table(report)
     report = evaluate(
         rows(range(6), range(6)),
         [replace(row, true_group=None) for row in rows(range(6), range(6, 9))],
@@ -253,7 +254,7 @@ def test_people_who_are_excluded_are_left_out(tmp_path, capsys):
     command.main(parse(str(both), str(both), "--split-field", "--methods", "global", "--json", str(out)))
     report = json.loads(out.read_text())
     assert report["train_labels"] + report["test_labels"] == 18
-    assert "6 labels of people who are excluded are left out" in capsys.readouterr().out
+    assert "6 labels of excluded users are left out" in capsys.readouterr().out
 
 
 def test_intervals_hold_the_figure_they_belong_to():
@@ -269,27 +270,27 @@ def test_intervals_hold_the_figure_they_belong_to():
 def test_every_peer_is_known_by_name():
     ours = {"copl", "copl-graph", "copl-reward", "published", "taste", "global", "side-length", "mf"}
     assert ours | set(PEERS) == set(METHODS)
-    assert command._chosen("all") == list(METHODS)
+    assert command._named_methods("all") == list(METHODS)
 
 
 def test_all_methods_leave_out_the_group_oracle_where_no_row_names_a_group(capsys):
     some = rows(range(4), range(3))
-    assert command._possible(list(METHODS), True, some, some) == [name for name in METHODS if name != command.ORACLE]
-    assert "group-oracle needs training labels by people of two groups, and these are of 0" in capsys.readouterr().out
+    assert command._runnable(list(METHODS), True, some, some) == [name for name in METHODS if name != command.ORACLE]
+    assert "group-oracle needs training labels by users of two groups, and these are of 0" in capsys.readouterr().out
     grouped = [replace(row, true_group=f"g{row.annotator[-1]}") for row in some]
-    assert command._possible(list(METHODS), True, grouped, some) == list(METHODS)
-    assert command._possible(list(METHODS), True, some, grouped) == list(METHODS)
-    strangers = [replace(row, annotator=f"new {row.annotator}") for row in grouped]
+    assert command._runnable(list(METHODS), True, grouped, some) == list(METHODS)
+    assert command._runnable(list(METHODS), True, some, grouped) == list(METHODS)
+    new_users = [replace(row, annotator=f"new {row.annotator}") for row in grouped]
     with pytest.raises(CoplError, match="of 0"):
-        command._possible([command.ORACLE], False, some, strangers)
+        command._runnable([command.ORACLE], False, some, new_users)
 
 
 def test_reward_models_without_time_are_left_out_or_refused_at_once(capsys):
     some = rows(range(4), range(3))
-    left = command._possible(list(METHODS), True, some, some, 0.0)
+    left = command._runnable(list(METHODS), True, some, some, 0.0)
     assert set(METHODS) - set(left) == {command.ORACLE, "copl-reward", "uniform"}
     with pytest.raises(CoplError, match="--reward-seconds is 0"):
-        command._possible(["global", "uniform"], False, some, some, 0.0)
+        command._runnable(["global", "uniform"], False, some, some, 0.0)
 
 
 def test_groups_that_one_file_names_are_enough_for_the_oracle():
@@ -305,14 +306,14 @@ def test_groups_that_one_file_names_are_enough_for_the_oracle():
 def test_labels_about_a_pair_that_training_knows_of_the_user_are_counted():
     report = evaluate(rows(range(4), range(6)), rows(range(4), range(4, 8), seed=1), ["global"], embedder=ByStyle())
     assert report["test_labels_in_training"] == 8
-    assert "8 of the asked labels are about a pair" in table(report)
+    assert "8 of the test labels are about a pair" in table(report)
 
 
 def test_of_few_people_the_intervals_are_over_labels_and_say_so():
     report = evaluate(rows(range(6), range(6)), rows(range(1), range(30), seed=5), ["global"], embedder=ByStyle())
     low, high = report["methods"]["global"]["accuracy_interval"]
     assert low < high or report["methods"]["global"]["accuracy"] in (0, 1)
-    assert "say nothing of others" in table(report)
+    assert "hold for these users only" in table(report)
 
 
 def test_a_byte_order_mark_hides_no_split(tmp_path):
@@ -336,7 +337,7 @@ def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["{both}", "{both}"], "two files"),
         (["{both}", "{both}", "--split-field", "--seed", "-1"], "--seed is -1"),
@@ -346,18 +347,18 @@ def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path, capsys):
         (["{both}", "{both}", "--split-field", "--json", "{both}/report.json"], "cannot be written"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, told, tmp_path, capsys):
+def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, message, tmp_path, capsys):
     both = tmp_path / "both.jsonl"
     both.write_text(
         "\n".join(as_json(row, split="test" if i % 3 else "train") for i, row in enumerate(rows(range(4), range(6))))
     )
-    with pytest.raises(CoplError, match=told):
+    with pytest.raises(CoplError, match=message):
         command.main(parse(*(word.format(both=both, folder=tmp_path) for word in words), "--methods", "global"))
     assert "fitting" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["missing.jsonl", "missing.jsonl"], "missing.jsonl"),
         (["empty.jsonl", "empty.jsonl"], "empty"),
@@ -367,15 +368,15 @@ def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, told, t
         (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
         (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
         (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
-        (["good.jsonl", "other.jsonl", "--methods", "global,group-oracle"], "people of two groups"),
+        (["good.jsonl", "other.jsonl", "--methods", "global,group-oracle"], "users of two groups"),
     ],
 )
-def test_mishaps_are_told_in_a_sentence(tmp_path, words, told):
+def test_mistakes_are_errors_in_a_sentence(tmp_path, words, message):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "good.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(3))))
     (tmp_path / "other.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(4))))
     (tmp_path / "alone.jsonl").write_text("\n".join(as_json(row) for row in rows(range(2), range(1))))
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "p", "response_a": "x", "response_b": "y"}))
     paths = [str(Path(tmp_path, word)) if word.endswith("jsonl") else word for word in words]
-    with pytest.raises(CoplError, match=told):
+    with pytest.raises(CoplError, match=message):
         command.main(parse(*paths))

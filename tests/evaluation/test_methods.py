@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from copl_core.config import Settings
-from copl_core.evaluation import methods, peers
-from copl_core.evaluation.dataset import build_world
+from copl_core.evaluation import methods
+from copl_core.evaluation.dataset import build_dataset
 from copl_core.evaluation.methods import MOST_STEPS, Methods, schedules
+from copl_core.evaluation.validation import FEWEST_LABELS
 from copl_core.training import graph_fit
 from tests.evaluation.test_peers import camps, rows
 
@@ -41,20 +42,22 @@ def test_the_schedule_that_the_published_graph_s_own_held_out_labels_prefer_answ
         "fit_graph",
         lambda data, phi, config, **_: SimpleNamespace(lr=config.lr, metrics={"log_loss": left[config.lr]}),
     )
-    monkeypatch.setattr(methods, "place", lambda state, *_: SimpleNamespace(logits=lambda asked: state.lr))
-    world = camps()
-    lr = Methods(Settings()).run("published", world, lambda: np.zeros((len(world.texts), 3)), 0)
+    monkeypatch.setattr(methods, "extend_graph", lambda state, *_: SimpleNamespace(logits=lambda test: state.lr))
+    dataset = camps()
+    lr = Methods(Settings()).run("published", dataset, lambda: np.zeros((len(dataset.texts), 3)), 0)
     assert lr == (methods.FASTER if losses[1] < losses[0] else 1e-4)
 
 
 @pytest.mark.parametrize("name", ["side-length", "mf"])
-def test_a_baseline_chooses_on_the_kind_of_labels_that_are_asked(name, monkeypatch):
+def test_a_baseline_chooses_on_validation_labels_like_the_test_labels(name, monkeypatch):
     from copl_core.training import baselines
 
     tried = []
-    monkeypatch.setattr(baselines, "_missed_on", lambda trial, length, seed: tried.append(trial) or (lambda _: 0.0))
-    known = build_world(rows(range(12), range(10)), rows(range(12), range(10), seed=1))
-    for world in (known, camps(context=4)):
-        Methods(Settings()).run(name, world, lambda: np.zeros((0, 0)), 0)
-    (trial,) = tried
-    assert trial.world.new_text.any() and len(trial.weight) == len(trial.world.asked) >= peers.FEWEST_HELD
+    monkeypatch.setattr(
+        baselines, "_validation_loss", lambda split, length, seed: tried.append(split) or (lambda _: 0.0)
+    )
+    known = build_dataset(rows(range(12), range(10)), rows(range(12), range(10), seed=1))
+    for dataset in (known, camps(context=4)):
+        Methods(Settings()).run(name, dataset, lambda: np.zeros((0, 0)), 0)
+    (split,) = tried
+    assert split.new_text.any() and len(split.weight) == len(split.test) >= FEWEST_LABELS

@@ -1,11 +1,11 @@
-"""The mix gives each part the weight its held-out margins deserve."""
+"""The mix gives each component the weight that its held-out margins deserve."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from copl_core.snapshots.mix import Mix, fit_blend, fit_mix
+from copl_core.snapshots.mix import Mix, fit_mix, fit_stacking
 
 LABELS = 3000
 
@@ -16,7 +16,7 @@ def answers(logits: np.ndarray, seed: int = 1) -> np.ndarray:
 
 NOTHING_NEW = np.zeros(LABELS, bool)
 ALL_NEW = ~NOTHING_NEW
-MIDDLE = np.array([0.5, 0.5])
+PRIOR_MEAN = np.array([0.5, 0.5])
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_true_weights_are_recovered(margins, new, weights):
     assert (mix.n, mix.n_new) == ((~new).sum(), new.sum())
 
 
-def test_known_and_unseen_texts_get_weights_of_their_own(margins):
+def test_known_and_unseen_texts_get_separate_weights(margins):
     graph, text = margins
     new = np.arange(LABELS) % 2 == 0
     mix = fit_mix(graph, text, np.where(new, answers(text), answers(graph)), new)
@@ -59,7 +59,7 @@ def test_noise_gets_no_weight(margins, new, weights):
     assert weights(fit_mix(noise, signal, outcome, new))[0] < 0.05
 
 
-def test_a_part_that_speaks_against_the_labels_is_silenced_and_not_turned_round(margins):
+def test_a_component_against_the_labels_gets_no_weight_and_no_negative_one(margins):
     signal, other = margins
     mix = fit_mix(-signal, other, answers(signal + other), NOTHING_NEW)
     assert mix.graph == 0
@@ -74,7 +74,7 @@ def test_swapping_sides_changes_nothing(margins):
     assert known(one) + unseen(one) == pytest.approx(known(other) + unseen(other), abs=1e-3)
 
 
-def test_without_labels_the_mix_is_the_middle():
+def test_without_labels_the_mix_is_the_prior_mean():
     nothing = np.zeros(0)
     assert fit_mix(nothing, nothing, nothing, nothing.astype(bool)) == Mix(0.5, 0.5, 0, 0.5, 0.5, 0)
 
@@ -90,34 +90,36 @@ def test_enormous_margins_stay_finite():
     assert np.isfinite(known(mix) + unseen(mix)).all() and min(known(mix) + unseen(mix)) >= 0
 
 
-def test_a_mix_of_an_earlier_snapshot_lets_the_text_reward_alone_speak_on_unseen_texts():
+def test_a_mix_of_an_earlier_snapshot_uses_the_text_reward_alone_on_unseen_texts():
     mix = Mix.read({"graph": 0.6, "text": 0.3, "text_alone": 0.9, "n": 40})
     assert known(mix) == (0.6, 0.3) and unseen(mix) == (0.0, 0.9) and (mix.n, mix.n_new) == (40, 0)
 
 
-def test_a_blend_believes_each_voice_as_far_as_it_was_right(margins):
-    voices = np.column_stack(margins)
-    blend = fit_blend(voices, answers(voices @ [0.8, 0.3]), NOTHING_NEW, NOTHING_NEW, MIDDLE, pull=1.0)
-    assert blend.weights[0] == pytest.approx([0.8, 0.3], abs=0.1)
-    assert blend.n.tolist() == [LABELS, 0, 0, 0]
+def test_a_stacking_weighs_each_component_as_far_as_it_was_right(margins):
+    components = np.column_stack(margins)
+    stacking = fit_stacking(
+        components, answers(components @ [0.8, 0.3]), NOTHING_NEW, NOTHING_NEW, PRIOR_MEAN, prior_strength=1.0
+    )
+    assert stacking.weights[0] == pytest.approx([0.8, 0.3], abs=0.1)
+    assert stacking.n.tolist() == [LABELS, 0, 0, 0]
 
 
-def test_new_texts_get_weights_of_their_own_and_unseen_kinds_stand_in_the_middle(margins):
-    voices = np.column_stack(margins)
+def test_new_texts_get_separate_weights_and_kinds_without_labels_have_the_prior_mean(margins):
+    components = np.column_stack(margins)
     new = np.arange(LABELS) % 2 == 0
     outcome = np.where(new, answers(margins[1]), answers(margins[0]))
-    blend = fit_blend(voices, outcome, new, NOTHING_NEW, MIDDLE, pull=1.0)
-    assert blend.weights[0] == pytest.approx([1, 0], abs=0.15)
-    assert blend.weights[1] == pytest.approx([0, 1], abs=0.15)
-    assert blend.weights[2:].tolist() == [MIDDLE.tolist()] * 2
-    logits = blend.logits(voices[:2], new[:2], NOTHING_NEW[:2])
-    assert logits == pytest.approx([blend.weights[1] @ voices[0], blend.weights[0] @ voices[1]])
+    stacking = fit_stacking(components, outcome, new, NOTHING_NEW, PRIOR_MEAN, prior_strength=1.0)
+    assert stacking.weights[0] == pytest.approx([1, 0], abs=0.15)
+    assert stacking.weights[1] == pytest.approx([0, 1], abs=0.15)
+    assert stacking.weights[2:].tolist() == [PRIOR_MEAN.tolist()] * 2
+    logits = stacking.logits(components[:2], new[:2], NOTHING_NEW[:2])
+    assert logits == pytest.approx([stacking.weights[1] @ components[0], stacking.weights[0] @ components[1]])
 
 
-def test_without_labels_a_blend_stands_in_the_middle_and_a_silent_voice_harms_nothing(margins):
+def test_without_labels_a_stacking_has_the_prior_mean_and_a_constant_component_harms_nothing(margins):
     nothing, no = np.zeros((0, 2)), np.zeros(0, bool)
-    middles = np.arange(8).reshape(4, 2)
-    assert fit_blend(nothing, np.zeros(0), no, no, middles).weights.tolist() == middles.tolist()
-    voices = np.column_stack([margins[0], np.zeros(LABELS)])
-    blend = fit_blend(voices, answers(margins[0]), NOTHING_NEW, NOTHING_NEW, MIDDLE, pull=1.0)
-    assert blend.weights[0, 0] == pytest.approx(1, abs=0.1)
+    prior_means = np.arange(8).reshape(4, 2)
+    assert fit_stacking(nothing, np.zeros(0), no, no, prior_means).weights.tolist() == prior_means.tolist()
+    components = np.column_stack([margins[0], np.zeros(LABELS)])
+    stacking = fit_stacking(components, answers(margins[0]), NOTHING_NEW, NOTHING_NEW, PRIOR_MEAN, prior_strength=1.0)
+    assert stacking.weights[0, 0] == pytest.approx(1, abs=0.1)
