@@ -1,13 +1,14 @@
-"""What every test may ask for, the bundled weights, and which tests share a process when several run side by side."""
+"""Fixtures for every test, the profile of property tests, and the order of the files when two processes share them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # processes that all want every core wait for each other; read at import
+if "PYTEST_XDIST_WORKER" in os.environ:  # otherwise every process uses every core; torch reads it at import
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from copl_core.config import Settings  # noqa: E402
@@ -15,18 +16,40 @@ from copl_core.install.weights import folder  # noqa: E402
 from copl_core.records import CoplError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for a model hub fails at once, everywhere
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that needs a model hub fails at once
+
+
+# Examples of property tests are never timed: a busy machine is no failure.  CI tries the same ones every time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("suite")
+
+BROWSER = "tests/e2e/"
+# Seconds of one core, measured, of the files that take more than ten.  Two processes end together when the heaviest
+# files go first; a file that is missing here runs later and does no harm.
+SECONDS: dict[str, int] = {}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Heavy files first, where processes share the work; the order of the others stays."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -_seconds(item.nodeid.split("::")[0]))
+
+
+def _seconds(path: str) -> float:
+    return float("inf") if path.startswith(BROWSER) else SECONDS.get(path, 0)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """All browser tests in one process, since they share a studio; the others file by file."""
+    """All browser tests in one process, since they share a studio; the others file by file, in the order above."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "browser" if nodeid.startswith("tests/e2e/") else nodeid.split("::")[0]
+            return "browser" if nodeid.startswith(BROWSER) else nodeid.split("::")[0]
 
+    config.option.loadscopereorder = False  # xdist's own order puts files of many tests first, however short they are
     return ByFile(config, log)
 
 

@@ -6,12 +6,14 @@ only the text embedding is the style features alone, so that no language model h
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, flock
 from functools import cache
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import numpy as np
 
@@ -131,17 +133,29 @@ def three_people(home: Path, **settings) -> Session:
 
 
 @cache
-def _trained_home(base: Path, world: Callable[[Path], Session]) -> Path:
-    home = base / f"trained-{world.__name__}"
-    session = world(home)
-    fit_graph_now(session)
-    session.store.engine.dispose()
+def _trained_home(shared: Path, world: Callable[[Path], Session]) -> Path:
+    """A world with its first snapshot; the first process that needs it fits it, the others wait."""
+    home = shared / f"trained-{world.__name__}"
+    with (shared / f"{home.name}.lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not home.exists():
+            unfinished = shared / f"{home.name}.unfinished"
+            rmtree(unfinished, ignore_errors=True)
+            session = world(unfinished)
+            fit_graph_now(session)
+            session.store.engine.dispose()
+            unfinished.rename(home)
     return home
 
 
 def trained(world: Callable[[Path], Session], factory, home: Path, **settings) -> Session:
-    """A world with its first snapshot, as a copy of its own in ``home``; it is fitted once a test session."""
-    copytree(_trained_home(factory.getbasetemp(), world), home)
+    """A copy in ``home`` of a world with its first snapshot, which is fitted once per test run.
+
+    Args:
+        factory: pytest's ``tmp_path_factory``; processes that run side by side share the folder above its own.
+    """
+    own = factory.getbasetemp()
+    copytree(_trained_home(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own, world), home)
     return open_study(home, **settings)
 
 
