@@ -1,11 +1,11 @@
-"""What a group prefers against the rest, as measured text features with effect sizes and intervals.  Numpy only.
+"""What a group prefers compared with the rest, as measured text features with effect sizes and intervals.  Numpy only.
 
-Each person has one figure a feature: the mean difference preferred − rejected over their decided labels, in typical
-differences of the study (``insight.taste``); or, as the model expects them to answer, the slope of the expected
-preference.  A group's *effect* is the mean of its people less the mean of the others, and *d* the same in standard
-deviations between people (J. Cohen 1988).  People are the independent units, so they are what is drawn again (B. Efron
-1979; each person counted Poisson(1) times), and the interval's factor is the 95 % quantile of the largest deviation of
-any feature, in standard errors: it holds for all features at once.
+Each user has one figure per feature: the mean difference preferred − rejected over their decided labels, in typical
+differences of the study (``insight.taste``), or the model's counterpart, the slope of the predicted preference.  A
+group's *effect* is the mean of its users less the mean of the others, and *d* is the effect in standard deviations
+between users (J. Cohen 1988).  Users are the independent units, so the bootstrap resamples users (B. Efron 1979; each
+user counts Poisson(1) times).  The interval's factor is the 95 % quantile of the largest deviation of any feature, in
+standard errors, so an interval holds for all features at once.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from copl_core.insight.taste import ALIKE
 
 MOST = 5  # statements
 _SAMPLES = 400  # of the bootstrap
-_FEWEST = 3  # people on either side
-_NEARLY = 0.8  # of the strongest, for a plainer word that goes with it
-_MANY = 2000  # people from which a mean is normal
+_FEWEST = 3  # users on either side
+_NEARLY = 0.8  # of the strongest d, from which a plainer correlated feature replaces the strongest
+_MANY = 2000  # users from which a mean is treated as normal
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """A group against the rest; columns follow ``FEATURE_NAMES``, NaN where a feature is not spoken of."""
+    """A group against the rest; columns follow ``FEATURE_NAMES``, NaN for excluded features."""
 
     effect: np.ndarray  # (F,) typical differences
     low: np.ndarray  # (F,)
     high: np.ndarray  # (F,)
-    d: np.ndarray  # (F,) standard deviations between people
-    people: int  # of the group
+    d: np.ndarray  # (F,) standard deviations between users
+    people: int  # users of the group
     others: int
-    n: int  # labels of the group, or pairs looked at by the model
+    n: int  # labels of the group, or pairs with predictions
 
     @property
     def certain(self) -> np.ndarray:
@@ -52,15 +52,15 @@ class Statement:
     low: float
     high: float
     d: float
-    along: tuple[str, ...]  # words of features that go along with it in these texts
+    correlated: tuple[str, ...]  # words of features that correlate with it in these texts
 
 
-def per_person(user: np.ndarray, chosen: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray]:
-    """(mean difference of each person (U, F), labels behind it (U,)); NaN for people without labels.
+def user_means(user: np.ndarray, chosen: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray]:
+    """(mean difference of each user (U, F), labels behind it (U,)); NaN for users without labels.
 
     Args:
-        user: (N,) row of the person of each decided label.
-        chosen: (N, F) standardised differences, preferred − rejected; NaN columns are not spoken of.
+        user: (N,) row of the user of each decided label.
+        chosen: (N, F) standardised differences, preferred − rejected; NaN columns are excluded features.
     """
     counts = np.bincount(user, minlength=n_users)
     sums = np.stack([np.bincount(user, column, minlength=n_users) for column in chosen.T], 1)
@@ -69,55 +69,55 @@ def per_person(user: np.ndarray, chosen: np.ndarray, n_users: int) -> tuple[np.n
 
 
 def contrast(leaning: np.ndarray, inside: np.ndarray, n: int, rng: np.random.Generator) -> Contrast | None:
-    """A group against everybody else; None where either side has fewer than three people.
+    """A group against all others; None where either side has fewer than three users.
 
     Args:
-        leaning: (U, F) one figure a person and feature; people with NaN in every feature are left out.
+        leaning: (U, F) one figure per user and feature; users with NaN in every feature are skipped.
         inside: (U,) mask of the group.
-        n: labels, or pairs, behind it, to be told.
+        n: number of labels, or pairs, behind the figures.
     """
-    there = np.isfinite(leaning).any(1)
-    leaning, inside = leaning[there], inside[there]
+    known = np.isfinite(leaning).any(1)
+    leaning, inside = leaning[known], inside[known]
     if min(inside.sum(), (~inside).sum()) < _FEWEST:
         return None
-    silent = np.isnan(leaning).any(0)
+    excluded = np.isnan(leaning).any(0)
     x = np.nan_to_num(leaning)
     drawn_in, drawn_out = _resampled(x[inside], rng), _resampled(x[~inside], rng)
     effect = x[inside].mean(0) - x[~inside].mean(0)
     drawn = drawn_in - drawn_out  # (S, F)
     error = drawn.std(0)
     away = np.abs(drawn - effect) / np.maximum(error, 1e-12)
-    half = float(np.quantile(away[:, ~silent].max(1, initial=0), 0.95)) * error
+    half = float(np.quantile(away[:, ~excluded].max(1, initial=0), 0.95)) * error
     squares = x[inside].var(0) * inside.sum() + x[~inside].var(0) * (~inside).sum()
     spread = np.sqrt(squares / max(1, len(x) - 2))
     d = np.divide(effect, spread, out=np.zeros_like(effect), where=spread > 1e-12)
-    values = [np.where(silent, np.nan, value) for value in (effect, effect - half, effect + half, d)]
+    values = [np.where(excluded, np.nan, value) for value in (effect, effect - half, effect + half, d)]
     return Contrast(*values, int(inside.sum()), int((~inside).sum()), n)
 
 
 def statements(found: Contrast, correlation: np.ndarray, most: int = MOST) -> tuple[Statement, ...]:
     """What is certain, largest d first.
 
-    Features that go together in these texts are told once: by the plainest (``FEATURE_NAMES`` begins with the plain
-    ones) of those that are nearly as strong as the strongest.
+    Correlated features share one statement: that of the plainest (``FEATURE_NAMES`` begins with the plain ones) among
+    those that are nearly as strong as the strongest.
     """
     size = np.where(found.certain, np.abs(np.nan_to_num(found.d)), 0.0)
-    told: list[int] = []
+    covered: list[int] = []
     for strongest in np.argsort(-size, kind="stable").tolist():
         like = np.abs(correlation[strongest]) >= ALIKE
         like[strongest] = True
         feature = int(np.flatnonzero(like & (size >= _NEARLY * size[strongest]))[0])
         near = any(
-            abs(correlation[one, other]) >= ALIKE or one == other for one in (feature, strongest) for other in told
+            abs(correlation[one, other]) >= ALIKE or one == other for one in (feature, strongest) for other in covered
         )
-        if len(told) < most and size[strongest] > 0 and not near:
-            told.append(feature)
-    return tuple(_statement(feature, found, correlation) for feature in told)
+        if len(covered) < most and size[strongest] > 0 and not near:
+            covered.append(feature)
+    return tuple(_statement(feature, found, correlation) for feature in covered)
 
 
 def _statement(feature: int, found: Contrast, correlation: np.ndarray) -> Statement:
     sign = 1 if found.effect[feature] > 0 else -1
-    along = tuple(
+    correlated = tuple(
         _words(other, sign * correlation[feature, other])
         for other in np.argsort(-np.abs(correlation[feature])).tolist()
         if other != feature and abs(correlation[feature, other]) >= ALIKE
@@ -126,7 +126,7 @@ def _statement(feature: int, found: Contrast, correlation: np.ndarray) -> Statem
         FEATURE_NAMES[feature],
         _words(feature, sign),
         *(float(getattr(found, name)[feature]) for name in ("effect", "low", "high", "d")),
-        along[:3],
+        correlated[:3],
     )
 
 
@@ -135,14 +135,14 @@ def _words(feature: int, direction: float) -> str:
 
 
 def _resampled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Means (S, F) of people drawn again; of many, from the normal law that their mean then follows."""
+    """Bootstrap means (S, F) over users; for many users, draws from the normal distribution of their mean."""
     if len(x) > _MANY:
         return rng.multivariate_normal(x.mean(0), np.cov(x.T) / len(x), _SAMPLES, check_valid="ignore", method="eigh")
     times = rng.poisson(1.0, (_SAMPLES, len(x)))
     return times @ x / np.maximum(times.sum(1, keepdims=True), 1)
 
 
-def typical_people(vectors: np.ndarray, known: np.ndarray, most: int = 3) -> np.ndarray:
-    """Rows of the people nearest to the middle of a group's vectors (n, q), among those who are well ``known`` (n,)."""
+def typical_users(vectors: np.ndarray, known: np.ndarray, most: int = 3) -> np.ndarray:
+    """Rows of the users nearest to the mean of a group's vectors (n, q), among the ``known`` ones (n,)."""
     away = np.square(vectors - vectors.mean(0)).sum(1)
     return np.argsort(np.where(known, away, np.inf), kind="stable")[: min(most, int(known.sum()))]

@@ -1,4 +1,4 @@
-"""Who is served by which expert, and what the experts are for: gate weights, load, explanations.  Numpy only."""
+"""Which expert serves whom, and what each expert does: gate weights, load, explanations.  Numpy only."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_DRAWS = 400  # of the bootstrap, and of worlds where no feature matters
-_FEWEST_PROMPTS = 8  # below, an interval would be made of nothing
+_DRAWS = 400  # of the bootstrap, and of the null distribution
+_FEWEST_PROMPTS = 8  # that an interval needs
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How users spread over experts under one gate."""
+    """How one gate spreads users over experts."""
 
     users: np.ndarray  # (M,) users whose top expert this is
-    share: np.ndarray  # (M,) the same, sums to 1
+    share: np.ndarray  # (M,) share of users, sums to 1
     entropy: float  # of ``share``, in bits; log2(M) when perfectly even
-    dead: int  # experts that are nobody's top expert
+    dead: int  # experts that are the top expert of no user
 
     @property
     def factor(self) -> float:
@@ -34,14 +34,14 @@ def load(gates: np.ndarray) -> Load:
 
 
 def by_group(gates: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int, int], ...]]:
-    """Order (N,) that puts people of one group together, within it those of one expert, the surest first.
+    """Order (N,) by group, within a group by top expert, and within an expert by decreasing weight.
 
     Args:
         gates: (N, M) weights.
-        group: (N,); negative means none, and such people come last.
+        group: (N,); negative means none, and such users come last.
 
     Returns:
-        the order, and (group, first row, row after the last) of each block of it.
+        the order, and (group, first row, row after the last) of each block of one group.
     """
     rank = np.where(group < 0, np.iinfo(np.int64).max, group)
     order = np.lexsort((-gates.max(1), gates.argmax(1), rank))
@@ -54,7 +54,7 @@ def by_group(gates: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, tuple[tu
 
 
 def between_two(gates: np.ndarray, most: int) -> list[tuple[int, int, int, float]]:
-    """(row, first expert, second expert, gap) of those whose two largest weights lie closest together."""
+    """(row, first expert, second expert, gap) of the users with the smallest gaps between their two largest weights."""
     if gates.shape[1] < 2:
         return []
     top = np.argsort(-gates, axis=1, kind="stable")[:, :2]
@@ -67,7 +67,7 @@ def between_two(gates: np.ndarray, most: int) -> list[tuple[int, int, int, float
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Correlation of what each of M experts changes with F measured features of the texts, with intervals."""
+    """Correlation between what each of M experts changes and F measured features of the texts, with intervals."""
 
     r: np.ndarray  # (M, F); NaN where either does not vary
     low: np.ndarray  # (M, F) 95 %, for all features of an expert at once
@@ -82,54 +82,54 @@ class Explanation:
 
 
 def centred(values: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """Values (…, T) less the mean of their prompt: a reward is only ever compared within one."""
-    _, place = np.unique(prompts, return_inverse=True)
-    same = (place[:, None] == np.arange(place.max(initial=-1) + 1)).astype(float)  # (T, prompts)
-    return values - (values @ same / same.sum(0))[..., place]
+    """Values (…, T) less the mean of their prompt: rewards are only compared within a prompt."""
+    _, index = np.unique(prompts, return_inverse=True)
+    same = (index[:, None] == np.arange(index.max(initial=-1) + 1)).astype(float)  # (T, prompts)
+    return values - (values @ same / same.sum(0))[..., index]
 
 
 def explain(change: np.ndarray, features: np.ndarray, prompts: np.ndarray, rng: np.random.Generator) -> Explanation:
-    """Which measured features go with what an expert changes, within prompts.
+    """Which measured features correlate with what an expert changes, within prompts.
 
-    Intervals are ``tanh(z ± c se)`` of Fisher's z = artanh r.  The error is the larger of two: from a bootstrap over
-    prompts, since texts to one prompt are not independent, and from shuffling the changes within each prompt, which is
-    a world where no feature matters.  Such worlds also give c, one per expert, as the 95 % quantile of the largest
-    |z| / se of any feature: the intervals of an expert hold for all features at once.
+    Intervals are ``tanh(z ± c se)`` of Fisher's z = artanh r.  The standard error is the larger of two: that of a
+    bootstrap over prompts, since texts of one prompt are not independent, and that of shuffling the changes within each
+    prompt, the null distribution where no feature matters.  The null distribution also gives c, one per expert, as the
+    95 % quantile of the largest |z| / se of any feature: the intervals of an expert hold for all features at once.
 
     Args:
-        change: (M, T) what each expert adds to the reward of the shared one.
+        change: (M, T) what each expert adds to the reward of the shared model.
         features: (T, F).
         prompts: (T,) prompt of each text.
     """
     y, x = centred(change, prompts), centred(features.T.astype(float), prompts)  # (M, T), (F, T)
-    units, place = np.unique(prompts, return_inverse=True)
+    units, index = np.unique(prompts, return_inverse=True)
     xx, yy = (x**2).sum(1), (y**2).sum(1)
     r = _correlation(y @ x.T, xx, yy[:, None])
     if len(units) < _FEWEST_PROMPTS:
         return Explanation(r, np.full_like(r, -1.0), np.full_like(r, 1.0), len(prompts), len(units))
     z = _fisher(r)
-    null = _fisher(_correlation(_shuffled(y, place, rng) @ x.T, xx, yy[:, None]))  # (B, M, F)
+    null = _fisher(_correlation(_shuffled(y, index, rng) @ x.T, xx, yy[:, None]))  # (B, M, F)
     by_chance = null.std(0)
     critical = np.quantile((np.abs(null) / np.maximum(by_chance, 1e-9)).max(2), 0.95, axis=0)  # (M,)
-    half = critical[:, None] * np.maximum(by_chance, (_fisher(_resampled(y, x, place, rng)) - z).std(0))
+    half = critical[:, None] * np.maximum(by_chance, (_fisher(_resampled(y, x, index, rng)) - z).std(0))
     known = np.isfinite(r)
     return Explanation(
         r, np.where(known, np.tanh(z - half), -1.0), np.where(known, np.tanh(z + half), 1.0), len(prompts), len(units)
     )
 
 
-def _shuffled(y: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _shuffled(y: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """``y`` (M, T) with the texts of each prompt in random order, (B, M, T)."""
-    home = np.argsort(place, kind="stable")
+    order = np.argsort(index, kind="stable")
     out = np.empty((_DRAWS, *y.shape))
     for draw in range(_DRAWS):
-        out[draw][:, home] = y[:, np.lexsort((rng.random(len(place)), place))]
+        out[draw][:, order] = y[:, np.lexsort((rng.random(len(index)), index))]
     return out
 
 
-def _resampled(y: np.ndarray, x: np.ndarray, place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Correlations (B, M, F) with prompts drawn with replacement."""
-    member = (place == np.arange(place.max() + 1)[:, None]).astype(float)  # (P, T)
+def _resampled(y: np.ndarray, x: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Correlations (B, M, F) of bootstrap samples over prompts."""
+    member = (index == np.arange(index.max() + 1)[:, None]).astype(float)  # (P, T)
     xy = np.einsum("pt,mt,ft->pmf", member, y, x, optimize=True)
     drawn = rng.multinomial(len(member), np.full(len(member), 1 / len(member)), _DRAWS).astype(float)  # (B, P)
     products = (drawn @ xy.reshape(len(xy), -1)).reshape(_DRAWS, *xy.shape[1:])
@@ -137,7 +137,7 @@ def _resampled(y: np.ndarray, x: np.ndarray, place: np.ndarray, rng: np.random.G
 
 
 def _correlation(xy: np.ndarray, xx: np.ndarray, yy: np.ndarray) -> np.ndarray:
-    """From sums of products that broadcast; NaN where either does not vary."""
+    """Correlation from sums of products that broadcast; NaN where either side does not vary."""
     size = np.sqrt(xx * yy)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(size > 1e-9, xy / size, np.nan)

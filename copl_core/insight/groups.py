@@ -1,10 +1,10 @@
-"""Groups of people who answer alike: k-means in the space of answers, k by the silhouette of those who are well known.
+"""Groups of users who answer alike: k-means in the space of answers, with k by the silhouette of well-known users.
 
-A person with few labels stands near the mean for want of labels, not of taste, and so blurs every boundary.  k-means
-therefore weighs people by n / (n + 10), n their labels, and the silhouette (Rousseeuw 1987) that chooses k is that of
-the half with most labels.  On the demo study's eight snapshots this finds its five tastes every time, where the plain
-silhouette says four to six, a Gaussian mixture by BIC five or six, and HDBSCAN leaves a third of the people out.  A
-number of groups that the last snapshot had is kept unless another is better by more than chance moves it.
+The vector of a user with few labels is near the mean for lack of labels, not of taste, and so blurs every boundary.
+k-means therefore weighs users by n / (n + 10), n their labels, and the silhouette (Rousseeuw 1987) that chooses k is
+that of the half with most labels.  On the demo study's eight snapshots this finds the five true groups every time; the
+plain silhouette gives four to six, a Gaussian mixture by BIC five or six, and HDBSCAN leaves a third of the users
+without a group.  The number of groups of the last snapshot stays unless another is better by more than chance.
 """
 
 from __future__ import annotations
@@ -15,28 +15,30 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 NO_GROUP = -1
-MOST_GROUPS = 7  # as many as the palette has colours that show on light and dark
+MOST_GROUPS = 7  # as many as the palette has colours that are visible on light and dark
 CRITERION = "k-means, k by the silhouette of the half with most labels"
-_KNOWN_AT = 10.0  # labels at which a person weighs half as much as one who is wholly known
-_LOYALTY = 0.02  # silhouette by which another number of groups must be better than the last snapshot's
-_FEWEST = 8  # people; fewer make a choice meaningless
-_SAMPLE = 2000  # the silhouette is quadratic; a sample chooses k as well
+_KNOWN_AT = 10.0  # labels at which a user has half of the full weight
+_MARGIN = 0.02  # silhouette by which another number of groups must beat that of the last snapshot
+_FEWEST = 8  # users; with fewer a choice of k is meaningless
+_SAMPLE = 2000  # the silhouette takes quadratic time, and a sample chooses k as well
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
+    """A grouping of users and the alternatives that were compared."""
+
     group: np.ndarray  # (n,) int64, 0 to k − 1
     silhouette: float  # NaN for one group
     tried: dict[int, float]  # k → silhouette
 
 
 def find_groups(vectors: np.ndarray, n_labels: np.ndarray, *, before: int = 0, seed: int = 0) -> Groups:
-    """Groups of people with labels.
+    """Groups of users with labels.
 
     Args:
-        vectors: (n, q), where distance is disagreement.
+        vectors: (n, q), with distance as disagreement.
         n_labels: (n,) labels behind each row, at least one each.
-        before: groups that the last snapshot found, 0 for none.
+        before: number of groups in the last snapshot, 0 for none.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
@@ -55,8 +57,8 @@ def find_groups(vectors: np.ndarray, n_labels: np.ndarray, *, before: int = 0, s
             found[k], tried[k] = group, float(silhouette_score(vectors[known], group[known]))
     if not tried:
         return alone
-    best = max(tried, key=tried.get)
-    chosen = before if tried.get(before, -1.0) >= tried[best] - _LOYALTY else best
+    best = max(tried, key=lambda k: tried[k])
+    chosen = before if tried.get(before, -1.0) >= tried[best] - _MARGIN else best
     return Groups(found[chosen], tried[chosen], tried)
 
 
@@ -65,16 +67,16 @@ def all_alike(vectors: np.ndarray) -> bool:
 
 
 def renumber(group: np.ndarray, now: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """Give each new group the number of the old one it shares most users with; those left over take free numbers.
+    """Give each new group the number of the old group with the largest overlap; the others take free numbers.
 
     Args:
-        group: (U,) groups of everybody, −1 for none.
-        now, then: (n,) new and old group of the users that both snapshots have.
+        group: (U,) new groups of all users, −1 for none.
+        now, then: (n,) new and old group of the users in both snapshots.
     """
     size = max(group.max(), then.max()) + 1
     overlap = np.zeros((size, size))
     np.add.at(overlap, (now, then), 1)
     new_ids, old_ids = linear_sum_assignment(-overlap)
-    names = np.empty(size + 1, np.int64)  # the last is that of −1
+    names = np.empty(size + 1, np.int64)  # the last entry is for −1
     names[new_ids], names[-1] = old_ids, NO_GROUP
     return names[group]

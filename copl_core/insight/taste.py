@@ -1,18 +1,18 @@
-"""What a person likes, in words: which measured features their choices lean towards.  Numpy only.
+"""What a user likes, in words: the measured features that their choices lean towards.  Numpy only.
 
 A label that prefers one response is a row of feature differences, preferred − rejected, in units of the *typical
-difference* between two answers of this study (root mean square over its pairs).  Somebody who does not look at a
-feature has a mean of zero on it.  Labels on one prompt share their texts, so prompts are the independent units:
-standard errors are clustered by prompt, and the critical value is the 95 % quantile of the largest |t| of any feature
-when each prompt's signs are flipped by coins (E. J. G. Pitman 1937; max-T of Westfall & Young 1993).  An interval
-therefore holds for all features at once, and a person without a taste is told of one in at most five cases of a
-hundred.  The effect that is told, and by which statements are ranked, is shrunk towards zero by empirical Bayes within
-its interval, since the strongest of thirty is too strong by selection (B. Efron & C. Morris, JASA 70, 1975)::
+difference* between two responses of this study (root mean square over its pairs).  A user who ignores a feature has a
+mean of zero on it.  Labels on one prompt share their texts, so prompts are the independent units: standard errors
+are clustered by prompt, and the critical value is the 95 % quantile of the largest |t| of any feature under random sign
+flips of whole prompts (E. J. G. Pitman 1937; max-T of Westfall & Young 1993).  An interval therefore holds for all
+features at once, and a user without a taste gets a statement in at most five cases of a hundred.  The reported effect,
+which also ranks the statements, is shrunk towards zero by empirical Bayes within its interval, since the strongest of
+thirty effects is too strong by selection (B. Efron & C. Morris, JASA 70, 1975)::
 
     m_f ± c se_f      effect m_f τ² / (τ² + se_f²)      τ² = max(0, mean_f (m_f² − se_f²))
 
-What the model believes is the same figure for all pairs of the study, each counted with the preference it expects: the
-slope of the expected preference, from −1 to 1, on a feature's standardised difference.
+The model's counterpart is the same figure over all pairs of the study, with predicted preferences in place of labels:
+the slope of the predicted preference, from −1 to 1, on a feature's standardised difference.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ import numpy as np
 
 from copl_core.features import FEATURE_NAMES, FEATURE_WORDS
 
-MOST = 5  # statements, however much there is to say
-ALIKE = 0.6  # correlation of differences from which two features are told as one
+MOST = 5  # statements per user
+ALIKE = 0.6  # absolute correlation of differences from which two features share one statement
 _FLIPS = 2000
 _CONFIDENCE = 0.95
-_RAREST = 0.02  # share of pairs that must differ in a feature before it is spoken of
+_RAREST = 0.02  # share of pairs that differ in a feature, below which the feature is excluded
 
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """One figure a feature, in typical differences; columns follow ``FEATURE_NAMES``."""
+    """One figure per feature, in typical differences; columns follow ``FEATURE_NAMES``."""
 
     mean: np.ndarray  # (F,)
     low: np.ndarray  # (F,)
     high: np.ndarray  # (F,)
-    n: int  # labels, or pairs, behind it
+    n: int  # labels, or pairs, behind the figures
 
     @property
     def certain(self) -> np.ndarray:
@@ -47,30 +47,31 @@ class Effects:
 
     @classmethod
     def nothing(cls, n: int = 0) -> Effects:
+        """No certain effect: zero with an infinite interval."""
         zero = np.zeros(len(FEATURE_NAMES))
         return cls(zero, zero - np.inf, zero + np.inf, n)
 
 
 @dataclass(frozen=True, slots=True)
 class Leaning:
-    """One statement about a person's taste."""
+    """One statement about a user's taste."""
 
     feature: str
     words: str  # what they like
-    source: str  # "labels": their own labels settle it; "model": only people who answer alike do
-    effect: float  # of that source, in typical differences; above zero: more of the feature
+    source: str  # "labels": their own labels are enough; "model": it follows from users who answer alike
+    effect: float  # from that source, in typical differences; above zero: more of the feature
     low: float
     high: float
-    n: int  # labels, or pairs looked at by the model
+    n: int  # labels, or pairs with predictions
     by_labels: float
     by_model: float | None
-    of_most: float | None  # what the model expects of the mean person
+    of_population: float | None  # what the model predicts for the mean user
     votes: tuple[int, int, int]  # labels for, against, and on answers equal in it
-    along: tuple[str, ...]  # words of features that go along with it in these texts
+    correlated: tuple[str, ...]  # words of features that correlate with it in these texts
 
 
 def typical(differences: np.ndarray) -> np.ndarray:
-    """Scale (F,) of the differences (P, F) between the two answers of a pair; NaN for a feature that hardly varies."""
+    """Scale (F,) of the differences (P, F) between a pair's responses; NaN for a feature that hardly varies."""
     if not len(differences):
         return np.full(differences.shape[1], np.nan)
     size = np.sqrt((differences**2).mean(0))
@@ -78,7 +79,7 @@ def typical(differences: np.ndarray) -> np.ndarray:
     return np.where(rare | (size < 1e-9), np.nan, size)
 
 
-def alike(differences: np.ndarray) -> np.ndarray:
+def correlations(differences: np.ndarray) -> np.ndarray:
     """Correlation about zero (F, F) of standardised differences (P, F); 0 for features without a scale."""
     filled = np.nan_to_num(differences)
     size = np.sqrt((filled**2).sum(0))
@@ -87,63 +88,63 @@ def alike(differences: np.ndarray) -> np.ndarray:
 
 
 def from_labels(chosen: np.ndarray, prompts: np.ndarray, rng: np.random.Generator) -> Effects:
-    """What the labels of one person say.
+    """What the labels of one user show.
 
     Args:
-        chosen: (N, F) standardised differences, preferred − rejected; NaN columns are not spoken of.
+        chosen: (N, F) standardised differences, preferred − rejected; NaN columns are excluded features.
         prompts: (N,) prompt of each label.
-        rng: draws the flips.
+        rng: draws the sign flips.
     """
     n = len(chosen)
-    units, place = np.unique(prompts, return_inverse=True)
+    units, unit = np.unique(prompts, return_inverse=True)
     if len(units) < 2:
         return Effects.nothing(n)
-    silent = np.isnan(chosen).all(0)
+    excluded = np.isnan(chosen).all(0)
     sums = np.zeros((len(units), chosen.shape[1]))
-    np.add.at(sums, place, np.nan_to_num(chosen))
-    counts = np.bincount(place).astype(float)
+    np.add.at(sums, unit, np.nan_to_num(chosen))
+    counts = np.bincount(unit).astype(float)
     mean, error = _moments(np.ones((1, len(units))), sums, counts)
     flipped = _t(*_moments(rng.choice([-1.0, 1.0], (_FLIPS, len(units))), sums, counts))
-    if silent.all():
+    if excluded.all():
         return Effects.nothing(n)
-    critical = float(np.quantile(np.abs(flipped[:, ~silent]).max(1), _CONFIDENCE, method="higher"))
+    critical = float(np.quantile(np.abs(flipped[:, ~excluded]).max(1), _CONFIDENCE, method="higher"))
     if not np.isfinite(critical):
         return Effects.nothing(n)
     mean, error = mean[0], error[0]
-    spread = max(0.0, float((mean**2 - error**2)[~silent].mean()))
-    half = np.where(silent, np.inf, critical * error)
+    spread = max(0.0, float((mean**2 - error**2)[~excluded].mean()))
+    half = np.where(excluded, np.inf, critical * error)
     low, high = mean - half, mean + half
-    drawn_in = mean * spread / np.maximum(spread + error**2, 1e-12)
-    return Effects(np.clip(drawn_in, low, high), low, high, n)
+    shrunk = mean * spread / np.maximum(spread + error**2, 1e-12)
+    return Effects(np.clip(shrunk, low, high), low, high, n)
 
 
 def from_model(
     expected: np.ndarray, differences: np.ndarray, prompts: np.ndarray, *, draws: np.ndarray | None = None
 ) -> Effects:
-    """What the model believes of one person.
+    """What the model predicts for one user.
 
-    The doubt has two parts: which prompts a study happens to have, and where the person stands.  Both are drawn in by
-    the model's prior over people already, so each interval is a plain 95 % one.
+    The uncertainty has two parts: which prompts the study happens to have, and the user's vector.  The model's prior
+    over users already shrinks the predictions, so each interval is a plain 95 % interval.
 
     Args:
         expected: (P,) P(first is preferred).
         differences: (P, F) standardised, first − second.
         prompts: (P,) prompt of each pair.
-        draws: (K, P) the same probabilities for places where the person might stand as well.
+        draws: (K, P) the same probabilities for draws of the user's vector from its posterior.
     """
     x = np.nan_to_num(differences)
-    silent = np.isnan(differences).all(0)
-    units, place = np.unique(prompts, return_inverse=True)
-    if len(units) < 2 or silent.all():
+    excluded = np.isnan(differences).all(0)
+    units, unit = np.unique(prompts, return_inverse=True)
+    if len(units) < 2 or excluded.all():
         return Effects.nothing(len(x))
     sums = np.zeros((len(units), x.shape[1]))
-    np.add.at(sums, place, (2 * expected - 1)[:, None] * x)
-    mean, error = (part[0] for part in _moments(np.ones((1, len(units))), sums, np.bincount(place).astype(float)))
+    np.add.at(sums, unit, (2 * expected - 1)[:, None] * x)
+    mean, error = (part[0] for part in _moments(np.ones((1, len(units))), sums, np.bincount(unit).astype(float)))
     variance = error**2
     if draws is not None:
         variance = variance + ((2 * draws - 1) @ x / len(x)).var(0)
     critical = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
-    half = np.where(silent, np.inf, critical * np.sqrt(variance))
+    half = np.where(excluded, np.inf, critical * np.sqrt(variance))
     return Effects(mean, mean - half, mean + half, len(x))
 
 
@@ -152,27 +153,27 @@ def leanings(
     chosen: np.ndarray,
     correlation: np.ndarray,
     model: Effects | None = None,
-    of_most: np.ndarray | None = None,
+    of_population: np.ndarray | None = None,
 ) -> tuple[Leaning, ...]:
-    """At most five statements: what the labels settle, strongest first, then what only the model believes.
+    """At most five statements: those certain from the labels, strongest first, then those certain from the model alone.
 
-    Features that go together in these texts are told once, by the strongest of them.
+    Correlated features share one statement, that of the strongest of them.
     """
-    told: list[int] = []
+    covered: list[int] = []
     found = []
     for source, effects in (("labels", labels), ("model", model)):
         if effects is None:
             continue
         for feature in np.argsort(-np.abs(effects.mean), kind="stable").tolist():
-            if len(told) == MOST or not effects.certain[feature] or _said(feature, told, correlation):
+            if len(covered) == MOST or not effects.certain[feature] or _is_covered(feature, covered, correlation):
                 continue
-            told.append(feature)
-            found.append(_leaning(feature, source, effects, chosen, correlation, labels, model, of_most))
+            covered.append(feature)
+            found.append(_leaning(feature, source, effects, chosen, correlation, labels, model, of_population))
     return tuple(found)
 
 
-def _said(feature: int, told: list[int], correlation: np.ndarray) -> bool:
-    return feature in told or any(abs(correlation[feature, other]) >= ALIKE for other in told)
+def _is_covered(feature: int, covered: list[int], correlation: np.ndarray) -> bool:
+    return feature in covered or any(abs(correlation[feature, other]) >= ALIKE for other in covered)
 
 
 def _leaning(
@@ -183,17 +184,16 @@ def _leaning(
     correlation: np.ndarray,
     labels: Effects,
     model: Effects | None,
-    of_most: np.ndarray | None,
+    of_population: np.ndarray | None,
 ) -> Leaning:
     sign = 1 if effects.mean[feature] > 0 else -1
-    mine = np.nan_to_num(chosen[:, feature]) * sign
-    votes = (int((mine > 1e-9).sum()), int((mine < -1e-9).sum()), int((np.abs(mine) <= 1e-9).sum()))
+    ahead = np.nan_to_num(chosen[:, feature]) * sign
+    votes = (int((ahead > 1e-9).sum()), int((ahead < -1e-9).sum()), int((np.abs(ahead) <= 1e-9).sum()))
     near = [
         other
         for other in np.argsort(-np.abs(correlation[feature])).tolist()
         if other != feature and abs(correlation[feature, other]) >= ALIKE
     ]
-    along = tuple(_words(other, sign * correlation[feature, other]) for other in near[:3])
     return Leaning(
         FEATURE_NAMES[feature],
         _words(feature, sign),
@@ -204,9 +204,9 @@ def _leaning(
         effects.n,
         float(labels.mean[feature]),
         None if model is None else float(model.mean[feature]),
-        None if of_most is None else float(of_most[feature]),
+        None if of_population is None else float(of_population[feature]),
         votes,
-        along,
+        tuple(_words(other, sign * correlation[feature, other]) for other in near[:3]),
     )
 
 
@@ -223,6 +223,6 @@ def _moments(signs: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> tuple[n
 
 
 def _t(mean: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """t values; infinite where every unit says the same to the last digit, 0 where nothing differs at all."""
+    """t values; infinite where all units are exactly equal, 0 where nothing differs at all."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.abs(mean) < 1e-12, 0.0, mean / np.where(error < 1e-12, 0.0, error))

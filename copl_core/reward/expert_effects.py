@@ -1,7 +1,7 @@
-"""What single experts of a reward model say: the reward of texts through each of them, against the shared part alone.
+"""What single experts of a reward model do: the reward of texts with one expert, less the reward without experts.
 
-An expert speaks here at its reference weight, the mean weight of the people it serves (``RewardModel.reference``).
-Where each layer has a gate of its own, one expert of one layer speaks at a time and the other layers' keep silent.
+An expert has its reference weight here, the mean gate weight of the users it serves (``RewardModel.reference``).  In a
+model with a gate per layer, one expert of one layer is active at a time and the experts of other layers are off.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from copl_core.reward.model import ATTENTION_CELLS, RewardModel
 
 
 @torch.no_grad()
-def voices(model: RewardModel, texts: Sequence[tuple[str, str]], gate: int = 0, rows: int = 64) -> np.ndarray:
-    """What each expert of a gate adds, (M, T), to the reward (prompt, response) have by the shared part, in log-odds.
+def expert_effects(model: RewardModel, texts: Sequence[tuple[str, str]], gate: int = 0, rows: int = 64) -> np.ndarray:
+    """What each expert of a gate adds to the reward of each (prompt, response), in log-odds, (M, T).
 
     Raises:
         CoplError: the model has no experts, or no such gate.
@@ -25,7 +25,7 @@ def voices(model: RewardModel, texts: Sequence[tuple[str, str]], gate: int = 0, 
     n_gates, n_experts = model.reference.shape
     if not n_experts or not 0 <= gate < n_gates:
         raise CoplError(
-            f"Gate {gate} was asked for, and the model has {n_gates if n_experts else 0}, numbered from 0; "
+            f"There is no gate {gate}: the model has {n_gates if n_experts else 0}, numbered from 0; "
             "choose one of them."
         )
     if not len(texts):
@@ -36,5 +36,5 @@ def voices(model: RewardModel, texts: Sequence[tuple[str, str]], gate: int = 0, 
     expert[:, gate] = torch.arange(n_experts, device=model.device)
     weight[:, gate] = model.strength(model.reference[gate])
     rows = max(1, min(rows, ATTENTION_CELLS // max(len(one) for one in states) ** 2))
-    shared, *spoken = model._passes(states, *model.with_shared(expert, weight), rows)
-    return ((torch.stack(spoken) - shared) / float(model.calibration)).numpy()
+    shared, *by_expert = model._passes(states, *model.with_shared(expert, weight), rows)
+    return ((torch.stack(by_expert) - shared) / float(model.calibration)).numpy()

@@ -1,6 +1,6 @@
-"""Who may come in and as what: the verbs of sign-in, invites and roles, as functions of a study.
+"""The verbs of access: sign-in, invites and roles.
 
-A secret is shown once, to whom it is made for; the store keeps its SHA-256 alone.  Secrets are long and random, so a
+A secret is shown once, to the user it is made for; the store keeps only its SHA-256.  Secrets are long and random, so a
 plain hash is enough.
 """
 
@@ -17,11 +17,11 @@ from copl_core.study_settings import EmailRule, Invite
 _NAME_LENGTH = 80
 
 
-# ---- who takes part
+# ---- members
 
 
 def users(session: Session) -> list[User]:
-    """Everybody in the study, without simulated people where the study leaves them out."""
+    """All users of the study, without simulated users where the study excludes them."""
     return session.store.users(session.id)
 
 
@@ -30,42 +30,42 @@ def user(session: Session, user_id: int) -> User:
 
 
 def include_simulated(session: Session, include: bool, *, by: int | None = None) -> None:
-    """Let simulated people into the study, or leave them out; their labels are kept."""
+    """Include simulated users in the study, or exclude them; their labels stay stored."""
     session.store.include_simulated(session.id, include, by=by)
 
 
-# ---- by name, by secret
+# ---- sign-in by name and by secret
 
 
 def join(session: Session, name: str, role: Role = Role.ANNOTATOR) -> User:
-    """The user of that name, made if there is none.  For the terminal and the owner: it does not ask whether to."""
+    """The user of that name, created if there is none.  For the terminal and the owner: no permission is checked."""
     return session.store.create_user(session.id, _checked(name), kind=Kind.HUMAN, role=role)
 
 
 def enter(session: Session, name: str) -> tuple[User, str]:
-    """Somebody who came by the study's address: a new annotator, and the secret that signs them in from now on.
+    """(a new annotator who opened the study's address, the secret that signs them in).
 
     Raises:
-        CoplError: the study is not open to everybody, or somebody is called that already.
+        CoplError: the study is not open to everybody, or the name is taken.
     """
     token = _secret()
     return session.store.join(session.id, _checked(name), _hash(token)), token
 
 
 def sign_in_token(session: Session, user_id: int) -> str:
-    """A fresh secret that signs the user in; only its hash is kept."""
+    """A new secret that signs the user in; only its hash is stored."""
     token = _secret()
     session.store.add_token(user_id, _hash(token))
     return token
 
 
 def sign_in(session: Session, token: str) -> User | None:
-    """The user of a secret; None where it is unknown or was revoked."""
+    """The user of a secret; None where it is unknown or revoked."""
     return session.store.user_by_token(session.id, _hash(token))
 
 
 def sign_out_everywhere(session: Session, user_id: int, *, by: int | None = None) -> int:
-    """Revoke every secret of a user, their own or by an owner; returns how many there were."""
+    """Revoke every secret of a user, who may do so themselves, as may an owner; returns the number of secrets."""
     if by != user_id:
         need_owner(session, by)
     _member(session, user_id)
@@ -83,16 +83,16 @@ def invite(
     uses: int | None = 1,
     by: int | None = None,
 ) -> tuple[Invite, str]:
-    """A way in for ``uses`` people (None: any number), and its secret, which is not to be had again.
+    """(an invite for ``uses`` users, None for any number, and its secret, which cannot be shown again).
 
     Raises:
-        CoplError: the asker is no owner, or the invite would be of no use.
+        CoplError: ``by`` is not an owner, or the invite could never be used.
     """
     need_owner(session, by)
     if uses is not None and uses < 1:
-        raise CoplError(f"The invite would let in {uses} people; give 1 or more, or no bound.")
+        raise CoplError(f"The invite would admit {uses} people; give 1 or more, or no limit.")
     if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise CoplError(f"The invite would have expired at {expires_at:%Y-%m-%d %H:%M}; choose a later time.")
+        raise CoplError(f"The invite would expire at {expires_at:%Y-%m-%d %H:%M}, which is past; choose a later time.")
     secret = _secret()
     made = session.store.add_invite(session.id, _hash(secret), Role(role), uses=uses, expires_at=expires_at, by=by)
     return made, secret
@@ -111,17 +111,17 @@ def find_invite(session: Session, secret: str) -> Invite | None:
 
 
 def accept_invite(session: Session, secret: str, name: str) -> tuple[User, str]:
-    """A new user with the invite's role, and the secret that signs them in from now on.
+    """(a new user with the role of the invite, the secret that signs them in).
 
     Raises:
-        CoplError: the invite is unknown, revoked, used up or expired, or somebody is called that already.
+        CoplError: the invite is unknown, revoked, used up or expired, or the name is taken.
     """
     token = _secret()
     return session.store.accept_invite(session.id, _hash(secret), _checked(name), _hash(token)), token
 
 
 def revoke_invite(session: Session, invite_id: int, *, by: int | None = None) -> Invite:
-    """Nobody comes in by it any more; who is in stays."""
+    """Close an invite; users who joined by it stay."""
     need_owner(session, by)
     return session.store.revoke_invite(session.id, invite_id, by=by)
 
@@ -130,15 +130,15 @@ def revoke_invite(session: Session, invite_id: int, *, by: int | None = None) ->
 
 
 def sign_in_email(session: Session, email: str, name: str = "") -> User | None:
-    """The user of an address that the identity provider has verified, made at their first sign-in.
+    """The user of an address that the identity provider has verified, created at the first sign-in.
 
-    None: the address is refused, or unknown while the study lets people in by invitation only.
+    None: the address is refused, or it is unknown and the study is by invitation only.
     """
     return session.store.user_by_email(session.id, email, name)
 
 
 def set_email(session: Session, email: str, role: Role | None, *, by: int | None = None) -> EmailRule:
-    """Which role an address signs in with; None refuses it, also to somebody who was in before."""
+    """Store the role that an address signs in with; None refuses the address, even to a present member."""
     need_owner(session, by)
     return session.store.set_email(session.id, email, None if role is None else Role(role), by=by)
 
@@ -147,18 +147,22 @@ def emails(session: Session) -> list[EmailRule]:
     return session.store.emails(session.id)
 
 
-# ---- roles and trust
+# ---- roles and exclusion
 
 
 def set_role(session: Session, user_id: int, role: Role, *, by: int | None = None) -> User:
-    """Raises ``CoplError`` where the study would be left without an owner, or the asker is none."""
+    """Change a user's role.
+
+    Raises:
+        CoplError: the study would have no owner left, or ``by`` is not an owner.
+    """
     need_owner(session, by)
     _member(session, user_id)
     return session.store.set_role(user_id, Role(role), by=by)
 
 
 def exclude(session: Session, user_id: int, excluded: bool, *, by: int | None = None) -> User:
-    """Keep a user's labels out of training and votes, or let them in again; their own pages go on working."""
+    """Exclude a user's labels from training and votes, or include them again; the user's own pages keep working."""
     need_owner(session, by)
     _member(session, user_id)
     return session.store.exclude(user_id, excluded, by=by)
@@ -178,29 +182,33 @@ def studies(session: Session) -> list[StudyRecord]:
 
 
 def switch_study(session: Session, study_id: int, *, by: int) -> str:
-    """Open another study to everybody, and let the asker into it; returns their secret there.
+    """Show another study of the installation to everybody; returns the secret of ``by`` in that study.
 
-    An installation is one house: an owner of the study it shows may open its others, as an owner of the same name.
+    An owner of the present study may open the others, and joins them as an owner with the same name.
 
     Raises:
-        CoplError: the asker is no owner, there is no such study, or their name is somebody's there who is no owner.
+        CoplError: ``by`` is not an owner, there is no such study, or a member there who is not an owner has that name.
     """
     need_owner(session, by)
     name = session.store.user(by).name
-    there = session.store.create_user(study_id, name, role=Role.OWNER)
-    if there.role != Role.OWNER:
+    owner = session.store.create_user(study_id, name, role=Role.OWNER)
+    if owner.role != Role.OWNER:
         raise CoplError(
-            f"In {session.store.study(study_id).name} somebody called {name} is {there.role}; ask an owner "
+            f"In {session.store.study(study_id).name} a member with the name {name} is {owner.role}; ask an owner "
             "of that study to make them an owner."
         )
     token = _secret()
-    session.store.add_token(there.id, _hash(token))
+    session.store.add_token(owner.id, _hash(token))
     session.store.make_current(study_id)
     return token
 
 
 def need_owner(session: Session, by: int | None) -> None:
-    """Let only owners of this study pass; None is the product itself, or somebody at its terminal."""
+    """Check that ``by`` is an owner of this study; None is the product itself, or its terminal.
+
+    Raises:
+        CoplError: ``by`` is not an owner.
+    """
     if by is None:
         return
     user = _member(session, by)
@@ -209,28 +217,34 @@ def need_owner(session: Session, by: int | None) -> None:
 
 
 def need_researcher(session: Session, by: int | None) -> None:
-    """Let only researchers and owners of this study pass; None is the product itself, or somebody at its terminal."""
+    """Check that ``by`` is a researcher or an owner of this study; None is the product itself, or its terminal.
+
+    Raises:
+        CoplError: ``by`` is neither.
+    """
     if by is None:
         return
     user = next((user for user in users(session) if user.id == by), None)
     if user is None or user.role == Role.ANNOTATOR:
         raise CoplError(
-            f"{'Nobody here' if user is None else user.name} may ask for a pair; a researcher or an owner "
-            "of the study may."
+            f"{'This user' if user is None else user.name} cannot pin a pair; ask a researcher or an owner "
+            "of the study."
         )
 
 
 def _member(session: Session, user_id: int) -> User:
     user = next((one for one in session.store.users(session.id) if one.id == user_id), None)
     if user is None:
-        raise CoplError(f"There is no user with id {user_id} in this study; take one of its users.")
+        raise CoplError(f"There is no user with id {user_id} in this study; choose one of its users.")
     return user
 
 
 def _checked(name: str) -> str:
     name = name.strip()
     if not 1 <= len(name) <= _NAME_LENGTH:
-        raise CoplError(f"The name {name!r} has {len(name)} characters; a name has 1 to {_NAME_LENGTH}; choose one.")
+        raise CoplError(
+            f"The name {name!r} has {len(name)} characters; a name has 1 to {_NAME_LENGTH}; choose another."
+        )
     return name
 
 

@@ -1,10 +1,9 @@
-"""Which pair a user is handed next, and which response stands on the left.  Numpy only.
+"""Which pair a user gets next, and which response is on the left.  Numpy only.
 
-Unless the study settles otherwise, about 70 % of pairs are chosen to teach the most about *this* person, 20 % uniformly
-(the only ones on which accuracy may be reported, since the choice of the others depends on the model), 10 % repeat a
-pair of theirs with sides swapped.  Where the study has gold pairs a few of those are mixed in, and a newcomer may begin
-with some as practice.  A pair that a researcher has asked for comes before all but practice.  Before there is a
-snapshot every new pair is uniform.
+By default about 70 % of pairs are the most informative ones about *this* user and 20 % are uniform; only on the latter
+may accuracy be reported, since the choice of the others depends on the model.  10 % repeat one of the user's pairs with
+sides swapped.  Studies with gold pairs mix in a few of those, and a newcomer may begin with some as practice.  A pinned
+pair comes before all but practice.  Before the first snapshot every new pair is uniform.
 """
 
 from __future__ import annotations
@@ -21,23 +20,25 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Label
 from copl_core.study_settings import AssignmentSettings, AvailablePairs, LabelSummary, SelectionReason
 
-_CANDIDATES = 500  # the best of more is hardly better, and the next pair should be there at once
-_REPEAT_AFTER = 8  # labels that must lie between a pair and its repeat
+_CANDIDATES = 500  # pairs compared; the best of more is hardly better, and the next pair must appear at once
+_REPEAT_AFTER = 8  # labels between a pair and its repeat, at least
 
 Triple = tuple[int, int, int]  # (pair id, first response id, second response id)
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
+    """The pair that a user gets next."""
+
     pair_id: int
-    left_id: int  # the response that stands on the left
+    left_id: int  # the response on the left
     right_id: int
     reason: str  # a value of ``SelectionReason``
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionMix:
-    """Chances of each reason; those of new pairs are shared out anew where a repeat or gold pair is not to be had."""
+    """Probabilities of each reason.  Where no repeat or gold pair is available, a new pair takes its place."""
 
     informative: float = 0.7
     uniform: float = 0.2
@@ -46,29 +47,29 @@ class SelectionMix:
     imported: float = 0.0
 
     @classmethod
-    def of(cls, room: AssignmentSettings, *, any_gold: bool = True) -> SelectionMix:
-        gold = room.gold if any_gold else 0.0
-        new = 1 - room.repeats - gold
-        if room.order == SelectionReason.INFORMATIVE:
-            return cls(max(0.0, new - room.uniform), room.uniform, room.repeats, gold)
-        if room.order == SelectionReason.IMPORTED:
-            return cls(0, 0, room.repeats, gold, new)
-        return cls(0, new, room.repeats, gold)
+    def of(cls, settings: AssignmentSettings, *, any_gold: bool = True) -> SelectionMix:
+        gold = settings.gold if any_gold else 0.0
+        new = 1 - settings.repeats - gold
+        if settings.order == SelectionReason.INFORMATIVE:
+            return cls(max(0.0, new - settings.uniform), settings.uniform, settings.repeats, gold)
+        if settings.order == SelectionReason.IMPORTED:
+            return cls(0, 0, settings.repeats, gold, new)
+        return cls(0, new, settings.repeats, gold)
 
 
 def assign(
-    offer: AvailablePairs, state: GraphState | None, placement: Placement | None, rng: np.random.Generator
+    available: AvailablePairs, state: GraphState | None, placement: Placement | None, rng: np.random.Generator
 ) -> Assignment | None:
-    """The next pair of a user by the rules of their study; None when nothing is left.
+    """The next pair of a user by the settings of their study; None when no pair is left.
 
-    Practice comes first, then what a researcher has put at the front, then the mix.
+    Practice comes first, then pinned pairs, then the mix.
     """
-    if offer.newcomer and offer.n_practice < offer.settings.practice and offer.gold:
-        return _drawn(offer.gold, SelectionReason.PRACTICE, rng)
-    if offer.pinned:
-        return _sides(offer.pinned[0], SelectionReason.PINNED, rng)
-    mix = SelectionMix.of(offer.settings, any_gold=bool(offer.gold))
-    return choose(offer.pairs, offer.summaries, state, placement, rng, mix, offer.gold, offer.skipped)
+    if available.newcomer and available.n_practice < available.settings.practice and available.gold:
+        return _drawn(available.gold, SelectionReason.PRACTICE, rng)
+    if available.pinned:
+        return _sides(available.pinned[0], SelectionReason.PINNED, rng)
+    mix = SelectionMix.of(available.settings, any_gold=bool(available.gold))
+    return choose(available.pairs, available.summaries, state, placement, rng, mix, available.gold, available.skipped)
 
 
 def choose(
@@ -84,18 +85,18 @@ def choose(
     """Pick the next pair of a user.
 
     Args:
-        pairs: those still open to the user.
-        labels: the user's counting labels, oldest first.
-        state, placement: the champion's graph and the user's place in it; None before the first snapshot.
-        gold: gold pairs the user has not seen.
-        skipped: pairs the user has put off, which are not repeated either.
+        pairs: those that the user can still get.
+        labels: the user's labels that count, oldest first.
+        state, placement: the champion's graph and the user's embedding in it; None before the first snapshot.
+        gold: gold pairs that the user has not seen.
+        skipped: pairs that the user skipped; they are not repeated either.
 
     Returns:
         None when no pair is left.
     """
     mix = mix or SelectionMix()
     if not pairs:
-        return None  # not even a repeat: whoever is done stays done
+        return None  # not even a repeat: a user who is done stays done
     draw = rng.random()
     repeat = _repeat(labels, skipped, rng) if draw < mix.repeat else None
     if repeat:
@@ -126,7 +127,7 @@ def _sides(pair: Triple, reason: SelectionReason, rng: np.random.Generator) -> A
 def _repeat(
     labels: Sequence[Label | LabelSummary], skipped: Collection[int], rng: np.random.Generator
 ) -> Assignment | None:
-    """An earlier pair of the user's, answered once and not lately, with its sides swapped."""
+    """A pair that the user answered once and some time ago, with its sides swapped."""
     counts: dict[int, int] = {}
     for label in labels:
         counts[label.pair_id] = counts.get(label.pair_id, 0) + 1
@@ -150,4 +151,5 @@ def _most_informative(
     if not known.any():
         return None
     best = int(np.argmax(informative(state, placement, rows[known])))
-    return tuple(table[known][best].tolist())
+    pair, first, second = table[known][best].tolist()
+    return pair, first, second

@@ -1,4 +1,4 @@
-"""What a study holds: its prompts, responses and pairs, and the way of rows in and out.  Functions of a session."""
+"""The verbs about the contents of a study: its prompts, responses and pairs, their import and export."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from copl_core.study.session import Session
 
 
 def import_rows(session: Session, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
-    """Take pairs and labels; rows that the study already has are skipped.  ``by`` is the user who imports."""
+    """Add pairs and labels; rows that the study already has are skipped.  ``by`` is the acting user."""
     return session.store.import_rows(session.id, rows, by=by)
 
 
 def export(session: Session) -> Iterator[dict]:
-    """Every label as a row of the product's own format."""
+    """Every label as a row of the export file (``formats.own``)."""
     return session.store.export(session.id)
 
 
@@ -37,12 +37,12 @@ def responses(session: Session, response_ids: Sequence[int]) -> dict[int, Respon
 
 
 def sources(session: Session) -> list[str]:
-    """Where the study's responses come from, as their files name it."""
+    """The sources of the study's responses, as their files name them, sorted."""
     return sorted({source for _, source in session.store.sources(session.id)})
 
 
 def find_pairs(session: Session, query: str, limit: int = 10) -> tuple[list[Pair], int]:
-    """(the first pairs by id whose prompt or responses contain every word of the query, how many there are)."""
+    """(the first pairs by id whose prompt or responses contain every word of the query, number of all such pairs)."""
     words = query.casefold().split()
     titles = dict(session.store.prompts(session.id))
     pairs = session.store.pairs(session.id)
@@ -50,7 +50,7 @@ def find_pairs(session: Session, query: str, limit: int = 10) -> tuple[list[Pair
     found = []
     for pair_id, first, second in pairs:
         prompt = titles[texts[first].prompt_id]
-        whole = f"{prompt} {texts[first].text} {texts[second].text}".casefold()
-        if all(word in whole for word in words):
+        text = f"{prompt} {texts[first].text} {texts[second].text}".casefold()
+        if all(word in text for word in words):
             found.append(Pair(pair_id, texts[first].prompt_id, prompt, texts[first], texts[second]))
     return found[:limit], len(found)

@@ -341,10 +341,7 @@ def _count(votes: list[tuple[int, int]], first: int, group_of: dict[int, int]) -
 
 def _group_of(session: Session, version: str) -> dict[int, int]:
     """User id → group, of users who have one."""
-    snapshot = session.open_snapshot(version)
-    if snapshot is None:
-        return {}
-    layout = snapshot.layout
+    layout = session.open_snapshot(version).layout
     grouped = layout.group >= 0
     return dict(zip(layout.user_ids[grouped].tolist(), layout.group[grouped].tolist(), strict=True))
 

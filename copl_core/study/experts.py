@@ -1,15 +1,15 @@
-"""The Experts page's verbs: who is served by which expert, how evenly, and what each of them does."""
+"""The verbs of the Experts page: who is served by which expert, how evenly, and what each expert does."""
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from copl_core.features import FEATURE_NAMES, FEATURE_WORDS, measure_many
+from copl_core.formats.table import csv_text
 from copl_core.ids import rows_of
 from copl_core.insight import gating
 from copl_core.insight.gating import Load
@@ -21,65 +21,66 @@ from copl_core.study.session import Session
 if TYPE_CHECKING:
     from copl_core.snapshots.snapshot import Snapshot
 
-_TEXTS, _OF_A_PROMPT = 80, 4  # texts that every expert is heard on, and of one prompt among them
-_SHOWN, _FEATURES, _BETWEEN = 3, 4, 12  # texts a direction, features, people
+_TEXTS, _OF_A_PROMPT = 80, 4  # texts in the sample, and of one prompt among them
+_SHOWN, _FEATURES, _BETWEEN = 3, 4, 12  # texts per direction, features and users that a view holds
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertsView:
-    """Gate weights of people, those of one group together, within it those of one expert."""
+    """Gate weights of users, ordered by group and within a group by expert."""
 
     user_ids: tuple[int, ...]  # (N,)
     names: tuple[str, ...]  # (N,)
     kinds: tuple[Kind, ...]  # (N,)
     groups: tuple[int | None, ...]  # (N,)
     n_labels: tuple[int, ...]  # (N,) in the graph that the gate reads
-    gates: np.ndarray  # (N, M), of the chosen gate, or the mean over gates
+    gates: np.ndarray  # (N, M), of one gate, or the mean over gates
     blocks: tuple[tuple[int, int, int], ...]  # (group or −1, first row, row after the last)
     load: Load
     gate: int | None  # None: the mean
     gate_names: tuple[str, ...]  # of all gates
     between: tuple[tuple[int, int, int, float], ...]  # (row, first expert, second, gap), the smallest gap first
     snapshot: str
-    fitted_in: str  # snapshot whose run fitted the reward model
+    fitted_in: str  # the snapshot whose run fitted the reward model
 
 
 @dataclass(frozen=True, slots=True)
 class FitLoad:
-    """How one fit of the reward model spread the people it was fitted to over its experts."""
+    """How one fit of the reward model spread its training users over the experts."""
 
-    snapshot: str  # whose run fitted it
+    snapshot: str  # the one whose run fitted it
     share: np.ndarray  # (M,) mean over gates, sums to 1
     entropy: float  # bits
-    dead: int
+    dead: int  # experts that serve nobody
     balance: float  # weight of the balance loss
-    accuracy: float | None  # of the whole product on labels held out
-    n: int  # labels behind that
+    accuracy: float | None  # of the whole product on held-out labels
+    n: int  # held-out labels
 
     @property
     def effective(self) -> float:
-        """Experts that would be as even as these: 2 to the entropy."""
+        """Number of equally busy experts with the same entropy: 2 to the entropy."""
         return float(2**self.entropy)
 
     @property
     def factor(self) -> float:
+        """The largest share over the smallest; infinite where an expert is dead."""
         return float(self.share.max() / self.share.min()) if self.share.min() > 0 else float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureCorrelation:
-    """A measured feature that goes with what an expert changes."""
+    """A measured feature that correlates with what an expert adds."""
 
     feature: str
-    words: str  # of what it raises
+    words: str  # what the expert raises
     r: float
     low: float
     high: float
 
 
 @dataclass(frozen=True, slots=True)
-class ExpertEffects:
-    """A text, its prompt, and what the expert adds to its reward against the other texts of that prompt."""
+class TextEffect:
+    """A text, its prompt, and what the expert adds to its reward relative to the other texts of that prompt."""
 
     prompt: str
     response: Response
@@ -88,17 +89,21 @@ class ExpertEffects:
 
 @dataclass(frozen=True, slots=True)
 class ExpertEffect:
+    """What one expert does to the texts of the sample."""
+
     expert: int
     size: float  # root mean square of its changes, log-odds
-    raises: tuple[ExpertEffects, ...]
-    lowers: tuple[ExpertEffects, ...]
-    traits: tuple[FeatureCorrelation, ...]  # empty: no feature is certain
+    raises: tuple[TextEffect, ...]
+    lowers: tuple[TextEffect, ...]
+    correlations: tuple[FeatureCorrelation, ...]  # empty: no feature is certain
 
 
 @dataclass(frozen=True, slots=True)
-class VoicesView:
-    voices: tuple[ExpertEffect, ...]
-    table: tuple[dict, ...]  # every change, a row a text and expert
+class ExpertEffectsView:
+    """What all experts of a gate do, on one sample of texts."""
+
+    effects: tuple[ExpertEffect, ...]
+    table: tuple[dict, ...]  # every change, one row per text and expert
     n_texts: int
     n_prompts: int
     snapshot: str
@@ -106,7 +111,7 @@ class VoicesView:
 
 
 def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
-    """Gate weights of everybody the reward model knows; None before the first reward model.
+    """Gate weights of every user the reward model knows; None before the first reward model.
 
     Raises:
         CoplError: the snapshot is damaged, or has no such gate.
@@ -127,11 +132,11 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
             "one with experts on the training page."
         )
     if gate is not None and not 0 <= gate < weights.shape[1]:
-        raise CoplError(f"Gate {gate} was asked for and there are {weights.shape[1]}; choose one of them.")
+        raise CoplError(f"There is no gate {gate}: there are {weights.shape[1]}, numbered from 0; choose one of them.")
     gates = weights.mean(1) if gate is None else weights[:, gate]
     ids = state.user_ids[rows]
-    placed = rows_of(ids, layout.user_ids)
-    group = np.where(placed >= 0, layout.group[placed], -1)
+    on_map = rows_of(ids, layout.user_ids)
+    group = np.where(on_map >= 0, layout.group[on_map], -1)
     order, blocks = gating.by_group(gates, group)
     chosen = [users[one] for one in ids[order].tolist()]
     between = gating.between_two(gates[order], _BETWEEN)
@@ -153,37 +158,44 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
 
 
 def loads(session: Session) -> tuple[tuple[FitLoad, ...], tuple[str, ...]]:
-    """(the load of every fit of the reward model there is, oldest first; snapshots whose files cannot be read)."""
-    found, unread = {}, []
+    """(the load of every fit of the reward model, oldest first; versions of snapshots that are unreadable)."""
+    found, unreadable = {}, []
     for record in reversed(session.store.snapshots(session.id)):
         try:
-            told = load_snapshot(session.snapshot_root, record.version).manifest.get("reward")
+            fit = load_snapshot(session.snapshot_root, record.version).manifest.get("reward")
         except CoplError:
-            unread.append(record.version)
+            unreadable.append(record.version)
             continue
-        if told and told.get("fit", {}).get("load"):
-            found[told["fitted_in"]] = _fit_load(told)
-    return tuple(found.values()), tuple(unread)
+        if fit and fit.get("fit", {}).get("load"):
+            found[fit["fitted_in"]] = _fit_load(fit)
+    return tuple(found.values()), tuple(unreadable)
 
 
 def with_and_without(fits: tuple[FitLoad, ...]) -> tuple[FitLoad, FitLoad] | None:
-    """The newest fit with the balance loss and the newest without, where there are both."""
+    """The newest fit with the balance loss and the newest without it; None unless both exist."""
     newest = {fit.balance > 0: fit for fit in fits}
     return (newest[True], newest[False]) if len(newest) == 2 else None
 
 
-def effects(session: Session, gate: int = 0) -> VoicesView | None:
-    """What each expert does, heard on a sample of the study's texts; computed once a fit of the reward model."""
+def effects(session: Session, gate: int = 0) -> ExpertEffectsView | None:
+    """What each expert does on a sample of the study's texts, computed once per fit; None before the first fit.
+
+    Raises:
+        CoplError: no prompt of the study has two responses, or there is no such gate.
+    """
     snapshot = session.snapshot()
     if snapshot is None or not snapshot.has_reward:
         return None
     key = (_fitted_in(snapshot), snapshot.folder.parent.name)
-    found = session.once(f"voices of gate {gate}", key, lambda: _voices(session, snapshot, gate))
-    return VoicesView(*found, snapshot.version, _fitted_in(snapshot))
+    found = session.once(f"expert effects of gate {gate}", key, lambda: _effects(session, snapshot, gate))
+    return ExpertEffectsView(*found, snapshot.version, _fitted_in(snapshot))
+
+
+# ---- files
 
 
 def gates_csv(view: ExpertsView) -> str:
-    """Gate weights as CSV, a row a person."""
+    """Gate weights as CSV, one row per user."""
     columns = [f"expert_{i + 1}" for i in range(view.gates.shape[1])]
     rows = [
         {
@@ -200,15 +212,31 @@ def gates_csv(view: ExpertsView) -> str:
             view.user_ids, view.names, view.kinds, view.groups, view.n_labels, view.gates.tolist(), strict=True
         )
     ]
-    return as_csv(rows, ["user", "name", "kind", "group", "labels", *columns, "snapshot", "fitted_in"])
+    return csv_text(rows, ["user", "name", "kind", "group", "labels", *columns, "snapshot", "fitted_in"])
 
 
-def as_csv(rows: list[dict], columns: list[str]) -> str:
-    out = io.StringIO()
-    table = csv.DictWriter(out, columns)
-    table.writeheader()
-    table.writerows(rows)
-    return out.getvalue()
+def effects_csv(view: ExpertEffectsView) -> str:
+    """Every change as CSV, one row per text and expert."""
+    source = {"snapshot": view.snapshot, "fitted_in": view.fitted_in}
+    return csv_text((row | source for row in view.table), ["expert", "prompt", "response", "text", "change", *source])
+
+
+def loads_csv(fits: Sequence[FitLoad]) -> str:
+    """Loads as CSV, one row per fit."""
+    shares = [f"share_{i + 1}" for i in range(max(len(fit.share) for fit in fits))]
+    rows = [
+        {
+            "fitted_in": fit.snapshot,
+            "balance": fit.balance,
+            "entropy_bits": round(fit.entropy, 4),
+            "dead": fit.dead,
+            "accuracy": fit.accuracy,
+            "n": fit.n,
+            **dict(zip(shares, fit.share.round(5).tolist(), strict=False)),
+        }
+        for fit in fits
+    ]
+    return csv_text(rows, ["fitted_in", "balance", "entropy_bits", "dead", "accuracy", "n", *shares])
 
 
 # ---- helpers
@@ -221,35 +249,38 @@ def _fitted_in(snapshot: Snapshot) -> str:
 def _gate_names(n_gates: int) -> tuple[str, ...]:
     if n_gates == 1:
         return ("the gate of all layers",)
-    return tuple(f"layer {n_gates - place} from the top" for place in range(n_gates))
+    return tuple(f"layer {n_gates - index} from the top" for index in range(n_gates))
 
 
-def _fit_load(told: dict) -> FitLoad:
-    share = np.array(told["fit"]["load"], float)
+def _fit_load(reward: dict) -> FitLoad:
+    """The load of a fit, from the entry "reward" of a snapshot's manifest."""
+    share = np.array(reward["fit"]["load"], float)
     share = share / max(share.sum(), 1e-12)
     positive = share[share > 0]
-    product = told.get("metrics", {}).get("copl", {})
+    product = reward.get("metrics", {}).get("copl", {})
     return FitLoad(
-        told["fitted_in"],
+        reward["fitted_in"],
         share,
         float(-(positive * np.log2(positive)).sum()) + 0.0,
         int((share == 0).sum()),
-        float(told.get("config", {}).get("balance", 0.0)),
+        float(reward.get("config", {}).get("balance", 0.0)),
         product.get("accuracy"),
         int(product.get("n", 0)),
     )
 
 
-def _voices(session: Session, snapshot: Snapshot, gate: int) -> tuple:
+def _effects(
+    session: Session, snapshot: Snapshot, gate: int
+) -> tuple[tuple[ExpertEffect, ...], tuple[dict, ...], int, int]:
     texts = _sample(session)
     if not texts:
         raise CoplError("No prompt of the study has two answers, so experts cannot be compared on any; import pairs.")
     prompts = np.array([response.prompt_id for _, response in texts], np.int64)
-    change = session.scorer().voices(snapshot, [(prompt, response.text) for prompt, response in texts], gate)  # (M, T)
-    change = gating.centred(change, prompts)
+    pairs = [(prompt, response.text) for prompt, response in texts]
+    change = gating.centred(session.scorer().expert_effects(snapshot, pairs, gate), prompts)  # (M, T)
     features = measure_many([response.text for _, response in texts])
-    told = gating.explain(change, features, prompts, np.random.default_rng(0))
-    found = tuple(_voice(expert, change[expert], texts, told) for expert in range(len(change)))
+    explanation = gating.explain(change, features, prompts, np.random.default_rng(0))
+    found = tuple(_effect(expert, change[expert], texts, explanation) for expert in range(len(change)))
     table = tuple(
         {
             "expert": expert + 1,
@@ -261,14 +292,14 @@ def _voices(session: Session, snapshot: Snapshot, gate: int) -> tuple:
         for expert in range(len(change))
         for t, (prompt, response) in enumerate(texts)
     )
-    return found, table, told.n_texts, told.n_prompts
+    return found, table, explanation.n_texts, explanation.n_prompts
 
 
 def _sample(session: Session) -> list[tuple[str, Response]]:
-    """Up to 80 (prompt, response), prompts spread evenly over the study, each with two to four responses."""
+    """Up to 80 (prompt, response): prompts spread evenly over the study, each with two to four responses."""
     prompts = contents.prompts(session)
     most = _TEXTS // _OF_A_PROMPT
-    spread = np.linspace(0, len(prompts) - 1, min(len(prompts), most)).astype(int) if prompts else []
+    spread = np.linspace(0, len(prompts) - 1, min(len(prompts), most)).astype(int).tolist() if prompts else []
     found = []
     for number, prompt in (prompts[i] for i in spread):
         responses = contents.prompt_responses(session, number)[:_OF_A_PROMPT]
@@ -277,28 +308,28 @@ def _sample(session: Session) -> list[tuple[str, Response]]:
     return found
 
 
-def _voice(
-    expert: int, change: np.ndarray, texts: list[tuple[str, Response]], told: gating.Explanation
+def _effect(
+    expert: int, change: np.ndarray, texts: list[tuple[str, Response]], explanation: gating.Explanation
 ) -> ExpertEffect:
     order = np.argsort(-change, kind="stable").tolist()
-    heard = [ExpertEffects(texts[t][0], texts[t][1], float(change[t])) for t in order]
-    traits = tuple(_trait(expert, feature, told) for feature in told.certain(expert)[:_FEATURES])
+    sorted_texts = [TextEffect(texts[t][0], texts[t][1], float(change[t])) for t in order]
+    features = explanation.certain(expert)[:_FEATURES]
     return ExpertEffect(
         expert,
         float(np.sqrt((change**2).mean())),
-        tuple(one for one in heard[:_SHOWN] if one.change > 0),
-        tuple(one for one in heard[: -_SHOWN - 1 : -1] if one.change < 0),
-        traits,
+        tuple(one for one in sorted_texts[:_SHOWN] if one.change > 0),
+        tuple(one for one in sorted_texts[: -_SHOWN - 1 : -1] if one.change < 0),
+        tuple(_correlation(expert, feature, explanation) for feature in features),
     )
 
 
-def _trait(expert: int, feature: int, told: gating.Explanation) -> FeatureCorrelation:
-    r = float(told.r[expert, feature])
+def _correlation(expert: int, feature: int, explanation: gating.Explanation) -> FeatureCorrelation:
+    r = float(explanation.r[expert, feature])
     name = FEATURE_NAMES[feature]
     return FeatureCorrelation(
         name,
         FEATURE_WORDS[name][0 if r > 0 else 1],
         r,
-        float(told.low[expert, feature]),
-        float(told.high[expert, feature]),
+        float(explanation.low[expert, feature]),
+        float(explanation.high[expert, feature]),
     )

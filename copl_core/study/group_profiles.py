@@ -1,6 +1,6 @@
-"""What the groups of a snapshot are like: their taste against the rest, typical pairs and typical people.
+"""The verb that describes the groups of a snapshot: their taste against the rest, typical pairs and typical users.
 
-Verbs, as functions of a study; numpy only.
+Numpy only.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
 from copl_core.study.session import Session
 
-_TEXTS = 4000  # responses that are measured; of a larger study, those with most labels
-_CELLS = 4_000_000  # people × pairs that the model is asked about
-_SAMPLE = 400  # members that stand for a group where pairs are ranked
+_TEXTS = 4000  # responses whose features are measured; in a larger study, those with most labels
+_CELLS = 4_000_000  # users × pairs with predictions
+_SAMPLE = 400  # members that stand for a group in the ranking of pairs
 
 
 @dataclass(frozen=True, slots=True)
 class TypicalPair:
-    """A pair on which a group is expected to answer unlike the rest."""
+    """A pair on which a group is predicted to answer unlike the rest."""
 
     pair: Pair
     inside: float  # P(first is preferred), mean of the group
-    outside: float  # of everybody else
-    votes: tuple[int, int]  # of the group's own labels: for the first, for the second
+    outside: float  # mean of all others
+    votes: tuple[int, int]  # the group's labels for the first and for the second
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,37 +39,35 @@ class GroupProfile:
     """One group against the rest."""
 
     group: int
-    people: int
+    people: int  # users of the group
     others: int
-    said: tuple[describe.Statement, ...]  # what its people's labels settle
-    by_labels: describe.Contrast | None  # None: too few people
-    expected: tuple[describe.Statement, ...]  # what the model expects of them
+    label_statements: tuple[describe.Statement, ...]  # certain from the labels of its users
+    by_labels: describe.Contrast | None  # None: too few users
+    model_statements: tuple[describe.Statement, ...]  # certain from the model's predictions
     by_model: describe.Contrast | None
-    pairs: tuple[TypicalPair, ...]  # furthest from the rest first
-    typical: tuple[int, ...]  # user ids, most typical first
-    n_texts: int  # responses that were measured
+    pairs: tuple[TypicalPair, ...]  # largest difference from the rest first
+    typical_users: tuple[int, ...]  # user ids, most typical first
+    n_texts: int  # responses whose features were measured
     all_texts: int
     snapshot: str
 
 
 def profiles(session: Session, version: str | None = None, most_pairs: int = 3) -> tuple[GroupProfile, ...]:
-    """Every group of a snapshot, the champion if not said otherwise; nothing before the first snapshot."""
+    """Every group of a snapshot, by default of the champion; empty before the first snapshot."""
     snapshot = session.snapshot() if version is None else session.open_snapshot(version)
     if snapshot is None:
         return ()
 
-    def paint() -> tuple[GroupProfile, ...]:
+    def describe_groups() -> tuple[GroupProfile, ...]:
         texts, group = _Texts(session, snapshot), _groups(snapshot)
-        return tuple(
-            _portrait(session, snapshot, texts, group, number, most_pairs)
-            for number in np.unique(group[group >= 0]).tolist()
-        )
+        numbers = np.unique(group[group >= 0]).tolist()
+        return tuple(_profile(session, snapshot, texts, group, number, most_pairs) for number in numbers)
 
-    return session.once("portraits", (snapshot.version, most_pairs), paint)
+    return session.once("group profiles", (snapshot.version, most_pairs), describe_groups)
 
 
 class _Texts:
-    """What is measured once for all groups: text features, each person's figures, and expected answers."""
+    """Computed once for all groups: text features, each user's figures, and predictions."""
 
     def __init__(self, session: Session, snapshot: Snapshot) -> None:
         state = snapshot.graph
@@ -78,40 +76,40 @@ class _Texts:
         ids = state.response_ids[self.measured]
         found = session.store.responses(ids.tolist())
         styles = np.full((len(state.response_ids), len(FEATURE_NAMES)), np.nan)
-        there = [i for i, one in enumerate(ids.tolist()) if one in found]
-        styles[self.measured[there]] = measure_many([found[int(ids[i])].text for i in there])
+        present = [i for i, one in enumerate(ids.tolist()) if one in found]
+        styles[self.measured[present]] = measure_many([found[int(ids[i])].text for i in present])
         self.pairs, self.rows = _pairs(session, state, styles)
         differences = styles[self.rows[:, 0]] - styles[self.rows[:, 1]]
         scale = taste.typical(differences)
         differences = differences / scale
-        self.correlation = taste.alike(differences)
+        self.correlation = taste.correlations(differences)
         self.by_labels, self.counts = _from_labels(state, styles, scale)
-        self.by_model, self.asked = _from_model(state, self.rows, differences)
+        self.by_model, self.n_pairs = _from_model(state, self.rows, differences)
 
 
-def _portrait(
+def _profile(
     session: Session, snapshot: Snapshot, texts: _Texts, group: np.ndarray, number: int, most_pairs: int
 ) -> GroupProfile:
-    inside, placed = group == number, group >= 0
-    found = []
-    for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.asked)):
-        rng = np.random.default_rng(number)  # the same snapshot is always told the same
-        found.append(describe.contrast(leaning[placed], inside[placed], n, rng))
-    told = [() if one is None else describe.statements(one, texts.correlation) for one in found]
+    inside, grouped = group == number, group >= 0
+    contrasts = []
+    for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.n_pairs)):
+        rng = np.random.default_rng(number)  # the same snapshot always gives the same statements
+        contrasts.append(describe.contrast(leaning[grouped], inside[grouped], n, rng))
+    statements = [() if one is None else describe.statements(one, texts.correlation) for one in contrasts]
     state = snapshot.graph
-    known = state.n_labels >= np.median(state.n_labels[placed])
+    known = state.n_labels >= np.median(state.n_labels[grouped])
     rows = np.flatnonzero(inside)
-    nearest = describe.typical_people((state.user_vectors @ answer_space(state))[rows], known[rows])
+    typical = describe.typical_users((state.user_vectors @ answer_space(state))[rows], known[rows])
     return GroupProfile(
         number,
         int(inside.sum()),
-        int((placed & ~inside).sum()),
-        told[0],
-        found[0],
-        told[1],
-        found[1],
-        _typical_pairs(session, state, texts, inside, placed & ~inside, most_pairs),
-        tuple(state.user_ids[rows[nearest]].tolist()),
+        int((grouped & ~inside).sum()),
+        statements[0],
+        contrasts[0],
+        statements[1],
+        contrasts[1],
+        _typical_pairs(session, state, texts, inside, grouped & ~inside, most_pairs),
+        tuple(state.user_ids[rows[typical]].tolist()),
         len(texts.measured),
         texts.all_texts,
         snapshot.version,
@@ -135,7 +133,7 @@ def _most_labelled(state: GraphState) -> np.ndarray:
 
 
 def _pairs(session: Session, state: GraphState, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (P,) ids and their response rows (P, 2), of measured texts; of many, always the same sample."""
+    """Ids (P,) and response rows (P, 2) of the pairs of measured texts; of many pairs, always the same sample."""
     pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)
     rows = rows_of(pairs[:, 1:], state.response_ids)
     known = np.flatnonzero((rows >= 0).all(1))
@@ -147,16 +145,17 @@ def _pairs(session: Session, state: GraphState, styles: np.ndarray) -> tuple[np.
 
 
 def _from_labels(state: GraphState, styles: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean standardised difference of each user's decided labels (U, F), labels behind it (U,))."""
     labels = state.labels.take(state.labels.decided)
     right = labels.outcome < 0.5
     preferred, rejected = np.where(right, labels.right, labels.left), np.where(right, labels.left, labels.right)
     chosen = (styles[preferred] - styles[rejected]) / scale
     known = np.isfinite(styles[preferred]).all(1) & np.isfinite(styles[rejected]).all(1)
-    return describe.per_person(labels.user[known], chosen[known], len(state.user_ids))
+    return describe.user_means(labels.user[known], chosen[known], len(state.user_ids))
 
 
 def _from_model(state: GraphState, rows: np.ndarray, differences: np.ndarray) -> tuple[np.ndarray, int]:
-    """(slope of the expected preference on each feature (U, F), pairs asked about)."""
+    """(slope of the predicted preference on each feature (U, F), number of pairs)."""
     if not len(rows):
         return np.full((len(state.user_ids), len(FEATURE_NAMES)), np.nan), 0
     expected = placement.preferences(state, state.user_vectors, rows)  # (U, P)

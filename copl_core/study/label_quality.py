@@ -1,4 +1,4 @@
-"""How good the labels of a study are, and how well its model foresees a person: verbs, as functions of a study."""
+"""The verbs of the Quality page: how good the labels are, and how well the model predicts a user's answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from copl_core.study.views import PersonQuality, Prequential, QualityView
 
 
 def answer_counts(session: Session) -> tuple[int, int]:
-    """(people who have answered, their answers that count), known long before every answer is read."""
+    """(users who answered, their answers that count): a quick count, where ``quality`` reads every answer."""
     return session.store.answer_counts(session.id)
 
 
 def quality(session: Session, *, skill: bool = False) -> QualityView:
-    """Agreement and every person's figures.
+    """Agreement between users, and the figures of each.
 
     Args:
         skill: fit noisy Bradley–Terry too, which takes seconds on many answers.
@@ -35,9 +35,10 @@ def quality(session: Session, *, skill: bool = False) -> QualityView:
 
 
 def prequential(session: Session, user_id: int, last: int = 50) -> Prequential:
-    """How the model, and the majority of the others, foresaw the user's last decided labels on pairs chosen by chance.
+    """How well the model, and the majority of the others, predicted the user's last decided labels.
 
-    Each forecast was stored as the pair was handed out, before the answer, so nothing of it can have leaked.
+    Only pairs chosen without the model count.  Each prediction is stored when the pair is shown, before the answer, so
+    the answer cannot leak into it.
     """
     rows = session.store.prediction_records(user_id, last=last)
     model = [(row.prediction.left > 0.5) == row.left for row in rows]

@@ -1,7 +1,4 @@
-"""The verbs of the labelling page, as functions of a session.
-
-A task is handed out, answered or put off; every step can be taken back, and an old answer changed.
-"""
+"""The verbs of the labelling page: assign, answer and skip tasks, undo steps, and edit old answers."""
 
 from __future__ import annotations
 
@@ -25,6 +22,7 @@ from copl_core.study_settings import (
     AssignmentSettings,
     AvailablePairs,
     Draft,
+    GoldPair,
     Guidelines,
     PinnedPair,
     Prediction,
@@ -32,14 +30,14 @@ from copl_core.study_settings import (
     SelectionReason,
 )
 
-_POPULATION_VOTES = 2.0  # what the population's forecast weighs beside the votes really cast
+_POPULATION_VOTES = 2.0  # weight of the population's prediction, in votes
 
 
 # ---- one task after another
 
 
 def next_task(session: Session, user_id: int) -> Task | None:
-    """The pair in front of the user: the open one, or else a newly chosen one; None when no pair is left."""
+    """The user's open task, else a newly chosen one; None when no pair is left."""
     return session.store.open_task(user_id) or _choose(session, user_id)
 
 
@@ -55,14 +53,14 @@ def submit(
     milliseconds: int | None = None,
     guidelines: int | None = None,
 ) -> Receipt:
-    """Store the answer to a task and hand out the next pair.
+    """Store the answer to a task and choose the next one.
 
-    A task that is closed, unknown or somebody else's is stale: nothing is stored and the pair on offer is returned.
-    So is one that expired and whose pair was filled by others meanwhile.
+    A task that is closed, unknown or of another user is stale: nothing is stored, and the user's open task is returned.
+    A task is also stale if it expired and other users have filled its pair meanwhile.
 
     Args:
         strength: 1 slightly better, 2 better, 3 much better.
-        guidelines: the version on the screen; the newest one if not said.
+        guidelines: the version on the screen; by default the newest one.
     """
     label = session.store.submit(
         task_id,
@@ -79,21 +77,21 @@ def submit(
 
 
 def skip(session: Session, task_id: int, user_id: int) -> Receipt:
-    """Put a pair off, to be offered again when nothing else is left, and hand out the next one; a stale task stays."""
+    """Skip a pair, which comes again when no other is left, and choose the next one; a stale task changes nothing."""
     skipped = session.store.skip(task_id, user_id)
     return Receipt(None, _choose(session, user_id) if skipped else next_task(session, user_id))
 
 
 def undo(session: Session, user_id: int) -> Task | None:
-    """Take back the user's last answer or skip and show its pair again; may be asked for step after step.
+    """Take back the user's last answer or skip and reopen its pair; repeated calls go further back.
 
-    The reason they gave is the draft of the task that is shown again.
+    The reason of the answer becomes the draft of the reopened task.
     """
     return session.store.undo(user_id)
 
 
 def save_draft(session: Session, task_id: int, user_id: int, text: str, tags: Sequence[str] = ()) -> bool:
-    """Keep the reason that is being typed at an open task; False where the task is not open any more."""
+    """Store the reason that a user is typing for an open task; False where the task is closed."""
     return session.store.draft(task_id, user_id, Draft(text, tuple(tags)))
 
 
@@ -114,7 +112,7 @@ def labels_of(session: Session, user_id: int) -> list[Label]:
 
 
 def history(session: Session, user_id: int) -> list[Label]:
-    """The user's preferences, newest first; one that was edited stands there too, with ``successor_id``."""
+    """The user's preferences, newest first, with the superseded ones, which have a ``successor_id``."""
     return session.store.history(user_id)
 
 
@@ -129,17 +127,17 @@ def edit(
     tags: Sequence[str] = (),
     guidelines: int | None = None,
 ) -> Label:
-    """Change an old answer: a new label counts in its place, the old one is kept as superseded.
+    """Change an old answer: a new label replaces it, and the old one stays as superseded.
 
     Raises:
-        CoplError: the label is not one of this user's that count.
+        CoplError: the label is not this user's, or does not count.
     """
     return session.store.edit(
         label_id, user_id, Choice(choice), strength=strength, reason=reason, tags=tags, guidelines=guidelines
     )
 
 
-# ---- what the study has settled
+# ---- settings of the study
 
 
 def assignment_settings(session: Session) -> AssignmentSettings:
@@ -147,13 +145,13 @@ def assignment_settings(session: Session) -> AssignmentSettings:
 
 
 def set_assignment(session: Session, settings: AssignmentSettings, *, by: int | None = None) -> None:
-    """Settle how pairs are handed out; open tasks stay as they were given."""
+    """Store how pairs are assigned; open tasks stay as they are."""
     need_owner(session, by)
     session.store.set_assignment(session.id, settings, by=by)
 
 
 def guidelines(session: Session) -> Guidelines:
-    """The newest version; version 0 with an empty text before anything was written."""
+    """The newest version; version 0 with an empty text before the first one."""
     return next(iter(session.store.guidelines(session.id)), Guidelines(0, ""))
 
 
@@ -169,39 +167,40 @@ def write_guidelines(session: Session, text: str, *, by: int | None = None) -> i
 
 
 def set_gold(session: Session, pair_id: int, preferred_response_id: int | None, *, by: int | None = None) -> None:
-    """Give a pair a known answer, or take it away with None.
+    """Give a pair a known answer, or remove it with None.
 
-    A gold pair is asked for attention only: its answers are no preferences and do not train.
+    A gold pair checks attention only: answers to it are not preferences and do not train the model.
     """
     need_owner(session, by)
     session.store.set_gold(session.id, pair_id, preferred_response_id, by=by)
 
 
-def gold(session: Session):
+def gold(session: Session) -> list[GoldPair]:
     """The gold pairs with their answers."""
     return session.store.gold(session.id)
 
 
 def report(session: Session, user_id: int, response_id: int, text: str) -> Report:
-    """Tell the owner of a problem with a response."""
+    """Report a problem with a response to the owner."""
     return session.store.report(user_id, response_id, text)
 
 
 def reports(session: Session, *, resolved: bool = False) -> list[Report]:
-    """Problems that wait for the owner, newest first; with ``resolved``, the settled ones too."""
+    """Open reports, newest first; with ``resolved`` the resolved ones too."""
     return session.store.reports(session.id, resolved=resolved)
 
 
 def resolve(session: Session, report_id: int, *, by: int | None = None) -> Report:
+    """Mark a report as resolved."""
     need_owner(session, by)
     return session.store.resolve(session.id, report_id, by=by)
 
 
-# ---- pairs that everybody is handed next
+# ---- pinned pairs
 
 
 def pin_pair(session: Session, pair_id: int, *, by: int | None = None) -> PinnedPair:
-    """Make a pair the next task of everybody who has not answered it.
+    """Make a pair the next task of every user who has not answered it.
 
     Raises:
         CoplError: ``by`` is neither researcher nor owner, or the pair is a gold pair or not in this study.
@@ -211,13 +210,13 @@ def pin_pair(session: Session, pair_id: int, *, by: int | None = None) -> Pinned
 
 
 def unpin_pair(session: Session, pair_id: int, *, by: int | None = None) -> bool:
-    """Let a pinned pair wait like any other pair again."""
+    """Treat a pinned pair like any other pair again; False where it is not pinned."""
     need_researcher(session, by)
     return session.store.unpin_pair(session.id, pair_id, by=by)
 
 
 def pinned_pairs(session: Session) -> list[PinnedPair]:
-    """Pairs that everybody is handed next, the last pinned first."""
+    """Pairs that are the next task of every user, the last pinned first."""
     return session.store.pinned_pairs(session.id)
 
 
@@ -225,79 +224,79 @@ def pinned_pairs(session: Session) -> list[PinnedPair]:
 
 
 def _choose(session: Session, user_id: int) -> Task | None:
-    """A newly chosen pair, handed out; the task that another window was handed meanwhile; None when none is left."""
-    offer = session.store.available_pairs(user_id)
-    state, placed = _placed(session, user_id, offer)
-    while (chosen := assign(offer, state, placed, np.random.default_rng())) is not None:
-        forecast = _forecast(session, user_id, chosen, offer, state, placed)
-        minutes = offer.settings.reserve_minutes or session.settings.reserve_seconds / 60
+    """A newly chosen task; the open task if another window has one by then; None when no pair is left."""
+    available = session.store.available_pairs(user_id)
+    state, embedding = _embedding(session, user_id, available)
+    while (chosen := assign(available, state, embedding, np.random.default_rng())) is not None:
+        minutes = available.settings.reserve_minutes or session.settings.reserve_seconds / 60
         task = session.store.hand_out(
             user_id,
             chosen.pair_id,
             swap=chosen.left_id > chosen.right_id,
             reason=chosen.reason,
-            prediction=forecast,
+            prediction=_prediction(session, user_id, chosen, available, state, embedding),
             expires_at=datetime.now(UTC) + timedelta(minutes=minutes),
         )
         if task is not None:
             return task
-        # The pair was labelled, taken or changed since it was chosen: choose again without it.
-        offer = replace(
-            offer,
-            pairs=_but(offer.pairs, chosen),
-            gold=_but(offer.gold, chosen),
-            pinned=_but(offer.pinned, chosen),
-            skipped=offer.skipped | {chosen.pair_id},
+        # Meanwhile the pair was labelled, reserved or changed: choose again without it.
+        available = replace(
+            available,
+            pairs=_without(available.pairs, chosen),
+            gold=_without(available.gold, chosen),
+            pinned=_without(available.pinned, chosen),
+            skipped=available.skipped | {chosen.pair_id},
         )
     return None
 
 
-def _but(pairs: list[Triple], chosen: Assignment) -> list[Triple]:
+def _without(pairs: list[Triple], chosen: Assignment) -> list[Triple]:
     return [pair for pair in pairs if pair[0] != chosen.pair_id]
 
 
-def _placed(session: Session, user_id: int, offer: AvailablePairs) -> tuple[GraphState | None, Placement | None]:
-    """(graph state, the user's place in it), or nothing where no usable snapshot stands.
+def _embedding(session: Session, user_id: int, available: AvailablePairs) -> tuple[GraphState | None, Placement | None]:
+    """(graph state, the user's embedding in it), or (None, None) without a usable snapshot.
 
-    A damaged champion must not stop people from labelling: pages that show it say what is wrong.
+    A damaged champion must not stop users from labelling: the pages that show it say what is wrong.
     """
     try:
-        snapshot = session.open_snapshot(offer.champion)
+        snapshot = session.open_snapshot(available.champion)
         if snapshot is not None:
-            return snapshot.graph, placement.adapted(snapshot.graph, offer.summaries, snapshot.prior, user_id)
+            state = snapshot.graph
+            return state, placement.adapted(state, available.summaries, snapshot.prior, user_id)
     except (CoplError, OSError):
         pass
     return None, None
 
 
-def _forecast(
+def _prediction(
     session: Session,
     user_id: int,
     chosen: Assignment,
-    offer: AvailablePairs,
+    available: AvailablePairs,
     state: GraphState | None,
-    placed: Placement | None,
+    embedding: Placement | None,
 ) -> Prediction | None:
-    """P(left is preferred) of a pair that was chosen without the model, by the model and by the crowd's majority.
+    """P(left is preferred) by the model and by the majority of others; None for a pair that the model chose.
 
-    The crowd's chance is the share of votes for left by others, with the prediction for the mean person counted as two
-    votes more, so that a pair nobody has judged yet has one too.
+    The majority's probability is the share of votes for left by other users.  The prediction for the mean user counts
+    as two more votes, so a pair without votes has a probability too.
     """
-    if chosen.reason not in UNBIASED_REASONS or state is None or placed is None:
+    if chosen.reason not in UNBIASED_REASONS or state is None or embedding is None or available.champion is None:
         return None
     rows = rows_of(np.array([[chosen.left_id, chosen.right_id]], np.int64), state.response_ids)
     if (rows < 0).any():
         return None
-    both = np.stack([placed.vector, state.population])
-    person, population = placement.preferences(state, both, rows)[:, 0].tolist()
+    both = np.stack([embedding.vector, state.population])
+    user, population = placement.preferences(state, both, rows)[:, 0].tolist()
     votes = session.store.votes(chosen.pair_id, excluding=user_id)
     for_left = votes[chosen.left_id > chosen.right_id]  # a pair's first response is the one with the smaller id
     crowd = (for_left + _POPULATION_VOTES * population) / (sum(votes) + _POPULATION_VOTES)
-    return Prediction(person, crowd, offer.champion)
+    return Prediction(user, crowd, available.champion)
 
 
 def _feedback(session: Session, label: Label | None) -> Feedback | None:
-    """After a practice pair: what was the known answer?"""
+    """The known answer, after a practice pair."""
     if label is None or label.selection_reason != SelectionReason.PRACTICE:
         return None
     known = session.store.gold_of(label.pair_id)

@@ -1,6 +1,6 @@
-"""Where a user stands in a snapshot by the labels of this moment: embedding, neighbours, group and spot on the map.
+"""A user's embedding, neighbours, group and map position in a snapshot, by their present labels.
 
-Numpy only and without training, so that it can run between two clicks.
+Numpy only and without training, so that it runs between two clicks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def comparisons(state: GraphState, labels: Sequence[Label]) -> Comparisons:
 def adapted(
     state: GraphState, labels: Sequence[Label], prior: Prior | None = None, user_id: int | None = None
 ) -> Placement:
-    """The user's place by their labels alone; ``prior`` is ``Prior.of(state)``, which a snapshot keeps.
+    """The embedding of a user by their labels alone; ``prior`` is ``Prior.of(state)``, which a snapshot keeps.
 
-    The row that was trained for them, of labels that may be others by now, is not among their neighbours.
+    The user's own trained row, which may rest on other labels, is not among the neighbours.
     """
     return adapt(state, comparisons(state, labels), prior=prior, besides=user_id)
 
@@ -48,18 +48,19 @@ def adapted(
 def vector(
     state: GraphState, user_id: int, labels: Sequence[Label], prior: Prior | None = None
 ) -> tuple[np.ndarray, str, Placement]:
-    """(embedding (d,), source, placement): the trained row while it was fitted to these very labels, else the place
-    by the labels alone.  A label that was given, taken back or changed since, if only in strength, makes the row an old
-    one.
+    """(embedding (d,), source, placement) of a user.
+
+    The embedding is the trained row if it was fitted to exactly these labels, else the one adapted to them.  A label
+    that is new, taken back or changed, if only in strength, makes the trained row outdated.
     """
     placement = adapted(state, labels, prior, user_id)
     row = int(rows_of(np.array([user_id]), state.user_ids)[0])
-    if labels and row >= 0 and _learned(state, row) == sorted(map(_said, labels)):
+    if labels and row >= 0 and _trained_on(state, row) == sorted(map(_label_key, labels)):
         return state.user_vectors[row], "trained", placement
     return placement.vector, placement.source, placement
 
 
-def _said(label: Label) -> tuple[int, int, float, bool, float]:
+def _label_key(label: Label) -> tuple[int, int, float, bool, float]:
     return (
         label.left_id,
         label.right_id,
@@ -69,8 +70,8 @@ def _said(label: Label) -> tuple[int, int, float, bool, float]:
     )
 
 
-def _learned(state: GraphState, row: int) -> list[tuple[int, int, float, bool, float]]:
-    """What the labels say that a user's row was fitted to, in order."""
+def _trained_on(state: GraphState, row: int) -> list[tuple[int, int, float, bool, float]]:
+    """Sorted keys of the labels that a user's row was fitted to."""
     labels = state.labels.take(np.flatnonzero(state.labels.user == row))
     columns = (
         state.response_ids[labels.left],
@@ -83,22 +84,26 @@ def _learned(state: GraphState, row: int) -> list[tuple[int, int, float, bool, f
 
 
 def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> UserPosition:
-    """The user's place with a spot on the map and a group: their own where trained, else their neighbours' middle."""
+    """The user's embedding, group and map position: their own where trained, else the mean of their neighbours."""
     state, layout = snapshot.graph, snapshot.layout
     embedding, source, placement = vector(state, user_id, labels, snapshot.prior)
     ids, weights = placement.user_ids, placement.weights
     rows = rows_of(ids, layout.user_ids)
     on_map = (rows >= 0) & (layout.group[rows] >= 0)
     rows, weights, ids = rows[on_map], weights[on_map], ids[on_map]
-    xy, group, share = None, None, 0.0
+    xy: tuple[float, float] | None = None
+    group, share = None, 0.0
     own = int(rows_of(np.array([user_id]), layout.user_ids)[0])
     if len(rows) and weights.sum() > 0:
         weights = weights / weights.sum()
         by_group = np.bincount(layout.group[rows], weights)
         group, share = int(by_group.argmax()), float(by_group.max())
-        xy = tuple((weights @ layout.xy[rows]).tolist())
+        x, y = (weights @ layout.xy[rows]).tolist()
+        xy = (x, y)
     if source == "trained" and own >= 0 and layout.group[own] >= 0:
-        group, xy = int(layout.group[own]), tuple(layout.xy[own].tolist())
+        group = int(layout.group[own])
+        x, y = layout.xy[own].tolist()
+        xy = (x, y)
     heaviest = np.argsort(-weights, kind="stable")[:10]
     return UserPosition(
         user_id,

@@ -1,7 +1,6 @@
-"""The verbs of the reward page, as functions of a session.
+"""The verbs of the Reward page: rewards of texts, their attribution to sentences, the next query, and the writer.
 
-How people judge texts, which words moved them, what somebody would think after a few answers, and who writes the texts.
-Nothing here is stored.  No torch until a text is read.
+Nothing here is stored.  torch is imported when a text is read.
 """
 
 from __future__ import annotations
@@ -23,33 +22,36 @@ from copl_core.study.views import RewardView
 
 if TYPE_CHECKING:
     from copl_core.preference.state import GraphState
+    from copl_core.reward.writer import Writer
     from copl_core.snapshots.snapshot import Snapshot
 
-FIRST = 5  # answers after which somebody is looked at
-HYPOTHETICAL_USER = -1  # id of a person made of answers that are not stored
-_PROBED = 600  # pairs looked at for the next question
+FIRST = 5  # answers that define a user "after five answers"
+HYPOTHETICAL_USER = -1  # id of a user who exists only as answers that are not stored
+_CANDIDATES = 600  # pairs compared for the next query
 Answer = tuple[int, int]  # (preferred response id, rejected response id)
 styles = STYLES
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
+    """A sentence and what it adds to its response."""
+
     text: str
-    effect: float  # log-odds that it adds to its answer
+    effect: float  # log-odds
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What each piece of each response adds to it, for one person or group."""
+    """What each piece of each response adds to it, for one user or group."""
 
     name: str
     responses: tuple[tuple[Piece, ...], ...]
-    basis: str
+    basis: str  # which parts of the model the effects come from, in words
     snapshot: str
 
     @property
     def most(self) -> float:
-        """The largest effect, which the colours are scaled by."""
+        """The largest absolute effect, for the scale of the colours."""
         return max((abs(piece.effect) for own in self.responses for piece in own), default=0.0)
 
 
@@ -63,21 +65,21 @@ def reward(
     first: Sequence[int] = (),
     answers: Sequence[Answer] = (),
 ) -> RewardView:
-    """How these people, and groups, are expected to judge the responses.
+    """The rewards of responses for users and groups.
 
     Args:
-        users: placed by all their labels of this moment.
-        groups: all of the map, none, or those of these numbers.
-        first: users placed by their first five labels alone.
-        answers: of one more person, whom nothing else is known of.
+        users: placed by all their present labels.
+        groups: True for all groups of the map, False for none, or the numbers of some.
+        first: users placed by their first five labels only.
+        answers: all that is known of one more, hypothetical user.
 
     Raises:
         CoplError: fewer than two responses, an empty text, equal responses, or no snapshot yet.
     """
-    prompt, texts, snapshot = _asked(session, prompt, responses)
-    people = _people(session, snapshot.graph, users, first, answers)
-    return session.scorer().judge(
-        snapshot, [(prompt, text) for text in texts], people, groups, _known_rows(session, prompt, texts, snapshot)
+    prompt, texts, snapshot = _checked_request(session, prompt, responses)
+    placed = _users(session, snapshot.graph, users, first, answers)
+    return session.scorer().score(
+        snapshot, [(prompt, text) for text in texts], placed, groups, _known_rows(session, prompt, texts, snapshot)
     )
 
 
@@ -91,11 +93,11 @@ def attribution(
     first: Sequence[int] = (),
     answers: Sequence[Answer] = (),
 ) -> tuple[Attribution, ...]:
-    """Which sentences speak for an answer, by leaving out one after the other; arguments as of ``reward``."""
-    prompt, texts, snapshot = _asked(session, prompt, responses)
-    people = _people(session, snapshot.graph, users, first, answers)
+    """What each sentence adds to its response, by leaving out one at a time; arguments as in ``reward``."""
+    prompt, texts, snapshot = _checked_request(session, prompt, responses)
+    placed = _users(session, snapshot.graph, users, first, answers)
     known = _known_rows(session, prompt, texts, snapshot) is not None
-    rows, basis = session.scorer().occlude(snapshot, prompt, texts, people, groups, known)
+    rows, basis = session.scorer().occlude(snapshot, prompt, texts, placed, groups, known)
     return tuple(
         Attribution(
             name,
@@ -108,21 +110,21 @@ def attribution(
 
 
 def next_query(session: Session, answers: Sequence[Answer] = ()) -> Pair | None:
-    """The pair that tells most about a person of whom these answers are all that is known; None when none is left.
+    """The most informative pair about a user of whom only these answers are known; None when no pair is left.
 
-    Each comes from a question that was not asked yet.
+    It belongs to a prompt that none of the answers is about.
     """
     snapshot = session.snapshot()
     if snapshot is None:
         return None
     state = snapshot.graph
     pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)
-    if len(pairs) > _PROBED:
-        pairs = pairs[np.sort(np.random.default_rng(0).choice(len(pairs), _PROBED, replace=False))]
+    if len(pairs) > _CANDIDATES:
+        pairs = pairs[np.sort(np.random.default_rng(0).choice(len(pairs), _CANDIDATES, replace=False))]
     texts = session.store.responses(np.unique(np.concatenate([pairs[:, 1:].ravel(), _ids(answers)])).tolist())
-    asked = {texts[int(one)].prompt_id for one in _ids(answers) if int(one) in texts}
+    used = {texts[int(one)].prompt_id for one in _ids(answers) if int(one) in texts}
     rows = rows_of(pairs[:, 1:], state.response_ids)
-    fresh = np.array([texts[first].prompt_id not in asked for first in pairs[:, 1].tolist()], bool)
+    fresh = np.array([texts[first].prompt_id not in used for first in pairs[:, 1].tolist()], bool)
     usable = np.flatnonzero((rows >= 0).all(1) & fresh)
     if not len(usable):
         return None
@@ -130,11 +132,11 @@ def next_query(session: Session, answers: Sequence[Answer] = ()) -> Pair | None:
     return session.store.pair(int(pairs[usable[int(gain.argmax())], 0]))
 
 
-def writer(session: Session, name: str = "smollm2"):
-    """A language model that writes candidates, loaded anew at each call: keep it.
+def writer(session: Session, name: str = "smollm2") -> Writer:
+    """A language model that writes candidates.  Each call loads it, so keep the result.
 
     Raises:
-        CoplError: it is not on this machine, or is no language model that writes.
+        CoplError: the model is not on this machine, or cannot write texts.
     """
     from copl_core.install.weights import resolver
     from copl_core.reward.writer import load_writer
@@ -145,13 +147,13 @@ def writer(session: Session, name: str = "smollm2"):
 # ---- helpers
 
 
-def _asked(session: Session, prompt: str, responses: Sequence[str]) -> tuple[str, list[str], Snapshot]:
+def _checked_request(session: Session, prompt: str, responses: Sequence[str]) -> tuple[str, list[str], Snapshot]:
     prompt, texts = prompt.strip(), _checked(prompt, responses)
     snapshot = session.snapshot()
     if snapshot is None:
         raise CoplError(
-            "There is no snapshot yet, so no rewards; label some pairs and let the trainer finish "
-            "its first run (the training page shows it)."
+            "There is no snapshot yet, so there are no rewards; label some pairs and let the trainer finish "
+            "its first run (see the Training page)."
         )
     return prompt, texts, snapshot
 
@@ -159,7 +161,7 @@ def _asked(session: Session, prompt: str, responses: Sequence[str]) -> tuple[str
 def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
     texts = [text.strip() for text in responses]
     if not prompt.strip():
-        raise CoplError("The prompt is empty; type what a person asked.")
+        raise CoplError("The prompt is empty; type a question.")
     if len(texts) < 2 or not all(texts):
         raise CoplError(f"Responses with text: {sum(map(bool, texts))}; two or more are needed; fill them in.")
     if len(set(texts)) < len(texts):
@@ -167,24 +169,24 @@ def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
     return texts
 
 
-def _people(
+def _users(
     session: Session, state: GraphState, users: Sequence[int], first: Sequence[int], answers: Sequence[Answer]
 ) -> list[tuple[User, list[Label]]]:
-    """Who is asked, with the labels that they are placed by."""
+    """All requested users, with the labels that place them."""
     store = session.store
-    people = [(store.user(one), store.labels(session.id, user_id=one)) for one in users]
+    placed = [(store.user(one), store.labels(session.id, user_id=one)) for one in users]
     for one in first:
         user, labels = store.user(one), store.labels(session.id, user_id=one)[:FIRST]
         name = f"{user.name} after {len(labels)} answers"
-        people.append((User(user.id, name, user.kind, user.role), labels))  # by the id their own row is left out
+        placed.append((User(user.id, name, user.kind, user.role), labels))  # their id keeps their own trained row out
     if answers:
         name = f"Somebody with these {len(answers)} answers" if len(answers) > 1 else "Somebody with this one answer"
-        people.append((User(HYPOTHETICAL_USER, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
-    return people
+        placed.append((User(HYPOTHETICAL_USER, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
+    return placed
 
 
 def _labels(answers: Sequence[Answer], state: GraphState) -> list[Label]:
-    """Answers as labels that nobody stores, as strong as the study's own are on average."""
+    """Answers as labels that are not stored, with the mean strength of the study's labels."""
     now, usual = datetime.now(UTC), float(state.labels.strength.mean())
     return [
         Label(-1 - n, None, HYPOTHETICAL_USER, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)

@@ -1,7 +1,5 @@
-"""The verbs of the training page, as functions of a session.
-
-Runs and their logs, snapshots and what tells two of them apart, the schedule, and whether personalisation pays.  No
-torch.
+"""The verbs of the Training page: runs and their logs, snapshots, their comparison, the schedule, and the gain of
+personalisation.  No torch.
 """
 
 from __future__ import annotations
@@ -14,47 +12,48 @@ from datetime import UTC, datetime
 import numpy as np
 
 from copl_core.ids import rows_of
+from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
 from copl_core.study.session import Session
 from copl_core.study.views import TrainerStatus
 from copl_core.study_settings import Schedule
-from copl_core.trainer.run_log import Curve, in_words, log_path, read_log
+from copl_core.trainer.run_log import Curve, as_text, log_path, read_log
 from copl_core.trainer.run_log import curves as curves_of
 from copl_core.trainer.schedule import FEWEST
 
-_SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as gone
-_PEOPLE, _PAIRS = 1000, 500  # of two snapshots, whose scores are compared
+_SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as stopped
+_USERS, _PAIRS = 1000, 500  # sizes of the samples on which two snapshots are compared
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalisationGain:
-    """What knowing people adds over one taste for all, on labels that neither has seen."""
+    """What a personal model adds over one preference shared by all, on held-out labels."""
 
     answer: str  # "yes" | "not yet" | "no"
-    own: float  # accuracy of the product
-    everybody: float  # accuracy of Bradley–Terry without users
-    gain: float  # own − everybody
-    low: float  # 95 % interval of the gain, users drawn with replacement
+    personal_accuracy: float  # accuracy of the personal model
+    shared_accuracy: float  # accuracy of Bradley–Terry without users
+    gain: float  # personal_accuracy − shared_accuracy
+    low: float  # 95 % interval of the gain, by a bootstrap over users
     high: float
     n: int  # held-out labels
-    people: int
+    n_users: int
     snapshot: str
     fitted_in: str  # the snapshot whose run measured it
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """What tells two snapshots apart."""
+class SnapshotComparison:
+    """How two snapshots differ."""
 
     versions: tuple[str, str]
-    figures: tuple[dict, ...]  # {"figure", first, second}
-    settings: tuple[tuple[str, object, object], ...] | None  # name, first, second: those that differ; None: not kept
-    people: int  # that both snapshots place
-    moved: int  # of them, those whose group changed
-    correlation: float | None  # of what both expect of those people on pairs that both know
-    agree: float | None  # share of these expectations on which both prefer the same answer
-    expectations: int
+    figures: tuple[dict, ...]  # {"figure": name, first version: value, second version: value}
+    settings: tuple[tuple[str, object, object], ...] | None  # (name, first, second) that differ; None: not stored
+    n_users: int  # with a group in both
+    n_regrouped: int  # of them, those whose group changed
+    correlation: float | None  # of the predicted log-odds, on users and pairs that both know
+    same_sign: float | None  # share of these predictions that prefer the same response
+    n_predictions: int
 
 
 # ---- runs
@@ -64,14 +63,14 @@ def list_runs(session: Session, limit: int = 50) -> list[Run]:
     return session.store.runs(session.id, limit=limit)
 
 
-def request_fit(session: Session, kind: str = "full", reason: str = "asked for by hand") -> Run:
-    """Queue a run; a queued one of that kind is returned instead, since it will read the same labels.
+def request_fit(session: Session, kind: str = "full", reason: str = "requested by hand") -> Run:
+    """Queue a run; if one of that kind is queued already, return it, since it will read the same labels.
 
     Raises:
         CoplError: too few labels, or an unknown kind.
     """
     if kind not in FEWEST:
-        raise CoplError(f"There is no run of kind {kind!r}; ask for 'graph' or 'full'.")
+        raise CoplError(f"There is no run of kind {kind!r}; choose 'graph' or 'full'.")
     count = session.store.label_count(session.id)
     if count < FEWEST[kind]:
         what = "a fit" if kind == "graph" else "a fit of the reward model"
@@ -93,20 +92,21 @@ def cancel(session: Session, run_id: int) -> None:
 
 
 def run_log(session: Session, run_id: int) -> list[str]:
-    """What a run reported, a line each, oldest first; none where its log is on another machine."""
-    return in_words(read_log(log_path(session.settings.run_logs, run_id)))
+    """The report of a run in lines, oldest first; empty where its log is on another machine."""
+    return as_text(read_log(log_path(session.settings.run_logs, run_id)))
 
 
 def curves(session: Session, run: Run) -> Mapping[str, Curve]:
-    """The curves of a run by phase: from its log, or else from the snapshot it made."""
+    """The training curves of a run by phase: from its log, else from the snapshot it made."""
     found = curves_of(read_log(log_path(session.settings.run_logs, run.id)))
     if found or run.snapshot is None:
         return found
     try:
-        kept = session.open_snapshot(run.snapshot).manifest.get("curves", {})
+        snapshot = session.open_snapshot(run.snapshot)
     except CoplError:
         return {}
-    return {phase: Curve(**curve) for phase, curve in kept.items()}
+    stored = snapshot.manifest.get("curves", {})
+    return {phase: Curve(**curve) for phase, curve in stored.items()}
 
 
 # ---- snapshots
@@ -117,7 +117,7 @@ def snapshots(session: Session) -> list[SnapshotRecord]:
 
 
 def promote(session: Session, version: str, *, by: int | None = None) -> None:
-    """Make a snapshot the champion after checking every byte of it; ``by`` is the user who asks.
+    """Make a snapshot the champion after verifying every byte of it; ``by`` is the acting user.
 
     Raises:
         CoplError: the snapshot is unknown, or its files are missing or damaged; the champion stays.
@@ -132,12 +132,12 @@ def promote(session: Session, version: str, *, by: int | None = None) -> None:
 
 
 def write_note(session: Session, version: str, text: str, *, by: int | None = None) -> None:
-    """What people write about a snapshot; an empty text takes the note away."""
+    """Write a note on a snapshot; an empty text removes it."""
     session.store.write_note(session.id, version, text.strip(), by=by)
 
 
 def personalisation_gain(session: Session) -> PersonalisationGain | None:
-    """Is personalisation paying on this study's data?  None while no full fit has measured it."""
+    """The measured gain of personalisation on this study's data; None before a full fit has measured it."""
     champion = session.store.champion(session.id)
     if champion is None:
         return None
@@ -161,8 +161,8 @@ def personalisation_gain(session: Session) -> PersonalisationGain | None:
     )
 
 
-def compare(session: Session, first: str, second: str) -> Difference:
-    """What tells two snapshots apart: figures, settings, people whose group changed, and what both expect.
+def compare(session: Session, first: str, second: str) -> SnapshotComparison:
+    """Compare two snapshots: figures, settings, users whose group changed, and predictions.
 
     Raises:
         CoplError: one of them is unknown, or its files are missing or damaged.
@@ -170,49 +170,56 @@ def compare(session: Session, first: str, second: str) -> Difference:
     records = {record.version: record for record in snapshots(session)}
     for version in (first, second):
         if version not in records:
-            raise CoplError(f"There is no snapshot {version} in this study; take one of the list of snapshots.")
+            raise CoplError(f"There is no snapshot {version} in this study; take one from the list of snapshots.")
     one, two = session.open_snapshot(first), session.open_snapshot(second)
-    people, moved = _moved(one, two)
-    correlation, agree, count = _alike(one, two)
-    told = tuple({"figure": name, first: a, second: b} for name, a, b in _figures(records[first], records[second]))
-    return Difference(
-        (first, second), told, _settings(records[first], records[second]), people, moved, correlation, agree, count
+    n_users, n_regrouped = _regrouped(one, two)
+    correlation, same_sign, count = _predictions(one, two)
+    figures = _figures(records[first], records[second])
+    return SnapshotComparison(
+        (first, second),
+        tuple({"figure": name, first: a, second: b} for name, a, b in figures),
+        _settings(records[first], records[second]),
+        n_users,
+        n_regrouped,
+        correlation,
+        same_sign,
+        count,
     )
 
 
-def _moved(one: Snapshot, two: Snapshot) -> tuple[int, int]:
-    """(people that both place, those of them whose group changed)"""
+def _regrouped(one: Snapshot, two: Snapshot) -> tuple[int, int]:
+    """(users with a group in both, those of them whose group changed)"""
     _, now, then = np.intersect1d(one.layout.user_ids, two.layout.user_ids, return_indices=True)
     groups = one.layout.group[now], two.layout.group[then]
     both = (groups[0] >= 0) & (groups[1] >= 0)
     return int(both.sum()), int((groups[0][both] != groups[1][both]).sum())
 
 
-def _alike(one: Snapshot, two: Snapshot) -> tuple[float | None, float | None, int]:
-    """(Pearson correlation of expected log-odds, share of one sign, count) over people and pairs both graphs know."""
+def _predictions(one: Snapshot, two: Snapshot) -> tuple[float | None, float | None, int]:
+    """(Pearson correlation of log-odds, share with equal sign, count) over users and pairs that both graphs know."""
     users = np.intersect1d(one.graph.user_ids[one.graph.n_labels > 0], two.graph.user_ids[two.graph.n_labels > 0])
     pairs = _pairs_of(one.graph)
     known = (rows_of(pairs, two.graph.response_ids) >= 0).all(1)
     rng = np.random.default_rng(0)
-    users, pairs = _some(users, _PEOPLE, rng), _some(pairs[known], _PAIRS, rng)
+    users, pairs = _sample(users, _USERS, rng), _sample(pairs[known], _PAIRS, rng)
     if not len(users) or not len(pairs):
         return None, None, 0
-    a, b = (_expected(snapshot.graph, users, pairs) for snapshot in (one, two))
+    a, b = (_log_odds(snapshot.graph, users, pairs) for snapshot in (one, two))
     correlation = float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if a.std() > 0 and b.std() > 0 else None
     return correlation, float((np.sign(a) == np.sign(b)).mean()), a.size
 
 
-def _pairs_of(state) -> np.ndarray:
+def _pairs_of(state: GraphState) -> np.ndarray:
     """Distinct pairs (P, 2) of response ids among the labels."""
     sides = np.sort(np.column_stack([state.labels.left, state.labels.right]), axis=1)
     return state.response_ids[np.unique(sides, axis=0)]
 
 
-def _some(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+def _sample(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
     return rows if len(rows) <= most else rows[np.sort(rng.choice(len(rows), most, replace=False))]
 
 
-def _expected(state, users: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def _log_odds(state: GraphState, users: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Calibrated log-odds (U, P) of the first response over the second."""
     rows = rows_of(pairs, state.response_ids)
     apart = state.response_vectors[rows[:, 0]] - state.response_vectors[rows[:, 1]]
@@ -238,7 +245,7 @@ def _figures(one: SnapshotRecord, two: SnapshotRecord) -> list[tuple[str, object
 
 def _settings(one: SnapshotRecord, two: SnapshotRecord) -> tuple[tuple[str, object, object], ...] | None:
     if not all(record.metrics.get("config") and record.metrics.get("data") for record in (one, two)):
-        return None  # made before settings were kept with a snapshot
+        return None  # snapshots of older versions store no settings
     flat = [
         _flat(
             {
@@ -256,7 +263,7 @@ def _settings(one: SnapshotRecord, two: SnapshotRecord) -> tuple[tuple[str, obje
 
 
 def _flat(facts: Mapping, before: str = "") -> dict[str, object]:
-    """Nested mappings as one, names joined by a colon; lists count as they are."""
+    """Nested mappings as one flat mapping, with names joined by a colon; lists stay as they are."""
     found: dict[str, object] = {}
     for name, value in facts.items():
         if isinstance(value, Mapping):
@@ -270,7 +277,7 @@ def _flat(facts: Mapping, before: str = "") -> dict[str, object]:
 
 
 def trainer_status(session: Session) -> TrainerStatus:
-    """Is a worker there, what does it do, and how far is the next refit?"""
+    """Whether a worker is alive, what it does, and how many labels the next refit waits for."""
     seen = session.store.worker()
     fresh = seen is not None and (datetime.now(UTC) - seen[2]).total_seconds() < _SILENT_AFTER
     active = [run for run in session.store.active_runs() if session.store.study_of_run(run.id) == session.id]
@@ -278,7 +285,7 @@ def trainer_status(session: Session) -> TrainerStatus:
     champion = session.store.champion(session.id)
     since = session.store.revisions_since(session.id, champion.watermark if champion else 0)
     return TrainerStatus(
-        bool(fresh and _runs_here(seen[0])),
+        seen is not None and fresh and _process_exists(seen[0]),
         seen[1] if seen else "",
         seen[2] if seen else None,
         running,
@@ -288,8 +295,8 @@ def trainer_status(session: Session) -> TrainerStatus:
     )
 
 
-def _runs_here(pid: int) -> bool:
-    """Whether a process of that number exists on this machine."""
+def _process_exists(pid: int) -> bool:
+    """Whether this machine has a process with that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -299,7 +306,7 @@ def _runs_here(pid: int) -> bool:
     return True
 
 
-# ---- when the trainer acts by itself
+# ---- automatic runs
 
 
 def schedule(session: Session) -> Schedule:
@@ -307,5 +314,5 @@ def schedule(session: Session) -> Schedule:
 
 
 def set_schedule(session: Session, schedule: Schedule | None, *, by: int | None = None) -> None:
-    """Settle it for this study; None follows the installation's settings again."""
+    """Store a schedule for this study; None returns to the settings of the installation."""
     session.store.set_schedule(session.id, schedule, by=by)

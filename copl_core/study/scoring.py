@@ -1,6 +1,6 @@
-"""How people are expected to judge texts: graph score and text reward, mixed as the snapshot learned to mix them.
+"""Predicted rewards of texts: graph score and text reward, mixed with the weights that the snapshot learned.
 
-The only part of serving that needs torch; it keeps one reward model and one text embedder, and changes neither.
+Only this part of serving needs torch.  It keeps one reward model and one text embedder open and changes neither.
 Shapes: N rows of the audience, T texts, M experts.
 """
 
@@ -15,12 +15,12 @@ import numpy as np
 from copl_core.config import Settings
 from copl_core.install.weights import resolver
 from copl_core.records import Kind, Label, User
-from copl_core.reward.expert_effects import voices
+from copl_core.reward.expert_effects import expert_effects
 from copl_core.reward.model import RewardModel
 from copl_core.reward.occlude import occlude
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study.audience import Audience, UserRows
-from copl_core.study.views import Near, RewardView, ScoreRow
+from copl_core.study.views import NeighbourScores, RewardView, ScoreRow
 from copl_core.training.text_embedder import TextEmbedder
 
 _PERSON, _GROUP = (2.5, 97.5), (5.0, 95.0)  # percentiles of the two intervals
@@ -29,29 +29,29 @@ Text = tuple[str, str]  # prompt, response
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Log-odds (N, T) by the graph and by the text reward, each centred over the texts; their sum is the judgement."""
+    """Log-odds (N, T) by the graph and by the text reward, each centred over the texts; their sum is the reward."""
 
     graph: np.ndarray
     text: np.ndarray
 
     @property
-    def whole(self) -> np.ndarray:
+    def total(self) -> np.ndarray:
         return self.graph + self.text
 
 
 class Scorer:
-    """Rewards of texts for users.  Safe to share between threads: one judgement at a time uses the model."""
+    """Rewards of texts for users.  Safe to share between threads: one request at a time uses the model."""
 
     def __init__(self, settings: Settings, embed: Callable[[Sequence[Text]], np.ndarray] | None = None) -> None:
         self.settings = settings
         self._weights = resolver(settings.weights)
         self._models: dict[str, RewardModel] = {}
-        self._embed = embed  # texts → φ; the bundled sentence model, opened at first use, unless another is given
+        self._embed = embed  # texts → φ; by default the bundled sentence model, opened at first use
         self._lock = Lock()  # over what is loaded
-        self._using = Lock()  # over a model at work
+        self._using = Lock()  # over the use of a model
 
     def model(self, snapshot: Snapshot) -> RewardModel:
-        """The snapshot's reward model, loaded once per fit."""
+        """The reward model of a snapshot, loaded once per fit."""
         fitted_in = f"{snapshot.folder.parent.name}/{snapshot.manifest['reward']['fitted_in']}"
         with self._lock:
             if fitted_in not in self._models:
@@ -67,7 +67,7 @@ class Scorer:
                 self._embed = TextEmbedder(self._weights("minilm"), device=self.settings.device).embed
             return self._embed(texts)
 
-    def judge(
+    def score(
         self,
         snapshot: Snapshot,
         texts: Sequence[Text],
@@ -75,19 +75,20 @@ class Scorer:
         groups: bool | Sequence[int],
         known: np.ndarray | None,
     ) -> RewardView:
-        """Judgements of people and groups.
+        """Rewards of users and groups.
 
         Args:
             texts: (prompt, response), T of them.
-            users: people with the labels they are placed by.
-            groups: also each group of the map, or those of these numbers, as the mean over its members.
-            known: rows (T,) of the texts in the graph, or None when any of them has no label there.
+            users: with the labels that place them.
+            groups: True for all groups of the map, False for none, or the numbers of some; a group is the mean over
+                its members.
+            known: rows (T,) of the texts in the graph, or None where one of them has no label there.
         """
         audience = Audience(snapshot, users, groups)
         parts = self._parts(audience, texts, known)
         gates = self.model(snapshot).gates(audience.gate_vectors).mean(1) if snapshot.has_reward else None  # (N, M)
-        rows = [_person(seat, parts, gates) for seat in audience.seats]
-        rows += [_group(group, members, parts, gates) for group, members in audience.groups.items()]
+        rows = [_user_row(rows, parts, gates) for rows in audience.users]
+        rows += [_group_row(group, members, parts, gates) for group, members in audience.groups.items()]
         return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version)
 
     def occlude(
@@ -99,20 +100,21 @@ class Scorer:
         groups: bool | Sequence[int],
         known: bool,
     ) -> tuple[list[tuple[str, list[tuple[tuple[str, ...], np.ndarray]]]], str]:
-        """What each piece of each response adds for each person and group.
+        """What each piece of each response adds for each user and group.
 
         Returns:
-            (name, for each response its pieces and their effects (pieces,) in log-odds) of each, and the basis.
+            for each user and group (name, for each response (its pieces, their effects (pieces,) in log-odds)), and
+            which parts of the model the effects come from, in words.
         """
-        audience = Audience(snapshot, users, groups, company=False)
+        audience = Audience(snapshot, users, groups, with_uncertainty=False)
         gaps = occlude(responses)
         variants = [(prompt, variant) for variant in gaps.variants]
-        if known and snapshot.has_reward:  # what is left of a text has no labels: the graph cannot say what it adds
+        if known and snapshot.has_reward:  # a shortened text has no labels, so the graph cannot score it
             logits = snapshot.mix.text * self._rewarded(audience, variants)
         else:
-            logits = self._of_new(audience, variants).whole
+            logits = self._of_new(audience, variants).total
         effects = gaps.effects(logits)
-        rows = [(seat.user.name, slice(seat.own, seat.own + 1)) for seat in audience.seats]
+        rows = [(one.user.name, slice(one.own, one.own + 1)) for one in audience.users]
         rows += [(f"Group {group + 1}", members) for group, members in audience.groups.items()]
         basis = (
             "the preference graph, placing texts by what they say"
@@ -126,11 +128,11 @@ class Scorer:
             for name, at in rows
         ], basis
 
-    def voices(self, snapshot: Snapshot, texts: Sequence[Text], gate: int) -> np.ndarray:
-        """What each expert of a gate adds to the reward of each text, (M, T), see ``reward.voices``."""
+    def expert_effects(self, snapshot: Snapshot, texts: Sequence[Text], gate: int) -> np.ndarray:
+        """What each expert of a gate adds to the reward of each text, (M, T), see ``reward.expert_effects``."""
         model = self.model(snapshot)
         with self._using:
-            return voices(model, texts, gate)
+            return expert_effects(model, texts, gate)
 
     def _parts(self, audience: Audience, texts: Sequence[Text], known: np.ndarray | None) -> _Parts:
         snapshot, state = audience.snapshot, audience.snapshot.graph
@@ -143,22 +145,22 @@ class Scorer:
         return _Parts(snapshot.mix.graph * graph, self._text(snapshot.mix.text, audience, texts))
 
     def _of_new(self, audience: Audience, texts: Sequence[Text]) -> _Parts:
-        """Of texts without labels: the graph places them by what they say, alone until there is a text reward."""
+        """For texts without labels: the graph embeds them by their content; the text reward joins once it is fitted."""
         snapshot = audience.snapshot
         if not snapshot.has_reward:
-            placed = _centred(self._placed(audience, texts))
-            return _Parts(placed, np.zeros_like(placed))
+            graph = _centred(self._graph_of_new(audience, texts))
+            return _Parts(graph, np.zeros_like(graph))
         text = self._text(snapshot.mix.text_new, audience, texts)
         weight = snapshot.mix.graph_new
-        return _Parts(weight * _centred(self._placed(audience, texts)) if weight else np.zeros_like(text), text)
+        return _Parts(weight * _centred(self._graph_of_new(audience, texts)) if weight else np.zeros_like(text), text)
 
-    def _placed(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
-        """Calibrated log-odds (N, T) by the graph, which places the texts by what they say."""
+    def _graph_of_new(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
+        """Calibrated log-odds (N, T) by the graph, which embeds the texts by their content."""
         state = audience.snapshot.graph
         return state.scores(audience.vectors, *state.place_responses(self.embed(texts))) / state.temperature
 
     def _text(self, weight: float, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
-        """What the text reward adds, (N, T); where it has no say the texts are not even read."""
+        """What the text reward adds, (N, T); with weight 0 the texts are not even read."""
         if not weight:
             return np.zeros((len(audience.vectors), len(texts)), np.float32)
         return weight * _centred(self._rewarded(audience, texts))
@@ -166,42 +168,42 @@ class Scorer:
     def _rewarded(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the text reward."""
         model = self.model(audience.snapshot)
-        with self._using:  # a pass leaves its route in the model's layers while it runs
+        with self._using:  # a pass keeps its routing in the model's layers while it runs
             return model.rewards(texts, audience.gate_vectors) / float(model.calibration)
 
 
-def _person(seat: UserRows, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
-    logits = parts.whole
+def _user_row(rows: UserRows, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
+    logits, own = parts.total, rows.own
     wins = _softmax(logits)
-    low, high = np.percentile(wins[seat.drawn], _PERSON, axis=0)
-    kind = "simulated person" if seat.user.kind == Kind.SIMULATED else "person"
+    low, high = np.percentile(wins[rows.drawn], _PERSON, axis=0)
+    kind = "simulated person" if rows.user.kind == Kind.SIMULATED else "person"
     return ScoreRow(
-        seat.user.name,
+        rows.user.name,
         kind,
-        seat.group,
+        rows.group,
         1,
-        seat.source,
-        logits[seat.own],
-        wins[seat.own],
-        np.minimum(low, wins[seat.own]),
-        np.maximum(high, wins[seat.own]),
-        parts.graph[seat.own],
-        parts.text[seat.own],
-        None if gates is None else gates[seat.own],
-        _near(seat, wins),
+        rows.source,
+        logits[own],
+        wins[own],
+        np.minimum(low, wins[own]),
+        np.maximum(high, wins[own]),
+        parts.graph[own],
+        parts.text[own],
+        None if gates is None else gates[own],
+        _neighbour_scores(rows, wins),
     )
 
 
-def _near(seat: UserRows, wins: np.ndarray) -> Near | None:
-    theirs = wins[seat.near]
+def _neighbour_scores(rows: UserRows, wins: np.ndarray) -> NeighbourScores | None:
+    theirs = wins[rows.neighbours]
     if not len(theirs):
         return None
-    best = np.bincount(theirs.argmax(1), seat.weights, minlength=theirs.shape[1])
-    return Near(len(theirs), seat.weights @ theirs, best)
+    best = np.bincount(theirs.argmax(1), rows.weights, minlength=theirs.shape[1])
+    return NeighbourScores(len(theirs), rows.weights @ theirs, best)
 
 
-def _group(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
-    logits = parts.whole[members]
+def _group_row(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
+    logits = parts.total[members]
     wins = _softmax(logits)
     low, high = np.percentile(wins, _GROUP, axis=0)
     return ScoreRow(

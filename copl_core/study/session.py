@@ -1,8 +1,8 @@
-"""What every verb of a study needs: its store, its settings, its id, and the trained state held open.
+"""What every verb of a study needs: the store, the settings, the study's id, and open snapshots.
 
-A verb is a function whose first argument is a ``Session``: it loads, checks, computes, saves and returns.  The database
-is known only as a ``Store`` and the trained state only as a ``Snapshot``; no torch is imported until a verb needs a
-language model.
+A verb is a function whose first argument is a ``Session``: it loads, checks, computes, saves and returns.  A session
+knows the database only as a ``Store`` and the trained state only as ``Snapshot``; torch is imported when a verb first
+needs a language model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from copl_core.config import Settings
 from copl_core.records import StudyRecord
@@ -25,20 +25,20 @@ Made = TypeVar("Made")
 
 
 class Session:
-    """One study of an installation, open for use by any number of threads."""
+    """One study of an installation.  Safe to share between threads."""
 
     def __init__(self, store: Store, settings: Settings, study_id: int) -> None:
         self.store, self.settings, self.id = store, settings, study_id
         self._snapshots: dict[str, Snapshot] = {}
-        self._lock = Lock()  # over what is held open
+        self._lock = Lock()  # over the open snapshots and the names in ``_once``
         self._once: dict[str, tuple[Hashable, object]] = {}
         self._once_locks: dict[str, Lock] = {}
         self._scorer: Scorer | None = None
-        self._scorer_lock = Lock()  # of its own: importing torch takes seconds, and labelling does not wait for it
+        self._scorer_lock = Lock()  # a separate lock: importing torch takes seconds, and labelling does not wait for it
 
     @property
     def record(self) -> StudyRecord:
-        """The study's row as it is now."""
+        """The present record of the study."""
         return self.store.study(self.id)
 
     @property
@@ -46,15 +46,19 @@ class Session:
         return self.settings.snapshots / str(self.id)
 
     def snapshot(self) -> Snapshot | None:
-        """The champion, opened once and kept; None before the first one.
+        """The champion, opened once and cached; None before the first one.
 
         Raises:
             CoplError: the champion's files are missing or damaged.
         """
         return self.open_snapshot(self.record.champion)
 
+    @overload
+    def open_snapshot(self, version: str) -> Snapshot: ...
+    @overload
+    def open_snapshot(self, version: str | None) -> Snapshot | None: ...
     def open_snapshot(self, version: str | None) -> Snapshot | None:
-        """A snapshot by its version, opened once and kept; None for none.
+        """A snapshot by its version, opened once and cached; None for the version None.
 
         Raises:
             CoplError: its files are missing or damaged.
@@ -69,16 +73,16 @@ class Session:
             return self._snapshots[version]
 
     def once(self, name: str, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What ``make`` returns, made once and kept under its name until it is requested with another key."""
+        """The result of ``make``, computed once and cached under its name until a call comes with another key."""
         with self._lock:
             making = self._once_locks.setdefault(name, Lock())
         with making:
             if name not in self._once or self._once[name][0] != key:
                 self._once[name] = (key, make())
-            return self._once[name][1]  # type: ignore[return-value]  # what is kept under a name is what its make gave
+            return self._once[name][1]  # type: ignore[return-value]  # a name always belongs to one type of result
 
     def scorer(self) -> Scorer:
-        """The part that reads texts with a language model, made at first use since it imports torch."""
+        """The scorer, which reads texts with a language model; made at first use because it imports torch."""
         with self._scorer_lock:
             if self._scorer is None:
                 from copl_core.study.scoring import Scorer

@@ -1,6 +1,6 @@
-"""People to look at: the map of a snapshot, what to colour it by, neighbours, comparisons, and the labels of some.
+"""The verbs of the People page: the map of a snapshot, its colours, neighbours, comparisons, and the labels of users.
 
-Verbs, as functions of a study; columns of numpy, so that ten thousand people are looked at at once.
+Tables are columns of numpy, so that a map of ten thousand users stays fast.
 """
 
 from __future__ import annotations
@@ -10,35 +10,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from copl_core.formats.table import csv_text
 from copl_core.ids import rows_of
 from copl_core.insight.layout import Layout, answer_space
+from copl_core.insight.quality import preferred_response, repeated_answers
 from copl_core.records import CoplError, Kind, Pair
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
 from copl_core.study import access, placement
 from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
-from copl_core.study_settings import CHECK_REASONS, AnswerTable, SelectionReason
+from copl_core.study_settings import CHECK_REASONS, SelectionReason
 
-_PAIRS = 1000  # of the study on which two people's answers are compared
-_ATTENTION = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
+_PAIRS = 1000  # pairs of the study on which predicted answers of neighbours are compared
+_CHECKS = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
 
 
 @dataclass(frozen=True, slots=True)
-class PeopleMap:
-    """Everybody in the study, one row a person, as one snapshot sees them."""
+class UserMap:
+    """All users of the study, one row each, as one snapshot sees them."""
 
     ids: np.ndarray  # (N,) int64
     names: np.ndarray  # (N,) text
     simulated: np.ndarray  # (N,) bool
-    tastes: np.ndarray  # (N,) text: the true taste of a simulated person, empty for others
-    n_labels: np.ndarray  # (N,) labels behind the place
-    group: np.ndarray  # (N,) −1: no place
-    xy: np.ndarray  # (N, 2) NaN: no place
+    true_groups: np.ndarray  # (N,) text: the true group of a simulated user, empty for others
+    n_labels: np.ndarray  # (N,) labels behind the position
+    group: np.ndarray  # (N,) −1: no group
+    xy: np.ndarray  # (N, 2) NaN: no position
     xyz: np.ndarray | None  # (N, 3)
-    me: int | None  # row of who looks, placed by their labels of this moment
+    me: int | None  # row of the viewer, positioned by their present labels
     my_source: str  # "trained" | "neighbours" | "population mean" | ""
-    my_neighbours: int  # people who share a labelled response with who looks
-    my_share: float  # of the neighbours' weight, what stands in that group
+    my_neighbours: int  # users who share a labelled response with the viewer
+    my_share: float  # of the neighbours' weight, the part in the viewer's group
     silhouette: float
     parameters: dict
     snapshot: str
@@ -50,54 +52,58 @@ class PeopleMap:
 
     @property
     def placed(self) -> np.ndarray:
-        """Mask (N,) of people who stand on the map."""
+        """Mask (N,) of users who have a position on the map."""
         return np.isfinite(self.xy[:, 0])
 
     def rows(self, ids: Sequence[int]) -> np.ndarray:
-        """Rows of the people of these ids; those who are not here are left out."""
+        """Rows of the users with these ids; unknown ids are skipped."""
         found = rows_of(np.asarray(ids, np.int64), self.ids)
         return found[found >= 0]
 
 
 @dataclass(frozen=True, slots=True)
 class UserValues:
-    """Something to colour people by: a number or a category each, in the order of the map's rows."""
+    """One number or category per user, in the order of the map's rows, to colour users by."""
 
-    value: np.ndarray  # (N,) float, NaN where nothing is known
+    value: np.ndarray  # (N,) float, NaN where unknown
     n: np.ndarray  # (N,) answers behind it
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
+    """A user with similar predicted answers."""
+
     id: int
-    same: float  # share of pairs on which both are expected to prefer the same response
-    apart: float  # mean difference of the expected probabilities
+    same: float  # share of pairs on which both are predicted to prefer the same response
+    apart: float  # mean difference of the predicted probabilities
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """A pair on which two people are expected to answer differently."""
+    """A pair on which two users are predicted to answer differently."""
 
     pair: Pair
     one: float  # P(first is preferred)
     other: float
-    votes: tuple[str, str]  # what each really answered: "first", "second", "neither", or empty
+    votes: tuple[str, str]  # the real answer of each: "first", "second", "neither", or empty
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    pairs: tuple[Disagreement, ...]  # furthest apart first
-    same: float  # share of pairs on which both are expected to prefer the same response
+    """Two users side by side."""
+
+    pairs: tuple[Disagreement, ...]  # largest difference first
+    same: float  # share of pairs on which both are predicted to prefer the same response
     n_pairs: int
-    sources: tuple[str, str]  # what each is known by: "trained" | "neighbours"
+    sources: tuple[str, str]  # where each embedding comes from: "trained" | "neighbours"
     snapshot: str
 
 
-def map_of_users(session: Session, viewer: int | None = None, version: str | None = None) -> PeopleMap | None:
-    """The map of a snapshot, the champion if not said otherwise; None before the first.
+def map_of_users(session: Session, viewer: int | None = None, version: str | None = None) -> UserMap | None:
+    """The map of a snapshot, by default of the champion; None before the first one.
 
     Args:
-        viewer: a user who is placed by their labels of this moment, trained or not.
+        viewer: a user whose position follows their present labels, trained or not.
     """
     snapshot = _snapshot(session, version)
     if snapshot is None:
@@ -105,21 +111,21 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
     layout, users = snapshot.layout, session.store.users(session.id)
     ids = np.array([user.id for user in users], np.int64)
     rows = rows_of(ids, layout.user_ids)
-    there = rows >= 0
-    group = np.where(there, layout.group[rows] if len(layout.group) else -1, -1)
-    xy = _taken(layout.xy, rows, there)
-    xyz = None if layout.xyz is None else _taken(layout.xyz, rows, there)
-    behind = rows_of(ids, snapshot.graph.user_ids)
-    n_labels = np.where((behind >= 0) & (group >= 0), snapshot.graph.n_labels[behind], 0)
+    known = rows >= 0
+    group = np.where(known, layout.group[rows] if len(layout.group) else -1, -1)
+    xy = _positions(layout.xy, rows)
+    xyz = None if layout.xyz is None else _positions(layout.xyz, rows)
+    graph_rows = rows_of(ids, snapshot.graph.user_ids)
+    n_labels = np.where((graph_rows >= 0) & (group >= 0), snapshot.graph.n_labels[graph_rows], 0)
     me = next((row for row, user in enumerate(users) if user.id == viewer), None)
-    place = None
+    mine = None
     if me is not None:
-        place = placement.position_in(snapshot, viewer, session.store.labels(session.id, user_id=viewer))
-        n_labels[me], group[me] = place.n_labels, -1 if place.group is None else place.group
-        xy[me] = np.nan if place.xy is None else place.xy
-        if xyz is not None:
-            xyz[me] = _third(layout, place)
-    return PeopleMap(
+        mine = placement.position_in(snapshot, users[me].id, session.store.labels(session.id, user_id=viewer))
+        n_labels[me], group[me] = mine.n_labels, -1 if mine.group is None else mine.group
+        xy[me] = np.nan if mine.xy is None else mine.xy
+        if xyz is not None and layout.xyz is not None:
+            xyz[me] = _deep_position(layout, layout.xyz, mine)
+    return UserMap(
         ids,
         np.array([user.name for user in users], np.str_),
         np.array([user.kind == Kind.SIMULATED for user in users], bool),
@@ -129,9 +135,9 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
         xy,
         xyz,
         me,
-        "" if place is None else place.source,
-        0 if place is None else place.n_neighbours,
-        0.0 if place is None else place.group_share,
+        "" if mine is None else mine.source,
+        0 if mine is None else mine.n_neighbours,
+        0.0 if mine is None else mine.group_share,
         layout.silhouette,
         layout.parameters,
         snapshot.version,
@@ -140,52 +146,56 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
 
 
 def map_extent(session: Session, versions: Sequence[str]) -> np.ndarray | None:
-    """Corners (2, 5) that hold the maps of these snapshots; unreadable ones are left out.
+    """Corners (2, 5) that hold the maps of these snapshots; unreadable snapshots are skipped.
 
-    Rows are the lowest and the highest; columns x, y of the flat maps, then x, y, z of the deep ones, NaN while there
-    is none.
+    Rows are the lowest and the highest values; columns are x, y of the flat maps, then x, y, z of the deep ones, NaN
+    where there is no deep map.
     """
     corners = []
     for version in versions:
         try:
             layout = load_snapshot(session.snapshot_root, version).layout
         except CoplError:
-            continue  # it says what is wrong with it when it is chosen
-        stands = np.isfinite(layout.xy[:, 0])
-        if stands.any():
-            flat = layout.xy[stands]
-            deep = np.full((len(flat), 3), np.nan) if layout.xyz is None else layout.xyz[stands]
+            continue  # the page shows the error when somebody chooses this snapshot
+        on_map = np.isfinite(layout.xy[:, 0])
+        if on_map.any():
+            flat = layout.xy[on_map]
+            deep = np.full((len(flat), 3), np.nan) if layout.xyz is None else layout.xyz[on_map]
             corners += [np.hstack([flat, deep]).min(0), np.hstack([flat, deep]).max(0)]
     if not corners:
         return None
     return np.stack([np.fmin.reduce(corners), np.fmax.reduce(corners)])
 
 
-# ---- what people can be coloured by
+# ---- values to colour users by
 
 
 def consistency(session: Session, ids: np.ndarray) -> UserValues:
-    """Of a person's pairs that came again, the share answered as the time before."""
+    """Of a user's repeated pairs, the share answered the same as the time before."""
 
     def repeated() -> tuple[np.ndarray, np.ndarray]:
         answers = session.store.answers(session.id)
-        return _repeated(answers.take(~np.isin(answers.selection_reason, _ATTENTION)))
+        answers = answers.take(~np.isin(answers.selection_reason, _CHECKS))
+        return repeated_answers(answers.user, answers.pair, preferred_response(answers))
 
-    return _share(ids, *session.once("repeated answers", session.record.revision, repeated))
+    user, same = session.once("repeated answers", session.record.revision, repeated)
+    rows = rows_of(user, ids)
+    known = rows >= 0
+    n = np.bincount(rows[known], minlength=len(ids))
+    return _shares(np.bincount(rows[known], same[known], minlength=len(ids)), n)
 
 
-def predicted(session: Session, ids: np.ndarray) -> UserValues:
-    """Prequential accuracy: of a person's decided labels on pairs drawn by chance, the share foretold right."""
-    table = np.array(session.store.prediction_counts(session.id), np.int64).reshape(-1, 3)  # user, right, foretold
+def prequential_accuracy(session: Session, ids: np.ndarray) -> UserValues:
+    """Of a user's decided labels on pairs chosen without the model, the share predicted correctly in advance."""
+    table = np.array(session.store.prediction_counts(session.id), np.int64).reshape(-1, 3)  # user, correct, predicted
     rows = rows_of(ids, table[:, 0])
-    there = rows >= 0
-    n = np.where(there, table[rows, 2] if len(table) else 0, 0)
-    hits = np.where(there, table[rows, 1] if len(table) else 0, 0)
-    return UserValues(np.where(n > 0, hits / np.maximum(n, 1), np.nan), n)
+    known = rows >= 0
+    n = np.where(known, table[rows, 2] if len(table) else 0, 0)
+    return _shares(np.where(known, table[rows, 1] if len(table) else 0, 0), n)
 
 
 def experts_of(session: Session, ids: np.ndarray, version: str | None = None) -> UserValues | None:
-    """The expert with the largest mean gate weight of each person; None while there is no reward model."""
+    """The expert with the largest mean gate weight of each user; None without a reward model or without experts."""
     snapshot = _snapshot(session, version)
     if snapshot is None or not snapshot.has_reward:
         return None
@@ -196,16 +206,16 @@ def experts_of(session: Session, ids: np.ndarray, version: str | None = None) ->
     if len(known):
         gates = snapshot.gate(state.user_vectors[rows[known]])  # (K, G, M)
         if not gates.shape[2]:
-            return None  # one model for all, without experts
+            return None
         value[known] = gates.mean(1).argmax(1)
     return UserValues(value, np.where(np.isfinite(value), state.n_labels[rows], 0))
 
 
-# ---- one person, and two
+# ---- one user, and two
 
 
 def position(session: Session, user_id: int) -> UserPosition | None:
-    """Where the user stands by the labels of this moment; None before the first snapshot."""
+    """The user's position by their present labels; None before the first snapshot."""
     snapshot = session.snapshot()
     if snapshot is None:
         return None
@@ -213,7 +223,7 @@ def position(session: Session, user_id: int) -> UserPosition | None:
 
 
 def nearest(session: Session, user_id: int, version: str | None = None, most: int = 5) -> tuple[Neighbour, ...]:
-    """The people whose expected answers are nearest, nearest first; nobody where the person has no label yet."""
+    """The users with the most similar predicted answers, nearest first; none for a user without usable labels."""
     snapshot = _snapshot(session, version)
     if snapshot is None:
         return ()
@@ -242,24 +252,23 @@ def nearest(session: Session, user_id: int, version: str | None = None, most: in
 
 
 def compare(session: Session, one: int, other: int, version: str | None = None, most: int = 5) -> Comparison:
-    """Where two people would disagree most, by the labels that each has given up to now.
+    """The pairs on which two users are predicted to disagree most, by their present labels.
 
     Raises:
-        CoplError: there is no snapshot, it is one person, or one of them cannot be placed yet.
+        CoplError: there is no snapshot, both are the same user, or one of them has no labels that place them.
     """
     snapshot = _snapshot(session, version)
     if snapshot is None:
         raise CoplError("There is no snapshot yet to compare people by; label some pairs and let the trainer finish.")
     if one == other:
-        raise CoplError("The same person was chosen twice; choose two people to compare.")
+        raise CoplError("The same person was chosen twice; choose two different people to compare.")
     state, vectors, sources, votes = snapshot.graph, [], [], []
     for user_id in (one, other):
         labels = session.store.labels(session.id, user_id=user_id)
         vector, source, _ = placement.vector(state, user_id, labels)
         if source == "population mean":
-            raise CoplError(
-                f"{access.user(session, user_id).name} has given no label that places them yet; choose somebody who has."
-            )
+            name = access.user(session, user_id).name
+            raise CoplError(f"{name} has given no label that places them on the map yet; choose somebody who has.")
         vectors.append(vector)
         sources.append(source)
         votes.append({label.pair_id: label.preferred_id for label in labels})
@@ -270,17 +279,31 @@ def compare(session: Session, one: int, other: int, version: str | None = None, 
     for i in furthest.tolist():
         pair = session.store.pair(int(pairs[i, 0]))
         found.append(
-            Disagreement(pair, float(chance[0, i]), float(chance[1, i]), tuple(_answered(pair, cast) for cast in votes))
+            Disagreement(
+                pair, float(chance[0, i]), float(chance[1, i]), (_answered(pair, votes[0]), _answered(pair, votes[1]))
+            )
         )
-    return Comparison(tuple(found), _agreement(*chance), len(pairs), tuple(sources), snapshot.version)
+    same = _agreement(chance[0], chance[1])
+    return Comparison(tuple(found), same, len(pairs), (sources[0], sources[1]), snapshot.version)
 
 
-# ---- the labels of some people
+# ---- the labels of some users
 
 
 def labels_of_users(session: Session, ids: Sequence[int]) -> list[dict]:
-    """Every preference of these people that counts, oldest first, as rows of the export file."""
+    """Every preference of these users that counts, oldest first, as rows of the export file."""
     return list(session.store.export(session.id, users=ids))
+
+
+def labels_file(session: Session, ids: Sequence[int], form: str) -> bytes:
+    """A file of the labels of these users, "CSV" or "Parquet": one row per label, columns as in the export file."""
+    rows = labels_of_users(session, ids)
+    if form == "CSV":
+        columns = list(rows[0]) if rows else []
+        return csv_text((row | {"tags": ", ".join(row["tags"])} for row in rows), columns, line_end="\n").encode()
+    import pandas as pd  # imported here: it takes half a second, and no other verb needs it
+
+    return pd.DataFrame(rows).to_parquet(index=False)
 
 
 # ---- helpers
@@ -290,43 +313,32 @@ def _snapshot(session: Session, version: str | None) -> Snapshot | None:
     return session.snapshot() if version is None else session.open_snapshot(version)
 
 
-def _taken(places_: np.ndarray, rows: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Positions (N, D) of rows, NaN where there is none."""
-    if not len(places_):
-        return np.full((len(rows), places_.shape[1]), np.nan, np.float32)
-    return np.where(there[:, None], places_[rows], np.nan).astype(np.float32)
+def _positions(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows (N, D) of a table of positions, NaN for row −1."""
+    if not len(table):
+        return np.full((len(rows), table.shape[1]), np.nan, np.float32)
+    return np.where(rows[:, None] >= 0, table[rows], np.nan).astype(np.float32)
 
 
-def _third(layout: Layout, place: placement.UserPosition) -> np.ndarray:
-    """Where a live person stands in three dimensions: their own place where trained, else their neighbours' middle."""
-    if place.xy is None:
+def _deep_position(layout: Layout, xyz: np.ndarray, position_: UserPosition) -> np.ndarray:
+    """The viewer's position (3,) on the deep map: their own where trained, else the mean of their neighbours."""
+    if position_.xy is None:
         return np.full(3, np.nan)
-    own = int(rows_of(np.array([place.user_id]), layout.user_ids)[0])
-    if place.source == "trained" and own >= 0 and layout.group[own] >= 0:
-        return layout.xyz[own]
-    ids, weights = np.array([number for number, _ in place.neighbours]), np.array([w for _, w in place.neighbours])
-    return weights @ layout.xyz[rows_of(ids, layout.user_ids)] / weights.sum()
+    own = int(rows_of(np.array([position_.user_id]), layout.user_ids)[0])
+    if position_.source == "trained" and own >= 0 and layout.group[own] >= 0:
+        return xyz[own]
+    ids, weights = np.array([one for one, _ in position_.neighbours]), np.array([w for _, w in position_.neighbours])
+    return weights @ xyz[rows_of(ids, layout.user_ids)] / weights.sum()
 
 
-def _repeated(answers: AnswerTable) -> tuple[np.ndarray, np.ndarray]:
-    """(person, answered as the time before) of every answer to a pair that the person had answered before."""
-    order = np.lexsort((np.arange(len(answers)), answers.pair, answers.user))
-    rows = answers.take(order)
-    said = np.select([rows.choice == 0, rows.choice == 1], [rows.left, rows.right], -1 - rows.choice)
-    again = (rows.user[1:] == rows.user[:-1]) & (rows.pair[1:] == rows.pair[:-1])
-    return rows.user[1:][again], (said[1:] == said[:-1])[again]
-
-
-def _share(ids: np.ndarray, user: np.ndarray, hit: np.ndarray) -> UserValues:
-    rows = rows_of(user, ids)
-    n = np.bincount(rows[rows >= 0], minlength=len(ids))
-    hits = np.bincount(rows[rows >= 0], hit[rows >= 0], minlength=len(ids))
+def _shares(hits: np.ndarray, n: np.ndarray) -> UserValues:
     return UserValues(np.where(n > 0, hits / np.maximum(n, 1), np.nan), n)
 
 
 def _known_pairs(session: Session, snapshot: Snapshot, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(pairs (P, 3): id, first, second; their response rows (P, 2)) that the graph knows; a sample where there are
-    more than ``most``, always the same one.
+    """(pairs (P, 3) of id, first, second; their response rows (P, 2)) that the graph knows.
+
+    More than ``most`` pairs are reduced to a sample, always the same one.
     """
     pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)
     rows = rows_of(pairs[:, 1:], snapshot.graph.response_ids)

@@ -1,6 +1,6 @@
-"""What a person may see of themselves: their taste in words, the labels that speak for it, and all they answered.
+"""The verbs of the My taste page: a user's taste in words, the labels behind it, and all their answers.
 
-Verbs, as functions of a study; numpy only, so that the page opens at once.
+Numpy only, so that the page opens fast.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ import numpy as np
 from copl_core.features import FEATURE_NAMES, measure
 from copl_core.ids import rows_of
 from copl_core.insight import taste as words
-from copl_core.insight.quality import Share
+from copl_core.insight.quality import BOTH_BAD, TIE, Share, repeated_answers
 from copl_core.preference.posterior import draws
-from copl_core.records import CoplError, Label, Response
+from copl_core.records import Choice, CoplError, Label, Response
 from copl_core.study import placement, user_map
 from copl_core.study.session import Session
 from copl_core.study.views import Evidence, PastAnswer, UserProfile
 
-_PAIRS = 2000  # of the study that are looked at, so that a large one opens as fast
-_DRAWS = 200  # of the person's vector, for the doubt in what the model believes
-_NOT_THERE = Response(-1, -1, "(this text is not in the study any more)")
+_PAIRS = 2000  # pairs of the study that are used, so that the page of a large study opens as fast
+_DRAWS = 200  # posterior draws of the user's vector, for the uncertainty of the model's statements
+_MISSING = Response(-1, -1, "(this text is not in the study any more)")
 
 
 def profile(session: Session, user_id: int) -> UserProfile:
-    """Where a person stands, what they like in words, and how consistent they are with themselves.
+    """A user's position on the map, what they like in words, and how consistent their answers are.
 
-    A damaged snapshot takes away what the model believes, not what the labels say: ``problem`` tells of it.
+    With a damaged snapshot the statements from the labels remain; ``problem`` says what is wrong.
     """
     labels = session.store.labels(session.id, user_id=user_id)
     pairs, prompts, differences = _pairs(session)
     scale = words.typical(differences)
     differences = differences / scale
     chosen, chosen_prompts, _ = _chosen(session, labels, scale)
-    rng = np.random.default_rng(0)  # the same labels are always told the same
+    rng = np.random.default_rng(0)  # the same labels always give the same statements
     by_labels = words.from_labels(chosen, chosen_prompts, rng)
-    place, model, of_most, problem = None, None, None, ""
+    position, model, population, problem = None, None, None, ""
     try:
-        place = user_map.position(session, user_id)
-        if place is not None:
-            model, of_most = _believed(session, user_id, labels, pairs, prompts, differences)
-    except CoplError as mishap:
-        problem = str(mishap)
-    told = words.leanings(by_labels, chosen, words.alike(differences), model, of_most)
+        position = user_map.position(session, user_id)
+        if position is not None:
+            model, population = _by_model(session, user_id, labels, pairs, prompts, differences)
+    except CoplError as error:
+        problem = str(error)
+    leanings = words.leanings(by_labels, chosen, words.correlations(differences), model, population)
     return UserProfile(
         len(labels),
         len(chosen),
         len(set(chosen_prompts.tolist())),
-        place,
-        told,
+        position,
+        leanings,
         len(pairs),
         _consistent(labels),
-        None if place is None else place.snapshot,
+        None if position is None else position.snapshot,
         problem,
     )
 
 
 def evidence(session: Session, user_id: int, feature: str) -> tuple[Evidence, ...]:
-    """The person's decided labels by how far the preferred answer is ahead in a feature, furthest ahead first."""
+    """The user's decided labels, sorted by how far the preferred response is ahead in a feature, furthest first."""
     if feature not in FEATURE_NAMES:
         raise CoplError(f"There is no feature {feature!r}; take one of {', '.join(FEATURE_NAMES)}.")
     labels = session.store.labels(session.id, user_id=user_id)
@@ -76,7 +76,7 @@ def evidence(session: Session, user_id: int, feature: str) -> tuple[Evidence, ..
 
 
 def answer_history(session: Session, user_id: int) -> tuple[PastAnswer, ...]:
-    """Everything a person answered, newest first, with its texts; superseded answers stand with what replaced them."""
+    """All answers of a user with their texts, newest first; superseded answers come with the one that replaced them."""
     labels = session.store.history(user_id)
     texts, prompts = _texts(session, labels), dict(session.store.prompts(session.id))
     before: dict[int, Label] = {label.successor_id: label for label in labels if label.successor_id is not None}
@@ -92,8 +92,8 @@ def answer_history(session: Session, user_id: int) -> tuple[PastAnswer, ...]:
             PastAnswer(
                 label,
                 prompts.get(label.prompt_id, ""),
-                texts.get(label.left_id, _NOT_THERE),
-                texts.get(label.right_id, _NOT_THERE),
+                texts.get(label.left_id, _MISSING),
+                texts.get(label.right_id, _MISSING),
                 tuple(older),
             )
         )
@@ -103,7 +103,7 @@ def answer_history(session: Session, user_id: int) -> tuple[PastAnswer, ...]:
 # ---- helpers
 
 
-def _believed(
+def _by_model(
     session: Session,
     user_id: int,
     labels: Sequence[Label],
@@ -111,8 +111,10 @@ def _believed(
     prompts: np.ndarray,
     differences: np.ndarray,
 ) -> tuple[words.Effects | None, np.ndarray | None]:
-    """What the champion expects of the person, and of the mean person, in every feature; nothing before a place."""
+    """What the champion predicts for the user, and for the mean user (F,), by feature; None without neighbours."""
     snapshot = session.snapshot()
+    if snapshot is None:
+        return None, None
     state = snapshot.graph
     vector, source, _ = placement.vector(state, user_id, labels, snapshot.prior)
     rows = rows_of(pairs[:, 1:], state.response_ids)
@@ -131,7 +133,7 @@ def _believed(
 
 
 def _pairs(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(pairs (P, 3), prompt of each (P,), differences first − second (P, F)); of a large study, some of its pairs."""
+    """(pairs (P, 3), prompt of each (P,), differences first − second (P, F)); a sample of a large study's pairs."""
     pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)
     if len(pairs) > _PAIRS:
         pairs = pairs[np.sort(np.random.default_rng(0).choice(len(pairs), _PAIRS, replace=False))]
@@ -141,7 +143,7 @@ def _pairs(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _chosen(session: Session, labels: Sequence[Label], scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Label]]:
-    """(standardised differences preferred − rejected (N, F), prompts (N,), the labels) of those that prefer one."""
+    """(standardised differences preferred − rejected (N, F), prompts (N,), the labels) of the decided labels."""
     kept = [label for label in labels if label.preferred_id is not None]
     texts = _texts(session, kept)
     preferred = _styles(texts, [label.preferred_id for label in kept])
@@ -164,18 +166,19 @@ def _styles(texts: dict[int, Response], ids: Sequence[int] | np.ndarray) -> np.n
 
 @lru_cache(maxsize=20_000)
 def _measured(text: str) -> tuple[float, ...]:
-    """A text always measures the same, and measuring takes longer than everything else here."""
+    """Cached, since measuring texts takes longer than everything else here."""
     return tuple(measure(text).tolist())
 
 
 def _consistent(labels: Sequence[Label]) -> Share:
-    """Of pairs answered again, how many were answered as the time before; labels come oldest first."""
-    last: dict[int, tuple[str, int | None]] = {}
-    same = again = 0
-    for label in labels:
-        said = (str(label.choice) if label.preferred_id is None else "", label.preferred_id)
-        if label.pair_id in last:
-            again += 1
-            same += last[label.pair_id] == said
-        last[label.pair_id] = said
-    return Share(same, again)
+    """Of a user's repeated pairs, those answered the same as the time before; labels come oldest first."""
+    pair = np.array([label.pair_id for label in labels], np.int64)
+    preferred = np.array([_preferred(label) for label in labels], np.int64)
+    _, same = repeated_answers(np.zeros(len(labels), np.int64), pair, preferred)
+    return Share(int(same.sum()), len(same))
+
+
+def _preferred(label: Label) -> int:
+    if label.preferred_id is not None:
+        return label.preferred_id
+    return BOTH_BAD if label.choice == Choice.BOTH_BAD else TIE

@@ -1,4 +1,4 @@
-"""What the verbs of a study return to a page or a terminal: plain tables that say which snapshot they came from."""
+"""What the verbs of a study return to a page or a terminal: plain tables that name the snapshot they come from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from copl_core.study_settings import PredictionRecord
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What was known about a practice pair."""
+    """The known answer of a practice pair."""
 
-    right: bool  # the known answer was given
+    right: bool  # the user gave the known answer
     preferred_id: int  # the response that is known to be better
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What came of a submit: the label that was stored, or None where the task was stale and nothing changed."""
+    """The result of a submit: the stored label, or None where the task was stale and nothing changed."""
 
     label: Label | None
     next_task: Task | None
@@ -32,10 +32,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class UserPosition:
-    """Where a user stands now, without training.
+    """A user's embedding and position on the map by their present labels, without training.
 
-    ``source`` is "trained" (a row of the snapshot, no labels since), "neighbours" (placed by people who answered
-    alike) or "population mean" (nobody shares a labelled response yet).
+    ``source`` is "trained" (a row of the snapshot, and no change of labels since), "neighbours" (an average of users
+    who answered alike) or "population mean" (no other user has labelled one of the same responses).
     """
 
     user_id: int
@@ -52,35 +52,35 @@ class UserPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """How the people nearest to one, by their answers, are expected to judge the same responses."""
+class NeighbourScores:
+    """How the users most similar to one are predicted to answer about the same responses."""
 
     n: int
-    win: np.ndarray  # (T,) mean win probability among them, weighted by how likely one is to be like them
-    best: np.ndarray  # (T,) weight of those whose favourite it is, sums to 1
+    win: np.ndarray  # (T,) mean win probability among them, weighted by similarity
+    best: np.ndarray  # (T,) weight of those who prefer this response to all others, sums to 1
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """How one person, or one group, is expected to judge the responses."""
+    """The predicted answers of one user, or one group, about the responses."""
 
     name: str
     kind: str  # "person" | "simulated person" | "group"
     group: int | None
-    n: int  # people behind the row
+    n: int  # users behind the row
     source: str  # "trained" | "neighbours" | "population mean" | "mean of the group"
     reward: np.ndarray  # (T,) log-odds scale, mean zero over the responses
-    win: np.ndarray  # (T,) probability to be the preferred one of all shown, sums to 1
-    low: np.ndarray  # (T,) of a person: 2.5 % of what their labels leave open; of a group: 5 % of its people
-    high: np.ndarray  # (T,) 97.5 % and 95 % of the same
-    graph: np.ndarray  # (T,) share of ``reward`` that the graph gave; with ``text`` it is the whole
-    text: np.ndarray  # (T,) share of ``reward`` that the text reward gave
+    win: np.ndarray  # (T,) probability to be preferred among all responses shown, sums to 1
+    low: np.ndarray  # (T,) for a user the 2.5 % quantile of the posterior; for a group the 5 % quantile of its users
+    high: np.ndarray  # (T,) the 97.5 % and 95 % quantiles of the same
+    graph: np.ndarray  # (T,) part of ``reward`` from the graph; ``graph`` and ``text`` add up to it
+    text: np.ndarray  # (T,) part of ``reward`` from the text reward
     gates: np.ndarray | None  # (M,) gate weights; None without a reward model
-    near: Near | None  # None for a group, and for a person nobody shares a response with
+    neighbours: NeighbourScores | None  # None for a group, and for a user without neighbours
 
     @property
     def best(self) -> int:
-        """The response that is expected to be preferred."""
+        """The response most likely to be preferred."""
         return int(self.win.argmax())
 
     @property
@@ -105,8 +105,8 @@ class ScoreRow:
 @dataclass(frozen=True, slots=True)
 class RewardView:
     rows: tuple[ScoreRow, ...]
-    basis: str  # which parts spoke, in a sentence
-    known: bool  # all responses are labelled ones of the study
+    basis: str  # which parts of the model gave the rewards, in a sentence
+    known: bool  # every response has labels in the snapshot
     snapshot: str
 
     @property
@@ -121,87 +121,87 @@ class RewardView:
     def worst_off(self) -> np.ndarray | None:
         """(T,) win probability of each response in the group that likes it least; None without groups.
 
-        The response where it is largest pleases the worst-off group most.
+        The response with the largest value is the fairest choice (maximin).
         """
         return np.min([row.win for row in self.groups], 0) if self.groups else None
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerStatus:
-    """The worker's sign of life and the job in hand."""
+    """The worker's last heartbeat and its current run."""
 
     alive: bool
     state: str
     seen_at: datetime | None
     run: Run | None
-    waiting: int
+    waiting: int  # queued runs
     labels_since: int  # changes of labels after the champion's watermark
     labels_needed: int
 
 
 @dataclass(frozen=True, slots=True)
 class PersonQuality:
-    """One person's figures; ``figures.flags`` are sentences, and disagreeing with others is none of them."""
+    """One user's figures; ``figures.flags`` are sentences, and disagreement with others never raises one."""
 
     user: User
     figures: Figures
-    skill: float | None  # 0 to 1; None: too few labels, or not asked for
+    skill: float | None  # 0 to 1; None: too few labels, or not requested
 
 
 @dataclass(frozen=True, slots=True)
 class QualityView:
-    agreement: Agreement  # of those who are not excluded
-    people: tuple[PersonQuality, ...]  # with an answer, by id
+    agreement: Agreement  # of users who are not excluded
+    people: tuple[PersonQuality, ...]  # those with an answer, by id
     n_answers: int
-    revision: int  # of the study when it was read
+    revision: int  # of the study at the time of reading
 
 
 @dataclass(frozen=True, slots=True)
 class Prequential:
-    """Forecasts made before the answers they are about, on pairs chosen without the model."""
+    """Predictions stored before the answers they are about, on pairs chosen without the model."""
 
-    model: Share  # foretold right
-    crowd: Share  # the same labels by the majority of the others
-    apart: Share  # of the labels that one of the two foresaw and the other did not, those of the model
-    snapshots: tuple[str, ...]  # that made the forecasts, oldest first
+    model: Share  # predicted correctly
+    crowd: Share  # the same labels, predicted by the majority of the others
+    apart: Share  # of the labels that exactly one of the two predicted, those of the model
+    snapshots: tuple[str, ...]  # that made the predictions, oldest first
     rows: tuple[PredictionRecord, ...]  # oldest first
 
 
 @dataclass(frozen=True, slots=True)
 class UserProfile:
-    """What a person may know of themselves."""
+    """What users see about themselves."""
 
     n_labels: int  # preferences that count
-    n_decided: int  # of these, that prefer one response
+    n_decided: int  # of these, those that prefer one response
     n_prompts: int  # behind the decided ones
-    place: UserPosition | None  # none before the first snapshot
-    leanings: tuple[Leaning, ...]  # at most five, those of the labels first; empty while nothing is certain
-    n_pairs: int  # of the study, from which typical differences and the model's beliefs are read
-    consistent: Share  # of pairs answered again, answered as the time before
+    position: UserPosition | None  # None before the first snapshot
+    leanings: tuple[Leaning, ...]  # at most five, those from the labels first; empty while nothing is certain
+    n_pairs: int  # of the study, from which typical differences and the model's predictions are computed
+    consistent: Share  # of repeated pairs, those answered the same
     snapshot: str | None
-    problem: str  # why the snapshot could not be read; empty where it could
+    problem: str  # why the snapshot is unreadable; empty where it is readable
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A decided label beside a feature."""
+    """A decided label and one feature of its texts."""
 
     label: Label
     prompt: str
     preferred: Response
     rejected: Response
-    ahead: float  # of the feature, preferred − rejected, in typical differences
+    ahead: float  # value of the feature, preferred − rejected, in typical differences
 
 
 @dataclass(frozen=True, slots=True)
 class PastAnswer:
-    """An answer that counts, with its texts and the answers that it superseded, newest first."""
+    """An answer that counts, with its texts and the answers it superseded, newest first."""
 
     label: Label
     prompt: str
     left: Response
     right: Response
-    before: tuple[Label, ...]
+    superseded: tuple[Label, ...]
 
 
 CHOICE_WORDS = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad"}

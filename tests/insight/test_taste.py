@@ -1,4 +1,4 @@
-"""Taste in words: what is certain, what is told of it, and what must not be told."""
+"""Taste in words: statements that are certain, and none that are not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from copl_core.features import FEATURE_NAMES, FEATURE_WORDS
-from copl_core.insight.taste import MOST, Effects, alike, from_labels, from_model, leanings, typical
+from copl_core.insight.taste import MOST, Effects, correlations, from_labels, from_model, leanings, typical
 
 F = len(FEATURE_NAMES)
 LENGTH, LISTS, WARMTH = (FEATURE_NAMES.index(name) for name in ("length", "lists", "warmth"))
@@ -18,7 +18,7 @@ def rng():
 
 
 def labels_of(rng, n: int = 60, prompts: int = 20, **likes: float) -> tuple[np.ndarray, np.ndarray]:
-    """(differences preferred − rejected (n, F), prompts (n,)) of somebody who weighs the named features."""
+    """(differences preferred − rejected (n, F), prompts (n,)) of a user who weighs the named features."""
     differences = rng.normal(size=(n, F))
     weights = np.zeros(F)
     for name, weight in likes.items():
@@ -27,24 +27,24 @@ def labels_of(rng, n: int = 60, prompts: int = 20, **likes: float) -> tuple[np.n
     return differences * sign[:, None], np.arange(n) % prompts
 
 
-def told(labels: tuple[np.ndarray, np.ndarray]):
+def statements(labels: tuple[np.ndarray, np.ndarray]):
     effects = from_labels(*labels, np.random.default_rng(0))
     return leanings(effects, labels[0], np.eye(F))
 
 
-def test_what_somebody_weighs_is_told_in_its_words_and_the_opposite_of_the_opposite(rng):
+def test_a_weighted_feature_is_named_in_its_words_and_the_opposite_taste_in_the_opposite_words(rng):
     labels = labels_of(rng, length=4.0)
-    assert told(labels)[0].words == FEATURE_WORDS["length"][0]
-    assert told((-labels[0], labels[1]))[0].words == FEATURE_WORDS["length"][1]
+    assert statements(labels)[0].words == FEATURE_WORDS["length"][0]
+    assert statements((-labels[0], labels[1]))[0].words == FEATURE_WORDS["length"][1]
 
 
-def test_somebody_without_a_taste_is_told_nothing_in_nineteen_cases_of_twenty(rng):
-    wrong = sum(bool(told(labels_of(rng, n=30, prompts=15))) for _ in range(200))
+def test_a_user_without_a_taste_gets_no_statement_in_nineteen_cases_of_twenty(rng):
+    wrong = sum(bool(statements(labels_of(rng, n=30, prompts=15))) for _ in range(200))
     assert wrong <= 16  # 10 expected, 2 standard deviations of a count of 200 above
 
 
 def test_taste_is_found_where_it_is_and_nowhere_else(rng):
-    found = [leaning for _ in range(40) for leaning in told(labels_of(rng, n=80, warmth=3.0, lists=-3.0))]
+    found = [leaning for _ in range(40) for leaning in statements(labels_of(rng, n=80, warmth=3.0, lists=-3.0))]
     right = [
         leaning for leaning in found if (leaning.feature, leaning.effect > 0) in {("warmth", True), ("lists", False)}
     ]
@@ -82,11 +82,11 @@ def test_many_labels_on_one_question_are_no_proof(rng):
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_next_to_no_labels_are_an_honest_nothing(rng, n):
-    assert told((rng.normal(size=(n, F)), np.arange(n))) == ()
+def test_one_label_or_none_gives_no_statement(rng, n):
+    assert statements((rng.normal(size=(n, F)), np.arange(n))) == ()
 
 
-def test_a_feature_in_which_the_answers_hardly_differ_has_no_scale_and_is_never_told(rng):
+def test_a_feature_in_which_the_responses_hardly_differ_has_no_scale_and_no_statement(rng):
     differences = rng.normal(size=(200, F))
     differences[:, LENGTH] = 0
     differences[0, LENGTH] = 1e6
@@ -99,22 +99,22 @@ def test_a_feature_in_which_the_answers_hardly_differ_has_no_scale_and_is_never_
     assert not from_labels(chosen, prompts, rng).certain[LENGTH]
 
 
-def effects(*values: tuple[int, float], doubt: float = 0.1, n: int = 50) -> Effects:
+def effects(*values: tuple[int, float], half: float = 0.1, n: int = 50) -> Effects:
     mean = np.zeros(F)
     for feature, value in values:
         mean[feature] = value
-    return Effects(mean, mean - doubt, mean + doubt, n)
+    return Effects(mean, mean - half, mean + half, n)
 
 
-def test_features_that_go_together_are_told_once_and_by_name(rng):
+def test_correlated_features_share_one_statement_that_names_both(rng):
     correlation = np.eye(F)
     correlation[LENGTH, LISTS] = correlation[LISTS, LENGTH] = -0.9
     (one,) = leanings(effects((LENGTH, 0.8), (LISTS, -0.7)), np.zeros((3, F)), correlation)
-    assert (one.feature, one.along) == ("length", (FEATURE_WORDS["lists"][1],))
+    assert (one.feature, one.correlated) == ("length", (FEATURE_WORDS["lists"][1],))
     assert len(leanings(effects((LENGTH, 0.8), (LISTS, -0.7)), np.zeros((3, F)), np.eye(F))) == 2
 
 
-def test_at_most_five_are_told_those_of_the_labels_first_and_strongest_first():
+def test_at_most_five_statements_those_of_the_labels_first_and_strongest_first():
     labels = effects((0, 0.3), (1, -0.9), (2, 0.05))
     model = effects((0, 0.9), (1, 0.5), (2, 0.4), (3, -0.6), (4, 0.5), (5, 0.45), n=300)
     found = leanings(labels, np.zeros((3, F)), np.eye(F), model, model.mean)
@@ -125,14 +125,14 @@ def test_at_most_five_are_told_those_of_the_labels_first_and_strongest_first():
     assert len(found) == MOST and found[1].by_model == 0.9 and found[2].n == 300
 
 
-def test_votes_count_labels_for_and_against_the_way_it_is_told():
+def test_votes_count_labels_for_and_against_the_statement():
     chosen = np.zeros((6, F))
     chosen[:, LENGTH] = [-1, -2, -1, 0.5, 0, np.nan]
     (one,) = leanings(effects((LENGTH, -0.5)), chosen, np.eye(F))
     assert one.votes == (3, 1, 2) and one.words == "shorter answers"
 
 
-def test_the_model_is_read_alike_whichever_answer_of_a_pair_is_called_first(rng):
+def test_which_response_of_a_pair_is_called_first_does_not_matter(rng):
     differences, prompts = rng.normal(size=(80, F)), np.arange(80) % 16
     p = 1 / (1 + np.exp(-2 * differences[:, WARMTH]))
     swap = rng.random(80) < 0.5
@@ -142,7 +142,7 @@ def test_the_model_is_read_alike_whichever_answer_of_a_pair_is_called_first(rng)
     assert one.mean.argmax() == WARMTH and one.certain[WARMTH]
 
 
-def test_a_model_that_expects_nothing_is_told_nothing_and_doubt_widens(rng):
+def test_a_model_without_a_preference_gives_no_statement_and_uncertainty_widens_the_interval(rng):
     differences, prompts = rng.normal(size=(80, F)), np.arange(80) % 16
     flat = from_model(np.full(80, 0.5), differences, prompts)
     assert flat.mean == pytest.approx(np.zeros(F)) and not flat.certain.any()
@@ -153,10 +153,10 @@ def test_a_model_that_expects_nothing_is_told_nothing_and_doubt_widens(rng):
     assert unsure.mean == pytest.approx(sure.mean)
 
 
-def test_likeness_of_features_is_read_about_zero_since_a_difference_has_no_direction(rng):
+def test_features_correlate_about_zero_since_a_difference_has_no_direction(rng):
     differences = rng.normal(size=(500, F))
     differences[:, LISTS] = -differences[:, LENGTH]
-    correlation = alike(np.abs(differences[:, :1]) * differences)
+    correlation = correlations(np.abs(differences[:, :1]) * differences)
     assert correlation[LENGTH, LISTS] == pytest.approx(-1) and np.diag(correlation) == pytest.approx(np.ones(F))
     signs = rng.choice([-1, 1], (500, 1))
-    assert alike(signs * differences) == pytest.approx(alike(differences))
+    assert correlations(signs * differences) == pytest.approx(correlations(differences))

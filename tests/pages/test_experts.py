@@ -1,4 +1,4 @@
-"""Experts: who is served by which, what each does, and how even they are, with a reward model of random weights."""
+"""Experts: who is served by which, what each does, and how even their loads are, for a random reward model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from copl_core.reward.model import RewardConfig, RewardModel
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import load_snapshot, write_snapshot
 from copl_core.study import access, experts
-from copl_core.study.experts import gates_csv
 from copl_core.study.session import Session
 
 pytest_plugins = "tests.reward.tiny"
@@ -28,7 +27,7 @@ pytest_plugins = "tests.reward.tiny"
 def with_reward_model(
     session: Session, encoder: Path, version: str, *, balance: float = 0.1, gate: str = "shared"
 ) -> None:
-    """Publish the champion again with a reward model whose four experts say something, though nothing they learned."""
+    """Publish the champion again with a reward model whose four experts have random weights."""
     before = session.snapshot()
     config = RewardConfig(
         backbone=str(encoder),
@@ -43,10 +42,10 @@ def with_reward_model(
     torch.manual_seed(len(version))
     model = RewardModel(config, load_backbone(str(encoder), None, 2), before.graph.user_vectors.shape[1])
     with torch.no_grad():
-        for name, tensor in model.own_tensors().items():
+        for name, tensor in model.adapter_state().items():
             if "lora_expert_B" in name:
                 tensor.normal_(std=0.5)
-    model.place_users(before.graph.user_vectors)
+    model.fit_normaliser(before.graph.user_vectors)
     fit = load_report(torch.from_numpy(model.gates(before.graph.user_vectors)))
 
     def save(folder: Path) -> None:
@@ -85,7 +84,7 @@ def test_without_a_snapshot_and_without_a_reward_model_the_page_says_what_is_mis
     assert "Snapshot v0001 has no reward model yet" in words(open_page("experts", camps, rosa))
 
 
-def test_people_loads_and_voices_are_drawn_and_told_with_n_and_snapshot(camps, rosa, tiny_encoder, open_page, words):
+def test_people_loads_and_effects_are_shown_with_n_and_snapshot(camps, rosa, tiny_encoder, open_page, words):
     with_reward_model(camps, tiny_encoder, "v0002")
     page = open_page("experts", camps, rosa)
     said = words(page)
@@ -93,8 +92,8 @@ def test_people_loads_and_voices_are_drawn_and_told_with_n_and_snapshot(camps, r
     assert "Reward model fitted in v0002. Snapshot v0002" in said
     assert "on 24 answers to 12 prompts" in said and "Raises most" in said and "log-odds" in said
     assert "1 fit of the reward model" in said and "COPL_BALANCE=0" in said
-    told, people = page.dataframe[1].value, page.dataframe[0].value
-    assert len(told) == 4 and told["people"].sum() == 16
+    effects, people = page.dataframe[1].value, page.dataframe[0].value
+    assert len(effects) == 4 and effects["people"].sum() == 16
     assert len(people) == 12 and people["gap"].is_monotonic_increasing
     page.selectbox(key="expert").set_value(2).run()
     assert "**E3**" in words(page)
@@ -104,18 +103,18 @@ def test_people_stand_by_group_and_the_export_holds_everybody(camps, tiny_encode
     with_reward_model(camps, tiny_encoder, "v0002")
     view = experts.overview(camps)
     assert [group for group, _, _ in view.blocks] == [0, 1] and view.groups == (0,) * 8 + (1,) * 8
-    rows = list(csv.DictReader(io.StringIO(gates_csv(view))))
+    rows = list(csv.DictReader(io.StringIO(experts.gates_csv(view))))
     assert [row["name"] for row in rows] == list(view.names)
     assert all(sum(float(row[f"expert_{i}"]) for i in range(1, 5)) == pytest.approx(1, abs=1e-3) for row in rows)
 
 
-def test_voices_are_heard_once_a_fit_and_only_compare_answers_to_one_prompt(camps, tiny_encoder):
+def test_effects_are_computed_once_per_fit_and_only_compare_answers_to_one_prompt(camps, tiny_encoder):
     with_reward_model(camps, tiny_encoder, "v0002")
     found = experts.effects(camps)
-    assert experts.effects(camps).voices is found.voices and (found.n_texts, found.n_prompts) == (24, 12)
-    for voice in found.voices:
-        assert [one.change for one in voice.raises] == sorted((one.change for one in voice.raises), reverse=True)
-        assert all(one.change > 0 for one in voice.raises) and all(one.change < 0 for one in voice.lowers)
+    assert experts.effects(camps).effects is found.effects and (found.n_texts, found.n_prompts) == (24, 12)
+    for effect in found.effects:
+        assert [one.change for one in effect.raises] == sorted((one.change for one in effect.raises), reverse=True)
+        assert all(one.change > 0 for one in effect.raises) and all(one.change < 0 for one in effect.lowers)
     sums = {}
     for row in found.table:
         sums[row["expert"], row["prompt"]] = sums.get((row["expert"], row["prompt"]), 0) + row["change"]
@@ -126,7 +125,7 @@ def test_with_a_gate_a_layer_one_of_them_can_be_chosen(camps, rosa, tiny_encoder
     with_reward_model(camps, tiny_encoder, "v0002", gate="layer")
     page = open_page("experts", camps, rosa)
     page.selectbox(key="gate").set_value(1).run()
-    assert not page.exception and "the experts of layer 1 from the top speak alone" in words(page)
+    assert not page.exception and "only the experts of layer 1 from the top are used" in words(page)
     one, other, mean = (experts.overview(camps, gate).gates for gate in (0, 1, None))
     assert one.shape == other.shape == mean.shape and not (one == other).all()
 
@@ -140,10 +139,12 @@ def test_fits_with_and_without_the_balance_loss_stand_side_by_side(camps, rosa, 
     assert "**With** (weight 0.1)" in said and "**Without** (weight 0)" in said and "COPL_BALANCE" not in said
 
 
-def test_a_damaged_reward_model_is_told_and_a_lost_old_snapshot_is_named(camps, rosa, tiny_encoder, open_page, words):
+def test_a_damaged_reward_model_is_reported_and_a_lost_old_snapshot_is_named(
+    camps, rosa, tiny_encoder, open_page, words
+):
     with_reward_model(camps, tiny_encoder, "v0002")
     (camps.snapshot_root / "v0001" / "manifest.json").unlink()
-    assert "Unreadable and left out: v0001" in words(open_page("experts", camps, rosa))
+    assert "Unreadable snapshots are skipped: v0001" in words(open_page("experts", camps, rosa))
     other = Session(camps.store, camps.settings, camps.id)
     path = load_snapshot(camps.snapshot_root, "v0002").reward_folder / "reward.safetensors"
     size, digest = path.stat().st_size, sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""People: the map leads to the rows behind it, stays where it is put, and says what it does not show."""
+"""People: the map, the selection and its labels, the groups, neighbours and comparisons."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_before_the_first_snapshot_the_page_says_what_will_come(session, owner, 
 def test_the_map_says_where_one_stands_what_is_shown_and_what_means_nothing(camps, rita, open_page, words):
     label_in_camp(camps, rita.id, SHORT, 6)
     said = words(open_page("people", camps, rita))
-    assert "2 groups of people who answer alike. By your 6 labels you stand in **Group" in said
-    assert "% of their weight" in said and "% sure" not in said
-    assert "Distances between islands, their sizes and the directions mean nothing" in said
-    assert "Snapshot v0001, 160 labels" in said and "open ones simulated" in said
+    assert "2 groups of people who answer alike. By your 6 labels you are in **Group" in said
+    assert "% of them are in this group" in said and "% sure" not in said
+    assert "Distances between clusters, their sizes and the directions have no meaning" in said
+    assert "Snapshot v0001, 160 labels" in said and "open points are simulated people" in said
     assert "silhouette" in said and "n_neighbors" in said and "seed 0" in said
 
 
-def test_a_damaged_snapshot_is_told_in_a_sentence_and_another_can_be_chosen(camps, rita, open_page, words):
+def test_a_damaged_snapshot_is_reported_in_a_sentence_and_another_can_be_chosen(camps, rita, open_page, words):
     label_in_camp(camps, rita.id, SHORT, 10)
     fit_graph_now(camps)
     shutil.rmtree(camps.snapshot_root / "v0002" / "layout")
@@ -61,27 +61,29 @@ def test_a_damaged_snapshot_is_told_in_a_sentence_and_another_can_be_chosen(camp
 
 
 @pytest.mark.parametrize(
-    ("by", "told"),
+    ("by", "explanation"),
     [
-        ("labels", "how many labels a place rests on"),
-        ("kind", "tell humans from simulated"),
-        ("taste", "the model never sees them"),
-        ("consistency", "asked again"),
-        ("foreseen", "had foretold"),
+        ("labels", "the number of labels behind a position"),
+        ("kind", "distinguish humans from simulated"),
+        ("true_group", "the model never sees them"),
+        ("consistency", "repeated pairs"),
+        ("predicted", "predicted correctly beforehand"),
     ],
 )
-def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(camps, rita, open_page, words, by, told):
+def test_people_are_coloured_by_what_is_chosen_and_the_colour_is_explained(
+    camps, rita, open_page, words, by, explanation
+):
     labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
     label_in_camp(camps, rita.id, SHORT, 12)
-    assert told in words(open_page("people", camps, rita, colour=by))
+    assert explanation in words(open_page("people", camps, rita, colour=by))
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_points_that_wear_a_number_have_a_legend_of_one_colour_that_hides_them(camps, deep):
+@pytest.mark.parametrize("in_3d", [False, True])
+def test_points_that_wear_a_number_have_a_legend_of_one_colour_that_hides_them(camps, in_3d):
     from pages.people_map import colouring, picture
 
     view = user_map.map_of_users(camps)
-    traces = picture(view, colouring(camps, view, "labels"), deep=deep).data
+    traces = picture(view, colouring(camps, view, "labels"), in_3d=in_3d).data
     points = [trace for trace in traces if trace.marker.coloraxis]
     legend = {trace.legendgroup: trace.marker.color for trace in traces if trace.showlegend is not False}
     assert points and all(trace.showlegend is False for trace in points)
@@ -92,8 +94,8 @@ def test_points_that_wear_a_number_have_a_legend_of_one_colour_that_hides_them(c
     ("by", "missing"),
     [
         ("expert", "no reward model"),
-        ("consistency", "No pair has come to anybody a second time"),
-        ("foreseen", "No answer to a pair drawn by chance was foretold"),
+        ("consistency", "Nobody has answered a pair a second time"),
+        ("predicted", "No answer to a randomly drawn pair has a prediction"),
     ],
 )
 def test_where_there_is_nothing_to_colour_by_the_map_says_so_and_is_drawn_by_group(
@@ -114,15 +116,15 @@ def test_an_old_snapshot_without_a_third_dimension_is_shown_flat_and_says_so(cam
     )
     camps.store.publish(camps.id, replace(runs.snapshots(camps)[0], version="v0002"), run_id=None)
     page = open_page("people", camps, rita, dimensions="3-D")
-    assert any("before maps had a third dimension" in one.value for one in page.info)
+    assert any("no map in three dimensions" in one.value for one in page.info)
 
 
-def test_the_deep_map_is_drawn(camps, rita, open_page, words):
-    assert "drag to turn the map" in words(open_page("people", camps, rita, dimensions="3-D"))
+def test_the_map_in_three_dimensions_is_shown(camps, rita, open_page, words):
+    assert "drag to rotate the map" in words(open_page("people", camps, rita, dimensions="3-D"))
 
 
 def test_playing_begins_at_the_first_snapshot(camps, rita, open_page, words):
-    assert "once there are more, a slider here plays them" in words(open_page("people", camps, rita))
+    assert "With more snapshots, a slider here" in words(open_page("people", camps, rita))
     label_in_camp(camps, rita.id, SHORT, 10)
     fit_graph_now(camps)
     page = open_page("people", camps, rita)
@@ -147,11 +149,9 @@ def test_a_selection_leads_to_the_people_their_labels_and_files(camps, rita, ope
 
 
 def test_the_files_hold_every_label_of_the_selected(camps):
-    from pages.people_selection import exported
-
     ids = tuple(user.id for user in access.users(camps)[:2])
     for form, read in (("CSV", pd.read_csv), ("Parquet", pd.read_parquet)):
-        frame = read(io.BytesIO(exported(camps, ids, form)))
+        frame = read(io.BytesIO(user_map.labels_file(camps, ids, form)))
         assert len(frame) == 20 and {"annotator", "prompt", "response_a", "response_b", "choice"} <= set(frame.columns)
         assert sorted(frame["label_key"]) == sorted(
             row["label_key"] for row in contents.export(camps) if row["annotator"] in set(frame["annotator"])
@@ -175,7 +175,7 @@ def test_a_link_carries_the_selection_the_colour_and_the_person(camps, rita, ope
     assert "selected" not in words(page) and "people" not in page.query_params
 
 
-def test_nonsense_in_a_link_is_left_aside(camps, rita, open_page, words):
+def test_invalid_values_in_a_link_are_ignored(camps, rita, open_page, words):
     from streamlit.testing.v1 import AppTest
 
     from tests.pages.conftest import ROOT
@@ -197,13 +197,13 @@ def test_nonsense_in_a_link_is_left_aside(camps, rita, open_page, words):
 # ---- groups, one person, and two
 
 
-def test_each_group_is_told_with_its_features_pairs_and_people(camps, rita, open_page, words):
-    page = open_page("people", camps, rita, **{"portrait-0": True, "portrait-1": True})
+def test_each_group_is_described_by_its_features_pairs_and_people(camps, rita, open_page, words):
+    page = open_page("people", camps, rita, **{"profile-0": True, "profile-1": True})
     said = words(page)
-    assert said.count("8 people. More than the others they prefer") == 2
+    assert said.count("8 people. By their labels, they prefer") == 2
     assert "shorter answers" in said and "longer answers" in said
-    assert "Typical pairs" in said and "own votes" in said and "nearest to the group's middle" in said
-    assert "95 % intervals over people" in said and "80 decided labels of 8 people against 8 others" in said
+    assert "Typical pairs" in said and "The group's votes" in said and "nearest to the group's centre" in said
+    assert "95 % intervals are over people" in said and "80 decided labels of 8 people against 8 others" in said
     assert "found in the same labels" in said
 
 

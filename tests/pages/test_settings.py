@@ -1,4 +1,4 @@
-"""Study: an owner lets people in, settles how pairs are handed out, and every change is in the record."""
+"""Study settings: an owner invites people and sets how pairs are assigned; every change is in the record."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ def test_the_page_begins_with_how_the_study_stands(session, owner, page, words):
     ) in words(page("Reports"))
 
 
-@pytest.mark.parametrize("broken_off", [False, True])
-def test_a_field_gets_its_value_again_where_the_browser_may_have_missed_it(session, page, broken_off):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_field_gets_its_value_again_where_the_browser_may_have_missed_it(session, page, interrupted):
     labelling.set_assignment(session, AssignmentSettings(overlap=3))
-    opened = page("Handing out")
-    assert opened.number_input(key="room-overlap").proto.set_value
-    opened.session_state["broken off"] = broken_off
+    opened = page("Assignment")
+    assert opened.number_input(key="assignment-overlap").proto.set_value
+    opened.session_state["interrupted"] = interrupted
     opened.run()
-    field = opened.number_input(key="room-overlap")
-    assert field.value == 3 and field.proto.set_value == broken_off
+    field = opened.number_input(key="assignment-overlap")
+    assert field.value == 3 and field.proto.set_value == interrupted
 
 
-def test_a_run_knows_whether_the_one_before_it_was_broken_off():
+def test_a_run_knows_whether_the_one_before_it_was_interrupted():
     from streamlit.testing.v1 import AppTest
 
     def script():
         import streamlit as st
 
-        from pages.common import again, drawing
+        from pages.common import page_run, rerun
 
-        with drawing():
+        with page_run():
             if st.button("Again"):
-                again()
+                rerun()
             if st.button("Break off"):  # as a click does, wherever the run stands
                 st.rerun()
 
     page = AppTest.from_function(script).run()
-    for number, broken_off in enumerate((False, True)):
+    for number, interrupted in enumerate((False, True)):
         page.button[number].click().run()
-        assert page.session_state["broken off"] == broken_off
+        assert page.session_state["interrupted"] == interrupted
         page.run()
-        assert not page.session_state["broken off"]
+        assert not page.session_state["interrupted"]
 
 
 # ---- people and invites
@@ -78,9 +78,9 @@ def test_an_invite_link_is_shown_once_and_lets_in_as_many_as_it_says(session, pa
     assert access.find_invite(session, secret).uses == 2 and access.find_invite(session, secret).expires_at is not None
     assert access.accept_invite(session, secret, "Rita")[0].role == Role.RESEARCHER
     opened.run()
-    assert not opened.code  # not to be had again
+    assert not opened.code  # shown only once
     again = page("People and invites")
-    assert not again.code and "1 came in so far" in "\n".join(one.value for one in again.markdown)
+    assert not again.code and "1 joined so far" in "\n".join(one.value for one in again.markdown)
 
 
 def test_an_invite_without_bounds_can_be_made_and_revoked(session, page, words):
@@ -91,17 +91,17 @@ def test_an_invite_without_bounds_can_be_made_and_revoked(session, page, words):
     ((made, state),) = access.invites(session)
     assert (made.uses, made.expires_at, state) == (None, None, "open")
     opened.button(key=f"revoke-{made.id}").click().run()
-    assert access.invites(session)[0][1] == "revoked" and "nobody comes in by it any more" in words(opened)
+    assert access.invites(session)[0][1] == "revoked" and "nobody can join with it" in words(opened)
     assert "No invite is open" in words(opened)
 
 
 def test_a_role_is_given_and_the_last_owner_stays_one(session, owner, page, words):
     ann = access.join(session, "Ann")
-    opened = page("People and invites", **{"doors-person": ann.id})
+    opened = page("People and invites", **{"members-person": ann.id})
     opened.selectbox(key=f"role-{ann.id}-annotator").set_value(Role.RESEARCHER).run()
     opened.button(key=f"give-{ann.id}").click().run()
     assert access.user(session, ann.id).role == Role.RESEARCHER and "Ann is researcher now" in words(opened)
-    opened = page("People and invites", **{"doors-person": owner.id})
+    opened = page("People and invites", **{"members-person": owner.id})
     opened.selectbox(key=f"role-{owner.id}-owner").set_value(Role.ANNOTATOR).run()
     opened.button(key=f"give-{owner.id}").click().run()
     assert access.user(session, owner.id).role == Role.OWNER and opened.error and not opened.success
@@ -110,7 +110,7 @@ def test_a_role_is_given_and_the_last_owner_stays_one(session, owner, page, word
 def test_signing_out_everywhere_ends_every_link_and_a_new_one_can_be_made(session, page):
     ann = access.join(session, "Ann")
     old = access.sign_in_token(session, ann.id)
-    opened = page("People and invites", **{"doors-person": ann.id})
+    opened = page("People and invites", **{"members-person": ann.id})
     opened.button(key=f"out-{ann.id}").click().run()
     assert access.sign_in(session, old) is None
     opened.button(key=f"link-{ann.id}").click().run()
@@ -128,18 +128,18 @@ def test_an_address_is_given_a_role_or_refused(session, page):
         ]
 
 
-# ---- handing out
+# ---- assignment
 
 
-def test_every_setting_of_the_room_is_saved_as_it_stands(session, owner, page, words):
-    opened = page("Handing out")
-    opened.toggle(key="room-open").set_value(False)
+def test_every_assignment_setting_is_saved_as_it_stands(session, owner, page, words):
+    opened = page("Assignment")
+    opened.toggle(key="assignment-open").set_value(False)
     for key, value in {"overlap": 3, "practice": 2, "goal": 25, "reserve": 4.5}.items():
-        opened.number_input(key=f"room-{key}").set_value(value)
+        opened.number_input(key=f"assignment-{key}").set_value(value)
     for key, value in {"uniform": 30, "repeats": 20, "gold": 10}.items():
-        opened.slider(key=f"room-{key}").set_value(value)
-    opened.selectbox(key="room-order").set_value("random")
-    opened.button(key="room-save").click().run()
+        opened.slider(key=f"assignment-{key}").set_value(value)
+    opened.selectbox(key="assignment-order").set_value("random")
+    opened.button(key="assignment-save").click().run()
     assert labelling.assignment_settings(session) == AssignmentSettings(
         overlap=3,
         open=False,
@@ -156,40 +156,40 @@ def test_every_setting_of_the_room_is_saved_as_it_stands(session, owner, page, w
 
 def test_a_bound_is_lifted_by_emptying_its_field(session, page):
     labelling.set_assignment(session, AssignmentSettings(overlap=2, daily_goal=5, reserve_minutes=3))
-    opened = page("Handing out")
+    opened = page("Assignment")
     for key in ("overlap", "goal", "reserve"):
-        assert opened.number_input(key=f"room-{key}").value is not None
-        opened.number_input(key=f"room-{key}").set_value(None)
-    opened.button(key="room-save").click().run()
+        assert opened.number_input(key=f"assignment-{key}").value is not None
+        opened.number_input(key=f"assignment-{key}").set_value(None)
+    opened.button(key="assignment-save").click().run()
     assert labelling.assignment_settings(session) == AssignmentSettings()
 
 
 def test_opening_the_form_and_saving_changes_nothing(session, page):
     labelling.set_assignment(session, AssignmentSettings(overlap=2, uniform=0.25, daily_goal=5))
-    page("Handing out").button(key="room-save").click().run()
+    page("Assignment").button(key="assignment-save").click().run()
     assert labelling.assignment_settings(session) == AssignmentSettings(overlap=2, uniform=0.25, daily_goal=5)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
-        ("room-overlap", 0, "people per pair is 0"),
-        ("room-reserve", -1.0, "reserved for -1.0 minutes"),
-        ("room-goal", 0, "daily goal is 0"),
+        ("assignment-overlap", 0, "people per pair is 0"),
+        ("assignment-reserve", -1.0, "reserved for -1.0 minutes"),
+        ("assignment-goal", 0, "daily goal is 0"),
     ],
 )
-def test_settings_that_cannot_be_are_told_in_a_sentence_and_not_saved(session, page, key, value, told):
-    opened = page("Handing out")
+def test_settings_that_are_invalid_are_reported_in_a_sentence_and_not_saved(session, page, key, value, message):
+    opened = page("Assignment")
     opened.number_input(key=key).set_value(value)
-    opened.button(key="room-save").click().run()
-    assert told in opened.error[0].value and labelling.assignment_settings(session) == AssignmentSettings()
+    opened.button(key="assignment-save").click().run()
+    assert message in opened.error[0].value and labelling.assignment_settings(session) == AssignmentSettings()
 
 
-def test_shares_that_leave_nothing_are_told(session, page):
-    opened = page("Handing out")
-    opened.slider(key="room-repeats").set_value(60)
-    opened.slider(key="room-gold").set_value(40)
-    opened.button(key="room-save").click().run()
+def test_shares_that_leave_nothing_are_reported(session, page):
+    opened = page("Assignment")
+    opened.slider(key="assignment-repeats").set_value(60)
+    opened.slider(key="assignment-gold").set_value(40)
+    opened.button(key="assignment-save").click().run()
     assert (
         "leave nothing for new pairs" in opened.error[0].value
         and labelling.assignment_settings(session) == AssignmentSettings()
@@ -219,7 +219,7 @@ def test_a_pair_is_searched_made_gold_and_freed_again(session, page, words):
     opened.button(key=f"gold-B-{found[0].id}").click().run()
     (known,) = labelling.gold(session)
     assert (known.pair_id, known.preferred_id) == (found[0].id, found[0].second.id)
-    assert "This pair is gold already" in words(opened)
+    assert "This pair is already gold" in words(opened)
     opened.button(key=f"ungold-{known.pair_id}").click().run()
     assert labelling.gold(session) == []
 
@@ -232,14 +232,14 @@ def test_a_search_that_finds_nothing_or_much_says_so(session, page, words):
     assert "12 pairs found. The first 5" in words(opened)
 
 
-def test_a_reported_problem_is_read_and_settled(session, owner, page, words):
+def test_a_reported_problem_is_read_and_resolved(session, owner, page, words):
     pair = session.store.pairs(session.id)[0]
     made = labelling.report(session, access.join(session, "Ann").id, pair[1], "It is cut off.")
     opened = page("Reports")
     assert "It is cut off." in words(opened) and contents.responses(session, [pair[1]])[pair[1]].text in words(opened)
     opened.button(key=f"resolve-{made.id}").click().run()
-    assert labelling.reports(session) == [] and "No problem waits for you" in words(opened)
-    opened.toggle(key="reports-settled").set_value(True).run()
+    assert labelling.reports(session) == [] and "No reported problem is open" in words(opened)
+    opened.toggle(key="reports-resolved").set_value(True).run()
     assert "by Olga" in words(opened)
 
 
@@ -281,7 +281,7 @@ def test_nobody_of_another_role_becomes_an_owner_elsewhere_by_their_name(session
     other = session.store.create_study("Second")
     session.store.make_current(session.id)
     session.store.create_user(other.id, "Olga")
-    with pytest.raises(CoplError, match="somebody called Olga is annotator"):
+    with pytest.raises(CoplError, match="a member with the name Olga is annotator"):
         access.switch_study(session, other.id, by=owner.id)
     assert session.store.current_study().id == session.id
     with pytest.raises(CoplError, match="only an owner"):

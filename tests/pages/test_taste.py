@@ -1,4 +1,4 @@
-"""My taste: what a person is told of themselves, and how they change an answer."""
+"""My taste: what the page says about a person, and how they change an answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(session, ope
     said = words(open_page("taste", session, ann))
     assert "You have given 3 labels. The model has not been trained yet" in said
     assert "What you like is **not certain yet**. Your 3 decided labels" in said
-    assert "None of your answers to pairs drawn by chance was foretold" in said
+    assert "None of your answers to randomly drawn pairs has a prediction" in said
     assert "3 answers, newest first" in said and "Snapshot v" not in said
 
 
@@ -30,23 +30,23 @@ def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(session, ope
     ("camp", "liked", "not_liked"),
     [(SHORT, "shorter answers", "longer answers"), (LONG, "longer answers", "shorter answers")],
 )
-def test_a_person_is_told_where_they_stand_and_what_they_like(camps, open_page, words, camp, liked, not_liked):
+def test_the_page_says_whom_a_person_answers_like_and_what_they_like(camps, open_page, words, camp, liked, not_liked):
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, camp, 12)
     page = open_page("taste", camps, ann)
     said = words(page)
     assert "By your 12 labels you answer most like **Group" in said and "Snapshot v0001" in said
     titles = [one.label for one in page.expander]
-    told = [title for title in titles if " of your labels for it, " in title]
+    statements = [title for title in titles if " of your labels for it, " in title]
     view = user_profile.profile(camps, ann.id)
-    assert 1 <= len(told) <= 5 and len(told) == len(view.leanings)
-    heard = {word for one in view.leanings for word in (one.words, *one.along)}
-    assert not_liked not in heard
+    assert 1 <= len(statements) <= 5 and len(statements) == len(view.leanings)
+    named = {word for one in view.leanings for word in (one.words, *one.correlated)}
+    assert not_liked not in named
     ahead = dict(zip(FEATURE_NAMES, measure(long_text(0)) - measure(short_text(0)), strict=True))
     if camp == SHORT:
         ahead = {feature: -value for feature, value in ahead.items()}
     # Nearly all features part these texts as length does, and at most four share a statement: every one must be true.
-    assert all(one.effect * ahead[one.feature] > 0 for one in view.leanings), (liked, heard)
+    assert all(one.effect * ahead[one.feature] > 0 for one in view.leanings), (liked, named)
     assert all(f"**{one.words}**" in said for one in view.leanings)
 
 
@@ -57,12 +57,12 @@ def test_the_labels_behind_a_statement_are_one_click_away(camps, open_page, word
     page = open_page("taste", camps, ann, **{f"evidence-{leaning.feature}": True})
     said = words(page)
     assert "You preferred" in said and "You did not prefer" in said
-    assert f"{leaning.votes[0]} of your labels prefer the answer that leans this way" in said
+    assert f"{leaning.votes[0]} of your labels prefer the answer with more of it" in said
     side = next(one for one in page.segmented_control if one.key == f"side-{leaning.feature}")
     assert side.options == [f"For it ({leaning.votes[0]})", f"Against it ({leaning.votes[1]})"]
 
 
-def test_a_damaged_snapshot_is_told_and_the_answers_stay(camps, open_page, words):
+def test_a_damaged_snapshot_is_reported_and_the_answers_stay(camps, open_page, words):
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 4)
     (camps.snapshot_root / "v0001" / "layout" / "layout.json").unlink()
@@ -70,7 +70,7 @@ def test_a_damaged_snapshot_is_told_and_the_answers_stay(camps, open_page, words
     assert "cannot be read: Snapshot v0001 is damaged" in said and "4 answers, newest first" in said
 
 
-def test_how_well_they_were_foreseen_comes_with_interval_and_count(camps, open_page, words):
+def test_how_well_they_were_predicted_comes_with_interval_and_count(camps, open_page, words):
     from copl_core.study_settings import AssignmentSettings
 
     labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0.3, gold=0))
@@ -78,12 +78,12 @@ def test_how_well_they_were_foreseen_comes_with_interval_and_count(camps, open_p
     label_in_camp(camps, ann.id, SHORT, 12)
     page = open_page("taste", camps, ann)
     whole = label_quality.prequential(camps, ann.id)
-    foretold, own = whole.model, user_profile.profile(camps, ann.id).consistent
+    predicted, own = whole.model, user_profile.profile(camps, ann.id).consistent
     assert 2 * whole.apart.hits - whole.apart.n == whole.model.hits - whole.crowd.hits
     metrics = {one.label: one.value for one in page.metric}
-    assert foretold.n >= 5 and metrics["The model foresaw you"] == f"{foretold.share:.0%}"
-    assert f"{foretold.hits} of {foretold.n} of your last {foretold.n} answers" in words(page)
-    assert metrics["You agree with yourself"] == (f"{own.share:.0%}" if own.n else "–")
+    assert predicted.n >= 5 and metrics["Predicted by the model"] == f"{predicted.share:.0%}"
+    assert f"{predicted.hits} of {predicted.n} of your last {predicted.n} answers" in words(page)
+    assert metrics["Your consistency"] == (f"{own.share:.0%}" if own.n else "–")
 
 
 def answers_shown(page) -> list[str]:

@@ -1,4 +1,4 @@
-"""The training page: whether it pays, runs with their logs, snapshots to compare and to roll back, notes, schedule."""
+"""Training: whether personalisation helps, runs and their logs, snapshots, the champion, notes, the schedule."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_an_empty_study_says_what_will_come(session, owner, open_page, words):
         ({"accuracy": -0.05, "accuracy_interval": [-0.09, -0.01]}, "No."),
     ],
 )
-def test_whether_personalisation_pays_is_said_in_one_line(camps, olga, open_page, words, change, verdict):
+def test_whether_personalisation_helps_is_said_in_one_line(camps, olga, open_page, words, change, verdict):
     with_gain(camps, GAIN | change)
     said = words(open_page("training", camps, olga))
-    assert f"paying on your data? {verdict}**" in said and "80.1% of 261 answers" in said
+    assert f"help on your data? {verdict}**" in said and "80.1% of 261 held-out answers" in said
     assert "that made v0001" in said and "Snapshot v9000" in said
 
 
@@ -104,7 +104,7 @@ def test_a_failed_run_tells_its_reason_and_leaves_the_champion_alone(camps, olga
     Trainer(camps.store, camps.settings, embed=fails).execute(run.id)
     page = open_page("training", camps, olga)
     said = words(page)
-    assert f"Run {run.id} failed: RuntimeError: out of luck The champion was left alone." in said
+    assert f"Run {run.id} failed: RuntimeError: out of luck The champion is unchanged." in said
     assert "Traceback" in page.code[0].value and camps.record.champion == "v0001"
 
 
@@ -119,10 +119,10 @@ def test_a_run_is_asked_for_and_cancelled(camps, olga, open_page, words):
 
 def test_the_champion_is_rolled_back_and_forth(two, olga, open_page, words):
     page = open_page("training", two, olga)
-    page.selectbox(key="crown-v0002").set_value("v0001").run()
+    page.selectbox(key="champion-v0002").set_value("v0001").run()
     button(page, "Make v0001 the champion").click().run()
     assert two.record.champion == "v0001" and "is not the newest snapshot" in words(page)
-    page.selectbox(key="crown-v0001").set_value("v0002").run()
+    page.selectbox(key="champion-v0001").set_value("v0002").run()
     button(page, "Make v0002 the champion").click().run()
     assert two.record.champion == "v0002" and not page.exception
 
@@ -130,7 +130,7 @@ def test_the_champion_is_rolled_back_and_forth(two, olga, open_page, words):
 def test_a_damaged_snapshot_is_not_made_the_champion_and_not_compared(two, olga, open_page, words):
     (two.snapshot_root / "v0001" / "graph" / "graph.safetensors").write_bytes(b"cut")
     page = open_page("training", two, olga)
-    page.selectbox(key="crown-v0002").set_value("v0001").run()
+    page.selectbox(key="champion-v0002").set_value("v0001").run()
     button(page, "Make v0001 the champion").click().run()
     assert "Snapshot v0001 is damaged" in words(page) and two.record.champion == "v0002"
     page = open_page("training", two, olga, compare=True)
@@ -141,8 +141,8 @@ def test_two_snapshots_are_compared(two, olga, open_page, words):
     page = open_page("training", two, olga, compare=True)
     assert "people changed their group from v0001 to v0002" in words(page)
     found, same = runs.compare(two, "v0001", "v0002"), runs.compare(two, "v0001", "v0001")
-    assert found.people == 16 and 0.5 < found.correlation <= 1 and 0.5 < found.agree <= 1
-    assert same.moved == 0 and same.correlation == pytest.approx(1) and same.agree == 1 and same.settings == ()
+    assert found.n_users == 16 and 0.5 < found.correlation <= 1 and 0.5 < found.same_sign <= 1
+    assert (same.n_regrouped, same.same_sign, same.settings) == (0, 1, ()) and same.correlation == pytest.approx(1)
     assert {name for name, *_ in found.settings} >= {"data"}
 
 

@@ -1,4 +1,4 @@
-"""What single experts say, on tiny models with random weights."""
+"""What single experts add to rewards, on tiny models with random weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from copl_core.records import CoplError
-from copl_core.reward.expert_effects import voices
+from copl_core.reward.expert_effects import expert_effects
 from copl_core.reward.model import RewardConfig, RewardModel
 from tests.reward.tiny import MOUNTAIN, SEA
 
@@ -22,14 +22,14 @@ TEXTS = [
 
 @pytest.fixture
 def model(tiny_config, tiny_backbone):
-    return spoken(RewardModel(tiny_config, tiny_backbone, 5))
+    return with_random_experts(RewardModel(tiny_config, tiny_backbone, 5))
 
 
-def spoken(model: RewardModel) -> RewardModel:
-    """The same with experts that have something to say."""
+def with_random_experts(model: RewardModel) -> RewardModel:
+    """The same model with experts that change rewards."""
     torch.manual_seed(0)
     with torch.no_grad():
-        for name, tensor in model.own_tensors().items():
+        for name, tensor in model.adapter_state().items():
             if "lora_expert_B" in name:
                 tensor.normal_(std=0.3)
     return model
@@ -38,23 +38,23 @@ def spoken(model: RewardModel) -> RewardModel:
 def test_an_expert_adds_what_its_average_person_gets_over_the_shared_part(model):
     users = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
     weight, top = torch.from_numpy(model.gates(users)).max(-1)
-    said = voices(model, TEXTS)
-    assert said.shape == (4, 3) and np.abs(said).max() > 1e-4
+    effects = expert_effects(model, TEXTS)
+    assert effects.shape == (4, 3) and np.abs(effects).max() > 1e-4
     rewards = model.rewards(TEXTS, users)
     for user in range(6):
         for other in range(6):  # the shared part is the same for both and falls out of the difference
-            ours = (weight[user, 0] / model.reference[0, top[user, 0]]).item() * said[top[user, 0]]
-            theirs = (weight[other, 0] / model.reference[0, top[other, 0]]).item() * said[top[other, 0]]
+            ours = (weight[user, 0] / model.reference[0, top[user, 0]]).item() * effects[top[user, 0]]
+            theirs = (weight[other, 0] / model.reference[0, top[other, 0]]).item() * effects[top[other, 0]]
             assert rewards[user] - rewards[other] == pytest.approx(ours - theirs, abs=2e-4)
 
 
-def test_silent_experts_add_nothing_and_no_texts_are_no_trouble(tiny_config, tiny_backbone):
+def test_untrained_experts_add_nothing_and_no_texts_give_an_empty_table(tiny_config, tiny_backbone):
     fresh = RewardModel(tiny_config, tiny_backbone, 5)
-    assert np.abs(voices(fresh, TEXTS)).max() < 1e-6
-    assert voices(fresh, []).shape == (4, 0)
+    assert np.abs(expert_effects(fresh, TEXTS)).max() < 1e-6
+    assert expert_effects(fresh, []).shape == (4, 0)
 
 
-def test_with_a_gate_a_layer_each_layer_speaks_alone(tiny_config, tiny_backbone):
+def test_with_a_gate_per_layer_each_layer_acts_alone(tiny_config, tiny_backbone):
     config = RewardConfig(
         **{
             **{
@@ -64,11 +64,11 @@ def test_with_a_gate_a_layer_each_layer_speaks_alone(tiny_config, tiny_backbone)
             "gate": "layer",
         }
     )
-    model = spoken(RewardModel(config, tiny_backbone, 5))
-    lower, upper = voices(model, TEXTS, 0), voices(model, TEXTS, 1)
+    model = with_random_experts(RewardModel(config, tiny_backbone, 5))
+    lower, upper = expert_effects(model, TEXTS, 0), expert_effects(model, TEXTS, 1)
     assert lower.shape == upper.shape == (4, 3) and np.abs(lower - upper).max() > 1e-5
 
 
 def test_a_gate_that_is_not_there_is_refused_in_a_sentence(model, tiny_backbone):
-    with pytest.raises(CoplError, match="Gate 1 was asked for, and the model has 1"):
-        voices(model, TEXTS, 1)
+    with pytest.raises(CoplError, match="no gate 1: the model has 1"):
+        expert_effects(model, TEXTS, 1)

@@ -74,7 +74,7 @@ def test_practice_comes_before_a_pair_that_is_asked_for(session):
 def test_only_researchers_ask_and_what_is_ended_waits_like_any_other(session):
     ann, rosa = access.join(session, "Ann"), access.join(session, "Rosa", Role.RESEARCHER)
     pair = controversy.ranked(session, 1).items[0].pair_id
-    with pytest.raises(CoplError, match="Ann may ask"):
+    with pytest.raises(CoplError, match="Ann cannot pin a pair"):
         labelling.pin_pair(session, pair, by=ann.id)
     labelling.pin_pair(session, pair, by=rosa.id)
     with pytest.raises(CoplError, match="researcher or an owner"):

@@ -339,13 +339,13 @@ def test_somebody_after_five_answers_is_told_by_others_and_not_by_what_they_answ
     user = next(user for user in access.users(trained) if user.name == "user 00")
     assert len(trained.store.labels(trained.id, user_id=user.id)) > FIRST
     snapshot = trained.snapshot()
-    people = rewards._people(trained, snapshot.graph, [user.id], [user.id], [])
-    audience = Audience(snapshot, people, groups=False)
-    own = audience.vectors[audience.seats[0].own]
-    for seat in audience.seats:
-        near = audience.vectors[seat.near]
+    placed = rewards._users(trained, snapshot.graph, [user.id], [user.id], [])
+    audience = Audience(snapshot, placed, groups=False)
+    own = audience.vectors[audience.users[0].own]
+    for rows in audience.users:
+        near = audience.vectors[rows.neighbours]
         assert len(near) and not (near == own).all(1).any()
-    assert [seat.source for seat in audience.seats] == ["trained", "neighbours"]
+    assert [rows.source for rows in audience.users] == ["trained", "neighbours"]
 
 
 @pytest.mark.parametrize(

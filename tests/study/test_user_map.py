@@ -103,7 +103,7 @@ def test_foresight_of_everybody_is_each_persons_prequential_accuracy(camps):
     people = [access.join(camps, name) for name in ("Ann", "Bob", "Cleo")]
     for person, camp in zip(people[:2], (SHORT, LONG), strict=True):
         label_in_camp(camps, person.id, camp, 8)
-    found = user_map.predicted(camps, np.array([person.id for person in people]))
+    found = user_map.prequential_accuracy(camps, np.array([person.id for person in people]))
     for row, person in enumerate(people):
         told = label_quality.prequential(camps, person.id, last=100).model
         assert found.n[row] == told.n
@@ -205,12 +205,12 @@ def test_each_groups_description_names_the_feature_that_made_it(tmp_path, tmp_pa
     found = group_profiles.profiles(session)
     assert len(found) == 4
     for one in found:
-        (taste,) = set(view.tastes[view.group == one.group].tolist())  # the groups are the tastes
-        heard = {words for said in one.said for words in (said.words, *said.along)}
-        assert FEATURE_WORDS[taste][0] in heard, (taste, one.said)
+        (taste,) = set(view.true_groups[view.group == one.group].tolist())  # the groups are the tastes
+        heard = {words for said in one.label_statements for words in (said.words, *said.correlated)}
+        assert FEATURE_WORDS[taste][0] in heard, (taste, one.label_statements)
         assert (one.people, one.others, one.by_labels.n) == (6, 18, 120)
         assert one.by_labels.effect[FEATURE_NAMES.index(taste)] > 0
-        assert set(one.typical) <= set(view.ids[view.group == one.group].tolist()) and one.typical
+        assert set(one.typical_users) <= set(view.ids[view.group == one.group].tolist()) and one.typical_users
 
 
 def test_typical_pairs_are_those_on_which_the_group_differs_with_its_votes(camps):

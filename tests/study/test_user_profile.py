@@ -24,7 +24,7 @@ def session(tmp_path) -> Session:
 
 def test_somebody_without_labels_is_told_nothing_and_nothing_breaks(session):
     view = user_profile.profile(session, access.join(session, "Ann").id)
-    assert (view.n_labels, view.leanings, view.place, view.snapshot, view.problem) == (0, (), None, None, "")
+    assert (view.n_labels, view.leanings, view.position, view.snapshot, view.problem) == (0, (), None, None, "")
     assert view.consistent.n == 0 and user_profile.answer_history(session, access.join(session, "Ann").id) == ()
 
 
@@ -39,7 +39,7 @@ def test_what_the_labels_say_needs_no_snapshot(session):
     view = user_profile.profile(session, ann.id)
     assert view.n_decided == 12 and view.n_prompts == 12 and view.snapshot is None
     assert view.leanings and {one.source for one in view.leanings} == {"labels"}
-    assert "shorter answers" in {word for one in view.leanings for word in (one.words, *one.along)}
+    assert "shorter answers" in {word for one in view.leanings for word in (one.words, *one.correlated)}
     assert user_profile.profile(session, ann.id) == view  # the same labels are told the same
 
 
@@ -67,7 +67,7 @@ def test_an_answer_changed_twice_stands_once_with_both_before_it(session):
     second = labelling.edit(session, first.id, ann.id, Choice.TIE)
     third = labelling.edit(session, second.id, ann.id, Choice.BOTH_BAD, reason="Neither.")
     past = {one.label.id: one for one in user_profile.answer_history(session, ann.id)}
-    assert len(past) == 2 and [one.id for one in past[third.id].before] == [second.id, first.id]
+    assert len(past) == 2 and [one.id for one in past[third.id].superseded] == [second.id, first.id]
     assert (past[third.id].left.id, past[third.id].right.id) == (first.left_id, first.right_id)
     assert past[third.id].prompt.startswith("What about number")
 
