@@ -73,15 +73,22 @@ def test_no_experts_is_plain_lora():
     assert any("lora_A" in name for name, _ in model.named_parameters())
 
 
-def test_gates_are_probabilities_and_noisy_only_in_training():
-    gate = Gate(d_user=4, n_experts=3, n_gates=2, hidden=8, noise=0.5, tau=1.0)
-    users = torch.randn(10, 4)
-    gate.eval()
-    assert torch.equal(gate(users), gate(users))
-    assert gate(users).shape == (10, 2, 3)
-    torch.testing.assert_close(gate(users).sum(-1), torch.ones(10, 2))
+def test_gates_are_probabilities_of_the_user_and_noisy_only_in_training():
+    torch.manual_seed(0)
+    gate = Gate(d_user=4, n_experts=3, n_gates=2, hidden=8, noise=0.5, tau=0.7)
+    users = 3 * torch.randn(10, 4)
+    p = gate.eval()(users)
+    assert p.shape == (10, 2, 3) and (p >= 0).all() and torch.equal(gate(users), p)
+    torch.testing.assert_close(p.sum(-1), torch.ones(10, 2))
+    assert p.std(0).min() > 0.01  # users differ, at every gate and for every expert
+    logits = torch.stack([net(users) for net in gate.nets], 1)
+    odds = (logits[..., 0] - logits[..., 1]) / 0.7
+    torch.testing.assert_close(p[..., 0].log() - p[..., 1].log(), odds)
     gate.train()
-    assert not torch.equal(gate(users), gate(users))
+    noisy = torch.stack([gate(users) for _ in range(400)])
+    noisy_odds = noisy[..., 0].log() - noisy[..., 1].log()
+    assert (noisy_odds.mean(0) - odds).abs().max() < 0.25
+    assert noisy_odds.std(0).mean().item() == pytest.approx(0.5 * 2**0.5 / 0.7, rel=0.05)
 
 
 def test_balance_is_least_when_every_expert_serves_as_many():
