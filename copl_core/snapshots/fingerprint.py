@@ -1,4 +1,4 @@
-"""The cut of the data that a run learns from, as numbers that tell it from any other.  Numpy only."""
+"""The fingerprint of the data that a run learns from: counts and a hash that distinguish it from all other data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from copl_core.records import TrainingData
 
 
-def data_cut(data: TrainingData) -> dict:
-    """How much there is, the watermark, and a hash of all that a fit reads: who preferred what, by id, and the texts.
+def data_fingerprint(data: TrainingData) -> dict:
+    """Counts, the watermark, and a hash of everything that a fit reads: labels by id, and texts.
 
-    Two cuts with one hash are the same data, whatever the order in which their labels came.
+    Equal hashes mean equal data; the order of the labels does not matter.
     """
     labels = data.labels
     outcome = np.rint(np.asarray(labels.outcome, np.float64) * 2).astype(np.int64)
@@ -36,7 +36,7 @@ def data_cut(data: TrainingData) -> dict:
     return {
         "labels": len(labels),
         "decided": int(labels.decided.sum()),
-        "people": len(np.unique(labels.user)),
+        "people": len(np.unique(labels.user)),  # users with a label
         "users": data.n_users,
         "responses": data.n_responses,
         "watermark": data.watermark,

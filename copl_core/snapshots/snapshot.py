@@ -1,18 +1,18 @@
 """Snapshots on disk: immutable folders that appear whole or not at all.
 
-A snapshot is written to a hidden folder beside its place, flushed, and moved there by one rename.  Whoever reads a
-version therefore reads all of it, and a process killed at any moment leaves at most a hidden folder that ``sweep``
+A snapshot is written to a hidden folder next to its final path, flushed, and moved there by one rename.  A version that
+can be read is therefore complete, and a process killed at any moment leaves at most a hidden folder, which ``sweep``
 removes.  Layout of ``<root>/<version>/``::
 
-    manifest.json     what it was made from, metrics, and the SHA-256 of every other file
+    manifest.json     the data and settings it was made from, metrics, and the SHA-256 of every other file
     graph/            GraphState: user and response embeddings, weights, label edges
     layout/           the map of users
-    reward/model/     the mixture-of-experts reward model  (absent until one was fitted)
+    reward/model/     the mixture-of-experts reward model  (missing until one is fitted)
     reward/graph/     the GraphState whose embeddings its gate was trained on
     reward/mix.json   weights of graph score and text reward
 
 The reward model is refitted less often than the graph; in between, snapshots share its files by hard link.  Its gate
-reads embeddings, and embeddings of two fits are not comparable, hence the graph state that travels with it.
+reads embeddings, and embeddings of two fits are not comparable.  This is why the reward model has its own graph state.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from copl_core.records import CoplError
 from copl_core.reward.gates import SavedGate
 from copl_core.snapshots.mix import Mix
 
-_ASIDE = ".writing-"
+_HIDDEN = ".writing-"
 _VERSION = re.compile(r"v(\d+)")
 _ADVICE = "choose another snapshot as champion on the training page, or start a new fit"
 T = TypeVar("T")
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version, read lazily from its folder; nothing of it ever changes."""
+    """One version.  Its parts are read from the folder at first use and never change."""
 
     folder: Path
     manifest: dict = field(repr=False)
@@ -64,7 +64,7 @@ class Snapshot:
 
     @cached_property
     def prior(self) -> Prior:
-        """Where people stand in the graph, as a new user's place is reckoned from."""
+        """The distribution of users in the graph: the prior of a new user's embedding."""
         return Prior.of(self.graph)
 
     @cached_property
@@ -77,12 +77,12 @@ class Snapshot:
 
     @cached_property
     def reward_graph(self) -> GraphState:
-        """The graph state in whose space the gate of the reward model lives."""
+        """The graph state whose embeddings the gate of the reward model reads."""
         return self._read("reward/graph", GraphState.load)
 
     @cached_property
     def gate(self) -> SavedGate:
-        """The gate of the reward model, read without the model."""
+        """The gate of the reward model, without the model itself."""
         return self._read("reward/model", SavedGate.load)
 
     @cached_property
@@ -94,7 +94,7 @@ class Snapshot:
         return self.folder / "reward" / "model"
 
     def _read(self, part: str, load: Callable[[Path], T]) -> T:
-        """One part; files that were whole when the version was opened may be gone or changed by now."""
+        """One part of the snapshot; its files may be lost or changed since the version was opened."""
         try:
             return load(self.folder / part)
         except (CoplError, OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
@@ -102,7 +102,7 @@ class Snapshot:
 
 
 def load_snapshot(root: Path, version: str) -> Snapshot:
-    """Open a version after checking that its files are all there and of the size they were written with.
+    """Open a version after checking that all its files exist and have the size with which they were written.
 
     Raises:
         CoplError: the folder is missing or damaged.
@@ -123,7 +123,7 @@ def load_snapshot(root: Path, version: str) -> Snapshot:
 
 
 def verify(snapshot: Snapshot) -> list[str]:
-    """Names of the files that are gone or whose content is no longer what was written (SHA-256)."""
+    """Names of the files that are missing or differ from what was written (SHA-256)."""
     return [
         name
         for name, facts in snapshot.manifest["files"].items()
@@ -140,28 +140,28 @@ def write_snapshot(
     manifest: dict,
     save_reward: Callable[[Path], None] | None = None,
 ) -> Snapshot:
-    """Write a version aside and move it into place with one rename.
+    """Write a version to a hidden folder and move it to its final path with one rename.
 
     Args:
-        save_reward: fills an empty folder with ``model/``, ``graph/`` and ``mix.json``; ``None`` writes none.
+        save_reward: fills an empty folder with ``model/``, ``graph/`` and ``mix.json``; ``None`` writes no reward.
 
     Raises:
-        CoplError: the version exists already, or the disk refuses.
+        CoplError: the version exists already, or the files cannot be written.
     """
-    place = root / version
-    if place.exists():
+    target = root / version
+    if target.exists():
         raise CoplError(f"Snapshot {version} exists already in {root}; versions are never written twice.")
-    aside = root / f"{_ASIDE}{version}-{os.getpid()}"
+    hidden = root / f"{_HIDDEN}{version}-{os.getpid()}"
     try:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
         for part, save in (("graph", graph.save), ("layout", layout.save), ("reward", save_reward)):
             if save:
-                (aside / part).mkdir(parents=True)
-                save(aside / part)
-        manifest = {**manifest, "version": version, "files": _facts(aside)}
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        _flush(aside)
-        os.rename(aside, place)
+                (hidden / part).mkdir(parents=True)
+                save(hidden / part)
+        manifest = {**manifest, "version": version, "files": _facts(hidden)}
+        (hidden / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        _flush(hidden)
+        os.rename(hidden, target)
         _flush_folder(root)
     except (OSError, SafetensorError) as problem:
         raise CoplError(
@@ -169,14 +169,14 @@ def write_snapshot(
             "free some space or make the folder writable, then start the fit again."
         ) from problem
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # moved away by now, unless something went wrong
-    return Snapshot(place, manifest)
+        shutil.rmtree(hidden, ignore_errors=True)  # exists only if something went wrong
+    return Snapshot(target, manifest)
 
 
 def share_reward(source: Snapshot) -> Callable[[Path], None]:
     """A ``save_reward`` that links the reward files of another snapshot instead of writing them again.
 
-    It raises ``CoplError`` where those are damaged: a new manifest must not vouch for them.
+    It raises ``CoplError`` if they are damaged, so that no new manifest holds the digest of a damaged file.
     """
 
     def save(folder: Path) -> None:
@@ -184,7 +184,7 @@ def share_reward(source: Snapshot) -> Callable[[Path], None]:
         if damaged:
             raise CoplError(
                 f"The reward model of snapshot {source.version} is damaged ({', '.join(damaged)}), so it "
-                "cannot be used on; start a fit of graph and reward model."
+                "cannot be shared; start a fit of graph and reward model."
             )
         shutil.copytree(source.folder / "reward", folder, copy_function=_link, dirs_exist_ok=True)
 
@@ -194,7 +194,7 @@ def share_reward(source: Snapshot) -> Callable[[Path], None]:
 def next_version(root: Path, recorded: Iterable[str] = ()) -> str:
     """The version after the newest folder and the newest recorded one, such as ``v0007``.
 
-    A version names one content for ever, so that of a snapshot whose folder was removed is not given again.
+    A version is never used twice, not even after the folder of its snapshot was removed.
     """
     names = [path.name for path in root.glob("v*")] + list(recorded)
     numbers = [int(match[1]) for match in map(_VERSION.fullmatch, names) if match]
@@ -202,13 +202,16 @@ def next_version(root: Path, recorded: Iterable[str] = ()) -> str:
 
 
 def sweep(root: Path, known: set[str]) -> list[str]:
-    """Remove what a killed worker left: folders half written, and versions that no database row knows.
+    """Remove what a killed worker left: incomplete folders, and versions without a row in the database.
 
-    Folders that are not named like a version are somebody else's and stay.
+    Args:
+        known: the versions in the database.
+    Returns:
+        Names of the removed folders.  Folders with other names than versions stay.
     """
     removed = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if path.name.startswith(_ASIDE) or (_VERSION.fullmatch(path.name) and path.name not in known):
+        if path.name.startswith(_HIDDEN) or (_VERSION.fullmatch(path.name) and path.name not in known):
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path.name)
     return removed

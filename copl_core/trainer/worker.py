@@ -28,7 +28,7 @@ import numpy as np
 
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable
-from copl_core.snapshots.fingerprint import data_cut
+from copl_core.snapshots.fingerprint import data_fingerprint
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, next_version, sweep, verify, write_snapshot
 from copl_core.store import Store
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
@@ -275,7 +275,7 @@ class Trainer:
 
         self.store.update_run(run.id, phase="reading labels")
         data = self.store.training_data(study_id)
-        cut = data_cut(data)
+        cut = data_fingerprint(data)
         self.store.update_run(run.id, config=self._config(cut))
         run_log.write(
             f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "

@@ -1,4 +1,4 @@
-"""The cut of the data: one hash for the same data in any order, another for any other."""
+"""The fingerprint of the data: one hash for the same data in any order, another for any other data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.snapshots.fingerprint import data_cut
+from copl_core.snapshots.fingerprint import data_fingerprint
 from tests.preference.camps import camps
 
 
@@ -18,9 +18,9 @@ def data():
 
 def test_the_order_of_labels_does_not_matter(data):
     turned = data.with_labels(data.labels.take(np.arange(len(data.labels))[::-1]))
-    assert data_cut(turned) == data_cut(data)
-    cut = data_cut(data)
-    assert cut["labels"] == len(data.labels) and cut["people"] <= cut["users"] == data.n_users
+    assert data_fingerprint(turned) == data_fingerprint(data)
+    facts = data_fingerprint(data)
+    assert facts["labels"] == len(data.labels) and facts["people"] <= facts["users"] == data.n_users
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_the_order_of_labels_does_not_matter(data):
         lambda data: replace(data, responses=("another text", *data.responses[1:])),
         lambda data: replace(data, user_ids=data.user_ids + 1),
     ],
-    ids=["fewer", "other answers", "other sides", "both bad", "other text", "other people"],
+    ids=["fewer", "other answers", "other sides", "both bad", "other text", "other users"],
 )
 def test_any_change_of_what_a_fit_reads_changes_the_hash(data, change):
-    assert data_cut(change(data))["sha256"] != data_cut(data)["sha256"]
+    assert data_fingerprint(change(data))["sha256"] != data_fingerprint(data)["sha256"]

@@ -1,4 +1,4 @@
-"""Snapshots appear whole or not at all, never change, and say it when somebody changed them."""
+"""Snapshots appear whole or not at all, never change, and report damaged files."""
 
 from __future__ import annotations
 
@@ -57,13 +57,15 @@ def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
     assert verify(read) == []
 
 
-@pytest.mark.parametrize("mishap", [OSError(28, "No space left on device"), RuntimeError("a bug"), KeyboardInterrupt()])
-def test_a_snapshot_that_fails_half_way_leaves_nothing_behind(tmp_path, mishap):
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), RuntimeError("a bug"), KeyboardInterrupt()]
+)
+def test_a_snapshot_that_fails_half_way_leaves_nothing_behind(tmp_path, failure):
     def save(folder: Path) -> None:
         reward(folder)
-        raise mishap
+        raise failure
 
-    with pytest.raises(CoplError if isinstance(mishap, OSError) else type(mishap)):
+    with pytest.raises(CoplError if isinstance(failure, OSError) else type(failure)):
         write(tmp_path, "v0001", save)
     assert list(tmp_path.iterdir()) == []
 
@@ -122,7 +124,7 @@ def test_verify_names_every_file_whose_bytes_changed(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["graph", "layout", "mix", "reward_graph"])
-def test_files_lost_after_opening_are_told_and_no_traceback(tmp_path, part):
+def test_files_lost_after_opening_are_an_error_in_a_sentence(tmp_path, part):
     write(tmp_path, "v0001", reward)
     snapshot = load_snapshot(tmp_path, "v0001")
     for path in snapshot.folder.rglob("*"):
