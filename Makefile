@@ -1,16 +1,17 @@
-# Needs a POSIX shell, make and Python 3.11 or newer; everything else is fetched into .venv and var.
+# Needs a POSIX shell, make and Python 3.11 or newer; everything else is installed into .venv and var.
 .POSIX:
-.PHONY: help run test lint check screenshots clean install
+.PHONY: help run test quick lint check screenshots bench clean install
 
 VENV = .venv
 PY = $(VENV)/bin/python
 
 help:
-	@echo "make run    start the studio and print its address (installs what is missing first)"
-	@echo "make test   run every test (those in a browser where chromium is installed)"
-	@echo "make lint   check the style"
+	@echo "make run    start the studio and print its address (installs missing packages first)"
+	@echo "make test   run every test (browser tests need chromium, the database's also use postgresql where installed)"
+	@echo "make quick  run the tests of what changed since the last commit, about a minute (PYTEST='-k word' narrows them)"
+	@echo "make lint   check style, format and types"
 	@echo "make check  lint and test"
-	@echo "make screenshots  take the pictures of the README anew (needs chromium)"
+	@echo "make screenshots  take the README's pictures again (needs chromium)"
 	@echo "make bench  measure speed and quality into benchmarks/RESULTS.md (BENCH='names --data folder' for some)"
 	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
 
@@ -18,13 +19,19 @@ run: install
 	@$(PY) -m copl_core weights
 	@exec $(PY) -m copl_core up
 
-# Without the weights, the tests that read them are skipped and say so.
+# Without the weights, the tests that need them are skipped with the reason.
 test: install
 	@$(PY) -m copl_core weights || echo "Testing without the weights."
-	@$(PY) -m pytest -n 2 --no-loadscope-reorder $(PYTEST)
+	@$(PY) -m pytest -n 2 $(PYTEST)
+
+# The rooms that changed, without browsers and slow tests; tests/quick.py chooses them.
+quick: install
+	@$(PY) -m tests.quick $(PYTEST)
 
 lint: install
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet . || { echo "Run '$(PY) -m ruff format .' and commit the result." >&2; exit 1; }
+	@$(PY) -m mypy
 
 check: lint test
 
@@ -32,16 +39,16 @@ screenshots: install
 	@$(PY) -m copl_core weights
 	@$(PY) -m tests.e2e.screenshots
 
-# One after the other; BENCH=labels_saved runs one.
+# All, one after another; BENCH=labels_saved runs one.
 bench: install
 	@$(PY) -m copl_core weights
 	@$(PY) -m benchmarks $(BENCH)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
 
-# Installs when requirements.txt is not what was installed last; an install that was cut off is not taken for done.
+# Installs when requirements.txt differs from the last completed install; an interrupted install does not count.
 # PYTHON=… chooses the interpreter.
 install:
 	@want=$$(cksum < requirements.txt); \
