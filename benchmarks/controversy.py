@@ -1,13 +1,13 @@
-"""Does controversy find what divides people, and not what merely tires them?  A synthetic world with a known truth.
+"""Does controversy rank pairs that divide users above pairs with noisy labels?  A synthetic world with a known truth.
 
     python -m benchmarks.controversy [--users N] [--prompts N] [--labels N] [--seeds N]
 
-Four groups of people (``benchmarks.synthetic``).  A pair is controversial where the groups truly prefer different
-sides; of the common pairs, on which all prefer the same, half are noisy: 45 of 100 labels there are turned round, as if
-people were torn, and 10 of 100 on every other pair.  The preference graph is fitted to these labels, people are grouped
-by k-means on its embeddings, and pairs are ranked.  An AUC of 1 puts every controversial pair above every common one.
-"Votes cast" ranks by the variance of the observed votes, "all spread" by the variance of the model's expected answers,
-of which "between groups" is the part that the Controversy page ranks by.
+Four groups of users (``benchmarks.synthetic``).  A pair is controversial if the groups truly prefer different
+responses; on a common pair all prefer the same one.  Half of the common pairs are noisy: 45 of 100 of their labels are
+flipped, as if users were undecided, and 10 of 100 on every other pair.  The preference graph is fitted to these labels,
+users are grouped by k-means on its embeddings, and pairs are ranked.  An AUC of 1 ranks every controversial pair above
+every common one.  "Observed votes" ranks by the variance of the observed votes, "total" by the variance of the model's
+expected preferences, of which "between groups" is the part that the Controversy page ranks by.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.insight.controversy import VarianceDecomposition, decompose_variance, member_preferences
 from copl_core.insight.layout import answer_space
-from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.preference.config import GraphConfig
+from copl_core.preference.state import GraphState
 
 DESCRIPTION = "AUC of controversial pairs over common and noisy common ones, four synthetic groups"
-SLIPS, TORN = 0.10, 0.45  # shares of labels turned round: usually, and on noisy common pairs
+NOISE, HIGH_NOISE = 0.10, 0.45  # shares of flipped labels: usually, and on noisy common pairs
 GROUPS = 4
 
 
@@ -31,12 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.controversy", description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=800)
     parser.add_argument("--prompts", type=int, default=300)
-    parser.add_argument("--labels", type=int, default=40, help="of each person")
+    parser.add_argument("--labels", type=int, default=40, help="labels per user")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args(argv)
     print(
-        f"{GROUPS} groups, {arguments.users:,} people, {arguments.prompts:,} pairs, {arguments.labels} labels a "
-        f"person; {SLIPS:.0%} of labels turned round, {TORN:.0%} on noisy common pairs"
+        f"{GROUPS} groups, {arguments.users:,} users, {arguments.prompts:,} pairs, {arguments.labels} labels per "
+        f"user; {NOISE:.0%} of the labels are flipped, {HIGH_NOISE:.0%} on noisy common pairs"
     )
     for seed in range(arguments.seeds):
         found = measure(arguments.users, arguments.prompts, arguments.labels, seed)
@@ -45,60 +46,61 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{'AUC of controversial pairs over':34}" + "".join(f"{name:>16}" for name in methods))
         for against in ("all common", "noisy common"):
             print(f"{against:34}" + "".join(f"{found[against][name]:16.3f}" for name in methods))
-        print(f"{'mean share of the ¼ at most':34}{'between':>16}{'within':>16}{'own noise':>16}{'unknown':>16}")
+        print(f"{'mean share of the maximum of ¼':34}{'between':>16}{'within':>16}{'aleatoric':>16}{'epistemic':>16}")
         for kind, shares in found["shares"].items():
             print(f"{kind:34}" + "".join(f"{share:16.1%}" for share in shares), flush=True)
     return 0
 
 
 def measure(users: int, prompts: int, labels: int, seed: int, config: GraphConfig | None = None) -> dict:
-    """AUC by way of ranking, against all common pairs and against the noisy ones alone; and the mean shares."""
+    """AUC of each ranking, against all common pairs and against the noisy ones alone, and the mean variance shares."""
     from copl_core.training.graph_fit import fit_graph
 
-    world = make_world(Protocol(GROUPS, users, prompts, labels=labels, asked=0), seed)
-    controversial, torn = truth(world, np.random.default_rng(seed))
-    turn_round(world, torn, np.random.default_rng(seed + 1))
+    world = make_world(Protocol(GROUPS, users, prompts, labels=labels, test=0), seed)
+    controversial, noisy = truth(world, np.random.default_rng(seed))
+    flip(world, noisy, np.random.default_rng(seed + 1))
     state = fit_graph(world.data, world.phi, config or GraphConfig(), seed=seed)
     group, rand = groups(state, world, seed)
-    pairs = np.arange(2 * prompts).reshape(-1, 2)  # response rows; one pair a prompt
-    chances = member_preferences(state, state.user_vectors, pairs)
-    division = decompose_variance(chances, group)
+    pairs = np.arange(2 * prompts).reshape(-1, 2)  # response rows; one pair per prompt
+    preferences = member_preferences(state, state.user_vectors, pairs)
+    parts = decompose_variance(preferences, group)
     ranked = {
-        "between groups": division.between,
-        "all spread": chances.mean(0).var(0),
-        "votes cast": spread_of_votes(world),
+        "between groups": parts.between,
+        "total": preferences.mean(0).var(0),
+        "observed votes": vote_variance(world),
     }
     common = ~controversial
     return {
-        "counts": f"{controversial.sum()} controversial pairs, {common.sum()} common, {torn.sum()} of these noisy",
+        "counts": f"{controversial.sum()} controversial pairs, {common.sum()} common, {noisy.sum()} of these noisy",
         "rand": rand,
         "all common": {name: auc(score[controversial], score[common]) for name, score in ranked.items()},
-        "noisy common": {name: auc(score[controversial], score[torn]) for name, score in ranked.items()},
+        "noisy common": {name: auc(score[controversial], score[noisy]) for name, score in ranked.items()},
         "shares": {
-            kind: shares(division, rows)
-            for kind, rows in (("controversial", controversial), ("common", common & ~torn), ("noisy common", torn))
+            kind: shares(parts, rows)
+            for kind, rows in (("controversial", controversial), ("common", common & ~noisy), ("noisy common", noisy))
         },
     }
 
 
 def truth(world: SyntheticWorld, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (P,) of the controversial pairs, and of the half of the common ones on which people are torn."""
+    """Masks (P,) of the controversial pairs, and of the noisy half of the common ones."""
     first_wins = world.utility[:, ::2] > world.utility[:, 1::2]  # (G, P)
     controversial = first_wins.any(0) & ~first_wins.all(0)
     common = rng.permutation(np.flatnonzero(~controversial))
-    torn = np.zeros(len(controversial), bool)
-    torn[common[: len(common) // 2]] = True
-    return controversial, torn
+    noisy = np.zeros(len(controversial), bool)
+    noisy[common[: len(common) // 2]] = True
+    return controversial, noisy
 
 
-def turn_round(world: SyntheticWorld, torn: np.ndarray, rng: np.random.Generator) -> None:
+def flip(world: SyntheticWorld, noisy: np.ndarray, rng: np.random.Generator) -> None:
+    """Flip labels in place."""
     labels = world.data.labels
-    turned = rng.random(len(labels)) < np.where(torn[labels.left // 2], TORN, SLIPS)
-    labels.outcome[turned] = 1 - labels.outcome[turned]
+    flipped = rng.random(len(labels)) < np.where(noisy[labels.left // 2], HIGH_NOISE, NOISE)
+    labels.outcome[flipped] = 1 - labels.outcome[flipped]
 
 
 def groups(state: GraphState, world: SyntheticWorld, seed: int) -> tuple[np.ndarray, float]:
-    """Groups of people found in the embeddings, and how well they are the true ones."""
+    """Groups of users found in the embeddings, and their adjusted Rand index with the true groups."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
@@ -106,7 +108,7 @@ def groups(state: GraphState, world: SyntheticWorld, seed: int) -> tuple[np.ndar
     return found, float(adjusted_rand_score(world.group, found))
 
 
-def spread_of_votes(world: SyntheticWorld) -> np.ndarray:
+def vote_variance(world: SyntheticWorld) -> np.ndarray:
     """Variance (P,) of the votes observed on each pair."""
     labels = world.data.labels
     pair = labels.left // 2
@@ -117,15 +119,16 @@ def spread_of_votes(world: SyntheticWorld) -> np.ndarray:
     return share * (1 - share)
 
 
-def shares(division: VarianceDecomposition, rows: np.ndarray) -> list[float]:
-    parts = (division.between, division.within, division.aleatoric, division.epistemic)
+def shares(variance: VarianceDecomposition, rows: np.ndarray) -> list[float]:
+    """Mean over pairs of each part, as a share of the largest possible variance, ¼."""
+    parts = (variance.between, variance.within, variance.aleatoric, variance.epistemic)
     return [float(4 * part[rows].mean()) for part in parts]
 
 
 def auc(above: np.ndarray, below: np.ndarray) -> float:
-    """Chance that one drawn from ``above`` scores higher than one from ``below``, ties counted half."""
-    apart = above[:, None] - below
-    return float(((apart > 0) + 0.5 * (apart == 0)).mean())
+    """Probability that a draw from ``above`` scores higher than one from ``below``, with ties counted half."""
+    difference = above[:, None] - below
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from copl_core.config import Settings
 from copl_core.demo.world import demo_rows
 from copl_core.features import measure_many
 from copl_core.insight.gating import Load, load
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 from copl_core.records import Choice, Comparisons, ImportRow, TrainingData
 
 DESCRIPTION = "load of each expert with and without the balance loss, demo and four groups"
@@ -56,7 +56,7 @@ def measure(data: TrainingData, balance: float | None, budget: float | None, see
     from copl_core.training.reward_fit import fit_reward
 
     phi = measure_many([response for _, response in data.texts()])
-    graph = fit_graph(data, phi, GraphConfig(members=1), seed=seed)
+    graph = fit_graph(data, phi, GraphConfig.build(members=1), seed=seed)
     config = RewardConfig.for_backbone("minilm", **({} if balance is None else {"balance": balance}))
     model = fit_reward(
         data,

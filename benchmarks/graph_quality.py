@@ -1,17 +1,18 @@
-"""What the preference graph's choices are worth: losses under noise, groups of unequal size, and architectures.
+"""Effects of the preference graph's design: losses under label noise, groups of unequal size, and architectures.
 
-    python -m benchmarks.graph_quality                            # worlds with a known truth
+    python -m benchmarks.graph_quality                            # synthetic worlds with a known truth
     python -m benchmarks.graph_quality --data FOLDER              # and architectures on labels of real people
 
-1. Noise: a fifth of the labels of a synthetic world is turned round; accuracy against the truth on pairs the user
-   never saw, for the plain, the smoothed and the unbiased loss (rDPO), with their ε told by repeated pairs, stopped on
-   held-out labels, the same under priors that do not grow firmer, and run to the end.
-2. Imbalance: two groups, ten to one; the accuracy of the worst group, ours beside the published layer and schedule.
-3. Architectures on real labels: all but a fifth of the labels learned, the fifth asked (``llmfao.jsonl.gz`` in
-   the folder of ``--data``, or another ``--file``; random splits).
-   Everything is measured on validation labels; a part of the data that is to be reported on elsewhere must not be here.
+1. Noise: a fifth of the labels of a synthetic world is flipped.  Accuracy against the truth on pairs that the user did
+   not label, for the plain, the smoothed and the unbiased loss (rDPO) with ε estimated from repeated pairs: stopped on
+   held-out labels, the same with constant priors, and run to the end.
+2. Imbalance: two groups, ten to one.  The accuracy of the worst group, of our graph and of the published layer and
+   schedule.
+3. Architectures on real labels: a random fifth of the labels is the test set (``llmfao.jsonl.gz`` in the folder of
+   ``--data``, or another ``--file``).  These are validation labels, on which the prior is chosen: do not use data here
+   that you report on elsewhere.
 
-Every figure is the mean over seeds (each a world or a split of its own), ± the standard error of that mean.
+Every figure is the mean over seeds (each with its own world or split), ± the standard error of that mean.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.synthetic import Protocol, make_world
-from copl_core.preference.state import READOUT, GraphConfig
-from copl_core.training.graph_fit import fit_graph, sided_margins
+from copl_core.preference.config import READOUT, GraphConfig
+from copl_core.training.graph_fit import fit_graph
 from copl_core.training.losses import flip_rate
 from copl_core.training.metrics import log_losses, measures
 from copl_core.training.tune import tuned
@@ -39,13 +39,13 @@ NOISE = 0.2
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="noise,imbalance,architectures", help="which tables")
-    parser.add_argument("--users", type=int, default=1000, help="of the synthetic worlds")
+    parser.add_argument("--parts", default="noise,imbalance,architectures", help="tables to print")
+    parser.add_argument("--users", type=int, default=1000, help="users of the synthetic worlds")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--data", type=Path, help="folder with files of labels, for the architectures")
-    parser.add_argument("--file", default="llmfao.jsonl.gz", help="which of them")
+    parser.add_argument("--data", type=Path, help="folder with label files, for the architectures")
+    parser.add_argument("--file", default="llmfao.jsonl.gz", help="label file in that folder")
     parser.add_argument("--published-dim", type=int, default=64, help="width of the published graph (paper: 512)")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0: all")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads or os.cpu_count() or 1)
     parts = arguments.parts.split(",")
@@ -58,27 +58,27 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.data is not None and path.is_file():
             architectures(path, arguments.seeds)
         else:
-            print(f"\nArchitectures are left out: --data names no folder with {arguments.file}.")
+            print(f"\nThe table of architectures is skipped: --data names no folder with {arguments.file}.")
     return 0
 
 
 def noise(users: int, seeds: int) -> None:
-    """Losses in a world whose labels are wrong in a fifth of the cases."""
+    """Losses in a world in which a fifth of the labels is flipped."""
     protocol = Protocol.uf_p(4, users=users, prompts=users * 4 // 5, repeats=2, noise=NOISE)
     print(
         f"Noise {NOISE:.0%}: {users:,} users, {protocol.labels} labels and {protocol.repeats} repeats each, "
         f"{2 * protocol.prompts:,} responses; {seeds} worlds"
     )
-    told = [flip_rate(make_world(protocol, seed).data.labels) for seed in range(seeds)]
-    print(f"ε told by the repeats: {spread(told, 3)}")
+    flips = [flip_rate(make_world(protocol, seed).data.labels) for seed in range(seeds)]
+    print(f"ε estimated from the repeats: {spread(flips, 3)}")
     head("accuracy", "log-loss", "worst group")
     for way, changes in WAYS.items():
         for loss in ("bt", "smoothing", "rdpo"):
-            config = replace(GraphConfig(loss=loss), **changes)
+            config = GraphConfig.build(loss=loss, **changes)
             row(f"{loss}, {way}", [against_truth(protocol, config, seed) for seed in range(seeds)])
 
 
-# Nothing holds the graph back: every label is in it and asked at once, no prior, no early stop.
+# No regularisation: every label is in the graph and is a query label, no prior, no early stopping.
 ENDLESS = {
     "members": 1,
     "leave_out": 0.0,
@@ -89,11 +89,15 @@ ENDLESS = {
     "max_steps": 300,
     "holdout": 0.0,
 }
-WAYS = {"stopped on held-out labels": {}, "stopped, priors stay": {"firmer": 1.0}, "run to the end, no prior": ENDLESS}
+WAYS: dict[str, dict] = {
+    "stopped on held-out labels": {},
+    "stopped, constant priors": {"id_prior_growth": 1.0},
+    "run to the end, no prior": ENDLESS,
+}
 
 
 def imbalance(users: int, seeds: int, published_dim: int) -> None:
-    """The worst group where one is ten times the other."""
+    """The worst of two groups, one ten times as large as the other."""
     protocol = Protocol.uf_p(2, users=users, prompts=users * 4 // 5, imbalance=10.0)
     print(f"\nImbalance 10 : 1: {users:,} users in two groups, {protocol.labels} labels each; {seeds} worlds")
     head("accuracy", "log-loss", "worst group")
@@ -106,35 +110,36 @@ def imbalance(users: int, seeds: int, published_dim: int) -> None:
 
 
 def against_truth(protocol: Protocol, config: GraphConfig | None, seed: int) -> tuple[float, float, float]:
-    """Accuracy, log-loss and worst group on the truth about unseen pairs; no config: chosen as a training job does."""
+    """Accuracy, log-loss and worst group on unseen pairs; without ``config`` it is chosen as in a training job."""
     world = make_world(protocol, seed)
     config = config or tuned(world.data, world.phi, GraphConfig(), seed=seed)
     state = fit_graph(world.data, world.phi, config, seed=seed)
-    logits = state.margins(world.asked)
+    logits = state.margins(world.test)
     figures = world.figures(logits)
-    return figures["accuracy"], float(log_losses(logits, world.asked.outcome).mean()), figures["worst_group"]
+    return figures["accuracy"], float(log_losses(logits, world.test.outcome).mean()), figures["worst_group"]
 
 
 def architectures(path: Path, seeds: int) -> None:
-    """Each layer, with the prior on its weights chosen from three on the first split."""
-    print(f"\nArchitectures on {path.name}: a fifth of the labels asked; {seeds} random splits")
+    """Each kind of layer, with the precision of its prior chosen from three on the first split."""
+    print(f"\nArchitectures on {path.name}: a fifth of the labels is the test set; {seeds} random splits")
     head("accuracy", "log-loss", "prior")
     splits = [real(path, seed) for seed in range(seeds)]
-    for name, config in [(rule, GraphConfig(rule=rule)) for rule in READOUT] + [
-        ("copl, diagonal matrices", GraphConfig(mixing="diagonal")),
-        ("no layer", GraphConfig(layers=0)),
+    for name, config in [(layer, GraphConfig.build(layer=layer)) for layer in READOUT] + [
+        ("copl, diagonal matrices", GraphConfig.build(mixing="diagonal")),
+        ("no layer", GraphConfig.build(n_layers=0)),
     ]:
         choices = (
-            [replace(config, l2_layer=precision) for precision in (1000.0, 100.0, 10.0)]
-            if config.layers and config.rule != "lightgcn"
+            [config.with_settings(l2_layer=precision) for precision in (1000.0, 100.0, 10.0)]
+            if config.architecture.n_layers and config.architecture.layer != "lightgcn"
             else [config]
         )
         best = min(choices, key=lambda choice: splits[0](choice, 0)[1])
-        row(name, [(*split(best, seed), best.l2_layer) for seed, split in enumerate(splits)])
+        row(name, [(*split(best, seed), best.priors.l2_layer) for seed, split in enumerate(splits)])
 
 
 def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, float]]:
-    """A random split of the labels of a file, ready to be asked how well a configuration does."""
+    """A function that measures (accuracy, log-loss) of a configuration and seed, on a random split of a file's
+    labels."""
     from copl_core.config import Settings
     from copl_core.evaluation.dataset import build_dataset
     from copl_core.formats.own import read_rows
@@ -154,7 +159,7 @@ def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, flo
 
     def measure(config: GraphConfig, seed: int) -> tuple[float, float]:
         state = fit_graph(world.train, phi[: world.train.n_responses], config, seed=seed)
-        figures = measures(sided_margins(state, labels), labels.outcome)
+        figures = measures(state.label_log_odds(labels), labels.outcome)
         return figures["accuracy"], figures["log_loss"]
 
     return measure

@@ -1,16 +1,16 @@
-"""How fast the preference graph learns: on the paper's largest world, beside the published schedule, and as it grows.
+"""Speed of fitting the preference graph: on the paper's largest world, against the published schedule, and by size.
 
-    python -m benchmarks.graph_speed                        # everything; a million users take 11 GiB and a while
-    python -m benchmarks.graph_speed --users 10000,100000   # growth as far as you like
+    python -m benchmarks.graph_speed                        # everything; a million users take 11 GiB and several
+    minutes python -m benchmarks.graph_speed --users 10000,100000   # other sizes
 
 1. UF-P-4 (10,000 users, 16 labels each, 16,000 responses, no noise): seconds of a whole fit with the default settings,
-   from labels in memory to a finished state, and its accuracy on pairs the user never saw.
+   from labels in memory to a finished state, and its accuracy on pairs that the user did not label.
 2. The published schedule (d 512, 4 layers, batches of 1024 with a propagation over the whole graph each, 100 epochs) on
-   the same world: seconds of a step, measured here, times its number of steps; that product is an extrapolation.
-3. One training step beside the bare sparse products, forward and backward, that it cannot do without: those over the
-   labels that stay in the graph at that step, and with them those of the margins that are asked.
-4. Growth: the same world with more users, prompts in proportion, each size in a process of its own, so that the peak of
-   memory is that of the fit and of the labels it was given.
+   the same world: measured seconds per step times the number of steps, which is an extrapolation.
+3. One training step against the bare sparse products, forward and backward, that it needs at least: those over the
+   labels that stay in the graph at that step, and in addition those of the query labels' margins.
+4. Growth: the same world with more users and proportionally more prompts, each size in its own process, so that the
+   peak memory is that of the fit and its labels.
 """
 
 from __future__ import annotations
@@ -28,63 +28,68 @@ import numpy as np
 import torch
 
 from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
+from copl_core.preference.config import GraphConfig
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import Messages, sparse_times, where
-from copl_core.preference.state import GraphConfig
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.graph_trainer import GraphData, Member
 from copl_core.training.losses import torch_generator
 
 DESCRIPTION = "the preference graph on the paper's largest world: time, the published schedule, bare products, growth"
-ASKED = 10_000  # pairs that accuracy is measured on where users are many
+TEST_PAIRS = 10_000  # pairs on which accuracy is measured in the growth table
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--users", default="10000,100000,1000000", help="sizes of the growth table")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 takes what there is")
-    parser.add_argument("--rounds", type=int, default=3, help="fits whose steps a timing is the median of")
-    parser.add_argument("--published-steps", type=int, default=3, help="steps the published one is the median of")
+    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0: all")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions; a timing is their median")
+    parser.add_argument(
+        "--published-steps",
+        type=int,
+        default=3,
+        help="measured steps of the published schedule; the timing is their median",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print figures instead of words")
+    parser.add_argument("--json", action="store_true", help="print figures as JSON")
     parser.add_argument("--one", type=int, metavar="USERS", help="one row of the growth table, as JSON")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads or os.cpu_count() or 1)
     if arguments.one:
         print(json.dumps(growth_of(arguments.one, arguments.seed, arguments.device)))
         return 0
-    say = (lambda words: None) if arguments.json else (lambda words: print(words, flush=True))
+    report = (lambda line: None) if arguments.json else (lambda line: print(line, flush=True))
     figures = {"threads": torch.get_num_threads(), "torch": torch.__version__, "seed": arguments.seed}
-    figures |= on_the_paper_world(arguments, say)
-    say(GROWTH_HEAD)
+    figures |= on_the_paper_world(arguments, report)
+    report(GROWTH_HEAD)
     figures["growth"] = []
     for users in arguments.users.split(",") if arguments.users else []:
         figures["growth"].append(row_of(int(users), arguments))
-        say(told_row(figures["growth"][-1]))
+        report(growth_line(figures["growth"][-1]))
     if arguments.json:
         print(json.dumps(figures, indent=1))
     return 0
 
 
-def on_the_paper_world(arguments: argparse.Namespace, say: Callable[[str], None]) -> dict:
-    """The first three questions; each answer is told as soon as it is there."""
+def on_the_paper_world(arguments: argparse.Namespace, report: Callable[[str], None]) -> dict:
+    """The first three measurements; each is reported as soon as it is done."""
     world, device = make_world(Protocol.uf_p(4), arguments.seed), arguments.device
     fit = to_the_end(world, arguments.seed, device)
-    say(
+    report(
         f"UF-P-4: {fit['labels']:,} labels learned in {fit['seconds']:.1f} s with {torch.get_num_threads()} threads; "
-        f"accuracy on {fit['asked']:,} unseen pairs {fit['accuracy']:.4f} (common {fit['common']:.4f}, controversial "
+        f"accuracy on {fit['test']:,} unseen pairs {fit['accuracy']:.4f} (common {fit['common']:.4f}, controversial "
         f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})"
     )
     step = beside_bare(world, arguments.rounds, device)
-    say(
+    report(
         f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
-        f"ratio {step['ratio']:.2f}; with those of the asked margins {step['all_ms']:.1f} ms, "
+        f"ratio {step['ratio']:.2f}; with those of the query margins {step['all_ms']:.1f} ms, "
         f"{step['ratio_to_all']:.2f}"
     )
     theirs = published(world, arguments.published_steps, device)
-    say(
-        f"Published schedule: {theirs['step_seconds']:.2f} s a step × {theirs['steps']:,} steps = "
+    report(
+        f"Published schedule: {theirs['step_seconds']:.2f} s per step × {theirs['steps']:,} steps = "
         f"{theirs['seconds_extrapolated']:,.0f} s, extrapolated from the step; "
         f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours"
     )
@@ -92,55 +97,58 @@ def on_the_paper_world(arguments: argparse.Namespace, say: Callable[[str], None]
 
 
 def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
-    """Seconds of a whole fit and what it knows of unseen pairs."""
+    """Seconds of a whole fit, and its accuracy on unseen pairs."""
     started = time.perf_counter()
     state = fit_graph(world.data, world.phi, GraphConfig(), seed=seed, device=device)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "labels": len(world.data.labels), "asked": len(world.asked)} | world.figures(
-        state.margins(world.asked)
+    return {"seconds": seconds, "labels": len(world.data.labels), "test": len(world.test)} | world.figures(
+        state.margins(world.test)
     )
 
 
 def beside_bare(world: SyntheticWorld, rounds: int, device: str) -> dict:
-    """Milliseconds of a training step and of the sparse products in it, taken in turns.
+    """Milliseconds of a training step and of its sparse products, measured alternately.
 
-    A step is the mean over a whole member, the draws of labels it is asked included; the start of the ids is not.
-    Bare are the products that messages cost, forward and backward; all those of a step are these and the two by which
-    the gradient of the asked margins comes to people and responses.
+    A step is the mean over a whole member, including the draws of query labels and excluding the start of the ids.  The
+    bare products are those of the messages, forward and backward; all products of a step are these and the two that
+    take the gradient of the query margins to users and responses.
     """
     config = GraphConfig().sized(len(world.data.labels))
     generator = torch_generator(1, device)
     member = prepared(world, config, device)
-    stay, ask = member.lesson.draw(member.seen, generator)
-    asked = member.lesson.asked(where(ask)).pairs.edges
-    pairs = asked.matrices(*(torch.ones(len(asked.by_user.own), device=device),) * 2)
-    staying = member.lesson.graph.part(stay).messages()
-    users, responses = (torch.randn(n, config.dim, device=device) for n in (world.data.n_users, world.data.n_responses))
+    stay, query = member.graph_data.draw(member.seen, generator)
+    query_pairs = member.graph_data.batch(where(query)).pairs
+    assert query_pairs is not None  # there are none in the published schedule alone
+    edges = query_pairs.edges
+    pairs = edges.matrices(*(torch.ones(len(edges.by_user.own), device=device),) * 2)
+    staying = member.graph_data.graph.part(stay).messages()
+    dim, n_layers, n_steps = config.architecture.dim, config.architecture.n_layers, config.schedule.max_steps
+    users, responses = (torch.randn(n, dim, device=device) for n in (world.data.n_users, world.data.n_responses))
 
     def ours() -> None:
         member.draws.clear()
         member.step = 0
-        for _ in range(config.max_steps):
+        for _ in range(n_steps):
             member.take_step()
 
     def bare() -> None:
-        for _ in range(config.layers * config.max_steps):
+        for _ in range(n_layers * n_steps):
             products(staying, users, responses)
 
     def gradients() -> None:
-        for _ in range(config.max_steps):
+        for _ in range(n_steps):
             sparse_times(pairs.matrix, responses)
             sparse_times(pairs.transpose, users)
 
-    mine, theirs, back = (took / config.max_steps for took in in_turns((ours, bare, gradients), rounds, device))
+    mine, theirs, back = (took / n_steps for took in in_turns((ours, bare, gradients), rounds, device))
     return {
         "ms": mine,
         "bare_ms": theirs,
         "ratio": mine / theirs,
         "all_ms": theirs + back,
         "ratio_to_all": mine / (theirs + back),
-        "dim": config.dim,
-        "layers": config.layers,
+        "dim": dim,
+        "layers": n_layers,
     }
 
 
@@ -161,15 +169,17 @@ def published(world: SyntheticWorld, steps: int, device: str) -> dict:
 
 
 def prepared(world: SyntheticWorld, config: GraphConfig, device: str) -> Member:
-    """A member that is about to begin, as many labels held out as in a fit."""
+    """A member before its first step, with as many held-out labels as in a fit."""
     phi = torch.as_tensor(world.phi, device=device)
     network = CoplGraph(world.data.n_users, world.data.n_responses, phi.shape[1], config, torch_generator(0)).to(device)
     n = len(world.data.labels)
-    return Member(GraphData(world.data, phi, config, device), network, np.arange(round(n * config.holdout)), seed=1)
+    return Member(
+        GraphData(world.data, phi, config, device), network, np.arange(round(n * config.schedule.holdout)), seed=1
+    )
 
 
-def in_turns(works: tuple[Callable[[], None], ...], times: int, device: str) -> list[float]:
-    """Median milliseconds of each work, done one after another ``times`` times over, after one round unmeasured."""
+def in_turns(works: tuple[Callable[[], object], ...], times: int, device: str) -> list[float]:
+    """Median milliseconds of each function, called alternately ``times`` times, after one unmeasured round."""
     took = np.zeros((times + 1, len(works)))
     for turn in range(times + 1):
         for column, work in enumerate(works):
@@ -204,8 +214,8 @@ def row_of(users: int, arguments: argparse.Namespace) -> dict:
 
 
 def growth_of(users: int, seed: int, device: str) -> dict:
-    """A fit of UF-P-4 with that many users, and as many prompts for each as the paper has."""
-    protocol = Protocol.uf_p(4, users=users, prompts=max(40, users * 4 // 5), asked=max(1, ASKED // users))
+    """A fit of UF-P-4 with that many users, and the paper's number of prompts per user."""
+    protocol = Protocol.uf_p(4, users=users, prompts=max(40, users * 4 // 5), test=max(1, TEST_PAIRS // users))
     world = make_world(protocol, seed)
     before = peak()
     row = to_the_end(world, seed, device)
@@ -220,20 +230,20 @@ def growth_of(users: int, seed: int, device: str) -> dict:
 
 
 def peak() -> float:
-    """Most memory (GiB) this process ever held; rusage would count what its parent held, so Linux is asked itself."""
+    """Peak memory (GiB) of this process.  On Linux from /proc, since rusage includes the parent's memory."""
     if sys.platform == "linux":
-        with open("/proc/self/status") as told:
-            return next(int(line.split()[1]) for line in told if line.startswith("VmHWM")) / 2**20
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 GROWTH_HEAD = (
-    f"{'users':>10}{'responses':>11}{'labels':>12}{'seconds':>10}{'µs a label':>12}{'peak GiB':>10}"
-    f"{'before it':>11}{'accuracy':>10}"
+    f"{'users':>10}{'responses':>11}{'labels':>12}{'seconds':>10}{'µs/label':>12}{'peak GiB':>10}"
+    f"{'GiB before':>11}{'accuracy':>10}"
 )
 
 
-def told_row(row: dict) -> str:
+def growth_line(row: dict) -> str:
     return (
         f"{row['users']:>10,}{row['responses']:>11,}{row['labels']:>12,}{row['seconds']:>10.1f}"
         f"{row['us_per_label']:>12.1f}{row['peak_gib']:>10.2f}{row['before_gib']:>11.2f}{row['accuracy']:>10.4f}"

@@ -118,7 +118,7 @@ def publish(session: Session) -> None:
     """Fit everything once, with fewer steps than a trainer would take."""
     from copl_core.insight.layout import answer_space, fit_layout
     from copl_core.install.weights import resolver
-    from copl_core.preference.state import GraphConfig
+    from copl_core.preference.config import GraphConfig
     from copl_core.reward.model import RewardConfig
     from copl_core.snapshots.snapshot import write_snapshot
     from copl_core.trainer.job import learn_mix
@@ -129,7 +129,7 @@ def publish(session: Session) -> None:
     data = session.store.training_data(session.id)
     started = time.monotonic()
     phi = measure_many([text for _, text in data.texts()])
-    graph = fit_graph(data, phi, GraphConfig(members=1, max_steps=40), seed=0)
+    graph = fit_graph(data, phi, GraphConfig.build(members=1, max_steps=40), seed=0)
     said("graph", started)
     started = time.monotonic()
     layout = fit_layout(graph.user_ids, graph.user_vectors @ answer_space(graph), graph.n_labels, seed=0)

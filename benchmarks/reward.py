@@ -37,7 +37,8 @@ from copl_core.evaluation.dataset import EvalDataset, build_dataset
 from copl_core.formats.own import read_rows
 from copl_core.install.weights import resolver
 from copl_core.preference.adapt import Prior, adapt
-from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.preference.config import GraphConfig
+from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons, ImportRow
 from copl_core.reward.backbone import load_backbone
 from copl_core.reward.hidden import HiddenCache

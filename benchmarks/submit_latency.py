@@ -17,7 +17,6 @@ import sqlite3
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +29,8 @@ import numpy as np  # noqa: E402
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
 from copl_core.insight.layout import Layout
-from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.preference.config import GraphConfig
+from copl_core.preference.state import GraphState
 from copl_core.records import Choice, Comparisons, ImportRow, SnapshotRecord
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study.session import Session
@@ -99,15 +99,15 @@ def publish(
     state = GraphState(
         user_ids=user_ids,
         user_vectors=rng.normal(size=(len(user_ids), DIM)).astype(np.float32),
-        user_side=np.zeros(len(user_ids), np.float32),
-        side=0.0,
+        user_position_bias=np.zeros(len(user_ids), np.float32),
+        position_bias=0.0,
         response_ids=response_ids,
         response_vectors=rng.normal(size=(len(response_ids), DIM)).astype(np.float32) / 4,
         response_bias=np.zeros(len(response_ids), np.float32),
         temperature=1.0,
         labels=labels,
         n_labels=np.bincount(labels.user, minlength=len(user_ids)),
-        config=asdict(GraphConfig()),
+        config=GraphConfig().stored(),
     )
     layout = Layout(
         user_ids, np.zeros((len(user_ids), 2), np.float32), np.zeros(len(user_ids), np.int64), float("nan"), {}

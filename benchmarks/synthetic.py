@@ -1,13 +1,13 @@
-"""Worlds with a known truth: groups of people who agree among themselves, after the protocol of CoPL's experiments.
+"""Synthetic studies with a known truth: groups of users with the same preferences, after the protocol of CoPL.
 
-arXiv 2503.01658, section 5: UF-P-2 and UF-P-4 have 10,000 users in two or four groups of equal size, each group with a
-taste of its own; a user labels 8 or 16 pairs (ALL: everybody as many; AVG: as many on average, uniformly from one to
-twice that less one), drawn without repetition from the pairs of about 16,000 responses.  A pair is *common* where all
-groups prefer the same side and *controversial* where they do not.
+arXiv 2503.01658, section 5: UF-P-2 and UF-P-4 have 10,000 users in two or four groups of equal size, and each group has
+its own preferences.  A user labels 8 or 16 pairs (ALL: every user exactly as many; AVG: as many on average, uniformly
+from 1 to twice that number less 1), drawn without repetition from the pairs of about 16,000 responses.  A pair is
+*common* if all groups prefer the same response, otherwise *controversial*.
 
-Here the taste of group g is a utility a response, ``u_g(r) = √(1−δ) q(r) + √δ t_g(r)`` with q and t standard normal: δ
-(``divergence``) is how far groups differ, from nowhere to independently.  A label is the truth of its user's group,
-turned round with probability ``noise``.  numpy only, everything from one seed.
+Here the preferences of group g are a utility per response, ``u_g(r) = √(1−δ) q(r) + √δ t_g(r)`` with q and t standard
+normal: δ (``divergence``) is how far groups differ, from 0, not at all, to 1, independent.  A label is the truth of its
+user's group, flipped with probability ``noise``.  numpy only; one seed determines everything.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from copl_core.training.metrics import correct
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How a world is made.  Checked at birth."""
+    """How a world is made.  The settings are checked when the protocol is made."""
 
     groups: int = 4
     users: int = 10_000
     prompts: int = 8_000
-    responses: int = 2  # a prompt; all pairs within a prompt can be asked
-    labels: int = 16  # a user
-    spread: str = "ALL"  # "ALL": everybody makes ``labels``; "AVG": 1 to 2·labels − 1, uniformly
-    repeats: int = 0  # of a user's labels, asked once more of them, with new noise and sides
-    asked: int = 10  # pairs a user, none of which they labelled, that the truth is asked about
-    divergence: float = 0.7  # δ: 0 one taste for all, 1 independent tastes
-    noise: float = 0.0  # share of labels turned round
-    imbalance: float = 1.0  # users of the largest group for one of the smallest; those between fall geometrically
-    text: str = "random"  # "random": φ tells nothing; "informative": φ holds the utilities under noise
+    responses: int = 2  # per prompt; all pairs within a prompt can be labelled
+    labels: int = 16  # per user
+    spread: str = "ALL"  # "ALL": every user gives ``labels``; "AVG": 1 to 2·labels − 1, uniformly
+    repeats: int = 0  # of a user's pairs, labelled once more by them, with new noise and positions
+    test: int = 10  # test pairs per user, none of which they labelled
+    divergence: float = 0.7  # δ: 0 same preferences in all groups, 1 independent ones
+    noise: float = 0.0  # share of labels that are flipped
+    imbalance: float = 1.0  # size of the largest group over the smallest; sizes fall geometrically
+    text: str = "random"  # "random": φ is noise; "informative": φ holds the utilities, with noise
     text_dim: int = 16  # P
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Protocol:
             "prompts": 1,
             "responses": 2,
             "labels": 1,
-            "asked": 0,
+            "test": 0,
             "repeats": 0,
             "text_dim": 1,
         }
@@ -68,47 +68,47 @@ class Protocol:
                 raise CoplError(
                     f"The synthetic world's {name} is {getattr(self, name)!r}: {' or '.join(known)} is needed."
                 )
-        if self.most + self.asked > self.pairs:
+        if self.most + self.test > self.pairs:
             raise CoplError(
-                f"A user of this world would meet {self.most + self.asked} different pairs and it has "
-                f"{self.pairs}: ask for fewer labels, or for more prompts."
+                f"A user of this synthetic world needs {self.most + self.test} different pairs and it has "
+                f"{self.pairs}: use fewer labels, or more prompts."
             )
 
     @classmethod
     def uf_p(cls, groups: int, spread: str = "ALL", **more) -> Protocol:
-        """UF-P-2 (8 labels a user) or UF-P-4 (16) of the paper; ``more`` changes single settings."""
+        """UF-P-2 (8 labels per user) or UF-P-4 (16) of the paper; ``more`` changes single settings."""
         if groups not in (2, 4):
-            raise CoplError(f"UF-P-{groups} was asked for: the paper has UF-P-2 and UF-P-4.")
+            raise CoplError(f"UF-P-{groups} is unknown: the paper has UF-P-2 and UF-P-4.")
         return cls(**({"groups": groups, "labels": 4 * groups, "spread": spread} | more))
 
     @property
     def pairs(self) -> int:
-        """Different pairs of the world."""
+        """Number of different pairs."""
         return self.prompts * self.responses * (self.responses - 1) // 2
 
     @property
     def most(self) -> int:
-        """Labels of the user who makes most."""
+        """Largest possible number of labels of a user."""
         return self.labels if self.spread == "ALL" else 2 * self.labels - 1
 
 
 @dataclass(frozen=True, slots=True)
 class SyntheticWorld:
-    """Labels to learn from, and the truth about pairs their users never saw."""
+    """Labels to learn from, and the truth about pairs that their users did not label."""
 
     data: TrainingData
     phi: np.ndarray  # (R, P) text embeddings
     group: np.ndarray  # (U,) int64
     utility: np.ndarray  # (G, R) float32
-    asked: Comparisons  # (A,) outcomes are the truth, without noise
-    controversial: np.ndarray  # (A,) bool
+    test: Comparisons  # (T,) outcomes are the truth, without noise
+    controversial: np.ndarray  # (T,) bool
 
     def figures(self, logits: np.ndarray) -> dict[str, float]:
-        """Accuracy of log-odds (A,) for left on all asked pairs, common and controversial ones, and the worst group;
-        NaN where nothing is asked.
+        """Accuracy of the log-odds (T,) of left on all test pairs, on common and on controversial ones, and in the
+        worst group; NaN without test pairs.
         """
-        hit = correct(logits, self.asked.outcome)
-        group = self.group[self.asked.user]
+        hit = correct(logits, self.test.outcome)
+        group = self.group[self.test.user]
         of = {"accuracy": np.ones(len(hit), bool), "common": ~self.controversial, "controversial": self.controversial}
         by_group = [hit[group == g].mean() for g in np.unique(group)]
         return {name: float(hit[rows].mean()) if rows.any() else float("nan") for name, rows in of.items()} | {
@@ -117,7 +117,7 @@ class SyntheticWorld:
 
 
 def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
-    """A world of the protocol; the same seed gives the same one."""
+    """A world of the protocol; the same seed gives the same world."""
     rng = np.random.default_rng(seed)
     n_responses = protocol.prompts * protocol.responses
     utility = _utilities(protocol, n_responses, rng)
@@ -127,22 +127,22 @@ def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
         if protocol.spread == "ALL"
         else rng.integers(1, 2 * protocol.labels, protocol.users)
     )
-    drawn = _distinct(rng, protocol.users, protocol.pairs, protocol.most + protocol.asked)
+    drawn = _distinct(rng, protocol.users, protocol.pairs, protocol.most + protocol.test)
     is_label = np.arange(protocol.most) < n_labels[:, None]  # (U, most)
     again = is_label & (np.arange(protocol.most) < protocol.repeats)
     user = np.concatenate([np.nonzero(is_label)[0], np.nonzero(again)[0]])
     pair = np.concatenate([drawn[:, : protocol.most][is_label], drawn[:, : protocol.most][again]])
     labels = _compare(protocol, utility, group, user, pair, rng)
-    asked = _compare(
+    test = _compare(
         protocol,
         utility,
         group,
-        np.repeat(np.arange(protocol.users), protocol.asked),
+        np.repeat(np.arange(protocol.users), protocol.test),
         drawn[:, protocol.most :].ravel(),
         rng,
     )
-    turned = rng.random(len(labels)) < protocol.noise
-    labels.outcome[turned] = 1 - labels.outcome[turned]
+    flipped = rng.random(len(labels)) < protocol.noise
+    labels.outcome[flipped] = 1 - labels.outcome[flipped]
     data = TrainingData(
         user_ids=np.arange(protocol.users),
         response_ids=np.arange(n_responses),
@@ -151,9 +151,9 @@ def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
         responses=tuple(f"Answer {i}." for i in range(n_responses)),
         labels=labels,
     )
-    left_wins = utility[:, asked.left] > utility[:, asked.right]  # (G, A)
+    left_wins = utility[:, test.left] > utility[:, test.right]  # (G, T)
     return SyntheticWorld(
-        data, _texts(protocol, utility, rng), group, utility, asked, left_wins.any(0) & ~left_wins.all(0)
+        data, _texts(protocol, utility, rng), group, utility, test, left_wins.any(0) & ~left_wins.all(0)
     )
 
 
@@ -164,8 +164,8 @@ def _utilities(protocol: Protocol, n_responses: int, rng: np.random.Generator) -
 
 
 def _groups(protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """Group of each user (U,), of sizes that fall geometrically from the first to the last; none is empty: one that
-    would be takes a user of the largest."""
+    """Group of each user (U,), with sizes that fall geometrically from the first group to the last.  No group is empty:
+    an empty one takes a user from the largest."""
     share = protocol.imbalance ** np.linspace(1, 0, protocol.groups)
     ends = np.round(np.cumsum(share) / share.sum() * protocol.users).astype(np.int64)
     size = np.diff(ends, prepend=0)
@@ -195,8 +195,8 @@ def _compare(
     pair: np.ndarray,
     rng: np.random.Generator,
 ) -> Comparisons:
-    """What users truly say of pairs (N,), shown on random sides."""
-    within = np.array(list(combinations(range(protocol.responses), 2)))  # (pairs a prompt, 2)
+    """The true labels of users on pairs (N,), shown in random positions."""
+    within = np.array(list(combinations(range(protocol.responses), 2)))  # (pairs per prompt, 2)
     prompt, which = np.divmod(pair, len(within))
     both = prompt[:, None] * protocol.responses + within[which]  # (N, 2)
     swap = rng.integers(2, size=len(pair))

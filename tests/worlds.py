@@ -1,14 +1,13 @@
-"""Small worlds that several tests live in.
+"""Small studies that several tests share.
 
-``two_camps``: people who like short answers and people who like long ones, on a store of its own; nothing is stubbed,
-only the text embedding is the style features alone, so that no language model has to be there.
+``two_camps``: users who like short responses and users who like long ones, on a separate store.  Nothing is stubbed;
+the text embedding is the style features alone, so that the tests need no language model.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, flock
 from functools import cache
@@ -21,7 +20,8 @@ from copl_core.__main__ import open_store
 from copl_core.config import Settings
 from copl_core.features import measure_many
 from copl_core.insight.layout import Layout
-from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.preference.config import GraphConfig
+from copl_core.preference.state import GraphState
 from copl_core.records import Choice, Comparisons, ImportRow, Kind, Label
 from copl_core.study import contents, labelling, runs
 from copl_core.study.session import Session
@@ -43,7 +43,7 @@ def long_text(prompt: int) -> str:
 
 
 def pairs_to_label(n_prompts: int, start: int = 0) -> list[ImportRow]:
-    """Pairs without labels, one a prompt."""
+    """Pairs without labels, one per prompt."""
     return [
         ImportRow(line, f"What about number {line}?", short_text(line), long_text(line))
         for line in range(start, start + n_prompts)
@@ -54,18 +54,18 @@ def camp_labels(
     n_users: int = 16,
     n_prompts: int = 12,
     per_user: int = 10,
-    slips: float = 0.08,
+    label_noise: float = 0.08,
     seed: int = 0,
     kind: Kind = Kind.SIMULATED,
 ) -> list[ImportRow]:
-    """Labels of users of whom the even ones like short answers and the odd ones long ones, with a few slips."""
+    """Labels of users: even ones like short responses, odd ones long ones; a share ``label_noise`` is flipped."""
     rng = np.random.default_rng(seed)
     rows = []
     for user in range(n_users):
         for prompt in rng.choice(n_prompts, per_user, replace=False).tolist():
             a, b = short_text(prompt), long_text(prompt)
             swapped = bool(rng.integers(2))
-            likes_a = (camp_of(user) == SHORT) != (rng.random() < slips)
+            likes_a = (camp_of(user) == SHORT) != (rng.random() < label_noise)
             rows.append(
                 ImportRow(
                     len(rows) + 1,
@@ -94,7 +94,7 @@ def by_style(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], No
 
 
 def open_study(home: Path, **settings) -> Session:
-    """The first study of an installation in ``home``, an empty one where there is none."""
+    """The first study of an installation in ``home``; an empty one if there is none yet."""
     chosen = Settings(home=home, **settings)
     if not chosen.database_url:
         empty_database(home)
@@ -104,7 +104,7 @@ def open_study(home: Path, **settings) -> Session:
 
 
 def two_camps(home: Path, *, n_prompts: int = 12, **settings) -> Session:
-    """A study with all pairs of the camps and the labels of 16 simulated users."""
+    """A study with all pairs of the two camps and the labels of 16 simulated users."""
     session = open_study(home, **settings)
     contents.import_rows(session, pairs_to_label(n_prompts))
     contents.import_rows(session, camp_labels(n_prompts=n_prompts))
@@ -116,7 +116,7 @@ def trainer(session: Session, **more) -> Trainer:
 
 
 def fit_graph_now(session: Session) -> str:
-    """Carry out a graph run in this process; the version it published."""
+    """Carry out a graph run in this process and return the version it publishes."""
     run = runs.request_fit(session, "graph")
     trainer(session).execute(run.id)
     done = session.store.run(run.id)
@@ -125,7 +125,7 @@ def fit_graph_now(session: Session) -> str:
 
 
 def three_people(home: Path, **settings) -> Session:
-    """Five labels by each of three people: enough for a fit, too few for a picture of the map that takes time."""
+    """Five labels by each of three users: enough for a fit, and too few for a UMAP layout, which takes time."""
     session = open_study(home, **settings)
     contents.import_rows(session, pairs_to_label(6))
     contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=5))
@@ -160,7 +160,7 @@ def trained(world: Callable[[Path], Session], factory, home: Path, **settings) -
 
 
 def label_in_camp(session: Session, user_id: int, camp: str, count: int) -> None:
-    """Answer pairs as a member of a camp would."""
+    """Label pairs as a member of a camp would."""
     for _ in range(count):
         task = labelling.next_task(session, user_id)
         left_is_short = len(task.left.text) < len(task.right.text)
@@ -171,9 +171,9 @@ def label_in_camp(session: Session, user_id: int, camp: str, count: int) -> None
 
 
 def graph_state(n_users: int = 6, n_responses: int = 8, seed: int = 0) -> GraphState:
-    """A state of random numbers, with labels by every user; ids are not rows."""
+    """A state of random numbers with labels by every user; ids differ from row numbers."""
     rng = np.random.default_rng(seed)
-    config = GraphConfig(dim=4, members=1, layers=0)
+    config = GraphConfig.build(dim=4, members=1, n_layers=0)
     user = np.repeat(np.arange(n_users), 2)
     left = rng.integers(0, n_responses, len(user))
     labels = Comparisons.build(user, left, (left + 1) % n_responses, rng.integers(0, 2, len(user)))
@@ -186,8 +186,8 @@ def graph_state(n_users: int = 6, n_responses: int = 8, seed: int = 0) -> GraphS
     return GraphState(
         user_ids=np.arange(n_users) * 10 + 5,
         user_vectors=rng.normal(size=(n_users, 4)).astype(np.float32),
-        user_side=np.zeros(n_users, np.float32),
-        side=0.0,
+        user_position_bias=np.zeros(n_users, np.float32),
+        position_bias=0.0,
         response_ids=np.arange(n_responses) + 100,
         response_vectors=rng.normal(size=(n_responses, 4)).astype(np.float32),
         response_bias=np.zeros(n_responses, np.float32),
@@ -195,7 +195,7 @@ def graph_state(n_users: int = 6, n_responses: int = 8, seed: int = 0) -> GraphS
         labels=labels,
         n_labels=np.bincount(user, minlength=n_users),
         weights=weights,
-        config=asdict(config),
+        config=config.stored(),
         metrics={"accuracy": 0.5, "n": 3},
     )
 

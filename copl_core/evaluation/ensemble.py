@@ -48,7 +48,7 @@ class ExtendedGraph:
     def logits(self, test: Comparisons) -> np.ndarray:
         """Calibrated log-odds (N,) of left, position bias included."""
         margin = self.state.margins(test, self.users[test.user]) * self.inverse_temperature[test.user]
-        return margin + (self.state.side + self.side[test.user]) / self.state.temperature
+        return margin + (self.state.position_bias + self.side[test.user]) / self.state.temperature
 
 
 def extend_graph(
@@ -63,16 +63,16 @@ def extend_graph(
     """
     from copl_core.preference.adapt import Prior, adapt
 
-    vectors, bias = state.place_responses(phi)
+    vectors, bias = state.embed_responses(phi)
     vectors[state.response_ids], bias[state.response_ids] = state.response_vectors, state.response_bias
     wide = replace(
         state, response_vectors=vectors, response_bias=bias, response_ids=np.arange(len(phi)), labels=_by_row(state)
     )
     users, side = np.tile(state.population, (n_users, 1)), np.zeros(n_users, np.float32)
-    users[state.user_ids], side[state.user_ids] = state.user_vectors, state.user_side
+    users[state.user_ids], side[state.user_ids] = state.user_vectors, state.user_position_bias
     inverse_temperature = np.ones(n_users, np.float32)
-    if state.user_firmness is not None:
-        inverse_temperature[state.user_ids] = state.user_firmness
+    if state.user_inverse_temperature is not None:
+        inverse_temperature[state.user_ids] = state.user_inverse_temperature
     prior = Prior.of(state)
     for user in np.setdiff1d(context.user, state.user_ids):
         adapted = adapt(wide, context.take(context.user == user), rule=rule, prior=prior)
@@ -95,7 +95,7 @@ class Components:
     @cached_property
     def config(self):
         """The graph configuration, chosen on the training labels."""
-        from copl_core.preference.state import GraphConfig
+        from copl_core.preference.config import GraphConfig
         from copl_core.training.tune import tuned
 
         train = self.dataset.train
@@ -105,7 +105,7 @@ class Components:
             GraphConfig(),
             seed=self.seed,
             device=self.settings.device,
-            met=is_about_seen_responses(self.dataset),
+            known_responses=is_about_seen_responses(self.dataset),
         )
 
     @cached_property

@@ -15,7 +15,6 @@ uniform, i2e, vpl, pal, lore, group-oracle, …
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method, withou
 from copl_core.evaluation.ensemble import KINDS, Components, extend_graph
 from copl_core.evaluation.peers import PEERS, reward_seconds, uniform_reward
 from copl_core.evaluation.validation import matched_split
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 from copl_core.snapshots.mix import label_kind
 
 MOST_STEPS = 1000  # of the published schedule, approximately; each step propagates over the whole graph at width 512
@@ -106,10 +105,11 @@ def schedules(n_labels: int) -> list[GraphConfig]:
     out is kept.  Where a hundred epochs are more than ``MOST_STEPS``, steps are expensive and only the paper's rate is
     used.  All else (width, layers, batch, warm-up and cosine, best held-out epoch kept) is as published.
     """
-    paper = GraphConfig.published()
-    steps = max(1, math.ceil((1 - paper.holdout) * n_labels / paper.batch))  # of one epoch
-    config = replace(paper, epochs=math.ceil(MOST_STEPS / steps))
-    return [config, replace(config, lr=FASTER)] if steps * paper.epochs < MOST_STEPS else [config]
+    published = GraphConfig.published()
+    paper = published.paper
+    steps = max(1, math.ceil((1 - published.schedule.holdout) * n_labels / paper.batch))  # of one epoch
+    config = published.with_settings(epochs=math.ceil(MOST_STEPS / steps))
+    return [config, config.with_settings(lr=FASTER)] if steps * paper.epochs < MOST_STEPS else [config]
 
 
 def _baseline(name: str) -> Method:

@@ -28,7 +28,7 @@ import numpy as np
 from copl_core.config import Settings
 from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method
 from copl_core.evaluation.validation import FEWEST_LABELS, validation_split
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 from copl_core.records import CoplError
 from copl_core.training.metrics import log_losses
 from copl_core.training.split import ValidationSplit
@@ -161,7 +161,7 @@ def averaged(make: Callable[..., UniformHead], chosen: Chosen, x: Tensor, datase
     train, every_row = dataset.train, np.arange(len(dataset.users))
     labels = Labels.of(train.labels)
     logits = []
-    for number in range(GraphConfig().sized(len(train.labels)).members):
+    for number in range(GraphConfig().sized(len(train.labels)).architecture.members):
         fit = PeerFit(make(train.n_users, every_row, chosen.option, number), x, labels, chosen.decay)
         logits.append(fit.train(chosen.steps).logits(dataset, chosen.prior_factor))
     return np.mean(logits, axis=0)

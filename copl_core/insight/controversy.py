@@ -129,8 +129,7 @@ def member_preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray)
     if state.response_vectors.shape[1] % members:
         members = 1
     width = state.response_vectors.shape[1] // members
-    apart = state.response_vectors[rows[:, 0]] - state.response_vectors[rows[:, 1]]  # (P, d)
-    bias = state.response_bias[rows[:, 0]] - state.response_bias[rows[:, 1]]
+    apart, bias = state.differences(rows[:, 0], rows[:, 1])  # (P, d), (P,)
     chance = np.empty((members, len(vectors), len(rows)), np.float32)
     for m in range(members):
         part = slice(m * width, (m + 1) * width)

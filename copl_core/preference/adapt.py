@@ -1,15 +1,15 @@
-"""Place a user by their labels alone: no training, numpy only, milliseconds.
+"""Infer a user's vector from their labels alone: no training, numpy only, milliseconds.
 
 Neighbours of a new user are the users who labelled one of the same responses, with either sign (two hops away).  Each
-is asked how well they explain the labels, ``log w_k = ρ Σ log σ(s_k(preferred) − s_k(rejected))``, and ``e* = Σ w_k
-ê_k``: a posterior over "I am like user k" that sharpens with every label.  ρ < 1 tempers it, since neighbours are few
-and their labels noisy.
+neighbour k is weighted by the likelihood of the labels under their vector, ``log w_k = ρ Σ log σ(s_k(preferred) −
+s_k(rejected))``, and ``e* = Σ w_k ê_k``: a posterior over "I am like user k" that sharpens with every label.  ρ < 1
+tempers it, since neighbours are few and their labels noisy.
 
 CoPL (arXiv 2503.01658, eq. 9) takes the mean log-likelihood at temperature 0.07 over preferred edges only, so that
 its posterior never sharpens: ``rule="published"``.
 
-The default refines e* under a Gaussian prior fitted to the known users: the vector that best explains the labels
-while staying where people are (Newton steps on the log posterior).
+The default, ``rule="map"``, is the most probable vector under a Gaussian prior fitted to the known users (Newton steps
+on the log posterior).
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from copl_core.records import Comparisons
 
 TEMPER = 0.5  # ρ of the sharpening posterior
 PUBLISHED_TEMPERATURE = 0.07
-TIE_WEIGHT = 0.5  # of a tie beside a decided label
-MOST = 256  # neighbours kept
-SETTLED = 1e-5  # a Newton step this short leaves an error of its square
-STEPS = 40  # of Newton's method; a handful is enough unless margins are sharp
-SHORTEST = 1e-6  # part of a step that is tried; where none lowers the loss, rounding is all that is left
-WIDEN = 1.5  # of the prior over people; 1.5 is best on new users of three data sets
+TIE_WEIGHT = 0.5  # of a tie, relative to a decided label
+MAX_NEIGHBOURS = 256  # neighbours listed in a placement
+TOLERANCE = 1e-5  # length of a Newton step at which the iteration stops; the error left is about its square
+MAX_STEPS = 40  # of Newton's method; fewer than ten are enough unless margins are large
+MIN_FRACTION = 1e-6  # smallest fraction of a step that is tried; below it only rounding errors remain
+WIDEN = 1.5  # factor on the prior's standard deviations; 1.5 is best for new users of three data sets
 RULES = ("map", "sharpening", "published")
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a user stands, and on whose account."""
+    """A user's inferred vector, and the neighbours it rests on."""
 
     vector: np.ndarray  # (d,)
     source: str  # "neighbours" | "population mean"
     n_neighbours: int
-    user_ids: np.ndarray  # (K,) ids of the neighbours that weigh most, heaviest first
-    weights: np.ndarray  # (K,) sum to 1; both empty without neighbours
-    spread: float  # 1 where nothing is known, towards 0 as labels settle the vector
-    side: float = 0.0  # log-odds this user adds to the left side
+    user_ids: np.ndarray  # (K,) ids of the neighbours of largest weight, in descending order
+    weights: np.ndarray  # (K,) sum to 1; both are empty without neighbours
+    spread: float  # posterior over prior standard deviation: 1 without labels, towards 0 with many
+    position_bias: float = 0.0  # log-odds that this user adds to the left position
 
 
 def adapt(
@@ -51,46 +51,52 @@ def adapt(
     rule: str = "map",
     temper: float = TEMPER,
     prior: Prior | None = None,
-    besides: int | None = None,
+    exclude_user: int | None = None,
 ) -> Placement:
-    """Place a user from ``labels``, whose responses are rows of ``state``; the user column is not read.
+    """Infer a user's vector from ``labels``, whose responses are rows of ``state``; the user column is not read.
 
-    Labels count beside one another as they do in a fit (``label_weights``), but for the published rule, which knows of
-    no strength.  Without a neighbour the population mean is returned, and says so.
+    Labels are weighted by their strength as in a fit (``label_weights``); the published rule ignores strength.  Without
+    a neighbour the result is the population mean, and its ``source`` says so.
 
     Args:
-        prior: ``Prior.of(state)``, for callers who place many users in one state.
-        besides: id of the user themself where the state knows them: nobody is a neighbour of their own.
+        rule: a name of ``RULES``.
+        temper: ρ of the sharpening posterior.
+        prior: ``Prior.of(state)``, for callers who adapt to many users in one state.
+        exclude_user: id of the user, if the state has them: no user is their own neighbour.
+    Raises:
+        ValueError: if the rule is unknown.
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; one of {', '.join(RULES)} is needed")
     near = neighbours(state, labels, preferred_only=rule == "published")
     if len(near) == 0 or len(labels) == 0:
-        nobody = np.zeros(0)
-        return Placement(state.population, "population mean", 0, nobody.astype(np.int64), nobody, 1.0)
-    others = near if besides is None else near[state.user_ids[near] != besides]
+        none = np.zeros(0)
+        return Placement(state.population, "population mean", 0, none.astype(np.int64), none, 1.0)
+    others = near if exclude_user is None else near[state.user_ids[near] != exclude_user]
     weights = _likeness(state, labels, others, rule, temper)
     vector = (weights @ state.user_vectors[others]).astype(np.float32) if len(others) else state.population
-    side = 0.0
+    position_bias = 0.0
     refined = (prior or Prior.of(state)).explain(state, labels)
     if rule == "map":
-        vector, side = refined.vector, refined.side
-    order = np.argsort(-weights, kind="stable")[:MOST]
-    heaviest = weights[order] / weights[order].sum() if len(order) else weights
-    return Placement(vector, "neighbours", len(others), state.user_ids[others[order]], heaviest, refined.spread, side)
+        vector, position_bias = refined.vector, refined.position_bias
+    order = np.argsort(-weights, kind="stable")[:MAX_NEIGHBOURS]
+    largest = weights[order] / weights[order].sum() if len(order) else weights
+    user_ids = state.user_ids[others[order]]
+    return Placement(vector, "neighbours", len(others), user_ids, largest, refined.spread, position_bias)
 
 
 def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = False) -> np.ndarray:
-    """Rows of the users who labelled a response of ``labels``; ``preferred_only`` asks for a shared preference."""
+    """Rows (K,) of the users who labelled a response of ``labels``; with ``preferred_only``, who preferred the same
+    one."""
     known = state.labels
-    shown = np.zeros(len(state.response_vectors) + 1, bool)  # the last is no response: where neither was preferred
+    shown = np.zeros(len(state.response_vectors) + 1, bool)  # the last row stands for a label without a preference
     if preferred_only:
-        mine, theirs = (
+        own, others = (
             np.where(one.outcome > 0.5, one.left, np.where(one.outcome < 0.5, one.right, -1)) for one in (labels, known)
         )
-        shown[mine] = True
+        shown[own] = True
         shown[-1] = False
-        shared = shown[theirs]
+        shared = shown[others]
     else:
         shown[labels.left] = shown[labels.right] = True
         shared = shown[known.left] | shown[known.right]
@@ -100,21 +106,19 @@ def neighbours(state: GraphState, labels: Comparisons, preferred_only: bool = Fa
 
 
 def label_weights(state: GraphState, labels: Comparisons) -> np.ndarray:
-    """How much each label (N,) counts beside a usual one of the state: by its strength.
+    """Weight (N,) of each label: its strength relative to the mean strength in the state.
 
-    A tie counts half, as evidence that neither response is much better.
+    A tie has half the weight, as evidence that neither response is much better.
     """
     known = state.labels.strength
-    usual = known.mean(dtype=np.float64) if len(known) else 1.0
-    return np.where(labels.decided, 1.0, TIE_WEIGHT) * (labels.strength / usual)
+    mean = known.mean(dtype=np.float64) if len(known) else 1.0
+    return np.where(labels.decided, 1.0, TIE_WEIGHT) * (labels.strength / mean)
 
 
 def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: str, temper: float) -> np.ndarray:
     """Posterior weight (K,) of each neighbour given the labels."""
-    apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]  # (N, d)
-    bias = state.response_bias[labels.left] - state.response_bias[labels.right]
-    margins = (state.user_vectors[near] @ apart.T + bias) / state.temperature  # (K, N)
-    left = np.minimum(margins, 0) - np.log(1 + np.exp(-np.abs(margins)))  # log σ; log(1 − σ) is less by the margin
+    margins = state.log_odds(state.user_vectors[near], labels.left, labels.right)  # (K, N)
+    left = np.minimum(margins, 0) - np.log(1 + np.exp(-np.abs(margins)))  # log σ(m); log(1 − σ(m)) is log σ(m) − m
     if rule == "published":
         decided = labels.decided
         explained = left[:, decided] - margins[:, decided] * (labels.outcome[decided] == 0)
@@ -129,27 +133,30 @@ def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: st
 
 @dataclass(frozen=True, slots=True)
 class Refined:
+    """The most probable vector under the prior."""
+
     vector: np.ndarray  # (d,)
-    side: float
-    spread: float
+    position_bias: float
+    spread: float  # posterior over prior standard deviation
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """A Gaussian over user vectors and side nuisance, N(mean, covariance), fitted to the known users."""
+    """A Gaussian over user vectors and position bias, N(mean, covariance), fitted to the known users."""
 
-    mean: np.ndarray  # (d + 1,), the last is the side
+    mean: np.ndarray  # (d + 1,), the last is the position bias
     root: np.ndarray  # (d + 1, q), covariance = root rootᵀ
 
     @classmethod
     def of(cls, state: GraphState, widen: float = WIDEN) -> Prior:
-        """From the users with labels, each counting once.
+        """From the users with labels, all of the same weight.
 
-        ``widen`` multiplies the standard deviations: fitted vectors are themselves drawn in by a prior, so that they
-        lie closer together than people do.
+        ``widen`` multiplies the standard deviations: a prior shrinks the fitted vectors too, so that they vary less
+        than users do.
         """
         known = np.flatnonzero(state.n_labels > 0)
-        rows = np.column_stack([state.user_vectors[known], state.user_side[known] + state.side]).astype(np.float64)
+        position_bias = state.user_position_bias[known] + state.position_bias
+        rows = np.column_stack([state.user_vectors[known], position_bias]).astype(np.float64)
         if len(rows) == 0:
             rows = np.zeros((1, state.user_vectors.shape[1] + 1))
         mean = rows.mean(0)
@@ -158,28 +165,26 @@ class Prior:
         kept = variance > 1e-9 * max(variance[-1], 1e-30)
         return cls(mean, axes[:, kept] * np.sqrt(variance[kept]))
 
-    def explain(self, state: GraphState, labels: Comparisons, steps: int = STEPS) -> Refined:
+    def explain(self, state: GraphState, labels: Comparisons, steps: int = MAX_STEPS) -> Refined:
         """The most probable vector given the labels, by Newton steps on whitened coordinates z ~ N(0, I).
 
-        They lower ``Σ w (log(1 + exp m) − y m) + |z|²/2`` over margins m = offset + x z.
+        The steps minimise ``Σ w (log(1 + exp m) − y m) + |z|²/2`` over margins m = offset + x z.
         """
-        apart = state.response_vectors[labels.left] - state.response_vectors[labels.right]
-        design = np.column_stack([apart, np.ones(len(labels))]) / state.temperature  # (N, d + 1)
-        offset = (
-            state.response_bias[labels.left] - state.response_bias[labels.right]
-        ) / state.temperature + design @ self.mean
+        difference, bias = state.differences(labels.left, labels.right)
+        design = np.column_stack([difference, np.ones(len(labels))]) / state.temperature  # (N, d + 1)
+        offset = bias / state.temperature + design @ self.mean
         x = design @ self.root  # (N, q)
         weight = label_weights(state, labels)
         newton = _dual if x.shape[0] < x.shape[1] else _primal
-        z, learned = newton(x, offset, weight, labels.outcome, (self.root**2).sum(0), steps)
-        whole = self.mean + self.root @ z
+        z, explained = newton(x, offset, weight, labels.outcome, (self.root**2).sum(0), steps)
+        found = self.mean + self.root @ z
         before = float((self.root**2).sum())
-        spread = float(np.sqrt(max(before - learned, 0) / before)) if before > 0 else 1.0
-        return Refined(whole[:-1].astype(np.float32), float(whole[-1] - state.side), spread)
+        spread = float(np.sqrt(max(before - explained, 0) / before)) if before > 0 else 1.0
+        return Refined(found[:-1].astype(np.float32), float(found[-1] - state.position_bias), spread)
 
 
 def _slopes(margin: np.ndarray, weight: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the log-likelihood by each label's margin: first derivative (N,), and minus the second, D (N,) > 0."""
+    """Derivatives of the log-likelihood by each label's margin: the first (N,), and minus the second, D (N,) > 0."""
     p = 1 / (1 + np.exp(-np.clip(margin, -40, 40)))
     return weight * (outcome - p), weight * np.maximum(p * (1 - p), 1e-12)
 
@@ -187,17 +192,17 @@ def _slopes(margin: np.ndarray, weight: np.ndarray, outcome: np.ndarray) -> tupl
 def _stride(
     margin: np.ndarray, along: np.ndarray, weight: np.ndarray, outcome: np.ndarray, slope: float, square: float
 ) -> float:
-    """How much of a move to make: the whole, or the first of ½, ¼, … by which the loss does not rise; 0 if none.
+    """The fraction of a Newton step to take: 1, or the first of ½, ¼, … that does not raise the loss; 0 if none.
 
-    Where margins are sharp, a whole Newton step lands beyond the other side of the valley, and the next one further.
+    Where margins are large, a full step overshoots the minimum, and the next one overshoots further.
 
     Args:
-        along: change (N,) of the margins by the whole move.
+        along: change (N,) of the margins by the full step.
         slope: z·move.
         square: |move|².
     """
     before, size = np.logaddexp(0, margin), 1.0
-    while size > SHORTEST:
+    while size > MIN_FRACTION:
         change = size * along
         rise = weight @ (np.logaddexp(0, margin + change) - before - outcome * change)
         if rise + size * (slope + size * square / 2) <= 0:
@@ -209,18 +214,18 @@ def _stride(
 def _primal(
     x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray, steps: int
 ) -> tuple[np.ndarray, float]:
-    """(z (q,), variance that the labels took away) by systems of q equations: (I + xᵀDx) move = xᵀg − z."""
+    """z (q,) and the variance that the labels explain, by systems of q equations: (I + xᵀDx) move = xᵀg − z."""
     z, margin = np.zeros(x.shape[1]), offset
     for _ in range(steps):
         g, curve = _slopes(margin, weight, outcome)
         root = x * np.sqrt(curve)[:, None]
-        precision = np.eye(len(z)) + root.T @ root  # a product with itself costs half
+        precision = np.eye(len(z)) + root.T @ root  # a symmetric product costs half
         move = np.linalg.solve(precision, x.T @ g - z)
         along = x @ move
-        settled = np.abs(move).max(initial=0) < SETTLED
-        size = 1.0 if settled else _stride(margin, along, weight, outcome, z @ move, move @ move)
+        converged = np.abs(move).max(initial=0) < TOLERANCE
+        size = 1.0 if converged else _stride(margin, along, weight, outcome, z @ move, move @ move)
         z, margin = z + size * move, margin + size * along
-        if settled or size == 0:
+        if converged or size == 0:
             break
     return z, float(variance.sum() - np.diag(np.linalg.inv(precision)) @ variance)
 
@@ -230,20 +235,20 @@ def _dual(
 ) -> tuple[np.ndarray, float]:
     """The same by systems of N equations, for fewer labels than coordinates.
 
-    z = xᵀa, so that (I + xᵀDx)⁻¹xᵀ = xᵀ(I + Dxxᵀ)⁻¹ gives a's steps, and Woodbury's identity the variance:
+    With z = xᵀa, (I + xᵀDx)⁻¹xᵀ = xᵀ(I + Dxxᵀ)⁻¹ gives the steps of a, and Woodbury's identity the variance:
     (I + xᵀDx)⁻¹ = I − xᵀ(D⁻¹ + xxᵀ)⁻¹x.
     """
-    alike = x @ x.T  # (N, N)
+    gram = x @ x.T  # (N, N)
     a, margin = np.zeros(len(x)), offset
     for _ in range(steps):
         g, curve = _slopes(margin, weight, outcome)
-        system = np.eye(len(a)) + curve[:, None] * alike
+        system = np.eye(len(a)) + curve[:, None] * gram
         move = np.linalg.solve(system, g - a)
-        along = alike @ move
-        settled = np.abs(x.T @ move).max(initial=0) < SETTLED
-        size = 1.0 if settled else _stride(margin, along, weight, outcome, a @ along, move @ along)
+        along = gram @ move
+        converged = np.abs(x.T @ move).max(initial=0) < TOLERANCE
+        size = 1.0 if converged else _stride(margin, along, weight, outcome, a @ along, move @ along)
         a, margin = a + size * move, margin + size * along
-        if settled or size == 0:
+        if converged or size == 0:
             break
-    spent = np.linalg.solve(np.diag(1 / curve) + alike, x * variance)
-    return x.T @ a, float((x * spent).sum())
+    reduction = np.linalg.solve(np.diag(1 / curve) + gram, x * variance)
+    return x.T @ a, float((x * reduction).sum())

@@ -1,7 +1,7 @@
-"""Other architectures over the same signed graph, which CoPL's authors name as open work, and the table of all.
+"""Other layers over the same signed graph, which CoPL's authors name as open work, and the table of all layers.
 
-Each is a ``layers.Layer``; ``GraphConfig.rule`` chooses one by name, and everything else (start from text, losses,
-leaving the asked labels out, ensembles) is the same for all.
+Each is a ``layers.Layer``; ``Architecture.layer`` chooses one by name.  Everything else (start from text, losses,
+leaving the query labels out of the graph, ensembles) is the same for all.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv, SignedConv
 
-from copl_core.preference.graph import Messages
+from copl_core.preference.config import Architecture
+from copl_core.preference.graph import Messages, SparsePair
 from copl_core.preference.layers import Layer, PublishedLayer, SignedLayer, SignedSum, diagonal, leaky
-from copl_core.preference.state import GraphConfig
 
 
 class LightLayer(Layer):
-    """LightGCN (He et al., arXiv 2002.02126, eq. 3) with signs: ``e_u' = (A⁺ E)_u − (A⁻ E)_u``, nothing to learn.
+    """LightGCN (He et al., arXiv 2002.02126, eq. 3) with signs: ``e_u' = (A⁺ E)_u − (A⁻ E)_u``, without weights.
 
     No transforms, no rectifier, no self-connection; the output is the mean of the start and all layers.
     """
 
-    def __init__(self, config: GraphConfig, first: bool) -> None:
-        super().__init__(config, first)
+    def __init__(self, architecture: Architecture, first: bool) -> None:
+        super().__init__(architecture, first)
         self.sum = SignedSum()
 
     def forward(
-        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+        self, users: Tensor, responses: Tensor, messages: Messages, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         to_users, to_responses = (
             self._difference(others, signs)
             for others, signs in ((responses, messages.to_user), (users, messages.to_response))
         )
-        return to_users, to_responses if heard is None else to_responses * heard
+        return to_users, to_responses if mask is None else to_responses * mask
 
-    def _difference(self, others: Tensor, signs) -> Tensor:
+    def _difference(self, others: Tensor, signs: tuple[SparsePair, SparsePair]) -> Tensor:
         plus, minus = (self.sum(others, pair.matrix, transpose=pair.transpose) for pair in signs)
         return plus - minus
 
@@ -46,10 +46,10 @@ class SignedConvLayer(Layer):
     within their sign, and the weights are the same for users and responses.
     """
 
-    def __init__(self, config: GraphConfig, first: bool) -> None:
-        super().__init__(config, first)
-        self.first, self.half = first, config.dim // 2
-        self.conv = SignedConv(config.dim if first else self.half, self.half, first_aggr=first)
+    def __init__(self, architecture: Architecture, first: bool) -> None:
+        super().__init__(architecture, first)
+        self.first, self.half = first, architecture.dim // 2
+        self.conv = SignedConv(architecture.dim if first else self.half, self.half, first_aggr=first)
 
     def start(self, generator: torch.Generator) -> None:
         with torch.no_grad():
@@ -58,21 +58,21 @@ class SignedConvLayer(Layer):
                 weight.copy_(torch.randn(weight.shape, generator=generator) * size)
 
     def forward(
-        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+        self, users: Tensor, responses: Tensor, messages: Messages, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         nodes = torch.cat([users, responses])
         both_ways = []
         for edges in messages.edges:
-            there = edges + edges.new_tensor([[0], [len(users)]])
-            both_ways.append(torch.cat([there, there.flip(0)], 1))
+            forward = edges + edges.new_tensor([[0], [len(users)]])
+            both_ways.append(torch.cat([forward, forward.flip(0)], 1))
         out = leaky(self.conv(nodes, *both_ways), self.slope)
         to_users, to_responses = out[: len(users)], out[len(users) :]
-        if heard is not None:
-            to_responses = to_responses * heard + self.alone(responses) * (1 - heard)
+        if mask is not None:
+            to_responses = to_responses * mask + self.without_messages(responses) * (1 - mask)
         return to_users, to_responses
 
-    def alone(self, x: Tensor) -> Tensor:
-        """What a node without neighbours becomes."""
+    def without_messages(self, x: Tensor) -> Tensor:
+        """The layer's output (N, d) for nodes without neighbours."""
         plus, minus = (x, x) if self.first else (x[:, : self.half], x[:, self.half :])
         return leaky(torch.cat([self.conv.lin_pos_r(plus), self.conv.lin_neg_r(minus)], 1), self.slope)
 
@@ -80,24 +80,24 @@ class SignedConvLayer(Layer):
 class AttentionLayer(Layer):
     """CoPL's sum with attention for degrees: ``e_u' = ψ(W_s e_u + Σ_± Σ_r a_ur^± W^± e_r)``, a softmax within N_u^±.
 
-    One ``GATv2Conv`` (Brody et al., arXiv 2105.14491) for each sign and direction, started like ``SignedLayer``.
+    One ``GATv2Conv`` (Brody et al., arXiv 2105.14491) per sign and direction, initialised like ``SignedLayer``.
     """
 
-    def __init__(self, config: GraphConfig, first: bool) -> None:
-        super().__init__(config, first)
-        dim = config.dim
+    def __init__(self, architecture: Architecture, first: bool) -> None:
+        super().__init__(architecture, first)
+        dim = architecture.dim
         self.self_user, self.self_response = diagonal(dim, 0.0), diagonal(dim, 0.0)
-        self.to_user = nn.ModuleList(_attention(dim, sign * config.message_start) for sign in (1.0, -1.0))
-        self.to_response = nn.ModuleList(_attention(dim, sign * config.message_start) for sign in (1.0, -1.0))
+        self.to_user = nn.ModuleList(_attention(dim, sign * architecture.message_start) for sign in (1.0, -1.0))
+        self.to_response = nn.ModuleList(_attention(dim, sign * architecture.message_start) for sign in (1.0, -1.0))
 
     def forward(
-        self, users: Tensor, responses: Tensor, messages: Messages, heard: Tensor | None = None
+        self, users: Tensor, responses: Tensor, messages: Messages, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         to_users, to_responses = self.self_user(users), self.self_response(responses)
         for edges, from_response, from_user in zip(messages.edges, self.to_user, self.to_response, strict=True):
             to_users = to_users + from_response((responses, users), edges.flip(0))
-            said = from_user((users, responses), edges)
-            to_responses = to_responses + (said if heard is None else said * heard)
+            received = from_user((users, responses), edges)
+            to_responses = to_responses + (received if mask is None else received * mask)
         return leaky(to_users, self.slope), leaky(to_responses, self.slope)
 
 

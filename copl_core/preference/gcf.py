@@ -2,9 +2,9 @@
 
 CoPL, arXiv 2503.01658, section 4.1; the layers are in ``layers`` and ``architectures``.
 
-Where this differs from the paper, and why (all measured on held-out labels of real annotators): responses start from
-their text, the output is the start plus every layer instead of the last layer alone, and the layers are held near a
-start that already says something (``layers.SignedLayer``).  ``GraphConfig.published`` is the method of the paper.
+Deviations from the paper, each measured on held-out labels of real annotators: responses start from their text, the
+output is the start plus every layer instead of the last layer alone, and a prior keeps the layers near an informative
+start (``layers.SignedLayer``).  ``GraphConfig.published`` is the method of the paper.
 """
 
 from __future__ import annotations
@@ -15,19 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from copl_core.preference.architectures import LAYERS
+from copl_core.preference.config import READOUT, GraphConfig
 from copl_core.preference.graph import Messages
-from copl_core.preference.state import READOUT, GraphConfig
 
-START = 0.3  # standard deviation at the start of the map from text, and of ids in a direction that stands far out
+START = 0.3  # initial standard deviation of the map from text, and of ids along a strong direction of the graph
+# Names under which snapshots and training states store a parameter, where they differ from the name in code.
+STORED_WEIGHTS = {
+    "position_bias": "side",
+    "user_position_bias": "user_side",
+    "user_log_inverse_temperature": "user_firmness",
+}
 
 
 class CoplGraph(nn.Module):
-    """The whole network: text- and id-started responses, users, ``layers`` propagations, bias and side nuisance.
+    """The whole network: start from texts and ids, ``n_layers`` propagations, bias and position bias.
 
-    Start: e_r⁰ = W_t φ(prompt, r) + δ_r, with δ_r dropped at random in training so that a response nobody has labelled
-    has a place; e_u⁰ = μ + δ_u.  Residuals δ start at zero, or where ``start_ids`` puts them: a row without
-    labels is at zero either way, and moves nothing.  With ``ids_only`` the residuals are all there is, drawn at random,
-    and the score is the dot product alone; what is not used is frozen at zero.
+    Start: e_r⁰ = W_t φ(prompt, r) + δ_r, with δ_r dropped at random in training so that an unlabelled response has an
+    embedding too; e_u⁰ = μ + δ_u.  Residuals δ start at zero, or where ``start_ids`` sets them: a row without labels is
+    zero either way and changes no other row.  With ``ids_only`` the start is the residuals alone, drawn at random, and
+    the score is the dot product alone; unused parameters are frozen at zero.
+
+    ``state_dict`` and ``load_state_dict`` use the names of ``STORED_WEIGHTS``.
     """
 
     def __init__(
@@ -35,7 +43,8 @@ class CoplGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        dim = config.dim
+        architecture = config.architecture
+        dim = architecture.dim
         self.text = nn.Linear(n_phi, dim, bias=False)
         self.user_mean = nn.Parameter(torch.zeros(dim))
         self.user_residual = nn.Parameter(torch.zeros(n_users, dim))
@@ -43,30 +52,35 @@ class CoplGraph(nn.Module):
         self.response_bias = nn.Parameter(torch.zeros(n_responses))
         self.bias = nn.Parameter(torch.zeros(dim))
         self.text_bias = nn.Parameter(torch.zeros(n_phi))
-        self.side = nn.Parameter(torch.zeros(()))
-        self.user_side = nn.Parameter(torch.zeros(n_users))
-        self.user_firmness = nn.Parameter(torch.zeros(n_users), requires_grad=config.firmness_l2 > 0)
-        self.convs = nn.ModuleList(LAYERS[config.rule](config, first=layer == 0) for layer in range(config.layers))
+        self.position_bias = nn.Parameter(torch.zeros(()))
+        self.user_position_bias = nn.Parameter(torch.zeros(n_users))
+        self.user_log_inverse_temperature = nn.Parameter(
+            torch.zeros(n_users), requires_grad=config.priors.l2_inverse_temperature > 0
+        )
+        layer = LAYERS[architecture.layer]
+        self.convs = nn.ModuleList(layer(architecture, first=i == 0) for i in range(architecture.n_layers))
         self._start(generator)
-        for i, weight in enumerate(self.convs.parameters()):  # where the priors on layers are centred
+        for i, weight in enumerate(self.convs.parameters()):  # the centres of the priors on layers
             self.register_buffer(f"anchor_{i}", weight.detach().clone(), persistent=False)
+        self.register_state_dict_post_hook(_to_stored_names)
+        self.register_load_state_dict_pre_hook(_from_stored_names)
 
     @torch.no_grad()
     def _start(self, generator: torch.Generator) -> None:
-        n_phi, dim = self.text.in_features, self.config.dim
+        n_phi, dim = self.text.in_features, self.config.architecture.dim
         self.text.weight.copy_(torch.randn(dim, n_phi, generator=generator) * START)
         self.user_mean.copy_(torch.randn(dim, generator=generator) * START * dim**-0.5)
         for layer in self.convs:
             layer.start(generator)
-        if self.config.ids_only:
+        if self.config.paper.ids_only:
             for unused in (
                 self.text.weight,
                 self.user_mean,
                 self.bias,
                 self.text_bias,
                 self.response_bias,
-                self.side,
-                self.user_side,
+                self.position_bias,
+                self.user_position_bias,
             ):
                 unused.zero_().requires_grad_(False)
             for ids in (self.user_residual, self.response_residual):
@@ -74,7 +88,7 @@ class CoplGraph(nn.Module):
 
     @torch.no_grad()
     def start_ids(self, users: Tensor, responses: Tensor) -> None:
-        """Put the first k ≤ d coordinates of the id residuals at users (U, k) and responses (R, k) of unit scale."""
+        """Set the first k ≤ d coordinates of the id residuals from users (U, k) and responses (R, k) of unit scale."""
         for residual, start in ((self.user_residual, users), (self.response_residual, responses)):
             residual[:, : start.shape[1]] = START * start
 
@@ -87,9 +101,9 @@ class CoplGraph(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """φ (R, P) → ê_u (U, d), ê_r (R, d), b (R,).
 
-        ``messages`` are the same for all layers or one for each.  ``keep`` (R, 1) and ``keep_user`` (U, 1) are 0 where
-        a row is to be treated as one that nobody has met: a response is then its text alone, without residual or
-        messages; a user its messages alone.
+        ``messages`` are the same for all layers, or one per layer.  ``keep`` (R, 1) and ``keep_user`` (U, 1) are 0 for
+        rows that are treated as unseen: such a response is its text alone, without residual or messages; such a user
+        has no residual.
         """
         residual, own_bias, user_residual = self.response_residual, self.response_bias, self.user_residual
         if keep is not None:
@@ -100,9 +114,9 @@ class CoplGraph(nn.Module):
         users = self.user_mean + user_residual
         all_users, all_responses = users, responses
         by_layer = [messages] * len(self.convs) if isinstance(messages, Messages) else messages
-        readout = READOUT[self.config.rule]
-        for layer, heard in zip(self.convs, by_layer, strict=True):
-            users, responses = layer(users, responses, heard, keep)
+        readout = READOUT[self.config.architecture.layer]
+        for layer, layer_messages in zip(self.convs, by_layer, strict=True):
+            users, responses = layer(users, responses, layer_messages, keep)
             if readout == "last":
                 all_users, all_responses = users, responses
             else:
@@ -113,7 +127,21 @@ class CoplGraph(nn.Module):
         return all_users, all_responses, all_responses @ self.bias + phi @ self.text_bias + own_bias
 
     def layer_drift(self) -> Tensor:
-        """Squared distance of the layers' weights from where they started, summed."""
+        """Sum of the squared distances of the layers' weights from their starting values."""
         weights = list(self.convs.parameters())
-        moved = ((weight - getattr(self, f"anchor_{i}")).square().sum() for i, weight in enumerate(weights))
-        return sum(moved, start=self.side.new_zeros(()))
+        drift = ((weight - getattr(self, f"anchor_{i}")).square().sum() for i, weight in enumerate(weights))
+        return sum(drift, start=self.position_bias.new_zeros(()))
+
+
+def _to_stored_names(network: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object) -> None:
+    _rename(weights, {prefix + name: prefix + stored for name, stored in STORED_WEIGHTS.items()})
+
+
+def _from_stored_names(network: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object) -> None:
+    _rename(weights, {prefix + stored: prefix + name for name, stored in STORED_WEIGHTS.items()})
+
+
+def _rename(weights: dict[str, Tensor], names: dict[str, str]) -> None:
+    """Rename entries in place, in their order."""
+    for name in list(weights):
+        weights[names.get(name, name)] = weights.pop(name)

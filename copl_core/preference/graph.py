@@ -1,9 +1,9 @@
-"""The signed user–response graph as sparse matrices with their transposes stored.
+"""The signed user–response graph as sparse matrices with stored transposes.
 
-Labels give A⁺ (user → preferred) and A⁻ (user → rejected); a pair that was bad on both sides gives two edges of A⁻, a
-tie none.  Each is normalised within its sign, α_ur = 1/√(deg_u · deg_r) (CoPL, arXiv 2503.01658, eq. 4).  A CSR product
-with a stored transpose is 3–5 times a gather-scatter, and its backward pass needs no transposing.  Indices are int32,
-which is what the product reads: half the memory, and no conversion at each step.
+Labels give the edges of A⁺ (user → preferred) and A⁻ (user → rejected); a label "both bad" gives two edges of A⁻, a tie
+none.  Each matrix is normalised within its sign, α_ur = 1/√(deg_u · deg_r) (CoPL, arXiv 2503.01658, eq. 4).  A CSR
+product with a stored transpose is 3–5 times as fast as gather and scatter, and its backward pass transposes nothing.
+Indices are int32, which the product reads directly: half the memory, and no conversion at each step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from copl_core.records import Comparisons
 
-CHUNK = 1 << 13  # labels whose margins are computed at once
+CHUNK = 1 << 13  # labels whose margins are computed together
 
 
 class SparsePair(NamedTuple):
@@ -32,14 +32,14 @@ class SparsePair(NamedTuple):
 
 @dataclass(frozen=True)
 class Messages:
-    """The two signs in both directions; what a layer propagates over."""
+    """The normalised matrices of both signs in both directions, over which a layer propagates."""
 
     to_user: tuple[SparsePair, SparsePair]  # (A⁺, A⁻), users × responses
     to_response: tuple[SparsePair, SparsePair]  # their transposes, responses × users
 
     @cached_property
     def edges(self) -> tuple[Tensor, Tensor]:
-        """Edge lists of A⁺ and A⁻, (2, E) of user over response, those that weigh nothing left out."""
+        """Edge lists of A⁺ and A⁻, (2, E) of user over response; edges of weight zero are skipped."""
         return tuple(_edges(pair.matrix) for pair in self.to_user)
 
 
@@ -58,7 +58,7 @@ class _Product(torch.autograd.Function):
 
 def sparse_times(matrix: Tensor, x: Tensor) -> Tensor:
     """(D, S) sparse times (S, d) dense, without a gradient.  ``torch.sparse.mm`` would first write two tables of
-    noughts."""
+    zeros."""
     return x.new_empty(matrix.shape[0], x.shape[1]).addmm_(matrix, x, beta=0)
 
 
@@ -69,15 +69,15 @@ def spmm(matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Order:
-    """Edges in the order of one side: the other side's rows and the labels are listed between its ``starts``."""
+    """Edges sorted by user or by response; ``starts`` marks where the edges of each row begin."""
 
-    own: Tensor  # (E,) rows of the side that orders, rising
-    other: Tensor  # (E,)
+    own: Tensor  # (E,) rows of the table that sorts, ascending
+    other: Tensor  # (E,) rows of the other table
     label: Tensor  # (E,) row of the label that made the edge
     starts: Tensor  # (rows + 1,) where the edges of each row begin
 
     def kept(self, label: Tensor) -> _Order:
-        """The edges of the labels in the mask (N,); those that left cost nothing any more."""
+        """The edges of the labels in the mask (N,); the other edges take no memory and no time."""
         kept = label.index_select(0, self.label)
         before = torch.cat([self.starts.new_zeros(1), kept.cumsum(0, dtype=torch.int32)])
         edges = where(kept)
@@ -94,7 +94,7 @@ class _Order:
 
 @dataclass(frozen=True)
 class _Edges:
-    """Edges between users and responses, listed twice: by user, and by response."""
+    """Edges between users and responses, stored twice: sorted by user, and by response."""
 
     by_user: _Order
     by_response: _Order
@@ -128,12 +128,12 @@ class _Edges:
 
     @cached_property
     def swap(self) -> Tensor:
-        """(E,) takes values from the order by user to that by response."""
+        """(E,) indices that reorder values from the order by user to the order by response."""
         return torch.argsort(self.by_user.other, stable=True)
 
 
 class PreferenceGraph:
-    """All edges of a set of labels; ``messages`` gives their normalised matrices, ``part`` the graph of some."""
+    """All edges of a set of labels; ``messages`` gives their normalised matrices, ``part`` the graph of a subset."""
 
     def __init__(self, signs: tuple[_Edges, _Edges], n_users: int, n_responses: int) -> None:
         self.signs = signs
@@ -141,8 +141,10 @@ class PreferenceGraph:
         self.n_responses = n_responses
 
     @classmethod
-    def build(cls, labels: Comparisons, n_users: int, n_responses: int, device: str | torch.device = "cpu"):
-        """Edges of decided and both-bad labels, with users and responses named by row."""
+    def build(
+        cls, labels: Comparisons, n_users: int, n_responses: int, device: str | torch.device = "cpu"
+    ) -> PreferenceGraph:
+        """Edges of decided and both-bad labels; users and responses are row numbers."""
         user, left, right = (
             torch.as_tensor(column, device=device) for column in (labels.user, labels.left, labels.right)
         )
@@ -151,13 +153,13 @@ class PreferenceGraph:
         won, lost = (outcome > 0.5).nonzero()[:, 0], (outcome < 0.5).nonzero()[:, 0]
         bad = torch.as_tensor(labels.both_bad, device=device).nonzero()[:, 0]
         decided = torch.cat([won, lost])
-        liked = torch.cat([left[won], right[lost]])
-        disliked = torch.cat([right[won], left[lost], left[bad], right[bad]])
-        blamed = torch.cat([decided, bad, bad])
+        preferred = torch.cat([left[won], right[lost]])
+        rejected = torch.cat([right[won], left[lost], left[bad], right[bad]])
+        rejecting = torch.cat([decided, bad, bad])
         return cls(
             (
-                _Edges.build(user[decided], liked, row[decided], n_users, n_responses),
-                _Edges.build(user[blamed], disliked, row[blamed], n_users, n_responses),
+                _Edges.build(user[decided], preferred, row[decided], n_users, n_responses),
+                _Edges.build(user[rejecting], rejected, row[rejecting], n_users, n_responses),
             ),
             n_users,
             n_responses,
@@ -170,33 +172,33 @@ class PreferenceGraph:
     def messages(self, edge_dropout: float = 0.0, generator: torch.Generator | None = None) -> Messages:
         """Normalised A⁺ and A⁻ both ways.
 
-        ``edge_dropout`` zeroes that share of the normalised entries and scales the others up, drawn anew for each sign
+        ``edge_dropout`` zeroes that share of the normalised entries and scales up the others, with one draw per sign
         and direction, as the published code does.
         """
         to_user, to_response = [], []
         for edges in self.signs:
             alpha = edges.alpha()
             if edge_dropout:
-                there, back = (_dropped(edges, alpha[0], edge_dropout, generator) for _ in range(2))
+                forward, backward = (_dropped(edges, alpha[0], edge_dropout, generator) for _ in range(2))
             else:
-                there = back = edges.matrices(*alpha)
-            to_user.append(there)
-            to_response.append(SparsePair(back.transpose, back.matrix))
+                forward = backward = edges.matrices(*alpha)
+            to_user.append(forward)
+            to_response.append(SparsePair(backward.transpose, backward.matrix))
         return Messages(tuple(to_user), tuple(to_response))
 
     def edges(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """The same as edge lists, for the scatter path: for each sign ((2, E) of user over response, α (E,))."""
+        """The same as edge lists, for the scatter path: per sign ((2, E) of user over response, α (E,))."""
         return tuple(
             (torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha()[0]) for sign in self.signs
         )
 
 
 @dataclass(frozen=True)
-class AskedPairs:
-    """Labels as pairs of edges, +1 to the left response and −1 to the right: margins with a fast gradient.
+class QueryPairs:
+    """Query labels as pairs of edges, +1 to the left response and −1 to the right: margins with a fast gradient.
 
-    ``margins(e_u, e_r)_n = e_u(n)·(e_left(n) − e_right(n))``.  Its gradient is two sparse products over these edges, a
-    third of the time of adding up gathered rows.
+    ``margins(e_u, e_r)_n = e_u(n)·(e_left(n) − e_right(n))``.  The gradient is two sparse products over these edges and
+    takes a third of the time of summing gathered rows.
     """
 
     user: Tensor  # (N,)
@@ -204,22 +206,22 @@ class AskedPairs:
     edges: _Edges  # row n is the label's left edge, row N + n its right one
 
     @classmethod
-    def build(cls, user: Tensor, left: Tensor, right: Tensor, n_users: int, n_responses: int) -> AskedPairs:
+    def build(cls, user: Tensor, left: Tensor, right: Tensor, n_users: int, n_responses: int) -> QueryPairs:
         row = torch.arange(2 * len(user), device=user.device)
         edges = _Edges.build(user.repeat(2), torch.cat([left, right]), row, n_users, n_responses)
         return cls(user, torch.stack([left, right], 1), edges)
 
-    def taken(self, rows: Tensor) -> AskedPairs:
-        """The labels ``rows`` (n,), none twice, alone."""
+    def taken(self, rows: Tensor) -> QueryPairs:
+        """Only the labels ``rows`` (n,), which must be distinct."""
         n, kept = len(self.user), len(rows)
-        place = torch.full((2 * n,), -1, dtype=torch.int32, device=rows.device)
-        place[rows] = torch.arange(kept, dtype=torch.int32, device=rows.device)
-        place[rows + n] = torch.arange(kept, 2 * kept, dtype=torch.int32, device=rows.device)
-        edges = self.edges.kept(place >= 0)
+        new_row = torch.full((2 * n,), -1, dtype=torch.int32, device=rows.device)
+        new_row[rows] = torch.arange(kept, dtype=torch.int32, device=rows.device)
+        new_row[rows + n] = torch.arange(kept, 2 * kept, dtype=torch.int32, device=rows.device)
+        edges = self.edges.kept(new_row >= 0)
         orders = (
-            replace(order, label=place.index_select(0, order.label)) for order in (edges.by_user, edges.by_response)
+            replace(order, label=new_row.index_select(0, order.label)) for order in (edges.by_user, edges.by_response)
         )
-        return AskedPairs(self.user.index_select(0, rows), self.pair.index_select(0, rows), _Edges(*orders))
+        return QueryPairs(self.user.index_select(0, rows), self.pair.index_select(0, rows), _Edges(*orders))
 
     def margins(self, users: Tensor, responses: Tensor) -> Tensor:
         """Users (U, d), responses (R, d) → margins (N,)."""
@@ -228,33 +230,33 @@ class AskedPairs:
 
 class _Margins(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, users: Tensor, responses: Tensor, asked: AskedPairs) -> Tensor:
+    def forward(ctx, users: Tensor, responses: Tensor, query: QueryPairs) -> Tensor:
         ctx.save_for_backward(users, responses)
-        ctx.asked = asked
-        margins = users.new_empty(len(asked.user))
+        ctx.query = query
+        margins = users.new_empty(len(query.user))
         sign = responses.new_tensor([1.0, -1.0]).repeat(min(CHUNK, len(margins)), 1)
         for part in range(0, len(margins), CHUNK):
-            pair = asked.pair[part : part + CHUNK]
-            apart = F.embedding_bag(pair, responses, mode="sum", per_sample_weights=sign[: len(pair)])
-            mine = users.index_select(0, asked.user[part : part + CHUNK])
-            torch.linalg.vecdot(mine, apart, out=margins[part : part + CHUNK])
+            pair = query.pair[part : part + CHUNK]
+            difference = F.embedding_bag(pair, responses, mode="sum", per_sample_weights=sign[: len(pair)])
+            own = users.index_select(0, query.user[part : part + CHUNK])
+            torch.linalg.vecdot(own, difference, out=margins[part : part + CHUNK])
         return margins
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         users, responses = ctx.saved_tensors
-        edges, pull = ctx.asked.edges, torch.cat([grad, -grad])
+        edges, pull = ctx.query.edges, torch.cat([grad, -grad])
         pair = edges.matrices(*(pull.index_select(0, order.label) for order in (edges.by_user, edges.by_response)))
         return sparse_times(pair.matrix, responses), sparse_times(pair.transpose, users), None
 
 
 def where(mask: Tensor) -> Tensor:
-    """Rows (n,) of a mask (N,) that hold; on a processor numpy finds them ten times faster."""
+    """Rows (n,) where a mask (N,) is true; on a CPU numpy finds them ten times faster than torch."""
     return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.device.type == "cpu" else mask.nonzero()[:, 0]
 
 
 def _dropped(edges: _Edges, alpha: Tensor, share: float, generator: torch.Generator | None) -> SparsePair:
-    """The matrices of ``edges`` with that share of the entries ``alpha`` at zero and the others made up for."""
+    """The matrices of ``edges`` with that ``share`` of the entries ``alpha`` set to zero and the others scaled up."""
     values = alpha * (torch.rand(alpha.shape, generator=generator, device=alpha.device) >= share) / (1 - share)
     return edges.matrices(values, values[edges.swap])
 

@@ -42,7 +42,7 @@ def adapted(
 
     The user's own trained row, which may rest on other labels, is not among the neighbours.
     """
-    return adapt(state, comparisons(state, labels), prior=prior, besides=user_id)
+    return adapt(state, comparisons(state, labels), prior=prior, exclude_user=user_id)
 
 
 def vector(
@@ -122,6 +122,4 @@ def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Us
 
 def preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """P(user prefers the first response), (N, P), for user vectors (N, d) and pairs of response rows (P, 2)."""
-    apart = state.response_vectors[rows[:, 0]] - state.response_vectors[rows[:, 1]]  # (P, d)
-    bias = state.response_bias[rows[:, 0]] - state.response_bias[rows[:, 1]]
-    return 1 / (1 + np.exp(-np.clip((vectors @ apart.T + bias) / state.temperature, -60, 60)))
+    return 1 / (1 + np.exp(-np.clip(state.log_odds(vectors, rows[:, 0], rows[:, 1]), -60, 60)))

@@ -222,9 +222,7 @@ def _sample(rows: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray
 def _log_odds(state: GraphState, users: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Calibrated log-odds (U, P) of the first response over the second."""
     rows = rows_of(pairs, state.response_ids)
-    apart = state.response_vectors[rows[:, 0]] - state.response_vectors[rows[:, 1]]
-    bias = state.response_bias[rows[:, 0]] - state.response_bias[rows[:, 1]]
-    return (state.user_vectors[rows_of(users, state.user_ids)] @ apart.T + bias) / state.temperature
+    return state.log_odds(state.user_vectors[rows_of(users, state.user_ids)], rows[:, 0], rows[:, 1])
 
 
 def _figures(one: SnapshotRecord, two: SnapshotRecord) -> list[tuple[str, object, object]]:

@@ -157,7 +157,7 @@ class Scorer:
     def _graph_of_new(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the graph, which embeds the texts by their content."""
         state = audience.snapshot.graph
-        return state.scores(audience.vectors, *state.place_responses(self.embed(texts))) / state.temperature
+        return state.scores(audience.vectors, *state.embed_responses(self.embed(texts))) / state.temperature
 
     def _text(self, weight: float, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """What the text reward adds, (N, T); with weight 0 the texts are not even read."""

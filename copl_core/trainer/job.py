@@ -19,7 +19,8 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.insight.layout import Layout, answer_space, fit_layout
-from copl_core.preference.state import GraphConfig, GraphState
+from copl_core.preference.config import GraphConfig
+from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.snapshots.mix import Mix, fit_mix
 from copl_core.snapshots.snapshot import Snapshot, share_reward
@@ -95,7 +96,7 @@ def fit(
         previous=previous.layout if previous else None,
         seed=settings.seed,
     )
-    metrics = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
+    metrics: dict = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
     if reward:
         metrics |= {"held_out": reward["metrics"], "gain": reward.get("gain")}
         metrics["config"]["reward"] = reward["config"]
@@ -142,7 +143,7 @@ class _Job:
             self.data.response_ids,
             *(getattr(labels, name) for name in labels.__slots__),
             self.phi,
-            asdict(config),
+            config.stored(),
             self.settings.seed,
             self.settings.device,
         )
@@ -280,7 +281,7 @@ def learn_mix(
 
 def new_text_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
     """Calibrated log-odds (N,) of left over right by a graph that knows both responses by their φ (R, P) alone."""
-    vectors, bias = graph.place_responses(phi)
+    vectors, bias = graph.embed_responses(phi)
     return replace(graph, response_vectors=vectors, response_bias=bias).margins(labels)
 
 

@@ -1,33 +1,35 @@
-"""Fit the preference graph: an ensemble of small networks, each stopped on labels of its own that it never saw.
+"""Fit the preference graph: an ensemble of small networks, each stopped on its own held-out labels.
 
-A member sees a different part of the labels held out (folds of one shuffle), so together they use every label, and the
-held-out figures are told over all folds.  How one is trained is in ``graph_member``.
+Each member holds out a different part of the labels (folds of one hash), so that together they learn from every label.
+The held-out metrics are computed over all folds.  ``graph_trainer`` trains one member.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from copl_core.features import FEATURE_NAMES
+from copl_core.preference.config import GraphConfig
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.state import GraphConfig, GraphState, read_text
+from copl_core.preference.state import GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
-from copl_core.training.graph_trainer import GraphData, Member, Save, Tell, meetings_for
+from copl_core.training.graph_trainer import GraphData, Member, Report, Save, edge_share_for
 from copl_core.training.losses import temperature_of, torch_generator
 from copl_core.training.metrics import measures
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import draws
 
-_BY_USER = ("user_residual", "user_side", "user_firmness")
+_BY_USER = ("user_residual", "user_side", "user_firmness")  # stored names (``gcf.STORED_WEIGHTS``)
 _BY_RESPONSE = ("response_residual", "response_bias")
-KNOWN = 1 / 3  # of the people with labels, who have to be known for a large graph to start from their ids
-GROWN = 2  # times as many texts as φ's reading was made on, and it is made anew
-SALT = 0  # of the draw of held-out labels, which no seed changes: a warm member knows all others
+MIN_KNOWN = 1 / 3  # share of the users with labels whose ids must be known for a large graph to start from them
+GROWTH = 2  # times as many texts as the text projection was fitted on: it is fitted again
+SALT = 0  # of the draw of held-out labels, which no seed changes: a warm member has learned all other labels
 
 
 def fit_graph(
@@ -46,31 +48,31 @@ def fit_graph(
 
     Args:
         phi: (R, P) raw text embeddings, by response row.
-        warm: an earlier state; members start from its weights wherever ids and shapes still fit, unless texts have
-            become so many that they are to be read anew.
-        progress: ``(phase, step, steps, loss)``; whatever it raises ends the fit and is passed on.
-        checkpoint: where the fit stands is kept under the names of ``part``; the same fit, called again after it was
-            broken off, goes on from there and ends as if it had not been.
+        warm: an earlier state; members start from its weights where ids and shapes still match, unless there are so
+            many new texts that the text projection is fitted again.
+        progress: ``(phase, step, steps, loss)``; an exception from it ends the fit and propagates.
+        checkpoint: stores the state of the fit under names that begin with ``part``; after an interruption the same
+            call resumes from it and gives the same result as an uninterrupted fit.
     Raises:
         CoplError: if there is no label, or φ does not fit the responses.
     """
     _check(data, phi)
     config = (config or GraphConfig()).sized(len(data.labels))
-    if warm is not None and _to_be_read_anew(phi, config, warm):
+    if warm is not None and _needs_new_projection(phi, config, warm):
         warm = None
-    weights = _reading(phi, config, warm)
+    weights = _text_projection(phi, config, warm)
     x = torch.as_tensor(read_text(phi, weights), dtype=torch.float32, device=device)
-    lesson = GraphData(data, x, config, device)
+    graph_data = GraphData(data, x, config, device)
     held_out = _folds(data, config)
-    keeper = None if checkpoint is None else _Keeper(checkpoint, part, _key(data, phi, config, seed, device, warm))
+    states = None if checkpoint is None else _States(checkpoint, part, _key(data, phi, config, seed, device, warm))
     outputs, logits = [], []
     for member, held in enumerate(held_out):
         network = CoplGraph(data.n_users, data.n_responses, x.shape[1], config, torch_generator(seed * 1000 + member))
         carried = warm is not None and _carry_over(network, warm, member, data)
-        training = Member(lesson, network.to(device), held, seed * 1000 + 500 + member, warm=carried)
-        tell = partial(_tell, progress, config, member, training.steps)
-        told, out = _taught(training, tell) if keeper is None else keeper.taught(training, member, tell)
-        logits.append(told)
+        training = Member(graph_data, network.to(device), held, seed * 1000 + 500 + member, warm=carried)
+        report = partial(_report, progress, config, member, training.steps)
+        held_logits, out = _trained(training, report) if states is None else states.trained(training, member, report)
+        logits.append(held_logits)
         outputs.append(out)
         weights |= {
             f"{member}.{name}": value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()
@@ -78,23 +80,23 @@ def fit_graph(
     return _state(data, config, outputs, held_out, logits, weights)
 
 
-def _taught(
-    training: Member, tell: Tell, save: Save | None = None, state: dict | None = None
+def _trained(
+    training: Member, report: Report, save: Save | None = None, state: dict[str, Any] | None = None
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Train a member: its log-odds on held-out rows, and its ``_outputs``."""
-    return training.train(tell, save, state), _outputs(training.lesson, training.network)
+    """Train a member: its log-odds of held-out labels, and its ``_outputs``."""
+    return training.train(report, save, state), _outputs(training.graph_data, training.network)
 
 
 @dataclass(frozen=True)
-class _Keeper:
-    """Keeps where each member stands, and of a finished one what it came to: on a graphics card the same products may
-    differ in the last bit, and what is learned from them would be another training."""
+class _States:
+    """Stores the training state of each member, and the outputs of a finished one: on a GPU a repeated product may
+    differ in the last bit, and a later part that learns from the outputs would be another training."""
 
     checkpoint: Checkpoint
     part: str
     key: str
 
-    def taught(self, training: Member, member: int, tell: Tell) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def trained(self, training: Member, member: int, report: Report) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         name = f"{self.part}.{member}"
 
         def save() -> None:
@@ -102,7 +104,7 @@ class _Keeper:
                 self.checkpoint.write(name, self.key, training.state)
 
         state = self.checkpoint.read(name, self.key)
-        logits, outputs = _taught(training, tell, save, state)
+        logits, outputs = _trained(training, report, save, state)
         if state is not None and "outputs" in state:
             return state["logits"].numpy(), tuple(part.numpy() for part in state["outputs"])
         self.checkpoint.write(
@@ -117,7 +119,7 @@ class _Keeper:
 def _key(
     data: TrainingData, phi: np.ndarray, config: GraphConfig, seed: int, device: str, warm: GraphState | None
 ) -> str:
-    """Names what a fit is made of."""
+    """A key for everything that determines the fit."""
     labels = data.labels
     start = [warm.weights[name] for name in sorted(warm.weights)] if warm is not None else []
     return key_of(
@@ -125,7 +127,7 @@ def _key(
         data.response_ids,
         *(getattr(labels, name) for name in Comparisons.__slots__),
         phi,
-        asdict(config),
+        config.stored(),
         seed,
         str(device),
         *start,
@@ -137,12 +139,12 @@ def _check(data: TrainingData, phi: np.ndarray) -> None:
         raise CoplError("There is no label to learn from: at least one is needed. Label a few pairs first.")
     if phi.ndim != 2 or len(phi) != data.n_responses:
         raise CoplError(
-            f"Text embeddings of shape {phi.shape} came with {data.n_responses} responses: "
-            "one row a response is needed."
+            f"The text embeddings have shape {phi.shape} and there are {data.n_responses} responses: "
+            "one row per response is needed."
         )
 
 
-def _tell(
+def _report(
     progress: Progress | None,
     config: GraphConfig,
     member: int,
@@ -152,93 +154,102 @@ def _tell(
     held_out: float | None = None,
 ) -> None:
     if progress is not None:
-        where = member * steps + step, config.members * steps
+        done = member * steps + step, config.architecture.members * steps
         if held_out is not None:
-            progress("graph" + HELD_OUT, *where, held_out)
-        progress("graph", *where, loss)
+            progress("graph" + HELD_OUT, *done, held_out)
+        progress("graph", *done, loss)
 
 
-def _to_be_read_anew(phi: np.ndarray, config: GraphConfig, warm: GraphState) -> bool:
-    """Whether φ has another width, or so many texts have come that the old directions miss what they differ in.
+def _needs_new_projection(phi: np.ndarray, config: GraphConfig, warm: GraphState) -> bool:
+    """Whether φ has another width, or there are so many new texts that the old directions miss their differences.
 
-    What was learned is about the old directions; a graph that reads texts anew starts anew.
+    The weights belong to the old directions, so a graph with a new text projection starts from scratch.
     """
     if warm.weights["phi_mean"].shape != (phi.shape[1],) or "phi_texts" not in warm.weights:
-        return True  # a version that did not count texts also held out other labels, and its members know these
-    known, read_on = warm.weights["phi_basis"].shape[1], warm.weights["phi_texts"].item()
-    return known < min(config.text_dim, phi.shape[1]) and len(phi) >= 1.1 * read_on or len(phi) >= GROWN * read_on
+        return True  # versions that did not store phi_texts held out other labels, which their members have learned
+    width, n_texts = warm.weights["phi_basis"].shape[1], warm.weights["phi_texts"].item()
+    narrow = width < min(config.architecture.text_dim, phi.shape[1])
+    return narrow and len(phi) >= 1.1 * n_texts or len(phi) >= GROWTH * n_texts
 
 
-def _reading(phi: np.ndarray, config: GraphConfig, warm: GraphState | None) -> dict[str, np.ndarray]:
-    """How φ is read: mean (P,), scale (P,) and principal directions (P, p), sized so that a text has length 1 on
-    average, and from how many texts that was told.
+def _text_projection(phi: np.ndarray, config: GraphConfig, warm: GraphState | None) -> dict[str, np.ndarray]:
+    """The projection of φ: mean (P,), scale (P,), principal directions (P, p), and the number of texts it was fitted
+    on.
 
-    Directions keep their variance: what most texts differ in may speak loudest.  A warm fit keeps the reading its
-    weights were made for.
+    The directions are scaled so that a projected text has a root mean square length of 1, and keep their variances: the
+    directions in which texts differ most have the largest values.  A warm fit keeps the projection that its weights
+    belong to.
     """
     names = ("phi_mean", "phi_scale", "phi_basis", "phi_texts")
     if warm is not None:
         return {name: warm.weights[name] for name in names}
-    mean, spread = phi.mean(0), phi.std(0)
-    scale = np.where(spread > 1e-6, spread, 1)
-    if phi.shape[1] > len(FEATURE_NAMES):  # φ ends with the style features, few beside the encoder's coordinates
-        scale[-len(FEATURE_NAMES) :] /= config.feature_weight
+    mean, deviation = phi.mean(0), phi.std(0)
+    scale = np.where(deviation > 1e-6, deviation, 1)
+    if phi.shape[1] > len(FEATURE_NAMES):  # φ ends with the style features, far fewer than the encoder's coordinates
+        scale[-len(FEATURE_NAMES) :] /= config.architecture.feature_weight
     _, size, axes = np.linalg.svd((phi - mean) / scale, full_matrices=False)
-    kept = min(config.text_dim, len(size))
+    kept = min(config.architecture.text_dim, len(size))
     length = np.sqrt((size[:kept] ** 2).sum() / len(phi)) or 1.0
     found = mean, scale, axes[:kept].T / length, np.array(len(phi))
     return dict(zip(names, (part.astype(np.float32) for part in found), strict=True))
 
 
 def _folds(data: TrainingData, config: GraphConfig) -> list[np.ndarray]:
-    """Held-out rows of each member, about ``holdout`` of the labels; members take turns.
+    """Held-out rows of each member, about a ``holdout`` share of the labels; each member has another part.
 
-    Labels are held out by meeting of a user and a response: all of the user's labels about it, or none.  One of them
-    alone would be told by the others (a ≻ c and c ≻ b say a ≻ b), and a fit stopped on such labels stops too late.  The
-    draw reads ids alone, so that what a member holds out it holds out in every later fit, whatever its seed.
+    Labels are held out by user–response edge: all labels of the user with this response, or none.  A single one of them
+    would follow from the others (a ≻ c and c ≻ b imply a ≻ b), and a fit stopped on such labels stops too late.  The
+    draw depends on ids alone, so that a member holds out the same labels in every later fit, whatever its seed.
     """
     labels = data.labels
     ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
-    drawn = draws("edge", *ids, SALT)
-    share = meetings_for(config.holdout)
-    held = [np.flatnonzero(((drawn - member * share) % 1.0).min(1) < share) for member in range(config.members)]
+    number = draws("edge", *ids, SALT)  # (N, 2)
+    share, members = edge_share_for(config.schedule.holdout), config.architecture.members
+    held = [np.flatnonzero(((number - member * share) % 1.0).min(1) < share) for member in range(members)]
     return [rows if len(rows) < len(labels) else rows[1:] for rows in held]
 
 
 @torch.no_grad()
-def _outputs(lesson: GraphData, network: CoplGraph) -> tuple[np.ndarray, ...]:
-    """ê_u, ê_r, b over the graph of all labels, the side nuisances and the firmness of each user, as numpy."""
-    out = network(lesson.phi, lesson.graph.messages())
-    return tuple(
-        part.detach().cpu().numpy() for part in (*out, network.user_side, network.side, network.user_firmness.exp())
+def _outputs(graph_data: GraphData, network: CoplGraph) -> tuple[np.ndarray, ...]:
+    """ê_u, ê_r, b over the graph of all labels, the position biases of users and of all, and the users' inverse
+    temperatures, as numpy."""
+    parts = (
+        *network(graph_data.phi, graph_data.graph.messages()),
+        network.user_position_bias,
+        network.position_bias,
+        network.user_log_inverse_temperature.exp(),
     )
+    return tuple(part.detach().cpu().numpy() for part in parts)
 
 
 @torch.no_grad()
 def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: TrainingData) -> bool:
-    """Start from an earlier state: shared weights where shapes agree, id rows where the id is known; returns whether
-    ids were carried over.
+    """Copy the weights of an earlier state: shared ones where shapes match, id rows where the id is known.
 
-    Layers that started elsewhere (``GraphConfig.sized``) are not carried over: their weights mean something else.  Nor
-    are ids that could start from the graph, where they were learned beside such layers or most people are new: what few
-    old rows say would leave the new ones at nought.
+    Layers with other starting values (``GraphConfig.sized``) are not copied: their weights have another meaning.  If
+    ids can start from the graph (``spectral``), they are not copied either when they belong to such layers or most
+    users are
+    new: a few old rows would leave the new ones at zero.
+
+    Returns:
+        whether ids were copied.
     """
-    config, before = network.config, GraphConfig.of(warm.config)
-    as_before = (before.message_start, before.mixing) == (config.message_start, config.mixing)
+    architecture, before = network.config.architecture, GraphConfig.of(warm.config).architecture
+    as_before = (before.message_start, before.mixing) == (architecture.message_start, architecture.mixing)
     rows = {"user": _matched(data.user_ids, warm.user_ids), "response": _matched(data.response_ids, warm.response_ids)}
     labelled = np.bincount(data.labels.user, minlength=data.n_users) > 0
     known = labelled[rows["user"][0]].sum() / labelled.sum()
-    ids = not config.spectral or (
+    ids = not architecture.spectral or (
         as_before
-        and known >= KNOWN
-        and warm.weights.get(f"{member}.user_residual", np.empty((0, 0))).shape[1] == config.dim
+        and known >= MIN_KNOWN
+        and warm.weights.get(f"{member}.user_residual", np.empty((0, 0))).shape[1] == architecture.dim
     )
     for name, value in network.state_dict().items():
-        old = warm.weights.get(f"{member}.{name}")
-        if old is None or (name.startswith("convs.") and not as_before):
+        stored = warm.weights.get(f"{member}.{name}")
+        if stored is None or (name.startswith("convs.") and not as_before):
             continue
-        old = torch.as_tensor(old)
-        if old.numel() == value.numel() == 1:  # snapshots of earlier versions saved a number as a row
+        old = torch.as_tensor(stored)
+        if old.numel() == value.numel() == 1:  # earlier versions stored a number as a row
             old = old.reshape(value.shape)
         if old.shape[1:] != value.shape[1:]:
             continue
@@ -268,8 +279,8 @@ def _state(
     stacked = np.concatenate(logits)
     outcome = labels.outcome[np.concatenate(held_out)]
     temperature = temperature_of(stacked, outcome)
-    scale = np.float32(config.members**-0.5)
-    users, responses, bias, user_side, side, firmness = zip(*outputs, strict=True)
+    scale = np.float32(config.architecture.members**-0.5)
+    users, responses, bias, user_position_bias, position_bias, inverse_temperature = zip(*outputs, strict=True)
     n_labels = np.bincount(labels.user, minlength=data.n_users).astype(np.int64)
     user_vectors = (np.concatenate(users, 1) * scale).astype(np.float32)
     if (n_labels == 0).any() and (n_labels > 0).any():
@@ -277,9 +288,11 @@ def _state(
     return GraphState(
         user_ids=np.asarray(data.user_ids, np.int64),
         user_vectors=user_vectors,
-        user_side=np.mean(user_side, 0).astype(np.float32),
-        side=float(np.mean(side)),
-        user_firmness=np.mean(firmness, 0).astype(np.float32) if config.firmness_l2 else None,
+        user_position_bias=np.mean(user_position_bias, 0).astype(np.float32),
+        position_bias=float(np.mean(position_bias)),
+        user_inverse_temperature=(
+            np.mean(inverse_temperature, 0).astype(np.float32) if config.priors.l2_inverse_temperature else None
+        ),
         response_ids=np.asarray(data.response_ids, np.int64),
         response_vectors=(np.concatenate(responses, 1) * scale).astype(np.float32),
         response_bias=np.mean(bias, 0).astype(np.float32),
@@ -287,11 +300,6 @@ def _state(
         labels=labels,
         n_labels=n_labels,
         weights=weights,
-        config=asdict(config),
+        config=config.stored(),
         metrics=measures(stacked / temperature, outcome),
     )
-
-
-def sided_margins(state: GraphState, labels: Comparisons) -> np.ndarray:
-    """Calibrated log-odds (N,) with the side nuisance: what a label by a known user is expected to say."""
-    return state.margins(labels) + (state.side + state.user_side[labels.user]) / state.temperature

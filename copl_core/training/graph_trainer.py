@@ -1,54 +1,55 @@
-"""How one member of a preference graph is trained: its steps, what it is asked at each, and when it stops.
+"""Train one member of a preference graph: its steps, the query labels of each step, and when it stops.
 
-At each step a random ``leave_out`` share of the labels leaves the graph and only those are asked, by meeting: message
-passing over the very labels the loss asks for gives the answer away.  The published schedule (``batch``) asks a batch
-at a time of labels that stay in the graph.  A member stops on labels of its own that it never saw.  Where these are
-predicted worse than before, ids have begun to learn labels by heart: training goes back to its best and holds ids more
-firmly, so that one setting serves labels with few slips and with many.
+At each step a random ``leave_out`` share of the labels leaves the graph, and only these query labels enter the loss:
+message passing over the very labels that the loss reads would leak the answer.  Labels are drawn by user–response edge.
+The published schedule (``batch``) takes its query labels in batches, and they stay in the graph.  A member stops on
+held-out labels of its own.  When their loss stops improving, ids have begun to memorise labels: training returns to its
+best state and makes the prior on ids more precise, so that one setting serves labels with little noise and with much.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from copl_core.preference.config import GraphConfig
 from copl_core.preference.gcf import CoplGraph
-from copl_core.preference.graph import AskedPairs, Messages, PreferenceGraph, where
+from copl_core.preference.graph import Messages, PreferenceGraph, QueryPairs, where
 from copl_core.preference.spectral import leading
-from copl_core.preference.state import GraphConfig
 from copl_core.records import CoplError, TrainingData
 from copl_core.training.losses import bradley_terry, flip_rate, preference_loss, torch_generator
 
-Tell = Callable[..., None]  # step, loss, and the held-out loss where it was measured
-Save = Callable[[], None]  # may keep ``Member.state``, which is made only then
+Report = Callable[..., None]  # (step, loss), and the held-out loss after a check
+Save = Callable[[], None]  # may store ``Member.state``, which is computed only when it is read
 
 
-def meetings_for(share: float) -> float:
-    """The share of meetings that touches this share of labels, each of which is about two."""
+def edge_share_for(share: float) -> float:
+    """The share of user–response edges whose labels make up this share of all labels; a label has about two edges."""
     return 1 - (1 - share) ** 0.5
 
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Labels that are asked, gathered: rows (B,) of users, left and right, what was said and how much it counts."""
+    """Query labels (B,): the rows of users, left and right responses, the outcome and the weight of each."""
 
     user: Tensor
     left: Tensor
     right: Tensor
     outcome: Tensor
     weight: Tensor
-    pairs: AskedPairs | None
+    pairs: QueryPairs | None
 
 
 @dataclass
 class GraphData:
-    """What the members of one fit share: the labels, the graph they make, and φ as the graph reads it."""
+    """What the members of one fit share: the labels, their graph, and the graph's text input."""
 
     data: TrainingData
     phi: Tensor  # (R, p)
@@ -56,7 +57,7 @@ class GraphData:
     device: str
 
     def __post_init__(self) -> None:
-        data, labels = self.data, self.data.labels
+        data, labels, priors = self.data, self.data.labels, self.config.priors
         self.graph = PreferenceGraph.build(labels, data.n_users, data.n_responses, self.device)
         self.user, self.left, self.right = (
             torch.as_tensor(column, dtype=torch.int32, device=self.device)
@@ -64,53 +65,54 @@ class GraphData:
         )
         self.pairs = (
             None
-            if self.config.batch
-            else AskedPairs.build(self.user, self.left, self.right, data.n_users, data.n_responses)
+            if self.config.paper.batch
+            else QueryPairs.build(self.user, self.left, self.right, data.n_users, data.n_responses)
         )
-        met = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right])
-        met = np.unique(met, return_inverse=True)[1].reshape(2, -1)
-        self.n_meetings = int(met.max()) + 1
-        self.meetings = torch.as_tensor(met, dtype=torch.int32, device=self.device)  # (2, N)
+        edges = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right])
+        edges = np.unique(edges, return_inverse=True)[1].reshape(2, -1)
+        self.n_edges = int(edges.max()) + 1
+        self.edges = torch.as_tensor(edges, dtype=torch.int32, device=self.device)  # (2, N), of user and response
         self.outcome = torch.as_tensor(labels.outcome, device=self.device)
-        weight = np.where(labels.decided, labels.strength, self.config.tie_weight * labels.strength)
+        weight = np.where(labels.decided, labels.strength, priors.tie_weight * labels.strength)
         self.weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32, device=self.device)
         self.flip = 0.0
-        if self.config.loss != "bt":
-            self.flip = flip_rate(labels) if self.config.flip is None else self.config.flip
+        if priors.loss != "bt":
+            self.flip = flip_rate(labels) if priors.flip is None else priors.flip
 
-    def asked(self, rows: Tensor) -> LabelBatch:
-        """The labels of rows (B,), gathered."""
+    def batch(self, rows: Tensor) -> LabelBatch:
+        """The labels of rows (B,)."""
         return LabelBatch(
             *(column.index_select(0, rows) for column in (self.user, self.left, self.right, self.outcome, self.weight)),
             None if self.pairs is None else self.pairs.taken(rows),
         )
 
-    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], asked: LabelBatch) -> Tensor:
-        """Log-odds (B,) of left, side nuisance included."""
+    def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], query: LabelBatch) -> Tensor:
+        """Log-odds (B,) of left, position bias included."""
         users, responses, bias = out
-        if asked.pairs is not None:
-            margin = asked.pairs.margins(users, responses)
+        if query.pairs is not None:
+            margin = query.pairs.margins(users, responses)
         else:
-            apart = responses.index_select(0, asked.left) - responses.index_select(0, asked.right)
-            margin = (users.index_select(0, asked.user) * apart).sum(-1)
-        if self.config.ids_only:
+            difference = responses.index_select(0, query.left) - responses.index_select(0, query.right)
+            margin = (users.index_select(0, query.user) * difference).sum(-1)
+        if self.config.paper.ids_only:
             return margin
-        margin = margin + bias.index_select(0, asked.left) - bias.index_select(0, asked.right)
-        if self.config.firmness_l2:
-            margin = margin * network.user_firmness.exp().index_select(0, asked.user)
-        return margin + network.side + network.user_side.index_select(0, asked.user)
+        margin = margin + bias.index_select(0, query.left) - bias.index_select(0, query.right)
+        if self.config.priors.l2_inverse_temperature:
+            margin = margin * network.user_log_inverse_temperature.exp().index_select(0, query.user)
+        return margin + network.position_bias + network.user_position_bias.index_select(0, query.user)
 
-    def loss(self, logits: Tensor, asked: LabelBatch) -> Tensor:
-        """What training makes small, before any prior."""
-        each = preference_loss(logits, asked.outcome, self.config.loss, self.flip, self.config.smoothing)
-        return (each * asked.weight).mean()
+    def loss(self, logits: Tensor, query: LabelBatch) -> Tensor:
+        """The weighted mean loss of the query labels, without priors."""
+        priors = self.config.priors
+        each = preference_loss(logits, query.outcome, priors.loss, self.flip, priors.smoothing)
+        return (each * query.weight).mean()
 
     def draw(self, seen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Masks (N,) of the labels that stay in the graph and of those that leave it and are asked; where none leaves,
-        all of ``seen`` (N,) are both."""
-        drawn = torch.rand(self.n_meetings, generator=generator, device=self.device)
-        drawn = drawn < meetings_for(self.config.leave_out)
-        left_out = (drawn.index_select(0, self.meetings[0]) | drawn.index_select(0, self.meetings[1])) & seen
+        """Masks (N,) of the labels that stay in the graph and of the query labels, which leave it.  If none leaves,
+        both masks are ``seen`` (N,)."""
+        drawn = torch.rand(self.n_edges, generator=generator, device=self.device)
+        drawn = drawn < edge_share_for(self.config.schedule.leave_out)
+        left_out = (drawn.index_select(0, self.edges[0]) | drawn.index_select(0, self.edges[1])) & seen
         return (seen & ~left_out, left_out) if left_out.any() else (seen, seen)
 
 
@@ -118,84 +120,93 @@ class Member:
     """One network in training.
 
     Args:
-        held: rows (H,) that it is stopped on and never sees.
-        warm: whether the network's ids were learned before, and are a start worth keeping.
+        held: rows (H,) of the held-out labels, on which the member stops and which it never learns from.
+        warm: whether the network's ids come from an earlier fit and are a start worth keeping.
     """
 
-    def __init__(self, lesson: GraphData, network: CoplGraph, held: np.ndarray, seed: int, warm: bool = False) -> None:
-        self.lesson, self.network, self.config, self.seed, self.warm = lesson, network, lesson.config, seed, warm
-        self.generator = torch_generator(seed, lesson.device)
-        rows = torch.as_tensor(held, device=lesson.device)
-        self.seen = torch.ones(len(lesson.user), dtype=torch.bool, device=lesson.device)
+    def __init__(
+        self, graph_data: GraphData, network: CoplGraph, held: np.ndarray, seed: int, warm: bool = False
+    ) -> None:
+        self.graph_data, self.network, self.config = graph_data, network, graph_data.config
+        self.seed, self.warm = seed, warm
+        self.generator = torch_generator(seed, graph_data.device)
+        rows = torch.as_tensor(held, device=graph_data.device)
+        self.seen = torch.ones(len(graph_data.user), dtype=torch.bool, device=graph_data.device)
         self.seen[rows] = False
-        self.whole, self.held = self._seen_graph.messages(), lesson.asked(rows)
-        if not self.config.edge_dropout:
-            del self._seen_graph  # of a million people it is most of a GiB
+        self.whole, self.held = self._seen_graph.messages(), graph_data.batch(rows)
+        if not self.config.paper.edge_dropout:
+            del self._seen_graph  # for a million users it takes most of a GiB
         self.draws: list[tuple[list[Messages], LabelBatch]] = []
-        self.order, self.place = torch.empty(0, dtype=torch.long), 0  # of a pass over the labels, with ``batch``
+        self.order, self.position = torch.empty(0, dtype=torch.long), 0  # in a pass over the labels, with ``batch``
         self.optimiser = optimiser_of(network, self.config)
-        self.steps = steps_of(self.config, len(lesson.user) - len(held))
-        self.step, self.firm, self.loss = 0, 1.0, math.nan
+        self.steps = steps_of(self.config, len(graph_data.user) - len(held))
+        self.step, self.id_prior_scale, self.loss = 0, 1.0, math.nan
         self.best, self.best_step, self.worse, self.kept = math.inf, 0, 0, _copy(network)
 
-    def train(self, tell: Tell, save: Save | None = None, state: dict | None = None) -> np.ndarray:
-        """Train in place, from ``state`` on if there is one; returns log-odds (H,) on the held-out rows.
+    def train(self, report: Report, save: Save | None = None, state: dict[str, Any] | None = None) -> np.ndarray:
+        """Train in place, from ``state`` if there is one; returns log-odds (H,) of the held-out labels.
 
-        ``save`` is called after every step.
+        Args:
+            save: called after every step.
+        Raises:
+            CoplError: if the held-out loss is not finite and no better state exists.
         """
         if state is None:
             self._begin()
         else:
-            self._take(state)
+            self.load_state(state)
         while not self._ended():
             self.loss = self.take_step()
-            if self.step % self.config.check_every == 0 and len(self.held.user):
-                score = self._held_loss()
-                self._judge(score)
-                tell(self.step, self.loss, score)
+            if self.step % self.config.schedule.check_every == 0 and len(self.held.user):
+                loss = self._held_loss()
+                self._check(loss)
+                report(self.step, self.loss, loss)
             if save is not None:
                 save()
         if len(self.held.user):
             self.network.load_state_dict(self.kept)
         self.draws.clear()
-        tell(self.steps, self.loss)
+        report(self.steps, self.loss)
         with torch.no_grad():
             return self._held_logits().cpu().numpy()
 
     def _begin(self) -> None:
-        config = self.config
-        if config.spectral and not (self.warm or config.ids_only):
-            self.network.start_ids(*leading(self.whole, min(config.spectral, config.dim), self.generator))
+        architecture = self.config.architecture
+        if architecture.spectral and not (self.warm or self.config.paper.ids_only):
+            width = min(architecture.spectral, architecture.dim)
+            self.network.start_ids(*leading(self.whole, width, self.generator))
             self.kept = _copy(self.network)
-        if self.warm and len(self.held.user):  # what was learned before may be hard to better
+        if self.warm and len(self.held.user):  # the earlier fit may be hard to improve on
             self.best = self._held_loss()
 
     def _ended(self) -> bool:
         return self.step >= self.steps or (
-            len(self.held.user) > 0 and self.step - self.best_step >= self.config.patience
+            len(self.held.user) > 0 and self.step - self.best_step >= self.config.schedule.patience
         )
 
-    def _judge(self, score: float) -> None:
-        """Keep what predicts best; after looks without gain go back to it, ids held more firmly from there on."""
-        if not math.isfinite(score) and self.best == math.inf:
+    def _check(self, loss: float) -> None:
+        """Keep the state of the lowest held-out loss; after checks without improvement return to it, with a more
+        precise prior on ids from then on."""
+        if not math.isfinite(loss) and self.best == math.inf:
             raise CoplError(
-                f"The graph's training broke down: its held-out loss was {score} after {self.step} steps. "
+                f"The graph's training broke down: its held-out loss was {loss} after {self.step} steps. "
                 "A smaller learning rate, or another loss, is needed."
             )
-        if score < self.best:
-            self.best, self.best_step, self.worse, self.kept = score, self.step, 0, _copy(self.network)
+        if loss < self.best:
+            self.best, self.best_step, self.worse, self.kept = loss, self.step, 0, _copy(self.network)
             return
         self.worse += 1
-        if self.config.firmer > 1 and self.worse >= self.config.firm_after:
-            self.worse, self.firm = 0, self.firm * self.config.firmer
+        priors = self.config.priors
+        if priors.id_prior_growth > 1 and self.worse >= priors.growth_after:
+            self.worse, self.id_prior_scale = 0, self.id_prior_scale * priors.id_prior_growth
             self.network.load_state_dict(self.kept)
 
     def take_step(self) -> float:
         """One step of the optimiser; returns the loss."""
-        rate = self.config.lr * rate_at(self.step, self.config, self.steps)
+        rate = self.config.schedule.lr * rate_at(self.step, self.config, self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self._batch_loss() if self.config.batch else self._left_out_loss()
+        loss = self._batch_loss() if self.config.paper.batch else self._left_out_loss()
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -203,131 +214,147 @@ class Member:
         return float(loss.detach())
 
     def _left_out_loss(self) -> Tensor:
-        """Of the labels that leave the graph for this step, all at once."""
-        lesson, config, network = self.lesson, self.config, self.network
-        messages, asked = self._drawn()
-        keep = self._keeping(lesson.data.n_responses, config.id_dropout)
-        keep_user = self._keeping(lesson.data.n_users, config.user_dropout)
-        logits = lesson.logits(network, network(lesson.phi, messages, keep, keep_user), asked)
-        return lesson.loss(logits, asked) + penalty(network, config, self.firm) / len(lesson.user)
+        """The loss of all labels that leave the graph for this step, with the priors."""
+        graph_data, network, schedule = self.graph_data, self.network, self.config.schedule
+        messages, query = self._drawn()
+        keep = self._keep_mask(graph_data.data.n_responses, schedule.id_dropout)
+        keep_user = self._keep_mask(graph_data.data.n_users, schedule.user_dropout)
+        logits = graph_data.logits(network, network(graph_data.phi, messages, keep, keep_user), query)
+        prior = penalty(network, self.config, self.id_prior_scale)
+        return graph_data.loss(logits, query) + prior / len(graph_data.user)
 
     def _drawn(self) -> tuple[list[Messages], LabelBatch]:
-        """Messages by layer and what is asked; with ``draws`` the same few draws take turns, each drawn by its own
+        """Messages by layer and the query labels; with ``leave_out_draws`` a few draws take turns, each from its own
         seed."""
-        number, generator = self.step, self.generator
-        if self.config.draws:
-            number = self.step % self.config.draws
+        number, generator, n_draws = self.step, self.generator, self.config.schedule.leave_out_draws
+        if n_draws:
+            number = self.step % n_draws
             if number < len(self.draws):
                 return self.draws[number]
-            generator = torch_generator(self.seed + 1000 * (number + 1), self.lesson.device)
-        stay, ask = (self.seen, self.seen) if self.config.leave_out == 0 else self.lesson.draw(self.seen, generator)
-        drawn = self._messages(stay, generator), self.lesson.asked(where(ask))
-        if self.config.draws and number == len(self.draws):
+            generator = torch_generator(self.seed + 1000 * (number + 1), self.graph_data.device)
+        stay, query = self.seen, self.seen
+        if self.config.schedule.leave_out > 0:
+            stay, query = self.graph_data.draw(self.seen, generator)
+        drawn = self._messages(stay, generator), self.graph_data.batch(where(query))
+        if n_draws and number == len(self.draws):
             self.draws.append(drawn)
         return drawn
 
     def _messages(self, stay: Tensor, generator: torch.Generator) -> list[Messages]:
-        """For each layer; edges are dropped anew for each."""
-        config, everything = self.config, stay is self.seen
-        if config.edge_dropout:
-            part = self._seen_graph if everything else self.lesson.graph.part(stay)
-            return [part.messages(config.edge_dropout, generator) for _ in range(config.layers)]
-        return [self.whole if everything else self.lesson.graph.part(stay).messages()] * config.layers
+        """One per layer; each layer has its own draw of dropped edges."""
+        n_layers, edge_dropout = self.config.architecture.n_layers, self.config.paper.edge_dropout
+        everything = stay is self.seen
+        if edge_dropout:
+            part = self._seen_graph if everything else self.graph_data.graph.part(stay)
+            return [part.messages(edge_dropout, generator) for _ in range(n_layers)]
+        return [self.whole if everything else self.graph_data.graph.part(stay).messages()] * n_layers
 
     @cached_property
     def _seen_graph(self) -> PreferenceGraph:
-        return self.lesson.graph.part(self.seen)
+        return self.graph_data.graph.part(self.seen)
 
     def _batch_loss(self) -> Tensor:
-        """Of the published schedule: a propagation over the whole graph for one batch of its labels."""
-        lesson, config, network = self.lesson, self.config, self.network
-        asked = lesson.asked(self._next_batch())
-        out = network(lesson.phi, self._messages(self.seen, self.generator))
+        """The loss of the published schedule: a propagation over the whole graph for one batch of its labels."""
+        graph_data, network = self.graph_data, self.network
+        query = graph_data.batch(self._next_batch())
+        out = network(graph_data.phi, self._messages(self.seen, self.generator))
         users, responses, _ = out
-        met = (
-            users.index_select(0, asked.user),
-            responses.index_select(0, asked.left),
-            responses.index_select(0, asked.right),
+        embeddings = (
+            users.index_select(0, query.user),
+            responses.index_select(0, query.left),
+            responses.index_select(0, query.right),
         )
         return (
-            lesson.loss(lesson.logits(network, out, asked), asked)
-            + config.l2_asked * _squares(*met)
-            + penalty(network, config) / len(lesson.user)
+            graph_data.loss(graph_data.logits(network, out, query), query)
+            + self.config.paper.l2_batch * _squares(*embeddings)
+            + penalty(network, self.config) / len(graph_data.user)
         )
 
     def _next_batch(self) -> Tensor:
-        if self.place >= len(self.order):
+        if self.position >= len(self.order):
             rows = self.seen.nonzero()[:, 0]
-            order = torch.randperm(len(rows), generator=self.generator, device=self.lesson.device)
-            self.order, self.place = rows[order], 0
-        batch = self.order[self.place : self.place + self.config.batch]
-        self.place += len(batch)
+            order = torch.randperm(len(rows), generator=self.generator, device=self.graph_data.device)
+            self.order, self.position = rows[order], 0
+        batch = self.order[self.position : self.position + self.config.paper.batch]
+        self.position += len(batch)
         return batch
 
-    def _keeping(self, n: int, dropped: float) -> Tensor | None:
-        """Mask (n, 1) of rows that keep their id; None, without a draw, where all do."""
+    def _keep_mask(self, n: int, dropped: float) -> Tensor | None:
+        """Mask (n, 1) of rows that keep their id; None, without a draw, if all do."""
         if dropped == 0:
             return None
-        return (torch.rand(n, 1, generator=self.generator, device=self.lesson.device) >= dropped).float()
+        return (torch.rand(n, 1, generator=self.generator, device=self.graph_data.device) >= dropped).float()
 
     def _held_logits(self) -> Tensor:
-        return self.lesson.logits(self.network, self.network(self.lesson.phi, self.whole), self.held)
+        return self.graph_data.logits(self.network, self.network(self.graph_data.phi, self.whole), self.held)
 
     @torch.no_grad()
     def _held_loss(self) -> float:
         return float((bradley_terry(self._held_logits(), self.held.outcome) * self.held.weight).mean())
 
     @property
-    def state(self) -> dict:
-        """Everything the next step reads, as it is now; tensors are not copied."""
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step reads; tensors are not copied."""
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "kept": self.kept,
             "generator": self.generator.get_state(),
             "order": self.order,
-        } | {name: getattr(self, name) for name in _NUMBERS}
+        } | {stored: getattr(self, name) for name, stored in _NUMBERS.items()}
 
-    def _take(self, state: dict) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``, bit for bit."""
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
-        self.kept = {name: value.to(self.lesson.device) for name, value in state["kept"].items()}
-        self.order = state["order"].to(self.lesson.device)
-        for name in _NUMBERS:
-            setattr(self, name, state[name])
-        numbers = range(min(self.step, self.config.draws))
+        self.kept = {name: value.to(self.graph_data.device) for name, value in state["kept"].items()}
+        self.order = state["order"].to(self.graph_data.device)
+        for name, stored in _NUMBERS.items():
+            setattr(self, name, state[stored])
         self.draws = []
-        for self.step in numbers:  # each by its own seed, as it was
+        for number in range(min(state["step"], self.config.schedule.leave_out_draws)):  # each from its own seed
+            self.step = number
             self._drawn()
         self.step = state["step"]
 
 
-_NUMBERS = ("step", "firm", "best", "best_step", "worse", "place", "loss")
+# Attribute → name in a stored training state.
+_NUMBERS = {name: name for name in ("step", "best", "best_step", "worse", "loss")} | {
+    "id_prior_scale": "firm",
+    "position": "place",
+}
 
 
-def penalty(network: CoplGraph, config: GraphConfig, firm: float = 1.0) -> Tensor:
-    """Minus the log of the Gaussian priors, that on ids ``firm`` times as precise, summed; the caller divides by the
-    number of labels."""
+def penalty(network: CoplGraph, config: GraphConfig, id_prior_scale: float = 1.0) -> Tensor:
+    """Minus the log density of the Gaussian priors, up to a constant; the caller divides by the number of labels.
+
+    ``id_prior_scale`` multiplies the precision of the prior on ids.
+    """
+    priors = config.priors
     ids = _squares(network.user_residual, network.response_residual)
-    liked = _squares(network.response_bias, network.text_bias, network.bias)
+    bias = _squares(network.response_bias, network.text_bias, network.bias)
     terms = (
-        (firm * config.l2, ids),
-        (config.l2_text, _squares(network.text.weight)),
-        (config.l2_bias, liked),
-        (config.l2_layer, network.layer_drift()),
-        (config.side_l2, _squares(network.user_side)),
-        (config.firmness_l2, _squares(network.user_firmness)),
+        (id_prior_scale * priors.l2, ids),
+        (priors.l2_text, _squares(network.text.weight)),
+        (priors.l2_bias, bias),
+        (priors.l2_layer, network.layer_drift()),
+        (priors.l2_position_bias, _squares(network.user_position_bias)),
+        (priors.l2_inverse_temperature, _squares(network.user_log_inverse_temperature)),
     )
-    return 0.5 * sum(precision * squares for precision, squares in terms)
+    return 0.5 * _total(precision * squares for precision, squares in terms)
 
 
 def _squares(*weights: Tensor) -> Tensor:
-    return sum(_Square.apply(weight) for weight in weights)
+    return _total(_Square.apply(weight) for weight in weights)
+
+
+def _total(terms: Iterable[Tensor]) -> Tensor:
+    return sum(terms)  # type: ignore[return-value]  # the start 0 plus a tensor is a tensor
 
 
 class _Square(torch.autograd.Function):
-    """Sum of squares; a dot product with itself would hand back two gradients, to be added up."""
+    """Sum of squares.  A dot product of a tensor with itself would return two gradients to be added."""
 
     @staticmethod
     def forward(ctx, weight: Tensor) -> Tensor:
@@ -341,18 +368,19 @@ class _Square(torch.autograd.Function):
 
 def optimiser_of(network: CoplGraph, config: GraphConfig) -> torch.optim.Optimizer:
     trained = [weight for weight in network.parameters() if weight.requires_grad]
-    return torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.AdamW(trained, lr=config.schedule.lr, weight_decay=config.paper.weight_decay, fused=True)
 
 
 def steps_of(config: GraphConfig, n_seen: int) -> int:
-    """How many steps a member takes at most, with that many labels to learn from."""
-    return config.epochs * -(-n_seen // config.batch) if config.batch else config.max_steps
+    """The largest number of steps of a member that learns from ``n_seen`` labels."""
+    batch = config.paper.batch
+    return config.paper.epochs * -(-n_seen // batch) if batch else config.schedule.max_steps
 
 
 def rate_at(step: int, config: GraphConfig, steps: int) -> float:
-    """Share of the learning rate after that many steps: a linear rise over ``warmup`` of them, then a cosine to a
-    fiftieth."""
-    rise = int(config.warmup * steps)
+    """Factor on the learning rate after ``step`` of ``steps`` steps: a linear rise over the ``warmup`` share of them,
+    then a cosine down to 1/50."""
+    rise = int(config.paper.warmup * steps)
     if step < rise:
         return step / rise
     return 0.02 + 0.49 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

@@ -1,4 +1,4 @@
-"""Losses on log-odds.  A label is Bradley–Terry: P(left preferred) = σ(logit); a tie trains towards one half."""
+"""Losses on log-odds.  Labels follow Bradley–Terry: P(left preferred) = σ(logit); the target of a tie is one half."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch.nn.functional import logsigmoid
 
 from copl_core.records import Comparisons
 
-ENOUGH = 50_000  # labels that settle a temperature
-TRUST = 10  # agreements imagined beside those that repeats tell of
-MOST_FLIPPED = 0.45  # share of labels; at one half they say nothing, and rDPO divides by zero
+MAX_LABELS = 50_000  # a temperature is fitted on at most about this many labels
+PRIOR_AGREEMENTS = 10  # added to the observed agreements of repeated labels
+MAX_FLIP = 0.45  # share of labels; at one half labels carry no information, and rDPO divides by zero
 
 
 def bradley_terry(logits: Tensor, outcome: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy (N,) of outcomes in [0, 1] under log-odds, by ``logsigmoid``: finite at any margin.
 
-    ``smoothing`` moves every outcome towards one half: that share of the labels is taken to be drawn by a coin.
+    ``smoothing`` moves every outcome towards one half: it is the share of labels that are taken to be random.
     """
     if smoothing:
         outcome = outcome * (1 - smoothing) + smoothing / 2
@@ -27,16 +27,16 @@ def bradley_terry(logits: Tensor, outcome: Tensor, smoothing: float = 0.0) -> Te
 def rdpo(logits: Tensor, outcome: Tensor, flip: float) -> Tensor:
     """Unbiased loss (N,) under known label noise: ((1−ε) ℓ(y) − ε ℓ(1−y)) / (1−2ε)  (arXiv 2403.00409, eq. 12).
 
-    Not bounded below: a label that can be memorised pays for ever larger margins.
+    Not bounded below: on a memorised label the loss falls without limit as the margin grows.
     """
     return ((1 - flip) * bradley_terry(logits, outcome) - flip * bradley_terry(logits, 1 - outcome)) / (1 - 2 * flip)
 
 
 def preference_loss(logits: Tensor, outcome: Tensor, loss: str, flip: float, smoothing: float = 0.0) -> Tensor:
-    """The loss (N,) of that name where a share ``flip`` of the labels is turned round.
+    """The ``loss`` (N,) of that name if a share ε = ``flip`` of the labels is flipped.
 
-    "bt" takes labels at their word, "smoothing" trains towards 1 − ε (conservative DPO, arXiv 2403.00409, eq. 10),
-    "rdpo" towards the loss that clean labels would have.
+    "bt" expects clean labels, "smoothing" has the target 1 − ε (conservative DPO, arXiv 2403.00409, eq. 10), and "rdpo"
+    estimates the loss on clean labels without bias.
     """
     if loss == "rdpo":
         return rdpo(logits, outcome, flip)
@@ -44,11 +44,11 @@ def preference_loss(logits: Tensor, outcome: Tensor, loss: str, flip: float, smo
 
 
 def flip_rate(labels: Comparisons) -> float:
-    """The share ε of labels that are turned round, told by pairs that a user was asked more than once.
+    """The share ε of flipped labels, estimated from pairs that a user labelled more than once.
 
     Two labels of one user on one pair agree with probability c = (1−ε)² + ε², so ε = (1 − √(2c − 1)) / 2.  Ten
-    agreements more are counted, so that a few repeats hardly move ε from the 0 that stands without any, and ε is at
-    most 0.45: even many repeats never say that labels are pure noise.
+    agreements are added, so that a few repeats hardly move ε from 0, its value without repeats.  ε is at most 0.45:
+    even many repeats do not prove that labels are pure noise.
     """
     decided = labels.take(labels.decided)
     low, high = np.minimum(decided.left, decided.right), np.maximum(decided.left, decided.right)
@@ -59,25 +59,26 @@ def flip_rate(labels: Comparisons) -> float:
     if not again.any():
         return 0.0
     agree = (prefers_low[order][1:] == prefers_low[order][:-1])[again]
-    consistent = (agree.sum() + TRUST) / (len(agree) + TRUST)
-    return min(float((1 - np.sqrt(max(2 * consistent - 1, 0.0))) / 2), MOST_FLIPPED)
+    consistent = (agree.sum() + PRIOR_AGREEMENTS) / (len(agree) + PRIOR_AGREEMENTS)
+    return min(float((1 - np.sqrt(max(2 * consistent - 1, 0.0))) / 2), MAX_FLIP)
 
 
 def temperature_of(logits: np.ndarray, outcome: np.ndarray) -> float:
-    """The temperature whose division gives these log-odds the least log-loss; 1 where nothing can be told.
+    """The divisor of these log-odds with the lowest log-loss; 1 with fewer than 20 decided labels.
 
-    One label more of each outcome is imagined (Platt's correction): a world without an error on n labels may still err
-    on the next.
+    Targets are smoothed as if one more label of each outcome were observed (Platt's correction): a model without an
+    error on n labels may still err on the next.
     """
     decided = outcome != 0.5
     if decided.sum() < 20:
         return 1.0
     signed = np.where(outcome > 0.5, logits, -logits)[decided].astype(np.float64)
-    signed = signed[:: max(1, len(signed) // ENOUGH)]
+    signed = signed[:: max(1, len(signed) // MAX_LABELS)]
     grid = np.exp(np.linspace(np.log(0.2), np.log(5), 97))
-    slip = 1 / (len(signed) + 2)
+    noise = 1 / (len(signed) + 2)
     losses = [
-        (1 - slip) * np.logaddexp(0, -signed / temperature).mean() + slip * np.logaddexp(0, signed / temperature).mean()
+        (1 - noise) * np.logaddexp(0, -signed / temperature).mean()
+        + noise * np.logaddexp(0, signed / temperature).mean()
         for temperature in grid
     ]
     return float(grid[int(np.argmin(losses))])

@@ -1,10 +1,10 @@
-"""How a fit reports where it is: the one type of progress callback, and the phases that are measurements in passing."""
+"""The progress callback of all fits, and the mark of phases that are measurements during a fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# (phase, step, steps, loss): the callback may raise to end the fit.
+# (phase, step, steps, loss); an exception from the callback ends the fit.
 Progress = Callable[[str, int, int, float | None], None]
 
-HELD_OUT = ", held out"  # ends the name of a phase whose loss is measured on held-out labels
+HELD_OUT = ", held out"  # suffix of a phase whose loss is measured on held-out labels

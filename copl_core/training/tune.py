@@ -1,14 +1,15 @@
-"""How firmly a study's graph is held to its priors, and how far its layers may move, chosen on its own labels.
+"""Choose the precision of a study's priors, and how far its layers may move, on the study's own labels.
 
-Studies differ: where a few hundred answers differ in style, weak priors that grow firmer as they are needed to win;
-where people rated a common list and the pairs were made from the ratings, strong ones that stay as they are.  Where
-people fall into groups of one mind layers have to move; where each differs in their own way, less.  The choice is
-made on labels that are apart from the learned ones *within each person*: both their responses are new to that person.
-A random draw would not do, since pairs made from ratings follow from one another (a ≻ b and b ≻ c give a ≻ c) and every
-overfit looks like skill; it is made only where what will be asked is of that kind, too.
+Studies differ.  With a few hundred labels whose users differ in style, weak priors that grow when needed predict best;
+with pairs made from ratings of a common list, strong priors that stay constant.  If users form groups of similar
+preferences, layers have to move; if each user differs in their own way, less.  The choice uses test labels that are
+apart from the learned ones *for each user*: both responses are new to that user.  A random split would mislead, since
+pairs made from ratings imply one another (a ≻ b and b ≻ c imply a ≻ c) and overfitting would look like skill; it is
+used only if the labels to be predicted are of that kind too.
 
-A few hundred labels tell good candidates from bad ones, and hardly the best from the second: where fits are short,
-several draws are made and the worse half of the candidates is left out after each (successive halving).
+A few hundred labels separate good candidates from bad ones, but hardly the best from the second best.  Where fits are
+short, the candidates are therefore compared on several splits, and after each split the worse half is dropped
+(successive halving).
 """
 
 from __future__ import annotations
@@ -16,24 +17,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from copl_core.preference.state import FULL_STRENGTH_MESSAGES, GraphConfig
+from copl_core.preference.config import FULL_STRENGTH_MESSAGES, FitSchedule, GraphConfig
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.metrics import measures
 from copl_core.training.progress import Progress
 from copl_core.training.split import draws, split_by_edge
 
-FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # of the configured precision of the priors
-FEWEST = 150  # decided labels apart from the learned ones; with fewer the configured priors stand
-MOST = 2_000_000  # labels; with more the configured priors stand, since every candidate takes minutes
-DRAWS = 3
-TELL_EVERY = 1.0  # seconds between two reports of one fit
-MANY = 20_000  # labels; from so many on one draw is enough
-_SHARE = 0.3  # of each person's responses that are kept from the probe
-_MET_SHARE = 0.15  # of the labels, where people are asked about responses they have met
+FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # on the configured precision of the priors
+MIN_TEST_LABELS = 150  # decided test labels; with fewer the configured priors are kept
+MAX_LABELS = 2_000_000  # with more the configured priors are kept, since every candidate takes minutes
+N_SPLITS = 3
+ONE_SPLIT = 20_000  # labels from which one split is enough
+REPORT_EVERY = 1.0  # seconds between two reports of one fit
+EDGE_SHARE = 0.3  # of each user's responses, held out from the candidates
+PAIR_SHARE = 0.15  # of the labels, held out if users will label responses that they know
 
 
 def tuned(
@@ -43,118 +43,123 @@ def tuned(
     *,
     seed: int,
     device: str = "cpu",
-    met: bool = False,
+    known_responses: bool = False,
     progress: Progress | None = None,
     known: Sequence[float] = (),
     keep: Callable[[list[float]], None] | None = None,
 ) -> GraphConfig:
-    """The configuration that predicts best, of a few recipes of messages, each with its priors at several precisions;
-    one small graph is fitted for each candidate and draw.
+    """The configuration that predicts best, of a few architectures, each with its priors at several precisions.
+
+    Fits one member per candidate and split.
 
     Args:
         phi: (R, P) text embeddings, by response row.
-        met: whether people will be asked about responses that they have met in training, in other pairs.
-        progress: told ("choosing priors", fits done, fits, best log-loss so far).
-        known: log-losses of the first fits, of the same choice that was broken off.
-        keep: given the log-losses of all fits so far after each.
+        known_responses: whether users will label responses that they know from training, in other pairs.
+        progress: receives ("choosing priors", fits done, fits, lowest log-loss so far).
+        known: log-losses of the first fits, from the same choice before it was interrupted.
+        keep: called after each fit with the log-losses of all fits so far.
     """
-    config = config.sized(len(data.labels))  # the probe has fewer labels and is to be fitted in the same way
-    draws = [_draw(data, met, draw) for draw in range(1 if len(data.labels) > MANY else DRAWS)]
-    if min(asked.sum() for _, asked in draws) < FEWEST or len(data.labels) > MOST:
+    config = config.sized(len(data.labels))  # a split has fewer labels and must be fitted in the same way
+    n_splits = 1 if len(data.labels) > ONE_SPLIT else N_SPLITS
+    splits = [_split(data, known_responses, number) for number in range(n_splits)]
+    if min(test.sum() for _, test in splits) < MIN_TEST_LABELS or len(data.labels) > MAX_LABELS:
         return config
     losses: dict[GraphConfig, list[float]] = {candidate: [] for candidate in _candidates(config)}
-    left, n_fits, found = list(losses), _fits(len(losses), len(draws)), list[float]()
-    tell = _told(progress, found, n_fits)
-    for learned, asked in draws:
-        probe, test = data.with_labels(data.labels.take(learned)), data.labels.take(asked)
+    left, n_fits, found = list(losses), _n_fits(len(losses), len(splits)), list[float]()
+    report = _reporter(progress, found, n_fits)
+    for learned, test in splits:
+        train, test_labels = data.with_labels(data.labels.take(learned)), data.labels.take(test)
         for candidate in left:
-            tell()
+            report()
             if len(found) < len(known):
                 found.append(known[len(found)])
             else:
-                found.append(_log_loss(probe, test, phi, replace(candidate, members=1), seed, device, tell))
+                found.append(_log_loss(train, test_labels, phi, candidate, seed, device, report))
                 if keep is not None:
                     keep(found)
             losses[candidate].append(found[-1])
-        left = sorted(left, key=lambda candidate: np.mean(losses[candidate]))[: _half(len(left))]
+        left = sorted(left, key=lambda candidate: float(np.mean(losses[candidate])))[: _half(len(left))]
     return left[0]
 
 
-def _told(progress: Progress | None, found: list[float], n_fits: int) -> Callable[..., None]:
-    """Tells how far the choice is, whatever it is given, once for each fit and now and then during one: who is told
-    may end the job."""
+def _reporter(progress: Progress | None, found: list[float], n_fits: int) -> Callable[..., None]:
+    """A callback that reports the state of the choice, whatever its arguments: once per fit, and every ``REPORT_EVERY``
+    seconds during one.  An exception from ``progress`` ends the choice."""
     last: tuple[int, float] = (-1, 0.0)
 
-    def tell(*_: object) -> None:
+    def report(*_: object) -> None:
         nonlocal last
         now = time.monotonic()
-        if progress is not None and (len(found) > last[0] or now - last[1] >= TELL_EVERY):
+        if progress is not None and (len(found) > last[0] or now - last[1] >= REPORT_EVERY):
             last = len(found), now
             progress("choosing priors", len(found), n_fits, min(found, default=None))
 
-    return tell
+    return report
 
 
 def _log_loss(
-    probe: TrainingData,
+    train: TrainingData,
     test: Comparisons,
     phi: np.ndarray,
     candidate: GraphConfig,
     seed: int,
     device: str,
-    tell: Callable[..., None],
+    report: Callable[..., None],
 ) -> float:
-    """Of the labels ``test`` by a graph fitted to ``probe``; of a training that breaks down as bad as can be."""
-    from copl_core.training.graph_fit import fit_graph, sided_margins
+    """Log-loss on the labels ``test`` of one member fitted to ``train``; infinite if the training breaks down."""
+    from copl_core.training.graph_fit import fit_graph
 
     try:
-        state = fit_graph(probe, phi, candidate, seed=seed, device=device, progress=tell)
+        state = fit_graph(train, phi, candidate.with_settings(members=1), seed=seed, device=device, progress=report)
     except CoplError:
         return math.inf
-    return measures(sided_margins(state, test), test.outcome)["log_loss"]
+    return measures(state.label_log_odds(test), test.outcome)["log_loss"]
 
 
-def _draw(data: TrainingData, met: bool, draw: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (N,) of the labels that candidates learn from, and of decided ones that they are asked."""
+def _split(data: TrainingData, known_responses: bool, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (N,) of the labels that candidates learn from, and of the decided test labels."""
     labels = data.labels
-    if met:
+    if known_responses:
         ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
-        asked = draws("pair", *ids, 10 + draw)[:, 0] < _MET_SHARE
-        learned = ~asked
+        test = draws("pair", *ids, 10 + number)[:, 0] < PAIR_SHARE
+        learned = ~test
     else:
-        learned, asked = split_by_edge(data, _SHARE, draw)
-    return learned, asked & labels.decided
+        learned, test = split_by_edge(data, EDGE_SHARE, number)
+    return learned, test & labels.decided
 
 
 def _half(n: int) -> int:
     return -(-n // 2)
 
 
-def _fits(candidates: int, draws: int) -> int:
-    """How many fits the halving takes."""
-    return candidates + (_fits(_half(candidates), draws - 1) if draws > 1 else 0)
+def _n_fits(candidates: int, splits: int) -> int:
+    """The number of fits of the successive halving."""
+    return candidates + (_n_fits(_half(candidates), splits - 1) if splits > 1 else 0)
 
 
 def _candidates(config: GraphConfig) -> list[GraphConfig]:
-    """Every recipe with every precision."""
-    return [stronger(recipe, factor) for recipe in _recipes(config) for factor in FACTORS]
+    """Every architecture tried, with every precision."""
+    return [_scale_priors(tried, factor) for tried in _architectures_tried(config) for factor in FACTORS]
 
 
-def _recipes(config: GraphConfig) -> list[GraphConfig]:
-    """Ways of hearing neighbours: layers that stay near their start, or may move; and either also with priors that stay
-    as they are, by which a small group keeps its own mind.  A graph of many labels has settled (``GraphConfig.sized``),
-    and is asked whether coordinates are to speak for one another."""
-    if config.rule != "copl" or config.layers == 0:
+def _architectures_tried(config: GraphConfig) -> list[GraphConfig]:
+    """Layers that stay near their start, or may move; each with priors that grow, and with constant ones, under which a
+    small group keeps its own preferences.  For a graph of many labels (``GraphConfig.sized``) these are decided, and
+    the choice is between diagonal and full matrices."""
+    architecture = config.architecture
+    if architecture.layer != "copl" or architecture.n_layers == 0:
         return [config]
-    if config.large > 0:
+    if config.schedule.large > 0:
         return [
-            replace(config, firmer=firmer, **layers)
-            for firmer in (config.firmer, 1.0)
+            config.with_settings(id_prior_growth=growth, **layers)
+            for growth in (config.priors.id_prior_growth, 1.0)
             for layers in ({}, FULL_STRENGTH_MESSAGES)
         ]
-    return [config, replace(config, mixing="full", lr=GraphConfig().lr)] if config.mixing == "diagonal" else [config]
+    if architecture.mixing == "diagonal":
+        return [config, config.with_settings(mixing="full", lr=FitSchedule().lr)]
+    return [config]
 
 
-def stronger(config: GraphConfig, factor: float) -> GraphConfig:
-    """The same graph with its priors on ids and texts that many times as precise."""
-    return replace(config, l2=config.l2 * factor, l2_text=config.l2_text * factor)
+def _scale_priors(config: GraphConfig, factor: float) -> GraphConfig:
+    """The same graph with the precisions of its priors on ids and texts multiplied by ``factor``."""
+    return config.with_settings(l2=config.priors.l2 * factor, l2_text=config.priors.l2_text * factor)

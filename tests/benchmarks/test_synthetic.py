@@ -9,11 +9,11 @@ from benchmarks.synthetic import Protocol, make_world
 from copl_core.records import CoplError
 from copl_core.training.losses import flip_rate
 
-SMALL = Protocol(groups=4, users=60, prompts=50, labels=6, asked=4)
+SMALL = Protocol(groups=4, users=60, prompts=50, labels=6, test=4)
 
 
 def pairs_of(labels) -> np.ndarray:
-    """User and pair (N,) as one number, whatever the side."""
+    """User and pair (N,) as one number, in either position."""
     low, high = np.minimum(labels.left, labels.right), np.maximum(labels.left, labels.right)
     return (labels.user * 10_000 + low) * 10_000 + high
 
@@ -27,17 +27,17 @@ def test_a_seed_makes_a_world_and_another_seed_another():
 
 @pytest.mark.parametrize("responses", [2, 4])
 @pytest.mark.parametrize("prompts", [50, 2000])
-def test_nobody_is_asked_about_a_pair_they_labelled_or_meets_one_twice(responses, prompts):
+def test_test_pairs_are_new_to_their_user_and_no_pair_repeats(responses, prompts):
     world = make_world(replace(SMALL, responses=responses, prompts=prompts), 0)
-    met = np.concatenate([pairs_of(world.data.labels), pairs_of(world.asked)])
-    assert len(np.unique(met)) == len(met) == 60 * 10
+    pairs = np.concatenate([pairs_of(world.data.labels), pairs_of(world.test)])
+    assert len(np.unique(pairs)) == len(pairs) == 60 * 10
     prompt = world.data.response_prompt
     assert (prompt[world.data.labels.left] == prompt[world.data.labels.right]).all()
 
 
 def test_without_noise_every_label_is_the_truth_of_its_group():
     world = make_world(SMALL, 0)
-    for labels in (world.data.labels, world.asked):
+    for labels in (world.data.labels, world.test):
         truth = world.utility[world.group[labels.user]]
         row = np.arange(len(labels))
         assert ((truth[row, labels.left] > truth[row, labels.right]) == (labels.outcome == 1)).all()
@@ -46,10 +46,10 @@ def test_without_noise_every_label_is_the_truth_of_its_group():
 def test_noise_turns_its_share_of_labels_and_none_of_the_truth():
     clean, noisy = (make_world(replace(SMALL, users=2000, noise=noise), 0) for noise in (0.0, 0.2))
     assert (clean.data.labels.outcome != noisy.data.labels.outcome).mean() == pytest.approx(0.2, abs=0.02)
-    np.testing.assert_array_equal(clean.asked.outcome, noisy.asked.outcome)
+    np.testing.assert_array_equal(clean.test.outcome, noisy.test.outcome)
 
 
-def test_repeats_ask_the_same_again_and_agree_but_for_noise():
+def test_repeats_label_the_same_pair_again_and_agree_but_for_noise():
     world = make_world(replace(SMALL, users=2000, repeats=3, noise=0.2), 0)
     user, per_user = pairs_of(world.data.labels), np.bincount(world.data.labels.user)
     assert set(per_user) == {9}
@@ -60,8 +60,8 @@ def test_repeats_ask_the_same_again_and_agree_but_for_noise():
 
 
 def test_a_pair_is_common_where_all_groups_agree():
-    one_taste = make_world(replace(SMALL, divergence=0.0), 0)
-    assert not one_taste.controversial.any()
+    alike = make_world(replace(SMALL, divergence=0.0), 0)
+    assert not alike.controversial.any()
     apart = make_world(replace(SMALL, users=2000, prompts=500, divergence=1.0), 0)
     assert apart.controversial.mean() == pytest.approx(1 - 2 / 16, abs=0.05)
 
@@ -91,7 +91,7 @@ def test_no_group_is_empty_however_small_its_share(users, groups, imbalance, exp
 
 @pytest.mark.parametrize("groups, users, imbalance", [(1, 7, 5.0), (3, 61, 1.0), (4, 250, 17.3), (7, 1000, 60.0)])
 def test_groups_that_had_users_keep_their_very_users(groups, users, imbalance):
-    world = make_world(replace(SMALL, users=users, groups=groups, imbalance=imbalance, asked=0), 5)
+    world = make_world(replace(SMALL, users=users, groups=groups, imbalance=imbalance, test=0), 5)
     rng = np.random.default_rng(5)
     rng.standard_normal(100, np.float32), rng.standard_normal((groups, 100), np.float32)  # the utilities
     size = imbalance ** np.linspace(1, 0, groups)
@@ -102,25 +102,25 @@ def test_groups_that_had_users_keep_their_very_users(groups, users, imbalance):
     assert world.group.dtype == expected.dtype
 
 
-def test_informative_texts_tell_the_utilities_and_random_ones_do_not():
+def test_informative_texts_predict_the_utilities_and_random_ones_do_not():
     for text, least, most in (("random", 0, 0.3), ("informative", 0.8, 1)):
         world = make_world(replace(SMALL, prompts=500, text=text), 0)
         x = np.column_stack([world.phi, np.ones(1000)])
-        told = x @ np.linalg.lstsq(x, world.utility[0], rcond=None)[0]
-        assert least <= np.corrcoef(told, world.utility[0])[0, 1] <= most
+        predicted = x @ np.linalg.lstsq(x, world.utility[0], rcond=None)[0]
+        assert least <= np.corrcoef(predicted, world.utility[0])[0, 1] <= most
 
 
 def test_figures_know_the_truth_and_its_opposite():
     world = make_world(SMALL, 0)
-    truth = world.asked.outcome - 0.5
+    truth = world.test.outcome - 0.5
     assert set(world.figures(truth).values()) == {1.0}
     assert set(world.figures(-truth).values()) == {0.0}
     assert world.figures(np.zeros(len(truth)))["worst_group"] == 0.5
 
 
-def test_a_world_that_asks_nothing_has_no_figures():
-    world = make_world(replace(SMALL, asked=0), 0)
-    assert len(world.asked) == 0
+def test_a_world_without_test_pairs_has_no_figures():
+    world = make_world(replace(SMALL, test=0), 0)
+    assert len(world.test) == 0
     assert all(np.isnan(figure) for figure in world.figures(np.zeros(0)).values())
 
 

@@ -15,7 +15,7 @@ from copl_core.evaluation.peer_models import PAL, VPL, Labels, LoRe
 from copl_core.evaluation.peers import HEADS, PEERS, PeerFit, standardised, uniform_reward
 from copl_core.evaluation.validation import FEWEST_LABELS, matched_split, random_mask, validation_split
 from copl_core.features import measure_many
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 from copl_core.records import Choice, CoplError, ImportRow
 
 PERSONAL = [name for name in HEADS if name not in ("uniform-head", "group-oracle")]
@@ -109,7 +109,7 @@ def test_a_peer_is_the_mean_of_as_many_fits_as_the_graph_has_members(monkeypatch
 
     monkeypatch.setattr(PeerFit, "logits", recorded)
     np.testing.assert_allclose(predicted(dataset, "i2e"), np.mean(fits, 0))
-    assert len(fits) == GraphConfig().members > 1
+    assert len(fits) == GraphConfig().architecture.members > 1
     assert np.abs(fits[0] - fits[1]).max() > 1e-3
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from benchmarks.controversy import measure
 from copl_core.insight.controversy import concatenate, decompose_variance, win_rates
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 
-QUICK = GraphConfig(dim=16, layers=1, members=3, max_steps=100)
+QUICK = GraphConfig.build(dim=16, n_layers=1, members=3, max_steps=100)
 GROUPS = np.array([0, 0, 0, 1, 1, 1])
 
 
@@ -19,8 +19,8 @@ def test_a_pair_that_splits_the_groups_ranks_above_one_on_which_everyone_is_torn
     split = np.where(GROUPS == 0, 0.9, 0.1)
     torn = np.full(6, 0.5)
     taste = np.array([0.9, 0.1, 0.5] * 2)  # people differ, groups do not
-    agreed = np.full(6, 0.95)
-    found = decompose_variance(np.column_stack([torn, taste, agreed, split]), GROUPS)
+    united = np.full(6, 0.95)
+    found = decompose_variance(np.column_stack([torn, taste, united, split]), GROUPS)
     assert np.argmax(found.between) == 3
     assert found.between[:3] == pytest.approx([0, 0, 0])
     assert found.between[3] == pytest.approx(0.4**2)
@@ -40,7 +40,7 @@ def test_the_parts_of_one_member_sum_to_the_whole(n_groups, n_users, seed):
     assert (found.between >= 0).all() and (found.between <= 0.25).all() and not found.epistemic.any()
 
 
-def test_where_members_differ_the_model_s_doubt_is_the_fourth_part_of_the_whole():
+def test_where_members_differ_epistemic_variance_is_the_fourth_part_of_the_whole():
     rng = np.random.default_rng(0)
     apart = rng.random((6, 5))  # people differ more than members do
     p = np.clip(apart + rng.normal(0, 0.05, (4, 6, 5)), 0, 1)
@@ -76,7 +76,7 @@ def test_groups_are_split_only_where_the_members_are_sure_of_both_sides():
     p = np.repeat(np.column_stack([sure, sure, np.full(6, 0.8)])[None], 3, 0)
     p[:, 3:, 1] += np.array([-0.19, 0.0, 0.4])[:, None]  # the members do not agree on the second group
     assert decompose_variance(p, GROUPS).split.tolist() == [True, False, False]
-    assert decompose_variance(p[0], GROUPS).split.tolist() == [True, True, False]  # one member has no doubt to tell
+    assert decompose_variance(p[0], GROUPS).split.tolist() == [True, True, False]  # one member cannot show uncertainty
 
 
 def test_a_sample_stands_for_groups_of_other_sizes():
@@ -87,7 +87,7 @@ def test_a_sample_stands_for_groups_of_other_sizes():
         assert getattr(few, name) == pytest.approx(getattr(many, name)), name
 
 
-def test_a_response_stands_by_the_pairs_it_is_in():
+def test_a_response_wins_by_the_pairs_it_is_in():
     p = np.array([[[0.9, 0.6, 0.2]]])  # 7 over 8, 7 over 9, 8 over 9
     ids, found = win_rates(p, np.array([[7, 8], [7, 9], [8, 9]]))
     assert ids.tolist() == [7, 8, 9]
@@ -98,14 +98,14 @@ def test_controversy_finds_the_controversial_pairs_of_a_synthetic_world_and_not_
     found = measure(users=160, prompts=80, labels=40, seed=0, config=QUICK)
     assert found["all common"]["between groups"] > 0.95
     assert found["noisy common"]["between groups"] > 0.95
-    assert found["noisy common"]["votes cast"] < 0.8  # a plain split of the votes is fooled
+    assert found["noisy common"]["observed votes"] < 0.8  # a plain split of the votes is fooled
 
 
 def test_people_without_a_group_do_not_count():
     p = np.random.default_rng(0).random((6, 3))
-    with_strangers = decompose_variance(np.vstack([p, np.ones((2, 3))]), np.append(GROUPS, [-1, -1]))
-    assert with_strangers.between == pytest.approx(decompose_variance(p, GROUPS).between)
-    assert with_strangers.by_group.shape == (3, 2)
+    with_others = decompose_variance(np.vstack([p, np.ones((2, 3))]), np.append(GROUPS, [-1, -1]))
+    assert with_others.between == pytest.approx(decompose_variance(p, GROUPS).between)
+    assert with_others.by_group.shape == (3, 2)
 
 
 def test_renaming_groups_and_swapping_responses_changes_no_variance():
@@ -126,7 +126,7 @@ def test_nobody_in_a_group_and_no_pairs_give_empty_answers():
     assert decompose_variance(np.ones((6, 0)), GROUPS).between.shape == (0,)
 
 
-def test_pairs_looked_at_in_pieces_give_the_same_answer():
+def test_pairs_in_pieces_give_the_same_answer():
     p = np.random.default_rng(0).random((6, 7))
     whole, pieces = (
         decompose_variance(p, GROUPS),

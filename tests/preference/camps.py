@@ -1,19 +1,19 @@
-"""Two camps with opposite tastes over the same prompts, as plain training data; every prompt has two answers."""
+"""Two camps with opposite preferences on the same prompts, as plain training data; every prompt has two responses."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 from copl_core.records import Comparisons, TrainingData
 
-QUICK = GraphConfig(dim=8, layers=2, members=2, max_steps=60, patience=60, text_dim=8, holdout=0.1, l2=1.0)
+QUICK = GraphConfig.build(dim=8, n_layers=2, members=2, max_steps=60, patience=60, text_dim=8, holdout=0.1, l2=1.0)
 
 
 def camps(
-    n_users: int = 20, n_prompts: int = 24, per_user: int = 14, slips: float = 0.1, seed: int = 0
+    n_users: int = 20, n_prompts: int = 24, per_user: int = 14, noise: float = 0.1, seed: int = 0
 ) -> TrainingData:
-    """Even users prefer answer 2i of prompt i, odd ones answer 2i + 1, but for slips; sides are random."""
+    """Even users prefer response 2i of prompt i, odd ones 2i + 1, except for label noise; positions are random."""
     rng = np.random.default_rng(seed)
     user, left, right, outcome = [], [], [], []
     for row in range(n_users):
@@ -22,7 +22,7 @@ def camps(
             user.append(row)
             left.append(pair[0])
             right.append(pair[1])
-            outcome.append(float((pair[0] % 2 == row % 2) != (rng.random() < slips)))
+            outcome.append(float((pair[0] % 2 == row % 2) != (rng.random() < noise)))
     labels = Comparisons.build(user, left, right, outcome)
     return world(n_users, n_prompts, labels)
 
@@ -39,7 +39,7 @@ def world(n_users: int, n_prompts: int, labels: Comparisons) -> TrainingData:
 
 
 def camp_phi(n_prompts: int = 24, width: int = 6, seed: int = 0) -> np.ndarray:
-    """φ (R, P): which camp an answer is written for in the first coordinate, noise in the others."""
+    """φ (R, P): the camp that a response is written for in the first coordinate, noise in the others."""
     rng = np.random.default_rng(seed)
     phi = rng.normal(0, 0.3, (2 * n_prompts, width)).astype(np.float32)
     phi[:, 0] = np.tile([1.0, -1.0], n_prompts)
@@ -47,6 +47,6 @@ def camp_phi(n_prompts: int = 24, width: int = 6, seed: int = 0) -> np.ndarray:
 
 
 def all_pairs(n_prompts: int, user: int) -> Comparisons:
-    """Every prompt's pair asked of one user row; outcome 1 is what an even user says."""
+    """Every prompt's pair for one user row; outcome 1 is the preference of an even user."""
     even = 2 * np.arange(n_prompts)
     return Comparisons.build(np.full(n_prompts, user), even, even + 1, np.ones(n_prompts))

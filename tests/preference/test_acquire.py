@@ -13,15 +13,15 @@ from tests.preference.camps import camps
 PAIRS = np.stack([2 * np.arange(24), 2 * np.arange(24) + 1], 1)  # the camps disagree on each
 
 
-def test_asking_is_worth_something_where_camps_disagree_and_nothing_where_all_agree(two_camps):
+def test_a_label_is_informative_if_camps_disagree_and_not_if_all_agree(two_camps):
     weights = np.ones(20)
     disputed = informative(two_camps, weights, PAIRS)
-    agreed = replace(two_camps, user_vectors=np.tile(two_camps.user_vectors[:1], (20, 1)))
+    alike = replace(two_camps, user_vectors=np.tile(two_camps.user_vectors[:1], (20, 1)))
     assert (disputed > 0.05).mean() > 0.8
-    np.testing.assert_allclose(informative(agreed, weights, PAIRS), 0, atol=1e-5)
+    np.testing.assert_allclose(informative(alike, weights, PAIRS), 0, atol=1e-5)
 
 
-def test_somebody_known_to_be_one_user_has_nothing_to_tell(two_camps):
+def test_a_user_known_to_be_like_one_other_gives_no_information(two_camps):
     np.testing.assert_allclose(informative(two_camps, np.eye(20)[4], PAIRS), 0, atol=1e-5)
 
 
@@ -32,17 +32,17 @@ def test_a_pair_is_worth_the_same_whichever_response_comes_first(two_camps):
     )
 
 
-def test_no_question_is_worth_more_than_a_bit(two_camps):
+def test_no_label_is_worth_more_than_a_bit(two_camps):
     worth = informative(two_camps, np.ones(20), PAIRS)
     assert (worth >= 0).all()
     assert (worth <= np.log(2) + 1e-6).all()
 
 
 def test_labels_make_the_next_answer_less_surprising(two_camps):
-    stranger = adapt(two_camps, Comparisons.build([], [], [], []))
+    newcomer = adapt(two_camps, Comparisons.build([], [], [], []))
     left = 2 * np.arange(8)
-    friend = adapt(two_camps, Comparisons.build(np.zeros(8), left, left + 1, np.ones(8)))
-    assert informative(two_camps, friend, PAIRS).mean() < informative(two_camps, stranger, PAIRS).mean()
+    known = adapt(two_camps, Comparisons.build(np.zeros(8), left, left + 1, np.ones(8)))
+    assert informative(two_camps, known, PAIRS).mean() < informative(two_camps, newcomer, PAIRS).mean()
 
 
 def test_two_thousand_candidates_are_weighed_between_two_clicks(two_camps):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from copl_core.preference.graph import AskedPairs, PreferenceGraph, spmm
+from copl_core.preference.graph import PreferenceGraph, QueryPairs, spmm
 from copl_core.preference.layers import SignedSum
 from copl_core.records import Comparisons
 
@@ -86,7 +86,7 @@ def test_edge_lists_name_the_kept_edges(graph):
     assert sorted(zip(*minus.tolist(), strict=True)) == [(0, 1), (1, 0)]
 
 
-def test_dropped_messages_are_made_up_for_on_average(graph):
+def test_dropped_edges_leave_the_mean_message_unchanged(graph):
     generator = torch.Generator().manual_seed(0)
     drawn = [graph.messages(0.25, generator).to_user[0].matrix.to_dense() for _ in range(400)]
     whole = graph.messages().to_user[0].matrix.to_dense()
@@ -102,7 +102,7 @@ def test_margins_and_their_gradient_equal_the_gathered_ones(rows):
     user, left, right = (torch.as_tensor(column).int() for column in (LABELS.user, LABELS.left, LABELS.right))
     tables = [torch.randn(n, 5, generator=generator, requires_grad=True) for n in (3, 4)]
     copies = [table.detach().clone().requires_grad_() for table in tables]
-    margins = AskedPairs.build(user, left, right, 3, 4).taken(rows).margins(*tables)
+    margins = QueryPairs.build(user, left, right, 3, 4).taken(rows).margins(*tables)
     plain = (copies[0][user] * (copies[1][left] - copies[1][right])).sum(-1)[rows]
     margins.square().sum().backward()
     plain.square().sum().backward()
@@ -111,14 +111,14 @@ def test_margins_and_their_gradient_equal_the_gathered_ones(rows):
         assert torch.allclose(one.grad, other.grad, atol=1e-4)
 
 
-def test_people_times_responses_may_pass_what_an_int32_holds():
+def test_users_times_responses_may_exceed_an_int32():
     user, left, right = (torch.tensor(column, dtype=torch.int32) for column in ([40_000, 3], [1, 69_999], [5, 0]))
     users = torch.ones(70_000, 1, requires_grad=True)
     responses = torch.arange(70_000.0)[:, None]
-    AskedPairs.build(user, left, right, 70_000, 70_000).margins(users, responses).sum().backward()
+    QueryPairs.build(user, left, right, 70_000, 70_000).margins(users, responses).sum().backward()
     assert {int(row): float(users.grad[row, 0]) for row in users.grad.nonzero()[:, 0]} == {3: 69_999.0, 40_000: -4.0}
 
 
-def test_labels_that_are_not_kept_cost_nothing(graph):
+def test_labels_that_are_not_kept_take_no_memory(graph):
     kept = torch.tensor([True, False, False, False, False])
     assert [pair.matrix.values().numel() for pair in graph.part(kept).messages().to_user] == [1, 1]

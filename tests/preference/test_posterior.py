@@ -1,4 +1,4 @@
-"""What labels leave open: around the user, wide as people are where nothing is known, and narrower with every label."""
+"""Posterior draws: around the user's vector, as wide as the prior without labels, and narrower with every label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def some_labels(state, count: int) -> Comparisons:
     return Comparisons.build(np.zeros(count), left, left + 1, np.ones(count))
 
 
-def test_draws_stand_around_the_user_and_draw_closer_with_labels():
+def test_draws_are_centred_on_the_user_and_narrow_with_labels():
     state = graph_state(40, 12)
     prior, spread = Prior.of(state), []
     for count in (0, 4, 40):
@@ -27,16 +27,16 @@ def test_draws_stand_around_the_user_and_draw_closer_with_labels():
         assert np.abs(drawn.mean(0) - vector).max() < 0.15
         spread.append(float(drawn.var(0).sum()))
     assert spread[0] > spread[1] > spread[2]
-    assert np.isclose(spread[0], (prior.root[:-1] ** 2).sum(), rtol=0.1)  # nothing known: as wide as people are
+    assert np.isclose(spread[0], (prior.root[:-1] ** 2).sum(), rtol=0.1)  # without labels: as wide as the prior
 
 
-def test_strong_labels_leave_less_open():
+def test_strong_labels_narrow_the_posterior():
     state = graph_state(40, 12)
     prior, labels = Prior.of(state), some_labels(state, 4)
     strong = replace(labels, strength=np.full(4, 3, np.float32))
     usual, sure, thrice = (
-        draws(state, prior, said, state.population, 4000).var(0).sum()
-        for said in (labels, strong, labels.take(np.tile(np.arange(4), 3)))
+        draws(state, prior, given, state.population, 4000).var(0).sum()
+        for given in (labels, strong, labels.take(np.tile(np.arange(4), 3)))
     )
     assert sure < 0.95 * usual
     assert np.isclose(sure, thrice, rtol=1e-3)

@@ -14,7 +14,7 @@ import pytest
 
 from copl_core.config import Settings
 from copl_core.install.weights import resolver
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 from copl_core.records import CoplError, TrainingData
 from copl_core.reward.model import RewardModel
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, write_snapshot
@@ -191,16 +191,18 @@ def test_the_priors_are_chosen_without_the_labels_that_figures_are_reported_on(m
 
 def test_the_priors_are_chosen_for_a_graph_of_all_labels(monkeypatch, tmp_path):
     data = plain_camps()
-    monkeypatch.setattr(GraphConfig, "sized", lambda config, n: replace(config, large=0) if n == 280 else config)
+    monkeypatch.setattr(GraphConfig, "sized", lambda config, n: config.with_settings(large=0) if n == 280 else config)
     assert len(data.labels) == 280
     (seen, _, config), _ = handed(monkeypatch, "tuned", data, tmp_path)
-    assert len(seen.labels) < 280 and config.large == 0
+    assert len(seen.labels) < 280 and config.schedule.large == 0
 
 
 @pytest.mark.parametrize(("before", "now", "warm"), [(20, 24, True), (24, 25, False), (25, 30, True), (30, 20, False)])
 def test_the_first_graph_starts_from_one_that_never_saw_the_labels_now_kept(before, now, warm, monkeypatch, tmp_path):
     assert FEWEST_TEXTS == 50  # responses, two a prompt
-    state = fit_graph(plain_camps(n_prompts=before), camp_phi(before), replace(QUICK, members=1, max_steps=1), seed=0)
+    state = fit_graph(
+        plain_camps(n_prompts=before), camp_phi(before), QUICK.with_settings(members=1, max_steps=1), seed=0
+    )
     previous = SimpleNamespace(has_reward=True, reward_graph=state)
     _, named = handed(monkeypatch, "fit_graph", plain_camps(n_prompts=now), tmp_path, previous)
     assert named["warm"] is (state if warm else None)

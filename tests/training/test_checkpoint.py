@@ -1,4 +1,4 @@
-"""Resumed equals uninterrupted: a training that was killed ends as if it never had been."""
+"""Resumed equals uninterrupted: a killed training ends as if it had not been killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from copl_core.install.weights import resolver
-from copl_core.preference.state import GraphConfig
+from copl_core.preference.config import GraphConfig
 from copl_core.records import RunState
 from copl_core.reward.model import RewardConfig
 from copl_core.study import contents, runs
@@ -38,14 +38,14 @@ STATE = {
 
 
 class Killed(BaseException):
-    """What kill -9 is to a process; nothing in it may catch this."""
+    """Stands for kill -9; no code may catch it."""
 
 
 # ---- states on disk
 
 
 def same(one, other) -> bool:
-    """Whether two states are, bit for bit."""
+    """Whether two states are equal, bit for bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -55,7 +55,7 @@ def same(one, other) -> bool:
     return one == other
 
 
-def test_a_state_comes_back_as_it_was_and_only_under_its_name(tmp_path):
+def test_a_state_is_read_as_it_was_written_and_only_under_its_key(tmp_path):
     kept = Checkpoint(tmp_path / "new" / "folder")
     assert kept.read("graph", "a") is None
     kept.write("graph", "a", STATE)
@@ -119,20 +119,20 @@ def test_a_state_is_due_when_enough_work_was_done(tmp_path):
     assert Checkpoint(tmp_path, every=0).due and not Checkpoint(tmp_path, every=60).due
 
 
-def test_whoever_asks_is_told_what_is_gone_on_from_and_a_cleared_folder_has_nothing(tmp_path):
-    told = []
-    kept = Checkpoint(tmp_path, found=lambda part, state: told.append((part, state["step"])))
+def test_found_receives_the_state_that_is_resumed_and_a_cleared_folder_has_none(tmp_path):
+    found = []
+    kept = Checkpoint(tmp_path, found=lambda part, state: found.append((part, state["step"])))
     kept.write("graph", "a", {"step": 7})
     kept.read("graph", "b")
     kept.read("graph", "a")
-    assert told == [("graph", 7)]
+    assert found == [("graph", 7)]
     kept.clear()
     kept.clear()
     assert kept.read("graph", "a") is None and list(tmp_path.iterdir()) == []
     Checkpoint(tmp_path / "never made").clear()
 
 
-def test_other_content_has_another_name():
+def test_other_content_has_another_key():
     numbers = np.arange(6)
     parts = [
         (numbers,),
@@ -184,17 +184,17 @@ def uninterrupted(two_tastes, config, nothing):
 
 
 def killed_at(step: int):
-    """Progress that kills the training when it has taken a step, before its state is written."""
+    """Progress that kills the training after a step, before its state is written."""
 
     def progress(phase: str, now: int, steps: int, loss: float) -> None:
         if phase == "training reward" and now == step:
-            assert step < steps, "there is nothing to go on with"
+            assert step < steps, "no step is left to resume with"
             raise Killed
 
     return progress
 
 
-def broken_off(folder, two_tastes, config, nothing, at: int = 5, **more) -> None:
+def interrupt(folder, two_tastes, config, nothing, at: int = 5, **more) -> None:
     with pytest.raises(Killed):
         fit_reward(
             *two_tastes,
@@ -208,7 +208,7 @@ def broken_off(folder, two_tastes, config, nothing, at: int = 5, **more) -> None
 
 
 def resumed(checkpoint: Checkpoint, two_tastes, config, nothing, **more):
-    """The model, and the steps that were taken for it."""
+    """The resumed model, and the steps taken after the interruption."""
     steps = []
 
     def progress(phase: str, step: int, *_) -> None:
@@ -221,31 +221,31 @@ def resumed(checkpoint: Checkpoint, two_tastes, config, nothing, **more):
 
 def equal(one, other) -> bool:
     figures = [{name: value for name, value in model.metrics.items() if name != "seconds"} for model in (one, other)]
-    return same(one.own_tensors(), other.own_tensors()) and figures[0] == figures[1]
+    return same(one.adapter_state(), other.adapter_state()) and figures[0] == figures[1]
 
 
 @pytest.mark.parametrize("step", [2, 5])
 def test_a_resumed_reward_model_equals_an_uninterrupted_one(tmp_path, uninterrupted, two_tastes, config, nothing, step):
-    broken_off(tmp_path, two_tastes, config, nothing, step)
+    interrupt(tmp_path, two_tastes, config, nothing, step)
     model, steps = resumed(Checkpoint(tmp_path), two_tastes, config, nothing)
     assert steps[0] == step  # whose state was not written yet
     assert equal(model, uninterrupted)
 
 
-def test_one_that_was_killed_again_and_again_does_too(tmp_path, uninterrupted, two_tastes, config, nothing):
+def test_a_training_that_is_killed_several_times_ends_the_same(tmp_path, uninterrupted, two_tastes, config, nothing):
     for step in (2, 4, 6):
-        broken_off(tmp_path, two_tastes, config, nothing, step)
+        interrupt(tmp_path, two_tastes, config, nothing, step)
     model, steps = resumed(Checkpoint(tmp_path, every=0), two_tastes, config, nothing)
     assert steps[0] == 6 and equal(model, uninterrupted)
 
 
-def test_keeping_states_changes_nothing(tmp_path, uninterrupted, two_tastes, config, nothing):
+def test_writing_states_changes_nothing(tmp_path, uninterrupted, two_tastes, config, nothing):
     model, _ = resumed(Checkpoint(tmp_path, every=0), two_tastes, config, nothing)
     assert equal(model, uninterrupted)
 
 
 class Forgetful(Checkpoint):
-    """Gives some of a state as it was at the first step."""
+    """Returns the named parts of a state as they were at the first step."""
 
     lost: tuple[str, ...] = ()
     first: dict | None = None
@@ -260,7 +260,7 @@ class Forgetful(Checkpoint):
 
 
 def without(lost, folder, two_tastes, config, nothing, at: int):
-    """The model of a training that was killed at a step and went on from a state that lacks these."""
+    """The model of a training that was killed at a step and resumed from a state with outdated parts."""
     kept = Forgetful(folder, every=0)
     with pytest.raises(Killed):
         fit_reward(*two_tastes, config, weights=nothing, seed=1, checkpoint=kept, progress=killed_at(at))
@@ -275,18 +275,18 @@ def test_no_part_of_a_state_can_be_left_out(tmp_path, uninterrupted, two_tastes,
 
 
 @pytest.mark.parametrize("lost", [(), ("best",), ("kept",), ("stale",)], ids=str)
-def test_what_was_best_and_how_long_ago_is_part_of_a_state(tmp_path, two_tastes, config, nothing, monkeypatch, lost):
+def test_the_best_loss_and_its_age_are_part_of_a_state(tmp_path, two_tastes, config, nothing, monkeypatch, lost):
     losses = [0.8, 0.7, 0.6, 0.5, 0.51, 0.52, 0.53, 0.54, 0.55, 0.56]  # before the first step, and after each
     monkeypatch.setattr(RewardTrainer, "_tuning_loss", lambda fit: losses[fit.steps_done])
     config = replace(config, patience=3)
-    undisturbed, steps = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing)
+    whole, steps = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing)
     assert steps == [1, 2, 3, 4, 5, 6]
     model = without(lost, tmp_path, two_tastes, config, nothing, at=6)
-    assert equal(model, undisturbed) == (lost == ())
+    assert equal(model, whole) == (lost == ())
 
 
-def test_another_training_does_not_go_on_from_there(tmp_path, two_tastes, config, nothing, uninterrupted):
-    broken_off(tmp_path, two_tastes, config, nothing)
+def test_another_training_does_not_resume_from_the_state(tmp_path, two_tastes, config, nothing, uninterrupted):
+    interrupt(tmp_path, two_tastes, config, nothing)
     data, vectors = two_tastes
     others = (
         ((data.with_labels(data.labels.take(np.arange(399))), vectors), config, {}),
@@ -296,22 +296,22 @@ def test_another_training_does_not_go_on_from_there(tmp_path, two_tastes, config
         (two_tastes, config, {"time_budget_s": 100.0}),
         (two_tastes, config, {"warm": uninterrupted}),
     )
-    for given, told, more in others:
-        _, steps = resumed(Checkpoint(tmp_path, every=60), given, told, nothing, **more)
+    for given, changed, more in others:
+        _, steps = resumed(Checkpoint(tmp_path, every=60), given, changed, nothing, **more)
         assert steps[0] == 1
     _, steps = resumed(Checkpoint(tmp_path, every=60), two_tastes, config, nothing)
-    assert steps[0] == 5  # the same one does
+    assert steps[0] == 5  # the same training does
 
 
-def test_a_warm_training_goes_on_too(tmp_path, two_tastes, config, nothing, uninterrupted):
-    undisturbed, _ = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing, warm=uninterrupted)
-    broken_off(tmp_path, two_tastes, config, nothing, warm=uninterrupted)
+def test_a_warm_training_is_resumed_too(tmp_path, two_tastes, config, nothing, uninterrupted):
+    whole, _ = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing, warm=uninterrupted)
+    interrupt(tmp_path, two_tastes, config, nothing, warm=uninterrupted)
     model, steps = resumed(Checkpoint(tmp_path), two_tastes, config, nothing, warm=uninterrupted)
-    assert steps[0] == 5 and equal(model, undisturbed)
+    assert steps[0] == 5 and equal(model, whole)
 
 
 class LaterOn(Checkpoint):
-    """Says that more of the time budget had gone by."""
+    """Reports another share of the time budget as spent."""
 
     share = 1.0
 
@@ -321,17 +321,17 @@ class LaterOn(Checkpoint):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_seconds_that_were_spent_before_count_against_the_budget(tmp_path, two_tastes, config, nothing, share):
-    broken_off(tmp_path, two_tastes, config, nothing, time_budget_s=1000.0)
+def test_seconds_spent_before_the_interruption_count_against_the_budget(tmp_path, two_tastes, config, nothing, share):
+    interrupt(tmp_path, two_tastes, config, nothing, time_budget_s=1000.0)
     later = LaterOn(tmp_path)
     later.share = share
     model, steps = resumed(later, two_tastes, config, nothing, time_budget_s=1000.0)
-    assert (steps == [5]) == (share == 1.0)  # one more step ends it where the budget is spent
+    assert (steps == [5]) == (share == 1.0)  # a spent budget ends it after one more step
     assert (model.metrics["seconds"] > 800) == (share == 1.0)
 
 
 class Two(Processes):
-    """The first of two processes, of which the other says at which step it stands."""
+    """The first of two processes; ``other`` is the step of the second."""
 
     n, index, other = 2, 0, 0
 
@@ -345,7 +345,7 @@ class Two(Processes):
         return values + np.array([0, self.other], values.dtype)
 
 
-def test_processes_go_on_only_where_all_stand_at_the_same_step(tmp_path):
+def test_processes_resume_only_if_all_are_at_the_same_step(tmp_path):
     two = Two()
     states = States(Checkpoint(tmp_path, every=0), two, "a")
     assert states.found() is None and states.due
@@ -360,7 +360,7 @@ def test_processes_go_on_only_where_all_stand_at_the_same_step(tmp_path):
 
 
 @pytest.mark.weights
-def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm, monkeypatch):
+def test_a_resumed_full_job_repeats_neither_the_choice_of_priors_nor_finished_fits(tmp_path, minilm, monkeypatch):
     session = two_camps(tmp_path / "home")
     data, kept, found, phases = session.store.training_data(session.id), tmp_path / "states", [], []
     given = []
@@ -368,7 +368,7 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
     def choose(*_, known, keep, **__) -> GraphConfig:
         given.append(list(known))
         keep([0.6, 0.5])
-        return replace(GraphConfig(), l2=3.0, members=2, max_steps=20)
+        return GraphConfig().with_settings(l2=3.0, members=2, max_steps=20)
 
     monkeypatch.setattr("copl_core.trainer.job.tuned", choose)
     short = RewardConfig(min_steps=8, epochs=0.1)
@@ -406,7 +406,7 @@ def test_a_full_job_neither_chooses_nor_fits_again_what_it_had(tmp_path, minilm,
 
 
 class Mortal(Trainer):
-    """A trainer to whom something happens at its third report of a phase."""
+    """A trainer that calls ``happens`` at its third report of a phase."""
 
     def __init__(self, session: Session, happens, phase: str = "graph") -> None:
         super().__init__(session.store, session.settings, embed=by_style)
@@ -438,7 +438,7 @@ def failed(_: Trainer) -> None:
 
 @pytest.fixture
 def often(monkeypatch) -> None:
-    """A state at every seventh step, though they take no time."""
+    """A state is due at every seventh step, whatever the time."""
     steps = count(1)
     monkeypatch.setattr(Checkpoint, "due", property(lambda _: next(steps) % 7 == 0))
 
@@ -461,7 +461,7 @@ def execute(session: Session, run_id: int) -> None:
 
 
 def interrupted(session: Session, happens) -> int:
-    """The run that is queued again for one that was killed or stopped."""
+    """The run that is queued for one that was killed or stopped."""
     run, one = runs.request_fit(session, "graph"), Mortal(session, happens)
     if happens is killed:
         with pytest.raises(Killed):
@@ -479,20 +479,22 @@ def graph_file(session: Session) -> bytes:
 
 
 @pytest.mark.parametrize("happens", [killed, stopped])
-def test_an_interrupted_run_goes_on_and_ends_as_an_undisturbed_one(session, tmp_path_factory, tmp_path, often, happens):
-    undisturbed = trained(three_people, tmp_path_factory, tmp_path / "other")
-    execute(undisturbed, runs.request_fit(undisturbed, "graph").id)
+def test_an_interrupted_run_resumes_and_ends_as_an_uninterrupted_one(
+    session, tmp_path_factory, tmp_path, often, happens
+):
+    uninterrupted_run = trained(three_people, tmp_path_factory, tmp_path / "other")
+    execute(uninterrupted_run, runs.request_fit(uninterrupted_run, "graph").id)
     again = interrupted(session, happens)
     assert states(session) != []
     execute(session, again)
     done = session.store.run(again)
     assert (done.state, done.snapshot) == (RunState.DONE, "v0002")
     assert "Resumes the graph, network 1, at step " in said(session, again)
-    assert graph_file(session) == graph_file(undisturbed)
-    assert states(session) == [] == states(undisturbed)
+    assert graph_file(session) == graph_file(uninterrupted_run)
+    assert states(session) == [] == states(uninterrupted_run)
 
 
-def test_a_run_starts_anew_where_labels_have_arrived(session, often):
+def test_a_run_starts_from_the_beginning_if_labels_have_arrived(session, often):
     again = interrupted(session, killed)
     contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
     execute(session, again)
@@ -500,7 +502,7 @@ def test_a_run_starts_anew_where_labels_have_arrived(session, often):
     assert session.snapshot().watermark == session.record.revision and states(session) == []
 
 
-def test_what_a_damaged_state_cost_is_its_steps_alone(session, often):
+def test_a_damaged_state_costs_its_steps_alone(session, often):
     again = interrupted(session, killed)
     for path in (session.settings.cache / "training" / str(session.id)).iterdir():
         path.write_bytes(path.read_bytes()[:-1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from copl_core.preference.state import LOSSES
+from copl_core.preference.config import LOSSES
 from copl_core.records import Comparisons
 from copl_core.training.losses import (
     bradley_terry,
@@ -35,29 +35,32 @@ def test_swapping_sides_and_outcome_leaves_the_loss():
     assert torch.allclose(bradley_terry(logits, outcome, 0.1), bradley_terry(-logits, 1 - outcome, 0.1))
 
 
-def test_the_robust_loss_is_unbiased_under_slips():
+def test_the_robust_loss_is_unbiased_under_label_noise():
     logits, flip = torch.tensor([0.7, -1.2]), 0.2
     expected = (1 - flip) * rdpo(logits, torch.ones(2), flip) + flip * rdpo(logits, torch.zeros(2), flip)
     assert torch.allclose(expected, bradley_terry(logits, torch.ones(2)), atol=1e-6)
 
 
-def test_smoothing_is_content_at_the_odds_that_slips_leave():
+def test_smoothing_is_lowest_at_the_odds_that_label_noise_leaves():
     logits, flip = torch.linspace(0, 4, 401), 0.2
     least = logits[preference_loss(logits, torch.ones(401), "smoothing", flip).argmin()]
     assert torch.sigmoid(least) == pytest.approx(1 - flip, abs=0.01)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_without_slips_every_loss_is_the_plain_one(loss):
+def test_without_label_noise_every_loss_is_the_plain_one(loss):
     logits, outcome = torch.tensor([0.3, -2.0, 1.0]), torch.tensor([1.0, 0.0, 0.5])
     assert torch.allclose(preference_loss(logits, outcome, loss, 0.0), bradley_terry(logits, outcome), atol=1e-6)
 
 
-def test_slips_are_told_by_what_people_say_twice():
-    user, pair = np.repeat(np.arange(1000), 2), np.tile([[0, 1], [1, 0]], (1000, 1))  # sides swapped the second time
+def test_label_noise_is_estimated_from_repeated_pairs():
+    user, pair = (
+        np.repeat(np.arange(1000), 2),
+        np.tile([[0, 1], [1, 0]], (1000, 1)),
+    )  # positions swapped the second time
     truth = np.tile([1.0, 0.0], 1000)
-    turned = np.random.default_rng(0).random(2000) < 0.1
-    labels = Comparisons.build(user, pair[:, 0], pair[:, 1], np.where(turned, 1 - truth, truth))
+    flipped = np.random.default_rng(0).random(2000) < 0.1
+    labels = Comparisons.build(user, pair[:, 0], pair[:, 1], np.where(flipped, 1 - truth, truth))
     assert flip_rate(labels) == pytest.approx(0.1, abs=0.02)
     assert flip_rate(labels.take(np.arange(0, 2000, 2))) == 0
 
@@ -68,7 +71,7 @@ def test_repeats_that_all_disagree_leave_the_unbiased_loss_finite(pairs):
     labels = Comparisons.build(user, np.zeros(2 * pairs), np.ones(2 * pairs), np.tile([1, 0], pairs))
     flip = flip_rate(labels)
     assert 0 < flip <= 0.45
-    assert flip < 0.15 or pairs > 3  # a few repeats tell little
+    assert flip < 0.15 or pairs > 3  # a few repeats are little evidence
     assert torch.isfinite(rdpo(torch.tensor([-3.0, 0.0, 3.0]), torch.ones(3), flip)).all()
 
 
