@@ -2,8 +2,8 @@
 
     python -m benchmarks [NAME…] [--data FOLDER]
 
-Without names every benchmark runs, one after the other.  The section of each benchmark that ran is written anew and the
-others stay, so every figure in the file was printed by a run, at the commit and on the date named above it.
+Without names all benchmarks run, one after the other.  The section of each benchmark that ran is replaced, the others
+stay: every number in the file was printed by a run, at the commit and on the date above it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SEED = 0
-# Modules of this folder with a DESCRIPTION and a main(argv) that returns an exit code; those that read files of labels
-# take ``--data FOLDER``, and say what they leave out where the folder lacks a file.
+# Modules of this folder with a DESCRIPTION and a main(argv) that returns an exit code.  Those that read files of labels
+# take ``--data FOLDER`` and report which files are missing and skipped.
 BENCHMARKS = (
     "submit_latency",
     "reward_latency",
@@ -42,9 +42,9 @@ BENCHMARKS = (
 READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward"}
 HEAD = """# Measured
 
-Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all) and copied here by it, with the
-date, the commit and the number of processor cores it ran on. Seconds depend on the machine, ratios and counts hardly;
-a load above the number of cores says that other work was waiting for them, and every time is longer for it.
+Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all), which copies it here with the date,
+the commit and the number of processor cores. Seconds depend on the machine, ratios and counts hardly do. A load above
+the number of cores means that other work shared the machine, and all times are longer for it.
 """
 
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__.splitlines()[0], epilog=f"Benchmarks: {', '.join(BENCHMARKS)}."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="those to run; all of them if none is named")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run (default: all)")
     parser.add_argument("--data", type=Path, help="folder with files of labels")
     arguments = parser.parse_args(argv)
     if unknown := [name for name in arguments.names if name not in BENCHMARKS]:
@@ -61,38 +61,38 @@ def main(argv: list[str] | None = None) -> int:
     for name in arguments.names or BENCHMARKS:
         options = ["--data", str(arguments.data)] if arguments.data is not None and name in READ_DATA else []
         busy, started = os.getloadavg()[0], time.monotonic()
-        code, said = run(name, options)
+        code, output = run(name, options)
         if code:
             failed.append(name)
             continue
         kept = sections(RESULTS.read_text()) if RESULTS.is_file() else {}
-        kept[name] = section(name, said, time.monotonic() - started, busy)
+        kept[name] = section(name, output, time.monotonic() - started, busy)
         RESULTS.write_text(page(kept))
     if failed:
-        print(f"Not written, because they failed: {', '.join(failed)}.")
+        print(f"Failed, and not written to the file: {', '.join(failed)}.")
     return int(bool(failed))
 
 
 def run(name: str, options: list[str]) -> tuple[int, str]:
-    """(exit code, what it printed) of one benchmark, in a process of its own; it is shown while it runs."""
+    """(exit code, output) of one benchmark in a separate process; the output is shown while it runs."""
     print(f"== {name}", flush=True)
-    said = []
+    printed = []
     with subprocess.Popen(
         [sys.executable, "-u", "-m", f"benchmarks.{name}", *options], cwd=ROOT, text=True, stdout=subprocess.PIPE
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-            said.append(line)
-    return process.returncode, "".join(said)
+            printed.append(line)
+    return process.returncode, "".join(printed)
 
 
-def section(name: str, said: str, seconds: float, busy: float) -> str:
-    """What one run printed, under when, where and beside how much other work (the load before it) it ran."""
+def section(name: str, output: str, seconds: float, busy: float) -> str:
+    """The output of one run below its date, commit, cores, seconds and the machine's load before it."""
     description = importlib.import_module(f"benchmarks.{name}").DESCRIPTION.rstrip(".")
     return (
         f"{description[0].upper()}{description[1:]}. {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, seed {SEED}, "
         f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores, "
-        f"{seconds:.0f} s, load before it {busy:.1f}.\n\n```\n{said.rstrip()}\n```\n"
+        f"{seconds:.0f} s, load before it {busy:.1f}.\n\n```\n{output.rstrip()}\n```\n"
     )
 
 

@@ -1,12 +1,11 @@
-"""The published peers beside CoPL's graph and the text-free baselines, on files of real preferences.
+"""The published peers compared with CoPL's graph and the text-free baselines, on files of real preferences.
 
-    python -m benchmarks.peers --data FOLDER [--methods a,b] [--columns FILE:QUESTION,…] [--seed N]
+    python -m benchmarks.peers --data FOLDER [--methods a,b] [--columns FILE:SPLIT,…] [--seed N]
 
-Questions, each a split that every method shares: ``labels`` asks 15 % of the labels, drawn at random, or the file's own
-test rows where it has a ``split``; ``prompts`` asks about a fifth of the prompts, kept from training; ``users`` asks a
-fifth of the users, of whom the first eight labels are given.  Every method chooses its options on a part of its
-training labels that is like what is asked, where texts or people are new.  ``python -m copl_core evaluate`` measures
-one split of any files with more figures.
+All methods share each split: ``labels`` tests 15 % of the labels, drawn at random, or the file's own test rows where it
+has a field ``split``; ``prompts`` tests a fifth of the prompts, held out from training; ``users`` tests a fifth of the
+users, whose first eight labels are given.  Every method chooses its options on validation labels that are like the test
+labels where texts or users are new.  ``python -m copl_core evaluate`` reports more metrics of one split of any files.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from copl_core.install.weights import resolver
 from copl_core.records import CoplError, ImportRow
 from copl_core.training.text_embedder import TextEmbedder
 
-DESCRIPTION = "The published peers beside CoPL's graph and the text-free baselines, on files of real preferences."
+DESCRIPTION = "The published peers compared with CoPL's graph and the text-free baselines, on real preferences."
 FILES = {"llmfao": "llmfao.jsonl.gz", "ukpconvarg": "ukpconvarg.jsonl.gz", "polis": "polis_bowling_green.jsonl.gz"}
 COLUMNS = (
     ("llmfao", "labels"),
@@ -37,72 +36,71 @@ COLUMNS = (
     ("polis", "labels"),
 )
 LIGHT = ("global", "side-length", "mf", "uniform-head", "i2e", "vpl", "pal", "lore", "copl-graph")
-ASKED_SHARE, USERS_SHARE, GIVEN = 0.15, 0.2, 8
+TEST_SHARE, USERS_SHARE, CONTEXT = 0.15, 0.2, 8
 
 
-def cut(rows: list[ImportRow], question: str, seed: int) -> tuple[list[ImportRow], list[ImportRow]]:
-    """Training rows and asked rows; of labels those whose split is test, where the file names one."""
+def cut(rows: list[ImportRow], split: str, seed: int) -> tuple[list[ImportRow], list[ImportRow]]:
+    """Training rows and test rows; for ``labels``, the rows whose split is test where the file has any."""
     rng = np.random.default_rng(seed)
-    if question == "prompts":
+    if split == "prompts":
         return only_new_prompts(rows, rows, seed, same=True)
-    if question == "users":
+    if split == "users":
         counts = Counter(row.annotator for row in rows)
-        many = sorted(name for name in counts if counts[name] > GIVEN)
+        many = sorted(name for name in counts if counts[name] > CONTEXT)
         new = set(rng.choice(many, max(1, round(USERS_SHARE * len(many))), replace=False).tolist())
-        asked = [row.annotator in new for row in rows]
+        is_test = [row.annotator in new for row in rows]
     elif any(row.split == TEST for row in rows):
-        asked = [row.split == TEST for row in rows]
+        is_test = [row.split == TEST for row in rows]
     else:
-        asked = (rng.random(len(rows)) < ASKED_SHARE).tolist()
-    learn, ask = ([row for row, out in zip(rows, asked, strict=True) if out == side] for side in (False, True))
-    return learn, ask
+        is_test = (rng.random(len(rows)) < TEST_SHARE).tolist()
+    train, test = ([row for row, held in zip(rows, is_test, strict=True) if held == side] for side in (False, True))
+    return train, test
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=DESCRIPTION)
     parser.add_argument("--data", type=Path, help="folder with " + ", ".join(FILES.values()))
     parser.add_argument("--methods", default=",".join(LIGHT), help=f"of {', '.join(METHODS)}")
-    parser.add_argument("--columns", default=",".join(":".join(column) for column in COLUMNS), help="file:question, …")
+    parser.add_argument("--columns", default=",".join(":".join(column) for column in COLUMNS), help="file:split, …")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     if arguments.data is not None and not arguments.data.exists():
-        parser.error(f"--data is {arguments.data}, which is not there; name a folder with files of labels")
+        parser.error(f"--data is {arguments.data}, which does not exist; name a folder with files of labels")
     if arguments.data is None:
-        print("Left out: the peers are compared on files of labels, and no folder was named with --data.")
+        print("Nothing is measured: give the folder of the files of labels with --data.")
         return 0
     methods, settings = arguments.methods.split(","), Settings.from_environment()
     embedder = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi")
     for column in arguments.columns.split(","):
-        name, _, question = column.partition(":")
+        name, _, split = column.partition(":")
         path = arguments.data / FILES.get(name, name)
         if not path.is_file():
-            print(f"Left out: {column}, for want of {path.name}.")
+            print(f"{column}: skipped, since {arguments.data} has no {path.name}.")
             continue
         rows = [row for row in read_rows(path, []) if row.choice is not None and row.annotator is not None]
-        learn, ask = cut(rows, question, arguments.seed)
+        train, test = cut(rows, split, arguments.seed)
         try:
-            tell(
-                column,
-                evaluate(
-                    learn,
-                    ask,
-                    methods,
-                    embedder=embedder,
-                    context=GIVEN if question == "users" else 0,
-                    seed=arguments.seed,
-                    settings=settings,
-                ),
+            report = evaluate(
+                train,
+                test,
+                methods,
+                embedder=embedder,
+                context=CONTEXT if split == "users" else 0,
+                seed=arguments.seed,
+                settings=settings,
             )
         except CoplError as problem:
-            print(f"Left out: {column}. {problem}")
+            print(f"{column}: skipped. {problem}")
+        else:
+            print_table(column, report)
     return 0
 
 
-def tell(column: str, report: dict) -> None:
+def print_table(column: str, report: dict) -> None:
     """One table: accuracy with its interval, log-loss, seconds, and how far behind the best."""
     print(
-        f"\n{column}: {report['train_labels']} labels of {report['train_users']} users learned, "
-        f"{report['test_decided']} asked of {report['test_users']}, {report['new_users']} of them new\n"
+        f"\n{column}: {report['train_labels']} training labels of {report['train_users']} users, "
+        f"{report['test_decided']} test labels of {report['test_users']} users, {report['new_users']} of them new\n"
     )
     print("| method | accuracy (95 % over users) | log-loss | behind the best, points | seconds |")
     print("|---|---|---|---|---|")

@@ -1,12 +1,11 @@
-"""How well held-out labels are predicted, by CoPL and by its peers, column by column.
+"""How well CoPL and its peers predict held-out labels, column by column.
 
     python -m benchmarks.quality --data FOLDER [--columns NAME,…] [--splits N] [--methods a,b | all] [--keep FOLDER]
 
-Each column cuts one file of labels into a training and a test file and runs ``python -m copl_core evaluate`` on them,
-as anybody could (``--keep`` leaves the files there): random 85/15, prompts that nobody's training labels are about,
-prompts new to each person, new people who first give eight labels, and a file's own split.  Columns of small files are
-cut several times, and the figures are means over the cuts; ± is the standard deviation over cuts, the interval that of
-a bootstrap over people, averaged over cuts.
+Each column splits one file of labels into a training and a test file and runs ``python -m copl_core evaluate`` on
+them; ``--keep`` keeps these files.  The splits: random 85/15, unseen prompts, prompts unseen by each user, new users
+who first give eight labels, and the file's own split.  Small files are split several times.  Numbers are means over the
+splits; ± is the standard deviation over splits; the interval is that of a bootstrap over users, averaged over splits.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ import numpy as np
 
 DESCRIPTION = "accuracy on held-out labels of real annotators, CoPL beside its peers"
 METHODS = "global,side-length,mf,copl-graph,copl"
-SHARE = 0.15  # of labels or prompts that are asked
-PEOPLE_SHARE = 0.3  # of people: most hold few labels
-CONTEXT = 8  # labels that a new person gives first
+SHARE = 0.15  # of labels or prompts that are tested
+USERS_SHARE = 0.3  # of users: most have few labels
+CONTEXT = 8  # labels that a new user gives first
 
-Cut = Callable[[list[dict], int], np.ndarray]  # rows, seed → mask of the rows that are asked
+Cut = Callable[[list[dict], int], np.ndarray]  # rows, seed → mask of the test rows
 
 
 def random_labels(rows: list[dict], seed: int) -> np.ndarray:
@@ -42,11 +41,11 @@ def new_prompts(rows: list[dict], seed: int) -> np.ndarray:
     return _of_some(rows, seed, SHARE, lambda row: row["prompt"])
 
 
-def new_people(rows: list[dict], seed: int) -> np.ndarray:
-    return _of_some(rows, seed, PEOPLE_SHARE, lambda row: row["annotator"])
+def new_users(rows: list[dict], seed: int) -> np.ndarray:
+    return _of_some(rows, seed, USERS_SHARE, lambda row: row["annotator"])
 
 
-def prompts_new_to_the_person(rows: list[dict], seed: int) -> np.ndarray:
+def prompts_unseen_by_the_user(rows: list[dict], seed: int) -> np.ndarray:
     drawn = (zlib.crc32(f"{seed}|{row['annotator']}|{row['prompt']}".encode()) / 2**32 for row in rows)
     return np.fromiter(drawn, float, len(rows)) < SHARE
 
@@ -67,14 +66,14 @@ class Column:
     file: str
     cut: Cut
     context: int = 0
-    splits: int = 1  # times a small file is cut
+    splits: int = 1  # how often a small file is split
 
 
 COLUMNS = {
     "llmfao-random": Column("llmfao", random_labels, splits=3),
-    "llmfao-prompts-new-to-the-person": Column("llmfao", prompts_new_to_the_person, splits=3),
+    "llmfao-prompts-new-to-the-person": Column("llmfao", prompts_unseen_by_the_user, splits=3),
     "llmfao-new-prompts": Column("llmfao", new_prompts, splits=3),
-    "llmfao-new-people": Column("llmfao", new_people, CONTEXT, splits=3),
+    "llmfao-new-people": Column("llmfao", new_users, CONTEXT, splits=3),
     "ukpconvarg-random": Column("ukpconvarg", random_labels),
     "polis-own-split": Column("polis_bowling_green", own_split),
 }
@@ -87,10 +86,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"There is no column {unknown[0]}; choose from {', '.join(COLUMNS)}.", file=sys.stderr)
         return 2
     if arguments.data is not None and not arguments.data.exists():
-        print(f"--data is {arguments.data}, which is not there; name a folder with files of labels.", file=sys.stderr)
+        print(f"--data is {arguments.data}, which does not exist; name a folder with files of labels.", file=sys.stderr)
         return 2
     if arguments.data is None:
-        print("Nothing was measured: files of labels are needed, give their folder with --data.")
+        print("Nothing is measured: give the folder of the files of labels with --data.")
         return 0
     options = [
         "--methods",
@@ -105,12 +104,12 @@ def main(argv: list[str] | None = None) -> int:
             column = COLUMNS[name]
             path = arguments.data / f"{column.file}.jsonl.gz"
             if not path.is_file():
-                print(f"{name}: left out, there is no {path.name} in {arguments.data}.\n")
+                print(f"{name}: skipped, since {arguments.data} has no {path.name}.\n")
                 continue
             reports = list(
                 measure(column, path, Path(folder) / name, arguments.splits or column.splits, options, arguments.people)
             )
-            print(f"{told(name, reports)}\n", flush=True)
+            print(f"{table(name, reports)}\n", flush=True)
             if arguments.keep:
                 (Path(folder) / name / "reports.json").write_text(json.dumps(reports, indent=1))
     return 0
@@ -122,22 +121,26 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         help="folder with llmfao.jsonl.gz, ukpconvarg.jsonl.gz, "
-        "polis_bowling_green.jsonl.gz; those that lack are left out",
+        "polis_bowling_green.jsonl.gz; missing files are skipped",
     )
     parser.add_argument("--columns", default=",".join(COLUMNS), help="some of the columns")
-    parser.add_argument("--splits", type=int, default=0, help="cuts of each column (default: 3 of small files, else 1)")
-    parser.add_argument("--methods", default=METHODS, help="all, or names that evaluate knows")
-    parser.add_argument("--people", type=int, default=0, help="draw so many people of each file; 0 takes all")
-    parser.add_argument("--reward-seconds", type=float, default=30, help="time of the text reward (default 30)")
+    parser.add_argument(
+        "--splits", type=int, default=0, help="splits of each column (default: 3 of small files, else 1)"
+    )
+    parser.add_argument("--methods", default=METHODS, help="all, or names of methods of evaluate")
+    parser.add_argument("--people", type=int, default=0, help="number of users to draw from each file; 0 takes all")
+    parser.add_argument(
+        "--reward-seconds", type=float, default=30, help="training time of the text reward (default 30)"
+    )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the training and test files and the full reports")
     return parser
 
 
 def measure(
-    column: Column, path: Path, folder: Path, splits: int, options: list[str], people: int = 0
+    column: Column, path: Path, folder: Path, splits: int, options: list[str], users: int = 0
 ) -> Iterator[dict]:
-    """The report of ``evaluate`` for each cut; seeds count from 1."""
+    """The report of ``evaluate`` for each split; seeds count from 1."""
     from copl_core.evaluation import evaluate
 
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -146,12 +149,12 @@ def measure(
     evaluate.add_arguments(parser)
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(1, splits + 1):
-        some = draw_people(rows, people, seed)
-        asked = column.cut(some, seed)
+        some = draw_users(rows, users, seed)
+        is_test = column.cut(some, seed)
         train, test = folder / f"train-{seed}.jsonl.gz", folder / f"test-{seed}.jsonl.gz"
         out = folder / f"report-{seed}.json"
-        write(train, [row for row, held in zip(some, asked, strict=True) if not held])
-        write(test, [row for row, held in zip(some, asked, strict=True) if held])
+        write(train, [row for row, held in zip(some, is_test, strict=True) if not held])
+        write(test, [row for row, held in zip(some, is_test, strict=True) if held])
         with contextlib.redirect_stdout(io.StringIO()):
             evaluate.main(
                 parser.parse_args(
@@ -171,11 +174,11 @@ def measure(
         yield json.loads(out.read_text())
 
 
-def draw_people(rows: list[dict], people: int, seed: int) -> list[dict]:
+def draw_users(rows: list[dict], n_users: int, seed: int) -> list[dict]:
     names = sorted({row["annotator"] for row in rows})
-    if not 0 < people < len(names):
+    if not 0 < n_users < len(names):
         return rows
-    kept = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:people]}
+    kept = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:n_users]}
     return [row for row in rows if row["annotator"] in kept]
 
 
@@ -184,29 +187,29 @@ def write(path: Path, rows: list[dict]) -> None:
         lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def told(name: str, reports: list[dict]) -> str:
+def table(name: str, reports: list[dict]) -> str:
     """The table of one column."""
     methods = list(reports[0]["methods"])
 
-    def over_cuts(read: Callable[[dict], float]) -> dict[str, np.ndarray]:
+    def over_splits(read: Callable[[dict], float]) -> dict[str, np.ndarray]:
         return {method: np.array([read(report["methods"][method]) for report in reports]) for method in methods}
 
-    accuracy, loss, wrong, seconds = (
-        over_cuts(lambda row, key=key: row[key]) for key in ("accuracy", "log_loss", "calibration_error", "seconds")
+    accuracy, loss, calibration, seconds = (
+        over_splits(lambda row, key=key: row[key]) for key in ("accuracy", "log_loss", "calibration_error", "seconds")
     )
-    low, high = (over_cuts(lambda row, end=end: row["accuracy_interval"][end]) for end in (0, 1))
+    low, high = (over_splits(lambda row, end=end: row["accuracy_interval"][end]) for end in (0, 1))
     best = max(methods, key=lambda method: accuracy[method].mean())
-    asked = np.mean([report["test_decided"] for report in reports])
+    tested = np.mean([report["test_decided"] for report in reports])
     lines = [
-        f"{name}: {len(reports)} cut{'s' if len(reports) > 1 else ''}, {reports[0]['train_labels']:,} training "
-        f"labels and {asked:,.0f} asked on average",
-        f"{'':<13}{'accuracy':>9} {'± cuts':>7} {'95 % people':>13} {'to best, points':>16} {'log-loss':>9} "
+        f"{name}: {len(reports)} split{'s' if len(reports) > 1 else ''}, {reports[0]['train_labels']:,} training "
+        f"labels and {tested:,.0f} test labels on average",
+        f"{'':<13}{'accuracy':>9} {'±splits':>7} {'95 % users':>13} {'to best, points':>16} {'log-loss':>9} "
         f"{'cal. err.':>9} {'seconds':>8}",
     ]
     for method in sorted(methods, key=lambda method: -accuracy[method].mean()):
         behind = 100 * (accuracy[best] - accuracy[method])
         spread = f"{accuracy[method].std(ddof=1):.3f}" if len(reports) > 1 else "–"
-        apart = (
+        distance = (
             "best"
             if method == best
             else f"{-behind.mean():+.1f}"
@@ -214,8 +217,8 @@ def told(name: str, reports: list[dict]) -> str:
         )
         lines.append(
             f"{method:<13}{accuracy[method].mean():>9.3f} {spread:>7} "
-            f"{low[method].mean():>6.3f}–{high[method].mean():.3f} {apart:>16} {loss[method].mean():>9.3f} "
-            f"{wrong[method].mean():>9.3f} {seconds[method].mean():>8.1f}"
+            f"{low[method].mean():>6.3f}–{high[method].mean():.3f} {distance:>16} {loss[method].mean():>9.3f} "
+            f"{calibration[method].mean():>9.3f} {seconds[method].mean():>8.1f}"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: what is registered is there, and the results page keeps what was not run anew."""
+"""``python -m benchmarks``: registered benchmarks exist, and the results page keeps sections that were not run."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def test_a_results_page_is_read_back_as_it_was_written():
     assert bench.sections(bench.HEAD) == {}
 
 
-def test_an_unknown_benchmark_is_told_with_those_there_are(capsys):
+def test_an_unknown_benchmark_is_refused_with_the_list_of_benchmarks(capsys):
     with pytest.raises(SystemExit):
         bench.main(["speed"])
     assert bench.BENCHMARKS[0] in capsys.readouterr().err
 
 
 def test_a_benchmark_that_fails_says_so_by_its_exit_code(capsys):
-    code, said = bench.run("labelling_storm", ["--no-such-option"])
-    assert code == 2 and said == ""
+    code, output = bench.run("labelling_storm", ["--no-such-option"])
+    assert code == 2 and output == ""
 
 
 @pytest.mark.parametrize(("split", "share"), [("random", 5 * 0.15), ("prompts", 1.0)])
-def test_no_label_is_asked_in_two_cuts_and_every_prompt_in_one(split, share):
+def test_no_label_is_tested_in_two_cuts_and_every_prompt_in_one(split, share):
     from benchmarks.reward import drawn
     from copl_core.records import Choice, ImportRow
 
     rows = [ImportRow(i, f"Question {i % 13}?", "a", "b", Choice.LEFT, f"user {i % 7}") for i in range(1000)]
-    asked = sum(drawn(rows, split, 0, number).astype(int) for number in range(5))
-    assert asked.max() == 1
-    assert abs(asked.mean() - share) < 0.05
+    tested = sum(drawn(rows, split, 0, number).astype(int) for number in range(5))
+    assert tested.max() == 1
+    assert abs(tested.mean() - share) < 0.05

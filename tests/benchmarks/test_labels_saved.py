@@ -1,4 +1,4 @@
-"""How many labels are saved: the counting of ``benchmarks.labels_saved``, in a world of two camps."""
+"""How many labels are saved: ``benchmarks.labels_saved`` counts them, here in a world of two camps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def state():
 
 
 @pytest.fixture
-def newcomers() -> list[saved.Newcomer]:
-    """One of each camp: half of the pairs can be handed out, the other half is asked."""
+def new_users() -> list[saved.NewUser]:
+    """One user of each camp: half of the pairs are the pool, the other half the test."""
     even = all_pairs(24, user=0)
     answers = (even, replace(even, outcome=1 - even.outcome))
-    return [saved.Newcomer(said.take(np.arange(0, 24, 2)), said.take(np.arange(1, 24, 2))) for said in answers]
+    return [saved.NewUser(labels.take(np.arange(0, 24, 2)), labels.take(np.arange(1, 24, 2))) for labels in answers]
 
 
 def result(informative: list[float], random: list[float], whole: float) -> saved.Result:
@@ -33,33 +33,33 @@ def result(informative: list[float], random: list[float], whole: float) -> saved
 
 
 def test_labels_are_counted_until_nine_tenths_of_the_gain():
-    found, everybody = result([0.5, 0.6, 0.96, 1.0], [0.5, 0.5, 0.6, 0.7], 1.0), np.arange(5)
-    assert found.needed("most informative", everybody) == 2
-    assert found.needed("random", everybody) == 4  # it never gets there in three labels
+    found, all_users = result([0.5, 0.6, 0.96, 1.0], [0.5, 0.5, 0.6, 0.7], 1.0), np.arange(5)
+    assert found.needed("most informative", all_users) == 2
+    assert found.needed("random", all_users) == 4  # not reached within three labels
     assert "labels saved: 2 (2 to 2)" in saved.table(found, seed=0)
 
 
 @pytest.mark.parametrize("policy", saved.POLICIES)
-def test_curves_begin_without_labels_and_end_with_all_of_them(state, newcomers, policy):
+def test_curves_begin_without_labels_and_end_with_all_of_them(state, new_users, policy):
     prior = Prior.of(state)
-    curves = np.array([saved.curve(state, prior, one, policy, 12, np.random.default_rng(0)) for one in newcomers])
+    curves = np.array([saved.curve(state, prior, one, policy, 12, np.random.default_rng(0)) for one in new_users])
     assert curves.shape == (2, 13)
     start, end = curves.mean(0)[[0, -1]]
-    assert start < 0.6 and end > 0.8  # nobody can please both camps, and twelve labels tell them apart
-    whole = [saved.curve(state, prior, one, "random", 12, np.random.default_rng(9))[-1] for one in newcomers]
+    assert start < 0.6 and end > 0.8  # no vector fits both camps, and twelve labels tell them apart
+    whole = [saved.curve(state, prior, one, "random", 12, np.random.default_rng(9))[-1] for one in new_users]
     assert curves[:, -1].tolist() == whole  # all labels are the same labels in any order
 
 
-def test_a_person_is_never_asked_what_they_could_be_handed():
-    world, people = saved.demo_world(people=5, seed=0)
-    for person in people:
-        handed, asked = (
+def test_test_pairs_of_a_user_are_never_in_their_pool():
+    world, users = saved.demo_world(n_users=5, seed=0)
+    for user in users:
+        pool, test = (
             set(zip(np.minimum(one.left, one.right), np.maximum(one.left, one.right), strict=True))
-            for one in (person.pool, person.asked)
+            for one in (user.pool, user.test)
         )
-        assert handed and asked and not handed & asked
-        assert person.asked.decided.all()
-        assert (person.pool.user >= world.train.n_users).all()
+        assert pool and test and not pool & test
+        assert user.test.decided.all()
+        assert (user.pool.user >= world.train.n_users).all()
 
 
 def test_the_picture_is_sound_and_names_both_policies():

@@ -1,4 +1,4 @@
-"""The labelling storm in small; ``python -m benchmarks.labelling_storm`` is the whole of it."""
+"""A small labelling storm; ``python -m benchmarks.labelling_storm`` is the full one."""
 
 from __future__ import annotations
 
