@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -112,9 +112,10 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
         raise CoplError(f"{name} is not a setting{hint} Correct it or unset it. The settings are {', '.join(known)}.")
 
 
-def _parse(name: str, raw: str, kind: type) -> object:
+def _parse(name: str, raw: str, kind: type) -> Any:
+    make: Callable[[str], Any] = kind
     try:
-        return kind(raw) if not issubclass(kind, Path) else Path(raw).expanduser()
+        return Path(raw).expanduser() if issubclass(kind, Path) else make(raw)
     except ValueError:
         noun = {"int": "a whole number", "float": "a number"}.get(kind.__name__, kind.__name__)
         raise CoplError(f"COPL_{name.upper()} is {raw!r}; it must be {noun}; correct it or unset it.") from None

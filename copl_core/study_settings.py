@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,12 +83,12 @@ class AssignmentSettings:
             )
 
     @classmethod
-    def of(cls, saved: Mapping[str, object] | None) -> AssignmentSettings:
+    def of(cls, saved: Mapping[str, Any] | None) -> AssignmentSettings:
         """From a saved mapping; unknown fields are ignored."""
         known = {spec.name for spec in fields(cls)}
         return cls(**{name: value for name, value in (saved or {}).items() if name in known})
 
-    def saved(self) -> dict[str, object]:
+    def saved(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -121,12 +121,12 @@ class Schedule:
                 )
 
     @classmethod
-    def of(cls, saved: Mapping[str, object]) -> Schedule:
+    def of(cls, saved: Mapping[str, Any]) -> Schedule:
         """From a saved mapping; unknown fields are ignored."""
         known = {spec.name for spec in fields(cls)}
         return cls(**{name: value for name, value in saved.items() if name in known})
 
-    def saved(self) -> dict[str, object]:
+    def saved(self) -> dict[str, Any]:
         return asdict(self)
 
 

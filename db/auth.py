@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from itertools import count
-from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study_settings import EmailRule, Invite
+from db.base import AnyRow
 from db.members import change_role, checked_name, user_of
 from db.models import TokenRow, UserRow
 from db.overlap import assignment_of
@@ -131,7 +131,7 @@ class Auth(Transactions):
                 .with_for_update()
             ).first()
             state = "unknown" if row is None else _invite(row).state(now())
-            if state != "open":
+            if row is None or state != "open":
                 raise CoplError(f"This invite link is {state}; ask the study's owner for a new one.")
             user = _new_user(connection, study_id, name, Role(row.role), user_token_hash)
             connection.execute(update(InviteRow).where(InviteRow.id == row.id).values(used=row.used + 1))
@@ -153,7 +153,7 @@ class Auth(Transactions):
             if old is not None and old.user_id is not None and role is not None:
                 change_role(connection, user_row(connection, old.user_id, lock=True), role, by)
             audit(connection, study_id, "e-mail", by, email=email, before=old and old.role, after=role and role.value)
-            return _rule(_email_row(connection, study_id, email))
+            return EmailRule(email, role, None if old is None else old.user_id)
 
     def emails(self, study_id: int) -> list[EmailRule]:
         with self._read() as connection:
@@ -234,17 +234,17 @@ def _address(email: str) -> str:
     return email
 
 
-def _email_row(connection: Connection, study_id: int, email: str) -> Row[Any] | None:
+def _email_row(connection: Connection, study_id: int, email: str) -> AnyRow | None:
     return connection.execute(
         select(EmailRow.__table__).where(EmailRow.study_id == study_id, EmailRow.email == email)
     ).first()
 
 
-def _rule(row: Row[Any]) -> EmailRule:
+def _rule(row: AnyRow) -> EmailRule:
     return EmailRule(row.email, None if row.role is None else Role(row.role), row.user_id)
 
 
-def _invite(row: Row[Any]) -> Invite:
+def _invite(row: AnyRow) -> Invite:
     return Invite(
         row.id, Role(row.role), row.uses, row.used, row.expires_at, row.revoked_at, row.user_id, row.created_at
     )

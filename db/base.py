@@ -5,8 +5,25 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, LargeBinary, MetaData, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    DateTime,
+    ForeignKey,
+    LargeBinary,
+    MetaData,
+    Result,
+    Row,
+    Select,
+    TypeDecorator,
+)
 from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+# A row, a query and a result with any columns, and a parameter of any type.
+AnyRow = Row[*tuple[Any, ...]]
+AnySelect = Select[*tuple[Any, ...]]
+AnyResult = Result[*tuple[Any, ...]]
+Param = BindParameter[Any]
 
 
 class UtcTime(TypeDecorator[datetime]):

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -198,14 +199,26 @@ def _configure(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
     cursor.execute("PRAGMA foreign_keys=ON")
-    if cursor.execute("PRAGMA query_only").fetchone()[0] == 0 and _mode(cursor) != "wal":
-        cursor.execute("PRAGMA journal_mode=WAL")
+    if cursor.execute("PRAGMA query_only").fetchone()[0] == 0:
+        _write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
 
 
-def _mode(cursor: Any) -> str:
-    return cursor.execute("PRAGMA journal_mode").fetchone()[0]
+def _write_ahead(cursor: Any) -> None:
+    """Switch to write-ahead logging.  Here SQLite does not wait for its lock, which another process may hold to do the
+    same, so this function waits.
+    """
+    deadline = monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or monotonic() > deadline:
+                raise
+            sleep(0.02)
 
 
 def _begin(connection: Connection) -> None:
@@ -214,7 +227,9 @@ def _begin(connection: Connection) -> None:
 
 
 def _location(engine: Engine) -> str:
-    return engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string(hide_password=True)
+    if engine.dialect.name == "sqlite":
+        return engine.url.database or ""
+    return engine.url.render_as_string(hide_password=True)
 
 
 def _sentence(engine: Engine, what: str) -> str | None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, update
 
 from copl_core.records import Choice, CoplError, Label, Progress, Task
 from copl_core.study_settings import CHECK_REASONS, STRENGTHS, Draft, Prediction, SelectionReason
+from db.base import AnyRow
 from db.listing import label_of, labels_query
 from db.models import LabelRow, TaskRow
 from db.overlap import assignment_of, has_free_slot, recount
@@ -221,14 +222,14 @@ def _guidelines(connection: Connection, study_id: int, version: int | None) -> i
     return newest if newest is None or version is None else max(0, min(version, newest))
 
 
-def _revision_after(connection: Connection, study: Row[Any], attention: bool) -> int:
+def _revision_after(connection: Connection, study: AnyRow, attention: bool) -> int:
     """The study's revision after a label change; checks (gold, practice) leave it as it is: nothing trains on them."""
     if not attention:
         return bump_revision(connection, study.id, 1)
     return study.revision
 
 
-def _last_label(connection: Connection, user: Row[Any]) -> Row[Any] | None:
+def _last_label(connection: Connection, user: AnyRow) -> AnyRow | None:
     return connection.execute(
         select(
             TaskRow.__table__,
@@ -244,7 +245,7 @@ def _last_label(connection: Connection, user: Row[Any]) -> Row[Any] | None:
     ).first()
 
 
-def _last_skip(connection: Connection, user: Row[Any]) -> Row[Any] | None:
+def _last_skip(connection: Connection, user: AnyRow) -> AnyRow | None:
     return connection.execute(
         select(TaskRow.__table__)
         .where(TaskRow.user_id == user.id, TaskRow.skipped)
@@ -253,7 +254,7 @@ def _last_skip(connection: Connection, user: Row[Any]) -> Row[Any] | None:
     ).first()
 
 
-def _may_reopen(connection: Connection, task: Row[Any], study: Row[Any]) -> bool:
+def _may_reopen(connection: Connection, task: AnyRow, study: AnyRow) -> bool:
     """Whether a skipped pair may be shown to its user now."""
     if task.reason in CHECK_REASONS or task.reason == SelectionReason.REPEAT:
         return True
@@ -262,7 +263,7 @@ def _may_reopen(connection: Connection, task: Row[Any], study: Row[Any]) -> bool
     )
 
 
-def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
+def _reopen(connection: Connection, task: AnyRow, draft: Draft) -> Task:
     """A new task like an earlier one; the task that the user has open is withdrawn."""
     current = current_task(connection, task.user_id)
     if current is not None:
@@ -279,7 +280,7 @@ def _reopen(connection: Connection, task: Row[Any], draft: Draft) -> Task:
     return task_of(connection, row)
 
 
-def _on_screen(connection: Connection, study: Row[Any]) -> int:
+def _on_screen(connection: Connection, study: AnyRow) -> int:
     """1 if the user's open task is a new pair, else 0."""
     current = current_task(connection, study.user_id)
     if (

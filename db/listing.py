@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Row, case, func, or_, select
+from sqlalchemy import case, func, or_, select
 
 from copl_core.records import Choice, Label
 from copl_core.study_settings import UNBIASED_REASONS, AnswerTable, Prediction, PredictionRecord, SelectionReason
+from db.base import AnyRow
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, TaskRow, UserRow
-from db.transactions import Transactions, only_trained, only_visible, study_row, user_row, whole_numbers
+from db.transactions import Transactions, only_trained, only_visible, plain_rows, study_row, user_row
 
 _LABEL = (
     LabelRow.id,
@@ -79,7 +80,7 @@ class Listing(Transactions):
                 LabelRow.pair_id == pair_id, LabelRow.user_id != excluding, LabelRow.choice.in_(_DECIDED), *_PREFERENCE
             )
             query = only_trained(query, study_row(connection, pair.study_id), LabelRow.user_id).group_by(preferred)
-            counts = dict(connection.execute(query).all())
+            counts = {response: n for response, n in connection.execute(query)}
             return counts.get(pair.first_id, 0), counts.get(pair.second_id, 0)
 
     def answer_counts(self, study_id: int) -> tuple[int, int]:
@@ -88,7 +89,7 @@ class Listing(Transactions):
                 select(func.count()).where(LabelRow.study_id == study_id, LabelRow.counts).group_by(LabelRow.user_id)
             )
             study = study_row(connection, study_id)
-            counts = whole_numbers(connection, only_visible(query, study, LabelRow.user_id))
+            counts = plain_rows(connection, only_visible(query, study, LabelRow.user_id))
             return len(counts), sum(count for (count,) in counts)
 
     def answers(self, study_id: int) -> AnswerTable:
@@ -98,8 +99,8 @@ class Listing(Transactions):
             query = only_visible(
                 _answers().where(LabelRow.study_id == study_id, LabelRow.counts), study, LabelRow.user_id
             )
-            rows = whole_numbers(connection, query.order_by(LabelRow.created_at, LabelRow.id))
-            lengths = whole_numbers(
+            rows = plain_rows(connection, query.order_by(LabelRow.created_at, LabelRow.id))
+            lengths = plain_rows(
                 connection,
                 select(ResponseRow.id, func.length(ResponseRow.text))
                 .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
@@ -109,11 +110,12 @@ class Listing(Transactions):
         columns = np.array(rows, np.int64).reshape(len(rows), 8)
         ids, length = np.array(lengths, np.int64).reshape(len(lengths), 2).T
         characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(rows) else np.zeros(0, np.int64)
-        return AnswerTable(*columns.T, characters)
+        user, pair, left, right, choice, milliseconds, reason, gold = columns.T
+        return AnswerTable(user, pair, left, right, choice, milliseconds, reason, gold, characters)
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
         with self._read() as connection:
-            rows = connection.execute(
+            rows: Sequence[AnyRow] = connection.execute(
                 select(
                     LabelRow.id,
                     LabelRow.created_at,
@@ -144,9 +146,8 @@ class Listing(Transactions):
                 .order_by(LabelRow.user_id)
             )
             study = study_row(connection, study_id)
-            return [
-                tuple(map(int, row)) for row in whole_numbers(connection, only_visible(query, study, LabelRow.user_id))
-            ]
+            rows = plain_rows(connection, only_visible(query, study, LabelRow.user_id))
+            return [(int(user), int(correct), int(n)) for user, correct, n in rows]
 
     def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
         """Reads in one transaction, then yields row by row; ``copl_core.formats.own.read_rows`` reads the rows back."""
@@ -192,8 +193,10 @@ def labels_query() -> Any:
     )
 
 
-def label_of(row: Row[Any]) -> Label:
-    return Label(*row[:7], Choice(row[7]), *row[8:12], tuple(row[12] or ()), *row[13:18])
+def label_of(row: AnyRow) -> Label:
+    values: list[Any] = list(row[:18])
+    values[7], values[12] = Choice(values[7]), tuple(values[12] or ())
+    return Label(*values)
 
 
 def _answers() -> Any:
@@ -232,7 +235,7 @@ def _export() -> Any:
     )
 
 
-def _exported(row: Row[Any], dataset: str, prompt: str, responses: dict[int, Row[Any]]) -> dict[str, Any]:
+def _exported(row: AnyRow, dataset: str, prompt: str, responses: dict[int, AnyRow]) -> dict[str, Any]:
     # Unpacked in the order of _export: reading columns by name takes longer than everything else.
     (
         _,

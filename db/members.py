@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
+from db.base import AnyRow
 from db.models import AuditRow, LabelRow, StudyRow, UserRow
 from db.overlap import assignment_of, recount_all
 from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_row
@@ -151,15 +150,15 @@ def _make_current(connection: Connection, study_id: int) -> None:
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(opened_seq=newest))
 
 
-def _study(row: Row[Any]) -> StudyRecord:
+def _study(row: AnyRow) -> StudyRecord:
     return StudyRecord(row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo)
 
 
-def user_of(row: Row[Any]) -> User:
+def user_of(row: AnyRow) -> User:
     return User(row.id, row.name, Kind(row.kind), Role(row.role), row.true_group, row.excluded)
 
 
-def change_role(connection: Connection, user: Row[Any], role: Role, by: int | None) -> None:
+def change_role(connection: Connection, user: AnyRow, role: Role, by: int | None) -> None:
     """A study keeps one owner at least, who can invite others.  The caller has locked the row of the study."""
     if user.role == role.value:
         return

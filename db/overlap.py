@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from copl_core.records import Kind
 from copl_core.study_settings import AssignmentSettings, SelectionReason
+from db.base import AnyRow, Param
 from db.models import LabelRow, PairRow, TaskRow, UserRow
 from db.transactions import OPEN, now
 
 # Tasks handed out for these reasons take no slot.
 WITHOUT_SLOT = (SelectionReason.REPEAT.value, SelectionReason.GOLD.value, SelectionReason.PRACTICE.value)
 
-_USER, _PAIR, _AT = bindparam("user"), bindparam("pair"), bindparam("at")
+_USER: Param = bindparam("user")
+_PAIR: Param = bindparam("pair")
+_AT: Param = bindparam("at")
 _RESERVED = (
     TaskRow.state == OPEN,
     TaskRow.expires_at > _AT,
@@ -53,7 +56,7 @@ _LOCKS = {wait: _LOCK.with_for_update(key_share=True, skip_locked=not wait) for 
 _RECOUNT = update(PairRow).where(PairRow.id == _PAIR).values(n_annotators=_COUNTED)
 
 
-def assignment_of(study: Row[Any]) -> AssignmentSettings:
+def assignment_of(study: AnyRow) -> AssignmentSettings:
     return AssignmentSettings.of(study.assignment)
 
 

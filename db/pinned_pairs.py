@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from copl_core.records import CoplError
 from copl_core.study_settings import PinnedPair
+from db.base import AnyRow
 from db.models import LabelRow
 from db.study_models import PinRow
 from db.transactions import Transactions, audit, now, only_trained, pair_row, study_row
@@ -80,7 +81,7 @@ def _unpin(connection: Connection, study_id: int, pair_id: int, by: int | None) 
     )
 
 
-def _pinned_pairs(connection: Connection, study: Row[Any]) -> list[PinnedPair]:
+def _pinned_pairs(connection: Connection, study: AnyRow) -> list[PinnedPair]:
     """Pairs pinned now, the last pinned first, with the number of users who have answered since."""
     since = and_(
         LabelRow.pair_id == PinRow.pair_id,

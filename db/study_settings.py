@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from copl_core.records import CoplError
 from copl_core.study_settings import AssignmentSettings, GoldPair, Guidelines, Report
+from db.base import AnyResult, AnyRow
 from db.models import PairRow, PromptRow, ResponseRow, StudyRow
 from db.overlap import assignment_of, pairs_of, recount, recount_all
 from db.study_models import GuidelineRow, ReportRow
@@ -92,7 +91,7 @@ class StudySettings(Transactions):
 
     def gold(self, study_id: int) -> list[GoldPair]:
         with self._read() as connection:
-            rows = connection.execute(
+            rows: AnyResult = connection.execute(
                 select(PairRow.id, PairRow.first_id, PairRow.second_id, PairRow.gold_id)
                 .where(PairRow.study_id == study_id, PairRow.gold_id.is_not(None))
                 .order_by(PairRow.id)
@@ -154,5 +153,5 @@ class StudySettings(Transactions):
             return Report(*_report(connection, report_id))
 
 
-def _report(connection: Connection, report_id: int) -> Row[Any]:
+def _report(connection: Connection, report_id: int) -> AnyRow:
     return connection.execute(select(*_REPORT).where(ReportRow.id == report_id)).one()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from copl_core.records import Choice, CoplError, Task
 from copl_core.study_settings import (
@@ -21,14 +21,19 @@ from copl_core.study_settings import (
     Prediction,
     SelectionReason,
 )
+from db.base import AnyResult, AnyRow, Param
 from db.models import LabelRow, PairRow, TaskRow
 from db.overlap import WITHOUT_SLOT, assignment_of, full_pairs, has_free_slot
 from db.pinned_pairs import pinned_among
 from db.study_models import DraftRow
 from db.texts import read_pair
-from db.transactions import LARGEST, OPEN, Transactions, now, study_of, user_row, whole_numbers
+from db.transactions import LARGEST, OPEN, Transactions, now, plain_rows, study_of, user_row
 
-_USER, _STUDY, _PAIR, _TASK, _AT = (bindparam(name) for name in ("user", "study", "pair", "task", "at"))
+_USER: Param = bindparam("user")
+_STUDY: Param = bindparam("study")
+_PAIR: Param = bindparam("pair")
+_TASK: Param = bindparam("task")
+_AT: Param = bindparam("at")
 _MINE = (LabelRow.study_id == _STUDY, LabelRow.user_id == _USER, LabelRow.counts)
 _CURRENT_TASK = select(TaskRow.__table__).where(TaskRow.user_id == _USER, TaskRow.state == OPEN)
 _OPEN = (
@@ -90,22 +95,21 @@ class Tasks(Transactions):
             settings = assignment_of(study)
             fresh, skipped, gold = open_pairs(connection, study, settings)
             mine = {"study": study.id, "user": user_id}
-            summaries = [
-                LabelSummary(*row[:3], _CHOICES[row[3]], row[4]) for row in whole_numbers(connection, _SUMMARIES, mine)
-            ]
+            rows = plain_rows(connection, _SUMMARIES, mine)
+            summaries = [LabelSummary(pair, left, right, _CHOICES[choice], n) for pair, left, right, choice, n in rows]
             n_practice = connection.execute(_N_PRACTICE, mine).scalar_one() if settings.practice else 0
             newcomer = not summaries and not connection.execute(_N_GOLD, mine).scalar_one()
             skipped_at = _skipped_at(connection, user_id)
             return AvailablePairs(
-                settings,
-                study.champion,
-                summaries,
-                fresh or skipped[:1],
-                [pair for pair in gold if pair[0] not in skipped_at],
-                frozenset(skipped_at),
-                n_practice,
-                newcomer,
-                pinned_among(connection, study.id, fresh, skipped, skipped_at),
+                settings=settings,
+                champion=study.champion,
+                summaries=summaries,
+                pairs=fresh or skipped[:1],
+                gold=[pair for pair in gold if pair[0] not in skipped_at],
+                skipped=frozenset(skipped_at),
+                n_practice=n_practice,
+                newcomer=newcomer,
+                pinned=pinned_among(connection, study.id, fresh, skipped, skipped_at),
             )
 
     def hand_out(
@@ -171,7 +175,7 @@ class Tasks(Transactions):
 
 
 def open_pairs(
-    connection: Connection, study: Row[Any], settings: AssignmentSettings
+    connection: Connection, study: AnyRow, settings: AssignmentSettings
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Pairs (id, first, second) that a user (``study_of``) may be handed.
 
@@ -185,26 +189,26 @@ def open_pairs(
     mine = {"study": study.id, "user": user_id}
     overlap = LARGEST if settings.overlap is None else settings.overlap
     pairs = [
-        pair for pair in whole_numbers(connection, _WITH_FREE_SLOT, mine | {"overlap": overlap}) if pair[0] not in busy
+        pair for pair in plain_rows(connection, _WITH_FREE_SLOT, mine | {"overlap": overlap}) if pair[0] not in busy
     ]
     fresh = [pair for pair in pairs if pair[0] not in order] if order else pairs
     skipped = [pair for pair in pairs if pair[0] in order] if order else []
-    gold = [pair for pair in whole_numbers(connection, _GOLD, mine) if pair[0] != on_screen]
+    gold = [pair for pair in plain_rows(connection, _GOLD, mine) if pair[0] != on_screen]
     return fresh, sorted(skipped, key=lambda pair: order[pair[0]]), gold
 
 
-def has_labelled(connection: Connection, study: Row[Any], pair_id: int) -> bool:
+def has_labelled(connection: Connection, study: AnyRow, pair_id: int) -> bool:
     """Whether the user (``study_of``) has a counting label of any kind on a pair."""
     mine = {"study": study.id, "user": study.user_id, "pair": pair_id}
     return connection.execute(_LABELLED, mine).first() is not None
 
 
-def current_task(connection: Connection, user_id: int) -> Row[Any] | None:
+def current_task(connection: Connection, user_id: int) -> AnyRow | None:
     """The user's open task, expired or not."""
     return connection.execute(_CURRENT_TASK, {"user": user_id}).first()
 
 
-def task_to_answer(connection: Connection, task_id: int, user_id: int) -> Row[Any] | None:
+def task_to_answer(connection: Connection, task_id: int, user_id: int) -> AnyRow | None:
     """The task if it is open and this user's, locked until the transaction ends."""
     return connection.execute(_OPEN, {"task": task_id, "user": user_id}).first()
 
@@ -222,7 +226,7 @@ def new_task(
     reason: str,
     expires_at: datetime,
     prediction: Prediction | None,
-) -> Row[Any]:
+) -> AnyRow:
     left, crowd, snapshot = (
         (None, None, None) if prediction is None else (prediction.left, prediction.crowd, prediction.snapshot)
     )
@@ -250,7 +254,7 @@ def write_draft(connection: Connection, task_id: int, draft: Draft) -> None:
         connection.execute(insert(DraftRow).values(task_id=task_id, **values))
 
 
-def task_of(connection: Connection, row: Row[Any]) -> Task:
+def task_of(connection: Connection, row: AnyRow) -> Task:
     pair = read_pair(connection, row.pair_id)
     left, right = (pair.first, pair.second) if row.left_id == pair.first.id else (pair.second, pair.first)
     return Task(row.id, row.user_id, row.pair_id, pair.prompt, left, right, row.reason)
@@ -258,4 +262,5 @@ def task_of(connection: Connection, row: Row[Any]) -> Task:
 
 def _skipped_at(connection: Connection, user_id: int) -> dict[int, datetime]:
     """Pairs the user has skipped, with the time of the last skip, the one skipped longest ago first."""
-    return dict(connection.execute(_SKIPPED, {"user": user_id}).all())
+    rows: AnyResult = connection.execute(_SKIPPED, {"user": user_id})
+    return {pair_id: at for pair_id, at in rows}

@@ -8,13 +8,14 @@ from itertools import islice
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Result, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.orm import aliased
 
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Role
+from db.base import AnyResult
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
 from db.overlap import assignment_of, pairs_of, recount_all
-from db.transactions import Transactions, audit, bump_revision, now, study_row, whole_numbers
+from db.transactions import Transactions, audit, bump_revision, now, plain_rows, study_row
 
 CHUNK = 2000  # rows of a file held at once
 IDS = 500  # ids in one statement; SQLite and PostgreSQL both limit the number of parameters
@@ -67,7 +68,7 @@ class Texts(Transactions):
     def pairs(self, study_id: int) -> list[tuple[int, int, int]]:
         with self._read() as connection:
             study_row(connection, study_id)
-            return whole_numbers(
+            return plain_rows(
                 connection,
                 select(PairRow.id, PairRow.first_id, PairRow.second_id)
                 .where(PairRow.study_id == study_id)
@@ -84,7 +85,7 @@ class Texts(Transactions):
             rows = connection.execute(
                 select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id).order_by(PromptRow.id)
             )
-            return [tuple(row) for row in rows]
+            return [(row.id, row.text) for row in rows]
 
     def prompt_responses(self, prompt_id: int) -> list[Response]:
         with self._read() as connection:
@@ -104,7 +105,7 @@ def read_pair(connection: Connection, pair_id: int) -> Pair:
 
 
 def read_responses(connection: Connection, response_ids: Iterable[int]) -> dict[int, Response]:
-    found = {}
+    found: dict[int, Response] = {}
     stream = iter(dict.fromkeys(int(i) for i in response_ids))
     while ids := list(islice(stream, IDS)):
         rows = connection.execute(
@@ -223,9 +224,9 @@ class _Import:
         return [self.pairs[pair] for pair in ordered]
 
     def _users(self, rows: list[ImportRow]) -> None:
-        new = {}
+        new: dict[str, ImportRow] = {}
         for row in rows:
-            if row.choice is not None and row.annotator not in self.users:
+            if row.annotator is not None and row.choice is not None and row.annotator not in self.users:
                 new.setdefault(row.annotator, row)
         self.users.update(
             self._insert(
@@ -279,12 +280,12 @@ class _Import:
                 }
             )
         if new:
-            self.connection.execute(insert(LabelRow.__table__), new)
+            self.connection.execute(insert(LabelRow), new)
 
     def _known(self, name: Any, value: Any, *, of: Any) -> dict[Any, Any]:
         return dict(self._select(name, value, of=of).all())
 
-    def _select(self, *columns: Any, of: Any) -> Result[Any]:
+    def _select(self, *columns: Any, of: Any) -> AnyResult:
         return self.connection.execute(select(*columns).where(of.study_id == self.study_id))
 
     def _insert(self, table: Any, values: list[dict[str, Any]], *returned: Any) -> Iterator[Any]:

@@ -7,12 +7,13 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, case, func, insert, select, update
+from sqlalchemy import Connection, case, func, insert, select, update
 
 from copl_core.records import Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
 from copl_core.study_settings import Schedule
+from db.base import AnyRow
 from db.models import HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
-from db.transactions import Transactions, audit, now, only_trained, only_visible, study_row, whole_numbers
+from db.transactions import Transactions, audit, now, only_trained, only_visible, plain_rows, study_row
 
 _RUN = tuple(getattr(RunRow, name) for name in Run.__dataclass_fields__)
 _SNAPSHOT = tuple(getattr(SnapshotRow, name) for name in SnapshotRecord.__dataclass_fields__)
@@ -249,10 +250,10 @@ class Training(Transactions):
     def worker(self) -> tuple[int, str, datetime] | None:
         with self._read() as connection:
             row = connection.execute(select(HeartbeatRow.pid, HeartbeatRow.state, HeartbeatRow.at)).first()
-            return None if row is None else tuple(row)
+            return None if row is None else (row.pid, row.state, row.at)
 
 
-def _compared(study: Row[Any]) -> Any:
+def _compared(study: AnyRow) -> Any:
     """Counting preferences as integers: the outcome is doubled (2 left, 1 tie, 0 right)."""
     doubled = case({Choice.LEFT.value: 2, Choice.RIGHT.value: 0}, value=LabelRow.choice, else_=1)
     both_bad = case({Choice.BOTH_BAD.value: 1}, value=LabelRow.choice, else_=0)
@@ -263,11 +264,11 @@ def _compared(study: Row[Any]) -> Any:
 
 def _columns(connection: Connection, query: Any, n: int) -> np.ndarray:
     """The rows of a query of integers as columns, (n, rows) int64."""
-    rows = whole_numbers(connection, query)
+    rows = plain_rows(connection, query)
     return np.array(rows, np.int64).reshape(len(rows), n).T
 
 
-def _run_row(connection: Connection, run_id: int, *, lock: bool = False) -> Row[Any]:
+def _run_row(connection: Connection, run_id: int, *, lock: bool = False) -> AnyRow:
     query = select(*_RUN).where(RunRow.id == run_id)
     row = connection.execute(query.with_for_update() if lock else query).first()
     if row is None:
@@ -283,11 +284,11 @@ def _no_snapshot(version: str) -> CoplError:
     return CoplError(f"There is no snapshot {version} in this study; take one of the list of snapshots.")
 
 
-def _run(row: Row[Any]) -> Run:
+def _run(row: AnyRow) -> Run:
     return Run(**{**row._mapping, "state": RunState(row.state)})
 
 
-def _snapshot_row(connection: Connection, study_id: int, version: str) -> Row[Any] | None:
+def _snapshot_row(connection: Connection, study_id: int, version: str) -> AnyRow | None:
     return connection.execute(
         select(*_SNAPSHOT).where(SnapshotRow.study_id == study_id, SnapshotRow.version == version)
     ).first()

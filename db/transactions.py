@@ -6,15 +6,16 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, bindparam, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, select, update
 
 from copl_core.records import CoplError, Kind
+from db.base import AnyRow, AnySelect
 from db.engine import reading, writing
 from db.models import AuditRow, PairRow, StudyRow, UserRow
 
 LARGEST = 2**31 - 1  # value of an integer column on PostgreSQL
 # A literal, not a bound parameter: a partial index serves only a query that repeats its condition.
-OPEN = literal_column("'open'")
+OPEN: ColumnElement[str] = literal_column("'open'")
 
 
 class Transactions:
@@ -42,7 +43,7 @@ _STUDY_OF = (
 _STUDY_OF_LOCKED = _STUDY_OF.with_for_update(of=StudyRow, key_share=True)
 
 
-def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> Row[Any]:
+def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> AnyRow:
     """The study of a user, with ``user_id`` as an extra column; ``lock`` as in ``study_row``."""
     row = connection.execute(_STUDY_OF_LOCKED if lock else _STUDY_OF, {"user": user_id}).first()
     if row is None:
@@ -50,7 +51,7 @@ def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> Row
     return row
 
 
-def study_row(connection: Connection, study_id: int, *, lock: bool = False) -> Row[Any]:
+def study_row(connection: Connection, study_id: int, *, lock: bool = False) -> AnyRow:
     """The study; with ``lock``, no other transaction changes it until this one ends (on SQLite always so).
 
     Whoever locks several rows locks in the order study, user, task, which prevents deadlocks on PostgreSQL.
@@ -62,7 +63,7 @@ def study_row(connection: Connection, study_id: int, *, lock: bool = False) -> R
     return row
 
 
-def pair_row(connection: Connection, study_id: int, pair_id: int) -> Row[Any]:
+def pair_row(connection: Connection, study_id: int, pair_id: int) -> AnyRow:
     query = select(PairRow.__table__).where(PairRow.id == pair_id, PairRow.study_id == study_id)
     row = connection.execute(query).first()
     if row is None:
@@ -70,7 +71,7 @@ def pair_row(connection: Connection, study_id: int, pair_id: int) -> Row[Any]:
     return row
 
 
-def user_row(connection: Connection, user_id: int, *, lock: bool = False) -> Row[Any]:
+def user_row(connection: Connection, user_id: int, *, lock: bool = False) -> AnyRow:
     query = select(UserRow.__table__).where(UserRow.id == user_id)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
@@ -82,7 +83,7 @@ def _no_user(user_id: int) -> CoplError:
     return CoplError(f"There is no user with id {user_id}; take one of the study's users.")
 
 
-def only_visible(query: Select[Any], study: Row[Any], user_id_column: Any) -> Select[Any]:
+def only_visible(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySelect:
     """Restrict a query to visible users: all, or humans only when the switch for simulated users is off."""
     if study.include_simulated:
         return query
@@ -90,21 +91,19 @@ def only_visible(query: Select[Any], study: Row[Any], user_id_column: Any) -> Se
     return query.where(user_id_column.in_(people))
 
 
-def only_trained(query: Select[Any], study: Row[Any], user_id_column: Any) -> Select[Any]:
+def only_trained(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySelect:
     """Restrict a query to users whose labels count for training and votes: visible and not excluded."""
     excluded = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.excluded)
     return only_visible(query, study, user_id_column).where(user_id_column.not_in(excluded))
 
 
-def whole_numbers(
-    connection: Connection, query: Select[Any], values: dict[str, Any] | None = None
-) -> list[tuple[Any, ...]]:
+def plain_rows(connection: Connection, query: AnySelect, values: dict[str, Any] | None = None) -> list[Any]:
     """The rows of a query of integers or plain texts, straight from the driver: several times faster than rows of
     SQLAlchemy.
     """
     result = connection.execute(query, values or {})
     try:
-        return result.cursor.fetchall()
+        return list(result.cursor.fetchall())
     finally:
         result.close()
 

@@ -9,7 +9,7 @@ from sqlalchemy import case, func, select
 from copl_core.records import Choice
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow
 from db.texts import IDS
-from db.transactions import Transactions, only_trained, study_row, whole_numbers
+from db.transactions import Transactions, only_trained, plain_rows, study_row
 
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _PREFERRED = case(
@@ -23,7 +23,7 @@ class Votes(Transactions):
     def pairs_by_prompt(self, study_id: int) -> list[tuple[int, int, int, int]]:
         with self._read() as connection:
             study_row(connection, study_id)
-            return whole_numbers(
+            return plain_rows(
                 connection,
                 select(PairRow.id, PairRow.first_id, PairRow.second_id, PairRow.prompt_id)
                 .where(PairRow.study_id == study_id)
@@ -32,7 +32,7 @@ class Votes(Transactions):
 
     def sources(self, study_id: int) -> list[tuple[int, str]]:
         with self._read() as connection:
-            return whole_numbers(
+            return plain_rows(
                 connection,
                 select(ResponseRow.id, ResponseRow.source)
                 .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
@@ -46,9 +46,7 @@ class Votes(Transactions):
                 .where(LabelRow.study_id == study_id, *_PREFERENCE)
                 .group_by(LabelRow.pair_id)
             )
-            return dict(
-                whole_numbers(connection, only_trained(query, study_row(connection, study_id), LabelRow.user_id))
-            )
+            return dict(plain_rows(connection, only_trained(query, study_row(connection, study_id), LabelRow.user_id)))
 
     def votes_of(self, study_id: int, pair_ids: Sequence[int]) -> list[tuple[int, int, int]]:
         found = []
@@ -58,7 +56,7 @@ class Votes(Transactions):
                 query = select(LabelRow.pair_id, LabelRow.user_id, _PREFERRED).where(
                     LabelRow.study_id == study_id, LabelRow.pair_id.in_(pair_ids[start : start + IDS]), *_PREFERENCE
                 )
-                found += whole_numbers(
+                found += plain_rows(
                     connection, only_trained(query, study, LabelRow.user_id).order_by(LabelRow.created_at, LabelRow.id)
                 )
         return found

@@ -22,7 +22,7 @@ from hashlib import sha256
 from io import TextIOBase
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from unicodedata import category
 from uuid import uuid4
 
@@ -66,7 +66,7 @@ def write_jsonl(rows: Iterable[dict[str, Any]], target: Path | IO[Any]) -> int:
     with whole(Path(target)) as raw:
         if str(target).endswith(".gz"):
             with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
-                return _write(rows, packed)
+                return _write(rows, cast(IO[bytes], packed))
         return _write(rows, raw)
 
 
@@ -121,7 +121,7 @@ def _open(path: Path) -> IO[bytes]:
             raise CoplError(f"{path} is named like a gzip file but is not one; compress it, or drop .gz from its name.")
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise CoplError(f"{path} is encoded in UTF-16; save it as UTF-8.")
-        return gzip.open(path, "rb") if packed else path.open("rb")
+        return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
     except FileNotFoundError:
         raise CoplError(f"There is no file {path}; check its name and folder.") from None
     except IsADirectoryError:

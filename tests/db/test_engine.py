@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from sqlalchemy import text
 
 from copl_core.records import Choice, CoplError, ImportRow
 from db.base import Base
-from db.engine import HEAD, alembic_config, back_up, make_engine, migrate, reading, version, writing
+from db.engine import HEAD, _write_ahead, alembic_config, back_up, make_engine, migrate, reading, version, writing
 from db.store import SqlStore, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,28 @@ def test_several_processes_may_start_on_an_empty_folder_at_once(tmp_path):
     starts = [python("-c", code, url) for _ in range(3)]
     assert [start.communicate()[0].strip() for start in starts] == ["1"] * 3
     assert version(make_engine(url)) == HEAD
+
+
+def test_a_process_waits_for_another_one_that_switches_to_write_ahead_logging(monkeypatch):
+    class Cursor:
+        refusals = 2
+
+        def execute(self, statement):
+            if statement.endswith("=WAL") and self.refusals:
+                self.refusals -= 1
+                raise sqlite3.OperationalError("database is locked")
+            return self
+
+        def fetchone(self):
+            return ("delete",)
+
+    cursor = Cursor()
+    _write_ahead(cursor)
+    assert cursor.refusals == 0
+    cursor.refusals = 10**9
+    monkeypatch.setattr("db.engine.BUSY_SECONDS", 0.05)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        _write_ahead(cursor)
 
 
 def test_a_database_of_a_newer_program_is_refused_and_left_alone(url):
