@@ -1,4 +1,4 @@
-"""The house: which room may know which, read from the source; and what a start may not load."""
+"""Which room may import which, read from the source, and what a start must not load."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ROOTS = ("copl_core/__main__.py", "streamlit_app.py")  # the two places that joi
 HEAVY = {"torch", "transformers", "torch_geometric", "umap", "sklearn", "numba", "peft"}
 TALKERS = {"copl_core/__main__.py", "copl_core/install/launcher.py", "copl_core/install/weights.py"}
 TALKERS |= {"copl_core/evaluation/evaluate.py"}  # terminal verbs
-# Parts of the product that a page may run between two clicks: numpy and scipy alone when they are imported.
-NEEDS_TORCH = {"scoring"}  # of the verbs; it is imported at first use
+# Parts that a page may run between two clicks: importing them loads numpy and scipy at most.
+NEEDS_TORCH = {"scoring"}  # of the verbs; pages import it at first use
 LIGHT = [
     *sources("copl_core/study"),
     *(path for path in sources("copl_core") if path.count("/") == 1),
@@ -32,11 +32,11 @@ def top(module: str) -> str:
     return module.split(".")[0]
 
 
-def test_a_room_knows_only_rooms_of_lower_floors():
+def test_a_room_imports_only_rooms_of_lower_floors():
     assert rising(arrows(graph(sources()))) == []
 
 
-def test_no_module_knows_itself_by_way_of_others():
+def test_no_module_imports_itself_through_others():
     assert circles(graph(sources())) == []
 
 
@@ -69,7 +69,7 @@ SCREENS = [f"pages/{name}.py" for name in ("label", "taste", "people", "experts"
 SCREENS += [f"pages/{name}.py" for name in ("quality", "settings", "join")]
 
 
-def test_the_front_door_joins_the_parts_and_computes_nothing():
+def test_the_start_page_joins_the_parts_and_computes_nothing():
     ours = {module for module in imports("streamlit_app.py") if top(module) in OURS}
     core = {"copl_core.__main__", "copl_core.config", "copl_core.records"}
     verbs = {"copl_core.study.access", "copl_core.study.session"}
@@ -95,13 +95,14 @@ def test_light_parts_load_no_language_model_when_they_are_imported(path):
 
 @pytest.fixture(scope="module")
 def loaded_by_a_start(tmp_path_factory) -> tuple[list[str], list[str]]:
-    """(heavy modules that a start loads, what it leaves in its folder): one fresh interpreter for every claim below."""
+    """(heavy modules that a start loads, what it leaves in its folder): one new interpreter for all tests below."""
     folder = tmp_path_factory.mktemp("start")
     program = (
         "import runpy, sys\n"
         "import db.store, copl_core.formats.own, copl_core.demo.world, copl_core.trainer.worker\n"
         "import copl_core.install.launcher, copl_core.install.weights\n"
-        "from copl_core.study import access, assignment, contents, labelling, placement, rewards, runs, user_map, views\n"
+        "from copl_core.study import access, assignment, contents, labelling, placement, rewards, runs, user_map\n"
+        "from copl_core.study import views\n"
         "sys.argv = ['copl_core', '--help']\n"
         "try: runpy.run_module('copl_core', run_name='__main__')\nexcept SystemExit: pass\n"
         f"print('heavy:', *sorted({HEAVY} & set(sys.modules)))"
@@ -122,7 +123,7 @@ def test_importing_the_product_makes_no_folders_and_reads_no_arguments(loaded_by
 
 
 @pytest.mark.parametrize("path", sources("copl_core", "db", "pages"))
-def test_nobody_prints_but_the_terminal_and_nothing_is_caught_or_unpickled_blindly(path):
+def test_only_the_terminal_prints_and_nothing_is_caught_or_unpickled_blindly(path):
     tree = ast.parse((ROOT / path).read_text())
     calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     assert "print" not in calls or path in TALKERS, "only a terminal verb prints"
