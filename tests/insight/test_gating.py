@@ -1,4 +1,4 @@
-"""Who is served by which expert."""
+"""Which expert serves whom, and what each expert does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement by chance is none, flags need proof, and what is unusual taste is never a flag."""
+"""Chance agreement gives an alpha of zero, flags need proof, and unusual taste is never a flag."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def swapped(answers: AnswerTable) -> AnswerTable:
 
 
 def joined(first: AnswerTable, second: AnswerTable) -> AnswerTable:
-    """The answers of one table and then those of another, as repeats."""
+    """The answers of one table, then those of another as repeats."""
     second = replace(second, selection_reason=np.full(len(second), REPEAT))
     return AnswerTable(
         *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in AnswerTable.__slots__)
@@ -139,7 +139,7 @@ def test_alpha_is_about_responses_and_not_about_sides(rng):
     assert agreement(mixed, np.random.default_rng(1)) == agreement(answers, np.random.default_rng(1))
 
 
-def test_which_response_of_a_pair_has_the_smaller_id_is_of_no_matter():
+def test_which_response_of_a_pair_has_the_smaller_id_does_not_matter():
     rng = np.random.default_rng(3)
     coins = rng.random((3, 60)) < 0.8
     answers = table([(user, pair, int(coins[user, pair])) for user in range(3) for pair in range(60)])

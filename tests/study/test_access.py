@@ -1,4 +1,4 @@
-"""Ways in and what people may do: secrets are kept as hashes, and nobody is let in as somebody else."""
+"""Sign-in and permissions: secrets are stored as hashes, and nobody signs in as somebody else."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from copl_core.records import CoplError, Role
-from copl_core.study import access, labelling
+from copl_core.study import access, contents, labelling, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 from db.engine import reading
-from tests.worlds import open_study
+from tests.worlds import SHORT, fit_graph_now, label_in_camp, open_study
 
 SOON = timedelta(seconds=0.05)
 
@@ -211,7 +211,7 @@ def test_one_address_in_two_windows_makes_one_user(session):
 
 
 @pytest.mark.parametrize("address", ["", "ann", "@example.org", "ann@", "ann @example.org", "x" * 320 + "@y"])
-def test_what_is_no_address_is_told(session, address):
+def test_what_is_not_an_address_is_refused(session, address):
     with pytest.raises(CoplError, match="not an e-mail address"):
         access.sign_in_email(session, address)
 
@@ -231,7 +231,7 @@ def test_a_study_keeps_an_owner(session, olga):
     assert [entry.detail["after"] for entry in access.audit(session) if entry.event == "role"] == ["annotator", "owner"]
 
 
-def test_only_owners_change_roles_trust_and_doors(session, olga):
+def test_only_owners_change_roles_exclusion_and_access(session, olga):
     ann, ben = access.join(session, "Ann", Role.RESEARCHER), access.join(session, "Ben")
     invite, _ = access.invite(session, by=olga.id)
     for change in (
@@ -250,14 +250,38 @@ def test_an_owner_of_one_study_is_nobody_in_another(tmp_path):
     one = open_study(tmp_path)
     owner = access.join(one, "Olga", Role.OWNER)
     two = Session(one.store, one.settings, one.store.create_study("Another").id)
-    stranger, (invite, _) = access.join(two, "Eve"), access.invite(two)
+    outsider, (invite, _) = access.join(two, "Eve"), access.invite(two)
     for change in (
         lambda: access.invite(two, by=owner.id),
-        lambda: access.set_role(one, stranger.id, Role.OWNER, by=owner.id),
-        lambda: access.exclude(one, stranger.id, True, by=owner.id),
+        lambda: access.set_role(one, outsider.id, Role.OWNER, by=owner.id),
+        lambda: access.exclude(one, outsider.id, True, by=owner.id),
         lambda: access.revoke_invite(one, invite.id, by=owner.id),
-        lambda: access.sign_out_everywhere(one, stranger.id, by=owner.id),
+        lambda: access.sign_out_everywhere(one, outsider.id, by=owner.id),
     ):
         with pytest.raises(CoplError, match="in this study"):
             change()
     assert access.sign_in(two, access.sign_in_token(one, owner.id)) is None
+
+
+def test_names_are_checked_and_secrets_sign_in_whom_they_were_made_for(untrained):
+    ann = access.join(untrained, "  Ann ", Role.RESEARCHER)
+    assert access.join(untrained, "Ann") == ann  # one user of a name, whose role is not changed by the way
+    token = access.sign_in_token(untrained, ann.id)
+    assert access.sign_in(untrained, token) == ann and access.sign_in(untrained, token + "x") is None
+    for name in ("", "   ", "x" * 81):
+        with pytest.raises(CoplError, match="1 to 80"):
+            access.join(untrained, name)
+
+
+def test_simulated_people_can_be_switched_off_and_on_again(trained):
+    ann = access.join(trained, "Ann")
+    label_in_camp(trained, ann.id, SHORT, 12)
+    access.include_simulated(trained, False, by=ann.id)
+    assert [user.name for user in access.users(trained)] == ["Ann"]
+    assert user_map.map_of_users(trained).names.tolist() == ["Ann"]
+    assert trained.store.label_count(trained.id) == 12
+    assert {row["annotator"] for row in contents.export(trained)} == {"Ann"}
+    fit_graph_now(trained)
+    assert trained.snapshot().graph.user_ids.tolist() == [ann.id]
+    access.include_simulated(trained, True)
+    assert len(access.users(trained)) == 17 and trained.store.label_count(trained.id) == 172

@@ -1,4 +1,4 @@
-"""Which pair comes next: mostly the one that teaches most, a share by chance, a few repeats with sides swapped."""
+"""Which pair comes next: mostly the most informative one, a share by chance, a few repeats with sides swapped."""
 
 from __future__ import annotations
 

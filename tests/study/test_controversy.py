@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -21,57 +22,57 @@ def session(tmp_path, tmp_path_factory) -> Session:
     return trained(two_camps, tmp_path_factory, tmp_path / "camps")
 
 
-# ---- asking about a pair
+# ---- pinned pairs
 
 
-def test_the_next_task_of_everybody_who_has_not_answered_is_the_pair_asked_for(session):
+def test_a_pinned_pair_is_the_next_task_of_everybody_who_has_not_answered_it(session):
     olga, ann, ben = access.join(session, "Olga", Role.OWNER), access.join(session, "Ann"), access.join(session, "Ben")
     divided = controversy.ranked(session, 1).items[0]
     for _ in range(3):
         labelling.submit(session, labelling.next_task(session, ben.id).id, ben.id, Choice.LEFT)
     before = labelling.next_task(session, ben.id)
-    asked = next(
+    pinned = next(
         pair.pair_id
         for pair in controversy.ranked(session, 12).items
         if pair.pair_id != before.pair_id
         and pair.pair_id not in {x.pair_id for x in labelling.labels_of(session, ben.id)}
     )
-    assert labelling.pin_pair(session, asked, by=olga.id).by == olga.id
+    assert labelling.pin_pair(session, pinned, by=olga.id).by == olga.id
     task = labelling.next_task(session, ann.id)
-    assert (task.pair_id, task.reason) == (asked, "front")
+    assert (task.pair_id, task.reason) == (pinned, "front")
     assert labelling.next_task(session, ben.id).id == before.id  # what is on a screen stays there
-    assert labelling.submit(session, before.id, ben.id, Choice.LEFT).next_task.pair_id == asked
+    assert labelling.submit(session, before.id, ben.id, Choice.LEFT).next_task.pair_id == pinned
     after = labelling.submit(session, task.id, ann.id, Choice.RIGHT).next_task
-    assert after.pair_id != asked and after.reason != "front"
-    assert [(ask.pair_id, ask.answered) for ask in labelling.pinned_pairs(session)] == [(asked, 1)]
+    assert after.pair_id != pinned and after.reason != "front"
+    assert [(ask.pair_id, ask.answered) for ask in labelling.pinned_pairs(session)] == [(pinned, 1)]
     assert divided.pair_id in {pair[0] for pair in session.store.pairs(session.id)}
-    told = access.audit(session)[0]
-    assert (told.event, told.user_id, told.detail) == ("ask", olga.id, {"pair": asked})
+    entry = access.audit(session)[0]
+    assert (entry.event, entry.user_id, entry.detail) == ("ask", olga.id, {"pair": pinned})
 
 
-def test_overlap_and_reservations_hold_for_a_pair_that_is_asked_for(session):
+def test_overlap_and_reservations_hold_for_a_pinned_pair(session):
     labelling.set_assignment(session, AssignmentSettings(overlap=1))
     people = [access.join(session, name) for name in ("Ann", "Ben", "Cem")]
-    asked = controversy.ranked(session, 1).items[0].pair_id
-    labelling.pin_pair(session, asked)
+    pinned = controversy.ranked(session, 1).items[0].pair_id
+    labelling.pin_pair(session, pinned)
     first, second, _ = (labelling.next_task(session, person.id) for person in people)
-    assert first.pair_id == asked and second.pair_id != asked  # Ann holds the only place
+    assert first.pair_id == pinned and second.pair_id != pinned  # Ann has reserved the only slot
     labelling.submit(session, first.id, people[0].id, Choice.TIE)
-    assert labelling.submit(session, second.id, people[1].id, Choice.TIE).next_task.pair_id != asked
+    assert labelling.submit(session, second.id, people[1].id, Choice.TIE).next_task.pair_id != pinned
 
 
-def test_practice_comes_before_a_pair_that_is_asked_for(session):
-    asked, gold = (pair.pair_id for pair in controversy.ranked(session, 2).items)
+def test_practice_comes_before_a_pinned_pair(session):
+    pinned, gold = (pair.pair_id for pair in controversy.ranked(session, 2).items)
     labelling.set_gold(session, gold, contents.pair(session, gold).first.id)
     labelling.set_assignment(session, AssignmentSettings(practice=1))
-    labelling.pin_pair(session, asked)
+    labelling.pin_pair(session, pinned)
     ann = access.join(session, "Ann")
     first = labelling.next_task(session, ann.id)
     assert first.reason == "practice"
-    assert labelling.submit(session, first.id, ann.id, Choice.LEFT).next_task.pair_id == asked
+    assert labelling.submit(session, first.id, ann.id, Choice.LEFT).next_task.pair_id == pinned
 
 
-def test_only_researchers_ask_and_what_is_ended_waits_like_any_other(session):
+def test_only_researchers_pin_and_an_unpinned_pair_waits_like_any_other(session):
     ann, rosa = access.join(session, "Ann"), access.join(session, "Rosa", Role.RESEARCHER)
     pair = controversy.ranked(session, 1).items[0].pair_id
     with pytest.raises(CoplError, match="Ann cannot pin a pair"):
@@ -101,7 +102,7 @@ def test_responses_are_ranked_too_and_lead_to_their_pairs(session):
     for one in view.items:
         pair = controversy.item(session, one.pair_id)
         assert one.first.id in (pair.first.id, pair.second.id) and one.voters == pair.voters
-        sign = 1 if one.first.id == pair.first.id else -1  # its only pair, told from its own side
+        sign = 1 if one.first.id == pair.first.id else -1  # its only pair, seen from its side
         for (_, alone), (_, both) in zip(one.by_group, pair.by_group, strict=True):
             assert alone - 0.5 == pytest.approx(sign * (both - 0.5), abs=1e-5)
 
@@ -196,3 +197,41 @@ def test_before_the_first_snapshot_there_is_nothing(tmp_path):
     )
     with pytest.raises(CoplError, match="no snapshot yet"):
         controversy.export_csv(session, Query())
+
+
+def test_controversy_shows_what_the_groups_expect_and_the_votes_that_were_cast(trained):
+    view = controversy.ranked(trained, limit=5)
+    assert view.n_pairs == 12 and len(view.items) == 5 and view.snapshot == "v0001"
+    assert [p.between for p in view.items] == sorted((p.between for p in view.items), reverse=True)
+    pair = view.items[0]
+    assert pair.between > 0.1 and dict(pair.by_group).keys() == {0, 1}
+    cast = Counter(label.preferred_id for label in trained.store.labels(trained.id, pair_id=pair.pair_id))
+    assert sum(votes[0] for votes in pair.votes.values()) == cast[pair.first.id]
+    assert sum(votes[1] for votes in pair.votes.values()) == cast[pair.second.id]
+    for group, expected in pair.by_group:
+        first, second, _ = pair.votes[group]
+        assert (expected > 0.5) == (first > second)  # the camps are nearly unanimous
+    calm = controversy.ranked(trained, limit=12, consensus=True).items
+    surest = [max(min(p for _, p in pair.by_group), 1 - max(p for _, p in pair.by_group)) for pair in calm]
+    assert [max(0.5, one) for one in surest] == sorted((max(0.5, one) for one in surest), reverse=True)
+
+
+def test_votes_of_people_without_a_group_and_ties_are_counted_apart(trained):
+    pair_id = controversy.ranked(trained, limit=1).items[0].pair_id
+    ann = access.join(trained, "Ann")
+    while (task := labelling.next_task(trained, ann.id)).pair_id != pair_id:
+        labelling.submit(trained, task.id, ann.id, Choice.TIE)
+    labelling.submit(trained, task.id, ann.id, Choice.BOTH_BAD)
+    pair = next(p for p in controversy.ranked(trained, limit=12).items if p.pair_id == pair_id)
+    assert pair.votes[None] == (0, 0, 1)
+
+
+def test_a_large_study_is_computed_in_pieces(trained, monkeypatch):
+    whole = controversy.table(trained)
+    monkeypatch.setattr("copl_core.study.controversy._CELLS", 40)
+    pieces = controversy.table(Session(trained.store, trained.settings, trained.id))
+    assert np.array_equal(pieces.pairs, whole.pairs) and np.array_equal(pieces.responses, whole.responses)
+    for kind in ("of_pairs", "of_responses"):
+        for name in ("between", "within", "aleatoric", "epistemic", "by_group"):
+            one, other = getattr(getattr(pieces, kind), name), getattr(getattr(whole, kind), name)
+            assert one == pytest.approx(other, abs=1e-5), (kind, name)

@@ -1,4 +1,4 @@
-"""Where a user stands by the labels of this moment."""
+"""A user's embedding and map position by their present labels."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def snapshot(state, tmp_path) -> Snapshot:
     return write_snapshot(tmp_path, "v0001", graph=state, layout=layout_of(state), manifest={"watermark": 4})
 
 
-def ann_said() -> list:
+def ann_labels() -> list:
     return [label(100, 101, Choice.LEFT), label(102, 103, Choice.RIGHT)]
 
 
-def test_labels_on_texts_that_the_graph_does_not_know_are_passed_over(state):
+def test_labels_on_texts_that_the_graph_does_not_know_are_skipped(state):
     found = placement.comparisons(
         state, [label(100, 900), label(101, 100, Choice.TIE), label(103, 107, Choice.BOTH_BAD)]
     )
@@ -44,8 +44,8 @@ def test_labels_on_texts_that_the_graph_does_not_know_are_passed_over(state):
     assert len(placement.comparisons(state, [])) == 0
 
 
-def test_a_user_keeps_the_trained_row_while_the_labels_are_those_it_was_fitted_to(state):
-    vector, source, _ = placement.vector(state, ANN, ann_said()[::-1])  # in whatever order
+def test_a_user_has_the_trained_row_while_their_labels_are_those_of_the_fit(state):
+    vector, source, _ = placement.vector(state, ANN, ann_labels()[::-1])  # in whatever order
     assert source == "trained" and np.array_equal(vector, state.user_vectors[0])
 
 
@@ -54,23 +54,23 @@ def test_a_user_keeps_the_trained_row_while_the_labels_are_those_it_was_fitted_t
 )
 def test_a_changed_label_leaves_the_trained_row(state, change):
     labels = {
-        "one more": [*ann_said(), label(104, 105)],
-        "one taken back": ann_said()[:1],
-        "one answered the other way": [label(100, 101, Choice.RIGHT), ann_said()[1]],
-        "sides and answer": [label(101, 100, Choice.LEFT), ann_said()[1]],
-        "strength alone": [replace(ann_said()[0], strength=3), ann_said()[1]],
+        "one more": [*ann_labels(), label(104, 105)],
+        "one taken back": ann_labels()[:1],
+        "one answered the other way": [label(100, 101, Choice.RIGHT), ann_labels()[1]],
+        "sides and answer": [label(101, 100, Choice.LEFT), ann_labels()[1]],
+        "strength alone": [replace(ann_labels()[0], strength=3), ann_labels()[1]],
     }[change]
     assert placement.vector(state, ANN, labels)[1] == "neighbours"
 
 
 def test_a_row_fitted_to_strong_labels_is_kept_while_they_are_as_strong(state):
     strong = replace(state, labels=replace(state.labels, strength=np.array([3, 1, 1, 1], np.float32)))
-    said = [replace(ann_said()[0], strength=3), ann_said()[1]]
-    assert placement.vector(strong, ANN, said)[1] == "trained"
-    assert placement.vector(strong, ANN, ann_said())[1] == "neighbours"
+    labels = [replace(ann_labels()[0], strength=3), ann_labels()[1]]
+    assert placement.vector(strong, ANN, labels)[1] == "trained"
+    assert placement.vector(strong, ANN, ann_labels())[1] == "neighbours"
 
 
-def test_a_newcomer_starts_at_the_mean_of_the_people_and_moves_towards_those_who_answer_alike(snapshot):
+def test_a_newcomer_starts_at_the_population_mean_and_moves_towards_users_who_answer_alike(snapshot):
     state = snapshot.graph
     start = placement.position_in(snapshot, NEWCOMER, [])
     assert (start.source, start.xy, start.group, start.n_labels, start.neighbours) == (
@@ -91,25 +91,25 @@ def test_a_newcomer_starts_at_the_mean_of_the_people_and_moves_towards_those_who
     assert like_ann.spread < start.spread
 
 
-def test_swapping_sides_and_answer_places_a_newcomer_at_the_same_spot(snapshot):
+def test_swapping_sides_and_answer_gives_the_same_position(snapshot):
     one = placement.position_in(snapshot, NEWCOMER, [label(100, 101, Choice.LEFT)])
     other = placement.position_in(snapshot, NEWCOMER, [label(101, 100, Choice.RIGHT)])
     assert dict(one.neighbours) == pytest.approx(dict(other.neighbours)) and one.group == other.group
     assert one.xy == pytest.approx(other.xy)
 
 
-def test_people_stand_where_the_map_has_them_and_are_not_their_own_neighbours(snapshot):
-    place = placement.position_in(snapshot, ANN, ann_said())
-    assert (place.source, place.xy, place.group) == ("trained", (0.0, 0.0), 0)
-    assert place.n_neighbours == 1 and [user for user, _ in place.neighbours] == [BEN]
+def test_trained_users_have_their_map_position_and_are_not_their_own_neighbours(snapshot):
+    found = placement.position_in(snapshot, ANN, ann_labels())
+    assert (found.source, found.xy, found.group) == ("trained", (0.0, 0.0), 0)
+    assert found.n_neighbours == 1 and [user for user, _ in found.neighbours] == [BEN]
 
 
-def test_somebody_whose_texts_nobody_else_labelled_has_no_spot_on_the_map(snapshot):
-    place = placement.position_in(snapshot, NEWCOMER, [label(106, 107)])
-    assert (place.source, place.xy, place.group) == ("population mean", None, None)
+def test_a_user_whose_texts_nobody_else_labelled_has_no_map_position(snapshot):
+    found = placement.position_in(snapshot, NEWCOMER, [label(106, 107)])
+    assert (found.source, found.xy, found.group) == ("population mean", None, None)
 
 
-def test_preferences_are_even_where_nothing_is_told_apart_and_finite_at_any_margin(state):
+def test_preferences_are_even_for_equal_responses_and_finite_at_any_margin(state):
     rows = np.array([[2, 3], [0, 1], [1, 0]])
     p = placement.preferences(state, state.user_vectors * 1e6, rows)
     assert p[:, 0].tolist() == [0.5, 0.5]

@@ -1,4 +1,4 @@
-"""People to look at: the map as columns, what to colour by, neighbours, comparisons, and groups in words."""
+"""The verbs of the People page: the map, colours, neighbours, comparisons, and groups in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from copl_core.features import FEATURE_NAMES, FEATURE_WORDS
 from copl_core.records import Choice, CoplError, ImportRow, Kind
 from copl_core.study import access, contents, group_profiles, label_quality, labelling, user_map
 from copl_core.study_settings import AssignmentSettings
-from tests.worlds import LONG, SHORT, camp_of, fit_graph_now, label_in_camp, open_study, trained, two_camps
+from tests.worlds import LONG, SHORT, camp_labels, camp_of, fit_graph_now, label_in_camp, open_study, trained, two_camps
 
 FOUR = {
     "lists": "- One thing.\n- Another thing.\n- A third thing.",
@@ -32,7 +32,7 @@ def of_camp(view, camp: str) -> np.ndarray:
 # ---- the map
 
 
-def test_everybody_has_a_row_and_people_without_labels_have_no_place(camps):
+def test_everybody_has_a_row_and_users_without_labels_have_no_position(camps):
     ann = access.join(camps, "Ann")
     view = user_map.map_of_users(camps)
     assert len(view.ids) == 17 and view.placed.sum() == 16 and view.snapshot == "v0001" and view.total_labels == 160
@@ -43,7 +43,7 @@ def test_everybody_has_a_row_and_people_without_labels_have_no_place(camps):
     assert view.groups == [0, 1] and view.rows([ann.id, 10**9]).tolist() == [row]
 
 
-def test_who_looks_stands_where_their_labels_of_this_moment_put_them(camps):
+def test_the_viewer_is_positioned_by_their_present_labels(camps):
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 6)
     view = user_map.map_of_users(camps, ann.id)
@@ -83,10 +83,10 @@ def test_before_the_first_snapshot_there_is_no_map(tmp_path):
         user_map.compare(session, ann.id, ann.id + 1)
 
 
-# ---- what to colour by
+# ---- values to colour by
 
 
-def test_consistency_counts_pairs_that_came_again(camps):
+def test_consistency_counts_repeated_pairs(camps):
     ann, bob = access.join(camps, "Ann"), access.join(camps, "Bob")
     labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0.95, uniform=0.04, gold=0))
     label_in_camp(camps, ann.id, SHORT, 12)  # a pair may come again after eight others
@@ -98,16 +98,16 @@ def test_consistency_counts_pairs_that_came_again(camps):
     assert (found.n[1], found.value[1]) == (mine.consistent.n, mine.consistent.share)
 
 
-def test_foresight_of_everybody_is_each_persons_prequential_accuracy(camps):
+def test_prequential_accuracy_of_the_map_is_that_of_each_user(camps):
     labelling.set_assignment(camps, AssignmentSettings(order="random", repeats=0, gold=0))
     people = [access.join(camps, name) for name in ("Ann", "Bob", "Cleo")]
     for person, camp in zip(people[:2], (SHORT, LONG), strict=True):
         label_in_camp(camps, person.id, camp, 8)
     found = user_map.prequential_accuracy(camps, np.array([person.id for person in people]))
     for row, person in enumerate(people):
-        told = label_quality.prequential(camps, person.id, last=100).model
-        assert found.n[row] == told.n
-        assert found.value[row] == pytest.approx(told.share, nan_ok=True)
+        model = label_quality.prequential(camps, person.id, last=100).model
+        assert found.n[row] == model.n
+        assert found.value[row] == pytest.approx(model.share, nan_ok=True)
     assert found.n[0] > 0 and found.n[2] == 0
 
 
@@ -123,7 +123,7 @@ def test_the_nearest_people_are_of_ones_own_camp(camps):
     assert user_map.nearest(camps, access.join(camps, "Nobody").id) == ()
 
 
-def test_two_people_disagree_most_where_their_answers_are_expected_furthest_apart(camps):
+def test_two_users_disagree_most_where_their_predicted_answers_are_furthest_apart(camps):
     view = user_map.map_of_users(camps)
     short, long = int(of_camp(view, SHORT)[0]), int(of_camp(view, LONG)[0])
     found = user_map.compare(camps, short, long)
@@ -135,8 +135,8 @@ def test_two_people_disagree_most_where_their_answers_are_expected_furthest_apar
     assert (len(row.pair.first.text) < len(row.pair.second.text)) == likes_first
     cast = {label.pair_id: label.preferred_id for label in labelling.labels_of(camps, short)}
     for row in found.pairs:
-        said = {row.pair.first.id: "first", row.pair.second.id: "second"}.get(cast.get(row.pair.id), "")
-        assert row.votes[0] == said
+        vote = {row.pair.first.id: "first", row.pair.second.id: "second"}.get(cast.get(row.pair.id), "")
+        assert row.votes[0] == vote
     turned = user_map.compare(camps, long, short)
     assert [one.pair.id for one in turned.pairs] == [one.pair.id for one in found.pairs]
 
@@ -164,7 +164,7 @@ def test_the_labels_of_some_people_are_theirs_and_all_of_them(camps):
 
 
 def four_tastes(home):
-    """Twenty-four people of four tastes, each made by one feature of the texts."""
+    """Twenty-four users of four tastes, each with one preferred feature of the texts."""
     session = open_study(home)
     rng, rows, tastes = np.random.default_rng(0), [], list(FOUR)
     for user in range(24):
@@ -206,8 +206,8 @@ def test_each_groups_description_names_the_feature_that_made_it(tmp_path, tmp_pa
     assert len(found) == 4
     for one in found:
         (taste,) = set(view.true_groups[view.group == one.group].tolist())  # the groups are the tastes
-        heard = {words for said in one.label_statements for words in (said.words, *said.correlated)}
-        assert FEATURE_WORDS[taste][0] in heard, (taste, one.label_statements)
+        named = {words for statement in one.label_statements for words in (statement.words, *statement.correlated)}
+        assert FEATURE_WORDS[taste][0] in named, (taste, one.label_statements)
         assert (one.people, one.others, one.by_labels.n) == (6, 18, 120)
         assert one.by_labels.effect[FEATURE_NAMES.index(taste)] > 0
         assert set(one.typical_users) <= set(view.ids[view.group == one.group].tolist()) and one.typical_users
@@ -228,5 +228,53 @@ def test_typical_pairs_are_those_on_which_the_group_differs_with_its_votes(camps
         assert pair.votes == (cast.count(pair.pair.first.id), cast.count(pair.pair.second.id))
 
 
-def test_portraits_are_painted_once_a_snapshot(camps):
+def test_group_profiles_are_computed_once_per_snapshot(camps):
     assert group_profiles.profiles(camps) is group_profiles.profiles(camps)
+
+
+def test_a_newcomer_is_placed_by_neighbours_and_trained_after_the_next_fit(trained):
+    ann = access.join(trained, "Ann")
+    start = user_map.position(trained, ann.id)
+    assert (start.source, start.n_labels, start.group) == ("population mean", 0, None)
+    label_in_camp(trained, ann.id, SHORT, 6)
+    near = user_map.position(trained, ann.id)
+    assert (near.source, near.n_labels) == ("neighbours", 6) and near.n_neighbours > 0
+    view = user_map.map_of_users(trained)
+    assert near.group == view.group[view.names == "user 00"] and near.spread < start.spread
+    assert fit_graph_now(trained) == "v0002"
+    placed = user_map.position(trained, ann.id)
+    assert (placed.source, placed.snapshot, placed.group) == ("trained", "v0002", near.group)
+    label_in_camp(trained, ann.id, SHORT, 1)
+    assert user_map.position(trained, ann.id).source == "neighbours"
+    labelling.undo(trained, ann.id)
+    assert user_map.position(trained, ann.id).source == "trained"
+
+
+def test_the_two_camps_are_two_groups_on_the_map(trained):
+    view = user_map.map_of_users(trained)
+    camps = {
+        group: {camp_of(int(name[-2:])) for name in view.names[view.group == group]} for group in view.group.tolist()
+    }
+    assert sorted(map(sorted, camps.values())) == [[LONG], [SHORT]]
+    assert view.groups == [0, 1] and view.snapshot == "v0001" and view.total_labels == 160
+    assert np.isfinite(view.xy).all() and (view.n_labels == 10).all()
+
+
+def test_only_the_viewer_is_positioned_without_a_fit(trained):
+    ann = access.join(trained, "Ann")
+    label_in_camp(trained, ann.id, LONG, 4)
+    still, live = user_map.map_of_users(trained), user_map.map_of_users(trained, ann.id)
+    row = int(still.rows([ann.id])[0])
+    assert still.me is None and not still.placed[row] and still.group[row] == -1 and still.n_labels[row] == 0
+    assert live.me == row and live.my_source == "neighbours" and live.n_labels[row] == 4 and live.placed[row]
+
+
+def test_group_numbers_and_positions_survive_a_refit(trained):
+    before = user_map.map_of_users(trained)
+    contents.import_rows(trained, camp_labels(seed=1, per_user=4))
+    fit_graph_now(trained)
+    after = user_map.map_of_users(trained)
+    assert after.ids.tolist() == before.ids.tolist() and after.group.tolist() == before.group.tolist()
+    where = np.hstack([before.xy, after.xy])
+    size = np.linalg.norm(where[:, :2] - where[:, :2].mean(0), axis=1).mean()
+    assert np.linalg.norm(where[:, :2] - where[:, 2:], axis=1).mean() < size

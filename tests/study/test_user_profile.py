@@ -1,4 +1,4 @@
-"""The verbs by which a person sees themselves, on a store of its own."""
+"""The verbs of the My taste page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def session(tmp_path) -> Session:
     return session
 
 
-def test_somebody_without_labels_is_told_nothing_and_nothing_breaks(session):
+def test_a_user_without_labels_gets_an_empty_profile(session):
     view = user_profile.profile(session, access.join(session, "Ann").id)
     assert (view.n_labels, view.leanings, view.position, view.snapshot, view.problem) == (0, (), None, None, "")
     assert view.consistent.n == 0 and user_profile.answer_history(session, access.join(session, "Ann").id) == ()
@@ -33,14 +33,14 @@ def test_a_study_without_pairs_is_no_error(tmp_path):
     assert user_profile.profile(empty, access.join(empty, "Ann").id).leanings == ()
 
 
-def test_what_the_labels_say_needs_no_snapshot(session):
+def test_statements_from_labels_need_no_snapshot(session):
     ann = access.join(session, "Ann")
     label_in_camp(session, ann.id, SHORT, 12)
     view = user_profile.profile(session, ann.id)
     assert view.n_decided == 12 and view.n_prompts == 12 and view.snapshot is None
     assert view.leanings and {one.source for one in view.leanings} == {"labels"}
     assert "shorter answers" in {word for one in view.leanings for word in (one.words, *one.correlated)}
-    assert user_profile.profile(session, ann.id) == view  # the same labels are told the same
+    assert user_profile.profile(session, ann.id) == view  # the same labels give the same statements
 
 
 def test_evidence_is_every_decided_label_furthest_ahead_first_with_its_own_texts(session):
@@ -90,7 +90,7 @@ def test_consistency_counts_pairs_that_came_again_by_response_not_by_side(sessio
     assert again > 0 and (found.hits, found.n) == (same, again)
 
 
-def test_a_large_study_is_read_from_some_of_its_pairs(session, monkeypatch):
+def test_a_large_study_is_measured_on_a_sample_of_its_pairs(session, monkeypatch):
     monkeypatch.setattr("copl_core.study.user_profile._PAIRS", 5)
     ann = access.join(session, "Ann")
     label_in_camp(session, ann.id, SHORT, 12)
@@ -105,8 +105,8 @@ def test_pairs_are_found_by_words_of_the_question_or_of_either_answer(session):
     assert contents.find_pairs(session, "zebra") == ([], 0)
 
 
-def test_what_is_told_of_simulated_people_is_true_of_their_taste(tmp_path):
-    """Seventeen noisy labels each: few are told much, and what is told points the right way."""
+def test_statements_about_simulated_users_agree_with_their_true_taste(tmp_path):
+    """With seventeen noisy labels each there are few statements, and they point the right way."""
     session = open_study(tmp_path)
     contents.import_rows(session, demo_rows(seed=0))
     styles = {response.text.strip(): response.style for prompt in load_prompts() for response in prompt.responses}
@@ -119,9 +119,9 @@ def test_what_is_told_of_simulated_people_is_true_of_their_taste(tmp_path):
             for pair in pairs
         ]
         leans[name] = (np.sign(gap)[:, None] * apart).mean(0)
-    told = right = 0
+    stated = right = 0
     for user in [user for user in access.users(session) if user.kind == Kind.SIMULATED][::3]:
         for one in user_profile.profile(session, user.id).leanings:
-            told += 1
+            stated += 1
             right += np.sign(one.effect) == np.sign(leans[user.true_group][FEATURE_NAMES.index(one.feature)])
-    assert told >= 20 and right >= 0.9 * told
+    assert stated >= 20 and right >= 0.9 * stated

@@ -1,0 +1,60 @@
+"""The verbs of the Reward page, before there is a reward model."""
+
+from __future__ import annotations
+
+import pytest
+
+from copl_core.records import CoplError
+from copl_core.study import access, rewards
+from copl_core.study.audience import Audience
+from copl_core.study.rewards import FIRST
+from tests.worlds import (
+    long_text,
+    short_text,
+)
+
+
+def test_rewards_of_known_texts_come_from_the_graph_before_there_is_a_reward_model(trained):
+    users = {user.name: user.id for user in access.users(trained)}
+    prompt, texts = "What about number 3?", [short_text(3), long_text(3)]
+    view = rewards.reward(
+        trained, f" {prompt}\n", texts, users=[users["user 00"], users["user 01"], access.join(trained, "Ann").id]
+    )
+    likes_short, likes_long, ann, *groups = view.rows
+    assert likes_short.win[0] > 0.6 and likes_long.win[1] > 0.6
+    assert (likes_short.source, ann.source) == ("trained", "population mean")
+    assert likes_short.kind == "simulated person" and ann.kind == "person"
+    assert [row.n for row in groups] == [8, 8] and {row.kind for row in groups} == {"group"}
+    for row in view.rows:
+        assert row.win.sum() == pytest.approx(1) and row.reward.sum() == pytest.approx(0, abs=1e-5)
+        assert row.expert is None and row.gate is None
+    assert view.known and view.snapshot == "v0001" and "graph alone" in view.basis
+    swapped = rewards.reward(trained, prompt, texts[::-1], users=[users["user 00"]], groups=False)
+    assert len(swapped.rows) == 1 and swapped.rows[0].win == pytest.approx(likes_short.win[::-1])
+
+
+def test_a_user_after_five_answers_is_scored_by_other_users_and_not_by_later_answers(trained):
+    user = next(user for user in access.users(trained) if user.name == "user 00")
+    assert len(trained.store.labels(trained.id, user_id=user.id)) > FIRST
+    snapshot = trained.snapshot()
+    placed = rewards._users(trained, snapshot.graph, [user.id], [user.id], [])
+    audience = Audience(snapshot, placed, groups=False)
+    own = audience.vectors[audience.users[0].own]
+    for rows in audience.users:
+        near = audience.vectors[rows.neighbours]
+        assert len(near) and not (near == own).all(1).any()
+    assert [rows.source for rows in audience.users] == ["trained", "neighbours"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "responses", "problem"),
+    [
+        ("", ["a", "b"], "The prompt is empty"),
+        ("why", ["a"], "Responses with text: 1; two or more"),
+        ("why", ["a", "  "], "Responses with text: 1"),
+        ("why", ["a", " a "], "the same text"),
+    ],
+)
+def test_a_question_that_cannot_be_scored_gives_a_sentence(trained, prompt, responses, problem):
+    with pytest.raises(CoplError, match=problem):
+        rewards.reward(trained, prompt, responses)
