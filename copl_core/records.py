@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class CoplError(Exception):
@@ -199,9 +200,17 @@ class Comparisons:
         return self.outcome != 0.5
 
     @classmethod
-    def build(cls, user, left, right, outcome, both_bad=None, strength=None) -> Comparisons:
+    def build(
+        cls,
+        user: ArrayLike,
+        left: ArrayLike,
+        right: ArrayLike,
+        outcome: ArrayLike,
+        both_bad: ArrayLike | None = None,
+        strength: ArrayLike | None = None,
+    ) -> Comparisons:
         """From any sequences; missing columns take a neutral value."""
-        n = len(user)
+        n = len(np.asarray(user))
         return cls(
             user=np.asarray(user, np.int64),
             left=np.asarray(left, np.int64),

@@ -11,10 +11,10 @@ from copl_core.ids import ABSENT, rows_of
 IDS = st.lists(st.integers(-5, 40), unique=True, max_size=20)
 
 
-@given(table=IDS, asked=st.lists(st.integers(-5, 40), max_size=20))
-def test_a_row_is_where_its_id_stands_and_absent_ids_have_none(table, asked):
-    rows = rows_of(np.array(asked, np.int64), np.array(table, np.int64))
-    assert rows.tolist() == [table.index(one) if one in table else ABSENT for one in asked]
+@given(table=IDS, wanted=st.lists(st.integers(-5, 40), max_size=20))
+def test_a_row_is_where_its_id_stands_and_absent_ids_have_none(table, wanted):
+    rows = rows_of(np.array(wanted, np.int64), np.array(table, np.int64))
+    assert rows.tolist() == [table.index(one) if one in table else ABSENT for one in wanted]
 
 
 @given(table=IDS.filter(len), seed=st.integers(0, 99))

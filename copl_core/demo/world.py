@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def _sides(a: int, b: int, rng: np.random.Generator) -> tuple[int, int]:
     return (a, b) if rng.random() < 0.5 else (b, a)
 
 
-def _row(line: int, prompt: DemoPrompt, left: int, right: int, **more) -> ImportRow:
+def _row(line: int, prompt: DemoPrompt, left: int, right: int, **more: Any) -> ImportRow:
     return ImportRow(
         line=line,
         prompt=prompt.prompt,

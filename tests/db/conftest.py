@@ -1,7 +1,7 @@
 """Stores for the tests: SQLite in a fresh file, and PostgreSQL on a private server.
 
 ``COPL_TEST_POSTGRES`` names a scratch database of another server instead; everything in it is deleted.  Where neither
-can be had, the tests on PostgreSQL are skipped and say why.
+is available, the tests on PostgreSQL are skipped and say why.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def test_answers_for_attention_are_no_preferences(store, study, gold, answer, fo
     assert store.labels(study.id) == store.labels(study.id, user_id=ann.id) == store.history(ann.id) == []
     assert store.label_count(study.id) == store.revision(study.id) == len(store.training_data(study.id).labels) == 0
     assert list(store.export(study.id)) == [] and store.votes(gold[0], excluding=0) == (0, 0)
-    assert store.available_pairs(ann.id).gold == []  # nobody is asked twice
+    assert store.available_pairs(ann.id).gold == []  # nobody gets it twice
     assert store.answers(study.id).gold.tolist() == [gold[1]]
     with pytest.raises(CoplError, match="not one of your answers"):
         store.edit(label.id, ann.id, Choice.RIGHT)

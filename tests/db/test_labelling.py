@@ -121,15 +121,15 @@ def test_a_pair_labelled_meanwhile_is_not_asked_again_by_accident(store, hand_ou
 
 def test_undo_takes_the_last_label_back_and_shows_its_pair_as_before(store, study, hand_out, answer, four_pairs, ann):
     kept = answer(ann.id, four_pairs[0][0], Choice.LEFT)
-    taken = answer(ann.id, four_pairs[1][0], Choice.LEFT, swap=True, reason="informative")
+    undone = answer(ann.id, four_pairs[1][0], Choice.LEFT, swap=True, reason="informative")
     hand_out(ann.id, four_pairs[2][0])
     again = store.undo(ann.id)
-    assert (again.pair_id, again.left.id, again.right.id) == (taken.pair_id, taken.left_id, taken.right_id)
+    assert (again.pair_id, again.left.id, again.right.id) == (undone.pair_id, undone.left_id, undone.right_id)
     assert again.reason == "informative"
     assert store.open_task(ann.id) == again  # and the task that was open is withdrawn
     assert store.labels(study.id) == [kept]
     assert (store.revision(study.id), store.revisions_since(study.id, 2)) == (3, 1)
-    assert store.submit(taken.task_id, ann.id, Choice.LEFT) is None  # the old screen
+    assert store.submit(undone.task_id, ann.id, Choice.LEFT) is None  # the old screen
     better = store.submit(again.id, ann.id, Choice.RIGHT)
     assert store.labels(study.id) == [kept, better]
     assert [(entry.event, entry.user_id) for entry in store.audit(study.id)][:1] == [("undo", ann.id)]

@@ -1,4 +1,4 @@
-"""No more users label a pair than the overlap allows, whoever asks, and when."""
+"""No more users label a pair than the overlap allows, in whatever order they ask."""
 
 from __future__ import annotations
 
@@ -133,6 +133,6 @@ def test_users_who_ask_at_once_share_the_slots(store, study, overlap, four_pairs
 
     with ThreadPoolExecutor(6) as pool:
         tasks = list(pool.map(ask, users))
-    # On PostgreSQL a pair that is being handed out at that moment counts as full: whoever came too early asks again.
+    # On PostgreSQL a pair that is being handed out at that moment counts as full: users who were refused ask again.
     tasks = [task or ask(user) for user, task in zip(users, tasks, strict=True)]
     assert sum(task is not None for task in tasks) == 3

@@ -82,7 +82,7 @@ def test_threads_that_label_take_back_and_import_at_once_lose_nothing(store, stu
 
     acknowledged = in_threads(5, work)
     assert store.label_count(study.id) == sum(acknowledged) == 54
-    assert store.revision(study.id) == 54 + 4 * 2  # and four labels taken back and given again
+    assert store.revision(study.id) == 54 + 4 * 2  # and four labels undone and given again
     assert len({user.name for user in store.users(study.id)}) == 4 + 3
 
 
@@ -111,7 +111,7 @@ def test_labels_acknowledged_before_a_process_was_killed_are_there_afterwards(ur
     store = open_store(url)
     kept = {label.id for label in store.labels(study.id)}
     assert len(acknowledged) >= 30 and acknowledged <= kept
-    assert len(kept) <= len(acknowledged) + len(processes)  # at most one each was stored and not yet said
+    assert len(kept) <= len(acknowledged) + len(processes)  # at most one each was stored and not yet acknowledged
     assert store.revision(study.id) == len(kept)
     with reading(store.engine) as connection:
         assert connection.execute(text("pragma integrity_check")).scalar() == "ok"

@@ -84,7 +84,7 @@ def test_a_run_lives_from_queued_to_done(store, study):
 
 
 def test_the_first_end_of_a_run_stands(store, study):
-    run = store.add_run(study.id, "full", "asked for by hand")
+    run = store.add_run(study.id, "full", "requested by hand")
     store.finish_run(run.id, RunState.CANCELLED, message="Cancelled by hand.")
     cancelled = store.run(run.id)
     store.update_run(run.id, state=RunState.RUNNING, phase="fit")
