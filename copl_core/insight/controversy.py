@@ -51,7 +51,8 @@ class VarianceDecomposition:
     def split(self) -> np.ndarray:
         """Mask (P,) of questions on which groups prefer different responses, each by more than two ensemble_std."""
         clear = np.abs(self.by_group - 0.5) > 2 * self.ensemble_std
-        return (clear & (self.by_group > 0.5)).any(1) & (clear & (self.by_group < 0.5)).any(1)
+        for_first, for_second = clear & (self.by_group > 0.5), clear & (self.by_group < 0.5)
+        return np.logical_and(for_first.any(1), for_second.any(1))
 
     def order(self, *, consensus: bool = False) -> np.ndarray:
         """(P,) rows: the most divisive questions first, or with ``consensus`` those with the clearest consensus."""

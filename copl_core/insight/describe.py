@@ -91,8 +91,9 @@ def contrast(leaning: np.ndarray, inside: np.ndarray, n: int, rng: np.random.Gen
     squares = x[inside].var(0) * inside.sum() + x[~inside].var(0) * (~inside).sum()
     spread = np.sqrt(squares / max(1, len(x) - 2))
     d = np.divide(effect, spread, out=np.zeros_like(effect), where=spread > 1e-12)
-    values = [np.where(excluded, np.nan, value) for value in (effect, effect - half, effect + half, d)]
-    return Contrast(*values, int(inside.sum()), int((~inside).sum()), n)
+    figures = (np.where(excluded, np.nan, value) for value in (effect, effect - half, effect + half, d))
+    effect, low, high, d = figures
+    return Contrast(effect, low, high, d, int(inside.sum()), int((~inside).sum()), n)
 
 
 def statements(found: Contrast, correlation: np.ndarray, most: int = MOST) -> tuple[Statement, ...]:
@@ -125,7 +126,10 @@ def _statement(feature: int, found: Contrast, correlation: np.ndarray) -> Statem
     return Statement(
         FEATURE_NAMES[feature],
         _words(feature, sign),
-        *(float(getattr(found, name)[feature]) for name in ("effect", "low", "high", "d")),
+        float(found.effect[feature]),
+        float(found.low[feature]),
+        float(found.high[feature]),
+        float(found.d[feature]),
         correlated[:3],
     )
 

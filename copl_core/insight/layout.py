@@ -14,6 +14,7 @@ import json
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -142,7 +143,7 @@ def _umap(vectors: np.ndarray, dimensions: int, start: np.ndarray | None, neighb
         return model.embedding_.astype(np.float32) if start is None else _relaxed(model, start, seed)
 
 
-def _relaxed(model, start: np.ndarray, seed: int) -> np.ndarray:
+def _relaxed(model: Any, start: np.ndarray, seed: int) -> np.ndarray:
     """The old positions (n, D) after some steps of UMAP's descent on the neighbourhoods of a fitted model."""
     from umap.layouts import optimize_layout_euclidean
     from umap.umap_ import find_ab_params, make_epochs_per_sample

@@ -43,13 +43,14 @@ def word_difference(first: str, second: str) -> TextDifference:
     keys = [[word.strip() for word in own] for own in words]
     same = [np.zeros(len(own), bool) for own in keys]
     whole = keys[0] == keys[1]
-    for a, b, size in SequenceMatcher(None, *keys, autojunk=False).get_matching_blocks():
+    for a, b, size in SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_matching_blocks():
         if size > 1 or whole:
             same[0][a : a + size] = same[1][b : b + size] = True
     total = sum(map(len, words))
     shared = float(sum(mask.sum() for mask in same) / total) if total else 1.0
     ends = [text[sum(map(len, own)) :] for text, own in zip((first, second), words, strict=True)]
-    return TextDifference(*(_pieces(own, mask, end) for own, mask, end in zip(words, same, ends, strict=True)), shared)
+    one, other = (_pieces(own, mask, end) for own, mask, end in zip(words, same, ends, strict=True))
+    return TextDifference(one, other, shared)
 
 
 def _pieces(words: list[str], same: np.ndarray, end: str) -> tuple[Piece, ...]:

@@ -15,28 +15,30 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Choice, Comparisons, Label
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study.views import UserPosition
+from copl_core.study_settings import LabelSummary
 
 _OUTCOME = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
 
 
-def comparisons(state: GraphState, labels: Sequence[Label]) -> Comparisons:
+def comparisons(state: GraphState, labels: Sequence[Label | LabelSummary]) -> Comparisons:
     """The labels whose two responses the graph knows, with response rows of the state; the user column is 0."""
     sides = rows_of(
         np.array([(label.left_id, label.right_id) for label in labels], np.int64).reshape(-1, 2), state.response_ids
     )
     keep = np.flatnonzero((sides >= 0).all(1))
+    kept = [labels[i] for i in keep.tolist()]
     return Comparisons.build(
         user=np.zeros(len(keep)),
         left=sides[keep, 0],
         right=sides[keep, 1],
-        outcome=[_OUTCOME[labels[i].choice] for i in keep],
-        both_bad=[labels[i].choice == Choice.BOTH_BAD for i in keep],
-        strength=[labels[i].strength for i in keep],
+        outcome=[_OUTCOME[label.choice] for label in kept],
+        both_bad=[label.choice == Choice.BOTH_BAD for label in kept],
+        strength=[label.strength for label in kept],
     )
 
 
 def adapted(
-    state: GraphState, labels: Sequence[Label], prior: Prior | None = None, user_id: int | None = None
+    state: GraphState, labels: Sequence[Label | LabelSummary], prior: Prior | None = None, user_id: int | None = None
 ) -> Placement:
     """The embedding of a user by their labels alone; ``prior`` is ``Prior.of(state)``, which a snapshot keeps.
 

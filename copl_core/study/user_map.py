@@ -355,4 +355,5 @@ def _agreement(one: np.ndarray, other: np.ndarray) -> float:
 def _answered(pair: Pair, votes: dict[int, int | None]) -> str:
     if pair.id not in votes:
         return ""
-    return {pair.first.id: "first", pair.second.id: "second"}.get(votes[pair.id], "neither")
+    preferred = votes[pair.id]
+    return "first" if preferred == pair.first.id else "second" if preferred == pair.second.id else "neither"

@@ -146,7 +146,7 @@ def _chosen(session: Session, labels: Sequence[Label], scale: np.ndarray) -> tup
     """(standardised differences preferred − rejected (N, F), prompts (N,), the labels) of the decided labels."""
     kept = [label for label in labels if label.preferred_id is not None]
     texts = _texts(session, kept)
-    preferred = _styles(texts, [label.preferred_id for label in kept])
+    preferred = _styles(texts, [_preferred(label) for label in kept])
     rejected = _styles(texts, [_rejected(label) for label in kept])
     return (preferred - rejected) / scale, np.array([label.prompt_id for label in kept], np.int64), kept
 
