@@ -8,7 +8,7 @@ x are style features and principal directions of the text embedding, so unseen t
 position bias of the left side.  μ and Σ are fitted by EM with a Laplace approximation of each user's posterior
 (penalised quasi-likelihood: Breslow & Clayton, JASA 1993).  Σ is shrunk towards a multiple of the identity, with the
 weight of ``NU`` users.  A new user has the posterior mode given the context labels under N(μ, Σ), so that Σ carries
-what a few labels say about some weights over to the others.  Numpy only.
+what a few labels say about some weights over to the others.
 
 Shapes: N labels, R texts, U users, d = features + 1.
 """
@@ -18,8 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from copl_core.features import FEATURE_NAMES
+from copl_core.logistic import penalised_logistic
 from copl_core.records import Comparisons, TrainingData
 
 DIRECTIONS = 30  # of the text embedding
@@ -49,18 +51,15 @@ class RandomEffects:
             users[user] = self._fit_user(context.take(context.user == user))
         return (users[test.user] * _design(self.x, test)).sum(1) + _difference(self.strength, test)
 
-    def _fit_user(self, labels: Comparisons, steps: int = 8) -> np.ndarray:
+    def _fit_user(self, labels: Comparisons) -> np.ndarray:
         """Posterior mode (d,) of a new user."""
-        rows, w = _Rows.of(self.x, labels), self.mean
-        offset = _difference(self.strength, labels)
-        for _ in range(steps):
-            w, _ = rows.step(w, offset, self.mean, self.precision)
-        return w
+        rows, offset = _Rows.of(self.x, labels), _difference(self.strength, labels)
+        return penalised_logistic(rows.design, offset, rows.outcome, rows.weight, self.mean, self.precision).mode
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Labels of one user, or of all."""
+    """Labels of one user, or of all users."""
 
     design: np.ndarray  # (n, d)
     outcome: np.ndarray  # (n,)
@@ -69,16 +68,6 @@ class _Rows:
     @classmethod
     def of(cls, x: np.ndarray, labels: Comparisons) -> _Rows:
         return cls(_design(x, labels), labels.outcome.astype(np.float64), np.where(labels.decided, 1.0, TIE_WEIGHT))
-
-    def step(
-        self, w: np.ndarray, offset: np.ndarray, mean: np.ndarray, precision: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One Newton step on the log posterior from w (d,) → the next w, and the Laplace covariance (d, d) at w."""
-        p = _sigmoid(offset + self.design @ w)
-        curvature = self.weight * np.maximum(p * (1 - p), 1e-3)
-        covariance = np.linalg.inv(precision + self.design.T @ (self.design * curvature[:, None]))
-        gradient = self.design.T @ (self.weight * (p - self.outcome)) + precision @ (w - mean)
-        return w - covariance @ gradient, covariance
 
 
 def fit_random_effects(data: TrainingData, phi: np.ndarray) -> RandomEffects:
@@ -98,10 +87,18 @@ def fit_random_effects(data: TrainingData, phi: np.ndarray) -> RandomEffects:
         precision, offset = np.linalg.inv(sigma), _difference(strength, labels)
         posterior = np.zeros((d, d))  # sum of the users' Laplace covariances
         for user, rows in enumerate(rows_of_user):
-            own = _Rows(rows_of_all.design[rows], rows_of_all.outcome[rows], rows_of_all.weight[rows])
-            for _ in range(1 if done else 4):  # later rounds start where the last one ended
-                users[user], covariance = own.step(users[user], offset[rows], mean, precision)
-            posterior += covariance
+            found = penalised_logistic(
+                rows_of_all.design[rows],
+                offset[rows],
+                rows_of_all.outcome[rows],
+                rows_of_all.weight[rows],
+                mean,
+                precision,
+                start=users[user],
+                steps=1 if done else 4,  # later rounds start where the last one ended
+            )
+            users[user] = found.mode
+            posterior += np.linalg.inv(found.precision)
         mean = users.mean(0)
         deviation = users - mean
         sigma = (deviation.T @ deviation + posterior + NU * SPREAD * np.eye(d)) / (data.n_users + NU)
@@ -131,7 +128,7 @@ def _fit_strength(strength: np.ndarray, labels: Comparisons, rows: _Rows, person
     """θ (R_all,) after a few damped diagonal Newton steps, the users' terms ``personal`` (N,) fixed."""
     n = len(strength)
     for _ in range(4):
-        p = _sigmoid(personal + _difference(strength, labels))
+        p = expit(personal + _difference(strength, labels))
         residual, curvature = rows.weight * (p - rows.outcome), rows.weight * np.maximum(p * (1 - p), 1e-3)
         gradient = np.bincount(labels.left, residual, n) - np.bincount(labels.right, residual, n) + strength / TAU**2
         diagonal = np.bincount(labels.left, curvature, n) + np.bincount(labels.right, curvature, n) + 1 / TAU**2
@@ -147,7 +144,3 @@ def _design(x: np.ndarray, labels: Comparisons) -> np.ndarray:
 def _difference(values: np.ndarray, labels: Comparisons) -> np.ndarray:
     """(N,) value of the left response minus that of the right one."""
     return values[labels.left] - values[labels.right]
-
-
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(z, -60, 60)))

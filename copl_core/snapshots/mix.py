@@ -16,7 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+
+from copl_core.logistic import penalised_logistic
+
+LEAST_PRECISION = 1e-6  # of the prior of a component that is zero for all labels; its weight is the prior mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +49,15 @@ def fit_mix(
     Args:
         new: (N,) marks labels about texts that neither model has seen; their graph margin is that of the predicted
             positions.
-        prior_strength: weight, in labels, of the preference for ½ and ½, so that a few labels cannot make the mix
+        prior_strength: half the precision of the prior around ½ and ½, so that a few labels cannot make the mix
             extreme.  Without labels the mix is exactly ½ and ½.
     """
-    margins, prior_mean = np.column_stack([graph_margin, text_margin]), np.array([0.5, 0.5])
+    margins, prior_mean = np.column_stack([graph_margin, text_margin]).astype(np.float64), np.array([0.5, 0.5])
 
     def weights(rows: np.ndarray) -> np.ndarray:
-        def loss(w: np.ndarray) -> float:
-            z = margins[rows] @ w
-            penalty = prior_strength * ((w - prior_mean) ** 2).sum()
-            return float((np.logaddexp(0, z) - outcome[rows] * z).sum() + penalty)
-
-        return minimize(loss, prior_mean, bounds=[(0, None)] * 2).x
+        return penalised_logistic(
+            margins[rows], 0.0, outcome[rows], 1.0, prior_mean, 2 * prior_strength * np.eye(2), nonnegative=True
+        ).mode
 
     known, unseen = weights(~new), weights(new)
     return Mix(float(known[0]), float(known[1]), int((~new).sum()), float(unseen[0]), float(unseen[1]), int(new.sum()))
@@ -97,17 +97,10 @@ def fit_stacking(
     components, outcome = components[decided], outcome[decided].astype(np.float64)
     kind = label_kind(new_text, new_user)[decided]
     size = np.sqrt((components**2).mean(0)) if len(components) else np.ones(components.shape[1])
+    precision = np.diag(np.maximum(prior_strength * size**2, LEAST_PRECISION))
 
     def learned(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        x, y = components[rows], outcome[rows]
-
-        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-            logits, deviation = x @ w, (w - mean) * size
-            residual = 1 / (1 + np.exp(-np.clip(logits, -60, 60))) - y
-            value = (np.logaddexp(0, logits) - y * logits).sum() + 0.5 * (prior_strength * deviation**2).sum()
-            return float(value), x.T @ residual + prior_strength * deviation * size
-
-        return minimize(loss, mean, jac=True, bounds=[(0, None)] * len(mean)).x
+        return penalised_logistic(components[rows], 0.0, outcome[rows], 1.0, mean, precision, nonnegative=True).mode
 
     means = np.broadcast_to(np.asarray(prior_mean, np.float64), (4, components.shape[1]))
     return Stacking(np.stack([learned(kind == k, means[k]) for k in range(4)]), np.bincount(kind, minlength=4))

@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from copl_core.features import FEATURE_NAMES, measure_many
+from copl_core.logistic import penalised_logistic
 from copl_core.records import Comparisons, TrainingData
 from copl_core.training.metrics import log_losses
 from copl_core.training.split import ValidationSplit, draws
@@ -75,15 +76,9 @@ class Logistic:
     def _fit_user(self, labels: Comparisons) -> np.ndarray:
         """A new user's own terms (k + 2,) from the user's labels, all shared terms fixed."""
         labels = labels.take(labels.decided)
-        x, offset, y = self._design(labels), self._common(labels), labels.outcome.astype(np.float64)
-
-        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-            z = offset + x @ w
-            residual = expit(z) - y
-            value = (np.logaddexp(0, z) - y * z).sum() + 0.5 * (self.precision * w * w).sum()
-            return float(value), x.T @ residual + self.precision * w
-
-        return minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
+        x, outcome = self._design(labels), labels.outcome.astype(np.float64)
+        mean, precision = np.zeros(x.shape[1]), self.precision * np.eye(x.shape[1])
+        return penalised_logistic(x, self._common(labels), outcome, 1.0, mean, precision).mode
 
 
 def fit_global(data: TrainingData, texts: list[str], seed: int, validation: ValidationSplit | None = None) -> Logistic:
