@@ -1,4 +1,4 @@
-"""The verbs of a study from a terminal: ``python -m copl_core VERB``.  One of the two places that join all parts."""
+"""The commands of the terminal: ``python -m copl_core COMMAND``.  One of the two places that join all parts."""
 
 from __future__ import annotations
 
@@ -7,44 +7,48 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 
 from copl_core.config import Settings
-from copl_core.records import CoplError, ImportReport, Role, User
+from copl_core.records import CoplError, ImportReport, ImportRow, Role, RunState, User
+from copl_core.store import Store
 from copl_core.study import access, contents, rewards, runs
 from copl_core.study.session import Session
 
-_SHOWN_PROBLEMS = 20
+_SHOWN_PROBLEMS = 20  # skipped lines of a file that are listed
+_QUIET_LOGGERS = ("alembic", "httpx", "transformers")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; a mishap is one sentence on standard error and exit status 1."""
+    """Run one command; an error is one sentence on standard error and exit status 1."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.verb(arguments, Settings.from_environment())
-    except CoplError as problem:
-        print(f"copl: {problem}", file=sys.stderr)
+        return arguments.command(arguments, Settings.from_environment())
+    except CoplError as error:
+        print(f"copl: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         sys.stderr.close()
         return 0
 
 
-def open_store(settings: Settings):
-    """The store of this installation, its database created and brought to the newest form."""
+def open_store(settings: Settings) -> Store:
+    """The store of this installation; its database is created, or migrated to the newest version."""
     from db.engine import make_engine, migrate
     from db.store import SqlStore
 
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
+    except OSError as error:
         raise CoplError(
-            f"The folder {settings.home} cannot be made ({problem.strerror}); "
+            f"The folder {settings.home} cannot be created ({error.strerror}); "
             "choose a writable one with COPL_HOME=/some/folder."
-        ) from problem
+        ) from error
     engine = make_engine(settings.url)
     migrate(engine)
     return SqlStore(engine)
@@ -54,7 +58,7 @@ def open_study(settings: Settings, name: str | None = None, *, create: bool = Fa
     """A study by name, or the current one.
 
     Raises:
-        CoplError: there is no such study.
+        CoplError: the study does not exist.
     """
     store = open_store(settings)
     if name is None:
@@ -66,25 +70,24 @@ def open_study(settings: Settings, name: str | None = None, *, create: bool = Fa
     if record is None:
         names = ", ".join(repr(study.name) for study in store.studies()) or "none"
         wanted = "no study" if name is None else f"no study named {name!r}"
-        raise CoplError(f"There is {wanted} in {settings.home} (there: {names}); import a file to make one.")
+        raise CoplError(f"There is {wanted} in {settings.home} (studies there: {names}); import a file to create one.")
     return Session(store, settings, record.id)
 
 
 def prepare(settings: Settings) -> str:
-    """Make the installation ready to open: database, demo study if it is empty, and an owner.
+    """Prepare an installation for its first page: the database, the demo study if there is no study, and an owner.
 
     Returns:
-        The path, with its secret, that signs the owner in.
+        The path, with its secret token, that signs the owner in.
     """
     store = open_store(settings)
-    if store.current_study() is None:
-        seed_demo(store, settings)
-    session = Session(store, settings, store.current_study().id)
+    study = store.current_study()
+    session = seed_demo(store, settings) if study is None else Session(store, settings, study.id)
     return f"/?token={access.sign_in_token(session, _owner(session).id)}"
 
 
 def _owner(session: Session) -> User:
-    """The study's owner, made if there is none; never somebody of another role who happens to be called Owner."""
+    """The study's owner, created if there is none; a user of another role whose name is Owner is not the owner."""
     users = access.users(session)
     owner = next((user for user in users if user.role == Role.OWNER), None)
     names = {user.name for user in users}
@@ -92,8 +95,8 @@ def _owner(session: Session) -> User:
     return owner or access.join(session, free, Role.OWNER)
 
 
-def seed_demo(store, settings: Settings) -> Session:
-    """The study that a first start opens with: real texts, simulated users."""
+def seed_demo(store: Store, settings: Settings) -> Session:
+    """Create the study of a first start: real texts and simulated users."""
     from copl_core.demo.world import demo_rows
 
     record = store.create_study("Demo: what makes a good answer?", demo=True)
@@ -103,10 +106,10 @@ def seed_demo(store, settings: Settings) -> Session:
 
 
 def need_device(settings: Settings) -> None:
-    """Refuse a device that this machine lacks before a run is queued for it.
+    """Refuse a missing device before a run is queued.
 
     Raises:
-        CoplError: torch finds no such device.
+        CoplError: torch does not find the device of the settings.
     """
     if settings.device == "cpu":
         return
@@ -117,62 +120,76 @@ def need_device(settings: Settings) -> None:
     if int(number or 0) >= found:
         raise CoplError(
             f"COPL_DEVICE is {settings.device!r}, and torch finds {found or 'no'} {kind} "
-            f"device{'s' * (found != 1)} here; set it to cpu, or install a torch that serves it."
+            f"device{'s' * (found != 1)} here; set it to cpu, or install a torch that supports it."
         )
 
 
-# ---- verbs
+# ---- commands
+
+
+@dataclass
+class _OpenFile:
+    """A file of labels that has at least one valid row."""
+
+    path: Path
+    rows: Iterator[ImportRow]
+    problems: list[tuple[int, str]] = field(default_factory=list)  # (line, reason) of each skipped line, as it is read
 
 
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.formats.own import BROKEN, read_rows
-
-    opened = []
-    for path in arguments.files:
-        problems: list[tuple[int, str]] = []
-        rows = read_rows(path, problems)
-        first = next(rows, None)
-        if first is None:
-            _tell_problems(problems, "none was taken")
-            raise CoplError(
-                f"{path} has no line that can be taken, so nothing was imported; a line is a JSON object "
-                "with prompt, response_a, response_b and, where it is a label, choice and annotator."
-            )
-        opened.append((path, problems, chain([first], rows)))
-    session = open_study(settings, arguments.study, create=True)  # not before every file has shown that it can be read
-    halves = []
-    for path, problems, rows in opened:
-        report = contents.import_rows(session, rows)
-        _tell_import(path, session.record.name, report)
-        broken = any(reason == BROKEN for _, reason in problems)
-        _tell_problems(
-            problems + list(report.problems),
-            "what comes after the break is missing" if broken else "every other line was taken",
-        )
-        halves += [str(path)] * broken
-    if halves:
+    files = [_open_file(path) for path in arguments.files]
+    session = open_study(settings, arguments.study, create=True)  # only after every file has shown a valid row
+    incomplete = [str(file.path) for file in files if not _import_file(session, file)]
+    if incomplete:
         raise CoplError(
-            f"Not whole: {', '.join(halves)}. What stands before the break was taken; get each anew and "
-            "import it: lines that are there already are left alone."
+            f"Incomplete: {', '.join(incomplete)}. The rows before the damage are imported; get a complete file and "
+            "import it: rows that are there already are skipped."
         )
     return 0
 
 
-def _tell_import(path: Path, name: str, report: ImportReport) -> None:
+def _open_file(path: Path) -> _OpenFile:
+    from copl_core.formats.own import read_rows
+
+    problems: list[tuple[int, str]] = []
+    rows = read_rows(path, problems)
+    first = next(rows, None)
+    if first is None:
+        _print_problems(problems, "no line was imported")
+        raise CoplError(
+            f"{path} has no valid line, so nothing is imported; a line is a JSON object "
+            "with prompt, response_a, response_b and, if it is a label, choice and annotator."
+        )
+    return _OpenFile(path, chain([first], rows), problems)
+
+
+def _import_file(session: Session, file: _OpenFile) -> bool:
+    """Import one file; False if it is damaged or ends early."""
+    from copl_core.formats.own import BROKEN
+
+    report = contents.import_rows(session, file.rows)
+    _print_report(file.path, session.record.name, report)
+    broken = any(reason == BROKEN for _, reason in file.problems)
+    rest = "the lines after the damage are missing" if broken else "all other lines were imported"
+    _print_problems(file.problems + list(report.problems), rest)
+    return not broken
+
+
+def _print_report(path: Path, study: str, report: ImportReport) -> None:
     print(
-        f"{path.name} → study {name!r}: {report.labels_new:,} new labels, {report.labels_known:,} already there, "
+        f"{path.name} → study {study!r}: {report.labels_new:,} new labels, {report.labels_known:,} already there, "
         f"{report.pairs_new:,} new pairs, {report.users_new:,} new users."
     )
 
 
-def _tell_problems(problems: list[tuple[int, str]], others: str) -> None:
+def _print_problems(problems: list[tuple[int, str]], rest: str) -> None:
     for line, reason in problems[:_SHOWN_PROBLEMS]:
         print(f"  line {line}: {reason}", file=sys.stderr)
     if len(problems) > _SHOWN_PROBLEMS:
-        print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more lines that were left out", file=sys.stderr)
+        print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more skipped lines", file=sys.stderr)
     if problems:
         were = "line was" if len(problems) == 1 else "lines were"
-        print(f"  {len(problems):,} {were} left out; {others}.", file=sys.stderr)
+        print(f"  {len(problems):,} {were} skipped; {rest}.", file=sys.stderr)
 
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -189,14 +206,12 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
 
     need_device(settings)
     if hasattr(os, "nice"):
-        os.nice(10)  # people at their pages come first where processors are few
-
+        os.nice(10)  # where processors are few, the pages come first
     _log_to_terminal()
     return work(open_store(settings), settings)
 
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.records import RunState
     from copl_core.trainer.worker import Trainer, hold_worker_lock
 
     need_device(settings)
@@ -204,21 +219,32 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     session = open_study(settings, arguments.study)
     with hold_worker_lock(settings):
         trainer = Trainer(session.store, settings)
-        trainer.recover()  # what an earlier one left behind is this run, where it is of the same kind
-        run = runs.request_fit(session, "graph" if arguments.graph_only else "full", reason="asked for in a terminal")
+        trainer.recover()  # an interrupted run of the same kind is this run
+        kind = "graph" if arguments.graph_only else "full"
+        run = runs.request_fit(session, kind, reason="requested in a terminal")
         trainer.execute(run.id)
-    run = session.store.run(run.id)
-    if run.state in (RunState.QUEUED, RunState.RUNNING):
-        raise CoplError(
-            f"Run {run.id} was broken off. {trainer.trouble.get(run.id, '')} Call this again, or start a "
-            "worker: it goes on where it stood."
-        )
-    if run.state != RunState.DONE:
-        raise CoplError(f"Run {run.id} {run.state}: {run.message}")
+    _check_run(session, run.id, trainer.database_errors.get(run.id, ""))
     snapshot = session.store.champion(session.id)
+    assert snapshot is not None  # the run has published one
     facts = {"snapshot": snapshot.version, "labels": snapshot.n_labels, "metrics": snapshot.metrics}
     print(json.dumps(facts, indent=1))
     return 0
+
+
+def _check_run(session: Session, run_id: int, database_error: str) -> None:
+    """Check that the run is done.
+
+    Raises:
+        CoplError: the run was interrupted, failed or cancelled.
+    """
+    run = session.store.run(run_id)
+    if run.state in (RunState.QUEUED, RunState.RUNNING):
+        raise CoplError(
+            f"Run {run.id} was interrupted. {database_error} Run this command again, or start a "
+            "worker: the training resumes where it stopped."
+        )
+    if run.state != RunState.DONE:
+        raise CoplError(f"Run {run.id} {run.state}: {run.message}")
 
 
 def _score(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -228,12 +254,12 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
     if missing:
         raise CoplError(
             f"There is no user {missing[0]!r} in study {session.record.name!r} with {len(users)} users; "
-            "names are those of the people page."
+            "use a name from the People page."
         )
     view = rewards.reward(session, arguments.prompt, arguments.response, users=[users[name] for name in arguments.user])
     print(
-        f"Snapshot {view.snapshot}.  {view.basis}  For each response: the chance that it is the preferred one "
-        "(reward); n people stand behind a line."
+        f"Snapshot {view.snapshot}.  {view.basis}  For each response: the probability that it is preferred "
+        "(and its reward); n is the number of people behind a line."
     )
     for row in view.rows:
         cells = "  ".join(f"{win:6.1%} ({reward:+.2f})" for win, reward in zip(row.win, row.reward, strict=True))
@@ -268,47 +294,63 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> int:
     return evaluate.main(arguments)
 
 
+AddCommand = Callable[[str, Callable[[argparse.Namespace, Settings], int], str], argparse.ArgumentParser]
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m copl_core", description=__doc__.splitlines()[0])
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    parser = argparse.ArgumentParser(prog="python -m copl_core", description="CoPL Studio from a terminal.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def verb(name: str, function, text: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text)
-        sub.set_defaults(verb=function)
+    def command(name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
         return sub
 
-    def with_study(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        sub.add_argument("--study", help="name of the study (default: the current one)")
-        return sub
-
-    sub = verb("import", _import, "Take pairs and labels from JSONL files, gzipped or not; twice adds nothing.")
-    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    sub.add_argument("--study", default="Imported", help="study to put them in, made if missing (default: Imported)")
-    sub = with_study(verb("export", _export, "Write every label as JSONL: user, pair, sides as shown, choice, time."))
-    sub.add_argument("--out", type=Path, help="file to write (default: standard output)")
-    sub = with_study(verb("fit", _fit, "Fit the study now, in this process, and publish a snapshot."))
-    sub.add_argument("--graph-only", action="store_true", help="leave the reward model as it is")
-    verb("worker", _worker, "Run the trainer: it refits when labels come, until Ctrl-C.")
-    sub = with_study(verb("score", _score, "Print how users and groups are expected to judge responses."))
-    sub.add_argument("--prompt", required=True)
-    sub.add_argument("--response", required=True, action="append", help="give it two or more times")
-    sub.add_argument("--user", action="append", default=[], help="name of a user; may be repeated")
-    verb("link", _link, "Print a fresh sign-in link for the owner.")
-    verb("up", _up, "Start the trainer and the app together (what `make run` does last).")
-    verb("weights", _weights, "Fetch the bundled models.")
-    _add_evaluate(verb)
+    _add_data_commands(command)
+    _add_model_commands(command)
+    _add_evaluate(command)
+    command("link", _link, "Print a new sign-in link for the owner.")
+    command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
+    command("weights", _weights, "Fetch the bundled models.")
     return parser
 
 
-def _add_evaluate(verb) -> None:
+def _add_data_commands(command: AddCommand) -> None:
+    sub = command(
+        "import", _import, "Import pairs and labels from JSONL files, plain or gzip. A second import adds nothing."
+    )
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    sub.add_argument("--study", default="Imported", help="study for the rows, created if missing (default: Imported)")
+    sub = command("export", _export, "Write all labels as JSONL: user, pair, sides as shown, choice, time.")
+    _add_study(sub)
+    sub.add_argument("--out", type=Path, help="file to write (default: standard output)")
+
+
+def _add_model_commands(command: AddCommand) -> None:
+    sub = command("fit", _fit, "Fit the study now, in this process, and publish a snapshot.")
+    _add_study(sub)
+    sub.add_argument("--graph-only", action="store_true", help="keep the current reward model")
+    command("worker", _worker, "Run the trainer, which refits when labels arrive, until Ctrl-C.")
+    sub = command("score", _score, "Print the predicted preferences of users and groups between responses.")
+    _add_study(sub)
+    sub.add_argument("--prompt", required=True)
+    sub.add_argument("--response", required=True, action="append", help="repeat for two or more responses")
+    sub.add_argument("--user", action="append", default=[], help="name of a user; can be repeated")
+
+
+def _add_study(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--study", help="name of the study (default: the current one)")
+
+
+def _add_evaluate(command: AddCommand) -> None:
     from copl_core.evaluation.evaluate import add_arguments
 
-    add_arguments(verb("evaluate", _evaluate, "Train on one file, measure on another, in a place of its own."))
+    add_arguments(command("evaluate", _evaluate, "Train on one file and test on another, apart from all studies."))
 
 
 def _log_to_terminal() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
-    for name in ("huey", "alembic", "httpx", "transformers"):
+    for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

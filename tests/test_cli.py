@@ -1,4 +1,4 @@
-"""The verbs from a terminal: what they print, what they refuse in a sentence, and that nothing is taken twice."""
+"""The commands of the terminal: what they print, and that each error is one sentence."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two
 from tests.worlds import trained as trained_world
 
 ROOT = Path(__file__).resolve().parents[1]
-VERBS = ("import", "export", "fit", "worker", "score", "link", "up", "weights", "evaluate")
+COMMANDS = ("import", "export", "fit", "worker", "score", "link", "up", "weights", "evaluate")
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
-    """An empty installation that the terminal is pointed at."""
+    """An empty installation, which the terminal uses."""
     for name in list(os.environ):
         if name.startswith("COPL_"):
             monkeypatch.delenv(name)
@@ -35,7 +35,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def labels(tmp_path) -> Path:
-    """Forty labels and one pair without a label, as people bring them."""
+    """Forty labels and one pair without a label, as a file of other origin has them."""
     path = tmp_path / "labels.jsonl"
     rows = [
         {
@@ -63,8 +63,8 @@ def terminal(*arguments: str, **more) -> subprocess.CompletedProcess:
 
 def test_a_file_imported_twice_adds_nothing(home, labels, capsys):
     assert main(["import", str(labels)]) == 0
-    told = capsys.readouterr()
-    assert "40 new labels, 0 already there" in told.out and "4 new users" in told.out and told.err == ""
+    printed = capsys.readouterr()
+    assert "40 new labels, 0 already there" in printed.out and "4 new users" in printed.out and printed.err == ""
     packed = labels.with_suffix(".jsonl.gz")
     packed.write_bytes(gzip.compress(labels.read_bytes()))
     for path in (labels, packed):
@@ -74,7 +74,7 @@ def test_a_file_imported_twice_adds_nothing(home, labels, capsys):
     assert session.record.name == "Imported" and session.store.label_count(session.id) == 40
 
 
-def test_bad_lines_are_told_by_number_and_the_good_ones_are_kept(home, labels, capsys):
+def test_bad_lines_are_reported_by_number_and_the_good_ones_are_imported(home, labels, capsys):
     lines = labels.read_text().splitlines()
     lines[2:2] = [
         "{not json",
@@ -83,27 +83,27 @@ def test_bad_lines_are_told_by_number_and_the_good_ones_are_kept(home, labels, c
     ]
     labels.write_text("\n".join(lines))
     assert main(["import", str(labels), "--study", "Mine"]) == 0
-    told = capsys.readouterr()
-    assert "40 new labels" in told.out and "'Mine'" in told.out
-    assert "line 3: the line is not JSON" in told.err and "line 4: choice is left" in told.err
-    assert "line 5:" in told.err and "3 lines were left out" in told.err
+    printed = capsys.readouterr()
+    assert "40 new labels" in printed.out and "'Mine'" in printed.out
+    assert "line 3: the line is not JSON" in printed.err and "line 4: choice is left" in printed.err
+    assert "line 5:" in printed.err and "3 lines were skipped" in printed.err
 
 
-def test_a_file_that_breaks_off_is_taken_as_far_as_it_goes_and_is_no_success(home, labels, capsys):
+def test_an_incomplete_file_is_imported_as_far_as_it_goes_and_is_no_success(home, labels, capsys):
     packed = labels.with_suffix(".jsonl.gz")
     packed.write_bytes(gzip.compress(labels.read_bytes())[:-200])
     assert main(["import", str(packed), str(write_pairs(labels.parent))]) == 1
-    told = capsys.readouterr()
-    assert "new labels" in told.out and "what comes after the break is missing" in told.err
-    assert "Not whole: " in told.err and "every other line" not in told.err
+    printed = capsys.readouterr()
+    assert "new labels" in printed.out and "the lines after the damage are missing" in printed.err
+    assert "Incomplete: " in printed.err and "all other lines" not in printed.err
     session = open_study(Settings(home=home))
     assert 0 < session.store.label_count(1) < 40
-    assert "pairs.jsonl → study" in told.out  # the file after it was taken, too
-    assert main(["import", str(labels)]) == 0  # the rest, and nothing twice
+    assert "pairs.jsonl → study" in printed.out  # the file after it is imported, too
+    assert main(["import", str(labels)]) == 0  # imports the rest, and nothing twice
     assert open_study(Settings(home=home)).store.label_count(1) == 40
 
 
-def test_who_is_excluded_stays_so_in_another_study(home, labels, capsys, tmp_path):
+def test_an_excluded_user_stays_excluded_in_another_study(home, labels, capsys, tmp_path):
     main(["import", str(labels)])
     session = open_study(Settings(home=home))
     out = access.users(session)[0]
@@ -120,7 +120,7 @@ def test_a_hundred_bad_lines_are_summed_up(home, labels, capsys):
         stream.write("{\n" * 100)
     assert main(["import", str(labels)]) == 0
     err = capsys.readouterr().err
-    assert "80 more lines" in err and "100 lines were left out" in err and len(err.splitlines()) < 30
+    assert "80 more skipped lines" in err and "100 lines were skipped" in err and len(err.splitlines()) < 30
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n", "{\n[]\n"], ids=["missing", "empty", "blank", "all bad"])
@@ -129,8 +129,8 @@ def test_a_file_without_a_good_line_is_refused_and_opens_no_study(home, labels, 
     if content is not None:
         path.write_text(content)
     assert main(["import", str(labels), str(path)]) == 1
-    told = capsys.readouterr()
-    assert told.err.splitlines()[-1].startswith("copl: ") and "other.jsonl" in told.err and told.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1].startswith("copl: ") and "other.jsonl" in printed.err and printed.out == ""
     assert open_store(Settings(home=home)).current_study() is None  # not even from the good file before it
 
 
@@ -181,8 +181,8 @@ def test_an_export_into_a_closed_pipe_ends_quietly(home, labels):
 )
 def test_without_a_study_the_sentence_says_how_to_get_one(home, arguments, sentence, capsys):
     assert main(arguments) == 1
-    told = capsys.readouterr()
-    assert told.err.startswith(f"copl: {sentence}") and "import a file" in told.err and told.out == ""
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"copl: {sentence}") and "import a file" in printed.err and printed.out == ""
 
 
 def test_score_and_fit_refuse_what_cannot_be_done_yet(home, labels, capsys):
@@ -193,7 +193,7 @@ def test_score_and_fit_refuse_what_cannot_be_done_yet(home, labels, capsys):
         (ask, "There is no snapshot yet"),
         ([*ask, "--user", "Nobody"], "no user 'Nobody'"),
         (ask[:-2], "Responses with text: 1"),
-        (["export", "--study", "x"], "(there: 'Imported')"),
+        (["export", "--study", "x"], "(studies there: 'Imported')"),
     )
     for arguments, sentence in refused:
         assert main(arguments) == 1
@@ -223,38 +223,38 @@ def write_pairs(folder: Path) -> Path:
         ("COPL_DEVICE", "banana", "it must be cpu, cuda, cuda:1 and so on, or mps"),
         ("COPL_REFIT_SECONDS", "nan", "COPL_REFIT_SECONDS"),
         ("COPL_REFIT_LABELS", "0", "it counts labels, 1 or more"),
-        ("COPL_HOME", "/dev/null/copl", "cannot be made"),
+        ("COPL_HOME", "/dev/null/copl", "cannot be created"),
         ("COPL_DATABASE_URL", "nonsense", "The database address 'nonsense' is not understood"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told_with_its_name(home, labels, name, value, sentence, capsys, monkeypatch):
+def test_an_invalid_setting_is_reported_with_its_name(home, labels, name, value, sentence, capsys, monkeypatch):
     monkeypatch.setenv(name, value)
     assert main(["import", str(labels)]) == 1
     assert sentence in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["fit", "worker"])
-def test_a_device_that_is_not_there_is_refused_before_a_run_is_queued(home, labels, verb, capsys, monkeypatch):
+@pytest.mark.parametrize("command", ["fit", "worker"])
+def test_a_device_that_is_not_there_is_refused_before_a_run_is_queued(home, labels, command, capsys, monkeypatch):
     main(["import", str(labels)])
     monkeypatch.setenv("COPL_DEVICE", "cuda:99")
-    assert main([verb]) == 1
+    assert main([command]) == 1
     assert "COPL_DEVICE is 'cuda:99', and torch finds" in capsys.readouterr().err
     assert runs.list_runs(open_study(Settings(home=home))) == []
 
 
-def test_help_lists_every_verb_and_every_verb_has_help():
-    told = terminal("--help")
-    assert told.returncode == 0 and all(f"\n    {verb}" in told.stdout for verb in VERBS)
-    for verb in VERBS:
+def test_help_lists_every_command_and_every_command_has_help():
+    ended = terminal("--help")
+    assert ended.returncode == 0 and all(f"\n    {command}" in ended.stdout for command in COMMANDS)
+    for command in COMMANDS:
         with pytest.raises(SystemExit) as ended:
-            main([verb, "--help"])
+            main([command, "--help"])
         assert ended.value.code == 0
 
 
-def test_an_unknown_verb_and_no_verb_show_the_usage():
+def test_an_unknown_command_and_no_command_show_the_usage():
     for arguments in ((), ("dance",)):
-        told = terminal(*arguments)
-        assert told.returncode == 2 and "usage:" in told.stderr and "Traceback" not in told.stderr
+        ended = terminal(*arguments)
+        assert ended.returncode == 2 and "usage:" in ended.stderr and "Traceback" not in ended.stderr
 
 
 # ---- with a snapshot
@@ -290,22 +290,22 @@ def test_score_prints_people_and_groups_with_the_snapshot_they_come_from(home, t
     assert shares[0] > 50 > shares[1]
 
 
-@pytest.mark.parametrize("verb", ["update_run", "training_data"])
-def test_a_fit_that_the_database_broke_off_is_taken_up_by_the_next(home, labels, verb, capsys, monkeypatch):
+@pytest.mark.parametrize("method", ["claim_run", "update_run", "training_data"])
+def test_a_fit_that_the_database_interrupted_is_resumed_by_the_next(home, labels, method, capsys, monkeypatch):
     def busy(*_, **__):
         raise StoreUnavailable("The database was busy for 30 seconds; try again. Nothing was saved.")
 
     main(["import", str(labels)])
     with monkeypatch.context() as broken:
-        broken.setattr(SqlStore, verb, busy)
+        broken.setattr(SqlStore, method, busy)
         assert main(["fit"]) == 1
-        told = capsys.readouterr().err
-        assert "was broken off" in told and "busy for 30 seconds" in told and "Call this again" in told
+        error = capsys.readouterr().err
+        assert "was interrupted" in error and "busy for 30 seconds" in error and "Run this command again" in error
         assert main(["fit"]) == 1
     session = open_study(Settings(home=home))
     (waits,) = session.store.active_runs()
     first = runs.list_runs(session)[-1]
-    assert first.id == waits.id if verb == "update_run" else first.state == RunState.INTERRUPTED
+    assert first.id == waits.id if method == "claim_run" else first.state == RunState.INTERRUPTED
 
 
 @pytest.mark.weights
@@ -314,9 +314,9 @@ def test_fit_publishes_in_this_process_and_prints_what_it_made(home, minilm, cap
     (home / "weights").mkdir()
     (home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
     assert main(["fit", "--graph-only"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["snapshot"], told["labels"]) == ("v0001", 160) and told["metrics"]["graph"]["accuracy"] > 0.6
-    assert session.record.champion == "v0001" and runs.list_runs(session)[0].reason == "asked for in a terminal"
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["snapshot"], facts["labels"]) == ("v0001", 160) and facts["metrics"]["graph"]["accuracy"] > 0.6
+    assert session.record.champion == "v0001" and runs.list_runs(session)[0].reason == "requested in a terminal"
 
 
 def test_fit_without_the_weights_says_how_to_fetch_them(home, capsys):
@@ -340,7 +340,7 @@ def test_the_first_start_makes_the_demo_and_a_link_that_signs_the_owner_in(home,
     assert access.sign_in(session, capsys.readouterr().out.strip().split("token=")[1]) == owner
 
 
-def test_somebody_who_happens_to_be_called_owner_does_not_become_one(home):
+def test_a_user_whose_name_is_owner_does_not_become_one(home):
     session = two_camps(home)
     pretender = access.join(session, "Owner")
     path = prepare(session.settings)

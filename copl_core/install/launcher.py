@@ -225,7 +225,7 @@ class _Processes:
                 process.wait()
             self._write_to_guard("".join(f"-{process.pid}\n" for process in groups))
             with contextlib.suppress(OSError):
-                self.guard.stdin.close()
+                self._guard_input.close()
             self.guard.wait()
 
     def wait_until_it_answers(self, patience: float) -> None:
@@ -283,10 +283,15 @@ class _Processes:
             self.processes[name] = process
             self._write_to_guard(f"+{process.pid}\n")
 
+    @property
+    def _guard_input(self) -> IO[str]:
+        assert self.guard.stdin is not None  # it is a pipe
+        return self.guard.stdin
+
     def _write_to_guard(self, line: str) -> None:
         with contextlib.suppress(OSError):  # without its guard, the studio still runs
-            self.guard.stdin.write(line)
-            self.guard.stdin.flush()
+            self._guard_input.write(line)
+            self._guard_input.flush()
 
     def _check_app(self) -> None:
         code = self.processes["app"].poll()

@@ -29,7 +29,7 @@ from copl_core.records import CoplError
 try:
     import fcntl
 except ImportError:  # not a POSIX system: two concurrent fetches are then not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 FETCH_COMMAND = "python -m copl_core weights"
 

@@ -1,12 +1,12 @@
-"""A frozen language model cut in two: lower layers that run once a text, upper layers that the experts live in.
+"""A frozen language model in two parts: lower layers that run once per text, and upper layers that carry the experts.
 
-Any encoder or decoder that ``AutoModel`` can read.  A text is a (prompt, response) pair; encoders are pooled by the
-mean over their tokens, decoders by the last token, ``attention_mask.sum(1) - 1`` under right padding (never the place
-of a pad id: where pad is also the end-of-turn token, it occurs inside chats).
+Any encoder or decoder that ``AutoModel`` can load.  A text is a (prompt, response) pair.  Encoders are pooled by the
+mean over their tokens, decoders by the last token: ``attention_mask.sum(1) - 1`` under right padding.  The pad id does
+not show the last token, since in models where it is also the end-of-turn token it occurs inside chats.
 
-Shapes: B texts, T tokens, d = ``Backbone.width``.  The lower part maps ids to hidden states (B, T, d) after layer
-L - k; an upper part maps those to the last hidden states (B, T, d).  Upper parts share the frozen tensors and nothing
-else, so each reward model may put its own adapters in.
+Shapes: B texts, T tokens, L layers, k upper layers, d = ``Backbone.width``.  The lower part maps ids to hidden states
+(B, T, d) after layer L - k; an upper part maps those to the last hidden states (B, T, d).  Upper parts share only the
+frozen tensors, so each reward model can insert its own adapters.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,9 @@ Resolver = Callable[[str], Path]  # name of bundled weights -> folder
 
 
 class Backbone:
-    """The frozen model: tokenizer, lower part, and a mould of the upper part.  Make it with ``load_backbone``."""
+    """The frozen model: tokenizer, lower part, and a template of the upper part.  Create it with ``load_backbone``."""
 
-    def __init__(self, name: str, tokenizer, model: PreTrainedModel, last_layers: int) -> None:
+    def __init__(self, name: str, tokenizer: Any, model: PreTrainedModel, last_layers: int) -> None:
         owner, attribute = _stack(model)
         depth = len(getattr(model.get_submodule(owner), attribute))
         if not 1 <= last_layers <= depth:
@@ -47,16 +48,16 @@ class Backbone:
         model.eval().requires_grad_(False)
         self.causal = any(getattr(module, "is_causal", False) for module in model.modules())
         self.lower = _cut(model, slice(0, depth - last_layers), keep_norm=False)
-        self.mould = _cut(model, slice(depth - last_layers, depth), keep_norm=True)
+        self.upper_template = _cut(model, slice(depth - last_layers, depth), keep_norm=True)
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
     def upper(self) -> PreTrainedModel:
-        """A new tree of modules over the same frozen tensors; call it through ``run_upper``."""
-        model = _share(self.mould)
+        """New modules over the same frozen tensors; call them through ``run_upper``."""
+        model = _share(self.upper_template)
         owner, attribute = _stack(model)
-        model.given = {}  # the hidden states of the running call, put in place of whatever the embeddings made
+        model.given = {}  # the hidden states of the current call, which replace the output of the embeddings
         getattr(model.get_submodule(owner), attribute)[0].register_forward_pre_hook(
             lambda _, args, kwargs: ((model.given["states"], *args[1:]), kwargs), with_kwargs=True
         )
@@ -64,32 +65,35 @@ class Backbone:
 
     def targets(self) -> tuple[str, ...]:
         """Names of the query and value projections in this architecture."""
-        present = {name.rsplit(".", 1)[-1] for name, m in self.mould.named_modules() if isinstance(m, nn.Linear)}
+        present = {
+            name.rsplit(".", 1)[-1] for name, m in self.upper_template.named_modules() if isinstance(m, nn.Linear)
+        }
         for names in TARGETS:
             if present.issuperset(names):
                 return names
         raise CoplError(
             f"{self.name} has no known query and value projections, only {sorted(present)}: "
-            "name those that should carry experts in RewardConfig.targets"
+            "name the layers that should carry experts in RewardConfig.targets"
         )
 
     def encode(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text, at most ``max_tokens``: the prompt is cut first, the response where it must be."""
+        """Token ids of each text, at most ``max_tokens``: the prompt is truncated first, then the response."""
         if not texts:
             return []
-        cut = self._fit(texts, max_tokens)
+        truncated = self._truncate(texts, max_tokens)
         limit = {"truncation": True, "max_length": max_tokens}
         if self.tokenizer.chat_template:
-            rendered = [self._render(prompt, response) for prompt, response in cut]
+            rendered = [self._render(prompt, response) for prompt, response in truncated]
             return self.tokenizer(rendered, add_special_tokens=False, **limit)["input_ids"]
-        prompts, responses = (list(side) for side in zip(*cut, strict=True))
+        prompts, responses = (list(side) for side in zip(*truncated, strict=True))
         return self.tokenizer(prompts, responses, **limit)["input_ids"]
 
     @torch.no_grad()
     def lower_states(self, ids: Sequence[list[int]], device: torch.device | str = "cpu") -> list[Tensor]:
         """Hidden states (len, d) after layer L - k of one batch of id lists."""
         tokens, mask = pad_ids(ids, self.tokenizer.pad_token_id)
-        out = self.lower.to(device)(input_ids=tokens.to(device), attention_mask=mask.to(device)).last_hidden_state
+        lower: Any = self.lower.to(torch.device(device))
+        out = lower(input_ids=tokens.to(device), attention_mask=mask.to(device)).last_hidden_state
         return [states[: len(row)] for states, row in zip(out, ids, strict=True)]
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -103,25 +107,26 @@ class Backbone:
         chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         return self.tokenizer.apply_chat_template(chat, tokenize=False).rstrip()
 
-    def _fit(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[tuple[str, str]]:
+    def _truncate(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[tuple[str, str]]:
+        """Texts that fit with the special tokens around them; a prompt keeps at least an eighth of the tokens."""
         chat = self.tokenizer.chat_template
         frame = self.tokenizer(self._render("", ""), add_special_tokens=False) if chat else self.tokenizer("", "")
-        room = max_tokens - len(frame["input_ids"])
-        if room < 2:
+        available = max_tokens - len(frame["input_ids"])
+        if available < 2:
             raise CoplError(
-                f"max_tokens is {max_tokens}, but the frame around a text takes "
-                f"{max_tokens - room} of them: raise max_tokens"
+                f"max_tokens is {max_tokens}, but the special tokens around a text take "
+                f"{max_tokens - available} of them: raise max_tokens"
             )
         ends = [self._token_ends(side) for side in zip(*texts, strict=True)]
         fitted = []
-        for (prompt, response), asked, said in zip(texts, *ends, strict=True):
-            for_prompt = min(len(asked), max(room - len(said), room // 8))
-            for_response = min(len(said), room - for_prompt)
-            fitted.append((prompt[: _end(asked, for_prompt)], response[: _end(said, for_response)]))
+        for (prompt, response), prompt_ends, response_ends in zip(texts, *ends, strict=True):
+            for_prompt = min(len(prompt_ends), max(available - len(response_ends), available // 8))
+            for_response = min(len(response_ends), available - for_prompt)
+            fitted.append((prompt[: _end(prompt_ends, for_prompt)], response[: _end(response_ends, for_response)]))
         return fitted
 
     def _token_ends(self, texts: Sequence[str]) -> list[list[int]]:
-        """Where each token of each text ends, in characters."""
+        """The end of each token of each text, in characters."""
         found = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
         return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
 
@@ -130,11 +135,11 @@ def load_backbone(name: str, weights: Resolver, last_layers: int, dtype: torch.d
     """Backbone by bundled name ("minilm", "smollm2"), local folder or Hugging Face id.
 
     Args:
-        weights: gives the folder of a bundled name; not called for any other.
-        last_layers: k, how many layers at the top may carry experts.
+        weights: gives the folder of a bundled name; not called for other names.
+        last_layers: k, the number of upper layers, which can carry experts.
 
     Raises:
-        CoplError: nothing there can be loaded as a language model, or it has fewer layers.
+        CoplError: no language model can be loaded under this name, or it has fewer than k layers.
     """
     source = str(weights(name)) if name in BUNDLED else name
     try:
@@ -150,14 +155,14 @@ def load_backbone(name: str, weights: Resolver, last_layers: int, dtype: torch.d
 
 
 def convert_gguf(gguf: Path, out: Path) -> Path:
-    """Write a GGUF file as a transformers folder of safetensors; the folder appears whole or not at all."""
+    """Write a GGUF file as a transformers folder of safetensors; the folder appears only when it is complete."""
     if not gguf.is_file():
         raise CoplError(f"there is no GGUF file at {gguf}: give the path of the downloaded weights")
     aside = out.with_name(f"{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     with _quiet():
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float16)
-        model.hf_quantizer = None  # its tensors are plain by now; while it says otherwise, it cannot be saved
+        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float16)
+        model.hf_quantizer = None  # its tensors are dequantised; a model that claims a quantiser cannot be saved
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(aside)
@@ -167,7 +172,7 @@ def convert_gguf(gguf: Path, out: Path) -> Path:
 
 
 def matrix_products(device: torch.device | str, precision: str) -> torch.autocast:
-    """Products in "float32", in "bfloat16", or ("auto") in bfloat16 where the processor has it; sums stay float32."""
+    """Matrix products in "float32", "bfloat16", or with "auto" in bfloat16 where it is native; sums stay float32."""
     kind = torch.device(device).type
     native = (
         torch.cpu.get_capabilities().get("avx512_bf16", False)
@@ -179,24 +184,25 @@ def matrix_products(device: torch.device | str, precision: str) -> torch.autocas
 
 
 def run_upper(upper: PreTrainedModel, states: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Last hidden states (B, T, d) from those after layer L - k; ``positions`` (B, T) where tokens were left out."""
-    upper.given["states"] = states
+    """Last hidden states (B, T, d) from those after layer L - k; ``positions`` (B, T) where tokens are dropped."""
+    given = cast(dict, upper.given)
+    given["states"] = states
     extra = {} if positions is None else {"position_ids": positions}
     try:
         return upper(inputs_embeds=states, attention_mask=mask, **extra).last_hidden_state
     finally:
-        upper.given.clear()
+        given.clear()
 
 
 def recompute_layers(upper: PreTrainedModel, again: Callable[[], AbstractContextManager]) -> None:
-    """Gradient checkpointing (arXiv 1604.06174): keep what enters a layer and run the layer once more in the backward
-    pass, so that memory grows by one state a layer, at about a third more time.
+    """Gradient checkpointing (arXiv 1604.06174): keep only the input of a layer and run the layer again in the backward
+    pass.  Memory grows by one state per layer, and training takes about a third longer.
 
     Args:
-        again: called in the forward pass; its context surrounds the second run of the layer.
+        again: called in the forward pass; the context that it returns surrounds the second run of the layer.
     """
 
-    def run(forward: Callable, *args, **kwargs):
+    def run(forward: Callable, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         surround = again()
@@ -222,23 +228,23 @@ def _end(ends: list[int], count: int) -> int:
     return ends[count - 1] if count else 0
 
 
-def _stack(model: nn.Module) -> tuple[str, str]:
-    """Path of the module that owns the list of layers, and the list's name in it."""
+def _stack(model: PreTrainedModel) -> tuple[str, str]:
+    """Path of the module that has the list of layers, and the attribute name of the list."""
     depth = model.config.num_hidden_layers
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             owner, _, attribute = path.rpartition(".")
             return owner, attribute
-    raise CoplError(f"{type(model).__name__} keeps its {depth} layers in no one list: choose another backbone")
+    raise CoplError(f"{type(model).__name__} has no single list of its {depth} layers: choose another backbone")
 
 
-def _share(model: PreTrainedModel) -> PreTrainedModel:
-    """The same modules again, over the same tensors."""
+def _share(model: PreTrainedModel) -> Any:
+    """A copy of the modules over the same tensors."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
 
 
 def _cut(model: PreTrainedModel, part: slice, keep_norm: bool) -> PreTrainedModel:
-    """A model of some of the layers only; the mask and the rotary embedding stay the model's own."""
+    """A model of some of the layers; it keeps the mask and the rotary embedding of the whole model."""
     cut = _share(model)
     path, attribute = _stack(cut)
     owner = cut.get_submodule(path)
@@ -259,7 +265,7 @@ def _cut(model: PreTrainedModel, part: slice, keep_norm: bool) -> PreTrainedMode
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Loading without progress bars and without the report on the pooler that is left out on purpose."""
+    """Load without progress bars and without the report on the missing pooler, which is omitted on purpose."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

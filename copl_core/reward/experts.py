@@ -1,21 +1,22 @@
-"""Mixture of LoRA experts in a linear layer, and the gate that picks one by the user's embedding.
+"""A mixture of LoRA experts in a linear layer, and the gate that selects one by the user's embedding.
 
 CoPL (arXiv 2503.01658), the mixture-of-LoRA-experts reward model: in every target layer
 
     y = W x + s B_g A_g x + w s B_e A_e x,     w = softmax(gate(e_u) / tau)_e,   e = argmax
 
-with one shared LoRA (A_g, B_g), M experts (A_e, B_e) of rank r, s = alpha / r, and the gate a two-layer MLP with noise
-on its logits in training.  The published code multiplies w in twice (w^2); here that is an option, ``published``.  It
-also has no load balancing, and its authors report experts that die; see ``balance_loss``.
+with one shared LoRA (A_g, B_g), M experts (A_e, B_e) of rank r, s = alpha / r, and a gate that is a two-layer MLP with
+noise on its logits in training.  The published code applies w twice (w^2); here that is an option, ``published``.  It
+also has no load balancing, and its authors report dead experts; see ``balance_loss``.
 
-The layer is a peft ``Linear`` with two more stacked tensors; the shared LoRA is peft's own, and so is the injection.
-Shapes: B rows, T tokens, M experts, G gates (one for all layers, or one a layer), r rank, U users.
+The layer is a peft ``Linear`` with two more stacked tensors; the shared LoRA and the injection are peft's.
+Shapes: B rows, T tokens, M experts, G gates (one for all layers, or one per layer), r rank, U users.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -26,36 +27,38 @@ from torch.nn import functional as F
 
 @dataclass(slots=True)
 class Routing:
-    """Where the rows of the running call go; one holder a model, read by all its layers."""
+    """The route of each row of the current call; one object per model, which all its layers read."""
 
     expert: Tensor | None = None  # (B, G) int64
-    weight: Tensor | None = None  # (B, G), zero where a row uses the shared LoRA alone
+    weight: Tensor | None = None  # (B, G), zero where a row uses only the shared LoRA
 
 
 class ExpertLinear(PeftLinear):
-    """base(x) + shared LoRA(x) + weight times the LoRA of the row's expert; made by ``put_experts``."""
+    """base(x) + shared LoRA(x) + weight times the LoRA of the row's expert; created by ``put_experts``."""
 
     adapter_layer_names = (*PeftLinear.adapter_layer_names, "lora_expert_A", "lora_expert_B")
-    n_experts = 0  # set, with routing, in a subclass made for one model
+    n_experts = 0  # set together with routing in the subclass of one model
     routing: Routing
-    gate_row = 0  # which gate this layer listens to
+    in_features: int
+    out_features: int
+    gate_row = 0  # index of the gate that this layer uses
 
-    def update_layer(self, adapter_name: str, r: int, *args, **kwargs) -> None:
-        """peft's hook on making an adapter: experts start as the identity (B is zero)."""
+    def update_layer(self, adapter_name: str, r: int, *args: Any, **kwargs: Any) -> None:
+        """peft's hook for a new adapter: experts start as the identity (B is zero)."""
         if not hasattr(self, "lora_expert_A"):
             self.lora_expert_A, self.lora_expert_B = nn.ParameterDict(), nn.ParameterDict()
         down = torch.empty(self.n_experts, r, self.in_features)
-        bound = 1 / math.sqrt(self.in_features)  # what kaiming_uniform(a=sqrt 5) comes to, as for the shared LoRA
+        bound = 1 / math.sqrt(self.in_features)  # equals kaiming_uniform(a=sqrt 5), as for the shared LoRA
         self.lora_expert_A[adapter_name] = nn.Parameter(nn.init.uniform_(down, -bound, bound))
         self.lora_expert_B[adapter_name] = nn.Parameter(torch.zeros(self.n_experts, self.out_features, r))
         super().update_layer(adapter_name, r, *args, **kwargs)
 
-    def merge(self, *args, **kwargs) -> None:
-        raise NotImplementedError("rows of one batch use different experts, so no single weight can hold them")
+    def merge(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("rows of one batch use different experts, so they cannot be merged into one weight")
 
-    def forward(self, x: Tensor, *args, **kwargs) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y = super().forward(x, *args, **kwargs)
-        if self.disable_adapters or self.routing.expert is None:
+        if self.disable_adapters or self.routing.expert is None or self.routing.weight is None:
             return y
         name = self.active_adapters[0]
         expert, weight = self.routing.expert[:, self.gate_row], self.routing.weight[:, self.gate_row]
@@ -74,17 +77,17 @@ def put_experts(
     dropout: float,
     gate_per_layer: bool,
 ) -> Routing:
-    """Give every target layer of ``model`` its shared LoRA and experts, in place; 0 experts is plain LoRA."""
+    """Insert a shared LoRA and experts into every target layer of ``model``, in place; 0 experts give plain LoRA."""
     routing = Routing()
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets))
     if n_experts:
-        own = type("ExpertLinear", (ExpertLinear,), {"n_experts": n_experts, "routing": routing})
-        config._register_custom_module({nn.Linear: own})
+        layer_class = type("ExpertLinear", (ExpertLinear,), {"n_experts": n_experts, "routing": routing})
+        config._register_custom_module({nn.Linear: layer_class})
     inject_adapter_in_model(config, model)
     if gate_per_layer:
         layers = [module for module in model.modules() if isinstance(module, ExpertLinear)]
-        for place, layer in enumerate(layers):  # the targets of one block follow one another
-            layer.gate_row = place // len(targets)
+        for index, layer in enumerate(layers):  # the targets of one block are consecutive
+            layer.gate_row = index // len(targets)
     return routing
 
 
@@ -113,9 +116,9 @@ class Gate(nn.Module):
 
 
 def balance_loss(p: Tensor) -> Tensor:
-    """M sum_e f_e P_e over users, mean over gates; 1 when all experts serve as many (Switch, arXiv 2101.03961, eq. 4).
+    """M sum_e f_e P_e over users, mean over gates; 1 for equal loads (Switch Transformer, arXiv 2101.03961, eq. 4).
 
-    f_e is the share of users sent to e (a constant), P_e its mean probability, from ``p`` (U, G, M).  A penalty on P
+    f_e is the share of users routed to e (a constant), P_e its mean probability, from ``p`` (U, G, M).  A penalty on P
     alone leaves experts dead, since routing follows the maximum and not the mean.
     """
     n_experts = p.shape[-1]
@@ -124,7 +127,7 @@ def balance_loss(p: Tensor) -> Tensor:
 
 
 def load_report(p: Tensor) -> dict:
-    """Who serves whom: share of users an expert (mean over gates), its entropy in nats, experts that serve nobody."""
+    """Loads from ``p`` (U, G, M): share of users per expert (mean over gates), its entropy in nats, dead experts."""
     p = p.detach()
     share = F.one_hot(p.argmax(-1), p.shape[-1]).float().mean((0, 1))  # (M,)
     return {

@@ -1,8 +1,8 @@
-"""Hidden states of texts under the frozen lower layers, each computed once.
+"""Hidden states of texts after the frozen lower layers, each computed once.
 
-The lower layers see no user and never change, so a text's states after layer L - k are worth keeping: training and
-scoring then run the last k layers alone (4 of 30 layers is 7.5 times faster, 2 is 16 times).  Kept in half precision
-where the values fit, in bfloat16 where they do not.
+The lower layers see no user and never change, so the states of a text after layer L - k can be cached.  Training and
+scoring then run only the last k layers (7.5 times faster for 4 of 30 layers, 16 times for 2).  States are stored in
+float16 where the values fit, else in bfloat16.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 
 from copl_core.reward.backbone import Backbone, matrix_products
 
-HALF_MAX = 6e4  # beyond this float16 overflows; residual streams of decoders sometimes come near
+HALF_MAX = 6e4  # float16 overflows above this; residual streams of decoders sometimes come close
 
 
 class HiddenCache:
-    """States (len, d) by text, the oldest forgotten beyond ``limit`` texts.
+    """States (len, d) by text; beyond ``limit`` texts the oldest are removed.
 
     Args:
-        backbone: whose lower layers; a cache belongs to one backbone and one ``max_tokens``.
-        device: where the lower layers run; states are kept in main memory.
-        batch: texts a run of the lower layers.
-        precision: of matrix products there, as in ``RewardConfig``.
+        backbone: provides the lower layers; a cache belongs to one backbone and one ``max_tokens``.
+        device: where the lower layers run; the states are stored in main memory.
+        batch: texts per run of the lower layers.
+        precision: of their matrix products, as in ``RewardConfig``.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class HiddenCache:
     ) -> None:
         self.backbone, self.max_tokens, self.device, self.limit, self.batch = backbone, max_tokens, device, limit, batch
         self.precision = precision
-        self.runs = 0  # texts that the lower layers were run for, since the beginning
+        self.runs = 0  # texts that went through the lower layers so far
         self._states: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -60,32 +60,36 @@ class HiddenCache:
         return found
 
     def save(self, file: Path) -> None:
-        """Write all states as one safetensors file (aside, then renamed)."""
-        aside = file.with_name(file.name + ".partial")
-        save_file({key: states.contiguous() for key, states in self._states.items()}, aside, {"of": self._stamp()})
-        aside.rename(file)
+        """Write all states to one safetensors file, under a temporary name until it is complete."""
+        temporary = file.with_name(file.name + ".partial")
+        save_file({key: states.contiguous() for key, states in self._states.items()}, temporary, {"of": self._stamp()})
+        temporary.rename(file)
 
     def load(self, file: Path) -> int:
-        """Take in states saved by the same backbone and ``max_tokens``; a file of another one is ignored.  How many."""
-        with safe_open(file, "pt") as kept:
-            if (kept.metadata() or {}).get("of") != self._stamp():
+        """Add states saved for the same backbone and ``max_tokens``, and return how many the cache then has.
+
+        A file of another backbone is ignored: 0.
+        """
+        with safe_open(file, "pt") as saved:
+            if (saved.metadata() or {}).get("of") != self._stamp():
                 return 0
-            self._states.update({key: kept.get_tensor(key) for key in kept.keys()})
+            self._states.update({key: saved.get_tensor(key) for key in saved.keys()})
         return len(self._states)
 
     def _compute(self, missing: dict[str, tuple[str, str]]) -> dict[str, Tensor]:
         ids = dict(zip(missing, self.backbone.encode(list(missing.values()), self.max_tokens), strict=True))
-        order = sorted(ids, key=lambda key: len(ids[key]))  # alike lengths together: little padding
+        order = sorted(ids, key=lambda key: len(ids[key]))  # texts of similar length together need little padding
         fresh: dict[str, Tensor] = {}
         for start in range(0, len(order), self.batch):
             keys = order[start : start + self.batch]
             with matrix_products(self.device, self.precision):
                 states = self.backbone.lower_states([ids[key] for key in keys], self.device)
-            fresh.update((key, _halve(own)) for key, own in zip(keys, states, strict=True))
+            fresh.update((key, _half_precision(s)) for key, s in zip(keys, states, strict=True))
         self.runs += len(fresh)
         return fresh
 
     def _stamp(self) -> str:
+        """What the states of a file depend on."""
         below = self.backbone.depth - self.backbone.last_layers
         return f"{self.backbone.name} {below} {self.max_tokens} {self.precision}"
 
@@ -104,6 +108,6 @@ def pad_states(states: Sequence[Tensor], device: torch.device | str = "cpu") -> 
     return padded.to(device), mask.to(device)
 
 
-def _halve(states: Tensor) -> Tensor:
+def _half_precision(states: Tensor) -> Tensor:
     kind = torch.float16 if states.abs().max() < HALF_MAX else torch.bfloat16
     return states.to("cpu", kind).clone()

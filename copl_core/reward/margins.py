@@ -1,10 +1,11 @@
-"""Reward differences of labels, with every (text, route) of them run once.
+"""Reward differences of labels; every distinct (text, route) runs once.
 
-Texts are shared by many labels and experts by many users, so a set of labels needs few distinct passes: for each text
-one through the shared LoRA alone and one for every route that some label's user takes; labels gather their rewards from
-those, along the line that ``model`` describes.  The same code trains (with gradient) and measures (without, in pieces).
+Many labels share a text and many users share an expert, so a set of labels needs few passes: for each text one through
+the shared LoRA alone, and one for every route of the users who label it.  The reward of a label's user is interpolated
+from these passes along the line that ``model`` describes.  The same code trains (with gradient) and evaluates (without
+gradient, in batches).
 
-A pass may see some of a text's tokens only, at their own positions: token dropping in the upper layers, as in
+A pass can keep only some tokens of a text, at their original positions: token dropping in the upper layers, as in
 random-LTD (arXiv 2211.11586).
 """
 
@@ -21,69 +22,69 @@ from copl_core.reward.backbone import run_upper
 from copl_core.reward.hidden import pad_states
 from copl_core.reward.model import ATTENTION_CELLS, RewardModel
 
-Choose = Callable[[int], Tensor | None]  # length of a text -> the tokens to keep, in order; None: all of them
-LABELS = 512  # measured at a time
+ChooseTokens = Callable[[int], Tensor | None]  # length of a text -> indices of the tokens to keep; None: all
+LABELS = 512  # per batch of an evaluation
 
 
 class Margins:
     """Margins r_u(left) - r_u(right) under ``model``.
 
     Args:
-        states: hidden states (len, d) of texts by their row, those of every label that will be asked for.
+        states: hidden states (len, d) by row of the text, for the texts of all labels that follow.
     """
 
     def __init__(self, model: RewardModel, states: Mapping[int, Tensor]) -> None:
         self.model, self.states = model, states
 
-    def of(self, labels: Comparisons, p: Tensor, choose: Choose) -> Tensor:
+    def of(self, labels: Comparisons, p: Tensor, choose: ChooseTokens) -> Tensor:
         """Margins (n,) of labels under gate probabilities ``p`` (U, G, M) of all users."""
-        texts, place = np.unique(np.stack([labels.left, labels.right]), return_inverse=True)
-        place = torch.from_numpy(place.reshape(2, -1))  # (2, n) row in texts
+        texts, text_row = np.unique(np.stack([labels.left, labels.right]), return_inverse=True)
+        side = torch.from_numpy(text_row.reshape(2, -1))  # (2, n) row in texts
         padded, mask, positions = self.cut(texts, choose)
         device = self.model.device
-        everything = torch.arange(len(texts), device=device)
+        all_texts = torch.arange(len(texts), device=device)
         if not self.model.config.n_experts:
-            shared = self._run(padded, mask, positions, everything, None, None)
-            return shared[place[0]] - shared[place[1]]
-        people, person = np.unique(labels.user, return_inverse=True)
-        routes = self.model.route(p[torch.from_numpy(people).to(device)])
-        person = torch.from_numpy(person).to(device)
-        place = place.to(device)
-        wanted = place * len(routes.expert) + routes.of_user[person]  # (2, n) code of (text, route)
-        needed, found = wanted.unique(return_inverse=True)
-        text = torch.cat([everything, needed // len(routes.expert)])
-        leg = torch.cat([torch.zeros_like(everything), needed % len(routes.expert) + 1])
-        expert, strength = self.model.legs(routes)
-        reward = self._run(padded, mask, positions, text, expert[leg], strength[leg])
-        shared, special = reward[: len(texts)][place], reward[len(texts) :][found]  # (2, n) each
-        mine = shared + routes.ratio[person] * (special - shared)
-        return mine[0] - mine[1]
+            shared = self._run(padded, mask, positions, all_texts, None, None)
+            return shared[side[0]] - shared[side[1]]
+        users, user_row = np.unique(labels.user, return_inverse=True)
+        routes = self.model.route(p[torch.from_numpy(users).to(device)])
+        user = torch.from_numpy(user_row).to(device)
+        side = side.to(device)
+        code = side * len(routes.expert) + routes.of_user[user]  # (2, n) number of each (text, route)
+        distinct, of_label = code.unique(return_inverse=True)
+        text = torch.cat([all_texts, distinct // len(routes.expert)])
+        row = torch.cat([torch.zeros_like(all_texts), distinct % len(routes.expert) + 1])  # in the passes
+        expert, strength = self.model.passes(routes)
+        reward = self._run(padded, mask, positions, text, expert[row], strength[row])
+        shared, special = reward[: len(texts)][side], reward[len(texts) :][of_label]  # (2, n) each
+        of_user = shared + routes.ratio[user] * (special - shared)
+        return of_user[0] - of_user[1]
 
     @torch.no_grad()
-    def measured(self, labels: Comparisons, users: Tensor, choose: Choose) -> np.ndarray:
+    def measured(self, labels: Comparisons, users: Tensor, choose: ChooseTokens) -> np.ndarray:
         """Margins (n,) float32 of labels for standardised ``users`` (U, d_user)."""
         p = self.model.gate(users)
-        order = np.argsort(labels.left, kind="stable")  # labels of the same texts together
+        order = np.argsort(labels.left, kind="stable")  # labels of the same texts are neighbours
         out = np.empty(len(labels), np.float32)
         for start in range(0, len(order), LABELS):
-            some = order[start : start + LABELS]
+            batch = order[start : start + LABELS]
             with self.model.autocast():
-                out[some] = self.of(labels.take(some), p, choose).cpu().numpy()
+                out[batch] = self.of(labels.take(batch), p, choose).cpu().numpy()
         return out
 
     @torch.no_grad()
-    def pooled(self, texts: np.ndarray, choose: Choose) -> Tensor:
-        """Pooled last hidden states (T, d) of texts by row, on the CPU, along the shared LoRA."""
-        pieces = []
+    def pooled(self, texts: np.ndarray, choose: ChooseTokens) -> Tensor:
+        """Pooled last hidden states (T, d) of texts by row, on the CPU, through the shared LoRA."""
+        batches = []
         for start in range(0, len(texts), 64):
             padded, mask, positions = self.cut(texts[start : start + 64], choose)
             with self.model.autocast():
                 last = run_upper(self.model.upper, padded, mask, positions)
-            pieces.append(self.model.backbone.pool(last.float(), mask).cpu())
-        return torch.cat(pieces)
+            batches.append(self.model.backbone.pool(last.float(), mask).cpu())
+        return torch.cat(batches)
 
-    def cut(self, texts: np.ndarray, choose: Choose) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Padded states (B, T, d) of the chosen tokens, their mask and positions (B, T), None where all stay."""
+    def cut(self, texts: np.ndarray, choose: ChooseTokens) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Padded states (B, T, d) of the chosen tokens, their mask, and positions (B, T), None where all stay."""
         chosen = [choose(len(self.states[int(row)])) for row in texts]
         states = [
             self.states[int(row)] if c is None else self.states[int(row)][c]
@@ -106,26 +107,33 @@ class Margins:
         expert: Tensor | None,
         strength: Tensor | None,
     ) -> Tensor:
-        """Rewards (B,) of the texts ``text`` (B,); where no gradient is wanted, in pieces that take little memory."""
+        """Rewards (B,) of the rows ``text`` (B,); without gradient in small batches, which take little memory."""
         size = len(text) if torch.is_grad_enabled() else max(1, min(64, ATTENTION_CELLS // padded.shape[1] ** 2))
-        pieces = []
+        batches = []
         for start in range(0, len(text), size):
-            here = slice(start, start + size)
-            some = text[here]
-            way = (None, None) if expert is None else (expert[here], strength[here])
-            own = None if positions is None else positions[some]
-            pieces.append(self.model.run(padded[some], mask[some], *way, own).float())
-        return torch.cat(pieces)
+            rows = slice(start, start + size)
+            batch = text[rows]
+            batches.append(
+                self.model.run(
+                    padded[batch],
+                    mask[batch],
+                    None if expert is None else expert[rows],
+                    None if strength is None else strength[rows],
+                    None if positions is None else positions[batch],
+                ).float()
+            )
+        return torch.cat(batches)
 
 
 def all_tokens(length: int) -> None:
     """Keep every token."""
 
 
-def random_tokens(keep: int) -> Choose:
+def random_tokens(keep: int) -> ChooseTokens:
     """Keep ``keep`` random tokens of a longer text; 0 keeps all.
 
-    The first one stays, since decoders rest their attention on it, and the last one, which their reward is read from.
+    The first token always stays, since decoders use it as an attention sink, and so does the last token, from which
+    the reward of a decoder is read.
     """
 
     def choose(length: int) -> Tensor | None:
@@ -137,6 +145,6 @@ def random_tokens(keep: int) -> Choose:
     return choose
 
 
-def even_tokens(keep: int) -> Choose:
+def even_tokens(keep: int) -> ChooseTokens:
     """Keep ``keep`` evenly spaced tokens of a longer text, first and last included; 0 keeps all."""
     return lambda length: None if not keep or length <= keep else torch.linspace(0, length - 1, keep).round().long()

@@ -3,18 +3,18 @@
 CoPL (arXiv 2503.01658): see ``experts`` for the layer and ``backbone`` for the frozen model around it.  A scalar head
 reads the pooled last hidden state, and a label is Bradley-Terry on the difference of two rewards.
 
-How many users are scored at the price of M + 1 passes.  With f_e(t; w) the reward of text t through expert e at
-weight w, the paper's reward is f_e(t; w_u), and w_u differs from user to user: N users need N passes a text.  But w
-only scales a low-rank change, so f_e is nearly linear in it, and we take the line through two points of it,
+This is how M + 1 passes score any number of users.  With f_e(t; w) the reward of text t through expert e at weight w,
+the paper's reward is f_e(t; w_u).  Since w_u differs between users, N users need N passes per text.  But w only scales
+a low-rank change, so f_e is nearly linear in w, and we use the line through two of its points:
 
-    r_u(t) = f(t; 0) + w_u / w_e (f_e(t; w_e) - f(t; 0)),     w_e = mean weight of the training users of expert e:
+    r_u(t) = f(t; 0) + w_u / w_e (f_e(t; w_e) - f(t; 0)),     w_e = mean weight of the training users of expert e.
 
-exact for the shared part and for the expert's average user, one pass a text for each expert in use and one for the
-shared LoRA.  Training sees the same line (its slope is what teaches the gate), so serving matches it; ``exact=True``
-gives the paper's own form.
+It is exact for the shared part and for the average user of the expert.  It costs one pass per text for each expert in
+use and one for the shared LoRA.  Training uses the same line, whose slope trains the gate, so serving matches training.
+``exact=True`` gives the paper's form.
 
 Shapes: N users, T texts, M experts, G gates (1, or k with ``gate="layer"``), d_user the width of user vectors.  With a
-gate a layer a route is one expert a layer: the number of passes is that of the distinct routes among the users, plus 1.
+gate per layer a route has one expert per layer, and the users need one pass per distinct route, plus 1.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ from copl_core.reward.experts import Gate, put_experts
 from copl_core.reward.hidden import HiddenCache, pad_states
 
 FORMAT = 1
-ATTENTION_CELLS = 4_000_000  # rows x tokens^2 of one pass: attention probabilities are kept whole on a CPU
+ATTENTION_CELLS = 4_000_000  # rows x tokens^2 per pass: on a CPU all attention probabilities are in memory
 STRUCTURE = (
     "backbone",
     "last_layers",
@@ -51,48 +52,48 @@ STRUCTURE = (
     "temperature",
     "published",
     "max_tokens",
-)  # fields that two models must share for one to start from the other
+)  # the fields that must be equal for a warm start
 
-# A decoder is read at its last token alone: it needs more of the text, smaller steps, and a training that is not ended
-# early (a patience beyond the number of evaluations).
+# The reward of a decoder is read from its last token only: it needs more tokens of the text, smaller steps, and a
+# training without early stopping (a patience larger than the number of evaluations).
 DECODER = {"train_tokens": 64, "lr": 1e-3, "patience": 20}
-RECIPES = {"minilm": {}, "smollm2": DECODER}  # what differs from the defaults of ``RewardConfig``
+BY_BACKBONE: dict[str, dict] = {"minilm": {}, "smollm2": DECODER}  # differences from the defaults of ``RewardConfig``
 
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """All that a reward model and its training are told.  Checked at birth, saved beside the weights.
+    """Settings of a reward model and its training, validated on construction and saved beside the weights.
 
-    The defaults were measured with the 22 M encoder on a CPU; the paper's are lr 5e-5, all layers and no balance.
-    ``for_backbone`` has those of another backbone.
+    The defaults were measured with the 22 M encoder on a CPU; the paper uses lr 5e-5, all layers and no balance loss.
+    ``for_backbone`` has the defaults of another backbone.
     """
 
     backbone: str = "minilm"  # bundled name, folder or Hugging Face id
-    last_layers: int = 2  # k: experts live in the last k layers, the others run once a text
+    last_layers: int = 2  # k: the last k layers carry experts, the others run once per text
     targets: tuple[str, ...] | None = None  # linear layers that carry experts; None: query and value projections
     rank: int = 8
     alpha: float = 16.0  # s = alpha / rank
-    dropout: float = 0.0  # on the input of the LoRAs
+    dropout: float = 0.0  # of the inputs of the LoRAs
     n_experts: int = 8  # 0: one reward for everyone
-    gate: str = "shared"  # "shared": one gate for all layers; "layer": one a layer
+    gate: str = "shared"  # "shared": one gate for all layers; "layer": one per layer
     gate_hidden: int = 256
-    noise: float = 0.1  # on gate logits, in training
+    noise: float = 0.1  # standard deviation of the noise on gate logits in training
     temperature: float = 1.0  # tau of the gate
-    published: bool = False  # multiply w in twice, as the published code does
-    balance: float = 0.5  # weight of the balance loss; at 0.1 loads differ fourfold, and accuracy is no better
+    published: bool = False  # apply w twice, as the published code does
+    balance: float = 0.5  # weight of the balance loss; at 0.1 loads differ by a factor of 4 at equal accuracy
     max_tokens: int = 192
-    train_tokens: int = 32  # tokens of a text that a training pass keeps, drawn at random; 0: all
-    texts: int = 24  # texts a training step
+    train_tokens: int = 32  # tokens per text in a training pass, drawn at random; 0: all
+    texts: int = 24  # per training step
     lr: float = 4e-3
     weight_decay: float = 0.01
     epochs: float = 4.0
-    min_steps: int = 60  # of small data, whose every step sees most of the labels
-    patience: int = 3  # evaluations without gain before stopping
-    gate_lr: float = 1.0  # of the gate, in units of lr
-    confidence: float = 0.6  # mean weight of the top expert that the gate starts with; 0: an untaught gate
-    holdout: float = 0.15  # share of labels kept for stopping, calibration and the reported figures
-    checkpoint: bool = False  # run layers twice in training rather than keep their activations: for full depth
-    precision: str = "auto"  # of matrix products: "float32", "bfloat16", or "auto": bfloat16 where it is native
+    min_steps: int = 60  # for small data, where each step sees most of the labels
+    patience: int = 3  # evaluations without improvement before training stops
+    gate_lr: float = 1.0  # learning rate of the gate, as a multiple of lr
+    confidence: float = 0.6  # initial mean weight of the top expert; 0: the gate starts untrained
+    holdout: float = 0.15  # share of labels for early stopping, calibration and the reported figures
+    checkpoint: bool = False  # run layers twice in training instead of storing activations: for many layers
+    precision: str = "auto"  # of matrix products: "float32", "bfloat16", or "auto" (bfloat16 where it is native)
 
     def __post_init__(self) -> None:
         if self.targets is not None:
@@ -111,9 +112,9 @@ class RewardConfig:
         self._need("precision", self.precision in ("auto", "float32", "bfloat16"), '"auto", "float32" or "bfloat16"')
 
     @classmethod
-    def for_backbone(cls, name: str, **changes) -> RewardConfig:
-        """The recipe measured for a backbone, with ``changes``; one that was not measured is taught as a decoder is."""
-        return cls(**{"backbone": name, **RECIPES.get(name, DECODER), **changes})
+    def for_backbone(cls, name: str, **changes: Any) -> RewardConfig:
+        """The settings measured for a backbone, with ``changes``; other backbones get those of a decoder."""
+        return cls(**{"backbone": name, **BY_BACKBONE.get(name, DECODER), **changes})
 
     def _need(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -122,26 +123,31 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class Routes:
-    """Where users go: each distinct route once, and how far along the line each user stands."""
+    """The distinct routes of some users, and the position of each user on the line."""
 
     expert: Tensor  # (K, G) int64, distinct
     of_user: Tensor  # (N,) int64, row in ``expert``
-    ratio: Tensor  # (N,), strength of the user's weight over that of the route's reference weight
-    weight: Tensor  # (N, G), the users' own weights
+    ratio: Tensor  # (N,), strength of the user's weight divided by that of the route's reference weight
+    weight: Tensor  # (N, G), weights of the users
 
 
 class RewardModel(nn.Module):
-    """Reward of any text for any user vector.  Make it with ``fit_reward`` or ``RewardModel.load``.
+    """Reward of any text for any user vector.  Create it with ``fit_reward`` or ``RewardModel.load``.
 
     Args:
-        backbone: the frozen model; may be shared by many reward models.
-        d_user: width of user vectors.  They are centred and scaled inside, so that any embedding will do.
+        backbone: the frozen model; many reward models can share it.
+        d_user: width of user vectors.  The model centres and scales them, so any embedding can be used.
     """
+
+    user_mean: Tensor  # (d_user,)
+    user_scale: Tensor  # ()
+    reference: Tensor  # (G, M) w_e of each gate and expert
+    calibration: Tensor  # () temperature of reward differences
 
     def __init__(self, config: RewardConfig, backbone: Backbone, d_user: int) -> None:
         super().__init__()
         if d_user < 1:
-            raise CoplError(f"user vectors are {d_user} wide: give vectors of at least one number")
+            raise CoplError(f"user vectors have width {d_user}: give vectors of at least one number")
         self.config, self.backbone, self.d_user = config, backbone, d_user
         self.upper = backbone.upper()
         per_layer = config.gate == "layer"
@@ -155,20 +161,20 @@ class RewardModel(nn.Module):
             per_layer,
         )
         if config.checkpoint:
-            recompute_layers(self.upper, self._routed_as_now)
+            recompute_layers(self.upper, self._current_route)
         n_gates = config.last_layers if per_layer else 1
         self.gate = Gate(d_user, config.n_experts, n_gates, config.gate_hidden, config.noise, config.temperature)
         self.head = nn.Linear(backbone.width, 1)
         nn.init.normal_(self.head.weight, std=backbone.width**-0.5)
         nn.init.zeros_(self.head.bias)
-        self.head.bias.requires_grad_(False)  # a constant in every difference of rewards: it only centres them
+        self.head.bias.requires_grad_(False)  # cancels in every difference of rewards: it only centres them
         self.register_buffer("user_mean", torch.zeros(d_user))
         self.register_buffer("user_scale", torch.ones(()))
         self.register_buffer("reference", torch.full((n_gates, config.n_experts), 1 / max(config.n_experts, 1)))
         self.register_buffer("calibration", torch.ones(()))
         self.cache = HiddenCache(backbone, config.max_tokens, precision=config.precision)
         self.metrics: dict = {}
-        self.eval().on("cpu")
+        self.eval().to("cpu")
 
     @property
     def device(self) -> torch.device:
@@ -183,8 +189,8 @@ class RewardModel(nn.Module):
         """Rewards (N, T) float32 of texts (prompt, response) for users (N, d_user).
 
         Args:
-            exact: the paper's own form, at N passes a text instead of at most M + 1.
-            rows: of a pass through the upper layers.
+            exact: the paper's form, with N passes per text instead of at most M + 1.
+            rows: per pass through the upper layers.
         """
         states = self.cache.get(texts)
         users = self.standardise(user_vectors)
@@ -192,11 +198,11 @@ class RewardModel(nn.Module):
         if not len(states) or not len(users):
             return np.zeros((len(users), len(states)), np.float32)
         if not self.config.n_experts:
-            return self._passes(states, None, None, rows).expand(len(users), -1).numpy().copy()
+            return self._run_passes(states, None, None, rows).expand(len(users), -1).numpy().copy()
         routes = self.route(self.gate(users))
         if exact:
-            return self._passes(states, routes.expert[routes.of_user], self.strength(routes.weight), rows).numpy()
-        shared, *special = self._passes(states, *self.legs(routes), rows)
+            return self._run_passes(states, routes.expert[routes.of_user], self.strength(routes.weight), rows).numpy()
+        shared, *special = self._run_passes(states, *self.passes(routes), rows)
         change = (torch.stack(special) - shared)[routes.of_user.cpu()]  # (N, T)
         return (shared + routes.ratio.cpu()[:, None] * change).numpy()
 
@@ -205,51 +211,48 @@ class RewardModel(nn.Module):
         """Gate probabilities (N, G, M) float32; M is 0 for a uniform model."""
         return self.gate(self.standardise(user_vectors)).cpu().numpy()
 
-    def win_probability(self, difference: np.ndarray) -> np.ndarray:
-        """Calibrated probability that the first wins, from reward differences: sigmoid(difference / T)."""
-        return 1 / (1 + np.exp(-np.clip(np.asarray(difference) / float(self.calibration), -60, 60)))
-
     # ---- parts, shared with training -------------------------------------------------------------------------------
 
-    def on(self, device: torch.device | str) -> RewardModel:
-        """Move there, with the attention that is fastest there (in bfloat16 on a CPU: eager, 3 times sdpa)."""
-        self.to(device)
+    def to(self, *args: Any, **kwargs: Any) -> RewardModel:
+        """Move the model and select the fastest attention (in bfloat16 on a CPU, eager is 3 times as fast as sdpa)."""
+        super().to(*args, **kwargs)
         self.upper.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
         self.cache.device = self.device
         return self
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 matrix products where the config and the processor say so."""
+        """Matrix products in the precision of the config."""
         return matrix_products(self.device, self.config.precision)
 
     def standardise(self, user_vectors: np.ndarray) -> Tensor:
         """(N, d_user) centred on the training users, one scale for all columns."""
         vectors = np.ascontiguousarray(user_vectors, np.float32)
-        whole = bool(np.isfinite(vectors).all())
-        if vectors.ndim != 2 or vectors.shape[1] != self.d_user or not whole:
+        finite = bool(np.isfinite(vectors).all())
+        if vectors.ndim != 2 or vectors.shape[1] != self.d_user or not finite:
             raise CoplError(
-                f"user vectors have shape {vectors.shape}{'' if whole else ' and gaps'}: this reward model "
+                f"user vectors have shape {vectors.shape}{'' if finite else ' and missing values'}: this reward model "
                 f"needs finite numbers of shape (N, {self.d_user})"
             )
         return (torch.from_numpy(vectors).to(self.device) - self.user_mean) / self.user_scale
 
     def strength(self, weight: Tensor) -> Tensor:
-        """What multiplies an expert: w, or w squared as in the published code."""
+        """The factor of an expert: w, or w squared as in the published code."""
         return weight.square() if self.config.published else weight
 
     def route(self, p: Tensor) -> Routes:
-        """Top expert a gate for each user, from gate probabilities (N, G, M); the weights keep their gradient."""
+        """The top expert of each gate for each user, from gate probabilities (N, G, M); weights keep their gradient."""
         weight, top = p.max(-1)  # (N, G)
         expert, of_user = torch.unique(top, dim=0, return_inverse=True)
         base = self.strength(self.reference.gather(1, top.T).T)
         return Routes(expert, of_user, (self.strength(weight) / base).mean(1), weight)
 
-    def legs(self, routes: Routes) -> tuple[Tensor, Tensor]:
-        """(K + 1, G) experts and strengths of the passes that ``routes`` needs; the first is the shared LoRA alone."""
+    def passes(self, routes: Routes) -> tuple[Tensor, Tensor]:
+        """Experts and strengths (K + 1, G) of the passes that ``routes`` needs; the first is the shared LoRA alone."""
         return self.with_shared(routes.expert, self.strength(self.reference.gather(1, routes.expert.T).T))
 
     @staticmethod
     def with_shared(expert: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+        """The same passes (K, G) after one through the shared LoRA alone, which has strength 0."""
         nothing = torch.zeros_like(expert[:1])
         return torch.cat([nothing, expert]), torch.cat([nothing.to(strength.dtype), strength])
 
@@ -274,83 +277,88 @@ class RewardModel(nn.Module):
         finally:
             self.routing.expert = self.routing.weight = None
 
-    def _routed_as_now(self) -> AbstractContextManager:
-        """The routing of the running call, to be put back when one of its layers runs again."""
+    def _current_route(self) -> AbstractContextManager:
+        """Restores the routing of the current call when one of its layers runs again."""
         return self._routed(self.routing.expert, self.routing.weight)
 
-    def _passes(self, states: Sequence[Tensor], expert: Tensor | None, strength: Tensor | None, rows: int) -> Tensor:
-        """Rewards (P, T) on the CPU of every text along every one of P passes, alike lengths together."""
-        passes = 1 if expert is None else len(expert)
-        out = torch.empty(passes, len(states))
-        order = sorted(((len(s), t, p) for t, s in enumerate(states) for p in range(passes)))
+    def _run_passes(
+        self, states: Sequence[Tensor], expert: Tensor | None, strength: Tensor | None, rows: int
+    ) -> Tensor:
+        """Rewards (P, T) on the CPU of every text in each of P passes; texts of similar length share a batch."""
+        n_passes = 1 if expert is None else len(expert)
+        out = torch.empty(n_passes, len(states))
+        order = sorted(((len(s), t, p) for t, s in enumerate(states) for p in range(n_passes)))
         for start in range(0, len(order), rows):
-            _, text, leg = (torch.tensor(column) for column in zip(*order[start : start + rows], strict=True))
+            _, text, row = (torch.tensor(column) for column in zip(*order[start : start + rows], strict=True))
             padded, mask = pad_states([states[t] for t in text], self.device)
-            there = leg.to(self.device)
-            way = (None, None) if expert is None else (expert[there], strength[there])
+            route = row.to(self.device)
+            experts = None if expert is None else expert[route]
+            strengths = None if strength is None else strength[route]
             with self.autocast():
-                out[leg, text] = self.run(padded, mask, *way).float().cpu()
+                out[row, text] = self.run(padded, mask, experts, strengths).float().cpu()
         return out
 
-    # ---- keeping ---------------------------------------------------------------------------------------------------
+    # ---- saving ----------------------------------------------------------------------------------------------------
 
-    def own_tensors(self) -> dict[str, Tensor]:
-        """Everything that is not the frozen backbone's: adapters, gate, head, buffers."""
-        everything = self.state_dict(keep_vars=True)
-        return {name: t for name, t in everything.items() if not name.startswith("upper.") or "lora_" in name}
+    def adapter_state(self) -> dict[str, Tensor]:
+        """All tensors outside the frozen backbone: adapters, gate, head, buffers."""
+        state = self.state_dict(keep_vars=True)
+        return {name: t for name, t in state.items() if not name.startswith("upper.") or "lora_" in name}
 
     def save(self, folder: Path) -> None:
-        """Write ``reward.safetensors`` and ``reward.json`` into an existing or new folder."""
+        """Write ``reward.safetensors`` and ``reward.json`` into a folder, which is created if missing."""
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
-            {name: t.detach().cpu().contiguous() for name, t in self.own_tensors().items()},
+            {name: t.detach().cpu().contiguous() for name, t in self.adapter_state().items()},
             folder / "reward.safetensors",
         )
-        told = {"format": FORMAT, "d_user": self.d_user, "config": asdict(self.config), "metrics": self.metrics}
-        (folder / "reward.json").write_text(json.dumps(told, indent=1))
+        facts = {"format": FORMAT, "d_user": self.d_user, "config": asdict(self.config), "metrics": self.metrics}
+        (folder / "reward.json").write_text(json.dumps(facts, indent=1))
 
     @classmethod
     def load(
         cls, folder: Path, weights: Resolver, device: torch.device | str = "cpu", backbone: Backbone | None = None
     ) -> RewardModel:
-        """The model that ``save`` wrote; its scores are bit-equal on the same machine.
+        """The model that ``save`` wrote; its rewards are bit-equal on the same machine.
 
         Args:
             weights: gives the folder of bundled backbone weights by name.
-            backbone: a loaded one to share, where it is the same.
+            backbone: a loaded backbone, which is shared if it is the right one.
         """
         try:
-            told = json.loads((folder / "reward.json").read_text())
+            facts = json.loads((folder / "reward.json").read_text())
             tensors = load_file(folder / "reward.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
             raise CoplError(
                 f"no reward model can be read from {folder} ({error}): train one, or name the folder that "
-                "holds reward.json and reward.safetensors"
+                "has reward.json and reward.safetensors"
             ) from error
-        if told["format"] != FORMAT:
+        if facts["format"] != FORMAT:
             raise CoplError(
-                f"{folder} holds a reward model of format {told['format']}, this version reads {FORMAT}: train it again"
+                f"{folder} has a reward model of format {facts['format']}, this version reads {FORMAT}: train it again"
             )
-        config = RewardConfig(**told["config"])
+        config = RewardConfig(**facts["config"])
         if backbone is None or (backbone.name, backbone.last_layers) != (config.backbone, config.last_layers):
             backbone = load_backbone(config.backbone, weights, config.last_layers)
-        model = cls(config, backbone, told["d_user"])
-        model.take(tensors)
-        model.metrics = told["metrics"]
-        return model.on(device)
+        model = cls(config, backbone, facts["d_user"])
+        model.load_tensors(tensors)
+        model.metrics = facts["metrics"]
+        return model.to(device)
 
-    def take(self, tensors: dict[str, Tensor]) -> None:
-        """Copy in the tensors of another model of the same structure; none may lack or be left over."""
-        own = self.own_tensors()
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Copy the ``adapter_state`` of a model of the same structure; names and shapes must match exactly."""
+        own = self.adapter_state()
         if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
             odd = sorted(set(own) ^ set(tensors)) or "the same names in other shapes"
-            raise CoplError(f"the saved tensors do not fit this reward model ({odd}): load it with its own config")
+            raise CoplError(
+                f"the saved tensors do not fit this reward model ({odd}): load them with the config of their model"
+            )
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(tensors[name])
 
-    def place_users(self, user_vectors: np.ndarray) -> None:
-        """Learn the centre and the scale of user vectors (U, d_user)."""
+    def fit_normaliser(self, user_vectors: np.ndarray) -> None:
+        """Set the centre and the scale of user vectors (U, d_user)."""
         vectors = torch.from_numpy(np.ascontiguousarray(user_vectors, np.float32)).to(self.device)
         self.user_mean.copy_(vectors.mean(0))
         spread = float((vectors - self.user_mean).square().mean().sqrt())

@@ -1,10 +1,10 @@
-"""Which words moved a reward: the same text with one piece after the other left out (occlusion).
+"""Which words changed a reward: the reward of a text without each of its pieces in turn (occlusion).
 
-The effect of piece i of a text t is ``r(t) − r(t without i)``: above zero, the piece speaks for the answer.  Effects of
-the pieces need not add up to the reward, since pieces lean on one another.  A piece is a sentence; of a text with one
-sentence, a clause; of one clause, a few words.
+The effect of piece i of a text t is ``r(t) − r(t without i)``; above zero, the piece speaks for the response.  The
+effects need not sum to the reward, since pieces depend on each other.  A piece is a sentence; in a text of one sentence
+it is a clause, and in one clause a few words.
 
-Plain text only, no model: whoever asks brings the rewards.
+This file handles plain text only, without a model; the caller provides the rewards.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST = 16  # pieces a text; more are joined, so that a long text takes no longer than this many readings
-WORDS = 4  # of a piece where a text has no smaller parts
+MOST = 16  # pieces per text; more are joined, so that a long text needs at most this many more rewards
+WORDS = 4  # per piece where a text has neither several sentences nor several clauses
 _SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|\n+\s*")
 _CLAUSE = re.compile(r"(?<=[,;:–—])\s+")
 _BULLET = re.compile(r"\s*(?:\d+[.)]|[-*•])\s*")  # the mark of a list item belongs to what follows it
@@ -24,29 +24,29 @@ _BULLET = re.compile(r"\s*(?:\d+[.)]|[-*•])\s*")  # the mark of a list item be
 
 @dataclass(frozen=True, slots=True)
 class Occlusion:
-    """The pieces of T texts and the T + P texts that are to be rewarded: the whole ones, then each with a gap."""
+    """The pieces of T texts, P in all, and the T + P texts to reward: the whole texts, then those without one piece."""
 
-    pieces: tuple[tuple[str, ...], ...]  # of each text; joined they are the text
+    pieces: tuple[tuple[str, ...], ...]  # of each text; joined they give the text
     variants: tuple[str, ...]  # (T + P,)
 
     def effects(self, rewards: np.ndarray) -> list[np.ndarray]:
-        """Rewards (N, T + P) of the variants → for each text (N, its pieces): what each piece adds."""
+        """Rewards (N, T + P) of the variants → the effect of each piece, an array (N, pieces) for each text."""
         whole, found, start = rewards[:, : len(self.pieces)], [], len(self.pieces)
-        for text, own in enumerate(self.pieces):
-            found.append(whole[:, text, None] - rewards[:, start : start + len(own)])
-            start += len(own)
+        for text, parts in enumerate(self.pieces):
+            found.append(whole[:, text, None] - rewards[:, start : start + len(parts)])
+            start += len(parts)
         return found
 
 
 def occlude(texts: Sequence[str]) -> Occlusion:
-    """Everything that has to be read to know which pieces of the texts matter."""
-    parts = tuple(tuple(pieces(text)) for text in texts)
-    gaps = ["".join(own[:i] + own[i + 1 :]).strip() for own in parts for i in range(len(own))]
-    return Occlusion(parts, (*texts, *gaps))
+    """The texts whose rewards show which pieces matter."""
+    split = tuple(tuple(pieces(text)) for text in texts)
+    without_one = ["".join(parts[:i] + parts[i + 1 :]).strip() for parts in split for i in range(len(parts))]
+    return Occlusion(split, (*texts, *without_one))
 
 
 def pieces(text: str, most: int = MOST) -> list[str]:
-    """Pieces of a text, white space and all: joined they are the text again."""
+    """The pieces of a text with their white space; joined they give the text."""
     found = _cut(text, _SENTENCE)
     if len(found) == 1:
         found = _cut(text, _CLAUSE)
@@ -57,9 +57,9 @@ def pieces(text: str, most: int = MOST) -> list[str]:
 
 
 def _cut(text: str, ends: re.Pattern) -> list[str]:
-    places = [0, *(match.end() for match in ends.finditer(text)), len(text)]
+    bounds = [0, *(match.end() for match in ends.finditer(text)), len(text)]
     found, mark = [], ""
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in zip(bounds, bounds[1:], strict=False):
         piece = mark + text[start:end]
         mark = piece if not piece.strip() or _BULLET.fullmatch(piece) else ""
         if not mark and piece:
@@ -70,6 +70,6 @@ def _cut(text: str, ends: re.Pattern) -> list[str]:
 
 
 def _joined(found: list[str], most: int) -> list[str]:
-    """At most ``most`` pieces of about the same number of the given ones."""
+    """At most ``most`` pieces, each of about the same number of the given ones."""
     bounds = np.linspace(0, len(found), min(most, len(found)) + 1).round().astype(int)
     return ["".join(found[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]

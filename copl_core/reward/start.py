@@ -1,4 +1,4 @@
-"""Where training begins: a head that already ranks texts, and a gate that already tells people apart."""
+"""The start of training: a head that ranks texts, and a gate that separates groups of users."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from copl_core.records import Comparisons
 from copl_core.reward.margins import Margins, even_tokens
 from copl_core.reward.model import RewardModel
 
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # penalties tried for the first head, against the mean loss
-GATE_STEPS = 300  # of the first gate, at most
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # candidate penalties of the first head, relative to the mean loss
+GATE_STEPS = 300  # most steps of the first gate
 
 
 @torch.no_grad()
 def start_head(model: RewardModel, margins: Margins, train: Comparisons, tune: Comparisons) -> None:
-    """Give the head the weights of the best linear probe: logistic regression on pooled states of the bare backbone.
+    """Set the head to the best linear probe: logistic regression on pooled states of the unadapted backbone.
 
-    Experts start as the identity, so the model begins as this uniform reward; what they learn comes on top.
+    Experts start as the identity, so the model starts as this uniform reward; the experts learn what it lacks.
     """
     texts = np.array(sorted(margins.states))
     pooled = margins.pooled(texts, even_tokens(model.config.train_tokens)).double()
@@ -32,16 +32,16 @@ def start_head(model: RewardModel, margins: Margins, train: Comparisons, tune: C
     x, outcome = differences(train), torch.from_numpy(train.outcome).double()
     scale = x.square().mean().sqrt().clamp(min=1e-12)
     probes = [logistic_ridge(x / scale, outcome, ridge) / scale for ridge in RIDGES]
-    held, told = differences(tune), torch.from_numpy(tune.outcome).double()
-    head = min(probes, key=lambda w: float(F.binary_cross_entropy_with_logits(held @ w, told)))
+    tune_x, tune_outcome = differences(tune), torch.from_numpy(tune.outcome).double()
+    head = min(probes, key=lambda w: float(F.binary_cross_entropy_with_logits(tune_x @ w, tune_outcome)))
     model.head.weight.copy_(head[None])
     model.head.bias.copy_(-(pooled.mean(0) @ head)[None])
 
 
 def start_gate(model: RewardModel, users: Tensor, seed: int) -> None:
-    """Teach the gate to send the k-means clusters of ``users`` (U, d_user) to experts of their own.
+    """Train the gate to route the k-means clusters of ``users`` (U, d_user) to different experts.
 
-    From a random start the gate stays near uniform for long, and the experts it starves never learn.
+    From a random start the gate stays nearly uniform for many steps, and experts without users never learn.
     """
     clusters = KMeans(min(model.config.n_experts, len(users)), n_init=10, random_state=seed)
     cluster = torch.from_numpy(clusters.fit_predict(users.cpu().numpy())).long().to(users.device)
@@ -62,7 +62,7 @@ def logistic_ridge(x: Tensor, outcome: Tensor, ridge: float, steps: int = 12) ->
     eye = ridge * torch.eye(x.shape[1], dtype=x.dtype)
     for _ in range(steps):
         p = torch.sigmoid(x @ w)
-        slope = x.T @ (p - outcome) / len(x) + ridge * w
-        bend = (x * (p * (1 - p))[:, None]).T @ x / len(x) + eye
-        w = w - torch.linalg.solve(bend, slope)
+        gradient = x.T @ (p - outcome) / len(x) + ridge * w
+        hessian = (x * (p * (1 - p))[:, None]).T @ x / len(x) + eye
+        w = w - torch.linalg.solve(hessian, gradient)
     return w

@@ -1,4 +1,4 @@
-"""The styles in which a language model is asked for candidate answers.  Plain data, so that a page may list them."""
+"""The styles in which a language model writes candidate responses.  Plain data, so that a page can list them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How an answer is asked for: ``instruction`` follows the question, ``temperature`` 0 takes the likeliest token."""
+    """A style of response: ``instruction`` follows the prompt; ``temperature`` 0 picks the most likely token."""
 
     name: str
     instruction: str

@@ -1,10 +1,10 @@
-"""A local language model that writes candidate answers, several side by side and token by token.
+"""A local language model that writes several candidate responses at the same time, token by token.
 
-The rows of a batch share every step: on a processor a step is bound by reading the weights, so three answers take
-little longer than one.  Shapes: B answers, T tokens so far, V words of the vocabulary.
+The rows of a batch share every step.  On a processor, reading the weights takes most of a step, so three responses take
+little longer than one.  Shapes: B responses, T tokens so far, V tokens of the vocabulary.
 
-Prompts are padded on the left and told so by mask and positions, never by the pad id: in the bundled model pad, end of
-text and end of turn are one token, which also stands inside every chat.
+Prompts are padded on the left.  The mask and the positions mark the padding, never the pad id: in the bundled model
+pad, end of text and end of turn are one token, which also occurs inside every chat.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,25 +23,25 @@ from copl_core.records import CoplError
 from copl_core.reward.backbone import BUNDLED, Resolver, _quiet
 from copl_core.reward.styles import Style
 
-TOP_P = 0.9  # of the probability, the likeliest words that make it up are drawn from
-REPETITION = 1.1  # divides the odds of a word the answer has used (Keskar et al., arXiv 1909.05858)
-MOST = 8  # answers written at a time
-UNFINISHED = "\ufffd"  # what a tokenizer gives for the first bytes of a character
+TOP_P = 0.9  # nucleus sampling: tokens are drawn from the most likely ones that together have this probability
+REPETITION = 1.1  # penalty on tokens that the response contains already (Keskar et al., arXiv 1909.05858)
+MOST = 8  # responses at the same time
+UNFINISHED = "\ufffd"  # a tokenizer's output for an incomplete character
 
 
 @dataclass(slots=True)
 class _Row:
-    """One answer in the making."""
+    """One response while it is written."""
 
     ids: list[int]
-    told: str = ""
+    sent: str = ""  # the text that the caller has received
     done: bool = False
 
 
 class Writer:
-    """A causal language model at hand.  Make it with ``load_writer``; any number of threads may write at a time."""
+    """A causal language model that writes.  Create it with ``load_writer``; several threads can write at once."""
 
-    def __init__(self, name: str, tokenizer, model, device: torch.device | str = "cpu") -> None:
+    def __init__(self, name: str, tokenizer: Any, model: Any, device: torch.device | str = "cpu") -> None:
         self.name, self.tokenizer, self.device = name, tokenizer, torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
@@ -50,12 +51,12 @@ class Writer:
     def write(
         self, prompt: str, styles: Sequence[Style], *, max_tokens: int = 120, seed: int = 0
     ) -> Iterator[tuple[int, str]]:
-        """One answer a style, all at once: (which style, the next piece of its text) as the pieces come.
+        """One response per style, all at once: yields (index of the style, next piece of its text).
 
-        The same prompt, styles and seed give the same answers.  Leaving the iterator early stops the model.
+        The same prompt, styles and seed give the same responses.  Closing the iterator stops the model.
 
         Raises:
-            CoplError: no question, no style or too many, or more tokens than the model can hold.
+            CoplError: an empty prompt, no style or too many, or more tokens than the model's context window.
         """
         if not prompt.strip():
             raise CoplError("The question is empty; type one, and the model writes answers to it.")
@@ -64,73 +65,73 @@ class Writer:
                 f"Got {len(styles)} styles and at most {max_tokens} tokens; 1 to {MOST} styles and 1 or "
                 "more tokens are needed."
             )
-        asked = [self.encode(prompt.strip(), style) for style in styles]
-        longest = max(map(len, asked))
+        prompts = [self.encode(prompt.strip(), style) for style in styles]
+        longest = max(map(len, prompts))
         if self.window is not None and longest + max_tokens > self.window:
             raise CoplError(
                 f"The question takes {longest} tokens and the answer may take {max_tokens}, but "
                 f"{self.name} holds {self.window} in all; shorten the question or allow fewer tokens."
             )
-        return self._steps(asked, [style.temperature for style in styles], max_tokens, seed)
+        return self._steps(prompts, [style.temperature for style in styles], max_tokens, seed)
 
     def encode(self, prompt: str, style: Style) -> list[int]:
-        """Token ids of the question with the style's instruction behind it, up to where the answer begins."""
-        asked = f"{prompt}\n\n{style.instruction}".rstrip()
+        """Token ids of the prompt and the style's instruction, up to the start of the response."""
+        question = f"{prompt}\n\n{style.instruction}".rstrip()
         if self.tokenizer.chat_template:
-            chat = [{"role": "user", "content": asked}]
+            chat = [{"role": "user", "content": question}]
             rendered = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
             return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        return self.tokenizer(f"Question: {asked}\nAnswer:")["input_ids"]
+        return self.tokenizer(f"Question: {question}\nAnswer:")["input_ids"]
 
     def _steps(
-        self, asked: list[list[int]], temperatures: list[float], max_tokens: int, seed: int
+        self, prompts: list[list[int]], temperatures: list[float], max_tokens: int, seed: int
     ) -> Iterator[tuple[int, str]]:
-        tokens, mask = _pad_left(asked, self.device)
-        draw = torch.Generator(self.device).manual_seed(seed)
-        rows, cache = [_Row([]) for _ in asked], None
+        tokens, mask = _pad_left(prompts, self.device)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        rows, cache = [_Row([]) for _ in prompts], None
         for step in range(max_tokens):
             logits, cache = self._next(tokens, mask, cache)
-            tokens = _drawn(logits, rows, temperatures, draw)  # (B, 1)
+            tokens = _sample(logits, rows, temperatures, generator)  # (B, 1)
             mask = torch.cat([mask, torch.ones_like(tokens)], 1)
-            for number, (row, token) in enumerate(zip(rows, tokens[:, 0].tolist(), strict=True)):
-                piece = self._take(row, token, last=step == max_tokens - 1)
+            for index, (row, token) in enumerate(zip(rows, tokens[:, 0].tolist(), strict=True)):
+                piece = self._append(row, token, last=step == max_tokens - 1)
                 if piece:
-                    yield number, piece
+                    yield index, piece
             if all(row.done for row in rows):
                 return
 
-    @torch.inference_mode()  # around one step, not around the loop: a generator would leave it switched on outside
-    def _next(self, tokens: Tensor, mask: Tensor, cache) -> tuple[Tensor, object]:
-        """Logits (B, V) of the next token, and the cache that the step after it reads."""
+    @torch.inference_mode()  # around one step, not the loop: a suspended generator would leave it active outside
+    def _next(self, tokens: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Logits (B, V) of the next token, and the key-value cache for the step after it."""
         extra = {}
         if self.takes_positions:
             extra["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         out = self.model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
         return out.logits[:, -1].float(), out.past_key_values
 
-    def _take(self, row: _Row, token: int, last: bool) -> str:
-        """The text that a token adds to its answer; what cannot be shown yet waits for the next one."""
+    def _append(self, row: _Row, token: int, last: bool) -> str:
+        """The text that a token adds to its response; an incomplete character waits for the next token."""
         if row.done:
             return ""
         row.done = token in self.stops
         if not row.done:
             row.ids.append(token)
-        whole = self.tokenizer.decode(row.ids, skip_special_tokens=True).lstrip()
-        if whole.endswith(UNFINISHED):
+        text = self.tokenizer.decode(row.ids, skip_special_tokens=True).lstrip()
+        if text.endswith(UNFINISHED):
             if not (row.done or last):
                 return ""
-            whole = whole.rstrip(UNFINISHED)
-        piece, row.told = whole[len(row.told) :], whole
+            text = text.rstrip(UNFINISHED)
+        piece, row.sent = text[len(row.sent) :], text
         return piece
 
 
 def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu") -> Writer:
     """A writer by bundled name ("smollm2"), folder, or the Hugging Face id of a model that is on this machine.
 
-    Nothing is downloaded and no code of the model's own is run.
+    Nothing is downloaded, and no code from the model's repository is run.
 
     Raises:
-        CoplError: nothing there can be loaded as a language model that writes.
+        CoplError: no causal language model can be loaded under this name.
     """
     name = name.strip()
     source = str(weights(name)) if name in BUNDLED else name
@@ -148,17 +149,17 @@ def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu"
     return Writer(name, tokenizer, model, device)
 
 
-def _check(model) -> None:
-    """Encoders load under a causal head too, and then write noise; and a step needs the cache of the one before it."""
-    looks_back = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
-    if looks_back and not any(looks_back):
-        raise ValueError("it reads text and does not write any")
+def _check(model: Any) -> None:
+    """Refuse encoders, which also load with a causal head but write noise, and models without a key-value cache."""
+    causal = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
+    if causal and not any(causal):
+        raise ValueError("it is an encoder, which cannot write text")
     if "past_key_values" not in inspect.signature(model.forward).parameters:
-        raise ValueError("it keeps no keys and values from one token to the next")
+        raise ValueError("it has no key-value cache")
 
 
 def _precision(device: torch.device | str) -> torch.dtype:
-    """bfloat16 where the processor has it: half the weights to read at every step."""
+    """bfloat16 where it is native, which halves the bytes of the weights that each step reads."""
     kind = torch.device(device).type
     native = (
         torch.cpu.get_capabilities().get("avx512_bf16", False)
@@ -168,15 +169,15 @@ def _precision(device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _stops(tokenizer, model) -> frozenset[int]:
-    """Every token that ends an answer."""
-    told = getattr(model.generation_config, "eos_token_id", None)
-    ends = told if isinstance(told, list) else [told]
+def _stops(tokenizer: Any, model: Any) -> frozenset[int]:
+    """All tokens that end a response."""
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    ends = eos if isinstance(eos, list) else [eos]
     return frozenset(end for end in (*ends, tokenizer.eos_token_id) if end is not None)
 
 
 def _pad_left(ids: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Left-padded ids and their mask, both (B, T) int64; what stands in a padded place is never read."""
+    """Left-padded ids and their mask, both (B, T) int64; the values of padded positions are never read."""
     width = max(map(len, ids))
     tokens = torch.zeros(len(ids), width, dtype=torch.long)
     mask = torch.zeros(len(ids), width, dtype=torch.long)
@@ -186,8 +187,8 @@ def _pad_left(ids: Sequence[list[int]], device: torch.device) -> tuple[Tensor, T
     return tokens.to(device), mask.to(device)
 
 
-def _drawn(logits: Tensor, rows: Sequence[_Row], temperatures: Sequence[float], draw: torch.Generator) -> Tensor:
-    """The next token (B, 1) of each row at its own temperature."""
+def _sample(logits: Tensor, rows: Sequence[_Row], temperatures: Sequence[float], generator: torch.Generator) -> Tensor:
+    """The next token (B, 1) of each row at the row's temperature."""
     drawn = []
     for own, row, temperature in zip(logits, rows, temperatures, strict=True):
         used = torch.tensor(sorted(set(row.ids)), dtype=torch.long, device=own.device)
@@ -198,5 +199,5 @@ def _drawn(logits: Tensor, rows: Sequence[_Row], temperatures: Sequence[float], 
             continue
         likely, order = (own / temperature).softmax(-1).sort(descending=True)
         likely[likely.cumsum(-1) - likely > TOP_P] = 0.0
-        drawn.append(order[torch.multinomial(likely, 1, generator=draw)])
+        drawn.append(order[torch.multinomial(likely, 1, generator=generator)])
     return torch.stack(drawn)

@@ -1,10 +1,10 @@
-"""One training over however many processes: the same call on a processor, a graphics card, several of them, or several
-machines, as ``accelerate launch`` starts them (``torchrun`` where several processes share a processor).
+"""One training in any number of processes: the same call on a processor, on one or several graphics cards, or on
+several machines, as ``accelerate launch`` starts them (``torchrun`` where several processes share a processor).
 
-Each process draws batches of its own, and gradients are averaged before every step.  They are averaged here and not
-by DistributedDataParallel: a training step runs parts of the model, each (text, route) once, and never its one
-``forward``, which is where DDP has its hooks.  What is trained is a few megabytes, so that little is lost by reducing
-it at the end.  With one process every method is the identity, bit for bit.
+Each process draws its own batches, and gradients are averaged before every step.  They are averaged here and not by
+DistributedDataParallel: a training step runs parts of the model, each (text, route) once, and not its ``forward``,
+where DDP has its hooks.  The trained tensors have a few megabytes, so reducing them after the backward pass costs
+little.  With one process every method is the identity, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class Processes:
     """The processes of this training.
 
     Args:
-        device: where one process computes; of several, each has the device that accelerate gives it, of that kind.
+        device: of a single process; several processes get their devices, of the same kind, from accelerate.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         wanted = torch.device(device)
-        self._accelerator = Accelerator(cpu=wanted.type == "cpu", mixed_precision="no")  # precision is the model's own
+        self._accelerator = Accelerator(cpu=wanted.type == "cpu", mixed_precision="no")  # the model sets its precision
         self.n, self.index = self._accelerator.num_processes, self._accelerator.process_index
         self.device = wanted if self.n == 1 else self._accelerator.device
         if self.device.type != wanted.type:
             raise CoplError(
-                f"training was asked for on {wanted.type}, but accelerate gives {self.device.type}: "
-                f"name {self.device.type}, or launch it elsewhere"
+                f"the device of this training is {wanted.type}, but accelerate gives {self.device.type}: "
+                f"choose {self.device.type}, or launch the training on other devices"
             )
 
     @property
@@ -46,7 +46,7 @@ class Processes:
         return self._accelerator.prepare_optimizer(optimizer, device_placement=False)
 
     def backward(self, loss: Tensor, parameters: Iterable[Tensor]) -> None:
-        """Gradients of the mean of all processes' losses."""
+        """Compute the gradients of the mean loss of all processes."""
         self._accelerator.backward(loss)
         if self.n > 1:
             for parameter in parameters:
@@ -54,28 +54,28 @@ class Processes:
                 parameter.grad = self._accelerator.reduce(own, "mean")
 
     def generator(self, seed: int) -> np.random.Generator:
-        """Random numbers of this process; those of the first are the ones a single process would draw."""
+        """Random numbers of this process; the first process draws those of a single process."""
         return np.random.default_rng([seed, self.index] if self.index else seed)
 
     def agree(self, value: float) -> float:
-        """What the first process says: clocks and sums differ, and all must stop at the same step."""
+        """The value of the first process: clocks and sums differ, but all processes must stop at the same step."""
         if self.n == 1:
             return value
         return float(broadcast(torch.tensor(value, dtype=torch.float32, device=self.device)))
 
     @torch.no_grad()
     def same(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with those of the first process."""
+        """Overwrite the tensors with those of the first process."""
         if self.n > 1:
             for tensor in tensors:
                 tensor.copy_(broadcast(tensor.detach().clone()))
 
     def share(self, order: np.ndarray) -> np.ndarray:
-        """This process's stretch of rows (N,)."""
+        """The rows of ``order`` (N,) that belong to this process."""
         return np.array_split(order, self.n)[self.index]
 
     def joined(self, values: np.ndarray) -> np.ndarray:
-        """Values (N,) of which every process filled its share and left the rest at zero."""
+        """The values (N,) of all processes, each of which filled its share and left the rest at zero."""
         if self.n == 1:
             return values
         return self._accelerator.reduce(torch.from_numpy(values).to(self.device), "sum").cpu().numpy()

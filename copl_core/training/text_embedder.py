@@ -1,9 +1,9 @@
-"""φ: a frozen embedding of a text, made once a text and kept on disk.
+"""φ: a frozen embedding of a text, computed once per text and stored on disk.
 
 ``φ(prompt, response) = [MiniLM(response), MiniLM(prompt ⏎ response), style features]``, P numbers.  The two MiniLM
-parts are mean-pooled and of length one; the style features are ``copl_core.features``.  φ is raw: the mean and scale
-by which a graph standardises it are fitted on its training texts and saved among that graph's weights, so that a text
-met later is mapped in the same way.  torch and transformers are imported only when a text is not in the cache.
+parts are mean-pooled and of length one; the style features are ``copl_core.features``.  φ is not standardised: a graph
+fits mean and scale on its training texts and saves them with its weights, so new texts are mapped in the same way.
+torch and transformers are imported only for texts that are not in the cache.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -25,7 +26,9 @@ from copl_core.records import CoplError
 
 BATCH = 32
 MAX_TOKENS = 256
-KEEP_EVERY = 20.0  # seconds of work that a kill may cost
+SAVE_SECONDS = 20.0  # between two writes to the cache; a kill costs at most this much work
+
+CountProgress = Callable[[int, int], None]  # (done, total)
 
 
 class TextEmbedder:
@@ -34,7 +37,7 @@ class TextEmbedder:
     Args:
         folder: a Hugging Face folder with config, tokenizer and safetensors weights.
         device: where the encoder runs.
-        cache: folder of embeddings by content, shared by processes; None keeps them in memory.
+        cache: folder of embeddings by content, shared by processes; None: memory only.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", cache: Path | None = None) -> None:
@@ -42,57 +45,58 @@ class TextEmbedder:
         self.device = device
         self.cache = None if cache is None else Path(cache)
         self._known: dict[str, np.ndarray] = {}
-        self._parts_read: set[str] = set()
-        self._encoder = None
+        self._read_parts: set[str] = set()
+        self._encoder: tuple[Any, Any] | None = None  # tokenizer and model, loaded at first use
         if not (self.folder / "config.json").is_file():
             raise CoplError(
                 f"No text encoder in {self.folder}: a folder with config.json, tokenizer.json and "
-                "model.safetensors is needed. Name another, or none for the bundled one."
+                "model.safetensors is needed. Name another folder, or none for the bundled encoder."
             )
 
-    def embed(self, texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+    def embed(self, texts: Sequence[tuple[str, str]], progress: CountProgress | None = None) -> np.ndarray:
         """(prompt, response) pairs → (T, P) float32.  ``progress(done, total)`` counts encoded texts."""
         texts = list(texts)
-        response = self._encode([answer for _, answer in texts], progress)
-        together = self._encode([f"{prompt}\n{answer}" for prompt, answer in texts], progress)
-        return np.concatenate([response, together, measure_many([answer for _, answer in texts])], axis=1)
+        responses = [response for _, response in texts]
+        alone = self._encode(responses, progress)
+        with_prompt = self._encode([f"{prompt}\n{response}" for prompt, response in texts], progress)
+        return np.concatenate([alone, with_prompt, measure_many(responses)], axis=1)
 
     @property
     def width(self) -> int:
         """P, the length of φ."""
         return 2 * self._load()[1].config.hidden_size + len(FEATURE_NAMES)
 
-    def _encode(self, texts: list[str], progress) -> np.ndarray:
+    def _encode(self, texts: list[str], progress: CountProgress | None) -> np.ndarray:
         keys = [hashlib.sha256(text.encode()).hexdigest()[:40] for text in texts]
         self._read_cache()
-        fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
-        if fresh:
-            self._encode_fresh(fresh, progress)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if missing:
+            self._encode_missing(missing, progress)
         return np.stack([self._known[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
 
-    def _encode_fresh(self, fresh: dict[str, str], progress) -> None:
-        """Texts by key, short ones first; they are kept every few seconds, and when something ends the work."""
-        order = sorted(fresh, key=lambda key: len(fresh[key]))
+    def _encode_missing(self, missing: dict[str, str], progress: CountProgress | None) -> None:
+        """Encode texts by key, short ones first; results are saved every few seconds and after an exception."""
+        order = sorted(missing, key=lambda key: len(missing[key]))
         vectors: dict[str, np.ndarray] = {}
-        kept = time.monotonic()
+        last_save = time.monotonic()
         try:
             for start in range(0, len(order), BATCH):
                 batch = order[start : start + BATCH]
-                vectors |= zip(batch, self._run([fresh[key] for key in batch]), strict=True)
-                if time.monotonic() - kept > KEEP_EVERY:
-                    self._keep(vectors)
-                    vectors, kept = {}, time.monotonic()
+                vectors |= zip(batch, self._run([missing[key] for key in batch]), strict=True)
+                if time.monotonic() - last_save > SAVE_SECONDS:
+                    self._save(vectors)
+                    vectors, last_save = {}, time.monotonic()
                 if progress is not None:
                     progress(start + len(batch), len(order))
         finally:
-            self._keep(vectors)
+            self._save(vectors)
 
-    def _keep(self, vectors: dict[str, np.ndarray]) -> None:
+    def _save(self, vectors: dict[str, np.ndarray]) -> None:
         if vectors:
             self._known |= vectors
             self._write_cache(vectors)
 
-    def _load(self):
+    def _load(self) -> tuple[Any, Any]:
         if self._encoder is None:
             from transformers import AutoModel, AutoTokenizer
 
@@ -114,46 +118,46 @@ class TextEmbedder:
         pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
         return torch.nn.functional.normalize(pooled, dim=-1).float().cpu().numpy()
 
-    def _cache_folder(self) -> Path:
-        """A folder of its own for each encoder, so that vectors of two encoders never mix."""
+    def _cache_folder(self, cache: Path) -> Path:
+        """A separate folder for each encoder, so that vectors of different encoders never mix."""
         weights = self.folder / "model.safetensors"
         size = weights.stat().st_size if weights.is_file() else 0
         mark = (self.folder / "config.json").read_bytes() + str(size).encode()
-        return self.cache / f"{hashlib.sha256(mark).hexdigest()[:12]}-{MAX_TOKENS}"
+        return cache / f"{hashlib.sha256(mark).hexdigest()[:12]}-{MAX_TOKENS}"
 
     def _read_cache(self) -> None:
         if self.cache is None:
             return
-        for part in sorted(self._cache_folder().glob("*.safetensors")):
-            if part.name in self._parts_read:
+        for part in sorted(self._cache_folder(self.cache).glob("*.safetensors")):
+            if part.name in self._read_parts:
                 continue
-            self._parts_read.add(part.name)
+            self._read_parts.add(part.name)
             try:
                 table = load_file(part)
             except (SafetensorError, OSError):
-                continue  # unreadable: its texts are embedded again
+                continue  # a damaged part: its texts are embedded again
             keys = table["keys"].tobytes().decode("ascii")
             for row, vector in enumerate(table["vectors"]):
                 self._known[keys[40 * row : 40 * row + 40]] = vector
 
     def _write_cache(self, vectors: dict[str, np.ndarray]) -> None:
-        """One new part a call, written aside and renamed: a kill leaves either the whole part or none of it."""
+        """Write one new part, under a temporary name until it is complete: a kill leaves the whole part or none."""
         if self.cache is None:
             return
-        folder = self._cache_folder()
+        folder = self._cache_folder(self.cache)
         folder.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256("".join(vectors).encode()).hexdigest()[:32] + ".safetensors"
-        handle, aside = tempfile.mkstemp(suffix=".part", dir=folder)
+        handle, temporary = tempfile.mkstemp(suffix=".part", dir=folder)
         os.close(handle)
         keys = np.frombuffer("".join(vectors).encode("ascii"), np.uint8)
-        save_file({"keys": keys, "vectors": np.stack(list(vectors.values()))}, aside)
-        os.replace(aside, folder / name)
-        self._parts_read.add(name)
+        save_file({"keys": keys, "vectors": np.stack(list(vectors.values()))}, temporary)
+        os.replace(temporary, folder / name)
+        self._read_parts.add(name)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the loading report, which calls the pooling layer that is left out on purpose a mishap."""
+    """Load without the report on the missing pooling layer, which is omitted on purpose."""
     from transformers.utils import logging
 
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

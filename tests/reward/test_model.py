@@ -104,7 +104,7 @@ def test_a_uniform_model_has_one_reward_for_all(tiny_config, tiny_backbone, crow
 
 
 def test_what_is_saved_scores_the_same_to_the_bit(model, crowd, tmp_path, nothing):
-    model.place_users(crowd * 3 + 1)
+    model.fit_normaliser(crowd * 3 + 1)
     model.calibration.fill_(1.7)
     model.metrics = {"accuracy": 0.75}
     model.save(tmp_path / "kept")
@@ -113,7 +113,7 @@ def test_what_is_saved_scores_the_same_to_the_bit(model, crowd, tmp_path, nothin
     np.testing.assert_array_equal(back.rewards(TEXTS, crowd), model.rewards(TEXTS, crowd))
     np.testing.assert_array_equal(back.gates(crowd), model.gates(crowd))
     np.testing.assert_allclose(SavedGate.load(tmp_path / "kept")(crowd), model.gates(crowd), rtol=1e-4, atol=1e-7)
-    np.testing.assert_array_equal(back.win_probability([0.3]), model.win_probability([0.3]))
+    assert torch.equal(back.calibration, model.calibration)
 
 
 def test_two_models_on_one_backbone_do_not_disturb_each_other(tiny_config, crowd, nothing):
@@ -131,18 +131,10 @@ def test_no_users_or_no_texts_is_an_empty_answer(model, crowd):
     assert model.rewards(TEXTS, crowd[:0]).shape == (0, 3)
 
 
-def test_a_win_probability_is_one_half_at_a_tie_and_symmetric(model):
-    model.calibration.fill_(0.5)
-    p = model.win_probability(np.array([0.0, 1.0, -1.0]))
-    assert p[0] == 0.5
-    assert p[1] + p[2] == pytest.approx(1.0)
-    assert p[1] == pytest.approx(1 / (1 + np.exp(-2.0)))
-
-
 def test_vectors_of_another_width_say_so(model):
     with pytest.raises(CoplError, match=r"\(2, 3\).*\(N, 5\)"):
         model.rewards(TEXTS, np.zeros((2, 3)))
-    with pytest.raises(CoplError, match="gaps"):
+    with pytest.raises(CoplError, match="missing values"):
         model.rewards(TEXTS, np.full((2, 5), np.nan))
 
 
@@ -165,7 +157,7 @@ def test_layers_that_run_twice_give_the_gradients_of_layers_that_run_once(tiny_c
             torch.testing.assert_close(gradients[1][name], grad, msg=name)
 
 
-def test_each_backbone_has_a_recipe_that_a_caller_may_change():
+def test_each_backbone_has_defaults_that_a_caller_can_change():
     assert RewardConfig.for_backbone("minilm") == RewardConfig()
     small, other = RewardConfig.for_backbone("smollm2"), RewardConfig.for_backbone("some/decoder", lr=1e-4)
     assert (small.backbone, small.train_tokens, small.patience) == ("smollm2", 64, 20)

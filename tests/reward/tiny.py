@@ -1,4 +1,4 @@
-"""Tiny backbones with random weights, and a world of two tastes that they can learn."""
+"""Tiny backbones with random weights, and data of two tastes that they can learn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHAT = "{% for message in messages %}<|start|> {{ message.role }} {{ message.con
 
 
 def _tokenizer(special: list[str]) -> Tokenizer:
-    words = {word: place for place, word in enumerate([*special, *WORDS])}
+    words = {word: index for index, word in enumerate([*special, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
@@ -31,7 +31,7 @@ def _tokenizer(special: list[str]) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory) -> Path:
-    """A three-layer BERT with random weights, saved as any model is."""
+    """A three-layer BERT with random weights, saved by transformers."""
     folder = tmp_path_factory.mktemp("encoder")
     tokenizer = _tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
@@ -79,7 +79,7 @@ def tiny_decoder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_writer(tiny_decoder, tmp_path_factory) -> Path:
-    """A two-layer Llama with random weights and a head that writes."""
+    """A two-layer Llama with random weights and a language-model head."""
     folder = tmp_path_factory.mktemp("writer")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_decoder)
     tokenizer.save_pretrained(folder)
@@ -129,7 +129,7 @@ def tiny_backbone(tiny_config):
 
 @pytest.fixture(scope="session")
 def two_tastes() -> tuple[TrainingData, np.ndarray]:
-    """Half of the users prefer the sea and half the mountains, always; and vectors that tell the halves apart."""
+    """Half of the users prefer the sea and half the mountains, always; and vectors that separate the halves."""
     rng = np.random.default_rng(0)
     responses = [" ".join(rng.choice(words, rng.integers(3, 9))) for _ in range(16) for words in (SEA, MOUNTAIN)]
     n_users, n = 12, 400

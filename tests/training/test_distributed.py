@@ -1,4 +1,4 @@
-"""The same training in one process and in several, which ``accelerate launch`` starts."""
+"""The same training in one process and in several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from copl_core.training.distributed import Processes
 
 pytest_plugins = "tests.reward.tiny"
 
-ALONE = """
+SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
@@ -31,7 +31,7 @@ kept = np.load(folder / "data.npz")
 labels = Comparisons.build(kept["user"], kept["left"], kept["right"], kept["outcome"])
 data = TrainingData(kept["users"], np.arange(len(kept["texts"])), kept["prompt"], tuple(kept["prompts"].tolist()),
                     tuple(kept["texts"].tolist()), labels)
-# Twice the passes of one process, whose steps see half as many labels.
+# Twice the epochs of a single process, since the steps of each process see half of the labels.
 config = RewardConfig(backbone=encoder, last_layers=2, n_experts=4, rank=4, alpha=8, max_tokens=32, texts=16, lr=1e-2,
                       epochs=60, min_steps=1, patience=20, precision="float32")
 model = fit_reward(data, kept["vectors"], config, weights=None, seed=1)
@@ -70,7 +70,7 @@ def test_two_processes_train_one_model(two_tastes, tiny_encoder, tmp_path):
         vectors=vectors,
     )
     script = tmp_path / "train.py"
-    script.write_text(ALONE)
+    script.write_text(SCRIPT)
     done = subprocess.run(
         [
             sys.executable,
@@ -93,9 +93,9 @@ def test_two_processes_train_one_model(two_tastes, tiny_encoder, tmp_path):
     first, second = (load_file(tmp_path / f"process-{i}" / "reward.safetensors") for i in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    told = [json.loads((tmp_path / f"process-{i}" / "reward.json").read_text())["metrics"] for i in range(2)]
-    assert told[0]["accuracy"] == told[1]["accuracy"] > 0.85
-    assert told[0]["log_loss"] == told[1]["log_loss"]
+    metrics = [json.loads((tmp_path / f"process-{i}" / "reward.json").read_text())["metrics"] for i in range(2)]
+    assert metrics[0]["accuracy"] == metrics[1]["accuracy"] > 0.85
+    assert metrics[0]["log_loss"] == metrics[1]["log_loss"]
 
 
 def _environment() -> dict[str, str]:

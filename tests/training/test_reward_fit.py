@@ -33,7 +33,7 @@ def _margins(model, data, vectors) -> np.ndarray:
     return rewards[labels.user, labels.left] - rewards[labels.user, labels.right]
 
 
-def test_two_tastes_are_told_apart(trained, two_tastes):
+def test_two_tastes_are_separated(trained, two_tastes):
     data, vectors = two_tastes
     assert trained.metrics["accuracy"] > 0.9
     assert accuracy(_margins(trained, data, vectors), data.labels) > 0.9
@@ -71,7 +71,7 @@ def test_steps_change_all_that_is_trained_and_nothing_that_is_frozen(two_tastes,
     backbone = load_backbone(tiny_config.backbone, nothing, 2)
     torch.manual_seed(0)
     model = RewardModel(tiny_config, backbone, 5)
-    model.place_users(vectors)
+    model.fit_normaliser(vectors)
     fit = RewardTrainer(model, data, vectors, np.random.default_rng(0), lambda *_: None, None)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -113,22 +113,22 @@ def test_given_states_are_used_and_not_computed_again(two_tastes, tiny_config, n
     assert cache.runs == runs
 
 
-def test_progress_is_told_and_may_stop_it(two_tastes, tiny_config, nothing):
+def test_progress_is_reported_and_may_stop_the_training(two_tastes, tiny_config, nothing):
     data, vectors = two_tastes
-    told = []
+    reports = []
 
     class Enough(Exception):
         pass
 
     def progress(phase: str, step: int, steps: int, loss: float) -> None:
-        told.append((phase, step, steps))
+        reports.append((phase, step, steps))
         if phase == "training reward" and step == 3:
             raise Enough
 
     with pytest.raises(Enough):
         fit_reward(data, vectors, tiny_config, weights=nothing, progress=progress)
-    assert told[0][0] == "reading texts"
-    assert [step for phase, step, _ in told if phase == "training reward"] == [1, 2, 3]
+    assert reports[0][0] == "reading texts"
+    assert [step for phase, step, _ in reports if phase == "training reward"] == [1, 2, 3]
 
 
 def test_a_time_budget_ends_the_training(two_tastes, tiny_config, nothing):
@@ -152,7 +152,7 @@ def test_too_few_labels_and_lost_vectors_say_so(two_tastes, tiny_config, nothing
     data, vectors = two_tastes
     with pytest.raises(CoplError, match="at least 8"):
         fit_reward(data.with_labels(data.labels.take(np.arange(5))), vectors, tiny_config, weights=nothing)
-    with pytest.raises(CoplError, match="one row a user"):
+    with pytest.raises(CoplError, match="one row per user"):
         fit_reward(data, vectors[:3], tiny_config, weights=nothing)
 
 

@@ -15,21 +15,21 @@ TEXTS = [
 ]
 
 
-def test_a_folder_without_an_encoder_is_told_in_a_sentence(tmp_path):
+def test_a_folder_without_an_encoder_is_reported_in_a_sentence(tmp_path):
     with pytest.raises(CoplError, match="No text encoder"):
         TextEmbedder(tmp_path)
 
 
 @pytest.mark.weights
-def test_each_text_is_its_answer_its_answer_to_the_prompt_and_its_style(minilm):
+def test_each_text_is_its_response_its_response_to_the_prompt_and_its_style(minilm):
     embedder = TextEmbedder(minilm)
     phi = embedder.embed(TEXTS)
     assert phi.shape == (4, embedder.width)
     assert np.isfinite(phi).all()
     half = (embedder.width - len(FEATURE_NAMES)) // 2
     np.testing.assert_allclose(np.linalg.norm(phi[:, :half], axis=1), 1, atol=1e-5)
-    np.testing.assert_array_equal(phi[1, :half], phi[2, :half])  # the same answer
-    assert not np.allclose(phi[1, half : 2 * half], phi[2, half : 2 * half])  # to another question
+    np.testing.assert_array_equal(phi[1, :half], phi[2, :half])  # the same response
+    assert not np.allclose(phi[1, half : 2 * half], phi[2, half : 2 * half])  # to another prompt
     np.testing.assert_array_equal(phi[0, 2 * half :], measure(TEXTS[0][1]))
 
 
@@ -41,45 +41,45 @@ def test_a_text_embeds_alike_alone_and_in_a_batch(minilm):
 
 @pytest.mark.weights
 def test_a_text_is_encoded_once_and_found_again_by_another_process(minilm, tmp_path):
-    told = []
-    first = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=lambda done, of: told.append((done, of)))
-    assert told
-    told.clear()
-    again = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=lambda done, of: told.append((done, of)))
-    assert told == []
+    reports = []
+    first = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=lambda done, of: reports.append((done, of)))
+    assert reports
+    reports.clear()
+    again = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=lambda done, of: reports.append((done, of)))
+    assert reports == []
     np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.weights
-def test_what_was_encoded_before_something_ended_the_work_is_kept(minilm, tmp_path, monkeypatch):
-    class Ended(Exception):
+def test_texts_encoded_before_an_exception_are_kept(minilm, tmp_path, monkeypatch):
+    class Stop(Exception):
         pass
 
-    def ends(done: int, of: int) -> None:
-        told.append((done, of))
-        if len(told) == 2:
-            raise Ended
+    def stops(done: int, of: int) -> None:
+        reports.append((done, of))
+        if len(reports) == 2:
+            raise Stop
 
     monkeypatch.setattr("copl_core.training.text_embedder.BATCH", 1)
-    told = []
-    with pytest.raises(Ended):
-        TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=ends)
+    reports = []
+    with pytest.raises(Stop):
+        TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=stops)
     again = []
     whole = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=lambda done, of: again.append((done, of)))
-    assert told == [(1, 3), (2, 3)] and again[0] == (1, 1)
+    assert reports == [(1, 3), (2, 3)] and again[0] == (1, 1)
     np.testing.assert_allclose(whole, TextEmbedder(minilm).embed(TEXTS), atol=1e-5)
 
 
 @pytest.mark.weights
-def test_a_long_work_is_kept_part_by_part(minilm, tmp_path, monkeypatch):
+def test_long_work_is_saved_in_parts(minilm, tmp_path, monkeypatch):
     monkeypatch.setattr("copl_core.training.text_embedder.BATCH", 1)
-    monkeypatch.setattr("copl_core.training.text_embedder.KEEP_EVERY", 0.0)
+    monkeypatch.setattr("copl_core.training.text_embedder.SAVE_SECONDS", 0.0)
     TextEmbedder(minilm, cache=tmp_path).embed(TEXTS)
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 3 + 4  # answers, and answers with their prompts
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3 + 4  # responses, and responses with their prompts
 
 
 @pytest.mark.weights
-def test_a_part_of_the_cache_that_is_cut_short_is_made_anew(minilm, tmp_path):
+def test_a_part_of_the_cache_that_is_cut_short_is_made_again(minilm, tmp_path):
     first = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS)
     for part in tmp_path.rglob("*.safetensors"):
         part.write_bytes(part.read_bytes()[:100])
