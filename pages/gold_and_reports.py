@@ -38,7 +38,7 @@ def gold_pairs() -> None:
                 key=f"ungold-{pair.id}",
                 on_click=perform,
                 args=(labelling.set_gold, pair.id, None),
-                kwargs={"done": "The pair is not gold: people are asked for their preference again."},
+                kwargs={"done": "The pair is not gold; people answer it by preference again."},
             )
     st.markdown("##### Make a pair gold")
     wanted = st.text_input("Search the texts", key="gold-search", placeholder="a few words of the question or answers")

@@ -1,4 +1,4 @@
-"""A real studio, started as a person starts it, and a real browser to look at it."""
+"""A real studio, started with the command that people use, and a real browser to look at it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,31 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from copl_core.records import Role
+from copl_core.study import access, contents
+from tests.worlds import camp_labels, fit_graph_now, two_camps
+
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "copl_core", "up"]  # its words are read from a file: it has to flush them
+COMMAND = [sys.executable, "-m", "copl_core", "up"]
 TRAINING = 600  # seconds for the first graph and the first reward model on a busy machine
 PATIENCE = 120  # seconds for a first start on a busy machine
+# The shared studio makes one graph and one short reward model, then rests: a refit during a test slows the machine.
+QUICK = {"COPL_REWARD_BUDGET_SECONDS": "15", "COPL_REFIT_LABELS": "100000", "COPL_REWARD_LABELS": "100000"}
+QUIET_MS = 500  # without a change, after which a page is at rest
+# Whether no script has run and no text has changed for a while; called until true.
+QUIET = """(milliseconds) => {
+  const app = document.querySelector("[data-testid=stApp]");
+  const state = app.dataset.testScriptState, seen = state + app.textContent;
+  if (window.copl?.seen !== seen || state !== "notRunning") window.copl = {seen, since: performance.now()};
+  return state === "notRunning" && performance.now() - window.copl.since > milliseconds;
+}"""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -39,13 +55,13 @@ def pytest_collection_modifyitems(items) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    setattr(item, f"failed_in_{report.when}", report.failed)  # for the fixtures that show what was on the screen
+    setattr(item, f"failed_in_{report.when}", report.failed)  # for fixtures that print the screen of a failed test
     return report
 
 
 @pytest.fixture(scope="package")
 def browser():
-    """Chromium driven by playwright; tests are skipped, and say why, where either is missing."""
+    """Chromium driven by playwright; tests are skipped with the reason where either is missing."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
@@ -57,16 +73,16 @@ def browser():
 
 
 class Studio:
-    """``python -m copl_core up`` on a home folder and a port of its own."""
+    """``python -m copl_core up`` on its own home folder and port."""
 
     def __init__(self, home: Path, weights: Path, **environment: str) -> None:
         self.home, self.port = home, _free_port()
         home.mkdir(parents=True, exist_ok=True)
         if weights.is_dir() and not (home / "weights").exists():
             (home / "weights").symlink_to(weights.resolve(), target_is_directory=True)
-        self.said = home / f"launcher-{self.port}.log"
+        self.log = home / f"launcher-{self.port}.log"
         self.environment = os.environ | {"COPL_HOME": str(home), "COPL_PORT": str(self.port)} | environment
-        with self.said.open("ab") as out:
+        with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 COMMAND, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
@@ -77,19 +93,19 @@ class Studio:
 
     @property
     def owner_url(self) -> str:
-        return re.findall(r"http://\S+token=\S+", self.said.read_text())[-1]
+        return re.findall(r"http://\S+token=\S+", self.log.read_text())[-1]
 
     def wait(self) -> Studio:
-        """Until the launcher has told the address."""
+        """Return once the launcher has printed the address."""
         ends = time.monotonic() + PATIENCE
-        while "token=" not in self.said.read_text():
+        while "token=" not in self.log.read_text():
             if self.process.poll() is not None or time.monotonic() > ends:
                 raise AssertionError(f"the studio did not start:\n{self.logs()}")
             time.sleep(0.1)
         return self
 
     def stop(self, number: int = signal.SIGINT) -> int:
-        """Exit code of the launcher after a signal, Ctrl-C if not said otherwise."""
+        """Exit code of the launcher after a signal, by default that of Ctrl-C."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(30)
@@ -97,23 +113,23 @@ class Studio:
     def logs(self) -> str:
         return "\n".join(
             f"==== {path.name}\n{path.read_text(errors='replace')[-4000:]}"
-            for path in (self.said, *sorted((self.home / "logs").glob("*.log")))
+            for path in (self.log, *sorted((self.home / "logs").glob("*.log")))
         )
 
 
 class Visit:
-    """The running studio as one test sees it: pages it opens are closed after it."""
+    """The running studio for one test; the pages that the test opens are closed after it."""
 
     def __init__(self, studio: Studio, browser) -> None:
         self.studio, self.browser, self.pages = studio, browser, []
         self.url, self.owner_url, self.home = studio.url, studio.owner_url, studio.home
 
     def open(self, path: str = "", *, owner: bool = True, **context: object):
-        """A page in a browser session of its own, connected and idle.
+        """A page in a new browser session, connected and idle.
 
         Args:
-            path: of a page, such as ``people``; empty for the labelling room.
-            owner: signed in as the owner; else a stranger.
+            path: path of a page, such as ``people``; empty for the labelling page.
+            owner: whether to sign in as the owner; otherwise nobody is signed in.
             context: options of playwright's ``new_context``.
         """
         page = self.browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | context)).new_page()
@@ -129,28 +145,34 @@ class Visit:
 
 
 def settled(page):
-    """The page once it is connected and no script of it runs."""
+    """The page once it is connected and no script runs."""
     page.wait_for_selector("[data-testid=stApp][data-test-connection-state=CONNECTED]", timeout=PATIENCE * 1000)
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=PATIENCE * 1000)
     return page
 
 
 def ready(page):
-    """The labelling room once its buttons listen: the browser binds their keys a moment after it has drawn them."""
+    """The labelling page once its shortcuts work: the browser binds them a moment after it has drawn the buttons."""
     settled(page).get_by_role("button", name="Left").first.wait_for()
-    page.wait_for_timeout(300)
+    return quiet(page, 300)
+
+
+def quiet(page, milliseconds: int = QUIET_MS):
+    """The page once it is connected and no script has run and no text has changed for some milliseconds."""
+    settled(page).evaluate("delete window.copl")
+    page.wait_for_function(QUIET, arg=milliseconds, polling=50, timeout=PATIENCE * 1000)
     return page
 
 
 def choose(page, label: str | re.Pattern, name: str) -> None:
-    """Choose an option by typing; tried again where the page was drawn anew under the open list."""
+    """Choose an option by typing; tries again if the page was redrawn while the list was open."""
     for _ in range(4):
         page.get_by_role("combobox", name=label).click()
         page.keyboard.type(name, delay=40)
         try:
             page.get_by_role("option", name=name).first.click(timeout=5000)
             return
-        except Exception as problem:  # playwright's own, which cannot be imported where it is not installed
+        except Exception as problem:  # playwright's class, which cannot be imported where playwright is missing
             if "Timeout" not in type(problem).__name__:
                 raise
             page.keyboard.press("Escape")
@@ -188,30 +210,76 @@ def trained(studio) -> Studio:
 @pytest.fixture(scope="package")
 def studio(tmp_path_factory, weights_home) -> Iterator[Studio]:
     """The studio that the browser tests share: the demo study, an owner, a trainer."""
-    shared = Studio(tmp_path_factory.mktemp("studio"), weights_home)
+    shared = Studio(tmp_path_factory.mktemp("studio"), weights_home, **QUICK)
     try:
         yield shared.wait()
     finally:
         shared.stop()
 
 
-@pytest.fixture
-def start_studio(tmp_path, weights_home) -> Iterator:
-    """Starts studios of one test's own, in ``tmp_path`` if not said otherwise, and stops them after it."""
+@pytest.fixture(scope="module")
+def start_studio(tmp_path_factory, weights_home) -> Iterator:
+    """Starts further studios on a home folder, and stops them after the module."""
     started: list[Studio] = []
 
-    def start(home: Path | None = None, **environment: str) -> Studio:
-        started.append(Studio(home or tmp_path, weights_home, **environment))
+    def start(home: Path, **environment: str) -> Studio:
+        started.append(Studio(home, weights_home, **(QUICK | environment)))
         return started[-1].wait()
 
     yield start
-    for own in started:
-        own.stop()
+    for studio in started:
+        studio.stop()
+
+
+class App:
+    """The web app without a trainer, on the study of two camps with two snapshots."""
+
+    def __init__(self, home: Path) -> None:
+        session = two_camps(home)
+        rita = access.join(session, "Rita", Role.RESEARCHER)
+        fit_graph_now(session)
+        contents.import_rows(session, camp_labels(seed=1, per_user=2))
+        fit_graph_now(session)
+        self.home, self.port = home, _free_port()
+        self.token = access.sign_in_token(session, rita.id)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(self.port)],
+            cwd=ROOT,
+            env=os.environ | {"COPL_HOME": str(home)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def wait(self) -> App:
+        """Return once the app answers."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with suppress(OSError), urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=2):
+                return self
+            time.sleep(0.2)
+        raise AssertionError("the app did not answer")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="package")
+def app_alone(tmp_path_factory) -> Iterator[App]:
+    app = App(tmp_path_factory.mktemp("two-camps"))
+    try:
+        yield app.wait()
+    finally:
+        app.stop()
 
 
 @pytest.fixture
 def app(studio, browser, request) -> Iterator[Visit]:
-    """The shared studio for one test; when the test fails, the logs and what the pages said are printed."""
+    """The shared studio for one test; when it fails, the logs and the text of its pages are printed."""
     visit = Visit(studio, browser)
     yield visit
     if getattr(request.node, "failed_in_call", False):

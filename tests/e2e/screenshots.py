@@ -1,7 +1,7 @@
 """The pictures of the README: ``make screenshots``, or ``python -m tests.e2e.screenshots SIGN-IN-LINK``.
 
-Without a link a studio of its own is started on the demo study and its first reward model awaited.  Then a dozen pairs
-are labelled as somebody who likes warm and thorough answers would, and every room is visited.
+Without a link, the script starts a studio on the demo study and waits for its first reward model.  It then labels a
+dozen pairs as somebody who likes warm and thorough answers would, and visits every page.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from playwright.sync_api import sync_playwright
 
 from copl_core.config import Settings
 from copl_core.demo.world import held_back, tastes
-from tests.e2e.conftest import FLAGS, Studio, ready, settled, with_reward_model
+from tests.e2e.conftest import FLAGS, Studio, quiet, ready, settled, with_reward_model
 from tests.e2e.test_taste import best_and_worst, label_by_keys
 
 SCREENS = Path(__file__).parent / "screens"
-ROOMS = ("taste", "people", "controversy", "experts", "training")
+PAGES = ("taste", "people", "controversy", "experts", "training")
 TASTE = tastes()["warm and thorough"]
 LABELS = 12
 
@@ -47,10 +47,10 @@ def shoot_all(link: str) -> None:
         if page.get_by_text("0 answered", exact=False).count():
             label_by_keys(page, TASTE, LABELS, settled, ready)
         shoot(page, "label")
-        for room in ROOMS:
-            page.goto(f"{root}/{room}?{token}")
+        for name in PAGES:
+            page.goto(f"{root}/{name}?{token}")
             page.get_by_role("heading").first.wait_for()
-            shoot(page, room)
+            shoot(page, name)
         reward(page, f"{root}/reward?{token}")
         for name, scheme, width in (
             ("label-dark", "dark", 1440),
@@ -65,7 +65,7 @@ def shoot_all(link: str) -> None:
 
 
 def reward(page, address: str) -> None:
-    """A question that the model has never seen, with the answers that the taste likes most and least."""
+    """A question that the model has never seen, with the answers that the group likes most and least."""
     page.goto(address)
     page.get_by_text("Who would prefer which").wait_for()
     prompt = held_back()[0]
@@ -74,16 +74,15 @@ def reward(page, address: str) -> None:
         page.get_by_label(label, exact=True).fill(text)
         page.get_by_label(label, exact=True).blur()
         settled(page)
-    page.get_by_role("button", name="Scorer", exact=True).click()
+    page.get_by_role("button", name="Predict", exact=True).click()
     settled(page)
     page.set_viewport_size({"width": 1440, "height": 1150})
-    page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 0)")  # pressing Scorer has scrolled down to it
+    page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 0)")  # clicking Predict has scrolled down to it
     shoot(page, "reward")
 
 
 def shoot(page, name: str) -> None:
-    settled(page)
-    page.wait_for_timeout(1500)  # figures draw themselves after the script has ended
+    quiet(page, 1500)  # figures are drawn after the script has ended
     page.screenshot(path=SCREENS / f"{name}.png")
 
 

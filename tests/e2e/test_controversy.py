@@ -1,4 +1,4 @@
-"""Controversy in a browser: a pair is asked for and comes to a newcomer; its link opens it; the list is exported."""
+"""Controversy in a browser: a pinned pair comes first to a new person, its link opens it, the list is exported."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ CARDS = "[class*=st-key-card-list-]"
 
 
 def first_card(page):
-    """The first card of the list, by its key: the list may be drawn anew in another order by the next snapshot."""
+    """The first card of the list, by its key: the next snapshot may change the order of the list."""
     page.locator(CARDS).first.wait_for(timeout=PATIENCE)
     key = re.search(r"st-key-card-list-\d+", page.locator(CARDS).first.get_attribute("class"))[0]
     return page.locator(f".{key}"), int(key.rpartition("-")[2])
 
 
-def test_a_pair_that_is_asked_for_is_the_first_one_a_newcomer_gets(app, settled, ready):
+def test_a_pair_that_is_asked_for_is_the_first_one_a_new_person_gets(app, settled, ready):
     page = app.open("controversy")
     card, _ = first_card(page)
     prompt = card.locator("strong").first.inner_text()
     card.get_by_role("button", name="Ask about this pair").click()
-    card.get_by_text("Next for everybody who has not answered it").wait_for()
+    card.get_by_text("Next pair of everybody who has not answered it").wait_for()
     visitor = app.open(owner=False)
-    visitor.get_by_label("Your name or a nickname").fill("Visitor of the front")
+    visitor.get_by_label("Your name or a nickname").fill("Visitor of the pinned pair")
     visitor.get_by_role("button", name="Begin").click()
     ready(visitor)
     visitor.get_by_text(prompt).first.wait_for()
@@ -42,7 +42,7 @@ def test_the_link_of_a_pair_opens_it_above_the_list(app, settled):
     again.goto(page.url)
     again.get_by_role("heading", name=f"Pair {pair}").wait_for()
     again.locator(f".st-key-card-chosen-{pair}").get_by_text(prompt).wait_for()
-    again.get_by_role("button", name="Back to the list alone").click()
+    again.get_by_role("button", name="Show only the list").click()
     again.get_by_role("heading", name=f"Pair {pair}").wait_for(state="detached")
 
 
@@ -50,11 +50,11 @@ def test_the_opposite_list_is_exported_as_it_is_shown(app, settled):
     page = app.open("controversy")
     first_card(page)
     page.get_by_role("radio", name="Agreed").or_(page.get_by_role("button", name="Agreed")).first.click()
-    page.get_by_text("agree most surely").wait_for()
+    page.get_by_text("agree with the most certainty").wait_for()
     settled(page)
     page.wait_for_url("**order=Agreed**")
     with page.expect_download() as file:
-        page.get_by_text("All of them as CSV").click()
+        page.get_by_text("Download all as CSV").click()
     with open(file.value.path(), newline="") as stream:
         rows = list(csv.DictReader(stream))
     _, pair = first_card(page)

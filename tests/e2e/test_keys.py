@@ -1,4 +1,4 @@
-"""Every keypress means what the person saw: real key events, two tabs, a double click."""
+"""Every keypress labels the pair that the person saw: real key events, two tabs, a reload."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import sqlite3
 
 import pytest
 
+from tests.e2e.conftest import quiet
+
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
 
 def rows(studio, person: str, query: str) -> list[tuple]:
-    """What the database says of one person's labels."""
+    """One person's labels in the database, oldest first."""
     with sqlite3.connect(f"file:{studio.home / 'copl.db'}?mode=ro", uri=True) as database:
         return database.execute(query + " WHERE user.name = ? ORDER BY label.id", (person,)).fetchall()
 
 
 def labels(studio, person: str) -> list[tuple]:
-    """(task, choice, strength) of the person's counting labels, oldest first."""
+    """(task, choice, strength) of the person's labels that count, oldest first."""
     return [
         row[:3]
         for row in rows(
@@ -37,7 +39,7 @@ def opening(page) -> str:
 
 @pytest.fixture
 def room(app, ready, request):
-    """A labelling room of a person of this test's own, and their name."""
+    """The labelling page of a new person, and their name."""
     person = request.node.name
     page = app.open(owner=False)
     page.get_by_label("Your name or a nickname").fill(person)
@@ -46,17 +48,17 @@ def room(app, ready, request):
     return ready(page), person
 
 
-def press(page, key: str, settled) -> None:
+def press(page, key: str) -> None:
     page.keyboard.press(key)
-    page.wait_for_timeout(300)
-    settled(page)
+    quiet(page)
 
 
-def test_each_key_does_what_it_says(room, studio, settled):
+def test_each_key_does_what_it_says(room, studio, ready):
     page, person = room
-    for key in ("1", "Shift+Digit2", "q", "0", "9"):
-        press(page, key, settled)
-    page.get_by_text("5 answered").wait_for()
+    for n, key in enumerate(("1", "Shift+Digit2", "q", "0", "9"), 1):
+        page.keyboard.press(key)
+        page.get_by_text(f"{n} answered").wait_for()
+        ready(page)
     assert [row[1:] for row in labels(studio, person)] == [
         ("left", 2),
         ("right", 3),
@@ -66,61 +68,58 @@ def test_each_key_does_what_it_says(room, studio, settled):
     ]
 
 
-def test_a_skip_stores_no_label_and_undo_brings_the_last_pair_back(room, studio, settled):
+def test_a_skip_stores_no_label_and_undo_brings_the_last_pair_back(room, studio):
     page, person = room
     first = opening(page)
-    press(page, "1", settled)
+    press(page, "1")
     page.get_by_text("1 answered").wait_for()
-    press(page, "Backspace", settled)
+    press(page, "Backspace")
     page.get_by_text("0 answered").wait_for()
     expect(page.locator(".st-key-response-left")).to_contain_text(first, use_inner_text=True)
-    press(page, "s", settled)
+    press(page, "s")
     page.get_by_text("Skipped").wait_for()
     expect(page.locator(".st-key-response-left")).not_to_contain_text(first, use_inner_text=True)
     assert labels(studio, person) == []
 
 
-def test_six_presses_at_sixty_milliseconds_store_each_pair_at_most_once(room, studio, settled):
+def test_six_presses_at_sixty_milliseconds_store_each_pair_at_most_once(room, studio):
     page, person = room
     for _ in range(6):
-        page.keyboard.press("1")
-        page.wait_for_timeout(60)
-    page.wait_for_timeout(1500)
-    settled(page)
+        page.keyboard.press("1", delay=60)
+    quiet(page, 1000)
     stored = labels(studio, person)
     assert 1 <= len(stored) <= 6
     assert len({task for task, *_ in stored}) == len(stored)
     page.get_by_text(f"{len(stored)} answered").wait_for()
 
 
-def test_a_stale_tab_never_votes_on_a_pair_it_does_not_show(room, studio, settled, ready):
+def test_a_stale_tab_never_votes_on_a_pair_it_does_not_show(room, studio, ready):
     page, person = room
     other = page.context.new_page()
     other.goto(page.url)
     ready(other)
     expect(other.locator(".st-key-response-left")).to_contain_text(opening(page), use_inner_text=True)
-    press(page, "1", settled)
+    press(page, "1")
     page.get_by_text("1 answered").wait_for()
-    press(other, "2", settled)
+    press(other, "2")
     other.get_by_text("closed already").wait_for()
     assert [row[1] for row in labels(studio, person)] == ["left"]
 
 
-def test_keys_rest_while_a_reason_is_typed_and_the_draft_survives_a_reload(room, studio, settled):
+def test_keys_rest_while_a_reason_is_typed_and_the_draft_survives_a_reload(room, studio):
     page, person = room
     page.get_by_text("Say why (optional)").click()
     words = page.get_by_role("textbox", name="In your words")
     words.click()
     words.press_sequentially("a 1 and a 2")
     words.blur()
-    page.wait_for_timeout(500)
-    settled(page).reload()
+    quiet(page).reload()
     words.wait_for()
     expect(words).to_have_value("a 1 and a 2")
     assert labels(studio, person) == []
 
 
-def test_an_annotator_sees_two_rooms_and_no_other_by_address(room, app, settled):
+def test_an_annotator_sees_two_pages_and_no_other_by_address(room, app, settled):
     page, _ = room
     menu = page.locator("[data-testid=stSidebarNavLink]").all_inner_texts()
     assert [entry.split()[-1] for entry in menu] == ["Label", "taste"]

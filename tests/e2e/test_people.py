@@ -1,51 +1,19 @@
-"""The people page in a browser: from a line drawn around people to a file of their labels, the slider, comparing."""
+"""The people page in a browser: selecting people on the map, the file of their labels, the slider, comparing."""
 
 from __future__ import annotations
 
 import csv
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 
 import pytest
 
-from copl_core.records import Role
-from copl_core.study import access, contents
-from tests.e2e.conftest import ROOT, _free_port, choose
-from tests.e2e.test_start import wait_for_health
-from tests.worlds import camp_labels, fit_graph_now, two_camps
-
-
-@pytest.fixture(scope="module")
-def people_link(tmp_path_factory) -> Iterator[str]:
-    """The address of the people page of two camps with two snapshots, for a researcher; no trainer runs."""
-    session = two_camps(tmp_path_factory.mktemp("people"))
-    token = access.sign_in_token(session, access.join(session, "Rita", Role.RESEARCHER).id)
-    fit_graph_now(session)
-    contents.import_rows(session, camp_labels(seed=1, per_user=2))
-    fit_graph_now(session)
-    port = _free_port()
-    app = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
-        cwd=ROOT,
-        env=os.environ | {"COPL_HOME": str(session.settings.home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        wait_for_health(port)
-        yield f"http://localhost:{port}/people?token={token}"
-    finally:
-        app.terminate()
-        app.wait(20)
+from tests.e2e.conftest import choose
 
 
 @pytest.fixture
-def page(people_link, browser, settled):
+def page(app_alone, browser, settled):
     page = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True).new_page()
-    page.goto(people_link)
+    page.goto(f"{app_alone.url}/people?token={app_alone.token}")
     page.get_by_text("2 groups of people who answer alike").wait_for(timeout=60_000)
     page.locator(".st-key-map-0 .nsewdrag").first.wait_for()
     yield settled(page)
@@ -55,8 +23,7 @@ def page(people_link, browser, settled):
 def draw_around(page, left: float, right: float) -> None:
     """Draw a line with the mouse around a part of the map, from one share of its width to another."""
     area = page.locator(".st-key-map-0 .nsewdrag").first
-    area.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)  # the map draws itself after its script has ended
+    area.hover()  # which waits until the map stands still: it is drawn after the script has ended
     box = area.bounding_box()
     corners = [(left, 0.01), (right, 0.01), (right, 0.99), (left, 0.99), (left, 0.02)]
     spots = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
@@ -74,30 +41,30 @@ def test_people_that_are_drawn_around_are_listed_and_their_labels_are_a_file(pag
     count = int(heading.inner_text().split()[0])
     assert count >= 16
     settled(page)
-    said = page.get_by_text(re.compile(r"Their \d+ labels")).first.inner_text()
+    title = page.get_by_text(re.compile(r"Their \d+ labels")).first.inner_text()
     for form in ("CSV", "Parquet"):
         with page.expect_download() as waiting:
             page.get_by_role("button", name=f"Their labels as {form}").click()
         waiting.value.save_as(tmp_path / form)
     with (tmp_path / "CSV").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == int(re.search(r"\d+", said)[0]) and len({row["annotator"] for row in rows}) == 16
+    assert len(rows) == int(re.search(r"\d+", title)[0]) and len({row["annotator"] for row in rows}) == 16
     assert (tmp_path / "Parquet").read_bytes()[:4] == b"PAR1"
     page.wait_for_url("**people=**")
 
 
-def test_a_part_of_the_map_selects_a_part_of_the_people_and_the_link_keeps_them(page, people_link, settled):
+def test_a_part_of_the_map_selects_a_part_of_the_people_and_the_link_keeps_them(page):
     draw_around(page, 0.01, 0.5)
     heading = page.get_by_role("heading", name=re.compile(r"\d+ (people|person) selected"))
     heading.wait_for()
-    said = heading.inner_text()
-    assert 0 < int(said.split()[0]) < 17
+    title = heading.inner_text()
+    assert 0 < int(title.split()[0]) < 17
     page.wait_for_url(re.compile("people="))
     again = page.context.new_page()
     again.goto(page.url)
-    again.get_by_role("heading", name=said).wait_for(timeout=60_000)
-    again.get_by_role("button", name="Forget the selection").click()
-    again.get_by_role("heading", name=said).wait_for(state="detached")
+    again.get_by_role("heading", name=title).wait_for(timeout=60_000)
+    again.get_by_role("button", name="Clear the selection").click()
+    again.get_by_role("heading", name=title).wait_for(state="detached")
 
 
 def test_the_slider_shows_an_earlier_snapshot_and_play_comes_back(page, settled):

@@ -1,4 +1,4 @@
-"""The reward page with its language model, and the champion rolled back, in a real browser."""
+"""The reward page with its language model, and an older champion, in a real browser."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def mapped(studio):
 
 @pytest.fixture(scope="module")
 def fitted(studio):
-    """The shared studio once its first reward model is there, so that the trainer has nothing left to do."""
+    """The shared studio once it has its first reward model, so that the trainer has nothing left to do."""
     return wait_for(studio, "SELECT id FROM run WHERE kind = 'full' AND state = 'done'")
 
 
 def wait_for(studio, query: str):
     end = time.monotonic() + PATIENCE
-    while not asked(studio, query):
+    while not value_of(studio, query):
         assert time.monotonic() < end, f"nothing within {PATIENCE} s: {query}\n{studio.logs()}"
         time.sleep(0.5)
     return studio
 
 
-def asked(studio, query: str) -> object:
+def value_of(studio, query: str) -> object:
     with sqlite3.connect(studio.home / "copl.db") as database:
         row = database.execute(query).fetchone()
     return row and row[0]
 
 
 def champion(studio) -> str:
-    return asked(studio, "SELECT champion FROM study ORDER BY opened DESC")
+    return value_of(studio, "SELECT champion FROM study ORDER BY opened DESC")
 
 
 def ask_for_answers(page, settled, tokens: int) -> None:
@@ -56,14 +56,14 @@ def ask_for_answers(page, settled, tokens: int) -> None:
 
 
 def written(page, settled) -> list[str]:
-    """What stands in the fields once the page is at rest."""
+    """The texts in the answer fields once the writing has ended."""
     page.get_by_role("button", name="Stop writing").wait_for(state="hidden", timeout=WAIT)
     settled(page).get_by_label("Answer A", exact=True).wait_for()
     fields = page.get_by_role("textbox", name=re.compile("^Answer [A-F]$"))
     return [fields.nth(i).input_value() for i in range(fields.count())]
 
 
-def test_a_language_model_writes_candidates_and_they_are_judged(mapped, smollm2, app, settled):
+def test_a_language_model_writes_candidates_and_they_are_compared(mapped, smollm2, app, settled):
     page = app.open("reward")
     page.get_by_label("Question", exact=True).fill("What should I cook for six friends on a Tuesday?")
     page.get_by_label("Question", exact=True).blur()
@@ -72,7 +72,7 @@ def test_a_language_model_writes_candidates_and_they_are_judged(mapped, smollm2,
     answers = written(page, settled)
     assert len(answers) == 3 and all(answers) and len(set(answers)) == 3
     assert page.get_by_label("Question", exact=True).input_value() == "What should I cook for six friends on a Tuesday?"
-    page.get_by_text("Answer C", exact=True).first.wait_for()  # a column of the picture, or a field: they are judged
+    page.get_by_text("Answer C", exact=True).first.wait_for()  # a column of the figure, or a field
     page.get_by_text(re.compile(r"Snapshot v\d{4}")).first.wait_for()
 
 
@@ -87,25 +87,25 @@ def test_writing_is_stopped_and_what_was_written_stays(mapped, smollm2, app, set
     assert any(answers) and sum(len(text.split()) for text in answers) < 600  # three whole ones would be about 900
 
 
-def refit_by_itself(page, settled, wanted: bool) -> None:
+def refit_automatically(page, settled, wanted: bool) -> None:
     save = page.get_by_role("button", name="Save the schedule")
     if not save.is_visible():
-        page.get_by_text("Schedule: when the trainer acts by itself").click()
+        page.get_by_text("Schedule of automatic runs").click()
         save.wait_for()
-    if page.get_by_role("checkbox", name="Refit by itself").is_checked() != wanted:
-        page.get_by_text("Refit by itself").first.click()
+    if page.get_by_role("checkbox", name="Refit automatically").is_checked() != wanted:
+        page.get_by_text("Refit automatically").first.click()
     save.click()
-    page.get_by_text("Saved. The trainer reads it").wait_for()
+    page.get_by_text("Saved. The trainer reads").wait_for()
     settled(page)
 
 
 def test_the_champion_is_rolled_back_in_the_browser(fitted, app, settled):
     page = app.open("training")
     before = champion(fitted)
-    refit_by_itself(page, settled, False)
+    refit_automatically(page, settled, False)
     try:
         page.get_by_role("button", name="Refit the graph now").click()
-        newer = asked(
+        newer = value_of(
             wait_for(fitted, f"SELECT champion FROM study WHERE champion <> '{before}'"),
             "SELECT max(version) FROM snapshot",
         )
@@ -119,4 +119,4 @@ def test_the_champion_is_rolled_back_in_the_browser(fitted, app, settled):
         people = app.open("people")
         people.get_by_text(re.compile(f"[Ss]napshot {before}")).first.wait_for()
     finally:
-        refit_by_itself(page, settled, True)
+        refit_automatically(page, settled, True)

@@ -1,19 +1,18 @@
-"""A first start, as a person meets it."""
+"""The first start, the second start, Ctrl-C, and the app without a trainer."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT, RIGHT = re.compile("^Left(?!,)"), re.compile("^Right(?!,)")  # not "Left, slightly"
@@ -35,7 +34,7 @@ def test_the_owners_link_opens_a_pair_to_label(app, ready):
     assert texts[0] != texts[1]
 
 
-def test_a_stranger_gives_a_name_and_then_sees_a_pair(app, settled):
+def test_a_new_visitor_gives_a_name_and_then_sees_a_pair(app, settled):
     page = app.open(owner=False)
     assert page.get_by_role("button", name=LEFT).count() == 0
     page.get_by_label("Your name or a nickname").fill("Ada")
@@ -44,74 +43,57 @@ def test_a_stranger_gives_a_name_and_then_sees_a_pair(app, settled):
     settled(page).wait_for_url("**token=**")
 
 
-def test_a_second_start_keeps_the_owner(start_studio, browser):
-    first = start_studio()
-    assert first.stop() == 0
-    again = start_studio()
-    assert again.owner_url.startswith(again.url) and again.url != first.url
-    page = browser.new_page()
-    page.goto(first.owner_url.replace(first.url, again.url))  # the old link still signs the owner in
-    page.get_by_role("button", name=LEFT).wait_for()
-    page.close()
-
-
-def test_ctrl_c_stops_the_app_and_the_trainer_while_a_page_is_open(start_studio, browser):
-    studio = start_studio()
+@pytest.fixture(scope="module")
+def stopped(start_studio, browser, tmp_path_factory) -> SimpleNamespace:
+    """A studio that was stopped with Ctrl-C while a page was open, and what remained of it."""
+    studio = start_studio(tmp_path_factory.mktemp("stopped"))
     page = browser.new_page()
     page.goto(studio.owner_url)
     page.get_by_role("button", name=LEFT).wait_for()
     children = psutil.Process(studio.process.pid).children(recursive=True)
-    assert len(children) >= 3  # app, trainer, guard
-    assert studio.stop(signal.SIGINT) == 0
-    assert not psutil.wait_procs(children, timeout=5)[1]
-    assert "Traceback" not in studio.said.read_text()
+    code = studio.stop(signal.SIGINT)
+    alive = psutil.wait_procs(children, timeout=5)[1]
     page.close()
+    return SimpleNamespace(studio=studio, n_children=len(children), code=code, alive=alive)
 
 
-def test_the_app_alone_works_and_says_that_no_trainer_runs(tmp_path, browser, settled):
-    environment = os.environ | {"COPL_HOME": str(tmp_path)}
+def test_ctrl_c_stops_the_app_and_the_trainer_while_a_page_is_open(stopped):
+    assert stopped.n_children >= 3  # app, trainer, guard
+    assert stopped.code == 0 and not stopped.alive
+    assert "Traceback" not in stopped.studio.log.read_text()
+
+
+def test_a_second_start_keeps_the_owner(stopped, start_studio, browser):
+    first, second = stopped.studio, start_studio(stopped.studio.home)
+    assert second.owner_url.startswith(second.url) and second.url != first.url
+    page = browser.new_page()
+    page.goto(first.owner_url.replace(first.url, second.url))  # the old link still signs the owner in
+    page.get_by_role("button", name=LEFT).wait_for()
+    page.close()
+    assert second.stop() == 0
+
+
+def test_the_app_alone_works_and_says_that_no_trainer_runs(app_alone, browser, settled):
     link = subprocess.run(
         [sys.executable, "-m", "copl_core", "link"],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | {"COPL_HOME": str(app_alone.home)},
         text=True,
         capture_output=True,
         check=True,
     ).stdout.strip()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-    )
+    token = link.partition("?")[2]
     page = browser.new_page()
-    try:
-        wait_for_health(port)
-        page.goto(f"http://localhost:{port}/?{link.partition('?')[2]}")
-        page.get_by_role("button", name=LEFT).wait_for()
-        settled(page).goto(f"http://localhost:{port}/training?{link.partition('?')[2]}")
-        page.get_by_text("python -m copl_core worker").first.wait_for()
-    finally:
-        page.close()
-        app.terminate()
-        app.wait(20)
+    page.goto(f"{app_alone.url}/?{token}")
+    page.get_by_role("button", name=LEFT).wait_for()
+    settled(page).goto(f"{app_alone.url}/training?{token}")
+    page.get_by_text("python -m copl_core worker").first.wait_for()
+    page.close()
 
 
-def test_a_taken_port_is_told_in_one_sentence(studio):
+def test_a_taken_port_is_reported_in_one_sentence(studio):
     done = subprocess.run(
         studio.process.args, cwd=ROOT, env=studio.environment, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "COPL_PORT" in done.stdout and len(done.stdout.splitlines()) == 1 and not done.stderr
-
-
-def wait_for_health(port: int) -> None:
-    for _ in range(300):
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=2):
-            return
-        time.sleep(0.2)
-    raise AssertionError("the app did not answer")

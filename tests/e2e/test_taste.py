@@ -1,4 +1,4 @@
-"""The promise of the product: ten keystrokes, and the model knows which answer you would like to a new question."""
+"""After ten keystrokes the model predicts which answer to a new question the person prefers."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained,
     owner.keyboard.press("Escape")
     for n, prompt in enumerate(held_back()):
         best, worst = best_and_worst(prompt, taste)
-        winner = "BA"[n % 2]  # by turns, so that what is still on screen of the question before is not taken for it
+        winner = "BA"[n % 2]  # by turns, so that the previous prediction, still on screen, does not match
         answers = (worst, best) if winner == "B" else (best, worst)
         for label, text in zip(("Question", "Answer A", "Answer B"), (prompt.prompt, *answers), strict=True):
             owner.get_by_label(label, exact=True).fill(text)
             owner.get_by_label(label, exact=True).blur()
             settled(owner)
-        owner.get_by_role("button", name="Scorer", exact=True).click()
+        owner.get_by_role("button", name="Predict", exact=True).click()
         owner.get_by_text(re.compile(rf"{re.escape(person)}: {winner}")).first.wait_for()
 
 
@@ -74,5 +74,5 @@ def test_after_ten_labels_the_people_page_shows_the_person_among_those_who_answe
     page = app.open()
     label_by_keys(page, tastes()["playful"], 10, settled, ready)
     page.get_by_role("link", name="People").click()
-    page.get_by_text(re.compile(r"By your 10 labels you stand in Group \d")).wait_for()
+    page.get_by_text(re.compile(r"By your 10 labels you are in Group \d")).wait_for()
     page.get_by_text("You", exact=True).first.wait_for()

@@ -1,16 +1,17 @@
-"""Pages as their people see them: a real study on a store of its own, drawn by streamlit's own test runner."""
+"""Pages as people see them: a real study on its own store, run by streamlit's test runner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
 from copl_core.records import Choice, Role, User
 from copl_core.study import access, contents, labelling
 from copl_core.study.session import Session
-from tests.worlds import open_study, pairs_to_label, trained, two_camps
+from tests.worlds import camp_labels, fit_graph_now, open_study, pairs_to_label, trained, two_camps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +30,24 @@ def camps(tmp_path, tmp_path_factory) -> Session:
     return trained(two_camps, tmp_path_factory, tmp_path / "camps")
 
 
+@pytest.fixture(scope="session")
+def two_snapshots_home(tmp_path_factory) -> Path:
+    """Home of two camps with two snapshots, the second one after some more labels; fitted once."""
+    home = tmp_path_factory.mktemp("two-snapshots") / "home"
+    session = trained(two_camps, tmp_path_factory, home)
+    contents.import_rows(session, camp_labels(seed=1, per_user=3))
+    assert fit_graph_now(session) == "v0002"
+    session.store.engine.dispose()
+    return home
+
+
+@pytest.fixture
+def two_snapshots(tmp_path, two_snapshots_home) -> Session:
+    """Two camps of simulated people with two snapshots."""
+    copytree(two_snapshots_home, tmp_path / "two")
+    return open_study(tmp_path / "two")
+
+
 @pytest.fixture
 def owner(session) -> User:
     return access.join(session, "Olga", Role.OWNER)
@@ -36,7 +55,7 @@ def owner(session) -> User:
 
 @pytest.fixture
 def open_page() -> Callable:
-    """Draws a page of the ``pages`` folder for a user."""
+    """Runs a page of the ``pages`` folder for a user."""
     from streamlit.testing.v1 import AppTest
 
     def draw(name: str, session: Session, user: User, **state: object):
@@ -53,7 +72,7 @@ def open_page() -> Callable:
 
 @pytest.fixture
 def words() -> Callable:
-    """Everything a page says, in one text."""
+    """All the text of a page, in one string."""
 
     def read(page) -> str:
         kinds = (
@@ -73,7 +92,7 @@ def words() -> Callable:
 
 @pytest.fixture
 def label() -> Callable:
-    """Answers a number of pairs, the left one unless told otherwise."""
+    """Answers a number of pairs, with the left answer by default."""
 
     def label(session: Session, user: User, count: int, choice: Choice = Choice.LEFT, **more: object) -> None:
         for _ in range(count):

@@ -1,4 +1,4 @@
-"""Controversy: what the page says, filters, marks, asks, links to and survives."""
+"""Controversy: the page's summary, cards, filters, marks, links and pinned pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_without_a_snapshot_the_page_says_what_it_waits_for(session, owner, open
     assert "comes from a snapshot, and there is none yet" in words(open_page("controversy", session, owner))
 
 
-def test_a_damaged_snapshot_is_told_in_a_sentence(camps, rosa, open_page, words):
+def test_a_damaged_snapshot_is_reported_in_a_sentence(camps, rosa, open_page, words):
     (camps.snapshot_root / "v0001" / "graph" / "graph.safetensors").write_bytes(b"cut short")
     page = open_page("controversy", camps, rosa)
     assert "Snapshot v0001 is damaged" in page.error[0].value and not card_titles(page)
@@ -34,32 +34,34 @@ def test_a_damaged_snapshot_is_told_in_a_sentence(camps, rosa, open_page, words)
 
 def test_pairs_stand_in_order_with_three_numbers_votes_and_their_snapshot(camps, rosa, open_page, words):
     page = open_page("controversy", camps, rosa)
-    said = words(page)
-    assert "of 12 pairs the groups are expected to prefer different answers" in said
+    shown = words(page)
+    assert "of 12 pairs the groups are expected to prefer different answers" in shown
     first = controversy.ranked(camps, 1).items[0]
     assert card_titles(page)[0] == f"**{first.prompt}**" and len(card_titles(page)) == 8
-    assert f"Between groups **{4 * first.between:.0%}**" in said and f"Unknown **{4 * first.epistemic:.0%}**" in said
-    assert f"{first.voters} people have answered" in said and "Snapshot v0001" in said
-    assert "longer answers" in said  # what cannot be highlighted is told by what can be counted
+    assert (
+        f"Between groups **{4 * first.between:.0%}**" in shown and f"Uncertainty **{4 * first.epistemic:.0%}**" in shown
+    )
+    assert f"{first.voters} people have answered" in shown and "Snapshot v0001" in shown
+    assert "longer answers" in shown  # differences that cannot be highlighted are named by feature
 
 
 def test_the_opposite_list_answers_and_filters(camps, rosa, open_page, words):
     page = open_page("controversy", camps, rosa)
     page.segmented_control(key="order").set_value("agreed").run()
-    assert "agree most surely" in words(page)
+    assert "agree with the most certainty" in words(page)
     calm = controversy.ranked(camps, 8, consensus=True).items
     assert card_titles(page) == [f"**{pair.prompt}**" for pair in calm]
     page.segmented_control(key="kind").set_value("responses").run()
     assert "of 24 answers are expected to win in one group" in words(page)
     page.number_input(key="votes").set_value(1000).run()
-    assert "No answers pass these filters" in words(page) and not card_titles(page)
+    assert "No answers match these filters" in words(page) and not card_titles(page)
     page.number_input(key="votes").set_value(0).run()
     prompt = contents.prompts(camps)[3]
     page.selectbox(key="in-prompt").set_value(prompt[0]).run()
     assert set(card_titles(page)) == {f"**{prompt[1]}**"} and page.query_params["prompt"] == str(prompt[0])
 
 
-def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_told(camps, rosa, open_page, words):
+def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_reported(camps, rosa, open_page, words):
     last = controversy.ranked(camps, 12).items[-1]
     page = open_page("controversy", camps, rosa)
     page.query_params["pair"] = str(last.pair_id)
@@ -69,14 +71,14 @@ def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_told(camps, ros
     assert "pair" not in page.query_params
     page.query_params["pair"] = "987654"
     page.run()
-    assert "knows no pair 987654" in page.warning[0].value and len(card_titles(page)) == 8
+    assert "does not know pair 987654" in page.warning[0].value and len(card_titles(page)) == 8
 
 
 def test_asking_puts_the_pair_before_everybody_and_can_be_ended(camps, rosa, open_page, words):
     pair = controversy.ranked(camps, 1).items[0].pair_id
     page = open_page("controversy", camps, rosa)
     page.button(key=f"ask-list-{pair}").click().run()
-    assert "asked for by Rosa just now, 0 answered since" in words(page)
+    assert "Requested by Rosa just now; 0 answered since" in words(page)
     assert labelling.next_task(camps, access.join(camps, "Ann").id).pair_id == pair
     page.button(key=f"end-list-{pair}").click().run()
     assert labelling.pinned_pairs(camps) == [] and page.button(key=f"ask-list-{pair}")
@@ -105,4 +107,4 @@ def test_what_differs_is_marked_and_no_text_becomes_markup(tmp_path, tmp_path_fa
     assert "<img" not in body and "&lt;img src=x" in body
     page.toggle(key="marks").set_value(False).run()
     assert "<mark" not in html(page)
-    assert "too few to say whether the model is right" in words(page)
+    assert "too few to check the model" in words(page)

@@ -87,11 +87,11 @@ def test_without_a_snapshot_and_without_a_reward_model_the_page_says_what_is_mis
 def test_people_loads_and_effects_are_shown_with_n_and_snapshot(camps, rosa, tiny_encoder, open_page, words):
     with_reward_model(camps, tiny_encoder, "v0002")
     page = open_page("experts", camps, rosa)
-    said = words(page)
-    assert "of 4** experts serve 16 people" in said and "Rows are 16 people" in said
-    assert "Reward model fitted in v0002. Snapshot v0002" in said
-    assert "on 24 answers to 12 prompts" in said and "Raises most" in said and "log-odds" in said
-    assert "1 fit of the reward model" in said and "COPL_BALANCE=0" in said
+    shown = words(page)
+    assert "of 4** experts serve 16 people" in shown and "Rows are 16 people" in shown
+    assert "Reward model fitted in v0002. Snapshot v0002" in shown
+    assert "on 24 answers to 12 prompts" in shown and "Raises most" in shown and "log-odds" in shown
+    assert "1 fit of the reward model" in shown and "COPL_BALANCE=0" in shown
     effects, people = page.dataframe[1].value, page.dataframe[0].value
     assert len(effects) == 4 and effects["people"].sum() == 16
     assert len(people) == 12 and people["gap"].is_monotonic_increasing
@@ -135,8 +135,8 @@ def test_fits_with_and_without_the_balance_loss_stand_side_by_side(camps, rosa, 
     with_reward_model(camps, tiny_encoder, "v00003")
     fits, unread = experts.loads(camps)
     assert [(fit.snapshot, fit.balance) for fit in fits] == [("v0002", 0.0), ("v00003", 0.1)] and not unread
-    said = words(open_page("experts", camps, rosa))
-    assert "**With** (weight 0.1)" in said and "**Without** (weight 0)" in said and "COPL_BALANCE" not in said
+    shown = words(open_page("experts", camps, rosa))
+    assert "**With** (weight 0.1)" in shown and "**Without** (weight 0)" in shown and "COPL_BALANCE" not in shown
 
 
 def test_a_damaged_reward_model_is_reported_and_a_lost_old_snapshot_is_named(

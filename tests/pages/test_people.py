@@ -13,7 +13,7 @@ from copl_core.records import Role
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, labelling, runs, user_map
 from copl_core.study_settings import AssignmentSettings
-from tests.worlds import SHORT, fit_graph_now, label_in_camp
+from tests.worlds import SHORT, label_in_camp
 
 
 @pytest.fixture
@@ -42,19 +42,18 @@ def test_before_the_first_snapshot_the_page_says_what_will_come(session, owner, 
 
 def test_the_map_says_where_one_stands_what_is_shown_and_what_means_nothing(camps, rita, open_page, words):
     label_in_camp(camps, rita.id, SHORT, 6)
-    said = words(open_page("people", camps, rita))
-    assert "2 groups of people who answer alike. By your 6 labels you are in **Group" in said
-    assert "% of them are in this group" in said and "% sure" not in said
-    assert "Distances between clusters, their sizes and the directions have no meaning" in said
-    assert "Snapshot v0001, 160 labels" in said and "open points are simulated people" in said
-    assert "silhouette" in said and "n_neighbors" in said and "seed 0" in said
+    shown = words(open_page("people", camps, rita))
+    assert "2 groups of people who answer alike. By your 6 labels you are in **Group" in shown
+    assert "% of them are in this group" in shown and "% sure" not in shown
+    assert "Distances between clusters, their sizes and the directions have no meaning" in shown
+    assert "Snapshot v0001, 160 labels" in shown and "open points are simulated people" in shown
+    assert "silhouette" in shown and "n_neighbors" in shown and "seed 0" in shown
 
 
-def test_a_damaged_snapshot_is_reported_in_a_sentence_and_another_can_be_chosen(camps, rita, open_page, words):
-    label_in_camp(camps, rita.id, SHORT, 10)
-    fit_graph_now(camps)
-    shutil.rmtree(camps.snapshot_root / "v0002" / "layout")
-    page = open_page("people", camps, rita)
+def test_a_damaged_snapshot_is_reported_in_a_sentence_and_another_can_be_chosen(two_snapshots, open_page, words):
+    rita = access.join(two_snapshots, "Rita", Role.RESEARCHER)
+    shutil.rmtree(two_snapshots.snapshot_root / "v0002" / "layout")
+    page = open_page("people", two_snapshots, rita)
     assert len(page.error) == 1 and "v0002" in page.error[0].value and "choose another snapshot" in page.error[0].value
     page.select_slider(key="snapshot").set_value("v0001").run()
     assert not page.exception and not page.error and "In snapshot v0001 there were 2 groups" in words(page)
@@ -123,11 +122,9 @@ def test_the_map_in_three_dimensions_is_shown(camps, rita, open_page, words):
     assert "drag to rotate the map" in words(open_page("people", camps, rita, dimensions="3-D"))
 
 
-def test_playing_begins_at_the_first_snapshot(camps, rita, open_page, words):
+def test_playing_begins_at_the_first_snapshot(camps, rita, two_snapshots, open_page, words):
     assert "With more snapshots, a slider here" in words(open_page("people", camps, rita))
-    label_in_camp(camps, rita.id, SHORT, 10)
-    fit_graph_now(camps)
-    page = open_page("people", camps, rita)
+    page = open_page("people", two_snapshots, access.join(two_snapshots, "Rita", Role.RESEARCHER))
     page.button(key="play").click().run()
     assert page.select_slider(key="snapshot").value == "v0001" and "In snapshot v0001" in words(page)
     page.button(key="stop").click().run()
@@ -139,8 +136,8 @@ def test_playing_begins_at_the_first_snapshot(camps, rita, open_page, words):
 
 def test_a_selection_leads_to_the_people_their_labels_and_files(camps, rita, open_page, words):
     page = open_page("people", camps, rita, **{"map-0": drawn_around(camps, "user 02", "user 05")})
-    said = words(page)
-    assert "2 people selected" in said and "Their 20 labels" in said and "1 in Group 1, 1 in Group 2" in said
+    shown = words(page)
+    assert "2 people selected" in shown and "Their 20 labels" in shown and "1 in Group 1, 1 in Group 2" in shown
     people, labels = page.dataframe[0].value, page.dataframe[1].value
     assert set(people["person"]) == {"user 02", "user 05"} and set(people["kind"]) == {"simulated"}
     assert len(labels) == 20 and set(labels["person"]) == {"user 02 (simulated)", "user 05 (simulated)"}
@@ -199,12 +196,12 @@ def test_invalid_values_in_a_link_are_ignored(camps, rita, open_page, words):
 
 def test_each_group_is_described_by_its_features_pairs_and_people(camps, rita, open_page, words):
     page = open_page("people", camps, rita, **{"profile-0": True, "profile-1": True})
-    said = words(page)
-    assert said.count("8 people. By their labels, they prefer") == 2
-    assert "shorter answers" in said and "longer answers" in said
-    assert "Typical pairs" in said and "The group's votes" in said and "nearest to the group's centre" in said
-    assert "95 % intervals are over people" in said and "80 decided labels of 8 people against 8 others" in said
-    assert "found in the same labels" in said
+    shown = words(page)
+    assert shown.count("8 people. By their labels, they prefer") == 2
+    assert "shorter answers" in shown and "longer answers" in shown
+    assert "Typical pairs" in shown and "The group's votes" in shown and "nearest to the group's centre" in shown
+    assert "95 % intervals are over people" in shown and "80 decided labels of 8 people against 8 others" in shown
+    assert "found in the same labels" in shown
 
 
 def test_a_person_is_found_with_those_who_answer_like_them(camps, rita, open_page, words):
@@ -219,11 +216,11 @@ def test_a_person_is_found_with_those_who_answer_like_them(camps, rita, open_pag
 def test_two_people_are_compared_in_actual_texts(camps, rita, open_page, words):
     one, other = (next(user for user in access.users(camps) if user.name == name) for name in ("user 02", "user 05"))
     page = open_page("people", camps, rita, found=one.id, other=other.id)
-    said = words(page)
-    assert "are expected to prefer the same answer on" in said and "of 12 pairs" in said
-    assert said.count("user 02 (simulated): ") == 5 and "for the first" in said and "Yes, number" in said
+    shown = words(page)
+    assert "are expected to prefer the same answer on" in shown and "of 12 pairs" in shown
+    assert shown.count("user 02 (simulated): ") == 5 and "for the first" in shown and "Yes, number" in shown
     page.selectbox(key="other").set_value(rita.id).run()
-    assert "Rita has given no label that places them yet" in page.info[0].value
+    assert "Rita has given no label that places them on the map yet" in page.info[0].value
 
 
 def test_simulated_people_can_be_left_out(camps, rita, open_page, words):

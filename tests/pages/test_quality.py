@@ -1,4 +1,4 @@
-"""Quality: careless people are named for what taste cannot explain, and left out and taken in again."""
+"""Quality: careless people are listed for what preferences cannot explain, excluded and included again."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_before_the_first_answer_the_page_says_so(session, owner, open_page, wor
 def test_careful_people_do_not_stand_out_and_differing_is_no_reason(session, owner, open_page, words):
     labels_by_length(session, "Ann")
     labels_by_length(session, "Bob")
-    said = words(open_page("quality", session, owner))
-    assert "2 people have given 60 answers. **Nobody stands out**" in said
-    assert "Disagreeing with others is never a reason" in said
+    shown = words(open_page("quality", session, owner))
+    assert "2 people have given 60 answers. **Nobody stands out**" in shown
+    assert "Disagreeing with others is never a reason" in shown
 
 
 def test_somebody_who_keeps_to_one_side_in_no_time_is_named_with_numbers(session, owner, open_page, words, label):
@@ -48,9 +48,9 @@ def test_somebody_who_keeps_to_one_side_in_no_time_is_named_with_numbers(session
         labels_by_length(session, name)
     label(session, access.join(session, "Lefty"), 30, Choice.LEFT, milliseconds=200)
     page = open_page("quality", session, owner)
-    said = words(page)
-    assert "**1 of them stands out**" in said
-    named = next(line for line in said.splitlines() if "**Lefty.**" in line)
+    shown = words(page)
+    assert "**1 of them stands out**" in shown
+    named = next(line for line in shown.splitlines() if "**Lefty.**" in line)
     assert "Prefers the left side: chose the left answer in 30 of 30" in named and "Answers faster" in named
     assert list(page.dataframe[0].value["person"]) == ["Lefty", "Ann", "Bob", "Cleo"]  # who stands out comes first
     assert page.dataframe[0].value["left"].iloc[0] == 100
@@ -71,7 +71,7 @@ def test_one_persons_answers_have_no_agreement(session, owner, open_page, words)
     assert "No pair has been answered by two people yet" in words(open_page("quality", session, owner))
 
 
-def test_skill_is_reckoned_only_when_asked_for(session, owner, open_page):
+def test_skill_is_computed_only_on_request(session, owner, open_page):
     labels_by_length(session, "Ann", 12)
     labels_by_length(session, "Bob", 12)
     page = open_page("quality", session, owner)
@@ -95,7 +95,7 @@ def test_an_owner_leaves_somebody_out_after_saying_so_twice_and_takes_them_in_ag
         page = open_page("quality", session, owner)
         page.selectbox(key="exclusion-person").set_value(ann.id).run()
         page.button(key="exclusion-ask").click().run()
-        assert access.user(session, ann.id).excluded is not wanted  # asked, not done
+        assert access.user(session, ann.id).excluded is not wanted  # only requested so far
         page.button(key="exclusion-do").click().run()
         assert access.user(session, ann.id).excluded is wanted and not page.exception
         assert session.store.label_count(session.id) == (0 if wanted else 30)
@@ -105,4 +105,4 @@ def test_an_owner_leaves_somebody_out_after_saying_so_twice_and_takes_them_in_ag
 def test_a_researcher_looks_and_changes_nothing(session, open_page, words):
     labels_by_length(session, "Ann", 3)
     page = open_page("quality", session, access.join(session, "Rita", Role.RESEARCHER))
-    assert "Do people agree?" in words(page) and "Leave somebody out" not in words(page) and not page.selectbox
+    assert "Do people agree?" in words(page) and "Exclude somebody" not in words(page) and not page.selectbox

@@ -20,7 +20,7 @@ from tests.worlds import SHORT, by_style, label_in_camp, layout_of, long_text, s
 pytest_plugins = "tests.reward.tiny"
 ANSWERS = [short_text(77), long_text(77)]
 PROMPT = "And what of number 77?"
-NEW = {"asked": (PROMPT, ANSWERS)}
+NEW = {"query": (PROMPT, ANSWERS)}
 
 
 def texts(page) -> tuple[str, list[str]]:
@@ -76,10 +76,10 @@ def test_without_a_snapshot_the_page_says_when_it_will_work(session, owner, open
 
 def test_it_opens_with_the_pair_that_divides_the_groups_and_says_so(camps, olga, open_page, words):
     page = open_page("reward", camps, olga)
-    said = words(page)
+    shown = words(page)
     assert texts(page)[0].startswith("What about number")
-    assert "Olga: **" in said and "Nothing is known of them yet" in said and "The groups differ: " in said
-    assert "pleases the worst-off group most" in said and "Snapshot v0001" in said
+    assert "Olga: **" in shown and "Nothing is known about them yet" in shown and "The groups differ: " in shown
+    assert "pleases the worst-off group most" in shown and "Snapshot v0001" in shown
     assert not page.error, page.error[0].value
 
 
@@ -97,16 +97,16 @@ def test_a_model_that_is_asked_nothing_says_so_and_what_was_judged_stays(camps, 
     page.text_area[0].set_value("").run()
     next(one for one in page.button if one.label == "Write answers").click().run()
     assert "The question is empty" in words(page) and texts(page) == ("", ANSWERS)
-    assert page.session_state["asked"] == (PROMPT, ANSWERS)
+    assert page.session_state["query"] == (PROMPT, ANSWERS)
 
 
 def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, olga, open_page, words):
     users = {user.name: user.id for user in access.users(camps)}
     people = [f"user {users['user 00']}", f"user {users['user 01']}"]
     page = open_page("reward", camps, olga, people=people, **NEW)
-    said = words(page)
-    assert "user 00: **A**" in said and "user 01: **B**" in said and "Olga: " not in said
-    assert "For user 00, **A** is the robust choice too" in said
+    shown = words(page)
+    assert "user 00: **A**" in shown and "user 01: **B**" in shown and "Olga: " not in shown
+    assert "For user 00, **A** is the robust choice too" in shown
     page.pills(key="groups").set_value([0]).run()
     assert "Group 1 prefers **" in words(page) and "Group 2" not in words(page)
 
@@ -115,8 +115,8 @@ def test_sentences_are_tinted_by_what_they_add(camps, olga, open_page):
     users = {user.name: user.id for user in access.users(camps)}
     for name in ("user 00", "user 01"):
         page = open_page("reward", camps, olga, people=[f"user {users[name]}"], **NEW)
-        told = "".join(element.proto.body for element in page.get("html"))
-        assert "There is a good deal to say" in told and "log-odds" in told
+        html = "".join(element.proto.body for element in page.get("html"))
+        assert "There is a good deal to say" in html and "log-odds" in html
     short, long = (
         rewards.attribution(camps, PROMPT, ANSWERS, users=[users[name]])[0] for name in ("user 00", "user 01")
     )
@@ -130,8 +130,8 @@ def test_oneself_after_five_answers_stands_beside_oneself_after_all(camps, olga,
     assert "You after your first 5 answers" not in page.multiselect(key="people").options
     label_in_camp(camps, olga.id, SHORT, 5)
     page = open_page("reward", camps, olga, people=[f"user {olga.id}", f"first {olga.id}"], **NEW)
-    said = words(page)
-    assert "Olga: **A**" in said and "Olga after 5 answers: **A**" in said
+    shown = words(page)
+    assert "Olga: **A**" in shown and "Olga after 5 answers: **A**" in shown
     one, first = rewards.reward(camps, PROMPT, ANSWERS, users=[olga.id], first=[olga.id], groups=False).rows
     assert first.high[0] - first.low[0] > one.high[0] - one.low[0]  # fewer answers leave more open
 
@@ -149,10 +149,10 @@ def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(ca
         )
         buttons[0 if first_is_short else 1].click().run()
         assert not page.exception
-    said = words(page)
-    assert "All 5 are given" in said and "Somebody with these 5 answers: **A**" in said
+    shown = words(page)
+    assert "All 5 answers are given" in shown and "Somebody with these 5 answers: **A**" in shown
     assert camps.record.revision == before and len(access.users(camps)) == 17
-    next(one for one in page.button if one.label == "Answer five others").click().run()
+    next(one for one in page.button if one.label == "Answer five other pairs").click().run()
     assert "Pair 1 of 5" in words(page)
 
 
@@ -163,10 +163,10 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
         rewarded,
         olga,
         people=[f"user {users['user 00']}"],
-        asked=("What about number 3?", [short_text(3), long_text(3)]),
+        query=("What about number 3?", [short_text(3), long_text(3)]),
     )
-    said = words(page)
-    assert "Which expert spoke" in said and "user 00: E" in said and "weighted 50% to 50%" in said
+    shown = words(page)
+    assert "Which expert decides" in shown and "user 00: E" in shown and "weighted 50% to 50%" in shown
     view = rewards.reward(rewarded, "What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
     for row in view.rows:
         assert row.reward == pytest.approx(row.graph + row.text, abs=1e-5) and row.gates.sum() == pytest.approx(1)
@@ -181,7 +181,7 @@ def test_a_language_model_writes_into_the_fields_and_its_answers_are_judged(camp
     prompt, written = texts(page)
     assert len(written) in (2, 3) and all(written) and prompt == PROMPT
     assert f"Written by {tiny_writer}, " in next(one.help for one in page.text_area if one.label == "Answer A")
-    assert page.session_state["asked"][1] == written and "Who would prefer which" in words(page)
+    assert page.session_state["query"][1] == written and "Who would prefer which" in words(page)
     assert "Stop" not in [one.label for one in page.button]
 
 
@@ -201,8 +201,8 @@ def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loade
 @pytest.mark.parametrize(
     ("answers", "problem"), [(["same", "same"], "same text"), (["one", " "], "two or more are needed")]
 )
-def test_what_cannot_be_judged_is_told_in_a_sentence(camps, olga, open_page, words, answers, problem):
-    page = open_page("reward", camps, olga, asked=("Why?", answers))
+def test_texts_that_cannot_be_compared_are_reported_in_a_sentence(camps, olga, open_page, words, answers, problem):
+    page = open_page("reward", camps, olga, query=("Why?", answers))
     assert problem in words(page) and not page.exception
 
 
@@ -220,7 +220,7 @@ def test_the_address_names_a_pair_or_a_question_and_people(camps, olga, open_pag
         assert page.multiselect(key="people").value == ["user 1", "user 2"]
 
 
-def test_a_damaged_snapshot_is_told(camps, olga, open_page, words):
+def test_a_damaged_snapshot_is_reported(camps, olga, open_page, words):
     (camps.snapshot_root / "v0001" / "graph" / "graph.json").unlink()
     page = open_page("reward", camps, olga, **NEW)
     assert "Snapshot v0001 is damaged" in words(page) and not page.exception

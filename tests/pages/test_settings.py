@@ -100,7 +100,7 @@ def test_a_role_is_given_and_the_last_owner_stays_one(session, owner, page, word
     opened = page("People and invites", **{"members-person": ann.id})
     opened.selectbox(key=f"role-{ann.id}-annotator").set_value(Role.RESEARCHER).run()
     opened.button(key=f"give-{ann.id}").click().run()
-    assert access.user(session, ann.id).role == Role.RESEARCHER and "Ann is researcher now" in words(opened)
+    assert access.user(session, ann.id).role == Role.RESEARCHER and "Ann is now researcher" in words(opened)
     opened = page("People and invites", **{"members-person": owner.id})
     opened.selectbox(key=f"role-{owner.id}-owner").set_value(Role.ANNOTATOR).run()
     opened.button(key=f"give-{owner.id}").click().run()

@@ -19,11 +19,11 @@ def test_before_the_first_label_the_page_says_what_will_come(session, open_page,
 def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(session, open_page, words, label):
     ann = access.join(session, "Ann")
     label(session, ann, 3)
-    said = words(open_page("taste", session, ann))
-    assert "You have given 3 labels. The model has not been trained yet" in said
-    assert "What you like is **not certain yet**. Your 3 decided labels" in said
-    assert "None of your answers to randomly drawn pairs has a prediction" in said
-    assert "3 answers, newest first" in said and "Snapshot v" not in said
+    shown = words(open_page("taste", session, ann))
+    assert "You have given 3 labels. The model has not been trained yet" in shown
+    assert "What you like is **not certain yet**. Your 3 decided labels" in shown
+    assert "None of your answers to randomly drawn pairs has a prediction" in shown
+    assert "3 answers, newest first" in shown and "Snapshot v" not in shown
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_the_page_says_whom_a_person_answers_like_and_what_they_like(camps, open
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, camp, 12)
     page = open_page("taste", camps, ann)
-    said = words(page)
-    assert "By your 12 labels you answer most like **Group" in said and "Snapshot v0001" in said
+    shown = words(page)
+    assert "By your 12 labels you answer most like **Group" in shown and "Snapshot v0001" in shown
     titles = [one.label for one in page.expander]
     statements = [title for title in titles if " of your labels for it, " in title]
     view = user_profile.profile(camps, ann.id)
@@ -47,7 +47,7 @@ def test_the_page_says_whom_a_person_answers_like_and_what_they_like(camps, open
         ahead = {feature: -value for feature, value in ahead.items()}
     # Nearly all features part these texts as length does, and at most four share a statement: every one must be true.
     assert all(one.effect * ahead[one.feature] > 0 for one in view.leanings), (liked, named)
-    assert all(f"**{one.words}**" in said for one in view.leanings)
+    assert all(f"**{one.words}**" in shown for one in view.leanings)
 
 
 def test_the_labels_behind_a_statement_are_one_click_away(camps, open_page, words):
@@ -55,9 +55,9 @@ def test_the_labels_behind_a_statement_are_one_click_away(camps, open_page, word
     label_in_camp(camps, ann.id, SHORT, 12)
     leaning = user_profile.profile(camps, ann.id).leanings[0]
     page = open_page("taste", camps, ann, **{f"evidence-{leaning.feature}": True})
-    said = words(page)
-    assert "You preferred" in said and "You did not prefer" in said
-    assert f"{leaning.votes[0]} of your labels prefer the answer with more of it" in said
+    shown = words(page)
+    assert "You preferred" in shown and "You did not prefer" in shown
+    assert f"{leaning.votes[0]} of your labels prefer the answer with more of it" in shown
     side = next(one for one in page.segmented_control if one.key == f"side-{leaning.feature}")
     assert side.options == [f"For it ({leaning.votes[0]})", f"Against it ({leaning.votes[1]})"]
 
@@ -66,8 +66,8 @@ def test_a_damaged_snapshot_is_reported_and_the_answers_stay(camps, open_page, w
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 4)
     (camps.snapshot_root / "v0001" / "layout" / "layout.json").unlink()
-    said = words(open_page("taste", camps, ann))
-    assert "cannot be read: Snapshot v0001 is damaged" in said and "4 answers, newest first" in said
+    shown = words(open_page("taste", camps, ann))
+    assert "cannot be read: Snapshot v0001 is damaged" in shown and "4 answers, newest first" in shown
 
 
 def test_how_well_they_were_predicted_comes_with_interval_and_count(camps, open_page, words):

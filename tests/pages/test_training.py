@@ -10,7 +10,7 @@ from copl_core.records import Role, RunState, SnapshotRecord
 from copl_core.study import access, contents, runs
 from copl_core.study_settings import Schedule
 from copl_core.trainer.worker import Trainer
-from tests.worlds import camp_labels, fit_graph_now, trainer
+from tests.worlds import camp_labels, trainer
 
 GAIN = {
     "over": "global",
@@ -29,11 +29,13 @@ def olga(camps):
 
 
 @pytest.fixture
-def two(camps):
-    """A second snapshot, made of some more labels."""
-    contents.import_rows(camps, camp_labels(seed=1, per_user=3))
-    assert fit_graph_now(camps) == "v0002"
-    return camps
+def two(two_snapshots):
+    return two_snapshots
+
+
+@pytest.fixture
+def owner_of_two(two):
+    return access.join(two, "Olga", Role.OWNER)
 
 
 def button(page, label: str):
@@ -63,9 +65,9 @@ def with_gain(session, gain: dict) -> None:
 
 
 def test_an_empty_study_says_what_will_come(session, owner, open_page, words):
-    said = words(open_page("training", session, owner))
-    assert "Not measured yet" in said and "No snapshot yet" in said and "No run yet" in said
-    assert "No trainer is running" in said
+    shown = words(open_page("training", session, owner))
+    assert "Not measured yet" in shown and "No snapshot yet" in shown and "No run yet" in shown
+    assert "No trainer is running" in shown
 
 
 @pytest.mark.parametrize(
@@ -78,22 +80,22 @@ def test_an_empty_study_says_what_will_come(session, owner, open_page, words):
 )
 def test_whether_personalisation_helps_is_said_in_one_line(camps, olga, open_page, words, change, verdict):
     with_gain(camps, GAIN | change)
-    said = words(open_page("training", camps, olga))
-    assert f"help on your data? {verdict}**" in said and "80.1% of 261 held-out answers" in said
-    assert "that made v0001" in said and "Snapshot v9000" in said
+    shown = words(open_page("training", camps, olga))
+    assert f"help on your data? {verdict}**" in shown and "80.1% of 261 held-out answers" in shown
+    assert "that made v0001" in shown and "Snapshot v9000" in shown
 
 
-def test_a_run_shows_its_data_its_curve_and_its_log(two, olga, open_page, words):
-    page = open_page("training", two, olga)
-    said = words(page)
-    assert "Learned from 208 labels" in said and "SHA-256 of the data" in said and "seed 0" in said
+def test_a_run_shows_its_data_its_curve_and_its_log(two, owner_of_two, open_page, words):
+    page = open_page("training", two, owner_of_two)
+    shown = words(page)
+    assert "Learned from 208 labels" in shown and "SHA-256 of the data" in shown and "seed 0" in shown
     assert "Published v0002" in page.code[0].value and "graph: step" in page.code[0].value
     (last,) = [run for run in runs.list_runs(two) if run.snapshot == "v0002"]
     curve = runs.curves(two, last)["graph"]
     assert len(curve.loss) > 1 and last.config["data"]["sha256"] == two.snapshot().manifest["data"]["sha256"]
     (two.settings.run_logs / f"run-{last.id}.jsonl").unlink()  # another machine, or tidied away
     assert runs.curves(two, last)["graph"].loss == [list(point) for point in curve.loss]
-    assert "No log of this run" in words(open_page("training", two, olga))
+    assert "no log of this run" in words(open_page("training", two, owner_of_two))
 
 
 def test_a_failed_run_tells_its_reason_and_leaves_the_champion_alone(camps, olga, open_page, words):
@@ -103,8 +105,8 @@ def test_a_failed_run_tells_its_reason_and_leaves_the_champion_alone(camps, olga
     run = runs.request_fit(camps, "graph")
     Trainer(camps.store, camps.settings, embed=fails).execute(run.id)
     page = open_page("training", camps, olga)
-    said = words(page)
-    assert f"Run {run.id} failed: RuntimeError: out of luck The champion is unchanged." in said
+    shown = words(page)
+    assert f"Run {run.id} failed: RuntimeError: out of luck The champion is unchanged." in shown
     assert "Traceback" in page.code[0].value and camps.record.champion == "v0001"
 
 
@@ -117,8 +119,8 @@ def test_a_run_is_asked_for_and_cancelled(camps, olga, open_page, words):
     assert runs.list_runs(camps)[0].state == RunState.CANCELLED and "was cancelled" in words(page)
 
 
-def test_the_champion_is_rolled_back_and_forth(two, olga, open_page, words):
-    page = open_page("training", two, olga)
+def test_the_champion_is_rolled_back_and_forth(two, owner_of_two, open_page, words):
+    page = open_page("training", two, owner_of_two)
     page.selectbox(key="champion-v0002").set_value("v0001").run()
     button(page, "Make v0001 the champion").click().run()
     assert two.record.champion == "v0001" and "is not the newest snapshot" in words(page)
@@ -127,18 +129,18 @@ def test_the_champion_is_rolled_back_and_forth(two, olga, open_page, words):
     assert two.record.champion == "v0002" and not page.exception
 
 
-def test_a_damaged_snapshot_is_not_made_the_champion_and_not_compared(two, olga, open_page, words):
+def test_a_damaged_snapshot_is_not_made_the_champion_and_not_compared(two, owner_of_two, open_page, words):
     (two.snapshot_root / "v0001" / "graph" / "graph.safetensors").write_bytes(b"cut")
-    page = open_page("training", two, olga)
+    page = open_page("training", two, owner_of_two)
     page.selectbox(key="champion-v0002").set_value("v0001").run()
     button(page, "Make v0001 the champion").click().run()
     assert "Snapshot v0001 is damaged" in words(page) and two.record.champion == "v0002"
-    page = open_page("training", two, olga, compare=True)
+    page = open_page("training", two, owner_of_two, compare=True)
     assert "Snapshot v0001 is damaged" in words(page) and not page.exception
 
 
-def test_two_snapshots_are_compared(two, olga, open_page, words):
-    page = open_page("training", two, olga, compare=True)
+def test_two_snapshots_are_compared(two, owner_of_two, open_page, words):
+    page = open_page("training", two, owner_of_two, compare=True)
     assert "people changed their group from v0001 to v0002" in words(page)
     found, same = runs.compare(two, "v0001", "v0002"), runs.compare(two, "v0001", "v0001")
     assert found.n_users == 16 and 0.5 < found.correlation <= 1 and 0.5 < found.same_sign <= 1
@@ -163,7 +165,7 @@ def test_the_schedule_is_kept_with_the_study_and_the_trainer_keeps_to_it(camps, 
     one = trainer(camps)
     contents.import_rows(camps, camp_labels(seed=2, per_user=2))
     one.ask_for_due_runs()
-    assert [run.state for run in runs.list_runs(camps)] == [RunState.DONE]  # due, and nobody asked
+    assert [run.state for run in runs.list_runs(camps)] == [RunState.DONE]  # due, but nobody requested it
     runs.set_schedule(camps, Schedule(True, 3, 0.0, 40, 1e6))
     one.ask_for_due_runs()
     assert runs.list_runs(camps)[0].state == RunState.QUEUED
