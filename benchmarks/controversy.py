@@ -85,9 +85,9 @@ def measure(users: int, prompts: int, labels: int, seed: int, config: GraphConfi
 def truth(world: SyntheticWorld, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Masks (P,) of the controversial pairs, and of the noisy half of the common ones."""
     first_wins = world.utility[:, ::2] > world.utility[:, 1::2]  # (G, P)
-    controversial = first_wins.any(0) & ~first_wins.all(0)
+    controversial = np.asarray(np.any(first_wins, axis=0) & ~np.all(first_wins, axis=0))
     common = rng.permutation(np.flatnonzero(~controversial))
-    noisy = np.zeros(len(controversial), bool)
+    noisy = np.zeros_like(controversial)
     noisy[common[: len(common) // 2]] = True
     return controversial, noisy
 

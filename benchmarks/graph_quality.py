@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -147,10 +147,10 @@ def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, flo
     from copl_core.training.text_embedder import TextEmbedder
 
     rows = [row for row in read_rows(path, []) if row.choice is not None]
-    asked = np.random.default_rng(seed).random(len(rows)) < 0.2
+    test = np.random.default_rng(seed).random(len(rows)) < 0.2
     world = build_dataset(
-        [row for row, ask in zip(rows, asked, strict=True) if not ask],
-        [row for row, ask in zip(rows, asked, strict=True) if ask],
+        [row for row, held in zip(rows, test, strict=True) if not held],
+        [row for row, held in zip(rows, test, strict=True) if held],
     )
     settings = Settings.from_environment()
     phi = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi").embed(list(world.texts))
@@ -173,11 +173,11 @@ def row(name: str, figures: list[tuple[float, ...]]) -> None:
     print(f"{name:44}" + "".join(f"{spread(column, 4):>19}" for column in zip(*figures, strict=True)), flush=True)
 
 
-def spread(values, digits: int) -> str:
-    values = np.asarray(values, float)
-    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    how = f".{digits}f" if abs(values.mean()) < 1e4 else ".0e"  # a loss without a floor may run away
-    return f"{values.mean():{how}} ± {error:{how}}"
+def spread(values: Iterable[float], digits: int) -> str:
+    figures = np.array(list(values), float)
+    error = figures.std(ddof=1) / len(figures) ** 0.5 if len(figures) > 1 else float("nan")
+    how = f".{digits}f" if abs(figures.mean()) < 1e4 else ".0e"  # a loss without a lower bound may diverge
+    return f"{figures.mean():{how}} ± {error:{how}}"
 
 
 if __name__ == "__main__":

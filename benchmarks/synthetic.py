@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -75,11 +76,12 @@ class Protocol:
             )
 
     @classmethod
-    def uf_p(cls, groups: int, spread: str = "ALL", **more) -> Protocol:
+    def uf_p(cls, groups: int, spread: str = "ALL", **more: Any) -> Protocol:
         """UF-P-2 (8 labels per user) or UF-P-4 (16) of the paper; ``more`` changes single settings."""
         if groups not in (2, 4):
             raise CoplError(f"UF-P-{groups} is unknown: the paper has UF-P-2 and UF-P-4.")
-        return cls(**({"groups": groups, "labels": 4 * groups, "spread": spread} | more))
+        settings: dict[str, Any] = {"groups": groups, "labels": 4 * groups, "spread": spread}
+        return cls(**(settings | more))
 
     @property
     def pairs(self) -> int:
@@ -153,7 +155,12 @@ def make_world(protocol: Protocol, seed: int) -> SyntheticWorld:
     )
     left_wins = utility[:, test.left] > utility[:, test.right]  # (G, T)
     return SyntheticWorld(
-        data, _texts(protocol, utility, rng), group, utility, test, left_wins.any(0) & ~left_wins.all(0)
+        data,
+        _texts(protocol, utility, rng),
+        group,
+        utility,
+        test,
+        np.any(left_wins, axis=0) & ~np.all(left_wins, axis=0),
     )
 
 

@@ -48,8 +48,8 @@ class SignedConvLayer(Layer):
 
     def __init__(self, architecture: Architecture, first: bool) -> None:
         super().__init__(architecture, first)
-        self.first, self.half = first, architecture.dim // 2
-        self.conv = SignedConv(architecture.dim if first else self.half, self.half, first_aggr=first)
+        self.first, self.half_dim = first, architecture.dim // 2
+        self.conv = SignedConv(architecture.dim if first else self.half_dim, self.half_dim, first_aggr=first)
 
     def start(self, generator: torch.Generator) -> None:
         with torch.no_grad():
@@ -73,7 +73,7 @@ class SignedConvLayer(Layer):
 
     def without_messages(self, x: Tensor) -> Tensor:
         """The layer's output (N, d) for nodes without neighbours."""
-        plus, minus = (x, x) if self.first else (x[:, : self.half], x[:, self.half :])
+        plus, minus = (x, x) if self.first else (x[:, : self.half_dim], x[:, self.half_dim :])
         return leaky(torch.cat([self.conv.lin_pos_r(plus), self.conv.lin_neg_r(minus)], 1), self.slope)
 
 

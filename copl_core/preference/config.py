@@ -113,7 +113,7 @@ STORED_NAMES = {
     "layer": "rule",
     "l2_position_bias": "side_l2",
     "l2_inverse_temperature": "firmness_l2",
-    "id_prior_growth": "firmer",
+    "id_prior_growth": "firmer",  # stored name
     "growth_after": "firm_after",
     "leave_out_draws": "draws",
     "l2_batch": "l2_asked",

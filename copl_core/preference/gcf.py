@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from copl_core.preference.architectures import LAYERS
 from copl_core.preference.config import READOUT, GraphConfig
 from copl_core.preference.graph import Messages
+from copl_core.preference.layers import Layer
 
 START = 0.3  # initial standard deviation of the map from text, and of ids along a strong direction of the graph
 # Names under which snapshots and training states store a parameter, where they differ from the name in code.
@@ -71,9 +72,10 @@ class CoplGraph(nn.Module):
         self.text.weight.copy_(torch.randn(dim, n_phi, generator=generator) * START)
         self.user_mean.copy_(torch.randn(dim, generator=generator) * START * dim**-0.5)
         for layer in self.convs:
+            assert isinstance(layer, Layer)
             layer.start(generator)
         if self.config.paper.ids_only:
-            for unused in (
+            unused: tuple[Tensor, ...] = (
                 self.text.weight,
                 self.user_mean,
                 self.bias,
@@ -81,8 +83,9 @@ class CoplGraph(nn.Module):
                 self.response_bias,
                 self.position_bias,
                 self.user_position_bias,
-            ):
-                unused.zero_().requires_grad_(False)
+            )
+            for weight in unused:
+                weight.zero_().requires_grad_(False)
             for ids in (self.user_residual, self.response_residual):
                 nn.init.xavier_uniform_(ids, generator=generator)
 
@@ -105,7 +108,9 @@ class CoplGraph(nn.Module):
         rows that are treated as unseen: such a response is its text alone, without residual or messages; such a user
         has no residual.
         """
-        residual, own_bias, user_residual = self.response_residual, self.response_bias, self.user_residual
+        residual: Tensor = self.response_residual
+        own_bias: Tensor = self.response_bias
+        user_residual: Tensor = self.user_residual
         if keep is not None:
             residual, own_bias = residual * keep, own_bias * keep[:, 0]
         if keep_user is not None:

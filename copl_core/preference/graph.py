@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,19 +40,20 @@ class Messages:
     @cached_property
     def edges(self) -> tuple[Tensor, Tensor]:
         """Edge lists of A⁺ and A⁻, (2, E) of user over response; edges of weight zero are skipped."""
-        return tuple(_edges(pair.matrix) for pair in self.to_user)
+        positive, negative = self.to_user
+        return _edges(positive.matrix), _edges(negative.matrix)
 
 
 class _Product(torch.autograd.Function):
     """``matrix @ x`` whose backward pass multiplies by the stored transpose."""
 
     @staticmethod
-    def forward(ctx, matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
         ctx.transpose = transpose
         return sparse_times(matrix, x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
         return None, None, sparse_times(ctx.transpose, grad.contiguous())
 
 
@@ -88,6 +89,10 @@ class _Order:
         """1/√deg (rows,), 1 where a row has no edge."""
         return self.starts.diff().clamp_(min=1).float().rsqrt_()
 
+    def products(self, own: Tensor, other: Tensor) -> Tensor:
+        """(E,) values of either row of each edge, multiplied."""
+        return own.index_select(0, self.own).mul_(other.index_select(0, self.other))
+
     def matrix(self, values: Tensor, n_other: int) -> Tensor:
         return _csr(self.starts, self.other, values, len(self.starts) - 1, n_other)
 
@@ -116,10 +121,7 @@ class _Edges:
     def alpha(self) -> tuple[Tensor, Tensor]:
         """1/√(deg_u · deg_r), (E,) in either order."""
         user, response = self.by_user.degree_scale(), self.by_response.degree_scale()
-        return tuple(
-            own.index_select(0, order.own).mul_(other.index_select(0, order.other))
-            for order, own, other in ((self.by_user, user, response), (self.by_response, response, user))
-        )
+        return self.by_user.products(user, response), self.by_response.products(response, user)
 
     def matrices(self, by_user: Tensor, by_response: Tensor) -> SparsePair:
         """Users × responses, and its transpose, from values (E,) in either order."""
@@ -167,7 +169,8 @@ class PreferenceGraph:
 
     def part(self, kept: Tensor) -> PreferenceGraph:
         """The graph of the labels in the mask (N,) alone."""
-        return PreferenceGraph(tuple(sign.kept(kept) for sign in self.signs), self.n_users, self.n_responses)
+        positive, negative = self.signs
+        return PreferenceGraph((positive.kept(kept), negative.kept(kept)), self.n_users, self.n_responses)
 
     def messages(self, edge_dropout: float = 0.0, generator: torch.Generator | None = None) -> Messages:
         """Normalised A⁺ and A⁻ both ways.
@@ -184,13 +187,14 @@ class PreferenceGraph:
                 forward = backward = edges.matrices(*alpha)
             to_user.append(forward)
             to_response.append(SparsePair(backward.transpose, backward.matrix))
-        return Messages(tuple(to_user), tuple(to_response))
+        return Messages((to_user[0], to_user[1]), (to_response[0], to_response[1]))
 
     def edges(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The same as edge lists, for the scatter path: per sign ((2, E) of user over response, α (E,))."""
-        return tuple(
+        positive, negative = (
             (torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha()[0]) for sign in self.signs
         )
+        return positive, negative
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,7 @@ class QueryPairs:
 
 class _Margins(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, users: Tensor, responses: Tensor, query: QueryPairs) -> Tensor:
+    def forward(ctx: Any, users: Tensor, responses: Tensor, query: QueryPairs) -> Tensor:
         ctx.save_for_backward(users, responses)
         ctx.query = query
         margins = users.new_empty(len(query.user))
@@ -243,7 +247,7 @@ class _Margins(torch.autograd.Function):
         return margins
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         users, responses = ctx.saved_tensors
         edges, pull = ctx.query.edges, torch.cat([grad, -grad])
         pair = edges.matrices(*(pull.index_select(0, order.label) for order in (edges.by_user, edges.by_response)))

@@ -12,6 +12,7 @@ Since e_u is the same in every term of its sum, the messages are summed first an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +110,11 @@ class SignedLayer(Layer):
     ) -> Tensor:
         """The new rows of users or of responses, from their ``own`` rows (D, d) and those of the ``others`` (S, d)."""
         if isinstance(self_map, Scale):
-            weights = [self_map.weight] + [part.weight for one in messages for part in (one.plain, one.product)]
-            return _DiagonalUpdate.apply(own, others, torch.stack(weights), signs, mask, self.slope)
+            maps: list[Any] = [self_map]
+            for message in messages:
+                maps += [message.plain, message.product]
+            weights = torch.stack([part.weight for part in maps])
+            return _DiagonalUpdate.apply(own, others, weights, signs, mask, self.slope)
         now = self_map(own)
         for pair, message in zip(signs, messages, strict=True):
             summed = self.sum(others, pair.matrix, transpose=pair.transpose)
@@ -139,7 +143,7 @@ class _DiagonalUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         own: Tensor,
         others: Tensor,
         weights: Tensor,
@@ -148,8 +152,9 @@ class _DiagonalUpdate(torch.autograd.Function):
         slope: float,
     ) -> Tensor:
         sums = [sparse_times(pair.matrix, others) for pair in signs]
-        for summed in sums if mask is not None else ():
-            summed.mul_(mask)
+        if mask is not None:
+            for summed in sums:
+                summed.mul_(mask)
         out = torch.empty_like(own)
         for rows in _pieces(len(own)):
             now = weights[0] * own[rows]
@@ -161,7 +166,7 @@ class _DiagonalUpdate(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         own, weights, out, *sums = ctx.saved_tensors
         to_own, to_sums, to_weights = (
             torch.empty_like(own),
@@ -179,8 +184,9 @@ class _DiagonalUpdate(torch.autograd.Function):
                 here.addcmul_(pulled, paired)
                 to_weights[1 + 2 * sign] += pulled.sum(0)
                 to_weights[2 + 2 * sign] += pulled.mul_(own[rows]).sum(0)
-        for to_sum in to_sums if ctx.mask is not None else ():
-            to_sum.mul_(ctx.mask)
+        if ctx.mask is not None:
+            for to_sum in to_sums:
+                to_sum.mul_(ctx.mask)
         positive, negative = (
             sparse_times(pair.transpose, to_sum) for pair, to_sum in zip(ctx.signs, to_sums, strict=True)
         )

@@ -44,8 +44,10 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
     left, size, turn = torch.linalg.svd(graph.to_users(right), full_matrices=False)
     has_edge = size[-1] > 1e-6 * size[0]
     weight = (has_edge * (1 - (size[-1] / size).square().nan_to_num(1.0))).sqrt()
-    n_users, n_responses = ((side[0] > 0).logical_or(side[1] > 0).sum() for side in (graph.users, graph.responses))
-    return left * weight * n_users**0.5, right @ turn.T * weight * n_responses**0.5
+    labelled_users, labelled_responses = (
+        (positive > 0).logical_or(negative > 0).sum() for positive, negative in (graph.users, graph.responses)
+    )
+    return left * weight * labelled_users**0.5, right @ turn.T * weight * labelled_responses**0.5
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,10 @@ class GraphData:
 
     def batch(self, rows: Tensor) -> LabelBatch:
         """The labels of rows (B,)."""
-        return LabelBatch(
-            *(column.index_select(0, rows) for column in (self.user, self.left, self.right, self.outcome, self.weight)),
-            None if self.pairs is None else self.pairs.taken(rows),
-        )
+        columns = (self.user, self.left, self.right, self.outcome, self.weight)
+        user, left, right, outcome, weight = (column.index_select(0, rows) for column in columns)
+        pairs = None if self.pairs is None else self.pairs.taken(rows)
+        return LabelBatch(user, left, right, outcome, weight, pairs)
 
     def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], query: LabelBatch) -> Tensor:
         """Log-odds (B,) of left, position bias included."""
@@ -321,7 +321,7 @@ class Member:
 
 # Attribute → name in a stored training state.
 _NUMBERS = {name: name for name in ("step", "best", "best_step", "worse", "loss")} | {
-    "id_prior_scale": "firm",
+    "id_prior_scale": "firm",  # stored name
     "position": "place",
 }
 
@@ -357,12 +357,12 @@ class _Square(torch.autograd.Function):
     """Sum of squares.  A dot product of a tensor with itself would return two gradients to be added."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
         return torch.dot(weight.flatten(), weight.flatten())
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return ctx.saved_tensors[0] * (2 * grad)
 
 

@@ -1,11 +1,11 @@
 """Choose the precision of a study's priors, and how far its layers may move, on the study's own labels.
 
-Studies differ.  With a few hundred labels whose users differ in style, weak priors that grow when needed predict best;
-with pairs made from ratings of a common list, strong priors that stay constant.  If users form groups of similar
-preferences, layers have to move; if each user differs in their own way, less.  The choice uses test labels that are
-apart from the learned ones *for each user*: both responses are new to that user.  A random split would mislead, since
-pairs made from ratings imply one another (a ≻ b and b ≻ c imply a ≻ c) and overfitting would look like skill; it is
-used only if the labels to be predicted are of that kind too.
+Studies differ.  With a few hundred labels whose users differ in style, weak priors whose precision rises when needed
+predict best; with pairs made from ratings of a common list, strong priors that stay constant.  If users form groups of
+similar preferences, layers have to move; if each user differs in their own way, less.  The choice uses test labels that
+are apart from the learned ones *for each user*: both responses are new to that user.  A random split would mislead,
+since pairs made from ratings imply one another (a ≻ b and b ≻ c imply a ≻ c) and overfitting would look like skill; it
+is used only if the labels to be predicted are of that kind too.
 
 A few hundred labels separate good candidates from bad ones, but hardly the best from the second best.  Where fits are
 short, the candidates are therefore compared on several splits, and after each split the worse half is dropped
@@ -143,9 +143,9 @@ def _candidates(config: GraphConfig) -> list[GraphConfig]:
 
 
 def _architectures_tried(config: GraphConfig) -> list[GraphConfig]:
-    """Layers that stay near their start, or may move; each with priors that grow, and with constant ones, under which a
-    small group keeps its own preferences.  For a graph of many labels (``GraphConfig.sized``) these are decided, and
-    the choice is between diagonal and full matrices."""
+    """Layers that stay near their start, or may move; each with a rising precision of the id prior, and with a constant
+    one, under which a small group keeps its own preferences.  For a graph of many labels (``GraphConfig.sized``) these
+    are decided, and the choice is between diagonal and full matrices."""
     architecture = config.architecture
     if architecture.layer != "copl" or architecture.n_layers == 0:
         return [config]

@@ -47,7 +47,7 @@ STORED = {
     "warmup": 0.1,
     "weight_decay": 0.02,
     "l2_asked": 0.03,
-    "firmer": 3.0,
+    "firmer": 3.0,  # stored name
     "firm_after": 4,
     "draws": 5,
     "large": 1000,

@@ -123,7 +123,7 @@ def test_a_graph_is_stored_under_the_names_that_are_on_users_disks(two_camps, tm
     replace(two_camps, user_inverse_temperature=np.ones(20, np.float32)).save(tmp_path)
     about = json.loads((tmp_path / "graph.json").read_text())
     assert about.keys() == {"format", "side", "temperature", "config", "metrics"}
-    assert {"rule", "layers", "side_l2", "firmness_l2", "firmer", "firm_after", "draws"} < about["config"].keys()
+    assert {"rule", "layers", "side_l2", "firmness_l2", "firm_after", "draws"} < about["config"].keys()
     stored = load_file(tmp_path / "graph.safetensors").keys()
     assert {"user_side", "user_firmness"} < stored
     names = {name.removeprefix("weights.0.") for name in stored if name.startswith("weights.0.")}
