@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,25 +60,32 @@ def penalised_logistic(
         if np.abs(move).max(initial=0) < TOLERANCE:
             w = w + move
             break
-        rise = _rise_along(design, margin, outcome, weight, w - mean, precision, move)
-        size = damped(rise)
+        pulled = precision @ move
+        slope, square = float((w - mean) @ pulled), float(move @ pulled)
+        size = fraction(margin, design @ move, outcome, weight, slope, square)
         if size == 0:
             break
         w = w + size * move
     return Posterior(np.maximum(w, 0.0) if nonnegative else w, hessian)
 
 
-def damped(rise: Callable[[float], float]) -> float:
+def fraction(
+    margin: np.ndarray, along: np.ndarray, outcome: np.ndarray, weight: np.ndarray | float, slope: float, square: float
+) -> float:
     """The fraction of a Newton step to take: 1, or the first of ½, ¼, … that does not raise the loss; 0 if none.
 
     Where margins are large, a full step overshoots the minimum, and the next one overshoots further.
 
     Args:
-        rise: change of the loss after a fraction of the step.
+        along: change (n,) of the margins by the full step.
+        slope: (w − mean)ᵀ precision step.
+        square: stepᵀ precision step.
     """
-    size = 1.0
+    before, size = np.logaddexp(0, margin), 1.0
     while size > MIN_FRACTION:
-        if rise(size) <= 0:
+        change = size * along
+        rise = (weight * (np.logaddexp(0, margin + change) - before - outcome * change)).sum()
+        if rise + size * (slope + size * square / 2) <= 0:
             return size
         size /= 2
     return 0.0
@@ -109,25 +115,3 @@ def _newton_move(hessian: np.ndarray, gradient: np.ndarray, w: np.ndarray | None
         return -np.linalg.solve(hessian, gradient)
     root = np.linalg.cholesky(hessian)
     return nnls(root.T, np.linalg.solve(root, hessian @ w - gradient))[0] - w
-
-
-def _rise_along(
-    design: np.ndarray,
-    margin: np.ndarray,
-    outcome: np.ndarray,
-    weight: np.ndarray | float,
-    deviation: np.ndarray,
-    precision: np.ndarray,
-    move: np.ndarray,
-) -> Callable[[float], float]:
-    """Change of the loss after a fraction of the step ``move`` (d,)."""
-    along, before = design @ move, np.logaddexp(0, margin)
-    pulled = precision @ move
-    slope, square = float(deviation @ pulled), float(move @ pulled)
-
-    def rise(size: float) -> float:
-        change = size * along
-        losses = weight * (np.logaddexp(0, margin + change) - before - outcome * change)
-        return float(losses.sum()) + size * (slope + size * square / 2)
-
-    return rise

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from copl_core.logistic import MAX_STEPS, TOLERANCE, fraction, penalised_logistic
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 
@@ -25,9 +26,6 @@ TEMPER = 0.5  # ρ of the sharpening posterior
 PUBLISHED_TEMPERATURE = 0.07
 TIE_WEIGHT = 0.5  # of a tie, relative to a decided label
 MAX_NEIGHBOURS = 256  # neighbours listed in a placement
-TOLERANCE = 1e-5  # length of a Newton step at which the iteration stops; the error left is about its square
-MAX_STEPS = 40  # of Newton's method; fewer than ten are enough unless margins are large
-MIN_FRACTION = 1e-6  # smallest fraction of a step that is tried; below it only rounding errors remain
 WIDEN = 1.5  # factor on the prior's standard deviations; 1.5 is best for new users of three data sets
 RULES = ("map", "sharpening", "published")
 
@@ -189,45 +187,13 @@ def _slopes(margin: np.ndarray, weight: np.ndarray, outcome: np.ndarray) -> tupl
     return weight * (outcome - p), weight * np.maximum(p * (1 - p), 1e-12)
 
 
-def _stride(
-    margin: np.ndarray, along: np.ndarray, weight: np.ndarray, outcome: np.ndarray, slope: float, square: float
-) -> float:
-    """The fraction of a Newton step to take: 1, or the first of ½, ¼, … that does not raise the loss; 0 if none.
-
-    Where margins are large, a full step overshoots the minimum, and the next one overshoots further.
-
-    Args:
-        along: change (N,) of the margins by the full step.
-        slope: z·move.
-        square: |move|².
-    """
-    before, size = np.logaddexp(0, margin), 1.0
-    while size > MIN_FRACTION:
-        change = size * along
-        rise = weight @ (np.logaddexp(0, margin + change) - before - outcome * change)
-        if rise + size * (slope + size * square / 2) <= 0:
-            return size
-        size /= 2
-    return 0.0
-
-
 def _primal(
     x: np.ndarray, offset: np.ndarray, weight: np.ndarray, outcome: np.ndarray, variance: np.ndarray, steps: int
 ) -> tuple[np.ndarray, float]:
-    """z (q,) and the variance that the labels explain, by systems of q equations: (I + xᵀDx) move = xᵀg − z."""
-    z, margin = np.zeros(x.shape[1]), offset
-    for _ in range(steps):
-        g, curve = _slopes(margin, weight, outcome)
-        root = x * np.sqrt(curve)[:, None]
-        precision = np.eye(len(z)) + root.T @ root  # a symmetric product costs half
-        move = np.linalg.solve(precision, x.T @ g - z)
-        along = x @ move
-        converged = np.abs(move).max(initial=0) < TOLERANCE
-        size = 1.0 if converged else _stride(margin, along, weight, outcome, z @ move, move @ move)
-        z, margin = z + size * move, margin + size * along
-        if converged or size == 0:
-            break
-    return z, float(variance.sum() - np.diag(np.linalg.inv(precision)) @ variance)
+    """z (q,) and the variance that the labels explain, by systems of q equations."""
+    q = x.shape[1]
+    found = penalised_logistic(x, offset, outcome, weight, np.zeros(q), np.eye(q), steps=steps)
+    return found.mode, float(variance.sum() - np.diag(np.linalg.inv(found.precision)) @ variance)
 
 
 def _dual(
@@ -246,7 +212,7 @@ def _dual(
         move = np.linalg.solve(system, g - a)
         along = gram @ move
         converged = np.abs(x.T @ move).max(initial=0) < TOLERANCE
-        size = 1.0 if converged else _stride(margin, along, weight, outcome, a @ along, move @ along)
+        size = 1.0 if converged else fraction(margin, along, outcome, weight, float(a @ along), float(move @ along))
         a, margin = a + size * move, margin + size * along
         if converged or size == 0:
             break

@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
+from copl_core.logistic import penalised_logistic
 from copl_core.records import Comparisons
 from copl_core.reward.margins import Margins, even_tokens
 from copl_core.reward.model import RewardModel
@@ -31,7 +32,7 @@ def start_head(model: RewardModel, margins: Margins, train: Comparisons, tune: C
 
     x, outcome = differences(train), torch.from_numpy(train.outcome).double()
     scale = x.square().mean().sqrt().clamp(min=1e-12)
-    probes = [logistic_ridge(x / scale, outcome, ridge) / scale for ridge in RIDGES]
+    probes = [linear_probe(x / scale, outcome, ridge) / scale for ridge in RIDGES]
     tune_x, tune_outcome = differences(tune), torch.from_numpy(tune.outcome).double()
     head = min(probes, key=lambda w: float(F.binary_cross_entropy_with_logits(tune_x @ w, tune_outcome)))
     model.head.weight.copy_(head[None])
@@ -56,13 +57,11 @@ def start_gate(model: RewardModel, users: Tensor, seed: int) -> None:
         optimizer.step()
 
 
-def logistic_ridge(x: Tensor, outcome: Tensor, ridge: float, steps: int = 12) -> Tensor:
-    """Weights (d,) of logistic regression without intercept by Newton's method; x (n, d) float64, outcome in [0, 1]."""
-    w = x.new_zeros(x.shape[1])
-    eye = ridge * torch.eye(x.shape[1], dtype=x.dtype)
-    for _ in range(steps):
-        p = torch.sigmoid(x @ w)
-        gradient = x.T @ (p - outcome) / len(x) + ridge * w
-        hessian = (x * (p * (1 - p))[:, None]).T @ x / len(x) + eye
-        w = w - torch.linalg.solve(hessian, gradient)
-    return w
+def linear_probe(x: Tensor, outcome: Tensor, ridge: float) -> Tensor:
+    """Weights (d,) of logistic regression without intercept; x (n, d) float64, outcome (n,) in [0, 1].
+
+    Minimises the mean log-loss + ½ ``ridge`` |w|².
+    """
+    n, d = x.shape
+    found = penalised_logistic(x.cpu().numpy(), 0.0, outcome.cpu().numpy(), 1 / n, np.zeros(d), ridge * np.eye(d))
+    return torch.from_numpy(found.mode).to(x.device)
