@@ -1,11 +1,11 @@
-"""How evenly experts are used, with the balance loss and without: the demo's five tastes and a world of four groups.
+"""How evenly experts are used with and without the balance loss: the demo's five groups and data of four groups.
 
     python -m benchmarks.expert_loads [--world demo|four] [--budget SECONDS] [--seed N]
 
-On each world the preference graph is fitted, then the reward model twice on the same labels and vectors: with the
-default weight of the balance loss and with none.  A load is the share of people whose top expert an expert is; the
-factor is the largest load over the smallest.  Four groups: two like short answers, two long ones, one of each likes
-lists.
+For each data set the preference graph is fitted, then the reward model twice on the same labels and vectors: with the
+default weight of the balance loss and without it.  The load of an expert is the share of users who have it as their top
+expert; the factor is the largest load divided by the smallest.  Of the four groups two prefer short responses and two
+long ones; one of each prefers lists.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from copl_core.preference.config import GraphConfig
 from copl_core.records import Choice, Comparisons, ImportRow, TrainingData
 
 DESCRIPTION = "load of each expert with and without the balance loss, demo and four groups"
-PEOPLE, PROMPTS, LABELS = 300, 60, 20  # of the four groups; labels a person
+PEOPLE, PROMPTS, LABELS = 300, 60, 20  # of the four groups; labels per user
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.expert_loads", description=__doc__.splitlines()[0])
-    parser.add_argument("--world", choices=("demo", "four"), action="append", help="both where none is named")
-    parser.add_argument("--budget", type=float, help="seconds for each reward model, which then takes fewer steps")
+    parser.add_argument("--world", choices=("demo", "four"), action="append", help="data set (default: both)")
+    parser.add_argument("--budget", type=float, help="seconds per reward model, which then takes fewer steps")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     for name in arguments.world or ("demo", "four"):
         data = training_data(demo_rows() if name == "demo" else four_groups())
-        print(f"{name}: {data.n_users} people, {len(data.labels):,} labels, {data.n_responses} answers")
+        print(f"{name}: {data.n_users} people, {len(data.labels):,} labels, {data.n_responses} responses")
         for balance in (None, 0.0):
             found, accuracy, n = measure(data, balance, arguments.budget, arguments.seed)
             print(
                 f"  {'with' if balance is None else 'without'} the balance loss: "
                 + " ".join(f"{share:.3f}" for share in np.sort(found.share)[::-1])
                 + f"   factor {found.factor:.2f}, dead {found.dead}, entropy {found.entropy:.2f} of "
-                f"{np.log2(len(found.share)):.2f} bits, accuracy {accuracy:.3f} on {n} labels held out",
+                f"{np.log2(len(found.share)):.2f} bits, accuracy {accuracy:.3f} on {n} held-out labels",
                 flush=True,
             )
     return 0
 
 
 def measure(data: TrainingData, balance: float | None, budget: float | None, seed: int) -> tuple[Load, float, int]:
-    """The load after one fit, and the reward model's accuracy on labels it did not see."""
+    """The load after one fit, and the reward model's accuracy and number of held-out labels."""
     from copl_core.install.weights import resolver
     from copl_core.reward.model import RewardConfig
     from copl_core.training.graph_fit import fit_graph
@@ -70,7 +70,7 @@ def measure(data: TrainingData, balance: float | None, budget: float | None, see
 
 
 def training_data(rows: Iterable[ImportRow]) -> TrainingData:
-    """Labelled rows as a table, ids in the order of appearance."""
+    """The labels among the rows, with ids in the order of appearance."""
     users, prompts, responses, columns = {}, {}, {}, []
     for row in rows:
         if row.choice is None:
@@ -109,7 +109,7 @@ def four_groups(seed: int = 0) -> Iterable[ImportRow]:
 
 
 def text(prompt: int, which: int) -> str:
-    """One of four answers: long or short, by lists or not."""
+    """One of four responses: long or short, with or without a list."""
     steps = ["Look at the whole first.", "Choose one part of it.", "Try that part for a week.", "Then ask somebody."]
     steps = steps[:1] if which & 1 else steps
     return f"About plan {prompt}:\n\n" + ("\n".join(f"- {step}" for step in steps) if which >> 1 else " ".join(steps))

@@ -1,12 +1,12 @@
-"""How long each page takes to its first content on a large study: 10,000 people and 200,000 labels.
+"""How long each page takes to show its first content on a large study: 10,000 people and 200,000 labels.
 
     python -m benchmarks.pages [--people N] [--labels N] [--home FOLDER]
 
-A study of four groups is generated, its graph, map and reward model are really fitted (shortly: this measures pages,
-not models), and each page is opened by the owner in a real browser, twice, on a server of its own where nobody has
-opened more than the labelling page: the first visit reads the snapshot and imports what the page needs, the second
-finds it there.  "First content" is the first sentence, figure or table on screen; "whole" is the moment the page's
-script has ended.  With ``--home`` the study is kept there and used again, and ``--pages`` names those to open.
+A study of four groups is generated, and its graph, map and reward model are really fitted, with few steps, since this
+measures pages and not models.  The owner then opens each page twice in a real browser, on a separate server where only
+the labelling page was open before: the first visit reads the snapshot and imports what the page needs, the second finds
+it in memory.  "First content" is the first sentence, figure or table on screen; "whole" is the end of the page's
+script. With ``--home`` the study is stored there and used again, and ``--pages`` selects the pages.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from copl_core.records import Choice, ImportRow, Role, SnapshotRecord
 from copl_core.study import access, contents
 from copl_core.study.session import Session
 
-DESCRIPTION = "time to first content of every page, 10,000 people and 200,000 labels"
+DESCRIPTION = "the time to the first content of every page, 10,000 people and 200,000 labels"
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("", "taste", "people", "experts", "controversy", "reward", "training", "quality", "settings")
 CONTENT = ", ".join(
     f"[data-testid=stMain] [data-testid={kind}]" for kind in ("stMarkdown", "stPlotlyChart", "stDataFrame", "stAlert")
 )
-RESPONSES = 4  # to a prompt
+RESPONSES = 4  # per prompt
 REWARD_SECONDS = 40.0
 PORT = 8941
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--people", type=int, default=10_000)
     parser.add_argument("--labels", type=int, default=200_000)
     parser.add_argument("--prompts", type=int, default=300)
-    parser.add_argument("--home", type=Path, help="keep the study in this folder, and use it where it is there")
+    parser.add_argument("--home", type=Path, help="store the study in this folder, or use the one that is there")
     parser.add_argument("--pages", nargs="+", choices=PAGES[1:], metavar="PAGE", default=PAGES)
     parser.add_argument("--weights", type=Path, default=Settings.from_environment().weights)
     arguments = parser.parse_args(argv)
@@ -75,12 +75,12 @@ def prepare(home: Path, n_people: int, n_labels: int, n_prompts: int, weights: P
     session = Session(store, settings, store.create_study("Large").id)
     started = time.monotonic()
     contents.import_rows(session, labels(n_people, n_labels, n_prompts, np.random.default_rng(0)))
-    said("imported", started)
+    report("imported", started)
     publish(session)
 
 
 def labels(n_people: int, n_labels: int, n_prompts: int, rng: np.random.Generator) -> Iterator[ImportRow]:
-    """Labels of four groups: two like short answers, two long ones; one of each likes lists."""
+    """Labels of four groups: two prefer short responses, two long ones; one of each prefers lists."""
     texts = [[_text(prompt, which) for which in range(RESPONSES)] for prompt in range(n_prompts)]
     like = np.array(
         [
@@ -115,7 +115,7 @@ def _text(prompt: int, which: int) -> str:
 
 
 def publish(session: Session) -> None:
-    """Fit everything once, with fewer steps than a trainer would take."""
+    """Fit everything once, with fewer steps than the trainer takes."""
     from copl_core.insight.layout import answer_space, fit_layout
     from copl_core.install.weights import resolver
     from copl_core.preference.config import GraphConfig
@@ -130,10 +130,10 @@ def publish(session: Session) -> None:
     started = time.monotonic()
     phi = measure_many([text for _, text in data.texts()])
     graph = fit_graph(data, phi, GraphConfig.build(members=1, max_steps=40), seed=0)
-    said("graph", started)
+    report("graph", started)
     started = time.monotonic()
     layout = fit_layout(graph.user_ids, graph.user_vectors @ answer_space(graph), graph.n_labels, seed=0)
-    said("map", started)
+    report("map", started)
     started = time.monotonic()
     given = data.labels
     kept = held_out(
@@ -151,9 +151,9 @@ def publish(session: Session) -> None:
         weights=resolver(session.settings.weights),
         time_budget_s=REWARD_SECONDS,
     )
-    # what is learned for new texts is not served: this graph reads style alone, and the pages bring sentence embeddings
+    # The weights for new texts are replaced below: this graph reads style features only, and pages bring all of φ.
     mix, held_out = learn_mix(given.take(kept), given.take([]), graph, model, list(data.texts()), phi)
-    said("reward model", started)
+    report("reward model", started)
 
     def save(folder: Path) -> None:
         for part, name in ((graph, "graph"), (model, "model")):
@@ -221,7 +221,7 @@ def measure(home: Path, pages: Sequence[str]) -> None:
 
 
 def visit(browser, address: str) -> tuple[float, float]:
-    """Seconds until the first content of a page is on screen, and until all of it is drawn; the app itself is warm."""
+    """Seconds until the first content of a page is on screen, and until all of it is drawn; the app is warm."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     started = time.monotonic()
@@ -236,7 +236,7 @@ def visit(browser, address: str) -> tuple[float, float]:
 
 @contextmanager
 def app(home: Path) -> Iterator[str]:
-    """The app without a trainer, and the owner's link."""
+    """The owner's link to the app, which runs without a trainer."""
     settings = Settings(home=home)
     store = open_store(settings)
     session = Session(store, settings, store.current_study().id)
@@ -269,7 +269,7 @@ def app(home: Path) -> Iterator[str]:
         server.wait(20)
 
 
-def said(what: str, started: float) -> None:
+def report(what: str, started: float) -> None:
     print(f"{what} after {time.monotonic() - started:.0f} s", flush=True)
 
 

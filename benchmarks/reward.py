@@ -1,19 +1,19 @@
-"""What people add to the reward model: experts by user against one LoRA for everybody, at the same cost.
+"""What personalisation adds to the reward model: experts selected by user against one LoRA for all, at the same cost.
 
     python -m benchmarks.reward [--data FOLDER] [--parts random,prompts,demo] [--backbone minilm|smollm2]
                                 [--models copl-reward,uniform,published] [--cuts N] [--budget SECONDS] [--seed N]
 
-``random`` and ``prompts`` read llmfao.jsonl.gz in the folder, or the file that ``--data`` names: 15 % of its labels are
-kept from training, or a fifth of its prompts.  Prompts differ so much, and the file has so few, that one cut says
-little: with ``--cuts 5`` every prompt is asked about once.  No label is asked in two cuts, and the last line of a part
-is over all of them.  All models have the same backbone, the same frozen states (made once,
-before any clock runs), the same labels and the same budget of time; user vectors come from a graph fitted to the
-training labels alone.  ``published`` is the paper's layer and gate under our schedule: its own, 5e-5 over full depth,
-is for other budgets.
+``random`` and ``prompts`` read llmfao.jsonl.gz in the folder, or the file that ``--data`` names.  They hold out 15 % of
+its labels, or a fifth of its prompts.  The file has few prompts, and they differ much, so a single cut is not reliable:
+with ``--cuts 5`` every prompt is held out once.  No label is a test label in two cuts, and the last line of a part
+covers all cuts.  All models have the same backbone, the same frozen states (computed before the time is measured), the
+same labels and the same time budget.  User vectors come from a graph that is fitted to the training labels only.
+``published`` is the paper's layer and gate with our schedule, since the paper's schedule (5e-5, all layers) needs other
+budgets.
 
-``demo`` holds out some simulated people of the demo study.  Once they are placed by their first ten labels, in a model
-that never saw them; once the model is trained on those ten labels too.  Both are asked the same later labels, and the
-order of all pairs by the taste that the person was given (``truth``: without slips of the hand).
+``demo`` holds out some simulated users of the demo study.  In one case their vectors come from their first ten labels,
+in a model that never saw them; in the other the model is trained on those ten labels too.  Both cases are tested on the
+same later labels, and on the order of all pairs under the user's simulated utility (``truth``, without label noise).
 
 ``accelerate launch -m benchmarks.reward …`` runs the same on several graphics cards, ``torchrun`` on several cores.
 """
@@ -50,9 +50,9 @@ from copl_core.training.reward_fit import fit_reward
 from copl_core.training.text_embedder import TextEmbedder
 from copl_core.training.tune import tuned
 
-ASKED_SHARE = 0.15
-MOST_CUTS = {"random": int(1 / ASKED_SHARE), "prompts": 5}
-GIVEN = 10  # labels of a new person
+TEST_SHARE = 0.15
+MOST_CUTS = {"random": int(1 / TEST_SHARE), "prompts": 5}
+CONTEXT = 10  # labels of a new user
 LLMFAO = "llmfao.jsonl.gz"
 PARTS = ("random", "prompts", "demo")
 MODELS = {
@@ -60,13 +60,13 @@ MODELS = {
     "uniform": {"n_experts": 0},
     "published": {"published": True, "gate": "layer", "balance": 0.0, "confidence": 0.0},
 }
-DESCRIPTION = "What people add to the reward model: experts by user against one LoRA for everybody, at the same cost."
-NEWCOMERS = 30
-CHUNK = 128  # texts between two savings of their states
+DESCRIPTION = "What personalisation adds to the reward model: experts selected by user against one LoRA for all."
+N_NEW = 30  # held-out users of the demo
+CHUNK = 128  # texts between two writes of their states
 
 
 class Bench:
-    """One backbone and the states of its texts, for every model of a run."""
+    """One backbone and the hidden states of all texts, for all models of a run."""
 
     def __init__(
         self, settings: Settings, backbone: str, budget: float, seed: int, kept: Path | None, **changes
@@ -81,26 +81,28 @@ class Bench:
         self.embedder = TextEmbedder(self.weights("minilm"), cache=settings.cache / "phi")
 
     def read(self, texts: list[tuple[str, str]]) -> None:
-        """Make the states of all texts; a clock that runs afterwards times training alone."""
+        """Compute the states of all texts, so that times measured afterwards are those of training only."""
         started, before = time.monotonic(), self.cache.runs
         for start in range(0, len(texts), CHUNK):
             runs = self.cache.runs
             self.cache.get(texts[start : start + CHUNK])
-            if self.kept is not None and self.cache.runs > runs:  # a run that is cut off goes on from here
+            if self.kept is not None and self.cache.runs > runs:  # an interrupted run resumes from here
                 self.kept.parent.mkdir(parents=True, exist_ok=True)
                 self.cache.save(self.kept)
         if self.cache.runs > before:
             depth = self.cache.backbone.depth - self.config.last_layers
-            say(f"{self.cache.runs - before} texts through {depth} frozen layers in {time.monotonic() - started:.0f} s")
+            report(
+                f"{self.cache.runs - before} texts through {depth} frozen layers in {time.monotonic() - started:.0f} s"
+            )
 
-    def graph(self, world: EvalDataset) -> GraphState:
-        phi = self.embedder.embed(list(world.texts[: world.train.n_responses]))
-        return fit_graph(world.train, phi, tuned(world.train, phi, GraphConfig(), seed=self.seed), seed=self.seed)
+    def graph(self, dataset: EvalDataset) -> GraphState:
+        phi = self.embedder.embed(list(dataset.texts[: dataset.train.n_responses]))
+        return fit_graph(dataset.train, phi, tuned(dataset.train, phi, GraphConfig(), seed=self.seed), seed=self.seed)
 
-    def reward(self, world: EvalDataset, vectors: np.ndarray, **changes) -> RewardModel:
+    def reward(self, dataset: EvalDataset, vectors: np.ndarray, **changes) -> RewardModel:
         config = replace(self.config, **changes)
         return fit_reward(
-            world.train,
+            dataset.train,
             vectors,
             config,
             weights=self.weights,
@@ -111,159 +113,164 @@ class Bench:
         )
 
 
-def everybody(world: EvalDataset, graph: GraphState) -> np.ndarray:
-    """Vectors (U_all, d): trained rows, and new people placed by the labels given of them."""
-    placed, prior = [], Prior.of(graph)
-    for user in range(world.train.n_users, len(world.users)):
-        placed.append(adapt(graph, world.context.take(world.context.user == user), prior=prior).vector)
-    return np.concatenate([graph.user_vectors, np.array(placed, np.float32).reshape(-1, graph.user_vectors.shape[1])])
+def all_vectors(dataset: EvalDataset, graph: GraphState) -> np.ndarray:
+    """Vectors (U_all, d): those of trained users, then those of new users from their context labels."""
+    adapted, prior = [], Prior.of(graph)
+    for user in range(dataset.train.n_users, len(dataset.users)):
+        adapted.append(adapt(graph, dataset.context.take(dataset.context.user == user), prior=prior).vector)
+    return np.concatenate([graph.user_vectors, np.array(adapted, np.float32).reshape(-1, graph.user_vectors.shape[1])])
 
 
-def logits(model: RewardModel, world: EvalDataset, vectors: np.ndarray) -> np.ndarray:
-    """Log-odds (N,) of left for the asked labels, the side nuisance of training included."""
+def logits(model: RewardModel, dataset: EvalDataset, vectors: np.ndarray) -> np.ndarray:
+    """Log-odds (N,) of left for the test labels, with the position bias learned in training."""
     side = model.metrics["side"] / float(model.calibration)
-    return text_margins(model, world.test, vectors, world.texts) + side
+    return text_margins(model, dataset.test, vectors, dataset.texts) + side
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the models of one cut said about the labels that prefer a side."""
+class Scores:
+    """The scores of the models on the decided test labels of one cut."""
 
     users: np.ndarray  # (N,) names
-    right: dict[str, np.ndarray]  # by model, (N,): 1 right, 0 wrong
+    correct: dict[str, np.ndarray]  # by model, (N,): 1 right, 0 wrong
     loss: dict[str, np.ndarray]  # by model, (N,) log-loss
 
     @classmethod
-    def joined(cls, cuts: list[Answers]) -> Answers:
+    def joined(cls, cuts: list[Scores]) -> Scores:
         columns = [
-            {name: np.concatenate([getattr(cut, part)[name] for cut in cuts]) for name in cuts[0].right}
-            for part in ("right", "loss")
+            {name: np.concatenate([getattr(cut, part)[name] for cut in cuts]) for name in cuts[0].correct}
+            for part in ("correct", "loss")
         ]
         return cls(np.concatenate([cut.users for cut in cuts]), *columns)
 
 
 def on_labels(bench: Bench, rows: list[ImportRow], split: str, models: list[str], cuts: int) -> None:
-    """The first of ``models`` against the others on disjoint cuts of the labels of a file."""
-    answers = [on_cut(bench, rows, split, models, number) for number in range(cuts)]
+    """Compare the first of ``models`` with the others on disjoint cuts of the labels of a file."""
+    scores = [on_cut(bench, rows, split, models, number) for number in range(cuts)]
     if cuts > 1:
-        compare(f"{split}, {cuts} cuts together", Answers.joined(answers), models, bench.seed)
+        compare(f"{split}, {cuts} cuts together", Scores.joined(scores), models, bench.seed)
 
 
-def drawn(rows: list[ImportRow], split: str, seed: int, number: int) -> np.ndarray:
-    """Mask (N,) of the rows that a cut asks; those of two numbers have none in common."""
+def held_out_rows(rows: list[ImportRow], split: str, seed: int, number: int) -> np.ndarray:
+    """Mask (N,) of the test rows of a cut; two cuts have no test row in common."""
     rng = np.random.default_rng(seed)
     if split == "random":
-        return np.floor(rng.random(len(rows)) / ASKED_SHARE) == number
+        return np.floor(rng.random(len(rows)) / TEST_SHARE) == number
     prompts = sorted({row.prompt for row in rows})
-    asked = {prompts[i] for i in np.array_split(rng.permutation(len(prompts)), MOST_CUTS["prompts"])[number]}
-    return np.array([row.prompt in asked for row in rows])
+    test = {prompts[i] for i in np.array_split(rng.permutation(len(prompts)), MOST_CUTS["prompts"])[number]}
+    return np.array([row.prompt in test for row in rows])
 
 
-def on_cut(bench: Bench, rows: list[ImportRow], split: str, models: list[str], number: int) -> Answers:
-    asked = drawn(rows, split, bench.seed, number)
-    learn, ask = ([row for row, out in zip(rows, asked, strict=True) if out == side] for side in (False, True))
-    world = build_dataset(learn, ask)
-    bench.read(list(world.texts))
-    vectors = everybody(world, bench.graph(world))
-    decided = world.test.decided
-    say(
-        f"{split}: {len(world.train.labels)} labels learned, {decided.sum()} that prefer a side asked, "
-        f"{(decided & world.new_text).sum()} of these about new texts"
+def on_cut(bench: Bench, rows: list[ImportRow], split: str, models: list[str], number: int) -> Scores:
+    """Fit and test all models on one cut, and compare them."""
+    mask = held_out_rows(rows, split, bench.seed, number)
+    train, test = (
+        [row for row, held_out in zip(rows, mask, strict=True) if held_out == part] for part in (False, True)
     )
-    outcome = world.test.outcome[decided]
-    answers = Answers(np.array(world.users)[world.test.user[decided]], {}, {})
+    dataset = build_dataset(train, test)
+    bench.read(list(dataset.texts))
+    vectors = all_vectors(dataset, bench.graph(dataset))
+    decided = dataset.test.decided
+    report(
+        f"{split}: {len(dataset.train.labels)} training labels, {decided.sum()} decided test labels, "
+        f"{(decided & dataset.new_text).sum()} of these about new texts"
+    )
+    outcome = dataset.test.outcome[decided]
+    scores = Scores(np.array(dataset.users)[dataset.test.user[decided]], {}, {})
     for name in models:
-        model = bench.reward(world, vectors[: world.train.n_users], **MODELS[name])
-        said = logits(model, world, vectors)
-        tell(f"{split} {name}", said, world.test, model)
-        answers.right[name], answers.loss[name] = correct(said[decided], outcome), log_losses(said[decided], outcome)
-    compare(split, answers, models, bench.seed)
-    return answers
+        model = bench.reward(dataset, vectors[: dataset.train.n_users], **MODELS[name])
+        predicted = logits(model, dataset, vectors)
+        report_model(f"{split} {name}", predicted, dataset.test, model)
+        scores.correct[name] = correct(predicted[decided], outcome)
+        scores.loss[name] = log_losses(predicted[decided], outcome)
+    compare(split, scores, models, bench.seed)
+    return scores
 
 
-def compare(where: str, answers: Answers, models: list[str], seed: int) -> None:
-    """Tell how far the first model is ahead of each other one, with intervals of a bootstrap over people."""
-    _, user = np.unique(answers.users, return_inverse=True)
+def compare(where: str, scores: Scores, models: list[str], seed: int) -> None:
+    """Report the lead of the first model over each other one, with intervals by a bootstrap over users."""
+    _, user = np.unique(scores.users, return_inverse=True)
     first = models[0]
     for other in models[1:]:
-        gain = 100 * (answers.right[first] - answers.right[other])
-        less = answers.loss[other] - answers.loss[first]
+        gain = 100 * (scores.correct[first] - scores.correct[other])
+        less = scores.loss[other] - scores.loss[first]
         (low, high), (least, most) = (interval(column, user, seed) for column in (gain, less))
-        say(
-            f"{where}: {first} {answers.right[first].mean():.3f}, {other} {answers.right[other].mean():.3f}: "
-            f"{gain.mean():+.1f} points, 95 % over people {low:+.1f} to {high:+.1f}; "
-            f"log-loss {answers.loss[first].mean():.3f}, {answers.loss[other].mean():.3f}: "
+        report(
+            f"{where}: {first} {scores.correct[first].mean():.3f}, {other} {scores.correct[other].mean():.3f}: "
+            f"{gain.mean():+.1f} points, 95 % over users {low:+.1f} to {high:+.1f}; "
+            f"log-loss {scores.loss[first].mean():.3f}, {scores.loss[other].mean():.3f}: "
             f"{less.mean():.3f} less, {least:.3f} to {most:.3f}; n {len(gain)}"
         )
 
 
 def on_demo(bench: Bench) -> None:
-    """New people with ten labels against the same people trained on those ten."""
+    """Compare new users with ten labels to the same users trained on those ten."""
     rows = [row for row in demo_rows() if row.choice is not None]
     counts = {name: sum(row.annotator == name for row in rows) for name in {row.annotator for row in rows}}
-    many = sorted(name for name in counts if counts[name] > GIVEN)
-    new = set(np.random.default_rng(bench.seed).choice(many, NEWCOMERS, replace=False).tolist())
+    many = sorted(name for name in counts if counts[name] > CONTEXT)
+    new = set(np.random.default_rng(bench.seed).choice(many, N_NEW, replace=False).tolist())
     others, theirs = ([row for row in rows if (row.annotator in new) == side] for side in (False, True))
     first, later = [], []
     for row in theirs:
-        (first if sum(one.annotator == row.annotator for one in first) < GIVEN else later).append(row)
+        (first if sum(one.annotator == row.annotator for one in first) < CONTEXT else later).append(row)
     accuracy = {}
-    for name, world in (
-        ("new", build_dataset(others, first + later, GIVEN)),
+    for name, dataset in (
+        ("new", build_dataset(others, first + later, CONTEXT)),
         ("trained", build_dataset(others + first, later)),
     ):
-        bench.read(list(world.texts))
-        graph = bench.graph(world)
-        vectors = everybody(world, graph)
-        model = bench.reward(world, vectors[: world.train.n_users])
-        said = logits(model, world, vectors)
-        tell(f"demo {name}", said, world.test, model)
-        truth = agreement(model, world, vectors, sorted(new), rows)
-        say(f"demo {name}: {truth:.3f} of all pairs in the order of the person's taste")
-        accuracy[name] = measures(said, world.test.outcome)["accuracy"], truth
+        bench.read(list(dataset.texts))
+        graph = bench.graph(dataset)
+        vectors = all_vectors(dataset, graph)
+        model = bench.reward(dataset, vectors[: dataset.train.n_users])
+        predicted = logits(model, dataset, vectors)
+        report_model(f"demo {name}", predicted, dataset.test, model)
+        truth = agreement(model, dataset, vectors, sorted(new), rows)
+        report(f"demo {name}: {truth:.3f} of all pairs in the order of the user's simulated utility")
+        accuracy[name] = measures(predicted, dataset.test.outcome)["accuracy"], truth
     gap = 100 * (np.array(accuracy["new"]) - accuracy["trained"])
-    say(
-        f"demo: {NEWCOMERS} new people with {GIVEN} labels against trained on those: {gap[0]:+.1f} points on labels, "
+    report(
+        f"demo: {N_NEW} new users with {CONTEXT} labels against trained on those: {gap[0]:+.1f} points on labels, "
         f"{gap[1]:+.1f} on truth"
     )
 
 
 def agreement(
-    model: RewardModel, world: EvalDataset, vectors: np.ndarray, names: list[str], rows: list[ImportRow]
+    model: RewardModel, dataset: EvalDataset, vectors: np.ndarray, names: list[str], rows: list[ImportRow]
 ) -> float:
-    """Share of pairs that the model orders as the people's tastes do, pairs of equal utility aside."""
-    taste_of, prompts = {row.annotator: tastes()[row.true_group] for row in rows}, study_prompts()
+    """Share of pairs that the model orders as the users' utilities do, without pairs of equal utility."""
+    weights_of, prompts = {row.annotator: tastes()[row.true_group] for row in rows}, study_prompts()
     texts = [(prompt.prompt, response.text) for prompt in prompts for response in prompt.responses]
-    rewards = model.rewards(texts, vectors[[world.users.index(name) for name in names]])  # (names, texts)
-    liked = np.array(
+    rewards = model.rewards(texts, vectors[[dataset.users.index(name) for name in names]])  # (names, texts)
+    utilities = np.array(
         [
-            [utility(taste_of[name], response.style) for prompt in prompts for response in prompt.responses]
+            [utility(weights_of[name], response.style) for prompt in prompts for response in prompt.responses]
             for name in names
         ]
     )
     width = len(prompts[0].responses)
     pairs = [(start + a, start + b) for start in range(0, len(texts), width) for a, b in combinations(range(width), 2)]
     a, b = np.array(pairs).T
-    gap, margin = liked[:, a] - liked[:, b], rewards[:, a] - rewards[:, b]
+    gap, margin = utilities[:, a] - utilities[:, b], rewards[:, a] - rewards[:, b]
     return float(correct(margin, gap > 0)[np.abs(gap) > 1e-9].mean())
 
 
-def tell(name: str, said: np.ndarray, labels: Comparisons, model: RewardModel) -> None:
-    row, about = measures(said, labels.outcome), model.metrics
-    served = (
-        f", {about['dead_experts']} experts serve nobody, load entropy {about['load_entropy']:.2f}"
+def report_model(name: str, predicted: np.ndarray, labels: Comparisons, model: RewardModel) -> None:
+    row, about = measures(predicted, labels.outcome), model.metrics
+    experts = (
+        f", {about['dead_experts']} dead experts, load entropy {about['load_entropy']:.2f}"
         if model.config.n_experts
         else ""
     )
-    say(
+    report(
         f"{name:<22} accuracy {row['accuracy']:.3f}  log-loss {row['log_loss']:.3f}  n {row['n']:>5}  "
-        f"({about['steps']} steps, {about['seconds']:.0f} s{served})"
+        f"({about['steps']} steps, {about['seconds']:.0f} s{experts})"
     )
 
 
-def say(words: str) -> None:
+def report(line: str) -> None:
+    """Print a line, in the first of several processes."""
     if PartialState().is_main_process:
-        print(words, flush=True)
+        print(line, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -271,34 +278,34 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help=f"folder with {LLMFAO}, or a file of labels")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--models", default=",".join(MODELS), help=f"of {', '.join(MODELS)}")
-    parser.add_argument("--layers", type=int, help="experts in this many of the last layers")
-    parser.add_argument("--checkpoint", action="store_true", help="run layers twice rather than keep activations")
+    parser.add_argument("--layers", type=int, help="number of the last layers that have experts")
+    parser.add_argument("--checkpoint", action="store_true", help="run layers twice instead of storing activations")
     parser.add_argument("--backbone", default="minilm", help="bundled name, folder or hub id (default minilm)")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds a fit; 0: the whole schedule (default 60)")
     parser.add_argument(
-        "--cuts", type=int, default=1, help=f"of each part, at most {min(MOST_CUTS.values())} (default 1)"
+        "--budget", type=float, default=60.0, help="seconds per fit; 0: the whole schedule (default 60)"
     )
+    parser.add_argument("--cuts", type=int, default=1, help=f"per part, at most {min(MOST_CUTS.values())} (default 1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--states", type=Path, help="file to keep the frozen states in, for the next run")
+    parser.add_argument("--states", type=Path, help="file that stores the frozen states for the next run")
     arguments = parser.parse_args(argv)
     if arguments.data is not None and not arguments.data.exists():
-        parser.error(f"--data is {arguments.data}, which is not there; name a folder with files of labels")
+        parser.error(f"--data is {arguments.data}, which does not exist; name a folder with files of labels")
     models, parts = _chosen(parser, arguments.models, MODELS), _chosen(parser, arguments.parts, PARTS)
     if not 1 <= arguments.cuts <= min(MOST_CUTS.values()):
-        parser.error(f"--cuts is {arguments.cuts}: a whole number from 1 to {min(MOST_CUTS.values())} is needed")
+        parser.error(f"--cuts is {arguments.cuts}: it must be a whole number from 1 to {min(MOST_CUTS.values())}")
     changes = {"checkpoint": arguments.checkpoint} | ({"last_layers": arguments.layers} if arguments.layers else {})
     bench = Bench(
         Settings.from_environment(), arguments.backbone, arguments.budget, arguments.seed, arguments.states, **changes
     )
-    say(
+    report(
         f"backbone {arguments.backbone}, experts in the last {bench.config.last_layers} of "
-        f"{bench.cache.backbone.depth} layers, {arguments.budget:.0f} s a fit, seed {arguments.seed}"
+        f"{bench.cache.backbone.depth} layers, {arguments.budget:.0f} s per fit, seed {arguments.seed}"
     )
     for part in parts:
         if part == "demo":
             on_demo(bench)
         elif arguments.data is None:
-            say(f"Left out: {part}, for want of --data.")
+            report(f"Skipped: {part}, which needs --data.")
         else:
             path = arguments.data / LLMFAO if arguments.data.is_dir() else arguments.data
             on_labels(
@@ -307,8 +314,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _chosen(parser: argparse.ArgumentParser, said: str, known: Iterable[str]) -> list[str]:
-    names = said.split(",")
+def _chosen(parser: argparse.ArgumentParser, value: str, known: Iterable[str]) -> list[str]:
+    names = value.split(",")
     if unknown := [name for name in names if name not in known]:
         parser.error(f"{', '.join(unknown)} is not known: choose from {', '.join(known)}")
     return names

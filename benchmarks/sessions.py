@@ -1,15 +1,16 @@
-"""Many people label in their browsers at once: does each key count once, and how long does the next pair take?
+"""Many people label in their browsers at the same time: does each key count once, and how long does the next pair take?
 
     python -m benchmarks.sessions [--sessions N] [--seconds S] [--think S] [--home FOLDER]
 
-A studio is started as ``make run`` starts it, trainer and all, and as many sessions of one browser each join it under a
-name of their own.  All of them label by keys for a minute: each looks at a pair for a while, drawn around ``--think``
-seconds, presses a key, and waits for the next pair.  The browser runs on the same machine, so its work is in the times.
+A studio is started as ``make run`` starts it, with its trainer, and each session of a browser joins it under a
+different name.  All sessions label by keys for a minute: each looks at a pair for a random time around ``--think``
+seconds, presses a key, and waits for the next pair.  The browser runs on the same machine, so the times include its
+work.
 
-Counted afterwards: what went wrong on a page or in the logs, labels acknowledged on a screen and not in the database,
-labels in the database that no screen acknowledged, and labels of one task or pair beyond the first.  Without a reward
-model the trainer is busy with the first one, and the sessions begin when it is done.  A copy of this installation's own
-home folder is used where it has one.
+Afterwards the benchmark counts errors on a page or in the logs, labels that a screen acknowledged but the database does
+not have, labels in the database that no screen acknowledged, and labels of one task or pair beyond the first.  Without
+a reward model the trainer fits the first one, and the sessions begin when it is done.  If the home folder of this
+installation has a reward model, a copy of that folder is used.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from copl_core.config import Settings
 
 DESCRIPTION = "25 browser sessions label at once for a minute, browser, app and trainer on the same cores"
 ROOT = Path(__file__).resolve().parents[1]
-TOGETHER = 5  # sessions that open the page at the same moment
+TOGETHER = 5  # sessions that open the page at the same time
 PATIENCE = 900  # seconds for the first reward model
 FULL_RUNS = "SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'"
 IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--mute-audio"]
-# Tells, after a key, when the next pair stood on the screen and which number of answers the page acknowledged.
+# Reports, after a key, when the next pair is on the screen and how many answers the page has acknowledged.
 WATCH = """() => {
   const texts = () => ["left", "right"].map((side) => document.querySelector(`.st-key-response-${side}`)?.textContent)
       .join("|");
@@ -68,7 +69,7 @@ WATCH = """() => {
 
 @dataclass
 class Session:
-    """One person at their browser."""
+    """One person with a browser."""
 
     name: str
     milliseconds: list[float] = field(default_factory=list)
@@ -80,20 +81,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sessions", description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--think", type=float, default=6.0, help="seconds a person looks at a pair, on average")
-    parser.add_argument("--home", type=Path, help="of a studio with a reward model; it is copied, not changed")
+    parser.add_argument("--think", type=float, default=6.0, help="mean seconds that a person looks at a pair")
+    parser.add_argument("--home", type=Path, help="folder of a studio with a reward model; it is copied, not changed")
     arguments = parser.parse_args(argv)
     own = Settings.from_environment().home
     if arguments.home is None and (own / "copl.db").is_file() and _count(own, FULL_RUNS):
         arguments.home = own
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        print("Left out: no chromium is installed.")
+        print("Skipped: chromium is not installed.")
         return 0
     with tempfile.TemporaryDirectory() as folder, studio(Path(folder) / "home", arguments.home) as (address, home):
-        people, spent = asyncio.run(everybody(chromium, address, arguments))
+        people, processor = asyncio.run(everybody(chromium, address, arguments))
         faults = [error for one in people for error in one.errors] + in_the_logs(home)
-        return report(people, stored(home, [one.name for one in people]), faults, spent, arguments)
+        return report(people, stored(home, [one.name for one in people]), faults, processor, arguments)
 
 
 # ---- the studio
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def studio(home: Path, like: Path | None) -> Iterator[tuple[str, Path]]:
-    """(address, home folder) of a studio with a reward model, stopped on leaving."""
+    """(address, home folder) of a studio with a reward model, which stops on leaving."""
     if like is None:
         home.mkdir()
     else:
@@ -112,8 +113,8 @@ def studio(home: Path, like: Path | None) -> Iterator[tuple[str, Path]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    said = home / "launcher.log"
-    with said.open("w") as out:
+    log = home / "launcher.log"
+    with log.open("w") as out:
         environment = os.environ | {"COPL_HOME": str(home), "COPL_PORT": str(port)}
         up = subprocess.Popen(
             [sys.executable, "-u", "-m", "copl_core", "up"],
@@ -124,7 +125,7 @@ def studio(home: Path, like: Path | None) -> Iterator[tuple[str, Path]]:
             stdin=subprocess.DEVNULL,
         )
     try:
-        _wait(lambda: "token=" in said.read_text(), up)
+        _wait(lambda: "token=" in log.read_text(), up)
         _wait(lambda: _count(home, FULL_RUNS), up)
         yield f"http://localhost:{port}", home
     finally:
@@ -136,7 +137,7 @@ def _wait(ready, up: subprocess.Popen) -> None:
     ends = time.monotonic() + PATIENCE
     while not ready():
         if up.poll() is not None or time.monotonic() > ends:
-            raise SystemExit("The studio did not start, or its trainer made no reward model.")
+            raise SystemExit("The studio did not start, or its trainer fitted no reward model.")
         time.sleep(0.5)
 
 
@@ -151,7 +152,7 @@ def _count(home: Path, query: str, *values: object) -> int:
 async def everybody(
     chromium: str, address: str, arguments: argparse.Namespace
 ) -> tuple[list[Session], dict[str, float]]:
-    """The sessions, and the processor seconds that each part of the whole spent while they labelled."""
+    """The sessions, and the processor seconds of each part of the system while they labelled."""
     from playwright.async_api import async_playwright
 
     people = [Session(f"session {number}") for number in range(arguments.sessions)]
@@ -186,8 +187,8 @@ async def join(browser, address: str, person: Session):
 
 
 async def label(page, person: Session, ends: float, think: float, random: Random) -> None:
-    """Look, press, wait for the next pair; until the time is over."""
-    await asyncio.sleep(random.uniform(0, think))  # nobody begins at the same moment
+    """Look, press a key, wait for the next pair, until the time is over."""
+    await asyncio.sleep(random.uniform(0, think))  # the sessions do not begin at the same time
     while time.monotonic() < ends:
         await page.evaluate("window.arm()")
         await page.keyboard.press(random.choice("12"))
@@ -202,12 +203,12 @@ async def label(page, person: Session, ends: float, think: float, random: Random
     for alert in await page.locator("[data-testid=stAlert], [data-testid=stException]").all_inner_texts():
         person.errors.append(f"{person.name}: {alert}")
     await page.wait_for_selector(IDLE)
-    told = re.search(r"([\d,]+) answered", await page.locator("[data-testid=stMain]").inner_text())
-    person.acknowledged = int(told[1].replace(",", ""))
+    answered = re.search(r"([\d,]+) answered", await page.locator("[data-testid=stMain]").inner_text())
+    person.acknowledged = int(answered[1].replace(",", ""))
 
 
 def processor_seconds() -> dict[str, float]:
-    """Of the app, the trainer and the browser so far."""
+    """Processor seconds of the app, the trainer and the browser so far."""
     spent = {"app": 0.0, "trainer": 0.0, "browser": 0.0}
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
@@ -221,7 +222,7 @@ def processor_seconds() -> dict[str, float]:
 
 
 def stored(home: Path, names: list[str]) -> dict[str, tuple[int, int, int]]:
-    """Of each person: labels that count, tasks they answer, pairs they are on (a pair may be repeated, a task not)."""
+    """(counting labels, their tasks, their pairs) of each person; a pair can be repeated, a task cannot."""
     with sqlite3.connect(f"file:{home / 'copl.db'}?mode=ro", uri=True) as database:
         rows = database.execute(
             "SELECT user.name, count(*), count(DISTINCT label.task_id), count(DISTINCT label.left_id || '-' || "
@@ -232,7 +233,7 @@ def stored(home: Path, names: list[str]) -> dict[str, tuple[int, int, int]]:
 
 
 def in_the_logs(home: Path) -> list[str]:
-    """Lines of the app's log that tell of an exception."""
+    """Lines of the app's log that report an exception."""
     return [
         line
         for line in (home / "logs" / "app.log").read_text(errors="replace").splitlines()
@@ -249,7 +250,7 @@ def report(
 ) -> int:
     spans = np.array([span for one in people for span in one.milliseconds])
     lost = sum(max(0, one.acknowledged - found[one.name][0]) for one in people)
-    unsaid = sum(max(0, found[one.name][0] - one.acknowledged) for one in people)
+    unacknowledged = sum(max(0, found[one.name][0] - one.acknowledged) for one in people)
     double = sum(labels - min(tasks, sides) for labels, tasks, sides in found.values())
     p50, p95 = np.quantile(spans, (0.5, 0.95)) if len(spans) else (np.nan, np.nan)
     rows = {
@@ -260,7 +261,7 @@ def report(
         "acknowledged on a screen": sum(one.acknowledged for one in people),
         "errors": len(faults),
         "acknowledged, not stored": lost,
-        "stored, not acknowledged": unsaid,
+        "stored, not acknowledged": unacknowledged,
         "stored twice": double,
         "key to next pair, p50": f"{p50:.0f} ms",
         "key to next pair, p95": f"{p95:.0f} ms",
@@ -271,7 +272,7 @@ def report(
         print(f"{name:28}{value:>12}")
     for fault in faults[:10]:
         print(f"  {fault[:200]}")
-    return int(bool(faults or lost or unsaid or double or not len(spans)))
+    return int(bool(faults or lost or unacknowledged or double or not len(spans)))
 
 
 if __name__ == "__main__":

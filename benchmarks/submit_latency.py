@@ -1,12 +1,12 @@
-"""How long from an answer to the next pair, with a hundred thousand labels present.
+"""The time from an answer to the next pair, with 100,000 labels in the study.
 
     python -m benchmarks.submit_latency
 
-Times ``Study.submit`` as a page calls it: the label is committed, the person placed anew in the snapshot by their
-labels, the most informative of the open pairs found and reserved.  Beside each answer one bare SQLite commit of a
-single row is timed, with the same safety (``synchronous=FULL``, write-ahead log) on the same disk, so that a slow or
-busy machine shows in both; processor time is that of this process alone.  Small matrices are multiplied by one thread,
-as in the app.  The snapshot is made of random numbers, of the size that a fit would give.
+It times ``labelling.submit`` as a page calls it: the label is committed, the user's vector is updated from their
+labels, and the most informative available pair is selected and reserved.  After each answer it times a plain SQLite
+commit of one row with the same safety (``synchronous=FULL``, write-ahead log) on the same disk, so that a slow or busy
+machine shows in both numbers.  Processor time is that of this process only.  Small matrices are multiplied by one
+thread, as in the app.  The snapshot has random numbers, in the sizes of a real fit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 
-DESCRIPTION = "from an answer to the next pair, with 100,000 labels present"
+DESCRIPTION = "the time from an answer to the next pair, with 100,000 labels in the study"
 DIM = 128
 
 
@@ -45,27 +45,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=100_000)
     parser.add_argument("--pairs", type=int, default=3_000)
     parser.add_argument("--people", type=int, default=200)
-    parser.add_argument("--answers", type=int, default=200, help="answers timed for each setting")
+    parser.add_argument("--answers", type=int, default=200, help="timed for each setting")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         session = prepare(Path(folder), arguments.labels, arguments.pairs, arguments.people)
         print(
-            f"{session.store.label_count(session.id):,} labels of {arguments.people} people on {arguments.pairs:,} pairs"
+            f"{session.store.label_count(session.id):,} labels of {arguments.people} users on {arguments.pairs:,} pairs"
         )
         print(f"{'':34}{'p50':>8}{'p95':>8}{'most':>8}   ms, {arguments.answers} answers each")
         overlap = 2 * arguments.labels // arguments.pairs
-        for name, room, who in (
+        for name, assignment, user in (
             ("newcomer, no overlap", AssignmentSettings(), "Ann"),
             ("newcomer, an overlap", AssignmentSettings(overlap=overlap), "Ben"),
             (f"{arguments.labels // arguments.people} labels before", AssignmentSettings(overlap=overlap), "person 0"),
         ):
-            labelling.set_assignment(session, room)
-            report(name, *measure(session, access.join(session, who).id, Path(folder), arguments.answers))
+            labelling.set_assignment(session, assignment)
+            report(name, *measure(session, access.join(session, user).id, Path(folder), arguments.answers))
     return 0
 
 
 def prepare(home: Path, n_labels: int, n_pairs: int, n_people: int) -> Session:
-    """A study with that many labels, and a champion of random numbers fitted to nothing."""
+    """A study with that many labels and a champion of random numbers."""
     settings = Settings(home=home)
     store = open_store(settings)
     session = Session(store, settings, store.create_study("Latency").id)
@@ -120,10 +120,10 @@ def publish(
 
 
 def measure(session: Session, user_id: int, folder: Path, answers: int) -> tuple[np.ndarray, ...]:
-    """Milliseconds (answers,) from submit to the next task, of processor time in it, and of bare commits in between."""
-    bare = sqlite3.connect(folder / "bare.db", isolation_level=None)
-    bare.executescript("pragma journal_mode=WAL; pragma synchronous=FULL; create table if not exists t (x text)")
-    ours, busy, theirs = [], [], []
+    """Milliseconds (answers,): submit to next task, its processor time, and plain commits in between."""
+    plain = sqlite3.connect(folder / "plain.db", isolation_level=None)
+    plain.executescript("pragma journal_mode=WAL; pragma synchronous=FULL; create table if not exists t (x text)")
+    ours, busy, commits = [], [], []
     task = labelling.next_task(session, user_id)
     for _ in range(answers):
         started, worked = time.perf_counter(), time.process_time()
@@ -131,19 +131,19 @@ def measure(session: Session, user_id: int, folder: Path, answers: int) -> tuple
         ours.append(time.perf_counter() - started)
         busy.append(time.process_time() - worked)
         started = time.perf_counter()
-        bare.execute("begin immediate")
-        bare.execute("insert into t values (?)", ("x" * 200,))
-        bare.execute("commit")
-        theirs.append(time.perf_counter() - started)
-    bare.close()
-    return np.array(ours) * 1000, np.array(busy) * 1000, np.array(theirs) * 1000
+        plain.execute("begin immediate")
+        plain.execute("insert into t values (?)", ("x" * 200,))
+        plain.execute("commit")
+        commits.append(time.perf_counter() - started)
+    plain.close()
+    return np.array(ours) * 1000, np.array(busy) * 1000, np.array(commits) * 1000
 
 
-def report(name: str, ours: np.ndarray, busy: np.ndarray, bare: np.ndarray) -> None:
-    for what, times in ((name, ours), ("  of it processor time", busy), ("  a bare commit", bare)):
+def report(name: str, ours: np.ndarray, busy: np.ndarray, plain: np.ndarray) -> None:
+    for what, times in ((name, ours), ("  of it processor time", busy), ("  a plain commit", plain)):
         p50, p95 = np.quantile(times, (0.5, 0.95))
         print(f"{what:34}{p50:8.1f}{p95:8.1f}{times.max():8.1f}")
-    ratios = [np.quantile(ours, q) / np.quantile(bare, q) for q in (0.5, 0.95)]
+    ratios = [np.quantile(ours, q) / np.quantile(plain, q) for q in (0.5, 0.95)]
     print(f"{'  times as long':34}{ratios[0]:8.1f}{ratios[1]:8.1f}", flush=True)
 
 
