@@ -36,5 +36,5 @@ def expert_effects(model: RewardModel, texts: Sequence[tuple[str, str]], gate: i
     expert[:, gate] = torch.arange(n_experts, device=model.device)
     weight[:, gate] = model.strength(model.reference[gate])
     rows = max(1, min(rows, ATTENTION_CELLS // max(len(one) for one in states) ** 2))
-    shared, *by_expert = model._passes(states, *model.with_shared(expert, weight), rows)
+    shared, *by_expert = model._run_passes(states, *model.with_shared(expert, weight), rows)
     return ((torch.stack(by_expert) - shared) / float(model.calibration)).numpy()

@@ -1,4 +1,4 @@
-"""The map: who is on it, which groups there are, and that it stays put."""
+"""The map: who is on it, which groups there are, and its stability."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
     return len(together) == len(set(one.tolist())) == len(set(other.tolist()))
 
 
-def test_camps_become_groups_and_stand_apart_on_the_map(camps, first):
+def test_camps_become_groups_and_are_apart_on_the_map(camps, first):
     _, _, camp = camps
     assert same_partition(first.group, camp)
     assert first.silhouette > 0.7 and first.parameters["k"] == 3
-    middles = np.array([first.xy[camp == c].mean(0) for c in range(3)])
-    spread = max(np.linalg.norm(first.xy[camp == c] - middles[c], axis=1).mean() for c in range(3))
-    apart = min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    means = np.array([first.xy[camp == c].mean(0) for c in range(3)])
+    spread = max(np.linalg.norm(first.xy[camp == c] - means[c], axis=1).mean() for c in range(3))
+    apart = min(np.linalg.norm(means[a] - means[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
     assert apart > 2 * spread
 
 
@@ -68,7 +68,7 @@ def test_an_added_user_without_labels_moves_nobody(camps, first):
     assert np.array_equal(found.xy[:24], first.xy) and np.array_equal(found.group[:24], first.group)
 
 
-def test_a_refit_keeps_places_and_group_numbers_even_when_the_space_is_turned_and_mirrored(camps, first):
+def test_a_refit_keeps_positions_and_group_numbers_even_when_the_space_is_rotated_and_mirrored(camps, first):
     ids, vectors, _ = camps
     turned = np.linalg.qr(np.random.default_rng(1).normal(size=(DIM, DIM)))[0] @ np.diag([-1] + [1] * (DIM - 1))
     order = np.random.default_rng(2).permutation(24)
@@ -79,13 +79,13 @@ def test_a_refit_keeps_places_and_group_numbers_even_when_the_space_is_turned_an
     assert moved.mean() < 0.35 * size  # a map drawn afresh moves its people by more than their mean distance
 
 
-def test_a_map_that_comes_out_mirrored_and_shifted_is_laid_back_exactly(first):
-    from copl_core.insight.layout import _keep
+def test_a_mirrored_and_shifted_map_is_aligned_exactly(first):
+    from copl_core.insight.layout import _align
 
     mirrored = replace(
         first, xy=(first.xy @ np.array([[0, 1], [1, 0]]) + 40).astype(np.float32), group=(first.group + 1) % 3
     )
-    back = _keep(mirrored, first)
+    back = _align(mirrored, first)
     assert np.allclose(back.xy, first.xy, atol=1e-3)
     assert np.array_equal(back.group, first.group)
 
@@ -220,9 +220,9 @@ def test_groups_of_a_world_of_four_tastes_are_its_tastes():
 def test_camps_stand_apart_in_three_dimensions_and_stay_put(camps, first):
     ids, vectors, camp = camps
     assert first.xyz.shape == (24, 3)
-    middles = np.array([first.xyz[camp == c].mean(0) for c in range(3)])
-    spread = max(np.linalg.norm(first.xyz[camp == c] - middles[c], axis=1).mean() for c in range(3))
-    assert min(np.linalg.norm(middles[a] - middles[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 2 * spread
+    means = np.array([first.xyz[camp == c].mean(0) for c in range(3)])
+    spread = max(np.linalg.norm(first.xyz[camp == c] - means[c], axis=1).mean() for c in range(3))
+    assert min(np.linalg.norm(means[a] - means[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 2 * spread
     again = fit_layout(ids, vectors, np.ones(24), previous=first)
     assert (
         np.linalg.norm(again.xyz - first.xyz, axis=1).mean()
