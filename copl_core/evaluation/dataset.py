@@ -14,7 +14,7 @@ import numpy as np
 from copl_core.records import Choice, Comparisons, CoplError, ImportRow, TrainingData
 from copl_core.training.split import LabelSplit
 
-OUTCOMES = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
+OUTCOMES: dict[Choice | None, float] = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
 TEST = "test"  # value of the field "split" of test rows
 NEW_PROMPTS_SHARE = 0.2  # of the prompts of a single file that are held out from training
 
@@ -179,7 +179,7 @@ def groups_of(rows: Iterable[ImportRow]) -> dict[str, str]:
     """The group of each annotator whose rows name exactly one; annotators with none or several are missing."""
     named: dict[str, set[str]] = {}
     for row in rows:
-        if row.true_group is not None:
+        if row.annotator is not None and row.true_group is not None:
             named.setdefault(row.annotator, set()).add(row.true_group)
     return {name: groups.pop() for name, groups in named.items() if len(groups) == 1}
 

@@ -76,7 +76,7 @@ def extend_graph(
     prior = Prior.of(state)
     for user in np.setdiff1d(context.user, state.user_ids):
         adapted = adapt(wide, context.take(context.user == user), rule=rule, prior=prior)
-        users[user], side[user] = adapted.vector, adapted.side
+        users[user], side[user] = adapted.vector, adapted.position_bias
     return ExtendedGraph(wide, users, side, inverse_temperature)
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def evaluate(
     test_rows: Iterable[ImportRow],
     methods: Sequence[str] = DEFAULT_METHODS,
     *,
-    embedder,
+    embedder: Any,
     context: int = 0,
     seed: int = 0,
     controls: bool = False,
@@ -346,7 +347,7 @@ def _runnable(
         CoplError: a method that is given by name cannot run; nothing has been fitted then.
     """
     group_of = groups_of([*train, *test])
-    groups = {group_of.get(row.annotator) for row in train} - {None}
+    groups = {group_of[row.annotator] for row in train if row.annotator is not None and row.annotator in group_of}
     missing = {}
     if len(groups) < 2:
         missing[ORACLE] = f"{ORACLE} needs training labels by users of two groups, and these are of {len(groups)}"

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -180,7 +180,7 @@ class PeerFit:
         self.user_side = torch.zeros(peer.n_users, requires_grad=peer.personal)
         sides = [self.side, self.user_side] if peer.personal else [self.side]
         slow = [p for name, p in peer.named_parameters() if name not in peer.fast]
-        fast = {"params": [getattr(peer, name) for name in peer.fast], "lr": FEW_LR}
+        fast: dict[str, Any] = {"params": [getattr(peer, name) for name in peer.fast], "lr": FEW_LR}
         groups = [
             {"params": slow},
             fast | {"weight_decay": decay * LR / FEW_LR},  # the same shrinkage per step

@@ -55,12 +55,12 @@ def random_split(dataset: EvalDataset, seed: int) -> ValidationSplit:
     weight = np.full(out.sum(), 1 / max(out.sum(), 1))
     rows = np.arange(len(dataset.users)), np.arange(len(dataset.texts))
     train = dataset.train.with_labels(labels.take(~out))
-    return ValidationSplit(train, labels.take(out), labels.take([]), weight, *rows)
+    return ValidationSplit(train, labels.take(out), labels.take(np.empty(0, np.int64)), weight, *rows)
 
 
 def random_mask(labels: Comparisons, seed: int) -> np.ndarray:
     """Mask (N,) of the labels that a random split holds out."""
-    return (draws("edge", labels.user, labels.left, labels.right, seed + 1) < RANDOM_SHARE / 2).any(1)
+    return np.any(draws("edge", labels.user, labels.left, labels.right, seed + 1) < RANDOM_SHARE / 2, axis=1)
 
 
 def validation_dataset(dataset: EvalDataset, seed: int) -> EvalDataset:

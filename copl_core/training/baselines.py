@@ -127,7 +127,7 @@ def _random_loss(labels: Comparisons, length: np.ndarray, n_users: int, seed: in
 
     About ``HOLDOUT`` of the labels are held out, by user–response edge as the graph does it.
     """
-    held = (draws("edge", labels.user, labels.left, labels.right, seed) < HOLDOUT / 2).any(1)
+    held = np.any(draws("edge", labels.user, labels.left, labels.right, seed) < HOLDOUT / 2, axis=1)
     train, test = labels.take(~held), labels.take(held)
 
     def loss_of(option: Option) -> float:
@@ -173,8 +173,8 @@ def _fit(
         z = theta[a] - theta[b] + common[0] * longer + common[1] + (users[u] * design).sum(1) * personal
         residual = expit(z) - y
         g_theta = np.bincount(a, residual, n_items) - np.bincount(b, residual, n_items) + STRENGTH_PRECISION * theta
-        g_users = np.stack([np.bincount(u, residual * column, n_users) for column in design.T], 1) * personal
-        g_users = g_users + precision * users
+        by_user = np.stack([np.bincount(u, residual * column, n_users) for column in design.T], 1)
+        g_users = by_user * personal + precision * users
         to_items = users[u, :rank] * residual[:, None]
         g_items = precision * items
         for k in range(rank):

@@ -77,7 +77,7 @@ def held_out_and_unseen(
     """
     unseen = np.zeros(len(user_ids), bool)
     if n_responses >= FEWEST_TEXTS:
-        unseen = (draws("response", user_ids, left_ids, right_ids, 2) < UNSEEN_SHARE).any(1)
+        unseen = np.any(draws("response", user_ids, left_ids, right_ids, 2) < UNSEEN_SHARE, axis=1)
     return held_out(user_ids, left_ids, right_ids, decided) & ~unseen, unseen
 
 
@@ -93,7 +93,7 @@ def split_by_edge(data: TrainingData, share: float, draw: int = 0) -> tuple[np.n
     labels = data.labels
     ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
     out = draws("edge", *ids, *([draw] if draw else [])) < share
-    return ~out.any(1), out.all(1)
+    return ~np.any(out, axis=1), np.all(out, axis=1)
 
 
 def draws(unit: Unit, user_ids: np.ndarray, left_ids: np.ndarray, right_ids: np.ndarray, *salt: int) -> np.ndarray:
