@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 
 import numpy as np
+from scipy.special import expit
 
 from copl_core.config import Settings
 from copl_core.demo.world import demo_rows
@@ -97,7 +98,7 @@ def four_groups(seed: int = 0) -> Iterable[ImportRow]:
         for prompt in rng.choice(PROMPTS, LABELS, replace=False).tolist():
             a, b = rng.choice(4, 2, replace=False).tolist()
             like = [(1 if (which & 1) == brief else -1) + (1 if which >> 1 == lists else -1) for which in (a, b)]
-            first = rng.random() < 1 / (1 + np.exp(-1.5 * (like[0] - like[1])))
+            first = rng.random() < expit(1.5 * (like[0] - like[1]))
             yield ImportRow(
                 0,
                 f"How do I begin with plan {prompt}?",

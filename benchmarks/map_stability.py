@@ -16,6 +16,7 @@ import sys
 import time
 
 import numpy as np
+from scipy.special import expit
 
 from benchmarks.synthetic import Protocol, SyntheticWorld, make_world
 from copl_core.insight.groups import NO_GROUP
@@ -92,9 +93,7 @@ def movement(first: Layout, second: Layout) -> float:
 def preference_change(before: GraphState, after: GraphState) -> float:
     """Median over users of the mean change of P(left) on labelled pairs."""
     pairs = after.labels.take(np.random.default_rng(0).choice(len(after.labels), min(500, len(after.labels))))
-    first, second = (
-        1 / (1 + np.exp(-state.log_odds(state.user_vectors, pairs.left, pairs.right))) for state in (before, after)
-    )
+    first, second = (expit(state.log_odds(state.user_vectors, pairs.left, pairs.right)) for state in (before, after))
     return float(np.median(np.abs(first - second).mean(1)))
 
 

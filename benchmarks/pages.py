@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
@@ -95,7 +96,7 @@ def labels(n_people: int, n_labels: int, n_prompts: int, rng: np.random.Generato
         count = n_labels // n_people
         for prompt in rng.choice(n_prompts, count, replace=False).tolist():
             a, b = rng.choice(RESPONSES, 2, replace=False).tolist()
-            left = rng.random() < 1 / (1 + np.exp(-1.5 * (like[person % 4][a] - like[person % 4][b])))
+            left = rng.random() < expit(1.5 * (like[person % 4][a] - like[person % 4][b]))
             yield ImportRow(
                 0,
                 f"Question {prompt}: how would you go about it?",

@@ -8,6 +8,7 @@ where each of them is undecided (BALD, arXiv 1112.5745).  numpy only.
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit
 
 from copl_core.preference.adapt import Placement
 from copl_core.preference.state import GraphState
@@ -50,7 +51,7 @@ def _posterior(state: GraphState, placement: Placement | np.ndarray) -> tuple[np
 
 def _preferences(state: GraphState, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Probability (K, P) that each user prefers the first response."""
-    return 1 / (1 + np.exp(-np.clip(state.log_odds(state.user_vectors[rows], pairs[:, 0], pairs[:, 1]), -30, 30)))
+    return expit(state.log_odds(state.user_vectors[rows], pairs[:, 0], pairs[:, 1]))
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, log_expit
 
 from copl_core.logistic import MAX_STEPS, TOLERANCE, fraction, penalised_logistic
 from copl_core.preference.state import GraphState
@@ -116,7 +117,7 @@ def label_weights(state: GraphState, labels: Comparisons) -> np.ndarray:
 def _likeness(state: GraphState, labels: Comparisons, near: np.ndarray, rule: str, temper: float) -> np.ndarray:
     """Posterior weight (K,) of each neighbour given the labels."""
     margins = state.log_odds(state.user_vectors[near], labels.left, labels.right)  # (K, N)
-    left = np.minimum(margins, 0) - np.log(1 + np.exp(-np.abs(margins)))  # log σ(m); log(1 − σ(m)) is log σ(m) − m
+    left = log_expit(margins)  # log σ(m); log(1 − σ(m)) is log σ(m) − m
     if rule == "published":
         decided = labels.decided
         explained = left[:, decided] - margins[:, decided] * (labels.outcome[decided] == 0)
@@ -183,7 +184,7 @@ class Prior:
 
 def _slopes(margin: np.ndarray, weight: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives of the log-likelihood by each label's margin: the first (N,), and minus the second, D (N,) > 0."""
-    p = 1 / (1 + np.exp(-np.clip(margin, -40, 40)))
+    p = expit(margin)
     return weight * (outcome - p), weight * np.maximum(p * (1 - p), 1e-12)
 
 

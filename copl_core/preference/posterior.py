@@ -8,6 +8,7 @@ user without labels is drawn with the prior's covariance.  numpy only.
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit
 
 from copl_core.preference.adapt import Prior, label_weights
 from copl_core.preference.state import GraphState
@@ -22,7 +23,7 @@ def draws(
     Args:
         labels: the user's labels, with responses as rows of ``state``; the user column is not read.
     """
-    p = 1 / (1 + np.exp(-np.clip(state.log_odds(vector, labels.left, labels.right), -40, 40)))
+    p = expit(state.log_odds(vector, labels.left, labels.right))
     curve = label_weights(state, labels) * p * (1 - p)
     root = prior.root[:-1]  # (d, q), without the position bias
     difference, _ = state.differences(labels.left, labels.right)  # (N, d)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import expit
 
 from copl_core.ids import rows_of
 from copl_core.preference.adapt import Placement, Prior, adapt
@@ -124,4 +125,4 @@ def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Us
 
 def preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """P(user prefers the first response), (N, P), for user vectors (N, d) and pairs of response rows (P, 2)."""
-    return 1 / (1 + np.exp(-np.clip(state.log_odds(vectors, rows[:, 0], rows[:, 1]), -60, 60)))
+    return expit(state.log_odds(vectors, rows[:, 0], rows[:, 1]))

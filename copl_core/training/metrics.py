@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit
 
 BINS = 10
 RESAMPLES = 2000
@@ -39,7 +40,7 @@ def log_losses(logits: np.ndarray, outcome: np.ndarray) -> np.ndarray:
 
 def calibration_error(logits: np.ndarray, outcome: np.ndarray) -> float:
     """Expected calibration error (Naeini et al., AAAI 2015) over ten equal bins of P(left)."""
-    p = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
+    p = expit(logits)
     bin_index = np.minimum((p * BINS).astype(int), BINS - 1)
     gaps = np.abs(np.bincount(bin_index, p, BINS) - np.bincount(bin_index, outcome, BINS))
     return float(gaps.sum() / len(p))
