@@ -17,20 +17,21 @@ from tests.evaluation.test_peers import camps, rows
 
 def steps(config, n_labels: int) -> int:
     """As the fit counts them: a batch of an epoch's rest is a step."""
-    return config.epochs * math.ceil((n_labels - round(config.holdout * n_labels)) / config.batch)
+    n_train = n_labels - round(config.schedule.holdout * n_labels)
+    return config.paper.epochs * math.ceil(n_train / config.paper.batch)
 
 
 @pytest.mark.parametrize("n_labels", [20, 900, 4000, 9000])
 def test_the_published_schedule_takes_its_steps_on_small_files_and_may_go_faster(n_labels):
     tried = schedules(n_labels)
-    assert [config.lr for config in tried] == [1e-4, methods.FASTER]
+    assert [config.schedule.lr for config in tried] == [1e-4, methods.FASTER]
     assert all(MOST_STEPS <= steps(config, n_labels) <= 1.05 * MOST_STEPS for config in tried)
 
 
 @pytest.mark.parametrize("n_labels", [60_000, 900_000])
 def test_the_published_schedule_is_cut_on_large_files_at_its_own_rate(n_labels):
     (config,) = schedules(n_labels)
-    assert config.lr == 1e-4 and config.epochs < 100
+    assert config.schedule.lr == 1e-4 and config.paper.epochs < 100
     assert MOST_STEPS <= steps(config, n_labels) <= 2 * MOST_STEPS
 
 
@@ -40,7 +41,9 @@ def test_the_schedule_that_the_published_graph_s_own_held_out_labels_prefer_answ
     monkeypatch.setattr(
         graph_fit,
         "fit_graph",
-        lambda data, phi, config, **_: SimpleNamespace(lr=config.lr, metrics={"log_loss": left[config.lr]}),
+        lambda data, phi, config, **_: SimpleNamespace(
+            lr=config.schedule.lr, metrics={"log_loss": left[config.schedule.lr]}
+        ),
     )
     monkeypatch.setattr(methods, "extend_graph", lambda state, *_: SimpleNamespace(logits=lambda test: state.lr))
     dataset = camps()
