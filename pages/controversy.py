@@ -79,7 +79,7 @@ def controls() -> Query:
         order = choice("Order", ORDERS, "order")
         kind = choice("Of", KINDS, "kind")
         votes = st.number_input(
-            "Least number of people who answered",
+            "Answered by at least",
             0,
             step=1,
             key="votes",

@@ -137,7 +137,8 @@ def picture(phase: str, curve) -> go.Figure:
 
 def with_gaps(points: list) -> list[tuple]:
     """The points with a gap between ensemble members, so that no line connects one member's curve to the next."""
-    steps = sorted(after - before for (before, _), (after, _) in zip(points, points[1:], strict=False))
+    steps = [after - before for (before, _), (after, _) in zip(points, points[1:], strict=False)]
+    steps = sorted(step for step in steps if step > 0)  # a slow step is logged several times
     usual = steps[len(steps) // 2] if steps else 0
     found: list[tuple] = []
     for point in points:
@@ -155,7 +156,7 @@ def facts(run: Run) -> None:
     st.markdown(
         f"Learned from {data['labels']:,} labels ({data['decided']:,} decided) of {data['people']:,} people on "
         f"{data['responses']:,} responses, up to watermark {data['watermark']:,}; SHA-256 of the data "
-        f"`{data['sha256'][:16]}`. "
+        f"`{data['sha256'][:16]}`. Settings: "
         + "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in (settings or {}).items())
         + "."
     )
