@@ -60,7 +60,7 @@ def test_a_page_knows_verbs_and_what_they_return_and_nothing_beneath(path):
     assert {room_of(module) for module in core} <= {"study", "words"}
     assert core <= {*(module for module in core if room_of(module) == "study"), *WORDS_OF_A_PAGE}
     screens = {page.removesuffix(".py").replace("/", ".") for page in SCREENS}
-    assert not ours & screens, "a screen is drawn by the front door, never by another page"
+    assert not ours & screens, "a screen is drawn by the start page, never by another page"
     assert not {top(module) for module in imports(path)} & (HEAVY | {"sqlalchemy"})
 
 
