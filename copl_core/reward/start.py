@@ -58,10 +58,10 @@ def start_gate(model: RewardModel, users: Tensor, seed: int) -> None:
 
 
 def linear_probe(x: Tensor, outcome: Tensor, ridge: float) -> Tensor:
-    """Weights (d,) of logistic regression without intercept; x (n, d) float64, outcome (n,) in [0, 1].
+    """Weights (d,) of logistic regression without intercept; x (n, d) float64 and outcome (n,) in [0, 1], on the CPU.
 
     Minimises the mean log-loss + ½ ``ridge`` |w|².
     """
     n, d = x.shape
-    found = penalised_logistic(x.cpu().numpy(), 0.0, outcome.cpu().numpy(), 1 / n, np.zeros(d), ridge * np.eye(d))
-    return torch.from_numpy(found.mode).to(x.device)
+    found = penalised_logistic(x.numpy(), 0.0, outcome.numpy(), 1 / n, np.zeros(d), ridge * np.eye(d))
+    return torch.from_numpy(found.mode)

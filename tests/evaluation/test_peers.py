@@ -279,4 +279,4 @@ def test_the_uniform_reward_model_knows_texts_and_no_users(minilm, tmp_path):
     pairs = np.stack([np.minimum(dataset.test.left, dataset.test.right), dataset.test.left < dataset.test.right], 1)
     for pair in np.unique(pairs, axis=0):
         same = logits[(pairs == pair).all(1)]
-        np.testing.assert_allclose(same, same[0], atol=1e-5)  # whoever the user is
+        np.testing.assert_allclose(same, same[0], atol=1e-5)  # the same for every user

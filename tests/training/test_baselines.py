@@ -16,7 +16,7 @@ FITS = {"global": fit_global, "side-length": fit_side_length, "mf": fit_mf}
 
 
 @pytest.mark.parametrize("name", ["global"])
-def test_global_says_the_same_to_everybody(name):
+def test_global_predicts_the_same_for_all_users(name):
     model = FITS[name](camps(), TEXTS, 0)
     np.testing.assert_array_equal(model.logits(all_pairs(24, 0)), model.logits(all_pairs(24, 1)))
 
@@ -30,7 +30,7 @@ def test_factorisation_finds_the_camps_that_global_cannot():
     assert right["mf"] > right["global"] + 0.2
 
 
-def test_people_who_always_take_the_left_are_seen_through_by_side_length_alone():
+def test_users_who_always_take_the_left_are_predicted_by_side_length_alone():
     rng = np.random.default_rng(0)
     left = 2 * rng.integers(24, size=400)
     user = rng.integers(2, size=400)
@@ -44,7 +44,7 @@ def test_people_who_always_take_the_left_are_seen_through_by_side_length_alone()
     assert right["global"] < 0.7
 
 
-def test_longer_answers_are_preferred_where_people_prefer_them_even_unseen_ones():
+def test_longer_responses_are_predicted_where_users_prefer_them_even_unseen_ones():
     texts = ["word " * (2 + 8 * (i % 2)) for i in range(50)]
     labels = all_pairs(24, 0)
     data = replace(camps(n_users=1, per_user=1), labels=replace(labels, outcome=np.zeros(24, np.float32)))
@@ -52,22 +52,22 @@ def test_longer_answers_are_preferred_where_people_prefer_them_even_unseen_ones(
     assert fit_global(data, texts, 0).logits(unseen)[0] < 0
 
 
-def test_a_new_user_is_placed_by_their_context_and_by_nothing_without():
+def test_a_new_user_is_fitted_to_their_context_and_unknown_without():
     model = fit_mf(camps(per_user=18), TEXTS, 0)
-    asked = all_pairs(24, user=20)
+    test = all_pairs(24, user=20)
     even, odd = (
         model.logits(
-            asked, Comparisons.build(np.full(12, 20), 2 * np.arange(12), 2 * np.arange(12) + 1, np.full(12, outcome))
+            test, Comparisons.build(np.full(12, 20), 2 * np.arange(12), 2 * np.arange(12) + 1, np.full(12, outcome))
         )
         for outcome in (1.0, 0.0)
     )
     assert (even > odd).mean() > 0.8
-    np.testing.assert_array_equal(model.logits(asked), model.logits(asked, Comparisons.build([], [], [], [])))
+    np.testing.assert_array_equal(model.logits(test), model.logits(test, Comparisons.build([], [], [], [])))
 
 
 def test_a_seed_makes_a_fit():
-    asked = all_pairs(24, 3)
-    np.testing.assert_array_equal(fit_mf(camps(), TEXTS, 5).logits(asked), fit_mf(camps(), TEXTS, 5).logits(asked))
+    test = all_pairs(24, 3)
+    np.testing.assert_array_equal(fit_mf(camps(), TEXTS, 5).logits(test), fit_mf(camps(), TEXTS, 5).logits(test))
 
 
 def test_global_has_nothing_to_choose_and_is_fitted_once(monkeypatch):
@@ -77,14 +77,14 @@ def test_global_has_nothing_to_choose_and_is_fitted_once(monkeypatch):
     assert len(fits) == 1
 
 
-def test_a_trial_says_how_firm_the_priors_on_people_are():
-    """The same labels, asked of a trial whose people mean what they say and of one whose people answer by a coin."""
+def test_the_prior_precision_is_chosen_on_the_validation_split():
+    """The validation labels agree with the training labels, or are drawn by a coin."""
     data = camps(per_user=18)
     labels = data.labels
     coin = np.random.default_rng(0).integers(2, size=len(labels)).astype(np.float32)
     chosen = {}
     for name, outcome in (("true", labels.outcome), ("coin", coin)):
         test, weight = replace(labels, outcome=outcome), np.full(len(labels), 1 / len(labels))
-        trial = ValidationSplit(data, test, labels.take([]), weight, np.arange(20), np.arange(len(TEXTS)))
-        chosen[name] = fit_mf(data, TEXTS, 0, trial).precision
+        validation = ValidationSplit(data, test, labels.take([]), weight, np.arange(20), np.arange(len(TEXTS)))
+        chosen[name] = fit_mf(data, TEXTS, 0, validation).precision
     assert chosen["true"] == min(baselines.PRECISIONS) and chosen["coin"] == max(baselines.PRECISIONS)
