@@ -280,7 +280,7 @@ def lead(prompt: str, responses: int, users: list[int], groups: list[int]) -> st
     who = [access.user(session, one).name for one in users[:MOST_NAMED]]
     who += [f"{len(users) - MOST_NAMED:,} more"] * (len(users) > MOST_NAMED)
     who += [f"{len(groups)} group{'s' * (len(groups) > 1)} of the map"] * (len(groups) > 0)
-    by = f", as {listing(who)} would prefer" if who else ""
+    by = f": predicted preferences of {listing(who)}" if who else ""
     return f"{responses} answers to “{readable(shorten(prompt, 120, placeholder=' …'))}”{by}."
 
 

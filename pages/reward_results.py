@@ -322,7 +322,7 @@ def gates(rows: list[ScoreRow]) -> go.Figure:
 
 def table(view: RewardView) -> None:
     st.subheader("In numbers")
-    st.dataframe([row_of(row) for row in view.rows], hide_index=True, width="stretch")
+    st.dataframe([row_of(row) for row in view.rows], hide_index=True, width="stretch", placeholder="–")
     st.caption(
         "“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
         f"the text reward{ODDS}; “graph’s share” is the graph’s part of their sum. The graph embeds texts that nobody "
