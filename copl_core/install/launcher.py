@@ -213,10 +213,10 @@ class _Processes:
         try:
             for process in groups:
                 _signal_group(process, signal.SIGTERM)
-            asked = time.monotonic()
+            started = time.monotonic()
             for name, process in self.processes.items():
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, asked + GRACE[name] - time.monotonic()))
+                    process.wait(max(0.0, started + GRACE[name] - time.monotonic()))
         except KeyboardInterrupt:
             pass
         finally:

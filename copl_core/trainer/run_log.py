@@ -1,6 +1,6 @@
 """The log of one run: one JSON object per line for everything that the run reports, written as it happens.
 
-Each line has ``at`` (seconds since 1970) and either ``said`` (a sentence) or a measurement: ``phase``, ``step``,
+Each line has ``at`` (seconds since 1970) and either a sentence (``SENTENCE``) or a measurement: ``phase``, ``step``,
 ``steps``, and ``loss`` or, for held-out labels, ``held_out``.  Each line is appended in one write, so a killed run
 keeps its log; an incomplete last line is skipped.
 """
@@ -21,6 +21,7 @@ from copl_core.training.progress import HELD_OUT
 log = logging.getLogger("copl.worker")
 _MIN_SECONDS = 0.05  # between two lines of one phase
 _MAX_POINTS = 200  # of a stored curve
+SENTENCE = "said"  # the stored key of a sentence
 KEPT = 300  # logs, so that a trainer that refits for months does not fill the disk
 
 
@@ -41,7 +42,7 @@ class RunLog:
 
     def write(self, sentence: str) -> None:
         """Add a sentence."""
-        self._append(said=sentence)
+        self._append(**{SENTENCE: sentence})
 
     def measure(self, phase: str, step: int, steps: int, value: float | None) -> None:
         """Add a measurement; frequent reports of one phase are thinned, except those on held-out labels."""
@@ -113,8 +114,8 @@ def _parse(line: str) -> dict | None:
 
 
 def _text(entry: dict) -> str:
-    if "said" in entry:
-        return entry["said"]
+    if SENTENCE in entry:
+        return entry[SENTENCE]
     value = ""
     if entry.get("loss") is not None:
         value = f", loss {entry['loss']:.4f}"

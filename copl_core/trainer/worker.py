@@ -47,7 +47,7 @@ _REPORT_RETRY_SECONDS = 30.0  # between a progress report that the database refu
 _PUBLISH_RETRY_SECONDS = (1.0, 5.0, 20.0)  # before each retry of recording a snapshot
 _MAX_ATTEMPTS = 5  # of a run that is left behind every time
 _LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
-_ASKED_TO_STOP = "The worker was asked to stop."
+_STOPPED = "The worker was stopped."
 _PART_NAMES = {
     "priors": "the choice of priors",
     "first graph": "the graph without the held-out labels",
@@ -57,7 +57,7 @@ _PART_NAMES = {
 
 
 class Stopped(Exception):
-    """The worker is asked to stop; the current run is queued again."""
+    """The worker must stop; the current run is queued again."""
 
 
 class Cancelled(Exception):
@@ -129,7 +129,7 @@ class Trainer:
         """Queue the current run again where it does not reach its next step before the worker must end."""
         with self._lock:
             if self.current_run is not None:
-                self._interrupt(self.store.run(self.current_run), _ASKED_TO_STOP)
+                self._interrupt(self.store.run(self.current_run), _STOPPED)
 
     def _attempts(self, run: Run) -> int:
         """How often in a row this run was left behind, this time included."""
@@ -188,7 +188,7 @@ class Trainer:
     # ---- execution
 
     def execute_next(self) -> bool:
-        """Execute the oldest queued run; False where no run is queued or the worker is asked to stop."""
+        """Execute the oldest queued run; False where no run is queued or the worker must stop."""
         run = self._claim()
         if run is not None:
             self._execute(run)
@@ -223,8 +223,8 @@ class Trainer:
             with self._checkpoint(study_id, run_log) as checkpoint:
                 self._fit_and_publish(study_id, run, run_log, checkpoint)
         except Stopped:
-            run_log.write("The worker is asked to stop; the run is queued again.")
-            self._interrupt(run, _ASKED_TO_STOP)
+            run_log.write("The worker stops; the run is queued again.")
+            self._interrupt(run, _STOPPED)
         except Cancelled:
             log.info("run %s was cancelled", run.id)
             run_log.write("Cancelled; the champion stays.")
@@ -251,7 +251,7 @@ class Trainer:
         """Where a run saves its training state.
 
         The state is removed when the run ends, whether it succeeds, fails or is cancelled.  It stays where the worker
-        is asked to stop or the database fails.  Each study has one such state, so disk use is bounded: the run that is
+        must stop or the database fails.  Each study has one such state, so disk use is bounded: the run that is
         queued again resumes from it, and a run of another kind in between overwrites it.
         """
         checkpoint = self._saved_states(study_id, lambda part, state: run_log.write(_resumes(part, state)))

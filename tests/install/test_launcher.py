@@ -1,4 +1,4 @@
-"""The launcher: two processes that start and end together, told in sentences."""
+"""The launcher: two processes that start and end together, with one sentence for each event."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from copl_core.config import Settings
+from copl_core.config import STOP_SECONDS, Settings
 from copl_core.install import launcher as up
 from copl_core.records import CoplError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Stand-ins for the two processes: each leaves its process id, the app answers every address with "ok".
+# Stand-ins for the two processes: each writes its process id, and the app answers every address with "ok".
 APP = """
 import http.server, os, pathlib, sys
 home = pathlib.Path(os.environ["COPL_HOME"])
@@ -42,7 +42,7 @@ time.sleep(600)
 LAUNCH = """
 import pathlib, sys
 from copl_core.install import launcher as up
-from copl_core.config import Settings
+from copl_core.config import STOP_SECONDS, Settings
 home, port, app, worker = sys.argv[1:]
 command = lambda text: [sys.executable, "-c", text]
 sys.exit(up.main(Settings(home=pathlib.Path(home), port=int(port)), lambda _: "/?token=secret",
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 class Launched:
-    """A launcher in a process of its own, with what it says."""
+    """A launcher in a separate process, with its output."""
 
     def __init__(self, home: Path, app: str = APP, worker: str = WORKER) -> None:
         self.home, self.port = home, free_port()
@@ -65,23 +65,23 @@ class Launched:
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def pid(self, name: str, other_than: int = 0) -> int:
-        """The process id that a stand-in has left, once it is there and new."""
+        """The process id that a stand-in has written, once it is there and differs from ``other_than``."""
         path = self.home / f"{name}.pid"
         return int(until(lambda: path.exists() and (text := path.read_text()) and int(text) != other_than and text))
 
     def pids(self) -> list[int]:
         return [self.pid(name) for name in ("app", "worker", "grandchild")]
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.process.communicate(timeout=30)[0]
 
     def wait_for(self, words: str) -> str:
-        said = ""
-        while words not in said:
+        lines = ""
+        while words not in lines:
             line = self.process.stdout.readline()
-            assert line, f"the launcher ended before it said {words!r}: {said}"
-            said += line
-        return said
+            assert line, f"the launcher ended before it printed {words!r}: {lines}"
+            lines += line
+        return lines
 
 
 def until(condition, seconds: float = 20.0):
@@ -90,7 +90,7 @@ def until(condition, seconds: float = 20.0):
         if value := condition():
             return value
         time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
+    raise AssertionError(f"the condition did not hold within {seconds} s")
 
 
 def gone(pid: int) -> bool:
@@ -117,13 +117,13 @@ def launch(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_start_tells_the_address_and_a_signal_stops_everything_with_exit_code_0(launch, number):
+def test_a_start_prints_the_address_and_a_signal_stops_everything_with_exit_code_0(launch, number):
     launched = launch()
-    said = launched.wait_for("Ctrl-C stops it")
-    assert f"http://localhost:{launched.port}/?token=secret" in said
+    output = launched.wait_for("Ctrl-C stops it")
+    assert f"http://localhost:{launched.port}/?token=secret" in output
     pids = launched.pids()
     launched.process.send_signal(number)
-    assert "Stopped" in launched.said()
+    assert "Stopped" in launched.output()
     assert launched.process.returncode == 0
     assert all(gone(pid) for pid in pids)
 
@@ -148,38 +148,38 @@ def test_a_killed_trainer_starts_again_and_takes_its_children_along(launch):
 
 def test_a_trainer_that_keeps_dying_is_started_ever_less_often(launch):
     launched = launch(worker="raise SystemExit(3)")
-    said = launched.wait_for("again in 2 s")
-    assert "exit code 3" in said and "again in 1 s" in said
+    output = launched.wait_for("again in 2 s")
+    assert "exit code 3" in output and "again in 1 s" in output
 
 
 def test_the_end_of_the_app_ends_the_launcher_with_the_last_lines_of_its_log(launch):
     launched = launch(app="print('the reason'); raise SystemExit(7)")
-    said = launched.said()
+    output = launched.output()
     assert launched.process.returncode == 1
-    assert "exit code 7" in said and "the reason" in said and "Traceback" not in said
+    assert "exit code 7" in output and "the reason" in output and "Traceback" not in output
 
 
 def run_main(home: Path, prepare=lambda _: "/", port: int | None = None) -> tuple[int, list[str]]:
-    said: list[str] = []
+    output: list[str] = []
     stay = [sys.executable, "-c", "import time; time.sleep(60)"]
     code = up.main(
-        Settings(home=home, port=port or free_port()), prepare, app=stay, worker=stay, say=said.append, patience=0.5
+        Settings(home=home, port=port or free_port()), prepare, app=stay, worker=stay, say=output.append, patience=0.5
     )
-    return code, said
+    return code, output
 
 
-def test_a_taken_port_is_one_sentence_that_names_the_way_out(tmp_path):
+def test_a_port_in_use_is_one_sentence_with_a_way_out(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, said = run_main(tmp_path, port=taken.getsockname()[1])
-    assert code == 1 and len(said) == 1 and "COPL_PORT=" in said[0]
+        code, output = run_main(tmp_path, port=taken.getsockname()[1])
+    assert code == 1 and len(output) == 1 and "COPL_PORT=" in output[0]
 
 
-def test_a_home_that_takes_no_file_is_one_sentence_that_names_the_way_out(tmp_path):
+def test_a_home_that_is_not_writable_is_one_sentence_with_a_way_out(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    code, said = run_main(tmp_path / "file" / "home")
-    assert code == 1 and len(said) == 1 and "COPL_HOME=" in said[0]
+    code, output = run_main(tmp_path / "file" / "home")
+    assert code == 1 and len(output) == 1 and "COPL_HOME=" in output[0]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs root to mount a small disk")
@@ -188,14 +188,14 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small disk is not allowed here")
     try:
-        code, said = run_main(tmp_path)
-        assert code == 1 and len(said) == 1 and "No space left" in said[0]
+        code, output = run_main(tmp_path)
+        assert code == 1 and len(output) == 1 and "No space left" in output[0]
         assert not list(tmp_path.glob(".probe*"))
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_a_mishap_of_the_preparation_is_told_and_nothing_starts(tmp_path):
+def test_an_error_of_the_preparation_is_reported_and_nothing_starts(tmp_path):
     def broken(_settings):
         raise CoplError("the database is from a later version; update the program")
 
@@ -203,8 +203,30 @@ def test_a_mishap_of_the_preparation_is_told_and_nothing_starts(tmp_path):
     assert not (tmp_path / "logs" / "app.log").exists()
 
 
-def test_an_app_that_never_answers_is_told_and_stopped(tmp_path):
+def test_an_app_that_never_answers_is_reported_and_stopped(tmp_path):
     before = {child.pid for child in psutil.Process().children()}
-    code, said = run_main(tmp_path)
-    assert code == 1 and "did not answer" in said[-1]
+    code, output = run_main(tmp_path)
+    assert code == 1 and "did not answer" in output[-1]
     assert {child.pid for child in psutil.Process().children()} <= before
+
+
+SLOW_WORKER = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(*_):
+    time.sleep(0.6)  # the current run reaches its next step
+    (folder / "stopped").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+(folder / "started").touch()
+time.sleep(60)
+"""
+
+
+def test_a_trainer_gets_more_time_to_stop_than_it_takes(tmp_path, monkeypatch):
+    assert up.GRACE["worker"] > STOP_SECONDS
+    monkeypatch.setattr(up, "GRACE", {"app": 0.1, "worker": 10.0})
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'started')!r}).exists(): time.sleep(0.05)"
+    settings, worker = Settings(home=tmp_path, port=free_port()), [sys.executable, "-c", SLOW_WORKER, str(tmp_path)]
+    up.main(settings, lambda _: "/", app=[sys.executable, "-c", wait], worker=worker, say=lambda _: None)
+    assert (tmp_path / "stopped").exists()

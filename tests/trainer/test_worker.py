@@ -20,10 +20,11 @@ from copl_core.records import Choice, CoplError, RunState, StoreUnavailable
 from copl_core.snapshots.snapshot import load_snapshot, verify
 from copl_core.study import access, contents, labelling, runs
 from copl_core.study.session import Session
-from copl_core.trainer.run_log import log_path, read_log
+from copl_core.trainer.run_log import SENTENCE, log_path, read_log
 from copl_core.trainer.schedule import due
-from copl_core.trainer.worker import _ASKED_TO_STOP, _LEFT_BEHIND, Trainer, hold_worker_lock
+from copl_core.trainer.worker import _LEFT_BEHIND, _STOPPED, Trainer, hold_worker_lock
 from db.store import SqlStore
+from tests.trainer.conftest import quick_three_people
 from tests.worlds import (
     by_style,
     camp_labels,
@@ -46,7 +47,7 @@ def session(tmp_path) -> Session:
 @pytest.fixture
 def fitted(tmp_path_factory, tmp_path) -> Session:
     """The same three people and a first snapshot."""
-    return trained(three_people, tmp_path_factory, tmp_path / "home")
+    return trained(quick_three_people, tmp_path_factory, tmp_path / "home")
 
 
 def state_of(session: Session, run_id: int) -> RunState:
@@ -149,15 +150,15 @@ def test_a_run_cancelled_while_it_publishes_publishes_nothing_and_leaves_nothing
     assert fitted.record.champion == "v0001" and versions_on_disk(fitted) == ["v0001"]
 
 
-def test_a_worker_that_is_asked_to_stop_queues_its_run_again(fitted):
+def test_a_worker_that_stops_queues_its_run_again(fitted):
     stop = Event()
 
-    def asked_to_stop(texts, progress=None):
+    def stops(texts, progress=None):
         stop.set()
         progress(0, len(texts))
 
     run = runs.request_fit(fitted, "graph", reason="a test")
-    Trainer(fitted.store, fitted.settings, stop, embed=asked_to_stop).execute(run.id)
+    Trainer(fitted.store, fitted.settings, stop, embed=stops).execute(run.id)
     assert state_of(fitted, run.id) == RunState.INTERRUPTED
     (again,) = fitted.store.active_runs()
     assert (again.state, again.retry_of, again.kind, again.reason) == (RunState.QUEUED, run.id, "graph", "a test")
@@ -295,7 +296,7 @@ def test_the_current_run_is_not_taken_for_one_left_behind(fitted):
 # ---- looking for work
 
 
-def test_a_run_is_asked_for_when_it_is_due_and_only_once(session):
+def test_a_due_run_is_queued_once(session):
     one = trainer(session)
     one.ask_for_due_runs()
     one.ask_for_due_runs()
@@ -381,13 +382,13 @@ def test_a_snapshot_that_cannot_be_recorded_waits_for_the_next_try_with_what_was
     (again,) = one.recover()
     one.execute(again.id)
     assert state_of(session, again.id) == RunState.DONE and versions_on_disk(session) == ["v0001"]
-    sentences = [line.get("said", "") for line in read_log(log_path(session.settings.run_logs, again.id))]
+    sentences = [line.get(SENTENCE, "") for line in read_log(log_path(session.settings.run_logs, again.id))]
     assert any("Resumes the graph" in sentence for sentence in sentences)
 
 
 def test_stops_on_request_are_no_failed_attempts(session):
     one, run = trainer(session), runs.request_fit(session, "graph")
-    for message in [_LEFT_BEHIND] * 3 + [_ASKED_TO_STOP] + [_LEFT_BEHIND] * 3:
+    for message in [_LEFT_BEHIND] * 3 + [_STOPPED] + [_LEFT_BEHIND] * 3:
         session.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
         run = session.store.add_run(session.id, "graph", "", retry_of=run.id)
     assert one._attempts(run) == 4
@@ -429,7 +430,7 @@ def test_a_run_that_reaches_no_next_step_is_queued_again_when_the_worker_stops(s
     one.current_run = run.id
     one.give_up_current_run()
     stopped, (again,) = session.store.run(run.id), session.store.active_runs()
-    assert (stopped.state, stopped.message) == (RunState.INTERRUPTED, _ASKED_TO_STOP)
+    assert (stopped.state, stopped.message) == (RunState.INTERRUPTED, _STOPPED)
     assert again.retry_of == run.id and one._attempts(again) == 1
     one.current_run = None
     one.give_up_current_run()
@@ -480,7 +481,7 @@ def worker_process(session: Session):
             process.wait()
 
 
-def wait_for(condition, process: subprocess.Popen, log: Path, seconds: float = 120):
+def wait_for(condition, process: subprocess.Popen, log: Path, seconds: float = 300):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():
@@ -512,7 +513,7 @@ class Reader(Thread):
 def test_a_worker_killed_in_the_middle_of_a_fit_loses_that_run_and_nothing_else(fitted, minilm):
     (fitted.settings.home / "weights").mkdir()
     (fitted.settings.home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
-    contents.import_rows(fitted, pairs_to_label(30, start=100))  # texts to read, so that there is a middle of the fit
+    contents.import_rows(fitted, pairs_to_label(20, start=100))  # their texts take seconds, so the fit has a middle
     log = fitted.settings.home / "worker.log"
     run = runs.request_fit(fitted, "graph", reason="the one that is killed")
     ann = access.join(fitted, "Ann")
