@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # otherwise every process uses every core; torch reads it at import
@@ -24,20 +25,38 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in
 hypothesis.settings.load_profile("suite")
 
 BROWSER = "tests/e2e/"
-# Seconds of one core, measured, of the files that take more than ten.  Two processes end together when the heaviest
-# files go first; a file that is missing here runs later and does no harm.
-SECONDS: dict[str, int] = {}
+# Files that go first in a new checkout, the heaviest first.  Every run notes the seconds of each file in pytest's
+# cache, and later runs order the files by them: two processes end together when the heaviest files go first.
+HEAVY = [f"tests/{path}.py" for path in (
+    "evaluation/test_evaluate", "training/test_checkpoint", "training/test_graph_fit", "training/test_distributed",
+    "trainer/test_worker", "trainer/test_job", "training/test_reward_fit", "pages/test_reward", "pages/test_people",
+    "test_cli", "install/test_launcher", "db/test_races", "db/test_engine", "db/test_round_trip",
+)]  # fmt: skip
+NOTED = "suite/seconds"
+_seconds: defaultdict[str, float] = defaultdict(float)  # of each file, in the process that hands out the work
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items) -> None:
+def pytest_collection_modifyitems(config, items) -> None:
     """Heavy files first, where processes share the work; the order of the others stays."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: -_seconds(item.nodeid.split("::")[0]))
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    seconds = dict(zip(HEAVY, range(len(HEAVY), 0, -1), strict=True)) | config.cache.get(NOTED, {})
+    items.sort(key=lambda item: (not item.nodeid.startswith(BROWSER), -seconds.get(_file(item.nodeid), 0)))
 
 
-def _seconds(path: str) -> float:
-    return float("inf") if path.startswith(BROWSER) else SECONDS.get(path, 0)
+def pytest_runtest_logreport(report) -> None:
+    _seconds[_file(report.nodeid)] += report.duration
+
+
+def pytest_sessionfinish(session) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ and session.config.option.keyword == "":
+        noted = session.config.cache.get(NOTED, {}) | {path: round(total, 1) for path, total in _seconds.items()}
+        session.config.cache.set(NOTED, noted)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.split("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -47,7 +66,7 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "browser" if nodeid.startswith(BROWSER) else nodeid.split("::")[0]
+            return "browser" if nodeid.startswith(BROWSER) else _file(nodeid)
 
     config.option.loadscopereorder = False  # xdist's own order puts files of many tests first, however short they are
     return ByFile(config, log)

@@ -38,10 +38,10 @@ def test_a_benchmark_that_fails_says_so_by_its_exit_code(capsys):
 
 @pytest.mark.parametrize(("split", "share"), [("random", 5 * 0.15), ("prompts", 1.0)])
 def test_no_label_is_tested_in_two_cuts_and_every_prompt_in_one(split, share):
-    from benchmarks.reward import drawn
+    from benchmarks.reward import held_out_rows
     from copl_core.records import Choice, ImportRow
 
     rows = [ImportRow(i, f"Question {i % 13}?", "a", "b", Choice.LEFT, f"user {i % 7}") for i in range(1000)]
-    tested = sum(drawn(rows, split, 0, number).astype(int) for number in range(5))
+    tested = sum(held_out_rows(rows, split, 0, number).astype(int) for number in range(5))
     assert tested.max() == 1
     assert abs(tested.mean() - share) < 0.05
