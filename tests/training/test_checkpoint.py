@@ -452,7 +452,7 @@ def states(session: Session) -> list[str]:
     return sorted(path.name for path in (session.settings.cache / "training" / str(session.id)).glob("*"))
 
 
-def said(session: Session, run_id: int) -> str:
+def logged(session: Session, run_id: int) -> str:
     return " ".join(line.get("said", "") for line in read_log(log_path(session.settings.run_logs, run_id)))
 
 
@@ -489,7 +489,7 @@ def test_an_interrupted_run_resumes_and_ends_as_an_uninterrupted_one(
     execute(session, again)
     done = session.store.run(again)
     assert (done.state, done.snapshot) == (RunState.DONE, "v0002")
-    assert "Resumes the graph, network 1, at step " in said(session, again)
+    assert "Resumes the graph, network 1, at step " in logged(session, again)
     assert graph_file(session) == graph_file(uninterrupted_run)
     assert states(session) == [] == states(uninterrupted_run)
 
@@ -498,7 +498,7 @@ def test_a_run_starts_from_the_beginning_if_labels_have_arrived(session, often):
     again = interrupted(session, killed)
     contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
     execute(session, again)
-    assert session.store.run(again).state == RunState.DONE and "Resumes" not in said(session, again)
+    assert session.store.run(again).state == RunState.DONE and "Resumes" not in logged(session, again)
     assert session.snapshot().watermark == session.record.revision and states(session) == []
 
 
@@ -507,7 +507,7 @@ def test_a_damaged_state_costs_its_steps_alone(session, often):
     for path in (session.settings.cache / "training" / str(session.id)).iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     execute(session, again)
-    assert session.store.run(again).state == RunState.DONE and "Resumes" not in said(session, again)
+    assert session.store.run(again).state == RunState.DONE and "Resumes" not in logged(session, again)
 
 
 def test_a_run_that_is_given_up_leaves_no_state(session, often):
