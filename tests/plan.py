@@ -51,6 +51,7 @@ STORED = {
     ("tests/db/test_round_trip.py", "asked"),
     ("tests/preference/test_config.py", "firmer"),
     ("tests/study/test_contents.py", "asked"),
+    ("tests/training/test_checkpoint.py", "said"),
 }
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.plan import ROOT, arrows, circles, graph, imports, rising, room_of, sources
+from tests.plan import ROOT, arrows, circles, graph, imports, old_words, rising, room_of, sources, tracked_texts
 
 OURS = {"copl_core", "db", "pages", "streamlit_app", "tests", "benchmarks"}
 ROOTS = ("copl_core/__main__.py", "streamlit_app.py")  # the two places that join all parts
@@ -38,6 +38,10 @@ def test_a_room_imports_only_rooms_of_lower_floors():
 
 def test_no_module_imports_itself_through_others():
     assert circles(graph(sources())) == []
+
+
+def test_code_tests_and_documents_use_the_words_of_the_field():
+    assert old_words(tracked_texts()) == []
 
 
 @pytest.mark.parametrize("path", [path for path in sources("copl_core") if path not in ROOTS])
