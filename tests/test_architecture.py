@@ -113,7 +113,7 @@ def loaded_by_a_start(tmp_path_factory) -> tuple[list[str], list[str]]:
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "COPL_HOME": str(folder / "home")}
     command = [sys.executable, "-c", program, "--no-such-flag"]
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()[-1].split()[1:], [path.name for path in folder.iterdir()]
 
