@@ -1,7 +1,7 @@
 """Speed of fitting the preference graph: on the paper's largest world, against the published schedule, and by size.
 
-    python -m benchmarks.graph_speed                        # everything; a million users take 11 GiB and several
-    minutes python -m benchmarks.graph_speed --users 10000,100000   # other sizes
+    python -m benchmarks.graph_speed                              # everything; a million users take 8 GiB and minutes
+    python -m benchmarks.graph_speed --users 10000,100000         # other sizes
 
 1. UF-P-4 (10,000 users, 16 labels each, 16,000 responses, no noise): seconds of a whole fit with the default settings,
    from labels in memory to a finished state, and its accuracy on pairs that the user did not label.

@@ -98,7 +98,7 @@ class Settings:
 
     @property
     def schedule(self) -> Schedule:
-        """When the trainer starts runs unasked in a study without a schedule."""
+        """When the trainer starts runs automatically in a study without a schedule."""
         return Schedule(True, self.refit_labels, self.refit_seconds, self.reward_labels, self.reward_seconds)
 
 

@@ -1,6 +1,6 @@
 """Settings of a study: how pairs are handed out, guidelines, gold pairs, invites, e-mail addresses, reports.
 
-Plain data like ``copl_core.records``, checked at birth; no torch, no database.
+Plain data like ``copl_core.records``, validated when it is created; no torch, no database.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class AssignmentSettings:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When the trainer starts runs of a study unasked.
+    """When the trainer starts runs of a study automatically.
 
     Raises:
         CoplError: a number is out of range.

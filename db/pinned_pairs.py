@@ -29,7 +29,7 @@ class PinnedPairs(Transactions):
             if pair.gold_id is not None:
                 raise CoplError(
                     f"Pair {pair_id} has a known answer and serves for attention checks only; remove the known "
-                    "answer on the Settings page first."
+                    "answer on the Study page first."
                 )
             _unpin(connection, study_id, pair_id, by)
             connection.execute(insert(PinRow).values(study_id=study_id, pair_id=pair_id, user_id=by, at=now()))

@@ -220,7 +220,7 @@ class Training(Transactions):
             row = None if version is None else _snapshot_row(connection, study_id, version)
             return None if row is None else SnapshotRecord(*row)
 
-    # ---- when the trainer starts runs unasked
+    # ---- when the trainer starts runs automatically
     def schedule(self, study_id: int) -> Schedule | None:
         with self._read() as connection:
             saved = study_row(connection, study_id).schedule

@@ -200,8 +200,8 @@ def main() -> int:
     for path in paths:
         rooms[room_of(module_of(path))].append(path)
     print("Files by room, the highest floor first:")
-    for floor in reversed(FLOORS):
-        print("  " + " · ".join(f"{room} {len(rooms[room])}" for room in floor))
+    for number, floor in reversed(list(enumerate(FLOORS))):
+        print(f"  {number}  " + " · ".join(f"{room} {len(rooms[room])}" for room in floor))
     print(f"Arrows between rooms: {sum(map(len, found.values()))} imports in {len(found)} arrows")
     up, around = rising(found), circles(edges)
     print(f"Arrows that run up: {len(up)}", *(f"  {source} → {target}" for source, target in up), sep="\n")
