@@ -209,7 +209,7 @@ def test_groups_of_a_world_of_four_tastes_are_its_tastes():
     from sklearn.metrics import adjusted_rand_score
 
     world = make_world(Protocol(users=160, prompts=60, labels=30, test=0, noise=0.1, text="informative"), 0)
-    state = fit_graph(world.data, world.phi, replace(QUICK, l2=6.0, max_steps=120), seed=0)
+    state = fit_graph(world.data, world.phi, QUICK.with_settings(l2=6.0, max_steps=120), seed=0)
     found = fit_layout(state.user_ids, state.user_vectors @ answer_space(state), state.n_labels)
     assert adjusted_rand_score(world.group, found.group) > 0.95
 
