@@ -68,8 +68,23 @@ def browser():
         pytest.skip("no browser: install chromium (on Debian or Ubuntu: apt install chromium)")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
+        yield Patient(browser)
         browser.close()
+
+
+class Patient:
+    """A browser whose pages wait as long as a busy machine needs: a wait ends when its condition holds."""
+
+    def __init__(self, browser) -> None:
+        self._browser = browser
+
+    def new_context(self, **options: object):
+        context = self._browser.new_context(**options)
+        context.set_default_timeout(PATIENCE * 1000)
+        return context
+
+    def new_page(self):
+        return self.new_context().new_page()
 
 
 class Studio:
@@ -133,7 +148,6 @@ class Visit:
             context: options of playwright's ``new_context``.
         """
         page = self.browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | context)).new_page()
-        page.context.set_default_timeout(PATIENCE * 1000)
         self.pages.append(page)
         token = self.owner_url.partition("?")[2] if owner else ""
         page.goto(f"{self.url}/{path.lstrip('/')}" + (f"?{token}" if token else ""))

@@ -14,7 +14,7 @@ from tests.e2e.conftest import choose
 def page(app_alone, browser, settled):
     page = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True).new_page()
     page.goto(f"{app_alone.url}/people?token={app_alone.token}")
-    page.get_by_text("2 groups of people who answer alike").wait_for(timeout=60_000)
+    page.get_by_text("2 groups of people who answer alike").wait_for()
     page.locator(".st-key-map-0 .nsewdrag").first.wait_for()
     yield settled(page)
     page.context.close()
@@ -62,7 +62,7 @@ def test_a_part_of_the_map_selects_a_part_of_the_people_and_the_link_keeps_them(
     page.wait_for_url(re.compile("people="))
     again = page.context.new_page()
     again.goto(page.url)
-    again.get_by_role("heading", name=title).wait_for(timeout=60_000)
+    again.get_by_role("heading", name=title).wait_for()
     again.get_by_role("button", name="Clear the selection").click()
     again.get_by_role("heading", name=title).wait_for(state="detached")
 
@@ -73,7 +73,7 @@ def test_the_slider_shows_an_earlier_snapshot_and_play_comes_back(page, settled)
     page.get_by_text("In snapshot v0001 there were 2 groups").wait_for()
     page.wait_for_url("**snapshot=v0001**")
     settled(page).get_by_role("button", name="Play").click()
-    page.get_by_text("The model sees 2 groups").wait_for(timeout=30_000)  # it has played to the newest one
+    page.get_by_text("The model sees 2 groups").wait_for()  # it has played to the newest one
 
 
 def test_two_people_are_compared_in_actual_texts(page, settled):
