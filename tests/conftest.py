@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config, items) -> None:
     """Heavy files first, where processes share the work; the order of the others stays."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    seconds = dict(zip(HEAVY, range(len(HEAVY), 0, -1), strict=True)) | config.cache.get(NOTED, {})
+    seconds = dict(zip(HEAVY, range(len(HEAVY), 0, -1), strict=True)) | _noted(config)
     items.sort(key=lambda item: (not item.nodeid.startswith(BROWSER), -seconds.get(_file(item.nodeid), 0)))
 
 
@@ -50,9 +50,14 @@ def pytest_runtest_logreport(report) -> None:
 
 
 def pytest_sessionfinish(session) -> None:
-    if "PYTEST_XDIST_WORKER" not in os.environ and session.config.option.keyword == "":
-        noted = session.config.cache.get(NOTED, {}) | {path: round(total, 1) for path, total in _seconds.items()}
-        session.config.cache.set(NOTED, noted)
+    config = session.config
+    if "PYTEST_XDIST_WORKER" not in os.environ and config.option.keyword == "" and hasattr(config, "cache"):
+        config.cache.set(NOTED, _noted(config) | {path: round(total, 1) for path, total in _seconds.items()})
+
+
+def _noted(config) -> dict[str, float]:
+    """Seconds of each file in earlier runs; empty where pytest runs without its cache."""
+    return config.cache.get(NOTED, {}) if hasattr(config, "cache") else {}
 
 
 def _file(nodeid: str) -> str:
