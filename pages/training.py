@@ -9,6 +9,7 @@ from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
 from copl_core.study_settings import Schedule
 from pages.common import NO_GROUP_COLOUR, PLOT, current, rerun, source_line
+from pages.gain import VERDICTS, gain_in_words
 from pages.run_log import perform, run_list
 from pages.snapshots import snapshots
 
@@ -40,25 +41,16 @@ def page() -> None:
 
 
 def gain() -> None:
-    """The held-out accuracy of the personal model against one shared preference, in a sentence."""
+    """The held-out accuracy of the personal model against the strongest baseline, in a sentence."""
     session, _ = current()
     found = runs.personalisation_gain(session)
     if found is None:
         st.markdown(
             f"**{QUESTION}** Not measured yet. A run of graph and reward model holds out a tenth of the decided labels "
-            "and predicts them both with the personal model and with one shared preference for all people."
+            "and predicts them with the personal model and with the baselines that know nobody's taste."
         )
         return
-    difference = (
-        f"{abs(100 * found.gain):.1f} points {'more' if found.gain >= 0 else 'less'} "
-        f"(95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
-    )
-    verdict = {"yes": "Yes.", "no": "No.", "not yet": "Not shown yet."}[found.answer]
-    end = "" if found.answer != "not yet" else " The interval includes zero: more labels or more people are needed."
-    st.markdown(
-        f"**{QUESTION} {verdict}** The personal model predicts {found.personal_accuracy:.1%} of {found.n:,} held-out "
-        f"answers correctly, one shared preference {found.shared_accuracy:.1%}: {difference}.{end}"
-    )
+    st.markdown(f"**{QUESTION} {VERDICTS[found.answer]}** {gain_in_words(found)}")
     figures(found.fitted_in)
 
 

@@ -22,20 +22,22 @@ from copl_core.trainer.run_log import Curve, as_text, log_path, read_log
 from copl_core.trainer.run_log import curves as curves_of
 from copl_core.trainer.schedule import FEWEST
 
+_BASELINES = ("global", "side-length")  # in the held-out figures of a snapshot
 _SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as stopped
 _USERS, _PAIRS = 1000, 500  # sizes of the samples on which two snapshots are compared
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalisationGain:
-    """What a personal model adds over one preference shared by all, on held-out labels."""
+    """What a personal model adds over the most accurate baseline that knows no taste, on held-out labels."""
 
     answer: str  # "yes" | "not yet" | "no"
     personal_accuracy: float  # accuracy of the personal model
-    shared_accuracy: float  # accuracy of Bradley–Terry without users
-    gain: float  # personal_accuracy − shared_accuracy
-    low: float  # 95 % interval of the gain, by a bootstrap over users
-    high: float
+    over: str  # the baseline: "global" (one preference) or "side-length" (one preference, and each user's habits)
+    baseline_accuracy: float
+    gain: float  # personal_accuracy − baseline_accuracy
+    low: float | None  # 95 % interval of the gain, by a bootstrap over users; None: not stored by older versions
+    high: float | None
     n: int  # held-out labels
     n_users: int
     snapshot: str
@@ -141,17 +143,17 @@ def personalisation_gain(session: Session) -> PersonalisationGain | None:
     champion = session.store.champion(session.id)
     if champion is None:
         return None
-    gain, held_out = champion.metrics.get("gain"), champion.metrics.get("held_out", {})
+    gain, held_out = champion.metrics.get("gain"), champion.metrics.get("held_out") or {}
     if not gain or not {"copl", gain["over"]} <= set(held_out):
         return None
-    low, high = gain["accuracy_interval"]
-    answer = "yes" if low > 0 else "no" if high < 0 else "not yet"
+    over, difference, (low, high) = _over_strongest(gain, held_out)
     fitted_in = champion.metrics.get("fitted_in") or champion.version
     return PersonalisationGain(
-        answer,
+        _answer(low, high),
         held_out["copl"]["accuracy"],
-        held_out[gain["over"]]["accuracy"],
-        gain["accuracy"],
+        over,
+        held_out[over]["accuracy"],
+        difference,
         low,
         high,
         gain["n"],
@@ -159,6 +161,25 @@ def personalisation_gain(session: Session) -> PersonalisationGain | None:
         champion.version,
         fitted_in,
     )
+
+
+def _over_strongest(gain: Mapping, held_out: Mapping) -> tuple[str, float, tuple[float | None, float | None]]:
+    """(the most accurate baseline, the gain over it, its interval).
+
+    Older versions stored only the gain over ``global``; over another baseline the interval is then unknown.
+    """
+    if stored := gain.get("strongest"):
+        return stored["over"], stored["accuracy"], tuple(stored["accuracy_interval"])
+    over = max((name for name in _BASELINES if name in held_out), key=lambda name: held_out[name]["accuracy"])
+    if over == gain["over"]:
+        return over, gain["accuracy"], tuple(gain["accuracy_interval"])
+    return over, held_out["copl"]["accuracy"] - held_out[over]["accuracy"], (None, None)
+
+
+def _answer(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "not yet"
+    return "yes" if low > 0 else "no" if high < 0 else "not yet"
 
 
 def compare(session: Session, first: str, second: str) -> SnapshotComparison:

@@ -42,18 +42,19 @@ def button(page, label: str):
     return next(one for one in page.button if one.label == label)
 
 
-def with_gain(session, gain: dict) -> None:
+def with_gain(session, gain: dict, version: str = "v9000", more: dict | None = None) -> None:
     """The snapshot again, with held-out figures as a full run would record them."""
     own = {"log_loss": 0.46, "log_loss_interval": [0.4, 0.5], "calibration_error": 0.05, "n": 261}
     held_out = {
         "copl": own | {"accuracy": 0.801, "accuracy_interval": [0.75, 0.85]},
         "global": own | {"accuracy": 0.801 - gain["accuracy"], "accuracy_interval": [0.6, 0.9]},
+        **{name: own | figures for name, figures in (more or {}).items()},
     }
     record = runs.snapshots(session)[0]
     session.store.publish(
         session.id,
         SnapshotRecord(
-            "v9000",
+            version,
             None,
             record.watermark,
             record.n_labels,
@@ -83,6 +84,18 @@ def test_whether_personalisation_helps_is_said_in_one_line(camps, olga, open_pag
     shown = words(open_page("training", camps, olga))
     assert f"help on your data? {verdict}**" in shown and "80.1% of 261 held-out answers" in shown
     assert "that made v0001" in shown and "Snapshot v9000" in shown
+
+
+def test_the_gain_is_the_one_over_the_better_baseline_in_new_and_in_older_snapshots(camps, olga, open_page, words):
+    habits = {"side-length": {"accuracy": 0.79, "accuracy_interval": [0.7, 0.85]}}
+    with_gain(camps, GAIN, more=habits)  # as older versions stored it: the gain over one shared preference alone
+    shown = words(open_page("training", camps, olga))
+    assert "help on your data? Not shown yet.**" in shown and "own habits of side and length) predicts 79.0%" in shown
+    assert "1.1 points more. The interval of this difference comes with the next run" in shown
+    over = GAIN | {"over": "side-length", "accuracy": 0.011, "accuracy_interval": [0.002, 0.02]}
+    with_gain(camps, GAIN | {"strongest": over}, "v9001", habits)
+    shown = words(open_page("training", camps, olga))
+    assert "help on your data? Yes.**" in shown and "1.1 points more (95 % interval +0.2 to +2.0)" in shown
 
 
 def test_a_run_shows_its_data_its_curve_and_its_log(two, owner_of_two, open_page, words):

@@ -1,0 +1,34 @@
+"""The gain of personalisation in words, as several pages say it: over the better of the baselines without taste."""
+
+from __future__ import annotations
+
+from copl_core.study.runs import PersonalisationGain
+
+BASELINES = {
+    "global": "one shared preference for all people",
+    "side-length": "one shared preference, with each person's own habits of side and length",
+}
+VERDICTS = {"yes": "Yes.", "no": "No.", "not yet": "Not shown yet."}
+
+
+def gain_in_words(found: PersonalisationGain) -> str:
+    """Both accuracies, their difference with its interval, and what the interval means."""
+    return (
+        f"The personal model predicts {found.personal_accuracy:.1%} of {found.n:,} held-out answers of "
+        f"{found.n_users:,} people correctly; the better of the two baselines ({BASELINES[found.over]}) predicts "
+        f"{found.baseline_accuracy:.1%}. {difference(found)}"
+    )
+
+
+def difference(found: PersonalisationGain) -> str:
+    points = f"{abs(100 * found.gain):.1f} points {'more' if found.gain >= 0 else 'less'}"
+    if found.low is None or found.high is None:
+        return f"That is {points}. The interval of this difference comes with the next run of graph and reward model."
+    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
+    end = "" if found.answer != "not yet" else " The interval includes zero: more labels or more people are needed."
+    return f"That is {points} ({interval}).{end}"
+
+
+def signed(share: float) -> str:
+    """A difference of shares in points, with a real minus sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
