@@ -1,6 +1,6 @@
 # Needs a POSIX shell, make and Python 3.11 or newer; everything else is installed into .venv and var.
 .POSIX:
-.PHONY: help run test quick lint check screenshots bench clean install
+.PHONY: help run test quick lint check screenshots demo bench clean install
 
 VENV = .venv
 PY = $(VENV)/bin/python
@@ -12,6 +12,7 @@ help:
 	@echo "make lint   check style, format and types"
 	@echo "make check  lint and test"
 	@echo "make screenshots  take the README's pictures again (needs chromium)"
+	@echo "make demo   fit the demo's first snapshot again, which the product ships (some minutes)"
 	@echo "make bench  measure speed and quality into benchmarks/RESULTS.md (BENCH='names --data folder' for some)"
 	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
 
@@ -38,6 +39,10 @@ check: lint test
 screenshots: install
 	@$(PY) -m copl_core weights
 	@$(PY) -m tests.e2e.screenshots
+
+demo: install
+	@$(PY) -m copl_core weights
+	@$(PY) -m tests.demo.pack
 
 # All, one after another; BENCH=labels_saved runs one.
 bench: install

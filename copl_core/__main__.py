@@ -97,11 +97,13 @@ def _owner(session: Session) -> User:
 
 def seed_demo(store: Store, settings: Settings) -> Session:
     """Create the study of a first start: real texts and simulated users."""
+    from copl_core.demo import first_snapshot
     from copl_core.demo.world import demo_rows
 
     record = store.create_study("Demo: what makes a good answer?", demo=True)
     session = Session(store, settings, record.id)
     contents.import_rows(session, demo_rows(seed=0))
+    first_snapshot.install(store, settings, record.id)
     return session
 
 

@@ -22,10 +22,10 @@ LONG = 60  # lines of a function
 # From the ground up.  A room knows rooms of lower floors and nothing of its own floor or above.
 FLOORS = (
     ("words",),
-    ("formats", "demo", "preference", "reward", "db"),
+    ("formats", "preference", "reward", "db"),
     ("insight", "install"),
     ("training", "snapshots"),
-    ("trainer",),
+    ("trainer", "demo"),
     ("evaluation", "study"),
     ("terminal", "pages"),
     ("start page",),

@@ -336,6 +336,7 @@ def test_the_first_start_makes_the_demo_and_a_link_that_signs_the_owner_in(home,
     session = open_study(Settings(home=home))
     owner = access.sign_in(session, address.split("token=")[1])
     assert session.record.demo and owner.role == Role.OWNER and len(access.users(session)) == 151
+    assert session.record.champion == "v0001"  # a first page has its map and its experts
     assert main(["link"]) == 0
     assert access.sign_in(session, capsys.readouterr().out.strip().split("token=")[1]) == owner
 

@@ -24,6 +24,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -33,7 +34,7 @@ from safetensors import SafetensorError
 from copl_core.insight.layout import Layout
 from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
-from copl_core.records import CoplError
+from copl_core.records import CoplError, SnapshotRecord
 from copl_core.reward.gates import SavedGate
 from copl_core.snapshots.mix import Mix
 
@@ -171,6 +172,22 @@ def write_snapshot(
     finally:
         shutil.rmtree(hidden, ignore_errors=True)  # exists only if something went wrong
     return Snapshot(target, manifest)
+
+
+def record_of(snapshot: Snapshot) -> SnapshotRecord:
+    """The row in the database of a snapshot that was just written."""
+    manifest, reward = snapshot.manifest, snapshot.manifest["reward"]
+    metrics = {
+        **manifest["metrics"],
+        "reward_watermark": reward and reward["watermark"],
+        "seconds": manifest["seconds"],
+        "kind": manifest["kind"],
+        "data": manifest["data"],
+        "fitted_in": reward and reward["fitted_in"],
+    }
+    return SnapshotRecord(
+        snapshot.version, manifest["run"], manifest["watermark"], manifest["labels"], metrics, datetime.now(UTC)
+    )
 
 
 def share_reward(source: Snapshot) -> Callable[[Path], None]:

@@ -29,7 +29,7 @@ import numpy as np
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable
 from copl_core.snapshots.fingerprint import data_fingerprint
-from copl_core.snapshots.snapshot import Snapshot, load_snapshot, next_version, sweep, verify, write_snapshot
+from copl_core.snapshots.snapshot import Snapshot, load_snapshot, next_version, record_of, sweep, verify, write_snapshot
 from copl_core.store import Store
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
 from copl_core.trainer.schedule import Situation, due
@@ -314,7 +314,7 @@ class Trainer:
 
     def _publish(self, study_id: int, version: str, fitted: Fitted, manifest: dict) -> None:
         """Write the snapshot to its folder, then record it; a snapshot that cannot be recorded is removed."""
-        write_snapshot(
+        written = write_snapshot(
             self.root(study_id),
             version,
             graph=fitted.graph,
@@ -322,17 +322,7 @@ class Trainer:
             manifest=manifest,
             save_reward=fitted.save_reward,
         )
-        metrics = {
-            **fitted.metrics,
-            "reward_watermark": fitted.reward and fitted.reward["watermark"],
-            "seconds": manifest["seconds"],
-            "kind": manifest["kind"],
-            "data": manifest["data"],
-            "fitted_in": fitted.reward and fitted.reward["fitted_in"],
-        }
-        record = SnapshotRecord(
-            version, manifest["run"], manifest["watermark"], manifest["labels"], metrics, datetime.now(UTC)
-        )
+        record = record_of(written)
         try:
             self._record(study_id, record)
         except Exception:

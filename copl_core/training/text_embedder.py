@@ -31,6 +31,15 @@ SAVE_SECONDS = 20.0  # between two writes to the cache; a kill costs at most thi
 CountProgress = Callable[[int, int], None]  # (done, total)
 
 
+def inputs(prompt: str, response: str) -> tuple[str, str]:
+    """The two texts that the encoder reads for φ: the response alone, and the prompt with the response."""
+    return response, f"{prompt}\n{response}"
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
 class TextEmbedder:
     """Embeds (prompt, response) texts with the frozen encoder in ``folder``.
 
@@ -55,11 +64,25 @@ class TextEmbedder:
 
     def embed(self, texts: Sequence[tuple[str, str]], progress: CountProgress | None = None) -> np.ndarray:
         """(prompt, response) pairs → (T, P) float32.  ``progress(done, total)`` counts encoded texts."""
-        texts = list(texts)
-        responses = [response for _, response in texts]
-        alone = self._encode(responses, progress)
-        with_prompt = self._encode([f"{prompt}\n{response}" for prompt, response in texts], progress)
-        return np.concatenate([alone, with_prompt, measure_many(responses)], axis=1)
+        alone, with_prompt = zip(*(inputs(*text) for text in texts), strict=True) if texts else ((), ())
+        halves = [self._encode(list(half), progress) for half in (alone, with_prompt)]
+        return np.concatenate([*halves, measure_many(list(alone))], axis=1)
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """(T, H) float32 of single texts: what the encoder gives for each."""
+        return self._encode(list(texts), None)
+
+    def remember(self, texts: Sequence[str], vectors: np.ndarray) -> None:
+        """Keep vectors (T, H) that this encoder gave for texts elsewhere, in the cache as well."""
+        self._save({_key(text): vector for text, vector in zip(texts, vectors, strict=True)})
+
+    @property
+    def mark(self) -> str:
+        """What the vectors depend on: the encoder and the length at which it cuts."""
+        weights = self.folder / "model.safetensors"
+        size = weights.stat().st_size if weights.is_file() else 0
+        mark = (self.folder / "config.json").read_bytes() + str(size).encode()
+        return f"{hashlib.sha256(mark).hexdigest()[:12]}-{MAX_TOKENS}"
 
     @property
     def width(self) -> int:
@@ -67,7 +90,7 @@ class TextEmbedder:
         return 2 * self._load()[1].config.hidden_size + len(FEATURE_NAMES)
 
     def _encode(self, texts: list[str], progress: CountProgress | None) -> np.ndarray:
-        keys = [hashlib.sha256(text.encode()).hexdigest()[:40] for text in texts]
+        keys = [_key(text) for text in texts]
         self._read_cache()
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
         if missing:
@@ -120,10 +143,7 @@ class TextEmbedder:
 
     def _cache_folder(self, cache: Path) -> Path:
         """A separate folder for each encoder, so that vectors of different encoders never mix."""
-        weights = self.folder / "model.safetensors"
-        size = weights.stat().st_size if weights.is_file() else 0
-        mark = (self.folder / "config.json").read_bytes() + str(size).encode()
-        return cache / f"{hashlib.sha256(mark).hexdigest()[:12]}-{MAX_TOKENS}"
+        return cache / self.mark
 
     def _read_cache(self) -> None:
         if self.cache is None:

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -24,9 +23,8 @@ from tests.worlds import camp_labels, fit_graph_now, two_camps
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "copl_core", "up"]
-TRAINING = 600  # seconds for the first graph and the first reward model on a busy machine
 PATIENCE = 120  # seconds for a first start on a busy machine
-# The shared studio makes one graph and one short reward model, then rests: a refit during a test slows the machine.
+# The trainer of the shared studio rests until a test presses a button: a refit during a test slows the machine.
 QUICK = {"COPL_REWARD_BUDGET_SECONDS": "15", "COPL_REFIT_LABELS": "100000", "COPL_REWARD_LABELS": "100000"}
 QUIET_MS = 500  # without a change, after which a page is at rest
 # Whether no script has run and no text has changed for a while; called until true.
@@ -201,24 +199,6 @@ def _ready():
 @pytest.fixture(scope="package", name="settled")
 def _settled():
     return settled
-
-
-def with_reward_model(studio: Studio) -> Studio:
-    """The studio once its trainer has published its first reward model."""
-    end = time.monotonic() + TRAINING
-    while time.monotonic() < end:
-        with sqlite3.connect(studio.home / "copl.db") as database:
-            done = database.execute("SELECT count(*) FROM run WHERE kind = 'full' AND state = 'done'").fetchone()[0]
-        if done:
-            return studio
-        time.sleep(1)
-    raise AssertionError(f"no reward model within {TRAINING} s\n{studio.logs()}")
-
-
-@pytest.fixture(scope="package")
-def trained(studio) -> Studio:
-    """The shared studio once it has a reward model."""
-    return with_reward_model(studio)
 
 
 @pytest.fixture(scope="package")

@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 
 from copl_core.config import Settings
 from copl_core.demo.world import held_back, tastes
-from tests.e2e.conftest import FLAGS, Studio, quiet, ready, settled, with_reward_model
+from tests.e2e.conftest import FLAGS, Studio, quiet, ready, settled
 from tests.e2e.test_taste import best_and_worst, label_by_keys
 
 SCREENS = Path(__file__).parent / "screens"
@@ -31,8 +31,7 @@ def main(link: str | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         studio = Studio(Path(folder) / "home", Settings.from_environment().weights)
         try:
-            with_reward_model(studio.wait())
-            shoot_all(studio.owner_url)
+            shoot_all(studio.wait().owner_url)
         finally:
             studio.stop()
 

@@ -45,7 +45,7 @@ def best_and_worst(prompt: DemoPrompt, taste: Taste) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", ["brief and certain", "warm and thorough"])
-def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained, app, settled, ready, name):
+def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(app, settled, ready, name):
     taste = tastes()[name]
     page = app.open(owner=False)
     page.get_by_label("Your name or a nickname").fill(f"Visitor, {name}")
@@ -70,7 +70,7 @@ def test_after_ten_keystrokes_the_reward_page_prefers_the_tastes_answer(trained,
         owner.get_by_text(re.compile(rf"{re.escape(person)}: {winner}")).first.wait_for()
 
 
-def test_after_ten_labels_the_people_page_shows_the_person_among_those_who_answer_alike(trained, app, settled, ready):
+def test_after_ten_labels_the_people_page_shows_the_person_among_those_who_answer_alike(app, settled, ready):
     page = app.open()
     label_by_keys(page, tastes()["playful"], 10, settled, ready)
     page.get_by_role("link", name="People").click()
