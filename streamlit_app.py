@@ -11,7 +11,11 @@ from copl_core.study import access
 from copl_core.study.session import Session
 from pages.common import page_run, set_current
 
-LABEL = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
+OVERVIEW = st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)
+LABEL = st.Page("pages/label.py", title="Label", icon=":material/compare:", url_path="label")
+# Annotators start on the labelling page; its address /label works for them too.
+START = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
+LABEL_BY_ADDRESS = st.Page("pages/label.py", title="Label", url_path="label", visibility="hidden")
 TASTE = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
 EXPLORE = [
     st.Page("pages/people.py", title="People", icon=":material/scatter_plot:"),
@@ -90,10 +94,10 @@ def main() -> None:
     if user is None:
         st.navigation([JOIN], position="hidden").run()
     elif user.role == Role.ANNOTATOR:
-        st.navigation([LABEL, TASTE]).run()
+        st.navigation([START, TASTE, LABEL_BY_ADDRESS]).run()
     else:
         manage = [QUALITY, SETTINGS] if user.role == Role.OWNER else [QUALITY]
-        st.navigation({"": [LABEL, TASTE], "Explore": EXPLORE, "Manage": manage}).run()
+        st.navigation({"": [OVERVIEW, LABEL, TASTE], "Explore": EXPLORE, "Manage": manage}).run()
 
 
 with page_run():

@@ -69,8 +69,8 @@ def test_a_page_knows_verbs_and_what_they_return_and_nothing_beneath(path):
 
 
 WORDS_OF_A_PAGE = {"copl_core.records", "copl_core.study_settings"}
-SCREENS = [f"pages/{name}.py" for name in ("label", "taste", "people", "experts", "controversy", "reward", "training")]
-SCREENS += [f"pages/{name}.py" for name in ("quality", "settings", "join")]
+SCREENS = [f"pages/{name}.py" for name in ("overview", "label", "taste", "people", "experts", "controversy", "reward")]
+SCREENS += [f"pages/{name}.py" for name in ("training", "quality", "settings", "join")]
 
 
 def test_the_start_page_joins_the_parts_and_computes_nothing():

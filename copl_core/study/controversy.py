@@ -111,6 +111,39 @@ class ControversyView:
     snapshot: str
 
 
+@dataclass(frozen=True, slots=True)
+class GroupValue:
+    """What it is worth to give each group its own answer, as the model expects it, a mean over pairs."""
+
+    for_all: float  # share of users who get the answer that they prefer, where everybody gets the same one
+    for_groups: float  # where each group gets its own
+    n_pairs: int
+    n_users: int  # of all groups
+    snapshot: str
+
+
+def group_value(session: Session) -> GroupValue | None:
+    """What answers by group are worth on the pairs of the champion; None before there are two groups."""
+    every = table(session)
+    if every is None or len(every.groups) < 2 or not len(every.pairs):
+        return None
+    of_pairs = every.of_pairs
+    share = np.array([every.groups[group] for group in of_pairs.groups.tolist()], float)
+    share /= share.sum()
+    return GroupValue(
+        float(_better(of_pairs.by_group @ share).mean()),
+        float((_better(of_pairs.by_group) @ share).mean()),
+        len(every.pairs),
+        sum(every.groups.values()),
+        every.snapshot,
+    )
+
+
+def _better(first: np.ndarray) -> np.ndarray:
+    """From P(first is preferred), the probability of the more popular of the two."""
+    return np.maximum(first, 1 - first)
+
+
 def table(session: Session) -> ControversyTable | None:
     """The decomposition of everything in the champion, computed once per snapshot; None before the first one."""
     snapshot, record = session.snapshot(), session.record
@@ -140,6 +173,53 @@ def ranked(
         every.members,
         every.snapshot,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ControversyRows:
+    """The head of a list as columns, the numbers as shares of the largest variance (0 to 1)."""
+
+    ids: np.ndarray  # (N,) of the pairs, or of the responses
+    prompts: tuple[str, ...]  # (N,)
+    firsts: tuple[str, ...]  # (N,) text of the first response, or of the response
+    seconds: tuple[str, ...]  # (N,) text of the second; empty for responses
+    between: np.ndarray  # (N,)
+    within: np.ndarray  # (N,) within groups, including the noise of single people
+    epistemic: np.ndarray  # (N,)
+    voters: np.ndarray  # (N,) people who answered a pair; for a response, their answers on its pairs
+    split: np.ndarray  # (N,) bool: groups are predicted to prefer different sides
+
+
+def list_rows(session: Session, query: Query, most: int) -> ControversyRows | None:
+    """The first ``most`` pairs or responses of a query, without votes by group; None before the first snapshot."""
+    every = table(session)
+    if every is None:
+        return None
+    of_pairs = query.kind == "pairs"
+    rows = _matching_rows(session, every, query)[:most]
+    parts, columns = (every.of_pairs, every.pairs) if of_pairs else (every.of_responses, every.responses)
+    texts = session.store.responses(np.unique(columns[rows, 1:3] if of_pairs else columns[rows, 0]).tolist())
+    prompts = dict(session.store.prompts(session.id))
+    return ControversyRows(
+        columns[rows, 0],
+        tuple(prompts[one] for one in columns[rows, -1].tolist()),
+        tuple(texts[one].text for one in columns[rows, 1 if of_pairs else 0].tolist()),
+        tuple(texts[one].text for one in columns[rows, 2].tolist()) if of_pairs else ("",) * len(rows),
+        4 * parts.between[rows],
+        4 * (parts.within + parts.aleatoric)[rows],
+        4 * parts.epistemic[rows],
+        _voters(session, every, of_pairs)[rows],
+        parts.split[rows],
+    )
+
+
+def response_item(session: Session, response_id: int) -> ControversyItem | None:
+    """One response against the others of its prompt; None where the champion knows no such response."""
+    every = table(session)
+    if every is None:
+        return None
+    rows = np.flatnonzero(every.responses[:, 0] == response_id)
+    return _items(session, every, "responses", rows)[0] if len(rows) else None
 
 
 def item(session: Session, pair_id: int) -> ControversyItem | None:

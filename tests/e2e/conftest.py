@@ -108,6 +108,11 @@ class Studio:
     def owner_url(self) -> str:
         return re.findall(r"http://\S+token=\S+", self.log.read_text())[-1]
 
+    @property
+    def label_url(self) -> str:
+        """The owner's sign-in link to the labelling page."""
+        return self.owner_url.replace(f"{self.url}/?", f"{self.url}/label?")
+
     def wait(self) -> Studio:
         """Return once the launcher has printed the address."""
         ends = time.monotonic() + PATIENCE
@@ -141,13 +146,14 @@ class Visit:
         """A page in a new browser session, connected and idle.
 
         Args:
-            path: path of a page, such as ``people``; empty for the labelling page.
+            path: path of a page, such as ``people``; empty for the labelling page, "/" for the visitor's first page.
             owner: whether to sign in as the owner; otherwise nobody is signed in.
             context: options of playwright's ``new_context``.
         """
         page = self.browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | context)).new_page()
         self.pages.append(page)
         token = self.owner_url.partition("?")[2] if owner else ""
+        path = path or ("label" if owner else "")
         page.goto(f"{self.url}/{path.lstrip('/')}" + (f"?{token}" if token else ""))
         return settled(page)
 

@@ -19,7 +19,7 @@ from tests.e2e.conftest import FLAGS, Studio, quiet, ready, settled
 from tests.e2e.test_taste import best_and_worst, label_by_keys
 
 SCREENS = Path(__file__).parent / "screens"
-PAGES = ("taste", "people", "controversy", "experts", "training")
+PAGES = ("", "taste", "people", "controversy", "experts", "training")
 TASTE = tastes()["warm and thorough"]
 LABELS = 12
 
@@ -41,7 +41,7 @@ def shoot_all(link: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_context(viewport={"width": 1440, "height": 800}).new_page()
-        page.goto(link)
+        page.goto(f"{root}/label?{token}")
         page.get_by_role("button", name="Left").first.wait_for()
         if page.get_by_text("0 answered", exact=False).count():
             label_by_keys(page, TASTE, LABELS, settled, ready)
@@ -49,7 +49,7 @@ def shoot_all(link: str) -> None:
         for name in PAGES:
             page.goto(f"{root}/{name}?{token}")
             page.get_by_role("heading").first.wait_for()
-            shoot(page, name)
+            shoot(page, name or "overview")
         reward(page, f"{root}/reward?{token}")
         for name, scheme, width in (
             ("label-dark", "dark", 1440),
@@ -57,7 +57,7 @@ def shoot_all(link: str) -> None:
             ("label-phone-dark", "dark", 420),
         ):
             other = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
-            other.goto(link)
+            other.goto(f"{root}/label?{token}")
             other.get_by_role("button", name="Left").first.wait_for()
             shoot(other, name)
         browser.close()

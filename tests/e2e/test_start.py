@@ -23,8 +23,13 @@ def test_the_app_answers_on_its_health_address(studio):
         assert answer.status == 200
 
 
-def test_the_owners_link_opens_a_pair_to_label(app, ready):
-    page = ready(app.open())
+def test_the_owners_link_opens_the_overview_and_from_there_a_pair_to_label(app, ready, settled):
+    page = app.open("/")
+    page.get_by_role("heading", name="Overview", level=1).wait_for()
+    page.get_by_role("button", name="Invite people").wait_for()
+    page.get_by_role("button", name="Label pairs").click()
+    page.wait_for_url(re.compile(r"/label\b"))
+    ready(page)
     assert page.get_by_role("button", name=LEFT).is_visible()
     assert page.get_by_role("button", name=RIGHT).is_visible()
     texts = [
@@ -48,7 +53,7 @@ def stopped(start_studio, browser, tmp_path_factory) -> SimpleNamespace:
     """A studio that was stopped with Ctrl-C while a page was open, and what remained of it."""
     studio = start_studio(tmp_path_factory.mktemp("stopped"))
     page = browser.new_page()
-    page.goto(studio.owner_url)
+    page.goto(studio.label_url)
     page.get_by_role("button", name=LEFT).wait_for()
     children = psutil.Process(studio.process.pid).children(recursive=True)
     code = studio.stop(signal.SIGINT)
@@ -67,7 +72,7 @@ def test_a_second_start_keeps_the_owner(stopped, start_studio, browser):
     first, second = stopped.studio, start_studio(stopped.studio.home)
     assert second.owner_url.startswith(second.url) and second.url != first.url
     page = browser.new_page()
-    page.goto(first.owner_url.replace(first.url, second.url))  # the old link still signs the owner in
+    page.goto(first.label_url.replace(first.url, second.url))  # the old link still signs the owner in
     page.get_by_role("button", name=LEFT).wait_for()
     page.close()
     assert second.stop() == 0
@@ -84,7 +89,7 @@ def test_the_app_alone_works_and_says_that_no_trainer_runs(app_alone, browser, s
     ).stdout.strip()
     token = link.partition("?")[2]
     page = browser.new_page()
-    page.goto(f"{app_alone.url}/?{token}")
+    page.goto(f"{app_alone.url}/label?{token}")
     page.get_by_role("button", name=LEFT).wait_for()
     settled(page).goto(f"{app_alone.url}/training?{token}")
     page.get_by_text("python -m copl_core worker").first.wait_for()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from shutil import copytree
 
 import pytest
 
@@ -42,8 +43,15 @@ def button(page, label: str):
     return next(one for one in page.button if one.label == label)
 
 
-def with_gain(session, gain: dict, version: str = "v9000", more: dict | None = None) -> None:
-    """The snapshot again, with held-out figures as a full run would record them."""
+def with_gain(session, gain: dict, version: str = "v9000", more: dict | None = None, files_of: str = "") -> None:
+    """The snapshot again, with held-out figures as a full run would record them.
+
+    Args:
+        more: figures of further methods.
+        files_of: a snapshot whose files the new one shows; without them it is a record only.
+    """
+    if files_of:
+        copytree(session.snapshot_root / files_of, session.snapshot_root / version)
     own = {"log_loss": 0.46, "log_loss_interval": [0.4, 0.5], "calibration_error": 0.05, "n": 261}
     held_out = {
         "copl": own | {"accuracy": 0.801, "accuracy_interval": [0.75, 0.85]},

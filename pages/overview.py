@@ -1,0 +1,161 @@
+"""Overview, the first page of owners and researchers: what this is, who answers alike, what it gains, where to go."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from copl_core.records import CoplError, Role
+from copl_core.study import controversy, runs, user_map
+from copl_core.study.controversy import GroupValue
+from copl_core.study.runs import PersonalisationGain
+from copl_core.study.user_map import UserMap
+from pages.common import current, group_colour, group_name, no_snapshot, source_line, watch_champion
+from pages.gain import gain_in_words, signed
+
+MOST_POINTS = 2000  # on the small map; more are an even sample
+# Each way: title, what is there, page.
+WAYS = (
+    ("Label pairs", "Choose between two answers, and see where you stand among people.", "pages/label.py"),
+    ("Ask for rewards", "Type a question and some answers, and see who would prefer which.", "pages/reward.py"),
+    ("See people", "The map of people, their groups, and what each group prefers.", "pages/people.py"),
+)
+INVITE = ("Invite people", "Links for the people whose preferences you want to learn.", "pages/settings.py")
+
+
+def page() -> None:
+    session, _ = current()
+    st.title("Overview")
+    st.write(
+        "**People compare two answers; CoPL Studio learns from every click who prefers what**, and predicts which "
+        "answer each person and each group would choose, also for texts that nobody has seen."
+    )
+    area = st.container()
+    ways()
+    champion = session.record.champion
+    with area:
+        the_map, numbers = st.columns([5, 4], gap="large")
+    with numbers:
+        what_it_gains()
+    with the_map:
+        if champion is None:
+            no_snapshot("The map of people")
+        people()
+    watch_champion(champion)
+
+
+# ---- where to go
+
+
+def ways() -> None:
+    _, me = current()
+    every = (*WAYS, INVITE) if me.role == Role.OWNER else WAYS
+    for column, (title, about, target) in zip(st.columns(len(every), gap="medium"), every, strict=True):
+        with column.container(border=True, height="stretch"):
+            if st.button(title, key=f"to-{target}", type="primary", width="stretch"):
+                st.switch_page(target)
+            st.caption(about)
+
+
+# ---- who answers alike
+
+
+def people() -> None:
+    session, me = current()
+    st.subheader("Who answers alike")
+    try:
+        view = user_map.map_of_users(session, me.id)
+    except CoplError as problem:
+        st.error(str(problem))
+        return
+    st.plotly_chart(
+        small_map(view),
+        width="stretch",
+        config={"staticPlot": True},
+        key="small-map",
+        alt="Map of people, coloured by group",
+    )
+    groups = f" in {len(view.groups)} groups" if len(view.groups) > 1 else ""
+    mine = " The star is you." if view.me is not None and view.placed[view.me] else ""
+    source_line(
+        f"{int(view.placed.sum()):,} people{groups}; people who answer alike stand near each other.{mine}",
+        f"{view.snapshot}, {view.total_labels:,} labels",
+    )
+
+
+def small_map(view: UserMap) -> go.Figure:
+    """A still map: one colour per group, and a star for the viewer."""
+    figure, rows = go.Figure(), shown_rows(view)
+    for group in [*view.groups, -1]:
+        own = rows[view.group[rows] == group]
+        known = None if group < 0 else int(group)
+        if len(own):
+            marker = {"size": 7, "color": group_colour(known), "opacity": 0.8}
+            figure.add_scatter(x=view.xy[own, 0], y=view.xy[own, 1], name=group_name(known), marker=marker)
+    if view.me is not None and view.placed[view.me]:
+        marker = {"size": 20, "symbol": "star", "color": group_colour(own_group(view)), "line": {"width": 2}}
+        figure.add_scatter(x=[view.xy[view.me, 0]], y=[view.xy[view.me, 1]], name="You", marker=marker)
+    figure.update_traces(mode="markers")
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.update_layout(
+        height=300, margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"orientation": "h", "y": -0.02, "yanchor": "top"}
+    )
+    return figure
+
+
+def own_group(view: UserMap) -> int | None:
+    return int(view.group[view.me]) if view.group[view.me] >= 0 else None
+
+
+def shown_rows(view: UserMap) -> np.ndarray:
+    """Rows of placed people with labels, without the viewer; an even sample of many."""
+    shown = view.placed & (view.n_labels > 0)
+    if view.me is not None:
+        shown[view.me] = False
+    rows = np.flatnonzero(shown)
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_POINTS)).astype(int)]
+
+
+# ---- what it gains
+
+
+def what_it_gains() -> None:
+    session, _ = current()
+    st.subheader("What personalisation gains here")
+    found = runs.personalisation_gain(session)
+    st.markdown(f"### {headline(found)}")
+    if found is None:
+        st.write(
+            "A run of graph and reward model measures it: it holds out a tenth of the decided labels and predicts them "
+            "with the personal model and with baselines that know nobody's taste. The trainer starts one by itself "
+            "when there are enough labels; the Training page starts one at once."
+        )
+    else:
+        st.write(gain_in_words(found))
+        st.caption(f"Measured by the run that made {found.fitted_in}; the Training page has all figures.")
+    try:
+        value = controversy.group_value(session)
+    except CoplError:
+        return  # the map says that the snapshot is damaged
+    if value is not None:
+        st.write(value_in_words(value))
+
+
+def headline(found: PersonalisationGain | None) -> str:
+    if found is None:
+        return "Not measured yet"
+    if found.answer == "yes":
+        return f"{signed(found.gain)} points"
+    return "No gain here" if found.answer == "no" else "No certain gain yet"
+
+
+def value_in_words(value: GroupValue) -> str:
+    return (
+        f"Expected by the model, over {value.n_pairs:,} pairs: **one answer for all pleases {value.for_all:.0%}** of "
+        f"{value.n_users:,} people, **each group its own {value.for_groups:.0%}**."
+    )
+
+
+page()
