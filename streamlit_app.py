@@ -1,104 +1,170 @@
-"""Entry point of the web app: opens the store and the study, signs the visitor in, declares the pages."""
+"""Entry point of the web app.  The server imports it and finds ``app``; for every visitor it runs as the script, which
+signs the visitor in and declares the pages.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
-from copl_core.__main__ import open_store, prepare
-from copl_core.config import Settings
-from copl_core.records import CoplError, Role, User
-from copl_core.study import access
-from copl_core.study.session import Session
-from pages.common import page_run, set_current
+from copl_core.records import CoplError, Role, StudyRecord, User
+from copl_core.store import Store
+from copl_core.study import access, sign_in
+from pages import join
+from pages.account import account
+from pages.common import page_run, set_current, stop_with_error
+from web.installation import cookie_name, has_provider, installation, open_study
 
-OVERVIEW = st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)
-LABEL = st.Page("pages/label.py", title="Label", icon=":material/compare:", url_path="label")
-# Annotators start on the labelling page; its address /label works for them too.
-START = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
-LABEL_BY_ADDRESS = st.Page("pages/label.py", title="Label", url_path="label", visibility="hidden")
-TASTE = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
-EXPLORE = [
-    st.Page("pages/people.py", title="People", icon=":material/scatter_plot:"),
-    st.Page("pages/experts.py", title="Experts", icon=":material/account_tree:"),
-    st.Page("pages/controversy.py", title="Controversy", icon=":material/call_split:"),
-    st.Page("pages/reward.py", title="Reward", icon=":material/balance:"),
-    st.Page("pages/training.py", title="Training", icon=":material/timeline:"),
-]
-QUALITY = st.Page("pages/quality.py", title="Quality", icon=":material/fact_check:")
-SETTINGS = st.Page("pages/settings.py", title="Study", icon=":material/tune:")
-JOIN = st.Page("pages/join.py", title="Join", url_path="join")
+ICON = str(Path(__file__).parent / "web" / "icon.svg")
+
+# ---- who visits, and which study
 
 
-@st.cache_resource(show_spinner="Opening the study")
-def installation():
-    """The store of this installation, opened once per process; an empty one gets the demo study and an owner."""
-    settings = Settings.from_environment()
-    store = open_store(settings)
-    if store.current_study() is None:
-        prepare(settings)
-    return store, settings
+class Visitor:
+    """The person behind a browser: by the session of its cookie, or by the e-mail address of an identity provider."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.secret = st.context.cookies.get(cookie_name(), "")
+        self.session = sign_in.session_of(store, self.secret) if self.secret else None
+        self.email = "" if self.session or not has_provider() else verified_email()
+
+    def studies(self) -> tuple[StudyRecord, ...]:
+        """The studies that the visitor may open, the one opened last first."""
+        if self.session is not None:
+            return tuple(sorted(self.session.studies, key=lambda study: study.id != self.session.last))
+        return tuple(self.store.studies_of_email(self.email)) if self.email else ()
+
+    def enter(self, study_id: int) -> User | None:
+        """The user as whom the visitor opens a study."""
+        if self.session is not None:
+            return sign_in.open_study(self.store, self.secret, study_id)
+        if self.email:
+            return access.sign_in_email(open_study(study_id), self.email, st.user.get("name") or "")
+        return None
+
+    def again(self, study_id: int) -> User | None:
+        """The same user looked up now, for an act of a page that is open already."""
+        if self.session is not None:
+            return sign_in.signed_in(self.store, self.secret, study_id)
+        return self.enter(study_id)
 
 
-@st.cache_resource
-def open_study(study_id: int) -> Session:
-    return Session(*installation(), study_id)
-
-
-def signed_in(session: Session) -> User | None:
-    """The user whose token is in the address, looked up in every run: roles change and tokens are revoked."""
-    token = st.query_params.get("token") or st.session_state.get("token")
-    user = access.sign_in(session, token) if token else None
-    st.session_state["token"] = token if user else None
-    if user is not None:
-        st.query_params["token"] = token  # a reload then signs in the same user
-    return user
-
-
-def provider() -> bool:
-    """Whether `.streamlit/secrets.toml` names an identity provider."""
-    return st.secrets.load_if_toml_exists() and "auth" in st.secrets
-
-
-def signed_in_with_provider(session: Session) -> User | None:
-    """The user of a verified e-mail address; for everybody else the page ends with a sentence."""
+def verified_email() -> str:
+    """The address that the identity provider has verified; empty for everybody else."""
     if not st.user.is_logged_in:
-        st.title("CoPL Studio")
-        st.button("Sign in", type="primary", on_click=st.login)
-        st.stop()
+        return ""
     verified = st.user.get("email_verified") is not False  # some providers verify every address and send no such field
-    user = (
-        access.sign_in_email(session, st.user.email, st.user.get("name") or "")
-        if verified and st.user.get("email")
-        else None
-    )
-    if user is None:
-        st.error(
-            f"{st.user.get('email') or 'This account'} has no access to this study. Ask its owner, or sign in with "
-            "another account."
-        )
-        st.button("Sign out", on_click=st.logout)
-        st.stop()
-    return user
+    return str(st.user.get("email") or "") if verified else ""
+
+
+def wanted_study(store: Store) -> int | None:
+    """The study that the address names, by its number or by an invite to it."""
+    known = {study.id for study in store.studies()}
+    if invite := st.query_params.get("invite"):
+        return access.study_of_invite(store, invite)
+    named = st.query_params.get("study", "")
+    return int(named) if named.isdecimal() and int(named) in known else None
+
+
+def choose_study(visitor: Visitor) -> tuple[int, User | None]:
+    """(the study that this tab shows, the user as whom the visitor is signed in to it, if any)."""
+    store, wanted = visitor.store, wanted_study(visitor.store)
+    shown = [wanted] if wanted is not None else [st.session_state.get("study"), *(one.id for one in visitor.studies())]
+    current = store.current_study()
+    assert current is not None  # the installation has been prepared
+    for study_id in dict.fromkeys([*shown, *([] if wanted else [current.id])]):
+        user = None if study_id is None else visitor.enter(study_id)
+        if user is not None:
+            return study_id, user
+    return wanted or current.id, None
+
+
+# ---- the script that every visitor runs
 
 
 def main() -> None:
-    st.set_page_config(page_title="CoPL Studio", page_icon=":material/balance:", layout="wide")
+    st.set_page_config(page_title="CoPL Studio", page_icon=ICON, layout="wide")
     try:
-        store, _ = installation()
-        study = open_study(store.current_study().id)
+        store, _ = opened()
+        visitor = Visitor(store)
+        study_id, user = choose_study(visitor)
+        study = open_study(study_id)
+        many = len(store.studies()) > 1
     except CoplError as problem:
-        st.error(str(problem))
-        st.stop()
-    user = signed_in_with_provider(study) if provider() else signed_in(study)
-    set_current(study, user)
+        stop_with_error(problem)
+    set_current(study, user, lambda: visitor.again(study_id), browser=visitor.secret, studies=visitor.studies())
     if user is None:
-        st.navigation([JOIN], position="hidden").run()
-    elif user.role == Role.ANNOTATOR:
-        st.navigation([START, TASTE, LABEL_BY_ADDRESS]).run()
-    else:
-        manage = [QUALITY, SETTINGS] if user.role == Role.OWNER else [QUALITY]
-        st.navigation({"": [OVERVIEW, LABEL, TASTE], "Explore": EXPLORE, "Manage": manage}).run()
+        menu(None)
+        if has_provider():
+            join.with_provider(visitor.email)
+        join.page()
+        return
+    keep_address(study_id if many else None)
+    page = menu(user.role)
+    account()
+    page.run()
 
 
-with page_run():
-    main()
+@st.cache_resource(show_spinner="Opening the study")
+def opened():
+    return installation()
+
+
+def keep_address(study_id: int | None) -> None:
+    """The address of a page names its study, so everybody who gets it sees the same study; a used invite leaves it."""
+    for word in ("invite", "link"):
+        st.query_params.pop(word, None)
+    if study_id is not None:
+        st.session_state["study"] = study_id
+        if st.query_params.get("study") != str(study_id):
+            st.query_params["study"] = str(study_id)
+
+
+def menu(role: Role | None):
+    """The pages that a role may open.  For somebody who is not signed in: all of them, and no menu, so that the address
+    stays as it is for after the sign-in.
+    """
+    taste = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
+    if role == Role.ANNOTATOR:
+        # Annotators start on the labelling page; its address /label works for them too.
+        start = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
+        by_address = st.Page("pages/label.py", title="Label", url_path="label", visibility="hidden")
+        return st.navigation([start, taste, by_address])
+    overview = st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)
+    label = st.Page("pages/label.py", title="Label", icon=":material/compare:", url_path="label")
+    explore = [
+        st.Page("pages/people.py", title="People", icon=":material/scatter_plot:"),
+        st.Page("pages/experts.py", title="Experts", icon=":material/account_tree:"),
+        st.Page("pages/controversy.py", title="Controversy", icon=":material/call_split:"),
+        st.Page("pages/reward.py", title="Reward", icon=":material/balance:"),
+        st.Page("pages/training.py", title="Training", icon=":material/timeline:"),
+    ]
+    quality = st.Page("pages/quality.py", title="Quality", icon=":material/fact_check:")
+    settings = st.Page("pages/settings.py", title="Study", icon=":material/tune:")
+    manage = [quality] if role == Role.RESEARCHER else [quality, settings]
+    position = "sidebar" if role else "hidden"
+    return st.navigation({"": [overview, label, taste], "Explore": explore, "Manage": manage}, position=position)
+
+
+def show_error(problem: Exception) -> bool:
+    """A sentence instead of a traceback, for every error of ours that no page has caught."""
+    if isinstance(problem, CoplError):
+        st.error(str(problem))
+    return isinstance(problem, CoplError)
+
+
+if __name__ == "__main__":
+    with page_run():
+        main()
+else:
+    from starlette.middleware import Middleware
+    from streamlit.runtime.pages_manager import PagesManager
+    from streamlit.starlette import App
+
+    from web.sign_in import SignIn
+
+    # Otherwise the first visitor of a fresh server sees a menu of the files in ``pages``.
+    PagesManager.uses_pages_directory = False
+    app = App(__file__, middleware=[Middleware(SignIn)], on_script_error=show_error)

@@ -9,11 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 
 from copl_core.config import Settings
-from copl_core.records import CoplError, ImportReport, ImportRow, Role, RunState, User
+from copl_core.records import CoplError, ImportReport, ImportRow, RunState
 from copl_core.store import Store
 from copl_core.study import access, contents, rewards, runs
 from copl_core.study.session import Session
@@ -83,16 +83,7 @@ def prepare(settings: Settings) -> str:
     store = open_store(settings)
     study = store.current_study()
     session = seed_demo(store, settings) if study is None else Session(store, settings, study.id)
-    return f"/?token={access.sign_in_token(session, _owner(session).id)}"
-
-
-def _owner(session: Session) -> User:
-    """The study's owner, created if there is none; a user of another role whose name is Owner is not the owner."""
-    users = access.users(session)
-    owner = next((user for user in users if user.role == Role.OWNER), None)
-    names = {user.name for user in users}
-    free = next(name for name in chain(["Owner"], (f"Owner {n}" for n in count(2))) if name not in names)
-    return owner or access.join(session, free, Role.OWNER)
+    return f"/?token={access.terminal_token(session)}"
 
 
 def seed_demo(store: Store, settings: Settings) -> Session:
@@ -271,7 +262,7 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _link(arguments: argparse.Namespace, settings: Settings) -> int:
     path = prepare(settings)
-    print(f"http://localhost:{settings.port}{path}")
+    print(f"http://{settings.host}:{settings.port}{path}")
     return 0
 
 

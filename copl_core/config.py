@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Settings:
     home: Path = Path("var")  # database, snapshots, weights and caches all live below this folder
     database_url: str = ""  # empty: SQLite in the home folder
     port: int = 8501  # where the app answers
+    address: str = "127.0.0.1"  # who reaches the app: this machine alone; 0.0.0.0: everybody in its networks
     backbone: str = "minilm"  # minilm, smollm2, or any Hugging Face id or folder
     device: str = "cpu"  # cpu, cuda, cuda:1, mps: where the trainer and the reward page compute
     threads: int = 0  # torch threads of the trainer; 0 leaves one core to the app
@@ -41,6 +43,13 @@ class Settings:
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
             raise CoplError(f"COPL_PORT is {self.port}; a port is a number from 1 to 65535; choose one such as 8501.")
+        try:
+            ip_address(self.address)
+        except ValueError:
+            raise CoplError(
+                f"COPL_ADDRESS is {self.address!r}; it must be an IP address of this machine, such as 127.0.0.1, or "
+                "0.0.0.0 for all of them."
+            ) from None
         for name in ("refit_labels", "reward_labels"):
             if getattr(self, name) < 1:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it counts labels, 1 or more.")
@@ -79,6 +88,19 @@ class Settings:
     def url(self) -> str:
         """SQLAlchemy address of the database."""
         return self.database_url or f"sqlite:///{(self.home / 'copl.db').resolve()}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine reach the app."""
+        return ip_address(self.address).is_loopback
+
+    @property
+    def host(self) -> str:
+        """The name of this machine in an address that opens the app from here."""
+        found = ip_address(self.address)
+        if found.is_loopback or found.is_unspecified:
+            return "localhost"
+        return f"[{found}]" if found.version == 6 else str(found)
 
     @property
     def snapshots(self) -> Path:

@@ -68,6 +68,15 @@ class StudyRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BrowserSession:
+    """A browser in which somebody is signed in."""
+
+    studies: tuple[StudyRecord, ...]  # that it may open, oldest first
+    last: int | None  # id of the study that it opened last
+    terminal: bool  # begun with a link of the terminal: it opens every study, as its owner
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     id: int
     name: str

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from copl_core.records import (
     AuditEntry,
+    BrowserSession,
     Choice,
     ImportReport,
     ImportRow,
@@ -65,6 +66,10 @@ class Store(Protocol):
     # ---- users
     def users(self, study_id: int) -> list[User]: ...
     def user(self, user_id: int) -> User: ...
+    def member(self, study_id: int, user_id: int) -> User | None:
+        """The user, if it is one of this study, whether shown or not."""
+        ...
+
     def create_user(
         self,
         study_id: int,
@@ -90,11 +95,48 @@ class Store(Protocol):
         ...
 
     # ---- sign-in (hashes only)
-    def add_token(self, user_id: int, token_hash: str) -> None: ...
+    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False) -> None:
+        """``terminal``: made by somebody who has the whole installation; a session begun with it opens every study."""
+        ...
+
     def user_by_token(self, study_id: int, token_hash: str) -> User | None: ...
     def drop_tokens(self, user_id: int, *, by: int | None = None) -> int:
-        """Sign a user out everywhere; returns the number of tokens deleted."""
+        """Sign a user out everywhere, of browsers too; returns the number of tokens deleted."""
         ...
+
+    def start_session(self, token_hash: str, session_hash: str, *, known: str | None = None) -> str | None:
+        """The hash of the session in which the token's user is signed in; None: the token is unknown.
+
+        The live session ``known`` is used if nobody else of that study is signed in there; otherwise a new one starts.
+        """
+        ...
+
+    def session_user(self, session_hash: str, study_id: int) -> User | None:
+        """The user as whom a live session is signed in to a study."""
+        ...
+
+    def browser_session(self, session_hash: str) -> BrowserSession | None:
+        """None: it has ended, or was not used for half a year."""
+        ...
+
+    def open_in_session(self, session_hash: str, study_id: int) -> None:
+        """Remember the study that the session opened last."""
+        ...
+
+    def add_to_session(self, session_hash: str, user_id: int) -> None:
+        """Sign a session in as a user too; nothing changes where it has a user in that study."""
+        ...
+
+    def end_session(self, session_hash: str) -> bool: ...
+    def owner(self, study_id: int) -> User | None:
+        """The owner with the smallest id."""
+        ...
+
+    def studies_of_email(self, email: str) -> list[StudyRecord]:
+        """The studies that have a role for an address, oldest first."""
+        ...
+
+    def study_of_invite(self, token_hash: str) -> int | None: ...
 
     def join(self, study_id: int, name: str, token_hash: str) -> User:
         """A new annotator with a token; refused if the study is not open or the name is in use."""

@@ -7,24 +7,25 @@ from itertools import count
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from copl_core.records import CoplError, Kind, Role, User
+from copl_core.records import CoplError, Kind, Role, StudyRecord, User
 from copl_core.study_settings import EmailRule, Invite
 from db.base import AnyRow
-from db.members import change_role, checked_name, user_of
-from db.models import TokenRow, UserRow
+from db.members import change_role, checked_name, study_of_row, user_of
+from db.models import StudyRow, TokenRow, UserRow
 from db.overlap import assignment_of
+from db.sessions import end_sessions_of
 from db.study_models import EmailRow, InviteRow
 from db.transactions import Transactions, audit, now, study_row, user_row
 
 
 class Auth(Transactions):
     # ---- sign-in tokens
-    def add_token(self, user_id: int, token_hash: str) -> None:
+    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False) -> None:
         with self._write() as connection:
             user_row(connection, user_id, lock=True)
             holder = connection.execute(select(TokenRow.user_id).where(TokenRow.hash == token_hash)).scalar()
             if holder is None:
-                _add_token(connection, user_id, token_hash)
+                _add_token(connection, user_id, token_hash, terminal=terminal)
             elif holder != user_id:
                 raise CoplError("This sign-in token belongs to another user; make a new one.")
 
@@ -41,8 +42,9 @@ class Auth(Transactions):
         with self._write() as connection:
             study_id = user_row(connection, user_id, lock=True).study_id
             dropped = connection.execute(delete(TokenRow).where(TokenRow.user_id == user_id)).rowcount
-            if dropped:
-                audit(connection, study_id, "signed out", by, user=user_id, tokens=dropped)
+            browsers = end_sessions_of(connection, user_id)
+            if dropped or browsers:
+                audit(connection, study_id, "signed out", by, user=user_id, tokens=dropped, browsers=browsers)
             return dropped
 
     # ---- by the address of the study
@@ -97,6 +99,10 @@ class Auth(Transactions):
                 select(InviteRow.__table__).where(InviteRow.study_id == study_id).order_by(InviteRow.id.desc())
             )
             return [_invite(row) for row in rows]
+
+    def study_of_invite(self, token_hash: str) -> int | None:
+        with self._read() as connection:
+            return connection.execute(select(InviteRow.study_id).where(InviteRow.hash == token_hash)).scalar()
 
     def invite_by_token(self, study_id: int, token_hash: str) -> Invite | None:
         with self._read() as connection:
@@ -163,6 +169,16 @@ class Auth(Transactions):
             )
             return [_rule(row) for row in rows]
 
+    def studies_of_email(self, email: str) -> list[StudyRecord]:
+        with self._read() as connection:
+            rows = connection.execute(
+                select(StudyRow.__table__)
+                .join(EmailRow, EmailRow.study_id == StudyRow.id)
+                .where(EmailRow.email == _address(email), EmailRow.role.is_not(None), StudyRow.ready)
+                .order_by(StudyRow.id)
+            )
+            return [study_of_row(row) for row in rows]
+
     def user_by_email(self, study_id: int, email: str, name: str = "") -> User | None:
         email = _address(email)
         with self._read() as connection:
@@ -191,8 +207,9 @@ class Auth(Transactions):
             return user
 
 
-def _add_token(connection: Connection, user_id: int, token_hash: str) -> None:
-    connection.execute(insert(TokenRow).values(user_id=user_id, hash=token_hash, created_at=now()))
+def _add_token(connection: Connection, user_id: int, token_hash: str, *, terminal: bool = False) -> None:
+    row = {"user_id": user_id, "hash": token_hash, "terminal": terminal, "created_at": now()}
+    connection.execute(insert(TokenRow).values(row))
 
 
 def _new_user(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from db.base import AnyRow
@@ -11,17 +11,20 @@ from db.overlap import assignment_of, recount_all
 from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_row
 
 NAME_LENGTH = 200
+# Built once: every act of a page runs it.
+_MEMBER = select(UserRow.__table__).where(UserRow.id == bindparam("user"), UserRow.study_id == bindparam("study"))
 
 
 class Members(Transactions):
     # ---- studies
     def studies(self) -> list[StudyRecord]:
         with self._read() as connection:
-            return [_study(row) for row in connection.execute(select(StudyRow.__table__).order_by(StudyRow.id))]
+            query = select(StudyRow.__table__).where(StudyRow.ready).order_by(StudyRow.id)
+            return [study_of_row(row) for row in connection.execute(query)]
 
     def study(self, study_id: int) -> StudyRecord:
         with self._read() as connection:
-            return _study(study_row(connection, study_id))
+            return study_of_row(study_row(connection, study_id))
 
     def create_study(self, name: str, *, demo: bool = False) -> StudyRecord:
         name = checked_name(name, "study")
@@ -32,12 +35,12 @@ class Members(Transactions):
                 study_id = connection.execute(made).scalar_one()
                 _make_current(connection, study_id)
                 found = study_row(connection, study_id)
-            return _study(found)
+            return study_of_row(found)
 
     def current_study(self) -> StudyRecord | None:
         with self._read() as connection:
             row = connection.execute(select(StudyRow.__table__).order_by(StudyRow.opened_seq.desc()).limit(1)).first()
-            return None if row is None else _study(row)
+            return None if row is None else study_of_row(row)
 
     def make_current(self, study_id: int) -> None:
         with self._write() as connection:
@@ -74,6 +77,11 @@ class Members(Transactions):
     def user(self, user_id: int) -> User:
         with self._read() as connection:
             return user_of(user_row(connection, user_id))
+
+    def member(self, study_id: int, user_id: int) -> User | None:
+        with self._read() as connection:
+            row = connection.execute(_MEMBER, {"user": user_id, "study": study_id}).first()
+            return None if row is None else user_of(row)
 
     def create_user(
         self,
@@ -150,7 +158,7 @@ def _make_current(connection: Connection, study_id: int) -> None:
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(opened_seq=newest))
 
 
-def _study(row: AnyRow) -> StudyRecord:
+def study_of_row(row: AnyRow) -> StudyRecord:
     return StudyRecord(row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, Index, String, Text, UniqueConstraint, false, text
+from sqlalchemy import JSON, CheckConstraint, Index, String, Text, UniqueConstraint, false, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, child_of
@@ -30,6 +30,7 @@ class StudyRow(Base):
     # ``AssignmentSettings.saved()``; null: the default settings
     assignment: Mapped[dict[str, Any] | None] = mapped_column("room", JSON(none_as_null=True), key="assignment")
     schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # null: as the installation is set
+    ready: Mapped[bool] = mapped_column(default=True, server_default=true())  # lists show no study that is being made
     created_at: Mapped[datetime]
 
 
@@ -51,7 +52,30 @@ class TokenRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = child_of("user", index=True)
     hash: Mapped[str] = mapped_column(String(200), unique=True)
+    # Made in the terminal, by somebody who has the whole installation: it opens every study.
+    terminal: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime]
+
+
+class BrowserSessionRow(Base):
+    """A browser in which somebody is signed in; its cookie holds the secret, and only a hash of it is stored."""
+
+    __tablename__ = "browser_session"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hash: Mapped[str] = mapped_column(String(200), unique=True)
+    terminal: Mapped[bool] = mapped_column(default=False)  # begun with a link of the terminal
+    study_id: Mapped[int | None] = child_of("study")  # opened last
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class SessionUserRow(Base):
+    """A user as whom a browser is signed in: one in each study at most."""
+
+    __tablename__ = "session_user"
+    session_id: Mapped[int] = child_of("browser_session", primary_key=True, autoincrement=False)
+    user_id: Mapped[int] = child_of("user", primary_key=True, autoincrement=False, index=True)
 
 
 class PromptRow(Base):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import NoReturn
-from urllib.parse import urlencode
 
 import streamlit as st
 
-from copl_core.records import CoplError, Kind, User
-from copl_core.study import runs
+from copl_core.records import CoplError, Kind, StudyRecord, User
+from copl_core.study import access, runs, sign_in
 from copl_core.study.session import Session
 
 # The colour-blind-safe palette of Okabe and Ito without black, which is invisible on a dark page.  A group keeps its
@@ -37,27 +36,44 @@ button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-e
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
 
-def set_current(session: Session, user: User | None) -> None:
-    """Set the study and the user of the page that runs next; shows both in the sidebar."""
-    st.session_state["session"], st.session_state["user"] = session, user
+def set_current(
+    session: Session,
+    user: User | None,
+    again: Callable[[], User | None],
+    *,
+    browser: str = "",
+    studies: Sequence[StudyRecord] = (),
+) -> None:
+    """Set the study and the user of the page that runs next.
+
+    Args:
+        again: looks the user up again; None once they are signed out.
+        browser: the secret of the browser's session, empty where an identity provider signs in.
+        studies: that the user may open.
+    """
+    st.session_state.update(session=session, user=user, again=again, browser=browser, studies=tuple(studies))
     st.html(CONTRAST_STYLE)
-    if user is not None:
-        st.sidebar.caption(f"{session.record.name}  \nSigned in as {user.name}")
+
+
+def visited() -> Session:
+    """The study of this tab, for somebody who may not be signed in."""
+    return st.session_state["session"]
 
 
 def current() -> tuple[Session, User]:
-    """The study and the user of this browser session.
-
-    On the very first visit to a fresh server, streamlit runs a file of the ``pages`` folder directly, before
-    ``streamlit_app.py`` has declared the pages.  Declaring any page ends that mode; the browser then reloads the
-    address, and ``streamlit_app.py`` runs first.
+    """The study and the user of this tab, looked up now: fragments and callbacks run in pages that were opened long
+    ago.  For somebody who has been signed out meanwhile the run ends with a sentence.
     """
-    if "session" not in st.session_state:
-        st.navigation([st.Page(lambda: None, title="CoPL Studio")], position="hidden")
-        address = json.dumps(f"{st.context.url}?{urlencode(st.query_params.to_dict())}").replace("<", "\\u003c")
-        st.html(f"<script>location.replace({address})</script>", unsafe_allow_javascript=True)
-        st.stop()
-    return st.session_state["session"], st.session_state["user"]
+    session, known = st.session_state["session"], st.session_state["user"]
+    again = st.session_state.get("again")
+    try:
+        user = again() if again is not None else access.user(session, known.id)
+    except CoplError as problem:
+        stop_with_error(problem)
+    if user is None:
+        stop_with_error(CoplError(sign_in.SIGNED_OUT))
+    st.session_state["user"] = user
+    return session.acting(user.id), user
 
 
 @contextmanager
@@ -67,6 +83,22 @@ def page_run() -> Iterator[None]:
     st.session_state["page running"] = True
     yield
     st.session_state["page running"] = False
+
+
+def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
+    """A callback of a widget whose errors are shown as a sentence beside the page, which stays as it is.
+
+    Nothing else catches what a callback raises: the page around it has not begun to run.
+    """
+
+    @wraps(callback)
+    def safe(*args: object, **kwargs: object) -> None:
+        try:
+            callback(*args, **kwargs)
+        except CoplError as problem:
+            st.toast(str(problem), icon=":material/error:", duration="infinite")
+
+    return safe
 
 
 def rerun() -> NoReturn:
@@ -110,7 +142,7 @@ def readable(text: str) -> str:
     return text.replace("$", "\\$")
 
 
-def stop_with_error(problem: CoplError) -> None:
+def stop_with_error(problem: CoplError) -> NoReturn:
     """Show the error's sentence and end the page."""
     st.error(str(problem))
     st.stop()

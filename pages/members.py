@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
 
 import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study import access
 from copl_core.study_settings import Invite
+from pages.account import address
 from pages.common import current, rerun, resend_values
 
 ROLES = {
@@ -67,12 +67,6 @@ def clearable(title: str, key: str, value: float | None, **more: object) -> floa
 def show_once(link: str, words: str) -> None:
     st.success(f"{words} It is shown only once, since the study stores only a fingerprint of it.")
     st.code(link, language=None, wrap_lines=True)
-
-
-def address() -> str:
-    """The address of this installation, as the browser reports it."""
-    whole = urlsplit(st.context.url or "")
-    return f"{whole.scheme}://{whole.netloc}" if whole.netloc else ""
 
 
 def invites() -> None:
@@ -180,7 +174,10 @@ def one(user: User) -> None:
             help="For a person who has lost their link. Anybody who opens it is signed in as this person.",
         )
     if fresh:
-        show_once(f"{address()}/?token={access.sign_in_token(session, user.id)}", f"This link signs in as {user.name}.")
+        show_once(
+            f"{address()}/?token={access.sign_in_token(session, user.id, by=me.id)}",
+            f"This link signs in as {user.name}.",
+        )
 
 
 # ---- e-mail addresses

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-PRODUCT = ("copl_core", "db", "pages", "streamlit_app.py")
+PRODUCT = ("copl_core", "db", "pages", "web", "streamlit_app.py")
 LONG = 60  # lines of a function
 # From the ground up.  A room knows rooms of lower floors and nothing of its own floor or above.
 FLOORS = (
@@ -28,6 +28,7 @@ FLOORS = (
     ("trainer", "demo"),
     ("evaluation", "study"),
     ("terminal", "pages"),
+    ("web",),
     ("start page",),
 )
 # Words that the vocabulary of ``copl_core/records.py`` replaces.  Some are ordinary English; other words say them too.

@@ -10,8 +10,8 @@ import pytest
 
 from tests.plan import ROOT, arrows, circles, graph, imports, old_words, rising, room_of, sources, tracked_texts
 
-OURS = {"copl_core", "db", "pages", "streamlit_app", "tests", "benchmarks"}
-ROOTS = ("copl_core/__main__.py", "streamlit_app.py")  # the two places that join all parts
+OURS = {"copl_core", "db", "pages", "web", "streamlit_app", "tests", "benchmarks"}
+ROOTS = ("copl_core/__main__.py", "web/installation.py")  # the two places that join all parts
 HEAVY = {"torch", "transformers", "torch_geometric", "umap", "sklearn", "numba", "peft"}
 TALKERS = {"copl_core/__main__.py", "copl_core/install/launcher.py", "copl_core/install/weights.py"}
 TALKERS |= {"copl_core/evaluation/evaluate.py"}  # terminal verbs
@@ -47,7 +47,7 @@ def test_code_tests_and_documents_use_the_words_of_the_field():
 @pytest.mark.parametrize("path", [path for path in sources("copl_core") if path not in ROOTS])
 def test_the_core_knows_neither_screen_nor_database(path):
     found = {top(module) for module in imports(path)}
-    assert not found & {"streamlit", "plotly", "sqlalchemy", "alembic", "db", "pages", "streamlit_app"}
+    assert not found & {"streamlit", "plotly", "sqlalchemy", "alembic", "db", "pages", "web", "streamlit_app"}
 
 
 @pytest.mark.parametrize("path", sources("db"))
@@ -75,9 +75,10 @@ SCREENS += [f"pages/{name}.py" for name in ("training", "quality", "settings", "
 
 def test_the_start_page_joins_the_parts_and_computes_nothing():
     ours = {module for module in imports("streamlit_app.py") if top(module) in OURS}
-    core = {"copl_core.__main__", "copl_core.config", "copl_core.records"}
-    verbs = {"copl_core.study.access", "copl_core.study.session"}
-    assert ours <= core | verbs | {"pages.common"}
+    core = {"copl_core.records", "copl_core.store"}
+    verbs = {"copl_core.study.access", "copl_core.study.sign_in"}
+    parts = {"pages.account", "pages.common", "pages.join", "web.installation", "web.sign_in"}
+    assert ours <= core | verbs | parts
 
 
 def test_no_part_of_the_product_knows_its_tests_or_its_benchmarks():
@@ -86,7 +87,7 @@ def test_no_part_of_the_product_knows_its_tests_or_its_benchmarks():
 
 
 def test_verbs_are_named_and_never_looked_up_by_a_string():
-    for path in sources("pages", "copl_core/study", "streamlit_app.py"):
+    for path in sources("pages", "copl_core/study", "web", "streamlit_app.py"):
         names = {node.func.id for node in ast.walk(ast.parse((ROOT / path).read_text()))
                  if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
         assert "getattr" not in names, path
@@ -126,7 +127,7 @@ def test_importing_the_product_makes_no_folders_and_reads_no_arguments(loaded_by
     assert loaded_by_a_start[1] == []
 
 
-@pytest.mark.parametrize("path", sources("copl_core", "db", "pages"))
+@pytest.mark.parametrize("path", sources("copl_core", "db", "pages", "web"))
 def test_only_the_terminal_prints_and_nothing_is_caught_or_unpickled_blindly(path):
     tree = ast.parse((ROOT / path).read_text())
     calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

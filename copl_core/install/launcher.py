@@ -7,6 +7,7 @@ launcher itself is killed, a small guard process sees its pipe close and stops t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -58,6 +59,8 @@ def app_command(settings: Settings) -> list[str]:
         str(ROOT / "streamlit_app.py"),
         "--server.port",
         str(settings.port),
+        "--server.address",
+        settings.address,
         "--server.headless",
         "true",
         "--browser.gatherUsageStats",
@@ -94,7 +97,7 @@ def main(
     with _stop_on_signals() as stop:
         try:
             logs = prepare_home(settings.home)
-            check_port(settings.port)
+            check_port(settings.port, settings.address)
             path = prepare(settings)
             with _Processes(
                 settings, app or app_command(settings), worker or worker_command(), logs, say, stop
@@ -136,32 +139,49 @@ def prepare_home(home: Path) -> Path:
     return logs
 
 
-def check_port(port: int) -> None:
-    """Check that the app can listen on the port.
+def check_port(port: int, address: str = "127.0.0.1") -> None:
+    """Check that the app can listen on the port of an address.
 
     Raises:
-        CoplError: another program answers on the port, or the port is not allowed.
+        CoplError: another program answers on the port, the port is not allowed, or the address is not of this machine.
     """
-    with socket.socket() as listener, socket.socket() as caller:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listener, socket.socket(family) as caller:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was just released is free
         caller.settimeout(1)
         try:
-            if caller.connect_ex(("127.0.0.1", port)) == 0:
+            if caller.connect_ex((_to_call(address), port)) == 0:
                 raise OSError("another program answers on it")
-            listener.bind(("", port))
+            listener.bind((address, port))
             listener.listen()
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise CoplError(
+                    f"COPL_ADDRESS is {address}, which is no address of this machine; take 127.0.0.1, or 0.0.0.0."
+                ) from None
             raise CoplError(
                 f"Port {port} cannot be used ({error.strerror or error}); stop the program that uses it, "
                 f"or choose another port: COPL_PORT={port + 1 if 1024 < port < 65535 else 8501} make run"
             ) from None
 
 
+def _to_call(address: str) -> str:
+    """Where a program of this machine reaches the app."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+
+
 def _greet(settings: Settings, path: str, say: Callable[[str], object]) -> None:
-    address = f"http://localhost:{settings.port}"
+    address = f"http://{settings.host}:{settings.port}"
+    reach = (
+        "Only this machine can open it; COPL_ADDRESS=0.0.0.0 opens it to others."
+        if settings.is_local
+        else f"Everybody who reaches port {settings.port} of {settings.address} can open it, without encryption: let a "
+        "proxy with HTTPS stand before it."
+    )
     say(
         f"\nCoPL Studio is ready at  {address}\n"
         f"Sign in as the owner:    {address}/{path.lstrip('/')}\n"
+        f"{reach}\n"
         f"Ctrl-C stops it. Logs and data are in {settings.home}.\n"
     )
 
@@ -229,13 +249,15 @@ class _Processes:
             self.guard.wait()
 
     def wait_until_it_answers(self, patience: float) -> None:
+        host = _to_call(self.settings.address)
+        health = f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}/_stcore/health"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for a local address
         ends = time.monotonic() + patience
         while time.monotonic() < ends:
             self._check_app()
             with (
                 contextlib.suppress(OSError),
-                opener.open(f"http://127.0.0.1:{self.settings.port}/_stcore/health", timeout=2) as answer,
+                opener.open(health, timeout=2) as answer,
             ):
                 if answer.status == 200:
                     return

@@ -6,12 +6,13 @@ plain hash is enough.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from datetime import UTC, datetime
+from itertools import chain, count
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
+from copl_core.store import Store
 from copl_core.study.session import Session
+from copl_core.study.sign_in import hashed, new_secret
 from copl_core.study_settings import EmailRule, Invite
 
 _NAME_LENGTH = 80
@@ -48,20 +49,41 @@ def enter(session: Session, name: str) -> tuple[User, str]:
     Raises:
         CoplError: the study is not open to everybody, or the name is taken.
     """
-    token = _secret()
-    return session.store.join(session.id, _checked(name), _hash(token)), token
+    token = new_secret()
+    return session.store.join(session.id, _checked(name), hashed(token)), token
 
 
-def sign_in_token(session: Session, user_id: int) -> str:
-    """A new secret that signs the user in; only its hash is stored."""
-    token = _secret()
-    session.store.add_token(user_id, _hash(token))
+def sign_in_token(session: Session, user_id: int, *, by: int | None = None) -> str:
+    """A new secret that signs the user in to this study; only its hash is stored.  Owners make them for everybody,
+    others for themselves.
+    """
+    if by != user_id:
+        need_owner(session, by)
+    token = new_secret()
+    session.store.add_token(user_id, hashed(token))
     return token
+
+
+def terminal_token(session: Session) -> str:
+    """A new secret for the link that the terminal prints: it signs the study's owner in to every study."""
+    token = new_secret()
+    session.store.add_token(owner(session).id, hashed(token), terminal=True)
+    return token
+
+
+def owner(session: Session) -> User:
+    """The study's owner, created if there is none; a user of another role whose name is Owner is not the owner."""
+    found = session.store.owner(session.id)
+    if found is not None:
+        return found
+    names = {user.name for user in session.store.users(session.id)}
+    free = next(name for name in chain(["Owner"], (f"Owner {n}" for n in count(2))) if name not in names)
+    return join(session, free, Role.OWNER)
 
 
 def sign_in(session: Session, token: str) -> User | None:
     """The user of a secret; None where it is unknown or revoked."""
-    return session.store.user_by_token(session.id, _hash(token))
+    return session.store.user_by_token(session.id, hashed(token))
 
 
 def sign_out_everywhere(session: Session, user_id: int, *, by: int | None = None) -> int:
@@ -93,8 +115,8 @@ def invite(
         raise CoplError(f"The invite would admit {uses} people; give 1 or more, or no limit.")
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise CoplError(f"The invite would expire at {expires_at:%Y-%m-%d %H:%M}, which is past; choose a later time.")
-    secret = _secret()
-    made = session.store.add_invite(session.id, _hash(secret), Role(role), uses=uses, expires_at=expires_at, by=by)
+    secret = new_secret()
+    made = session.store.add_invite(session.id, hashed(secret), Role(role), uses=uses, expires_at=expires_at, by=by)
     return made, secret
 
 
@@ -104,9 +126,14 @@ def invites(session: Session) -> list[tuple[Invite, str]]:
     return [(one, one.state(now)) for one in session.store.invites(session.id)]
 
 
+def study_of_invite(store: Store, secret: str) -> int | None:
+    """The study to which an invite belongs, whether it is open or not."""
+    return store.study_of_invite(hashed(secret))
+
+
 def find_invite(session: Session, secret: str) -> Invite | None:
     """The invite of a secret while it is open; None otherwise."""
-    found = session.store.invite_by_token(session.id, _hash(secret))
+    found = session.store.invite_by_token(session.id, hashed(secret))
     return found if found is not None and found.state(datetime.now(UTC)) == "open" else None
 
 
@@ -116,8 +143,8 @@ def accept_invite(session: Session, secret: str, name: str) -> tuple[User, str]:
     Raises:
         CoplError: the invite is unknown, revoked, used up or expired, or the name is taken.
     """
-    token = _secret()
-    return session.store.accept_invite(session.id, _hash(secret), _checked(name), _hash(token)), token
+    token = new_secret()
+    return session.store.accept_invite(session.id, hashed(secret), _checked(name), hashed(token)), token
 
 
 def revoke_invite(session: Session, invite_id: int, *, by: int | None = None) -> Invite:
@@ -197,8 +224,8 @@ def switch_study(session: Session, study_id: int, *, by: int) -> str:
             f"In {session.store.study(study_id).name} a member with the name {name} is {owner.role}; ask an owner "
             "of that study to make them an owner."
         )
-    token = _secret()
-    session.store.add_token(owner.id, _hash(token))
+    token = new_secret()
+    session.store.add_token(owner.id, hashed(token))
     session.store.make_current(study_id)
     return token
 
@@ -246,11 +273,3 @@ def _checked(name: str) -> str:
             f"The name {name!r} has {len(name)} characters; a name has 1 to {_NAME_LENGTH}; choose another."
         )
     return name
-
-
-def _secret() -> str:
-    return secrets.token_urlsafe(24)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

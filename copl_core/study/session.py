@@ -8,6 +8,7 @@ needs a language model.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from copy import copy
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar, overload
@@ -29,12 +30,21 @@ class Session:
 
     def __init__(self, store: Store, settings: Settings, study_id: int) -> None:
         self.store, self.settings, self.id = store, settings, study_id
+        self.actor: int | None = None  # the user who acts; None: the product itself, or its terminal
         self._snapshots: dict[str, Snapshot] = {}
         self._lock = Lock()  # over the open snapshots and the names in ``_once``
         self._once: dict[str, tuple[Hashable, object]] = {}
         self._once_locks: dict[str, Lock] = {}
-        self._scorer: Scorer | None = None
+        self._scorer: list[Scorer] = []  # at most one
         self._scorer_lock = Lock()  # a separate lock: importing torch takes seconds, and labelling does not wait for it
+
+    def acting(self, user_id: int | None) -> Session:
+        """The same study, with the same caches, for the acts of one user; None for those of the product."""
+        if user_id == self.actor:
+            return self
+        view = copy(self)
+        view.actor = user_id
+        return view
 
     @property
     def record(self) -> StudyRecord:
@@ -84,8 +94,8 @@ class Session:
     def scorer(self) -> Scorer:
         """The scorer, which reads texts with a language model; made at first use because it imports torch."""
         with self._scorer_lock:
-            if self._scorer is None:
+            if not self._scorer:
                 from copl_core.study.scoring import Scorer
 
-                self._scorer = Scorer(self.settings)
-            return self._scorer
+                self._scorer.append(Scorer(self.settings))
+            return self._scorer[0]

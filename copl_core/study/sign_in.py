@@ -1,0 +1,83 @@
+"""Sign-in of a browser: its cookie holds a secret, and the store keeps the SHA-256 of it.
+
+These functions take the store and not a study: a browser may be signed in to several studies, as one user in each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from copl_core.records import BrowserSession, CoplError, User
+from copl_core.store import Store
+
+
+def new_secret() -> str:
+    """Long and random, so that a plain hash of it is enough."""
+    return secrets.token_urlsafe(24)
+
+
+def hashed(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def begin(store: Store, token: str, browser: str = "") -> str | None:
+    """The secret of the session in which the token of a sign-in link signs in; None: the token is unknown or revoked.
+
+    Args:
+        browser: the secret of the session that the browser has already, or nothing.
+    """
+    secret = new_secret()
+    known = hashed(browser) if browser else None
+    found = store.start_session(hashed(token), hashed(secret), known=known)
+    return None if found is None else browser if found == known else secret
+
+
+def signed_in(store: Store, browser: str, study_id: int) -> User | None:
+    """The user as whom a browser is signed in to a study, looked up now: roles change and sessions end."""
+    return store.session_user(hashed(browser), study_id)
+
+
+def session_of(store: Store, browser: str) -> BrowserSession | None:
+    """The live session of a browser."""
+    return store.browser_session(hashed(browser))
+
+
+def open_study(store: Store, browser: str, study_id: int) -> User | None:
+    """The user as whom a browser opens a study, which is remembered; None: it may not open this study.
+
+    A session begun in the terminal opens every study, as its owner.
+    """
+    user = signed_in(store, browser, study_id)
+    session = session_of(store, browser) if user is None else None
+    if session is not None and session.terminal:
+        user = store.owner(study_id)
+        if user is not None:
+            store.add_to_session(hashed(browser), user.id)
+    if user is not None:
+        store.open_in_session(hashed(browser), study_id)
+    return user
+
+
+def add(store: Store, browser: str, user: User) -> None:
+    """Sign a browser in as one more user, of a study in which it has none."""
+    store.add_to_session(hashed(browser), user.id)
+
+
+def end(store: Store, browser: str) -> None:
+    """Sign a browser out of everything."""
+    store.end_session(hashed(browser))
+
+
+def need(user: User | None) -> User:
+    """The user; for nobody, the sentence that every page shows.
+
+    Raises:
+        CoplError: nobody is signed in.
+    """
+    if user is None:
+        raise CoplError(SIGNED_OUT)
+    return user
+
+
+SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."

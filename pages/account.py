@@ -1,0 +1,78 @@
+"""A part of every page, in the sidebar: the study, with a switch to the visitor's other studies, and their account."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from copl_core.study import access, sign_in
+from pages.common import current, in_a_sentence
+
+# A new page load: nothing that was chosen in one study is kept for another.
+OPEN_STUDY = "<script>location.assign(location.pathname + '?study=' + %s)</script>"
+
+
+def account() -> None:
+    session, me = current()
+    with st.sidebar:
+        switcher()
+        st.caption(f"{session.record.name}  \nSigned in as {me.name}")
+        with st.popover("Account", type="tertiary"):
+            st.button("Sign out", key="sign-out", on_click=sign_out, width="stretch")
+            st.button(
+                "Sign out everywhere",
+                key="sign-out-everywhere",
+                on_click=sign_out_everywhere,
+                width="stretch",
+                help="Every browser in which you are signed in to this study, and every sign-in link made for you, "
+                "stops working. You need a new link from an owner of the study to come back.",
+            )
+            if st.button("Create a sign-in link", key="own-link", width="stretch", help="For your other devices."):
+                own_link()
+
+
+def switcher() -> None:
+    """For somebody who belongs to several studies: which one this tab shows."""
+    session, _ = current()
+    names = {study.id: study.name for study in st.session_state.get("studies", ())}
+    if len(names) < 2:
+        return
+    chosen = st.selectbox(
+        "Study",
+        list(names),
+        index=list(names).index(session.id) if session.id in names else None,
+        format_func=names.get,
+        key=f"switch-from-{session.id}",
+    )
+    if chosen is not None and chosen != session.id:
+        st.html(OPEN_STUDY % json.dumps(str(chosen)), unsafe_allow_javascript=True)
+        st.stop()
+
+
+@in_a_sentence
+def sign_out() -> None:
+    session, _ = current()
+    if browser := st.session_state.get("browser", ""):
+        sign_in.end(session.store, browser)
+    if st.user.get("is_logged_in"):
+        st.logout()
+
+
+@in_a_sentence
+def sign_out_everywhere() -> None:
+    session, me = current()
+    access.sign_out_everywhere(session, me.id, by=me.id)
+
+
+def own_link() -> None:
+    session, me = current()
+    st.code(f"{address()}/?token={access.sign_in_token(session, me.id, by=me.id)}", language=None, wrap_lines=True)
+    st.caption("Anybody who opens this link is signed in as you. It is shown only once.")
+
+
+def address() -> str:
+    """The address of this installation, as the browser reports it."""
+    whole = urlsplit(st.context.url or "")
+    return f"{whole.scheme}://{whole.netloc}" if whole.netloc else ""

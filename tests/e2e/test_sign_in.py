@@ -1,0 +1,87 @@
+"""Who is signed in where: shared addresses, sign-in links, signing out while other tabs are open."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+
+@pytest.fixture
+def visit(app_alone, browser):
+    """Opens a page in a browser profile of its own, or as one more tab of ``beside``."""
+    contexts = []
+
+    def open_page(path: str = "", beside=None):
+        context = beside.context if beside else browser.new_context(viewport={"width": 1280, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(f"{app_alone.url}/{path}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def join(page, name: str):
+    page.get_by_label("Your name or a nickname").fill(name)
+    page.get_by_role("button", name="Begin").click()
+    page.get_by_text(f"Signed in as {name}").wait_for()
+
+
+def n_labels(app_alone, name: str) -> int:
+    with sqlite3.connect(app_alone.home / "copl.db") as database:
+        query = "SELECT count(*) FROM label JOIN user ON user.id = label.user_id WHERE user.name = ?"
+        return database.execute(query, (name,)).fetchone()[0]
+
+
+def test_no_page_has_the_secret_in_its_address_or_in_a_link(app_alone, visit, settled):
+    page = visit(f"people?token={app_alone.token}")
+    for name in ("people", "experts", "controversy", "reward", "training", "quality", "taste"):
+        page.goto(f"{app_alone.url}/{name}")
+        settled(page).get_by_text("Signed in as Rita").wait_for()
+        assert "token" not in page.url and "token=" not in page.content()
+    assert app_alone.token not in page.evaluate("document.cookie + JSON.stringify([localStorage, sessionStorage])")
+    assert "copl_" not in page.evaluate("document.cookie")
+
+
+def test_a_shared_address_signs_nobody_in_and_is_open_after_signing_in_as_oneself(app_alone, visit, settled):
+    rita = visit(f"controversy?token={app_alone.token}&pair=3")
+    settled(rita).get_by_text("Signed in as Rita").wait_for()
+    shared = rita.url.removeprefix(f"{app_alone.url}/")
+    fresh = visit(shared)
+    fresh.get_by_text("I have a sign-in link").click()
+    assert fresh.get_by_text("Rita").count() == 0 and fresh.get_by_role("button", name="Begin").count() == 1
+    fresh.get_by_label("Your sign-in link").fill(f"{app_alone.url}/?token={app_alone.token}")
+    fresh.get_by_role("button", name="Sign in").click()
+    fresh.get_by_text("Signed in as Rita").wait_for()
+    assert fresh.url == f"{app_alone.url}/{shared}" and "pair=3" in fresh.url
+
+
+def test_a_link_opened_in_the_next_tab_leads_to_the_shared_page(app_alone, visit):
+    fresh = visit("controversy?pair=3")
+    fresh.wait_for_function("document.cookie.includes('copl_next=%2Fcontroversy')")
+    link = visit(f"?token={app_alone.token}", beside=fresh)
+    link.get_by_text("Signed in as Rita").wait_for()
+    assert link.url == f"{app_alone.url}/controversy?pair=3"
+
+
+def test_a_bad_link_says_so(visit):
+    page = visit("?token=nonsense")
+    page.get_by_text("This sign-in link does not work").wait_for()
+    assert "nonsense" not in page.url
+
+
+def test_a_tab_that_is_signed_out_elsewhere_stores_nothing_and_says_so(app_alone, visit, settled):
+    page = visit()
+    join(page, "Una")
+    tab = visit(beside=page)
+    tab.get_by_text("Signed in as Una").wait_for()
+    tab.get_by_role("button", name="Tie").wait_for()
+    settled(page).get_by_role("button", name="Account").click()
+    page.get_by_role("button", name="Sign out", exact=True).click()
+    page.get_by_role("button", name="Begin").wait_for()
+    settled(tab).get_by_role("button", name="Tie").click()
+    tab.get_by_text("You are signed out, so nothing was saved").wait_for()
+    assert n_labels(app_alone, "Una") == 0

@@ -1,0 +1,97 @@
+"""The exchange of a sign-in link for a cookie, as a browser meets it on the wire."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from copl_core.records import Role
+from copl_core.study import access, sign_in
+from copl_core.study.session import Session
+from tests.worlds import open_study
+from web import installation
+from web.sign_in import HEADER, NEXT, SignIn, is_local
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch) -> Session:
+    session = open_study(tmp_path)
+    monkeypatch.setattr(installation, "_opened", lambda: (session.store, session.settings))
+    return session
+
+
+@pytest.fixture
+def token(session) -> str:
+    return access.sign_in_token(session, access.join(session, "Olga", Role.OWNER).id)
+
+
+@pytest.fixture
+def client(session) -> TestClient:
+    def page(request):
+        return PlainTextResponse(f"page {request.url.path}")
+
+    routes = [Route("/{path:path}", page, methods=["GET", "POST", "PUT"])]
+    return TestClient(Starlette(routes=routes, middleware=[Middleware(SignIn)]), follow_redirects=False)
+
+
+def who(session: Session, client: TestClient) -> str | None:
+    user = sign_in.signed_in(session.store, client.cookies.get(installation.cookie_name(), ""), session.id)
+    return None if user is None else user.name
+
+
+def test_the_secret_leaves_the_address_and_the_rest_of_it_stays(session, client, token):
+    answer = client.get("/people", params={"token": token, "group": "1 & 2"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/people?group=1+%26+2")
+    assert who(session, client) == "Olga"
+    cookie = next(one for one in answer.headers.get_list("set-cookie") if one.startswith("copl_") and NEXT not in one)
+    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and token not in cookie
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert client.get("/people").text == "page /people"
+
+
+def test_the_cookie_is_for_encrypted_connections_where_the_browser_has_one(client, token):
+    answer = client.get("/", params={"token": token}, headers={"X-Forwarded-Proto": "https"})
+    assert "Secure" in answer.headers.get_list("set-cookie")[-1]
+
+
+def test_a_bad_link_says_so_and_leaves_everybody_signed_in_as_they_were(session, client, token):
+    client.get("/", params={"token": token})
+    answer = client.get("/", params={"token": "nonsense"})
+    assert answer.headers["location"] == "/?link=refused" and who(session, client) == "Olga"
+
+
+def test_a_page_signs_its_visitor_in_with_a_request_that_no_other_site_can_send(session, client, token):
+    assert client.post("/label", content=token).text == "page /label"  # without the header it is not for us
+    assert client.post("/label", content="nonsense", headers={HEADER: "1"}).status_code == 403
+    assert who(session, client) is None
+    assert client.post("/label", content=token, headers={HEADER: "1"}).status_code == 204
+    assert who(session, client) == "Olga"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "address"),
+    [
+        ("%2Fcontroversy%3Fpair%3D3%26study%3D1", "/controversy?pair=3&study=1"),
+        ("%2F%2Fevil.example%2F", "/"),
+        ("https%3A%2F%2Fevil.example", "/"),
+        ("%2F%5Cevil.example", "/"),
+    ],
+)
+def test_a_link_leads_to_the_shared_page_that_was_wanted_before(client, token, wanted, address):
+    client.cookies.set(NEXT, wanted)
+    assert client.get("/", params={"token": token}).headers["location"] == address
+
+
+def test_no_link_leads_to_another_site(client, token):
+    assert client.get("http://testserver//evil.example/x", params={"token": token}).headers["location"] == "/"
+    assert not is_local("//evil.example") and not is_local("/\\evil") and not is_local("/a\nb") and is_local("/a?b=c")
+
+
+def test_nobody_uploads_without_signing_in(session, client, token):
+    assert client.put("/_stcore/upload_file/a/b", content=b"x").status_code == 403
+    client.get("/", params={"token": token})
+    assert client.put("/_stcore/upload_file/a/b", content=b"x").status_code == 200
