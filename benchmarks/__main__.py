@@ -37,6 +37,7 @@ BENCHMARKS = (
     "controversy",
     "expert_loads",
     "map_stability",
+    "quality_scale",
     "pages",
 )
 READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward"}

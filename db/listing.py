@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from sqlalchemy import case, func, or_, select
 
+from copl_core.ids import rows_of
 from copl_core.records import Choice, Label
 from copl_core.study_settings import UNBIASED_REASONS, AnswerTable, Prediction, PredictionRecord, SelectionReason
 from db.base import AnyRow
@@ -96,9 +98,11 @@ class Listing(Transactions):
         """Read straight from the driver: 100,000 labels take about a second."""
         with self._read() as connection:
             study = study_row(connection, study_id)
-            query = only_visible(
-                _answers().where(LabelRow.study_id == study_id, LabelRow.counts), study, LabelRow.user_id
+            counting = only_visible(
+                select(LabelRow.id).where(LabelRow.study_id == study_id, LabelRow.counts), study, LabelRow.user_id
             )
+            # By ids, which SQLite looks up in the order of the file: twice as fast as in the order of the index.
+            query = _answers().where(LabelRow.id.in_(counting))
             rows = plain_rows(connection, query.order_by(LabelRow.created_at, LabelRow.id))
             lengths = plain_rows(
                 connection,
@@ -107,10 +111,17 @@ class Listing(Transactions):
                 .where(PromptRow.study_id == study_id)
                 .order_by(ResponseRow.id),
             )
-        columns = np.array(rows, np.int64).reshape(len(rows), 8)
+            gold_pairs = plain_rows(
+                connection,
+                select(PairRow.id, PairRow.gold_id).where(PairRow.study_id == study_id, PairRow.gold_id.is_not(None)),
+            )
+        columns = np.fromiter(chain.from_iterable(rows), np.int64, 7 * len(rows)).reshape(-1, 7)
+        del rows
         ids, length = np.array(lengths, np.int64).reshape(len(lengths), 2).T
-        characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(rows) else np.zeros(0, np.int64)
-        user, pair, left, right, choice, milliseconds, reason, gold = columns.T
+        characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(columns) else np.zeros(0, np.int64)
+        user, pair, left, right, choice, milliseconds, reason = columns.T
+        known, answer = np.array([*gold_pairs, (-1, -1)], np.int64).T
+        gold = answer[rows_of(pair, known)]
         return AnswerTable(user, pair, left, right, choice, milliseconds, reason, gold, characters)
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
@@ -200,7 +211,7 @@ def label_of(row: AnyRow) -> Label:
 
 
 def _answers() -> Any:
-    """The columns of ``AnswerTable`` as integers, without the lengths of texts."""
+    """The columns of ``AnswerTable`` as integers, without known answers and the lengths of texts."""
     choice = case({value.value: index for index, value in enumerate(Choice)}, value=LabelRow.choice, else_=-1)
     reasons = {value.value: index for index, value in enumerate(SelectionReason)}
     return (
@@ -212,9 +223,8 @@ def _answers() -> Any:
             choice,
             func.coalesce(LabelRow.milliseconds, -1),
             case(reasons, value=TaskRow.reason, else_=-1),
-            func.coalesce(PairRow.gold_id, -1),
         )
-        .join(PairRow, PairRow.id == LabelRow.pair_id)
+        # the few gold pairs are read apart: a join with every pair would take as long as all the rest
         .outerjoin(TaskRow, TaskRow.id == LabelRow.task_id)
     )
 

@@ -61,7 +61,7 @@ def counted(people: int) -> str:
 
 
 def flagged(view: QualityView) -> None:
-    named = sorted((person for person in view.people if person.figures.flags), key=lambda one: -len(one.figures.flags))
+    named = sorted((person for person in view.people if person.figures.flags), key=most_flags_first)
     for person in named[:MOST_NAMED]:
         out = " Excluded from training." if person.user.excluded else ""
         st.markdown(f"- **{name(person)}.** {' '.join(person.figures.flags)}{out}")
@@ -83,14 +83,19 @@ def agreement(view: QualityView) -> None:
             else "No pair has been answered by two people yet, so there is nothing to compare."
         )
         return
-    st.metric("Krippendorff's α", f"{found.alpha:.2f}")
+    st.metric("Krippendorff's α", number(found.alpha))
     st.write(meaning(found.alpha))
-    interval = "" if math.isnan(found.low) else f" (95 % interval {found.low:.2f} to {found.high:.2f})"
+    interval = "" if math.isnan(found.low) else f" (95 % interval {number(found.low)} to {number(found.high)})"
     st.caption(
-        f"α = {found.alpha:.2f}{interval}, over {found.n_labels:,} labels on {found.n_pairs:,} pairs that two "
+        f"α = {number(found.alpha)}{interval}, over {found.n_labels:,} labels on {found.n_pairs:,} pairs that two "
         f"or more people answered. Two of them give the same answer in {found.observed:.0%} of cases; chance would "
         f"give {found.expected:.0%}. α compares answers, not sides of the screen, and ignores excluded people."
     )
+
+
+def number(value: float) -> str:
+    """Two digits, with the minus sign of the rest of the page."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def meaning(alpha: float) -> str:
@@ -126,7 +131,7 @@ def table(view: QualityView) -> list[PersonQuality]:
     if not shown:
         st.info("No human has answered yet. Show simulated people to see their figures.")
         return []
-    shown.sort(key=lambda person: (-len(person.figures.flags), -person.figures.n))
+    shown.sort(key=most_flags_first)
     rows = [row(person, with_skill=st.session_state.get("skill", False)) for person in shown]
     st.dataframe(
         rows,
@@ -138,20 +143,27 @@ def table(view: QualityView) -> list[PersonQuality]:
         column_config=columns(),
     )
     st.caption(
-        "left: share of decided answers on the left of the screen, and its interval. repeats: share of n repeats with "
-        "the same answer as before. gold: share of n gold pairs answered correctly. seconds: median per answer. as "
-        "most do: agreement with the majority, which reflects preferences and is never a flag. Computed from the "
-        f"current labels (revision {view.revision:,}), without a snapshot."
+        "left: share of decided answers on the left of the screen, and its interval. same again: share of the repeated "
+        "pairs with the same answer as before. gold right: share of the gold pairs answered correctly. seconds: median "
+        "per answer. as most do: agreement with the majority, which reflects preferences and is never a flag. Computed "
+        f"from the current labels (revision {view.revision:,}), without a snapshot."
     )
     return shown
 
 
+def most_flags_first(person: PersonQuality) -> tuple[int, int, str]:
+    """The order of people: flags, then labels, then the name."""
+    return -len(person.figures.flags), -person.figures.n, name_key(person)
+
+
+def name_key(person: PersonQuality) -> str:
+    return person.user.name.casefold()
+
+
 def columns() -> dict:
-    """Titles and number formats of the table's columns."""
+    """Number formats of the table's columns."""
     percent = st.column_config.NumberColumn(format="%.0f %%")
-    return dict.fromkeys(("left", "repeats", "gold", "too fast", "as most do"), percent) | {
-        "repeats n": st.column_config.NumberColumn("n"),
-        "gold n": st.column_config.NumberColumn("n"),
+    return dict.fromkeys(("left", "same again", "gold right", "too fast", "as most do"), percent) | {
         "skill": st.column_config.NumberColumn(format="%.2f"),
         "seconds": st.column_config.NumberColumn(format="%.1f"),
     }
@@ -165,10 +177,10 @@ def row(person: PersonQuality, *, with_skill: bool) -> dict:
         "labels": figures.n,
         "left": percent_of(figures.left),
         "left, 95 %": f"{low:.0%} to {high:.0%}" if figures.left.n else None,
-        "repeats": percent_of(figures.consistent),
-        "repeats n": figures.consistent.n,
-        "gold": percent_of(figures.gold),
-        "gold n": figures.gold.n,
+        "repeats": figures.consistent.n,
+        "same again": percent_of(figures.consistent),
+        "gold pairs": figures.gold.n,
+        "gold right": percent_of(figures.gold),
         "seconds": None if math.isnan(figures.median_seconds) else figures.median_seconds,
         "too fast": percent_of(figures.fast),
         "as most do": percent_of(figures.with_others),
@@ -258,7 +270,11 @@ def exclusion(view: QualityView) -> None:
     people = {person.user.id: person for person in view.people}
     order = sorted(
         people,
-        key=lambda one: (-len(people[one].figures.flags), people[one].user.kind != Kind.HUMAN, people[one].user.name),
+        key=lambda one: (
+            -len(people[one].figures.flags),
+            people[one].user.kind != Kind.HUMAN,
+            people[one].user.name.casefold(),
+        ),
     )
     chosen = st.selectbox(
         "Person",

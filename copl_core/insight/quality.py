@@ -106,18 +106,19 @@ def agreement(answers: AnswerTable, rng: np.random.Generator) -> Agreement:
     counts = _answer_counts(answers)  # (P, 4)
     if not len(counts):
         return Agreement(math.nan, math.nan, math.nan, math.nan, math.nan, 0, 0)
-    m = counts.sum(1)
-    disagreement = (m**2 - (counts**2).sum(1)) / (m - 1)
-    observed, expected = _disagreements(disagreement[None], counts[None])
-    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), _SAMPLES)  # (S, P)
-    sampled_o, sampled_e = _disagreements(weights * disagreement, weights[:, :, None] * counts)
+    # Pairs with equal counts are drawn together: a hundred thousand pairs have a few dozen kinds of counts.  Which
+    # response comes first is arbitrary, so the larger count does.
+    counts[:, :2] = -np.sort(-counts[:, :2], axis=1)
+    kinds, pairs = np.unique(counts, axis=0, return_counts=True)
+    observed, expected = _disagreements(pairs[None], kinds)
+    sampled_o, sampled_e = _disagreements(rng.multinomial(len(counts), pairs / len(counts), _SAMPLES), kinds)
     with np.errstate(invalid="ignore", divide="ignore"):
         alphas = 1 - sampled_o / sampled_e
     alphas = alphas[np.isfinite(alphas)]
     low, high = np.quantile(alphas, (0.025, 0.975)) if len(alphas) else (math.nan, math.nan)
     alpha = 1 - float(observed[0] / expected[0]) if expected[0] > 0 else math.nan
     return Agreement(
-        alpha, float(low), float(high), 1 - float(observed[0]), 1 - float(expected[0]), len(counts), int(m.sum())
+        alpha, float(low), float(high), 1 - float(observed[0]), 1 - float(expected[0]), len(counts), int(counts.sum())
     )
 
 
@@ -229,17 +230,17 @@ def _answer_counts(answers: AnswerTable) -> np.ndarray:
     value = np.select(
         [preferred == TIE, preferred == BOTH_BAD, preferred == np.minimum(answers.left, answers.right)], [2, 3, 0], 1
     )
-    counts = np.zeros((int(row.max(initial=-1)) + 1, 4))
-    np.add.at(counts, (row, value), 1)
-    return counts[counts.sum(1) >= 2]
+    counts = np.bincount(4 * row + value, minlength=4 * (int(row.max(initial=-1)) + 1)).reshape(-1, 4)
+    return counts[counts.sum(1) >= 2].astype(float)
 
 
-def _disagreements(disagreement: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(D_o, D_e), each (S,), of S samples of pairs, from disagreement (S, P) and counts (S, P, 4)."""
-    pooled = counts.sum(1)  # (S, 4)
+def _disagreements(weights: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(D_o, D_e), each (S,), of S samples of pairs with the counts (K, 4), each as often as ``weights`` (S, K) say."""
+    m = counts.sum(1)
+    pooled = weights @ counts  # (S, 4)
     n = pooled.sum(1)
     pooled[:, :2] = pooled[:, :2].mean(1, keepdims=True)
-    return disagreement.sum(1) / n, (n**2 - (pooled**2).sum(1)) / (n * (n - 1))
+    return weights @ ((m**2 - (counts**2).sum(1)) / (m - 1)) / n, (n**2 - (pooled**2).sum(1)) / (n * (n - 1))
 
 
 def _consistent(preferences: AnswerTable) -> dict[int, Share]:

@@ -16,11 +16,18 @@ def answer_counts(session: Session) -> tuple[int, int]:
 
 
 def quality(session: Session, *, skill: bool = False) -> QualityView:
-    """Agreement between users, and the figures of each.
+    """Agreement between users, and the figures of each; computed once and cached until something of it changes.
 
     Args:
         skill: fit noisy Bradley–Terry too, which takes seconds on many answers.
     """
+    store, study = session.store, session.id
+    # Answers to gold pairs raise no revision, so they are counted; nor does a new known answer.
+    key = (store.revision(study), store.answer_counts(study), tuple(store.users(study)), tuple(store.gold(study)))
+    return session.once(f"quality, skill {skill}", key, lambda: _quality(session, skill))
+
+
+def _quality(session: Session, skill: bool) -> QualityView:
     answers = session.store.answers(session.id)
     users = {user.id: user for user in session.store.users(session.id)}
     trusted = answers.take(~np.isin(answers.user, [user.id for user in users.values() if user.excluded]))

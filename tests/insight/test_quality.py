@@ -162,6 +162,31 @@ def test_without_a_pair_of_two_people_there_is_no_alpha(rng):
         assert math.isnan(found.alpha) and found.n_pairs == 0
 
 
+def test_alpha_and_its_interval_are_those_of_drawing_single_pairs(rng):
+    """Figures and interval as the definition gives them, with a row of counts for every pair and every sample."""
+    users = np.repeat(np.arange(5), 300)
+    pairs = np.concatenate([rng.choice(400, 300, replace=False) for _ in range(5)])
+    choices = np.where(rng.random(1500) < 0.8, pairs % 2, rng.integers(0, 4, 1500))
+    answers = table(np.column_stack([users, pairs, choices]))
+    counts = np.array([[np.sum(choices[pairs == pair] == value) for value in range(4)] for pair in np.unique(pairs)])
+    counts = counts[counts.sum(1) > 1].astype(float)
+    m = counts.sum(1)
+    apart = (m**2 - (counts**2).sum(1)) / (m - 1)
+
+    def alpha(times: np.ndarray) -> float:
+        pooled = (times[:, None] * counts).sum(0)
+        pooled[:2] = pooled[:2].mean()
+        n = pooled.sum()
+        return 1 - (times * apart).sum() / n / ((n**2 - (pooled**2).sum()) / (n * (n - 1)))
+
+    found = agreement(answers, rng)
+    assert found.alpha == pytest.approx(alpha(np.ones(len(counts))), abs=1e-12)
+    assert (found.n_pairs, found.n_labels) == (len(counts), int(m.sum()))
+    drawn = [alpha(np.bincount(rng.integers(0, len(m), len(m)), minlength=len(m))) for _ in range(2000)]
+    half = np.std(drawn)
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.4 * half)
+
+
 # ---- each person
 
 

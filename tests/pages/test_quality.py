@@ -30,6 +30,10 @@ def labels_by_length(session, name: str, count: int = 30, milliseconds: int = 60
         labelling.submit(session, task.id, user.id, choice, milliseconds=milliseconds)
 
 
+def other_side(choice: Choice) -> Choice:
+    return Choice.RIGHT if choice == Choice.LEFT else Choice.LEFT
+
+
 def test_before_the_first_answer_the_page_says_so(session, owner, open_page, words):
     page = open_page("quality", session, owner)
     assert "Nobody has answered a pair yet" in words(page) and not page.dataframe
@@ -64,6 +68,28 @@ def test_agreement_says_its_interval_its_count_and_what_it_means(session, owner,
     assert page.metric[0].value == f"{found.alpha:.2f}" == "1.00"
     assert "Nearly everybody prefers the same answers" in words(page)
     assert f"over {found.n_labels} labels on {found.n_pairs} pairs" in words(page)
+
+
+def test_every_column_of_the_table_has_a_name_of_its_own_and_is_explained(session, owner, open_page, words):
+    labels_by_length(session, "Ann")
+    page = open_page("quality", session, owner)
+    names = list(page.dataframe[0].value.columns)
+    assert names.index("repeats") + 1 == names.index("same again") and "n" not in names
+    assert '"label"' not in page.dataframe[0].proto.columns  # no column is shown under another name
+    assert all(f"{name}: " in words(page) for name in ("left", "same again", "gold right", "seconds", "as most do"))
+
+
+def test_a_negative_agreement_has_the_minus_sign_of_all_pages(session, owner, open_page, words):
+    for name, choice in (("Ann", Choice.LEFT), ("Bob", Choice.RIGHT)):
+        user = access.join(session, name)
+        for _ in range(12):
+            task = labelling.next_task(session, user.id)
+            first_left = task.left.id < task.right.id
+            labelling.submit(
+                session, task.id, user.id, choice if first_left else other_side(choice), milliseconds=60_000
+            )
+    page = open_page("quality", session, owner)
+    assert page.metric[0].value.startswith("−") and "= -" not in words(page)
 
 
 def test_one_persons_answers_have_no_agreement(session, owner, open_page, words):

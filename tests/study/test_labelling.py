@@ -333,6 +333,24 @@ def test_quality_lists_everybody_who_answered(session):
     assert again.agreement.n_labels == 20 and view.agreement.n_labels == 30
 
 
+def test_quality_is_computed_again_only_after_something_of_it_changed(session):
+    known = make_gold(session, 1)
+    settle(session, gold=0.9)
+    ann = access.join(session, "Ann")
+    before = label_quality.quality(session)
+    assert label_quality.quality(session) is before
+    while (task := labelling.next_task(session, ann.id)).pair_id not in known:
+        labelling.submit(session, task.id, ann.id, Choice.LEFT)
+    revision = session.store.revision(session.id)
+    label_quality.quality(session)
+    labelling.submit(session, task.id, ann.id, Choice.LEFT)
+    right = label_quality.quality(session).people[0].figures.gold
+    assert right.n == 1 and session.store.revision(session.id) == revision  # a gold pair raises no revision
+    (pair,) = session.store.gold(session.id)
+    labelling.set_gold(session, pair.pair_id, pair.second_id if pair.preferred_id == pair.first_id else pair.first_id)
+    assert label_quality.quality(session).people[0].figures.gold.hits == 1 - right.hits
+
+
 def test_skill_is_fitted_on_request(session):
     settle(session, repeats=0)
     for name in ("Ann", "Ben", "Cem"):
