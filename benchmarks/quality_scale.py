@@ -3,7 +3,7 @@
     python -m benchmarks.quality_scale [--pairs N] [--people N]
 
 Every pair is answered by two of the people, at random, in a SQLite study.  A separate process, which has read nothing
-before, then computes what the page shows, once anew and once more without a change in between.
+before, then computes what the page shows, once from the database and once more without a change in between.
 """
 
 from __future__ import annotations
