@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import case, func, or_, select
 
-from copl_core.ids import rows_of
 from copl_core.records import Choice, Label
 from copl_core.study_settings import UNBIASED_REASONS, AnswerTable, Prediction, PredictionRecord, SelectionReason
 from db.base import AnyRow
@@ -120,8 +119,8 @@ class Listing(Transactions):
         ids, length = np.array(lengths, np.int64).reshape(len(lengths), 2).T
         characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(columns) else np.zeros(0, np.int64)
         user, pair, left, right, choice, milliseconds, reason = columns.T
-        known, answer = np.array([*gold_pairs, (-1, -1)], np.int64).T
-        gold = answer[rows_of(pair, known)]
+        known = dict(gold_pairs)
+        gold = np.array([known.get(one, -1) for one in pair.tolist()], np.int64)
         return AnswerTable(user, pair, left, right, choice, milliseconds, reason, gold, characters)
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
