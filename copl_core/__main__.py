@@ -256,7 +256,7 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
     )
     for row in view.rows:
         cells = "  ".join(f"{win:6.1%} ({reward:+.2f})" for win, reward in zip(row.win, row.reward, strict=True))
-        print(f"{row.name:24.24}  {cells}   {row.source}, n={row.n}")
+        print(f"{row.name:32.32}  {cells}   {row.source}, n={row.n}")
     return 0
 
 

@@ -31,6 +31,8 @@ class StudyRow(Base):
     assignment: Mapped[dict[str, Any] | None] = mapped_column("room", JSON(none_as_null=True), key="assignment")
     schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # null: as the installation is set
     ready: Mapped[bool] = mapped_column(default=True, server_default=true())  # lists show no study that is being made
+    # Names that owners gave to groups, by group number; null: none
+    group_names: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime]
 
 

@@ -40,6 +40,22 @@ class StudySettings(Transactions):
             changed = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
             audit(connection, study_id, "room", by, **changed)  # the stored name of this event
 
+    # ---- names of groups
+    def group_names(self, study_id: int) -> dict[int, str]:
+        with self._read() as connection:
+            return _group_names(study_row(connection, study_id))
+
+    def rename_group(self, study_id: int, group: int, name: str, *, by: int | None = None) -> None:
+        with self._write() as connection:
+            names = _group_names(study_row(connection, study_id, lock=True))
+            before = names.pop(group, "")
+            if name == before:
+                return
+            names |= {group: name} if name else {}
+            stored = {str(number): own for number, own in sorted(names.items())}
+            connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(group_names=stored or None))
+            audit(connection, study_id, "group name", by, group=group + 1, before=before, after=name)
+
     # ---- guidelines
     def guidelines(self, study_id: int) -> list[Guidelines]:
         with self._read() as connection:
@@ -155,3 +171,7 @@ class StudySettings(Transactions):
 
 def _report(connection: Connection, report_id: int) -> AnyRow:
     return connection.execute(select(*_REPORT).where(ReportRow.id == report_id)).one()
+
+
+def _group_names(study: AnyRow) -> dict[int, str]:
+    return {int(number): name for number, name in (study.group_names or {}).items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -10,7 +12,7 @@ from typing import NoReturn
 import streamlit as st
 
 from copl_core.records import CoplError, Kind, StudyRecord, User
-from copl_core.study import access, runs, sign_in
+from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.session import Session
 
 # The colour-blind-safe palette of Okabe and Ito without black, which is invisible on a dark page.  A group keeps its
@@ -33,6 +35,7 @@ button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-e
   color: light-dark(#005f94, #7cc0ea) !important;
 }
 </style>"""
+NAMES_SECONDS = 2.0  # for which the names of groups are not read again
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
 
@@ -121,7 +124,34 @@ def resend_values(*keys: str) -> None:
 
 
 def group_name(group: int | None) -> str:
-    return "No group yet" if group is None else f"Group {group + 1}"
+    """The name of a group in the champion: made from what it prefers, or given by an owner."""
+    return "No group yet" if group is None else _group_names().get(group, f"Group {group + 1}")
+
+
+def group_phrase(group: int) -> str:
+    """A group's name in bold, to stand in a sentence."""
+    name = group_name(group)
+    return f"**{name}**" if name.startswith("Group ") else f"the group **{name}**"
+
+
+def forget_group_names() -> None:
+    """Read the names again at the next use, after one has changed."""
+    st.session_state.pop("group names", None)
+
+
+def _group_names() -> dict[int, str]:
+    """Kept for a moment, since a page names thousands of people's groups; read again soon, since an owner may change
+    them elsewhere.
+    """
+    session: Session = st.session_state["session"]
+    read_at, names = st.session_state.get("group names", (-math.inf, {}))
+    if time.monotonic() - read_at > NAMES_SECONDS:
+        try:
+            names = group_names.names(session)
+        except CoplError:
+            names = {}  # the page says what is wrong with the snapshot where it shows it
+        st.session_state["group names"] = (time.monotonic(), names)
+    return names
 
 
 def group_colour(group: int | None) -> str:

@@ -8,7 +8,7 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import access, runs, user_map
 from copl_core.study.user_map import UserMap
-from pages.common import PLOT, current, group_name, no_snapshot, rerun, source_line, watch_champion
+from pages.common import PLOT, current, group_name, group_phrase, no_snapshot, rerun, source_line, watch_champion
 from pages.people_groups import groups
 from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
 from pages.people_pairs import persons
@@ -61,7 +61,7 @@ def sentence(view: UserMap, champion: str) -> str:
         return f"{seen} Nobody else has labelled the answers you labelled, so you have no position yet."
     group, n = int(view.group[view.me]), int(view.n_labels[view.me])
     others = int((view.group == group).sum()) - 1
-    mine = f"By your {n} label{'s' * (n != 1)} you are in **{group_name(group)}**, with {others:,} others"
+    mine = f"By your {n} label{'s' * (n != 1)} you are in {group_phrase(group)}, with {others:,} others"
     if view.my_source == "trained" or not view.my_share:
         return f"{seen} {mine}."
     return (

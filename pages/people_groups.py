@@ -5,11 +5,20 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError
-from copl_core.study import group_profiles
+from copl_core.records import CoplError, Role
+from copl_core.study import group_names, group_profiles
 from copl_core.study.group_profiles import GroupProfile, TypicalPair
 from copl_core.study.user_map import UserMap
-from pages.common import NO_GROUP_COLOUR, PLOT, current, group_colour, group_name, readable, source_line
+from pages.common import (
+    NO_GROUP_COLOUR,
+    PLOT,
+    current,
+    forget_group_names,
+    group_colour,
+    group_name,
+    readable,
+    source_line,
+)
 
 CAUTION = (
     "The groups were found in the same labels that describe them here, so the descriptions are clearer than they "
@@ -38,6 +47,9 @@ def groups(view: UserMap) -> None:
 
 def card(profile: GroupProfile, view: UserMap) -> None:
     with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"**{group_name(profile.group)}**{small_print(profile)}", width="content")
+            rename(profile)
         st.markdown(in_words(profile))
         with st.expander(
             "Effects, typical pairs, typical people", key=f"profile-{profile.group}", on_change="rerun"
@@ -52,7 +64,7 @@ def card(profile: GroupProfile, view: UserMap) -> None:
 
 
 def in_words(profile: GroupProfile) -> str:
-    head = f"**{group_name(profile.group)}**, {profile.people:,} {'people' if profile.people != 1 else 'person'}."
+    """What the group prefers, in one or two sentences."""
     by_labels, expected = (
         [one.words for one in profile.label_statements],
         [one.words for one in profile.model_statements],
@@ -60,15 +72,53 @@ def in_words(profile: GroupProfile) -> str:
     more = [words for words in expected if words not in by_labels]
     if by_labels:
         text = f"By their labels, they prefer {listing(by_labels)} more than the others do"
-        return f"{head} {text}" + (f"; the model also expects {listing(more)}." if more else ".")
+        return text + (f"; the model also expects {listing(more)}." if more else ".")
     if expected:
         return (
-            f"{head} The model expects them to prefer {listing(expected)} more than the others do; their labels alone "
+            f"The model expects them to prefer {listing(expected)} more than the others do; their labels alone "
             "do not show it with certainty."
         )
     if profile.by_labels is None:
-        return f"{head} The group has too few people for a description."
-    return f"{head} No measured feature of the texts distinguishes them with certainty."
+        return "The group has too few people for a description."
+    return "No measured feature of the texts distinguishes them with certainty."
+
+
+def small_print(profile: GroupProfile) -> str:
+    """The group's number, unless that is its name, and its size."""
+    size = f"{profile.people:,} {'people' if profile.people != 1 else 'person'}"
+    number = f"Group {profile.group + 1}"
+    return f" · {size}" if group_name(profile.group) == number else f" · {number} · {size}"
+
+
+def rename(profile: GroupProfile) -> None:
+    """For owners, a field with the group's name."""
+    _, me = current()
+    if me.role != Role.OWNER:
+        return
+    key = f"group-name-{profile.group}"
+    with st.popover("Rename", key=f"rename-{profile.group}", width="content"):
+        st.text_input(
+            "Name of the group",
+            value=group_name(profile.group),
+            max_chars=group_names.NAME_LENGTH,
+            key=key,
+            on_change=save_name,
+            args=(profile.group, key),
+            help="Empty the field to have the name made from what the group prefers again.",
+        )
+        if problem := st.session_state.get(f"{key}-problem"):
+            st.error(problem)
+        st.caption("The name is used on all pages, for this group in every snapshot. Press Enter to save it.")
+
+
+def save_name(group: int, key: str) -> None:
+    session, me = current()
+    st.session_state.pop(f"{key}-problem", None)
+    try:
+        st.session_state[key] = group_names.rename(session, group, st.session_state[key], by=me.id)
+    except CoplError as problem:
+        st.session_state[f"{key}-problem"] = str(problem)
+    forget_group_names()
 
 
 def listing(words: list[str]) -> str:

@@ -7,7 +7,7 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import user_map
 from copl_core.study.user_map import Disagreement, UserMap
-from pages.common import current, group_name, readable
+from pages.common import current, group_name, group_phrase, readable
 
 MANY = 20_000  # people; larger studies show a search field before the list
 FOUND = 100
@@ -69,7 +69,7 @@ def neighbours(view: UserMap, user_id: int) -> None:
         return
     group = int(view.group[row])
     st.write(
-        f"By {view.n_labels[row]} labels, **{named(view, user_id)}** is in {group_name(group)}. The people who are "
+        f"By {view.n_labels[row]} labels, **{named(view, user_id)}** is in {group_phrase(group)}. The people who are "
         "expected to answer most like them:"
     )
     near = user_map.nearest(session, user_id, view.snapshot)

@@ -82,7 +82,7 @@ def chosen_people(view: UserMap) -> list[int]:
         st.subheader(f"{len(ids):,} {'people' if len(ids) != 1 else 'person'} selected", anchor=False)
         st.button("Clear the selection", key="forget", on_click=forget)
     shares = [
-        f"{int((view.group[rows] == group).sum())} in {group_name(group)}"
+        f"{int((view.group[rows] == group).sum())} in **{group_name(group)}**"
         for group in view.groups
         if (view.group[rows] == group).any()
     ]

@@ -70,7 +70,7 @@ def of_groups(view: RewardView) -> str:
     if len(best) == 1:
         (answer,) = best
         if len(view.groups) == 1:
-            return f"{view.groups[0].name} prefers **{LETTERS[answer]}**, {chance(view.groups[0])}."
+            return f"**{view.groups[0].name}** prefers **{LETTERS[answer]}**, {chance(view.groups[0])}."
         return f"Every group prefers **{LETTERS[answer]}**."
     parts = [
         f"{listing(names)} prefer{'s' * (len(names) == 1)} **{LETTERS[answer]}**"
@@ -80,9 +80,8 @@ def of_groups(view: RewardView) -> str:
 
 
 def listing(names: list[str]) -> str:
-    if len(names) == 1:
-        return names[0]
-    return "Groups " + ", ".join(name.split()[-1] for name in names[:-1]) + f" and {names[-1].split()[-1]}"
+    names = [f"**{name}**" for name in names]  # a name may hold commas of its own
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
 def picture(view: RewardView) -> go.Figure:

@@ -19,6 +19,7 @@ from pages.common import (
     current,
     group_colour,
     group_name,
+    group_phrase,
     readable,
     watch_champion,
 )
@@ -76,7 +77,7 @@ def position(view: UserProfile) -> str:
         return f"By your {labels} you have no group yet: nobody else has labelled the answers that you labelled."
     alike = f"{place.n_neighbours:,} {'people' if place.n_neighbours != 1 else 'person'}"
     return (
-        f"By your {labels} you answer most like **{group_name(place.group)}**. The model is {place.group_share:.0%} "
+        f"By your {labels} you answer most like {group_phrase(place.group)}. The model is {place.group_share:.0%} "
         f"sure of that, based on {alike} who labelled some of the same answers."
     )
 

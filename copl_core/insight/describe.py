@@ -1,4 +1,4 @@
-"""What a group prefers compared with the rest, as measured text features with effect sizes and intervals.  Numpy only.
+"""What a group prefers compared with the rest, as measured text features with effect sizes and intervals.
 
 Each user has one figure per feature: the mean difference preferred − rejected over their decided labels, in typical
 differences of the study (``insight.taste``), or the model's counterpart, the slope of the predicted preference.  A
@@ -10,14 +10,18 @@ standard errors, so an interval holds for all features at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
-from copl_core.features import FEATURE_NAMES, FEATURE_WORDS
+from copl_core.features import FEATURE_NAMES, FEATURE_WORDS, measure_many
 from copl_core.insight.taste import ALIKE
+from copl_core.preference.state import GraphState
 
 MOST = 5  # statements
+TEXTS = 4000  # responses whose features are measured; in a larger study, those with most labels
 _SAMPLES = 400  # of the bootstrap
 _FEWEST = 3  # users on either side
 _NEARLY = 0.8  # of the strongest d, from which a plainer correlated feature replaces the strongest
@@ -68,6 +72,64 @@ def user_means(user: np.ndarray, chosen: np.ndarray, n_users: int) -> tuple[np.n
         return sums / counts[:, None], counts
 
 
+def most_labelled(state: GraphState) -> np.ndarray:
+    """Rows of the responses to measure, in order."""
+    n = len(state.response_ids)
+    labels = np.bincount(np.concatenate([state.labels.left, state.labels.right]), minlength=n)
+    return np.sort(np.argsort(-labels, kind="stable")[:TEXTS])
+
+
+def styles(state: GraphState, texts: Mapping[int, str]) -> np.ndarray:
+    """Features (R, F) of the most labelled responses of a graph; NaN for all others.
+
+    Args:
+        texts: response id → text; a text that is missing is not measured.
+    """
+    found = np.full((len(state.response_ids), len(FEATURE_NAMES)), np.nan)
+    rows = [row for row in most_labelled(state).tolist() if int(state.response_ids[row]) in texts]
+    found[rows] = measure_many([texts[int(state.response_ids[row])] for row in rows])
+    return found
+
+
+def label_leanings(
+    state: GraphState, measured: np.ndarray, scale: np.ndarray, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(mean standardised difference of each user's decided labels (U, F), labels behind it (U,)).
+
+    Args:
+        measured: (R, F) features of the graph's responses, NaN for those that were not measured.
+        scale: (F,) typical differences.
+        rows: user rows of the graph, which the result then follows; None: all.
+    """
+    place = np.arange(len(state.user_ids))
+    if rows is not None:
+        place = np.full(len(state.user_ids), -1)
+        place[rows] = np.arange(len(rows))
+    labels = state.labels.take(state.labels.decided & (place[state.labels.user] >= 0))
+    right = labels.outcome < 0.5
+    preferred, rejected = np.where(right, labels.right, labels.left), np.where(right, labels.left, labels.right)
+    known = np.isfinite(measured[preferred]).all(1) & np.isfinite(measured[rejected]).all(1)
+    chosen = (measured[preferred[known]] - measured[rejected[known]]) / scale
+    return user_means(place[labels.user[known]], chosen, len(place) if rows is None else len(rows))
+
+
+def model_leanings(
+    state: GraphState, pairs: np.ndarray, differences: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Slope (U, F) of each user's predicted preference on each feature; NaN without pairs.
+
+    Args:
+        pairs: (P, 2) response rows.
+        differences: (P, F) standardised, first − second.
+        rows: as in ``label_leanings``.
+    """
+    vectors = state.user_vectors if rows is None else state.user_vectors[rows]
+    if not len(pairs):
+        return np.full((len(vectors), differences.shape[1]), np.nan)
+    expected = expit(state.log_odds(vectors, pairs[:, 0], pairs[:, 1]))  # (U, P)
+    return (2 * expected - 1) @ differences / len(pairs)
+
+
 def contrast(leaning: np.ndarray, inside: np.ndarray, n: int, rng: np.random.Generator) -> Contrast | None:
     """A group against all others; None where either side has fewer than three users.
 
@@ -96,13 +158,20 @@ def contrast(leaning: np.ndarray, inside: np.ndarray, n: int, rng: np.random.Gen
     return Contrast(effect, low, high, d, int(inside.sum()), int((~inside).sum()), n)
 
 
-def statements(found: Contrast, correlation: np.ndarray, most: int = MOST) -> tuple[Statement, ...]:
+def statements(
+    found: Contrast, correlation: np.ndarray, most: int = MOST, *, against: Contrast | None = None
+) -> tuple[Statement, ...]:
     """What is certain, largest d first.
 
     Correlated features share one statement: that of the plainest (``FEATURE_NAMES`` begins with the plain ones) among
     those that are nearly as strong as the strongest.
+
+    Args:
+        against: the same group by its own labels; what they are even about, or speak against, is left out.
     """
     size = np.where(found.certain, np.abs(np.nan_to_num(found.d)), 0.0)
+    if against is not None:
+        size = np.where(np.nan_to_num(against.effect) * np.nan_to_num(found.effect) > 0, size, 0.0)
     covered: list[int] = []
     for strongest in np.argsort(-size, kind="stable").tolist():
         like = np.abs(correlation[strongest]) >= ALIKE

@@ -66,17 +66,25 @@ def all_alike(vectors: np.ndarray) -> bool:
     return float(np.ptp(vectors, axis=0).max(initial=0)) < 1e-9
 
 
-def renumber(group: np.ndarray, now: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """Give each new group the number of the old group with the largest overlap; the others take free numbers.
+def renumber(group: np.ndarray, now: np.ndarray, then: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Give each new group the number of the old group with which it shares most people; the others take free numbers.
+
+    Numbers that no group ever had come first, so that a number, its colour and its name keep meaning the same people.
 
     Args:
         group: (U,) new groups of all users, −1 for none.
         now, then: (n,) new and old group of the users in both snapshots.
+        used: numbers of all earlier groups, also of those whose people are not in this snapshot.
     """
-    size = max(group.max(), then.max()) + 1
-    overlap = np.zeros((size, size))
-    np.add.at(overlap, (now, then), 1)
-    new_ids, old_ids = linear_sum_assignment(-overlap)
-    names = np.empty(size + 1, np.int64)  # the last entry is for −1
-    names[new_ids], names[-1] = old_ids, NO_GROUP
-    return names[group]
+    new, old = np.unique(group[group >= 0]), np.unique(then)
+    overlap = np.zeros((len(new), len(old)))
+    np.add.at(overlap, (np.searchsorted(new, now), np.searchsorted(old, then)), 1)
+    matched = {
+        int(new[i]): int(old[j]) for i, j in zip(*linear_sum_assignment(-overlap), strict=True) if overlap[i, j] > 0
+    }
+    free = [number for number in range(MOST_GROUPS + len(new)) if number not in matched.values()]
+    free.sort(key=lambda number: (number >= MOST_GROUPS, number in used, number))
+    numbers = np.full(int(group.max(initial=0)) + 2, NO_GROUP)  # the last entry is for −1
+    for one in new.tolist():
+        numbers[one] = matched[one] if one in matched else free.pop(0)
+    return numbers[group]

@@ -4,8 +4,10 @@ UMAP (McInnes et al., arXiv 1802.03426) is fitted unsupervised on the embeddings
 three dimensions.  Groups (``insight.groups``) are clusters of the embeddings, never of the layout.  A first map starts
 from principal components.  A later map starts from the previous positions and only relaxes: it runs UMAP's gradient
 descent on the new neighbourhoods with small steps, without the stretch to a square that UMAP's ``init`` begins with.
-The best rotation, reflection and scale (Procrustes) then aligns it with the previous map, and groups keep their number
-by maximum overlap, so colours and positions mean the same in every snapshot.
+The best rotation, reflection and scale (Procrustes) then aligns it with the previous map, and a group keeps the number
+of the earlier group with which it shares most people, so colours and positions mean the same in every snapshot.  A map
+remembers the people of earlier maps who are not on it, such as simulated people while they are switched off: when they
+come back, they have their old positions and group numbers.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from scipy.linalg import orthogonal_procrustes
 
 from copl_core.ids import rows_of
 from copl_core.insight.compiled_umap import load_umap
+from copl_core.insight.group_names import GroupFeatures
 from copl_core.insight.groups import CRITERION, NO_GROUP, all_alike, find_groups, renumber
 from copl_core.preference.state import GraphState
 
 _MIN_DIST = 0.3
 _NEIGHBOURS = 15
 _WARM_EPOCHS, _WARM_RATE = 100, 0.1
+_FEWEST_TO_ALIGN = 4  # people on both maps; fewer fix no rotation
+_ABSENT = "absent."  # before the stored names of the tables of people who are not on the map
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +45,52 @@ class Layout:
     silhouette: float  # of the chosen grouping, NaN for one group
     parameters: dict
     xyz: np.ndarray | None = None  # (U, 3) float32; None in snapshots older than the deep map
+    absent: Layout | None = None  # the last positions and groups of people of earlier maps who are not on this one
+    traits: GroupFeatures | None = None  # what the groups' names are made of; None in snapshots older than the names
+
+    def with_absent(self) -> Layout:
+        """This map and the people it remembers, as one table."""
+        gone = self.absent
+        if gone is None:
+            return self
+        deep = None if self.xyz is None or gone.xyz is None else np.concatenate([self.xyz, gone.xyz])
+        return replace(
+            self,
+            user_ids=np.concatenate([self.user_ids, gone.user_ids]),
+            xy=np.concatenate([self.xy, gone.xy]),
+            group=np.concatenate([self.group, gone.group]),
+            xyz=deep,
+            absent=None,
+        )
 
     def save(self, folder: Path) -> None:
-        tables = {"user_ids": self.user_ids, "xy": self.xy, "group": self.group}
-        tables |= {} if self.xyz is None else {"xyz": self.xyz}
+        tables = self._tables()
+        if self.absent is not None:
+            tables |= {f"{_ABSENT}{name}": table for name, table in self.absent._tables().items()}
         save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, folder / "layout.safetensors")
         facts = {"silhouette": self.silhouette if np.isfinite(self.silhouette) else None, "parameters": self.parameters}
+        facts |= {} if self.traits is None else {"traits": self.traits}
         (folder / "layout.json").write_text(json.dumps(facts))
+
+    def _tables(self) -> dict[str, np.ndarray]:
+        tables = {"user_ids": self.user_ids, "xy": self.xy, "group": self.group}
+        return tables if self.xyz is None else tables | {"xyz": self.xyz}
 
     @classmethod
     def load(cls, folder: Path) -> Layout:
         facts = json.loads((folder / "layout.json").read_text())
         silhouette = float("nan") if facts["silhouette"] is None else facts["silhouette"]
-        return cls(**load_file(folder / "layout.safetensors"), silhouette=silhouette, parameters=facts["parameters"])
+        tables = load_file(folder / "layout.safetensors")
+        absent = cls._of(tables, float("nan"), {}, _ABSENT) if f"{_ABSENT}user_ids" in tables else None
+        return replace(
+            cls._of(tables, silhouette, facts["parameters"]), absent=absent, traits=_read_traits(facts.get("traits"))
+        )
+
+    @classmethod
+    def _of(cls, tables: dict[str, np.ndarray], silhouette: float, parameters: dict, below: str = "") -> Layout:
+        """The layout whose tables are stored under names that begin with ``below``."""
+        user_ids, xy, group = (tables[f"{below}{name}"] for name in ("user_ids", "xy", "group"))
+        return cls(user_ids, xy, group, silhouette, parameters, tables.get(f"{below}xyz"))
 
 
 def answer_space(state: GraphState) -> np.ndarray:
@@ -80,11 +118,12 @@ def fit_layout(
         previous: the previous map, which the new one stays close to.
     """
     rows = np.flatnonzero(n_labels > 0)
+    before = None if previous is None else previous.with_absent()
     neighbours = int(min(_NEIGHBOURS, max(2, len(rows) - 1)))
-    found = find_groups(vectors[rows], n_labels[rows], before=_n_groups(previous), seed=seed)
+    found = find_groups(vectors[rows], n_labels[rows], before=_n_groups(before, user_ids[rows]), seed=seed)
     group = np.full(len(user_ids), NO_GROUP, np.int64)
     group[rows] = found.group
-    positions = _positions(user_ids, vectors, rows, previous, neighbours, seed)
+    positions = _positions(user_ids, vectors, rows, before, neighbours, seed)
     parameters = {
         "method": "UMAP",
         "n_neighbors": neighbours,
@@ -98,11 +137,29 @@ def fit_layout(
         "silhouette_by_k": {str(k): round(score, 4) for k, score in found.tried.items()},
     }
     layout = Layout(user_ids.astype(np.int64), positions[2], group, found.silhouette, parameters, positions[3])
-    return layout if previous is None else _align(layout, previous)
+    return layout if before is None else replace(_align(layout, before), absent=_absent(before, user_ids[rows]))
 
 
-def _n_groups(layout: Layout | None) -> int:
-    return 0 if layout is None else len(np.unique(layout.group[layout.group >= 0]))
+def _n_groups(layout: Layout | None, user_ids: np.ndarray) -> int:
+    """Number of groups that these users had; 0 for none."""
+    if layout is None:
+        return 0
+    return len(np.unique(layout.group[np.isin(layout.user_ids, user_ids) & (layout.group >= 0)]))
+
+
+def _absent(before: Layout, user_ids: np.ndarray) -> Layout | None:
+    """Positions and groups of the users of earlier maps who are not among these; None for none."""
+    gone = np.flatnonzero(~np.isin(before.user_ids, user_ids) & (before.group >= 0))
+    if not len(gone):
+        return None
+    deep = None if before.xyz is None else before.xyz[gone]
+    return Layout(before.user_ids[gone], before.xy[gone], before.group[gone], float("nan"), {}, deep)
+
+
+def _read_traits(stored: dict[str, list] | None) -> GroupFeatures | None:
+    if stored is None:
+        return None
+    return {int(group): tuple((feature, way) for feature, way in traits) for group, traits in stored.items()}
 
 
 def _positions(
@@ -187,21 +244,18 @@ def _start(user_ids: np.ndarray, vectors: np.ndarray, old_ids: np.ndarray, old: 
 
 
 def _align(layout: Layout, previous: Layout) -> Layout:
-    """Align the map with the previous one and renumber groups by overlap, using the users that are on both maps."""
+    """Align the map with the previous one and renumber groups by the people they share."""
     _, now, then = np.intersect1d(layout.user_ids, previous.user_ids, return_indices=True)
-    both = np.isfinite(layout.xy[now, 0]) & np.isfinite(previous.xy[then, 0])
+    both = (layout.group[now] >= 0) & (previous.group[then] >= 0)
     now, then = now[both], then[both]
-    if len(now) < 4:
+    used = np.unique(previous.group[previous.group >= 0])
+    layout = replace(layout, group=renumber(layout.group, layout.group[now], previous.group[then], used))
+    if len(now) < _FEWEST_TO_ALIGN:
         return layout
     xyz = layout.xyz
     if layout.xyz is not None and previous.xyz is not None:
         xyz = _onto(layout.xyz, previous.xyz, now, then)
-    return replace(
-        layout,
-        xy=_onto(layout.xy, previous.xy, now, then),
-        xyz=xyz,
-        group=renumber(layout.group, layout.group[now], previous.group[then]),
-    )
+    return replace(layout, xy=_onto(layout.xy, previous.xy, now, then), xyz=xyz)
 
 
 def _onto(positions: np.ndarray, before: np.ndarray, now: np.ndarray, then: np.ndarray) -> np.ndarray:

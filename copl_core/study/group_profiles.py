@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from copl_core.features import FEATURE_NAMES, measure_many
 from copl_core.ids import rows_of
 from copl_core.insight import describe, taste
 from copl_core.insight.layout import answer_space
@@ -19,7 +18,6 @@ from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
 from copl_core.study.session import Session
 
-_TEXTS = 4000  # responses whose features are measured; in a larger study, those with most labels
 _CELLS = 4_000_000  # users × pairs with predictions
 _SAMPLE = 400  # members that stand for a group in the ranking of pairs
 
@@ -72,19 +70,15 @@ class _Texts:
     def __init__(self, session: Session, snapshot: Snapshot) -> None:
         state = snapshot.graph
         self.all_texts = len(state.response_ids)
-        self.measured = _most_labelled(state)  # (T,) rows
-        ids = state.response_ids[self.measured]
-        found = session.store.responses(ids.tolist())
-        styles = np.full((len(state.response_ids), len(FEATURE_NAMES)), np.nan)
-        present = [i for i, one in enumerate(ids.tolist()) if one in found]
-        styles[self.measured[present]] = measure_many([found[int(ids[i])].text for i in present])
+        self.measured = describe.most_labelled(state)  # (T,) rows
+        styles = _styles(session, state)
         self.pairs, self.rows = _pairs(session, state, styles)
         differences = styles[self.rows[:, 0]] - styles[self.rows[:, 1]]
         scale = taste.typical(differences)
         differences = differences / scale
         self.correlation = taste.correlations(differences)
-        self.by_labels, self.counts = _from_labels(state, styles, scale)
-        self.by_model, self.n_pairs = _from_model(state, self.rows, differences)
+        self.by_labels, self.counts = describe.label_leanings(state, styles, scale)
+        self.by_model, self.n_pairs = describe.model_leanings(state, self.rows, differences), len(self.rows)
 
 
 def _profile(
@@ -95,7 +89,11 @@ def _profile(
     for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.n_pairs)):
         rng = np.random.default_rng(number)  # the same snapshot always gives the same statements
         contrasts.append(describe.contrast(leaning[grouped], inside[grouped], n, rng))
-    statements = [() if one is None else describe.statements(one, texts.correlation) for one in contrasts]
+    by_labels, by_model = contrasts
+    statements = [
+        () if one is None else describe.statements(one, texts.correlation, against=against)
+        for one, against in ((by_labels, None), (by_model, by_labels))
+    ]
     state = snapshot.graph
     known = state.n_labels >= np.median(state.n_labels[grouped])
     rows = np.flatnonzero(inside)
@@ -105,15 +103,21 @@ def _profile(
         int(inside.sum()),
         int((grouped & ~inside).sum()),
         statements[0],
-        contrasts[0],
+        by_labels,
         statements[1],
-        contrasts[1],
+        by_model,
         _typical_pairs(session, state, texts, inside, grouped & ~inside, most_pairs),
         tuple(state.user_ids[rows[typical]].tolist()),
         len(texts.measured),
         texts.all_texts,
         snapshot.version,
     )
+
+
+def _styles(session: Session, state: GraphState) -> np.ndarray:
+    """Features (R, F) of the most labelled responses; NaN for all others."""
+    found = session.store.responses(state.response_ids[describe.most_labelled(state)].tolist())
+    return describe.styles(state, {one: response.text for one, response in found.items()})
 
 
 def _groups(snapshot: Snapshot) -> np.ndarray:
@@ -123,13 +127,6 @@ def _groups(snapshot: Snapshot) -> np.ndarray:
     if not len(layout.group):
         return np.full(len(rows), -1)
     return np.where((rows >= 0) & (snapshot.graph.n_labels > 0), layout.group[rows], -1)
-
-
-def _most_labelled(state: GraphState) -> np.ndarray:
-    """Rows of the responses to measure, in order."""
-    n = len(state.response_ids)
-    labels = np.bincount(np.concatenate([state.labels.left, state.labels.right]), minlength=n)
-    return np.sort(np.argsort(-labels, kind="stable")[:_TEXTS])
 
 
 def _pairs(session: Session, state: GraphState, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,24 +139,6 @@ def _pairs(session: Session, state: GraphState, styles: np.ndarray) -> tuple[np.
     if len(known) > most:
         known = np.sort(np.random.default_rng(0).choice(known, most, replace=False))
     return pairs[known, 0], rows[known]
-
-
-def _from_labels(state: GraphState, styles: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(mean standardised difference of each user's decided labels (U, F), labels behind it (U,))."""
-    labels = state.labels.take(state.labels.decided)
-    right = labels.outcome < 0.5
-    preferred, rejected = np.where(right, labels.right, labels.left), np.where(right, labels.left, labels.right)
-    chosen = (styles[preferred] - styles[rejected]) / scale
-    known = np.isfinite(styles[preferred]).all(1) & np.isfinite(styles[rejected]).all(1)
-    return describe.user_means(labels.user[known], chosen[known], len(state.user_ids))
-
-
-def _from_model(state: GraphState, rows: np.ndarray, differences: np.ndarray) -> tuple[np.ndarray, int]:
-    """(slope of the predicted preference on each feature (U, F), number of pairs)."""
-    if not len(rows):
-        return np.full((len(state.user_ids), len(FEATURE_NAMES)), np.nan), 0
-    expected = placement.preferences(state, state.user_vectors, rows)  # (U, P)
-    return (2 * expected - 1) @ differences / len(rows), len(rows)
 
 
 def _typical_pairs(

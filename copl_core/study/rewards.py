@@ -16,7 +16,7 @@ from copl_core.ids import rows_of
 from copl_core.preference.acquire import informative
 from copl_core.records import Choice, CoplError, Kind, Label, Pair, Role, User
 from copl_core.reward.styles import STYLES
-from copl_core.study import placement
+from copl_core.study import group_names, placement
 from copl_core.study.session import Session
 from copl_core.study.views import RewardView
 
@@ -78,9 +78,9 @@ def reward(
     """
     prompt, texts, snapshot = _checked_request(session, prompt, responses)
     placed = _users(session, snapshot.graph, users, first, answers)
-    return session.scorer().score(
-        snapshot, [(prompt, text) for text in texts], placed, groups, _known_rows(session, prompt, texts, snapshot)
-    )
+    known = _known_rows(session, prompt, texts, snapshot)
+    named = group_names.names(session, snapshot.version)
+    return session.scorer().score(snapshot, [(prompt, text) for text in texts], placed, groups, known, named)
 
 
 def attribution(
@@ -97,7 +97,8 @@ def attribution(
     prompt, texts, snapshot = _checked_request(session, prompt, responses)
     placed = _users(session, snapshot.graph, users, first, answers)
     known = _known_rows(session, prompt, texts, snapshot) is not None
-    rows, basis = session.scorer().occlude(snapshot, prompt, texts, placed, groups, known)
+    named = group_names.names(session, snapshot.version)
+    rows, basis = session.scorer().occlude(snapshot, prompt, texts, placed, groups, known, named)
     return tuple(
         Attribution(
             name,

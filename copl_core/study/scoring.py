@@ -6,7 +6,7 @@ Shapes: N rows of the audience, T texts, M experts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -74,6 +74,7 @@ class Scorer:
         users: Sequence[tuple[User, list[Label]]],
         groups: bool | Sequence[int],
         known: np.ndarray | None,
+        group_names: Mapping[int, str],
     ) -> RewardView:
         """Rewards of users and groups.
 
@@ -83,12 +84,15 @@ class Scorer:
             groups: True for all groups of the map, False for none, or the numbers of some; a group is the mean over
                 its members.
             known: rows (T,) of the texts in the graph, or None where one of them has no label there.
+            group_names: group number → name.
         """
         audience = Audience(snapshot, users, groups)
         parts = self._parts(audience, texts, known)
         gates = self.model(snapshot).gates(audience.gate_vectors).mean(1) if snapshot.has_reward else None  # (N, M)
         rows = [_user_row(rows, parts, gates) for rows in audience.users]
-        rows += [_group_row(group, members, parts, gates) for group, members in audience.groups.items()]
+        rows += [
+            _group_row(group, group_names[group], members, parts, gates) for group, members in audience.groups.items()
+        ]
         return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version)
 
     def occlude(
@@ -99,6 +103,7 @@ class Scorer:
         users: Sequence[tuple[User, list[Label]]],
         groups: bool | Sequence[int],
         known: bool,
+        group_names: Mapping[int, str],
     ) -> tuple[list[tuple[str, list[tuple[tuple[str, ...], np.ndarray]]]], str]:
         """What each piece of each response adds for each user and group.
 
@@ -115,7 +120,7 @@ class Scorer:
             logits = self._of_new(audience, variants).total
         effects = gaps.effects(logits)
         rows = [(one.user.name, slice(one.own, one.own + 1)) for one in audience.users]
-        rows += [(f"Group {group + 1}", members) for group, members in audience.groups.items()]
+        rows += [(group_names[group], members) for group, members in audience.groups.items()]
         basis = (
             "the preference graph, placing texts by what they say"
             if not snapshot.has_reward
@@ -202,12 +207,12 @@ def _neighbour_scores(rows: UserRows, wins: np.ndarray) -> NeighbourScores | Non
     return NeighbourScores(len(theirs), rows.weights @ theirs, best)
 
 
-def _group_row(group: int, members: slice, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
+def _group_row(group: int, name: str, members: slice, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
     logits = parts.total[members]
     wins = _softmax(logits)
     low, high = np.percentile(wins, _GROUP, axis=0)
     return ScoreRow(
-        f"Group {group + 1}",
+        name,
         "group",
         group,
         len(wins),

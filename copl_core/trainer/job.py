@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from copl_core.config import Settings
+from copl_core.insight import describe
+from copl_core.insight.group_names import GroupFeatures, group_traits
 from copl_core.insight.layout import Layout, answer_space, fit_layout
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.state import GraphState
@@ -96,11 +98,19 @@ def fit(
         previous=previous.layout if previous else None,
         seed=settings.seed,
     )
+    layout = replace(layout, traits=_group_traits(layout, graph, data, previous))
     metrics: dict = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
     if reward:
         metrics |= {"held_out": reward["metrics"], "gain": reward.get("gain")}
         metrics["config"]["reward"] = reward["config"]
     return Fitted(graph, layout, save_reward, reward, metrics)
+
+
+def _group_traits(layout: Layout, graph: GraphState, data: TrainingData, previous: Snapshot | None) -> GroupFeatures:
+    """What the groups' names are made of; groups whose people are away keep what they had."""
+    before = (previous.layout.traits if previous is not None else None) or {}
+    texts = dict(zip(data.response_ids.tolist(), data.responses, strict=True))
+    return before | group_traits(graph, layout.group, describe.styles(graph, texts), before)
 
 
 def _check(data: TrainingData, kind: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import Protocol, make_world
-from copl_core.insight.groups import NO_GROUP, find_groups
+from copl_core.insight.groups import MOST_GROUPS, NO_GROUP, find_groups, renumber
 from copl_core.insight.layout import Layout, answer_space, fit_layout
 from copl_core.training.graph_fit import fit_graph
 from tests.preference.camps import QUICK
@@ -110,6 +110,51 @@ def test_a_group_that_dissolves_leaves_the_numbers_of_the_others_alone(camps, fi
     found = fit_layout(ids[rest], vectors[rest], np.ones(16), previous=first)
     assert np.array_equal(found.group, first.group[rest])
     assert gone not in found.group
+
+
+@pytest.mark.parametrize("stay", [0, 1, 3, 10], ids=lambda n: f"{n} stay")
+def test_people_who_leave_and_come_back_find_their_group_numbers_and_positions(camps, first, stay, tmp_path):
+    """As when simulated people are switched off and on again, with a map of the few others in between."""
+    ids, vectors, camp = camps
+    few = np.argsort(camp == 1, kind="stable")[::-1][:stay]  # of the second camp first
+    other = (np.arange(3) + 900, np.random.default_rng(4).normal(size=(3, DIM)).astype(np.float32))
+    between = first
+    for seed in (1, 2):
+        between = fit_layout(
+            np.append(ids[few], other[0]),
+            np.vstack([vectors[few], other[1]]),
+            np.ones(stay + 3),
+            previous=between,
+            seed=seed,
+        )
+        between.save(tmp_path)
+        between = Layout.load(tmp_path)
+    again = fit_layout(ids, vectors, np.ones(24), previous=between, seed=3)
+    assert np.array_equal(again.group, first.group)
+    size = np.linalg.norm(first.xy - first.xy.mean(0), axis=1).mean()
+    assert np.linalg.norm(again.xy - first.xy, axis=1).mean() < 0.5 * size
+
+
+def test_the_few_who_stay_keep_the_number_of_their_group(camps, first):
+    ids, vectors, camp = camps
+    for kept in range(3):
+        rows = np.flatnonzero(camp == kept)[:3]
+        found = fit_layout(ids[rows], vectors[rows], np.ones(3), previous=first)
+        assert found.group.tolist() == [first.group[rows[0]]] * 3
+
+
+def test_a_new_group_takes_no_number_of_people_who_are_away(camps, first):
+    ids, vectors, _ = camps
+    others = fit_layout(np.arange(500, 524), vectors, np.ones(24), previous=first)
+    assert sorted(set(others.group.tolist())) == [3, 4, 5]
+    both = fit_layout(np.append(ids, others.user_ids), np.vstack([vectors, -vectors]), np.ones(48), previous=others)
+    assert np.array_equal(both.group[:24], first.group) and np.array_equal(both.group[24:], others.group)
+
+
+def test_many_new_groups_without_anybody_known_still_have_numbers_of_their_own():
+    used = np.arange(MOST_GROUPS)
+    found = renumber(np.array([0, 1, 2, NO_GROUP]), np.array([1]), np.array([4]), used)
+    assert found[1] == 4 and found[3] == NO_GROUP and len(set(found.tolist())) == 4 and found.max() < MOST_GROUPS
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 7])

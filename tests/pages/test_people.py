@@ -11,7 +11,7 @@ import pytest
 
 from copl_core.records import Role
 from copl_core.snapshots.snapshot import write_snapshot
-from copl_core.study import access, contents, labelling, runs, user_map
+from copl_core.study import access, contents, group_names, labelling, runs, user_map
 from copl_core.study_settings import AssignmentSettings
 from tests.worlds import SHORT, label_in_camp
 
@@ -43,7 +43,7 @@ def test_before_the_first_snapshot_the_page_says_what_will_come(session, owner, 
 def test_the_map_says_where_one_stands_what_is_shown_and_what_means_nothing(camps, rita, open_page, words):
     label_in_camp(camps, rita.id, SHORT, 6)
     shown = words(open_page("people", camps, rita))
-    assert "2 groups of people who answer alike. By your 6 labels you are in **Group" in shown
+    assert "2 groups of people who answer alike. By your 6 labels you are in the group **" in shown
     assert "% of them are in this group" in shown and "% sure" not in shown
     assert "Distances between clusters, their sizes and the directions have no meaning" in shown
     assert "Snapshot v0001, 160 labels" in shown and "open points are simulated people" in shown
@@ -131,13 +131,37 @@ def test_playing_begins_at_the_first_snapshot(camps, rita, two_snapshots, open_p
     assert page.button(key="play") is not None and not page.exception
 
 
+def test_groups_have_names_and_an_owner_may_give_them_others(camps, rita, open_page, words):
+    made = group_names.names(camps)
+    shown = words(open_page("people", camps, rita))
+    assert all(f"**{name}** · Group {number + 1} · 8 people" in shown for number, name in made.items())
+    page = open_page("people", camps, access.join(camps, "Olga", Role.OWNER))
+    page.text_input(key="group-name-0").set_value(" Engineers ").run()
+    assert not page.exception and "**Engineers** · Group 1 · 8 people" in words(page)
+    assert group_names.names(camps)[0] == "Engineers" == page.text_input(key="group-name-0").value
+    page.text_input(key="group-name-1").set_value("engineers").run()
+    assert "Another group is named" in page.error[0].value and group_names.names(camps)[1] == made[1]
+    page.text_input(key="group-name-0").set_value("").run()
+    assert group_names.names(camps) == made
+
+
+def test_only_owners_see_the_field_for_a_groups_name(camps, rita, open_page):
+    page = open_page("people", camps, rita)
+    assert not [one for one in page.text_input if str(one.key).startswith("group-name")]
+
+
 # ---- from the map to the rows
 
 
 def test_a_selection_leads_to_the_people_their_labels_and_files(camps, rita, open_page, words):
     page = open_page("people", camps, rita, **{"map-0": drawn_around(camps, "user 02", "user 05")})
     shown = words(page)
-    assert "2 people selected" in shown and "Their 20 labels" in shown and "1 in Group 1, 1 in Group 2" in shown
+    assert (
+        "2 people selected" in shown
+        and "Their 20 labels" in shown
+        and "1 in **Short" in shown
+        and "1 in **Long" in shown
+    )
     people, labels = page.dataframe[0].value, page.dataframe[1].value
     assert set(people["person"]) == {"user 02", "user 05"} and set(people["kind"]) == {"simulated"}
     assert len(labels) == 20 and set(labels["person"]) == {"user 02 (simulated)", "user 05 (simulated)"}

@@ -11,7 +11,7 @@ from copl_core.records import Role
 from copl_core.reward.model import RewardConfig
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import write_snapshot
-from copl_core.study import access, contents, rewards, runs
+from copl_core.study import access, contents, group_names, rewards, runs
 from copl_core.study.scoring import Scorer
 from copl_core.training.reward_fit import fit_reward
 from tests.pages.conftest import ROOT
@@ -108,7 +108,8 @@ def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, o
     assert "user 00: **A**" in shown and "user 01: **B**" in shown and "Olga: " not in shown
     assert "For user 00, **A** is the robust choice too" in shown
     page.pills(key="groups").set_value([0]).run()
-    assert "Group 1 prefers **" in words(page) and "Group 2" not in words(page)
+    first, second = group_names.names(camps).values()
+    assert f"**{first}** prefers **" in words(page) and second not in words(page)
 
 
 def test_sentences_are_tinted_by_what_they_add(camps, olga, open_page):

@@ -1,0 +1,74 @@
+"""The verbs of group names: one name per group number, made from what the group prefers or given by an owner."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from copl_core.ids import rows_of
+from copl_core.insight import describe
+from copl_core.insight.group_names import GroupFeatures, group_traits, name_of
+from copl_core.records import CoplError, Role
+from copl_core.snapshots.snapshot import Snapshot
+from copl_core.study.roles import needs
+from copl_core.study.session import Session
+
+NAME_LENGTH = 40
+_MARKS = " ,.-'’&/()+"  # besides letters and digits; others could mean something in the text around the name
+
+
+def names(session: Session, version: str | None = None) -> dict[int, str]:
+    """Group number → name in a snapshot, by default the champion; empty before the first snapshot.
+
+    Groups of earlier snapshots whose people are away at present keep their names.  No two groups have the same name.
+    """
+    snapshot = session.snapshot() if version is None else session.open_snapshot(version)
+    if snapshot is None:
+        return {}
+    traits = session.once(f"group traits of {snapshot.version}", session.id, lambda: _traits(session, snapshot))
+    given = session.store.group_names(session.id)
+    present = snapshot.layout.group[snapshot.layout.group >= 0].tolist()
+    found, taken = dict(given), {name.casefold() for name in given.values()}
+    for number in dict.fromkeys((*sorted(set(present)), *traits)):  # those on the map first
+        if number not in given:
+            name = name_of(number, traits.get(number, ()))
+            found[number] = f"{name} ({number + 1})" if name.casefold() in taken else name
+            taken.add(name.casefold())
+    return dict(sorted(found.items()))
+
+
+@needs(Role.OWNER)
+def rename(session: Session, group: int, name: str, *, by: int | None = None) -> str:
+    """Give a group a name of its own, or with an empty one back the name made from what it prefers.
+
+    Returns:
+        the name that it has now.
+
+    Raises:
+        CoplError: ``by`` is not an owner, there is no such group, or the name is too long, has other signs than
+            letters, digits and ``_MARKS``, or is that of another group.
+    """
+    name = " ".join(name.split())
+    present = names(session)
+    if group not in present:
+        known = ", ".join(str(number + 1) for number in present) or "none yet"
+        raise CoplError(f"There is no group {group + 1}; the groups of this study are {known}.")
+    if len(name) > NAME_LENGTH:
+        raise CoplError(f"The name has {len(name)} characters; give at most {NAME_LENGTH}.")
+    if odd := next((sign for sign in name if not sign.isalnum() and sign not in _MARKS), None):
+        raise CoplError(f"The name has the sign {odd!r}; use letters, digits, spaces and {_MARKS.strip()}.")
+    if any(name.casefold() == other.casefold() for number, other in present.items() if number != group):
+        raise CoplError(f"Another group is named {name!r} already; choose a different name.")
+    session.store.rename_group(session.id, group, name, by=by)
+    return names(session)[group]
+
+
+def _traits(session: Session, snapshot: Snapshot) -> GroupFeatures:
+    """The traits that the snapshot holds; for one of before there were names, computed from its labels."""
+    layout, state = snapshot.layout, snapshot.graph
+    if layout.traits is not None:
+        return layout.traits
+    rows = rows_of(state.user_ids, layout.user_ids)
+    group = np.where(rows >= 0, layout.group[rows], -1) if len(layout.group) else np.full(len(rows), -1)
+    found = session.store.responses(state.response_ids[describe.most_labelled(state)].tolist())
+    texts = {one: response.text for one, response in found.items()}
+    return group_traits(state, group, describe.styles(state, texts))
