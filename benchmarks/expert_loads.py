@@ -106,6 +106,7 @@ def four_groups(seed: int = 0) -> Iterable[ImportRow]:
                 text(prompt, b),
                 Choice.LEFT if first else Choice.RIGHT,
                 f"person {person}",
+                position_known=True,
             )
 
 

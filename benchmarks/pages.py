@@ -105,6 +105,7 @@ def labels(n_people: int, n_labels: int, n_prompts: int, rng: np.random.Generato
                 Choice.LEFT if left else Choice.RIGHT,
                 f"person {person}",
                 key=f"{person}-{prompt}",
+                position_known=True,
             )
 
 

@@ -122,8 +122,8 @@ def all_vectors(dataset: EvalDataset, graph: GraphState) -> np.ndarray:
 
 
 def logits(model: RewardModel, dataset: EvalDataset, vectors: np.ndarray) -> np.ndarray:
-    """Log-odds (N,) of left for the test labels, with the position bias learned in training."""
-    side = model.metrics["side"] / float(model.calibration)
+    """Log-odds (N,) of left for the test labels, with the position bias learned in training where it applies."""
+    side = model.metrics["side"] / float(model.calibration) * dataset.test.position_known
     return text_margins(model, dataset.test, vectors, dataset.texts) + side
 
 

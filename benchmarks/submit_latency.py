@@ -83,6 +83,7 @@ def prepare(home: Path, n_labels: int, n_pairs: int, n_people: int) -> Session:
                 choices[int(rng.integers(3))],
                 f"person {person}",
                 key=f"{pair}-{person}",
+                position_known=True,
             )
             for pair, people in enumerate(per_pair.tolist())
             for person in people

@@ -173,6 +173,11 @@ def _print_report(path: Path, study: str, report: ImportReport) -> None:
         f"{path.name} → study {study!r}: {report.labels_new:,} new labels, {report.labels_known:,} already there, "
         f"{report.pairs_new:,} new pairs, {report.users_new:,} new users."
     )
+    if report.positions_unknown:
+        print(
+            f"  {report.positions_unknown:,} of the new labels do not say which answer was shown on the left (the "
+            "field left, a or b): their position is unknown, and nothing is learned from their order."
+        )
 
 
 def _print_problems(problems: list[tuple[int, str]], rest: str) -> None:

@@ -8,9 +8,10 @@ table that lists the id of each row.  This module imports nothing of the project
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -136,6 +137,7 @@ class Label:
     counts: bool = True  # false once undone or superseded
     successor_id: int | None = None  # the label that superseded this one
     edited_at: datetime | None = None  # when it superseded an earlier label
+    position_known: bool = True  # false: nobody knows which response was shown on the left, and the order is drawn
 
     @property
     def preferred_id(self) -> int | None:
@@ -165,6 +167,31 @@ class ImportRow:
     group: str | None = None  # of the user; evaluation compares groups
     split: str | None = None  # "test": a test label of evaluation
     excluded: bool = False  # from training: this user's labels
+    position_known: bool = False  # true: response_a was shown on the left; false: the order of the two means nothing
+
+    def in_shown_order(self) -> ImportRow:
+        """The row with the response on the left first.
+
+        Where the position is unknown, the order is drawn by the label's key, whichever order the file has: a file may
+        write the preferred response first, and nothing may learn that the left one always wins.
+        """
+        if self.choice is None or self.position_known:
+            return self
+        identity = self.key or "\0".join(map(str, (self.prompt, self.annotator, self.line)))
+        first_in_order = self.response_a <= self.response_b
+        drawn = sha256(identity.encode("utf-8", "surrogatepass")).digest()[0] % 2 == 0
+        return self if first_in_order == drawn else self._swapped()
+
+    def _swapped(self) -> ImportRow:
+        opposite = {Choice.LEFT: Choice.RIGHT, Choice.RIGHT: Choice.LEFT}
+        return replace(
+            self,
+            response_a=self.response_b,
+            response_b=self.response_a,
+            source_a=self.source_b,
+            source_b=self.source_a,
+            choice=self.choice and opposite.get(self.choice, self.choice),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +202,7 @@ class ImportReport:
     labels_known: int = 0
     pairs_new: int = 0
     users_new: int = 0
+    positions_unknown: int = 0  # new labels whose row does not say which response was shown on the left
     problems: tuple[tuple[int, str], ...] = ()
 
 
@@ -182,7 +210,8 @@ class ImportReport:
 class Comparisons:
     """Labels as columns, one row per label; users and responses are row numbers of a ``TrainingData``.
 
-    ``outcome`` is 1 where the left response was preferred, 0 where the right one was, 0.5 for a tie.
+    ``outcome`` is 1 where the left response was preferred, 0 where the right one was, 0.5 for a tie.  Where the
+    position on screen is unknown, left and right are names only, and no position bias applies.
     """
 
     user: np.ndarray  # (N,) int64
@@ -190,7 +219,8 @@ class Comparisons:
     right: np.ndarray  # (N,) int64
     outcome: np.ndarray  # (N,) float32
     both_bad: np.ndarray  # (N,) bool
-    strength: np.ndarray  # (N,) float32, 1 where the user gave none
+    strength: np.ndarray  # (N,) float32, 1 to 3; 1 where the user gave none
+    position_known: np.ndarray  # (N,) bool, whether the left response is known to have been shown on the left
 
     def __len__(self) -> int:
         return len(self.user)
@@ -217,6 +247,7 @@ class Comparisons:
         outcome: ArrayLike,
         both_bad: ArrayLike | None = None,
         strength: ArrayLike | None = None,
+        position_known: ArrayLike | None = None,
     ) -> Comparisons:
         """From any sequences; missing columns take a neutral value."""
         n = len(np.asarray(user))
@@ -227,6 +258,7 @@ class Comparisons:
             outcome=np.asarray(outcome, np.float32),
             both_bad=np.zeros(n, bool) if both_bad is None else np.asarray(both_bad, bool),
             strength=np.ones(n, np.float32) if strength is None else np.asarray(strength, np.float32),
+            position_known=np.ones(n, bool) if position_known is None else np.asarray(position_known, bool),
         )
 
 

@@ -164,6 +164,7 @@ class LabelSummary(NamedTuple):
     right_id: int
     choice: Choice
     strength: int
+    position_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +274,7 @@ class AnswerTable:
     selection_reason: np.ndarray  # (N,) int64, index in ``tuple(SelectionReason)``, -1 for an imported label
     gold: np.ndarray  # (N,) int64, response id of the pair's known answer, -1 without one
     characters: np.ndarray  # (N,) int64, total length of both responses
+    position_known: np.ndarray  # (N,) bool, whether the left response is known to have been shown on the left
 
     def __len__(self) -> int:
         return len(self.user)

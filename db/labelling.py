@@ -18,6 +18,8 @@ from db.study_models import GuidelineRow
 from db.tasks import close, current_task, has_labelled, new_task, open_pairs, task_of, task_to_answer, write_draft
 from db.transactions import LARGEST, Transactions, audit, bump_revision, now, study_of, user_row
 
+# what an edited label takes over from the one it supersedes
+_COPIED = ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "position_known", "created_at")
 REASON_LENGTH, TAG_LENGTH, MOST_TAGS = 10_000, 60, 20
 
 _NEW = insert(LabelRow).returning(LabelRow.id)
@@ -137,10 +139,7 @@ class Labelling(Transactions):
             connection.execute(
                 update(LabelRow).where(LabelRow.id == label_id).values(counts=False, task_id=None, revision=revision)
             )
-            copied = {
-                name: getattr(old, name)
-                for name in ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "created_at")
-            }
+            copied = {name: getattr(old, name) for name in _COPIED}
             new_id = connection.execute(
                 _NEW,
                 {

@@ -34,6 +34,7 @@ _LABEL = (
     LabelRow.counts,
     LabelRow.successor_id,
     LabelRow.edited_at,
+    LabelRow.position_known,
 )
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
@@ -114,28 +115,32 @@ class Listing(Transactions):
                 connection,
                 select(PairRow.id, PairRow.gold_id).where(PairRow.study_id == study_id, PairRow.gold_id.is_not(None)),
             )
-        columns = np.fromiter(chain.from_iterable(rows), np.int64, 7 * len(rows)).reshape(-1, 7)
+        columns = np.fromiter(chain.from_iterable(rows), np.int64, 8 * len(rows)).reshape(-1, 8)
         del rows
         ids, length = np.array(lengths, np.int64).reshape(len(lengths), 2).T
         characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(columns) else np.zeros(0, np.int64)
-        user, pair, left, right, choice, milliseconds, reason = columns.T
+        user, pair, left, right, choice, milliseconds, reason, placed = columns.T
         known = dict(gold_pairs)
         gold = np.array([known.get(one, -1) for one in pair.tolist()], np.int64)
-        return AnswerTable(user, pair, left, right, choice, milliseconds, reason, gold, characters)
+        return AnswerTable(user, pair, left, right, choice, milliseconds, reason, gold, characters, placed.astype(bool))
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
         with self._read() as connection:
+            study_id = user_row(connection, user_id).study_id
+            first = _first_answers(study_id)
+            answered = func.coalesce(first.c.choice, LabelRow.choice)
             rows: Sequence[AnyRow] = connection.execute(
                 select(
                     LabelRow.id,
                     LabelRow.created_at,
-                    LabelRow.choice,
+                    answered,
                     TaskRow.predicted_left,
                     TaskRow.predicted_crowd,
                     TaskRow.predicted_snapshot,
                 )
                 .join(TaskRow, TaskRow.id == LabelRow.task_id)
-                .where(LabelRow.user_id == user_id, *_predicted(user_row(connection, user_id).study_id))
+                .outerjoin(first, first.c.id == LabelRow.id)
+                .where(LabelRow.user_id == user_id, *_predicted(study_id, answered))
                 .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
                 .limit(last)
             ).all()
@@ -145,13 +150,16 @@ class Listing(Transactions):
             ]
 
     def prediction_counts(self, study_id: int) -> list[tuple[int, int, int]]:
-        left = LabelRow.choice == Choice.LEFT.value
+        first = _first_answers(study_id)
+        answered = func.coalesce(first.c.choice, LabelRow.choice)
+        left = answered == Choice.LEFT.value
         right = case(((TaskRow.predicted_left > 0.5) & left, 1), ((TaskRow.predicted_left <= 0.5) & ~left, 1), else_=0)
         with self._read() as connection:
             query = (
                 select(LabelRow.user_id, func.sum(right), func.count())
                 .join(TaskRow, TaskRow.id == LabelRow.task_id)
-                .where(*_predicted(study_id))
+                .outerjoin(first, first.c.id == LabelRow.id)
+                .where(*_predicted(study_id, answered))
                 .group_by(LabelRow.user_id)
                 .order_by(LabelRow.user_id)
             )
@@ -186,12 +194,26 @@ class Listing(Transactions):
         return (_exported(row, study.name, prompts[row.prompt_id], responses) for row in labels)
 
 
-def _predicted(study_id: int) -> tuple[Any, ...]:
-    """Conditions: decided labels with a prediction, on pairs chosen without the model."""
+def _first_answers(study_id: int) -> Any:
+    """(id, choice): of every edited label, the first answer to its task.  A prediction is about that answer: an edit
+    says nothing about it, and may follow a look at the prediction."""
+    superseded = LabelRow.successor_id.is_not(None)
+    first = (
+        select(LabelRow.successor_id.label("id"), LabelRow.choice)
+        .where(LabelRow.study_id == study_id, superseded, LabelRow.edited_at.is_(None))
+        .cte("first_answer", recursive=True)
+    )
+    return first.union_all(
+        select(LabelRow.successor_id, first.c.choice).join(first, first.c.id == LabelRow.id).where(superseded)
+    )
+
+
+def _predicted(study_id: int, answered: Any) -> tuple[Any, ...]:
+    """Conditions: labels with a decided (first) answer and a prediction, on pairs chosen without the model."""
     return (
         LabelRow.study_id == study_id,
         *_PREFERENCE,
-        LabelRow.choice.in_(_DECIDED),
+        answered.in_(_DECIDED),
         TaskRow.predicted_left.is_not(None),
         TaskRow.reason.in_([reason.value for reason in UNBIASED_REASONS]),
     )
@@ -204,7 +226,7 @@ def labels_query() -> Any:
 
 
 def label_of(row: AnyRow) -> Label:
-    values: list[Any] = list(row[:18])
+    values: list[Any] = list(row[: len(_LABEL)])
     values[7], values[12] = Choice(values[7]), tuple(values[12] or ())
     return Label(*values)
 
@@ -222,6 +244,7 @@ def _answers() -> Any:
             choice,
             func.coalesce(LabelRow.milliseconds, -1),
             case(reasons, value=TaskRow.reason, else_=-1),
+            case((LabelRow.position_known, 1), else_=0),
         )
         # the few gold pairs are read apart: a join with every pair would take as long as all the rest
         .outerjoin(TaskRow, TaskRow.id == LabelRow.task_id)
@@ -265,6 +288,7 @@ def _exported(row: AnyRow, dataset: str, prompt: str, responses: dict[int, AnyRo
         _,
         _,
         edited,
+        position_known,
         key,
         first_id,
         second_id,
@@ -286,8 +310,8 @@ def _exported(row: AnyRow, dataset: str, prompt: str, responses: dict[int, AnyRo
         "pair_id": str(pair_id),
         "model_a": source_a,
         "model_b": source_b,
-        "left": left,
-        "right": right,
+        "left": left if position_known else None,
+        "right": right if position_known else None,
         "strength": strength,
         "reason": reason,
         "tags": tags or [],

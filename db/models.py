@@ -176,6 +176,12 @@ class LabelRow(Base):
             sqlite_where=text("counts = 1"),
             postgresql_where=text("counts"),
         ),
+        Index(
+            "ix_label_superseded",
+            "study_id",
+            sqlite_where=text("successor_id is not null"),
+            postgresql_where=text("successor_id is not null"),
+        ),
         CheckConstraint("choice in ('left', 'right', 'tie', 'both_bad')", name="choice"),
         CheckConstraint("left_id <> right_id", name="sides"),
         CheckConstraint("strength >= 1", name="strength"),
@@ -199,6 +205,8 @@ class LabelRow(Base):
     successor_id: Mapped[int | None] = child_of("label")  # the edited label that replaces it
     edited_at: Mapped[datetime | None]
     revision: Mapped[int]  # of the study, at the label's last change
+    # false: no file names which response was shown on the left, so left_id and right_id are in a drawn order
+    position_known: Mapped[bool] = mapped_column(default=True, server_default=true())
     created_at: Mapped[datetime]
 
 

@@ -56,7 +56,14 @@ _SKIPPED = (
 )
 _LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR).limit(1)
 _SUMMARIES = (
-    select(LabelRow.pair_id, LabelRow.left_id, LabelRow.right_id, LabelRow.choice, LabelRow.strength)
+    select(
+        LabelRow.pair_id,
+        LabelRow.left_id,
+        LabelRow.right_id,
+        LabelRow.choice,
+        LabelRow.strength,
+        LabelRow.position_known,
+    )
     .where(*_MINE, LabelRow.attention.is_(False))
     .order_by(LabelRow.created_at, LabelRow.id)
 )
@@ -96,7 +103,10 @@ class Tasks(Transactions):
             fresh, skipped, gold = open_pairs(connection, study, settings)
             mine = {"study": study.id, "user": user_id}
             rows = plain_rows(connection, _SUMMARIES, mine)
-            summaries = [LabelSummary(pair, left, right, _CHOICES[choice], n) for pair, left, right, choice, n in rows]
+            summaries = [
+                LabelSummary(pair, left, right, _CHOICES[choice], strength, bool(known))
+                for pair, left, right, choice, strength, known in rows
+            ]
             n_practice = connection.execute(_N_PRACTICE, mine).scalar_one() if settings.practice else 0
             newcomer = not summaries and not connection.execute(_N_GOLD, mine).scalar_one()
             skipped_at = _skipped_at(connection, user_id)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.orm import aliased
 
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Role
+from copl_core.study_settings import STRENGTHS
 from db.base import AnyResult
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
 from db.overlap import assignment_of, pairs_of, recount_all
@@ -144,11 +145,11 @@ class _Import:
                 .where(PromptRow.study_id == study_id)
             )
         }
-        self.labels_new = self.labels_known = self.pairs_new = self.users_new = 0
+        self.labels_new = self.labels_known = self.pairs_new = self.users_new = self.positions_unknown = 0
         self.problems: list[tuple[int, str]] = []
 
     def add(self, rows: list[ImportRow]) -> None:
-        rows = [row for row in rows if self._sound(row)]
+        rows = [row.in_shown_order() for row in rows if self._sound(row)]
         if not rows:
             return
         prompts = self._prompts(rows)
@@ -162,14 +163,21 @@ class _Import:
             bump_revision(self.connection, self.study_id, self.labels_new)
             settings = assignment_of(study_row(self.connection, self.study_id))
             recount_all(self.connection, settings, pairs_of(self.study_id))
-        return ImportReport(self.labels_new, self.labels_known, self.pairs_new, self.users_new, tuple(self.problems))
+        return ImportReport(
+            self.labels_new,
+            self.labels_known,
+            self.pairs_new,
+            self.users_new,
+            self.positions_unknown,
+            tuple(self.problems),
+        )
 
     def _sound(self, row: ImportRow) -> bool:
         problem = None
         if row.response_a == row.response_b:
             problem = "both responses are the same text"
-        elif row.strength < 1:
-            problem = f"strength is {row.strength}; it must be 1 or more"
+        elif row.strength not in STRENGTHS:
+            problem = f"strength is {row.strength}; it must be 1, 2 or 3"
         elif row.choice is not None and not (row.annotator or "").strip():
             problem = "there is a choice but no annotator"
         elif row.choice is not None and self.kinds.setdefault(row.annotator, row.kind.value) != row.kind.value:
@@ -260,6 +268,7 @@ class _Import:
                 continue
             self.keys.add(key)
             self.labels_new += 1
+            self.positions_unknown += not row.position_known
             new.append(
                 {
                     "study_id": self.study_id,
@@ -269,6 +278,7 @@ class _Import:
                     "left_id": left,
                     "right_id": right,
                     "choice": row.choice.value,
+                    "position_known": row.position_known,
                     "strength": row.strength,
                     "reason": row.reason,
                     "tags": list(row.tags) or None,

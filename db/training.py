@@ -38,7 +38,7 @@ class Training(Transactions):
                 .where(PromptRow.study_id == study_id)
                 .order_by(ResponseRow.id)
             ).all()
-            user, left, right, doubled, both_bad, strength = _columns(connection, _compared(study), 6)
+            user, left, right, doubled, both_bad, strength, known = _columns(connection, _compared(study), 7)
         prompt_ids = np.fromiter((row[0] for row in prompts), np.int64, len(prompts))
         response_ids = np.fromiter((row[0] for row in responses), np.int64, len(responses))
         response_prompt = np.fromiter((row[1] for row in responses), np.int64, len(responses))
@@ -50,6 +50,7 @@ class Training(Transactions):
             doubled / 2,
             both_bad,
             strength,
+            known,
         )
         return TrainingData(
             user_ids,
@@ -257,7 +258,8 @@ def _compared(study: AnyRow) -> Any:
     """Counting preferences as integers: the outcome is doubled (2 left, 1 tie, 0 right)."""
     doubled = case({Choice.LEFT.value: 2, Choice.RIGHT.value: 0}, value=LabelRow.choice, else_=1)
     both_bad = case({Choice.BOTH_BAD.value: 1}, value=LabelRow.choice, else_=0)
-    query = select(LabelRow.user_id, LabelRow.left_id, LabelRow.right_id, doubled, both_bad, LabelRow.strength)
+    known = case((LabelRow.position_known, 1), else_=0)
+    query = select(LabelRow.user_id, LabelRow.left_id, LabelRow.right_id, doubled, both_bad, LabelRow.strength, known)
     query = query.where(LabelRow.study_id == study.id, LabelRow.counts, LabelRow.attention.is_(False))
     return only_trained(query, study, LabelRow.user_id).order_by(LabelRow.id)
 

@@ -77,6 +77,7 @@ def camp_labels(
                     key=f"{seed}-{user}-{prompt}",
                     kind=kind,
                     true_group=camp_of(user),
+                    position_known=True,
                 )
             )
     return rows

@@ -158,6 +158,7 @@ def _row(line: int, prompt: DemoPrompt, left: int, right: int, **more: Any) -> I
         response_b=prompt.responses[right].text,
         source_a=SOURCE,
         source_b=SOURCE,
+        position_known=True,
         **more,
     )
 

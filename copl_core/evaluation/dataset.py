@@ -190,6 +190,7 @@ def _is_label(row: ImportRow) -> bool:
 
 def _numbered(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict) -> Comparisons:
     """Labels of rows; users, texts and prompts that the tables lack are appended to them."""
+    rows = [row.in_shown_order() for row in rows]
 
     def text(prompt: str, response: str) -> int:
         prompts.setdefault(prompt, len(prompts))
@@ -202,4 +203,5 @@ def _numbered(rows: Sequence[ImportRow], users: dict, texts: dict, prompts: dict
         [OUTCOMES[row.choice] for row in rows],
         [row.choice is Choice.BOTH_BAD for row in rows],
         [row.strength for row in rows],
+        [row.position_known for row in rows],
     )

@@ -46,9 +46,10 @@ class ExtendedGraph:
     inverse_temperature: np.ndarray  # (U_all,)
 
     def logits(self, test: Comparisons) -> np.ndarray:
-        """Calibrated log-odds (N,) of left, position bias included."""
+        """Calibrated log-odds (N,) of left, with the position bias where the position is known."""
         margin = self.state.margins(test, self.users[test.user]) * self.inverse_temperature[test.user]
-        return margin + (self.state.position_bias + self.side[test.user]) / self.state.temperature
+        side = (self.state.position_bias + self.side[test.user]) * test.position_known
+        return margin + side / self.state.temperature
 
 
 def extend_graph(

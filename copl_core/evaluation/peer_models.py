@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,25 +31,26 @@ LEAST_VARIANCE = 1e-4  # of known users' ω, where they hardly differ
 
 @dataclass(frozen=True)
 class Labels:
-    """Decided labels as tensors.  Ties are left out: none of the papers defines them."""
+    """Labels as tensors."""
 
     user: Tensor  # (N,) int64
     left: Tensor  # (N,) int64
     right: Tensor  # (N,) int64
     outcome: Tensor  # (N,) float32, 0 or 1
+    known: Tensor  # (N,) float32, 1 where the position on screen is known, else 0
 
     @classmethod
-    def of(cls, labels: Comparisons) -> Labels:
-        decided = labels.take(labels.decided)
-        return cls(
-            *(torch.from_numpy(column) for column in (decided.user, decided.left, decided.right, decided.outcome))
-        )
+    def of(cls, labels: Comparisons, ties: bool = False) -> Labels:
+        """Without ties to learn from: none of the papers defines them."""
+        kept = labels if ties else labels.take(labels.decided)
+        columns = kept.user, kept.left, kept.right, kept.outcome, kept.position_known.astype(np.float32)
+        return cls(*map(torch.from_numpy, columns))
 
     def __len__(self) -> int:
         return len(self.user)
 
     def take(self, rows: Tensor) -> Labels:
-        return Labels(self.user[rows], self.left[rows], self.right[rows], self.outcome[rows])
+        return Labels(self.user[rows], self.left[rows], self.right[rows], self.outcome[rows], self.known[rows])
 
 
 class UniformHead(nn.Module):
@@ -190,7 +192,7 @@ class SimplexPeer(UniformHead):
         optimizer = torch.optim.Adam([omega], lr=FEW_LR)
         for step in range(FEW_STEPS if len(labels) else 0):
             optimizer.param_groups[0]["lr"] = FEW_LR * (1 - step / FEW_STEPS)  # so that the steps converge
-            margin = self.margins(texts, F.softmax(omega, 1), labels) + side
+            margin = self.margins(texts, F.softmax(omega, 1), labels) + side * labels.known
             loss = F.binary_cross_entropy_with_logits(margin, labels.outcome, reduction="sum")
             loss = loss + 0.5 * precision * (omega - mean).square().sum()
             (omega.grad,) = torch.autograd.grad(loss, [omega])

@@ -6,11 +6,11 @@
                   the peers of ``peer_models``, on frozen text embeddings
 
 The latter are all fitted the same way: Bradley–Terry with the position bias as a nuisance (γ for all users, and γ_u
-with a Gaussian prior where the peer distinguishes users), AdamW on all labels at once.  The few options of a peer, its
-weight decay, its number of steps and the precision of its prior on new users are chosen on validation labels
-(``validation``), which are about new texts and by new users where the test labels are.  Then all training labels are
-fitted with the chosen options, as many times as CoPL's graph has members, and the log-odds are averaged.  Of the test
-labels only this is read: which users and texts are new.  A new user has γ_u = 0.
+with a Gaussian prior where the peer distinguishes users; neither where the position is unknown), AdamW on all labels at
+once.  The few options of a peer, its weight decay, its number of steps and the precision of its prior on new users are
+chosen on validation labels (``validation``), which are about new texts and by new users where the test labels are.
+Then all training labels are fitted with the chosen options, as many times as CoPL's graph has members, and the log-odds
+are averaged.  Of the test labels only this is read: which users and texts are new.  A new user has γ_u = 0.
 
 Importing this module imports neither torch nor transformers.
 """
@@ -104,7 +104,7 @@ def uniform_reward(dataset: EvalDataset, embed: EmbedTexts, seed: int, settings:
     used, index = np.unique(np.stack([test.left, test.right]), return_inverse=True)
     rewards = model.rewards([dataset.texts[row] for row in used], np.zeros((1, 1), np.float32))[0]
     left, right = index.reshape(2, -1)
-    return (rewards[left] - rewards[right] + model.metrics["side"]) / float(model.calibration)
+    return (rewards[left] - rewards[right] + model.metrics["side"] * test.position_known) / float(model.calibration)
 
 
 PEERS: dict[str, Method] = {"uniform": uniform_reward} | {name: _head(name) for name in HEADS}
@@ -228,7 +228,8 @@ class PeerFit:
     def _log_loss(self, texts: Tensor, users: Tensor, labels: Labels) -> Tensor:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        logits = self.peer.margins(texts, users, labels) + self.side + self.user_side[labels.user]
+        side = (self.side + self.user_side[labels.user]) * labels.known
+        logits = self.peer.margins(texts, users, labels) + side
         return binary_cross_entropy_with_logits(logits, labels.outcome)
 
     def logits(self, split: EvalDataset | ValidationSplit, prior_factor: float) -> np.ndarray:
@@ -248,9 +249,9 @@ class PeerFit:
         new = self.peer.new_users(texts, context, n_new, float(self.side.detach()), prior_factor)
         users = torch.cat([known, new]).detach()
         side = torch.cat([self.user_side, self.user_side.new_zeros(n_new)]).detach() + self.side.detach()
-        labels = Labels(*(torch.from_numpy(c) for c in (test.user, test.left, test.right, test.outcome)))  # with ties
+        labels = Labels.of(test, ties=True)
         with torch.no_grad():
-            return (self.peer.margins(texts, users, labels) + side[labels.user]).numpy()
+            return (self.peer.margins(texts, users, labels) + side[labels.user] * labels.known).numpy()
 
 
 def standardised(phi: np.ndarray, n_train: int) -> Tensor:

@@ -5,10 +5,10 @@ A logistic regression with random effects::
     logit P(a ≻ b | u) = θ_a − θ_b + w_u·(x_a − x_b) + γ_u,     (w_u, γ_u) ~ N(μ, Σ),   θ_r ~ N(0, τ²)
 
 x are style features and principal directions of the text embedding, so unseen texts have features too; γ is the
-position bias of the left side.  μ and Σ are fitted by EM with a Laplace approximation of each user's posterior
-(penalised quasi-likelihood: Breslow & Clayton, JASA 1993).  Σ is shrunk towards a multiple of the identity, with the
-weight of ``NU`` users.  A new user has the posterior mode given the context labels under N(μ, Σ), so that Σ carries
-what a few labels say about some weights over to the others.
+position bias of the left side, which labels with an unknown position do not have.  μ and Σ are fitted by EM with a
+Laplace approximation of each user's posterior (penalised quasi-likelihood: Breslow & Clayton, JASA 1993).  Σ is shrunk
+towards a multiple of the identity, with the weight of ``NU`` users.  A new user has the posterior mode given the
+context labels under N(μ, Σ), so that Σ carries what a few labels say about some weights over to the others.
 
 Shapes: N labels, R texts, U users, d = features + 1.
 """
@@ -137,8 +137,8 @@ def _fit_strength(strength: np.ndarray, labels: Comparisons, rows: _Rows, person
 
 
 def _design(x: np.ndarray, labels: Comparisons) -> np.ndarray:
-    """(N, d): differences of features, and a constant for the position bias."""
-    return np.column_stack([x[labels.left] - x[labels.right], np.ones(len(labels))])
+    """(N, d): differences of features, and for the position bias 1 where the position is known."""
+    return np.column_stack([x[labels.left] - x[labels.right], labels.position_known])
 
 
 def _difference(values: np.ndarray, labels: Comparisons) -> np.ndarray:

@@ -8,6 +8,8 @@ read: which users, texts and user–response edges are new.  The labels of a con
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from copl_core.evaluation.dataset import EvalDataset, first_labels, rows_of, without_swapped_users
@@ -146,9 +148,7 @@ def _renumbered(dataset: EvalDataset, learned: np.ndarray, test: np.ndarray, con
 
     def labels(mask: np.ndarray) -> Comparisons:
         some = train.labels.take(mask)
-        return Comparisons(
-            user_row[some.user], text_row[some.left], text_row[some.right], some.outcome, some.both_bad, some.strength
-        )
+        return replace(some, user=user_row[some.user], left=text_row[some.left], right=text_row[some.right])
 
     known = texts[:n_texts]
     inner = TrainingData(

@@ -2,7 +2,8 @@
 
 A row names ``prompt, response_a, response_b``.  A label adds ``choice`` ("a", "b", "tie", "both_bad") and
 ``annotator``; a row without a choice is a pair to label.  Optional fields are ``dataset, pair_id, model_a, model_b``
-and what an export adds: the response shown on the left (``left``: "a" or "b"), ``strength, reason, tags, milliseconds,
+and what an export adds: the response shown on the left (``left``: "a" or "b"; without it the position is unknown,
+whatever the order of the two responses in the row), ``strength`` (1 to 3), ``reason, tags, milliseconds,
 time, kind, taste, excluded, label_key``.  Exported rows read back as the same labels.  ``dataset`` and ``pair_id``
 distinguish labels and are not stored; only evaluation reads ``group`` and ``split``; other fields are ignored.  No
 torch and no database here.
@@ -27,6 +28,7 @@ from unicodedata import category
 from uuid import uuid4
 
 from copl_core.records import Choice, CoplError, ImportRow, Kind
+from copl_core.study_settings import STRENGTHS
 
 TEXT_LIMIT = 100_000  # characters of a prompt, a response, a reason
 NAME_LIMIT = 200  # characters of a name
@@ -185,7 +187,8 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
     if any(category(one) == "Cc" for one in annotator):
         raise _Bad("annotator holds control characters")
     key = _optional(row, "label_key", 64) or _key(row, (annotator, prompt, a, b, choice), seen)
-    swapped = _one_of(row, "left", ("a", "b")) == "b"
+    left = _one_of(row, "left", ("a", "b"))
+    swapped = left == "b"
     if swapped:
         a, b, sources = b, a, sources[::-1]
     return ImportRow(
@@ -201,13 +204,14 @@ def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
         kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
         true_group=_optional(row, "taste"),  # the name that files have for it
         created_at=_time(row),
-        strength=_number(row, "strength", 1) or 1,
+        strength=_strength(row),
         reason=_optional(row, "reason") or "",
         milliseconds=_number(row, "milliseconds", 0),
         tags=_tags(row),
         group=_word(row, "group"),
         split=_word(row, "split"),
         excluded=row.get("excluded") is True,
+        position_known=left is not None,
     )
 
 
@@ -283,6 +287,16 @@ def _number(row: dict[str, Any], name: str, least: int) -> int | None:
         return None
     if type(value) is not int or not least <= value <= LARGEST:
         raise _Bad(f"{name} is not a whole number of {least} or more")
+    return value
+
+
+def _strength(row: dict[str, Any]) -> int:
+    value = row.get("strength")
+    if value is None:
+        return 1
+    if type(value) is not int or value not in STRENGTHS:
+        shown = value if isinstance(value, (int, float)) and not isinstance(value, bool) else "something else"
+        raise _Bad(f"strength is {shown}; it must be 1 (slightly better), 2 (better) or 3 (much better)")
     return value
 
 

@@ -81,7 +81,7 @@ class Figures:
 
     user_id: int
     n: int  # preferences that count
-    left: Share  # of decided answers, those on the left of the screen
+    left: Share  # of decided answers with a known position, those on the left of the screen
     others_left: float  # the share of left among all other users
     consistent: Share  # of repeated pairs, those answered the same as the time before
     gold: Share  # of gold pairs, those answered correctly
@@ -126,8 +126,9 @@ def figures(answers: AnswerTable) -> list[Figures]:
     """Figures of every user with an answer, by id.  Practice does not count."""
     answers = answers.take(answers.selection_reason != _PRACTICE)
     preferences = answers.take(answers.selection_reason != _GOLD)
-    decided = np.isin(preferences.choice, (_LEFT, _RIGHT))
-    left_of, decided_of = _sums(preferences.user, preferences.choice == _LEFT), _sums(preferences.user, decided)
+    placed = np.isin(preferences.choice, (_LEFT, _RIGHT)) & preferences.position_known
+    left_of = _sums(preferences.user, placed & (preferences.choice == _LEFT))
+    decided_of = _sums(preferences.user, placed)
     lefts, decisions = sum(left_of.values()), sum(decided_of.values())
     nothing = Share(0, 0)
     majority, repeated, gold = _with_majority(preferences), _consistent(preferences), _gold(answers)

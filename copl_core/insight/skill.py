@@ -5,9 +5,10 @@ right (after factorBT: N. Bugakova et al., arXiv 1906.03711, 2019)::
 
     P(y) = σ(γ_k) σ(y (s_left − s_right)) + (1 − σ(γ_k)) σ(y q_k)        skill = σ(γ_k)
 
-A virtual response with score s_0 keeps the scores near a common middle: the log-likelihood is maximised together with
-λ Σ_i [log σ(s_i − s_0) + log σ(s_0 − s_i)].  The start is fixed, so equal answers give equal skills.  Skill measures
-agreement with a shared ranking: it is low for unusual taste too, so it flags nobody.
+Where the position on screen is unknown, q_k is 0.  A virtual response with score s_0 keeps the scores near a common
+middle: the log-likelihood is maximised together with λ Σ_i [log σ(s_i − s_0) + log σ(s_0 − s_i)].  The start is fixed,
+so equal answers give equal skills.  Skill measures agreement with a shared ranking: it is low for unusual taste too, so
+it flags nobody.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class NoisyBradleyTerry:
     user: np.ndarray  # (N,) row of the user
     n_responses: int
     n_users: int
+    known: np.ndarray  # (N,) 1 where the position on screen is known, else 0: no habit applies
     tightness: float = _TIGHTNESS
 
     @property
@@ -53,7 +55,7 @@ class NoisyBradleyTerry:
         scores, habits, skills = self.split(x)
         y, able = self.y, expit(skills[self.user])  # (N,)
         by_score = expit(y * (scores[self.left] - scores[self.right]))
-        by_side = expit(y * habits[self.user])
+        by_side = expit(y * habits[self.user] * self.known)
         chance = able * by_score + (1 - able) * by_side
         away = scores - x[0]
         loss = -np.log(chance).sum() - self.tightness * (log_expit(away) + log_expit(-away)).sum()
@@ -61,7 +63,7 @@ class NoisyBradleyTerry:
         to_score = able * by_score * (1 - by_score) * y / chance
         pull = self.tightness * np.tanh(away / 2)
         sums = self._sum_by_response(to_score) - pull
-        to_habit = np.bincount(self.user, (1 - able) * by_side * (1 - by_side) * y / chance, self.n_users)
+        to_habit = np.bincount(self.user, (1 - able) * by_side * (1 - by_side) * y * self.known / chance, self.n_users)
         to_skill = np.bincount(self.user, able * (1 - able) * (by_score - by_side) / chance, self.n_users)
         return float(loss), -np.concatenate([[pull.sum()], sums, to_habit, to_skill])
 
@@ -84,7 +86,7 @@ def skills(answers: AnswerTable, *, iterations: int = 200) -> dict[int, float]:
     responses, sides = np.unique(np.stack([answers.left, answers.right]), return_inverse=True)
     left, right = sides.reshape(2, -1)
     y = np.where(answers.choice == _LEFT, 1.0, -1.0)
-    model = NoisyBradleyTerry(left, right, y, user, len(responses), len(users))
+    model = NoisyBradleyTerry(left, right, y, user, len(responses), len(users), answers.position_known.astype(float))
     found = minimize(
         model.loss,
         model.start,

@@ -170,7 +170,7 @@ class Prior:
         The steps minimise ``Σ w (log(1 + exp m) − y m) + |z|²/2`` over margins m = offset + x z.
         """
         difference, bias = state.differences(labels.left, labels.right)
-        design = np.column_stack([difference, np.ones(len(labels))]) / state.temperature  # (N, d + 1)
+        design = np.column_stack([difference, labels.position_known]) / state.temperature  # (N, d + 1)
         offset = bias / state.temperature + design @ self.mean
         x = design @ self.root  # (N, q)
         weight = label_weights(state, labels)

@@ -1,15 +1,15 @@
 """A fitted graph: vectors, biases and the weights that embed a new text.  numpy only.
 
 The score of a response for a user is ``s(u, r) = ê_u·ê_r + b_r``.  A label follows Bradley–Terry: its log-odds are
-``(s(u, a) − s(u, b)) / temperature`` plus the position bias, which belongs to the label and never to a score.  An
-ensemble of K members is one state: the members' vectors stand side by side, divided by √K, so that one dot product
-gives the members' mean score.
+``(s(u, a) − s(u, b)) / temperature`` plus the position bias, which belongs to the label and never to a score, and only
+to a label whose position on screen is known.  An ensemble of K members is one state: the members' vectors stand side by
+side, divided by √K, so that one dot product gives the members' mean score.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from copl_core.preference.config import READOUT, GraphConfig
 from copl_core.records import Comparisons, CoplError
+from copl_core.study_settings import STRENGTHS
 
 STATE_FORMAT = 1
 
@@ -87,8 +88,9 @@ class GraphState:
         return margins
 
     def label_log_odds(self, labels: Comparisons) -> np.ndarray:
-        """Calibrated log-odds (N,) of left for labels of known users, position bias included."""
-        position_bias = self.position_bias + self.user_position_bias[labels.user]
+        """Calibrated log-odds (N,) of left for labels of known users, with the position bias where the position is
+        known."""
+        position_bias = (self.position_bias + self.user_position_bias[labels.user]) * labels.position_known
         return self.margins(labels) + position_bias / self.temperature
 
     def embed_responses(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +150,7 @@ class GraphState:
             **{name: tables[stored] for name, stored in _TABLES.items()},
             position_bias=about["side"],
             temperature=about["temperature"],
-            labels=Comparisons(*(tables[f"labels.{name}"] for name in Comparisons.__slots__)),
+            labels=_labels(tables),
             weights=_below(tables, "weights."),
             config=about["config"],
             metrics=about["metrics"],
@@ -161,6 +163,12 @@ _TABLES = {
     name: name for name in ("user_ids", "user_vectors", "response_ids", "response_vectors", "response_bias", "n_labels")
 } | {"user_position_bias": "user_side"}
 _INVERSE_TEMPERATURE = "user_firmness"  # stored name
+
+
+def _labels(tables: dict[str, np.ndarray]) -> Comparisons:
+    """The stored labels.  Earlier versions knew no unknown positions, and took in strengths above 3."""
+    labels = Comparisons.build(**_below(tables, "labels."))
+    return replace(labels, strength=np.clip(labels.strength, min(STRENGTHS), max(STRENGTHS)))
 
 
 def read_text(phi: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:

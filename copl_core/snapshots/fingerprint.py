@@ -25,10 +25,11 @@ def data_fingerprint(data: TrainingData) -> dict:
                 outcome,
                 labels.both_bad,
                 np.rint(labels.strength * 1000),
+                *([] if labels.position_known.all() else [labels.position_known]),
             ]
         )
         .astype(np.int64)
-        .reshape(-1, 6)
+        .reshape(len(labels), -1)
     )
     digest = hashlib.sha256(np.ascontiguousarray(rows[np.lexsort(rows.T[::-1])]).tobytes())
     for number, (prompt, response) in zip(data.response_ids.tolist(), data.texts(), strict=True):

@@ -127,7 +127,7 @@ def _sides(pair: Triple, reason: SelectionReason, rng: np.random.Generator) -> A
 def _repeat(
     labels: Sequence[Label | LabelSummary], skipped: Collection[int], rng: np.random.Generator
 ) -> Assignment | None:
-    """A pair that the user answered once and some time ago, with its sides swapped."""
+    """A pair that the user answered once and some time ago, with its sides swapped, or drawn where they are unknown."""
     counts: dict[int, int] = {}
     for label in labels:
         counts[label.pair_id] = counts.get(label.pair_id, 0) + 1
@@ -135,6 +135,9 @@ def _repeat(
     if not old:
         return None
     label = old[int(rng.integers(len(old)))]
+    if not label.position_known:
+        first, second = sorted((label.left_id, label.right_id))
+        return _sides((label.pair_id, first, second), SelectionReason.REPEAT, rng)
     return Assignment(
         label.pair_id, left_id=label.right_id, right_id=label.left_id, reason=SelectionReason.REPEAT.value
     )

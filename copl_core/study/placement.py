@@ -35,6 +35,7 @@ def comparisons(state: GraphState, labels: Sequence[Label | LabelSummary]) -> Co
         outcome=[_OUTCOME[label.choice] for label in kept],
         both_bad=[label.choice == Choice.BOTH_BAD for label in kept],
         strength=[label.strength for label in kept],
+        position_known=[label.position_known for label in kept],
     )
 
 

@@ -187,10 +187,27 @@ def _users(
 
 
 def _labels(answers: Sequence[Answer], state: GraphState) -> list[Label]:
-    """Answers as labels that are not stored, with the mean strength of the study's labels."""
+    """Answers as labels that are not stored, with the mean strength of the study's labels.
+
+    The preferred response comes first, so the order says nothing about a position.
+    """
     now, usual = datetime.now(UTC), float(state.labels.strength.mean())
     return [
-        Label(-1 - n, None, HYPOTHETICAL_USER, -1, -1, preferred, rejected, Choice.LEFT, usual, "", None, now)
+        Label(
+            -1 - n,
+            None,
+            HYPOTHETICAL_USER,
+            -1,
+            -1,
+            preferred,
+            rejected,
+            Choice.LEFT,
+            usual,
+            "",
+            None,
+            now,
+            position_known=False,
+        )
         for n, (preferred, rejected) in enumerate(answers)
     ]
 

@@ -6,7 +6,8 @@ One logistic model in three nested forms, fitted by L-BFGS under Gaussian priors
                          + β_u·Δlength + γ_u                    side-length:  each user's own terms for both
                          + p_u·(q_a − q_b)                      mf:           a rank-k user × response term
 
-Δlength is the difference of log word counts, standardised; γ is the position bias of the left side.
+Δlength is the difference of log word counts, standardised; γ is the position bias of the left side, which labels with
+an unknown position do not have.
 The prior precision of the user terms (side-length, mf) and the rank (mf) are chosen on validation labels: those of a
 given ``ValidationSplit``, else a random part of the training labels.  Global has no options and is fitted once.  All
 labels have the same weight, whatever their strength.  An unseen response has θ = q = 0; the terms of an unseen user are
@@ -61,7 +62,8 @@ class Logistic:
 
     def _common(self, labels: Comparisons) -> np.ndarray:
         longer = self.length[labels.left] - self.length[labels.right]
-        return self.strength[labels.left] - self.strength[labels.right] + self.beta * longer + self.gamma
+        common = self.beta * longer + self.gamma * labels.position_known
+        return self.strength[labels.left] - self.strength[labels.right] + common
 
     def _design(self, labels: Comparisons) -> np.ndarray:
         """Features (N, k + 2) that a user's own terms multiply."""
@@ -69,7 +71,7 @@ class Logistic:
             [
                 self.items[labels.left] - self.items[labels.right],
                 self.length[labels.left] - self.length[labels.right],
-                np.ones(len(labels)),
+                labels.position_known,
             ]
         )
 
@@ -159,7 +161,7 @@ def _fit(
     """All parameters (θ, q, p_u, β_u, γ_u, β, γ) at once, with the analytic gradient."""
     n_items, y = len(length), labels.outcome.astype(np.float64)
     u, a, b = labels.user, labels.left, labels.right
-    longer = length[a] - length[b]
+    longer, known = length[a] - length[b], labels.position_known.astype(np.float64)
     width = rank + 2
     sizes = np.cumsum([n_items, n_items * rank, n_users * width])
 
@@ -169,8 +171,8 @@ def _fit(
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         theta, items, users, common = parts(w)
-        design = np.column_stack([items[a] - items[b], longer, np.ones(len(y))])
-        z = theta[a] - theta[b] + common[0] * longer + common[1] + (users[u] * design).sum(1) * personal
+        design = np.column_stack([items[a] - items[b], longer, known])
+        z = theta[a] - theta[b] + common[0] * longer + common[1] * known + (users[u] * design).sum(1) * personal
         residual = expit(z) - y
         g_theta = np.bincount(a, residual, n_items) - np.bincount(b, residual, n_items) + STRENGTH_PRECISION * theta
         by_user = np.stack([np.bincount(u, residual * column, n_users) for column in design.T], 1)
@@ -181,9 +183,11 @@ def _fit(
             g_items[:, k] += np.bincount(a, to_items[:, k], n_items) - np.bincount(b, to_items[:, k], n_items)
         penalty = STRENGTH_PRECISION * (theta**2).sum() + precision * (items**2).sum() + (precision * users**2).sum()
         value = float((np.logaddexp(0, z) - y * z).sum() + 0.5 * penalty)
-        return value, np.concatenate([g_theta, g_items.ravel(), g_users.ravel(), [residual @ longer, residual.sum()]])
+        return value, np.concatenate([g_theta, g_items.ravel(), g_users.ravel(), [residual @ longer, residual @ known]])
 
     start = np.zeros(sizes[-1] + 2)
     start[n_items:] = np.random.default_rng(seed).normal(0, 0.1 if rank else 0.0, len(start) - n_items)
+    if not known.any():
+        start[-1] = 0.0  # γ, which has no prior and would stay where it starts
     theta, items, users, common = parts(minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x)
     return Logistic(length, theta, items, float(common[0]), float(common[1]), users * personal, precision, personal)

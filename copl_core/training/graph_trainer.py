@@ -37,13 +37,17 @@ def edge_share_for(share: float) -> float:
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Query labels (B,): the rows of users, left and right responses, the outcome and the weight of each."""
+    """Query labels (B,): the rows of users, left and right responses, the outcome and the weight of each.
+
+    ``known`` is 1 where the position on screen is known, else 0; None: it is known for all.
+    """
 
     user: Tensor
     left: Tensor
     right: Tensor
     outcome: Tensor
     weight: Tensor
+    known: Tensor | None
     pairs: QueryPairs | None
 
 
@@ -75,6 +79,9 @@ class GraphData:
         self.outcome = torch.as_tensor(labels.outcome, device=self.device)
         weight = np.where(labels.decided, labels.strength, priors.tie_weight * labels.strength)
         self.weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32, device=self.device)
+        self.known = None
+        if not labels.position_known.all():
+            self.known = torch.as_tensor(labels.position_known, dtype=torch.float32, device=self.device)
         self.flip = 0.0
         if priors.loss != "bt":
             self.flip = flip_rate(labels) if priors.flip is None else priors.flip
@@ -83,11 +90,12 @@ class GraphData:
         """The labels of rows (B,)."""
         columns = (self.user, self.left, self.right, self.outcome, self.weight)
         user, left, right, outcome, weight = (column.index_select(0, rows) for column in columns)
+        known = None if self.known is None else self.known.index_select(0, rows)
         pairs = None if self.pairs is None else self.pairs.taken(rows)
-        return LabelBatch(user, left, right, outcome, weight, pairs)
+        return LabelBatch(user, left, right, outcome, weight, known, pairs)
 
     def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], query: LabelBatch) -> Tensor:
-        """Log-odds (B,) of left, position bias included."""
+        """Log-odds (B,) of left, with the position bias where the position is known."""
         users, responses, bias = out
         if query.pairs is not None:
             margin = query.pairs.margins(users, responses)
@@ -99,7 +107,8 @@ class GraphData:
         margin = margin + bias.index_select(0, query.left) - bias.index_select(0, query.right)
         if self.config.priors.l2_inverse_temperature:
             margin = margin * network.user_log_inverse_temperature.exp().index_select(0, query.user)
-        return margin + network.position_bias + network.user_position_bias.index_select(0, query.user)
+        position_bias = network.position_bias + network.user_position_bias.index_select(0, query.user)
+        return margin + (position_bias if query.known is None else position_bias * query.known)
 
     def loss(self, logits: Tensor, query: LabelBatch) -> Tensor:
         """The weighted mean loss of the query labels, without priors."""

@@ -3,7 +3,8 @@
     loss = mean BCE(sigmoid(r_u(l) - r_u(r) + side), outcome) + balance * Switch load loss of the gate
 
 computed from logits, with ties as one half; ``side`` is a nuisance parameter for position bias, which no score
-contains.  A step takes a few texts and all labels between them, see ``reward.margins``.
+contains and no label with an unknown position.  A step takes a few texts and all labels between them, see
+``reward.margins``.
 
 Several processes train together if ``accelerate launch`` starts them, each on its own batches (``distributed``).
 
@@ -329,8 +330,9 @@ class RewardTrainer:
         self.model.gate.eval()
         with self.model.autocast():
             margin = self.margins.of(labels, p, random_tokens(self.config.train_tokens))
-        outcome, weight = (torch.from_numpy(column).to(margin) for column in (labels.outcome, labels.strength))
-        each = F.binary_cross_entropy_with_logits(margin + self.side, outcome, reduction="none")
+        columns = labels.outcome, labels.strength, labels.position_known
+        outcome, weight, known = (torch.from_numpy(column).to(margin) for column in columns)
+        each = F.binary_cross_entropy_with_logits(margin + self.side * known, outcome, reduction="none")
         loss = (weight * each).sum() / weight.sum()
         total = loss + self.config.balance * balance_loss(p) if self.config.n_experts else loss
         optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from copl_core.records import Choice
+from datetime import UTC, datetime, timedelta
+
+from copl_core.records import Choice, ImportRow
+from copl_core.study_settings import Prediction
 
 
 def test_an_excluded_user_trains_nothing_and_votes_nowhere_but_keeps_their_own_list(
@@ -45,3 +48,41 @@ def test_answers_are_columns_of_every_counting_answer(store, study, gold, answer
     assert store.answer_counts(study.id) == (len(set(table.user.tolist())), len(table))
     trees = store.create_study("Trees").id
     assert len(store.answers(trees)) == 0 and store.answer_counts(trees) == (0, 0)
+
+
+def test_a_prediction_is_compared_with_the_first_answer_whatever_it_is_changed_to(store, study, ann, hand_out):
+    rows = [ImportRow(n, "prompt", f"answer {n}", f"other answer {n}") for n in range(10)]
+    store.import_rows(study.id, rows)
+    for pair_id, _, _ in store.pairs(study.id):
+        task = store.hand_out(
+            ann.id,
+            pair_id,
+            swap=False,
+            reason="uniform",
+            expires_at=datetime.now(UTC) + timedelta(minutes=15),
+            prediction=Prediction(0.9, 0.5, "v1"),
+        )
+        store.submit(task.id, ann.id, Choice.RIGHT)
+    assert store.prediction_counts(study.id) == [(ann.id, 0, 10)]
+    for label in store.labels(study.id, user_id=ann.id):
+        tie = store.edit(label.id, ann.id, Choice.TIE)
+        store.edit(tie.id, ann.id, Choice.LEFT)
+    assert store.prediction_counts(study.id) == [(ann.id, 0, 10)]
+    assert [record.left for record in store.prediction_records(ann.id, last=50)] == [False] * 10
+    store.undo(ann.id)
+    assert store.prediction_counts(study.id) == [(ann.id, 0, 9)]
+
+
+def test_a_tie_that_becomes_a_preference_was_still_not_predicted(store, study, ann, four_pairs):
+    for (pair_id, _, _), choice in zip(four_pairs, (Choice.TIE, Choice.LEFT), strict=False):
+        task = store.hand_out(
+            ann.id,
+            pair_id,
+            swap=False,
+            reason="uniform",
+            expires_at=datetime.now(UTC) + timedelta(minutes=15),
+            prediction=Prediction(0.9, 0.5, "v1"),
+        )
+        label = store.submit(task.id, ann.id, choice)
+        store.edit(label.id, ann.id, Choice.LEFT if choice == Choice.TIE else Choice.TIE)
+    assert store.prediction_counts(study.id) == [(ann.id, 1, 1)]

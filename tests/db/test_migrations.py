@@ -78,9 +78,35 @@ def test_a_database_of_the_first_version_keeps_all_that_is_in_it(of_version_0001
     assert mine.created_at == datetime(2025, 3, 1, 12, tzinfo=UTC)
     olga = store.user_by_token(1, "hash of a secret")
     assert (olga.name, olga.role, olga.excluded) == ("Olga", Role.OWNER, False)
-    assert store.user(2).true_group == "brief" and store.champion(1).version == "v7" and store.revision(1) == 2
+    assert store.user(2).true_group == "brief" and store.champion(1).version == "v7" and store.revision(1) == 3
     assert store.assignment_settings(1) == AssignmentSettings() and store.guidelines(1) == [] and store.gold(1) == []
     assert [entry.event for entry in store.audit(1)] == ["role"]
+
+
+def test_positions_that_no_file_said_are_unknown_and_strengths_are_from_1_to_3(of_version_0001):
+    """Label 1 was given in the product, 2 came in a file; 3 was exported by the product, 4 came with a demo."""
+    with writing(of_version_0001) as connection:
+        for statement in (
+            "insert into label values (3, 1, null, 2, 1, 1, 2, 'left', 100, '', null, "
+            "'0123456789abcdef0123456789abcdef', 1, 3, '2025-03-01 12:00:00.000000')",
+            "insert into label values (4, 1, null, 2, 1, 2, 1, 'left', 2, '', null, 'demo:sim', 1, 4, "
+            "'2025-03-01 12:00:00.000000')",
+            *(
+                f"insert into label values ({n}, 1, null, 2, 1, 1, 2, 'left', 1, '', null, 'of a file {n}', 1, {n}, "
+                "'2025-03-01 12:00:00.000000')"
+                for n in range(5, 25)
+            ),
+        ):
+            connection.execute(text(statement))
+    migrate(of_version_0001)
+    store = SqlStore(of_version_0001)
+    labels = {label.id: label for label in store.labels(1)}
+    assert [number for number, label in labels.items() if label.position_known] == [1, 3, 4]
+    assert [labels[number].strength for number in (1, 3, 4)] == [3, 3, 2]
+    assert (labels[3].left_id, labels[4].left_id) == (1, 2)
+    assert {labels[number].preferred_id for number in range(5, 25)} == {1}
+    assert {labels[number].left_id for number in range(5, 25)} == {1, 2}
+    assert store.revision(1) == 2 + 21  # the trainer fits again
 
 
 def test_labelling_goes_on_where_it_was(of_version_0001):

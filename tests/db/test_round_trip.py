@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +30,7 @@ rows = st.lists(
         true_group=st.none() | texts,
         created_at=times,
         strength=st.integers(1, 3),
+        position_known=st.booleans(),
         reason=st.text("abc", max_size=3),
         milliseconds=st.none() | st.integers(0, 10**6),
     ),
@@ -54,6 +56,7 @@ def in_words(store, study_id: int) -> list[tuple]:
                 right.text,
                 right.source,
                 label.choice,
+                label.position_known,
                 label.strength,
                 label.reason,
                 label.milliseconds,
@@ -115,3 +118,20 @@ def test_one_pair_id_names_the_same_two_texts_in_the_same_order(store, study, an
     assert all(ann_row[name] == ben_row[name] for name in same)
     assert (ann_row["left"], ann_row["right"], ann_row["choice"]) == ("a", "b", "a")
     assert (ben_row["left"], ben_row["right"], ben_row["choice"]) == ("b", "a", "b")
+
+
+def test_an_export_names_the_left_response_only_where_it_is_known(store, study):
+    row = ImportRow(1, "Name a bird", "Robin", "Wren", Choice.LEFT, "Ann", key="k1")
+    store.import_rows(study.id, [row, replace(row, line=2, key="k2", position_known=True)])
+    unknown, known = sorted(store.export(study.id), key=lambda one: one["label_key"])
+    assert (unknown["left"], unknown["right"]) == (None, None)
+    for one in (unknown, known):
+        assert one["response_" + one["choice"]] == "Robin"
+    assert known["left"] == known["choice"] != known["right"]
+
+
+def test_an_edited_label_knows_as_much_of_its_position_as_before(store, study):
+    store.import_rows(study.id, [ImportRow(1, "Name a bird", "Robin", "Wren", Choice.TIE, "Ann", key="k1")])
+    (old,) = store.labels(study.id)
+    new = store.edit(old.id, old.user_id, Choice.LEFT)
+    assert (new.left_id, new.right_id, new.position_known) == (old.left_id, old.right_id, False)

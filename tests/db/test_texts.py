@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from copl_core.records import Choice, ImportRow, Kind
 
-ANN_LIKES_A = ImportRow(1, "Name a bird", "Robin", "Wren", Choice.LEFT, "Ann", "model 1", "model 2", key="k1")
+ANN_LIKES_A = ImportRow(
+    1, "Name a bird", "Robin", "Wren", Choice.LEFT, "Ann", "model 1", "model 2", key="k1", position_known=True
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 rows = st.lists(
@@ -143,3 +145,61 @@ def test_studies_share_no_texts_labels_or_keys(store, study):
         assert store.import_rows(each.id, [ANN_LIKES_A]).labels_new == 1
     assert {row[0] for row in store.pairs(study.id)}.isdisjoint(row[0] for row in store.pairs(other.id))
     assert store.label_count(study.id) == 1
+
+
+def winner_first(n: int = 60) -> list[ImportRow]:
+    """Labels that name the preferred response first and say nothing of the screen."""
+    return [
+        ImportRow(
+            i, f"prompt {i}", f"good answer {i}", f"bad answer {i}", Choice.LEFT, "Ann", "good", "bad", key=f"k{i}"
+        )
+        for i in range(n)
+    ]
+
+
+def test_where_no_row_says_what_was_on_the_left_the_order_is_drawn(store, study):
+    report = store.import_rows(study.id, winner_first())
+    assert (report.labels_new, report.positions_unknown) == (60, 60)
+    labels = store.labels(study.id)
+    texts = store.responses({side for label in labels for side in (label.left_id, label.right_id)})
+    assert not any(label.position_known for label in labels)
+    assert 15 < sum(label.choice == Choice.LEFT for label in labels) < 45
+    assert {texts[label.preferred_id].source for label in labels} == {"good"}
+    assert 15 < sum(texts[first].source == "good" for _, first, _ in store.pairs(study.id)) < 45
+    assert not store.training_data(study.id).labels.position_known.any()
+    assert not store.answers(study.id).position_known.any()
+
+
+def test_the_drawn_order_depends_on_the_key_and_not_on_the_order_in_the_file(store, fresh_study):
+    one, other = fresh_study(), fresh_study()
+    store.import_rows(one.id, winner_first())
+    store.import_rows(
+        other.id,
+        [
+            replace(
+                row,
+                response_a=row.response_b,
+                response_b=row.response_a,
+                choice=Choice.RIGHT,
+                source_a=row.source_b,
+                source_b=row.source_a,
+            )
+            for row in winner_first()
+        ],
+    )
+    assert [label.choice for label in store.labels(one.id)] == [label.choice for label in store.labels(other.id)]
+
+
+def test_where_a_row_says_what_was_on_the_left_it_stays_there(store, study):
+    report = store.import_rows(study.id, [replace(row, position_known=True) for row in winner_first()])
+    labels = store.labels(study.id)
+    assert report.positions_unknown == 0
+    assert all(label.position_known and label.choice == Choice.LEFT for label in labels)
+    assert store.training_data(study.id).labels.position_known.all()
+
+
+@pytest.mark.parametrize("strength", [0, 4, 100])
+def test_a_row_of_another_strength_is_left_out(store, study, strength):
+    report = store.import_rows(study.id, [ANN_LIKES_A, replace(ANN_LIKES_A, line=2, key="k2", strength=strength)])
+    assert report.problems == ((2, f"strength is {strength}; it must be 1, 2 or 3"),)
+    assert [label.strength for label in store.labels(study.id)] == [1]

@@ -47,6 +47,7 @@ def rows(users: range, prompts: range, seed: int = 0) -> list[ImportRow]:
                     right,
                     Choice.LEFT if likes_left else Choice.RIGHT,
                     f"user {user}",
+                    position_known=True,
                 )
             )
     return made
@@ -380,3 +381,40 @@ def test_mistakes_are_errors_in_a_sentence(tmp_path, words, message):
     paths = [str(Path(tmp_path, word)) if word.endswith("jsonl") else word for word in words]
     with pytest.raises(CoplError, match=message):
         command.main(parse(*paths))
+
+
+def winner_first(made: list[ImportRow]) -> list[ImportRow]:
+    """The same labels with the preferred response first, and no word about the screen."""
+    return [
+        replace(row, position_known=False)
+        if row.choice == Choice.LEFT
+        else replace(
+            row, response_a=row.response_b, response_b=row.response_a, choice=Choice.LEFT, position_known=False
+        )
+        for row in made
+    ]
+
+
+def noisy(made: list[ImportRow], share: float = 0.15) -> list[ImportRow]:
+    rng = np.random.default_rng(3)
+    opposite = {Choice.LEFT: Choice.RIGHT, Choice.RIGHT: Choice.LEFT}
+    return [replace(row, choice=opposite[row.choice]) if rng.random() < share else row for row in made]
+
+
+def test_labels_written_winner_first_are_worth_as_much_as_with_sides_drawn():
+    train, test = noisy(rows(range(16), range(12))), rows(range(16), range(12, 16))
+    methods = ["global", "side-length", "mf", "taste", "copl-graph", "lore"]
+    drawn, winners = (
+        evaluate(order(train), order(test), methods, embedder=ByStyle(), settings=QUICK)["methods"]
+        for order in (list, winner_first)
+    )
+    for name in methods:
+        assert winners[name]["accuracy"] == pytest.approx(drawn[name]["accuracy"], abs=0.1), name
+        assert winners[name]["log_loss"] < drawn[name]["log_loss"] + 0.1, name
+    assert winners["copl-graph"]["accuracy"] > 0.9 > 0.7 > winners["global"]["accuracy"]
+
+
+def test_the_order_of_responses_with_unknown_positions_is_not_that_of_the_file():
+    labels = build_dataset(winner_first(rows(range(8), range(8))), rows(range(2), range(2))).train.labels
+    assert not labels.position_known.any()
+    assert 0.3 < labels.outcome.mean() < 0.7

@@ -39,6 +39,7 @@ def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[Imp
                     Choice.TIE if prompt - prompts.start < ties else choice,
                     f"user {user}",
                     true_group=("short", "long")[user % 2],
+                    position_known=True,
                 )
             )
     return made
@@ -72,6 +73,12 @@ def test_new_users_are_predicted_from_their_labels(name):
     assert right(without, predicted(without, name), new=True) < 0.7
 
 
+def eight_labels() -> Labels:
+    """One user prefers the first response of each pair."""
+    ones = torch.ones(8)
+    return Labels(torch.zeros(8, dtype=torch.int64), torch.arange(8), torch.arange(8, 16), ones, ones)
+
+
 @pytest.mark.parametrize(("kind", "option"), [(LoRe, {"b": 4}), (PAL, {"k": 4})], ids=["lore", "pal"])
 def test_a_few_labels_do_not_drive_a_new_user_to_a_corner(kind, option):
     """Without a prior sixty steps take the weights to a corner of the simplex."""
@@ -79,7 +86,7 @@ def test_a_few_labels_do_not_drive_a_new_user_to_a_corner(kind, option):
     peer = kind(6, 30, **option)
     peer.omega.data = 0.3 * torch.randn(30, 4)
     texts = peer.read(3 * torch.randn(20, 6))
-    labels = Labels(torch.zeros(8, dtype=torch.int64), torch.arange(8), torch.arange(8, 16), torch.ones(8))
+    labels = eight_labels()
     mean = torch.softmax(peer.omega.mean(0), 0)
     near, nearer = (
         (peer.new_users(texts, labels, 1, prior_factor=factor)[0] - mean).abs().max() for factor in (1.0, 100.0)
@@ -92,10 +99,12 @@ def test_what_the_position_bias_explains_moves_no_new_user():
     peer = LoRe(6, 12, b=3)
     peer.omega.data = torch.randn(12, 3)
     texts = peer.read(torch.randn(20, 6))
-    labels = Labels(torch.zeros(8, dtype=torch.int64), torch.arange(8), torch.arange(8, 16), torch.ones(8))
+    labels = eight_labels()
     mean = torch.softmax(peer.omega.mean(0), 0)
     without, with_side = ((peer.new_users(texts, labels, 1, side)[0] - mean).abs().max() for side in (0.0, 8.0))
     assert with_side < 0.1 * without
+    unknown = replace(labels, known=torch.zeros(8))
+    assert (peer.new_users(texts, unknown, 1, 8.0)[0] - mean).abs().max() == without
 
 
 def test_a_peer_is_the_mean_of_as_many_fits_as_the_graph_has_members(monkeypatch):

@@ -100,8 +100,10 @@ def test_the_side_shown_on_the_left_comes_first(file):
         (lines(ROW | {"prompt": "half a pair \ud800"}), "not text"),
         (lines(ROW | {"prompt": "zero \0"}), "null character"),
         (lines(ROW | {"model_a": 4}), "model_a is not text"),
-        (lines(ROW | {"strength": 0}), "strength is not a whole number"),
-        (lines(ROW | {"strength": True}), "strength is not a whole number"),
+        (lines(ROW | {"strength": 0}), "strength is 0; it must be 1"),
+        (lines(ROW | {"strength": 100}), "strength is 100; it must be 1"),
+        (lines(ROW | {"strength": 2.5}), "strength is 2.5; it must be 1"),
+        (lines(ROW | {"strength": True}), "strength is something else; it must be 1"),
         (lines(ROW | {"milliseconds": -1}), "milliseconds is not a whole number"),
         (lines(ROW | {"milliseconds": 2**31}), "milliseconds is not a whole number"),
         (lines(ROW | {"time": "yesterday"}), "time is not a time"),
@@ -197,7 +199,7 @@ names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_
                 "response_b": texts.map("b".__add__),
                 "choice": st.sampled_from(["a", "b", "tie", "both_bad"]),
                 "annotator": names,
-                "strength": st.integers(1, 5),
+                "strength": st.integers(1, 3),
                 "reason": st.text(max_size=5).filter(lambda text: "\0" not in text),
                 "milliseconds": st.none() | st.integers(0, 10**6),
                 "kind": st.sampled_from(["human", "simulated"]),
@@ -278,3 +280,20 @@ def test_reading_files_needs_neither_torch_nor_a_database():
     unwanted = {"torch", "sqlalchemy", "db", "streamlit"}
     code = f"import sys, copl_core.formats.own; print(sorted({unwanted!r} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize(("left", "order"), [("a", ("Robin", "Wren")), ("b", ("Wren", "Robin")), (None, None)])
+def test_the_position_is_known_only_where_a_row_says_it(file, left, order):
+    (row,), _ = read(file, lines(ROW | {"choice": "a", "left": left}))
+    assert row.position_known == (left is not None)
+    if order:
+        assert (row.in_shown_order().response_a, row.in_shown_order().response_b) == order
+    preferred = row.response_a if row.choice == Choice.LEFT else row.response_b
+    assert preferred == "Robin"
+
+
+def test_the_order_is_drawn_once(file):
+    rows, _ = read(file, lines(*(ROW | {"choice": "a", "pair_id": str(i)} for i in range(40))))
+    drawn = [row.in_shown_order() for row in rows]
+    assert {row.choice for row in drawn} == {Choice.LEFT, Choice.RIGHT}
+    assert [row.in_shown_order() for row in drawn] == drawn

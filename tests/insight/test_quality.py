@@ -46,7 +46,8 @@ def table(rows, **columns) -> AnswerTable:
         "gold": np.full(len(user), -1),
         "characters": np.full(len(user), 200),
     }
-    return AnswerTable(**{name: np.asarray(value, np.int64) for name, value in (full | columns).items()})
+    whole = {name: np.asarray(value, np.int64) for name, value in (full | columns).items()}
+    return AnswerTable(**{"position_known": np.ones(len(user), bool)} | whole)
 
 
 def swapped(answers: AnswerTable) -> AnswerTable:
@@ -304,7 +305,8 @@ def test_skills_are_found_again_in_answers_drawn_from_the_model(rng):
 
 def test_the_gradient_is_the_objectives(rng):
     left, right, y = np.array([0, 2, 0, 1]), np.array([1, 1, 2, 0]), np.array([1.0, -1, -1, 1])
-    model = NoisyBradleyTerry(left, right, y, np.array([0, 1, 1, 0]), n_responses=3, n_users=2, tightness=0.3)
+    known = np.array([1, 1, 0, 1])
+    model = NoisyBradleyTerry(left, right, y, np.array([0, 1, 1, 0]), 3, 2, known, tightness=0.3)
     x = rng.normal(size=len(model.start))
     step = 1e-6 * np.eye(len(x))
     slope = [(model.loss(x + one)[0] - model.loss(x - one)[0]) / 2e-6 for one in step]
@@ -319,3 +321,17 @@ def test_a_labelling_page_loads_no_library_that_only_training_needs():
 
 def test_choices_stand_in_the_order_that_tables_number_them():
     assert [Choice.LEFT, Choice.RIGHT, Choice.TIE, Choice.BOTH_BAD] == list(Choice)
+
+
+def test_answers_with_an_unknown_position_say_nothing_about_a_preference_for_one_side():
+    rows = labelled(1, 40, 0)
+    unknown = table(rows, position_known=np.zeros(40, bool))
+    assert any("left side" in flag for flag in figures_of(table(rows), 1).flags)
+    assert figures_of(unknown, 1).left.n == 0 and figures_of(unknown, 1).flags == ()
+
+
+def test_skill_needs_no_position(rng):
+    """Two users answer by one ranking; which response is called left changes nothing where the position is unknown."""
+    rows = [(user, pair, LEFT) for user in (1, 2) for pair in range(20)]
+    unknown = table(rows, position_known=np.zeros(40, bool))
+    assert skills(unknown) == pytest.approx(skills(swapped(unknown)), abs=1e-6)

@@ -109,3 +109,9 @@ def test_ids_are_plain_numbers_that_a_database_takes(rng, state):
 def test_thousands_of_open_pairs_are_thinned_and_still_answered(rng, state):
     many = [(n, 100 + n % 7, 101 + n % 7) for n in range(5000)]
     assert choose(many, [], state, adapted(state, []), rng, ONLY["informative"]).reason == "informative"
+
+
+def test_a_repeat_of_a_label_with_an_unknown_position_has_drawn_sides(rng, twenty_labels):
+    unknown = [replace(one, position_known=False) for one in twenty_labels]
+    chosen = [choose(PAIRS, unknown, None, None, rng, ONLY["repeat"]) for _ in range(100)]
+    assert {one.left_id - 2 * one.pair_id for one in chosen} == {0, 1}

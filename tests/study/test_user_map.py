@@ -193,6 +193,7 @@ def four_tastes(home):
                     key=f"{user}-{prompt}",
                     kind=Kind.SIMULATED,
                     true_group=liked,
+                    position_known=True,
                 )
             )
     contents.import_rows(session, rows)
