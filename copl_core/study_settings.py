@@ -35,11 +35,12 @@ CHECK_REASONS = frozenset({SelectionReason.GOLD, SelectionReason.PRACTICE})
 # The model has no part in choosing these pairs, so accuracy may be measured on them.
 UNBIASED_REASONS = frozenset({SelectionReason.UNIFORM, SelectionReason.IMPORTED})
 ORDERS = (SelectionReason.INFORMATIVE.value, "random", SelectionReason.IMPORTED.value)
+TEXT_FORMATS = ("markdown", "plain", "formulas")
 
 
 @dataclass(frozen=True, slots=True)
 class AssignmentSettings:
-    """How one study hands out its pairs.
+    """How one study hands out its pairs, and how it sets their texts.
 
     Raises:
         CoplError: a setting is out of range, or the shares leave nothing for new pairs.
@@ -54,10 +55,13 @@ class AssignmentSettings:
     practice: int = 0  # gold pairs with feedback before a user's first new pair
     reserve_minutes: float | None = None  # how long a task stays reserved; None: as the installation is set
     daily_goal: int | None = None  # labels per day, shown while labelling
+    text_format: str = "markdown"  # how prompts and responses are set: "markdown", "plain" or "formulas"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise CoplError(f"The order of pairs is {self.order!r}; choose one of {', '.join(ORDERS)}.")
+        if self.text_format not in TEXT_FORMATS:
+            raise CoplError(f"The format of texts is {self.text_format!r}; choose one of {', '.join(TEXT_FORMATS)}.")
         for name, least in (("overlap", 1), ("daily_goal", 1), ("practice", 0)):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not least <= value <= 1_000_000):

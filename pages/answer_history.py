@@ -10,7 +10,8 @@ import streamlit as st
 from copl_core.records import Choice, CoplError, Label
 from copl_core.study import labelling, user_profile
 from copl_core.study.views import CHOICE_WORDS, PastAnswer
-from pages.common import current, readable, rerun
+from pages.common import current, rerun
+from pages.texts import draw_prompt, draw_response, literal
 
 A_PAGE = 10  # answers
 STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
@@ -56,11 +57,11 @@ def matches(one: PastAnswer, wanted: str, choices: list[Choice], marks: list[str
 
 def answer(one: PastAnswer) -> None:
     label = one.label
-    title = f"{brief(readable(one.prompt))} — {in_words(label)}"
+    title = f"{literal(brief(one.prompt))} — {in_words(label)}"
     with st.expander(title, key=f"past-{label.id}", on_change="rerun") as whole:
         if not whole.open:
             return
-        st.markdown(f"**{readable(one.prompt)}**")
+        draw_prompt(one.prompt)
         two_texts(
             *(
                 (title + (", preferred" if label.preferred_id == response.id else ""), response.text)
@@ -131,7 +132,7 @@ def past(one: PastAnswer) -> str:
         parts.append(
             f"Changed{changed}; before: {'; '.join(in_words(older) for older in one.superseded)} (superseded)."
         )
-    return readable(" ".join(parts))
+    return literal(" ".join(parts))
 
 
 def brief(text: str, most: int = 90) -> str:
@@ -147,4 +148,4 @@ def two_texts(*sides: tuple[str, str]) -> None:
     for column, (title, text) in zip(st.columns(len(sides), gap="medium"), sides, strict=True):
         with column:
             st.caption(title)
-            st.markdown(readable(text))
+            draw_response(text)

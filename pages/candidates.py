@@ -9,7 +9,8 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.session import Session
-from pages.common import current, readable, rerun
+from pages.common import current, rerun
+from pages.texts import response_html
 
 LETTERS = "ABCDEF"
 BUNDLED = "smollm2"
@@ -154,7 +155,7 @@ def write() -> None:
         )
         for row, piece in pieces:
             job.texts[row] += piece
-            boxes[row].markdown(readable(job.texts[row]))
+            boxes[row].html(response_html(job.texts[row]))
     except CoplError as problem:
         st.session_state["write-problem"] = str(problem)
     rerun()

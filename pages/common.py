@@ -14,6 +14,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, StudyRecord, User
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.session import Session
+from pages.texts import FORMULA_SCRIPT, STYLE, literal
 
 # The colour-blind-safe palette of Okabe and Ito without black, which is invisible on a dark page.  A group keeps its
 # colour on every page and in every snapshot.
@@ -55,7 +56,8 @@ def set_current(
         studies: that the user may open.
     """
     st.session_state.update(session=session, user=user, again=again, browser=browser, studies=tuple(studies))
-    st.html(CONTRAST_STYLE)
+    st.html(CONTRAST_STYLE + STYLE)
+    st.html(FORMULA_SCRIPT, unsafe_allow_javascript=True)
 
 
 def visited() -> Session:
@@ -168,8 +170,8 @@ def person_name(name: str, kind: Kind) -> str:
 
 
 def readable(text: str) -> str:
-    """Markdown of a stored text, its dollar signs escaped: prices are more frequent here than formulas."""
-    return text.replace("$", "\\$")
+    """A stored text on one line, for titles and captions; whole texts are drawn by ``pages.texts``."""
+    return literal(text)
 
 
 def stop_with_error(problem: CoplError) -> NoReturn:

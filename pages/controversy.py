@@ -20,11 +20,11 @@ from pages.common import (
     group_colour,
     group_name,
     no_snapshot,
-    readable,
     resend_values,
     stop_with_error,
     watch_champion,
 )
+from pages.texts import draw_prompt, draw_response, literal
 
 A_PAGE = 8
 ORDERS = {"divided": "Disputed", "agreed": "Agreed"}  # the titles are values of the address's ``order``
@@ -248,10 +248,10 @@ def ranking(view: ControversyView, query: Query, pinned: dict[int, PinnedPair]) 
 
 def card(one: ControversyItem, view: ControversyView, area: str, pinned: dict[int, PinnedPair]) -> None:
     with st.container(border=True, key=f"card-{area}-{one.id}"):
-        st.markdown(f"**{readable(one.prompt)}**")
+        draw_prompt(one.prompt)
         if one.second is None:
             st.caption("This answer, compared with the others to the same prompt" + from_source(one.first.source))
-            st.markdown(readable(one.first.text))
+            draw_response(one.first.text)
         else:
             texts(one)
         numbers(one, view)
@@ -282,7 +282,7 @@ def texts(one: ControversyItem) -> None:
             if marks and found.comparable:
                 st.html(marked(pieces))
             else:
-                st.markdown(readable(response.text))
+                draw_response(response.text)
     differences = [f"{letter} has {', '.join(words)}" for letter, words in (("A", more), ("B", fewer)) if words]
     shared = (
         ""
@@ -294,7 +294,7 @@ def texts(one: ControversyItem) -> None:
 
 
 def from_source(source: str | None) -> str:
-    return f" · from {readable(source)}" if source else ""
+    return f" · from {literal(source)}" if source else ""
 
 
 def marked(pieces) -> str:
@@ -426,7 +426,7 @@ def pin_button(one: ControversyItem, key: str, pin: PinnedPair | None) -> None:
     )
     name = {user.id: user.name for user in access.users(session)}.get(pin.by, "the terminal")
     st.caption(
-        f"Next pair of everybody who has not answered it. Requested by {readable(name)} {ago(pin.at)}; "
+        f"Next pair of everybody who has not answered it. Requested by {literal(name)} {ago(pin.at)}; "
         f"{pin.answered} answered since."
     )
 

@@ -26,11 +26,11 @@ from pages.common import (
     group_name,
     no_snapshot,
     person_name,
-    readable,
     source_line,
     stop_with_error,
     watch_champion,
 )
+from pages.texts import draw_response, literal
 
 MOST_ROWS = 1500  # in the figure; more rows are thinner than a pixel
 ACCENT, PLAIN = "#0072B2", "#9A9A9A"
@@ -320,8 +320,8 @@ def details(effect: ExpertEffect) -> None:
 
 def text_card(one: TextEffect) -> None:
     with st.container(border=True):
-        st.caption(f"{one.change:+.2f} log-odds · {readable(one.prompt)}")
-        st.markdown(readable(one.response.text))
+        st.caption(f"{one.change:+.2f} log-odds · {literal(one.prompt)}")
+        draw_response(one.response.text)
 
 
 # ---- from fit to fit

@@ -6,7 +6,8 @@ import streamlit as st
 
 from copl_core.records import CoplError, Pair
 from copl_core.study import rewards
-from pages.common import current, readable
+from pages.common import current
+from pages.texts import draw_prompt, draw_response
 
 ANSWERS = "answers"  # the option for this in the list of people
 COUNT = 5
@@ -38,12 +39,12 @@ def five_pairs() -> None:
         f"Pair {len(given) + 1} of {COUNT}: which answer do you prefer? Your answers here are not stored; the "
         "prediction above changes with each of them."
     )
-    st.markdown(f"**{readable(pair.prompt)}**")
+    draw_prompt(pair.prompt)
     for column, mine, other in zip(
         st.columns(2, gap="medium"), (pair.first, pair.second), (pair.second, pair.first), strict=True
     ):
         with column.container(border=True):
-            st.markdown(readable(mine.text))
+            draw_response(mine.text)
             st.button(
                 "I prefer this one",
                 key=f"prefer-{pair.id}-{mine.id}",

@@ -6,8 +6,9 @@ import streamlit as st
 
 from copl_core.records import Pair, User
 from copl_core.study import access, contents, labelling
-from pages.common import current, readable
+from pages.common import current
 from pages.members import perform, when
+from pages.texts import draw_prompt, draw_response, draw_words, literal
 
 FOUND = 5  # search results shown
 
@@ -31,7 +32,9 @@ def gold_pairs() -> None:
     for one in known:
         pair = contents.pair(session, one.pair_id)
         right, wrong = (pair.first, pair.second) if one.preferred_id == one.first_id else (pair.second, pair.first)
-        with st.expander(readable(f"**{brief(pair.prompt, 60)}** {brief(right.text, 50)}"), key=f"gold-{pair.id}"):
+        with st.expander(
+            f"**{literal(brief(pair.prompt, 60))}** {literal(brief(right.text, 50))}", key=f"gold-{pair.id}"
+        ):
             texts(("Known to be better", right.text), ("The other answer", wrong.text))
             st.button(
                 "Remove from gold pairs",
@@ -47,7 +50,7 @@ def gold_pairs() -> None:
 
 
 def brief(text: str, most: int) -> str:
-    line = " ".join(text.replace("*", "").split())
+    line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
@@ -60,7 +63,7 @@ def search(wanted: str, known: set[int]) -> None:
     )
     for pair in pairs:
         with st.container(border=True):
-            st.markdown(f"**{readable(pair.prompt)}**")
+            draw_prompt(pair.prompt)
             texts(("A", pair.first.text), ("B", pair.second.text))
             choose(pair, pair.id in known)
 
@@ -84,7 +87,7 @@ def texts(*sides: tuple[str, str]) -> None:
     for column, (title, text) in zip(st.columns(len(sides), gap="medium"), sides, strict=True):
         with column:
             st.caption(title)
-            st.markdown(readable(text))
+            draw_response(text)
 
 
 # ---- reports
@@ -101,10 +104,13 @@ def reports() -> None:
     found = contents.responses(session, [one.response_id for one in every])
     for one in every:
         with st.container(border=True):
-            st.markdown(f"**{readable(one.text)}**")
+            draw_words(one.text)
             st.caption(f"{name(people, one.user_id)}, {when(one.at)}, about this answer:")
             response = found.get(one.response_id)
-            st.markdown(readable(response.text) if response else "*The answer is not in the study.*")
+            if response:
+                draw_response(response.text)
+            else:
+                st.markdown("*The answer is not in the study.*")
             if one.resolved_at is None:
                 st.button(
                     "Resolve",

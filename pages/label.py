@@ -14,7 +14,8 @@ import streamlit as st
 from copl_core.records import Choice, CoplError, Response, Task
 from copl_core.study import labelling, user_map
 from copl_core.study.views import Feedback
-from pages.common import current, group_name, readable
+from pages.common import current, group_name
+from pages.texts import draw_markdown, draw_prompt, draw_response
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
 KEYS = {
@@ -135,7 +136,7 @@ def page() -> None:
     st.session_state.setdefault(f"shown-{task.id}", time.monotonic())
     guidelines = labelling.guidelines(session)
     st.caption("Practice: which answer do you prefer?" if task.reason == "practice" else "Which answer do you prefer?")
-    st.markdown(f"##### {readable(task.prompt)}")
+    draw_prompt(task.prompt)
     left, right = st.columns(2, gap="medium")
     with left:
         side(task, task.left, Choice.LEFT, "Left", "1", guidelines.version)
@@ -173,7 +174,7 @@ def side(task: Task, response: Response, choice: Choice, name: str, key: str, gu
                 args=(task.id, choice, strength, guidelines),
             )
     with st.container(border=True, height="stretch", key=f"response-{name.lower()}"):
-        st.markdown(readable(response.text))
+        draw_response(response.text)
 
 
 def other_buttons(task: Task, guidelines: int) -> None:
@@ -218,7 +219,7 @@ def extras(task: Task, guidelines) -> None:
     with st.container(horizontal=True):
         if guidelines.text:
             with st.popover(f"Guidelines, version {guidelines.version}"):
-                st.markdown(guidelines.text)
+                draw_markdown(guidelines.text)
         with st.popover("Report a problem", type="tertiary"):
             report(task)
 

@@ -16,9 +16,9 @@ from pages.common import (
     forget_group_names,
     group_colour,
     group_name,
-    readable,
     source_line,
 )
+from pages.texts import draw_prompt, draw_response, literal
 
 CAUTION = (
     "The groups were found in the same labels that describe them here, so the descriptions are clearer than they "
@@ -204,13 +204,13 @@ def typical_pair(pair: TypicalPair, profile: GroupProfile) -> None:
     inside, outside = (1 - pair.inside, 1 - pair.outside) if swap else (pair.inside, pair.outside)
     votes = pair.votes[::-1] if swap else pair.votes
     with st.container(border=True):
-        st.markdown(f"**{readable(pair.pair.prompt)}**")
+        draw_prompt(pair.pair.prompt)
         for column, title, response in zip(
             st.columns(2, gap="medium"), ("The group prefers", "over"), sides, strict=True
         ):
             with column:
                 st.caption(title)
-                st.markdown(readable(response.text))
+                draw_response(response.text)
         st.caption(
             f"Expected to prefer the first answer: {inside:.0%} of the group, {outside:.0%} of the others. The group's "
             f"votes: {votes[0]} for it, {votes[1]} against it. Snapshot {profile.snapshot}."
@@ -220,7 +220,7 @@ def typical_pair(pair: TypicalPair, profile: GroupProfile) -> None:
 def people(profile: GroupProfile, view: UserMap) -> str:
     rows = view.rows(profile.typical_users)
     names = [
-        f"{readable(str(view.names[row]))}{' (simulated)' if view.simulated[row] else ''} ({view.n_labels[row]} labels)"
+        f"{literal(str(view.names[row]))}{' (simulated)' if view.simulated[row] else ''} ({view.n_labels[row]} labels)"
         for row in rows.tolist()
     ]
     return (", ".join(names) or "nobody") + "; nearest to the group's centre, among the half with the most labels."

@@ -7,7 +7,8 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import user_map
 from copl_core.study.user_map import Disagreement, UserMap
-from pages.common import current, group_name, group_phrase, readable
+from pages.common import current, group_name, group_phrase
+from pages.texts import draw_prompt, draw_response, literal
 
 MANY = 20_000  # people; larger studies show a search field before the list
 FOUND = 100
@@ -56,7 +57,7 @@ def name(view: UserMap, row: int) -> str:
 
 
 def named(view: UserMap, user_id: int) -> str:
-    return readable(name(view, int(view.rows([user_id])[0])))
+    return literal(name(view, int(view.rows([user_id])[0])))
 
 
 def neighbours(view: UserMap, user_id: int) -> None:
@@ -123,13 +124,13 @@ def comparison(view: UserMap, one: int, other: int) -> None:
 
 def apart(row: Disagreement, names: tuple[str, str]) -> None:
     with st.container(border=True):
-        st.markdown(f"**{readable(row.pair.prompt)}**")
+        draw_prompt(row.pair.prompt)
         for column, title, response in zip(
             st.columns(2, gap="medium"), ("First", "Second"), (row.pair.first, row.pair.second), strict=True
         ):
             with column:
                 st.caption(title)
-                st.markdown(readable(response.text))
+                draw_response(response.text)
         st.caption(
             ". ".join(
                 f"{who}: {p:.0%} for the first ({VOTED[vote]})"

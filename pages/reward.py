@@ -10,9 +10,10 @@ from copl_core.records import CoplError
 from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from pages.candidates import blank, field, finish, write, writer_controls, writing
-from pages.common import current, no_snapshot, person_name, readable, watch_champion
+from pages.common import current, no_snapshot, person_name, watch_champion
 from pages.five_answers import ANSWERS, answers, five_pairs
 from pages.reward_results import LETTERS, attribution, choosing, experts, table, verdict
+from pages.texts import literal
 
 MOST = 6  # answers
 MOST_NAMED = 4  # people in the first sentence
@@ -281,7 +282,7 @@ def lead(prompt: str, responses: int, users: list[int], groups: list[int]) -> st
     who += [f"{len(users) - MOST_NAMED:,} more"] * (len(users) > MOST_NAMED)
     who += [f"{len(groups)} group{'s' * (len(groups) > 1)} of the map"] * (len(groups) > 0)
     by = f": predicted preferences of {listing(who)}" if who else ""
-    return f"{responses} answers to “{readable(shorten(prompt, 120, placeholder=' …'))}”{by}."
+    return f"{responses} answers to “{literal(shorten(prompt, 120, placeholder=' …'))}”{by}."
 
 
 def listing(names: list[str]) -> str:

@@ -12,11 +12,17 @@ from copl_core.study_settings import AssignmentSettings
 from pages.common import current, rerun
 from pages.gold_and_reports import gold_pairs, reports
 from pages.members import clearable, members_and_invites, perform, show_outcome, when
+from pages.texts import draw_markdown, literal
 
 ORDERS = {
     "informative": "most informative about the person first",
     "random": "random",
     "imported": "as in the imported file",
+}
+TEXT_FORMATS = {
+    "markdown": "Markdown",
+    "plain": "plain, every character as it is",
+    "formulas": "Markdown with formulas",
 }
 SHOWN = 200  # entries of the record shown at first
 
@@ -68,7 +74,7 @@ def summary() -> str:
         else "no reported problem is open"
     )
     return (
-        f"**{session.record.name}** has {humans} {'people' if humans != 1 else 'person'}"
+        f"**{literal(session.record.name)}** has {humans} {'people' if humans != 1 else 'person'}"
         + (f" and {len(users) - humans} simulated ones" if len(users) > humans else "")
         + f". Each pair goes to {overlap}. {access_rule}; {invites}; {problems}."
     )
@@ -127,7 +133,23 @@ def rules(settings: AssignmentSettings) -> dict:
         placeholder="no goal",
         help="Empty: no goal is shown.",
     )
-    return dict(overlap=overlap, order=order, practice=practice, daily_goal=goal, reserve_minutes=reserve(settings))
+    text_format = st.selectbox(
+        "How texts are set",
+        list(TEXT_FORMATS),
+        index=list(TEXT_FORMATS).index(settings.text_format),
+        format_func=TEXT_FORMATS.get,
+        key="assignment-text-format",
+        help="Line breaks are kept, HTML is shown as text, and pictures are shown as links. Formulas are TeX between "
+        "\\\\( and \\\\), \\\\[ and \\\\], or dollar signs.",
+    )
+    return dict(
+        overlap=overlap,
+        order=order,
+        practice=practice,
+        daily_goal=goal,
+        text_format=text_format,
+        reserve_minutes=reserve(settings),
+    )
 
 
 def reserve(settings: AssignmentSettings) -> float | None:
@@ -204,7 +226,7 @@ def guidelines() -> None:
     with preview:
         st.caption("As people will see it")
         with st.container(border=True):
-            st.markdown(text or "*Nothing yet.*")
+            draw_markdown(text) if text else st.markdown("*Nothing yet.*")
     history()
 
 
@@ -227,7 +249,7 @@ def history() -> None:
     for one in versions:
         latest = " (shown now)" if one is versions[0] else ""
         with st.expander(f"Version {one.version}{latest}, {names.get(one.by, 'the product')}, {when(one.at)}"):
-            st.markdown(one.text or "*Empty.*")
+            draw_markdown(one.text) if one.text else st.markdown("*Empty.*")
             if one is not versions[0]:
                 st.button(
                     "Make this the newest version",

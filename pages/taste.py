@@ -20,9 +20,9 @@ from pages.common import (
     group_colour,
     group_name,
     group_phrase,
-    readable,
     watch_champion,
 )
+from pages.texts import draw_prompt
 
 INK = "#0072B2"
 EXAMPLES = 5  # labels shown for a statement, and as many against it
@@ -160,7 +160,7 @@ def evidence(leaning: Leaning) -> None:
 
 def example(row: Evidence, words: str) -> None:
     with st.container(border=True):
-        st.markdown(f"**{readable(row.prompt)}**")
+        draw_prompt(row.prompt)
         two_texts(("You preferred", row.preferred.text), ("You did not prefer", row.rejected.text))
         st.caption(f"They differ by {abs(row.ahead):.1f} typical differences; answered {day(row.label.created_at)}.")
 

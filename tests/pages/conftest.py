@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from shutil import copytree
 
@@ -71,7 +73,17 @@ def open_page() -> Callable:
 
 
 @pytest.fixture
-def words() -> Callable:
+def drawn() -> Callable:
+    """The text of every piece of HTML of a page, in order: questions and answers are drawn as HTML."""
+
+    def read(page) -> list[str]:
+        return [unescape(re.sub(r"<[^>]+>", "", one.proto.body)).strip() for one in page.get("html")]
+
+    return read
+
+
+@pytest.fixture
+def words(drawn) -> Callable:
     """All the text of a page, in one string."""
 
     def read(page) -> str:
@@ -85,7 +97,7 @@ def words() -> Callable:
             page.error,
             page.warning,
         )
-        return "\n".join(element.value for kind in kinds for element in kind)
+        return "\n".join([element.value for kind in kinds for element in kind] + drawn(page))
 
     return read
 

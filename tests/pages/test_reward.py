@@ -137,16 +137,17 @@ def test_oneself_after_five_answers_stands_beside_oneself_after_all(camps, olga,
     assert first.high[0] - first.low[0] > one.high[0] - one.low[0]  # fewer answers leave more open
 
 
-def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(camps, olga, open_page, words):
+def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(camps, olga, open_page, drawn, words):
     before = camps.record.revision
     page = open_page("reward", camps, olga, people=["answers"], **NEW)
     for n in range(5):
         assert f"Pair {n + 1} of 5" in words(page)
         buttons = [one for one in page.button if one.label == "I prefer this one"]
-        texts = [one.value for one in page.markdown if one.value in {short_text(i) for i in range(12)}]
+        shown = drawn(page)
+        texts = [one for one in shown if one in {short_text(i) for i in range(12)}]
         assert len(buttons) == 2 and len(texts) == 1
-        first_is_short = page.markdown.values.index(texts[0]) < max(
-            i for i, one in enumerate(page.markdown.values) if one.startswith("There is a good deal")
+        first_is_short = shown.index(texts[0]) < max(
+            i for i, one in enumerate(shown) if one.startswith("There is a good deal")
         )
         buttons[0 if first_is_short else 1].click().run()
         assert not page.exception
