@@ -9,6 +9,7 @@ import streamlit as st
 
 from copl_core.study import access, sign_in
 from pages.common import current, in_a_sentence
+from pages.texts import literal
 
 # A new page load: nothing that was chosen in one study is kept for another.
 OPEN_STUDY = "<script>location.assign(location.pathname + '?study=' + %s)</script>"
@@ -18,7 +19,7 @@ def account() -> None:
     session, me = current()
     with st.sidebar:
         switcher()
-        st.caption(f"{session.record.name}  \nSigned in as {me.name}")
+        st.caption(f"{literal(session.record.name)}  \nSigned in as {literal(me.name)}")
         with st.popover("Account", type="tertiary"):
             st.button("Sign out", key="sign-out", on_click=sign_out, width="stretch")
             st.button(

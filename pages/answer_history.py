@@ -65,7 +65,7 @@ def answer(one: PastAnswer) -> None:
         two_texts(
             *(
                 (title + (", preferred" if label.preferred_id == response.id else ""), response.text)
-                for title, response in (("Left", one.left), ("Right", one.right))
+                for title, response in (("A", one.left), ("B", one.right))
             )
         )
         st.caption(past(one))
@@ -85,7 +85,7 @@ def edit_form(label: Label) -> None:
                 key=f"choice-{label.id}",
             )
             strength = st.segmented_control(
-                "How much (for left and right)",
+                "How much (for A and B)",
                 list(STRENGTHS),
                 default=label.strength,
                 required=True,

@@ -10,6 +10,7 @@ from functools import wraps
 from typing import NoReturn
 
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from copl_core.records import CoplError, Kind, StudyRecord, User
 from copl_core.study import access, group_names, runs, sign_in
@@ -36,6 +37,16 @@ button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-e
   color: light-dark(#005f94, #7cc0ea) !important;
 }
 </style>"""
+# On a phone the menu lies over the page: it closes once a page is chosen.
+MENU_SCRIPT = """<script>
+if (!window.coplMenu) {
+  window.coplMenu = true;
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("[data-testid=stSidebarNavLink]") || innerWidth > 768) return;
+    setTimeout(() => document.querySelector("[data-testid=stSidebarCollapseButton] button")?.click(), 50);
+  }, true);
+}
+</script>"""
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
@@ -57,7 +68,7 @@ def set_current(
     """
     st.session_state.update(session=session, user=user, again=again, browser=browser, studies=tuple(studies))
     st.html(CONTRAST_STYLE + STYLE)
-    st.html(FORMULA_SCRIPT, unsafe_allow_javascript=True)
+    st.html(FORMULA_SCRIPT + MENU_SCRIPT, unsafe_allow_javascript=True)
 
 
 def visited() -> Session:
@@ -172,6 +183,14 @@ def person_name(name: str, kind: Kind) -> str:
 def readable(text: str) -> str:
     """A stored text on one line, for titles and captions; whole texts are drawn by ``pages.texts``."""
     return literal(text)
+
+
+def page_link(name: str, words: str) -> None:
+    """A link to another page; nothing where this person may not open it."""
+    try:
+        st.page_link(f"pages/{name}.py", label=words)
+    except StreamlitAPIException:
+        return
 
 
 def stop_with_error(problem: CoplError) -> NoReturn:

@@ -1,8 +1,8 @@
 """The labelling page: a question, two answers, one keystroke.
 
-The buttons stand above the texts, so that they stay in place when the next pair is longer.  Each button carries the id
-of the task that it was drawn for, and the study ignores an answer to a closed task: a key never labels a pair that was
-not on the screen.
+The question and the buttons stay in sight while one reads: at the top, and on a phone at the bottom of the screen.
+Each button carries the id of the task that it was drawn for, and the study ignores an answer to a closed task: a key
+never labels a pair that was not on the screen.
 """
 
 from __future__ import annotations
@@ -11,35 +11,78 @@ import time
 
 import streamlit as st
 
-from copl_core.records import Choice, CoplError, Response, Task
-from copl_core.study import labelling, user_map
+from copl_core.records import Choice, CoplError, Progress, Task
+from copl_core.study import labelling
 from copl_core.study.views import Feedback
-from pages.common import current, group_name
+from copl_core.study_settings import Guidelines
+from pages.common import current, in_a_sentence, page_link
+from pages.label_strip import strip
 from pages.texts import draw_markdown, draw_prompt, draw_response
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
 KEYS = {
-    "1 or 2": "left or right is better",
-    "Shift with 1 or 2": "left or right is much better",
-    "Q or W": "left or right is slightly better",
+    "1 or 2": "A or B is better",
+    "Shift with 1 or 2": "A or B is much better",
+    "Q or W": "A or B is slightly better",
     "0": "tie",
     "9": "both are bad",
     "S": "skip this pair for now",
     "Backspace": "undo the last step",
     "H or ?": "show or hide these keys",
+    "Esc": "leave the field for your reason",
 }
-BELOW = {"1": "Q", "2": "W"}  # the keys below on most keyboards; Alt with a number belongs to browsers
+LAYOUT = """<style>
+[data-testid=stLayoutWrapper]:has(> .st-key-head) { position: sticky; top: 0; z-index: 20; }
+.st-key-head { background: light-dark(#fdfcf9, #15181c); padding: .6rem 0 .5rem; gap: .6rem;
+  border-bottom: 1px solid light-dark(#dcd8ce, #343a41); }
+.st-key-question { max-height: 27vh; overflow-y: auto; }
+.st-key-scale { justify-content: center; gap: .3rem 1rem; }
+.st-key-bar { gap: .2rem; }
+.copl-side { font-weight: 650; opacity: .75; font-size: .9rem; }
+@media (hover: none) {
+  .st-key-bar kbd, .st-key-bar [data-testid=stButtonShortcut], .st-key-more kbd, .st-key-keys { display: none; }
+}
+@media (max-width: 640px) {
+  .st-key-head { padding: .4rem 0; }
+  .st-key-question { max-height: 24vh; }
+  [data-testid=stLayoutWrapper]:has(> .st-key-bar) { position: fixed; left: 0; right: 0; bottom: 0; z-index: 30; }
+  .st-key-bar { background: light-dark(#fdfcf9, #15181c); border-top: 1px solid light-dark(#dcd8ce, #343a41);
+    padding: .5rem .7rem calc(.5rem + env(safe-area-inset-bottom)); }
+  .st-key-votes { gap: .6rem; flex-wrap: nowrap; }
+  .st-key-scale { display: grid; grid-template-columns: repeat(3, 1fr); gap: .1rem .4rem; }
+  .st-key-scale button { width: 100%; min-height: 2.3rem; padding: .1rem; }
+  .st-key-scale > :nth-child(1) { order: 4; } .st-key-scale > :nth-child(2) { order: 1; }
+  .st-key-scale > :nth-child(3) { order: 2; } .st-key-scale > :nth-child(4) { order: 5; }
+  .st-key-scale > :nth-child(5) { order: 3; } .st-key-scale > :nth-child(6) { order: 6; }
+  [data-testid=stMainBlockContainer]:has(.st-key-bar) { padding-bottom: 11rem; }
+}
+.st-key-look-again { display: none; }
+</style>"""
 # What has to happen in the browser.  A question mark cannot be a button's shortcut, so it clicks the button of H.
 # Shortcuts are off while the person types.  Repeated key events of a held key do nothing, and neither does the second
 # click of a double click if the next pair has appeared in between.  After a lost connection the page runs again, since
-# its last answer may have been stored.
-BROWSER = """<style>.st-key-again {display: none}</style><script>
+# its last answer may have been stored.  A text area sends its words when it is left or at Ctrl+Enter: a pause in typing
+# sends them too, as a draft, and Esc and Ctrl+Enter leave the field.
+BROWSER = """<script>
 if (!window.coplKeys) {
   window.coplKeys = true;
   window.addEventListener("keydown", (event) => {
-    if (event.target.closest?.("input, textarea, [contenteditable=true]")) return;
+    const field = event.target.closest?.("input, textarea, [contenteditable=true]");
+    if (field) {
+      const leave = event.key === "Escape" || (event.key === "Enter" && (event.ctrlKey || event.metaKey));
+      if (leave && event.isTrusted && !event.isComposing) setTimeout(() => field.blur());
+      return;
+    }
     if (event.repeat && (event.key.length === 1 || event.key === "Backspace")) event.stopImmediatePropagation();
     else if (event.key === "?") document.querySelector(".st-key-keys button")?.click();
+  }, true);
+  let pause = null;
+  window.addEventListener("input", (event) => {
+    const field = event.target.closest?.("[class*=st-key-reason-] textarea");
+    clearTimeout(pause);
+    const send = () => field.dispatchEvent(
+      new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
+    if (field && !event.isComposing) pause = setTimeout(() => document.activeElement === field && send(), 500);
   }, true);
   let clicked = null;
   window.addEventListener("click", (event) => {
@@ -51,16 +94,22 @@ if (!window.coplKeys) {
   let lost = false;
   new MutationObserver(() => {
     const connected = app.dataset.testConnectionState === "CONNECTED";
-    if (connected && lost) setTimeout(() => document.querySelector(".st-key-again button")?.click(), 100);
+    if (connected && lost) setTimeout(() => document.querySelector(".st-key-look-again button")?.click(), 100);
     lost = !connected;
   }).observe(app, {attributeFilter: ["data-test-connection-state"]});
 }
+</script>"""
+# Each new task is read from its beginning.  The number makes it a new script, which the browser then runs.
+TO_TOP = """<script>/* task %d */
+document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
+document.querySelector(".st-key-question")?.scrollTo(0, 0);
 </script>"""
 
 
 # ---- what a key does
 
 
+@in_a_sentence
 def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None:
     """Store the answer to the task whose button was clicked, with the reason typed so far."""
     session, me = current()
@@ -78,23 +127,27 @@ def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None
         milliseconds=milliseconds,
         guidelines=guidelines,
     )
+    st.session_state["guidelines read"] = guidelines
     if receipt.label is None:
         set_message("That pair was closed already, so the key did nothing.")
     elif receipt.feedback is not None:
         set_message(verdict(receipt.feedback))
 
 
+@in_a_sentence
 def skip(task_id: int) -> None:
     session, me = current()
     labelling.skip(session, task_id, me.id)
     set_message("Skipped; the pair comes back when no other pair is left.")
 
 
+@in_a_sentence
 def undo() -> None:
     session, me = current()
     set_message("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
 
 
+@in_a_sentence
 def keep_draft(task_id: int) -> None:
     """Store what is typed, so that it survives a reload and a lost connection."""
     session, me = current()
@@ -126,142 +179,186 @@ def verdict(feedback: Feedback) -> str:
 @st.fragment
 def page() -> None:
     session, me = current()
-    task = labelling.next_task(session, me.id)
+    st.html(LAYOUT)
+    task, progress = labelling.next_task(session, me.id), labelling.progress(session, me.id)
     if task is None:
-        st.title("All done")
-        st.write("You have answered every pair that is available to you. Thank you.")
-        st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
-        footer()
+        all_done(progress)
         return
     st.session_state.setdefault(f"shown-{task.id}", time.monotonic())
     guidelines = labelling.guidelines(session)
-    st.caption("Practice: which answer do you prefer?" if task.reason == "practice" else "Which answer do you prefer?")
-    draw_prompt(task.prompt)
-    left, right = st.columns(2, gap="medium")
-    with left:
-        side(task, task.left, Choice.LEFT, "Left", "1", guidelines.version)
-    with right:
-        side(task, task.right, Choice.RIGHT, "Right", "2", guidelines.version)
-    other_buttons(task, guidelines.version)
-    if st.session_state.get("show keys"):
-        st.markdown("\n".join(f"- **{key}**: {what}" for key, what in KEYS.items()))
-    extras(task, guidelines)
-    footer()
-    st.button("Look again", key="again")
+    new_guidelines = guidelines.text and guidelines.version != guidelines_read(progress)
+    welcome(progress)
+    if new_guidelines:
+        with st.expander(f"Guidelines, version {guidelines.version}", expanded=True):
+            draw_markdown(guidelines.text)
+    strip(progress)
+    with st.container(key="head"):
+        question(task)
+        bar(task, guidelines.version)
+    both_responses(task)
+    other_buttons(task)
+    extras(task, None if new_guidelines else guidelines)
+    footer(progress)
+    st.button("Look again", key="look-again")
     st.html(BROWSER, unsafe_allow_javascript=True)
+    st.html(TO_TOP % task.id, unsafe_allow_javascript=True)
 
 
-def side(task: Task, response: Response, choice: Choice, name: str, key: str, guidelines: int) -> None:
-    """One column: the buttons that prefer this side, and its text."""
-    st.button(
-        name,
-        key=f"{name.lower()}-{task.id}",
-        shortcut=key,
-        type="primary",
-        width="stretch",
-        on_click=answer,
-        args=(task.id, choice, 2, guidelines),
-        help=f"{name} is better",
-    )
-    with st.container(horizontal=True, horizontal_alignment="center", gap="small"):
-        for words, shortcut, strength in (("slightly", BELOW[key], 1), ("much", f"Shift+{key}", 3)):
-            st.button(
-                f"{name}, {words}",
-                key=f"{name.lower()}-{words}-{task.id}",
-                shortcut=shortcut,
-                type="tertiary",
-                on_click=answer,
-                args=(task.id, choice, strength, guidelines),
-            )
-    with st.container(border=True, height="stretch", key=f"response-{name.lower()}"):
-        draw_response(response.text)
-
-
-def other_buttons(task: Task, guidelines: int) -> None:
-    with st.container(horizontal=True, horizontal_alignment="center"):
-        st.button("Tie", key=f"tie-{task.id}", shortcut="0", on_click=answer, args=(task.id, Choice.TIE, 1, guidelines))
-        st.button(
-            "Both bad",
-            key=f"both-bad-{task.id}",
-            shortcut="9",
-            on_click=answer,
-            args=(task.id, Choice.BOTH_BAD, 1, guidelines),
+def welcome(progress: Progress) -> None:
+    """What this is, and why to label; until the first answer."""
+    if progress.done == 0:
+        st.write(
+            "Choose the answer that you prefer. There is no right or wrong: the studio learns what you like, and after "
+            "ten answers it shows you who answers like you and what your answers have in common."
         )
+
+
+def all_done(progress: Progress) -> None:
+    """No pair is left: what the person's answers have led to, and where to look at it."""
+    st.title("All done")
+    st.write("You have answered every pair that is available to you. Thank you.")
+    strip(progress)
+    with st.container(horizontal=True):
+        page_link("taste", "My taste: what your answers say about you")
+        page_link("people", "People: who answers like you")
+    st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
+    footer(progress)
+
+
+def guidelines_read(progress: Progress) -> int | None:
+    """The version under which the person answered last; None before the first answer."""
+    session, me = current()
+    if "guidelines read" not in st.session_state:
+        labels = labelling.labels_of(session, me.id) if progress.done else []
+        st.session_state["guidelines read"] = labels[-1].guidelines if labels else None
+    return st.session_state["guidelines read"]
+
+
+def question(task: Task) -> None:
+    with st.container(key="question"):
+        if task.reason == "practice":
+            st.caption("Practice: the known answer is shown after yours.")
+        draw_prompt(task.prompt)
+
+
+def bar(task: Task, guidelines: int) -> None:
+    """Every button that answers.  The keys Q and W lie below 1 and 2; Alt with a number belongs to browsers."""
+    with st.container(key="bar"):
+        with st.container(key="votes", horizontal=True):
+            vote(task, guidelines, "A is better", "1", Choice.LEFT, 2, "primary", "stretch")
+            vote(task, guidelines, "B is better", "2", Choice.RIGHT, 2, "primary", "stretch")
+        with st.container(key="scale", horizontal=True):
+            vote(task, guidelines, "A, much", "Shift+1", Choice.LEFT, 3)
+            vote(task, guidelines, "A, slightly", "Q", Choice.LEFT, 1)
+            vote(task, guidelines, "Tie", "0", Choice.TIE, 1)
+            vote(task, guidelines, "Both bad", "9", Choice.BOTH_BAD, 1)
+            vote(task, guidelines, "B, slightly", "W", Choice.RIGHT, 1)
+            vote(task, guidelines, "B, much", "Shift+2", Choice.RIGHT, 3)
+
+
+def vote(
+    task: Task,
+    guidelines: int,
+    words: str,
+    shortcut: str,
+    choice: Choice,
+    strength: int,
+    look: str = "tertiary",
+    width: str = "content",
+) -> None:
+    """One button that answers the task and no other: its key and its arguments name the task."""
+    name = words.lower().replace(",", "").replace(" ", "-")
+    st.button(
+        words,
+        key=f"{name}-{task.id}",
+        shortcut=shortcut,
+        type=look,
+        width=width,
+        on_click=answer,
+        args=(task.id, choice, strength, guidelines),
+    )
+
+
+def both_responses(task: Task) -> None:
+    for column, letter, side, response in zip(
+        st.columns(2, gap="medium"), "AB", ("left", "right"), (task.left, task.right), strict=True
+    ):
+        with column:
+            st.html(f'<div class="copl-side">{letter}</div>')
+            with st.container(border=True, height="stretch", key=f"response-{side}"):
+                draw_response(response.text)
+
+
+def other_buttons(task: Task) -> None:
+    with st.container(horizontal=True, horizontal_alignment="center", key="more"):
         st.button("Skip", key=f"skip-{task.id}", shortcut="S", on_click=skip, args=(task.id,))
         st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
         st.button("Keys", key="keys", shortcut="H", on_click=toggle_keys, type="tertiary")
+    if st.session_state.get("show keys"):
+        st.markdown("\n".join(f"- **{key}**: {what}" for key, what in KEYS.items()))
 
 
-def extras(task: Task, guidelines) -> None:
-    """What most pairs do not need: a reason, the guidelines, a problem report."""
-    session, me = current()
-    draft = labelling.draft(session, task.id, me.id)
-    with st.expander("Say why (optional)", expanded=bool(draft.text or draft.tags)):
-        st.pills(
-            "Because it is",
-            TAGS,
-            selection_mode="multi",
-            default=[tag for tag in draft.tags if tag in TAGS],
-            key=f"tags-{task.id}",
-            on_change=keep_draft,
-            args=(task.id,),
-        )
-        st.text_area(
-            "In your words",
-            value=draft.text,
-            key=f"reason-{task.id}",
-            on_change=keep_draft,
-            args=(task.id,),
-            height=80,
-            max_chars=2000,
-            help="Stored with your answer. While you type here, the shortcut keys are off.",
-        )
+def extras(task: Task, guidelines: Guidelines | None) -> None:
+    """What most pairs do not need: a reason, the guidelines once they are read, a problem report."""
+    reason(task)
     with st.container(horizontal=True):
-        if guidelines.text:
+        if guidelines is not None and guidelines.text:
             with st.popover(f"Guidelines, version {guidelines.version}"):
                 draw_markdown(guidelines.text)
         with st.popover("Report a problem", type="tertiary"):
             report(task)
 
 
+def reason(task: Task) -> None:
+    """Tags and words; the fields begin with the draft, and what is typed becomes the draft."""
+    session, me = current()
+    draft = labelling.draft(session, task.id, me.id)
+    opened = st.session_state.setdefault(f"reason-opened-{task.id}", bool(draft.text or draft.tags))
+    st.session_state.setdefault(f"tags-{task.id}", [tag for tag in draft.tags if tag in TAGS])
+    st.session_state.setdefault(f"reason-{task.id}", draft.text)
+    with st.expander("Say why (optional)", expanded=opened):
+        st.pills(
+            "Because it is",
+            TAGS,
+            selection_mode="multi",
+            key=f"tags-{task.id}",
+            on_change=keep_draft,
+            args=(task.id,),
+        )
+        st.text_area(
+            "In your words",
+            key=f"reason-{task.id}",
+            on_change=keep_draft,
+            args=(task.id,),
+            height=96,
+            max_chars=2000,
+            help="Kept as a draft while you type, and stored with your answer. While you type here, the shortcut keys "
+            "are off; Esc leaves the field.",
+        )
+
+
 def report(task: Task) -> None:
     session, me = current()
-    which = st.radio("With which answer?", ["Left", "Right"], horizontal=True, key=f"report-side-{task.id}")
+    which = st.radio("With which answer?", ["A", "B"], horizontal=True, key=f"report-side-{task.id}")
     words = st.text_area("What is wrong with it?", key=f"report-{task.id}", max_chars=2000)
     if st.button("Send to the study's owner", key=f"send-{task.id}"):
         try:
-            labelling.report(session, me.id, (task.left if which == "Left" else task.right).id, words)
+            labelling.report(session, me.id, (task.left if which == "A" else task.right).id, words)
         except CoplError as problem:
             st.error(str(problem))
         else:
             st.success("Sent. Thank you; you can still answer the pair or skip it.")
 
 
-def footer() -> None:
-    """The person's progress, and whom the model thinks they answer like."""
-    session, me = current()
+def footer(progress: Progress) -> None:
+    """The last step in words, and the person's progress."""
+    session, _ = current()
     if message := st.session_state.pop("message", ""):
         st.caption(message)
-    progress, goal = labelling.progress(session, me.id), labelling.assignment_settings(session).daily_goal
+    goal = labelling.assignment_settings(session).daily_goal
     if goal:
         st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")
-    st.caption(
-        f"{progress.done:,} answered, {progress.today:,} of them today, {progress.left:,} pairs left. {position()}"
-    )
-
-
-def position() -> str:
-    """The group that the person answers most like; empty before the first snapshot and the first label."""
-    session, me = current()
-    try:
-        found = user_map.position(session, me.id)
-    except Exception:  # a broken snapshot must not stop anybody from labelling; the pages that show it report it
-        return ""
-    if found is None or found.n_labels == 0:
-        return ""
-    if found.group is None:
-        return "The model has not found people like you yet."
-    return f"So far you answer most like {group_name(found.group)} ({found.group_share:.0%} sure)."
+    st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {progress.left:,} pairs left.")
 
 
 page()

@@ -204,4 +204,4 @@ class PastAnswer:
     superseded: tuple[Label, ...]
 
 
-CHOICE_WORDS = {Choice.LEFT: "left", Choice.RIGHT: "right", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad"}
+CHOICE_WORDS = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad"}

@@ -171,7 +171,7 @@ def settled(page):
 
 def ready(page):
     """The labelling page once its shortcuts work: the browser binds them a moment after it has drawn the buttons."""
-    settled(page).get_by_role("button", name="Left").first.wait_for()
+    settled(page).get_by_role("button", name="A is better").first.wait_for()
     return quiet(page, 300)
 
 

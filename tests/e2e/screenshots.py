@@ -42,7 +42,7 @@ def shoot_all(link: str) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_context(viewport={"width": 1440, "height": 800}).new_page()
         page.goto(f"{root}/label?{token}")
-        page.get_by_role("button", name="Left").first.wait_for()
+        page.get_by_role("button", name="A is better").first.wait_for()
         if page.get_by_text("0 answered", exact=False).count():
             label_by_keys(page, TASTE, LABELS, settled, ready)
         shoot(page, "label")
@@ -58,7 +58,7 @@ def shoot_all(link: str) -> None:
         ):
             other = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
             other.goto(f"{root}/label?{token}")
-            other.get_by_role("button", name="Left").first.wait_for()
+            other.get_by_role("button", name="A is better").first.wait_for()
             shoot(other, name)
         browser.close()
 

@@ -130,5 +130,5 @@ def test_an_annotator_sees_two_pages_and_no_other_by_address(room, app, settled)
 
 def test_nothing_is_wider_than_a_phone(app, settled):
     page = app.open(viewport={"width": 400, "height": 800})
-    page.get_by_role("button", name="Left").first.wait_for()
+    page.get_by_role("button", name="A is better").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

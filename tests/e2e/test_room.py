@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import quiet
 
-LEFT, RIGHT = re.compile("^Left(?!,)"), re.compile("^Right(?!,)")
+LEFT, RIGHT = re.compile("^A is better"), re.compile("^B is better")
 # Streamlit nests the <ul> and <li> of a menu with sections incorrectly; a page cannot change that.
 STREAMLITS_OWN = {("list", "[data-testid=stSidebarNavItems]"), ("listitem", "[data-testid=stSidebarNavItems]")}
 # axe's serious and critical findings, as sentences.

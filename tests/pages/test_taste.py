@@ -123,7 +123,7 @@ def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(ses
     assert {one.id for one in labelling.history(session, ann.id)} == {old.id, new.id}
     again = open_page("taste", session, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
     assert answers_shown(again)[0].endswith("right, much better")
-    assert "before: left, slightly better (superseded)" in words(again)
+    assert "before: A, slightly better (superseded)" in words(again)
 
 
 def test_saving_without_a_change_makes_no_new_answer(session, open_page, label, words):

@@ -1,0 +1,62 @@
+"""The map that fits beside a sentence: some people as points, and where one person stands among them.
+
+It is drawn after every answer, so the points are prepared once per snapshot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from copl_core.ids import rows_of
+from copl_core.snapshots.snapshot import Snapshot
+from copl_core.study import placement
+from copl_core.study.session import Session
+from copl_core.study.views import UserPosition
+
+_MOST = 300  # points: more of them are a grey cloud at this size
+
+
+@dataclass(frozen=True, slots=True)
+class SmallMap:
+    """People on the map, scaled to the unit square."""
+
+    xy: np.ndarray  # (P, 2) in [0, 1], y upwards
+    group: np.ndarray  # (P,) int64
+    low: np.ndarray  # (2,) the corner of the unit square, on the snapshot's map
+    size: np.ndarray  # (2,) its width and height there, positive
+    snapshot: str
+
+    def place(self, xy: tuple[float, float]) -> tuple[float, float]:
+        """A point of the snapshot's map in the unit square; points outside are drawn on its edge."""
+        x, y = np.clip((np.asarray(xy) - self.low) / self.size, 0, 1).tolist()
+        return x, y
+
+
+def small_map(session: Session, user_id: int) -> tuple[SmallMap, UserPosition] | None:
+    """The points of the champion and the user's position by their present labels; None before the first map.
+
+    Raises:
+        CoplError: the champion's files are missing or damaged.
+    """
+    record = session.record
+    snapshot = session.open_snapshot(record.champion)
+    if snapshot is None:
+        return None
+    points = session.once("small map", (snapshot.version, record.include_simulated), lambda: _points(session, snapshot))
+    if points is None:
+        return None
+    return points, placement.position_in(snapshot, user_id, session.store.labels(session.id, user_id=user_id))
+
+
+def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:
+    layout = snapshot.layout
+    present = np.array([user.id for user in session.store.users(session.id)], np.int64)
+    rows = np.flatnonzero(np.isfinite(layout.xy[:, 0]) & (rows_of(layout.user_ids, np.sort(present)) >= 0))
+    if not len(rows):
+        return None
+    low, high = layout.xy[rows].min(0), layout.xy[rows].max(0)
+    size = np.where(high > low, high - low, 1.0)
+    kept = rows if len(rows) <= _MOST else np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
+    return SmallMap((layout.xy[kept] - low) / size, layout.group[kept], low, size, snapshot.version)

@@ -1,0 +1,110 @@
+"""A part of the labelling page: what one's answers have led to so far, in one slim line and a small map."""
+
+from __future__ import annotations
+
+from html import escape
+from urllib.parse import quote
+
+import numpy as np
+import streamlit as st
+
+from copl_core.records import Progress
+from copl_core.study import small_map
+from copl_core.study.small_map import SmallMap
+from copl_core.study.views import UserPosition
+from pages.common import current, group_colour, group_name, page_link
+
+ENOUGH = 10  # answers after which a person's place hardly changes
+CARD_UNTIL = 15  # answers up to which a card points to My taste; then the line does
+WIDTH, HEIGHT, EDGE = 150, 56, 6  # px
+STYLE = """<style>
+.copl-strip { display: flex; align-items: center; gap: .9rem; font-size: .93rem; line-height: 1.35; }
+.copl-strip .map { position: relative; flex: none; width: 150px; height: 56px; border-radius: 4px;
+  background: color-mix(in srgb, currentColor 5%, transparent); }
+.copl-strip .map img { display: block; width: 150px; height: 56px; }
+.copl-strip .star { position: absolute; width: 20px; height: 20px; margin: -11px 0 0 -10px; font-size: 19px;
+  line-height: 20px; text-align: center; animation: copl-star .7s cubic-bezier(0, 0, .58, 1);
+  text-shadow: 0 0 2px light-dark(#fff, #000), 0 0 3px light-dark(#fff, #000); }
+.copl-strip .ten { display: inline-flex; gap: 3px; margin-right: .5rem; vertical-align: middle; }
+.copl-strip .ten i { width: 9px; height: 9px; border-radius: 50%; border: 1px solid currentColor; }
+.copl-strip .ten i.done { background: currentColor; }
+.copl-strip .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .3em; }
+@keyframes copl-star { from { transform: translate(var(--from-x), var(--from-y)); } }
+@media (prefers-reduced-motion: reduce) { .copl-strip .star { animation: none; } }
+</style>"""
+
+
+def strip(progress: Progress) -> None:
+    """The small map with one's star, how far one is, and whom one answers like."""
+    session, me = current()
+    try:
+        found = small_map.small_map(session, me.id)
+    except Exception:  # a broken snapshot must not stop anybody from labelling; the pages that show it report it
+        found = None
+    with st.container(key="strip", horizontal=True, vertical_alignment="center"):
+        picture = "" if found is None else f'<div class="map">{points(found[0])}{star(*found)}</div>'
+        st.html(f'{STYLE}<div class="copl-strip">{picture}<div>{how_far(progress.done)}{like(found)}</div></div>')
+        if progress.done >= CARD_UNTIL:
+            page_link("taste", "My taste")
+    if ENOUGH <= progress.done < CARD_UNTIL:
+        card()
+
+
+def how_far(done: int) -> str:
+    if done >= ENOUGH:
+        return ""
+    dots = "".join(f"<i{' class=done' if number < done else ''}></i>" for number in range(ENOUGH))
+    return f'<span class="ten" aria-hidden="true">{dots}</span><b>{done} of {ENOUGH}</b> '
+
+
+def like(found: tuple[SmallMap, UserPosition] | None) -> str:
+    """Whom the person answers like, in words."""
+    if found is None:
+        return "The map appears when the first answers have been learned from."
+    position = found[1]
+    if position.n_labels == 0:
+        return "After each answer, your star moves to the people who answer like you."
+    if position.group is None:
+        return "Nobody has answered these pairs yet, so your star has no place so far."
+    dot = f'<span class="dot" style="background:{group_colour(position.group)}"></span>'
+    name = group_name(position.group)
+    return f"You answer most like {'' if name.startswith('Group ') else 'the group '}<b>{dot}{escape(name)}</b>."
+
+
+def card() -> None:
+    with st.container(border=True, key="taste-card", horizontal=True, vertical_alignment="center"):
+        st.write(f"**{ENOUGH} answers: you have a place among the people.** See what your answers say about you.")
+        page_link("taste", "My taste")
+
+
+def points(shown: SmallMap) -> str:
+    """The people as a picture, made once per snapshot."""
+    session, _ = current()
+    colours = tuple(group_colour(int(group)) for group in np.unique(shown.group))
+    return session.once("small map picture", (id(shown), colours), lambda: _picture(shown))
+
+
+def _picture(shown: SmallMap) -> str:
+    paths = []
+    for group in np.unique(shown.group).tolist():
+        dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in map(_pixel, shown.xy[shown.group == group].tolist()))
+        paths.append(f'<path d="{dots}" stroke="{group_colour(group)}"/>')
+    body = f'<g fill="none" stroke-width="4" stroke-linecap="round">{"".join(paths)}</g>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">{body}</svg>'
+    return f'<img alt="The people of this study as points" src="data:image/svg+xml,{quote(svg)}">'
+
+
+def _pixel(point) -> tuple[float, float]:
+    x, y = point
+    return EDGE + x * (WIDTH - 2 * EDGE), EDGE + (1 - y) * (HEIGHT - 2 * EDGE)
+
+
+def star(shown: SmallMap, position: UserPosition) -> str:
+    """One's own place; it moves there from the place before."""
+    if position.xy is None:
+        return ""
+    x, y = _pixel(shown.place(position.xy))
+    before = st.session_state.get("star", (x, y))
+    st.session_state["star"] = (x, y)
+    moved = f"--from-x:{before[0] - x:.1f}px;--from-y:{before[1] - y:.1f}px"
+    return f'<span class="star" role="img" aria-label="You" style="left:{x:.1f}px;top:{y:.1f}px;{moved}">★</span>'

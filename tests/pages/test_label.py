@@ -1,0 +1,90 @@
+"""The labelling page: what it says on the way, and what it keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from copl_core.records import Choice, CoplError
+from copl_core.study import access, labelling
+from copl_core.study_settings import AssignmentSettings
+
+
+@pytest.fixture
+def ann(camps):
+    return access.join(camps, "Ann")
+
+
+def html(page) -> str:
+    return "\n".join(one.proto.body for one in page.get("html"))
+
+
+def press(page, words: str):
+    return next(button for button in page.button if button.label == words).click().run()
+
+
+def test_a_first_visit_says_why_and_the_way_to_ten_is_counted(camps, ann, open_page, words):
+    page = open_page("label", camps, ann)
+    assert "shows you who answers like you" in words(page) and "0 of 10" in html(page)
+    press(page, "A is better")
+    assert "shows you who answers like you" not in words(page) and "1 of 10" in html(page)
+    assert "1 answered" in words(page) and 'class="star"' in html(page)
+
+
+def test_ten_answers_lead_on_and_the_last_one_says_all_done(camps, ann, open_page, label, words):
+    label(camps, ann, 10)
+    page = open_page("label", camps, ann)
+    assert "10 answers: you have a place" in words(page) and "You answer most like" in words(page)
+    labelling.set_assignment(camps, AssignmentSettings(repeats=0.0))
+    while (task := labelling.next_task(camps, ann.id)) is not None:
+        labelling.submit(camps, task.id, ann.id, Choice.RIGHT)
+    page.run()
+    assert [one.value for one in page.title] == ["All done"] and "You answer most like" in words(page)
+
+
+def test_the_texts_are_set_as_the_study_says(session, owner, open_page):
+    for text_format, plain in (("plain", True), ("markdown", False)):
+        labelling.set_assignment(session, AssignmentSettings(text_format=text_format))
+        assert ('class="copl-text plain' in html(open_page("label", session, owner))) == plain
+
+
+def test_guidelines_are_open_until_an_answer_is_given_under_them(session, owner, open_page):
+    labelling.write_guidelines(session, "Be fair.", by=owner.id)
+    page = open_page("label", session, owner)
+
+    def opened() -> list[bool]:
+        return [one.proto.expanded for one in page.expander if one.label.startswith("Guidelines")]
+
+    assert opened() == [True]
+    press(page, "B is better")
+    assert opened() == []
+    labelling.write_guidelines(session, "Be quick.", by=owner.id)
+    page.run()
+    assert opened() == [True]
+    assert not [one for one in open_page("label", session, owner).expander if "version 1" in one.label]
+
+
+def test_a_draft_is_in_the_fields_again_and_typing_never_closes_them(session, owner, open_page):
+    page = open_page("label", session, owner)
+    task = labelling.next_task(session, owner.id)
+    page.text_area(key=f"reason-{task.id}").set_value("plain words").run()
+    assert labelling.draft(session, task.id, owner.id).text == "plain words"
+    again = open_page("label", session, owner)
+    assert again.text_area(key=f"reason-{task.id}").value == "plain words"
+    again.text_area(key=f"reason-{task.id}").set_value("").run()
+    assert next(one for one in again.expander if one.label.startswith("Say why")).proto.expanded
+    press(again, "A is better")
+    assert labelling.history(session, owner.id)[0].reason == ""
+
+
+def test_an_act_that_fails_says_why_and_stores_nothing(session, owner, open_page, monkeypatch):
+    page = open_page("label", session, owner)
+
+    def busy(*_, **__):
+        raise CoplError("The database was busy for 5 seconds; try again. Nothing was saved.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(labelling, "submit", busy)
+        press(page, "A is better")
+    assert not page.exception and "try again" in page.toast[0].value
+    press(page, "A is better")
+    assert labelling.progress(session, owner.id).done == 1
