@@ -37,6 +37,7 @@ BENCHMARKS = (
     "controversy",
     "expert_loads",
     "map_stability",
+    "map_scale",
     "quality_scale",
     "pages",
 )

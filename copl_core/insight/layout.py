@@ -1,19 +1,22 @@
 """The map of users: groups found in the embedding space, and a UMAP layout that stays stable between snapshots.
 
 UMAP (McInnes et al., arXiv 1802.03426) is fitted unsupervised on the embeddings of users with labels, in two and in
-three dimensions.  Groups (``insight.groups``) are clusters of the embeddings, never of the layout.  A first map starts
-from principal components.  A later map starts from the previous positions and only relaxes: it runs UMAP's gradient
-descent on the new neighbourhoods with small steps, without the stretch to a square that UMAP's ``init`` begins with.
-The best rotation, reflection and scale (Procrustes) then aligns it with the previous map, and a group keeps the number
-of the earlier group with which it shares most people, so colours and positions mean the same in every snapshot.  A map
-remembers the people of earlier maps who are not on it, such as simulated people while they are switched off: when they
-come back, they have their old positions and group numbers.
+three dimensions; of very many users some are fitted and the others placed among them (``insight.landmarks``).  Groups
+(``insight.groups``) are clusters of the embeddings, never of the layout.  A first map starts from principal components
+and is turned so that its longest axis lies flat.  A later map starts from the previous positions and only relaxes: it
+runs UMAP's gradient descent on the new neighbourhoods with small steps, without the stretch to a square that UMAP's
+``init`` begins with.  The best rotation, reflection and scale (Procrustes) then aligns it with the previous map, and a
+group keeps the number of the earlier group with which it shares most people, so colours and positions mean the same in
+every snapshot.  A map remembers the people of earlier maps who are not on it, such as simulated people while they are
+switched off: when they come back, they have their old positions and group numbers.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.linalg import orthogonal_procrustes
 
 from copl_core.ids import rows_of
+from copl_core.insight import landmarks
 from copl_core.insight.compiled_umap import load_umap
 from copl_core.insight.group_names import GroupFeatures
 from copl_core.insight.groups import CRITERION, NO_GROUP, all_alike, find_groups, renumber
@@ -33,6 +37,8 @@ _NEIGHBOURS = 15
 _WARM_EPOCHS, _WARM_RATE = 100, 0.1
 _FEWEST_TO_ALIGN = 4  # people on both maps; fewer fix no rotation
 _ABSENT = "absent."  # before the stored names of the tables of people who are not on the map
+
+Progress = Callable[[float], None]  # receives the share that is done; what it raises ends the fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,13 @@ def answer_space(state: GraphState) -> np.ndarray:
 
 
 def fit_layout(
-    user_ids: np.ndarray, vectors: np.ndarray, n_labels: np.ndarray, *, previous: Layout | None = None, seed: int = 0
+    user_ids: np.ndarray,
+    vectors: np.ndarray,
+    n_labels: np.ndarray,
+    *,
+    previous: Layout | None = None,
+    seed: int = 0,
+    progress: Progress = lambda done: None,
 ) -> Layout:
     """Lay out users by their embeddings.
 
@@ -116,17 +128,30 @@ def fit_layout(
         vectors: (U, d) embeddings, rows as ``user_ids``.
         n_labels: (U,) labels behind each row; rows without labels get no position and no group.
         previous: the previous map, which the new one stays close to.
+        progress: called with the share that is done; what it raises ends the fit.
     """
     rows = np.flatnonzero(n_labels > 0)
+    chosen = rows[landmarks.choose(user_ids[rows])]  # of few users everybody
     before = None if previous is None else previous.with_absent()
-    neighbours = int(min(_NEIGHBOURS, max(2, len(rows) - 1)))
-    found = find_groups(vectors[rows], n_labels[rows], before=_n_groups(before, user_ids[rows]), seed=seed)
+    neighbours = int(min(_NEIGHBOURS, max(2, len(chosen) - 1)))
+    progress(0.0)
+    found = find_groups(vectors[chosen], n_labels[chosen], before=_n_groups(before, user_ids[rows]), seed=seed)
     group = np.full(len(user_ids), NO_GROUP, np.int64)
-    group[rows] = found.group
-    positions = _positions(user_ids, vectors, rows, before, neighbours, seed)
+    group[chosen] = found.group
+    positions = _positions(user_ids, vectors, chosen, before, neighbours, seed, part(progress, 0.1, 0.8))
+    others = np.setdiff1d(rows, chosen, assume_unique=True)
+    if len(others):
+        group[others] = landmarks.nearest_group(vectors[others], vectors[chosen], found.group)
+        known = [table[chosen] for table in positions.values()]
+        placed = landmarks.place(vectors[others], vectors[chosen], known, part(progress, 0.8, 1.0))
+        for table, values in zip(positions.values(), placed, strict=True):
+            table[others] = values
+    progress(1.0)
     parameters = {
         "method": "UMAP",
         "n_neighbors": neighbours,
+        "fitted": len(chosen),
+        "placed": len(others),
         "min_dist": _MIN_DIST,
         "metric": "euclidean",
         "seed": seed,
@@ -137,7 +162,46 @@ def fit_layout(
         "silhouette_by_k": {str(k): round(score, 4) for k, score in found.tried.items()},
     }
     layout = Layout(user_ids.astype(np.int64), positions[2], group, found.silhouette, parameters, positions[3])
-    return layout if before is None else replace(_align(layout, before), absent=_absent(before, user_ids[rows]))
+    if before is None:
+        return turned_flat(layout)
+    return replace(_align(layout, before), absent=_absent(before, user_ids[rows]))
+
+
+def part(progress: Progress, start: float, end: float) -> Progress:
+    """The progress of a part of the work, which begins and ends at these shares of the whole."""
+    return lambda done: progress(start + (end - start) * done)
+
+
+def turned_flat(layout: Layout) -> Layout:
+    """The map turned around its centre so that the direction in which it is longest lies flat; never mirrored."""
+    return replace(
+        layout,
+        xy=_turned(layout.xy, flat_rotation(layout.xy)),
+        xyz=None if layout.xyz is None else _turned(layout.xyz, flat_rotation(layout.xyz)),
+    )
+
+
+def flat_rotation(positions: np.ndarray) -> np.ndarray:
+    """The rotation (D, D) that lays the longest axis of positions (U, D) flat, in the direction that turns them less.
+
+    Rows with NaN are skipped.
+    """
+    known = positions[np.isfinite(positions[:, 0])].astype(np.float64)
+    if len(known) < 2:
+        return np.eye(positions.shape[1])
+    known = known - known.mean(0)
+    axes = np.linalg.eigh(known.T @ known)[1][:, ::-1]
+    axes = axes * np.where(np.diag(axes) < 0, -1.0, 1.0)
+    if np.linalg.det(axes) < 0:
+        axes[:, -1] *= -1
+    return axes
+
+
+def _turned(positions: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    if not np.isfinite(positions).any():
+        return positions
+    centre = np.nanmean(positions, 0)
+    return ((positions - centre) @ rotation + centre).astype(np.float32)
 
 
 def _n_groups(layout: Layout | None, user_ids: np.ndarray) -> int:
@@ -163,7 +227,13 @@ def _read_traits(stored: dict[str, list] | None) -> GroupFeatures | None:
 
 
 def _positions(
-    user_ids: np.ndarray, vectors: np.ndarray, rows: np.ndarray, previous: Layout | None, neighbours: int, seed: int
+    user_ids: np.ndarray,
+    vectors: np.ndarray,
+    rows: np.ndarray,
+    previous: Layout | None,
+    neighbours: int,
+    seed: int,
+    progress: Progress,
 ) -> dict[int, np.ndarray]:
     """Positions (U, D) for D = 2 and 3; NaN for users who are not among ``rows``."""
     positions = {}
@@ -173,12 +243,41 @@ def _positions(
             before = previous.xy if dimensions == 2 else previous.xyz
             start = None if before is None else _start(user_ids[rows], vectors[rows], previous.user_ids, before)
         positions[dimensions] = np.full((len(user_ids), dimensions), np.nan, np.float32)
+        share = part(progress, dimensions / 2 - 1, dimensions / 2 - 0.5)
+        share(0.0)
         if len(rows):
-            positions[dimensions][rows] = _umap(vectors[rows], dimensions, start, neighbours, seed)
+            positions[dimensions][rows] = _umap(vectors[rows], dimensions, start, neighbours, seed, share)
     return positions
 
 
-def _umap(vectors: np.ndarray, dimensions: int, start: np.ndarray | None, neighbours: int, seed: int) -> np.ndarray:
+class _Epochs:
+    """A file that reads the "done/total" of umap's progress bar and reports the share: umap has no other callback."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def write(self, text: str) -> None:
+        if found := re.search(r"(\d+)/(\d+)", text):
+            self.progress(int(found[1]) / max(1, int(found[2])))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def bar(self) -> dict:
+        """The settings of tqdm that write every epoch to this file, from the thread that fits."""
+        return {
+            "file": self,
+            "disable": False,
+            "bar_format": "{n_fmt}/{total_fmt}",
+            "mininterval": 0.0,
+            "miniters": 1,
+            "leave": False,
+        }
+
+
+def _umap(
+    vectors: np.ndarray, dimensions: int, start: np.ndarray | None, neighbours: int, seed: int, progress: Progress
+) -> np.ndarray:
     """UMAP positions (n, D); fewer than four users, and users who are all alike, are put on a line."""
     if len(vectors) < 4 or all_alike(vectors):
         line = np.zeros((len(vectors), dimensions), np.float32)
@@ -195,12 +294,18 @@ def _umap(vectors: np.ndarray, dimensions: int, start: np.ndarray | None, neighb
         options = {"init": "pca"} if start is None else {"transform_mode": "graph"}
         umap = load_umap()
         model = umap.UMAP(
-            n_components=dimensions, n_neighbors=neighbours, min_dist=_MIN_DIST, random_state=seed, n_jobs=1, **options
+            n_components=dimensions,
+            n_neighbors=neighbours,
+            min_dist=_MIN_DIST,
+            random_state=seed,
+            n_jobs=1,
+            tqdm_kwds=_Epochs(progress).bar(),
+            **options,
         ).fit(vectors)
-        return model.embedding_.astype(np.float32) if start is None else _relaxed(model, start, seed)
+        return model.embedding_.astype(np.float32) if start is None else _relaxed(model, start, seed, progress)
 
 
-def _relaxed(model: Any, start: np.ndarray, seed: int) -> np.ndarray:
+def _relaxed(model: Any, start: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
     """The old positions (n, D) after some steps of UMAP's descent on the neighbourhoods of a fitted model."""
     from umap.layouts import optimize_layout_euclidean
     from umap.umap_ import find_ab_params, make_epochs_per_sample
@@ -224,6 +329,7 @@ def _relaxed(model: Any, start: np.ndarray, seed: int) -> np.ndarray:
         state,
         initial_alpha=_WARM_RATE,
         move_other=True,
+        tqdm_kwds=_Epochs(progress).bar(),
     )
 
 

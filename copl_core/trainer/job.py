@@ -37,6 +37,7 @@ from copl_core.training.tune import tuned
 if TYPE_CHECKING:
     from copl_core.reward.model import RewardModel
 
+TEXTS_AT_ONCE = 64  # scored between two reports of the progress of the mix
 Embed = Callable[..., np.ndarray]
 SaveReward = Callable[[Path], None]
 
@@ -90,13 +91,13 @@ def fit(
     elif previous is not None and previous.has_reward:
         reward, save_reward = previous.manifest["reward"], share_reward(previous)
     graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
-    progress("map", 0, 1, None)
     layout = fit_layout(
         graph.user_ids,
         graph.user_vectors @ answer_space(graph),
         graph.n_labels,
         previous=previous.layout if previous else None,
         seed=settings.seed,
+        progress=lambda done: progress("map", round(100 * done), 100, None),
     )
     layout = replace(layout, traits=_group_traits(layout, graph, data, previous))
     metrics: dict = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
@@ -224,9 +225,8 @@ class _Job:
             time_budget_s=settings.reward_budget_seconds,
             checkpoint=self.checkpoint,
         )
-        self.progress("mix", 0, 1, None)
         test, new_test = data.labels.take(held_out), data.labels.take(new & data.labels.decided)
-        mix, logits = learn_mix(test, new_test, graph, model, list(data.texts()), self.phi)
+        mix, logits = learn_mix(test, new_test, graph, model, list(data.texts()), self.phi, self.progress)
         self.progress("baselines", 0, 1, None)
         metrics, gain = held_out_report.report(training, test, logits, settings.seed)
         entry = {
@@ -266,6 +266,7 @@ def learn_mix(
     model: RewardModel,
     texts: Sequence[tuple[str, str]],
     phi: np.ndarray,
+    progress: Progress | None = None,
 ) -> tuple[Mix, dict[str, np.ndarray]]:
     """The mix learned on held-out labels, and the log-odds (N,) of each part for the ``known`` ones; those of the mix
     by two-fold cross-fitting.
@@ -274,11 +275,12 @@ def learn_mix(
         known: held-out labels (N,) about responses that graph and model have learned from.
         new: labels about responses that neither has seen.
         phi: (R, P) text embeddings, by which the graph predicts the new responses.
+        progress: called with ("mix", texts read, texts, None); what it raises ends the reading.
     """
     test = known.joined(new)
     is_new = np.arange(len(test)) >= len(known)
     graph_margin = np.concatenate([graph.margins(known), new_text_margins(graph, new, phi)])
-    text_margin = text_margins(model, test, graph.user_vectors, texts) if len(test) else np.zeros(0)
+    text_margin = text_margins(model, test, graph.user_vectors, texts, progress) if len(test) else np.zeros(0)
     mix = fit_mix(graph_margin, text_margin, test.outcome, is_new)
     even = np.arange(len(known)) % 2 == 0
     crossed = np.zeros(len(known))
@@ -296,13 +298,21 @@ def new_text_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) ->
 
 
 def text_margins(
-    model: RewardModel, labels: Comparisons, user_vectors: np.ndarray, texts: Sequence[tuple[str, str]]
+    model: RewardModel,
+    labels: Comparisons,
+    user_vectors: np.ndarray,
+    texts: Sequence[tuple[str, str]],
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Calibrated log-odds (N,) of left over right by the reward model."""
     responses, response_row = np.unique(np.concatenate([labels.left, labels.right]), return_inverse=True)
     users, user_row = np.unique(labels.user, return_inverse=True)
-    rewards = model.rewards([texts[i] for i in responses], user_vectors[users])  # (users, responses)
-    rewards = rewards / float(model.calibration)
+    parts = []
+    for start in range(0, max(1, len(responses)), TEXTS_AT_ONCE):
+        (progress or _ignore_progress)("mix", start, len(responses), None)
+        some = [texts[i] for i in responses[start : start + TEXTS_AT_ONCE]]
+        parts.append(model.rewards(some, user_vectors[users]))  # (users, some responses)
+    rewards = np.concatenate(parts, 1) / float(model.calibration)
     left, right = response_row[: len(labels)], response_row[len(labels) :]
     return rewards[user_row, left] - rewards[user_row, right]
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import Protocol, make_world
+from copl_core.insight import landmarks
 from copl_core.insight.groups import MOST_GROUPS, NO_GROUP, find_groups, renumber
-from copl_core.insight.layout import Layout, answer_space, fit_layout
+from copl_core.insight.layout import Layout, answer_space, fit_layout, flat_rotation, turned_flat
 from copl_core.training.graph_fit import fit_graph
 from tests.preference.camps import QUICK
 from tests.worlds import graph_state
@@ -282,3 +283,88 @@ def test_a_map_of_before_there_was_a_third_dimension_is_read_and_followed(camps,
     assert old.xyz is None
     following = fit_layout(ids, vectors, np.ones(24), previous=old)
     assert np.isfinite(following.xyz).all() and np.array_equal(following.group, first.group)
+
+
+# ---- very many people, and how long one waits
+
+
+@pytest.fixture
+def crowd() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, embeddings and camps of 900 users in four camps."""
+    rng = np.random.default_rng(0)
+    camp = rng.integers(0, 4, 900)
+    vectors = rng.normal(size=(4, DIM))[camp] * 3 + rng.normal(scale=0.4, size=(900, DIM))
+    return rng.permutation(900) * 7 + 1, vectors.astype(np.float32), camp
+
+
+def test_of_very_many_people_some_are_fitted_and_the_rest_stand_among_their_like(crowd, monkeypatch):
+    monkeypatch.setattr(landmarks, "MOST_FITTED", 200)
+    monkeypatch.setattr(landmarks, "_CHUNK", 150)
+    ids, vectors, camp = crowd
+    n_labels = np.where(np.arange(900) % 10 == 0, 0, 5)
+    found = fit_layout(ids, vectors, n_labels)
+    assert (found.parameters["fitted"], found.parameters["placed"]) == (200, 610)
+    known = n_labels > 0
+    assert np.isfinite(found.xy[known]).all() and np.isfinite(found.xyz[known]).all()
+    assert np.isnan(found.xy[~known]).all() and (found.group[~known] == NO_GROUP).all()
+    assert same_partition(found.group[known], camp[known])
+    centres = np.stack([found.xy[known & (camp == c)].mean(0) for c in range(4)])
+    nearest = np.linalg.norm(found.xy[known][:, None] - centres, axis=2).argmin(1)
+    assert (nearest == camp[known]).all()
+
+
+def test_a_refit_of_very_many_people_keeps_their_positions_and_groups(crowd, monkeypatch):
+    monkeypatch.setattr(landmarks, "MOST_FITTED", 200)
+    ids, vectors, _ = crowd
+    before = fit_layout(ids, vectors, np.ones(900))
+    now = fit_layout(ids[::-1], vectors[::-1], np.ones(900), previous=before)
+    assert np.array_equal(now.group[::-1], before.group)
+    size = np.linalg.norm(before.xy - before.xy.mean(0), axis=1).mean()
+    assert np.linalg.norm(now.xy[::-1] - before.xy, axis=1).mean() < 0.35 * size
+
+
+def test_the_same_people_are_landmarks_after_others_have_come():
+    few, many = np.arange(5000) * 3, np.arange(5100) * 3
+    first, second = few[landmarks.choose(few, 1000)], many[landmarks.choose(many, 1000)]
+    assert len(first) == len(second) == 1000 and len(np.intersect1d(first, second)) > 950
+    order = np.random.default_rng(0).permutation(5000)
+    assert set(few[order][landmarks.choose(few[order], 1000)]) == set(first)
+    assert np.array_equal(landmarks.choose(few, 5000), np.arange(5000))
+
+
+def test_who_equals_a_landmark_is_placed_at_it_and_between_two_in_the_middle():
+    corners, where = np.eye(3, dtype=np.float32), np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    at, between = landmarks.place(np.array([[1, 0, 0], [0.5, 0.5, 0]]), corners, [where])[0]
+    assert np.linalg.norm(at) < 0.35 and between[0] > 0.35 and between[0] > between[1]
+
+
+def test_a_first_map_lies_flat(first):
+    for positions in (first.xy, first.xyz):
+        spread = positions - positions.mean(0)
+        cross = spread.T @ spread
+        assert cross[0, 0] == cross.max() and np.abs(cross - np.diag(np.diag(cross))).max() < 1e-3 * cross.max()
+
+
+def test_turning_a_map_keeps_distances_and_sides(first):
+    turned = turned_flat(replace(first, xy=first.xy @ np.array([[0.6, 0.8], [-0.8, 0.6]], np.float32)))
+    assert np.allclose(
+        np.linalg.norm(np.diff(turned.xy, axis=0), axis=1), np.linalg.norm(np.diff(first.xy, axis=0), axis=1), rtol=1e-3
+    )
+    assert np.linalg.det(flat_rotation(first.xy @ np.array([[0.0, 1], [-1, 0]]))) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_progress_of_a_map_goes_from_nothing_to_all_and_an_error_of_it_ends_the_fit(camps, first, again):
+    ids, vectors, _ = camps
+    seen: list[float] = []
+    fit_layout(ids, vectors, np.ones(24), previous=first if again else None, progress=seen.append)
+    assert seen == sorted(seen) and (seen[0], seen[-1]) == (0, 1) and len(seen) > 6
+    for after in (1, 3, len(seen) - 1):
+        left = iter(range(after))
+
+        def stop(done: float, left=left) -> None:
+            if next(left, None) is None:
+                raise InterruptedError("cancelled")
+
+        with pytest.raises(InterruptedError, match="cancelled"):
+            fit_layout(ids, vectors, np.ones(24), previous=first if again else None, progress=stop)

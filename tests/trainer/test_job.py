@@ -21,6 +21,7 @@ from copl_core.snapshots.snapshot import Snapshot, load_snapshot, write_snapshot
 from copl_core.study import access, experts, rewards
 from copl_core.study.scoring import Scorer
 from copl_core.study.session import Session
+from copl_core.trainer import job
 from copl_core.trainer.job import fit, text_margins
 from copl_core.trainer.run_log import HELD_OUT
 from copl_core.training.graph_fit import fit_graph
@@ -104,12 +105,14 @@ def test_too_little_is_refused_before_anything_is_computed(camps, data):
             fit(labels, kind, "v0001", embed=never, settings=camps.settings, weights=resolver(Path("nowhere")))
 
 
-def test_what_progress_raises_ends_the_job(camps, data):
+@pytest.mark.parametrize(("last", "at_least"), [("graph", 0), ("map", 0), ("map", 60)])
+def test_what_progress_raises_ends_the_job(camps, data, last, at_least):
     class Enough(Exception):
         pass
 
-    def stop(phase, *_):
-        if phase == "graph":
+    def stop(phase, step, steps, _):
+        if phase == last and step >= at_least:
+            assert step < steps
             raise Enough
 
     with pytest.raises(Enough):
@@ -122,6 +125,33 @@ def test_what_progress_raises_ends_the_job(camps, data):
             weights=resolver(Path("nowhere")),
             progress=stop,
         )
+
+
+def test_the_margins_of_the_mix_are_read_in_parts_that_progress_can_end(data):
+    class ByLength:
+        calibration = 2.0
+
+        def rewards(self, texts, users):
+            return np.array([[len(response) * user[0] for _, response in texts] for user in users], np.float32)
+
+    labels = data.labels
+    n_texts = len(np.unique([labels.left, labels.right]))
+    texts = [(str(i), "x" * i) for i in range(data.n_responses)]
+    users = np.arange(1, len(data.user_ids) + 1, dtype=np.float32)[:, None]
+    expected = (labels.left - labels.right) * users[labels.user, 0] / 2
+    seen = []
+    for at_once in (1, 5, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(job, "TEXTS_AT_ONCE", at_once)
+            found = job.text_margins(ByLength(), labels, users, texts, lambda *report: seen.append(report))
+        assert np.allclose(found, expected)
+    assert seen[:2] == [("mix", 0, n_texts, None), ("mix", 1, n_texts, None)] and seen[-1] == seen[0]
+
+    def cancel(*_):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        job.text_margins(ByLength(), labels, users, texts, cancel)
 
 
 def test_all_labels_about_a_few_responses_are_kept_where_there_are_enough_responses():
