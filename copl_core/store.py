@@ -341,7 +341,10 @@ class Store(Protocol):
         ...
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
-        """The user's last decided labels that have a prediction, oldest first."""
+        """The user's last labels with a prediction and a decided first answer, oldest first.
+
+        A prediction is about the first answer to its task: an edit changes no record, and an undone answer has none.
+        """
         ...
 
     def prediction_counts(self, study_id: int) -> list[tuple[int, int, int]]:
@@ -349,8 +352,8 @@ class Store(Protocol):
         ...
 
     def export(self, study_id: int, *, users: Sequence[int] | None = None) -> Iterator[dict]:
-        """Rows for the export file: user, prompt, both responses as shown, choice, strength, time; only of ``users`` if
-        given.
+        """Rows for the export file: user, prompt, both responses, which one was on the left where that is known,
+        choice, strength, time; only of ``users`` if given.
         """
         ...
 

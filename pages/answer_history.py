@@ -127,6 +127,8 @@ def past(one: PastAnswer) -> str:
     parts = [f"Answered {day(label.created_at)}."]
     if label.reason or label.tags:
         parts.append(f"Your reason: {', '.join(filter(None, (*label.tags, label.reason)))}.")
+    if not label.position_known:
+        parts.append("Which answer was on the left is not known; the order here is drawn.")
     if one.superseded:
         changed = "" if label.edited_at is None else f" {day(label.edited_at)}"
         parts.append(

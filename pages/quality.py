@@ -206,14 +206,15 @@ def name(person: PersonQuality) -> str:
 def sides(shown: list[PersonQuality]) -> None:
     rows = [person for person in shown if person.figures.left.n][:MOST_SHOWN]
     if not rows:
-        st.write("No decided answers to show.")
+        st.write("No decided answers to show of which it is known what was on the left.")
         return
     st.plotly_chart(picture(rows), width="stretch", config=PLOT, key="sides", alt="Share of left answers by person")
     more = "" if len(rows) == len(shown) else f" The first {len(rows)} of {len(shown)}."
     st.caption(
-        "Share of decided answers on the left of the screen, with 95 % intervals. Sides are shuffled, so one half is "
-        f"expected for everybody.{more} Orange diamonds are listed above for it. The dashed line is the mean of other "
-        "people. Computed from all current labels."
+        "Share of decided answers on the left of the screen, with 95 % intervals. Answers of files that do not say "
+        f"what was on the left do not count. Sides are shuffled, so one half is expected for everybody.{more} "
+        "Orange diamonds are listed above for it. The dashed line is the mean of other people. Computed from all "
+        "current labels."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,14 @@ def test_somebody_who_keeps_to_one_side_in_no_time_is_named_with_numbers(session
     assert "Prefers the left side: chose the left answer in 30 of 30" in named and "Answers faster" in named
     assert list(page.dataframe[0].value["person"]) == ["Lefty", "Ann", "Bob", "Cleo"]  # who stands out comes first
     assert page.dataframe[0].value["left"].iloc[0] == 100
+
+
+def test_answers_of_which_nobody_knows_what_was_on_the_left_show_no_side_preference(session, owner, open_page, words):
+    rows = [replace(row, choice=Choice.LEFT, annotator="Ann", key=f"Ann {row.line}") for row in pairs_to_label(30)]
+    contents.import_rows(session, rows)
+    page = open_page("quality", session, owner)
+    assert "**Nobody stands out**" in words(page)
+    assert "No decided answers to show of which it is known what was on the left." in words(page)
 
 
 def test_agreement_says_its_interval_its_count_and_what_it_means(session, owner, open_page, words):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from copl_core.features import FEATURE_NAMES, measure
-from copl_core.records import Choice
-from copl_core.study import access, label_quality, labelling, user_profile
+from copl_core.records import Choice, ImportRow
+from copl_core.study import access, contents, label_quality, labelling, user_profile
 from tests.worlds import LONG, SHORT, label_in_camp, long_text, short_text
 
 
@@ -124,6 +126,16 @@ def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(ses
     again = open_page("taste", session, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
     assert answers_shown(again)[0].endswith("right, much better")
     assert "before: A, slightly better (superseded)" in words(again)
+
+
+def test_an_answer_of_a_file_says_that_nobody_knows_what_was_on_the_left(session, open_page, words):
+    rows = [ImportRow(1, "Eggs?", "Boiled.", "Fried.", Choice.LEFT, name, key=name) for name in ("Ann", "Bob")]
+    contents.import_rows(session, [rows[0], replace(rows[1], position_known=True)])
+    for name, known in (("Ann", False), ("Bob", True)):
+        user = next(one for one in access.users(session) if one.name == name)
+        (old,) = labelling.labels_of(session, user.id)
+        page = open_page("taste", session, user, **{f"past-{old.id}": True})
+        assert ("Which answer was on the left is not known" in words(page)) != known
 
 
 def test_saving_without_a_change_makes_no_new_answer(session, open_page, label, words):

@@ -148,6 +148,21 @@ def test_ties_alone_teach_no_preference(two_tastes, tiny_config, nothing):
     assert np.abs(_margins(model, data, vectors)).max() < 0.5
 
 
+def test_labels_written_winner_first_teach_tastes_and_no_position_bias(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    labels, swap = data.labels, data.labels.outcome < 0.5
+    labels = replace(
+        labels,
+        left=np.where(swap, labels.right, labels.left),
+        right=np.where(swap, labels.left, labels.right),
+        outcome=np.where(swap, 1 - labels.outcome, labels.outcome).astype(np.float32),
+        position_known=np.zeros(len(labels), bool),
+    )
+    model = fit_reward(data.with_labels(labels), vectors, tiny_config, weights=nothing, seed=1)
+    assert model.metrics["side"] == 0
+    assert accuracy(_margins(model, data, vectors), data.labels) > 0.9
+
+
 def test_too_few_labels_and_lost_vectors_say_so(two_tastes, tiny_config, nothing):
     data, vectors = two_tastes
     with pytest.raises(CoplError, match="at least 8"):
