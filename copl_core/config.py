@@ -35,7 +35,9 @@ class Settings:
     refit_seconds: float = 15.0  # shortest time between two such fits
     reward_labels: int = 40  # new labels after which the reward model is fitted again
     reward_seconds: float = 120.0  # shortest time between two such fits
-    reward_budget_seconds: float = 240.0  # a fit of the reward model ends after this time
+    reward_steps: int = 0  # steps of a fit of the reward model; 0: as many as its labels need
+    reward_budget_seconds: float = 240.0  # after this time such a fit is cut, and says so
+    cache_mb: float = 2000.0  # of what texts become, on disk and shared by all fits and pages; the oldest goes first
     reserve_seconds: float = 900.0  # a pair that is not answered goes back to the queue after this time
     seed: int = 0  # of every random choice of the trainer
     balance: float = 0.5  # weight of the loss that keeps experts evenly used; 0 lets some fall idle
@@ -56,7 +58,9 @@ class Settings:
         for name in (
             "refit_seconds",
             "reward_seconds",
+            "reward_steps",
             "reward_budget_seconds",
+            "cache_mb",
             "reserve_seconds",
             "threads",
             "balance",

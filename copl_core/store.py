@@ -364,8 +364,8 @@ class Store(Protocol):
 
     # ---- runs and snapshots
     def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run: ...
-    def claim_run(self, run_id: int | None = None) -> Run | None:
-        """The oldest queued run, or the named one, set to running; None: it is not queued.
+    def claim_run(self, run_id: int | None = None, *, kind: str | None = None) -> Run | None:
+        """The oldest queued run, of ``kind`` if given, or the named one, set to running; None: it is not queued.
 
         When several workers claim at once, each run goes to one of them.
         """
@@ -383,8 +383,11 @@ class Store(Protocol):
         ...
 
     def study_of_run(self, run_id: int) -> int: ...
-    def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None) -> None:
-        """Record a snapshot whose folder is complete, make it champion and finish its run, in one transaction."""
+    def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None) -> bool:
+        """Record a snapshot whose folder is complete, make it champion and finish its run, in one transaction.
+
+        A champion that a person chose after the run was queued stays; returns whether the snapshot is the champion.
+        """
         ...
 
     def snapshots(self, study_id: int) -> list[SnapshotRecord]:
@@ -400,6 +403,10 @@ class Store(Protocol):
         ...
 
     def champion(self, study_id: int) -> SnapshotRecord | None: ...
+    def newest_watermarks(self, study_id: int) -> tuple[int | None, int | None]:
+        """The highest watermark of all snapshots, and of all their reward models; None where there is none."""
+        ...
+
     def schedule(self, study_id: int) -> Schedule | None:
         """When the trainer starts runs of this study automatically; None: as the installation is set."""
         ...

@@ -12,13 +12,15 @@ from sqlalchemy import Connection, case, func, insert, select, update
 from copl_core.records import Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
 from copl_core.study_settings import Schedule
 from db.base import AnyRow
-from db.models import HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
+from db.models import AuditRow, HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
 from db.transactions import Transactions, audit, now, only_trained, only_visible, plain_rows, study_row
 
 _RUN = tuple(getattr(RunRow, name) for name in Run.__dataclass_fields__)
 _SNAPSHOT = tuple(getattr(SnapshotRow, name) for name in SnapshotRecord.__dataclass_fields__)
 _ACTIVE = (RunState.QUEUED.value, RunState.RUNNING.value)
 _ENDED = (RunState.DONE.value, RunState.FAILED.value, RunState.CANCELLED.value)
+_CHOICE = "champion"  # the event of the audit trail by which a person chooses the champion; runs have their own list
+_AFTER_CHOICE = "after_choice"  # in a run's config: the last such entry when it was queued
 NOTE_LENGTH = 4_000
 _CHANGEABLE = frozenset(Run.__dataclass_fields__) - {"id", "created_at"}
 
@@ -66,6 +68,9 @@ class Training(Transactions):
     def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run:
         with self._write() as connection:
             study_row(connection, study_id)
+            after = _last_choice(connection, study_id)
+            if retry_of is not None:
+                after = _run_row(connection, retry_of).config.get(_AFTER_CHOICE, after)
             run_id = connection.execute(
                 insert(RunRow)
                 .values(
@@ -75,14 +80,16 @@ class Training(Transactions):
                     state=RunState.QUEUED.value,
                     retry_of=retry_of,
                     created_at=now(),
-                    config={},
+                    config={_AFTER_CHOICE: after},
                 )
                 .returning(RunRow.id)
             ).scalar_one()
             return _run(_run_row(connection, run_id))
 
-    def claim_run(self, run_id: int | None = None) -> Run | None:
+    def claim_run(self, run_id: int | None = None, *, kind: str | None = None) -> Run | None:
         queued = select(RunRow.id).where(RunRow.state == RunState.QUEUED.value).order_by(RunRow.id).limit(1)
+        if kind is not None:
+            queued = queued.where(RunRow.kind == kind)
         if run_id is not None:
             queued = queued.where(RunRow.id == run_id)
         with self._read() as connection:
@@ -158,11 +165,13 @@ class Training(Transactions):
             return found
 
     # ---- snapshots
-    def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None) -> None:
+    def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None) -> bool:
         with self._write() as connection:
-            study_row(connection, study_id, lock=True)
-            if run_id is not None and _run_row(connection, run_id, lock=True).state == RunState.CANCELLED.value:
+            study = study_row(connection, study_id, lock=True)
+            run = None if run_id is None else _run_row(connection, run_id, lock=True)
+            if run is not None and run.state == RunState.CANCELLED.value:
                 raise CoplError(f"Run {run_id} was cancelled; its snapshot is not published and the champion stays.")
+            crowned = study.champion is None or run is None or not _chosen_since(connection, study_id, run.config)
             if _snapshot_row(connection, study_id, record.version) is not None:
                 raise CoplError(f"Snapshot {record.version} exists already; give the new snapshot another version.")
             connection.execute(
@@ -176,13 +185,15 @@ class Training(Transactions):
                     created_at=record.created_at,
                 )
             )
-            _set_champion(connection, study_id, record.version, None)
+            if crowned:
+                _set_champion(connection, study_id, record.version)
             if run_id is not None:
                 connection.execute(
                     update(RunRow)
                     .where(RunRow.id == run_id)
                     .values(state=RunState.DONE.value, snapshot=record.version, ended_at=now(), seconds_left=None)
                 )
+            return crowned
 
     def snapshots(self, study_id: int) -> list[SnapshotRecord]:
         with self._read() as connection:
@@ -193,10 +204,11 @@ class Training(Transactions):
 
     def promote(self, study_id: int, version: str, *, by: int | None = None) -> None:
         with self._write() as connection:
-            study_row(connection, study_id, lock=True)
+            before = study_row(connection, study_id, lock=True).champion
             if _snapshot_row(connection, study_id, version) is None:
                 raise _no_snapshot(version)
-            _set_champion(connection, study_id, version, by)
+            _set_champion(connection, study_id, version)
+            audit(connection, study_id, _CHOICE, by, before=before, after=version)
 
     def write_note(self, study_id: int, version: str, note_text: str, *, by: int | None = None) -> None:
         if len(note_text) > NOTE_LENGTH:
@@ -220,6 +232,13 @@ class Training(Transactions):
             version = study_row(connection, study_id).champion
             row = None if version is None else _snapshot_row(connection, study_id, version)
             return None if row is None else SnapshotRecord(*row)
+
+    def newest_watermarks(self, study_id: int) -> tuple[int | None, int | None]:
+        reward = SnapshotRow.metrics["reward_watermark"].as_integer()
+        query = select(func.max(SnapshotRow.watermark), func.max(reward)).where(SnapshotRow.study_id == study_id)
+        with self._read() as connection:
+            graph, full = connection.execute(query).one()
+            return graph, full
 
     # ---- when the trainer starts runs automatically
     def schedule(self, study_id: int) -> Schedule | None:
@@ -296,7 +315,16 @@ def _snapshot_row(connection: Connection, study_id: int, version: str) -> AnyRow
     ).first()
 
 
-def _set_champion(connection: Connection, study_id: int, version: str, by: int | None) -> None:
-    before = study_row(connection, study_id).champion
+def _set_champion(connection: Connection, study_id: int, version: str) -> None:
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(champion=version))
-    audit(connection, study_id, "champion", by, before=before, after=version)
+
+
+def _last_choice(connection: Connection, study_id: int) -> int:
+    """The entry of the audit trail by which a person last chose the champion; 0 where nobody has."""
+    chosen = select(func.max(AuditRow.id)).where(AuditRow.study_id == study_id, AuditRow.event == _CHOICE)
+    return connection.execute(chosen).scalar() or 0
+
+
+def _chosen_since(connection: Connection, study_id: int, config: dict[str, Any]) -> bool:
+    """Whether a person has chosen the champion since the run with this config was queued."""
+    return _AFTER_CHOICE in config and _last_choice(connection, study_id) > config[_AFTER_CHOICE]

@@ -211,6 +211,7 @@ class Components:
     @cached_property
     def _model(self):
         from copl_core.install.weights import resolver
+        from copl_core.reward.hidden import states_folder
         from copl_core.reward.model import RewardConfig
         from copl_core.training.reward_fit import fit_reward
 
@@ -218,9 +219,10 @@ class Components:
         return fit_reward(
             self._validation.train,
             self._first_graph.user_vectors,
-            RewardConfig.for_backbone(settings.backbone),
+            RewardConfig.for_backbone(settings.backbone, steps=settings.reward_steps),
             weights=resolver(settings.weights),
             seed=self.seed,
             device=settings.device,
             time_budget_s=settings.reward_budget_seconds,
+            disk=states_folder(settings),
         )

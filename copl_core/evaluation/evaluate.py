@@ -42,7 +42,7 @@ from copl_core.formats.own import read_rows, whole
 from copl_core.records import Comparisons, CoplError, ImportRow
 from copl_core.training.metrics import correct, interval, measures
 
-REWARD_SECONDS = 90.0
+REWARD_SECONDS = Settings().reward_budget_seconds
 ORACLE = "group-oracle"
 REWARD_ONLY = ("copl-reward", "uniform")  # methods that are nothing but a reward model
 FEWEST_OF_USER = 5  # test labels of a user who counts in the worst tenth
@@ -231,8 +231,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reward-seconds",
         type=float,
         metavar="S",
-        help=f"training time of the text reward in copl, copl-reward and uniform; 0 leaves it out of copl "
-        f"(default {REWARD_SECONDS:.0f})",
+        help="time after which the training of the text reward is cut, in copl, copl-reward and uniform; 0 leaves it "
+        f"out of copl (default {REWARD_SECONDS:.0f})",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the report to this file")
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default 0)")
@@ -368,11 +368,11 @@ class _Embedder:
 
     def embed(self, texts: list[tuple[str, str]]) -> np.ndarray:
         from copl_core.install.weights import resolver
-        from copl_core.training.text_embedder import TextEmbedder
+        from copl_core.training.text_embedder import installed_embedder
 
         settings = Settings.from_environment()
         folder = self.folder or resolver(settings.weights)("minilm")
-        return TextEmbedder(folder, device=settings.device, cache=settings.cache / "phi").embed(texts)
+        return installed_embedder(settings, folder).embed(texts)
 
 
 def _set_threads(threads: int) -> None:

@@ -86,6 +86,7 @@ def uniform_reward(dataset: EvalDataset, embed: EmbedTexts, seed: int, settings:
         CoplError: the budget is not positive.
     """
     from copl_core.install.weights import resolver
+    from copl_core.reward.hidden import states_folder
     from copl_core.reward.model import RewardConfig
     from copl_core.training.reward_fit import fit_reward
 
@@ -94,11 +95,12 @@ def uniform_reward(dataset: EvalDataset, embed: EmbedTexts, seed: int, settings:
     model = fit_reward(
         dataset.train,
         np.zeros((dataset.train.n_users, 1), np.float32),
-        RewardConfig.for_backbone(settings.backbone, n_experts=0),
+        RewardConfig.for_backbone(settings.backbone, n_experts=0, steps=settings.reward_steps),
         weights=resolver(settings.weights),
         seed=seed,
         device=settings.device,
         time_budget_s=seconds,
+        disk=states_folder(settings),
     )
     test = dataset.test
     used, index = np.unique(np.stack([test.left, test.right]), return_inverse=True)

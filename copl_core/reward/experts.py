@@ -97,6 +97,7 @@ class Gate(nn.Module):
     def __init__(self, d_user: int, n_experts: int, n_gates: int, hidden: int, noise: float, tau: float) -> None:
         super().__init__()
         self.noise, self.tau, self.shape = noise, tau, (n_gates, n_experts)
+        self.generator: torch.Generator | None = None  # of the noise; None: torch's own
         self.nets = (
             nn.ModuleList(
                 nn.Sequential(nn.Linear(d_user, hidden), nn.ReLU(), nn.Linear(hidden, n_experts))
@@ -111,7 +112,8 @@ class Gate(nn.Module):
             return users.new_zeros(len(users), *self.shape)
         logits = torch.stack([net(users) for net in self.nets], 1)
         if self.training and self.noise:
-            logits = logits + self.noise * torch.randn_like(logits)
+            noise = torch.randn(logits.shape, generator=self.generator, device=logits.device, dtype=logits.dtype)
+            logits = logits + self.noise * noise
         return F.softmax(logits / self.tau, -1)
 
 

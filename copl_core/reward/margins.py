@@ -85,11 +85,9 @@ class Margins:
 
     def cut(self, texts: np.ndarray, choose: ChooseTokens) -> tuple[Tensor, Tensor, Tensor | None]:
         """Padded states (B, T, d) of the chosen tokens, their mask, and positions (B, T), None where all stay."""
-        chosen = [choose(len(self.states[int(row)])) for row in texts]
-        states = [
-            self.states[int(row)] if c is None else self.states[int(row)][c]
-            for row, c in zip(texts, chosen, strict=True)
-        ]
+        whole = [self.states[int(row)] for row in texts]  # read once: they may lie on disk
+        chosen = [choose(len(own)) for own in whole]
+        states = [own if c is None else own[c] for own, c in zip(whole, chosen, strict=True)]
         padded, mask = pad_states(states, self.model.device)
         if all(c is None for c in chosen):
             return padded, mask, None
@@ -129,8 +127,8 @@ def all_tokens(length: int) -> None:
     """Keep every token."""
 
 
-def random_tokens(keep: int) -> ChooseTokens:
-    """Keep ``keep`` random tokens of a longer text; 0 keeps all.
+def random_tokens(keep: int, generator: torch.Generator | None = None) -> ChooseTokens:
+    """Keep ``keep`` random tokens of a longer text, drawn on the CPU; 0 keeps all.
 
     The first token always stays, since decoders use it as an attention sink, and so does the last token, from which
     the reward of a decoder is read.
@@ -139,7 +137,7 @@ def random_tokens(keep: int) -> ChooseTokens:
     def choose(length: int) -> Tensor | None:
         if not keep or length <= keep:
             return None
-        inner = torch.randperm(length - 2)[: keep - 2].sort().values + 1
+        inner = torch.randperm(length - 2, generator=generator)[: keep - 2].sort().values + 1
         return torch.cat([torch.tensor([0]), inner, torch.tensor([length - 1])])
 
     return choose

@@ -39,7 +39,7 @@ from copl_core.reward.experts import Gate, put_experts
 from copl_core.reward.hidden import HiddenCache, pad_states
 
 FORMAT = 1
-ATTENTION_CELLS = 4_000_000  # rows x tokens^2 per pass: on a CPU all attention probabilities are in memory
+ATTENTION_CELLS = 600_000  # rows x tokens^2 per pass: on a CPU all attention probabilities are in memory
 STRUCTURE = (
     "backbone",
     "last_layers",
@@ -88,6 +88,8 @@ class RewardConfig:
     weight_decay: float = 0.01
     epochs: float = 4.0
     min_steps: int = 60  # for small data, where each step sees most of the labels
+    max_steps: int = 80  # for large data: about four minutes on one core
+    steps: int = 0  # exactly so many; 0: as the three fields above say
     patience: int = 3  # evaluations without improvement before training stops
     gate_lr: float = 1.0  # learning rate of the gate, as a multiple of lr
     confidence: float = 0.6  # initial mean weight of the top expert; 0: the gate starts untrained
@@ -98,9 +100,9 @@ class RewardConfig:
     def __post_init__(self) -> None:
         if self.targets is not None:
             object.__setattr__(self, "targets", tuple(self.targets))
-        for name in ("last_layers", "rank", "gate_hidden", "max_tokens", "texts", "patience", "min_steps"):
+        for name in ("last_layers", "rank", "gate_hidden", "max_tokens", "texts", "patience", "min_steps", "max_steps"):
             self._need(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("n_experts", "noise", "balance", "train_tokens", "weight_decay"):
+        for name in ("n_experts", "noise", "balance", "train_tokens", "weight_decay", "steps"):
             self._need(name, getattr(self, name) >= 0, "0 or more")
         for name in ("alpha", "temperature", "lr", "gate_lr", "epochs"):
             self._need(name, getattr(self, name) > 0, "more than 0")

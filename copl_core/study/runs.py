@@ -301,8 +301,7 @@ def trainer_status(session: Session) -> TrainerStatus:
     fresh = seen is not None and (datetime.now(UTC) - seen[2]).total_seconds() < _SILENT_AFTER
     active = [run for run in session.store.active_runs() if session.store.study_of_run(run.id) == session.id]
     running = next((run for run in active if run.state == RunState.RUNNING), None)
-    champion = session.store.champion(session.id)
-    since = session.store.revisions_since(session.id, champion.watermark if champion else 0)
+    since = session.store.revisions_since(session.id, session.store.newest_watermarks(session.id)[0] or 0)
     return TrainerStatus(
         seen is not None and fresh and _process_exists(seen[0]),
         seen[1] if seen else "",

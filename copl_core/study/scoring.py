@@ -16,12 +16,13 @@ from copl_core.config import Settings
 from copl_core.install.weights import resolver
 from copl_core.records import Kind, Label, User
 from copl_core.reward.expert_effects import expert_effects
+from copl_core.reward.hidden import states_folder
 from copl_core.reward.model import RewardModel
 from copl_core.reward.occlude import occlude
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study.audience import Audience, UserRows
 from copl_core.study.views import NeighbourScores, RewardView, ScoreRow
-from copl_core.training.text_embedder import TextEmbedder
+from copl_core.training.text_embedder import installed_embedder
 
 _PERSON, _GROUP = (2.5, 97.5), (5.0, 95.0)  # percentiles of the two intervals
 Text = tuple[str, str]  # prompt, response
@@ -55,16 +56,16 @@ class Scorer:
         fitted_in = f"{snapshot.folder.parent.name}/{snapshot.manifest['reward']['fitted_in']}"
         with self._lock:
             if fitted_in not in self._models:
-                self._models = {
-                    fitted_in: RewardModel.load(snapshot.reward_folder, self._weights, device=self.settings.device)
-                }
+                model = RewardModel.load(snapshot.reward_folder, self._weights, device=self.settings.device)
+                model.cache.disk = states_folder(self.settings)
+                self._models = {fitted_in: model}
             return self._models[fitted_in]
 
     def embed(self, texts: Sequence[Text]) -> np.ndarray:
         """Text embedding φ of (prompt, response) pairs, (T, P)."""
         with self._lock:
             if self._embed is None:
-                self._embed = TextEmbedder(self._weights("minilm"), device=self.settings.device).embed
+                self._embed = installed_embedder(self.settings, self._weights("minilm")).embed
             return self._embed(texts)
 
     def score(

@@ -135,7 +135,7 @@ class TrainerStatus:
     seen_at: datetime | None
     run: Run | None
     waiting: int  # queued runs
-    labels_since: int  # changes of labels after the champion's watermark
+    labels_since: int  # changes of labels after the newest snapshot's watermark
     labels_needed: int
 
 

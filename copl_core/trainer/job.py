@@ -4,7 +4,7 @@ A "graph" job refits the preference graph and shares the reward model of the pre
 chooses the graph's priors and fits the reward model.  It holds out a tenth of the decided labels from that choice, from
 a first graph and from the reward model: the mix of the two is learned on this tenth, and all reported figures are
 measured on it.  It also holds out all labels about a few responses, which show how much either model can be trusted on
-new texts.  Then the graph that will serve is fitted to all labels.
+new texts.  Then the graph that will serve is fitted to all labels, those included that arrived in the meantime.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.snapshots.mix import Mix, fit_mix
 from copl_core.snapshots.snapshot import Snapshot, share_reward
 from copl_core.trainer import held_out_report
+from copl_core.trainer.run_progress import fit_length
 from copl_core.trainer.schedule import FEWEST
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_fit import fit_graph
@@ -53,10 +54,28 @@ class Fitted:
     metrics: dict
 
 
-def fit(
+@dataclass(frozen=True)
+class FittedReward:
+    """The first part of a full job: a reward model, and the settings of the graph that will serve beside it."""
+
+    entry: dict  # for the manifest, without ``fitted_in``
+    save: SaveReward
+    config: GraphConfig
+
+
+def fit(data: TrainingData, kind: str, version: str, **given: Any) -> Fitted:
+    """Run one whole job on the same labels; arguments as in ``fit_reward_part``.
+
+    Args:
+        kind: "graph" or "full".
+        version: name of the snapshot to be; a reward model records the version that fitted it.
+    """
+    reward = fit_reward_part(data, **given) if kind == "full" else None
+    return fit_graph_part(data, version, reward, **given)
+
+
+def fit_reward_part(
     data: TrainingData,
-    kind: str,
-    version: str,
     *,
     embed: Embed,
     settings: Settings,
@@ -64,12 +83,10 @@ def fit(
     previous: Snapshot | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
-) -> Fitted:
-    """Run one job.
+) -> FittedReward:
+    """Choose the graph's priors and fit a reward model.  It takes minutes, and labels may arrive meanwhile.
 
     Args:
-        kind: "graph" or "full".
-        version: name of the snapshot to be; a reward model records the version that fitted it.
         embed: texts → φ (T, P).
         weights: gives the folder of bundled weights by name.
         previous: the champion, to start warm from.
@@ -79,32 +96,46 @@ def fit(
     Raises:
         CoplError: too few labels to learn from.
     """
-    progress = progress or _ignore_progress
-    _check(data, kind)
-    progress("texts", 0, data.n_responses, None)
-    phi = embed(list(data.texts()), progress=lambda done, total: progress("texts", done, total, None))
-    job = _Job(data, phi, settings, weights, previous, progress, checkpoint)
-    config = job.graph_config(kind)
-    reward, save_reward = None, None
-    if kind == "full":
-        reward, save_reward = job.fit_reward(config, version)
-    elif previous is not None and previous.has_reward:
-        reward, save_reward = previous.manifest["reward"], share_reward(previous)
+    _check(data, "full")
+    job = _Job.of(data, embed, settings, weights, previous, progress, checkpoint)
+    config = job.graph_config("full")
+    entry, save = job.fit_reward(config)
+    return FittedReward(entry, save, config)
+
+
+def fit_graph_part(
+    data: TrainingData,
+    version: str,
+    reward: FittedReward | None = None,
+    *,
+    embed: Embed,
+    settings: Settings,
+    weights: Callable[[str], Path],
+    previous: Snapshot | None = None,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
+    """Fit the graph that serves to all labels, and its map.
+
+    Args:
+        reward: what ``fit_reward_part`` has fitted, perhaps to fewer labels; None: ``previous`` shares its own.
+
+    Raises:
+        CoplError: too few labels to learn from.
+    """
+    _check(data, "graph")
+    phase = "new texts" if reward else "texts"
+    job = _Job.of(data, embed, settings, weights, previous, progress, checkpoint, phase)
+    config = reward.config if reward else job.graph_config("graph")
     graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
-    layout = fit_layout(
-        graph.user_ids,
-        graph.user_vectors @ answer_space(graph),
-        graph.n_labels,
-        previous=previous.layout if previous else None,
-        seed=settings.seed,
-        progress=lambda done: progress("map", round(100 * done), 100, None),
-    )
+    layout = job.layout(graph)
     layout = replace(layout, traits=_group_traits(layout, graph, data, previous))
+    entry, save = job.reward_of(reward, version)
     metrics: dict = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
-    if reward:
-        metrics |= {"held_out": reward["metrics"], "gain": reward.get("gain")}
-        metrics["config"]["reward"] = reward["config"]
-    return Fitted(graph, layout, save_reward, reward, metrics)
+    if entry:
+        metrics |= {"held_out": entry["metrics"], "gain": entry.get("gain"), "reward_fit": fit_length(entry)}
+        metrics["config"]["reward"] = entry["config"]
+    return Fitted(graph, layout, save, entry, metrics)
 
 
 def _group_traits(layout: Layout, graph: GraphState, data: TrainingData, previous: Snapshot | None) -> GroupFeatures:
@@ -137,6 +168,43 @@ class _Job:
     previous: Snapshot | None
     progress: Progress
     checkpoint: Checkpoint | None
+
+    @classmethod
+    def of(
+        cls,
+        data: TrainingData,
+        embed: Embed,
+        settings: Settings,
+        weights: Callable[[str], Path],
+        previous: Snapshot | None,
+        progress: Progress | None,
+        checkpoint: Checkpoint | None,
+        phase: str = "texts",
+    ) -> _Job:
+        """A job on labels whose texts are embedded, in the named phase."""
+        progress = progress or _ignore_progress
+        progress(phase, 0, data.n_responses, None)
+        phi = embed(list(data.texts()), progress=lambda done, total: progress(phase, done, total, None))
+        return cls(data, phi, settings, weights, previous, progress, checkpoint)
+
+    def layout(self, graph: GraphState) -> Layout:
+        """The map of the users of a graph, turned like the previous one."""
+        return fit_layout(
+            graph.user_ids,
+            graph.user_vectors @ answer_space(graph),
+            graph.n_labels,
+            previous=self.previous.layout if self.previous else None,
+            seed=self.settings.seed,
+            progress=lambda done: self.progress("map", round(100 * done), 100, None),
+        )
+
+    def reward_of(self, fitted: FittedReward | None, version: str) -> tuple[dict | None, SaveReward | None]:
+        """(manifest entry, function that saves the parts) of the new reward model, else of the previous snapshot's."""
+        if fitted is not None:
+            return {"fitted_in": version, **fitted.entry}, fitted.save
+        if self.previous is not None and self.previous.has_reward:
+            return self.previous.manifest["reward"], share_reward(self.previous)
+        return None, None
 
     def graph_config(self, kind: str) -> GraphConfig:
         """The graph's settings.
@@ -204,8 +272,9 @@ class _Job:
             part=part,
         )
 
-    def fit_reward(self, config: GraphConfig, version: str) -> tuple[dict, SaveReward]:
+    def fit_reward(self, config: GraphConfig) -> tuple[dict, SaveReward]:
         """(manifest entry, function that saves the parts) of a new reward model with its graph and its mix."""
+        from copl_core.reward.hidden import states_folder
         from copl_core.reward.model import RewardConfig
         from copl_core.training.reward_fit import fit_reward
 
@@ -213,7 +282,9 @@ class _Job:
         training, held_out, new = self._split()
         phase = "graph without the held-out labels"
         graph = self.fit_graph(training, config, phase, warm=self._warm_start(), part="first graph")
-        reward_config = RewardConfig.for_backbone(settings.backbone, balance=settings.balance)
+        reward_config = RewardConfig.for_backbone(
+            settings.backbone, balance=settings.balance, steps=settings.reward_steps
+        )
         model = fit_reward(
             training,
             graph.user_vectors,
@@ -224,13 +295,13 @@ class _Job:
             progress=self.progress,
             time_budget_s=settings.reward_budget_seconds,
             checkpoint=self.checkpoint,
+            disk=states_folder(settings),
         )
         test, new_test = data.labels.take(held_out), data.labels.take(new & data.labels.decided)
         mix, logits = learn_mix(test, new_test, graph, model, list(data.texts()), self.phi, self.progress)
         self.progress("baselines", 0, 1, None)
         metrics, gain = held_out_report.report(training, test, logits, settings.seed)
         entry = {
-            "fitted_in": version,
             "watermark": data.watermark,
             "backbone": settings.backbone,
             "config": asdict(reward_config),

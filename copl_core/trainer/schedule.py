@@ -18,37 +18,48 @@ class Situation:
     """The state of one study that decides whether a run is due."""
 
     n_labels: int
-    since_graph: int  # label changes after the champion's watermark
-    since_reward: int  # label changes after the watermark of its reward model
+    since_graph: int  # label changes after the watermark of the newest snapshot, whichever is the champion
+    since_reward: int  # label changes after the watermark of the newest reward model
     has_snapshot: bool
     has_reward: bool
     last_graph: datetime | None  # end of the last run of any kind
     last_reward: datetime | None  # end of the last full run, whatever its result
-    failed_graph: int = 0  # consecutive failures of runs of any kind, up to the last run
+    failed_graph: int = 0  # consecutive failures of graph runs, up to the last one
     failed_reward: int = 0  # consecutive failures of full runs, up to the last one
 
 
-def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> tuple[str, str] | None:
-    """(kind of run, reason) that is due at ``now``, or None.
+def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> dict[str, str]:
+    """The kinds of runs that are due at ``now``, each with its reason; "graph" comes first, since people wait for it.
 
     "graph" refits the preference graph and shares the champion's reward model; "full" refits both.  Each consecutive
-    failure doubles the wait: frequent retries repair nothing, and each one adds a row to the list of runs.
+    failure of a kind doubles its wait: frequent retries repair nothing, and each one adds a row to the list of runs.
     """
-    if situation.n_labels < FEWEST_LABELS:
-        return None
+    reasons = {"graph": _graph_reason(situation, settings, now), "full": _full_reason(situation, settings, now)}
+    return {kind: reason for kind, reason in reasons.items() if reason}
+
+
+def _graph_reason(situation: Situation, settings: Settings | Schedule, now: datetime) -> str:
+    """Why a refit of the graph is due; empty where it is not."""
     rested = _rested(situation.last_graph, settings.refit_seconds, situation.failed_graph, now)
+    if situation.n_labels < FEWEST["graph"] or not rested:
+        return ""
     if not situation.has_snapshot:
-        return ("graph", "first snapshot of the study") if rested else None
-    reward_rested = situation.n_labels >= FEWEST["full"] and _rested(
-        situation.last_reward, settings.reward_seconds, situation.failed_reward, now
-    )
-    if not situation.has_reward and reward_rested:
-        return "full", "first reward model of the study"
-    if situation.has_reward and situation.since_reward >= settings.reward_labels and reward_rested:
-        return "full", f"{situation.since_reward} labels changed since the reward model was fitted"
-    if situation.since_graph >= settings.refit_labels and rested:
-        return "graph", f"{situation.since_graph} labels changed since the last snapshot"
-    return None
+        return "first snapshot of the study"
+    if situation.since_graph >= settings.refit_labels:
+        return f"{situation.since_graph} labels changed since the last snapshot"
+    return ""
+
+
+def _full_reason(situation: Situation, settings: Settings | Schedule, now: datetime) -> str:
+    """Why a refit of graph and reward model is due; empty where it is not."""
+    rested = _rested(situation.last_reward, settings.reward_seconds, situation.failed_reward, now)
+    if situation.n_labels < FEWEST["full"] or not situation.has_snapshot or not rested:
+        return ""
+    if not situation.has_reward:
+        return "first reward model of the study"
+    if situation.since_reward >= settings.reward_labels:
+        return f"{situation.since_reward} labels changed since the reward model was fitted"
+    return ""
 
 
 def _rested(last: datetime | None, seconds: float, failures: int, now: datetime) -> bool:

@@ -5,6 +5,10 @@ in the database, and the champion changes in the transaction that ends the run. 
 seconds of the current run and nothing else: the next start marks that run as interrupted and queues it again, and its
 training resumes from the last saved state (``checkpoint``).  If labels have arrived in between, the training starts
 over on purpose: a snapshot knows every label up to its watermark.
+
+The worker has two lanes, one for each kind of run, so that people are placed on a new map within seconds while experts
+train for minutes.  One graph is fitted for the pages at a time (``_turn``): a full run takes its turn at its end, and
+fits it to the labels of that moment, so a newer snapshot never knows fewer labels.
 """
 
 from __future__ import annotations
@@ -13,25 +17,28 @@ import fcntl
 import logging
 import math
 import os
+import shutil
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, RLock, Thread
-from typing import TYPE_CHECKING
+from threading import Event, Lock, RLock, Thread
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from copl_core.config import STOP_SECONDS, Settings
-from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable
+from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable, TrainingData
 from copl_core.snapshots.fingerprint import data_fingerprint
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, next_version, record_of, sweep, verify, write_snapshot
 from copl_core.store import Store
+from copl_core.trainer.memory import keep_memory_low, peak_gigabytes, release_memory
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
+from copl_core.trainer.run_progress import EXPECTED, TOOK, RunClock, expected_seconds, fit_length, length_in_words
 from copl_core.trainer.schedule import Situation, due
 from copl_core.training.progress import HELD_OUT, Progress
 
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from copl_core.training.checkpoint import Checkpoint
 
 log = logging.getLogger("copl.worker")
+LANES = ("graph", "full")  # the kinds of runs, each executed by a thread of its own
 _LOOK_SECONDS = 1.0  # between two looks at the studies
 _CLAIM_SECONDS = 0.5  # between two looks for a queued run
 _REPORT_SECONDS = 0.4  # between two progress reports
@@ -81,11 +89,18 @@ class Trainer:
     ) -> None:
         self.store, self.settings = store, settings
         self.stop = stop or Event()
-        self.state = "starting"
-        self.current_run: int | None = None  # id of the run that is executed at the moment
+        self.current_runs: set[int] = set()  # ids of the runs that are executed at the moment
         self.database_errors: dict[int, str] = {}  # run id → the database error that interrupted it
         self._embed = embed
         self._lock = RLock()  # held while a run is claimed or given up, so that the two never mix up
+        self._turn = Lock()  # held from reading labels to publishing the graph that was fitted to them
+
+    @property
+    def state(self) -> str:
+        """What the worker does, in words."""
+        with self._lock:
+            current = sorted(self.current_runs)
+        return " and ".join(f"run {run_id}" for run_id in current) or "waiting for labels"
 
     # ---- recovery
 
@@ -98,7 +113,7 @@ class Trainer:
         again = []
         with self._lock:
             for run in self.store.active_runs():
-                if run.state == RunState.RUNNING and run.id != self.current_run:
+                if run.state == RunState.RUNNING and run.id not in self.current_runs:
                     again += self._recover(run)
         return again
 
@@ -108,7 +123,7 @@ class Trainer:
             return self._interrupt(run, message)
         message += f" That was attempt {_MAX_ATTEMPTS}; it is not queued again; the worker's log may say why."
         self.store.finish_run(run.id, RunState.FAILED, message=message)
-        self._saved_states(self.store.study_of_run(run.id)).clear()  # the saved state may be what ends the worker
+        self._saved_states(run).clear()  # the saved state may be what ends the worker
         return []
 
     def _interrupt(self, run: Run, message: str) -> list[Run]:
@@ -125,11 +140,11 @@ class Trainer:
             self.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
             return again
 
-    def give_up_current_run(self) -> None:
-        """Queue the current run again where it does not reach its next step before the worker must end."""
+    def give_up_current_runs(self) -> None:
+        """Queue the current runs again where they do not reach their next step before the worker must end."""
         with self._lock:
-            if self.current_run is not None:
-                self._interrupt(self.store.run(self.current_run), _STOPPED)
+            for run_id in sorted(self.current_runs):
+                self._interrupt(self.store.run(run_id), _STOPPED)
 
     def _attempts(self, run: Run) -> int:
         """How often in a row this run was left behind, this time included."""
@@ -145,6 +160,7 @@ class Trainer:
         """Remove snapshots that were written but never recorded."""
         for study in self.store.studies():
             self._sweep(study.id)
+            shutil.rmtree(self.settings.cache / "training" / str(study.id), ignore_errors=True)  # of earlier versions
 
     def _sweep(self, study_id: int) -> None:
         known = {record.version for record in self.store.snapshots(study_id)}
@@ -159,40 +175,49 @@ class Trainer:
 
     def ask_for_due_runs(self) -> None:
         """Queue a run for each study whose schedule says that one is due."""
-        busy = {self.store.study_of_run(run.id) for run in self.store.active_runs()}
+        busy = {(self.store.study_of_run(run.id), run.kind) for run in self.store.active_runs()}
         for study in self.store.studies():
-            if study.id not in busy:
-                schedule = self.store.schedule(study.id) or self.settings.schedule
-                found = due(self._situation(study.id), schedule, datetime.now(UTC)) if schedule.automatic else None
-                if found:
-                    self.store.add_run(study.id, *found)
+            schedule = self.store.schedule(study.id) or self.settings.schedule
+            if schedule.automatic and any((study.id, kind) not in busy for kind in LANES):
+                for kind, reason in due(self._situation(study.id), schedule, datetime.now(UTC)).items():
+                    if (study.id, kind) not in busy:
+                        self.store.add_run(study.id, kind, reason)
 
     def _situation(self, study_id: int) -> Situation:
-        champion = self.store.champion(study_id)
-        reward = champion.metrics.get("reward_watermark") if champion else None
-        ended, full = (
-            [run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at] for kind in (None, "full")
+        newest, reward = self.store.newest_watermarks(study_id)
+        graph, full = (
+            [run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at] for kind in LANES
         )  # newest first
         return Situation(
             n_labels=self.store.label_count(study_id),
-            since_graph=self.store.revisions_since(study_id, champion.watermark if champion else 0),
+            since_graph=self.store.revisions_since(study_id, newest or 0),
             since_reward=self.store.revisions_since(study_id, reward or 0),
-            has_snapshot=champion is not None,
+            has_snapshot=newest is not None,
             has_reward=reward is not None,
-            last_graph=_last_end(ended),
+            last_graph=_last_end(graph + full),
             last_reward=_last_end(full),
-            failed_graph=_failed_in_a_row(ended),
+            failed_graph=_failed_in_a_row(graph),
             failed_reward=_failed_in_a_row(full),
         )
 
     # ---- execution
 
-    def execute_next(self) -> bool:
-        """Execute the oldest queued run; False where no run is queued or the worker must stop."""
-        run = self._claim()
+    def execute_next(self, kind: str | None = None) -> bool:
+        """Execute the oldest queued run, of ``kind`` if given; False where there is none or the worker must stop.
+
+        A full run lets graph runs go first that were queued before it.
+        """
+        if kind == "full" and self._graphs_go_first():
+            return False
+        run = self._claim(kind=kind)
         if run is not None:
             self._execute(run)
         return run is not None
+
+    def _graphs_go_first(self) -> bool:
+        active = self.store.active_runs()
+        oldest = min((run.id for run in active if run.kind == "full" and run.state == RunState.QUEUED), default=0)
+        return any(run.kind == "graph" and run.id < oldest for run in active)
 
     def execute(self, run_id: int) -> None:
         """Execute one queued run; a run in any other state is left alone."""
@@ -205,14 +230,14 @@ class Trainer:
         if run is not None:
             self._execute(run)
 
-    def _claim(self, run_id: int | None = None) -> Run | None:
-        """Claim a run and make it the current one, in one step for ``recover``, which would otherwise give it up."""
+    def _claim(self, run_id: int | None = None, *, kind: str | None = None) -> Run | None:
+        """Claim a run and make it a current one, in one step for ``recover``, which would otherwise give it up."""
         if self.stop.is_set():
             return None
         with self._lock:
-            run = self.store.claim_run(run_id)
+            run = self.store.claim_run(run_id, kind=kind)
             if run is not None:
-                self.current_run, self.state = run.id, f"run {run.id}"
+                self.current_runs.add(run.id)
             return run
 
     def _execute(self, run: Run) -> None:
@@ -220,7 +245,7 @@ class Trainer:
         run_log.write(f"Run {run.id} ({run.kind}): {run.reason or 'no reason given'}.")
         try:
             study_id = self.store.study_of_run(run.id)
-            with self._checkpoint(study_id, run_log) as checkpoint:
+            with self._checkpoint(run, run_log) as checkpoint:
                 self._fit_and_publish(study_id, run, run_log, checkpoint)
         except Stopped:
             run_log.write("The worker stops; the run is queued again.")
@@ -243,18 +268,21 @@ class Trainer:
             self.store.finish_run(run.id, RunState.CANCELLED, message="Stopped in the terminal.")
             raise
         finally:
-            self.current_run, self.state = None, "waiting for labels"
+            with self._lock:
+                self.current_runs.discard(run.id)
+            run_log.write(f"Memory of the trainer: peak {peak_gigabytes():.1f} GB since its start.")
+            release_memory()
             remove_old_logs(self.settings.run_logs)
 
     @contextmanager
-    def _checkpoint(self, study_id: int, run_log: RunLog) -> Iterator[Checkpoint]:
+    def _checkpoint(self, run: Run, run_log: RunLog) -> Iterator[Checkpoint]:
         """Where a run saves its training state.
 
         The state is removed when the run ends, whether it succeeds, fails or is cancelled.  It stays where the worker
-        must stop or the database fails.  Each study has one such state, so disk use is bounded: the run that is
-        queued again resumes from it, and a run of another kind in between overwrites it.
+        must stop or the database fails.  Each study has one such state per kind of run, so disk use is bounded, and the
+        run that is queued again resumes from it.
         """
-        checkpoint = self._saved_states(study_id, lambda part, state: run_log.write(_resumes(part, state)))
+        checkpoint = self._saved_states(run, lambda part, state: run_log.write(_resumes(part, state)))
         try:
             yield checkpoint
         except (Stopped, StoreUnavailable):
@@ -264,56 +292,94 @@ class Trainer:
             raise
         checkpoint.clear()
 
-    def _saved_states(self, study_id: int, found: Callable[[str, dict], None] | None = None) -> Checkpoint:
+    def _saved_states(self, run: Run, found: Callable[[str, dict], None] | None = None) -> Checkpoint:
         from copl_core.training.checkpoint import Checkpoint
 
-        return Checkpoint(self.settings.cache / "training" / str(study_id), found=found)
+        folder = f"{self.store.study_of_run(run.id)}-{run.kind}"
+        return Checkpoint(self.settings.cache / "training" / folder, found=found)
 
     def _fit_and_publish(self, study_id: int, run: Run, run_log: RunLog, checkpoint: Checkpoint) -> None:
-        from copl_core.install.weights import resolver
-        from copl_core.trainer.job import fit
+        from copl_core.trainer.job import fit_graph_part, fit_reward_part
 
+        started, clock = time.monotonic(), RunClock(expected_seconds(run.kind, self._earlier(study_id, run.kind)))
+        config = run.config | self._settings_of_fits() | {EXPECTED: clock.expected}
+        report = self._reporter(run.id, run_log, clock)
+        given = self._given(report, checkpoint)
+        reward, reward_data = None, None
+        if run.kind == "full":
+            data, reward_data = self._read_labels(study_id, run, run_log, config)
+            reward = fit_reward_part(data, previous=self._champion(study_id), **given)
+            run_log.write(length_in_words(fit_length(reward.entry)))
+        with self._take_turn(report):
+            data, cut = self._read_labels(study_id, run, run_log, config)
+            version = self._next_version(study_id)
+            fitted = fit_graph_part(data, version, reward, previous=self._champion(study_id), **given)
+            self.store.update_run(run.id, config=config | {"data": cut, TOOK: clock.took})
+            manifest = {
+                "study": study_id,
+                "run": run.id,
+                "kind": run.kind,
+                "watermark": data.watermark,
+                "labels": len(data.labels),
+                "data": cut,
+                "reward_data": reward_data,
+                "reward": fitted.reward,
+                "metrics": fitted.metrics,
+                "curves": {phase: asdict(curve) for phase, curve in curves(read_log(run_log.path)).items()},
+                "made_at": datetime.now(UTC).isoformat(),
+                "seconds": round(time.monotonic() - started, 2),
+            }
+            champion = self._publish(study_id, version, fitted, manifest)
+        place = "it is the champion now" if champion else "the champion stays, since a person chose it meanwhile"
+        run_log.write(f"Published {version} after {manifest['seconds']:.1f} s; {place}.")
+        log.info("published %s after %.1f s", version, manifest["seconds"])
+
+    def _given(self, report: Progress, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What both parts of a job take."""
+        from copl_core.install.weights import resolver
+
+        return {
+            "embed": self._embedder(),
+            "settings": self.settings,
+            "weights": resolver(self.settings.weights),
+            "progress": report,
+            "checkpoint": checkpoint,
+        }
+
+    @contextmanager
+    def _take_turn(self, report: Progress) -> Iterator[None]:
+        """Wait until no other run fits a graph for the pages; a run that must end does so while it waits."""
+        while not self._turn.acquire(timeout=_CLAIM_SECONDS):
+            report("waiting for the other run", 0, 1, None)
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _read_labels(self, study_id: int, run: Run, run_log: RunLog, config: dict) -> tuple[TrainingData, dict]:
+        """The labels of this moment and their fingerprint, which the run's config and log record."""
         self.store.update_run(run.id, phase="reading labels")
         data = self.store.training_data(study_id)
         cut = data_fingerprint(data)
-        self.store.update_run(run.id, config=self._config(cut))
+        self.store.update_run(run.id, config=config | {"data": cut})
         run_log.write(
             f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
             f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}."
         )
-        self.root(study_id).mkdir(parents=True, exist_ok=True)
-        version = next_version(self.root(study_id), [record.version for record in self.store.snapshots(study_id)])
-        started = time.monotonic()
-        fitted = fit(
-            data,
-            run.kind,
-            version,
-            embed=self._embedder(),
-            settings=self.settings,
-            weights=resolver(self.settings.weights),
-            previous=self._champion(study_id),
-            progress=self._reporter(run.id, run_log),
-            checkpoint=checkpoint,
-        )
-        manifest = {
-            "study": study_id,
-            "run": run.id,
-            "kind": run.kind,
-            "watermark": data.watermark,
-            "labels": len(data.labels),
-            "data": cut,
-            "reward": fitted.reward,
-            "metrics": fitted.metrics,
-            "curves": {phase: asdict(curve) for phase, curve in curves(read_log(run_log.path)).items()},
-            "made_at": datetime.now(UTC).isoformat(),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        self._publish(study_id, version, fitted, manifest)
-        run_log.write(f"Published {version} after {manifest['seconds']:.1f} s; it is the champion now.")
-        log.info("published %s after %.1f s", version, manifest["seconds"])
+        return data, cut
 
-    def _publish(self, study_id: int, version: str, fitted: Fitted, manifest: dict) -> None:
-        """Write the snapshot to its folder, then record it; a snapshot that cannot be recorded is removed."""
+    def _next_version(self, study_id: int) -> str:
+        self.root(study_id).mkdir(parents=True, exist_ok=True)
+        return next_version(self.root(study_id), [record.version for record in self.store.snapshots(study_id)])
+
+    def _earlier(self, study_id: int, kind: str) -> list[Run]:
+        return self.store.runs(study_id, kind=kind, limit=20)
+
+    def _publish(self, study_id: int, version: str, fitted: Fitted, manifest: dict) -> bool:
+        """Write the snapshot to its folder, then record it; a snapshot that cannot be recorded is removed.
+
+        Returns whether it is the champion.
+        """
         written = write_snapshot(
             self.root(study_id),
             version,
@@ -324,12 +390,12 @@ class Trainer:
         )
         record = record_of(written)
         try:
-            self._record(study_id, record)
+            return self._record(study_id, record)
         except Exception:
             self._sweep(study_id)
             raise
 
-    def _record(self, study_id: int, record: SnapshotRecord) -> None:
+    def _record(self, study_id: int, record: SnapshotRecord) -> bool:
         """Record a snapshot that is on disk; it retries, so that a busy database costs no hours of training."""
         for seconds in _PUBLISH_RETRY_SECONDS:
             try:
@@ -339,10 +405,10 @@ class Trainer:
                 self.stop.wait(seconds)
         return self.store.publish(study_id, record, run_id=record.run_id)
 
-    def _config(self, cut: dict) -> dict:
-        """The data and settings of a run, with which it can be repeated."""
-        names = ("backbone", "device", "reward_budget_seconds", "seed")
-        return {"data": cut, "settings": {name: getattr(self.settings, name) for name in names}}
+    def _settings_of_fits(self) -> dict:
+        """The settings of a run, with which it can be repeated on the same data."""
+        names = ("backbone", "device", "reward_steps", "reward_budget_seconds", "seed")
+        return {"settings": {name: getattr(self.settings, name) for name in names}}
 
     def _champion(self, study_id: int) -> Snapshot | None:
         """The champion, to start warm from; None where there is none or it is damaged: the fit then starts cold."""
@@ -359,20 +425,25 @@ class Trainer:
         return None if damaged else snapshot
 
     def _embedder(self) -> Callable[..., np.ndarray]:
-        if self._embed is None:
-            from copl_core.install.weights import resolver
-            from copl_core.training.text_embedder import TextEmbedder
+        """Texts → φ; each run has an embedder of its own, since the lanes run at once."""
+        if self._embed is not None:
+            return self._embed
+        from copl_core.install.weights import resolver
+        from copl_core.training.text_embedder import installed_embedder
 
-            self._embed = TextEmbedder(
-                resolver(self.settings.weights)("minilm"),
-                device=self.settings.device,
-                cache=self.settings.cache / "phi",
-            ).embed
-        return self._embed
+        embedder = installed_embedder(self.settings, resolver(self.settings.weights)("minilm"))
 
-    def _reporter(self, run_id: int, run_log: RunLog | None = None) -> Progress:
+        def embed(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+            try:
+                return embedder.embed(texts, progress)
+            finally:
+                embedder.forget_encoder()
+
+        return embed
+
+    def _reporter(self, run_id: int, run_log: RunLog | None = None, clock: RunClock | None = None) -> Progress:
         """The progress callback of a run, which raises ``Stopped`` or ``Cancelled`` where the job must end."""
-        reporter = _Reporter(self.store, run_id)
+        reporter = _Reporter(self.store, run_id, clock or RunClock({}))
 
         def report(phase: str, step: int, steps: int, loss: float | None) -> None:
             if self.stop.is_set():
@@ -391,21 +462,19 @@ class _Reporter:
     A report that the database refuses is dropped: that costs a line on the page, and no training.
     """
 
-    def __init__(self, store: Store, run_id: int) -> None:
-        self.store, self.run_id = store, run_id
-        self._phase, self._phase_started, self._first_step = "", time.monotonic(), 0
+    def __init__(self, store: Store, run_id: int, clock: RunClock) -> None:
+        self.store, self.run_id, self.clock = store, run_id, clock
+        self._phase = ""
         self._last_report = 0.0  # on the monotonic clock
 
     def report(self, phase: str, step: int, steps: int, loss: float | None) -> None:
-        now = time.monotonic()
+        now, seconds_left = time.monotonic(), self.clock.at(phase, step, steps)
         if phase != self._phase:
-            self._phase, self._phase_started, self._first_step = phase, now, max(0, step - 1)
-            self._last_report = 0.0
+            self._phase, self._last_report = phase, 0.0
+            release_memory()  # what a finished phase used is not there twice
         if now - self._last_report < _REPORT_SECONDS:
             return
         self._last_report = now
-        done = step - self._first_step
-        seconds_left = (now - self._phase_started) / done * (steps - step) if done > 0 else None
         finite_loss = None if loss is None or not math.isfinite(loss) else float(loss)
         try:
             if self.store.run(self.run_id).state == RunState.CANCELLED:
@@ -443,8 +512,9 @@ def _failed_in_a_row(ended: list[Run]) -> int:
 def work(store: Store, settings: Settings) -> int:
     """Run the trainer until SIGTERM, Ctrl-C or the end of its terminal.
 
-    One thread executes runs and another looks after the studies; the main thread waits for signals, which Python
-    delivers to it alone.  A run that reaches no next step in time is queued again as it is, and ends with the process.
+    One thread per kind executes runs and another looks after the studies; the main thread waits for signals, which
+    Python delivers to it alone.  A run that reaches no next step in time is queued again as it is, and ends with the
+    process.
 
     Raises:
         CoplError: another worker serves this installation.
@@ -453,27 +523,30 @@ def work(store: Store, settings: Settings) -> int:
     with hold_worker_lock(settings):
         _stop_on_signals(stop)
         _set_threads(settings)
+        keep_memory_low()
         trainer = Trainer(store, settings, stop)
         trainer.recover()
         trainer.sweep()
         look = Thread(target=_look, args=(trainer,), name="look", daemon=True)
-        fit = Thread(target=_execute_runs, args=(trainer,), name="fit", daemon=True)
-        look.start()
-        fit.start()
+        lanes = [Thread(target=_execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in LANES]
+        for thread in (look, *lanes):
+            thread.start()
         stop.wait()
-        fit.join(STOP_SECONDS)
-        trainer.give_up_current_run()
+        deadline = time.monotonic() + STOP_SECONDS
+        for lane in lanes:
+            lane.join(max(0.0, deadline - time.monotonic()))
+        trainer.give_up_current_runs()
         look.join(timeout=2)
         store.heartbeat(os.getpid(), "stopped")
     return 0
 
 
-def _execute_runs(trainer: Trainer) -> None:
-    """Execute queued runs one after the other, oldest first."""
+def _execute_runs(trainer: Trainer, kind: str) -> None:
+    """Execute queued runs of a kind one after the other, oldest first."""
     while not trainer.stop.is_set():
         found = False
         try:
-            found = trainer.execute_next()
+            found = trainer.execute_next(kind)
         except Exception:  # a database that refuses a write must not end the worker
             log.error("a run could not be executed\n%s", traceback.format_exc())
         if not found:

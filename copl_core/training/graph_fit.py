@@ -20,7 +20,7 @@ from copl_core.preference.state import GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_trainer import GraphData, Member, Report, Save, edge_share_for
-from copl_core.training.losses import temperature_of, torch_generator
+from copl_core.training.losses import MAKING_MODULES, temperature_of, torch_generator
 from copl_core.training.metrics import measures
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import draws
@@ -67,7 +67,9 @@ def fit_graph(
     states = None if checkpoint is None else _States(checkpoint, part, _key(data, phi, config, seed, device, warm))
     outputs, logits = [], []
     for member, held in enumerate(held_out):
-        network = CoplGraph(data.n_users, data.n_responses, x.shape[1], config, torch_generator(seed * 1000 + member))
+        generator = torch_generator(seed * 1000 + member)
+        with MAKING_MODULES:
+            network = CoplGraph(data.n_users, data.n_responses, x.shape[1], config, generator)
         carried = warm is not None and _carry_over(network, warm, member, data)
         training = Member(graph_data, network.to(device), held, seed * 1000 + 500 + member, warm=carried)
         report = partial(_report, progress, config, member, training.steps)

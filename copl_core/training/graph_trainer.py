@@ -150,6 +150,7 @@ class Member:
         self.optimiser = optimiser_of(network, self.config)
         self.steps = steps_of(self.config, len(graph_data.user) - len(held))
         self.step, self.id_prior_scale, self.loss = 0, 1.0, math.nan
+        self.data_term = torch.zeros(())  # of the last step's loss
         self.best, self.best_step, self.worse, self.kept = math.inf, 0, 0, _copy(network)
 
     def train(self, report: Report, save: Save | None = None, state: dict[str, Any] | None = None) -> np.ndarray:
@@ -211,7 +212,7 @@ class Member:
             self.network.load_state_dict(self.kept)
 
     def take_step(self) -> float:
-        """One step of the optimiser; returns the loss."""
+        """One step of the optimiser; returns the loss of its query labels, without the priors."""
         rate = self.config.schedule.lr * rate_at(self.step, self.config, self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -220,7 +221,7 @@ class Member:
         loss.backward()
         self.optimiser.step()
         self.step += 1
-        return float(loss.detach())
+        return float(self.data_term.detach())
 
     def _left_out_loss(self) -> Tensor:
         """The loss of all labels that leave the graph for this step, with the priors."""
@@ -230,7 +231,8 @@ class Member:
         keep_user = self._keep_mask(graph_data.data.n_users, schedule.user_dropout)
         logits = graph_data.logits(network, network(graph_data.phi, messages, keep, keep_user), query)
         prior = penalty(network, self.config, self.id_prior_scale)
-        return graph_data.loss(logits, query) + prior / len(graph_data.user)
+        self.data_term = graph_data.loss(logits, query)
+        return self.data_term + prior / len(graph_data.user)
 
     def _drawn(self) -> tuple[list[Messages], LabelBatch]:
         """Messages by layer and the query labels; with ``leave_out_draws`` a few draws take turns, each from its own
@@ -273,8 +275,9 @@ class Member:
             responses.index_select(0, query.left),
             responses.index_select(0, query.right),
         )
+        self.data_term = graph_data.loss(graph_data.logits(network, out, query), query)
         return (
-            graph_data.loss(graph_data.logits(network, out, query), query)
+            self.data_term
             + self.config.paper.l2_batch * _squares(*embeddings)
             + penalty(network, self.config) / len(graph_data.user)
         )

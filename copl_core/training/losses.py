@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -82,6 +84,10 @@ def temperature_of(logits: np.ndarray, outcome: np.ndarray) -> float:
         for temperature in grid
     ]
     return float(grid[int(np.argmin(losses))])
+
+
+# Held while modules are made: their first weights come from torch's own generator, which all threads share.
+MAKING_MODULES = Lock()
 
 
 def torch_generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:

@@ -8,8 +8,11 @@ contains and no label with an unknown position.  A step takes a few texts and al
 
 Several processes train together if ``accelerate launch`` starts them, each on its own batches (``distributed``).
 
+The schedule counts steps, so the same data and seed give the same model on a slow day.  A time budget only ends a
+training, and its metrics then say after how many of the planned steps (``cut``).
+
 A killed training resumes from its last saved state (``checkpoint``) with the same steps.  On a processor it ends with
-the same weights, bit for bit, unless its schedule follows the clock because of a time budget.
+the same weights, bit for bit.
 
 Labels are held out by the ids of user and responses, so a label stays on the same side of the split in every later fit.
 One half of them decides when to stop and fits the temperature, and figures are reported on the other half.
@@ -31,12 +34,13 @@ from torch.nn import functional as F
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.reward.backbone import Backbone, Resolver, load_backbone
 from copl_core.reward.experts import balance_loss, load_report
-from copl_core.reward.hidden import HiddenCache
+from copl_core.reward.hidden import HiddenCache, StatesFolder, TextStates
 from copl_core.reward.margins import ChooseTokens, Margins, all_tokens, even_tokens, random_tokens
 from copl_core.reward.model import STRUCTURE, RewardConfig, RewardModel
 from copl_core.reward.start import start_gate, start_head
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.distributed import Processes
+from copl_core.training.losses import MAKING_MODULES, torch_generator
 from copl_core.training.metrics import log_losses, measures
 from copl_core.training.progress import HELD_OUT, Progress
 
@@ -45,7 +49,6 @@ MOST_HELD_OUT = 2000  # labels; more of them cost time and add little precision
 MONITOR_LABELS = 256  # most held-out labels of an evaluation during training
 LABELS_PER_STEP = 4096  # most labels of a step, drawn from those between its texts
 EVALUATIONS = 10  # about so many in a whole training
-TRAINING_SHARE = 0.85  # of a time budget; the rest is for the final evaluation
 
 
 def fit_reward(
@@ -62,6 +65,7 @@ def fit_reward(
     progress: Progress | None = None,
     time_budget_s: float | None = None,
     checkpoint: Checkpoint | None = None,
+    disk: StatesFolder | None = None,
 ) -> RewardModel:
     """A reward model of all users of ``data``.
 
@@ -70,9 +74,10 @@ def fit_reward(
         weights: gives the folder of bundled backbone weights by name.
         warm: start from the weights of this model if its structure and width are the same.
         cache: hidden states to use and to fill; it must belong to the same backbone.
-        time_budget_s: seconds after which the schedule ends; computing the states of new texts counts.
+        time_budget_s: seconds of training steps after which they are cut; reading texts does not count.
         checkpoint: where to save the state of the training, from which the same training resumes after a kill.  Each
             process has its own file; they resume if all files are of the same step, and otherwise start over.
+        disk: where the hidden states of texts are kept from fit to fit; without it they stay in memory.
 
     Returns:
         The model in eval mode, on ``device``; ``metrics`` has the held-out figures and the load of the experts.
@@ -84,13 +89,22 @@ def fit_reward(
     started = time.monotonic()
     processes = Processes(device)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model, warmed = _model(config, np.shape(user_vectors)[1], weights, warm, cache, backbone)
+        with MAKING_MODULES:
+            torch.manual_seed(seed)
+            model, warmed = _model(config, np.shape(user_vectors)[1], weights, warm, cache, backbone)
+        if disk is not None:
+            model.cache.disk = disk
         model.fit_normaliser(user_vectors)
         model.to(processes.device)
-        deadline = None if time_budget_s is None else started + TRAINING_SHARE * time_budget_s
         fit = RewardTrainer(
-            model, data, user_vectors, processes.generator(seed), progress or (lambda *_: None), deadline, processes
+            model,
+            data,
+            user_vectors,
+            processes.generator(seed),
+            progress or (lambda *_: None),
+            time_budget_s,
+            processes,
+            seed,
         )
         states = None
         if checkpoint is not None:
@@ -207,29 +221,31 @@ class RewardTrainer:
     user_vectors: np.ndarray
     rng: np.random.Generator
     progress: Progress
-    deadline: float | None
+    budget: float | None  # seconds of steps
     processes: Processes = field(default_factory=Processes)
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self.config = self.model.config
+        # Generators of its own: a graph may be fitted beside it, in another thread that uses torch's.
+        self.token_draws = torch_generator(self.seed)
+        self.gate_draws = self.model.gate.generator = torch_generator(self.seed, self.model.device)
         self.users = self.model.standardise(self.user_vectors)
         self.side = nn.Parameter(torch.zeros((), device=self.model.device))
-        self.steps_done = 0
+        self.steps_done = self.planned_steps = 0
+        self.cut = False
         self.seconds_before = 0.0  # of training in processes that were killed
         train, tune, test = split(self.data, self.config.holdout)
         self.held_out_rows = np.concatenate([tune, test])
         self.train_labels, self.tune_labels, self.test_labels = map(self.data.labels.take, (train, tune, test))
         self.margins = Margins(self.model, self._states())
 
-    def _states(self) -> dict[int, Tensor]:
-        """Hidden states by row of the text, for all texts that have labels."""
-        texts = list(self.data.texts())
+    def _states(self) -> TextStates:
+        """Hidden states by row of the text, for all texts that have labels; each is computed here once."""
         rows = np.unique(np.concatenate([self.data.labels.left, self.data.labels.right]))
-        states: dict[int, Tensor] = {}
-        for start in range(0, len(rows), 64):
-            self.progress("reading texts", start, len(rows), math.nan)
-            batch = rows[start : start + 64]
-            states.update(zip(batch.tolist(), self.model.cache.get([texts[row] for row in batch]), strict=True))
+        states = TextStates(self.model.cache, list(self.data.texts()), rows.tolist())
+        for done in states.prepared():
+            self.progress("reading texts", done, len(rows), None)
         return states
 
     def start(self, seed: int) -> None:
@@ -240,7 +256,7 @@ class RewardTrainer:
             self._move_reference()
 
     def train(self, states: States | None = None, found: dict | None = None) -> None:
-        """Train under a cosine schedule until its end, the deadline, or no more improvement on the tuning labels.
+        """Train under a cosine schedule until its end, no more improvement on the tuning labels, or the time budget.
 
         Args:
             states: where to save the state of the training.
@@ -249,17 +265,18 @@ class RewardTrainer:
         optimizer = self.processes.optimizer(self._optimizer())
         self.processes.same(self.model.adapter_state().values())
         batches = label_batches(self.train_labels, self.data.response_prompt, self.config.texts, self.rng)
-        steps = self._steps()
+        self.planned_steps = steps = self._steps()
         every = max(1, steps // EVALUATIONS)
         state = self._resume(found, optimizer) if found else self._first_state()
         for step in range(state.step + 1, steps + 1):
-            done = self.processes.agree(self._done(step, steps, state.started))
+            done = (step - 1) / steps
             for group, lr_scale in zip(optimizer.param_groups, self._lr_scales(), strict=True):
                 group["lr"] = lr_scale * self.config.lr * 0.5 * (1 + math.cos(math.pi * done))
             loss = self._step(next(batches), optimizer)
             self.steps_done = state.step = step
             self.progress("training reward", step, steps, loss)
-            last = done >= 1 or step == steps
+            self.cut = step < steps and self._out_of_time(state.started)
+            last = self.cut or step == steps
             if step % every == 0 or last:
                 value = self._tuning_loss()
                 self.progress("training reward" + HELD_OUT, step, steps, value)
@@ -287,28 +304,35 @@ class RewardTrainer:
             "side": self.side.detach(),
             "optimizer": optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
-            "torch": _torch_rng_states(self.model.device),
+            "torch": self._random_states(),
             "seconds": time.monotonic() - state.started,
-            "budget": None if self.deadline is None else self.deadline - state.started,
+            "budget": self.budget,
         }
 
     def _resume(self, found: dict, optimizer: torch.optim.Optimizer) -> TrainState:
         """Restore what ``_saved`` returned.  The batches need only ``rng``, which nothing else draws from in between.
 
-        The clock continues from the saved time, so the time before the deadline is the same as before the kill, and
-        reading the texts again does not reduce it.
+        The clock continues from the saved time, so as much of the budget is left as before the kill.
         """
         self.model.load_tensors(found["model"])
         with torch.no_grad():
             self.side.copy_(found["side"])
         optimizer.load_state_dict(found["optimizer"])
         self.rng.bit_generator.state = found["rng"]
-        _set_torch_rng_states(self.model.device, found["torch"])
+        self._set_random_states(found["torch"])
         self.seconds_before = found["seconds"]
         started = time.monotonic() - found["seconds"]
-        if found["budget"] is not None:
-            self.deadline = started + found["budget"]
         return TrainState(found["best"], found["kept"], started, found["stale"], found["step"])
+
+    def _random_states(self) -> dict[str, Tensor]:
+        """States of all generators; dropout draws from torch's own."""
+        own = {"tokens": self.token_draws.get_state(), "gate": self.gate_draws.get_state()}
+        return _torch_rng_states(self.model.device) | own
+
+    def _set_random_states(self, states: dict[str, Tensor]) -> None:
+        _set_torch_rng_states(self.model.device, states)
+        self.token_draws.set_state(states["tokens"])
+        self.gate_draws.set_state(states["gate"])
 
     def _optimizer(self) -> torch.optim.Optimizer:
         others = [p for n, p in self.model.named_parameters() if p.requires_grad and not n.startswith("gate.")]
@@ -329,7 +353,7 @@ class RewardTrainer:
         p = self.model.gate(self.users)
         self.model.gate.eval()
         with self.model.autocast():
-            margin = self.margins.of(labels, p, random_tokens(self.config.train_tokens))
+            margin = self.margins.of(labels, p, random_tokens(self.config.train_tokens, self.token_draws))
         columns = labels.outcome, labels.strength, labels.position_known
         outcome, weight, known = (torch.from_numpy(column).to(margin) for column in columns)
         each = F.binary_cross_entropy_with_logits(margin + self.side * known, outcome, reduction="none")
@@ -355,19 +379,21 @@ class RewardTrainer:
             self.model.reference[g] = torch.where(count > 0, total / count.clamp(min=1), self.model.reference[g])
 
     def _steps(self) -> int:
-        """Steps that see as many labels as ``epochs`` passes over the data, and at least ``min_steps``."""
+        """Steps that see as many labels as ``epochs`` passes over the data, within ``min_steps`` and ``max_steps``."""
+        if self.config.steps:
+            return self.config.steps
         sample = label_batches(
             self.train_labels, self.data.response_prompt, self.config.texts, np.random.default_rng(0)
         )
         mean = np.mean([len(next(sample)) for _ in range(12)])
         per_step = mean * self.processes.n
-        return max(self.config.min_steps, math.ceil(self.config.epochs * len(self.train_labels) / per_step))
+        wanted = math.ceil(self.config.epochs * len(self.train_labels) / per_step)
+        return max(self.config.min_steps, min(self.config.max_steps, wanted))
 
-    def _done(self, step: int, steps: int, started: float) -> float:
-        """Share of the schedule that is done, by steps or by the clock, whichever is larger."""
-        now = time.monotonic()
-        by_clock = 0.0 if self.deadline is None else (now - started) / max(self.deadline - started, 1e-3)
-        return min(1.0, max((step - 1) / steps, by_clock))
+    def _out_of_time(self, started: float) -> bool:
+        """Whether the budget is spent; the first process decides for all."""
+        spent = self.budget is not None and time.monotonic() - started >= self.budget
+        return bool(self.processes.agree(float(spent)))
 
     def _tensors(self) -> dict[str, Tensor]:
         """A copy of the model's tensors."""
@@ -396,6 +422,8 @@ class RewardTrainer:
             "temperature": float(self.model.calibration),
             "side": float(self.side.detach()),
             "steps": self.steps_done,
+            "planned_steps": self.planned_steps,
+            "cut": self.cut,
         }
         if self.config.n_experts:
             with torch.no_grad():

@@ -9,8 +9,6 @@ torch and transformers are imported only for texts that are not in the cache.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
+from copl_core.config import Settings
 from copl_core.features import FEATURE_NAMES, measure_many
+from copl_core.kept_files import KeptFiles
 from copl_core.records import CoplError
+from copl_core.training.vector_files import KEY, VectorFiles
 
-BATCH = 32
+BATCH = 16
 MAX_TOKENS = 256
 SAVE_SECONDS = 20.0  # between two writes to the cache; a kill costs at most this much work
+SHARE = 0.25  # of the disk space for what texts become; the rest is for hidden states
 
 CountProgress = Callable[[int, int], None]  # (done, total)
 
@@ -37,7 +37,7 @@ def inputs(prompt: str, response: str) -> tuple[str, str]:
 
 
 def _key(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY]
 
 
 class TextEmbedder:
@@ -47,20 +47,21 @@ class TextEmbedder:
         folder: a Hugging Face folder with config, tokenizer and safetensors weights.
         device: where the encoder runs.
         cache: folder of embeddings by content, shared by processes; None: memory only.
+        limit_mb: of that folder; what was used longest ago is removed.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", cache: Path | None = None) -> None:
+    def __init__(self, folder: Path, device: str = "cpu", cache: Path | None = None, limit_mb: float = 500.0) -> None:
         self.folder = Path(folder)
         self.device = device
         self.cache = None if cache is None else Path(cache)
-        self._known: dict[str, np.ndarray] = {}
-        self._read_parts: set[str] = set()
+        self._known: dict[str, np.ndarray] = {}  # without a cache: every vector so far
         self._encoder: tuple[Any, Any] | None = None  # tokenizer and model, loaded at first use
         if not (self.folder / "config.json").is_file():
             raise CoplError(
                 f"No text encoder in {self.folder}: a folder with config.json, tokenizer.json and "
                 "model.safetensors is needed. Name another folder, or none for the bundled encoder."
             )
+        self._kept = VectorFiles(KeptFiles(self.cache / self.mark, limit_mb)) if self.cache else None
 
     def embed(self, texts: Sequence[tuple[str, str]], progress: CountProgress | None = None) -> np.ndarray:
         """(prompt, response) pairs → (T, P) float32.  ``progress(done, total)`` counts encoded texts."""
@@ -89,35 +90,50 @@ class TextEmbedder:
         """P, the length of φ."""
         return 2 * self._load()[1].config.hidden_size + len(FEATURE_NAMES)
 
+    def forget_encoder(self) -> None:
+        """Free the encoder's memory; it is loaded again for the next text that is not in the cache."""
+        self._encoder = None
+
     def _encode(self, texts: list[str], progress: CountProgress | None) -> np.ndarray:
         keys = [_key(text) for text in texts]
-        self._read_cache()
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if not keys:
+            return np.zeros((0, 0), np.float32)
+        found = self._found(keys)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
-            self._encode_missing(missing, progress)
-        return np.stack([self._known[key] for key in keys]) if keys else np.zeros((0, 0), np.float32)
+            found |= self._encode_missing(missing, progress)
+        return np.stack([found[key] for key in keys])
 
-    def _encode_missing(self, missing: dict[str, str], progress: CountProgress | None) -> None:
+    def _found(self, keys: list[str]) -> dict[str, np.ndarray]:
+        """The vectors that are known already."""
+        if self._kept is None:
+            return {key: self._known[key] for key in keys if key in self._known}
+        return self._kept.read(set(keys))
+
+    def _encode_missing(self, missing: dict[str, str], progress: CountProgress | None) -> dict[str, np.ndarray]:
         """Encode texts by key, short ones first; results are saved every few seconds and after an exception."""
         order = sorted(missing, key=lambda key: len(missing[key]))
-        vectors: dict[str, np.ndarray] = {}
+        found: dict[str, np.ndarray] = {}
+        unsaved: dict[str, np.ndarray] = {}
         last_save = time.monotonic()
         try:
             for start in range(0, len(order), BATCH):
                 batch = order[start : start + BATCH]
-                vectors |= zip(batch, self._run([missing[key] for key in batch]), strict=True)
+                unsaved |= zip(batch, self._run([missing[key] for key in batch]), strict=True)
                 if time.monotonic() - last_save > SAVE_SECONDS:
-                    self._save(vectors)
-                    vectors, last_save = {}, time.monotonic()
+                    self._save(unsaved)
+                    found, unsaved, last_save = found | unsaved, {}, time.monotonic()
                 if progress is not None:
                     progress(start + len(batch), len(order))
         finally:
-            self._save(vectors)
+            self._save(unsaved)
+        return found | unsaved
 
     def _save(self, vectors: dict[str, np.ndarray]) -> None:
-        if vectors:
+        if self._kept is None:
             self._known |= vectors
-            self._write_cache(vectors)
+        elif vectors:
+            self._kept.write(vectors)
 
     def _load(self) -> tuple[Any, Any]:
         if self._encoder is None:
@@ -141,39 +157,6 @@ class TextEmbedder:
         pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
         return torch.nn.functional.normalize(pooled, dim=-1).float().cpu().numpy()
 
-    def _cache_folder(self, cache: Path) -> Path:
-        """A separate folder for each encoder, so that vectors of different encoders never mix."""
-        return cache / self.mark
-
-    def _read_cache(self) -> None:
-        if self.cache is None:
-            return
-        for part in sorted(self._cache_folder(self.cache).glob("*.safetensors")):
-            if part.name in self._read_parts:
-                continue
-            self._read_parts.add(part.name)
-            try:
-                table = load_file(part)
-            except (SafetensorError, OSError):
-                continue  # a damaged part: its texts are embedded again
-            keys = table["keys"].tobytes().decode("ascii")
-            for row, vector in enumerate(table["vectors"]):
-                self._known[keys[40 * row : 40 * row + 40]] = vector
-
-    def _write_cache(self, vectors: dict[str, np.ndarray]) -> None:
-        """Write one new part, under a temporary name until it is complete: a kill leaves the whole part or none."""
-        if self.cache is None:
-            return
-        folder = self._cache_folder(self.cache)
-        folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256("".join(vectors).encode()).hexdigest()[:32] + ".safetensors"
-        handle, temporary = tempfile.mkstemp(suffix=".part", dir=folder)
-        os.close(handle)
-        keys = np.frombuffer("".join(vectors).encode("ascii"), np.uint8)
-        save_file({"keys": keys, "vectors": np.stack(list(vectors.values()))}, temporary)
-        os.replace(temporary, folder / name)
-        self._read_parts.add(name)
-
 
 @contextmanager
 def _quiet() -> Iterator[None]:
@@ -189,3 +172,10 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
         if bar:
             logging.enable_progress_bar()
+
+
+def installed_embedder(settings: Settings, encoder: Path) -> TextEmbedder:
+    """The embedder in a folder, with the disk cache of the installation."""
+    return TextEmbedder(
+        encoder, device=settings.device, cache=settings.cache / "phi", limit_mb=SHARE * settings.cache_mb
+    )

@@ -28,7 +28,7 @@ def ago(seconds: float) -> datetime:
 
 
 @pytest.mark.parametrize(
-    ("change", "kind"),
+    ("change", "kinds"),
     [
         # nothing has changed, or not enough has
         ({}, None),
@@ -36,11 +36,12 @@ def ago(seconds: float) -> datetime:
         ({"since_graph": 8}, "graph"),
         ({"since_graph": 8, "last_graph": ago(14)}, None),
         ({"since_graph": 8, "last_graph": ago(15)}, "graph"),
-        # the reward model follows less often, and takes the graph along
+        # the reward model follows less often, and never before the graph
         ({"since_graph": 40, "since_reward": 39}, "graph"),
-        ({"since_graph": 40, "since_reward": 40}, "full"),
+        ({"since_graph": 40, "since_reward": 40}, "graph full"),
+        ({"since_graph": 0, "since_reward": 40}, "full"),
         ({"since_graph": 40, "since_reward": 40, "last_reward": ago(119)}, "graph"),
-        ({"since_graph": 40, "since_reward": 40, "last_reward": ago(120)}, "full"),
+        ({"since_graph": 40, "since_reward": 40, "last_reward": ago(120)}, "graph full"),
         # the first of each
         ({"has_snapshot": False, "has_reward": False, "last_graph": None, "last_reward": None}, "graph"),
         ({"has_snapshot": False, "has_reward": False, "n_labels": 9, "last_graph": None, "last_reward": None}, None),
@@ -56,26 +57,26 @@ def ago(seconds: float) -> datetime:
         ({"n_labels": 9, "since_graph": 50, "since_reward": 50}, None),
     ],
 )
-def test_what_is_due(change, kind):
+def test_what_is_due(change, kinds):
     found = due(replace(SETTLED, **change), SETTINGS, NOW)
-    assert (found and found[0]) == kind
-    assert found is None or found[1]  # and a reason in words
+    assert list(found) == (kinds.split() if kinds else [])
+    assert all(found.values())  # each with a reason in words
 
 
 @pytest.mark.parametrize("failed", [0, 1, 3, 8])
 def test_each_failure_in_a_row_doubles_the_wait(failed):
     wait = SETTINGS.refit_seconds * 2**failed
     situation = replace(SETTLED, since_graph=8, failed_graph=failed)
-    assert due(replace(situation, last_graph=ago(wait - 1)), SETTINGS, NOW) is None
-    assert due(replace(situation, last_graph=ago(wait)), SETTINGS, NOW)[0] == "graph"
+    assert due(replace(situation, last_graph=ago(wait - 1)), SETTINGS, NOW) == {}
+    assert "graph" in due(replace(situation, last_graph=ago(wait)), SETTINGS, NOW)
 
 
 def test_a_reward_model_that_cannot_be_fitted_does_not_keep_the_graph_from_following():
     situation = replace(SETTLED, has_reward=False, since_graph=8, last_reward=ago(130), failed_reward=2)
-    assert due(situation, SETTINGS, NOW)[0] == "graph"
+    assert list(due(situation, SETTINGS, NOW)) == ["graph"]
 
 
 def test_failures_wait_even_without_a_pause_and_not_for_ever():
     eager = Settings(refit_seconds=0, reward_seconds=0)
-    assert due(replace(SETTLED, since_graph=8, last_graph=ago(1), failed_graph=1), eager, NOW) is None
+    assert due(replace(SETTLED, since_graph=8, last_graph=ago(1), failed_graph=1), eager, NOW) == {}
     assert due(replace(SETTLED, since_graph=8, last_graph=ago(3600), failed_graph=10_000), eager, NOW)

@@ -105,7 +105,7 @@ def test_a_failure_is_reported_and_the_champion_stays(fitted, problem, message):
     failed = fitted.store.run(run.id)
     assert (failed.state, failed.message, failed.snapshot) == (RunState.FAILED, message, None)
     assert fitted.record.champion == "v0001" and versions_on_disk(fitted) == ["v0001"]
-    assert broken.current_run is None and fitted.store.active_runs() == []
+    assert broken.current_runs == set() and fitted.store.active_runs() == []
 
 
 def test_too_few_labels_and_nothing_but_ties_are_reported_in_a_sentence(tmp_path):
@@ -139,7 +139,7 @@ class CancelledAtTheLastMoment(SqlStore):
 
     def publish(self, study_id, record, *, run_id):
         self.finish_run(run_id, RunState.CANCELLED, message="Cancelled by hand.")
-        super().publish(study_id, record, run_id=run_id)
+        return super().publish(study_id, record, run_id=run_id)
 
 
 def test_a_run_cancelled_while_it_publishes_publishes_nothing_and_leaves_nothing(fitted):
@@ -321,8 +321,8 @@ def test_runs_that_fail_come_further_and_further_apart(fitted):
     contents.import_rows(fitted, camp_labels(n_users=3, n_prompts=6, per_user=1, seed=1))
     soon = replace(fitted.settings.schedule, refit_labels=1, refit_seconds=40.0)
     situation, ended = one._situation(fitted.id), runs.list_runs(fitted)[0].ended_at
-    assert due(situation, soon, ended + timedelta(seconds=319)) is None  # eight times the wait
-    assert due(situation, soon, ended + timedelta(seconds=321))[0] == "graph"
+    assert due(situation, soon, ended + timedelta(seconds=319)) == {}  # eight times the wait
+    assert list(due(situation, soon, ended + timedelta(seconds=321))) == ["graph"]
     fit_graph_now(fitted)
     assert one._situation(fitted.id).failed_graph == 0
 
@@ -378,7 +378,7 @@ def test_a_snapshot_that_cannot_be_recorded_waits_for_the_next_try_with_what_was
     one.store = Fails(session.store.engine, "publish", 3)
     one.execute(run.id)
     assert state_of(session, run.id) == RunState.RUNNING and versions_on_disk(session) == []
-    assert list((session.settings.cache / "training" / str(session.id)).glob("graph.*"))
+    assert list((session.settings.cache / "training" / f"{session.id}-graph").glob("graph.*"))
     (again,) = one.recover()
     one.execute(again.id)
     assert state_of(session, again.id) == RunState.DONE and versions_on_disk(session) == ["v0001"]
@@ -411,8 +411,8 @@ def test_a_worker_recovers_no_run_between_its_claim_and_its_start(session):
     run, one, recovered = runs.request_fit(session, "graph"), trainer(session), []
     claim = session.store.claim_run
 
-    def looks_meanwhile(run_id=None):
-        claimed = claim(run_id)
+    def looks_meanwhile(run_id=None, *, kind=None):
+        claimed = claim(run_id, kind=kind)
         look = Thread(target=lambda: recovered.extend(one.recover()))
         look.start()
         look.join(timeout=0.2)  # it waits until the claim is complete
@@ -427,13 +427,13 @@ def test_a_worker_recovers_no_run_between_its_claim_and_its_start(session):
 def test_a_run_that_reaches_no_next_step_is_queued_again_when_the_worker_stops(session):
     one, run = trainer(session), runs.request_fit(session, "graph")
     session.store.claim_run(run.id)
-    one.current_run = run.id
-    one.give_up_current_run()
+    one.current_runs.add(run.id)
+    one.give_up_current_runs()
     stopped, (again,) = session.store.run(run.id), session.store.active_runs()
     assert (stopped.state, stopped.message) == (RunState.INTERRUPTED, _STOPPED)
     assert again.retry_of == run.id and one._attempts(again) == 1
-    one.current_run = None
-    one.give_up_current_run()
+    one.current_runs.clear()
+    one.give_up_current_runs()
     assert [active.id for active in session.store.active_runs()] == [again.id]
 
 

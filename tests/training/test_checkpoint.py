@@ -412,8 +412,8 @@ class Mortal(Trainer):
         super().__init__(session.store, session.settings, embed=by_style)
         self.happens, self.phase, self.reports = happens, phase, 0
 
-    def _reporter(self, run_id, log_of=None):
-        report = super()._reporter(run_id, log_of)
+    def _reporter(self, run_id, *more):
+        report = super()._reporter(run_id, *more)
 
         def mortal(phase: str, *progress) -> None:
             self.reports += phase == self.phase
@@ -449,7 +449,7 @@ def session(tmp_path_factory, tmp_path) -> Session:
 
 
 def states(session: Session) -> list[str]:
-    return sorted(path.name for path in (session.settings.cache / "training" / str(session.id)).glob("*"))
+    return sorted(path.name for path in (session.settings.cache / "training" / f"{session.id}-graph").glob("*"))
 
 
 def logged(session: Session, run_id: int) -> str:
@@ -504,7 +504,7 @@ def test_a_run_starts_from_the_beginning_if_labels_have_arrived(session, often):
 
 def test_a_damaged_state_costs_its_steps_alone(session, often):
     again = interrupted(session, killed)
-    for path in (session.settings.cache / "training" / str(session.id)).iterdir():
+    for path in (session.settings.cache / "training" / f"{session.id}-graph").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     execute(session, again)
     assert session.store.run(again).state == RunState.DONE and "Resumes" not in logged(session, again)
@@ -524,7 +524,7 @@ def test_a_run_that_fails_or_is_cancelled_leaves_no_state(session, often):
     seen = []
     for happens, state in (
         (failed, RunState.FAILED),
-        (lambda one: runs.cancel(session, one.current_run), RunState.CANCELLED),
+        (lambda one: runs.cancel(session, *one.current_runs), RunState.CANCELLED),
     ):
         run = runs.request_fit(session, "graph")
         one = Mortal(session, lambda one, happens=happens: (seen.append(states(session)), happens(one)))

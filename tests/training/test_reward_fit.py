@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -131,13 +132,69 @@ def test_progress_is_reported_and_may_stop_the_training(two_tastes, tiny_config,
     assert [step for phase, step, _ in reports if phase == "training reward"] == [1, 2, 3]
 
 
-def test_a_time_budget_ends_the_training(two_tastes, tiny_config, nothing):
+def test_a_time_budget_ends_the_training_and_the_metrics_say_after_how_many_steps(two_tastes, tiny_config, nothing):
     data, vectors = two_tastes
-    model = fit_reward(
-        data, vectors, replace(tiny_config, epochs=5000.0, patience=10_000), weights=nothing, time_budget_s=1.0
-    )
-    assert model.metrics["seconds"] < 10
+    patient = replace(tiny_config, steps=5000, patience=10_000)
+    model = fit_reward(data, vectors, patient, weights=nothing, time_budget_s=1.0)
+    metrics = model.metrics
+    assert metrics["cut"] and metrics["planned_steps"] == 5000 and 1 <= metrics["steps"] < 5000
+    assert metrics["seconds"] < 10
     assert np.isfinite(_margins(model, data, vectors)).all()
+
+
+def test_a_slow_day_gives_the_same_model(two_tastes, tiny_config, nothing, monkeypatch):
+    """The clock ends a fit and steers nothing: learning rates, evaluations and draws follow the steps."""
+    data, vectors = two_tastes
+    config = replace(tiny_config, steps=6, patience=10_000)
+    quick = fit_reward(data, vectors, config, weights=nothing, seed=2, time_budget_s=1e6)
+    calls = count()
+    monkeypatch.setattr("copl_core.training.reward_fit.time.monotonic", lambda: 1e4 * next(calls))
+    slow = fit_reward(data, vectors, config, weights=nothing, seed=2, time_budget_s=1e6)
+    np.testing.assert_array_equal(_margins(quick, data, vectors), _margins(slow, data, vectors))
+    assert not slow.metrics["cut"] and slow.metrics["seconds"] > 1e4 > quick.metrics["seconds"]
+
+
+def test_reading_texts_does_not_count_against_the_budget(two_tastes, tiny_config, nothing, monkeypatch):
+    data, vectors = two_tastes
+    clock = [0.0]
+    monkeypatch.setattr("copl_core.training.reward_fit.time.monotonic", lambda: clock[0])
+
+    def progress(phase, *_):
+        clock[0] += 1000.0 if phase == "reading texts" else 1.0
+
+    model = fit_reward(
+        data,
+        vectors,
+        replace(tiny_config, steps=5, patience=99),
+        weights=nothing,
+        progress=progress,
+        time_budget_s=500.0,
+    )
+    assert (model.metrics["steps"], model.metrics["cut"]) == (5, False)
+
+
+def test_drawing_in_another_thread_changes_nothing(two_tastes, tiny_config, nothing):
+    """A graph may be fitted beside a reward model, and torch's own generator is shared by all threads."""
+    data, vectors = two_tastes
+    config = replace(tiny_config, steps=6)
+
+    def noisy(*_):
+        torch.rand(3)
+
+    alone, beside = (
+        fit_reward(data, vectors, config, weights=nothing, seed=2, progress=progress) for progress in (None, noisy)
+    )
+    np.testing.assert_array_equal(_margins(alone, data, vectors), _margins(beside, data, vectors))
+
+
+def test_the_number_of_steps_follows_the_labels_within_bounds(two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+
+    def planned(**changes) -> int:
+        config = replace(tiny_config, min_steps=2, max_steps=9, patience=1, **changes)
+        return fit_reward(data, vectors, config, weights=nothing).metrics["planned_steps"]
+
+    assert planned(epochs=0.01) == 2 and planned(epochs=500.0) == 9 and planned(epochs=500.0, steps=3) == 3
 
 
 def test_ties_alone_teach_no_preference(two_tastes, tiny_config, nothing):
