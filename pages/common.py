@@ -12,7 +12,7 @@ from typing import NoReturn
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from copl_core.records import CoplError, Kind, StudyRecord, User
+from copl_core.records import CoplError, Kind, Run, StudyRecord, User
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.session import Session
 from pages.texts import FORMULA_SCRIPT, STYLE, literal
@@ -205,8 +205,8 @@ def no_snapshot(what: str) -> None:
     status = runs.trainer_status(session)
     if status.run is not None:
         st.info(
-            f"{what} comes from a snapshot, and the trainer is making the first one "
-            f"({status.run.phase or 'starting'}). This page updates when it is ready."
+            f"{what} comes from a snapshot, and the trainer is making the first one. This page updates when it is "
+            "ready."
         )
         _wait_for_snapshot()
     elif status.alive:
@@ -225,9 +225,22 @@ def no_snapshot(what: str) -> None:
 
 @st.fragment(run_every=2)
 def _wait_for_snapshot() -> None:
+    """How far the trainer is; the page reruns when the snapshot is there."""
     session, _ = current()
     if session.record.champion is not None:
         rerun()
+    for run in runs.trainer_status(session).runs:
+        phase = (run.phase or "starting").capitalize()
+        st.progress(runs.share_done(run), text=f"{phase}{time_left(run)}")
+
+
+def time_left(run: Run) -> str:
+    """The time that is left of a run, for the end of a sentence."""
+    if run.seconds_left is None:
+        return ""
+    if run.seconds_left < 90:
+        return f", about {max(1, round(run.seconds_left))} s left"
+    return f", about {round(run.seconds_left / 60)} minutes left"
 
 
 @st.fragment(run_every=5)

@@ -91,7 +91,9 @@ def details(run: Run) -> None:
 
 def loss_curves(run: Run, curves: Mapping) -> None:
     """Loss by step, one figure per phase."""
-    shown = [(phase, curve) for phase, curve in curves.items() if max(len(curve.loss), len(curve.held_out)) >= FEWEST]
+    shown = [
+        (phase, curve) for phase, curve in curves.items() if max(map(n_steps, (curve.loss, curve.held_out))) >= FEWEST
+    ]
     if not shown:
         return
     for start in range(0, len(shown), 2):
@@ -104,10 +106,16 @@ def loss_curves(run: Run, curves: Mapping) -> None:
                 alt=f"Loss by step, phase {phase}",
             )
     st.caption(
-        "Loss by step: blue on training labels, orange on validation labels, which decide when to stop. The graph is "
-        "an ensemble whose members are fitted one after the other, hence the jumps. A low blue line alone says nothing "
+        "Log-loss by step, without priors: blue on training labels, orange on validation labels, which decide when to "
+        "stop. Choosing priors shows the lowest so far, after each try. The graph is an ensemble whose members are "
+        "fitted one after the other, hence the jumps. A low blue line alone says nothing "
         f"about new answers. Run {run.id}" + (f", snapshot {run.snapshot}." if run.snapshot else ".")
     )
+
+
+def n_steps(points: list) -> int:
+    """Distinct steps; a phase that reports one step again and again has no curve."""
+    return len({step for step, _ in points})
 
 
 def picture(phase: str, curve) -> go.Figure:

@@ -22,16 +22,23 @@ def snapshots() -> None:
         st.info("No snapshot yet. The trainer makes the first one as soon as the study has 10 labels.")
         return
     history(records)
-    st.dataframe([snapshot_row(record, champion) for record in records[:SHOWN]], hide_index=True, width="stretch")
+    present = runs.on_disk(session)
+    st.dataframe(
+        [snapshot_row(record, champion, present) for record in records[:SHOWN]], hide_index=True, width="stretch"
+    )
     st.caption(
         "Accuracy and log-loss on n labels that no part of the model was fitted to, without ties, with 95 % intervals. "
         "They are measured when the reward model is fitted. A snapshot of kind graph uses the reward model of the full "
-        "snapshot before it and repeats its figures."
+        "snapshot before it and repeats its figures. “Cut” means that its time was up before its planned steps. Files "
+        "of old snapshots are removed; the champion, those with a note, one of each fit of the reward model and the "
+        f"newest {runs.KEPT_NEWEST} stay. Write a note to keep one."
     )
-    choose_champion(records, champion)
+    opened = [record for record in records if record.version in present]
+    if opened:
+        choose_champion(opened, records[0].version, champion)
     notes(records, champion)
-    if len(records) > 1:
-        compare(records, champion)
+    if len(opened) > 1:
+        compare(opened, champion)
 
 
 def history(records: list[SnapshotRecord]) -> None:
@@ -101,10 +108,11 @@ def add_accuracy(figure: go.Figure, fitted: list[SnapshotRecord], method: str, c
     )
 
 
-def snapshot_row(record: SnapshotRecord, champion: str | None) -> dict:
+def snapshot_row(record: SnapshotRecord, champion: str | None, present: set[str]) -> dict:
     row = {
         "snapshot": record.version,
         "champion": "yes" if record.version == champion else "",
+        "files": "on disk" if record.version in present else "removed",
         "note": record.note,
         "created": clock(record.created_at),
         "kind": record.metrics.get("kind"),
@@ -117,7 +125,16 @@ def snapshot_row(record: SnapshotRecord, champion: str | None) -> dict:
         row[f"{words}: accuracy"] = with_interval(held_out[name], "accuracy") if name in held_out else ""
     known = "copl" in held_out
     row["log-loss"] = with_interval(held_out["copl"], "log_loss") if known else ""
-    return row | {"n": f"{held_out['copl']['n']:,}" if known else "", "seconds": record.metrics.get("seconds")}
+    return row | {
+        "n": f"{held_out['copl']['n']:,}" if known else "",
+        "reward steps": steps_in_words(runs.reward_length(record)),
+        "seconds": record.metrics.get("seconds"),
+    }
+
+
+def steps_in_words(length: tuple[int, int, bool] | None) -> str:
+    """How long the reward model was trained; empty for snapshots without one, and of older versions."""
+    return "" if length is None else f"{length[0]} of {length[1]}" + (", cut" if length[2] else "")
 
 
 def with_interval(figures: dict, name: str) -> str:
@@ -125,7 +142,7 @@ def with_interval(figures: dict, name: str) -> str:
     return f"{figures[name]:.3f}" + ("" if low is None else f" ({low:.3f}–{high:.3f})")
 
 
-def choose_champion(records: list[SnapshotRecord], champion: str | None) -> None:
+def choose_champion(records: list[SnapshotRecord], newest: str, champion: str | None) -> None:
     """Make an older snapshot the champion, or a newer one again."""
     session, me = current()
     versions = [record.version for record in records]
@@ -138,10 +155,10 @@ def choose_champion(records: list[SnapshotRecord], champion: str | None) -> None
         )
         if st.button(f"Make {chosen} the champion", disabled=chosen == champion):
             perform(runs.promote, session, chosen, by=me.id)
-    if champion != versions[0] and runs.schedule(session).automatic:
+    if champion != newest and runs.schedule(session).automatic:
         st.caption(
-            "The champion is not the newest snapshot. The next automatic refit replaces it; switch “Refit "
-            "automatically” off in the schedule to keep it."
+            "The champion is not the newest snapshot. It stays until enough new labels for a refit have come; switch "
+            "“Refit automatically” off in the schedule to keep it after that."
         )
 
 

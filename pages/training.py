@@ -8,7 +8,7 @@ import streamlit as st
 from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
 from copl_core.study_settings import Schedule
-from pages.common import NO_GROUP_COLOUR, PLOT, current, rerun, source_line
+from pages.common import NO_GROUP_COLOUR, PLOT, current, rerun, source_line, time_left
 from pages.gain import VERDICTS, gain_in_words
 from pages.run_log import perform, run_list
 from pages.snapshots import snapshots
@@ -68,6 +68,12 @@ def figures(fitted_in: str) -> None:
         alt="Accuracy of each method on held-out labels, with intervals",
     )
     numbers.dataframe([figure_row(name, row) for name, row in held_out.items()], hide_index=True, width="stretch")
+    length = runs.reward_length(champion)
+    if length and length[2]:
+        st.warning(
+            f"The text reward was cut after {length[0]} of {length[1]} steps, since its time was up. Give it more "
+            "(`COPL_REWARD_BUDGET_SECONDS`), or plan fewer steps (`COPL_REWARD_STEPS`)."
+        )
     n, people = champion.metrics["gain"]["n"], champion.metrics["gain"]["people"]
     source_line(
         f"Accuracy on {n:,} decided labels of {people:,} people, held out from every method. Lines are 95 % intervals "
@@ -138,16 +144,15 @@ def trainer_now() -> None:
         st.write(
             f"The trainer waits for labels: {status.labels_since:,} of {status.labels_needed:,} for the next refit."
         )
-    if status.run is not None:
-        progress(status.run)
+    for run in status.runs:
+        progress(run)
 
 
 def progress(run: Run) -> None:
-    done = run.step / run.steps if run.steps else 0.0
+    """One bar for the whole run."""
+    steps = f", {run.step} of {run.steps}" if run.steps > 1 else ""
     loss = "" if run.loss is None else f", loss {run.loss:.3f}"
-    left = "" if run.seconds_left is None else f", about {run.seconds_left:.0f} s left in this phase"
-    where = f"Run {run.id} ({run.kind}): {run.phase}, step {run.step} of {run.steps}"
-    st.progress(min(1.0, done), text=f"{where}{loss}{left}")
+    st.progress(runs.share_done(run), text=f"Run {run.id} ({run.kind}): {run.phase}{steps}{loss}{time_left(run)}")
 
 
 def run_buttons() -> None:
@@ -157,8 +162,9 @@ def run_buttons() -> None:
             if st.button(text):
                 perform(runs.request_fit, session, kind)
         active = [run for run in runs.list_runs(session) if run.state in (RunState.QUEUED, RunState.RUNNING)]
-        if active and st.button(f"Cancel run {active[0].id}"):
-            perform(runs.cancel, session, active[0].id)
+        for run in active:
+            if st.button(f"Cancel run {run.id} ({run.kind})"):
+                perform(runs.cancel, session, run.id)
 
 
 def schedule() -> None:
@@ -198,7 +204,8 @@ def schedule() -> None:
                 save(Schedule(automatic, int(graph), float(graph_wait), int(reward), float(reward_wait)), me.id)
         st.caption(
             "A refit of the graph takes seconds and updates people's embeddings. A refit of the reward model takes "
-            "minutes; snapshots in between share it. After each failed run the waiting time doubles."
+            "minutes; the graph is refitted meanwhile, and those snapshots share the reward model before. After each "
+            "failed run the waiting time doubles."
         )
 
 

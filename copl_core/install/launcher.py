@@ -209,7 +209,8 @@ class _Processes:
         # The app multiplies small matrices for many visitors at once: more threads per product make it slower.
         self.extra_environment = {
             "app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")},
-            "worker": {},
+            # The trainer returns large tensors to the system (``trainer.memory``); in large pages that costs less time.
+            "worker": {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")},
         }
 
     def __enter__(self) -> _Processes:

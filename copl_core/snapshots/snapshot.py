@@ -2,7 +2,7 @@
 
 A snapshot is written to a hidden folder next to its final path, flushed, and moved there by one rename.  A version that
 can be read is therefore complete, and a process killed at any moment leaves at most a hidden folder, which ``sweep``
-removes.  Layout of ``<root>/<version>/``::
+removes.  Old versions are removed (``prune``), and their rows in the database stay.  Layout of ``<root>/<version>/``::
 
     manifest.json     the data and settings it was made from, metrics, and the SHA-256 of every other file
     graph/            GraphState: user and response embeddings, weights, label edges
@@ -22,7 +22,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,7 +38,8 @@ from copl_core.records import CoplError, SnapshotRecord
 from copl_core.reward.gates import SavedGate
 from copl_core.snapshots.mix import Mix
 
-_HIDDEN = ".writing-"
+_HIDDEN, _REMOVING = ".writing-", ".removing-"
+KEPT_NEWEST, KEPT_FITS = 30, 100  # snapshots, and fits of the reward model of which one snapshot stays
 _VERSION = re.compile(r"v(\d+)")
 _ADVICE = "choose another snapshot as champion on the training page, or start a new fit"
 T = TypeVar("T")
@@ -109,6 +110,11 @@ def load_snapshot(root: Path, version: str) -> Snapshot:
         CoplError: the folder is missing or damaged.
     """
     folder = root / version
+    if not folder.exists() and _VERSION.fullmatch(version):
+        raise CoplError(
+            f"Snapshot {version} is no longer on disk: the champion, those with a note, one of each fit of the reward "
+            f"model and the newest {KEPT_NEWEST} stay; {_ADVICE}."
+        )
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
@@ -218,6 +224,45 @@ def next_version(root: Path, recorded: Iterable[str] = ()) -> str:
     return f"v{max(numbers, default=0) + 1:04d}"
 
 
+def on_disk(root: Path) -> set[str]:
+    """The versions that have a folder."""
+    return {path.name for path in root.glob("v*") if _VERSION.fullmatch(path.name)}
+
+
+def versions_to_keep(records: Sequence[SnapshotRecord], champion: str | None) -> set[str]:
+    """The versions that stay on disk: the champion, those with a note, the newest ``KEPT_NEWEST``, and the newest one
+    of each of the last ``KEPT_FITS`` fits of the reward model.
+
+    Args:
+        records: of all snapshots of the study, newest first.
+    """
+    kept = {record.version for record in records if record.version == champion or record.note}
+    kept |= {record.version for record in records[:KEPT_NEWEST]}
+    newest_of_fit: dict[str, str] = {}
+    for record in records:
+        fitted_in = record.metrics.get("fitted_in")
+        if fitted_in and len(newest_of_fit) < KEPT_FITS:
+            newest_of_fit.setdefault(fitted_in, record.version)
+    return kept | set(newest_of_fit.values())
+
+
+def prune(root: Path, kept: set[str]) -> list[str]:
+    """Remove the versions that are not kept, each at once by a rename; returns their names.
+
+    The files of a reward model that another version shares by hard link stay there.
+    """
+    removed = []
+    for version in sorted(on_disk(root) - kept):
+        hidden = root / f"{_REMOVING}{version}"
+        try:
+            os.rename(root / version, hidden)
+        except OSError:
+            continue  # it is tried again after the next run
+        shutil.rmtree(hidden, ignore_errors=True)  # ``sweep`` removes what a kill leaves
+        removed.append(version)
+    return removed
+
+
 def sweep(root: Path, known: set[str]) -> list[str]:
     """Remove what a killed worker left: incomplete folders, and versions without a row in the database.
 
@@ -228,7 +273,7 @@ def sweep(root: Path, known: set[str]) -> list[str]:
     """
     removed = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if path.name.startswith(_HIDDEN) or (_VERSION.fullmatch(path.name) and path.name not in known):
+        if path.name.startswith((_HIDDEN, _REMOVING)) or (_VERSION.fullmatch(path.name) and path.name not in known):
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path.name)
     return removed

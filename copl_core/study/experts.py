@@ -14,7 +14,7 @@ from copl_core.ids import rows_of
 from copl_core.insight import gating
 from copl_core.insight.gating import Load
 from copl_core.records import CoplError, Kind, Response
-from copl_core.snapshots.snapshot import load_snapshot
+from copl_core.snapshots.snapshot import load_snapshot, on_disk
 from copl_core.study import access, contents
 from copl_core.study.session import Session
 
@@ -159,8 +159,10 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
 
 def loads(session: Session) -> tuple[tuple[FitLoad, ...], tuple[str, ...]]:
     """(the load of every fit of the reward model, oldest first; versions of snapshots that are unreadable)."""
-    found, unreadable = {}, []
+    found, unreadable, present = {}, [], on_disk(session.snapshot_root)
     for record in reversed(session.store.snapshots(session.id)):
+        if record.version not in present:
+            continue  # removed with age
         try:
             fit = load_snapshot(session.snapshot_root, record.version).manifest.get("reward")
         except CoplError:

@@ -14,15 +14,18 @@ import numpy as np
 from copl_core.ids import rows_of
 from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord
+from copl_core.snapshots import snapshot
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
 from copl_core.study.session import Session
 from copl_core.study.views import TrainerStatus
 from copl_core.study_settings import Schedule
+from copl_core.trainer import run_progress
 from copl_core.trainer.run_log import Curve, as_text, log_path, read_log
 from copl_core.trainer.run_log import curves as curves_of
 from copl_core.trainer.schedule import FEWEST
 
 _BASELINES = ("global", "side-length")  # in the held-out figures of a snapshot
+KEPT_NEWEST = snapshot.KEPT_NEWEST  # snapshots on disk, beside the champion, noted ones and one of each fit
 _SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as stopped
 _USERS, _PAIRS = 1000, 500  # sizes of the samples on which two snapshots are compared
 
@@ -93,6 +96,17 @@ def cancel(session: Session, run_id: int) -> None:
     session.store.finish_run(run_id, RunState.CANCELLED, message="Cancelled by hand.")
 
 
+def share_done(run: Run) -> float:
+    """The share of a run that is done, in [0, 1], by the seconds that its phases took in earlier runs."""
+    return run_progress.share_done(run)
+
+
+def reward_length(record: SnapshotRecord) -> tuple[int, int, bool] | None:
+    """(steps, planned steps, whether the time cut them) of a snapshot's reward model; None: not known."""
+    length = record.metrics.get("reward_fit") or {}
+    return (length["steps"], length["planned_steps"], length["cut"]) if length.get("planned_steps") else None
+
+
 def run_log(session: Session, run_id: int) -> list[str]:
     """The report of a run in lines, oldest first; empty where its log is on another machine."""
     return as_text(read_log(log_path(session.settings.run_logs, run_id)))
@@ -104,10 +118,9 @@ def curves(session: Session, run: Run) -> Mapping[str, Curve]:
     if found or run.snapshot is None:
         return found
     try:
-        snapshot = session.open_snapshot(run.snapshot)
+        stored = session.open_snapshot(run.snapshot).manifest.get("curves", {})
     except CoplError:
         return {}
-    stored = snapshot.manifest.get("curves", {})
     return {phase: Curve(**curve) for phase, curve in stored.items()}
 
 
@@ -116,6 +129,11 @@ def curves(session: Session, run: Run) -> Mapping[str, Curve]:
 
 def snapshots(session: Session) -> list[SnapshotRecord]:
     return session.store.snapshots(session.id)
+
+
+def on_disk(session: Session) -> set[str]:
+    """The versions whose files are still on disk; older ones are removed, and their figures stay."""
+    return snapshot.on_disk(session.snapshot_root)
 
 
 def promote(session: Session, version: str, *, by: int | None = None) -> None:
@@ -300,14 +318,14 @@ def trainer_status(session: Session) -> TrainerStatus:
     seen = session.store.worker()
     fresh = seen is not None and (datetime.now(UTC) - seen[2]).total_seconds() < _SILENT_AFTER
     active = [run for run in session.store.active_runs() if session.store.study_of_run(run.id) == session.id]
-    running = next((run for run in active if run.state == RunState.RUNNING), None)
+    running = tuple(run for run in active if run.state == RunState.RUNNING)
     since = session.store.revisions_since(session.id, session.store.newest_watermarks(session.id)[0] or 0)
     return TrainerStatus(
         seen is not None and fresh and _process_exists(seen[0]),
         seen[1] if seen else "",
         seen[2] if seen else None,
         running,
-        len(active) - (running is not None),
+        len(active) - len(running),
         since,
         schedule(session).refit_labels,
     )

@@ -133,10 +133,15 @@ class TrainerStatus:
     alive: bool
     state: str
     seen_at: datetime | None
-    run: Run | None
+    runs: tuple[Run, ...]  # that are executed at the moment, oldest first: at most one of each kind
     waiting: int  # queued runs
     labels_since: int  # changes of labels after the newest snapshot's watermark
     labels_needed: int
+
+    @property
+    def run(self) -> Run | None:
+        """The oldest of the current runs."""
+        return self.runs[0] if self.runs else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,16 @@ class RunClock:
         """Note a report of the run; returns the seconds that are left of it."""
         now = time.monotonic()
         if phase != self._phase:
+            if self._phase:
+                self.took[self._phase] = now - self._started
             self._phase, self._started, self._first_step = phase, now, max(0, step - 1)
         self.took[phase] = now - self._started
         return self._left_here(phase, step, steps) + self._pace() * self._later(phase)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each phase up to now."""
+        here = {self._phase: time.monotonic() - self._started} if self._phase else {}
+        return {phase: round(seconds, 2) for phase, seconds in (self.took | here).items()}
 
     def _left_here(self, phase: str, step: int, steps: int) -> float:
         done, left = step - self._first_step, max(0, steps - step)

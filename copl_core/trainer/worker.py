@@ -34,7 +34,17 @@ import numpy as np
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable, TrainingData
 from copl_core.snapshots.fingerprint import data_fingerprint
-from copl_core.snapshots.snapshot import Snapshot, load_snapshot, next_version, record_of, sweep, verify, write_snapshot
+from copl_core.snapshots.snapshot import (
+    Snapshot,
+    load_snapshot,
+    next_version,
+    prune,
+    record_of,
+    sweep,
+    verify,
+    versions_to_keep,
+    write_snapshot,
+)
 from copl_core.store import Store
 from copl_core.trainer.memory import keep_memory_low, peak_gigabytes, release_memory
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
@@ -166,6 +176,13 @@ class Trainer:
         known = {record.version for record in self.store.snapshots(study_id)}
         for name in sweep(self.root(study_id), known):
             log.info("removed the unrecorded snapshot %s", name)
+
+    def _prune(self, study_id: int) -> None:
+        """Remove old snapshots from disk, so that a study that is refitted for months does not fill it."""
+        champion = self.store.study(study_id).champion
+        kept = versions_to_keep(self.store.snapshots(study_id), champion)
+        for version in prune(self.root(study_id), kept):
+            log.info("removed the old snapshot %s", version)
 
     def root(self, study_id: int) -> Path:
         """Folder of the study's snapshots."""
@@ -314,7 +331,7 @@ class Trainer:
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
             fitted = fit_graph_part(data, version, reward, previous=self._champion(study_id), **given)
-            self.store.update_run(run.id, config=config | {"data": cut, TOOK: clock.took})
+            self.store.update_run(run.id, config=config | {"data": cut, TOOK: clock.seconds()})
             manifest = {
                 "study": study_id,
                 "run": run.id,
@@ -330,6 +347,7 @@ class Trainer:
                 "seconds": round(time.monotonic() - started, 2),
             }
             champion = self._publish(study_id, version, fitted, manifest)
+            self._prune(study_id)
         place = "it is the champion now" if champion else "the champion stays, since a person chose it meanwhile"
         run_log.write(f"Published {version} after {manifest['seconds']:.1f} s; {place}.")
         log.info("published %s after %.1f s", version, manifest["seconds"])

@@ -26,8 +26,13 @@ class VectorFiles:
 
     def read(self, keys: set[str]) -> dict[str, np.ndarray]:
         """The vectors that are here."""
-        if not keys <= self._place.keys():
+        found = self._read(keys)
+        if len(found) < len(keys):  # another process may have written more, or joined files
             self._list()
+            found |= self._read(keys - found.keys())
+        return found
+
+    def _read(self, keys: set[str]) -> dict[str, np.ndarray]:
         by_file: dict[Path, list[str]] = {}
         for key in keys & self._place.keys():
             by_file.setdefault(self._place[key][0], []).append(key)
@@ -66,7 +71,7 @@ class VectorFiles:
         if len(small) < MANY:
             return
         keys = {key for key, (file, _) in self._place.items() if file in set(small)}
-        vectors = self.read(keys)
+        vectors = self._read(keys)
         joined = self.write(vectors) if vectors else None
         for file in small if joined is not None else ():
             if file != joined:

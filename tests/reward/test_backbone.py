@@ -6,7 +6,7 @@ from transformers import AutoModel
 
 from copl_core.records import CoplError
 from copl_core.reward.backbone import convert_gguf, load_backbone, pad_ids, run_upper
-from copl_core.reward.hidden import HiddenCache, pad_states
+from copl_core.reward.hidden import HiddenCache, StatesFolder, TextStates, pad_states
 
 pytest_plugins = "tests.reward.tiny"
 
@@ -61,6 +61,40 @@ def test_saved_states_come_back_only_to_the_same_backbone(tiny_backbone, tmp_pat
     assert all(torch.equal(a, b) for a, b in zip(other.get(TEXTS), states, strict=True))
     assert other.runs == 0
     assert HiddenCache(tiny_backbone, 16).load(tmp_path / "states.safetensors") == 0
+
+
+def test_states_on_disk_serve_every_process_and_only_the_same_layers(tiny_backbone, tiny_decoder, nothing, tmp_path):
+    first = HiddenCache(tiny_backbone, 32, disk=StatesFolder(tmp_path, 10.0))
+    states = first.get(TEXTS)
+    other = HiddenCache(tiny_backbone, 32, disk=StatesFolder(tmp_path, 10.0))
+    assert all(torch.equal(a, b) for a, b in zip(other.get(TEXTS), states, strict=True))
+    assert (first.runs, other.runs) == (4, 0)
+    changed = load_backbone(str(tiny_decoder), nothing, 2)
+    changed.name = tiny_backbone.name
+    for backbone, max_tokens in ((tiny_backbone, 16), (changed, 32)):
+        another = HiddenCache(backbone, max_tokens, disk=StatesFolder(tmp_path, 10.0))
+        another.get(TEXTS)
+        assert another.runs == 4
+
+
+def test_with_a_disk_memory_holds_little(tiny_backbone, tmp_path, monkeypatch):
+    cache = HiddenCache(tiny_backbone, 32, disk=StatesFolder(tmp_path, 10.0))
+    states = cache.get(TEXTS)
+    monkeypatch.setattr("copl_core.reward.hidden.IN_MEMORY", states[-1].nbytes)
+    texts = TextStates(cache, TEXTS, [0, 2])
+    assert list(texts.prepared()) == [0] and list(texts) == [0, 2] and len(cache) <= 1
+    assert torch.equal(texts[0], states[0]) and torch.equal(texts[2], states[2])
+    assert cache.runs == len(TEXTS)
+
+
+@pytest.mark.parametrize("limit_mb", [10.0, 0.001])
+def test_a_disk_that_is_too_small_costs_time_and_changes_nothing(tiny_backbone, tmp_path, limit_mb, monkeypatch):
+    monkeypatch.setattr("copl_core.reward.hidden.IN_MEMORY", 0)
+    cache = HiddenCache(tiny_backbone, 32, batch=1, disk=StatesFolder(tmp_path, limit_mb))
+    states = HiddenCache(tiny_backbone, 32, batch=1).get(TEXTS)
+    for _ in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(cache.get(TEXTS), states, strict=True))
+    assert (cache.runs > len(TEXTS)) == (limit_mb < 1)
 
 
 def test_the_last_token_is_right_where_the_end_token_is_also_the_pad(tiny_decoder, nothing):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, SnapshotRecord
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import (
+    KEPT_FITS,
+    KEPT_NEWEST,
     Snapshot,
     load_snapshot,
     next_version,
+    on_disk,
+    prune,
     share_reward,
     sweep,
     verify,
+    versions_to_keep,
     write_snapshot,
 )
 from tests.worlds import graph_state, layout_of
@@ -175,3 +181,53 @@ def test_versions_count_on_and_are_never_given_twice(tmp_path):
     assert next_version(tmp_path, ["v0012", "v0003"]) == "v0013"  # its folder is gone, its row in the database is not
     (tmp_path / "v12345").mkdir()
     assert next_version(tmp_path) == "v12346"
+
+
+# ---- what stays on disk
+
+
+def record(number: int, fitted_in: str | None = None, note: str = "") -> SnapshotRecord:
+    return SnapshotRecord(f"v{number:04d}", None, number, number, {"fitted_in": fitted_in}, datetime.now(UTC), note)
+
+
+def test_the_champion_notes_one_of_each_fit_and_the_newest_stay():
+    records = [record(n, f"v{n // 10 * 10:04d}", "Keep." if n == 3 else "") for n in range(100, 0, -1)]
+    kept = versions_to_keep(records, "v0017")
+    newest = {f"v{n:04d}" for n in range(100 - KEPT_NEWEST + 1, 101)}
+    assert kept == newest | {"v0017", "v0003"} | {f"v{n:04d}" for n in (9, 19, 29, 39, 49, 59, 69)}
+
+
+def test_the_disk_is_bounded_after_a_thousand_refits_and_shared_reward_files_survive(tmp_path):
+    """Every third refit fits a reward model, which the graphs after it share by hard link."""
+    records: list[SnapshotRecord] = []
+    most, shared, fitted_in = 0, tmp_path / "none", ""
+    for number in range(1, 1001):
+        folder = tmp_path / f"v{number:04d}"
+        folder.mkdir()
+        (folder / "graph").write_bytes(b"graph")
+        if number % 3 == 1:
+            fitted_in, shared = folder.name, folder / "reward"
+            shared.write_text(f"reward of {fitted_in}")
+        else:
+            os.link(shared, folder / "reward")
+            shared = folder / "reward"
+        records.insert(0, record(number, fitted_in))
+        prune(tmp_path, versions_to_keep(records, records[0].version))
+        most = max(most, len(list(tmp_path.iterdir())))
+        assert shared.read_text() == f"reward of {fitted_in}"
+    assert most <= KEPT_NEWEST + KEPT_FITS + 1
+    assert on_disk(tmp_path) == versions_to_keep(records, "v1000") and len(records) == 1000
+
+
+def test_a_kill_while_a_snapshot_is_removed_leaves_no_half_snapshot(tmp_path, monkeypatch):
+    write(tmp_path, "v0001")
+    with monkeypatch.context() as patch:
+        patch.setattr("copl_core.snapshots.snapshot.shutil.rmtree", lambda *_, **__: None)
+        assert prune(tmp_path, set()) == ["v0001"]
+    assert on_disk(tmp_path) == set() and [path.name for path in tmp_path.iterdir()] == [".removing-v0001"]
+    assert sweep(tmp_path, {"v0001"}) == [".removing-v0001"] and list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_that_was_removed_says_so(tmp_path):
+    with pytest.raises(CoplError, match="v0001 is no longer on disk"):
+        load_snapshot(tmp_path, "v0001")
