@@ -210,10 +210,13 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.trainer.worker import Trainer, hold_worker_lock
+    from copl_core.trainer.memory import keep_memory_low
+    from copl_core.trainer.worker import Trainer
+    from copl_core.trainer.worker_lock import hold_worker_lock
 
     need_device(settings)
     _log_to_terminal()
+    keep_memory_low()
     session = open_study(settings, arguments.study)
     with hold_worker_lock(settings):
         trainer = Trainer(session.store, settings)

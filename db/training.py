@@ -171,7 +171,9 @@ class Training(Transactions):
             run = None if run_id is None else _run_row(connection, run_id, lock=True)
             if run is not None and run.state == RunState.CANCELLED.value:
                 raise CoplError(f"Run {run_id} was cancelled; its snapshot is not published and the champion stays.")
-            crowned = study.champion is None or run is None or not _chosen_since(connection, study_id, run.config)
+            becomes_champion = (
+                study.champion is None or run is None or not _chosen_since(connection, study_id, run.config)
+            )
             if _snapshot_row(connection, study_id, record.version) is not None:
                 raise CoplError(f"Snapshot {record.version} exists already; give the new snapshot another version.")
             connection.execute(
@@ -185,7 +187,7 @@ class Training(Transactions):
                     created_at=record.created_at,
                 )
             )
-            if crowned:
+            if becomes_champion:
                 _set_champion(connection, study_id, record.version)
             if run_id is not None:
                 connection.execute(
@@ -193,7 +195,7 @@ class Training(Transactions):
                     .where(RunRow.id == run_id)
                     .values(state=RunState.DONE.value, snapshot=record.version, ended_at=now(), seconds_left=None)
                 )
-            return crowned
+            return becomes_champion
 
     def snapshots(self, study_id: int) -> list[SnapshotRecord]:
         with self._read() as connection:

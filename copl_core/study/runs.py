@@ -4,7 +4,6 @@ personalisation.  No torch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from copl_core.trainer import run_progress
 from copl_core.trainer.run_log import Curve, as_text, log_path, read_log
 from copl_core.trainer.run_log import curves as curves_of
 from copl_core.trainer.schedule import FEWEST
+from copl_core.trainer.worker_lock import has_worker
 
 _BASELINES = ("global", "side-length")  # in the held-out figures of a snapshot
 KEPT_NEWEST = snapshot.KEPT_NEWEST  # snapshots on disk, beside the champion, noted ones and one of each fit
@@ -321,7 +321,7 @@ def trainer_status(session: Session) -> TrainerStatus:
     running = tuple(run for run in active if run.state == RunState.RUNNING)
     since = session.store.revisions_since(session.id, session.store.newest_watermarks(session.id)[0] or 0)
     return TrainerStatus(
-        seen is not None and fresh and _process_exists(seen[0]),
+        seen is not None and fresh and has_worker(session.settings, seen[0]) is not False,
         seen[1] if seen else "",
         seen[2] if seen else None,
         running,
@@ -329,17 +329,6 @@ def trainer_status(session: Session) -> TrainerStatus:
         since,
         schedule(session).refit_labels,
     )
-
-
-def _process_exists(pid: int) -> bool:
-    """Whether this machine has a process with that number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 # ---- automatic runs

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from copl_core.records import Run, RunState
 
 # Seconds of each phase on the demo study on two cores, in order: the guess for a study's first run of a kind.
+WAITING, FIRST_LABELS, NEW_LABELS = "waiting for the other run", "reading labels", "new labels"
 _GRAPH = {"graph": 5.0, "map": 3.0}
 TYPICAL: dict[str, dict[str, float]] = {
-    "graph": {"texts": 2.0, **_GRAPH},
+    "graph": {WAITING: 0.1, FIRST_LABELS: 0.2, "texts": 2.0, **_GRAPH},
     "full": {
+        FIRST_LABELS: 0.2,
         "texts": 2.0,
         "choosing priors": 40.0,
         "graph without the held-out labels": 5.0,
@@ -19,6 +21,8 @@ TYPICAL: dict[str, dict[str, float]] = {
         "training reward": 200.0,
         "mix": 10.0,
         "baselines": 3.0,
+        WAITING: 0.1,
+        NEW_LABELS: 0.2,
         "new texts": 0.5,
         **_GRAPH,
     },

@@ -13,7 +13,6 @@ fits it to the labels of that moment, so a newer snapshot never knows fewer labe
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
@@ -48,8 +47,19 @@ from copl_core.snapshots.snapshot import (
 from copl_core.store import Store
 from copl_core.trainer.memory import keep_memory_low, peak_gigabytes, release_memory
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
-from copl_core.trainer.run_progress import EXPECTED, TOOK, RunClock, expected_seconds, fit_length, length_in_words
+from copl_core.trainer.run_progress import (
+    EXPECTED,
+    FIRST_LABELS,
+    NEW_LABELS,
+    TOOK,
+    WAITING,
+    RunClock,
+    expected_seconds,
+    fit_length,
+    length_in_words,
+)
 from copl_core.trainer.schedule import Situation, due
+from copl_core.trainer.worker_lock import hold_worker_lock
 from copl_core.training.progress import HELD_OUT, Progress
 
 if TYPE_CHECKING:
@@ -323,11 +333,15 @@ class Trainer:
         report = self._reporter(run.id, run_log, clock)
         given = self._given(report, checkpoint)
         reward, reward_data = None, None
+        labels_phase = FIRST_LABELS
         if run.kind == "full":
+            report(labels_phase, 0, 1, None)
             data, reward_data = self._read_labels(study_id, run, run_log, config)
             reward = fit_reward_part(data, previous=self._champion(study_id), **given)
             run_log.write(length_in_words(fit_length(reward.entry)))
+            labels_phase = NEW_LABELS
         with self._take_turn(report):
+            report(labels_phase, 0, 1, None)
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
             fitted = fit_graph_part(data, version, reward, previous=self._champion(study_id), **given)
@@ -368,7 +382,7 @@ class Trainer:
     def _take_turn(self, report: Progress) -> Iterator[None]:
         """Wait until no other run fits a graph for the pages; a run that must end does so while it waits."""
         while not self._turn.acquire(timeout=_CLAIM_SECONDS):
-            report("waiting for the other run", 0, 1, None)
+            report(WAITING, 0, 1, None)
         try:
             yield
         finally:
@@ -376,7 +390,6 @@ class Trainer:
 
     def _read_labels(self, study_id: int, run: Run, run_log: RunLog, config: dict) -> tuple[TrainingData, dict]:
         """The labels of this moment and their fingerprint, which the run's config and log record."""
-        self.store.update_run(run.id, phase="reading labels")
         data = self.store.training_data(study_id)
         cut = data_fingerprint(data)
         self.store.update_run(run.id, config=config | {"data": cut})
@@ -595,27 +608,3 @@ def _set_threads(settings: Settings) -> None:
     import torch
 
     torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 2) - 1))
-
-
-@contextmanager
-def hold_worker_lock(settings: Settings) -> Iterator[None]:
-    """Be the only process that fits in this installation; the kernel releases the lock when the process dies.
-
-    Raises:
-        CoplError: another worker holds the lock.
-    """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    path = settings.home / "worker.lock"
-    with path.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.seek(0)
-            raise CoplError(
-                f"A worker (process {stream.read().strip() or 'unknown'}) already serves {path.parent}; "
-                "one is enough; stop it first or choose another COPL_HOME."
-            ) from None
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        yield

@@ -92,20 +92,11 @@ def fit_reward(
         with MAKING_MODULES:
             torch.manual_seed(seed)
             model, warmed = _model(config, np.shape(user_vectors)[1], weights, warm, cache, backbone)
-        if disk is not None:
-            model.cache.disk = disk
+        model.cache.disk = disk or model.cache.disk
         model.fit_normaliser(user_vectors)
         model.to(processes.device)
-        fit = RewardTrainer(
-            model,
-            data,
-            user_vectors,
-            processes.generator(seed),
-            progress or (lambda *_: None),
-            time_budget_s,
-            processes,
-            seed,
-        )
+        rng, report = processes.generator(seed), progress or (lambda *_: None)
+        fit = RewardTrainer(model, data, user_vectors, rng, report, time_budget_s, processes, seed)
         states = None
         if checkpoint is not None:
             states = States(checkpoint, processes, _key(fit, seed, warm if warmed else None, time_budget_s))

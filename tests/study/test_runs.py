@@ -10,6 +10,7 @@ import pytest
 
 from copl_core.records import CoplError, Role, RunState
 from copl_core.study import access, contents, runs
+from copl_core.trainer.worker_lock import hold_worker_lock
 from tests.worlds import (
     SHORT,
     camp_labels,
@@ -68,8 +69,21 @@ def test_the_trainer_is_alive_while_its_process_sends_heartbeats(trained):
     trained.store.update_run(run.id, state=RunState.RUNNING, started_at=datetime.now(UTC))
     status = runs.trainer_status(trained)
     assert status.run.id == run.id and status.waiting == 0
-    trained.store.heartbeat(2**22 + 1, "waiting for labels")  # a number that no process has
+
+
+def test_a_trainer_elsewhere_is_alive_by_its_heartbeats_and_one_here_by_its_lock(trained):
+    """A process id means nothing in another container, and here it may belong to any program."""
+    trained.store.heartbeat(2**22 + 1, "waiting for labels")  # a number that no process has here
+    assert runs.trainer_status(trained).alive
+    lock = trained.settings.home / "worker.lock"
+    lock.write_text(str(os.getpid()))  # left by a worker that was killed; another program has its number now
+    trained.store.heartbeat(os.getpid(), "waiting for labels")
     assert not runs.trainer_status(trained).alive
+    lock.unlink()
+    with hold_worker_lock(trained.settings):
+        assert runs.trainer_status(trained).alive
+        with pytest.raises(CoplError, match="already serves"), hold_worker_lock(trained.settings):
+            pass
 
 
 def test_what_is_recorded_of_a_snapshot_is_plain_json(trained):

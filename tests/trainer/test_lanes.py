@@ -35,7 +35,7 @@ def more_labels(session: Session, seed: int = 1) -> None:
 
 
 class Experts:
-    """Stands in for a reward model that trains until it is told to end."""
+    """Stands in for a reward model that trains until it may end."""
 
     def __init__(self, monkeypatch, *, wait: bool = True) -> None:
         self.began, self.end = Event(), Event()
@@ -65,7 +65,7 @@ def published(session: Session, run_id: int) -> SnapshotRecord:
     return next(record for record in runs.snapshots(session) if record.version == run.snapshot)
 
 
-def said(session: Session, run_id: int) -> str:
+def logged(session: Session, run_id: int) -> str:
     return " ".join(line.get(SENTENCE, "") for line in read_log(log_path(session.settings.run_logs, run_id)))
 
 
@@ -200,8 +200,8 @@ def test_a_run_that_was_queued_before_a_rollback_does_not_undo_it(session):
 
     Trainer(session.store, session.settings, embed=promotes).execute(run.id)
     assert published(session, run.id).version == "v0003" and session.record.champion == "v0001"
-    assert "a person chose it" in said(session, run.id)
-    assert fit_graph_now(session) == "v0004" == session.record.champion  # asked for after the rollback
+    assert "a person chose it" in logged(session, run.id)
+    assert fit_graph_now(session) == "v0004" == session.record.champion  # requested after the rollback
 
 
 def test_an_interrupted_run_does_not_undo_a_rollback_either(session):
@@ -232,7 +232,7 @@ def test_a_cut_fit_says_so_in_the_log_and_in_its_snapshot(session, monkeypatch):
     trainer(session).execute(run.id)
     record = published(session, run.id)
     assert runs.reward_length(record) == (31, 60, True)
-    assert "cut after 31 of 60 steps" in said(session, run.id) and "peak" in said(session, run.id)
+    assert "cut after 31 of 60 steps" in logged(session, run.id) and "peak" in logged(session, run.id)
     assert fit_graph_now(session)  # shares the reward model
     assert runs.reward_length(runs.snapshots(session)[0]) == (31, 60, True)
 

@@ -22,7 +22,8 @@ from copl_core.study import access, contents, labelling, runs
 from copl_core.study.session import Session
 from copl_core.trainer.run_log import SENTENCE, log_path, read_log
 from copl_core.trainer.schedule import due
-from copl_core.trainer.worker import _LEFT_BEHIND, _STOPPED, Trainer, hold_worker_lock
+from copl_core.trainer.worker import _LEFT_BEHIND, _STOPPED, Trainer
+from copl_core.trainer.worker_lock import hold_worker_lock
 from db.store import SqlStore
 from tests.trainer.conftest import quick_three_people
 from tests.worlds import (
