@@ -189,8 +189,10 @@ class Trainer:
 
     def _prune(self, study_id: int) -> None:
         """Remove old snapshots from disk, so that a study that is refitted for months does not fill it."""
-        champion = self.store.study(study_id).champion
-        kept = versions_to_keep(self.store.snapshots(study_id), champion)
+        try:
+            kept = versions_to_keep(self.store.snapshots(study_id), self.store.study(study_id).champion)
+        except StoreUnavailable:
+            return  # after the next run
         for version in prune(self.root(study_id), kept):
             log.info("removed the old snapshot %s", version)
 
@@ -345,7 +347,8 @@ class Trainer:
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
             fitted = fit_graph_part(data, version, reward, previous=self._champion(study_id), **given)
-            self.store.update_run(run.id, config=config | {"data": cut, TOOK: clock.seconds()})
+            took = {TOOK: clock.seconds()} if run.retry_of is None else {}  # a resumed run skips what it has
+            self._write_config(run.id, config | {"data": cut} | took)
             manifest = {
                 "study": study_id,
                 "run": run.id,
@@ -392,12 +395,19 @@ class Trainer:
         """The labels of this moment and their fingerprint, which the run's config and log record."""
         data = self.store.training_data(study_id)
         cut = data_fingerprint(data)
-        self.store.update_run(run.id, config=config | {"data": cut})
+        self._write_config(run.id, config | {"data": cut})
         run_log.write(
             f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
             f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}."
         )
         return data, cut
+
+    def _write_config(self, run_id: int, config: dict) -> None:
+        """Record the data and settings of a run; a busy database costs the record and no training."""
+        try:
+            self.store.update_run(run_id, config=config)
+        except StoreUnavailable as error:
+            log.warning("run %s continues without its config: %s", run_id, error)
 
     def _next_version(self, study_id: int) -> str:
         self.root(study_id).mkdir(parents=True, exist_ok=True)
