@@ -23,7 +23,7 @@ from copl_core.reward.hidden import pad_states
 from copl_core.reward.model import ATTENTION_CELLS, RewardModel
 
 ChooseTokens = Callable[[int], Tensor | None]  # length of a text -> indices of the tokens to keep; None: all
-LABELS = 512  # per batch of an evaluation
+LABELS = 256  # per batch of an evaluation: each may bring two texts of its own
 
 
 class Margins:

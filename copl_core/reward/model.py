@@ -40,6 +40,7 @@ from copl_core.reward.hidden import HiddenCache, pad_states
 
 FORMAT = 1
 ATTENTION_CELLS = 600_000  # rows x tokens^2 per pass: on a CPU all attention probabilities are in memory
+TEXTS_AT_ONCE = 256  # whose states are in memory together
 STRUCTURE = (
     "backbone",
     "last_layers",
@@ -194,6 +195,9 @@ class RewardModel(nn.Module):
             exact: the paper's form, with N passes per text instead of at most M + 1.
             rows: per pass through the upper layers.
         """
+        if len(texts) > TEXTS_AT_ONCE:
+            parts = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
+            return np.concatenate([self.rewards(part, user_vectors, exact=exact, rows=rows) for part in parts], 1)
         states = self.cache.get(texts)
         users = self.standardise(user_vectors)
         rows = max(1, min(rows, ATTENTION_CELLS // max(len(s) for s in states) ** 2)) if states else rows

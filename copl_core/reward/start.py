@@ -15,6 +15,7 @@ from copl_core.reward.model import RewardModel
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # candidate penalties of the first head, relative to the mean loss
 GATE_STEPS = 300  # most steps of the first gate
+HEAD_LABELS = 20_000  # most labels that the first head learns from; more would take much memory and change little
 
 
 @torch.no_grad()
@@ -23,6 +24,7 @@ def start_head(model: RewardModel, margins: Margins, train: Comparisons, tune: C
 
     Experts start as the identity, so the model starts as this uniform reward; the experts learn what it lacks.
     """
+    train = train.take(np.unique(np.linspace(0, len(train) - 1, HEAD_LABELS).astype(int)))
     texts = np.array(sorted(margins.states))
     pooled = margins.pooled(texts, even_tokens(model.config.train_tokens)).double()
     row = np.searchsorted(texts, np.arange(texts.max() + 1))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_a_run_lives_from_queued_to_done(store, study):
         "graph",
         "8 new labels",
         None,
-        {},
+        {"after_choice": 0},
     )
     assert store.active_runs() == [run] and store.study_of_run(run.id) == study.id
     store.update_run(
@@ -149,6 +150,24 @@ def test_an_older_snapshot_can_be_made_champion_again(store, study):
         store.promote(study.id, "v9")
     with pytest.raises(CoplError, match="no snapshot v1"):
         store.promote(store.create_study("Trees").id, "v1")
+
+
+def test_the_newest_watermarks_are_those_of_all_snapshots_whichever_is_champion(store, study):
+    assert store.newest_watermarks(study.id) == (None, None)
+    first = replace(snapshot("v1"), watermark=5, metrics={"reward_watermark": None})
+    store.publish(study.id, first, run_id=None)
+    assert store.newest_watermarks(study.id) == (5, None)
+    for version, watermark, reward in (("v2", 9, 7), ("v3", 12, 7)):
+        later = replace(snapshot(version), watermark=watermark, metrics={"reward_watermark": reward})
+        store.publish(study.id, later, run_id=None)
+    store.promote(study.id, "v1")
+    assert store.newest_watermarks(study.id) == (12, 7)
+
+
+def test_a_run_of_a_kind_is_claimed_before_older_ones_of_another(store, study):
+    full, graph = (store.add_run(study.id, kind, "") for kind in ("full", "graph"))
+    assert store.claim_run(kind="graph").id == graph.id and store.claim_run(kind="graph") is None
+    assert store.claim_run().id == full.id
 
 
 def test_the_last_heartbeat_is_the_one_that_is_reported(store):

@@ -126,6 +126,13 @@ def test_two_models_on_one_backbone_do_not_disturb_each_other(tiny_config, crowd
     assert np.ptp(plain, axis=0).max() < 1e-5
 
 
+def test_many_texts_are_scored_in_parts_and_alike(model, crowd, monkeypatch):
+    texts = [*TEXTS, ("the sea", "sand"), ("a boat", "rock and tide")]
+    whole = model.rewards(texts, crowd)
+    monkeypatch.setattr("copl_core.reward.model.TEXTS_AT_ONCE", 2)
+    np.testing.assert_allclose(model.rewards(texts, crowd), whole, atol=1e-4)
+
+
 def test_no_users_or_no_texts_is_an_empty_answer(model, crowd):
     assert model.rewards([], crowd).shape == (40, 0)
     assert model.rewards(TEXTS, crowd[:0]).shape == (0, 3)
