@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 EVERY = 20.0  # seconds of work that a kill may cost
-FORMAT = 2  # of the states; raise it when a training stores other values or changes their meaning
+FORMAT = 3  # of the states; raise it when a training stores other values or changes their meaning
 _DIGEST = hashlib.sha256().digest_size
 
 log = logging.getLogger("copl.worker")
