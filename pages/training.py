@@ -163,7 +163,7 @@ def run_buttons() -> None:
                 perform(runs.request_fit, session, kind)
         active = [run for run in runs.list_runs(session) if run.state in (RunState.QUEUED, RunState.RUNNING)]
         for run in active:
-            if st.button(f"Cancel run {run.id} ({run.kind})"):
+            if st.button(f"Cancel run {run.id}"):
                 perform(runs.cancel, session, run.id)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import pytest
 
@@ -158,6 +159,22 @@ def test_a_damaged_snapshot_is_not_made_the_champion_and_not_compared(two, owner
     assert "Snapshot v0001 is damaged" in words(page) and two.record.champion == "v0002"
     page = open_page("training", two, owner_of_two, compare=True)
     assert "Snapshot v0001 is damaged" in words(page) and not page.exception
+
+
+def test_a_snapshot_that_left_the_disk_is_told_so_and_not_offered(two, owner_of_two, open_page, words):
+    rmtree(two.snapshot_root / "v0001")
+    page = open_page("training", two, owner_of_two)
+    assert page.selectbox(key="champion-v0002").options == ["v0002"] and not page.exception
+    assert "Files of old snapshots are removed" in words(page)
+
+
+def test_a_fit_that_was_cut_says_so(camps, olga, open_page, words):
+    with_gain(camps, GAIN)
+    record = runs.snapshots(camps)[0]
+    length = {"steps": 31, "planned_steps": 60, "cut": True, "seconds": 240.0}
+    cut = replace(record, version="v9001", metrics=record.metrics | {"reward_fit": length})
+    camps.store.publish(camps.id, cut, run_id=None)
+    assert "cut after 31 of 60 steps" in words(open_page("training", camps, olga))
 
 
 def test_two_snapshots_are_compared(two, owner_of_two, open_page, words):
