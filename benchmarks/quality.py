@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", default=METHODS, help="all, or names of methods of evaluate")
     parser.add_argument("--people", type=int, default=0, help="number of users to draw from each file; 0 takes all")
     parser.add_argument(
-        "--reward-seconds", type=float, default=30, help="training time of the text reward (default 30)"
+        "--reward-seconds", type=float, default=240, help="time after which the text reward is cut (default 240)"
     )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder for the training and test files and the full reports")
