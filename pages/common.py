@@ -37,6 +37,10 @@ button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-e
   color: light-dark(#005f94, #7cc0ea) !important;
 }
 </style>"""
+# A script takes no room on the page, nor the gap below an element.
+SCRIPT_STYLE = """<style>
+[data-testid=stElementContainer]:has(> [data-testid=stHtml] > script:only-child) { display: none; }
+</style>"""
 # On a phone the menu lies over the page: it closes once a page is chosen.
 MENU_SCRIPT = """<script>
 if (!window.coplMenu) {
@@ -67,7 +71,7 @@ def set_current(
         studies: that the user may open.
     """
     st.session_state.update(session=session, user=user, again=again, browser=browser, studies=tuple(studies))
-    st.html(CONTRAST_STYLE + STYLE)
+    st.html(CONTRAST_STYLE + SCRIPT_STYLE + STYLE)
     st.html(FORMULA_SCRIPT + MENU_SCRIPT, unsafe_allow_javascript=True)
 
 

@@ -38,9 +38,9 @@ LAYOUT = """<style>
 .st-key-question { max-height: 27vh; overflow-y: auto; }
 .st-key-scale { justify-content: center; gap: .3rem 1rem; }
 .st-key-bar { gap: .2rem; }
-.copl-side { font-weight: 650; opacity: .75; font-size: .9rem; }
+.copl-side { font-weight: 650; opacity: .8; font-size: .9rem; margin-bottom: -.7rem; }
 @media (hover: none) {
-  .st-key-bar kbd, .st-key-bar [data-testid=stButtonShortcut], .st-key-more kbd, .st-key-keys { display: none; }
+  .st-key-bar kbd, .st-key-more kbd, .st-key-keys { display: none; }
 }
 @media (max-width: 640px) {
   .st-key-head { padding: .4rem 0; }
@@ -50,7 +50,8 @@ LAYOUT = """<style>
     padding: .5rem .7rem calc(.5rem + env(safe-area-inset-bottom)); }
   .st-key-votes { gap: .6rem; flex-wrap: nowrap; }
   .st-key-scale { display: grid; grid-template-columns: repeat(3, 1fr); gap: .1rem .4rem; }
-  .st-key-scale button { width: 100%; min-height: 2.3rem; padding: .1rem; }
+  .st-key-scale :is([data-testid=stElementContainer], .stButton, button) { width: 100%; }
+  .st-key-scale button { min-height: 2.3rem; padding: .1rem; justify-content: center; }
   .st-key-scale > :nth-child(1) { order: 4; } .st-key-scale > :nth-child(2) { order: 1; }
   .st-key-scale > :nth-child(3) { order: 2; } .st-key-scale > :nth-child(4) { order: 5; }
   .st-key-scale > :nth-child(5) { order: 3; } .st-key-scale > :nth-child(6) { order: 6; }

@@ -29,7 +29,8 @@ from copl_core.study import labelling
 STYLE = """<style>
 .copl-text { overflow-wrap: anywhere; line-height: 1.6; --line: color-mix(in srgb, currentColor 22%, transparent);
   --tint: color-mix(in srgb, currentColor 6%, transparent); }
-.copl-text.question { font-weight: 600; font-size: 1.06rem; line-height: 1.45; }
+.copl-text.question { font-size: 1.06rem; line-height: 1.45; }
+.copl-text.question, .copl-text.question :is(p, li) { font-weight: 600; }
 .copl-text > :first-child { margin-top: 0; }
 .copl-text > :last-child { margin-bottom: 0; }
 .copl-text .as-written, .copl-text.plain { white-space: pre-wrap; }
