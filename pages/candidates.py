@@ -1,4 +1,7 @@
-"""A part of the reward page: a local language model writes answers, streamed until it ends or is stopped."""
+"""A part of the reward page: a local language model writes answers, streamed until it ends or is stopped.
+
+The answers appear below the button that asks for them, and a bar says from the first second what the model does.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.session import Session
 from pages.common import current, rerun
+from pages.sight import into_sight
 from pages.texts import response_html
 
 LETTERS = "ABCDEF"
@@ -26,6 +30,7 @@ class Writing:
     max_tokens: int
     seed: int
     begun: bool = False
+    ended: bool = False  # by itself: a text then ends with its last whole sentence
     texts: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)  # typed answers to keep
     typed: list[str] = field(default_factory=list)  # every typed answer, restored if nothing is written
@@ -33,6 +38,10 @@ class Writing:
     @property
     def by(self) -> list[str]:
         return [""] * len(self.before) + [f"{self.model}, {style.name.lower()}" for style in self.styles]
+
+    @property
+    def written(self) -> list[str]:
+        return [rewards.whole_sentences(text) for text in self.texts] if self.ended else self.texts
 
 
 def writing() -> Writing | None:
@@ -55,7 +64,7 @@ def finish() -> Drafts | None:
     if not any(text.strip() for text in job.texts):
         return Drafts(job.prompt, job.typed, [])
     found: dict[str, str] = {}  # text → author; two styles may write the same text
-    for text, by in zip([*job.before, *job.texts], job.by, strict=True):
+    for text, by in zip([*job.before, *job.written], job.by, strict=True):
         if text.strip():
             found.setdefault(text.strip(), by)
     return Drafts(job.prompt, list(found), list(found.values()))
@@ -66,13 +75,12 @@ def field(name: str) -> str:
     return f"{name} {st.session_state.get('filled', 0)}"
 
 
-def writer_controls(most: int) -> None:
-    """Styles, temperature, length and model of the writer, and its button."""
-    session, _ = current()
+def writer_controls(most: int):
+    """Styles, temperature, length and model of the writer, and its button; returns the area below the button."""
     styles = {style.name: style for style in rewards.styles}
     with st.expander("Let a language model write answers", key="writer", on_change="rerun") as box:
         if not box.open:
-            return
+            return st.container()
         chosen = st.multiselect(
             "Styles (one answer each)",
             list(styles),
@@ -82,7 +90,8 @@ def writer_controls(most: int) -> None:
             help="Each style has its own instruction and its own temperature. A higher temperature chooses less "
             "likely words more often.",
         )
-        temperature = st.slider(
+        heat, length, name = st.columns(3, gap="medium")
+        temperature = heat.slider(
             "Temperature",
             0.0,
             2.0,
@@ -92,8 +101,14 @@ def writer_controls(most: int) -> None:
             format="%.1f ×",
             help="Multiplies the temperature of every style; 0 always takes the most likely word.",
         )
-        max_tokens = st.number_input("Longest answer, in tokens (about ¾ of a word each)", 4, 400, 100, key="longest")
-        model = st.text_input(
+        max_tokens = length.number_input(
+            "Longest answer, in tokens (about ¾ of a word each)",
+            4,
+            400,
+            100,
+            key="longest",
+        )
+        model = name.text_input(
             "Language model",
             BUNDLED,
             key="model",
@@ -107,8 +122,9 @@ def writer_controls(most: int) -> None:
             start(most, [styles[name] for name in chosen], temperature, int(max_tokens), model.strip(), keep)
         st.caption(
             "The model runs on this machine. A model this small writes fluently and is often wrong: its answers "
-            "differ in style, not in quality."
+            "differ in style, not in quality. An answer may run a little longer to finish its sentence."
         )
+        return st.container()
 
 
 def start(most: int, styles: list, temperature: float, max_tokens: int, model: str, keep: bool) -> None:
@@ -133,7 +149,7 @@ def start(most: int, styles: list, temperature: float, max_tokens: int, model: s
     rerun()
 
 
-@st.cache_resource(max_entries=1, show_spinner="Loading the language model (half a minute the first time)")
+@st.cache_resource(max_entries=1, show_spinner=False)
 def language_model(_session: Session, model: str):
     return rewards.writer(_session, model)
 
@@ -142,23 +158,33 @@ def write() -> None:
     """Stream the answers into the page.  A click on Stop, or on any other widget, reruns the page, which ends it."""
     session, _ = current()
     job = writing()
-    blank(len(job.typed) + 1)  # over the fields and their buttons
     st.button("Stop writing", key="stop", icon=":material/stop:", width="stretch")
+    bar = st.empty()
     boxes = []
     for i, style in enumerate(job.styles):
         st.caption(f"Answer {LETTERS[len(job.before) + i]} · {style.name}, temperature {style.temperature:.1f}")
         boxes.append(st.container(border=True, key=f"draft-{i}").empty())
+    into_sight("stop")
     job.begun = True
     try:
-        pieces = language_model(session, job.model).write(
-            job.prompt, job.styles, max_tokens=job.max_tokens, seed=job.seed
-        )
-        for row, piece in pieces:
-            job.texts[row] += piece
-            boxes[row].html(response_html(job.texts[row]))
+        bar.progress(0.0, "Loading the language model: half a minute the first time")
+        stream(job, language_model(session, job.model), bar, boxes)
     except CoplError as problem:
         st.session_state["write-problem"] = str(problem)
     rerun()
+
+
+def stream(job: Writing, model, bar, boxes: list) -> None:
+    """Write into the boxes, and say on the bar how far the longest answer is."""
+    pieces = [0] * len(boxes)
+    bar.progress(0.0, "The model reads the question")
+    for row, piece in model.write(job.prompt, job.styles, max_tokens=job.max_tokens, seed=job.seed):
+        job.texts[row] += piece
+        pieces[row] += 1
+        boxes[row].html(response_html(job.texts[row]))
+        done = min(1.0, max(pieces) / job.max_tokens)
+        bar.progress(done, f"Writing: about {done:.0%} of the longest answer" if done < 1 else "Finishing a sentence")
+    job.ended = True
 
 
 def blank(count: int) -> None:

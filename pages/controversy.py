@@ -1,20 +1,24 @@
-"""Controversy: the pairs and answers on which groups differ most, and those on which they agree."""
+"""Controversy: the pairs and answers on which groups differ most, and those on which they agree.
+
+A table and a figure of all of them; a click on either opens the card of one.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
 
+import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import access, contents, controversy, labelling
-from copl_core.study.controversy import SMALL, ControversyItem, ControversyView, Query
+from copl_core.study.controversy import SMALL, ControversyItem, ControversyRows, ControversyView, Query, Share
 from copl_core.study_settings import PinnedPair
 from pages.common import (
+    NO_GROUP_COLOUR,
     PLOT,
     current,
     group_colour,
@@ -24,11 +28,14 @@ from pages.common import (
     stop_with_error,
     watch_champion,
 )
+from pages.sight import into_sight
 from pages.texts import draw_prompt, draw_response, literal
 
-A_PAGE = 8
+MOST_ROWS = 2000  # in the table and in the figure; filters and the file reach the others
 ORDERS = {"divided": "Disputed", "agreed": "Agreed"}  # the titles are values of the address's ``order``
 KINDS = {"pairs": "Pairs", "responses": "Answers"}
+INK, CHOSEN, TALL = "#0072B2", "#D55E00", 380  # colours of points, and the height of figure and table in pixels
+WIDTHS = {"question": 170, "A": 260, "B": 260, "answer": 260}  # of columns of the table, in pixels
 MARK = "background:rgba(86,180,233,.28);text-decoration:underline;text-decoration-thickness:2px;color:inherit"
 NUMBERS = (
     (
@@ -54,20 +61,17 @@ def page() -> None:
     st.title("Controversy")
     top = st.container()
     query = controls()
-    chosen = linked_pair()
     try:
-        view = controversy.ranked(session, A_PAGE, query=query, skip=A_PAGE * (st.session_state.get("at", 1) - 1))
-        one = controversy.item(session, chosen) if chosen is not None else None
+        view, rows = controversy.ranked(session, 0, query=query), controversy.list_rows(session, query, MOST_ROWS)
+        one = chosen_item()
     except CoplError as problem:
         stop_with_error(problem)
-    if view is None:
+    if view is None or rows is None:
         no_snapshot("The list of disputed pairs")
     with top:
         summary(view, query)
-    pinned = {pin.pair_id: pin for pin in labelling.pinned_pairs(session)}
-    if chosen is not None:
-        selected(one, chosen, view, pinned)
-    ranking(view, query, pinned)
+    overview(view, rows, query)
+    selected(one, view)
     watch_champion(view.snapshot)
 
 
@@ -83,9 +87,8 @@ def controls() -> Query:
             0,
             step=1,
             key="votes",
-            width=190,
+            width=150,
             bind="query-params",
-            on_change=first_page,
         )
         return Query(kind, order == "agreed", prompt_filter(), source_filter(), votes)
 
@@ -100,7 +103,6 @@ def choice(title: str, options: dict[str, str], key: str) -> str:
         key=key,
         required=True,
         bind="query-params",
-        on_change=first_page,
     )
 
 
@@ -118,7 +120,7 @@ def prompt_filter() -> int | None:
         placeholder="every prompt",
         key="in-prompt",
         format_func=lambda number: brief(titles[number]),
-        width=260,
+        width=210,
         on_change=link_prompt,
     )
 
@@ -134,29 +136,32 @@ def source_filter() -> str | None:
         index=None,
         placeholder="every source",
         key="source",
-        width=190,
+        width=150,
         bind="query-params",
-        on_change=first_page,
     )
-
-
-def first_page() -> None:
-    st.session_state.pop("at", None)
 
 
 def link_prompt() -> None:
     """Write the chosen prompt into the address."""
-    first_page()
     if (chosen := st.session_state["in-prompt"]) is None:
         st.query_params.pop("prompt", None)
     else:
         st.query_params["prompt"] = str(chosen)
 
 
-def linked_pair() -> int | None:
-    """The id of the pair in the address."""
-    linked = st.query_params.get("pair", "")
-    return int(linked) if linked.isdecimal() and len(linked) < 10 else None
+def linked(name: str) -> int | None:
+    """The id of the pair or of the answer in the address."""
+    number = st.query_params.get(name, "")
+    return int(number) if number.isdecimal() and len(number) < 10 else None
+
+
+def chosen_item() -> ControversyItem | None:
+    """The pair or the answer in the address, if the snapshot knows it."""
+    session, _ = current()
+    if (pair := linked("pair")) is not None:
+        return controversy.item(session, pair)
+    response = linked("answer")
+    return None if response is None else controversy.response_item(session, response)
 
 
 # ---- the summary
@@ -184,8 +189,10 @@ def summary(view: ControversyView, query: Query) -> None:
             f"another, compared with the other answers to their prompt. In the list below, answers "
             f"{'on which groups agree most' if query.consensus else 'that divide most'} come first."
         )
-    for column, (name, meaning) in zip(st.columns(3, gap="medium"), NUMBERS, strict=True):
-        column.caption(f"**{name}.** {meaning}")
+
+
+def meanings(view: ControversyView) -> None:
+    """What the three numbers are, and from what they are computed."""
     members = (
         "The ensemble has one member, so *uncertainty* cannot be separated. "
         if view.members == 1
@@ -193,32 +200,20 @@ def summary(view: ControversyView, query: Query) -> None:
     )
     people = sum(view.groups.values())
     sample = f"a sample of {view.n_evaluated:,} of {people:,}" if view.n_evaluated < people else f"{people:,}"
-    st.caption(
-        "The three numbers add up to the variance of a person's answer, in per cent of its maximum. "
-        f"{members}Predicted for {sample} people in {len(view.groups)} groups. Snapshot {view.snapshot}."
-    )
+    with st.expander("What the numbers mean"):
+        for name, meaning in NUMBERS:
+            st.markdown(f"**{name}.** {meaning}")
+        st.caption(
+            "The three numbers add up to the variance of a person's answer, in per cent of its maximum. "
+            f"{members}Predicted for {sample} people in {len(view.groups)} groups. Snapshot {view.snapshot}."
+        )
 
 
-# ---- cards
+# ---- all of them
 
 
-def selected(one: ControversyItem | None, pair_id: int, view: ControversyView, pinned: dict[int, PinnedPair]) -> None:
-    """The pair in the address, above the list."""
-    if one is None:
-        st.warning(f"Snapshot {view.snapshot} does not know pair {pair_id}; the list below has those it knows.")
-    else:
-        st.subheader(f"Pair {pair_id}")
-        card(one, view, "chosen", pinned)
-    st.button(
-        "Show only the list",
-        key="unchoose",
-        icon=":material/close:",
-        on_click=lambda: st.query_params.pop("pair", None),
-    )
-
-
-def ranking(view: ControversyView, query: Query, pinned: dict[int, PinnedPair]) -> None:
-    """One page of the ranked list, and the whole list as CSV."""
+def overview(view: ControversyView, rows: ControversyRows, query: Query) -> None:
+    """The list as a figure and as a table, and the whole list as CSV."""
     session, _ = current()
     things = "pairs" if query.kind == "pairs" else "answers"
     if not view.n_matching:
@@ -227,10 +222,8 @@ def ranking(view: ControversyView, query: Query, pinned: dict[int, PinnedPair]) 
             "number of people."
         )
         return
-    pages = math.ceil(view.n_matching / A_PAGE)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader(f"{view.n_matching:,} {things}", width="stretch")
-        st.toggle("Highlight differences", True, key="marks", bind="query-params")
         st.download_button(
             "Download all as CSV",
             lambda: controversy.export_csv(session, query),
@@ -240,14 +233,158 @@ def ranking(view: ControversyView, query: Query, pinned: dict[int, PinnedPair]) 
             on_click="ignore",
             key="csv",
         )
-    for one in view.items:
-        card(one, view, "list", pinned)
-    if pages > 1:
-        st.pagination(pages, key="at")
+    left, right = st.columns([4, 9], gap="medium")
+    with left:
+        figure(rows, query)
+    with right:
+        table(rows, query)
+    meanings(view)
+    shown = "" if len(rows.ids) == view.n_matching else f" The first {len(rows.ids):,} are shown."
+    st.caption(
+        f"Click a point or the box before a row to see the {things[:-1]}; click the head of a column to sort.{shown} "
+        f"Snapshot {view.snapshot}."
+    )
 
 
-def card(one: ControversyItem, view: ControversyView, area: str, pinned: dict[int, PinnedPair]) -> None:
-    with st.container(border=True, key=f"card-{area}-{one.id}"):
+def round_key(name: str) -> str:
+    """The key of a widget with a selection; a new round clears the selection."""
+    return f"{name}-{st.session_state.get('round', 0)}"
+
+
+def figure(rows: ControversyRows, query: Query) -> None:
+    st.plotly_chart(
+        scatter(rows, linked(address_of(query))),
+        width="stretch",
+        config=PLOT,
+        key=round_key("scatter"),
+        on_select=choose_point,
+        selection_mode="points",
+        alt="Difference between groups against difference within people",
+    )
+
+
+def scatter(rows: ControversyRows, chosen: int | None) -> go.Figure:
+    """Between groups against within people; filled points are those on which groups prefer different sides."""
+    found = go.Figure()
+    for split, name, symbol in ((True, "groups differ", "circle"), (False, "no certain difference", "circle-open")):
+        own = rows.split == split
+        found.add_scattergl(
+            x=rows.within[own],
+            y=rows.between[own],
+            mode="markers",
+            name=name,
+            marker={"size": 9, "color": INK if split else NO_GROUP_COLOUR, "symbol": symbol, "opacity": 0.8},
+            customdata=[[int(rows.ids[row]), brief(rows.prompts[row])] for row in np.flatnonzero(own).tolist()],
+            hovertemplate="%{customdata[1]}<br>between groups %{y:.0%}, within people %{x:.0%}<extra></extra>",
+        )
+    at = rows.ids == chosen
+    if at.any():
+        ring = {"size": 18, "symbol": "circle-open", "color": CHOSEN, "line": {"width": 3}}
+        found.add_scatter(
+            x=rows.within[at], y=rows.between[at], mode="markers", name="shown below", marker=ring, hoverinfo="skip"
+        )
+    found.update_xaxes(title="within people", tickformat=".0%", rangemode="tozero")
+    found.update_yaxes(title="between groups", tickformat=".0%", rangemode="tozero")
+    found.update_layout(
+        height=TALL,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"},
+        dragmode="pan",
+        clickmode="event+select",
+    )
+    return found
+
+
+def table(rows: ControversyRows, query: Query) -> None:
+    of_pairs = query.kind == "pairs"
+    columns: dict[str, object] = {"question": [brief(one) for one in rows.prompts]}
+    numbers_ = (rows.between, rows.within, rows.epistemic)
+    columns |= {name.lower(): 100 * value for (name, _), value in zip(NUMBERS, numbers_, strict=True)}
+    columns |= {"answered by": rows.voters, "A" if of_pairs else "answer": [brief(one) for one in rows.firsts]}
+    columns |= {"B": [brief(one) for one in rows.seconds]} if of_pairs else {}
+    settings: dict[str, object] = {
+        name.lower(): st.column_config.ProgressColumn(
+            help=meaning, format="%.0f%%", min_value=0.0, max_value=100.0, width=118
+        )
+        for name, meaning in NUMBERS
+    }
+    settings |= {name: st.column_config.TextColumn(width=width) for name, width in WIDTHS.items()}
+    settings["answered by"] = st.column_config.NumberColumn(help="People who have answered it", width=95)
+    st.dataframe(
+        columns,
+        hide_index=True,
+        width="stretch",
+        height=TALL,
+        key=round_key("list"),
+        on_select=choose_row,
+        selection_mode="single-row",
+        column_config=settings,
+        alt="Pairs with their three numbers" if of_pairs else "Answers with their three numbers",
+    )
+    st.session_state["listed"] = (address_of(query), rows.ids.tolist())
+
+
+def address_of(query: Query) -> str:
+    return "pair" if query.kind == "pairs" else "answer"
+
+
+def choose_row() -> None:
+    """Open the card of the row that was selected; the row is one of the table as it was drawn."""
+    picked = st.session_state[round_key("list")]["selection"]["rows"]
+    name, ids = st.session_state.get("listed", ("pair", []))
+    if picked and picked[0] < len(ids):
+        choose(name, ids[picked[0]])
+
+
+def choose_point() -> None:
+    points = st.session_state[round_key("scatter")]["selection"]["points"]
+    if points and "customdata" in points[0]:
+        choose(st.session_state.get("listed", ("pair",))[0], int(points[0]["customdata"][0]))
+
+
+def choose(name: str, number: int) -> None:
+    """Put a pair or an answer into the address of this page, which shows its card."""
+    forget()
+    st.query_params[name] = str(number)
+    st.session_state["card wanted"] = True
+
+
+def forget() -> None:
+    for name in ("pair", "answer"):
+        st.query_params.pop(name, None)
+
+
+def close() -> None:
+    forget()
+    st.session_state["round"] = st.session_state.get("round", 0) + 1
+
+
+# ---- the card
+
+
+def selected(one: ControversyItem | None, view: ControversyView) -> None:
+    """The card of the pair or the answer in the address."""
+    session, _ = current()
+    name = next((name for name in ("pair", "answer") if linked(name) is not None), None)
+    if name is None:
+        return
+    with st.container(key="chosen"):
+        if one is None:
+            st.warning(f"Snapshot {view.snapshot} does not know {name} {linked(name)}; the list has those it knows.")
+        else:
+            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+                st.subheader(f"{name.title()} {one.id}", width="stretch")
+                if one.second is not None:
+                    st.caption("The address of this page opens this pair.", width="content")
+                st.button("Close", key="unchoose", icon=":material/close:", on_click=close)
+            card(one, view, {pin.pair_id: pin for pin in labelling.pinned_pairs(session)})
+    if st.session_state.pop("card wanted", True):  # after a click, and when a link is opened
+        into_sight("chosen")
+    st.session_state["card wanted"] = False
+
+
+def card(one: ControversyItem, view: ControversyView, pinned: dict[int, PinnedPair]) -> None:
+    with st.container(border=True, key=f"card-{one.id}"):
         draw_prompt(one.prompt)
         if one.second is None:
             st.caption("This answer, compared with the others to the same prompt" + from_source(one.first.source))
@@ -255,42 +392,38 @@ def card(one: ControversyItem, view: ControversyView, area: str, pinned: dict[in
         else:
             texts(one)
         numbers(one, view)
-        side = "the first answer" if one.second else "this answer"
+        side = "answer B" if one.second else "this answer"
         st.plotly_chart(
             group_chart(one),
             width="stretch",
             config=PLOT,
-            key=f"split-{area}-{one.id}",
+            key=f"split-{one.id}",
             alt=f"Share of each group expected to prefer {side}, and as observed",
         )
         st.caption(
-            f"Bars: the share of a group that the model expects to prefer {'A' if one.second else 'it'}. Dots: the "
-            f"share that did, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}."
+            f"Bars: the share of a group that the model expects to prefer {'A or B' if one.second else 'it'}. Dots: "
+            f"the share that did, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}."
         )
-        actions(one, area, pinned)
+        actions(one, pinned)
 
 
 def texts(one: ControversyItem) -> None:
+    """Both answers; where they share whole passages, what differs can be marked."""
     session, _ = current()
-    marks = st.session_state.get("marks", True)
     found, more, fewer = controversy.compare_texts(session, one.first.text, one.second.text)
+    marks = found.comparable and st.toggle("Highlight what differs", True, key="marks", bind="query-params")
     for column, letter, response, pieces in zip(
         st.columns(2, gap="medium"), "AB", (one.first, one.second), (found.first, found.second), strict=True
     ):
         with column:
-            st.caption(letter + from_source(response.source))
-            if marks and found.comparable:
+            st.caption(f"**{letter}**" + from_source(response.source))
+            if marks:
                 st.html(marked(pieces))
             else:
                 draw_response(response.text)
     differences = [f"{letter} has {', '.join(words)}" for letter, words in (("A", more), ("B", fewer)) if words]
-    shared = (
-        ""
-        if found.comparable or not marks
-        else (f"Only {found.shared:.0%} of the words are shared, too few to highlight single words. ")
-    )
-    if shared or differences:
-        st.caption(f"{shared}{'; '.join(differences)}{'.' if differences else ''}")
+    shared = f"{found.shared:.0%} of the words are in both answers"
+    st.caption(f"{'; '.join([*differences, shared])}.")
 
 
 def from_source(source: str | None) -> str:
@@ -315,11 +448,17 @@ def numbers(one: ControversyItem, view: ControversyView) -> None:
 
 
 def group_chart(one: ControversyItem) -> go.Figure:
-    """Expected shares as bars from the middle, observed shares as dots with their intervals."""
+    """Expected shares as bars from the middle, observed shares as dots with their intervals.
+
+    Of a pair, A is to the left and B to the right, as the texts stand.
+    """
     figure, vote = go.Figure(), "vote" if one.second else "comparison"
-    for (group, share), std in reversed(tuple(zip(one.by_group, one.ensemble_std, strict=True))):
+    for (group, first), std in reversed(tuple(zip(one.by_group, one.ensemble_std, strict=True))):
         seen = one.observed(group)
-        name = f"{group_name(group)} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
+        share, at, (low, high) = (
+            (1 - first, 1 - seen.share, flipped(seen)) if one.second else (first, seen.share, seen.interval)
+        )
+        name = f"{brief(group_name(group), 30)} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
         figure.add_bar(
             x=[share - 0.5],
             y=[name],
@@ -327,30 +466,53 @@ def group_chart(one: ControversyItem) -> go.Figure:
             orientation="h",
             showlegend=False,
             marker_color=group_colour(group),
-            hovertemplate=f"expected: {share:.0%}, ± {std:.0%}<extra></extra>",
+            hovertemplate=f"expected: {in_words(first, one)}, ± {std:.0%}<extra></extra>",
         )
         if seen.n:
-            low, high = seen.interval
             figure.add_scatter(
-                x=[seen.share],
+                x=[at],
                 y=[name],
                 mode="markers",
                 showlegend=False,
                 marker={"color": "white", "size": 10, "line": {"color": "#555", "width": 2}},
                 error_x={
-                    "array": [high - seen.share],
-                    "arrayminus": [seen.share - low],
+                    "array": [high - at],
+                    "arrayminus": [at - low],
                     "color": "#777",
                     "thickness": 1.5,
                     "width": 4,
                 },
-                hovertemplate=f"observed: {seen}{', few votes' if seen.n < SMALL else ''}<extra></extra>",
+                hovertemplate=f"observed: {in_words(seen.share, one)}, n = {seen.n}"
+                f"{', few votes' if seen.n < SMALL else ''}<extra></extra>",
             )
     figure.add_vline(x=0.5, line_width=1, line_color="#888")
-    ends = ["all prefer B", "even", "all prefer A"] if one.second else ["always loses", "even", "always wins"]
-    figure.update_xaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], ticktext=ends)
-    figure.update_layout(height=60 + 30 * len(one.by_group), margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0.35)
+    figure.update_xaxes(range=[-0.04, 1.04], tickvals=[0, 0.5, 1], showticklabels=False)
+    name_ends(
+        figure, ("all prefer A", "even", "all prefer B") if one.second else ("always loses", "even", "always wins")
+    )
+    figure.update_layout(height=70 + 30 * len(one.by_group), margin={"l": 0, "r": 0, "t": 0, "b": 24}, bargap=0.35)
     return figure
+
+
+def flipped(seen: Share) -> tuple[float, float]:
+    """The interval of the opposite share."""
+    low, high = seen.interval
+    return 1 - high, 1 - low
+
+
+def in_words(first: float, one: ControversyItem) -> str:
+    """The share that prefers the first response, with its letter."""
+    if one.second is None:
+        return f"wins {first:.0%}"
+    return f"{first:.0%} prefer A, {1 - first:.0%} B"
+
+
+def name_ends(figure: go.Figure, ends: tuple[str, str, str]) -> None:
+    """Words under the ends and the middle of the axis, inside the figure, so that none is cut off."""
+    for x, anchor, words in zip((-0.04, 0.5, 1.04), ("left", "center", "right"), ends, strict=True):
+        figure.add_annotation(
+            x=x, y=0, yref="paper", yanchor="top", yshift=-4, xanchor=anchor, text=words, showarrow=False
+        )
 
 
 def votes(one: ControversyItem) -> str:
@@ -376,40 +538,30 @@ def votes(one: ControversyItem) -> str:
 # ---- actions
 
 
-def actions(one: ControversyItem, area: str, pinned: dict[int, PinnedPair]) -> None:
-    """The buttons of a card: ask everybody about the pair, and link to it."""
-    key = f"{area}-{one.id}"
+def actions(one: ControversyItem, pinned: dict[int, PinnedPair]) -> None:
+    """The button of a card: ask everybody about the pair, or show the pair of an answer."""
     with st.container(horizontal=True, vertical_alignment="center"):
         if one.second is None:
             st.button(
                 "Show the pair that divides most",
-                key=f"pair-{key}",
+                key=f"pair-{one.id}",
                 icon=":material/compare:",
                 on_click=choose,
-                args=(one.pair_id,),
+                args=("pair", one.pair_id),
                 help="Of the pairs with this answer.",
             )
             return
-        pin_button(one, key, pinned.get(one.id))
-        if area == "list":
-            st.button(
-                "Link to this pair",
-                key=f"choose-{key}",
-                icon=":material/link:",
-                on_click=choose,
-                args=(one.id,),
-                help="Puts the pair into this page's address, so that you can save or send it.",
-            )
+        pin_button(one, pinned.get(one.id))
     if problem := st.session_state.pop(f"ask-problem-{one.id}", ""):
         st.error(problem)
 
 
-def pin_button(one: ControversyItem, key: str, pin: PinnedPair | None) -> None:
+def pin_button(one: ControversyItem, pin: PinnedPair | None) -> None:
     session, _ = current()
     if pin is None:
         st.button(
             "Ask about this pair",
-            key=f"ask-{key}",
+            key=f"ask-{one.id}",
             icon=":material/front_hand:",
             on_click=perform,
             args=(labelling.pin_pair, one.id),
@@ -418,7 +570,7 @@ def pin_button(one: ControversyItem, key: str, pin: PinnedPair | None) -> None:
         return
     st.button(
         "Stop asking",
-        key=f"end-{key}",
+        key=f"end-{one.id}",
         icon=":material/close:",
         on_click=perform,
         args=(labelling.unpin_pair, one.id),
@@ -429,10 +581,6 @@ def pin_button(one: ControversyItem, key: str, pin: PinnedPair | None) -> None:
         f"Next pair of everybody who has not answered it. Requested by {literal(name)} {ago(pin.at)}; "
         f"{pin.answered} answered since."
     )
-
-
-def choose(pair_id: int) -> None:
-    st.query_params["pair"] = str(pair_id)
 
 
 def perform(verb: Callable[..., object], pair_id: int) -> None:
@@ -455,7 +603,7 @@ def ago(moment: datetime) -> str:
     return "just now"
 
 
-def brief(text: str, most: int = 70) -> str:
+def brief(text: str, most: int = 90) -> str:
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 

@@ -47,8 +47,11 @@ def page() -> None:
     if view is None:
         nothing_yet()
     m = len(view.load.share)
+    if not all(view.say):
+        st.warning(no_say(view.say))
+    serve = "serve" if any(view.say) else "would serve"
     st.write(
-        f"**{m - view.load.dead} of {m}** experts serve {len(view.names):,} people; the load is as even as "
+        f"**{m - view.load.dead} of {m}** experts {serve} {len(view.names):,} people; the load is as even as "
         f"with **{2**view.load.entropy:.1f}** experts of equal shares. {spread(view.load.factor)}"
     )
     choose_gate(view)
@@ -70,6 +73,18 @@ def nothing_yet() -> None:
     )
     watch_champion(session.record.champion)
     st.stop()
+
+
+def no_say(say: tuple[bool, bool]) -> str:
+    """About which texts the experts have no say, in words."""
+    why = "on held-out labels it added nothing to the preference graph, and its weight is 0"
+    if not any(say):
+        return (
+            f"The text reward has no say in this snapshot, and so no expert has: {why}. The figures below show how its "
+            "gate would spread people."
+        )
+    silent, other = ("new texts", "texts with labels") if say[0] else ("texts with labels", "new texts")
+    return f"About {silent} no expert has a say: {why}. The experts decide about {other} only."
 
 
 def spread(factor: float) -> str:

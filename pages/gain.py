@@ -22,9 +22,8 @@ def gain_in_words(found: PersonalisationGain) -> str:
 
 def difference(found: PersonalisationGain) -> str:
     points = f"{abs(100 * found.gain):.1f} points {'more' if found.gain >= 0 else 'less'}"
-    if found.low is None or found.high is None:
-        return f"That is {points}. The interval of this difference comes with the next run of graph and reward model."
     interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
+    interval += "" if found.paired else ", a wide one, from the intervals of both"
     end = "" if found.answer != "not yet" else " The interval includes zero: more labels or more people are needed."
     return f"That is {points} ({interval}).{end}"
 

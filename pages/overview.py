@@ -53,7 +53,8 @@ def ways() -> None:
     every = (*WAYS, INVITE) if me.role == Role.OWNER else WAYS
     for column, (title, about, target) in zip(st.columns(len(every), gap="medium"), every, strict=True):
         with column.container(border=True, height="stretch"):
-            if st.button(title, key=f"to-{target}", type="primary", width="stretch"):
+            kind = "primary" if target == WAYS[0][2] else "secondary"
+            if st.button(title, key=f"to-{target}", type=kind, width="stretch"):
                 st.switch_page(target)
             st.caption(about)
 
@@ -125,7 +126,7 @@ def what_it_gains() -> None:
     session, _ = current()
     st.subheader("What personalisation gains here")
     found = runs.personalisation_gain(session)
-    st.markdown(f"### {headline(found)}")
+    st.markdown(f"## {headline(found)}")
     if found is None:
         st.write(
             "A run of graph and reward model measures it: it holds out a tenth of the decided labels and predicts them "

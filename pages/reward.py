@@ -6,16 +6,18 @@ from textwrap import shorten
 
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, Kind
 from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from pages.candidates import blank, field, finish, write, writer_controls, writing
-from pages.common import current, no_snapshot, person_name, watch_champion
-from pages.five_answers import ANSWERS, answers, five_pairs
+from pages.common import current, group_name, no_snapshot, person_name, watch_champion
+from pages.five_answers import answers, asking, five_answers, try_button
 from pages.reward_results import LETTERS, attribution, choosing, experts, table, verdict
+from pages.sight import into_sight
 from pages.texts import literal
 
 MOST = 6  # answers
+IN_A_ROW = 3  # of their fields
 MOST_NAMED = 4  # people in the first sentence
 FIRST = 5  # own answers; from then on one can compare oneself after these with oneself after all
 
@@ -26,13 +28,15 @@ def page() -> None:
     if session.record.champion is None:
         no_snapshot("A reward")
     restore()
-    results, controls = st.columns([7, 5], gap="large")
-    with controls:
+    five_answers()
+    with st.container(key="ask"):
         query, area = query_form()
-    with results:
+    # Hidden fields keep what was typed.  The style is drawn in every run: one left out would stay until the run ends.
+    st.html(f"<style>.st-key-ask {{ display: {'none' if asking() else 'flex'}; }}</style>")
+    with st.container(key="answer"):
+        if st.session_state.pop("answer wanted", False):
+            into_sight("answer")
         view = prediction(query)
-    if ANSWERS in st.session_state["people"]:
-        five_pairs()
     if view is not None:
         choosing(view)
         attribution(view, query)
@@ -41,8 +45,6 @@ def page() -> None:
     if writing() is None:
         watch_champion(session.record.champion)
         return
-    with results:
-        blank(30)
     blank(50)
     with area:
         write()  # last, since it takes a while
@@ -58,13 +60,17 @@ def restore() -> None:
     """
     session, me = current()
     if "people" not in st.session_state:
-        st.session_state["people"] = (
-            linked_people(session) or st.session_state.get("people before") or [f"user {me.id}"]
-        )
+        st.session_state["people"] = st.session_state.get("people before") or [
+            *(linked_people(session) or [f"user {me.id}"]),
+            *(f"group {group}" for group in groups_of_snapshot(session)),
+        ]
     drafts = finish()
     if drafts:
         fill(drafts.prompt, drafts.texts, drafts.by)
         unlink()
+        st.session_state["answer wanted"] = True
+        if not st.session_state.get("write-problem"):
+            st.session_state["writer"] = False  # the answers are in the fields now
     elif not st.session_state.get("just filled") and field("prompt") not in st.session_state:
         fill(
             *(
@@ -137,8 +143,12 @@ def of_study(session: Session, prompt_id: int) -> tuple[str, list[str]]:
 
 
 def query_form() -> tuple:
-    """The fields; returns (prompt, responses, users, groups, first, answers) or None, and the area of the answers."""
-    question_of_study()
+    """The fields; returns (prompt, responses, users, groups, first, answers) or None, and the area for new answers."""
+    left, right = st.columns([8, 4], gap="medium", vertical_alignment="bottom")
+    with left:
+        question_of_study()
+    with right:
+        try_button()
     st.text_area(
         "Question",
         st.session_state["defaults"][0],
@@ -146,30 +156,30 @@ def query_form() -> tuple:
         height=70,
         placeholder="How do I get my cat to take a pill?",
     )
-    area = st.container()
     count = st.session_state["count"]
-    if writing() is None:
-        with area:
-            fields(count)
+    fields(count)
     st.session_state["just filled"] = False  # only once the fields are drawn
-    writer_controls(MOST)
-    people, first, groups = people_and_groups()
-    if st.button("Predict", type="primary", width="stretch", disabled=writing() is not None):
+    area = writer_controls(MOST)
+    left, right = st.columns([9, 3], gap="medium", vertical_alignment="bottom")
+    with left:
+        people, first, groups = people_and_groups()
+    if right.button("Predict", type="primary", width="stretch", disabled=writing() is not None):
         unlink()
+        st.session_state["answer wanted"] = True
         st.session_state["query"] = (
             st.session_state[field("prompt")],
             [st.session_state[field(f"response-{i}")] for i in range(count)],
         )
     texts = st.session_state.get("query")
-    given = answers() if ANSWERS in st.session_state["people"] else []
-    return (None if texts is None or writing() is not None else (*texts, people, groups, first, given)), area
+    return (None if texts is None or writing() is not None else (*texts, people, groups, first, answers())), area
 
 
 def fields(count: int) -> None:
     by, (_, texts) = st.session_state["by"], st.session_state["defaults"]
-    for i in range(count):
+    columns = [column for _ in range(0, count, IN_A_ROW) for column in st.columns(min(count, IN_A_ROW))]
+    for i, column in zip(range(count), columns, strict=False):
         author = by[i] if i < len(by) else ""
-        st.text_area(
+        column.text_area(
             f"Answer {LETTERS[i]}",
             texts[i],
             key=field(f"response-{i}"),
@@ -208,35 +218,36 @@ def question_of_study() -> None:
     )
 
 
-def people_and_groups() -> tuple[list[int], list[int], bool | list[int]]:
+def people_and_groups() -> tuple[list[int], list[int], list[int]]:
     """(user ids, ids of users after their first answers only, groups) to predict for."""
-    session, me = current()
-    names = {f"user {user.id}": person_name(user.name, user.kind) for user in access.users(session)}
-    if labelling.progress(session, me.id).done >= FIRST:
-        names[f"first {me.id}"] = f"You after your first {FIRST} answers"
-    names[ANSWERS] = "Somebody with five answers given here"
-    kept = [one for one in st.session_state.get("people", []) if one in names]
-    st.session_state["people"] = kept
+    session, _ = current()
+    names = options(session)
+    st.session_state["people"] = [one for one in st.session_state.get("people", []) if one in names]
     chosen = st.multiselect(
-        "People",
+        "People and groups",
         list(names),
         format_func=names.get,
         key="people",
-        help="Yourself, other people, or somebody about whom only five answers are known.",
+        help="Yourself, the groups of the map, and everybody else by name.",
     )
     st.session_state["people before"] = chosen
-    users = [int(one.split()[1]) for one in chosen if one.startswith("user ")]
-    st.query_params["people"] = ",".join(map(str, users))
-    numbers = groups_of_snapshot(session)
-    st.session_state["groups"] = [one for one in st.session_state.get("groups", numbers) if one in numbers]
-    wanted = (
-        st.pills(
-            "Groups of the map", numbers, selection_mode="multi", key="groups", format_func=lambda group: str(group + 1)
-        )
-        if numbers
-        else []
+    users, first, groups = (
+        [int(one.split()[1]) for one in names if one in chosen and one.startswith(kind)]
+        for kind in ("user ", "first ", "group ")
     )
-    return users, [int(one.split()[1]) for one in chosen if one.startswith("first ")], list(wanted)
+    st.query_params["people"] = ",".join(map(str, users))
+    return users, first, groups
+
+
+def options(session: Session) -> dict[str, str]:
+    """Option → name: oneself, the groups, and the others by name, simulated people last."""
+    _, me = current()
+    names = {f"user {me.id}": f"{me.name} (you)"}
+    if labelling.progress(session, me.id).done >= FIRST:
+        names[f"first {me.id}"] = f"You after your first {FIRST} answers"
+    names |= {f"group {group}": group_name(group) for group in groups_of_snapshot(session)}
+    others = sorted(access.users(session), key=lambda user: (user.kind == Kind.SIMULATED, user.name.casefold()))
+    return names | {f"user {one.id}": person_name(one.name, one.kind) for one in others if one.id != me.id}
 
 
 def groups_of_snapshot(session: Session) -> list[int]:
@@ -262,7 +273,7 @@ def prediction(query: tuple | None):
         return None
     prompt, responses, users, groups, first, given = query
     if not (users or groups or first or given):
-        st.info("Choose the people or groups whose preference you want to see predicted.")
+        st.info("Choose the people or groups whose preferences you want to see predicted.")
         return None
     st.markdown(lead(prompt, len(responses), users, groups))
     try:

@@ -11,12 +11,14 @@ from plotly.subplots import make_subplots
 
 from copl_core.records import CoplError
 from copl_core.study import rewards
-from copl_core.study.views import RewardView, ScoreRow
+from copl_core.study.views import GroupsOwn, RewardView, ScoreRow
 from pages.candidates import LETTERS
 from pages.common import GATES, PLOT, current, group_colour, source_line
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
 DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
+LEAST_SCALE = 0.5  # log-odds of the deepest colour at least: 62 to 38
+NOISE = 0.05  # log-odds, about one point of probability; smaller effects are not coloured
 BOLD = re.compile(r"\*\*(.+?)\*\*")
 ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
 INTERVALS = (
@@ -34,6 +36,8 @@ def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
         st.markdown(f"{row.name}: **{LETTERS[row.best]}**, {chance(row)}. {sure(row)}")
     if view.groups:
         st.markdown(of_groups(view))
+    if (worth := view.groups_own) and len({row.best for row in view.groups}) > 1:
+        st.markdown(f"**{worth_in_words(worth)}**")
     st.plotly_chart(
         picture(view),
         width="stretch",
@@ -139,45 +143,45 @@ def choosing(view: RewardView) -> None:
     if view.worst_off is None and not any(row.neighbours for row in view.people):
         return
     st.subheader("If there can be only one answer")
-    if view.worst_off is not None and len(view.groups) > 1:
-        st.markdown(for_everybody(view))
-        st.dataframe([answer_row(view, i) for i in range(len(view.worst_off))], hide_index=True, width="stretch")
+    if view.groups_own is not None:
+        st.markdown(advice(view, view.groups_own))
+        st.dataframe([answer_row(view, i) for i in range(len(view.pleased))], hide_index=True, width="stretch")
     for row in view.people:
         if row.neighbours is not None:
             st.markdown(robust(row))
     st.caption(
-        "The answer that “pleases the worst-off group most” has the highest minimum of win probability over the "
+        "An answer pleases those who would prefer it to all others shown; shares are expected over the people of the "
         "groups shown. People nearest to somebody are those who most probably share their preferences, judging by "
         f"their answers; they are weighted by that probability. Snapshot {view.snapshot}."
     )
 
 
-def for_everybody(view: RewardView) -> str:
-    lowest = view.worst_off
-    fair, liked = int(lowest.argmax()), [row.best for row in view.groups]
-    popular = max(sorted(set(liked)), key=liked.count)
-    group = min(view.groups, key=lambda row: row.win[fair])
-    text = (
-        f"**{LETTERS[fair]}** pleases the worst-off group most: even {group.name} would prefer it with a "
-        f"probability of {lowest[fair]:.0%}."
-    )
-    if popular != fair:
-        text += (
-            f" **{LETTERS[popular]}** is the favourite of {liked.count(popular)} of {len(liked)} groups, but "
-            f"{min(view.groups, key=lambda row: row.win[popular]).name} would prefer it with a probability of only "
-            f"{lowest[popular]:.0%}."
-        )
+def advice(view: RewardView, worth: GroupsOwn) -> str:
+    """Whether one answer suits all groups, and which is the least bad where none does."""
+    best, lowest = LETTERS[worth.best], view.worst_off
+    if {row.best for row in view.groups} == {worth.best}:
+        return f"**{best} suits all**: every group prefers it, and it pleases {worth.for_all:.0%} of their people."
+    text = f"**No answer suits all.** {worth_in_words(worth)} The best single answer is **{best}**"
+    group = min(view.groups, key=lambda row: row.win[worth.best])
+    text += f"; **{group.name}** would prefer it with {group.win[worth.best]:.0%}."
+    fair = int(lowest.argmax())
+    if fair != worth.best and lowest[fair] >= 1 / len(lowest):
+        text += f" **{LETTERS[fair]}** leaves no group far behind: each prefers it with {lowest[fair]:.0%} or more."
     return text
 
 
+def worth_in_words(worth: GroupsOwn) -> str:
+    return f"One answer for all pleases {worth.for_all:.0%} at best, each group its own {worth.for_groups:.0%}."
+
+
 def answer_row(view: RewardView, i: int) -> dict:
-    wins = [row.win[i] for row in view.groups]
+    worst = min(view.groups, key=lambda row: row.win[i])
     return {
         "answer": LETTERS[i],
-        "favourite of": ", ".join(row.name for row in view.groups if row.best == i) or "no group",
-        "lowest of the groups": f"{min(wins):.0%}",
-        "lowest in": min(view.groups, key=lambda row: row.win[i]).name,
-        "mean of the groups": f"{sum(wins) / len(wins):.0%}",
+        "favourite of": " · ".join(row.name for row in view.groups if row.best == i) or "no group",
+        "pleases": f"{view.pleased[i]:.0%}",
+        "least in a group": f"{worst.win[i]:.0%}",
+        "which is": worst.name,
     }
 
 
@@ -201,16 +205,19 @@ def robust(row: ScoreRow) -> str:
 def attribution(view: RewardView, query: tuple) -> None:
     """The answers with each sentence tinted by its effect."""
     st.subheader("Which sentences matter")
-    names = [row.name for row in view.rows]
-    name = st.selectbox("For", names, key="attribution-for")
-    session, _ = current()
+    session, me = current()
+    row = st.selectbox(
+        "For", in_order(view, me.name), key="attribution-for", format_func=lambda row: view.rows[row].name
+    )
     try:
         with st.spinner("Reading the answers with one sentence left out at a time"):
-            found = cached_attribution(session, query, view, names.index(name))
+            found = cached_attribution(session, query, view, row)
     except CoplError as problem:
         st.error(str(problem))
         return
-    most = found.most or 1.0
+    if found.most < NOISE:
+        st.write(f"No sentence matters here: leaving out any one of them changes the odds by less than {NOISE:.2f}.")
+    most = max(found.most, LEAST_SCALE)
     for columns in (list(enumerate(found.responses))[i : i + 2] for i in range(0, len(found.responses), 2)):
         for column, (i, pieces) in zip(st.columns(2, gap="medium"), columns, strict=False):
             with column.container(border=True):
@@ -223,8 +230,8 @@ def attribution(view: RewardView, query: tuple) -> None:
     st.html(scale(most))
     source_line(
         f"Blue sentences speak for an answer, orange ones against it, according to {found.basis}: the log-odds that "
-        f"are lost when the sentence is left out{ODDS}. The effects of sentences need not add up, and they do not "
-        "say why.",
+        f"are lost when the sentence is left out{ODDS}. Effects below {NOISE:.2f} stay without colour. The effects of "
+        "sentences need not add up, and they do not say why.",
         found.snapshot,
     )
     with st.expander("The numbers"):
@@ -237,6 +244,20 @@ def attribution(view: RewardView, query: tuple) -> None:
             hide_index=True,
             width="stretch",
         )
+
+
+def in_order(view: RewardView, me: str) -> list[int]:
+    """Indices of the rows: oneself and what stands for oneself, the groups, and the others by name."""
+
+    def rank(index: int) -> tuple[int, str]:
+        row = view.rows[index]
+        if row.kind == "group":
+            return 1, ""
+        return (
+            (0, "") if row.name.startswith((f"{me} after ", "You by ")) or row.name == me else (2, row.name.casefold())
+        )
+
+    return sorted(range(len(view.rows)), key=rank)
 
 
 def cached_attribution(session, query: tuple, view: RewardView, row: int):
@@ -256,12 +277,17 @@ def cached_attribution(session, query: tuple, view: RewardView, row: int):
 
 def tinted(piece, most: float) -> str:
     red, green, blue = RAISES if piece.effect > 0 else LOWERS
-    depth = DEEPEST * min(1.0, abs(piece.effect) / most)
+    depth = DEEPEST * min(1.0, abs(piece.effect) / most) if abs(piece.effect) >= NOISE else 0.0
     words = BOLD.sub(r"<b>\1</b>", html.escape(piece.text)).replace("**", "")
     return (
         f"<span style='background-color:rgba({red},{green},{blue},{depth:.2f});border-radius:3px' "
-        f"title='{piece.effect:+.2f} log-odds'>{words}</span>"
+        f"title='{minus(f'{piece.effect:+.2f}')} log-odds'>{words}</span>"
     )
+
+
+def minus(number: str) -> str:
+    """A number with a real minus sign."""
+    return number.replace("-", "−")
 
 
 def scale(most: float) -> str:
@@ -280,9 +306,10 @@ def scale(most: float) -> str:
 def experts(view: RewardView) -> None:
     """The expert with the largest gate weight for each person and group, and all gate weights."""
     rows = [row for row in view.rows if row.gates is not None]
-    if not rows:
-        return
     st.subheader("Which expert decides")
+    if not rows:
+        st.write(f"None. {view.silent}")
+        return
     st.markdown("; ".join(f"{row.name}: E{row.expert + 1} ({row.gate:.0%})" for row in rows) + ".")
     st.plotly_chart(gates(rows), width="stretch", config=PLOT, key="gates", alt="Gate weights by person and expert")
     source_line(

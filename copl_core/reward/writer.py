@@ -21,11 +21,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from copl_core.records import CoplError
 from copl_core.reward.backbone import BUNDLED, Resolver, _quiet
+from copl_core.reward.sentences import ends_sentence
 from copl_core.reward.styles import Style
 
 TOP_P = 0.9  # nucleus sampling: tokens are drawn from the most likely ones that together have this probability
 REPETITION = 1.1  # penalty on tokens that the response contains already (Keskar et al., arXiv 1909.05858)
 MOST = 8  # responses at the same time
+GRACE = 40  # tokens beyond the wanted length in which a response may finish its sentence
 UNFINISHED = "\ufffd"  # a tokenizer's output for an incomplete character
 
 
@@ -49,11 +51,15 @@ class Writer:
         self.window = getattr(model.config, "max_position_embeddings", None)
 
     def write(
-        self, prompt: str, styles: Sequence[Style], *, max_tokens: int = 120, seed: int = 0
+        self, prompt: str, styles: Sequence[Style], *, max_tokens: int = 120, seed: int = 0, grace: int = GRACE
     ) -> Iterator[tuple[int, str]]:
         """One response per style, all at once: yields (index of the style, next piece of its text).
 
         The same prompt, styles and seed give the same responses.  Closing the iterator stops the model.
+
+        Args:
+            max_tokens: length from which a response ends with its sentence.
+            grace: tokens beyond that for the rest of the sentence, as far as the model's context window allows.
 
         Raises:
             CoplError: an empty prompt, no style or too many, or more tokens than the model's context window.
@@ -72,7 +78,8 @@ class Writer:
                 f"The question takes {longest} tokens and the answer may take {max_tokens}, but "
                 f"{self.name} holds {self.window} in all; shorten the question or allow fewer tokens."
             )
-        return self._steps(prompts, [style.temperature for style in styles], max_tokens, seed)
+        room = grace if self.window is None else min(grace, self.window - longest - max_tokens)
+        return self._steps(prompts, [style.temperature for style in styles], (max_tokens, max_tokens + room), seed)
 
     def encode(self, prompt: str, style: Style) -> list[int]:
         """Token ids of the prompt and the style's instruction, up to the start of the response."""
@@ -84,17 +91,20 @@ class Writer:
         return self.tokenizer(f"Question: {question}\nAnswer:")["input_ids"]
 
     def _steps(
-        self, prompts: list[list[int]], temperatures: list[float], max_tokens: int, seed: int
+        self, prompts: list[list[int]], temperatures: list[float], limits: tuple[int, int], seed: int
     ) -> Iterator[tuple[int, str]]:
+        """Pieces of the responses; ``limits`` are the tokens from which a sentence's end is the end, and the most."""
+        wanted, most = limits
         tokens, mask = _pad_left(prompts, self.device)
         generator = torch.Generator(self.device).manual_seed(seed)
         rows, cache = [_Row([]) for _ in prompts], None
-        for step in range(max_tokens):
+        for step in range(most):
             logits, cache = self._next(tokens, mask, cache)
             tokens = _sample(logits, rows, temperatures, generator)  # (B, 1)
             mask = torch.cat([mask, torch.ones_like(tokens)], 1)
             for index, (row, token) in enumerate(zip(rows, tokens[:, 0].tolist(), strict=True)):
-                piece = self._append(row, token, last=step == max_tokens - 1)
+                piece = self._append(row, token, last=step == most - 1)
+                row.done |= step >= wanted - 1 and ends_sentence(row.sent)
                 if piece:
                     yield index, piece
             if all(row.done for row in rows):

@@ -62,7 +62,9 @@ class Audience:
         self._gate_rows: list[np.ndarray] = [np.zeros((0, self.gate_graph.user_vectors.shape[1]), np.float32)]
         self._end = 0
         self.users = [self._user_rows(user, labels) for user, labels in users]
-        self.groups = {group: self._known(ids) for group, ids in _members(snapshot, self.gate_graph, groups).items()}
+        members = _members(snapshot, self.gate_graph, groups)
+        self.sizes = {group: len(ids) for group, ids in members.items()}
+        self.groups = {group: self._known(_sample(ids)) for group, ids in members.items()}
         self.vectors = np.concatenate(self._graph_rows).astype(np.float32)  # (N, d)
         self.gate_vectors = np.concatenate(self._gate_rows).astype(np.float32)  # (N, d of the gate)
 
@@ -127,7 +129,7 @@ def _nearest(adapted: Placement, gate_graph: GraphState, count: int) -> tuple[np
 
 
 def _members(snapshot: Snapshot, gate_graph: GraphState, groups: bool | Sequence[int]) -> dict[int, np.ndarray]:
-    """Group → ids of users that both graph states know, evenly spread, ``GROUP_SAMPLE`` at most."""
+    """Group → ids of users that both graph states know."""
     layout = snapshot.layout
     numbers = sorted(set(layout.group[layout.group >= 0].tolist()))
     if groups is not True:
@@ -137,5 +139,10 @@ def _members(snapshot: Snapshot, gate_graph: GraphState, groups: bool | Sequence
     for group in numbers:
         ids = layout.user_ids[(layout.group == group) & common]
         if len(ids):
-            members[group] = ids[np.linspace(0, len(ids) - 1, min(len(ids), GROUP_SAMPLE)).astype(int)]
+            members[group] = ids
     return members
+
+
+def _sample(ids: np.ndarray) -> np.ndarray:
+    """``GROUP_SAMPLE`` ids at most, evenly spread."""
+    return ids[np.linspace(0, len(ids) - 1, min(len(ids), GROUP_SAMPLE)).astype(int)]

@@ -42,6 +42,7 @@ class ExpertsView:
     between: tuple[tuple[int, int, int, float], ...]  # (row, first expert, second, gap), the smallest gap first
     snapshot: str
     fitted_in: str  # the snapshot whose run fitted the reward model
+    say: tuple[bool, bool] = (True, True)  # whether the experts' rewards have weight about labelled texts, and new ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
         tuple(between),
         snapshot.version,
         _fitted_in(snapshot),
+        (snapshot.mix.text > 0, snapshot.mix.text_new > 0),
     )
 
 

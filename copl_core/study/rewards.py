@@ -15,6 +15,7 @@ import numpy as np
 from copl_core.ids import rows_of
 from copl_core.preference.acquire import informative
 from copl_core.records import Choice, CoplError, Kind, Label, Pair, Role, User
+from copl_core.reward import sentences
 from copl_core.reward.styles import STYLES
 from copl_core.study import group_names, placement
 from copl_core.study.session import Session
@@ -30,6 +31,7 @@ HYPOTHETICAL_USER = -1  # id of a user who exists only as answers that are not s
 _CANDIDATES = 600  # pairs compared for the next query
 Answer = tuple[int, int]  # (preferred response id, rejected response id)
 styles = STYLES
+whole_sentences = sentences.whole_sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def _users(
         name = f"{user.name} after {len(labels)} answers"
         placed.append((User(user.id, name, user.kind, user.role), labels))  # their id keeps their own trained row out
     if answers:
-        name = f"Somebody with these {len(answers)} answers" if len(answers) > 1 else "Somebody with this one answer"
+        name = f"You by these {len(answers)} answers" if len(answers) > 1 else "You by this one answer"
         placed.append((User(HYPOTHETICAL_USER, name, Kind.HUMAN, Role.ANNOTATOR), _labels(answers, state)))
     return placed
 

@@ -39,12 +39,13 @@ class PersonalisationGain:
     over: str  # the baseline: "global" (one preference) or "side-length" (one preference, and each user's habits)
     baseline_accuracy: float
     gain: float  # personal_accuracy − baseline_accuracy
-    low: float | None  # 95 % interval of the gain, by a bootstrap over users; None: not stored by older versions
-    high: float | None
+    low: float  # 95 % interval of the gain, by a bootstrap over users
+    high: float
     n: int  # held-out labels
     n_users: int
     snapshot: str
     fitted_in: str  # the snapshot whose run measured it
+    paired: bool = True  # whether the interval is one of the difference on each label; else it is a wider one
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def personalisation_gain(session: Session) -> PersonalisationGain | None:
     gain, held_out = champion.metrics.get("gain"), champion.metrics.get("held_out") or {}
     if not gain or not {"copl", gain["over"]} <= set(held_out):
         return None
-    over, difference, (low, high) = _over_strongest(gain, held_out)
+    over, difference, (low, high), paired = _over_strongest(gain, held_out)
     fitted_in = champion.metrics.get("fitted_in") or champion.version
     return PersonalisationGain(
         _answer(low, high),
@@ -178,25 +179,30 @@ def personalisation_gain(session: Session) -> PersonalisationGain | None:
         gain["people"],
         champion.version,
         fitted_in,
+        paired,
     )
 
 
-def _over_strongest(gain: Mapping, held_out: Mapping) -> tuple[str, float, tuple[float | None, float | None]]:
-    """(the most accurate baseline, the gain over it, its interval).
+def _over_strongest(gain: Mapping, held_out: Mapping) -> tuple[str, float, tuple[float, float], bool]:
+    """(the most accurate baseline, the gain over it, its interval, whether that is an interval of paired differences).
 
-    Older versions stored only the gain over ``global``; over another baseline the interval is then unknown.
+    Older versions stored only the gain over ``global``.  Over another baseline the interval is then that of two
+    independent accuracies, which is wider: two methods tend to err on the same labels.
     """
     if stored := gain.get("strongest"):
-        return stored["over"], stored["accuracy"], tuple(stored["accuracy_interval"])
+        return stored["over"], stored["accuracy"], tuple(stored["accuracy_interval"]), True
     over = max((name for name in _BASELINES if name in held_out), key=lambda name: held_out[name]["accuracy"])
     if over == gain["over"]:
-        return over, gain["accuracy"], tuple(gain["accuracy_interval"])
-    return over, held_out["copl"]["accuracy"] - held_out[over]["accuracy"], (None, None)
+        return over, gain["accuracy"], tuple(gain["accuracy_interval"]), True
+    own, theirs = held_out["copl"], held_out[over]
+    (low, high), (their_low, their_high) = own["accuracy_interval"], theirs["accuracy_interval"]
+    difference = own["accuracy"] - theirs["accuracy"]
+    down = np.hypot(own["accuracy"] - low, their_high - theirs["accuracy"])
+    up = np.hypot(high - own["accuracy"], theirs["accuracy"] - their_low)
+    return over, difference, (float(difference - down), float(difference + up)), False
 
 
-def _answer(low: float | None, high: float | None) -> str:
-    if low is None or high is None:
-        return "not yet"
+def _answer(low: float, high: float) -> str:
     return "yes" if low > 0 else "no" if high < 0 else "not yet"
 
 

@@ -89,12 +89,14 @@ class Scorer:
         """
         audience = Audience(snapshot, users, groups)
         parts = self._parts(audience, texts, known)
-        gates = self.model(snapshot).gates(audience.gate_vectors).mean(1) if snapshot.has_reward else None  # (N, M)
+        silent = _silent(snapshot, known is not None)
+        gates = None if silent else self.model(snapshot).gates(audience.gate_vectors).mean(1)  # (N, M)
         rows = [_user_row(rows, parts, gates) for rows in audience.users]
         rows += [
-            _group_row(group, group_names[group], members, parts, gates) for group, members in audience.groups.items()
+            _group_row(group, group_names[group], members, parts, gates, audience.sizes[group])
+            for group, members in audience.groups.items()
         ]
-        return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version)
+        return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version, silent)
 
     def occlude(
         self,
@@ -115,20 +117,10 @@ class Scorer:
         audience = Audience(snapshot, users, groups, with_uncertainty=False)
         gaps = occlude(responses)
         variants = [(prompt, variant) for variant in gaps.variants]
-        if known and snapshot.has_reward:  # a shortened text has no labels, so the graph cannot score it
-            logits = snapshot.mix.text * self._rewarded(audience, variants)
-        else:
-            logits = self._of_new(audience, variants).total
+        logits, basis = self._of_shortened(audience, variants, known)
         effects = gaps.effects(logits)
         rows = [(one.user.name, slice(one.own, one.own + 1)) for one in audience.users]
         rows += [(group_names[group], members) for group, members in audience.groups.items()]
-        basis = (
-            "the preference graph, placing texts by what they say"
-            if not snapshot.has_reward
-            else "the text reward"
-            if known
-            else "the text reward and the preference graph, placing texts by what they say"
-        )
         return [
             (name, [(own, effect[at].mean(0)) for own, effect in zip(gaps.pieces, effects, strict=True)])
             for name, at in rows
@@ -159,6 +151,22 @@ class Scorer:
         text = self._text(snapshot.mix.text_new, audience, texts)
         weight = snapshot.mix.graph_new
         return _Parts(weight * _centred(self._graph_of_new(audience, texts)) if weight else np.zeros_like(text), text)
+
+    def _of_shortened(self, audience: Audience, texts: Sequence[Text], known: bool) -> tuple[np.ndarray, str]:
+        """Log-odds (N, T) of shortened texts, and the parts of the model they come from, in words.
+
+        A shortened text has no labels: the graph can only place it by what it says.  For known texts the text reward
+        alone speaks, where it has a say.
+        """
+        mix, by_graph = audience.snapshot.mix, "the preference graph, placing texts by what they say"
+        if not audience.snapshot.has_reward:
+            return self._graph_of_new(audience, texts), by_graph
+        if known and mix.text:
+            return mix.text * self._rewarded(audience, texts), "the text reward"
+        if known:
+            return mix.graph * self._graph_of_new(audience, texts), by_graph
+        graph, text = by_graph * bool(mix.graph_new), "the text reward" * bool(mix.text_new)
+        return self._of_new(audience, texts).total, " and ".join(part for part in (text, graph) if part)
 
     def _graph_of_new(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the graph, which embeds the texts by their content."""
@@ -208,7 +216,7 @@ def _neighbour_scores(rows: UserRows, wins: np.ndarray) -> NeighbourScores | Non
     return NeighbourScores(len(theirs), rows.weights @ theirs, best)
 
 
-def _group_row(group: int, name: str, members: slice, parts: _Parts, gates: np.ndarray | None) -> ScoreRow:
+def _group_row(group: int, name: str, members: slice, parts: _Parts, gates: np.ndarray | None, size: int) -> ScoreRow:
     logits = parts.total[members]
     wins = _softmax(logits)
     low, high = np.percentile(wins, _GROUP, axis=0)
@@ -226,6 +234,7 @@ def _group_row(group: int, name: str, members: slice, parts: _Parts, gates: np.n
         parts.text[members].mean(0),
         None if gates is None else gates[members].mean(0),
         None,
+        size,
     )
 
 
@@ -238,11 +247,31 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(1, keepdims=True)
 
 
+def _silent(snapshot: Snapshot, known: bool) -> str:
+    """Why no expert has a say about known or new texts, in a sentence; empty where experts have one."""
+    if not snapshot.has_reward:
+        return "There is no reward model yet, and the experts are part of it; the trainer fits it after the graph."
+    weight, n, about = (
+        (snapshot.mix.text, snapshot.mix.n, "labelled texts")
+        if known
+        else (snapshot.mix.text_new, snapshot.mix.n_new, "new texts")
+    )
+    if weight:
+        return ""
+    return (
+        f"The text reward has no say here, and so no expert has: on {n:,} held-out labels about {about} it added "
+        "nothing to the preference graph, and its weight is 0."
+    )
+
+
 def _basis(snapshot: Snapshot, known: bool) -> str:
     if not snapshot.has_reward:
         source = "their labels" if known else "what they say"
         return f"The preference graph alone, with the responses placed by {source}; no reward model is fitted yet."
     mix = snapshot.mix
+    if _silent(snapshot, known):
+        place = "" if known else ", which places these texts by what they say"
+        return f"The preference graph alone{place}: the text reward has no weight here."
     if known:
         return (
             f"Preference graph and text reward together, weighted {_shares(mix.graph, mix.text)} as learned on "

@@ -75,8 +75,9 @@ class ScoreRow:
     high: np.ndarray  # (T,) the 97.5 % and 95 % quantiles of the same
     graph: np.ndarray  # (T,) part of ``reward`` from the graph; ``graph`` and ``text`` add up to it
     text: np.ndarray  # (T,) part of ``reward`` from the text reward
-    gates: np.ndarray | None  # (M,) gate weights; None without a reward model
+    gates: np.ndarray | None  # (M,) gate weights; None where no expert has a say
     neighbours: NeighbourScores | None  # None for a group, and for a user without neighbours
+    size: int = 1  # users that the row stands for; ``n`` counts those of them who were scored
 
     @property
     def best(self) -> int:
@@ -103,11 +104,21 @@ class ScoreRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupsOwn:
+    """What it is worth to give each group its own response: shares of users who get the one they prefer."""
+
+    best: int  # the response that pleases most users where everybody gets the same one
+    for_all: float  # the share that it pleases
+    for_groups: float  # the share where each group gets its favourite
+
+
+@dataclass(frozen=True, slots=True)
 class RewardView:
     rows: tuple[ScoreRow, ...]
     basis: str  # which parts of the model gave the rewards, in a sentence
     known: bool  # every response has labels in the snapshot
     snapshot: str
+    silent: str = ""  # why no expert has a say, in a sentence; empty where experts have one
 
     @property
     def groups(self) -> tuple[ScoreRow, ...]:
@@ -124,6 +135,22 @@ class RewardView:
         The response with the largest value is the fairest choice (maximin).
         """
         return np.min([row.win for row in self.groups], 0) if self.groups else None
+
+    @property
+    def pleased(self) -> np.ndarray | None:
+        """(T,) expected share of the groups' users who prefer each response; None without groups."""
+        if not self.groups:
+            return None
+        return np.average([row.win for row in self.groups], 0, weights=[row.size for row in self.groups])
+
+    @property
+    def groups_own(self) -> GroupsOwn | None:
+        """One response for all against one for each group; None with fewer than two groups."""
+        pleased = self.pleased
+        if pleased is None or len(self.groups) < 2:
+            return None
+        own = np.average([row.win.max() for row in self.groups], weights=[row.size for row in self.groups])
+        return GroupsOwn(int(pleased.argmax()), float(pleased.max()), float(own))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import csv
 import re
 
+import pytest
+
+from tests.e2e.conftest import quiet
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
 PATIENCE = 300_000  # milliseconds for the first snapshot on a busy machine
-CARDS = "[class*=st-key-card-list-]"
+BOX = {"x": 18, "y": 52}  # of the first row, in the table's canvas
 
 
 def first_card(page):
-    """The first card of the list, by its key: the next snapshot may change the order of the list."""
-    page.locator(CARDS).first.wait_for(timeout=PATIENCE)
-    key = re.search(r"st-key-card-list-\d+", page.locator(CARDS).first.get_attribute("class"))[0]
-    return page.locator(f".{key}"), int(key.rpartition("-")[2])
+    """The card of the first row, opened with a click on the table; and the id of its pair."""
+    page.locator("[class*=st-key-list-] canvas").first.wait_for(timeout=PATIENCE)
+    quiet(page).locator("[class*=st-key-list-] .dvn-scroller").first.click(position=BOX)
+    card = page.locator("[class*=st-key-card-]")
+    card.wait_for()
+    key = re.search(r"st-key-card-(\d+)", card.get_attribute("class"))[1]
+    return page.locator(f".st-key-card-{key}"), int(key)
 
 
 def test_a_pair_that_is_asked_for_is_the_first_one_a_new_person_gets(app, settled, ready):
@@ -31,24 +40,23 @@ def test_a_pair_that_is_asked_for_is_the_first_one_a_new_person_gets(app, settle
     card.get_by_role("button", name="Ask about this pair").wait_for()
 
 
-def test_the_link_of_a_pair_opens_it_above_the_list(app, settled):
+def test_a_click_on_a_row_brings_its_card_into_sight_and_its_address_opens_it_again(app, settled):
     page = app.open("controversy")
     card, pair = first_card(page)
     prompt = card.locator("strong").first.inner_text()
-    card.get_by_role("button", name="Link to this pair").click()
-    page.get_by_role("heading", name=f"Pair {pair}").wait_for()
     page.wait_for_url(f"**pair={pair}**")
+    expect(page.get_by_role("heading", name=f"Pair {pair}")).to_be_in_viewport()
     again = page.context.new_page()
     again.goto(page.url)
-    again.get_by_role("heading", name=f"Pair {pair}").wait_for()
-    again.locator(f".st-key-card-chosen-{pair}").get_by_text(prompt).wait_for()
-    again.get_by_role("button", name="Show only the list").click()
+    expect(again.get_by_role("heading", name=f"Pair {pair}")).to_be_in_viewport()
+    again.locator(f".st-key-card-{pair}").get_by_text(prompt).wait_for()
+    again.get_by_role("button", name="Close").click()
     again.get_by_role("heading", name=f"Pair {pair}").wait_for(state="detached")
 
 
 def test_the_opposite_list_is_exported_as_it_is_shown(app, settled):
     page = app.open("controversy")
-    first_card(page)
+    page.locator("[class*=st-key-list-] canvas").first.wait_for(timeout=PATIENCE)
     page.get_by_role("radio", name="Agreed").or_(page.get_by_role("button", name="Agreed")).first.click()
     page.get_by_text("agree with the most certainty").wait_for()
     settled(page)

@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.conftest import choose
 
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
 PATIENCE = 600  # seconds for the first snapshot, and for a language model that is opened for the first time
 WAIT = PATIENCE * 1000
 
@@ -85,6 +87,21 @@ def test_writing_is_stopped_and_what_was_written_stays(mapped, smollm2, app, set
     stop.click()
     answers = written(page, settled)
     assert any(answers) and sum(len(text.split()) for text in answers) < 600  # three whole ones would be about 900
+
+
+def test_the_prediction_comes_into_sight_and_five_answers_of_ones_own_are_a_button(app_alone, browser, settled):
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    page.goto(f"{app_alone.url}/reward?token={app_alone.token}")
+    page.get_by_role("button", name="Predict", exact=True).click()
+    expect(page.get_by_role("heading", name="Who would prefer which")).to_be_in_viewport()
+    page.get_by_role("button", name="Try it as yourself: five answers").click()
+    for n in range(1, 6):
+        page.get_by_text(f"Pair {n} of 5").wait_for()
+        expect(page.get_by_label("Question", exact=True)).to_be_hidden()
+        settled(page).get_by_role("button", name="I prefer A").click()
+    expect(page.get_by_text("You by these 5 answers: ").first).to_be_in_viewport()
+    expect(page.get_by_label("Question", exact=True)).to_be_visible()
+    page.context.close()
 
 
 def refit_automatically(page, settled, wanted: bool) -> None:

@@ -36,14 +36,20 @@ def test_equal_texts_differ_in_nothing_and_unlike_texts_share_nothing():
     same = word_difference(ONE, ONE)
     assert same.shared == 1 and not marked(same.first)
     unlike = word_difference("The sea is wide", "Choose the other train")
-    assert unlike.shared == 0 and not unlike.comparable  # a lone "the" between changes is no agreement
+    assert unlike.shared == 0.25 and not unlike.comparable  # a lone "the" between changes is no agreement
+    assert word_difference("The sea is wide", "Choose other trains").shared == 0
+
+
+def test_shared_words_count_wherever_they_stand_without_case_and_punctuation():
+    found = word_difference("**Blot** it, then salt it.", "Salt: first! Then blot")
+    assert found.shared == pytest.approx(6 / 9) and found.aligned == 0 and not found.comparable
+    assert word_difference("a b c d", "d c b a").shared == 1
 
 
 def test_texts_too_long_to_compare_count_as_completely_different():
     found = word_difference("word " * (MOST_WORDS + 1), "word")
-    assert (
-        found.shared == 0 and not found.comparable and "".join(p for p, _ in found.first) == "word " * (MOST_WORDS + 1)
-    )
+    assert not found.aligned and not found.comparable
+    assert "".join(p for p, _ in found.first) == "word " * (MOST_WORDS + 1)
 
 
 def test_clear_features_name_what_each_text_has_more_of_beside_typical_differences():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from copl_core.records import Role
@@ -33,56 +35,91 @@ def test_a_damaged_snapshot_is_reported_in_a_sentence(camps, rosa, open_page, ca
     assert "Snapshot v0001 is damaged" in page.error[0].value and not card_titles(page)
 
 
-def test_pairs_stand_in_order_with_three_numbers_votes_and_their_snapshot(camps, rosa, open_page, card_titles, words):
+def test_the_page_starts_as_a_table_and_a_figure_without_cards(camps, rosa, open_page, card_titles, words):
     page = open_page("controversy", camps, rosa)
+    assert "of 12 pairs the groups are expected to prefer different answers" in words(page) and not card_titles(page)
+    rows, first = page.dataframe[0].value, controversy.ranked(camps, 1).items[0]
+    assert len(rows) == 12 and rows["between groups"].is_monotonic_decreasing
+    assert rows["between groups"][0] == pytest.approx(400 * first.between)
+    assert rows["within people"][0] == pytest.approx(400 * (first.within + first.aleatoric))
+    assert rows["question"][0] == first.prompt and rows["answered by"][0] == first.voters
+    assert "Snapshot v0001" in words(page)
+
+
+def test_a_click_on_a_row_opens_its_card_and_closing_clears_it(camps, rosa, open_page, card_titles, words):
+    page = open_page("controversy", camps, rosa)
+    third = controversy.ranked(camps, 3).items[-1]
+    assert page.session_state["listed"][1][2] == third.id
+    page.query_params["pair"] = str(third.id)  # as the click does
+    page.run()
     shown = words(page)
-    assert "of 12 pairs the groups are expected to prefer different answers" in shown
-    first = controversy.ranked(camps, 1).items[0]
-    assert card_titles(page)[0] == first.prompt and len(card_titles(page)) == 8
+    assert card_titles(page) == [third.prompt] and f"Pair {third.id}" in shown
     assert (
-        f"Between groups **{4 * first.between:.0%}**" in shown and f"Uncertainty **{4 * first.epistemic:.0%}**" in shown
+        f"Between groups **{4 * third.between:.0%}**" in shown and f"Uncertainty **{4 * third.epistemic:.0%}**" in shown
     )
-    assert f"{first.voters} people have answered" in shown and "Snapshot v0001" in shown
-    assert "longer answers" in shown  # differences that cannot be highlighted are named by feature
+    assert f"{third.voters} people have answered" in shown and "longer answers" in shown
+    assert "of the words are in both answers" in shown
+    page.button(key="unchoose").click().run()
+    assert not card_titles(page) and "pair" not in page.query_params
+
+
+def test_a_and_b_stand_on_the_same_sides_in_texts_and_bars(camps, rosa, open_page):
+    first = controversy.ranked(camps, 1).items[0]
+    page = open_page("controversy", camps, rosa)
+    page.query_params["pair"] = str(first.id)
+    page.run()
+    figure = json.loads(page.get("plotly_chart")[1].proto.spec)
+    ends = [one["text"] for one in figure["layout"]["annotations"]]
+    assert ends == ["all prefer A", "even", "all prefer B"] and figure["layout"]["annotations"][0]["xanchor"] == "left"
+    bars = [one["x"][0] + one["base"] for one in figure["data"] if one["type"] == "bar"]
+    assert bars == pytest.approx([1 - share for _, share in reversed(first.by_group)])
 
 
 def test_the_opposite_list_answers_and_filters(camps, rosa, open_page, card_titles, words):
     page = open_page("controversy", camps, rosa)
     page.segmented_control(key="order").set_value("agreed").run()
     assert "agree with the most certainty" in words(page)
-    calm = controversy.ranked(camps, 8, consensus=True).items
-    assert card_titles(page) == [pair.prompt for pair in calm]
+    calm = controversy.ranked(camps, 12, consensus=True).items
+    assert page.dataframe[0].value["question"].tolist() == [pair.prompt for pair in calm]
     page.segmented_control(key="kind").set_value("responses").run()
-    assert "of 24 answers are expected to win in one group" in words(page)
+    assert "of 24 answers are expected to win in one group" in words(page) and len(page.dataframe[0].value) == 24
+    one = controversy.ranked(camps, 1, query=controversy.Query("responses", True)).items[0]
+    page.query_params["answer"] = str(one.id)
+    page.run()
+    assert card_titles(page) == [one.prompt] and "This answer, compared with the others" in words(page)
+    page.button(key=f"pair-{one.id}").click().run()
+    assert page.query_params["pair"] == str(one.pair_id) and "answer" not in page.query_params
     page.number_input(key="votes").set_value(1000).run()
-    assert "No answers match these filters" in words(page) and not card_titles(page)
+    assert "No answers match these filters" in words(page) and not page.dataframe
     page.number_input(key="votes").set_value(0).run()
     prompt = contents.prompts(camps)[3]
     page.selectbox(key="in-prompt").set_value(prompt[0]).run()
-    assert set(card_titles(page)) == {prompt[1]} and page.query_params["prompt"] == str(prompt[0])
+    assert set(page.dataframe[0].value["question"]) == {prompt[1]} and page.query_params["prompt"] == str(prompt[0])
 
 
-def test_a_link_opens_its_pair_above_the_list_and_a_wrong_one_is_reported(camps, rosa, open_page, card_titles, words):
+def test_a_link_opens_its_pair_and_a_wrong_one_is_reported(camps, rosa, open_page, card_titles, words):
     last = controversy.ranked(camps, 12).items[-1]
     page = open_page("controversy", camps, rosa)
     page.query_params["pair"] = str(last.pair_id)
     page.run()
-    assert card_titles(page)[0] == last.prompt and f"Pair {last.pair_id}" in words(page)
-    page.button(key="unchoose").click().run()
-    assert "pair" not in page.query_params
-    page.query_params["pair"] = "987654"
-    page.run()
-    assert "does not know pair 987654" in page.warning[0].value and len(card_titles(page)) == 8
+    assert card_titles(page) == [last.prompt] and f"Pair {last.pair_id}" in words(page)
+    for name in ("pair", "answer"):
+        page.query_params.clear()
+        page.query_params[name] = "987654"
+        page.run()
+        assert f"does not know {name} 987654" in page.warning[0].value and len(page.dataframe[0].value) == 12
 
 
 def test_asking_puts_the_pair_before_everybody_and_can_be_ended(camps, rosa, open_page, words):
     pair = controversy.ranked(camps, 1).items[0].pair_id
     page = open_page("controversy", camps, rosa)
-    page.button(key=f"ask-list-{pair}").click().run()
+    page.query_params["pair"] = str(pair)
+    page.run()
+    page.button(key=f"ask-{pair}").click().run()
     assert "Requested by Rosa just now; 0 answered since" in words(page)
     assert labelling.next_task(camps, access.join(camps, "Ann").id).pair_id == pair
-    page.button(key=f"end-list-{pair}").click().run()
-    assert labelling.pinned_pairs(camps) == [] and page.button(key=f"ask-list-{pair}")
+    page.button(key=f"end-{pair}").click().run()
+    assert labelling.pinned_pairs(camps) == [] and page.button(key=f"ask-{pair}")
 
 
 def test_what_differs_is_marked_and_no_text_becomes_markup(tmp_path, tmp_path_factory, open_page, words):

@@ -99,6 +99,21 @@ def test_people_loads_and_effects_are_shown_with_n_and_snapshot(camps, rosa, tin
     assert "**E3**" in words(page)
 
 
+@pytest.mark.parametrize(
+    ("mix", "says"),
+    [
+        (Mix(1.0, 0.0, 20, 1.0, 0.0), "The text reward has no say in this snapshot, and so no expert has"),
+        (Mix(1.0, 0.0, 20, 0.5, 0.5), "About texts with labels no expert has a say"),
+        (Mix(0.5, 0.5, 20, 1.0, 0.0), "About new texts no expert has a say"),
+    ],
+)
+def test_experts_without_weight_are_not_said_to_serve_anybody(camps, rosa, tiny_encoder, open_page, words, mix, says):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    camps.open_snapshot("v0002").__dict__["mix"] = mix
+    shown = words(open_page("experts", camps, rosa))
+    assert says in shown and ("experts would serve" in shown) == (not mix.text and not mix.text_new)
+
+
 def test_people_stand_by_group_and_the_export_holds_everybody(camps, tiny_encoder):
     with_reward_model(camps, tiny_encoder, "v0002")
     view = experts.overview(camps)

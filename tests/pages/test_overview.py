@@ -24,7 +24,7 @@ def test_before_the_first_snapshot_the_doors_are_open_and_nothing_is_claimed(ses
     page = open_page("overview", session, owner)
     shown = words(page)
     assert "The map of people comes from a snapshot, and there is none yet" in shown
-    assert "### Not measured yet" in shown and "pleases" not in shown
+    assert "## Not measured yet" in shown and "pleases" not in shown
     assert ways(page) == [*WAYS, "Invite people"]
 
 
@@ -36,9 +36,9 @@ def test_a_researcher_invites_nobody(camps, open_page):
 @pytest.mark.parametrize(
     ("change", "headline"),
     [
-        ({}, "### +8.8 points"),
-        ({"accuracy": 0.01, "accuracy_interval": [-0.02, 0.04]}, "### No certain gain yet"),
-        ({"accuracy": -0.05, "accuracy_interval": [-0.09, -0.01]}, "### No gain here"),
+        ({}, "## +8.8 points"),
+        ({"accuracy": 0.01, "accuracy_interval": [-0.02, 0.04]}, "## No certain gain yet"),
+        ({"accuracy": -0.05, "accuracy_interval": [-0.09, -0.01]}, "## No gain here"),
     ],
 )
 def test_the_gain_is_a_number_with_its_interval_where_there_is_one(camps, olga, open_page, words, change, headline):

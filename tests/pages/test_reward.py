@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -32,7 +32,7 @@ def texts(page) -> tuple[str, list[str]]:
 @pytest.fixture
 def camps(camps):
     """Two camps with a graph; texts are read by their style features alone."""
-    camps._scorer = Scorer(camps.settings, embed=by_style)
+    camps._scorer[:] = [Scorer(camps.settings, embed=by_style)]
     return camps
 
 
@@ -79,7 +79,11 @@ def test_it_opens_with_the_pair_that_divides_the_groups_and_says_so(camps, olga,
     shown = words(page)
     assert texts(page)[0].startswith("What about number")
     assert "Olga: **" in shown and "Nothing is known about them yet" in shown and "The groups differ: " in shown
-    assert "pleases the worst-off group most" in shown and "Snapshot v0001" in shown
+    prompt, answers = texts(page)
+    worth = rewards.reward(camps, prompt, answers).groups_own
+    assert worth.for_groups > worth.for_all + 0.2 and "**No answer suits all.**" in shown
+    assert f"One answer for all pleases {worth.for_all:.0%} at best, each group its own {worth.for_groups:.0%}" in shown
+    assert "Snapshot v0001" in shown
     assert not page.error, page.error[0].value
 
 
@@ -107,9 +111,27 @@ def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, o
     shown = words(page)
     assert "user 00: **A**" in shown and "user 01: **B**" in shown and "Olga: " not in shown
     assert "For user 00, **A** is the robust choice too" in shown
-    page.pills(key="groups").set_value([0]).run()
+    page.multiselect(key="people").set_value([*people, "group 0"]).run()
     first, second = group_names.names(camps).values()
-    assert f"**{first}** prefers **" in words(page) and second not in words(page)
+    assert f"**{first}** prefers **" in words(page) and f"**{second}**" not in words(page)
+
+
+def test_advice_names_the_answer_that_suits_all_where_every_group_prefers_it(camps):
+    from pages.reward_results import advice
+
+    view = rewards.reward(camps, PROMPT, ANSWERS)
+    likes_short = next(row for row in view.groups if row.best == 0)
+    same = replace(view, rows=(likes_short, replace(likes_short, name="Group 9", size=1)))
+    assert advice(same, same.groups_own).startswith("**A suits all**: every group prefers it")
+    assert same.groups_own.for_all == same.groups_own.for_groups == pytest.approx(likes_short.win[0])
+
+
+def test_weak_effects_stay_without_colour_and_the_scale_has_a_floor():
+    from pages.reward_results import LEAST_SCALE, NOISE, tinted
+
+    depth = [float(tinted(rewards.Piece("words", effect), LEAST_SCALE).split(",")[3].split(")")[0])
+             for effect in (NOISE / 2, -NOISE / 2, 0.1, 2 * LEAST_SCALE)]  # fmt: skip
+    assert depth[:2] == [0, 0] and 0 < depth[2] < 0.2 and depth[3] == 0.6
 
 
 def test_sentences_are_tinted_by_what_they_add(camps, olga, open_page):
@@ -129,6 +151,7 @@ def test_oneself_after_five_answers_stands_beside_oneself_after_all(camps, olga,
     label_in_camp(camps, olga.id, SHORT, 4)
     page = open_page("reward", camps, olga, **NEW)
     assert "You after your first 5 answers" not in page.multiselect(key="people").options
+    assert page.multiselect(key="people").value == [f"user {olga.id}", "group 0", "group 1"]
     label_in_camp(camps, olga.id, SHORT, 5)
     page = open_page("reward", camps, olga, people=[f"user {olga.id}", f"first {olga.id}"], **NEW)
     shown = words(page)
@@ -137,25 +160,50 @@ def test_oneself_after_five_answers_stands_beside_oneself_after_all(camps, olga,
     assert first.high[0] - first.low[0] > one.high[0] - one.low[0]  # fewer answers leave more open
 
 
+def test_oneself_comes_first_then_groups_then_the_others_by_name(camps, olga, open_page):
+    access.join(camps, "zoe"), access.join(camps, "Abe")
+    shown = open_page("reward", camps, olga, **NEW).multiselect(key="people").options
+    assert shown[:5] == ["Olga (you)", *group_names.names(camps).values(), "Abe", "zoe"]
+    assert shown[5:] == [f"user {n:02d} (simulated)" for n in range(16)]
+
+
 def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(camps, olga, open_page, drawn, words):
     before = camps.record.revision
-    page = open_page("reward", camps, olga, people=["answers"], **NEW)
+    page = open_page("reward", camps, olga, **NEW)
+    page.button(key="try").click().run()
     for n in range(5):
         assert f"Pair {n + 1} of 5" in words(page)
-        buttons = [one for one in page.button if one.label == "I prefer this one"]
+        buttons = [one for one in page.button if one.label in ("I prefer A", "I prefer B")]
         shown = drawn(page)
-        texts = [one for one in shown if one in {short_text(i) for i in range(12)}]
-        assert len(buttons) == 2 and len(texts) == 1
-        first_is_short = shown.index(texts[0]) < max(
+        short = [one for one in shown if one in {short_text(i) for i in range(12)}]
+        assert len(buttons) == 2 and len(short) == 1
+        first_is_short = shown.index(short[0]) < max(
             i for i, one in enumerate(shown) if one.startswith("There is a good deal")
         )
         buttons[0 if first_is_short else 1].click().run()
-        assert not page.exception
+        assert not page.exception and texts(page) == (PROMPT, ANSWERS)  # hidden meanwhile, and not lost
     shown = words(page)
-    assert "All 5 answers are given" in shown and "Somebody with these 5 answers: **A**" in shown
+    assert "rests on these answers alone" in shown and "You by these 5 answers: **A**" in shown
     assert camps.record.revision == before and len(access.users(camps)) == 17
     next(one for one in page.button if one.label == "Answer five other pairs").click().run()
     assert "Pair 1 of 5" in words(page)
+    page.button(key="stop-trying").click().run()
+    assert "You by " not in words(page) and not page.button(key="try").disabled
+
+
+def test_where_the_text_reward_has_no_weight_no_expert_is_named_and_the_page_says_why(rewarded, olga, open_page, words):
+    for weights, query in (
+        (Mix(0.9, 0.0, 120, 0.5, 0.5), "What about number 3?"),
+        (Mix(0.5, 0.5, 20, 1.0, 0.0, 7), PROMPT),
+    ):
+        rewarded.snapshot().__dict__["mix"] = weights
+        texts = ANSWERS if weights.text else [short_text(3), long_text(3)]
+        view = rewards.reward(rewarded, query, texts)
+        assert all(row.expert is None and row.gates is None and not row.text.any() for row in view.rows)
+        shown = words(open_page("reward", rewarded, olga, query=(query, texts)))
+        assert "None. The text reward has no say here" in shown and ": E" not in shown
+        found = rewards.attribution(rewarded, query, texts, groups=[0])[0]
+        assert "text reward" not in found.basis
 
 
 def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, words):

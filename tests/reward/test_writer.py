@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from copl_core.records import CoplError
+from copl_core.reward.sentences import ends_sentence, whole_sentences
 from copl_core.reward.styles import STYLES, Style
 from copl_core.reward.writer import load_writer
 
@@ -29,9 +30,9 @@ def no_bundle(name: str) -> Path:
     raise AssertionError(f"requested the bundled weights {name}, but a folder was named")
 
 
-def written(writer, styles, **more) -> list[str]:
+def written(writer, styles, *, grace: int = 0, **more) -> list[str]:
     texts = [""] * len(styles)
-    for row, piece in writer.write("tell me about the sea", styles, **more):
+    for row, piece in writer.write("tell me about the sea", styles, grace=grace, **more):
         texts[row] += piece
     return texts
 
@@ -78,6 +79,50 @@ def test_a_response_ends_with_its_end_of_turn(writer):
         assert written(writer, GREEDY, max_tokens=30) == ["", "", ""]
     finally:
         writer.stops = ends
+
+
+class Dictation:
+    """In place of a tokenizer and a model: these pieces, one per step."""
+
+    pieces = ("It", " is", " so", ".", " And", " then", " it", " ends", "!", " No")
+
+    def decode(self, ids, **_) -> str:
+        return "".join(self.pieces[token] for token in ids)
+
+    def next(self, tokens, mask, cache):
+        step = cache or 0
+        return 50.0 * torch.eye(len(self.pieces))[[step] * len(tokens)], step + 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "grace", "text"),
+    [(2, 5, "It is so."), (4, 0, "It is so."), (5, 9, "It is so. And then it ends!"), (6, 1, "It is so. And then it")],
+)
+def test_a_response_ends_with_its_sentence_within_the_grace(writer, monkeypatch, tokens, grace, text):
+    dictation = Dictation()
+    for name, value in (("tokenizer", dictation), ("_next", dictation.next), ("encode", lambda *_: [0])):
+        monkeypatch.setattr(writer, name, value)
+    monkeypatch.setattr(writer, "stops", frozenset())
+    assert written(writer, GREEDY[:2], max_tokens=tokens, grace=grace) == [text, text]
+    assert whole_sentences(text) == (text if grace != 1 else "It is so.")
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("Blot it. Then sal", "Blot it."),
+        ("1. Blot it.\n2.", "1. Blot it."),
+        ("Steps:\n1. Salt\n2. Blo", "Steps:\n1. Salt"),
+        ("They call “go.” and", "They call “go.”"),
+        ("It holds 3.5 litres of", "It holds 3.5 litres of"),
+        ("**Yes!** It", "**Yes!**"),
+        ("no end", "no end"),
+        ("", ""),
+    ],
+)
+def test_a_text_is_cut_at_its_last_whole_sentence_or_line(text, whole):
+    assert whole_sentences(text) == whole and not ends_sentence(text)
+    assert not whole or whole == text or ends_sentence(whole + "\n")
 
 
 @pytest.mark.parametrize(

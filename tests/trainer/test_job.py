@@ -360,4 +360,6 @@ def install(session: Session, full: Snapshot, minilm: Path) -> None:
     (before.folder / "manifest.json").write_text(json.dumps(manifest))
     (session.settings.home / "weights").mkdir()
     (session.settings.home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
-    session._scorer = Scorer(session.settings, embed=by_style)  # the graph of these camps reads texts by style alone
+    session._scorer[:] = [
+        Scorer(session.settings, embed=by_style)
+    ]  # the graph of these camps reads texts by style alone
