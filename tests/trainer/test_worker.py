@@ -457,7 +457,7 @@ def test_one_worker_serves_an_installation(session):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
     assert ended.returncode == 1 and "already serves" in ended.stderr and "Traceback" not in ended.stderr
     with hold_worker_lock(session.settings):
