@@ -2,21 +2,31 @@
 
 They serve twice: as a part of the text embedding φ (``copl_core.training.text_embedder``), and as the words that
 describe a user's taste ("longer answers", "fewer headings").  Every feature is a fixed function of one text on a
-compressed scale (logarithms of counts, shares between 0 and 1).  Nothing is fitted here, so equal texts have equal
-features.
+compressed scale.  ``LENGTH_FEATURES`` are logarithms of counts; all others are shares, means and rates, which do not
+grow with the length of a text: a text that is written down twice has the same style.  Nothing is fitted here, so equal
+texts have equal features.
+
+A graph learns from the features as one version measures them and reads new texts by the same version
+(``GraphState.features_version``); earlier versions are in modules of their own.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+VERSION = 2  # of the definitions below; increased whenever one of them changes
+LENGTH_FEATURES = ("length", "sentences", "lines")
+_PROSE = 0.01  # chance that two words of a text in English are the same, taken for texts of fewer than two words
+
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-_SENTENCE_END = re.compile(r"[.!?…]+(?=[\s\"')\]]|$)|\n+(?=\s*\S)")
-_LIST_ITEM = re.compile(r"^\s*(?:[-*•+]|\d{1,3}[.)])\s+\S", re.MULTILINE)
-_HEADING = re.compile(r"^\s{0,3}#{1,6}\s+\S|^\s*\*\*[^*\n]{1,80}\*\*:?\s*$", re.MULTILINE)
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?…])[\"')\]”’]*\s+|\n+")
+_LIST_ITEM = re.compile(r"(?:[-*•+]|\d{1,3}[.)])\s+\S")
+_HEADING = re.compile(r"#{1,6}\s+\S|\*\*[^*\n]{1,80}\*\*:?$")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _CODE = re.compile(r"```|`[^`\n]+`")
 _BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 _EXAMPLE = re.compile(r"\b(?:for example|for instance|such as|e\.g\.|imagine|suppose|let's say)", re.IGNORECASE)
@@ -48,57 +58,92 @@ _WARM = frozenset(
 
 
 class _Parts:
-    """A text split once: its words, sentences and length."""
+    """A text split once: its words, sentences and lines."""
 
     def __init__(self, text: str) -> None:
         self.text = text.strip()
-        self.words = [word.lower().replace("’", "'") for word in _WORD.findall(self.text)]
+        self.words = _words(self.text)
         self.n_words = len(self.words)
-        self.n_sentences = max(len(_SENTENCE_END.findall(self.text)), 1 if self.text else 0)
+        self.sentences = [one for one in _SENTENCE_BREAK.split(self.text) if one.strip()]
+        self.lines = [one.strip() for one in self.text.split("\n") if one.strip()]
 
     def share(self, vocabulary: frozenset[str]) -> float:
         """Square root of the share of words in ``vocabulary``: the first few such words count most."""
-        return float(np.sqrt(sum(word in vocabulary for word in self.words) / self.n_words)) if self.n_words else 0.0
+        return _root(sum(word in vocabulary for word in self.words), self.n_words)
 
-    def count(self, pattern: re.Pattern[str]) -> float:
-        """log(1 + matches)."""
-        return float(np.log1p(len(pattern.findall(self.text))))
+    def rate(self, pattern: re.Pattern[str]) -> float:
+        """Square root of the matches per sentence."""
+        return _root(len(pattern.findall(self.text)), len(self.sentences))
+
+    def of_lines(self, pattern: re.Pattern[str]) -> float:
+        """Square root of the share of lines that begin with the pattern."""
+        return _root(sum(pattern.match(line) is not None for line in self.lines), len(self.lines))
+
+    def of_sentences(self, sign: str) -> float:
+        """Square root of the share of sentences with the sign."""
+        return _root(sum(sign in sentence for sentence in self.sentences), len(self.sentences))
 
     def signs(self, signs: str) -> float:
-        return float(np.log1p(sum(self.text.count(sign) for sign in signs)))
+        """Square root of the number of these signs per word."""
+        return _root(sum(self.text.count(sign) for sign in signs), self.n_words)
+
+    def numbers(self) -> float:
+        """Square root of the share of numbers among words and numbers."""
+        found = len(_NUMBER.findall(self.text))
+        return _root(found, found + self.n_words)
+
+    def variety(self) -> float:
+        """Chance that two words of the text differ: 1 − Σ c(c − 1) / N(N − 1), over the counts c of each word.
+
+        In expectation it does not depend on the length (E. H. Simpson, Nature 163, 1949).  A sentence that is repeated
+        counts once.
+        """
+        words = [word for sentence in dict.fromkeys(map(tuple, map(_words, self.sentences))) for word in sentence]
+        n = len(words)
+        if n < 2:
+            return 1 - _PROSE if n else 0.0
+        return 1 - sum(count * (count - 1) for count in Counter(words).values()) / (n * (n - 1))
 
     def mean(self, values: Sequence[float]) -> float:
         return float(np.mean(values)) if len(values) else 0.0
 
 
+def _words(text: str) -> list[str]:
+    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def _root(part: int, whole: int) -> float:
+    return float(np.sqrt(part / whole)) if whole else 0.0
+
+
 # name -> (measure, words for more of it, words for less of it)
 _FEATURES: dict[str, tuple[Callable[[_Parts], float], str, str]] = {
     "length": (lambda p: float(np.log1p(p.n_words)), "longer answers", "shorter answers"),
-    "sentences": (lambda p: float(np.log1p(p.n_sentences)), "more sentences", "fewer sentences"),
+    "sentences": (lambda p: float(np.log1p(len(p.sentences))), "more sentences", "fewer sentences"),
     "sentence_length": (
-        lambda p: float(np.log1p(p.n_words / p.n_sentences)) if p.n_sentences else 0.0,
+        lambda p: float(np.log1p(p.n_words / max(1, len(p.sentences)))),
         "long sentences",
         "short sentences",
     ),
     "word_length": (lambda p: p.mean([len(word) for word in p.words]) / 5, "longer words", "shorter words"),
     "lines": (lambda p: float(np.log1p(p.text.count("\n"))), "more line breaks", "fewer line breaks"),
-    "lists": (lambda p: p.count(_LIST_ITEM), "lists", "running text rather than lists"),
-    "headings": (lambda p: p.count(_HEADING), "headings", "no headings"),
-    "code": (lambda p: p.count(_CODE), "code", "no code"),
-    "bold": (lambda p: p.count(_BOLD), "bold words", "no bold words"),
-    "questions": (lambda p: p.signs("?"), "questions back to the reader", "no questions back"),
-    "exclamations": (lambda p: p.signs("!"), "exclamations", "a calm tone without exclamations"),
+    "lists": (lambda p: p.of_lines(_LIST_ITEM), "lists", "running text rather than lists"),
+    "headings": (lambda p: p.of_lines(_HEADING), "headings", "no headings"),
+    "code": (lambda p: p.rate(_CODE), "code", "no code"),
+    "bold": (lambda p: p.rate(_BOLD), "bold words", "no bold words"),
+    "questions": (lambda p: p.of_sentences("?"), "questions back to the reader", "no questions back"),
+    "exclamations": (lambda p: p.of_sentences("!"), "exclamations", "a calm tone without exclamations"),
     "hedging": (lambda p: p.share(_HEDGES), "careful, hedged wording", "wording without hedges"),
     "certainty": (lambda p: p.share(_CERTAIN), "certain, assertive wording", "wording that claims less"),
     "second_person": (lambda p: p.share(_SECOND), "answers that speak to you", "answers that do not say you"),
     "first_person": (lambda p: p.share(_FIRST), "answers in the first person", "impersonal answers"),
     "warmth": (lambda p: p.share(_WARM), "warm, friendly wording", "plain, matter-of-fact wording"),
-    "digits": (lambda p: p.signs("0123456789"), "numbers and figures", "few numbers"),
-    "examples": (lambda p: p.count(_EXAMPLE), "examples", "no examples"),
-    "steps": (lambda p: p.count(_STEP), "step-by-step order", "no step-by-step order"),
-    "contrast": (lambda p: p.count(_CONTRAST), "several points of view", "one line of thought"),
-    "reasons": (lambda p: p.count(_REASON), "reasons given", "claims without reasons"),
-    "refusal": (lambda p: p.count(_REFUSAL), "answers that decline or apologise", "answers that do not decline"),
+    "digits": (lambda p: p.numbers(), "numbers and figures", "few numbers"),
+    "examples": (lambda p: p.rate(_EXAMPLE), "examples", "no examples"),
+    "steps": (lambda p: p.rate(_STEP), "step-by-step order", "no step-by-step order"),
+    "contrast": (lambda p: p.rate(_CONTRAST), "several points of view", "one line of thought"),
+    "reasons": (lambda p: p.rate(_REASON), "reasons given", "claims without reasons"),
+    "refusal": (lambda p: p.rate(_REFUSAL), "answers that decline or apologise", "answers that do not decline"),
     "contractions": (
         lambda p: float(np.sqrt(p.mean(["'" in word for word in p.words]))),
         "informal contractions",
@@ -109,11 +154,7 @@ _FEATURES: dict[str, tuple[Callable[[_Parts], float], str, str]] = {
         "abstract, learned words",
         "concrete, everyday words",
     ),
-    "variety": (
-        lambda p: len(set(p.words)) / np.sqrt(p.n_words) / 5 if p.n_words else 0.0,
-        "a varied vocabulary",
-        "a repetitive vocabulary",
-    ),
+    "variety": (lambda p: p.variety(), "a varied vocabulary", "a repetitive vocabulary"),
     "punctuation": (lambda p: p.signs(",;:()—"), "commas, colons and asides", "little punctuation"),
     "quotes": (lambda p: p.signs('"“”«»'), "quotations", "no quotations"),
     "capitals": (
@@ -122,7 +163,7 @@ _FEATURES: dict[str, tuple[Callable[[_Parts], float], str, str]] = {
         "lower case",
     ),
     "other_script": (
-        lambda p: p.mean([ord(char) > 0x24F for char in p.text]),
+        lambda p: p.mean([ord(char) > 0x24F for char in p.text if not char.isspace()]),
         "symbols and other scripts",
         "plain letters",
     ),

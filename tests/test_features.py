@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from copl_core.features import FEATURE_NAMES, FEATURE_WORDS, measure, measure_many
+from copl_core import features_1
+from copl_core.features import FEATURE_NAMES, FEATURE_WORDS, LENGTH_FEATURES, measure, measure_many
 
-PLAIN = "The sky is blue. It scatters short waves."
+PLAIN = "The sky is blue. It scatters the short waves."
 
 
 def of(text: str, name: str) -> float:
@@ -70,3 +73,53 @@ def test_many_texts_measure_as_each_alone_and_the_same_each_time():
 
 def test_padding_space_changes_nothing():
     np.testing.assert_array_equal(measure(PLAIN), measure(f"  {PLAIN}\n"))
+
+
+STYLE = [i for i, name in enumerate(FEATURE_NAMES) if name not in LENGTH_FEATURES]
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            "I'm sorry, but maybe you can't.",
+            "- one",
+            "1. two\n2. three",
+            "# Head",
+            "**Bold**",
+            "`code`",
+            "```\nx = 1\n```",
+        ]
+        + ['He said "go."', "Why?", "Oh no!", "450", "e.g. this", "First, then; finally (so)", "cut", "небо", " ", "\n"]
+    )
+)
+
+
+@given(st.one_of(st.text(max_size=200), PIECES.map(" ".join), PIECES.map("\n".join)))
+def test_a_text_that_is_written_down_twice_has_the_same_style(text):
+    once, twice = measure(text), measure(text + "\n\n" + text)
+    np.testing.assert_allclose(twice[STYLE], once[STYLE], atol=1e-6)
+
+
+def test_only_length_grows_with_length():
+    whole = PLAIN + " Why so? Perhaps it's dust:\n- a mote\n- another"
+    for times in (2, 5, 20):
+        grown = measure("\n\n".join([whole] * times)) - measure(whole)
+        assert {FEATURE_NAMES[i] for i in np.flatnonzero(np.abs(grown) > 1e-6)} == set(LENGTH_FEATURES)
+
+
+def test_a_vocabulary_is_as_varied_in_a_long_text_as_in_a_short_one_by_the_same_writer():
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefghij"), 5)) for _ in range(60)]
+    means = [np.mean([of(" ".join(rng.choice(words, n)) + ".", "variety") for _ in range(400)]) for n in (10, 40, 160)]
+    assert max(means) - min(means) < 0.01
+
+
+def test_a_short_answer_is_not_called_repetitive_and_a_repetitive_one_is():
+    assert of("Python.", "variety") > 0.9 > 0.6 > of("The cat " * 10, "variety")
+
+
+def test_texts_of_snapshots_of_the_first_version_are_measured_as_they_were():
+    """Figures printed by version 0.1."""
+    old = features_1.measure_many(["Python.", "The cat " * 10, PLAIN])
+    variety, punctuation = FEATURE_NAMES.index("variety"), FEATURE_NAMES.index("punctuation")
+    np.testing.assert_allclose(old[:2, variety], [0.2, 0.0894427], atol=1e-6)
+    assert old.shape == (3, len(FEATURE_NAMES)) and features_1.measure_many([]).shape == (0, len(FEATURE_NAMES))
+    np.testing.assert_allclose(features_1.measure_many(["a, b, c"])[0, punctuation], np.log1p(2), atol=1e-6)

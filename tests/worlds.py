@@ -18,7 +18,7 @@ import numpy as np
 
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
-from copl_core.features import measure_many
+from copl_core.features import VERSION
 from copl_core.insight.layout import Layout
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.state import GraphState
@@ -26,6 +26,7 @@ from copl_core.records import Choice, Comparisons, ImportRow, Kind, Label
 from copl_core.study import contents, labelling, runs
 from copl_core.study.session import Session
 from copl_core.trainer.worker import Trainer
+from copl_core.training.text_embedder import measured
 from tests.databases import empty_database
 
 SHORT, LONG = "short", "long"
@@ -87,11 +88,15 @@ def camp_of(user: int) -> str:
     return SHORT if user % 2 == 0 else LONG
 
 
-def by_style(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+def by_style(
+    texts: Sequence[tuple[str, str]],
+    progress: Callable[[int, int], None] | None = None,
+    features_version: int = VERSION,
+) -> np.ndarray:
     """φ without a language model: the style features (T, F)."""
     if progress is not None:
         progress(len(texts), len(texts))
-    return measure_many([response for _, response in texts])
+    return measured([response for _, response in texts], features_version)
 
 
 def open_study(home: Path, **settings) -> Session:

@@ -27,6 +27,7 @@ from copl_core.features import FEATURE_NAMES, FEATURE_WORDS
 MOST = 5  # statements per user
 ALIKE = 0.6  # absolute correlation of differences from which two features share one statement
 _FLIPS = 2000
+_EQUAL = 1e-9  # difference in a feature up to which two responses have as much of it
 _CONFIDENCE = 0.95
 _RAREST = 0.02  # share of pairs that differ in a feature, below which the feature is excluded
 
@@ -75,7 +76,7 @@ def typical(differences: np.ndarray) -> np.ndarray:
     if not len(differences):
         return np.full(differences.shape[1], np.nan)
     size = np.sqrt((differences**2).mean(0))
-    rare = (np.abs(differences) > 1e-9).mean(0) < _RAREST
+    rare = (np.abs(differences) > _EQUAL).mean(0) < _RAREST
     return np.where(rare | (size < 1e-9), np.nan, size)
 
 
@@ -157,7 +158,9 @@ def leanings(
 ) -> tuple[Leaning, ...]:
     """At most five statements: those certain from the labels, strongest first, then those certain from the model alone.
 
-    Correlated features share one statement, that of the strongest of them.
+    Correlated features share one statement, that of the strongest of them.  Nothing is stated that the user's own
+    labels are even about or speak against, in number or in size; where none of them differs in a feature, the model may
+    state what it expects.
     """
     covered: list[int] = []
     found = []
@@ -167,9 +170,21 @@ def leanings(
         for feature in np.argsort(-np.abs(effects.mean), kind="stable").tolist():
             if len(covered) == MOST or not effects.certain[feature] or _is_covered(feature, covered, correlation):
                 continue
+            if _contradicted(chosen[:, feature] * np.sign(effects.mean[feature])):
+                continue
             covered.append(feature)
             found.append(_leaning(feature, source, effects, chosen, correlation, labels, model, of_population))
     return tuple(found)
+
+
+def _contradicted(ahead: np.ndarray) -> bool:
+    """Whether a user's labels are even about a statement or speak against it.
+
+    Args:
+        ahead: (N,) by how much the preferred response has more of what is stated, NaN where it is not known.
+    """
+    votes = np.sign(np.where(np.abs(np.nan_to_num(ahead)) > _EQUAL, np.nan_to_num(ahead), 0))
+    return bool(votes.any()) and (votes.sum() <= 0 or np.nan_to_num(ahead).sum() <= 0)
 
 
 def _is_covered(feature: int, covered: list[int], correlation: np.ndarray) -> bool:
@@ -188,7 +203,7 @@ def _leaning(
 ) -> Leaning:
     sign = 1 if effects.mean[feature] > 0 else -1
     ahead = np.nan_to_num(chosen[:, feature]) * sign
-    votes = (int((ahead > 1e-9).sum()), int((ahead < -1e-9).sum()), int((np.abs(ahead) <= 1e-9).sum()))
+    votes = (int((ahead > _EQUAL).sum()), int((ahead < -_EQUAL).sum()), int((np.abs(ahead) <= _EQUAL).sum()))
     near = [
         other
         for other in np.argsort(-np.abs(correlation[feature])).tolist()

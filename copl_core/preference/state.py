@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from copl_core import features
 from copl_core.preference.config import READOUT, GraphConfig
 from copl_core.records import Comparisons, CoplError
 from copl_core.study_settings import STRENGTHS
@@ -41,6 +42,7 @@ class GraphState:
     weights: dict[str, np.ndarray] = field(default_factory=dict)  # by stored name (``gcf.STORED_WEIGHTS``)
     config: dict[str, Any] = field(default_factory=dict)  # ``GraphConfig.stored``
     user_inverse_temperature: np.ndarray | None = None  # (U,) float32, times a label's score difference; None: all 1
+    features_version: int = features.VERSION  # of the style features in the φ that the graph learned from
     metrics: dict[str, Any] = field(default_factory=dict)  # held-out labels: accuracy, log_loss, calibration_error, n
 
     @property
@@ -94,7 +96,10 @@ class GraphState:
         return self.margins(labels) + position_bias / self.temperature
 
     def embed_responses(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Unlabelled texts: φ (T, P) → vectors (T, d) and bias (T,), by the fitted layers without messages."""
+        """Unlabelled texts: φ (T, P) → vectors (T, d) and bias (T,), by the fitted layers without messages.
+
+        φ must hold the style features of ``features_version``.
+        """
         config, w = GraphConfig.of(self.config), self.weights
         if phi.shape[1] != len(w["phi_mean"]):
             raise CoplError(
@@ -123,6 +128,7 @@ class GraphState:
             "temperature": self.temperature,
             "config": self.config,
             "metrics": self.metrics,
+            "features": self.features_version,
         }
         (folder / "graph.json").write_text(json.dumps(about, indent=1))
 
@@ -154,6 +160,7 @@ class GraphState:
             weights=_below(tables, "weights."),
             config=about["config"],
             metrics=about["metrics"],
+            features_version=about.get("features", 1),
             user_inverse_temperature=tables.get(_INVERSE_TEMPERATURE),
         )
 

@@ -43,7 +43,7 @@ class _Parts:
 class Scorer:
     """Rewards of texts for users.  Safe to share between threads: one request at a time uses the model."""
 
-    def __init__(self, settings: Settings, embed: Callable[[Sequence[Text]], np.ndarray] | None = None) -> None:
+    def __init__(self, settings: Settings, embed: Callable[..., np.ndarray] | None = None) -> None:
         self.settings = settings
         self._weights = resolver(settings.weights)
         self._models: dict[str, RewardModel] = {}
@@ -61,12 +61,12 @@ class Scorer:
                 self._models = {fitted_in: model}
             return self._models[fitted_in]
 
-    def embed(self, texts: Sequence[Text]) -> np.ndarray:
-        """Text embedding φ of (prompt, response) pairs, (T, P)."""
+    def embed(self, texts: Sequence[Text], features_version: int) -> np.ndarray:
+        """Text embedding φ of (prompt, response) pairs, (T, P), with the style features of a version."""
         with self._lock:
             if self._embed is None:
                 self._embed = installed_embedder(self.settings, self._weights("minilm")).embed
-            return self._embed(texts)
+            return self._embed(texts, features_version=features_version)
 
     def score(
         self,
@@ -171,7 +171,10 @@ class Scorer:
     def _graph_of_new(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the graph, which embeds the texts by their content."""
         state = audience.snapshot.graph
-        return state.scores(audience.vectors, *state.embed_responses(self.embed(texts))) / state.temperature
+        return (
+            state.scores(audience.vectors, *state.embed_responses(self.embed(texts, state.features_version)))
+            / state.temperature
+        )
 
     def _text(self, weight: float, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """What the text reward adds, (N, T); with weight 0 the texts are not even read."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from copl_core import features
 from copl_core.features import FEATURE_NAMES
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.gcf import CoplGraph
@@ -163,10 +164,12 @@ def _report(
 
 
 def _needs_new_projection(phi: np.ndarray, config: GraphConfig, warm: GraphState) -> bool:
-    """Whether φ has another width, or there are so many new texts that the old directions miss their differences.
+    """Whether φ has other features, or there are so many new texts that the old directions miss their differences.
 
     The weights belong to the old directions, so a graph with a new text projection starts from scratch.
     """
+    if warm.features_version != features.VERSION:
+        return True
     if warm.weights["phi_mean"].shape != (phi.shape[1],) or "phi_texts" not in warm.weights:
         return True  # versions that did not store phi_texts held out other labels, which their members have learned
     width, n_texts = warm.weights["phi_basis"].shape[1], warm.weights["phi_texts"].item()

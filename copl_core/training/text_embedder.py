@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from copl_core import features, features_1
 from copl_core.config import Settings
-from copl_core.features import FEATURE_NAMES, measure_many
+from copl_core.features import FEATURE_NAMES
 from copl_core.kept_files import KeptFiles
 from copl_core.records import CoplError
 from copl_core.training.vector_files import KEY, VectorFiles
@@ -29,6 +30,23 @@ SAVE_SECONDS = 20.0  # between two writes to the cache; a kill costs at most thi
 SHARE = 0.25  # of the disk space for what texts become; the rest is for hidden states
 
 CountProgress = Callable[[int, int], None]  # (done, total)
+
+
+_MEASURES = {1: features_1.measure_many, features.VERSION: features.measure_many}
+
+
+def measured(texts: Sequence[str], version: int) -> np.ndarray:
+    """Style features (T, F) float32 as a version defines them.
+
+    Raises:
+        CoplError: this program does not know the version.
+    """
+    if version not in _MEASURES:
+        raise CoplError(
+            f"The snapshot measures texts by version {version} of the style features, this program knows versions up "
+            f"to {features.VERSION}; start the newer program, or fit again."
+        )
+    return _MEASURES[version](texts)
 
 
 def inputs(prompt: str, response: str) -> tuple[str, str]:
@@ -63,11 +81,20 @@ class TextEmbedder:
             )
         self._kept = VectorFiles(KeptFiles(self.cache / self.mark, limit_mb)) if self.cache else None
 
-    def embed(self, texts: Sequence[tuple[str, str]], progress: CountProgress | None = None) -> np.ndarray:
-        """(prompt, response) pairs → (T, P) float32.  ``progress(done, total)`` counts encoded texts."""
+    def embed(
+        self,
+        texts: Sequence[tuple[str, str]],
+        progress: CountProgress | None = None,
+        *,
+        features_version: int = features.VERSION,
+    ) -> np.ndarray:
+        """(prompt, response) pairs → (T, P) float32.  ``progress(done, total)`` counts encoded texts.
+
+        ``features_version`` is that of the graph that will read φ; a new graph takes the present one.
+        """
         alone, with_prompt = zip(*(inputs(*text) for text in texts), strict=True) if texts else ((), ())
         halves = [self._encode(list(half), progress) for half in (alone, with_prompt)]
-        return np.concatenate([*halves, measure_many(list(alone))], axis=1)
+        return np.concatenate([*halves, measured(list(alone), features_version)], axis=1)
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """(T, H) float32 of single texts: what the encoder gives for each."""

@@ -126,6 +126,19 @@ def test_a_feature_that_does_not_vary_and_users_without_labels_are_excluded():
     assert counts.tolist() == [2, 0, 1] and np.isnan(means[1]).all() and (means[0] == 1).all()
 
 
+def test_the_model_states_nothing_of_a_group_that_its_labels_are_even_about_or_speak_against():
+    rng = np.random.default_rng(0)
+    inside = np.arange(40) < 20
+    expected, shown = rng.normal(size=(40, F)), rng.normal(scale=0.1, size=(40, F))
+    lists, code, length = (FEATURE_NAMES.index(name) for name in ("lists", "code", "length"))
+    expected[:20, [lists, code, length]] += 4
+    shown[:20, [lists, code, length]] += np.array([0.5, -0.5, 0.5])
+    shown[:, length] = 0.2  # even
+    model, labels = contrast(expected, inside, 1, rng), contrast(shown, inside, 1, rng)
+    assert {one.feature for one in statements(model, APART)} == {"lists", "code", "length"}
+    assert {one.feature for one in statements(model, APART, against=labels)} == {"lists"}
+
+
 def test_typical_users_are_known_ones_near_the_mean():
     vectors = np.array([[0.0], [1], [2], [10], [1.1]])
     known = np.array([True, True, True, True, False])

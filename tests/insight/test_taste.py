@@ -125,6 +125,28 @@ def test_at_most_five_statements_those_of_the_labels_first_and_strongest_first()
     assert len(found) == MOST and found[1].by_model == 0.9 and found[2].n == 300
 
 
+@pytest.mark.parametrize(
+    ("ahead", "stated"),
+    [
+        ([1, 1, -1], True),
+        ([0, 0, 0], True),  # no label of theirs differs in it
+        ([1, -1, 0], False),  # even
+        ([1, -1, -1], False),
+        ([3, -0.5, -0.5], False),  # more in size, fewer in number
+        ([0.1, 0.1, -3], False),  # more in number, less in size
+        ([np.nan, np.nan, np.nan], True),
+    ],
+)
+@pytest.mark.parametrize("way", [1, -1], ids=["more of it", "less of it"])
+@pytest.mark.parametrize("source", ["labels", "model"])
+def test_nothing_is_stated_that_ones_own_labels_are_even_about_or_speak_against(ahead, stated, way, source):
+    chosen = np.zeros((3, F))
+    chosen[:, LENGTH] = np.array(ahead) * way
+    certain, nothing = effects((LENGTH, 0.8 * way)), effects()
+    found = leanings(certain if source == "labels" else nothing, chosen, np.eye(F), certain)
+    assert [one.feature for one in found] == ["length"] * stated
+
+
 def test_votes_count_labels_for_and_against_the_statement():
     chosen = np.zeros((6, F))
     chosen[:, LENGTH] = [-1, -2, -1, 0.5, 0, np.nan]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
+from copl_core.features import VERSION
 from copl_core.records import Role
 from copl_core.reward.model import RewardConfig
 from copl_core.snapshots.mix import Mix
@@ -132,6 +134,26 @@ def test_weak_effects_stay_without_colour_and_the_scale_has_a_floor():
     depth = [float(tinted(rewards.Piece("words", effect), LEAST_SCALE).split(",")[3].split(")")[0])
              for effect in (NOISE / 2, -NOISE / 2, 0.1, 2 * LEAST_SCALE)]  # fmt: skip
     assert depth[:2] == [0, 0] and 0 < depth[2] < 0.2 and depth[3] == 0.6
+
+
+def test_a_snapshot_of_an_earlier_version_reads_new_texts_by_the_features_it_learned(camps, tmp_path):
+    """Both graphs have the same weights; the texts reach each by its own version of the features."""
+    read = []
+
+    def watched(texts, progress=None, features_version=0):
+        read.append(features_version)
+        return by_style(texts, progress, features_version)
+
+    camps._scorer = Scorer(camps.settings, embed=watched)
+    present = rewards.reward(camps, PROMPT, ANSWERS)
+    path = camps.snapshot_root / "v0001" / "graph" / "graph.json"
+    about, size = json.loads(path.read_text()), path.stat().st_size
+    del about["features"]
+    path.write_text(json.dumps(about).ljust(size))
+    camps._snapshots.clear()
+    earlier = rewards.reward(camps, PROMPT, ANSWERS)
+    assert read == [VERSION, 1]
+    assert not any(np.allclose(one.reward, other.reward) for one, other in zip(present.rows, earlier.rows, strict=True))
 
 
 def test_sentences_are_tinted_by_what_they_add(camps, olga, open_page):

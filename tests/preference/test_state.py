@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from copl_core import features
 from copl_core.preference.config import READOUT
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import PreferenceGraph
@@ -101,6 +102,15 @@ def test_a_graph_saved_before_a_setting_was_known_is_read_with_its_default(two_c
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_graph_knows_by_which_version_of_the_features_it_reads_texts(two_camps, tmp_path):
+    two_camps.save(tmp_path)
+    assert GraphState.load(tmp_path).features_version == two_camps.features_version == features.VERSION
+    about = json.loads((tmp_path / "graph.json").read_text())
+    del about["features"]  # as the first version wrote it
+    (tmp_path / "graph.json").write_text(json.dumps(about))
+    assert GraphState.load(tmp_path).features_version == 1
+
+
 def test_log_odds_of_users_and_pairs_are_those_of_single_labels(two_camps):
     labels = camps().labels
     table = two_camps.log_odds(two_camps.user_vectors, labels.left, labels.right)
@@ -122,7 +132,7 @@ def test_a_label_adds_the_position_bias_of_all_and_of_its_user(two_camps):
 def test_a_graph_is_stored_under_the_names_that_are_on_users_disks(two_camps, tmp_path):
     replace(two_camps, user_inverse_temperature=np.ones(20, np.float32)).save(tmp_path)
     about = json.loads((tmp_path / "graph.json").read_text())
-    assert about.keys() == {"format", "side", "temperature", "config", "metrics"}
+    assert about.keys() == {"format", "side", "temperature", "config", "metrics", "features"}
     assert {"rule", "layers", "side_l2", "firmness_l2", "firm_after", "draws"} < about["config"].keys()
     stored = load_file(tmp_path / "graph.safetensors").keys()
     assert {"user_side", "user_firmness"} < stored

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from copl_core import features
 from copl_core.preference.config import LARGE_DIM, READOUT, GraphConfig
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.state import GraphState
@@ -73,6 +74,12 @@ def test_a_warm_refit_fits_the_text_projection_again_once_texts_have_become_many
     warm, cold = (fit_graph(many, phi, SHORT, seed=0, warm=state) for state in (before, None))
     assert before.weights["phi_basis"].shape[1] < warm.weights["phi_basis"].shape[1]
     assert same(warm, cold)
+
+
+def test_a_graph_that_learned_from_other_features_is_no_warm_start(fitted):
+    older = replace(fitted, features_version=1)
+    warm, cold = (fit_graph(camps(), camp_phi(), SHORT, seed=0, warm=state) for state in (older, None))
+    assert same(warm, cold) and warm.features_version == features.VERSION
 
 
 def test_a_warm_refit_from_disk_is_that_from_memory(fitted, tmp_path):
