@@ -8,7 +8,17 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import access, runs, user_map
 from copl_core.study.user_map import UserMap
-from pages.common import PLOT, current, group_name, group_phrase, no_snapshot, rerun, source_line, watch_champion
+from pages.common import (
+    PLOT,
+    current,
+    group_name,
+    group_phrase,
+    no_snapshot,
+    page_link,
+    rerun,
+    source_line,
+    watch_champion,
+)
 from pages.people_groups import groups
 from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
 from pages.people_pairs import persons
@@ -35,6 +45,8 @@ def page() -> None:
         return
     extent = session.once("extent of maps", tuple(versions), lambda: user_map.map_extent(session, versions))
     st.write(sentence(view, champion))
+    if view.me is not None and view.n_labels[view.me]:
+        page_link("taste", "My taste: what your answers say about you")
     the_map(view, extent)
     controls(view, versions)
     picked = chosen_people(view)

@@ -75,10 +75,17 @@ def position(view: UserProfile) -> str:
         )
     if place.group is None:
         return f"By your {labels} you have no group yet: nobody else has labelled the answers that you labelled."
+    phrase = group_phrase(place.group)
     alike = f"{place.n_neighbours:,} {'people' if place.n_neighbours != 1 else 'person'}"
+    known = f"{alike} labelled some of the same answers."
+    if not place.clear:
+        return (
+            f"Your {labels} do not clearly fit one group yet. Nearest is {phrase}, with a probability of "
+            f"{place.group_probability:.0%}; the rest belongs to the other groups and to none. {known}"
+        )
     return (
-        f"By your {labels} you answer most like {group_phrase(place.group)}. The model is {place.group_share:.0%} "
-        f"sure of that, based on {alike} who labelled some of the same answers."
+        f"By your {labels} you answer most like {phrase}. The probability that you are one of them, and not of another "
+        f"group or of none, is {place.group_probability:.0%}. {known}"
     )
 
 

@@ -29,8 +29,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from safetensors import SafetensorError
 
+from copl_core.ids import rows_of
+from copl_core.insight.groups import NO_GROUP
 from copl_core.insight.layout import Layout
 from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
@@ -72,6 +75,15 @@ class Snapshot:
     @cached_property
     def layout(self) -> Layout:
         return self._read("layout", Layout.load)
+
+    @cached_property
+    def user_groups(self) -> np.ndarray:
+        """Group of each user row of the graph (U,), −1 for none."""
+        layout, state = self.layout, self.graph
+        rows = rows_of(state.user_ids, layout.user_ids)
+        if not len(layout.group):
+            return np.full(len(rows), NO_GROUP)
+        return np.where((rows >= 0) & (state.n_labels > 0), layout.group[rows], NO_GROUP)
 
     @property
     def has_reward(self) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from copl_core.ids import rows_of
 from copl_core.insight import describe
 from copl_core.insight.group_names import GroupFeatures, group_traits, name_of
 from copl_core.records import CoplError, Role
@@ -67,8 +64,6 @@ def _traits(session: Session, snapshot: Snapshot) -> GroupFeatures:
     layout, state = snapshot.layout, snapshot.graph
     if layout.traits is not None:
         return layout.traits
-    rows = rows_of(state.user_ids, layout.user_ids)
-    group = np.where(rows >= 0, layout.group[rows], -1) if len(layout.group) else np.full(len(rows), -1)
     found = session.store.responses(state.response_ids[describe.most_labelled(state)].tolist())
     texts = {one: response.text for one, response in found.items()}
-    return group_traits(state, group, describe.styles(state, texts))
+    return group_traits(state, snapshot.user_groups, describe.styles(state, texts))

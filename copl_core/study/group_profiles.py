@@ -57,7 +57,7 @@ def profiles(session: Session, version: str | None = None, most_pairs: int = 3) 
         return ()
 
     def describe_groups() -> tuple[GroupProfile, ...]:
-        texts, group = _Texts(session, snapshot), _groups(snapshot)
+        texts, group = _Texts(session, snapshot), snapshot.user_groups
         numbers = np.unique(group[group >= 0]).tolist()
         return tuple(_profile(session, snapshot, texts, group, number, most_pairs) for number in numbers)
 
@@ -118,15 +118,6 @@ def _styles(session: Session, state: GraphState) -> np.ndarray:
     """Features (R, F) of the most labelled responses; NaN for all others."""
     found = session.store.responses(state.response_ids[describe.most_labelled(state)].tolist())
     return describe.styles(state, {one: response.text for one, response in found.items()})
-
-
-def _groups(snapshot: Snapshot) -> np.ndarray:
-    """Group of each user row of the graph (U,), −1 for none."""
-    layout = snapshot.layout
-    rows = rows_of(snapshot.graph.user_ids, layout.user_ids)
-    if not len(layout.group):
-        return np.full(len(rows), -1)
-    return np.where((rows >= 0) & (snapshot.graph.n_labels > 0), layout.group[rows], -1)
 
 
 def _pairs(session: Session, state: GraphState, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from copl_core.ids import rows_of
+from copl_core.insight.membership import membership
 from copl_core.preference.adapt import Placement, Prior, adapt
 from copl_core.preference.state import GraphState
 from copl_core.records import Choice, Comparisons, Label
@@ -108,6 +109,8 @@ def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Us
         group = int(layout.group[own])
         x, y = layout.xy[own].tolist()
         xy = (x, y)
+    graph_row = int(rows_of(np.array([user_id]), state.user_ids)[0])
+    probability = membership(state, snapshot.user_groups, comparisons(state, labels), own_row=graph_row)
     heaviest = np.argsort(-weights, kind="stable")[:10]
     return UserPosition(
         user_id,
@@ -121,6 +124,7 @@ def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Us
         group,
         share,
         snapshot.version,
+        0.0 if group is None else probability.get(group, 0.0),
     )
 
 

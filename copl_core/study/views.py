@@ -30,6 +30,9 @@ class Receipt:
     feedback: Feedback | None = None  # after a practice pair
 
 
+CLEAR_FROM = 0.6  # a user who answers at random seldom reaches it (``insight.membership``)
+
+
 @dataclass(frozen=True, slots=True)
 class UserPosition:
     """A user's embedding and position on the map by their present labels, without training.
@@ -49,6 +52,12 @@ class UserPosition:
     group: int | None
     group_share: float  # weight of that group among the neighbours
     snapshot: str
+    group_probability: float = 0.0  # that the user is of that group, by their labels, and not of another or of none
+
+    @property
+    def clear(self) -> bool:
+        """Whether the labels say clearly that the user is of the group."""
+        return self.group_probability >= CLEAR_FROM
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 
 from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import Choice, ImportRow
-from copl_core.study import access, contents, label_quality, labelling, user_profile
+from copl_core.study import access, contents, label_quality, labelling, user_map, user_profile
 from tests.worlds import LONG, SHORT, label_in_camp, long_text, short_text
 
 
@@ -28,6 +28,15 @@ def test_labels_without_a_snapshot_are_shown_and_nothing_is_made_up(session, ope
     assert "3 answers, newest first" in shown and "Snapshot v" not in shown
 
 
+def test_somebody_whose_answers_fit_no_group_is_not_called_a_member(camps, open_page, words):
+    ann = access.join(camps, "Ann")
+    for camp in (SHORT, LONG) * 6:
+        label_in_camp(camps, ann.id, camp, 1)
+    shown = words(open_page("taste", camps, ann))
+    assert "Your 12 labels do not clearly fit one group yet. Nearest is the group **" in shown
+    assert user_map.position(camps, ann.id).group_probability < 0.6
+
+
 @pytest.mark.parametrize(
     ("camp", "liked", "not_liked"),
     [(SHORT, "shorter answers", "longer answers"), (LONG, "longer answers", "shorter answers")],
@@ -37,7 +46,7 @@ def test_the_page_says_whom_a_person_answers_like_and_what_they_like(camps, open
     label_in_camp(camps, ann.id, camp, 12)
     page = open_page("taste", camps, ann)
     shown = words(page)
-    assert "By your 12 labels you answer most like **Group" in shown and "Snapshot v0001" in shown
+    assert "By your 12 labels you answer most like the group **" in shown and "Snapshot v0001" in shown
     titles = [one.label for one in page.expander]
     statements = [title for title in titles if " of your labels for it, " in title]
     view = user_profile.profile(camps, ann.id)

@@ -87,7 +87,8 @@ def test_a_newcomer_starts_at_the_population_mean_and_moves_towards_users_who_an
     assert like_ann.vector[0] > start.vector[0] > like_ben.vector[0]
     assert (like_ann.group, like_ben.group) == (0, 1)
     assert like_ann.neighbours[0][0] == ANN and like_ben.neighbours[0][0] == BEN
-    assert 0.5 < like_ann.group_share <= 1
+    assert 0.5 < like_ann.group_share <= 1 and 0 < like_ann.group_probability < like_ann.group_share
+    assert start.group_probability == 0 and not like_ann.clear  # one label is not enough
     assert like_ann.spread < start.spread
 
 
