@@ -3,7 +3,7 @@
 They serve twice: as a part of the text embedding φ (``copl_core.training.text_embedder``), and as the words that
 describe a user's taste ("longer answers", "fewer headings").  Every feature is a fixed function of one text on a
 compressed scale.  ``LENGTH_FEATURES`` are logarithms of counts; all others are shares, means and rates, which do not
-grow with the length of a text: a text that is written down twice has the same style.  Nothing is fitted here, so equal
+depend on the length of a text: a text that is written down twice has the same style.  Nothing is fitted here, so equal
 texts have equal features.
 
 A graph learns from the features as one version measures them and reads new texts by the same version

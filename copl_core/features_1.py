@@ -1,4 +1,4 @@
-"""The style features of version 1: many of them counts, which grow with the length of a text.
+"""The style features of version 1: many of them counts, which are larger in longer texts.
 
 Graphs that learned from them read new texts by them (``copl_core.features``).  This module never changes.
 """

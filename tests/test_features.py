@@ -87,7 +87,18 @@ PIECES = st.lists(
             "`code`",
             "```\nx = 1\n```",
         ]
-        + ['He said "go."', "Why?", "Oh no!", "450", "e.g. this", "First, then; finally (so)", "cut", "небо", " ", "\n"]
+        + [
+            'He wrote "go."',
+            "Why?",
+            "Oh no!",
+            "450",
+            "e.g. this",
+            "First, then; finally (so)",
+            "cut",
+            "небо",
+            " ",
+            "\n",
+        ]
     )
 )
 

@@ -14,7 +14,7 @@ from tests.worlds import graph_state
 CLEAR = 0.6
 
 
-def world(n_groups: int, seed: int = 0, *, firm: float = 1.5):
+def world(n_groups: int, seed: int = 0, *, decided: float = 1.5):
     """(state, group (U,)): the users of a group agree on each response up to a noise of their own."""
     rng = np.random.default_rng(seed)
     n_users, n_responses, dim = 30 * n_groups, 120, 8
@@ -24,7 +24,7 @@ def world(n_groups: int, seed: int = 0, *, firm: float = 1.5):
     state = replace(
         graph_state(n_users, n_responses),
         user_vectors=vectors.astype(np.float32),
-        response_vectors=(rng.normal(size=(n_responses, dim)) * firm / np.sqrt(2 * dim)).astype(np.float32),
+        response_vectors=(rng.normal(size=(n_responses, dim)) * decided / np.sqrt(2 * dim)).astype(np.float32),
         response_bias=np.zeros(n_responses, np.float32),
         n_labels=np.full(n_users, 20),
     )
