@@ -158,9 +158,10 @@ class Scorer:
         A shortened text has no labels: the graph can only place it by what it says.  For known texts the text reward
         alone speaks, where it has a say.
         """
-        mix, by_graph = audience.snapshot.mix, "the preference graph, placing texts by what they say"
+        by_graph = "the preference graph, placing texts by what they say"
         if not audience.snapshot.has_reward:
             return self._graph_of_new(audience, texts), by_graph
+        mix = audience.snapshot.mix
         if known and mix.text:
             return mix.text * self._rewarded(audience, texts), "the text reward"
         if known:

@@ -289,7 +289,7 @@ def test_the_address_names_a_pair_or_a_question_and_people(camps, olga, open_pag
             page.query_params[name] = value
         page.run()
         assert not page.exception and texts(page)[0] == pair.prompt
-        assert page.multiselect(key="people").value == ["user 1", "user 2"]
+        assert page.multiselect(key="people").value == ["user 1", "user 2", "group 0", "group 1"]
 
 
 def test_a_damaged_snapshot_is_reported(camps, olga, open_page, words):
