@@ -9,7 +9,7 @@ import pytest
 
 from copl_core.records import Choice, Comparisons
 from copl_core.snapshots.snapshot import Snapshot, write_snapshot
-from copl_core.study import placement
+from copl_core.study import placement, rewards
 from tests.worlds import graph_state, label, layout_of
 
 ANN, BEN, NEWCOMER = 5, 15, 9999  # the first two users of the state, and one it does not know
@@ -115,3 +115,12 @@ def test_preferences_are_even_for_equal_responses_and_finite_at_any_margin(state
     p = placement.preferences(state, state.user_vectors * 1e6, rows)
     assert p[:, 0].tolist() == [0.5, 0.5]
     assert np.allclose(p[:, 1], [1, 0]) and np.allclose(p[:, 1] + p[:, 2], 1)
+
+
+def test_answers_that_are_tried_out_teach_no_preference_for_the_left(state):
+    """They are kept with the preferred response first."""
+    biased = replace(state, position_bias=2.0, user_position_bias=np.array([-3, 3], np.float32))
+    first = rewards._labels([(100, 101), (103, 102), (104, 105)], biased)
+    turned = [replace(one, left_id=one.right_id, right_id=one.left_id, choice=Choice.RIGHT) for one in first]
+    one, other = (placement.adapted(biased, labels).vector for labels in (first, turned))
+    np.testing.assert_allclose(one, other, atol=1e-5)
