@@ -133,7 +133,7 @@ def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(ses
     assert (new.choice, new.strength, new.reason, new.tags) == (Choice.RIGHT, 3, "On reflection.", ("kinder",))
     assert {one.id for one in labelling.history(session, ann.id)} == {old.id, new.id}
     again = open_page("taste", session, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
-    assert answers_shown(again)[0].endswith("right, much better")
+    assert answers_shown(again)[0].endswith("B, much better")
     assert "before: A, slightly better (superseded)" in words(again)
 
 
