@@ -96,10 +96,10 @@ def rename(profile: GroupProfile) -> None:
     if me.role != Role.OWNER:
         return
     key = f"group-name-{profile.group}"
+    st.session_state.setdefault(key, group_name(profile.group))
     with st.popover("Rename", key=f"rename-{profile.group}", width="content"):
         st.text_input(
             "Name of the group",
-            value=group_name(profile.group),
             max_chars=group_names.NAME_LENGTH,
             key=key,
             on_change=save_name,
