@@ -65,8 +65,8 @@ def open_study(settings: Settings, name: str | None = None, *, create: bool = Fa
         record = store.current_study()
     else:
         record = next((study for study in store.studies() if study.name == name), None)
-    if record is None and create:
-        record = store.create_study(name or "Study")
+    if record is None and create:  # or one whose import was killed: it goes on where it was
+        record = store.create_study(name or "Study", open=False, ready=False)
     if record is None:
         names = ", ".join(repr(study.name) for study in store.studies()) or "none"
         wanted = "no study" if name is None else f"no study named {name!r}"
@@ -81,6 +81,7 @@ def prepare(settings: Settings) -> str:
         The path, with its secret token, that signs the owner in.
     """
     store = open_store(settings)
+    contents.drop_unfinished(store, settings)
     study = store.current_study()
     session = seed_demo(store, settings) if study is None else Session(store, settings, study.id)
     return f"/?token={access.terminal_token(session)}"
@@ -91,10 +92,11 @@ def seed_demo(store: Store, settings: Settings) -> Session:
     from copl_core.demo import first_snapshot
     from copl_core.demo.world import demo_rows
 
-    record = store.create_study("Demo: what makes a good answer?", demo=True)
+    record = store.create_study("Demo: what makes a good answer?", demo=True, ready=False)
     session = Session(store, settings, record.id)
     contents.import_rows(session, demo_rows(seed=0))
     first_snapshot.install(store, settings, record.id)
+    store.finish_study(record.id)
     return session
 
 
@@ -131,8 +133,13 @@ class _OpenFile:
 
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:
     files = [_open_file(path) for path in arguments.files]
-    session = open_study(settings, arguments.study, create=True)  # only after every file has shown a valid row
-    incomplete = [str(file.path) for file in files if not _import_file(session, file)]
+    with contents.importing(settings):
+        session = open_study(settings, arguments.study, create=True)  # only after every file has shown a valid row
+        known = session.id in {study.id for study in session.store.studies()}
+        incomplete = [str(file.path) for file in files if not _import_file(session, file, in_parts=not known)]
+        if not known:
+            access.owner(session)
+            session.store.finish_study(session.id)
     if incomplete:
         raise CoplError(
             f"Incomplete: {', '.join(incomplete)}. The rows before the damage are imported; get a complete file and "
@@ -156,11 +163,11 @@ def _open_file(path: Path) -> _OpenFile:
     return _OpenFile(path, chain([first], rows), problems)
 
 
-def _import_file(session: Session, file: _OpenFile) -> bool:
+def _import_file(session: Session, file: _OpenFile, *, in_parts: bool) -> bool:
     """Import one file; False if it is damaged or ends early."""
     from copl_core.formats.own import BROKEN
 
-    report = contents.import_rows(session, file.rows)
+    report = (contents.import_in_parts if in_parts else contents.import_rows)(session, file.rows)
     _print_report(file.path, session.record.name, report)
     broken = any(reason == BROKEN for _, reason in file.problems)
     rest = "the lines after the damage are missing" if broken else "all other lines were imported"

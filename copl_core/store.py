@@ -48,14 +48,33 @@ from copl_core.study_settings import (
 
 class Store(Protocol):
     # ---- studies
-    def studies(self) -> list[StudyRecord]: ...
+    def studies(self) -> list[StudyRecord]:
+        """The studies that are whole, oldest first."""
+        ...
+
     def study(self, study_id: int) -> StudyRecord: ...
-    def create_study(self, name: str, *, demo: bool = False) -> StudyRecord:
-        """The study of that name, created if there is none; a created study becomes the current one."""
+    def create_study(
+        self, name: str, *, demo: bool = False, new: bool = False, open: bool = True, ready: bool = True
+    ) -> StudyRecord:
+        """The study of that name, created if there is none; the first one becomes the current one.
+
+        Args:
+            new: refuse a name that is in use.
+            open: whether anybody with the address may join it.
+            ready: otherwise no list shows it before ``finish_study``.
+        """
+        ...
+
+    def finish_study(self, study_id: int) -> None:
+        """Show a study that has been made whole."""
+        ...
+
+    def drop_unfinished(self, study_id: int | None = None) -> int:
+        """Delete a study that never became whole, or all such studies; returns their number."""
         ...
 
     def current_study(self) -> StudyRecord | None:
-        """The study that pages open: the last one made current."""
+        """The study that people without a link see: the last one made current."""
         ...
 
     def make_current(self, study_id: int) -> None: ...
@@ -216,6 +235,8 @@ class Store(Protocol):
     def responses(self, response_ids: Sequence[int]) -> dict[int, Response]: ...
     def prompts(self, study_id: int) -> list[tuple[int, str]]: ...
     def prompt_responses(self, prompt_id: int) -> list[Response]: ...
+    def study_of_pair(self, pair_id: int) -> int | None: ...
+    def study_of_prompt(self, prompt_id: int) -> int | None: ...
 
     def pairs_by_prompt(self, study_id: int) -> list[tuple[int, int, int, int]]:
         """(pair id, first response id, second response id, prompt id) of every pair, grouped by prompt."""

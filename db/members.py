@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
+from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
-from db.models import AuditRow, LabelRow, StudyRow, UserRow
+from db.models import AuditRow, LabelRow, PairRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
 from db.overlap import assignment_of, recount_all
 from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_row
 
@@ -26,20 +27,42 @@ class Members(Transactions):
         with self._read() as connection:
             return study_of_row(study_row(connection, study_id))
 
-    def create_study(self, name: str, *, demo: bool = False) -> StudyRecord:
+    def create_study(
+        self, name: str, *, demo: bool = False, new: bool = False, open: bool = True, ready: bool = True
+    ) -> StudyRecord:
         name = checked_name(name, "study")
         with self._write() as connection:
             found = connection.execute(select(StudyRow.__table__).where(StudyRow.name == name)).first()
+            if found is not None and new:
+                raise CoplError(f"There is a study with the name {name!r} already; choose another name.")
             if found is None:
-                made = insert(StudyRow).values(name=name, demo=demo, created_at=now()).returning(StudyRow.id)
-                study_id = connection.execute(made).scalar_one()
-                _make_current(connection, study_id)
+                saved = None if open else AssignmentSettings(open=False).saved()
+                row = {"name": name, "demo": demo, "ready": ready, "assignment": saved, "created_at": now()}
+                study_id = connection.execute(insert(StudyRow).values(row).returning(StudyRow.id)).scalar_one()
+                if ready:
+                    _make_first(connection, study_id)
                 found = study_row(connection, study_id)
             return study_of_row(found)
 
+    def finish_study(self, study_id: int) -> None:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(ready=True))
+            _make_first(connection, study_id)
+
+    def drop_unfinished(self, study_id: int | None = None) -> int:
+        with self._write() as connection:
+            query = select(StudyRow.id).where(StudyRow.ready.is_(False))
+            query = query if study_id is None else query.where(StudyRow.id == study_id)
+            studies = list(connection.execute(query).scalars())
+            for one in studies:
+                _drop(connection, one)
+            return len(studies)
+
     def current_study(self) -> StudyRecord | None:
         with self._read() as connection:
-            row = connection.execute(select(StudyRow.__table__).order_by(StudyRow.opened_seq.desc()).limit(1)).first()
+            query = select(StudyRow.__table__).where(StudyRow.ready).order_by(StudyRow.opened_seq.desc()).limit(1)
+            row = connection.execute(query).first()
             return None if row is None else study_of_row(row)
 
     def make_current(self, study_id: int) -> None:
@@ -151,6 +174,26 @@ def checked_name(name: str, whose: str) -> str:
     if not 1 <= len(name) <= NAME_LENGTH:
         raise CoplError(f"The name of a {whose} has {len(name)} characters; give it 1 to {NAME_LENGTH}.")
     return name
+
+
+def _make_first(connection: Connection, study_id: int) -> None:
+    """Make a study current where none is."""
+    query = select(StudyRow.id).where(StudyRow.ready, StudyRow.opened_seq > 0).limit(1)
+    if connection.execute(query).first() is None:
+        _make_current(connection, study_id)
+
+
+def _drop(connection: Connection, study_id: int) -> None:
+    """Delete an unfinished study.  Nobody has seen it, so it has nothing but what made it."""
+    prompts = select(PromptRow.id).where(PromptRow.study_id == study_id)
+    connection.execute(delete(LabelRow).where(LabelRow.study_id == study_id))
+    for table in (AuditRow, SnapshotRow, RunRow):
+        connection.execute(delete(table).where(table.study_id == study_id))
+    connection.execute(delete(PairRow).where(PairRow.study_id == study_id))
+    connection.execute(delete(ResponseRow).where(ResponseRow.prompt_id.in_(prompts)))
+    connection.execute(delete(PromptRow).where(PromptRow.study_id == study_id))
+    connection.execute(delete(UserRow).where(UserRow.study_id == study_id))
+    connection.execute(delete(StudyRow).where(StudyRow.id == study_id))
 
 
 def _make_current(connection: Connection, study_id: int) -> None:

@@ -88,6 +88,14 @@ class Texts(Transactions):
             )
             return [(row.id, row.text) for row in rows]
 
+    def study_of_pair(self, pair_id: int) -> int | None:
+        with self._read() as connection:
+            return connection.execute(select(PairRow.study_id).where(PairRow.id == pair_id)).scalar()
+
+    def study_of_prompt(self, prompt_id: int) -> int | None:
+        with self._read() as connection:
+            return connection.execute(select(PromptRow.study_id).where(PromptRow.id == prompt_id)).scalar()
+
     def prompt_responses(self, prompt_id: int) -> list[Response]:
         with self._read() as connection:
             rows = connection.execute(

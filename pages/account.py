@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -37,7 +38,8 @@ def account() -> None:
 def switcher() -> None:
     """For somebody who belongs to several studies: which one this tab shows."""
     session, _ = current()
-    names = {study.id: study.name for study in st.session_state.get("studies", ())}
+    studies = sorted(st.session_state.get("studies", ()), key=lambda study: study.name)
+    names = {study.id: study.name for study in studies}
     if len(names) < 2:
         return
     chosen = st.selectbox(
@@ -48,8 +50,13 @@ def switcher() -> None:
         key=f"switch-from-{session.id}",
     )
     if chosen is not None and chosen != session.id:
-        st.html(OPEN_STUDY % json.dumps(str(chosen)), unsafe_allow_javascript=True)
-        st.stop()
+        open_study(chosen)
+
+
+def open_study(study_id: int) -> NoReturn:
+    """Load the page again, in another study."""
+    st.html(OPEN_STUDY % json.dumps(str(study_id)), unsafe_allow_javascript=True)
+    st.stop()
 
 
 @in_a_sentence

@@ -14,6 +14,7 @@ from streamlit.errors import StreamlitAPIException
 
 from copl_core.records import CoplError, Kind, Run, StudyRecord, User
 from copl_core.study import access, group_names, runs, sign_in
+from copl_core.study.roles import NOBODY_YET
 from copl_core.study.session import Session
 from pages.texts import FORMULA_SCRIPT, STYLE, literal
 
@@ -76,8 +77,8 @@ def set_current(
 
 
 def visited() -> Session:
-    """The study of this tab, for somebody who may not be signed in."""
-    return st.session_state["session"]
+    """The study of this tab, for somebody who is not signed in."""
+    return st.session_state["session"].acting(NOBODY_YET)
 
 
 def current() -> tuple[Session, User]:

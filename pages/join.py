@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import streamlit as st
 
 from copl_core.records import CoplError
-from copl_core.study import access, labelling
+from copl_core.study import access
 from pages.common import visited
 
 # The browser sends the token in the body of a request and gets the session's cookie, which no script can read.  Then it
@@ -45,7 +45,7 @@ def page() -> None:
         st.error(
             "This invite is not valid: it was used, revoked, or has expired. Ask the person who sent it for a new one."
         )
-    elif invite is None and not labelling.assignment_settings(session).open:
+    elif invite is None and not access.is_open(session):
         st.info(
             "This study is for invited people only. Open the link that you were sent, or ask the study's owner for one."
         )

@@ -12,6 +12,7 @@ from copl_core.study_settings import AssignmentSettings
 from pages.common import current, rerun
 from pages.gold_and_reports import gold_pairs, reports
 from pages.members import clearable, members_and_invites, perform, show_outcome, when
+from pages.studies import studies
 from pages.texts import draw_markdown, literal
 
 ORDERS = {
@@ -317,55 +318,6 @@ def value_of(value: object) -> str:
         return when(datetime.fromisoformat(value)) if isinstance(value, str) and "T" in value else str(value)
     except ValueError:
         return str(value)
-
-
-# ---- simulated people and other studies
-
-
-def studies() -> None:
-    session, me = current()
-    st.subheader("Simulated people")
-    included = session.record.include_simulated
-    wanted = st.toggle(
-        "Include simulated people",
-        value=included,
-        key="settings-simulated",
-        help="When this is off, no page shows them and the next snapshot does not learn from them. Their labels are "
-        "kept, so you can switch it on again.",
-    )
-    if wanted != included:
-        access.include_simulated(session, wanted, by=me.id)
-        rerun()
-    st.subheader("Other studies")
-    others = {one.id: one for one in access.studies(session) if one.id != session.id}
-    if not others:
-        st.write(
-            "This installation has one study. To create another one, import a file under a new name: "
-            '`python -m copl_core import labels.jsonl --study "Its name"`.'
-        )
-        return
-    st.write(
-        "An installation shows one study at a time, to everybody. If you open another one, you are signed in there as "
-        "an owner; other people sign in with their links for that study. This study keeps all its data."
-    )
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = st.selectbox(
-            "Study", list(others), format_func=lambda one: others[one].name, width=320, key="other-study"
-        )
-        if st.button("Open it for everybody", key="open-study"):
-            switch(chosen)
-
-
-def switch(study_id: int) -> None:
-    session, me = current()
-    try:
-        token = access.switch_study(session, study_id, by=me.id)
-    except CoplError as problem:
-        st.error(str(problem))
-        return
-    st.session_state.update(user=None, token=token)
-    st.query_params["token"] = token
-    rerun()
 
 
 page()

@@ -11,6 +11,7 @@ from itertools import chain, count
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from copl_core.store import Store
+from copl_core.study.roles import ANYBODY, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs
 from copl_core.study.session import Session
 from copl_core.study.sign_in import hashed, new_secret
 from copl_core.study_settings import EmailRule, Invite
@@ -21,15 +22,18 @@ _NAME_LENGTH = 80
 # ---- members
 
 
+@needs(RESEARCHER)
 def users(session: Session) -> list[User]:
     """All users of the study, without simulated users where the study excludes them."""
     return session.store.users(session.id)
 
 
+@needs(RESEARCHER)
 def user(session: Session, user_id: int) -> User:
     return session.store.user(user_id)
 
 
+@needs(RESEARCHER)
 def include_simulated(session: Session, include: bool, *, by: int | None = None) -> None:
     """Include simulated users in the study, or exclude them; their labels stay stored."""
     session.store.include_simulated(session.id, include, by=by)
@@ -38,11 +42,13 @@ def include_simulated(session: Session, include: bool, *, by: int | None = None)
 # ---- sign-in by name and by secret
 
 
+@needs(TERMINAL)
 def join(session: Session, name: str, role: Role = Role.ANNOTATOR) -> User:
     """The user of that name, created if there is none.  For the terminal and the owner: no permission is checked."""
     return session.store.create_user(session.id, _checked(name), kind=Kind.HUMAN, role=role)
 
 
+@needs(ANYBODY)
 def enter(session: Session, name: str) -> tuple[User, str]:
     """(a new annotator who opened the study's address, the secret that signs them in).
 
@@ -53,17 +59,17 @@ def enter(session: Session, name: str) -> tuple[User, str]:
     return session.store.join(session.id, _checked(name), hashed(token)), token
 
 
+@needs(OWN_OR_OWNER)
 def sign_in_token(session: Session, user_id: int, *, by: int | None = None) -> str:
     """A new secret that signs the user in to this study; only its hash is stored.  Owners make them for everybody,
     others for themselves.
     """
-    if by != user_id:
-        need_owner(session, by)
     token = new_secret()
     session.store.add_token(user_id, hashed(token))
     return token
 
 
+@needs(TERMINAL)
 def terminal_token(session: Session) -> str:
     """A new secret for the link that the terminal prints: it signs the study's owner in to every study."""
     token = new_secret()
@@ -71,6 +77,7 @@ def terminal_token(session: Session) -> str:
     return token
 
 
+@needs(TERMINAL)
 def owner(session: Session) -> User:
     """The study's owner, created if there is none; a user of another role whose name is Owner is not the owner."""
     found = session.store.owner(session.id)
@@ -81,22 +88,23 @@ def owner(session: Session) -> User:
     return join(session, free, Role.OWNER)
 
 
+@needs(TERMINAL)
 def sign_in(session: Session, token: str) -> User | None:
     """The user of a secret; None where it is unknown or revoked."""
     return session.store.user_by_token(session.id, hashed(token))
 
 
+@needs(OWN_OR_OWNER)
 def sign_out_everywhere(session: Session, user_id: int, *, by: int | None = None) -> int:
     """Revoke every secret of a user, who may do so themselves, as may an owner; returns the number of secrets."""
-    if by != user_id:
-        need_owner(session, by)
-    _member(session, user_id)
+    member(session, user_id)
     return session.store.drop_tokens(user_id, by=by)
 
 
 # ---- invites
 
 
+@needs(OWNER)
 def invite(
     session: Session,
     role: Role = Role.ANNOTATOR,
@@ -110,7 +118,6 @@ def invite(
     Raises:
         CoplError: ``by`` is not an owner, or the invite could never be used.
     """
-    need_owner(session, by)
     if uses is not None and uses < 1:
         raise CoplError(f"The invite would admit {uses} people; give 1 or more, or no limit.")
     if expires_at is not None and expires_at <= datetime.now(UTC):
@@ -120,6 +127,7 @@ def invite(
     return made, secret
 
 
+@needs(OWNER)
 def invites(session: Session) -> list[tuple[Invite, str]]:
     """Every invite with its state (open, revoked, used up, expired), newest first."""
     now = datetime.now(UTC)
@@ -131,12 +139,14 @@ def study_of_invite(store: Store, secret: str) -> int | None:
     return store.study_of_invite(hashed(secret))
 
 
+@needs(ANYBODY)
 def find_invite(session: Session, secret: str) -> Invite | None:
     """The invite of a secret while it is open; None otherwise."""
     found = session.store.invite_by_token(session.id, hashed(secret))
     return found if found is not None and found.state(datetime.now(UTC)) == "open" else None
 
 
+@needs(ANYBODY)
 def accept_invite(session: Session, secret: str, name: str) -> tuple[User, str]:
     """(a new user with the role of the invite, the secret that signs them in).
 
@@ -147,15 +157,16 @@ def accept_invite(session: Session, secret: str, name: str) -> tuple[User, str]:
     return session.store.accept_invite(session.id, hashed(secret), _checked(name), hashed(token)), token
 
 
+@needs(OWNER)
 def revoke_invite(session: Session, invite_id: int, *, by: int | None = None) -> Invite:
     """Close an invite; users who joined by it stay."""
-    need_owner(session, by)
     return session.store.revoke_invite(session.id, invite_id, by=by)
 
 
 # ---- e-mail addresses, for sign-in with OpenID Connect
 
 
+@needs(ANYBODY)
 def sign_in_email(session: Session, email: str, name: str = "") -> User | None:
     """The user of an address that the identity provider has verified, created at the first sign-in.
 
@@ -164,12 +175,13 @@ def sign_in_email(session: Session, email: str, name: str = "") -> User | None:
     return session.store.user_by_email(session.id, email, name)
 
 
+@needs(OWNER)
 def set_email(session: Session, email: str, role: Role | None, *, by: int | None = None) -> EmailRule:
     """Store the role that an address signs in with; None refuses the address, even to a present member."""
-    need_owner(session, by)
     return session.store.set_email(session.id, email, None if role is None else Role(role), by=by)
 
 
+@needs(OWNER)
 def emails(session: Session) -> list[EmailRule]:
     return session.store.emails(session.id)
 
@@ -177,93 +189,76 @@ def emails(session: Session) -> list[EmailRule]:
 # ---- roles and exclusion
 
 
+@needs(OWNER)
 def set_role(session: Session, user_id: int, role: Role, *, by: int | None = None) -> User:
     """Change a user's role.
 
     Raises:
         CoplError: the study would have no owner left, or ``by`` is not an owner.
     """
-    need_owner(session, by)
-    _member(session, user_id)
+    member(session, user_id)
     return session.store.set_role(user_id, Role(role), by=by)
 
 
+@needs(OWNER)
 def exclude(session: Session, user_id: int, excluded: bool, *, by: int | None = None) -> User:
     """Exclude a user's labels from training and votes, or include them again; the user's own pages keep working."""
-    need_owner(session, by)
-    _member(session, user_id)
+    member(session, user_id)
     return session.store.exclude(user_id, excluded, by=by)
 
 
+@needs(OWNER)
 def audit(session: Session, limit: int = 100) -> list[AuditEntry]:
     """Who changed what, newest first."""
     return session.store.audit(session.id, limit=limit)
 
 
-# ---- other studies of the installation
+# ---- the studies of the installation
 
 
-def studies(session: Session) -> list[StudyRecord]:
-    """Every study of the installation, oldest first."""
-    return session.store.studies()
-
-
-def switch_study(session: Session, study_id: int, *, by: int) -> str:
-    """Show another study of the installation to everybody; returns the secret of ``by`` in that study.
-
-    An owner of the present study may open the others, and joins them as an owner with the same name.
+@needs(OWNER)
+def create_study(session: Session, name: str, *, browser: str = "", by: int | None = None) -> StudyRecord:
+    """A new, empty study, by invitation only, whose owner is ``by``; their ``browser`` may open it.
 
     Raises:
-        CoplError: ``by`` is not an owner, there is no such study, or a member there who is not an owner has that name.
+        CoplError: a study with that name exists, or the name is empty or too long.
     """
-    need_owner(session, by)
-    name = session.store.user(by).name
-    owner = session.store.create_user(study_id, name, role=Role.OWNER)
-    if owner.role != Role.OWNER:
-        raise CoplError(
-            f"In {session.store.study(study_id).name} a member with the name {name} is {owner.role}; ask an owner "
-            "of that study to make them an owner."
-        )
-    token = new_secret()
-    session.store.add_token(owner.id, hashed(token))
-    session.store.make_current(study_id)
-    return token
+    record = session.store.create_study(name, new=True, open=False)
+    give_owner(session, record.id, by, browser)
+    return record
 
 
-def need_owner(session: Session, by: int | None) -> None:
-    """Check that ``by`` is an owner of this study; None is the product itself, or its terminal.
-
-    Raises:
-        CoplError: ``by`` is not an owner.
-    """
+def give_owner(session: Session, study_id: int, by: int | None, browser: str = "") -> None:
+    """Make a user of this study the owner of a new one, who signs in there as here: by browser or e-mail address."""
     if by is None:
         return
-    user = _member(session, by)
-    if user.role != Role.OWNER:
-        raise CoplError(f"{user.name} is {user.role} here; only an owner of the study may change this.")
-
-
-def need_researcher(session: Session, by: int | None) -> None:
-    """Check that ``by`` is a researcher or an owner of this study; None is the product itself, or its terminal.
-
-    Raises:
-        CoplError: ``by`` is neither.
-    """
-    if by is None:
+    store = session.store
+    email = next((rule.email for rule in store.emails(session.id) if rule.user_id == by), None)
+    if email is not None:
+        store.set_email(study_id, email, Role.OWNER)
         return
-    user = next((user for user in users(session) if user.id == by), None)
-    if user is None or user.role == Role.ANNOTATOR:
-        raise CoplError(
-            f"{'This user' if user is None else user.name} cannot pin a pair; ask a researcher or an owner "
-            "of the study."
-        )
+    user = store.create_user(study_id, store.user(by).name, role=Role.OWNER)
+    if browser:
+        store.add_to_session(hashed(browser), user.id)
 
 
-def _member(session: Session, user_id: int) -> User:
-    user = next((one for one in session.store.users(session.id) if one.id == user_id), None)
-    if user is None:
-        raise CoplError(f"There is no user with id {user_id} in this study; choose one of its users.")
-    return user
+@needs(OWNER)
+def make_front(session: Session, *, by: int | None = None) -> None:
+    """Show this study to people who come without a link; everybody else stays where they are."""
+    session.store.make_current(session.id)
+
+
+@needs(OWNER)
+def is_front(session: Session) -> bool:
+    """Whether people who come without a link see this study."""
+    front = session.store.current_study()
+    return front is not None and front.id == session.id
+
+
+@needs(ANYBODY)
+def is_open(session: Session) -> bool:
+    """Whether anybody with the address may join."""
+    return session.store.assignment_settings(session.id).open
 
 
 def _checked(name: str) -> str:

@@ -3,44 +3,168 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from gzip import GzipFile
+from io import BytesIO
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, cast
 
-from copl_core.records import ImportReport, ImportRow, Pair, Response
+from copl_core.config import Settings
+from copl_core.formats.own import read_rows, write_jsonl
+from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, StudyRecord
+from copl_core.store import Store
+from copl_core.study.access import give_owner
+from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 
+_PART = 20_000  # rows imported in one transaction
+_LOCK = ".importing"  # file in the home folder that every running import holds
 
+
+@needs(OWNER)
 def import_rows(session: Session, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
     """Add pairs and labels; rows that the study already has are skipped.  ``by`` is the acting user."""
     return session.store.import_rows(session.id, rows, by=by)
 
 
+@needs(OWNER)
+def import_study(
+    session: Session, name: str, rows: Iterable[ImportRow], *, browser: str = "", by: int | None = None
+) -> tuple[StudyRecord, ImportReport]:
+    """A new study made of ``rows``, by invitation only, with ``by`` as its owner; no list shows it before it is whole.
+
+    Raises:
+        CoplError: the name is in use, or the rows cannot be read; nothing is left of the study.
+    """
+    with importing(session.settings):
+        record = session.store.create_study(name, new=True, open=False, ready=False)
+        try:
+            report = import_in_parts(Session(session.store, session.settings, record.id), rows)
+            give_owner(session, record.id, by, browser)
+            session.store.finish_study(record.id)
+        except BaseException:
+            session.store.drop_unfinished(record.id)
+            raise
+    return record, report
+
+
+def import_in_parts(session: Session, rows: Iterable[ImportRow]) -> ImportReport:
+    """Import into a study that nobody sees yet, in several transactions: other studies are not kept waiting."""
+    stream, total = iter(rows), ImportReport(0, 0, 0, 0, ())
+    while part := list(islice(stream, _PART)):
+        one = session.store.import_rows(session.id, part)
+        total = ImportReport(
+            total.labels_new + one.labels_new,
+            total.labels_known + one.labels_known,
+            total.pairs_new + one.pairs_new,
+            total.users_new + one.users_new,
+            total.problems + one.problems,
+        )
+    return total
+
+
+@contextmanager
+def importing(settings: Settings) -> Iterator[None]:
+    """While it runs, no start of the studio takes an unfinished study for one whose import was killed."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / _LOCK).open("a") as lock:
+        _flock(lock, exclusive=False)
+        yield
+
+
+def drop_unfinished(store: Store, settings: Settings) -> int:
+    """Delete what killed imports left; nothing happens while an import runs.  Returns the number of studies."""
+    with (settings.home / _LOCK).open("a") as lock:
+        return store.drop_unfinished() if _flock(lock, exclusive=True) else 0
+
+
+def _flock(lock: IO[str], *, exclusive: bool) -> bool:
+    """Hold a lock until the file is closed: shared at once, or exclusive if nobody holds it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: an import that runs cannot be seen, so nothing is taken for killed
+        return not exclusive
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@needs(OWNER)
+def read_file(
+    session: Session, path: Path, problems: list[tuple[int, str]], *, by: int | None = None
+) -> Iterator[ImportRow]:
+    """The rows of a file; (line, reason) of each line that cannot be read is appended to ``problems`` on the way.
+
+    Raises:
+        CoplError: no line of the file can be read.
+    """
+    rows = read_rows(path, problems)
+    first = next(rows, None)
+    if first is None:
+        reason = f" Line {problems[0][0]}: {problems[0][1]}." if problems else ""
+        raise CoplError(
+            f"{path.name} has no line that can be read, so nothing is imported.{reason} A line is a JSON object with "
+            "prompt, response_a, response_b and, if it is a label, choice and annotator."
+        )
+    return chain([first], rows)
+
+
+@needs(OWNER)
+def export_file(session: Session) -> bytes:
+    """Every label as a compressed file of JSON lines, which can be imported again."""
+    target = BytesIO()
+    with GzipFile(filename="", fileobj=target, mode="wb", mtime=0) as packed:
+        write_jsonl(session.store.export(session.id), cast(IO[bytes], packed))
+    return target.getvalue()
+
+
+@needs(OWNER)
 def export(session: Session) -> Iterator[dict]:
     """Every label as a row of the export file (``formats.own``)."""
     return session.store.export(session.id)
 
 
+@needs(RESEARCHER)
 def prompts(session: Session) -> list[tuple[int, str]]:
     """(id, text) of every prompt."""
     return session.store.prompts(session.id)
 
 
+@needs(RESEARCHER)
 def prompt_responses(session: Session, prompt_id: int) -> list[Response]:
+    if session.store.study_of_prompt(prompt_id) != session.id:
+        return []
     return session.store.prompt_responses(prompt_id)
 
 
+@needs(MEMBER)
 def pair(session: Session, pair_id: int) -> Pair:
+    """A pair of this study.
+
+    Raises:
+        CoplError: there is no such pair in this study.
+    """
+    if session.store.study_of_pair(pair_id) != session.id:
+        raise CoplError(f"There is no pair with id {pair_id} in this study; take one of its pairs.")
     return session.store.pair(pair_id)
 
 
+@needs(MEMBER)
 def responses(session: Session, response_ids: Sequence[int]) -> dict[int, Response]:
     """The responses with these ids that exist, by id."""
     return session.store.responses(response_ids)
 
 
+@needs(RESEARCHER)
 def sources(session: Session) -> list[str]:
     """The sources of the study's responses, as their files name them, sorted."""
     return sorted({source for _, source in session.store.sources(session.id)})
 
 
+@needs(RESEARCHER)
 def find_pairs(session: Session, query: str, limit: int = 10) -> tuple[list[Pair], int]:
     """(the first pairs by id whose prompt or responses contain every word of the query, number of all such pairs)."""
     words = query.casefold().split()

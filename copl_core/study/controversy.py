@@ -23,6 +23,7 @@ from copl_core.insight.taste import typical
 from copl_core.insight.texts import clear_features, word_difference
 from copl_core.records import CoplError, Response
 from copl_core.study import access
+from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class GroupValue:
     snapshot: str
 
 
+@needs(RESEARCHER)
 def group_value(session: Session) -> GroupValue | None:
     """What answers by group are worth on the pairs of the champion; None before there are two groups."""
     every = table(session)
@@ -144,6 +146,7 @@ def _better(first: np.ndarray) -> np.ndarray:
     return np.maximum(first, 1 - first)
 
 
+@needs(RESEARCHER)
 def table(session: Session) -> ControversyTable | None:
     """The decomposition of everything in the champion, computed once per snapshot; None before the first one."""
     snapshot, record = session.snapshot(), session.record
@@ -153,6 +156,7 @@ def table(session: Session) -> ControversyTable | None:
     return session.once("controversy", key, lambda: _decompose(session, snapshot))
 
 
+@needs(RESEARCHER)
 def ranked(
     session: Session, limit: int = 30, *, query: Query | None = None, consensus: bool = False, skip: int = 0
 ) -> ControversyView | None:
@@ -190,6 +194,7 @@ class ControversyRows:
     split: np.ndarray  # (N,) bool: groups are predicted to prefer different sides
 
 
+@needs(RESEARCHER)
 def list_rows(session: Session, query: Query, most: int) -> ControversyRows | None:
     """The first ``most`` pairs or responses of a query, without votes by group; None before the first snapshot."""
     every = table(session)
@@ -213,6 +218,7 @@ def list_rows(session: Session, query: Query, most: int) -> ControversyRows | No
     )
 
 
+@needs(RESEARCHER)
 def response_item(session: Session, response_id: int) -> ControversyItem | None:
     """One response against the others of its prompt; None where the champion knows no such response."""
     every = table(session)
@@ -222,6 +228,7 @@ def response_item(session: Session, response_id: int) -> ControversyItem | None:
     return _items(session, every, "responses", rows)[0] if len(rows) else None
 
 
+@needs(RESEARCHER)
 def item(session: Session, pair_id: int) -> ControversyItem | None:
     """One pair of the champion; None where the champion knows no such pair."""
     every = table(session)
@@ -231,6 +238,7 @@ def item(session: Session, pair_id: int) -> ControversyItem | None:
     return _items(session, every, "pairs", rows)[0] if len(rows) else None
 
 
+@needs(RESEARCHER)
 def export_csv(session: Session, query: Query) -> str:
     """Every pair or response of a query as CSV, with texts, numbers and votes.
 
@@ -246,6 +254,7 @@ def export_csv(session: Session, query: Query) -> str:
     return csv_text((_csv_row(one, every) for one in items), [*_COLUMNS, *of_groups, "snapshot"])
 
 
+@needs(RESEARCHER)
 def compare_texts(session: Session, first: str, second: str) -> tuple[TextDifference, tuple[str, ...], tuple[str, ...]]:
     """Two texts word by word, and the features that each has clearly more of than the other."""
     scale = session.once("typical differences", session.record.champion, lambda: _scale(session))

@@ -16,6 +16,7 @@ from copl_core.insight.gating import Load
 from copl_core.records import CoplError, Kind, Response
 from copl_core.snapshots.snapshot import load_snapshot, on_disk
 from copl_core.study import access, contents
+from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class ExpertEffectsView:
     fitted_in: str
 
 
+@needs(RESEARCHER)
 def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
     """Gate weights of every user the reward model knows; None before the first reward model.
 
@@ -159,6 +161,7 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
     )
 
 
+@needs(RESEARCHER)
 def loads(session: Session) -> tuple[tuple[FitLoad, ...], tuple[str, ...]]:
     """(the load of every fit of the reward model, oldest first; versions of snapshots that are unreadable)."""
     found, unreadable, present = {}, [], on_disk(session.snapshot_root)
@@ -181,6 +184,7 @@ def with_and_without(fits: tuple[FitLoad, ...]) -> tuple[FitLoad, FitLoad] | Non
     return (newest[True], newest[False]) if len(newest) == 2 else None
 
 
+@needs(RESEARCHER)
 def effects(session: Session, gate: int = 0) -> ExpertEffectsView | None:
     """What each expert does on a sample of the study's texts, computed once per fit; None before the first fit.
 

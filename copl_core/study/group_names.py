@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from copl_core.insight import describe
 from copl_core.insight.group_names import GroupFeatures, group_traits, name_of
-from copl_core.records import CoplError, Role
+from copl_core.records import CoplError
 from copl_core.snapshots.snapshot import Snapshot
-from copl_core.study.roles import needs
+from copl_core.study.roles import MEMBER, OWNER, needs
 from copl_core.study.session import Session
 
 NAME_LENGTH = 40
 _MARKS = " ,.-'’&/()+"  # besides letters and digits; others could mean something in the text around the name
 
 
+@needs(MEMBER)
 def names(session: Session, version: str | None = None) -> dict[int, str]:
     """Group number → name in a snapshot, by default the champion; empty before the first snapshot.
 
@@ -33,7 +34,7 @@ def names(session: Session, version: str | None = None) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-@needs(Role.OWNER)
+@needs(OWNER)
 def rename(session: Session, group: int, name: str, *, by: int | None = None) -> str:
     """Give a group a name of its own, or with an empty one back the name made from what it prefers.
 

@@ -16,6 +16,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Pair
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
+from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
 _CELLS = 4_000_000  # users × pairs with predictions
@@ -50,6 +51,7 @@ class GroupProfile:
     snapshot: str
 
 
+@needs(RESEARCHER)
 def profiles(session: Session, version: str | None = None, most_pairs: int = 3) -> tuple[GroupProfile, ...]:
     """Every group of a snapshot, by default of the champion; empty before the first snapshot."""
     snapshot = session.snapshot() if version is None else session.open_snapshot(version)

@@ -6,15 +6,18 @@ import numpy as np
 
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import skills as fit_skills
+from copl_core.study.roles import OWN, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import PersonQuality, Prequential, QualityView
 
 
+@needs(RESEARCHER)
 def answer_counts(session: Session) -> tuple[int, int]:
     """(users who answered, their answers that count): a quick count, where ``quality`` reads every answer."""
     return session.store.answer_counts(session.id)
 
 
+@needs(RESEARCHER)
 def quality(session: Session, *, skill: bool = False) -> QualityView:
     """Agreement between users, and the figures of each; computed once and cached until something of it changes.
 
@@ -41,6 +44,7 @@ def _quality(session: Session, skill: bool) -> QualityView:
     return QualityView(agreed, people, len(answers), session.store.revision(session.id))
 
 
+@needs(OWN)
 def prequential(session: Session, user_id: int, last: int = 50) -> Prequential:
     """How well the model, and the majority of the others, predicted the user's last decided labels.
 

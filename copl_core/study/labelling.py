@@ -13,8 +13,8 @@ from copl_core.preference.adapt import Placement
 from copl_core.preference.state import GraphState
 from copl_core.records import Choice, CoplError, Label, Progress, Task
 from copl_core.study import placement
-from copl_core.study.access import need_owner, need_researcher
 from copl_core.study.assignment import Assignment, Triple, assign
+from copl_core.study.roles import MEMBER, OWN, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import Feedback, Receipt
 from copl_core.study_settings import (
@@ -36,11 +36,13 @@ _POPULATION_VOTES = 2.0  # weight of the population's prediction, in votes
 # ---- one task after another
 
 
+@needs(OWN)
 def next_task(session: Session, user_id: int) -> Task | None:
     """The user's open task, else a newly chosen one; None when no pair is left."""
     return session.store.open_task(user_id) or _choose(session, user_id)
 
 
+@needs(OWN)
 def submit(
     session: Session,
     task_id: int,
@@ -76,12 +78,14 @@ def submit(
     return Receipt(label, following, _feedback(session, label))
 
 
+@needs(OWN)
 def skip(session: Session, task_id: int, user_id: int) -> Receipt:
     """Skip a pair, which comes again when no other is left, and choose the next one; a stale task changes nothing."""
     skipped = session.store.skip(task_id, user_id)
     return Receipt(None, _choose(session, user_id) if skipped else next_task(session, user_id))
 
 
+@needs(OWN)
 def undo(session: Session, user_id: int) -> Task | None:
     """Take back the user's last answer or skip and reopen its pair; repeated calls go further back.
 
@@ -90,15 +94,18 @@ def undo(session: Session, user_id: int) -> Task | None:
     return session.store.undo(user_id)
 
 
+@needs(OWN)
 def save_draft(session: Session, task_id: int, user_id: int, text: str, tags: Sequence[str] = ()) -> bool:
     """Store the reason that a user is typing for an open task; False where the task is closed."""
     return session.store.draft(task_id, user_id, Draft(text, tuple(tags)))
 
 
+@needs(OWN)
 def draft(session: Session, task_id: int, user_id: int) -> Draft:
     return session.store.draft_of(task_id, user_id)
 
 
+@needs(OWN)
 def progress(session: Session, user_id: int) -> Progress:
     return session.store.progress(user_id)
 
@@ -106,16 +113,19 @@ def progress(session: Session, user_id: int) -> Progress:
 # ---- looking back
 
 
+@needs(OWN)
 def labels_of(session: Session, user_id: int) -> list[Label]:
     """The user's preferences that count, oldest first."""
     return session.store.labels(session.id, user_id=user_id)
 
 
+@needs(OWN)
 def history(session: Session, user_id: int) -> list[Label]:
     """The user's preferences, newest first, with the superseded ones, which have a ``successor_id``."""
     return session.store.history(user_id)
 
 
+@needs(OWN)
 def edit(
     session: Session,
     label_id: int,
@@ -140,81 +150,88 @@ def edit(
 # ---- settings of the study
 
 
+@needs(MEMBER)
 def assignment_settings(session: Session) -> AssignmentSettings:
     return session.store.assignment_settings(session.id)
 
 
+@needs(OWNER)
 def set_assignment(session: Session, settings: AssignmentSettings, *, by: int | None = None) -> None:
     """Store how pairs are assigned; open tasks stay as they are."""
-    need_owner(session, by)
     session.store.set_assignment(session.id, settings, by=by)
 
 
+@needs(MEMBER)
 def guidelines(session: Session) -> Guidelines:
     """The newest version; version 0 with an empty text before the first one."""
     return next(iter(session.store.guidelines(session.id)), Guidelines(0, ""))
 
 
+@needs(MEMBER)
 def guidelines_history(session: Session) -> list[Guidelines]:
     """Every version, newest first."""
     return session.store.guidelines(session.id)
 
 
+@needs(OWNER)
 def write_guidelines(session: Session, text: str, *, by: int | None = None) -> int:
     """Save Markdown as a new version; returns its number."""
-    need_owner(session, by)
     return session.store.write_guidelines(session.id, text.strip(), by=by)
 
 
+@needs(OWNER)
 def set_gold(session: Session, pair_id: int, preferred_response_id: int | None, *, by: int | None = None) -> None:
     """Give a pair a known answer, or remove it with None.
 
     A gold pair checks attention only: answers to it are not preferences and do not train the model.
     """
-    need_owner(session, by)
     session.store.set_gold(session.id, pair_id, preferred_response_id, by=by)
 
 
+@needs(OWNER)
 def gold(session: Session) -> list[GoldPair]:
     """The gold pairs with their answers."""
     return session.store.gold(session.id)
 
 
+@needs(OWN)
 def report(session: Session, user_id: int, response_id: int, text: str) -> Report:
     """Report a problem with a response to the owner."""
     return session.store.report(user_id, response_id, text)
 
 
+@needs(OWNER)
 def reports(session: Session, *, resolved: bool = False) -> list[Report]:
     """Open reports, newest first; with ``resolved`` the resolved ones too."""
     return session.store.reports(session.id, resolved=resolved)
 
 
+@needs(OWNER)
 def resolve(session: Session, report_id: int, *, by: int | None = None) -> Report:
     """Mark a report as resolved."""
-    need_owner(session, by)
     return session.store.resolve(session.id, report_id, by=by)
 
 
 # ---- pinned pairs
 
 
+@needs(RESEARCHER)
 def pin_pair(session: Session, pair_id: int, *, by: int | None = None) -> PinnedPair:
     """Make a pair the next task of every user who has not answered it.
 
     Raises:
         CoplError: ``by`` is neither researcher nor owner, or the pair is a gold pair or not in this study.
     """
-    need_researcher(session, by)
     return session.store.pin_pair(session.id, pair_id, by=by)
 
 
+@needs(RESEARCHER)
 def unpin_pair(session: Session, pair_id: int, *, by: int | None = None) -> bool:
     """Treat a pinned pair like any other pair again; False where it is not pinned."""
-    need_researcher(session, by)
     return session.store.unpin_pair(session.id, pair_id, by=by)
 
 
+@needs(RESEARCHER)
 def pinned_pairs(session: Session) -> list[PinnedPair]:
     """Pairs that are the next task of every user, the last pinned first."""
     return session.store.pinned_pairs(session.id)

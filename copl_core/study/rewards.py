@@ -18,6 +18,7 @@ from copl_core.records import Choice, CoplError, Kind, Label, Pair, Role, User
 from copl_core.reward import sentences
 from copl_core.reward.styles import STYLES
 from copl_core.study import group_names, placement
+from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import RewardView
 
@@ -57,6 +58,7 @@ class Attribution:
         return max((abs(piece.effect) for own in self.responses for piece in own), default=0.0)
 
 
+@needs(RESEARCHER)
 def reward(
     session: Session,
     prompt: str,
@@ -85,6 +87,7 @@ def reward(
     return session.scorer().score(snapshot, [(prompt, text) for text in texts], placed, groups, known, named)
 
 
+@needs(RESEARCHER)
 def attribution(
     session: Session,
     prompt: str,
@@ -112,6 +115,7 @@ def attribution(
     )
 
 
+@needs(RESEARCHER)
 def next_query(session: Session, answers: Sequence[Answer] = ()) -> Pair | None:
     """The most informative pair about a user of whom only these answers are known; None when no pair is left.
 
@@ -135,6 +139,7 @@ def next_query(session: Session, answers: Sequence[Answer] = ()) -> Pair | None:
     return session.store.pair(int(pairs[usable[int(gain.argmax())], 0]))
 
 
+@needs(RESEARCHER)
 def writer(session: Session, name: str = "smollm2") -> Writer:
     """A language model that writes candidates.  Each call loads it, so keep the result.
 

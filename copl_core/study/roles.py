@@ -25,28 +25,36 @@ _WHO = {
     Role.RESEARCHER: "a researcher or an owner",
     Role.OWNER: "an owner",
 }
+NOBODY_YET = 0  # the actor of somebody who is not signed in
 
 
 @dataclass(frozen=True, slots=True)
 class Needed:
     """What a verb needs of the user who acts."""
 
-    role: Role
+    role: Role | None = None  # the lowest role; None: no membership
     own: bool = False  # the verb's ``user_id`` must be the acting user
+    unless: Role | None = None  # the role that may do it to others too
+    terminal: bool = False  # no page may call it
 
 
+OWNER, RESEARCHER, MEMBER = Needed(Role.OWNER), Needed(Role.RESEARCHER), Needed(Role.ANNOTATOR)
+OWN = Needed(Role.ANNOTATOR, own=True)
+OWN_OR_OWNER = Needed(Role.ANNOTATOR, own=True, unless=Role.OWNER)
+ANYBODY = Needed()  # people who sign in
+TERMINAL = Needed(terminal=True)
 ROLES: dict[str, Needed] = {}  # "module.verb" → what it needs
 
 
-def needs(role: Role, *, own: bool = False) -> Callable[[_Verb[_Arguments, _Result]], _Verb[_Arguments, _Result]]:
-    """Mark a verb with the role it needs.
+def needs(needed: Needed) -> Callable[[_Verb[_Arguments, _Result]], _Verb[_Arguments, _Result]]:
+    """Mark a verb with what it needs.
 
     The verb's ``by``, where it has one, becomes the acting user.  What the verb calls in turn runs as the product: one
     act is checked once.
     """
 
     def mark(verb: _Verb[_Arguments, _Result]) -> _Verb[_Arguments, _Result]:
-        ROLES[f"{verb.__module__.rpartition('.')[2]}.{verb.__name__}"] = Needed(role, own)
+        ROLES[f"{verb.__module__.rpartition('.')[2]}.{verb.__name__}"] = needed
         signature = inspect.signature(verb)
 
         @wraps(verb)
@@ -57,9 +65,8 @@ def needs(role: Role, *, own: bool = False) -> Callable[[_Verb[_Arguments, _Resu
                 return verb(session, *args, **kwargs)
             if session.actor not in (None, actor):
                 raise CoplError("You cannot act for somebody else; sign in as yourself.")
-            need_role(session, actor, role)
-            if own and signature.bind(session, *args, **kwargs).arguments["user_id"] != actor:
-                raise CoplError("These are somebody else's answers; only they may read or change them here.")
+            whose = signature.bind(session, *args, **kwargs).arguments.get("user_id") if needed.own else None
+            _check(session, actor, needed, whose)
             if "by" in signature.parameters:
                 kwargs["by"] = actor
             return verb(session.acting(None), *args, **kwargs)
@@ -69,14 +76,23 @@ def needs(role: Role, *, own: bool = False) -> Callable[[_Verb[_Arguments, _Resu
     return mark
 
 
-def need_role(session: Session, user_id: int | None, role: Role) -> None:
-    """Check the present role of a user of this study; None is the product itself, or its terminal.
+def _check(session: Session, actor: int, needed: Needed, whose: object) -> None:
+    if needed.terminal:
+        raise CoplError("This is done in a terminal of the studio's machine.")
+    if needed.role is not None:
+        need_role(session, actor, needed.role)
+    if needed.own and whose != actor:
+        if needed.unless is None:
+            raise CoplError("This belongs to somebody else; only they may read or change it.")
+        need_role(session, actor, needed.unless)
+
+
+def need_role(session: Session, user_id: int, role: Role) -> None:
+    """Check the present role of a user of this study.
 
     Raises:
         CoplError: the user is no member of the study, or the role is too low.
     """
-    if user_id is None:
-        return
     user = member(session, user_id)
     if _RANK[user.role] < _RANK[role]:
         raise CoplError(f"{user.name} is {user.role} here; only {_WHO[role]} of the study may do this.")

@@ -15,6 +15,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord
 from copl_core.snapshots import snapshot
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
+from copl_core.study.roles import MEMBER, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import TrainerStatus
 from copl_core.study_settings import Schedule
@@ -65,11 +66,15 @@ class SnapshotComparison:
 # ---- runs
 
 
+@needs(RESEARCHER)
 def list_runs(session: Session, limit: int = 50) -> list[Run]:
     return session.store.runs(session.id, limit=limit)
 
 
-def request_fit(session: Session, kind: str = "full", reason: str = "requested by hand") -> Run:
+@needs(RESEARCHER)
+def request_fit(
+    session: Session, kind: str = "full", reason: str = "requested by hand", *, by: int | None = None
+) -> Run:
     """Queue a run; if one of that kind is queued already, return it, since it will read the same labels.
 
     Raises:
@@ -86,15 +91,18 @@ def request_fit(session: Session, kind: str = "full", reason: str = "requested b
         for run in session.store.active_runs()
         if session.store.study_of_run(run.id) == session.id and run.state == RunState.QUEUED and run.kind == kind
     ]
+    reason = reason if by is None else f"requested by {_name(session, by)}"
     return waiting[0] if waiting else session.store.add_run(session.id, kind, reason)
 
 
-def cancel(session: Session, run_id: int) -> None:
+@needs(RESEARCHER)
+def cancel(session: Session, run_id: int, *, by: int | None = None) -> None:
     """Stop a queued or running run at its next step; the champion stays."""
+    _check_run(session, run_id)
     run = session.store.run(run_id)
     if run.state not in (RunState.QUEUED, RunState.RUNNING):
         raise CoplError(f"Run {run_id} is {run.state}; only a queued or running one can be cancelled.")
-    session.store.finish_run(run_id, RunState.CANCELLED, message="Cancelled by hand.")
+    session.store.finish_run(run_id, RunState.CANCELLED, message=f"Cancelled by {_name(session, by)}.")
 
 
 def share_done(run: Run) -> float:
@@ -108,11 +116,23 @@ def reward_length(record: SnapshotRecord) -> tuple[int, int, bool] | None:
     return (length["steps"], length["planned_steps"], length["cut"]) if length.get("planned_steps") else None
 
 
+def _check_run(session: Session, run_id: int) -> None:
+    if session.store.study_of_run(run_id) != session.id:
+        raise CoplError(f"There is no run {run_id} in this study; take one of its runs.")
+
+
+def _name(session: Session, by: int | None) -> str:
+    return "hand" if by is None else session.store.user(by).name
+
+
+@needs(RESEARCHER)
 def run_log(session: Session, run_id: int) -> list[str]:
     """The report of a run in lines, oldest first; empty where its log is on another machine."""
+    _check_run(session, run_id)
     return as_text(read_log(log_path(session.settings.run_logs, run_id)))
 
 
+@needs(RESEARCHER)
 def curves(session: Session, run: Run) -> Mapping[str, Curve]:
     """The training curves of a run by phase: from its log, else from the snapshot it made."""
     found = curves_of(read_log(log_path(session.settings.run_logs, run.id)))
@@ -128,15 +148,18 @@ def curves(session: Session, run: Run) -> Mapping[str, Curve]:
 # ---- snapshots
 
 
+@needs(RESEARCHER)
 def snapshots(session: Session) -> list[SnapshotRecord]:
     return session.store.snapshots(session.id)
 
 
+@needs(RESEARCHER)
 def on_disk(session: Session) -> set[str]:
     """The versions whose files are still on disk; older ones are removed, and their figures stay."""
     return snapshot.on_disk(session.snapshot_root)
 
 
+@needs(RESEARCHER)
 def promote(session: Session, version: str, *, by: int | None = None) -> None:
     """Make a snapshot the champion after verifying every byte of it; ``by`` is the acting user.
 
@@ -152,11 +175,13 @@ def promote(session: Session, version: str, *, by: int | None = None) -> None:
     session.store.promote(session.id, version, by=by)
 
 
+@needs(RESEARCHER)
 def write_note(session: Session, version: str, text: str, *, by: int | None = None) -> None:
     """Write a note on a snapshot; an empty text removes it."""
     session.store.write_note(session.id, version, text.strip(), by=by)
 
 
+@needs(RESEARCHER)
 def personalisation_gain(session: Session) -> PersonalisationGain | None:
     """The measured gain of personalisation on this study's data; None before a full fit has measured it."""
     champion = session.store.champion(session.id)
@@ -206,6 +231,7 @@ def _answer(low: float, high: float) -> str:
     return "yes" if low > 0 else "no" if high < 0 else "not yet"
 
 
+@needs(RESEARCHER)
 def compare(session: Session, first: str, second: str) -> SnapshotComparison:
     """Compare two snapshots: figures, settings, users whose group changed, and predictions.
 
@@ -319,6 +345,7 @@ def _flat(facts: Mapping, before: str = "") -> dict[str, object]:
 # ---- the trainer
 
 
+@needs(MEMBER)
 def trainer_status(session: Session) -> TrainerStatus:
     """Whether a worker is alive, what it does, and how many labels the next refit waits for."""
     seen = session.store.worker()
@@ -340,10 +367,12 @@ def trainer_status(session: Session) -> TrainerStatus:
 # ---- automatic runs
 
 
+@needs(RESEARCHER)
 def schedule(session: Session) -> Schedule:
     return session.store.schedule(session.id) or session.settings.schedule
 
 
+@needs(RESEARCHER)
 def set_schedule(session: Session, schedule: Schedule | None, *, by: int | None = None) -> None:
     """Store a schedule for this study; None returns to the settings of the installation."""
     session.store.set_schedule(session.id, schedule, by=by)

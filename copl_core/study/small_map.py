@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from copl_core.ids import rows_of
-from copl_core.records import Role
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
-from copl_core.study.roles import needs
+from copl_core.study.roles import OWN, needs
 from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
 
@@ -36,7 +35,7 @@ class SmallMap:
         return x, y
 
 
-@needs(Role.ANNOTATOR, own=True)
+@needs(OWN)
 def small_map(session: Session, user_id: int) -> tuple[SmallMap, UserPosition] | None:
     """The points of the champion and the user's position by their present labels; None before the first map.
 

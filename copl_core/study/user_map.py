@@ -17,6 +17,7 @@ from copl_core.insight.quality import preferred_response, repeated_answers
 from copl_core.records import CoplError, Kind, Pair
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
 from copl_core.study import access, placement
+from copl_core.study.roles import MEMBER, OWN, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
 from copl_core.study_settings import CHECK_REASONS, SelectionReason
@@ -99,6 +100,7 @@ class Comparison:
     snapshot: str
 
 
+@needs(MEMBER)
 def map_of_users(session: Session, viewer: int | None = None, version: str | None = None) -> UserMap | None:
     """The map of a snapshot, by default of the champion; None before the first one.
 
@@ -145,6 +147,7 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
     )
 
 
+@needs(RESEARCHER)
 def map_extent(session: Session, versions: Sequence[str]) -> np.ndarray | None:
     """Corners (2, 5) that hold the maps of these snapshots; unreadable snapshots are skipped.
 
@@ -170,6 +173,7 @@ def map_extent(session: Session, versions: Sequence[str]) -> np.ndarray | None:
 # ---- values to colour users by
 
 
+@needs(RESEARCHER)
 def consistency(session: Session, ids: np.ndarray) -> UserValues:
     """Of a user's repeated pairs, the share answered the same as the time before."""
 
@@ -185,6 +189,7 @@ def consistency(session: Session, ids: np.ndarray) -> UserValues:
     return _shares(np.bincount(rows[known], same[known], minlength=len(ids)), n)
 
 
+@needs(RESEARCHER)
 def prequential_accuracy(session: Session, ids: np.ndarray) -> UserValues:
     """Of a user's decided labels on pairs chosen without the model, the share predicted correctly in advance."""
     table = np.array(session.store.prediction_counts(session.id), np.int64).reshape(-1, 3)  # user, correct, predicted
@@ -194,6 +199,7 @@ def prequential_accuracy(session: Session, ids: np.ndarray) -> UserValues:
     return _shares(np.where(known, table[rows, 1] if len(table) else 0, 0), n)
 
 
+@needs(RESEARCHER)
 def experts_of(session: Session, ids: np.ndarray, version: str | None = None) -> UserValues | None:
     """The expert with the largest mean gate weight of each user; None without a reward model or without experts."""
     snapshot = _snapshot(session, version)
@@ -214,6 +220,7 @@ def experts_of(session: Session, ids: np.ndarray, version: str | None = None) ->
 # ---- one user, and two
 
 
+@needs(OWN)
 def position(session: Session, user_id: int) -> UserPosition | None:
     """The user's position by their present labels; None before the first snapshot."""
     snapshot = session.snapshot()
@@ -222,6 +229,7 @@ def position(session: Session, user_id: int) -> UserPosition | None:
     return placement.position_in(snapshot, user_id, session.store.labels(session.id, user_id=user_id))
 
 
+@needs(RESEARCHER)
 def nearest(session: Session, user_id: int, version: str | None = None, most: int = 5) -> tuple[Neighbour, ...]:
     """The users with the most similar predicted answers, nearest first; none for a user without usable labels."""
     snapshot = _snapshot(session, version)
@@ -251,6 +259,7 @@ def nearest(session: Session, user_id: int, version: str | None = None, most: in
     )
 
 
+@needs(RESEARCHER)
 def compare(session: Session, one: int, other: int, version: str | None = None, most: int = 5) -> Comparison:
     """The pairs on which two users are predicted to disagree most, by their present labels.
 
@@ -290,11 +299,13 @@ def compare(session: Session, one: int, other: int, version: str | None = None, 
 # ---- the labels of some users
 
 
+@needs(RESEARCHER)
 def labels_of_users(session: Session, ids: Sequence[int]) -> list[dict]:
     """Every preference of these users that counts, oldest first, as rows of the export file."""
     return list(session.store.export(session.id, users=ids))
 
 
+@needs(RESEARCHER)
 def labels_file(session: Session, ids: Sequence[int], form: str) -> bytes:
     """A file of the labels of these users, "CSV" or "Parquet": one row per label, columns as in the export file."""
     rows = labels_of_users(session, ids)

@@ -17,6 +17,7 @@ from copl_core.insight.quality import BOTH_BAD, TIE, Share, repeated_answers
 from copl_core.preference.posterior import draws
 from copl_core.records import Choice, CoplError, Label, Response
 from copl_core.study import placement, user_map
+from copl_core.study.roles import OWN, needs
 from copl_core.study.session import Session
 from copl_core.study.views import Evidence, PastAnswer, UserProfile
 
@@ -25,6 +26,7 @@ _DRAWS = 200  # posterior draws of the user's vector, for the uncertainty of the
 _MISSING = Response(-1, -1, "(this text is not in the study any more)")
 
 
+@needs(OWN)
 def profile(session: Session, user_id: int) -> UserProfile:
     """A user's position on the map, what they like in words, and how consistent their answers are.
 
@@ -58,6 +60,7 @@ def profile(session: Session, user_id: int) -> UserProfile:
     )
 
 
+@needs(OWN)
 def evidence(session: Session, user_id: int, feature: str) -> tuple[Evidence, ...]:
     """The user's decided labels, sorted by how far the preferred response is ahead in a feature, furthest first."""
     if feature not in FEATURE_NAMES:
@@ -75,6 +78,7 @@ def evidence(session: Session, user_id: int, feature: str) -> tuple[Evidence, ..
     )
 
 
+@needs(OWN)
 def answer_history(session: Session, user_id: int) -> tuple[PastAnswer, ...]:
     """All answers of a user with their texts, newest first; superseded answers come with the one that replaced them."""
     labels = session.store.history(user_id)

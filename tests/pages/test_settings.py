@@ -7,7 +7,7 @@ import re
 import pytest
 
 from copl_core.records import Role
-from copl_core.study import access, contents, labelling
+from copl_core.study import access, contents, labelling, sign_in
 from copl_core.study_settings import AssignmentSettings
 
 
@@ -262,27 +262,28 @@ def test_simulated_people_are_switched_off_in_the_owners_name(session, owner, pa
     assert not session.record.include_simulated and access.audit(session)[0].user_id == owner.id
 
 
-def test_another_study_is_opened_and_the_owner_is_let_into_it(session, owner, page):
-    other = session.store.create_study("Second")
-    session.store.make_current(session.id)
-    opened = page("Studies")
-    opened.selectbox(key="other-study").set_value(other.id)
-    opened.button(key="open-study").click().run()
-    assert session.store.current_study().id == other.id
-    from copl_core.study.session import Session
-
-    there = access.sign_in(Session(session.store, session.settings, other.id), opened.session_state["token"])
+def test_a_new_study_is_for_invited_people_and_belongs_to_its_maker(session, owner, page):
+    browser = sign_in.begin(session.store, access.sign_in_token(session, owner.id))
+    opened = page("Studies", browser=browser)
+    opened.text_input(key="new-study-name").set_value("Second")
+    opened.button(key="new-study-make").click().run()
+    assert not opened.exception and session.store.current_study().id == session.id
+    made = session.store.studies()[-1]
+    assert made.name == "Second" and not session.store.assignment_settings(made.id).open
+    there = sign_in.open_study(session.store, browser, made.id)
     assert (there.name, there.role) == ("Olga", Role.OWNER)
 
 
-def test_nobody_of_another_role_becomes_an_owner_elsewhere_by_their_name(session, owner):
-    from copl_core.records import CoplError
+def test_a_name_in_use_makes_no_study(session, page, words):
+    opened = page("Studies")
+    opened.text_input(key="new-study-name").set_value("Two camps")
+    opened.button(key="new-study-make").click().run()
+    assert "already" in words(opened) and len(session.store.studies()) == 1
 
+
+def test_newcomers_are_shown_this_study(session, owner, page, words):
     other = session.store.create_study("Second")
-    session.store.make_current(session.id)
-    session.store.create_user(other.id, "Olga")
-    with pytest.raises(CoplError, match="a member with the name Olga is annotator"):
-        access.switch_study(session, other.id, by=owner.id)
-    assert session.store.current_study().id == session.id
-    with pytest.raises(CoplError, match="only an owner"):
-        access.switch_study(session, other.id, by=access.join(session, "Ann").id)
+    session.store.make_current(other.id)
+    opened = page("Studies")
+    opened.button(key="make-front").click().run()
+    assert session.store.current_study().id == session.id and "without a link now see this study" in words(opened)
