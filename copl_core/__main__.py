@@ -54,7 +54,7 @@ def open_store(settings: Settings) -> Store:
     return SqlStore(engine)
 
 
-def open_study(settings: Settings, name: str | None = None, *, create: bool = False) -> Session:
+def open_study(settings: Settings, name: str | None = None) -> Session:
     """A study by name, or the current one.
 
     Raises:
@@ -65,8 +65,6 @@ def open_study(settings: Settings, name: str | None = None, *, create: bool = Fa
         record = store.current_study()
     else:
         record = next((study for study in store.studies() if study.name == name), None)
-    if record is None and create:  # or one whose import was killed: it goes on where it was
-        record = store.create_study(name or "Study", open=False, ready=False)
     if record is None:
         names = ", ".join(repr(study.name) for study in store.studies()) or "none"
         wanted = "no study" if name is None else f"no study named {name!r}"
@@ -134,7 +132,7 @@ class _OpenFile:
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:
     files = [_open_file(path) for path in arguments.files]
     with contents.importing(settings):
-        session = open_study(settings, arguments.study, create=True)  # only after every file has shown a valid row
+        session = _study_for_import(settings, arguments.study)  # only after every file has shown a valid row
         known = session.id in {study.id for study in session.store.studies()}
         incomplete = [str(file.path) for file in files if not _import_file(session, file, in_parts=not known)]
         if not known:
@@ -146,6 +144,12 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
             "import it: rows that are there already are skipped."
         )
     return 0
+
+
+def _study_for_import(settings: Settings, name: str) -> Session:
+    """The study of that name; a new one is shown once it is whole.  An import that was killed goes on where it was."""
+    store = open_store(settings)
+    return Session(store, settings, store.create_study(name, open=False, ready=False).id)
 
 
 def _open_file(path: Path) -> _OpenFile:

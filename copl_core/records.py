@@ -205,6 +205,17 @@ class ImportReport:
     positions_unknown: int = 0  # new labels whose row does not say which response was shown on the left
     problems: tuple[tuple[int, str], ...] = ()
 
+    def and_then(self, other: ImportReport) -> ImportReport:
+        """The report of two imports, one after the other."""
+        return ImportReport(
+            self.labels_new + other.labels_new,
+            self.labels_known + other.labels_known,
+            self.pairs_new + other.pairs_new,
+            self.users_new + other.users_new,
+            self.positions_unknown + other.positions_unknown,
+            self.problems + other.problems,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Comparisons:

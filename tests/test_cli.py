@@ -353,8 +353,8 @@ def test_a_user_whose_name_is_owner_does_not_become_one(home):
 
 def test_a_study_is_opened_by_name_or_the_current_one(home):
     settings = Settings(home=home)
-    first = open_study(settings, "First", create=True)
-    second = open_study(settings, "Second", create=True)
-    assert open_study(settings).id == second.id and open_study(settings, "First").id == first.id
+    store = open_store(settings)
+    first, second = store.create_study("First"), store.create_study("Second")
+    assert open_study(settings).id == first.id and open_study(settings, "Second").id == second.id
     with pytest.raises(CoplError, match="'First', 'Second'"):
         open_study(settings, "Third")

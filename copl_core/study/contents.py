@@ -51,16 +51,9 @@ def import_study(
 
 def import_in_parts(session: Session, rows: Iterable[ImportRow]) -> ImportReport:
     """Import into a study that nobody sees yet, in several transactions: other studies are not kept waiting."""
-    stream, total = iter(rows), ImportReport(0, 0, 0, 0, ())
+    stream, total = iter(rows), ImportReport()
     while part := list(islice(stream, _PART)):
-        one = session.store.import_rows(session.id, part)
-        total = ImportReport(
-            total.labels_new + one.labels_new,
-            total.labels_known + one.labels_known,
-            total.pairs_new + one.pairs_new,
-            total.users_new + one.users_new,
-            total.problems + one.problems,
-        )
+        total = total.and_then(session.store.import_rows(session.id, part))
     return total
 
 

@@ -5,13 +5,13 @@ import pytest
 from copl_core.records import CoplError, Kind, Role
 
 
-def test_a_study_is_made_once_and_becomes_current(store):
+def test_a_study_is_made_once_and_the_first_becomes_current(store):
     assert store.current_study() is None
     birds = store.create_study("Birds")
     trees = store.create_study(" Trees ", demo=True)
     assert (trees.name, trees.demo, trees.include_simulated, trees.revision) == ("Trees", True, True, 0)
     assert store.create_study("Birds") == birds
-    assert store.current_study() == trees
+    assert store.current_study() == birds
     store.make_current(birds.id)
     assert store.current_study() == store.study(birds.id) == birds
     assert store.studies() == [birds, trees]

@@ -276,7 +276,7 @@ def test_names_are_checked_and_secrets_sign_in_whom_they_were_made_for(untrained
 def test_simulated_people_can_be_switched_off_and_on_again(trained):
     ann = access.join(trained, "Ann")
     label_in_camp(trained, ann.id, SHORT, 12)
-    access.include_simulated(trained, False, by=ann.id)
+    access.include_simulated(trained, False)
     assert [user.name for user in access.users(trained)] == ["Ann"]
     assert user_map.map_of_users(trained).names.tolist() == ["Ann"]
     assert trained.store.label_count(trained.id) == 12
