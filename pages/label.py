@@ -111,7 +111,6 @@ document.querySelector(".st-key-question")?.scrollTo(0, 0);
 
 
 @in_a_sentence
-@in_a_sentence
 def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None:
     """Store the answer to the task whose button was clicked, with the reason typed so far."""
     session, me = current()
@@ -137,7 +136,6 @@ def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None
 
 
 @in_a_sentence
-@in_a_sentence
 def skip(task_id: int) -> None:
     session, me = current()
     labelling.skip(session, task_id, me.id)
@@ -145,13 +143,11 @@ def skip(task_id: int) -> None:
 
 
 @in_a_sentence
-@in_a_sentence
 def undo() -> None:
     session, me = current()
     set_message("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
 
 
-@in_a_sentence
 @in_a_sentence
 def keep_draft(task_id: int) -> None:
     """Store what is typed, so that it survives a reload and a lost connection."""
