@@ -16,13 +16,13 @@ def into_sight(key: str) -> None:
     number, selector = st.session_state["scrolled"], json.dumps(f".st-key-{key}")
     st.html(
         f"""<script>/* {number} */
-        setTimeout(() => {{
+        for (const wait of [150, 900]) setTimeout(() => {{  // once more after the page has found its shape
           const found = document.querySelector({selector});
           if (!found) return;
           found.style.scrollMarginTop = "70px";
           const top = found.getBoundingClientRect().top;
           if (top < 60 || top > window.innerHeight * 0.4) found.scrollIntoView({{behavior: "smooth", block: "start"}});
-        }}, 150);
+        }}, wait);
         </script>""",
         unsafe_allow_javascript=True,
     )
