@@ -219,7 +219,7 @@ def all_done(progress: Progress) -> None:
     st.title("All done")
     st.write("You have answered every pair that is available to you. Thank you.")
     strip(progress)
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, key="ways"):
         page_link("taste", "My taste: what your answers say about you")
         page_link("people", "People: who answers like you")
     st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")

@@ -28,6 +28,8 @@ STYLE = """<style>
 .copl-strip .ten { display: inline-flex; gap: 3px; margin-right: .5rem; vertical-align: middle; }
 .copl-strip .ten i { width: 9px; height: 9px; border-radius: 50%; border: 1px solid currentColor; }
 .copl-strip .ten i.done { background: currentColor; }
+[class*=st-key-strip] [data-testid=stPageLink] p, .st-key-taste-card [data-testid=stPageLink] p,
+.st-key-ways [data-testid=stPageLink] p { text-decoration: underline; }
 .copl-strip .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .3em; }
 @keyframes copl-star { from { transform: translate(var(--from-x), var(--from-y)); } }
 @media (prefers-reduced-motion: reduce) { .copl-strip .star { animation: none; } }
@@ -73,7 +75,7 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
 
 def card() -> None:
     with st.container(border=True, key="taste-card", horizontal=True, vertical_alignment="center"):
-        st.write(f"**{ENOUGH} answers: you have a place among the people.** See what your answers say about you.")
+        st.write(f"**{ENOUGH} answers are enough for a first picture.** See what they say about you.")
         page_link("taste", "My taste")
 
 

@@ -33,7 +33,7 @@ def test_a_first_visit_says_why_and_the_way_to_ten_is_counted(camps, ann, open_p
 def test_ten_answers_lead_on_and_the_last_one_says_all_done(camps, ann, open_page, label, words):
     label(camps, ann, 10)
     page = open_page("label", camps, ann)
-    assert "10 answers: you have a place" in words(page) and "You answer most like" in words(page)
+    assert "10 answers are enough" in words(page) and "You answer most like" in words(page)
     labelling.set_assignment(camps, AssignmentSettings(repeats=0.0))
     while (task := labelling.next_task(camps, ann.id)) is not None:
         labelling.submit(camps, task.id, ann.id, Choice.RIGHT)
