@@ -144,7 +144,7 @@ def test_a_snapshot_of_an_earlier_version_reads_new_texts_by_the_features_it_lea
         read.append(features_version)
         return by_style(texts, progress, features_version)
 
-    camps._scorer = Scorer(camps.settings, embed=watched)
+    camps._scorer[:] = [Scorer(camps.settings, embed=watched)]
     present = rewards.reward(camps, PROMPT, ANSWERS)
     path = camps.snapshot_root / "v0001" / "graph" / "graph.json"
     about, size = json.loads(path.read_text()), path.stat().st_size
