@@ -53,7 +53,10 @@ def invite() -> None:
         except CoplError as problem:
             st.error(str(problem))
         else:
-            show_once(f"{address()}/?invite={secret}", "Send this link to the people you want to invite.")
+            st.session_state["new-invite"] = f"{address()}/?invite={secret}"
+            rerun()  # the page begins with how many invites are open
+    if link := st.session_state.pop("new-invite", ""):
+        show_once(link, "Send this link to the people you want to invite.")
 
 
 def clearable(title: str, key: str, value: float | None, **more: object) -> float | None:

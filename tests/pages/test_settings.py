@@ -69,11 +69,12 @@ def test_a_run_knows_whether_the_one_before_it_was_interrupted():
 # ---- people and invites
 
 
-def test_an_invite_link_is_shown_once_and_lets_in_as_many_as_it_says(session, page):
+def test_an_invite_link_is_shown_once_and_lets_in_as_many_as_it_says(session, page, words):
     opened = page("People and invites")
     opened.selectbox(key="invite-role").set_value(Role.RESEARCHER)
     opened.number_input(key="invite-uses").set_value(2)
     opened.button(key="invite-make").click().run()
+    assert "1 invite is open" in words(opened)
     secret = re.fullmatch(r".*/\?invite=(\S+)", opened.code[0].value)[1]
     assert access.find_invite(session, secret).uses == 2 and access.find_invite(session, secret).expires_at is not None
     assert access.accept_invite(session, secret, "Rita")[0].role == Role.RESEARCHER
