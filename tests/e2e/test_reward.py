@@ -93,14 +93,14 @@ def test_the_prediction_comes_into_sight_and_five_answers_of_ones_own_are_a_butt
     page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
     page.goto(f"{app_alone.url}/reward?token={app_alone.token}")
     page.get_by_role("button", name="Predict", exact=True).click()
-    expect(page.get_by_role("heading", name="Who would prefer which")).to_be_in_viewport()
+    expect(page.get_by_role("heading", name="Who would prefer which")).to_be_in_viewport(timeout=WAIT)
     page.get_by_role("button", name="Try it as yourself: five answers").click()
     for n in range(1, 6):
         page.get_by_text(f"Pair {n} of 5").wait_for()
-        expect(page.get_by_label("Question", exact=True)).to_be_hidden()
+        expect(page.get_by_label("Question", exact=True)).to_be_hidden(timeout=WAIT)
         settled(page).get_by_role("button", name="I prefer A").click()
-    expect(page.get_by_text("You by these 5 answers: ").first).to_be_in_viewport()
-    expect(page.get_by_label("Question", exact=True)).to_be_visible()
+    expect(page.get_by_text("You by these 5 answers: ").first).to_be_in_viewport(timeout=WAIT)
+    expect(page.get_by_label("Question", exact=True)).to_be_visible(timeout=WAIT)
     page.context.close()
 
 
