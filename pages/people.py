@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import access, runs, user_map
-from copl_core.study.user_map import UserMap
+from copl_core.study.user_map import MapFrame, UserMap
 from pages.common import (
     PLOT,
     current,
@@ -19,13 +22,14 @@ from pages.common import (
     source_line,
     watch_champion,
 )
+from pages.people_film import AUTOPLAY, can_play, film
 from pages.people_groups import groups
 from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
-from pages.people_pairs import persons
+from pages.people_pairs import by_name, persons
 from pages.people_selection import chosen_people, read_link, write_link
 
 MOST_SNAPSHOTS = 30  # on the slider, the newest
-SECONDS_EACH = 1.5  # for which a snapshot is shown during playback
+TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
 
 
 def page() -> None:
@@ -43,12 +47,17 @@ def page() -> None:
         st.error(str(problem))
         slider(versions)
         return
-    extent = session.once("extent of maps", tuple(versions), lambda: user_map.map_extent(session, versions))
+    frame = session.once("frame of maps", tuple(versions), lambda: user_map.map_frame(session, versions))
+    if frame is not None:
+        view = replace(view, xy=frame.turned(view.xy))
     st.write(sentence(view, champion))
     if view.me is not None and view.n_labels[view.me]:
         page_link("taste", "My taste: what your answers say about you")
-    the_map(view, extent)
-    controls(view, versions)
+    controls(view, versions, frame)
+    if frame is not None and st.session_state.get("playing"):
+        the_film(view, frame)
+    else:
+        the_map(view, None if frame is None else frame.extent)
     picked = chosen_people(view)
     write_link(versions, champion, picked)
     st.subheader("The groups")
@@ -93,7 +102,8 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
     found = st.session_state.get("found")
     row = None if found is None else next(iter(view.rows([found]).tolist()), None)
     linked = st.session_state.get("linked people", []) if not picked_on_map() else []
-    figure = picture(view, colour, in_3d=in_3d, extent=extent, chosen=linked, found=row)
+    touch = on_touch()
+    figure = picture(view, colour, in_3d=in_3d, extent=extent, chosen=linked, found=row, touch=touch)
     if in_3d:
         st.plotly_chart(figure, width="stretch", config=PLOT, key="map-3d", alt="Map of users in three dimensions")
     else:
@@ -111,8 +121,36 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
         "people" + ("" if in_3d else ", grey points at the bottom have no labels") + f". {EXPLAINED[colour.by]} "
         "Distances between clusters, their sizes and the directions have no meaning. Click a name in the legend to "
         "hide it, double-click to show it alone; "
-        + ("drag to rotate the map." if in_3d else "drag around people to list them below."),
+        + (
+            "drag to rotate the map."
+            if in_3d
+            else "drag to move the map; with the lasso above the map you draw around people, to see what they prefer."
+            if touch
+            else "drag around people to see what they prefer."
+        ),
         f"{view.snapshot}, {view.total_labels:,} labels",
+    )
+
+
+def on_touch() -> bool:
+    """Whether the visitor's browser is one of a phone or a tablet."""
+    return bool(TOUCH.search(st.context.headers.get("User-Agent", "") or ""))
+
+
+def the_film(view: UserMap, frame: MapFrame) -> None:
+    """People moving through the snapshots, instead of the map."""
+    st.plotly_chart(
+        film(view, frame, touch=on_touch()),
+        width="stretch",
+        config=PLOT,
+        key="film",
+        alt="Map of users, moving from snapshot to snapshot",
+    )
+    st.html(AUTOPLAY, unsafe_allow_javascript=True)
+    source_line(
+        "Each point is a person on the way through the snapshots; who moves has changed or is better known. Colours "
+        f"are the groups of {frame.versions[-1]}. Drag the slider to a snapshot; Stop brings the map back.",
+        f"{frame.versions[0]} to {frame.versions[-1]}",
     )
 
 
@@ -146,14 +184,16 @@ def colours(view: UserMap, by: str) -> Colouring:
     return found
 
 
-def controls(view: UserMap, versions: list[str]) -> None:
+def controls(view: UserMap, versions: list[str], frame: MapFrame | None) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Colour by", list(COLOURS), format_func=COLOURS.get, key="colour", width=260)
         st.session_state.setdefault("dimensions", "2-D")
         st.segmented_control("Dimensions", ["2-D", "3-D"], key="dimensions", required=True)
+        slider(versions, frame)
     if view.xyz is None and st.session_state.get("dimensions") == "3-D":
         st.info("This snapshot has no map in three dimensions, so the map is shown in two; the next snapshot has one.")
-    slider(versions)
+    if len(versions) < 2:
+        st.caption("This is the first snapshot. With more snapshots, a slider here shows how the map changes.")
 
 
 # ---- snapshots
@@ -161,8 +201,6 @@ def controls(view: UserMap, versions: list[str]) -> None:
 
 def wanted(versions: list[str], champion: str) -> str:
     """The snapshot to show: the one on the slider; if that was the champion, the new champion follows it."""
-    if "step to" in st.session_state:
-        st.session_state["snapshot"] = st.session_state.pop("step to")
     if st.session_state.get("snapshot") not in versions:
         st.session_state.pop("snapshot", None)
     elif (
@@ -174,42 +212,27 @@ def wanted(versions: list[str], champion: str) -> str:
     return st.session_state.setdefault("snapshot", champion if champion in versions else versions[-1])
 
 
-def slider(versions: list[str]) -> None:
+def slider(versions: list[str], frame: MapFrame | None = None) -> None:
     if len(versions) < 2:
-        st.caption("This is the first snapshot. With more snapshots, a slider here shows how the map changes.")
         return
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.select_slider(
-            "Snapshot",
-            versions,
-            key="snapshot",
-            width="stretch",
-            help="The same people in earlier snapshots, on the same axes. Each map is aligned with the one before it, "
-            "so people who move have changed or are better known.",
-        )
-        if st.session_state.get("playing"):
-            st.button("Stop", key="stop", on_click=st.session_state.update, args=({"playing": False},))
-        else:
-            st.button(
-                "Play", key="play", on_click=st.session_state.update, args=({"playing": True, "step to": versions[0]},)
-            )
-    if st.session_state.get("playing"):
-        st.session_state["play runs"] = 0
-        play(versions)
-
-
-@st.fragment(run_every=SECONDS_EACH)
-def play(versions: list[str]) -> None:
-    """Step to the next snapshot at every timed run, and stop at the last one."""
-    st.session_state["play runs"] = st.session_state.get("play runs", 0) + 1
-    if st.session_state["play runs"] < 2:  # the first run is part of the page's run, not a timed one
-        return
-    following = versions.index(st.session_state["snapshot"]) + 1
-    if following < len(versions):
-        st.session_state["step to"] = versions[following]
-    else:
+    st.select_slider(
+        "Snapshot",
+        versions,
+        key="snapshot",
+        width=320,
+        help="The same people in earlier snapshots, on the same axes. Each map is aligned with the one before it, "
+        "so people who move have changed or are better known.",
+    )
+    if frame is None or not can_play(frame):
         st.session_state["playing"] = False
-    rerun()
+        return
+    playing = bool(st.session_state.get("playing"))
+    st.button(
+        "Stop" if playing else "Play",
+        key="stop" if playing else "play",
+        on_click=st.session_state.update,
+        args=({"playing": not playing},),
+    )
 
 
 # ---- how it was made
@@ -228,9 +251,13 @@ def about(view: UserMap) -> None:
             else "hardly separated: they are parts of one cloud"
         )
         st.write(
-            f"The groups are {shape} (silhouette {view.silhouette:.2f}, from −1 to 1). They come from the "
+            f"The groups are {shape} (silhouette {decimal(view.silhouette)}, from −1 to 1). They come from the "
             f"embeddings, never from the picture: {parameters.get('groups', 'k-means')}."
-            + (" Tried: " + ", ".join(f"{k} groups {score:.2f}" for k, score in tried.items()) + "." if tried else "")
+            + (
+                " Tried: " + ", ".join(f"{k} groups {decimal(score)}" for k, score in tried.items()) + "."
+                if tried
+                else ""
+            )
         )
     st.caption(
         "Settings of the map: "
@@ -242,16 +269,22 @@ def about(view: UserMap) -> None:
     simulated_toggle()
     with st.expander("All people in a table", on_change="rerun", key="everybody") as whole:
         if whole.open:
+            order = by_name(view)
             st.dataframe(
                 {
-                    "person": view.names,
-                    "simulated": view.simulated,
-                    "labels": view.n_labels,
-                    "group": [group_name(None if g < 0 else g) for g in view.group.tolist()],
+                    "person": view.names[order],
+                    "simulated": view.simulated[order],
+                    "labels": view.n_labels[order],
+                    "group": [group_name(None if g < 0 else g) for g in view.group[order].tolist()],
                 },
                 hide_index=True,
                 width="stretch",
             )
+
+
+def decimal(value: float) -> str:
+    """Two digits, with the minus sign of the texts around."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def simulated_toggle() -> None:

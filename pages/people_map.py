@@ -82,14 +82,16 @@ def picture(
     extent: np.ndarray | None = None,
     chosen: Sequence[int] = (),
     found: int | None = None,
+    touch: bool = False,
 ) -> go.Figure:
     """All people, one trace per category and kind, so that the legend shows and hides them.
 
     Args:
         in_3d: whether to draw the coordinates in three dimensions.
-        extent: (2, 5) lower and upper corner of all snapshots' maps, see ``map_extent``.
+        extent: (2, 5) lower and upper corner of all snapshots' maps, see ``user_map.MapFrame``.
         chosen: user ids from the address, drawn as selected.
         found: row of a person to mark with a ring.
+        touch: whether a finger draws: it moves the map, and a button above the map makes it draw around people.
     """
     figure = go.Figure()
     marked = view.rows(chosen)
@@ -100,7 +102,7 @@ def picture(
             _add_person(figure, view, row, symbol, text or str(view.names[row]), in_3d)
     if not in_3d:
         _add_unplaced(figure, view, extent)
-    _set_axes(figure, view, in_3d, extent)
+    _set_axes(figure, view, in_3d, extent, touch)
     return figure
 
 
@@ -168,9 +170,13 @@ def _add_points(
     figure.add_scattergl(x=x, y=y, **common)
 
 
+def marker_size(n_users: int) -> int:
+    return 9 if n_users < 1000 else 6 if n_users < 20_000 else 3
+
+
 def _marker(n_users: int, style: dict, in_3d: bool) -> dict:
     """A marker's size and symbol: the more people, the smaller."""
-    size = 9 if n_users < 1000 else 6 if n_users < 20_000 else 3
+    size = marker_size(n_users)
     outline = {} if in_3d or "open" not in style["symbol"] else {"line": {"width": 2 if size > 4 else 1}}
     return {"size": size * (0.5 if in_3d else 1)} | style | outline
 
@@ -253,11 +259,20 @@ def _add_unplaced(figure: go.Figure, view: UserMap, extent: np.ndarray | None) -
     )
 
 
-def _set_axes(figure: go.Figure, view: UserMap, in_3d: bool, extent: np.ndarray | None) -> None:
+def map_height(extent: np.ndarray | None, touch: bool) -> int:
+    """Pixels in which a flat map as wide as the page (or a phone) fills its frame, within what a screen shows."""
+    low, high, wide = (320, 420, 380) if touch else (380, 620, 950)
+    if extent is None:
+        return high
+    ratio = float(np.ptp(extent[:, 1]) / max(np.ptp(extent[:, 0]), 1e-6))
+    return int(np.clip(1.1 * wide * ratio, low, high)) + 40  # the legend
+
+
+def _set_axes(figure: go.Figure, view: UserMap, in_3d: bool, extent: np.ndarray | None, touch: bool) -> None:
     figure.update_layout(
-        height=620 if in_3d else 560,
+        height=620 if in_3d and not touch else map_height(extent, touch),
         margin={"l": 0, "r": 0, "t": 8, "b": 0},
-        dragmode="orbit" if in_3d else "lasso",
+        dragmode="orbit" if in_3d else "pan" if touch else "lasso",
         uirevision="3d" if in_3d else "2d",
         legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
         coloraxis={"colorscale": number_colours(), "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}},
@@ -268,7 +283,7 @@ def _set_axes(figure: go.Figure, view: UserMap, in_3d: bool, extent: np.ndarray 
         figure.update_layout(
             scene={"aspectmode": "cube", "camera": {"eye": EYE}}
             | {
-                name: {"visible": False, "range": None if corners is None else _padded(corners[:, i])}
+                name: {"visible": False, "range": None if corners is None else padded(corners[:, i])}
                 for i, name in enumerate(names)
             }
         )
@@ -277,11 +292,11 @@ def _set_axes(figure: go.Figure, view: UserMap, in_3d: bool, extent: np.ndarray 
     figure.update_yaxes(visible=False, scaleanchor="x")
     if extent is not None:
         below = 0.12 * np.ptp(extent[:, 1]) if not view.placed.all() else 0
-        figure.update_xaxes(range=_padded(extent[:, 0]))
-        figure.update_yaxes(range=_padded(extent[:, 1] - [below, 0]))
+        figure.update_xaxes(range=padded(extent[:, 0]))
+        figure.update_yaxes(range=padded(extent[:, 1] - [below, 0]))
 
 
-def _padded(ends: np.ndarray) -> list[float]:
+def padded(ends: np.ndarray) -> list[float]:
     margin = 0.05 * max(float(ends[1] - ends[0]), 1e-6)
     return [float(ends[0]) - margin, float(ends[1]) + margin]
 

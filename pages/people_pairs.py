@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
 from copl_core.records import CoplError
@@ -39,7 +40,7 @@ def persons(view: UserMap) -> None:
 
 def choose(view: UserMap, title: str, key: str) -> int | None:
     """The chosen person's user id; a very large study is searched by name first."""
-    rows = range(len(view.ids))
+    rows = by_name(view).tolist()
     if len(view.ids) > MANY:
         wanted = st.text_input(f"{title}: part of the name", key=f"{key}-search").casefold()
         chosen = st.session_state.get(key)
@@ -50,6 +51,11 @@ def choose(view: UserMap, title: str, key: str) -> int | None:
     if st.session_state.get(key) not in names:
         st.session_state.pop(key, None)
     return st.selectbox(title, list(names), index=None, format_func=names.get, key=key, placeholder="A name")
+
+
+def by_name(view: UserMap) -> np.ndarray:
+    """Rows (N,) of the map in the order of names, humans before simulated people."""
+    return np.lexsort((np.char.lower(view.names), view.simulated))
 
 
 def name(view: UserMap, row: int) -> str:

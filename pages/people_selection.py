@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import streamlit as st
 
-from copl_core.study import user_map
+from copl_core.insight.describe import Statement
+from copl_core.study import group_profiles, user_map
+from copl_core.study.group_profiles import SetProfile
 from copl_core.study.user_map import UserMap
 from pages.common import current, group_name, resend_values
 from pages.people_map import COLOURS, ids_of
@@ -92,9 +95,49 @@ def chosen_people(view: UserMap) -> list[int]:
         + ". The address of this page includes the selection." * (len(ids) <= MOST_IN_LINK)
         + f". They are too many for the address, which includes at most {MOST_IN_LINK}." * (len(ids) > MOST_IN_LINK)
     )
+    preferences(ids, view.snapshot)
+    rows = rows[np.lexsort((np.char.lower(view.names[rows]), -view.n_labels[rows]))]
     st.dataframe(table(view, rows), hide_index=True, width="stretch", key="chosen", alt="Selected people")
     labels(ids, n_labels)
     return ids
+
+
+def preferences(ids: list[int], version: str) -> None:
+    """What the selected people have in common against all others, in a sentence with its numbers."""
+    session, _ = current()
+    with st.spinner("Comparing them with the others"):
+        found = group_profiles.preferences_of(session, ids, version)
+    if found is not None:
+        st.markdown(in_words(found))
+
+
+def in_words(found: SetProfile) -> str:
+    if not found.compared:
+        return (
+            f"**What they prefer:** the selection has {found.people:,} people with labels in the snapshot and leaves "
+            f"{found.others:,} others; to compare them, each side needs three or more."
+        )
+    by_labels, known = found.label_statements, {one.feature for one in found.label_statements}
+    expected = [one for one in found.model_statements if one.feature not in known]
+    base = f"{found.n_labels:,} decided labels of {found.people:,} people against {found.others:,} others"
+    if by_labels:
+        text = f"**What they prefer:** {sized(by_labels)}, more than the others do (by {base})"
+        return text + (f". The model also expects {sized(expected)}." if expected else ".")
+    if expected:
+        return (
+            f"**What they prefer:** the model expects {sized(expected)}, more than the others do; their labels alone "
+            f"do not show it with certainty ({base})."
+        )
+    return f"**What they prefer:** nothing measured distinguishes them with certainty ({base})."
+
+
+def sized(statements: Sequence[Statement]) -> str:
+    """Features in words, each with its effect and 95 % interval in typical differences between two answers."""
+    return ", ".join(
+        f"**{one.words}** (+{abs(one.effect):.2f}, "
+        f"{min(abs(one.low), abs(one.high)):.2f} to {max(abs(one.low), abs(one.high)):.2f})"
+        for one in statements
+    )
 
 
 def forget() -> None:

@@ -5,6 +5,7 @@ Numpy only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,11 +60,60 @@ def profiles(session: Session, version: str | None = None, most_pairs: int = 3) 
         return ()
 
     def describe_groups() -> tuple[GroupProfile, ...]:
-        texts, group = _Texts(session, snapshot), snapshot.user_groups
+        texts, group = _texts(session, snapshot), snapshot.user_groups
         numbers = np.unique(group[group >= 0]).tolist()
         return tuple(_profile(session, snapshot, texts, group, number, most_pairs) for number in numbers)
 
     return session.once("group profiles", (snapshot.version, most_pairs), describe_groups)
+
+
+@dataclass(frozen=True, slots=True)
+class SetProfile:
+    """What some users prefer compared with all others."""
+
+    people: int  # with labels in the snapshot
+    others: int
+    n_labels: int  # decided labels of these users
+    label_statements: tuple[describe.Statement, ...]  # certain from their labels
+    model_statements: tuple[describe.Statement, ...]  # certain from the model's predictions
+    compared: bool  # False: too few users inside or outside
+    snapshot: str
+
+
+@needs(RESEARCHER)
+def preferences_of(session: Session, ids: Sequence[int], version: str | None = None) -> SetProfile | None:
+    """What the users with these ids prefer compared with the rest, in one snapshot; None before the first one."""
+    snapshot = session.snapshot() if version is None else session.open_snapshot(version)
+    if snapshot is None:
+        return None
+    texts, state = _texts(session, snapshot), snapshot.graph
+    known = state.n_labels > 0
+    inside = np.isin(state.user_ids, np.asarray(ids, np.int64)) & known
+    by_labels, by_model = _contrasts(texts, inside, known, 0)
+    return SetProfile(
+        int(inside.sum()),
+        int((known & ~inside).sum()),
+        int(texts.counts[inside].sum()),
+        () if by_labels is None else describe.statements(by_labels, texts.correlation, against=None),
+        () if by_model is None else describe.statements(by_model, texts.correlation, against=by_labels),
+        by_labels is not None or by_model is not None,
+        snapshot.version,
+    )
+
+
+def _texts(session: Session, snapshot: Snapshot) -> _Texts:
+    return session.once("texts of profiles", snapshot.version, lambda: _Texts(session, snapshot))
+
+
+def _contrasts(
+    texts: _Texts, inside: np.ndarray, known: np.ndarray, seed: int
+) -> tuple[describe.Contrast | None, describe.Contrast | None]:
+    """Users ``inside`` (U,) against the other ``known`` ones (U,), by their labels and by the model's predictions."""
+    found = []
+    for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.n_pairs)):
+        rng = np.random.default_rng(seed)  # the same snapshot always gives the same statements
+        found.append(describe.contrast(leaning[known], inside[known], n, rng))
+    return found[0], found[1]
 
 
 class _Texts:
@@ -87,11 +137,7 @@ def _profile(
     session: Session, snapshot: Snapshot, texts: _Texts, group: np.ndarray, number: int, most_pairs: int
 ) -> GroupProfile:
     inside, grouped = group == number, group >= 0
-    contrasts = []
-    for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.n_pairs)):
-        rng = np.random.default_rng(number)  # the same snapshot always gives the same statements
-        contrasts.append(describe.contrast(leaning[grouped], inside[grouped], n, rng))
-    by_labels, by_model = contrasts
+    by_labels, by_model = _contrasts(texts, inside, grouped, number)
     statements = [
         () if one is None else describe.statements(one, texts.correlation, against=against)
         for one, against in ((by_labels, None), (by_model, by_labels))

@@ -12,7 +12,7 @@ import numpy as np
 
 from copl_core.formats.table import csv_text
 from copl_core.ids import rows_of
-from copl_core.insight.layout import Layout, answer_space
+from copl_core.insight.layout import Layout, answer_space, flat_rotation
 from copl_core.insight.quality import preferred_response, repeated_answers
 from copl_core.records import CoplError, Kind, Pair
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
@@ -22,6 +22,8 @@ from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
 from copl_core.study_settings import CHECK_REASONS, SelectionReason
 
+_LIES = 0.9  # cosine of the angle between the long axis and the horizontal, up to which a map lies
+_LONG = 1.25  # a map this much wider than high, by standard deviations, has a long axis
 _PAIRS = 1000  # pairs of the study on which predicted answers of neighbours are compared
 _CHECKS = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
 
@@ -147,27 +149,57 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
     )
 
 
-@needs(RESEARCHER)
-def map_extent(session: Session, versions: Sequence[str]) -> np.ndarray | None:
-    """Corners (2, 5) that hold the maps of these snapshots; unreadable snapshots are skipped.
+@dataclass(frozen=True, slots=True)
+class MapFrame:
+    """What the maps of several snapshots share on screen, and the way of each user through them."""
 
-    Rows are the lowest and the highest values; columns are x, y of the flat maps, then x, y, z of the deep ones, NaN
-    where there is no deep map.
+    versions: tuple[str, ...]  # the readable ones, oldest first
+    rotation: np.ndarray  # (2, 2): the flat maps are shown turned by it
+    extent: np.ndarray  # (2, 5) lowest and highest x, y of the turned flat maps and x, y, z of the deep ones (or NaN)
+    ids: np.ndarray  # (N,) users on one of the maps
+    xy: np.ndarray  # (S, N, 2) float32, turned; NaN where the user is not on the map of that snapshot
+    group: np.ndarray  # (N,) in the newest snapshot, −1 for none
+
+    def turned(self, xy: np.ndarray) -> np.ndarray:
+        return (xy @ self.rotation).astype(np.float32)
+
+
+@needs(RESEARCHER)
+def map_frame(session: Session, versions: Sequence[str]) -> MapFrame | None:
+    """The frame that holds the maps of these snapshots, oldest first; None where no map can be read.
+
+    A long map that stands is turned so that it lies: all maps of a study are aligned, so all turn alike, by the newest.
+    Unreadable snapshots are skipped; the page shows the error when somebody chooses one.
     """
-    corners = []
+    layouts: dict[str, Layout] = {}
     for version in versions:
         try:
             layout = load_snapshot(session.snapshot_root, version).layout
         except CoplError:
-            continue  # the page shows the error when somebody chooses this snapshot
-        on_map = np.isfinite(layout.xy[:, 0])
-        if on_map.any():
-            flat = layout.xy[on_map]
-            deep = np.full((len(flat), 3), np.nan) if layout.xyz is None else layout.xyz[on_map]
-            corners += [np.hstack([flat, deep]).min(0), np.hstack([flat, deep]).max(0)]
-    if not corners:
+            continue
+        if np.isfinite(layout.xy).any():
+            layouts[version] = layout
+    if not layouts:
         return None
-    return np.stack([np.fmin.reduce(corners), np.fmax.reduce(corners)])
+    rotation = _upright(list(layouts.values())[-1].xy)
+    ids = np.unique(np.concatenate([layout.user_ids[np.isfinite(layout.xy[:, 0])] for layout in layouts.values()]))
+    rows = [rows_of(ids, layout.user_ids) for layout in layouts.values()]
+    xy = np.stack([_positions(one.xy, at) @ rotation for one, at in zip(layouts.values(), rows, strict=True)])
+    deep = np.concatenate([layout.xyz for layout in layouts.values() if layout.xyz is not None] or [np.empty((0, 3))])
+    deep = deep[np.isfinite(deep[:, 0])] if np.isfinite(deep).any() else np.full((1, 3), np.nan)
+    extent = np.stack([np.append(np.nanmin(xy, (0, 1)), deep.min(0)), np.append(np.nanmax(xy, (0, 1)), deep.max(0))])
+    newest = list(layouts.values())[-1]
+    group = np.where(rows[-1] >= 0, newest.group[rows[-1]], -1)
+    return MapFrame(tuple(layouts), rotation, extent, ids, xy.astype(np.float32), group)
+
+
+def _upright(xy: np.ndarray) -> np.ndarray:
+    """The rotation (2, 2) that lays a standing map flat; none for a map that lies, or is about as high as wide."""
+    known = xy[np.isfinite(xy[:, 0])]
+    rotation = flat_rotation(known)
+    wide, high = np.maximum((known @ rotation).std(0), 1e-9)
+    lies = abs(rotation[0, 0]) > _LIES or wide < _LONG * high
+    return np.eye(2) if lies else rotation
 
 
 # ---- values to colour users by
