@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -24,12 +23,11 @@ from pages.common import (
 )
 from pages.people_film import AUTOPLAY, can_play, film
 from pages.people_groups import groups
-from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
+from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, on_touch, picture
 from pages.people_pairs import by_name, persons
 from pages.people_selection import chosen_people, read_link, write_link
 
 MOST_SNAPSHOTS = 30  # on the slider, the newest
-TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
 
 
 def page() -> None:
@@ -132,11 +130,6 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
     )
 
 
-def on_touch() -> bool:
-    """Whether the visitor's browser is one of a phone or a tablet."""
-    return bool(TOUCH.search(st.context.headers.get("User-Agent", "") or ""))
-
-
 def the_film(view: UserMap, frame: MapFrame) -> None:
     """People moving through the snapshots, instead of the map."""
     st.plotly_chart(
@@ -148,8 +141,8 @@ def the_film(view: UserMap, frame: MapFrame) -> None:
     )
     st.html(AUTOPLAY, unsafe_allow_javascript=True)
     source_line(
-        "Each point is a person on the way through the snapshots; who moves has changed or is better known. Colours "
-        f"are the groups of {frame.versions[-1]}. Drag the slider to a snapshot; Stop brings the map back.",
+        "Each point is a person on the way through the snapshots; who moves has changed or is better known. Open "
+        f"points are simulated people, colours are the groups of {frame.versions[-1]}. Drag the slider to a snapshot; Stop brings the map back.",
         f"{frame.versions[0]} to {frame.versions[-1]}",
     )
 
@@ -186,7 +179,7 @@ def colours(view: UserMap, by: str) -> Colouring:
 
 def controls(view: UserMap, versions: list[str], frame: MapFrame | None) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.selectbox("Colour by", list(COLOURS), format_func=COLOURS.get, key="colour", width=260)
+        st.selectbox("Colour by", list(COLOURS), format_func=COLOURS.get, key="colour", width=220)
         st.session_state.setdefault("dimensions", "2-D")
         st.segmented_control("Dimensions", ["2-D", "3-D"], key="dimensions", required=True)
         slider(versions, frame)
@@ -219,7 +212,7 @@ def slider(versions: list[str], frame: MapFrame | None = None) -> None:
         "Snapshot",
         versions,
         key="snapshot",
-        width=320,
+        width=280,
         help="The same people in earlier snapshots, on the same axes. Each map is aligned with the one before it, "
         "so people who move have changed or are better known.",
     )

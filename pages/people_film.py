@@ -93,7 +93,16 @@ def _parts(view: UserMap, frame: MapFrame) -> Iterator[tuple[str, np.ndarray, di
         if len(rows):
             symbols = np.where(simulated[rows], "circle-open", "circle").tolist()
             colour = NO_GROUP_COLOUR if group < 0 else group_colour(group)
-            yield group_name(None if group < 0 else group), rows, {"size": size, "color": colour, "symbol": symbols}
+            yield (
+                group_name(None if group < 0 else group),
+                rows,
+                {
+                    "size": size,
+                    "color": colour,
+                    "symbol": symbols,
+                    "line": {"width": 2 if size > 4 else 1},
+                },
+            )
     if len(rows := np.flatnonzero(frame.ids == me)):
         group = int(frame.group[rows[0]])
         colour = NO_GROUP_COLOUR if group < 0 else group_colour(group)
@@ -138,7 +147,7 @@ def _slider(versions: list[str]) -> dict:
         "x": 0.16,
         "len": 0.84,
         "y": -0.02,
-        "pad": {"t": 10},
+        "pad": {"t": 10, "r": 24},
         "currentvalue": {"prefix": "Snapshot "},
         "steps": [{"label": version, "method": "animate", "args": [[version], to]} for version in versions],
     }

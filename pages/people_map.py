@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
+import streamlit as st
 
 from copl_core.study import user_map
 from copl_core.study.session import Session
@@ -38,6 +40,7 @@ EXPLAINED = {
 NUMBERS = {"labels": "labels", "consistency": "answered alike", "predicted": "predicted correctly"}
 EYE = {"x": 1.0, "y": 1.0, "z": 0.6}  # the camera, close enough that the map fills its frame
 SHAPES = ("circle", "square", "diamond", "cross")  # the next shape follows when the colours are used up
+TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
 NO_LABELS = "No labels in this snapshot"
 
 
@@ -259,9 +262,14 @@ def _add_unplaced(figure: go.Figure, view: UserMap, extent: np.ndarray | None) -
     )
 
 
+def on_touch() -> bool:
+    """Whether the visitor's browser is one of a phone or a tablet."""
+    return bool(TOUCH.search(st.context.headers.get("User-Agent", "") or ""))
+
+
 def map_height(extent: np.ndarray | None, touch: bool) -> int:
     """Pixels in which a flat map as wide as the page (or a phone) fills its frame, within what a screen shows."""
-    low, high, wide = (320, 420, 380) if touch else (380, 620, 950)
+    low, high, wide = (240, 420, 380) if touch else (300, 620, 950)
     if extent is None:
         return high
     ratio = float(np.ptp(extent[:, 1]) / max(np.ptp(extent[:, 0]), 1e-6))

@@ -67,13 +67,18 @@ def test_a_part_of_the_map_selects_a_part_of_the_people_and_the_link_keeps_them(
     again.get_by_role("heading", name=title).wait_for(state="detached")
 
 
-def test_the_slider_shows_an_earlier_snapshot_and_play_comes_back(page, settled):
+def test_the_slider_shows_an_earlier_snapshot_and_play_moves_people_in_the_browser(page, settled):
     page.get_by_role("slider").first.focus()
     page.keyboard.press("ArrowLeft")
     page.get_by_text("In snapshot v0001 there were 2 groups").wait_for()
     page.wait_for_url("**snapshot=v0001**")
     settled(page).get_by_role("button", name="Play").click()
-    page.get_by_text("The model sees 2 groups").wait_for()  # it has played to the newest one
+    page.locator(".st-key-film .slider-group").wait_for()
+    page.wait_for_function(  # it plays without a further click, to the newest snapshot
+        "document.querySelector('.st-key-film .js-plotly-plot')?.layout.sliders[0].active === 1"
+    )
+    page.get_by_role("button", name="Stop").click()
+    page.locator(".st-key-map-0 .nsewdrag").first.wait_for()
 
 
 def test_two_people_are_compared_in_actual_texts(page, settled):

@@ -6,6 +6,7 @@ import io
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -122,13 +123,74 @@ def test_the_map_in_three_dimensions_is_shown(camps, rita, open_page, words):
     assert "drag to rotate the map" in words(open_page("people", camps, rita, dimensions="3-D"))
 
 
-def test_playing_begins_at_the_first_snapshot(camps, rita, two_snapshots, open_page, words):
+def test_playing_replaces_the_map_by_a_film_and_stopping_brings_it_back(camps, rita, two_snapshots, open_page, words):
     assert "With more snapshots, a slider here" in words(open_page("people", camps, rita))
     page = open_page("people", two_snapshots, access.join(two_snapshots, "Rita", Role.RESEARCHER))
+    assert "drag around people" in words(page)
     page.button(key="play").click().run()
-    assert page.select_slider(key="snapshot").value == "v0001" and "In snapshot v0001" in words(page)
+    assert "on the way through the snapshots" in words(page) and "drag around people" not in words(page)
     page.button(key="stop").click().run()
-    assert page.button(key="play") is not None and not page.exception
+    assert page.button(key="play") is not None and "drag around people" in words(page) and not page.exception
+
+
+def test_people_of_the_film_go_straight_from_one_snapshot_to_the_next():
+    from pages.people_film import _moments
+
+    xy = np.array([[[0, 0], [1, 1], [np.nan] * 2], [[2, 4], [np.nan] * 2, [5, 5]]])
+    moments = dict(_moments(["v1", "v2"], xy, 4))
+    assert list(moments) == ["v1", "v1 1", "v1 2", "v1 3", "v2"]
+    first = np.array([one[0] for one in moments.values()])
+    assert np.array_equal(first[[0, 2, 4]], [[0, 0], [1, 2], [2, 4]]) and (np.diff(first, axis=0) > 0).all()
+    leaves, joins = (np.array([np.isfinite(one[row, 0]) for one in moments.values()]) for row in (1, 2))
+    assert leaves.tolist() == [True] * 4 + [False] and joins.tolist() == [False] * 4 + [True]
+
+
+def test_a_film_has_every_person_in_every_frame_and_a_slider_of_its_snapshots(two_snapshots, monkeypatch):
+    from pages import people_film
+
+    monkeypatch.setattr(people_film, "group_name", str)
+    view = user_map.map_of_users(two_snapshots)
+    frame = user_map.map_frame(two_snapshots, ["v0001", "v0002"])
+    figure = people_film.film(view, frame)
+    assert sum(len(trace.x) for trace in figure.data) == len(frame.ids) == 16
+    assert len(figure.frames) == people_film.MOST_STEPS + 1
+    assert [step.label for step in figure.layout.sliders[0].steps] == ["v0001", "v0002"]
+    assert {step.args[0][0] for step in figure.layout.sliders[0].steps} <= {one.name for one in figure.frames}
+    shapes = [len(trace.x) for trace in figure.data]
+    assert all([len(trace.x) for trace in one.data] == shapes for one in figure.frames)
+    assert [len(one) for one in (figure.data[0].x, figure.frames[-1].data[0].x)] == [shapes[0]] * 2
+
+
+def test_a_film_of_many_people_has_fewer_steps_and_of_very_many_there_is_none():
+    from pages.people_film import MOST_NUMBERS, can_play, chosen_snapshots
+
+    def frame(snapshots: int, people: int) -> user_map.MapFrame:
+        empty = np.empty((0, 0, 2), np.float32)
+        names = tuple(f"v{number}" for number in range(snapshots))
+        return user_map.MapFrame(names, np.eye(2), np.zeros((2, 5)), np.arange(people), empty, np.zeros(people, int))
+
+    for snapshots, people in ((30, 10), (30, 2000), (30, 10_000), (2, 10_000), (30, 100_000)):
+        shown, steps = chosen_snapshots(frame(snapshots, people))
+        assert (shown[0], shown[-1]) == (0, snapshots - 1) and steps >= 1
+        assert people * (len(shown) - 1) * steps <= MOST_NUMBERS and can_play(frame(snapshots, people))
+    assert not can_play(frame(30, 1_000_000)) and not can_play(frame(1, 10))
+
+
+def test_on_a_phone_a_finger_moves_the_map_and_a_flat_map_is_no_higher_than_it_needs(camps):
+    from pages.people_map import colouring, map_height, picture
+
+    view = user_map.map_of_users(camps)
+    by_mouse, by_finger = (picture(view, colouring(camps, view, "kind"), touch=touch) for touch in (False, True))
+    assert (by_mouse.layout.dragmode, by_finger.layout.dragmode) == ("lasso", "pan")
+    flat, high = (np.array([[0, 0, 0, 0, 0], [10, height, 0, 0, 0]]) for height in (3, 30))
+    assert map_height(flat, False) < map_height(high, False) and map_height(high, True) < map_height(high, False)
+
+
+def test_browsers_of_phones_are_known():
+    from pages.people_map import TOUCH
+
+    assert TOUCH.search("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148")
+    assert not TOUCH.search("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36")
 
 
 def test_groups_have_names_and_an_owner_may_give_them_others(camps, rita, open_page, words):
@@ -167,6 +229,26 @@ def test_a_selection_leads_to_the_people_their_labels_and_files(camps, rita, ope
     assert len(labels) == 20 and set(labels["person"]) == {"user 02 (simulated)", "user 05 (simulated)"}
     ids = ",".join(str(user.id) for user in access.users(camps) if user.name in ("user 02", "user 05"))
     assert page.query_params["people"] == ids
+
+
+def test_a_selection_is_described_by_what_its_people_prefer(camps, rita, open_page, words):
+    short = [f"user {number:02}" for number in range(0, 16, 2)]
+    shown = words(open_page("people", camps, rita, **{"map-0": drawn_around(camps, *short)}))
+    assert "**What they prefer:** **" in shown and "shorter answers" in shown
+    assert "decided labels of 8 people against 8 others" in shown
+    few = words(open_page("people", camps, rita, **{"map-0": drawn_around(camps, *short[:2])}))
+    assert "2 people with labels in the snapshot and leaves 14 others" in few and "three or more" in few
+
+
+def test_a_mixed_selection_has_nothing_in_common(camps, rita, open_page, words):
+    mixed = [f"user {number:02}" for number in range(8)]
+    shown = words(open_page("people", camps, rita, **{"map-0": drawn_around(camps, *mixed)}))
+    assert "**What they prefer:** nothing measured distinguishes them" in shown
+
+
+def test_people_are_listed_by_name(camps, rita, open_page):
+    names = open_page("people", camps, rita).selectbox(key="found").options
+    assert names == ["Rita", *sorted(names[1:])] and len(names) == 17
 
 
 def test_the_files_hold_every_label_of_the_selected(camps):

@@ -61,13 +61,30 @@ def test_an_earlier_snapshot_is_shown_as_it_was_on_axes_that_hold_both(camps):
     assert (old.snapshot, new.snapshot) == ("v0001", "v0002")
     (row,) = new.rows([ann.id])
     assert new.placed[row] and not old.placed[row]
-    corners = user_map.map_extent(camps, ["v0001", "v0002"])
-    for view in (old, new):
-        assert (view.xy[view.placed] >= corners[0, :2] - 1e-5).all()
-        assert (view.xy[view.placed] <= corners[1, :2] + 1e-5).all()
+    frame = user_map.map_frame(camps, ["v0001", "v0002", "v0009"])
+    corners = frame.extent
+    assert frame.versions == ("v0001", "v0002") and frame.xy.shape == (2, len(frame.ids), 2)
+    for view, positions in zip((old, new), frame.xy, strict=True):
+        shown = frame.turned(view.xy)[view.placed]
+        assert (shown >= corners[0, :2] - 1e-5).all() and (shown <= corners[1, :2] + 1e-5).all()
+        assert np.allclose(positions[np.isin(frame.ids, view.ids[view.placed])], shown, atol=1e-5)
         assert (view.xyz[view.placed] >= corners[0, 2:] - 1e-5).all()
         assert (view.xyz[view.placed] <= corners[1, 2:] + 1e-5).all()
-    assert user_map.map_extent(camps, []) is None
+    mine = frame.xy[:, frame.ids == ann.id]
+    assert np.isnan(mine[0]).all() and np.isfinite(mine[1]).all()
+    assert user_map.map_frame(camps, []) is None
+
+
+@pytest.mark.parametrize(("degrees", "turned"), [(90, True), (60, True), (-75, True), (10, False), (170, False)])
+def test_a_map_that_stands_is_shown_lying_and_one_that_lies_stays(degrees, turned):
+    angle, rng = np.deg2rad(degrees), np.random.default_rng(0)
+    flat = rng.normal(size=(200, 2)) * [5, 1]
+    xy = flat @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    rotation = user_map._upright(xy)
+    assert np.array_equal(rotation, np.eye(2)) != turned
+    wide, high = (xy @ rotation).std(0)
+    assert wide > 3 * high and np.linalg.det(rotation) == pytest.approx(1)
+    assert np.array_equal(user_map._upright(rng.normal(size=(500, 2)) * [1, 1.1]), np.eye(2))  # a round map
 
 
 def test_before_the_first_snapshot_there_is_no_map(tmp_path):
