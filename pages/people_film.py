@@ -77,7 +77,7 @@ def _moments(versions: list[str], xy: np.ndarray, steps: int) -> Iterator[tuple[
             return
         for step in range(1, steps):
             share = step / steps
-            eased = share * share * (3 - 2 * share)  # slow at the snapshots, so that they can be told from the way
+            eased = share * share * (3 - 2 * share)  # slow at the snapshots, so that one sees where they are
             between = (1 - eased) * xy[number] + eased * xy[number + 1]
             yield f"{version} {step}", np.where(np.isfinite(xy[number + 1]), between, xy[number])
 

@@ -168,7 +168,7 @@ class MapFrame:
 def map_frame(session: Session, versions: Sequence[str]) -> MapFrame | None:
     """The frame that holds the maps of these snapshots, oldest first; None where no map can be read.
 
-    A long map that stands is turned so that it lies: all maps of a study are aligned, so all turn alike, by the newest.
+    An upright long map is turned so that it lies: all maps of a study are aligned, so all turn alike, by the newest.
     Unreadable snapshots are skipped; the page shows the error when somebody chooses one.
     """
     layouts: dict[str, Layout] = {}
@@ -194,7 +194,7 @@ def map_frame(session: Session, versions: Sequence[str]) -> MapFrame | None:
 
 
 def _upright(xy: np.ndarray) -> np.ndarray:
-    """The rotation (2, 2) that lays a standing map flat; none for a map that lies, or is about as high as wide."""
+    """The rotation (2, 2) that lays an upright map flat; none for a map that lies, or is about as high as wide."""
     known = xy[np.isfinite(xy[:, 0])]
     rotation = flat_rotation(known)
     wide, high = np.maximum((known @ rotation).std(0), 1e-9)
