@@ -141,9 +141,9 @@ def the_film(view: UserMap, frame: MapFrame) -> None:
     )
     st.html(AUTOPLAY, unsafe_allow_javascript=True)
     source_line(
-        "Each point is a person on the way through the snapshots; who moves has changed or is better known. Open points "
-        f"are simulated people, colours are the groups of {frame.versions[-1]}. Drag the slider to a snapshot; Stop brings "
-        "the map back.",
+        "Each point is a person on the way through the snapshots; who moves has changed or is better known. Open "
+        f"points are simulated people, colours are the groups of {frame.versions[-1]}. Drag the slider to a snapshot; "
+        "Stop brings the map back.",
         f"{frame.versions[0]} to {frame.versions[-1]}",
     )
 
