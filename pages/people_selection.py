@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from copl_core.insight.describe import Statement
 from copl_core.study import group_profiles, user_map
 from copl_core.study.group_profiles import SetProfile
 from copl_core.study.user_map import UserMap
@@ -131,7 +130,7 @@ def in_words(found: SetProfile) -> str:
     return f"**What they prefer:** nothing measured distinguishes them with certainty ({base})."
 
 
-def sized(statements: Sequence[Statement]) -> str:
+def sized(statements: tuple) -> str:
     """Features in words, each with its effect and 95 % interval in typical differences between two answers."""
     return ", ".join(
         f"**{one.words}** (+{abs(one.effect):.2f}, "
