@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-MOST_FITTED = 4000  # users up to whom everybody is laid out
+MOST_FITTED = 2500  # users up to whom everybody is laid out
 _NEIGHBOURS = 5  # landmarks around a placed user
 _CHUNK = 20_000  # users placed at a time
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing (Knuth 1998, 6.4)
