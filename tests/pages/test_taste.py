@@ -134,7 +134,7 @@ def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(ses
     assert {one.id for one in labelling.history(session, ann.id)} == {old.id, new.id}
     again = open_page("taste", session, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
     assert answers_shown(again)[0].endswith("B, much better")
-    assert "before: A, slightly better (superseded)" in words(again)
+    assert "before: A, slightly better (superseded)" in words(again).replace("\\", "")  # the text escapes its marks
 
 
 def test_an_answer_of_a_file_says_that_nobody_knows_what_was_on_the_left(session, open_page, words):
