@@ -128,8 +128,9 @@ def menu(role: Role | None):
     """
     taste = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
     if role == Role.ANNOTATOR:
-        # Annotators start on the labelling page; its address /label works for them too.
-        start = st.Page("pages/label.py", title="Label", icon=":material/compare:", default=True)
+        # Annotators start on the labelling page; its address /label works for them too.  Streamlit tells pages apart by
+        # ``url_path`` alone, which the default page never shows.
+        start = st.Page("pages/label.py", title="Label", icon=":material/compare:", url_path="start", default=True)
         by_address = st.Page("pages/label.py", title="Label", url_path="label", visibility="hidden")
         return st.navigation([start, taste, by_address])
     overview = st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)
