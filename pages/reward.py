@@ -28,7 +28,8 @@ def page() -> None:
     if session.record.champion is None:
         no_snapshot("A reward")
     restore()
-    five_answers()
+    with st.container():  # always there: otherwise everything below is drawn twice while the first pair comes
+        five_answers()
     with st.container(key="ask"):
         query, area = query_form()
     # Hidden fields keep what was typed.  The style is drawn in every run: one left out would stay until the run ends.
