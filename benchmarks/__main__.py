@@ -24,6 +24,7 @@ SEED = 0
 # Modules of this folder with a DESCRIPTION and a main(argv) that returns an exit code.  Those that read files of labels
 # take ``--data FOLDER`` and report which files are missing and skipped.
 BENCHMARKS = (
+    "cold_start",
     "submit_latency",
     "reward_latency",
     "labelling_storm",

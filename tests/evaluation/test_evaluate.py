@@ -21,6 +21,15 @@ from copl_core.records import Choice, CoplError, ImportRow
 
 pytest_plugins = "tests.reward.tiny"
 QUICK = Settings(reward_budget_seconds=0)
+SMALL = {"members": 2, "max_steps": 60}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_graphs():
+    """Small graphs whose priors are given: ``training/test_tune.py`` tests their choice, which takes dozens of fits."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("copl_core.training.tune.tuned", lambda data, phi, config, **_: config.with_settings(**SMALL))
+        yield
 
 
 class ByStyle:
