@@ -31,8 +31,8 @@ PATIENCE_MS = 180_000
 # (moment, page, selector of what must be on screen)
 MOMENTS = (
     ("first pair", "label", ".st-key-response-a, .st-key-response-left"),
-    ("first map", "people", ".js-plotly-plot .scatterlayer, .js-plotly-plot .gl-container"),
-    ("first experts", "experts", ".js-plotly-plot"),
+    ("first map", "people", ".js-plotly-plot .main-svg"),
+    ("first experts", "experts", ".js-plotly-plot .main-svg"),
 )
 
 
