@@ -1,7 +1,8 @@
 """The pictures of the README: ``make screenshots``, or ``python -m tests.e2e.screenshots SIGN-IN-LINK``.
 
-Without a link, the script starts a studio on the demo study and waits for its first reward model.  It then labels a
-dozen pairs as somebody who likes warm and thorough answers would, and visits every page.
+They tell the story of a first visit to the demo, in order: what this is, the first answers, the tenth answer, what the
+studio has learned about the visitor, and where the visitor stands among people.  Without a link, the script starts a
+studio of its own; the visitor answers as somebody would who likes warm and thorough answers.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from tests.e2e.conftest import FLAGS, Studio, quiet, ready, settled
 from tests.e2e.test_taste import best_and_worst, label_by_keys
 
 SCREENS = Path(__file__).parent / "screens"
-PAGES = ("", "taste", "people", "controversy", "experts", "training")
+PAGES = ("taste", "people", "controversy", "experts", "training")
 TASTE = tastes()["warm and thorough"]
-LABELS = 12
+FEW, ENOUGH = 7, 10  # answers in the pictures of the labelling page
 
 
 def main(link: str | None = None) -> None:
@@ -41,15 +42,20 @@ def shoot_all(link: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_context(viewport={"width": 1440, "height": 800}).new_page()
+        page.goto(link)
+        page.get_by_role("heading").first.wait_for()
+        shoot(page, "overview")
         page.goto(f"{root}/label?{token}")
         page.get_by_role("button", name="A is better").first.wait_for()
-        if page.get_by_text("0 answered", exact=False).count():
-            label_by_keys(page, TASTE, LABELS, settled, ready)
-        shoot(page, "label")
+        new = page.get_by_text("0 answered", exact=False).count() > 0
+        for name, count, done in (("label", FEW, 0), ("label-ten", ENOUGH, FEW)):
+            if new:
+                label_by_keys(page, TASTE, count, settled, ready, done)
+            shoot(page, name)
         for name in PAGES:
             page.goto(f"{root}/{name}?{token}")
             page.get_by_role("heading").first.wait_for()
-            shoot(page, name or "overview")
+            shoot(page, name)
         reward(page, f"{root}/reward?{token}")
         for name, scheme, width in (
             ("label-dark", "dark", 1440),

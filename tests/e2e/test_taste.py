@@ -30,10 +30,11 @@ def key_of(taste: Taste, page, styles: dict[str, dict[str, int]]) -> str:
     return "1" if left > right else "2"
 
 
-def label_by_keys(page, taste: Taste, count: int, settled, ready) -> None:
+def label_by_keys(page, taste: Taste, count: int, settled, ready, done: int = 0) -> None:
+    """Answer up to ``count`` pairs in all as a person of that taste, after the ``done`` of before."""
     ready(page)
     styles = {letters(response.text): response.style for prompt in load_prompts() for response in prompt.responses}
-    for done in range(count):
+    for done in range(done, count):
         page.get_by_text(f"{done} answered").wait_for()
         page.keyboard.press(key_of(taste, settled(page), styles))
         page.get_by_text(f"{done + 1} answered").wait_for()
