@@ -34,10 +34,10 @@ def label_by_keys(page, taste: Taste, count: int, settled, ready, done: int = 0)
     """Answer up to ``count`` pairs in all as a person of that taste, after the ``done`` of before."""
     ready(page)
     styles = {letters(response.text): response.style for prompt in load_prompts() for response in prompt.responses}
-    for done in range(done, count):
-        page.get_by_text(f"{done} answered").wait_for()
+    for number in range(done, count):
+        page.get_by_text(f"{number} answered").wait_for()
         page.keyboard.press(key_of(taste, settled(page), styles))
-        page.get_by_text(f"{done + 1} answered").wait_for()
+        page.get_by_text(f"{number + 1} answered").wait_for()
 
 
 def best_and_worst(prompt: DemoPrompt, taste: Taste) -> tuple[str, str]:
