@@ -28,7 +28,7 @@ def first_card(page):
 def test_a_pair_that_is_asked_for_is_the_first_one_a_new_person_gets(app, settled, ready):
     page = app.open("controversy")
     card, _ = first_card(page)
-    prompt = card.locator("strong").first.inner_text()
+    prompt = card.locator(".question").first.inner_text()
     card.get_by_role("button", name="Ask about this pair").click()
     card.get_by_text("Next pair of everybody who has not answered it").wait_for()
     visitor = app.open(owner=False)
@@ -43,7 +43,7 @@ def test_a_pair_that_is_asked_for_is_the_first_one_a_new_person_gets(app, settle
 def test_a_click_on_a_row_brings_its_card_into_sight_and_its_address_opens_it_again(app, settled):
     page = app.open("controversy")
     card, pair = first_card(page)
-    prompt = card.locator("strong").first.inner_text()
+    prompt = card.locator(".question").first.inner_text()
     page.wait_for_url(f"**pair={pair}**")
     expect(page.get_by_role("heading", name=f"Pair {pair}")).to_be_in_viewport(timeout=PATIENCE)
     again = page.context.new_page()
