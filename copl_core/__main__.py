@@ -42,13 +42,7 @@ def open_store(settings: Settings) -> Store:
     from db.engine import make_engine, migrate
     from db.store import SqlStore
 
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CoplError(
-            f"The folder {settings.home} cannot be created ({error.strerror}); "
-            "choose a writable one with COPL_HOME=/some/folder."
-        ) from error
+    settings.make_home()
     engine = make_engine(settings.url)
     migrate(engine)
     return SqlStore(engine)

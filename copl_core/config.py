@@ -88,6 +88,20 @@ class Settings:
                 values[spec.name] = _parse(spec.name, raw, type(spec.default))
         return cls(**values)
 
+    def make_home(self) -> None:
+        """Create the home folder.
+
+        Raises:
+            CoplError: it cannot be created.
+        """
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CoplError(
+                f"The folder {self.home} cannot be created ({error.strerror}); "
+                "choose a writable one with COPL_HOME=/some/folder."
+            ) from error
+
     @property
     def url(self) -> str:
         """SQLAlchemy address of the database."""

@@ -291,7 +291,7 @@ def test_score_prints_people_and_groups_with_the_snapshot_they_come_from(home, t
     assert shares[0] > 50 > shares[1]
 
 
-@pytest.mark.parametrize("method", ["claim_run", "update_run", "training_data"])
+@pytest.mark.parametrize("method", ["claim_run", "training_data"])
 def test_a_fit_that_the_database_interrupted_is_resumed_by_the_next(home, labels, method, capsys, monkeypatch):
     def busy(*_, **__):
         raise StoreUnavailable("The database was busy for 30 seconds; try again. Nothing was saved.")

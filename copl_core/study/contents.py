@@ -60,7 +60,7 @@ def import_in_parts(session: Session, rows: Iterable[ImportRow]) -> ImportReport
 @contextmanager
 def importing(settings: Settings) -> Iterator[None]:
     """While it runs, no start of the studio takes an unfinished study for one whose import was killed."""
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     with (settings.home / _LOCK).open("a") as lock:
         _flock(lock, exclusive=False)
         yield

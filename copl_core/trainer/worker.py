@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from threading import Event, Lock, RLock, Thread
 from typing import TYPE_CHECKING, Any
@@ -333,20 +334,20 @@ class Trainer:
         started, clock = time.monotonic(), RunClock(expected_seconds(run.kind, self._earlier(study_id, run.kind)))
         config = run.config | self._settings_of_fits() | {EXPECTED: clock.expected}
         report = self._reporter(run.id, run_log, clock)
-        given = self._given(report, checkpoint)
+        given = cache(lambda: self._given(report, checkpoint))  # the weights are looked for once the labels are here
         reward, reward_data = None, None
         labels_phase = FIRST_LABELS
         if run.kind == "full":
             report(labels_phase, 0, 1, None)
             data, reward_data = self._read_labels(study_id, run, run_log, config)
-            reward = fit_reward_part(data, previous=self._champion(study_id), **given)
+            reward = fit_reward_part(data, previous=self._champion(study_id), **given())
             run_log.write(length_in_words(fit_length(reward.entry)))
             labels_phase = NEW_LABELS
         with self._take_turn(report):
             report(labels_phase, 0, 1, None)
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
-            fitted = fit_graph_part(data, version, reward, previous=self._champion(study_id), **given)
+            fitted = fit_graph_part(data, version, reward, previous=self._champion(study_id), **given())
             took = {TOOK: clock.seconds()} if run.retry_of is None else {}  # a resumed run skips what it has
             self._write_config(run.id, config | {"data": cut} | took)
             manifest = {
