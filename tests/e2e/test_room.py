@@ -225,7 +225,7 @@ def test_a_wire_cut_just_after_a_vote_stores_it_once_and_nothing_else(
     votes = stored(studio, person)
     assert votes in ([], [(pair, "left")])  # it may have been cut before it was sent
     page.get_by_text(f"{len(votes)} answered").wait_for()
-    seen = shown(settled(page))  # the texts are drawn after the number
+    seen = shown(quiet(page))  # the texts are drawn after the number
     assert (seen == pair) == (not votes)
     page.keyboard.press("2")
     page.get_by_text(f"{len(votes) + 1} answered").wait_for()
