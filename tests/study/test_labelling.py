@@ -335,7 +335,7 @@ def test_quality_lists_everybody_who_answered(session):
 
 def test_quality_is_computed_again_only_after_something_of_it_changed(session):
     known = make_gold(session, 1)
-    settle(session, gold=0.9)
+    settle(session, gold=0.9, repeats=0.0, uniform=0.0)
     ann = access.join(session, "Ann")
     before = label_quality.quality(session)
     assert label_quality.quality(session) is before
