@@ -12,20 +12,14 @@ from tests.e2e.conftest import choose
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
-PATIENCE = 600  # seconds for the first snapshot, and for a language model that is opened for the first time
+PATIENCE = 600  # seconds for a snapshot, and for a language model that is opened for the first time
 WAIT = PATIENCE * 1000
 
 
 @pytest.fixture(scope="module")
 def mapped(studio):
-    """The shared studio once it has a champion."""
+    """The shared studio, which has a champion from the start."""
     return wait_for(studio, "SELECT champion FROM study WHERE champion IS NOT NULL")
-
-
-@pytest.fixture(scope="module")
-def fitted(studio):
-    """The shared studio once it has its first reward model, so that the trainer has nothing left to do."""
-    return wait_for(studio, "SELECT id FROM run WHERE kind = 'full' AND state = 'done'")
 
 
 def wait_for(studio, query: str):
@@ -116,14 +110,14 @@ def refit_automatically(page, settled, wanted: bool) -> None:
     settled(page)
 
 
-def test_the_champion_is_rolled_back_in_the_browser(fitted, app, settled):
+def test_the_champion_is_rolled_back_in_the_browser(mapped, app, settled):
     page = app.open("training")
-    before = champion(fitted)
+    before = champion(mapped)
     refit_automatically(page, settled, False)
     try:
         page.get_by_role("button", name="Refit the graph now").click()
         newer = value_of(
-            wait_for(fitted, f"SELECT champion FROM study WHERE champion <> '{before}'"),
+            wait_for(mapped, f"SELECT champion FROM study WHERE champion <> '{before}'"),
             "SELECT max(version) FROM snapshot",
         )
         page.get_by_role("button", name=f"Make {newer} the champion", disabled=True).wait_for()
@@ -132,7 +126,7 @@ def test_the_champion_is_rolled_back_in_the_browser(fitted, app, settled):
         page.get_by_text("The champion is not the newest snapshot").or_(
             page.get_by_role("button", name=f"Make {before} the champion", disabled=True)
         ).first.wait_for()
-        assert champion(fitted) == before
+        assert champion(mapped) == before
         people = app.open("people")
         people.get_by_text(re.compile(f"[Ss]napshot {before}")).first.wait_for()
     finally:
