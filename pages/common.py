@@ -172,6 +172,13 @@ def _group_names() -> dict[int, str]:
     return names
 
 
+def count_people(n: int, n_simulated: int) -> str:
+    """A number of people in words, which says how many of them are simulated."""
+    if n_simulated == n > 0:
+        return f"{n:,} simulated people"
+    return f"{n:,} people" + (f" ({n_simulated:,} of them simulated)" if n_simulated else "")
+
+
 def group_colour(group: int | None) -> str:
     return NO_GROUP_COLOUR if group is None else GROUP_COLOURS[group % len(GROUP_COLOURS)]
 

@@ -12,7 +12,7 @@ from copl_core.records import Progress
 from copl_core.study import small_map
 from copl_core.study.small_map import SmallMap
 from copl_core.study.views import UserPosition
-from pages.common import current, group_colour, group_name, page_link
+from pages.common import count_people, current, group_colour, group_name, page_link
 
 ENOUGH = 10  # answers after which a person's place hardly changes
 CARD_UNTIL = 15  # answers up to which a card points to My taste; then the line does
@@ -68,9 +68,10 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
         return "After each answer, your star moves to the people who answer like you."
     if position.group is None:
         return "Nobody has answered these pairs yet, so your star has no place so far."
+    alike = f"Among {count_people(found[0].n_placed, found[0].n_simulated)}, you" if found[0].n_simulated else "You"
     dot = f'<span class="dot" style="background:{group_colour(position.group)}"></span>'
     name = group_name(position.group)
-    return f"You answer most like {'' if name.startswith('Group ') else 'the group '}<b>{dot}{escape(name)}</b>."
+    return f"{alike} answer most like {'' if name.startswith('Group ') else 'the group '}<b>{dot}{escape(name)}</b>."
 
 
 def card() -> None:

@@ -11,7 +11,7 @@ from copl_core.study import controversy, runs, user_map
 from copl_core.study.controversy import GroupValue
 from copl_core.study.runs import PersonalisationGain
 from copl_core.study.user_map import UserMap
-from pages.common import current, group_colour, group_name, no_snapshot, source_line, watch_champion
+from pages.common import count_people, current, group_colour, group_name, no_snapshot, source_line, watch_champion
 from pages.gain import gain_in_words, signed
 
 MOST_POINTS = 2000  # on the small map; more are an even sample
@@ -79,8 +79,9 @@ def people() -> None:
     )
     groups = f" in {len(view.groups)} groups" if len(view.groups) > 1 else ""
     mine = " The star is you." if view.me is not None and view.placed[view.me] else ""
+    people = count_people(int(view.placed.sum()), int(view.simulated[view.placed].sum()))
     source_line(
-        f"{int(view.placed.sum()):,} people{groups}; people who answer alike stand near each other.{mine}",
+        f"{people}{groups}; people who answer alike stand near each other.{mine}",
         f"{view.snapshot}, {view.total_labels:,} labels",
     )
 

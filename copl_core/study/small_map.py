@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from copl_core.ids import rows_of
+from copl_core.records import Kind
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
 from copl_core.study.roles import OWN, needs
@@ -28,6 +28,8 @@ class SmallMap:
     low: np.ndarray  # (2,) the corner of the unit square, on the snapshot's map
     size: np.ndarray  # (2,) its width and height there, positive
     snapshot: str
+    n_placed: int  # people with a place on the map, of whom the points may be a sample
+    n_simulated: int  # of these
 
     def place(self, xy: tuple[float, float]) -> tuple[float, float]:
         """A point of the snapshot's map in the unit square; points outside are drawn on its edge."""
@@ -54,11 +56,21 @@ def small_map(session: Session, user_id: int) -> tuple[SmallMap, UserPosition] |
 
 def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:
     layout = snapshot.layout
-    present = np.array([user.id for user in session.store.users(session.id)], np.int64)
-    rows = np.flatnonzero(np.isfinite(layout.xy[:, 0]) & (rows_of(layout.user_ids, np.sort(present)) >= 0))
+    users = session.store.users(session.id)
+    placed = np.isfinite(layout.xy[:, 0])
+    rows = np.flatnonzero(placed & np.isin(layout.user_ids, [user.id for user in users]))
+    simulated = [user.id for user in users if user.kind == Kind.SIMULATED]
     if not len(rows):
         return None
     low, high = layout.xy[rows].min(0), layout.xy[rows].max(0)
     size = np.where(high > low, high - low, 1.0)
     kept = rows if len(rows) <= _MOST else np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
-    return SmallMap((layout.xy[kept] - low) / size, layout.group[kept], low, size, snapshot.version)
+    return SmallMap(
+        (layout.xy[kept] - low) / size,
+        layout.group[kept],
+        low,
+        size,
+        snapshot.version,
+        n_placed=len(rows),
+        n_simulated=int(np.isin(layout.user_ids[rows], simulated).sum()),
+    )

@@ -7,6 +7,7 @@ import pytest
 from copl_core.records import Choice, CoplError
 from copl_core.study import access, labelling
 from copl_core.study_settings import AssignmentSettings
+from pages.common import count_people
 
 
 @pytest.fixture
@@ -33,12 +34,12 @@ def test_a_first_visit_says_why_and_the_way_to_ten_is_counted(camps, ann, open_p
 def test_ten_answers_lead_on_and_the_last_one_says_all_done(camps, ann, open_page, label, words):
     label(camps, ann, 10)
     page = open_page("label", camps, ann)
-    assert "10 answers are enough" in words(page) and "You answer most like" in words(page)
+    assert "10 answers are enough" in words(page) and "you answer most like" in words(page)
     labelling.set_assignment(camps, AssignmentSettings(repeats=0.0))
     while (task := labelling.next_task(camps, ann.id)) is not None:
         labelling.submit(camps, task.id, ann.id, Choice.RIGHT)
     page.run()
-    assert [one.value for one in page.title] == ["All done"] and "You answer most like" in words(page)
+    assert [one.value for one in page.title] == ["All done"] and "you answer most like" in words(page)
 
 
 def test_the_texts_are_set_as_the_study_says(session, owner, open_page):
@@ -88,3 +89,16 @@ def test_an_act_that_fails_says_why_and_stores_nothing(session, owner, open_page
     assert not page.exception and "try again" in page.toast[0].value
     press(page, "A is better")
     assert labelling.progress(session, owner.id).done == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "simulated", "words"),
+    [
+        (1200, 0, "1,200 people"),
+        (150, 150, "150 simulated people"),
+        (20, 5, "20 people (5 of them simulated)"),
+        (0, 0, "0 people"),
+    ],
+)
+def test_a_number_of_people_says_how_many_are_simulated(n, simulated, words):
+    assert count_people(n, simulated) == words

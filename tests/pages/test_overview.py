@@ -54,7 +54,7 @@ def test_the_map_and_the_worth_of_answers_by_group_stand_with_n_and_snapshot(cam
     assert value.for_groups > value.for_all + 0.2 and (value.n_pairs, value.n_users) == (12, 16)
     assert f"one answer for all pleases {value.for_all:.0%}" in shown
     assert f"each group its own {value.for_groups:.0%}" in shown and "over 12 pairs" in shown
-    assert "16 people in 2 groups" in shown and "Snapshot v0001" in shown
+    assert "16 simulated people in 2 groups" in shown and "Snapshot v0001" in shown
 
 
 def test_a_damaged_snapshot_is_reported_and_the_doors_stay(camps, olga, open_page, words):
