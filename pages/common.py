@@ -16,7 +16,7 @@ from copl_core.records import CoplError, Kind, Run, StudyRecord, User
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.roles import NOBODY_YET
 from copl_core.study.session import Session
-from pages.texts import FORMULA_SCRIPT, STYLE, literal
+from pages.texts import FORMULA_SCRIPT, STYLE
 
 # The colour-blind-safe palette of Okabe and Ito without black, which is invisible on a dark page.  A group keeps its
 # colour on every page and in every snapshot.
@@ -190,11 +190,6 @@ def number_colours() -> tuple[str, ...]:
 
 def person_name(name: str, kind: Kind) -> str:
     return f"{name} (simulated)" if kind == Kind.SIMULATED else name
-
-
-def readable(text: str) -> str:
-    """A stored text on one line, for titles and captions; whole texts are drawn by ``pages.texts``."""
-    return literal(text)
 
 
 def page_link(name: str, words: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from copl_core.insight import describe
 from copl_core.insight.group_names import GroupFeatures, group_traits, name_of
+from copl_core.preference.state import GraphState
 from copl_core.records import CoplError
 from copl_core.snapshots.snapshot import Snapshot
+from copl_core.store import Store
 from copl_core.study.roles import MEMBER, OWNER, needs
 from copl_core.study.session import Session
 
@@ -62,9 +66,12 @@ def rename(session: Session, group: int, name: str, *, by: int | None = None) ->
 
 def _traits(session: Session, snapshot: Snapshot) -> GroupFeatures:
     """The traits that the snapshot holds; for one of before there were names, computed from its labels."""
-    layout, state = snapshot.layout, snapshot.graph
-    if layout.traits is not None:
-        return layout.traits
-    found = session.store.responses(state.response_ids[describe.most_labelled(state)].tolist())
-    texts = {one: response.text for one, response in found.items()}
-    return group_traits(state, snapshot.user_groups, describe.styles(state, texts))
+    if snapshot.layout.traits is not None:
+        return snapshot.layout.traits
+    return group_traits(snapshot.graph, snapshot.user_groups, measured_styles(session.store, snapshot.graph))
+
+
+def measured_styles(store: Store, state: GraphState) -> np.ndarray:
+    """Features (R, F) of the most labelled responses; NaN for all others."""
+    found = store.responses(state.response_ids[describe.most_labelled(state)].tolist())
+    return describe.styles(state, {one: response.text for one, response in found.items()})

@@ -17,6 +17,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Pair
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
+from copl_core.study.group_names import measured_styles
 from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
@@ -123,7 +124,7 @@ class _Texts:
         state = snapshot.graph
         self.all_texts = len(state.response_ids)
         self.measured = describe.most_labelled(state)  # (T,) rows
-        styles = _styles(session, state)
+        styles = measured_styles(session.store, state)
         self.pairs, self.rows = _pairs(session, state, styles)
         differences = styles[self.rows[:, 0]] - styles[self.rows[:, 1]]
         scale = taste.typical(differences)
@@ -160,12 +161,6 @@ def _profile(
         texts.all_texts,
         snapshot.version,
     )
-
-
-def _styles(session: Session, state: GraphState) -> np.ndarray:
-    """Features (R, F) of the most labelled responses; NaN for all others."""
-    found = session.store.responses(state.response_ids[describe.most_labelled(state)].tolist())
-    return describe.styles(state, {one: response.text for one, response in found.items()})
 
 
 def _pairs(session: Session, state: GraphState, styles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

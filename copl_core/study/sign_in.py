@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from copl_core.records import BrowserSession, CoplError, User
+from copl_core.records import BrowserSession, User
 from copl_core.store import Store
+
+SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."
 
 
 def new_secret() -> str:
@@ -67,17 +69,3 @@ def add(store: Store, browser: str, user: User) -> None:
 def end(store: Store, browser: str) -> None:
     """Sign a browser out of everything."""
     store.end_session(hashed(browser))
-
-
-def need(user: User | None) -> User:
-    """The user; for nobody, the sentence that every page shows.
-
-    Raises:
-        CoplError: nobody is signed in.
-    """
-    if user is None:
-        raise CoplError(SIGNED_OUT)
-    return user
-
-
-SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."
