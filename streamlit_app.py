@@ -13,9 +13,10 @@ from copl_core.store import Store
 from copl_core.study import access, sign_in
 from pages import join
 from pages.account import account
-from pages.common import page_run, set_current, stop_with_error
+from pages.common import page_link, page_run, set_current, stop_with_error
 from web.installation import cookie_name, has_provider, installation, open_study
 
+NOT_FOR_ANNOTATORS = ("overview", "people", "experts", "controversy", "reward", "training", "quality", "settings")
 ICON = str(Path(__file__).parent / "web" / "icon.svg")
 
 # ---- who visits, and which study
@@ -122,6 +123,13 @@ def keep_address(study_id: int | None) -> None:
             st.query_params["study"] = str(study_id)
 
 
+def not_for_annotators() -> None:
+    """What an annotator sees at an address that a researcher or an owner has shared."""
+    st.title("Not open to you")
+    st.write("This page is for researchers and owners of the study. Ask an owner for that role, or go on labelling.")
+    page_link("label", "Label")
+
+
 def menu(role: Role | None):
     """The pages that a role may open.  For somebody who is not signed in: all of them, and no menu, so that the address
     stays as it is for after the sign-in.
@@ -132,7 +140,11 @@ def menu(role: Role | None):
         # ``url_path`` alone, which the default page never shows.
         start = st.Page("pages/label.py", title="Label", icon=":material/compare:", url_path="start", default=True)
         by_address = st.Page("pages/label.py", title="Label", url_path="label", visibility="hidden")
-        return st.navigation([start, taste, by_address])
+        others = [
+            st.Page(not_for_annotators, title="Not open to you", url_path=name, visibility="hidden")
+            for name in NOT_FOR_ANNOTATORS
+        ]
+        return st.navigation([start, taste, by_address, *others])
     overview = st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)
     label = st.Page("pages/label.py", title="Label", icon=":material/compare:", url_path="label")
     explore = [

@@ -63,7 +63,7 @@ LAYOUT = """<style>
 # Shortcuts are off while the person types.  Repeated key events of a held key do nothing, and neither does the second
 # click of a double click if the next pair has appeared in between.  After a lost connection the page runs again, since
 # its last answer may have been stored.  A text area sends its words when it is left or at Ctrl+Enter: a pause in typing
-# sends them too, as a draft, and Esc and Ctrl+Enter leave the field.
+# sends them too, as a draft, and so do every two seconds of typing; Esc and Ctrl+Enter leave the field.
 BROWSER = """<script>
 if (!window.coplKeys) {
   window.coplKeys = true;
@@ -77,13 +77,17 @@ if (!window.coplKeys) {
     if (event.repeat && (event.key.length === 1 || event.key === "Backspace")) event.stopImmediatePropagation();
     else if (event.key === "?") document.querySelector(".st-key-keys button")?.click();
   }, true);
-  let pause = null;
+  let pause = null, sent = 0;
   window.addEventListener("input", (event) => {
     const field = event.target.closest?.("[class*=st-key-reason-] textarea");
     clearTimeout(pause);
-    const send = () => field.dispatchEvent(
-      new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
-    if (field && !event.isComposing) pause = setTimeout(() => document.activeElement === field && send(), 500);
+    const send = () => {
+      sent = performance.now();
+      field.dispatchEvent(
+        new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
+    };
+    const wait = performance.now() - sent > 2000 ? 0 : 500;
+    if (field && !event.isComposing) pause = setTimeout(() => document.activeElement === field && send(), wait);
   }, true);
   let clicked = null;
   window.addEventListener("click", (event) => {

@@ -68,10 +68,11 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
         return "After each answer, your star moves to the people who answer like you."
     if position.group is None:
         return "Nobody has answered these pairs yet, so your star has no place so far."
-    alike = f"Among {count_people(found[0].n_placed, found[0].n_simulated)}, you" if found[0].n_simulated else "You"
+    among = f"among {count_people(found[0].n_placed, found[0].n_simulated)}, " if found[0].n_simulated else ""
     dot = f'<span class="dot" style="background:{group_colour(position.group)}"></span>'
     name = group_name(position.group)
-    return f"{alike} answer most like {'' if name.startswith('Group ') else 'the group '}<b>{dot}{escape(name)}</b>."
+    the = "" if name.startswith("Group ") else "the group "
+    return f"So far, {among}you answer most like {the}<b>{dot}{escape(name)}</b>."
 
 
 def card() -> None:

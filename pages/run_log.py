@@ -21,7 +21,8 @@ def run_list() -> None:
     session, _ = current()
     listed = runs.list_runs(session)
     if not listed:
-        st.info("No run yet.")
+        came = session.record.champion is not None  # nobody has run anything, and there is a snapshot
+        st.info("No run yet." + " The first snapshot came with the demo." * came)
         return
     st.dataframe([run_row(run) for run in listed], hide_index=True, width="stretch", placeholder="")
     ids = [run.id for run in listed]

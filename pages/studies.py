@@ -101,14 +101,20 @@ def run_import(file, name: str) -> None:
     st.session_state["imported"] = (made, report, [*problems, *report.problems])
 
 
+def counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def show_import(made: StudyRecord, report: ImportReport, problems: list[tuple[int, str]]) -> None:
     st.success(
-        f"{made.name} has {report.labels_new:,} labels, {report.pairs_new:,} pairs and {report.users_new:,} people."
+        f"{made.name} has {counted(report.labels_new, 'label')}, {counted(report.pairs_new, 'pair')} and "
+        f"{report.users_new:,} {'person' if report.users_new == 1 else 'people'}."
     )
     if problems:
         lines = "\n".join(f"- Line {line}: {reason}" for line, reason in problems[:SHOWN])
         more = f"\n- And {len(problems) - SHOWN:,} more." if len(problems) > SHOWN else ""
-        st.warning(f"{len(problems):,} lines were not imported; all others were.\n\n{lines}{more}")
+        were = "was" if len(problems) == 1 else "were"
+        st.warning(f"{counted(len(problems), 'line')} {were} not imported; all others were.\n\n{lines}{more}")
     if st.button(f"Open {made.name}", key="open-imported", type="primary"):
         open_study(made.id)
 

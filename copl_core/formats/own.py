@@ -174,6 +174,11 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
+    if "response_a" not in row and {"chosen", "rejected"} <= row.keys():
+        raise _Bad(
+            'response_a is missing; write "chosen" as response_a and "rejected" as response_b, with choice "a" '
+            "and an annotator"
+        )
     prompt, a, b = (_text(row, name) for name in ("prompt", "response_a", "response_b"))
     if a == b:
         raise _Bad("response_a and response_b are the same text")

@@ -30,10 +30,14 @@ class Occlusion:
     variants: tuple[str, ...]  # (T + P,)
 
     def effects(self, rewards: np.ndarray) -> list[np.ndarray]:
-        """Rewards (N, T + P) of the variants → the effect of each piece, an array (N, pieces) for each text."""
+        """Rewards (N, T + P) of the variants → the effect of each piece, an array (N, pieces) for each text.
+
+        A text of one piece has an effect of 0: nothing would be left of it.
+        """
         whole, found, start = rewards[:, : len(self.pieces)], [], len(self.pieces)
         for text, parts in enumerate(self.pieces):
-            found.append(whole[:, text, None] - rewards[:, start : start + len(parts)])
+            effect = whole[:, text, None] - rewards[:, start : start + len(parts)]
+            found.append(effect if len(parts) > 1 else np.zeros_like(effect))
             start += len(parts)
         return found
 

@@ -123,9 +123,11 @@ def test_an_annotator_sees_two_pages_and_no_other_by_address(room, app, settled)
     page, _ = room
     menu = page.locator("[data-testid=stSidebarNavLink]").all_inner_texts()
     assert [entry.split()[-1] for entry in menu] == ["Label", "taste"]
-    page.goto(page.url.replace("?", "people?", 1))
+    page.goto(f"{app.url}/people")
     settled(page)
     assert page.get_by_role("heading", name="People").count() == 0
+    page.get_by_role("heading", name="Not open to you").wait_for()
+    assert page.get_by_text("Page not found").count() == 0
 
 
 def test_nothing_is_wider_than_a_phone(app, settled):

@@ -145,6 +145,18 @@ def test_the_words_of_a_reason_are_kept_while_they_are_typed(room):
     assert page.get_by_role("textbox", name="In your words").input_value() == "plain words, and more"
 
 
+def test_words_are_kept_in_the_middle_of_typing_without_a_pause(room):
+    page, person, _ = room.pages_of(("How?", "Five.", "Six."))
+    page.get_by_text("Say why (optional)").click()
+    words = page.get_by_role("textbox", name="In your words")
+    typed = "one word after another, and no pause between any two of them for a while"
+    words.press_sequentially(typed, delay=100)
+    assert words.input_value() == typed, "what is kept meanwhile changes nothing in the field"
+    task = labelling.next_task(room.session, person.id)
+    kept = labelling.draft(room.session, task.id, person.id).text
+    assert kept and typed.startswith(kept), kept
+
+
 @pytest.mark.parametrize("key", ["Escape", "Control+Enter"])
 def test_a_key_leaves_the_field_and_the_next_one_answers(room, key):
     page, person, _ = room.pages_of(("Why not?", "Three.", "Four."))

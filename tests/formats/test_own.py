@@ -85,6 +85,7 @@ def test_the_side_shown_on_the_left_comes_first(file):
         (b'{"prompt": "caf\xe9"}\n', "not valid UTF-8"),
         (lines({k: v for k, v in ROW.items() if k != "prompt"}), "prompt is missing"),
         (lines(ROW | {"response_b": None}), "response_b is missing"),
+        (lines({"prompt": "p", "chosen": "x", "rejected": "y"}), 'response_a is missing; write "chosen" as response_a'),
         (lines(ROW | {"response_a": " \n "}), "response_a is empty"),
         (lines(ROW | {"response_a": 7}), "response_a is not text"),
         (lines(ROW | {"response_b": "Robin"}), "same text"),

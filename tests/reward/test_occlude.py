@@ -37,3 +37,10 @@ def test_the_effect_of_a_piece_is_the_reward_that_is_lost_without_it():
     words = np.array([[text.count("Good") - text.count("Bad") for text in gaps.variants]])
     effects = gaps.effects(np.concatenate([words, -words]))
     assert [own.tolist() for own in effects] == [[[1, -1, 0], [-1, 1, 0]], [[0, 1], [0, -1]]]
+
+
+def test_a_text_of_one_piece_has_nothing_to_leave_out():
+    gaps = occlude(["Yes.", "Good. Bad."])
+    rewards = np.arange(len(gaps.variants), dtype=float)[None]
+    alone, other = gaps.effects(rewards)
+    assert alone.tolist() == [[0.0]] and (other != 0).any()
