@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import streamlit as st
 
-from copl_core.records import AuditEntry, CoplError, Kind, Role
-from copl_core.study import access, labelling
+from copl_core.records import CoplError, Kind, Role
+from copl_core.study import access, audit_trail, labelling
 from copl_core.study_settings import AssignmentSettings
 from pages.common import current, rerun
 from pages.gold_and_reports import gold_pairs, reports
@@ -266,58 +264,33 @@ def history() -> None:
 
 def record() -> None:
     session, _ = current()
-    entries = access.audit(session, limit=st.session_state.setdefault("record-length", SHOWN))
-    people = {user.id: user.name for user in access.users(session)}
-    events = sorted({entry.event for entry in entries})
-    wanted = st.multiselect("Show only", events, key="record-events", placeholder="every kind of change")
-    shown = [entry for entry in entries if not wanted or entry.event in wanted]
-    if not shown:
+    lines, more = audit_trail.changes(session, limit=st.session_state.setdefault("record-length", SHOWN))
+    if not lines:
         st.write("Nothing has been changed yet.")
         return
+    kinds = sorted({line.kind for line in lines})
+    wanted = st.multiselect("Show only", kinds, key="record-events", placeholder="every kind of change")
     st.dataframe(
-        [entry_row(entry, people) for entry in shown],
+        [{"when": line.at.astimezone(), "what": line.sentence} for line in lines if not wanted or line.kind in wanted],
         hide_index=True,
         width="stretch",
         height=420,
         alt="Who changed what",
         column_config={
-            "when": st.column_config.DatetimeColumn(format="DD MMM YYYY, HH:mm", width="small"),
+            "when": st.column_config.DatetimeColumn(format="DD MMM YYYY, HH:mm", width=150),
             "what": st.column_config.TextColumn(width="large"),
         },
     )
-    if len(entries) == st.session_state["record-length"]:
-        st.caption(f"The last {len(entries):,} changes.")
+    if more:
+        st.caption(f"The last {len(lines):,} changes.")
         if st.button("Show more", key="record-more"):
             st.session_state["record-length"] *= 5
             rerun()
     else:
         st.caption(
-            f"All {len(entries):,} changes of roles, settings, labels, champions and imports, newest first. Entries "
+            f"All {len(lines):,} changes of roles, settings, labels, champions and imports, newest first. Entries "
             "cannot be removed here."
         )
-
-
-def entry_row(entry: AuditEntry, people: dict[int, str]) -> dict:
-    detail = dict(entry.detail)
-    if "user" in detail:
-        detail["user"] = people.get(detail["user"], detail["user"])
-    return {
-        "when": entry.at.astimezone(),
-        "who": people.get(entry.user_id, "the product"),
-        "change": entry.event,
-        "what": ", ".join(f"{name}: {value_of(value)}" for name, value in detail.items()),
-    }
-
-
-def value_of(value: object) -> str:
-    if isinstance(value, list) and len(value) == 2:  # before and after
-        return f"{value_of(value[0])} → {value_of(value[1])}"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    try:
-        return when(datetime.fromisoformat(value)) if isinstance(value, str) and "T" in value else str(value)
-    except ValueError:
-        return str(value)
 
 
 page()

@@ -251,11 +251,15 @@ def test_the_record_tells_who_changed_what(session, owner, page):
     access.set_role(session, access.join(session, "Ann").id, Role.RESEARCHER, by=owner.id)
     labelling.set_assignment(session, AssignmentSettings(overlap=1, open=False), by=owner.id)
     table = page("Record").dataframe[0].value
-    assert table["change"].tolist()[:2] == ["room", "role"] and table["who"].tolist()[:2] == ["Olga", "Olga"]
-    assert table["what"].iloc[0] == "overlap: none → 1, open: yes → no"
-    assert table["what"].iloc[1] == "user: Ann, before: annotator, after: researcher"
-    only = page("Record", **{"record-events": ["role"]}).dataframe[0].value
-    assert set(only["change"]) == {"role"}
+    assert table["what"].tolist()[:2] == [
+        "Olga changed people per pair from everybody to 1 and who may join from anybody with the address to invited "
+        "people.",
+        "Olga changed the role of Ann from annotator to researcher.",
+    ]
+    assert (
+        page("Record", **{"record-events": ["roles"]}).dataframe[0].value["what"].tolist()
+        == table["what"][1:2].tolist()
+    )
 
 
 def test_simulated_people_are_switched_off_in_the_owners_name(session, owner, page):

@@ -1,0 +1,330 @@
+"""The verb of the record of changes: who changed what, in one sentence per event.
+
+The store keeps events under short names with their details as JSON; both stay as they were written.  Each kind of event
+has one function here that puts it into words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from copl_core.records import AuditEntry, Choice
+from copl_core.study.roles import OWNER, needs
+from copl_core.study.session import Session
+from copl_core.study.views import CHOICE_WORDS
+from copl_core.study_settings import Invite
+
+PRODUCT = "The studio"  # who acts where no user does: the product itself, or its terminal
+_NOTE_LENGTH = 120  # characters of a note that a sentence repeats
+_ASSIGNMENT = {
+    "overlap": "people per pair",
+    "open": "who may join",
+    "order": "the order of new pairs",
+    "uniform": "the share drawn at random",
+    "repeats": "the share of repeated pairs",
+    "gold": "the share of gold pairs",
+    "practice": "the number of practice pairs",
+    "reserve_minutes": "the minutes a pair is reserved",
+    "daily_goal": "the daily goal",
+    "text_format": "how texts are set",
+}
+_EMPTY = {"overlap": "everybody", "daily_goal": "none", "reserve_minutes": "the default"}
+_SHARES = {"uniform", "repeats", "gold"}
+_SCHEDULE = {
+    "automatic": "automatic runs",
+    "refit_labels": "new labels before a refit of the graph",
+    "refit_seconds": "seconds between two refits of the graph",
+    "reward_labels": "new labels before a fit of the reward model",
+    "reward_seconds": "seconds between two fits of the reward model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of the record."""
+
+    at: datetime
+    kind: str  # in words, for a list to choose from
+    sentence: str  # without Markdown, with the name of who did it
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What sentences look up by number."""
+
+    users: Mapping[int, str]
+    invites: Mapping[int, Invite]
+
+    def user(self, user_id: object) -> str:
+        return self.users.get(user_id, f"person {user_id}") if isinstance(user_id, int) else PRODUCT
+
+
+@needs(OWNER)
+def changes(session: Session, limit: int = 100) -> tuple[list[Change], bool]:
+    """(the newest lines of the record, newest first, at least ``limit`` of them if there are as many; whether there are
+    earlier ones).
+    """
+    names = Names(
+        {user.id: user.name for user in session.store.users(session.id)},
+        {invite.id: invite for invite in session.store.invites(session.id)},
+    )
+    n_read = limit
+    while True:
+        entries = session.store.audit(session.id, limit=n_read)
+        lines = list(lines_of(entries, names))
+        if len(lines) >= limit or len(entries) < n_read:
+            return lines, len(entries) == n_read
+        n_read *= 4  # many entries were one line
+
+
+def lines_of(entries: Iterable[AuditEntry], names: Names) -> Iterable[Change]:
+    """One line per entry; automatic champions in a row, which earlier versions recorded one by one, are one line."""
+    for automatic, group in groupby(entries, key=_automatic):
+        several = list(group)
+        if automatic and len(several) > 1:
+            first, last = several[-1].detail.get("after"), several[0].detail.get("after")
+            text = (
+                f"{len(several):,} snapshots in a row became the champion without anybody's choice, {first} to {last}."
+            )
+            yield Change(several[0].at, kind_of(several[0].event), text)
+        else:
+            yield from (Change(one.at, kind_of(one.event), sentence(one, names)) for one in several)
+
+
+def _automatic(entry: AuditEntry) -> bool:
+    return entry.event == "champion" and entry.user_id is None
+
+
+def kind_of(event: str) -> str:
+    """The kind of an event in words; an unknown one keeps its stored name."""
+    return _KINDS[event][0] if event in _KINDS else event
+
+
+def sentence(entry: AuditEntry, names: Names) -> str:
+    """An event in one sentence.  One of an unknown kind, or with details of another shape, lists them as stored."""
+    who = names.user(entry.user_id)
+    if entry.event in _KINDS:
+        try:
+            words = _KINDS[entry.event][1](who, entry, names)
+            return words if words.endswith((".”", "?”", "!”", "…”")) else f"{words}."
+        except (KeyError, TypeError, ValueError, AttributeError):
+            pass  # the entry of another version
+    details = ", ".join(f"{name} {_plain(value)}" for name, value in entry.detail.items())
+    return f"{who} made a change of the kind “{entry.event}”" + (f": {details}." if details else ".")
+
+
+# ---- words
+
+
+def _plain(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _listing(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
+
+
+def _a(role: str) -> str:
+    return f"an {role}" if role[0] in "aeiou" else f"a {role}"
+
+
+def _quoted(text: str) -> str:
+    short = " ".join(text.split())
+    return f"“{short if len(short) <= _NOTE_LENGTH else short[: _NOTE_LENGTH - 1].rstrip() + '…'}”"
+
+
+def _moment(stored: str) -> str:
+    at = datetime.fromisoformat(stored).astimezone()
+    return f"{at.day} {at:%b %Y, %H:%M}"
+
+
+def _from_to(what: str, before: str, after: str) -> str:
+    return f"{what} from {before} to {after}"
+
+
+# ---- one function per kind of event
+
+
+def _role(who: str, entry: AuditEntry, names: Names) -> str:
+    user, before, after = (entry.detail[name] for name in ("user", "before", "after"))
+    return f"{who} changed the role of {names.user(user)} from {before} to {after}"
+
+
+def _signed_out(who: str, entry: AuditEntry, names: Names) -> str:
+    user = names.user(entry.detail["user"])
+    ended = _count(entry.detail["tokens"], "sign-in link")
+    if "browsers" in entry.detail:
+        ended += f" and {_count(entry.detail['browsers'], 'browser')}"
+    return f"{who} signed out everywhere ({ended})" if user == who else f"{who} signed {user} out everywhere ({ended})"
+
+
+def _invite(who: str, entry: AuditEntry, names: Names) -> str:
+    role, uses, expires = (entry.detail[name] for name in ("role", "uses", "expires"))
+    many = f"any number of {role}s" if uses is None else _a(role) if uses == 1 else f"{uses:,} {role}s"
+    return f"{who} made an invite for {many}" + (f", open until {_moment(expires)}" if expires else "")
+
+
+def _invite_accepted(who: str, entry: AuditEntry, names: Names) -> str:
+    invite = names.invites.get(entry.detail["invite"])
+    by = names.user(invite.by) if invite is not None and invite.by is not None else ""
+    role = _a(entry.detail["role"])
+    return f"{by} invited {who} as {role}, and {who} joined" if by else f"{who} joined by an invite as {role}"
+
+
+def _invite_revoked(who: str, entry: AuditEntry, names: Names) -> str:
+    invite = names.invites.get(entry.detail["invite"])
+    return f"{who} revoked an invite" + (f" for {invite.role}s, by which {invite.used} had joined" if invite else "")
+
+
+def _email(who: str, entry: AuditEntry, names: Names) -> str:
+    email, before, after = (entry.detail[name] for name in ("email", "before", "after"))
+    if after is None:
+        return f"{who} refused sign-in to {email}"
+    earlier = "" if before in (None, after) else f", no longer as {_a(before)}"
+    return f"{who} let {email} sign in as {_a(after)}{earlier}"
+
+
+def _exclude(who: str, entry: AuditEntry, names: Names) -> str:
+    labels, user = _count(entry.detail["labels"], "label"), names.user(entry.detail["user"])
+    if entry.detail["excluded"]:
+        return f"{who} excluded {user} from training ({labels})"
+    return f"{who} included {user} in training again ({labels})"
+
+
+def _simulated(who: str, entry: AuditEntry, names: Names) -> str:
+    labels = _count(entry.detail["labels"], "label")
+    if entry.detail["include"]:
+        return f"{who} included simulated people again ({labels})"
+    return f"{who} excluded simulated people ({labels})"
+
+
+def _undo(who: str, entry: AuditEntry, names: Names) -> str:
+    if "skip" in entry.detail:
+        return f"{who} went back to pair {entry.detail['skip']}, which they had skipped"
+    return f"{who} undid an answer (label {entry.detail['label']})"
+
+
+def _edit(who: str, entry: AuditEntry, names: Names) -> str:
+    before, after = (CHOICE_WORDS[Choice(entry.detail[name])] for name in ("before", "after"))
+    label = f"label {entry.detail['label']}"
+    if before == after:
+        return f"{who} changed the strength or the reason of an answer ({label})"
+    return f"{who} changed an answer from {before} to {after} ({label})"
+
+
+def _import(who: str, entry: AuditEntry, names: Names) -> str:
+    parts = [("labels", "label", ""), ("pairs", "new pair", ""), ("users", "new person", "new people")]
+    made = [_count(entry.detail[name], *words) for name, *words in parts if entry.detail[name]]
+    return f"{who} imported {_listing(made)}"
+
+
+def _assignment(who: str, entry: AuditEntry, names: Names) -> str:
+    changed = [
+        _from_to(_ASSIGNMENT[name], *(_assignment_value(name, value) for value in values))
+        for name, values in entry.detail.items()
+    ]
+    return f"{who} changed {_listing(changed)}"
+
+
+def _assignment_value(name: str, value: Any) -> str:
+    if name == "open":
+        return "anybody with the address" if value else "invited people"
+    if value is None:
+        return _EMPTY[name]
+    return f"{value:.0%}" if name in _SHARES else _plain(value)
+
+
+def _guidelines(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} wrote version {entry.detail['version']} of the guidelines"
+
+
+def _gold(who: str, entry: AuditEntry, names: Names) -> str:
+    pair, before, after = (entry.detail[name] for name in ("pair", "before", "after"))
+    if after is None:
+        return f"{who} took pair {pair} from the gold pairs"
+    return f"{who} made pair {pair} a gold pair" if before is None else f"{who} changed the known answer of pair {pair}"
+
+
+def _report_resolved(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} resolved reported problem {entry.detail['report']}"
+
+
+def _pin(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} pinned pair {entry.detail['pair']}, so that everybody gets it next"
+
+
+def _unpin(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} unpinned pair {entry.detail['pair']}"
+
+
+def _group_name(who: str, entry: AuditEntry, names: Names) -> str:
+    group, before, after = (entry.detail[name] for name in ("group", "before", "after"))
+    if not after:
+        return f"{who} took back the name {_quoted(before)} of group {group}"
+    return f"{who} named group {group} {_quoted(after)}" + (f", before: {_quoted(before)}" if before else "")
+
+
+def _champion(who: str, entry: AuditEntry, names: Names) -> str:
+    before, after = entry.detail["before"], entry.detail["after"]
+    instead = f" in place of {before}" if before else ""
+    if entry.user_id is None:
+        return f"Snapshot {after} became the champion{instead} without anybody's choice"
+    return f"{who} promoted snapshot {after} to champion{instead}"
+
+
+def _note(who: str, entry: AuditEntry, names: Names) -> str:
+    snapshot, after = entry.detail["snapshot"], entry.detail["after"]
+    return f"{who} noted at snapshot {snapshot}: {_quoted(after)}" if after else f"{who} removed the note of {snapshot}"
+
+
+def _schedule(who: str, entry: AuditEntry, names: Names) -> str:
+    before, after = entry.detail["before"], entry.detail["after"]
+    if after is None:
+        return f"{who} set the schedule of automatic runs back to the installation's"
+    if before is None:
+        values = [f"{what} {_plain(after[name])}" for name, what in _SCHEDULE.items() if name in after]
+        return f"{who} set the schedule of this study: {_listing(values)}"
+    changed = [
+        _from_to(what, _plain(before.get(name)), _plain(after[name]))
+        for name, what in _SCHEDULE.items()
+        if name in after and before.get(name) != after[name]
+    ]
+    return f"{who} changed the schedule: {_listing(changed)}"
+
+
+# Stored name of an event → (its kind in words, the function that makes its sentence)
+_KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
+    "role": ("roles", _role),
+    "signed out": ("sign-outs", _signed_out),
+    "invite": ("invites", _invite),
+    "invite accepted": ("invites", _invite_accepted),
+    "invite revoked": ("invites", _invite_revoked),
+    "e-mail": ("e-mail addresses", _email),
+    "exclude": ("exclusion from training", _exclude),
+    "simulated": ("simulated people", _simulated),
+    "undo": ("undone answers", _undo),
+    "edit": ("changed answers", _edit),
+    "import": ("imports", _import),
+    "room": ("assignment", _assignment),
+    "guidelines": ("guidelines", _guidelines),
+    "gold": ("gold pairs", _gold),
+    "report resolved": ("reports", _report_resolved),
+    "ask": ("pinned pairs", _pin),
+    "ask ended": ("pinned pairs", _unpin),
+    "group name": ("group names", _group_name),
+    "champion": ("champions", _champion),
+    "note": ("notes", _note),
+    "schedule": ("schedule", _schedule),
+}
