@@ -270,16 +270,14 @@ def record() -> None:
         return
     kinds = sorted({line.kind for line in lines})
     wanted = st.multiselect("Show only", kinds, key="record-events", placeholder="every kind of change")
-    st.dataframe(
-        [{"when": line.at.astimezone(), "what": line.sentence} for line in lines if not wanted or line.kind in wanted],
+    shown = [line for line in lines if not wanted or line.kind in wanted]
+    st.table(  # and no dataframe, which cuts sentences
+        [{"when": when(line.at), "what": literal(line.sentence)} for line in shown],
+        border="horizontal",
+        height=480 if len(shown) > 10 else "content",
+        hide_header=False,
         hide_index=True,
-        width="stretch",
-        height=420,
         alt="Who changed what",
-        column_config={
-            "when": st.column_config.DatetimeColumn(format="DD MMM YYYY, HH:mm", width=150),
-            "what": st.column_config.TextColumn(width="large"),
-        },
     )
     if more:
         st.caption(f"The last {len(lines):,} changes.")

@@ -250,16 +250,14 @@ def test_a_reported_problem_is_read_and_resolved(session, owner, page, words):
 def test_the_record_tells_who_changed_what(session, owner, page):
     access.set_role(session, access.join(session, "Ann").id, Role.RESEARCHER, by=owner.id)
     labelling.set_assignment(session, AssignmentSettings(overlap=1, open=False), by=owner.id)
-    table = page("Record").dataframe[0].value
-    assert table["what"].tolist()[:2] == [
+    lines = page("Record").table[0].value["what"].tolist()
+    assert lines[:2] == [
         "Olga changed people per pair from everybody to 1 and who may join from anybody with the address to invited "
-        "people.",
-        "Olga changed the role of Ann from annotator to researcher.",
+        "people\\.",
+        "Olga changed the role of Ann from annotator to researcher\\.",
     ]
-    assert (
-        page("Record", **{"record-events": ["roles"]}).dataframe[0].value["what"].tolist()
-        == table["what"][1:2].tolist()
-    )
+    only = page("Record", **{"record-events": ["roles"]}).table[0].value["what"].tolist()
+    assert only == [line for line in lines if "the role of" in line]
 
 
 def test_simulated_people_are_switched_off_in_the_owners_name(session, owner, page):

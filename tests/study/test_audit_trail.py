@@ -16,7 +16,7 @@ from tests.plan import ROOT, sources
 from tests.worlds import open_study, pairs_to_label
 
 NOW = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
-NOBODY = audit_trail.Names({}, {})
+UNKNOWN = audit_trail.Names({}, {})
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def entry(event: str, user_id: int | None, **detail: object) -> AuditEntry:
 
 
 def test_snapshots():
-    rae = replace(NOBODY, users={1: "Rae"})
+    rae = replace(UNKNOWN, users={1: "Rae"})
     lines = [
         audit_trail.sentence(entry("champion", 1, before="v0009", after="v0007"), rae),
         audit_trail.sentence(entry("note", 1, snapshot="v0007", before="", after="before the pilot"), rae),
@@ -180,4 +180,4 @@ def test_automatic_champions_of_earlier_versions_are_one_line_and_hide_nothing(s
     ],
 )
 def test_events_of_other_versions_are_readable(one, words):
-    assert audit_trail.sentence(one, NOBODY) == words
+    assert audit_trail.sentence(one, UNKNOWN) == words
