@@ -31,6 +31,12 @@ class Visitor:
         self.session = sign_in.session_of(store, self.secret) if self.secret else None
         self.email = "" if self.session or not has_provider() else verified_email()
 
+    def studies_now(self) -> tuple[StudyRecord, ...]:
+        """The same studies looked up now, for a page that is open already."""
+        if self.session is not None:
+            self.session = sign_in.session_of(self.store, self.secret)
+        return self.studies()
+
     def studies(self) -> tuple[StudyRecord, ...]:
         """The studies that the visitor may open, the one opened last first."""
         if self.session is not None:
@@ -95,7 +101,7 @@ def main() -> None:
         many = len(store.studies()) > 1
     except CoplError as problem:
         stop_with_error(problem)
-    set_current(study, user, lambda: visitor.again(study_id), browser=visitor.secret, studies=visitor.studies())
+    set_current(study, user, lambda: visitor.again(study_id), browser=visitor.secret, studies=visitor.studies_now)
     if user is None:
         menu(None)
         if has_provider():

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
+from copl_core.records import Role
 from copl_core.study import access, sign_in
 from pages.common import current, in_a_sentence
 from pages.texts import literal
 
+STUDIES_SECONDS = 5  # after which an owner's list of studies is looked up again
 # A new page load: nothing that was chosen in one study is kept for another.
 OPEN_STUDY = "<script>location.assign(location.pathname + '?study=' + %s)</script>"
 
@@ -19,7 +21,7 @@ OPEN_STUDY = "<script>location.assign(location.pathname + '?study=' + %s)</scrip
 def account() -> None:
     session, me = current()
     with st.sidebar:
-        switcher()
+        watch_studies() if me.role == Role.OWNER else switcher()
         st.caption(f"{literal(session.record.name)}  \nSigned in as {literal(me.name)}")
         with st.popover("Account", type="tertiary"):
             st.button("Sign out", key="sign-out", on_click=sign_out, width="stretch")
@@ -35,10 +37,16 @@ def account() -> None:
                 own_link()
 
 
+@st.fragment(run_every=STUDIES_SECONDS)
+def watch_studies() -> None:
+    """The switcher of an owner, who may import a study elsewhere: in a terminal, or in another tab."""
+    switcher()
+
+
 def switcher() -> None:
     """For somebody who belongs to several studies: which one this tab shows."""
     session, _ = current()
-    studies = sorted(st.session_state.get("studies", ()), key=lambda study: study.name)
+    studies = sorted(st.session_state["studies"](), key=lambda study: study.name)
     names = {study.id: study.name for study in studies}
     if len(names) < 2:
         return

@@ -62,16 +62,16 @@ def set_current(
     again: Callable[[], User | None],
     *,
     browser: str = "",
-    studies: Sequence[StudyRecord] = (),
+    studies: Callable[[], Sequence[StudyRecord]] = tuple,
 ) -> None:
     """Set the study and the user of the page that runs next.
 
     Args:
         again: looks the user up again; None once they are signed out.
         browser: the secret of the browser's session, empty where an identity provider signs in.
-        studies: that the user may open.
+        studies: looks up the studies that the user may open.
     """
-    st.session_state.update(session=session, user=user, again=again, browser=browser, studies=tuple(studies))
+    st.session_state.update(session=session, user=user, again=again, browser=browser, studies=studies)
     st.html(CONTRAST_STYLE + SCRIPT_STYLE + STYLE)
     st.html(FORMULA_SCRIPT + MENU_SCRIPT, unsafe_allow_javascript=True)
 

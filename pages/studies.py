@@ -88,6 +88,7 @@ def import_study() -> None:
 def run_import(file, name: str) -> None:
     session, me = current()
     problems: list[tuple[int, str]] = []
+    st.session_state.pop("imported", None)
     with TemporaryDirectory() as folder, st.spinner("Importing"):
         path = Path(folder) / Path(file.name).name
         path.write_bytes(file.getbuffer())
@@ -99,6 +100,7 @@ def run_import(file, name: str) -> None:
             st.error(str(problem).replace(str(path), file.name))
             return
     st.session_state["imported"] = (made, report, [*problems, *report.problems])
+    rerun()  # the menu begins with the list of studies
 
 
 def counted(n: int, what: str) -> str:
