@@ -77,17 +77,19 @@ if (!window.coplKeys) {
     if (event.repeat && (event.key.length === 1 || event.key === "Backspace")) event.stopImmediatePropagation();
     else if (event.key === "?") document.querySelector(".st-key-keys button")?.click();
   }, true);
-  let pause = null, sent = 0;
+  let pause = null, unsent = null;
   window.addEventListener("input", (event) => {
     const field = event.target.closest?.("[class*=st-key-reason-] textarea");
     clearTimeout(pause);
-    const send = () => {
-      sent = performance.now();
-      field.dispatchEvent(
-        new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
-    };
-    const wait = performance.now() - sent > 2000 ? 0 : 500;
-    if (field && !event.isComposing) pause = setTimeout(() => document.activeElement === field && send(), wait);
+    const send = () => field.dispatchEvent(
+      new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
+    if (!field || event.isComposing) return;
+    unsent ??= performance.now();
+    const wait = Math.min(500, Math.max(0, unsent + 2000 - performance.now()));
+    pause = setTimeout(() => {
+      unsent = null;
+      if (document.activeElement === field) send();
+    }, wait);
   }, true);
   let clicked = null;
   window.addEventListener("click", (event) => {
@@ -97,9 +99,15 @@ if (!window.coplKeys) {
   }, true);
   const app = document.querySelector("[data-testid=stApp]");
   let lost = false;
+  // Streamlit runs the page by itself when it is connected again.  A click in the middle of that run would cut it short,
+  // and fields that the cut run has not reached lose what is in them.
+  const look = () => {
+    if (app.dataset.testScriptState !== "notRunning") setTimeout(look, 100);
+    else document.querySelector(".st-key-look-again button")?.click();
+  };
   new MutationObserver(() => {
     const connected = app.dataset.testConnectionState === "CONNECTED";
-    if (connected && lost) setTimeout(() => document.querySelector(".st-key-look-again button")?.click(), 100);
+    if (connected && lost) setTimeout(look, 100);
     lost = !connected;
   }).observe(app, {attributeFilter: ["data-test-connection-state"]});
 }
