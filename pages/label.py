@@ -99,7 +99,7 @@ if (!window.coplKeys) {
   }, true);
   const app = document.querySelector("[data-testid=stApp]");
   let lost = false;
-  // Streamlit runs the page by itself when it is connected again.  A click in the middle of that run would cut it short,
+  // Streamlit runs the page by itself when it is connected again.  A click in the middle of that run cuts it short,
   // and fields that the cut run has not reached lose what is in them.
   const look = () => {
     if (app.dataset.testScriptState !== "notRunning") setTimeout(look, 100);
