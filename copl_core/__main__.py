@@ -7,18 +7,22 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from copl_core.config import Settings
-from copl_core.records import CoplError, ImportReport, ImportRow, RunState
+from copl_core.records import CoplError, ImportReport, RunState
 from copl_core.store import Store
 from copl_core.study import access, contents, rewards, runs
 from copl_core.study.session import Session
 
+if TYPE_CHECKING:
+    from copl_core.formats.files import OpenedFile
+
 _SHOWN_PROBLEMS = 20  # skipped lines of a file that are listed
+_MAP_HELP = "the file's name of a field (choice=winner), or its value for a choice (a=0); repeat for more"
 _QUIET_LOGGERS = ("alembic", "httpx", "transformers")
 
 
@@ -114,30 +118,33 @@ def need_device(settings: Settings) -> None:
 # ---- commands
 
 
-@dataclass
-class _OpenFile:
-    """A file of labels that has at least one valid row."""
-
-    path: Path
-    rows: Iterator[ImportRow]
-    problems: list[tuple[int, str]] = field(default_factory=list)  # (line, reason) of each skipped line, as it is read
-
-
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:
-    files = [_open_file(path) for path in arguments.files]
+    from copl_core.formats.files import open_file, read_options
+
+    if arguments.json and len(arguments.files) > 1:
+        raise CoplError(
+            f"--json writes the report of one file, and {len(arguments.files)} are given; import them singly."
+        )
+    options = read_options(arguments.map, arguments.annotator)
+    files = [open_file(path, options, arguments.format) for path in arguments.files]  # each before the first import
+    reports = (_try_files if arguments.dry_run else _import_files)(files, settings, arguments.study)
+    for file, report in zip(files, reports, strict=True):
+        _print_report(file, arguments.study, report, dry_run=arguments.dry_run)
+        if arguments.json:
+            _write_report(file, report, arguments.json)
+    return _import_status(files, reports, arguments.skip_bad)
+
+
+def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> list[ImportReport]:
     with contents.importing(settings):
-        session = _study_for_import(settings, arguments.study)  # only after every file has shown a valid row
+        session = _study_for_import(settings, study)
         known = session.id in {study.id for study in session.store.studies()}
-        incomplete = [str(file.path) for file in files if not _import_file(session, file, in_parts=not known)]
+        import_rows = contents.import_rows if known else contents.import_in_parts
+        reports = [import_rows(session, file.rows()) for file in files]
         if not known:
             access.owner(session)
             session.store.finish_study(session.id)
-    if incomplete:
-        raise CoplError(
-            f"Incomplete: {', '.join(incomplete)}. The rows before the damage are imported; get a complete file and "
-            "import it: rows that are there already are skipped."
-        )
-    return 0
+    return reports
 
 
 def _study_for_import(settings: Settings, name: str) -> Session:
@@ -146,53 +153,91 @@ def _study_for_import(settings: Settings, name: str) -> Session:
     return Session(store, settings, store.create_study(name, open=False, ready=False).id)
 
 
-def _open_file(path: Path) -> _OpenFile:
-    from copl_core.formats.own import read_rows
+def _try_files(files: list[OpenedFile], settings: Settings, study: str) -> list[ImportReport]:
+    """What an import would do; nothing is kept of it, and a study that does not exist is not created."""
+    store = open_store(settings)
+    record = next((one for one in store.studies() if one.name == study), None)
+    if record is not None:
+        return [store.import_rows(record.id, file.rows(), dry_run=True) for file in files]
+    with TemporaryDirectory() as folder:
+        apart = Settings(home=Path(folder))
+        session = _study_for_import(apart, study)
+        return [contents.import_in_parts(session, file.rows()) for file in files]
 
-    problems: list[tuple[int, str]] = []
-    rows = read_rows(path, problems)
-    first = next(rows, None)
-    if first is None:
-        _print_problems(problems, "no line was imported")
+
+def _import_status(files: list[OpenedFile], reports: list[ImportReport], skip_bad: bool) -> int:
+    """Exit status: 0 if nothing was left out, or if that is accepted.
+
+    Raises:
+        CoplError: a file is damaged or ends early.
+    """
+    from copl_core.formats.packed import BROKEN
+
+    incomplete = [str(file.path) for file in files if any(reason == BROKEN for _, reason in file.survey.left_out)]
+    if incomplete:
         raise CoplError(
-            f"{path} has no valid line, so nothing is imported; a line is a JSON object "
-            "with prompt, response_a, response_b and, if it is a label, choice and annotator."
+            f"Incomplete: {', '.join(incomplete)}. The rows before the damage are imported; get a complete file and "
+            "import it: rows that are there already are skipped."
         )
-    return _OpenFile(path, chain([first], rows), problems)
+    left_out = any(file.survey.left_out or report.problems for file, report in zip(files, reports, strict=True))
+    return int(left_out and not skip_bad)
 
 
-def _import_file(session: Session, file: _OpenFile, *, in_parts: bool) -> bool:
-    """Import one file; False if it is damaged or ends early."""
-    from copl_core.formats.own import BROKEN
+def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run: bool) -> None:
+    from copl_core.formats.packed import BROKEN
 
-    report = (contents.import_in_parts if in_parts else contents.import_rows)(session, file.rows)
-    _print_report(file.path, session.record.name, report)
-    broken = any(reason == BROKEN for _, reason in file.problems)
-    rest = "the lines after the damage are missing" if broken else "all other lines were imported"
-    _print_problems(file.problems + list(report.problems), rest)
-    return not broken
-
-
-def _print_report(path: Path, study: str, report: ImportReport) -> None:
+    survey, unit = file.survey, file.container.unit
+    would = "would add " if dry_run else ""
     print(
-        f"{path.name} → study {study!r}: {report.labels_new:,} new labels, {report.labels_known:,} already there, "
-        f"{report.pairs_new:,} new pairs, {report.users_new:,} new users."
+        f"{file.path.name} → study {study!r}: {would}{report.labels_new:,} new labels, {report.labels_known:,} already "
+        f"there, {report.pairs_new:,} new pairs, {report.users_new:,} new users."
     )
+    print(f"  {file.container.kind}, format {file.format.name}: {survey.rows:,} {unit}s.")
     if report.positions_unknown:
         print(
             f"  {report.positions_unknown:,} of the new labels do not say which answer was shown on the left (the "
             "field left, a or b): their position is unknown, and nothing is learned from their order."
         )
+    if survey.ignored_fields:
+        fields = ", ".join(f"{name} ({n:,})" for name, n in survey.ignored_fields.items())
+        print(f"  Fields that nothing is learned from: {fields}.")
+    _print_lines(list(survey.notes))
+    broken = any(reason == BROKEN for _, reason in survey.left_out)
+    rest = f"the {unit}s after the damage are missing" if broken else f"all other {unit}s were imported"
+    _print_problems([*survey.left_out, *report.problems], unit, rest)
 
 
-def _print_problems(problems: list[tuple[int, str]], rest: str) -> None:
-    for line, reason in problems[:_SHOWN_PROBLEMS]:
-        print(f"  line {line}: {reason}", file=sys.stderr)
-    if len(problems) > _SHOWN_PROBLEMS:
-        print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more skipped lines", file=sys.stderr)
+def _print_problems(problems: list[tuple[int, str]], unit: str, rest: str) -> None:
+    _print_lines([f"{unit} {number}: {reason}" for number, reason in problems], f"skipped {unit}s")
     if problems:
-        were = "line was" if len(problems) == 1 else "lines were"
+        were = f"{unit} was" if len(problems) == 1 else f"{unit}s were"
         print(f"  {len(problems):,} {were} skipped; {rest}.", file=sys.stderr)
+
+
+def _print_lines(lines: list[str], what: str = "notes") -> None:
+    for line in lines[:_SHOWN_PROBLEMS]:
+        print(f"  {line}", file=sys.stderr)
+    if len(lines) > _SHOWN_PROBLEMS:
+        print(f"  … and {len(lines) - _SHOWN_PROBLEMS:,} more {what}", file=sys.stderr)
+
+
+def _write_report(file: OpenedFile, report: ImportReport, path: Path) -> None:
+    """What the file holds and what is new, as JSON for programs."""
+    from copl_core.formats.own import whole
+
+    left_out = [{"row": number, "why": reason} for number, reason in (*file.survey.left_out, *report.problems)]
+    facts = {
+        "format": file.format.name,
+        "rows": file.survey.rows,
+        "pairs": file.survey.pairs,
+        "labels": report.labels_new + report.labels_known,
+        "users": file.survey.users,
+        "new": {"pairs": report.pairs_new, "labels": report.labels_new, "users": report.users_new},
+        "left_out": left_out,
+        "ignored_fields": file.survey.ignored_fields,
+    }
+    with whole(path) as target:
+        target.write(json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -323,10 +368,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_data_commands(command: AddCommand) -> None:
     sub = command(
-        "import", _import, "Import pairs and labels from JSONL files, plain or gzip. A second import adds nothing."
+        "import", _import, "Import pairs and labels from files of many formats. A second import adds nothing."
     )
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
     sub.add_argument("--study", default="Imported", help="study for the rows, created if missing (default: Imported)")
+    sub.add_argument("--format", metavar="F", help="name of the format, if the file is not recognised")
+    sub.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help=_MAP_HELP)
+    sub.add_argument("--annotator", metavar="A", help="whose labels they are, where rows do not say it")
+    sub.add_argument("--dry-run", action="store_true", help="report what would come in, and change nothing")
+    sub.add_argument("--skip-bad", action="store_true", help="exit status 0 although lines were left out")
+    sub.add_argument("--json", type=Path, metavar="OUT", help="also write the report of the file as JSON")
     sub = command("export", _export, "Write all labels as JSONL: user, pair, sides as shown, choice, time.")
     _add_study(sub)
     sub.add_argument("--out", type=Path, help="file to write (default: standard output)")

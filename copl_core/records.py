@@ -7,11 +7,12 @@ table that lists the id of each row.  This module imports nothing of the project
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,10 +36,11 @@ class Choice(StrEnum):
 
 
 class Kind(StrEnum):
-    """Whether a user is a person or a simulation; every screen marks a simulation as one."""
+    """Whether a user is a person, a simulation, or a language model that judges; every screen marks the last two."""
 
     HUMAN = "human"
     SIMULATED = "simulated"
+    MODEL = "model"
 
 
 class Role(StrEnum):
@@ -168,6 +170,7 @@ class ImportRow:
     split: str | None = None  # "test": a test label of evaluation
     excluded: bool = False  # from training: this user's labels
     position_known: bool = False  # true: response_a was shown on the left; false: the order of the two means nothing
+    meta: Mapping[str, Any] | None = None  # what else the file has about the row: its own ids, its split, its topic …
 
     def in_shown_order(self) -> ImportRow:
         """The row with the response on the left first.

@@ -43,24 +43,17 @@ _PAIR = (
 
 
 class Texts(Transactions):
-    def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
-        with self._write() as connection:
-            work = _Import(connection, study_id)
-            stream = iter(rows)
-            while chunk := list(islice(stream, CHUNK)):
-                work.add(chunk)
-            report = work.report()
-            if report.labels_new or report.pairs_new:
-                audit(
-                    connection,
-                    study_id,
-                    "import",
-                    by,
-                    labels=report.labels_new,
-                    pairs=report.pairs_new,
-                    users=report.users_new,
-                )
-            return report
+    def import_rows(
+        self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None, dry_run: bool = False
+    ) -> ImportReport:
+        try:
+            with self._write() as connection:
+                report = _import_rows(connection, study_id, rows, by)
+                if dry_run:
+                    raise _DryRun(report)
+                return report
+        except _DryRun as done:
+            return done.report
 
     def pair(self, pair_id: int) -> Pair:
         with self._read() as connection:
@@ -104,6 +97,25 @@ class Texts(Transactions):
                 .order_by(ResponseRow.id)
             )
             return [Response(*row) for row in rows]
+
+
+class _DryRun(Exception):
+    """Ends a transaction without a change."""
+
+    def __init__(self, report: ImportReport) -> None:
+        self.report = report
+
+
+def _import_rows(connection: Connection, study_id: int, rows: Iterable[ImportRow], by: int | None) -> ImportReport:
+    work = _Import(connection, study_id)
+    stream = iter(rows)
+    while chunk := list(islice(stream, CHUNK)):
+        work.add(chunk)
+    report = work.report()
+    if report.labels_new or report.pairs_new:
+        n = {"labels": report.labels_new, "pairs": report.pairs_new, "users": report.users_new}
+        audit(connection, study_id, "import", by, **n)
+    return report
 
 
 def read_pair(connection: Connection, pair_id: int) -> Pair:

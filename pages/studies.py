@@ -13,6 +13,7 @@ from pages.account import open_study
 from pages.common import current, rerun
 from pages.members import perform
 
+FILES = "jsonl json csv tsv txt parquet arrow xlsx gz bz2 xz zst".split()  # endings that the browser offers
 SHOWN = 10  # lines that were not imported, named one by one
 
 
@@ -74,11 +75,11 @@ def new_study() -> None:
 
 def import_study() -> None:
     with st.form("import-study"):
-        file = st.file_uploader("A file of pairs or labels", type=["jsonl", "gz"], key="import-file")
+        file = st.file_uploader("A file of pairs or labels", type=FILES, key="import-file")
         name = st.text_input("Name of the study made from it", key="import-name", max_chars=200)
         if st.form_submit_button("Import", key="import-make"):
             if file is None:
-                st.error("No file is chosen; choose one with one JSON object per line.")
+                st.error("No file is chosen; choose one of pairs or labels.")
             else:
                 run_import(file, name.strip() or Path(file.name).name.partition(".")[0])
     if done := st.session_state.get("imported"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 from html import escape
 from xml.etree import ElementTree
@@ -24,6 +25,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Delimiter
 
 from copl_core.study import labelling
+from copl_core.turns import turns_of
 
 # One look on light and dark pages: every colour is mixed from the colour of the text.
 STYLE = """<style>
@@ -146,10 +148,11 @@ def to_html(text: str, text_format: str = "markdown", kind: str = "") -> str:
         kind: a further class of the outer element, such as "question".
     """
     if text_format == "plain" or len(text) > _LONG:
-        return f'<div class="{_classes("plain", kind)}" dir="auto">{escape(text)}</div>'
+        body = "".join(_turn(escape, *turn) for turn in _stored_turns(text)) or escape(text)
+        return f'<div class="{_classes("plain", kind)}" dir="auto">{body}</div>'
     parser = _parser(text_format == "formulas", text.count("[") <= _MOST_BRACKETS)
     turns = _turns(text)
-    body = "".join(_turn(parser, *turn) for turn in turns) if turns else parser.render(text)
+    body = "".join(_turn(parser.render, *turn) for turn in turns) if turns else parser.render(text)
     return f'<div class="{_classes(kind)}">{body}</div>'
 
 
@@ -159,6 +162,8 @@ def _classes(*names: str) -> str:
 
 def _turns(text: str) -> list[tuple[str, str]]:
     """(role with its colon, words) of each turn of a conversation; empty for any other text."""
+    if turns := _stored_turns(text):
+        return turns
     starts = [found for found in _ROLE.finditer(text) if found.start() == 0 or text[: found.start()].endswith("\n\n")]
     if len(starts) < 2 or starts[0].start() > 0:
         return []
@@ -166,8 +171,13 @@ def _turns(text: str) -> list[tuple[str, str]]:
     return [(found[1] + found[2], text[found.end() : end].strip("\n")) for found, end in zip(starts, ends, strict=True)]
 
 
-def _turn(parser: MarkdownIt, role: str, words: str) -> str:
-    return f'<div class="turn"><div class="role">{role}</div>{parser.render(words)}</div>'
+def _stored_turns(text: str) -> list[tuple[str, str]]:
+    """(role with its colon, words) of each turn of a prompt that is stored as a conversation."""
+    return [(f"{turn.role.capitalize()}:", turn.text) for turn in turns_of(text)]
+
+
+def _turn(render: Callable[[str], str], role: str, words: str) -> str:
+    return f'<div class="turn"><div class="role">{role}</div>{render(words)}</div>'
 
 
 class _Renderer(RendererHTML):

@@ -47,7 +47,8 @@ STORED = {
     ("copl_core/preference/config.py", "firmer"),  # setting of a graph in snapshots
     ("copl_core/training/graph_trainer.py", "firm"),  # array of a checkpoint
     ("copl_core/trainer/run_log.py", "said"),  # key of a run's log
-    ("db/listing.py", "asked"),  # field of an export
+    ("copl_core/formats/own.py", "asked"),  # field of an export
+    ("db/listing.py", "asked"),  # likewise
     ("pages/people_selection.py", "foreseen"),  # parameter of a link
     ("tests/db/test_round_trip.py", "asked"),
     ("tests/preference/test_config.py", "firmer"),

@@ -78,15 +78,67 @@ def test_bad_lines_are_reported_by_number_and_the_good_ones_are_imported(home, l
     lines = labels.read_text().splitlines()
     lines[2:2] = [
         "{not json",
-        json.dumps({"prompt": "p", "response_a": "x", "response_b": "y", "choice": "left", "annotator": "Ann"}),
+        json.dumps({"prompt": "p", "response_a": "x", "response_b": "y", "choice": "up", "annotator": "Ann"}),
         "[1, 2]",
     ]
     labels.write_text("\n".join(lines))
-    assert main(["import", str(labels), "--study", "Mine"]) == 0
+    assert main(["import", str(labels), "--study", "Mine"]) == 1
     printed = capsys.readouterr()
     assert "40 new labels" in printed.out and "'Mine'" in printed.out
-    assert "line 3: the line is not JSON" in printed.err and "line 4: choice is left" in printed.err
-    assert "line 5:" in printed.err and "3 lines were skipped" in printed.err
+    assert "line 3: the line is not JSON" in printed.err and "line 4: choice is up" in printed.err
+    assert "line 5:" in printed.err and "3 lines were skipped; all other lines were imported" in printed.err
+    assert main(["import", str(labels), "--study", "Mine", "--skip-bad"]) == 0
+
+
+def report_of(home: Path, *arguments: str) -> dict:
+    out = home.parent / "report.json"
+    out.unlink(missing_ok=True)
+    main(["import", *arguments, "--json", str(out)])
+    return json.loads(out.read_text())
+
+
+def test_the_report_of_an_import_is_json_for_programs(home, labels, tmp_path):
+    with labels.open("a") as file:
+        file.write(json.dumps({"prompt": "p", "response_a": "x", "response_b": "y", "topic": "birds"}) + "\n[]\n")
+    report = report_of(home, str(labels))
+    new = {"pairs": 14, "labels": 40, "users": 4}
+    left_out = [{"row": 43, "why": "the line is JSON, but not an object with named fields"}]
+    assert report == {"format": "own", "rows": 43, "pairs": 14, "labels": 40, "users": 4, "new": new,
+                      "left_out": left_out, "ignored_fields": {"topic": 1}}  # fmt: skip
+    again = report_of(home, str(labels))
+    assert again == report | {"new": {"pairs": 0, "labels": 0, "users": 0}}
+
+
+def test_a_dry_run_reports_the_same_and_changes_nothing(home, labels):
+    tried = report_of(home, str(labels), "--dry-run")
+    assert tried["new"]["labels"] == 40
+    assert open_store(Settings(home=home)).current_study() is None
+    assert report_of(home, str(labels)) == tried
+    more = labels.with_name("more.jsonl")
+    more.write_text(labels.read_text().replace("user 00", "user 99"))
+    tried, session = report_of(home, str(more), "--dry-run"), open_study(Settings(home=home))
+    assert tried["new"] == {"pairs": 0, "labels": 10, "users": 1} and session.store.label_count(session.id) == 40
+    assert report_of(home, str(more)) == tried
+
+
+def test_fields_and_values_under_other_names_are_mapped(home, tmp_path, capsys):
+    path = tmp_path / "votes.csv"
+    path.write_text("task,one,two,won,by\nName a bird,Robin,Wren,0,Ann\nName a tree,Oak,Elm,1,Ann\n")
+    assert main(["import", str(path)]) == 1
+    assert "has no two answers to compare: its fields are task, one, two, won, by" in capsys.readouterr().err
+    names = "prompt=task response_a=one response_b=two choice=won annotator=by".split()
+    maps = [part for name in names for part in ("--map", name)]
+    assert main(["import", str(path), *maps]) == 1
+    assert "choice is 0; it must be one of a, b, tie, both_bad, or say what it means" in capsys.readouterr().err
+    assert main(["import", str(path), *maps, "--map", "a=0", "--map", "b=1"]) == 0
+    assert "2 new labels" in capsys.readouterr().out
+    for wrong in ("winner", "win=choice", "choice="):
+        assert main(["import", str(path), "--map", wrong]) == 1
+        assert f"--map got '{wrong}'; give one of our fields" in capsys.readouterr().err
+    assert main(["import", str(path), "--map", "choice=gone"]) == 1
+    assert "--map names the field gone for choice" in capsys.readouterr().err
+    assert main(["import", str(path), "--format", "nothing"]) == 1
+    assert "There is no format named 'nothing'; choose one of" in capsys.readouterr().err
 
 
 def test_an_incomplete_file_is_imported_as_far_as_it_goes_and_is_no_success(home, labels, capsys):
@@ -118,7 +170,7 @@ def test_an_excluded_user_stays_excluded_in_another_study(home, labels, capsys, 
 def test_a_hundred_bad_lines_are_summed_up(home, labels, capsys):
     with labels.open("a") as stream:
         stream.write("{\n" * 100)
-    assert main(["import", str(labels)]) == 0
+    assert main(["import", str(labels), "--skip-bad"]) == 0
     err = capsys.readouterr().err
     assert "80 more skipped lines" in err and "100 lines were skipped" in err and len(err.splitlines()) < 30
 

@@ -1,12 +1,12 @@
-"""Files of pairs and labels as JSON lines, plain or gzip: read line by line, written whole or not at all.
+"""Our own rows: one pair, or one label of a pair, with its fields under our names or under others.
 
-A row names ``prompt, response_a, response_b``.  A label adds ``choice`` ("a", "b", "tie", "both_bad") and
-``annotator``; a row without a choice is a pair to label.  Optional fields are ``dataset, pair_id, model_a, model_b``
-and what an export adds: the response shown on the left (``left``: "a" or "b"; without it the position is unknown,
-whatever the order of the two responses in the row), ``strength`` (1 to 3), ``reason, tags, milliseconds,
-time, kind, taste, excluded, label_key``.  Exported rows read back as the same labels.  ``dataset`` and ``pair_id``
-distinguish labels and are not stored; only evaluation reads ``group`` and ``split``; other fields are ignored.  No
-torch and no database here.
+A row names ``prompt, response_a, response_b``.  A label adds ``choice`` ("a", "b", "tie", "both_bad", or another word
+for one of them) and ``annotator``; a row without a choice is a pair to label.  ``system`` and ``history``, or a
+prompt of messages, make a conversation.  Optional fields are ``dataset, pair_id, group, split, model_a, model_b,
+meta`` and what an export adds: the response shown on the left (``left``: "a" or "b"; without it the position is
+unknown, whatever the order of the two responses in the row), ``strength`` (1 to 3), ``reason, tags, milliseconds,
+time, kind, taste, excluded, label_key``.  Exported rows read back as the same labels.  Any other field is kept as
+``meta``, and counted.  No torch and no database here.
 """
 
 from __future__ import annotations
@@ -14,48 +14,296 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from hashlib import sha256
 from io import TextIOBase
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
-from unicodedata import category
 from uuid import uuid4
 
-from copl_core.records import Choice, CoplError, ImportRow, Kind
-from copl_core.study_settings import STRENGTHS
+from copl_core.formats.choices import Verdict, plain
+from copl_core.formats.containers import LINE_LIMIT, Record, open_container
+from copl_core.formats.fields import Columns, columns
+from copl_core.formats.interface import Format, Sample
+from copl_core.formats.packed import BROKEN
+from copl_core.formats.reading import (
+    LARGEST,
+    NAME_LIMIT,
+    TEXT_LIMIT,
+    BadRecord,
+    Reading,
+    absent,
+    annotator_name,
+    as_list,
+    as_time,
+    brief,
+    checked,
+    missing,
+    prompt_text,
+    response_text,
+    source_name,
+    strength_of,
+    whole_number,
+)
+from copl_core.records import CoplError, ImportRow, Kind
 
-TEXT_LIMIT = 100_000  # characters of a prompt, a response, a reason
-NAME_LIMIT = 200  # characters of a name
-LINE_LIMIT = 8 * 2**20  # bytes; fits a row whose texts are at their limits, escaped
-CHOICES = ("a", "b", "tie", "both_bad")
-BROKEN = "the file ends early or is damaged here; the lines before it were read"
-LARGEST = 2**31 - 1  # whole number that every database can store
-
-
-class _Bad(Exception):
-    """A line that is not read; the text of the exception is the reason."""
+__all__ = ["BROKEN", "LINE_LIMIT", "TEXT_LIMIT", "Own", "read_rows", "whole", "write_jsonl"]
+_ROW_IDS = ("dataset", "pair_id", "group", "split", "language")  # kept as ``meta``, and known
+_OF_EXPORTS = ("right", "edited", "guidelines", "asked", "study", "pair")  # of an export, and stored elsewhere
+_NULL_WORDS = ("nan", "null", "nat", "<na>")
 
 
 def read_rows(path: Path, problems: list[tuple[int, str]]) -> Iterator[ImportRow]:
-    """The good rows of a file, one at a time; (line, reason) of every bad line is appended to ``problems``.
+    """The good rows of a file of our own rows, one at a time; (line, reason) of every bad line goes to ``problems``.
 
     A truncated gzip yields the good lines before its end, and the end is one of the problems.
 
     Raises:
         CoplError: before the first row, if the file is missing, a folder, unreadable, empty or not what its name says.
     """
-    path = Path(path)
-    lines = _lines(_open(path), problems)
-    first = next(lines, None)
-    if first is None and not problems:
-        raise CoplError(f"{path} is empty; give a file with one JSON object per line.")
-    return _rows(chain([first] if first else [], lines), problems)
+    reading = Reading(left_out=problems)
+    return Own().read(reading.records(open_container(Path(path))), reading)
+
+
+class Own(Format):
+    """Rows of two answers, under our names of fields or others."""
+
+    name = "own"
+    title = "A file of pairs or labels"
+    needs = "prompt, response_a, response_b and, if a row is a label, choice and annotator"
+
+    def recognise(self, sample: Sample) -> bool:
+        return any(_has_texts(columns(tuple(record))) for record in sample.records)
+
+    def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
+        row = _Row(record, reading)
+        yield row.label()
+
+
+def _has_texts(found: Columns) -> bool:
+    return bool(found.of("response_a") and found.of("response_b"))
+
+
+class _Row:
+    """One record while it is read: which of its fields hold what, and which of them have been read."""
+
+    def __init__(self, record: Record, reading: Reading) -> None:
+        self.record, self.reading, self.fields = record, reading, record.fields
+        self.columns = columns(tuple(record.fields), tuple(reading.options.names.items()))
+        self.read: set[str] = set()
+
+    def value(self, name: str) -> Any:
+        """The value of a field of ours; None if the record has none."""
+        for field in self.columns.of(name):
+            value = at(self.fields, field)
+            if not missing(value):
+                self.read.add(field)
+                return value
+        return None
+
+    def label(self) -> ImportRow:
+        """The row, which is a label if it has a choice."""
+        prompt = self._prompt()
+        a, b = (self._response(name) for name in ("response_a", "response_b"))
+        sources = source_name("model_a", self.value("model_a")), source_name("model_b", self.value("model_b"))
+        verdict = self._verdict(a, b, sources)
+        annotator, by = self._annotator(), self._of_label(verdict) if verdict else {}
+        meta, ids = self._meta(verdict is None), [at(self.fields, name) for name in ("dataset", "pair_id", "time")]
+        if not missing(ids[1]) and not self._exported:
+            self.reading.same_id(f"{ids[1]}" if missing(ids[0]) else f"{ids[1]} of {ids[0]}", prompt, a, b)
+        if verdict is None:
+            self._without_choice(annotator, meta)
+        return self.reading.row(
+            self.record,
+            prompt=prompt,
+            a=a,
+            b=b,
+            choice=verdict and verdict.choice,
+            annotator=annotator,
+            sources=sources,
+            context=ids,
+            meta=meta,
+            **by,
+        )
+
+    @property
+    def _exported(self) -> bool:
+        """Whether the record comes from an export of ours: its ids are our numbers, then."""
+        return "label_key" in self.fields
+
+    def _prompt(self) -> str:
+        value = self.value("prompt")
+        if value is None:
+            raise BadRecord(
+                f"prompt is {'empty' if '' in (at(self.fields, n) for n in self.columns.of('prompt')) else 'missing'}"
+            )  # noqa: E501
+        return prompt_text(value, system=self.value("system"), history=self.value("history"))
+
+    def _response(self, name: str) -> str:
+        field = next((field for field in self.columns.of(name) if at(self.fields, field) is not None), None)
+        if field is None:
+            raise BadRecord(f"{name} is missing{self._hint()}")
+        self.read.add(field)
+        return response_text(name, at(self.fields, field))
+
+    def _hint(self) -> str:
+        if not {"chosen", "rejected"} <= self.fields.keys():
+            return ""
+        return '; write "chosen" as response_a and "rejected" as response_b, with choice "a" and an annotator'
+
+    def _verdict(self, a: str, b: str, sources: tuple[str | None, str | None]) -> Verdict | None:
+        names = self._names("a", a, sources[0]), self._names("b", b, sources[1])
+        names = names[0] - names[1], names[1] - names[0]
+        value = self.value("choice")
+        if value is not None and not (isinstance(value, str) and value.strip().lower() in _NULL_WORDS):
+            found = self._understood(value, a, b, names)
+            if found is None:
+                shown = brief(value)
+                raise BadRecord(f"choice is {shown}; it must be one of a, b, tie, both_bad{self._code_hint(value)}")
+            return found
+        return self._guessed(a, b, names)
+
+    def _names(self, side: str, text: str, source: str | None) -> set[str]:
+        fields = self.columns.of(f"response_{side}")[:1]
+        return {plain(name) for name in (*fields, source, text) if name} - {""}
+
+    def _understood(self, value: Any, a: str, b: str, names: tuple[set[str], set[str]]) -> Verdict | None:
+        if isinstance(value, str) and value in (a, b) and a != b:
+            return Verdict("a" if value == a else "b")  # the text of the preferred answer
+        return self.reading.verdict(value, a=names[0], b=names[1])
+
+    def _guessed(self, a: str, b: str, names: tuple[set[str], set[str]]) -> Verdict | None:
+        """The choice in a field that usually holds one; only values that all are understood make it one."""
+        values = {name: self.fields[name] for name in self.columns.guesses if not absent(self.fields[name])}
+        found = {name: verdict for name, value in values.items() if (verdict := self._understood(value, a, b, names))}
+        if values and not found:
+            name, value = next(iter(values.items()))
+            self.reading.unknown_guesses.setdefault(name, brief(value))
+            raise BadRecord(f"{name} is {brief(value)}, which names neither answer")
+        if len({verdict.choice for verdict in found.values()}) > 1:
+            says = " and ".join(f"{name} says {verdict.choice}" for name, verdict in found.items())
+            raise BadRecord(f"{says}; name the right one, as in --map choice={next(iter(found))}")
+        self.read |= found.keys()
+        return next(iter(found.values()), None)
+
+    def _code_hint(self, value: Any) -> str:
+        word = plain(value)
+        return f", or say what it means, as in --map a={word}" if word and len(word) <= 20 else ""
+
+    def _annotator(self) -> str | None:
+        value = self.value("annotator")
+        return None if value is None else annotator_name(value)
+
+    def _of_label(self, verdict: Verdict) -> dict[str, Any]:
+        """What only a label has."""
+        strength = self._taken("strength", strength_of, "1 (slightly better), 2 (better) or 3 (much better)")
+        return {
+            "label_key": self._label_key(),
+            "kind": self._kind(),
+            "true_group": self._text("taste"),
+            "created_at": self._taken("time", as_time, "a time such as 2025-03-01T12:00:00+00:00"),
+            "strength": strength or verdict.strength or 1,
+            "reason": self._text("reason") or "",
+            "milliseconds": self._taken("milliseconds", _milliseconds, "a whole number of 0 or more"),
+            "tags": self._tags(),
+            "group": _word(self._known("group")),
+            "split": _word(self._known("split")),
+            "excluded": self.value("excluded") in (True, "True", "true", "TRUE", 1, "1"),
+            "left": self._left(),
+        }
+
+    def _taken(self, name: str, take: Any, needed: str) -> Any:
+        """A value of the label; one that cannot be read is noted, and the label counts without it."""
+        value = self.value(name)
+        if value is None or absent(value):
+            return None
+        found = take(value)
+        if found is None:
+            self.reading.note(self.record, name, f"{name} is {brief(value)}; it must be {needed}")
+        return found
+
+    def _text(self, name: str) -> str | None:
+        value = self.value(name)
+        return None if value is None else checked(name, value)
+
+    def _label_key(self) -> str | None:
+        value = self.value("label_key")
+        return None if value is None else checked("label_key", value, 64)
+
+    def _kind(self) -> Kind:
+        value = self.value("kind")
+        if value is not None and value not in tuple(Kind):
+            raise BadRecord(f"kind is {brief(value)}; it must be one of {', '.join(Kind)}")
+        return Kind(value or Kind.HUMAN)
+
+    def _left(self) -> str | None:
+        value = self.value("left")
+        if value is not None and value not in ("a", "b"):
+            raise BadRecord(f"left is {brief(value)}; it must be one of a, b")
+        return value
+
+    def _tags(self) -> tuple[str, ...]:
+        value = self.value("tags")
+        if value is None or absent(value):
+            return ()
+        if not isinstance(value, (list, str)):
+            raise BadRecord("tags is not a list")
+        return tuple(checked("a tag", tag, NAME_LIMIT) for tag in as_list(value))
+
+    def _known(self, name: str) -> Any:
+        """A value of the record, or of the ``meta`` that an export has made of it."""
+        value = self.value(name)
+        return self._given_meta().get(name) if value is None else value
+
+    def _given_meta(self) -> Mapping[str, Any]:
+        value = self.fields.get("meta")
+        if isinstance(value, str) and value[:1] == "{":
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return {}
+        return value if isinstance(value, dict) else {}
+
+    def _meta(self, without_label: bool) -> dict[str, Any]:
+        """Everything of the record that is stored nowhere else."""
+        known = {*self.read, *_ROW_IDS, *(_OF_EXPORTS if self._exported else ())}
+        own_ids = () if self._exported else _ROW_IDS
+        given = self._given_meta()
+        if given:
+            known.add("meta")
+        ids = {name: self.fields[name] for name in own_ids if name in self.fields and not missing(self.fields[name])}
+        return {**ids, **self.reading.rest(self.fields, known), **given}
+
+    def _without_choice(self, annotator: str | None, meta: Mapping[str, Any]) -> None:
+        """Remember what may be a choice under a name that nobody knows."""
+        if annotator is not None:
+            self.reading.without_choice += 1
+            self.reading.ignored[next(field for field in self.columns.of("annotator") if field in self.read)] += 1
+        for name, value in meta.items():
+            if isinstance(value, str) and len(value) < 60 and self.reading.understands(value):
+                self.reading.maybe_choices[name] += 1
+
+
+def at(fields: Mapping[str, Any], name: str) -> Any:
+    """The value under a name, or under a path of names with dots."""
+    if name in fields or "." not in name:
+        return fields.get(name)
+    value: Any = fields
+    for part in name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
+def _milliseconds(value: Any) -> int | None:
+    number = whole_number(value)
+    return number if number is not None and 0 <= number <= LARGEST else None
+
+
+def _word(value: Any) -> str | None:
+    """A field that only evaluation reads, as text; a value that is neither text nor number is ignored."""
+    return str(value)[:NAME_LIMIT] if isinstance(value, (str, int, float)) else None
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], target: Path | IO[Any]) -> int:
@@ -112,205 +360,3 @@ def _write(rows: Iterable[dict[str, Any]], stream: IO[Any]) -> int:
         stream.write(line if as_text else line.encode())
         count += 1
     return count
-
-
-def _open(path: Path) -> IO[bytes]:
-    try:
-        with path.open("rb") as raw:
-            head = raw.read(4)
-        packed = head[:2] == b"\x1f\x8b"
-        if path.suffix == ".gz" and head and not packed:
-            raise CoplError(f"{path} is named like a gzip file but is not one; compress it, or drop .gz from its name.")
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise CoplError(f"{path} is encoded in UTF-16; save it as UTF-8.")
-        return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
-    except FileNotFoundError:
-        raise CoplError(f"There is no file {path}; check its name and folder.") from None
-    except IsADirectoryError:
-        raise CoplError(f"{path} is a folder; give a file of JSON lines (.jsonl or .jsonl.gz).") from None
-    except OSError as error:
-        raise CoplError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-
-
-def _lines(file: IO[bytes], problems: list[tuple[int, str]]) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of every line that is not blank and not too long."""
-    number = 0
-    with file:
-        try:
-            while line := file.readline(LINE_LIMIT):
-                number += 1
-                if len(line) == LINE_LIMIT and not line.endswith(b"\n"):
-                    problems.append((number, f"the line is longer than {LINE_LIMIT:,} bytes"))
-                    while line and not line.endswith(b"\n"):
-                        line = file.readline(LINE_LIMIT)
-                    continue
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")  # the byte order mark of some editors
-                if line.strip():
-                    yield number, line
-        except (EOFError, OSError, zlib.error):
-            problems.append((number + 1, BROKEN))
-
-
-def _rows(lines: Iterable[tuple[int, bytes]], problems: list[tuple[int, str]]) -> Iterator[ImportRow]:
-    seen: Counter[bytes] = Counter()
-    for number, line in lines:
-        try:
-            yield _row(number, _object(line), seen)
-        except _Bad as bad:
-            problems.append((number, str(bad)))
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(line.decode())
-    except UnicodeDecodeError:
-        raise _Bad("the line is not valid UTF-8") from None
-    except (ValueError, RecursionError):
-        raise _Bad("the line is not JSON") from None
-    if not isinstance(found, dict):
-        raise _Bad("the line is JSON, but not an object with named fields")
-    return found
-
-
-def _row(number: int, row: dict[str, Any], seen: Counter[bytes]) -> ImportRow:
-    if "response_a" not in row and {"chosen", "rejected"} <= row.keys():
-        raise _Bad(
-            'response_a is missing; write "chosen" as response_a and "rejected" as response_b, with choice "a" '
-            "and an annotator"
-        )
-    prompt, a, b = (_text(row, name) for name in ("prompt", "response_a", "response_b"))
-    if a == b:
-        raise _Bad("response_a and response_b are the same text")
-    sources = _optional(row, "model_a", NAME_LIMIT), _optional(row, "model_b", NAME_LIMIT)
-    choice = _one_of(row, "choice", CHOICES)
-    if choice is None:
-        return ImportRow(number, prompt, a, b, source_a=sources[0], source_b=sources[1])
-    if row.get("annotator") is None:
-        raise _Bad("there is a choice but no annotator")
-    annotator = _text(row, "annotator", NAME_LIMIT).strip()
-    if any(category(one) == "Cc" for one in annotator):
-        raise _Bad("annotator holds control characters")
-    key = _optional(row, "label_key", 64) or _key(row, (annotator, prompt, a, b, choice), seen)
-    left = _one_of(row, "left", ("a", "b"))
-    swapped = left == "b"
-    if swapped:
-        a, b, sources = b, a, sources[::-1]
-    return ImportRow(
-        number,
-        prompt,
-        a,
-        b,
-        choice=_side(choice, swapped),
-        annotator=annotator,
-        source_a=sources[0],
-        source_b=sources[1],
-        key=key,
-        kind=Kind(_one_of(row, "kind", tuple(Kind)) or Kind.HUMAN),
-        true_group=_optional(row, "taste"),  # the name that files have for it
-        created_at=_time(row),
-        strength=_strength(row),
-        reason=_optional(row, "reason") or "",
-        milliseconds=_number(row, "milliseconds", 0),
-        tags=_tags(row),
-        group=_word(row, "group"),
-        split=_word(row, "split"),
-        excluded=row.get("excluded") is True,
-        position_known=left is not None,
-    )
-
-
-def _key(row: dict[str, Any], label: tuple[str, ...], seen: Counter[bytes]) -> str:
-    """Identity of a label: the content of its line, and how often the file has had that content so far.
-
-    So a file read twice adds nothing, whatever the order of its lines, while two equal answers of one user to one pair
-    in one file stay two labels.
-    """
-    context = tuple("" if row.get(name) is None else str(row[name]) for name in ("dataset", "pair_id", "time"))
-    digest = sha256(json.dumps(context + label).encode()).digest()
-    seen[digest] += 1
-    return sha256(digest + str(seen[digest]).encode()).hexdigest()
-
-
-def _side(choice: str, swapped: bool) -> Choice:
-    if choice in ("a", "b"):
-        return Choice.LEFT if (choice == "a") != swapped else Choice.RIGHT
-    return Choice(choice)
-
-
-def _text(row: dict[str, Any], name: str, limit: int = TEXT_LIMIT) -> str:
-    if row.get(name) is None:
-        raise _Bad(f"{name} is missing")
-    value = _checked(name, row[name], limit)
-    if not value.strip():
-        raise _Bad(f"{name} is empty")
-    return value
-
-
-def _optional(row: dict[str, Any], name: str, limit: int = TEXT_LIMIT) -> str | None:
-    return None if row.get(name) is None else _checked(name, row[name], limit)
-
-
-def _word(row: dict[str, Any], name: str) -> str | None:
-    """A field that only evaluation reads, as text; a value that is neither text nor number is ignored."""
-    value = row.get(name)
-    return str(value)[:NAME_LIMIT] if isinstance(value, (str, int, float)) else None
-
-
-def _checked(name: str, value: Any, limit: int) -> str:
-    if not isinstance(value, str):
-        raise _Bad(f"{name} is not text")
-    if len(value) > limit:
-        raise _Bad(f"{name} has {len(value):,} characters, {limit:,} are allowed")
-    try:
-        value.encode()  # JSON can hold half of a surrogate pair, which is not text
-    except UnicodeEncodeError:
-        raise _Bad(f"{name} holds characters that are not text") from None
-    if "\0" in value:
-        raise _Bad(f"{name} holds a null character (\\0), which no database can store")
-    return value
-
-
-def _tags(row: dict[str, Any]) -> tuple[str, ...]:
-    value = row.get("tags") or []
-    if not isinstance(value, list):
-        raise _Bad("tags is not a list")
-    return tuple(_checked("a tag", tag, NAME_LIMIT) for tag in value)
-
-
-def _one_of(row: dict[str, Any], name: str, allowed: tuple[str, ...]) -> str | None:
-    value = row.get(name)
-    if value is not None and value not in allowed:
-        shown = value if isinstance(value, str) and len(value) < 40 else "something else"
-        raise _Bad(f"{name} is {shown}; it must be one of {', '.join(allowed)}")
-    return value
-
-
-def _number(row: dict[str, Any], name: str, least: int) -> int | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    if type(value) is not int or not least <= value <= LARGEST:
-        raise _Bad(f"{name} is not a whole number of {least} or more")
-    return value
-
-
-def _strength(row: dict[str, Any]) -> int:
-    value = row.get("strength")
-    if value is None:
-        return 1
-    if type(value) is not int or value not in STRENGTHS:
-        shown = value if isinstance(value, (int, float)) and not isinstance(value, bool) else "something else"
-        raise _Bad(f"strength is {shown}; it must be 1 (slightly better), 2 (better) or 3 (much better)")
-    return value
-
-
-def _time(row: dict[str, Any]) -> datetime | None:
-    value = _optional(row, "time", 40)
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise _Bad("time is not a time such as 2025-03-01T12:00:00+00:00") from None

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from gzip import GzipFile
 from io import BytesIO
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
 from copl_core.config import Settings
-from copl_core.formats.own import read_rows, write_jsonl
+from copl_core.formats.files import open_file
+from copl_core.formats.own import write_jsonl
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, StudyRecord
 from copl_core.store import Store
 from copl_core.study.access import give_owner
@@ -89,20 +90,14 @@ def _flock(lock: IO[str], *, exclusive: bool) -> bool:
 def read_file(
     session: Session, path: Path, problems: list[tuple[int, str]], *, by: int | None = None
 ) -> Iterator[ImportRow]:
-    """The rows of a file; (line, reason) of each line that cannot be read is appended to ``problems`` on the way.
+    """The rows of a file of any format; (line, reason) of each line that cannot be read is appended to ``problems``.
 
     Raises:
-        CoplError: no line of the file can be read.
+        CoplError: the file cannot be taken.
     """
-    rows = read_rows(path, problems)
-    first = next(rows, None)
-    if first is None:
-        reason = f" Line {problems[0][0]}: {problems[0][1]}." if problems else ""
-        raise CoplError(
-            f"{path.name} has no line that can be read, so nothing is imported.{reason} A line is a JSON object with "
-            "prompt, response_a, response_b and, if it is a label, choice and annotator."
-        )
-    return chain([first], rows)
+    file = open_file(path)
+    problems += file.survey.left_out
+    return file.rows()
 
 
 @needs(OWNER)

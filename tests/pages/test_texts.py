@@ -10,6 +10,7 @@ import pytest
 
 from copl_core.records import CoplError
 from copl_core.study_settings import TEXT_FORMATS, AssignmentSettings
+from copl_core.turns import Turn, text_of
 from pages.texts import literal, to_html
 
 
@@ -149,3 +150,11 @@ def test_a_format_that_does_not_exist_is_refused_in_a_sentence():
     with pytest.raises(CoplError, match="'latex'; choose one of markdown, plain, formulas"):
         AssignmentSettings(text_format="latex")
     assert AssignmentSettings.of({"overlap": 3}).text_format == "markdown", "studies of earlier versions"
+
+
+def test_a_conversation_is_drawn_as_its_turns():
+    turns = [Turn("system", "Be *brief*."), Turn("user", "Hello"), Turn("assistant", "Hi"), Turn("user", "[user]\nBye")]
+    for text_format, brief in (("markdown", "<em>brief</em>"), ("plain", "*brief*")):
+        html = to_html(text_of(turns), text_format)
+        assert re.findall(r'class="role">([^<]+)<', html) == ["System:", "User:", "Assistant:", "User:"]
+        assert brief in html and html.count("[user]") == 1 and "[system]" not in html

@@ -1,0 +1,166 @@
+"""Records of Argilla, versions 1 and 2: fields, and the responses of users to questions.
+
+A ranking of the answers, or a choice of one of them, is taken.  Responses to other questions, such as ratings and
+texts, are kept as ``meta`` and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from copl_core.formats.choices import Verdict, is_number, plain, understand, unwrapped
+from copl_core.formats.containers import Record
+from copl_core.formats.interface import Format, Sample
+from copl_core.formats.rankings import Answer, Rated, pairs, texts_to_compare
+from copl_core.formats.reading import Reading, absent, annotator_name, missing, prompt_text, response_text
+from copl_core.records import ImportRow
+
+_DONE = (None, "submitted", "completed")  # states of a response that count; discarded ones and drafts do not
+
+
+class _Given(NamedTuple):
+    """One response of one user to one question."""
+
+    user: str
+    question: str
+    value: Any
+
+
+class Argilla(Format):
+    name = "argilla"
+    title = "A file of Argilla records"
+    needs = "fields with a prompt and two or more answers, and responses that rank them or choose one"
+
+    def recognise(self, sample: Sample) -> bool:
+        if sample.has("fields", "responses"):
+            return sample.any("fields", dict)
+        return any(name.endswith(".responses") for name in sample.fields)
+
+    def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
+        fields = self.texts(record.fields)
+        prompt, answers = texts_to_compare(fields)
+        meta = reading.rest(record.fields, {"fields", "vectors", prompt, *answers, *self.questions(record.fields)})
+        compared: list[tuple[_Given | None, dict[str, float], Verdict | None]] = []
+        for one in self.responses(record.fields):
+            found = _compared(one.value, answers)
+            if found is not None:
+                compared.append((one, *found))
+            else:
+                reading.ignored[one.question] += 1
+                meta.setdefault("responses", {}).setdefault(one.question, {})[one.user] = one.value
+        questions = {given.question for given, _, _ in compared if given}
+        for given, scores, verdict in compared or [(None, {}, None)]:
+            more = {"question": given.question} if given and len(questions) > 1 else {}
+            rated = Rated(
+                prompt_text(fields[prompt]),
+                [Answer(response_text(name, fields[name]), scores.get(name)) for name in answers],
+                given and given.user,
+                context=[record.fields.get("id", record.fields.get("external_id")), *more.values()],
+                meta={**meta, **more},
+                ties=verdict is None,
+                verdict=verdict,
+            )
+            yield from pairs(record, reading, rated)
+
+    def texts(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of a record by name."""
+        found = fields.get("fields")
+        if isinstance(found, dict):
+            return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in fields.items() if "." not in name and not missing(value)}
+
+    def questions(self, fields: Mapping[str, Any]) -> set[str]:
+        """The columns of a record that hold responses."""
+        return {"responses", *(name for name in fields if ".responses" in name)}
+
+    def responses(self, fields: Mapping[str, Any]) -> Iterator[_Given]:
+        """Every response that counts."""
+        found = fields.get("responses")
+        if isinstance(found, dict):  # version 2
+            for question, given in found.items():
+                yield from _counting(question, given)
+        elif isinstance(found, list):  # version 1
+            for one in found:
+                values = one.get("values") if isinstance(one, dict) else None
+                for question, value in (values or {}).items():
+                    inner = value["value"] if isinstance(value, dict) and "value" in value else value
+                    yield from _counting(question, [{**one, "value": inner}])
+        else:
+            yield from _of_columns(fields)
+
+
+class ArgillaV1(Argilla):
+    """The columns of version 1 in a data set: each question holds the responses of its users."""
+
+    name = "argilla-1"
+    title = "A data set of Argilla 1"
+    needs = "columns for the prompt and the answers, and a question with user_id and value of each response"
+
+    def recognise(self, sample: Sample) -> bool:
+        return any(self.questions(record) for record in sample.records)
+
+    def texts(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: value for name, value in fields.items() if isinstance(value, str) and value}
+
+    def questions(self, fields: Mapping[str, Any]) -> set[str]:
+        return {name for name, value in fields.items() if _responses_of(value)}
+
+    def responses(self, fields: Mapping[str, Any]) -> Iterator[_Given]:
+        for question, value in fields.items():
+            yield from _counting(question, _responses_of(value))
+
+
+def _responses_of(value: Any) -> list[dict[str, Any]]:
+    """The responses in a cell: a list of objects, or an object of lists; empty for anything else."""
+    if isinstance(value, dict) and {"user_id", "value"} <= value.keys() and isinstance(value["value"], list):
+        return [dict(zip(value, one, strict=False)) for one in zip(*value.values(), strict=False)]
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        return value if {"user_id", "value"} <= value[0].keys() else []
+    return []
+
+
+def _counting(question: str, given: Any) -> Iterator[_Given]:
+    for one in given or ():
+        if isinstance(one, dict) and one.get("status") in _DONE and not missing(one.get("value")):
+            yield _Given(annotator_name(one.get("user_id")) or "", question, one["value"])
+
+
+def _of_columns(fields: Mapping[str, Any]) -> Iterator[_Given]:
+    """Those of version 2 as columns of a data set: ``QUESTION.responses`` and ``QUESTION.responses.users``."""
+    for name, values in fields.items():
+        if name.endswith(".responses") and isinstance(values, list):
+            users, states = (fields.get(f"{name}.{what}") or [None] * len(values) for what in ("users", "status"))
+            rows = zip(users, states, values, strict=False)
+            given = [{"user_id": user, "status": state, "value": value} for user, state, value in rows]
+            yield from _counting(name.removesuffix(".responses"), given)
+
+
+def _compared(value: Any, answers: list[str]) -> tuple[dict[str, float], Verdict | None] | None:
+    """(score by answer, the higher the better; or the verdict on two answers); None: a value compares no answers."""
+    by_plain = {plain(name): name for name in answers}
+    places = _places(value)
+    if len(places) > 1 and all(plain(name) in by_plain for name in places):
+        return {by_plain[plain(name)]: -place for name, place in places.items()}, None
+    word = plain(unwrapped(value))
+    if len(answers) > 2:
+        best = by_plain.get(word)
+        return None if best is None else ({name: float(name == best) for name in answers}, Verdict("a"))
+    if is_number(word):
+        return None  # a rating
+    verdict = understand(value, a={plain(answers[0])}, b={plain(answers[1])})
+    return None if verdict is None else ({}, verdict)
+
+
+def _places(value: Any) -> dict[str, float]:
+    """Name → place of a ranking: names from the best on, or names with ranks, in which ties are equal ranks."""
+    if isinstance(value, dict) and isinstance(value.get("rank"), list):
+        names = value.get("value", value.get("text"))
+        return dict(zip(names, map(float, value["rank"]), strict=False)) if isinstance(names, list) else {}
+    if not isinstance(value, list) or not value:
+        return {}
+    if all(isinstance(one, dict) and "value" in one for one in value):
+        return {
+            str(one["value"]): float(at if absent(one.get("rank")) else one["rank"]) for at, one in enumerate(value)
+        }
+    return {one: float(at) for at, one in enumerate(value)} if all(isinstance(one, str) for one in value) else {}

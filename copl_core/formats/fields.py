@@ -1,0 +1,96 @@
+"""Names of fields: ours, and those that other people have for the same thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+# The fields of our own rows, in the order in which messages list them.
+OURS = (
+    "prompt", "response_a", "response_b", "choice", "annotator", "system", "history", "left", "strength", "reason",
+    "tags", "time", "milliseconds", "model_a", "model_b", "dataset", "pair_id", "group", "split", "kind", "taste",
+    "excluded", "label_key", "meta",
+)  # fmt: skip
+PROMPTS = ("question", "instruction", "query", "userprompt", "input", "context", "messages", "conversation", "post")
+ANNOTATORS = (
+    "annotatorid annotatorname user userid username rater raterid worker workerid labeler labelerid labeller "
+    "labellerid judge judgeid participant participantid reviewer reviewerid evaluator evaluatorid respondent "
+    "respondentid person completedby"
+).split()
+CHOICES = (
+    "winner preference preferred preferredresponse preferredanswer humanpreference label labels choices verdict "
+    "decision better betterresponse betteranswer vote selected selection comparison result outcome judgment"
+).split()
+CHOICES.append("judge" + "ment")
+TIMES = ("timestamp", "tstamp", "createdat", "submittedat", "datetime", "date", "updatedat")
+SYSTEMS = ("systemprompt", "systemmessage")
+REASONS = ("rationale", "explanation", "justification")
+_SIDES = (("a", "b"), ("1", "2"), ("left", "right"), ("first", "second"), ("0", "1"))
+_ANSWERS = "response answer completion output text option candidate reply generation modeloutput modelresponse".split()
+_SOURCES = ("model", "source", "generator", "modelname", "system")
+_OTHER_NAMES: Mapping[str, Sequence[str]] = MappingProxyType(
+    {"prompt": PROMPTS, "annotator": ANNOTATORS, "time": TIMES, "system": SYSTEMS, "reason": REASONS}
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which fields of a record hold what; the first with a value counts.
+
+    Args:
+        by_name: fields by name of ours.
+        guesses: fields that may hold the choice, by their names.
+    """
+
+    by_name: Mapping[str, tuple[str, ...]]
+    guesses: tuple[str, ...]
+
+    def of(self, name: str) -> tuple[str, ...]:
+        return self.by_name.get(name, ())
+
+
+def plain_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@lru_cache(256)
+def columns(fields: tuple[str, ...], named: tuple[tuple[str, str], ...] = ()) -> Columns:
+    """Find our fields among those of a record.
+
+    Args:
+        fields: names of the record's fields.
+        named: (ours, theirs) as the user says it; a name that is given is the only one.
+    """
+    plain = {name: plain_name(name) for name in fields}
+    mapped = dict(named)
+    found: dict[str, tuple[str, ...]] = {}
+    for ours in OURS:
+        if ours in mapped:
+            found[ours] = (mapped[ours],)
+            continue
+        exact = [name for name in fields if name == ours]
+        exact += [name for name in fields if name != ours and plain[name] == plain_name(ours)]
+        others = [name for other in _OTHER_NAMES.get(ours, ()) for name in fields if plain[name] == other]
+        found[ours] = tuple(exact + others)
+    for a, b, nouns in (("response_a", "response_b", _ANSWERS), ("model_a", "model_b", _SOURCES)):
+        if not (found[a] and found[b]) and (pair := _two_sides(plain, nouns)):
+            found[a], found[b] = (found[a] or pair[:1]), (found[b] or pair[1:])
+    used = {name for names in found.values() for name in names}
+    guesses = () if "choice" in mapped else tuple(
+        name for other in CHOICES for name in fields if plain[name] == other and name not in used
+    )  # fmt: skip
+    return Columns(found, guesses)
+
+
+def _two_sides(plain: Mapping[str, str], nouns: Sequence[str]) -> tuple[str, ...]:
+    """The fields of the two answers (or models): a noun with a side after or before it."""
+    by_plain = {word: name for name, word in plain.items()}
+    for noun in nouns:
+        for a, b in _SIDES:
+            for first, second in ((noun + a, noun + b), (a + noun, b + noun), (noun + "s" + a, noun + "s" + b)):
+                if first in by_plain and second in by_plain:
+                    return by_plain[first], by_plain[second]
+    return ()

@@ -1,0 +1,217 @@
+"""Opening a file of pairs or labels: what it is, what will come in, what will not and why.
+
+A file is read once before anything is imported.  So one that cannot be taken is refused in one sentence about the file,
+and the report of what it holds is complete before the first row is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+from copl_core.formats import registry
+from copl_core.formats.choices import CHOICES, plain
+from copl_core.formats.containers import Container, open_container
+from copl_core.formats.fields import OURS
+from copl_core.formats.interface import Format, Sample
+from copl_core.formats.reading import Options, Reading
+from copl_core.records import CoplError, ImportRow
+
+_SAMPLE = 100  # records by which a format is recognised
+_MOST_NAMES = 12  # fields that a refusal names
+_LOOKS_LIKE = (  # what files of other kinds have, and what they are
+    (("text", "label"), "a text with labels, as doccano and other classifiers have them"),
+    (("text", "labels"), "a text with labels"),
+    (("prompt", "completion", "label"), "one answer with a thumb up or down (unpaired preference, KTO)"),
+    (("prompt", "completion"), "one answer per prompt, for supervised training"),
+    (("instruction", "output"), "one answer per instruction, for supervised training"),
+    (("messages",), "one conversation per row, for supervised training"),
+    (("conversations",), "one conversation per row, for supervised training"),
+)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a file holds, found by reading all of it."""
+
+    rows: int  # records, taken or not
+    pairs: int  # different pairs of answers
+    labels: int
+    users: int
+    left_out: tuple[tuple[int, str], ...]  # (line or row, why)
+    notes: tuple[str, ...]  # what was taken, but not as it stands there
+    ignored_fields: dict[str, int]  # fields that nothing is learned from, by how many rows have a value
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file that can be imported.
+
+    Args:
+        numbers: whether 1 and 2 name the answers in this file.
+    """
+
+    path: Path
+    format: Format
+    container: Container
+    options: Options
+    numbers: bool
+    survey: Survey
+
+    def rows(self) -> Iterator[ImportRow]:
+        """The rows that can be taken, one at a time; every call reads the file again."""
+        return _rows(self.format, self.container, Reading(self.options, self.numbers))
+
+
+def open_file(path: Path, options: Options | None = None, format_name: str | None = None) -> OpenedFile:
+    """Recognise a file and read it once.
+
+    Raises:
+        CoplError: the file cannot be taken; one sentence says what it seems to be and what to do.
+    """
+    options, path = options or Options(), Path(path)
+    container = open_container(path)
+    sample = Sample([record.fields for record in islice(container.read([]), _SAMPLE)])
+    found = _format(path, sample, options, format_name)
+    _check_names(path, sample, options)
+    reading, survey = _survey(found, container, Reading(options))
+    if reading.other_numbers:  # then 1 and 2 may be numbers of something else, too
+        reading, survey = _survey(found, container, Reading(options, numbers=False))
+    _refuse(path, found, reading, survey)
+    return OpenedFile(path, found, container, options, reading.numbers, survey)
+
+
+def read_options(maps: Iterable[str], annotator: str | None = None) -> Options:
+    """What the user says, from ``OURS=THEIRS`` and ``CHOICE=VALUE`` words.
+
+    Raises:
+        CoplError: a word has another form, or names none of our fields and choices.
+    """
+    names: dict[str, str] = {}
+    codes: dict[str, str] = {}
+    for one in maps:
+        ours, sign, theirs = one.partition("=")
+        ours, theirs = ours.strip(), theirs.strip()
+        if not sign or not theirs or ours not in (*OURS, *CHOICES):
+            raise CoplError(
+                f"--map got {one!r}; give one of our fields and the file's name for it, such as choice=winner, or a "
+                f"choice and the file's value for it, such as a=0 (fields: {', '.join(OURS)}; choices: "
+                f"{', '.join(CHOICES)})."
+            )
+        if ours in CHOICES:
+            codes[plain(theirs)] = ours
+        else:
+            names[ours] = theirs
+    return Options((annotator or "").strip() or None, names, codes)
+
+
+def _format(path: Path, sample: Sample, options: Options, name: str | None) -> Format:
+    if name:
+        return registry.by_name(name)
+    if options.names:
+        return registry.by_name("own")
+    found = registry.recognise(sample)
+    if found is None and sample.records:
+        raise CoplError(f"{path} {_what_it_holds(sample)}")
+    return found or registry.by_name("own")
+
+
+def _what_it_holds(sample: Sample) -> str:
+    fields = sample.fields
+    shown = ", ".join(fields[:_MOST_NAMES]) + (", …" if len(fields) > _MOST_NAMES else "")
+    seems = next((kind for names, kind in _LOOKS_LIKE if sample.has(*names)), "")
+    return (
+        f"has no two answers to compare: its fields are {shown}{f' ({seems})' if seems else ''}; name them with --map "
+        "prompt=… --map response_a=… --map response_b=… --map choice=…, or give a file "
+        f"with {registry.by_name('own').needs}."
+    )
+
+
+def _check_names(path: Path, sample: Sample, options: Options) -> None:
+    from copl_core.formats.own import at
+
+    for ours, theirs in options.names.items():
+        if sample.records and not any(at(record, theirs) is not None for record in sample.records):
+            raise CoplError(
+                f"--map names the field {theirs} for {ours}, and the first rows of {path} have no value in it; their "
+                f"fields are {', '.join(sample.fields[:_MOST_NAMES])}."
+            )
+
+
+def _rows(found: Format, container: Container, reading: Reading) -> Iterator[ImportRow]:
+    if found.learns:
+        found.learn(container.read([]), reading)
+    return found.read(reading.records(container), reading)
+
+
+def _survey(found: Format, container: Container, reading: Reading) -> tuple[Reading, Survey]:
+    pairs: set[bytes] = set()
+    users: set[str] = set()
+    labels = 0
+    for row in _rows(found, container, reading):
+        texts = "\0".join((row.prompt, *sorted((row.response_a, row.response_b))))
+        pairs.add(sha256(texts.encode("utf-8", "surrogatepass")).digest()[:16])
+        if row.choice is not None and row.annotator is not None:
+            labels += 1
+            users.add(row.annotator)
+    return reading, Survey(
+        reading.rows,
+        len(pairs),
+        labels,
+        len(users),
+        tuple(sorted(reading.left_out)),
+        tuple(_notes(container, reading)),
+        dict(reading.ignored.most_common()),
+    )
+
+
+def _notes(container: Container, reading: Reading) -> Iterator[str]:
+    yield from container.notes
+    yield from (f"{container.unit} {number}: {text}; the label counts without it" for number, text in reading.notes)
+    for name, pairs in reading.pairs_by_id.items():
+        if len(pairs) > 1:
+            yield f"pair_id {name} names {len(pairs)} different pairs; each of them stays a pair of its own"
+
+
+def _refuse(path: Path, found: Format, reading: Reading, survey: Survey) -> None:
+    """Refuse a file that would lose its labels, or that holds nothing.
+
+    Raises:
+        CoplError: one sentence about the file.
+    """
+    if not survey.rows and not survey.left_out:
+        raise CoplError(f"{path} is empty; give a file with one JSON object per line.")
+    if reading.unknown_guesses:
+        name, value = next(iter(reading.unknown_guesses.items()))
+        raise CoplError(
+            f"{path} may hold its choices in the field {name}, but {value} names neither answer; say what holds the "
+            f"choice, as in --map choice={name}, and what a value means, as in --map a={value}."
+        )
+    if not survey.labels and reading.without_annotator:
+        raise CoplError(
+            f"{path} ({_small(found.title)}) says which answer was preferred, and not by whom; add --annotator NAME."
+        )
+    if not survey.labels and (reading.without_choice or reading.maybe_choices):
+        raise CoplError(f"{path} {_lost_choices(reading)}")
+    if not survey.pairs:
+        number, reason = survey.left_out[0]
+        raise CoplError(
+            f"{path} has no valid line, so nothing is imported; the first reason is {reason} (number {number}), and "
+            f"{_small(found.title)} needs {found.needs}."
+        )
+
+
+def _small(title: str) -> str:
+    """A title within a sentence."""
+    return title[0].lower() + title[1:]
+
+
+def _lost_choices(reading: Reading) -> str:
+    names = [name for name, _ in reading.maybe_choices.most_common(3)] or list(reading.ignored)[:3]
+    guess = names[0] if names else "THEIRS"
+    who = "names annotators and no choice" if reading.without_choice else "has no field named choice"
+    maybe = f" (it may be in {' or '.join(names)})" if names else ""
+    return f"{who}{maybe}; say which field holds the choice, as in --map choice={guess}."

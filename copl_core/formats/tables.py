@@ -1,0 +1,196 @@
+"""Binary tables: Parquet, Arrow, Excel, and folders that the datasets library has saved.  Rows come as mappings."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from copl_core.records import CoplError
+
+Rows = Callable[[], Iterator[dict[str, Any]]]
+_BATCH = 2000  # rows
+_MAGIC = {
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"\xff\xff\xff\xff": "Arrow stream",
+    b"PK\x03\x04": "zip",
+    b"\xd0\xcf\x11\xe0": "xls",
+}
+
+
+def kind_of(head: bytes) -> str:
+    """The kind of table by the first bytes of its file; empty for a file of text."""
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def open_table(path: Path, kind: str) -> tuple[str, Rows, tuple[str, ...], int]:
+    """(its kind in words, a reader of its rows, notes for the report, number of the first row).
+
+    Raises:
+        CoplError: the file is damaged, or a kind that is not read.
+    """
+    if kind == "xls":
+        raise CoplError(f"{path} is an Excel file of the old kind (.xls); save it as .xlsx or CSV.")
+    if kind == "zip":
+        rows, notes = _open_excel(path)
+        return "Excel", rows, notes, 2
+    try:
+        if kind == "Parquet":
+            import pyarrow.parquet as parquet
+
+            parquet.ParquetFile(path).close()
+            return kind, lambda: _parquet(path), (), 1
+        _arrow_batches(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise CoplError(
+            f"{path} looks like {kind} but is damaged ({_first_line(error)}); get a complete file."
+        ) from error
+    return "Arrow", lambda: _arrow([path]), (), 1
+
+
+def open_folder(path: Path) -> tuple[str, Rows]:
+    """(its kind in words, a reader of its rows) of a folder saved by the datasets library, or of Parquet files.
+
+    Rows of a folder with several splits get the name of theirs as ``split``.
+
+    Raises:
+        CoplError: the folder is neither.
+    """
+    if (path / "dataset_dict.json").is_file():
+        names = json.loads((path / "dataset_dict.json").read_text("utf-8")).get("splits", [])
+        parts = {name: _saved_files(path / name) for name in names}
+    elif (path / "state.json").is_file():
+        parts = {"": _saved_files(path)}
+    else:
+        parts = _parquet_files(path)
+    if not any(parts.values()):
+        raise CoplError(
+            f"{path} is a folder without a saved data set; give a file, or a folder that the datasets library has "
+            "saved (save_to_disk)."
+        )
+    return "a folder of the datasets library", lambda: _of_splits(parts)
+
+
+def _saved_files(folder: Path) -> list[Path]:
+    try:
+        state = json.loads((folder / "state.json").read_text("utf-8"))
+        files = [folder / one["filename"] for one in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CoplError(f"{folder} has no readable state.json; save the data set again (save_to_disk).") from error
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CoplError(f"{folder} lacks its file {missing[0]}; copy the whole folder.")
+    return files
+
+
+def _parquet_files(path: Path) -> dict[str, list[Path]]:
+    """Parquet files by split: ``train-00000-of-00002.parquet``, ``train.parquet`` or a folder ``train``."""
+    parts: dict[str, list[Path]] = {}
+    for file in sorted(path.rglob("*.parquet")):
+        split = file.stem.partition("-0")[0]
+        parts.setdefault(split, []).append(file)
+    return parts if len(parts) != 1 else {"": next(iter(parts.values()))}
+
+
+def _of_splits(parts: dict[str, list[Path]]) -> Iterator[dict[str, Any]]:
+    for split, files in parts.items():
+        for file in files:
+            rows = _parquet(file) if file.suffix == ".parquet" else _arrow([file])
+            yield from ({"split": split} | row for row in rows) if split else rows
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH):
+            yield from map(_plain, batch.to_pylist())
+
+
+def _arrow(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        for batch in _arrow_batches(path):
+            for start in range(0, batch.num_rows, _BATCH):
+                yield from map(_plain, batch.slice(start, _BATCH).to_pylist())
+
+
+def _arrow_batches(path: Path) -> Iterator[Any]:
+    """The batches of a file in the stream or the file form of Arrow; the file is mapped, not read."""
+    import pyarrow as pa
+
+    source = pa.memory_map(str(path), "r")
+    try:
+        stream = pa.ipc.open_stream(source)
+    except pa.ArrowInvalid:
+        file = pa.ipc.open_file(source)
+        return (file.get_batch(number) for number in range(file.num_record_batches))
+    return iter(stream)
+
+
+def _open_excel(path: Path) -> tuple[Rows, tuple[str, ...]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except zipfile.BadZipFile:
+        raise CoplError(f"{path} is a damaged zip or Excel file; get a complete file.") from None
+    if "xl/workbook.xml" not in names:
+        raise CoplError(f"{path} is a zip archive and no Excel file; unpack it and give one of its files.")
+    try:
+        import openpyxl
+    except ModuleNotFoundError:
+        raise CoplError(
+            f"{path} is an Excel file, and reading it needs a package: run `pip install openpyxl`, or save the sheet "
+            "as CSV."
+        ) from None
+    with path.open("rb") as file:  # by contents: the package refuses other endings
+        return _read_book(path, openpyxl.load_workbook(file, read_only=True, data_only=True))
+
+
+def _read_book(path: Path, book: Any) -> tuple[Rows, tuple[str, ...]]:
+    sheets = [sheet for sheet in book.worksheets if sheet.max_row is None or sheet.max_row > 1]
+    if not sheets:
+        raise CoplError(f"{path} has no sheet with a header and rows; fill one, or save the rows as CSV.")
+    rows = list(_sheet_rows(path, sheets[0]))  # kept: reading a sheet takes far longer than its rows take space
+    others = ", ".join(sheet.title for sheet in sheets[1:])
+    notes = (f"only the sheet {sheets[0].title} was read, not {others}",) if others else ()
+    book.close()
+    return lambda: iter(rows), notes
+
+
+def _sheet_rows(path: Path, sheet: Any) -> Iterator[dict[str, Any]]:
+    cells = sheet.iter_rows(values_only=True)
+    header = [str(name).strip() if name is not None else "" for name in next(cells, ())]
+    named = [(column, name) for column, name in enumerate(header) if name]
+    twice = next((name for _, name in named if header.count(name) > 1), None)
+    if twice is not None:
+        raise CoplError(f"{path} has two columns named {twice}; give each its own name.")
+    for row in cells:
+        yield _plain({name: row[column] for column, name in named if column < len(row)})
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them: a time as ISO text, a decimal as a number."""
+    return {name: _plain_value(value) for name, value in row.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(name): _plain_value(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain_value(one) for one in value]
+    if isinstance(value, Decimal):
+        return float(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,201 @@
+"""Chosen and rejected answers, as TRL trains on them: with a prompt (explicit), or with the prompt in both (implicit).
+
+Texts are strings (standard) or lists of messages (conversational).  Data sets of many sources have this shape, among
+them PersonalRewardBench, which calls the prompt ``context``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from os.path import commonprefix
+from typing import Any
+
+from copl_core.formats.containers import Record
+from copl_core.formats.fields import Columns, columns
+from copl_core.formats.interface import Format, Sample
+from copl_core.formats.reading import (
+    BadRecord,
+    Reading,
+    annotator_name,
+    as_messages,
+    as_time,
+    kind_of,
+    missing,
+    prompt_text,
+    response_text,
+    source_name,
+)
+from copl_core.records import ImportRow
+from copl_core.turns import from_messages, messages
+
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \n]?")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+_PROMPTS = ("prompt", "context", "question", "instruction", "query", "input")
+_SOURCES = (("chosen_model", "rejected_model"), ("model_chosen", "model_rejected"), ("chosen-model", "rejected-model"))
+
+
+class Trl(Format):
+    """Rows with a prompt of their own."""
+
+    name = "trl"
+    title = "A TRL preference data set"
+    needs = "prompt, chosen and rejected, as texts or as messages"
+
+    def recognise(self, sample: Sample) -> bool:
+        return sample.has("chosen", "rejected") and any(sample.has(name) for name in _PROMPTS)
+
+    def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
+        name = next((name for name in _PROMPTS if not missing(record.fields.get(name))), None)
+        if name is None:
+            raise BadRecord("prompt is missing")
+        prompt = _conversation(prompt_text(record.fields[name], system=record.fields.get("system")))
+        a, b = (_answer(side, record.fields.get(side), prompt) for side in ("chosen", "rejected"))
+        yield preferred(record, reading, prompt, a, b, (name, "system"))
+
+
+class TrlImplicit(Format):
+    """Rows whose prompt is what both conversations begin with."""
+
+    name = "trl-implicit"
+    title = "A TRL preference data set without a field for the prompt"
+    needs = "chosen and rejected, which both begin with the prompt"
+
+    def recognise(self, sample: Sample) -> bool:
+        return sample.has("chosen", "rejected") and not any(sample.has(name) for name in _PROMPTS)
+
+    def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
+        chosen, rejected = (record.fields.get(name) for name in ("chosen", "rejected"))
+        turns = [_turns(name, value) for name, value in (("chosen", chosen), ("rejected", rejected))]
+        if turns[0] and turns[1]:
+            prompt, a, b = split_turns(turns[0], turns[1])
+        else:
+            prompt, a, b = _split_texts(response_text("chosen", chosen), response_text("rejected", rejected))
+        yield preferred(record, reading, prompt, a, b, ())
+
+
+class HhRlhf(TrlImplicit):
+    """Conversations as one text: ``Human:`` and ``Assistant:`` after empty lines."""
+
+    name = "hh-rlhf"
+    title = "A file like HH-RLHF"
+    needs = 'chosen and rejected, each a text of turns that begin with "Human:" and "Assistant:"'
+
+    def recognise(self, sample: Sample) -> bool:
+        texts = [text for text in sample.values("chosen") if isinstance(text, str)]
+        return super().recognise(sample) and bool(texts) and all(map(hh_turns, texts))
+
+
+def preferred(
+    record: Record, reading: Reading, prompt: str, a: str, b: str, read: Sequence[str], **more: Any
+) -> ImportRow:
+    """The row of a chosen answer ``a`` and a rejected one; nobody knows which stood on the left."""
+    found = columns(tuple(record.fields))
+    annotator, known = who(found, record.fields)
+    ids = [record.fields.get(name) for name in ("dataset", "pair_id", "id", "prompt_id")]
+    sources, fields = _sources(record.fields)
+    known |= {"chosen", "rejected", *read, *fields}
+    time = next((name for name in found.of("time") if as_time(record.fields[name])), None)
+    return reading.row(
+        record,
+        prompt=prompt,
+        a=a,
+        b=b,
+        choice="a",
+        annotator=annotator,
+        sources=sources,
+        context=ids,
+        kind=kind_of(annotator),
+        created_at=time and as_time(record.fields[time]),
+        meta=reading.rest(record.fields, known | ({time} if time else set())),
+        group=_word(record.fields.get("group")),
+        split=_word(record.fields.get("split")),
+        **more,
+    )
+
+
+def who(found: Columns, fields: Mapping[str, Any]) -> tuple[str | None, set[str]]:
+    """(the annotator that a record names, the field that names it)."""
+    for name in found.of("annotator"):
+        if not missing(fields.get(name)):
+            return annotator_name(fields[name]), {name}
+    return None, set()
+
+
+def hh_turns(text: str) -> list[tuple[str, str]]:
+    """(role, words) of each turn of a text in the way of HH-RLHF; empty for another text."""
+    starts = list(_SPEAKER.finditer(text))
+    if not starts or text[: starts[0].start()].strip() or starts[0][1] != "Human":
+        return []
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    return [(_ROLES[start[1]], text[start.end() : end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def split_turns(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> tuple[str, str, str]:
+    """(prompt, one answer, the other) of two conversations: the prompt is what they have in common.
+
+    Raises:
+        BadRecord: they have nothing in common, or are the same.
+    """
+    n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    while n and one[n - 1][0] == "assistant" and (n in (len(one), len(other)) or one[n][0] == "assistant"):
+        n -= 1  # the answer of one is the beginning of the other's
+    if n == 0:
+        raise BadRecord("the two conversations begin differently, so they have no prompt in common")
+    if n in (len(one), len(other)):
+        raise BadRecord("the two conversations are the same, or one of them has no answer")
+    return from_messages(one[:n]), _joined(one[n:]), _joined(other[n:])
+
+
+def _joined(turns: list[tuple[str, str]]) -> str:
+    """The text of the turns of an answer; a single turn of the assistant is its words."""
+    return turns[0][1] if len(turns) == 1 and turns[0][0] == "assistant" else from_messages(turns)
+
+
+def _turns(name: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, str):
+        return hh_turns(value)
+    found = as_messages(value)
+    if found is None:
+        raise BadRecord(f"{name} is missing" if missing(value) else f"{name} is not text")
+    return found
+
+
+def _split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """As TRL does it: the prompt is the common beginning, up to a space or the end of a line."""
+    n = len(commonprefix([chosen, rejected]))
+    while n and not chosen[n - 1].isspace():
+        n -= 1
+    if not chosen[:n].strip():
+        raise BadRecord("chosen and rejected begin differently, so they have no prompt in common")
+    return chosen[:n].rstrip(), chosen[n:], rejected[n:]
+
+
+def _conversation(prompt: str) -> str:
+    """A prompt in the way of HH-RLHF as a conversation; any other as it is."""
+    turns = hh_turns(prompt)
+    if not turns or turns[-1] not in (("assistant", ""), ("assistant", " ")):
+        return prompt
+    return from_messages(turns[:-1])
+
+
+def _answer(name: str, value: Any, prompt: str) -> str:
+    """An answer; one that repeats the prompt, as whole conversations do, is cut."""
+    found = None if isinstance(value, str) else as_messages(value)
+    if found is None:
+        return response_text(name, value)
+    asked_for = [(one["role"], one["content"]) for one in messages(prompt)]
+    if len(found) > len(asked_for) and found[: len(asked_for)] == asked_for:
+        found = found[len(asked_for) :]
+    return _joined(found)
+
+
+def _sources(fields: Mapping[str, Any]) -> tuple[tuple[str | None, str | None], tuple[str, ...]]:
+    for a, b in _SOURCES:
+        if a in fields and b in fields:
+            return (source_name(a, fields[a]), source_name(b, fields[b])), (a, b)
+    return (None, None), ()
+
+
+def _word(value: Any) -> str | None:
+    return str(value)[:200] if isinstance(value, (str, int, float)) else None
