@@ -1,8 +1,8 @@
 """The methods that ``evaluate`` knows by name.  Each is fitted to a dataset and returns log-odds of left.
 
-copl          graph, text reward and two plain components, with weights learned on validation labels (``ensemble``)
-copl-graph    the preference graph alone
-copl-reward   the text reward alone, with the same time budget as in copl
+copl          what a snapshot of the studio serves: graph and text reward, mixed as the trainer does (``studio_fit``)
+copl-graph    the graph of copl alone
+copl-reward   the text reward of copl alone
 published     the graph of the paper (arXiv 2503.01658) as its authors' code runs it, with the paper's rule for new
               users; one difference: about a thousand steps instead of a hundred epochs (``schedules``)
 taste         a regression on text features with random effects of users (``random_effects``)
@@ -19,12 +19,11 @@ import math
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method, without_swapped_users
-from copl_core.evaluation.ensemble import KINDS, Components, extend_graph
+from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method
 from copl_core.evaluation.peers import PEERS, reward_seconds, uniform_reward
+from copl_core.evaluation.studio_fit import StudioFit, extend_graph
 from copl_core.evaluation.validation import matched_split
 from copl_core.preference.config import GraphConfig
-from copl_core.snapshots.mix import label_kind
 
 MOST_STEPS = 1000  # of the published schedule, approximately; each step propagates over the whole graph at width 512
 FASTER = 1e-3  # learning rate that is tried beside the paper's 1e-4 where there are few labels
@@ -34,11 +33,11 @@ METHODS = ("copl", "copl-graph", "copl-reward", "published", "taste", *BASELINES
 
 
 class Methods:
-    """All methods under one set of settings.  Components that several methods share are fitted once per dataset."""
+    """All methods under one set of settings.  What several methods share is fitted once per dataset."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._components: list[tuple[EvalDataset, int, Components]] = []
+        self._fits: list[tuple[EvalDataset, int, StudioFit]] = []
 
     def run(self, name: str, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
         """Log-odds (N,) of left for the test labels of ``dataset``."""
@@ -58,29 +57,24 @@ class Methods:
         if name == "copl-reward":
             reward_seconds(name, self.settings)
         of_name = {
-            "copl": lambda components: components.stacked,
-            "copl-graph": lambda components: components.graph,
-            "copl-reward": lambda components: components.reward,
+            "copl": lambda fit: fit.mixed,
+            "copl-graph": lambda fit: fit.graph,
+            "copl-reward": lambda fit: fit.reward,
         }[name]
-        return lambda dataset, embed, seed: of_name(self.components(dataset, embed, seed))
+        return lambda dataset, embed, seed: of_name(self.studio_fit(dataset, embed, seed))
 
-    def components(self, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> Components:
-        """The components of this dataset; those of the last two datasets are kept for the next method."""
-        for known, known_seed, components in self._components:
+    def studio_fit(self, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> StudioFit:
+        """The studio's fit of this dataset; those of the last two datasets are kept for the next method."""
+        for known, known_seed, fit in self._fits:
             if known is dataset and known_seed == seed:
-                return components
-        components = Components(dataset, embed, seed, self.settings)
-        self._components = [*self._components[-1:], (dataset, seed, components)]
-        return components
+                return fit
+        fit = StudioFit(dataset, embed, seed, self.settings)
+        self._fits = [*self._fits[-1:], (dataset, seed, fit)]
+        return fit
 
     def about(self, name: str, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> dict:
-        """What the report says of a method beside its metrics: the weights of copl, by kind of label."""
-        if name != "copl":
-            return {}
-        real = without_swapped_users(dataset)
-        kinds = {KINDS[kind] for kind in np.unique(label_kind(real.new_text, real.new_user))}
-        weights = self.components(dataset, embed, seed).weights()
-        return {"mix": {kind: mix for kind, mix in weights.items() if kind in kinds}}
+        """What the report says of a method beside its metrics: the weights of copl, by kind of text."""
+        return {"mix": self.studio_fit(dataset, embed, seed).weights()} if name == "copl" else {}
 
     def _published(self, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray:
         """The published graph, by the schedule with the lower loss on its own held-out labels."""

@@ -48,7 +48,7 @@ def _weights(report: dict) -> list[str]:
     for name, row in report["methods"].items():
         for kind, mix in row.get("mix", {}).items():
             weights = ", ".join(f"{component} {weight:.2f}" for component, weight in mix.items() if component != "n")
-            lines.append(f"Weights of {name} for labels with {kind}: {weights} (learned on {mix['n']} labels).")
+            lines.append(f"Weights of {name} for labels about {kind}: {weights} (learned on {mix['n']} labels).")
     return lines
 
 

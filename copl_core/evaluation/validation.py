@@ -14,7 +14,6 @@ import numpy as np
 
 from copl_core.evaluation.dataset import EvalDataset, first_labels, rows_of, without_swapped_users
 from copl_core.records import Comparisons, TrainingData
-from copl_core.snapshots.mix import label_kind
 from copl_core.training.split import ValidationSplit, draws, held_out, split_by_edge, uniform
 
 PROMPTS_SHARE = 0.15  # of the prompts, where test labels are about new texts
@@ -177,3 +176,8 @@ def _known_first(used: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]
     index = np.empty(n, np.int64)
     index[order] = np.arange(n)
     return order, index, int(is_used.sum())
+
+
+def label_kind(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+    """(N,) 0 where nothing is new, 1 where a text is new, 2 where the user is new, 3 where both are."""
+    return np.asarray(new_text, np.int64) + 2 * np.asarray(new_user, np.int64)

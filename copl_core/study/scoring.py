@@ -262,6 +262,11 @@ def _silent(snapshot: Snapshot, known: bool) -> str:
     )
     if weight:
         return ""
+    if not n:
+        return (
+            f"The text reward has no say here, and so no expert has: no label about {about} could be held out to learn "
+            "its weight."
+        )
     return (
         f"The text reward has no say here, and so no expert has: on {n:,} held-out labels about {about} it added "
         "nothing to the preference graph, and its weight is 0."

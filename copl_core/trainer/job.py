@@ -43,6 +43,10 @@ Embed = Callable[..., np.ndarray]
 SaveReward = Callable[[Path], None]
 
 
+def _ignore_progress(phase: str, step: int, steps: int, loss: float | None) -> None:
+    """The callback of a job without one."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """The result of a job, ready to be written as a snapshot."""
@@ -59,8 +63,16 @@ class FittedReward:
     """The first part of a full job: a reward model, and the settings of the graph that will serve beside it."""
 
     entry: dict  # for the manifest, without ``fitted_in``
-    save: SaveReward
+    graph: GraphState  # fitted without the held-out labels; its user vectors gate the experts
+    model: RewardModel
+    mix: Mix
     config: GraphConfig
+
+    def save(self, folder: Path) -> None:
+        for part, name in ((self.graph, "graph"), (self.model, "model")):
+            (folder / name).mkdir()
+            part.save(folder / name)
+        (folder / "mix.json").write_text(json.dumps(asdict(self.mix)))
 
 
 def fit(data: TrainingData, kind: str, version: str, **given: Any) -> Fitted:
@@ -97,10 +109,8 @@ def fit_reward_part(
         CoplError: too few labels to learn from.
     """
     _check(data, "full")
-    job = _Job.of(data, embed, settings, weights, previous, progress, checkpoint)
-    config = job.graph_config("full")
-    entry, save = job.fit_reward(config)
-    return FittedReward(entry, save, config)
+    job = Job.of(data, embed, settings, weights, previous, progress, checkpoint)
+    return job.fit_reward(job.graph_config("full"))
 
 
 def fit_graph_part(
@@ -125,7 +135,7 @@ def fit_graph_part(
     """
     _check(data, "graph")
     phase = "new texts" if reward else "texts"
-    job = _Job.of(data, embed, settings, weights, previous, progress, checkpoint, phase)
+    job = Job.of(data, embed, settings, weights, previous, progress, checkpoint, phase)
     config = reward.config if reward else job.graph_config("graph")
     graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
     layout = job.layout(graph)
@@ -158,16 +168,16 @@ def _check(data: TrainingData, kind: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What the steps of one job share."""
 
     data: TrainingData
     phi: np.ndarray  # (T, P) of all texts
     settings: Settings
     weights: Callable[[str], Path]
-    previous: Snapshot | None
-    progress: Progress
-    checkpoint: Checkpoint | None
+    previous: Snapshot | None = None
+    progress: Progress = _ignore_progress
+    checkpoint: Checkpoint | None = None
 
     @classmethod
     def of(
@@ -180,7 +190,7 @@ class _Job:
         progress: Progress | None,
         checkpoint: Checkpoint | None,
         phase: str = "texts",
-    ) -> _Job:
+    ) -> Job:
         """A job on labels whose texts are embedded, in the named phase."""
         progress = progress or _ignore_progress
         progress(phase, 0, data.n_responses, None)
@@ -272,8 +282,8 @@ class _Job:
             part=part,
         )
 
-    def fit_reward(self, config: GraphConfig) -> tuple[dict, SaveReward]:
-        """(manifest entry, function that saves the parts) of a new reward model with its graph and its mix."""
+    def fit_reward(self, config: GraphConfig) -> FittedReward:
+        """A new reward model with its graph and its mix."""
         from copl_core.reward.hidden import states_folder
         from copl_core.reward.model import RewardConfig
         from copl_core.training.reward_fit import fit_reward
@@ -309,7 +319,7 @@ class _Job:
             "gain": gain,
             "fit": _plain(model.metrics),
         }
-        return entry, lambda folder: _save_reward(folder, graph, model, mix)
+        return FittedReward(entry, graph, model, mix, config)
 
     def _warm_start(self) -> GraphState | None:
         """The previous graph that was fitted without the labels that are held out here, if there is one.
@@ -321,13 +331,6 @@ class _Job:
             return None
         before, now = len(self.previous.reward_graph.response_ids), self.data.n_responses
         return self.previous.reward_graph if (before >= FEWEST_TEXTS) == (now >= FEWEST_TEXTS) else None
-
-
-def _save_reward(folder: Path, graph: GraphState, model: RewardModel, mix: Mix) -> None:
-    for part, name in ((graph, "graph"), (model, "model")):
-        (folder / name).mkdir()
-        part.save(folder / name)
-    (folder / "mix.json").write_text(json.dumps(asdict(mix)))
 
 
 def learn_mix(
@@ -391,10 +394,6 @@ def text_margins(
 def _named(phase: str, progress: Progress) -> Progress:
     """Progress of a graph fit, reported under the name of a phase of the job."""
     return lambda name, step, steps, loss: progress(phase + HELD_OUT * name.endswith(HELD_OUT), step, steps, loss)
-
-
-def _ignore_progress(phase: str, step: int, steps: int, loss: float | None) -> None:
-    """The callback of a job without one."""
 
 
 def _plain(facts: dict) -> dict:

@@ -105,8 +105,8 @@ def test_the_text_reward_is_part_of_the_mix(tiny_encoder):
     assert copl["accuracy"] > 0.8
     assert copl["n"] == reward["n"] == 2 * 14 + 4 * 10
     assert np.isfinite(reward["log_loss"]) and 0 <= reward["accuracy"] <= 1
-    assert {"nothing new", "new person"} == set(copl["mix"])
-    assert all("text reward" in mix for mix in copl["mix"].values())
+    assert list(copl["mix"]) == ["known texts"]
+    assert "text reward" in copl["mix"]["known texts"]
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +134,8 @@ def test_copl_tells_camps_apart_on_new_prompts_and_global_cannot(new_prompts):
 
 def test_the_report_shows_the_mix(new_prompts):
     mix = new_prompts["methods"]["copl"]["mix"]
-    assert list(mix) == ["new text"]  # the one kind of test label
-    assert mix["new text"]["n"] > 0 and "text reward" not in mix["new text"]
-    assert "for labels with new text: graph" in table(new_prompts)
+    assert mix == {"new texts": {"graph": 1.0, "n": 0}}, "the one kind of test label, and no time for a text reward"
+    assert "for labels about new texts: graph" in table(new_prompts)
 
 
 def test_the_controls_show_that_the_gain_is_made_of_people(new_prompts):
@@ -155,7 +154,7 @@ def test_controls_change_no_prediction_of_the_real_labels():
         plain, both = (methods.run(name, one, lambda: phi, 0) for one in (dataset, twice))
         np.testing.assert_array_equal(both[: len(plain)], plain)
     plain, both = (methods.about("copl", one, lambda: phi, 0) for one in (dataset, twice))
-    assert plain == both and set(plain["mix"]) == {"nothing new", "new text and person"}
+    assert plain == both and set(plain["mix"]) == {"known texts", "new texts"}
 
 
 @pytest.mark.parametrize("method", ["copl-graph", "taste"])

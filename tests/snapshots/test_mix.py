@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from copl_core.snapshots.mix import Mix, fit_mix, fit_stacking
+from copl_core.snapshots.mix import Mix, fit_mix
 
 LABELS = 3000
 
@@ -16,7 +16,6 @@ def answers(logits: np.ndarray, seed: int = 1) -> np.ndarray:
 
 NOTHING_NEW = np.zeros(LABELS, bool)
 ALL_NEW = ~NOTHING_NEW
-PRIOR_MEAN = np.array([0.5, 0.5])
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_known_and_unseen_texts_get_separate_weights(margins):
     graph, text = margins
     new = np.arange(LABELS) % 2 == 0
     mix = fit_mix(graph, text, np.where(new, answers(text), answers(graph)), new)
-    assert known(mix) == pytest.approx((1, 0), abs=0.15) and unseen(mix) == pytest.approx((0, 1), abs=0.15)
+    assert known(mix) == pytest.approx((1, 0), abs=0.15) and unseen(mix) == pytest.approx((0, 1), abs=0.25)
 
 
 @pytest.mark.parametrize("new, weights", KINDS, ids=["known", "unseen"])
@@ -56,14 +55,13 @@ def test_noise_gets_no_weight(margins, new, weights):
     signal, noise = margins
     outcome = answers(signal)
     assert weights(fit_mix(signal, noise, outcome, new))[1] < 0.05
-    assert weights(fit_mix(noise, signal, outcome, new))[0] < 0.05
+    assert weights(fit_mix(noise, signal, outcome, new))[0] < 0.12, "the prior pulls it to 1 like 30 labels of 3,000"
 
 
 def test_a_component_against_the_labels_gets_no_weight_and_no_negative_one(margins):
     signal, other = margins
     mix = fit_mix(-signal, other, answers(signal + other), NOTHING_NEW)
-    assert mix.graph == 0
-    assert mix.text > 0.2
+    assert mix.graph == 0 and mix.text > 0.2
     assert fit_mix(other, -signal, answers(signal), ALL_NEW).text_new == 0
 
 
@@ -74,14 +72,14 @@ def test_swapping_sides_changes_nothing(margins):
     assert known(one) + unseen(one) == pytest.approx(known(other) + unseen(other), abs=1e-3)
 
 
-def test_without_labels_the_mix_is_the_prior_mean():
+def test_without_labels_the_mix_is_the_graph_alone():
     nothing = np.zeros(0)
-    assert fit_mix(nothing, nothing, nothing, nothing.astype(bool)) == Mix(0.5, 0.5, 0, 0.5, 0.5, 0)
+    assert fit_mix(nothing, nothing, nothing, nothing.astype(bool)) == Mix(1.0, 0.0, 0, 1.0, 0.0, 0)
 
 
 def test_a_handful_of_labels_moves_the_mix_only_a_little():
     mix = fit_mix(np.array([3.0, 2.0]), np.array([-1.0, 0.5]), np.array([1.0, 1.0]), np.zeros(2, bool))
-    assert 0.3 < mix.graph < 1.0 and 0.1 < mix.text < 0.8
+    assert 0.9 < mix.graph < 1.1 and mix.text < 0.1
 
 
 def test_enormous_margins_stay_finite():
@@ -95,31 +93,8 @@ def test_a_mix_of_an_earlier_snapshot_uses_the_text_reward_alone_on_unseen_texts
     assert known(mix) == (0.6, 0.3) and unseen(mix) == (0.0, 0.9) and (mix.n, mix.n_new) == (40, 0)
 
 
-def test_a_stacking_weighs_each_component_as_far_as_it_was_right(margins):
-    components = np.column_stack(margins)
-    stacking = fit_stacking(
-        components, answers(components @ [0.8, 0.3]), NOTHING_NEW, NOTHING_NEW, PRIOR_MEAN, prior_strength=1.0
-    )
-    assert stacking.weights[0] == pytest.approx([0.8, 0.3], abs=0.1)
-    assert stacking.n.tolist() == [LABELS, 0, 0, 0]
-
-
-def test_new_texts_get_separate_weights_and_kinds_without_labels_have_the_prior_mean(margins):
-    components = np.column_stack(margins)
-    new = np.arange(LABELS) % 2 == 0
-    outcome = np.where(new, answers(margins[1]), answers(margins[0]))
-    stacking = fit_stacking(components, outcome, new, NOTHING_NEW, PRIOR_MEAN, prior_strength=1.0)
-    assert stacking.weights[0] == pytest.approx([1, 0], abs=0.15)
-    assert stacking.weights[1] == pytest.approx([0, 1], abs=0.15)
-    assert stacking.weights[2:].tolist() == [PRIOR_MEAN.tolist()] * 2
-    logits = stacking.logits(components[:2], new[:2], NOTHING_NEW[:2])
-    assert logits == pytest.approx([stacking.weights[1] @ components[0], stacking.weights[0] @ components[1]])
-
-
-def test_without_labels_a_stacking_has_the_prior_mean_and_a_constant_component_harms_nothing(margins):
-    nothing, no = np.zeros((0, 2)), np.zeros(0, bool)
-    prior_means = np.arange(8).reshape(4, 2)
-    assert fit_stacking(nothing, np.zeros(0), no, no, prior_means).weights.tolist() == prior_means.tolist()
-    components = np.column_stack([margins[0], np.zeros(LABELS)])
-    stacking = fit_stacking(components, answers(margins[0]), NOTHING_NEW, NOTHING_NEW, PRIOR_MEAN, prior_strength=1.0)
-    assert stacking.weights[0, 0] == pytest.approx(1, abs=0.1)
+def test_the_scale_of_a_margin_changes_its_weight_and_no_prediction(margins):
+    graph, text = (one[:200] for one in margins)
+    outcome, new = answers(graph + 0.3 * text), np.zeros(200, bool)
+    one, wide = fit_mix(graph, text, outcome, new), fit_mix(graph, 50 * text, outcome, new)
+    assert (one.graph, one.text) == pytest.approx((wide.graph, 50 * wide.text), abs=1e-6) and one.text > 0

@@ -9,7 +9,7 @@ import pytest
 
 from copl_core.preference.config import GraphConfig
 from copl_core.study.session import Session
-from copl_core.trainer.job import _Job
+from copl_core.trainer.job import Job
 from tests import worlds
 from tests.preference.camps import QUICK
 
@@ -19,13 +19,13 @@ QUICK_GRAPH = QUICK.with_settings(members=1)
 @pytest.fixture(scope="module", autouse=True)
 def quick_graphs() -> Iterator[None]:
     """Graph jobs fit one small network with few steps; full jobs choose their configuration as usual."""
-    choose = _Job.graph_config
+    choose = Job.graph_config
 
-    def quick(job: _Job, kind: str) -> GraphConfig:
+    def quick(job: Job, kind: str) -> GraphConfig:
         return QUICK_GRAPH if kind == "graph" else choose(job, kind)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Job, "graph_config", quick)
+        patch.setattr(Job, "graph_config", quick)
         yield
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from shutil import copytree
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from copl_core.install.weights import resolver
 from copl_core.preference.config import GraphConfig
 from copl_core.records import CoplError, TrainingData
 from copl_core.reward.model import RewardModel
+from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, write_snapshot
 from copl_core.study import access, experts, rewards
 from copl_core.study.scoring import Scorer
@@ -322,7 +323,7 @@ def test_a_graph_job_shares_the_reward_model_byte_for_byte(full, data, camps, tm
 @pytest.mark.weights
 def test_known_responses_are_scored_by_graph_and_text_and_new_ones_by_text(full, tmp_path_factory, tmp_path, minilm):
     session = trained_world(quick_two_camps, tmp_path_factory, tmp_path / "home")
-    install(session, full, minilm)
+    install(session, full, minilm, Mix(0.8, 0.5, 20, 0.6, 0.7, 9))
     users = {user.name: user.id for user in access.users(session)}
     ann = access.join(session, "Ann")
     label_in_camp(session, ann.id, "short", 4)
@@ -351,11 +352,14 @@ def test_known_responses_are_scored_by_graph_and_text_and_new_ones_by_text(full,
     assert [row.expert for row in known.rows[:2]] == [served["user 00"], served["user 01"]]  # one gate on both pages
 
 
-def install(session: Session, full: Snapshot, minilm: Path) -> None:
-    """Make a snapshot with a reward model the champion of a study of the same people and texts."""
+def install(session: Session, full: Snapshot, minilm: Path, mix: Mix | None = None) -> None:
+    """Make a snapshot with a reward model the champion of a study of the same people and texts, perhaps with another
+    mix."""
     version = session.record.champion
     before = load_snapshot(session.snapshot_root, version)
     copytree(full.folder / "reward", before.folder / "reward")
+    if mix is not None:
+        (before.folder / "reward" / "mix.json").write_text(json.dumps(asdict(mix)))
     manifest = before.manifest | {"reward": full.manifest["reward"]}
     (before.folder / "manifest.json").write_text(json.dumps(manifest))
     (session.settings.home / "weights").mkdir()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
 from copl_core.preference.config import GraphConfig
 from copl_core.records import CoplError, RunState, SnapshotRecord
+from copl_core.snapshots.mix import Mix
 from copl_core.study import contents, runs
 from copl_core.study.session import Session
 from copl_core.study_settings import Schedule
@@ -34,6 +36,13 @@ def more_labels(session: Session, seed: int = 1) -> None:
     contents.import_rows(session, camp_labels(n_users=3, n_prompts=6, per_user=1, seed=seed))
 
 
+class NoReward(FittedReward):
+    """A reward part that holds the mix alone."""
+
+    def save(self, folder: Path) -> None:
+        (folder / "mix.json").write_text("{}")
+
+
 class Experts:
     """Stands in for a reward model that trains until it may end."""
 
@@ -49,7 +58,7 @@ class Experts:
             progress("training reward", 1, 60, 0.5)
         length = {"steps": 31, "planned_steps": 60, "cut": True, "seconds": 240.0}
         entry = {"watermark": data.watermark, "metrics": {}, "config": {}, "gain": None, "fit": length}
-        return FittedReward(entry, lambda folder: (folder / "mix.json").write_text("{}"), QUICK_GRAPH)
+        return NoReward(entry, None, None, Mix(), QUICK_GRAPH)
 
 
 def full_run(session: Session, one: Trainer) -> tuple[int, Thread]:
