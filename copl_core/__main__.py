@@ -345,6 +345,23 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> int:
     return evaluate.main(arguments)
 
 
+def _export_model(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.study.model_export import export_model
+
+    session = open_study(settings, arguments.study)
+    made = export_model(session, arguments.out, user=arguments.user, group=arguments.group)
+    rms, most = made.served
+    print(
+        f"The text reward of {made.whose}, snapshot {made.snapshot}, is in {made.folder}; README.md there is its card."
+    )
+    if made.difference is not None:
+        print(f"  {made.n_checked} texts: the rewards are the studio's f(t; w), to {made.difference:.1e}.")
+    print(f"  The reward page's line differs from it by {rms:.3f} log-odds (root mean square; at most {most:.3f}).")
+    if made.adapter_rank is not None:
+        print(f"  {made.folder / 'adapter'} holds it as a LoRA of rank {made.adapter_rank}.")
+    return 0
+
+
 AddCommand = Callable[[str, Callable[[argparse.Namespace, Settings], int], str], argparse.ArgumentParser]
 
 
@@ -359,6 +376,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_data_commands(command)
     _add_model_commands(command)
+    _add_export_model(command)
     _add_evaluate(command)
     command("link", _link, "Print a new sign-in link for the owner.")
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
@@ -393,6 +411,18 @@ def _add_model_commands(command: AddCommand) -> None:
     sub.add_argument("--prompt", required=True)
     sub.add_argument("--response", required=True, action="append", help="repeat for two or more responses")
     sub.add_argument("--user", action="append", default=[], help="name of a user; can be repeated")
+
+
+def _add_export_model(command: AddCommand) -> None:
+    sub = command(
+        "export-model", _export_model, "Write a text reward as a model that transformers loads, with its card."
+    )
+    _add_study(sub)
+    whose = sub.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--user", help="name of a user: the reward of this person")
+    whose.add_argument("--group", help="name or number of a group: the model of its mean gate")
+    whose.add_argument("--everybody", action="store_true", help="the model of the mean gate of all people")
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the model")
 
 
 def _add_study(sub: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two
 from tests.worlds import trained as trained_world
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("import", "export", "fit", "worker", "score", "link", "up", "weights", "evaluate")
+COMMANDS = ("import", "export", "export-model", "fit", "worker", "score", "link", "up", "weights", "evaluate")
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Backbone:
     """The frozen model: tokenizer, lower part, and a template of the upper part.  Create it with ``load_backbone``."""
 
     def __init__(self, name: str, tokenizer: Any, model: PreTrainedModel, last_layers: int) -> None:
-        owner, attribute = _stack(model)
+        owner, attribute = layer_stack(model)
         depth = len(getattr(model.get_submodule(owner), attribute))
         if not 1 <= last_layers <= depth:
             raise CoplError(f"last_layers is {last_layers}, but {name} has {depth} layers: choose 1 to {depth}")
@@ -56,7 +56,7 @@ class Backbone:
     def upper(self) -> PreTrainedModel:
         """New modules over the same frozen tensors; call them through ``run_upper``."""
         model = _share(self.upper_template)
-        owner, attribute = _stack(model)
+        owner, attribute = layer_stack(model)
         model.given = {}  # the hidden states of the current call, which replace the output of the embeddings
         getattr(model.get_submodule(owner), attribute)[0].register_forward_pre_hook(
             lambda _, args, kwargs: ((model.given["states"], *args[1:]), kwargs), with_kwargs=True
@@ -80,7 +80,7 @@ class Backbone:
         """Token ids of each text, at most ``max_tokens``: the prompt is truncated first, then the response."""
         if not texts:
             return []
-        truncated = self._truncate(texts, max_tokens)
+        truncated = self.truncate(texts, max_tokens)
         limit = {"truncation": True, "max_length": max_tokens}
         if self.tokenizer.chat_template:
             rendered = [self._render(prompt, response) for prompt, response in truncated]
@@ -107,7 +107,7 @@ class Backbone:
         chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         return self.tokenizer.apply_chat_template(chat, tokenize=False).rstrip()
 
-    def _truncate(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[tuple[str, str]]:
+    def truncate(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[tuple[str, str]]:
         """Texts that fit with the special tokens around them; a prompt keeps at least an eighth of the tokens."""
         chat = self.tokenizer.chat_template
         frame = self.tokenizer(self._render("", ""), add_special_tokens=False) if chat else self.tokenizer("", "")
@@ -143,7 +143,7 @@ def load_backbone(name: str, weights: Resolver, last_layers: int, dtype: torch.d
     """
     source = str(weights(name)) if name in BUNDLED else name
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModel.from_pretrained(source, config=AutoConfig.from_pretrained(source), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
@@ -160,7 +160,7 @@ def convert_gguf(gguf: Path, out: Path) -> Path:
         raise CoplError(f"there is no GGUF file at {gguf}: give the path of the downloaded weights")
     aside = out.with_name(f"{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    with _quiet():
+    with quiet():
         model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float16)
         model.hf_quantizer = None  # its tensors are dequantised; a model that claims a quantiser cannot be saved
         if hasattr(model.config, "quantization_config"):
@@ -208,7 +208,7 @@ def recompute_layers(upper: PreTrainedModel, again: Callable[[], AbstractContext
         surround = again()
         return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), surround), **kwargs)
 
-    owner, attribute = _stack(upper)
+    owner, attribute = layer_stack(upper)
     for layer in getattr(upper.get_submodule(owner), attribute):
         layer.forward = partial(run, layer.forward)
 
@@ -228,7 +228,7 @@ def _end(ends: list[int], count: int) -> int:
     return ends[count - 1] if count else 0
 
 
-def _stack(model: PreTrainedModel) -> tuple[str, str]:
+def layer_stack(model: PreTrainedModel) -> tuple[str, str]:
     """Path of the module that has the list of layers, and the attribute name of the list."""
     depth = model.config.num_hidden_layers
     for path, module in model.named_modules():
@@ -246,7 +246,7 @@ def _share(model: PreTrainedModel) -> Any:
 def _cut(model: PreTrainedModel, part: slice, keep_norm: bool) -> PreTrainedModel:
     """A model of some of the layers; it keeps the mask and the rotary embedding of the whole model."""
     cut = _share(model)
-    path, attribute = _stack(cut)
+    path, attribute = layer_stack(cut)
     owner = cut.get_submodule(path)
     layers = getattr(owner, attribute)[part]
     setattr(owner, attribute, layers)
@@ -264,7 +264,7 @@ def _cut(model: PreTrainedModel, part: slice, keep_norm: bool) -> PreTrainedMode
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Load without progress bars and without the report on the missing pooler, which is omitted on purpose."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from copl_core.records import CoplError
-from copl_core.reward.backbone import BUNDLED, Resolver, _quiet
+from copl_core.reward.backbone import BUNDLED, Resolver, quiet
 from copl_core.reward.sentences import ends_sentence
 from copl_core.reward.styles import Style
 
@@ -146,7 +146,7 @@ def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu"
     name = name.strip()
     source = str(weights(name)) if name in BUNDLED else name
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, dtype=_precision(device))
         _check(model)

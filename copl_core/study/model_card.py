@@ -1,0 +1,194 @@
+"""The card of an exported model: whose taste it is, from which data, how good, and how to call it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from copl_core.snapshots.mix import Mix
+
+_METHODS = {
+    "copl-reward": "the text reward, which this folder holds",
+    "copl": "graph and text reward together, which the studio serves",
+    "global": "one taste for all",
+    "side-length": "one taste for all, with each person's habits of side and length",
+}
+_CHAT = """texts = [
+    [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}] for response in responses
+]
+batch = tokenizer(
+    [tokenizer.apply_chat_template(text, tokenize=False).rstrip() for text in texts],
+    add_special_tokens=False, padding=True, truncation=True, return_tensors="pt",
+)"""
+_PAIRS = 'batch = tokenizer([prompt] * len(responses), responses, padding=True, truncation=True, return_tensors="pt")'
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a card says."""
+
+    study: str
+    whose: str
+    kind: str  # "user" | "group" | "everybody"
+    manifest: dict[str, Any]  # of the snapshot
+    mix: Mix
+    backbone: str
+    causal: bool
+    chat: bool  # texts are rendered by a chat template
+    constant: float  # added to the folder's reward it gives the studio's
+    max_tokens: int
+    rank: int | None  # of the adapter
+    n_checked: int
+    difference: float | None
+    served: tuple[float, float]
+    written: datetime
+
+
+def card_text(card: Card) -> str:
+    """The README of the folder, in Markdown."""
+    sections = [_head(card), _use(card), _sameness(card), _mix(card), _data(card), _figures(card), _limits(card)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(card: Card) -> str:
+    mean = {
+        "user": "Its gate is that of this one person, placed by the labels they have given.",
+        "group": "It is the model of the group's mean gate: each expert weighs what it weighs on average over the "
+        "members. It is nobody's taste in particular, and it is not the mean of the members' rewards.",
+        "everybody": "It is the model of everybody's mean gate: each expert weighs what it weighs on average over all "
+        "people with labels. It is nobody's taste in particular.",
+    }[card.kind]
+    return (
+        "---\nlibrary_name: transformers\npipeline_tag: text-classification\ntags: [reward-model, preference, "
+        "copl]\n---\n\n"
+        f"# Reward model: {card.whose}\n\n"
+        f"The text reward of **{card.whose}** in the study “{card.study}”, written by CoPL Studio on "
+        f"{card.written:%Y-%m-%d} from snapshot {card.manifest['version']}. The larger its one output, the more the "
+        "response is liked; σ(difference of two outputs) is the probability that the first response is preferred. "
+        f"{mean}"
+    )
+
+
+def _use(card: Card) -> str:
+    adapter = (
+        f"\n\nThe folder `adapter` holds the same as a LoRA of rank {card.rank} with its head, for peft, over the "
+        "backbone "
+        f"`{card.backbone}` loaded by `AutoModelForSequenceClassification` with `num_labels=1`. Set "
+        "`config.pad_token_id` of the backbone to that of this tokenizer."
+        if card.rank
+        else "\n\nBefore you train it further, freeze the last layer of the encoder, the pooler and the classifier: "
+        "they "
+        "compute the mean over tokens with weights of very different sizes, and the text reward is in the layers "
+        "below. "
+        "float16 cannot hold them; bfloat16 and float32 can."
+    )
+    return (
+        "## Use\n\n```python\nfrom transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "model = AutoModelForSequenceClassification.from_pretrained(folder)\n"
+        f"{_CHAT if card.chat else _PAIRS}\n"
+        "rewards = model(**batch).logits[:, 0]  # of the responses to one prompt\n```\n\n"
+        f"Texts of up to {card.max_tokens} tokens are read as the studio reads them. Of longer ones the studio cuts "
+        "the "
+        f"prompt first and then the response; a tokenizer cuts elsewhere, and the rewards differ.{adapter}"
+    )
+
+
+def _sameness(card: Card) -> str:
+    n = card.n_checked
+    exact = (
+        f"On {n} texts of the study the rewards of this folder, loaded with stock code, differ from r(t) = f(t; w) of "
+        f"this person, computed by the studio in float32, by {card.difference:.1e} at most."
+        if card.difference is not None
+        else "For several people there is no such r(t) to compare with: the mean of their gates is nobody's gate."
+    )
+    constant = (
+        f" The head of this class of models has no bias: the studio's rewards are these plus {card.constant:+.4f}, "
+        "which "
+        "cancels in every comparison."
+        if card.constant
+        else ""
+    )
+    rms, most = card.served
+    return (
+        f"## What equals what\n\n{exact}{constant} The reward page does not run f(t; w) for each person: it draws a "
+        "line "
+        "through two points of it, with and without the expert, and multiplies matrices in the precision of its "
+        "machine. "
+        "On the same texts this folder differs from the "
+        f"{'text reward' if card.kind == 'user' else 'mean text reward'} of "
+        f"the page by {rms:.2f} (root mean square, log-odds, at most {most:.2f})."
+    )
+
+
+def _mix(card: Card) -> str:
+    mix = card.mix
+    return (
+        "## It is one half of what the studio says\n\n"
+        "The studio adds up a preference graph and this text reward, each times a weight learned on held-out labels. "
+        f"For texts that hold labels the weights are {mix.graph:.2f} and **{mix.text:.2f}** ({mix.n} labels), for new "
+        f"texts {mix.graph_new:.2f} and **{mix.text_new:.2f}** ({mix.n_new} labels). The second number is the weight "
+        "of "
+        f"what this folder holds.{_weightless(mix)} The graph is not in this folder."
+    )
+
+
+def _weightless(mix: Mix) -> str:
+    silent = [name for name, weight in (("labelled", mix.text), ("new", mix.text_new)) if not weight]
+    if not silent:
+        return ""
+    return (
+        f" For {' and '.join(silent)} texts it is 0: there the text reward added nothing to the graph, and the studio "
+        "does not use it."
+    )
+
+
+def _data(card: Card) -> str:
+    cut, reward = card.manifest.get("reward_data") or card.manifest["data"], card.manifest["reward"]
+    return (
+        "## Data\n\n"
+        f"- {cut['labels']:,} labels ({cut['decided']:,} of them prefer one response) by {cut['people']:,} people "
+        "about "
+        f"{cut['responses']:,} responses, as of revision {cut['watermark']} of the study\n"
+        f"- SHA-256 of labels and texts: `{cut['sha256']}`\n"
+        f"- backbone {card.backbone}, fitted in snapshot {reward['fitted_in']} by CoPL (arXiv 2503.01658): a shared "
+        "LoRA and "
+        "one LoRA expert per person, chosen by a graph neural network over people and responses"
+    )
+
+
+def _figures(card: Card) -> str:
+    metrics = card.manifest["reward"]["metrics"]
+    rows = [
+        f"| {words} | {_figure(metrics[name], 'accuracy')} | {_figure(metrics[name], 'log_loss')} | "
+        f"{metrics[name]['n']} |"
+        for name, words in _METHODS.items()
+        if name in metrics
+    ]
+    if not rows:
+        return "## Figures\n\nToo few labels could be held out to measure this model."
+    return (
+        "## Figures\n\nOn labels of known people that were held out, over all people of the study (not of "
+        f"{card.whose} alone), with 95 % intervals from a bootstrap over people:\n\n"
+        "| method | accuracy | log-loss | labels |\n|---|---|---|---|\n" + "\n".join(rows)
+    )
+
+
+def _figure(metrics: dict[str, Any], name: str) -> str:
+    if metrics.get(name) is None:
+        return "–"
+    low, high = metrics.get(f"{name}_interval") or (None, None)
+    return f"{metrics[name]:.3f}" + ("" if low is None or high is None else f" ({low:.3f} to {high:.3f})")
+
+
+def _limits(card: Card) -> str:
+    who = "this person" if card.kind == "user" else "these people"
+    return (
+        f"## Intended use\n\nTo rank responses to one prompt by the taste of {who}: best-of-n, a reward in training, "
+        "or "
+        "further training as a reward model. Rewards of different prompts are not comparable. It has learned taste "
+        "from "
+        "comparisons and knows nothing of truth or safety; texts far from those of the study, in length, language or "
+        "subject, are outside its data. A taste belongs to a person: ask before you pass this folder on."
+    )

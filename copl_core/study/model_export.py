@@ -1,0 +1,183 @@
+"""The verb that writes the text reward of a user, a group or everybody as a folder for transformers, with a card.
+
+torch is imported when a model is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from copl_core.install.weights import resolver
+from copl_core.records import CoplError, Kind
+from copl_core.study import group_names
+from copl_core.study.audience import Audience
+from copl_core.study.model_card import Card, card_text
+from copl_core.study.roles import TERMINAL, needs
+from copl_core.study.session import Session
+
+if TYPE_CHECKING:
+    from copl_core.reward.model import RewardModel
+    from copl_core.snapshots.snapshot import Snapshot
+
+CHECKED = 50  # texts of the study on which a written model is compared with the studio
+_ALLOWED = 1e-3  # largest difference in a reward; a larger one means that the model cannot be written this way
+_COMPARED_USERS = 400  # of a group, when its mean reward is compared
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """What was written."""
+
+    folder: Path
+    whose: str  # a sentence's subject: "Ann", "the group Short (8 people)", "everybody (150 people)"
+    snapshot: str
+    n_checked: int  # texts on which it was compared with the studio
+    difference: (
+        float | None
+    )  # largest one to the exact reward in float32; None for several people, who have no such one
+    served: tuple[float, float]  # (root mean square, largest) of the difference to what the reward page computes
+    adapter_rank: int | None  # None: an encoder, which has no adapter folder
+
+
+@needs(TERMINAL)
+def export_model(session: Session, out: Path, *, user: str | None = None, group: str | None = None) -> ExportedModel:
+    """Write the text reward of the champion as a folder that ``AutoModelForSequenceClassification`` loads.
+
+    Args:
+        out: the folder, which appears when it is complete.
+        user: by name, placed by their present labels; its rewards are f(t; w) of this user.
+        group: by name or number on the pages; its experts have the mean of its members' gate weights.
+            Without user and group, the same of everybody with labels.
+
+    Raises:
+        CoplError: there is no reward model, no such user or group, the folder is in use, or stock code of transformers
+            cannot express the backbone.
+    """
+    snapshot = _fitted(session)
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CoplError(f"{out} exists already and is not an empty folder; name a new folder.")
+    vectors, whose, kind = _audience(session, snapshot, user, group)
+    model = session.scorer().model(snapshot)
+    aside = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
+    try:
+        written = _write(session, snapshot, model, vectors, whose, kind, aside)
+        if out.is_dir():
+            out.rmdir()
+        os.rename(aside, out)
+    except OSError as error:
+        raise CoplError(
+            f"{out} cannot be written ({error.strerror or error}); choose a folder that is writable and has free space."
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return ExportedModel(out, *written)
+
+
+def _fitted(session: Session) -> Snapshot:
+    snapshot = session.snapshot()
+    if snapshot is None or not snapshot.has_reward:
+        raise CoplError(
+            f"Study {session.record.name!r} has no snapshot with a reward model yet; fit one: python -m copl_core fit"
+        )
+    return snapshot
+
+
+def _audience(session: Session, snapshot: Snapshot, user: str | None, group: str | None) -> tuple[np.ndarray, str, str]:
+    """(user vectors (N, d) that the gate reads, whose taste it is, "user", "group" or "everybody")."""
+    if user is not None:
+        found = next((one for one in session.store.users(session.id) if one.name == user), None)
+        if found is None:
+            raise CoplError(
+                f"There is no user {user!r} in study {session.record.name!r}; use a name of the People page."
+            )
+        labels = session.store.labels(session.id, user_id=found.id)
+        simulated = ", a simulated person" if found.kind == Kind.SIMULATED else ""
+        vectors = Audience(snapshot, [(found, labels)], False, with_uncertainty=False).gate_vectors
+        return vectors, f"{found.name}{simulated} ({len(labels)} labels)", "user"
+    if group is not None:
+        number, name = _group(session, snapshot, group)
+        audience = Audience(snapshot, [], [number], with_uncertainty=False)
+        if number not in audience.groups:
+            raise CoplError(f"The group {name!r} has no people in snapshot {snapshot.version}; choose another group.")
+        vectors = audience.gate_vectors[audience.groups[number]]
+        return vectors, f"the group {name} ({audience.sizes[number]} people)", "group"
+    graph = snapshot.reward_graph
+    vectors = graph.user_vectors[graph.n_labels > 0]
+    return vectors, f"everybody ({len(vectors)} people)", "everybody"
+
+
+def _group(session: Session, snapshot: Snapshot, wanted: str) -> tuple[int, str]:
+    names = group_names.names(session, snapshot.version)
+    for number, name in names.items():
+        if wanted.strip().casefold() in (name.casefold(), str(number + 1)):
+            return number, name
+    known = ", ".join(f"{number + 1} {name!r}" for number, name in names.items()) or "none"
+    raise CoplError(f"There is no group {wanted!r} in snapshot {snapshot.version} (groups there: {known}); name one.")
+
+
+def _write(
+    session: Session,
+    snapshot: Snapshot,
+    model: RewardModel,
+    vectors: np.ndarray,
+    whose: str,
+    kind: str,
+    folder: Path,
+) -> tuple[str, str, int, float | None, tuple[float, float], int | None]:
+    from copl_core.reward import classifier
+    from copl_core.reward.backbone import BUNDLED
+
+    name, texts = model.config.backbone, _some_texts(session, model)
+    source = str(resolver(session.settings.weights)(name)) if name in BUNDLED else name
+    factors = classifier.expert_factors(model, vectors)
+    constant = classifier.write_classifier(model, factors, source, folder)
+    rank = None
+    if model.backbone.causal:
+        rank = classifier.write_adapter(model, factors, source, folder / "adapter")
+    stock = classifier.stock_rewards(folder, texts) + constant
+    difference = None
+    if len(vectors) == 1:
+        difference = float(np.abs(stock - classifier.exact_rewards(model, texts, factors)).max()) if texts else 0.0
+        if difference > _ALLOWED:
+            raise CoplError(
+                f"Loaded with stock code, the model differs from the studio by {difference:.2g} in a reward, so "
+                "nothing is "
+                f"written: transformers computes {name} in another way; choose another backbone."
+            )
+    served = _served_difference(model, vectors, texts, stock)
+    facts: dict[str, Any] = {
+        "study": session.record.name, "whose": whose, "kind": kind, "manifest": snapshot.manifest,
+        "mix": snapshot.mix, "backbone": name, "causal": model.backbone.causal, "constant": constant,
+        "max_tokens": model.config.max_tokens, "rank": rank, "n_checked": len(texts), "difference": difference,
+        "served": served, "chat": bool(model.backbone.tokenizer.chat_template), "written": datetime.now(UTC),
+    }  # fmt: skip
+    (folder / "README.md").write_text(card_text(Card(**facts)))
+    return whose, snapshot.version, len(texts), difference, served, rank
+
+
+def _some_texts(session: Session, model: RewardModel) -> list[tuple[str, str]]:
+    """``CHECKED`` texts (prompt, response) of the study, evenly spread and cut to what the model reads."""
+    texts = list(session.store.training_data(session.id).texts())
+    some = [texts[i] for i in np.unique(np.linspace(0, len(texts) - 1, CHECKED).astype(int))] if texts else []
+    return model.backbone.truncate(some, model.config.max_tokens) if some else []
+
+
+def _served_difference(
+    model: RewardModel, vectors: np.ndarray, texts: Sequence[tuple[str, str]], stock: np.ndarray
+) -> tuple[float, float]:
+    """(root mean square, largest) difference to the mean text reward that the reward page computes, centred."""
+    if not texts:
+        return 0.0, 0.0
+    some = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), _COMPARED_USERS)).astype(int)]
+    page = model.rewards(texts, some).mean(0) / float(model.calibration)
+    gap = (stock - stock.mean()) - (page - page.mean())
+    return float(np.sqrt((gap**2).mean())), float(np.abs(gap).max())
