@@ -240,9 +240,9 @@ def _sentence(engine: Engine, what: str) -> str | None:
         "malformed": f"The database {location} is damaged; replace it with a backup.",
         "unable to open": f"The database {location} cannot be opened; its folder must exist and be writable.",
         "readonly": f"The database {location} cannot be written; make the file and its folder writable.",
-        "disk is full": f"The disk or quota of {location} is full; free some space and try again. Nothing was saved.",
+        "disk is full": "The disk of the database is full; free some space and try again. Nothing was saved.",
         "disk I/O error": f"The disk of {location} reports an error; check it and try again. Nothing was saved.",
-        "locked": f"The database {location} was busy for {BUSY_SECONDS:.0f} seconds; try again. Nothing was saved.",
+        "locked": f"The database was busy for {BUSY_SECONDS:.0f} seconds; try again. Nothing was saved.",
     }
     for sign, sentence in sentences.items():
         if sign in what:

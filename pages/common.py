@@ -52,6 +52,7 @@ if (!window.coplMenu) {
   }, true);
 }
 </script>"""
+READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
@@ -117,7 +118,7 @@ def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
         try:
             callback(*args, **kwargs)
         except CoplError as problem:
-            st.toast(str(problem), icon=":material/error:", duration="infinite")
+            st.toast(str(problem), icon=":material/error:", duration=READING_SECONDS)
 
     return safe
 

@@ -79,8 +79,13 @@ def sentence(view: UserMap, champion: str) -> str:
     if view.group[view.me] < 0:
         return f"{seen} Nobody else has labelled the answers you labelled, so you have no position yet."
     group, n = int(view.group[view.me]), int(view.n_labels[view.me])
-    others = int((view.group == group).sum()) - 1
-    mine = f"By your {n} label{'s' * (n != 1)} you are in {group_phrase(group)}, with {others:,} others"
+    others, labels = int((view.group == group).sum()) - 1, f"{n} label{'s' * (n != 1)}"
+    if not view.my_group_is_clear:
+        return (
+            f"{seen} Your {labels} do not clearly fit one group yet. Nearest is {group_phrase(group)}, with a "
+            f"probability of {view.my_probability:.0%}."
+        )
+    mine = f"By your {labels} you answer most like {group_phrase(group)}, with {others:,} others"
     if view.my_source == "trained" or not view.my_share:
         return f"{seen} {mine}."
     return (

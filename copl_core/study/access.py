@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import chain, count
+from unicodedata import category, normalize
 
+from copl_core.formats.reading import visible
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from copl_core.store import Store
 from copl_core.study.roles import ANYBODY, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs
@@ -53,10 +55,10 @@ def enter(session: Session, name: str) -> tuple[User, str]:
     """(a new annotator who opened the study's address, the secret that signs them in).
 
     Raises:
-        CoplError: the study is not open to everybody, or the name is taken.
+        CoplError: the study is not open to everybody, or the name is taken or looks like one that is.
     """
     token = new_secret()
-    return session.store.join(session.id, _checked(name), hashed(token)), token
+    return session.store.join(session.id, _of_its_own(session, name), hashed(token)), token
 
 
 @needs(OWN_OR_OWNER)
@@ -151,10 +153,10 @@ def accept_invite(session: Session, secret: str, name: str) -> tuple[User, str]:
     """(a new user with the role of the invite, the secret that signs them in).
 
     Raises:
-        CoplError: the invite is unknown, revoked, used up or expired, or the name is taken.
+        CoplError: the invite is unknown, revoked, used up or expired, or the name is taken or looks like one that is.
     """
     token = new_secret()
-    return session.store.accept_invite(session.id, hashed(secret), _checked(name), hashed(token)), token
+    return session.store.accept_invite(session.id, hashed(secret), _of_its_own(session, name), hashed(token)), token
 
 
 @needs(OWNER)
@@ -262,9 +264,25 @@ def is_open(session: Session) -> bool:
 
 
 def _checked(name: str) -> str:
-    name = name.strip()
-    if not 1 <= len(name) <= _NAME_LENGTH:
-        raise CoplError(
-            f"The name {name!r} has {len(name)} characters; a name has 1 to {_NAME_LENGTH}; choose another."
-        )
+    name = " ".join(name.split())
+    if not name:
+        raise CoplError("The name is empty; type a name or a nickname.")
+    if len(name) > _NAME_LENGTH:
+        raise CoplError(f"The name has {len(name)} characters; give one of 1 to {_NAME_LENGTH}.")
+    if visible(name) != name or any(category(one) in ("Cc", "Cs", "Co", "Cn") for one in name):
+        raise CoplError(f"The name {visible(name)!r} holds characters that nobody can see; give a name without them.")
     return name
+
+
+def _of_its_own(session: Session, name: str) -> str:
+    """A name that can be told from those of all users at sight; an equal one is the store's affair."""
+    name = _checked(name)
+    for user in session.store.users(session.id):
+        if user.name.casefold() != name.casefold() and _look(user.name) == _look(name):
+            raise CoplError(f"The name {name} looks like {user.name}, which is in use; choose another.")
+    return name
+
+
+def _look(name: str) -> str:
+    """What a name looks like: letters of any width and case, without what is not seen."""
+    return "".join(one for one in normalize("NFKC", name).casefold() if category(one) != "Cf")

@@ -62,7 +62,14 @@ def import_in_parts(session: Session, rows: Iterable[ImportRow]) -> ImportReport
 def importing(settings: Settings) -> Iterator[None]:
     """While it runs, no start of the studio takes an unfinished study for one whose import was killed."""
     settings.make_home()
-    with (settings.home / _LOCK).open("a") as lock:
+    try:
+        lock = (settings.home / _LOCK).open("a")
+    except OSError as error:
+        raise CoplError(
+            f"The folder {settings.home} cannot be written ({error.strerror}); choose a writable one with "
+            "COPL_HOME=/some/folder."
+        ) from error
+    with lock:
         _flock(lock, exclusive=False)
         yield
 

@@ -44,6 +44,8 @@ class UserMap:
     my_source: str  # "trained" | "neighbours" | "population mean" | ""
     my_neighbours: int  # users who share a labelled response with the viewer
     my_share: float  # of the neighbours' weight, the part in the viewer's group
+    my_probability: float  # that the viewer is of that group, by their labels, and not of another or of none
+    my_group_is_clear: bool  # whether the labels say so clearly (``UserPosition.clear``)
     silhouette: float
     parameters: dict
     snapshot: str
@@ -142,6 +144,8 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
         "" if mine is None else mine.source,
         0 if mine is None else mine.n_neighbours,
         0.0 if mine is None else mine.group_share,
+        0.0 if mine is None else mine.group_probability,
+        mine is not None and mine.clear,
         layout.silhouette,
         layout.parameters,
         snapshot.version,

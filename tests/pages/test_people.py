@@ -14,7 +14,7 @@ from copl_core.records import Role
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, group_names, labelling, runs, user_map
 from copl_core.study_settings import AssignmentSettings
-from tests.worlds import SHORT, label_in_camp
+from tests.worlds import LONG, SHORT, label_in_camp
 
 
 @pytest.fixture
@@ -42,9 +42,15 @@ def test_before_the_first_snapshot_the_page_says_what_will_come(session, owner, 
 
 
 def test_the_map_says_where_one_stands_what_is_shown_and_what_means_nothing(camps, rita, open_page, words):
-    label_in_camp(camps, rita.id, SHORT, 6)
+    label_in_camp(camps, rita.id, SHORT, 1)
+    label_in_camp(camps, rita.id, LONG, 1)
     shown = words(open_page("people", camps, rita))
-    assert "2 groups of people who answer alike. By your 6 labels you are in the group **" in shown
+    profile = words(open_page("taste", camps, rita))
+    unclear = next(line for line in shown.splitlines() if "Your 2 labels do not clearly fit one group yet." in line)
+    assert unclear.split("yet. ")[1].rstrip(".") in profile, "one figure on both pages"
+    label_in_camp(camps, rita.id, SHORT, 10)
+    shown = words(open_page("people", camps, rita))
+    assert "2 groups of people who answer alike. By your 12 labels you answer most like the group **" in shown
     assert "% of them are in this group" in shown and "% sure" not in shown
     assert "Distances between clusters, their sizes and the directions have no meaning" in shown
     assert "Snapshot v0001, 160 labels" in shown and "open points are simulated people" in shown

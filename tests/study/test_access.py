@@ -43,7 +43,7 @@ def test_whoever_comes_by_the_address_gets_a_name_and_a_secret_of_their_own(sess
     for name in ("Ann", "ann", " ANN "):
         with pytest.raises(CoplError, match="already"):
             access.enter(session, name)
-    with pytest.raises(CoplError, match="1 to 80"):
+    with pytest.raises(CoplError, match="empty"):
         access.enter(session, "  ")
 
 
@@ -268,9 +268,30 @@ def test_names_are_checked_and_secrets_sign_in_whom_they_were_made_for(untrained
     assert access.join(untrained, "Ann") == ann  # one user of a name, whose role is not changed by the way
     token = access.sign_in_token(untrained, ann.id)
     assert access.sign_in(untrained, token) == ann and access.sign_in(untrained, token + "x") is None
-    for name in ("", "   ", "x" * 81):
-        with pytest.raises(CoplError, match="1 to 80"):
+    refused = {
+        "": "empty",
+        "   ": "empty",
+        "x" * 81: "1 to 80",
+        "An\u200bn": r"An⟨U\+200B⟩n",
+        "A\u202enn": "nobody can see",
+    }
+    for name, problem in (refused | {"A\0nn": "nobody can see"}).items():
+        with pytest.raises(CoplError, match=problem):
             access.join(untrained, name)
+
+
+@pytest.mark.parametrize("name", ["ann", "ＡＮＮ", "A\u00adnn", "Ann\u200d"])
+def test_nobody_joins_under_a_name_that_looks_like_anothers(untrained, name):
+    access.join(untrained, "Ann")
+    with pytest.raises(CoplError, match="looks like Ann|nobody can see|already"):
+        access.enter(untrained, name)
+    assert [user.name for user in access.users(untrained)].count("Ann") == 1
+    assert name not in [user.name for user in access.users(untrained)]
+
+
+def test_letters_of_every_script_and_joined_emoji_are_names(untrained):
+    for name in ("Müller", "Øyvind", "李雷", "نگار", "می\u200cخواهم", "👩\u200d💻"):
+        assert access.enter(untrained, name)[0].name == name
 
 
 def test_simulated_people_can_be_switched_off_and_on_again(trained):
