@@ -1,4 +1,4 @@
-"""Fixtures for every test, the profile of property tests, and the order of the files when two processes share them."""
+"""Fixtures for every test, the profile of property tests, and the order of the files when several processes share them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize="CI" in
 hypothesis.settings.load_profile("suite")
 
 BROWSER = "tests/e2e/"
+SECOND_STUDIO = ("test_reward", "test_room", "test_start")  # browser tests mostly wait: two studios share them
 # Files that go first in a new checkout, the heaviest first.  Every run notes the seconds of each file in pytest's
-# cache, and later runs order the files by them: two processes end together when the heaviest files go first.
+# cache, and later runs order the files by them: all processes end together when the heaviest files go first.
 HEAVY = [f"tests/{path}.py" for path in (
     "evaluation/test_evaluate", "training/test_checkpoint", "training/test_graph_fit", "training/test_distributed",
     "trainer/test_worker", "trainer/test_job", "training/test_reward_fit", "pages/test_reward", "pages/test_people",
@@ -66,12 +67,15 @@ def _file(nodeid: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """All browser tests in one process, since they share a studio; the others file by file, in the order above."""
+    """Browser tests in two processes, each with a studio for all of its tests; the others file by file, in the order
+    above."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "browser" if nodeid.startswith(BROWSER) else _file(nodeid)
+            if not nodeid.startswith(BROWSER):
+                return _file(nodeid)
+            return f"{BROWSER} 2" if Path(_file(nodeid)).stem in SECOND_STUDIO else BROWSER
 
     config.option.loadscopereorder = False  # xdist's own order puts files of many tests first, however short they are
     return ByFile(config, log)
