@@ -1,4 +1,4 @@
-"""Fixtures for every test, the profile of property tests, and the order of the files when several processes share them."""
+"""Fixtures for every test, the profile of property tests, and the order of the files when processes share them."""
 
 from __future__ import annotations
 
