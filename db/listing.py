@@ -256,6 +256,7 @@ def _export() -> Any:
         labels_query()
         .add_columns(
             LabelRow.key,
+            func.coalesce(LabelRow.meta, PairRow.meta),
             PairRow.first_id,
             PairRow.second_id,
             UserRow.name,
@@ -267,7 +268,7 @@ def _export() -> Any:
     )
 
 
-def _exported(row: AnyRow, dataset: str, prompt: str, responses: dict[int, AnyRow]) -> dict[str, Any]:
+def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]) -> dict[str, Any]:
     # Unpacked in the order of _export: reading columns by name takes longer than everything else.
     (
         _,
@@ -290,6 +291,7 @@ def _exported(row: AnyRow, dataset: str, prompt: str, responses: dict[int, AnyRo
         edited,
         position_known,
         key,
+        meta,
         first_id,
         second_id,
         name,
@@ -306,8 +308,8 @@ def _exported(row: AnyRow, dataset: str, prompt: str, responses: dict[int, AnyRo
         "response_b": text_b,
         "choice": left if choice == _DECIDED[0] else right if choice == _DECIDED[1] else choice,
         "annotator": name,
-        "dataset": dataset,
-        "pair_id": str(pair_id),
+        "study": study,
+        "pair": pair_id,
         "model_a": source_a,
         "model_b": source_b,
         "left": left if position_known else None,
@@ -324,4 +326,5 @@ def _exported(row: AnyRow, dataset: str, prompt: str, responses: dict[int, AnyRo
         "excluded": excluded,
         "asked": selection_reason,  # likewise
         "label_key": key,
+        "meta": meta or {},  # everything else that the file of the label, or of its pair, had: its own ids, its split …
     }

@@ -115,6 +115,7 @@ class PairRow(Base):
     gold_id: Mapped[int | None] = child_of("response")  # the known answer: the pair is for attention checks only
     # Users with a counting preference here; kept up to date if the study has an overlap (``db.overlap.recount``).
     n_annotators: Mapped[int] = mapped_column("taken", key="n_annotators", default=0, server_default=text("0"))
+    meta: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of the file's row without a label
 
 
 class TaskRow(Base):
@@ -207,6 +208,7 @@ class LabelRow(Base):
     revision: Mapped[int]  # of the study, at the label's last change
     # false: no file names which response was shown on the left, so left_id and right_id are in a drawn order
     position_known: Mapped[bool] = mapped_column(default=True, server_default=true())
+    meta: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of the file's row
     created_at: Mapped[datetime]
 
 

@@ -174,7 +174,7 @@ class _Import:
             return
         prompts = self._prompts(rows)
         sides = self._responses(rows, prompts)
-        pairs = self._pairs(sides, prompts)
+        pairs = self._pairs(rows, sides, prompts)
         self._users(rows)
         self._labels(rows, sides, pairs)
 
@@ -234,13 +234,20 @@ class _Import:
         ids = [self.responses[key] for key in keys]
         return list(zip(ids[::2], ids[1::2], strict=True))
 
-    def _pairs(self, sides: list[tuple[int, int]], prompts: list[int]) -> list[int]:
+    def _pairs(self, rows: list[ImportRow], sides: list[tuple[int, int]], prompts: list[int]) -> list[int]:
         ordered = [(a, b) if a < b else (b, a) for a, b in sides]
         new = {pair: prompt for pair, prompt in zip(ordered, prompts, strict=True) if pair not in self.pairs}
+        metas = {pair: row.meta for pair, row in zip(ordered, rows, strict=True) if row.meta and row.choice is None}
         made = self._insert(
             PairRow,
             [
-                {"study_id": self.study_id, "prompt_id": prompt, "first_id": first, "second_id": second}
+                {
+                    "study_id": self.study_id,
+                    "prompt_id": prompt,
+                    "first_id": first,
+                    "second_id": second,
+                    "meta": metas.get((first, second)),
+                }
                 for (first, second), prompt in new.items()
             ],
             PairRow.first_id,
@@ -303,6 +310,7 @@ class _Import:
                     "reason": row.reason,
                     "tags": list(row.tags) or None,
                     "milliseconds": row.milliseconds,
+                    "meta": dict(row.meta) if row.meta else None,
                     "key": key,
                     "counts": True,
                     "revision": self.revision + self.labels_new,

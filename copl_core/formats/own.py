@@ -128,8 +128,8 @@ class _Row:
 
     @property
     def _exported(self) -> bool:
-        """Whether the record comes from an export of ours: its ids are our numbers, then."""
-        return "label_key" in self.fields
+        """Whether the record comes from an export of ours; in those of earlier versions, its ids are our numbers."""
+        return "label_key" in self.fields and "asked" in self.fields
 
     def _prompt(self) -> str:
         value = self.value("prompt")
@@ -267,7 +267,7 @@ class _Row:
     def _meta(self, without_label: bool) -> dict[str, Any]:
         """Everything of the record that is stored nowhere else."""
         known = {*self.read, *_ROW_IDS, *(_OF_EXPORTS if self._exported else ())}
-        own_ids = () if self._exported else _ROW_IDS
+        own_ids = _ROW_IDS[2:] if self._exported else _ROW_IDS
         given = self._given_meta()
         if given:
             known.add("meta")

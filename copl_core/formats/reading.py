@@ -131,8 +131,9 @@ class Reading:
             BadRecord: the texts or the annotator cannot be taken.
         """
         _check(prompt, a, b)
+        meta = _storable(meta) if meta else None
         if choice is None:
-            return ImportRow(record.number, prompt, a, b, source_a=sources[0], source_b=sources[1], meta=meta or None)
+            return ImportRow(record.number, prompt, a, b, source_a=sources[0], source_b=sources[1], meta=meta)
         annotator = annotator or self.options.annotator
         if annotator is None:
             self.without_annotator += 1
@@ -156,7 +157,7 @@ class Reading:
             key=key,
             strength=strength,
             position_known=left is not None,
-            meta=meta or None,
+            meta=meta,
             **more,
         )
 
@@ -186,6 +187,23 @@ class Reading:
         digest = sha256(json.dumps(ids + label).encode()).digest()
         self._seen[digest] += 1
         return sha256(digest + str(self._seen[digest]).encode()).hexdigest()
+
+
+def _storable(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``meta`` as every database can store it: JSON without NaN and infinity.
+
+    Raises:
+        BadRecord: it is nested too deeply, or holds what is not text.
+    """
+    try:
+        json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
+        return meta
+    except UnicodeEncodeError:
+        raise BadRecord("a field holds characters that are not text") from None
+    except RecursionError:
+        raise BadRecord("a field is nested too deeply") from None
+    except ValueError:
+        return json.loads(json.dumps(meta), parse_constant=lambda _: None)
 
 
 def _check(prompt: str, a: str, b: str) -> None:

@@ -5,6 +5,7 @@ Tables are columns of numpy, so that a map of ten thousand users stays fast.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -344,7 +345,7 @@ def labels_of_users(session: Session, ids: Sequence[int]) -> list[dict]:
 @needs(RESEARCHER)
 def labels_file(session: Session, ids: Sequence[int], form: str) -> bytes:
     """A file of the labels of these users, "CSV" or "Parquet": one row per label, columns as in the export file."""
-    rows = labels_of_users(session, ids)
+    rows = [row | {"meta": json.dumps(row["meta"], ensure_ascii=False)} for row in labels_of_users(session, ids)]
     if form == "CSV":
         columns = list(rows[0]) if rows else []
         return csv_text((row | {"tags": ", ".join(row["tags"])} for row in rows), columns, line_end="\n").encode()

@@ -16,6 +16,10 @@ from copl_core.records import Choice, ImportReport, ImportRow, Kind
 letters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 texts = st.text(letters, min_size=1, max_size=6).filter(str.strip)
 times = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
+json_values = st.recursive(
+    st.booleans() | st.integers(-9, 9) | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner),
+)
 rows = st.lists(
     st.builds(
         ImportRow,
@@ -33,6 +37,7 @@ rows = st.lists(
         position_known=st.booleans(),
         reason=st.text("abc", max_size=3),
         milliseconds=st.none() | st.integers(0, 10**6),
+        meta=st.none() | st.dictionaries(st.sampled_from(["pair_id", "split", "my field"]), json_values, min_size=1),
     ),
     min_size=1,
     max_size=10,
@@ -85,6 +90,8 @@ def test_an_export_into_an_empty_study_gives_the_same_labels(store, fresh_study,
     report = carry(store, tmp_path / "export.jsonl.gz", exported, new.id)
     assert report.labels_new == len(exported) == store.label_count(old.id)
     assert in_words(store, new.id) == in_words(store, old.id)
+    metas = [{row["label_key"]: row["meta"] for row in store.export(one.id)} for one in (old, new)]
+    assert metas[0] == metas[1] == {row.key: row.meta or {} for row in rows if row.key in metas[0]}
     again = carry(store, tmp_path / "export.jsonl.gz", store.export(new.id), new.id)
     assert (again.labels_new, again.labels_known) == (0, len(exported))
 
@@ -114,7 +121,7 @@ def test_one_pair_id_names_the_same_two_texts_in_the_same_order(store, study, an
     answer(ann.id, four_pairs[0][0], Choice.LEFT)
     answer(ben.id, four_pairs[0][0], Choice.LEFT, swap=True)
     ann_row, ben_row = store.export(study.id)
-    same = ("pair_id", "prompt", "response_a", "response_b", "model_a", "model_b", "dataset")
+    same = ("pair", "prompt", "response_a", "response_b", "model_a", "model_b", "study")
     assert all(ann_row[name] == ben_row[name] for name in same)
     assert (ann_row["left"], ann_row["right"], ann_row["choice"]) == ("a", "b", "a")
     assert (ben_row["left"], ben_row["right"], ben_row["choice"]) == ("b", "a", "b")
@@ -135,3 +142,29 @@ def test_an_edited_label_knows_as_much_of_its_position_as_before(store, study):
     (old,) = store.labels(study.id)
     new = store.edit(old.id, old.user_id, Choice.LEFT)
     assert (new.left_id, new.right_id, new.position_known) == (old.left_id, old.right_id, False)
+
+
+def test_the_ids_of_a_pair_come_back_with_the_labels_that_people_give_it_here(store, study, answer):
+    ids = {"pair_id": "kv2-0000", "dataset": "kitchen", "split": "test"}
+    store.import_rows(study.id, [ImportRow(1, "Name a bird", "Robin", "Wren", meta=ids)])
+    ann = store.create_user(study.id, "Ann")
+    answer(ann.id, store.pairs(study.id)[0][0], Choice.LEFT)
+    row = ImportRow(1, "Name a bird", "Robin", "Wren", Choice.TIE, "Ben", key="k", meta={"split": "train"})
+    store.import_rows(study.id, [row])
+    assert {one["annotator"]: one["meta"] for one in store.export(study.id)} == {"Ann": ids, "Ben": {"split": "train"}}
+
+
+def test_the_ids_of_earlier_exports_are_numbers_of_ours_and_no_ids_of_the_user(store, study, tmp_path):
+    row = {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren", "choice": "a", "annotator": "Ann"}
+    earlier = row | {
+        "dataset": "My study",
+        "pair_id": "17",
+        "asked": None,
+        "edited": None,
+        "label_key": "k",
+        "left": "a",
+    }
+    theirs = row | {"dataset": "kitchen", "pair_id": "kv2-0000", "turn": 1}
+    carry(store, tmp_path / "both.jsonl", [earlier, theirs], study.id)
+    metas = sorted((one["meta"] for one in store.export(study.id)), key=len)
+    assert metas == [{}, {"dataset": "kitchen", "pair_id": "kv2-0000", "turn": 1}]

@@ -26,7 +26,7 @@ def test_an_export_brings_the_same_labels_into_an_empty_study(trained, tmp_path)
 
     def labels_of(session: Session) -> list[dict]:
         rows = [
-            {name: value for name, value in row.items() if name not in ("pair_id", "dataset", "asked")}
+            {name: value for name, value in row.items() if name not in ("pair", "study", "asked")}
             for row in contents.export(session)
         ]
         return sorted(map(seen, rows), key=lambda row: row["label_key"])
