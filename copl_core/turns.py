@@ -10,7 +10,7 @@ that holds its role in brackets, and an empty line stands before the next.
     How do I keep basil alive?
 
 A line of a turn that looks like such a line gets a backslash in front of it.  So two conversations have the same text
-only if they have the same turns, whoever reads the text can draw or encode the turns, and nothing else needs storing.
+only if they have the same turns, every reader of the text can draw or encode the turns, and nothing else needs storing.
 A single turn of the user is its plain text.
 """
 
@@ -59,10 +59,39 @@ def turns_of(text: str) -> tuple[Turn, ...]:
     return tuple(_turn(part) for part in _BOUNDARY.split(text))
 
 
+def words_of(text: str) -> str:
+    """The words of the turns, without their roles; any other text as it is."""
+    turns = turns_of(text)
+    return "\n".join(turn.text for turn in turns) if turns else text
+
+
+def title_of(text: str) -> str:
+    """What names a prompt where it is not shown whole: the last question of a conversation, or the text."""
+    turns = turns_of(text)
+    question = next((turn.text for turn in reversed(turns) if turn.role == "user"), text)
+    return f"… {question}" if len(turns) > 1 else question
+
+
 def messages(text: str, role: str = "user") -> list[dict[str, str]]:
     """The turns of a text as messages of a chat; any other text is one message of ``role``."""
     turns = turns_of(text) or (Turn(role, text),)
     return [{"role": turn.role, "content": turn.text} for turn in turns]
+
+
+def last_part(text: str, most: int) -> str:
+    """At most about ``most`` characters: the end of a conversation, whose last turn matters most, or the beginning of
+    any other text."""
+    turns = turns_of(text)
+    if len(text) <= most or not turns:
+        return text[:most]
+    kept: list[Turn] = []
+    for role, words in reversed(turns):
+        room = most - len(f"[{role}]\n\n\n")
+        if room <= 0:
+            break
+        kept.append(Turn(role, words[-room:]))
+        most = room - len(words)
+    return text_of(kept[::-1]) if kept else turns[-1].text[len(turns[-1].text) - most :]
 
 
 def from_messages(found: Iterable[tuple[str, str]]) -> str:

@@ -11,7 +11,7 @@ from copl_core.records import Choice, CoplError, Label
 from copl_core.study import labelling, user_profile
 from copl_core.study.views import CHOICE_WORDS, PastAnswer
 from pages.common import current, rerun
-from pages.texts import draw_prompt, draw_response, literal
+from pages.texts import brief, draw_prompt, draw_response, literal
 
 A_PAGE = 10  # answers
 STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
@@ -135,11 +135,6 @@ def past(one: PastAnswer) -> str:
             f"Changed{changed}; before: {'; '.join(in_words(older) for older in one.superseded)} (superseded)."
         )
     return literal(" ".join(parts))
-
-
-def brief(text: str, most: int = 90) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 def day(moment: datetime) -> str:

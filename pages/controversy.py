@@ -29,7 +29,7 @@ from pages.common import (
     watch_champion,
 )
 from pages.sight import into_sight
-from pages.texts import draw_prompt, draw_response, literal
+from pages.texts import brief, draw_prompt, draw_response, literal
 
 MOST_ROWS = 2000  # in the table and in the figure; filters and the file reach the others
 ORDERS = {"divided": "Disputed", "agreed": "Agreed"}  # the titles are values of the address's ``order``
@@ -601,11 +601,6 @@ def ago(moment: datetime) -> str:
             count = minutes // size
             return f"{count} {name}{'s' if count != 1 else ''} ago"
     return "just now"
-
-
-def brief(text: str, most: int = 90) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 page()

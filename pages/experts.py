@@ -18,6 +18,7 @@ from copl_core.study.experts import (
     TextEffect,
     with_and_without,
 )
+from copl_core.turns import title_of
 from pages.common import (
     GATES,
     PLOT,
@@ -335,7 +336,7 @@ def details(effect: ExpertEffect) -> None:
 
 def text_card(one: TextEffect) -> None:
     with st.container(border=True):
-        st.caption(f"{one.change:+.2f} log-odds · {literal(one.prompt)}")
+        st.caption(f"{one.change:+.2f} log-odds · {literal(title_of(one.prompt))}")
         draw_response(one.response.text)
 
 

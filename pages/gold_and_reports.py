@@ -8,7 +8,7 @@ from copl_core.records import Pair, User
 from copl_core.study import access, contents, labelling
 from pages.common import current
 from pages.members import perform, when
-from pages.texts import draw_prompt, draw_response, draw_words, literal
+from pages.texts import brief, draw_prompt, draw_response, draw_words, literal
 
 FOUND = 5  # search results shown
 
@@ -47,11 +47,6 @@ def gold_pairs() -> None:
     wanted = st.text_input("Search the texts", key="gold-search", placeholder="a few words of the question or answers")
     if wanted.strip():
         search(wanted, {one.pair_id for one in known})
-
-
-def brief(text: str, most: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 def search(wanted: str, known: set[int]) -> None:

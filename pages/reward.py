@@ -9,6 +9,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind
 from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
+from copl_core.turns import title_of
 from pages.candidates import blank, field, finish, write, writer_controls, writing
 from pages.common import current, group_name, no_snapshot, person_name, watch_champion
 from pages.five_answers import answers, asking, five_answers, try_button
@@ -213,7 +214,7 @@ def question_of_study() -> None:
         list(prompts),
         index=None,
         key="picked",
-        format_func=prompts.get,
+        format_func=lambda number: title_of(prompts[number]),
         on_change=fill_from_study,
         placeholder="or type your own below",
     )

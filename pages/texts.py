@@ -25,7 +25,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Delimiter
 
 from copl_core.study import labelling
-from copl_core.turns import turns_of
+from copl_core.turns import title_of, turns_of
 
 # One look on light and dark pages: every colour is mixed from the colour of the text.
 STYLE = """<style>
@@ -134,6 +134,12 @@ def literal(text: str) -> str:
     line = re.sub(r"([\\`*_{}\[\]()#+\-.!|~<>$&])", r"\\\1", " ".join(text.split()))
     line = re.sub(r":(?=[a-z+\-\\])", ":\u2060", line)  # an invisible joiner: neither an icon nor a colour
     return re.sub(r"(?<!\S)(?=(?:\\?[<>~-]){1,2}(?:\\?[>=-])(?!\S))", "\u2060", line)  # nor an arrow
+
+
+def brief(text: str, most: int = 90) -> str:
+    """The beginning of a text on one line; of a conversation, that of its last question."""
+    line = " ".join(title_of(text).split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 # ---- text to HTML

@@ -137,12 +137,12 @@ class KaggleLmsys(Format):
 
 
 def questions_and_answers(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> tuple[str, str, str]:
-    """(prompt, one answer, the other) of two models that were asked the same.
+    """(prompt, one answer, the other) of two models that got the same questions.
 
     The prompt holds the turns that both have in common, and all later questions.
 
     Raises:
-        BadRecord: the models were asked different things, or one gave no answer.
+        BadRecord: the models got different questions, or one gave no answer.
     """
     n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     if n == len(one) == len(other):

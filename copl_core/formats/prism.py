@@ -61,11 +61,11 @@ class Prism(Format):
         before: list[Turn] = []
         for turn in sorted({whole_number(one.get("turn")) or 0 for one in history}):
             here = [one for one in history if (whole_number(one.get("turn")) or 0) == turn]
-            asked = next((one for one in here if one.get("role") == "user"), None)
+            question = next((one for one in here if one.get("role") == "user"), None)
             answers = [one for one in here if one.get("role") == "model"]
-            if asked is None or not answers:
+            if question is None or not answers:
                 continue
-            before.append(Turn("user", checked("content", asked.get("content"))))
+            before.append(Turn("user", checked("content", question.get("content"))))
             if len(answers) > 1:
                 more = {"turn": turn} if turn else {}
                 yield from self._scored(record, reading, text_of(before), answers, "content", {**meta, **more})

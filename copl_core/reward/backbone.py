@@ -27,6 +27,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.utils import logging
 
 from copl_core.records import CoplError
+from copl_core.reward.chat import chat_of, rendered
+from copl_core.turns import last_part
 
 BUNDLED = ("minilm", "smollm2")
 FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "final_norm", "ln_f")
@@ -83,8 +85,8 @@ class Backbone:
         truncated = self.truncate(texts, max_tokens)
         limit = {"truncation": True, "max_length": max_tokens}
         if self.tokenizer.chat_template:
-            rendered = [self._render(prompt, response) for prompt, response in truncated]
-            return self.tokenizer(rendered, add_special_tokens=False, **limit)["input_ids"]
+            chats = [self._render(prompt, response) for prompt, response in truncated]
+            return self.tokenizer(chats, add_special_tokens=False, **limit)["input_ids"]
         prompts, responses = (list(side) for side in zip(*truncated, strict=True))
         return self.tokenizer(prompts, responses, **limit)["input_ids"]
 
@@ -104,8 +106,7 @@ class Backbone:
         return (states * weight).sum(1) / weight.sum(1)
 
     def _render(self, prompt: str, response: str) -> str:
-        chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-        return self.tokenizer.apply_chat_template(chat, tokenize=False).rstrip()
+        return rendered(self.tokenizer, chat_of(prompt, response)).rstrip()
 
     def truncate(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[tuple[str, str]]:
         """Texts that fit with the special tokens around them; a prompt keeps at least an eighth of the tokens."""
@@ -122,7 +123,8 @@ class Backbone:
         for (prompt, response), prompt_ends, response_ends in zip(texts, *ends, strict=True):
             for_prompt = min(len(prompt_ends), max(available - len(response_ends), available // 8))
             for_response = min(len(response_ends), available - for_prompt)
-            fitted.append((prompt[: _end(prompt_ends, for_prompt)], response[: _end(response_ends, for_response)]))
+            shortened = last_part(prompt, _end(prompt_ends, for_prompt))
+            fitted.append((shortened, response[: _end(response_ends, for_response)]))
         return fitted
 
     def _token_ends(self, texts: Sequence[str]) -> list[list[int]]:

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from copl_core.records import CoplError
 from copl_core.reward.backbone import BUNDLED, Resolver, quiet
+from copl_core.reward.chat import chat_of, rendered
 from copl_core.reward.sentences import ends_sentence
 from copl_core.reward.styles import Style
 
@@ -85,9 +86,8 @@ class Writer:
         """Token ids of the prompt and the style's instruction, up to the start of the response."""
         question = f"{prompt}\n\n{style.instruction}".rstrip()
         if self.tokenizer.chat_template:
-            chat = [{"role": "user", "content": question}]
-            rendered = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-            return self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+            text = rendered(self.tokenizer, chat_of(question), add_generation_prompt=True)
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.tokenizer(f"Question: {question}\nAnswer:")["input_ids"]
 
     def _steps(

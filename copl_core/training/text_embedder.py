@@ -23,9 +23,11 @@ from copl_core.features import FEATURE_NAMES
 from copl_core.kept_files import KeptFiles
 from copl_core.records import CoplError
 from copl_core.training.vector_files import KEY, VectorFiles
+from copl_core.turns import is_conversation, last_part, words_of
 
 BATCH = 16
 MAX_TOKENS = 256
+CONTEXT = 400  # characters of a conversation that the encoder reads beside the response
 SAVE_SECONDS = 20.0  # between two writes to the cache; a kill costs at most this much work
 SHARE = 0.25  # of the disk space for what texts become; the rest is for hidden states
 
@@ -50,7 +52,13 @@ def measured(texts: Sequence[str], version: int) -> np.ndarray:
 
 
 def inputs(prompt: str, response: str) -> tuple[str, str]:
-    """The two texts that the encoder reads for φ: the response alone, and the prompt with the response."""
+    """The two texts that the encoder reads for φ: the response alone, and the prompt with the response.
+
+    Of a conversation it reads the words of the last turns: a long history would leave no room for the response.
+    """
+    if is_conversation(prompt):
+        prompt = words_of(last_part(prompt, CONTEXT))
+    response = words_of(response)
     return response, f"{prompt}\n{response}"
 
 

@@ -7,6 +7,7 @@ from transformers import AutoModel
 from copl_core.records import CoplError
 from copl_core.reward.backbone import convert_gguf, load_backbone, pad_ids, run_upper
 from copl_core.reward.hidden import HiddenCache, StatesFolder, TextStates, pad_states
+from copl_core.turns import Turn, text_of
 
 pytest_plugins = "tests.reward.tiny"
 
@@ -120,6 +121,23 @@ def test_a_long_prompt_gives_way_to_the_response(tiny_backbone):
     (row,) = tiny_backbone.encode([(prompt, response)], 24)
     assert len(row) == 24
     assert response in tiny_backbone.tokenizer.decode(row)
+
+
+def test_a_decoder_reads_the_turns_of_a_conversation_and_keeps_the_last_ones(tiny_decoder, nothing):
+    backbone = load_backbone(str(tiny_decoder), nothing, 1)
+    turns = [Turn("user", "wave"), Turn("assistant", "tide"), Turn("user", "sand")]
+    (row,) = backbone.encode([(text_of(turns), "rock")], 64)
+    assert (
+        backbone.tokenizer.decode(row).split()
+        == (
+            "<|start|> user wave <|end|> <|start|> assistant tide <|end|> <|start|> user sand <|end|> "
+            "<|start|> assistant rock <|end|>"
+        ).split()
+    )
+    long = text_of([Turn("user", "wave " * 50), Turn("assistant", "tide " * 50), Turn("user", "peak snow")])
+    (row,) = backbone.encode([(long, "rock")], 32)
+    words = backbone.tokenizer.decode(row)
+    assert "peak snow" in words and words.endswith("assistant rock <|end|>") and "wave" not in words
 
 
 def test_a_long_response_leaves_a_little_of_the_prompt(tiny_backbone):

@@ -41,3 +41,24 @@ def test_an_export_brings_the_same_labels_into_an_empty_study(trained, tmp_path)
     assert labels_of(copy) == labels_of(trained)
     kinds = {user.name: user.kind for user in access.users(copy)}
     assert kinds["Ann"] == Kind.HUMAN and kinds["user 00"] == Kind.SIMULATED
+
+
+def test_the_messages_of_a_conversation_come_back_as_the_same_messages(tmp_path):
+    from copl_core.formats.files import open_file
+    from copl_core.formats.own import write_jsonl
+
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "[user]\nName a bird"}]
+    other = [{"role": "system", "content": "Be warm."}, *prompt[1:]]
+    answer = [{"role": "assistant", "content": "Which?"}, {"role": "user", "content": "Any"},
+              {"role": "assistant", "content": "Robin"}]  # fmt: skip
+    rows = [{"prompt": one, "response_a": answer, "response_b": "Wren", "choice": "a", "annotator": "Ann"}
+            for one in (prompt, other)]  # fmt: skip
+    write_jsonl(rows, tmp_path / "in.jsonl")
+    session = open_study(tmp_path / "home")
+    contents.import_rows(session, open_file(tmp_path / "in.jsonl").rows())
+    assert len(contents.prompts(session)) == 2, "different system texts, different prompts"
+    exported = list(contents.export(session))
+    assert [row["prompt"] for row in exported] == [prompt, other]
+    assert all(answer in (row["response_a"], row["response_b"]) for row in exported)
+    write_jsonl(exported, tmp_path / "out.jsonl")
+    assert contents.import_rows(session, open_file(tmp_path / "out.jsonl").rows()).labels_known == 2
