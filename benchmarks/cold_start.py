@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def timeline(page, home: Path) -> None:
     started = time.monotonic()
-    with _studio(home) as link:
+    with studio(home) as link:
         printed = time.monotonic()
         print(f"{'':16}{'since the command':>20}{'since the address':>20}")
         _line("address printed", started, printed)
@@ -69,7 +69,7 @@ def _line(moment: str, started: float, printed: float) -> None:
 
 
 @contextmanager
-def _studio(home: Path) -> Iterator[str]:
+def studio(home: Path) -> Iterator[str]:
     """A studio in an empty home; yields the owner's sign-in link as soon as it is printed."""
     environment = os.environ | {"COPL_HOME": str(home), "COPL_PORT": str(_free_port())}
     process = subprocess.Popen(
