@@ -11,13 +11,14 @@ from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from copl_core.turns import title_of
 from pages.candidates import blank, field, finish, write, writer_controls, writing
-from pages.common import current, group_name, no_snapshot, person_name, watch_champion
+from pages.common import current, group_name, in_a_sentence, no_snapshot, person_name, watch_champion
 from pages.five_answers import answers, asking, five_answers, try_button
 from pages.reward_results import LETTERS, attribution, choosing, experts, table, verdict
 from pages.sight import into_sight
 from pages.texts import literal
 
 MOST = 6  # answers
+MOST_KEPT = 500  # users whose texts are kept, of each study
 IN_A_ROW = 3  # of their fields
 MOST_NAMED = 4  # people in the first sentence
 FIRST = 5  # own answers; from then on one can compare oneself after these with oneself after all
@@ -56,9 +57,8 @@ def page() -> None:
 
 
 def restore() -> None:
-    """Fill the fields when the page opens: with written answers, the linked texts, the last query, or an example.
-
-    Widgets lose their values when another page is opened; ``st.session_state["query"]`` keeps the last query.
+    """Fill the fields when the page opens: with written answers, the linked texts, those last in the fields, or an
+    example.
     """
     session, me = current()
     if "people" not in st.session_state:
@@ -69,6 +69,7 @@ def restore() -> None:
     drafts = finish()
     if drafts:
         fill(drafts.prompt, drafts.texts, drafts.by)
+        keep(drafts.prompt, drafts.texts)
         unlink()
         st.session_state["answer wanted"] = True
         if not st.session_state.get("write-problem"):
@@ -77,6 +78,7 @@ def restore() -> None:
         fill(
             *(
                 linked_texts(session)
+                or kept_texts().get(me.id)
                 or st.session_state.get("query")
                 or example(session, session.id, session.record.champion)
                 or ("", [])
@@ -96,6 +98,29 @@ def fill(prompt: str, texts: list[str], by: list[str] | None = None) -> None:
     st.session_state["by"] = by or []
     if prompt.strip() and len([text for text in texts if text.strip()]) > 1:
         st.session_state["query"] = (prompt, list(texts))
+
+
+def kept_texts() -> dict[int, tuple[str, list[str]]]:
+    """User id → what the user last had in the fields.  A page that is left or reloaded loses the values of its widgets;
+    these stay until the app stops.
+    """
+    session, _ = current()
+    return session.once("texts of the reward page", None, dict)
+
+
+def keep(prompt: str, texts: list[str]) -> None:
+    _, me = current()
+    kept = kept_texts()
+    kept.pop(me.id, None)  # so that those kept longest ago come first
+    kept[me.id] = (prompt, texts)
+    if len(kept) > MOST_KEPT:
+        kept.pop(next(iter(kept)), None)
+
+
+@in_a_sentence
+def typed() -> None:
+    keys = [field(f"response-{i}") for i in range(st.session_state["count"])]
+    keep(st.session_state[field("prompt")], [st.session_state.get(key, "") for key in keys])
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -155,6 +180,7 @@ def query_form() -> tuple:
         "Question",
         st.session_state["defaults"][0],
         key=field("prompt"),
+        on_change=typed,
         height=70,
         placeholder="How do I get my cat to take a pill?",
     )
@@ -185,6 +211,7 @@ def fields(count: int) -> None:
             f"Answer {LETTERS[i]}",
             texts[i],
             key=field(f"response-{i}"),
+            on_change=typed,
             height=120,
             help=f"Written by {author}." if author else None,
         )
@@ -205,7 +232,9 @@ def question_of_study() -> None:
     def fill_from_study() -> None:
         chosen = st.session_state["picked"]
         if chosen is not None:
-            fill(*of_study(session, chosen))
+            found = of_study(session, chosen)
+            fill(*found)
+            keep(*found)
             st.query_params["question"] = str(chosen)
             st.query_params.pop("pair", None)
 

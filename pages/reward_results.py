@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from textwrap import wrap
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -14,10 +15,12 @@ from copl_core.study import rewards
 from copl_core.study.views import GroupsOwn, RewardView, ScoreRow
 from pages.candidates import LETTERS
 from pages.common import GATES, PLOT, current, group_colour, source_line
+from pages.texts import literal
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
 DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
 LEAST_SCALE = 0.5  # log-odds of the deepest colour at least: 62 to 38
+NAME_WIDTH = 20  # characters of a line beside a figure
 NOISE = 0.05  # log-odds, about one point of probability; smaller effects are not coloured
 BOLD = re.compile(r"\*\*(.+?)\*\*")
 ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
@@ -33,7 +36,7 @@ INTERVALS = (
 def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
     st.subheader("Who would prefer which")
     for row in view.people:
-        st.markdown(f"{row.name}: **{LETTERS[row.best]}**, {chance(row)}. {sure(row)}")
+        st.markdown(of_person(row))
     if view.groups:
         st.markdown(of_groups(view))
     if (worth := view.groups_own) and len({row.best for row in view.groups}) > 1:
@@ -57,13 +60,18 @@ def chance(row: ScoreRow) -> str:
     return f"{row.win[row.best]:.0%} ({row.low[row.best]:.0%} to {row.high[row.best]:.0%})"
 
 
-def sure(row: ScoreRow) -> str:
+def of_person(row: ScoreRow) -> str:
+    """What a person would prefer, in a sentence; bold only where answers of theirs tell it."""
+    name, best = literal(row.name), LETTERS[row.best]
     if row.source == "population mean":
-        return "Nothing is known about them yet: this is the mean of all people."
+        return (
+            f"{name}: not known, since no answer of theirs has been learned from. The mean of all people prefers "
+            f"{best} with {row.win[row.best]:.0%}."
+        )
     second = row.ranking[1]
-    if row.low[row.best] <= row.high[second]:
-        return f"Not certain: {LETTERS[second]} may be their favourite too."
-    return ""
+    open_ = row.low[row.best] <= row.high[second]
+    doubt = f" Not certain: {LETTERS[second]} may be their favourite too." if open_ else ""
+    return f"{name}: **{best}**, {chance(row)}.{doubt}"
 
 
 def of_groups(view: RewardView) -> str:
@@ -96,14 +104,14 @@ def picture(view: RewardView) -> go.Figure:
         1,
         count,
         shared_yaxes=True,
-        horizontal_spacing=0.03,
+        horizontal_spacing=min(0.1, 0.3 / max(1, count - 1)),  # room for "100 %" beside the next "0 %"
         subplot_titles=[f"Answer {LETTERS[i]}" for i in range(count)],
     )
     for i in range(count):
         colours = [group_colour(row.group) for row in rows]
         figure.add_scatter(
             x=[row.win[i] for row in rows],
-            y=[short(row.name) for row in rows],
+            y=[wrapped(row.name) for row in rows],
             mode="markers",
             row=1,
             col=i + 1,
@@ -126,13 +134,20 @@ def picture(view: RewardView) -> go.Figure:
             hovertemplate="%{customdata[0]}<br>wins %{x:.0%} (%{customdata[1]:.0%} to %{customdata[2]:.0%})"
             "<br>reward %{customdata[3]:+.2f}, n = %{customdata[4]}<extra></extra>",
         )
-    figure.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], ticktext=["0 %", "50 %", ""], zeroline=False)
-    figure.update_layout(height=110 + 32 * len(rows), showlegend=False, margin={"l": 0, "r": 8, "t": 30, "b": 0})
+    figure.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], ticktext=["0", "50", "100 %"], zeroline=False)
+    figure.update_layout(height=height(110, 32, rows), showlegend=False, margin={"l": 0, "r": 22, "t": 30, "b": 0})
     return figure
 
 
-def short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
+def wrapped(name: str) -> str:
+    """A name in full beside a row of a figure, on several lines where it is long."""
+    return "<br>".join(html.escape(line) for line in wrap(name, NAME_WIDTH)) or name
+
+
+def height(edges: int, row: int, rows: list[ScoreRow]) -> int:
+    """Pixels of a figure with at least ``row`` pixels for each row, and with room for the longest name."""
+    lines = max(wrapped(one.name).count("<br>") + 1 for one in rows)
+    return edges + len(rows) * max(row, 8 + 15 * lines)
 
 
 # ---- which answer to choose
@@ -145,7 +160,7 @@ def choosing(view: RewardView) -> None:
     st.subheader("If there can be only one answer")
     if view.groups_own is not None:
         st.markdown(advice(view, view.groups_own))
-        st.dataframe([answer_row(view, i) for i in range(len(view.pleased))], hide_index=True, width="stretch")
+        in_full([answer_row(view, i) for i in range(len(view.pleased))], "What each answer would please")
     for row in view.people:
         if row.neighbours is not None:
             st.markdown(robust(row))
@@ -327,7 +342,7 @@ def gates(rows: list[ScoreRow]) -> go.Figure:
         go.Heatmap(
             z=[row.gates for row in rows],
             x=names,
-            y=[short(row.name) for row in rows],
+            y=[wrapped(row.name) for row in rows],
             colorscale=GATES,
             zmin=0,
             zmax=1,
@@ -337,7 +352,7 @@ def gates(rows: list[ScoreRow]) -> go.Figure:
             hovertemplate="%{y}, %{x}: %{z:.0%}<extra></extra>",
         )
     )
-    figure.update_layout(height=90 + 26 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0})
+    figure.update_layout(height=height(90, 26, rows), margin={"l": 0, "r": 0, "t": 0, "b": 0})
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     return figure
@@ -348,7 +363,8 @@ def gates(rows: list[ScoreRow]) -> go.Figure:
 
 def table(view: RewardView) -> None:
     st.subheader("In numbers")
-    st.dataframe([row_of(row) for row in view.rows], hide_index=True, width="stretch", placeholder="–")
+    in_full([wins_of(row) for row in view.rows], "Who would prefer which answer")
+    in_full([parts_of(row) for row in view.rows], "Where the rewards come from")
     st.caption(
         "“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
         f"the text reward{ODDS}; “graph’s share” is the graph’s part of their sum. The graph embeds texts that nobody "
@@ -356,22 +372,32 @@ def table(view: RewardView) -> None:
     )
 
 
-def row_of(row: ScoreRow) -> dict:
+def in_full(rows: list[dict], alt: str) -> None:
+    """A small table whose cells wrap, so that nothing is cut."""
+    cells = [{name: literal(str(value)) for name, value in row.items()} for row in rows]
+    st.table(cells, border="horizontal", hide_header=False, hide_index=True, alt=alt)
+
+
+def wins_of(row: ScoreRow) -> dict:
+    wins = {
+        f"{LETTERS[i]} wins": f"{row.win[i]:.0%} ({row.low[i]:.0%} to {row.high[i]:.0%})" for i in range(len(row.win))
+    }
+    ranking = " > ".join(LETTERS[i] for i in row.ranking)
+    return {"who": row.name, "people": f"{row.size:,}", "known by": row.source, "ranking": ranking} | wins
+
+
+def parts_of(row: ScoreRow) -> dict:
     graph, text = row.margins
     total = abs(graph) + abs(text)
     cells = {
         "who": row.name,
-        "kind": row.kind,
-        "people": row.n,
-        "known by": row.source,
-        "ranking": " > ".join(LETTERS[i] for i in row.ranking),
-        "graph": round(graph, 2),
-        "text": round(text, 2),
+        "graph": number(graph),
+        "text": number(text),
         "graph’s share": f"{abs(graph) / total:.0%}" if total else "–",
-        "expert": None if row.expert is None else f"E{row.expert + 1}",
-        "gate weight": None if row.gate is None else f"{row.gate:.0%}",
+        "expert": "–" if row.expert is None else f"E{row.expert + 1} ({row.gate:.0%})",
     }
-    for i in range(len(row.win)):
-        cells[f"{LETTERS[i]} wins"] = f"{row.win[i]:.0%} ({row.low[i]:.0%}–{row.high[i]:.0%})"
-        cells[f"{LETTERS[i]} reward"] = round(float(row.reward[i]), 2)
-    return cells
+    return cells | {f"{LETTERS[i]} reward": number(float(row.reward[i])) for i in range(len(row.win))}
+
+
+def number(value: float) -> str:
+    return minus(f"{value:.2f}")

@@ -63,7 +63,8 @@ class Audience:
         self._end = 0
         self.users = [self._user_rows(user, labels) for user, labels in users]
         members = _members(snapshot, self.gate_graph, groups)
-        self.sizes = {group: len(ids) for group, ids in members.items()}
+        # as on every other page: with those who came after the last fit of the reward model
+        self.sizes = {group: int((snapshot.user_groups == group).sum()) for group in members}
         self.groups = {group: self._known(_sample(ids)) for group, ids in members.items()}
         self.vectors = np.concatenate(self._graph_rows).astype(np.float32)  # (N, d)
         self.gate_vectors = np.concatenate(self._gate_rows).astype(np.float32)  # (N, d of the gate)
@@ -130,14 +131,14 @@ def _nearest(adapted: Placement, gate_graph: GraphState, count: int) -> tuple[np
 
 def _members(snapshot: Snapshot, gate_graph: GraphState, groups: bool | Sequence[int]) -> dict[int, np.ndarray]:
     """Group → ids of users that both graph states know."""
-    layout = snapshot.layout
-    numbers = sorted(set(layout.group[layout.group >= 0].tolist()))
+    state, own = snapshot.graph, snapshot.user_groups
+    numbers = np.unique(own[own >= 0]).tolist()
     if groups is not True:
         numbers = [group for group in numbers if group in (groups or ())]
-    common = np.isin(layout.user_ids, gate_graph.user_ids)
+    common = np.isin(state.user_ids, gate_graph.user_ids)
     members = {}
     for group in numbers:
-        ids = layout.user_ids[(layout.group == group) & common]
+        ids = state.user_ids[(own == group) & common]
         if len(ids):
             members[group] = ids
     return members

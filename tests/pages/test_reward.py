@@ -80,13 +80,43 @@ def test_it_opens_with_the_pair_that_divides_the_groups_and_says_so(camps, olga,
     page = open_page("reward", camps, olga)
     shown = words(page)
     assert texts(page)[0].startswith("What about number")
-    assert "Olga: **" in shown and "Nothing is known about them yet" in shown and "The groups differ: " in shown
+    assert "Olga: not known, since no answer of theirs has been learned from" in shown and "Olga: **" not in shown
+    assert "The groups differ: " in shown
     prompt, answers = texts(page)
     worth = rewards.reward(camps, prompt, answers).groups_own
     assert worth.for_groups > worth.for_all + 0.2 and "**No answer suits all.**" in shown
     assert f"One answer for all pleases {worth.for_all:.0%} at best, each group its own {worth.for_groups:.0%}" in shown
     assert "Snapshot v0001" in shown
     assert not page.error, page.error[0].value
+
+
+def test_what_was_typed_is_there_when_the_page_opens_again(camps, olga, open_page):
+    page = open_page("reward", camps, olga)
+    page.text_area[0].set_value("What shall I cook?").run()
+    page.text_area[2].set_value("Soup.").run()
+    again = open_page("reward", camps, olga)  # another browser session of hers
+    assert texts(again)[0] == "What shall I cook?" and texts(again)[1][1] == "Soup."
+    assert again.text_area[1].value == page.text_area[1].value
+    someone = access.join(camps, "Rita", Role.RESEARCHER)
+    assert "What shall I cook?" not in texts(open_page("reward", camps, someone))
+
+
+def test_the_verdict_of_a_person_is_bold_only_where_answers_of_theirs_tell_it(camps, olga, open_page, words):
+    ann = access.join(camps, "Ann")
+    label_in_camp(camps, ann.id, SHORT, 12)
+    shown = words(open_page("reward", camps, olga, **NEW, people=[f"user {olga.id}", f"user {ann.id}"]))
+    assert "Olga: not known" in shown and "Ann: **A**" in shown
+
+
+def test_names_beside_figures_are_in_full_and_every_axis_ends_at_its_end(camps, olga, open_page):
+    name = "Short, unhedged, plain and without examples"
+    group_names.rename(camps, 0, name[:40])
+    page = open_page("reward", camps, olga, **NEW)
+    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    rows = {str(row).replace("<br>", " ") for row in figure["data"][0]["y"]}
+    assert name[:40].strip() in rows
+    assert [axis["ticktext"][-1] for key, axis in figure["layout"].items() if key.startswith("xaxis")] == ["100 %"] * 2
+    assert name[:40].strip() in page.table[0].value["favourite of"].str.cat(sep=" · ")
 
 
 def test_every_run_tells_the_browser_the_texts_since_it_may_never_draw_those_of_one(camps, olga, open_page):

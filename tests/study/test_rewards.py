@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 
 from copl_core.records import CoplError
-from copl_core.study import access, rewards
+from copl_core.snapshots.snapshot import Snapshot
+from copl_core.study import access, group_profiles, rewards
 from copl_core.study.audience import Audience
 from copl_core.study.rewards import FIRST
-from tests.worlds import (
-    long_text,
-    short_text,
-)
+from tests.worlds import fit_graph_now, label_in_camp, long_text, short_text
 
 
 def test_rewards_of_known_texts_come_from_the_graph_before_there_is_a_reward_model(trained):
@@ -58,3 +56,16 @@ def test_a_user_after_five_answers_is_scored_by_other_users_and_not_by_later_ans
 def test_a_question_that_cannot_be_scored_gives_a_sentence(trained, prompt, responses, problem):
     with pytest.raises(CoplError, match=problem):
         rewards.reward(trained, prompt, responses)
+
+
+def test_a_group_has_as_many_people_as_on_the_people_page_also_those_after_the_last_fit(trained, monkeypatch):
+    before = trained.snapshot().graph
+    label_in_camp(trained, access.join(trained, "Ann").id, "short", 10)
+    fit_graph_now(trained)
+    snapshot = trained.snapshot()
+    monkeypatch.setattr(Snapshot, "has_reward", True)
+    snapshot.__dict__["reward_graph"] = before  # the reward model of a run before Ann came
+    audience = Audience(snapshot, [], groups=True)
+    assert audience.sizes == {one.group: one.people for one in group_profiles.profiles(trained)}
+    assert sorted(audience.sizes.values()) == [8, 9]
+    assert sorted(rows.stop - rows.start for rows in audience.groups.values()) == [8, 8]
