@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ if (!window.coplMenu) {
 </script>"""
 READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
+TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
 
@@ -187,6 +189,16 @@ def group_colour(group: int | None) -> str:
 def number_colours() -> tuple[str, ...]:
     """The colour scale for numbers in the visitor's theme."""
     return NUMBER_COLOURS["dark" if st.context.theme.type == "dark" else "light"]
+
+
+def on_touch() -> bool:
+    """Whether the visitor's browser is one of a phone or a tablet."""
+    return bool(TOUCH.search(st.context.headers.get("User-Agent", "") or ""))
+
+
+def plot_settings() -> dict:
+    """Settings of a figure; on a phone without its bar of buttons, which lies over the title there."""
+    return PLOT | {"displayModeBar": False} if on_touch() else PLOT
 
 
 def person_name(name: str, kind: Kind) -> str:

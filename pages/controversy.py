@@ -24,6 +24,7 @@ from pages.common import (
     group_colour,
     group_name,
     no_snapshot,
+    plot_settings,
     resend_values,
     stop_with_error,
     watch_champion,
@@ -34,8 +35,12 @@ from pages.texts import brief, draw_prompt, draw_response, literal
 MOST_ROWS = 2000  # in the table and in the figure; filters and the file reach the others
 ORDERS = {"divided": "Disputed", "agreed": "Agreed"}  # the titles are values of the address's ``order``
 KINDS = {"pairs": "Pairs", "responses": "Answers"}
-INK, CHOSEN, TALL = "#0072B2", "#D55E00", 380  # colours of points, and the height of figure and table in pixels
-WIDTHS = {"question": 170, "A": 260, "B": 260, "answer": 260}  # of columns of the table, in pixels
+INK, CHOSEN, TALL = "#0072B2", "#D55E00", 440  # colours of points, and the height of figure and table in pixels
+# Pixels of the table: of its rows, which hold three lines (above 68 streamlit wraps texts), and of its columns; all
+# but the texts of the answers are in sight beside the figure on a screen of 1440.
+ROW = 72
+WIDTHS = {"question": 222, "A": 260, "B": 260, "answer": 260}
+NUMBER_WIDTHS = {"between groups": 116, "within people": 106, "uncertainty": 92, "people": 64}
 MARK = "background:rgba(86,180,233,.28);text-decoration:underline;text-decoration-thickness:2px;color:inherit"
 NUMBERS = (
     (
@@ -255,7 +260,7 @@ def figure(rows: ControversyRows, query: Query) -> None:
     st.plotly_chart(
         scatter(rows, linked(address_of(query))),
         width="stretch",
-        config=PLOT,
+        config=plot_settings(),
         key=round_key("scatter"),
         on_select=choose_point,
         selection_mode="points",
@@ -300,21 +305,24 @@ def table(rows: ControversyRows, query: Query) -> None:
     columns: dict[str, object] = {"question": [brief(one) for one in rows.prompts]}
     numbers_ = (rows.between, rows.within, rows.epistemic)
     columns |= {name.lower(): 100 * value for (name, _), value in zip(NUMBERS, numbers_, strict=True)}
-    columns |= {"answered by": rows.voters, "A" if of_pairs else "answer": [brief(one) for one in rows.firsts]}
+    columns |= {"people": rows.voters, "A" if of_pairs else "answer": [brief(one) for one in rows.firsts]}
     columns |= {"B": [brief(one) for one in rows.seconds]} if of_pairs else {}
     settings: dict[str, object] = {
         name.lower(): st.column_config.ProgressColumn(
-            help=meaning, format="%.0f%%", min_value=0.0, max_value=100.0, width=118
+            help=meaning, format="%.0f%%", min_value=0.0, max_value=100.0, width=NUMBER_WIDTHS[name.lower()]
         )
         for name, meaning in NUMBERS
     }
     settings |= {name: st.column_config.TextColumn(width=width) for name, width in WIDTHS.items()}
-    settings["answered by"] = st.column_config.NumberColumn(help="People who have answered it", width=95)
+    settings["people"] = st.column_config.NumberColumn(
+        help="People who have answered it", width=NUMBER_WIDTHS["people"]
+    )
     st.dataframe(
         columns,
         hide_index=True,
         width="stretch",
         height=TALL,
+        row_height=ROW,
         key=round_key("list"),
         on_select=choose_row,
         selection_mode="single-row",

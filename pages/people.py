@@ -16,6 +16,7 @@ from pages.common import (
     group_name,
     group_phrase,
     no_snapshot,
+    on_touch,
     page_link,
     rerun,
     source_line,
@@ -23,7 +24,7 @@ from pages.common import (
 )
 from pages.people_film import AUTOPLAY, can_play, film
 from pages.people_groups import groups
-from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, on_touch, picture
+from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
 from pages.people_pairs import by_name, persons
 from pages.people_selection import chosen_people, read_link, write_link
 

@@ -97,7 +97,7 @@ def rename(profile: GroupProfile) -> None:
         return
     key = f"group-name-{profile.group}"
     st.session_state.setdefault(key, group_name(profile.group))
-    with st.popover("Rename", key=f"rename-{profile.group}", width="content"):
+    with st.popover("Rename", key=f"rename-{profile.group}", width="content", on_change="rerun"):
         st.text_input(
             "Name of the group",
             max_chars=group_names.NAME_LENGTH,
@@ -116,6 +116,7 @@ def save_name(group: int, key: str) -> None:
     st.session_state.pop(f"{key}-problem", None)
     try:
         st.session_state[key] = group_names.rename(session, group, st.session_state[key], by=me.id)
+        st.session_state[f"rename-{group}"] = False  # closes it
     except CoplError as problem:
         st.session_state[f"{key}-problem"] = str(problem)
     forget_group_names()

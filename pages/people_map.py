@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-import streamlit as st
 
 from copl_core.study import user_map
 from copl_core.study.session import Session
@@ -40,7 +38,6 @@ EXPLAINED = {
 NUMBERS = {"labels": "labels", "consistency": "answered alike", "predicted": "predicted correctly"}
 EYE = {"x": 1.0, "y": 1.0, "z": 0.6}  # the camera, close enough that the map fills its frame
 SHAPES = ("circle", "square", "diamond", "cross")  # the next shape follows when the colours are used up
-TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
 NO_LABELS = "No labels in this snapshot"
 
 
@@ -260,11 +257,6 @@ def _add_unplaced(figure: go.Figure, view: UserMap, extent: np.ndarray | None) -
         customdata=_point_data(view, rows),
         hovertemplate="%{text}<br>no labels in this snapshot, so no position<extra></extra>",
     )
-
-
-def on_touch() -> bool:
-    """Whether the visitor's browser is one of a phone or a tablet."""
-    return bool(TOUCH.search(st.context.headers.get("User-Agent", "") or ""))
 
 
 def map_height(extent: np.ndarray | None, touch: bool) -> int:

@@ -259,6 +259,7 @@ def people_and_groups() -> tuple[list[int], list[int], list[int]]:
         list(names),
         format_func=names.get,
         key="people",
+        wrap=True,
         help="Yourself, the groups of the map, and everybody else by name.",
     )
     st.session_state["people before"] = chosen

@@ -14,7 +14,7 @@ from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.views import GroupsOwn, RewardView, ScoreRow
 from pages.candidates import LETTERS
-from pages.common import GATES, PLOT, current, group_colour, source_line
+from pages.common import GATES, current, group_colour, plot_settings, source_line
 from pages.texts import literal
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
@@ -24,6 +24,8 @@ NAME_WIDTH = 20  # characters of a line beside a figure
 NOISE = 0.05  # log-odds, about one point of probability; smaller effects are not coloured
 BOLD = re.compile(r"\*\*(.+?)\*\*")
 ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
+# Names wrap, figures do not: on a phone the tables scroll sideways.
+NUMBERS_STYLE = "<style>.st-key-numbers :is(th, td:not(:first-child)) p { white-space: nowrap; }</style>"
 INTERVALS = (
     "Bars: for a person, the 95 % interval given their answers; for a group, the range of the middle 90 % of its "
     "people."
@@ -44,7 +46,7 @@ def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
     st.plotly_chart(
         picture(view),
         width="stretch",
-        config=PLOT,
+        config=plot_settings(),
         key="wins",
         alt="Win probability of each answer by person and group, with intervals",
     )
@@ -326,7 +328,9 @@ def experts(view: RewardView) -> None:
         st.write(f"None. {view.silent}")
         return
     st.markdown("; ".join(f"{row.name}: E{row.expert + 1} ({row.gate:.0%})" for row in rows) + ".")
-    st.plotly_chart(gates(rows), width="stretch", config=PLOT, key="gates", alt="Gate weights by person and expert")
+    st.plotly_chart(
+        gates(rows), width="stretch", config=plot_settings(), key="gates", alt="Gate weights by person and expert"
+    )
     source_line(
         "The weight that the gate of the reward model gives each expert; the expert with the largest weight "
         "decides. An expert is a small change of the language model, shared by people with similar preferences. The "
@@ -363,8 +367,10 @@ def gates(rows: list[ScoreRow]) -> go.Figure:
 
 def table(view: RewardView) -> None:
     st.subheader("In numbers")
-    in_full([wins_of(row) for row in view.rows], "Who would prefer which answer")
-    in_full([parts_of(row) for row in view.rows], "Where the rewards come from")
+    with st.container(key="numbers"):
+        st.html(NUMBERS_STYLE)
+        in_full([wins_of(row) for row in view.rows], "Who would prefer which answer")
+        in_full([parts_of(row) for row in view.rows], "Where the rewards come from")
     st.caption(
         "“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
         f"the text reward{ODDS}; “graph’s share” is the graph’s part of their sum. The graph embeds texts that nobody "
@@ -383,7 +389,7 @@ def wins_of(row: ScoreRow) -> dict:
         f"{LETTERS[i]} wins": f"{row.win[i]:.0%} ({row.low[i]:.0%} to {row.high[i]:.0%})" for i in range(len(row.win))
     }
     ranking = " > ".join(LETTERS[i] for i in row.ranking)
-    return {"who": row.name, "people": f"{row.size:,}", "known by": row.source, "ranking": ranking} | wins
+    return {"who": row.name} | wins | {"ranking": ranking, "people": f"{row.size:,}", "known by": row.source}
 
 
 def parts_of(row: ScoreRow) -> dict:

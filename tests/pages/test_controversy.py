@@ -42,7 +42,7 @@ def test_the_page_starts_as_a_table_and_a_figure_without_cards(camps, rosa, open
     assert len(rows) == 12 and rows["between groups"].is_monotonic_decreasing
     assert rows["between groups"][0] == pytest.approx(400 * first.between)
     assert rows["within people"][0] == pytest.approx(400 * (first.within + first.aleatoric))
-    assert rows["question"][0] == first.prompt and rows["answered by"][0] == first.voters
+    assert rows["question"][0] == first.prompt and rows["people"][0] == first.voters
     assert "Snapshot v0001" in words(page)
 
 

@@ -193,7 +193,7 @@ def test_on_a_phone_a_finger_moves_the_map_and_a_flat_map_is_no_higher_than_it_n
 
 
 def test_browsers_of_phones_are_known():
-    from pages.people_map import TOUCH
+    from pages.common import TOUCH
 
     assert TOUCH.search("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148")
     assert not TOUCH.search("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36")
