@@ -198,6 +198,11 @@ def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run
             f"  {report.positions_unknown:,} of the new labels do not say which answer was shown on the left (the "
             "field left, a or b): their position is unknown, and nothing is learned from their order."
         )
+    if survey.by_models:
+        print(
+            f"  {survey.by_models:,} of the labels were made by language models: training learns from people only, "
+            "until an owner includes them (Study, Studies)."
+        )
     if survey.ignored_fields:
         fields = ", ".join(f"{name} ({n:,})" for name, n in survey.ignored_fields.items())
         print(f"  Fields that nothing is learned from: {fields}.")

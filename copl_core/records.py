@@ -42,6 +42,11 @@ class Kind(StrEnum):
     SIMULATED = "simulated"
     MODEL = "model"
 
+    @property
+    def mark(self) -> str:
+        """What a screen writes beside the name of such a user; empty for a person."""
+        return {"simulated": "simulated", "model": "language model"}.get(self.value, "")
+
 
 class Role(StrEnum):
     OWNER = "owner"
@@ -68,6 +73,7 @@ class StudyRecord:
     champion: str | None  # snapshot version that pages use
     revision: int  # increases with every label change; a watermark is one of its values
     demo: bool
+    include_models: bool = False  # whether training learns from language models too
 
 
 @dataclass(frozen=True, slots=True)

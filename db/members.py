@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
@@ -71,11 +73,17 @@ class Members(Transactions):
             _make_current(connection, study_id)
 
     def include_simulated(self, study_id: int, include: bool, *, by: int | None = None) -> None:
+        self._include(study_id, StudyRow.include_simulated, Kind.SIMULATED, include, by)
+
+    def include_models(self, study_id: int, include: bool, *, by: int | None = None) -> None:
+        self._include(study_id, StudyRow.include_models, Kind.MODEL, include, by)
+
+    def _include(self, study_id: int, switch: Any, kind: Kind, include: bool, by: int | None) -> None:
         with self._write() as connection:
-            if study_row(connection, study_id, lock=True).include_simulated == include:
+            if getattr(study_row(connection, study_id, lock=True), switch.key) == include:
                 return
-            connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(include_simulated=include))
-            # Each label of a simulated user counts as changed; at least one, so that the trainer always notices.
+            connection.execute(update(StudyRow).where(StudyRow.id == study_id).values({switch: include}))
+            # Each label of such a user counts as changed; at least one, so that the trainer always notices.
             changes = connection.execute(
                 select(func.count())
                 .select_from(LabelRow)
@@ -84,11 +92,12 @@ class Members(Transactions):
                     LabelRow.study_id == study_id,
                     LabelRow.counts,
                     LabelRow.attention.is_(False),
-                    UserRow.kind == Kind.SIMULATED.value,
+                    UserRow.kind == kind.value,
                 )
             ).scalar_one()
             bump_revision(connection, study_id, max(1, changes))
-            audit(connection, study_id, "simulated", by, include=include, labels=changes)
+            event = {Kind.SIMULATED: "simulated", Kind.MODEL: "models"}[kind]
+            audit(connection, study_id, event, by, include=include, labels=changes)
 
     # ---- users
     def users(self, study_id: int) -> list[User]:
@@ -202,7 +211,9 @@ def _make_current(connection: Connection, study_id: int) -> None:
 
 
 def study_of_row(row: AnyRow) -> StudyRecord:
-    return StudyRecord(row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo)
+    return StudyRecord(
+        row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo, row.include_models
+    )
 
 
 def user_of(row: AnyRow) -> User:

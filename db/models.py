@@ -23,6 +23,7 @@ class StudyRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     include_simulated: Mapped[bool] = mapped_column(default=True)
+    include_models: Mapped[bool] = mapped_column(default=False, server_default=false())  # in training
     champion: Mapped[str | None] = mapped_column(String(100))  # version of a snapshot of this study
     revision: Mapped[int] = mapped_column(default=0)  # number of label changes so far
     demo: Mapped[bool] = mapped_column(default=False)

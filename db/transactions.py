@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, or_, select, update
 
 from copl_core.records import CoplError, Kind
 from db.base import AnyRow, AnySelect
@@ -84,16 +84,20 @@ def _no_user(user_id: int) -> CoplError:
 
 
 def only_visible(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySelect:
-    """Restrict a query to visible users: all, or humans only when the switch for simulated users is off."""
+    """Restrict a query to visible users: all, or all but simulated ones when the switch for those is off."""
     if study.include_simulated:
         return query
-    people = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.kind == Kind.HUMAN.value)
-    return query.where(user_id_column.in_(people))
+    simulated = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.kind == Kind.SIMULATED.value)
+    return query.where(user_id_column.not_in(simulated))
 
 
 def only_trained(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySelect:
-    """Restrict a query to users whose labels count for training and votes: visible and not excluded."""
-    excluded = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.excluded)
+    """Restrict a query to users whose labels count for training and votes: visible and not excluded.
+
+    Language models count only if the study says so.
+    """
+    out = UserRow.excluded if study.include_models else or_(UserRow.excluded, UserRow.kind == Kind.MODEL.value)
+    excluded = select(UserRow.id).where(UserRow.study_id == study.id, out)
     return only_visible(query, study, user_id_column).where(user_id_column.not_in(excluded))
 
 

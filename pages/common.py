@@ -175,11 +175,13 @@ def _group_names() -> dict[int, str]:
     return names
 
 
-def count_people(n: int, n_simulated: int) -> str:
-    """A number of people in words, which says how many of them are simulated."""
+def count_people(n: int, n_simulated: int, n_models: int = 0) -> str:
+    """A number of people in words, which says how many of them are simulated, or language models."""
     if n_simulated == n > 0:
         return f"{n:,} simulated people"
-    return f"{n:,} people" + (f" ({n_simulated:,} of them simulated)" if n_simulated else "")
+    marks = [f"{n_simulated:,} of them simulated"] if n_simulated else []
+    marks += [f"{n_models:,} {'language models' if n_models > 1 else 'language model'}"] if n_models else []
+    return f"{n:,} people" + (f" ({', '.join(marks)})" if marks else "")
 
 
 def group_colour(group: int | None) -> str:
@@ -202,7 +204,7 @@ def plot_settings() -> dict:
 
 
 def person_name(name: str, kind: Kind) -> str:
-    return f"{name} (simulated)" if kind == Kind.SIMULATED else name
+    return f"{name} ({kind.mark})" if kind.mark else name
 
 
 def page_link(name: str, words: str) -> None:

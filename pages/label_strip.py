@@ -68,7 +68,9 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
         return "After each answer, your star moves to the people who answer like you."
     if position.group is None:
         return "Nobody has answered these pairs yet, so your star has no place so far."
-    among = f"among {count_people(found[0].n_placed, found[0].n_simulated)}, " if found[0].n_simulated else ""
+    points = found[0]
+    people = count_people(points.n_placed, points.n_simulated, points.n_models)
+    among = f"among {people}, " if points.n_simulated or points.n_models else ""
     dot = f'<span class="dot" style="background:{group_colour(position.group)}"></span>'
     name = group_name(position.group)
     the = "" if name.startswith("Group ") else "the group "

@@ -79,7 +79,7 @@ def people() -> None:
     )
     groups = f" in {len(view.groups)} groups" if len(view.groups) > 1 else ""
     mine = " The star is you." if view.me is not None and view.placed[view.me] else ""
-    people = count_people(int(view.placed.sum()), int(view.simulated[view.placed].sum()))
+    people = count_people(*(int((view.placed & kind).sum()) for kind in (True, view.simulated, view.models)))
     source_line(
         f"{people}{groups}; people who answer alike stand near each other.{mine}",
         f"{view.snapshot}, {view.total_labels:,} labels",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, Kind
 from copl_core.study import access, runs, user_map
 from copl_core.study.user_map import MapFrame, UserMap
 from pages.common import (
@@ -273,7 +273,7 @@ def about(view: UserMap) -> None:
             st.dataframe(
                 {
                     "person": view.names[order],
-                    "simulated": view.simulated[order],
+                    "kind": [Kind(kind).mark or "human" for kind in view.kinds[order].tolist()],
                     "labels": view.n_labels[order],
                     "group": [group_name(None if g < 0 else g) for g in view.group[order].tolist()],
                 },

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from copl_core.study.user_map import MapFrame, UserMap
 from pages.common import NO_GROUP_COLOUR, group_colour, group_name
-from pages.people_map import map_height, marker_size, padded
+from pages.people_map import OPEN, map_height, marker_size, padded
 
 MOST_NUMBERS = 500_000  # positions in all frames together: some megabytes on their way to the browser
 MOST_STEPS = 12  # frames from one snapshot to the next
@@ -86,12 +86,12 @@ def _parts(view: UserMap, frame: MapFrame) -> Iterator[tuple[str, np.ndarray, di
     """(name, rows, marker) of each trace: each group, then the viewer."""
     kept = np.isin(frame.ids, view.ids)
     me = -1 if view.me is None else int(view.ids[view.me])
-    simulated = np.isin(frame.ids, view.ids[view.simulated])
+    symbol_of = {int(user): OPEN[kind] for user, kind in zip(view.ids, view.kinds, strict=True)}
     size = marker_size(len(frame.ids))
     for group in np.unique(frame.group[kept]).tolist():
         rows = np.flatnonzero(kept & (frame.group == group) & (frame.ids != me))
         if len(rows):
-            symbols = np.where(simulated[rows], "circle-open", "circle").tolist()
+            symbols = [f"circle{symbol_of[user]}" for user in frame.ids[rows].tolist()]
             colour = NO_GROUP_COLOUR if group < 0 else group_colour(group)
             yield (
                 group_name(None if group < 0 else group),

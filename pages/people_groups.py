@@ -220,8 +220,5 @@ def typical_pair(pair: TypicalPair, profile: GroupProfile) -> None:
 
 def people(profile: GroupProfile, view: UserMap) -> str:
     rows = view.rows(profile.typical_users)
-    names = [
-        f"{literal(str(view.names[row]))}{' (simulated)' if view.simulated[row] else ''} ({view.n_labels[row]} labels)"
-        for row in rows.tolist()
-    ]
+    names = [f"{literal(view.marked_name(row))} ({view.n_labels[row]} labels)" for row in rows.tolist()]
     return (", ".join(names) or "nobody") + "; nearest to the group's centre, among the half with the most labels."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from copl_core.records import Kind
 from copl_core.study import user_map
 from copl_core.study.session import Session
 from copl_core.study.user_map import UserMap
@@ -20,7 +21,7 @@ COLOURS = {
     "labels": "Number of labels",
     "consistency": "Consistency",
     "predicted": "Predicted by the model",
-    "kind": "Human or simulated",
+    "kind": "Human, simulated or language model",
     "true_group": "True group (simulated people)",
 }
 EXPLAINED = {
@@ -32,13 +33,16 @@ EXPLAINED = {
     "predicted": "Colour is prequential accuracy: the share of answers to randomly drawn pairs that the model "
     "predicted correctly beforehand; grey: none yet. With few answers the share says little; hover over a point to see "
     "their number.",
-    "kind": "Colours distinguish humans from simulated people.",
+    "kind": "Colours distinguish humans from simulated people and language models.",
     "true_group": "Colours are the groups that simulated people were generated from; the model never sees them.",
 }
 NUMBERS = {"labels": "labels", "consistency": "answered alike", "predicted": "predicted correctly"}
 EYE = {"x": 1.0, "y": 1.0, "z": 0.6}  # the camera, close enough that the map fills its frame
 SHAPES = ("circle", "square", "diamond", "cross")  # the next shape follows when the colours are used up
 NO_LABELS = "No labels in this snapshot"
+
+OPEN = {Kind.HUMAN.value: "", Kind.SIMULATED.value: "-open", Kind.MODEL.value: "-open-dot"}  # ending of the symbol
+KINDS = {Kind.HUMAN.value: "Human", Kind.SIMULATED.value: "Simulated", Kind.MODEL.value: "Language model"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ def colouring(session: Session, view: UserMap, by: str) -> Colouring | None:
     if by == "labels":
         return Colouring(by, np.where(view.n_labels > 0, view.n_labels, np.nan).astype(float), view.n_labels)
     if by == "kind":
-        return Colouring(by, view.simulated.astype(int), view.n_labels, ("Human", "Simulated"))
+        names = tuple(KINDS.values())[: 3 if view.models.any() else 2]
+        return Colouring(by, view.simulated + 2 * view.models.astype(int), view.n_labels, names)
     if by == "true_group":
         tastes = np.unique(view.true_groups[view.true_groups != ""])
         value = np.where(view.true_groups == "", -1, np.searchsorted(tastes, view.true_groups))
@@ -107,17 +112,20 @@ def picture(
 
 
 def _traces(view: UserMap, colour: Colouring):
-    """(name, mask (N,), marker) of each trace; open circles are simulated people, the viewer is left out."""
+    """(name, mask (N,), marker) of each trace, whose symbols are of ``OPEN``; the viewer is left out."""
     shown = view.placed.copy()
     if view.me is not None:
         shown[view.me] = False
-    for simulated, symbol in ((True, "-open"), (False, "")):
-        kind = shown & (view.simulated == simulated)
-        suffix = " (simulated)" if simulated and colour.by not in ("kind", "true_group") else ""
+    for of_kind, symbol in reversed(OPEN.items()):
+        kind = shown & (view.kinds == of_kind)
+        if of_kind == Kind.MODEL and not kind.any():
+            continue
+        mark = Kind(of_kind).mark
+        suffix = f" ({mark})" if mark and colour.by not in ("kind", "true_group") else ""
         if colour.by in NUMBERS:
             known = np.isfinite(colour.value)
             yield (
-                "Simulated" if simulated else "Human",
+                KINDS[of_kind],
                 kind & known,
                 {"symbol": f"circle{symbol}", "coloraxis": "coloraxis"},
             )
@@ -253,7 +261,7 @@ def _add_unplaced(figure: go.Figure, view: UserMap, extent: np.ndarray | None) -
         mode="markers",
         name=NO_LABELS,
         text=view.names[rows],
-        marker={"symbol": np.where(view.simulated[rows], "circle-open", "circle"), "color": NO_GROUP_COLOUR, "size": 7},
+        marker={"symbol": [f"circle{OPEN[kind]}" for kind in view.kinds[rows]], "color": NO_GROUP_COLOUR, "size": 7},
         customdata=_point_data(view, rows),
         hovertemplate="%{text}<br>no labels in this snapshot, so no position<extra></extra>",
     )

@@ -54,12 +54,12 @@ def choose(view: UserMap, title: str, key: str) -> int | None:
 
 
 def by_name(view: UserMap) -> np.ndarray:
-    """Rows (N,) of the map in the order of names, humans before simulated people."""
-    return np.lexsort((np.char.lower(view.names), view.simulated))
+    """Rows (N,) of the map in the order of names, humans before simulated people and language models."""
+    return np.lexsort((np.char.lower(view.names), view.simulated + 2 * view.models.astype(int)))
 
 
 def name(view: UserMap, row: int) -> str:
-    return str(view.names[row]) + (" (simulated)" if view.simulated[row] else "")
+    return view.marked_name(row)
 
 
 def named(view: UserMap, user_id: int) -> str:

@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
+from copl_core.records import Kind
 from copl_core.study import group_profiles, user_map
 from copl_core.study.group_profiles import SetProfile
 from copl_core.study.user_map import UserMap
-from pages.common import current, group_name, resend_values
+from pages.common import current, group_name, person_name, resend_values
 from pages.people_map import COLOURS, ids_of
 
 OLD_COLOURS = {"foreseen": "predicted", "taste": "true_group"}  # values in older links
@@ -148,7 +149,7 @@ def forget() -> None:
 def table(view: UserMap, rows: Sequence[int]) -> dict:
     return {
         "person": view.names[rows],
-        "kind": ["simulated" if one else "human" for one in view.simulated[rows].tolist()],
+        "kind": [Kind(one).mark or "human" for one in view.kinds[rows].tolist()],
         "group": [group_name(None if group < 0 else group) for group in view.group[rows].tolist()],
         "labels": view.n_labels[rows],
     }
@@ -186,9 +187,8 @@ def labels(ids: list[int], n_labels: int) -> None:
 
 def row_of(label: dict) -> dict:
     preferred = {"a": label["response_a"], "b": label["response_b"]}.get(label["choice"])
-    kind = " (simulated)" if label["kind"] == "simulated" else ""
     return {
-        "person": label["annotator"] + kind,
+        "person": person_name(label["annotator"], Kind(label["kind"])),
         "question": label["prompt"],
         "preferred": preferred or {"tie": "a tie", "both_bad": "both bad"}.get(label["choice"], label["choice"]),
         "rejected": {"a": label["response_b"], "b": label["response_a"]}.get(label["choice"], ""),

@@ -49,8 +49,10 @@ def summary(view: QualityView) -> str:
     count = sum(bool(person.figures.flags) for person in view.people)
     simulated = sum(person.user.kind == Kind.SIMULATED for person in view.people)
     people = f"{counted(len(view.people))} given {view.n_answers:,} answers" + (
-        f" ({simulated:,} of them are simulated)." if simulated else "."
+        f" ({simulated:,} of them are simulated)" if simulated else ""
     )
+    models = sum(person.user.kind == Kind.MODEL for person in view.people)
+    people += f" ({models:,} {'are language models' if models > 1 else 'is a language model'})." if models else "."
     if not count:
         return f"{people} **Nobody stands out**: nothing here suggests careless answers."
     return f"{people} **{count} of them {'stand' if count != 1 else 'stands'} out** and may deserve a look:"
@@ -120,7 +122,7 @@ def meaning(alpha: float) -> str:
 def table(view: QualityView) -> list[PersonQuality]:
     """A table of all people, those with flags first; returns the people that it shows."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        simulated = st.toggle("Show simulated people", value=False, key="quality-simulated")
+        simulated = st.toggle("Show simulated people and language models", value=False, key="quality-simulated")
         st.toggle(
             "Compute skill",
             key="skill",
@@ -129,7 +131,7 @@ def table(view: QualityView) -> list[PersonQuality]:
         )
     shown = [person for person in view.people if simulated or person.user.kind == Kind.HUMAN]
     if not shown:
-        st.info("No human has answered yet. Show simulated people to see their figures.")
+        st.info("No human has answered yet. Show simulated people and language models to see their figures.")
         return []
     shown.sort(key=most_flags_first)
     rows = [row(person, with_skill=st.session_state.get("skill", False)) for person in shown]

@@ -6,7 +6,7 @@ from textwrap import shorten
 
 import streamlit as st
 
-from copl_core.records import CoplError, Kind
+from copl_core.records import CoplError
 from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from copl_core.turns import title_of
@@ -272,13 +272,13 @@ def people_and_groups() -> tuple[list[int], list[int], list[int]]:
 
 
 def options(session: Session) -> dict[str, str]:
-    """Option → name: oneself, the groups, and the others by name, simulated people last."""
+    """Option → name: oneself, the groups, and the others by name, simulated people and language models last."""
     _, me = current()
     names = {f"user {me.id}": f"{me.name} (you)"}
     if labelling.progress(session, me.id).done >= FIRST:
         names[f"first {me.id}"] = f"You after your first {FIRST} answers"
     names |= {f"group {group}": group_name(group) for group in groups_of_snapshot(session)}
-    others = sorted(access.users(session), key=lambda user: (user.kind == Kind.SIMULATED, user.name.casefold()))
+    others = sorted(access.users(session), key=lambda user: (user.kind.mark, user.name.casefold()))
     return names | {f"user {one.id}": person_name(one.name, one.kind) for one in others if one.id != me.id}
 
 

@@ -58,7 +58,7 @@ def summary() -> str:
     """The state of the study in a few sentences."""
     session, _ = current()
     settings, users = labelling.assignment_settings(session), access.users(session)
-    humans = sum(user.kind == Kind.HUMAN for user in users)
+    humans, simulated, models = (sum(user.kind == kind for user in users) for kind in Kind)
     waiting, n_open = len(labelling.reports(session)), sum(state == "open" for _, state in access.invites(session))
     overlap = (
         "everybody"
@@ -74,7 +74,8 @@ def summary() -> str:
     )
     return (
         f"**{literal(session.record.name)}** has {humans} {'people' if humans != 1 else 'person'}"
-        + (f" and {len(users) - humans} simulated ones" if len(users) > humans else "")
+        + (f" and {simulated} simulated ones" if simulated else "")
+        + (f" and {models} language model{'s' * (models > 1)}" if models else "")
         + f". Each pair goes to {overlap}. {access_rule}; {invites}; {problems}."
     )
 

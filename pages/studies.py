@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import streamlit as st
 
-from copl_core.records import CoplError, ImportReport, StudyRecord
+from copl_core.records import CoplError, ImportReport, Kind, StudyRecord
 from copl_core.study import access, contents
 from pages.account import open_study
 from pages.common import current, rerun
@@ -19,6 +19,7 @@ SHOWN = 10  # lines that were not imported, named one by one
 
 def studies() -> None:
     simulated()
+    models()
     st.subheader("Export")
     export()
     st.subheader("A new study")
@@ -44,6 +45,24 @@ def simulated() -> None:
     )
     if wanted != included:
         access.include_simulated(session, wanted, by=me.id)
+        rerun()
+
+
+def models() -> None:
+    """The switch for language models, where the study has any."""
+    session, me = current()
+    if not any(user.kind == Kind.MODEL for user in access.users(session)):
+        return
+    st.subheader("Language models")
+    wanted = st.toggle(
+        "Learn from language models too",
+        value=session.record.include_models,
+        key="settings-models",
+        help="Some labels were made by language models. When this is off, the next snapshot and all votes leave them "
+        "out, and only lists show them, marked. Their labels are kept.",
+    )
+    if wanted != session.record.include_models:
+        access.include_models(session, wanted, by=me.id)
         rerun()
 
 

@@ -16,6 +16,7 @@ from pages.answer_history import answers, day, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
     PLOT,
+    count_people,
     current,
     group_colour,
     group_name,
@@ -283,10 +284,9 @@ def small_map(view: UserProfile) -> None:
         key="spot",
         alt="Your position on the map of people",
     )
-    placed, simulated = int(people.placed.sum()), int((people.placed & people.simulated).sum())
-    marked = f" ({simulated:,} of them simulated)" if simulated else ""
+    among = count_people(*(int((people.placed & kind).sum()) for kind in (True, people.simulated, people.models)))
     st.caption(
-        f"You among {placed:,} people{marked}; people who answer alike are close together. Snapshot {people.snapshot}, "
+        f"You among {among}; people who answer alike are close together. Snapshot {people.snapshot}, "
         f"{people.total_labels:,} labels."
     )
 

@@ -18,7 +18,7 @@ from copl_core.formats.containers import Container, open_container
 from copl_core.formats.fields import OURS
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.reading import Options, Reading
-from copl_core.records import CoplError, ImportRow
+from copl_core.records import CoplError, ImportRow, Kind
 
 _SAMPLE = 100  # records by which a format is recognised
 _MOST_NAMES = 12  # fields that a refusal names
@@ -41,6 +41,7 @@ class Survey:
     pairs: int  # different pairs of answers
     labels: int
     users: int
+    by_models: int  # of the labels: those of language models
     left_out: tuple[tuple[int, str], ...]  # (line or row, why)
     notes: tuple[str, ...]  # what was taken, but not as it stands there
     ignored_fields: dict[str, int]  # fields that nothing is learned from, by how many rows have a value
@@ -150,18 +151,20 @@ def _rows(found: Format, container: Container, reading: Reading) -> Iterator[Imp
 def _survey(found: Format, container: Container, reading: Reading) -> tuple[Reading, Survey]:
     pairs: set[bytes] = set()
     users: set[str] = set()
-    labels = 0
+    labels = by_models = 0
     for row in _rows(found, container, reading):
         texts = "\0".join((row.prompt, *sorted((row.response_a, row.response_b))))
         pairs.add(sha256(texts.encode("utf-8", "surrogatepass")).digest()[:16])
         if row.choice is not None and row.annotator is not None:
             labels += 1
+            by_models += row.kind == Kind.MODEL
             users.add(row.annotator)
     return reading, Survey(
         reading.rows,
         len(pairs),
         labels,
         len(users),
+        by_models,
         tuple(sorted(reading.left_out)),
         tuple(_notes(container, reading)),
         dict(reading.ignored.most_common()),

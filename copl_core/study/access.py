@@ -41,6 +41,12 @@ def include_simulated(session: Session, include: bool, *, by: int | None = None)
     session.store.include_simulated(session.id, include, by=by)
 
 
+@needs(OWNER)
+def include_models(session: Session, include: bool, *, by: int | None = None) -> None:
+    """Learn from the labels of language models too, or from those of people only; all labels stay stored."""
+    session.store.include_models(session.id, include, by=by)
+
+
 # ---- sign-in by name and by secret
 
 

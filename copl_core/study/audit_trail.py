@@ -210,6 +210,13 @@ def _simulated(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} excluded simulated people ({labels})"
 
 
+def _models(who: str, entry: AuditEntry, names: Names) -> str:
+    labels = _count(entry.detail["labels"], "label")
+    if entry.detail["include"]:
+        return f"{who} let the training learn from language models too ({labels})"
+    return f"{who} let the training learn from people only, without language models ({labels})"
+
+
 def _undo(who: str, entry: AuditEntry, names: Names) -> str:
     if "skip" in entry.detail:
         return f"{who} went back to pair {entry.detail['skip']}, which they had skipped"
@@ -314,6 +321,7 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "e-mail": ("e-mail addresses", _email),
     "exclude": ("exclusion from training", _exclude),
     "simulated": ("simulated people", _simulated),
+    "models": ("language models", _models),
     "undo": ("undone answers", _undo),
     "edit": ("changed answers", _edit),
     "import": ("imports", _import),

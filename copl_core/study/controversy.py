@@ -152,7 +152,7 @@ def table(session: Session) -> ControversyTable | None:
     snapshot, record = session.snapshot(), session.record
     if snapshot is None:
         return None
-    key = (snapshot.version, record.include_simulated)
+    key = (snapshot.version, record.include_simulated, record.include_models)
     return session.once("controversy", key, lambda: _decompose(session, snapshot))
 
 

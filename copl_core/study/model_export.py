@@ -100,9 +100,9 @@ def _audience(session: Session, snapshot: Snapshot, user: str | None, group: str
                 f"There is no user {user!r} in study {session.record.name!r}; use a name of the People page."
             )
         labels = session.store.labels(session.id, user_id=found.id)
-        simulated = ", a simulated person" if found.kind == Kind.SIMULATED else ""
+        what = {Kind.SIMULATED: ", a simulated person", Kind.MODEL: ", a language model"}.get(found.kind, "")
         vectors = Audience(snapshot, [(found, labels)], False, with_uncertainty=False).gate_vectors
-        return vectors, f"{found.name}{simulated} ({len(labels)} labels)", "user"
+        return vectors, f"{found.name}{what} ({len(labels)} labels)", "user"
     if group is not None:
         number, name = _group(session, snapshot, group)
         audience = Audience(snapshot, [], [number], with_uncertainty=False)

@@ -194,7 +194,7 @@ def _user_row(rows: UserRows, parts: _Parts, gates: np.ndarray | None) -> ScoreR
     logits, own = parts.total, rows.own
     wins = _softmax(logits)
     low, high = np.percentile(wins[rows.drawn], _PERSON, axis=0)
-    kind = "simulated person" if rows.user.kind == Kind.SIMULATED else "person"
+    kind = {Kind.SIMULATED: "simulated person", Kind.MODEL: "language model"}.get(rows.user.kind, "person")
     return ScoreRow(
         rows.user.name,
         kind,

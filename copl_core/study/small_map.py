@@ -30,6 +30,7 @@ class SmallMap:
     snapshot: str
     n_placed: int  # people with a place on the map, of whom the points may be a sample
     n_simulated: int  # of these
+    n_models: int  # of these, language models
 
     def place(self, xy: tuple[float, float]) -> tuple[float, float]:
         """A point of the snapshot's map in the unit square; points outside are drawn on its edge."""
@@ -59,7 +60,7 @@ def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:
     users = session.store.users(session.id)
     placed = np.isfinite(layout.xy[:, 0])
     rows = np.flatnonzero(placed & np.isin(layout.user_ids, [user.id for user in users]))
-    simulated = [user.id for user in users if user.kind == Kind.SIMULATED]
+    simulated, models = ([user.id for user in users if user.kind == kind] for kind in (Kind.SIMULATED, Kind.MODEL))
     if not len(rows):
         return None
     low, high = layout.xy[rows].min(0), layout.xy[rows].max(0)
@@ -73,4 +74,5 @@ def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:
         snapshot.version,
         n_placed=len(rows),
         n_simulated=int(np.isin(layout.user_ids[rows], simulated).sum()),
+        n_models=int(np.isin(layout.user_ids[rows], models).sum()),
     )

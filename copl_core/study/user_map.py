@@ -36,6 +36,7 @@ class UserMap:
     ids: np.ndarray  # (N,) int64
     names: np.ndarray  # (N,) text
     simulated: np.ndarray  # (N,) bool
+    models: np.ndarray  # (N,) bool, language models
     true_groups: np.ndarray  # (N,) text: the true group of a simulated user, empty for others
     n_labels: np.ndarray  # (N,) labels behind the position
     group: np.ndarray  # (N,) −1: no group
@@ -60,6 +61,16 @@ class UserMap:
     def placed(self) -> np.ndarray:
         """Mask (N,) of users who have a position on the map."""
         return np.isfinite(self.xy[:, 0])
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """(N,) text: the kind of each user."""
+        return np.where(self.models, Kind.MODEL.value, np.where(self.simulated, Kind.SIMULATED.value, Kind.HUMAN.value))
+
+    def marked_name(self, row: int) -> str:
+        """The name of a user, marked unless they are a person."""
+        mark = Kind(str(self.kinds[row])).mark
+        return f"{self.names[row]} ({mark})" if mark else str(self.names[row])
 
     def rows(self, ids: Sequence[int]) -> np.ndarray:
         """Rows of the users with these ids; unknown ids are skipped."""
@@ -136,6 +147,7 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
         ids,
         np.array([user.name for user in users], np.str_),
         np.array([user.kind == Kind.SIMULATED for user in users], bool),
+        np.array([user.kind == Kind.MODEL for user in users], bool),
         np.array([user.true_group or "" for user in users], np.str_),
         n_labels,
         group,

@@ -74,7 +74,7 @@ class ScoreRow:
     """The predicted answers of one user, or one group, about the responses."""
 
     name: str
-    kind: str  # "person" | "simulated person" | "group"
+    kind: str  # "person" | "simulated person" | "language model" | "group"
     group: int | None
     n: int  # users behind the row
     source: str  # "trained" | "neighbours" | "population mean" | "mean of the group"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from copl_core.records import CoplError, Kind, Role
+from copl_core.records import Choice, CoplError, ImportRow, Kind, Role
 
 
 def test_a_study_is_made_once_and_the_first_becomes_current(store):
@@ -81,3 +81,32 @@ def test_changes_leave_a_trail_of_who_did_what_newest_first(store, study):
 def test_what_is_not_there_is_reported(store, study, ask):
     with pytest.raises(CoplError, match="no .* with id 99"):
         ask(store)
+
+
+def test_language_models_are_listed_and_stay_out_of_training_until_somebody_includes_them(store, study):
+    rows = [
+        ImportRow(1, "Name a bird", "Robin", "Wren", Choice.LEFT, "Ann", key="1"),
+        ImportRow(2, "Name a bird", "Robin", "Wren", Choice.RIGHT, "gpt-4", key="2", kind=Kind.MODEL),
+    ]
+    store.import_rows(study.id, rows)
+    assert {user.name: user.kind for user in store.users(study.id)} == {"Ann": Kind.HUMAN, "gpt-4": Kind.MODEL}
+    judge = next(user.id for user in store.users(study.id) if user.kind == Kind.MODEL)
+    pair = store.pairs(study.id)[0][0]
+
+    def seen() -> tuple[int, int, int, int]:
+        """Labels of the study, of a fit and of the pair's votes, and those of the export."""
+        return (store.label_count(study.id), len(store.training_data(study.id).labels),
+                sum(store.votes(pair, excluding=0)), len(list(store.export(study.id))))  # fmt: skip
+
+    assert seen() == (1, 1, 1, 2) and len(store.labels(study.id, user_id=judge)) == 1
+    before = store.revision(study.id)
+    store.include_models(study.id, True)
+    assert seen() == (2, 2, 2, 2) and store.revision(study.id) > before
+    assert next(one for one in store.studies() if one.id == study.id).include_models
+    store.include_simulated(study.id, False)
+    assert seen() == (2, 2, 2, 2), "a language model is no simulated person"
+    store.include_models(study.id, False)
+    assert seen() == (1, 1, 1, 2)
+    assert [entry.detail for entry in store.audit(study.id) if entry.event == "models"] == [
+        {"include": False, "labels": 1}, {"include": True, "labels": 1}
+    ]  # fmt: skip

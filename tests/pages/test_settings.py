@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from copl_core.records import Role
+from copl_core.records import Choice, ImportRow, Kind, Role
 from copl_core.study import access, contents, labelling, sign_in
 from copl_core.study_settings import AssignmentSettings
 
@@ -263,6 +263,18 @@ def test_the_record_tells_who_changed_what(session, owner, page):
 def test_simulated_people_are_switched_off_in_the_owners_name(session, owner, page):
     page("Studies").toggle(key="settings-simulated").set_value(False).run()
     assert not session.record.include_simulated and access.audit(session)[0].user_id == owner.id
+
+
+def test_language_models_are_learned_from_only_if_the_owner_says_so(session, owner, page, words):
+    assert not [one for one in page("Studies").toggle if one.key == "settings-models"], "the study has none"
+    pair = contents.pair(session, session.store.pairs(session.id)[0][0])
+    texts = pair.prompt, pair.first.text, pair.second.text
+    contents.import_rows(session, [ImportRow(1, *texts, Choice.LEFT, "gpt-4", key="m", kind=Kind.MODEL)])
+    before = session.store.label_count(session.id)
+    page("Studies").toggle(key="settings-models").set_value(True).run()
+    assert session.record.include_models and session.store.label_count(session.id) == before + 1
+    assert access.audit(session)[0].user_id == owner.id
+    assert "has 1 person and 1 language model." in words(page("Studies"))
 
 
 def test_a_new_study_is_for_invited_people_and_belongs_to_its_maker(session, owner, page):

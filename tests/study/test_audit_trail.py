@@ -90,6 +90,10 @@ def test_labels_and_who_trains(session, rae):
     assert newest(session) == "Rae excluded simulated people (0 labels)."
     access.include_simulated(session, True, by=rae)
     assert newest(session) == "Rae included simulated people again (0 labels)."
+    access.include_models(session, True, by=rae)
+    assert newest(session) == "Rae let the training learn from language models too (0 labels)."
+    access.include_models(session, False, by=rae)
+    assert newest(session) == "Rae let the training learn from people only, without language models (0 labels)."
 
 
 def test_settings_of_a_study(session, rae):

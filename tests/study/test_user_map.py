@@ -231,6 +231,16 @@ def test_each_groups_description_names_the_feature_that_made_it(tmp_path, tmp_pa
         assert set(one.typical_users) <= set(view.ids[view.group == one.group].tolist()) and one.typical_users
 
 
+def test_a_language_model_is_marked_as_one(camps):
+    pair = contents.pair(camps, camps.store.pairs(camps.id)[0][0])
+    row = ImportRow(1, pair.prompt, pair.first.text, pair.second.text, Choice.LEFT, "gpt-4", key="m", kind=Kind.MODEL)
+    contents.import_rows(camps, [row])
+    view = user_map.map_of_users(camps)
+    [judge] = np.flatnonzero(view.models)
+    assert view.marked_name(judge) == "gpt-4 (language model)" and not view.placed[judge]
+    assert view.kinds[judge] == Kind.MODEL and set(view.kinds[~view.models].tolist()) <= {"human", "simulated"}
+
+
 def test_typical_pairs_are_those_on_which_the_group_differs_with_its_votes(camps):
     view = user_map.map_of_users(camps)
     for one in group_profiles.profiles(camps):
