@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from copl_core.config import Settings
 from copl_core.records import CoplError, ImportReport, RunState
 from copl_core.store import Store
-from copl_core.study import access, contents, rewards, runs
+from copl_core.study import access, contents, rewards, runs, service_tokens
 from copl_core.study.session import Session
+from copl_core.study_settings import ServiceRole
 
 if TYPE_CHECKING:
     from copl_core.formats.files import OpenedFile
@@ -367,6 +368,49 @@ def _export_model(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
+    import uvicorn
+
+    from copl_core.install.launcher import check_port
+    from copl_core.serving.app import make_app
+
+    need_device(settings)
+    session = open_study(settings)
+    check_port(arguments.port, arguments.address)
+    live = [one for one in service_tokens.tokens(session) if one.revoked_at is None]
+    print(
+        f"The reward server answers at http://{arguments.address}:{arguments.port}; /docs says how to ask it.",
+        flush=True,
+    )
+    if not live:
+        print("No program has a token yet; make one: python -m copl_core token make NAME", flush=True)
+    _log_to_terminal()
+    app = make_app(session.store, settings)
+    uvicorn.run(app, host=arguments.address, port=arguments.port, log_level="warning", access_log=False)
+    return 0
+
+
+def _token(arguments: argparse.Namespace, settings: Settings) -> int:
+    session = open_study(settings, arguments.study)
+    if arguments.action == "list":
+        for one in service_tokens.tokens(session):
+            state = "in use" if one.revoked_at is None else f"revoked {one.revoked_at:%Y-%m-%d %H:%M}"
+            print(
+                f"{one.name:32.32}  {one.role:8}  {one.per_minute:>9,} a minute  made {one.at:%Y-%m-%d %H:%M}  {state}"
+            )
+        return 0
+    if arguments.name is None:
+        raise CoplError(f"Which token? Give its name: python -m copl_core token {arguments.action} NAME")
+    if arguments.action == "revoke":
+        revoked = service_tokens.revoke_token(session, arguments.name)
+        print(f"The token {revoked.name!r} is revoked.")
+        return 0
+    role = ServiceRole(arguments.role)
+    made, secret = service_tokens.make_token(session, arguments.name, role, arguments.per_minute)
+    print(f"Token {made.name!r} of study {session.record.name!r}, role {made.role}; it is shown once:\n{secret}")
+    return 0
+
+
 AddCommand = Callable[[str, Callable[[argparse.Namespace, Settings], int], str], argparse.ArgumentParser]
 
 
@@ -382,6 +426,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_commands(command)
     _add_model_commands(command)
     _add_export_model(command)
+    _add_serving(command)
     _add_evaluate(command)
     command("link", _link, "Print a new sign-in link for the owner.")
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
@@ -416,6 +461,23 @@ def _add_model_commands(command: AddCommand) -> None:
     sub.add_argument("--prompt", required=True)
     sub.add_argument("--response", required=True, action="append", help="repeat for two or more responses")
     sub.add_argument("--user", action="append", default=[], help="name of a user; can be repeated")
+
+
+def _add_serving(command: AddCommand) -> None:
+    sub = command("serve", _serve, "Answer other programs over HTTP with rewards, until Ctrl-C.")
+    sub.add_argument("--port", type=int, default=8600, help="default: 8600")
+    sub.add_argument("--address", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    sub = command("token", _token, "Make, list and revoke the tokens by which programs ask the reward server.")
+    _add_study(sub)
+    sub.add_argument("action", choices=("make", "list", "revoke"))
+    sub.add_argument("name", nargs="?", help="of the token")
+    sub.add_argument(
+        "--role",
+        choices=tuple(ServiceRole),
+        default="rewards",
+        help="rewards (default), or people: embeddings of users too",
+    )
+    sub.add_argument("--per-minute", type=int, default=service_tokens.PER_MINUTE, help="requests (default: 600)")
 
 
 def _add_export_model(command: AddCommand) -> None:

@@ -43,6 +43,8 @@ from copl_core.study_settings import (
     PredictionRecord,
     Report,
     Schedule,
+    ServiceRole,
+    ServiceToken,
 )
 
 
@@ -193,6 +195,23 @@ class Store(Protocol):
     def user_by_email(self, study_id: int, email: str, name: str = "") -> User | None:
         """The user of an address, created at the first sign-in; None: refused, or unknown and the study is not open."""
         ...
+
+    # ---- tokens of programs (hashes only)
+    def add_service_token(
+        self, study_id: int, token_hash: str, name: str, role: ServiceRole, per_minute: int, *, by: int | None = None
+    ) -> ServiceToken:
+        """Refused if a token of that name is in use."""
+        ...
+
+    def service_tokens(self, study_id: int) -> list[ServiceToken]:
+        """Newest first, with those that are revoked."""
+        ...
+
+    def service_token(self, token_hash: str) -> ServiceToken | None:
+        """The token of any study with this hash; None: it is unknown or revoked."""
+        ...
+
+    def revoke_service_token(self, study_id: int, token_id: int, *, by: int | None = None) -> ServiceToken: ...
 
     # ---- settings of the study
     def assignment_settings(self, study_id: int) -> AssignmentSettings: ...

@@ -256,6 +256,30 @@ class Invite:
         return "expired" if self.expires_at is not None and self.expires_at <= now else "open"
 
 
+class ServiceRole(StrEnum):
+    """What a program may ask of the reward server."""
+
+    REWARDS = "rewards"  # rewards of texts for users and groups
+    PEOPLE = "people"  # and the embeddings of users
+
+
+MOST_PER_MINUTE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceToken:
+    """A token of a program; its secret is shown once, and only a hash is kept."""
+
+    id: int
+    study_id: int
+    name: str
+    role: ServiceRole
+    per_minute: int  # requests
+    by: int | None  # the user who made it; None: the terminal
+    at: datetime
+    revoked_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class EmailRule:
     """The role of an e-mail address at sign-in; without a role the address is refused."""

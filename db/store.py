@@ -10,6 +10,7 @@ from db.labelling import Labelling
 from db.listing import Listing
 from db.members import Members
 from db.pinned_pairs import PinnedPairs
+from db.service_tokens import ServiceTokens
 from db.sessions import Sessions
 from db.study_settings import StudySettings
 from db.tasks import Tasks
@@ -18,7 +19,20 @@ from db.training import Training
 from db.votes import Votes
 
 
-class SqlStore(Members, Auth, Sessions, StudySettings, Texts, Tasks, PinnedPairs, Labelling, Listing, Votes, Training):
+class SqlStore(
+    Members,
+    Auth,
+    Sessions,
+    ServiceTokens,
+    StudySettings,
+    Texts,
+    Tasks,
+    PinnedPairs,
+    Labelling,
+    Listing,
+    Votes,
+    Training,
+):
     """A store in the database of ``engine``, after ``db.engine.migrate``."""
 
 

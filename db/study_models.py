@@ -1,4 +1,4 @@
-"""The tables of a study's settings: guidelines, drafts, pinned pairs, reports, invites, e-mail addresses."""
+"""The tables of a study's settings: guidelines, drafts, pinned pairs, reports, invites, e-mail addresses, tokens."""
 
 from __future__ import annotations
 
@@ -97,3 +97,18 @@ class EmailRow(Base):
     role: Mapped[str | None] = mapped_column(String(20))
     user_id: Mapped[int | None] = child_of("user")
     created_at: Mapped[datetime]
+
+
+class ServiceTokenRow(Base):
+    """A token by which another program asks the reward server; only a hash of it is stored."""
+
+    __tablename__ = "service_token"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study", index=True)
+    hash: Mapped[str] = mapped_column(String(200), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(20))
+    per_minute: Mapped[int]
+    user_id: Mapped[int | None] = child_of("user")  # who made it; null: the terminal
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]

@@ -27,6 +27,7 @@ FLOORS = (
     ("training", "snapshots"),
     ("trainer", "demo"),
     ("evaluation", "study"),
+    ("serving",),
     ("terminal", "pages"),
     ("web",),
     ("start page",),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,13 +18,26 @@ import pytest
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, RunState, StoreUnavailable
-from copl_core.study import access, runs
+from copl_core.study import access, runs, service_tokens
 from db.store import SqlStore
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
 from tests.worlds import trained as trained_world
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("import", "export", "export-model", "fit", "worker", "score", "link", "up", "weights", "evaluate")
+COMMANDS = (
+    "import",
+    "export",
+    "export-model",
+    "fit",
+    "worker",
+    "score",
+    "serve",
+    "token",
+    "link",
+    "up",
+    "weights",
+    "evaluate",
+)
 
 
 @pytest.fixture
@@ -410,3 +427,52 @@ def test_a_study_is_opened_by_name_or_the_current_one(home):
     assert open_study(settings).id == first.id and open_study(settings, "Second").id == second.id
     with pytest.raises(CoplError, match="'First', 'Second'"):
         open_study(settings, "Third")
+
+
+# ---- programs
+
+
+def test_tokens_are_made_shown_once_listed_and_revoked(home, labels, capsys):
+    main(["import", str(labels)])
+    capsys.readouterr()
+    assert main(["token", "make", "trainer", "--role", "people", "--per-minute", "9"]) == 0
+    secret = capsys.readouterr().out.splitlines()[-1]
+    session = open_study(Settings(home=home))
+    assert service_tokens.token_of(session.store, secret).name == "trainer"
+    assert main(["token", "make", "trainer"]) == 1
+    assert "the name 'trainer' is in use; revoke it" in capsys.readouterr().err
+    main(["token", "list"])
+    listed = capsys.readouterr().out
+    assert "trainer" in listed and "9 a minute" in listed and "in use" in listed and secret not in listed
+    assert main(["token", "revoke", "trainer"]) == 0 and main(["token", "revoke", "trainer"]) == 1
+    printed = capsys.readouterr()
+    assert "is revoked" in printed.out and "(in use: none)" in printed.err
+    assert service_tokens.token_of(session.store, secret) is None
+    assert main(["token", "make"]) == 1 and main(["token", "make", "x", "--per-minute", "0"]) == 1
+    printed = capsys.readouterr().err
+    assert "Which token?" in printed and "0 requests a minute; give 1 to" in printed
+
+
+def test_the_server_answers_in_a_process_of_its_own_until_it_is_stopped(home, labels, capsys):
+    main(["import", str(labels)])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "copl_core", "serve", "--port", str(port)]
+    environment = {**os.environ, "COPL_HOME": str(home)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert f"http://127.0.0.1:{port}; /docs" in server.stdout.readline()
+            assert "token make NAME" in server.stdout.readline()  # nobody has a token yet
+            health = None
+            while health is None:
+                assert server.poll() is None
+                with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+                    health = json.loads(answer.read())
+            assert health == {"status": "ok", "studies": 1}
+            capsys.readouterr()
+            assert main(["serve", "--port", str(port)]) == 1
+            assert f"Port {port} cannot be used" in capsys.readouterr().err
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()

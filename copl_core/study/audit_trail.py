@@ -196,6 +196,16 @@ def _email(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} let {email} sign in as {_a(after)}{earlier}"
 
 
+def _service_token(who: str, entry: AuditEntry, names: Names) -> str:
+    name, role = entry.detail["name"], entry.detail["role"]
+    may = {"rewards": "ask for rewards", "people": "ask for rewards and embeddings"}[role]
+    return f"{who} made the token {_quoted(name)}, by which a program may {may}"
+
+
+def _service_token_revoked(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} revoked the token {_quoted(entry.detail['name'])}"
+
+
 def _exclude(who: str, entry: AuditEntry, names: Names) -> str:
     labels, user = _count(entry.detail["labels"], "label"), names.user(entry.detail["user"])
     if entry.detail["excluded"]:
@@ -319,6 +329,8 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "invite accepted": ("invites", _invite_accepted),
     "invite revoked": ("invites", _invite_revoked),
     "e-mail": ("e-mail addresses", _email),
+    "service token": ("tokens of programs", _service_token),
+    "service token revoked": ("tokens of programs", _service_token_revoked),
     "exclude": ("exclusion from training", _exclude),
     "simulated": ("simulated people", _simulated),
     "models": ("language models", _models),

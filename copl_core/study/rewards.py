@@ -88,6 +88,27 @@ def reward(
 
 
 @needs(RESEARCHER)
+def pointwise(
+    session: Session, texts: Sequence[tuple[str, str]], *, user: int | None = None, group: int | None = None
+) -> tuple[np.ndarray, str]:
+    """(rewards (T,) in log-odds of single new texts (prompt, response), the snapshot); see ``Scorer.pointwise``.
+
+    Args:
+        user, group: whose, exactly one of them; of a group the mean over its people.
+
+    Raises:
+        CoplError: an empty text, or no snapshot yet.
+    """
+    if not all(prompt.strip() and response.strip() for prompt, response in texts):
+        raise CoplError("A prompt or a response is empty; give both with text.")
+    snapshot = _needed_snapshot(session)
+    placed = _users(session, snapshot.graph, [] if user is None else [user], [], [])
+    groups = [] if group is None else [group]
+    stripped = [(prompt.strip(), response.strip()) for prompt, response in texts]
+    return session.scorer().pointwise(snapshot, stripped, placed, groups), snapshot.version
+
+
+@needs(RESEARCHER)
 def attribution(
     session: Session,
     prompt: str,
@@ -140,6 +161,29 @@ def next_query(session: Session, answers: Sequence[Answer] = ()) -> Pair | None:
 
 
 @needs(RESEARCHER)
+def answers_by_text(session: Session, labels: Sequence[tuple[str, str, str]]) -> list[Answer]:
+    """The answers that (prompt, preferred response, rejected response) name by their texts.
+
+    Raises:
+        CoplError: a text is no response of this study to that prompt, or the two are the same.
+    """
+    ids = {text.strip(): number for number, text in session.store.prompts(session.id)}
+    found = []
+    for number, (prompt, *texts) in enumerate(labels, 1):
+        known: dict[str, int] = {}
+        if prompt.strip() in ids:
+            known = {one.text.strip(): one.id for one in session.store.prompt_responses(ids[prompt.strip()])}
+        preferred, rejected = (known.get(text.strip()) for text in texts)
+        if preferred is None or rejected is None or preferred == rejected:
+            raise CoplError(
+                f"Label {number} does not name two responses of this study to one of its prompts; a label places a "
+                "user by responses that others have labelled: take texts of the study."
+            )
+        found.append((preferred, rejected))
+    return found
+
+
+@needs(RESEARCHER)
 def writer(session: Session, name: str = "smollm2") -> Writer:
     """A language model that writes candidates.  Each call loads it, so keep the result.
 
@@ -157,13 +201,17 @@ def writer(session: Session, name: str = "smollm2") -> Writer:
 
 def _checked_request(session: Session, prompt: str, responses: Sequence[str]) -> tuple[str, list[str], Snapshot]:
     prompt, texts = prompt.strip(), _checked(prompt, responses)
+    return prompt, texts, _needed_snapshot(session)
+
+
+def _needed_snapshot(session: Session) -> Snapshot:
     snapshot = session.snapshot()
     if snapshot is None:
         raise CoplError(
             "There is no snapshot yet, so there are no rewards; label some pairs and let the trainer finish "
             "its first run (see the Training page)."
         )
-    return prompt, texts, snapshot
+    return snapshot
 
 
 def _checked(prompt: str, responses: Sequence[str]) -> list[str]:

@@ -98,6 +98,27 @@ class Scorer:
         ]
         return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version, silent)
 
+    def pointwise(
+        self,
+        snapshot: Snapshot,
+        texts: Sequence[Text],
+        users: Sequence[tuple[User, list[Label]]],
+        groups: bool | Sequence[int],
+    ) -> np.ndarray:
+        """Rewards (T,) of single texts, each as a new one: the mean over users and groups, in log-odds.
+
+        Differences between responses to one prompt are those of ``score`` for texts without labels; rewards of
+        different prompts are not comparable.
+        """
+        audience = Audience(snapshot, users, groups, with_uncertainty=False)
+        rewards = np.zeros((len(audience.vectors), len(texts)))
+        graph, text = (snapshot.mix.graph_new, snapshot.mix.text_new) if snapshot.has_reward else (1.0, 0.0)
+        if graph:
+            rewards = rewards + graph * self._graph_of_new(audience, texts)
+        if text:
+            rewards = rewards + text * self._rewarded(audience, texts)
+        return rewards.mean(0)
+
     def occlude(
         self,
         snapshot: Snapshot,

@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar, overload
 
+import numpy as np
+
 from copl_core.config import Settings
 from copl_core.records import StudyRecord
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
@@ -28,8 +30,11 @@ Made = TypeVar("Made")
 class Session:
     """One study of an installation.  Safe to share between threads."""
 
-    def __init__(self, store: Store, settings: Settings, study_id: int) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, study_id: int, embed: Callable[..., np.ndarray] | None = None
+    ) -> None:
         self.store, self.settings, self.id = store, settings, study_id
+        self._embed = embed  # texts → φ; None: the bundled sentence model
         self.actor: int | None = None  # the user who acts; None: the product itself, or its terminal
         self._snapshots: dict[str, Snapshot] = {}
         self._lock = Lock()  # over the open snapshots and the names in ``_once``
@@ -97,5 +102,5 @@ class Session:
             if not self._scorer:
                 from copl_core.study.scoring import Scorer
 
-                self._scorer.append(Scorer(self.settings))
+                self._scorer.append(Scorer(self.settings, self._embed))
             return self._scorer[0]

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from copl_core.records import AuditEntry, Choice, Role
-from copl_core.study import access, audit_trail, contents, labelling
+from copl_core.study import access, audit_trail, contents, labelling, service_tokens
 from copl_core.study.session import Session
-from copl_core.study_settings import AssignmentSettings, Schedule
+from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from tests.plan import ROOT, sources
 from tests.worlds import open_study, pairs_to_label
 
@@ -60,6 +60,11 @@ def test_members_and_their_sign_in(session, rae):
     access.sign_in_token(session, kim.id)
     access.sign_out_everywhere(session, kim.id, by=kim.id)
     assert newest(session) == "Kim signed out everywhere (1 sign-in link and 0 browsers)."
+    for role, may in (("rewards", "ask for rewards"), ("people", "ask for rewards and embeddings")):
+        service_tokens.make_token(session, f"the {role} one", ServiceRole(role), by=rae)
+        assert newest(session) == f"Rae made the token “the {role} one”, by which a program may {may}."
+    service_tokens.revoke_token(session, "the people one", by=rae)
+    assert newest(session) == "Rae revoked the token “the people one”."
     access.set_email(session, "una@example.org", Role.OWNER, by=rae)
     assert newest(session) == "Rae let una@example.org sign in as an owner."
     access.set_email(session, "una@example.org", Role.ANNOTATOR, by=rae)

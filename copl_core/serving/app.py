@@ -1,0 +1,214 @@
+"""The reward server: a process of its own that answers other programs over HTTP.
+
+A request carries a token of one study, as ``Authorization: Bearer TOKEN``, or in the address, http://copl:TOKEN@host,
+for clients that can only be given an address.  Everything it answers is computed by the study's own verbs from the
+champion of that moment, so a new champion needs no restart.  It writes nothing into the database.  A bad request is
+answered with 4xx and ``{"error": one sentence}``.
+"""
+
+from __future__ import annotations
+
+import binascii
+import time
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from anyio.to_thread import run_sync
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from copl_core.config import Settings
+from copl_core.records import CoplError, StoreUnavailable
+from copl_core.serving import bodies, metrics, openapi
+from copl_core.serving.bodies import BadRequest
+from copl_core.serving.limits import RateLimiter
+from copl_core.serving.service import Service
+from copl_core.store import Store
+from copl_core.study.service_tokens import token_of
+from copl_core.study_settings import ServiceRole, ServiceToken
+
+_MAY: dict[ServiceRole, frozenset[ServiceRole]] = {
+    ServiceRole.REWARDS: frozenset({ServiceRole.REWARDS}),
+    ServiceRole.PEOPLE: frozenset({ServiceRole.REWARDS, ServiceRole.PEOPLE}),
+}
+_SNAPSHOT = "X-Copl-Snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What every request may use."""
+
+    service: Service
+    limiter: RateLimiter
+    metrics: metrics.Metrics
+
+
+Answer = Callable[[_Parts, ServiceToken, Request, bytes], Response]
+
+
+def make_app(store: Store, settings: Settings, embed: Callable[..., np.ndarray] | None = None) -> Starlette:
+    """The server of an installation, for uvicorn or another ASGI server; ``embed`` as in ``Service``."""
+    parts = _Parts(Service(store, settings, embed), RateLimiter(), metrics.Metrics())
+    routes = [
+        _route(parts, "/v1/rewards", "POST", ServiceRole.REWARDS, _rewards),
+        _route(parts, "/v1/rewards/batch", "POST", ServiceRole.REWARDS, _batch),
+        _route(parts, "/get_reward", "POST", ServiceRole.REWARDS, _get_reward),
+        _route(parts, "/v1/users/{id}/embedding", "GET", ServiceRole.PEOPLE, _embedding),
+        Route("/healthz", _healthz(store)),
+        Route("/metrics", _metrics(parts)),
+        Route("/openapi.json", lambda request: JSONResponse(openapi.DOCUMENT)),
+        Route("/docs", lambda request: HTMLResponse(openapi.page())),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+
+
+# ---- answers
+
+
+def _rewards(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
+    wanted = bodies.reward_request(bodies.json_of(body))
+    found = parts.service.rewards(token.study_id, wanted)
+    parts.metrics.answered(token.study_id, found["snapshot"], len(wanted.responses))
+    return JSONResponse(found, headers={_SNAPSHOT: found["snapshot"]})
+
+
+def _batch(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
+    wanted = bodies.reward_requests(bodies.json_of(body))
+    _take(parts, token, len(wanted) - 1)  # one is taken already
+    found = [parts.service.rewards(token.study_id, one) for one in wanted]
+    for one, answer in zip(wanted, found, strict=True):
+        parts.metrics.answered(token.study_id, answer["snapshot"], len(one.responses))
+    return JSONResponse({"answers": found})
+
+
+def _get_reward(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
+    user, group = request.query_params.get("user"), request.query_params.get("group")
+    if (user is None) == (group is None):
+        raise BadRequest(
+            422, "The address says not whose reward is wanted; add ?user=NAME or ?group=NAME, one of them."
+        )
+    wanted = bodies.queries(bodies.json_of(body))
+    found, snapshot = parts.service.pointwise(token.study_id, wanted, user, group)
+    parts.metrics.answered(token.study_id, snapshot, len(wanted))
+    return JSONResponse({"rewards": found}, headers={_SNAPSHOT: snapshot})
+
+
+def _embedding(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
+    found = parts.service.embedding(token.study_id, request.path_params["id"])
+    return JSONResponse(found, headers={_SNAPSHOT: found["snapshot"]})
+
+
+def _healthz(store: Store) -> Callable[[Request], Response]:
+    def answer(request: Request) -> Response:
+        try:
+            return JSONResponse({"status": "ok", "studies": len(store.studies())})
+        except CoplError as problem:
+            return JSONResponse({"status": "failing", "error": str(problem)}, 503)
+
+    return answer
+
+
+def _metrics(parts: _Parts) -> Callable[[Request], Response]:
+    return lambda request: PlainTextResponse(parts.metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+
+# ---- around every answer
+
+
+def _route(parts: _Parts, path: str, method: str, role: ServiceRole, answer: Answer) -> Route:
+    async def endpoint(request: Request) -> Response:
+        started = time.monotonic()
+        try:
+            body = await _body(request)
+            response = await run_sync(_answered, parts, role, answer, request, body)
+        except BadRequest as problem:
+            response = _refusal(problem)
+        parts.metrics.request(path, response.status_code, time.monotonic() - started)
+        return response
+
+    return Route(path, endpoint, methods=[method])
+
+
+def _answered(parts: _Parts, role: ServiceRole, answer: Answer, request: Request, body: bytes) -> Response:
+    try:
+        token = _token(parts.service.store, request)
+        if role not in _MAY[token.role]:
+            raise BadRequest(
+                403, f"The token {token.name!r} may ask for {token.role} only; use one of the role {role}."
+            )
+        _take(parts, token, 1)
+        return answer(parts, token, request, body)
+    except BadRequest as problem:
+        return _refusal(problem)
+    except StoreUnavailable as problem:
+        return JSONResponse({"error": str(problem)}, 503, {"Retry-After": "1"})
+    except CoplError as problem:  # the state of the studio, not the request
+        return JSONResponse({"error": str(problem)}, 503)
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > bodies.LARGEST_BODY:
+            raise BadRequest(
+                413, f"The body is larger than {bodies.LARGEST_BODY // 2**20} MiB; send fewer texts at once."
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _token(store: Store, request: Request) -> ServiceToken:
+    secret = _secret(request.headers.get("authorization", ""))
+    token = token_of(store, secret) if secret else None
+    if token is None:
+        why = "unknown or revoked" if secret else "missing"
+        raise BadRequest(
+            401,
+            f"The token is {why}; send Authorization: Bearer TOKEN with one made by: copl token make NAME",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return token
+
+
+def _secret(header: str) -> str:
+    """The secret of an authorization header; of the basic scheme, its password."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return b64decode(value, validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def _take(parts: _Parts, token: ServiceToken, cost: int) -> None:
+    seconds = parts.limiter.take(token.id, token.per_minute, cost) if cost else 0
+    if seconds:
+        raise BadRequest(
+            429,
+            f"The token {token.name!r} may ask {token.per_minute:,} times a minute, and a batch counts each of its "
+            f"requests; try again in {seconds} s.",
+            {"Retry-After": str(seconds)},
+        )
+
+
+def _refusal(problem: BadRequest) -> Response:
+    return JSONResponse({"error": str(problem)}, problem.status, problem.headers)
+
+
+def _no_route(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, HTTPException)
+    sentences = {
+        404: "There is nothing at this address; the addresses are listed at /docs.",
+        405: f"This address does not answer {request.method}; the methods are listed at /docs.",
+    }
+    sentence = sentences.get(problem.status_code, f"{problem.detail}.")
+    return JSONResponse({"error": sentence}, problem.status_code, dict(problem.headers or {}))

@@ -1,0 +1,187 @@
+"""What the server answers, without HTTP: each answer is that of the study's own verbs, as plain JSON values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+
+from copl_core.config import Settings
+from copl_core.records import CoplError
+from copl_core.serving.bodies import BadRequest, Query, RewardRequest
+from copl_core.store import Store
+from copl_core.study import group_names, rewards, user_map
+from copl_core.study.session import Session
+from copl_core.study.views import RewardView, ScoreRow
+
+_NAMES_SECONDS = 1.0  # for which the names of users are kept
+LARGEST_ID = 2**31 - 1
+Answered = TypeVar("Answered")
+
+
+class Service:
+    """The studies of an installation, opened at first use.  Safe to share between threads.
+
+    Args:
+        embed: texts → φ; by default the bundled sentence model.
+    """
+
+    def __init__(self, store: Store, settings: Settings, embed: Callable[..., np.ndarray] | None = None) -> None:
+        self.store, self.settings, self._embed = store, settings, embed
+        self._sessions: dict[int, Session] = {}
+        self._lock = Lock()
+
+    def session(self, study_id: int) -> Session:
+        with self._lock:
+            if study_id not in self._sessions:
+                self._sessions[study_id] = Session(self.store, self.settings, study_id, embed=self._embed)
+            return self._sessions[study_id]
+
+    def rewards(self, study_id: int, request: RewardRequest) -> dict[str, Any]:
+        """Rewards and win probabilities, with intervals, of one request.
+
+        Raises:
+            BadRequest: an unknown user or group, or labels about other texts than the study's.
+        """
+        session = self.session(study_id)
+        whose: dict[str, Any] = {"groups": request.user is None and request.group is None and not request.labels}
+        if request.user is not None:
+            whose["users"] = [self.user_id(session, request.user)]
+        if request.group is not None:
+            whose["groups"] = [self.group_number(session, request.group)]
+        if request.labels:
+            whose["answers"] = _answers(session, request)
+        view = self._by_champion(session, lambda: rewards.reward(session, request.prompt, request.responses, **whose))
+        return _answer(view)
+
+    def pointwise(
+        self, study_id: int, queries: Sequence[Query], user: str | None, group: str | None
+    ) -> tuple[list[float], str]:
+        """(a reward for each text, the snapshot)."""
+        session = self.session(study_id)
+        texts = [(query.prompt, query.response) for query in queries]
+        user_id = None if user is None else self.user_id(session, user)
+        number = None if group is None else self.group_number(session, group)
+        found, snapshot = self._by_champion(
+            session, lambda: rewards.pointwise(session, texts, user=user_id, group=number)
+        )
+        return found.tolist(), snapshot
+
+    def embedding(self, study_id: int, user: str) -> dict[str, Any]:
+        """A user's embedding and group by their present labels."""
+        session = self.session(study_id)
+        user_id = self.user_id(session, int(user) if user.isascii() and user.isdigit() else user)
+        position = self._by_champion(session, lambda: user_map.position(session, user_id))
+        if position is None:
+            raise _no_snapshot()
+        names = group_names.names(session, position.snapshot)
+        return {
+            "user": user_id,
+            "name": self.store.user(user_id).name,
+            "embedding": [float(value) for value in position.vector],
+            "source": position.source,
+            "labels": position.n_labels,
+            "group": None if position.group is None else names.get(position.group),
+            "group_probability": position.group_probability,
+            "map": None if position.xy is None else list(position.xy),
+            "snapshot": position.snapshot,
+        }
+
+    def user_id(self, session: Session, wanted: str | int) -> int:
+        """The id of a user by name or id.
+
+        Raises:
+            BadRequest: 404, there is no such user in this study.
+        """
+        if isinstance(wanted, int):
+            found = self.store.member(session.id, wanted) if 0 < wanted <= LARGEST_ID else None
+            if found is not None:
+                return found.id
+        else:
+            names = session.once("user names", int(time.monotonic() / _NAMES_SECONDS), lambda: _names(session))
+            if wanted.strip() in names:
+                return names[wanted.strip()]
+        shown = wanted if isinstance(wanted, int) else repr(wanted[:60])
+        raise BadRequest(404, f"There is no user {shown} in this study; use a name of its People page, or an id.")
+
+    def group_number(self, session: Session, wanted: str | int) -> int:
+        """The number of a group, by its name or by its number on the pages, which begins with 1.
+
+        Raises:
+            BadRequest: 404, there is no such group in the champion.
+        """
+        names = self._by_champion(session, lambda: _present_groups(session))
+        for number, name in names.items():
+            if str(wanted).strip().casefold() in (name.casefold(), str(number + 1)):
+                return number
+        known = ", ".join(f"{number + 1} {name!r}" for number, name in names.items()) or "none"
+        raise BadRequest(404, f"There is no group {str(wanted)[:60]!r} in this study; its groups are {known}.")
+
+    def _by_champion(self, session: Session, answer: Callable[[], Answered]) -> Answered:
+        """What ``answer`` computes by the champion.  One that was replaced and removed meanwhile is tried once more.
+
+        Raises:
+            BadRequest: 409, there is no snapshot yet.
+        """
+        champion = session.record.champion
+        if champion is None:
+            raise _no_snapshot()
+        try:
+            return answer()
+        except CoplError:
+            if session.record.champion == champion:
+                raise
+            return answer()
+
+
+def _no_snapshot() -> BadRequest:
+    return BadRequest(
+        409, "The study has no snapshot yet, so there are no rewards; let its trainer finish a first run."
+    )
+
+
+def _names(session: Session) -> dict[str, int]:
+    return {user.name: user.id for user in session.store.users(session.id)}
+
+
+def _present_groups(session: Session) -> dict[int, str]:
+    """Number → name of the groups that have people in the champion."""
+    snapshot = session.snapshot()
+    if snapshot is None:
+        raise _no_snapshot()
+    present = set(snapshot.layout.group.tolist())
+    return {number: name for number, name in group_names.names(session, snapshot.version).items() if number in present}
+
+
+def _answers(session: Session, request: RewardRequest) -> list[tuple[int, int]]:
+    try:
+        given = [(one.prompt, one.preferred, one.rejected) for one in request.labels]
+        return rewards.answers_by_text(session, given)
+    except CoplError as problem:
+        raise BadRequest(422, str(problem)) from None
+
+
+def _answer(view: RewardView) -> dict[str, Any]:
+    return {
+        "snapshot": view.snapshot,
+        "basis": view.basis,
+        "labelled": view.known,
+        "rows": [_row(row) for row in view.rows],
+    }
+
+
+def _row(row: ScoreRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "people": row.size,
+        "placed_by": row.source,
+        "rewards": row.reward.tolist(),
+        "win": row.win.tolist(),
+        "win_low": row.low.tolist(),
+        "win_high": row.high.tolist(),
+        "interval": "5 % to 95 % of the group's people" if row.kind == "group" else "95 % of the posterior",
+    }

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from copl_core.serving.limits import RateLimiter
+
+
+@given(st.integers(1, 100), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 10)), max_size=60))
+def test_no_minute_holds_more_than_a_full_bucket_and_what_flows_into_it(per_minute, asks):
+    now = 0.0
+    limiter, taken = RateLimiter(lambda: now), []
+    for pause, cost in asks:
+        now += pause
+        wait = limiter.take(1, per_minute, cost)
+        if not wait:
+            taken.append((now, cost))
+        elif cost <= per_minute:
+            assert limiter.take(1, per_minute, cost)  # a refused request takes nothing
+            now += wait
+            assert not limiter.take(1, per_minute, cost)  # the named time is enough
+            taken.append((now, cost))
+    for start, _ in taken:
+        assert sum(cost for at, cost in taken if start <= at < start + 60) <= 2 * per_minute + 1e-6
+
+
+def test_tokens_have_buckets_of_their_own():
+    limiter = RateLimiter(lambda: 0.0)
+    assert limiter.take(1, 1) == 0 and limiter.take(1, 1) == 60 and limiter.take(2, 1) == 0
