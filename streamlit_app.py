@@ -4,6 +4,7 @@ signs the visitor in and declares the pages.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -12,7 +13,7 @@ from copl_core.records import CoplError, Role, StudyRecord, User
 from copl_core.store import Store
 from copl_core.study import access, sign_in
 from pages import join
-from pages.account import account
+from pages.account import account, welcome
 from pages.common import page_link, page_run, set_current, stop_with_error
 from web.installation import cookie_name, has_provider, installation, open_study
 
@@ -111,6 +112,7 @@ def main() -> None:
     keep_address(study_id if many else None)
     page = menu(user.role)
     account()
+    welcome()
     page.run()
 
 
@@ -123,6 +125,8 @@ def keep_address(study_id: int | None) -> None:
     """The address of a page names its study, so everybody who gets it sees the same study; a used invite leaves it."""
     for word in ("invite", "link"):
         st.query_params.pop(word, None)
+    if st.query_params.pop("joined", None):
+        st.session_state["joined"] = True
     if study_id is not None:
         st.session_state["study"] = study_id
         if st.query_params.get("study") != str(study_id):
@@ -136,16 +140,22 @@ def not_for_annotators() -> None:
     page_link("label", "Label")
 
 
+def go_to(page: st.Page) -> None:
+    """Show another page in place of this one, marked in the menu."""
+    st.session_state["page running"] = False  # by its own request, and not interrupted
+    st.switch_page(page)
+
+
 def menu(role: Role | None):
     """The pages that a role may open.  For somebody who is not signed in: all of them, and no menu, so that the address
     stays as it is for after the sign-in.
     """
     taste = st.Page("pages/taste.py", title="My taste", icon=":material/person:")
     if role == Role.ANNOTATOR:
-        # Annotators start on the labelling page; its address /label works for them too.  Streamlit tells pages apart by
+        # Annotators start on the labelling page; its address /label leads there.  Streamlit tells pages apart by
         # ``url_path`` alone, which the default page never shows.
         start = st.Page("pages/label.py", title="Label", icon=":material/compare:", url_path="start", default=True)
-        by_address = st.Page("pages/label.py", title="Label", url_path="label", visibility="hidden")
+        by_address = st.Page(partial(go_to, start), title="Label", url_path="label", visibility="hidden")
         others = [
             st.Page(not_for_annotators, title="Not open to you", url_path=name, visibility="hidden")
             for name in NOT_FOR_ANNOTATORS

@@ -216,7 +216,10 @@ def _new_user(connection: Connection, study_id: int, name: str, role: Role, toke
     """A new user; a name in use is refused, because it would let one person in as another."""
     name = checked_name(name, "user")
     if name.casefold() in _names(connection, study_id):
-        raise CoplError(f"The name {name!r} is already in use; take your own sign-in link, or choose another name.")
+        raise CoplError(
+            f"The name {name!r} is already in use. If it is yours, open your own sign-in link, or ask an owner of the "
+            "study for a new one; else choose another name."
+        )
     row = connection.execute(
         insert(UserRow)
         .values(

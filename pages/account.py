@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from copl_core.records import Role
+from copl_core.records import Role, User
 from copl_core.study import access, sign_in
+from copl_core.study.session import Session
 from pages.common import current, in_a_sentence
 from pages.texts import literal
 
@@ -84,8 +85,33 @@ def sign_out_everywhere() -> None:
 
 def own_link() -> None:
     session, me = current()
-    st.code(f"{address()}/?token={access.sign_in_token(session, me.id, by=me.id)}", language=None, wrap_lines=True)
+    st.code(new_link(session, me), language=None, wrap_lines=True)
     st.caption("Anybody who opens this link is signed in as you. It is shown only once.")
+
+
+def new_link(session: Session, me: User) -> str:
+    return f"{address()}/?token={access.sign_in_token(session, me.id, by=me.id)}"
+
+
+def welcome() -> None:
+    """For somebody who has just joined: their own link, since their name alone does not bring them back."""
+    if not st.session_state.get("joined"):
+        return
+    session, me = current()
+    link = st.session_state.get("welcome link") or new_link(session, me)
+    st.session_state["welcome link"] = link
+    with st.container(border=True, key="welcome"):
+        st.write(
+            f"**Welcome, {literal(me.name)}.** This is your own sign-in link. Keep it: your name alone does not sign "
+            "you in. In another browser, or after you sign out, only this link brings you back to your answers."
+        )
+        st.code(link, language=None, wrap_lines=True)
+        st.button("I have kept it", key="link-kept", on_click=forget_welcome)
+
+
+def forget_welcome() -> None:
+    for name in ("joined", "welcome link"):
+        st.session_state.pop(name, None)
 
 
 def address() -> str:

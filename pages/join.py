@@ -10,6 +10,7 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import access
 from pages.common import visited
+from pages.texts import literal
 
 # The browser sends the token in the body of a request and gets the session's cookie, which no script can read.  Then it
 # opens the same address again, as the person who is now signed in.
@@ -18,6 +19,7 @@ SIGN_IN = """<script>
   const answer = await fetch(location.pathname, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}, body: %s});
   const address = new URL(location.href);
   ["invite", "token", "link"].forEach((word) => address.searchParams.delete(word));
+  if (answer.ok && %s) address.searchParams.set("joined", "1");
   if (!answer.ok) address.searchParams.set("link", "refused");
   if (address.href === location.href) location.reload(); else location.replace(address);
 })();
@@ -57,6 +59,7 @@ def page() -> None:
 def join(secret: str | None) -> None:
     st.session_state["invite"] = secret
     st.write(
+        f"You {'are invited to' if secret else 'can join'} the study **{literal(visited().record.name)}**. "
         "You will see a question and two answers. Choose the one that you prefer. There is no right or wrong: "
         "people differ, and this study is about how they differ."
     )
@@ -74,7 +77,7 @@ def begin(name: str, secret: str | None) -> None:
         st.error(str(problem))
         return
     st.session_state["invite"] = None
-    sign_in(token)
+    sign_in(token, joined=True)
 
 
 def by_link() -> None:
@@ -85,9 +88,9 @@ def by_link() -> None:
             sign_in((parse_qs(urlsplit(link).query).get("token") or [link.strip()])[0])
 
 
-def sign_in(token: str) -> None:
-    """Exchange a token for the cookie of a session, and open the page again."""
-    script = SIGN_IN % json.dumps(token).replace("<", "\\u003c")
+def sign_in(token: str, *, joined: bool = False) -> None:
+    """Exchange a token for the cookie of a session, and open the page again, with a welcome for who has just joined."""
+    script = SIGN_IN % (json.dumps(token).replace("<", "\\u003c"), json.dumps(joined))
     st.html(script, unsafe_allow_javascript=True)
     st.stop()
 

@@ -14,7 +14,7 @@ from copl_core.study.small_map import SmallMap
 from copl_core.study.views import UserPosition
 from pages.common import count_people, current, group_colour, group_name, page_link
 
-ENOUGH = 10  # answers after which a person's place hardly changes
+ENOUGH = 10  # answers for a first picture
 CARD_UNTIL = 15  # answers up to which a card points to My taste; then the line does
 WIDTH, HEIGHT, EDGE = 150, 56, 6  # px
 STYLE = """<style>
@@ -49,7 +49,7 @@ def strip(progress: Progress) -> None:
         if progress.done >= CARD_UNTIL:
             page_link("taste", "My taste")
     if ENOUGH <= progress.done < CARD_UNTIL:
-        card()
+        card(found is not None and found[1].clear)
 
 
 def how_far(done: int) -> str:
@@ -77,9 +77,14 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
     return f"So far, {among}you answer most like {the}<b>{dot}{escape(name)}</b>."
 
 
-def card() -> None:
+def card(clear: bool) -> None:
+    """What ten answers have led to; it claims no more than My taste shows."""
     with st.container(border=True, key="taste-card", horizontal=True, vertical_alignment="center"):
-        st.write(f"**{ENOUGH} answers are enough for a first picture.** See what they say about you.")
+        st.write(
+            f"**{ENOUGH} answers show where you stand.** See what they say about you."
+            if clear
+            else f"**{ENOUGH} answers give a first, rough picture.** See what they say about you so far."
+        )
         page_link("taste", "My taste")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -38,11 +39,35 @@ def groups(view: UserMap) -> None:
     if len(profiles) < 2:
         st.write("There is one group so far, so there is no other group to compare it with.")
         return
+    if truth := true_groups(view):
+        st.write(truth)
     for profile in profiles:
         card(profile, view)
     measured = profiles[0]
     most = "" if measured.n_texts == measured.all_texts else f" (the {measured.n_texts:,} with the most labels)"
     st.caption(f"Measured on {measured.all_texts:,} texts{most}. {CAUTION}")
+
+
+def true_groups(view: UserMap) -> str:
+    """How the groups that simulated people were made with stand to those that the model sees; empty without them."""
+    known = (view.true_groups != "") & (view.group >= 0)
+    if not known.any():
+        return ""
+    names = np.unique(view.true_groups[known]).tolist()
+    inside: dict[int, list[str]] = {}  # group of the map → the true groups most of whose people it holds
+    for name in names:
+        inside.setdefault(int(np.bincount(view.group[known & (view.true_groups == name)]).argmax()), []).append(name)
+    made = (
+        f"The {int(known.sum()):,} simulated people were made with {len(names)} tastes (their true groups), which the "
+        f"model never sees. From the answers alone it finds {len(view.groups)} groups"
+    )
+    shared = [
+        f"{listing([literal(name) for name in own])} answer so alike that most of their people are together in the "
+        f"group {literal(group_name(group))}"
+        for group, own in sorted(inside.items())
+        if len(own) > 1
+    ]
+    return f"{made}: {'; '.join(shared)}." if shared else f"{made}, each with most of the people of one taste."
 
 
 def card(profile: GroupProfile, view: UserMap) -> None:

@@ -28,6 +28,7 @@ from pages.texts import draw_prompt
 INK = "#0072B2"
 EXAMPLES = 5  # labels shown for a statement, and as many against it
 LAST = 50  # predictions that the accuracy is computed from
+SETTLED = 40  # labels; with fewer, a first picture is called that
 UNIT = "1 is the typical difference between two answers in this study"
 
 
@@ -80,9 +81,14 @@ def position(view: UserProfile) -> str:
     alike = f"{place.n_neighbours:,} {'people' if place.n_neighbours != 1 else 'person'}"
     known = f"{alike} labelled some of the same answers."
     if not place.clear:
+        lead, more = (
+            ("**A first picture, still rough.** ", " Each further label makes it clearer.")
+            if view.n_labels < SETTLED
+            else ("", "")
+        )
         return (
-            f"Your {labels} do not clearly fit one group yet. Nearest is {phrase}, with a probability of "
-            f"{place.group_probability:.0%}; the rest belongs to the other groups and to none. {known}"
+            f"{lead}Your {labels} do not clearly fit one group yet. Nearest is {phrase}, with a probability of "
+            f"{place.group_probability:.0%}; the rest belongs to the other groups and to none.{more} {known}"
         )
     return (
         f"By your {labels} you answer most like {phrase}. The probability that you are one of them, and not of another "
@@ -98,7 +104,8 @@ def liked(view: UserProfile) -> str:
     if not view.leanings:
         return (
             f"What you like is **not certain yet**. Your {view.n_decided:,} decided labels on {view.n_prompts:,} "
-            "questions are not enough for any of the features measured in the texts; a few dozen labels usually are."
+            "questions do not show it for any of the features measured in the texts. Where you stand among people "
+            "shows after about ten labels; what you like, feature by feature, usually takes a few dozen."
         )
     sentences = []
     if by_labels:

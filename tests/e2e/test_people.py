@@ -88,3 +88,27 @@ def test_two_people_are_compared_in_actual_texts(page, settled):
     for words in ("Yes, number", "There is a good deal to say"):
         page.get_by_text(words).nth(4).wait_for()  # five of each, at least
     page.wait_for_url(re.compile("person=.*with=|with=.*person="))
+
+
+def test_an_owner_names_a_group_and_enter_closes_the_field(app, settled):
+    page = app.open("people")
+    rename = settled(page).get_by_role("button", name="Rename")
+    rename.first.wait_for()
+    settled(page)
+    rename.first.click()
+    field = page.get_by_role("textbox", name="Name of the group")
+    field.wait_for()
+    before = field.input_value()
+    try:
+        settled(page)
+        field.fill("Warm words")
+        field.press("Enter")
+        page.get_by_text(re.compile("Warm words")).first.wait_for()
+        field.wait_for(state="detached")
+    finally:
+        settled(page)
+        rename.first.click()
+        field.fill("")
+        field.press("Enter")
+        field.wait_for(state="detached")
+        page.get_by_text(before).first.wait_for()

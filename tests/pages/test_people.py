@@ -129,6 +129,19 @@ def test_the_map_in_three_dimensions_is_shown(camps, rita, open_page, words):
     assert "drag to rotate the map" in words(open_page("people", camps, rita, dimensions="3-D"))
 
 
+def test_the_page_says_how_true_groups_of_simulated_people_and_groups_of_the_map_go_together(
+    camps, rita, open_page, words
+):
+    shown = words(open_page("people", camps, rita))
+    assert "The 16 simulated people were made with 2 tastes" in shown and "it finds 2 groups, each with most" in shown
+    with camps.store.engine.begin() as database:  # as if some of one camp had been made with a taste of their own
+        database.exec_driver_sql(
+            "UPDATE user SET taste = 'brief' WHERE taste = 'short' AND name IN ('user 00', 'user 02')"
+        )
+    shown = words(open_page("people", camps, rita))
+    assert "made with 3 tastes" in shown and "**brief** and **short** answer so alike" in shown
+
+
 def test_playing_replaces_the_map_by_a_film_and_stopping_brings_it_back(camps, rita, two_snapshots, open_page, words):
     assert "With more snapshots, a slider here" in words(open_page("people", camps, rita))
     page = open_page("people", two_snapshots, access.join(two_snapshots, "Rita", Role.RESEARCHER))
