@@ -17,6 +17,8 @@ from pages.texts import literal
 STUDIES_SECONDS = 5  # after which an owner's list of studies is looked up again
 # A new page load: nothing that was chosen in one study is kept for another.
 OPEN_STUDY = "<script>location.assign(location.pathname + '?study=' + %s)</script>"
+# The button that copies the link is in sight without a mouse over it, which a phone does not have.
+COPY_STYLE = "<style>.st-key-welcome .stCode > div:last-child { opacity: 1; visibility: visible; }</style>"
 
 
 def account() -> None:
@@ -105,6 +107,7 @@ def welcome() -> None:
             f"**Welcome, {literal(me.name)}.** This is your own sign-in link. Keep it: your name alone does not sign "
             "you in. In another browser, or after you sign out, only this link brings you back to your answers."
         )
+        st.html(COPY_STYLE)
         st.code(link, language=None, wrap_lines=True)
         st.button("I have kept it", key="link-kept", on_click=forget_welcome)
 

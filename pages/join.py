@@ -58,8 +58,8 @@ def page() -> None:
 
 def join(secret: str | None) -> None:
     st.session_state["invite"] = secret
+    st.write(f"You {'are invited to' if secret else 'can join'} this study: **{literal(visited().record.name)}**")
     st.write(
-        f"You {'are invited to' if secret else 'can join'} the study **{literal(visited().record.name)}**. "
         "You will see a question and two answers. Choose the one that you prefer. There is no right or wrong: "
         "people differ, and this study is about how they differ."
     )

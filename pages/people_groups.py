@@ -17,6 +17,7 @@ from pages.common import (
     forget_group_names,
     group_colour,
     group_name,
+    group_phrase,
     source_line,
 )
 from pages.texts import draw_prompt, draw_response, literal
@@ -62,12 +63,16 @@ def true_groups(view: UserMap) -> str:
         f"model never sees. From the answers alone it finds {len(view.groups)} groups"
     )
     shared = [
-        f"{listing([literal(name) for name in own])} answer so alike that most of their people are together in the "
-        f"group {literal(group_name(group))}"
+        f"{quoted(own)} answer so alike that most of their people are together in {group_phrase(group)}"
         for group, own in sorted(inside.items())
         if len(own) > 1
     ]
     return f"{made}: {'; '.join(shared)}." if shared else f"{made}, each with most of the people of one taste."
+
+
+def quoted(names: list[str]) -> str:
+    words = [f"“{literal(name)}”" for name in names]
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def card(profile: GroupProfile, view: UserMap) -> None:

@@ -70,7 +70,7 @@ def test_a_link_opened_in_the_next_tab_leads_to_the_shared_page(app_alone, visit
 
 def test_who_joins_by_name_gets_a_link_of_their_own_that_brings_them_back(app_alone, visit, settled):
     page = visit()
-    page.get_by_text("You can join the study Two camps.").wait_for()
+    page.get_by_text("You can join this study: Two camps").wait_for()
     join(page, "Nia")
     link = page.locator(".st-key-welcome code").inner_text().strip()
     assert "token" not in page.url and "joined" not in settled(page).url and link.startswith(f"{app_alone.url}/?token=")

@@ -139,7 +139,7 @@ def test_the_page_says_how_true_groups_of_simulated_people_and_groups_of_the_map
             "UPDATE user SET taste = 'brief' WHERE taste = 'short' AND name IN ('user 00', 'user 02')"
         )
     shown = words(open_page("people", camps, rita))
-    assert "made with 3 tastes" in shown and "**brief** and **short** answer so alike" in shown
+    assert "made with 3 tastes" in shown and "“brief” and “short” answer so alike" in shown
 
 
 def test_playing_replaces_the_map_by_a_film_and_stopping_brings_it_back(camps, rita, two_snapshots, open_page, words):
