@@ -28,6 +28,7 @@ BENCHMARKS = (
     "on_the_map",
     "submit_latency",
     "reward_latency",
+    "serving",
     "labelling_storm",
     "sessions",
     "labels_saved",
