@@ -49,6 +49,7 @@ MOST_HELD_OUT = 2000  # labels; more of them cost time and add little precision
 MONITOR_LABELS = 256  # most held-out labels of an evaluation during training
 LABELS_PER_STEP = 4096  # most labels of a step, drawn from those between its texts
 EVALUATIONS = 10  # about so many in a whole training
+EARLIEST_STOP = 0.5  # of the planned steps, before which training never stops for want of improvement
 
 
 def fit_reward(
@@ -249,6 +250,9 @@ class RewardTrainer:
     def train(self, states: States | None = None, found: dict | None = None) -> None:
         """Train under a cosine schedule until its end, no more improvement on the tuning labels, or the time budget.
 
+        Steps are long in the first half of the schedule, and the tuning loss often rises before the experts part: only
+        in the second half does no improvement end the training.
+
         Args:
             states: where to save the state of the training.
             found: the state to resume from.
@@ -274,7 +278,7 @@ class RewardTrainer:
                 state.stale = 0 if value < state.best_loss - 1e-4 else state.stale + 1
                 if not state.stale:
                     state.best_loss, state.best_tensors = value, self._tensors()
-            if last or state.stale >= self.config.patience:
+            if last or (state.stale >= self.config.patience and step >= steps * EARLIEST_STOP):
                 break
             if states is not None and states.due:
                 states.write(self._saved(state, steps, optimizer))

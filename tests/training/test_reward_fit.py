@@ -315,3 +315,14 @@ def test_the_bundled_encoder_learns_a_small_world(two_tastes, minilm):
     config = RewardConfig(n_experts=2, max_tokens=32, min_steps=30, lr=3e-3)
     model = fit_reward(data, vectors, config, weights=lambda name: minilm)
     assert accuracy(_margins(model, data, vectors), data.labels) > 0.9
+
+
+@pytest.mark.parametrize(("improves", "steps"), [(0, 20), (14, 24), (99, 40)], ids=["never", "late", "always"])
+def test_no_improvement_ends_training_only_in_the_second_half_of_the_schedule(
+    two_tastes, tiny_config, nothing, monkeypatch, improves, steps
+):
+    """Of 40 steps every fourth is measured; three measures without improvement are too many from step 20 on."""
+    losses = count()  # the first one is that of the start
+    monkeypatch.setattr(RewardTrainer, "_tuning_loss", lambda self: 1.0 - 0.01 * min(next(losses), improves // 4))
+    model = fit_reward(*two_tastes, replace(tiny_config, steps=40, patience=3), weights=nothing, seed=1)
+    assert (model.metrics["steps"], model.metrics["planned_steps"]) == (steps, 40)
