@@ -25,6 +25,7 @@ SEED = 0
 # take ``--data FOLDER`` and report which files are missing and skipped.
 BENCHMARKS = (
     "cold_start",
+    "import_speed",
     "on_the_map",
     "submit_latency",
     "reward_latency",

@@ -82,7 +82,7 @@ def columns(fields: tuple[str, ...], named: tuple[tuple[str, str], ...] = ()) ->
     guesses = () if "choice" in mapped else tuple(
         name for other in CHOICES for name in fields if plain[name] == other and name not in used
     )  # fmt: skip
-    return Columns(found, guesses)
+    return Columns({ours: names for ours, names in found.items() if names}, guesses)
 
 
 def _two_sides(plain: Mapping[str, str], nouns: Sequence[str]) -> tuple[str, ...]:

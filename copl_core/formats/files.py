@@ -7,7 +7,7 @@ and the report of what it holds is complete before the first row is stored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from copl_core.formats.reading import Options, Reading
 from copl_core.records import CoplError, ImportRow, Kind
 
 _SAMPLE = 100  # records by which a format is recognised
+_KEPT = 150_000_000  # characters of texts of a file that stay in memory, so that it is read only once
 _MOST_NAMES = 12  # fields that a refusal names
 _LOOKS_LIKE = (  # what files of other kinds have, and what they are
     (("text", "label"), "a text with labels, as doccano and other classifiers have them"),
@@ -53,6 +54,7 @@ class OpenedFile:
 
     Args:
         numbers: whether 1 and 2 name the answers in this file.
+        kept: its rows, if their texts are short enough to stay in memory.
     """
 
     path: Path
@@ -61,9 +63,12 @@ class OpenedFile:
     options: Options
     numbers: bool
     survey: Survey
+    kept: tuple[ImportRow, ...] | None = field(default=None, repr=False)
 
     def rows(self) -> Iterator[ImportRow]:
-        """The rows that can be taken, one at a time; every call reads the file again."""
+        """The rows that can be taken, one at a time; a large file is read again."""
+        if self.kept is not None:
+            return iter(self.kept)
         return _rows(self.format, self.container, Reading(self.options, self.numbers))
 
 
@@ -78,11 +83,11 @@ def open_file(path: Path, options: Options | None = None, format_name: str | Non
     sample = Sample([record.fields for record in islice(container.read([]), _SAMPLE)])
     found = _format(path, sample, options, format_name)
     _check_names(path, sample, options)
-    reading, survey = _survey(found, container, Reading(options))
+    reading, survey, kept = _survey(found, container, Reading(options))
     if reading.other_numbers:  # then 1 and 2 may be numbers of something else, too
-        reading, survey = _survey(found, container, Reading(options, numbers=False))
+        reading, survey, kept = _survey(found, container, Reading(options, numbers=False))
     _refuse(path, found, reading, survey)
-    return OpenedFile(path, found, container, options, reading.numbers, survey)
+    return OpenedFile(path, found, container, options, reading.numbers, survey, kept)
 
 
 def read_options(maps: Iterable[str], annotator: str | None = None) -> Options:
@@ -148,18 +153,26 @@ def _rows(found: Format, container: Container, reading: Reading) -> Iterator[Imp
     return found.read(reading.records(container), reading)
 
 
-def _survey(found: Format, container: Container, reading: Reading) -> tuple[Reading, Survey]:
+def _survey(
+    found: Format, container: Container, reading: Reading
+) -> tuple[Reading, Survey, tuple[ImportRow, ...] | None]:
     pairs: set[bytes] = set()
     users: set[str] = set()
-    labels = by_models = 0
+    labels = by_models = n_characters = 0
+    kept: list[ImportRow] = []
     for row in _rows(found, container, reading):
         texts = "\0".join((row.prompt, *sorted((row.response_a, row.response_b))))
         pairs.add(sha256(texts.encode("utf-8", "surrogatepass")).digest()[:16])
+        n_characters += len(texts)
+        if n_characters <= _KEPT:
+            kept.append(row)
+        else:
+            kept.clear()
         if row.choice is not None and row.annotator is not None:
             labels += 1
             by_models += row.kind == Kind.MODEL
             users.add(row.annotator)
-    return reading, Survey(
+    survey = Survey(
         reading.rows,
         len(pairs),
         labels,
@@ -169,6 +182,7 @@ def _survey(found: Format, container: Container, reading: Reading) -> tuple[Read
         tuple(_notes(container, reading)),
         dict(reading.ignored.most_common()),
     )
+    return reading, survey, tuple(kept) if n_characters <= _KEPT else None
 
 
 def _notes(container: Container, reading: Reading) -> Iterator[str]:

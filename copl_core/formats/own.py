@@ -94,9 +94,9 @@ class _Row:
 
     def value(self, name: str) -> Any:
         """The value of a field of ours; None if the record has none."""
-        for field in self.columns.of(name):
-            value = at(self.fields, field)
-            if not missing(value):
+        for field in self.columns.by_name.get(name, ()):
+            value = self.fields.get(field) if field in self.fields else at(self.fields, field)
+            if value is not None and not missing(value):
                 self.read.add(field)
                 return value
         return None

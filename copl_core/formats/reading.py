@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from unicodedata import category
@@ -29,6 +30,7 @@ TEXT_LIMIT = 500_000  # characters of a prompt, a response, a reason
 NAME_LIMIT = 200  # characters of a name
 LARGEST = 2**31 - 1  # whole number that every database can store
 _MISSING_WORDS = frozenset(("nan", "none", "null", "n/a", "na", "nat", "<na>"))
+_PLAIN = (str, int, bool, type(None))
 _SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 _SPEAKERS |= {"chatgpt": "assistant", "ai": "assistant", "function": "tool", "ipython": "tool"}
 _MODELS = re.compile(r"gpt|claude|gemini|llama|mistral|mixtral|qwen|deepseek|\bpalm\b|command-r|alpaca_eval|llm")
@@ -195,6 +197,8 @@ def _storable(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         BadRecord: it is nested too deeply, or holds what is not text.
     """
+    if all(type(value) in _PLAIN and (type(value) is not str or value.isascii()) for value in meta.values()):
+        return meta  # nearly all rows
     try:
         json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
         return meta
@@ -380,7 +384,12 @@ def annotator_name(value: Any) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise BadRecord("annotator is not text")
-    name = plain(value) if isinstance(value, (int, float)) else checked("annotator", value, NAME_LIMIT).strip()
+    return _name(plain(value) if isinstance(value, (int, float)) else value)
+
+
+@lru_cache(10_000)
+def _name(value: str) -> str:
+    name = checked("annotator", value, NAME_LIMIT).strip()
     if re.fullmatch(r"\d+\.0", name):
         name = name[:-2]  # a whole number that went through a table of decimals
     if not name:
