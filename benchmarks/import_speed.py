@@ -17,9 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import psutil
@@ -127,15 +130,50 @@ def parquet(folder: Path, n: int) -> Path:
 
 
 def excel(folder: Path, n: int) -> Path:
-    from openpyxl import Workbook
-
-    book = Workbook(write_only=True)
-    sheet = book.create_sheet()
-    sheet.append(list(next(rows(1))))
-    for row in rows(n):
-        sheet.append(list(row.values()))
-    book.save(folder / "labels.xlsx")
+    names = list(next(rows(1)))
+    write_workbook(folder / "labels.xlsx", {"Labels": chain([names], (list(row.values()) for row in rows(n)))})
     return folder / "labels.xlsx"
+
+
+def write_workbook(path: Path, sheets: dict[str, Iterable[list[Any]]]) -> None:
+    """A workbook as Excel writes one, as far as a reader of its cells needs it."""
+    book = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006"
+    numbered = list(enumerate(sheets, 1))
+    names = "".join(f'<sheet name={quoteattr(name)} sheetId="{n}" r:id="rId{n}"/>' for n, name in numbered)
+    parts = "".join(
+        f'<Relationship Id="rId{n}" Type="{office}/worksheet" Target="worksheets/sheet{n}.xml"/>' for n, _ in numbered
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(
+            "[Content_Types].xml",
+            f'<Types xmlns="{package}/content-types"><Default Extension="rels" '
+            'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+            '<Default Extension="xml" ContentType="application/xml"/></Types>',
+        )
+        file.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{package}/relationships"><Relationship Id="rId1" Type="{office}/officeDocument" '
+            'Target="xl/workbook.xml"/></Relationships>',
+        )
+        file.writestr(
+            "xl/workbook.xml", f'<workbook xmlns="{book}" xmlns:r="{office}"><sheets>{names}</sheets></workbook>'
+        )
+        file.writestr(
+            "xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}/relationships">{parts}</Relationships>'
+        )
+        for n, name in numbered:
+            with file.open(f"xl/worksheets/sheet{n}.xml", "w") as sheet:
+                sheet.write(f'<worksheet xmlns="{book}"><sheetData>'.encode())
+                sheet.writelines(f"<row>{''.join(map(cell, row))}</row>".encode() for row in sheets[name])
+                sheet.write(b"</sheetData></worksheet>")
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        return f"<c><v>{value}</v></c>"
+    return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(str(value))}</t></is></c>'
 
 
 def chosen_rejected(folder: Path, n: int) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -18,8 +17,8 @@ _MAGIC = {
     b"PAR1": "Parquet",
     b"ARROW1": "Arrow",
     b"\xff\xff\xff\xff": "Arrow stream",
-    b"PK\x03\x04": "zip",
-    b"\xd0\xcf\x11\xe0": "xls",
+    b"PK\x03\x04": "workbook",  # a zip archive
+    b"\xd0\xcf\x11\xe0": "workbook",  # of the old kind
 }
 
 
@@ -34,10 +33,8 @@ def open_table(path: Path, kind: str) -> tuple[str, Rows, tuple[str, ...], int]:
     Raises:
         CoplError: the file is damaged, or a kind that is not read.
     """
-    if kind == "xls":
-        raise CoplError(f"{path} is an Excel file of the old kind (.xls); save it as .xlsx or CSV.")
-    if kind == "zip":
-        rows, notes = _open_excel(path)
+    if kind == "workbook":
+        rows, notes = _open_workbook(path)
         return "Excel", rows, notes, 2
     try:
         if kind == "Parquet":
@@ -132,45 +129,48 @@ def _arrow_batches(path: Path) -> Iterator[Any]:
     return iter(stream)
 
 
-def _open_excel(path: Path) -> tuple[Rows, tuple[str, ...]]:
+def _open_workbook(path: Path) -> tuple[Rows, tuple[str, ...]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-    except zipfile.BadZipFile:
-        raise CoplError(f"{path} is a damaged zip or Excel file; get a complete file.") from None
-    if "xl/workbook.xml" not in names:
-        raise CoplError(f"{path} is a zip archive and no Excel file; unpack it and give one of its files.")
-    try:
-        import openpyxl
+        import python_calamine as calamine
     except ModuleNotFoundError:
         raise CoplError(
-            f"{path} is an Excel file, and reading it needs a package: run `pip install openpyxl`, or save the sheet "
-            "as CSV."
+            f"{path} is a workbook of Excel, and reading it needs a package: run `pip install python-calamine`, or "
+            "save the sheet as CSV."
         ) from None
-    with path.open("rb") as file:  # by contents: the package refuses other endings
-        return _read_book(path, openpyxl.load_workbook(file, read_only=True, data_only=True))
-
-
-def _read_book(path: Path, book: Any) -> tuple[Rows, tuple[str, ...]]:
-    sheets = [sheet for sheet in book.worksheets if sheet.max_row is None or sheet.max_row > 1]
-    if not sheets:
+    try:
+        with path.open("rb") as file:  # by contents, whatever the name ends with
+            book = calamine.load_workbook(file)
+        sheets = [(name, book.get_sheet_by_name(name)) for name in book.sheet_names]
+    except (calamine.CalamineError, OSError) as error:
+        raise CoplError(
+            f"{path} is a zip archive or a damaged workbook ({_first_line(error)}); unpack it and give one of its "
+            "files, or save the sheet as CSV."
+        ) from None
+    filled = [(name, sheet) for name, sheet in sheets if sheet.height > 1]
+    if not filled:
         raise CoplError(f"{path} has no sheet with a header and rows; fill one, or save the rows as CSV.")
-    rows = list(_sheet_rows(path, sheets[0]))  # kept: reading a sheet takes far longer than its rows take space
-    others = ", ".join(sheet.title for sheet in sheets[1:])
-    notes = (f"only the sheet {sheets[0].title} was read, not {others}",) if others else ()
-    book.close()
-    return lambda: iter(rows), notes
+    rows = list(_sheet_rows(path, filled[0][1]))  # kept: the open workbook holds them anyway
+    others = ", ".join(name for name, _ in filled[1:])
+    return lambda: iter(rows), (f"only the sheet {filled[0][0]} was read, not {others}",) if others else ()
 
 
 def _sheet_rows(path: Path, sheet: Any) -> Iterator[dict[str, Any]]:
-    cells = sheet.iter_rows(values_only=True)
-    header = [str(name).strip() if name is not None else "" for name in next(cells, ())]
+    cells = iter(sheet.to_python(skip_empty_area=False))
+    header = [str(name).strip() for name in next(cells, ())]
     named = [(column, name) for column, name in enumerate(header) if name]
     twice = next((name for _, name in named if header.count(name) > 1), None)
     if twice is not None:
         raise CoplError(f"{path} has two columns named {twice}; give each its own name.")
     for row in cells:
-        yield _plain({name: row[column] for column, name in named if column < len(row)})
+        filled = any(value != "" for value in row)
+        yield {name: _cell(row[column]) if filled else None for column, name in named if column < len(row)}
+
+
+def _cell(value: Any) -> Any:
+    """A cell as JSON has it; Excel knows no whole numbers, so 17.0 is 17."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return _plain_value(value)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_damage_within_a_gzip_is_reported(tmp_path):
         ("labels.jsonl.gz", b"", "is empty"),
         ("labels.jsonl.gz", lines(ROW), "named like a gzip file but is not one"),
         ("labels.txt", b"just some words\nand others\n", "neither JSON nor a table"),
-        ("labels.xls", b"\xd0\xcf\x11\xe0" + b"x" * 100, "old kind"),
+        ("labels.xls", b"\xd0\xcf\x11\xe0" + b"x" * 100, "damaged workbook"),
     ],
 )
 def test_a_file_that_cannot_be_one_of_labels_is_refused_before_any_row(tmp_path, name, content, message):
