@@ -26,13 +26,21 @@ CHOICES = (
 ).split()
 CHOICES.append("judge" + "ment")
 TIMES = ("timestamp", "tstamp", "createdat", "submittedat", "datetime", "date", "updatedat")
+HISTORIES = ("conversationhistory", "chathistory", "previousmessages", "previousturns", "context")
 SYSTEMS = ("systemprompt", "systemmessage")
 REASONS = ("rationale", "explanation", "justification")
 _SIDES = (("a", "b"), ("1", "2"), ("left", "right"), ("first", "second"), ("0", "1"))
 _ANSWERS = "response answer completion output text option candidate reply generation modeloutput modelresponse".split()
 _SOURCES = ("model", "source", "generator", "modelname", "system")
 _OTHER_NAMES: Mapping[str, Sequence[str]] = MappingProxyType(
-    {"prompt": PROMPTS, "annotator": ANNOTATORS, "time": TIMES, "system": SYSTEMS, "reason": REASONS}
+    {
+        "prompt": PROMPTS,
+        "annotator": ANNOTATORS,
+        "time": TIMES,
+        "system": SYSTEMS,
+        "reason": REASONS,
+        "history": HISTORIES,
+    }
 )
 
 

@@ -6,17 +6,18 @@ and the report of what it holds is complete before the first row is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 from copl_core.formats import registry
 from copl_core.formats.choices import CHOICES, plain
-from copl_core.formats.containers import Container, open_container
+from copl_core.formats.containers import Container, Problems, Record, open_container
 from copl_core.formats.fields import OURS
 from copl_core.formats.interface import Format, Sample
+from copl_core.formats.own import at
 from copl_core.formats.reading import Options, Reading
 from copl_core.records import CoplError, ImportRow, Kind
 
@@ -80,9 +81,12 @@ def open_file(path: Path, options: Options | None = None, format_name: str | Non
     """
     options, path = options or Options(), Path(path)
     container = open_container(path)
-    sample = Sample([record.fields for record in islice(container.read([]), _SAMPLE)])
-    found = _format(path, sample, options, format_name)
+    sample = _sample(container)
     _check_names(path, sample, options)
+    if options.names:
+        container, options = _renamed(container, options.names), replace(options, names={n: n for n in options.names})
+        sample = _sample(container)
+    found = _format(path, sample, options, format_name)
     reading, survey, kept = _survey(found, container, Reading(options))
     if reading.other_numbers:  # then 1 and 2 may be numbers of something else, too
         reading, survey, kept = _survey(found, container, Reading(options, numbers=False))
@@ -114,10 +118,26 @@ def read_options(maps: Iterable[str], annotator: str | None = None) -> Options:
     return Options((annotator or "").strip() or None, names, codes)
 
 
+def _sample(container: Container) -> Sample:
+    return Sample([record.fields for record in islice(container.read([]), _SAMPLE)])
+
+
+def _renamed(container: Container, names: Mapping[str, str]) -> Container:
+    """The same records with fields under our names, as the user says; a field may lie within others."""
+
+    def read(problems: Problems) -> Iterator[Record]:
+        for record in container.read(problems):
+            ours = {name: at(record.fields, theirs) for name, theirs in names.items()}
+            rest = {name: value for name, value in record.fields.items() if name not in names.values()}
+            yield Record(record.number, {**rest, **{name: value for name, value in ours.items() if value is not None}})
+
+    return replace(container, read=read)
+
+
 def _format(path: Path, sample: Sample, options: Options, name: str | None) -> Format:
     if name:
         return registry.by_name(name)
-    if options.names:
+    if {"response_a", "response_b", "choice"} & options.names.keys():
         return registry.by_name("own")
     found = registry.recognise(sample)
     if found is None and sample.records:
@@ -137,8 +157,6 @@ def _what_it_holds(sample: Sample) -> str:
 
 
 def _check_names(path: Path, sample: Sample, options: Options) -> None:
-    from copl_core.formats.own import at
-
     for ours, theirs in options.names.items():
         if sample.records and not any(at(record, theirs) is not None for record in sample.records):
             raise CoplError(

@@ -137,7 +137,16 @@ class _Row:
             raise BadRecord(
                 f"prompt is {'empty' if '' in (at(self.fields, n) for n in self.columns.of('prompt')) else 'missing'}"
             )  # noqa: E501
-        return prompt_text(value, system=self.value("system"), history=self.value("history"))
+        return prompt_text(value, system=self.value("system"), history=self._history())
+
+    def _history(self) -> Any:
+        """Earlier turns; a context that is a text stands beside the prompt and is no turn of it."""
+        for field in self.columns.of("history"):
+            value = at(self.fields, field)
+            if field not in self.read and not missing(value) and (field == "history" or not isinstance(value, str)):
+                self.read.add(field)
+                return value
+        return None
 
     def _response(self, name: str) -> str:
         field = next((field for field in self.columns.of(name) if at(self.fields, field) is not None), None)

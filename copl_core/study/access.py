@@ -281,7 +281,7 @@ def _checked(name: str) -> str:
 
 
 def _of_its_own(session: Session, name: str) -> str:
-    """A name that can be told from those of all users at sight; an equal one is the store's affair."""
+    """A name that nobody can take for that of another user; an equal one is the store's affair."""
     name = _checked(name)
     for user in session.store.users(session.id):
         if user.name.casefold() != name.casefold() and _look(user.name) == _look(name):

@@ -363,12 +363,13 @@ def test_a_system_text_and_a_history_make_a_conversation(tmp_path):
         ROWS[0] | {"system": "Be brief.", "history": history},
         ROWS[0] | {"prompt": [*history, {"role": "user", "content": "Name a bird"}], "system": "Be brief."},
         ROWS[0] | {"history": [["Hello", "Hi"]], "system_prompt": "Be brief."},
+        ROWS[0] | {"context": history, "system": "Be brief."},
         ROWS[0] | {"prompt": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Hello"},
                               {"from": "gpt", "value": "Hi"}, {"from": "human", "value": "Name a bird"}]},
     ]  # fmt: skip
     file = opened(tmp_path, jsonl(*rows))
     turns = (Turn("system", "Be brief."), Turn("user", "Hello"), Turn("assistant", "Hi"), Turn("user", "Name a bird"))
-    assert [turns_of(row.prompt) for row in file.rows()] == [turns] * 4 and file.survey.pairs == 1
+    assert [turns_of(row.prompt) for row in file.rows()] == [turns] * 5 and file.survey.pairs == 1
 
 
 def test_messages_of_one_turn_are_its_text_and_parts_are_joined(tmp_path):
@@ -497,6 +498,13 @@ def test_the_csv_of_a_competition_holds_lists_and_one_winner(tmp_path):
     [label] = file.rows()
     assert file.format.name == "kaggle-lmsys" and in_words(label)[:4] == ("Name a bird", "Robin", "Wren", Choice.TIE)
     assert file.survey.left_out[0][1].startswith("0 of winner_model_a, winner_model_b, winner_tie are 1")
+
+
+def test_a_field_is_mapped_in_any_format(tmp_path):
+    row = {"prompt": "Name a bird", "chosen": "Robin", "rejected": "Wren", "who": {"name": "Ann"}, "annotator": "bot"}
+    file = opened(tmp_path, jsonl(row), options=read_options(["annotator=who.name"]))
+    [label] = file.rows()
+    assert (file.format.name, label.annotator) == ("trl", "Ann")
 
 
 # ---- laws of every format
