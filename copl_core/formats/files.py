@@ -94,6 +94,20 @@ def open_file(path: Path, options: Options | None = None, format_name: str | Non
     return OpenedFile(path, found, container, options, reading.numbers, survey, kept)
 
 
+def fields_of(path: Path) -> list[str]:
+    """Names of the fields in the first records of a file; those within an object by their path.
+
+    Raises:
+        CoplError: the file is missing, unreadable, empty, or of a kind that holds no records.
+    """
+    names: dict[str, None] = {}
+    for record in _sample(open_container(Path(path))).records:
+        for name, value in record.items():
+            names[name] = None
+            names |= dict.fromkeys(f"{name}.{inner}" for inner in value) if isinstance(value, dict) else {}
+    return list(names)
+
+
 def read_options(maps: Iterable[str], annotator: str | None = None) -> Options:
     """What the user says, from ``OURS=THEIRS`` and ``CHOICE=VALUE`` words.
 

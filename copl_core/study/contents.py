@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from copl_core.config import Settings
-from copl_core.formats.files import open_file
+from copl_core.formats.files import OpenedFile, fields_of, open_file, read_options
 from copl_core.formats.own import write_jsonl
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, StudyRecord
 from copl_core.store import Store
@@ -95,17 +95,29 @@ def _flock(lock: IO[str], *, exclusive: bool) -> bool:
 
 
 @needs(OWNER)
-def read_file(
-    session: Session, path: Path, problems: list[tuple[int, str]], *, by: int | None = None
-) -> Iterator[ImportRow]:
-    """The rows of a file of any format; (line, reason) of each line that cannot be read is appended to ``problems``.
+def open_import(
+    session: Session, path: Path, maps: Sequence[str] = (), annotator: str = "", *, by: int | None = None
+) -> OpenedFile:
+    """A file of any format, read once: what it is, what will come in and what not.
+
+    Args:
+        maps: names and values that the file does not say itself, such as "choice=winner" and "a=0".
+        annotator: whose labels they are, where rows do not say it.
 
     Raises:
         CoplError: the file cannot be taken.
     """
-    file = open_file(path)
-    problems += file.survey.left_out
-    return file.rows()
+    return open_file(path, read_options(maps, annotator))
+
+
+@needs(OWNER)
+def fields_of_file(session: Session, path: Path, *, by: int | None = None) -> list[str]:
+    """Names of the fields in the first records of a file.
+
+    Raises:
+        CoplError: the file holds no records.
+    """
+    return fields_of(path)
 
 
 @needs(OWNER)

@@ -98,15 +98,18 @@ def test_an_upload_says_what_it_brought_or_why_not_and_leaves_other_tabs_alone(a
     settled(page).get_by_text("Studies", exact=True).click()
     page.get_by_role("heading", name="A new study").wait_for()
 
-    def upload(path: str, name: str) -> None:
+    def choose(path: str) -> None:
         page.locator(".st-key-import-file input[type=file]").set_input_files(path)
         page.get_by_text(path.rpartition("/")[2]).first.wait_for()
+
+    def upload(path: str, name: str) -> None:
+        choose(path)
         page.get_by_label("Name of the study made from it").fill(name)
         page.get_by_role("button", name="Import", exact=True).click()
 
     both_go_on(app_alone, tabs)
-    upload(write_rows(tmp_path / "other.jsonl", [{"question": "Why?", "answers": ["A", "B"]}]), "Uploaded")
-    page.get_by_text("other.jsonl has no line that can be read, so nothing is imported").wait_for()
+    choose(write_rows(tmp_path / "other.jsonl", [{"question": "Why?", "answers": ["A", "B"]}]))
+    page.get_by_text("other.jsonl has no two answers to compare: its fields are question, answers").wait_for()
     upload(write_rows(tmp_path / "good.jsonl", ROWS), "Two camps")
     page.get_by_text(re.compile("Two camps.* already")).wait_for()
     assert [study.name for study in tabs.session.store.studies()].count("Two camps") == 1

@@ -1,0 +1,247 @@
+"""A part of the settings page: files of pairs and labels, from any tool, looked at before they are imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import streamlit as st
+
+from copl_core.records import Choice, CoplError, ImportReport, ImportRow, StudyRecord
+from copl_core.study import contents
+from pages.account import open_study
+from pages.common import current, person_name, rerun
+from pages.texts import brief, draw_prompt, draw_response, literal
+
+FILES = "jsonl json csv tsv txt parquet arrow xlsx xls ods gz bz2 xz zst".split()  # endings that the browser offers
+SHOWN = 10  # rows of a preview, and lines that are not imported, named one by one
+STEP = 500  # rows between two movements of the bar
+COLUMNS = {
+    "prompt": "Question",
+    "response_a": "Answer A",
+    "response_b": "Answer B",
+    "choice": "Choice",
+    "annotator": "Annotator",
+    "system": "System text",
+    "reason": "Reason",
+    "time": "Time",
+}
+CODES = {"a": "A is better", "b": "B is better", "tie": "A tie", "both_bad": "Both are bad"}
+PASTED, UPLOADED = "Pasted text", "A file"
+
+
+def import_part() -> None:
+    """Choose a file, see what it holds, say what it does not say itself, and import it."""
+    st.subheader("Import")
+    st.write("Pairs and labels of many tools and data sets are recognised. Nothing changes before you press Import.")
+    with st.container(border=True):
+        if path := source():
+            look(path)
+    if done := st.session_state.get("imported"):
+        show_import(*done)
+
+
+# ---- the file
+
+
+def source() -> Path | None:
+    """The file that the visitor chose or pasted, kept on this machine while the page is open."""
+    how = st.segmented_control("From", [UPLOADED, PASTED], default=UPLOADED, required=True, key="import-from")
+    if how == PASTED:
+        text = st.text_area("Rows, as JSON lines or as a table with a header", key="import-text", height=160)
+        return kept("pasted rows", text.encode(), hash(text)) if text.strip() else None
+    file = st.file_uploader("A file of pairs or labels", type=FILES, key="import-file")
+    return None if file is None else kept(Path(file.name).name, file.getbuffer(), file.file_id)
+
+
+def kept(name: str, content: bytes | memoryview, mark: object) -> Path:
+    """The path of a chosen file; it is written once, and goes when another one is chosen."""
+    before = st.session_state.get("import-kept")
+    if before is None or before[0] != mark:
+        folder = TemporaryDirectory(prefix="copl-import-")
+        (Path(folder.name) / name).write_bytes(content)
+        st.session_state["import-kept"] = before = (mark, folder, name)
+        for key in [key for key in st.session_state if str(key).startswith(("import-column-", "import-code-"))]:
+            del st.session_state[key]  # they belong to the columns of the other file
+        st.session_state.pop("import-opened", None)
+        st.session_state.pop("imported", None)
+    return Path(before[1].name) / before[2]
+
+
+def look(path: Path) -> None:
+    """What the file holds, and the button that imports it."""
+    annotator = st.text_input(
+        "Whose labels they are, where rows do not say it",
+        key="import-annotator",
+        max_chars=200,
+        help="A name for the person or the model. Rows that name their annotator keep it.",
+    )
+    maps = columns(path)
+    try:
+        file = opened(path, maps, annotator)
+    except CoplError as problem:
+        st.error(in_this_form(str(problem).replace(str(path), path.name)))
+        return
+    report(file)
+    preview(file)
+    target(file, path)
+
+
+def in_this_form(sentence: str) -> str:
+    """A sentence that names options of the terminal, for people who see fields instead."""
+    return sentence.replace("add --annotator NAME", "give the annotator above").replace("--map", "columns and values:")
+
+
+def opened(path: Path, maps: list[str], annotator: str) -> Any:
+    """The opened file; it is read once for one set of options."""
+    session, me = current()
+    key = (str(path), tuple(maps), annotator)
+    before = st.session_state.get("import-opened")
+    if before is None or before[0] != key:
+        with st.spinner("Reading the file"):
+            file = contents.open_import(session, path, maps, annotator, by=me.id)
+        st.session_state["import-opened"] = before = (key, file)
+    return before[1]
+
+
+def columns(path: Path) -> list[str]:
+    """Fields and values that are mapped by hand, as the terminal takes them (``choice=winner``)."""
+    session, me = current()
+    try:
+        names = contents.fields_of_file(session, path, by=me.id)
+    except CoplError:
+        return []  # the sentence about the file follows
+    maps = []
+    with st.expander("Columns and values, where they are not recognised", key="import-columns"):
+        cells = st.columns(4)
+        for number, (ours, title) in enumerate(COLUMNS.items()):
+            with cells[number % 4]:
+                chosen = st.selectbox(
+                    title, names, index=None, key=f"import-column-{ours}", placeholder="As recognised"
+                )
+                maps += [f"{ours}={chosen}"] if chosen else []
+        cells = st.columns(4)
+        for cell, (choice, title) in zip(cells, CODES.items(), strict=True):
+            with cell:
+                value = st.text_input(f"Value for “{title}”", key=f"import-code-{choice}", max_chars=100).strip()
+                maps += [f"{choice}={value}"] if value else []
+    return maps
+
+
+# ---- what it holds
+
+
+def report(file: Any) -> None:
+    survey = file.survey
+    unit = f"{file.container.unit}{'s' * (survey.rows != 1)}"
+    people = f"{survey.users:,} {'person' if survey.users == 1 else 'people'}"
+    models = f" ({survey.by_models:,} by language models)" if survey.by_models else ""
+    st.markdown(
+        f"**{file.format.title}** ({file.container.kind}, {survey.rows:,} {unit}): "
+        f"{counted(survey.labels, 'label')}{models} of {people} on {counted(survey.pairs, 'pair')}."
+    )
+    if survey.left_out:
+        name_problems(list(survey.left_out), file.container.unit, "will not come in")
+    if survey.notes:
+        st.info("\n".join(f"- {literal(note)}" for note in survey.notes[:SHOWN]))
+    if survey.ignored_fields:
+        fields = ", ".join(f"{literal(name)} ({n:,})" for name, n in list(survey.ignored_fields.items())[:30])
+        st.caption(f"Nothing is learned from these fields; they are kept and exported again: {fields}.")
+
+
+def name_problems(problems: list[tuple[int, str]], unit: str, what: str) -> None:
+    lines = "\n".join(f"- {unit.capitalize()} {number}: {literal(reason)}" for number, reason in problems[:SHOWN])
+    more = f"\n- And {len(problems) - SHOWN:,} more." if len(problems) > SHOWN else ""
+    st.warning(
+        f"{counted(len(problems), unit)} {what}; all others {'do' if 'will' in what else 'were'}.\n\n{lines}{more}"
+    )
+
+
+def preview(file: Any) -> None:
+    """The first rows in a table, and as they will look."""
+    rows = list(islice(file.rows(), SHOWN))
+    st.dataframe([in_a_table(row) for row in rows], hide_index=True, width="stretch", key="import-preview")
+    if not st.toggle("Show them as they will look", key="import-looks"):
+        return
+    for row in rows:
+        draw_prompt(row.prompt)
+        for cell, text in zip(st.columns(2, gap="medium"), (row.response_a, row.response_b), strict=True):
+            with cell:
+                draw_response(text)
+        st.divider()
+
+
+def in_a_table(row: ImportRow) -> dict[str, str]:
+    chosen = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad", None: ""}[row.choice]
+    return {
+        "question": brief(row.prompt),
+        "A": brief(row.response_a),
+        "B": brief(row.response_b),
+        "choice": chosen,
+        "person": "" if row.annotator is None else person_name(row.annotator, row.kind),
+    }
+
+
+# ---- the import
+
+
+def target(file: Any, path: Path) -> None:
+    session, _ = current()
+    here = f"Into {session.record.name}"
+    where = st.radio("Where to", ["Into a new study", here], key="import-where", horizontal=True)
+    name = ""
+    if where != here:
+        name = st.text_input("Name of the study made from it", key="import-name", max_chars=200)
+    if st.button("Import", key="import-make", type="primary"):
+        run_import(file, None if where == here else name.strip() or path.name.partition(".")[0])
+
+
+def run_import(file: Any, name: str | None) -> None:
+    """Import into a new study of that name, or into this one."""
+    session, me = current()
+    st.session_state.pop("imported", None)
+    bar = st.progress(0.0, text="Importing")
+    rows = moving(file.rows(), file.survey.rows, bar)
+    try:
+        if name is None:
+            made, done = session.record, contents.import_rows(session, rows, by=me.id)
+        else:
+            browser = st.session_state.get("browser", "")
+            made, done = contents.import_study(session, name, rows, browser=browser, by=me.id)
+    except CoplError as problem:
+        bar.empty()
+        st.error(str(problem))
+        return
+    problems = [*file.survey.left_out, *done.problems]
+    st.session_state["imported"] = (made, done, problems, file.container.unit, name is None)
+    rerun()  # the menu begins with the list of studies
+
+
+def moving(rows: Iterable[ImportRow], total: int, bar: Any) -> Iterator[ImportRow]:
+    """The rows, with a bar that moves as they are taken."""
+    for number, row in enumerate(rows):
+        if number % STEP == 0:
+            bar.progress(min(1.0, number / max(1, total)), text=f"Importing: {number:,} rows")
+        yield row
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def show_import(
+    made: StudyRecord, report: ImportReport, problems: list[tuple[int, str]], unit: str, here: bool
+) -> None:
+    people = f"{report.users_new:,} {'person' if report.users_new == 1 else 'people'}"
+    found = f"{counted(report.labels_new, 'label')}, {counted(report.pairs_new, 'pair')} and {people}"
+    known = f" {counted(report.labels_known, 'label')} were there already." if report.labels_known else ""
+    name = literal(made.name)
+    st.success(f"{name} has {found} more.{known}" if here else f"{name} has {found}.")
+    if problems:
+        were = "was" if len(problems) == 1 else "were"
+        name_problems(problems, unit, f"{were} not imported")
+    if not here and st.button(f"Open {made.name}", key="open-imported", type="primary"):
+        open_study(made.id)

@@ -1,0 +1,94 @@
+"""The part of the settings page that imports files: look first, map by hand, then import."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from copl_core.records import Kind
+
+ROWS = [
+    {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren", "choice": choice, "annotator": name}
+    for choice, name in (("a", "Ann"), ("tie", "Ben"))
+]
+
+
+def lines(*rows: dict) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@pytest.fixture
+def page(session, owner, open_page):
+    """The page with a chosen file."""
+
+    def choose(name: str, content: bytes):
+        opened = open_page("settings", session, owner, **{"settings-part": "Studies"})
+        opened.file_uploader(key="import-file").set_value((name, content, "")).run()
+        assert not opened.exception
+        return opened
+
+    return choose
+
+
+def test_a_file_is_shown_before_anything_changes_and_then_imported_here(session, page, words):
+    before = session.store.revision(session.id), len(session.store.pairs(session.id))
+    opened = page("labels.jsonl", lines(*ROWS, {"prompt": "p"}, ROWS[0] | {"topic": "birds"}))
+    text = words(opened)
+    assert "**A file of pairs or labels** (JSON lines, 4 lines): 3 labels of 2 people on 1 pair." in text
+    assert "1 line will not come in" in text and "Line 3: response\\_a is missing" in text and "topic (1)" in text
+    table = next(frame.value for frame in opened.dataframe if "question" in frame.value)
+    assert table["choice"].tolist() == ["A", "tie", "A"] and table["person"].tolist() == ["Ann", "Ben", "Ann"]
+    assert (session.store.revision(session.id), len(session.store.pairs(session.id))) == before
+    opened.radio(key="import-where").set_value("Into Two camps").run()
+    opened.button(key="import-make").click().run()
+    assert "Two camps has 3 labels, 1 pair and 2 people more." in words(opened)
+    assert session.store.label_count(session.id) == 3
+    again = page("labels.jsonl", lines(*ROWS))
+    again.radio(key="import-where").set_value("Into Two camps").run()
+    again.button(key="import-make").click().run()
+    assert "0 labels, 0 pairs and 0 people more. 2 labels were there already." in words(again)
+
+
+def test_a_file_that_is_not_recognised_is_mapped_by_hand(session, page, words):
+    rows = [{"task": "Name a bird", "one": "Robin", "two": "Wren", "won": won, "by": {"name": "Ann"}} for won in (0, 1)]
+    opened = page("votes.jsonl", lines(*rows))
+    assert "has no two answers to compare: its fields are task, one, two, won, by" in words(opened)
+    assert not [button for button in opened.button if button.key == "import-make"]
+    for ours, theirs in (
+        ("prompt", "task"),
+        ("response_a", "one"),
+        ("response_b", "two"),
+        ("choice", "won"),
+        ("annotator", "by.name"),
+    ):
+        opened.selectbox(key=f"import-column-{ours}").set_value(theirs).run()
+    assert "choice is 0" in words(opened)
+    opened.text_input(key="import-code-a").set_value("0").run()
+    opened.text_input(key="import-code-b").set_value("1").run()
+    assert "2 labels of 1 person on 1 pair" in words(opened)
+    opened.text_input(key="import-name").set_value("Votes").run()
+    opened.button(key="import-make").click().run()
+    assert "Votes has 2 labels, 1 pair and 1 person." in words(opened)
+    made = next(study for study in session.store.studies() if study.name == "Votes")
+    assert sorted(row["choice"] for row in session.store.export(made.id)) == ["a", "b"]
+
+
+def test_pasted_rows_and_a_named_annotator_are_a_file_too(session, owner, open_page, words):
+    opened = open_page("settings", session, owner, **{"settings-part": "Studies", "import-from": "Pasted text"})
+    opened.text_area(key="import-text").set_value("prompt,chosen,rejected\nName a bird,Robin,Wren\n").run()
+    assert "says which answer was preferred, and not by whom; give the annotator above." in words(opened)
+    opened.text_input(key="import-annotator").set_value("gpt-4").run()
+    assert "**A TRL preference data set** (CSV, 1 row): 1 label" in words(opened)
+    opened.radio(key="import-where").set_value("Into Two camps").run()
+    opened.button(key="import-make").click().run()
+    assert {user.name: user.kind for user in session.store.users(session.id)}["gpt-4"] in (Kind.MODEL, Kind.HUMAN)
+
+
+def test_the_preview_draws_questions_and_answers_as_they_will_look(page, drawn):
+    prompt = [{"role": "system", "content": "Be *brief*."}, {"role": "user", "content": "Name a bird"}]
+    opened = page("labels.jsonl", lines(ROWS[0] | {"prompt": prompt}))
+    opened.toggle(key="import-looks").set_value(True).run()
+    assert any(text.startswith("System:") and "Be brief." in text for text in drawn(opened)) and "Robin" in drawn(
+        opened
+    )
