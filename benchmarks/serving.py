@@ -3,12 +3,12 @@
     python -m benchmarks.serving [--questions N] [--clients K]
 
 The demo study with the snapshot that the product ships, except that graph and text reward have even weights on new
-texts, so that both halves read them.  No cache knows the texts: their sentences are combined anew.  The server runs in
-this process behind a socket, and K clients ask it for the rewards of four responses for one person, each over one
-connection.  The bare pass tokenises the same texts and runs them through the backbone once, without experts, users or
-HTTP.  A reward takes a pass of the sentence model that places new texts, one of the lower layers, and one of the upper
-layers for each expert in use: all of them in ``/v1/rewards``, whose intervals need draws of the person's vector and
-similar people, and two in ``/get_reward``, which has no intervals.
+texts, so that both halves read them.  No cache knows the texts, whose sentences are combined in a new order.  The
+server runs in this process behind a socket, and K clients ask it for the rewards of four responses for one person, each
+over one connection.  The bare pass tokenises the same texts and runs them through the backbone once, without experts,
+users or HTTP.  A reward takes a pass of the sentence model that places new texts, one of the lower layers, and one of
+the upper layers for each expert in use: all of them in ``/v1/rewards``, whose intervals need draws of the person's
+vector and similar people, and two in ``/get_reward``, which has no intervals.
 """
 
 from __future__ import annotations

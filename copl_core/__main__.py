@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 
 _SHOWN_PROBLEMS = 20  # skipped lines of a file that are listed
 _MAP_HELP = "the file's name of a field (choice=winner), or its value for a choice (a=0); repeat for more"
+_EXPORT_DEFAULTS: dict[str, object] = {
+    "format": None,
+    "user": [],
+    "group": None,
+    "ties": "apart",
+    "min_margin": 1,
+    "min_agreement": 0.0,
+    "min_people": 1,
+    "shares": False,
+    "plain_text": False,
+}  # of options that say what to export
 _QUIET_LOGGERS = ("alembic", "httpx", "transformers")
 
 
@@ -249,9 +260,33 @@ def _write_report(file: OpenedFile, report: ImportReport, path: Path) -> None:
 def _export(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.formats.own import write_jsonl
 
+    if any(getattr(arguments, name) != default for name, default in _EXPORT_DEFAULTS.items()):
+        return _export_to(arguments, settings)
     written = write_jsonl(contents.export(open_study(settings, arguments.study)), arguments.out or sys.stdout)
     if arguments.out:
         print(f"{written:,} labels written to {arguments.out}")
+    return 0
+
+
+def _export_to(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.study.exports import Selection, export_to
+
+    if arguments.out is None:
+        raise CoplError("A format, a choice of people or a filter needs a file to write; name it with --out.")
+    selection = Selection(
+        arguments.ties,
+        arguments.min_margin,
+        arguments.min_agreement,
+        arguments.min_people,
+        arguments.shares,
+        arguments.plain_text,
+    )
+    session = open_study(settings, arguments.study)
+    report = export_to(
+        session, arguments.format or "own", arguments.out, selection, users=arguments.user, group=arguments.group
+    )
+    for sentence in report.sentences():
+        print(sentence)
     return 0
 
 
@@ -446,9 +481,31 @@ def _add_data_commands(command: AddCommand) -> None:
     sub.add_argument("--dry-run", action="store_true", help="report what would come in, and change nothing")
     sub.add_argument("--skip-bad", action="store_true", help="exit status 0 although lines were left out")
     sub.add_argument("--json", type=Path, metavar="OUT", help="also write the report of the file as JSON")
-    sub = command("export", _export, "Write all labels as JSONL: user, pair, sides as shown, choice, time.")
+    sub = command("export", _export, "Write labels: by default all of them as JSON lines, as they were given.")
     _add_study(sub)
     sub.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    _add_export(sub)
+
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
+    from copl_core.formats.exports import FORMATS
+    from copl_core.formats.selection import TIES
+
+    listed = "; ".join(f"{one.name}: {one.title}" for one in FORMATS.values())
+    sub.add_argument("--format", choices=tuple(FORMATS), help=listed)
+    sub.add_argument("--user", action="append", default=[], help="only labels of this user; can be repeated")
+    sub.add_argument("--group", help="only labels of this group, by name or number")
+    sub.add_argument(
+        "--ties",
+        choices=TIES,
+        default="apart",
+        help="of trl formats: in a second file (default), as two rows, or left out",
+    )
+    sub.add_argument("--min-margin", type=int, default=1, help="smallest strength of a label, 1 to 3")
+    sub.add_argument("--min-agreement", type=float, default=0.0, help="smallest share of a pair's people who agree")
+    sub.add_argument("--min-people", type=int, default=1, help="fewest people who answered a pair")
+    sub.add_argument("--shares", action="store_true", help="one row per pair, with the share of people who prefer it")
+    sub.add_argument("--plain-text", action="store_true", help="of trl formats: texts instead of messages")
 
 
 def _add_model_commands(command: AddCommand) -> None:

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from copl_core.formats import tables
 from copl_core.formats.packed import BROKEN, DAMAGE, encoding_of, open_bytes, open_text
+from copl_core.formats.table import restored
 from copl_core.records import CoplError
 
 LINE_LIMIT = 16 * 2**20  # characters; fits a row whose texts are at their limits, escaped
@@ -291,7 +292,8 @@ def _table(path: Path, encoding: str, delimiter: str, problems: Problems) -> Ite
                 if len(row) > len(header) and any(row[len(header) :]):
                     problems.append((number, f"the row has {len(row)} cells and the header {len(header)}"))
                 else:
-                    yield Record(number, dict(zip(header, row, strict=False)))
+                    cells = map(restored, row) if "label_key" in header else row  # ours are neutralised
+                    yield Record(number, dict(zip(header, cells, strict=False)))
         except DAMAGE:
             problems.append((number + 1, BROKEN))
         except csv.Error as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from copl_core.config import Settings
+from copl_core.formats.exports import with_messages
 from copl_core.formats.files import OpenedFile, fields_of, open_file, read_options
 from copl_core.formats.own import write_jsonl
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, StudyRecord
@@ -18,7 +19,6 @@ from copl_core.store import Store
 from copl_core.study.access import give_owner
 from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
-from copl_core.turns import is_conversation, messages
 
 _PART = 20_000  # rows imported in one transaction
 _LOCK = ".importing"  # file in the home folder that every running import holds
@@ -125,20 +125,14 @@ def export_file(session: Session) -> bytes:
     """Every label as a compressed file of JSON lines, which can be imported again."""
     target = BytesIO()
     with GzipFile(filename="", fileobj=target, mode="wb", mtime=0) as packed:
-        write_jsonl(map(_with_messages, session.store.export(session.id)), cast(IO[bytes], packed))
+        write_jsonl(map(with_messages, session.store.export(session.id)), cast(IO[bytes], packed))
     return target.getvalue()
 
 
 @needs(OWNER)
 def export(session: Session) -> Iterator[dict]:
     """Every label as a row of the export file (``formats.own``)."""
-    return map(_with_messages, session.store.export(session.id))
-
-
-def _with_messages(row: dict) -> dict:
-    """A row of an export with its conversations as messages, as files of other tools have them."""
-    names = [name for name in ("prompt", "response_a", "response_b") if is_conversation(row[name])]
-    return row | {name: messages(row[name]) for name in names} if names else row
+    return map(with_messages, session.store.export(session.id))
 
 
 @needs(RESEARCHER)

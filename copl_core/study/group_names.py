@@ -10,7 +10,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import CoplError
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.store import Store
-from copl_core.study.roles import MEMBER, OWNER, needs
+from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 
 NAME_LENGTH = 40
@@ -36,6 +36,23 @@ def names(session: Session, version: str | None = None) -> dict[int, str]:
             found[number] = f"{name} ({number + 1})" if name.casefold() in taken else name
             taken.add(name.casefold())
     return dict(sorted(found.items()))
+
+
+@needs(RESEARCHER)
+def number_of(session: Session, wanted: str) -> int:
+    """The number of a group of the champion, by its name or by its number on the pages, which begins with 1.
+
+    Raises:
+        CoplError: there is no such group.
+    """
+    snapshot = session.snapshot()
+    present = set() if snapshot is None else set(snapshot.layout.group.tolist())
+    found = {number: name for number, name in names(session).items() if number in present}
+    for number, name in found.items():
+        if wanted.strip().casefold() in (name.casefold(), str(number + 1)):
+            return number
+    known = ", ".join(f"{number + 1} {name!r}" for number, name in found.items()) or "none yet"
+    raise CoplError(f"There is no group {wanted[:60]!r} in this study; its groups are {known}.")
 
 
 @needs(OWNER)
