@@ -214,14 +214,14 @@ def test_other_formats_read_back_as_the_same_preferences(mixed, tmp_path, form, 
     again = exported(store, *open_file(path, read_options([])).rows(), name="Again")
     decided = [one for one in mixed if form in ("battles", "argilla") or one["choice"] in ("a", "b")]
 
-    def said(rows: list[dict]) -> list[tuple]:
+    def preferences(rows: list[dict]) -> list[tuple]:
         preferred = {"a": "response_a", "b": "response_b"}
         return sorted(
             (one["annotator"], one[preferred[one["choice"]]] if one["choice"] in preferred else one["choice"])
             for one in rows
         )
 
-    assert said(again) == said(decided) and {one["prompt"] for one in again} == {"Name a bird"}
+    assert preferences(again) == preferences(decided) and {one["prompt"] for one in again} == {"Name a bird"}
 
 
 def test_battles_have_the_left_response_as_a_and_draw_it_where_nobody_knows(tmp_path):
