@@ -29,6 +29,7 @@ USERS = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
 def lively(tiny_config, shared=None, **changes) -> RewardModel:
     config = RewardConfig(**{**vars(tiny_config), **changes})
     backbone = shared or load_backbone(config.backbone, None, config.last_layers)
+    torch.manual_seed(0)  # of the weights that are drawn, whatever ran before
     model = _lively(RewardModel(config, backbone, d_user=5))
     with torch.no_grad():
         model.head.bias.fill_(0.3)

@@ -115,10 +115,11 @@ def test_the_card_says_whose_taste_it_is_and_the_weight_of_this_half(demo, tmp_p
     assert main(["export-model", "--group", group.upper(), "--out", str(tmp_path / "model")]) == 0
     printed, card = capsys.readouterr().out, (tmp_path / "model" / "README.md").read_text()
     assert f"the group {group} (" in printed and "LoRA" not in printed
-    mix = demo.snapshot().mix
+    mix, text = demo.snapshot().mix, demo.snapshot().manifest["metrics"]["held_out"]["copl-reward"]
+    figure = "{:.3f} ({:.3f} to {:.3f})".format(text["accuracy"], *text["accuracy_interval"])
     for words in (
         "the model of the group's mean gate", f"{mix.graph:.2f} and **{mix.text:.2f}**", "For new texts it is 0",
-        "2,604 labels (2,471 of them prefer one response) by 150 people", "0.738 (0.676 to 0.795)", "## Intended use",
+        "2,604 labels (2,471 of them prefer one response) by 150 people", figure, "## Intended use",
         demo.snapshot().manifest["reward_data"]["sha256"],
     ):  # fmt: skip
         assert words in card, words
