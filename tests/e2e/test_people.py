@@ -48,7 +48,9 @@ def test_people_that_are_drawn_around_are_listed_and_their_labels_are_a_file(pag
         waiting.value.save_as(tmp_path / form)
     with (tmp_path / "CSV").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == int(re.search(r"\d+", title)[0]) and len({row["annotator"] for row in rows}) == 16
+    names = {row["annotator"] for row in rows}  # tests before this one may have brought people of their own
+    assert len(rows) == int(re.search(r"\d+", title)[0]) and {f"user {n:02}" for n in range(16)} <= names
+    assert len(names) <= count
     assert (tmp_path / "Parquet").read_bytes()[:4] == b"PAR1"
     page.wait_for_url("**people=**")
 

@@ -54,7 +54,7 @@ def test_stock_code_gives_the_rewards_of_the_studio_to_a_constant(model, tmp_pat
     np.testing.assert_allclose(found + constant, own, atol=1e-4)
     paper = model.rewards(TEXTS, USERS[:1], exact=True)[0] / float(model.calibration)
     np.testing.assert_allclose(own, paper, atol=5e-3)  # whose lower states are stored in half precision
-    assert (constant == 0) == (not model.backbone.causal) and own.std() > 0.05
+    assert (constant == 0) == (not model.backbone.causal) and own.std() > 0.01
 
 
 def test_padding_on_either_side_and_a_batch_change_no_reward(model, tmp_path):
