@@ -127,7 +127,8 @@ def rename(profile: GroupProfile) -> None:
         return
     key = f"group-name-{profile.group}"
     st.session_state.setdefault(key, group_name(profile.group))
-    with st.popover("Rename", key=f"rename-{profile.group}", width="content", on_change="rerun"):
+    saved = st.session_state.get(f"{key}-saved", 0)
+    with st.popover("Rename", key=f"rename-{profile.group}-{saved}", width="content"):
         st.text_input(
             "Name of the group",
             max_chars=group_names.NAME_LENGTH,
@@ -146,7 +147,7 @@ def save_name(group: int, key: str) -> None:
     st.session_state.pop(f"{key}-problem", None)
     try:
         st.session_state[key] = group_names.rename(session, group, st.session_state[key], by=me.id)
-        st.session_state[f"rename-{group}"] = False  # closes it
+        st.session_state[f"{key}-saved"] = st.session_state.get(f"{key}-saved", 0) + 1  # a new popover, which is closed
     except CoplError as problem:
         st.session_state[f"{key}-problem"] = str(problem)
     forget_group_names()
