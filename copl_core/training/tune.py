@@ -4,8 +4,7 @@ Studies differ.  With a few hundred labels whose users differ in style, weak pri
 predict best; with pairs made from ratings of a common list, strong priors that stay constant.  If users form groups of
 similar preferences, layers have to move; if each user differs in their own way, less.  The choice uses test labels that
 are apart from the learned ones *for each user*: both responses are new to that user.  A random split would mislead,
-since pairs made from ratings imply one another (a ≻ b and b ≻ c imply a ≻ c) and overfitting would look like skill; it
-is used only if the labels to be predicted are of that kind too.
+since pairs made from ratings imply one another (a ≻ b and b ≻ c imply a ≻ c) and overfitting would look like skill.
 
 A few hundred labels separate good candidates from bad ones, but hardly the best from the second best.  Where fits are
 short, the candidates are therefore compared on several splits, and after each split the worse half is dropped
@@ -24,7 +23,7 @@ from copl_core.preference.config import FULL_STRENGTH_MESSAGES, FitSchedule, Gra
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.metrics import measures
 from copl_core.training.progress import Progress
-from copl_core.training.split import draws, split_by_edge
+from copl_core.training.split import split_by_edge
 
 FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # on the configured precision of the priors
 MIN_TEST_LABELS = 150  # decided test labels; with fewer the configured priors are kept
@@ -33,7 +32,6 @@ N_SPLITS = 3
 ONE_SPLIT = 20_000  # labels from which one split is enough
 REPORT_EVERY = 1.0  # seconds between two reports of one fit
 EDGE_SHARE = 0.3  # of each user's responses, held out from the candidates
-PAIR_SHARE = 0.15  # of the labels, held out if users will label responses that they know
 
 
 def tuned(
@@ -43,7 +41,6 @@ def tuned(
     *,
     seed: int,
     device: str = "cpu",
-    known_responses: bool = False,
     progress: Progress | None = None,
     known: Sequence[float] = (),
     keep: Callable[[list[float]], None] | None = None,
@@ -54,14 +51,13 @@ def tuned(
 
     Args:
         phi: (R, P) text embeddings, by response row.
-        known_responses: whether users will label responses that they know from training, in other pairs.
         progress: receives ("choosing priors", fits done, fits, lowest log-loss so far).
         known: log-losses of the first fits, from the same choice before it was interrupted.
         keep: called after each fit with the log-losses of all fits so far.
     """
     config = config.sized(len(data.labels))  # a split has fewer labels and must be fitted in the same way
     n_splits = 1 if len(data.labels) > ONE_SPLIT else N_SPLITS
-    splits = [_split(data, known_responses, number) for number in range(n_splits)]
+    splits = [_split(data, number) for number in range(n_splits)]
     if min(test.sum() for _, test in splits) < MIN_TEST_LABELS or len(data.labels) > MAX_LABELS:
         return config
     losses: dict[GraphConfig, list[float]] = {candidate: [] for candidate in _candidates(config)}
@@ -116,16 +112,10 @@ def _log_loss(
     return measures(state.label_log_odds(test), test.outcome)["log_loss"]
 
 
-def _split(data: TrainingData, known_responses: bool, number: int) -> tuple[np.ndarray, np.ndarray]:
+def _split(data: TrainingData, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N,) of the labels that candidates learn from, and of the decided test labels."""
-    labels = data.labels
-    if known_responses:
-        ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
-        test = draws("pair", *ids, 10 + number)[:, 0] < PAIR_SHARE
-        learned = ~test
-    else:
-        learned, test = split_by_edge(data, EDGE_SHARE, number)
-    return learned, test & labels.decided
+    learned, test = split_by_edge(data, EDGE_SHARE, number)
+    return learned, test & data.labels.decided
 
 
 def _half(n: int) -> int:
