@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from copl_core.records import CoplError
 LINE_LIMIT = 16 * 2**20  # characters; fits a row whose texts are at their limits, escaped
 WHOLE_LIMIT = 256 * 2**20  # characters of a JSON file that is read at once: one object around everything
 _CHUNK = 1 << 20  # characters
+_STRAY = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as they stand in a line
 _WRAPPERS = {"data", "rows", "records", "results", "examples"}
 _SAMPLE = 1 << 16  # characters from which the delimiter is found
 DELIMITERS = (",", "\t", ";", "|")
@@ -161,12 +163,12 @@ def _lines(path: Path, encoding: str, problems: Problems) -> Iterator[Record]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
-            invalid = any("\udc80" <= letter <= "\udcff" for letter in line)
+            invalid = _STRAY.search(line) is not None
             problems.append((number, "the line is not valid UTF-8" if invalid else "the line is not JSON"))
             continue
         if not isinstance(found, dict):
             problems.append((number, "the line is JSON, but not an object with named fields"))
-        elif not line.isascii() and any("\udc80" <= letter <= "\udcff" for letter in line):
+        elif not line.isascii() and _STRAY.search(line):
             problems.append((number, "the line is not valid UTF-8"))
         else:
             yield Record(number, found)

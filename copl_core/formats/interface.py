@@ -1,4 +1,4 @@
-"""The interface of a format: *recognise* a file by its first records, *read* it, *explain* what it needs."""
+"""The interface of a format: *recognise* a file by its first records, *read* it, and say what it needs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,3 @@ class Format(ABC):
             BadRecord: the record cannot be taken.
         """
         raise NotImplementedError
-
-    def explain(self) -> str:
-        """What a file of this format holds, in one sentence."""
-        return f"{self.title} has {self.needs}."

@@ -65,8 +65,7 @@ class LabelStudio(Format):
         data = {name: value for name, value in fields["data"].items() if value is not None}
         prompt, answers, items = _texts(data)
         extra = {name: data[name] for name in data if name not in (prompt, *answers)}
-        known = {prompt, *answers} - {""}
-        meta = {"id": fields.get("id")} | {name: value for name, value in extra.items() if name not in known}
+        meta = {"id": fields.get("id")} | extra
         reading.ignored.update(name for name in extra if not missing(extra[name]) and name != items)
         meta.pop(items, None)
         given = fields.get("meta")

@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from io import TextIOBase
 from pathlib import Path
 from typing import IO, Any, cast
@@ -25,7 +26,6 @@ from copl_core.formats.choices import Verdict, plain
 from copl_core.formats.containers import LINE_LIMIT, Record, open_container
 from copl_core.formats.fields import Columns, columns
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.packed import BROKEN
 from copl_core.formats.reading import (
     LARGEST,
     NAME_LIMIT,
@@ -47,7 +47,7 @@ from copl_core.formats.reading import (
 )
 from copl_core.records import CoplError, ImportRow, Kind
 
-__all__ = ["BROKEN", "LINE_LIMIT", "TEXT_LIMIT", "Own", "read_rows", "whole", "write_jsonl"]
+__all__ = ["LINE_LIMIT", "TEXT_LIMIT", "Own", "read_rows", "whole", "write_jsonl"]
 _ROW_IDS = ("dataset", "pair_id", "group", "split", "language")  # kept as ``meta``, and known
 _OF_EXPORTS = ("right", "edited", "guidelines", "asked", "study", "pair")  # of an export, and stored elsewhere
 _NULL_WORDS = ("nan", "null", "nat", "<na>")
@@ -94,9 +94,9 @@ class _Row:
 
     def value(self, name: str) -> Any:
         """The value of a field of ours; None if the record has none."""
-        for field in self.columns.by_name.get(name, ()):
+        for field in self.columns.of(name):
             value = self.fields.get(field) if field in self.fields else at(self.fields, field)
-            if value is not None and not missing(value):
+            if not missing(value):
                 self.read.add(field)
                 return value
         return None
@@ -108,7 +108,7 @@ class _Row:
         sources = source_name("model_a", self.value("model_a")), source_name("model_b", self.value("model_b"))
         verdict = self._verdict(a, b, sources)
         annotator, by = self._annotator(), self._of_label(verdict) if verdict else {}
-        meta, ids = self._meta(verdict is None), [at(self.fields, name) for name in ("dataset", "pair_id", "time")]
+        meta, ids = self._meta(), [at(self.fields, name) for name in ("dataset", "pair_id", "time")]
         if not missing(ids[1]) and not self._exported:
             self.reading.same_id(f"{ids[1]}" if missing(ids[0]) else f"{ids[1]} of {ids[0]}", prompt, a, b)
         if verdict is None:
@@ -262,8 +262,9 @@ class _Row:
     def _known(self, name: str) -> Any:
         """A value of the record, or of the ``meta`` that an export has made of it."""
         value = self.value(name)
-        return self._given_meta().get(name) if value is None else value
+        return self._given_meta.get(name) if value is None else value
 
+    @cached_property
     def _given_meta(self) -> Mapping[str, Any]:
         value = self.fields.get("meta")
         if isinstance(value, str) and value[:1] == "{":
@@ -273,11 +274,11 @@ class _Row:
                 return {}
         return value if isinstance(value, dict) else {}
 
-    def _meta(self, without_label: bool) -> dict[str, Any]:
+    def _meta(self) -> dict[str, Any]:
         """Everything of the record that is stored nowhere else."""
         known = {*self.read, *_ROW_IDS, *(_OF_EXPORTS if self._exported else ())}
         own_ids = _ROW_IDS[2:] if self._exported else _ROW_IDS
-        given = self._given_meta()
+        given = self._given_meta
         if given:
             known.add("meta")
         ids = {name: self.fields[name] for name in own_ids if name in self.fields and not missing(self.fields[name])}

@@ -95,8 +95,7 @@ class Reading:
     def verdict(self, value: Any, **names: Any) -> Verdict | None:
         """What a value of this file says; numbers without a code book are remembered."""
         found = understand(value, codes=self.options.codes, numbers=self.numbers, **names)
-        word = plain(unwrapped(value))
-        if is_number(word) and word not in ("1", "2") and word not in self.options.codes and found is None:
+        if found is None and is_number(word := plain(unwrapped(value))) and word not in ("1", "2"):
             self.other_numbers[word] += 1
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -47,7 +47,7 @@ def open_table(path: Path, kind: str) -> tuple[str, Rows, tuple[str, ...], int]:
         raise CoplError(
             f"{path} looks like {kind} but is damaged ({_first_line(error)}); get a complete file."
         ) from error
-    return "Arrow", lambda: _arrow([path]), (), 1
+    return "Arrow", lambda: _arrow(path), (), 1
 
 
 def open_folder(path: Path) -> tuple[str, Rows]:
@@ -97,7 +97,7 @@ def _parquet_files(path: Path) -> dict[str, list[Path]]:
 def _of_splits(parts: dict[str, list[Path]]) -> Iterator[dict[str, Any]]:
     for split, files in parts.items():
         for file in files:
-            rows = _parquet(file) if file.suffix == ".parquet" else _arrow([file])
+            rows = _parquet(file) if file.suffix == ".parquet" else _arrow(file)
             yield from ({"split": split} | row for row in rows) if split else rows
 
 
@@ -109,11 +109,10 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             yield from map(_plain, batch.to_pylist())
 
 
-def _arrow(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        for batch in _arrow_batches(path):
-            for start in range(0, batch.num_rows, _BATCH):
-                yield from map(_plain, batch.slice(start, _BATCH).to_pylist())
+def _arrow(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in _arrow_batches(path):
+        for start in range(0, batch.num_rows, _BATCH):
+            yield from map(_plain, batch.slice(start, _BATCH).to_pylist())
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:
