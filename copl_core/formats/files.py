@@ -219,7 +219,7 @@ def _survey(
 
 def _notes(container: Container, reading: Reading) -> Iterator[str]:
     yield from container.notes
-    yield from (f"{container.unit} {number}: {text}; the label counts without it" for number, text in reading.notes)
+    yield from (f"{container.unit} {number}: {text}" for number, text in reading.notes)
     for name, pairs in reading.pairs_by_id.items():
         if len(pairs) > 1:
             yield f"pair_id {name} names {len(pairs)} different pairs; each of them stays a pair of its own"
@@ -246,6 +246,11 @@ def _refuse(path: Path, found: Format, reading: Reading, survey: Survey) -> None
     if not survey.labels and (reading.without_choice or reading.maybe_choices):
         raise CoplError(f"{path} {_lost_choices(reading)}")
     if not survey.pairs:
+        if not survey.left_out:
+            raise CoplError(
+                f"{path} ({_small(found.title)}) has no prompt with two answers to compare, so nothing is imported; "
+                "give a file with several answers to a prompt."
+            )
         number, reason = survey.left_out[0]
         raise CoplError(
             f"{path} has no valid line, so nothing is imported; the first reason is {reason} (number {number}), and "

@@ -77,6 +77,7 @@ class Reading:
     pairs_by_id: dict[str, set[bytes]] = field(default_factory=dict)  # pair id of the file → the pairs that have it
     names: dict[str, str] = field(default_factory=dict)  # of annotators by their numbers in this file
     _seen: Counter[bytes] = field(default_factory=Counter)
+    _shown: set[str] = field(default_factory=set)  # names whose invisible characters are noted
 
     def records(self, container: Container) -> Iterator[Record]:
         """The records of a file, counted; those that cannot be read are left out."""
@@ -141,7 +142,9 @@ class Reading:
             raise NoAnnotator("there is a choice but no annotator")
         key = label_key or self._key(context, (annotator, prompt, a, b, choice))
         if (shown := visible(annotator)) != annotator:
-            self.notes.append((record.number, f"annotator holds invisible characters; the name is shown as {shown}"))
+            if annotator not in self._shown:
+                self._shown.add(annotator)
+                self.notes.append((record.number, f"annotator holds invisible characters; the name becomes {shown}"))
             annotator = checked("annotator", shown, NAME_LIMIT)
         swapped = left == "b"
         if swapped:
@@ -164,7 +167,7 @@ class Reading:
 
     def note(self, record: Record, name: str, text: str) -> None:
         """A value that is not taken, while its label is."""
-        self.notes.append((record.number, text))
+        self.notes.append((record.number, f"{text}; the label counts without it"))
         self.ignored[name] += 1
 
     def rest(self, fields: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:

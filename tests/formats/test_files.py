@@ -263,9 +263,13 @@ def test_an_annotator_may_be_a_number(tmp_path, value, name):
 
 def test_invisible_characters_of_a_name_are_written_out(tmp_path):
     names = ["a\u200bda", "ada\u202egnp.exe", "\U0001f469\u200d\U0001f467"]
-    file = opened(tmp_path, jsonl(*(ROWS[0] | {"annotator": name} for name in names)))
-    assert [row.annotator for row in file.rows()] == ["a⟨U+200B⟩da", "ada⟨U+202E⟩gnp.exe", names[2]]
-    assert len(file.survey.notes) == 2
+    file = opened(
+        tmp_path, jsonl(*(ROWS[0] | {"annotator": name} for name in names), ROWS[1] | {"annotator": names[0]})
+    )
+    written = ["a⟨U+200B⟩da", "ada⟨U+202E⟩gnp.exe", names[2]]
+    assert [row.annotator for row in file.rows()] == [*written, written[0]]
+    assert len(file.survey.notes) == 2, "one for each name"
+    assert file.survey.notes[0].endswith("the name becomes a⟨U+200B⟩da")
 
 
 def test_a_named_annotator_stands_in_where_rows_name_nobody(tmp_path):

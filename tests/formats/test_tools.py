@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from copl_core.formats.reading import Options
-from copl_core.records import Choice, Kind
+from copl_core.records import Choice, CoplError, Kind
 from copl_core.turns import Turn, turns_of
 from tests.formats.test_files import ME, jsonl, message, opened, table
 
@@ -83,6 +83,14 @@ def tree() -> dict[str, Any]:
 def flat(message: dict[str, Any], parent: str | None = None) -> list[dict[str, Any]]:
     own = {k: v for k, v in message.items() if k != "replies"} | {"parent_id": parent}
     return [own, *(row for reply in message.get("replies", []) for row in flat(reply, message["message_id"]))]
+
+
+@pytest.mark.parametrize("shape", ["tree", "messages"])
+def test_a_file_whose_prompts_have_one_answer_each_is_refused_in_a_sentence(tmp_path, shape):
+    alone = tree()
+    del alone["prompt"]["replies"][1:]
+    with pytest.raises(CoplError, match="no prompt with two answers to compare, so nothing is imported; give a file"):
+        opened(tmp_path, jsonl(*([alone] if shape == "tree" else flat(alone["prompt"]))))
 
 
 @pytest.mark.parametrize("shape", ["tree", "messages"])
