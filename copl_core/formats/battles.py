@@ -22,7 +22,6 @@ from copl_core.formats.reading import (
     as_messages,
     as_time,
     brief,
-    kind_of,
     missing,
     source_name,
     whole_number,
@@ -61,7 +60,6 @@ class Battles(Format):
             sources=sources,
             left="a",
             context=[fields.get(name) for name in ("question_id", "id", "turn", "tstamp", "timestamp")],
-            kind=kind_of(annotator),
             created_at=as_time(fields.get(time)),
             meta=reading.rest(fields, known),
         )

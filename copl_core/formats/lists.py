@@ -17,7 +17,6 @@ from copl_core.formats.reading import (
     as_list,
     as_messages,
     checked,
-    kind_of,
     missing,
     prompt_text,
     response_text,
@@ -62,8 +61,7 @@ class Ratings(Format):
         for (prompt, annotator), rows in together.items():
             record = rows[0][0]
             meta = by_answer([rest for _, _, rest in rows])
-            more = {"kind": kind_of(annotator)}
-            rated = Rated(prompt, [answer for _, answer, _ in rows], annotator, scale, meta=meta, more=more)
+            rated = Rated(prompt, [answer for _, answer, _ in rows], annotator, scale, meta=meta)
             try:
                 yield from pairs(record, reading, rated)
             except BadRecord as bad:
@@ -118,9 +116,8 @@ class Lists(Format):
         meta = reading.rest(fields, {prompt, many, ratings, name if len(models) == len(values) else "", *by})
         given = [score for score in scores if score is not None]
         scale = max(given) - min(given) if is_rating and given else 0
-        more = {"kind": kind_of(annotator)}
         context = [fields.get(one) for one in ("id", "prompt_id")]
-        rated = Rated(prompt_text(fields.get(prompt)), answers, annotator, max(scale, 4), context, meta, more)
+        rated = Rated(prompt_text(fields.get(prompt)), answers, annotator, max(scale, 4), context, meta)
         yield from pairs(record, reading, rated if is_rating else _ranked(rated))
 
     def _scores(self, fields: Mapping[str, Any], name: str, values: Sequence[Any]) -> tuple[list[float | None], bool]:

@@ -123,6 +123,8 @@ class Reading:
     ) -> ImportRow:
         """One pair, with its label if there is a choice; ``more`` are further fields of an ``ImportRow``.
 
+        Where they name no kind of user, the name of the annotator says whether it is a language model.
+
         Args:
             choice: "a", "b", "tie", "both_bad" or None.
             annotator: whose label it is; None: the one that the user named.
@@ -140,6 +142,7 @@ class Reading:
         if annotator is None:
             self.without_annotator += 1
             raise NoAnnotator("there is a choice but no annotator")
+        more.setdefault("kind", Kind.MODEL if is_model(annotator) else Kind.HUMAN)
         key = label_key or self._key(context, (annotator, prompt, a, b, choice))
         if (shown := visible(annotator)) != annotator:
             if annotator not in self._shown:
@@ -428,10 +431,6 @@ def source_name(name: str, value: Any) -> str | None:
 def is_model(name: str) -> bool:
     """Whether the name of an annotator is that of a language model."""
     return _MODELS.search(name.casefold()) is not None
-
-
-def kind_of(name: str | None) -> Kind:
-    return Kind.MODEL if name and is_model(name) else Kind.HUMAN
 
 
 def whole_number(value: Any) -> int | None:

@@ -272,6 +272,11 @@ def test_invisible_characters_of_a_name_are_written_out(tmp_path):
     assert file.survey.notes[0].endswith("the name becomes a⟨U+200B⟩da")
 
 
+def test_labels_of_a_language_model_are_its_own_also_where_the_user_names_it(tmp_path):
+    file = opened(tmp_path, jsonl({"prompt": "p", "chosen": "x", "rejected": "y"}), options=Options(annotator="gpt-4"))
+    assert [row.kind for row in file.rows()] == [Kind.MODEL] and file.survey.by_models == 1
+
+
 def test_a_named_annotator_stands_in_where_rows_name_nobody(tmp_path):
     rows = [{k: v for k, v in ROWS[0].items() if k != "annotator"}, ROWS[1]]
     file = opened(tmp_path, jsonl(*rows), options=Options(annotator="Me"))
