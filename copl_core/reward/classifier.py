@@ -40,6 +40,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from copl_core.records import CoplError
 from copl_core.reward.backbone import Backbone, layer_stack, quiet
+from copl_core.reward.chat import chat_of, rendered
 from copl_core.reward.hidden import pad_states
 from copl_core.reward.model import RewardModel
 
@@ -238,8 +239,8 @@ def _set_mean_layer(layer: Any, weight: Tensor, bias: float) -> None:
 def _set_padding(tokenizer: Any, classifier: Any) -> None:
     """Choose a padding token that ends no text: stock code takes the last other token for the end of the text."""
     chat = tokenizer.chat_template
-    rendered = _rendered(tokenizer, "a", "b") if chat else "a b"
-    in_use = set(tokenizer(rendered, add_special_tokens=not chat)["input_ids"]) | {tokenizer.eos_token_id}
+    shown = rendered(tokenizer, chat_of("a", "b")) if chat else "a b"
+    in_use = set(tokenizer(shown, add_special_tokens=not chat)["input_ids"]) | {tokenizer.eos_token_id}
     added = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     free = sorted(index for index in added if index not in in_use)
     if free:
@@ -258,26 +259,21 @@ def _strip_template(tokenizer: Any) -> None:
         return
     from jinja2 import TemplateError
 
-    wanted = _rendered(tokenizer, "a", "b").rstrip()
+    wanted = rendered(tokenizer, chat_of("a", "b")).rstrip()
     tokenizer.chat_template = "{% set conversation %}" + template + "{% endset %}{{ conversation.rstrip() }}"
     try:
-        wrapped = _rendered(tokenizer, "a", "b")
+        wrapped = rendered(tokenizer, chat_of("a", "b"))
     except TemplateError:
         wrapped = None
     if wrapped != wanted:
         tokenizer.chat_template = template
 
 
-def _rendered(tokenizer: Any, prompt: str, response: str) -> str:
-    chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    return tokenizer.apply_chat_template(chat, tokenize=False)
-
-
 @torch.no_grad()
 def _stock_reward(classifier: Any, tokenizer: Any, text: Text) -> float:
     limit: dict[str, Any] = {"truncation": True, "return_tensors": "pt"}
     if tokenizer.chat_template:
-        ids = tokenizer(_rendered(tokenizer, *text).rstrip(), add_special_tokens=False, **limit)
+        ids = tokenizer(rendered(tokenizer, chat_of(*text)).rstrip(), add_special_tokens=False, **limit)
     else:
         ids = tokenizer(*text, **limit)
     return float(classifier(**ids).logits[0, 0])

@@ -14,7 +14,8 @@ _METHODS = {
     "global": "one taste for all",
     "side-length": "one taste for all, with each person's habits of side and length",
 }
-_CHAT = """texts = [
+_CHAT = """# a question of several turns is its messages, with its system text first
+texts = [
     [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}] for response in responses
 ]
 batch = tokenizer(

@@ -19,6 +19,7 @@ from copl_core.records import CoplError
 from copl_core.reward import classifier
 from copl_core.reward.backbone import load_backbone
 from copl_core.reward.model import RewardConfig, RewardModel
+from copl_core.turns import Turn, text_of
 from tests.reward.test_model import TEXTS, _lively
 
 pytest_plugins = "tests.reward.tiny"
@@ -55,6 +56,14 @@ def test_stock_code_gives_the_rewards_of_the_studio_to_a_constant(model, tmp_pat
     paper = model.rewards(TEXTS, USERS[:1], exact=True)[0] / float(model.calibration)
     np.testing.assert_allclose(own, paper, atol=5e-3)  # whose lower states are stored in half precision
     assert (constant == 0) == (not model.backbone.causal) and own.std() > 0.01
+
+
+def test_turns_of_a_conversation_are_read_as_the_studio_reads_them(model, tmp_path):
+    factors, constant = written(model, tmp_path)
+    turns = [Turn("system", "sand"), Turn("user", "the sea"), Turn("assistant", "wave"), Turn("user", "a boat")]
+    texts = [(text_of(turns), "harbour and tide"), (text_of(turns[:2]), "peak ridge")]
+    found = classifier.stock_rewards(tmp_path, texts)
+    np.testing.assert_allclose(found + constant, classifier.exact_rewards(model, texts, factors), atol=1e-4)
 
 
 def test_padding_on_either_side_and_a_batch_change_no_reward(model, tmp_path):
