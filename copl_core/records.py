@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+LARGEST = 2**31 - 1  # whole number that every database can store: an integer column of PostgreSQL
+
 
 class CoplError(Exception):
     """An error for a person to read: its text says what was got, what is needed and what to do."""
@@ -46,6 +48,11 @@ class Kind(StrEnum):
     def mark(self) -> str:
         """What a screen writes beside the name of such a user; empty for a person."""
         return {"simulated": "simulated", "model": "language model"}.get(self.value, "")
+
+    @property
+    def noun(self) -> str:
+        """What such a user is."""
+        return {"human": "person", "simulated": "simulated person", "model": "language model"}[self.value]
 
 
 class Role(StrEnum):

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, update
 
-from copl_core.records import Choice, CoplError, Label, Progress, Task
+from copl_core.records import LARGEST, Choice, CoplError, Label, Progress, Task
 from copl_core.study_settings import CHECK_REASONS, STRENGTHS, Draft, Prediction, SelectionReason
 from db.base import AnyRow
 from db.listing import label_of, labels_query
@@ -16,7 +16,7 @@ from db.models import LabelRow, TaskRow
 from db.overlap import assignment_of, has_free_slot, recount
 from db.study_models import GuidelineRow
 from db.tasks import close, current_task, has_labelled, new_task, open_pairs, task_of, task_to_answer, write_draft
-from db.transactions import LARGEST, Transactions, audit, bump_revision, now, study_of, user_row
+from db.transactions import Transactions, audit, bump_revision, now, study_of, user_row
 
 # what an edited label takes over from the one it supersedes
 _COPIED = ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "position_known", "created_at")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from copl_core.records import Choice, CoplError, Task
+from copl_core.records import LARGEST, Choice, CoplError, Task
 from copl_core.study_settings import (
     CHECK_REASONS,
     AssignmentSettings,
@@ -27,7 +27,7 @@ from db.overlap import WITHOUT_SLOT, assignment_of, full_pairs, has_free_slot
 from db.pinned_pairs import pinned_among
 from db.study_models import DraftRow
 from db.texts import read_pair
-from db.transactions import LARGEST, OPEN, Transactions, now, plain_rows, study_of, user_row
+from db.transactions import OPEN, Transactions, now, plain_rows, study_of, user_row
 
 _USER: Param = bindparam("user")
 _STUDY: Param = bindparam("study")

@@ -13,7 +13,6 @@ from db.base import AnyRow, AnySelect
 from db.engine import reading, writing
 from db.models import AuditRow, PairRow, StudyRow, UserRow
 
-LARGEST = 2**31 - 1  # value of an integer column on PostgreSQL
 # A literal, not a bound parameter: a partial index serves only a query that repeats its condition.
 OPEN: ColumnElement[str] = literal_column("'open'")
 

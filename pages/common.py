@@ -24,7 +24,6 @@ from pages.texts import FORMULA_SCRIPT, STYLE
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 NO_GROUP_COLOUR = "#9A9A9A"
 GATES = None  # sequential, from the theme: it has one for light and one for dark
-DIFFERENCES = "RdBu"  # diverging, centred on zero
 # Points coloured by a number: one hue, which colour-blind readers see as others do, without the end of the scale that
 # is too close to the page's background.
 NUMBER_COLOURS = {
@@ -56,7 +55,7 @@ if (!window.coplMenu) {
 READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
 TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
-PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
+_PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
 
 
 def set_current(
@@ -175,6 +174,13 @@ def _group_names() -> dict[int, str]:
     return names
 
 
+def listing(words: Sequence[str], *, bold: bool = False) -> str:
+    """One, two or more words as a part of a sentence: “a, b and c”.  Each stands for itself where it is bold, since it
+    may hold commas of its own."""
+    words = [f"**{word}**" if bold else word for word in words]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def count_people(n: int, n_simulated: int, n_models: int = 0) -> str:
     """A number of people in words, which says how many of them are simulated, or language models."""
     if n_simulated == n > 0:
@@ -200,7 +206,7 @@ def on_touch() -> bool:
 
 def plot_settings() -> dict:
     """Settings of a figure; on a phone without its bar of buttons, which lies over the title there."""
-    return PLOT | {"displayModeBar": False} if on_touch() else PLOT
+    return _PLOT | {"displayModeBar": False} if on_touch() else _PLOT
 
 
 def person_name(name: str, kind: Kind) -> str:

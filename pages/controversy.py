@@ -19,7 +19,6 @@ from copl_core.study.controversy import SMALL, ControversyItem, ControversyRows,
 from copl_core.study_settings import PinnedPair
 from pages.common import (
     NO_GROUP_COLOUR,
-    PLOT,
     current,
     group_colour,
     group_name,
@@ -404,7 +403,7 @@ def card(one: ControversyItem, view: ControversyView, pinned: dict[int, PinnedPa
         st.plotly_chart(
             group_chart(one),
             width="stretch",
-            config=PLOT,
+            config=plot_settings(),
             key=f"split-{one.id}",
             alt=f"Share of each group expected to prefer {side}, and as observed",
         )

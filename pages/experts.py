@@ -21,12 +21,12 @@ from copl_core.study.experts import (
 from copl_core.turns import title_of
 from pages.common import (
     GATES,
-    PLOT,
     current,
     group_colour,
     group_name,
     no_snapshot,
     person_name,
+    plot_settings,
     source_line,
     stop_with_error,
     watch_champion,
@@ -110,7 +110,9 @@ def choose_gate(view: ExpertsView) -> None:
 
 
 def weights(view: ExpertsView) -> None:
-    st.plotly_chart(heat(view), width="stretch", config=PLOT, key="gates", alt="Gate weights, people by experts")
+    st.plotly_chart(
+        heat(view), width="stretch", config=plot_settings(), key="gates", alt="Gate weights, people by experts"
+    )
     shown = "" if len(view.names) <= MOST_ROWS else f" {MOST_ROWS:,} of {len(view.names):,} people are shown."
     source_line(
         f"Rows are {len(view.names):,} people, sorted by group; columns are experts. A stronger colour is a larger "
@@ -172,7 +174,7 @@ def heat(view: ExpertsView) -> go.Figure:
 
 def load(view: ExpertsView) -> None:
     st.subheader("Load")
-    st.plotly_chart(loads(view), width="stretch", config=PLOT, key="load", alt="People per expert, by group")
+    st.plotly_chart(loads(view), width="stretch", config=plot_settings(), key="load", alt="People per expert, by group")
     source_line(
         f"The people that each expert serves, coloured by their group on the map: {len(view.names):,} people, entropy "
         f" {view.load.entropy:.2f} of at most {math.log2(len(view.load.share)):.2f} bits, "
@@ -353,7 +355,7 @@ def over_training(snapshot: str) -> None:
     st.plotly_chart(
         history(fits),
         width="stretch",
-        config=PLOT,
+        config=plot_settings(),
         key="history",
         alt="Effective and dead experts of every fit of the reward model",
     )
@@ -424,7 +426,7 @@ def balance(fits: tuple[FitLoad, ...], snapshot: str) -> None:
             st.plotly_chart(
                 sorted_loads(fit),
                 width="stretch",
-                config=PLOT,
+                config=plot_settings(),
                 key=f"balance-{title}",
                 alt=f"Load of every expert, {title.lower()} the balance loss",
             )

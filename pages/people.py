@@ -11,13 +11,13 @@ from copl_core.records import CoplError, Kind
 from copl_core.study import access, runs, user_map
 from copl_core.study.user_map import MapFrame, UserMap
 from pages.common import (
-    PLOT,
     current,
     group_name,
     group_phrase,
     no_snapshot,
     on_touch,
     page_link,
+    plot_settings,
     rerun,
     source_line,
     watch_champion,
@@ -109,12 +109,14 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
     touch = on_touch()
     figure = picture(view, colour, in_3d=in_3d, extent=extent, chosen=linked, found=row, touch=touch)
     if in_3d:
-        st.plotly_chart(figure, width="stretch", config=PLOT, key="map-3d", alt="Map of users in three dimensions")
+        st.plotly_chart(
+            figure, width="stretch", config=plot_settings(), key="map-3d", alt="Map of users in three dimensions"
+        )
     else:
         st.plotly_chart(
             figure,
             width="stretch",
-            config=PLOT | {"scrollZoom": True},
+            config=plot_settings() | {"scrollZoom": True},
             key=map_key(),
             on_select="rerun",
             selection_mode=("points", "box", "lasso"),
@@ -141,7 +143,7 @@ def the_film(view: UserMap, frame: MapFrame) -> None:
     st.plotly_chart(
         film(view, frame, touch=on_touch()),
         width="stretch",
-        config=PLOT,
+        config=plot_settings(),
         key="film",
         alt="Map of users, moving from snapshot to snapshot",
     )

@@ -12,12 +12,13 @@ from copl_core.study.group_profiles import GroupProfile, TypicalPair
 from copl_core.study.user_map import UserMap
 from pages.common import (
     NO_GROUP_COLOUR,
-    PLOT,
     current,
     forget_group_names,
     group_colour,
     group_name,
     group_phrase,
+    listing,
+    plot_settings,
     source_line,
 )
 from pages.texts import draw_prompt, draw_response, literal
@@ -63,16 +64,12 @@ def true_groups(view: UserMap) -> str:
         f"model never sees. From the answers alone it finds {len(view.groups)} groups"
     )
     shared = [
-        f"{quoted(own)} answer so alike that most of their people are together in {group_phrase(group)}"
+        f"{listing([f'“{literal(name)}”' for name in own])} answer so alike that most of their people are together in "
+        f"{group_phrase(group)}"
         for group, own in sorted(inside.items())
         if len(own) > 1
     ]
     return f"{made}: {'; '.join(shared)}." if shared else f"{made}, each with most of the people of one taste."
-
-
-def quoted(names: list[str]) -> str:
-    words = [f"“{literal(name)}”" for name in names]
-    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def card(profile: GroupProfile, view: UserMap) -> None:
@@ -101,12 +98,12 @@ def in_words(profile: GroupProfile) -> str:
     )
     more = [words for words in expected if words not in by_labels]
     if by_labels:
-        text = f"By their labels, they prefer {listing(by_labels)} more than the others do"
-        return text + (f"; the model also expects {listing(more)}." if more else ".")
+        text = f"By their labels, they prefer {listing(by_labels, bold=True)} more than the others do"
+        return text + (f"; the model also expects {listing(more, bold=True)}." if more else ".")
     if expected:
         return (
-            f"The model expects them to prefer {listing(expected)} more than the others do; their labels alone "
-            "do not show it with certainty."
+            f"The model expects them to prefer {listing(expected, bold=True)} more than the others do; their labels "
+            "alone do not show it with certainty."
         )
     if profile.by_labels is None:
         return "The group has too few people for a description."
@@ -153,11 +150,6 @@ def save_name(group: int, key: str) -> None:
     forget_group_names()
 
 
-def listing(words: list[str]) -> str:
-    bold = [f"**{word}**" for word in words]
-    return bold[0] if len(bold) == 1 else f"{', '.join(bold[:-1])} and {bold[-1]}"
-
-
 def effects(profile: GroupProfile) -> None:
     """Effects with intervals, by the group's labels and by the model's predictions."""
     rows: dict[str, dict] = {}  # words → source → effect
@@ -169,7 +161,7 @@ def effects(profile: GroupProfile) -> None:
     st.plotly_chart(
         effects_chart(profile, rows),
         width="stretch",
-        config=PLOT,
+        config=plot_settings(),
         key=f"effects-{profile.group}",
         alt=f"What {group_name(profile.group)} prefers compared with other people",
     )

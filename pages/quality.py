@@ -10,7 +10,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
-from pages.common import NO_GROUP_COLOUR, PLOT, current, person_name
+from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
 MOST_SHOWN = 60  # people in the figure; the table has all
@@ -210,7 +210,9 @@ def sides(shown: list[PersonQuality]) -> None:
     if not rows:
         st.write("No decided answers to show of which it is known what was on the left.")
         return
-    st.plotly_chart(picture(rows), width="stretch", config=PLOT, key="sides", alt="Share of left answers by person")
+    st.plotly_chart(
+        picture(rows), width="stretch", config=plot_settings(), key="sides", alt="Share of left answers by person"
+    )
     more = "" if len(rows) == len(shown) else f" The first {len(rows)} of {len(shown)}."
     st.caption(
         "Share of decided answers on the left of the screen, with 95 % intervals. Answers of files that do not say "

@@ -11,7 +11,7 @@ from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from copl_core.turns import title_of
 from pages.candidates import blank, field, finish, write, writer_controls, writing
-from pages.common import current, group_name, in_a_sentence, no_snapshot, person_name, watch_champion
+from pages.common import current, group_name, in_a_sentence, listing, no_snapshot, person_name, watch_champion
 from pages.five_answers import answers, asking, five_answers, try_button
 from pages.reward_results import LETTERS, attribution, choosing, experts, table, verdict
 from pages.sight import into_sight
@@ -326,10 +326,6 @@ def lead(prompt: str, responses: int, users: list[int], groups: list[int]) -> st
     who += [f"{len(groups)} group{'s' * (len(groups) > 1)} of the map"] * (len(groups) > 0)
     by = f": predicted preferences of {listing(who)}" if who else ""
     return f"{responses} answers to “{literal(shorten(prompt, 120, placeholder=' …'))}”{by}."
-
-
-def listing(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
 def cached_view(session: Session, query: tuple):

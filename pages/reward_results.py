@@ -14,7 +14,7 @@ from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.views import GroupsOwn, RewardView, ScoreRow
 from pages.candidates import LETTERS
-from pages.common import GATES, current, group_colour, plot_settings, source_line
+from pages.common import GATES, current, group_colour, listing, plot_settings, source_line
 from pages.texts import literal
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
@@ -87,15 +87,10 @@ def of_groups(view: RewardView) -> str:
             return f"**{view.groups[0].name}** prefers **{LETTERS[answer]}**, {chance(view.groups[0])}."
         return f"Every group prefers **{LETTERS[answer]}**."
     parts = [
-        f"{listing(names)} prefer{'s' * (len(names) == 1)} **{LETTERS[answer]}**"
+        f"{listing(names, bold=True)} prefer{'s' * (len(names) == 1)} **{LETTERS[answer]}**"
         for answer, names in sorted(best.items())
     ]
     return "The groups differ: " + "; ".join(parts) + "."
-
-
-def listing(names: list[str]) -> str:
-    names = [f"**{name}**" for name in names]  # a name may hold commas of its own
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
 
 
 def picture(view: RewardView) -> go.Figure:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
-from pages.common import PLOT, current, rerun
+from pages.common import current, plot_settings, rerun
 
 TRAINING, VALIDATION = "#0072B2", "#E69F00"
 TAIL = 14  # last lines of the log shown
@@ -102,7 +102,7 @@ def loss_curves(run: Run, curves: Mapping) -> None:
             column.plotly_chart(
                 picture(phase, curve),
                 width="stretch",
-                config=PLOT,
+                config=plot_settings(),
                 key=f"curve-{run.id}-{phase}",
                 alt=f"Loss by step, phase {phase}",
             )

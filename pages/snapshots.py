@@ -7,7 +7,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, SnapshotRecord
 from copl_core.study import runs
-from pages.common import NO_GROUP_COLOUR, PLOT, current
+from pages.common import NO_GROUP_COLOUR, current, plot_settings
 from pages.run_log import TRAINING, clock, perform
 
 FIGURES = {"copl": "graph and text", "copl-graph": "graph", "copl-reward": "text reward", "global": "shared preference"}
@@ -53,7 +53,7 @@ def history(records: list[SnapshotRecord]) -> None:
     st.plotly_chart(
         accuracy_chart(fitted),
         width="stretch",
-        config=PLOT,
+        config=plot_settings(),
         key="history",
         alt="Held-out accuracy by snapshot, with intervals where they were measured",
     )

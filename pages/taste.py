@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
@@ -15,12 +13,13 @@ from copl_core.study.views import Evidence, Leaning, UserProfile
 from pages.answer_history import answers, day, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
-    PLOT,
     count_people,
     current,
     group_colour,
     group_name,
     group_phrase,
+    listing,
+    plot_settings,
     watch_champion,
 )
 from pages.texts import draw_prompt
@@ -144,11 +143,6 @@ def reason(leaning: Leaning) -> str:
     )
 
 
-def listing(words: Sequence[str], *, bold: bool = False) -> str:
-    words = [f"**{word}**" if bold else word for word in words]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def evidence(leaning: Leaning) -> None:
     """The labels for and against a statement, the two texts side by side."""
     session, me = current()
@@ -184,7 +178,7 @@ def strengths(view: UserProfile) -> None:
     st.plotly_chart(
         strength_chart(view),
         width="stretch",
-        config=PLOT | {"displayModeBar": False},
+        config=plot_settings() | {"displayModeBar": False},
         key="leanings",
         alt="Each statement's strength with its interval, by your labels and by the model",
     )
@@ -287,7 +281,7 @@ def small_map(view: UserProfile) -> None:
     st.plotly_chart(
         picture(people),
         width="stretch",
-        config=PLOT | {"displayModeBar": False},
+        config=plot_settings() | {"displayModeBar": False},
         key="spot",
         alt="Your position on the map of people",
     )

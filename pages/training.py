@@ -8,7 +8,7 @@ import streamlit as st
 from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
 from copl_core.study_settings import Schedule
-from pages.common import NO_GROUP_COLOUR, PLOT, current, rerun, source_line, time_left
+from pages.common import NO_GROUP_COLOUR, current, plot_settings, rerun, source_line, time_left
 from pages.gain import VERDICTS, gain_in_words
 from pages.run_log import perform, run_list
 from pages.snapshots import snapshots
@@ -63,7 +63,7 @@ def figures(fitted_in: str) -> None:
     picture.plotly_chart(
         forest(held_out),
         width="stretch",
-        config=PLOT,
+        config=plot_settings(),
         key="methods",
         alt="Accuracy of each method on held-out labels, with intervals",
     )

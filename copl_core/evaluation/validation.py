@@ -1,6 +1,6 @@
 """Validation labels: a part of the training labels that is split off the way the test labels are.
 
-Options of a method and the weights of a mix are chosen on them.  Where many test labels are about new texts, whole
+Options of a method are chosen on them.  Where many test labels are about new texts, whole
 prompts are held out; where many are by new users, whole users, except for the context labels they would give; else a
 tenth of the decided labels, or labels on responses that are held out from their user.  Of the test labels only this is
 read: which users, texts and user–response edges are new.  The labels of a control are not read at all.
@@ -41,7 +41,7 @@ def matched_split(dataset: EvalDataset, seed: int) -> ValidationSplit | None:
     if max(dataset.new_text.mean(), dataset.new_user.mean()) <= NOTABLE:
         return None
     inner = validation_dataset(dataset, seed)
-    kinds, test_kinds = (label_kind(one.new_text, one.new_user) for one in (inner, dataset))
+    kinds, test_kinds = (_label_kind(one.new_text, one.new_user) for one in (inner, dataset))
     weight = _matched_weights(kinds, test_kinds)
     if (weight > 0).sum() < FEWEST_LABELS:
         return None
@@ -98,7 +98,7 @@ def _masks_of_known(dataset: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
 
     Where test labels are about responses that the user saw in training, single labels are drawn.  Where they are not,
     both responses of a validation label are held out from the user.  Otherwise pairs derived from one list of ratings
-    would predict each other (a ≻ b and b ≻ c imply a ≻ c), and every component would get too large a weight.
+    would predict each other (a ≻ b and b ≻ c imply a ≻ c), and every option would look too good.
     """
     train, labels = dataset.train, dataset.train.labels
     if not is_about_seen_responses(dataset):
@@ -178,6 +178,6 @@ def _known_first(used: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, int]
     return order, index, int(is_used.sum())
 
 
-def label_kind(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
+def _label_kind(new_text: np.ndarray, new_user: np.ndarray) -> np.ndarray:
     """(N,) 0 where nothing is new, 1 where a text is new, 2 where the user is new, 3 where both are."""
     return np.asarray(new_text, np.int64) + 2 * np.asarray(new_user, np.int64)

@@ -94,9 +94,8 @@ def write_export(rows: Iterable[Row], name: str, path: Path, selection: Selectio
         found, ties = tied.rows, tied.ties
         if tied.conversations:
             left_out["conversations, which are no plain texts"] = tied.conversations
-        n_tied = sum(not one for one in map(_is_decided, chosen.rows))
-        if selection.ties == "out" and n_tied:
-            left_out["ties"] = n_tied
+        if selection.ties == "out" and tied.n_tied:
+            left_out["ties"] = tied.n_tied
     elif name == "battles":
         found = list(battles(found))
     elif name == "argilla":
@@ -108,10 +107,6 @@ def write_export(rows: Iterable[Row], name: str, path: Path, selection: Selectio
     if ties:
         _write(form, ties, paths[1])
     return ExportReport(paths, chosen.n_labels, len(found), len(ties), left_out)
-
-
-def _is_decided(row: Row) -> bool:
-    return row["share_a"] != 0.5 if "share_a" in row else row["choice"] in ("a", "b")
 
 
 def _beside(path: Path) -> Path:

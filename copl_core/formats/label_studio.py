@@ -15,7 +15,6 @@ from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, number, pairs, texts_to_compare
 from copl_core.formats.reading import (
-    LARGEST,
     BadRecord,
     Reading,
     absent,
@@ -27,7 +26,7 @@ from copl_core.formats.reading import (
     response_text,
 )
 from copl_core.formats.trl import who
-from copl_core.records import ImportRow
+from copl_core.records import LARGEST, ImportRow
 
 _MIN = ("annotation_id", "lead_time")  # of JSON-MIN and CSV
 _OF_TASKS = (

@@ -27,7 +27,6 @@ from copl_core.formats.containers import LINE_LIMIT, Record, open_container
 from copl_core.formats.fields import Columns, columns
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.reading import (
-    LARGEST,
     NAME_LIMIT,
     TEXT_LIMIT,
     BadRecord,
@@ -45,7 +44,7 @@ from copl_core.formats.reading import (
     strength_of,
     whole_number,
 )
-from copl_core.records import CoplError, ImportRow, Kind
+from copl_core.records import LARGEST, CoplError, ImportRow, Kind
 
 __all__ = ["LINE_LIMIT", "TEXT_LIMIT", "Own", "read_rows", "whole", "write_jsonl"]
 _ROW_IDS = ("dataset", "pair_id", "group", "split", "language")  # kept as ``meta``, and known

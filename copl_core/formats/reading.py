@@ -28,7 +28,6 @@ from copl_core.turns import ROLES, from_messages
 
 TEXT_LIMIT = 500_000  # characters of a prompt, a response, a reason
 NAME_LIMIT = 200  # characters of a name
-LARGEST = 2**31 - 1  # whole number that every database can store
 _MISSING_WORDS = frozenset(("nan", "none", "null", "n/a", "na", "nat", "<na>"))
 _PLAIN = (str, int, bool, type(None))
 _SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}

@@ -22,6 +22,7 @@ class Preferences(NamedTuple):
 
     rows: list[Row]
     ties: list[Row]  # kept apart: which one is called chosen means nothing there
+    n_tied: int  # of all that can be written, wherever they go
     conversations: int  # left out, since they are no plain texts
 
 
@@ -40,7 +41,7 @@ def preferences(rows: Sequence[Row], *, ties: str, implicit: bool, plain: bool) 
     if ties == "split":
         found += [_row(row, side, 0.5, implicit, plain) for row in tied for side in ("a", "b")]
     apart = [_row(row, "a", 1.0, implicit, plain) | {"tie": True} for row in tied] if ties == "apart" else []
-    return Preferences(found, apart, len(rows) - len(usable))
+    return Preferences(found, apart, len(tied), len(rows) - len(usable))
 
 
 def _is_conversation(row: Row) -> bool:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from copl_core import turns
+from copl_core.records import Kind
 from copl_core.serving import bodies
 
 _TEXT = {"type": "string", "minLength": 1, "maxLength": bodies.TEXT_LENGTH}
@@ -45,7 +46,7 @@ _ROW = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
-        "kind": {"enum": ["person", "simulated person", "group"]},
+        "kind": {"enum": [*(kind.noun for kind in Kind), "group"]},
         "people": {"type": "integer"},
         "placed_by": {"type": "string"},
         "rewards": {**_NUMBERS, "description": "Log-odds, mean zero over the responses."},

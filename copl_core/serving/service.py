@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.records import CoplError
+from copl_core.records import LARGEST, CoplError
 from copl_core.serving.bodies import BadRequest, Query, RewardRequest
 from copl_core.store import Store
 from copl_core.study import group_names, rewards, user_map
@@ -18,7 +18,6 @@ from copl_core.study.session import Session
 from copl_core.study.views import RewardView, ScoreRow
 
 _NAMES_SECONDS = 1.0  # for which the names of users are kept
-LARGEST_ID = 2**31 - 1
 Answered = TypeVar("Answered")
 
 
@@ -97,7 +96,7 @@ class Service:
             BadRequest: 404, there is no such user in this study.
         """
         if isinstance(wanted, int):
-            found = self.store.member(session.id, wanted) if 0 < wanted <= LARGEST_ID else None
+            found = self.store.member(session.id, wanted) if 0 < wanted <= LARGEST else None
             if found is not None:
                 return found.id
         else:

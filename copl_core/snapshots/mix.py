@@ -44,22 +44,20 @@ def fit_mix(
     text_margin: np.ndarray,
     outcome: np.ndarray,
     new: np.ndarray,
-    prior_strength: float = PRIOR_STRENGTH,
 ) -> Mix:
     """Learn the weights from margins (N,) and outcomes (N,) in {0, ½, 1} of held-out labels.
 
-    The non-negative weights minimise log-loss + ½ Σ prior_strength ((w − prior mean) · size)².  ``size`` is the root
+    The non-negative weights minimise log-loss + ½ Σ PRIOR_STRENGTH ((w − prior mean) · size)².  ``size`` is the root
     mean square of a margin over all labels, so that the strength counts in labels whatever the scale of a margin.
     Without labels the mix is the graph alone.
 
     Args:
         new: (N,) marks labels about texts that neither model has seen; their graph margin is that of the predicted
             positions.
-        prior_strength: of the prior around the graph alone, in labels.
     """
     margins = np.column_stack([graph_margin, text_margin]).astype(np.float64)
     size = np.sqrt((margins**2).mean(0)) if len(margins) else np.ones(2)
-    precision = np.diag(np.maximum(prior_strength * size**2, LEAST_PRECISION))
+    precision = np.diag(np.maximum(PRIOR_STRENGTH * size**2, LEAST_PRECISION))
 
     def weights(rows: np.ndarray) -> np.ndarray:
         return penalised_logistic(

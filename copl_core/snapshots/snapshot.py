@@ -95,6 +95,11 @@ class Snapshot:
         return self._read("reward/graph", GraphState.load)
 
     @cached_property
+    def reward_prior(self) -> Prior:
+        """The distribution of users in the reward graph."""
+        return Prior.of(self.reward_graph)
+
+    @cached_property
     def gate(self) -> SavedGate:
         """The gate of the reward model, without the model itself."""
         return self._read("reward/model", SavedGate.load)

@@ -57,7 +57,7 @@ class Audience:
         self.snapshot, self.with_uncertainty = snapshot, with_uncertainty
         self.graph = snapshot.graph
         self.gate_graph = snapshot.reward_graph if snapshot.has_reward else self.graph
-        self.gate_prior = Prior.of(self.gate_graph) if snapshot.has_reward else snapshot.prior
+        self.gate_prior = snapshot.reward_prior if snapshot.has_reward else snapshot.prior
         self._graph_rows: list[np.ndarray] = [np.zeros((0, self.graph.user_vectors.shape[1]), np.float32)]
         self._gate_rows: list[np.ndarray] = [np.zeros((0, self.gate_graph.user_vectors.shape[1]), np.float32)]
         self._end = 0

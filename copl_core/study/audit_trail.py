@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from copl_core.records import AuditEntry, Choice
+from copl_core.study import access
 from copl_core.study.roles import OWNER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import CHOICE_WORDS
@@ -74,7 +75,7 @@ def changes(session: Session, limit: int = 100) -> tuple[list[Change], bool]:
     )
     n_read = limit
     while True:
-        entries = session.store.audit(session.id, limit=n_read)
+        entries = access.audit(session, limit=n_read)
         lines = list(lines_of(entries, names))
         if len(lines) >= limit or len(entries) < n_read:
             return lines, len(entries) == n_read

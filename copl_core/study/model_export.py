@@ -100,7 +100,7 @@ def _audience(session: Session, snapshot: Snapshot, user: str | None, group: str
                 f"There is no user {user!r} in study {session.record.name!r}; use a name of the People page."
             )
         labels = session.store.labels(session.id, user_id=found.id)
-        what = {Kind.SIMULATED: ", a simulated person", Kind.MODEL: ", a language model"}.get(found.kind, "")
+        what = "" if found.kind == Kind.HUMAN else f", a {found.kind.noun}"
         vectors = Audience(snapshot, [(found, labels)], False, with_uncertainty=False).gate_vectors
         return vectors, f"{found.name}{what} ({len(labels)} labels)", "user"
     if group is not None:

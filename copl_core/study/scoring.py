@@ -14,7 +14,7 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.install.weights import resolver
-from copl_core.records import Kind, Label, User
+from copl_core.records import Label, User
 from copl_core.reward.expert_effects import expert_effects
 from copl_core.reward.hidden import states_folder
 from copl_core.reward.model import RewardModel
@@ -215,10 +215,9 @@ def _user_row(rows: UserRows, parts: _Parts, gates: np.ndarray | None) -> ScoreR
     logits, own = parts.total, rows.own
     wins = _softmax(logits)
     low, high = np.percentile(wins[rows.drawn], _PERSON, axis=0)
-    kind = {Kind.SIMULATED: "simulated person", Kind.MODEL: "language model"}.get(rows.user.kind, "person")
     return ScoreRow(
         rows.user.name,
-        kind,
+        rows.user.kind.noun,
         rows.group,
         1,
         rows.source,

@@ -207,6 +207,9 @@ def test_plain_texts_leave_out_conversations_and_say_so(tmp_path):
     report = write_export(rows, "trl", tmp_path / "out.jsonl", Selection(plain=True))
     assert jsonl(tmp_path / "out.jsonl")[0]["chosen"] == "Robin" and report.n_written == 1
     assert report.left_out == {"conversations, which are no plain texts": 1}
+    tied = [*rows, *exported(store, row(TIE, prompt=talk), name="Tied")]
+    both = write_export(tied, "trl", tmp_path / "out.jsonl", Selection(plain=True, ties="out"))
+    assert both.left_out == {"conversations, which are no plain texts": 2}, "a tie is counted once"
     write_export(rows, "trl", tmp_path / "all.jsonl")
     assert jsonl(tmp_path / "all.jsonl")[1]["prompt"] == [
         message("system", "Be brief."),
