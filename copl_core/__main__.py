@@ -493,19 +493,19 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
 
     listed = "; ".join(f"{one.name}: {one.title}" for one in FORMATS.values())
     sub.add_argument("--format", choices=tuple(FORMATS), help=listed)
-    sub.add_argument("--user", action="append", default=[], help="only labels of this user; can be repeated")
+    sub.add_argument("--user", action="append", help="only labels of this user; can be repeated")
     sub.add_argument("--group", help="only labels of this group, by name or number")
     sub.add_argument(
         "--ties",
         choices=TIES,
-        default="apart",
         help="of trl formats: in a second file (default), as two rows, or left out",
     )
-    sub.add_argument("--min-margin", type=int, default=1, help="smallest strength of a label, 1 to 3")
-    sub.add_argument("--min-agreement", type=float, default=0.0, help="smallest share of a pair's people who agree")
-    sub.add_argument("--min-people", type=int, default=1, help="fewest people who answered a pair")
+    sub.add_argument("--min-margin", type=int, help="smallest strength of a label, 1 to 3")
+    sub.add_argument("--min-agreement", type=float, help="smallest share of a pair's people who agree")
+    sub.add_argument("--min-people", type=int, help="fewest people who answered a pair")
     sub.add_argument("--shares", action="store_true", help="one row per pair, with the share of people who prefer it")
     sub.add_argument("--plain-text", action="store_true", help="of trl formats: texts instead of messages")
+    sub.set_defaults(**_EXPORT_DEFAULTS)
 
 
 def _add_model_commands(command: AddCommand) -> None:

@@ -67,6 +67,7 @@ def kept(name: str, content: bytes | memoryview, mark: object) -> Path:
         for key in [key for key in st.session_state if str(key).startswith(("import-column-", "import-code-"))]:
             del st.session_state[key]  # they belong to the columns of the other file
         st.session_state.pop("import-opened", None)
+        st.session_state.pop("import-fields", None)
         st.session_state.pop("imported", None)
     return Path(before[1].name) / before[2]
 
@@ -81,12 +82,12 @@ def look(path: Path) -> None:
     )
     maps = columns(path)
     try:
-        file = opened(path, maps, annotator)
+        file, first = opened(path, maps, annotator)
     except CoplError as problem:
         st.error(in_this_form(str(problem).replace(str(path), path.name)))
         return
     report(file)
-    preview(file)
+    preview(first)
     target(file, path)
 
 
@@ -95,24 +96,34 @@ def in_this_form(sentence: str) -> str:
     return sentence.replace("add --annotator NAME", "give the annotator above").replace("--map", "columns and values:")
 
 
-def opened(path: Path, maps: list[str], annotator: str) -> Any:
-    """The opened file; it is read once for one set of options."""
+def opened(path: Path, maps: list[str], annotator: str) -> tuple[Any, list[ImportRow]]:
+    """The opened file and its first rows; it is read once for one set of options."""
     session, me = current()
     key = (str(path), tuple(maps), annotator)
     before = st.session_state.get("import-opened")
     if before is None or before[0] != key:
         with st.spinner("Reading the file"):
             file = contents.open_import(session, path, maps, annotator, by=me.id)
-        st.session_state["import-opened"] = before = (key, file)
-    return before[1]
+            first = list(islice(file.rows(), SHOWN))
+        st.session_state["import-opened"] = before = (key, file, first)
+    return before[1], before[2]
+
+
+def fields(path: Path) -> list[str]:
+    """Names of the fields of the file, which are read once; none where it cannot be taken."""
+    session, me = current()
+    if "import-fields" not in st.session_state:
+        try:
+            found = list(contents.fields_of_file(session, path, by=me.id))
+        except CoplError:
+            found = []
+        st.session_state["import-fields"] = found
+    return st.session_state["import-fields"]
 
 
 def columns(path: Path) -> list[str]:
     """Fields and values that are mapped by hand, as the terminal takes them (``choice=winner``)."""
-    session, me = current()
-    try:
-        names = contents.fields_of_file(session, path, by=me.id)
-    except CoplError:
+    if not (names := fields(path)):
         return []  # the sentence about the file follows
     maps = []
     with st.expander("Columns and values, where they are not recognised", key="import-columns"):
@@ -136,11 +147,10 @@ def columns(path: Path) -> list[str]:
 
 def report(file: Any) -> None:
     survey = file.survey
-    unit = f"{file.container.unit}{'s' * (survey.rows != 1)}"
     people = f"{survey.users:,} {'person' if survey.users == 1 else 'people'}"
     models = f" ({survey.by_models:,} by language models)" if survey.by_models else ""
     st.markdown(
-        f"**{file.format.title}** ({file.container.kind}, {survey.rows:,} {unit}): "
+        f"**{file.format.title}** ({file.container.kind}, {counted(survey.rows, file.container.unit)}): "
         f"{counted(survey.labels, 'label')}{models} of {people} on {counted(survey.pairs, 'pair')}."
     )
     if survey.left_out:
@@ -160,9 +170,8 @@ def name_problems(problems: list[tuple[int, str]], unit: str, what: str) -> None
     )
 
 
-def preview(file: Any) -> None:
+def preview(rows: list[ImportRow]) -> None:
     """The first rows in a table, and as they will look."""
-    rows = list(islice(file.rows(), SHOWN))
     st.dataframe([in_a_table(row) for row in rows], hide_index=True, width="stretch", key="import-preview")
     if not st.toggle("Show them as they will look", key="import-looks"):
         return

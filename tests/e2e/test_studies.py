@@ -14,7 +14,7 @@ import pytest
 
 from copl_core.records import Role
 from copl_core.study import access
-from tests.e2e.conftest import ROOT, ready, settled
+from tests.e2e.conftest import ROOT, quiet, ready, settled
 from tests.worlds import open_study
 
 ROWS = [
@@ -101,10 +101,14 @@ def test_an_upload_says_what_it_brought_or_why_not_and_leaves_other_tabs_alone(a
     def choose(path: str) -> None:
         page.locator(".st-key-import-file input[type=file]").set_input_files(path)
         page.get_by_text(path.rpartition("/")[2]).first.wait_for()
+        quiet(page)  # the uploader shows the name before the page has read the file
 
     def upload(path: str, name: str) -> None:
         choose(path)
-        page.get_by_label("Name of the study made from it").fill(name)
+        field = page.get_by_label("Name of the study made from it")
+        field.fill(name)
+        field.press("Enter")
+        quiet(page)
         page.get_by_role("button", name="Import", exact=True).click()
 
     both_go_on(app_alone, tabs)
