@@ -1,13 +1,13 @@
 # Needs a POSIX shell, make and Python 3.11 or newer; everything else is installed into .venv and var.
 .POSIX:
-.PHONY: help run test quick lint check screenshots demo bench clean install
+.PHONY: help run test quick lint check screenshots demo bench clean install install-tests
 
 VENV = .venv
 PY = $(VENV)/bin/python
 
 help:
 	@echo "make run    start the studio and print its address (installs missing packages first)"
-	@echo "make test   run every test (browser tests need chromium, the database's also use postgresql where installed)"
+	@echo "make test   install what tests need and run every test (browser tests need chromium, the database's also use postgresql where installed)"
 	@echo "make quick  run the tests of what changed since the last commit, about a minute (PYTEST='-k word' narrows them)"
 	@echo "make lint   check style, format and types"
 	@echo "make check  lint and test"
@@ -21,31 +21,31 @@ run: install
 	@exec $(PY) -m copl_core up
 
 # Three processes for two cores, since browser tests mostly wait.  Without the weights, the tests that need them are skipped with the reason.
-test: install
+test: install-tests
 	@$(PY) -m copl_core weights || echo "Testing without the weights."
 	@$(PY) -m pytest -n 3 $(PYTEST)
 
 # The rooms that changed, without browsers and slow tests; tests/quick.py chooses them.
-quick: install
+quick: install-tests
 	@$(PY) -m tests.quick $(PYTEST)
 
-lint: install
+lint: install-tests
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet . || { echo "Run '$(PY) -m ruff format .' and commit the result." >&2; exit 1; }
 	@$(PY) -m mypy
 
 check: lint test
 
-screenshots: install
+screenshots: install-tests
 	@$(PY) -m copl_core weights
 	@$(PY) -m tests.e2e.screenshots
 
-demo: install
+demo: install-tests
 	@$(PY) -m copl_core weights
 	@$(PY) -m tests.demo.pack
 
 # All, one after another; BENCH=labels_saved runs one.
-bench: install
+bench: install-tests
 	@$(PY) -m copl_core weights
 	@$(PY) -m benchmarks $(BENCH)
 
@@ -53,12 +53,14 @@ clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
 
-# Installs when requirements.txt differs from the last completed install; an interrupted install does not count.
-# PYTHON=… chooses the interpreter.
-install:
-	@want=$$(cksum < requirements.txt); \
-	if [ "$$(cat $(VENV)/installed 2>/dev/null)" = "$$want" ] && $(PY) -c "" 2>/dev/null; then exit 0; fi; \
-	rm -f $(VENV)/installed; \
+# install brings what the studio needs, install-tests also what the tests need.  Each installs when its lists differ from
+# those of the last completed install; an interrupted install does not count.  PYTHON=… chooses the interpreter.
+install install-tests:
+	@studio=$$(cksum < requirements.txt); tests=$$(cat requirements.txt requirements-tests.txt | cksum); \
+	if [ $@ = install ]; then list=requirements.txt; mark=$(VENV)/installed; want=$$studio; \
+	else list=requirements-tests.txt; mark=$(VENV)/installed-tests; want=$$tests; fi; \
+	if [ "$$(cat $$mark 2>/dev/null)" = "$$want" ] && $(PY) -c "" 2>/dev/null; then exit 0; fi; \
+	rm -f $(VENV)/installed $(VENV)/installed-tests; \
 	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	  found=; old=; bare=; \
 	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
@@ -81,7 +83,7 @@ install:
 	  fi; \
 	fi; \
 	echo "Installing packages (about 3 minutes the first time)…"; \
-	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r requirements.txt \
+	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r $$list \
 	    2>$(VENV)/pip.log || echo "failed" >$(VENV)/failed; } \
 	  | sed -n -e 's/^Collecting \([^ ]*\) (from -r .*/  \1/p' -e 's/^Installing collected packages.*/  unpacking/p'; \
 	if [ -f $(VENV)/failed ]; then \
@@ -90,4 +92,5 @@ install:
 	  echo "The packages could not be installed ($${reason:-see $(VENV)/pip.log}). Connect to the network, set PIP_INDEX_URL to a mirror or free some space, then run make again." >&2; \
 	  exit 1; \
 	fi; \
-	echo "$$want" >$(VENV)/installed
+	echo "$$studio" >$(VENV)/installed; \
+	[ $@ = install ] || echo "$$tests" >$(VENV)/installed-tests

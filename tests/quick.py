@@ -17,7 +17,8 @@ from tests.plan import ROOT, module_of, room_of
 ALWAYS = "tests/test_architecture.py"
 ROOMS = {"words": ["tests/study", "tests/test_ids.py", "tests/test_features.py"], "terminal": ["tests/test_cli.py"]}
 ROOMS["start page"] = ROOMS["web"] = ["tests/pages", "tests/web"]
-README = {"README.md", "requirements.txt", "streamlit_app.py", "copl_core/config.py", "copl_core/__main__.py"}
+README = {"README.md", "requirements.txt", "requirements-tests.txt", "streamlit_app.py"}
+README |= {"copl_core/config.py", "copl_core/__main__.py"}
 SKIPPED = "not browser and not slow and not weights"
 
 

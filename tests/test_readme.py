@@ -30,7 +30,8 @@ def test_the_table_of_settings_is_the_settings():
 
 
 def test_every_pinned_package_has_a_line_that_says_what_it_saves():
-    pinned = re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    lists = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-tests.txt"))
+    pinned = re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", lists, re.MULTILINE)
     made_of = README.partition("## What it is made of")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([a-z][a-z0-9, -]+) \| ", made_of, re.MULTILINE)
     assert set(pinned) == {name for row in rows for name in row.split(", ")} - {"package"}
