@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from copl_core.formats import write_tables
 from copl_core.formats.own import whole, write_jsonl
+from copl_core.formats.reading import prompt_text, response_text
 from copl_core.formats.selection import Row, Selection, select
 from copl_core.formats.write_argilla import records
 from copl_core.formats.write_battles import battles
@@ -36,10 +37,10 @@ FORMATS = {
     for one in (
         ExportFormat("own", "Our own rows, as JSON lines", ".jsonl", lossless=True),
         ExportFormat("csv", "CSV, for spreadsheets", ".csv", lossless=True, has_shares=True),
-        ExportFormat("parquet", "Parquet", ".parquet", has_shares=True),
+        ExportFormat("parquet", "Parquet", ".parquet", lossless=True, has_shares=True),
         ExportFormat("trl", "TRL: prompt, chosen, rejected", ".jsonl", has_ties=False, has_shares=True),
         ExportFormat("trl-implicit", "TRL: chosen, rejected", ".jsonl", has_ties=False, has_shares=True),
-        ExportFormat("hf", "A folder of the datasets library", "", has_shares=True),
+        ExportFormat("hf", "A folder of the datasets library", "", lossless=True, has_shares=True),
         ExportFormat("battles", "Battles, as LMArena publishes them", ".jsonl"),
         ExportFormat("argilla", "Argilla records", ".json"),
     )
@@ -71,9 +72,18 @@ def by_name(name: str) -> ExportFormat:
 
 
 def with_messages(row: Row) -> Row:
-    """A row with its conversations as messages, as files of other tools have them."""
+    """A row with its conversations as messages, as files of other tools have them.
+
+    A text that only looks like a conversation stays a text, so that an import gives back what was exported.
+    """
     names = [name for name in ("prompt", "response_a", "response_b") if is_conversation(row[name])]
-    return row | {name: messages(row[name]) for name in names} if names else row
+    found = {name: messages(row[name]) for name in names}
+    exact = {name: one for name, one in found.items() if _as_read(name, one) == row[name]}
+    return row | exact if exact else row
+
+
+def _as_read(name: str, found: list[dict[str, str]]) -> str:
+    return prompt_text(found) if name == "prompt" else response_text(name, found)
 
 
 def write_export(rows: Iterable[Row], name: str, path: Path, selection: Selection | None = None) -> ExportReport:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 from uuid import uuid4
 
-from copl_core.formats.choices import Verdict, plain
+from copl_core.formats.choices import CHOICES, Verdict, plain
 from copl_core.formats.containers import LINE_LIMIT, Record, open_container
 from copl_core.formats.fields import Columns, columns
 from copl_core.formats.interface import Format, Sample
@@ -125,9 +125,12 @@ class _Row:
             **by,
         )
 
-    @property
+    @cached_property
     def _exported(self) -> bool:
-        """Whether the record comes from an export of ours; in those of earlier versions, its ids are our numbers."""
+        """Whether the record comes from an export of ours: texts stand as they are, and its choice is a word of ours.
+
+        In exports of earlier versions, its ids are our numbers.
+        """
         return "label_key" in self.fields and "asked" in self.fields
 
     def _prompt(self) -> str:
@@ -136,6 +139,8 @@ class _Row:
             raise BadRecord(
                 f"prompt is {'empty' if '' in (at(self.fields, n) for n in self.columns.of('prompt')) else 'missing'}"
             )  # noqa: E501
+        if self._exported and isinstance(value, str):
+            return value
         return prompt_text(value, system=self.value("system"), history=self._history())
 
     def _history(self) -> Any:
@@ -152,7 +157,8 @@ class _Row:
         if field is None:
             raise BadRecord(f"{name} is missing{self._hint()}")
         self.read.add(field)
-        return response_text(name, at(self.fields, field))
+        value = at(self.fields, field)
+        return value if self._exported and isinstance(value, str) else response_text(name, value)
 
     def _hint(self) -> str:
         if not {"chosen", "rejected"} <= self.fields.keys():
@@ -176,6 +182,8 @@ class _Row:
         return {plain(name) for name in (*fields, source, text) if name} - {""}
 
     def _understood(self, value: Any, a: str, b: str, names: tuple[set[str], set[str]]) -> Verdict | None:
+        if self._exported and value in CHOICES and value not in self.reading.options.codes:
+            return Verdict(value)  # whatever the texts: one of them may be "a" itself
         if isinstance(value, str) and value in (a, b) and a != b:
             return Verdict("a" if value == a else "b")  # the text of the preferred answer
         return self.reading.verdict(value, a=names[0], b=names[1])

@@ -1,16 +1,13 @@
-"""Every format that labels are written in: lossless ones read back as the same labels, and counts say what is left "
-"out."""
+"""Every format that labels are written in: lossless ones read back as the same labels; counts say what is left out."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections import Counter
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
@@ -33,18 +30,18 @@ EQUAL = (
 ).split()
 
 
-@contextmanager
-def studies():
-    """A store on a fresh file, and names of studies in it."""
-    with TemporaryDirectory() as folder:
-        empty_database(Path(folder))
-        store = open_store(f"sqlite:///{Path(folder) / 'copl.db'}")
-        yield store, Path(folder)
-        store.engine.dispose()
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """(A store with room for many studies, a folder)."""
+    folder = tmp_path_factory.mktemp("exports")
+    empty_database(folder)
+    store = open_store(f"sqlite:///{folder / 'copl.db'}")
+    yield store, folder
+    store.engine.dispose()
 
 
-def exported(store, *rows: ImportRow, name: str = "First") -> list[dict]:
-    study = store.create_study(name)
+def exported(store, *rows: ImportRow, name: str | None = None) -> list[dict]:
+    study = store.create_study(name or f"Study {next(_keys)}")
     report = store.import_rows(study.id, rows)
     assert report.problems == ()
     return list(store.export(study.id))
@@ -71,7 +68,12 @@ def in_one_order(row: dict) -> dict:
 letters = st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from("\n\t\r'=+-@\",;|")
 words = st.text(letters, min_size=1, max_size=12).filter(str.strip)
 formulas = st.sampled_from(["=1+1", "+1", "-1", "@x", "'=1", "''+1", "\t=1", "\r1", "=HYPERLINK(1)", "'", "-", "1,5"])
-texts = words | formulas.filter(str.strip)
+# texts that a reader of other tools' files takes for something else
+puns = st.sampled_from(
+    ["a", "A", "b", "tie", "Model B", "nan", "0", "[]", '{"text": "x"}', '[{"role": "user", "content": "x"}]',
+     "[user]\nx", "[system]\nx\n\n[user]\ny", "[tool]\n\n[assistant]", "\\[user]\n"]
+)  # fmt: skip
+texts = words | formulas.filter(str.strip) | puns
 conversations = st.lists(st.tuples(st.sampled_from(["user", "assistant"]), texts), min_size=1, max_size=3).map(
     lambda turns: text_of([Turn("system", "Be brief."), *(Turn(*turn) for turn in turns)])
 )
@@ -88,18 +90,22 @@ _keys = count()
 
 @st.composite
 def labels(draw) -> ImportRow:
-    a, b = draw(st.tuples(texts, texts).filter(lambda both: both[0] != both[1]))
+    answers = texts | st.just("")
+    a, b = draw(st.tuples(answers, answers).filter(lambda both: both[0] != both[1]))
+    name = draw(names)
     return ImportRow(
         1,
         draw(texts | conversations),
         a,
         b,
         choice=draw(st.sampled_from(Choice)),
-        annotator=draw(names),
+        annotator=name,
         source_a=draw(st.none() | names),
         source_b=draw(st.none() | names),
         key=draw(st.uuids()).hex,
-        kind=Kind.HUMAN,
+        kind=list(Kind)[len(name) % 3],
+        true_group=name.casefold() if len(name) % 2 else None,
+        excluded=len(name) == 2,
         created_at=draw(st.datetimes(datetime(2001, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))),
         strength=draw(st.integers(1, 3)),
         reason=draw(st.just("") | texts),
@@ -111,18 +117,28 @@ def labels(draw) -> ImportRow:
 
 
 @pytest.mark.parametrize("form", LOSSLESS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(labels(), min_size=1, max_size=4, unique_by=lambda row: row.key))
-def test_a_lossless_format_reads_back_as_the_same_labels(form, rows):
-    with studies() as (store, folder):
-        first = exported(store, *rows)
-        path = folder / f"out{FORMATS[form].ending}"
-        report = write_export(first, form, path)
-        assert report.n_written == report.n_labels == len(first) and report.left_out == {}
-        file = open_file(path)
-        again = exported(store, *file.rows(), name="Second")
-        assert comparable(again) == comparable(first)
-        assert store.import_rows(1, open_file(path).rows()).labels_new == 0  # an import of an export adds nothing
+def test_a_lossless_format_reads_back_as_the_same_labels(shared, form, rows):
+    store, folder = shared
+    first = exported(store, *rows)
+    path = folder / f"out {next(_keys)}{FORMATS[form].ending}"
+    report = write_export(first, form, path)
+    assert report.n_written == report.n_labels == len(first) and report.left_out == {}
+    again = exported(store, *open_file(path).rows())
+    assert comparable(again) == comparable(first)
+    known = next(one.id for one in store.studies() if one.name == first[0]["study"])
+    assert store.import_rows(known, open_file(path).rows()).labels_new == 0  # an import of an export adds nothing
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_a_text_that_is_also_a_word_for_a_choice_does_not_turn_the_choice(shared, form):
+    store, folder = shared
+    first = exported(store, row(A, response_a="B", response_b="A", source_a="model b", source_b="right"))
+    path = folder / f"out {next(_keys)}{FORMATS[form].ending}"
+    write_export(first, form, path)
+    (again,) = exported(store, *open_file(path).rows())
+    assert again["response_" + again["choice"]] == "B"
 
 
 @given(st.text() | formulas)
