@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from copl_core.config import Settings
+from copl_core.install.program import importable
 from copl_core.records import CoplError, ImportReport, RunState
 from copl_core.store import Store
 from copl_core.study import access, contents, rewards, runs, service_tokens
@@ -55,8 +56,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def open_store(settings: Settings) -> Store:
     """The store of this installation; its database is created, or migrated to the newest version."""
-    from db.engine import make_engine, migrate
-    from db.store import SqlStore
+    with importable():
+        from db.engine import make_engine, migrate
+        from db.store import SqlStore
 
     settings.make_home()
     engine = make_engine(settings.url)
@@ -450,7 +452,7 @@ AddCommand = Callable[[str, Callable[[argparse.Namespace, Settings], int], str],
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m copl_core", description="CoPL Studio from a terminal.")
+    parser = argparse.ArgumentParser(prog=_program(), description="CoPL Studio from a terminal.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
@@ -467,6 +469,11 @@ def _parser() -> argparse.ArgumentParser:
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
     command("weights", _weights, "Fetch the bundled models.")
     return parser
+
+
+def _program() -> str:
+    """How this command was called: an installed package brings ``copl``."""
+    return "copl" if Path(sys.argv[0]).stem == "copl" else "python -m copl_core"
 
 
 def _add_data_commands(command: AddCommand) -> None:

@@ -22,9 +22,9 @@ from types import FrameType
 from typing import IO
 
 from copl_core.config import STOP_SECONDS, Settings
+from copl_core.install.program import PROGRAM
 from copl_core.records import CoplError
 
-ROOT = Path(__file__).resolve().parents[2]  # where streamlit_app.py and .streamlit/ are
 # Seconds between asking a process to stop and killing it.  The trainer takes up to ``STOP_SECONDS`` to reach the next
 # step of its current run and then writes to the database; a trainer killed before that leaves its run behind.
 GRACE = {"app": 4.0, "worker": STOP_SECONDS + 4.0}
@@ -56,7 +56,7 @@ def app_command(settings: Settings) -> list[str]:
         "-m",
         "streamlit",
         "run",
-        str(ROOT / "streamlit_app.py"),
+        str(PROGRAM / "streamlit_app.py"),
         "--server.port",
         str(settings.port),
         "--server.address",
@@ -296,7 +296,7 @@ class _Processes:
         ):  # a process that is started is always recorded
             process = subprocess.Popen(
                 self.commands[name],
-                cwd=ROOT,
+                cwd=PROGRAM,
                 env=self.environment | self.extra_environment[name],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
