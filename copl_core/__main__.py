@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from copl_core.config import Settings
 from copl_core.install.program import importable
@@ -342,6 +342,14 @@ def _check_run(session: Session, run_id: int, database_error: str) -> None:
 
 
 def _score(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.file is not None:
+        return _score_file(arguments, settings)
+    if arguments.json:
+        raise CoplError("--json writes an answer for each row of a file; name it with --file.")
+    if arguments.prompt is None:
+        raise CoplError(
+            "Which texts? Give --prompt and two or more --response, or --file with a row for each question."
+        )
     session = open_study(settings, arguments.study)
     users = {user.name: user.id for user in access.users(session)}
     missing = [name for name in arguments.user if name not in users]
@@ -359,6 +367,35 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
         cells = "  ".join(f"{win:6.1%} ({reward:+.2f})" for win, reward in zip(row.win, row.reward, strict=True))
         print(f"{row.name:32.32}  {cells}   {row.source}, n={row.n}")
     return 0
+
+
+def _score_file(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.serving.score_file import scored
+    from copl_core.serving.service import Service
+
+    if arguments.prompt is not None or arguments.response or arguments.user:
+        raise CoplError("--file holds prompts, responses and users in its rows; give it without --prompt and the like.")
+    session = open_study(settings, arguments.study)
+    bad = 0
+    for answer in scored(Service(session.store, settings), session.id, arguments.file):
+        bad += "error" in answer
+        print(
+            json.dumps(answer, ensure_ascii=False) if arguments.json else "\n".join(_answer_lines(answer)), flush=True
+        )
+    if bad:
+        print(f"{bad:,} row{'s' * (bad != 1)} could not be answered; the others are.", file=sys.stderr)
+    return int(bad > 0)
+
+
+def _answer_lines(answer: dict[str, Any]) -> list[str]:
+    """An answer for people: who prefers which response, by its number in the row."""
+    if "error" in answer:
+        return [f"row {answer['row']}: {answer['error']}"]
+    shares = ((row["name"], zip(row["win"], row["rewards"], strict=True)) for row in answer["rows"])
+    return [
+        f"row {answer['row']}: {name:32.32}  " + "  ".join(f"{win:6.1%} ({reward:+.2f})" for win, reward in cells)
+        for name, cells in shares
+    ]
 
 
 def _link(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -522,9 +559,11 @@ def _add_model_commands(command: AddCommand) -> None:
     command("worker", _worker, "Run the trainer, which refits when labels arrive, until Ctrl-C.")
     sub = command("score", _score, "Print the predicted preferences of users and groups between responses.")
     _add_study(sub)
-    sub.add_argument("--prompt", required=True)
-    sub.add_argument("--response", required=True, action="append", help="repeat for two or more responses")
+    sub.add_argument("--prompt")
+    sub.add_argument("--response", default=[], action="append", help="repeat for two or more responses")
     sub.add_argument("--user", action="append", default=[], help="name of a user; can be repeated")
+    sub.add_argument("--file", type=Path, help="rows with prompt or messages, responses, and user or group")
+    sub.add_argument("--json", action="store_true", help="of a file: one JSON object per row, in the same order")
 
 
 def _add_serving(command: AddCommand) -> None:

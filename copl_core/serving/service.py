@@ -43,8 +43,12 @@ class Service:
         """Rewards and win probabilities, with intervals, of one request.
 
         Raises:
-            BadRequest: an unknown user or group, or labels about other texts than the study's.
+            BadRequest: an unknown user or group, labels about other texts than the study's, or no snapshot yet.
         """
+        return _answer(self.view(study_id, request))
+
+    def view(self, study_id: int, request: RewardRequest) -> RewardView:
+        """The same as the reward page gets it."""
         session = self.session(study_id)
         whose: dict[str, Any] = {"groups": request.user is None and request.group is None and not request.labels}
         if request.user is not None:
@@ -53,8 +57,7 @@ class Service:
             whose["groups"] = [self.group_number(session, request.group)]
         if request.labels:
             whose["answers"] = _answers(session, request)
-        view = self._by_champion(session, lambda: rewards.reward(session, request.prompt, request.responses, **whose))
-        return _answer(view)
+        return self._by_champion(session, lambda: rewards.reward(session, request.prompt, request.responses, **whose))
 
     def pointwise(
         self, study_id: int, queries: Sequence[Query], user: str | None, group: str | None
