@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from copl_core.config import Settings
 from copl_core.install.program import importable
-from copl_core.records import CoplError, ImportReport, RunState
+from copl_core.records import CoplError, ImportReport, RunState, counted
 from copl_core.store import Store
 from copl_core.study import access, contents, rewards, runs, service_tokens
 from copl_core.study.session import Session
@@ -172,7 +172,7 @@ def _try_files(files: list[OpenedFile], settings: Settings, study: str) -> list[
     store = open_store(settings)
     record = next((one for one in store.studies() if one.name == study), None)
     if record is not None:
-        return [store.import_rows(record.id, file.rows(), dry_run=True) for file in files]
+        return store.try_import(record.id, (file.rows() for file in files))
     with TemporaryDirectory() as folder:
         apart = Settings(home=Path(folder))
         session = _study_for_import(apart, study)
@@ -198,15 +198,14 @@ def _import_status(files: list[OpenedFile], reports: list[ImportReport], skip_ba
 
 
 def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run: bool) -> None:
-    from copl_core.formats.packed import BROKEN
-
     survey, unit = file.survey, file.container.unit
     would = "would add " if dry_run else ""
     print(
-        f"{file.path.name} → study {study!r}: {would}{report.labels_new:,} new labels, {report.labels_known:,} already "
-        f"there, {report.pairs_new:,} new pairs, {report.users_new:,} new users."
+        f"{file.path.name} → study {study!r}: {would}{counted(report.labels_new, 'new label')}, "
+        f"{report.labels_known:,} already there, {counted(report.pairs_new, 'new pair')}, "
+        f"{counted(report.users_new, 'new user')}."
     )
-    print(f"  {file.container.kind}, format {file.format.name}: {survey.rows:,} {unit}s.")
+    print(f"  {file.container.kind}, format {file.format.name}: {counted(survey.rows, unit)}.")
     if report.positions_unknown:
         print(
             f"  {report.positions_unknown:,} of the new labels do not say which answer was shown on the left (the "
@@ -221,16 +220,9 @@ def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run
         fields = ", ".join(f"{name} ({n:,})" for name, n in survey.ignored_fields.items())
         print(f"  Fields that nothing is learned from: {fields}.")
     _print_lines(list(survey.notes))
-    broken = any(reason == BROKEN for _, reason in survey.left_out)
-    rest = f"the {unit}s after the damage are missing" if broken else f"all other {unit}s were imported"
-    _print_problems([*survey.left_out, *report.problems], unit, rest)
-
-
-def _print_problems(problems: list[tuple[int, str]], unit: str, rest: str) -> None:
-    _print_lines([f"{unit} {number}: {reason}" for number, reason in problems], f"skipped {unit}s")
-    if problems:
-        were = f"{unit} was" if len(problems) == 1 else f"{unit}s were"
-        print(f"  {len(problems):,} {were} skipped; {rest}.", file=sys.stderr)
+    if problems := [*survey.left_out, *report.problems]:
+        _print_lines([f"{unit} {number}: {reason}" for number, reason in problems], "reasons")
+        print(f"  {file.in_short(problems, done=not dry_run)}", file=sys.stderr)
 
 
 def _print_lines(lines: list[str], what: str = "notes") -> None:

@@ -20,6 +20,11 @@ from numpy.typing import ArrayLike
 LARGEST = 2**31 - 1  # whole number that every database can store: an integer column of PostgreSQL
 
 
+def counted(n: int, what: str) -> str:
+    """A number with its word: 1 line, 2 lines."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 class CoplError(Exception):
     """An error for a person to read: its text says what was got, what is needed and what to do."""
 
@@ -218,6 +223,7 @@ class ImportReport:
     labels_known: int = 0
     pairs_new: int = 0
     users_new: int = 0
+    models_new: int = 0  # of the new users: language models
     positions_unknown: int = 0  # new labels whose row does not say which response was shown on the left
     problems: tuple[tuple[int, str], ...] = ()
 
@@ -228,6 +234,7 @@ class ImportReport:
             self.labels_known + other.labels_known,
             self.pairs_new + other.pairs_new,
             self.users_new + other.users_new,
+            self.models_new + other.models_new,
             self.positions_unknown + other.positions_unknown,
             self.problems + other.problems,
         )

@@ -246,13 +246,12 @@ class Store(Protocol):
     def resolve(self, study_id: int, report_id: int, *, by: int | None = None) -> Report: ...
 
     # ---- texts
-    def import_rows(
-        self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None, dry_run: bool = False
-    ) -> ImportReport:
-        """Add new prompts, responses, pairs, users and labels; idempotent by ``ImportRow.key``.
+    def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
+        """Add new prompts, responses, pairs, users and labels; idempotent by ``ImportRow.key``."""
+        ...
 
-        ``dry_run`` reports what would be added and changes nothing.
-        """
+    def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:
+        """What ``import_rows`` would do with one file after the other; nothing changes."""
         ...
 
     def pair(self, pair_id: int) -> Pair: ...

@@ -11,7 +11,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.orm import aliased
 
-from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Role
+from copl_core.records import CoplError, ImportReport, ImportRow, Kind, Pair, Response, Role
 from copl_core.study_settings import STRENGTHS
 from db.base import AnyResult
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
@@ -43,17 +43,16 @@ _PAIR = (
 
 
 class Texts(Transactions):
-    def import_rows(
-        self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None, dry_run: bool = False
-    ) -> ImportReport:
+    def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
+        with self._write() as connection:
+            return _import_rows(connection, study_id, rows, by)
+
+    def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:
         try:
             with self._write() as connection:
-                report = _import_rows(connection, study_id, rows, by)
-                if dry_run:
-                    raise _DryRun(report)
-                return report
+                raise _DryRun([_import_rows(connection, study_id, rows, None) for rows in files])
         except _DryRun as done:
-            return done.report
+            return done.reports
 
     def pair(self, pair_id: int) -> Pair:
         with self._read() as connection:
@@ -102,8 +101,8 @@ class Texts(Transactions):
 class _DryRun(Exception):
     """Ends a transaction without a change."""
 
-    def __init__(self, report: ImportReport) -> None:
-        self.report = report
+    def __init__(self, reports: list[ImportReport]) -> None:
+        self.reports = reports
 
 
 def _import_rows(connection: Connection, study_id: int, rows: Iterable[ImportRow], by: int | None) -> ImportReport:
@@ -165,7 +164,8 @@ class _Import:
                 .where(PromptRow.study_id == study_id)
             )
         }
-        self.labels_new = self.labels_known = self.pairs_new = self.users_new = self.positions_unknown = 0
+        self.labels_new = self.labels_known = self.pairs_new = self.users_new = self.models_new = 0
+        self.positions_unknown = 0
         self.problems: list[tuple[int, str]] = []
 
     def add(self, rows: list[ImportRow]) -> None:
@@ -188,6 +188,7 @@ class _Import:
             self.labels_known,
             self.pairs_new,
             self.users_new,
+            self.models_new,
             self.positions_unknown,
             tuple(self.problems),
         )
@@ -283,6 +284,7 @@ class _Import:
             )
         )
         self.users_new += len(new)
+        self.models_new += sum(row.kind == Kind.MODEL for row in new.values())
 
     def _labels(self, rows: list[ImportRow], sides: list[tuple[int, int]], pairs: list[int]) -> None:
         new = []

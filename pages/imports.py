@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from copl_core.records import Choice, CoplError, ImportReport, ImportRow, StudyRecord
+from copl_core.records import Choice, CoplError, ImportReport, ImportRow, StudyRecord, counted
 from copl_core.study import contents
 from pages.account import open_study
 from pages.common import current, person_name, rerun
@@ -30,6 +31,7 @@ COLUMNS = {
     "time": "Time",
 }
 CODES = {"a": "A is better", "b": "B is better", "tie": "A tie", "both_bad": "Both are bad"}
+_OPTIONS = re.compile(r" \((?:add )?--(?:[^()]|\([^()]*\))*\)")
 PASTED, UPLOADED = "Pasted text", "A file"
 
 
@@ -92,8 +94,8 @@ def look(path: Path) -> None:
 
 
 def in_this_form(sentence: str) -> str:
-    """A sentence that names options of the terminal, for people who see fields instead."""
-    return sentence.replace("add --annotator NAME", "give the annotator above").replace("--map", "columns and values:")
+    """A sentence without the options of the terminal in brackets: the fields for them stand on the page."""
+    return _OPTIONS.sub("", sentence)
 
 
 def opened(path: Path, maps: list[str], annotator: str) -> tuple[Any, list[ImportRow]]:
@@ -147,27 +149,38 @@ def columns(path: Path) -> list[str]:
 
 def report(file: Any) -> None:
     survey = file.survey
-    people = f"{survey.users:,} {'person' if survey.users == 1 else 'people'}"
     models = f" ({survey.by_models:,} by language models)" if survey.by_models else ""
+    labels = f"{counted(survey.labels, 'label')}{models} of {who(survey.users, survey.models)}"
     st.markdown(
         f"**{file.format.title}** ({file.container.kind}, {counted(survey.rows, file.container.unit)}): "
-        f"{counted(survey.labels, 'label')}{models} of {people} on {counted(survey.pairs, 'pair')}."
+        f"{labels} on {counted(survey.pairs, 'pair')}."
     )
     if survey.left_out:
-        name_problems(list(survey.left_out), file.container.unit, "will not come in")
+        st.warning(problems_in_words(file, list(survey.left_out), done=False))
     if survey.notes:
-        st.info("\n".join(f"- {literal(note)}" for note in survey.notes[:SHOWN]))
+        st.info(listed([in_this_form(note) for note in survey.notes]))
     if survey.ignored_fields:
         fields = ", ".join(f"{literal(name)} ({n:,})" for name, n in list(survey.ignored_fields.items())[:30])
         st.caption(f"Nothing is learned from these fields; they are kept and exported again: {fields}.")
 
 
-def name_problems(problems: list[tuple[int, str]], unit: str, what: str) -> None:
-    lines = "\n".join(f"- {unit.capitalize()} {number}: {literal(reason)}" for number, reason in problems[:SHOWN])
-    more = f"\n- And {len(problems) - SHOWN:,} more." if len(problems) > SHOWN else ""
-    st.warning(
-        f"{counted(len(problems), unit)} {what}; all others {'do' if 'will' in what else 'were'}.\n\n{lines}{more}"
-    )
+def who(users: int, models: int) -> str:
+    """People and language models, counted apart."""
+    n = users - models
+    people = f"{n:,} {'person' if n == 1 else 'people'}"
+    return people if not models else " and ".join([people] * (n > 0) + [counted(models, "language model")])
+
+
+def problems_in_words(file: Any, problems: list[tuple[int, str]], *, done: bool) -> str:
+    unit = file.container.unit.capitalize()
+    lines = [f"{unit} {number}: {in_this_form(reason)}" for number, reason in problems]
+    return f"{file.in_short(problems, done=done)}\n\n{listed(lines)}"
+
+
+def listed(lines: list[str]) -> str:
+    """The first lines as a list, and how many there are more."""
+    more = [f"And {len(lines) - SHOWN:,} more."] if len(lines) > SHOWN else []
+    return "\n".join(f"- {literal(line)}" for line in lines[:SHOWN] + more)
 
 
 def preview(rows: list[ImportRow]) -> None:
@@ -213,7 +226,7 @@ def run_import(file: Any, name: str | None) -> None:
     session, me = current()
     st.session_state.pop("imported", None)
     bar = st.progress(0.0, text="Importing")
-    rows = moving(file.rows(), file.survey.rows, bar)
+    rows = moving(file.rows(), max(file.survey.rows, file.survey.labels), bar)
     try:
         if name is None:
             made, done = session.record, contents.import_rows(session, rows, by=me.id)
@@ -225,7 +238,8 @@ def run_import(file: Any, name: str | None) -> None:
         st.error(str(problem))
         return
     problems = [*file.survey.left_out, *done.problems]
-    st.session_state["imported"] = (made, done, problems, file.container.unit, name is None)
+    left_out = problems_in_words(file, problems, done=True) if problems else ""
+    st.session_state["imported"] = (made, in_words(made, done, here=name is None), left_out, name is None)
     rerun()  # the menu begins with the list of studies
 
 
@@ -237,20 +251,16 @@ def moving(rows: Iterable[ImportRow], total: int, bar: Any) -> Iterator[ImportRo
         yield row
 
 
-def counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'s' * (n != 1)}"
+def in_words(made: StudyRecord, report: ImportReport, *, here: bool) -> str:
+    new = f"{counted(report.labels_new, 'label')}, {counted(report.pairs_new, 'pair')}"
+    found = f"{literal(made.name)} has {new} and {who(report.users_new, report.models_new)}{' more' * here}."
+    were = "was" if report.labels_known == 1 else "were"
+    return f"{found} {counted(report.labels_known, 'label')} {were} there already." if report.labels_known else found
 
 
-def show_import(
-    made: StudyRecord, report: ImportReport, problems: list[tuple[int, str]], unit: str, here: bool
-) -> None:
-    people = f"{report.users_new:,} {'person' if report.users_new == 1 else 'people'}"
-    found = f"{counted(report.labels_new, 'label')}, {counted(report.pairs_new, 'pair')} and {people}"
-    known = f" {counted(report.labels_known, 'label')} were there already." if report.labels_known else ""
-    name = literal(made.name)
-    st.success(f"{name} has {found} more.{known}" if here else f"{name} has {found}.")
-    if problems:
-        were = "was" if len(problems) == 1 else "were"
-        name_problems(problems, unit, f"{were} not imported")
+def show_import(made: StudyRecord, new: str, left_out: str, here: bool) -> None:
+    st.success(new)
+    if left_out:
+        st.warning(left_out)
     if not here and st.button(f"Open {made.name}", key="open-imported", type="primary"):
         open_study(made.id)

@@ -126,6 +126,17 @@ def test_the_report_of_an_import_is_json_for_programs(home, labels, tmp_path):
     assert again == report | {"new": {"pairs": 0, "labels": 0, "users": 0}}
 
 
+def test_a_dry_run_of_two_files_counts_what_both_hold_once(home, labels, capsys):
+    for study in ("Imported", "Unseen"):
+        assert main(["import", str(labels), str(labels), "--study", study, "--dry-run"]) == 0
+        first, second = [line for line in capsys.readouterr().out.splitlines() if "→" in line]
+        assert "would add 40 new labels, 0 already there" in first
+        assert "would add 0 new labels, 40 already there, 0 new pairs, 0 new users" in second
+        assert not open_store(Settings(home=home)).studies() or study == "Unseen"
+        main(["import", str(write_pairs(labels.parent))])
+        capsys.readouterr()
+
+
 def test_a_dry_run_reports_the_same_and_changes_nothing(home, labels):
     tried = report_of(home, str(labels), "--dry-run")
     assert tried["new"]["labels"] == 40
@@ -153,7 +164,7 @@ def test_fields_and_values_under_other_names_are_mapped(home, tmp_path, capsys):
         assert main(["import", str(path), "--map", wrong]) == 1
         assert f"--map got '{wrong}'; give one of our fields" in capsys.readouterr().err
     assert main(["import", str(path), "--map", "choice=gone"]) == 1
-    assert "--map names the field gone for choice" in capsys.readouterr().err
+    assert "gone is named as the field for choice" in capsys.readouterr().err
     assert main(["import", str(path), "--format", "nothing"]) == 1
     assert "There is no format named 'nothing'; choose one of" in capsys.readouterr().err
 
@@ -189,7 +200,7 @@ def test_a_hundred_bad_lines_are_summed_up(home, labels, capsys):
         stream.write("{\n" * 100)
     assert main(["import", str(labels), "--skip-bad"]) == 0
     err = capsys.readouterr().err
-    assert "80 more skipped lines" in err and "100 lines were skipped" in err and len(err.splitlines()) < 30
+    assert "80 more reasons" in err and "100 lines were skipped" in err and len(err.splitlines()) < 30
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n", "{\n[]\n"], ids=["missing", "empty", "blank", "all bad"])

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from copl_core.formats.containers import Record
-from copl_core.formats.fields import columns
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import number
-from copl_core.formats.reading import (
-    BadRecord,
-    Reading,
-    absent,
-    brief,
-    checked,
-    is_model,
-    prompt_text,
-    response_text,
-    source_name,
-)
-from copl_core.formats.trl import who
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, absent, brief, checked, source_name, who
 from copl_core.records import ImportRow, Kind
 
 
@@ -38,7 +28,7 @@ class AlpacaEval(Format):
         value = number(fields.get("preference"))
         if (value is None and not absent(fields.get("preference"))) or not 0 <= (value or 0) <= 2:
             raise BadRecord(f"preference is {brief(fields.get('preference'))}; it must be from 1 to 2, or 0 for a tie")
-        annotator, by = who(columns(tuple(fields)), fields)
+        annotator, by = who(fields)
         known = {"instruction", "input", "output_1", "output_2", "preference", "generator_1", "generator_2", *by}
         context = fields.get("input")
         question = prompt_text(fields.get("instruction"))
@@ -53,8 +43,11 @@ class AlpacaEval(Format):
             sources=(sources[0], sources[1]),
             context=[fields.get("dataset")],
             meta=reading.rest(fields, known),
-            kind=Kind.MODEL if annotator and self._judges(annotator) else Kind.HUMAN,
+            kind=self._kind(annotator),
         )
 
-    def _judges(self, annotator: str) -> bool:
-        return is_model(annotator) or not annotator.isdigit()
+    def _kind(self, annotator: str | None) -> Kind | None:
+        """People have numbers here, and models have names; None: the record names nobody."""
+        if annotator is None:
+            return None
+        return Kind.HUMAN if annotator.isdigit() else Kind.MODEL

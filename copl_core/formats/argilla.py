@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from copl_core.formats.choices import Verdict, is_number, plain, understand, unwrapped
+from copl_core.formats.choices import Verdict, is_number, plain, unwrapped
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, pairs, texts_to_compare
-from copl_core.formats.reading import Reading, absent, annotator_name, missing, prompt_text, response_text
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import absent, annotator_name, missing
 from copl_core.records import ImportRow
 
 _DONE = (None, "submitted", "completed")  # states of a response that count; discarded ones and drafts do not
@@ -43,7 +45,7 @@ class Argilla(Format):
         meta = reading.rest(record.fields, {"fields", "vectors", prompt, *answers, *self.questions(record.fields)})
         compared: list[tuple[_Given | None, dict[str, float], Verdict | None]] = []
         for one in self.responses(record.fields):
-            found = _compared(one.value, answers)
+            found = _compared(reading, one.value, answers)
             if found is not None:
                 compared.append((one, *found))
             else:
@@ -136,7 +138,7 @@ def _of_columns(fields: Mapping[str, Any]) -> Iterator[_Given]:
             yield from _counting(name.removesuffix(".responses"), given)
 
 
-def _compared(value: Any, answers: list[str]) -> tuple[dict[str, float], Verdict | None] | None:
+def _compared(reading: Reading, value: Any, answers: list[str]) -> tuple[dict[str, float], Verdict | None] | None:
     """(score by answer, the higher the better; or the verdict on two answers); None: a value compares no answers."""
     by_plain = {plain(name): name for name in answers}
     places = _places(value)
@@ -146,9 +148,9 @@ def _compared(value: Any, answers: list[str]) -> tuple[dict[str, float], Verdict
     if len(answers) > 2:
         best = by_plain.get(word)
         return None if best is None else ({name: float(name == best) for name in answers}, Verdict("a"))
-    if is_number(word):
+    if is_number(word) and not reading.coded(value):
         return None  # a rating
-    verdict = understand(value, a={plain(answers[0])}, b={plain(answers[1])})
+    verdict = reading.verdict(value, a={plain(answers[0])}, b={plain(answers[1])})
     return None if verdict is None else ({}, verdict)
 
 

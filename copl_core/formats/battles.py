@@ -12,21 +12,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import answer_of, as_messages, n_in_common
 from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.reading import (
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import (
     BadRecord,
-    Reading,
     absent,
     annotator_name,
-    as_messages,
     as_time,
     brief,
     missing,
+    present,
     source_name,
+    who,
     whole_number,
 )
-from copl_core.formats.trl import who
 from copl_core.records import ImportRow
 from copl_core.turns import from_messages
 
@@ -79,9 +80,9 @@ class Battles(Format):
         judge = fields.get("judge")
         if isinstance(judge, list):
             return annotator_name(" ".join(map(str, judge))), {"judge"}
-        found, by = who(columns(tuple(fields)), fields)
+        found, by = who(fields)
         if found is None:
-            name = next((name for name in _SESSIONS if not absent(fields.get(name))), None)
+            name = present(fields, _SESSIONS)
             return (None, set()) if name is None else (annotator_name(fields[name]), {name})
         return found, by
 
@@ -117,7 +118,7 @@ class KaggleLmsys(Format):
         won = [name for name in _KAGGLE if whole_number(fields.get(name)) == 1]
         if len(won) != 1:
             raise BadRecord(f"{len(won)} of {', '.join(_KAGGLE)} are 1; exactly one must be")
-        annotator, by = who(columns(tuple(fields)), fields)
+        annotator, by = who(fields)
         known = {"prompt", "response_a", "response_b", "model_a", "model_b", "id", *_KAGGLE, *by}
         yield reading.row(
             record,
@@ -142,7 +143,7 @@ def questions_and_answers(one: list[tuple[str, str]], other: list[tuple[str, str
     Raises:
         BadRecord: the models got different questions, or one gave no answer.
     """
-    n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    n = n_in_common(one, other)
     if n == len(one) == len(other):
         n = max((i for i, turn in enumerate(one) if turn[0] == "assistant"), default=n)
     rest = [[turn for turn in turns[n:] if turn[0] != "assistant"] for turns in (one, other)]
@@ -151,7 +152,7 @@ def questions_and_answers(one: list[tuple[str, str]], other: list[tuple[str, str
     answers = [turns[n:] for turns in (one, other)]
     if not all(any(role == "assistant" for role, _ in turns) for turns in answers):
         raise BadRecord("one of the two conversations has no answer")
-    a, b = (turns[0][1] if len(turns) == 1 else from_messages(turns) for turns in answers)
+    a, b = map(answer_of, answers)
     return from_messages(one[:n] + rest[0]), a, b
 
 

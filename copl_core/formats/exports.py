@@ -10,8 +10,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from copl_core.formats import write_tables
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.own import whole, write_jsonl
-from copl_core.formats.reading import prompt_text, response_text
 from copl_core.formats.selection import Row, Selection, select
 from copl_core.formats.write_argilla import records
 from copl_core.formats.write_battles import battles

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from copl_core.formats import registry
 from copl_core.formats.choices import CHOICES, plain
 from copl_core.formats.containers import Container, Problems, Record, open_container
 from copl_core.formats.fields import OURS
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.own import at
-from copl_core.formats.reading import Options, Reading
-from copl_core.records import CoplError, ImportRow, Kind
+from copl_core.formats.packed import BROKEN
+from copl_core.formats.reading import Options, Reading, pair_digest
+from copl_core.records import CoplError, ImportRow, Kind, counted
 
 _SAMPLE = 100  # records by which a format is recognised
 _KEPT = 150_000_000  # characters of texts of a file that stay in memory, so that it is read only once
@@ -43,6 +43,7 @@ class Survey:
     pairs: int  # different pairs of answers
     labels: int
     users: int
+    models: int  # of the users: language models
     by_models: int  # of the labels: those of language models
     left_out: tuple[tuple[int, str], ...]  # (line or row, why)
     notes: tuple[str, ...]  # what was taken, but not as it stands there
@@ -71,6 +72,21 @@ class OpenedFile:
         if self.kept is not None:
             return iter(self.kept)
         return _rows(self.format, self.container, Reading(self.options, self.numbers))
+
+    def in_short(self, problems: Problems, *, done: bool) -> str:
+        """How many lines or rows are skipped, and what of the others; ``done``: the import is over."""
+        unit = self.container.unit
+        whole = {number for number, reason in problems if not reason.startswith(("answers ", BROKEN))}
+        part = {number for number, reason in problems if reason.startswith("answers ")} - whole
+        were = ("was" if len(whole or part) == 1 else "were") if done else "will be"
+        counts = [counted(len(whole), unit)] if whole else []
+        counts += [f"{len(part):,} in part" if whole else f"a part of {counted(len(part), unit)}"] if part else []
+        facts = [f"{' and '.join(counts)} {were} skipped"] if counts else []
+        if any(reason == BROKEN for _, reason in problems):
+            facts.append(f"the {unit}s after the damage are missing")
+        elif counts:
+            facts.append(f"all other {unit}s {'were' if done else 'will be'} imported")
+        return "; ".join(facts) + "."
 
 
 def open_file(path: Path, options: Options | None = None, format_name: str | None = None) -> OpenedFile:
@@ -132,6 +148,18 @@ def read_options(maps: Iterable[str], annotator: str | None = None) -> Options:
     return Options((annotator or "").strip() or None, names, codes)
 
 
+def _at(fields: Mapping[str, Any], name: str) -> Any:
+    """The value under a name, or under a path of names with dots."""
+    if name in fields or "." not in name:
+        return fields.get(name)
+    value: Any = fields
+    for part in name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
 def _sample(container: Container) -> Sample:
     return Sample([record.fields for record in islice(container.read([]), _SAMPLE)])
 
@@ -141,7 +169,7 @@ def _renamed(container: Container, names: Mapping[str, str]) -> Container:
 
     def read(problems: Problems) -> Iterator[Record]:
         for record in container.read(problems):
-            ours = {name: at(record.fields, theirs) for name, theirs in names.items()}
+            ours = {name: _at(record.fields, theirs) for name, theirs in names.items()}
             rest = {name: value for name, value in record.fields.items() if name not in names.values()}
             yield Record(record.number, {**rest, **{name: value for name, value in ours.items() if value is not None}})
 
@@ -164,17 +192,17 @@ def _what_it_holds(sample: Sample) -> str:
     shown = ", ".join(fields[:_MOST_NAMES]) + (", …" if len(fields) > _MOST_NAMES else "")
     seems = next((kind for names, kind in _LOOKS_LIKE if sample.has(*names)), "")
     return (
-        f"has no two answers to compare: its fields are {shown}{f' ({seems})' if seems else ''}; name them with --map "
-        "prompt=… --map response_a=… --map response_b=… --map choice=…, or give a file "
+        f"has no two answers to compare: its fields are {shown}{f' ({seems})' if seems else ''}; say which field "
+        "holds what (--map prompt=… --map response_a=… --map response_b=… --map choice=…), or give a file "
         f"with {registry.by_name('own').needs}."
     )
 
 
 def _check_names(path: Path, sample: Sample, options: Options) -> None:
     for ours, theirs in options.names.items():
-        if sample.records and not any(at(record, theirs) is not None for record in sample.records):
+        if sample.records and not any(_at(record, theirs) is not None for record in sample.records):
             raise CoplError(
-                f"--map names the field {theirs} for {ours}, and the first rows of {path} have no value in it; their "
+                f"{theirs} is named as the field for {ours}, and the first rows of {path} have no value in it; their "
                 f"fields are {', '.join(sample.fields[:_MOST_NAMES])}."
             )
 
@@ -189,13 +217,12 @@ def _survey(
     found: Format, container: Container, reading: Reading
 ) -> tuple[Reading, Survey, tuple[ImportRow, ...] | None]:
     pairs: set[bytes] = set()
-    users: set[str] = set()
+    users: dict[str, Kind] = {}
     labels = by_models = n_characters = 0
     kept: list[ImportRow] = []
     for row in _rows(found, container, reading):
-        texts = "\0".join((row.prompt, *sorted((row.response_a, row.response_b))))
-        pairs.add(sha256(texts.encode("utf-8", "surrogatepass")).digest()[:16])
-        n_characters += len(texts)
+        pairs.add(pair_digest(row.prompt, row.response_a, row.response_b))
+        n_characters += len(row.prompt) + len(row.response_a) + len(row.response_b)
         if n_characters <= _KEPT:
             kept.append(row)
         else:
@@ -203,12 +230,13 @@ def _survey(
         if row.choice is not None and row.annotator is not None:
             labels += 1
             by_models += row.kind == Kind.MODEL
-            users.add(row.annotator)
+            users.setdefault(row.annotator, row.kind)
     survey = Survey(
         reading.rows,
         len(pairs),
         labels,
         len(users),
+        sum(kind == Kind.MODEL for kind in users.values()),
         by_models,
         tuple(sorted(reading.left_out)),
         tuple(_notes(container, reading)),
@@ -236,12 +264,13 @@ def _refuse(path: Path, found: Format, reading: Reading, survey: Survey) -> None
     if reading.unknown_guesses:
         name, value = next(iter(reading.unknown_guesses.items()))
         raise CoplError(
-            f"{path} may hold its choices in the field {name}, but {value} names neither answer; say what holds the "
-            f"choice, as in --map choice={name}, and what a value means, as in --map a={value}."
+            f"{path} may hold its choices in the field {name}, but {value} names neither answer; say which field "
+            f"holds the choice (--map choice={name}) and what a value means (--map a={value})."
         )
     if not survey.labels and reading.without_annotator:
         raise CoplError(
-            f"{path} ({_small(found.title)}) says which answer was preferred, and not by whom; add --annotator NAME."
+            f"{path} ({_small(found.title)}) says which answer was preferred, and not by whom; "
+            "name the annotator (add --annotator NAME)."
         )
     if not survey.labels and (reading.without_choice or reading.maybe_choices):
         raise CoplError(f"{path} {_lost_choices(reading)}")
@@ -268,4 +297,4 @@ def _lost_choices(reading: Reading) -> str:
     guess = names[0] if names else "THEIRS"
     who = "names annotators and no choice" if reading.without_choice else "has no field named choice"
     maybe = f" (it may be in {' or '.join(names)})" if names else ""
-    return f"{who}{maybe}; say which field holds the choice, as in --map choice={guess}."
+    return f"{who}{maybe}; say which field holds the choice (--map choice={guess})."

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, by_answer, number, pairs
-from copl_core.formats.reading import BadRecord, Reading, absent, brief, prompt_text, response_text, whole_number
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, absent, brief, whole_number, word
 from copl_core.records import ImportRow
 from copl_core.turns import Turn, text_of
 
@@ -75,7 +77,7 @@ class HelpSteerPreference(Format):
             strength=abs(value or 0) or 1,
             context=[fields.get(name) for name in ("id", "dataset")],
             meta=reading.rest(fields, {prompt, a, b, preference}),
-            split=_word(fields.get("split")),
+            split=word(fields.get("split")),
         )
 
 
@@ -86,7 +88,3 @@ def extra_id_prompt(value: Any) -> str:
     parts = re.split(r"\n?<extra_id_1>(User|Assistant|System)\n", "\n<extra_id_1>User\n" + value)
     turns = [Turn(role.lower(), text) for role, text in zip(parts[1::2], parts[2::2], strict=True)]
     return text_of([turn for turn in turns if turn.text or turn.role != "assistant"])
-
-
-def _word(value: Any) -> str | None:
-    return str(value)[:200] if isinstance(value, (str, int, float)) else None

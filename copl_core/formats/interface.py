@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from copl_core.formats.containers import Record
-from copl_core.formats.reading import BadRecord, Reading
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord
 from copl_core.records import ImportRow
 
 

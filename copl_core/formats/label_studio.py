@@ -9,23 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from copl_core.formats.choices import Verdict, is_number, plain, understand, unwrapped
+from copl_core.formats.choices import Verdict, is_number, plain, unwrapped
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, number, pairs, texts_to_compare
-from copl_core.formats.reading import (
-    BadRecord,
-    Reading,
-    absent,
-    annotator_name,
-    as_time,
-    brief,
-    missing,
-    prompt_text,
-    response_text,
-)
-from copl_core.formats.trl import who
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, absent, annotator_name, as_time, brief, missing, who
 from copl_core.records import LARGEST, ImportRow
 
 _MIN = ("annotation_id", "lead_time")  # of JSON-MIN and CSV
@@ -79,9 +70,9 @@ class LabelStudio(Format):
         """A row of JSON-MIN or CSV: data, results and annotation side by side."""
         fields = record.fields
         prompt, answers, items = _texts({name: value for name, value in fields.items() if value is not None})
-        annotator, by = who(columns(tuple(fields)), fields)
+        annotator, by = who(fields)
         known = {prompt, *answers, items, *by, "created_at", "lead_time"}
-        name, verdict = _choice_of(fields, answers, known)
+        name, verdict = _choice_of(reading, fields, answers, known)
         meta = reading.rest(fields, {*known, name, "id", "annotation_id", "updated_at"})
         ids = {one: fields[one] for one in ("id", "annotation_id") if not missing(fields.get(one))}
         task = _Task(record, reading, fields, prompt, answers, items, {**ids, **meta})
@@ -174,7 +165,7 @@ class _Task:
         if missing(chosen) or len(self.found) != 2:
             return {}, None, False
         names = [{plain(name)} for name, _ in self.found]
-        verdict = understand(chosen, a=names[0], b=names[1])
+        verdict = self.reading.verdict(chosen, a=names[0], b=names[1])
         if verdict is None and result.get("type") == "pairwise":
             raise BadRecord(f"the pairwise result is {brief(chosen)}; it must be left or right")
         return {}, verdict, _is_side(chosen)
@@ -203,7 +194,9 @@ def _item_text(item: Mapping[str, Any]) -> str:
     return text
 
 
-def _choice_of(fields: Mapping[str, Any], answers: list[str], known: set[str]) -> tuple[str, Verdict | None]:
+def _choice_of(
+    reading: Reading, fields: Mapping[str, Any], answers: list[str], known: set[str]
+) -> tuple[str, Verdict | None]:
     """(the field that holds the choice, what it says): one with a usual name, else one whose word is a choice."""
     if len(answers) != 2:
         return "", None
@@ -211,9 +204,9 @@ def _choice_of(fields: Mapping[str, Any], answers: list[str], known: set[str]) -
     usual = [*found.of("choice"), *found.guesses]
     for name in [*usual, *(one for one in fields if one not in usual and one not in known)]:
         value = unwrapped(fields.get(name))
-        if absent(value) or (is_number(plain(value)) and name not in usual):
+        if absent(value) or (is_number(plain(value)) and name not in usual and not reading.coded(value)):
             continue
-        verdict = understand(value, a={plain(answers[0])}, b={plain(answers[1])})
+        verdict = reading.verdict(value, a={plain(answers[0])}, b={plain(answers[1])})
         if verdict:
             return name, verdict
         if name in usual:

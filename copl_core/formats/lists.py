@@ -6,23 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import as_messages, prompt_text, response_text
 from copl_core.formats.fields import columns, plain_name
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, by_answer, number, pairs
-from copl_core.formats.reading import (
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import (
     BadRecord,
-    Reading,
     absent,
     annotator_name,
     as_list,
-    as_messages,
     checked,
-    missing,
-    prompt_text,
-    response_text,
+    present,
     source_name,
+    who,
 )
-from copl_core.formats.trl import who
 from copl_core.records import ImportRow
 
 _ONE = ("response", "completion", "answer", "output", "generation", "reply", "model_response", "text")
@@ -70,9 +68,9 @@ class Ratings(Format):
     def _one(self, record: Record, reading: Reading) -> tuple[tuple[str, str | None], Answer, dict[str, Any]]:
         fields = record.fields
         found = columns(tuple(fields))
-        prompt = next((name for name in found.of("prompt") if not missing(fields[name])), "prompt")
+        prompt = present(fields, found.of("prompt")) or "prompt"
         text, rating, model = (_named(fields, names) for names in (_ONE, _RATINGS, _MODELS))
-        annotator, by = who(found, fields)
+        annotator, by = who(fields)
         answer = Answer(
             response_text(text or "response", fields.get(text)),
             number(fields.get(rating)),
@@ -102,7 +100,7 @@ class Lists(Format):
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
         fields = record.fields
         found = columns(tuple(fields))
-        prompt = next((name for name in found.of("prompt") if not missing(fields[name])), "prompt")
+        prompt = present(fields, found.of("prompt")) or "prompt"
         many = _named(fields, _MANY)
         values = as_list(fields.get(many, []))
         ratings = _named(fields, (*_MANY_RATINGS, *_MANY_RANKS, *_ORDERS))
@@ -112,13 +110,14 @@ class Lists(Format):
             Answer(_text(value), score, self._model(value, models, i), _id(value))
             for i, (value, score) in enumerate(zip(values, scores, strict=True))
         ]
-        annotator, by = who(found, fields)
+        annotator, by = who(fields)
         meta = reading.rest(fields, {prompt, many, ratings, name if len(models) == len(values) else "", *by})
         given = [score for score in scores if score is not None]
-        scale = max(given) - min(given) if is_rating and given else 0
+        scale = max(max(given) - min(given), 4) if is_rating and given else 0
         context = [fields.get(one) for one in ("id", "prompt_id")]
-        rated = Rated(prompt_text(fields.get(prompt)), answers, annotator, max(scale, 4), context, meta)
-        yield from pairs(record, reading, rated if is_rating else _ranked(rated))
+        yield from pairs(
+            record, reading, Rated(prompt_text(fields.get(prompt)), answers, annotator, scale, context, meta)
+        )
 
     def _scores(self, fields: Mapping[str, Any], name: str, values: Sequence[Any]) -> tuple[list[float | None], bool]:
         """(a score per answer, of which the higher is better; whether its distances mean something)."""
@@ -137,10 +136,6 @@ class Lists(Format):
         if isinstance(value, dict) and (name := _named(value, _MODELS)):
             return source_name("model", value[name])
         return source_name("model", models[at]) if len(models) > at and isinstance(models[at], str) else None
-
-
-def _ranked(rated: Rated) -> Rated:
-    return Rated(rated.prompt, rated.answers, rated.annotator, 0, rated.context, rated.meta, rated.more)
 
 
 def _inner_scores(values: Sequence[Any]) -> tuple[list[float | None], bool]:

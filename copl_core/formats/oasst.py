@@ -8,7 +8,8 @@ from typing import Any
 from copl_core.formats.containers import Record
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, pairs
-from copl_core.formats.reading import BadRecord, Reading, checked, missing, source_name, whole_number
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, checked, missing, source_name, whole_number
 from copl_core.records import ImportRow
 from copl_core.turns import Turn, text_of
 

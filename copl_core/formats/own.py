@@ -24,13 +24,14 @@ from uuid import uuid4
 
 from copl_core.formats.choices import CHOICES, Verdict, plain
 from copl_core.formats.containers import LINE_LIMIT, Record, open_container
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.fields import Columns, columns
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.reading import (
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import (
     NAME_LIMIT,
     TEXT_LIMIT,
     BadRecord,
-    Reading,
     absent,
     annotator_name,
     as_list,
@@ -38,11 +39,10 @@ from copl_core.formats.reading import (
     brief,
     checked,
     missing,
-    prompt_text,
-    response_text,
     source_name,
     strength_of,
     whole_number,
+    word,
 )
 from copl_core.records import LARGEST, CoplError, ImportRow, Kind
 
@@ -94,7 +94,7 @@ class _Row:
     def value(self, name: str) -> Any:
         """The value of a field of ours; None if the record has none."""
         for field in self.columns.of(name):
-            value = self.fields.get(field) if field in self.fields else at(self.fields, field)
+            value = self.fields.get(field)
             if not missing(value):
                 self.read.add(field)
                 return value
@@ -107,7 +107,7 @@ class _Row:
         sources = source_name("model_a", self.value("model_a")), source_name("model_b", self.value("model_b"))
         verdict = self._verdict(a, b, sources)
         annotator, by = self._annotator(), self._of_label(verdict) if verdict else {}
-        meta, ids = self._meta(), [at(self.fields, name) for name in ("dataset", "pair_id", "time")]
+        meta, ids = self._meta(), [self.fields.get(name) for name in ("dataset", "pair_id", "time")]
         if not missing(ids[1]) and not self._exported:
             self.reading.same_id(f"{ids[1]}" if missing(ids[0]) else f"{ids[1]} of {ids[0]}", prompt, a, b)
         if verdict is None:
@@ -136,9 +136,8 @@ class _Row:
     def _prompt(self) -> str:
         value = self.value("prompt")
         if value is None:
-            raise BadRecord(
-                f"prompt is {'empty' if '' in (at(self.fields, n) for n in self.columns.of('prompt')) else 'missing'}"
-            )  # noqa: E501
+            empty = any(self.fields.get(name) == "" for name in self.columns.of("prompt"))
+            raise BadRecord(f"prompt is {'empty' if empty else 'missing'}")
         if self._exported and isinstance(value, str):
             return value
         return prompt_text(value, system=self.value("system"), history=self._history())
@@ -146,18 +145,18 @@ class _Row:
     def _history(self) -> Any:
         """Earlier turns; a context that is a text stands beside the prompt and is no turn of it."""
         for field in self.columns.of("history"):
-            value = at(self.fields, field)
+            value = self.fields.get(field)
             if field not in self.read and not missing(value) and (field == "history" or not isinstance(value, str)):
                 self.read.add(field)
                 return value
         return None
 
     def _response(self, name: str) -> str:
-        field = next((field for field in self.columns.of(name) if at(self.fields, field) is not None), None)
+        field = next((field for field in self.columns.of(name) if self.fields.get(field) is not None), None)
         if field is None:
             raise BadRecord(f"{name} is missing{self._hint()}")
         self.read.add(field)
-        value = at(self.fields, field)
+        value = self.fields[field]
         return value if self._exported and isinstance(value, str) else response_text(name, value)
 
     def _hint(self) -> str:
@@ -182,8 +181,8 @@ class _Row:
         return {plain(name) for name in (*fields, source, text) if name} - {""}
 
     def _understood(self, value: Any, a: str, b: str, names: tuple[set[str], set[str]]) -> Verdict | None:
-        if self._exported and value in CHOICES and value not in self.reading.options.codes:
-            return Verdict(value)  # whatever the texts: one of them may be "a" itself
+        if value in CHOICES:  # our own words come before texts of answers, which may be "B"
+            return self.reading.verdict(value)
         if isinstance(value, str) and value in (a, b) and a != b:
             return Verdict("a" if value == a else "b")  # the text of the preferred answer
         return self.reading.verdict(value, a=names[0], b=names[1])
@@ -198,13 +197,13 @@ class _Row:
             raise BadRecord(f"{name} is {brief(value)}, which names neither answer")
         if len({verdict.choice for verdict in found.values()}) > 1:
             says = " and ".join(f"{name} says {verdict.choice}" for name, verdict in found.items())
-            raise BadRecord(f"{says}; name the right one, as in --map choice={next(iter(found))}")
+            raise BadRecord(f"{says}; name the right one (--map choice={next(iter(found))})")
         self.read |= found.keys()
         return next(iter(found.values()), None)
 
     def _code_hint(self, value: Any) -> str:
         word = plain(value)
-        return f", or say what it means, as in --map a={word}" if word and len(word) <= 20 else ""
+        return f", or say what it means (--map a={word})" if word and len(word) <= 20 else ""
 
     def _annotator(self) -> str | None:
         value = self.value("annotator")
@@ -222,8 +221,8 @@ class _Row:
             "reason": self._text("reason") or "",
             "milliseconds": self._taken("milliseconds", _milliseconds, "a whole number of 0 or more"),
             "tags": self._tags(),
-            "group": _word(self._known("group")),
-            "split": _word(self._known("split")),
+            "group": word(self._known("group")),
+            "split": word(self._known("split")),
             "excluded": self.value("excluded") in (True, "True", "true", "TRUE", 1, "1"),
             "left": self._left(),
         }
@@ -246,11 +245,11 @@ class _Row:
         value = self.value("label_key")
         return None if value is None else checked("label_key", value, 64)
 
-    def _kind(self) -> Kind:
+    def _kind(self) -> Kind | None:
         value = self.value("kind")
         if value is not None and value not in tuple(Kind):
             raise BadRecord(f"kind is {brief(value)}; it must be one of {', '.join(Kind)}")
-        return Kind(value or Kind.HUMAN)
+        return None if value is None else Kind(value)
 
     def _left(self) -> str | None:
         value = self.value("left")
@@ -301,26 +300,9 @@ class _Row:
                 self.reading.maybe_choices[name] += 1
 
 
-def at(fields: Mapping[str, Any], name: str) -> Any:
-    """The value under a name, or under a path of names with dots."""
-    if name in fields or "." not in name:
-        return fields.get(name)
-    value: Any = fields
-    for part in name.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(part)
-    return value
-
-
 def _milliseconds(value: Any) -> int | None:
     number = whole_number(value)
     return number if number is not None and 0 <= number <= LARGEST else None
-
-
-def _word(value: Any) -> str | None:
-    """A field that only evaluation reads, as text; a value that is neither text nor number is ignored."""
-    return str(value)[:NAME_LIMIT] if isinstance(value, (str, int, float)) else None
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], target: Path | IO[Any]) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from copl_core.formats.choices import Verdict, understand
+from copl_core.formats.choices import Verdict
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, pairs, texts_to_compare
-from copl_core.formats.reading import BadRecord, Reading, absent, as_list, missing, prompt_text, response_text
-from copl_core.formats.trl import who
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, absent, as_list, missing, who
 from copl_core.records import ImportRow
 
 _LISTS = ("responses", "answers", "completions", "options", "texts", "text", "displayed_text")
@@ -34,11 +35,11 @@ class Potato(Format):
         prompt, answers, read = _texts(fields)
         schemes = _schemes(record.fields)
         names = {scheme: labels for scheme, labels in schemes.items() if labels}
-        found = {name: verdict for name, labels in names.items() if (verdict := _verdict(labels))}
+        found = {name: verdict for name, labels in names.items() if (verdict := _verdict(reading, labels))}
         others = {name: labels for name, labels in names.items() if name not in found}
         if len({verdict.choice for verdict in found.values()}) > 1:
             raise BadRecord(f"the schemes {' and '.join(found)} choose different answers")
-        annotator, by = who(columns(tuple(fields)), fields)
+        annotator, by = who(fields)
         reading.ignored.update(others.keys())
         known = {*read, *by, "label_annotations", "data", *_OF_TOOL, "instance_id", "id"}
         ids = {name: fields[name] for name in ("instance_id", "id") if not missing(fields.get(name))}
@@ -86,5 +87,5 @@ def _is_text(label: str) -> bool:
     return label in ("text_box", "free_response", "text")
 
 
-def _verdict(labels: list[str]) -> Verdict | None:
-    return understand(labels[0]) if len(labels) == 1 else None
+def _verdict(reading: Reading, labels: list[str]) -> Verdict | None:
+    return reading.verdict(labels[0]) if len(labels) == 1 else None

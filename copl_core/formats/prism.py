@@ -6,17 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, by_answer, number, pairs
-from copl_core.formats.reading import (
-    BadRecord,
-    Reading,
-    annotator_name,
-    checked,
-    prompt_text,
-    source_name,
-    whole_number,
-)
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, annotator_name, checked, source_name, whole_number
 from copl_core.records import ImportRow
 from copl_core.turns import Turn, text_of
 

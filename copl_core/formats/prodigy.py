@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, pairs
-from copl_core.formats.reading import BadRecord, Reading, absent, annotator_name, as_time, missing, prompt_text
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, annotator_name, as_time, present
 from copl_core.records import ImportRow
 
 _PROMPTS = ("prompt", "question", "text", "html", "input")
@@ -29,7 +31,7 @@ class Prodigy(Format):
 
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
         fields = record.fields
-        prompt = next((name for name in _PROMPTS if not missing(fields.get(name))), None)
+        prompt = present(fields, _PROMPTS)
         if prompt is None:
             raise BadRecord(f"none of {', '.join(_PROMPTS)} is there")
         options = [one for one in fields.get("options") or () if isinstance(one, dict)]
@@ -40,7 +42,7 @@ class Prodigy(Format):
             Answer(_text(one), float(str(one.get("id")) in accepted) if accepted else None, id=str(one.get("id")))
             for one in options
         ]
-        who = next((name for name in _WHO if not absent(fields.get(name))), None)
+        who = present(fields, _WHO)
         rated = Rated(
             prompt_text(fields[prompt]),
             answers,

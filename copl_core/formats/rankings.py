@@ -18,7 +18,8 @@ from typing import Any
 from copl_core.formats.choices import Verdict
 from copl_core.formats.containers import Record
 from copl_core.formats.fields import columns
-from copl_core.formats.reading import BadRecord, NoAnnotator, Reading, absent
+from copl_core.formats.reading import NoAnnotator, Reading
+from copl_core.formats.values import BadRecord, absent
 from copl_core.records import ImportRow
 
 _STEPS = 5  # of the scale on which distances become strengths

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.reading import BadRecord, Reading, absent, brief, prompt_text, response_text, whole_number
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, absent, brief, whole_number
 from copl_core.records import ImportRow
 
 

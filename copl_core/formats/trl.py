@@ -12,19 +12,11 @@ from os.path import commonprefix
 from typing import Any
 
 from copl_core.formats.containers import Record
-from copl_core.formats.fields import Columns, columns
+from copl_core.formats.conversations import answer_of, as_messages, n_in_common, prompt_text, response_text
+from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.reading import (
-    BadRecord,
-    Reading,
-    annotator_name,
-    as_messages,
-    as_time,
-    missing,
-    prompt_text,
-    response_text,
-    source_name,
-)
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import BadRecord, as_time, missing, present, source_name, who, word
 from copl_core.records import ImportRow
 from copl_core.turns import from_messages, messages
 
@@ -45,7 +37,7 @@ class Trl(Format):
         return sample.has("chosen", "rejected") and any(sample.has(name) for name in _PROMPTS)
 
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
-        name = next((name for name in _PROMPTS if not missing(record.fields.get(name))), None)
+        name = present(record.fields, _PROMPTS)
         if name is None:
             raise BadRecord("prompt is missing")
         prompt = _conversation(prompt_text(record.fields[name], system=record.fields.get("system")))
@@ -90,7 +82,7 @@ def preferred(
 ) -> ImportRow:
     """The row of a chosen answer ``a`` and a rejected one; nobody knows which stood on the left."""
     found = columns(tuple(record.fields))
-    annotator, known = who(found, record.fields)
+    annotator, known = who(record.fields)
     ids = [record.fields.get(name) for name in ("dataset", "pair_id", "id", "prompt_id")]
     sources, fields = _sources(record.fields)
     known |= {"chosen", "rejected", *read, *fields}
@@ -106,18 +98,10 @@ def preferred(
         context=ids,
         created_at=time and as_time(record.fields[time]),
         meta=reading.rest(record.fields, known | ({time} if time else set())),
-        group=_word(record.fields.get("group")),
-        split=_word(record.fields.get("split")),
+        group=word(record.fields.get("group")),
+        split=word(record.fields.get("split")),
         **more,
     )
-
-
-def who(found: Columns, fields: Mapping[str, Any]) -> tuple[str | None, set[str]]:
-    """(the annotator that a record names, the field that names it)."""
-    for name in found.of("annotator"):
-        if not missing(fields.get(name)):
-            return annotator_name(fields[name]), {name}
-    return None, set()
 
 
 def hh_turns(text: str) -> list[tuple[str, str]]:
@@ -135,19 +119,14 @@ def split_turns(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> tup
     Raises:
         BadRecord: they have nothing in common, or are the same.
     """
-    n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    n = n_in_common(one, other)
     while n and one[n - 1][0] == "assistant" and (n in (len(one), len(other)) or one[n][0] == "assistant"):
         n -= 1  # the answer of one is the beginning of the other's
     if n == 0:
         raise BadRecord("the two conversations begin differently, so they have no prompt in common")
     if n in (len(one), len(other)):
         raise BadRecord("the two conversations are the same, or one of them has no answer")
-    return from_messages(one[:n]), _joined(one[n:]), _joined(other[n:])
-
-
-def _joined(turns: list[tuple[str, str]]) -> str:
-    """The text of the turns of an answer; a single turn of the assistant is its words."""
-    return turns[0][1] if len(turns) == 1 and turns[0][0] == "assistant" else from_messages(turns)
+    return from_messages(one[:n]), answer_of(one[n:]), answer_of(other[n:])
 
 
 def _turns(name: str, value: Any) -> list[tuple[str, str]]:
@@ -185,7 +164,7 @@ def _answer(name: str, value: Any, prompt: str) -> str:
     asked_for = [(one["role"], one["content"]) for one in messages(prompt)]
     if len(found) > len(asked_for) and found[: len(asked_for)] == asked_for:
         found = found[len(asked_for) :]
-    return _joined(found)
+    return answer_of(found)
 
 
 def _sources(fields: Mapping[str, Any]) -> tuple[tuple[str | None, str | None], tuple[str, ...]]:
@@ -193,7 +172,3 @@ def _sources(fields: Mapping[str, Any]) -> tuple[tuple[str | None, str | None], 
         if a in fields and b in fields:
             return (source_name(a, fields[a]), source_name(b, fields[b])), (a, b)
     return (None, None), ()
-
-
-def _word(value: Any) -> str | None:
-    return str(value)[:200] if isinstance(value, (str, int, float)) else None

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from copl_core.formats.containers import Record
+from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, number, pairs
-from copl_core.formats.reading import Reading, prompt_text, response_text, source_name
+from copl_core.formats.reading import Reading
+from copl_core.formats.values import source_name
 from copl_core.records import ImportRow, Kind
 
 

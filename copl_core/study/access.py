@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import chain, count
 from unicodedata import category, normalize
 
-from copl_core.formats.reading import visible
+from copl_core.formats.values import visible
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from copl_core.store import Store
 from copl_core.study.roles import ANYBODY, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs

@@ -168,7 +168,10 @@ def test_a_folder_of_the_datasets_library_gives_its_rows_with_their_split(tmp_pa
         (jsonl({"id": 1, "text": "Oak", "label": ["tree"]}), "a text with labels, as doccano"),
         (jsonl({"prompt": "p", "completion": "c", "label": True}), "thumb up or down"),
         (jsonl({"prompt": "p", "completion": "c"}), "no two answers to compare: its fields are prompt, completion"),
-        (jsonl({k: v for k, v in ROWS[0].items() if k != "annotator"}), "and not by whom; add --annotator NAME"),
+        (
+            jsonl({k: v for k, v in ROWS[0].items() if k != "annotator"}),
+            "not by whom; name the annotator .add --annotator",
+        ),
         (jsonl(BIRD | {"label": 0}), "may hold its choices in the field label, but 0 names neither answer"),
         (jsonl(BIRD | {"my_vote": "a"}), "names annotators and no choice .it may be in my_vote"),
         (jsonl({k: v for k, v in BIRD.items() if k != "annotator"} | {"my_vote": "tie"}), "may be in my_vote"),
@@ -230,6 +233,12 @@ def test_a_choice_may_say_how_strong_it_is(tmp_path, word, meant):
     assert (row.choice, row.strength) == (Choice.LEFT, meant)
 
 
+def test_a_choice_in_our_own_words_does_not_name_the_text_of_an_answer(tmp_path):
+    for choice, meant in (("a", Choice.LEFT), ("b", Choice.RIGHT), ("tie", Choice.TIE)):
+        [row] = opened(tmp_path, jsonl(BIRD | {"response_a": "B", "response_b": "A", "choice": choice})).rows()
+        assert row.choice == meant
+
+
 def test_numbers_of_a_file_with_a_zero_have_no_meaning_until_somebody_says_it(tmp_path):
     rows = [BIRD | {"choice": choice} for choice in ("a", 1, 0)]
     survey = opened(tmp_path, jsonl(*rows)).survey
@@ -270,6 +279,18 @@ def test_invisible_characters_of_a_name_are_written_out(tmp_path):
     assert [row.annotator for row in file.rows()] == [*written, written[0]]
     assert len(file.survey.notes) == 2, "one for each name"
     assert file.survey.notes[0].endswith("the name becomes a⟨U+200B⟩da")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("gpt-4", Kind.MODEL), ("ChatGPT", Kind.MODEL), ("claude-3-opus", Kind.MODEL), ("my_llm_judge", Kind.MODEL),
+     ("Ann Hillman", Kind.HUMAN), ("Claude Monet", Kind.HUMAN), ("Ellmau", Kind.HUMAN)],
+)  # fmt: skip
+def test_the_name_of_an_annotator_says_whether_it_is_a_language_model_unless_the_row_does(tmp_path, name, kind):
+    [row] = opened(tmp_path, jsonl(ROWS[0] | {"annotator": name})).rows()
+    assert row.kind == kind
+    [row] = opened(tmp_path, jsonl(ROWS[0] | {"annotator": name, "kind": "human"})).rows()
+    assert row.kind == Kind.HUMAN
 
 
 def test_labels_of_a_language_model_are_its_own_also_where_the_user_names_it(tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from copl_core.formats.files import read_options
 from copl_core.formats.reading import Options
 from copl_core.records import Choice, CoplError, Kind
 from copl_core.turns import Turn, turns_of
@@ -340,6 +341,24 @@ def test_flat_exports_find_their_choice_under_any_name(tmp_path, value):
         assert file.format.name == "label-studio"
         assert (label.choice, label.annotator, label.milliseconds) == (A, "3", 1500)
         assert label.position_known is (value == "left")
+
+
+CODED = {
+    "argilla": {"fields": FIELDS, "responses": {"best": [given("Beta wins")]}},
+    "label-studio": {"data": TASK, "annotations": [annotation([{"value": {"choices": ["Beta wins"]}}])]},
+    "label-studio in rows": {"annotation_id": 5, "annotator": 3, "lead_time": 1.5, **TASK, "mine": "Beta wins"},
+    "potato": {"user": "kim", **TASK, "label_annotations": {"best": {"Beta wins": "true"}}},
+    "lmarena": {"judge": "kim", "winner": "Beta wins",
+                **{f"conversation_{side}": [message("user", "Name a bird"), message("assistant", bird)]
+                   for side, bird in (("a", "Robin"), ("b", "Wren"))}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_a_value_means_in_every_format_what_the_user_says(tmp_path, name):
+    for code, preferred in (("a=beta wins", "Robin"), ("b=Beta wins", "Wren"), ("tie=Beta wins", TIE)):
+        found, survey = labels(tmp_path, CODED[name], options=read_options([code]), name=name.split()[0])
+        assert [one[1] for one in found] == [preferred] and survey.left_out == ()
 
 
 def test_columns_of_a_scheme_and_nested_labels_say_the_same(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -36,7 +37,8 @@ def test_a_file_is_shown_before_anything_changes_and_then_imported_here(session,
     opened = page("labels.jsonl", lines(*ROWS, {"prompt": "p"}, ROWS[0] | {"topic": "birds"}))
     text = words(opened)
     assert "**A file of pairs or labels** (JSON lines, 4 lines): 3 labels of 2 people on 1 pair." in text
-    assert "1 line will not come in" in text and "Line 3: response\\_a is missing" in text and "topic (1)" in text
+    assert "1 line will be skipped; all other lines will be imported." in text
+    assert "Line 3: response\\_a is missing" in text and "topic (1)" in text
     table = next(frame.value for frame in opened.dataframe if "question" in frame.value)
     assert table["choice"].tolist() == ["A", "tie", "A"] and table["person"].tolist() == ["Ann", "Ben", "Ann"]
     assert (session.store.revision(session.id), len(session.store.pairs(session.id))) == before
@@ -74,10 +76,25 @@ def test_a_file_that_is_not_recognised_is_mapped_by_hand(session, page, words):
     assert sorted(row["choice"] for row in session.store.export(made.id)) == ["a", "b"]
 
 
+def test_sentences_of_the_page_name_no_options_of_the_terminal_and_count_lines_once(page, words):
+    rated = {"prompt": "p", "responses": ["x", "x", "x", "y"], "ratings": [1, 2, 3, 4], "annotator": "gpt-4"}
+    opened = page("ratings.jsonl", lines(rated) + b"nonsense\n")
+    text = words(opened)
+    assert "3 labels (3 by language models) of 1 language model on 1 pair" in text and "answers 1 and 3" in text
+    assert "1 line and 1 in part will be skipped; all other lines will be imported." in text
+    for name, wrong in (("label", 0), ("choice", 0), ("my_vote", "a")):
+        unclear = {k: v for k, v in ROWS[0].items() if k != "choice"} | {name: wrong}
+        text = words(page("unclear.jsonl", lines(unclear)))
+        assert "choice" in text and "--" not in text and "()" not in text
+    packed = gzip.compress(lines(*ROWS))
+    text = words(page("damaged.jsonl.gz", packed[:-6]))
+    assert "the lines after the damage are missing." in text and "all other" not in text
+
+
 def test_pasted_rows_and_a_named_annotator_are_a_file_too(session, owner, open_page, words):
     opened = open_page("settings", session, owner, **{"settings-part": "Studies", "import-from": "Pasted text"})
     opened.text_area(key="import-text").set_value("prompt,chosen,rejected\nName a bird,Robin,Wren\n").run()
-    assert "says which answer was preferred, and not by whom; give the annotator above." in words(opened)
+    assert "says which answer was preferred, and not by whom; name the annotator." in words(opened)
     opened.text_input(key="import-annotator").set_value("gpt-4").run()
     assert "**A TRL preference data set** (CSV, 1 row): 1 label" in words(opened)
     opened.radio(key="import-where").set_value("Into Two camps").run()
