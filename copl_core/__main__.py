@@ -16,7 +16,7 @@ from copl_core.config import Settings
 from copl_core.install.program import importable
 from copl_core.records import CoplError, ImportReport, RunState, counted
 from copl_core.store import Store
-from copl_core.study import access, contents, rewards, runs, service_tokens
+from copl_core.study import access, bundle, contents, rewards, runs, service_tokens
 from copl_core.study.session import Session
 from copl_core.study_settings import ServiceRole
 
@@ -284,6 +284,30 @@ def _export_to(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _backup(arguments: argparse.Namespace, settings: Settings) -> int:
+    report = bundle.backup(open_study(settings, arguments.study), arguments.file)
+    print(f"{arguments.file} holds study {report.study!r}: {_rows_of(report)}.")
+    if report.without:
+        print(f"  The champion is not in it. {report.without}", file=sys.stderr)
+    return 0
+
+
+def _restore(arguments: argparse.Namespace, settings: Settings) -> int:
+    store = open_store(settings)
+
+    def give(study_id: int) -> None:
+        access.owner(Session(store, settings, study_id))
+
+    record, report = bundle.restore_study(store, settings, arguments.file, arguments.study or "", give)
+    print(f"{arguments.file} → study {record.name!r}: {_rows_of(report)}.")
+    return 0
+
+
+def _rows_of(report: bundle.BundleReport) -> str:
+    rows = ", ".join(f"{n:,} {part}" for part, n in report.rows.items())
+    return f"{rows}, snapshot {report.snapshot}" if report.snapshot else f"{rows}, no snapshot"
+
+
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.trainer.worker import work
 
@@ -521,6 +545,12 @@ def _add_data_commands(command: AddCommand) -> None:
     _add_study(sub)
     sub.add_argument("--out", type=Path, help="file to write (default: standard output)")
     _add_export(sub)
+    sub = command("backup", _backup, "Write a whole study into one new file, while others keep working.")
+    _add_study(sub)
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub = command("restore", _restore, "Make a new study from a file of `backup`.")
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("--study", metavar="NAME", help="name of the new study (default: as in the file)")
 
 
 def _add_export(sub: argparse.ArgumentParser) -> None:

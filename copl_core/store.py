@@ -5,9 +5,11 @@ Every method is one transaction: all of it is done when the method returns, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
+
+import numpy as np
 
 from copl_core.records import (
     AuditEntry,
@@ -71,8 +73,42 @@ class Store(Protocol):
         """Show a study that has been made whole."""
         ...
 
-    def drop_unfinished(self, study_id: int | None = None) -> int:
-        """Delete a study that never became whole, or all such studies; returns their number."""
+    def drop_unfinished(self, study_id: int | None = None) -> list[int]:
+        """Delete a study that never became whole, or all such studies; returns their ids."""
+        ...
+
+    # ---- bundles
+    def schema(self) -> str:
+        """The version of the tables; versions are ordered as text."""
+        ...
+
+    def read_study(self, study_id: int, take: Callable[[str, Iterator[dict]], None]) -> None:
+        """Everything of a study at one moment, without secrets.
+
+        Args:
+            take: called with each part's name and rows, which are JSON values and can be read once.
+
+        The first part is "study" with one row.  Parents come before children, and rows in the order of their ids.
+        """
+        ...
+
+    def restore_rows(self, study_id: int, rows: Iterable[tuple[str, dict]]) -> dict[str, np.ndarray]:
+        """Rows of ``read_study``, but "study", into a study that nobody sees yet, in several transactions.
+
+        Returns:
+            part → (2, n) ids: those of the rows, and those that they have here; both ascending.
+
+        Raises:
+            CoplError: a row is not as ``read_study`` gives it.
+        """
+        ...
+
+    def finish_restored(self, study_id: int, study: dict, made: str) -> None:
+        """Write the row of "study" of a bundle that was made at a time; the new study keeps its own name.
+
+        Raises:
+            CoplError: the row is not as ``read_study`` gives it, or labels show responses of other pairs.
+        """
         ...
 
     def current_study(self) -> StudyRecord | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
-from db.models import AuditRow, LabelRow, PairRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
+from db.models import AuditRow, LabelRow, StudyRow, UserRow
 from db.overlap import assignment_of, recount_all
+from db.study_parts import drop_study
 from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_row
 
 NAME_LENGTH = 200
@@ -52,14 +53,14 @@ class Members(Transactions):
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(ready=True))
             _make_first(connection, study_id)
 
-    def drop_unfinished(self, study_id: int | None = None) -> int:
+    def drop_unfinished(self, study_id: int | None = None) -> list[int]:
         with self._write() as connection:
             query = select(StudyRow.id).where(StudyRow.ready.is_(False))
             query = query if study_id is None else query.where(StudyRow.id == study_id)
             studies = list(connection.execute(query).scalars())
             for one in studies:
-                _drop(connection, one)
-            return len(studies)
+                drop_study(connection, one)
+            return studies
 
     def current_study(self) -> StudyRecord | None:
         with self._read() as connection:
@@ -190,19 +191,6 @@ def _make_first(connection: Connection, study_id: int) -> None:
     query = select(StudyRow.id).where(StudyRow.ready, StudyRow.opened_seq > 0).limit(1)
     if connection.execute(query).first() is None:
         _make_current(connection, study_id)
-
-
-def _drop(connection: Connection, study_id: int) -> None:
-    """Delete an unfinished study.  Nobody has seen it, so it has nothing but what made it."""
-    prompts = select(PromptRow.id).where(PromptRow.study_id == study_id)
-    connection.execute(delete(LabelRow).where(LabelRow.study_id == study_id))
-    for table in (AuditRow, SnapshotRow, RunRow):
-        connection.execute(delete(table).where(table.study_id == study_id))
-    connection.execute(delete(PairRow).where(PairRow.study_id == study_id))
-    connection.execute(delete(ResponseRow).where(ResponseRow.prompt_id.in_(prompts)))
-    connection.execute(delete(PromptRow).where(PromptRow.study_id == study_id))
-    connection.execute(delete(UserRow).where(UserRow.study_id == study_id))
-    connection.execute(delete(StudyRow).where(StudyRow.id == study_id))
 
 
 def _make_current(connection: Connection, study_id: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine
 
 from db.auth import Auth
+from db.bundles import Bundles
 from db.engine import make_engine, migrate
 from db.labelling import Labelling
 from db.listing import Listing
@@ -32,6 +33,7 @@ class SqlStore(
     Listing,
     Votes,
     Training,
+    Bundles,
 ):
     """A store in the database of ``engine``, after ``db.engine.migrate``."""
 

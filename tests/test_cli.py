@@ -28,6 +28,8 @@ COMMANDS = (
     "import",
     "export",
     "export-model",
+    "backup",
+    "restore",
     "fit",
     "worker",
     "score",
@@ -487,3 +489,22 @@ def test_the_server_answers_in_a_process_of_its_own_until_it_is_stopped(home, la
         finally:
             server.send_signal(signal.SIGINT)
             server.wait()
+
+
+# ---- a study in one file
+
+
+def test_a_study_goes_into_a_file_and_comes_back_under_its_name_or_another(home, labels, tmp_path, capsys, monkeypatch):
+    assert main(["import", str(labels), "--study", "Birds"]) == 0
+    file = str(tmp_path / "birds.zip")
+    assert main(["backup", file, "--study", "Birds"]) == 0
+    assert "birds.zip holds study 'Birds': 5 users, 13 pairs, 40 labels, 0 tasks" in capsys.readouterr().out
+    assert main(["backup", file]) == 1 and "exists already; name a new file" in capsys.readouterr().err
+    assert main(["restore", file]) == 1 and "name 'Birds' already" in capsys.readouterr().err
+    assert main(["restore", file, "--study", "Birds 2"]) == 0
+    assert "study 'Birds 2': 5 users" in capsys.readouterr().out
+    monkeypatch.setenv("COPL_HOME", str(tmp_path / "other"))
+    assert main(["restore", file]) == 0
+    session = open_study(Settings(home=tmp_path / "other"))
+    assert session.record.name == "Birds" and access.owner(session).name == "Owner"
+    assert main(["restore", str(labels)]) == 1 and "is no bundle, or is cut short" in capsys.readouterr().err

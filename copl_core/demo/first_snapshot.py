@@ -17,10 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 from copl_core.config import Settings
 from copl_core.install.weights import folder
-from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, TrainingData
+from copl_core.snapshots.copies import copy_snapshot
 from copl_core.snapshots.fingerprint import data_fingerprint
-from copl_core.snapshots.snapshot import Snapshot, next_version, record_of, write_snapshot
+from copl_core.snapshots.snapshot import Snapshot, next_version, record_of
 from copl_core.store import Store
 from copl_core.training.text_embedder import TextEmbedder, inputs
 
@@ -39,13 +39,8 @@ def install(store: Store, settings: Settings, study_id: int) -> bool:
     root.mkdir(parents=True, exist_ok=True)
     version = next_version(root, [record.version for record in store.snapshots(study_id)])
     manifest = _manifest(shipped, data, study_id, version)
-    written = write_snapshot(
-        root,
-        version,
-        graph=_with_ids(shipped.graph, data),
-        layout=replace(shipped.layout, user_ids=data.user_ids),
-        manifest=manifest,
-        save_reward=lambda target: _save_reward(shipped, data, target),
+    written = copy_snapshot(
+        shipped, root, version, manifest, users=lambda _: data.user_ids, responses=lambda _: data.response_ids
     )
     store.publish(study_id, record_of(written), run_id=None)
     return True
@@ -73,17 +68,6 @@ def _manifest(shipped: Snapshot, data: TrainingData, study_id: int, version: str
     reward = shipped.manifest["reward"] | {"watermark": data.watermark, "fitted_in": version}
     own = {"study": study_id, "run": None, "watermark": data.watermark, "data": cut, "reward": reward}
     return {name: value for name, value in shipped.manifest.items() if name != "content"} | own
-
-
-def _with_ids(graph: GraphState, data: TrainingData) -> GraphState:
-    return replace(graph, user_ids=data.user_ids, response_ids=data.response_ids)
-
-
-def _save_reward(shipped: Snapshot, data: TrainingData, target: Path) -> None:
-    shutil.copytree(shipped.reward_folder, target / "model")
-    shutil.copyfile(shipped.folder / "reward" / "mix.json", target / "mix.json")
-    (target / "graph").mkdir()
-    _with_ids(shipped.reward_graph, data).save(target / "graph")
 
 
 def _install_phi(settings: Settings, data: TrainingData) -> None:

@@ -245,7 +245,11 @@ def give_owner(session: Session, study_id: int, by: int | None, browser: str = "
     if email is not None:
         store.set_email(study_id, email, Role.OWNER)
         return
-    user = store.create_user(study_id, store.user(by).name, role=Role.OWNER)
+    name = store.user(by).name
+    for own in chain([name], (f"{name} {n}" for n in count(2))):
+        user = store.create_user(study_id, own, role=Role.OWNER)
+        if (user.role, user.kind) == (Role.OWNER, Kind.HUMAN):
+            break  # otherwise somebody else has the name
     if browser:
         store.add_to_session(hashed(browser), user.id)
 

@@ -248,6 +248,12 @@ def _import(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} imported {_listing(made)}"
 
 
+def _restored(who: str, entry: AuditEntry, names: Names) -> str:
+    return (
+        f"{who} restored this study from a bundle of {_quoted(entry.detail['study'])}, {_moment(entry.detail['made'])}"
+    )
+
+
 def _assignment(who: str, entry: AuditEntry, names: Names) -> str:
     changed = [
         _from_to(_ASSIGNMENT[name], *(_assignment_value(name, value) for value in values))
@@ -338,6 +344,7 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "undo": ("undone answers", _undo),
     "edit": ("changed answers", _edit),
     "import": ("imports", _import),
+    "restored": ("imports", _restored),
     "room": ("assignment", _assignment),
     "guidelines": ("guidelines", _guidelines),
     "gold": ("gold pairs", _gold),

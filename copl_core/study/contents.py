@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from gzip import GzipFile
@@ -39,16 +40,34 @@ def import_study(
     Raises:
         CoplError: the name is in use, or the rows cannot be read; nothing is left of the study.
     """
-    with importing(session.settings):
-        record = session.store.create_study(name, new=True, open=False, ready=False)
-        try:
-            report = import_in_parts(Session(session.store, session.settings, record.id), rows)
-            give_owner(session, record.id, by, browser)
-            session.store.finish_study(record.id)
-        except BaseException:
-            session.store.drop_unfinished(record.id)
-            raise
+    with new_study(session.store, session.settings, name) as record:
+        report = import_in_parts(Session(session.store, session.settings, record.id), rows)
+        give_owner(session, record.id, by, browser)
     return record, report
+
+
+@contextmanager
+def new_study(store: Store, settings: Settings, name: str) -> Iterator[StudyRecord]:
+    """A new study while it is filled: no list shows it before the end, and an error leaves nothing of it.
+
+    Raises:
+        CoplError: the name is in use, empty or too long.
+    """
+    with importing(settings):
+        record = store.create_study(name, new=True, open=False, ready=False)
+        try:
+            yield record
+            store.finish_study(record.id)
+        except BaseException:
+            _drop(store, settings, record.id)
+            raise
+
+
+def _drop(store: Store, settings: Settings, study_id: int | None = None) -> int:
+    dropped = store.drop_unfinished(study_id)
+    for one in dropped:
+        shutil.rmtree(settings.snapshots / str(one), ignore_errors=True)
+    return len(dropped)
 
 
 def import_in_parts(session: Session, rows: Iterable[ImportRow]) -> ImportReport:
@@ -78,7 +97,7 @@ def importing(settings: Settings) -> Iterator[None]:
 def drop_unfinished(store: Store, settings: Settings) -> int:
     """Delete what killed imports left; nothing happens while an import runs.  Returns the number of studies."""
     with (settings.home / _LOCK).open("a") as lock:
-        return store.drop_unfinished() if _flock(lock, exclusive=True) else 0
+        return _drop(store, settings) if _flock(lock, exclusive=True) else 0
 
 
 def _flock(lock: IO[str], *, exclusive: bool) -> bool:

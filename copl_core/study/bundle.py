@@ -1,0 +1,174 @@
+"""The verbs of bundles: a whole study into one file, and from such a file into a new study."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from copl_core.config import Settings
+from copl_core.formats.bundle import Bundle, BundleWriter, open_bundle
+from copl_core.formats.own import whole
+from copl_core.ids import rows_of
+from copl_core.records import CoplError, StudyRecord
+from copl_core.snapshots.copies import copy_snapshot
+from copl_core.snapshots.snapshot import load_snapshot, verify
+from copl_core.store import Store
+from copl_core.study import access, contents
+from copl_core.study.roles import OWNER, TERMINAL, needs
+from copl_core.study.session import Session
+
+_COUNTED = ("users", "pairs", "labels", "tasks")  # of which a report names the number of rows
+
+
+@dataclass(frozen=True, slots=True)
+class BundleReport:
+    """What a bundle holds, or what came out of one."""
+
+    study: str
+    rows: dict[str, int]  # of ``_COUNTED``
+    snapshot: str | None  # the champion whose files are in it
+    without: str = ""  # why the champion's files are not in it, in a sentence
+
+
+@needs(TERMINAL)
+def backup(session: Session, path: Path) -> BundleReport:
+    """Write everything of the study, as it is at this moment, into a new file.  Others keep working.
+
+    Raises:
+        CoplError: the file exists, or cannot be written.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise CoplError(f"{path} exists already; name a new file.")
+    study: dict[str, Any] = {}  # as it was when the reading began
+
+    def take(part: str, rows: Iterator[dict[str, Any]]) -> None:
+        if part == "study":
+            study.update(next(rows))
+            rows = iter([study])
+        bundle.add_rows(part, rows)
+
+    with whole(path) as target:
+        bundle = BundleWriter(target)
+        session.store.read_study(session.id, take)
+        version, without = _add_champion(session, study["champion"], bundle)
+        facts = {
+            "schema": session.store.schema(),
+            "study": study["name"],
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "snapshot": version,
+        }
+        bundle.finish(facts)
+    return BundleReport(facts["study"], _counts(bundle.members), version, without)
+
+
+@needs(OWNER)
+def bundle_file(session: Session, *, by: int | None = None) -> bytes:
+    """The file of ``backup``, for a download."""
+    with TemporaryDirectory(prefix="copl-bundle-") as folder:
+        path = Path(folder) / "bundle.zip"
+        backup(session, path)
+        return path.read_bytes()
+
+
+@needs(OWNER)
+def restore(
+    session: Session, path: Path, name: str = "", *, browser: str = "", by: int | None = None
+) -> tuple[StudyRecord, BundleReport]:
+    """``restore_study`` for an owner of this study, who becomes an owner of the new one."""
+    return restore_study(
+        session.store, session.settings, path, name, lambda made: access.give_owner(session, made, by, browser)
+    )
+
+
+def restore_study(
+    store: Store,
+    settings: Settings,
+    path: Path,
+    name: str = "",
+    give: Callable[[int], object] = lambda study_id: None,
+) -> tuple[StudyRecord, BundleReport]:
+    """A new study from a bundle; no list shows it before it is whole.
+
+    Args:
+        name: of the study; empty: the name in the bundle.
+        give: called with the study's id at the end, to give it an owner.
+
+    Raises:
+        CoplError: the file is no whole bundle of this version or an earlier one, or the name is in use; nothing is
+            left of the study.
+    """
+    with open_bundle(path, store.schema()) as bundle:
+        study = bundle.study()
+        with contents.new_study(store, settings, name.strip() or study["name"]) as record:
+            ids = store.restore_rows(record.id, bundle.rows())
+            known = {one.version for one in store.snapshots(record.id)}
+            version = study.get("champion") if bundle.files else None
+            if version is not None:
+                _restore_champion(settings.snapshots / str(record.id), _checked(version, known), bundle, ids)
+            store.finish_restored(record.id, study | {"champion": version}, str(bundle.manifest.get("made", "")))
+            give(record.id)
+        return record, BundleReport(record.name, _counts(bundle.manifest["members"]), version)
+
+
+def _add_champion(session: Session, version: str | None, bundle: BundleWriter) -> tuple[str | None, str]:
+    """(the champion whose files are added, why they are not)."""
+    if version is None:
+        return None, ""
+    try:
+        snapshot = load_snapshot(session.snapshot_root, version)
+        damaged = verify(snapshot)
+    except CoplError as problem:
+        return None, str(problem)
+    if damaged:
+        return None, f"Snapshot {version} is damaged: {damaged[0]} differs from what was written."
+    for name in ("manifest.json", *snapshot.manifest["files"]):
+        bundle.add_file(f"snapshot/{name}", snapshot.folder / name)
+    return version, ""
+
+
+def _checked(version: object, known: set[str]) -> str:
+    """The name of a champion, which becomes that of a folder."""
+    if not isinstance(version, str) or version not in known or not re.fullmatch(r"v\d{1,9}", version):
+        raise CoplError(f"The bundle has no snapshot {str(version)[:60]!r}; make the bundle again.")
+    return version
+
+
+def _restore_champion(root: Path, version: str, bundle: Bundle, ids: dict[str, np.ndarray]) -> None:
+    """Write the champion of a bundle, with the ids of this database, to the folder of the study's snapshots."""
+    shutil.rmtree(root, ignore_errors=True)  # of an earlier study of this id that was never whole
+    aside = root / ".writing-restored"
+    bundle.extract(aside)
+    source = load_snapshot(root, aside.name)
+    if damaged := verify(source):
+        raise CoplError(f"The snapshot in {bundle.path} is damaged ({damaged[0]}); make the bundle again.")
+    runs = dict(ids["runs"].T.tolist())
+    copy_snapshot(
+        source,
+        root,
+        version,
+        source.manifest | {"study": int(root.name), "run": runs.get(source.manifest.get("run"))},
+        users=lambda own: _renumbered(own, ids["users"]),
+        responses=lambda own: _renumbered(own, ids["responses"]),
+    )
+    shutil.rmtree(aside)
+
+
+def _renumbered(own: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The ids here (n,) of ids (n,) of the bundle."""
+    rows = rows_of(own, ids[0])
+    if (rows < 0).any():
+        raise CoplError("The snapshot of the bundle is about people or texts that it lacks; make the bundle again.")
+    return ids[1][rows]
+
+
+def _counts(members: dict[str, dict[str, Any]]) -> dict[str, int]:
+    return {part: members.get(f"{part}.jsonl", {}).get("rows", 0) for part in _COUNTED}
