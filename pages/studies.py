@@ -7,6 +7,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind
 from copl_core.study import access, contents
 from pages.account import open_study
+from pages.bundles import bundle_part
 from pages.common import current, rerun
 from pages.imports import import_part
 from pages.members import perform
@@ -18,6 +19,7 @@ def studies() -> None:
     st.subheader("Export")
     export()
     import_part()
+    bundle_part()
     st.subheader("A new study")
     st.write("A new study is for invited people only, and its owner is you. Nothing changes in this one.")
     new_study()
