@@ -33,8 +33,11 @@ _EXPORT_DEFAULTS: dict[str, object] = {
     "min_margin": 1,
     "min_agreement": 0.0,
     "min_people": 1,
+    "diverse": None,
     "shares": False,
     "plain_text": False,
+    "pseudonyms": False,
+    "json": None,
 }  # of options that say what to export
 _QUIET_LOGGERS = ("alembic", "httpx", "transformers")
 
@@ -234,8 +237,6 @@ def _print_lines(lines: list[str], what: str = "notes") -> None:
 
 def _write_report(file: OpenedFile, report: ImportReport, path: Path) -> None:
     """What the file holds and what is new, as JSON for programs."""
-    from copl_core.formats.own import whole
-
     left_out = [{"row": number, "why": reason} for number, reason in (*file.survey.left_out, *report.problems)]
     facts = {
         "format": file.format.name,
@@ -247,6 +248,12 @@ def _write_report(file: OpenedFile, report: ImportReport, path: Path) -> None:
         "left_out": left_out,
         "ignored_fields": file.survey.ignored_fields,
     }
+    _write_json(facts, path)
+
+
+def _write_json(facts: dict[str, Any], path: Path) -> None:
+    from copl_core.formats.own import whole
+
     with whole(path) as target:
         target.write(json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
 
@@ -263,24 +270,27 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _export_to(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.study.exports import Selection, export_to
+    from copl_core.study.exports import Selection, Whose, export_to
 
     if arguments.out is None:
         raise CoplError("A format, a choice of people or a filter needs a file to write; name it with --out.")
     selection = Selection(
-        arguments.ties,
-        arguments.min_margin,
-        arguments.min_agreement,
-        arguments.min_people,
-        arguments.shares,
-        arguments.plain_text,
+        ties=arguments.ties,
+        min_margin=arguments.min_margin,
+        min_agreement=arguments.min_agreement,
+        min_people=arguments.min_people,
+        diverse=arguments.diverse,
+        shares=arguments.shares,
+        plain=arguments.plain_text,
     )
-    session = open_study(settings, arguments.study)
+    whose = Whose(arguments.user, arguments.group, arguments.pseudonyms)
     report = export_to(
-        session, arguments.format or "own", arguments.out, selection, users=arguments.user, group=arguments.group
+        open_study(settings, arguments.study), arguments.format or "own", arguments.out, selection, whose
     )
     for sentence in report.sentences():
         print(sentence)
+    if arguments.json is not None:
+        _write_json(report.facts(), arguments.json)
     return 0
 
 
@@ -569,8 +579,20 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--min-margin", type=int, help="smallest strength of a label, 1 to 3")
     sub.add_argument("--min-agreement", type=float, help="smallest share of a pair's people who agree")
     sub.add_argument("--min-people", type=int, help="fewest people who answered a pair")
+    sub.add_argument(
+        "--diverse",
+        type=float,
+        metavar="N",
+        help="only the N pairs whose texts differ most; below 1, this share of the pairs",
+    )
     sub.add_argument("--shares", action="store_true", help="one row per pair, with the share of people who prefer it")
     sub.add_argument("--plain-text", action="store_true", help="of trl formats: texts instead of messages")
+    sub.add_argument(
+        "--pseudonyms",
+        action="store_true",
+        help="people are numbers, and what may name them (reasons, fields of files, label keys) is left out",
+    )
+    sub.add_argument("--json", type=Path, metavar="OUT", help="also write the counts of the export as JSON")
     sub.set_defaults(**_EXPORT_DEFAULTS)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from copl_core.records import CoplError, Kind
-from copl_core.study import access, contents
+from copl_core.study import access
 from pages.account import open_study
 from pages.bundles import bundle_part
 from pages.common import current, rerun
+from pages.exports import export_part
 from pages.imports import import_part
 from pages.members import perform
 
@@ -16,8 +17,7 @@ from pages.members import perform
 def studies() -> None:
     simulated()
     models()
-    st.subheader("Export")
-    export()
+    export_part()
     import_part()
     bundle_part()
     st.subheader("A new study")
@@ -58,19 +58,6 @@ def models() -> None:
     if wanted != session.record.include_models:
         access.include_models(session, wanted, by=me.id)
         rerun()
-
-
-def export() -> None:
-    session, _ = current()
-    st.download_button(
-        "Download every label",
-        data=lambda: contents.export_file(session),
-        file_name=f"{'-'.join(session.record.name.split())}.jsonl.gz",
-        mime="application/gzip",
-        key="export",
-        help="One JSON object per line, compressed: person, pair, sides as shown, choice, time. The file can be "
-        "imported again.",
-    )
 
 
 def new_study() -> None:

@@ -235,6 +235,18 @@ def test_an_export_comes_back_as_the_same_labels(home, labels, tmp_path, capsys,
     assert sorted(here, key=str) == sorted(there, key=str)
 
 
+def test_the_counts_of_an_export_are_json_for_programs(home, labels, tmp_path, capsys):
+    main(["import", str(labels)])
+    out, report = tmp_path / "out.csv", tmp_path / "report.json"
+    assert main(["export", "--format", "csv", "--min-people", "9", "--out", str(out), "--json", str(report)]) == 0
+    assert json.loads(report.read_text()) == {
+        "format": "csv", "files": [str(out)], "labels": 40, "rows": 0, "ties": 0,
+        "left_out": {"about pairs with too few people": 40},
+    }  # fmt: skip
+    assert "40 about pairs with too few people: left out." in capsys.readouterr().out
+    assert main(["export", "--json", str(report)]) == 1 and "name it with --out" in capsys.readouterr().err
+
+
 def test_an_export_into_a_closed_pipe_ends_quietly(home, labels):
     main(["import", str(labels)])
     ran = subprocess.run(

@@ -12,7 +12,7 @@ from uuid import uuid4
 from copl_core.formats import write_tables
 from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.own import whole, write_jsonl
-from copl_core.formats.selection import Row, Selection, select
+from copl_core.formats.selection import Embed, Row, Selection, select
 from copl_core.formats.write_argilla import records
 from copl_core.formats.write_battles import battles
 from copl_core.formats.write_trl import preferences
@@ -51,6 +51,7 @@ FORMATS = {
 class ExportReport:
     """What was written."""
 
+    format: str
     paths: tuple[Path, ...]  # the second one, if there is one, holds ties
     n_labels: int  # read
     n_written: int  # rows
@@ -63,6 +64,12 @@ class ExportReport:
         if self.n_ties:
             found.append(f"{self.n_ties:,} ties are apart, in {self.paths[1]}.")
         return found + [f"{n:,} {why}: left out." for why, n in self.left_out.items()]
+
+    def facts(self) -> dict[str, object]:
+        """The same for programs; the shape stays."""
+        files = [str(path) for path in self.paths]
+        counts = {"labels": self.n_labels, "rows": self.n_written, "ties": self.n_ties}
+        return {"format": self.format, "files": files, **counts, "left_out": self.left_out}
 
 
 def by_name(name: str) -> ExportFormat:
@@ -86,8 +93,10 @@ def _as_read(name: str, found: list[dict[str, str]]) -> str:
     return prompt_text(found) if name == "prompt" else response_text(name, found)
 
 
-def write_export(rows: Iterable[Row], name: str, path: Path, selection: Selection | None = None) -> ExportReport:
-    """Write rows of ``Store.export`` in a format.
+def write_export(
+    rows: Iterable[Row], name: str, path: Path, selection: Selection | None = None, embed: Embed | None = None
+) -> ExportReport:
+    """Write rows of ``Store.export`` in a format; ``embed`` is needed for a selection of diverse pairs.
 
     Raises:
         CoplError: there is no such format, it has no shares, or the file cannot be written.
@@ -96,7 +105,7 @@ def write_export(rows: Iterable[Row], name: str, path: Path, selection: Selectio
     if selection.shares and not form.has_shares:
         names = ", ".join(one.name for one in FORMATS.values() if one.has_shares)
         raise CoplError(f"The format {name} holds labels and no shares of people; choose one of {names}.")
-    chosen = select(rows, selection)
+    chosen = select(rows, selection, embed)
     left_out = dict(chosen.left_out)
     found, ties = chosen.rows, list[Row]()
     if not form.has_ties:
@@ -116,7 +125,7 @@ def write_export(rows: Iterable[Row], name: str, path: Path, selection: Selectio
     _write(form, found, path)
     if ties:
         _write(form, ties, paths[1])
-    return ExportReport(paths, chosen.n_labels, len(found), len(ties), left_out)
+    return ExportReport(name, paths, chosen.n_labels, len(found), len(ties), left_out)
 
 
 def _beside(path: Path) -> Path:

@@ -1,4 +1,5 @@
-"""Which labels an export holds: those with enough margin and agreement, with a count of what is left out and why.
+"""Which labels an export holds: those with enough margin and agreement, of pairs that differ enough, with a count of
+what is left out and why.
 
 Rows are those of ``Store.export``, oldest first.  The margin of a label is its strength.  Its agreement is the share of
 the people who answered the pair and prefer the same response, where a tie counts half; of a tie, the share of people
@@ -8,15 +9,19 @@ who see one.  Each person counts once per pair, by their newest answer.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from copl_core.formats.diversity import farthest_first
 from copl_core.records import CoplError
 from copl_core.study_settings import STRENGTHS
 
 TIES = ("apart", "split", "out")
 Row = dict[str, Any]
+Embed = Callable[[Sequence[Row]], np.ndarray]  # rows of M pairs → (M, D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Selection:
         min_margin: smallest strength of a label, 1 to 3.
         min_agreement: smallest agreement, 0 to 1.
         min_people: fewest people who answered a pair.
+        diverse: pairs to keep of those that the filters leave, the most different ones (``formats.diversity``): their
+            number, or below 1 their share.
         shares: one row per pair, with the share of people who prefer a response, instead of one per label.
         plain: texts instead of messages, where a format has both; conversations are then left out.
 
@@ -40,6 +47,7 @@ class Selection:
     min_margin: int = 1
     min_agreement: float = 0.0
     min_people: int = 1
+    diverse: float | None = None
     shares: bool = False
     plain: bool = False
 
@@ -52,6 +60,8 @@ class Selection:
             raise CoplError(f"The smallest agreement is {self.min_agreement}; it is a share, 0 to 1.")
         if self.min_people < 1:
             raise CoplError(f"The fewest people are {self.min_people}; give 1 or more.")
+        if self.diverse is not None and not (0 < self.diverse < 1 or (self.diverse >= 1 and self.diverse % 1 == 0)):
+            raise CoplError(f"The diverse pairs are {self.diverse}; give a whole number of pairs, or a share below 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +73,12 @@ class Selected:
     left_out: Mapping[str, int] = field(default_factory=dict)  # why → labels, or with shares, pairs
 
 
-def select(rows: Iterable[Row], selection: Selection) -> Selected:
-    """The labels, or pairs, that a selection takes."""
+def select(rows: Iterable[Row], selection: Selection, embed: Embed | None = None) -> Selected:
+    """The labels, or pairs, that a selection takes; ``embed`` is needed to tell which pairs differ.
+
+    Raises:
+        CoplError: diverse pairs are wanted and nothing embeds their texts.
+    """
     every = list(rows)
     strong = [row for row in every if row["strength"] >= selection.min_margin or not _decided(row)]
     left_out: Counter[str] = Counter()
@@ -79,7 +93,30 @@ def select(rows: Iterable[Row], selection: Selection) -> Selected:
     else:
         kept = [row for row in enough if agreement(row, votes[row["pair"]]) >= selection.min_agreement]
         left_out["below the agreement"] = len(enough) - len(kept)
+    if selection.diverse is not None:
+        different = _diverse(kept, enough, selection.diverse, embed)
+        left_out[f"{'' if selection.shares else 'about '}pairs too like others"] = len(kept) - len(different)
+        kept = different
     return Selected(kept, len(every), {why: n for why, n in left_out.items() if n})
+
+
+def _diverse(rows: list[Row], labels: Iterable[Row], wanted: float, embed: Embed | None) -> list[Row]:
+    """The rows of the pairs that differ most; their margins are the mean strengths of the labels."""
+    first: dict[int, Row] = {}
+    for row in rows:
+        first.setdefault(row["pair"], row)
+    n = max(1, round(wanted * len(first))) if wanted < 1 else int(wanted)
+    if n >= len(first):
+        return rows
+    if embed is None:
+        raise CoplError("Which pairs differ is not known here, since nothing embeds their texts; leave out --diverse.")
+    strengths: dict[int, list[int]] = defaultdict(list)
+    for row in labels:
+        strengths[row["pair"]].append(row["strength"] if _decided(row) else 0)
+    margins = np.array([np.mean(strengths[pair]) for pair in first])
+    chosen = farthest_first(embed(list(first.values())), margins, n)
+    pairs = set(np.array(list(first))[chosen].tolist())
+    return [row for row in rows if row["pair"] in pairs]
 
 
 def agreement(row: Row, votes: Mapping[str, str]) -> float:

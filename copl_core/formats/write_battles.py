@@ -17,7 +17,7 @@ _WINNERS = {"tie": "tie", "both_bad": "tie (bothbad)"}
 
 def battles(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
-        a = row["left"] or ("a" if sha256(row["label_key"].encode()).digest()[0] % 2 else "b")
+        a = row["left"] or _drawn(row)
         b = "b" if a == "a" else "a"
         sides = [[*messages(row["prompt"]), *messages(row[f"response_{side}"], "assistant")] for side in (a, b)]
         turns = {sum(turn["role"] == "assistant" for turn in side) for side in sides}
@@ -34,3 +34,8 @@ def battles(rows: Iterable[Row]) -> Iterator[Row]:
             "strength": row["strength"],
             "side_known": row["left"] is not None,
         }
+
+
+def _drawn(row: Row) -> str:
+    key = row["label_key"] or f"{row['pair']} {row['annotator']} {row['time']}"  # without one, under pseudonyms
+    return "a" if sha256(key.encode()).digest()[0] % 2 else "b"

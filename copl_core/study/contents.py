@@ -5,16 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from gzip import GzipFile
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from copl_core.config import Settings
 from copl_core.formats.exports import with_messages
 from copl_core.formats.files import OpenedFile, fields_of, open_file, read_options
-from copl_core.formats.own import write_jsonl
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, StudyRecord
 from copl_core.store import Store
 from copl_core.study.access import give_owner
@@ -137,15 +134,6 @@ def fields_of_file(session: Session, path: Path, *, by: int | None = None) -> li
         CoplError: the file holds no records.
     """
     return fields_of(path)
-
-
-@needs(OWNER)
-def export_file(session: Session) -> bytes:
-    """Every label as a compressed file of JSON lines, which can be imported again."""
-    target = BytesIO()
-    with GzipFile(filename="", fileobj=target, mode="wb", mtime=0) as packed:
-        write_jsonl(map(with_messages, session.store.export(session.id)), cast(IO[bytes], packed))
-    return target.getvalue()
 
 
 @needs(OWNER)

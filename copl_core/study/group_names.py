@@ -39,15 +39,21 @@ def names(session: Session, version: str | None = None) -> dict[int, str]:
 
 
 @needs(RESEARCHER)
+def present(session: Session) -> dict[int, str]:
+    """Group number → name, of the groups that have people in the champion."""
+    snapshot = session.snapshot()
+    numbers = set() if snapshot is None else set(snapshot.layout.group.tolist())
+    return {number: name for number, name in names(session).items() if number in numbers}
+
+
+@needs(RESEARCHER)
 def number_of(session: Session, wanted: str) -> int:
     """The number of a group of the champion, by its name or by its number on the pages, which begins with 1.
 
     Raises:
         CoplError: there is no such group.
     """
-    snapshot = session.snapshot()
-    present = set() if snapshot is None else set(snapshot.layout.group.tolist())
-    found = {number: name for number, name in names(session).items() if number in present}
+    found = present(session)
     for number, name in found.items():
         if wanted.strip().casefold() in (name.casefold(), str(number + 1)):
             return number
