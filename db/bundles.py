@@ -13,13 +13,28 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from hashlib import sha256
 from itertools import groupby, islice, pairwise
 from secrets import token_hex
 from typing import Any
 
 import numpy as np
-from sqlalchemy import JSON, Boolean, Column, Connection, Float, Integer, String, Table, insert, or_, select, update
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    String,
+    Table,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import aliased
 
@@ -106,6 +121,7 @@ def _rows(connection: Connection, part: Part, study_id: int) -> Iterator[Row]:
         yield {name: _plain(value) for name, value in zip(names, row, strict=True)}
 
 
+@cache
 def _columns(part: Part) -> list[Column[Any]]:
     return [column for column in part.table.c if column.key not in _HIDDEN]
 
@@ -170,11 +186,12 @@ class _NewRows:
         ids, old = self.ids[part.name], [_checked(row.get("id"), part.table.c.id) for row in rows]
         if any(b <= a for a, b in pairwise([*ids.old[-1:], *old])):
             raise CoplError(f"The bundle's {part.name} are not in the order of their ids; it was changed by hand.")
-        made = insert(part.table).returning(part.table.c.id, sort_by_parameter_order=True)
-        ids.add(old, list(connection.execute(made, values).scalars()))
+        new = _new_ids(connection, part.table, len(rows))
+        connection.execute(insert(part.table), [{"id": own} | row for own, row in zip(new, values, strict=True)])
+        ids.add(old, new)
         for column in part.table.c:
             if _points_at(column) is part.table:
-                for row, new_id in zip(rows, ids.new[-len(rows) :], strict=True):
+                for row, new_id in zip(rows, new, strict=True):
                     if row.get(column.key) is not None:
                         self._later.append((column, new_id, _checked(row[column.key], column)))
 
@@ -234,10 +251,21 @@ class _NewRows:
         return {"config": config, "state": RunState.CANCELLED.value, "ended_at": now(), "message": _CUT}
 
 
+def _new_ids(connection: Connection, table: Table, n: int) -> list[int]:
+    """``n`` ids that the rows of nobody else have or get, ascending."""
+    if connection.dialect.name == "sqlite":  # there is one writer at a time
+        first = 1 + connection.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one()
+        return list(range(first, first + n))
+    name = connection.dialect.identifier_preparer.format_table(table)
+    drawn = select(func.nextval(func.pg_get_serial_sequence(name, "id"))).select_from(func.generate_series(1, n))
+    return sorted(connection.execute(drawn).scalars())
+
+
 def _first_line(error: DBAPIError) -> str:
     return str(error.orig).partition("\n")[0]
 
 
+@cache
 def _points_at(column: Column[Any]) -> Table | None:
     return next((key.column.table for key in column.foreign_keys), None)
 
@@ -259,7 +287,7 @@ def _checked(value: Any, column: Column[Any]) -> Any:
     if value is None and column.nullable:
         return None
     try:
-        return next(check for kind, check in _CHECKS if isinstance(column.type, kind))(value, column)
+        return _check_of(column)(value, column)
     except (TypeError, ValueError, AttributeError):
         shown = repr(value)
         shown = shown if len(shown) <= 60 else f"{shown[:59]}…"
@@ -313,6 +341,11 @@ _CHECKS: tuple[tuple[Any, Callable[[Any, Column[Any]], Any]], ...] = (
     (Float, _float),
     (String, _text),
 )
+
+
+@cache
+def _check_of(column: Column[Any]) -> Callable[[Any, Column[Any]], Any]:
+    return next(check for kind, check in _CHECKS if isinstance(column.type, kind))
 
 
 def _study_values(study: Row) -> Row:
