@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from copl_core.config import Settings
 from copl_core.install.program import importable
-from copl_core.records import CoplError, ImportReport, RunState, counted
+from copl_core.records import CoplError, ImportReport, counted
 from copl_core.store import Store
 from copl_core.study import access, bundle, contents, rewards, runs, service_tokens
 from copl_core.study.session import Session
@@ -70,12 +70,16 @@ def open_store(settings: Settings) -> Store:
 
 
 def open_study(settings: Settings, name: str | None = None) -> Session:
+    """A study of this installation; see ``find_study``."""
+    return find_study(open_store(settings), settings, name)
+
+
+def find_study(store: Store, settings: Settings, name: str | None = None) -> Session:
     """A study by name, or the current one.
 
     Raises:
         CoplError: the study does not exist.
     """
-    store = open_store(settings)
     if name is None:
         record = store.current_study()
     else:
@@ -237,18 +241,7 @@ def _print_lines(lines: list[str], what: str = "notes") -> None:
 
 def _write_report(file: OpenedFile, report: ImportReport, path: Path) -> None:
     """What the file holds and what is new, as JSON for programs."""
-    left_out = [{"row": number, "why": reason} for number, reason in (*file.survey.left_out, *report.problems)]
-    facts = {
-        "format": file.format.name,
-        "rows": file.survey.rows,
-        "pairs": file.survey.pairs,
-        "labels": report.labels_new + report.labels_known,
-        "users": file.survey.users,
-        "new": {"pairs": report.pairs_new, "labels": report.labels_new, "users": report.users_new},
-        "left_out": left_out,
-        "ignored_fields": file.survey.ignored_fields,
-    }
-    _write_json(facts, path)
+    _write_json(contents.Imported.of(file, report).facts(), path)
 
 
 def _write_json(facts: dict[str, Any], path: Path) -> None:
@@ -330,41 +323,15 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.trainer.memory import keep_memory_low
-    from copl_core.trainer.worker import Trainer
-    from copl_core.trainer.worker_lock import hold_worker_lock
 
     need_device(settings)
     _log_to_terminal()
     keep_memory_low()
     session = open_study(settings, arguments.study)
-    with hold_worker_lock(settings):
-        trainer = Trainer(session.store, settings)
-        trainer.recover()  # an interrupted run of the same kind is this run
-        kind = "graph" if arguments.graph_only else "full"
-        run = runs.request_fit(session, kind, reason="requested in a terminal")
-        trainer.execute(run.id)
-    _check_run(session, run.id, trainer.database_errors.get(run.id, ""))
-    snapshot = session.store.champion(session.id)
-    assert snapshot is not None  # the run has published one
+    snapshot = runs.fit_now(session, "graph" if arguments.graph_only else "full", "requested in a terminal")
     facts = {"snapshot": snapshot.version, "labels": snapshot.n_labels, "metrics": snapshot.metrics}
     print(json.dumps(facts, indent=1))
     return 0
-
-
-def _check_run(session: Session, run_id: int, database_error: str) -> None:
-    """Check that the run is done.
-
-    Raises:
-        CoplError: the run was interrupted, failed or cancelled.
-    """
-    run = session.store.run(run_id)
-    if run.state in (RunState.QUEUED, RunState.RUNNING):
-        raise CoplError(
-            f"Run {run.id} was interrupted. {database_error} Run this command again, or start a "
-            "worker: the training resumes where it stopped."
-        )
-    if run.state != RunState.DONE:
-        raise CoplError(f"Run {run.id} {run.state}: {run.message}")
 
 
 def _score(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -51,6 +51,10 @@ from copl_core.study_settings import (
 
 
 class Store(Protocol):
+    def close(self) -> None:
+        """Give back every connection; a later call opens new ones."""
+        ...
+
     # ---- studies
     def studies(self) -> list[StudyRecord]:
         """The studies that are whole, oldest first."""

@@ -23,6 +23,9 @@ class Transactions:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
+    def close(self) -> None:
+        self.engine.dispose()
+
     def _read(self) -> AbstractContextManager[Connection]:
         return reading(self.engine)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-PRODUCT = ("copl_core", "db", "pages", "web", "streamlit_app.py")
+PRODUCT = ("copl", "copl_core", "db", "pages", "web", "streamlit_app.py")
 LONG = 60  # lines of a function
 # From the ground up.  A room knows rooms of lower floors and nothing of its own floor or above.
 FLOORS = (
@@ -29,7 +29,7 @@ FLOORS = (
     ("evaluation", "study"),
     ("serving",),
     ("terminal", "pages"),
-    ("web",),
+    ("web", "copl"),
     ("start page",),
 )
 # Words that the vocabulary of ``copl_core/records.py`` replaces.  Some are ordinary English; other words say them too.

@@ -10,7 +10,7 @@ import pytest
 
 from tests.plan import ROOT, arrows, circles, graph, imports, old_words, rising, room_of, sources, tracked_texts
 
-OURS = {"copl_core", "db", "pages", "web", "streamlit_app", "tests", "benchmarks"}
+OURS = {"copl", "copl_core", "db", "pages", "web", "streamlit_app", "tests", "benchmarks"}
 ROOTS = ("copl_core/__main__.py", "web/installation.py")  # the two places that join all parts
 HEAVY = {"torch", "transformers", "torch_geometric", "umap", "sklearn", "numba", "peft"}
 TALKERS = {"copl_core/__main__.py", "copl_core/install/launcher.py", "copl_core/install/weights.py"}
@@ -18,7 +18,7 @@ TALKERS |= {"copl_core/evaluation/evaluate.py"}  # terminal verbs
 # Parts that a page may run between two clicks: importing them loads numpy and scipy at most.
 NEEDS_TORCH = {"scoring"}  # of the verbs; pages import it at first use
 LIGHT = [
-    *sources("copl_core/study"),
+    *sources("copl", "copl_core/study"),
     *(path for path in sources("copl_core") if path.count("/") == 1),
     *sources("copl_core/formats", "copl_core/snapshots", "copl_core/insight"),
     *(f"copl_core/preference/{name}.py" for name in ("acquire", "adapt", "posterior", "state")),
@@ -44,7 +44,7 @@ def test_code_tests_and_documents_use_the_words_of_the_field():
     assert old_words(tracked_texts()) == []
 
 
-@pytest.mark.parametrize("path", [path for path in sources("copl_core") if path not in ROOTS])
+@pytest.mark.parametrize("path", [path for path in sources("copl", "copl_core") if path not in ROOTS])
 def test_the_core_knows_neither_screen_nor_database(path):
     found = {top(module) for module in imports(path)}
     assert not found & {"streamlit", "plotly", "sqlalchemy", "alembic", "db", "pages", "web", "streamlit_app"}
@@ -104,7 +104,7 @@ def loaded_by_a_start(tmp_path_factory) -> tuple[list[str], list[str]]:
     folder = tmp_path_factory.mktemp("start")
     program = (
         "import runpy, sys\n"
-        "import db.store, copl_core.formats.own, copl_core.demo.world, copl_core.trainer.worker\n"
+        "import copl, db.store, copl_core.formats.own, copl_core.demo.world, copl_core.trainer.worker\n"
         "import copl_core.install.launcher, copl_core.install.weights\n"
         "from copl_core.study import access, assignment, contents, labelling, placement, rewards, runs, user_map\n"
         "from copl_core.study import views\n"
@@ -127,7 +127,7 @@ def test_importing_the_product_makes_no_folders_and_reads_no_arguments(loaded_by
     assert loaded_by_a_start[1] == []
 
 
-@pytest.mark.parametrize("path", sources("copl_core", "db", "pages", "web"))
+@pytest.mark.parametrize("path", sources("copl", "copl_core", "db", "pages", "web"))
 def test_only_the_terminal_prints_and_nothing_is_caught_or_unpickled_blindly(path):
     tree = ast.parse((ROOT / path).read_text())
     calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +75,14 @@ def open_container(path: Path) -> Container:
         kind, batches, notes, first = tables.open_table(path, kind)
         return Container(path, kind, lambda problems: _numbered(batches(), first), notes=notes)
     return _open_text(path)
+
+
+def in_memory(rows: Iterable[Mapping[str, Any]]) -> Container:
+    """The records of a program's own rows; its "path" names them in sentences."""
+    kept = [dict(row) if isinstance(row, Mapping) else row for row in rows]
+    return Container(
+        Path("the list of rows"), "rows of a program", lambda problems: _objects(enumerate(kept, 1), problems)
+    )
 
 
 def _numbered(rows: Iterable[dict[str, Any]], first: int = 1) -> Iterator[Record]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from copl_core.formats import registry
 from copl_core.formats.choices import CHOICES, plain
-from copl_core.formats.containers import Container, Problems, Record, open_container
+from copl_core.formats.containers import Container, Problems, Record, in_memory, open_container
 from copl_core.formats.fields import OURS
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.packed import BROKEN
@@ -95,8 +95,22 @@ def open_file(path: Path, options: Options | None = None, format_name: str | Non
     Raises:
         CoplError: the file cannot be taken; one sentence says what it seems to be and what to do.
     """
-    options, path = options or Options(), Path(path)
-    container = open_container(path)
+    return _opened(open_container(Path(path)), options or Options(), format_name)
+
+
+def open_rows(
+    rows: Iterable[Mapping[str, Any]], options: Options | None = None, format_name: str | None = None
+) -> OpenedFile:
+    """Recognise rows that a program holds in memory, as those of a file; they are numbered from 1.
+
+    Raises:
+        CoplError: they cannot be taken.
+    """
+    return _opened(in_memory(rows), options or Options(), format_name)
+
+
+def _opened(container: Container, options: Options, format_name: str | None) -> OpenedFile:
+    path = container.path
     sample = _sample(container)
     _check_names(path, sample, options)
     if options.names:

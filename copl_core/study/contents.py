@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from copl_core.config import Settings
 from copl_core.formats.exports import with_messages
@@ -20,6 +21,51 @@ from copl_core.study.session import Session
 
 _PART = 20_000  # rows imported in one transaction
 _LOCK = ".importing"  # file in the home folder that every running import holds
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What rows held, and what of it was new."""
+
+    format: str
+    rows: int
+    pairs: int
+    labels: int
+    users: int
+    new_pairs: int
+    new_labels: int
+    new_users: int
+    left_out: tuple[tuple[int, str], ...]  # (line or row, why)
+    ignored_fields: dict[str, int]  # fields that nothing is learned from, by how many rows have a value
+
+    @classmethod
+    def of(cls, file: OpenedFile, report: ImportReport) -> Imported:
+        held = file.survey
+        return cls(
+            file.format.name,
+            held.rows,
+            held.pairs,
+            report.labels_new + report.labels_known,
+            held.users,
+            report.pairs_new,
+            report.labels_new,
+            report.users_new,
+            (*held.left_out, *report.problems),
+            held.ignored_fields,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON for programs; its shape stays."""
+        return {
+            "format": self.format,
+            "rows": self.rows,
+            "pairs": self.pairs,
+            "labels": self.labels,
+            "users": self.users,
+            "new": {"pairs": self.new_pairs, "labels": self.new_labels, "users": self.new_users},
+            "left_out": [{"row": number, "why": reason} for number, reason in self.left_out],
+            "ignored_fields": self.ignored_fields,
+        }
 
 
 @needs(OWNER)

@@ -15,7 +15,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord
 from copl_core.snapshots import snapshot
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
-from copl_core.study.roles import MEMBER, RESEARCHER, needs
+from copl_core.study.roles import MEMBER, RESEARCHER, TERMINAL, needs
 from copl_core.study.session import Session
 from copl_core.study.views import TrainerStatus
 from copl_core.study_settings import Schedule
@@ -23,7 +23,7 @@ from copl_core.trainer import run_progress
 from copl_core.trainer.run_log import Curve, as_text, log_path, read_log
 from copl_core.trainer.run_log import curves as curves_of
 from copl_core.trainer.schedule import FEWEST
-from copl_core.trainer.worker_lock import has_worker
+from copl_core.trainer.worker_lock import has_worker, hold_worker_lock
 
 _BASELINES = ("global", "side-length")  # in the held-out figures of a snapshot
 KEPT_NEWEST = snapshot.KEPT_NEWEST  # snapshots on disk, beside the champion, noted ones and one of each fit
@@ -93,6 +93,40 @@ def request_fit(
     ]
     reason = reason if by is None else f"requested by {_name(session, by)}"
     return waiting[0] if waiting else session.store.add_run(session.id, kind, reason)
+
+
+@needs(TERMINAL)
+def fit_now(session: Session, kind: str = "full", reason: str = "requested by hand") -> SnapshotRecord:
+    """Fit in this process and publish; a run of that kind that was interrupted is resumed.
+
+    Returns:
+        The new champion.
+
+    Raises:
+        CoplError: too few labels, another process fits in this installation, or the run did not end well; the champion
+            stays.
+    """
+    from copl_core.trainer.worker import Trainer
+
+    with hold_worker_lock(session.settings):
+        trainer = Trainer(session.store, session.settings, embed=session.embed)
+        trainer.recover()  # an interrupted run of the same kind is this run
+        run = request_fit(session, kind, reason)
+        trainer.execute(run.id)
+    _check_done(session.store.run(run.id), trainer.database_errors.get(run.id, ""))
+    champion = session.store.champion(session.id)
+    assert champion is not None  # the run has published one
+    return champion
+
+
+def _check_done(run: Run, database_error: str) -> None:
+    if run.state in (RunState.QUEUED, RunState.RUNNING):
+        raise CoplError(
+            f"Run {run.id} was interrupted. {database_error} Run this command again, or start a "
+            "worker: the training resumes where it stopped."
+        )
+    if run.state != RunState.DONE:
+        raise CoplError(f"Run {run.id} {run.state}: {run.message}")
 
 
 @needs(RESEARCHER)

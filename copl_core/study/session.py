@@ -34,7 +34,7 @@ class Session:
         self, store: Store, settings: Settings, study_id: int, embed: Callable[..., np.ndarray] | None = None
     ) -> None:
         self.store, self.settings, self.id = store, settings, study_id
-        self._embed = embed  # texts → φ; None: the bundled sentence model
+        self.embed = embed  # texts → φ; None: the bundled sentence model
         self.actor: int | None = None  # the user who acts; None: the product itself, or its terminal
         self._snapshots: dict[str, Snapshot] = {}
         self._lock = Lock()  # over the open snapshots and the names in ``_once``
@@ -102,5 +102,5 @@ class Session:
             if not self._scorer:
                 from copl_core.study.scoring import Scorer
 
-                self._scorer.append(Scorer(self.settings, self._embed))
+                self._scorer.append(Scorer(self.settings, self.embed))
             return self._scorer[0]

@@ -51,10 +51,10 @@ def test_a_wheel_holds_every_file_that_the_repository_has_of_the_program(wheel):
     tracked = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
     apart = ("db/", "pages/", "web/", "streamlit_app.py", ".streamlit/")
     program = {f"copl_core/program/{path}" for path in tracked if path.startswith(apart)}
-    needed = program | {path for path in tracked if path.startswith("copl_core/")}
+    needed = program | {path for path in tracked if path.startswith(("copl/", "copl_core/"))}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert needed - held == set()
-    assert {name.split("/")[0] for name in held} == {"copl_core"}
+    assert {name.split("/")[0] for name in held} == {"copl", "copl_core"}
 
 
 def test_the_installed_command_imports_a_file_from_an_empty_folder(copl, environment, tmp_path):
