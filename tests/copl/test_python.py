@@ -108,7 +108,7 @@ def test_rows_of_other_tools_and_fields_under_other_names_are_understood():
     votes = [{"task": "Name a fish", "one": "Carp", "two": "Eel", "won": "0", "by": "Ann"}]
     names = {"prompt": "task", "response_a": "one", "response_b": "two", "choice": "won", "annotator": "by", "a": "0"}
     with copl.open_study("Names", create=True) as study:
-        assert "by whom; add --annotator" in refused(copl.import_rows, study, chosen)
+        assert "not by whom; name the annotator" in refused(copl.import_rows, study, chosen)
         assert copl.import_rows(study, chosen, annotator="panel").new_labels == 1
         assert "the list of rows has no two answers" in refused(copl.import_rows, study, votes)
         assert copl.import_rows(study, votes, map=names).new_labels == 1
