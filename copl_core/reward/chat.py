@@ -34,3 +34,30 @@ def rendered(tokenizer: Any, chat: list[dict[str, str]], **how: Any) -> str:
             raise
         first = {"role": chat[1]["role"], "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
         return tokenizer.apply_chat_template([first, *chat[2:]], tokenize=False, **how)
+
+
+def pair_template(tokenizer: Any) -> str | None:
+    """A chat template that reads messages as the pair (prompt, response) of an encoder, whose tokenizer has none.
+
+    The last message is the response.  The prompt is the one question before it, or the text of its turns
+    (``copl_core.turns``, without the backslashes there).  None: a text of its own cannot hold such a pair.
+    """
+    pair = tokenizer("a", "b", return_special_tokens_mask=True)
+    tokens = zip(pair["special_tokens_mask"], tokenizer.convert_ids_to_tokens(pair["input_ids"]), strict=True)
+    parts = ["".join(token for _, token in some) for _, some in groupby(tokens, key=lambda token: token[0])]
+    if len(parts) != 5:
+        return None
+    begin, _, between, _, end = map(repr, parts)
+    conversation = (
+        "{% for turn in turns %}{{ '[' + turn.role + ']\\n' + turn.content }}"
+        "{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+    )
+    template = (
+        f"{{{{ {begin} }}}}"
+        "{% set turns = messages[:-1] %}{% if turns | length == 1 and turns[0].role == 'user' %}{{ turns[0].content }}"
+        f"{{% else %}}{conversation}{{% endif %}}"
+        f"{{{{ {between} + messages[-1].content + {end} }}}}"
+    )
+    text = tokenizer.apply_chat_template(chat_of("a", "b"), chat_template=template, tokenize=False)
+    same = tokenizer(text, add_special_tokens=False)["input_ids"] == pair["input_ids"]
+    return template if same else None

@@ -40,7 +40,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from copl_core.records import CoplError
 from copl_core.reward.backbone import Backbone, layer_stack, quiet
-from copl_core.reward.chat import chat_of, rendered
+from copl_core.reward.chat import chat_of, pair_template, rendered
 from copl_core.reward.hidden import pad_states
 from copl_core.reward.model import RewardModel
 
@@ -85,6 +85,8 @@ def write_classifier(model: RewardModel, factors: Tensor, source: str, folder: P
         if backbone.causal:
             _set_padding(tokenizer, classifier)
         _strip_template(tokenizer)
+        if not backbone.causal:
+            tokenizer.chat_template = pair_template(tokenizer)
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         tokenizer.model_max_length = model.config.max_tokens
         classifier.save_pretrained(folder)
@@ -272,7 +274,7 @@ def _strip_template(tokenizer: Any) -> None:
 @torch.no_grad()
 def _stock_reward(classifier: Any, tokenizer: Any, text: Text) -> float:
     limit: dict[str, Any] = {"truncation": True, "return_tensors": "pt"}
-    if tokenizer.chat_template:
+    if tokenizer.chat_template and classifier.config.model_type not in ENCODERS:
         ids = tokenizer(rendered(tokenizer, chat_of(*text)).rstrip(), add_special_tokens=False, **limit)
     else:
         ids = tokenizer(*text, **limit)

@@ -82,7 +82,8 @@ def _use(card: Card) -> str:
         "they "
         "compute the mean over tokens with weights of very different sizes, and the text reward is in the layers "
         "below. "
-        "float16 cannot hold them; bfloat16 and float32 can."
+        "float16 cannot hold them; bfloat16 and float32 can. The chat template of the tokenizer reads messages as the "
+        "pair of a prompt and a response, for trainers that take messages; tokenize its text without special tokens."
     )
     return (
         "## Use\n\n```python\nfrom transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"

@@ -66,6 +66,20 @@ def test_turns_of_a_conversation_are_read_as_the_studio_reads_them(model, tmp_pa
     np.testing.assert_allclose(found + constant, classifier.exact_rewards(model, texts, factors), atol=1e-4)
 
 
+def test_a_chat_template_reads_messages_as_an_encoder_reads_a_prompt_and_a_response(
+    tiny_config, tiny_encoder, tmp_path
+):
+    model = lively(tiny_config, backbone=str(tiny_encoder))
+    written(model, tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    system, question = Turn("system", "sand"), Turn("user", "the sea")
+    for turns in ([question], [system, question], [question, Turn("assistant", "wave"), Turn("user", "a boat")]):
+        both = [*turns, Turn("assistant", "harbour and tide")]
+        chat = [{"role": turn.role, "content": turn.text} for turn in both]
+        found = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
+        assert [found] == model.backbone.encode([(text_of(turns), both[-1].text)], 64)
+
+
 def test_padding_on_either_side_and_a_batch_change_no_reward(model, tmp_path):
     written(model, tmp_path)
     alone = classifier.stock_rewards(tmp_path, TEXTS)
