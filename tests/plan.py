@@ -50,6 +50,7 @@ STORED = {
     ("copl_core/trainer/run_log.py", "said"),  # key of a run's log
     ("copl_core/formats/own.py", "asked"),  # field of an export
     ("db/listing.py", "asked"),  # likewise
+    ("tests/formats/test_own.py", "asked"),
     ("pages/people_selection.py", "foreseen"),  # parameter of a link
     ("tests/db/test_round_trip.py", "asked"),
     ("tests/preference/test_config.py", "firmer"),

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from copl_core.formats.containers import Record
 from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.rankings import number
 from copl_core.formats.reading import Reading
-from copl_core.formats.values import BadRecord, absent, brief, checked, source_name, who
+from copl_core.formats.values import BadRecord, absent, brief, checked, number, source_name, who
 from copl_core.records import ImportRow, Kind
 
 

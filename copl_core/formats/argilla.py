@@ -6,18 +6,20 @@ texts, are kept as ``meta`` and counted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from copl_core.formats.choices import Verdict, is_number, plain, unwrapped
+from copl_core.formats.choices import Verdict, plain, unwrapped
 from copl_core.formats.containers import Record
 from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.rankings import Answer, Rated, pairs, texts_to_compare
+from copl_core.formats.rankings import Answer, Rated, best_of, pairs, texts_to_compare
 from copl_core.formats.reading import Reading
-from copl_core.formats.values import absent, annotator_name, missing
+from copl_core.formats.values import absent, annotator_name, brief, missing, number
 from copl_core.records import ImportRow
 
+_RATINGS, _STARS = "ratings of the answers", 4.0  # from 1 to 5 by default
 _DONE = (None, "submitted", "completed")  # states of a response that count; discarded ones and drafts do not
 
 
@@ -27,6 +29,9 @@ class _Given(NamedTuple):
     user: str
     question: str
     value: Any
+
+
+_Comparison = tuple[_Given, dict[str, float], Verdict | None]
 
 
 class Argilla(Format):
@@ -43,21 +48,23 @@ class Argilla(Format):
         fields = self.texts(record.fields)
         prompt, answers = texts_to_compare(fields)
         meta = reading.rest(record.fields, {"fields", "vectors", prompt, *answers, *self.questions(record.fields)})
-        compared: list[tuple[_Given | None, dict[str, float], Verdict | None]] = []
-        for one in self.responses(record.fields):
-            found = _compared(reading, one.value, answers)
-            if found is not None:
-                compared.append((one, *found))
-            else:
-                reading.ignored[one.question] += 1
-                meta.setdefault("responses", {}).setdefault(one.question, {})[one.user] = one.value
-        questions = {given.question for given, _, _ in compared if given}
-        for given, scores, verdict in compared or [(None, {}, None)]:
+        compared, others = _sorted_out(reading, self.responses(record.fields), answers)
+        for one in others:
+            reading.ignored[one.question] += 1
+            meta.setdefault("responses", {}).setdefault(one.question, {})[one.user] = one.value
+            if one.question in reading.choice_fields:
+                why = f"an annotation: {one.question} is {brief(one.value)}, which names none of the answers"
+                reading.left_out.append((record.number, why))
+        reading.without_choice += bool(others) and not compared
+        questions = {given.question for given, _, _ in compared}
+        nothing: list[tuple[_Given | None, dict[str, float], Verdict | None]] = [(None, {}, None)]
+        for given, scores, verdict in compared or nothing:
             more = {"question": given.question} if given and len(questions) > 1 else {}
             rated = Rated(
                 prompt_text(fields[prompt]),
                 [Answer(response_text(name, fields[name]), scores.get(name)) for name in answers],
                 given and given.user,
+                scale=_STARS if given and given.question == _RATINGS else 0,
                 context=[record.fields.get("id", record.fields.get("external_id")), *more.values()],
                 meta={**meta, **more},
                 ties=verdict is None,
@@ -138,18 +145,51 @@ def _of_columns(fields: Mapping[str, Any]) -> Iterator[_Given]:
             yield from _counting(name.removesuffix(".responses"), given)
 
 
+def _sorted_out(
+    reading: Reading, responses: Iterable[_Given], answers: list[str]
+) -> tuple[list[_Comparison], list[_Given]]:
+    """(responses that compare the answers, all others); ratings of every answer by one user compare them, too."""
+    compared: list[_Comparison] = []
+    others: list[_Given] = []
+    ratings: dict[str, dict[str, float]] = {}
+    for one in responses:
+        if found := _compared(reading, one.value, answers):
+            reading.choice_fields.add(one.question)
+            compared.append((one, *found))
+        elif (name := _rated_answer(one.question, answers)) and (rating := number(one.value)) is not None:
+            ratings.setdefault(one.user, {})[name] = rating
+        else:
+            others.append(one)
+    for user, scores in ratings.items():
+        rated = _Given(user, _RATINGS, scores)
+        if len(scores) == len(answers):
+            compared.append((rated, scores, None))
+        else:
+            others.append(rated)
+    return compared, others
+
+
+def _rated_answer(question: str, answers: list[str]) -> str | None:
+    """The answer that a question is about: its name holds that of the answer, or ends with the same number."""
+    number_of = re.search(r"\d+$", question)
+    for name in answers:
+        at = re.search(r"\d+$", name)
+        if plain(name) in plain(question) or (number_of and at and number_of[0] == at[0]):
+            return name
+    return None
+
+
 def _compared(reading: Reading, value: Any, answers: list[str]) -> tuple[dict[str, float], Verdict | None] | None:
     """(score by answer, the higher the better; or the verdict on two answers); None: a value compares no answers."""
     by_plain = {plain(name): name for name in answers}
     places = _places(value)
     if len(places) > 1 and all(plain(name) in by_plain for name in places):
         return {by_plain[plain(name)]: -place for name, place in places.items()}, None
-    word = plain(unwrapped(value))
+    if isinstance(unwrapped(value), (int, float)) and not reading.coded(value):
+        return None  # a rating: a choice is a text, whatever it says
     if len(answers) > 2:
-        best = by_plain.get(word)
+        best = best_of(value, answers)
         return None if best is None else ({name: float(name == best) for name in answers}, Verdict("a"))
-    if is_number(word) and not reading.coded(value):
-        return None  # a rating
     verdict = reading.verdict(value, a={plain(answers[0])}, b={plain(answers[1])})
     return None if verdict is None else ({}, verdict)
 

@@ -22,6 +22,7 @@ from copl_core.formats.values import (
     annotator_name,
     as_time,
     brief,
+    is_true,
     missing,
     present,
     source_name,
@@ -109,14 +110,17 @@ class KaggleLmsys(Format):
     needs = "prompt, response_a and response_b as lists, and winner_model_a, winner_model_b, winner_tie"
 
     def recognise(self, sample: Sample) -> bool:
-        return sample.has("prompt", "response_a", "response_b", *_KAGGLE)
+        texts = ("prompt", "response_a", "response_b")
+        return sample.has(*texts, *_KAGGLE) or (
+            sample.has(*texts) and all(_listed(sample.values(name)) for name in texts)
+        )
 
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
         fields = record.fields
         questions, *answers = (_texts(name, fields.get(name)) for name in ("prompt", "response_a", "response_b"))
         prompt, a, b = questions_and_answers(*(_alternating(questions, side) for side in answers))
-        won = [name for name in _KAGGLE if whole_number(fields.get(name)) == 1]
-        if len(won) != 1:
+        won = [name for name in _KAGGLE if is_true(fields.get(name))]
+        if len(won) != 1 and present(fields, _KAGGLE):
             raise BadRecord(f"{len(won)} of {', '.join(_KAGGLE)} are 1; exactly one must be")
         annotator, by = who(fields)
         known = {"prompt", "response_a", "response_b", "model_a", "model_b", "id", *_KAGGLE, *by}
@@ -125,7 +129,7 @@ class KaggleLmsys(Format):
             prompt=prompt,
             a=a,
             b=b,
-            choice=("a", "b", "tie")[_KAGGLE.index(won[0])],
+            choice=("a", "b", "tie")[_KAGGLE.index(won[0])] if won else None,
             annotator=annotator,
             sources=(source_name("model_a", fields.get("model_a")), source_name("model_b", fields.get("model_b"))),
             left="a",
@@ -175,6 +179,11 @@ def _texts(name: str, value: Any) -> list[str]:
     if not isinstance(value, list):
         raise BadRecord(f"{name} is no list of texts")
     return [one if isinstance(one, str) else "" for one in value]
+
+
+def _listed(values: list[Any]) -> bool:
+    """Whether all texts are lists of texts, as JSON."""
+    return bool(values) and all(isinstance(one, str) and one[:2] == '["' and one[-1:] == "]" for one in values)
 
 
 def _alternating(questions: list[str], answers: list[str]) -> list[tuple[str, str]]:

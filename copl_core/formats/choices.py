@@ -25,17 +25,22 @@ _NOUNS = (
 ).split()
 _TIES = (
     "tie tied draw equal equals same both bothgood tiebothgood bothequal bothequallygood aboutthesame aboutequal "
-    "thesame equallygood nopreference nodifference neutral indifferent eitherone atie itsatie similar comparable"
+    "thesame equallygood nopreference nodifference neutral indifferent eitherone atie itsatie similar comparable "
+    "tieinconsistent bothacceptable bothgreat bothfine bothcorrect bothequivalent equivalent equallygreat"
 ).split()
 _BOTH_BAD = (
     "bothbad tiebothbad bothbadtie neither bothpoor botharebad botharepoor bothwrong allbad neitherisgood neithergood "
-    "equallybad bothequallybad"
+    "equallybad bothequallybad bothunacceptable noneofthem noneofthese bothfail"
 ).split()
 _ENDINGS = ("", "isbetter", "better", "wins", "won", "win", "ispreferred", "preferred", "ischosen", "isthebetterone")
 _STRENGTHS = {
     1: ("slightly", "somewhat", "marginally", "alittle", "abit"),
     3: ("much", "significantly", "far", "clearly", "strongly", "definitely", "alot"),
 }
+_FILLERS = frozenset(
+    "i we would do prefer prefers preferred choose chose chosen pick picked select selected is are was were be it its "
+    "the to as an in my our opinion think that of two ones one".split()
+)  # words of a sentence about a choice that say nothing of it
 _SIGNS = re.compile(r"([ab]?)(>{1,3}|<{1,3}|=+|~+)([ab]?)")
 _INNER = ("selected", "choices", "choice", "value", "label", "winner")  # names in which tools wrap one choice
 
@@ -86,7 +91,15 @@ def understand(
         return Verdict("a" if named_a else "b")
     if is_number(word):
         return Verdict(FROM_ONE[word]) if numbers and word in FROM_ONE else None
-    return _understood(word)
+    return _understood(word) or (_understood(_gist(value)) if isinstance(value := unwrapped(value), str) else None)
+
+
+@lru_cache(1000)
+def _gist(value: str) -> str:
+    """A sentence without the words that say nothing: ``I prefer the first one`` is ``first``; empty for a long one."""
+    sentence = re.split(r"\b(?:than|over)\b", value.casefold(), maxsplit=1)[0]
+    words = re.findall(r"[\w<>=~]+", sentence)
+    return "".join(word for word in words if word not in _FILLERS) if len(words) <= 10 else ""
 
 
 @lru_cache(1000)

@@ -24,7 +24,10 @@ LINE_LIMIT = 16 * 2**20  # characters; fits a row whose texts are at their limit
 WHOLE_LIMIT = 256 * 2**20  # characters of a JSON file that is read at once: one object around everything
 _CHUNK = 1 << 20  # characters
 _STRAY = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as they stand in a line
-_WRAPPERS = {"data", "rows", "records", "results", "examples"}
+_WRAPPERS = set(
+    "data rows records results examples annotations items preferences comparisons pairs samples votes".split()
+)
+_SPLITS = {"train", "test", "validation", "valid", "dev", "eval"}
 _SAMPLE = 1 << 16  # characters from which the delimiter is found
 DELIMITERS = (",", "\t", ";", "|")
 
@@ -149,7 +152,10 @@ def _whole(path: Path, encoding: str) -> list[Any]:
 def _rows_within(found: dict[str, Any]) -> list[Any]:
     """The records that an object wraps: its one list of objects, objects by id, or columns by row number."""
     lists = [one for one in found.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
-    if len(lists) == 1 and _names(found) <= _WRAPPERS and "id" not in found and "prompt" not in found:
+    if lists and found.keys() <= _SPLITS:
+        return [{"split": name, **one} if isinstance(one, dict) else one for name in found for one in found[name]]
+    a_record = {"id", "prompt", "fields"} & found.keys() or isinstance(found.get("data"), dict)
+    if len(lists) == 1 and _names(found) <= _WRAPPERS and not a_record:
         rows = lists[0]
         return [one["row"] if isinstance(one, dict) and isinstance(one.get("row"), dict) else one for one in rows]
     values = list(found.values())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from copl_core.formats.values import BadRecord, absent, checked, missing
+from copl_core.formats.values import BadRecord, absent, checked, missing, written
 from copl_core.turns import ROLES, from_messages
 
+_NAMES_OF_MESSAGES = (  # of the role and of the words
+    ("role", "content"), ("from", "value"), ("role", "text"), ("author", "text"), ("speaker", "text"),
+    ("author", "content"), ("speaker", "content"), ("role", "value"), ("role", "message"),
+)  # fmt: skip
+_ROLES_OF_MESSAGES = ("role", "from", "author", "speaker")
 _SPEAKERS = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 _SPEAKERS |= {"chatgpt": "assistant", "ai": "assistant", "function": "tool", "ipython": "tool"}
 
@@ -33,7 +37,13 @@ def prompt_text(value: Any, *, system: Any = None, history: Any = None) -> str:
     if found is None and absent(system) and missing(history):
         return value
     turns = found or [("user", value)]
-    turns = _history(history) + turns
+    if isinstance(history, str) and as_messages(history) is None and not missing(history):
+        turns[0] = (
+            turns[0][0],
+            f"{checked('history', history)}\n\n{turns[0][1]}",
+        )
+    else:
+        turns = _history(history) + turns
     if not absent(system):
         if any(role == "system" for role, _ in turns):
             raise BadRecord("there is a system text beside the prompt and another one in it")
@@ -80,27 +90,25 @@ def as_messages(value: Any) -> list[tuple[str, str]] | None:
         BadRecord: a message has an unknown role, or no words.
     """
     if isinstance(value, str):
-        if not (value[:1] in "[{" and value[-1:] in "]}" and ('"role"' in value or '"from"' in value)):
+        if not (value[:1] in "[{" and value[-1:] in "]}" and any(name in value for name in _ROLES_OF_MESSAGES)):
             return None
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
+        value = written(value)
     if isinstance(value, dict):
-        value = [value]
+        value = value["messages"] if isinstance(value.get("messages"), list) else [value]
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
         return None
-    if not all(("role" in one and "content" in one) or ("from" in one and "value" in one) for one in value):
+    if not all(any(role in one and words in one for role, words in _NAMES_OF_MESSAGES) for one in value):
         return None
     return [_message(one) for one in value]
 
 
 def _message(message: dict[str, Any]) -> tuple[str, str]:
-    role = str(message.get("role", message.get("from"))).lower()
+    names = next((role, words) for role, words in _NAMES_OF_MESSAGES if role in message and words in message)
+    role = str(message[names[0]]).lower()
     role = _SPEAKERS.get(role, role)
     if role not in ROLES:
         raise BadRecord(f"a turn has the role {role[:40]}; it must be one of {', '.join(ROLES)}")
-    words = message.get("content", message.get("value"))
+    words = message[names[1]]
     if isinstance(words, list):
         words = _parts(words)
     if not isinstance(words, str):

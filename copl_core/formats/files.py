@@ -23,6 +23,7 @@ from copl_core.records import CoplError, ImportRow, Kind, counted
 
 _SAMPLE = 100  # records by which a format is recognised
 _KEPT = 150_000_000  # characters of texts of a file that stay in memory, so that it is read only once
+_PARTS = ("answers ", "an annotation")  # how reasons begin that concern a part of a record
 _MOST_NAMES = 12  # fields that a refusal names
 _LOOKS_LIKE = (  # what files of other kinds have, and what they are
     (("text", "label"), "a text with labels, as doccano and other classifiers have them"),
@@ -76,8 +77,8 @@ class OpenedFile:
     def in_short(self, problems: Problems, *, done: bool) -> str:
         """How many lines or rows are skipped, and what of the others; ``done``: the import is over."""
         unit = self.container.unit
-        whole = {number for number, reason in problems if not reason.startswith(("answers ", BROKEN))}
-        part = {number for number, reason in problems if reason.startswith("answers ")} - whole
+        whole = {number for number, reason in problems if not reason.startswith((*_PARTS, BROKEN))}
+        part = {number for number, reason in problems if reason.startswith(_PARTS)} - whole
         were = ("was" if len(whole or part) == 1 else "were") if done else "will be"
         counts = [counted(len(whole), unit)] if whole else []
         counts += [f"{len(part):,} in part" if whole else f"a part of {counted(len(part), unit)}"] if part else []

@@ -9,9 +9,9 @@ from typing import Any
 from copl_core.formats.containers import Record
 from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.rankings import Answer, Rated, by_answer, number, pairs
+from copl_core.formats.rankings import Answer, Rated, by_answer, pairs
 from copl_core.formats.reading import Reading
-from copl_core.formats.values import BadRecord, absent, brief, whole_number, word
+from copl_core.formats.values import BadRecord, absent, brief, number, who, whole_number, word
 from copl_core.records import ImportRow
 from copl_core.turns import Turn, text_of
 
@@ -21,31 +21,28 @@ class HelpSteer2(Format):
 
     name = "helpsteer2"
     title = "A file like HelpSteer 2"
-    needs = "prompt, response and helpfulness (0 to 4), with the answers to a prompt one after the other"
+    needs = "prompt, response and helpfulness (0 to 4), with two or more answers to a prompt"
 
     def recognise(self, sample: Sample) -> bool:
         return sample.has("prompt", "response", "helpfulness")
 
     def read(self, records: Iterable[Record], reading: Reading) -> Iterator[ImportRow]:
-        together: list[Record] = []
+        together: dict[Any, list[Record]] = {}
         for record in records:
-            if together and record.fields.get("prompt") != together[0].fields.get("prompt"):
-                yield from self._rated(together, reading)
-                together = []
-            together.append(record)
-        yield from self._rated(together, reading)
+            together.setdefault((str(record.fields.get("prompt")), who(record.fields)[0]), []).append(record)
+        for (_, annotator), rows in together.items():
+            yield from self._rated(rows, annotator, reading)
 
-    def _rated(self, records: list[Record], reading: Reading) -> Iterator[ImportRow]:
-        if not records:
-            return
+    def _rated(self, records: list[Record], annotator: str | None, reading: Reading) -> Iterator[ImportRow]:
         try:
             answers = [
                 Answer(response_text("response", one.fields.get("response")), number(one.fields.get("helpfulness")))
                 for one in records
             ]
-            rest = [reading.rest(one.fields, {"prompt", "response", "helpfulness"}) for one in records]
-            rated = Rated(extra_id_prompt(records[0].fields.get("prompt")), answers, scale=4, meta=by_answer(rest))
-            yield from pairs(records[0], reading, rated)
+            known = {"prompt", "response", "helpfulness", *who(records[0].fields)[1]}
+            rest = [reading.rest(one.fields, known) for one in records]
+            prompt = extra_id_prompt(records[0].fields.get("prompt"))
+            yield from pairs(records[0], reading, Rated(prompt, answers, annotator, scale=4, meta=by_answer(rest)))
         except BadRecord as bad:
             reading.left_out.append((records[0].number, str(bad)))
 
@@ -68,15 +65,17 @@ class HelpSteerPreference(Format):
         if value is None and not absent(fields.get(preference)) or abs(value or 0) > 3:
             raise BadRecord(f"{preference} is {brief(fields.get(preference))}; it must be from -3 to 3")
         prompt = "context" if "context" in fields else "prompt"
+        annotator, by = who(fields)
         yield reading.row(
             record,
             prompt=extra_id_prompt(fields.get(prompt)),
             a=response_text(a, fields.get(a)),
             b=response_text(b, fields.get(b)),
             choice=None if value is None else "tie" if value == 0 else "a" if value < 0 else "b",
+            annotator=annotator,
             strength=abs(value or 0) or 1,
             context=[fields.get(name) for name in ("id", "dataset")],
-            meta=reading.rest(fields, {prompt, a, b, preference}),
+            meta=reading.rest(fields, {prompt, a, b, preference, *by}),
             split=word(fields.get("split")),
         )
 

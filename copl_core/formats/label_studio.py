@@ -14,9 +14,9 @@ from copl_core.formats.containers import Record
 from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.rankings import Answer, Rated, number, pairs, texts_to_compare
+from copl_core.formats.rankings import Answer, Rated, best_of, pairs, texts_to_compare
 from copl_core.formats.reading import Reading
-from copl_core.formats.values import BadRecord, absent, annotator_name, as_time, brief, missing, who
+from copl_core.formats.values import BadRecord, absent, annotator_name, as_time, brief, missing, number, who
 from copl_core.records import LARGEST, ImportRow
 
 _MIN = ("annotation_id", "lead_time")  # of JSON-MIN and CSV
@@ -58,12 +58,12 @@ class LabelStudio(Format):
         meta = {"id": fields.get("id")} | extra
         reading.ignored.update(name for name in extra if not missing(extra[name]) and name != items)
         meta.pop(items, None)
+        reading.ignored.update(name for name in ("predictions", "drafts") if not missing(fields.get(name)))
         given = fields.get("meta")
         meta |= reading.rest(fields, _OF_TASKS) | (given if isinstance(given, dict) else {})
         task = _Task(record, reading, data, prompt, answers, items, meta)
         done = fields.get("annotations") or fields.get("completions") or ()
-        taken = [rated for one in done if isinstance(one, dict) for rated in task.annotation(one)]
-        for rated in taken or [task.rated({}, None, {})]:
+        for rated in list(task.all_of(done)) or [task.rated({}, None, {})]:
             yield from pairs(record, reading, rated)
 
     def _flat(self, record: Record, reading: Reading) -> Iterator[ImportRow]:
@@ -102,24 +102,34 @@ class _Task:
         else:
             self.found = [(name, response_text(name, data[name])) for name in answers]
 
-    def rated(self, scores: Mapping[str, float], verdict: Verdict | None, how: Mapping[str, Any], **more: Any) -> Rated:
+    def rated(
+        self,
+        scores: Mapping[str, float],
+        verdict: Verdict | None,
+        how: Mapping[str, Any],
+        *,
+        ties: bool = True,
+        **more: Any,
+    ) -> Rated:
         lead = number(how.get("lead_time"))
         milliseconds = None if lead is None or lead < 0 else min(int(lead * 1000), LARGEST)
         more |= {"created_at": as_time(how.get("created_at")), "milliseconds": milliseconds}
         return Rated(
             self.prompt,
             [Answer(text, scores.get(name)) for name, text in self.found],
-            self._annotator(how.get("completed_by")),
+            self._annotator(how),
             4 if how.get("rating") else 0,
             context=[self.record.fields.get("id"), how.get("id")],
             meta={**self.meta, **how.get("meta", {})},
             more={name: value for name, value in more.items() if value is not None},
+            ties=ties,
             verdict=verdict,
         )
 
-    def _annotator(self, value: Any) -> str | None:
+    def _annotator(self, how: Mapping[str, Any]) -> str | None:
         """The name of an annotator; a number gets the name that another annotation of the file gives with it."""
-        name = annotator_name(value)
+        value = how.get("completed_by")
+        name = annotator_name(_first_word(how.get("created_username")) if absent(value) else value)
         return self.reading.names.get(name, name) if name else None
 
     def two(
@@ -127,6 +137,14 @@ class _Task:
     ) -> Iterator[ImportRow]:
         rated = self.rated({}, verdict, {**how, "completed_by": annotator}, left="a" if side else None)
         yield from pairs(self.record, self.reading, rated)
+
+    def all_of(self, annotations: Iterable[Any]) -> Iterator[Rated]:
+        """What all annotations say; one that cannot be taken does not cost the others."""
+        for one in annotations:
+            try:
+                yield from self.annotation(one) if isinstance(one, dict) else ()
+            except BadRecord as bad:
+                self.reading.left_out.append((self.record.number, f"an annotation: {bad}"))
 
     def annotation(self, one: Mapping[str, Any]) -> Iterator[Rated]:
         """What an annotation says about the answers; a cancelled one says nothing."""
@@ -139,19 +157,23 @@ class _Task:
             value, name = result.get("value") or {}, str(result.get("from_name"))
             scores, verdict, side = self._result(result)
             if scores or verdict:
+                self.reading.choice_fields.add(name)
                 taken.append((scores, verdict, side))
+            elif name in self.reading.choice_fields:
+                raise BadRecord(f"{name} is {brief(_inner(value))}, which names none of the answers")
             elif (answer := self._answer(result.get("to_name"))) and number(value.get("rating")) is not None:
                 ratings[answer] = number(value.get("rating")) or 0.0
             else:
-                rest[name] = next((value[inner] for inner in _INNER if inner in value), value)
+                rest[name] = _inner(value)
         self.reading.ignored.update(rest.keys())
         how = {**one, "meta": rest}
         if not taken and len(ratings) > 1:
             yield self.rated(ratings, None, {**how, "rating": True})
         elif ratings and not taken:
             raise BadRecord("only one of the answers is rated")
+        self.reading.without_choice += bool(results) and not taken and len(ratings) < 2
         for scores, verdict, side in taken:
-            yield self.rated(scores, verdict, how, left="a" if side else None)
+            yield self.rated(scores, verdict, how, ties=len(set(scores.values())) != 2, left="a" if side else None)
 
     def _result(self, result: Mapping[str, Any]) -> tuple[dict[str, float], Verdict | None, bool]:
         """(score by answer, verdict on two answers, whether left and right name sides on screen)."""
@@ -162,8 +184,11 @@ class _Task:
         if isinstance(order, list):
             return {str(name): -float(at) for at, name in enumerate(order)}, None, False
         chosen = value.get("selected", value.get("choices"))
-        if missing(chosen) or len(self.found) != 2:
+        if missing(chosen):
             return {}, None, False
+        if len(self.found) > 2:
+            best = best_of(chosen, [name for name, _ in self.found])
+            return ({name: float(name == best) for name, _ in self.found} if best else {}), None, False
         names = [{plain(name)} for name, _ in self.found]
         verdict = self.reading.verdict(chosen, a=names[0], b=names[1])
         if verdict is None and result.get("type") == "pairwise":
@@ -212,6 +237,16 @@ def _choice_of(
         if name in usual:
             raise BadRecord(f"{name} is {brief(value)}, which names neither answer")
     return "", None
+
+
+def _inner(value: Mapping[str, Any]) -> Any:
+    """What a result says, without the name of its kind."""
+    return next((value[inner] for inner in _INNER if inner in value), value)
+
+
+def _first_word(value: Any) -> Any:
+    """The e-mail in ``ann@example.org, 1``, as old exports name an annotator."""
+    return value.split(",")[0].strip() if isinstance(value, str) else None
 
 
 def _is_side(value: Any) -> bool:

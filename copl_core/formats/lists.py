@@ -9,7 +9,7 @@ from copl_core.formats.containers import Record
 from copl_core.formats.conversations import as_messages, prompt_text, response_text
 from copl_core.formats.fields import columns, plain_name
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.rankings import Answer, Rated, by_answer, number, pairs
+from copl_core.formats.rankings import Answer, Rated, by_answer, pairs
 from copl_core.formats.reading import Reading
 from copl_core.formats.values import (
     BadRecord,
@@ -17,6 +17,7 @@ from copl_core.formats.values import (
     annotator_name,
     as_list,
     checked,
+    number,
     present,
     source_name,
     who,
@@ -26,10 +27,10 @@ from copl_core.records import ImportRow
 _ONE = ("response", "completion", "answer", "output", "generation", "reply", "model_response", "text")
 _MANY = ("responses", "completions", "answers", "outputs", "candidates", "generations", "options", "replies")
 _RATINGS = ("rating", "score", "stars", "grade", "points", "overall", "overall_rating", "overall_score", "reward")
-_MANY_RATINGS = ("ratings", "scores", "rewards", "grades", "points")
+_MANY_RATINGS = ("ratings", "scores", "rewards", "grades", "points", "rating", "score")
 _MANY_RANKS = ("ranks", "rank")
 _ORDERS = ("ranking", "order", "ranked")
-_MODELS = ("model", "models", "model_name", "source")
+_MODELS = ("model", "models", "model_name", "model_names", "generation_models", "source")
 _TEXTS = ("text", "response", "answer", "completion", "output", "content", "body", "html")
 
 

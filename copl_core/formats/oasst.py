@@ -9,7 +9,7 @@ from copl_core.formats.containers import Record
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, pairs
 from copl_core.formats.reading import Reading
-from copl_core.formats.values import BadRecord, checked, missing, source_name, whole_number
+from copl_core.formats.values import BadRecord, checked, is_true, missing, source_name, whole_number
 from copl_core.records import ImportRow
 from copl_core.turns import Turn, text_of
 
@@ -48,9 +48,8 @@ class Oasst(Format):
             message, before = waiting.pop(0)
             try:
                 turn = self._turn(message)
-                replies = [
-                    one for one in message.get("replies") or () if isinstance(one, dict) and not one.get("deleted")
-                ]
+                replies = [one for one in message.get("replies") or () if isinstance(one, dict)]
+                replies = [one for one in replies if not is_true(one.get("deleted"))]
                 answers = [one for one in replies if one.get("role") == "assistant"]
                 if turn.role == "user" and len(answers) > 1:
                     yield from self._ranked(record, reading, message, [*before, turn], answers)

@@ -38,7 +38,9 @@ from copl_core.formats.values import (
     as_time,
     brief,
     checked,
+    is_true,
     missing,
+    number,
     source_name,
     strength_of,
     whole_number,
@@ -190,6 +192,8 @@ class _Row:
     def _guessed(self, a: str, b: str, names: tuple[set[str], set[str]]) -> Verdict | None:
         """The choice in a field that usually holds one; only values that all are understood make it one."""
         values = {name: self.fields[name] for name in self.columns.guesses if not absent(self.fields[name])}
+        if not values:
+            return self._rated()
         found = {name: verdict for name, value in values.items() if (verdict := self._understood(value, a, b, names))}
         if values and not found:
             name, value = next(iter(values.items()))
@@ -200,6 +204,14 @@ class _Row:
             raise BadRecord(f"{says}; name the right one (--map choice={next(iter(found))})")
         self.read |= found.keys()
         return next(iter(found.values()), None)
+
+    def _rated(self) -> Verdict | None:
+        """The choice of an annotator who rated both answers; how far apart says nothing without a scale."""
+        given = [rating for name in self.columns.ratings if (rating := number(self.fields.get(name))) is not None]
+        if len(given) < 2 or (self.value("annotator") or self.reading.options.annotator) is None:
+            return None
+        self.read.update(self.columns.ratings)
+        return Verdict("tie" if given[0] == given[1] else "a" if given[0] > given[1] else "b")
 
     def _code_hint(self, value: Any) -> str:
         word = plain(value)
@@ -223,7 +235,7 @@ class _Row:
             "tags": self._tags(),
             "group": word(self._known("group")),
             "split": word(self._known("split")),
-            "excluded": self.value("excluded") in (True, "True", "true", "TRUE", 1, "1"),
+            "excluded": is_true(self.value("excluded")),
             "left": self._left(),
         }
 
@@ -239,6 +251,11 @@ class _Row:
 
     def _text(self, name: str) -> str | None:
         value = self.value(name)
+        if isinstance(value, (int, float)):
+            return str(value)
+        if value is not None and not isinstance(value, str):
+            self.reading.note(self.record, name, f"{name} is {brief(value)}; it must be a text")
+            return None
         return None if value is None else checked(name, value)
 
     def _label_key(self) -> str | None:
@@ -248,22 +265,28 @@ class _Row:
     def _kind(self) -> Kind | None:
         value = self.value("kind")
         if value is not None and value not in tuple(Kind):
-            raise BadRecord(f"kind is {brief(value)}; it must be one of {', '.join(Kind)}")
+            if self._exported:
+                raise BadRecord(f"kind is {brief(value)}; it must be one of {', '.join(Kind)}")
+            self.read -= set(self.columns.of("kind"))  # another kind of something else
+            return None
         return None if value is None else Kind(value)
 
     def _left(self) -> str | None:
         value = self.value("left")
-        if value is not None and value not in ("a", "b"):
-            raise BadRecord(f"left is {brief(value)}; it must be one of a, b")
-        return value
+        if value is None or value in ("a", "b"):
+            return value
+        self.reading.note(self.record, "left", f"left is {brief(value)}; it must be one of a, b")
+        return None
 
     def _tags(self) -> tuple[str, ...]:
         value = self.value("tags")
         if value is None or absent(value):
             return ()
-        if not isinstance(value, (list, str)):
-            raise BadRecord("tags is not a list")
-        return tuple(checked("a tag", tag, NAME_LIMIT) for tag in as_list(value))
+        tags = [str(tag) if isinstance(tag, (int, float)) else tag for tag in as_list(value)]
+        if not all(isinstance(tag, str) for tag in tags):
+            self.reading.note(self.record, "tags", f"tags is {brief(value)}; it must be a list of words")
+            return ()
+        return tuple(checked("a tag", tag, NAME_LIMIT) for tag in tags)
 
     def _known(self, name: str) -> Any:
         """A value of the record, or of the ``meta`` that an export has made of it."""

@@ -8,18 +8,17 @@ how many answers were rated together (``rated_together``): K answers make K (K â
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from copl_core.formats.choices import Verdict
+from copl_core.formats.choices import Verdict, plain, unwrapped
 from copl_core.formats.containers import Record
 from copl_core.formats.fields import columns
 from copl_core.formats.reading import NoAnnotator, Reading
-from copl_core.formats.values import BadRecord, absent
+from copl_core.formats.values import BadRecord
 from copl_core.records import ImportRow
 
 _STEPS = 5  # of the scale on which distances become strengths
@@ -101,15 +100,24 @@ def _compared(one: float | None, other: float | None, rated: Rated) -> tuple[str
     return ("a" if one > other else "b"), 1 if steps < 1 else 2 if steps < 2 else 3
 
 
-def number(value: Any) -> float | None:
-    """A rating as a number; "N/A" and other words are none."""
-    if isinstance(value, bool) or absent(value):
-        return None
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        return None
-    return found if math.isfinite(found) else None
+def best_of(value: Any, names: Sequence[str]) -> str | None:
+    """The one of several answers that a value names: by its name, its letter or its number, from A and from 1 on."""
+    word = plain(unwrapped(value))
+    for at, name in enumerate(names):
+        if word in (plain(name), chr(ord("a") + at), str(at + 1)):
+            return name
+    return None
+
+
+def in_order(text: str, names: Sequence[str]) -> dict[str, float]:
+    """Scores of answers from their order, the best first, as in ``B,D=A,C``; empty if a word is none of them."""
+    found: dict[str, float] = {}
+    for place, group in enumerate(text.split(",")):
+        for word in group.split("="):
+            if (name := best_of(word, names)) is None:
+                return {}
+            found[name] = -float(place)
+    return found
 
 
 def by_answer(rest: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -125,17 +133,25 @@ def texts_to_compare(fields: Mapping[str, Any]) -> tuple[str, list[str]]:
     Raises:
         BadRecord: there is no prompt, or fewer than two answers.
     """
-    found = columns(tuple(fields))
-    prompt = next((name for name in found.of("prompt")), None)
-    shown = ", ".join(list(fields)[:8])
+    prompt = next((name for name in columns(tuple(fields)).of("prompt")), None)
     if prompt is None:
-        raise BadRecord(f"none of the fields {shown} is a prompt")
+        raise BadRecord(f"none of the fields {', '.join(list(fields)[:8])} is a prompt")
+    return prompt, answers_to_compare(fields)
+
+
+def answers_to_compare(fields: Mapping[str, Any]) -> list[str]:
+    """The fields of the answers among the texts of a tool's record.
+
+    Raises:
+        BadRecord: there are fewer than two.
+    """
+    found = columns(tuple(fields))
     sides = [name for ours in ("response_a", "response_b") for name in found.of(ours)[:1]]
     if len(sides) < 2:
-        raise BadRecord(f"the fields {shown} hold no two answers")
+        raise BadRecord(f"the fields {', '.join(list(fields)[:8])} hold no two answers")
     stem = _stem(sides[0])
     alike = [name for name in fields if stem and _stem(name) == stem]
-    return prompt, alike if len(alike) > 2 else sides
+    return alike if len(alike) > 2 else sides
 
 
 def _stem(name: str) -> str:

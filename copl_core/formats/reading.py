@@ -58,6 +58,7 @@ class Reading:
     unknown_guesses: dict[str, str] = field(default_factory=dict)  # field that may hold the choice → a value of it
     maybe_choices: Counter[str] = field(default_factory=Counter)  # unknown fields, by rows in which they hold a choice
     pairs_by_id: dict[str, set[bytes]] = field(default_factory=dict)  # pair id of the file → the pairs that have it
+    choice_fields: set[str] = field(default_factory=set)  # questions of a tool that have held a choice so far
     names: dict[str, str] = field(default_factory=dict)  # of annotators by their numbers in this file
     _seen: Counter[bytes] = field(default_factory=Counter)
     _shown: set[str] = field(default_factory=set)  # names whose invisible characters are noted

@@ -23,6 +23,13 @@ from copl_core.turns import from_messages, messages
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \n]?")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _PROMPTS = ("prompt", "context", "question", "instruction", "query", "input")
+_CONVERSATIONS = ("messages", "conversations", "conversation", "history", "chat")
+_PAIRS = (  # names of the preferred answer and the other one
+    ("chosen", "rejected"), ("chosen_response", "rejected_response"), ("response_chosen", "response_rejected"),
+    ("preferred", "dispreferred"), ("preferred", "rejected"), ("preferred_response", "rejected_response"),
+    ("preferred_response", "dispreferred_response"), ("accepted", "rejected"), ("response", "rejected_response"),
+    ("response_w", "response_l"), ("response_j", "response_k"), ("completion_chosen", "completion_rejected"),
+)  # fmt: skip
 _SOURCES = (("chosen_model", "rejected_model"), ("model_chosen", "model_rejected"), ("chosen-model", "rejected-model"))
 
 
@@ -34,15 +41,22 @@ class Trl(Format):
     needs = "prompt, chosen and rejected, as texts or as messages"
 
     def recognise(self, sample: Sample) -> bool:
-        return sample.has("chosen", "rejected") and any(sample.has(name) for name in _PROMPTS)
+        return _pair_of(sample) is not None and 2 * sum(map(_has_prompt, sample.records)) > len(sample.records)
 
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
-        name = present(record.fields, _PROMPTS)
+        fields = record.fields
+        name = present(fields, (*_PROMPTS, *_CONVERSATIONS))
         if name is None:
             raise BadRecord("prompt is missing")
-        prompt = _conversation(prompt_text(record.fields[name], system=record.fields.get("system")))
-        a, b = (_answer(side, record.fields.get(side), prompt) for side in ("chosen", "rejected"))
-        yield preferred(record, reading, prompt, a, b, (name, "system"))
+        value, more = fields[name], fields.get("input")
+        joined = name == "instruction" and isinstance(value, str) and isinstance(more, str) and not missing(more)
+        prompt = prompt_text(f"{value}\n\n{more}" if joined else value, system=fields.get("system"))
+        prompt = _conversation(prompt)
+        sides = next((both for both in _PAIRS if both[0] in fields and both[1] in fields), _PAIRS[0])
+        chosen = _answer(sides[0], fields.get(sides[0]), prompt)
+        read = (name, "system", *sides, *(["input"] if joined else []))
+        for other in _texts(fields.get(sides[1])):
+            yield preferred(record, reading, prompt, chosen, _answer(sides[1], other, prompt), read)
 
 
 class TrlImplicit(Format):
@@ -53,7 +67,7 @@ class TrlImplicit(Format):
     needs = "chosen and rejected, which both begin with the prompt"
 
     def recognise(self, sample: Sample) -> bool:
-        return sample.has("chosen", "rejected") and not any(sample.has(name) for name in _PROMPTS)
+        return sample.has("chosen", "rejected") and 2 * sum(map(_has_prompt, sample.records)) <= len(sample.records)
 
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
         chosen, rejected = (record.fields.get(name) for name in ("chosen", "rejected"))
@@ -75,6 +89,29 @@ class HhRlhf(TrlImplicit):
     def recognise(self, sample: Sample) -> bool:
         texts = [text for text in sample.values("chosen") if isinstance(text, str)]
         return super().recognise(sample) and bool(texts) and all(map(hh_turns, texts))
+
+
+def _pair_of(sample: Sample) -> tuple[str, str] | None:
+    """The names of the two answers in a file whose answers have no sides."""
+    found = next((both for both in _PAIRS if sample.has(*both)), None)
+    return None if found and found != _PAIRS[0] and sample.has("response_a", "response_b") else found
+
+
+def _has_prompt(fields: Mapping[str, Any]) -> bool:
+    """Whether a record has a prompt of its own; a conversation that ends with an answer is none."""
+    if present(fields, _PROMPTS):
+        return True
+    name = present(fields, _CONVERSATIONS)
+    try:
+        turns = as_messages(fields[name]) if name else None
+    except BadRecord:
+        return True  # reading it says why it cannot be taken
+    return turns is not None and turns[-1][0] != "assistant"
+
+
+def _texts(value: Any) -> list[Any]:
+    """The rejected answers: one, or a list of texts."""
+    return value if isinstance(value, list) and value and all(isinstance(one, str) for one in value) else [value]
 
 
 def preferred(
@@ -130,9 +167,9 @@ def split_turns(one: list[tuple[str, str]], other: list[tuple[str, str]]) -> tup
 
 
 def _turns(name: str, value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, str):
-        return hh_turns(value)
     found = as_messages(value)
+    if found is None and isinstance(value, str):
+        return hh_turns(value)
     if found is None:
         raise BadRecord(f"{name} is missing" if missing(value) else f"{name} is not text")
     return found
@@ -158,7 +195,7 @@ def _conversation(prompt: str) -> str:
 
 def _answer(name: str, value: Any, prompt: str) -> str:
     """An answer; one that repeats the prompt, as whole conversations do, is cut."""
-    found = None if isinstance(value, str) else as_messages(value)
+    found = as_messages(value)
     if found is None:
         return response_text(name, value)
     asked_for = [(one["role"], one["content"]) for one in messages(prompt)]

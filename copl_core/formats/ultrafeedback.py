@@ -8,9 +8,9 @@ from typing import Any
 from copl_core.formats.containers import Record
 from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.interface import Format, Sample
-from copl_core.formats.rankings import Answer, Rated, number, pairs
+from copl_core.formats.rankings import Answer, Rated, pairs
 from copl_core.formats.reading import Reading
-from copl_core.formats.values import source_name
+from copl_core.formats.values import as_list, number, source_name, who
 from copl_core.records import ImportRow, Kind
 
 
@@ -23,12 +23,13 @@ class UltraFeedback(Format):
 
     def recognise(self, sample: Sample) -> bool:
         return sample.has("instruction", "completions") and any(
-            isinstance(one, list) and one and isinstance(one[0], dict) for one in sample.values("completions")
+            any(isinstance(inner, dict) for inner in as_list(one)) for one in sample.values("completions")
         )
 
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
         fields = record.fields
-        completions = [one for one in fields.get("completions") or () if isinstance(one, dict)]
+        completions = [one for one in as_list(fields.get("completions") or []) if isinstance(one, dict)]
+        annotator, by = who(fields)
         answers = [
             Answer(
                 response_text("response", one.get("response")),
@@ -37,9 +38,10 @@ class UltraFeedback(Format):
             )
             for one in completions
         ]
-        meta = reading.rest(fields, {"instruction", "completions", "models"})
+        meta = reading.rest(fields, {"instruction", "completions", "models", *by})
         prompt = prompt_text(fields.get("instruction"))
-        yield from pairs(record, reading, Rated(prompt, answers, scale=4, meta=meta, more={"kind": Kind.MODEL}))
+        more = {"kind": Kind.MODEL} if annotator is None else {}
+        yield from pairs(record, reading, Rated(prompt, answers, annotator, scale=4, meta=meta, more=more))
 
     def _score(self, completion: dict[str, Any]) -> float | None:
         """From 1 to 5."""

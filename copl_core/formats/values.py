@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -73,6 +74,8 @@ def annotator_name(value: Any) -> str | None:
     Raises:
         BadRecord: the name holds what cannot be seen, or is too long.
     """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     if isinstance(value, dict):
         value = next((value[name] for name in ("email", "username", "name", "id") if not absent(value.get(name))), None)
     if missing(value):
@@ -138,6 +141,17 @@ def word(value: Any) -> str | None:
     return str(value)[:NAME_LIMIT] if isinstance(value, (str, int, float)) else None
 
 
+def number(value: Any) -> float | None:
+    """A rating as a number; "N/A" and other words are none."""
+    if isinstance(value, bool) or absent(value):
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
 def whole_number(value: Any) -> int | None:
     """A whole number, also as text or as 1235.0; None for anything else."""
     if isinstance(value, bool):
@@ -155,6 +169,11 @@ def strength_of(value: Any) -> int | None:
     """1 (slightly better), 2 (better) or 3 (much better); None for anything else."""
     number = whole_number(value)
     return number if number in STRENGTHS else None
+
+
+def is_true(value: Any) -> bool:
+    """Whether a value says yes: true, 1, or such a word."""
+    return plain(value) in ("true", "1", "yes")
 
 
 def as_time(value: Any) -> datetime | None:
@@ -179,14 +198,20 @@ def as_list(value: Any) -> list[Any]:
         return [value]
     text = value.strip()
     if text.startswith("[") and text.endswith("]"):
-        for candidate in (text, text.replace("'", '"')):
-            try:
-                found = json.loads(candidate)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(found, list):
-                return found
+        found = written(text)
+        if isinstance(found, list):
+            return found
     return [word.strip() for word in re.split(r"[,;|]", text) if word.strip()]
+
+
+def written(text: str) -> Any:
+    """The value that a text in JSON, or as Python writes it, stands for; None: it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return None
 
 
 def brief(value: Any, most: int = 40) -> str:

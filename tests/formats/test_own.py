@@ -95,15 +95,14 @@ def test_the_side_shown_on_the_left_comes_first(file):
         (lines(ROW | {"annotator": None}), "no annotator"),
         (lines(ROW | {"annotator": "  "}), "annotator is empty"),
         (lines(ROW | {"annotator": "Ann\n\x1b[31m"}), "control characters"),
-        (lines(ROW | {"annotator": ["Ann"]}), "annotator is not text"),
+        (lines(ROW | {"annotator": ["Ann", "Ben"]}), "annotator is not text"),
         (lines(ROW | {"annotator": "x" * 201}), "201 characters"),
         (lines(ROW | {"prompt": "x" * (TEXT_LIMIT + 1)}), "500,001 characters, 500,000 are allowed"),
         (b'{"prompt": "' + b"x" * LINE_LIMIT + b'"}\n', "longer than"),
         (lines(ROW | {"prompt": "half a pair \ud800"}), "not text"),
         (lines(ROW | {"prompt": "zero \0"}), "null character"),
         (lines(ROW | {"model_a": [4]}), "model_a is not text"),
-        (lines(ROW | {"kind": "robot"}), "human, simulated, model"),
-        (lines(ROW | {"left": "c"}), "left is c"),
+        (lines(ROW | {"kind": "robot", "label_key": "k", "asked": "uniform"}), "human, simulated, model"),
     ],
 )
 def test_a_bad_line_is_reported_with_its_number_and_the_good_ones_are_kept(file, bad, reason):
