@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from copl_core.formats.files import OpenedFile
 
 _SHOWN_PROBLEMS = 20  # skipped lines of a file that are listed
-_MAP_HELP = "the file's name of a field (choice=winner), or its value for a choice (a=0); repeat for more"
 _EXPORT_DEFAULTS: dict[str, object] = {
     "format": None,
     "user": [],
@@ -507,14 +506,14 @@ def _program() -> str:
 
 
 def _add_data_commands(command: AddCommand) -> None:
+    from copl_core.formats.files import add_options
+
     sub = command(
         "import", _import, "Import pairs and labels from files of many formats. A second import adds nothing."
     )
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
     sub.add_argument("--study", default="Imported", help="study for the rows, created if missing (default: Imported)")
-    sub.add_argument("--format", metavar="F", help="name of the format, if the file is not recognised")
-    sub.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help=_MAP_HELP)
-    sub.add_argument("--annotator", metavar="A", help="whose labels they are, where rows do not say it")
+    add_options(sub)
     sub.add_argument("--dry-run", action="store_true", help="report what would come in, and change nothing")
     sub.add_argument("--skip-bad", action="store_true", help="exit status 0 although lines were left out")
     sub.add_argument("--json", type=Path, metavar="OUT", help="also write the report of the file as JSON")

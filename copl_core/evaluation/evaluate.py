@@ -2,7 +2,10 @@
 
     python -m copl_core evaluate TRAIN TEST [--context K] [--split-field] [--new-prompts] [--controls]
                                  [--methods a,b | all] [--reward-seconds S] [--json OUT] [--seed N]
+                                 [--format F] [--map OURS=THEIRS] [--annotator A] [--include-models]
 
+The files may be of any format that ``import`` reads.  Labels of language models are left out, but for
+``--include-models``.
 Users of TEST that TRAIN lacks are new: their first K labels in file order are given as context and never scored, the
 rest is scored; with K = 0 they have the population mean.  ``--new-prompts`` tests only on prompts that TRAIN lacks;
 with one file for both, a fifth of its prompts is held out from training.  Ties are left out of every metric.
@@ -38,8 +41,9 @@ from copl_core.evaluation.dataset import (
 )
 from copl_core.evaluation.methods import DEFAULT_METHODS, METHODS, Methods
 from copl_core.evaluation.report import FEWEST_IN_GROUP, table
-from copl_core.formats.own import read_rows, whole
-from copl_core.records import Comparisons, CoplError, ImportRow
+from copl_core.formats.files import add_options, open_file, read_options
+from copl_core.formats.own import whole
+from copl_core.records import Comparisons, CoplError, ImportRow, Kind
 from copl_core.training.metrics import correct, interval, measures
 
 REWARD_SECONDS = Settings().reward_budget_seconds
@@ -196,7 +200,7 @@ def _worst_group(hits: np.ndarray, groups: Sequence[str | None]) -> dict | None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("train", type=Path, help="file of training labels (JSONL, also .gz)")
+    parser.add_argument("train", type=Path, help="file of training labels, in any format that import reads")
     parser.add_argument(
         "test", type=Path, help="file of test labels; may be the same file with --split-field or --new-prompts"
     )
@@ -216,6 +220,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--new-prompts",
         action="store_true",
         help="test only on prompts that TRAIN lacks; with one file for both, on a fifth of the prompts",
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--include-models", action="store_true", help="also labels of language models; by default only people count"
     )
     parser.add_argument(
         "--methods",
@@ -292,8 +300,8 @@ def _is_one_file(args: argparse.Namespace) -> bool:
 
 def _read_files(args: argparse.Namespace) -> tuple[list[ImportRow], list[ImportRow]]:
     """Training rows and test rows."""
-    train = _rows(args.train, False if args.split_field else None)
-    test = _rows(args.test, True if args.split_field else None)
+    train = _rows(args, args.train, False if args.split_field else None)
+    test = _rows(args, args.test, True if args.split_field else None)
     if args.new_prompts:
         return only_new_prompts(train, test, args.seed, _is_one_file(args) and not args.split_field)
     return train, test
@@ -382,18 +390,23 @@ def _set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _rows(path: Path, split: bool | None) -> list[ImportRow]:
+def _rows(args: argparse.Namespace, path: Path, split: bool | None) -> list[ImportRow]:
     """Labels of a file, each with its group if it has one; unreadable lines are reported by number and skipped.
 
     Args:
         split: None takes every row, True those whose split is test, False the others.
     """
-    problems: list[tuple[int, str]] = []
-    rows = [row for row in read_rows(path, problems) if row.choice is not None]
-    for line, reason in problems[:10]:
-        print(f"{path.name}, line {line} is left out: {reason}")
+    file = open_file(path, read_options(args.map, args.annotator), args.format)
+    problems, unit = file.survey.left_out, file.container.unit
+    for number, reason in problems[:10]:
+        print(f"{path.name}, {unit} {number} is left out: {reason}")
     if len(problems) > 10:
-        print(f"{path.name}: {len(problems) - 10} more lines are left out")
+        print(f"{path.name}: {len(problems) - 10} more {unit}s are left out")
+    rows = [row for row in file.rows() if row.choice is not None]
+    by_models = 0 if args.include_models else sum(row.kind == Kind.MODEL for row in rows)
+    if by_models:
+        print(f"{path.name}: labels of language models are left out: {by_models} (--include-models takes them)")
+        rows = [row for row in rows if row.kind != Kind.MODEL]
     n_excluded = sum(row.excluded for row in rows)
     if n_excluded:
         print(f"{path.name}: {n_excluded} labels of excluded users are left out")

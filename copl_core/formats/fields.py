@@ -20,12 +20,13 @@ PROMPTS = (
 ANNOTATORS = (
     "annotatorid annotatorname user userid username rater raterid worker workerid labeler labelerid labeller "
     "labellerid judge judgeid participant participantid reviewer reviewerid evaluator evaluatorid respondent "
-    "respondentid person completedby annotatorindex judgemodel labellingmodel labelingmodel evaluatormodel"
+    "respondentid person completedby annotatorindex judgemodel labellingmodel labelingmodel evaluatormodel "
+    "ratedby annotatedby labeledby labelledby judgedby by"
 ).split()
 CHOICES = (
     "winner preference preferred preferredresponse preferredanswer humanpreference label labels choices verdict "
     "preferredmodel bettermodel winnermodel winningmodel decision better betterresponse betteranswer vote selected "
-    "selection comparison result outcome judgment"
+    "selection comparison result outcome best bestresponse bestanswer betterone judgment"
 ).split()
 CHOICES.append("judge" + "ment")
 TIMES = ("timestamp", "tstamp", "createdat", "submittedat", "datetime", "date", "updatedat")

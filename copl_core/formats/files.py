@@ -6,6 +6,7 @@ and the report of what it holds is complete before the first row is stored.
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -24,6 +25,7 @@ from copl_core.records import CoplError, ImportRow, Kind, counted
 _SAMPLE = 100  # records by which a format is recognised
 _KEPT = 150_000_000  # characters of texts of a file that stay in memory, so that it is read only once
 _PARTS = ("answers ", "an annotation")  # how reasons begin that concern a part of a record
+_MAP_HELP = "the file's name of a field (choice=winner), or its value for a choice (a=0); repeat for more"
 _MOST_NAMES = 12  # fields that a refusal names
 _LOOKS_LIKE = (  # what files of other kinds have, and what they are
     (("text", "label"), "a text with labels, as doccano and other classifiers have them"),
@@ -137,6 +139,13 @@ def fields_of(path: Path) -> list[str]:
             names[name] = None
             names |= dict.fromkeys(f"{name}.{inner}" for inner in value) if isinstance(value, dict) else {}
     return list(names)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The options by which a terminal says what files do not say themselves: --format, --map and --annotator."""
+    parser.add_argument("--format", metavar="F", help="name of the format, if the file is not recognised")
+    parser.add_argument("--map", action="append", default=[], metavar="OURS=THEIRS", help=_MAP_HELP)
+    parser.add_argument("--annotator", metavar="A", help="whose labels they are, where rows do not say it")
 
 
 def read_options(maps: Iterable[str], annotator: str | None = None) -> Options:

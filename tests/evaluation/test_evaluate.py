@@ -345,6 +345,35 @@ def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path, capsys):
     assert "ends early" in capsys.readouterr().out
 
 
+def test_files_of_other_tools_are_read_as_import_reads_them_and_models_are_left_out(tmp_path, capsys):
+    """Battles and a table with its own words for a choice, with two judges that are language models."""
+    paths, out = (tmp_path / "battles.json", tmp_path / "votes.csv"), tmp_path / "report.json"
+    every = enumerate(rows(range(4), range(6)))
+    made = [(row, f"gpt-{row.annotator}" if i % 3 == 0 else row.annotator) for i, row in every]
+    chat = [[{"role": "user", "content": row.prompt}] for row, _ in made]
+    battles = [{"winner": "model_a" if row.choice == Choice.LEFT else "model_b", "judge": name,
+                "conversation_a": [*turns, {"role": "assistant", "content": row.response_a}],
+                "conversation_b": [*turns, {"role": "assistant", "content": row.response_b}]}
+               for (row, name), turns in zip(made, chat, strict=True)]  # fmt: skip
+    paths[0].write_text(json.dumps(battles))
+    table_rows = [f"{row.prompt};{row.response_a};{row.response_b};{'x' if row.choice == Choice.LEFT else 'y'};{name}"
+                  for row, name in made]  # fmt: skip
+    paths[1].write_text("\n".join(["question;answer_a;answer_b;best;by", *table_rows]))
+    words = ["--methods", "global", "--json", str(out), "--threads", "1"]
+    with pytest.raises(CoplError, match="may hold its choices in the field best"):
+        command.main(parse(str(paths[0]), str(paths[1]), *words))
+    maps = ["--map", "a=x", "--map", "b=y"]
+    command.main(parse(str(paths[0]), str(paths[0]), "--new-prompts", *words))
+    report, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert report["train_labels"] + report["test_labels"] == 16
+    assert "labels of language models are left out: 8" in printed
+    names = ["--map", "choice=best"]
+    command.main(parse(str(paths[1]), str(paths[1]), "--new-prompts", "--include-models", *maps, *names, *words))
+    report = json.loads(out.read_text())
+    assert report["train_labels"] + report["test_labels"] == 24
+    assert "models are left out" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
