@@ -1,6 +1,6 @@
 # Needs a POSIX shell, make and Python 3.11 or newer; everything else is installed into .venv and var.
 .POSIX:
-.PHONY: help run test quick lint check screenshots demo bench clean install install-tests
+.PHONY: help run test quick lint check docs screenshots demo bench clean install install-tests
 
 VENV = .venv
 PY = $(VENV)/bin/python
@@ -11,7 +11,8 @@ help:
 	@echo "make quick  run the tests of what changed since the last commit, about a minute (PYTEST='-k word' narrows them)"
 	@echo "make lint   check style, format and types"
 	@echo "make check  lint and test"
-	@echo "make screenshots  take the README's pictures again (needs chromium)"
+	@echo "make docs   build the documentation into var/site; a link that leads nowhere fails"
+	@echo "make screenshots  take the pictures of the README and the documentation again (needs chromium)"
 	@echo "make demo   fit the demo's first snapshot again, which the product ships (some minutes)"
 	@echo "make bench  measure speed and quality into benchmarks/RESULTS.md (BENCH='names --data folder' for some)"
 	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
@@ -35,6 +36,10 @@ lint: install-tests
 	@$(PY) -m mypy
 
 check: lint test
+
+docs: install-tests
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "The documentation is in var/site; read it with: $(PY) -m http.server --directory var/site 8800"
 
 screenshots: install-tests
 	@$(PY) -m copl_core weights

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-EXTRAS = {"postgres": ("psycopg",), "hub": ("datasets",)}
+EXTRAS = {"postgres": ("psycopg",), "hub": ("datasets",), "docs": ("mkdocs", "mkdocs-material")}
 
 
 class Requirements(MetadataHookInterface):

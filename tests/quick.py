@@ -18,7 +18,7 @@ ALWAYS = "tests/test_architecture.py"
 ROOMS = {"words": ["tests/study", "tests/test_ids.py", "tests/test_features.py"], "terminal": ["tests/test_cli.py"]}
 ROOMS["start page"] = ROOMS["web"] = ["tests/pages", "tests/web"]
 README = {"README.md", "requirements.txt", "requirements-tests.txt", "streamlit_app.py"}
-README |= {"copl_core/config.py", "copl_core/__main__.py"}
+README |= {"copl_core/config.py", "copl_core/__main__.py", "copl/__init__.py", "mkdocs.yml"}
 SKIPPED = "not browser and not slow and not weights"
 
 
@@ -35,7 +35,7 @@ def changed(root: Path = ROOT) -> list[str]:
 
 def leads_to(path: str) -> list[str]:
     """Test files or folders for a changed file, as paths relative to the root; none for a file without a room."""
-    found = ["tests/test_readme.py"] if path in README else []
+    found = ["tests/test_docs.py", "tests/test_readme.py"] if path in README or path.startswith("docs/") else []
     if path.startswith("tests/e2e/") or not path.endswith(".py"):
         return found
     if path.startswith("tests/"):

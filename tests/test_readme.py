@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
-from dataclasses import fields
 from pathlib import Path
-
-import pytest
-
-from copl_core.__main__ import _parser
-from copl_core.config import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-
-
-def test_every_picture_is_there():
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures and [path for path in pictures if not (ROOT / path).is_file()] == []
-
-
-def test_the_table_of_settings_is_the_settings():
-    listed = re.findall(r"^\| `(COPL_\w+)` \| (.*?) \| .+ \|$", README, re.MULTILINE)
-    true = [
-        (f"COPL_{spec.name.upper()}", f"`{spec.default}`" if spec.default != "" else "") for spec in fields(Settings)
-    ]
-    assert [(name, value.strip()) for name, value in listed] == true
 
 
 def test_every_pinned_package_has_a_line_that_says_what_it_saves():
@@ -35,11 +15,6 @@ def test_every_pinned_package_has_a_line_that_says_what_it_saves():
     made_of = README.partition("## What it is made of")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([a-z][a-z0-9, -]+) \| ", made_of, re.MULTILINE)
     assert set(pinned) == {name for row in rows for name in row.split(", ")} - {"package"}
-
-
-@pytest.mark.parametrize("command", re.findall(r"python -m copl_core ([^`\n#]+)", README))
-def test_every_command_is_understood(command):
-    _parser().parse_args(shlex.split(command.strip().rstrip("`")))
 
 
 def test_every_page_of_the_tour_is_a_page():

@@ -20,7 +20,7 @@ from tests.e2e.conftest import FLAGS, Studio, quiet, ready, settled
 from tests.e2e.test_taste import best_and_worst, label_by_keys
 
 SCREENS = Path(__file__).parent / "screens"
-PAGES = ("taste", "people", "controversy", "experts", "training")
+PAGES = ("taste", "people", "controversy", "experts", "training", "quality", "settings")
 TASTE = tastes()["warm and thorough"]
 FEW, ENOUGH = 7, 10  # answers in the pictures of the labelling page
 

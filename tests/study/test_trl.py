@@ -25,8 +25,8 @@ pytest_plugins = "tests.reward.tiny"
 pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text().partition("## From labels to TRL")[2].partition("\n## ")[0]
-SHELL, PYTHON = (re.search(rf"```{kind}\n(.*?)```", README, re.DOTALL)[1] for kind in ("sh", "python"))
+PAGE = (ROOT / "docs" / "trl.md").read_text()
+SHELL, PYTHON = (re.search(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[1] for kind in ("sh", "python"))
 QUICK: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no", "max_steps": 1}
 QUICK |= {"per_device_train_batch_size": 4, "disable_tqdm": True, "learning_rate": 1e-3, "logging_steps": 1}
 DECIDED = [  # the oldest labels of the person, about short texts
@@ -54,7 +54,7 @@ def trl() -> Any:
 
 @pytest.fixture(scope="module")
 def exported(trl, tmp_path_factory, minilm) -> Path:
-    """What the commands of the README write about a person of the demo, and the same labels without prompts."""
+    """What the commands of the page write about a person of the demo, and the same labels without prompts."""
     folder = tmp_path_factory.mktemp("trl")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -65,7 +65,7 @@ def exported(trl, tmp_path_factory, minilm) -> Path:
         (settings.weights / "minilm").symlink_to(minilm, target_is_directory=True)
         contents.import_rows(seed_demo(open_store(settings), settings), DECIDED)
         for line in SHELL.splitlines():
-            command, _, words = line.partition("copl_core ")
+            command, _, words = line.partition("copl ")
             assert main(words.partition(" #")[0].split()) == 0 if words else command.startswith("pip install")
         assert main("export --format trl-implicit --user sim-001 --ties out --out implicit.jsonl".split()) == 0
     return folder
@@ -109,7 +109,7 @@ def test_a_policy_is_trained_on_labels(trl, exported, tiny_writer, tmp_path, for
 
 @pytest.fixture(scope="module")
 def ran(exported, tiny_writer) -> dict[str, Any]:
-    """What the names of the README stand for after its code has run: one step of each trainer, four labels, a policy
+    """What the names of the page stand for after its code has run: one step of each trainer, four labels, a policy
     of random weights."""
     code = re.sub(r"policy = .*", "policy = POLICY", PYTHON)
     code = re.sub(r"(\w+Config)\(", r"\1(**QUICK['\1'], output_dir=", code).replace(
@@ -121,7 +121,7 @@ def ran(exported, tiny_writer) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(exported)
         patch.setattr("datasets.config.HF_DATASETS_CACHE", exported / "cache")
-        exec(compile(code, "README.md", "exec"), names)
+        exec(compile(code, "trl.md", "exec"), names)
     return names
 
 
