@@ -32,7 +32,7 @@ COLUMNS = {
 }
 CODES = {"a": "A is better", "b": "B is better", "tie": "A tie", "both_bad": "Both are bad"}
 _OPTIONS = re.compile(r" \((?:add )?--(?:[^()]|\([^()]*\))*\)")
-PASTED, UPLOADED = "Pasted text", "A file"
+PASTED, UPLOADED, ON_SERVER = "Pasted text", "A file", "A path on this server"
 
 
 def import_part() -> None:
@@ -51,7 +51,10 @@ def import_part() -> None:
 
 def source() -> Path | None:
     """The file that the visitor chose or pasted, kept on this machine while the page is open."""
-    how = st.segmented_control("From", [UPLOADED, PASTED], default=UPLOADED, required=True, key="import-from")
+    ways = [UPLOADED, PASTED, ON_SERVER]
+    how = st.segmented_control("From", ways, default=UPLOADED, required=True, key="import-from")
+    if how == ON_SERVER:
+        return on_server(st.text_input("Path of a file, or of a saved data set", key="import-path"))
     if how == PASTED:
         text = st.text_area("Rows, as JSON lines or as a table with a header", key="import-text", height=160)
         return kept("pasted rows", text.encode(), hash(text)) if text.strip() else None
@@ -61,17 +64,39 @@ def source() -> Path | None:
 
 def kept(name: str, content: bytes | memoryview, mark: object) -> Path:
     """The path of a chosen file; it is written once, and goes when another one is chosen."""
-    before = st.session_state.get("import-kept")
-    if before is None or before[0] != mark:
+    if is_new(mark):
         folder = TemporaryDirectory(prefix="copl-import-")
         (Path(folder.name) / name).write_bytes(content)
-        st.session_state["import-kept"] = before = (mark, folder, name)
+        st.session_state["import-kept"] = (mark, folder)
+    return Path(st.session_state["import-kept"][1].name) / name
+
+
+def on_server(text: str) -> Path | None:
+    """A path that an owner names; the file stays where it is."""
+    if not text.strip():
+        return None
+    session, me = current()
+    try:
+        path, state = contents.server_file(session, text, by=me.id)
+    except CoplError as problem:
+        st.error(str(problem))
+        return None
+    if is_new((str(path), state)):
+        st.session_state["import-kept"] = ((str(path), state), None)
+    return path
+
+
+def is_new(mark: object) -> bool:
+    """Whether another file is chosen than before; what belongs to the other one is forgotten then."""
+    before = st.session_state.get("import-kept")
+    if before is None or before[0] != mark:
         for key in [key for key in st.session_state if str(key).startswith(("import-column-", "import-code-"))]:
             del st.session_state[key]  # they belong to the columns of the other file
         st.session_state.pop("import-opened", None)
         st.session_state.pop("import-fields", None)
         st.session_state.pop("imported", None)
-    return Path(before[1].name) / before[2]
+        return True
+    return False
 
 
 def look(path: Path) -> None:

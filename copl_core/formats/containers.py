@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,9 +67,12 @@ def open_container(path: Path) -> Container:
     Raises:
         CoplError: it is missing, unreadable, empty, or of a kind that holds no records.
     """
-    if path.is_dir():
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
         kind, batches = tables.open_folder(path)
         return Container(path, kind, lambda problems: _numbered(batches()))
+    if mode and not stat.S_ISREG(mode):
+        raise CoplError(f"{path} is neither a file nor a folder; give a file of pairs or labels.")
     with open_bytes(path) as file:
         try:
             head = file.read(8)
@@ -86,6 +90,14 @@ def in_memory(rows: Iterable[Mapping[str, Any]]) -> Container:
     return Container(
         Path("the list of rows"), "rows of a program", lambda problems: _objects(enumerate(kept, 1), problems)
     )
+
+
+def _mode(path: Path) -> int:
+    """What a path is (``stat``); 0 where the system does not say it: opening it tells why."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 def _numbered(rows: Iterable[dict[str, Any]], first: int = 1) -> Iterator[Record]:
@@ -116,9 +128,10 @@ def _start(path: Path, encoding: str) -> tuple[str, str]:
     """(first line with words on it, its first character)."""
     with open_text(path, encoding) as file:
         try:
-            while line := file.readline(LINE_LIMIT):
-                if words := line.lstrip("\ufeff \t\r\n"):
-                    return words, words[0]
+            while block := file.read(_CHUNK):  # not by lines: a file may hold a billion empty ones
+                if words := block.lstrip("\ufeff \t\r\n"):
+                    line = words if "\n" in words else words + file.readline(LINE_LIMIT)
+                    return line.partition("\n")[0], words[0]
         except DAMAGE:
             return "{}\n", "{"
     return "", ""

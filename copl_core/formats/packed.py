@@ -47,7 +47,7 @@ def open_bytes(path: Path) -> IO[bytes]:
                 f"{path} is named like a {named} file but is not one; compress it, or drop {path.suffix} from its name."
             )
         return _unpacked(path, found)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a name with a null character names no file
         raise CoplError(f"There is no file {path}; check its name and folder.") from None
     except IsADirectoryError:
         raise CoplError(

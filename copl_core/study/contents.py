@@ -157,6 +157,27 @@ def _flock(lock: IO[str], *, exclusive: bool) -> bool:
 
 
 @needs(OWNER)
+def server_file(session: Session, path: str, *, by: int | None = None) -> tuple[Path, tuple[int, int]]:
+    """(a file or folder on the studio's machine, what changes when its content does).
+
+    Raises:
+        CoplError: the path is not absolute, or there is nothing that the studio may read.
+    """
+    found = Path(path.strip())
+    if not found.is_absolute():
+        raise CoplError(
+            f"{path} is no whole path; give one from the root of the studio's machine, such as /data/votes.csv."
+        )
+    try:
+        facts = found.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise CoplError(f"There is no file {found} on the studio's machine; check its name and folder.") from None
+    except OSError as error:
+        raise CoplError(f"{found} cannot be read ({error.strerror}); check its permissions.") from None
+    return found, (facts.st_mtime_ns, facts.st_size)
+
+
+@needs(OWNER)
 def open_import(
     session: Session, path: Path, maps: Sequence[str] = (), annotator: str = "", *, by: int | None = None
 ) -> OpenedFile:

@@ -185,6 +185,23 @@ def test_a_file_that_cannot_be_taken_is_refused_in_one_sentence(tmp_path, conten
     assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
 
 
+@pytest.mark.parametrize(("path", "sentence"), [("/dev/zero", "neither a file nor a folder"), ("/etc/\0", "no file")])
+def test_a_path_that_is_no_file_is_refused_in_a_sentence(path, sentence):
+    with pytest.raises(CoplError, match=sentence):
+        open_file(Path(path))
+
+
+@pytest.mark.parametrize("filling", [b"\n", b"\0", b" "])
+def test_a_large_file_of_nothing_is_refused_in_a_sentence(tmp_path, filling):
+    with pytest.raises(CoplError, match="is empty|neither JSON nor a table"):
+        opened(tmp_path, gzip.compress(filling * 5_000_000, 1))
+
+
+def test_empty_lines_before_the_first_row_are_passed_over(tmp_path):
+    assert opened(tmp_path, b"\n" * 1_100_000 + PLAIN).survey.labels == 3
+    assert opened(tmp_path, b"\r\n" * 9 + table(";")).survey.labels == 3
+
+
 def test_a_long_array_is_read_in_parts_and_a_broken_one_says_where_it_ends(tmp_path):
     rows = [ROWS[0] | {"prompt": f"{i}" * 3000} for i in range(1500)]
     whole = json.dumps(rows).encode()

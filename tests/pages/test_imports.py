@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from copl_core.records import Kind
+from copl_core.records import CoplError, Kind, Role
+from copl_core.study import access, contents
 
 ROWS = [
     {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren", "choice": choice, "annotator": name}
@@ -109,3 +110,41 @@ def test_the_preview_draws_questions_and_answers_as_they_will_look(page, drawn):
     assert any(text.startswith("System:") and "Be brief." in text for text in drawn(opened)) and "Robin" in drawn(
         opened
     )
+
+
+def test_an_owner_names_a_path_on_the_server(session, owner, open_page, words, tmp_path):
+    path = tmp_path / "on the server.jsonl"
+    path.write_bytes(lines(*ROWS))
+    here = {"settings-part": "Studies", "import-from": "A path on this server"}
+    opened = open_page("settings", session, owner, **here)
+    opened.text_input(key="import-path").set_value(str(path)).run()
+    assert "2 labels of 2 people on 1 pair" in words(opened)
+    path.write_bytes(lines(*ROWS, ROWS[0] | {"annotator": "Cleo"}))  # it is read again
+    assert "3 labels of 3 people on 1 pair" in words(opened.run())
+    opened.radio(key="import-where").set_value("Into Two camps").run()
+    opened.button(key="import-make").click().run()
+    assert session.store.label_count(session.id) == 3 and path.exists()
+    for wrong, sentence in (
+        (tmp_path / "gone.csv", "There is no file"),
+        (path / "within", "There is no file"),
+        ("votes.csv", "is no whole path"),
+        (tmp_path, "is a folder without a saved data set"),
+        ("/dev/zero", "zero is neither a file nor a folder"),
+        ("/etc/hostname\0", "no file"),
+    ):
+        opened.text_input(key="import-path").set_value(str(wrong)).run()
+        assert sentence in words(opened) and not opened.exception, wrong
+        assert not [button for button in opened.button if button.key == "import-make"]
+
+
+@pytest.mark.parametrize("role", [Role.ANNOTATOR, Role.RESEARCHER])
+def test_the_role_for_a_path_is_looked_up_at_the_act(session, owner, role, tmp_path):
+    path = tmp_path / "labels.jsonl"
+    path.write_bytes(lines(*ROWS))
+    page = session.acting(owner.id)
+    assert contents.server_file(page, str(path))[0] == path
+    access.join(session, "Otto", Role.OWNER)
+    access.set_role(session, owner.id, role)
+    for read in (lambda: contents.server_file(page, str(path)), lambda: contents.open_import(page, path)):
+        with pytest.raises(CoplError, match="owner"):
+            read()
