@@ -22,6 +22,7 @@ from copl_core.study_settings import ServiceRole
 
 if TYPE_CHECKING:
     from copl_core.formats.files import OpenedFile
+    from copl_core.study.hub import Repository
 
 _SHOWN_PROBLEMS = 20  # skipped lines of a file that are listed
 _EXPORT_DEFAULTS: dict[str, object] = {
@@ -37,6 +38,9 @@ _EXPORT_DEFAULTS: dict[str, object] = {
     "plain_text": False,
     "pseudonyms": False,
     "json": None,
+    "push": None,
+    "names": False,
+    "public": False,
 }  # of options that say what to export
 _QUIET_LOGGERS = ("alembic", "httpx", "transformers")
 
@@ -264,8 +268,11 @@ def _export(arguments: argparse.Namespace, settings: Settings) -> int:
 def _export_to(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.study.exports import Selection, Whose, export_to
 
-    if arguments.out is None:
-        raise CoplError("A format, a choice of people or a filter needs a file to write; name it with --out.")
+    if (arguments.out is None) == (arguments.push is None):
+        raise CoplError(
+            "A format, a choice of people or a filter needs a file to write, or a repository of a hub; name one, with "
+            "--out or with --push."
+        )
     selection = Selection(
         ties=arguments.ties,
         min_margin=arguments.min_margin,
@@ -275,15 +282,38 @@ def _export_to(arguments: argparse.Namespace, settings: Settings) -> int:
         shares=arguments.shares,
         plain=arguments.plain_text,
     )
-    whose = Whose(arguments.user, arguments.group, arguments.pseudonyms)
-    report = export_to(
-        open_study(settings, arguments.study), arguments.format or "own", arguments.out, selection, whose
-    )
+    session, form, address = open_study(settings, arguments.study), arguments.format, None
+    repository = _repository(arguments)
+    if repository is None:
+        whose = Whose(arguments.user, arguments.group, arguments.pseudonyms)
+        report = export_to(session, form or "own", arguments.out, selection, whose)
+    else:
+        from copl_core.study.hub import push_labels
+
+        whose = Whose(arguments.user, arguments.group, pseudonyms=not arguments.names)
+        address, report = push_labels(session, repository, form or "parquet", selection, whose)
     for sentence in report.sentences():
         print(sentence)
+    _print_address(arguments, address)
     if arguments.json is not None:
         _write_json(report.facts(), arguments.json)
     return 0
+
+
+def _repository(arguments: argparse.Namespace) -> Repository | None:
+    from copl_core.study.hub import Repository
+
+    if arguments.push is not None:
+        return Repository(arguments.push, arguments.public)
+    if arguments.names or arguments.public:
+        raise CoplError("--names and --public say how to upload; name the repository of a hub with --push.")
+    return None
+
+
+def _print_address(arguments: argparse.Namespace, address: str | None) -> None:
+    if address is not None:
+        names = "with the names of people" if arguments.names else "without names of people"
+        print(f"Uploaded {names} to {address}")
 
 
 def _backup(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -420,17 +450,24 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> int:
 def _export_model(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.study.model_export import export_model
 
-    session = open_study(settings, arguments.study)
-    made = export_model(session, arguments.out, user=arguments.user, group=arguments.group)
+    session, address = open_study(settings, arguments.study), None
+    repository = _repository(arguments)
+    if repository is None:
+        made = export_model(session, arguments.out, user=arguments.user, group=arguments.group)
+    else:
+        from copl_core.study.hub import push_model
+
+        whose = {"user": arguments.user, "group": arguments.group, "pseudonym": not arguments.names}
+        address, made = push_model(session, repository, **whose)
     rms, most = made.served
-    print(
-        f"The text reward of {made.whose}, snapshot {made.snapshot}, is in {made.folder}; README.md there is its card."
-    )
+    where = made.folder if address is None else address
+    print(f"The text reward of {made.whose}, snapshot {made.snapshot}, is in {where}; README.md there is its card.")
     if made.difference is not None:
         print(f"  {made.n_checked} texts: the rewards are the studio's f(t; w), to {made.difference:.1e}.")
     print(f"  The reward page's line differs from it by {rms:.3f} log-odds (root mean square; at most {most:.3f}).")
     if made.adapter_rank is not None:
-        print(f"  {made.folder / 'adapter'} holds it as a LoRA of rank {made.adapter_rank}.")
+        print(f"  The folder adapter there holds it as a LoRA of rank {made.adapter_rank}.")
+    _print_address(arguments, address)
     return 0
 
 
@@ -559,6 +596,7 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
         help="people are numbers, and what may name them (reasons, fields of files, label keys) is left out",
     )
     sub.add_argument("--json", type=Path, metavar="OUT", help="also write the counts of the export as JSON")
+    _add_push(sub, sub)
     sub.set_defaults(**_EXPORT_DEFAULTS)
 
 
@@ -602,7 +640,15 @@ def _add_export_model(command: AddCommand) -> None:
     whose.add_argument("--user", help="name of a user: the reward of this person")
     whose.add_argument("--group", help="name or number of a group: the model of its mean gate")
     whose.add_argument("--everybody", action="store_true", help="the model of the mean gate of all people")
-    sub.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the model")
+    where = sub.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", type=Path, metavar="DIR", help="new folder for the model")
+    _add_push(sub, where)
+
+
+def _add_push(sub: argparse.ArgumentParser, where: argparse._ActionsContainer) -> None:
+    where.add_argument("--push", metavar="OWNER/NAME", help="upload it to this repository of a hub, private if new")
+    sub.add_argument("--names", action="store_true", help="of --push: with names of people, who are numbers otherwise")
+    sub.add_argument("--public", action="store_true", help="of --push: the repository may be public")
 
 
 def _add_study(sub: argparse.ArgumentParser) -> None:

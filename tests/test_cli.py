@@ -244,7 +244,7 @@ def test_the_counts_of_an_export_are_json_for_programs(home, labels, tmp_path, c
         "left_out": {"about pairs with too few people": 40},
     }  # fmt: skip
     assert "40 about pairs with too few people: left out." in capsys.readouterr().out
-    assert main(["export", "--json", str(report)]) == 1 and "name it with --out" in capsys.readouterr().err
+    assert main(["export", "--json", str(report)]) == 1 and "with --out or with --push" in capsys.readouterr().err
 
 
 def test_an_export_into_a_closed_pipe_ends_quietly(home, labels):

@@ -13,7 +13,7 @@ import numpy as np
 from copl_core.features import VERSION
 from copl_core.formats.exports import FORMATS, ExportReport, by_name, write_export
 from copl_core.formats.selection import TIES, Row, Selection
-from copl_core.records import CoplError, Kind
+from copl_core.records import CoplError, Kind, User
 from copl_core.study import group_names
 from copl_core.study.roles import OWNER, TERMINAL, needs
 from copl_core.study.session import Session
@@ -99,16 +99,19 @@ def _write(session: Session, form: str, path: Path, selection: Selection | None,
     whose = whose or Whose()
     rows: Iterable[Row] = session.store.export(session.id, users=_ids(session, whose))
     if whose.pseudonyms:
-        rows = pseudonymous(rows, {user.name: f"person-{user.id}" for user in session.store.users(session.id)})
+        rows = pseudonymous(rows, {user.name: pseudonym_of(user) for user in session.store.users(session.id)})
     return write_export(rows, form, path, selection, _embedding(session))
 
 
 def pseudonymous(rows: Iterable[Row], names: Mapping[str, str]) -> Iterator[Row]:
     """Rows without what names people; ``names`` is user → pseudonym."""
     for row in rows:
-        if row["kind"] == Kind.HUMAN:
-            row = row | {"annotator": names[row["annotator"]]}
-        yield row | {"reason": "", "meta": {}, "label_key": None}
+        yield row | {"annotator": names[row["annotator"]], "reason": "", "meta": {}, "label_key": None}
+
+
+def pseudonym_of(user: User) -> str:
+    """What a user is called where nobody is named: a number for a person, the name of anything else."""
+    return f"person-{user.id}" if user.kind == Kind.HUMAN else user.name
 
 
 def _embedding(session: Session) -> Callable[[Sequence[Row]], np.ndarray]:

@@ -19,6 +19,7 @@ from copl_core.install.weights import resolver
 from copl_core.records import CoplError, Kind
 from copl_core.study import group_names
 from copl_core.study.audience import Audience
+from copl_core.study.exports import pseudonym_of
 from copl_core.study.model_card import Card, card_text
 from copl_core.study.roles import TERMINAL, needs
 from copl_core.study.session import Session
@@ -48,7 +49,9 @@ class ExportedModel:
 
 
 @needs(TERMINAL)
-def export_model(session: Session, out: Path, *, user: str | None = None, group: str | None = None) -> ExportedModel:
+def export_model(
+    session: Session, out: Path, *, user: str | None = None, group: str | None = None, pseudonym: bool = False
+) -> ExportedModel:
     """Write the text reward of the champion as a folder that ``AutoModelForSequenceClassification`` loads.
 
     Args:
@@ -56,6 +59,7 @@ def export_model(session: Session, out: Path, *, user: str | None = None, group:
         user: by name, placed by their present labels; its rewards are f(t; w) of this user.
         group: by name or number on the pages; its experts have the mean of its members' gate weights.
             Without user and group, the same of everybody with labels.
+        pseudonym: the card calls a person "person-17".
 
     Raises:
         CoplError: there is no reward model, no such user or group, the folder is in use, or stock code of transformers
@@ -65,7 +69,7 @@ def export_model(session: Session, out: Path, *, user: str | None = None, group:
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CoplError(f"{out} exists already and is not an empty folder; name a new folder.")
-    vectors, whose, kind = _audience(session, snapshot, user, group)
+    vectors, whose, kind = _audience(session, snapshot, user, group, pseudonym)
     model = session.scorer().model(snapshot)
     aside = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
     try:
@@ -91,7 +95,9 @@ def _fitted(session: Session) -> Snapshot:
     return snapshot
 
 
-def _audience(session: Session, snapshot: Snapshot, user: str | None, group: str | None) -> tuple[np.ndarray, str, str]:
+def _audience(
+    session: Session, snapshot: Snapshot, user: str | None, group: str | None, pseudonym: bool = False
+) -> tuple[np.ndarray, str, str]:
     """(user vectors (N, d) that the gate reads, whose taste it is, "user", "group" or "everybody")."""
     if user is not None:
         found = next((one for one in session.store.users(session.id) if one.name == user), None)
@@ -102,7 +108,8 @@ def _audience(session: Session, snapshot: Snapshot, user: str | None, group: str
         labels = session.store.labels(session.id, user_id=found.id)
         what = "" if found.kind == Kind.HUMAN else f", a {found.kind.noun}"
         vectors = Audience(snapshot, [(found, labels)], False, with_uncertainty=False).gate_vectors
-        return vectors, f"{found.name}{what} ({len(labels)} labels)", "user"
+        name = pseudonym_of(found) if pseudonym else found.name
+        return vectors, f"{name}{what} ({len(labels)} labels)", "user"
     if group is not None:
         number, name = _group(session, snapshot, group)
         audience = Audience(snapshot, [], [number], with_uncertainty=False)
