@@ -42,6 +42,7 @@ BENCHMARKS = (
     "expert_loads",
     "map_stability",
     "map_scale",
+    "trainer_memory",
     "quality_scale",
     "pages",
 )

@@ -72,6 +72,7 @@ LANES = ("graph", "full")  # the kinds of runs, each executed by a thread of its
 _LOOK_SECONDS = 1.0  # between two looks at the studies
 _CLAIM_SECONDS = 0.5  # between two looks for a queued run
 _REPORT_SECONDS = 0.4  # between two progress reports
+_RELEASE_SECONDS = 2.0  # between two times that freed memory goes back to the system, within a phase
 _REPORT_RETRY_SECONDS = 30.0  # between a progress report that the database refuses and the next one
 _PUBLISH_RETRY_SECONDS = (1.0, 5.0, 20.0)  # before each retry of recording a snapshot
 _MAX_ATTEMPTS = 5  # of a run that is left behind every time
@@ -507,13 +508,15 @@ class _Reporter:
     def __init__(self, store: Store, run_id: int, clock: RunClock) -> None:
         self.store, self.run_id, self.clock = store, run_id, clock
         self._phase = ""
-        self._last_report = 0.0  # on the monotonic clock
+        self._last_report = self._last_release = 0.0  # on the monotonic clock
 
     def report(self, phase: str, step: int, steps: int, loss: float | None) -> None:
         now, seconds_left = time.monotonic(), self.clock.at(phase, step, steps)
         if phase != self._phase:
-            self._phase, self._last_report = phase, 0.0
-            release_memory()  # what a finished phase used is not there twice
+            self._phase, self._last_report, self._last_release = phase, 0.0, 0.0
+        if now - self._last_release > _RELEASE_SECONDS:
+            self._last_release = now
+            release_memory()  # what a finished phase or step used is not there twice
         if now - self._last_report < _REPORT_SECONDS:
             return
         self._last_report = now
