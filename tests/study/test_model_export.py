@@ -39,7 +39,7 @@ def demo(tmp_path, minilm) -> Session:
 def with_reward_of(session: Session, name: str, folder: Path) -> Session:
     """The study with a second snapshot, whose reward model has another backbone and experts of random weights."""
     first = session.snapshot()
-    config = RewardConfig.for_backbone(name, n_experts=3, max_tokens=96)
+    config = RewardConfig.for_backbone(name, n_experts=3, max_tokens=32)  # a third of the time of 96
     model = RewardModel(config, load_backbone(name, lambda _: folder, config.last_layers), first.gate.centre.shape[0])
     torch.manual_seed(0)
     with torch.no_grad():
@@ -91,7 +91,8 @@ def test_a_model_of_minilm_gives_the_rewards_of_the_studio_on_50_texts(demo, tmp
     assert 0 < made.served[0] < 0.5  # the page's line, in the precision of this machine
     other = export_model(demo, tmp_path / "other", user=access.users(demo)[4].name)
     assert other.difference < 1e-4
-    assert np.abs(stock_and_studio(demo, tmp_path / "other", access.users(demo)[4].name)[0] - stock).max() > 0.01
+    theirs, _ = stock_and_studio(demo, tmp_path / "other", access.users(demo)[4].name, n=6)
+    assert np.abs(theirs - (stock[:6] - stock[:6].mean())).max() > 0.01
 
 
 @pytest.mark.weights
