@@ -126,7 +126,8 @@ def import_rows(
 
     Args:
         rows: a file of any format that the terminal takes, or rows themselves, such as ``{"prompt": …, "response_a": …,
-            "response_b": …, "annotator": …, "choice": "a"}``; rows of other tools are recognised too.
+            "response_b": …, "annotator": …, "choice": "a"}``; rows of other tools are recognised too.  A
+            pandas table has them as ``table.to_dict("records")``.
         format: its name, if it is not recognised.
         map: the file's name of a field of ours, or its value for a choice: ``{"choice": "winner", "a": "0"}``.
         annotator: whose labels they are, where rows do not say it.
@@ -191,9 +192,9 @@ def reward(
     Raises:
         CoplError: a text is empty or given twice, there is no such user or group, or no snapshot yet.
     """
-    body: dict[str, Any] = {"responses": list(responses), "user": user, "group": group}
-    body |= {"prompt": prompt} if isinstance(prompt, str) else {"messages": [dict(one) for one in prompt]}
-    body |= {"labels": [dict(one) for one in labels]} if labels else {}
+    body: dict[str, Any] = {"responses": _listed(responses), "user": user, "group": group}
+    body |= {"messages": _listed(prompt)} if isinstance(prompt, (list, tuple)) else {"prompt": prompt}
+    body |= {"labels": _listed(labels)} if labels else {}
     try:
         return _service(study).view(study._id, reward_request(body))
     except BadRequest as problem:
@@ -238,6 +239,13 @@ def export_model(study: Study, out: str | Path, *, user: str | None = None, grou
         CoplError: there is no snapshot with a text reward, no such user or group, or the folder exists.
     """
     return model_export.export_model(_session(study), Path(out), user=user, group=group)
+
+
+def _listed(values: Any) -> Any:
+    """A list of plain values, as JSON has them; what is no collection stays as it is, and is refused later."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        return values
+    return [dict(one) if isinstance(one, Mapping) else one for one in values]
 
 
 def _service(study: Study) -> Service:

@@ -31,7 +31,7 @@ SECOND_STUDIO = ("test_reward", "test_room", "test_start")  # browser tests most
 HEAVY = [f"tests/{path}.py" for path in (
     "study/test_model_export", "evaluation/test_evaluate", "training/test_checkpoint", "training/test_graph_fit",
     "training/test_distributed", "trainer/test_worker", "trainer/test_job", "training/test_reward_fit",
-    "pages/test_reward", "pages/test_people",
+    "pages/test_reward", "pages/test_people", "copl/test_notebook", "install/test_wheel",
     "test_cli", "install/test_launcher", "db/test_races", "db/test_engine", "db/test_round_trip",
 )]  # fmt: skip
 NOTED = "suite/seconds"

@@ -16,7 +16,7 @@ from formulas import restored, with_placeholders
 from http_reference import http_reference
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
-from notebook import as_markdown
+from notebook_page import as_markdown
 from python_reference import python_reference
 
 ROOT = Path(__file__).resolve().parents[2]

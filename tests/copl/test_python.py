@@ -6,6 +6,7 @@ import inspect
 import json
 from typing import get_type_hints
 
+import pandas as pd
 import pytest
 
 import copl
@@ -112,6 +113,8 @@ def test_rows_of_other_tools_and_fields_under_other_names_are_understood():
         assert copl.import_rows(study, chosen, annotator="panel").new_labels == 1
         assert "the list of rows has no two answers" in refused(copl.import_rows, study, votes)
         assert copl.import_rows(study, votes, map=names).new_labels == 1
+        table = pd.DataFrame([{**ROW, "prompt": "Name a fruit", "note": float("nan")}, {**ROW, "annotator": None}])
+        assert copl.import_rows(study, table.to_dict("records")).new_labels == 1
         assert "the list of rows is empty" in refused(copl.import_rows, study, [])
         assert "no valid line" in refused(copl.import_rows, study, ["no row"])
         assert "choice" in refused(copl.import_rows, study, [{**ROW, "choice": None}])
@@ -177,6 +180,11 @@ def test_rewards_are_those_of_the_reward_page(trained):
         ((PROMPT, RESPONSES[:1]), "responses has 1 entries"),
         ((PROMPT, [RESPONSES[0]] * 2), "the same text"),
         ((" ", RESPONSES), "prompt is empty"),
+        ((None, RESPONSES), "prompt is missing"),
+        ((PROMPT, None), "responses is missing"),
+        ((PROMPT, "text"), "responses is text; send a list"),
+        ((PROMPT, [1, 2]), "responses[0] is a number"),
+        ((["text"], RESPONSES), "messages[0] is text"),
         (([{"role": "judge", "content": "x"}], RESPONSES), "messages[0].role is 'judge'"),
         ((PROMPT, RESPONSES, {"user": "Nobody"}), "no user 'Nobody'"),
         ((PROMPT, RESPONSES, {"group": 99}), "no group '99'"),
