@@ -72,15 +72,15 @@ def measured(home: Path, n_texts: int, n_words: int) -> str:
     texts = n_texts or ANSWERS * len(session.store.prompts(session.id))
     return (
         f"{'synthetic' if n_texts else 'demo':>10}{texts:9,}{session.store.label_count(session.id):9,}{seconds:9.0f}"
-        f"{peak:9.0f}{kept:10.0f}   {told(session.settings.run_logs, now)}"
+        f"{peak:9.0f}{kept:10.0f}   {logged(session.settings.run_logs, now)}"
     )
 
 
-def told(folder: Path, run: Run) -> str:
+def logged(folder: Path, run: Run) -> str:
     """What the run log says of memory and of a cut."""
     log = next(folder.glob(f"*{run.id}*")).read_text()
-    said = [line.split("  ")[-1] for line in log.splitlines() if "peak" in line or " cut " in line]
-    return f"{run.state}; " + " ".join(said)
+    lines = [line.split("  ")[-1] for line in log.splitlines() if "peak" in line or " cut " in line]
+    return f"{run.state}; " + " ".join(lines)
 
 
 def labels(n_texts: int, n_words: int) -> Iterator[dict]:
