@@ -30,6 +30,7 @@ COLUMNS = {
     "reason": "Reason",
     "time": "Time",
 }
+CHOICES = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad", None: ""}
 CODES = {"a": "A is better", "b": "B is better", "tie": "A tie", "both_bad": "Both are bad"}
 _OPTIONS = re.compile(r" \((?:add )?--(?:[^()]|\([^()]*\))*\)")
 PASTED, UPLOADED, ON_SERVER = "Pasted text", "A file", "A path on this server"
@@ -92,9 +93,8 @@ def is_new(mark: object) -> bool:
     if before is None or before[0] != mark:
         for key in [key for key in st.session_state if str(key).startswith(("import-column-", "import-code-"))]:
             del st.session_state[key]  # they belong to the columns of the other file
-        st.session_state.pop("import-opened", None)
-        st.session_state.pop("import-fields", None)
-        st.session_state.pop("imported", None)
+        for key in ("import-opened", "import-fields", "import-unclear", "imported"):
+            st.session_state.pop(key, None)
         return True
     return False
 
@@ -112,6 +112,9 @@ def look(path: Path) -> None:
         file, first = opened(path, maps, annotator)
     except CoplError as problem:
         st.error(in_this_form(str(problem).replace(str(path), path.name)))
+        if not st.session_state.get("import-unclear"):
+            st.session_state["import-unclear"] = True
+            rerun()  # the columns open
         return
     report(file)
     preview(first)
@@ -153,9 +156,12 @@ def columns(path: Path) -> list[str]:
     if not (names := fields(path)):
         return []  # the sentence about the file follows
     maps = []
-    with st.expander("Columns and values, where they are not recognised", key="import-columns"):
-        cells = st.columns(4)
+    unclear = st.session_state.get("import-unclear", False)
+    key = "import-columns-open" if unclear else "import-columns"  # a browser opens only what is new to it
+    with st.expander("Columns and values, where they are not recognised", expanded=unclear, key=key):
         for number, (ours, title) in enumerate(COLUMNS.items()):
+            if number % 4 == 0:
+                cells = st.columns(4)  # row by row: a phone shows them below each other
             with cells[number % 4]:
                 chosen = st.selectbox(
                     title, names, index=None, key=f"import-column-{ours}", placeholder="As recognised"
@@ -210,25 +216,29 @@ def listed(lines: list[str]) -> str:
 
 def preview(rows: list[ImportRow]) -> None:
     """The first rows in a table, and as they will look."""
-    st.dataframe([in_a_table(row) for row in rows], hide_index=True, width="stretch", key="import-preview")
+    texts = {name: st.column_config.Column(width="medium") for name in ("question", "A", "B")}
+    table = [in_a_table(row) for row in rows]
+    st.dataframe(table, column_config=texts, hide_index=True, width="stretch", key="import-preview")
     if not st.toggle("Show them as they will look", key="import-looks"):
         return
     for row in rows:
         draw_prompt(row.prompt)
-        for cell, text in zip(st.columns(2, gap="medium"), (row.response_a, row.response_b), strict=True):
+        for cell, name, text in zip(st.columns(2, gap="medium"), "AB", (row.response_a, row.response_b), strict=True):
             with cell:
+                st.caption(name)
                 draw_response(text)
+        if row.annotator is not None:
+            st.caption(f"{literal(person_name(row.annotator, row.kind))}: {CHOICES[row.choice]}")
         st.divider()
 
 
 def in_a_table(row: ImportRow) -> dict[str, str]:
-    chosen = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad", None: ""}[row.choice]
     return {
+        "person": "" if row.annotator is None else person_name(row.annotator, row.kind),
+        "choice": CHOICES[row.choice],
         "question": brief(row.prompt),
         "A": brief(row.response_a),
         "B": brief(row.response_b),
-        "choice": chosen,
-        "person": "" if row.annotator is None else person_name(row.annotator, row.kind),
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 from copl_core.records import Role
 from copl_core.study import access
 from tests.e2e.conftest import ROOT, quiet, ready, settled
+from tests.e2e.conftest import choose as choose_option
 from tests.worlds import open_study
 
 ROWS = [
@@ -114,12 +115,18 @@ def test_an_upload_says_what_it_brought_or_why_not_and_leaves_other_tabs_alone(a
     both_go_on(app_alone, tabs)
     choose(write_rows(tmp_path / "other.jsonl", [{"question": "Why?", "answers": ["A", "B"]}]))
     page.get_by_text("other.jsonl has no two answers to compare: its fields are question, answers").wait_for()
+    unnamed = [{"question": "Why?", "one": "So.", "two": "Because.", "choice": "a", "annotator": "Ines"}]
+    choose(write_rows(tmp_path / "unnamed.jsonl", unnamed))
+    for title, column in (("Answer A", "one"), ("Answer B", "two")):  # the form to map columns is open by itself
+        choose_option(page, title, column)
+        quiet(page)
+    page.get_by_text("1 label of 1 person on 1 pair").wait_for()
     upload(write_rows(tmp_path / "good.jsonl", ROWS), "Two camps")
     page.get_by_text(re.compile("Two camps.* already")).wait_for()
     assert [study.name for study in tabs.session.store.studies()].count("Two camps") == 1
     upload(write_rows(tmp_path / "half.jsonl", [*ROWS, {"prompt": "No answers?"}]), "Uploaded")
     page.get_by_text("Uploaded has 6 labels, 3 pairs and 2 people.").wait_for()
-    page.get_by_text("1 line was not imported; all others were.").wait_for()
+    page.get_by_text("1 line was skipped; all other lines were imported.").wait_for()
     page.get_by_role("combobox", name="Study").wait_for()  # the menu knows the new study at once
     both_go_on(app_alone, tabs)
     tabs.owner.get_by_role("combobox", name="Study").wait_for()  # and so does the owner's other tab
