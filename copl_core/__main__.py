@@ -373,21 +373,15 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
             "Which texts? Give --prompt and two or more --response, or --file with a row for each question."
         )
     session = open_study(settings, arguments.study)
-    users = {user.name: user.id for user in access.users(session)}
-    missing = [name for name in arguments.user if name not in users]
-    if missing:
-        raise CoplError(
-            f"There is no user {missing[0]!r} in study {session.record.name!r} with {len(users)} users; "
-            "use a name from the People page."
-        )
-    view = rewards.reward(session, arguments.prompt, arguments.response, users=[users[name] for name in arguments.user])
+    users = [access.find_user(session, name).id for name in arguments.user]
+    view = rewards.reward(session, arguments.prompt, arguments.response, users=users)
     print(
         f"Snapshot {view.snapshot}.  {view.basis}  For each response: the probability that it is preferred "
         "(and its reward); n is the number of people behind a line."
     )
     for row in view.rows:
         cells = "  ".join(f"{win:6.1%} ({reward:+.2f})" for win, reward in zip(row.win, row.reward, strict=True))
-        print(f"{row.name:32.32}  {cells}   {row.source}, n={row.n}")
+        print(f"{row.name:32.32}  {cells}   {row.source}, n={row.size}")
     return 0
 
 

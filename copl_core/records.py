@@ -33,6 +33,10 @@ class StoreUnavailable(CoplError):
     """The database is busy, full or unreachable: nothing was saved, and a later try may succeed."""
 
 
+class NotInStudy(CoplError):
+    """A person or group that a study does not have."""
+
+
 class Choice(StrEnum):
     """The answer to a task, named by the side on which a response was shown."""
 

@@ -135,6 +135,10 @@ class Store(Protocol):
         """The user, if it is one of this study, whether shown or not."""
         ...
 
+    def user_named(self, study_id: int, name: str) -> User | None:
+        """The user of that name, unless the study leaves out simulated users and it is one."""
+        ...
+
     def create_user(
         self,
         study_id: int,

@@ -116,6 +116,15 @@ class Members(Transactions):
             row = connection.execute(_MEMBER, {"user": user_id, "study": study_id}).first()
             return None if row is None else user_of(row)
 
+    def user_named(self, study_id: int, name: str) -> User | None:
+        if "\0" in name or len(name) > NAME_LENGTH:  # no user has such a name, and PostgreSQL refuses to look
+            return None
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            query = select(UserRow.__table__).where(UserRow.study_id == study_id, UserRow.name == name)
+            row = connection.execute(only_visible(query, study, UserRow.id)).first()
+            return None if row is None else user_of(row)
+
     def create_user(
         self,
         study_id: int,

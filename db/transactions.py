@@ -53,13 +53,16 @@ def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> Any
     return row
 
 
+_STUDY = select(StudyRow.__table__).where(StudyRow.id == bindparam("study"))
+_STUDY_LOCKED = _STUDY.with_for_update(key_share=True)
+
+
 def study_row(connection: Connection, study_id: int, *, lock: bool = False) -> AnyRow:
     """The study; with ``lock``, no other transaction changes it until this one ends (on SQLite always so).
 
     Whoever locks several rows locks in the order study, user, task, which prevents deadlocks on PostgreSQL.
     """
-    query = select(StudyRow.__table__).where(StudyRow.id == study_id)
-    row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
+    row = connection.execute(_STUDY_LOCKED if lock else _STUDY, {"study": study_id}).first()
     if row is None:
         raise CoplError(f"There is no study with id {study_id}; take one of the list of studies.")
     return row

@@ -127,7 +127,7 @@ def picture(view: RewardView) -> go.Figure:
                 "line": {"width": 2, "color": colours},
                 "symbol": ["circle" if row.best == i else "circle-open" for row in rows],
             },
-            customdata=[[row.name, row.low[i], row.high[i], row.reward[i], row.n] for row in rows],
+            customdata=[[row.name, row.low[i], row.high[i], row.reward[i], row.size] for row in rows],
             hovertemplate="%{customdata[0]}<br>wins %{x:.0%} (%{customdata[1]:.0%} to %{customdata[2]:.0%})"
             "<br>reward %{customdata[3]:+.2f}, n = %{customdata[4]}<extra></extra>",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, TypeVar
@@ -10,14 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.records import LARGEST, CoplError
+from copl_core.records import CoplError, NotInStudy
 from copl_core.serving.bodies import BadRequest, Query, RewardRequest
 from copl_core.store import Store
-from copl_core.study import group_names, rewards, user_map
+from copl_core.study import access, group_names, rewards, user_map
 from copl_core.study.session import Session
 from copl_core.study.views import RewardView, ScoreRow
 
-_NAMES_SECONDS = 1.0  # for which the names of users are kept
 Answered = TypeVar("Answered")
 
 
@@ -98,16 +96,7 @@ class Service:
         Raises:
             BadRequest: 404, there is no such user in this study.
         """
-        if isinstance(wanted, int):
-            found = self.store.member(session.id, wanted) if 0 < wanted <= LARGEST else None
-            if found is not None:
-                return found.id
-        else:
-            names = session.once("user names", int(time.monotonic() / _NAMES_SECONDS), lambda: _names(session))
-            if wanted.strip() in names:
-                return names[wanted.strip()]
-        shown = wanted if isinstance(wanted, int) else repr(wanted[:60])
-        raise BadRequest(404, f"There is no user {shown} in this study; use a name of its People page, or an id.")
+        return _found(lambda: access.find_user(session, wanted).id)
 
     def group_number(self, session: Session, wanted: str | int) -> int:
         """The number of a group, by its name or by its number on the pages, which begins with 1.
@@ -115,12 +104,7 @@ class Service:
         Raises:
             BadRequest: 404, there is no such group in the champion.
         """
-        names = self._by_champion(session, lambda: _present_groups(session))
-        for number, name in names.items():
-            if str(wanted).strip().casefold() in (name.casefold(), str(number + 1)):
-                return number
-        known = ", ".join(f"{number + 1} {name!r}" for number, name in names.items()) or "none"
-        raise BadRequest(404, f"There is no group {str(wanted)[:60]!r} in this study; its groups are {known}.")
+        return _found(lambda: self._by_champion(session, lambda: group_names.number_of(session, wanted)))
 
     def _by_champion(self, session: Session, answer: Callable[[], Answered]) -> Answered:
         """What ``answer`` computes by the champion.  One that was replaced and removed meanwhile is tried once more.
@@ -145,17 +129,11 @@ def _no_snapshot() -> BadRequest:
     )
 
 
-def _names(session: Session) -> dict[str, int]:
-    return {user.name: user.id for user in session.store.users(session.id)}
-
-
-def _present_groups(session: Session) -> dict[int, str]:
-    """Number → name of the groups that have people in the champion."""
-    snapshot = session.snapshot()
-    if snapshot is None:
-        raise _no_snapshot()
-    present = set(snapshot.layout.group.tolist())
-    return {number: name for number, name in group_names.names(session, snapshot.version).items() if number in present}
+def _found(find: Callable[[], int]) -> int:
+    try:
+        return find()
+    except NotInStudy as problem:
+        raise BadRequest(404, str(problem)) from None
 
 
 def _answers(session: Session, request: RewardRequest) -> list[tuple[int, int]]:

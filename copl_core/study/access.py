@@ -11,7 +11,7 @@ from itertools import chain, count
 from unicodedata import category, normalize
 
 from copl_core.formats.values import visible
-from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
+from copl_core.records import LARGEST, AuditEntry, CoplError, Kind, NotInStudy, Role, StudyRecord, User
 from copl_core.store import Store
 from copl_core.study.roles import ANYBODY, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs
 from copl_core.study.session import Session
@@ -33,6 +33,25 @@ def users(session: Session) -> list[User]:
 @needs(RESEARCHER)
 def user(session: Session, user_id: int) -> User:
     return session.store.user(user_id)
+
+
+@needs(RESEARCHER)
+def find_user(session: Session, wanted: str | int) -> User:
+    """The user of a name, or of an id.
+
+    Raises:
+        NotInStudy: the study has no such user.
+    """
+    if isinstance(wanted, int):
+        found = session.store.member(session.id, wanted) if 0 < wanted <= LARGEST else None
+    else:
+        found = session.store.user_named(session.id, wanted) or session.store.user_named(session.id, wanted.strip())
+    if found is None:
+        shown = wanted if isinstance(wanted, int) else repr(wanted[:60])
+        raise NotInStudy(
+            f"There is no user {shown} in study {session.record.name!r}; use a name of its People page, or an id."
+        )
+    return found
 
 
 @needs(RESEARCHER)

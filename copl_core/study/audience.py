@@ -23,6 +23,7 @@ from copl_core.training.split import held_out_and_unseen
 GROUP_SAMPLE = 400  # members that stand for a group; more change its mean by less than its uncertainty
 DRAWS = 200  # of a user's vector, for the interval
 NEAR = 40  # most similar users included for each user
+_NOBODY = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +74,21 @@ class Audience:
         vector, source, adapted = placement.vector(self.graph, user.id, labels, self.snapshot.prior)
         gate_vector, learned = _gate_vector(self.gate_graph, user.id, labels, self.gate_prior)
         own = self._add(vector[None], gate_vector[None]).start
-        count = DRAWS if self.with_uncertainty else 0
+        group = placement.group_in(self.snapshot, user.id, source, adapted)
+        if not self.with_uncertainty:
+            return UserRows(user, source, group, own, self._known(_NOBODY), self._known(_NOBODY), np.zeros(0))
         drawn = self._add(
-            draws(self.graph, self.snapshot.prior, placement.comparisons(self.graph, labels), vector, count),
+            draws(self.graph, self.snapshot.prior, placement.comparisons(self.graph, labels), vector, DRAWS),
             draws(
                 self.gate_graph,
                 self.gate_prior,
                 placement.comparisons(self.gate_graph, learned),
                 gate_vector,
-                count,
+                DRAWS,
                 seed=1,
             ),
         )
-        ids, weights = _nearest(adapted, self.gate_graph, NEAR if self.with_uncertainty else 0)
-        group = placement.position_in(self.snapshot, user.id, labels).group
+        ids, weights = _nearest(adapted, self.gate_graph)
         return UserRows(user, source, group, own, drawn, self._known(ids), weights)
 
     def _known(self, ids: np.ndarray) -> slice:
@@ -122,9 +124,9 @@ def _gate_vector(state: GraphState, user_id: int, labels: list[Label], prior: Pr
     )
 
 
-def _nearest(adapted: Placement, gate_graph: GraphState, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(adapted: Placement, gate_graph: GraphState) -> tuple[np.ndarray, np.ndarray]:
     """(ids, weights that sum to 1) of the most similar other users, by their answers."""
-    usable = np.flatnonzero(np.isin(adapted.user_ids, gate_graph.user_ids))[:count]
+    usable = np.flatnonzero(np.isin(adapted.user_ids, gate_graph.user_ids))[:NEAR]
     weights = adapted.weights[usable]
     return adapted.user_ids[usable], weights / weights.sum() if weights.sum() > 0 else weights
 

@@ -14,7 +14,7 @@ from copl_core.features import VERSION
 from copl_core.formats.exports import FORMATS, ExportReport, by_name, write_export
 from copl_core.formats.selection import TIES, Row, Selection
 from copl_core.records import CoplError, Kind, User
-from copl_core.study import group_names
+from copl_core.study import access, group_names
 from copl_core.study.roles import OWNER, TERMINAL, needs
 from copl_core.study.session import Session
 
@@ -132,13 +132,7 @@ def _ids(session: Session, whose: Whose) -> list[int] | None:
         return _members(session, group_names.number_of(session, whose.group))
     if not whose.users:
         return None
-    known = {user.name: user.id for user in session.store.users(session.id)}
-    missing = [name for name in whose.users if name not in known]
-    if missing:
-        raise CoplError(
-            f"There is no user {missing[0]!r} in study {session.record.name!r}; use a name of the People page."
-        )
-    return [known[name] for name in whose.users]
+    return [access.find_user(session, name).id for name in whose.users]
 
 
 def _members(session: Session, group: int) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 from copl_core.insight import describe
 from copl_core.insight.group_names import GroupFeatures, group_traits, name_of
 from copl_core.preference.state import GraphState
-from copl_core.records import CoplError
+from copl_core.records import CoplError, NotInStudy
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.store import Store
 from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
@@ -47,18 +47,18 @@ def present(session: Session) -> dict[int, str]:
 
 
 @needs(RESEARCHER)
-def number_of(session: Session, wanted: str) -> int:
+def number_of(session: Session, wanted: str | int) -> int:
     """The number of a group of the champion, by its name or by its number on the pages, which begins with 1.
 
     Raises:
-        CoplError: there is no such group.
+        NotInStudy: there is no such group.
     """
-    found = present(session)
+    found, wanted = present(session), str(wanted)
     for number, name in found.items():
         if wanted.strip().casefold() in (name.casefold(), str(number + 1)):
             return number
     known = ", ".join(f"{number + 1} {name!r}" for number, name in found.items()) or "none yet"
-    raise CoplError(f"There is no group {wanted[:60]!r} in this study; its groups are {known}.")
+    raise NotInStudy(f"There is no group {wanted[:60]!r} in this study; its groups are {known}.")
 
 
 @needs(OWNER)

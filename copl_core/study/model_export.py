@@ -17,7 +17,7 @@ import numpy as np
 
 from copl_core.install.weights import resolver
 from copl_core.records import CoplError, Kind
-from copl_core.study import group_names
+from copl_core.study import access, group_names
 from copl_core.study.audience import Audience
 from copl_core.study.exports import pseudonym_of
 from copl_core.study.model_card import Card, card_text
@@ -100,18 +100,15 @@ def _audience(
 ) -> tuple[np.ndarray, str, str]:
     """(user vectors (N, d) that the gate reads, whose taste it is, "user", "group" or "everybody")."""
     if user is not None:
-        found = next((one for one in session.store.users(session.id) if one.name == user), None)
-        if found is None:
-            raise CoplError(
-                f"There is no user {user!r} in study {session.record.name!r}; use a name of the People page."
-            )
+        found = access.find_user(session, user)
         labels = session.store.labels(session.id, user_id=found.id)
         what = "" if found.kind == Kind.HUMAN else f", a {found.kind.noun}"
         vectors = Audience(snapshot, [(found, labels)], False, with_uncertainty=False).gate_vectors
         name = pseudonym_of(found) if pseudonym else found.name
         return vectors, f"{name}{what} ({len(labels)} labels)", "user"
     if group is not None:
-        number, name = _group(session, snapshot, group)
+        number = group_names.number_of(session, group)
+        name = group_names.names(session, snapshot.version)[number]
         audience = Audience(snapshot, [], [number], with_uncertainty=False)
         if number not in audience.groups:
             raise CoplError(f"The group {name!r} has no people in snapshot {snapshot.version}; choose another group.")
@@ -120,15 +117,6 @@ def _audience(
     graph = snapshot.reward_graph
     vectors = graph.user_vectors[graph.n_labels > 0]
     return vectors, f"everybody ({len(vectors)} people)", "everybody"
-
-
-def _group(session: Session, snapshot: Snapshot, wanted: str) -> tuple[int, str]:
-    names = group_names.names(session, snapshot.version)
-    for number, name in names.items():
-        if wanted.strip().casefold() in (name.casefold(), str(number + 1)):
-            return number, name
-    known = ", ".join(f"{number + 1} {name!r}" for number, name in names.items()) or "none"
-    raise CoplError(f"There is no group {wanted!r} in snapshot {snapshot.version} (groups there: {known}); name one.")
 
 
 def _write(

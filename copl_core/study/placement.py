@@ -6,6 +6,7 @@ Numpy only and without training, so that it runs between two clicks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
@@ -88,10 +89,46 @@ def _trained_on(state: GraphState, row: int) -> list[tuple[int, int, float, bool
     return sorted(zip(*(column.tolist() for column in columns), strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class _OnMap:
+    """Where a user stands on a snapshot's map."""
+
+    neighbours: tuple[tuple[int, float], ...]  # (user id, weight) of the ten heaviest on the map, heaviest first
+    xy: tuple[float, float] | None
+    group: int | None
+    group_share: float
+
+
+def group_in(snapshot: Snapshot, user_id: int, source: str, placement: Placement) -> int | None:
+    """The group of a user of whom ``vector`` gave the source and the placement."""
+    return _on_map(snapshot, user_id, source, placement).group
+
+
 def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> UserPosition:
     """The user's embedding, group and map position: their own where trained, else the mean of their neighbours."""
-    state, layout = snapshot.graph, snapshot.layout
+    state = snapshot.graph
     embedding, source, placement = vector(state, user_id, labels, snapshot.prior)
+    place = _on_map(snapshot, user_id, source, placement)
+    graph_row = int(rows_of(np.array([user_id]), state.user_ids)[0])
+    probability = membership(state, snapshot.user_groups, comparisons(state, labels), own_row=graph_row)
+    return UserPosition(
+        user_id,
+        embedding,
+        source,
+        len(labels),
+        placement.n_neighbours,
+        place.neighbours,
+        placement.spread,
+        place.xy,
+        place.group,
+        place.group_share,
+        snapshot.version,
+        0.0 if place.group is None else probability.get(place.group, 0.0),
+    )
+
+
+def _on_map(snapshot: Snapshot, user_id: int, source: str, placement: Placement) -> _OnMap:
+    layout = snapshot.layout
     ids, weights = placement.user_ids, placement.weights
     rows = rows_of(ids, layout.user_ids)
     on_map = (rows >= 0) & (layout.group[rows] >= 0)
@@ -109,23 +146,8 @@ def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Us
         group = int(layout.group[own])
         x, y = layout.xy[own].tolist()
         xy = (x, y)
-    graph_row = int(rows_of(np.array([user_id]), state.user_ids)[0])
-    probability = membership(state, snapshot.user_groups, comparisons(state, labels), own_row=graph_row)
     heaviest = np.argsort(-weights, kind="stable")[:10]
-    return UserPosition(
-        user_id,
-        embedding,
-        source,
-        len(labels),
-        placement.n_neighbours,
-        tuple((int(ids[i]), float(weights[i])) for i in heaviest),
-        placement.spread,
-        xy,
-        group,
-        share,
-        snapshot.version,
-        0.0 if group is None else probability.get(group, 0.0),
-    )
+    return _OnMap(tuple((int(ids[i]), float(weights[i])) for i in heaviest), xy, group, share)
 
 
 def preferences(state: GraphState, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:

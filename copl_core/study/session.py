@@ -84,17 +84,28 @@ class Session:
             if version not in self._snapshots:
                 self._snapshots[version] = load_snapshot(self.snapshot_root, version)
                 while len(self._snapshots) > _KEPT_SNAPSHOTS:
-                    self._snapshots.pop(next(iter(self._snapshots)))
+                    self._close(next(iter(self._snapshots)))
+            self._snapshots[version] = self._snapshots.pop(version)  # the one used longest ago is closed first
             return self._snapshots[version]
 
+    def _close(self, version: str) -> None:
+        """Forget a snapshot and what was computed of it."""
+        del self._snapshots[version]
+        for name in [name for name in list(self._once) if name.endswith(f" of {version}")]:
+            del self._once[name]
+
     def once(self, name: str, key: Hashable, make: Callable[[], Made]) -> Made:
-        """The result of ``make``, computed once and cached under its name until a call comes with another key."""
+        """The result of ``make``, computed once and cached under its name until a call comes with another key.
+
+        What has a name that ends with "of" and a version goes when that snapshot is closed.
+        """
         with self._lock:
             making = self._once_locks.setdefault(name, Lock())
         with making:
-            if name not in self._once or self._once[name][0] != key:
-                self._once[name] = (key, make())
-            return self._once[name][1]  # type: ignore[return-value]  # a name always belongs to one type of result
+            kept = self._once.get(name)
+            if kept is None or kept[0] != key:
+                kept = self._once[name] = (key, make())
+            return kept[1]  # type: ignore[return-value]  # a name always belongs to one type of result
 
     def scorer(self) -> Scorer:
         """The scorer, which reads texts with a language model; made at first use because it imports torch."""

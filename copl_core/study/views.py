@@ -76,7 +76,6 @@ class ScoreRow:
     name: str
     kind: str  # "person" | "simulated person" | "language model" | "group"
     group: int | None
-    n: int  # users behind the row
     source: str  # "trained" | "neighbours" | "population mean" | "mean of the group"
     reward: np.ndarray  # (T,) log-odds scale, mean zero over the responses
     win: np.ndarray  # (T,) probability to be preferred among all responses shown, sums to 1
@@ -86,7 +85,7 @@ class ScoreRow:
     text: np.ndarray  # (T,) part of ``reward`` from the text reward
     gates: np.ndarray | None  # (M,) gate weights; None where no expert has a say
     neighbours: NeighbourScores | None  # None for a group, and for a user without neighbours
-    size: int = 1  # users that the row stands for; ``n`` counts those of them who were scored
+    size: int = 1  # users that the row stands for; of a large group, a sample of them is scored
 
     @property
     def best(self) -> int:

@@ -138,7 +138,7 @@ def test_what_cannot_be_written_is_refused_in_a_sentence_and_leaves_nothing(tmp_
     for out, arguments, sentence in (
         ("full", {}, "is not an empty folder"),
         ("out", {"user": "Nobody"}, "There is no user 'Nobody'"),
-        ("out", {"group": "9"}, "There is no group '9' in snapshot v0001 .groups there: 1 "),
+        ("out", {"group": "9"}, "There is no group '9' in this study; its groups are 1 "),
         ("out", {}, "python -m copl_core weights"),  # the backbone is not there
     ):
         with pytest.raises(CoplError, match=sentence):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, ImportRow
 from copl_core.snapshots.snapshot import Snapshot
-from copl_core.study import access, group_profiles, rewards
-from copl_core.study.audience import Audience
+from copl_core.study import access, contents, group_profiles, rewards, user_map
+from copl_core.study.audience import DRAWS, Audience
 from copl_core.study.rewards import FIRST
 from tests.worlds import fit_graph_now, label_in_camp, long_text, short_text
 
@@ -22,7 +22,7 @@ def test_rewards_of_known_texts_come_from_the_graph_before_there_is_a_reward_mod
     assert likes_short.win[0] > 0.6 and likes_long.win[1] > 0.6
     assert (likes_short.source, ann.source) == ("trained", "population mean")
     assert likes_short.kind == "simulated person" and ann.kind == "person"
-    assert [row.n for row in groups] == [8, 8] and {row.kind for row in groups} == {"group"}
+    assert [row.size for row in groups] == [8, 8] and {row.kind for row in groups} == {"group"}
     for row in view.rows:
         assert row.win.sum() == pytest.approx(1) and row.reward.sum() == pytest.approx(0, abs=1e-5)
         assert row.expert is None and row.gate is None
@@ -69,3 +69,31 @@ def test_a_group_has_as_many_people_as_on_the_people_page_also_those_after_the_l
     assert audience.sizes == {one.group: one.people for one in group_profiles.profiles(trained)}
     assert sorted(audience.sizes.values()) == [8, 9]
     assert sorted(rows.stop - rows.start for rows in audience.groups.values()) == [8, 8]
+
+
+def test_a_text_is_known_if_it_has_labels_in_the_snapshot_whatever_space_is_around_it(trained):
+    row = ImportRow(1, " What about number 3?", f" {short_text(3)}", "A response that nobody has labelled.")
+    contents.import_rows(trained, [row])
+    state = trained.snapshot().graph
+    texts = trained.store.responses(state.response_ids.tolist())
+    found = rewards._known_rows(trained, "What about number 3?", [long_text(3), short_text(3)], trained.snapshot())
+    assert [texts[int(state.response_ids[one])].text for one in found] == [long_text(3), short_text(3)]
+    for prompt, responses in (
+        ("What about number 3?", [short_text(3), row.response_b]),
+        ("What about number 4?", [short_text(3), long_text(3)]),
+        ("", ["", ""]),
+    ):
+        assert rewards._known_rows(trained, prompt, responses, trained.snapshot()) is None
+
+
+def test_the_group_of_a_row_is_that_of_the_map_with_and_without_intervals(trained):
+    ann = access.join(trained, "Ann").id
+    label_in_camp(trained, ann, "long", 4)
+    users = [*(user.id for user in access.users(trained))]
+    placed = rewards._users(trained, trained.snapshot().graph, users, [], [])
+    expected = [user_map.position(trained, user).group for user in users]
+    for uncertain in (True, False):
+        audience = Audience(trained.snapshot(), placed, groups=False, with_uncertainty=uncertain)
+        assert [rows.group for rows in audience.users] == expected and set(expected) == {0, 1}
+        n_drawn = {rows.drawn.stop - rows.drawn.start for rows in audience.users}
+        assert n_drawn == ({DRAWS} if uncertain else {0})

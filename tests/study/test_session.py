@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shutil import copytree
+
 import pytest
 
 from copl_core.records import Choice, CoplError
@@ -60,3 +62,17 @@ def test_views_write_nothing(trained):
         runs.snapshots(trained),
         runs.list_runs(trained),
     ) == before
+
+
+def test_what_was_computed_of_a_snapshot_goes_with_it_and_the_one_used_last_stays(trained):
+    root = trained.snapshot_root
+    for version in ("v0002", "v0003", "v0004"):
+        copytree(root / "v0001", root / version)
+    for version in ("v0001", "v0002", "v0003", "v0001"):
+        trained.open_snapshot(version)
+        trained.once(f"figures of {version}", trained.id, lambda version=version: version)
+    trained.open_snapshot("v0004")
+    made = []
+    for version in ("v0001", "v0002"):
+        trained.once(f"figures of {version}", trained.id, lambda version=version: made.append(version))
+    assert made == ["v0002"]
