@@ -93,7 +93,7 @@ def test_an_import_in_a_terminal_leaves_both_tabs_in_their_study(app_alone, tabs
     both_go_on(app_alone, tabs)
 
 
-def test_an_upload_says_what_it_brought_or_why_not_and_leaves_other_tabs_alone(app_alone, tabs, tmp_path):
+def test_an_upload_says_what_it_brought_or_why_not_and_an_export_brings_nothing_new(app_alone, tabs, tmp_path):
     page = tabs.owner.context.new_page()
     page.goto(f"{app_alone.url}/settings")
     settled(page).get_by_text("Studies", exact=True).click()
@@ -111,6 +111,17 @@ def test_an_upload_says_what_it_brought_or_why_not_and_leaves_other_tabs_alone(a
         field.press("Enter")
         quiet(page)
         page.get_by_role("button", name="Import", exact=True).click()
+
+    page.get_by_role("button", name="Prepare the file").click()
+    with page.expect_download() as file:
+        page.get_by_role("button", name="Download", exact=True).click()
+    file.value.save_as(tmp_path / "labels.jsonl.gz")
+    choose(str(tmp_path / "labels.jsonl.gz"))
+    page.get_by_text("Into Two camps", exact=True).click()
+    quiet(page)
+    page.get_by_role("button", name="Import", exact=True).click()
+    page.get_by_text(re.compile("0 labels, 0 pairs and 0 people more. [0-9]{2,} labels were there already.")).wait_for()
+    page.get_by_text("Into a new study", exact=True).click()
 
     both_go_on(app_alone, tabs)
     choose(write_rows(tmp_path / "other.jsonl", [{"question": "Why?", "answers": ["A", "B"]}]))
