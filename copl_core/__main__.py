@@ -303,6 +303,8 @@ def _export_to(arguments: argparse.Namespace, settings: Settings) -> int:
 def _repository(arguments: argparse.Namespace) -> Repository | None:
     from copl_core.study.hub import Repository
 
+    if arguments.names and getattr(arguments, "pseudonyms", False):
+        raise CoplError("--names and --pseudonyms exclude each other; give one of them.")
     if arguments.push is not None:
         return Repository(arguments.push, arguments.public)
     if arguments.names or arguments.public:

@@ -22,33 +22,39 @@ def farthest_first(vectors: np.ndarray, margins: np.ndarray, n: int) -> np.ndarr
     """Indices of the ``n`` rows that are kept, in the order in which they are: (min(n, M),) int64.
 
     The first row is the one farthest from the mean.  Each next one is the row whose nearest kept row is farthest; of
-    several, the one with the largest margin, then the first.  Takes n · M · D steps and no randomness.
+    equal rows the one with the largest margin, then the first.  When every row has an equal among the kept ones, the
+    others follow by margin.  Takes n · M · D steps and no randomness.
 
     Args:
         vectors: (M, D), one per pair; each column is standardised here, and one without variance counts nothing.
         margins: (M,), how decided people are about each pair.
         n: number of rows to keep, 0 or more.
     """
-    count = min(n, len(vectors))
-    if not count:
-        return np.zeros(0, np.int64)
     scaled = _standardised(vectors)
-    distance = np.linalg.norm(scaled, axis=1)  # to the mean, which is 0
+    by_margin = np.argsort(-np.asarray(margins, float), kind="stable")
+    first = np.array(list({scaled[row].tobytes(): row for row in by_margin[::-1].tolist()}.values()), np.int64)
+    different = np.sort(first)  # of each set of equal rows the best one
+    order = different[_traverse(scaled[different], np.asarray(margins, float)[different], n)]
+    return np.concatenate([order, by_margin[~np.isin(by_margin, different)]])[:n].astype(np.int64)
+
+
+def _traverse(points: np.ndarray, margins: np.ndarray, n: int) -> np.ndarray:
+    """Indices of at most ``n`` of the points (K, D), which differ."""
+    squares = (points**2).sum(axis=1)
+    distance = squares.copy()  # squared, to the mean, which is 0
     kept: list[int] = []
-    for _ in range(count):
-        kept.append(_farthest(distance, margins))
-        to_new = np.linalg.norm(scaled - scaled[kept[-1]], axis=1)
+    for _ in range(min(n, len(points))):
+        most = np.flatnonzero(distance == distance.max())
+        kept.append(int(most[np.argmax(margins[most])]))
+        to_new = np.maximum(squares + squares[kept[-1]] - 2 * (points @ points[kept[-1]]), 0)
         distance = to_new if len(kept) == 1 else np.minimum(distance, to_new)
-        distance[kept] = -1.0  # below the 0 of a text that equals a kept one
+        distance[kept] = -1.0
     return np.array(kept, np.int64)
 
 
 def _standardised(vectors: np.ndarray) -> np.ndarray:
     found = np.asarray(vectors, np.float32)
+    if not len(found):
+        return found
     spread = found.std(axis=0)
     return (found - found.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf)
-
-
-def _farthest(distance: np.ndarray, margins: np.ndarray) -> int:
-    most = np.flatnonzero(distance == distance.max())
-    return int(most[np.argmax(margins[most])])

@@ -32,6 +32,23 @@ def test_a_text_that_equals_a_kept_one_comes_after_every_other_text(rows):
     assert len({rows[index] for index in kept[:different].tolist()}) == different
 
 
+@settings(max_examples=60, deadline=None)
+@given(points)
+def test_no_text_is_farther_from_the_kept_ones_than_the_one_that_is_kept_next(rows):
+    vectors = np.array(rows, float)
+    scaled = (vectors - vectors.mean(0)) / np.where(vectors.std(0) > 0, vectors.std(0), np.inf)
+    kept = farthest_first(vectors, np.ones(len(rows)), len(rows)).tolist()
+    distance = np.linalg.norm(scaled[:, None] - scaled, axis=2)  # (M, M)
+    for n in range(1, len(rows)):
+        nearest = distance[:, kept[:n]].min(axis=1)
+        assert nearest[kept[n]] == pytest.approx(nearest.max(), abs=1e-3)
+
+
+def test_texts_that_are_nearly_equal_are_kept_once_each():
+    vectors = np.array([[0.0], [1.0], [1.000001], [-1.0], [1.0]])
+    assert sorted(farthest_first(vectors, np.ones(5), 5).tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_distance_counts_before_margin_and_margin_before_age():
     vectors = np.array([[0.0], [10.0], [0.1], [0.1], [10.0]])
     assert farthest_first(vectors, np.array([1, 1, 1, 3, 2]), 3).tolist() == [4, 0, 3]

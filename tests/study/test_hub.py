@@ -166,6 +166,7 @@ def test_without_a_token_a_network_or_a_right_one_sentence_says_so_and_nothing_i
     assert "'birds'; give owner/name" in refused("--push", "birds")
     assert "'lab/a--b'; give owner/name as the hub allows it" in refused("--push", "lab/a--b")
     assert "name the repository of a hub with --push" in refused("--names", "--out", str(tmp_path / "x"))
+    assert "exclude each other" in refused("--push", "lab/birds", "--names", "--pseudonyms")
     assert "with --out or with --push" in refused("--push", "lab/birds", "--out", str(tmp_path / "x"))
     assert "no user 'Nobody'" in refused("--push", "lab/birds", "--user", "Nobody")
     monkeypatch.setenv("HF_TOKEN", "hf_another")
