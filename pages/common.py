@@ -52,6 +52,35 @@ if (!window.coplMenu) {
   }, true);
 }
 </script>"""
+# A page that reruns by a clock can ask for the old page once more after a click has asked for another one; Streamlit
+# then answers the last request, and the click is lost.  The link is clicked again, unless the visitor has moved on.
+LINK_SCRIPT = """<script>
+if (!window.coplLink) {
+  const LINKS = "a[data-testid=stSidebarNavLink], [data-testid=stPageLink] a";
+  const STAYED = 4000;  // ms on the new page, after which it was reached for good
+  let click = null;
+  window.coplLink = true;
+  document.addEventListener("click", (event) => {
+    if (!event.isTrusted) return;
+    const link = event.target.closest?.(LINKS);
+    const same = link && !(event.ctrlKey || event.metaKey || event.shiftKey);
+    click = same ? { to: new URL(link.href).pathname, from: location.pathname, tries: 0, since: 0 } : null;
+  }, true);
+  window.addEventListener("popstate", () => { click = null; });
+  setInterval(() => {
+    if (!click || !document.querySelector("[data-testid=stApp][data-test-script-state=notRunning]")) return;
+    if (location.pathname === click.to) {
+      click.since ||= Date.now();
+      if (Date.now() - click.since > STAYED) click = null;
+    } else if (location.pathname !== click.from || click.tries++ >= 3) {
+      click = null;
+    } else {
+      click.since = 0;
+      [...document.querySelectorAll(LINKS)].find((one) => new URL(one.href).pathname === click.to)?.click();
+    }
+  }, 300);
+}
+</script>"""
 READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
 TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
@@ -75,7 +104,7 @@ def set_current(
     """
     st.session_state.update(session=session, user=user, again=again, browser=browser, studies=studies)
     st.html(CONTRAST_STYLE + SCRIPT_STYLE + STYLE)
-    st.html(FORMULA_SCRIPT + MENU_SCRIPT, unsafe_allow_javascript=True)
+    st.html(FORMULA_SCRIPT + MENU_SCRIPT + LINK_SCRIPT, unsafe_allow_javascript=True)
 
 
 def visited() -> Session:
