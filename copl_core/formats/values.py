@@ -19,9 +19,10 @@ from copl_core.study_settings import STRENGTHS
 TEXT_LIMIT = 500_000  # characters of a prompt, a response, a reason
 NAME_LIMIT = 200  # characters of a name
 _MISSING_WORDS = frozenset(("nan", "none", "null", "n/a", "na", "nat", "<na>"))
-_MODELS = re.compile(  # not within a word: Hillman and Hallmark are people
-    r"(?<![a-z])(?:(?:chat)?gpt|llm|alpaca_|gemini|gemma-|(?:code)?llama|mistral|mixtral|qwen|deepseek|palm-?2|"
-    r"command-r|nemotron|vicuna|claude[-_ .]?(?:v?\d|instant|opus|sonnet|haiku)|o[134]-(?:mini|preview))|^claude$"
+_MODELS = re.compile(  # whole words: Hillman and Hallmark are people, and so is worker 116 of a study named llmfao
+    r"(?<![a-z])(?:(?:(?:chat)?gpt|alpaca_eval|gemini|gemma(?=-)|(?:code)?llama|mistral|mixtral|qwen|deepseek|palm-?2|"
+    r"command-r|nemotron|vicuna|claude[-_ .]?(?:v?\d|instant|opus|sonnet|haiku)|o[134]-(?:mini|preview))"
+    r"(?![a-z]{2})|llm(?:$|[-_ .]?(?:judge|as[-_ ]a|eval|grader|rater|annotator|critic)))|^claude$"
 )
 
 

@@ -301,6 +301,7 @@ def test_invisible_characters_of_a_name_are_written_out(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("gpt-4", Kind.MODEL), ("ChatGPT", Kind.MODEL), ("claude-3-opus", Kind.MODEL), ("my_llm_judge", Kind.MODEL),
+     ("llmfao_w116", Kind.HUMAN), ("llm-study 7", Kind.HUMAN), ("LLM", Kind.MODEL), ("llmjudge", Kind.MODEL),
      ("Ann Hillman", Kind.HUMAN), ("Claude Monet", Kind.HUMAN), ("Ellmau", Kind.HUMAN)],
 )  # fmt: skip
 def test_the_name_of_an_annotator_says_whether_it_is_a_language_model_unless_the_row_does(tmp_path, name, kind):
