@@ -52,7 +52,7 @@ if (!window.coplMenu) {
   }, true);
 }
 </script>"""
-# A page that reruns by a clock can ask for the old page once more after a click has asked for another one; Streamlit
+# A page that reruns by a clock can ask for the old page once more after a click has requested another one; Streamlit
 # then answers the last request, and the click is lost.  The link is clicked again, unless the visitor has moved on.
 LINK_SCRIPT = """<script>
 if (!window.coplLink) {
