@@ -2,13 +2,17 @@
 
 Each two answers make a pair.  The better one is preferred, equal ones are a tie, and a pair without two ratings stays
 without a label.  The distance of two ratings, on a scale of five steps, is the strength: less than one step is slightly
-better, two steps or more are much better.  Ranks have an order and no distances, so their strength is 1.  ``meta`` says
-how many answers were rated together (``rated_together``): K answers make K (K − 1) / 2 labels of one act of rating.
+better, two steps or more are much better.  Ranks have an order and no distances, so their strength is 1.
+
+K answers make up to K (K − 1) / 2 labels of one act of rating, which use each text up to K − 1 times: they are not
+independent.  ``meta`` says how many answers were rated together (``rated_together``), and gives each label the weight
+1 / u, where u is how many labels of the act use the more used of its two texts (``reuse_weight``).
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -64,10 +68,17 @@ def pairs(record: Record, reading: Reading, rated: Rated) -> Iterator[ImportRow]
     """
     if len(rated.answers) < 2:
         raise BadRecord("there are fewer than two answers to compare")
-    together = {"rated_together": len(rated.answers)} if len(rated.answers) > 2 else {}
-    for (i, one), (j, other) in combinations(enumerate(rated.answers, 1), 2):
+    compared = {
+        (i, j): _compared(one.score, other.score, rated)
+        for (i, one), (j, other) in combinations(enumerate(rated.answers, 1), 2)
+    }
+    uses = Counter(i for both, (choice, _) in compared.items() if choice for i in both)
+    for (i, j), (choice, strength) in compared.items():
+        one, other = rated.answers[i - 1], rated.answers[j - 1]
         ids = {"response_ids": [one.id, other.id]} if one.id and other.id else {}
-        choice, strength = _compared(one.score, other.score, rated)
+        together: dict[str, float] = {"rated_together": len(rated.answers)} if len(rated.answers) > 2 else {}
+        if together and choice:
+            together["reuse_weight"] = round(1 / max(uses[i], uses[j]), 6)
         try:
             yield reading.row(
                 record,

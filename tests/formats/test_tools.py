@@ -53,6 +53,18 @@ def test_ratings_of_a_model_become_pairs_with_ties_and_strengths(tmp_path):
     assert found[1][2] == 1 and (survey.pairs, survey.labels) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    ("scores", "weights"),
+    [((4.5, 2.0, 1.0), [0.5, 0.5, 0.5]), ((4.5, "N/A", 1.0), [None, 1, None]), ((4.5, "N/A", 4.5), [None, 1, None])],
+)
+def test_labels_of_one_act_of_rating_say_how_often_they_use_a_text(tmp_path, scores, weights):
+    rows = list(opened(tmp_path, jsonl(completions(*scores)), options=ME).rows())
+    assert [row.meta.get("reuse_weight") for row in rows] == weights
+    assert all((row.choice is None) == ("reuse_weight" not in row.meta) for row in rows)
+    [row] = opened(tmp_path, jsonl(completions(*scores[:1], 3)), options=ME).rows()
+    assert "reuse_weight" not in row.meta, "two answers make one label"
+
+
 def test_ratings_by_aspect_are_averaged_and_an_overall_score_is_the_last_resort(tmp_path):
     aspects = [
         {"help": {"Rating": "5"}, "truth": {"Rating": "N/A"}},
