@@ -40,7 +40,9 @@ def _placeholder(match: re.Match[str]) -> str:
 
 def _mathml(match: re.Match[str]) -> str:
     latex = urlsafe_b64decode(match[2] + "=" * (-len(match[2]) % 4)).decode()
-    return mathml(latex, display="block" if match[1] == "b" else "inline")
+    if match[1] == "i":
+        return mathml(latex, display="inline")
+    return f'<span style="display: block; overflow-x: auto">{mathml(latex, display="block")}</span>'  # for phones
 
 
 def mathml(latex: str, display: str) -> str:
