@@ -468,10 +468,8 @@ def _export_model(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
-    import uvicorn
-
     from copl_core.install.launcher import check_port
-    from copl_core.serving.app import make_app
+    from copl_core.serving.app import make_app, server_of
 
     need_device(settings)
     session = open_study(settings)
@@ -484,8 +482,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     if not live:
         print("No program has a token yet; make one: python -m copl_core token make NAME", flush=True)
     _log_to_terminal()
-    app = make_app(session.store, settings)
-    uvicorn.run(app, host=arguments.address, port=arguments.port, log_level="warning", access_log=False)
+    server_of(make_app(session.store, settings), arguments.address, arguments.port).run()
     return 0
 
 

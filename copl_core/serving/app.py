@@ -9,18 +9,22 @@ answered with 4xx and ``{"error": one sentence}``.
 from __future__ import annotations
 
 import binascii
+import logging
 import time
+from asyncio import CancelledError
 from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from anyio import fail_after
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn import Config, Server
 
 from copl_core.config import Settings
 from copl_core.records import CoplError, StoreUnavailable
@@ -37,6 +41,9 @@ _MAY: dict[ServiceRole, frozenset[ServiceRole]] = {
     ServiceRole.PEOPLE: frozenset({ServiceRole.REWARDS, ServiceRole.PEOPLE}),
 }
 _SNAPSHOT = "X-Copl-Snapshot"
+BODY_SECONDS = 30.0  # for a whole body to come
+STOP_SECONDS = 30  # for the requests that are being answered, once the server is to end
+log = logging.getLogger("copl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,22 @@ def make_app(store: Store, settings: Settings, embed: Callable[..., np.ndarray] 
         Route("/openapi.json", lambda request: JSONResponse(openapi.DOCUMENT)),
         Route("/docs", lambda request: HTMLResponse(openapi.page())),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+    app.router.redirect_slashes = False  # an address with a slash at its end is refused in a sentence too
+    return app
+
+
+def server_of(app: Starlette, address: str, port: int) -> Server:
+    """The process that answers; a signal ends it after the requests that it is answering."""
+    config = Config(
+        app,
+        host=address,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    return Server(config)
 
 
 # ---- answers
@@ -87,7 +109,7 @@ def _batch(parts: _Parts, token: ServiceToken, request: Request, body: bytes) ->
 
 
 def _get_reward(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
-    user, group = request.query_params.get("user"), request.query_params.get("group")
+    user, group = (_parameter(request, name) for name in ("user", "group"))
     if (user is None) == (group is None):
         raise BadRequest(
             422, "The address says not whose reward is wanted; add ?user=NAME or ?group=NAME, one of them."
@@ -96,6 +118,13 @@ def _get_reward(parts: _Parts, token: ServiceToken, request: Request, body: byte
     found, snapshot = parts.service.pointwise(token.study_id, wanted, user, group)
     parts.metrics.answered(token.study_id, snapshot, len(wanted))
     return JSONResponse({"rewards": found}, headers={_SNAPSHOT: snapshot})
+
+
+def _parameter(request: Request, name: str) -> str | None:
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise BadRequest(422, f"The address has {name} {len(values)} times; give it once.")
+    return values[0] if values else None
 
 
 def _embedding(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
@@ -124,42 +153,68 @@ def _route(parts: _Parts, path: str, method: str, role: ServiceRole, answer: Ans
     async def endpoint(request: Request) -> Response:
         started = time.monotonic()
         try:
-            body = await _body(request)
-            response = await run_sync(_answered, parts, role, answer, request, body)
-        except BadRequest as problem:
-            response = _refusal(problem)
+            response = await _respond(parts, role, answer, request)
+        except ClientDisconnect:
+            response = Response(status_code=400)  # nobody reads it
+        except CancelledError:  # the server ends, and this answer has taken longer than STOP_SECONDS
+            response = JSONResponse({"error": "The server is being stopped; ask again when it runs."}, 503)
+        except Exception:
+            log.exception("A request to %s failed", path)
+            response = JSONResponse({"error": "The server failed; its log says why."}, 500)
         parts.metrics.request(path, response.status_code, time.monotonic() - started)
         return response
 
     return Route(path, endpoint, methods=[method])
 
 
-def _answered(parts: _Parts, role: ServiceRole, answer: Answer, request: Request, body: bytes) -> Response:
+async def _respond(parts: _Parts, role: ServiceRole, answer: Answer, request: Request) -> Response:
+    """Who may not ask is refused before anything of the body is kept."""
     try:
-        token = _token(parts.service.store, request)
-        if role not in _MAY[token.role]:
-            raise BadRequest(
-                403, f"The token {token.name!r} may ask for {token.role} only; use one of the role {role}."
-            )
-        _take(parts, token, 1)
-        return answer(parts, token, request, body)
+        try:
+            token = await run_sync(_admitted, parts, role, request)
+        except BadRequest:
+            await _body(request, keep=False)  # so that the client reads the refusal
+            raise
+        body = await _body(request)
+        return await run_sync(answer, parts, token, request, body)
     except BadRequest as problem:
-        return _refusal(problem)
+        return JSONResponse({"error": str(problem)}, problem.status, problem.headers)
     except StoreUnavailable as problem:
         return JSONResponse({"error": str(problem)}, 503, {"Retry-After": "1"})
     except CoplError as problem:  # the state of the studio, not the request
         return JSONResponse({"error": str(problem)}, 503)
 
 
-async def _body(request: Request) -> bytes:
+def _admitted(parts: _Parts, role: ServiceRole, request: Request) -> ServiceToken:
+    """The token of a request that may be answered; it is counted."""
+    token = _token(parts.service.store, request)
+    if role not in _MAY[token.role]:
+        raise BadRequest(403, f"The token {token.name!r} may ask for {token.role} only; use one of the role {role}.")
+    _take(parts, token, 1)
+    return token
+
+
+async def _body(request: Request, *, keep: bool = True) -> bytes:
+    """The body, of which the size and the time to come are bounded.
+
+    Raises:
+        BadRequest: it is too large or too slow.
+    """
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > bodies.LARGEST_BODY:
-            raise BadRequest(
-                413, f"The body is larger than {bodies.LARGEST_BODY // 2**20} MiB; send fewer texts at once."
-            )
-        parts.append(part)
+    try:
+        with fail_after(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > bodies.LARGEST_BODY:
+                    raise BadRequest(
+                        413, f"The body is larger than {bodies.LARGEST_BODY // 2**20} MiB; send fewer texts at once."
+                    )
+                if keep:
+                    parts.append(part)
+    except TimeoutError:
+        raise BadRequest(
+            408, f"The body did not come within {BODY_SECONDS:g} seconds; send it at once.", {"Connection": "close"}
+        ) from None
     return b"".join(parts)
 
 
@@ -198,10 +253,6 @@ def _take(parts: _Parts, token: ServiceToken, cost: int) -> None:
             f"requests; try again in {seconds} s.",
             {"Retry-After": str(seconds)},
         )
-
-
-def _refusal(problem: BadRequest) -> Response:
-    return JSONResponse({"error": str(problem)}, problem.status, problem.headers)
 
 
 def _no_route(request: Request, problem: Exception) -> Response:

@@ -56,10 +56,10 @@ def json_of(body: bytes) -> Any:
     """The JSON of a body.
 
     Raises:
-        BadRequest: it is no JSON.
+        BadRequest: it is no JSON, or names a field twice.
     """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_number)
+        return json.loads(body.decode("utf-8"), parse_constant=_no_number, object_pairs_hook=_once_each)
     except UnicodeDecodeError:
         raise BadRequest(400, "The body is not UTF-8; send JSON in UTF-8.") from None
     except (ValueError, RecursionError):
@@ -211,6 +211,15 @@ def _shown(value: Any) -> str:
     """A value of a request as a sentence may repeat it: short, and whole characters only."""
     text = repr(value) if isinstance(value, (str, int, float, bool)) or value is None else _kind(value)
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRequest(422, f"The field {_shown(twice)} stands twice in one object; give it once.")
+    return found
 
 
 def _no_number(name: str) -> float:

@@ -11,13 +11,12 @@ from threading import Thread
 
 import numpy as np
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from copl_core.serving import bodies, openapi
-from copl_core.serving.app import make_app
+from copl_core.serving.app import make_app, server_of
 from copl_core.study import access, contents, group_names, rewards, service_tokens, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import ServiceRole
@@ -259,7 +258,7 @@ requests = st.one_of(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150)  # `python -m benchmarks.serving` sends 2,000
 @given(requests)
 def test_a_bad_body_is_refused_in_a_sentence_and_nothing_is_written(camps, client, token, bad):
     address, body = bad
@@ -321,23 +320,21 @@ def test_health_and_counts(camps, client, token):
 
 @pytest.fixture
 def served(tmp_path_factory, tmp_path):
-    """(the study with two snapshots, port of a running server)."""
+    """(the study with two snapshots, port of a running server, the server)."""
     session = trained_world(two_camps, tmp_path_factory, tmp_path / "home")
     assert fit_graph_now(session) == "v0002"
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(session.store, session.settings, embed=by_style), port=0, log_level="error")
-    )
+    server = server_of(make_app(session.store, session.settings, embed=by_style), "127.0.0.1", 0)
     running = Thread(target=server.run)
     running.start()
     while not server.started:
         assert running.is_alive()
-    yield session, server.servers[0].sockets[0].getsockname()[1]
+    yield session, server.servers[0].sockets[0].getsockname()[1], server
     server.should_exit = True
     running.join()
 
 
 def test_no_request_is_dropped_while_the_champion_changes(served):
-    session, port = served
+    session, port, _ = served
     header = {**bearer(session), "Content-Type": "application/json"}
     expected = {}
     for version in ("v0001", "v0002"):
