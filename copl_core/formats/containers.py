@@ -158,8 +158,21 @@ def _whole(path: Path, encoding: str) -> list[Any]:
     try:
         found = json.loads(text.lstrip("\ufeff"))
     except (ValueError, RecursionError):
-        return []
+        return _in_sequence(text.lstrip("\ufeff"))
     return (_rows_within(found) or [found]) if isinstance(found, dict) else []
+
+
+def _in_sequence(text: str) -> list[Any]:
+    """Objects of several lines each, one after the other; empty if the text is anything else."""
+    decoder, found, at = json.JSONDecoder(), [], _next(text, 0)
+    try:
+        while at < len(text):
+            value, at = decoder.raw_decode(text, at)
+            found.append(value)
+            at = _next(text, at)
+    except (ValueError, RecursionError):
+        return []
+    return found
 
 
 def _rows_within(found: dict[str, Any]) -> list[Any]:
@@ -172,6 +185,9 @@ def _rows_within(found: dict[str, Any]) -> list[Any]:
         rows = lists[0]
         return [one["row"] if isinstance(one, dict) and isinstance(one.get("row"), dict) else one for one in rows]
     values = list(found.values())
+    if len(values) > 2 and all(isinstance(one, list) and one and _are_cells(one) for one in values):
+        if len({len(one) for one in values}) == 1:
+            return [dict(zip(found, row, strict=True)) for row in zip(*values, strict=True)]
     if values and all(isinstance(one, dict) and one for one in values):
         keys = list(values[0])
         if all(key.isdigit() for key in keys) and all(list(one) == keys for one in values):
@@ -179,6 +195,10 @@ def _rows_within(found: dict[str, Any]) -> list[Any]:
         if all(key.isdigit() for key in found):
             return values
     return []
+
+
+def _are_cells(values: list[Any]) -> bool:
+    return all(one is None or isinstance(one, (str, int, float)) for one in values)
 
 
 def _names(found: dict[str, Any]) -> set[str]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from copl_core.formats.choices import plain
 from copl_core.formats.values import BadRecord, absent, checked, missing, written
 from copl_core.turns import ROLES, from_messages
 
@@ -32,6 +33,8 @@ def prompt_text(value: Any, *, system: Any = None, history: Any = None) -> str:
     if missing(value):
         raise BadRecord("prompt is missing")
     found = as_messages(value)
+    if found is None and (words := _plain_text(value)) is not None:
+        value = words
     if found is None and not isinstance(value, str):
         raise BadRecord("prompt is not text")
     if found is None and absent(system) and missing(history):
@@ -75,12 +78,19 @@ def response_text(name: str, value: Any) -> str:
         return value
     found = as_messages(value)
     if found is None:
-        if isinstance(value, dict) and isinstance(value.get("text"), str):
-            return value["text"]
-        if isinstance(value, str):
-            return value
-        raise BadRecord(f"{name} is not text")
+        if (words := _plain_text(value)) is None:
+            raise BadRecord(f"{name} is not text")
+        return words
     return found[0][1] if len(found) == 1 else from_messages(found)
+
+
+def _plain_text(value: Any) -> str | None:
+    """A text, the text of an object that holds one, or a number as text: tables know no difference."""
+    if isinstance(value, dict):
+        value = next((value[name] for name in ("text", "full_text", "content") if name in value), None)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return plain(value)
+    return value if isinstance(value, str) else None
 
 
 def as_messages(value: Any) -> list[tuple[str, str]] | None:

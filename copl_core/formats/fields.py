@@ -26,11 +26,13 @@ ANNOTATORS = (
 CHOICES = (
     "winner preference preferred preferredresponse preferredanswer humanpreference label labels choices verdict "
     "preferredmodel bettermodel winnermodel winningmodel decision better betterresponse betteranswer vote selected "
+    "betterresponseid preferredid chosenid winnerid "
     "selection comparison result outcome best bestresponse bestanswer betterone judgment"
 ).split()
 CHOICES.append("judge" + "ment")
 TIMES = ("timestamp", "tstamp", "createdat", "submittedat", "datetime", "date", "updatedat")
 HISTORIES = ("conversationhistory", "chathistory", "previousmessages", "previousturns", "context")
+LISTS = "responses completions answers outputs candidates generations options replies summaries".split()
 RATINGS = ("rating", "score", "stars", "quality")
 SYSTEMS = ("systemprompt", "systemmessage")
 REASONS = ("rationale", "explanation", "justification")

@@ -7,7 +7,7 @@ from typing import Any
 
 from copl_core.formats.containers import Record
 from copl_core.formats.conversations import as_messages, prompt_text, response_text
-from copl_core.formats.fields import columns, plain_name
+from copl_core.formats.fields import LISTS, columns, plain_name
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.rankings import Answer, Rated, by_answer, pairs
 from copl_core.formats.reading import Reading
@@ -25,7 +25,6 @@ from copl_core.formats.values import (
 from copl_core.records import ImportRow
 
 _ONE = ("response", "completion", "answer", "output", "generation", "reply", "model_response", "text")
-_MANY = ("responses", "completions", "answers", "outputs", "candidates", "generations", "options", "replies")
 _RATINGS = ("rating", "score", "stars", "grade", "points", "overall", "overall_rating", "overall_score", "reward")
 _MANY_RATINGS = ("ratings", "scores", "rewards", "grades", "points", "rating", "score")
 _MANY_RANKS = ("ranks", "rank")
@@ -44,7 +43,7 @@ class Ratings(Format):
     def recognise(self, sample: Sample) -> bool:
         fields = sample.fields
         has_rating, has_text = _named(fields, _RATINGS), _named(fields, _ONE)
-        return bool(has_rating and has_text and columns(tuple(fields)).of("prompt")) and not _named(fields, _MANY)
+        return bool(has_rating and has_text and columns(tuple(fields)).of("prompt")) and not _named(fields, LISTS)
 
     def read(self, records: Iterable[Record], reading: Reading) -> Iterator[ImportRow]:
         together: dict[tuple[str, str | None], list[tuple[Record, Answer, dict[str, Any]]]] = {}
@@ -90,7 +89,7 @@ class Lists(Format):
     needs = "prompt, responses (a list), ratings, ranks (1 is the best) or ranking (from the best on), and annotator"
 
     def recognise(self, sample: Sample) -> bool:
-        many = _named(sample.fields, _MANY)
+        many = _named(sample.fields, LISTS)
         if not many or not columns(tuple(sample.fields)).of("prompt"):
             return False
         values = [as_list(value) for value in sample.values(many)]
@@ -102,7 +101,7 @@ class Lists(Format):
         fields = record.fields
         found = columns(tuple(fields))
         prompt = present(fields, found.of("prompt")) or "prompt"
-        many = _named(fields, _MANY)
+        many = _named(fields, LISTS)
         values = as_list(fields.get(many, []))
         ratings = _named(fields, (*_MANY_RATINGS, *_MANY_RANKS, *_ORDERS))
         models = as_list(fields[name]) if (name := _named(fields, _MODELS)) else []

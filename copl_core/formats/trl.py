@@ -28,7 +28,8 @@ _PAIRS = (  # names of the preferred answer and the other one
     ("chosen", "rejected"), ("chosen_response", "rejected_response"), ("response_chosen", "response_rejected"),
     ("preferred", "dispreferred"), ("preferred", "rejected"), ("preferred_response", "rejected_response"),
     ("preferred_response", "dispreferred_response"), ("accepted", "rejected"), ("response", "rejected_response"),
-    ("response_w", "response_l"), ("response_j", "response_k"), ("completion_chosen", "completion_rejected"),
+    ("response_w", "response_l"), ("response_j", "response_k"), ("preferred_output", "non_preferred_output"),
+    ("completion_chosen", "completion_rejected"),
 )  # fmt: skip
 _SOURCES = (("chosen_model", "rejected_model"), ("model_chosen", "model_rejected"), ("chosen-model", "rejected-model"))
 

@@ -87,7 +87,7 @@ def test_the_side_shown_on_the_left_comes_first(file):
         (lines(ROW | {"response_b": None}), "response_b is missing"),
         (lines({"prompt": "p", "chosen": "x", "rejected": "y"}), 'response_a is missing; write "chosen" as response_a'),
         (lines(ROW | {"prompt": " \n "}), "prompt is empty"),
-        (lines(ROW | {"response_a": 7}), "response_a is not text"),
+        (lines(ROW | {"response_a": True}), "response_a is not text"),
         (lines(ROW | {"response_b": "Robin"}), "same text"),
         (lines(ROW | {"choice": "c"}), "choice is c; it must be one of a, b, tie, both_bad"),
         (lines(ROW | {"choice": ["a", "b"]}), 'choice is ["a", "b"]; it must be'),

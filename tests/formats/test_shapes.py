@@ -69,6 +69,11 @@ SHAPES: dict[str, tuple[str, dict[str, Any], list[Any]]] = {
         ["Robin"],
     ),
     "preferred and dispreferred": ("trl", {"input": "Q", "preferred": "Robin", "dispreferred": "Wren"}, ["Robin"]),
+    "preferred and other output": (
+        "trl",
+        {"input": {"messages": chat("Q")}, "preferred_output": chat("Robin"), "non_preferred_output": chat("Wren")},
+        ["Robin"],
+    ),
     "several rejected": ("trl", {"prompt": "Q", "chosen": "Robin", "rejected": ["Wren", "Owl"]}, ["Robin", "Robin"]),
     "labels of a data set with numbers as text": ("argilla", argilla(best=[given("1"), given("2")]), ["Robin", "Wren"]),
     "ratings of each answer": ("argilla", argilla(rate_1=[given(5)], rate_2=[given(2)]), ["Robin"]),
@@ -181,6 +186,60 @@ SHAPES: dict[str, tuple[str, dict[str, Any], list[Any]]] = {
         ["Wren"],
     ),
 }
+
+
+VOTES = {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren", "topic": "birds"}
+SEVERAL = {
+    "a list of labels": VOTES | {"labels": [{"annotator": "Ann", "choice": "a"}, {"user": 7, "winner": "B"}]},
+    "choices by name": VOTES | {"votes": {"Ann": "A", "7": "response_b"}},
+    "answers in a list": {"prompt": "Name a bird", "topic": "birds",
+                          "responses": ["Robin", {"text": "Wren", "model": "m2"}],
+                          "annotations": [{"annotator": "Ann", "choice": "a"}, {"annotator": "7", "choice": "b"}],
+                          "choice": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SEVERAL)
+def test_a_row_may_hold_the_labels_of_several_people(tmp_path, shape):
+    file = opened(tmp_path, jsonl(SEVERAL[shape]))
+    assert [(row.annotator, row.choice) for row in file.rows()] == [("Ann", Choice.LEFT), ("7", Choice.RIGHT)]
+    assert file.survey.pairs == 1 and [row.meta["topic"] for row in file.rows()] == ["birds", "birds"]
+
+
+def test_one_label_of_several_that_cannot_be_read_costs_no_other_and_a_row_with_a_choice_is_one_label(tmp_path):
+    labels = [{"annotator": "Ann", "choice": "a"}, {"annotator": "Ben", "choice": "?"}]
+    file = opened(
+        tmp_path, jsonl(VOTES | {"labels": labels}, VOTES | {"choice": "b", "annotator": "Cleo", "votes": labels})
+    )
+    assert [row.annotator for row in file.rows()] == ["Ann", "Cleo"]
+    assert file.survey.left_out[0][1].startswith("an annotation: choice is ?")
+
+
+def test_numbers_name_answers_that_have_them_in_their_names(tmp_path):
+    row = {"prompt": "Q", "response_0": "Robin", "response_1": "Wren", "user": "Ann"}
+    for name in ("choice", "better_response_id"):
+        file = opened(tmp_path, jsonl(row | {name: 0}, row | {name: 1}))
+        assert [label.choice for label in file.rows()] == [Choice.LEFT, Choice.RIGHT]
+
+
+def test_numbers_and_objects_with_a_text_are_texts(tmp_path):
+    row = {
+        "prompt": {"full_text": "2 + 2?", "id": 7},
+        "response_a": 4,
+        "response_b": 5.0,
+        "choice": "a",
+        "annotator": "Ann",
+    }
+    [label] = opened(tmp_path, jsonl(row)).rows()
+    assert (label.prompt, label.response_a, label.response_b) == ("2 + 2?", "4", "5")
+
+
+def test_objects_of_several_lines_and_columns_of_lists_are_rows(tmp_path):
+    rows = [BIRD | {"choice": "a"}, BIRD | {"choice": "b", "annotator": "Ben"}]
+    lined = "\n".join(json.dumps(row, indent=2) for row in rows).encode()
+    columns = json.dumps({name: [row[name] for row in rows] for name in rows[0]}).encode()
+    for content in (lined, columns):
+        assert [row.annotator for row in opened(tmp_path, content).rows()] == ["Ann", "Ben"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
