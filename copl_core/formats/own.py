@@ -20,16 +20,16 @@ from contextlib import contextmanager
 from functools import cached_property
 from io import TextIOBase
 from pathlib import Path
-from types import NoneType
 from typing import IO, Any, cast
 from uuid import uuid4
 
 from copl_core.formats.choices import CHOICES, Verdict, plain
 from copl_core.formats.containers import LINE_LIMIT, Record, open_container
 from copl_core.formats.conversations import prompt_text, response_text
-from copl_core.formats.fields import LISTS, Columns, columns, plain_name
+from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.reading import NoAnnotator, Reading
+from copl_core.formats.several import has_texts, labels_within, two_listed, with_sides
 from copl_core.formats.values import (
     NAME_LIMIT,
     TEXT_LIMIT,
@@ -43,7 +43,6 @@ from copl_core.formats.values import (
     is_true,
     missing,
     number,
-    present,
     source_name,
     strength_of,
     whole_number,
@@ -54,7 +53,6 @@ from copl_core.records import LARGEST, CoplError, ImportRow, Kind
 __all__ = ["LINE_LIMIT", "TEXT_LIMIT", "Own", "read_rows", "whole", "write_jsonl"]
 _ROW_IDS = ("dataset", "pair_id", "group", "split", "language")  # kept as ``meta``, and known
 _OF_EXPORTS = ("right", "edited", "guidelines", "asked", "study", "pair")  # of an export, and stored elsewhere
-_VOTES = ("votes", "labels", "annotations", "choices", "preferences", "judgments", "answersbyannotator")
 _NULL_WORDS = ("nan", "null", "nat", "<na>")
 
 
@@ -78,11 +76,11 @@ class Own(Format):
     needs = "prompt, response_a, response_b and, if a row is a label, choice and annotator"
 
     def recognise(self, sample: Sample) -> bool:
-        return any(_has_texts(columns(tuple(record))) or _two_listed(record) for record in sample.records)
+        return any(has_texts(columns(tuple(record))) or two_listed(record) for record in sample.records)
 
     def rows(self, record: Record, reading: Reading) -> Iterable[ImportRow]:
-        fields = _with_sides(record.fields)
-        labels = _labels_within(fields, reading) if not reading.options.names.keys() & {"choice", "annotator"} else []
+        fields = with_sides(record.fields)
+        labels = labels_within(fields, reading) if not reading.options.names.keys() & {"choice", "annotator"} else []
         if not labels:
             yield _Row(Record(record.number, fields), reading).label()
         for label in labels:
@@ -92,63 +90,6 @@ class Own(Format):
                 raise
             except BadRecord as bad:
                 reading.left_out.append((record.number, f"an annotation: {bad}"))
-
-
-def _has_texts(found: Columns) -> bool:
-    return bool(found.of("response_a") and found.of("response_b"))
-
-
-def _two_listed(fields: Mapping[str, Any]) -> str | None:
-    """The field that lists two answers, of a record whose answers have no fields of their own."""
-    found = columns(tuple(fields))
-    named = next((name for name, one in fields.items() if isinstance(one, list) and plain_name(name) in LISTS), None)
-    chosen = found.of("choice") or found.guesses
-    return named if named and len(fields[named]) == 2 and chosen and not _has_texts(found) else None
-
-
-def _with_sides(fields: dict[str, Any]) -> dict[str, Any]:
-    """A record with its two listed answers, and their models, in fields of their own."""
-    if (name := _two_listed(fields)) is None:
-        return fields
-    rest = {other: value for other, value in fields.items() if other != name}
-    for side, answer in zip("ab", fields[name], strict=True):
-        rest[f"response_{side}"] = answer
-        if isinstance(answer, dict) and (model := present(answer, ("model", "policy", "model_name"))):
-            rest[f"model_{side}"] = answer[model]
-    return rest
-
-
-def _labels_within(fields: dict[str, Any], reading: Reading) -> list[dict[str, Any]]:
-    """A record for each label of one that lists the labels of several people; empty for a record of one label.
-
-    They are objects with an annotator and a choice, or an object of choices by annotator.
-    """
-    found = columns(tuple(fields))
-    if any(not isinstance(fields[name], (list, dict, NoneType)) for name in (*found.of("choice"), *found.guesses)):
-        return []
-    for name, value in fields.items():
-        if not isinstance(value, (list, dict)):
-            continue
-        labels = _listed_labels(value) or (_named_labels(value, reading) if plain_name(name) in _VOTES else [])
-        if labels:
-            rest = {other: one for other, one in fields.items() if other != name}
-            return [{**rest, **label} for label in labels]
-    return []
-
-
-def _listed_labels(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
-        return []
-    found = [columns(tuple(one)) for one in value]
-    return value if all(one.of("annotator") and (one.of("choice") or one.guesses) for one in found) else []
-
-
-def _named_labels(value: Any, reading: Reading) -> list[dict[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        return []
-    if not all(isinstance(one, str) and (reading.coded(one) or reading.understands(one)) for one in value.values()):
-        return []
-    return [{"annotator": name, "choice": one} for name, one in value.items()]
 
 
 class _Row:
