@@ -39,7 +39,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import aliased
 
 from copl_core.records import LARGEST, Choice, CoplError, Kind, Role, RunState
-from copl_core.study_settings import AssignmentSettings, Schedule, SelectionReason, ServiceRole
+from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from db.base import UtcTime
 from db.engine import HEAD
 from db.models import LabelRow, PairRow, ResponseRow, StudyRow, TaskRow, UserRow
@@ -56,7 +56,6 @@ _WORDS: dict[str, type[StrEnum]] = {
     "users.kind": Kind,
     "users.role": Role,
     "labels.choice": Choice,
-    "tasks.reason": SelectionReason,
     "runs.state": RunState,
     "invites.role": Role,
     "emails.role": Role,

@@ -13,11 +13,11 @@ import logging
 import time
 from asyncio import CancelledError
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
-from anyio import fail_after
+from anyio import CapacityLimiter, fail_after
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -53,6 +53,7 @@ class _Parts:
     service: Service
     limiter: RateLimiter
     metrics: metrics.Metrics
+    quick: CapacityLimiter  # threads for questions to the database alone, which wait for no model
 
 
 Answer = Callable[[_Parts, ServiceToken, Request, bytes], Response]
@@ -60,13 +61,13 @@ Answer = Callable[[_Parts, ServiceToken, Request, bytes], Response]
 
 def make_app(store: Store, settings: Settings, embed: Callable[..., np.ndarray] | None = None) -> Starlette:
     """The server of an installation, for uvicorn or another ASGI server; ``embed`` as in ``Service``."""
-    parts = _Parts(Service(store, settings, embed), RateLimiter(), metrics.Metrics())
+    parts = _Parts(Service(store, settings, embed), RateLimiter(), metrics.Metrics(), CapacityLimiter(8))
     routes = [
         _route(parts, "/v1/rewards", "POST", ServiceRole.REWARDS, _rewards),
         _route(parts, "/v1/rewards/batch", "POST", ServiceRole.REWARDS, _batch),
         _route(parts, "/get_reward", "POST", ServiceRole.REWARDS, _get_reward),
         _route(parts, "/v1/users/{id}/embedding", "GET", ServiceRole.PEOPLE, _embedding),
-        Route("/healthz", _healthz(store)),
+        Route("/healthz", _healthz(parts)),
         Route("/metrics", _metrics(parts)),
         Route("/openapi.json", lambda request: JSONResponse(openapi.DOCUMENT)),
         Route("/docs", lambda request: HTMLResponse(openapi.page())),
@@ -132,18 +133,22 @@ def _embedding(parts: _Parts, token: ServiceToken, request: Request, body: bytes
     return JSONResponse(found, headers={_SNAPSHOT: found["snapshot"]})
 
 
-def _healthz(store: Store) -> Callable[[Request], Response]:
-    def answer(request: Request) -> Response:
+def _healthz(parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
         try:
-            return JSONResponse({"status": "ok", "studies": len(store.studies())})
+            studies = await run_sync(parts.service.store.studies, limiter=parts.quick)
+            return JSONResponse({"status": "ok", "studies": len(studies)})
         except CoplError as problem:
             return JSONResponse({"status": "failing", "error": str(problem)}, 503)
 
     return answer
 
 
-def _metrics(parts: _Parts) -> Callable[[Request], Response]:
-    return lambda request: PlainTextResponse(parts.metrics.text(), media_type=metrics.CONTENT_TYPE)
+def _metrics(parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse(parts.metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+    return answer
 
 
 # ---- around every answer
@@ -171,7 +176,7 @@ async def _respond(parts: _Parts, role: ServiceRole, answer: Answer, request: Re
     """Who may not ask is refused before anything of the body is kept."""
     try:
         try:
-            token = await run_sync(_admitted, parts, role, request)
+            token = await run_sync(_admitted, parts, role, request, limiter=parts.quick)
         except BadRequest:
             await _body(request, keep=False)  # so that the client reads the refusal
             raise

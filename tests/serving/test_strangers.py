@@ -58,7 +58,7 @@ class Raw:
     """A connection on which a test writes what it likes."""
 
     def __init__(self, server) -> None:
-        self.socket = socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=30)
+        self.socket = socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=20)
 
     def send(self, *lines: str, body: bytes = b"") -> Raw:
         self.socket.sendall("\r\n".join(["POST /v1/rewards HTTP/1.1", "Host: x", *lines, "", ""]).encode() + body)
@@ -158,25 +158,53 @@ def metrics_of(server) -> str:
     return b"".join(iter(lambda: raw.socket.recv(65536), b"")).decode()
 
 
-@pytest.mark.parametrize("long", [False, True], ids=["a short answer", "an answer that takes too long"])
-def test_a_server_that_is_stopped_answers_what_it_was_asked(server, secret, monkeypatch, long):
-    began, go_on, read = Event(), Event(), bodies.reward_request
+@pytest.fixture
+def held(server, monkeypatch):
+    """(a list with an entry for each request that is being answered, an event that lets the answers end)."""
+    waiting, go_on, read = [], Event(), bodies.reward_request
 
-    def slowly(*arguments):
-        began.set()
-        go_on.wait(30)
+    def wait(*arguments):
+        waiting.append(True)
+        go_on.wait(60)
         return read(*arguments)
 
+    monkeypatch.setattr(bodies, "reward_request", wait)
+    yield waiting, go_on
+    go_on.set()
+
+
+def wait_for(waiting: list, n: int) -> None:
+    ends = time.monotonic() + 30
+    while len(waiting) < n:
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_answers_that_take_long_keep_neither_health_nor_refusals_waiting(server, secret, held):
+    waiting, go_on = held
+    token = f"Authorization: Bearer {secret}"
+    slow = [Raw(server).send(token, "Content-Length: 2", body=b"{}") for _ in range(60)]
+    wait_for(waiting, 40)  # as many as there are threads for answers
+    assert "copl_requests_total" in metrics_of(server)
+    assert Raw(server).send("Content-Length: 2", body=b"{}").status() == 401
+    health = Raw(server)
+    health.socket.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert health.status() == 200
+    go_on.set()
+    assert {one.status() for one in slow} == {422}
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["a short answer", "an answer that takes too long"])
+def test_a_server_that_is_stopped_answers_what_it_was_sent(server, secret, held, long):
+    waiting, go_on = held
     server.config.timeout_graceful_shutdown = 1 if long else 30
-    monkeypatch.setattr(bodies, "reward_request", slowly)
     body = json.dumps(BODY).encode()
     stopped = Raw(server).send(f"Authorization: Bearer {secret}", f"Content-Length: {len(body)}", body=body)
-    assert began.wait(30)
+    wait_for(waiting, 1)
     server.should_exit = True
     if not long:
         go_on.set()
     assert stopped.status() == (503 if long else 200)
-    go_on.set()
 
 
 # ---- an installation in trouble

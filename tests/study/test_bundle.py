@@ -30,7 +30,18 @@ from copl_core.study import (
     user_map,
 )
 from copl_core.study.session import Session
-from tests.worlds import LONG, by_style, fit_graph_now, label_in_camp, long_text, open_study, pairs_to_label, short_text
+from tests.worlds import (
+    LONG,
+    by_style,
+    fit_graph_now,
+    label_in_camp,
+    long_text,
+    open_study,
+    pairs_to_label,
+    short_text,
+    two_camps,
+)
+from tests.worlds import trained as trained_world
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,9 +49,6 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def camps(tmp_path_factory) -> Session:
     """Two camps with a snapshot, a person who has labelled, and things to restore."""
-    from tests.worlds import trained as trained_world
-    from tests.worlds import two_camps
-
     session = trained_world(two_camps, tmp_path_factory, tmp_path_factory.mktemp("bundle") / "home")
     olga, ann = access.join(session, "Olga", Role.OWNER), access.join(session, "Ann")
     label_in_camp(session, ann.id, LONG, 3)
@@ -174,10 +182,14 @@ def test_a_snapshot_under_a_name_that_leads_elsewhere_is_refused(file, elsewhere
     assert tree(elsewhere) == before
 
 
-def test_a_study_whose_champion_is_damaged_leaves_without_it_and_says_so(tmp_path, tmp_path_factory):
-    from tests.worlds import trained as trained_world
-    from tests.worlds import two_camps
+def test_a_snapshot_about_people_that_the_bundle_lacks_is_refused():
+    known = np.array([[1, 2], [11, 12]])
+    assert bundle._renumbered(np.array([2, 1, 2]), known).tolist() == [12, 11, 12]
+    with pytest.raises(CoplError, match="about people or texts that it lacks"):
+        bundle._renumbered(np.array([1, 9]), known)
 
+
+def test_a_study_whose_champion_is_damaged_leaves_without_it_and_says_so(tmp_path, tmp_path_factory):
     session = trained_world(two_camps, tmp_path_factory, tmp_path / "home")
     (session.snapshot_root / "v0001" / "graph" / "graph.safetensors").unlink()
     report = bundle.backup(session, tmp_path / "study.zip")
