@@ -70,7 +70,7 @@ def open_container(path: Path) -> Container:
     mode = _mode(path)
     if stat.S_ISDIR(mode):
         kind, batches = tables.open_folder(path)
-        return Container(path, kind, lambda problems: _numbered(batches()))
+        return Container(path, kind, lambda problems: _numbered(batches(), problems))
     if mode and not stat.S_ISREG(mode):
         raise CoplError(f"{path} is neither a file nor a folder; give a file of pairs or labels.")
     with open_bytes(path) as file:
@@ -80,7 +80,7 @@ def open_container(path: Path) -> Container:
             head = b"{"  # the reader of lines reports the damage
     if kind := tables.kind_of(head):
         kind, batches, notes, first = tables.open_table(path, kind)
-        return Container(path, kind, lambda problems: _numbered(batches(), first), notes=notes)
+        return Container(path, kind, lambda problems: _numbered(batches(), problems, first), notes=notes)
     return _open_text(path)
 
 
@@ -100,11 +100,17 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _numbered(rows: Iterable[dict[str, Any]], first: int = 1) -> Iterator[Record]:
+def _numbered(rows: Iterator[dict[str, Any] | str], problems: Problems, first: int = 1) -> Iterator[Record]:
     """Rows of a table with their numbers; a row without any value is none."""
-    for number, row in enumerate(rows, first):
-        if any(value is not None for value in row.values()):
-            yield Record(number, row)
+    number = first - 1
+    try:
+        for number, row in enumerate(rows, first):
+            if isinstance(row, str):
+                problems.append((number, row))
+            elif any(value is not None for value in row.values()):
+                yield Record(number, row)
+    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        problems.append((number + 1, BROKEN))
 
 
 def _open_text(path: Path) -> Container:
@@ -152,7 +158,10 @@ def _is_lines(line: str) -> bool:
 def _whole(path: Path, encoding: str) -> list[Any]:
     """The records of a file that is one JSON object; empty if it is not, or if it holds none."""
     with open_text(path, encoding) as file:
-        text = file.read(WHOLE_LIMIT + 1)
+        try:
+            text = file.read(WHOLE_LIMIT + 1)
+        except DAMAGE:
+            raise CoplError(f"{path} ends early or is damaged; get a complete file.") from None
     if len(text) > WHOLE_LIMIT:
         return []
     try:
@@ -179,7 +188,8 @@ def _rows_within(found: dict[str, Any]) -> list[Any]:
     """The records that an object wraps: its one list of objects, objects by id, or columns by row number."""
     lists = [one for one in found.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
     if lists and found.keys() <= _SPLITS:
-        return [{"split": name, **one} if isinstance(one, dict) else one for name in found for one in found[name]]
+        parts = {name: part for name, part in found.items() if isinstance(part, list)}  # a split may be null
+        return [{"split": name, **one} if isinstance(one, dict) else one for name in parts for one in parts[name]]
     a_record = {"id", "prompt", "fields"} & found.keys() or isinstance(found.get("data"), dict)
     if len(lists) == 1 and _names(found) <= _WRAPPERS and not a_record:
         rows = lists[0]
@@ -350,8 +360,12 @@ def _table(path: Path, encoding: str, delimiter: str, problems: Problems) -> Ite
 
 
 def _without_mark(file: IO[str]) -> Iterator[str]:
-    for number, line in enumerate(file):
+    number = 0
+    while line := file.readline(LINE_LIMIT):
+        if len(line) == LINE_LIMIT:
+            raise csv.Error(f"a line is longer than {LINE_LIMIT:,} characters")
         yield line.lstrip("\ufeff") if number == 0 else line
+        number += 1
 
 
 def _header(path: Path, names: list[str]) -> list[str]:

@@ -1,18 +1,28 @@
-"""Binary tables: Parquet, Arrow, Excel, and folders that the datasets library has saved.  Rows come as mappings."""
+"""Binary tables: Parquet, Arrow, Excel, and folders that the datasets library has saved.
+
+Rows come as mappings; in place of one that cannot be read comes the reason, as text.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from copl_core.records import CoplError
 
-Rows = Callable[[], Iterator[dict[str, Any]]]
+Rows = Callable[[], Iterator[dict[str, Any] | str]]
 _BATCH = 2000  # rows
+_UNREADABLE = (ArithmeticError, ValueError, TypeError)  # values that Python does not have; pyarrow's are ValueErrors
+_SHEET_BYTES = 2**30  # of an unpacked workbook: all of it is in memory while it is read
+_SHEET_CELLS = 2**25  # of a sheet, empty ones between others too
+_CELL = re.compile(rb"""\br\s*=\s*["']([A-Z]{1,3})(\d{1,7})["']""")
 _MAGIC = {
     b"PAR1": "Parquet",
     b"ARROW1": "Arrow",
@@ -59,8 +69,7 @@ def open_folder(path: Path) -> tuple[str, Rows]:
         CoplError: the folder is neither.
     """
     if (path / "dataset_dict.json").is_file():
-        names = json.loads((path / "dataset_dict.json").read_text("utf-8")).get("splits", [])
-        parts = {name: _saved_files(path / name) for name in names}
+        parts = {name: _saved_files(path / name) for name in _splits(path / "dataset_dict.json")}
     elif (path / "state.json").is_file():
         parts = {"": _saved_files(path)}
     else:
@@ -73,11 +82,19 @@ def open_folder(path: Path) -> tuple[str, Rows]:
     return "a folder of the datasets library", lambda: _of_splits(parts)
 
 
+def _splits(path: Path) -> list[str]:
+    try:
+        names = json.loads(path.read_text("utf-8"))["splits"]
+        return [name for name in names if Path(name).name == name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CoplError(f"{path} does not name the splits; save the data set again (save_to_disk).") from error
+
+
 def _saved_files(folder: Path) -> list[Path]:
     try:
         state = json.loads((folder / "state.json").read_text("utf-8"))
         files = [folder / one["filename"] for one in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CoplError(f"{folder} has no readable state.json; save the data set again (save_to_disk).") from error
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -88,31 +105,45 @@ def _saved_files(folder: Path) -> list[Path]:
 def _parquet_files(path: Path) -> dict[str, list[Path]]:
     """Parquet files by split: ``train-00000-of-00002.parquet``, ``train.parquet`` or a folder ``train``."""
     parts: dict[str, list[Path]] = {}
-    for file in sorted(path.rglob("*.parquet")):
+    for file in sorted(file for file in path.rglob("*.parquet") if file.is_file()):
         split = file.stem.partition("-0")[0]
         parts.setdefault(split, []).append(file)
     return parts if len(parts) != 1 else {"": next(iter(parts.values()))}
 
 
-def _of_splits(parts: dict[str, list[Path]]) -> Iterator[dict[str, Any]]:
+def _of_splits(parts: dict[str, list[Path]]) -> Iterator[dict[str, Any] | str]:
     for split, files in parts.items():
         for file in files:
             rows = _parquet(file) if file.suffix == ".parquet" else _arrow(file)
-            yield from ({"split": split} | row for row in rows) if split else rows
+            for row in rows:
+                yield {"split": split} | row if split and isinstance(row, dict) else row
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet(path: Path) -> Iterator[dict[str, Any] | str]:
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH):
-            yield from map(_plain, batch.to_pylist())
+            yield from _rows(batch)
 
 
-def _arrow(path: Path) -> Iterator[dict[str, Any]]:
+def _arrow(path: Path) -> Iterator[dict[str, Any] | str]:
     for batch in _arrow_batches(path):
+        batch.validate(full=True)  # a file may say that a text goes on where there is no memory
         for start in range(0, batch.num_rows, _BATCH):
-            yield from map(_plain, batch.slice(start, _BATCH).to_pylist())
+            yield from _rows(batch.slice(start, _BATCH))
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The rows of a batch; one by one where a value in it is none of Python's, such as a day in the year 5,000,000."""
+    try:
+        yield from list(map(_plain, batch.to_pylist()))
+    except _UNREADABLE as error:
+        if batch.num_rows > 1:
+            for number in range(batch.num_rows):
+                yield from _rows(batch.slice(number, 1))
+        else:
+            yield f"a value cannot be read ({_first_line(error)})"
 
 
 def _arrow_batches(path: Path) -> Iterator[Any]:
@@ -136,6 +167,7 @@ def _open_workbook(path: Path) -> tuple[Rows, tuple[str, ...]]:
             f"{path} is a workbook of Excel, and reading it needs a package: run `pip install python-calamine`, or "
             "save the sheet as CSV."
         ) from None
+    _check_size(path)
     try:
         with path.open("rb") as file:  # by contents, whatever the name ends with
             book = calamine.load_workbook(file)
@@ -151,6 +183,40 @@ def _open_workbook(path: Path) -> tuple[Rows, tuple[str, ...]]:
     rows = list(_sheet_rows(path, filled[0][1]))  # kept: the open workbook holds them anyway
     others = ", ".join(name for name, _ in filled[1:])
     return lambda: iter(rows), (f"only the sheet {filled[0][0]} was read, not {others}",) if others else ()
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a workbook that would fill the memory: its reader keeps all cells up to the last one, and the empty ones.
+
+    Raises:
+        CoplError: it is too large.
+    """
+    try:
+        with ZipFile(path) as packed:
+            if sum(part.file_size for part in packed.infolist()) > _SHEET_BYTES:
+                raise CoplError(f"{path} is larger than 1 GiB when it is unpacked; save the sheet as CSV.")
+            for part in packed.namelist():
+                if part.startswith("xl/worksheets/") and part.endswith(".xml"):
+                    _check_cells(path, packed, part)
+    except (BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, zlib.error):
+        return  # its reader says what is wrong with it
+
+
+def _check_cells(path: Path, packed: ZipFile, part: str) -> None:
+    columns, rows, rest = {b"A"}, 1, b""
+    with packed.open(part) as sheet:
+        while block := sheet.read(1 << 20):
+            for column, row in _CELL.findall(rest + block):
+                columns.add(column)
+                rows = max(rows, int(row))
+            rest = block[-40:]  # a name may be cut
+    last = max(columns, key=lambda name: (len(name), name))
+    width = sum((letter - 64) * 26**place for place, letter in enumerate(reversed(last)))
+    if rows * width > _SHEET_CELLS:
+        raise CoplError(
+            f"{path} has a sheet whose cells reach to column {last.decode()} and row {rows:,}, which is more than is "
+            "read; delete what stands far from the table, or save the rows as CSV."
+        )
 
 
 def _sheet_rows(path: Path, sheet: Any) -> Iterator[dict[str, Any]]:

@@ -8,15 +8,19 @@ import gzip
 import io
 import json
 import lzma
+import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.import_speed import write_workbook
+from copl_core.formats.containers import LINE_LIMIT
 from copl_core.formats.files import open_file, read_options
 from copl_core.formats.reading import Options
 from copl_core.records import Choice, CoplError, ImportRow, Kind
@@ -60,7 +64,14 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
 def arrow(rows: list[dict[str, Any]], stream: bool) -> bytes:
     import pyarrow as pa
 
-    content, out = pa.Table.from_pylist(rows), io.BytesIO()
+    return written(pa.Table.from_pylist(rows), stream)
+
+
+def written(content: Any, stream: bool) -> bytes:
+    """A table in the stream or the file form of Arrow."""
+    import pyarrow as pa
+
+    out = io.BytesIO()
     with (pa.ipc.new_stream if stream else pa.ipc.new_file)(out, content.schema) as writer:
         writer.write_table(content)
     return out.getvalue()
@@ -208,6 +219,93 @@ def test_a_long_array_is_read_in_parts_and_a_broken_one_says_where_it_ends(tmp_p
     assert opened(tmp_path, whole).survey.labels == 1500
     broken = opened(tmp_path, whole[: len(whole) // 2]).survey
     assert 0 < broken.labels < 1500 and "ends early" in broken.left_out[0][1]
+
+
+def test_a_value_that_python_does_not_have_leaves_out_its_row_alone(tmp_path):
+    import pyarrow as pa
+
+    days = pa.array([0, 2**31 - 1, 1], pa.int32()).cast(pa.date32())
+    texts = {name: [f"{name} {i}" for i in range(3)] for name in ("prompt", "response_a", "response_b")}
+    for kind in (False, True):
+        content = written(pa.table(texts | {"day": days}), kind)
+        survey = opened(tmp_path, content).survey
+        assert [number for number, _ in survey.left_out] == [2] and survey.pairs == 2
+        assert "a value cannot be read" in survey.left_out[0][1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_arrow_file_whose_texts_lead_out_of_it_is_refused_and_kills_nothing(tmp_path, stream):
+    import pyarrow as pa
+
+    content = written(pa.table({"prompt": ["p" * 21, "q"], "response_a": list("ab"), "response_b": list("ba")}), stream)
+    ends = b"".join(end.to_bytes(4, "little") for end in (0, 21, 22))
+    assert content.count(ends) == 1
+    far = ends[:8] + (2**30 - 1).to_bytes(4, "little")
+    with pytest.raises(CoplError, match="damaged here"):
+        opened(tmp_path, content.replace(ends, far))
+
+
+def test_tables_that_are_damaged_within_are_read_up_to_the_damage(tmp_path):
+    rows = [ROWS[0] | {"prompt": f"{i} {sha256(str(i).encode()).hexdigest()}" * 20} for i in range(5000)]
+    whole = parquet(rows)
+    content = bytearray(whole)
+    content[1000:2000] = bytes(1000)
+    with pytest.raises(CoplError, match="damaged here"):
+        opened(tmp_path, bytes(content))
+    whole = arrow(rows, True)
+    with pytest.raises(CoplError, match="damaged here"):
+        opened(tmp_path, whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("dataset_dict.json", b"{", "does not name the splits"),
+        ("dataset_dict.json", b"[1]", "does not name the splits"),
+        ("dataset_dict.json", b'{"splits": [5]}', "does not name the splits"),
+        ("dataset_dict.json", b"\xff", "does not name the splits"),
+        ("train.parquet", b"PAR1", "damaged here"),
+        ("state.json", b'{"_data_files": [{"filename": "state.json"}]}', "damaged here"),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_a_sentence(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CoplError, match=sentence):
+        open_file(tmp_path)
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train.parquet")
+    with pytest.raises(CoplError, match="without a saved data set"):
+        open_file(tmp_path)
+
+
+@pytest.mark.parametrize("cell", ["XFD1048576", "ALL1000000"])
+def test_a_workbook_with_a_cell_far_from_its_table_is_refused_before_it_fills_the_memory(tmp_path, cell):
+    content = excel(tmp_path, ROWS)
+    with ZipFile(io.BytesIO(content)) as old, ZipFile(tmp_path / "far.xlsx", "w") as new:
+        for part in old.namelist():
+            far = f'<row><c r="{cell}"><v>1</v></c></row></sheetData>'.encode()
+            new.writestr(part, old.read(part).replace(b"</sheetData>", far))
+    with pytest.raises(CoplError, match=r"cells reach to column (XFD|ALL) and row 1,0"):
+        open_file(tmp_path / "far.xlsx")
+
+
+def test_a_json_object_that_is_cut_short_in_its_container_is_refused_in_a_sentence(tmp_path):
+    rows = [ROWS[0] | {"prompt": sha256(str(i).encode()).hexdigest() * 20} for i in range(3000)]
+    packed = gzip.compress(json.dumps({"data": rows}, indent=1).encode())
+    with pytest.raises(CoplError, match="ends early or is damaged; get a complete file"):
+        opened(tmp_path, packed[: len(packed) * 9 // 10])
+
+
+def test_a_split_without_rows_is_passed_over(tmp_path):
+    assert opened(tmp_path, json.dumps({"train": ROWS, "test": None}, indent=1).encode()).survey.labels == 3
+
+
+def test_an_endless_line_of_a_table_ends_the_reading_and_does_not_fill_the_memory(tmp_path):
+    lines = b"prompt,response_a,response_b\np,a,b\n" + b"x" * (LINE_LIMIT + 1000)
+    survey = opened(tmp_path, gzip.compress(lines, 1)).survey
+    assert survey.pairs == 1 and "a line is longer than 16,777,216 characters" in survey.left_out[0][1]
 
 
 def test_rows_of_a_table_that_do_not_fit_are_left_out_by_number(tmp_path):
