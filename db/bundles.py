@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from hashlib import sha256
@@ -287,7 +287,7 @@ def _checked(value: Any, column: Column[Any]) -> Any:
         return None
     try:
         return _check_of(column)(value, column)
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, OverflowError):
         shown = repr(value)
         shown = shown if len(shown) <= 60 else f"{shown[:59]}…"
         raise CoplError(f"The bundle has {shown} as {column.key} of {column.table.name}; {_WRONG}.") from None
@@ -323,7 +323,7 @@ def _time(value: Any, column: Column[Any]) -> datetime:
     at = datetime.fromisoformat(value)
     if at.tzinfo is None:
         raise ValueError
-    return at
+    return at.astimezone(UTC)
 
 
 def _json(value: Any, column: Column[Any]) -> Any:

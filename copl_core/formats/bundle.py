@@ -13,7 +13,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,7 @@ from copl_core.formats.containers import LINE_LIMIT
 from copl_core.records import CoplError
 
 FORMAT, VERSION = "copl-bundle", 1
-MANIFEST, SNAPSHOT = "manifest.json", "snapshot/"
+MANIFEST, STUDY, SNAPSHOT = "manifest.json", "study.jsonl", "snapshot/"
 _ROWS = re.compile(r"[a-z_]{1,40}\.jsonl")
 _FILES = re.compile(r"snapshot/([a-z]+/){0,2}[\w-][\w.-]{0,80}")
 _BLOCK = 2**20  # bytes read at once
@@ -35,7 +35,7 @@ _UNREADABLE = (BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, R
 
 
 class BundleWriter:
-    """Writes members one after the other, each in bounded memory.
+    """Writes members one after the other, each in bounded memory; used in a ``with``, which ends an unfinished file.
 
     Args:
         stream: a file that is open for writing bytes.
@@ -44,6 +44,13 @@ class BundleWriter:
     def __init__(self, stream: IO[bytes]) -> None:
         self._zip = ZipFile(stream, "w", ZIP_DEFLATED, compresslevel=6)
         self.members: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> BundleWriter:
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        with suppress(OSError, ValueError):  # nothing where ``finish`` has closed it
+            self._zip.close()
 
     def add_rows(self, part: str, rows: Iterable[dict[str, Any]]) -> None:
         count = 0
@@ -92,9 +99,9 @@ class Bundle:
 
     def study(self) -> dict[str, Any]:
         """The one row of the study itself."""
-        rows = list(self._rows("study.jsonl"))
+        rows = list(self._rows(STUDY))
         if len(rows) != 1 or not isinstance(rows[0].get("name"), str):
-            raise _damaged(self.path, "study.jsonl is not one row with a name")
+            raise _damaged(self.path, f"{STUDY} is not one row with a name")
         return rows[0]
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -104,16 +111,25 @@ class Bundle:
             CoplError: a line is no JSON object.
         """
         for name in self.manifest["members"]:
-            if not name.startswith(SNAPSHOT) and name != "study.jsonl":
+            if not name.startswith(SNAPSHOT) and name != STUDY:
                 part = name.removesuffix(".jsonl")
                 yield from ((part, row) for row in self._rows(name))
 
     def extract(self, folder: Path) -> None:
-        """Write the champion's files into a folder."""
-        for name in self.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with self._zip.open(SNAPSHOT + name) as member, (folder / name).open("xb") as target:
-                shutil.copyfileobj(member, target, _BLOCK)
+        """Write the champion's files into a folder.
+
+        Raises:
+            CoplError: they cannot be written.
+        """
+        try:
+            for name in self.files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with self._zip.open(SNAPSHOT + name) as member, (folder / name).open("xb") as target:
+                    shutil.copyfileobj(member, target, _BLOCK)
+        except OSError as error:
+            raise CoplError(
+                f"{folder} cannot be written ({error.strerror or error}), so nothing was restored; free some space."
+            ) from error
 
     def _rows(self, name: str) -> Iterator[dict[str, Any]]:
         count = 0
@@ -187,6 +203,10 @@ def _check_members(packed: ZipFile, path: Path, members: dict[str, dict[str, Any
     names = [one.filename for one in packed.infolist()]
     if sorted(names) != sorted([MANIFEST, *members]):
         raise _damaged(path, "it has other members than its manifest names")
+    if STUDY not in members:
+        raise _damaged(path, f"it lacks {STUDY}")
+    if odd := next((name for name in names if any(other.startswith(f"{name}/") for other in names)), None):
+        raise _damaged(path, f"{odd[:60]} is a file and a folder")
     if odd := next((name for name in members if not _ROWS.fullmatch(name) and not _FILES.fullmatch(name)), None):
         raise _damaged(path, f"it has a member named {odd[:60]!r}")
     if sum(own["bytes"] for own in members.values()) > max(_SMALL, _RATIO * path.stat().st_size):

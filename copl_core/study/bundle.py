@@ -19,7 +19,7 @@ from copl_core.formats.own import whole
 from copl_core.ids import rows_of
 from copl_core.records import CoplError, StudyRecord
 from copl_core.snapshots.copies import copy_snapshot
-from copl_core.snapshots.snapshot import load_snapshot, verify
+from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
 from copl_core.store import Store
 from copl_core.study import access, contents
 from copl_core.study.roles import OWNER, TERMINAL, needs
@@ -56,8 +56,7 @@ def backup(session: Session, path: Path) -> BundleReport:
             rows = iter([study])
         bundle.add_rows(part, rows)
 
-    with whole(path) as target:
-        bundle = BundleWriter(target)
+    with whole(path) as target, BundleWriter(target) as bundle:
         session.store.read_study(session.id, take)
         version, without = _add_champion(session, study["champion"], bundle)
         facts = {
@@ -114,7 +113,7 @@ def restore_study(
             version = study.get("champion") if bundle.files else None
             if version is not None:
                 _restore_champion(settings.snapshots / str(record.id), _checked(version, known), bundle, ids)
-            store.finish_restored(record.id, study | {"champion": version}, str(bundle.manifest.get("made", "")))
+            store.finish_restored(record.id, study | {"champion": version}, str(bundle.manifest.get("made", ""))[:40])
             give(record.id)
         return record, BundleReport(record.name, _counts(bundle.manifest["members"]), version)
 
@@ -147,19 +146,35 @@ def _restore_champion(root: Path, version: str, bundle: Bundle, ids: dict[str, n
     shutil.rmtree(root, ignore_errors=True)  # of an earlier study of this id that was never whole
     aside = root / ".writing-restored"
     bundle.extract(aside)
-    source = load_snapshot(root, aside.name)
-    if damaged := verify(source):
-        raise CoplError(f"The snapshot in {bundle.path} is damaged ({damaged[0]}); make the bundle again.")
-    runs = dict(ids["runs"].T.tolist())
+    source = _whole_snapshot(root, aside.name, bundle)
+    runs, run = dict(ids["runs"].T.tolist()), source.manifest.get("run")
     copy_snapshot(
         source,
         root,
         version,
-        source.manifest | {"study": int(root.name), "run": runs.get(source.manifest.get("run"))},
+        source.manifest | {"study": int(root.name), "run": runs.get(run) if type(run) is int else None},
         users=lambda own: _renumbered(own, ids["users"]),
         responses=lambda own: _renumbered(own, ids["responses"]),
     )
     shutil.rmtree(aside)
+
+
+def _whole_snapshot(root: Path, name: str, bundle: Bundle) -> Snapshot:
+    """The extracted snapshot, after all its parts have been read.
+
+    Raises:
+        CoplError: it is damaged, or its manifest names other files than the bundle has.
+    """
+    try:
+        found = load_snapshot(root, name)
+        same = {"manifest.json", *found.manifest["files"]} == set(bundle.files)
+        if same and type(found.watermark) is int and not verify(found):
+            parts = [found.graph, found.layout]
+            parts += [found.reward_graph, found.mix, found.gate] if found.has_reward else []
+            return found
+    except (CoplError, KeyError, TypeError):
+        pass
+    raise CoplError(f"The snapshot in {bundle.path} is damaged; make the bundle again.")
 
 
 def _renumbered(own: np.ndarray, ids: np.ndarray) -> np.ndarray:

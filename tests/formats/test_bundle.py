@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from contextlib import suppress
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
+from secrets import token_hex
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
@@ -79,6 +83,9 @@ REFUSED = {
     "zeros without end": (lambda m, _: m.update({"users.jsonl": b" " * (70 * 2**20)}), "200 times as large"),
     "a member too few": (lambda m, manifest: manifest["members"].update({"x.jsonl": {"bytes": 0, "sha256": ""}}),
                          "other members"),
+    "no member for the study": (lambda m, manifest: (m.pop("study.jsonl"), manifest["members"].pop("study.jsonl")),
+                                r"lacks study\.jsonl"),
+    "a file that is a folder": (lambda m, _: m.update({"snapshot/graph": b"x"}), "snapshot/graph is a file and a fold"),
     "members of no kind": (lambda m, manifest: manifest["members"].update({"users.jsonl": 3}), "or the members"),
 }  # fmt: skip
 UNREADABLE = {
@@ -97,6 +104,24 @@ def test_a_bundle_that_is_foreign_hostile_or_of_a_newer_program_is_refused(bundl
     with pytest.raises(CoplError, match=sentence) as refused:
         read(bundle)
     assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
+
+
+def test_a_file_that_a_full_disk_ends_leaves_no_complaint_behind(monkeypatch):
+    class Full(BytesIO):
+        def write(self, content) -> int:
+            if self.tell() > 2000:
+                raise OSError(28, "No space left on device")
+            return super().write(content)
+
+    complaints: list = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    stream = Full()
+    with pytest.raises(OSError, match="No space left"), BundleWriter(stream) as writer:
+        writer.add_rows("users", ({"id": number, "name": token_hex(500)} for number in range(400)))
+    stream.close()
+    del writer
+    gc.collect()
+    assert not complaints
 
 
 def test_a_member_that_was_changed_is_found_by_its_digest(bundle):

@@ -182,6 +182,48 @@ def test_a_snapshot_under_a_name_that_leads_elsewhere_is_refused(file, elsewhere
     assert tree(elsewhere) == before
 
 
+HOSTILE_SNAPSHOTS = {
+    "a file outside": lambda files, manifest: files.update(
+        {"../../../x": {"bytes": 1, "sha256": sha256(b"x").hexdigest()}}
+    ),
+    "a file less": lambda files, manifest: files.popitem(),
+    "no digests": lambda files, manifest: [facts.pop("sha256") for facts in files.values()],
+    "no watermark": lambda files, manifest: manifest.pop("watermark"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_SNAPSHOTS)
+def test_a_snapshot_whose_manifest_was_changed_is_refused_in_a_sentence(file, elsewhere, tmp_path, name):
+    (tmp_path / "x").write_bytes(b"x")
+    manifest = json.loads(ZipFile(file).read("snapshot/manifest.json"))
+    HOSTILE_SNAPSHOTS[name](manifest["files"], manifest)
+    changed = with_member(file, tmp_path, "snapshot/manifest.json", json.dumps(manifest).encode())
+    before = tree(elsewhere)
+    with pytest.raises(CoplError, match=r"The snapshot in .* is damaged; make the bundle again"):
+        restored(elsewhere, changed)
+    assert tree(elsewhere) == before
+
+
+def test_a_time_that_is_none_in_utc_is_refused_in_a_sentence(file, elsewhere, tmp_path):
+    users = [json.loads(line) for line in ZipFile(file).read("users.jsonl").splitlines()]
+    users[0]["created_at"] = "0001-01-01T00:00:00+14:00"
+    content = b"".join(json.dumps(user).encode() + b"\n" for user in users)
+    with pytest.raises(CoplError, match="0001-01-01T00:00:00.14:00' as created_at of user"):
+        restored(elsewhere, with_member(file, tmp_path, "users.jsonl", content))
+
+
+def with_member(file: Path, folder: Path, name: str, content: bytes) -> Path:
+    """The same bundle with another content of one member, whose digest is right."""
+    with ZipFile(file) as old, ZipFile(folder / "changed.zip", "w") as new:
+        members = {one: old.read(one) for one in old.namelist()} | {name: content}
+        manifest = json.loads(members.pop("manifest.json"))
+        manifest["members"][name] |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+        for one, own in members.items():
+            new.writestr(one, own)
+        new.writestr("manifest.json", json.dumps(manifest))
+    return folder / "changed.zip"
+
+
 def test_a_snapshot_about_people_that_the_bundle_lacks_is_refused():
     known = np.array([[1, 2], [11, 12]])
     assert bundle._renumbered(np.array([2, 1, 2]), known).tolist() == [12, 11, 12]
