@@ -11,7 +11,7 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import bundle
 from pages.account import open_study
-from pages.common import current, rerun
+from pages.common import current, download, rerun
 from pages.texts import literal
 
 
@@ -21,7 +21,7 @@ def bundle_part() -> None:
         "The file holds everything of a study: people, texts, labels, guidelines, settings, record and champion. It "
         "holds no secrets: people sign in to a restored study with a new link or their e-mail address."
     )
-    download()
+    downloading()
     restoring()
     if made := st.session_state.get("restored"):
         st.success(f"{literal(made.name)} is restored, and you are one of its owners.")
@@ -29,11 +29,11 @@ def bundle_part() -> None:
             open_study(made.id)
 
 
-def download() -> None:
-    session, me = current()
+def downloading() -> None:
+    session, _ = current()
     st.download_button(
         "Download this study",
-        data=lambda: bundle.bundle_file(session, by=me.id),
+        data=download(lambda session, me: bundle.bundle_file(session, by=me.id)),
         file_name=f"{'-'.join(session.record.name.split())}.zip",
         mime="application/zip",
         key="bundle-download",

@@ -116,16 +116,38 @@ def current() -> tuple[Session, User]:
     """The study and the user of this tab, looked up now: fragments and callbacks run in pages that were opened long
     ago.  For somebody who has been signed out meanwhile the run ends with a sentence.
     """
-    session, known = st.session_state["session"], st.session_state["user"]
-    again = st.session_state.get("again")
     try:
-        user = again() if again is not None else access.user(session, known.id)
+        session, user = _looked_up()()
     except CoplError as problem:
         stop_with_error(problem)
-    if user is None:
-        stop_with_error(CoplError(sign_in.SIGNED_OUT))
     st.session_state["user"] = user
-    return session.acting(user.id), user
+    return session, user
+
+
+def download(make: Callable[[Session, User], bytes | str]) -> Callable[[], bytes | str]:
+    """What a download button sends: made at the click, for the user of this tab looked up then.
+
+    The server makes it outside of any run of the page, where there is no ``current()``.
+    """
+    look_up = _looked_up()
+    return lambda: make(*look_up())
+
+
+def _looked_up() -> Callable[[], tuple[Session, User]]:
+    """Looks the user of this tab up, whenever it is called and in whichever thread.
+
+    It raises ``CoplError`` for somebody who has been signed out.
+    """
+    session, known = st.session_state["session"], st.session_state["user"]
+    again = st.session_state.get("again")
+
+    def look_up() -> tuple[Session, User]:
+        user = again() if again is not None else access.user(session, known.id)
+        if user is None:
+            raise CoplError(sign_in.SIGNED_OUT)
+        return session.acting(user.id), user
+
+    return look_up
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from copl_core.study_settings import PinnedPair
 from pages.common import (
     NO_GROUP_COLOUR,
     current,
+    download,
     group_colour,
     group_name,
     no_snapshot,
@@ -218,7 +219,6 @@ def meanings(view: ControversyView) -> None:
 
 def overview(view: ControversyView, rows: ControversyRows, query: Query) -> None:
     """The list as a figure and as a table, and the whole list as CSV."""
-    session, _ = current()
     things = "pairs" if query.kind == "pairs" else "answers"
     if not view.n_matching:
         st.info(
@@ -230,7 +230,7 @@ def overview(view: ControversyView, rows: ControversyRows, query: Query) -> None
         st.subheader(f"{view.n_matching:,} {things}", width="stretch")
         st.download_button(
             "Download all as CSV",
-            lambda: controversy.export_csv(session, query),
+            download(lambda session, _: controversy.export_csv(session, query)),
             f"controversy-{things}.csv",
             "text/csv",
             icon=":material/download:",

@@ -7,7 +7,7 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import access, exports, group_names
 from copl_core.study.exports import FORMATS, ExportReport, PreparedExport, Selection, Whose
-from pages.common import current
+from pages.common import current, download
 from pages.imports import counted
 from pages.texts import literal
 
@@ -115,12 +115,12 @@ def prepare(form: str, whose: Whose, selection: Selection) -> None:
 
 def offer(prepared: PreparedExport) -> None:
     """The counts of a prepared file, and its download."""
-    session, me = current()
+    session, _ = current()
     st.markdown(summary(prepared.report))
     stem = "-".join(session.record.name.split())
     st.download_button(
         "Download",
-        data=lambda: exports.prepared_bytes(session, prepared, by=me.id),
+        data=download(lambda session, me: exports.prepared_bytes(session, prepared, by=me.id)),
         file_name=f"{stem}-labels{''.join(prepared.path.suffixes)}",
         key="export",
         on_click="ignore",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -12,7 +11,7 @@ from copl_core.records import Kind
 from copl_core.study import group_profiles, user_map
 from copl_core.study.group_profiles import SetProfile
 from copl_core.study.user_map import UserMap
-from pages.common import current, group_name, person_name, resend_values
+from pages.common import current, download, group_name, person_name, resend_values
 from pages.people_map import COLOURS, ids_of
 
 OLD_COLOURS = {"foreseen": "predicted", "taste": "true_group"}  # values in older links
@@ -177,7 +176,7 @@ def labels(ids: list[int], n_labels: int) -> None:
         for name, kind in (("CSV", "text/csv"), ("Parquet", "application/vnd.apache.parquet")):
             st.download_button(
                 f"Their labels as {name}",
-                partial(user_map.labels_file, session, ids, name),
+                download(lambda session, _, name=name: user_map.labels_file(session, ids, name)),
                 f"labels.{name.lower()}",
                 kind,
                 key=f"export-{name}",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 
 import pytest
+import streamlit as st
 
-from copl_core.records import Choice, ImportRow, Role
-from copl_core.study import access, contents, exports, group_names
+from copl_core.records import Choice, CoplError, ImportRow, Role
+from copl_core.study import access, contents, exports, group_names, sign_in
 from tests.worlds import open_study
 
 
@@ -28,8 +31,8 @@ def mixed(tmp_path):
 
 @pytest.fixture
 def page(open_page):
-    def opened(session, owner):
-        return open_page("settings", session, owner, **{"settings-part": "Studies"})
+    def opened(session, owner, **state):
+        return open_page("settings", session, owner, **{"settings-part": "Studies"}, **state)
 
     return opened
 
@@ -69,6 +72,22 @@ def test_chosen_people_under_numbers_are_written_as_a_table(mixed, page, words):
     rows = list(csv.DictReader(StringIO(prepared(opened, mixed).decode())))
     known = {user.name: user.id for user in mixed.store.users(mixed.id)}
     assert [row["annotator"] for row in rows] == [f"person-{known['Ann']}", f"person-{known['Cem']}"]
+
+
+def test_a_tab_that_was_signed_out_downloads_nothing(mixed, page, monkeypatch):
+    owner = access.join(mixed, "Olga", Role.OWNER)
+    browser = sign_in.begin(mixed.store, access.sign_in_token(mixed, owner.id))
+    sent = {}
+    monkeypatch.setattr(st, "download_button", lambda label, data, **_: sent.update({label: data}))
+    opened = page(mixed, owner, again=lambda: sign_in.signed_in(mixed.store, browser, mixed.id))
+    opened.button(key="export-prepare").click().run()
+    with ThreadPoolExecutor(1) as server:  # which makes the file outside of the page's run
+        assert len(server.submit(sent["Download"]).result()) > 0
+        assert server.submit(sent["Download this study"]).result().startswith(b"PK")
+        sign_in.end(mixed.store, browser)
+        for data in sent.values():
+            with pytest.raises(CoplError, match=re.escape(sign_in.SIGNED_OUT)):
+                server.submit(data).result()
 
 
 def test_shares_are_offered_where_a_format_has_them(mixed, page, words):

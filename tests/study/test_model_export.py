@@ -39,7 +39,7 @@ def demo(tmp_path, minilm) -> Session:
 def with_reward_of(session: Session, name: str, folder: Path) -> Session:
     """The study with a second snapshot, whose reward model has another backbone and experts of random weights."""
     first = session.snapshot()
-    config = RewardConfig.for_backbone(name, n_experts=3, max_tokens=48)  # half of the time of 96
+    config = RewardConfig.for_backbone(name, n_experts=3, max_tokens=32)  # a third of the time of 96
     model = RewardModel(config, load_backbone(name, lambda _: folder, config.last_layers), first.gate.centre.shape[0])
     torch.manual_seed(0)
     with torch.no_grad():
