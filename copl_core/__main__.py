@@ -156,7 +156,7 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
         _print_report(file, arguments.study, report, dry_run=arguments.dry_run)
         if arguments.json:
             _write_report(file, report, arguments.json)
-    return _import_status(files, reports, arguments.skip_bad)
+    return _import_status(files, reports, arguments)
 
 
 def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> list[ImportReport]:
@@ -189,7 +189,7 @@ def _try_files(files: list[OpenedFile], settings: Settings, study: str) -> list[
         return [contents.import_in_parts(session, file.rows()) for file in files]
 
 
-def _import_status(files: list[OpenedFile], reports: list[ImportReport], skip_bad: bool) -> int:
+def _import_status(files: list[OpenedFile], reports: list[ImportReport], arguments: argparse.Namespace) -> int:
     """Exit status: 0 if nothing was left out, or if that is accepted.
 
     Raises:
@@ -200,11 +200,12 @@ def _import_status(files: list[OpenedFile], reports: list[ImportReport], skip_ba
     incomplete = [str(file.path) for file in files if any(reason == BROKEN for _, reason in file.survey.left_out)]
     if incomplete:
         raise CoplError(
-            f"Incomplete: {', '.join(incomplete)}. The rows before the damage are imported; get a complete file and "
-            "import it: rows that are there already are skipped."
+            f"Incomplete: {', '.join(incomplete)}. The rows before the damage "
+            f"{'would be' if arguments.dry_run else 'are'} imported; get a complete file and import it: rows that are "
+            "there already are skipped."
         )
     left_out = any(file.survey.left_out or report.problems for file, report in zip(files, reports, strict=True))
-    return int(left_out and not skip_bad)
+    return int(left_out and not arguments.skip_bad)
 
 
 def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run: bool) -> None:
@@ -338,7 +339,7 @@ def _restore(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _rows_of(report: bundle.BundleReport) -> str:
-    rows = ", ".join(f"{n:,} {part}" for part, n in report.rows.items())
+    rows = ", ".join(counted(n, part.removesuffix("s")) for part, n in report.rows.items())
     return f"{rows}, snapshot {report.snapshot}" if report.snapshot else f"{rows}, no snapshot"
 
 
@@ -581,7 +582,7 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
         metavar="N",
         help="only the N pairs whose texts differ most; below 1, this share of the pairs",
     )
-    sub.add_argument("--shares", action="store_true", help="one row per pair, with the share of people who prefer it")
+    sub.add_argument("--shares", action="store_true", help="one row per pair, with the share of people for an answer")
     sub.add_argument("--plain-text", action="store_true", help="of trl formats: texts instead of messages")
     sub.add_argument(
         "--pseudonyms",

@@ -31,7 +31,7 @@ COLUMNS = {
     "time": "Time",
 }
 CHOICES = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad", None: ""}
-CODES = {"a": "A is better", "b": "B is better", "tie": "A tie", "both_bad": "Both are bad"}
+CODES = {"a": "A is better", "b": "B is better", "tie": "Tie", "both_bad": "Both are bad"}
 _OPTIONS = re.compile(r" \((?:add )?--(?:[^()]|\([^()]*\))*\)")
 PASTED, UPLOADED, ON_SERVER = "Pasted text", "A file", "A path on this server"
 
@@ -289,8 +289,14 @@ def moving(rows: Iterable[ImportRow], total: int, bar: Any) -> Iterator[ImportRo
 def in_words(made: StudyRecord, report: ImportReport, *, here: bool) -> str:
     new = f"{counted(report.labels_new, 'label')}, {counted(report.pairs_new, 'pair')}"
     found = f"{literal(made.name)} has {new} and {who(report.users_new, report.models_new)}{' more' * here}."
-    were = "was" if report.labels_known == 1 else "were"
-    return f"{found} {counted(report.labels_known, 'label')} {were} there already." if report.labels_known else found
+    if report.labels_known:
+        found += (
+            f" {counted(report.labels_known, 'label')} {'was' if report.labels_known == 1 else 'were'} there already."
+        )
+    if report.positions_unknown:
+        labels = counted(report.positions_unknown, "new label")
+        found += f" Which answer was on the left is not known of {labels}: nothing is learned from the order."
+    return found
 
 
 def show_import(made: StudyRecord, new: str, left_out: str, here: bool) -> None:

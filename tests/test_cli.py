@@ -174,6 +174,8 @@ def test_fields_and_values_under_other_names_are_mapped(home, tmp_path, capsys):
 def test_an_incomplete_file_is_imported_as_far_as_it_goes_and_is_no_success(home, labels, capsys):
     packed = labels.with_suffix(".jsonl.gz")
     packed.write_bytes(gzip.compress(labels.read_bytes())[:-200])
+    assert main(["import", str(packed), "--dry-run"]) == 1
+    assert "The rows before the damage would be imported" in capsys.readouterr().err
     assert main(["import", str(packed), str(write_pairs(labels.parent))]) == 1
     printed = capsys.readouterr()
     assert "new labels" in printed.out and "the lines after the damage are missing" in printed.err

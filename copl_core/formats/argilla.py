@@ -38,6 +38,7 @@ class Argilla(Format):
     name = "argilla"
     title = "A file of Argilla records"
     needs = "fields with a prompt and two or more answers, and responses that rank them or choose one"
+    choice_is_a_field = False
 
     def recognise(self, sample: Sample) -> bool:
         if sample.has("fields", "responses"):

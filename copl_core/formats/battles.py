@@ -1,8 +1,9 @@
 """Battles of two models: LMArena (Chatbot Arena), MT-bench, and the CSV of Kaggle's LMSYS competition.
 
-Side A stands on the left of the arena's page.  The models of a conversation of several turns answer the same questions,
-each after its own earlier answers.  The prompt then is what both have in common: the questions.  Each answer holds the
-turns of its model, with the questions between them.
+Side A stands on the left of the arena's page; our own exports say where nobody knows it, and which label a row is.  The
+models of a conversation of several turns answer the same questions, each after its own earlier answers.  The prompt
+then is what both have in common: the questions.  Each answer holds the turns of its model, with the questions between
+them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from copl_core.formats.values import (
     annotator_name,
     as_time,
     brief,
+    checked,
     is_true,
     missing,
     present,
@@ -29,6 +31,7 @@ from copl_core.formats.values import (
     who,
     whole_number,
 )
+from copl_core.formats.write_battles import KEY
 from copl_core.records import ImportRow
 from copl_core.turns import from_messages
 
@@ -50,8 +53,9 @@ class Battles(Format):
         prompt, a, b = questions_and_answers(one, other)
         sources = source_name("model_a", fields.get("model_a")), source_name("model_b", fields.get("model_b"))
         annotator, by = self._judge(fields)
+        key = fields.get(KEY)
         time = next((name for name in columns(tuple(fields)).of("time") if as_time(fields[name])), "")
-        known = {"conversation_a", "conversation_b", "winner", "model_a", "model_b", time, *by}
+        known = {"conversation_a", "conversation_b", "winner", "model_a", "model_b", "side_known", KEY, time, *by}
         yield reading.row(
             record,
             prompt=prompt,
@@ -60,10 +64,11 @@ class Battles(Format):
             choice=self._winner(reading, fields, sources),
             annotator=annotator,
             sources=sources,
-            left="a",
+            left=None if fields.get("side_known") is False else "a",
             context=[fields.get(name) for name in ("question_id", "id", "turn", "tstamp", "timestamp")],
             created_at=as_time(fields.get(time)),
             meta=reading.rest(fields, known),
+            label_key=None if absent(key) else checked(KEY, key, 64),
         )
 
     def _winner(self, reading: Reading, fields: dict[str, Any], sources: tuple[str | None, str | None]) -> str | None:

@@ -123,7 +123,7 @@ def _opened(container: Container, options: Options, format_name: str | None) -> 
     reading, survey, kept = _survey(found, container, Reading(options))
     if reading.other_numbers:  # then 1 and 2 may be numbers of something else, too
         reading, survey, kept = _survey(found, container, Reading(options, numbers=False))
-    _refuse(path, found, reading, survey)
+    _refuse(container, found, reading, survey)
     return OpenedFile(path, found, container, options, reading.numbers, survey, kept)
 
 
@@ -277,14 +277,15 @@ def _notes(container: Container, reading: Reading) -> Iterator[str]:
             yield f"pair_id {name} names {len(pairs)} different pairs; each of them stays a pair of its own"
 
 
-def _refuse(path: Path, found: Format, reading: Reading, survey: Survey) -> None:
+def _refuse(container: Container, found: Format, reading: Reading, survey: Survey) -> None:
     """Refuse a file that would lose its labels, or that holds nothing.
 
     Raises:
         CoplError: one sentence about the file.
     """
+    path = container.path
     if not survey.rows and not survey.left_out:
-        raise CoplError(f"{path} is empty; give a file with one JSON object per line.")
+        raise CoplError(f"{path} has no row; give a file with pairs or labels in it.")
     if reading.unknown_guesses:
         name, value = next(iter(reading.unknown_guesses.items()))
         raise CoplError(
@@ -294,10 +295,10 @@ def _refuse(path: Path, found: Format, reading: Reading, survey: Survey) -> None
     if not survey.labels and reading.without_annotator:
         raise CoplError(
             f"{path} ({_small(found.title)}) says which answer was preferred, and not by whom; "
-            "name the annotator (add --annotator NAME)."
+            "name the annotator (add --annotator NAME), or the field that does (--map annotator=THEIRS)."
         )
     if not survey.labels and (reading.without_choice or reading.maybe_choices):
-        raise CoplError(f"{path} {_lost_choices(reading)}")
+        raise CoplError(f"{path} {_lost_choices(found, reading)}")
     if not survey.pairs:
         if not survey.left_out:
             raise CoplError(
@@ -306,8 +307,8 @@ def _refuse(path: Path, found: Format, reading: Reading, survey: Survey) -> None
             )
         number, reason = survey.left_out[0]
         raise CoplError(
-            f"{path} has no valid line, so nothing is imported; the first reason is {reason} (number {number}), and "
-            f"{_small(found.title)} needs {found.needs}."
+            f"{path} has no valid line, so nothing is imported; the first reason is in {container.unit} {number}: "
+            f"{reason}; {_small(found.title)} needs {found.needs}."
         )
 
 
@@ -316,8 +317,14 @@ def _small(title: str) -> str:
     return title[0].lower() + title[1:]
 
 
-def _lost_choices(reading: Reading) -> str:
-    names = [name for name, _ in reading.maybe_choices.most_common(3)] or list(reading.ignored)[:3]
+def _lost_choices(found: Format, reading: Reading) -> str:
+    if not found.choice_is_a_field:
+        return (
+            f"holds no choice that is understood; {_small(found.title)} needs {found.needs}; if a value means one of "
+            "the answers, say which (--map a=1 --map b=2)."
+        )
+    names = [name for name, _ in reading.maybe_choices.most_common(3)]
+    names = names or [name for name in reading.ignored if name != "id"][:3]
     guess = names[0] if names else "THEIRS"
     who = "names annotators and no choice" if reading.without_choice else "has no field named choice"
     maybe = f" (it may be in {' or '.join(names)})" if names else ""

@@ -45,12 +45,14 @@ class Format(ABC):
         title: as people call it.
         needs: the fields that it needs, as a part of a sentence.
         learns: whether it has to see the whole file before it reads the first row.
+        choice_is_a_field: whether ``--map choice=THEIRS`` can name a choice that is not recognised.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     needs: ClassVar[str]
     learns: ClassVar[bool] = False
+    choice_is_a_field: ClassVar[bool] = True
 
     @abstractmethod
     def recognise(self, sample: Sample) -> bool:

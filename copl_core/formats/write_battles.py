@@ -12,6 +12,7 @@ from hashlib import sha256
 from copl_core.formats.selection import Row
 from copl_core.turns import messages
 
+KEY = "copl_label"  # the field by which an import knows a label that is there already
 _WINNERS = {"tie": "tie", "both_bad": "tie (bothbad)"}
 
 
@@ -33,6 +34,7 @@ def battles(rows: Iterable[Row]) -> Iterator[Row]:
             "tstamp": datetime.fromisoformat(row["time"]).timestamp(),
             "strength": row["strength"],
             "side_known": row["left"] is not None,
+            KEY: row["label_key"],
         }
 
 

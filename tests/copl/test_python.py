@@ -115,7 +115,7 @@ def test_rows_of_other_tools_and_fields_under_other_names_are_understood():
         assert copl.import_rows(study, votes, map=names).new_labels == 1
         table = pd.DataFrame([{**ROW, "prompt": "Name a fruit", "note": float("nan")}, {**ROW, "annotator": None}])
         assert copl.import_rows(study, table.to_dict("records")).new_labels == 1
-        assert "the list of rows is empty" in refused(copl.import_rows, study, [])
+        assert "the list of rows has no row" in refused(copl.import_rows, study, [])
         assert "no valid line" in refused(copl.import_rows, study, ["no row"])
         assert "choice" in refused(copl.import_rows, study, [{**ROW, "choice": None}])
 

@@ -270,6 +270,18 @@ def test_battles_have_the_left_response_as_a_and_draw_it_where_nobody_knows(tmp_
     assert {one["conversation_" + one["winner"][-1]][-1]["content"] for one in found} == {"Robin"}
 
 
+def test_battles_that_are_imported_again_add_nothing_and_keep_unknown_sides_unknown(tmp_path):
+    empty_database(tmp_path)
+    store = open_store(f"sqlite:///{tmp_path / 'copl.db'}")
+    rows = exported(store, row(A), row(B, "Ben", position_known=False), name="Old")
+    write_export(rows, "battles", tmp_path / "battles.jsonl")
+    again = list(open_file(tmp_path / "battles.jsonl", read_options([])).rows())
+    (old,) = (one.id for one in store.studies() if one.name == "Old")
+    assert store.import_rows(old, again).labels_new == 0
+    new = {one["annotator"]: one["left"] for one in exported(store, *again, name="New")}
+    assert new == {one["annotator"]: one["left"] for one in rows} and new["Ben"] is None and new["Ann"] is not None
+
+
 def test_an_argilla_record_holds_each_persons_newest_answer(mixed, tmp_path):
     empty_database(tmp_path)
     repeated = [*mixed, mixed[0] | {"choice": "b", "label_key": "later"}]

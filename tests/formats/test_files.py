@@ -170,6 +170,7 @@ def test_a_folder_of_the_datasets_library_gives_its_rows_with_their_split(tmp_pa
     [
         (b"", "is empty"),
         (b" \n\n", "is empty"),
+        (b"prompt,response_a,response_b\n", "has no row; give a file with pairs or labels"),
         (b"prompt\nName a bird\n", "neither JSON nor a table"),
         (b"PK\x03\x04 not a zip", "a zip archive or a damaged workbook"),
         (b"PAR1 not parquet", "looks like Parquet but is damaged"),
@@ -184,9 +185,14 @@ def test_a_folder_of_the_datasets_library_gives_its_rows_with_their_split(tmp_pa
             "not by whom; name the annotator .add --annotator",
         ),
         (jsonl(BIRD | {"label": 0}), "may hold its choices in the field label, but 0 names neither answer"),
+        (jsonl(BIRD | {"id": 7, "vote_of": "first one"}), "may be in vote_of.*--map choice=vote_of"),
+        (
+            json.dumps([{"fields": BIRD, "responses": {"best": [{"value": 7, "user_id": "u"}]}}]).encode(),
+            "holds no choice that is understood; .*--map a=1 --map b=2",
+        ),
         (jsonl(BIRD | {"my_vote": "a"}), "names annotators and no choice .it may be in my_vote"),
         (jsonl({k: v for k, v in BIRD.items() if k != "annotator"} | {"my_vote": "tie"}), "may be in my_vote"),
-        (jsonl(BIRD | {"choice": 0}, BIRD | {"choice": 1}), "no valid line.*choice is 0"),
+        (jsonl(BIRD | {"choice": 0}, BIRD | {"choice": 1}), "no valid line.*in line 1: choice is 0"),
         (jsonl(BIRD | {"response_b": "Robin", "choice": "a"}), "no valid line.*same text"),
     ],
 )

@@ -277,7 +277,9 @@ def test_words_that_choose_nothing_are_no_choice(tmp_path, words):
     ],
 )
 def test_a_file_whose_choices_are_not_understood_is_never_pairs_without_labels(tmp_path, row):
-    with pytest.raises(CoplError, match="names annotators and no choice|choose different answers"):
+    with pytest.raises(
+        CoplError, match="names annotators and no choice|no choice that is understood|choose different answers"
+    ):
         opened(tmp_path, jsonl(row))
 
 

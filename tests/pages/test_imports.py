@@ -95,7 +95,7 @@ def test_sentences_of_the_page_name_no_options_of_the_terminal_and_count_lines_o
 def test_pasted_rows_and_a_named_annotator_are_a_file_too(session, owner, open_page, words):
     opened = open_page("settings", session, owner, **{"settings-part": "Studies", "import-from": "Pasted text"})
     opened.text_area(key="import-text").set_value("prompt,chosen,rejected\nName a bird,Robin,Wren\n").run()
-    assert "says which answer was preferred, and not by whom; name the annotator." in words(opened)
+    assert "not by whom; name the annotator, or the field that does." in words(opened)
     opened.text_input(key="import-annotator").set_value("gpt-4").run()
     assert "**A TRL preference data set** (CSV, 1 row): 1 label" in words(opened)
     opened.radio(key="import-where").set_value("Into Two camps").run()
@@ -124,6 +124,7 @@ def test_an_owner_names_a_path_on_the_server(session, owner, open_page, words, t
     opened.radio(key="import-where").set_value("Into Two camps").run()
     opened.button(key="import-make").click().run()
     assert session.store.label_count(session.id) == 3 and path.exists()
+    assert "Which answer was on the left is not known of" in words(opened)
     for wrong, sentence in (
         (tmp_path / "gone.csv", "There is no file"),
         (path / "within", "There is no file"),
