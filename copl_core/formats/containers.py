@@ -109,7 +109,7 @@ def _numbered(rows: Iterator[dict[str, Any] | str], problems: Problems, first: i
                 problems.append((number, row))
             elif any(value is not None for value in row.values()):
                 yield Record(number, row)
-    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+    except tables.DAMAGE:
         problems.append((number + 1, BROKEN))
 
 

@@ -19,7 +19,9 @@ from copl_core.records import CoplError
 
 Rows = Callable[[], Iterator[dict[str, Any] | str]]
 _BATCH = 2000  # rows
-_UNREADABLE = (ArithmeticError, ValueError, TypeError)  # values that Python does not have; pyarrow's are ValueErrors
+_UNREADABLE = (ArithmeticError, ValueError, TypeError, NotImplementedError)  # what a value raises that Python lacks
+# What a damaged file raises, by the bases of pyarrow's own errors
+DAMAGE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError)
 _SHEET_BYTES = 2**30  # of an unpacked workbook: all of it is in memory while it is read
 _SHEET_CELLS = 2**25  # of a sheet, empty ones between others too
 _CELL = re.compile(rb"""\br\s*=\s*["']([A-Z]{1,3})(\d{1,7})["']""")
@@ -53,7 +55,7 @@ def open_table(path: Path, kind: str) -> tuple[str, Rows, tuple[str, ...], int]:
             parquet.ParquetFile(path).close()
             return kind, lambda: _parquet(path), (), 1
         _arrow_batches(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except DAMAGE as error:
         raise CoplError(
             f"{path} looks like {kind} but is damaged ({_first_line(error)}); get a complete file."
         ) from error

@@ -263,6 +263,25 @@ def test_tables_that_are_damaged_within_are_read_up_to_the_damage(tmp_path):
         opened(tmp_path, whole[: len(whole) // 2])
 
 
+@pytest.mark.parametrize("cut", [1, 3])
+def test_a_file_in_utf_16_that_ends_within_a_letter_is_read_up_to_there(tmp_path, cut):
+    rows = jsonl(*(ROWS[0] | {"prompt": f"{i} 🐦"} for i in range(3)))[:-1].decode().encode("utf-16")
+    survey = opened(tmp_path, rows[:-cut]).survey
+    assert "damaged here" in survey.left_out[0][1] or survey.labels == 2
+
+
+def test_a_table_with_numbers_of_an_unknown_width_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    import pyarrow as pa
+
+    def refuse(*_: Any) -> None:
+        raise pa.ArrowNotImplementedError("Integers with more than 64 bits not implemented")
+
+    content = arrow(ROWS, False)
+    monkeypatch.setattr(pa.ipc, "open_file", refuse)
+    with pytest.raises(CoplError, match="looks like Arrow but is damaged .Integers with more than 64 bits"):
+        opened(tmp_path, content)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
