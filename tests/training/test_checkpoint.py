@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from copl_core.install.weights import resolver
 from copl_core.preference.config import GraphConfig
 from copl_core.records import RunState
 from copl_core.reward.model import RewardConfig
@@ -23,7 +22,8 @@ from copl_core.trainer.worker import Trainer
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.distributed import Processes
 from copl_core.training.reward_fit import RewardTrainer, States, fit_reward
-from tests.worlds import by_style, camp_labels, three_people, trained, two_camps
+from tests.trainer.conftest import quick_graphs, quick_three_people  # noqa: F401  # for every test of this file
+from tests.worlds import by_style, camp_labels, trained, two_camps
 
 pytest_plugins = "tests.reward.tiny"
 
@@ -359,8 +359,9 @@ def test_processes_resume_only_if_all_are_at_the_same_step(tmp_path):
 # ---- a full job
 
 
-@pytest.mark.weights
-def test_a_resumed_full_job_repeats_neither_the_choice_of_priors_nor_finished_fits(tmp_path, minilm, monkeypatch):
+def test_a_resumed_full_job_repeats_neither_the_choice_of_priors_nor_finished_fits(
+    tmp_path, config, nothing, monkeypatch
+):
     session = two_camps(tmp_path / "home")
     data, kept, found, phases = session.store.training_data(session.id), tmp_path / "states", [], []
     given = []
@@ -371,7 +372,7 @@ def test_a_resumed_full_job_repeats_neither_the_choice_of_priors_nor_finished_fi
         return GraphConfig().with_settings(l2=3.0, members=2, max_steps=20)
 
     monkeypatch.setattr("copl_core.trainer.job.tuned", choose)
-    short = RewardConfig(min_steps=8, epochs=0.1)
+    short = replace(config, min_steps=8, epochs=0.1)
     monkeypatch.setattr(RewardConfig, "for_backbone", lambda *_, **__: short)
 
     def job(checkpoint: Checkpoint, progress):
@@ -381,7 +382,7 @@ def test_a_resumed_full_job_repeats_neither_the_choice_of_priors_nor_finished_fi
             "v0001",
             embed=by_style,
             settings=session.settings,
-            weights=resolver(minilm.parent),
+            weights=nothing,
             checkpoint=checkpoint,
             progress=progress,
         )
@@ -445,7 +446,7 @@ def often(monkeypatch) -> None:
 
 @pytest.fixture
 def session(tmp_path_factory, tmp_path) -> Session:
-    return trained(three_people, tmp_path_factory, tmp_path / "home")
+    return trained(quick_three_people, tmp_path_factory, tmp_path / "home")
 
 
 def states(session: Session) -> list[str]:
@@ -475,20 +476,18 @@ def interrupted(session: Session, happens) -> int:
 
 
 def graph_file(session: Session) -> bytes:
-    return (session.snapshot_root / "v0002" / "graph" / "graph.safetensors").read_bytes()
+    return (session.snapshot_root / "v0001" / "graph" / "graph.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("happens", [killed, stopped])
-def test_an_interrupted_run_resumes_and_ends_as_an_uninterrupted_one(
-    session, tmp_path_factory, tmp_path, often, happens
-):
-    uninterrupted_run = trained(three_people, tmp_path_factory, tmp_path / "other")
+def test_an_interrupted_run_resumes_and_ends_as_an_uninterrupted_one(tmp_path, often, happens):
+    session, uninterrupted_run = (quick_three_people(tmp_path / name) for name in ("home", "other"))
     execute(uninterrupted_run, runs.request_fit(uninterrupted_run, "graph").id)
     again = interrupted(session, happens)
     assert states(session) != []
     execute(session, again)
     done = session.store.run(again)
-    assert (done.state, done.snapshot) == (RunState.DONE, "v0002")
+    assert (done.state, done.snapshot) == (RunState.DONE, "v0001")
     assert "Resumes the graph, network 1, at step " in logged(session, again)
     assert graph_file(session) == graph_file(uninterrupted_run)
     assert states(session) == [] == states(uninterrupted_run)
