@@ -19,7 +19,8 @@ import pytest
 
 from copl_core.records import Role
 from copl_core.study import access, contents
-from tests.worlds import camp_labels, fit_graph_now, two_camps
+from copl_core.study.session import Session
+from tests.worlds import camp_labels, fit_graph_now, trained, two_camps
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "copl_core", "up"]
@@ -231,15 +232,20 @@ def start_studio(tmp_path_factory, weights_home) -> Iterator:
         studio.stop()
 
 
+def two_camps_with_new_labels(home: Path) -> Session:
+    """The two camps with a snapshot, and labels that it does not know."""
+    session = two_camps(home)
+    fit_graph_now(session)
+    contents.import_rows(session, camp_labels(seed=1, per_user=2))
+    return session
+
+
 class App:
     """The web app without a trainer, on the study of two camps with two snapshots."""
 
-    def __init__(self, home: Path) -> None:
-        session = two_camps(home)
+    def __init__(self, factory: pytest.TempPathFactory, home: Path) -> None:
+        session = trained(two_camps_with_new_labels, factory, home)
         rita = access.join(session, "Rita", Role.RESEARCHER)
-        fit_graph_now(session)
-        contents.import_rows(session, camp_labels(seed=1, per_user=2))
-        fit_graph_now(session)
         self.home, self.port = home, _free_port()
         self.token = access.sign_in_token(session, rita.id)
         self.process = subprocess.Popen(
@@ -270,7 +276,7 @@ class App:
 
 @pytest.fixture(scope="package")
 def app_alone(tmp_path_factory) -> Iterator[App]:
-    app = App(tmp_path_factory.mktemp("two-camps"))
+    app = App(tmp_path_factory, tmp_path_factory.mktemp("app") / "two-camps")
     try:
         yield app.wait()
     finally:

@@ -59,7 +59,7 @@ class Room:
 
 @pytest.fixture(scope="module")
 def two_camps_app(tmp_path_factory) -> Iterator[App]:
-    app = App(tmp_path_factory.mktemp("label"))
+    app = App(tmp_path_factory, tmp_path_factory.mktemp("app") / "label")
     try:
         yield app.wait()
     finally:
