@@ -219,8 +219,8 @@ def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run
     print(f"  {file.container.kind}, format {file.format.name}: {counted(survey.rows, unit)}.")
     if report.positions_unknown:
         print(
-            f"  {report.positions_unknown:,} of the new labels do not say which answer was shown on the left (the "
-            "field left, a or b): their position is unknown, and nothing is learned from their order."
+            f"  Which answer was shown on the left (the field left, a or b) is not known of "
+            f"{counted(report.positions_unknown, 'new label')}: nothing is learned from the order."
         )
     if survey.by_models:
         print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from copl_core.formats.containers import Problems, open_container
@@ -24,9 +25,11 @@ def scored(service: Service, study_id: int, path: Path) -> Iterator[dict[str, An
     Raises:
         CoplError: the file cannot be read, the study has no snapshot, or the database does not answer.
     """
-    if service.session(study_id).record.champion is None:
+    session = service.session(study_id)
+    if session.record.champion is None:
         raise CoplError(
-            "The study has no snapshot yet, so there are no rewards; fit one first: python -m copl_core fit"
+            "The study has no snapshot yet, so there are no rewards; let its trainer fit one, or, while the studio is "
+            f"stopped: python -m copl_core fit --study {quote(session.record.name)}"
         )
     problems: Problems = []
     for record in open_container(path).read(problems):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +91,8 @@ def _fitted(session: Session) -> Snapshot:
     snapshot = session.snapshot()
     if snapshot is None or not snapshot.has_reward:
         raise CoplError(
-            f"Study {session.record.name!r} has no snapshot with a reward model yet; fit one: python -m copl_core fit"
+            f"Study {session.record.name!r} has no snapshot with a reward model yet; let its trainer fit one, or, "
+            f"while the studio is stopped: python -m copl_core fit --study {quote(session.record.name)}"
         )
     return snapshot
 

@@ -132,7 +132,7 @@ def test_the_card_says_whose_taste_it_is_and_the_weight_of_this_half(demo, tmp_p
 
 
 def test_what_cannot_be_written_is_refused_in_a_sentence_and_leaves_nothing(tmp_path, trained, monkeypatch):
-    with pytest.raises(CoplError, match="has no snapshot with a reward model yet; fit one"):
+    with pytest.raises(CoplError, match="let its trainer fit one, or, .* fit --study 'Two camps'"):
         export_model(trained, tmp_path / "out")
     settings = Settings(home=tmp_path / "home")
     demo = seed_demo(open_store(settings), settings)
