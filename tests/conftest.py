@@ -29,9 +29,9 @@ SECOND_STUDIO = ("test_reward", "test_room", "test_start")  # browser tests most
 # Files that go first in a new checkout, the heaviest first.  Every run notes the seconds of each file in pytest's
 # cache, and later runs order the files by them: all processes end together when the heaviest files go first.
 HEAVY = [f"tests/{path}.py" for path in (
-    "study/test_model_export", "evaluation/test_evaluate", "training/test_checkpoint", "training/test_graph_fit",
-    "training/test_distributed", "trainer/test_worker", "trainer/test_job", "training/test_reward_fit",
-    "pages/test_reward", "pages/test_people", "copl/test_notebook", "install/test_wheel",
+    "study/test_model_export", "training/test_graph_fit", "trainer/test_worker", "training/test_distributed",
+    "training/test_checkpoint", "evaluation/test_evaluate", "trainer/test_job", "training/test_reward_fit",
+    "pages/test_reward", "pages/test_people", "copl/test_notebook", "study/test_trl", "install/test_wheel",
     "test_cli", "install/test_launcher", "db/test_races", "db/test_engine", "db/test_round_trip",
 )]  # fmt: skip
 NOTED = "suite/seconds"

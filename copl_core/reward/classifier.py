@@ -46,6 +46,7 @@ from copl_core.reward.model import RewardModel
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert")  # types whose layers can be extended as above
 SCALE, NORM, KAPPA = 1e6, 2e4, 1e-2  # S, C, kappa
+TEXTS_AT_ONCE = 8
 PAD_TOKEN = "<|copl_pad|>"
 Text = tuple[str, str]  # prompt, response
 
@@ -136,14 +137,15 @@ def exact_rewards(model: RewardModel, texts: Sequence[Text], factors: Tensor) ->
     Args:
         factors: with one expert per gate at most, as for one user.
     """
-    route: tuple[Tensor | None, Tensor | None] = (None, None)
-    if model.config.n_experts:
-        strength, expert = factors[None].to(model.device).max(-1)  # (1, G)
-        route = (expert, strength)
-    found = []
-    for ids in model.backbone.encode(texts, model.config.max_tokens):
-        states, mask = pad_states(model.backbone.lower_states([ids], model.device), model.device)
-        found.append(float(model.run(states, mask, *route) / model.calibration))
+    encoded, found = model.backbone.encode(texts, model.config.max_tokens), []
+    for start in range(0, len(encoded), TEXTS_AT_ONCE):
+        ids = encoded[start : start + TEXTS_AT_ONCE]
+        route: tuple[Tensor | None, Tensor | None] = (None, None)
+        if model.config.n_experts:
+            strength, expert = factors.to(model.device).expand(len(ids), -1, -1).max(-1)  # (B, G)
+            route = (expert, strength)
+        states, mask = pad_states(model.backbone.lower_states(ids, model.device), model.device)
+        found += (model.run(states, mask, *route) / model.calibration).tolist()
     return np.array(found, np.float32)
 
 
