@@ -176,3 +176,7 @@ def _in_a_sentence(repository: Repository) -> Iterator[None]:
         raise CoplError(
             f"The hub cannot be reached ({reason}), so nothing is uploaded; check the network and HF_ENDPOINT."
         ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # an answer in another shape
+        raise CoplError(
+            f"What answers for {repository.name} is no hub, so nothing is uploaded; check the network and HF_ENDPOINT."
+        ) from error

@@ -79,6 +79,15 @@ class Address(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize("body", [[], "hello"], ids=repr)
+def test_an_answer_of_no_hub_is_one_sentence(study, hub, capsys, monkeypatch, body):
+    monkeypatch.setattr(Address, "do_GET", lambda address: address.send_json(body))
+    monkeypatch.setattr(Address, "do_POST", lambda address: address.send_json(body))
+    assert main(["export", "--push", "lab/tone"]) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"copl: [^\n]*is no hub, so nothing is uploaded[^\n]*\n", error)
+
+
 @pytest.fixture(scope="module")
 def server():
     hub = Hub()
