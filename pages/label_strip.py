@@ -74,7 +74,8 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
     dot = f'<span class="dot" style="background:{group_colour(position.group)}"></span>'
     name = group_name(position.group)
     the = "" if name.startswith("Group ") else "the group "
-    return f"So far, {among}you answer most like {the}<b>{dot}{escape(name)}</b>."
+    whom = f"{the}<b>{dot}{escape(name)}</b>"
+    return f"So far, {among}you answer most like {whom}." if position.clear else f"Nearest {among}so far: {whom}."
 
 
 def card(clear: bool) -> None:

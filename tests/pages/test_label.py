@@ -35,25 +35,28 @@ def test_a_first_visit_says_why_and_the_way_to_ten_is_counted(camps, ann, open_p
 def test_ten_answers_lead_on_and_the_last_one_says_all_done(camps, ann, open_page, label, words):
     label(camps, ann, 10)
     page = open_page("label", camps, ann)
-    assert "10 answers " in words(page) and "you answer most like" in words(page)
+    assert "10 answers " in words(page) and "Nearest " in words(page)
     labelling.set_assignment(camps, AssignmentSettings(repeats=0.0))
     while (task := labelling.next_task(camps, ann.id)) is not None:
         labelling.submit(camps, task.id, ann.id, Choice.RIGHT)
     page.run()
-    assert [one.value for one in page.title] == ["All done"] and "you answer most like" in words(page)
+    assert [one.value for one in page.title] == ["All done"] and "Nearest " in words(page)
 
 
 @pytest.mark.parametrize(
-    ("camps_answered", "card", "taste"),
+    ("camps_answered", "strip", "card", "taste"),
     [
-        ((SHORT,), "10 answers show where you stand", "you answer most like"),
-        ((SHORT, LONG), "10 answers give a first, rough picture", "**A first picture, still rough.**"),
+        ((SHORT,), "you answer most like", "10 answers show where you stand", "you answer most like"),
+        ((SHORT, LONG), "Nearest ", "10 answers give a first, rough picture", "**A first picture, still rough.**"),
     ],
 )
-def test_the_card_at_ten_answers_claims_what_my_taste_shows(camps, ann, open_page, words, camps_answered, card, taste):
+def test_strip_and_card_at_ten_answers_claim_what_my_taste_shows(
+    camps, ann, open_page, words, camps_answered, strip, card, taste
+):
     for n in range(10):
         label_in_camp(camps, ann.id, camps_answered[n % len(camps_answered)], 1)
-    assert card in words(open_page("label", camps, ann))
+    page = open_page("label", camps, ann)
+    assert card in words(page) and strip in html(page)
     assert taste in words(open_page("taste", camps, ann))
 
 
