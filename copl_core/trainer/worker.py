@@ -335,7 +335,7 @@ class Trainer:
         started, clock = time.monotonic(), RunClock(expected_seconds(run.kind, self._earlier(study_id, run.kind)))
         config = run.config | self._settings_of_fits() | {EXPECTED: clock.expected}
         report = self._reporter(run.id, run_log, clock)
-        given = cache(lambda: self._given(report, checkpoint))  # the weights are looked for once the labels are here
+        given = cache(lambda: self._given(run.kind, report, checkpoint))  # weights are looked for once labels are here
         reward, reward_data = None, None
         labels_phase = FIRST_LABELS
         if run.kind == "full":
@@ -371,12 +371,12 @@ class Trainer:
         run_log.write(f"Published {version} after {manifest['seconds']:.1f} s; {place}.")
         log.info("published %s after %.1f s", version, manifest["seconds"])
 
-    def _given(self, report: Progress, checkpoint: Checkpoint) -> dict[str, Any]:
+    def _given(self, kind: str, report: Progress, checkpoint: Checkpoint) -> dict[str, Any]:
         """What both parts of a job take."""
         from copl_core.install.weights import resolver
 
         return {
-            "embed": self._embedder(),
+            "embed": self._embedder(kind),
             "settings": self.settings,
             "weights": resolver(self.settings.weights),
             "progress": report,
@@ -467,14 +467,15 @@ class Trainer:
             log.warning("starting cold, since the champion %s is damaged: %s", champion.version, ", ".join(damaged))
         return None if damaged else snapshot
 
-    def _embedder(self) -> Callable[..., np.ndarray]:
-        """Texts → φ; each run has an embedder of its own, since the lanes run at once."""
+    def _embedder(self, kind: str) -> Callable[..., np.ndarray]:
+        """Texts → φ; each run has an embedder of its own, since the lanes run at once, and share new texts."""
         if self._embed is not None:
             return self._embed
         from copl_core.install.weights import resolver
         from copl_core.training.text_embedder import installed_embedder
 
-        embedder = installed_embedder(self.settings, resolver(self.settings.weights)("minilm"))
+        encoder = resolver(self.settings.weights)("minilm")
+        embedder = installed_embedder(self.settings, encoder, longest_first=kind == "full")
 
         def embed(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
             try:

@@ -74,11 +74,21 @@ class TextEmbedder:
         device: where the encoder runs.
         cache: folder of embeddings by content, shared by processes; None: memory only.
         limit_mb: of that folder; what was used longest ago is removed.
+        longest_first: order of the work; two embedders that begin at its two ends share the cache, and the work.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", cache: Path | None = None, limit_mb: float = 500.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: str = "cpu",
+        cache: Path | None = None,
+        limit_mb: float = 500.0,
+        *,
+        longest_first: bool = False,
+    ) -> None:
         self.folder = Path(folder)
         self.device = device
+        self.longest_first = longest_first
         self.cache = None if cache is None else Path(cache)
         self._known: dict[str, np.ndarray] = {}  # without a cache: every vector so far
         self._encoder: tuple[Any, Any] | None = None  # tokenizer and model, loaded at first use
@@ -146,20 +156,27 @@ class TextEmbedder:
         return self._kept.read(set(keys))
 
     def _encode_missing(self, missing: dict[str, str], progress: CountProgress | None) -> dict[str, np.ndarray]:
-        """Encode texts by key, short ones first; results are saved every few seconds and after an exception."""
-        order = sorted(missing, key=lambda key: len(missing[key]))
+        """Encode texts by key, in the order of length; results are saved every few seconds and after an exception.
+
+        What another embedder has saved meanwhile is taken from there.
+        """
+        left = sorted(missing, key=lambda key: len(missing[key]), reverse=self.longest_first)
         found: dict[str, np.ndarray] = {}
         unsaved: dict[str, np.ndarray] = {}
         last_save = time.monotonic()
         try:
-            for start in range(0, len(order), BATCH):
-                batch = order[start : start + BATCH]
+            while left:
+                batch, left = left[:BATCH], left[BATCH:]
                 unsaved |= zip(batch, self._run([missing[key] for key in batch]), strict=True)
-                if time.monotonic() - last_save > SAVE_SECONDS:
+                saves = time.monotonic() - last_save > SAVE_SECONDS
+                if saves:
                     self._save(unsaved)
                     found, unsaved, last_save = found | unsaved, {}, time.monotonic()
                 if progress is not None:
-                    progress(start + len(batch), len(order))
+                    progress(len(missing) - len(left), len(missing))
+                if saves:
+                    found |= self._found(left)
+                    left = [key for key in left if key not in found]
         finally:
             self._save(unsaved)
         return found | unsaved
@@ -209,8 +226,12 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def installed_embedder(settings: Settings, encoder: Path) -> TextEmbedder:
+def installed_embedder(settings: Settings, encoder: Path, *, longest_first: bool = False) -> TextEmbedder:
     """The embedder in a folder, with the disk cache of the installation."""
     return TextEmbedder(
-        encoder, device=settings.device, cache=settings.cache / "phi", limit_mb=SHARE * settings.cache_mb
+        encoder,
+        device=settings.device,
+        cache=settings.cache / "phi",
+        limit_mb=SHARE * settings.cache_mb,
+        longest_first=longest_first,
     )

@@ -79,6 +79,29 @@ def test_long_work_is_saved_in_parts(minilm, tmp_path, monkeypatch):
 
 
 @pytest.mark.weights
+def test_two_embedders_at_once_share_the_work_from_its_two_ends(minilm, tmp_path, monkeypatch):
+    monkeypatch.setattr("copl_core.training.text_embedder.BATCH", 1)
+    monkeypatch.setattr("copl_core.training.text_embedder.SAVE_SECONDS", 0.0)
+    one, other = TextEmbedder(minilm, cache=tmp_path), TextEmbedder(minilm, cache=tmp_path, longest_first=True)
+    read = {one: [], other: []}
+    for embedder, texts in read.items():
+        run = embedder._run
+        monkeypatch.setattr(embedder, "_run", lambda batch, run=run, texts=texts: texts.extend(batch) or run(batch))
+    reports = []
+
+    def meanwhile(done: int, of: int) -> None:
+        if not reports:
+            other.embed(TEXTS)
+        reports.append((done, of))
+
+    shared = one.embed(TEXTS, progress=meanwhile)
+    assert read[one] == [""] and len(read[other]) == 3 + 4 - 1, "each text is read once"
+    assert read[other][0] == "It scatters short waves."
+    assert reports == [(1, 3)]
+    np.testing.assert_allclose(shared, TextEmbedder(minilm).embed(TEXTS), atol=1e-5)
+
+
+@pytest.mark.weights
 def test_a_part_of_the_cache_that_is_cut_short_is_made_again(minilm, tmp_path):
     first = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS)
     for part in tmp_path.rglob("*.safetensors"):
