@@ -21,10 +21,10 @@ run: install
 	@$(PY) -m copl_core weights
 	@exec $(PY) -m copl_core up
 
-# Four processes for two cores, since browser tests mostly wait.  Without the weights, the tests that need them are skipped with the reason.
+# Three processes for two cores, since browser tests mostly wait.  Without the weights, the tests that need them are skipped with the reason.
 test: install-tests
 	@$(PY) -m copl_core weights || echo "Testing without the weights."
-	@$(PY) -m pytest -n 4 $(PYTEST)
+	@$(PY) -m pytest -n 3 $(PYTEST)
 
 # The rooms that changed, without browsers and slow tests; tests/quick.py chooses them.
 quick: install-tests
