@@ -234,7 +234,7 @@ class Server:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        _, secret = service_tokens.make_token(session, "benchmark", per_minute=1_000_000)
+        _, secret = service_tokens.make_token(session, f"benchmark {time.time_ns()}", per_minute=1_000_000)
         self.header = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
         config = uvicorn.Config(make_app(session.store, session.settings), port=0, log_level="error")
         self.server = uvicorn.Server(config)
