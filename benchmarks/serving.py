@@ -71,10 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     questions = [new_question(rng) for _ in range(arguments.questions)]
     with tempfile.TemporaryDirectory() as folder:
         session = demo(Path(folder), arguments.weights)
-        if questions:
-            report(session, questions, arguments.clients)
-        session.store.promote(session.id, CHANGING[0])
         with Server(session) as server:
+            if questions:
+                report(server, questions, arguments.clients)
+            session.store.promote(session.id, CHANGING[0])
             labelled = labelled_questions(session)
             changing(server, labelled, arguments.requests, arguments.clients)
             broken(server, labelled, arguments.bad)
@@ -108,7 +108,8 @@ def demo(home: Path, weights: Path) -> Session:
     return session
 
 
-def report(session: Session, questions: Sequence[Question], clients: int) -> None:
+def report(server: Server, questions: Sequence[Question], clients: int) -> None:
+    session = server.session
     texts = [(prompt, response) for prompt, responses in questions for response in responses]
     model = session.scorer().model(session.snapshot())
     bare(model, texts[:RESPONSES], RESPONSES)  # the first pass of a process is slower
@@ -119,14 +120,13 @@ def report(session: Session, questions: Sequence[Question], clients: int) -> Non
     seconds = [bare(model, texts, RESPONSES), bare(model, texts, BATCH)]
     line("bare forward pass, one question at a time", len(questions), seconds[0])
     line(f"bare forward pass, batches of {BATCH} texts", len(questions), seconds[1])
-    with Server(session) as server:
-        server.ask(questions[:1], 1)  # loads the model
-        half = len(questions) // 2
-        served = {}
-        for name, some in (("/v1/rewards", questions[1:half]), (GET_REWARD, questions[half:])):
-            served[name] = server.ask(some, clients, name) / len(some)
-            line(f"{name.partition('?')[0]}, new texts", len(some), served[name] * len(some))
-            line(f"{name.partition('?')[0]}, the same texts again", len(some), server.ask(some, clients, name))
+    server.ask(questions[:1], 1)  # loads the model
+    half = len(questions) // 2
+    served = {}
+    for name, some in (("/v1/rewards", questions[1:half]), (GET_REWARD, questions[half:])):
+        served[name] = server.ask(some, clients, name) / len(some)
+        line(f"{name.partition('?')[0]}, new texts", len(some), served[name] * len(some))
+        line(f"{name.partition('?')[0]}, the same texts again", len(some), server.ask(some, clients, name))
     for name, per_request in served.items():
         times = per_request / (seconds[0] / len(questions))
         print(f"{name.partition('?')[0]}: a request with new texts takes {times:.1f} times a bare pass of its texts.")

@@ -143,6 +143,7 @@ def need_device(settings: Settings) -> None:
 
 
 def _import(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.formats import from_hub
     from copl_core.formats.files import open_file, read_options
 
     if arguments.json and len(arguments.files) > 1:
@@ -150,13 +151,15 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
             f"--json writes the report of one file, and {len(arguments.files)} are given; import them singly."
         )
     options = read_options(arguments.map, arguments.annotator)
-    files = [open_file(path, options, arguments.format) for path in arguments.files]  # each before the first import
-    reports = (_try_files if arguments.dry_run else _import_files)(files, settings, arguments.study)
-    for file, report in zip(files, reports, strict=True):
-        _print_report(file, arguments.study, report, dry_run=arguments.dry_run)
-        if arguments.json:
-            _write_report(file, report, arguments.json)
-    return _import_status(files, reports, arguments)
+    with TemporaryDirectory() as folder:  # of what is downloaded
+        paths = [from_hub.local(name, Path(folder)) for name in arguments.files]
+        files = [open_file(path, options, arguments.format) for path in paths]  # each before the first import
+        reports = (_try_files if arguments.dry_run else _import_files)(files, settings, arguments.study)
+        for file, report in zip(files, reports, strict=True):
+            _print_report(file, arguments.study, report, dry_run=arguments.dry_run)
+            if arguments.json:
+                _write_report(file, report, arguments.json)
+        return _import_status(files, reports, arguments)
 
 
 def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> list[ImportReport]:
@@ -542,7 +545,7 @@ def _add_data_commands(command: AddCommand) -> None:
     sub = command(
         "import", _import, "Import pairs and labels from files of many formats. A second import adds nothing."
     )
-    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    sub.add_argument("files", nargs="+", metavar="FILE", help="a path, a folder, or hub:owner/name")
     sub.add_argument("--study", default="Imported", help="study for the rows, created if missing (default: Imported)")
     add_options(sub)
     sub.add_argument("--dry-run", action="store_true", help="report what would come in, and change nothing")

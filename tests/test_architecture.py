@@ -98,6 +98,12 @@ def test_light_parts_load_no_language_model_when_they_are_imported(path):
     assert not {top(module) for module in imports(path, at_start_only=True)} & HEAVY
 
 
+def test_pyg_is_imported_where_one_of_its_layers_is_made():
+    """Its import takes three seconds, and no layer of CoPL needs it."""
+    found = {path: {top(module) for module in imports(path, at_start_only=True)} for path in sources()}
+    assert [path for path, modules in found.items() if "torch_geometric" in modules] == []
+
+
 @pytest.fixture(scope="module")
 def loaded_by_a_start(tmp_path_factory) -> tuple[list[str], list[str]]:
     """(heavy modules that a start loads, what it leaves in its folder): one new interpreter for all tests below."""

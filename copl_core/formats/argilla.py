@@ -29,6 +29,7 @@ class _Given(NamedTuple):
     user: str
     question: str
     value: Any
+    status: str | None = None
 
 
 _Comparison = tuple[_Given, dict[str, float], Verdict | None]
@@ -85,7 +86,7 @@ class Argilla(Format):
         return {"responses", *(name for name in fields if ".responses" in name)}
 
     def responses(self, fields: Mapping[str, Any]) -> Iterator[_Given]:
-        """Every response that counts."""
+        """Every response, whether it counts or not."""
         found = fields.get("responses")
         if isinstance(found, dict):  # version 2
             for question, given in found.items():
@@ -132,8 +133,8 @@ def _responses_of(value: Any) -> list[dict[str, Any]]:
 
 def _counting(question: str, given: Any) -> Iterator[_Given]:
     for one in given or ():
-        if isinstance(one, dict) and one.get("status") in _DONE and not missing(one.get("value")):
-            yield _Given(annotator_name(one.get("user_id")) or "", question, one["value"])
+        if isinstance(one, dict):
+            yield _Given(annotator_name(one.get("user_id")) or "", question, one.get("value"), one.get("status"))
 
 
 def _of_columns(fields: Mapping[str, Any]) -> Iterator[_Given]:
@@ -154,7 +155,11 @@ def _sorted_out(
     others: list[_Given] = []
     ratings: dict[str, dict[str, float]] = {}
     for one in responses:
-        if found := _compared(reading, one.value, answers):
+        if one.status not in _DONE:
+            reading.ignored[f"{one.status} responses"] += 1
+        elif missing(one.value):
+            continue
+        elif found := _compared(reading, one.value, answers):
             reading.choice_fields.add(one.question)
             compared.append((one, *found))
         elif (name := _rated_answer(one.question, answers)) and (rating := number(one.value)) is not None:

@@ -49,6 +49,7 @@ class Oasst(Format):
             try:
                 turn = self._turn(message)
                 replies = [one for one in message.get("replies") or () if isinstance(one, dict)]
+                reading.ignored.update("deleted" for one in replies if is_true(one.get("deleted")))
                 replies = [one for one in replies if not is_true(one.get("deleted"))]
                 answers = [one for one in replies if one.get("role") == "assistant"]
                 if turn.role == "user" and len(answers) > 1:

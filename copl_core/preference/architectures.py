@@ -1,18 +1,18 @@
 """Other layers over the same signed graph, which CoPL's authors name as open work, and the table of all layers.
 
 Each is a ``layers.Layer``; ``Architecture.layer`` chooses one by name.  Everything else (start from text, losses,
-leaving the query labels out of the graph, ensembles) is the same for all.
+leaving the query labels out of the graph, ensembles) is the same for all.  The layers that PyG has are its own; it is
+imported where one is made, since that takes three seconds and CoPL's layer needs none of it.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATv2Conv, SignedConv
 
 from copl_core.preference.config import Architecture
-from copl_core.preference.graph import Messages, SparsePair
-from copl_core.preference.layers import Layer, PublishedLayer, SignedLayer, SignedSum, diagonal, leaky
+from copl_core.preference.graph import Messages, SparsePair, spmm
+from copl_core.preference.layers import Layer, PublishedLayer, SignedLayer, diagonal, leaky
 
 
 class LightLayer(Layer):
@@ -20,10 +20,6 @@ class LightLayer(Layer):
 
     No transforms, no rectifier, no self-connection; the output is the mean of the start and all layers.
     """
-
-    def __init__(self, architecture: Architecture, first: bool) -> None:
-        super().__init__(architecture, first)
-        self.sum = SignedSum()
 
     def forward(
         self, users: Tensor, responses: Tensor, messages: Messages, mask: Tensor | None = None
@@ -35,7 +31,7 @@ class LightLayer(Layer):
         return to_users, to_responses if mask is None else to_responses * mask
 
     def _difference(self, others: Tensor, signs: tuple[SparsePair, SparsePair]) -> Tensor:
-        plus, minus = (self.sum(others, pair.matrix, transpose=pair.transpose) for pair in signs)
+        plus, minus = (spmm(pair.matrix, pair.transpose, others) for pair in signs)
         return plus - minus
 
 
@@ -47,6 +43,8 @@ class SignedConvLayer(Layer):
     """
 
     def __init__(self, architecture: Architecture, first: bool) -> None:
+        from torch_geometric.nn import SignedConv
+
         super().__init__(architecture, first)
         self.first, self.half_dim = first, architecture.dim // 2
         self.conv = SignedConv(architecture.dim if first else self.half_dim, self.half_dim, first_aggr=first)
@@ -101,7 +99,9 @@ class AttentionLayer(Layer):
         return leaky(to_users, self.slope), leaky(to_responses, self.slope)
 
 
-def _attention(dim: int, start: float) -> GATv2Conv:
+def _attention(dim: int, start: float) -> nn.Module:
+    from torch_geometric.nn import GATv2Conv
+
     conv = GATv2Conv((dim, dim), dim, add_self_loops=False, bias=False)
     with torch.no_grad():
         conv.lin_l.weight.copy_(start * torch.eye(dim))

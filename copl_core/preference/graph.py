@@ -190,7 +190,7 @@ class PreferenceGraph:
         return Messages((to_user[0], to_user[1]), (to_response[0], to_response[1]))
 
     def edges(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """The same as edge lists, for the scatter path: per sign ((2, E) of user over response, α (E,))."""
+        """The same as edge lists: per sign ((2, E) of user over response, α (E,))."""
         positive, negative = (
             (torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha()[0]) for sign in self.signs
         )

@@ -16,40 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
 from copl_core.preference.config import Architecture
 from copl_core.preference.graph import Messages, SparsePair, sparse_times, spmm
 
 ROWS = 1 << 13  # table rows processed at once
-
-
-class SignedSum(MessagePassing):
-    """``A x`` for one sign: a CSR product for a sparse matrix, gather and scatter for an edge list.
-
-    Shapes:
-        x (S, d); CSR (D, S) with its transpose (S, D), or edge_index (2, E) of source over destination with alpha (E,).
-        Returns (D, d).
-    """
-
-    def __init__(self) -> None:
-        super().__init__(aggr="sum")
-
-    def forward(
-        self,
-        x: Tensor,
-        edges: Tensor,
-        transpose: Tensor | None = None,
-        alpha: Tensor | None = None,
-        size: tuple[int, int] | None = None,
-    ) -> Tensor:
-        return self.propagate(edges, x=(x, None), transpose=transpose, alpha=alpha, size=size)
-
-    def message(self, x_j: Tensor, alpha: Tensor) -> Tensor:
-        return alpha.unsqueeze(-1) * x_j
-
-    def message_and_aggregate(self, adj_t: Tensor, x: tuple[Tensor, None], transpose: Tensor) -> Tensor:
-        return spmm(adj_t, transpose, x[0])
 
 
 class Layer(nn.Module):
@@ -86,7 +57,6 @@ class SignedLayer(Layer):
         super().__init__(architecture, first)
         dim, start = architecture.dim, architecture.message_start
         start_at: Callable[[int, float], nn.Module] = diagonal if architecture.mixing == "full" else Scale
-        self.sum = SignedSum()
         self.self_user, self.self_response = start_at(dim, 0.0), start_at(dim, 0.0)
         self.to_user = nn.ModuleList(_Message(start_at, dim, sign * start) for sign in (1.0, -1.0))
         self.to_response = nn.ModuleList(_Message(start_at, dim, sign * start) for sign in (1.0, -1.0))
@@ -117,7 +87,7 @@ class SignedLayer(Layer):
             return _DiagonalUpdate.apply(own, others, weights, signs, mask, self.slope)
         now = self_map(own)
         for pair, message in zip(signs, messages, strict=True):
-            summed = self.sum(others, pair.matrix, transpose=pair.transpose)
+            summed = spmm(pair.matrix, pair.transpose, others)
             now = now + message(summed if mask is None else summed * mask, own)
         return leaky(now, self.slope)
 
@@ -218,7 +188,6 @@ class PublishedLayer(Layer):
     def __init__(self, architecture: Architecture, first: bool) -> None:
         super().__init__(architecture, first)
         dim = architecture.dim
-        self.sum = SignedSum()
         self.self_response = nn.Linear(dim, dim)
         self.product = nn.ModuleList(nn.Linear(dim, dim) for _ in range(2))
 
@@ -242,7 +211,7 @@ class PublishedLayer(Layer):
     def _update(self, own: Tensor, others: Tensor, signs: tuple[SparsePair, SparsePair], mask: Tensor | None) -> Tensor:
         now = self.self_response(own)
         for pair, product, sign in zip(signs, self.product, (1.0, -1.0), strict=True):
-            summed = self.sum(others, pair.matrix, transpose=pair.transpose)
+            summed = spmm(pair.matrix, pair.transpose, others)
             summed = summed if mask is None else summed * mask
             now = now + sign * (summed + product(summed * own))
         return leaky(now, self.slope)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+_ROUNDING = 1e-9  # of a request: a client that waits as long as it was advised is not sent away once more
+
 
 class RateLimiter:
     """Buckets in the memory of one server; safe to share between threads.
@@ -25,8 +27,8 @@ class RateLimiter:
             now = self._clock()
             left, at = self._buckets.get(token_id, (float(per_minute), now))
             left = min(per_minute, left + (now - at) * per_minute / 60)
-            if left >= cost:
-                self._buckets[token_id] = (left - cost, now)
+            if left >= cost - _ROUNDING:
+                self._buckets[token_id] = (max(0.0, left - cost), now)
                 return 0
             self._buckets[token_id] = (left, now)
             return max(1, math.ceil((min(cost, per_minute) - left) * 60 / per_minute))

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ COMMAND = [sys.executable, "-m", "copl_core", "up"]
 PATIENCE = 120  # seconds for a first start on a busy machine
 # The trainer of the shared studio rests until a test presses a button: a refit during a test slows the machine.
 QUICK = {"COPL_REWARD_BUDGET_SECONDS": "15", "COPL_REFIT_LABELS": "100000", "COPL_REWARD_LABELS": "100000"}
+STORED = "local_storage,indexeddb,cache_storage,service_workers"  # what a page may keep, besides cookies
 QUIET_MS = 500  # without a change, after which a page is at rest
 # Whether no script has run and no text has changed for a while; called until true.
 QUIET = """(milliseconds) => {
@@ -72,18 +75,40 @@ def browser():
 
 
 class Patient:
-    """A browser whose pages wait as long as a busy machine needs: a wait ends when its condition holds."""
+    """A browser whose pages wait as long as a busy machine needs: a wait ends when its condition holds.
+
+    A context that a test closes is emptied and opened again for a later test with the same options: it has the scripts
+    of the app in its cache, which a new one would load and compile for a second.
+    """
 
     def __init__(self, browser) -> None:
-        self._browser = browser
+        self._browser, self._idle = browser, defaultdict(list)
 
     def new_context(self, **options: object):
+        idle = self._idle[repr(sorted(options.items()))]
+        if idle:
+            return idle.pop()
         context = self._browser.new_context(**options)
         context.set_default_timeout(PATIENCE * 1000)
+        context.close = partial(_empty, context, idle)
         return context
 
     def new_page(self):
         return self.new_context().new_page()
+
+
+def _empty(context, idle: list) -> None:
+    """Close the pages of a context and remove everything but its cached files."""
+    if context in idle:
+        return
+    storage = context.new_cdp_session(context.new_page())
+    for page in context.pages:
+        if page.url != "about:blank":
+            page.close()
+    storage.send("Storage.clearDataForOrigin", {"origin": "*", "storageTypes": STORED})
+    context.clear_cookies()
+    context.pages[0].close()
+    idle.append(context)
 
 
 class Studio:

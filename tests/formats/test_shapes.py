@@ -344,7 +344,8 @@ def test_a_tree_as_a_table_knows_what_is_deleted(tmp_path):
     rows = [{"message_id": i, "parent_id": p, "text": t, "role": r, "rank": k, "deleted": d} for i, p, t, r, k, d in
             [("p", "", "Name a bird", "prompter", "", False), ("a", "p", "Robin", "assistant", 1.0, False),
              ("b", "p", "Wren", "assistant", 0.0, False), ("c", "p", "Owl", "assistant", 2.0, True)]]  # fmt: skip
-    assert pairs(labels(tmp_path, *rows)[0]) == [(("Robin", "Wren"), "Wren")]
+    answers, survey = labels(tmp_path, *rows)
+    assert pairs(answers) == [(("Robin", "Wren"), "Wren")] and survey.ignored_fields["deleted"] == 1
     found = list(opened(tmp_path, table(",", rows)).rows())
     assert [(row.response_a, row.choice) for row in found] == [("Robin", Choice.RIGHT)]
 

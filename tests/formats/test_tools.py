@@ -245,7 +245,7 @@ def test_records_with_rankings_of_users_are_labels(tmp_path):
     file = opened(tmp_path, jsonl(row))
     rows = list(file.rows())
     assert file.format.name == "argilla" and [(r.choice, r.annotator) for r in rows] == [(A, "u1"), (B, "u2")]
-    assert file.survey.ignored_fields["quality"] == 2
+    assert file.survey.ignored_fields["quality"] == 2 and file.survey.ignored_fields["discarded responses"] == 1
     assert rows[0].meta["responses"] == {"quality": {"u1": 4, "u2": 2}} and rows[0].meta["metadata"] == {
         "topic": "home"
     }

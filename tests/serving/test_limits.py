@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from copl_core.serving.limits import RateLimiter
 
 
+@example(1, [(4.868214520919317, 1), (0.0, 1)])  # 60 seconds later, a bucket of 0.999…
 @given(st.integers(1, 100), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 10)), max_size=60))
 def test_no_minute_holds_more_than_a_full_bucket_and_what_flows_into_it(per_minute, asks):
     now = 0.0
