@@ -1,4 +1,4 @@
-"""Effects of the preference graph's design: losses under label noise, groups of unequal size, and architectures.
+"""Effects of the preference graph's design: losses under label noise, unequal groups, circles, and architectures.
 
     python -m benchmarks.graph_quality                            # synthetic worlds with a known truth
     python -m benchmarks.graph_quality --data FOLDER              # and architectures on labels of real people
@@ -8,9 +8,11 @@
    held-out labels, the same with constant priors, and run to the end.
 2. Imbalance: two groups, ten to one.  The accuracy of the worst group, of our graph and of the published layer and
    schedule.
-3. Architectures on real labels: a random fifth of the labels is the test set (``llmfao.jsonl.gz`` in the folder of
-   ``--data``, or another ``--file``).  These are validation labels, on which the prior is chosen: do not use data here
-   that you report on elsewhere.
+3. Circles: Bradley–Terry and the skew-symmetric term (``Architecture.cyclic``) with one to four planes, in a world in
+   which no score explains a preference, and on real labels.
+4. Architectures on real labels: a random fifth of the labels is the test set (``llmfao.jsonl.gz`` in the folder of
+   ``--data``, or the files of ``--file``).  These are validation labels, on which the prior is chosen: do not use data
+   here that you report on elsewhere.
 
 Every figure is the mean over seeds (each with its own world or split), ± the standard error of that mean.
 """
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.cycles import make_cycles
 from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.config import READOUT, GraphConfig
 from copl_core.training.graph_fit import fit_graph
@@ -33,17 +36,17 @@ from copl_core.training.losses import flip_rate
 from copl_core.training.metrics import log_losses, measures
 from copl_core.training.tune import tuned
 
-DESCRIPTION = "the preference graph: losses under noise, groups of unequal size, architectures"
+DESCRIPTION = "the preference graph: losses under noise, groups of unequal size, circles, architectures"
 NOISE = 0.2
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="noise,imbalance,architectures", help="tables to print")
+    parser.add_argument("--parts", default="noise,imbalance,cyclic,architectures", help="tables to print")
     parser.add_argument("--users", type=int, default=1000, help="users of the synthetic worlds")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--data", type=Path, help="folder with label files, for the architectures")
-    parser.add_argument("--file", default="llmfao.jsonl.gz", help="label file in that folder")
+    parser.add_argument("--data", type=Path, help="folder with label files, for circles and architectures")
+    parser.add_argument("--file", default="llmfao.jsonl.gz", help="label files in that folder, by commas")
     parser.add_argument("--published-dim", type=int, default=64, help="width of the published graph (paper: 512)")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0: all")
     arguments = parser.parse_args(argv)
@@ -53,12 +56,16 @@ def main(argv: list[str] | None = None) -> int:
         noise(arguments.users, arguments.seeds)
     if "imbalance" in parts:
         imbalance(arguments.users, arguments.seeds, arguments.published_dim)
-    if "architectures" in parts:
-        path = (arguments.data or Path()) / arguments.file
-        if arguments.data is not None and path.is_file():
-            architectures(path, arguments.seeds)
-        else:
-            print(f"\nThe table of architectures is skipped: --data names no folder with {arguments.file}.")
+    if "cyclic" in parts:
+        cyclic_world(arguments.seeds)
+    for file in arguments.file.split(","):
+        path = (arguments.data or Path()) / file
+        found = arguments.data is not None and path.is_file()
+        for part, table in (("cyclic", cyclic_labels), ("architectures", architectures)):
+            if part in parts and found:
+                table(path, arguments.seeds)
+            elif part in parts:
+                print(f"\nThe table {part} of real labels is skipped: --data names no folder with {file}.")
     return 0
 
 
@@ -119,6 +126,36 @@ def against_truth(protocol: Protocol, config: GraphConfig | None, seed: int) -> 
     return figures["accuracy"], float(log_losses(logits, world.test.outcome).mean()), figures["worst_group"]
 
 
+CYCLIC = {"Bradley–Terry": 0, "1 plane": 1, "2 planes": 2, "4 planes": 4}
+
+
+def cyclic_world(seeds: int) -> None:
+    """Rock–paper–scissors, with a third of the users turning the other way round; noise-free test labels."""
+    worlds = [make_cycles(seed=seed) for seed in range(seeds)]
+    data = worlds[0].data
+    print(f"\nCircles: {data.n_users} users, {len(data.labels)} labels, {data.n_responses} responses; {seeds} worlds")
+    head("accuracy", "log-loss")
+    for name, planes in CYCLIC.items():
+        config, figures = GraphConfig.build(cyclic=planes), []
+        for seed, world in enumerate(worlds):
+            state = fit_graph(world.data, world.phi, config, seed=seed)
+            found = measures(state.margins(world.test), world.test.outcome)
+            figures.append((found["accuracy"], found["log_loss"]))
+        row(name, figures)
+
+
+def cyclic_labels(path: Path, seeds: int) -> None:
+    """The same heads on real labels, with their lead over Bradley–Terry on the same split and seed."""
+    print(f"\nCircles on {path.name}: a fifth of the labels is the test set; {seeds} random splits")
+    head("accuracy", "log-loss", "lead, points")
+    splits = [real(path, seed) for seed in range(seeds)]
+    plain: list[tuple[float, float]] = []
+    for name, planes in CYCLIC.items():
+        figures = [split(GraphConfig.build(cyclic=planes), seed) for seed, split in enumerate(splits)]
+        plain = plain or figures
+        row(name, [(*own, 100 * (own[0] - other[0])) for own, other in zip(figures, plain, strict=True)])
+
+
 def architectures(path: Path, seeds: int) -> None:
     """Each kind of layer, with the precision of its prior chosen from three on the first split."""
     print(f"\nArchitectures on {path.name}: a fifth of the labels is the test set; {seeds} random splits")
@@ -127,6 +164,7 @@ def architectures(path: Path, seeds: int) -> None:
     for name, config in [(layer, GraphConfig.build(layer=layer)) for layer in READOUT] + [
         ("copl, diagonal matrices", GraphConfig.build(mixing="diagonal")),
         ("no layer", GraphConfig.build(n_layers=0)),
+        ("copl, 2 planes of circles", GraphConfig.build(cyclic=2)),
     ]:
         choices = (
             [config.with_settings(l2_layer=precision) for precision in (1000.0, 100.0, 10.0)]

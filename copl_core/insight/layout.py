@@ -102,11 +102,12 @@ class Layout:
 def answer_space(state: GraphState) -> np.ndarray:
     """A linear map (d, q) of embeddings under which distance is disagreement.
 
-    With D (N, d) the response differences of the labelled pairs, ‖(ê_u − ê_v)‖² under M = DᵀD / N is the mean square
-    difference of u's and v's log-odds, up to the temperature; the map is M's square root on its q leading axes.
+    With D (N, d) the vectors of the labelled pairs (``GraphState.differences``), ‖(ê_u − ê_v)‖² under M = DᵀD / N is
+    the mean square difference of u's and v's log-odds, up to the temperature; the map is M's square root on its q
+    leading axes.
     Directions of the embedding that no answer depends on vanish; an average of several graphs has many of them.
     """
-    apart = state.response_vectors[state.labels.left] - state.response_vectors[state.labels.right]
+    apart, _ = state.differences(state.labels.left, state.labels.right)
     sizes, axes = np.linalg.eigh(apart.T @ apart / max(1, len(apart)))
     keep = sizes > 1e-6 * max(sizes.max(initial=0.0), 1e-12)
     return (axes[:, keep] * np.sqrt(sizes[keep]) / state.temperature).astype(np.float32)

@@ -30,9 +30,10 @@ class Architecture:
     spectral: int = 0  # leading directions of the signed graph that ids start from; 0: ids start at zero
     text_dim: int = 128  # principal directions of φ that the graph reads
     feature_weight: float = 3.0  # weight of a style feature relative to a coordinate of the text encoder
+    cyclic: int = 0  # planes in which preferences may go in circles (``layers.CyclicHead``); 0: Bradley–Terry
 
     def __post_init__(self) -> None:
-        _check_whole(self, dim=1, n_layers=0, members=1, spectral=0, text_dim=1)
+        _check_whole(self, dim=1, n_layers=0, members=1, spectral=0, text_dim=1, cyclic=0)
         _check_from_zero(self, "slope", "message_start", "feature_weight")
         _check_known(self, layer=tuple(READOUT), mixing=("full", "diagonal"))
         if self.layer == "signed-conv" and self.dim % 2:
@@ -47,6 +48,7 @@ class Priors:
     l2_text: float = 6.0  # on the map from text
     l2_bias: float = 2.0  # on what all users like, by id and by text
     l2_layer: float = 1000.0  # on layer weights, around their starting values
+    l2_cyclic: float = 6.0  # on the planes of ``cyclic`` and on how far users turn in them
     l2_position_bias: float = 4.0  # on each user's position bias
     l2_inverse_temperature: float = 0.0  # on each user's log inverse temperature; 0: the same for all users
     id_prior_growth: float = 2.0  # factor on the precision of the id prior each time the held-out loss stops improving
@@ -59,7 +61,7 @@ class Priors:
     def __post_init__(self) -> None:
         _check_whole(self, growth_after=1)
         _check_share(self, "smoothing")
-        _check_from_zero(self, "l2", "l2_text", "l2_bias", "l2_layer")
+        _check_from_zero(self, "l2", "l2_text", "l2_bias", "l2_layer", "l2_cyclic")
         _check_from_zero(self, "l2_position_bias", "l2_inverse_temperature", "tie_weight")
         _check_known(self, loss=LOSSES)
         if not self.id_prior_growth >= 1:

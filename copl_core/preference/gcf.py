@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from copl_core.preference.architectures import LAYERS
 from copl_core.preference.config import READOUT, GraphConfig
 from copl_core.preference.graph import Messages
-from copl_core.preference.layers import Layer
+from copl_core.preference.layers import CyclicHead, Layer
 
 START = 0.3  # initial standard deviation of the map from text, and of ids along a strong direction of the graph
 # Names under which snapshots and training states store a parameter, where they differ from the name in code.
@@ -60,6 +60,7 @@ class CoplGraph(nn.Module):
         )
         layer = LAYERS[architecture.layer]
         self.convs = nn.ModuleList(layer(architecture, first=i == 0) for i in range(architecture.n_layers))
+        self.cyclic = CyclicHead(dim, architecture.cyclic) if architecture.cyclic else None
         self._start(generator)
         for i, weight in enumerate(self.convs.parameters()):  # the centres of the priors on layers
             self.register_buffer(f"anchor_{i}", weight.detach().clone(), persistent=False)
@@ -88,6 +89,8 @@ class CoplGraph(nn.Module):
                 weight.zero_().requires_grad_(False)
             for ids in (self.user_residual, self.response_residual):
                 nn.init.xavier_uniform_(ids, generator=generator)
+        if self.cyclic is not None:  # drawn last: everything else starts as without it
+            self.cyclic.start(START, generator)
 
     @torch.no_grad()
     def start_ids(self, users: Tensor, responses: Tensor) -> None:

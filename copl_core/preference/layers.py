@@ -217,6 +217,39 @@ class PublishedLayer(Layer):
         return leaky(now, self.slope)
 
 
+class CyclicHead(nn.Module):
+    """What a preference has beyond scores: a skew-symmetric term, under which a ≻ b ≻ c ≻ a is possible.
+
+    General Preference Model (Zhang et al., arXiv 2410.02197): ``v_aᵀ R v_b`` with R block-diagonal, one rotation by 90°
+    per plane k, here scaled by a weight w_k that is a linear function of the user::
+
+        v_r = P ê_r                     w(u) = w⁰ + C ê_u
+        m(u, a, b) = Σ_k w_k(u) (v_a,k¹ v_b,k² − v_a,k² v_b,k¹) = −m(u, b, a)
+
+    The paper's scales depend on the prompt and are positive; a weight with a sign lets users turn the other way round.
+    The term is linear in ê_u, as a score is, so a user is placed from labels by the same convex problem
+    (``adapt.Prior.explain``).  w⁰ and C start at zero: an unfitted head is Bradley–Terry.
+    """
+
+    def __init__(self, dim: int, planes: int) -> None:
+        super().__init__()
+        self.plane = nn.Parameter(torch.zeros(2, planes, dim))  # P: both axes of every plane
+        self.by_user = nn.Parameter(torch.zeros(planes, dim))  # C
+        self.by_all = nn.Parameter(torch.zeros(planes))  # w⁰
+
+    def start(self, size: float, generator: torch.Generator) -> None:
+        """Draw the planes, for responses whose coordinates have standard deviation ``size``."""
+        with torch.no_grad():
+            scale = self.plane.shape[-1] ** -0.5 / size
+            self.plane.copy_(torch.randn(self.plane.shape, generator=generator) * scale)
+
+    def forward(self, users: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Users, left and right responses of labels, each (B, d), → log-odds (B,) to be added to the scores'."""
+        (left_1, left_2), (right_1, right_2) = (side @ self.plane.mT for side in (left, right))  # (B, planes) each
+        area = left_1 * right_2 - left_2 * right_1
+        return (area * (self.by_all + users @ self.by_user.T)).sum(-1)
+
+
 def leaky(x: Tensor, slope: float) -> Tensor:
     """ψ: the identity above zero, ``slope`` times x below."""
     return nn.functional.leaky_relu(x, slope)

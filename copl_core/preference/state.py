@@ -2,8 +2,10 @@
 
 The score of a response for a user is ``s(u, r) = ê_u·ê_r + b_r``.  A label follows Bradley–Terry: its log-odds are
 ``(s(u, a) − s(u, b)) / temperature`` plus the position bias, which belongs to the label and never to a score, and only
-to a label whose position on screen is known.  An ensemble of K members is one state: the members' vectors stand side by
-side, divided by √K, so that one dot product gives the members' mean score.
+to a label whose position on screen is known.  With ``Architecture.cyclic`` the log-odds of a pair also have a
+skew-symmetric term (``layers.CyclicHead``), which no score holds; ``differences``, and all that reads it, has both.  An
+ensemble of K members is one state: the members' vectors stand side by side, divided by √K, so that one dot product
+gives the members' mean score.
 """
 
 from __future__ import annotations
@@ -60,11 +62,29 @@ class GraphState:
         return user_vectors @ vectors.T + bias
 
     def differences(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Left minus right for pairs of response rows (P,): vectors (P, d) and biases (P,)."""
-        return (
-            self.response_vectors[left] - self.response_vectors[right],
-            self.response_bias[left] - self.response_bias[right],
-        )
+        """Pairs of response rows (P,) as vectors (P, d) and biases (P,), so that e·vector + bias is the log-odds of
+        left for a user of vector e, times the temperature: left minus right, and what goes in circles.  Swapped rows
+        give exactly the negative.
+        """
+        vectors = self.response_vectors[left] - self.response_vectors[right]
+        bias = self.response_bias[left] - self.response_bias[right]
+        if not self.config.get("cyclic"):
+            return vectors, bias
+        turning, turning_bias = self._cyclic(left, right)
+        return vectors + turning, bias + turning_bias
+
+    def _cyclic(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The part (P, d) and (P,) of ``differences`` that no score holds; mirrors ``layers.CyclicHead``."""
+        members = GraphConfig.of(self.config).architecture.members
+        scale = np.float32(members**0.5)
+        vectors, bias = [], np.zeros(len(left), np.float32)
+        for member, own in enumerate(np.split(self.response_vectors * scale, members, 1)):
+            w = _below(self.weights, f"{member}.cyclic.")
+            first, second = (own @ axis.T for axis in w["plane"])  # (R, planes) each
+            area = first[left] * second[right] - second[left] * first[right]
+            vectors.append(area @ w["by_user"] / scale)
+            bias += area @ w["by_all"] / np.float32(members)
+        return np.concatenate(vectors, 1), bias
 
     def log_odds(self, vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Calibrated log-odds that each user prefers the left response of each pair, without position bias.

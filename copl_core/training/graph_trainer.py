@@ -102,6 +102,12 @@ class GraphData:
         else:
             difference = responses.index_select(0, query.left) - responses.index_select(0, query.right)
             margin = (users.index_select(0, query.user) * difference).sum(-1)
+        if network.cyclic is not None:
+            own, left, right = (
+                table.index_select(0, rows)
+                for table, rows in ((users, query.user), (responses, query.left), (responses, query.right))
+            )
+            margin = margin + network.cyclic(own, left, right)
         if self.config.paper.ids_only:
             return margin
         margin = margin + bias.index_select(0, query.left) - bias.index_select(0, query.right)
@@ -353,6 +359,7 @@ def penalty(network: CoplGraph, config: GraphConfig, id_prior_scale: float = 1.0
         (priors.l2_layer, network.layer_drift()),
         (priors.l2_position_bias, _squares(network.user_position_bias)),
         (priors.l2_inverse_temperature, _squares(network.user_log_inverse_temperature)),
+        *(() if network.cyclic is None else ((priors.l2_cyclic, _squares(*network.cyclic.parameters())),)),
     )
     return 0.5 * _total(precision * squares for precision, squares in terms)
 

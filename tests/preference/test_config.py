@@ -51,6 +51,8 @@ STORED = {
     "firm_after": 4,
     "draws": 5,
     "large": 1000,
+    "cyclic": 3,
+    "l2_cyclic": 7.0,
 }
 
 
