@@ -38,6 +38,7 @@ BENCHMARKS = (
     "quality",
     "peers",
     "reward",
+    "slips",
     "controversy",
     "expert_loads",
     "map_stability",
@@ -46,7 +47,7 @@ BENCHMARKS = (
     "quality_scale",
     "pages",
 )
-READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward"}
+READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "slips"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all), which copies it here with the date,

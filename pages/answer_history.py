@@ -72,9 +72,10 @@ def answer(one: PastAnswer) -> None:
         edit_form(label)
 
 
-def edit_form(label: Label) -> None:
-    """The choice, strength and reason of one answer, to be changed in place."""
-    with st.form(f"change-{label.id}", border=False):
+def edit_form(label: Label, area: str = "") -> None:
+    """The choice, strength and reason of one answer, to be changed in place; ``area`` begins the keys of its widgets,
+    where a page shows the form twice."""
+    with st.form(f"{area}change-{label.id}", border=False):
         with st.container(horizontal=True):
             choice = st.segmented_control(
                 "Your answer",
@@ -82,7 +83,7 @@ def edit_form(label: Label) -> None:
                 default=label.choice,
                 required=True,
                 format_func=CHOICE_WORDS.get,
-                key=f"choice-{label.id}",
+                key=f"{area}choice-{label.id}",
             )
             strength = st.segmented_control(
                 "How much (for A and B)",
@@ -90,10 +91,10 @@ def edit_form(label: Label) -> None:
                 default=label.strength,
                 required=True,
                 format_func=STRENGTHS.get,
-                key=f"strength-{label.id}",
+                key=f"{area}strength-{label.id}",
             )
-        reason = st.text_input("Reason", label.reason, key=f"reason-{label.id}")
-        if st.form_submit_button("Change this answer", key=f"save-{label.id}"):
+        reason = st.text_input("Reason", label.reason, key=f"{area}reason-{label.id}")
+        if st.form_submit_button("Change this answer", key=f"{area}save-{label.id}"):
             save(label, choice, strength, reason)
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
+from pages import second_look
 from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
@@ -39,6 +40,7 @@ def page() -> None:
     shown = table(view)
     st.subheader("Which side of the screen")
     sides(shown)
+    second_look.of_the_study()
     if me.role == Role.OWNER:
         st.subheader("Exclude somebody from training")
         exclusion(view)

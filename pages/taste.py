@@ -10,6 +10,7 @@ from copl_core.records import CoplError
 from copl_core.study import label_quality, user_map, user_profile
 from copl_core.study.user_map import UserMap
 from copl_core.study.views import Evidence, Leaning, UserProfile
+from pages import second_look
 from pages.answer_history import answers, day, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
@@ -55,6 +56,7 @@ def page() -> None:
             statement(leaning)
     st.subheader("How well the model knows you")
     accuracy(view)
+    second_look.own()
     st.subheader("Your answers")
     answers()
     if view.snapshot:

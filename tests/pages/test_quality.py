@@ -10,7 +10,7 @@ import pytest
 from copl_core.records import Choice, Role
 from copl_core.study import access, contents, label_quality, labelling
 from copl_core.study_settings import AssignmentSettings
-from tests.worlds import camp_labels, open_study, pairs_to_label
+from tests.worlds import SHORT, camp_labels, label_in_camp, open_study, pairs_to_label
 
 
 @pytest.fixture
@@ -141,3 +141,24 @@ def test_a_researcher_looks_and_changes_nothing(session, open_page, words):
     labels_by_length(session, "Ann", 3)
     page = open_page("quality", session, access.join(session, "Rita", Role.RESEARCHER))
     assert "Do people agree?" in words(page) and "Exclude somebody" not in words(page) and not page.selectbox
+
+
+def test_before_a_snapshot_no_label_is_named(session, owner, open_page, words):
+    labels_by_length(session, "Ann")
+    assert "it will name labels here that it does not expect" in words(open_page("quality", session, owner))
+
+
+def test_unexpected_labels_are_a_question_in_a_table_and_flag_nobody(camps, open_page, words):
+    olga, ann = access.join(camps, "Olga", Role.OWNER), access.join(camps, "Ann")
+    label_in_camp(camps, ann.id, SHORT, 11)
+    task = labelling.next_task(camps, ann.id)
+    left_is_short = len(task.left.text) < len(task.right.text)
+    choice = Choice.RIGHT if left_is_short else Choice.LEFT
+    labelling.submit(camps, task.id, ann.id, choice, reason="my own words", milliseconds=60_000)
+    page = open_page("quality", camps, olga)
+    shown = words(page)
+    assert "Would you look at this again?" in shown and "clearly different from what the model expects" in shown
+    listed = page.dataframe[-1].value
+    assert "Ann" in list(listed["person"]) and listed["expected"].min() > 80
+    assert "my own words" not in shown + listed.to_string()
+    assert "**Ann.**" not in shown  # nobody stands out for it

@@ -1,0 +1,111 @@
+"""A part of My taste and of Quality: labels that the model would not expect, as a question to look at them again."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from copl_core.records import CoplError
+from copl_core.study import slips
+from copl_core.study.slips import SuspectLabel, SuspectView
+from pages.answer_history import day, edit_form, two_texts
+from pages.common import current, person_name, source_line
+from pages.texts import brief, draw_prompt
+
+ANSWERED = "second-look-kept"  # ids of the labels that the person keeps, in this visit
+
+
+def own() -> None:
+    """Up to three of the person's own labels, each with a door to change it; nothing where there is none."""
+    session, me = current()
+    try:
+        found = slips.own_suspects(session, me.id)
+    except CoplError:
+        return  # the top of the page says that the snapshot is damaged
+    kept = st.session_state.get(ANSWERED, set())
+    found = tuple(one for one in found if one.label.id not in kept)
+    if not found:
+        return
+    st.subheader("Would you look at this again?" if len(found) == 1 else "Would you look at these again?")
+    st.caption(
+        "Your other answers let the model expect something else here. It may well be wrong, and tastes have exceptions: "
+        "only you know."
+    )
+    for one in found:
+        question(one)
+
+
+def question(one: SuspectLabel) -> None:
+    with st.container(border=True, key=f"second-look-{one.label.id}"):
+        draw_prompt(one.prompt)
+        two_texts(("You preferred", one.preferred.text), ("The other answer", one.other.text))
+        st.caption(
+            f"By your other answers, the model expects {one.expected:.0%} for the other answer. "
+            f"Answered {day(one.label.created_at)}."
+        )
+        with st.container(horizontal=True):
+            with st.popover("Change my answer", icon=":material/edit:"):
+                st.caption(f"A is the answer that {'you preferred' if first(one) else 'you did not prefer'}.")
+                edit_form(one.label, "again-")
+            st.button("It is right", key=f"keep-{one.label.id}", on_click=keep, args=(one.label.id,))
+
+
+def first(one: SuspectLabel) -> bool:
+    return one.label.preferred_id == one.label.left_id
+
+
+def keep(label_id: int) -> None:
+    st.session_state[ANSWERED] = st.session_state.get(ANSWERED, set()) | {label_id}
+
+
+def of_the_study() -> None:
+    """The few most suspect labels of the study, as a table."""
+    session, _ = current()
+    st.subheader("Would you look at this again?")
+    try:
+        view = slips.suspect_labels(session)
+    except CoplError as problem:
+        st.error(str(problem))
+        return
+    if view is None:
+        st.write("The model has not been trained yet; it will name labels here that it does not expect.")
+        return
+    st.write(summary(view))
+    if view.items:
+        st.dataframe(
+            [row(one) for one in view.items],
+            hide_index=True,
+            width="stretch",
+            key="second-look",
+            alt="Labels that the model does not expect",
+            column_config={"expected": st.column_config.NumberColumn("other expected", format="%.0f %%")},
+        )
+        st.caption(
+            "other expected: the probability that this person prefers the other answer, by their other labels. People "
+            "see their own labels of this kind on My taste and may change them; nobody is listed for them above, and "
+            "they train the model as all others do."
+        )
+    source_line("Each label is judged by a model without it.", view.snapshot)
+
+
+def summary(view: SuspectView) -> str:
+    if not view.n_users:
+        return "The model does not yet predict anybody's answers better than chance, so it names no label here."
+    among = f"{view.n_labels:,} labels of {view.n_users:,} people whom the model predicts better than chance"
+    if not view.n_suspect:
+        return f"None of the {among} is clearly different from what it expects."
+    some = "1 label is" if view.n_suspect == 1 else f"{view.n_suspect:,} labels are"
+    shown = f" The {len(view.items)} most unexpected are listed." if len(view.items) < view.n_suspect else ""
+    return (
+        f"Of {among}, **{some} clearly different from what the model expects of this person**. Each may be a slip, or "
+        f"a preference that the model does not know.{shown}"
+    )
+
+
+def row(one: SuspectLabel) -> dict:
+    return {
+        "person": person_name(one.user.name, one.user.kind),
+        "question": brief(one.prompt),
+        "preferred": brief(one.preferred.text),
+        "the other answer": brief(one.other.text),
+        "expected": 100 * one.expected,
+    }
