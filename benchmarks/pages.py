@@ -126,7 +126,7 @@ def publish(session: Session) -> None:
     from copl_core.trainer.job import learn_mix
     from copl_core.training.graph_fit import fit_graph
     from copl_core.training.reward_fit import fit_reward
-    from copl_core.training.split import held_out
+    from copl_core.training.split import hold_out
 
     data = session.store.training_data(session.id)
     started = time.monotonic()
@@ -138,16 +138,12 @@ def publish(session: Session) -> None:
     report("map", started)
     started = time.monotonic()
     given = data.labels
-    kept = held_out(
-        data.user_ids[given.user],
-        data.response_ids[given.left],
-        data.response_ids[given.right],
-        given.decided,
-        share=0.01,
-    )
+    ids = data.user_ids[given.user], data.response_ids[given.left], data.response_ids[given.right]
+    learned, kept = hold_out(*ids, share=0.01)
+    kept &= given.decided
     config = RewardConfig(backbone="minilm")
     model = fit_reward(
-        data.with_labels(given.take(~kept)),
+        data.with_labels(given.take(learned)),
         graph.user_vectors,
         config,
         weights=resolver(session.settings.weights),

@@ -130,9 +130,9 @@ def what_it_gains() -> None:
     st.markdown(f"## {headline(found)}")
     if found is None:
         st.write(
-            "A run of graph and reward model measures it: it holds out a tenth of the decided labels and predicts them "
-            "with the personal model and with baselines that know nobody's taste. The trainer starts one by itself "
-            "when there are enough labels; the Training page starts one at once."
+            "A run of graph and reward model measures it: it holds out up to a tenth of the decided labels and "
+            "predicts them with the personal model and with baselines that know nobody's taste. The trainer starts "
+            "one by itself when there are enough labels; the Training page starts one at once."
         )
     else:
         st.write(gain_in_words(found))

@@ -46,8 +46,8 @@ def gain() -> None:
     found = runs.personalisation_gain(session)
     if found is None:
         st.markdown(
-            f"**{QUESTION}** Not measured yet. A run of graph and reward model holds out a tenth of the decided labels "
-            "and predicts them with the personal model and with the baselines that know nobody's taste."
+            f"**{QUESTION}** Not measured yet. A run of graph and reward model holds out up to a tenth of the decided "
+            "labels and predicts them with the personal model and with the baselines that know nobody's taste."
         )
         return
     st.markdown(f"**{QUESTION} {VERDICTS[found.answer]}** {gain_in_words(found)}")

@@ -1,9 +1,10 @@
 """Validation labels: a part of the training labels that is split off the way the test labels are.
 
 Options of a method are chosen on them.  Where many test labels are about new texts, whole
-prompts are held out; where many are by new users, whole users, except for the context labels they would give; else a
-tenth of the decided labels, or labels on responses that are held out from their user.  Of the test labels only this is
-read: which users, texts and user–response edges are new.  The labels of a control are not read at all.
+prompts are held out; where many are by new users, whole users, except for the context labels they would give; else
+labels about responses that are held out from their user.  No response of a validation label occurs in a label that is
+learned or given as context by the same user, whatever the test labels share with the training labels.  Of the test
+labels only this is read: which users and texts are new.  The labels of a control are not read at all.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import numpy as np
 
 from copl_core.evaluation.dataset import EvalDataset, first_labels, rows_of, without_swapped_users
 from copl_core.records import Comparisons, TrainingData
-from copl_core.training.split import ValidationSplit, draws, held_out, split_by_edge, uniform
+from copl_core.training.split import ValidationSplit, hold_out, shares_response, uniform
 
 PROMPTS_SHARE = 0.15  # of the prompts, where test labels are about new texts
 TEXTS_SHARE = 0.08  # of the responses, where there are too few prompts for that
 USERS_SHARE = 0.15  # of the users, where test labels are by new users
 FEWEST_PROMPTS = 5
-EDGES_SHARE = 0.2  # of each user's responses, where test labels are about responses that are unseen by their user
 NOTABLE = 0.1  # share of test labels with something new from which validation labels are made like them
 RANDOM_SHARE = 0.15  # of the decided labels, in a random split
 FEWEST_LABELS = 10  # with fewer validation labels no option is chosen
@@ -50,18 +50,18 @@ def matched_split(dataset: EvalDataset, seed: int) -> ValidationSplit | None:
 
 
 def random_split(dataset: EvalDataset, seed: int) -> ValidationSplit:
-    """About ``RANDOM_SHARE`` of the decided training labels as validation labels, held out by user–response edge."""
+    """About ``RANDOM_SHARE`` of the decided training labels as validation labels, held out by ``hold_out``."""
     labels = dataset.train.labels.take(dataset.train.labels.decided)
-    out = random_mask(labels, seed)
+    learned, out = random_masks(labels, seed)
     weight = np.full(out.sum(), 1 / max(out.sum(), 1))
     rows = np.arange(len(dataset.users)), np.arange(len(dataset.texts))
-    train = dataset.train.with_labels(labels.take(~out))
+    train = dataset.train.with_labels(labels.take(learned))
     return ValidationSplit(train, labels.take(out), labels.take(np.empty(0, np.int64)), weight, *rows)
 
 
-def random_mask(labels: Comparisons, seed: int) -> np.ndarray:
-    """Mask (N,) of the labels that a random split holds out."""
-    return np.any(draws("edge", labels.user, labels.left, labels.right, seed + 1) < RANDOM_SHARE / 2, axis=1)
+def random_masks(labels: Comparisons, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (N,) of the labels that a random split learns from, and of those that it holds out."""
+    return hold_out(labels.user, labels.left, labels.right, RANDOM_SHARE, seed + 1)
 
 
 def validation_dataset(dataset: EvalDataset, seed: int) -> EvalDataset:
@@ -71,7 +71,8 @@ def validation_dataset(dataset: EvalDataset, seed: int) -> EvalDataset:
     """
     dataset = without_swapped_users(dataset)
     train, labels = dataset.train, dataset.train.labels
-    test, learned = _masks_of_known(dataset)
+    ids = train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right]
+    learned, test = hold_out(*ids)
     if dataset.new_text.mean() > NOTABLE:
         test |= _mask_of_new_texts(train, seed)
     context = np.zeros(len(labels), bool)
@@ -79,34 +80,9 @@ def validation_dataset(dataset: EvalDataset, seed: int) -> EvalDataset:
         new_user = _drawn(train.user_ids, USERS_SHARE, seed, salt=2)[labels.user]
         context = new_user & first_labels(labels.user, _context_per_user(dataset))
         test = (test | new_user) & ~context
-    return _renumbered(dataset, learned & ~test & ~context, test & labels.decided, context)
-
-
-def is_about_seen_responses(dataset: EvalDataset) -> bool:
-    """Whether many test labels of known users on known texts are about a response that the user saw in training."""
-    dataset = without_swapped_users(dataset)
-    labels, n = dataset.train.labels, len(dataset.texts)
-    seen = np.unique(np.concatenate([labels.user * n + labels.left, labels.user * n + labels.right]))
-    test = dataset.test.take(~dataset.new_user & ~dataset.new_text)
-    if not len(test):
-        return True
-    return (np.isin(test.user * n + test.left, seen) | np.isin(test.user * n + test.right, seen)).mean() >= NOTABLE
-
-
-def _masks_of_known(dataset: EvalDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Masks (N,) of labels of known users on known texts: validation labels, and labels that may be learned from.
-
-    Where test labels are about responses that the user saw in training, single labels are drawn.  Where they are not,
-    both responses of a validation label are held out from the user.  Otherwise pairs derived from one list of ratings
-    would predict each other (a ≻ b and b ≻ c imply a ≻ c), and every option would look too good.
-    """
-    train, labels = dataset.train, dataset.train.labels
-    if not is_about_seen_responses(dataset):
-        learned, test = split_by_edge(train, EDGES_SHARE)
-        return test, learned
-    ids = train.user_ids[labels.user], train.response_ids[labels.left], train.response_ids[labels.right]
-    test = held_out(*ids, labels.decided)
-    return test, ~test
+    learned &= ~test & ~context
+    clean = ~shares_response(*ids, learned | context)
+    return _renumbered(dataset, learned, test & labels.decided & clean, context)
 
 
 def _mask_of_new_texts(train: TrainingData, seed: int) -> np.ndarray:

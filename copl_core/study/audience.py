@@ -18,7 +18,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Label, User
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
-from copl_core.training.split import held_out_and_unseen
+from copl_core.training.split import DRAW, pair_draw, split_of_study
 
 GROUP_SAMPLE = 400  # members that stand for a group; more change its mean by less than its uncertainty
 DRAWS = 200  # of a user's vector, for the interval
@@ -59,6 +59,7 @@ class Audience:
         self.graph = snapshot.graph
         self.gate_graph = snapshot.reward_graph if snapshot.has_reward else self.graph
         self.gate_prior = snapshot.reward_prior if snapshot.has_reward else snapshot.prior
+        self._draw = (snapshot.manifest.get("reward") or {}).get("draw", "")
         self._graph_rows: list[np.ndarray] = [np.zeros((0, self.graph.user_vectors.shape[1]), np.float32)]
         self._gate_rows: list[np.ndarray] = [np.zeros((0, self.gate_graph.user_vectors.shape[1]), np.float32)]
         self._end = 0
@@ -72,7 +73,7 @@ class Audience:
 
     def _user_rows(self, user: User, labels: list[Label]) -> UserRows:
         vector, source, adapted = placement.vector(self.graph, user.id, labels, self.snapshot.prior)
-        gate_vector, learned = _gate_vector(self.gate_graph, user.id, labels, self.gate_prior)
+        gate_vector, learned = _gate_vector(self.gate_graph, user.id, labels, self.gate_prior, self._draw)
         own = self._add(vector[None], gate_vector[None]).start
         group = placement.group_in(self.snapshot, user.id, source, adapted)
         if not self.with_uncertainty:
@@ -105,19 +106,23 @@ class Audience:
         return slice(start, self._end)
 
 
-def _gate_vector(state: GraphState, user_id: int, labels: list[Label], prior: Prior) -> tuple[np.ndarray, list[Label]]:
+def _gate_vector(
+    state: GraphState, user_id: int, labels: list[Label], prior: Prior, draw: str
+) -> tuple[np.ndarray, list[Label]]:
     """(the vector that the gate reads (d,), the labels behind it).
 
     It is the vector of the gate's own fit while the labels of that fit are unchanged, else one adapted to all labels.
+    ``draw`` says how the fit held labels out; empty for snapshots of earlier versions.
     """
-    kept, new = held_out_and_unseen(
+    described = (
         np.full(len(labels), user_id),
         np.array([label.left_id for label in labels], np.int64),
         np.array([label.right_id for label in labels], np.int64),
         np.array([label.preferred_id is not None for label in labels], bool),
         len(state.response_ids),
     )
-    learned = [label for label, out in zip(labels, kept | new, strict=True) if not out]
+    mask = split_of_study(*described)[0] if draw == DRAW else pair_draw(*described)
+    learned = [label for label, is_learned in zip(labels, mask, strict=True) if is_learned]
     vector, source, _ = placement.vector(state, user_id, learned, prior)
     return (
         (vector, learned) if source == "trained" else (placement.adapted(state, labels, prior, user_id).vector, labels)

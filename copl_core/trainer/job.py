@@ -1,10 +1,11 @@
 """One training job, from labels to the parts of a snapshot: texts → graph → (reward → mix) → map.
 
 A "graph" job refits the preference graph and shares the reward model of the previous snapshot.  A "full" job also
-chooses the graph's priors and fits the reward model.  It holds out a tenth of the decided labels from that choice, from
-a first graph and from the reward model: the mix of the two is learned on this tenth, and all reported figures are
-measured on it.  It also holds out all labels about a few responses, which show how much either model can be trusted on
-new texts.  Then the graph that will serve is fitted to all labels, those included that arrived in the meantime.
+chooses the graph's priors and fits the reward model.  It holds out about a tenth of the decided labels from that
+choice, from a first graph and from the reward model: the mix of the two is learned on this tenth, and all reported
+figures are measured on it.  They are held out by (person, response), so that none follows from the rest.  It also holds
+out all labels about a few responses, which show how much either model can be trusted on new texts.  Then the graph that
+will serve is fitted to all labels, those included that arrived in the meantime.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from copl_core.trainer.schedule import FEWEST
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.progress import HELD_OUT, Progress
-from copl_core.training.split import FEWEST_TEXTS, held_out_and_unseen
+from copl_core.training.split import DRAW, split_of_study
 from copl_core.training.tune import tuned
 
 if TYPE_CHECKING:
@@ -255,17 +256,18 @@ class Job:
             return None
         return lambda losses: checkpoint.write("priors", key, {"losses": losses, "step": len(losses)})
 
-    def _split(self) -> tuple[TrainingData, np.ndarray, np.ndarray]:
-        """The training labels of everything that is measured, and masks (N,) of the two sets held out from it."""
+    def _split(self) -> tuple[TrainingData, Comparisons, Comparisons]:
+        """The training labels of everything that is measured, the labels that it is measured on, and labels about
+        responses that nothing is learned about."""
         data, labels = self.data, self.data.labels
-        held_out, new = held_out_and_unseen(
+        learned, known, new = split_of_study(
             data.user_ids[labels.user],
             data.response_ids[labels.left],
             data.response_ids[labels.right],
             labels.decided,
             data.n_responses,
         )
-        return data.with_labels(labels.take(~held_out & ~new)), held_out, new
+        return data.with_labels(labels.take(learned)), labels.take(known), labels.take(new)
 
     def fit_graph(
         self, data: TrainingData, config: GraphConfig, phase: str, *, warm: GraphState | None, part: str = "graph"
@@ -289,9 +291,11 @@ class Job:
         from copl_core.training.reward_fit import fit_reward
 
         data, settings = self.data, self.settings
-        training, held_out, new = self._split()
+        training, test, new_test = self._split()
+        # It starts from nothing: an earlier graph has learned from labels that are held out here, since a part of a
+        # user's responses grows with the labels that connect them, and may be drawn then.
         phase = "graph without the held-out labels"
-        graph = self.fit_graph(training, config, phase, warm=self._warm_start(), part="first graph")
+        graph = self.fit_graph(training, config, phase, warm=None, part="first graph")
         reward_config = RewardConfig.for_backbone(
             settings.backbone, balance=settings.balance, steps=settings.reward_steps
         )
@@ -307,30 +311,19 @@ class Job:
             checkpoint=self.checkpoint,
             disk=states_folder(settings),
         )
-        test, new_test = data.labels.take(held_out), data.labels.take(new & data.labels.decided)
         mix, logits = learn_mix(test, new_test, graph, model, list(data.texts()), self.phi, self.progress)
         self.progress("baselines", 0, 1, None)
         metrics, gain = held_out_report.report(training, test, logits, settings.seed)
         entry = {
             "watermark": data.watermark,
             "backbone": settings.backbone,
+            "draw": DRAW,
             "config": asdict(reward_config),
             "metrics": metrics,
             "gain": gain,
             "fit": _plain(model.metrics),
         }
         return FittedReward(entry, graph, model, mix, config)
-
-    def _warm_start(self) -> GraphState | None:
-        """The previous graph that was fitted without the labels that are held out here, if there is one.
-
-        Where the study has crossed ``FEWEST_TEXTS`` responses since then, other labels were held out, and that graph
-        may know some of these.
-        """
-        if self.previous is None or not self.previous.has_reward:
-            return None
-        before, now = len(self.previous.reward_graph.response_ids), self.data.n_responses
-        return self.previous.reward_graph if (before >= FEWEST_TEXTS) == (now >= FEWEST_TEXTS) else None
 
 
 def learn_mix(

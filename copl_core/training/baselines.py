@@ -27,7 +27,7 @@ from copl_core.features import FEATURE_NAMES, measure_many
 from copl_core.logistic import penalised_logistic
 from copl_core.records import Comparisons, TrainingData
 from copl_core.training.metrics import log_losses
-from copl_core.training.split import ValidationSplit, draws
+from copl_core.training.split import ValidationSplit, hold_out
 
 RANKS = (5, 10, 2)
 PRECISIONS = (3.0, 1.0, 10.0, 20.0)
@@ -127,10 +127,9 @@ def _chosen(
 def _random_loss(labels: Comparisons, length: np.ndarray, n_users: int, seed: int) -> Callable[[Option], float]:
     """Log-loss of an option on a random part of the labels.
 
-    About ``HOLDOUT`` of the labels are held out, by user–response edge as the graph does it.
+    About ``HOLDOUT`` of the labels are held out, by ``hold_out``.
     """
-    held = np.any(draws("edge", labels.user, labels.left, labels.right, seed) < HOLDOUT / 2, axis=1)
-    train, test = labels.take(~held), labels.take(held)
+    train, test = map(labels.take, hold_out(labels.user, labels.left, labels.right, HOLDOUT, seed))
 
     def loss_of(option: Option) -> float:
         logits = _fit(train, length, n_users, *option, personal=True, seed=seed).logits(test)

@@ -14,15 +14,14 @@ training, and its metrics then say after how many of the planned steps (``cut``)
 A killed training resumes from its last saved state (``checkpoint``) with the same steps.  On a processor it ends with
 the same weights, bit for bit.
 
-Labels are held out by the ids of user and responses, so a label stays on the same side of the split in every later fit.
-One half of them decides when to stop and fits the temperature, and figures are reported on the other half.
+Labels are held out by the ids of user and responses: all that a user said about a response, or nothing.  One half of
+them decides when to stop and fits the temperature, and figures are reported on the other half.
 """
 
 from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -43,9 +42,12 @@ from copl_core.training.distributed import Processes
 from copl_core.training.losses import MAKING_MODULES, torch_generator
 from copl_core.training.metrics import log_losses, measures
 from copl_core.training.progress import HELD_OUT, Progress
+from copl_core.training.split import draws, part_draws
 
 FEWEST_LABELS = 8
+FEWEST_HELD_OUT = 4  # labels
 MOST_HELD_OUT = 2000  # labels; more of them cost time and add little precision
+SPLIT_SALT = 3  # of the draw of held-out labels, which is another one than that of a full job
 MONITOR_LABELS = 256  # most held-out labels of an evaluation during training
 LABELS_PER_STEP = 4096  # most labels of a step, drawn from those between its texts
 EVALUATIONS = 10  # about so many in a whole training
@@ -157,6 +159,7 @@ def _key(fit: RewardTrainer, seed: int, warm: RewardModel | None, time_budget_s:
         asdict(fit.config),
         seed,
         time_budget_s,
+        fit.held_out_rows,
         fit.processes.n,
         fit.processes.device.type,
         list(start),
@@ -445,17 +448,33 @@ def _set_torch_rng_states(device: torch.device, states: dict[str, Tensor]) -> No
 
 
 def split(data: TrainingData, holdout: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the training, tuning and test labels, drawn by the ids of user and responses.
+    """Rows of the training, tuning and test labels.
 
-    A user's repeated labels of one pair stay in the same part.  A label also stays in its part from fit to fit, except
-    for the few at the boundary, which moves as labels arrive.
+    About a ``holdout`` share is held out, ``MOST_HELD_OUT`` labels at most and ``FEWEST_HELD_OUT`` at least, so that no
+    response of a held-out label occurs in a training label of the same user (``training.split.part_draws``).  Where so
+    few labels hang together so closely that less than half of them would remain, single pairs are held out.
     """
+    labels, ids = data.labels, _label_ids(data)
+    number = part_draws(*ids, SPLIT_SALT)
+    latest = number.max(1)  # of the two draws of a label: both are below a share where the label is held out
+    share = min(holdout, MOST_HELD_OUT / max(1, len(labels)))
+    share = max(share, np.nextafter(np.sort(latest)[min(FEWEST_HELD_OUT, len(labels)) - 1], 1))
+    train, held_out = np.flatnonzero(number.min(1) >= share), np.flatnonzero(latest < share)
+    if 2 * len(train) < len(labels):
+        latest = draws("pair", *ids, SPLIT_SALT)[:, 0]
+        order = np.argsort(latest, kind="stable")
+        n_held_out = max(FEWEST_HELD_OUT, round(holdout * len(order)))
+        train, held_out = np.sort(order[n_held_out:]), order[:n_held_out]
+    held_out = held_out[np.argsort(latest[held_out], kind="stable")]
+    half = len(held_out) // 2
+    half = np.searchsorted(latest[held_out], latest[held_out[half]]) or half  # no part is cut, unless there is one
+    return train, held_out[:half], held_out[half:]
+
+
+def _label_ids(data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids (N,) of the user, the left and the right response of each label."""
     labels = data.labels
-    pairs = np.sort(data.response_ids[np.stack([labels.left, labels.right], 1)], axis=1)
-    ids = np.ascontiguousarray(np.column_stack([data.user_ids[labels.user], pairs]), np.int64)
-    order = np.argsort([zlib.crc32(row.tobytes(), 1) for row in ids], kind="stable")
-    n_held_out = max(4, min(MOST_HELD_OUT, round(holdout * len(order))))
-    return np.sort(order[n_held_out:]), order[: n_held_out // 2], order[n_held_out // 2 : n_held_out]
+    return data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
 
 
 def label_batches(

@@ -13,7 +13,7 @@ from copl_core.evaluation import methods
 from copl_core.evaluation.dataset import EvalDataset, build_dataset, with_swapped_users
 from copl_core.evaluation.peer_models import PAL, VPL, Labels, LoRe
 from copl_core.evaluation.peers import HEADS, PEERS, PeerFit, standardised, uniform_reward
-from copl_core.evaluation.validation import FEWEST_LABELS, matched_split, random_mask, validation_split
+from copl_core.evaluation.validation import FEWEST_LABELS, matched_split, random_masks, validation_split
 from copl_core.features import measure_many
 from copl_core.preference.config import GraphConfig
 from copl_core.records import Choice, CoplError, ImportRow
@@ -203,8 +203,8 @@ def test_a_step_changes_every_parameter(name):
 def test_validation_labels_keep_a_pair_on_one_side():
     labels = camps().train.labels
     turned = replace(labels, left=labels.right, right=labels.left)
-    held = random_mask(labels, 0)
-    np.testing.assert_array_equal(held, random_mask(turned, 0))
+    held = random_masks(labels, 0)[1]
+    np.testing.assert_array_equal(held, random_masks(turned, 0)[1])
     assert 0.05 < held.mean() < 0.3
 
 
@@ -238,9 +238,9 @@ def test_kinds_of_labels_have_the_same_weight_as_among_the_test_labels():
 def test_where_nothing_new_is_tested_options_are_chosen_on_a_random_part():
     dataset = build_dataset(rows(range(12), range(10)), rows(range(12), range(10), seed=1))
     assert matched_split(dataset, 0) is None
-    split, held = validation_split(dataset, 0), random_mask(dataset.train.labels, 0)
+    split, (learned, held) = validation_split(dataset, 0), random_masks(dataset.train.labels, 0)
     np.testing.assert_array_equal(split.test.left, dataset.train.labels.left[held])
-    np.testing.assert_array_equal(split.train.labels.left, dataset.train.labels.left[~held])
+    np.testing.assert_array_equal(split.train.labels.left, dataset.train.labels.left[learned])
     assert kinds(split) == (0, 0) and split.train.n_users == dataset.train.n_users
 
 

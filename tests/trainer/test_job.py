@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from copl_core.config import Settings
+from copl_core.ids import rows_of
 from copl_core.install.weights import resolver
 from copl_core.preference.config import GraphConfig
 from copl_core.records import CoplError, TrainingData
@@ -20,13 +21,14 @@ from copl_core.reward.model import RewardModel
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, write_snapshot
 from copl_core.study import access, experts, rewards
+from copl_core.study.audience import Audience
 from copl_core.study.scoring import Scorer
 from copl_core.study.session import Session
 from copl_core.trainer import job
 from copl_core.trainer.job import fit, text_margins
 from copl_core.trainer.run_log import HELD_OUT
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.split import FEWEST_TEXTS, held_out, held_out_and_unseen
+from copl_core.training.split import DRAW, split_of_study
 from tests.preference.camps import QUICK, camp_phi
 from tests.preference.camps import camps as plain_camps
 from tests.trainer.conftest import quick_two_camps
@@ -45,32 +47,6 @@ def data(camps) -> TrainingData:
 
 
 # ---- held-out labels
-
-
-def test_about_a_tenth_of_the_decided_labels_is_kept_and_always_the_same_ones():
-    rng = np.random.default_rng(0)
-    user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
-    decided = rng.random(6000) < 0.9
-    kept = held_out(user, left, right, decided)
-    assert kept[decided].mean() == pytest.approx(0.1, abs=0.02) and not kept[~decided].any()
-    order = rng.permutation(6000)
-    assert np.array_equal(held_out(user[order], left[order], right[order], decided[order]), kept[order])
-    assert np.array_equal(
-        held_out(user[:50], left[:50], right[:50], decided[:50]), kept[:50]
-    )  # later labels change nothing
-
-
-def test_a_pair_answered_twice_is_kept_or_learned_as_a_whole():
-    user, left = np.arange(500), np.arange(500) + 1000
-    right, yes = left + 1, np.ones(500, bool)
-    assert np.array_equal(held_out(user, left, right, yes), held_out(user, right, left, yes))
-
-
-def test_every_share_can_be_held_out():
-    user, left, yes = np.arange(2000), np.arange(2000) + 5000, np.ones(2000, bool)
-    none, half, everything = (held_out(user, left, left + 1, yes, share) for share in (0.0, 0.5, 1.0))
-    assert not none.any() and everything.all() and half.mean() == pytest.approx(0.5, abs=0.05)
-    assert (held_out(user, left, left + 1, yes) <= half).all()  # a smaller share is a part of a larger one
 
 
 # ---- a graph job
@@ -155,20 +131,6 @@ def test_the_margins_of_the_mix_are_read_in_parts_that_progress_can_end(data):
         job.text_margins(ByLength(), labels, users, texts, cancel)
 
 
-def test_all_labels_about_a_few_responses_are_kept_where_there_are_enough_responses():
-    rng = np.random.default_rng(0)
-    user, left, right = rng.integers(1, 200, 6000), rng.integers(1, 300, 6000), rng.integers(300, 600, 6000)
-    decided = rng.random(6000) < 0.9
-    kept, new = held_out_and_unseen(user, left, right, decided, 600)
-    texts = np.unique(np.concatenate([left[new], right[new]]))
-    gone = [text for text in texts if new[(left == text) | (right == text)].all()]
-    assert 0.02 < len(gone) / 600 < 0.06 and 0.04 < new.mean() < 0.12 and not (kept & new).any()
-    assert np.array_equal(kept | new, held_out(user, left, right, decided) | new)
-    turned = held_out_and_unseen(user, right, left, decided, 600)
-    assert np.array_equal(turned[0], kept) and np.array_equal(turned[1], new)
-    assert not held_out_and_unseen(user, left, right, decided, FEWEST_TEXTS - 1)[1].any()
-
-
 # ---- what a full job hands to the first of its fits
 
 
@@ -196,6 +158,12 @@ def handed(monkeypatch, name: str, data: TrainingData, home: Path, previous=None
     return call.value.args
 
 
+def divided(data: TrainingData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels = data.labels
+    ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
+    return split_of_study(*ids, labels.decided, data.n_responses)
+
+
 def answered(data: TrainingData) -> list[tuple[int, int, int]]:
     labels = data.labels
     return list(
@@ -210,16 +178,10 @@ def answered(data: TrainingData) -> list[tuple[int, int, int]]:
 
 def test_the_priors_are_chosen_without_the_labels_that_figures_are_reported_on(monkeypatch, tmp_path):
     data = plain_camps(n_users=40, n_prompts=40, per_user=20)
-    kept, new = held_out_and_unseen(
-        data.user_ids[data.labels.user],
-        data.response_ids[data.labels.left],
-        data.response_ids[data.labels.right],
-        data.labels.decided,
-        data.n_responses,
-    )
-    assert kept.any() and new.any()
+    learned, known, new = divided(data)
+    assert known.any() and new.any()
     (seen, _, config), _ = handed(monkeypatch, "tuned", data, tmp_path)
-    assert answered(seen) == answered(data.with_labels(data.labels.take(~kept & ~new)))
+    assert answered(seen) == answered(data.with_labels(data.labels.take(learned)))
     assert config == GraphConfig()
 
 
@@ -231,15 +193,13 @@ def test_the_priors_are_chosen_for_a_graph_of_all_labels(monkeypatch, tmp_path):
     assert len(seen.labels) < 280 and config.schedule.large == 0
 
 
-@pytest.mark.parametrize(("before", "now", "warm"), [(20, 24, True), (24, 25, False), (25, 30, True), (30, 20, False)])
-def test_the_first_graph_starts_from_one_that_never_saw_the_labels_now_kept(before, now, warm, monkeypatch, tmp_path):
-    assert FEWEST_TEXTS == 50  # responses, two a prompt
-    state = fit_graph(
-        plain_camps(n_prompts=before), camp_phi(before), QUICK.with_settings(members=1, max_steps=1), seed=0
-    )
-    previous = SimpleNamespace(has_reward=True, reward_graph=state)
-    _, named = handed(monkeypatch, "fit_graph", plain_camps(n_prompts=now), tmp_path, previous)
-    assert named["warm"] is (state if warm else None)
+def test_the_first_graph_starts_from_nothing_since_an_earlier_one_knows_labels_that_are_held_out_now(
+    monkeypatch, tmp_path
+):
+    state = fit_graph(plain_camps(), camp_phi(), QUICK.with_settings(members=1, max_steps=1), seed=0)
+    previous = SimpleNamespace(has_reward=True, reward_graph=state, graph=state)
+    _, named = handed(monkeypatch, "fit_graph", plain_camps(), tmp_path, previous)
+    assert named["warm"] is None and named["part"] == "first graph"
 
 
 # ---- a full job, with the bundled language model
@@ -264,15 +224,9 @@ def full(camps, data, minilm, tmp_path_factory) -> Snapshot:
 
 @pytest.mark.weights
 def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
-    kept, new = held_out_and_unseen(
-        data.user_ids[data.labels.user],
-        data.response_ids[data.labels.left],
-        data.response_ids[data.labels.right],
-        data.labels.decided,
-        data.n_responses,
-    )
-    assert full.mix.n == kept.sum() > 0 and full.mix.n_new == (new & data.labels.decided).sum()
-    assert len(full.reward_graph.labels) == (~kept & ~new).sum() and len(full.graph.labels) == len(data.labels)
+    learned, known, new = divided(data)
+    assert full.mix.n == known.sum() > 0 and full.mix.n_new == new.sum()
+    assert len(full.reward_graph.labels) == learned.sum() and len(full.graph.labels) == len(data.labels)
     by_method = full.manifest["metrics"]["held_out"]
     assert set(by_method) == {"copl", "copl-graph", "copl-reward", "global", "side-length"}
     assert all(
@@ -281,10 +235,29 @@ def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
     gain = full.manifest["metrics"]["gain"]
     assert gain["accuracy"] == pytest.approx(by_method["copl"]["accuracy"] - by_method["global"]["accuracy"])
     assert gain["accuracy_interval"][0] > 0  # the two halves of the users have opposite preferences
-    assert {one["n"] for one in by_method.values()} == {int(kept.sum())}
+    assert {one["n"] for one in by_method.values()} == {int(known.sum())}
     entry = full.manifest["reward"]
     assert (entry["fitted_in"], entry["watermark"], entry["backbone"]) == ("v0001", data.watermark, "minilm")
+    assert entry["draw"] == DRAW
     json.dumps(full.manifest, allow_nan=False)
+
+
+@pytest.mark.weights
+def test_the_gate_reads_the_trained_vector_of_a_user_whose_labels_are_those_of_the_fit(full, camps):
+    """The labels that the fit held out are no others, by its own draw or by the one of earlier versions."""
+    state = full.reward_graph
+    users = [(user, camps.store.labels(camps.id, user_id=user.id)) for user in access.users(camps)]
+    users = [(user, labels) for user, labels in users if labels]
+
+    def trained(draw: str) -> int:
+        entry = {**full.manifest["reward"], "draw": draw}
+        snapshot = Snapshot(full.folder, {**full.manifest, "reward": entry})
+        audience = Audience(snapshot, users, groups=False, with_uncertainty=False)
+        rows = rows_of(np.array([user.id for user, _ in users]), state.user_ids)
+        own = [audience.gate_vectors[one.own] for one in audience.users]
+        return sum(np.array_equal(mine, state.user_vectors[row]) for mine, row in zip(own, rows, strict=True))
+
+    assert trained(DRAW) == len(users) > trained("")
 
 
 @pytest.mark.weights
