@@ -14,7 +14,7 @@ training, and its metrics then say after how many of the planned steps (``cut``)
 A killed training resumes from its last saved state (``checkpoint``) with the same steps.  On a processor it ends with
 the same weights, bit for bit.
 
-Labels are held out by the ids of user and responses: all that a user said about a response, or nothing.  One half of
+Labels are held out by the ids of user and responses: all labels of a user about a response, or none.  One half of
 them decides when to stop and fits the temperature, and figures are reported on the other half.
 """
 

@@ -1,6 +1,6 @@
 """Training, test and validation labels, and the draws that decide which labels are held out.  Numpy only.
 
-Labels are held out by (person, response): all that a person said about a response, or nothing.  Otherwise a held-out
+Labels are held out by (person, response): all labels of a person about a response, or none.  Otherwise a held-out
 label follows from the rest: a ≻ c and c ≻ b imply a ≻ b, and where pairs are made from votes for or against, a single
 label about a tells the vote on a, and with it every label about a.
 
