@@ -17,6 +17,7 @@ from copl_core.records import CoplError
 from copl_core.study import access, contents, controversy, labelling
 from copl_core.study.controversy import SMALL, ControversyItem, ControversyRows, ControversyView, Query, Share
 from copl_core.study_settings import PinnedPair
+from pages.circles import circles
 from pages.common import (
     NO_GROUP_COLOUR,
     current,
@@ -77,6 +78,7 @@ def page() -> None:
         summary(view, query)
     overview(view, rows, query)
     selected(one, view)
+    circles()
     watch_champion(view.snapshot)
 
 

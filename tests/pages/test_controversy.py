@@ -7,8 +7,9 @@ import json
 import pytest
 
 from copl_core.records import Role
-from copl_core.study import access, contents, controversy, labelling
-from tests.worlds import open_study, pairs_to_label
+from copl_core.study import access, contents, controversy, labelling, triads
+from tests.study.test_triads import circling_labels
+from tests.worlds import fit_graph_now, open_study, pairs_to_label
 
 
 @pytest.fixture
@@ -146,3 +147,24 @@ def test_what_differs_is_marked_and_no_text_becomes_markup(tmp_path, tmp_path_fa
     page.toggle(key="marks").set_value(False).run()
     assert "<mark" not in html(page)
     assert "too few to check the model" in words(page)
+
+
+def test_where_nobody_compared_three_answers_the_page_says_so(camps, open_page, words):
+    olga = access.join(camps, "Olga", Role.OWNER)
+    assert "Nobody has compared three answers to one question with each other" in words(
+        open_page("controversy", camps, olga)
+    )
+
+
+def test_preferences_that_go_in_circles_are_told_with_what_noise_makes(tmp_path, open_page, words):
+    session = open_study(tmp_path / "circling")
+    contents.import_rows(session, circling_labels())
+    fit_graph_now(session)
+    olga = access.join(session, "Olga", Role.OWNER)
+    total = triads.triads(session).total
+    page = open_page("controversy", session, olga)
+    shown = words(page)
+    assert f"**{total.circular} of 64 triads** of 8 people go in a circle" in shown
+    assert f"noise alone would make {total.expected:.1f}" in shown and "**That is more than noise**" in shown
+    listed = page.dataframe[-1].value
+    assert {"person", "circles", "by noise"} <= set(listed.columns) and len(listed) == len(triads.triads(session).people)
