@@ -31,7 +31,8 @@ from pathlib import Path
 import numpy as np
 
 from copl_core.demo import world as demo
-from copl_core.evaluation.dataset import TEST, EvalDataset, build_dataset
+from copl_core.evaluation.dataset import EvalDataset, build_dataset
+from copl_core.formats.leaks import TEST
 from copl_core.formats.own import read_rows
 from copl_core.preference.acquire import informative
 from copl_core.preference.adapt import Prior, adapt

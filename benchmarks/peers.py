@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import TEST, only_new_prompts
+from copl_core.evaluation.dataset import only_new_prompts
 from copl_core.evaluation.evaluate import evaluate
 from copl_core.evaluation.methods import METHODS
+from copl_core.formats.leaks import TEST
 from copl_core.formats.own import read_rows
 from copl_core.install.weights import resolver
 from copl_core.records import CoplError, ImportRow

@@ -3,9 +3,10 @@
     python -m benchmarks.quality --data FOLDER [--columns NAME,…] [--splits N] [--methods a,b | all] [--keep FOLDER]
 
 Each column splits one file of labels into a training and a test file and runs ``python -m copl_core evaluate`` on
-them; ``--keep`` keeps these files.  The splits: random 85/15, unseen prompts, prompts unseen by each user, new users
-who first give eight labels, and the file's own split.  Small files are split several times.  Numbers are means over the
-splits; ± is the standard deviation over splits; the interval is that of a bootstrap over users, averaged over splits.
+them; ``--keep`` keeps these files.  The splits: random 85/15, unseen prompts, prompts unseen by each user, texts that
+nobody has labelled, new users who first give eight labels, and the file's own split.  Small files are split several
+times.  Numbers are means over the splits; ± is the standard deviation over splits; the interval is that of a bootstrap
+over users, averaged over splits.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ SHARE = 0.15  # of labels or prompts that are tested
 USERS_SHARE = 0.3  # of users: most have few labels
 CONTEXT = 8  # labels that a new user gives first
 
-Cut = Callable[[list[dict], int], np.ndarray]  # rows, seed → mask of the test rows
+TEXTS_SHARE = 0.2  # of responses that are tested against each other
+TRAIN, TEST, NEITHER = 0, 1, -1
+
+Cut = Callable[[list[dict], int], np.ndarray]  # rows, seed → TRAIN, TEST or NEITHER of each row; a mask is of test rows
 
 
 def random_labels(rows: list[dict], seed: int) -> np.ndarray:
@@ -48,6 +52,16 @@ def new_users(rows: list[dict], seed: int) -> np.ndarray:
 def prompts_unseen_by_the_user(rows: list[dict], seed: int) -> np.ndarray:
     drawn = (zlib.crc32(f"{seed}|{row['annotator']}|{row['prompt']}".encode()) / 2**32 for row in rows)
     return np.fromiter(drawn, float, len(rows)) < SHARE
+
+
+def new_texts(rows: list[dict], seed: int) -> np.ndarray:
+    """Labels about two held-out responses are tested; labels about one of them are left out."""
+    ends = [[(row["prompt"], row[name]) for name in ("response_a", "response_b")] for row in rows]
+    names = sorted({text for both in ends for text in both})
+    order = np.random.default_rng(seed).permutation(len(names))
+    chosen = {names[i] for i in order[: max(1, round(TEXTS_SHARE * len(names)))]}
+    n_new = np.array([sum(text in chosen for text in both) for both in ends])
+    return np.array([TRAIN, NEITHER, TEST])[n_new]
 
 
 def own_split(rows: list[dict], seed: int) -> np.ndarray:
@@ -76,6 +90,12 @@ COLUMNS = {
     "llmfao-new-people": Column("llmfao", new_users, CONTEXT, splits=3),
     "ukpconvarg-random": Column("ukpconvarg", random_labels),
     "polis-own-split": Column("polis_bowling_green", own_split),
+    "polis_more-own-split": Column("polis_more", own_split),
+    "polis_more-new-texts": Column("polis_more", new_texts, splits=3),
+    "polis_more-new-people": Column("polis_more", new_users, CONTEXT, splits=3),
+    "remesh-random": Column("remesh_polarized", random_labels, splits=3),
+    "remesh-new-texts": Column("remesh_polarized", new_texts, splits=3),
+    "remesh-new-people": Column("remesh_polarized", new_users, CONTEXT, splits=3),
 }
 
 
@@ -121,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         type=Path,
         help="folder with llmfao.jsonl.gz, ukpconvarg.jsonl.gz, "
-        "polis_bowling_green.jsonl.gz; missing files are skipped",
+        "polis_bowling_green.jsonl.gz, polis_more.jsonl.gz, remesh_polarized.jsonl.gz; missing files are skipped",
     )
     parser.add_argument("--columns", default=",".join(COLUMNS), help="some of the columns")
     parser.add_argument(
@@ -150,11 +170,11 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(1, splits + 1):
         some = draw_users(rows, users, seed)
-        is_test = column.cut(some, seed)
+        side = column.cut(some, seed)
         train, test = folder / f"train-{seed}.jsonl.gz", folder / f"test-{seed}.jsonl.gz"
         out = folder / f"report-{seed}.json"
-        write(train, [row for row, held in zip(some, is_test, strict=True) if not held])
-        write(test, [row for row, held in zip(some, is_test, strict=True) if held])
+        for path_of, wanted in ((train, TRAIN), (test, TEST)):
+            write(path_of, [row for row, found in zip(some, side, strict=True) if found == wanted])
         with contextlib.redirect_stdout(io.StringIO()):
             evaluate.main(
                 parser.parse_args(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from copl_core.formats.leaks import LeakCheck, Leaks
 from copl_core.records import Choice, Comparisons, CoplError, ImportRow, TrainingData
 from copl_core.training.split import LabelSplit
 
+T = TypeVar("T", bound=Any)
 OUTCOMES: dict[Choice | None, float] = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
-TEST = "test"  # value of the field "split" of test rows
-NEW_PROMPTS_SHARE = 0.2  # of the prompts of a single file that are held out from training
+NEW_SHARE = 0.2  # of the prompts, or of the responses, of a single file that are held out from training
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def only_new_prompts(
     if not test_rows:
         raise CoplError("There is no test label: give rows with a choice and an annotator.")
     if same:
-        held_out = _drawn_prompts({row.prompt for row in test_rows}, seed)
+        held_out = _drawn({row.prompt for row in test_rows}, seed, "prompt")
         train_rows = [row for row in train_rows if row.prompt not in held_out]
     known = {row.prompt for row in train_rows}
     test_of_new = [row for row in test_rows if row.prompt not in known]
@@ -118,13 +120,47 @@ def only_new_prompts(
     return list(train_rows), test_of_new
 
 
-def _drawn_prompts(prompts: set[str], seed: int) -> set[str]:
-    ordered = sorted(prompts)
+def only_new_texts(
+    train_rows: Sequence[ImportRow], test_rows: Sequence[ImportRow], seed: int, same: bool
+) -> tuple[list[ImportRow], list[ImportRow]]:
+    """Training rows, and the test rows of which no training row has either response.
+
+    ``same`` means that both come from one file: a fifth of its responses, drawn by the seed, is held out.  Rows with
+    one of them and one other are in neither set.  A response is one to its prompt.
+
+    Raises:
+        CoplError: a single file has too few responses, or every test row has a response of the training rows.
+    """
+    if not test_rows:
+        raise CoplError("There is no test label: give rows with a choice and an annotator.")
+    if same:
+        held_out = _drawn({text for row in test_rows for text in _texts(row)}, seed, "text")
+        train_rows = [row for row in train_rows if held_out.isdisjoint(_texts(row))]
+        test_rows = [row for row in test_rows if held_out.issuperset(_texts(row))]
+    known = {text for row in train_rows for text in _texts(row)}
+    test_of_new = [row for row in test_rows if known.isdisjoint(_texts(row))]
+    if not test_of_new:
+        found = (
+            "No label is about two of the responses that --new-texts holds out"
+            if same
+            else f"All {len(test_rows)} test labels are about a response of the training file, and --new-texts needs "
+            "two others"
+        )
+        raise CoplError(f"{found}: give a TEST about new responses, or one file with more labels for both.")
+    return list(train_rows), test_of_new
+
+
+def _texts(row: ImportRow) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (row.prompt, row.response_a), (row.prompt, row.response_b)
+
+
+def _drawn(names: set[T], seed: int, what: str) -> set[T]:
+    ordered = sorted(names)
     if len(ordered) < 2:
         raise CoplError(
-            f"The file has {len(ordered)} prompt, and --new-prompts needs two or more: leave --new-prompts out."
+            f"The file has {len(ordered)} {what}, and --new-{what}s needs two or more: leave --new-{what}s out."
         )
-    share = max(1, round(NEW_PROMPTS_SHARE * len(ordered)))
+    share = max(1, round(NEW_SHARE * len(ordered)))
     return {ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))[:share]}
 
 
@@ -158,6 +194,16 @@ def flipped(dataset: EvalDataset) -> EvalDataset:
 
     train = dataset.train.with_labels(opposite(dataset.train.labels))
     return replace(dataset, train=train, context=opposite(dataset.context))
+
+
+def leaks(dataset: EvalDataset) -> Leaks:
+    """What the test labels share with the labels that are learned or given as context."""
+    check = LeakCheck()
+    for labels, test in ((dataset.train.labels.joined(dataset.context), False), (dataset.test, True)):
+        columns = labels.user.tolist(), labels.left.tolist(), labels.right.tolist()
+        for user, left, right in zip(*columns, strict=True):
+            check.add(user, dataset.texts[left], dataset.texts[right], test=test)
+    return check.found()
 
 
 def first_labels(user: np.ndarray, context: int) -> np.ndarray:

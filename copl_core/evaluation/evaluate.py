@@ -1,6 +1,6 @@
 """Evaluation from files: train on one file of labels, report on another, without touching a study.
 
-    python -m copl_core evaluate TRAIN TEST [--context K] [--split-field] [--new-prompts] [--controls]
+    python -m copl_core evaluate TRAIN TEST [--context K] [--split-field] [--new-prompts | --new-texts] [--controls]
                                  [--methods a,b | all] [--reward-seconds S] [--json OUT] [--seed N]
                                  [--format F] [--map OURS=THEIRS] [--annotator A] [--include-models]
 
@@ -8,7 +8,8 @@ The files may be of any format that ``import`` reads.  Labels of language models
 ``--include-models``.
 Users of TEST that TRAIN lacks are new: their first K labels in file order are given as context and never scored, the
 rest is scored; with K = 0 they have the population mean.  ``--new-prompts`` tests only on prompts that TRAIN lacks;
-with one file for both, a fifth of its prompts is held out from training.  Ties are left out of every metric.
+with one file for both, a fifth of its prompts is held out from training.  ``--new-texts`` does so with responses: both
+of a test label are new.  What test labels share with training labels is counted.  Ties are left out of every metric.
 Accuracies come with 95 % intervals from a bootstrap over users, since the labels of one user are not independent, and
 so does each method's distance to the best: a method whose interval reaches zero is within noise of it.
 """
@@ -21,7 +22,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,20 @@ import numpy as np
 from copl_core.config import Settings
 from copl_core.evaluation.controls import label_flip, user_swap
 from copl_core.evaluation.dataset import (
-    TEST,
     EmbedTexts,
     EvalDataset,
     build_dataset,
     flipped,
     groups_of,
+    leaks,
     only_new_prompts,
+    only_new_texts,
     with_swapped_users,
 )
 from copl_core.evaluation.methods import DEFAULT_METHODS, METHODS, Methods
 from copl_core.evaluation.report import FEWEST_IN_GROUP, table
 from copl_core.formats.files import add_options, open_file, read_options
+from copl_core.formats.leaks import TEST
 from copl_core.formats.own import whole
 from copl_core.records import Comparisons, CoplError, ImportRow, Kind
 from copl_core.training.metrics import correct, interval, measures
@@ -76,6 +79,9 @@ def evaluate(
     """
     report_step = report_step or (lambda words: None)
     dataset = build_dataset(train_rows, test_rows, context)
+    shared = leaks(dataset)
+    for sentence in shared.sentences():
+        report_step(sentence)
     embed = _embed_once(lambda: embedder.embed(list(dataset.texts)), report_step)
     known = Methods(settings or Settings.from_environment())
 
@@ -103,7 +109,7 @@ def evaluate(
         for name, row in rows.items():
             row["user_swap"] = user_swap(logits[name], swapped[name], logits["global"], dataset, seed)
             row["label_flip"] = label_flip(run(name, opposite), logits[name], dataset)
-    return {"methods": rows, "best": best} | _about(dataset, context, seed)
+    return {"methods": rows, "best": best} | _about(dataset, context, seed) | {"leaks": asdict(shared)}
 
 
 def _embed_once(make: Callable[[], np.ndarray], report_step: Callable[[str], None]) -> EmbedTexts:
@@ -202,7 +208,9 @@ def _worst_group(hits: np.ndarray, groups: Sequence[str | None]) -> dict | None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("train", type=Path, help="file of training labels, in any format that import reads")
     parser.add_argument(
-        "test", type=Path, help="file of test labels; may be the same file with --split-field or --new-prompts"
+        "test",
+        type=Path,
+        help="file of test labels; may be the same file with --split-field, --new-prompts or --new-texts",
     )
     parser.add_argument(
         "--context",
@@ -220,6 +228,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--new-prompts",
         action="store_true",
         help="test only on prompts that TRAIN lacks; with one file for both, on a fifth of the prompts",
+    )
+    parser.add_argument(
+        "--new-texts",
+        action="store_true",
+        help="test only on labels whose two answers TRAIN lacks; with one file for both, a fifth of its answers is "
+        "held out, and labels about one of them and another are left out",
     )
     add_options(parser)
     parser.add_argument(
@@ -287,10 +301,12 @@ def _check_arguments(args: argparse.Namespace, seconds: float) -> None:
     if not 0 <= seconds < math.inf:
         raise CoplError(f"--reward-seconds is {seconds}: a number from 0 is needed.")
     _check_report(args.json, (args.train, args.test))
-    if _is_one_file(args) and not (args.split_field or args.new_prompts):
+    if args.new_prompts and args.new_texts:
+        raise CoplError("--new-prompts and --new-texts are two questions: ask one at a time.")
+    if _is_one_file(args) and not (args.split_field or args.new_prompts or args.new_texts):
         raise CoplError(
             f"{args.train} is both the training and the test file, and a test on training labels says nothing: "
-            "give two files, or --split-field or --new-prompts."
+            "give two files, or --split-field, --new-prompts or --new-texts."
         )
 
 
@@ -302,8 +318,11 @@ def _read_files(args: argparse.Namespace) -> tuple[list[ImportRow], list[ImportR
     """Training rows and test rows."""
     train = _rows(args, args.train, False if args.split_field else None)
     test = _rows(args, args.test, True if args.split_field else None)
+    same = _is_one_file(args) and not args.split_field
     if args.new_prompts:
-        return only_new_prompts(train, test, args.seed, _is_one_file(args) and not args.split_field)
+        return only_new_prompts(train, test, args.seed, same)
+    if args.new_texts:
+        return only_new_texts(train, test, args.seed, same)
     return train, test
 
 

@@ -18,6 +18,7 @@ from copl_core.formats.choices import CHOICES, plain
 from copl_core.formats.containers import Container, Problems, Record, in_memory, open_container
 from copl_core.formats.fields import OURS
 from copl_core.formats.interface import Format, Sample
+from copl_core.formats.leaks import of_own_split
 from copl_core.formats.packed import BROKEN
 from copl_core.formats.reading import Options, Reading, pair_digest
 from copl_core.records import CoplError, ImportRow, Kind, counted
@@ -263,7 +264,7 @@ def _survey(
         sum(kind == Kind.MODEL for kind in users.values()),
         by_models,
         tuple(sorted(reading.left_out)),
-        tuple(_notes(container, reading)),
+        (*of_own_split(kept), *_notes(container, reading)),
         dict(reading.ignored.most_common()),
     )
     return reading, survey, tuple(kept) if n_characters <= _KEPT else None

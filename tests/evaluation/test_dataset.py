@@ -13,6 +13,7 @@ from copl_core.evaluation.dataset import (
     build_dataset,
     flipped,
     only_new_prompts,
+    only_new_texts,
     with_swapped_users,
     without_swapped_users,
 )
@@ -87,6 +88,26 @@ def test_of_another_file_only_prompts_that_training_lacks_are_tested():
     assert len(train) == 15
     with pytest.raises(CoplError, match="--new-prompts"):
         only_new_prompts(rows(range(3), range(5)), rows(range(3), range(5)), seed=0, same=False)
+
+
+def test_of_new_texts_both_are_new_and_labels_about_one_of_them_are_in_neither_set():
+    every = rated(range(5), range(6))
+    train, test = only_new_texts(every, every, seed=0, same=True)
+
+    def texts(some: list[ImportRow]) -> set[tuple[str, str]]:
+        return {(row.prompt, text) for row in some for text in (row.response_a, row.response_b)}
+
+    assert train and test and not texts(train) & texts(test)
+    held_out = texts(every) - texts(train)
+    assert len(held_out) == round(0.2 * 24)
+    assert {row.line for row in test} == {row.line for row in every if texts([row]) <= held_out}
+    assert {row.line for row in train} == {row.line for row in every if not texts([row]) & held_out}
+    assert only_new_texts(every, every, seed=1, same=True)[0] != train
+
+
+def test_of_another_file_only_labels_about_two_texts_that_training_lacks_are_tested():
+    train, test = only_new_texts(rated(range(3), range(5)), rated(range(3), range(4, 7)), seed=0, same=False)
+    assert {row.prompt for row in test} == {"prompt 5", "prompt 6"} and len(train) == 90
 
 
 def test_a_swapped_user_is_another_user_with_the_same_labels():

@@ -220,6 +220,31 @@ def test_one_file_can_be_tested_on_prompts_held_out_from_training(tmp_path, caps
     assert (report["train_labels"], report["test_labels"], report["new_texts"]) == (32, 8, 4)
 
 
+def test_one_file_can_be_tested_on_texts_held_out_from_training(tmp_path, capsys):
+    both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
+    both.write_text("\n".join(as_json(row) for row in rows(range(2), range(100))))
+    command.main(parse(str(both), str(both), "--new-texts", "--methods", "global", "--json", str(out)))
+    report = json.loads(out.read_text())
+    assert report["test_labels"] > 0 and 100 < report["train_labels"] < 160
+    assert report["new_texts"] == report["leaks"]["n_new"] == report["test_labels"]  # two users, two texts per pair
+
+
+def test_what_test_labels_share_with_training_labels_is_told_before_the_first_fit(tmp_path, capsys):
+    train, test, out = tmp_path / "train.jsonl", tmp_path / "test.jsonl", tmp_path / "report.json"
+    train.write_text("\n".join(as_json(row) for row in rows(range(4), range(6))))
+    test.write_text("\n".join(as_json(row) for row in rows(range(3, 6), range(6))))
+    command.main(parse(str(train), str(test), "--context", "3", "--methods", "global", "--json", str(out)))
+    printed = capsys.readouterr().out
+    assert printed.startswith("… 6 of 12 test labels are about an answer that the same person also labels in training")
+    assert json.loads(out.read_text())["leaks"] == {
+        "n_test": 12,
+        "same_person": 6,
+        "n_new": 0,
+        "same_text": 0,
+        "near_text": 0,
+    }
+
+
 def test_the_worst_group_is_named_where_rows_have_groups(tmp_path, capsys):
     train, test, out = tmp_path / "train.jsonl", tmp_path / "test.jsonl", tmp_path / "report.json"
     train.write_text("\n".join(as_json(row) for row in rows(range(0, 12, 2), range(6))))  # short answers are liked
@@ -405,6 +430,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_fitted(words, message
         (["good.jsonl", "good.jsonl", "--split-field"], "split"),
         (["good.jsonl", "good.jsonl", "--reward-seconds", "-1"], "--reward-seconds"),
         (["alone.jsonl", "alone.jsonl", "--new-prompts"], "--new-prompts needs two"),
+        (["good.jsonl", "good.jsonl", "--new-texts", "--new-prompts"], "two questions"),
+        (["alone.jsonl", "alone.jsonl", "--new-texts"], "No label is about two of the responses"),
+        (["good.jsonl", "other.jsonl", "--new-texts", "--split-field"], "split"),
+        (["other.jsonl", "good.jsonl", "--new-texts"], "All 6 test labels are about a response of the training file"),
         (["pairs.jsonl", "good.jsonl"], "training file holds no label"),
         (["good.jsonl", "other.jsonl", "--methods", "global,group-oracle"], "users of two groups"),
     ],
