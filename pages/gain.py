@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copl_core.study import label_quality
 from copl_core.study.runs import PersonalisationGain
+from pages.common import current
 
 BASELINES = {
     "global": "one shared preference for all people",
@@ -17,6 +19,20 @@ def gain_in_words(found: PersonalisationGain) -> str:
         f"The personal model predicts {found.personal_accuracy:.1%} of {found.n:,} held-out answers of "
         f"{found.n_users:,} people correctly; the better of the two baselines ({BASELINES[found.over]}) predicts "
         f"{found.baseline_accuracy:.1%}. {difference(found)}"
+    )
+
+
+def ceiling_in_words() -> str:
+    """How high any accuracy can be, by repeated pairs; empty where there are too few of them."""
+    session, _ = current()
+    found = label_quality.ceiling(session)
+    if found is None:
+        return ""
+    return (
+        f"**No model can predict more than about {found.accuracy:.0%}** of single answers here (95 % interval "
+        f"{found.low:.0%} to {found.high:.0%}): {found.n_users:,} people gave the same answer to "
+        f"{found.consistent:.0%} of {found.n_repeats:,} repeated pairs. This assumes that slips are equally likely in "
+        "both answers."
     )
 
 

@@ -12,7 +12,7 @@ from copl_core.study.controversy import GroupValue
 from copl_core.study.runs import PersonalisationGain
 from copl_core.study.user_map import UserMap
 from pages.common import count_people, current, group_colour, group_name, no_snapshot, source_line, watch_champion
-from pages.gain import gain_in_words, signed
+from pages.gain import ceiling_in_words, gain_in_words, signed
 
 MOST_POINTS = 2000  # on the small map; more are an even sample
 # Each way: title, what is there, page.
@@ -136,6 +136,8 @@ def what_it_gains() -> None:
         )
     else:
         st.write(gain_in_words(found))
+        if allowed := ceiling_in_words():
+            st.write(allowed)
         st.caption(f"Measured by the run that made {found.fitted_in}; the Training page has all figures.")
     try:
         value = controversy.group_value(session)

@@ -12,6 +12,7 @@ from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
 from pages import second_look
 from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings
+from pages.gain import ceiling_in_words
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
 MOST_SHOWN = 60  # people in the figure; the table has all
@@ -36,6 +37,8 @@ def page() -> None:
     flagged(view)
     st.subheader("Do people agree?")
     agreement(view)
+    if allowed := ceiling_in_words():
+        st.write(allowed)
     st.subheader("All people")
     shown = table(view)
     st.subheader("Which side of the screen")

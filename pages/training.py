@@ -9,7 +9,7 @@ from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
 from copl_core.study_settings import Schedule
 from pages.common import NO_GROUP_COLOUR, current, plot_settings, rerun, source_line, time_left
-from pages.gain import VERDICTS, gain_in_words
+from pages.gain import VERDICTS, ceiling_in_words, gain_in_words
 from pages.run_log import perform, run_list
 from pages.snapshots import snapshots
 
@@ -50,7 +50,7 @@ def gain() -> None:
             "labels and predicts them with the personal model and with the baselines that know nobody's taste."
         )
         return
-    st.markdown(f"**{QUESTION} {VERDICTS[found.answer]}** {gain_in_words(found)}")
+    st.markdown(f"**{QUESTION} {VERDICTS[found.answer]}** {gain_in_words(found)} {ceiling_in_words()}")
     figures(found.fitted_in)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from copl_core.insight.ceiling import Ceiling
+from copl_core.insight.ceiling import ceiling as of_repeats
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import skills as fit_skills
+from copl_core.records import Kind
 from copl_core.study.roles import OWN, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import PersonQuality, Prequential, QualityView
@@ -42,6 +45,25 @@ def _quality(session: Session, skill: bool) -> QualityView:
     )
     agreed = agreement(trusted, np.random.default_rng(0))
     return QualityView(agreed, people, len(answers), session.store.revision(session.id))
+
+
+@needs(RESEARCHER)
+def ceiling(session: Session) -> Ceiling | None:
+    """The accuracy that the self-consistency of the people who train allows; None with too few repeated pairs."""
+    store, study = session.store, session.id
+    key = (store.revision(study), store.answer_counts(study), tuple(store.users(study)))
+    return session.once("ceiling", key, lambda: _ceiling(session))
+
+
+def _ceiling(session: Session) -> Ceiling | None:
+    record = session.record
+    trained = [
+        user.id
+        for user in session.store.users(session.id)
+        if not user.excluded and (record.include_models or user.kind != Kind.MODEL)
+    ]
+    answers = session.store.answers(session.id)
+    return of_repeats(answers.take(np.isin(answers.user, trained)))
 
 
 @needs(OWN)

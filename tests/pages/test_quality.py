@@ -162,3 +162,24 @@ def test_unexpected_labels_are_a_question_in_a_table_and_flag_nobody(camps, open
     assert "Ann" in list(listed["person"]) and listed["expected"].min() > 80
     assert "my own words" not in shown + listed.to_string()
     assert "**Ann.**" not in shown  # nobody stands out for it
+
+
+def repeated_labels(n_users: int, n_pairs: int = 10, changed: int = 2):
+    """Everybody labels every pair twice and changes their mind about some."""
+    for user in range(n_users):
+        for again in (False, True):
+            for line, row in enumerate(pairs_to_label(n_pairs)):
+                choice = Choice.RIGHT if again and line < changed else Choice.LEFT
+                yield replace(row, choice=choice, annotator=f"user {user}", key=f"{user}-{line}-{again}")
+
+
+def test_repeated_pairs_say_how_high_any_accuracy_can_be(session, owner, open_page, words):
+    contents.import_rows(session, repeated_labels(4))
+    assert "No model can predict" not in words(open_page("quality", session, owner))  # too few people
+    contents.import_rows(session, repeated_labels(6))
+    shown = words(open_page("quality", session, owner))
+    assert "**No model can predict more than about 89%** of single answers" in shown  # (1 + √0.6) / 2
+    assert "6 people gave the same answer to 80% of 60 repeated pairs" in shown
+    excluded = next(user for user in access.users(session) if user.name == "user 0")
+    access.exclude(session, excluded.id, True)
+    assert label_quality.ceiling(session).n_users == 5
