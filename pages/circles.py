@@ -29,7 +29,7 @@ def circles() -> None:
         )
         return
     st.write(meaning(view.total))
-    if len(view.groups) > 1:
+    if len(view.groups) > 1 and view.total.n_triads >= FEW:
         table("circles-groups", [(group_name(group), one) for group, one in view.groups], "group")
     if view.people:
         st.write(of_people(view))

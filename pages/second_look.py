@@ -7,10 +7,11 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import slips
 from copl_core.study.slips import SuspectLabel, SuspectView
-from pages.answer_history import day, edit_form, two_texts
+from pages.answer_history import day, edit_form, in_words, two_texts
 from pages.common import current, person_name, source_line
-from pages.texts import brief, draw_prompt
+from pages.texts import brief, draw_prompt, literal
 
+TEXT = 230  # pixels of a column of texts: all columns are in sight on a screen of 1440
 ANSWERED = "second-look-kept"  # ids of the labels that the person keeps, in this visit
 
 
@@ -35,7 +36,7 @@ def own() -> None:
 
 
 def question(one: SuspectLabel) -> None:
-    with st.container(border=True, key=f"second-look-{one.label.id}"):
+    with st.expander(f"{literal(brief(one.prompt))} — {in_words(one.label)}", key=f"second-look-{one.label.id}"):
         draw_prompt(one.prompt)
         two_texts(("You preferred", one.preferred.text), ("The other answer", one.other.text))
         st.caption(
@@ -77,7 +78,8 @@ def of_the_study() -> None:
             width="stretch",
             key="second-look",
             alt="Labels that the model does not expect",
-            column_config={"expected": st.column_config.NumberColumn("other expected", format="%.0f %%")},
+            column_config={"expected": st.column_config.NumberColumn("other expected", format="%.0f %%")}
+            | dict.fromkeys(("question", "preferred", "the other answer"), st.column_config.TextColumn(width=TEXT)),
         )
         st.caption(
             "other expected: the probability that this person prefers the other answer, by their other labels. People "
@@ -96,7 +98,7 @@ def summary(view: SuspectView) -> str:
     some = "1 label is" if view.n_suspect == 1 else f"{view.n_suspect:,} labels are"
     shown = f" The {len(view.items)} most unexpected are listed." if len(view.items) < view.n_suspect else ""
     return (
-        f"Of {among}, **{some} clearly different from what the model expects of this person**. Each may be a slip, or "
+        f"Of {among}, **{some} clearly different from what the model expects of the same person**. Each may be a slip, or "
         f"a preference that the model does not know.{shown}"
     )
 
@@ -104,8 +106,8 @@ def summary(view: SuspectView) -> str:
 def row(one: SuspectLabel) -> dict:
     return {
         "person": person_name(one.user.name, one.user.kind),
+        "expected": 100 * one.expected,
         "question": brief(one.prompt),
         "preferred": brief(one.preferred.text),
         "the other answer": brief(one.other.text),
-        "expected": 100 * one.expected,
     }
