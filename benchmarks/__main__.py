@@ -41,13 +41,14 @@ BENCHMARKS = (
     "slips",
     "controversy",
     "expert_loads",
+    "found_features",
     "map_stability",
     "map_scale",
     "trainer_memory",
     "quality_scale",
     "pages",
 )
-READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "slips"}
+READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "slips", "found_features"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all), which copies it here with the date,

@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError, Role
-from copl_core.study import group_names, group_profiles
+from copl_core.study import found_features, group_names, group_profiles
+from copl_core.study.found_features import FoundFeaturesView, Preferred
 from copl_core.study.group_profiles import GroupProfile, TypicalPair
 from copl_core.study.user_map import UserMap
 from pages.common import (
@@ -88,6 +89,7 @@ def card(profile: GroupProfile, view: UserMap) -> None:
             for pair in profile.pairs:
                 typical_pair(pair, profile)
             st.markdown("**Typical people**: " + people(profile, view))
+            found_in_texts(profile)  # last: the first time it takes some seconds
 
 
 def in_words(profile: GroupProfile) -> str:
@@ -148,6 +150,52 @@ def save_name(group: int, key: str) -> None:
     except CoplError as problem:
         st.session_state[f"{key}-problem"] = str(problem)
     forget_group_names()
+
+
+def found_in_texts(profile: GroupProfile) -> None:
+    """Features that nobody counts, by excerpts of answers, where they say more than the counted ones."""
+    session, _ = current()
+    try:
+        with st.spinner("Looking for features in the texts"):
+            view = found_features.found(session, profile.snapshot)
+    except CoplError as problem:
+        st.error(str(problem))
+        return
+    if view is None:
+        return
+    st.markdown("**Found in the texts**: what nobody counts")
+    if not view.gain.certain:
+        st.caption(gain_in_words(view) + " So none is shown.")
+        return
+    preferred = view.groups.get(profile.group, ())
+    for one in preferred:
+        contrast_card(one)
+    none = "" if preferred else " None distinguishes this group with certainty."
+    source_line(gain_in_words(view) + none, view.snapshot)
+
+
+def gain_in_words(view: FoundFeaturesView) -> str:
+    gain = view.gain
+    more = "predict more than" if gain.certain else "predict no more with certainty than"
+    return (
+        f"Features found in {view.n_texts:,} texts {more} the counted ones: with them {gain.after:.1%} of "
+        f"{gain.n:,} held-out answers are predicted, without them {gain.before:.1%} (difference "
+        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 % interval over people)."
+    )
+
+
+def contrast_card(one: Preferred) -> None:
+    with st.container(border=True):
+        for column, title, texts in zip(
+            st.columns(2, gap="medium"),
+            ("Prefer answers like these", "to answers like these"),
+            (one.more, one.less),
+            strict=True,
+        ):
+            with column:
+                st.caption(title)
+                st.markdown("\n".join(f"- {literal(text)}" for text in texts))
+        st.caption(f"d = {one.d:.1f} standard deviations between people, by their labels.")
 
 
 def effects(profile: GroupProfile) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from copl_core.insight.found_features import Gain
 from copl_core.records import Role
 from copl_core.snapshots.snapshot import write_snapshot
-from copl_core.study import access, contents, group_names, labelling, runs, user_map
+from copl_core.study import access, contents, found_features, group_names, labelling, runs, user_map
+from copl_core.study.found_features import FoundFeaturesView, Preferred
 from copl_core.study_settings import AssignmentSettings
 from tests.worlds import LONG, SHORT, label_in_camp
 
@@ -327,6 +329,21 @@ def test_each_group_is_described_by_its_features_pairs_and_people(camps, rita, o
     assert "Typical pairs" in shown and "The group's votes" in shown and "nearest to the group's centre" in shown
     assert "95 % intervals are over people" in shown and "80 decided labels of 8 people against 8 others" in shown
     assert "found in the same labels" in shown
+
+
+def test_a_group_is_shown_by_answers_only_where_found_features_predict_more(camps, rita, open_page, words, monkeypatch):
+    sure, unsure = Gain(0.7, 0.75, 0.01, 0.09, 500), Gain(0.7, 0.69, -0.04, 0.02, 500)
+    preferred = {0: (Preferred(("An *oak* is a tree.",), ("An ant is an insect.",), 1.2),)}
+    for gain, groups in ((sure, preferred), (unsure, {})):
+        view = FoundFeaturesView(gain, groups, 24, 160, "v0001")
+        monkeypatch.setattr(found_features, "found", lambda session, version, view=view: view)
+        shown = words(open_page("people", camps, rita, **{"profile-0": True, "profile-1": True}))
+        assert (
+            ("Prefer answers like these" in shown) == ("oak" in shown) == ("ant is an insect" in shown) == bool(groups)
+        )
+        assert ("None distinguishes this group" in shown) == bool(groups), "of the other group"
+        assert ("So none is shown." in shown) != bool(groups)
+        assert "500 held-out answers" in shown and "An *oak*" not in shown, "marks of Markdown are shown as they are"
 
 
 def test_a_person_is_found_with_those_who_answer_like_them(camps, rita, open_page, words):
