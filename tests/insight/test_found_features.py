@@ -1,4 +1,4 @@
-"""Features found in the texts: planted ones are found, and told apart by what they predict."""
+"""Features found in the texts: planted ones are found, and measured by what they predict."""
 
 from __future__ import annotations
 
