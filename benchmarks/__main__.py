@@ -38,7 +38,7 @@ BENCHMARKS = (
     "quality",
     "peers",
     "reward",
-    "slips",
+    "suspects",
     "controversy",
     "expert_loads",
     "found_features",
@@ -48,7 +48,7 @@ BENCHMARKS = (
     "quality_scale",
     "pages",
 )
-READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "slips", "found_features"}
+READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "suspects", "found_features"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all), which copies it here with the date,

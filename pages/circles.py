@@ -9,7 +9,7 @@ from copl_core.study import triads
 from copl_core.study.triads import RARE, TriadSummary, TriadView
 from pages.common import current, group_name, person_name, source_line
 
-FEW = 30  # triads below which nothing can be told
+FEW = 30  # triads below which noise hides any effect
 
 
 def circles() -> None:

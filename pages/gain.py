@@ -31,8 +31,8 @@ def ceiling_in_words() -> str:
     return (
         f"**No model can predict more than about {found.accuracy:.0%}** of single answers here (95 % interval "
         f"{found.low:.0%} to {found.high:.0%}): {found.n_users:,} people gave the same answer to "
-        f"{found.consistent:.0%} of {found.n_repeats:,} repeated pairs. This assumes that slips are equally likely in "
-        "both answers."
+        f"{found.consistent:.0%} of {found.n_repeats:,} repeated pairs. This assumes that mistakes are equally likely "
+        "in both answers."
     )
 
 

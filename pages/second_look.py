@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from copl_core.records import CoplError
-from copl_core.study import slips
-from copl_core.study.slips import SuspectLabel, SuspectView
+from copl_core.study import suspects
+from copl_core.study.suspects import SuspectLabel, SuspectView
 from pages.answer_history import day, edit_form, in_words, two_texts
 from pages.common import current, person_name, source_line
 from pages.texts import brief, draw_prompt, literal
@@ -16,10 +16,10 @@ ANSWERED = "second-look-kept"  # ids of the labels that the person keeps, in thi
 
 
 def own() -> None:
-    """Up to three of the person's own labels, each with a door to change it; nothing where there is none."""
+    """Up to three of the person's own labels, each with a button to change it; nothing where there is none."""
     session, me = current()
     try:
-        found = slips.own_suspects(session, me.id)
+        found = suspects.own_suspects(session, me.id)
     except CoplError:
         return  # the top of the page says that the snapshot is damaged
     kept = st.session_state.get(ANSWERED, set())
@@ -28,8 +28,8 @@ def own() -> None:
         return
     st.subheader("Would you look at this again?" if len(found) == 1 else "Would you look at these again?")
     st.caption(
-        "Your other answers let the model expect something else here. It may well be wrong, and tastes have exceptions: "
-        "only you know."
+        "Your other answers let the model expect something else here. It may well be wrong, and tastes have "
+        "exceptions: only you know."
     )
     for one in found:
         question(one)
@@ -63,7 +63,7 @@ def of_the_study() -> None:
     session, _ = current()
     st.subheader("Would you look at this again?")
     try:
-        view = slips.suspect_labels(session)
+        view = suspects.suspect_labels(session)
     except CoplError as problem:
         st.error(str(problem))
         return
@@ -98,8 +98,8 @@ def summary(view: SuspectView) -> str:
     some = "1 label is" if view.n_suspect == 1 else f"{view.n_suspect:,} labels are"
     shown = f" The {len(view.items)} most unexpected are listed." if len(view.items) < view.n_suspect else ""
     return (
-        f"Of {among}, **{some} clearly different from what the model expects of the same person**. Each may be a slip, or "
-        f"a preference that the model does not know.{shown}"
+        f"Of {among}, **{some} clearly different from what the model expects of the same person**. Each may be a "
+        f"mistake, or a preference that the model does not know.{shown}"
     )
 
 

@@ -1,9 +1,9 @@
 """The accuracy that self-consistency allows: nobody can predict answers that their own person does not repeat.
 
-After arXiv 2405.19534 (Preference learning algorithms do not learn preference rankings), which holds an accuracy against
-the one that an ideal model would have.  Here that one follows from repeated pairs.  Assume symmetric noise: each
-answer to a pair is the person's preference with probability 1 − ε and the opposite one otherwise, independently of the
-other answers.  Two answers agree with probability c = (1 − ε)² + ε², so that::
+After arXiv 2405.19534 (Preference learning algorithms do not learn preference rankings), which compares an accuracy
+with the one of an ideal model.  Here that one follows from repeated pairs.  Assume symmetric noise: each answer to a
+pair is the person's preference with probability 1 − ε and the opposite one otherwise, independently of the other
+answers.  Two answers agree with probability c = (1 − ε)² + ε², so that::
 
     best accuracy  =  1 − ε  =  (1 + √(2c − 1)) / 2,        ½ for c ≤ ½
 
@@ -21,7 +21,7 @@ import numpy as np
 from copl_core.insight.quality import Share, preferred_response, repeated_answers
 from copl_core.study_settings import AnswerTable, SelectionReason
 
-FEWEST_REPEATS, FEWEST_USERS = 30, 5  # below either nothing is said
+FEWEST_REPEATS, FEWEST_USERS = 30, 5  # below either there is no ceiling
 _SAMPLES = 2000  # of the bootstrap over users
 _CHECKS = [list(SelectionReason).index(reason) for reason in (SelectionReason.GOLD, SelectionReason.PRACTICE)]
 

@@ -39,7 +39,7 @@ def test_the_formula_inverts_the_agreement_of_two_noisy_answers():
     assert best_accuracy(0.3) == 0.5
 
 
-def test_repeats_that_all_agree_still_leave_room_for_slips():
+def test_repeats_that_all_agree_still_leave_room_for_mistakes():
     found = ceiling(twice(6, 6, 0.0))
     assert found.accuracy == found.high == 1 and 0.9 < found.low < 0.97
 

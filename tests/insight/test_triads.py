@@ -82,9 +82,7 @@ def by_hand(labels: Comparisons) -> tuple[int, int]:
     for user in (0, 1):
         for three in combinations(range(7), 3):
             known = all((user, a, b) in first for a, b in combinations(three, 2))
-            ways = [
-                all((user, *edge) in wins for edge in ((a, b), (b, c), (c, a))) for a, b, c in permutations(three)
-            ]
+            ways = [all((user, *edge) in wins for edge in ((a, b), (b, c), (c, a))) for a, b, c in permutations(three)]
             triads, circles = triads + known, circles + any(ways)
     return triads, circles
 

@@ -8,7 +8,7 @@ import pytest
 
 from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import Choice, ImportRow
-from copl_core.study import access, contents, label_quality, labelling, slips, user_map, user_profile
+from copl_core.study import access, contents, label_quality, labelling, suspects, user_map, user_profile
 from tests.worlds import LONG, SHORT, label_in_camp, long_text, short_text
 
 
@@ -169,11 +169,11 @@ def test_an_unexpected_answer_is_a_question_with_a_door_to_change_it(camps, open
     label_in_camp(camps, ann.id, SHORT, 11)
     assert "look at this again" not in words(open_page("taste", camps, ann))
     label_in_camp(camps, ann.id, LONG, 1)
-    (one,) = slips.own_suspects(camps, ann.id)
+    (one,) = suspects.own_suspects(camps, ann.id)
     page = open_page("taste", camps, ann)
     shown = words(page)
     assert "Would you look at this again?" in shown and f"the model expects {one.expected:.0%} for the other" in shown
-    assert not page.error and not page.warning and "slip" not in shown and "mistake" not in shown
+    assert not page.error and not page.warning and "mistake" not in shown
     other = Choice.RIGHT if one.label.choice == Choice.LEFT else Choice.LEFT
     page.segmented_control(f"again-choice-{one.label.id}").set_value(other)
     page.button(f"again-save-{one.label.id}").click().run()
@@ -186,7 +186,7 @@ def test_an_answer_that_is_right_is_kept_and_not_asked_about_in_this_visit(camps
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 11)
     label_in_camp(camps, ann.id, LONG, 1)
-    (one,) = slips.own_suspects(camps, ann.id)
+    (one,) = suspects.own_suspects(camps, ann.id)
     page = open_page("taste", camps, ann)
     page.button(f"keep-{one.label.id}").click().run()
     assert not page.exception and "look at this again" not in words(page)

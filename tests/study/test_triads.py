@@ -14,13 +14,13 @@ from tests.worlds import fit_graph_now, open_study
 TEXTS = ("Yes, at once.", "Perhaps, after a good look at the whole of it.", "No, and here is why: it costs too much.")
 
 
-def circling_labels(n_users: int = 8, n_prompts: int = 8, slip: float = 0.1) -> list[ImportRow]:
+def circling_labels(n_users: int = 8, n_prompts: int = 8, noise: float = 0.1) -> list[ImportRow]:
     """Everybody prefers the first answer to the second, the second to the third and the third to the first."""
     rng, rows = np.random.default_rng(0), []
     for user in range(n_users):
         for prompt in range(n_prompts):
             for a, b in combinations(range(3), 2):
-                first = (b - a == 1) != (rng.random() < slip)
+                first = (b - a == 1) != (rng.random() < noise)
                 choice, texts = Choice.LEFT if first else Choice.RIGHT, (f"{TEXTS[a]} {prompt}", f"{TEXTS[b]} {prompt}")
                 kind = Kind.SIMULATED if user % 2 else Kind.HUMAN
                 key = f"{user}-{prompt}-{a}{b}"

@@ -1,11 +1,11 @@
-"""Injected slips: how many flipped labels are found, and how many of the labels found were flipped.
+"""Injected label noise: how many flipped labels are found, and how many of the labels found were flipped.
 
-    python -m benchmarks.slips [--data FOLDER] [--seed N] [--folds N]
+    python -m benchmarks.suspects [--data FOLDER] [--seed N] [--folds N]
 
 5 % and then 10 % of the decided labels of a study are turned round at random: of the demo, and of ``llmfao.jsonl.gz``
 and ``polis_more.jsonl.gz`` in the folder of ``--data``.  The graph is fitted to the flipped labels, and each label gets
-a strength with itself left out (``insight.slips``).  People's own slips are not known and count as errors here, so true
-precision is higher.
+a strength with itself left out (``insight.suspects``).  People's own mistakes are not known and count as errors here,
+so true precision is higher.
 
 The first table takes as many labels as were flipped, the weakest first: precision and recall are then equal.  It
 compares the strength on the pages with margins of the fitted vectors, which have learned the label, and with margins of
@@ -29,7 +29,7 @@ from copl_core.config import Settings
 from copl_core.demo.world import demo_rows
 from copl_core.evaluation.dataset import build_dataset
 from copl_core.formats.own import read_rows
-from copl_core.insight.slips import THRESHOLD, Strengths, label_strengths, predicted, suspects, well_known
+from copl_core.insight.suspects import THRESHOLD, Strengths, label_strengths, predicted, suspects, well_known
 from copl_core.install.weights import resolver
 from copl_core.preference.adapt import Prior
 from copl_core.preference.config import GraphConfig
@@ -46,7 +46,7 @@ SALT = 14  # of the draw of folds
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.slips", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suspects", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with files of labels")
     parser.add_argument("--seed", type=int, default=0, help="of the flips and of the fits")
     parser.add_argument("--folds", type=int, default=5, help="fits without a part of the labels; 0: none")
@@ -64,18 +64,18 @@ def main(argv: list[str] | None = None) -> int:
 def measure(name: str, rows: Iterable[ImportRow], seed: int, folds: int) -> None:
     data, phi = world(rows)
     for share in SHARES:
-        flipped, slip = with_slips(data, share, seed)
+        flipped, flip = with_flips(data, share, seed)
         state = fit_graph(flipped, phi, GraphConfig(), seed=seed)
         started = time.monotonic()
         strengths = label_strengths(state, Prior.of(state), flipped.labels)
         seconds = time.monotonic() - started
         decided = int(flipped.labels.decided.sum())
         print(
-            f"\n{name}: {slip.sum():,} of {decided:,} decided labels of {data.n_users:,} people flipped "
-            f"({slip.sum() / decided:.1%}, the base rate); all strengths in {seconds:.1f} s"
+            f"\n{name}: {flip.sum():,} of {decided:,} decided labels of {data.n_users:,} people flipped "
+            f"({flip.sum() / decided:.1%}, the base rate); all strengths in {seconds:.1f} s"
         )
-        head_of_each(state.margins(flipped.labels), strengths, flipped, slip, phi, seed, folds)
-        thresholds(strengths, flipped.labels, slip)
+        head_of_each(state.margins(flipped.labels), strengths, flipped, flip, phi, seed, folds)
+        thresholds(strengths, flipped.labels, flip)
 
 
 def world(rows: Iterable[ImportRow]) -> tuple[TrainingData, np.ndarray]:
@@ -87,20 +87,20 @@ def world(rows: Iterable[ImportRow]) -> tuple[TrainingData, np.ndarray]:
     return data, embedder.embed(list(data.texts()))
 
 
-def with_slips(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, np.ndarray]:
+def with_flips(data: TrainingData, share: float, seed: int) -> tuple[TrainingData, np.ndarray]:
     """The labels with a share of the decided ones turned round, and the mask (N,) of these."""
     decided = np.flatnonzero(data.labels.decided)
-    slip = np.zeros(len(data.labels), bool)
-    slip[np.random.default_rng(seed).choice(decided, round(share * len(decided)), replace=False)] = True
-    outcome = np.where(slip, 1 - data.labels.outcome, data.labels.outcome).astype(np.float32)
-    return data.with_labels(replace(data.labels, outcome=outcome)), slip
+    flip = np.zeros(len(data.labels), bool)
+    flip[np.random.default_rng(seed).choice(decided, round(share * len(decided)), replace=False)] = True
+    outcome = np.where(flip, 1 - data.labels.outcome, data.labels.outcome).astype(np.float32)
+    return data.with_labels(replace(data.labels, outcome=outcome)), flip
 
 
 def head_of_each(
     trained: np.ndarray,
     strengths: Strengths,
     data: TrainingData,
-    slip: np.ndarray,
+    flip: np.ndarray,
     phi: np.ndarray,
     seed: int,
     folds: int,
@@ -116,8 +116,8 @@ def head_of_each(
     print(f"{'as many as were flipped':34}{'precision':>11}{'AUC':>8}")
     for name, score in ways.items():
         score = np.where(labels.decided, score, np.inf)
-        weakest = np.argsort(score, kind="stable")[: slip.sum()]
-        print(f"{name:34}{slip[weakest].mean():11.2f}{auc(score[labels.decided], slip[labels.decided]):8.3f}")
+        weakest = np.argsort(score, kind="stable")[: flip.sum()]
+        print(f"{name:34}{flip[weakest].mean():11.2f}{auc(score[labels.decided], flip[labels.decided]):8.3f}")
 
 
 def refitted(data: TrainingData, phi: np.ndarray, seed: int, folds: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def refitted(data: TrainingData, phi: np.ndarray, seed: int, folds: int) -> np.n
     return margins
 
 
-def thresholds(strengths: Strengths, labels: Comparisons, slip: np.ndarray) -> None:
+def thresholds(strengths: Strengths, labels: Comparisons, flip: np.ndarray) -> None:
     shares = predicted(strengths, labels.user)
     known = np.array([user in shares and well_known(shares[user]) for user in labels.user.tolist()])
     mean = np.where(labels.decided, strengths.mean, np.inf)
@@ -144,21 +144,21 @@ def thresholds(strengths: Strengths, labels: Comparisons, slip: np.ndarray) -> N
         voted = suspects(strengths, threshold)
         ways = (np.flatnonzero(mean < threshold), voted, voted[known[voted]])
         mark = "  < the pages" if threshold == THRESHOLD else ""
-        print(f"{'log-odds below':15}{threshold:6.1f}{'':7}" + "".join(cell(rows, slip) for rows in ways) + mark)
+        print(f"{'log-odds below':15}{threshold:6.1f}{'':7}" + "".join(cell(rows, flip) for rows in ways) + mark)
 
 
-def cell(rows: np.ndarray, slip: np.ndarray) -> str:
-    precision = f"{slip[rows].mean():.2f}" if len(rows) else "–"
-    return f"{f'{precision}, {slip[rows].sum() / slip.sum():.2f} ({len(rows):,})':>22}"
+def cell(rows: np.ndarray, flip: np.ndarray) -> str:
+    precision = f"{flip[rows].mean():.2f}" if len(rows) else "–"
+    return f"{f'{precision}, {flip[rows].sum() / flip.sum():.2f} ({len(rows):,})':>22}"
 
 
-def auc(score: np.ndarray, slip: np.ndarray) -> float:
+def auc(score: np.ndarray, flip: np.ndarray) -> float:
     """Probability that a flipped label has a lower score than another one."""
     from scipy.stats import rankdata
 
     rank = rankdata(score)
-    flips, others = int(slip.sum()), int((~slip).sum())
-    return 1 - (rank[slip].sum() - flips * (flips + 1) / 2) / (flips * others)
+    flips, others = int(flip.sum()), int((~flip).sum())
+    return 1 - (rank[flip].sum() - flips * (flips + 1) / 2) / (flips * others)
 
 
 if __name__ == "__main__":

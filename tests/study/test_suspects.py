@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from copl_core.insight.slips import FEWEST_LABELS
+from copl_core.insight.suspects import FEWEST_LABELS
 from copl_core.records import Choice, CoplError, Role
-from copl_core.study import access, labelling, slips
+from copl_core.study import access, labelling, suspects
 from tests.worlds import LONG, SHORT, label_in_camp
 
 
-def with_a_slip(session, name: str = "Ann", count: int = 11):
+def with_an_unexpected_label(session, name: str = "Ann", count: int = 11):
     """Somebody who likes short answers and once took the long one; and that label."""
     ann = access.join(session, name)
     label_in_camp(session, ann.id, SHORT, count)
@@ -19,56 +19,56 @@ def with_a_slip(session, name: str = "Ann", count: int = 11):
 
 
 def test_before_a_snapshot_there_is_nothing_to_say(untrained):
-    ann, _ = with_a_slip(untrained)
-    assert slips.suspect_labels(untrained) is None and slips.own_suspects(untrained, ann.id) == ()
+    ann, _ = with_an_unexpected_label(untrained)
+    assert suspects.suspect_labels(untrained) is None and suspects.own_suspects(untrained, ann.id) == ()
 
 
 def test_a_label_against_the_others_of_its_person_is_asked_about_with_what_the_model_expects(trained):
-    ann, label = with_a_slip(trained)
-    (one,) = slips.own_suspects(trained, ann.id)
+    ann, label = with_an_unexpected_label(trained)
+    (one,) = suspects.own_suspects(trained, ann.id)
     assert one.label == label and one.user == ann
     assert one.preferred.id == label.preferred_id and one.other.id != label.preferred_id
     assert one.other.prompt_id == label.prompt_id and one.expected > 0.8
 
 
 def test_a_changed_answer_is_not_asked_about_again(trained):
-    ann, label = with_a_slip(trained)
+    ann, label = with_an_unexpected_label(trained)
     labelling.edit(trained, label.id, ann.id, label.choice, strength=3, reason="I mean it", tags=())
-    assert slips.own_suspects(trained, ann.id) == ()
-    assert ann.id not in {one.user.id for one in slips.suspect_labels(trained).items}
+    assert suspects.own_suspects(trained, ann.id) == ()
+    assert ann.id not in {one.user.id for one in suspects.suspect_labels(trained).items}
 
 
 def test_somebody_with_few_labels_or_no_clear_taste_is_asked_nothing(trained):
-    few, _ = with_a_slip(trained, "Few", FEWEST_LABELS - 2)
-    assert slips.own_suspects(trained, few.id) == ()
+    few, _ = with_an_unexpected_label(trained, "Few", FEWEST_LABELS - 2)
+    assert suspects.own_suspects(trained, few.id) == ()
     random = access.join(trained, "Random")
     for camp in (SHORT, LONG) * 6:
         label_in_camp(trained, random.id, camp, 1)
-    assert slips.own_suspects(trained, random.id) == ()
+    assert suspects.own_suspects(trained, random.id) == ()
 
 
 def test_a_researcher_sees_the_most_suspect_labels_of_the_study_and_an_annotator_does_not(trained):
-    ann, label = with_a_slip(trained)
-    view = slips.suspect_labels(trained)
+    ann, label = with_an_unexpected_label(trained)
+    view = suspects.suspect_labels(trained)
     assert label.id in {one.label.id for one in view.items} and view.snapshot == "v0001"
-    assert len(view.items) <= slips.MOST and view.n_suspect >= len(view.items) and view.n_users <= 17
+    assert len(view.items) <= suspects.MOST and view.n_suspect >= len(view.items) and view.n_users <= 17
     expected = [one.expected for one in view.items]
     assert expected == sorted(expected, reverse=True) and expected[-1] > 0.8
-    assert slips.suspect_labels(trained) is view  # nothing changed in between
+    assert suspects.suspect_labels(trained) is view  # nothing changed in between
     with pytest.raises(CoplError, match="only a researcher or an owner"):
-        slips.suspect_labels(trained.acting(ann.id))
+        suspects.suspect_labels(trained.acting(ann.id))
     bob = access.join(trained, "Bob", Role.RESEARCHER)
     with pytest.raises(CoplError, match="belongs to somebody else"):
-        slips.own_suspects(trained.acting(bob.id), ann.id)
+        suspects.own_suspects(trained.acting(bob.id), ann.id)
 
 
 def test_an_excluded_person_is_not_on_the_list(trained):
-    ann, _ = with_a_slip(trained)
+    ann, _ = with_an_unexpected_label(trained)
     access.exclude(trained, ann.id, True)
-    assert ann.id not in {one.user.id for one in slips.suspect_labels(trained).items}
+    assert ann.id not in {one.user.id for one in suspects.suspect_labels(trained).items}
 
 
 def test_a_taken_back_label_is_not_on_the_list(trained):
-    ann, label = with_a_slip(trained)
+    ann, label = with_an_unexpected_label(trained)
     labelling.edit(trained, label.id, ann.id, Choice.TIE, strength=1, reason="", tags=())
-    assert label.id not in {one.label.id for one in slips.suspect_labels(trained).items}
+    assert label.id not in {one.label.id for one in suspects.suspect_labels(trained).items}

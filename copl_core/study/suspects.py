@@ -1,6 +1,6 @@
-"""The verbs of "Would you look at this again?", on the Quality page and on My taste: labels that may be slips.
+"""The verbs of "Would you look at this again?", on the Quality page and on My taste: labels that may be wrong.
 
-They are questions and never flags: no figure of a person counts them, and nothing is said about people whom the model
+They are questions and never flags: no figure of a person counts them, and they never concern people whom the model
 does not predict better than chance.  Numpy only.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import expit
 
 from copl_core.ids import rows_of
-from copl_core.insight.slips import Strengths, label_strengths, predicted, suspects, well_known
+from copl_core.insight.suspects import Strengths, label_strengths, predicted, suspects, well_known
 from copl_core.records import Comparisons, Label, Response, TrainingData, User
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study.placement import comparisons
@@ -20,7 +20,7 @@ from copl_core.study.roles import OWN, RESEARCHER, needs
 from copl_core.study.session import Session
 
 MOST = 10  # suspect labels of a study that are listed
-MOST_OWN = 3  # that a person is asked about at once
+MOST_OWN = 3  # that are shown to their person at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class SuspectView:
 
 @needs(RESEARCHER)
 def suspect_labels(session: Session) -> SuspectView | None:
-    """The labels of the study that are most likely slips, the most suspect first; None before the first snapshot."""
+    """The labels of the study that are most likely wrong, the most suspect first; None before the first snapshot."""
     snapshot = session.snapshot()
     if snapshot is None:
         return None
@@ -58,7 +58,7 @@ def suspect_labels(session: Session) -> SuspectView | None:
 
 @needs(OWN)
 def own_suspects(session: Session, user_id: int) -> tuple[SuspectLabel, ...]:
-    """The user's own labels that are most likely slips, at most three; an answer that was changed once is not listed.
+    """The user's own labels that are most likely wrong, at most three; an answer that was changed once is not listed.
 
     Empty before the first snapshot, and where the model does not predict the user's labels better than chance.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from copl_core.insight.quality import Share
-from copl_core.insight.slips import Strengths, label_strengths, predicted, suspects, well_known
+from copl_core.insight.suspects import Strengths, label_strengths, predicted, suspects, well_known
 from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
@@ -21,10 +21,10 @@ from tests.worlds import graph_state
 def flipped() -> tuple[GraphState, np.ndarray]:
     """Two camps with a twentieth of their labels flipped, and which of them."""
     data = camps(n_users=40, per_user=20, noise=0.0)
-    slip = np.zeros(len(data.labels), bool)
-    slip[np.random.default_rng(1).choice(len(slip), len(slip) // 20, replace=False)] = True
-    outcome = np.where(slip, 1 - data.labels.outcome, data.labels.outcome).astype(np.float32)
-    return fit_graph(data.with_labels(replace(data.labels, outcome=outcome)), camp_phi(), QUICK, seed=0), slip
+    flip = np.zeros(len(data.labels), bool)
+    flip[np.random.default_rng(1).choice(len(flip), len(flip) // 20, replace=False)] = True
+    outcome = np.where(flip, 1 - data.labels.outcome, data.labels.outcome).astype(np.float32)
+    return fit_graph(data.with_labels(replace(data.labels, outcome=outcome)), camp_phi(), QUICK, seed=0), flip
 
 
 @pytest.mark.parametrize("per_user", [2, 12], ids=["fewer labels than coordinates", "more labels than coordinates"])
@@ -53,10 +53,10 @@ def test_a_strength_is_the_margin_of_the_most_probable_vector_without_that_label
 
 
 def test_flipped_labels_are_found_far_above_their_share(flipped):
-    state, slip = flipped
+    state, flip = flipped
     found = suspects(label_strengths(state, Prior.of(state), state.labels))
-    assert slip.mean() == pytest.approx(0.05)
-    assert len(found) >= 10 and slip[found].mean() > 0.8 and slip[found].sum() / slip.sum() > 0.5
+    assert flip.mean() == pytest.approx(0.05)
+    assert len(found) >= 10 and flip[found].mean() > 0.8 and flip[found].sum() / flip.sum() > 0.5
 
 
 def test_the_mean_over_the_members_is_the_margin_of_the_whole_vector(flipped):

@@ -1,4 +1,4 @@
-"""How strongly the model expects each label, with the label itself left out, and which labels may be slips.
+"""How strongly the model expects each label, with the label itself left out, and which labels may be wrong.
 
 After arXiv 2401.06080 (Secrets of RLHF in Large Language Models, part II): a label's *strength* is the mean over the
 members of an ensemble of the margin of its own choice, and a label whose mean margin is clearly negative is likely to
@@ -10,8 +10,8 @@ precision H = I + xᵀ D x and h_i = x_iᵀ H⁻¹ x_i::
     z_(without i)  =  z − H⁻¹ x_i r_i / (1 − h_i D_i)
 
 The vectors of responses have seen the label; many users share them, so a single label moves them little.  On injected
-flips this finds about as many as fits of the graph that never saw the label (``benchmarks.slips``).  The vectors of a
-fit's own members cannot serve here: they carry the messages of all labels, held out or not.  numpy only.
+flips this finds about as many as fits of the graph that never saw the label (``benchmarks.suspects``).  The vectors of
+a fit's own members cannot serve here: they carry the messages of all labels, held out or not.  numpy only.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from copl_core.preference.adapt import Prior, label_weights
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 
-# Mean log-odds of a label's own choice below which it may be a slip: with 5 to 10 % of labels flipped, more than half
-# of the suspects are flips on every file of ``benchmarks.slips``.
+# Mean log-odds of a label's own choice below which it may be wrong: with 5 to 10 % of labels flipped, more than half
+# of the suspects are flips on every file of ``benchmarks.suspects``.
 THRESHOLD = -1.5
-FEWEST_LABELS = 10  # decided labels of a user below which nothing is said about any of them
+FEWEST_LABELS = 10  # decided labels of a user below which none of them is called suspect
 CHANCE = 0.5  # the whole interval of a user's predicted labels must lie above it
 _STEPS, _TOLERANCE = 30, 1e-6
 _CELLS = 4_000_000  # users × labels × coordinates computed at once
@@ -50,7 +50,7 @@ class Strengths:
     @property
     def against(self) -> np.ndarray:
         """Mask (N,) of labels against which all members vote."""
-        return (self.members < 0).all(0)
+        return np.all(self.members < 0, axis=0)
 
 
 def label_strengths(state: GraphState, prior: Prior, labels: Comparisons) -> Strengths:
@@ -75,7 +75,7 @@ def label_strengths(state: GraphState, prior: Prior, labels: Comparisons) -> Str
 
 
 def suspects(strengths: Strengths, threshold: float = THRESHOLD) -> np.ndarray:
-    """Rows of the labels that may be slips, the most suspect first: all members vote against, and the mean is below
+    """Rows of the labels that may be wrong, the most suspect first: all members vote against, and the mean is below
     the threshold.
 
     A vote of all members says more than the mean only near zero: below the threshold both hardly ever differ.
