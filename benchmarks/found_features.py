@@ -27,7 +27,7 @@ from copl_core.formats.own import read_rows
 from copl_core.insight.found_features import Split, find_in, gain, held_out_log_odds, on_one_scale, principal
 from copl_core.install.weights import resolver
 from copl_core.records import ImportRow, TrainingData
-from copl_core.study.found_features import nested_splits, parts_of
+from copl_core.training.found_fit import nested_splits, parts_of
 from copl_core.training.metrics import correct
 from copl_core.training.text_embedder import TextEmbedder
 

@@ -89,7 +89,7 @@ def card(profile: GroupProfile, view: UserMap) -> None:
             for pair in profile.pairs:
                 typical_pair(pair, profile)
             st.markdown("**Typical people**: " + people(profile, view))
-            found_in_texts(profile)  # last: the first time it takes some seconds
+            found_in_texts(profile)
 
 
 def in_words(profile: GroupProfile) -> str:
@@ -156,8 +156,7 @@ def found_in_texts(profile: GroupProfile) -> None:
     """Features that nobody counts, by excerpts of answers, where they say more than the counted ones."""
     session, _ = current()
     try:
-        with st.spinner("Looking for features in the texts"):
-            view = found_features.found(session, profile.snapshot)
+        view = found_features.found(session, profile.snapshot)
     except CoplError as problem:
         st.error(str(problem))
         return

@@ -7,13 +7,15 @@ deterministic, in seconds on a CPU, and odd in the difference: swapped responses
 
     x = φ_a − φ_b ≈ Σ_f z_f d_f        at most ``per_pair`` of the M numbers z_f are not zero
 
-A feature has no words.  It is shown by the responses whose pairs have the largest |z_f|.  Numpy only.
+A feature has no words.  It is shown by the responses whose pairs have the largest |z_f|.  The trainer finds features
+(``training.found_fit``), and a snapshot holds them beside its groups.  Numpy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,7 @@ ROUNDS = 15  # of codes and dictionary in turn
 STARTS = 4  # of which the best is kept: a single one may end in a local optimum
 PAIRS = 4000  # that the dictionary is fitted to
 DIRECTIONS = 64  # principal directions that stand for all of φ
+EXAMPLES = 12  # pairs that a snapshot holds of each feature; not every one may be shown
 PRECISIONS = (3.0, 10.0, 30.0, 100.0)  # of the priors on weights that ``held_out_log_odds`` chooses from
 _SAMPLES = 2000  # of the bootstrap over users
 _RIDGE = 1e-6  # relative, of the least squares of the dictionary
@@ -39,15 +42,19 @@ class Dictionary:
     per_pair: int
 
     def codes(self, differences: np.ndarray) -> np.ndarray:
-        """Signed codes (N, M) of differences (N, P), each with at most ``per_pair`` entries that are not zero."""
-        rest, codes = differences.astype(np.float64), np.zeros((len(differences), len(self.directions)))
-        row = np.arange(len(rest))
+        """Signed codes (N, M) of differences (N, P), each with at most ``per_pair`` entries that are not zero.
+
+        A step takes z_f d_f from the rest of a difference, and so z_f times a row of the Gram matrix from its products
+        with all directions: the rest itself is never formed.
+        """
+        along = (differences @ self.directions.T).astype(np.float64)  # (N, M) products of the rests
+        gram = self.directions @ self.directions.T
+        codes, row = np.zeros_like(along), np.arange(len(along))
         for _ in range(min(self.per_pair, len(self.directions))):
-            along = rest @ self.directions.T
             best = np.abs(along).argmax(1)
             size = along[row, best]
             codes[row, best] += size
-            rest = rest - size[:, None] * self.directions[best]
+            along -= size[:, None] * gram[best]
         return codes
 
     def explained(self, differences: np.ndarray) -> float:
@@ -66,11 +73,12 @@ def find(
         ValueError: there is no difference, or all are zero.
     """
     rng = np.random.default_rng(seed)
-    x = differences[(differences**2).sum(1) > 0].astype(np.float64)
-    if not len(x):
+    rows = np.flatnonzero(np.any(differences, axis=1))
+    if not len(rows):
         raise ValueError("there is no pair whose texts differ in their embeddings: at least one is needed")
-    if len(x) > PAIRS:
-        x = x[rng.choice(len(x), PAIRS, replace=False)]
+    if len(rows) > PAIRS:
+        rows = rng.choice(rows, PAIRS, replace=False)
+    x = differences[rows].astype(np.float64)
     tried = []
     for _ in range(STARTS):
         one = Dictionary(_spread_rows(x, min(n_features, len(x)), rng), per_pair)
@@ -100,9 +108,11 @@ def _refitted(x: np.ndarray, found: Dictionary) -> np.ndarray:
     ridge = _RIDGE * max(np.trace(gram) / len(gram), 1e-300)
     directions = np.linalg.solve(gram + ridge * np.eye(len(gram)), codes.T @ x)
     size = np.linalg.norm(directions, axis=1)
-    worst = np.argsort(-((x - codes @ found.directions) ** 2).sum(1), kind="stable")
-    for number, feature in enumerate(np.flatnonzero((size < 1e-9) | ~codes.any(0)).tolist()):
-        directions[feature] = x[worst[number % len(worst)]]
+    unused = np.flatnonzero((size < 1e-9) | ~codes.any(0)).tolist()
+    if unused:
+        worst = np.argsort(-((x - codes @ found.directions) ** 2).sum(1), kind="stable")
+        for number, feature in enumerate(unused):
+            directions[feature] = x[worst[number % len(worst)]]
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
@@ -197,7 +207,12 @@ def find_in(encoder: np.ndarray, labels: Comparisons, mask: np.ndarray, n_featur
 
 
 def gain_over_counted(
-    counted: np.ndarray, encoder: np.ndarray, labels: Comparisons, n_users: int, splits: Sequence[Split]
+    counted: np.ndarray,
+    encoder: np.ndarray,
+    labels: Comparisons,
+    n_users: int,
+    splits: Sequence[Split],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Gain:
     """What found features add to the counted ones.
 
@@ -205,11 +220,13 @@ def gain_over_counted(
         counted: (R, F) standardised features of the responses.
         encoder: (R, P) coordinates of their text embeddings.
         labels: decided labels, by row of the users and responses.
+        progress: called with (splits done, splits); what it raises ends the work.
     """
     before, after, rows = [], [], []
     style = counted[labels.left] - counted[labels.right]
     apart = encoder[labels.left] - encoder[labels.right]
-    for split in splits:
+    for done, split in enumerate(splits):
+        progress(done, len(splits))
         found = find_in(encoder, labels, split.learned)
         both = on_one_scale(style, found.codes(apart))
         before.append(held_out_log_odds(style, labels, n_users, split))
@@ -232,38 +249,57 @@ def gain(before: np.ndarray, after: np.ndarray, labels: Comparisons, seed: int =
 # ---- what they are, shown by texts
 
 
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Rows of responses that show a feature, strongest first."""
-
-    more: tuple[int, ...]
-    less: tuple[int, ...]
-
-
-def examples(
-    codes: np.ndarray, pairs: np.ndarray, prompt: np.ndarray, quotable: np.ndarray, most: int = 3
-) -> list[Examples]:
-    """For each feature the responses of the pairs in which it is largest, from different prompts.
+def examples(codes: np.ndarray, pairs: np.ndarray, prompt: np.ndarray, most: int = EXAMPLES) -> np.ndarray:
+    """For each feature the pairs in which it is largest, of different prompts, strongest first.
 
     Args:
         codes: (N, M) of the pairs, first − second.
         pairs: (N, 2) rows of responses.
         prompt: (R,) prompt of each response.
-        quotable: (R,) mask of the responses that may be shown; a pair with another one is not used.
+    Returns:
+        (M, most, 2) rows of responses, the one with more of the feature first; −1 where there are no more pairs.
     """
-    allowed = quotable[pairs].all(1)
-    found = []
-    for z in codes.T:
-        more: list[int] = []
-        less: list[int] = []
-        seen: set[int] = set()
-        for i in np.argsort(-np.abs(z) * allowed, kind="stable").tolist():
-            if len(more) == most or not allowed[i] or z[i] == 0:
-                break
-            if prompt[pairs[i, 0]] not in seen:
-                seen.add(prompt[pairs[i, 0]])
-                first, second = pairs[i] if z[i] > 0 else pairs[i][::-1]
-                more.append(int(first))
-                less.append(int(second))
-        found.append(Examples(tuple(more), tuple(less)))
+    found = np.full((codes.shape[1], most, 2), -1)
+    for z, own in zip(codes.T, found, strict=True):
+        order = np.argsort(-np.abs(z), kind="stable")
+        order = order[np.sort(np.unique(prompt[pairs[order, 0]], return_index=True)[1])]  # the first of each prompt
+        order = order[z[order] != 0][:most]
+        own[: len(order)] = np.where(z[order, None] > 0, pairs[order], pairs[order][:, ::-1])
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFeatures:
+    """What a snapshot holds: the gain, and M features with their examples and their groups unless it is uncertain."""
+
+    gain: Gain  # over the counted features, on held-out labels
+    n_texts: int
+    n_labels: int
+    dictionary: Dictionary
+    examples: np.ndarray  # (M, ``EXAMPLES``, 2) ids of responses, the one with more of the feature first; −1 for none
+    groups: Mapping[int, tuple[tuple[int, float], ...]]  # group → (feature, signed d), certain ones, strongest first
+
+    def tables(self) -> dict[str, np.ndarray]:
+        return {"directions": self.dictionary.directions.astype(np.float32), "examples": self.examples}
+
+    def facts(self) -> dict[str, Any]:
+        """All that is no table, as JSON."""
+        return {
+            "gain": asdict(self.gain),
+            "n_texts": self.n_texts,
+            "n_labels": self.n_labels,
+            "per_pair": self.dictionary.per_pair,
+            "groups": {str(group): own for group, own in self.groups.items()},
+        }
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> FoundFeatures:
+        groups = {int(group): tuple((int(f), float(d)) for f, d in own) for group, own in facts["groups"].items()}
+        return cls(
+            Gain(**facts["gain"]),
+            facts["n_texts"],
+            facts["n_labels"],
+            Dictionary(tables["directions"], facts["per_pair"]),
+            tables["examples"],
+            groups,
+        )

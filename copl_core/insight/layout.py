@@ -28,6 +28,7 @@ from scipy.linalg import orthogonal_procrustes
 from copl_core.ids import rows_of
 from copl_core.insight import landmarks
 from copl_core.insight.compiled_umap import load_umap
+from copl_core.insight.found_features import FoundFeatures
 from copl_core.insight.group_names import GroupFeatures
 from copl_core.insight.groups import CRITERION, NO_GROUP, all_alike, find_groups, renumber
 from copl_core.preference.state import GraphState
@@ -37,6 +38,7 @@ _NEIGHBOURS = 15
 _WARM_EPOCHS, _WARM_RATE = 100, 0.1
 _FEWEST_TO_ALIGN = 4  # people on both maps; fewer fix no rotation
 _ABSENT = "absent."  # before the stored names of the tables of people who are not on the map
+_FOUND = "found."  # before those of the features found in the texts
 
 Progress = Callable[[float], None]  # receives the share that is done; what it raises ends the fit
 
@@ -53,6 +55,7 @@ class Layout:
     xyz: np.ndarray | None = None  # (U, 3) float32; None in snapshots older than the deep map
     absent: Layout | None = None  # the last positions and groups of people of earlier maps who are not on this one
     traits: GroupFeatures | None = None  # what the groups' names are made of; None in snapshots older than the names
+    found: FoundFeatures | None = None  # what else the groups prefer; None before a full fit, or with too few labels
 
     def with_absent(self) -> Layout:
         """This map and the people it remembers, as one table."""
@@ -73,9 +76,12 @@ class Layout:
         tables = self._tables()
         if self.absent is not None:
             tables |= {f"{_ABSENT}{name}": table for name, table in self.absent._tables().items()}
+        if self.found is not None:
+            tables |= {f"{_FOUND}{name}": table for name, table in self.found.tables().items()}
         save_file({name: np.ascontiguousarray(table) for name, table in tables.items()}, folder / "layout.safetensors")
         facts = {"silhouette": self.silhouette if np.isfinite(self.silhouette) else None, "parameters": self.parameters}
         facts |= {} if self.traits is None else {"traits": self.traits}
+        facts |= {} if self.found is None else {"found": self.found.facts()}
         (folder / "layout.json").write_text(json.dumps(facts))
 
     def _tables(self) -> dict[str, np.ndarray]:
@@ -89,7 +95,10 @@ class Layout:
         tables = load_file(folder / "layout.safetensors")
         absent = cls._of(tables, float("nan"), {}, _ABSENT) if f"{_ABSENT}user_ids" in tables else None
         return replace(
-            cls._of(tables, silhouette, facts["parameters"]), absent=absent, traits=_read_traits(facts.get("traits"))
+            cls._of(tables, silhouette, facts["parameters"]),
+            absent=absent,
+            traits=_read_traits(facts.get("traits")),
+            found=_read_found(facts.get("found"), tables),
         )
 
     @classmethod
@@ -225,6 +234,13 @@ def _read_traits(stored: dict[str, list] | None) -> GroupFeatures | None:
     if stored is None:
         return None
     return {int(group): tuple((feature, way) for feature, way in traits) for group, traits in stored.items()}
+
+
+def _read_found(stored: dict[str, Any] | None, tables: dict[str, np.ndarray]) -> FoundFeatures | None:
+    if stored is None:
+        return None
+    own = {name.removeprefix(_FOUND): table for name, table in tables.items() if name.startswith(_FOUND)}
+    return FoundFeatures.read(stored, own)
 
 
 def _positions(

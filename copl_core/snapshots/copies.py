@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from copl_core.ids import rows_of
+from copl_core.insight.found_features import FoundFeatures
 from copl_core.insight.layout import Layout
 from copl_core.preference.state import GraphState
 from copl_core.snapshots.snapshot import Snapshot, write_snapshot
@@ -32,8 +34,17 @@ def copy_snapshot(
     def graph(state: GraphState) -> GraphState:
         return replace(state, user_ids=users(state.user_ids), response_ids=responses(state.response_ids))
 
+    def found(own: FoundFeatures) -> FoundFeatures:
+        rows = rows_of(own.examples, source.graph.response_ids)  # −1 stays −1
+        return replace(own, examples=np.append(responses(source.graph.response_ids), -1)[rows])
+
     def layout(own: Layout) -> Layout:
-        return replace(own, user_ids=users(own.user_ids), absent=None if own.absent is None else layout(own.absent))
+        return replace(
+            own,
+            user_ids=users(own.user_ids),
+            absent=None if own.absent is None else layout(own.absent),
+            found=None if own.found is None else found(own.found),
+        )
 
     def save_reward(target: Path) -> None:
         shutil.copytree(source.reward_folder, target / "model")

@@ -20,6 +20,7 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.insight import describe
+from copl_core.insight.found_features import FoundFeatures
 from copl_core.insight.group_names import GroupFeatures, group_traits
 from copl_core.insight.layout import Layout, answer_space, fit_layout
 from copl_core.preference.config import GraphConfig
@@ -31,6 +32,7 @@ from copl_core.trainer import held_out_report
 from copl_core.trainer.run_progress import fit_length
 from copl_core.trainer.schedule import FEWEST
 from copl_core.training.checkpoint import Checkpoint, key_of
+from copl_core.training.found_fit import fit_found, with_groups
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import DRAW, split_of_study
@@ -68,6 +70,7 @@ class FittedReward:
     model: RewardModel
     mix: Mix
     config: GraphConfig
+    found: FoundFeatures | None = None  # in the texts, without groups
 
     def save(self, folder: Path) -> None:
         for part, name in ((self.graph, "graph"), (self.model, "model")):
@@ -111,7 +114,8 @@ def fit_reward_part(
     """
     _check(data, "full")
     job = Job.of(data, embed, settings, weights, previous, progress, checkpoint)
-    return job.fit_reward(job.graph_config("full"))
+    found = fit_found(data, job.phi, lambda done, total: job.progress("features of the texts", done, total, None))
+    return replace(job.fit_reward(job.graph_config("full")), found=found)
 
 
 def fit_graph_part(
@@ -140,7 +144,9 @@ def fit_graph_part(
     config = reward.config if reward else job.graph_config("graph")
     graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
     layout = job.layout(graph)
-    layout = replace(layout, traits=_group_traits(layout, graph, data, previous))
+    found = reward.found if reward else previous.layout.found if previous else None
+    found = with_groups(found, layout, data, job.phi)
+    layout = replace(layout, traits=_group_traits(layout, graph, data, previous), found=found)
     entry, save = job.reward_of(reward, version)
     metrics: dict = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
     if entry:

@@ -15,6 +15,7 @@ TYPICAL: dict[str, dict[str, float]] = {
     "full": {
         FIRST_LABELS: 0.2,
         "texts": 2.0,
+        "features of the texts": 2.0,
         "choosing priors": 40.0,
         "graph without the held-out labels": 5.0,
         "reading texts": 15.0,

@@ -14,7 +14,7 @@ from copl_core.insight.found_features import (
     held_out_log_odds,
 )
 from copl_core.records import Comparisons, TrainingData
-from copl_core.study.found_features import nested_splits
+from copl_core.training.found_fit import nested_splits
 
 WIDTH, PLANTED = 40, 6
 
@@ -108,14 +108,23 @@ def test_a_gain_of_equal_predictions_is_zero():
     assert (same.low, same.high, same.n) == (0, 0, 3) and not same.certain
 
 
-def test_examples_are_of_different_prompts_strongest_first_and_only_what_may_be_quoted():
+def test_examples_are_of_different_prompts_strongest_first():
     pairs = np.array([[0, 1], [2, 3], [4, 5], [6, 7]])
-    codes = np.array([[1.0], [-3.0], [2.0], [9.0]])
-    prompt = np.array([0, 0, 1, 1, 1, 1, 2, 2])
-    quotable = np.ones(8, bool)
-    quotable[7] = False
-    (shown,) = examples(codes, pairs, prompt, quotable)
-    assert shown.more == (3, 0) and shown.less == (2, 1)
+    codes = np.array([[1.0, 0.0], [-3.0, 0.0], [2.0, 0.5], [-9.0, 0.0]])
+    prompt = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    assert examples(codes, pairs, prompt, most=2).tolist() == [[[7, 6], [3, 2]], [[4, 5], [-1, -1]]]
+    assert examples(codes, pairs, prompt, most=9)[0].tolist() == [[7, 6], [3, 2], [4, 5]] + [[-1, -1]] * 6
+
+
+def test_codes_are_those_of_matching_pursuit_on_the_rest(planted):
+    found = find(planted[2], 10, per_pair=3)
+    rest, codes, row = planted[2].copy(), np.zeros((len(planted[2]), 10)), np.arange(len(planted[2]))
+    for _ in range(3):
+        along = rest @ found.directions.T
+        best = np.abs(along).argmax(1)
+        codes[row, best] += along[row, best]
+        rest -= along[row, best, None] * found.directions[best]
+    np.testing.assert_allclose(found.codes(planted[2]), codes, atol=1e-9)
 
 
 def test_codes_of_more_numbers_than_features_are_those_of_all_features():

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+
 import numpy as np
 import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Role
+from copl_core.snapshots.copies import copy_snapshot
+from copl_core.snapshots.snapshot import record_of, write_snapshot
 from copl_core.study import access, contents, found_features
 from copl_core.study.found_features import excerpt
+from copl_core.study.session import Session
+from copl_core.training.found_fit import FEWEST, fit_found, with_groups
 from copl_core.training.text_embedder import measured
-from tests.worlds import by_style, fit_graph_now, open_study
+from tests.worlds import fit_graph_now, open_study
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "because my grandmother says so"
 N_PROMPTS, N_USERS = 40, 24
 
@@ -45,25 +56,36 @@ def subject_rows() -> list[ImportRow]:
     return rows
 
 
+def with_found(home: Path, embed=by_subject) -> Session:
+    """A study with a snapshot of a graph, and a second one that also holds what the texts show."""
+    session = open_study(home)
+    contents.import_rows(session, subject_rows())
+    first = session.open_snapshot(fit_graph_now(session))
+    data = session.store.training_data(session.id)
+    phi = embed(list(data.texts()))
+    layout = replace(first.layout, found=with_groups(fit_found(data, phi), first.layout, data, phi))
+    root = session.settings.snapshots / str(session.id)
+    second = write_snapshot(root, "v0002", graph=first.graph, layout=layout, manifest=first.manifest)
+    session.store.publish(session.id, record_of(second), run_id=None)
+    return session
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("subjects")
-    session = open_study(home)
-    contents.import_rows(session, subject_rows())
-    fit_graph_now(session)
+    with_found(home)
     return home
 
 
 @pytest.fixture
 def session(home):
-    opened = open_study(home)
-    opened.embed = by_subject
-    return opened
+    return open_study(home)
 
 
 def test_groups_are_shown_by_the_answers_that_they_prefer(session):
     view = found_features.found(session)
-    assert view.gain.certain and view.gain.after > view.gain.before + 0.1 and view.gain.n >= found_features.FEWEST
+    assert view.snapshot == "v0002" and view.gain.n >= FEWEST
+    assert view.gain.certain and view.gain.after > view.gain.before + 0.1
     preferred = {number: ("tea" in one.more[0], "tea" in one.less[0]) for number, (one, *_) in view.groups.items()}
     assert sorted(preferred.values()) == [(False, True), (True, False)]
 
@@ -84,30 +106,66 @@ def test_nobody_is_quoted(session):
     assert set(quotes) <= responses
 
 
-def test_where_found_features_add_nothing_no_group_is_described_by_them(session):
-    session.embed = lambda texts, features_version=2, **_: np.hstack(
-        [
-            np.random.default_rng(0).normal(size=(len(texts), 3)),
-            measured([response for _, response in texts], features_version),
-        ]
-    )
+def test_somebody_who_joins_is_not_quoted_from_then_on(home, tmp_path):
+    copytree(home, tmp_path / "own")
+    session = open_study(tmp_path / "own")
+    assert found_features.found(session).groups[0]
+    access.join(session, "A Model")  # the source of all other answers
     view = found_features.found(session)
+    assert view.gain.certain and set(view.groups.values()) == {()}
+
+
+def test_where_found_features_add_nothing_no_group_is_described_by_them(tmp_path):
+    def noise(texts, features_version=2, **_):
+        random = np.random.default_rng(0).normal(size=(len(texts), 3))
+        return np.hstack([random, measured([response for _, response in texts], features_version)]).astype(np.float32)
+
+    view = found_features.found(with_found(tmp_path, noise))
     assert not view.gain.certain and view.groups == {}
 
 
-def test_a_phi_of_counted_features_alone_has_nothing_to_find(session):
-    session.embed = by_style
-    assert found_features.found(session) is None
-
-
-def test_before_the_first_snapshot_there_is_nothing(untrained):
-    assert found_features.found(untrained) is None
+def test_a_snapshot_without_found_features_shows_none(session, untrained):
+    assert found_features.found(session, "v0001") is None and found_features.found(untrained) is None
 
 
 def test_annotators_do_not_see_them(session):
     someone = access.join(session, "Someone", Role.ANNOTATOR)
     with pytest.raises(CoplError):
         found_features.found(session.acting(someone.id))
+
+
+def test_a_copy_for_other_ids_shows_the_same_answers(session, tmp_path):
+    found = copy_snapshot(
+        session.snapshot(), tmp_path, "v0001", session.snapshot().manifest, users=lambda i: i, responses=lambda i: i + 7
+    ).layout.found
+    mine = session.snapshot().layout.found
+    assert (found.examples == np.where(mine.examples < 0, -1, mine.examples + 7)).all()
+    assert found.groups == mine.groups and (found.dictionary.directions == mine.dictionary.directions).all()
+
+
+def test_people_shows_them_without_a_text_embedder(home):
+    """The page reads what the trainer has stored: a first opening loads neither torch nor the encoder."""
+    program = f"""
+import sys
+from pathlib import Path
+import copl_core.training.text_embedder
+copl_core.training.text_embedder.TextEmbedder = None  # any use is an error
+from streamlit.testing.v1 import AppTest
+from copl_core.records import Role
+from copl_core.study import access
+from tests.worlds import open_study
+session = open_study(Path({str(home)!r}))
+page = AppTest.from_file({str(ROOT / "pages" / "people.py")!r}, default_timeout=60)
+page.session_state["session"] = session
+page.session_state["user"] = access.join(session, "Rita", Role.RESEARCHER)
+page.session_state["profile-0"] = True
+page.run()
+assert not page.exception, page.exception[0].message
+assert any("Prefer answers like these" in one.value for one in page.caption)
+print(sorted({{"torch", "transformers"}} & set(sys.modules)))
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert shown.stdout.splitlines()[-1:] == ["[]"], shown.stdout + shown.stderr
 
 
 def test_an_excerpt_is_one_line_cut_after_a_word():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from copl_core.config import Settings
+from copl_core.features import FEATURE_NAMES
 from copl_core.ids import rows_of
 from copl_core.install.weights import resolver
 from copl_core.preference.config import GraphConfig
@@ -25,8 +26,9 @@ from copl_core.study.audience import Audience
 from copl_core.study.scoring import Scorer
 from copl_core.study.session import Session
 from copl_core.trainer import job
-from copl_core.trainer.job import fit, text_margins
+from copl_core.trainer.job import FittedReward, fit, text_margins
 from copl_core.trainer.run_log import HELD_OUT
+from copl_core.training import found_fit
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.split import DRAW, split_of_study
 from tests.preference.camps import QUICK, camp_phi
@@ -200,6 +202,29 @@ def test_the_first_graph_starts_from_nothing_since_an_earlier_one_knows_labels_t
     previous = SimpleNamespace(has_reward=True, reward_graph=state, graph=state)
     _, named = handed(monkeypatch, "fit_graph", plain_camps(), tmp_path, previous)
     assert named["warm"] is None and named["part"] == "first graph"
+
+
+def test_a_full_job_finds_features_in_the_texts_and_later_graph_jobs_keep_them(camps, data, monkeypatch):
+    def by_camp(texts, progress=None):
+        """φ in which no counted feature tells the camps apart."""
+        camp = np.array([[1.0 if len(response) < 60 else -1.0] for _, response in texts])
+        return np.hstack([camp, np.zeros((len(texts), len(FEATURE_NAMES)))]).astype(np.float32)
+
+    entry = {"watermark": data.watermark, "metrics": {}, "config": {}, "gain": None, "fit": {}}
+    monkeypatch.setattr(found_fit, "FEWEST", 10)
+    monkeypatch.setattr(job.Job, "fit_reward", lambda self, config: FittedReward(entry, None, None, Mix(), QUICK))
+    monkeypatch.setattr(job.Job, "graph_config", lambda self, kind: QUICK)
+    given = {"embed": by_camp, "settings": camps.settings, "weights": resolver(Path("nowhere"))}
+    assert fit(data, "graph", "v0001", **given).layout.found is None
+    phases = []
+    full = fit(data, "full", "v0002", progress=lambda phase, *_: phases.append(phase), **given)
+    found = full.layout.found
+    assert found.gain.certain and set(found.groups) == set(full.layout.group.tolist())
+    assert "features of the texts" in phases
+    previous = SimpleNamespace(layout=full.layout, graph=full.graph, has_reward=False)
+    monkeypatch.setattr(job, "fit_found", None)
+    later = fit(data, "graph", "v0003", previous=previous, **given).layout.found
+    assert later.gain is found.gain and later.examples is found.examples and set(later.groups) == set(found.groups)
 
 
 # ---- a full job, with the bundled language model
