@@ -123,8 +123,9 @@ def publish(session: Session) -> None:
     from copl_core.preference.config import GraphConfig
     from copl_core.reward.model import RewardConfig
     from copl_core.snapshots.snapshot import write_snapshot
-    from copl_core.trainer.job import learn_mix
+    from copl_core.trainer.job import Parts, learn_mix
     from copl_core.training.graph_fit import fit_graph
+    from copl_core.training.linear_fit import fit_linear
     from copl_core.training.reward_fit import fit_reward
     from copl_core.training.split import hold_out
 
@@ -150,14 +151,17 @@ def publish(session: Session) -> None:
         time_budget_s=REWARD_SECONDS,
     )
     # The weights for new texts are replaced below: this graph reads style features only, and pages bring all of φ.
-    mix, held_out = learn_mix(given.take(kept), given.take([]), graph, model, list(data.texts()), phi)
+    parts = Parts(graph, model, fit_linear(graph, phi), list(data.texts()), phi)
+    mix, held_out = learn_mix(given.take(kept), given.take([]), parts)
     report("reward model", started)
 
     def save(folder: Path) -> None:
         for part, name in ((graph, "graph"), (model, "model")):
             (folder / name).mkdir()
             part.save(folder / name)
-        (folder / "mix.json").write_text(json.dumps(asdict(replace(mix, graph_new=0.0, text_new=1.0))))
+        (folder / "mix.json").write_text(
+            json.dumps(asdict(replace(mix, graph_new=0.0, text_new=1.0, linear=0.0, linear_new=0.0)))
+        )
 
     metrics = {
         "graph": graph.metrics,

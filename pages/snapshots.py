@@ -10,7 +10,13 @@ from copl_core.study import runs
 from pages.common import NO_GROUP_COLOUR, current, plot_settings
 from pages.run_log import TRAINING, clock, perform
 
-FIGURES = {"copl": "graph and text", "copl-graph": "graph", "copl-reward": "text reward", "global": "shared preference"}
+FIGURES = {
+    "copl": "graph and text",
+    "copl-graph": "graph",
+    "copl-linear": "own text weights",
+    "copl-reward": "experts",
+    "global": "shared preference",
+}
 SHOWN = 200  # snapshots in the table
 MARGIN = 0.05  # accuracy above and below the curves
 

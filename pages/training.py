@@ -17,11 +17,12 @@ INK = "#0072B2"
 METHODS = {
     "copl": "Graph and text",
     "copl-graph": "Graph alone",
-    "copl-reward": "Text reward alone",
+    "copl-linear": "Own text weights alone",
+    "copl-reward": "Experts alone",
     "side-length": "Shared preference, own habits",
     "global": "Shared preference",
 }
-OWN = ("copl", "copl-graph", "copl-reward")
+OWN = ("copl", "copl-graph", "copl-linear", "copl-reward")
 QUESTION = "Does personalisation help on your data?"
 
 

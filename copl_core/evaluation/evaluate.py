@@ -51,7 +51,7 @@ from copl_core.training.metrics import correct, interval, measures
 
 REWARD_SECONDS = Settings().reward_budget_seconds
 ORACLE = "group-oracle"
-REWARD_ONLY = ("copl-reward", "uniform")  # methods that are nothing but a reward model
+REWARD_ONLY = ("copl-reward", "copl-linear", "uniform")  # methods that are nothing but a reward model
 FEWEST_OF_USER = 5  # test labels of a user who counts in the worst tenth
 
 

@@ -2,7 +2,8 @@
 
 copl          what a snapshot of the studio serves: graph and text reward, mixed as the trainer does (``studio_fit``)
 copl-graph    the graph of copl alone
-copl-reward   the text reward of copl alone
+copl-reward   the experts of copl alone: the reward model
+copl-linear   the linear text reward of copl alone
 published     the graph of the paper (arXiv 2503.01658) as its authors' code runs it, with the paper's rule for new
               users; one difference: about a thousand steps instead of a hundred epochs (``schedules``)
 taste         a regression on text features with random effects of users (``random_effects``)
@@ -29,7 +30,7 @@ MOST_STEPS = 1000  # of the published schedule, approximately; each step propaga
 FASTER = 1e-3  # learning rate that is tried beside the paper's 1e-4 where there are few labels
 BASELINES = ("global", "side-length", "mf")
 DEFAULT_METHODS = (*BASELINES, "copl-graph", "copl")
-METHODS = ("copl", "copl-graph", "copl-reward", "published", "taste", *BASELINES, *PEERS)
+METHODS = ("copl", "copl-graph", "copl-reward", "copl-linear", "published", "taste", *BASELINES, *PEERS)
 
 
 class Methods:
@@ -54,12 +55,13 @@ class Methods:
             return self._published
         if name == "taste":
             return _random_effects
-        if name == "copl-reward":
+        if name in ("copl-reward", "copl-linear"):
             reward_seconds(name, self.settings)
         of_name = {
             "copl": lambda fit: fit.mixed,
             "copl-graph": lambda fit: fit.graph,
             "copl-reward": lambda fit: fit.reward,
+            "copl-linear": lambda fit: fit.linear,
         }[name]
         return lambda dataset, embed, seed: of_name(self.studio_fit(dataset, embed, seed))
 

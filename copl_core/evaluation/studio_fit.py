@@ -1,9 +1,9 @@
-"""What a full run of the studio fits to a dataset, and predicts: the methods copl-graph, copl-reward and copl.
+"""What a full run of the studio fits to a dataset, and predicts: copl-graph, copl-reward, copl-linear and copl.
 
 All parts come from the functions of the trainer (``trainer.job``): the choice of priors, the graph without the held-out
-labels, the reward model, the mix of the two, and the graph of all labels that serves.  So what ``evaluate`` measures is
-what a snapshot serves.  Only one thing is added, since a snapshot gives rewards and ``evaluate`` predicts labels: the
-position bias of the graph, where the position is known.
+labels, the reward model, the linear text reward, the mix of all, and the graph of all labels that serves.  So what
+``evaluate`` measures is what a snapshot serves.  Only one thing is added, since a snapshot gives rewards and
+``evaluate`` predicts labels: the position bias of the graph, where the position is known.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.evaluation.dataset import EvalDataset
+from copl_core.preference.adapt import label_weights
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 from copl_core.snapshots.mix import Mix
@@ -110,12 +111,38 @@ class StudioFit:
         return text_margins(fitted.model, dataset.test, gates, dataset.texts)
 
     @cached_property
+    def linear(self) -> np.ndarray:
+        """Log-odds (N,) by the linear text reward alone.
+
+        Raises:
+            CoplError: too few labels for a full run.
+        """
+        dataset, fitted = self.dataset, self._reward
+        test, phi, linear = dataset.test, self.embed(), fitted.linear
+        given = dataset.train.labels.joined(dataset.context)
+        vectors = extend_graph(fitted.graph, phi, len(dataset.users), given).users
+        users, row = np.unique(test.user, return_inverse=True)
+        weights = np.zeros((len(users), phi.shape[1]))
+        known = users < dataset.train.n_users
+        labels = fitted.graph.labels
+        of_fit = label_weights(fitted.graph, labels)
+        weights[known] = linear.of_fit(users[known], vectors[users[known]], labels, of_fit)
+        for k in np.flatnonzero(~known):
+            theirs = given.take(given.user == users[k])
+            theirs = theirs.take(np.maximum(theirs.left, theirs.right) < dataset.train.n_responses)
+            weights[k] = linear.of_labels(vectors[users[k]], theirs, label_weights(fitted.graph, theirs))
+        x = linear.features(phi)
+        return np.einsum("np,np->n", x[test.left] - x[test.right], weights[row])
+
+    @cached_property
     def mixed(self) -> np.ndarray:
-        """Log-odds (N,) by graph and text reward, weighted as in the snapshot of this run."""
+        """Log-odds (N,) by graph, experts and linear text reward, weighted as in the snapshot of this run."""
         dataset, serving, mix = self.dataset, self._serving, self.mix
         graph = np.where(dataset.new_text, mix.graph_new, mix.graph)
         text = np.where(dataset.new_text, mix.text_new, mix.text)
-        margin = graph * serving.margins(dataset.test) + (text * self.reward if text.any() else 0.0)
+        linear = np.where(dataset.new_text, mix.linear_new, mix.linear)
+        margin = graph * serving.margins(dataset.test)
+        margin = margin + (text * self.reward if text.any() else 0.0) + (linear * self.linear if linear.any() else 0.0)
         return margin + serving.position(dataset.test)
 
     @property
@@ -131,8 +158,9 @@ class StudioFit:
     def weights(self) -> dict[str, dict]:
         """Weights of the parts for each of ``KINDS`` that is tested, and "n", the held-out labels behind them."""
         mix, text = self.mix, self.has_reward
-        known = {"graph": mix.graph} | ({"text reward": mix.text} if text else {}) | {"n": mix.n}
-        new = {"graph": mix.graph_new} | ({"text reward": mix.text_new} if text else {}) | {"n": mix.n_new}
+        known = {"graph": mix.graph} | ({"experts": mix.text, "text weights": mix.linear} if text else {})
+        new = {"graph": mix.graph_new} | ({"experts": mix.text_new, "text weights": mix.linear_new} if text else {})
+        known, new = known | {"n": mix.n}, new | {"n": mix.n_new}
         return {KINDS[kind]: (known, new)[kind] for kind in np.unique(self.dataset.new_text).astype(int)}
 
     @cached_property

@@ -9,7 +9,8 @@ removes.  Old versions are removed (``prune``), and their rows in the database s
     layout/           the map of users
     reward/model/     the mixture-of-experts reward model  (missing until one is fitted)
     reward/graph/     the GraphState whose embeddings its gate was trained on
-    reward/mix.json   weights of graph score and text reward
+    reward/linear/    the linear text reward of the same users (missing in snapshots of earlier versions)
+    reward/mix.json   weights of graph, experts and linear text reward
 
 The reward model is refitted less often than the graph; in between, snapshots share its files by hard link.  Its gate
 reads embeddings, and embeddings of two fits are not comparable.  This is why the reward model has its own graph state.
@@ -39,6 +40,7 @@ from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, SnapshotRecord
 from copl_core.reward.gates import SavedGate
+from copl_core.reward.linear import LinearReward
 from copl_core.snapshots.mix import Mix
 
 _HIDDEN, _REMOVING = ".writing-", ".removing-"
@@ -107,6 +109,13 @@ class Snapshot:
     @cached_property
     def mix(self) -> Mix:
         return self._read("reward/mix.json", lambda path: Mix.read(json.loads(path.read_text())))
+
+    @cached_property
+    def linear(self) -> LinearReward | None:
+        """The linear text reward; None without one, or where it has no weight."""
+        if not (self.has_reward and (self.folder / "reward" / "linear").is_dir()):
+            return None
+        return self._read("reward/linear", LinearReward.load) if self.mix.linear or self.mix.linear_new else None
 
     @property
     def reward_folder(self) -> Path:

@@ -1,21 +1,22 @@
 """The users whose rewards are computed, as rows of user vectors: users, posterior draws, neighbours and groups.
 
-Two tables stand side by side, because the preference graph and the gate of the reward model come from different fits:
-row i of both is the same user.  Numpy only.
+Tables stand side by side, because the preference graph and the text rewards come from different fits: row i of each
+is the same user.  Numpy only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from copl_core.ids import rows_of
-from copl_core.preference.adapt import Placement, Prior
+from copl_core.preference.adapt import Placement, Prior, label_weights
 from copl_core.preference.posterior import draws
 from copl_core.preference.state import GraphState
-from copl_core.records import Label, User
+from copl_core.records import Comparisons, Label, User
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
 from copl_core.training.split import DRAW, pair_draw, split_of_study
@@ -62,6 +63,8 @@ class Audience:
         self._draw = (snapshot.manifest.get("reward") or {}).get("draw", "")
         self._graph_rows: list[np.ndarray] = [np.zeros((0, self.graph.user_vectors.shape[1]), np.float32)]
         self._gate_rows: list[np.ndarray] = [np.zeros((0, self.gate_graph.user_vectors.shape[1]), np.float32)]
+        self.linear = snapshot.linear
+        self._text_rows: list[np.ndarray] = []  # weights of the linear text reward
         self._end = 0
         self.users = [self._user_rows(user, labels) for user, labels in users]
         members = _members(snapshot, self.gate_graph, groups)
@@ -70,38 +73,50 @@ class Audience:
         self.groups = {group: self._known(_sample(ids)) for group, ids in members.items()}
         self.vectors = np.concatenate(self._graph_rows).astype(np.float32)  # (N, d)
         self.gate_vectors = np.concatenate(self._gate_rows).astype(np.float32)  # (N, d of the gate)
+        self.text_weights = np.concatenate(self._text_rows) if self._text_rows else None  # (N, p), None: no linear part
 
     def _user_rows(self, user: User, labels: list[Label]) -> UserRows:
         vector, source, adapted = placement.vector(self.graph, user.id, labels, self.snapshot.prior)
         gate_vector, learned = _gate_vector(self.gate_graph, user.id, labels, self.gate_prior, self._draw)
-        own = self._add(vector[None], gate_vector[None]).start
+        theirs = placement.comparisons(self.gate_graph, learned)
+        own = self._add(vector[None], gate_vector[None], self._text_weights(gate_vector, theirs)).start
         group = placement.group_in(self.snapshot, user.id, source, adapted)
         if not self.with_uncertainty:
             return UserRows(user, source, group, own, self._known(_NOBODY), self._known(_NOBODY), np.zeros(0))
         drawn = self._add(
             draws(self.graph, self.snapshot.prior, placement.comparisons(self.graph, labels), vector, DRAWS),
-            draws(
-                self.gate_graph,
-                self.gate_prior,
-                placement.comparisons(self.gate_graph, learned),
-                gate_vector,
-                DRAWS,
-                seed=1,
-            ),
+            draws(self.gate_graph, self.gate_prior, theirs, gate_vector, DRAWS, seed=1),
+            self._text_weights(gate_vector, theirs, DRAWS),
         )
         ids, weights = _nearest(adapted, self.gate_graph)
         return UserRows(user, source, group, own, drawn, self._known(ids), weights)
 
     def _known(self, ids: np.ndarray) -> slice:
         """Rows of users whom both states know."""
-        return self._add(
-            self.graph.user_vectors[rows_of(ids, self.graph.user_ids)],
-            self.gate_graph.user_vectors[rows_of(ids, self.gate_graph.user_ids)],
-        )
+        rows = rows_of(ids, self.gate_graph.user_ids)
+        vectors, text = self.gate_graph.user_vectors[rows], None
+        if self.linear is not None:
+            text = self.linear.of_fit(rows, vectors, self.gate_graph.labels, self._label_weights)
+        return self._add(self.graph.user_vectors[rows_of(ids, self.graph.user_ids)], vectors, text)
 
-    def _add(self, graph_rows: np.ndarray, gate_rows: np.ndarray) -> slice:
+    def _text_weights(self, vector: np.ndarray, labels: Comparisons, count: int = 0) -> np.ndarray | None:
+        """A user's weights in the linear text reward (1, p), or ``count`` draws of them (count, p)."""
+        if self.linear is None:
+            return None
+        weight = label_weights(self.gate_graph, labels)
+        if count:
+            return self.linear.draws(vector, labels, weight, count, seed=2)
+        return self.linear.of_labels(vector, labels, weight)[None]
+
+    @cached_property
+    def _label_weights(self) -> np.ndarray:
+        return label_weights(self.gate_graph, self.gate_graph.labels)
+
+    def _add(self, graph_rows: np.ndarray, gate_rows: np.ndarray, text_rows: np.ndarray | None) -> slice:
         self._graph_rows.append(graph_rows)
         self._gate_rows.append(gate_rows)
+        if text_rows is not None:
+            self._text_rows.append(text_rows)
         start, self._end = self._end, self._end + len(graph_rows)
         return slice(start, self._end)
 

@@ -9,8 +9,9 @@ from typing import Any
 from copl_core.snapshots.mix import Mix
 
 _METHODS = {
-    "copl-reward": "the text reward, which this folder holds",
-    "copl": "graph and text reward together, which the studio serves",
+    "copl-reward": "the reward model, which this folder holds",
+    "copl-linear": "the linear text reward of each user",
+    "copl": "all parts together, which the studio serves",
     "global": "one taste for all",
     "side-length": "one taste for all, with each person's habits of side and length",
 }
@@ -127,12 +128,12 @@ def _sameness(card: Card) -> str:
 def _mix(card: Card) -> str:
     mix = card.mix
     return (
-        "## It is one half of what the studio says\n\n"
-        "The studio adds up a preference graph and this text reward, each times a weight learned on held-out labels. "
-        f"For texts that hold labels the weights are {mix.graph:.2f} and **{mix.text:.2f}** ({mix.n} labels), for new "
-        f"texts {mix.graph_new:.2f} and **{mix.text_new:.2f}** ({mix.n_new} labels). The second number is the weight "
-        "of "
-        f"what this folder holds.{_weightless(mix)} The graph is not in this folder."
+        "## It is one part of what the studio says\n\n"
+        "The studio adds up a preference graph, this reward model and a linear text reward of each user, each times a "
+        "weight learned on held-out labels. For texts that hold labels the weights are "
+        f"{mix.graph:.2f}, **{mix.text:.2f}** and {mix.linear:.2f} ({mix.n} labels), for new texts "
+        f"{mix.graph_new:.2f}, **{mix.text_new:.2f}** and {mix.linear_new:.2f} ({mix.n_new} labels). The second number "
+        f"is the weight of what this folder holds.{_weightless(mix)} The other parts are not in this folder."
     )
 
 
@@ -141,8 +142,8 @@ def _weightless(mix: Mix) -> str:
     if not silent:
         return ""
     return (
-        f" For {' and '.join(silent)} texts it is 0: there the text reward added nothing to the graph, and the studio "
-        "does not use it."
+        f" For {' and '.join(silent)} texts it is 0: there the reward model added nothing to the others, and the "
+        "studio does not use it."
     )
 
 

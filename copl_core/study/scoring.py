@@ -1,5 +1,7 @@
 """Predicted rewards of texts: graph score and text reward, mixed with the weights that the snapshot learned.
 
+The text reward has two parts: the experts in the language model, and the linear text reward.
+
 Only this part of serving needs torch.  It keeps one reward model and one text embedder open and changes neither.
 Shapes: N rows of the audience, T texts, M experts.
 """
@@ -24,6 +26,7 @@ from copl_core.study.audience import Audience, UserRows
 from copl_core.study.views import NeighbourScores, RewardView, ScoreRow
 from copl_core.training.text_embedder import installed_embedder
 
+LEAST_SHARE = 0.005  # of the weights, from which a part is named
 _PERSON, _GROUP = (2.5, 97.5), (5.0, 95.0)  # percentiles of the two intervals
 Text = tuple[str, str]  # prompt, response
 
@@ -112,12 +115,10 @@ class Scorer:
         """
         audience = Audience(snapshot, users, groups, with_uncertainty=False)
         rewards = np.zeros((len(audience.vectors), len(texts)))
-        graph, text = (snapshot.mix.graph_new, snapshot.mix.text_new) if snapshot.has_reward else (1.0, 0.0)
+        graph = snapshot.mix.graph_new if snapshot.has_reward else 1.0
         if graph:
             rewards = rewards + graph * self._graph_of_new(audience, texts)
-        if text:
-            rewards = rewards + text * self._rewarded(audience, texts)
-        return rewards.mean(0)
+        return (rewards + self._text(audience, texts, known=False)).mean(0)
 
     def occlude(
         self,
@@ -161,7 +162,7 @@ class Scorer:
         graph = _centred(graph / state.temperature)
         if not snapshot.has_reward:
             return _Parts(graph, np.zeros_like(graph))
-        return _Parts(snapshot.mix.graph * graph, self._text(snapshot.mix.text, audience, texts))
+        return _Parts(snapshot.mix.graph * graph, _centred(self._text(audience, texts, known=True)))
 
     def _of_new(self, audience: Audience, texts: Sequence[Text]) -> _Parts:
         """For texts without labels: the graph embeds them by their content; the text reward joins once it is fitted."""
@@ -169,7 +170,7 @@ class Scorer:
         if not snapshot.has_reward:
             graph = _centred(self._graph_of_new(audience, texts))
             return _Parts(graph, np.zeros_like(graph))
-        text = self._text(snapshot.mix.text_new, audience, texts)
+        text = _centred(self._text(audience, texts, known=False))
         weight = snapshot.mix.graph_new
         return _Parts(weight * _centred(self._graph_of_new(audience, texts)) if weight else np.zeros_like(text), text)
 
@@ -183,11 +184,11 @@ class Scorer:
         if not audience.snapshot.has_reward:
             return self._graph_of_new(audience, texts), by_graph
         mix = audience.snapshot.mix
-        if known and mix.text:
-            return mix.text * self._rewarded(audience, texts), "the text reward"
+        if known and (mix.text or mix.linear):
+            return self._text(audience, texts, known), "the text reward"
         if known:
             return mix.graph * self._graph_of_new(audience, texts), by_graph
-        graph, text = by_graph * bool(mix.graph_new), "the text reward" * bool(mix.text_new)
+        graph, text = by_graph * bool(mix.graph_new), "the text reward" * bool(mix.text_new or mix.linear_new)
         return self._of_new(audience, texts).total, " and ".join(part for part in (text, graph) if part)
 
     def _graph_of_new(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
@@ -198,11 +199,20 @@ class Scorer:
             / state.temperature
         )
 
-    def _text(self, weight: float, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
-        """What the text reward adds, (N, T); with weight 0 the texts are not even read."""
-        if not weight:
-            return np.zeros((len(audience.vectors), len(texts)), np.float32)
-        return weight * _centred(self._rewarded(audience, texts))
+    def _text(self, audience: Audience, texts: Sequence[Text], known: bool) -> np.ndarray:
+        """What the text reward adds, (N, T): experts and linear text reward; a part of weight 0 does not read the
+        texts."""
+        snapshot, added = audience.snapshot, np.zeros((len(audience.vectors), len(texts)))
+        if not snapshot.has_reward:
+            return added
+        mix = snapshot.mix
+        experts, linear = (mix.text, mix.linear) if known else (mix.text_new, mix.linear_new)
+        if experts:
+            added = added + experts * self._rewarded(audience, texts)
+        if linear and audience.linear is not None and audience.text_weights is not None:
+            phi = self.embed(texts, audience.linear.features.version)
+            added = added + linear * audience.linear.rewards(phi, audience.text_weights)
+        return added
 
     def _rewarded(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the text reward."""
@@ -273,50 +283,41 @@ def _silent(snapshot: Snapshot, known: bool) -> str:
     """Why no expert has a say about known or new texts, in a sentence; empty where experts have one."""
     if not snapshot.has_reward:
         return "There is no reward model yet, and the experts are part of it; the trainer fits it after the graph."
-    weight, n, about = (
-        (snapshot.mix.text, snapshot.mix.n, "labelled texts")
+    mix = snapshot.mix
+    weight, linear, n, about = (
+        (mix.text, mix.linear, mix.n, "labelled texts")
         if known
-        else (snapshot.mix.text_new, snapshot.mix.n_new, "new texts")
+        else (mix.text_new, mix.linear_new, mix.n_new, "new texts")
     )
     if weight:
         return ""
     if not n:
-        return (
-            f"The text reward has no say here, and so no expert has: no label about {about} could be held out to learn "
-            "its weight."
-        )
+        return f"No expert has a say here: no label about {about} could be held out to learn their weight."
+    beside = "the preference graph and the users' own text weights" if linear else "the preference graph"
     return (
-        f"The text reward has no say here, and so no expert has: on {n:,} held-out labels about {about} it added "
-        "nothing to the preference graph, and its weight is 0."
+        f"No expert has a say here: on {n:,} held-out labels about {about} they added nothing to {beside}, and their "
+        "weight is 0."
     )
 
 
 def _basis(snapshot: Snapshot, known: bool) -> str:
+    """Which parts of the model speak, with their shares, in a sentence."""
     if not snapshot.has_reward:
         source = "their labels" if known else "what they say"
         return f"The preference graph alone, with the responses placed by {source}; no reward model is fitted yet."
     mix = snapshot.mix
-    if _silent(snapshot, known):
-        place = "" if known else ", which places these texts by what they say"
-        return f"The preference graph alone{place}: the text reward has no weight here."
-    if known:
-        return (
-            f"Preference graph and text reward together, weighted {_shares(mix.graph, mix.text)} as learned on "
-            f"{mix.n} held-out labels."
-        )
-    if not mix.graph_new:
-        return "The text reward alone: these texts hold no labels in this snapshot."
-    learned = (
-        f"as learned on {mix.n_new} held-out labels about texts that neither had seen"
-        if mix.n_new
-        else "evenly, since too few texts could be held out to learn it"
-    )
-    return (
-        "These texts hold no labels in this snapshot: the preference graph places them by what they say and "
-        f"speaks together with the text reward, weighted {_shares(mix.graph_new, mix.text_new)} {learned}."
-    )
-
-
-def _shares(graph: float, text: float) -> str:
-    share = graph / max(graph + text, 1e-9)
-    return f"{share:.0%} to {1 - share:.0%}"
+    weights = (mix.graph, mix.linear, mix.text) if known else (mix.graph_new, mix.linear_new, mix.text_new)
+    n = mix.n if known else mix.n_new
+    graph = "preference graph" if known else "preference graph, which places these texts by what they say"
+    speaking = [
+        (name, weight)
+        for name, weight in zip((graph, "users' own text weights", "experts"), weights, strict=True)
+        if weight >= LEAST_SHARE * sum(weights)
+    ]
+    if len(speaking) == 1:
+        return f"The {speaking[0][0]} alone: no other part of the model has a say here."
+    total = sum(weight for _, weight in speaking)
+    shares = "; ".join(f"{name} {weight / total:.0%}" for name, weight in speaking)
+    learned = f"learned on {n:,} held-out labels" if n else "set beforehand, since no label could be held out"
+    about = "" if known else " about texts that no part had seen" if n else ""
+    return f"Parts of the model by weight: {shares}; {learned}{about}."

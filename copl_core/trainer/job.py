@@ -23,6 +23,7 @@ from copl_core.insight import describe
 from copl_core.insight.found_features import FoundFeatures
 from copl_core.insight.group_names import GroupFeatures, group_traits
 from copl_core.insight.layout import Layout, answer_space, fit_layout
+from copl_core.preference.adapt import label_weights
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
@@ -39,6 +40,7 @@ from copl_core.training.split import DRAW, split_of_study
 from copl_core.training.tune import tuned
 
 if TYPE_CHECKING:
+    from copl_core.reward.linear import LinearReward
     from copl_core.reward.model import RewardModel
 
 TEXTS_AT_ONCE = 64  # scored between two reports of the progress of the mix
@@ -68,12 +70,13 @@ class FittedReward:
     entry: dict  # for the manifest, without ``fitted_in``
     graph: GraphState  # fitted without the held-out labels; its user vectors gate the experts
     model: RewardModel
+    linear: LinearReward
     mix: Mix
     config: GraphConfig
     found: FoundFeatures | None = None  # in the texts, without groups
 
     def save(self, folder: Path) -> None:
-        for part, name in ((self.graph, "graph"), (self.model, "model")):
+        for part, name in ((self.graph, "graph"), (self.model, "model"), (self.linear, "linear")):
             (folder / name).mkdir()
             part.save(folder / name)
         (folder / "mix.json").write_text(json.dumps(asdict(self.mix)))
@@ -294,6 +297,7 @@ class Job:
         """A new reward model with its graph and its mix."""
         from copl_core.reward.hidden import states_folder
         from copl_core.reward.model import RewardConfig
+        from copl_core.training.linear_fit import fit_linear
         from copl_core.training.reward_fit import fit_reward
 
         data, settings = self.data, self.settings
@@ -317,7 +321,10 @@ class Job:
             checkpoint=self.checkpoint,
             disk=states_folder(settings),
         )
-        mix, logits = learn_mix(test, new_test, graph, model, list(data.texts()), self.phi, self.progress)
+        known = np.isin(data.response_ids, graph.response_ids)
+        linear = fit_linear(graph, self.phi[known], progress=self.progress)
+        parts = Parts(graph, model, linear, list(data.texts()), self.phi)
+        mix, logits = learn_mix(test, new_test, parts, self.progress)
         self.progress("baselines", 0, 1, None)
         metrics, gain = held_out_report.report(training, test, logits, settings.seed)
         entry = {
@@ -328,46 +335,70 @@ class Job:
             "metrics": metrics,
             "gain": gain,
             "fit": _plain(model.metrics),
+            "linear": asdict(linear.config),
         }
-        return FittedReward(entry, graph, model, mix, config)
+        return FittedReward(entry, graph, model, linear, mix, config)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is mixed: models fitted to the same labels, and the texts of all responses of the study."""
+
+    graph: GraphState
+    model: RewardModel
+    linear: LinearReward
+    texts: Sequence[tuple[str, str]]  # (R,) prompt and response
+    phi: np.ndarray  # (R, P) their embeddings
+
+    def margins(self, known: Comparisons, new: Comparisons, progress: Progress | None = None) -> np.ndarray:
+        """Log-odds (3, N) by graph, experts and linear text reward, of ``known`` labels and then of ``new`` ones."""
+        test = known.joined(new)
+        if not len(test):
+            return np.zeros((3, 0))
+        graph = np.concatenate([self.graph.margins(known), new_text_margins(self.graph, new, self.phi)])
+        experts = text_margins(self.model, test, self.graph.user_vectors, self.texts, progress)
+        return np.stack([graph, experts, linear_margins(self.linear, self.graph, test, self.phi)])
 
 
 def learn_mix(
-    known: Comparisons,
-    new: Comparisons,
-    graph: GraphState,
-    model: RewardModel,
-    texts: Sequence[tuple[str, str]],
-    phi: np.ndarray,
-    progress: Progress | None = None,
+    known: Comparisons, new: Comparisons, parts: Parts, progress: Progress | None = None
 ) -> tuple[Mix, dict[str, np.ndarray]]:
     """The mix learned on held-out labels, and the log-odds (N,) of each part for the ``known`` ones; those of the mix
     by two-fold cross-fitting.
 
     Args:
-        known: held-out labels (N,) about responses that graph and model have learned from.
-        new: labels about responses that neither has seen.
-        phi: (R, P) text embeddings, by which the graph predicts the new responses.
+        known: held-out labels (N,) about responses that all parts have learned from.
+        new: labels about responses that none has seen.
         progress: called with ("mix", texts read, texts, None); what it raises ends the reading.
     """
-    test = known.joined(new)
-    is_new = np.arange(len(test)) >= len(known)
-    graph_margin = np.concatenate([graph.margins(known), new_text_margins(graph, new, phi)])
-    text_margin = text_margins(model, test, graph.user_vectors, texts, progress) if len(test) else np.zeros(0)
-    mix = fit_mix(graph_margin, text_margin, test.outcome, is_new)
+    outcome = known.joined(new).outcome
+    is_new = np.arange(len(outcome)) >= len(known)
+    margins = parts.margins(known, new, progress)
+    mix = fit_mix(margins, outcome, is_new)
     even = np.arange(len(known)) % 2 == 0
     crossed = np.zeros(len(known))
     for half in (even, ~even):
         rows = np.flatnonzero(~half)
-        other = fit_mix(graph_margin[rows], text_margin[rows], test.outcome[rows], is_new[rows])
-        crossed[half] = (other.graph * graph_margin + other.text * text_margin)[: len(known)][half]
-    return mix, {"copl": crossed, "copl-graph": graph_margin[~is_new], "copl-reward": text_margin[~is_new]}
+        other = fit_mix(margins[:, rows], outcome[rows], is_new[rows])
+        weighted = np.array([other.graph, other.text, other.linear]) @ margins
+        crossed[half] = weighted[: len(known)][half]
+    graph, text, linear = margins[:, ~is_new]
+    return mix, {"copl": crossed, "copl-graph": graph, "copl-reward": text, "copl-linear": linear}
 
 
 def new_text_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
     """Calibrated log-odds (N,) of left over right by a graph that knows both responses by their φ (R, P) alone."""
     vectors, bias = graph.embed_responses(phi)
     return replace(graph, response_vectors=vectors, response_bias=bias).margins(labels)
+
+
+def linear_margins(linear: LinearReward, graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
+    """Log-odds (N,) of left over right by the linear text reward, for users of ``graph`` and texts with φ (R, P)."""
+    users, row = np.unique(labels.user, return_inverse=True)
+    weight = label_weights(graph, graph.labels)
+    weights = linear.of_fit(users, graph.user_vectors[users], graph.labels, weight)
+    x = linear.features(phi)
+    return np.einsum("np,np->n", x[labels.left] - x[labels.right], weights[row])
 
 
 def text_margins(

@@ -106,7 +106,7 @@ def test_the_text_reward_is_part_of_the_mix(tiny_encoder):
     assert copl["n"] == reward["n"] == 2 * 14 + 4 * 10
     assert np.isfinite(reward["log_loss"]) and 0 <= reward["accuracy"] <= 1
     assert list(copl["mix"]) == ["known texts"]
-    assert "text reward" in copl["mix"]["known texts"]
+    assert {"experts", "text weights"} < set(copl["mix"]["known texts"])
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def test_intervals_hold_the_figure_they_belong_to():
 
 
 def test_every_peer_is_known_by_name():
-    ours = {"copl", "copl-graph", "copl-reward", "published", "taste", "global", "side-length", "mf"}
+    ours = {"copl", "copl-graph", "copl-linear", "copl-reward", "published", "taste", "global", "side-length", "mf"}
     assert ours | set(PEERS) == set(METHODS)
     assert command._named_methods("all") == list(METHODS)
 
@@ -322,7 +322,7 @@ def test_all_methods_leave_out_the_group_oracle_where_no_row_names_a_group(capsy
 def test_reward_models_without_time_are_left_out_or_refused_at_once(capsys):
     some = rows(range(4), range(3))
     left = command._runnable(list(METHODS), True, some, some, 0.0)
-    assert set(METHODS) - set(left) == {command.ORACLE, "copl-reward", "uniform"}
+    assert set(METHODS) - set(left) == {command.ORACLE, "copl-linear", "copl-reward", "uniform"}
     with pytest.raises(CoplError, match="--reward-seconds is 0"):
         command._runnable(["global", "uniform"], False, some, some, 0.0)
 

@@ -30,7 +30,9 @@ CHOICES = {1.0: Choice.LEFT, 0.0: Choice.RIGHT, 0.5: Choice.TIE}
 def text_has_a_say():
     """A few steps of a random encoder earn no weight, and then nothing of the text reward would be compared."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(job, "fit_mix", lambda *given: replace(fit_mix(*given), text=0.5, text_new=0.7))
+        patched.setattr(
+            job, "fit_mix", lambda *given: replace(fit_mix(*given), text=0.5, text_new=0.7, linear=0.4, linear_new=0.6)
+        )
         yield
 
 

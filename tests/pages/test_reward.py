@@ -55,7 +55,7 @@ def rewarded(camps, tiny_encoder, nothing):
     def save(folder):
         before.graph.save(folder / "graph")
         model.save(folder / "model")
-        (folder / "mix.json").write_text(json.dumps(asdict(Mix(0.5, 0.5, 1.0, 20))))
+        (folder / "mix.json").write_text(json.dumps(asdict(Mix(0.5, 0.5, 20, 0.0, 1.0))))
 
     write_snapshot(
         camps.snapshot_root,
@@ -253,7 +253,7 @@ def test_where_the_text_reward_has_no_weight_no_expert_is_named_and_the_page_say
         view = rewards.reward(rewarded, query, texts)
         assert all(row.expert is None and row.gates is None and not row.text.any() for row in view.rows)
         shown = words(open_page("reward", rewarded, olga, query=(query, texts)))
-        assert "None. The text reward has no say here" in shown and ": E" not in shown
+        assert "None. No expert has a say here" in shown and ": E" not in shown
         found = rewards.attribution(rewarded, query, texts, groups=[0])[0]
         assert "text reward" not in found.basis
 
@@ -268,7 +268,7 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
         query=("What about number 3?", [short_text(3), long_text(3)]),
     )
     shown = words(page)
-    assert "Which expert decides" in shown and "user 00: E" in shown and "weighted 50% to 50%" in shown
+    assert "Which expert decides" in shown and "user 00: E" in shown and "preference graph 50%; experts 50%" in shown
     view = rewards.reward(rewarded, "What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
     for row in view.rows:
         assert row.reward == pytest.approx(row.graph + row.text, abs=1e-5) and row.gates.sum() == pytest.approx(1)

@@ -123,7 +123,8 @@ def test_the_card_says_whose_taste_it_is_and_the_weight_of_this_half(demo, tmp_p
     mix, text = demo.snapshot().mix, demo.snapshot().manifest["metrics"]["held_out"]["copl-reward"]
     figure = "{:.3f} ({:.3f} to {:.3f})".format(text["accuracy"], *text["accuracy_interval"])
     for words in (
-        "the model of the group's mean gate", f"{mix.graph:.2f} and **{mix.text:.2f}**", "For new texts it is 0",
+        "the model of the group's mean gate", f"{mix.graph:.2f}, **{mix.text:.2f}** and {mix.linear:.2f}",
+        "For new texts it is 0",
         "2,604 labels (2,471 of them prefer one response) by 150 people", figure, "## Intended use",
         demo.snapshot().manifest["reward_data"]["sha256"],
     ):  # fmt: skip

@@ -253,7 +253,7 @@ def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
     assert full.mix.n == known.sum() > 0 and full.mix.n_new == new.sum()
     assert len(full.reward_graph.labels) == learned.sum() and len(full.graph.labels) == len(data.labels)
     by_method = full.manifest["metrics"]["held_out"]
-    assert set(by_method) == {"copl", "copl-graph", "copl-reward", "global", "side-length"}
+    assert set(by_method) == {"copl", "copl-graph", "copl-linear", "copl-reward", "global", "side-length"}
     assert all(
         one["accuracy_interval"][0] <= one["accuracy"] <= one["accuracy_interval"][1] for one in by_method.values()
     )
@@ -328,7 +328,12 @@ def test_known_responses_are_scored_by_graph_and_text_and_new_ones_by_text(full,
     queried = [users["user 00"], users["user 01"], ann.id]
     known = rewards.reward(session, "What about number 3?", [short_text(3), long_text(3)], users=queried)
     new = rewards.reward(session, "And what of number 77?", [short_text(77), long_text(77)], users=queried)
-    assert known.known and "together" in known.basis and not new.known and "places them by what they say" in new.basis
+    assert (
+        known.known
+        and "preference graph 62%; experts 38%" in known.basis
+        and not new.known
+        and "places these texts" in new.basis
+    )
     assert all(np.abs(row.graph).max() > 0 and np.abs(row.text).max() > 0 for row in new.rows)
     assert known.rows[0].win[0] > 0.5 > known.rows[1].win[0]
     for view in (known, new):

@@ -58,7 +58,7 @@ class Experts:
             progress("training reward", 1, 60, 0.5)
         length = {"steps": 31, "planned_steps": 60, "cut": True, "seconds": 240.0}
         entry = {"watermark": data.watermark, "metrics": {}, "config": {}, "gain": None, "fit": length}
-        return NoReward(entry, None, None, Mix(), QUICK_GRAPH)
+        return NoReward(entry, None, None, None, Mix(), QUICK_GRAPH)
 
 
 def full_run(session: Session, one: Trainer) -> tuple[int, Thread]:

@@ -1,0 +1,302 @@
+"""Fit the linear text reward (``reward.linear``) beside a graph.
+
+What all users share (μ, A, θ, γ) is learned together with the own parts of the users, by L-BFGS on one convex loss; of
+a large study, from some of the users.  Given the shared part, anybody's own part follows from their labels.
+
+The graph's vector of a user knows the labels that A would learn to read from it, and A would trust it too much.  So
+each label is learned with a vector that is placed (``adapt``) by the user's labels in the other folds, none of which
+shares a response with it.
+
+The prior variances are chosen by the log-loss of labels about responses that a trial fit has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from copl_core.preference.adapt import Prior, label_weights
+from copl_core.preference.state import GraphState
+from copl_core.records import Comparisons, CoplError
+from copl_core.reward.linear import LinearConfig, LinearReward, TextFeatures
+from copl_core.training.metrics import log_losses
+from copl_core.training.progress import Progress
+from copl_core.training.split import draws, uniform
+
+FOLDS = 4  # of a user's labels
+FOLD_SALT, UNSEEN_SALT, USER_SALT = 71, 72, 73
+UNSEEN = 0.35  # share of the responses of which a trial fit sees no label
+FEWEST_UNSEEN = 50  # decided labels between two of them; with fewer, the defaults stay
+LEAST_GAIN = 0.01  # in log-loss, for which a default is given up: less is noise of the draw
+STEPS, TRIAL_STEPS = 80, 25  # of L-BFGS at most
+MOST_LABELS, TRIAL_LABELS = 40_000, 8_000  # that the shared part learns from
+MOST_NUMBERS = 4_000_000  # own weights of all users that learn together
+PHASE = "text weights of users"
+# Tried one after another, each with the best of the values before it.
+CHOICES = (("style", (0.0, 1.0)), ("common", (0.3, 1.0)), ("graph", (0.03, 0.0, 0.1)), ("own", (0.3, 1.0)))
+
+
+def fit_linear(
+    state: GraphState,
+    phi: np.ndarray,
+    config: LinearConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> LinearReward:
+    """A linear text reward of the users of ``state``, from the labels of its fit.
+
+    Args:
+        phi: (R, p) text embeddings, row j belongs to ``state.response_ids[j]``.
+        config: prior variances; None: they are chosen.
+        progress: called with (phase, step, steps, None); what it raises ends the fit.
+
+    Raises:
+        CoplError: no label, or embeddings that do not belong to the responses.
+    """
+    if len(phi) != len(state.response_ids):
+        raise CoplError(f"got {len(phi)} text embeddings for {len(state.response_ids)} responses: give one row each")
+    if not len(state.labels):
+        raise CoplError("There is no label to learn from: at least one is needed. Label a few pairs first.")
+    report = progress or (lambda *_: None)
+    report(PHASE, 0, 100, None)
+    world = World.of(state, phi, report)
+    config = config or world.chosen(report)
+    x = TextFeatures.of(world.phi, config.style, state.features_version)
+    report(PHASE, 80, 100, None)
+    found = world.shared(x(world.phi), config, world.some(MOST_LABELS), STEPS)
+    return world.reward(x, config, found)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The solution of one fit."""
+
+    common: np.ndarray  # (p,)
+    from_graph: np.ndarray  # (q, p)
+    strength: np.ndarray  # (R,)
+    position_bias: float
+    own: np.ndarray  # (U, p) δ, zero for users who did not take part
+    took_part: np.ndarray  # (U,) bool
+
+
+@dataclass(frozen=True)
+class World:
+    """Labels of a graph state with what a fit needs of them."""
+
+    state: GraphState
+    phi: np.ndarray  # (R, p)
+    weight: np.ndarray  # (N,)
+    vectors: np.ndarray  # (N, q) of each label's user, placed without this label, standardised
+    user_mean: np.ndarray  # (q,)
+    user_scale: float
+
+    @classmethod
+    def of(cls, state: GraphState, phi: np.ndarray, report: Progress) -> World:
+        known = state.user_vectors[state.n_labels > 0].astype(np.float64)
+        mean = known.mean(0)
+        scale = float(np.sqrt(((known - mean) ** 2).sum(1).mean())) or 1.0
+        rows = _some_users(state, MOST_LABELS)
+        placed = np.zeros((len(state.labels), len(mean)))
+        placed[rows] = placed_by_other_folds(state, rows, report)
+        vectors = (placed - mean) / scale
+        return cls(state, np.asarray(phi, np.float64), label_weights(state, state.labels), vectors, mean, scale)
+
+    def some(self, most: int) -> np.ndarray:
+        """Rows of the labels of as many users as have ``most`` labels together."""
+        return _some_users(self.state, most, self.phi.shape[1])
+
+    def chosen(self, report: Progress) -> LinearConfig:
+        """The prior variances with the least log-loss on labels about responses that a trial fit has not seen."""
+        labels, best = self.state.labels, LinearConfig()
+        rows = self.some(TRIAL_LABELS)
+        ids = (
+            self.state.user_ids[labels.user],
+            self.state.response_ids[labels.left],
+            self.state.response_ids[labels.right],
+        )
+        unseen = draws("response", *ids, UNSEEN_SALT) < UNSEEN  # (N, 2)
+        learned, test = rows[~unseen[rows].any(1)], rows[unseen[rows].all(1) & labels.decided[rows]]
+        if len(test) < FEWEST_UNSEEN or not labels.decided[learned].any():
+            return best
+        losses: dict[LinearConfig, float] = {}
+        trials = sum(len(values) for _, values in CHOICES)
+        for name, values in CHOICES:
+            for value in values:
+                config = replace(best, **{name: value})
+                if config not in losses:
+                    report(PHASE, 20 + 60 * len(losses) // trials, 100, None)
+                    losses[config] = self._loss(config, learned, test)
+                if losses[config] < losses[best] - LEAST_GAIN:
+                    best = config
+        return best
+
+    def _loss(self, config: LinearConfig, learned: np.ndarray, test: np.ndarray) -> float:
+        x = TextFeatures.of(self.phi, config.style, self.state.features_version)(self.phi)
+        found = self.shared(x, config, learned, TRIAL_STEPS)
+        labels = self.state.labels.take(test)
+        difference = x[labels.left] - x[labels.right]
+        weights = found.common + self.vectors[test] @ found.from_graph + found.own[labels.user]
+        return float(log_losses((difference * weights).sum(1), labels.outcome).mean())
+
+    def shared(
+        self, x: np.ndarray, config: LinearConfig, rows: np.ndarray, steps: int, start: np.ndarray | None = None
+    ) -> Shared:
+        """The solution for the labels ``rows``, from features x (R, p).
+
+        Args:
+            start: of the iteration, in units of the prior's standard deviations; zeros by default.
+        """
+        labels = self.state.labels.take(rows)
+        users, user = np.unique(labels.user, return_inverse=True)
+        order = np.argsort(user, kind="stable")
+        loss = _Loss(
+            (x[labels.left] - x[labels.right])[order],
+            self.vectors[rows][order],
+            user[order],
+            labels.take(order),
+            self.weight[rows][order],
+            len(x),
+            config,
+        )
+        first = np.zeros(loss.size) if start is None else start
+        found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 8})
+        common, from_graph, own, strength, side = loss.parts(found.x)
+        all_own = np.zeros((len(self.state.user_ids), x.shape[1]))
+        all_own[users] = loss.deviation("own") * own
+        took_part = np.zeros(len(all_own), bool)
+        took_part[users] = True
+        return Shared(
+            loss.deviation("common") * common,
+            loss.deviation("graph") * from_graph,
+            loss.deviation("response") * strength,
+            float(side[0]),
+            all_own,
+            took_part,
+        )
+
+    def reward(self, features: TextFeatures, config: LinearConfig, found: Shared) -> LinearReward:
+        """The reward, with the numbers of the users whose labels took part in the fit."""
+        state, labels = self.state, self.state.labels
+        fitted = found.took_part
+        reward = LinearReward(
+            config,
+            features,
+            found.common,
+            found.from_graph,
+            self.user_mean,
+            self.user_scale,
+            features(self.phi).astype(np.float16).astype(np.float32),  # as they are stored
+            found.strength,
+            found.position_bias,
+            np.zeros(len(labels)),
+            fitted,
+        )
+        expected = reward.expected(state.user_vectors)
+        for rows in _by_user(labels.user, np.flatnonzero(fitted[labels.user])):
+            theirs = expected[labels.user[rows[0]]]
+            reward.own[rows] = reward.own_numbers(theirs, labels.take(rows), self.weight[rows])
+        return reward
+
+
+class _Loss:
+    """Σ w log-loss + ½ |v|² and its gradient, for parameters v in units of their prior standard deviations.
+
+    Labels are sorted by user.
+    """
+
+    def __init__(
+        self,
+        difference: np.ndarray,
+        vectors: np.ndarray,
+        user: np.ndarray,
+        labels: Comparisons,
+        weight: np.ndarray,
+        n_responses: int,
+        config: LinearConfig,
+    ) -> None:
+        kind = np.float64 if difference.size < MOST_NUMBERS else np.float32
+        self.x, self.vectors = difference.astype(kind), vectors.astype(kind)
+        self.user, self.labels, self.weight, self.config = user, labels, weight, config
+        self.starts = np.flatnonzero(np.diff(user, prepend=-1))
+        p, q = difference.shape[1], vectors.shape[1]
+        self.shapes = (p,), (q if config.graph else 0, p), (len(self.starts), p), (n_responses,), (1,)
+        self.ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        self.size = int(self.ends[-1])
+
+    def deviation(self, name: str) -> float:
+        """Standard deviation of a prior of the config."""
+        return float(np.sqrt(getattr(self.config, name)))
+
+    def parts(self, v: np.ndarray) -> tuple[np.ndarray, ...]:
+        """μ, A, δ, θ and γ of v, unscaled; A has no rows where it is not used."""
+        pieces = np.split(v, self.ends[:-1])
+        parts = [piece.reshape(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        if not self.config.graph:
+            parts[1] = np.zeros((self.vectors.shape[1], self.x.shape[1]))
+        return tuple(parts)
+
+    def __call__(self, v: np.ndarray) -> tuple[float, np.ndarray]:
+        common, from_graph, own, strength, side = self.parts(v)
+        labels, scale = self.labels, self.deviation
+        weights = scale("own") * own[self.user] + scale("common") * common
+        if self.config.graph:
+            weights = weights + scale("graph") * (self.vectors @ from_graph)
+        margin = (self.x * weights).sum(1)
+        margin = margin + scale("response") * (strength[labels.left] - strength[labels.right])
+        margin = margin + side[0] * labels.position_known
+        loss = (self.weight * (np.logaddexp(0, margin) - labels.outcome * margin)).sum() + 0.5 * (v @ v)
+        slope = self.weight * (expit(margin) - labels.outcome)
+        pulled = self.x * slope[:, None]  # (N, p)
+        parts = [scale("common") * pulled.sum(0)]
+        if self.config.graph:
+            parts.append(scale("graph") * (self.vectors.T @ pulled).ravel())
+        parts.append(scale("own") * np.add.reduceat(pulled, self.starts, axis=0).ravel())
+        n = self.shapes[3][0]
+        parts.append(scale("response") * (np.bincount(labels.left, slope, n) - np.bincount(labels.right, slope, n)))
+        parts.append(np.array([(slope * labels.position_known).sum()]))
+        return float(loss), np.concatenate(parts).astype(np.float64) + v
+
+
+def placed_by_other_folds(state: GraphState, rows: np.ndarray, report: Progress | None = None) -> np.ndarray:
+    """Vectors (K, q) of the users of labels ``rows`` (K,), each placed by the user's labels in other folds that share
+    no response with the labels of its own fold."""
+    labels, prior = state.labels, Prior.of(state)
+    ids = state.response_ids[labels.left], state.response_ids[labels.right]
+    fold = uniform(np.full(len(labels), FOLD_SALT), state.user_ids[labels.user], np.minimum(*ids), np.maximum(*ids))
+    fold = np.floor(fold * FOLDS).astype(int)
+    out = np.zeros((len(labels), state.user_vectors.shape[1]))
+    of_users = list(_by_user(labels.user, rows))
+    for done, own in enumerate(of_users):
+        if report is not None and done % 500 == 0:
+            report(PHASE, 20 * done // len(of_users), 100, None)
+        for number in np.unique(fold[own]):
+            inside = own[fold[own] == number]
+            touched = np.union1d(labels.left[inside], labels.right[inside])
+            apart = ~(np.isin(labels.left[own], touched) | np.isin(labels.right[own], touched))
+            others = own[apart]
+            out[inside] = prior.explain(state, labels.take(others)).vector if len(others) else prior.mean[:-1]
+    return out[rows]
+
+
+def _by_user(user: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of each user, in turn."""
+    order = rows[np.argsort(user[rows], kind="stable")]
+    return iter(np.split(order, np.flatnonzero(np.diff(user[order])) + 1))
+
+
+def _some_users(state: GraphState, most_labels: int, width: int = 1) -> np.ndarray:
+    """Rows of all labels of users drawn by id, until they have ``most_labels`` labels, or ``MOST_NUMBERS`` weights of
+    this width."""
+    labels = state.labels
+    number = uniform(np.full(len(state.user_ids), USER_SALT), state.user_ids)
+    order = np.argsort(number, kind="stable")
+    order = order[state.n_labels[order] > 0]
+    before = np.cumsum(state.n_labels[order]) - state.n_labels[order]  # labels of the users drawn earlier
+    taken = order[(before < most_labels) & (np.arange(len(order)) * width < MOST_NUMBERS)]
+    chosen = np.zeros(len(state.user_ids), bool)
+    chosen[taken] = True
+    return np.flatnonzero(chosen[labels.user])
