@@ -105,6 +105,19 @@ class LinearReward:
     own: np.ndarray  # (N,) a of each label of the fit
     fitted: np.ndarray  # (U,) bool, whether ``own`` covers the labels of a user
 
+    def belongs_to(self, n_users: int, n_responses: int, n_labels: int) -> bool:
+        """Whether the tables are those of a fit with so many users, responses and labels."""
+        p, q = len(self.common), len(self.user_mean)
+        shapes = {
+            "from_graph": (q, p),
+            "responses": (n_responses, p),
+            "response_strength": (n_responses,),
+            "own": (n_labels,),
+            "fitted": (n_users,),
+        }
+        scaling = {getattr(self.features, name).shape for name in ("mean", "scale", "limit")}
+        return scaling == {(p,)} and all(getattr(self, name).shape == shape for name, shape in shapes.items())
+
     def rewards(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Rewards (N, T) of texts with φ (T, p) under users' weights (N, p)."""
         return weights @ self.features(phi).T

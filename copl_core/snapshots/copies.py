@@ -50,6 +50,8 @@ def copy_snapshot(
         shutil.copytree(source.reward_folder, target / "model")
         shutil.copyfile(source.folder / "reward" / "mix.json", target / "mix.json")
         graph(source.reward_graph).save(target / "graph")
+        if source.linear is not None:
+            source.linear.save(target / "linear")
 
     return write_snapshot(
         root,

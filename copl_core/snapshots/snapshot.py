@@ -112,10 +112,16 @@ class Snapshot:
 
     @cached_property
     def linear(self) -> LinearReward | None:
-        """The linear text reward; None without one, or where it has no weight."""
+        """The linear text reward beside the reward graph; None in snapshots of earlier versions."""
         if not (self.has_reward and (self.folder / "reward" / "linear").is_dir()):
             return None
-        return self._read("reward/linear", LinearReward.load) if self.mix.linear or self.mix.linear_new else None
+        state = self.reward_graph
+        found = self._read("reward/linear", LinearReward.load)
+        if not found.belongs_to(len(state.user_ids), len(state.response_ids), len(state.labels)):
+            raise CoplError(
+                f"Snapshot {self.version} is damaged: its reward/linear belongs to another graph; {_ADVICE}."
+            )
+        return found
 
     @property
     def reward_folder(self) -> Path:

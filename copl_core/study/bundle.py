@@ -170,7 +170,7 @@ def _whole_snapshot(root: Path, name: str, bundle: Bundle) -> Snapshot:
         same = {"manifest.json", *found.manifest["files"]} == set(bundle.files)
         if same and type(found.watermark) is int and not verify(found):
             parts = [found.graph, found.layout]
-            parts += [found.reward_graph, found.mix, found.gate] if found.has_reward else []
+            parts += [found.reward_graph, found.mix, found.gate, found.linear] if found.has_reward else []
             return found
     except (CoplError, KeyError, TypeError):
         pass

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from copl_core.features import FEATURE_NAMES
 from copl_core.records import CoplError, SnapshotRecord
+from copl_core.reward.linear import LinearConfig
+from copl_core.snapshots.copies import copy_snapshot
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import (
     KEPT_FITS,
@@ -25,6 +29,7 @@ from copl_core.snapshots.snapshot import (
     versions_to_keep,
     write_snapshot,
 )
+from copl_core.training.linear_fit import fit_linear
 from tests.worlds import graph_state, layout_of
 
 
@@ -48,6 +53,36 @@ def reward(folder: Path) -> None:
     (folder / "mix.json").write_text(
         '{"graph": 0.6, "text": 0.3, "n": 40, "graph_new": 0.2, "text_new": 0.9, "n_new": 8}'
     )
+
+
+def with_linear(folder: Path, seed: int = 1) -> None:
+    """A reward with a linear text reward, fitted beside the graph of this seed."""
+    reward(folder)
+    state = graph_state(seed=seed)
+    phi = np.random.default_rng(0).normal(size=(len(state.response_ids), 4 + len(FEATURE_NAMES)))
+    fit_linear(state, phi, LinearConfig()).save(folder / "linear")
+
+
+def test_a_linear_text_reward_is_part_of_a_snapshot_and_of_its_copy(tmp_path):
+    source = write(tmp_path, "v0001", with_linear)
+    assert "reward/linear/linear.safetensors" in source.manifest["files"]
+    copy_snapshot(
+        source, tmp_path, "v0002", source.manifest, users=lambda ids: ids + 1000, responses=lambda ids: ids + 5000
+    )
+    one, other = source.linear, load_snapshot(tmp_path, "v0002").linear
+    assert one is not None and other is not None
+    assert np.array_equal(one.own, other.own) and np.array_equal(one.responses, other.responses)
+    assert write(tmp_path, "v0003", reward).linear is None, "earlier versions had none"
+
+
+def test_a_linear_text_reward_of_another_graph_is_refused(tmp_path):
+    def of_another(folder: Path) -> None:
+        with_linear(folder)
+        smaller = graph_state(seed=1)
+        replace(smaller, labels=smaller.labels.take([0, 1])).save(folder / "graph")
+
+    with pytest.raises(CoplError, match="reward/linear belongs to another graph"):
+        write(tmp_path, "v0001", of_another).linear  # noqa: B018
 
 
 def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
