@@ -38,6 +38,7 @@ BENCHMARKS = (
     "quality",
     "peers",
     "reward",
+    "text_reward",
     "suspects",
     "controversy",
     "expert_loads",
@@ -48,7 +49,7 @@ BENCHMARKS = (
     "quality_scale",
     "pages",
 )
-READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "suspects", "found_features"}
+READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "text_reward", "suspects", "found_features"}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all), which copies it here with the date,

@@ -1,0 +1,174 @@
+"""Which part of the text reward earns its place, on texts that nobody has labelled.
+
+    python -m benchmarks.text_reward --data FOLDER [--columns NAME,…] [--splits N] [--rows NAME,…] [--backbone NAME]
+
+Each row is one form of the text reward, fitted to the same training labels; ``--rows`` prints some of them.
+``uniform`` is one reward for everybody inside the backbone, ``experts`` the mixture of LoRA experts; the others are
+linear in the text embedding, without a backbone.  Leads are over ``uniform``, with 95 % intervals from a bootstrap over
+users.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.quality import COLUMNS, TEST, TRAIN
+from copl_core.config import Settings
+from copl_core.evaluation.dataset import EvalDataset, build_dataset
+from copl_core.evaluation.peers import uniform_reward
+from copl_core.evaluation.studio_fit import StudioFit
+from copl_core.formats.own import read_rows
+from copl_core.install.weights import resolver
+from copl_core.preference.adapt import label_weights
+from copl_core.reward.linear import LinearConfig
+from copl_core.training.linear_fit import fit_linear
+from copl_core.training.metrics import correct, interval, log_losses
+from copl_core.training.text_embedder import installed_embedder
+
+DESCRIPTION = "Forms of the text reward on texts that nobody has labelled"
+COLUMNS_MEASURED = ("polis_more-new-texts", "remesh-new-texts", "llmfao-new-prompts")
+LINEAR = {
+    "linear: what all like": {"graph": 0.0, "own": 0.0},
+    "linear: and own labels": {"graph": 0.0},
+    "linear: and the graph": {"own": 0.0},
+    "linear: all three": {},
+}
+CHOSEN = "linear: priors chosen (served)"
+ROWS = ("uniform", "experts", *LINEAR, CHOSEN, "graph", "copl (served)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.text_reward", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder with files of labels; missing ones are skipped")
+    parser.add_argument("--columns", default=",".join(COLUMNS_MEASURED), help="columns of benchmarks.quality")
+    parser.add_argument(
+        "--splits", type=int, default=0, help="splits of each column (default: 3 of small files, else 1)"
+    )
+    parser.add_argument("--rows", default=",".join(ROWS), help="some of the rows")
+    parser.add_argument("--backbone", default="minilm", help="of uniform and experts")
+    parser.add_argument(
+        "--seconds", type=float, default=3000, help="time after which the training of a backbone is cut"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    rows, columns = arguments.rows.split(","), arguments.columns.split(",")
+    if unknown := [*(set(rows) - set(ROWS)), *(set(columns) - set(COLUMNS))]:
+        parser.error(f"{unknown[0]!r} is not known; rows are {', '.join(ROWS)}; columns {', '.join(COLUMNS)}")
+    if arguments.data is None:
+        print("Nothing is measured: give the folder of the files of labels with --data.")
+        return 0
+    _set_threads(arguments.threads)
+    settings = replace(
+        Settings.from_environment(), backbone=arguments.backbone, reward_budget_seconds=arguments.seconds
+    )
+    for name in columns:
+        path = arguments.data / f"{COLUMNS[name].file}.jsonl.gz"
+        if not path.is_file():
+            print(f"{name}: skipped, since {arguments.data} has no {path.name}.\n")
+            continue
+        splits = arguments.splits or COLUMNS[name].splits
+        cuts = [measured(path, name, seed, rows, settings) for seed in range(1, splits + 1)]
+        print(f"{table(name, arguments.backbone, cuts)}\n", flush=True)
+    return 0
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+class Scores:
+    """Scores on the decided test labels of one cut, by row: correct or not, log-loss, users, seconds."""
+
+    def __init__(self, dataset: EvalDataset) -> None:
+        self.decided = dataset.test.decided
+        self.outcome = dataset.test.outcome[self.decided].astype(np.float64)
+        self.users = np.array(dataset.users)[dataset.test.user[self.decided]]
+        self.hits: dict[str, np.ndarray] = {}
+        self.losses: dict[str, np.ndarray] = {}
+        self.seconds: dict[str, float] = {}
+
+    def add(self, row: str, make: Callable[[], np.ndarray]) -> None:
+        started = time.monotonic()
+        logits = make()[self.decided]
+        self.seconds[row] = time.monotonic() - started
+        self.hits[row] = correct(logits, self.outcome).astype(np.float64)
+        self.losses[row] = log_losses(logits, self.outcome)
+
+
+def measured(path: Path, name: str, seed: int, rows: list[str], settings: Settings) -> Scores:
+    """Fit every row to one cut."""
+    column, labels = COLUMNS[name], [row for row in read_rows(path, []) if row.choice is not None]
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        kind = np.asarray(column.cut([json.loads(line) for line in lines], seed)).astype(int)
+    by_line = dict(enumerate(kind.tolist(), 1))
+    train, test = ([row for row in labels if by_line[row.line] == part] for part in (TRAIN, TEST))
+    dataset = build_dataset(train, test, column.context)
+    phi = installed_embedder(settings, resolver(settings.weights)("minilm")).embed(list(dataset.texts))
+    fit, scores = StudioFit(dataset, lambda: phi, seed, settings), Scores(dataset)
+    makers: dict[str, Callable[[], np.ndarray]] = {
+        "uniform": lambda: uniform_reward(dataset, lambda: phi, seed, settings),
+        "experts": lambda: fit.reward,
+        CHOSEN: lambda: fit.linear,
+        "graph": lambda: fit.graph,
+        "copl (served)": lambda: fit.mixed,
+    }
+    for row in rows:
+        scores.add(
+            row, makers[row] if row in makers else lambda row=row: linear_margins(fit, dataset, phi, LINEAR[row])
+        )
+        print(f"… {name} {seed} {row}: {scores.hits[row].mean():.3f}, {scores.seconds[row]:.0f} s", flush=True)
+    return scores
+
+
+def linear_margins(fit: StudioFit, dataset: EvalDataset, phi: np.ndarray, changes: dict) -> np.ndarray:
+    """Log-odds (N,) of a linear text reward of the users of the training labels: default priors, but ``changes``."""
+    state = fit._serving.state
+    rows = dataset.train.response_ids
+    state = replace(
+        state,
+        response_vectors=state.response_vectors[rows],
+        response_bias=state.response_bias[rows],
+        response_ids=rows,
+    )
+    reward = fit_linear(state, phi[rows], LinearConfig(**changes))
+    users, row = np.unique(dataset.test.user, return_inverse=True)
+    known = users[users < dataset.train.n_users]
+    weights = np.tile(reward.common, (len(users), 1))
+    weight = label_weights(state, state.labels)
+    weights[: len(known)] = reward.of_fit(known, state.user_vectors[known], state.labels, weight)
+    x = reward.features(phi)
+    return ((x[dataset.test.left] - x[dataset.test.right]) * weights[row]).sum(1)
+
+
+def table(name: str, backbone: str, cuts: list[Scores]) -> str:
+    """One line per row: accuracy, log-loss, and the lead over ``uniform``, over all cuts together."""
+    rows = list(cuts[0].hits)
+    _, users = np.unique(np.concatenate([cut.users for cut in cuts]), return_inverse=True)
+    hits = {row: np.concatenate([cut.hits[row] for cut in cuts]) for row in rows}
+    losses = {row: np.concatenate([cut.losses[row] for cut in cuts]) for row in rows}
+    lines = [f"{name}, backbone {backbone}, {len(cuts)} cuts, {len(users):,} test labels"]
+    lines.append(f"{'':<32}{'accuracy':>9}{'log-loss':>10}{'over uniform, points':>28}{'seconds':>9}")
+    for row in rows:
+        lead = ""
+        if "uniform" in rows and row != "uniform":
+            gain = 100 * (hits[row] - hits["uniform"])
+            low, high = interval(gain, users, 0)
+            lead = f"{gain.mean():+.1f} ({low:+.1f} to {high:+.1f})"
+        seconds = np.mean([cut.seconds[row] for cut in cuts])
+        lines.append(f"{row:<32}{hits[row].mean():>9.3f}{losses[row].mean():>10.3f}{lead:>28}{seconds:>9.0f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
