@@ -29,9 +29,16 @@ from copl_core.config import Settings
 from copl_core.demo.world import demo_rows
 from copl_core.evaluation.dataset import build_dataset
 from copl_core.formats.own import read_rows
-from copl_core.insight.suspects import THRESHOLD, Strengths, label_strengths, predicted, suspects, well_known
+from copl_core.insight.suspects import (
+    THRESHOLD,
+    Strengths,
+    label_strengths,
+    learned_prior,
+    predicted,
+    suspects,
+    well_known,
+)
 from copl_core.install.weights import resolver
-from copl_core.preference.adapt import Prior
 from copl_core.preference.config import GraphConfig
 from copl_core.records import Comparisons, ImportRow, TrainingData
 from copl_core.training.graph_fit import fit_graph
@@ -67,7 +74,7 @@ def measure(name: str, rows: Iterable[ImportRow], seed: int, folds: int) -> None
         flipped, flip = with_flips(data, share, seed)
         state = fit_graph(flipped, phi, GraphConfig(), seed=seed)
         started = time.monotonic()
-        strengths = label_strengths(state, Prior.of(state), flipped.labels)
+        strengths = label_strengths(state, learned_prior(state), flipped.labels)
         seconds = time.monotonic() - started
         decided = int(flipped.labels.decided.sum())
         print(

@@ -36,6 +36,15 @@ _STEPS, _TOLERANCE = 30, 1e-6
 _CELLS = 4_000_000  # users × labels × coordinates computed at once
 
 
+def learned_prior(state: GraphState) -> Prior:
+    """The prior of users whose labels the state has learned: as for new users, without the isotropic part.
+
+    The vectors of responses carry these labels.  In directions in which the fitted vectors of users hardly vary they
+    would explain a wrong label by what it has left in the responses.
+    """
+    return Prior.of(state, isotropic=0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Strengths:
     """For N labels of M members: log-odds of each label's own choice, the label itself left out; NaN for ties."""

@@ -36,6 +36,7 @@ from safetensors import SafetensorError
 from copl_core.ids import rows_of
 from copl_core.insight.groups import NO_GROUP
 from copl_core.insight.layout import Layout
+from copl_core.insight.suspects import learned_prior
 from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, SnapshotRecord
@@ -73,6 +74,11 @@ class Snapshot:
     def prior(self) -> Prior:
         """The distribution of users in the graph: the prior of a new user's embedding."""
         return Prior.of(self.graph)
+
+    @cached_property
+    def learned_prior(self) -> Prior:
+        """The prior under which labels that the graph has learned are judged (``insight.suspects.learned_prior``)."""
+        return learned_prior(self.graph)
 
     @cached_property
     def layout(self) -> Layout:

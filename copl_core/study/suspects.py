@@ -70,7 +70,7 @@ def own_suspects(session: Session, user_id: int) -> tuple[SuspectLabel, ...]:
     known = (rows_of(sides, snapshot.graph.response_ids) >= 0).all(1)
     labels = [labels[row] for row in np.flatnonzero(known).tolist()]
     compared = comparisons(snapshot.graph, labels)
-    strengths = label_strengths(snapshot.graph, snapshot.prior, compared)
+    strengths = label_strengths(snapshot.graph, snapshot.learned_prior, compared)
     if not any(map(well_known, predicted(strengths, compared.user).values())):
         return ()
     rows = [row for row in suspects(strengths).tolist() if labels[row].edited_at is None]
@@ -82,7 +82,7 @@ def _suspect_labels(session: Session, snapshot: Snapshot) -> SuspectView:
     row = rows_of(data.response_ids, snapshot.graph.response_ids)
     labels = data.labels.take((row[data.labels.left] >= 0) & (row[data.labels.right] >= 0))
     compared = replace(labels, left=row[labels.left], right=row[labels.right])
-    strengths = label_strengths(snapshot.graph, snapshot.prior, compared)
+    strengths = label_strengths(snapshot.graph, snapshot.learned_prior, compared)
     shares = {user: share for user, share in predicted(strengths, labels.user).items() if well_known(share)}
     rows = suspects(strengths)
     rows = rows[np.isin(labels.user[rows], list(shares))]

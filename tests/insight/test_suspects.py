@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from copl_core.insight.quality import Share
-from copl_core.insight.suspects import Strengths, label_strengths, predicted, suspects, well_known
+from copl_core.insight.suspects import Strengths, label_strengths, learned_prior, predicted, suspects, well_known
 from copl_core.preference.adapt import Prior
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
@@ -40,7 +40,8 @@ def test_a_strength_is_the_margin_of_the_most_probable_vector_without_that_label
         strength=rng.integers(1, 4, len(left)),
         position_known=rng.random(len(left)) < 0.5,
     )
-    prior = Prior.of(state, widen=0.4)  # narrow, as of many labels: leave-one-out is an expansion around the optimum
+    # Narrow, as of many labels: leave-one-out is an expansion around the optimum.
+    prior = Prior.of(state, widen=0.4, isotropic=0.0)
     found = label_strengths(state, prior, labels).mean
     for row in range(len(labels)):
         others = labels.take((labels.user == labels.user[row]) & (np.arange(len(labels)) != row))
@@ -54,17 +55,17 @@ def test_a_strength_is_the_margin_of_the_most_probable_vector_without_that_label
 
 def test_flipped_labels_are_found_far_above_their_share(flipped):
     state, flip = flipped
-    found = suspects(label_strengths(state, Prior.of(state), state.labels))
+    found = suspects(label_strengths(state, learned_prior(state), state.labels))
     assert flip.mean() == pytest.approx(0.05)
     assert len(found) >= 10 and flip[found].mean() > 0.8 and flip[found].sum() / flip.sum() > 0.5
 
 
 def test_the_mean_over_the_members_is_the_margin_of_the_whole_vector(flipped):
     state, _ = flipped
-    strengths = label_strengths(state, Prior.of(state), state.labels)
+    strengths = label_strengths(state, learned_prior(state), state.labels)
     assert strengths.members.shape == (2, len(state.labels)) and np.ptp(strengths.members, axis=0).max() > 0.01
     one = replace(state, config=state.config | {"members": 1})
-    assert strengths.mean == pytest.approx(label_strengths(one, Prior.of(one), one.labels).mean, abs=1e-4)
+    assert strengths.mean == pytest.approx(label_strengths(one, learned_prior(one), one.labels).mean, abs=1e-4)
 
 
 def test_swapped_sides_change_nothing_where_the_position_is_unknown(flipped):
@@ -89,9 +90,9 @@ def test_labels_and_users_in_another_order_have_the_same_strengths(flipped):
 def test_ties_are_never_suspect_and_no_labels_are_no_error(flipped):
     state, _ = flipped
     ties = replace(state.labels, outcome=np.full(len(state.labels), 0.5, np.float32))
-    strengths = label_strengths(state, Prior.of(state), ties)
+    strengths = label_strengths(state, learned_prior(state), ties)
     assert np.isnan(strengths.mean).all() and not len(suspects(strengths)) and predicted(strengths, ties.user) == {}
-    nothing = label_strengths(state, Prior.of(state), ties.take(np.zeros(0, int)))
+    nothing = label_strengths(state, learned_prior(state), ties.take(np.zeros(0, int)))
     assert nothing.members.shape == (2, 0) and not len(suspects(nothing))
 
 

@@ -10,6 +10,7 @@ from copl_core.preference import adapt as adapting
 from copl_core.preference.adapt import RULES, Prior, adapt, neighbours
 from copl_core.records import Comparisons
 from tests.preference.camps import all_pairs, camps
+from tests.worlds import graph_state
 
 NO_LABELS = Comparisons.build([], [], [], [])
 
@@ -211,3 +212,30 @@ def test_a_prior_handed_in_changes_nothing(two_camps):
     alone, given = adapt(two_camps, given_by(0, 5)), adapt(two_camps, given_by(0, 5), prior=Prior.of(two_camps))
     np.testing.assert_array_equal(alone.vector, given.vector)
     assert alone.spread == given.spread
+
+
+def test_a_new_user_may_differ_where_no_known_user_does():
+    """Known users vary in the first direction only; the new one answers by the second, against the common order."""
+    state = graph_state(n_users=6, n_responses=20)
+    vectors, responses = np.zeros((6, 4), np.float32), state.response_vectors.copy()
+    vectors[:, 0], vectors[:, 1] = [-1, 1, -1, 1, -1, 1], 0.5
+    state = replace(state, user_vectors=vectors, response_vectors=responses)
+    left, right = np.arange(10), np.arange(10, 20)
+    taste = np.float32([0, -2, 0, 0])
+    own = Comparisons.build(np.zeros(10), left, right, (responses[left] - responses[right]) @ taste > 0)
+    test = (responses[:, None] - responses).reshape(-1, 4)
+    test = test[np.abs(test @ taste) > 1]
+
+    def agreement(prior: Prior) -> float:
+        return float((np.sign(test @ prior.explain(state, own).vector) == np.sign(test @ taste)).mean())
+
+    assert agreement(Prior.of(state)) > 0.8
+    assert agreement(Prior.of(state, isotropic=0.0)) < 0.5
+
+
+def test_the_prior_is_wider_than_the_known_users_in_every_direction(two_camps):
+    prior = Prior.of(two_camps, widen=1.2, isotropic=0.3)
+    known = np.column_stack([two_camps.user_vectors, two_camps.user_position_bias + two_camps.position_bias])
+    own = np.cov(known.T, bias=True)
+    expected = 1.44 * own + 0.3 * np.trace(own[:-1, :-1]) * np.diag([*np.ones(len(own) - 1), 0])
+    np.testing.assert_allclose(prior.root @ prior.root.T, expected, atol=1e-6 * np.trace(own))
