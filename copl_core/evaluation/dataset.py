@@ -188,12 +188,13 @@ def without_swapped_users(dataset: EvalDataset) -> EvalDataset:
 
 def flipped(dataset: EvalDataset) -> EvalDataset:
     """The dataset with the opposite outcome in every training and context label."""
-
-    def opposite(labels: Comparisons) -> Comparisons:
-        return replace(labels, outcome=1 - labels.outcome)
-
     train = dataset.train.with_labels(opposite(dataset.train.labels))
     return replace(dataset, train=train, context=opposite(dataset.context))
+
+
+def opposite(labels: Comparisons) -> Comparisons:
+    """The labels with the opposite outcome in each."""
+    return replace(labels, outcome=1 - labels.outcome)
 
 
 def leaks(dataset: EvalDataset) -> Leaks:

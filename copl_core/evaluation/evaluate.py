@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.controls import label_flip, user_swap
+from copl_core.evaluation.controls import fold_in_flip, label_flip, user_swap
 from copl_core.evaluation.dataset import (
     EmbedTexts,
     EvalDataset,
@@ -71,7 +71,8 @@ def evaluate(
 
     Args:
         embedder: has ``embed(texts) -> (T, P)``, such as ``TextEmbedder``; called only if a method reads texts.
-        controls: also score every label with another user's vector, and learn from flipped labels.
+        controls: also score every label with another user's vector, learn from flipped labels, and flip the context
+            labels of new users.
         settings: device, backbone and seconds of the text reward (``reward_budget_seconds``; 0 leaves it out).
         report_step: receives a few words at the start of each step.
     Returns:
@@ -103,6 +104,10 @@ def evaluate(
             | {"seconds": round(time.monotonic() - started, 1)}
             | known.about(name, fitted, embed, seed)
         )
+        if controls:
+            turned = known.given_opposite(name, fitted, embed, seed)
+            real = None if turned is None else turned[: len(dataset.test)]
+            rows[name]["fold_in_flip"] = None if real is None else fold_in_flip(real, logits[name], dataset)
     best = _compare(rows, logits, dataset, seed)
     if controls:
         opposite = flipped(dataset)
@@ -247,7 +252,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--controls",
         action="store_true",
-        help="also score with another user's vector, and learn from flipped labels (takes twice as long)",
+        help="also score with another user's vector, learn from flipped labels, and flip the labels of --context "
+        "(takes twice as long)",
     )
     parser.add_argument(
         "--reward-seconds",

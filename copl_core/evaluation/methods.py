@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 from copl_core.config import Settings
-from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method
+from copl_core.evaluation.dataset import EmbedTexts, EvalDataset, Method, opposite
 from copl_core.evaluation.peers import PEERS, reward_seconds, uniform_reward
 from copl_core.evaluation.studio_fit import StudioFit, extend_graph
 from copl_core.evaluation.validation import matched_split
@@ -30,6 +30,7 @@ MOST_STEPS = 1000  # of the published schedule, approximately; each step propaga
 FASTER = 1e-3  # learning rate that is tried beside the paper's 1e-4 where there are few labels
 BASELINES = ("global", "side-length", "mf")
 DEFAULT_METHODS = (*BASELINES, "copl-graph", "copl")
+STUDIO_PARTS = {"copl": "mixed", "copl-graph": "graph", "copl-reward": "reward", "copl-linear": "linear"}
 METHODS = ("copl", "copl-graph", "copl-reward", "copl-linear", "published", "taste", *BASELINES, *PEERS)
 
 
@@ -57,13 +58,15 @@ class Methods:
             return _random_effects
         if name in ("copl-reward", "copl-linear"):
             reward_seconds(name, self.settings)
-        of_name = {
-            "copl": lambda fit: fit.mixed,
-            "copl-graph": lambda fit: fit.graph,
-            "copl-reward": lambda fit: fit.reward,
-            "copl-linear": lambda fit: fit.linear,
-        }[name]
-        return lambda dataset, embed, seed: of_name(self.studio_fit(dataset, embed, seed))
+        return lambda dataset, embed, seed: getattr(self.studio_fit(dataset, embed, seed), STUDIO_PARTS[name])
+
+    def given_opposite(self, name: str, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> np.ndarray | None:
+        """Log-odds (N,) where the context labels of new users are reversed and nothing is fitted again; None for a
+        method that is no part of the studio, or without context labels."""
+        if name not in STUDIO_PARTS or len(dataset.context) == 0:
+            return None
+        fit = self.studio_fit(dataset, embed, seed).with_context(opposite(dataset.context))
+        return getattr(fit, STUDIO_PARTS[name])
 
     def studio_fit(self, dataset: EvalDataset, embed: EmbedTexts, seed: int) -> StudioFit:
         """The studio's fit of this dataset; those of the last two datasets are kept for the next method."""

@@ -63,7 +63,17 @@ def _controls(report: dict) -> list[str]:
                 f"{100 * swap['gain']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}); learned from flipped "
                 f"labels, accuracy {flip['accuracy']:.3f}."
             )
+        if row.get("fold_in_flip"):
+            lines.append(_fold_in_flip(name, row["fold_in_flip"], report["context"]))
     return lines
+
+
+def _fold_in_flip(name: str, flip: dict, context: int) -> str:
+    return (
+        f"{name}: with the labels that new users give reversed ({context} each at most), {100 * flip['turned']:.0f} % "
+        f"of its predictions about other answers turn, and their accuracy goes from {flip['accuracy']:.3f} to "
+        f"{flip['accuracy_flipped']:.3f} (n = {flip['n']})."
+    )
 
 
 def _counts(report: dict) -> str:

@@ -23,6 +23,7 @@ from copl_core.snapshots.mix import Mix
 from copl_core.trainer.schedule import FEWEST
 
 KINDS = ("known texts", "new texts")  # names in the report
+_OF_TRAINING = ("_job", "_config", "_reward", "_state")  # parts of a ``StudioFit`` that read no context label
 GRAPH_ALONE = Mix(graph_new=1.0, text_new=0.0)
 
 
@@ -90,6 +91,12 @@ class StudioFit:
     def __init__(self, dataset: EvalDataset, embed: Callable[[], np.ndarray], seed: int, settings: Settings) -> None:
         self.dataset, self.embed = dataset, embed
         self.settings = replace(settings, seed=seed)
+
+    def with_context(self, context: Comparisons) -> StudioFit:
+        """This fit where new users have given other labels.  What has been fitted is not fitted again."""
+        other = StudioFit(replace(self.dataset, context=context), self.embed, self.settings.seed, self.settings)
+        vars(other).update({name: part for name, part in vars(self).items() if name in _OF_TRAINING})
+        return other
 
     @property
     def graph(self) -> np.ndarray:
@@ -182,7 +189,10 @@ class StudioFit:
         return self._job.fit_reward(self._config)
 
     @cached_property
+    def _state(self) -> GraphState:
+        """The graph of all training labels."""
+        return self._job.fit_graph(self._job.data, self._config, "graph", warm=None)
+
+    @cached_property
     def _serving(self) -> ExtendedGraph:
-        dataset, job = self.dataset, self._job
-        state = job.fit_graph(job.data, self._config, "graph", warm=None)
-        return extend_graph(state, self.embed(), len(dataset.users), dataset.context)
+        return extend_graph(self._state, self.embed(), len(self.dataset.users), self.dataset.context)
