@@ -63,7 +63,7 @@ class Audience:
         self._draw = (snapshot.manifest.get("reward") or {}).get("draw", "")
         self._graph_rows: list[np.ndarray] = [np.zeros((0, self.graph.user_vectors.shape[1]), np.float32)]
         self._gate_rows: list[np.ndarray] = [np.zeros((0, self.gate_graph.user_vectors.shape[1]), np.float32)]
-        has_say = snapshot.has_reward and (snapshot.mix.linear or snapshot.mix.linear_new)
+        has_say = snapshot.linear is not None and (snapshot.mix.linear or snapshot.mix.linear_new)
         self.linear = snapshot.linear if has_say else None
         self._text_rows: list[np.ndarray] = []  # weights of the linear text reward
         self._end = 0

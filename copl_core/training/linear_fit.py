@@ -33,8 +33,9 @@ UNSEEN = 0.35  # share of the responses of which a trial fit sees no label
 FEWEST_UNSEEN = 50  # decided labels between two of them; with fewer, the defaults stay
 LEAST_GAIN = 0.01  # in log-loss, for which a default is given up: less is noise of the draw
 STEPS, TRIAL_STEPS = 80, 25  # of L-BFGS at most
-MOST_LABELS, TRIAL_LABELS = 40_000, 8_000  # that the shared part learns from
-MOST_NUMBERS = 4_000_000  # own weights of all users that learn together
+MOST_LABELS, TRIAL_LABELS = 20_000, 8_000  # that the shared part learns from
+MOST_WEIGHTS = 1_500_000  # own weights of all users that learn together; L-BFGS keeps about twenty copies
+SINGLE = 4_000_000  # numbers in a table of differences, from which it has single precision
 PHASE = "text weights of users"
 # Tried one after another, each with the best of the values before it.
 CHOICES = (("style", (0.0, 1.0)), ("common", (0.3, 1.0)), ("graph", (0.03, 0.0, 0.1)), ("own", (0.3, 1.0)))
@@ -218,7 +219,7 @@ class _Loss:
         n_responses: int,
         config: LinearConfig,
     ) -> None:
-        kind = np.float64 if difference.size < MOST_NUMBERS else np.float32
+        kind = np.float64 if difference.size < SINGLE else np.float32
         self.x, self.vectors = difference.astype(kind), vectors.astype(kind)
         self.user, self.labels, self.weight, self.config = user, labels, weight, config
         self.starts = np.flatnonzero(np.diff(user, prepend=-1))
@@ -289,14 +290,14 @@ def _by_user(user: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _some_users(state: GraphState, most_labels: int, width: int = 1) -> np.ndarray:
-    """Rows of all labels of users drawn by id, until they have ``most_labels`` labels, or ``MOST_NUMBERS`` weights of
+    """Rows of all labels of users drawn by id, until they have ``most_labels`` labels, or ``MOST_WEIGHTS`` weights of
     this width."""
     labels = state.labels
     number = uniform(np.full(len(state.user_ids), USER_SALT), state.user_ids)
     order = np.argsort(number, kind="stable")
     order = order[state.n_labels[order] > 0]
     before = np.cumsum(state.n_labels[order]) - state.n_labels[order]  # labels of the users drawn earlier
-    taken = order[(before < most_labels) & (np.arange(len(order)) * width < MOST_NUMBERS)]
+    taken = order[(before < most_labels) & (np.arange(len(order)) * width < MOST_WEIGHTS)]
     chosen = np.zeros(len(state.user_ids), bool)
     chosen[taken] = True
     return np.flatnonzero(chosen[labels.user])

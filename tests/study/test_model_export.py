@@ -16,8 +16,9 @@ from copl_core.records import CoplError
 from copl_core.reward import classifier
 from copl_core.reward.backbone import load_backbone
 from copl_core.reward.model import RewardConfig, RewardModel
+from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import load_snapshot, record_of, write_snapshot
-from copl_core.study import access, group_names, model_export
+from copl_core.study import access, group_names, model_card, model_export
 from copl_core.study.model_export import export_model
 from copl_core.study.session import Session
 
@@ -124,12 +125,20 @@ def test_the_card_says_whose_taste_it_is_and_the_weight_of_this_half(demo, tmp_p
     figure = "{:.3f} ({:.3f} to {:.3f})".format(text["accuracy"], *text["accuracy_interval"])
     for words in (
         "the model of the group's mean gate", f"{mix.graph:.2f}, **{mix.text:.2f}** and {mix.linear:.2f}",
-        "For new texts it is 0",
         "2,604 labels (2,471 of them prefer one response) by 150 people", figure, "## Intended use",
         demo.snapshot().manifest["reward_data"]["sha256"],
     ):  # fmt: skip
         assert words in card, words
     assert set(path.name for path in (tmp_path / "model").iterdir()) >= {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "mix, words",
+    [(Mix(0.9, 0.0, 9, 1.0, 0.3, 9), "For labelled texts"), (Mix(0.9, 0.2, 9, 1.0, 0.0, 9), "For new texts")],
+)
+def test_the_card_says_where_the_model_has_no_weight(mix, words):
+    assert f"{words} it is 0" in model_card._weightless(mix)
+    assert model_card._weightless(Mix(0.9, 0.2, 9, 0.5, 0.1, 9)) == ""
 
 
 def test_what_cannot_be_written_is_refused_in_a_sentence_and_leaves_nothing(tmp_path, trained, monkeypatch):
