@@ -303,6 +303,7 @@ class AnswerTable:
     gold: np.ndarray  # (N,) int64, response id of the pair's known answer, -1 without one
     characters: np.ndarray  # (N,) int64, total length of both responses
     position_known: np.ndarray  # (N,) bool, whether the left response is known to have been shown on the left
+    strength: np.ndarray  # (N,) int64, 1 to 3; 1 where the user gave none
 
     def __len__(self) -> int:
         return len(self.user)

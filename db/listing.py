@@ -115,14 +115,14 @@ class Listing(Transactions):
                 connection,
                 select(PairRow.id, PairRow.gold_id).where(PairRow.study_id == study_id, PairRow.gold_id.is_not(None)),
             )
-        columns = np.fromiter(chain.from_iterable(rows), np.int64, 8 * len(rows)).reshape(-1, 8)
+        columns = np.fromiter(chain.from_iterable(rows), np.int64, 9 * len(rows)).reshape(-1, 9)
         del rows
         ids, length = np.array(lengths, np.int64).reshape(len(lengths), 2).T
         characters = length[np.searchsorted(ids, columns[:, 2:4])].sum(1) if len(columns) else np.zeros(0, np.int64)
-        user, pair, left, right, choice, milliseconds, reason, placed = columns.T
-        known = dict(gold_pairs)
-        gold = np.array([known.get(one, -1) for one in pair.tolist()], np.int64)
-        return AnswerTable(user, pair, left, right, choice, milliseconds, reason, gold, characters, placed.astype(bool))
+        user, pair, left, right, choice, milliseconds, reason, placed, strength = columns.T
+        gold = _gold_of(pair, gold_pairs)
+        known = placed.astype(bool)
+        return AnswerTable(user, pair, left, right, choice, milliseconds, reason, gold, characters, known, strength)
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:
         with self._read() as connection:
@@ -231,6 +231,15 @@ def label_of(row: AnyRow) -> Label:
     return Label(*values)
 
 
+def _gold_of(pair: np.ndarray, gold_pairs: list[tuple[int, int]]) -> np.ndarray:
+    """The known answer of each pair (N,), -1 without one."""
+    if not gold_pairs:
+        return np.full(len(pair), -1)
+    ids, known = np.array(sorted(gold_pairs), np.int64).T
+    row = np.minimum(np.searchsorted(ids, pair), len(ids) - 1)
+    return np.where(ids[row] == pair, known[row], -1)
+
+
 def _answers() -> Any:
     """The columns of ``AnswerTable`` as integers, without known answers and the lengths of texts."""
     choice = case({value.value: index for index, value in enumerate(Choice)}, value=LabelRow.choice, else_=-1)
@@ -245,6 +254,7 @@ def _answers() -> Any:
             func.coalesce(LabelRow.milliseconds, -1),
             case(reasons, value=TaskRow.reason, else_=-1),
             case((LabelRow.position_known, 1), else_=0),
+            LabelRow.strength,
         )
         # the few gold pairs are read apart: a join with every pair would take as long as all the rest
         .outerjoin(TaskRow, TaskRow.id == LabelRow.task_id)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from copl_core.insight.ceiling import Ceiling
 from copl_core.insight.ceiling import ceiling as of_repeats
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import skills as fit_skills
-from copl_core.records import Kind
+from copl_core.records import Kind, User
 from copl_core.study.roles import OWN, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import PersonQuality, Prequential, QualityView
+from copl_core.study_settings import CHECK_REASONS, AnswerTable, GoldPair, SelectionReason
+
+CHECKS = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
 
 
 @needs(RESEARCHER)
@@ -27,15 +32,51 @@ def quality(session: Session, *, skill: bool = False) -> QualityView:
     Args:
         skill: fit noisy Bradley–Terry too, which takes seconds on many answers.
     """
+    key = _key(session)
+    return session.once(f"quality, skill {skill}", key, lambda: _quality(session, key, skill))
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What all figures of a study follow from; it changes with every answer, person and known answer."""
+
+    revision: int
+    counts: tuple[int, int]  # answers to gold pairs raise no revision, so they are counted
+    users: tuple[User, ...]
+    gold: tuple[GoldPair, ...]
+    models: bool  # whether language models train
+
+
+def _key(session: Session) -> _Key:
     store, study = session.store, session.id
-    # Answers to gold pairs raise no revision, so they are counted; nor does a new known answer.
-    key = (store.revision(study), store.answer_counts(study), tuple(store.users(study)), tuple(store.gold(study)))
-    return session.once(f"quality, skill {skill}", key, lambda: _quality(session, skill))
+    return _Key(
+        store.revision(study),
+        store.answer_counts(study),
+        tuple(store.users(study)),
+        tuple(store.gold(study)),
+        session.record.include_models,
+    )
 
 
-def _quality(session: Session, skill: bool) -> QualityView:
-    answers = session.store.answers(session.id)
-    users = {user.id: user for user in session.store.users(session.id)}
+def _answers(session: Session, key: _Key) -> AnswerTable:
+    """Every answer that counts, read once for all figures: reading takes longer than any of them."""
+    return session.once("answers", key, lambda: session.store.answers(session.id))
+
+
+@needs(RESEARCHER)
+def preferences(session: Session) -> AnswerTable:
+    """The answers that the model learns from: no checks, and only of people who are included in training."""
+    return _preferences(session, _key(session))
+
+
+def _preferences(session: Session, key: _Key) -> AnswerTable:
+    trained = [user.id for user in key.users if not user.excluded and (key.models or user.kind != Kind.MODEL)]
+    answers = _answers(session, key)
+    return answers.take(np.isin(answers.user, trained) & ~np.isin(answers.selection_reason, CHECKS))
+
+
+def _quality(session: Session, key: _Key, skill: bool) -> QualityView:
+    answers, users = _answers(session, key), {user.id: user for user in key.users}
     trusted = answers.take(~np.isin(answers.user, [user.id for user in users.values() if user.excluded]))
     skills = fit_skills(trusted) if skill else {}
     people = tuple(
@@ -44,26 +85,14 @@ def _quality(session: Session, skill: bool) -> QualityView:
         if row.user_id in users
     )
     agreed = agreement(trusted, np.random.default_rng(0))
-    return QualityView(agreed, people, len(answers), session.store.revision(session.id))
+    return QualityView(agreed, people, len(answers), key.revision)
 
 
 @needs(RESEARCHER)
 def ceiling(session: Session) -> Ceiling | None:
     """The accuracy that the self-consistency of the people who train allows; None with too few repeated pairs."""
-    store, study = session.store, session.id
-    key = (store.revision(study), store.answer_counts(study), tuple(store.users(study)))
-    return session.once("ceiling", key, lambda: _ceiling(session))
-
-
-def _ceiling(session: Session) -> Ceiling | None:
-    record = session.record
-    trained = [
-        user.id
-        for user in session.store.users(session.id)
-        if not user.excluded and (record.include_models or user.kind != Kind.MODEL)
-    ]
-    answers = session.store.answers(session.id)
-    return of_repeats(answers.take(np.isin(answers.user, trained)))
+    key = _key(session)
+    return session.once("ceiling", key, lambda: of_repeats(_preferences(session, key)))
 
 
 @needs(OWN)

@@ -6,19 +6,23 @@ does not predict better than chance.  Numpy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
 
 from copl_core.ids import rows_of
-from copl_core.insight.suspects import Strengths, label_strengths, predicted, suspects, well_known
-from copl_core.records import Comparisons, Label, Response, TrainingData, User
+from copl_core.insight.suspects import label_strengths, predicted, suspects, well_known
+from copl_core.records import Choice, Comparisons, Label, Response, User
 from copl_core.snapshots.snapshot import Snapshot
+from copl_core.study.label_quality import preferences
 from copl_core.study.placement import comparisons
 from copl_core.study.roles import OWN, RESEARCHER, needs
 from copl_core.study.session import Session
+from copl_core.study_settings import AnswerTable
 
+_OUTCOME = np.array([{Choice.LEFT: 1.0, Choice.RIGHT: 0.0}.get(choice, 0.5) for choice in Choice])
+_BOTH_BAD = np.array([choice == Choice.BOTH_BAD for choice in Choice])
 MOST = 10  # suspect labels of a study that are listed
 MOST_OWN = 3  # that are shown to their person at once
 
@@ -52,7 +56,7 @@ def suspect_labels(session: Session) -> SuspectView | None:
     snapshot = session.snapshot()
     if snapshot is None:
         return None
-    key = (session.store.revision(session.id), tuple(session.store.users(session.id)))
+    key = (session.store.revision(session.id), tuple(session.store.users(session.id)), session.record.include_models)
     return session.once(f"suspect labels of {snapshot.version}", key, lambda: _suspect_labels(session, snapshot))
 
 
@@ -78,29 +82,40 @@ def own_suspects(session: Session, user_id: int) -> tuple[SuspectLabel, ...]:
 
 
 def _suspect_labels(session: Session, snapshot: Snapshot) -> SuspectView:
-    data = session.store.training_data(session.id)
-    row = rows_of(data.response_ids, snapshot.graph.response_ids)
-    labels = data.labels.take((row[data.labels.left] >= 0) & (row[data.labels.right] >= 0))
-    compared = replace(labels, left=row[labels.left], right=row[labels.right])
-    strengths = label_strengths(snapshot.graph, snapshot.learned_prior, compared)
-    shares = {user: share for user, share in predicted(strengths, labels.user).items() if well_known(share)}
+    answers = preferences(session)
+    sides = rows_of(np.stack([answers.left, answers.right], 1), snapshot.graph.response_ids)
+    known = np.all(sides >= 0, axis=1)
+    answers = answers.take(known)
+    strengths = label_strengths(snapshot.graph, snapshot.learned_prior, _compared(answers, *sides[known].T))
+    shares = {user: share for user, share in predicted(strengths, answers.user).items() if well_known(share)}
     rows = suspects(strengths)
-    rows = rows[np.isin(labels.user[rows], list(shares))]
-    found = _stored(session, data, labels.take(rows[:MOST]), Strengths(strengths.members[:, rows[:MOST]]))
+    rows = rows[np.isin(answers.user[rows], list(shares))]
+    found = _stored(session, answers.take(rows[:MOST]), strengths.mean[rows[:MOST]])
     return SuspectView(
         _described(session, found), len(rows), sum(share.n for share in shares.values()), len(shares), snapshot.version
     )
 
 
-def _stored(
-    session: Session, data: TrainingData, labels: Comparisons, strengths: Strengths
-) -> list[tuple[Label, float]]:
-    """The stored label of each row of ``labels``, with its mean strength; those that were changed once are left out."""
+def _compared(answers: AnswerTable, left: np.ndarray, right: np.ndarray) -> Comparisons:
+    """The answers as labels of responses by row (N,); the user column holds ids."""
+    return Comparisons.build(
+        answers.user,
+        left,
+        right,
+        _OUTCOME[answers.choice],
+        _BOTH_BAD[answers.choice],
+        answers.strength,
+        answers.position_known,
+    )
+
+
+def _stored(session: Session, answers: AnswerTable, strength: np.ndarray) -> list[tuple[Label, float]]:
+    """The stored label of each decided answer, with its mean strength; those that were changed once are left out."""
     found: dict[int, tuple[Label, float]] = {}
-    for row, mean in enumerate(strengths.mean.tolist()):
-        sides = (int(data.response_ids[labels.left[row]]), int(data.response_ids[labels.right[row]]))
-        key = (*sides, sides[0] if labels.outcome[row] > 0.5 else sides[1])
-        for label in session.store.labels(session.id, user_id=int(data.user_ids[labels.user[row]])):
+    for row, mean in enumerate(strength.tolist()):
+        sides = (int(answers.left[row]), int(answers.right[row]))
+        key = (*sides, sides[0] if _OUTCOME[answers.choice[row]] > 0.5 else sides[1])
+        for label in session.store.labels(session.id, user_id=int(answers.user[row])):
             same = (label.left_id, label.right_id, label.preferred_id) == key
             if same and label.edited_at is None and label.id not in found:
                 found[label.id] = (label, mean)

@@ -44,7 +44,7 @@ def test_answers_are_columns_of_every_counting_answer(store, study, gold, answer
     assert table.choice.tolist() == [0, 3] and table.milliseconds.tolist() == [-1, 800]
     assert table.selection_reason.tolist() == [4, 1] and table.gold.tolist() == [gold[1], -1]
     assert table.characters.tolist() == [len("answer 0other answer 0"), len("answer 1other answer 1")]
-    assert table.left.tolist()[1] == task.left.id
+    assert table.left.tolist()[1] == task.left.id and table.strength.tolist() == [1, 1]
     assert store.answer_counts(study.id) == (len(set(table.user.tolist())), len(table))
     trees = store.create_study("Trees").id
     assert len(store.answers(trees)) == 0 and store.answer_counts(trees) == (0, 0)

@@ -21,7 +21,7 @@ def twice(n_users: int, n_pairs: int, noise: float, seed: int = 0, reason: int =
     order = np.argsort(again, kind="stable")
     n = len(user)
     columns = (user, pair, left, right, choice, np.full(n, -1), np.full(n, reason), np.full(n, -1), np.full(n, 9))
-    return AnswerTable(*(column[order] for column in columns), np.ones(n, bool))
+    return AnswerTable(*(column[order] for column in columns), np.ones(n, bool), np.ones(n, np.int64))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.25])

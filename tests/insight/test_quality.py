@@ -45,6 +45,7 @@ def table(rows, **columns) -> AnswerTable:
         "selection_reason": np.full(len(user), UNIFORM),
         "gold": np.full(len(user), -1),
         "characters": np.full(len(user), 200),
+        "strength": np.ones(len(user)),
     }
     whole = {name: np.asarray(value, np.int64) for name, value in (full | columns).items()}
     return AnswerTable(**{"position_known": np.ones(len(user), bool)} | whole)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
 import pytest
 
 from copl_core.insight.suspects import FEWEST_LABELS
-from copl_core.records import Choice, CoplError, Role
-from copl_core.study import access, labelling, suspects
+from copl_core.records import Choice, CoplError, Kind, Role
+from copl_core.study import access, label_quality, labelling, suspects
+from copl_core.study_settings import SelectionReason
 from tests.worlds import LONG, SHORT, label_in_camp
 
 
@@ -72,3 +76,48 @@ def test_a_taken_back_label_is_not_on_the_list(trained):
     ann, label = with_an_unexpected_label(trained)
     labelling.edit(trained, label.id, ann.id, Choice.TIE, strength=1, reason="", tags=())
     assert label.id not in {one.label.id for one in suspects.suspect_labels(trained).items}
+
+
+def test_the_labels_looked_at_are_those_that_train_the_model(trained):
+    """With a person who is excluded, a language model and an answer to a gold pair, which train nothing."""
+    ann, _ = with_an_unexpected_label(trained)
+    bob, model = access.join(trained, "Bob"), trained.store.create_user(trained.id, "Model", kind=Kind.MODEL)
+    for user in (bob, model):
+        label_in_camp(trained, user.id, SHORT, 3)
+    access.exclude(trained, bob.id, True)
+    cem = access.join(trained, "Cem")
+    task = labelling.next_task(trained, cem.id)
+    labelling.submit(trained, task.id, cem.id, Choice.LEFT, strength=3)
+    gold, first, _ = next(pair for pair in trained.store.pairs(trained.id) if pair[0] != task.pair_id)
+    labelling.set_gold(trained, gold, first)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    dan = access.join(trained, "Dan")
+    check = trained.store.hand_out(dan.id, gold, swap=False, reason=SelectionReason.GOLD, expires_at=later)
+    assert check.reason == SelectionReason.GOLD
+    labelling.submit(trained, check.id, dan.id, Choice.LEFT)
+
+    def found() -> list[tuple]:
+        answers = label_quality.preferences(trained)
+        columns = (answers.user, answers.left, answers.right, answers.choice, answers.strength, answers.position_known)
+        return sorted(zip(*(column.tolist() for column in columns), strict=True))
+
+    def learned() -> list[tuple]:
+        data = trained.store.training_data(trained.id)
+        labels = data.labels
+        choice = np.where(labels.both_bad, 3, np.select([labels.outcome == 1, labels.outcome == 0], [0, 1], 2))
+        columns = (
+            data.user_ids[labels.user],
+            data.response_ids[labels.left],
+            data.response_ids[labels.right],
+            choice,
+            labels.strength.astype(int),
+            labels.position_known,
+        )
+        return sorted(zip(*(column.tolist() for column in columns), strict=True))
+
+    assert found() == learned() and len(found()) < len(trained.store.answers(trained.id))
+    assert not {bob.id, model.id} & {user for user, *_ in found()}
+    access.include_models(trained, True)
+    assert found() == learned() and model.id in {user for user, *_ in found()}
+    access.exclude(trained, bob.id, False)
+    assert found() == learned() and bob.id in {user for user, *_ in found()}
