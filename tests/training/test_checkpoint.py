@@ -278,7 +278,7 @@ def test_no_part_of_a_state_can_be_left_out(tmp_path, uninterrupted, two_tastes,
 def test_the_best_loss_and_its_age_are_part_of_a_state(tmp_path, two_tastes, config, nothing, monkeypatch, lost):
     losses = [0.8, 0.7, 0.6, 0.5, 0.51, 0.52, 0.53, 0.54, 0.55, 0.56]  # before the first step, and after each
     monkeypatch.setattr(RewardTrainer, "_tuning_loss", lambda fit: losses[fit.steps_done])
-    config = replace(config, patience=3)
+    config = replace(config, patience=3, steps=12)  # of which half must pass before it may stop
     whole, steps = resumed(Checkpoint(tmp_path / "other", every=60), two_tastes, config, nothing)
     assert steps == [1, 2, 3, 4, 5, 6]
     model = without(lost, tmp_path, two_tastes, config, nothing, at=6)
