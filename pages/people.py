@@ -247,7 +247,7 @@ def about(view: UserMap) -> None:
     if np.isfinite(view.silhouette):
         shape = (
             "clearly separated"
-            if view.silhouette > 0.5
+            if round(view.silhouette, 2) > 0.5  # as shown
             else "overlapping at their edges"
             if view.silhouette > 0.25
             else "hardly separated: they are parts of one cloud"

@@ -54,7 +54,7 @@ def summary(view: QualityView) -> str:
     count = sum(bool(person.figures.flags) for person in view.people)
     simulated = sum(person.user.kind == Kind.SIMULATED for person in view.people)
     people = f"{counted(len(view.people))} given {view.n_answers:,} answers" + (
-        f" ({simulated:,} of them are simulated)" if simulated else ""
+        f" ({simulated:,} of these people are simulated)" if simulated else ""
     )
     models = sum(person.user.kind == Kind.MODEL for person in view.people)
     people += f" ({models:,} {'are language models' if models > 1 else 'is a language model'})." if models else "."

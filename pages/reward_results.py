@@ -228,7 +228,10 @@ def attribution(view: RewardView, query: tuple) -> None:
         st.error(str(problem))
         return
     if found.most < NOISE:
-        st.write(f"No sentence matters here: leaving out any one of them changes the odds by less than {NOISE:.2f}.")
+        st.write(
+            "No single sentence matters to this part of the model: leaving out any one of them changes the odds by "
+            f"less than {NOISE:.2f}."
+        )
     most = max(found.most, LEAST_SCALE)
     for columns in (list(enumerate(found.responses))[i : i + 2] for i in range(0, len(found.responses), 2)):
         for column, (i, pieces) in zip(st.columns(2, gap="medium"), columns, strict=False):

@@ -77,10 +77,11 @@ def figures(fitted_in: str) -> None:
         )
     n, people = champion.metrics["gain"]["n"], champion.metrics["gain"]["people"]
     source_line(
-        f"Accuracy on {n:,} decided labels of {people:,} people, held out from every method. Lines are 95 % intervals "
-        "of a bootstrap over people. The baselines, in grey, are Bradley–Terry models of the same labels; “habits” are "
-        f"preferences for a side and for length. Measured by the run that made {fitted_in}. The figures say nothing "
-        "about people who are not in the study.",
+        f"Accuracy on {n:,} decided labels of {people:,} people, held out from every method; the weights of the parts "
+        "are learned on one half of them and measured on the other. A part can be right more often than the whole, "
+        "which is chosen by log-loss. Lines are 95 % intervals of a bootstrap over people. The baselines, in grey, are "
+        "Bradley–Terry models of the same labels; “habits” are preferences for a side and for length. Measured by the "
+        f"run that made {fitted_in}. The figures say nothing about people who are not in the study.",
         champion.version,
     )
 

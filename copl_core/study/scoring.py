@@ -311,7 +311,9 @@ def _basis(snapshot: Snapshot, known: bool) -> str:
     graph = "preference graph" if known else "preference graph, which places these texts by what they say"
     speaking = [
         (name, weight)
-        for name, weight in zip((graph, "users' own text weights", "experts"), weights, strict=True)
+        for name, weight in zip(
+            (graph, "text reward by own text weights", "text reward by experts"), weights, strict=True
+        )
         if weight >= LEAST_SHARE * sum(weights)
     ]
     if len(speaking) == 1:

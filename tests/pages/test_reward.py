@@ -268,7 +268,11 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
         query=("What about number 3?", [short_text(3), long_text(3)]),
     )
     shown = words(page)
-    assert "Which expert decides" in shown and "user 00: E" in shown and "preference graph 50%; experts 50%" in shown
+    assert (
+        "Which expert decides" in shown
+        and "user 00: E" in shown
+        and "preference graph 50%; text reward by experts 50%" in shown
+    )
     view = rewards.reward(rewarded, "What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
     for row in view.rows:
         assert row.reward == pytest.approx(row.graph + row.text, abs=1e-5) and row.gates.sum() == pytest.approx(1)

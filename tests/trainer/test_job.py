@@ -330,7 +330,7 @@ def test_known_responses_are_scored_by_graph_and_text_and_new_ones_by_text(full,
     new = rewards.reward(session, "And what of number 77?", [short_text(77), long_text(77)], users=queried)
     assert (
         known.known
-        and "preference graph 62%; experts 38%" in known.basis
+        and "preference graph 62%; text reward by experts 38%" in known.basis
         and not new.known
         and "places these texts" in new.basis
     )
