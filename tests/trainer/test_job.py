@@ -212,7 +212,7 @@ def test_a_full_job_finds_features_in_the_texts_and_later_graph_jobs_keep_them(c
 
     entry = {"watermark": data.watermark, "metrics": {}, "config": {}, "gain": None, "fit": {}}
     monkeypatch.setattr(found_fit, "FEWEST", 10)
-    monkeypatch.setattr(job.Job, "fit_reward", lambda self, config: FittedReward(entry, None, None, Mix(), QUICK))
+    monkeypatch.setattr(job.Job, "fit_reward", lambda self, config: FittedReward(entry, None, None, None, Mix(), QUICK))
     monkeypatch.setattr(job.Job, "graph_config", lambda self, kind: QUICK)
     given = {"embed": by_camp, "settings": camps.settings, "weights": resolver(Path("nowhere"))}
     assert fit(data, "graph", "v0001", **given).layout.found is None
