@@ -35,6 +35,7 @@ from copl_core.trainer.schedule import FEWEST
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.found_fit import fit_found, with_groups
 from copl_core.training.graph_fit import fit_graph
+from copl_core.training.importing import import_transformers
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import DRAW, split_of_study
 from copl_core.training.tune import tuned
@@ -295,6 +296,7 @@ class Job:
 
     def fit_reward(self, config: GraphConfig) -> FittedReward:
         """A new reward model with its graph and its mix."""
+        import_transformers()  # the other lane of the trainer may load its text encoder now
         from copl_core.reward.hidden import states_folder
         from copl_core.reward.model import RewardConfig
         from copl_core.training.linear_fit import fit_linear

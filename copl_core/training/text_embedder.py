@@ -22,6 +22,7 @@ from copl_core.config import Settings
 from copl_core.features import FEATURE_NAMES
 from copl_core.kept_files import KeptFiles
 from copl_core.records import CoplError
+from copl_core.training.importing import import_transformers
 from copl_core.training.vector_files import KEY, VectorFiles
 from copl_core.turns import is_conversation, last_part, words_of
 
@@ -189,11 +190,12 @@ class TextEmbedder:
 
     def _load(self) -> tuple[Any, Any]:
         if self._encoder is None:
-            from transformers import AutoModel, AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            transformers = import_transformers()
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
             with _quiet():
-                model = AutoModel.from_pretrained(self.folder, add_pooling_layer=False, local_files_only=True)
+                model = transformers.AutoModel.from_pretrained(
+                    self.folder, add_pooling_layer=False, local_files_only=True
+                )
             self._encoder = (tokenizer, model.eval().to(self.device))
         return self._encoder
 
