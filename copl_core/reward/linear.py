@@ -141,9 +141,13 @@ class LinearReward:
         stored = np.flatnonzero((at[labels.user] >= 0) & self.fitted[labels.user])
         x = self._differences(labels.take(stored)) * self.own[stored, None]
         np.add.at(found, at[labels.user[stored]], self.config.own * x)
-        for k in np.flatnonzero(~self.fitted[rows]):
-            theirs = np.flatnonzero(labels.user == rows[k])
-            found[k] = self.of_labels(vectors[k], labels.take(theirs), weight[theirs])
+        others = np.flatnonzero(~self.fitted[rows])
+        if len(others):
+            order = np.argsort(labels.user, kind="stable")
+            ends = np.searchsorted(labels.user[order], [rows[others], rows[others] + 1])
+            for k, start, end in zip(others, *ends, strict=True):
+                theirs = order[start:end]
+                found[k] = self.of_labels(vectors[k], labels.take(theirs), weight[theirs])
         return found
 
     def of_labels(self, vector: np.ndarray, labels: Comparisons, weight: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from copl_core.reward.linear import LinearReward
     from copl_core.reward.model import RewardModel
 
+LABELS_AT_ONCE = 20_000  # of which the linear text reward takes margins; each needs a few kilobytes
 TEXTS_AT_ONCE = 64  # scored between two reports of the progress of the mix
 Embed = Callable[..., np.ndarray]
 SaveReward = Callable[[Path], None]
@@ -396,11 +397,15 @@ def new_text_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) ->
 
 def linear_margins(linear: LinearReward, graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
     """Log-odds (N,) of left over right by the linear text reward, for users of ``graph`` and texts with φ (R, P)."""
-    users, row = np.unique(labels.user, return_inverse=True)
-    weight = label_weights(graph, graph.labels)
-    weights = linear.of_fit(users, graph.user_vectors[users], graph.labels, weight)
-    x = linear.features(phi)
-    return np.einsum("np,np->n", x[labels.left] - x[labels.right], weights[row])
+    weight, x = label_weights(graph, graph.labels), linear.features(phi)
+    margins = np.zeros(len(labels))
+    order = np.argsort(labels.user, kind="stable")
+    for rows in np.array_split(order, max(1, len(order) // LABELS_AT_ONCE)):
+        some = labels.take(rows)
+        users, row = np.unique(some.user, return_inverse=True)
+        weights = linear.of_fit(users, graph.user_vectors[users], graph.labels, weight)
+        margins[rows] = np.einsum("np,np->n", x[some.left] - x[some.right], weights[row])
+    return margins
 
 
 def text_margins(

@@ -68,7 +68,7 @@ def fit_linear(
     config = config or world.chosen(report)
     x = TextFeatures.of(world.phi, config.style, state.features_version)
     report(PHASE, 80, 100, None)
-    found = world.shared(x(world.phi), config, world.some(MOST_LABELS), STEPS)
+    found = world.shared(x(world.phi), config, np.arange(len(world.labels)), STEPS)
     return world.reward(x, config, found)
 
 
@@ -86,12 +86,13 @@ class Shared:
 
 @dataclass(frozen=True)
 class World:
-    """Labels of a graph state with what a fit needs of them."""
+    """The labels that a fit learns from, with what it needs of them: all of a graph state, or those of some users."""
 
     state: GraphState
     phi: np.ndarray  # (R, p)
-    weight: np.ndarray  # (N,)
-    vectors: np.ndarray  # (N, q) of each label's user, placed without this label, standardised
+    labels: Comparisons  # (M,)
+    weight: np.ndarray  # (M,)
+    vectors: np.ndarray  # (M, q) of each label's user, placed without this label, standardised
     user_mean: np.ndarray  # (q,)
     user_scale: float
 
@@ -100,20 +101,15 @@ class World:
         known = state.user_vectors[state.n_labels > 0].astype(np.float64)
         mean = known.mean(0)
         scale = float(np.sqrt(((known - mean) ** 2).sum(1).mean())) or 1.0
-        rows = _some_users(state, MOST_LABELS)
-        placed = np.zeros((len(state.labels), len(mean)))
-        placed[rows] = placed_by_other_folds(state, rows, report)
-        vectors = (placed - mean) / scale
-        return cls(state, np.asarray(phi, np.float64), label_weights(state, state.labels), vectors, mean, scale)
-
-    def some(self, most: int) -> np.ndarray:
-        """Rows of the labels of as many users as have ``most`` labels together."""
-        return _some_users(self.state, most, self.phi.shape[1])
+        rows = some_users(state, state.labels, MOST_LABELS, phi.shape[1])
+        labels = state.labels.take(rows)
+        vectors = (placed_by_other_folds(state, rows, report) - mean) / scale
+        return cls(state, np.asarray(phi, np.float64), labels, label_weights(state, labels), vectors, mean, scale)
 
     def chosen(self, report: Progress) -> LinearConfig:
         """The prior variances with the least log-loss on labels about responses that a trial fit has not seen."""
-        labels, best = self.state.labels, LinearConfig()
-        rows = self.some(TRIAL_LABELS)
+        labels, best = self.labels, LinearConfig()
+        rows = some_users(self.state, labels, TRIAL_LABELS)
         ids = (
             self.state.user_ids[labels.user],
             self.state.response_ids[labels.left],
@@ -138,7 +134,7 @@ class World:
     def _loss(self, config: LinearConfig, learned: np.ndarray, test: np.ndarray) -> float:
         x = TextFeatures.of(self.phi, config.style, self.state.features_version)(self.phi)
         found = self.shared(x, config, learned, TRIAL_STEPS)
-        labels = self.state.labels.take(test)
+        labels = self.labels.take(test)
         difference = x[labels.left] - x[labels.right]
         weights = found.common + self.vectors[test] @ found.from_graph + found.own[labels.user]
         return float(log_losses((difference * weights).sum(1), labels.outcome).mean())
@@ -151,7 +147,7 @@ class World:
         Args:
             start: of the iteration, in units of the prior's standard deviations; zeros by default.
         """
-        labels = self.state.labels.take(rows)
+        labels = self.labels.take(rows)
         users, user = np.unique(labels.user, return_inverse=True)
         order = np.argsort(user, kind="stable")
         loss = _Loss(
@@ -196,10 +192,10 @@ class World:
             np.zeros(len(labels)),
             fitted,
         )
-        expected = reward.expected(state.user_vectors)
+        weight = label_weights(state, labels)
         for rows in _by_user(labels.user, np.flatnonzero(fitted[labels.user])):
-            theirs = expected[labels.user[rows[0]]]
-            reward.own[rows] = reward.own_numbers(theirs, labels.take(rows), self.weight[rows])
+            expected = reward.expected(state.user_vectors[labels.user[rows[:1]]])[0]
+            reward.own[rows] = reward.own_numbers(expected, labels.take(rows), weight[rows])
         return reward
 
 
@@ -269,7 +265,8 @@ def placed_by_other_folds(state: GraphState, rows: np.ndarray, report: Progress 
     ids = state.response_ids[labels.left], state.response_ids[labels.right]
     fold = uniform(np.full(len(labels), FOLD_SALT), state.user_ids[labels.user], np.minimum(*ids), np.maximum(*ids))
     fold = np.floor(fold * FOLDS).astype(int)
-    out = np.zeros((len(labels), state.user_vectors.shape[1]))
+    out, at = np.zeros((len(rows), state.user_vectors.shape[1])), np.zeros(len(labels), np.int64)
+    at[rows] = np.arange(len(rows))
     of_users = list(_by_user(labels.user, rows))
     for done, own in enumerate(of_users):
         if report is not None and done % 500 == 0:
@@ -279,8 +276,8 @@ def placed_by_other_folds(state: GraphState, rows: np.ndarray, report: Progress 
             touched = np.union1d(labels.left[inside], labels.right[inside])
             apart = ~(np.isin(labels.left[own], touched) | np.isin(labels.right[own], touched))
             others = own[apart]
-            out[inside] = prior.explain(state, labels.take(others)).vector if len(others) else prior.mean[:-1]
-    return out[rows]
+            out[at[inside]] = prior.explain(state, labels.take(others)).vector if len(others) else prior.mean[:-1]
+    return out
 
 
 def _by_user(user: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -289,15 +286,15 @@ def _by_user(user: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
     return iter(np.split(order, np.flatnonzero(np.diff(user[order])) + 1))
 
 
-def _some_users(state: GraphState, most_labels: int, width: int = 1) -> np.ndarray:
+def some_users(state: GraphState, labels: Comparisons, most_labels: int, width: int = 1) -> np.ndarray:
     """Rows of all labels of users drawn by id, until they have ``most_labels`` labels, or ``MOST_WEIGHTS`` weights of
     this width."""
-    labels = state.labels
-    number = uniform(np.full(len(state.user_ids), USER_SALT), state.user_ids)
+    count = np.bincount(labels.user, minlength=len(state.user_ids))
+    number = uniform(np.full(len(count), USER_SALT), state.user_ids)
     order = np.argsort(number, kind="stable")
-    order = order[state.n_labels[order] > 0]
-    before = np.cumsum(state.n_labels[order]) - state.n_labels[order]  # labels of the users drawn earlier
+    order = order[count[order] > 0]
+    before = np.cumsum(count[order]) - count[order]  # labels of the users drawn earlier
     taken = order[(before < most_labels) & (np.arange(len(order)) * width < MOST_WEIGHTS)]
-    chosen = np.zeros(len(state.user_ids), bool)
+    chosen = np.zeros(len(count), bool)
     chosen[taken] = True
     return np.flatnonzero(chosen[labels.user])

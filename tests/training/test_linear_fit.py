@@ -60,7 +60,7 @@ def test_two_starts_end_in_one_solution():
     state, phi, _ = world()
     made = World.of(state, phi, lambda *_: None)
     config = LinearConfig(style=0.5)
-    x, rows = TextFeatures.of(phi, 0.5, VERSION)(phi), np.arange(len(state.labels))
+    x, rows = TextFeatures.of(phi, 0.5, VERSION)(phi), np.arange(len(made.labels))
     one = made.shared(x, config, rows, 2000)
     size = WIDTH + 2 * WIDTH + len(state.user_ids) * WIDTH + len(phi) + 1
     other = made.shared(x, config, rows, 2000, np.random.default_rng(1).normal(size=size))
