@@ -29,7 +29,7 @@ from copl_core.evaluation.studio_fit import StudioFit
 from copl_core.formats.own import read_rows
 from copl_core.install.weights import resolver
 from copl_core.preference.adapt import label_weights
-from copl_core.reward.linear import LinearConfig
+from copl_core.reward.linear import LinearConfig, of_differences
 from copl_core.training.linear_fit import fit_linear
 from copl_core.training.metrics import correct, interval, log_losses
 from copl_core.training.text_embedder import installed_embedder
@@ -147,8 +147,7 @@ def linear_margins(fit: StudioFit, dataset: EvalDataset, phi: np.ndarray, change
     weights = np.tile(reward.common, (len(users), 1))
     weight = label_weights(state, state.labels)
     weights[: len(known)] = reward.of_fit(known, state.user_vectors[known], state.labels, weight)
-    x = reward.features(phi)
-    return ((x[dataset.test.left] - x[dataset.test.right]) * weights[row]).sum(1)
+    return of_differences(reward.features(phi), dataset.test, weights[row])
 
 
 def table(name: str, backbone: str, cuts: list[Scores]) -> str:

@@ -19,6 +19,7 @@ from copl_core.evaluation.dataset import EvalDataset
 from copl_core.preference.adapt import label_weights
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
+from copl_core.reward.linear import of_differences
 from copl_core.snapshots.mix import Mix
 from copl_core.trainer.schedule import FEWEST
 
@@ -112,10 +113,7 @@ class StudioFit:
         """
         from copl_core.trainer.job import text_margins
 
-        dataset, fitted = self.dataset, self._reward
-        given = dataset.train.labels.joined(dataset.context)
-        gates = extend_graph(fitted.graph, self.embed(), len(dataset.users), given).users
-        return text_margins(fitted.model, dataset.test, gates, dataset.texts)
+        return text_margins(self._reward.model, self.dataset.test, self._text_vectors, self.dataset.texts)
 
     @cached_property
     def linear(self) -> np.ndarray:
@@ -125,9 +123,8 @@ class StudioFit:
             CoplError: too few labels for a full run.
         """
         dataset, fitted = self.dataset, self._reward
-        test, phi, linear = dataset.test, self.embed(), fitted.linear
+        test, phi, linear, vectors = dataset.test, self.embed(), fitted.linear, self._text_vectors
         given = dataset.train.labels.joined(dataset.context)
-        vectors = extend_graph(fitted.graph, phi, len(dataset.users), given).users
         users, row = np.unique(test.user, return_inverse=True)
         weights = np.zeros((len(users), phi.shape[1]))
         known = users < dataset.train.n_users
@@ -138,8 +135,7 @@ class StudioFit:
             theirs = given.take(given.user == users[k])
             theirs = theirs.take(np.maximum(theirs.left, theirs.right) < dataset.train.n_responses)
             weights[k] = linear.of_labels(vectors[users[k]], theirs, label_weights(fitted.graph, theirs))
-        x = linear.features(phi)
-        return np.einsum("np,np->n", x[test.left] - x[test.right], weights[row])
+        return of_differences(linear.features(phi), test, weights[row])
 
     @cached_property
     def mixed(self) -> np.ndarray:
@@ -192,6 +188,13 @@ class StudioFit:
     def _state(self) -> GraphState:
         """The graph of all training labels."""
         return self._job.fit_graph(self._job.data, self._config, "graph", warm=None)
+
+    @cached_property
+    def _text_vectors(self) -> np.ndarray:
+        """Vectors (U_all, d) of all users in the graph that the text rewards were fitted beside."""
+        dataset = self.dataset
+        given = dataset.train.labels.joined(dataset.context)
+        return extend_graph(self._reward.graph, self.embed(), len(dataset.users), given).users
 
     @cached_property
     def _serving(self) -> ExtendedGraph:

@@ -242,6 +242,11 @@ class LinearReward:
         )
 
 
+def of_differences(x: np.ndarray, labels: Comparisons, weights: np.ndarray) -> np.ndarray:
+    """Log-odds (N,) of left over right, from features x (T, p) and the weights (N, p) of the labels' users."""
+    return np.einsum("np,np->n", x[labels.left] - x[labels.right], weights)
+
+
 def own_numbers(
     x: np.ndarray, offset: np.ndarray, outcome: np.ndarray, weight: np.ndarray, variance: float
 ) -> np.ndarray:

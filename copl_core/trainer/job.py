@@ -27,6 +27,7 @@ from copl_core.preference.adapt import label_weights
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.reward.linear import LinearReward, of_differences
 from copl_core.snapshots.mix import Mix, fit_mix
 from copl_core.snapshots.snapshot import Snapshot, share_reward
 from copl_core.trainer import held_out_report
@@ -41,7 +42,6 @@ from copl_core.training.split import DRAW, split_of_study
 from copl_core.training.tune import tuned
 
 if TYPE_CHECKING:
-    from copl_core.reward.linear import LinearReward
     from copl_core.reward.model import RewardModel
 
 LABELS_AT_ONCE = 20_000  # of which the linear text reward takes margins; each needs a few kilobytes
@@ -324,8 +324,7 @@ class Job:
             checkpoint=self.checkpoint,
             disk=states_folder(settings),
         )
-        known = np.isin(data.response_ids, graph.response_ids)
-        linear = fit_linear(graph, self.phi[known], progress=self.progress)
+        linear = fit_linear(graph, self.phi, progress=self.progress)
         parts = Parts(graph, model, linear, list(data.texts()), self.phi)
         mix, logits = learn_mix(test, new_test, parts, self.progress)
         self.progress("baselines", 0, 1, None)
@@ -404,7 +403,7 @@ def linear_margins(linear: LinearReward, graph: GraphState, labels: Comparisons,
         some = labels.take(rows)
         users, row = np.unique(some.user, return_inverse=True)
         weights = linear.of_fit(users, graph.user_vectors[users], graph.labels, weight)
-        margins[rows] = np.einsum("np,np->n", x[some.left] - x[some.right], weights[row])
+        margins[rows] = of_differences(x, some, weights[row])
     return margins
 
 
