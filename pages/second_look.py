@@ -11,6 +11,7 @@ from pages.answer_history import day, edit_form, in_words, two_texts
 from pages.common import current, person_name, source_line
 from pages.texts import brief, draw_prompt, literal
 
+ROW = 72  # pixels: three lines, so that a text can be read where it stands
 TEXT = 230  # pixels of a column of texts: all columns are in sight on a screen of 1440
 ANSWERED = "second-look-kept"  # ids of the labels that the person keeps, in this visit
 
@@ -76,6 +77,8 @@ def of_the_study() -> None:
             [row(one) for one in view.items],
             hide_index=True,
             width="stretch",
+            height="content",
+            row_height=ROW,
             key="second-look",
             alt="Labels that the model does not expect",
             column_config={"expected": st.column_config.NumberColumn("other expected", format="%.0f %%")}
