@@ -403,6 +403,10 @@ class Store(Protocol):
         """Replace a label and return the new one; the old row stays, superseded."""
         ...
 
+    def confirm(self, label_id: int, user_id: int) -> Label:
+        """Store that the user has looked at their label again and that it is right; an edit makes a new label."""
+        ...
+
     def draft(self, task_id: int, user_id: int, draft: Draft) -> bool:
         """Store the draft of an open task; it is deleted when the task closes."""
         ...
@@ -418,6 +422,11 @@ class Store(Protocol):
 
     def history(self, user_id: int) -> list[Label]:
         """The user's preferences, newest first, with those that an edit superseded."""
+        ...
+
+    def settled_labels(self, study_id: int) -> set[tuple[int, int, int]]:
+        """(user, pair, preferred response) of decided labels that their users looked at twice: they confirmed one, or
+        gave it in place of another."""
         ...
 
     def votes(self, pair_id: int, *, excluding: int) -> tuple[int, int]:

@@ -117,22 +117,7 @@ class Labelling(Transactions):
         content = _content(choice, strength, reason, tags)
         with self._write() as connection:
             study = study_of(connection, user_id, lock=True)
-            old = connection.execute(
-                select(LabelRow.__table__)
-                .where(
-                    LabelRow.id == label_id,
-                    LabelRow.study_id == study.id,
-                    LabelRow.user_id == user_id,
-                    LabelRow.counts,
-                    LabelRow.attention.is_(False),
-                )
-                .with_for_update()
-            ).first()
-            if old is None:
-                raise CoplError(
-                    f"Label {label_id} is not one of your answers that count; it may have been changed in "
-                    "another window; reload your list."
-                )
+            old = _own_counting(connection, study, label_id)
             if all(getattr(old, name) == value for name, value in content.items()):
                 return _label(connection, label_id)
             revision = bump_revision(connection, study.id, 1)
@@ -164,6 +149,16 @@ class Labelling(Transactions):
             )
             return _label(connection, new_id)
 
+    def confirm(self, label_id: int, user_id: int) -> Label:
+        """No revision: nothing that trains a model has changed."""
+        with self._write() as connection:
+            study = study_of(connection, user_id, lock=True)
+            old = _own_counting(connection, study, label_id)
+            if old.confirmed_at is None:
+                connection.execute(update(LabelRow).where(LabelRow.id == label_id).values(confirmed_at=now()))
+                audit(connection, study.id, "confirm", user_id, label=label_id)
+            return _label(connection, label_id)
+
     def progress(self, user_id: int) -> Progress:
         """``left`` counts pairs the user may still label, including the one on the screen; days are in UTC.
 
@@ -192,6 +187,27 @@ class Labelling(Transactions):
                 today=of_today,
                 skipped=len(skipped),
             )
+
+
+def _own_counting(connection: Connection, study: AnyRow, label_id: int) -> AnyRow:
+    """The row of a counting preference of the user with whom ``study`` was read; nobody else changes it meanwhile."""
+    row = connection.execute(
+        select(LabelRow.__table__)
+        .where(
+            LabelRow.id == label_id,
+            LabelRow.study_id == study.id,
+            LabelRow.user_id == study.user_id,
+            LabelRow.counts,
+            LabelRow.attention.is_(False),
+        )
+        .with_for_update()
+    ).first()
+    if row is None:
+        raise CoplError(
+            f"Label {label_id} is not one of your answers that count; it may have been changed in another window; "
+            "reload your list."
+        )
+    return row
 
 
 def _label(connection: Connection, label_id: int) -> Label:

@@ -35,6 +35,7 @@ _LABEL = (
     LabelRow.successor_id,
     LabelRow.edited_at,
     LabelRow.position_known,
+    LabelRow.confirmed_at,
 )
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
@@ -73,6 +74,15 @@ class Listing(Transactions):
                 label_of(row)
                 for row in connection.execute(query.order_by(LabelRow.created_at.desc(), LabelRow.id.desc()))
             ]
+
+    def settled_labels(self, study_id: int) -> set[tuple[int, int, int]]:
+        preferred = case((LabelRow.choice == Choice.LEFT.value, LabelRow.left_id), else_=LabelRow.right_id)
+        looked_at = or_(LabelRow.confirmed_at.is_not(None), LabelRow.edited_at.is_not(None))
+        with self._read() as connection:
+            query = select(LabelRow.user_id, LabelRow.pair_id, preferred).where(
+                LabelRow.study_id == study_id, LabelRow.choice.in_(_DECIDED), looked_at, *_PREFERENCE
+            )
+            return set(plain_rows(connection, query))
 
     def votes(self, pair_id: int, *, excluding: int) -> tuple[int, int]:
         with self._read() as connection:
@@ -300,6 +310,7 @@ def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]
         _,
         edited,
         position_known,
+        _,
         key,
         meta,
         first_id,

@@ -31,7 +31,7 @@ from pages.common import (
     watch_champion,
 )
 from pages.sight import into_sight
-from pages.texts import brief, draw_prompt, draw_response, literal
+from pages.texts import brief, briefs, draw_prompt, draw_response, literal
 
 MOST_ROWS = 2000  # in the table and in the figure; filters and the file reach the others
 ORDERS = {"divided": "Disputed", "agreed": "Agreed"}  # the titles are values of the address's ``order``
@@ -115,7 +115,8 @@ def choice(title: str, options: dict[str, str], key: str) -> str:
 
 def prompt_filter() -> int | None:
     session, _ = current()
-    titles = dict(contents.prompts(session))
+    prompts = dict(contents.prompts(session))
+    titles = dict(zip(prompts, briefs(prompts.values()), strict=True))
     linked = st.query_params.get("prompt", "")
     if "in-prompt" not in st.session_state and linked.isdecimal() and int(linked) in titles:
         st.session_state["in-prompt"] = int(linked)
@@ -126,7 +127,7 @@ def prompt_filter() -> int | None:
         index=None,
         placeholder="every prompt",
         key="in-prompt",
-        format_func=lambda number: brief(titles[number]),
+        format_func=titles.get,
         width=210,
         on_change=link_prompt,
     )
@@ -259,7 +260,7 @@ def round_key(name: str) -> str:
 
 def figure(rows: ControversyRows, query: Query) -> None:
     st.plotly_chart(
-        scatter(rows, linked(address_of(query))),
+        scatter(rows, briefs(rows.prompts), linked(address_of(query))),
         width="stretch",
         config=plot_settings(),
         key=round_key("scatter"),
@@ -269,8 +270,8 @@ def figure(rows: ControversyRows, query: Query) -> None:
     )
 
 
-def scatter(rows: ControversyRows, chosen: int | None) -> go.Figure:
-    """Between groups against within people; filled points are those on which groups prefer different sides."""
+def scatter(rows: ControversyRows, titles: list[str], chosen: int | None) -> go.Figure:
+    """Between groups against within people, with a title for each row; filled points are those on which groups prefer different sides."""
     found = go.Figure()
     for split, name, symbol in ((True, "groups differ", "circle"), (False, "no certain difference", "circle-open")):
         own = rows.split == split
@@ -280,7 +281,7 @@ def scatter(rows: ControversyRows, chosen: int | None) -> go.Figure:
             mode="markers",
             name=name,
             marker={"size": 9, "color": INK if split else NO_GROUP_COLOUR, "symbol": symbol, "opacity": 0.8},
-            customdata=[[int(rows.ids[row]), brief(rows.prompts[row])] for row in np.flatnonzero(own).tolist()],
+            customdata=[[int(rows.ids[row]), titles[row]] for row in np.flatnonzero(own).tolist()],
             hovertemplate="%{customdata[1]}<br>between groups %{y:.0%}, within people %{x:.0%}<extra></extra>",
         )
     at = rows.ids == chosen
@@ -303,11 +304,11 @@ def scatter(rows: ControversyRows, chosen: int | None) -> go.Figure:
 
 def table(rows: ControversyRows, query: Query) -> None:
     of_pairs = query.kind == "pairs"
-    columns: dict[str, object] = {"question": [brief(one) for one in rows.prompts]}
+    columns: dict[str, object] = {"question": briefs(rows.prompts)}
     numbers_ = (rows.between, rows.within, rows.epistemic)
     columns |= {name.lower(): 100 * value for (name, _), value in zip(NUMBERS, numbers_, strict=True)}
-    columns |= {"people": rows.voters, "A" if of_pairs else "answer": [brief(one) for one in rows.firsts]}
-    columns |= {"B": [brief(one) for one in rows.seconds]} if of_pairs else {}
+    columns |= {"people": rows.voters, "A" if of_pairs else "answer": briefs(rows.firsts)}
+    columns |= {"B": briefs(rows.seconds)} if of_pairs else {}
     settings: dict[str, object] = {
         name.lower(): st.column_config.ProgressColumn(
             help=meaning, format="%.0f%%", min_value=0.0, max_value=100.0, width=NUMBER_WIDTHS[name.lower()]

@@ -8,12 +8,11 @@ from copl_core.records import CoplError
 from copl_core.study import suspects
 from copl_core.study.suspects import SuspectLabel, SuspectView
 from pages.answer_history import day, edit_form, in_words, two_texts
-from pages.common import current, person_name, source_line
+from pages.common import current, in_a_sentence, person_name, source_line
 from pages.texts import brief, draw_prompt, literal
 
 ROW = 72  # pixels: three lines, so that a text can be read where it stands
 TEXT = 230  # pixels of a column of texts: all columns are in sight on a screen of 1440
-ANSWERED = "second-look-kept"  # ids of the labels that the person keeps, in this visit
 
 
 def own() -> None:
@@ -23,8 +22,6 @@ def own() -> None:
         found = suspects.own_suspects(session, me.id)
     except CoplError:
         return  # the top of the page says that the snapshot is damaged
-    kept = st.session_state.get(ANSWERED, set())
-    found = tuple(one for one in found if one.label.id not in kept)
     if not found:
         return
     st.subheader("Would you look at this again?" if len(found) == 1 else "Would you look at these again?")
@@ -55,8 +52,11 @@ def first(one: SuspectLabel) -> bool:
     return one.label.preferred_id == one.label.left_id
 
 
+@in_a_sentence
 def keep(label_id: int) -> None:
-    st.session_state[ANSWERED] = st.session_state.get(ANSWERED, set()) | {label_id}
+    """The person's word that a label is right, for good."""
+    session, me = current()
+    suspects.confirm(session, label_id, me.id)
 
 
 def of_the_study() -> None:
@@ -86,8 +86,8 @@ def of_the_study() -> None:
         )
         st.caption(
             "other expected: the probability that this person prefers the other answer, by their other labels. People "
-            "see their own labels of this kind on My taste and may change them; nobody is listed for them above, and "
-            "they train the model as all others do."
+            "see their own labels of this kind on My taste and may change them, or say that they are right: then they "
+            "leave this list. Nobody is listed for them above, and they train the model as all others do."
         )
     source_line("Each label is judged by a model without it.", view.snapshot)
 
@@ -97,12 +97,13 @@ def summary(view: SuspectView) -> str:
         return "The model does not yet predict anybody's answers better than chance, so it names no label here."
     among = f"{view.n_labels:,} labels of {view.n_users:,} people whom the model predicts better than chance"
     if not view.n_suspect:
-        return f"None of the {among} is clearly different from what it expects."
+        return f"None of the {among} is clearly different from what it expects and still to be looked at."
     some = "1 label is" if view.n_suspect == 1 else f"{view.n_suspect:,} labels are"
     shown = f" The {len(view.items)} most unexpected are listed." if len(view.items) < view.n_suspect else ""
     return (
         f"Of {among}, **{some} clearly different from what the model expects of the same person**. Each may be a "
-        f"mistake, or a preference that the model does not know.{shown}"
+        f"mistake, or a preference that the model does not know. Labels that their person has changed or confirmed are "
+        f"not among them.{shown}"
     )
 
 

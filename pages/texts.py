@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from html import escape
 from xml.etree import ElementTree
@@ -23,6 +23,7 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.rules_inline.state_inline import Delimiter
+from markdown_it.token import Token
 
 from copl_core.study import labelling
 from copl_core.turns import title_of, turns_of
@@ -88,6 +89,9 @@ _MATHML_ATTRIBUTES = frozenset(
     "columnlines rowlines notation open close separators".split()
 )
 _KEPT = 1_000  # texts whose HTML is kept
+_LINES = 5_000  # short lines that are kept
+_MARKED = 12  # characters read of a text for each one shown on a line: enough for its signs
+_MARKS = re.compile(r"[\\`*_~#>|\[$]|^\s*(?:[-+]|\d+[.)])\s", re.MULTILINE)  # without them a text is its own words
 _LONG = 20_000  # characters from which a text is shown as plain text: Markdown of that size is a file, not an answer
 _MOST_BRACKETS = 500  # with more of them, links are not looked for: the search takes the square of their number
 _ROLE = re.compile(r"^(System|Human|User|Assistant)(:)[ \t]*", re.MULTILINE)
@@ -137,9 +141,38 @@ def literal(text: str) -> str:
 
 
 def brief(text: str, most: int = 90) -> str:
-    """The beginning of a text on one line; of a conversation, that of its last question."""
-    line = " ".join(title_of(text).split())
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    """The beginning of a text on one line, for tables and titles: the words that ``draw_response`` shows, without
+    the signs of Markdown; of a conversation, those of its last question.
+    """
+    return briefs([text], most)[0]
+
+
+def briefs(texts: Iterable[str], most: int = 90) -> list[str]:
+    """``brief`` of each text; how the study sets its texts is looked up once."""
+    text_format = _text_format()
+    lines = (plain(title_of(text)[: _MARKED * most], text_format) for text in texts)
+    return [line if len(line) <= most else line[: most - 1].rstrip() + "…" for line in lines]
+
+
+@lru_cache(_LINES)
+def plain(text: str, text_format: str = "markdown") -> str:
+    """The words of a text as ``to_html`` shows them, on one line."""
+    if text_format == "plain" or not _MARKS.search(text) or text.count("[") > _MOST_BRACKETS:
+        return " ".join(text.split())
+    return " ".join(" ".join(map(_words, _parser(text_format == "formulas", True).parse(text))).split())
+
+
+def _words(token: Token) -> str:
+    """What is read of a token of the parser, and of those within it."""
+    if token.type == "inline":
+        return "".join(map(_words, token.children or ()))
+    if token.type == "list_item_open":
+        return f"{token.info}{token.markup}" if token.info else "•"
+    if token.type == "image":
+        return f"[picture: {token.content or 'without a description'}]"
+    if token.type.startswith("formula"):
+        return token.markup
+    return " " if token.type in ("softbreak", "hardbreak") else token.content
 
 
 # ---- text to HTML

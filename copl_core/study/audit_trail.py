@@ -242,6 +242,10 @@ def _edit(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} changed an answer from {before} to {after} ({label})"
 
 
+def _confirm(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} confirmed an answer (label {entry.detail['label']})"
+
+
 def _import(who: str, entry: AuditEntry, names: Names) -> str:
     parts = [("labels", "label", ""), ("pairs", "new pair", ""), ("users", "new person", "new people")]
     made = [_count(entry.detail[name], *words) for name, *words in parts if entry.detail[name]]
@@ -343,6 +347,7 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "models": ("language models", _models),
     "undo": ("undone answers", _undo),
     "edit": ("changed answers", _edit),
+    "confirm": ("confirmed answers", _confirm),
     "import": ("imports", _import),
     "restored": ("imports", _restored),
     "room": ("assignment", _assignment),

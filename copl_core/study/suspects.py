@@ -57,12 +57,19 @@ def suspect_labels(session: Session) -> SuspectView | None:
     if snapshot is None:
         return None
     key = (session.store.revision(session.id), tuple(session.store.users(session.id)), session.record.include_models)
-    return session.once(f"suspect labels of {snapshot.version}", key, lambda: _suspect_labels(session, snapshot))
+    found = session.once(f"suspect labels of {snapshot.version}", key, lambda: _suspect_answers(session, snapshot))
+    settled = frozenset(session.store.settled_labels(session.id))
+    return session.once(
+        f"open suspect labels of {snapshot.version}",
+        (*key, settled),
+        lambda: _suspect_view(session, found, settled, snapshot.version),
+    )
 
 
 @needs(OWN)
 def own_suspects(session: Session, user_id: int) -> tuple[SuspectLabel, ...]:
-    """The user's own labels that are most likely wrong, at most three; an answer that was changed once is not listed.
+    """The user's own labels that are most likely wrong, at most three, without answers that they confirmed or gave in
+    place of another.
 
     Empty before the first snapshot, and where the model does not predict the user's labels better than chance.
     """
@@ -77,11 +84,44 @@ def own_suspects(session: Session, user_id: int) -> tuple[SuspectLabel, ...]:
     strengths = label_strengths(snapshot.graph, snapshot.learned_prior, compared)
     if not any(map(well_known, predicted(strengths, compared.user).values())):
         return ()
-    rows = [row for row in suspects(strengths).tolist() if labels[row].edited_at is None]
+    settled = {(one.pair_id, one.preferred_id) for one in labels if one.edited_at or one.confirmed_at}
+    rows = [
+        row for row in suspects(strengths).tolist() if (labels[row].pair_id, labels[row].preferred_id) not in settled
+    ]
     return _described(session, [(labels[row], float(strengths.mean[row])) for row in rows[:MOST_OWN]])
 
 
-def _suspect_labels(session: Session, snapshot: Snapshot) -> SuspectView:
+@needs(OWN)
+def confirm(session: Session, label_id: int, user_id: int) -> Label:
+    """Store that a label of the user's own is right: it is not suggested again, and its pair with the same answer
+    neither.  The answer stays as it is, and so does the model.
+
+    Raises:
+        CoplError: the label is not this user's, or does not count.
+    """
+    return session.store.confirm(label_id, user_id)
+
+
+def _suspect_view(
+    session: Session, found: _SuspectAnswers, settled: frozenset[tuple[int, int, int]], version: str
+) -> SuspectView:
+    """The suspect answers that their people have not settled, the first of them with their texts."""
+    still = np.array([row for row, one in enumerate(_preferred(found.answers)) if one not in settled], np.int64)
+    shown = _stored(session, found.answers.take(still[:MOST]), found.mean[still[:MOST]])
+    return SuspectView(_described(session, shown), len(still), found.n_labels, found.n_users, version)
+
+
+@dataclass(frozen=True, slots=True)
+class _SuspectAnswers:
+    """The answers of a study that are likely wrong, the most suspect first, settled or not."""
+
+    answers: AnswerTable
+    mean: np.ndarray  # (N,) mean strength
+    n_labels: int  # as in ``SuspectView``
+    n_users: int
+
+
+def _suspect_answers(session: Session, snapshot: Snapshot) -> _SuspectAnswers:
     answers = preferences(session)
     sides = rows_of(np.stack([answers.left, answers.right], 1), snapshot.graph.response_ids)
     known = np.all(sides >= 0, axis=1)
@@ -90,10 +130,14 @@ def _suspect_labels(session: Session, snapshot: Snapshot) -> SuspectView:
     shares = {user: share for user, share in predicted(strengths, answers.user).items() if well_known(share)}
     rows = suspects(strengths)
     rows = rows[np.isin(answers.user[rows], list(shares))]
-    found = _stored(session, answers.take(rows[:MOST]), strengths.mean[rows[:MOST]])
-    return SuspectView(
-        _described(session, found), len(rows), sum(share.n for share in shares.values()), len(shares), snapshot.version
-    )
+    n_labels = sum(share.n for share in shares.values())
+    return _SuspectAnswers(answers.take(rows), strengths.mean[rows], n_labels, len(shares))
+
+
+def _preferred(answers: AnswerTable) -> list[tuple[int, int, int]]:
+    """(user, pair, preferred response) of decided answers."""
+    preferred = np.where(_OUTCOME[answers.choice] > 0.5, answers.left, answers.right)
+    return list(zip(answers.user.tolist(), answers.pair.tolist(), preferred.tolist(), strict=True))
 
 
 def _compared(answers: AnswerTable, left: np.ndarray, right: np.ndarray) -> Comparisons:
@@ -110,14 +154,12 @@ def _compared(answers: AnswerTable, left: np.ndarray, right: np.ndarray) -> Comp
 
 
 def _stored(session: Session, answers: AnswerTable, strength: np.ndarray) -> list[tuple[Label, float]]:
-    """The stored label of each decided answer, with its mean strength; those that were changed once are left out."""
+    """The stored label of each decided answer, with its mean strength."""
     found: dict[int, tuple[Label, float]] = {}
-    for row, mean in enumerate(strength.tolist()):
-        sides = (int(answers.left[row]), int(answers.right[row]))
-        key = (*sides, sides[0] if _OUTCOME[answers.choice[row]] > 0.5 else sides[1])
-        for label in session.store.labels(session.id, user_id=int(answers.user[row])):
-            same = (label.left_id, label.right_id, label.preferred_id) == key
-            if same and label.edited_at is None and label.id not in found:
+    keys = zip(answers.left.tolist(), _preferred(answers), strict=True)
+    for (left, (user, pair, preferred)), mean in zip(keys, strength.tolist(), strict=True):
+        for label in session.store.labels(session.id, user_id=user, pair_id=pair):
+            if (label.left_id, label.preferred_id) == (left, preferred) and label.id not in found:
                 found[label.id] = (label, mean)
                 break
     return list(found.values())

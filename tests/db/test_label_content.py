@@ -104,3 +104,22 @@ def test_a_label_of_a_file_can_be_edited_and_the_file_imported_again(store, stud
     edited = store.edit(store.labels(study.id)[0].id, ann.id, Choice.TIE)
     assert store.import_rows(study.id, rows).labels_known == 1
     assert store.labels(study.id) == [edited]
+
+
+def test_a_confirmed_label_is_stored_once_and_belongs_to_its_user(store, study, four_pairs, answer, ann, ben):
+    first, second = (pair[0] for pair in four_pairs[:2])
+    label, tie = answer(ann.id, first, Choice.RIGHT), answer(ann.id, second, Choice.TIE)
+    revision = store.revision(study.id)
+    assert store.settled_labels(study.id) == set() and label.confirmed_at is None
+    with pytest.raises(CoplError, match="not one of your answers"):
+        store.confirm(label.id, ben.id)
+    confirmed = store.confirm(label.id, ann.id)
+    assert confirmed.confirmed_at is not None and store.confirm(label.id, ann.id) == confirmed
+    store.confirm(tie.id, ann.id)
+    assert store.settled_labels(study.id) == {(ann.id, first, label.preferred_id)}
+    assert store.revision(study.id) == revision
+    assert [entry.event for entry in store.audit(study.id)][:2] == ["confirm", "confirm"]
+    new = store.edit(label.id, ann.id, Choice.LEFT)
+    assert new.confirmed_at is None and store.settled_labels(study.id) == {(ann.id, first, new.preferred_id)}
+    with pytest.raises(CoplError, match="not one of your answers"):
+        store.confirm(label.id, ann.id)

@@ -182,7 +182,7 @@ def test_an_unexpected_answer_is_a_question_with_a_door_to_change_it(camps, open
     assert camps.store.labels(camps.id, user_id=ann.id)[-1].choice == other
 
 
-def test_an_answer_that_is_right_is_kept_and_not_asked_about_in_this_visit(camps, open_page, words):
+def test_an_answer_that_is_right_is_kept_and_never_asked_about_again(camps, open_page, words):
     ann = access.join(camps, "Ann")
     label_in_camp(camps, ann.id, SHORT, 11)
     label_in_camp(camps, ann.id, LONG, 1)
@@ -190,4 +190,6 @@ def test_an_answer_that_is_right_is_kept_and_not_asked_about_in_this_visit(camps
     page = open_page("taste", camps, ann)
     page.button(f"keep-{one.label.id}").click().run()
     assert not page.exception and "look at this again" not in words(page)
-    assert camps.store.labels(camps.id, user_id=ann.id)[-1] == one.label
+    assert "look at this again" not in words(open_page("taste", camps, ann)), "another visit"
+    last = camps.store.labels(camps.id, user_id=ann.id)[-1]
+    assert last.confirmed_at is not None and replace(last, confirmed_at=None) == one.label

@@ -11,7 +11,7 @@ import pytest
 from copl_core.records import CoplError
 from copl_core.study_settings import TEXT_FORMATS, AssignmentSettings
 from copl_core.turns import Turn, text_of
-from pages.texts import literal, to_html
+from pages.texts import literal, plain, to_html
 
 
 def words(html: str) -> str:
@@ -118,6 +118,22 @@ def test_a_formula_carries_nothing_that_links_or_runs(tex):
 
 
 # ---- titles, sizes, settings
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("**Bold** and *it*, with `code`", "Bold and it, with code"),
+        ("# Title\n\n- one\n- two **x**\n\n3. a", "Title • one • two x 3. a"),
+        ("2*3*4, __init__, x**2 and snake_case", "2*3*4, __init__, x**2 and snake_case"),
+        ("| a | b |\n|---|---|\n| 1 | 2 |", "a b 1 2"),
+        ("[words](http://a.b) ![bird](http://x/y.png)", "words [picture: bird]"),
+        ("<b>x</b> &amp; y", "<b>x</b> &amp; y"),
+    ],
+)
+def test_a_line_has_the_words_that_are_shown_without_the_signs_of_markdown(text, line):
+    assert plain(text) == line
+    assert plain(text, "plain") == " ".join(text.split())
 
 
 def test_a_title_is_shown_literally():

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from copl_core.records import AuditEntry, Choice, Role
-from copl_core.study import access, audit_trail, contents, labelling, service_tokens
+from copl_core.study import access, audit_trail, contents, labelling, service_tokens, suspects
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from tests.plan import ROOT, sources
@@ -81,6 +81,8 @@ def test_labels_and_who_trains(session, rae):
     assert newest(session) == f"Kim changed an answer from A to tie (label {made.id})."
     changed = labelling.edit(session, labelling.labels_of(session, kim.id)[0].id, kim.id, Choice.TIE, reason="Hm.")
     assert newest(session) == f"Kim changed the strength or the reason of an answer (label {changed.id - 1})."
+    suspects.confirm(session, changed.id, kim.id)
+    assert newest(session) == f"Kim confirmed an answer (label {changed.id})."
     labelling.undo(session, kim.id)
     assert newest(session) == f"Kim undid an answer (label {changed.id})."
     task = labelling.next_task(session, kim.id)

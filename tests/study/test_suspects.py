@@ -42,6 +42,39 @@ def test_a_changed_answer_is_not_asked_about_again(trained):
     assert ann.id not in {one.user.id for one in suspects.suspect_labels(trained).items}
 
 
+def test_a_confirmed_label_is_not_asked_about_again_by_anybody_until_the_person_changes_it(trained):
+    ann, label = with_an_unexpected_label(trained)
+    before, revision = suspects.suspect_labels(trained), trained.store.revision(trained.id)
+    with pytest.raises(CoplError, match="belongs to somebody else"):
+        suspects.confirm(trained.acting(access.join(trained, "Olga", Role.OWNER).id), label.id, ann.id)
+    assert suspects.suspect_labels(trained) == before
+    suspects.confirm(trained.acting(ann.id), label.id, ann.id)
+    assert suspects.own_suspects(trained, ann.id) == ()
+    view = suspects.suspect_labels(trained)
+    assert view.n_suspect == before.n_suspect - 1 and label.id not in {one.label.id for one in view.items}
+    assert trained.store.revision(trained.id) == revision, "no label has changed, so nothing is fitted again"
+    labelling.edit(trained, label.id, ann.id, label.choice, strength=3, reason="", tags=())
+    (changed,) = (one for one in trained.store.labels(trained.id, user_id=ann.id) if one.pair_id == label.pair_id)
+    assert changed.confirmed_at is None
+
+
+def test_a_repeat_of_a_confirmed_answer_is_not_asked_about_either(trained):
+    """The repeat shows the same pair, with the sides swapped."""
+    ann, label = with_an_unexpected_label(trained)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    first = trained.store.pair(label.pair_id).first.id
+    task = trained.store.hand_out(
+        ann.id, label.pair_id, swap=label.left_id == first, reason=SelectionReason.REPEAT, expires_at=later
+    )
+    other = Choice.RIGHT if label.choice == Choice.LEFT else Choice.LEFT
+    again = labelling.submit(trained, task.id, ann.id, other).label
+    assert again.preferred_id == label.preferred_id and again.left_id != label.left_id
+    assert {one.label.id for one in suspects.own_suspects(trained, ann.id)} == {label.id, again.id}
+    suspects.confirm(trained, again.id, ann.id)
+    assert suspects.own_suspects(trained, ann.id) == ()
+    assert ann.id not in {one.user.id for one in suspects.suspect_labels(trained).items}
+
+
 def test_somebody_with_few_labels_or_no_clear_taste_is_asked_nothing(trained):
     few, _ = with_an_unexpected_label(trained, "Few", FEWEST_LABELS - 2)
     assert suspects.own_suspects(trained, few.id) == ()
