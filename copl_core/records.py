@@ -162,7 +162,7 @@ class Label:
     successor_id: int | None = None  # the label that superseded this one
     edited_at: datetime | None = None  # when it superseded an earlier label
     position_known: bool = True  # false: nobody knows which response was shown on the left, and the order is drawn
-    confirmed_at: datetime | None = None  # when its user last said that it is right
+    confirmed_at: datetime | None = None  # when its user answered that it is right
 
     @property
     def preferred_id(self) -> int | None:

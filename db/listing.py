@@ -291,9 +291,6 @@ def _export() -> Any:
 def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]) -> dict[str, Any]:
     # Unpacked in the order of _export: reading columns by name takes longer than everything else.
     (
-        _,
-        _,
-        _,
         pair_id,
         _,
         left_id,
@@ -319,7 +316,7 @@ def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]
         kind,
         true_group,
         excluded,
-    ) = row
+    ) = row[3:]
     _, text_a, source_a = responses[first_id]
     _, text_b, source_b = responses[second_id]
     left, right = ("a", "b") if left_id == first_id else ("b", "a")

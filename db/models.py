@@ -206,7 +206,7 @@ class LabelRow(Base):
     attention: Mapped[bool] = mapped_column(default=False, server_default=false())
     successor_id: Mapped[int | None] = child_of("label")  # the edited label that replaces it
     edited_at: Mapped[datetime | None]
-    confirmed_at: Mapped[datetime | None]  # when its user last said that it is right
+    confirmed_at: Mapped[datetime | None]  # when its user answered that it is right
     revision: Mapped[int]  # of the study, at the label's last change
     # false: no file names which response was shown on the left, so left_id and right_id are in a drawn order
     position_known: Mapped[bool] = mapped_column(default=True, server_default=true())

@@ -271,7 +271,10 @@ def figure(rows: ControversyRows, query: Query) -> None:
 
 
 def scatter(rows: ControversyRows, titles: list[str], chosen: int | None) -> go.Figure:
-    """Between groups against within people, with a title for each row; filled points are those on which groups prefer different sides."""
+    """Between groups against within people, with a title for each row.
+
+    Filled points are those on which groups prefer different sides.
+    """
     found = go.Figure()
     for split, name, symbol in ((True, "groups differ", "circle"), (False, "no certain difference", "circle-open")):
         own = rows.split == split
