@@ -23,7 +23,7 @@ LIGHT = [
     *sources("copl_core/formats", "copl_core/snapshots", "copl_core/insight"),
     *(f"copl_core/preference/{name}.py" for name in ("acquire", "adapt", "posterior", "state")),
     *(f"copl_core/{name}.py" for name in ("training/metrics", "training/split", "trainer/run_log", "trainer/schedule")),
-    *(f"copl_core/install/{name}.py" for name in ("launcher", "weights", "download")),
+    *(f"copl_core/install/{name}.py" for name in ("launcher", "processes", "weights", "download")),
 ]
 LIGHT = [path for path in LIGHT if path not in {f"copl_core/study/{name}.py" for name in NEEDS_TORCH}]
 

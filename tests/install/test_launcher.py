@@ -15,6 +15,7 @@ import pytest
 
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.install import launcher as up
+from copl_core.install import processes
 from copl_core.records import CoplError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +42,10 @@ time.sleep(600)
 """
 LAUNCH = """
 import pathlib, sys
-from copl_core.install import launcher as up
-from copl_core.config import STOP_SECONDS, Settings
-home, port, app, worker = sys.argv[1:]
+from copl_core.config import Settings
+from copl_core.install import launcher as up, processes
+home, port, app, worker, pause = sys.argv[1:]
+processes.FIRST_PAUSE = float(pause)
 command = lambda text: [sys.executable, "-c", text]
 sys.exit(up.main(Settings(home=pathlib.Path(home), port=int(port)), lambda _: "/?token=secret",
                  app=command(app), worker=command(worker), say=lambda text: print(text, flush=True)))
@@ -59,9 +61,11 @@ def free_port() -> int:
 class Launched:
     """A launcher in a separate process, with its output."""
 
-    def __init__(self, home: Path, app: str = APP, worker: str = WORKER) -> None:
-        self.home, self.port = home, free_port()
-        command = [sys.executable, "-c", LAUNCH, str(home), str(self.port), app, worker]
+    def __init__(
+        self, home: Path, app: str = APP, worker: str = WORKER, port: int | None = None, pause: float = 1.0
+    ) -> None:
+        self.home, self.port = home, port or free_port()
+        command = [sys.executable, "-c", LAUNCH, str(home), str(self.port), app, worker, str(pause)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def pid(self, name: str, other_than: int = 0) -> int:
@@ -104,8 +108,8 @@ def gone(pid: int) -> bool:
 def launch(tmp_path):
     started = []
 
-    def start(**commands: str) -> Launched:
-        started.append(Launched(tmp_path / "home", **commands))
+    def start(**options) -> Launched:
+        started.append(Launched(tmp_path / "home", **options))
         return started[-1]
 
     yield start
@@ -157,6 +161,53 @@ def test_the_end_of_the_app_ends_the_launcher_with_the_last_lines_of_its_log(lau
     output = launched.output()
     assert launched.process.returncode == 1
     assert "exit code 7" in output and "the reason" in output and "Traceback" not in output
+
+
+def test_a_killed_app_comes_back_at_its_address_and_the_trainer_goes_on(launch):
+    launched = launch()
+    launched.wait_for("ready")
+    app, worker, _ = launched.pids()
+    os.kill(app, signal.SIGKILL)
+    assert "The app stopped (signal 9)" in launched.wait_for("starts again")
+    assert launched.pid("app", other_than=app) != app
+    until(lambda: answers(launched.port))
+    assert not gone(worker)
+
+
+def test_an_app_that_keeps_dying_ends_the_launcher_and_the_trainer_with_a_sentence(launch):
+    once = "import os, pathlib\nif (pathlib.Path(os.environ['COPL_HOME']) / 'app.pid').exists(): raise SystemExit(7)\n"
+    launched = launch(app=once + APP, pause=0.01)
+    launched.wait_for("ready")
+    app, worker, _ = launched.pids()
+    os.kill(app, signal.SIGKILL)
+    output = launched.output()
+    assert launched.process.returncode == 1 and gone(worker)
+    assert f"stopped {processes.MOST_RESTARTS + 1} times in a row (exit code 7)" in output and "Traceback" not in output
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_second_launcher_of_a_home_says_who_serves_it_and_ends(launch):
+    first = launch()
+    first.wait_for("ready")
+    for port in (first.port, free_port()):
+        second = launch(port=port)
+        output = second.output()
+        assert second.process.returncode == 1 and len(output.splitlines()) == 1
+        assert f"process {first.process.pid}, http://localhost:{first.port}" in output
+    assert not any(gone(pid) for pid in first.pids())
+
+
+def test_a_killed_launcher_leaves_its_home_free(launch):
+    first = launch()
+    first.wait_for("ready")
+    pids = first.pids()
+    first.process.kill()
+    until(lambda: all(gone(pid) for pid in pids))
+    launch().wait_for("ready")
 
 
 def run_main(home: Path, prepare=lambda _: "/", port: int | None = None) -> tuple[int, list[str]]:
@@ -224,8 +275,8 @@ time.sleep(60)
 
 
 def test_a_trainer_gets_more_time_to_stop_than_it_takes(tmp_path, monkeypatch):
-    assert up.GRACE["worker"] > STOP_SECONDS
-    monkeypatch.setattr(up, "GRACE", {"app": 0.1, "worker": 10.0})
+    assert processes.GRACE["worker"] > STOP_SECONDS
+    monkeypatch.setattr(processes, "GRACE", {"app": 0.1, "worker": 10.0})
     wait = f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'started')!r}).exists(): time.sleep(0.05)"
     settings, worker = Settings(home=tmp_path, port=free_port()), [sys.executable, "-c", SLOW_WORKER, str(tmp_path)]
     up.main(settings, lambda _: "/", app=[sys.executable, "-c", wait], worker=worker, say=lambda _: None)
