@@ -268,6 +268,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, default=0, help="processor threads (default: COPL_THREADS, else torch's choice)"
     )
     parser.add_argument("--encoder", type=Path, help="folder of the text encoder (default: the bundled one)")
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="of the text reward in copl, copl-reward and uniform: minilm, smollm2, a folder or a Hugging Face id, a "
+        "reward model with one label too (default: COPL_BACKBONE, else minilm)",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -282,6 +288,7 @@ def main(args: argparse.Namespace) -> int:
     train, test = _read_files(args)
     methods = _runnable(methods, args.methods.strip() == "all", train, test, seconds)
     settings = replace(Settings.from_environment(), reward_budget_seconds=seconds)
+    settings = replace(settings, backbone=args.backbone or settings.backbone)
     _set_threads(args.threads or settings.threads)
     report = evaluate(
         train,

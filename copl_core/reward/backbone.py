@@ -2,7 +2,8 @@
 
 Any encoder or decoder that ``AutoModel`` can load.  A text is a (prompt, response) pair.  Encoders are pooled by the
 mean over their tokens, decoders by the last token: ``attention_mask.sum(1) - 1`` under right padding.  The pad id does
-not show the last token, since in models where it is also the end-of-turn token it occurs inside chats.
+not show the last token, since in models where it is also the end-of-turn token it occurs inside chats.  A model that
+was trained as a reward model is pooled and written as its own class does it (``own_head``).
 
 Shapes: B texts, T tokens, L layers, k upper layers, d = ``Backbone.width``.  The lower part maps ids to hidden states
 (B, T, d) after layer L - k; an upper part maps those to the last hidden states (B, T, d).  Upper parts share only the
@@ -28,24 +29,47 @@ from transformers.utils import logging
 
 from copl_core.records import CoplError
 from copl_core.reward.chat import chat_of, rendered
+from copl_core.reward.own_head import OwnHead, is_reward_trained, load_classifier
 from copl_core.turns import last_part
 
 BUNDLED = ("minilm", "smollm2")
 FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "final_norm", "ln_f")
-TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("query_key_value",), ("qkv_proj",), ("Wqkv",))
+TARGETS = (
+    ("q_proj", "v_proj"),
+    ("query", "value"),
+    ("value_proj",),  # of DeBERTa, whose query_proj also reads a table of distances that all texts of a batch share
+    ("q_lin", "v_lin"),
+    ("query_key_value",),
+    ("qkv_proj",),
+    ("Wqkv",),
+)
 
 Resolver = Callable[[str], Path]  # name of bundled weights -> folder
 
 
 class Backbone:
-    """The frozen model: tokenizer, lower part, and a template of the upper part.  Create it with ``load_backbone``."""
+    """The frozen model: tokenizer, lower part, and a template of the upper part.  Create it with ``load_backbone``.
 
-    def __init__(self, name: str, tokenizer: Any, model: PreTrainedModel, last_layers: int) -> None:
+    Args:
+        own_head: of a reward-trained model.
+        ignores_head: the model has one, and is used as if it had none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Any,
+        model: PreTrainedModel,
+        last_layers: int,
+        own_head: OwnHead | None = None,
+        ignores_head: bool = False,
+    ) -> None:
         owner, attribute = layer_stack(model)
         depth = len(getattr(model.get_submodule(owner), attribute))
         if not 1 <= last_layers <= depth:
             raise CoplError(f"last_layers is {last_layers}, but {name} has {depth} layers: choose 1 to {depth}")
         self.name, self.tokenizer, self.last_layers, self.depth = name, tokenizer, last_layers, depth
+        self.own_head, self.ignores_head = own_head, ignores_head
         self.width: int = model.config.hidden_size
         model.eval().requires_grad_(False)
         self.causal = any(getattr(module, "is_causal", False) for module in model.modules())
@@ -54,6 +78,17 @@ class Backbone:
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        self.segments = own_head is not None and self._reads_segments(model)
+
+    @property
+    def pooled_width(self) -> int:
+        """F, the numbers that ``pool`` gives for a text."""
+        return self.width if self.own_head is None else self.own_head.weight.shape[1]
+
+    def is_for(self, name: str, last_layers: int, own_head: bool) -> bool:
+        """Whether ``load_backbone`` would give the same for these arguments."""
+        same = (self.name, self.last_layers) == (name, last_layers)
+        return same and not (self.ignores_head if own_head else self.own_head is not None)
 
     def upper(self) -> PreTrainedModel:
         """New modules over the same frozen tensors; call them through ``run_upper``."""
@@ -86,27 +121,51 @@ class Backbone:
         limit = {"truncation": True, "max_length": max_tokens}
         if self.tokenizer.chat_template:
             chats = [self._render(prompt, response) for prompt, response in truncated]
-            return self.tokenizer(chats, add_special_tokens=False, **limit)["input_ids"]
+            return [self._scored(row) for row in self.tokenizer(chats, add_special_tokens=False, **limit)["input_ids"]]
         prompts, responses = (list(side) for side in zip(*truncated, strict=True))
-        return self.tokenizer(prompts, responses, **limit)["input_ids"]
+        return [self._scored(row) for row in self.tokenizer(prompts, responses, **limit)["input_ids"]]
 
     @torch.no_grad()
     def lower_states(self, ids: Sequence[list[int]], device: torch.device | str = "cpu") -> list[Tensor]:
         """Hidden states (len, d) after layer L - k of one batch of id lists."""
         tokens, mask = pad_ids(ids, self.tokenizer.pad_token_id)
         lower: Any = self.lower.to(torch.device(device))
-        out = lower(input_ids=tokens.to(device), attention_mask=mask.to(device)).last_hidden_state
+        given = {"input_ids": tokens, "attention_mask": mask}
+        if self.segments:
+            given["token_type_ids"] = self._segments(tokens)
+        out = lower(**{name: tensor.to(device) for name, tensor in given.items()}).last_hidden_state
         return [states[: len(row)] for states, row in zip(out, ids, strict=True)]
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, d), (B, T) -> (B, d): the last token of a decoder, the mean of an encoder."""
+        """(B, T, d), (B, T) -> (B, F): a decoder's last token, an encoder's mean, or what an own head reads."""
         if self.causal:
             return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+        if self.own_head is not None:
+            return self.own_head.features(states, mask)
         weight = mask.unsqueeze(-1).to(states.dtype)
         return (states * weight).sum(1) / weight.sum(1)
 
     def _render(self, prompt: str, response: str) -> str:
-        return rendered(self.tokenizer, chat_of(prompt, response)).rstrip()
+        chat = rendered(self.tokenizer, chat_of(prompt, response))
+        return chat.rstrip() if self.own_head is None else chat
+
+    def _scored(self, row: list[int]) -> list[int]:
+        """The ids up to the token from which the own head of a decoder reads its score; all ids of other models."""
+        if self.own_head is None or not self.causal:
+            return row
+        end = next((i for i in range(len(row), 0, -1) if row[i - 1] != self.own_head.pad_id), len(row))
+        return row[:end]
+
+    def _segments(self, tokens: Tensor) -> Tensor:
+        """Which tokens (B, T) belong to the second text of a pair: those after the first separator."""
+        ends = (tokens == self.tokenizer.sep_token_id).long()
+        return (ends.cumsum(1) - ends).clamp(max=1)
+
+    def _reads_segments(self, model: PreTrainedModel) -> bool:
+        """Whether the model was trained with the two texts of a pair marked as such."""
+        if self.tokenizer.chat_template or getattr(model.config, "type_vocab_size", 0) < 2:
+            return False
+        return 1 in self.tokenizer("a", "b").get("token_type_ids", ())
 
     def truncate(self, texts: Sequence[tuple[str, str]], max_tokens: int) -> list[tuple[str, str]]:
         """Texts that fit with the special tokens around them; a prompt keeps at least an eighth of the tokens."""
@@ -133,27 +192,37 @@ class Backbone:
         return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
 
 
-def load_backbone(name: str, weights: Resolver, last_layers: int, dtype: torch.dtype = torch.float32) -> Backbone:
+def load_backbone(
+    name: str, weights: Resolver, last_layers: int, dtype: torch.dtype = torch.float32, *, own_head: bool = True
+) -> Backbone:
     """Backbone by bundled name ("minilm", "smollm2"), local folder or Hugging Face id.
 
     Args:
         weights: gives the folder of a bundled name; not called for other names.
         last_layers: k, the number of upper layers, which can carry experts.
+        own_head: use the head of a reward-trained model; reward models of earlier versions were fitted without it.
 
     Raises:
-        CoplError: no language model can be loaded under this name, or it has fewer than k layers.
+        CoplError: no language model can be loaded under this name, it has fewer than k layers, or it has a head for
+            other than one label.
     """
     source = str(weights(name)) if name in BUNDLED else name
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModel.from_pretrained(source, config=AutoConfig.from_pretrained(source), dtype=dtype)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            has_head = is_reward_trained(config)
+            if has_head and own_head:
+                whole = load_classifier(name, source, config, dtype).eval()
+                return Backbone(name, tokenizer, whole.base_model, last_layers, OwnHead(name, whole))
+            model = AutoModel.from_pretrained(source, config=config, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CoplError(
             f"the backbone {name!r} cannot be loaded ({str(error).splitlines()[0]}): name a bundled one "
-            f"({', '.join(BUNDLED)}), a folder saved by transformers, or a Hugging Face id"
+            f"({', '.join(BUNDLED)}), a folder saved by transformers, or a Hugging Face id; weights of a reward model "
+            "must be safetensors, and code that comes with a model is not run"
         ) from error
-    return Backbone(name, tokenizer, model, last_layers)
+    return Backbone(name, tokenizer, model, last_layers, ignores_head=has_head)
 
 
 def convert_gguf(gguf: Path, out: Path) -> Path:

@@ -20,6 +20,9 @@ that: it reads the first token, through a layer with tanh.  One more layer of th
 
 With C = 2e4 and |q| < 20 the parts that are not linear change a reward by less than 2e-5.
 
+A reward-trained backbone is written as its own class: its last linear layer becomes the head, and it reads texts as it
+did before.
+
 Shapes: d width, r rank, M experts, G gates.
 """
 
@@ -43,6 +46,7 @@ from copl_core.reward.backbone import Backbone, layer_stack, quiet
 from copl_core.reward.chat import chat_of, pair_template, rendered
 from copl_core.reward.hidden import pad_states
 from copl_core.reward.model import RewardModel
+from copl_core.reward.own_head import last_linear
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert")  # types whose layers can be extended as above
 SCALE, NORM, KAPPA = 1e6, 2e4, 1e-2  # S, C, kappa
@@ -83,11 +87,7 @@ def write_classifier(model: RewardModel, factors: Tensor, source: str, folder: P
             with torch.no_grad():
                 target.weight += sum(up @ down for down, up in _pairs(layer, factors))
         constant = _set_head(model, classifier)
-        if backbone.causal:
-            _set_padding(tokenizer, classifier)
-        _strip_template(tokenizer)
-        if not backbone.causal:
-            tokenizer.chat_template = pair_template(tokenizer)
+        _set_reading(backbone, tokenizer, classifier)
         tokenizer.padding_side = tokenizer.truncation_side = "right"
         tokenizer.model_max_length = model.config.max_tokens
         classifier.save_pretrained(folder)
@@ -104,8 +104,9 @@ def write_adapter(model: RewardModel, factors: Tensor, source: str, folder: Path
         classifier = _stock_model(model.backbone, source)
         _set_head(model, classifier)
         layers = {name: layer for layer, name in _adapted(model, classifier)}
+        head, _ = last_linear(classifier)
         config = LoraConfig(
-            task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=rank, target_modules=list(layers), modules_to_save=["score"]
+            task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=rank, target_modules=list(layers), modules_to_save=[head]
         )
         adapted = get_peft_model(classifier, config)
         with torch.no_grad():
@@ -122,12 +123,16 @@ def write_adapter(model: RewardModel, factors: Tensor, source: str, folder: Path
     return rank
 
 
-def stock_rewards(folder: Path, texts: Sequence[Text]) -> np.ndarray:
-    """Rewards (T,) float32 of texts by the written model, read with stock code alone, one text at a time."""
+def stock_rewards(folder: Path, texts: Sequence[Text], *, own_head: bool = False) -> np.ndarray:
+    """Rewards (T,) float32 of texts by the written model, read with stock code alone, one text at a time.
+
+    Args:
+        own_head: the model comes from a reward-trained one, which reads a chat to its very end.
+    """
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(folder)
         classifier = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    return np.array([_stock_reward(classifier, tokenizer, text) for text in texts], np.float32)
+    return np.array([_stock_reward(classifier, tokenizer, text, own_head) for text in texts], np.float32)
 
 
 @torch.no_grad()
@@ -152,7 +157,7 @@ def exact_rewards(model: RewardModel, texts: Sequence[Text], factors: Tensor) ->
 def _stock_model(backbone: Backbone, source: str) -> Any:
     """The classification model of the backbone's type, in float32; of an encoder with one more layer."""
     config = AutoConfig.from_pretrained(source, num_labels=1)
-    if not backbone.causal:
+    if not backbone.causal and backbone.own_head is None:
         if config.model_type not in ENCODERS:
             raise CoplError(
                 f"{backbone.name} is an encoder of the type {config.model_type}, whose texts the studio pools by the "
@@ -165,6 +170,8 @@ def _stock_model(backbone: Backbone, source: str) -> Any:
         model = AutoModelForSequenceClassification.from_pretrained(source, config=config, dtype=torch.float32).eval()
     except ValueError:
         model = None
+    if model is not None and backbone.own_head is not None:
+        return model
     if model is None or (backbone.causal and not isinstance(getattr(model, "score", None), nn.Linear)):
         raise CoplError(
             f"transformers has no classification model of the type {config.model_type} that reads the last token of "
@@ -203,6 +210,13 @@ def _set_head(model: RewardModel, classifier: Any) -> float:
     """Give the classifier the head of the reward model, calibrated; returns the constant that it cannot hold."""
     weight = (model.head.weight / model.calibration).detach().cpu()[0]  # (d,)
     bias = float(model.head.bias / model.calibration)
+    if model.backbone.own_head is not None:
+        last: Any = last_linear(classifier)[1]
+        last.weight.copy_(weight[None])
+        if last.bias is None:
+            return bias
+        last.bias.fill_(bias)
+        return 0.0
     if model.backbone.causal:
         classifier.score.weight.copy_(weight[None])
         return bias
@@ -240,6 +254,16 @@ def _set_mean_layer(layer: Any, weight: Tensor, bias: float) -> None:
     output.bias[2], output.bias[3] = SCALE * NORM, -SCALE * NORM
 
 
+def _set_reading(backbone: Backbone, tokenizer: Any, classifier: Any) -> None:
+    """Make padding and chat template such that stock code reads texts as the studio does."""
+    if backbone.causal and (backbone.own_head is None or classifier.config.pad_token_id is None):
+        _set_padding(tokenizer, classifier)
+    if backbone.own_head is None:
+        _strip_template(tokenizer)
+    if not backbone.causal and not backbone.segments and (backbone.own_head is None or not tokenizer.chat_template):
+        tokenizer.chat_template = pair_template(tokenizer)
+
+
 def _set_padding(tokenizer: Any, classifier: Any) -> None:
     """Choose a padding token that ends no text: stock code takes the last other token for the end of the text."""
     chat = tokenizer.chat_template
@@ -274,10 +298,11 @@ def _strip_template(tokenizer: Any) -> None:
 
 
 @torch.no_grad()
-def _stock_reward(classifier: Any, tokenizer: Any, text: Text) -> float:
+def _stock_reward(classifier: Any, tokenizer: Any, text: Text, own_head: bool = False) -> float:
     limit: dict[str, Any] = {"truncation": True, "return_tensors": "pt"}
     if tokenizer.chat_template and classifier.config.model_type not in ENCODERS:
-        ids = tokenizer(rendered(tokenizer, chat_of(*text)).rstrip(), add_special_tokens=False, **limit)
+        chat = rendered(tokenizer, chat_of(*text))
+        ids = tokenizer(chat if own_head else chat.rstrip(), add_special_tokens=False, **limit)
     else:
         ids = tokenizer(*text, **limit)
     return float(classifier(**ids).logits[0, 0])

@@ -176,7 +176,8 @@ class HiddenCache:
     def _stamp(self) -> str:
         """What the states of a file depend on."""
         below = self.backbone.depth - self.backbone.last_layers
-        return f"{self.backbone.name} {below} {self.max_tokens} {self.precision}"
+        own = "" if self.backbone.own_head is None else " own head"  # which reads other tokens
+        return f"{self.backbone.name} {below} {self.max_tokens} {self.precision}{own}"
 
     def _disk_stamp(self) -> str:
         """The same for a folder that outlives processes: another model may then have the same name."""

@@ -23,7 +23,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ STRUCTURE = (
     "temperature",
     "published",
     "max_tokens",
+    "own_head",
 )  # the fields that must be equal for a warm start
 
 # The reward of a decoder is read from its last token only: it needs more tokens of the text, smaller steps, and a
@@ -97,6 +98,7 @@ class RewardConfig:
     holdout: float = 0.15  # share of labels for early stopping, calibration and the reported figures
     checkpoint: bool = False  # run layers twice in training instead of storing activations: for many layers
     precision: str = "auto"  # of matrix products: "float32", "bfloat16", or "auto" (bfloat16 where it is native)
+    own_head: bool = False  # the reward starts as the score of a reward-trained backbone; the backbone says so, not you
 
     def __post_init__(self) -> None:
         if self.targets is not None:
@@ -151,6 +153,7 @@ class RewardModel(nn.Module):
         super().__init__()
         if d_user < 1:
             raise CoplError(f"user vectors have width {d_user}: give vectors of at least one number")
+        config = replace(config, own_head=backbone.own_head is not None)
         self.config, self.backbone, self.d_user = config, backbone, d_user
         self.upper = backbone.upper()
         per_layer = config.gate == "layer"
@@ -167,10 +170,7 @@ class RewardModel(nn.Module):
             recompute_layers(self.upper, self._current_route)
         n_gates = config.last_layers if per_layer else 1
         self.gate = Gate(d_user, config.n_experts, n_gates, config.gate_hidden, config.noise, config.temperature)
-        self.head = nn.Linear(backbone.width, 1)
-        nn.init.normal_(self.head.weight, std=backbone.width**-0.5)
-        nn.init.zeros_(self.head.bias)
-        self.head.bias.requires_grad_(False)  # cancels in every difference of rewards: it only centres them
+        self.head = _first_head(backbone)
         self.register_buffer("user_mean", torch.zeros(d_user))
         self.register_buffer("user_scale", torch.ones(()))
         self.register_buffer("reference", torch.full((n_gates, config.n_experts), 1 / max(config.n_experts, 1)))
@@ -344,8 +344,8 @@ class RewardModel(nn.Module):
                 f"{folder} has a reward model of format {facts['format']}, this version reads {FORMAT}: train it again"
             )
         config = RewardConfig(**facts["config"])
-        if backbone is None or (backbone.name, backbone.last_layers) != (config.backbone, config.last_layers):
-            backbone = load_backbone(config.backbone, weights, config.last_layers)
+        if backbone is None or not backbone.is_for(config.backbone, config.last_layers, config.own_head):
+            backbone = load_backbone(config.backbone, weights, config.last_layers, own_head=config.own_head)
         model = cls(config, backbone, facts["d_user"])
         model.load_tensors(tensors)
         model.metrics = facts["metrics"]
@@ -369,3 +369,16 @@ class RewardModel(nn.Module):
         self.user_mean.copy_(vectors.mean(0))
         spread = float((vectors - self.user_mean).square().mean().sqrt())
         self.user_scale.fill_(spread if math.isfinite(spread) and spread > 1e-8 else 1.0)
+
+
+def _first_head(backbone: Backbone) -> nn.Linear:
+    """The head before training: that of a reward-trained backbone, else random weights."""
+    head = nn.Linear(backbone.pooled_width, 1)
+    nn.init.normal_(head.weight, std=backbone.pooled_width**-0.5)
+    nn.init.zeros_(head.bias)
+    head.bias.requires_grad_(False)  # cancels in every difference of rewards: it only centres them
+    if backbone.own_head is not None:
+        with torch.no_grad():
+            head.weight.copy_(backbone.own_head.weight)
+            head.bias.copy_(backbone.own_head.bias)
+    return head

@@ -23,6 +23,7 @@ batch = tokenizer(
     [tokenizer.apply_chat_template(text, tokenize=False).rstrip() for text in texts],
     add_special_tokens=False, padding=True, truncation=True, return_tensors="pt",
 )"""
+_KIND_OF_BACKBONE = " (a reward-trained model, whose own score is where the training of this reward began)"
 _PAIRS = 'batch = tokenizer([prompt] * len(responses), responses, padding=True, truncation=True, return_tensors="pt")'
 
 
@@ -38,6 +39,7 @@ class Card:
     backbone: str
     causal: bool
     chat: bool  # texts are rendered by a chat template
+    own_head: bool  # the backbone is a reward-trained model, whose head the reward started from
     constant: float  # added to the folder's reward it gives the studio's
     max_tokens: int
     rank: int | None  # of the adapter
@@ -73,28 +75,34 @@ def _head(card: Card) -> str:
 
 
 def _use(card: Card) -> str:
-    adapter = (
-        f"\n\nThe folder `adapter` holds the same as a LoRA of rank {card.rank} with its head, for peft, over the "
-        "backbone "
-        f"`{card.backbone}` loaded by `AutoModelForSequenceClassification` with `num_labels=1`. Set "
-        "`config.pad_token_id` of the backbone to that of this tokenizer."
-        if card.rank
-        else "\n\nBefore you train it further, freeze the last layer of the encoder, the pooler and the classifier: "
-        "they "
-        "compute the mean over tokens with weights of very different sizes, and the text reward is in the layers "
-        "below. "
-        "float16 cannot hold them; bfloat16 and float32 can. The chat template of the tokenizer reads messages as the "
-        "pair of a prompt and a response, for trainers that take messages; tokenize its text without special tokens."
-    )
+    chat = _CHAT.replace(".rstrip()", "") if card.own_head else _CHAT
     return (
         "## Use\n\n```python\nfrom transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
         "model = AutoModelForSequenceClassification.from_pretrained(folder)\n"
-        f"{_CHAT if card.chat else _PAIRS}\n"
+        f"{chat if card.chat else _PAIRS}\n"
         "rewards = model(**batch).logits[:, 0]  # of the responses to one prompt\n```\n\n"
         f"Texts of up to {card.max_tokens} tokens are read as the studio reads them. Of longer ones the studio cuts "
-        "the "
-        f"prompt first and then the response; a tokenizer cuts elsewhere, and the rewards differ.{adapter}"
+        f"the prompt first and then the response; a tokenizer cuts elsewhere, and the rewards differ.{_further(card)}"
+    )
+
+
+def _further(card: Card) -> str:
+    """What to know before the folder is trained further."""
+    if card.rank:
+        return (
+            f"\n\nThe folder `adapter` holds the same as a LoRA of rank {card.rank} with its head, for peft, over the "
+            f"backbone `{card.backbone}` loaded by `AutoModelForSequenceClassification` with `num_labels=1`. Set "
+            "`config.pad_token_id` of the backbone to that of this tokenizer."
+        )
+    if card.own_head:
+        return ""
+    return (
+        "\n\nBefore you train it further, freeze the last layer of the encoder, the pooler and the classifier: they "
+        "compute the mean over tokens with weights of very different sizes, and the text reward is in the layers "
+        "below. float16 cannot hold them; bfloat16 and float32 can. The chat template of the tokenizer reads messages "
+        "as the pair of a prompt and a response, for trainers that take messages; tokenize its text without special "
+        "tokens."
     )
 
 
@@ -155,9 +163,9 @@ def _data(card: Card) -> str:
         "about "
         f"{cut['responses']:,} responses, as of revision {cut['watermark']} of the study\n"
         f"- SHA-256 of labels and texts: `{cut['sha256']}`\n"
-        f"- backbone {card.backbone}, fitted in snapshot {reward['fitted_in']} by CoPL (arXiv 2503.01658): a shared "
-        "LoRA and "
-        "one LoRA expert per person, chosen by a graph neural network over people and responses"
+        f"- backbone {card.backbone}{_KIND_OF_BACKBONE * card.own_head}, fitted in snapshot {reward['fitted_in']} by "
+        "CoPL (arXiv 2503.01658): a shared LoRA and one LoRA expert per person, chosen by a graph neural network over "
+        "people and responses"
     )
 
 

@@ -140,7 +140,7 @@ def _write(
     rank = None
     if model.backbone.causal:
         rank = classifier.write_adapter(model, factors, source, folder / "adapter")
-    stock = classifier.stock_rewards(folder, texts) + constant
+    stock = classifier.stock_rewards(folder, texts, own_head=model.config.own_head) + constant
     difference = None
     if len(vectors) == 1:
         difference = float(np.abs(stock - classifier.exact_rewards(model, texts, factors)).max()) if texts else 0.0
@@ -156,6 +156,7 @@ def _write(
         "mix": snapshot.mix, "backbone": name, "causal": model.backbone.causal, "constant": constant,
         "max_tokens": model.config.max_tokens, "rank": rank, "n_checked": len(texts), "difference": difference,
         "served": served, "chat": bool(model.backbone.tokenizer.chat_template), "written": datetime.now(UTC),
+        "own_head": model.config.own_head,
     }  # fmt: skip
     (folder / "README.md").write_text(card_text(Card(**facts)))
     return whose, snapshot.version, len(texts), difference, served, rank

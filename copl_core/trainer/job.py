@@ -333,7 +333,7 @@ class Job:
             "watermark": data.watermark,
             "backbone": settings.backbone,
             "draw": DRAW,
-            "config": asdict(reward_config),
+            "config": asdict(model.config),
             "metrics": metrics,
             "gain": gain,
             "fit": _plain(model.metrics),

@@ -130,14 +130,16 @@ def _model(
 ) -> tuple[RewardModel, bool]:
     """(a model to train, whether it starts from the weights of ``warm``)."""
     known = [b for b in (backbone, warm and warm.backbone, cache and cache.backbone) if b]
-    same = [b for b in known if (b.name, b.last_layers) == (config.backbone, config.last_layers)]
+    same = [b for b in known if b.is_for(config.backbone, config.last_layers, own_head=True)]
     found = same[0] if same else load_backbone(config.backbone, weights, config.last_layers)
     model = RewardModel(config, found, d_user)
     if cache is not None and (cache.backbone is found and cache.max_tokens == config.max_tokens):
         model.cache = cache
     if warm is None:
         return model, False
-    fits = warm.d_user == d_user and all(getattr(warm.config, name) == getattr(config, name) for name in STRUCTURE)
+    fits = warm.d_user == d_user and all(
+        getattr(warm.config, name) == getattr(model.config, name) for name in STRUCTURE
+    )
     if fits:
         model.load_tensors({name: tensor.detach().cpu() for name, tensor in warm.adapter_state().items()})
     return model, fits

@@ -203,6 +203,15 @@ def test_the_command_writes_its_report(tmp_path, capsys):
     assert "global" in shown
 
 
+def test_the_named_backbone_is_the_one_that_is_trained(tmp_path):
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    for file, some in ((train, rows(range(4), range(6))), (test, rows(range(4), range(6, 8)))):
+        file.write_text("\n".join(map(as_json, some)))
+    missing = str(tmp_path / "nothing")
+    with pytest.raises(CoplError, match=f"the backbone '{missing}' cannot be loaded .* a Hugging Face id"):
+        command.main(parse(str(train), str(test), "--methods", "uniform", "--backbone", missing))
+
+
 def test_the_split_field_keeps_test_rows_out_of_training(tmp_path):
     both, out = tmp_path / "both.jsonl", tmp_path / "report.json"
     every = rows(range(4), range(6))

@@ -21,6 +21,9 @@ from copl_core.snapshots.snapshot import load_snapshot, record_of, write_snapsho
 from copl_core.study import access, group_names, model_card, model_export
 from copl_core.study.model_export import export_model
 from copl_core.study.session import Session
+from tests.reward.test_own_head import reward_trained
+
+pytest_plugins = "tests.reward.tiny"
 
 
 def linked(home: Path, **weights: Path) -> Settings:
@@ -110,6 +113,21 @@ def test_a_model_of_smollm2_gives_the_rewards_of_the_studio_on_50_texts(demo, sm
     assert made.difference < 1e-4  # with the constant that the card names, not only in differences
     card = (tmp_path / "model" / "README.md").read_text()
     assert "plus +0.2500" in card and "LoRA of rank 16" in card and "apply_chat_template" in card
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_reward_trained_backbone_is_exported_as_its_own_class_and_named(
+    kind, demo, tiny_encoder, tiny_decoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(model_export, "CHECKED", 4)
+    folder = reward_trained(kind, tiny_decoder if kind == "llama" else tiny_encoder, tmp_path / "trained")
+    session, name = with_reward_of(demo, str(folder), folder), access.users(demo)[3].name
+    made = export_model(session, tmp_path / "model", user=name)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert made.difference < 1e-4 and made.n_checked == 4 and (made.adapter_rank is None) == (kind == "bert")
+    assert f"backbone {folder} (a reward-trained model, whose own score" in card
+    assert ".rstrip()" not in card and "freeze the last layer" not in card
 
 
 @pytest.mark.weights
