@@ -21,6 +21,7 @@ RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
 DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
 LEAST_SCALE = 0.5  # log-odds of the deepest colour at least: 62 to 38
 NAME_WIDTH = 20  # characters of a line beside a figure
+LEADS = 0.5  # weight from which one expert has more than all others together
 NOISE = 0.05  # log-odds, about one point of probability; smaller effects are not coloured
 BOLD = re.compile(r"\*\*(.+?)\*\*")
 ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
@@ -41,7 +42,7 @@ def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
         st.markdown(of_person(row))
     if view.groups:
         st.markdown(of_groups(view))
-    if (worth := view.groups_own) and len({row.best for row in view.groups}) > 1:
+    if (worth := view.groups_own) and not common_favourites(view):
         st.markdown(f"**{worth_in_words(worth)}**")
     st.plotly_chart(
         picture(view),
@@ -52,7 +53,7 @@ def verdict(view: RewardView, prompt: str, responses: list[str]) -> None:
     )
     source_line(
         f"{view.basis} Each point is the probability that an answer is preferred to all others shown; it is filled "
-        f"where the answer is the favourite. {INTERVALS} Neither includes the uncertainty of the model itself. A "
+        f"for a certain favourite. {INTERVALS} Neither includes the uncertainty of the model itself. A "
         "reward only compares answers to the same question.",
         view.snapshot,
     )
@@ -67,21 +68,22 @@ def of_person(row: ScoreRow) -> str:
     name, best = literal(row.name), LETTERS[row.best]
     if row.source == "population mean":
         return (
-            f"{name}: not known, since no answer of theirs has been learned from. The mean of all people prefers "
-            f"{best} with {row.win[row.best]:.0%}."
+            f"{name}: not known, since no answer of theirs has been learned from. Until then they stand in the middle "
+            f"of all people, where {best} wins with {row.win[row.best]:.0%}; that is one place, and no share of people."
         )
-    second = row.ranking[1]
-    open_ = row.low[row.best] <= row.high[second]
-    doubt = f" Not certain: {LETTERS[second]} may be their favourite too." if open_ else ""
+    others = listing([LETTERS[i] for i in row.favourites[1:]]) if row.even else ""
+    doubt = f" Not certain: {others} may be their favourite too." if others else ""
     return f"{name}: **{best}**, {chance(row)}.{doubt}"
 
 
 def of_groups(view: RewardView) -> str:
-    """Which groups prefer which answer, in a sentence."""
+    """Which groups prefer which answer, and which prefer none with certainty, in sentences."""
     best: dict[int, list[str]] = {}
     for row in view.groups:
-        best.setdefault(row.best, []).append(row.name)
-    if len(best) == 1:
+        if not row.even:
+            best.setdefault(row.best, []).append(row.name)
+    even = " ".join(even_in_words(row) for row in view.groups if row.even)
+    if len(best) == 1 and not even:
         (answer,) = best
         if len(view.groups) == 1:
             return f"**{view.groups[0].name}** prefers **{LETTERS[answer]}**, {chance(view.groups[0])}."
@@ -90,7 +92,14 @@ def of_groups(view: RewardView) -> str:
         f"{listing(names, bold=True)} prefer{'s' * (len(names) == 1)} **{LETTERS[answer]}**"
         for answer, names in sorted(best.items())
     ]
-    return "The groups differ: " + "; ".join(parts) + "."
+    clear = ("The groups differ: " * (len(best) > 1)) + "; ".join(parts) + "." if parts else ""
+    return f"{clear} {even}".strip()
+
+
+def even_in_words(row: ScoreRow) -> str:
+    letters = listing([LETTERS[i] for i in sorted(row.favourites)])
+    shares = " to ".join(f"{row.win[i]:.0%}" for i in sorted(row.favourites))
+    return f"**{row.name}** is about even between {letters} ({shares})."
 
 
 def picture(view: RewardView) -> go.Figure:
@@ -125,7 +134,7 @@ def picture(view: RewardView) -> go.Figure:
                 "size": 12,
                 "color": colours,
                 "line": {"width": 2, "color": colours},
-                "symbol": ["circle" if row.best == i else "circle-open" for row in rows],
+                "symbol": ["circle" if row.best == i and not row.even else "circle-open" for row in rows],
             },
             customdata=[[row.name, row.low[i], row.high[i], row.reward[i], row.size] for row in rows],
             hovertemplate="%{customdata[0]}<br>wins %{x:.0%} (%{customdata[1]:.0%} to %{customdata[2]:.0%})"
@@ -162,7 +171,7 @@ def choosing(view: RewardView) -> None:
         if row.neighbours is not None:
             st.markdown(robust(row))
     st.caption(
-        "An answer pleases those who would prefer it to all others shown; shares are expected over the people of the "
+        "An answer pleases those who would prefer it to all others shown; shares are expected over all people of the "
         "groups shown. People nearest to somebody are those who most probably share their preferences, judging by "
         f"their answers; they are weighted by that probability. Snapshot {view.snapshot}."
     )
@@ -171,8 +180,11 @@ def choosing(view: RewardView) -> None:
 def advice(view: RewardView, worth: GroupsOwn) -> str:
     """Whether one answer suits all groups, and which is the least bad where none does."""
     best, lowest = LETTERS[worth.best], view.worst_off
-    if {row.best for row in view.groups} == {worth.best}:
-        return f"**{best} suits all**: every group prefers it, and it pleases {worth.for_all:.0%} of their people."
+    if worth.best in common_favourites(view):
+        even = sum(row.even for row in view.groups)
+        all_of_them = f"no group prefers another with certainty ({even} of {len(view.groups)} are about even)"
+        reason = all_of_them if even else "every group prefers it"
+        return f"**{best} suits all**: {reason}, and it pleases {worth.for_all:.0%} of their people."
     text = f"**No answer suits all.** {worth_in_words(worth)} The best single answer is **{best}**"
     group = min(view.groups, key=lambda row: row.win[worth.best])
     text += f"; **{group.name}** would prefer it with {group.win[worth.best]:.0%}."
@@ -180,6 +192,11 @@ def advice(view: RewardView, worth: GroupsOwn) -> str:
     if fair != worth.best and lowest[fair] >= 1 / len(lowest):
         text += f" **{LETTERS[fair]}** leaves no group far behind: each prefers it with {lowest[fair]:.0%} or more."
     return text
+
+
+def common_favourites(view: RewardView) -> set[int]:
+    """The answers that are the favourite of every group, or about even with it."""
+    return set.intersection(*({row.best, *row.favourites} for row in view.groups))
 
 
 def worth_in_words(worth: GroupsOwn) -> str:
@@ -190,11 +207,16 @@ def answer_row(view: RewardView, i: int) -> dict:
     worst = min(view.groups, key=lambda row: row.win[i])
     return {
         "answer": LETTERS[i],
-        "favourite of": " · ".join(row.name for row in view.groups if row.best == i) or "no group",
+        "favourite of": " · ".join(favoured(row) for row in view.groups if i in (row.best, *row.favourites))
+        or "no group",
         "pleases": f"{view.pleased[i]:.0%}",
         "least in a group": f"{worst.win[i]:.0%}",
         "which is": worst.name,
     }
+
+
+def favoured(row: ScoreRow) -> str:
+    return f"{row.name} (about even)" if row.even else row.name
 
 
 def robust(row: ScoreRow) -> str:
@@ -321,20 +343,27 @@ def scale(most: float) -> str:
 def experts(view: RewardView) -> None:
     """The expert with the largest gate weight for each person and group, and all gate weights."""
     rows = [row for row in view.rows if row.gates is not None]
-    st.subheader("Which expert decides")
+    st.subheader("Which experts speak")
     if not rows:
         st.write(f"None. {view.silent}")
         return
-    st.markdown("; ".join(f"{row.name}: E{row.expert + 1} ({row.gate:.0%})" for row in rows) + ".")
+    st.markdown("; ".join(map(expert_in_words, rows)) + ".")
     st.plotly_chart(
         gates(rows), width="stretch", config=plot_settings(), key="gates", alt="Gate weights by person and expert"
     )
     source_line(
-        "The weight that the gate of the reward model gives each expert; the expert with the largest weight "
-        "decides. An expert is a small change of the language model, shared by people with similar preferences. The "
-        "weights depend on a person’s embedding, not on these texts.",
+        "The weight that the gate of the reward model gives each expert. An expert is a small change of the language "
+        "model, shared by people with similar preferences. Each person gets the one of the largest weight, and as much "
+        "of it as this weight says, on top of a part that all people share. A group has the mean weights of its "
+        "people, who may have different experts. The weights depend on a person’s embedding, not on these texts.",
         view.snapshot,
     )
+
+
+def expert_in_words(row: ScoreRow) -> str:
+    """The expert of a person, or the leading one of a group."""
+    largest = f"E{row.expert + 1} ({row.gate:.0%})"
+    return f"{row.name}: {largest}" if row.gate >= LEADS else f"{row.name}: none stands out, {largest} is the largest"
 
 
 def gates(rows: list[ScoreRow]) -> go.Figure:
@@ -370,9 +399,10 @@ def table(view: RewardView) -> None:
         in_full([wins_of(row) for row in view.rows], "Who would prefer which answer")
         in_full([parts_of(row) for row in view.rows], "Where the rewards come from")
     st.caption(
-        "“Graph” and “text” are the log-odds of the favourite over the second by the preference graph and by "
-        f"the text reward{ODDS}; “graph’s share” is the graph’s part of their sum. The graph embeds texts that nobody "
-        f"in the study has labelled by their content. Snapshot {view.snapshot}."
+        "“≈” stands between answers that are about even. “Graph”, “own text weights” and “experts” are the log-odds "
+        f"of the first answer over the second by each part{ODDS}; together they are the difference of the two rewards. "
+        "Of a group, rewards and parts are means over its people, and the ranking goes by the win probability. The "
+        f"graph embeds texts that nobody in the study has labelled by their content. Snapshot {view.snapshot}."
     )
 
 
@@ -386,18 +416,20 @@ def wins_of(row: ScoreRow) -> dict:
     wins = {
         f"{LETTERS[i]} wins": f"{row.win[i]:.0%} ({row.low[i]:.0%} to {row.high[i]:.0%})" for i in range(len(row.win))
     }
-    ranking = " > ".join(LETTERS[i] for i in row.ranking)
+    level = {row.best, *row.favourites}
+    ranking = LETTERS[row.best] + "".join(
+        f" {'≈' if i in level else '>'} {LETTERS[i]}" for i in row.ranking if i != row.best
+    )
     return {"who": row.name} | wins | {"ranking": ranking, "people": f"{row.size:,}", "known by": row.source}
 
 
 def parts_of(row: ScoreRow) -> dict:
-    graph, text = row.margins
-    total = abs(graph) + abs(text)
+    graph, linear, experts = row.margins
     cells = {
         "who": row.name,
         "graph": number(graph),
-        "text": number(text),
-        "graph’s share": f"{abs(graph) / total:.0%}" if total else "–",
+        "own text weights": number(linear),
+        "experts": number(experts),
         "expert": "–" if row.expert is None else f"E{row.expert + 1} ({row.gate:.0%})",
     }
     return cells | {f"{LETTERS[i]} reward": number(float(row.reward[i])) for i in range(len(row.win))}

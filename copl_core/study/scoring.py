@@ -26,6 +26,7 @@ from copl_core.study.audience import Audience, UserRows
 from copl_core.study.views import NeighbourScores, RewardView, ScoreRow
 from copl_core.training.text_embedder import installed_embedder
 
+EVEN = 0.05  # difference in the mean win probability of a group below which two responses are about even
 LEAST_SHARE = 0.005  # of the weights, from which a part is named
 _PERSON, _GROUP = (2.5, 97.5), (5.0, 95.0)  # percentiles of the two intervals
 Text = tuple[str, str]  # prompt, response
@@ -33,10 +34,16 @@ Text = tuple[str, str]  # prompt, response
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Log-odds (N, T) by the graph and by the text reward, each centred over the texts; their sum is the reward."""
+    """Log-odds (N, T) by the graph, by own text weights and by the experts, each centred over the texts; their sum is
+    the reward."""
 
     graph: np.ndarray
-    text: np.ndarray
+    linear: np.ndarray
+    experts: np.ndarray
+
+    @property
+    def text(self) -> np.ndarray:
+        return self.linear + self.experts
 
     @property
     def total(self) -> np.ndarray:
@@ -118,7 +125,7 @@ class Scorer:
         graph = snapshot.mix.graph_new if snapshot.has_reward else 1.0
         if graph:
             rewards = rewards + graph * self._graph_of_new(audience, texts)
-        return (rewards + self._text(audience, texts, known=False)).mean(0)
+        return (rewards + np.add(*self._text(audience, texts, known=False))).mean(0)
 
     def occlude(
         self,
@@ -160,19 +167,16 @@ class Scorer:
             return self._of_new(audience, texts)
         graph = state.scores(audience.vectors, state.response_vectors[known], state.response_bias[known])
         graph = _centred(graph / state.temperature)
-        if not snapshot.has_reward:
-            return _Parts(graph, np.zeros_like(graph))
-        return _Parts(snapshot.mix.graph * graph, _centred(self._text(audience, texts, known=True)))
+        weight = snapshot.mix.graph if snapshot.has_reward else 1.0
+        return _Parts(weight * graph, *map(_centred, self._text(audience, texts, known=True)))
 
     def _of_new(self, audience: Audience, texts: Sequence[Text]) -> _Parts:
         """For texts without labels: the graph embeds them by their content; the text reward joins once it is fitted."""
         snapshot = audience.snapshot
-        if not snapshot.has_reward:
-            graph = _centred(self._graph_of_new(audience, texts))
-            return _Parts(graph, np.zeros_like(graph))
-        text = _centred(self._text(audience, texts, known=False))
-        weight = snapshot.mix.graph_new
-        return _Parts(weight * _centred(self._graph_of_new(audience, texts)) if weight else np.zeros_like(text), text)
+        weight = snapshot.mix.graph_new if snapshot.has_reward else 1.0
+        linear, experts = map(_centred, self._text(audience, texts, known=False))
+        graph = weight * _centred(self._graph_of_new(audience, texts)) if weight else np.zeros_like(linear)
+        return _Parts(graph, linear, experts)
 
     def _of_shortened(self, audience: Audience, texts: Sequence[Text], known: bool) -> tuple[np.ndarray, str]:
         """Log-odds (N, T) of shortened texts, and the parts of the model they come from, in words.
@@ -185,7 +189,7 @@ class Scorer:
             return self._graph_of_new(audience, texts), by_graph
         mix = audience.snapshot.mix
         if known and (mix.text or mix.linear):
-            return self._text(audience, texts, known), "the text reward"
+            return np.add(*self._text(audience, texts, known)), "the text reward"
         if known:
             return mix.graph * self._graph_of_new(audience, texts), by_graph
         graph, text = by_graph * bool(mix.graph_new), "the text reward" * bool(mix.text_new or mix.linear_new)
@@ -199,20 +203,20 @@ class Scorer:
             / state.temperature
         )
 
-    def _text(self, audience: Audience, texts: Sequence[Text], known: bool) -> np.ndarray:
-        """What the text reward adds, (N, T): experts and linear text reward; a part of weight 0 does not read the
-        texts."""
-        snapshot, added = audience.snapshot, np.zeros((len(audience.vectors), len(texts)))
+    def _text(self, audience: Audience, texts: Sequence[Text], known: bool) -> tuple[np.ndarray, np.ndarray]:
+        """What own text weights and what the experts add, each (N, T); a part of weight 0 does not read the texts."""
+        snapshot = audience.snapshot
+        by_linear, by_experts = np.zeros((2, len(audience.vectors), len(texts)))
         if not snapshot.has_reward:
-            return added
+            return by_linear, by_experts
         mix = snapshot.mix
         experts, linear = (mix.text, mix.linear) if known else (mix.text_new, mix.linear_new)
         if experts:
-            added = added + experts * self._rewarded(audience, texts)
+            by_experts = experts * self._rewarded(audience, texts)
         if linear and audience.linear is not None and audience.text_weights is not None:
             phi = self.embed(texts, audience.linear.features.version)
-            added = added + linear * audience.linear.rewards(phi, audience.text_weights)
-        return added
+            by_linear = linear * audience.linear.rewards(phi, audience.text_weights)
+        return by_linear, by_experts
 
     def _rewarded(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the text reward."""
@@ -238,6 +242,8 @@ def _user_row(rows: UserRows, parts: _Parts, gates: np.ndarray | None) -> ScoreR
         parts.text[own],
         None if gates is None else gates[own],
         _neighbour_scores(rows, wins),
+        experts=parts.experts[own],
+        favourites=_first(int(wins[own].argmax()), high >= low[wins[own].argmax()]),
     )
 
 
@@ -267,7 +273,26 @@ def _group_row(group: int, name: str, members: slice, parts: _Parts, gates: np.n
         None if gates is None else gates[members].mean(0),
         None,
         size,
+        parts.experts[members].mean(0),
+        _group_favourites(wins, logits),
     )
+
+
+def _group_favourites(wins: np.ndarray, logits: np.ndarray) -> tuple[int, ...]:
+    """The response with the largest mean win probability over a group's users (n, T), and those that it does not lead.
+
+    It leads another where the 95 % interval of the mean difference over users lies above zero, the difference is
+    ``EVEN`` or more, and the mean of the log-odds (n, T) says the same: of users who differ, it may not.
+    """
+    best = int(wins.mean(0).argmax())
+    lead, spread = (wins[:, [best]] - wins), 1.96 / np.sqrt(len(wins))
+    mean, reward = lead.mean(0), logits.mean(0)
+    return _first(best, (mean - spread * lead.std(0) <= 0) | (mean < EVEN) | (reward >= reward[best]))
+
+
+def _first(best: int, level: np.ndarray) -> tuple[int, ...]:
+    """The best response, and after it the others of a mask (T,)."""
+    return best, *(i for i in np.flatnonzero(level).tolist() if i != best)
 
 
 def _centred(logits: np.ndarray) -> np.ndarray:

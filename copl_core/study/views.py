@@ -86,6 +86,14 @@ class ScoreRow:
     gates: np.ndarray | None  # (M,) gate weights; None where no expert has a say
     neighbours: NeighbourScores | None  # None for a group, and for a user without neighbours
     size: int = 1  # users that the row stands for; of a large group, a sample of them is scored
+    experts: np.ndarray | None = None  # (T,) part of ``text`` from the experts; the rest is from own text weights
+    # The best response, first, and those that may be preferred as much; empty: not computed
+    favourites: tuple[int, ...] = ()
+
+    @property
+    def even(self) -> bool:
+        """Whether no response is preferred with certainty."""
+        return len(self.favourites) > 1
 
     @property
     def best(self) -> int:
@@ -105,10 +113,12 @@ class ScoreRow:
         return None if self.gates is None or not len(self.gates) else float(self.gates.max())
 
     @property
-    def margins(self) -> tuple[float, float]:
-        """Log-odds of the best response over the second, by the graph and by the text reward."""
+    def margins(self) -> tuple[float, float, float]:
+        """Log-odds of the best response over the second, by the graph, by own text weights and by the experts."""
         first, second = self.ranking[:2]
-        return float(self.graph[first] - self.graph[second]), float(self.text[first] - self.text[second])
+        experts = np.zeros_like(self.text) if self.experts is None else self.experts
+        parts = (self.graph, self.text - experts, experts)
+        return tuple(float(part[first] - part[second]) for part in parts)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)

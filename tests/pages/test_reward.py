@@ -14,7 +14,7 @@ from copl_core.reward.model import RewardConfig
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, group_names, rewards, runs
-from copl_core.study.scoring import Scorer
+from copl_core.study.scoring import Scorer, _group_favourites
 from copl_core.training.reward_fit import fit_reward
 from tests.pages.conftest import ROOT
 from tests.worlds import SHORT, by_style, label_in_camp, layout_of, long_text, short_text
@@ -145,17 +145,58 @@ def test_new_texts_are_judged_for_the_people_and_groups_that_are_chosen(camps, o
     assert "For user 00, **A** is the robust choice too" in shown
     page.multiselect(key="people").set_value([*people, "group 0"]).run()
     first, second = group_names.names(camps).values()
-    assert f"**{first}** prefers **" in words(page) and f"**{second}**" not in words(page)
+    assert f"**{first}** is about even between A and B" in words(page) and f"**{second}**" not in words(page)
 
 
 def test_advice_names_the_answer_that_suits_all_where_every_group_prefers_it(camps):
     from pages.reward_results import advice
 
     view = rewards.reward(camps, PROMPT, ANSWERS)
-    likes_short = next(row for row in view.groups if row.best == 0)
+    likes_short = replace(next(row for row in view.groups if row.best == 0), favourites=(0,))
     same = replace(view, rows=(likes_short, replace(likes_short, name="Group 9", size=1)))
     assert advice(same, same.groups_own).startswith("**A suits all**: every group prefers it")
     assert same.groups_own.for_all == same.groups_own.for_groups == pytest.approx(likes_short.win[0])
+
+
+def test_a_group_without_a_certain_favourite_is_about_even_in_words_ranking_and_advice(camps):
+    from pages.reward_results import advice, answer_row, of_groups, wins_of
+
+    found = rewards.reward(camps, "What about number 3?", [short_text(3), long_text(3)])
+    assert sorted(row.favourites for row in found.groups) == [(0,), (1,)] and "The groups differ: " in of_groups(found)
+    likes_short = next(row for row in found.groups if row.best == 0)
+    torn = replace(likes_short, name="Torn", win=np.array([0.49, 0.51]), favourites=(1, 0))
+    view = replace(found, rows=(likes_short, torn))
+    assert (
+        of_groups(view) == f"**{likes_short.name}** prefers **A**. **Torn** is about even between A and B (49% to 51%)."
+    )
+    assert wins_of(torn)["ranking"] == "B ≈ A" and wins_of(likes_short)["ranking"] == "A > B"
+    assert answer_row(view, 0)["favourite of"] == f"{likes_short.name} · Torn (about even)"
+    assert advice(view, view.groups_own).startswith("**A suits all**: no group prefers another with certainty (1 of 2")
+
+
+@pytest.mark.parametrize(
+    ("logits", "favourites"),
+    [
+        ([[2.0, 0.0]] * 30, (0,)),
+        ([[0.0, 0.1]] * 30, (1, 0)),  # certain, and smaller than anybody could notice
+        ([[2.0, 0.0]] * 16 + [[0.0, 2.0]] * 14, (0, 1)),  # by chance among its people
+        ([[0.6, 0.0]] * 80 + [[0.0, 9.0]] * 20, (0, 1)),  # the mean of rewards says the opposite
+        ([[2.0, 1.95, 0.0]] * 30, (0, 1)),
+    ],
+)
+def test_a_group_prefers_what_it_prefers_with_certainty(logits, favourites):
+    logits = np.array(logits)
+    powers = np.exp(logits)
+    assert _group_favourites(powers / powers.sum(1, keepdims=True), logits) == favourites
+
+
+def test_the_leading_expert_is_one_that_outweighs_all_others(camps):
+    from pages.reward_results import expert_in_words
+
+    row = replace(rewards.reward(camps, PROMPT, ANSWERS).rows[0], name="Ann", gates=np.array([0.1, 0.7, 0.2]))
+    assert expert_in_words(row) == "Ann: E2 (70%)"
+    torn = replace(row, gates=np.array([0.34, 0.33, 0.33]))
+    assert expert_in_words(torn) == "Ann: none stands out, E1 (34%) is the largest"
 
 
 def test_weak_effects_stay_without_colour_and_the_scale_has_a_floor():
@@ -269,14 +310,17 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
     )
     shown = words(page)
     assert (
-        "Which expert decides" in shown
+        "Which experts speak" in shown
         and "user 00: E" in shown
         and "preference graph 50%; text reward by experts 50%" in shown
     )
     view = rewards.reward(rewarded, "What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
+    (parts,) = (one.value for one in page.table if "own text weights" in one.value)
+    assert {"graph", "experts"} <= set(parts) and "graph’s share" not in parts
     for row in view.rows:
+        assert row.experts == pytest.approx(row.text, abs=1e-6)  # no own text weights here
         assert row.reward == pytest.approx(row.graph + row.text, abs=1e-5) and row.gates.sum() == pytest.approx(1)
-        assert (row.low <= row.high).all() and row.margins[0] + row.margins[1] > 0
+        assert (row.low <= row.high).all() and sum(row.margins) > 0
     assert view.worst_off == pytest.approx([min(row.win[i] for row in view.groups) for i in range(2)])
 
 
