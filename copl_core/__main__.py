@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from copl_core.study_settings import ServiceRole
 
 if TYPE_CHECKING:
     from copl_core.formats.files import OpenedFile
+    from copl_core.study import doctor
     from copl_core.study.hub import Repository
 
 _SHOWN_PROBLEMS = 20  # skipped lines of a file that are listed
@@ -511,6 +513,39 @@ def _token(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _doctor(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.study import doctor
+
+    found = doctor.findings(_installation(settings))
+    if arguments.json:
+        facts = {"state": doctor.worst(found).value, "checks": [one.facts() for one in found]}
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(one.line() for one in found))
+    return int(doctor.worst(found) is doctor.State.WRONG)
+
+
+def _installation(settings: Settings) -> doctor.Installation:
+    """This installation as it is: nothing is created or migrated."""
+    from copl_core.study import doctor
+
+    with importable():
+        from db.health import examine, open_to_read
+        from db.store import SqlStore
+
+    facts, store, problem = None, None, ""
+    try:
+        engine = open_to_read(settings.url)
+        if engine is not None:
+            facts = examine(engine)
+            store = SqlStore(engine) if facts.schema == facts.newest_schema else None
+    except CoplError as error:
+        problem = str(error)
+    except Exception as error:  # whatever a damaged file holds
+        problem = f"The database cannot be read ({type(error).__name__}: {error})."
+    return doctor.Installation(settings, facts, problem, store, datetime.now(UTC))
+
+
 AddCommand = Callable[[str, Callable[[argparse.Namespace, Settings], int], str], argparse.ArgumentParser]
 
 
@@ -531,6 +566,8 @@ def _parser() -> argparse.ArgumentParser:
     command("link", _link, "Print a new sign-in link for the owner.")
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
     command("weights", _weights, "Fetch the bundled models.")
+    sub = command("doctor", _doctor, "Look what is wrong with this installation, and change nothing.")
+    sub.add_argument("--json", action="store_true", help="one JSON object instead of a line for each check")
     return parser
 
 

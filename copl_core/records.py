@@ -384,3 +384,15 @@ class AuditEntry:
     event: str  # what changed: "undo", "edit", "role", "champion", "import", "room", "guidelines", "gold", "invite" …
     detail: dict
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """What a database says of itself."""
+
+    kind: str  # SQLite or PostgreSQL, with its version
+    schema: str | None  # the newest migration applied; None: no tables yet
+    newest_schema: str  # that this program knows; versions are ordered as text
+    damage: str | None  # what is wrong with its pages, empty where they are whole; None: a server, which checks them
+    now: datetime | None  # by the clock of a server; None: it has no clock of its own
+    newest_label: datetime | None  # the latest time of the last thousand labels

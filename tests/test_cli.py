@@ -39,6 +39,7 @@ COMMANDS = (
     "up",
     "weights",
     "evaluate",
+    "doctor",
 )
 
 

@@ -1,0 +1,320 @@
+"""What is wrong with an installation: small checks, each with a finding and what to do.
+
+A check never changes anything and never raises: whatever it meets becomes a finding.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from safetensors import SafetensorError, safe_open
+
+from copl_core.config import Settings
+from copl_core.install.program import PROGRAM
+from copl_core.install.weights import BUNDLES, FETCH_COMMAND
+from copl_core.records import CoplError, DatabaseFacts, counted
+from copl_core.snapshots.snapshot import load_snapshot, verify
+from copl_core.store import Store
+
+SILENT_SECONDS = 30.0  # a trainer writes a heartbeat every second
+LITTLE_DISK, TOO_LITTLE_DISK = 2 * 10**9, 2 * 10**8  # bytes that are free
+SKEW_SECONDS = 5.0  # between two clocks
+_PROBE = bytes(1 << 16)
+
+
+class _Unread(Exception):
+    """A check needs the database, and another check says why it cannot be read."""
+
+
+class State(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, and what to do about it."""
+
+    check: str
+    state: State
+    found: str
+    do: str = ""
+
+    def line(self) -> str:
+        return f"{self.state:8}{self.check:11}{' '.join(filter(None, (self.found, self.do)))}"
+
+    def facts(self) -> dict[str, str]:
+        return {"check": self.check, "state": self.state.value, "found": self.found, "do": self.do}
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What the checks look at.
+
+    Args:
+        facts: of the database; None where it cannot be read, and then ``problem`` says why, or is empty where there is
+            no database yet.
+        store: that only reads; None where the tables are not those of this program.
+    """
+
+    settings: Settings
+    facts: DatabaseFacts | None
+    problem: str
+    store: Store | None
+    now: datetime
+
+
+Found = tuple[State, str, str]
+
+
+def findings(installation: Installation) -> list[Finding]:
+    return [Finding(name, *_result(check, installation)) for name, check in CHECKS.items()]
+
+
+def worst(found: list[Finding]) -> State:
+    order = list(State)
+    return max((one.state for one in found), key=order.index, default=State.OK)
+
+
+def _result(check: Callable[[Installation], Found], installation: Installation) -> Found:
+    try:
+        return check(installation)
+    except _Unread:
+        return State.WARNING, "Not looked at, since the database is not as this program needs it.", ""
+    except CoplError as problem:
+        return State.WRONG, str(problem), ""
+    except OSError as problem:
+        return (
+            State.WRONG,
+            f"{problem.filename or 'A file'}: {problem.strerror or problem}.",
+            "Mend what the disk says.",
+        )
+    except Exception as problem:  # whatever a damaged installation holds
+        return State.WRONG, f"It cannot be looked at ({type(problem).__name__}: {problem}).", "Restore a backup."
+
+
+def _ok(found: str) -> Found:
+    return State.OK, found, ""
+
+
+# ---- the database
+
+
+def _database(installation: Installation) -> Found:
+    facts = installation.facts
+    if facts is None and not installation.problem:
+        return State.WARNING, "There is no database yet.", "The first `copl up` makes it."
+    if facts is None:
+        return State.WRONG, installation.problem, ""
+    if facts.damage:
+        return State.WRONG, f"Its pages are damaged: {facts.damage}.", "Stop the studio and restore a backup."
+    whole = "all its pages are whole" if facts.damage is not None else "its server checks its pages"
+    return _ok(f"{facts.kind} answers; {whole}.")
+
+
+def _migrations(installation: Installation) -> Found:
+    facts = _facts(installation)
+    if facts.schema is None:
+        return State.WARNING, "It has no tables.", "The next start makes them."
+    if facts.schema < facts.newest_schema:
+        return (
+            State.WARNING,
+            f"Its tables have version {facts.schema}, this program version {facts.newest_schema}.",
+            "Back it up; the next start migrates it.",
+        )
+    if facts.schema > facts.newest_schema:
+        found = f"Its tables have version {facts.schema}, and this program knows versions up to {facts.newest_schema}."
+        return State.WRONG, found, "Start the newer program."
+    return _ok(f"version {facts.schema}, the newest.")
+
+
+def _clock(installation: Installation) -> Found:
+    facts = _facts(installation)
+    if facts.now is not None and abs(skew := (facts.now - installation.now).total_seconds()) > SKEW_SECONDS:
+        found = (
+            f"The clock of the database is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's."
+        )
+        return State.WARNING, found, "Let both follow one time server."
+    newest = facts.newest_label
+    if newest is not None and newest > installation.now + timedelta(seconds=SKEW_SECONDS):
+        found = f"A label is of {newest:%Y-%m-%d %H:%M} UTC, later than now ({installation.now:%Y-%m-%d %H:%M})."
+        return State.WARNING, found, "A clock was or is wrong: set it. No label is lost by it."
+    return _ok("no label is of the future." if facts.now is None else "the database agrees with this machine.")
+
+
+# ---- what the trainer makes
+
+
+def _snapshots(installation: Installation) -> Found:
+    store = _store(installation)
+    champions = [(study, study.champion) for study in store.studies() if study.champion]
+    damaged = []
+    for study, version in champions:
+        try:
+            names = verify(load_snapshot(installation.settings.snapshots / str(study.id), version))
+            problem = f"its files differ from what was written ({', '.join(names[:3])})" if names else ""
+        except CoplError as error:
+            problem = str(error)
+        if problem:
+            damaged.append(f"the champion {version} of {study.name!r}: {problem}")
+    if damaged:
+        do = "Choose another champion on the training page, start a fit, or restore a backup."
+        return State.WRONG, f"{'; '.join(damaged)}.", do
+    return _ok(f"{counted(len(champions), 'champion')}, each as it was written.")
+
+
+def _trainers(installation: Installation) -> Found:
+    seen, start = _store(installation).worker(), "Start it with `copl up` or `copl worker`; people label meanwhile."
+    if seen is None:
+        return State.WARNING, "No trainer has ever served this database.", start
+    pid, state, at = seen
+    age = (installation.now - at).total_seconds()
+    if state == "stopped":
+        return State.WARNING, f"The trainer was stopped at {at:%Y-%m-%d %H:%M} UTC.", start
+    if age > SILENT_SECONDS:
+        return State.WARNING, f"The trainer (process {pid}) wrote its last heartbeat {age:,.0f} s ago.", start
+    return _ok(f"process {pid}, heartbeat {max(0.0, age):.0f} s ago: {state}.")
+
+
+# ---- this machine
+
+
+def _weights(installation: Installation) -> Found:
+    missing, broken = [], []
+    for bundle in BUNDLES.values():
+        folder = installation.settings.weights / bundle.folder
+        if not folder.is_dir():
+            missing.append(bundle.folder)
+        elif not any(_opens(path) for path in folder.iterdir()):
+            broken.append(bundle.folder)
+    if broken:
+        do = f"Remove the folder and run: {FETCH_COMMAND}"
+        return State.WRONG, f"{', '.join(broken)} in {installation.settings.weights} cannot be read.", do
+    if missing:
+        return State.WARNING, f"{', '.join(missing)} not fetched.", f"Run once: {FETCH_COMMAND}"
+    return _ok(f"{', '.join(bundle.folder for bundle in BUNDLES.values())}.")
+
+
+def _opens(path: Path) -> bool:
+    """Whether a file holds a model, as far as its head says."""
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="numpy"):
+                return True
+        except (SafetensorError, OSError):
+            return False
+    if path.suffix == ".gguf":
+        with path.open("rb") as stream:
+            return stream.read(4) == b"GGUF"
+    return False
+
+
+def _disk(installation: Installation) -> Found:
+    home = installation.settings.home
+    if home.exists() and not home.is_dir():
+        return State.WRONG, f"{home} is not a folder.", "Choose another with COPL_HOME=…"
+    place = next(folder for folder in (home, *home.resolve().parents) if folder.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(_PROBE)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        do = "Free some space, make it writable, or choose another with COPL_HOME=…"
+        return State.WRONG, f"{place} cannot be written ({error.strerror or error}).", do
+    free = shutil.disk_usage(place).free
+    found = f"{free / 1e9:,.1f} GB are free in {place}."
+    if free < LITTLE_DISK:
+        return State.WRONG if free < TOO_LITTLE_DISK else State.WARNING, found, "Free some space."
+    return _ok(found)
+
+
+def _versions(installation: Installation) -> Found:
+    wanted = list(_requirements())
+    missing = [one.name for one in wanted if _installed(one.name) is None]
+    if missing:
+        do = "Install them: pip install -r requirements.txt, or the package again."
+        return State.WRONG, f"Not installed: {', '.join(missing)}.", do
+    others = [
+        f"{one.name} {found}, not {one.specifier}"
+        for one in wanted
+        if not one.specifier.contains(found := _installed(one.name) or "", prereleases=True)
+    ]
+    if others:
+        return State.WARNING, f"{'; '.join(others)}.", "They were not tested together; install the listed ones."
+    return _ok(f"Python {platform.python_version()}, {counted(len(wanted), 'package')} as tested.")
+
+
+def _requirements() -> Iterator[Requirement]:
+    """What this program needs: of a checkout its list, of an installed package what it says."""
+    listed = PROGRAM / "requirements.txt"
+    if listed.is_file():
+        lines = (line.partition("#")[0].strip() for line in listed.read_text().splitlines())
+        yield from (Requirement(line) for line in lines if line and not line.startswith("-"))
+        return
+    for line in metadata.requires("copl-studio") or ():
+        needed = Requirement(line)
+        if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+            yield needed
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _rights(installation: Installation) -> Found:
+    home = installation.settings.home
+    if not home.is_dir():
+        return _ok("there is no home folder yet.")
+    about = home.stat()
+    if hasattr(os, "geteuid") and about.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
+        return State.WARNING, f"{home} belongs to another user.", "Run the studio as that user."
+    if mode := _open_to_others(about.st_mode):
+        found = f"Other users of this machine can open {home} (rights {mode}), with all texts and answers in it."
+        return State.WARNING, found, f"Run: chmod 700 {home}"
+    return _ok(f"only its owner opens {home}.")
+
+
+def _open_to_others(mode: int) -> str:
+    """The rights as a number where others than the owner have some; empty where they have none."""
+    return f"{stat.S_IMODE(mode):04o}" if mode & (stat.S_IRWXG | stat.S_IRWXO) else ""
+
+
+def _facts(installation: Installation) -> DatabaseFacts:
+    if installation.facts is None:
+        raise _Unread
+    return installation.facts
+
+
+def _store(installation: Installation) -> Store:
+    if installation.store is None:
+        raise _Unread
+    return installation.store
+
+
+CHECKS: dict[str, Callable[[Installation], Found]] = {
+    "database": _database,
+    "migrations": _migrations,
+    "snapshots": _snapshots,
+    "weights": _weights,
+    "trainers": _trainers,
+    "disk": _disk,
+    "clock": _clock,
+    "versions": _versions,
+    "rights": _rights,
+}
