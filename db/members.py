@@ -101,6 +101,12 @@ class Members(Transactions):
             audit(connection, study_id, event, by, include=include, labels=changes)
 
     # ---- users
+    def user_counts(self, study_id: int) -> dict[Kind, int]:
+        with self._read() as connection:
+            query = select(UserRow.kind, func.count()).where(UserRow.study_id == study_id).group_by(UserRow.kind)
+            rows = connection.execute(only_visible(query, study_row(connection, study_id), UserRow.id))
+            return {Kind(kind): n for kind, n in rows}
+
     def users(self, study_id: int) -> list[User]:
         with self._read() as connection:
             study = study_row(connection, study_id)

@@ -241,6 +241,23 @@ def count_people(n: int, n_simulated: int, n_models: int = 0) -> str:
     return f"{n:,} people" + (f" ({', '.join(marks)})" if marks else "")
 
 
+def who_is_simulated() -> None:
+    """Under the title of every page whose figures count simulated people: how many of all they are."""
+    session, _ = current()
+    counts = access.user_counts(session)
+    if simulated := counts.get(Kind.SIMULATED, 0):
+        st.caption(simulated_in_words(simulated, sum(counts.values())))
+
+
+def simulated_in_words(simulated: int, everybody: int) -> str:
+    of_all = "All" if simulated == everybody else f"{simulated:,} of the"
+    are = "is" if simulated == 1 else "are"
+    return (
+        f"{of_all} {everybody:,} people of this study {are} **simulated**, and everything here counts them. One switch "
+        "on the page People leaves them out everywhere."
+    )
+
+
 def group_colour(group: int | None) -> str:
     return NO_GROUP_COLOUR if group is None else GROUP_COLOURS[group % len(GROUP_COLOURS)]
 

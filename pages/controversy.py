@@ -29,6 +29,7 @@ from pages.common import (
     resend_values,
     stop_with_error,
     watch_champion,
+    who_is_simulated,
 )
 from pages.sight import into_sight
 from pages.texts import brief, briefs, draw_prompt, draw_response, literal
@@ -65,6 +66,7 @@ NUMBERS = (
 def page() -> None:
     session, _ = current()
     st.title("Controversy")
+    who_is_simulated()
     top = st.container()
     query = controls()
     try:

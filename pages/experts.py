@@ -30,6 +30,7 @@ from pages.common import (
     source_line,
     stop_with_error,
     watch_champion,
+    who_is_simulated,
 )
 from pages.texts import draw_response, literal
 
@@ -40,6 +41,7 @@ ACCENT, PLAIN = "#0072B2", "#9A9A9A"
 def page() -> None:
     session, _ = current()
     st.title("Experts")
+    who_is_simulated()
     gate = st.session_state.get("gate")
     try:
         view = experts.overview(session, gate)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 import streamlit as st
 
-from copl_core.records import Progress
+from copl_core.records import Kind, Progress
 from copl_core.study import small_map
 from copl_core.study.small_map import SmallMap
 from copl_core.study.views import UserPosition
@@ -17,6 +17,8 @@ from pages.common import count_people, current, group_colour, group_name, page_l
 ENOUGH = 10  # answers for a first picture
 CARD_UNTIL = 15  # answers up to which a card points to My taste; then the line does
 WIDTH, HEIGHT, EDGE = 150, 56, 6  # px
+_DOT = "M{x:.0f} {y:.0f}h0"
+_RING = "M{left:.1f} {y:.1f}a1.5 1.5 0 1 0 3 0a1.5 1.5 0 1 0 -3 0"  # of simulated people, as on the large map
 STYLE = """<style>
 .copl-strip { display: flex; align-items: center; gap: .9rem; font-size: .93rem; line-height: 1.35; }
 .copl-strip .map { position: relative; flex: none; width: 150px; height: 56px; border-radius: 4px;
@@ -99,11 +101,21 @@ def points(shown: SmallMap) -> str:
 def _picture(shown: SmallMap) -> str:
     paths = []
     for group in np.unique(shown.group).tolist():
-        dots = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in map(_pixel, shown.xy[shown.group == group].tolist()))
-        paths.append(f'<path d="{dots}" stroke="{group_colour(group)}"/>')
-    body = f'<g fill="none" stroke-width="4" stroke-linecap="round">{"".join(paths)}</g>'
+        of_group = shown.group == group
+        colour = group_colour(group)
+        dots = _path(_DOT, shown.xy[of_group & (shown.kind == Kind.HUMAN)])
+        rings = _path(_RING, shown.xy[of_group & (shown.kind != Kind.HUMAN)])
+        middles = _path(_DOT, shown.xy[of_group & (shown.kind == Kind.MODEL)])
+        paths.append(f'<path d="{dots}" stroke="{colour}" stroke-width="4"/>')
+        paths.append(f'<path d="{rings}{middles}" stroke="{colour}" stroke-width="1"/>')
+    body = f'<g fill="none" stroke-linecap="round">{"".join(paths)}</g>'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}">{body}</svg>'
     return f'<img alt="The people of this study as points" src="data:image/svg+xml,{quote(svg)}">'
+
+
+def _path(mark: str, xy: np.ndarray) -> str:
+    """A mark at each point (n, 2) of the unit square."""
+    return "".join(mark.format(x=x, y=y, left=x - 1.5) for x, y in map(_pixel, xy.tolist()))
 
 
 def _pixel(point) -> tuple[float, float]:

@@ -11,9 +11,20 @@ from copl_core.study import controversy, runs, user_map
 from copl_core.study.controversy import GroupValue
 from copl_core.study.runs import PersonalisationGain
 from copl_core.study.user_map import UserMap
-from pages.common import count_people, current, group_colour, group_name, no_snapshot, source_line, watch_champion
+from pages.common import (
+    count_people,
+    current,
+    group_colour,
+    group_name,
+    no_snapshot,
+    source_line,
+    watch_champion,
+    who_is_simulated,
+)
 from pages.gain import ceiling_in_words, gain_in_words, signed
+from pages.people_map import OPEN, SHOWN_AS, marker_of
 
+POINT = 7  # pixels of a point
 MOST_POINTS = 2000  # on the small map; more are an even sample
 # Each way: title, what is there, page.
 WAYS = (
@@ -27,6 +38,7 @@ INVITE = ("Invite people", "Links for the people whose preferences you want to l
 def page() -> None:
     session, _ = current()
     st.title("Overview")
+    who_is_simulated()
     st.write(
         "**People compare two answers; CoPL Studio learns from every click who prefers what**, and predicts which "
         "answer each person and each group would choose, also for texts that nobody has seen."
@@ -80,8 +92,9 @@ def people() -> None:
     groups = f" in {len(view.groups)} groups" if len(view.groups) > 1 else ""
     mine = " The star is you." if view.me is not None and view.placed[view.me] else ""
     people = count_people(*(int((view.placed & kind).sum()) for kind in (True, view.simulated, view.models)))
+    open_points = f" {SHOWN_AS}." if view.simulated.any() else ""
     source_line(
-        f"{people}{groups}; people who answer alike stand near each other.{mine}",
+        f"{people}{groups}; people who answer alike stand near each other.{open_points}{mine}",
         f"{view.snapshot}, {view.total_labels:,} labels",
     )
 
@@ -93,8 +106,7 @@ def small_map(view: UserMap) -> go.Figure:
         own = rows[view.group[rows] == group]
         known = None if group < 0 else int(group)
         if len(own):
-            marker = {"size": 7, "color": group_colour(known), "opacity": 0.8}
-            figure.add_scatter(x=view.xy[own, 0], y=view.xy[own, 1], name=group_name(known), marker=marker)
+            add_group(figure, view, own, known)
     if view.me is not None and view.placed[view.me]:
         marker = {"size": 20, "symbol": "star", "color": group_colour(own_group(view)), "line": {"width": 2}}
         figure.add_scatter(x=[view.xy[view.me, 0]], y=[view.xy[view.me, 1]], name="You", marker=marker)
@@ -105,6 +117,21 @@ def small_map(view: UserMap) -> go.Figure:
         height=300, margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"orientation": "h", "y": -0.02, "yanchor": "top"}
     )
     return figure
+
+
+def add_group(figure: go.Figure, view: UserMap, own: np.ndarray, group: int | None) -> None:
+    """The people of a group, rows (n,), drawn by their kinds as on the large map, with one entry in the legend."""
+    for number, kind in enumerate(np.unique(view.kinds[own]).tolist()):
+        rows = own[view.kinds[own] == kind]
+        marker = marker_of(len(view.ids), {"symbol": f"circle{OPEN[kind]}", "color": group_colour(group)})
+        figure.add_scatter(
+            x=view.xy[rows, 0],
+            y=view.xy[rows, 1],
+            name=group_name(group),
+            legendgroup=str(group),
+            showlegend=number == 0,
+            marker=marker | {"size": POINT},
+        )
 
 
 def own_group(view: UserMap) -> int | None:

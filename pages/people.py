@@ -21,10 +21,11 @@ from pages.common import (
     rerun,
     source_line,
     watch_champion,
+    who_is_simulated,
 )
 from pages.people_film import AUTOPLAY, can_play, film
 from pages.people_groups import groups
-from pages.people_map import COLOURS, EXPLAINED, Colouring, colouring, ids_of, picture
+from pages.people_map import COLOURS, EXPLAINED, SHOWN_AS, Colouring, colouring, ids_of, picture
 from pages.people_pairs import by_name, persons
 from pages.people_selection import chosen_people, read_link, write_link
 
@@ -34,6 +35,7 @@ MOST_SNAPSHOTS = 30  # on the slider, the newest
 def page() -> None:
     session, me = current()
     st.title("People")
+    who_is_simulated()
     champion = session.record.champion
     if champion is None:
         no_snapshot("The map of people")
@@ -123,8 +125,9 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
             alt="Map of users",
         )
     source_line(
-        "Each point is a person, close to people who answer alike. Filled points are humans, open points are simulated "
-        "people" + ("" if in_3d else ", grey points at the bottom have no labels") + f". {EXPLAINED[colour.by]} "
+        f"Each point is a person, close to people who answer alike. {SHOWN_AS}"
+        + ("" if in_3d else ", grey points at the bottom have no labels")
+        + f". {EXPLAINED[colour.by]} "
         "Distances between clusters, their sizes and the directions have no meaning. Click a name in the legend to "
         "hide it, double-click to show it alone; "
         + (

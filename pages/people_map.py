@@ -42,6 +42,7 @@ SHAPES = ("circle", "square", "diamond", "cross")  # the next shape follows when
 NO_LABELS = "No labels in this snapshot"
 
 OPEN = {Kind.HUMAN.value: "", Kind.SIMULATED.value: "-open", Kind.MODEL.value: "-open-dot"}  # ending of the symbol
+SHOWN_AS = "Filled points are humans, open points are simulated people"
 KINDS = {Kind.HUMAN.value: "Human", Kind.SIMULATED.value: "Simulated", Kind.MODEL.value: "Language model"}
 
 
@@ -160,7 +161,7 @@ def _add_points(
     common = {
         "mode": "markers",
         "name": name,
-        "marker": _marker(len(view.ids), style, in_3d) | ({"color": colour.value[rows]} if numbered else {}),
+        "marker": marker_of(len(view.ids), style, in_3d) | ({"color": colour.value[rows]} if numbered else {}),
         "text": view.names[rows],
         "customdata": _point_data(view, rows, *more),
         "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{hover}<extra></extra>",
@@ -182,7 +183,7 @@ def marker_size(n_users: int) -> int:
     return 9 if n_users < 1000 else 6 if n_users < 20_000 else 3
 
 
-def _marker(n_users: int, style: dict, in_3d: bool) -> dict:
+def marker_of(n_users: int, style: dict, in_3d: bool = False) -> dict:
     """A marker's size and symbol: the more people, the smaller."""
     size = marker_size(n_users)
     outline = {} if in_3d or "open" not in style["symbol"] else {"line": {"width": 2 if size > 4 else 1}}

@@ -11,7 +11,7 @@ from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
 from pages import second_look
-from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings
+from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings, who_is_simulated
 from pages.gain import ceiling_in_words
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
@@ -22,6 +22,7 @@ MOST_NAMED = 12  # people whose flags are listed in sentences
 def page() -> None:
     session, me = current()
     st.title("Quality")
+    who_is_simulated()
     lead = st.empty()
     people, answers = label_quality.answer_counts(session)
     lead.markdown(f"{counted(people)} given {answers:,} answers. Computing the figures …")
@@ -52,10 +53,7 @@ def page() -> None:
 def summary(view: QualityView) -> str:
     """Whether anybody stands out, in a sentence."""
     count = sum(bool(person.figures.flags) for person in view.people)
-    simulated = sum(person.user.kind == Kind.SIMULATED for person in view.people)
-    people = f"{counted(len(view.people))} given {view.n_answers:,} answers" + (
-        f" ({simulated:,} of these people are simulated)" if simulated else ""
-    )
+    people = f"{counted(len(view.people))} given {view.n_answers:,} answers"
     models = sum(person.user.kind == Kind.MODEL for person in view.people)
     people += f" ({models:,} {'are language models' if models > 1 else 'is a language model'})." if models else "."
     if not count:

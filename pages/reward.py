@@ -11,7 +11,16 @@ from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from copl_core.turns import title_of
 from pages.candidates import blank, field, finish, write, writer_controls, writing
-from pages.common import current, group_name, in_a_sentence, listing, no_snapshot, person_name, watch_champion
+from pages.common import (
+    current,
+    group_name,
+    in_a_sentence,
+    listing,
+    no_snapshot,
+    person_name,
+    watch_champion,
+    who_is_simulated,
+)
 from pages.five_answers import answers, asking, five_answers, try_button
 from pages.reward_results import LETTERS, attribution, choosing, experts, table, verdict
 from pages.sight import into_sight
@@ -27,6 +36,7 @@ FIRST = 5  # own answers; from then on one can compare oneself after these with 
 def page() -> None:
     session, _ = current()
     st.title("Reward")
+    who_is_simulated()
     if session.record.champion is None:
         no_snapshot("A reward")
     restore()

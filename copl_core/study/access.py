@@ -31,6 +31,12 @@ def users(session: Session) -> list[User]:
 
 
 @needs(RESEARCHER)
+def user_counts(session: Session) -> dict[Kind, int]:
+    """Kind → number of its users, without simulated users where the study excludes them."""
+    return session.store.user_counts(session.id)
+
+
+@needs(RESEARCHER)
 def user(session: Session, user_id: int) -> User:
     return session.store.user(user_id)
 

@@ -25,6 +25,7 @@ class SmallMap:
 
     xy: np.ndarray  # (P, 2) in [0, 1], y upwards
     group: np.ndarray  # (P,) int64
+    kind: np.ndarray  # (P,) text: the ``Kind`` of each user
     low: np.ndarray  # (2,) the corner of the unit square, on the snapshot's map
     size: np.ndarray  # (2,) its width and height there, positive
     snapshot: str
@@ -60,6 +61,7 @@ def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:
     users = session.store.users(session.id)
     placed = np.isfinite(layout.xy[:, 0])
     rows = np.flatnonzero(placed & np.isin(layout.user_ids, [user.id for user in users]))
+    kinds = {user.id: user.kind.value for user in users}
     simulated, models = ([user.id for user in users if user.kind == kind] for kind in (Kind.SIMULATED, Kind.MODEL))
     if not len(rows):
         return None
@@ -69,6 +71,7 @@ def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:
     return SmallMap(
         (layout.xy[kept] - low) / size,
         layout.group[kept],
+        np.array([kinds[one] for one in layout.user_ids[kept].tolist()]),
         low,
         size,
         snapshot.version,

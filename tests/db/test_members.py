@@ -110,3 +110,12 @@ def test_language_models_are_listed_and_stay_out_of_training_until_somebody_incl
     assert [entry.detail for entry in store.audit(study.id) if entry.event == "models"] == [
         {"include": False, "labels": 1}, {"include": True, "labels": 1}
     ]  # fmt: skip
+
+
+def test_users_are_counted_by_kind_and_simulated_ones_only_where_they_are_included(store, study):
+    assert store.user_counts(study.id) == {}
+    for name, kind in (("Ann", Kind.HUMAN), ("Ben", Kind.HUMAN), ("Sim", Kind.SIMULATED), ("Model", Kind.MODEL)):
+        store.create_user(study.id, name, kind=kind)
+    assert store.user_counts(study.id) == {Kind.HUMAN: 2, Kind.SIMULATED: 1, Kind.MODEL: 1}
+    store.include_simulated(study.id, False)
+    assert store.user_counts(study.id) == {Kind.HUMAN: 2, Kind.MODEL: 1}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from copl_core.records import Role
 from copl_core.study import access, controversy
 from tests.pages.test_training import GAIN, with_gain
+from tests.worlds import SHORT, fit_graph_now, label_in_camp
 
 WAYS = ["Label pairs", "Ask for rewards", "See people"]
 
@@ -55,6 +58,28 @@ def test_the_map_and_the_worth_of_answers_by_group_stand_with_n_and_snapshot(cam
     assert f"one answer for all pleases {value.for_all:.0%}" in shown
     assert f"each group its own {value.for_groups:.0%}" in shown and "over 12 pairs" in shown
     assert "16 simulated people in 2 groups" in shown and "Snapshot v0001" in shown
+
+
+def test_the_map_draws_simulated_people_as_the_large_map_does(camps, olga, open_page, words):
+    ann = access.join(camps, "Ann")
+    label_in_camp(camps, ann.id, SHORT, 10)
+    fit_graph_now(camps)
+    page = open_page("overview", camps, olga)
+    traces = json.loads(page.get("plotly_chart")[0].proto.spec)["data"]
+    symbols = [trace["marker"]["symbol"] for trace in traces]
+    assert symbols.count("circle") == 1 and set(symbols) == {"circle", "circle-open"}
+    names = [trace["name"] for trace in traces if trace.get("showlegend", True)]
+    assert len(names) == len(set(names)), "one entry of the legend for each group"
+    assert "open points are simulated people" in words(page)
+
+
+@pytest.mark.parametrize("name", ["overview", "people", "controversy", "experts", "reward", "training", "quality"])
+def test_every_page_that_counts_simulated_people_says_so_and_none_says_it_without_them(
+    camps, olga, open_page, words, name
+):
+    assert "16 of the 17 people of this study are **simulated**" in words(open_page(name, camps, olga))
+    access.include_simulated(camps, False)
+    assert "**simulated**" not in words(open_page(name, camps, olga))
 
 
 def test_a_damaged_snapshot_is_reported_and_the_doors_stay(camps, olga, open_page, words):

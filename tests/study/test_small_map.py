@@ -23,6 +23,7 @@ def test_every_person_with_a_place_is_a_point_in_the_unit_square(camps):
     placed = [points.place(tuple(xy)) for xy in layout.xy.tolist()]
     assert np.allclose(sorted(placed), sorted(map(tuple, points.xy.tolist())), atol=1e-5)
     assert position.n_labels == 0 and position.xy is None
+    assert points.kind.tolist() == ["simulated"] * 16
 
 
 def test_each_answer_moves_the_star_and_the_points_are_made_once(camps):
