@@ -193,7 +193,9 @@ else:
     from streamlit.starlette import App
 
     from web.sign_in import SignIn
+    from web.watching import ROUTES, OwnMetrics
 
     # Otherwise the first visitor of a fresh server sees a menu of the files in ``pages``.
     PagesManager.uses_pages_directory = False
-    app = App(__file__, middleware=[Middleware(SignIn)], on_script_error=show_error)
+    middleware = [Middleware(OwnMetrics), Middleware(SignIn)]
+    app = App(__file__, routes=ROUTES, middleware=middleware, on_script_error=show_error)

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -355,7 +356,19 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     if hasattr(os, "nice"):
         os.nice(10)  # where processors are few, the pages come first
     _log_to_terminal()
-    return work(open_store(settings), settings)
+    store = open_store(settings)
+    if arguments.health_port:
+        _watch(store, settings, arguments.health_address, arguments.health_port)
+    return work(store, settings)
+
+
+def _watch(store: Store, settings: Settings, address: str, port: int) -> None:
+    """Let a monitor watch this process."""
+    from copl_core.install.launcher import check_port
+    from copl_core.serving.watching import Watched, answer_beside
+
+    check_port(port, address, "--health-port {}")
+    answer_beside(Watched(lambda: store, cache(lambda study_id: Session(store, settings, study_id))), address, port)
 
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -435,6 +448,12 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
     return up(settings, prepare)
 
 
+def _app(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.install.launcher import become_app
+
+    become_app(settings)
+
+
 def _weights(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.install.weights import fetch
 
@@ -479,7 +498,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
 
     need_device(settings)
     session = open_study(settings)
-    check_port(arguments.port, arguments.address)
+    check_port(arguments.port, arguments.address, "--port {}")
     live = [one for one in service_tokens.tokens(session) if one.revoked_at is None]
     print(
         f"The reward server answers at http://{arguments.address}:{arguments.port}; /docs says how to ask it.",
@@ -565,6 +584,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(command)
     command("link", _link, "Print a new sign-in link for the owner.")
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
+    command("app", _app, "Run the app alone, where a supervisor runs the trainer.")
     command("weights", _weights, "Fetch the bundled models.")
     sub = command("doctor", _doctor, "Look what is wrong with this installation, and change nothing.")
     sub.add_argument("--json", action="store_true", help="one JSON object instead of a line for each check")
@@ -638,7 +658,9 @@ def _add_model_commands(command: AddCommand) -> None:
     sub = command("fit", _fit, "Fit the study now, in this process, and publish a snapshot.")
     _add_study(sub)
     sub.add_argument("--graph-only", action="store_true", help="keep the current reward model")
-    command("worker", _worker, "Run the trainer, which refits when labels arrive, until Ctrl-C.")
+    sub = command("worker", _worker, "Run the trainer, which refits when labels arrive, until Ctrl-C.")
+    sub.add_argument("--health-port", type=int, metavar="N", help="answer /healthz, /readyz and /metrics there")
+    sub.add_argument("--health-address", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     sub = command("score", _score, "Print the predicted preferences of users and groups between responses.")
     _add_study(sub)
     sub.add_argument("--prompt")

@@ -524,6 +524,14 @@ class Store(Protocol):
 
     # ---- the worker's heartbeat
     def heartbeat(self, pid: int, state: str) -> None: ...
+    def found_schema(self) -> str | None:
+        """The version of the tables as the database has it now; None: it has none."""
+        ...
+
+    def recent_labels(self, seconds: float) -> dict[int, int]:
+        """Study id → counting labels of the last seconds; of the last 20,000 labels, imported ones too."""
+        ...
+
     def worker(self) -> tuple[int, str, datetime] | None:
         """(process id, state, time) of the last heartbeat."""
         ...

@@ -18,6 +18,7 @@ from db.tasks import Tasks
 from db.texts import Texts
 from db.training import Training
 from db.votes import Votes
+from db.watch import Watch
 
 
 class SqlStore(
@@ -34,6 +35,7 @@ class SqlStore(
     Votes,
     Training,
     Bundles,
+    Watch,
 ):
     """A store in the database of ``engine``, after ``db.engine.migrate``."""
 

@@ -77,7 +77,7 @@ def test_the_start_page_joins_the_parts_and_computes_nothing():
     ours = {module for module in imports("streamlit_app.py") if top(module) in OURS}
     core = {"copl_core.records", "copl_core.store"}
     verbs = {"copl_core.study.access", "copl_core.study.sign_in"}
-    parts = {"pages.account", "pages.common", "pages.join", "web.installation", "web.sign_in"}
+    parts = {"pages.account", "pages.common", "pages.join", "web.installation", "web.sign_in", "web.watching"}
     assert ours <= core | verbs | parts
 
 

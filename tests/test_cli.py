@@ -40,6 +40,7 @@ COMMANDS = (
     "weights",
     "evaluate",
     "doctor",
+    "app",
 )
 
 

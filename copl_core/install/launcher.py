@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from copl_core.config import Settings
-from copl_core.install.processes import Processes, stop_on_signals, to_call
+from copl_core.install.processes import Processes, environment_of, stop_on_signals, to_call
 from copl_core.install.program import PROGRAM
 from copl_core.records import CoplError
 
@@ -92,6 +92,20 @@ def main(
         return 1
 
 
+def become_app(settings: Settings, say: Callable[[str], object] = SAY) -> NoReturn:
+    """Become the app alone, where a supervisor or a container starts each process; its signals are the app's own.
+
+    Raises:
+        CoplError: the home folder or the port cannot be used.
+    """
+    prepare_home(settings.home)
+    check_port(settings.port, settings.address)
+    say(f"The app answers at http://{settings.host}:{settings.port}; the owner's sign-in link: copl link")
+    command, environment = app_command(settings), environment_of("app", settings)
+    os.chdir(PROGRAM)  # where streamlit reads its settings
+    os.execve(command[0], command, environment)
+
+
 def prepare_home(home: Path) -> Path:
     """Create the home folder and its logs folder, and test that files can be written.  Returns the logs folder.
 
@@ -144,8 +158,8 @@ def _holder(stream: IO[str]) -> str:
     return stream.read(200).strip() or "the process is not known"
 
 
-def check_port(port: int, address: str = "127.0.0.1") -> None:
-    """Check that the app can listen on the port of an address.
+def check_port(port: int, address: str = "127.0.0.1", choose: str = "COPL_PORT={} make run") -> None:
+    """Check that the app can listen on the port of an address; ``choose`` says how another port is chosen.
 
     Raises:
         CoplError: another program answers on the port, the port is not allowed, or the address is not of this machine.
@@ -166,7 +180,7 @@ def check_port(port: int, address: str = "127.0.0.1") -> None:
                 ) from None
             raise CoplError(
                 f"Port {port} cannot be used ({error.strerror or error}); stop the program that uses it, "
-                f"or choose another port: COPL_PORT={port + 1 if 1024 < port < 65535 else 8501} make run"
+                f"or choose another port: {choose.format(port + 1 if 1024 < port < 65535 else 8501)}"
             ) from None
 
 

@@ -51,6 +51,22 @@ def to_call(address: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
 
 
+def environment_of(name: str, settings: Settings) -> dict[str, str]:
+    """The environment of the process "app" or "worker"."""
+    own = {
+        # The app multiplies small matrices for many visitors at once: more threads per product make it slower.
+        "app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")},
+        # The trainer returns large tensors to the system (``trainer.memory``); in large pages that costs less time.
+        "worker": {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")},
+    }
+    shared = {
+        "COPL_HOME": str(settings.home.resolve()),
+        "COPL_PORT": str(settings.port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return os.environ | shared | own[name]
+
+
 class _Restarts:
     """How often a process has died in a row, and when it starts again."""
 
@@ -83,17 +99,6 @@ class Processes:
         self.settings, self.logs, self.say, self.stop = settings, logs, say, stop
         self.commands = {name: list(command) for name, command in commands.items()}
         self.processes: dict[str, subprocess.Popen] = {}
-        self.environment = os.environ | {
-            "COPL_HOME": str(settings.home.resolve()),
-            "COPL_PORT": str(settings.port),
-            "PYTHONUNBUFFERED": "1",
-        }
-        # The app multiplies small matrices for many visitors at once: more threads per product make it slower.
-        self.extra_environment = {
-            "app": {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")},
-            # The trainer returns large tensors to the system (``trainer.memory``); in large pages that costs less time.
-            "worker": {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")},
-        }
 
     def __enter__(self) -> Processes:
         self.guard = subprocess.Popen(
@@ -187,7 +192,7 @@ class Processes:
             process = subprocess.Popen(
                 self.commands[name],
                 cwd=PROGRAM,
-                env=self.environment | self.extra_environment[name],
+                env=environment_of(name, self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -8,11 +8,9 @@ answered with 4xx and ``{"error": one sentence}``.
 
 from __future__ import annotations
 
-import binascii
 import logging
 import time
 from asyncio import CancelledError
-from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -31,6 +29,7 @@ from copl_core.records import CoplError, StoreUnavailable
 from copl_core.serving import bodies, metrics, openapi
 from copl_core.serving.bodies import BadRequest
 from copl_core.serving.limits import RateLimiter
+from copl_core.serving.secrets import secret_of
 from copl_core.serving.service import Service
 from copl_core.store import Store
 from copl_core.study.service_tokens import token_of
@@ -224,7 +223,7 @@ async def _body(request: Request, *, keep: bool = True) -> bytes:
 
 
 def _token(store: Store, request: Request) -> ServiceToken:
-    secret = _secret(request.headers.get("authorization", ""))
+    secret = secret_of(request.headers.get("authorization", ""))
     token = token_of(store, secret) if secret else None
     if token is None:
         why = "unknown or revoked" if secret else "missing"
@@ -234,19 +233,6 @@ def _token(store: Store, request: Request) -> ServiceToken:
             {"WWW-Authenticate": "Bearer"},
         )
     return token
-
-
-def _secret(header: str) -> str:
-    """The secret of an authorization header; of the basic scheme, its password."""
-    scheme, _, value = header.partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    if scheme.lower() != "basic":
-        return ""
-    try:
-        return b64decode(value, validate=True).decode().partition(":")[2]
-    except (binascii.Error, ValueError):
-        return ""
 
 
 def _take(parts: _Parts, token: ServiceToken, cost: int) -> None:

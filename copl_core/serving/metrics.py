@@ -38,18 +38,18 @@ class Metrics:
     def text(self) -> str:
         with self._lock:
             lines = [
-                *_head("copl_requests_total", "counter", "Requests by route and status."),
+                *head("copl_requests_total", "counter", "Requests by route and status."),
                 *(
                     f'copl_requests_total{{route="{r}",status="{s}"}} {n}'
                     for (r, s), n in sorted(self._requests.items())
                 ),
-                *_head("copl_request_seconds", "histogram", "Seconds from the body to the answer."),
+                *head("copl_request_seconds", "histogram", "Seconds from the body to the answer."),
                 *self._histogram(),
-                *_head("copl_texts_total", "counter", "Responses that were given a reward."),
+                *head("copl_texts_total", "counter", "Responses that were given a reward."),
                 f"copl_texts_total {self._texts}",
-                *_head("copl_champion_changes_total", "counter", "Times that the answering snapshot changed."),
+                *head("copl_champion_changes_total", "counter", "Times that the answering snapshot changed."),
                 f"copl_champion_changes_total {self._changes}",
-                *_head("copl_snapshot_info", "gauge", "The snapshot that answered last, by study."),
+                *head("copl_snapshot_info", "gauge", "The snapshot that answered last, by study."),
                 *(f'copl_snapshot_info{{study="{s}",snapshot="{v}"}} 1' for s, v in sorted(self._champions.items())),
             ]
         return "\n".join(lines) + "\n"
@@ -68,5 +68,5 @@ class Metrics:
         return lines
 
 
-def _head(name: str, kind: str, text: str) -> tuple[str, str]:
+def head(name: str, kind: str, text: str) -> tuple[str, str]:
     return f"# HELP {name} {text}", f"# TYPE {name} {kind}"

@@ -1,0 +1,26 @@
+"""What monitors read of the database: small numbers, in a time that does not depend on its size."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import func, select
+
+from db.engine import version
+from db.models import LabelRow
+from db.transactions import Transactions, now
+
+_LAST = 20_000  # labels that are looked at: their times have no index
+
+
+class Watch(Transactions):
+    def found_schema(self) -> str | None:
+        return version(self.engine)
+
+    def recent_labels(self, seconds: float) -> dict[int, int]:
+        last = select(LabelRow.study_id, LabelRow.created_at, LabelRow.counts).order_by(LabelRow.id.desc()).limit(_LAST)
+        label = last.subquery().c
+        recent = select(label.study_id, func.count()).where(label.created_at > now() - timedelta(seconds=seconds))
+        with self._read() as connection:
+            rows = connection.execute(recent.where(label.counts).group_by(label.study_id))
+            return {study_id: n for study_id, n in rows}

@@ -1,0 +1,90 @@
+"""The app alone, as a container starts it: what it answers to a balancer, to a monitor and to a passer-by."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+
+from copl_core.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+FAR = {"X-Forwarded-For": "10.1.2.3"}
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, str]]:
+    """``copl app`` on an empty home, and its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    environment = os.environ | {"COPL_HOME": str(tmp_path_factory.mktemp("app")), "COPL_PORT": str(port)}
+    command = [sys.executable, "-m", "copl_core", "app"]
+    app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    yield app, f"http://127.0.0.1:{port}"
+    app.kill()
+    app.communicate()
+
+
+@pytest.fixture(scope="module")
+def address(process) -> str:
+    app, address = process
+    ends = time.monotonic() + 60
+    while ask(address, "/healthz")[0] != 200:
+        assert app.poll() is None and time.monotonic() < ends
+        time.sleep(0.1)
+    return address
+
+
+def ask(address: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    """Status and text of an answer; status 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(address + path, headers=headers or {}), timeout=30
+        ) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as refused:
+        return refused.code, refused.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_the_app_alone_prepares_its_database_and_is_ready(address):
+    assert json.loads(ask(address, "/readyz")[1]) == {"status": "ready"}
+    status, text = ask(address, "/metrics")
+    assert status == 200 and 'copl_champion_info{study="1",snapshot="v0001"} 1' in text
+
+
+def test_counts_of_the_studio_and_of_streamlit_are_closed_to_passers_by(address):
+    for path in ("/metrics", "/_stcore/metrics"):
+        assert ask(address, path)[0] == 200
+        assert ask(address, path, FAR)[0] == 403
+    assert ask(address, "/readyz", FAR)[0] == 200 and ask(address, "/healthz", FAR)[0] == 200
+
+
+def test_its_pages_are_served_beside_these_addresses(address):
+    assert ask(address, "/_stcore/health")[0] == 200 and "<html" in ask(address, "/label")[1]
+
+
+def test_a_second_app_on_the_port_is_a_sentence(address, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COPL_HOME", str(tmp_path))
+    monkeypatch.setenv("COPL_PORT", address.rpartition(":")[2])
+    assert main(["app"]) == 1
+    assert "another program answers on it" in capsys.readouterr().err
+
+
+def test_a_signal_ends_the_app(process, address):
+    app, _ = process
+    app.send_signal(signal.SIGTERM)
+    app.wait(30)
+    assert b"Traceback" not in app.stdout.read()
