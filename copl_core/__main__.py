@@ -18,7 +18,7 @@ from copl_core.config import Settings
 from copl_core.install.program import importable
 from copl_core.records import CoplError, ImportReport, counted
 from copl_core.store import Store
-from copl_core.study import access, bundle, contents, rewards, runs, service_tokens
+from copl_core.study import access, bundle, contents, forget, rewards, runs, service_tokens
 from copl_core.study.session import Session
 from copl_core.study_settings import ServiceRole
 
@@ -565,6 +565,30 @@ def _installation(settings: Settings) -> doctor.Installation:
     return doctor.Installation(settings, facts, problem, store, datetime.now(UTC))
 
 
+def _forget(arguments: argparse.Namespace, settings: Settings) -> int:
+    session = open_study(settings, arguments.study)
+    user = access.find_user(session, arguments.name)
+    n, happens = forget.leaving(session, user.id)
+    if not arguments.yes:
+        print(f"{user.name}, {n:,} labels. {happens}")
+        if input("Type the name to delete all of it: ").strip() != user.name:
+            raise CoplError("Nothing is deleted: that is another name.")
+    done = forget.forget(session, user.id)
+    print("\n".join([*forget.in_words(done), f"It took {done.seconds:.1f} s."]))
+    return 0
+
+
+def _my_data(arguments: argparse.Namespace, settings: Settings) -> int:
+    session = open_study(settings, arguments.study)
+    data = forget.my_data(session, access.find_user(session, arguments.name).id)
+    if arguments.out is None:
+        print(forget.my_data_file(data).decode())
+        return 0
+    forget.write_my_data(data, arguments.out)
+    print(f"Wrote {arguments.out}: {len(data['labels']):,} labels, and all else that is stored of {arguments.name}.")
+    return 0
+
+
 AddCommand = Callable[[str, Callable[[argparse.Namespace, Settings], int], str], argparse.ArgumentParser]
 
 
@@ -578,6 +602,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_data_commands(command)
+    _add_people(command)
     _add_model_commands(command)
     _add_export_model(command)
     _add_serving(command)
@@ -618,6 +643,17 @@ def _add_data_commands(command: AddCommand) -> None:
     sub = command("restore", _restore, "Make a new study from a file of `backup`.")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("--study", metavar="NAME", help="name of the new study (default: as in the file)")
+
+
+def _add_people(command: AddCommand) -> None:
+    sub = command("my-data", _my_data, "Write everything that a study has of one person, as one JSON file.")
+    _add_study(sub)
+    sub.add_argument("name", metavar="NAME", help="of the person")
+    sub.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    sub = command("forget", _forget, "Delete a person and all that is theirs; the model is trained again without them.")
+    _add_study(sub)
+    sub.add_argument("name", metavar="NAME", help="of the person")
+    sub.add_argument("--yes", action="store_true", help="do not ask for the name again")
 
 
 def _add_export(sub: argparse.ArgumentParser) -> None:

@@ -64,6 +64,9 @@ class Kind(StrEnum):
         return {"human": "person", "simulated": "simulated person", "model": "language model"}[self.value]
 
 
+LEFT = "left"  # the stored kind of a user who has left: a row without name and labels, which no list shows
+
+
 class Role(StrEnum):
     OWNER = "owner"
     RESEARCHER = "researcher"
@@ -90,6 +93,7 @@ class StudyRecord:
     revision: int  # increases with every label change; a watermark is one of its values
     demo: bool
     include_models: bool = False  # whether training learns from language models too
+    forgotten: int = 0  # the revision when a user last left: snapshots of earlier labels know them; 0: nobody has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,3 +400,16 @@ class DatabaseFacts:
     damage: str | None  # what is wrong with its pages, empty where they are whole; None: a server, which checks them
     now: datetime | None  # by the clock of a server; None: it has no clock of its own
     newest_label: datetime | None  # the latest time of the last thousand labels
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """What went with a user who left, in one transaction."""
+
+    user_id: int
+    study_id: int
+    revision: int  # of the study, after it
+    gone: dict[str, int]  # rows deleted or changed, by name: "labels", "reasons", "drafts", "tasks" …
+    run_id: int | None  # the run that learns without them; None: nothing had learned from them, or too little is left
+    kind: str | None  # of that run
+    champion: str | None  # the snapshot that the study had before

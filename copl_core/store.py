@@ -5,9 +5,9 @@ Every method is one transaction: all of it is done when the method returns, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from copl_core.records import (
     AuditEntry,
     BrowserSession,
     Choice,
+    Departure,
     ImportReport,
     ImportRow,
     Kind,
@@ -520,6 +521,50 @@ class Store(Protocol):
     def revision(self, study_id: int) -> int: ...
     def revisions_since(self, study_id: int, watermark: int) -> int:
         """Number of label changes after the watermark."""
+        ...
+
+    # ---- people who leave
+    def forget_user(self, user_id: int, *, fewest: Mapping[str, int], by: int | None = None) -> Departure:
+        """Delete all that is a user's: labels, reasons, drafts, tasks, reports, name, addresses, links; queue the run
+        that replaces the champion.
+
+        The audit trail keeps what they did, under a number.  Refused for the last owner of a study.
+
+        Args:
+            fewest: labels that a run of each kind needs; with too few for any, the study has no champion any more.
+        """
+        ...
+
+    def stored_of(self, user_id: int) -> dict[str, Any]:
+        """Everything that is stored of a user, with the texts it is about, as JSON values."""
+        ...
+
+    def left_users(self, study_id: int) -> list[int]:
+        """Ids of the users who have left, which snapshots may still hold; ascending."""
+        ...
+
+    def knows_forgotten(self, study_id: int) -> bool:
+        """Whether the champion has learned from somebody who has left since."""
+        ...
+
+    def forgotten_snapshots(self, study_id: int) -> list[str]:
+        """Versions that have learned from somebody who has left since."""
+        ...
+
+    def drop_forgotten_snapshots(self, study_id: int) -> list[str]:
+        """Delete the records of these versions once the champion is a newer one; returns the versions."""
+        ...
+
+    def unclean_studies(self) -> dict[int, int]:
+        """Studies that somebody has left, whose files may still hold what went → how many have left so."""
+        ...
+
+    def overwrite_deleted(self) -> bool:
+        """Rewrite the files of the database without what deleted rows left; False: it is in use, try again later."""
+        ...
+
+    def mark_clean(self, study_id: int, n_left: int) -> None:
+        """The files hold nothing any more; nothing changes if more than ``n_left`` have left meanwhile."""
         ...
 
     # ---- the worker's heartbeat

@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import aliased
 
-from copl_core.records import LARGEST, Choice, CoplError, Kind, Role, RunState
+from copl_core.records import LARGEST, LEFT, Choice, CoplError, Kind, Role, RunState
 from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from db.base import UtcTime
 from db.engine import HEAD
@@ -220,7 +220,7 @@ class _NewRows:
             return None
         value = _checked(value, column)
         words = _WORDS.get(f"{part.name}.{column.key}")
-        if words is not None and value is not None and value not in set(words):
+        if words is not None and value is not None and value not in {*words, *([LEFT] if words is Kind else [])}:
             raise CoplError(f"The bundle's {part.name} have the {column.key} {value[:60]!r}; {_WRONG}.")
         return value if table is None or value is None else self._new_id(column, value)
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from copl_core.records import CoplError, StoreUnavailable
 
-HEAD = "0011"  # the newest migration; written here so that a start does not load Alembic to find it
+HEAD = "0012"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
 _LOCK = 4_026_531_840  # an arbitrary number: PostgreSQL's advisory lock for migrations
 

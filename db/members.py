@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from copl_core.records import AuditEntry, CoplError, Kind, Role, StudyRecord, User
+from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
 from db.models import AuditRow, LabelRow, StudyRow, UserRow
@@ -16,7 +16,9 @@ from db.transactions import Transactions, audit, bump_revision, now, only_visibl
 
 NAME_LENGTH = 200
 # Built once: every act of a page runs it.
-_MEMBER = select(UserRow.__table__).where(UserRow.id == bindparam("user"), UserRow.study_id == bindparam("study"))
+_MEMBER = select(UserRow.__table__).where(
+    UserRow.id == bindparam("user"), UserRow.study_id == bindparam("study"), UserRow.kind != LEFT
+)
 
 
 class Members(Transactions):
@@ -110,7 +112,8 @@ class Members(Transactions):
     def users(self, study_id: int) -> list[User]:
         with self._read() as connection:
             study = study_row(connection, study_id)
-            query = select(UserRow.__table__).where(UserRow.study_id == study_id).order_by(UserRow.id)
+            query = select(UserRow.__table__).where(UserRow.study_id == study_id, UserRow.kind != LEFT)
+            query = query.order_by(UserRow.id)
             return [user_of(row) for row in connection.execute(only_visible(query, study, UserRow.id))]
 
     def user(self, user_id: int) -> User:
@@ -128,6 +131,7 @@ class Members(Transactions):
         with self._read() as connection:
             study = study_row(connection, study_id)
             query = select(UserRow.__table__).where(UserRow.study_id == study_id, UserRow.name == name)
+            query = query.where(UserRow.kind != LEFT)
             row = connection.execute(only_visible(query, study, UserRow.id)).first()
             return None if row is None else user_of(row)
 
@@ -215,7 +219,7 @@ def _make_current(connection: Connection, study_id: int) -> None:
 
 def study_of_row(row: AnyRow) -> StudyRecord:
     return StudyRecord(
-        row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo, row.include_models
+        row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo, row.include_models, row.forgotten
     )
 
 

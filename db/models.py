@@ -34,6 +34,9 @@ class StudyRow(Base):
     ready: Mapped[bool] = mapped_column(default=True, server_default=true())  # lists show no study that is being made
     # Names that owners gave to groups, by group number; null: none
     group_names: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    forgotten: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # revision when a user last left
+    # Users who have left and of whom the files may still hold what went
+    unclean: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     created_at: Mapped[datetime]
 
 

@@ -6,10 +6,12 @@ from sqlalchemy import Engine
 
 from db.auth import Auth
 from db.bundles import Bundles
+from db.departures import Departures
 from db.engine import make_engine, migrate
 from db.labelling import Labelling
 from db.listing import Listing
 from db.members import Members
+from db.personal_data import PersonalData
 from db.pinned_pairs import PinnedPairs
 from db.service_tokens import ServiceTokens
 from db.sessions import Sessions
@@ -36,6 +38,8 @@ class SqlStore(
     Training,
     Bundles,
     Watch,
+    Departures,
+    PersonalData,
 ):
     """A store in the database of ``engine``, after ``db.engine.migrate``."""
 

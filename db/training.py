@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, case, func, insert, select, update
 
-from copl_core.records import Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
+from copl_core.records import LEFT, Choice, Comparisons, CoplError, Run, RunState, SnapshotRecord, TrainingData
 from copl_core.study_settings import Schedule
 from db.base import AnyRow
+from db.departures import knows, refuse_forgotten
 from db.models import AuditRow, HeartbeatRow, LabelRow, PromptRow, ResponseRow, RunRow, SnapshotRow, StudyRow, UserRow
 from db.transactions import Transactions, audit, now, only_trained, only_visible, plain_rows, study_row
 
@@ -29,7 +30,8 @@ class Training(Transactions):
     def training_data(self, study_id: int) -> TrainingData:
         with self._read() as connection:
             study = study_row(connection, study_id)
-            users = only_visible(select(UserRow.id).where(UserRow.study_id == study_id), study, UserRow.id)
+            users = select(UserRow.id).where(UserRow.study_id == study_id, UserRow.kind != LEFT)
+            users = only_visible(users, study, UserRow.id)
             user_ids = _columns(connection, users.order_by(UserRow.id), 1)[0]
             prompts = connection.execute(
                 select(PromptRow.id, PromptRow.text).where(PromptRow.study_id == study_id).order_by(PromptRow.id)
@@ -171,8 +173,12 @@ class Training(Transactions):
             run = None if run_id is None else _run_row(connection, run_id, lock=True)
             if run is not None and run.state == RunState.CANCELLED.value:
                 raise CoplError(f"Run {run_id} was cancelled; its snapshot is not published and the champion stays.")
+            refuse_forgotten(study, record.version, record.watermark, record.metrics)
             becomes_champion = (
-                study.champion is None or run is None or not _chosen_since(connection, study_id, run.config)
+                study.champion is None
+                or run is None
+                or not _chosen_since(connection, study_id, run.config)
+                or _champion_knows_forgotten(connection, study)
             )
             if _snapshot_row(connection, study_id, record.version) is not None:
                 raise CoplError(f"Snapshot {record.version} exists already; give the new snapshot another version.")
@@ -206,9 +212,11 @@ class Training(Transactions):
 
     def promote(self, study_id: int, version: str, *, by: int | None = None) -> None:
         with self._write() as connection:
-            before = study_row(connection, study_id, lock=True).champion
-            if _snapshot_row(connection, study_id, version) is None:
+            study = study_row(connection, study_id, lock=True)
+            before, chosen = study.champion, _snapshot_row(connection, study_id, version)
+            if chosen is None:
                 raise _no_snapshot(version)
+            refuse_forgotten(study, version, chosen.watermark, chosen.metrics)
             _set_champion(connection, study_id, version)
             audit(connection, study_id, _CHOICE, by, before=before, after=version)
 
@@ -319,6 +327,11 @@ def _snapshot_row(connection: Connection, study_id: int, version: str) -> AnyRow
 
 def _set_champion(connection: Connection, study_id: int, version: str) -> None:
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(champion=version))
+
+
+def _champion_knows_forgotten(connection: Connection, study: AnyRow) -> bool:
+    row = _snapshot_row(connection, study.id, study.champion)
+    return row is not None and knows(study.forgotten, row.watermark, row.metrics)
 
 
 def _last_choice(connection: Connection, study_id: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, or_, select, update
 
-from copl_core.records import CoplError, Kind
+from copl_core.records import LEFT, CoplError, Kind
 from db.base import AnyRow, AnySelect
 from db.engine import reading, writing
 from db.models import AuditRow, PairRow, StudyRow, UserRow
@@ -40,7 +40,7 @@ def now() -> datetime:
 _STUDY_OF = (
     select(StudyRow.__table__, UserRow.id.label("user_id"))
     .join(UserRow, UserRow.study_id == StudyRow.id)
-    .where(UserRow.id == bindparam("user"))
+    .where(UserRow.id == bindparam("user"), UserRow.kind != LEFT)
 )
 _STUDY_OF_LOCKED = _STUDY_OF.with_for_update(of=StudyRow, key_share=True)
 
@@ -77,7 +77,7 @@ def pair_row(connection: Connection, study_id: int, pair_id: int) -> AnyRow:
 
 
 def user_row(connection: Connection, user_id: int, *, lock: bool = False) -> AnyRow:
-    query = select(UserRow.__table__).where(UserRow.id == user_id)
+    query = select(UserRow.__table__).where(UserRow.id == user_id, UserRow.kind != LEFT)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
         raise _no_user(user_id)

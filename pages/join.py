@@ -9,6 +9,7 @@ import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import access
+from pages import leaving
 from pages.common import visited
 from pages.texts import literal
 
@@ -34,6 +35,7 @@ document.cookie = "copl_next=" + encodeURIComponent(location.pathname + location
 def page() -> None:
     session = visited()
     st.title("Which answer is better?")
+    leaving.show_outcome()
     if st.query_params.get("link") == "refused":
         st.error(
             "This sign-in link does not work: it is incomplete, or it was revoked. Ask the person who sent it, or an "

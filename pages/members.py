@@ -10,6 +10,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study import access
 from copl_core.study_settings import Invite
+from pages import leaving
 from pages.account import address
 from pages.common import current, rerun, resend_values
 
@@ -181,6 +182,7 @@ def one(user: User) -> None:
             f"{address()}/?token={access.sign_in_token(session, user.id, by=me.id)}",
             f"This link signs in as {user.name}.",
         )
+    leaving.of_person(user)
 
 
 # ---- e-mail addresses
@@ -230,6 +232,7 @@ def perform(verb: Callable[..., object], *arguments: object, done: str = "") -> 
 
 def show_outcome() -> None:
     """The outcome of the last change, shown once."""
+    leaving.show_outcome()
     if problem := st.session_state.pop("settings-problem", ""):
         st.error(problem)
     if done := st.session_state.pop("settings-done", ""):

@@ -10,7 +10,7 @@ from copl_core.records import CoplError
 from copl_core.study import label_quality, user_map, user_profile
 from copl_core.study.user_map import UserMap
 from copl_core.study.views import Evidence, Leaning, UserProfile
-from pages import second_look
+from pages import leaving, second_look
 from pages.answer_history import answers, day, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
@@ -41,6 +41,7 @@ def page() -> None:
             "You have not compared any answers yet. After your first labels, this page shows your group; after some "
             "more, it describes what you like in words."
         )
+        leaving.own()
         return
     words, map_area = st.columns([5, 3], gap="large")
     with words:
@@ -59,6 +60,7 @@ def page() -> None:
     second_look.own()
     st.subheader("Your answers")
     answers()
+    leaving.own()
     if view.snapshot:
         watch_champion(view.snapshot)
 

@@ -35,6 +35,8 @@ COMMANDS = (
     "score",
     "serve",
     "token",
+    "my-data",
+    "forget",
     "link",
     "up",
     "weights",
@@ -480,6 +482,21 @@ def test_tokens_are_made_shown_once_listed_and_revoked(home, labels, capsys):
     assert main(["token", "make"]) == 1 and main(["token", "make", "x", "--per-minute", "0"]) == 1
     printed = capsys.readouterr().err
     assert "Which token?" in printed and "0 requests a minute; give 1 to" in printed
+
+
+def test_a_person_is_written_out_and_forgotten_by_name(home, labels, capsys, monkeypatch):
+    main(["import", str(labels)])
+    name = access.users(open_study(Settings(home=home)))[0].name
+    assert main(["my-data", name, "--out", str(home / "own.json")]) == 0
+    assert main(["my-data", name, "--out", str(home / "own.json")]) == 1 and "exists already" in capsys.readouterr().err
+    assert json.loads((home / "own.json").read_text())["person"]["name"] == name
+    monkeypatch.setattr("builtins.input", lambda _: "somebody else")
+    assert main(["forget", name]) == 1 and "Nothing is deleted" in capsys.readouterr().err
+    monkeypatch.setattr("builtins.input", lambda _: name)
+    assert main(["forget", name]) == 0
+    printed = capsys.readouterr().out
+    assert "Deleted for good" in printed and "own.json" in printed  # a file of the home that names the person
+    assert main(["forget", name, "--yes"]) == 1 and "There is no user" in capsys.readouterr().err
 
 
 def test_the_server_answers_in_a_process_of_its_own_until_it_is_stopped(home, labels, capsys):

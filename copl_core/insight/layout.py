@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,18 @@ class Layout:
             group=np.concatenate([self.group, gone.group]),
             xyz=deep,
             absent=None,
+        )
+
+    def without_users(self, user_ids: Sequence[int]) -> Layout:
+        """This map without some users."""
+        keep = ~np.isin(self.user_ids, np.asarray(user_ids, np.int64))
+        return replace(
+            self,
+            user_ids=self.user_ids[keep],
+            xy=self.xy[keep],
+            group=self.group[keep],
+            xyz=None if self.xyz is None else self.xyz[keep],
+            absent=None if self.absent is None else self.absent.without_users(user_ids),
         )
 
     def save(self, folder: Path) -> None:
@@ -175,6 +187,14 @@ def fit_layout(
     if before is None:
         return turned_flat(layout)
     return replace(_align(layout, before), absent=_absent(before, user_ids[rows]))
+
+
+def turned_like(layout: Layout, before: Layout) -> Layout:
+    """A map that was made from nothing, turned like an earlier one and with its numbers of groups; it is laid out as
+    before, so of the earlier map nothing else is in it.
+    """
+    known = before.with_absent()
+    return replace(_align(layout, known), absent=_absent(known, layout.user_ids))
 
 
 def part(progress: Progress, start: float, end: float) -> Progress:

@@ -11,6 +11,7 @@ gives the members' mean score.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,24 @@ class GraphState:
     user_inverse_temperature: np.ndarray | None = None  # (U,) float32, times a label's score difference; None: all 1
     features_version: int = features.VERSION  # of the style features in the φ that the graph learned from
     metrics: dict[str, Any] = field(default_factory=dict)  # held-out labels: accuracy, log_loss, calibration_error, n
+
+    def without_users(self, user_ids: Sequence[int]) -> GraphState:
+        """The same graph without the rows and labels of some users; what it has learned from them stays in it."""
+        keep = ~np.isin(self.user_ids, np.asarray(user_ids, np.int64))
+        if keep.all():
+            return self
+        labels = self.labels.take(keep[self.labels.user])
+        return replace(
+            self,
+            user_ids=self.user_ids[keep],
+            user_vectors=self.user_vectors[keep],
+            user_position_bias=self.user_position_bias[keep],
+            labels=replace(labels, user=(np.cumsum(keep) - 1)[labels.user]),
+            n_labels=self.n_labels[keep],
+            user_inverse_temperature=None
+            if self.user_inverse_temperature is None
+            else self.user_inverse_temperature[keep],
+        )
 
     @property
     def population(self) -> np.ndarray:

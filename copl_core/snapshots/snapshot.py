@@ -57,6 +57,17 @@ class Snapshot:
 
     folder: Path
     manifest: dict = field(repr=False)
+    left: tuple[int, ...] = ()  # users who have left: their rows are not shown, although it has learned from them
+    forgotten: int = 0  # the study's revision when the last of them left
+
+    def without(self, left: Sequence[int], forgotten: int) -> Snapshot:
+        """This snapshot, not yet read, without the rows of users who have left up to a revision."""
+        return Snapshot(self.folder, self.manifest, tuple(left), forgotten)
+
+    def knows(self, forgotten: int) -> bool:
+        """Whether it, or the reward model in it, has learned from somebody who left at a revision of the study."""
+        reward = self.manifest.get("reward")
+        return self.watermark < forgotten or (reward is not None and reward["watermark"] < forgotten)
 
     @property
     def version(self) -> str:
@@ -68,7 +79,7 @@ class Snapshot:
 
     @cached_property
     def graph(self) -> GraphState:
-        return self._read("graph", GraphState.load)
+        return self._read("graph", GraphState.load).without_users(self.left)
 
     @cached_property
     def prior(self) -> Prior:
@@ -82,7 +93,8 @@ class Snapshot:
 
     @cached_property
     def layout(self) -> Layout:
-        return self._read("layout", Layout.load)
+        found = self._read("layout", Layout.load)
+        return found.without_users(self.left) if self.left else found
 
     @cached_property
     def user_groups(self) -> np.ndarray:
@@ -100,7 +112,7 @@ class Snapshot:
     @cached_property
     def reward_graph(self) -> GraphState:
         """The graph state whose embeddings the gate of the reward model reads."""
-        return self._read("reward/graph", GraphState.load)
+        return self._read("reward/graph", GraphState.load).without_users(self.left)
 
     @cached_property
     def reward_prior(self) -> Prior:
@@ -118,8 +130,10 @@ class Snapshot:
 
     @cached_property
     def linear(self) -> LinearReward | None:
-        """The linear text reward beside the reward graph; None in snapshots of earlier versions."""
-        if not (self.has_reward and (self.folder / "reward" / "linear").is_dir()):
+        """The linear text reward beside the reward graph; None in snapshots of earlier versions, and where somebody has
+        left, on whose labels its tables stand.
+        """
+        if self.left or not (self.has_reward and (self.folder / "reward" / "linear").is_dir()):
             return None
         state = self.reward_graph
         found = self._read("reward/linear", LinearReward.load)

@@ -214,6 +214,13 @@ def _exclude(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} included {user} in training again ({labels})"
 
 
+def _left(who: str, entry: AuditEntry, names: Names) -> str:
+    person, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
+    if entry.detail["own"]:
+        return f"{person} left the study, and all that was theirs was deleted ({labels})"
+    return f"{who} deleted {person} and all that was theirs ({labels})"
+
+
 def _simulated(who: str, entry: AuditEntry, names: Names) -> str:
     labels = _count(entry.detail["labels"], "label")
     if entry.detail["include"]:
@@ -343,6 +350,7 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "service token": ("tokens of programs", _service_token),
     "service token revoked": ("tokens of programs", _service_token_revoked),
     "exclude": ("exclusion from training", _exclude),
+    "left": ("people who left", _left),
     "simulated": ("simulated people", _simulated),
     "models": ("language models", _models),
     "undo": ("undone answers", _undo),

@@ -127,6 +127,8 @@ def _add_champion(session: Session, version: str | None, bundle: BundleWriter) -
         damaged = verify(snapshot)
     except CoplError as problem:
         return None, str(problem)
+    if snapshot.knows(session.record.forgotten):
+        return None, f"Snapshot {version} has learned from a person who has left; the next one takes its place."
     if damaged:
         return None, f"Snapshot {version} is damaged: {damaged[0]} differs from what was written."
     for name in ("manifest.json", *snapshot.manifest["files"]):

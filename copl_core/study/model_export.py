@@ -94,6 +94,11 @@ def _fitted(session: Session) -> Snapshot:
             f"Study {session.record.name!r} has no snapshot with a reward model yet; let its trainer fit one, or, "
             f"while the studio is stopped: python -m copl_core fit --study {quote(session.record.name)}"
         )
+    if snapshot.left:
+        raise CoplError(
+            f"Snapshot {snapshot.version} has learned from a person who has left; export the one that is being "
+            "trained without them."
+        )
     return snapshot
 
 

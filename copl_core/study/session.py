@@ -80,13 +80,25 @@ class Session:
         """
         if version is None:
             return None
+        forgotten = self.record.forgotten
         with self._lock:
+            self._close_outdated(version, forgotten)
             if version not in self._snapshots:
-                self._snapshots[version] = load_snapshot(self.snapshot_root, version)
+                self._snapshots[version] = self._without_left(load_snapshot(self.snapshot_root, version), forgotten)
                 while len(self._snapshots) > _KEPT_SNAPSHOTS:
                     self._close(next(iter(self._snapshots)))
             self._snapshots[version] = self._snapshots.pop(version)  # the one used longest ago is closed first
             return self._snapshots[version]
+
+    def _close_outdated(self, version: str, forgotten: int) -> None:
+        """Forget a snapshot that shows somebody who has left since it was opened, and all that was computed."""
+        found = self._snapshots.get(version)
+        if found is not None and found.knows(forgotten) and found.forgotten != forgotten:
+            self._close(version)
+            self._once.clear()
+
+    def _without_left(self, found: Snapshot, forgotten: int) -> Snapshot:
+        return found.without(self.store.left_users(self.id), forgotten) if found.knows(forgotten) else found
 
     def _close(self, version: str) -> None:
         """Forget a snapshot and what was computed of it."""

@@ -22,7 +22,7 @@ from copl_core.config import Settings
 from copl_core.insight import describe
 from copl_core.insight.found_features import FoundFeatures
 from copl_core.insight.group_names import GroupFeatures, group_traits
-from copl_core.insight.layout import Layout, answer_space, fit_layout
+from copl_core.insight.layout import Layout, answer_space, fit_layout, turned_like
 from copl_core.preference.adapt import label_weights
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.state import GraphState
@@ -132,6 +132,7 @@ def fit_graph_part(
     settings: Settings,
     weights: Callable[[str], Path],
     previous: Snapshot | None = None,
+    turned: Layout | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Fitted:
@@ -139,6 +140,7 @@ def fit_graph_part(
 
     Args:
         reward: what ``fit_reward_part`` has fitted, perhaps to fewer labels; None: ``previous`` shares its own.
+        turned: a map that the new one is turned and numbered like, where it starts from no ``previous`` one.
 
     Raises:
         CoplError: too few labels to learn from.
@@ -149,6 +151,7 @@ def fit_graph_part(
     config = reward.config if reward else job.graph_config("graph")
     graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
     layout = job.layout(graph)
+    layout = turned_like(layout, turned) if turned is not None and previous is None else layout
     found = reward.found if reward else previous.layout.found if previous else None
     found = with_groups(found, layout, data, job.phi)
     layout = replace(layout, traits=_group_traits(layout, graph, data, previous), found=found)

@@ -10,6 +10,7 @@ from copl_core.study_settings import Schedule
 
 FEWEST_LABELS = 10  # with fewer labels a fit is meaningless
 FEWEST = {"graph": FEWEST_LABELS, "full": 2 * FEWEST_LABELS}  # a full fit holds some labels out to measure itself
+LEFT_REASON = "a person has left"
 _MAX_DOUBLINGS = 8  # of the wait after consecutive failures
 
 
@@ -26,6 +27,7 @@ class Situation:
     last_reward: datetime | None  # end of the last full run, whatever its result
     failed_graph: int = 0  # consecutive failures of graph runs, up to the last one
     failed_reward: int = 0  # consecutive failures of full runs, up to the last one
+    left: bool = False  # the champion has learned from somebody who has left since
 
 
 def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> dict[str, str]:
@@ -34,8 +36,24 @@ def due(situation: Situation, settings: Settings | Schedule, now: datetime) -> d
     "graph" refits the preference graph and shares the champion's reward model; "full" refits both.  Each consecutive
     failure of a kind doubles its wait: frequent retries repair nothing, and each one adds a row to the list of runs.
     """
+    if situation.left:
+        return _after_departure(situation, now)
     reasons = {"graph": _graph_reason(situation, settings, now), "full": _full_reason(situation, settings, now)}
     return {kind: reason for kind, reason in reasons.items() if reason}
+
+
+def _after_departure(situation: Situation, now: datetime) -> dict[str, str]:
+    """The run that replaces a champion which knows somebody who has left.  Where there are experts, no graph is fitted
+    before it: it would replace the champion without them.
+    """
+    kind = "full" if situation.has_reward and situation.n_labels >= FEWEST["full"] else "graph"
+    last, failed = (
+        (situation.last_reward, situation.failed_reward)
+        if kind == "full"
+        else (situation.last_graph, situation.failed_graph)
+    )
+    rested = _rested(last if failed else None, 1.0, failed, now)
+    return {kind: LEFT_REASON} if rested and situation.n_labels >= FEWEST[kind] else {}
 
 
 def _graph_reason(situation: Situation, settings: Settings | Schedule, now: datetime) -> str:

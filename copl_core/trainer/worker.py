@@ -22,7 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -46,6 +46,7 @@ from copl_core.snapshots.snapshot import (
     write_snapshot,
 )
 from copl_core.store import Store
+from copl_core.trainer.departures import clean_up, map_without_left
 from copl_core.trainer.memory import keep_memory_low, peak_gigabytes, release_memory
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
 from copl_core.trainer.run_progress import (
@@ -192,6 +193,7 @@ class Trainer:
     def _prune(self, study_id: int) -> None:
         """Remove old snapshots from disk, so that a study that is refitted for months does not fill it."""
         try:
+            self.store.drop_forgotten_snapshots(study_id)
             kept = versions_to_keep(self.store.snapshots(study_id), self.store.study(study_id).champion)
         except StoreUnavailable:
             return  # after the next run
@@ -209,8 +211,10 @@ class Trainer:
         busy = {(self.store.study_of_run(run.id), run.kind) for run in self.store.active_runs()}
         for study in self.store.studies():
             schedule = self.store.schedule(study.id) or self.settings.schedule
-            if schedule.automatic and any((study.id, kind) not in busy for kind in LANES):
-                for kind, reason in due(self._situation(study.id), schedule, datetime.now(UTC)).items():
+            left = study.forgotten > 0 and self.store.knows_forgotten(study.id)
+            if (schedule.automatic or left) and any((study.id, kind) not in busy for kind in LANES):
+                situation = replace(self._situation(study.id), left=left)
+                for kind, reason in due(situation, schedule, datetime.now(UTC)).items():
                     if (study.id, kind) not in busy:
                         self.store.add_run(study.id, kind, reason)
 
@@ -348,7 +352,9 @@ class Trainer:
             report(labels_phase, 0, 1, None)
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
-            fitted = fit_graph_part(data, version, reward, previous=self._champion(study_id), **given())
+            before = self._champion(study_id)
+            turned = map_without_left(self.store, self.root(study_id), study_id) if before is None else None
+            fitted = fit_graph_part(data, version, reward, previous=before, turned=turned, **given())
             took = {TOOK: clock.seconds()} if run.retry_of is None else {}  # a resumed run skips what it has
             self._write_config(run.id, config | {"data": cut} | took)
             manifest = {
@@ -454,9 +460,11 @@ class Trainer:
         return {"settings": {name: getattr(self.settings, name) for name in names}}
 
     def _champion(self, study_id: int) -> Snapshot | None:
-        """The champion, to start warm from; None where there is none or it is damaged: the fit then starts cold."""
+        """The champion, to start warm from; None where there is none, it is damaged, or it has learned from somebody
+        who has left since: the fit then starts cold.
+        """
         champion = self.store.champion(study_id)
-        if champion is None:
+        if champion is None or self.store.knows_forgotten(study_id):
             return None
         try:
             snapshot = load_snapshot(self.root(study_id), champion.version)
@@ -605,6 +613,7 @@ def _look(trainer: Trainer) -> None:
         try:
             trainer.store.heartbeat(os.getpid(), trainer.state)
             trainer.recover()
+            clean_up(trainer.store, trainer.settings)
             trainer.ask_for_due_runs()
         except Exception:  # a locked database must not end the thread
             log.warning("a look at the studies failed\n%s", traceback.format_exc())

@@ -1,0 +1,47 @@
+"""The texts of a person who leaves, in rows that stay: details of the audit trail, sources of responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from db.base import AnyRow
+from db.models import AuditRow, PromptRow, ResponseRow
+from db.study_models import EmailRow, ServiceTokenRow
+
+REMOVED = "(removed)"
+# Events whose details hold what somebody typed, and under which names
+_TYPED = {
+    "note": ("before", "after"),
+    "group name": ("before", "after"),
+    "service token": ("name",),
+    "service token revoked": ("name",),
+    "e-mail": ("email",),
+}
+
+
+def remove_texts(connection: Connection, study_id: int, user: AnyRow) -> dict[str, int]:
+    """Replace the texts and the name of a user in rows that stay; returns how many, by name."""
+    connection.execute(update(ServiceTokenRow).where(ServiceTokenRow.user_id == user.id).values(name=REMOVED))
+    prompts = select(PromptRow.id).where(PromptRow.study_id == study_id)
+    named = (ResponseRow.prompt_id.in_(prompts), ResponseRow.source == user.name)
+    sources = connection.execute(update(ResponseRow).where(*named).values(source=f"person {user.id}")).rowcount
+    return {"sources": sources, "entries": _remove_from_audit(connection, study_id, user)}
+
+
+def _remove_from_audit(connection: Connection, study_id: int, user: AnyRow) -> int:
+    """What the user typed, and their e-mail addresses wherever they stand."""
+    addresses = set(connection.execute(select(EmailRow.email).where(EmailRow.user_id == user.id)).scalars())
+    query = select(AuditRow.id, AuditRow.user_id, AuditRow.event, AuditRow.detail)
+    changed = 0
+    for row in connection.execute(query.where(AuditRow.study_id == study_id, AuditRow.event.in_(_TYPED))).all():
+        if row.user_id == user.id or row.detail.get("email") in addresses:
+            detail = row.detail | {name: _removed(row.detail.get(name)) for name in _TYPED[row.event]}
+            connection.execute(update(AuditRow).where(AuditRow.id == row.id).values(detail=detail))
+            changed += 1
+    return changed
+
+
+def _removed(value: Any) -> Any:
+    return REMOVED if value else value

@@ -1,0 +1,224 @@
+"""A person leaves: everything of theirs goes in one transaction, and what has learned from them may not be published.
+
+The row of the user stays as a number without a name, a role or labels (``LEFT``), so that no later user gets its id,
+which snapshots and the audit trail still hold.  Every query of users leaves it out.  ``study.forgotten`` is the
+revision at which somebody last left: a snapshot with an earlier watermark, of its graph or of its reward model, knows
+them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from copl_core.records import LEFT, CoplError, Departure, Role, RunState
+from db.base import AnyRow
+from db.departed_texts import remove_texts
+from db.engine import BUSY_SECONDS, explained
+from db.members import change_role
+from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow
+from db.overlap import assignment_of, recount_all
+from db.sessions import end_sessions_of
+from db.study_models import DraftRow, EmailRow, InviteRow, ReportRow, ServiceTokenRow
+from db.texts import IDS
+from db.transactions import Transactions, audit, bump_revision, now, only_trained, plain_rows, study_row, user_row
+
+REASON = "a person has left"
+_CANCELLED = "A person has left the study; another run learns without them."
+_REWRITTEN = ("user", "label", "task", "draft", "report", "audit", "email", "token", "response")
+_PATIENCE = 3.0  # seconds that the rewriting of a database waits for others
+_REWARD = SnapshotRow.metrics["reward_watermark"].as_integer()
+
+
+class Departures(Transactions):
+    def forget_user(self, user_id: int, *, fewest: Mapping[str, int], by: int | None = None) -> Departure:
+        with self._write() as connection:
+            study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
+            user = user_row(connection, user_id, lock=True)
+            change_role(connection, user, Role.ANNOTATOR, by)
+            pairs = list(connection.execute(select(LabelRow.pair_id).distinct().where(_of(user_id))).scalars())
+            revision = bump_revision(connection, study.id, max(1, len(pairs)))
+            gone = remove_texts(connection, study.id, user) | _delete(connection, user)
+            for start in range(0, len(pairs), IDS):
+                recount_all(connection, assignment_of(study), pairs[start : start + IDS])
+            changes: dict[str, Any] = {"unclean": StudyRow.unclean + 1}
+            run_id, kind = None, None
+            if gone["labels"]:
+                changes["forgotten"] = revision
+                kind = _kind_of_run(connection, study, fewest)
+                changes |= {} if kind else {"champion": None}
+            connection.execute(update(StudyRow).where(StudyRow.id == study.id).values(changes))
+            if gone["labels"]:
+                _cancel_running(connection, study.id)
+                run_id = _queued_run(connection, study.id, kind) if kind else None
+            who = None if by == user_id else by
+            audit(connection, study.id, "left", who, user=user_id, own=by == user_id, labels=gone["labels"])
+            return Departure(user_id, study.id, revision, gone, run_id, kind, study.champion)
+
+    def left_users(self, study_id: int) -> list[int]:
+        with self._read() as connection:
+            left = select(UserRow.id).where(UserRow.study_id == study_id, UserRow.kind == LEFT).order_by(UserRow.id)
+            return list(connection.execute(left).scalars())
+
+    def knows_forgotten(self, study_id: int) -> bool:
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            known = _outdated(study).where(SnapshotRow.version == study.champion)
+            return connection.execute(known).first() is not None
+
+    def drop_forgotten_snapshots(self, study_id: int) -> list[str]:
+        """Versions stay in use while the champion is one of those that know a person who has left."""
+        with self._write() as connection:
+            study = study_row(connection, study_id, lock=True)
+            versions = list(connection.execute(_outdated(study)).scalars())
+            if not versions or study.champion is None or study.champion in versions:
+                return []
+            theirs = (SnapshotRow.study_id == study_id, SnapshotRow.version.in_(versions))
+            connection.execute(delete(SnapshotRow).where(*theirs))
+            return versions
+
+    def forgotten_snapshots(self, study_id: int) -> list[str]:
+        with self._read() as connection:
+            return list(connection.execute(_outdated(study_row(connection, study_id))).scalars())
+
+    # ---- what deleted rows leave in the files of the database
+    def unclean_studies(self) -> dict[int, int]:
+        with self._read() as connection:
+            return dict(plain_rows(connection, select(StudyRow.id, StudyRow.unclean).where(StudyRow.unclean > 0)))
+
+    def overwrite_deleted(self) -> bool:
+        """Rewrite the tables without what deleted rows left; False: somebody reads them now, try again later."""
+        return (_vacuum_sqlite if self.engine.dialect.name == "sqlite" else _vacuum_tables)(self.engine)
+
+    def mark_clean(self, study_id: int, n_left: int) -> None:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            same = (StudyRow.id == study_id, StudyRow.unclean == n_left)
+            connection.execute(update(StudyRow).where(*same).values(unclean=0))
+
+
+def refuse_forgotten(study: AnyRow, version: str, watermark: int, metrics: Mapping[str, Any]) -> None:
+    """Raise if a snapshot has learned from somebody who has left since.
+
+    Raises:
+        CoplError: it has.
+    """
+    if not knows(study.forgotten, watermark, metrics):
+        return
+    raise CoplError(
+        f"Snapshot {version} has learned from a person who has left the study since, so it cannot be the champion; "
+        "take one that was trained after that, or start a new fit."
+    )
+
+
+def knows(forgotten: int, watermark: int, metrics: Mapping[str, Any]) -> bool:
+    """Whether a snapshot, or the reward model it shares, is older than a study's last departure."""
+    reward = metrics.get("reward_watermark")
+    return watermark < forgotten or (reward is not None and reward < forgotten)
+
+
+def _outdated(study: AnyRow) -> Any:
+    """A query of the versions that know somebody who has left."""
+    old = or_(SnapshotRow.watermark < study.forgotten, _REWARD < study.forgotten)
+    return select(SnapshotRow.version).where(SnapshotRow.study_id == study.id, old)
+
+
+def _of(user_id: int) -> Any:
+    return LabelRow.user_id == user_id
+
+
+def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
+    """Delete the rows of a user and leave a number in place of the user; returns how many rows went, by name."""
+    tasks = select(TaskRow.id).where(TaskRow.user_id == user.id)
+    with_reason = select(func.count()).where(_of(user.id), LabelRow.reason != "")
+    gone = {"reasons": connection.execute(with_reason).scalar_one(), "browsers": end_sessions_of(connection, user.id)}
+    for name, row, theirs in (
+        ("drafts", DraftRow, DraftRow.task_id.in_(tasks)),
+        ("labels", LabelRow, _of(user.id)),
+        ("tasks", TaskRow, TaskRow.user_id == user.id),
+        ("reports", ReportRow, ReportRow.user_id == user.id),
+        ("addresses", EmailRow, EmailRow.user_id == user.id),
+        ("links", TokenRow, TokenRow.user_id == user.id),
+    ):
+        gone[name] = connection.execute(delete(row).where(theirs)).rowcount
+    for made in (InviteRow, ServiceTokenRow):  # they would still let the person in
+        open_ones = (made.user_id == user.id, made.revoked_at.is_(None))
+        connection.execute(update(made).where(*open_ones).values(revoked_at=now()))
+    nobody = {
+        "name": f" left {user.id}",  # no name that anybody types or imports begins with a space
+        "kind": LEFT,
+        "role": Role.ANNOTATOR.value,
+        "true_group": None,
+        "excluded": True,
+    }
+    connection.execute(update(UserRow).where(UserRow.id == user.id).values(nobody))
+    return gone
+
+
+def _kind_of_run(connection: Connection, study: AnyRow, fewest: Mapping[str, int]) -> str | None:
+    """The run that replaces the champion; None: the labels that are left are too few for any."""
+    labels = select(LabelRow.id).where(LabelRow.study_id == study.id, LabelRow.counts, LabelRow.attention.is_(False))
+    n = connection.execute(
+        select(func.count()).select_from(only_trained(labels, study, LabelRow.user_id).subquery())
+    ).scalar_one()
+    reward = select(func.max(_REWARD)).where(SnapshotRow.study_id == study.id)
+    if n >= fewest["full"] and connection.execute(reward).scalar() is not None:
+        return "full"
+    return "graph" if n >= fewest["graph"] else None
+
+
+def _cancel_running(connection: Connection, study_id: int) -> None:
+    """End the runs that may have read the labels; their fits end at the next step, and could not be published."""
+    running = (RunRow.study_id == study_id, RunRow.state == RunState.RUNNING.value)
+    ended = {"state": RunState.CANCELLED.value, "message": _CANCELLED, "ended_at": now(), "seconds_left": None}
+    connection.execute(update(RunRow).where(*running).values(ended))
+
+
+def _queued_run(connection: Connection, study_id: int, kind: str) -> int:
+    waiting = (RunRow.study_id == study_id, RunRow.kind == kind, RunRow.state == RunState.QUEUED.value)
+    found = connection.execute(select(RunRow.id).where(*waiting).limit(1)).scalar()
+    if found is not None:
+        return int(found)
+    row = {"study_id": study_id, "kind": kind, "reason": REASON, "state": RunState.QUEUED.value, "created_at": now()}
+    return int(connection.execute(insert(RunRow).values(row | {"config": {}}).returning(RunRow.id)).scalar_one())
+
+
+def _vacuum_sqlite(engine: Engine) -> bool:
+    """Write every page again, and empty the write-ahead log, which holds pages as they were before."""
+    with engine.connect() as connection:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        cursor = driver.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={int(_PATIENCE * 1000)}")
+        try:
+            cursor.execute("VACUUM")
+            (busy, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                return False
+            raise CoplError(
+                f"The database cannot be rewritten without what was deleted ({error}); free some space."
+            ) from error
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+
+
+def _vacuum_tables(engine: Engine) -> bool:
+    quoted = engine.dialect.identifier_preparer.quote
+    with explained(engine), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"set lock_timeout = '{_PATIENCE}s'"))
+        try:
+            for table in _REWRITTEN:
+                connection.execute(text(f"vacuum (full) {quoted(table)}"))
+        except DBAPIError as error:
+            if "lock timeout" in str(error.orig):
+                return False
+            raise
+        finally:
+            connection.execute(text("reset lock_timeout"))
+    return True
