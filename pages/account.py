@@ -117,6 +117,18 @@ def forget_welcome() -> None:
         st.session_state.pop(name, None)
 
 
+def only_here(link: str) -> str:
+    """Why a link opens on no other machine, and what to do; empty where it does."""
+    host = urlsplit(link).hostname or ""
+    if host != "localhost" and host != "::1" and not host.startswith("127."):
+        return ""
+    return (
+        f"The link begins with **{host}**, which works on this machine only. For other people, start the studio with "
+        "`COPL_ADDRESS=0.0.0.0`, open it by the name or the address that this machine has in their network, and make "
+        "the link there."
+    )
+
+
 def address() -> str:
     """The address of this installation, as the browser reports it."""
     whole = urlsplit(st.context.url or "")

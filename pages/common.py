@@ -23,7 +23,9 @@ from pages.texts import FORMULA_SCRIPT, STYLE
 # colour on every page and in every snapshot.
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 NO_GROUP_COLOUR = "#9A9A9A"
-GATES = None  # sequential, from the theme: it has one for light and one for dark
+# The scale of heat maps, from the page's own background to one blue: right in both themes, and still right when the
+# visitor changes the theme, of which a page learns late or never.
+GATES = [[0, "rgba(40, 132, 196, 0.07)"], [1, "rgb(40, 132, 196)"]]
 # Points coloured by a number: one hue, which colour-blind readers see as others do, without the end of the scale that
 # is too close to the page's background.
 NUMBER_COLOURS = {

@@ -190,8 +190,9 @@ def summary(view: ControversyView, query: Query) -> None:
     elif query.kind == "pairs":
         first = "agree with the most certainty" if query.consensus else "are furthest apart"
         st.write(
-            f"On **{view.n_split:,}** of {view.n_matching:,} pairs the groups are expected to prefer different "
-            f"answers, by more than the model's uncertainty. In the list below, pairs on which they {first} come first."
+            f"On **{view.n_split:,}** of {view.n_matching:,} pairs at least one group is expected to prefer A and "
+            "another one B, each by more than the model's uncertainty; further groups may be about even. In the list "
+            f"below, pairs on which the groups {first} come first."
         )
     else:
         st.write(

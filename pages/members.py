@@ -11,7 +11,7 @@ from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study import access
 from copl_core.study_settings import Invite
 from pages import leaving
-from pages.account import address
+from pages.account import address, only_here
 from pages.common import current, rerun, resend_values
 
 ROLES = {
@@ -71,6 +71,8 @@ def clearable(title: str, key: str, value: float | None, **more: object) -> floa
 def show_once(link: str, words: str) -> None:
     st.success(f"{words} It is shown only once, since the study stores only a fingerprint of it.")
     st.code(link, language=None, wrap_lines=True)
+    if problem := only_here(link):
+        st.warning(problem)
 
 
 def invites() -> None:

@@ -213,12 +213,13 @@ def effects(profile: GroupProfile) -> None:
         alt=f"What {group_name(profile.group)} prefers compared with other people",
     )
     source_line(
-        "How much more of each feature the preferred answers of the group have than those of other people; 1 is the "
-        "typical difference between two answers. The 95 % intervals are over people and hold for all features at once. "
+        "How much more of each feature the preferred answers of the group have than those of other people, in standard "
+        "deviations between people (d). The 95 % intervals are over people and hold for all features at once. "
         f"{basis(profile)} The effects show what the group's choices have in common, not why people choose.",
         profile.snapshot,
     )
-    st.caption(effect_sizes(rows))
+    if along := correlated(rows):
+        st.caption(along)
 
 
 def effects_chart(profile: GroupProfile, rows: dict[str, dict]) -> go.Figure:
@@ -229,21 +230,22 @@ def effects_chart(profile: GroupProfile, rows: dict[str, dict]) -> go.Figure:
     ):
         found = [(words, effects[source]) for words, effects in reversed(rows.items()) if source in effects]
         figure.add_scatter(
-            x=[abs(one.effect) for _, one in found],
+            x=[abs(one.d) for _, one in found],
             y=[words for words, _ in found],
             mode="markers",
             name=source,
             marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2}},
-            error_x={"array": [(one.high - one.low) / 2 for _, one in found], "color": colour, "thickness": 2},
-            customdata=[[one.d, *sorted((abs(one.low), abs(one.high)))] for _, one in found],
-            hovertemplate="%{y}: %{x:.2f}, from %{customdata[1]:.2f} to %{customdata[2]:.2f}<br>"
-            "%{customdata[0]:.1f} standard deviations between people<extra>" + source + "</extra>",
+            error_x={"array": [half_in_d(one) for _, one in found], "color": colour, "thickness": 2},
+            customdata=[[abs(one.d) - half_in_d(one), abs(one.d) + half_in_d(one)] for _, one in found],
+            hovertemplate="%{y}: d = %{x:.1f}, from %{customdata[0]:.1f} to %{customdata[1]:.1f}<extra>"
+            + source
+            + "</extra>",
         )
     figure.add_vline(x=0, line_width=1, line_color="#888")
     figure.update_layout(
         height=110 + 34 * len(rows), margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"orientation": "h", "y": -0.25}
     )
-    figure.update_xaxes(rangemode="tozero", title={"text": "more than other people, in typical differences"})
+    figure.update_xaxes(rangemode="tozero", title={"text": "more than other people (d)"})
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(rows)))
     return figure
 
@@ -259,14 +261,16 @@ def basis(profile: GroupProfile) -> str:
     return f"From {' and from '.join(parts)}."
 
 
-def effect_sizes(rows: dict[str, dict]) -> str:
-    texts = [
-        f"{words} d = {abs(one.d):.1f} {source}"
-        + (f", along with {', '.join(one.correlated)}" if one.correlated else "")
-        for words, effects in rows.items()
-        for source, one in effects.items()
-    ]
-    return f"Effect sizes: {'; '.join(texts)}."
+def half_in_d(one) -> float:
+    """Half the width of the interval of an effect, in standard deviations between people."""
+    return (one.high - one.low) / 2 * abs(one.d / one.effect)
+
+
+def correlated(rows: dict[str, dict]) -> str:
+    """The features that go along with those that are named, in a sentence; empty where none does."""
+    along = {words: one.correlated for words, effects in rows.items() for one in effects.values() if one.correlated}
+    parts = [f"{words} goes along with {listing(others)}" for words, others in along.items()]
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def typical_pair(pair: TypicalPair, profile: GroupProfile) -> None:

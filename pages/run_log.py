@@ -107,10 +107,12 @@ def loss_curves(run: Run, curves: Mapping) -> None:
                 alt=f"Loss by step, phase {phase}",
             )
     st.caption(
-        "Log-loss by step, without priors: blue on training labels, orange on validation labels, which decide when to "
-        "stop. Choosing priors shows the lowest so far, after each try. The graph is an ensemble whose members are "
-        "fitted one after the other, hence the jumps. A low blue line alone says nothing "
-        f"about new answers. Run {run.id}" + (f", snapshot {run.snapshot}." if run.snapshot else ".")
+        "The part of the loss that comes from labels (log-loss), without the priors: blue on training labels, orange "
+        "on validation labels, which decide when to stop. Blue may rise: each step reads other labels than the one "
+        "before; once validation gets worse, the graph goes back to its best state and goes on with stronger priors, "
+        "which fit the labels less; and each phase, each member of the graph’s ensemble and each run with new labels "
+        "starts over. Choosing priors shows the lowest loss so far, after each try. A low blue line says nothing about "
+        f"new answers. Run {run.id}" + (f", snapshot {run.snapshot}." if run.snapshot else ".")
     )
 
 

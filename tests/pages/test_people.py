@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ import pytest
 from copl_core.insight.found_features import Gain
 from copl_core.records import Role
 from copl_core.snapshots.snapshot import write_snapshot
-from copl_core.study import access, contents, found_features, group_names, labelling, runs, user_map
+from copl_core.study import access, contents, found_features, group_names, group_profiles, labelling, runs, user_map
 from copl_core.study.found_features import FoundFeaturesView, Preferred
 from copl_core.study_settings import AssignmentSettings
 from tests.worlds import LONG, SHORT, label_in_camp
@@ -329,6 +330,16 @@ def test_each_group_is_described_by_its_features_pairs_and_people(camps, rita, o
     assert "Typical pairs" in shown and "The group's votes" in shown and "nearest to the group's centre" in shown
     assert "95 % intervals are over people" in shown and "80 decided labels of 8 people against 8 others" in shown
     assert "found in the same labels" in shown
+
+
+def test_the_card_of_a_group_has_one_scale(camps, rita, open_page, words):
+    page = open_page("people", camps, rita, **{"profile-0": True})
+    profile = group_profiles.profiles(camps)[0]
+    charts = [json.loads(chart.proto.spec) for chart in page.get("plotly_chart")]
+    (chart,) = (one for one in charts if "(d)" in one["layout"].get("xaxis", {}).get("title", {}).get("text", ""))
+    found = dict(zip(chart["data"][-1]["y"], chart["data"][-1]["x"], strict=True))
+    assert found == pytest.approx({one.words: abs(one.d) for one in profile.label_statements})
+    assert "typical difference" not in words(page) and "standard deviations between people (d)" in words(page)
 
 
 def test_a_group_is_shown_by_answers_only_where_found_features_predict_more(camps, rita, open_page, words, monkeypatch):

@@ -302,3 +302,21 @@ def test_newcomers_are_shown_this_study(session, owner, page, words):
     opened = page("Studies")
     opened.button(key="make-front").click().run()
     assert session.store.current_study().id == session.id and "without a link now see this study" in words(opened)
+
+
+@pytest.mark.parametrize("host", ["localhost:8501", "127.0.0.1", "127.0.1.1:80", "[::1]:8501"])
+def test_a_link_that_only_this_machine_opens_says_so_and_what_to_do(host):
+    from pages.account import only_here
+
+    words = only_here(f"http://{host}/?invite=secret")
+    assert "works on this machine only" in words and "COPL_ADDRESS=0.0.0.0" in words and "secret" not in words
+    assert only_here("http://studio.example.org/?invite=secret") == only_here("http://192.168.1.4:8501/") == ""
+
+
+def test_the_sentence_stands_below_a_new_link(page, monkeypatch):
+    from pages import members
+
+    monkeypatch.setattr(members, "address", lambda: "http://localhost:8501")
+    opened = page("People and invites")
+    opened.button(key="invite-make").click().run()
+    assert "localhost" in opened.code[0].value and "works on this machine only" in opened.warning[0].value
