@@ -1,11 +1,11 @@
 """How long live scoring takes: four unseen responses, for all groups of the demo study.
 
-    python -m benchmarks.reward_latency [--home FOLDER] [--questions N]
+    python -m benchmarks.reward_latency [--home FOLDER] [--questions N] [--threads N]
 
 The demo study is really fitted (with a short reward training, since this measures serving and not quality), or the
 study of ``--home`` is used as it is.  No cache knows the questions: their four responses combine sentences of the
 demo's texts in a new order.  The first scoring, which loads the reward model, is reported separately.  "busy" is
-processor time; it shows how much of the wait was due to other programs.
+processor time, of all threads; it shows how much of the wait was due to other programs.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reward_latency", description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, help="measure the current study of this folder, which must be fitted")
     parser.add_argument("--questions", type=int, default=20, help="scored for each line")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads of the scoring (default 1)")
     parser.add_argument("--weights", type=Path, default=Settings.from_environment().weights)
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         session = (
             open_study(Settings(home=arguments.home)) if arguments.home else fitted(Path(folder), arguments.weights)
         )
-        report(session, arguments.questions)
+        report(session, arguments.questions, arguments.threads)
     return 0
 
 
@@ -63,9 +64,10 @@ def fitted(home: Path, weights: Path) -> Session:
     return session
 
 
-def report(session: Session, questions: int) -> None:
+def report(session: Session, questions: int, threads: int) -> None:
     import torch
 
+    torch.set_num_threads(threads)
     snapshot, rng = session.snapshot(), np.random.default_rng(0)
     groups = sorted(set(snapshot.layout.group[snapshot.layout.group >= 0].tolist()))
     person = int(snapshot.graph.user_ids[snapshot.graph.n_labels.argmax()])
@@ -73,9 +75,9 @@ def report(session: Session, questions: int) -> None:
     words = np.mean([len(text.split()) for _, responses in drawn for text in responses])
     print(
         f"{len(snapshot.graph.user_ids)} people in {len(groups)} groups, {len(snapshot.graph.labels):,} labels; "
-        f"{RESPONSES} responses of {words:.0f} words each; {torch.get_num_threads()} threads"
+        f"{RESPONSES} responses of {words:.0f} words each; threads: {torch.get_num_threads()}"
     )
-    print(f"{'':46}{'p50':>8}{'p95':>8}{'most':>8}{'busy':>8}   s")
+    print(f"{'':46}{'p50':>8}{'p95':>8}{'most':>8}{'busy p50':>10}{'p95':>8}   s")
     line("the first, which loads the model", [seconds(lambda: rewards.reward(session, *drawn[0]))])
     kinds: list[tuple[str, Callable[[Question], object]]] = [
         (f"all {len(groups)} groups", lambda question: rewards.reward(session, *question)),
@@ -94,10 +96,11 @@ def report(session: Session, questions: int) -> None:
 
 
 def line(name: str, times: list[tuple[float, float]]) -> None:
-    """Print percentiles of the time on the clock and the median processor time of all threads."""
+    """Print percentiles of the time on the clock and of the processor time of all threads."""
     clock, busy = np.array(times).T
     p50, p95 = np.quantile(clock, (0.5, 0.95))
-    print(f"{name:46}{p50:8.2f}{p95:8.2f}{clock.max():8.2f}{np.median(busy):8.2f}", flush=True)
+    busy50, busy95 = np.quantile(busy, (0.5, 0.95))
+    print(f"{name:46}{p50:8.2f}{p95:8.2f}{clock.max():8.2f}{busy50:10.2f}{busy95:8.2f}", flush=True)
 
 
 def seconds(score: Callable[[], object]) -> tuple[float, float]:

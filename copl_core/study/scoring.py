@@ -58,6 +58,7 @@ class Scorer:
         self._weights = resolver(settings.weights)
         self._models: dict[str, RewardModel] = {}
         self._embed = embed  # texts → φ; by default the bundled sentence model, opened at first use
+        self._embedded: tuple[tuple[Sequence[Text], int], np.ndarray] | None = None  # of the last texts
         self._lock = Lock()  # over what is loaded
         self._using = Lock()  # over the use of a model
 
@@ -72,11 +73,17 @@ class Scorer:
             return self._models[fitted_in]
 
     def embed(self, texts: Sequence[Text], features_version: int) -> np.ndarray:
-        """Text embedding φ of (prompt, response) pairs, (T, P), with the style features of a version."""
+        """Text embedding φ of (prompt, response) pairs, (T, P), with the style features of a version.
+
+        That of the last texts is kept: the graph and the linear text reward read the same one.
+        """
+        wanted = tuple(texts), features_version
         with self._lock:
             if self._embed is None:
                 self._embed = installed_embedder(self.settings, self._weights("minilm")).embed
-            return self._embed(texts, features_version=features_version)
+            if self._embedded is None or self._embedded[0] != wanted:
+                self._embedded = wanted, self._embed(texts, features_version=features_version)
+            return self._embedded[1]
 
     def score(
         self,

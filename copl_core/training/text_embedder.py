@@ -23,6 +23,7 @@ from copl_core.features import FEATURE_NAMES
 from copl_core.kept_files import KeptFiles
 from copl_core.records import CoplError
 from copl_core.training.importing import import_transformers
+from copl_core.training.onednn import use_onednn
 from copl_core.training.vector_files import KEY, VectorFiles
 from copl_core.turns import is_conversation, last_part, words_of
 
@@ -196,7 +197,10 @@ class TextEmbedder:
                 model = transformers.AutoModel.from_pretrained(
                     self.folder, add_pooling_layer=False, local_files_only=True
                 )
-            self._encoder = (tokenizer, model.eval().to(self.device))
+            model = model.eval().to(self.device)
+            if self.device == "cpu":
+                use_onednn(model)
+            self._encoder = (tokenizer, model)
         return self._encoder
 
     def _run(self, texts: list[str]) -> np.ndarray:
