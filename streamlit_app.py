@@ -9,6 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from copl_core.logs import note
 from copl_core.records import CoplError, Role, StudyRecord, User
 from copl_core.store import Store
 from copl_core.study import access, sign_in
@@ -98,6 +99,7 @@ def main() -> None:
         store, _ = opened()
         visitor = Visitor(store)
         study_id, user = choose_study(visitor)
+        note(study=study_id)
         study = open_study(study_id)
         many = len(store.studies()) > 1
     except CoplError as problem:
@@ -192,9 +194,11 @@ else:
     from streamlit.runtime.pages_manager import PagesManager
     from streamlit.starlette import App
 
+    from web.logs import start_logs
     from web.sign_in import SignIn
     from web.watching import ROUTES, OwnMetrics
 
+    start_logs()
     # Otherwise the first visitor of a fresh server sees a menu of the files in ``pages``.
     PagesManager.uses_pages_directory = False
     middleware = [Middleware(OwnMetrics), Middleware(SignIn)]

@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from copl_core import logs
 from copl_core.config import Settings
 from copl_core.install.program import importable
 from copl_core.records import CoplError, ImportReport, counted
@@ -45,7 +46,6 @@ _EXPORT_DEFAULTS: dict[str, object] = {
     "names": False,
     "public": False,
 }  # of options that say what to export
-_QUIET_LOGGERS = ("alembic", "httpx", "transformers")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,13 +54,28 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.command(arguments, Settings.from_environment())
     except CoplError as error:
-        print(f"copl: {error}", file=sys.stderr)
+        _report(error)
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         sys.stderr.close()
         return 0
+
+
+def _report(error: CoplError) -> None:
+    if logs.in_json():
+        logging.getLogger("copl").error(str(error))
+    else:
+        print(f"copl: {error}", file=sys.stderr)
+
+
+def _say(settings: Settings) -> Callable[[str], object]:
+    """Prints a message of a process that goes on, or logs it where logs are JSON."""
+    if settings.log == "text":
+        return partial(print, flush=True)
+    logs.start(settings.log)
+    return logging.getLogger("copl").info
 
 
 def open_store(settings: Settings) -> Store:
@@ -355,7 +370,7 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     need_device(settings)
     if hasattr(os, "nice"):
         os.nice(10)  # where processors are few, the pages come first
-    _log_to_terminal()
+    logs.start(settings.log)
     store = open_store(settings)
     if arguments.health_port:
         _watch(store, settings, arguments.health_address, arguments.health_port)
@@ -375,7 +390,7 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.trainer.memory import keep_memory_low
 
     need_device(settings)
-    _log_to_terminal()
+    logs.start(settings.log)
     keep_memory_low()
     session = open_study(settings, arguments.study)
     snapshot = runs.fit_now(session, "graph" if arguments.graph_only else "full", "requested in a terminal")
@@ -445,13 +460,13 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.install.launcher import main as up
 
     need_device(settings)
-    return up(settings, prepare)
+    return up(settings, prepare, say=_say(settings))
 
 
 def _app(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.install.launcher import become_app
 
-    become_app(settings)
+    become_app(settings, _say(settings))
 
 
 def _weights(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -500,13 +515,11 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     session = open_study(settings)
     check_port(arguments.port, arguments.address, "--port {}")
     live = [one for one in service_tokens.tokens(session) if one.revoked_at is None]
-    print(
-        f"The reward server answers at http://{arguments.address}:{arguments.port}; /docs says how to ask it.",
-        flush=True,
-    )
+    say = _say(settings)
+    say(f"The reward server answers at http://{arguments.address}:{arguments.port}; /docs says how to ask it.")
     if not live:
-        print("No program has a token yet; make one: python -m copl_core token make NAME", flush=True)
-    _log_to_terminal()
+        say("No program has a token yet; make one: python -m copl_core token make NAME")
+    logs.start(settings.log)
     server_of(make_app(session.store, settings), arguments.address, arguments.port).run()
     return 0
 
@@ -751,12 +764,6 @@ def _add_evaluate(command: AddCommand) -> None:
     from copl_core.evaluation.evaluate import add_arguments
 
     add_arguments(command("evaluate", _evaluate, "Train on one file and test on another, apart from all studies."))
-
-
-def _log_to_terminal() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
-    for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

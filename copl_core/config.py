@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from copl_core.logs import STYLES
 from copl_core.records import CoplError
 from copl_core.study_settings import Schedule
 
@@ -39,6 +40,7 @@ class Settings:
     reward_budget_seconds: float = 240.0  # after this time such a fit is cut, and says so
     cache_mb: float = 2000.0  # of what texts become, on disk and shared by all fits and pages; the oldest goes first
     reserve_seconds: float = 900.0  # a pair that is not answered goes back to the queue after this time
+    log: str = "text"  # of app, trainer and reward server: text, or json for one object per line
     seed: int = 0  # of every random choice of the trainer
     balance: float = 0.5  # weight of the loss that keeps experts evenly used; 0 lets some fall idle
 
@@ -52,6 +54,8 @@ class Settings:
                 f"COPL_ADDRESS is {self.address!r}; it must be an IP address of this machine, such as 127.0.0.1, or "
                 "0.0.0.0 for all of them."
             ) from None
+        if self.log not in STYLES:
+            raise CoplError(f"COPL_LOG is {self.log!r}; it must be {' or '.join(STYLES)}.")
         for name in ("refit_labels", "reward_labels"):
             if getattr(self, name) < 1:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it counts labels, 1 or more.")

@@ -42,6 +42,7 @@ def app_command(settings: Settings) -> list[str]:
         "true",
         "--browser.gatherUsageStats",
         "false",
+        *(["--logger.hideWelcomeMessage", "true"] if settings.log == "json" else []),  # it is no JSON
     ]
 
 

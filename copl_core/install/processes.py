@@ -6,6 +6,7 @@ If the launcher itself is killed, a small guard process sees its pipe close and 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -186,7 +188,7 @@ class Processes:
             _signal_group(old, signal.SIGKILL)
             self._write_to_guard(f"-{old.pid}\n")
         with (
-            _open_log(self.logs / f"{name}.log") as log,
+            _open_log(self.logs / f"{name}.log", self.settings.log) as log,
             self.stop.hold(),
         ):  # a process that is started is always recorded
             process = subprocess.Popen(
@@ -235,9 +237,13 @@ def _rotate(log: Path) -> None:
         os.replace(log, log.with_suffix(".old.log"))
 
 
-def _open_log(log: Path) -> IO[bytes]:
-    file = log.open("ab")
-    file.write(f"---- {time.strftime('%Y-%m-%d %H:%M:%S')} start\n".encode())
+def _open_log(log: Path, style: str) -> IO[bytes]:
+    file, now = log.open("ab"), datetime.now(UTC)
+    line = f"---- {now.astimezone():%Y-%m-%d %H:%M:%S} start"
+    if style == "json":
+        facts = {"level": "INFO", "logger": "copl.launcher", "message": "start"}
+        line = json.dumps({"time": now.isoformat(timespec="milliseconds")} | facts)
+    file.write(f"{line}\n".encode())
     file.flush()
     return file
 

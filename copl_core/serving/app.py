@@ -25,6 +25,7 @@ from starlette.routing import Route
 from uvicorn import Config, Server
 
 from copl_core.config import Settings
+from copl_core.logs import note
 from copl_core.records import CoplError, StoreUnavailable
 from copl_core.serving import bodies, metrics, openapi
 from copl_core.serving.bodies import BadRequest
@@ -84,6 +85,7 @@ def server_of(app: Starlette, address: str, port: int) -> Server:
         port=port,
         log_level="warning",
         access_log=False,
+        log_config=None,  # it logs as this process does
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     return Server(config)
@@ -179,6 +181,7 @@ async def _respond(parts: _Parts, role: ServiceRole, answer: Answer, request: Re
         except BadRequest:
             await _body(request, keep=False)  # so that the client reads the refusal
             raise
+        note(study=token.study_id)
         body = await _body(request)
         return await run_sync(answer, parts, token, request, body)
     except BadRequest as problem:

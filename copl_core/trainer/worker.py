@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from copl_core.config import STOP_SECONDS, Settings
+from copl_core.logs import about, note
 from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable, TrainingData
 from copl_core.snapshots.fingerprint import data_fingerprint
 from copl_core.snapshots.snapshot import (
@@ -246,7 +247,8 @@ class Trainer:
             return False
         run = self._claim(kind=kind)
         if run is not None:
-            self._execute(run)
+            with about(run=run.id):
+                self._execute(run)
         return run is not None
 
     def _graphs_go_first(self) -> bool:
@@ -263,7 +265,8 @@ class Trainer:
             self.database_errors[run_id] = str(error)
             return
         if run is not None:
-            self._execute(run)
+            with about(run=run.id):
+                self._execute(run)
 
     def _claim(self, run_id: int | None = None, *, kind: str | None = None) -> Run | None:
         """Claim a run and make it a current one, in one step for ``recover``, which would otherwise give it up."""
@@ -280,6 +283,7 @@ class Trainer:
         run_log.write(f"Run {run.id} ({run.kind}): {run.reason or 'no reason given'}.")
         try:
             study_id = self.store.study_of_run(run.id)
+            note(study=study_id)
             with self._checkpoint(run, run_log) as checkpoint:
                 self._fit_and_publish(study_id, run, run_log, checkpoint)
         except Stopped:
@@ -293,6 +297,7 @@ class Trainer:
             run_log.write(str(error))
             self.database_errors[run.id] = str(error)
         except CoplError as error:  # includes a refusal to publish a cancelled run, which then stays cancelled
+            log.warning("run %s failed: %s", run.id, error)
             run_log.write(str(error))
             self.store.finish_run(run.id, RunState.FAILED, message=str(error))
         except Exception as error:  # any error ends the fit, not the worker, and the training page shows it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -147,20 +149,21 @@ def test_other_tables_and_a_lost_database_are_not_ready(session, asker):
     assert client.get("/readyz").status_code == 503 and counts(client) == {"copl_ready": 0}
 
 
-# ---- a real trainer
+# ---- a real trainer, which logs JSON
 
 
 def test_a_trainer_answers_on_its_port_and_ends_as_before(session):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    environment = os.environ | {"COPL_HOME": str(session.settings.home)}
+    run = session.store.add_run(session.id, "graph", "a test")  # it fails: the weights are not in this home
+    environment = os.environ | {"COPL_HOME": str(session.settings.home), "COPL_LOG": "json"}
     command = [sys.executable, "-m", "copl_core", "worker", "--health-port", str(port)]
     trainer = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         ends, metrics = time.monotonic() + 60, ""
-        while "copl_trainer_heartbeat_age_seconds " not in metrics and time.monotonic() < ends:
-            assert trainer.poll() is None, trainer.stderr.read()
+        while session.store.run(run.id).state != RunState.FAILED or "heartbeat_age_seconds " not in metrics:
+            assert trainer.poll() is None and time.monotonic() < ends
             time.sleep(0.1)
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
@@ -169,7 +172,11 @@ def test_a_trainer_answers_on_its_port_and_ends_as_before(session):
                 continue
         assert "copl_ready 1" in metrics and "copl_trainer_heartbeat_age_seconds " in metrics
         trainer.send_signal(signal.SIGTERM)
-        assert trainer.wait(30) == 0
+        lines = [json.loads(line) for line in trainer.communicate(timeout=30)[1].splitlines()]
+        assert trainer.returncode == 0
+        failed = next(line for line in lines if "weights" in line["message"])
+        assert (failed["run"], failed["study"], failed["level"]) == (run.id, session.id, "WARNING")
+        assert datetime.now(UTC) - datetime.fromisoformat(failed["time"]) < timedelta(minutes=5)
     finally:
         trainer.kill()
         trainer.communicate()

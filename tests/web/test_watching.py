@@ -29,6 +29,7 @@ def process(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, str]]:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     environment = os.environ | {"COPL_HOME": str(tmp_path_factory.mktemp("app")), "COPL_PORT": str(port)}
+    environment["COPL_LOG"] = "json"
     command = [sys.executable, "-m", "copl_core", "app"]
     app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     yield app, f"http://127.0.0.1:{port}"
@@ -83,8 +84,16 @@ def test_a_second_app_on_the_port_is_a_sentence(address, monkeypatch, tmp_path, 
     assert "another program answers on it" in capsys.readouterr().err
 
 
-def test_a_signal_ends_the_app(process, address):
+def test_a_signal_ends_the_app_and_every_line_of_its_log_is_json(process, address):
     app, _ = process
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as raw:
+        raw.sendall(b"no request\r\n\r\n")  # the web server warns of it
+        raw.recv(100)
     app.send_signal(signal.SIGTERM)
-    app.wait(30)
-    assert b"Traceback" not in app.stdout.read()
+    lines = [json.loads(line) for line in app.communicate(timeout=30)[0].decode().splitlines()]
+    assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, lines))
+    assert "copl" in {line["logger"] for line in lines}
+    warned = [line for line in lines if line["level"] == "WARNING"]
+    assert [line["message"] for line in warned if line["logger"] == "uvicorn.error"] == [
+        "Invalid HTTP request received."
+    ]
