@@ -23,6 +23,7 @@ from pages.common import (
     plot_settings,
     watch_champion,
 )
+from pages.people_groups import contrast_card
 from pages.texts import draw_prompt
 
 INK = "#0072B2"
@@ -47,6 +48,7 @@ def page() -> None:
     with words:
         st.markdown(position(view))
         st.markdown(liked(view))
+        uncounted()
         if view.leanings:
             strengths(view)
     with map_area:
@@ -119,6 +121,18 @@ def liked(view: UserProfile) -> str:
             f"Based on people who answer like you, the model {also}expects you to like {listing(by_model, bold=True)}."
         )
     return " ".join(sentences + ["Nothing else is certain yet."] * (len(view.leanings) == 1))
+
+
+def uncounted() -> None:
+    """What the person's group prefers beyond all counted features, by excerpts of answers; mostly nothing."""
+    session, me = current()
+    try:
+        found = user_profile.uncounted(session, me.id)
+    except CoplError:
+        return  # the top of the page says that the snapshot is damaged
+    if found:
+        st.markdown("Your group also prefers something that nobody counts, **more clearly than anything counted**:")
+        contrast_card(found[0])
 
 
 def statement(leaning: Leaning) -> None:

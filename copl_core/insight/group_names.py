@@ -4,11 +4,17 @@ A name says one or two *traits*: a feature of the texts and a direction.  Traits
 first, then those that only the model expects, strongest first (``insight.describe``).  No two groups of a snapshot have
 the same traits.  A group keeps its traits from snapshot to snapshot until one of them has become clearly weaker than
 those that a new name would say, so that a name does not change with every fit.
+
+A group that no counted feature distinguishes is named by a word, where a found feature (``insight.found_features``)
+distinguishes it with certainty and one word tells the texts apart: "Often “tea”".
 """
 
 from __future__ import annotations
 
-from itertools import combinations
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -24,6 +30,10 @@ _USERS = 4000  # users from which the traits are computed; of more, always the s
 _PAIRS = 400  # labelled pairs with predictions
 _MOST_TRAITS = 5  # per group, among which a name is looked for
 _CLEARLY = 0.5  # of the strength of a new name's traits, below which an old name is given up
+
+_FEWEST_TEXTS = 6  # on either side of a found feature, of different prompts
+_MOSTLY, _HARDLY = 0.75, 0.1  # shares of the preferred texts and of the others that have the word of a name
+_WORD = re.compile(r"[^\W\d_]{3,20}")
 
 # Words of a name for more and for less of a feature.
 SHORT_WORDS: dict[str, tuple[str, str]] = {
@@ -66,6 +76,23 @@ def name_of(group: int, traits: tuple[NamedFeature, ...]) -> str:
     if not words:
         return f"Group {group + 1}"
     return f"{words[0][0].upper()}{', '.join(words)[1:]}"
+
+
+def word_of(preferred: Sequence[str], others: Sequence[str]) -> str | None:
+    """The word that names what nobody counts: in most of the preferred texts and in hardly any of the others.
+
+    None where no word is as clear as that, or where there are too few texts to tell.
+    """
+    if min(len(preferred), len(others)) < _FEWEST_TEXTS:
+        return None
+    inside, outside = (
+        Counter(chain.from_iterable(set(_WORD.findall(text.casefold())) for text in texts))
+        for texts in (preferred, others)
+    )
+    clear = [
+        word for word, n in inside.items() if n >= _MOSTLY * len(preferred) and outside[word] <= _HARDLY * len(others)
+    ]
+    return min(clear, key=lambda word: (outside[word] - inside[word], -len(word), word), default=None)
 
 
 def group_traits(

@@ -49,6 +49,18 @@ def found(session: Session, version: str | None = None) -> FoundFeaturesView | N
     return FoundFeaturesView(stored.gain, groups, stored.n_texts, stored.n_labels, snapshot.version)
 
 
+def strongest(session: Session, stored: FoundFeatures, group: int) -> tuple[list[str], list[str]]:
+    """(preferred texts, the others) of the pairs that show the strongest certain feature of a group, without texts
+    whose source is a person of the study; both empty without one."""
+    for feature, d in stored.groups.get(group, ()):
+        texts = _quotable(session, stored)
+        pairs = [pair if d > 0 else pair[::-1] for pair in stored.examples[feature].tolist()]
+        shown = [(texts[one].text, texts[other].text) for one, other in pairs if one in texts and other in texts]
+        if shown:
+            return [one for one, _ in shown], [other for _, other in shown]
+    return [], []
+
+
 def _of_group(
     stored: FoundFeatures, features: tuple[tuple[int, float], ...], texts: dict[int, Response]
 ) -> tuple[Preferred, ...]:

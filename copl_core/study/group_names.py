@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from copl_core.insight import describe
-from copl_core.insight.group_names import GroupFeatures, group_traits, name_of
+from copl_core.insight.group_names import GroupFeatures, group_traits, name_of, word_of
 from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, NotInStudy
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.store import Store
+from copl_core.study import found_features
 from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 
@@ -28,11 +29,12 @@ def names(session: Session, version: str | None = None) -> dict[int, str]:
         return {}
     traits = session.once(f"group traits of {snapshot.version}", session.id, lambda: _traits(session, snapshot))
     given = session.store.group_names(session.id)
+    words = _words(session, snapshot, traits)
     present = snapshot.layout.group[snapshot.layout.group >= 0].tolist()
     found, taken = dict(given), {name.casefold() for name in given.values()}
     for number in dict.fromkeys((*sorted(set(present)), *traits)):  # those on the map first
         if number not in given:
-            name = name_of(number, traits.get(number, ()))
+            name = f"Often “{words[number]}”" if number in words else name_of(number, traits.get(number, ()))
             found[number] = f"{name} ({number + 1})" if name.casefold() in taken else name
             taken.add(name.casefold())
     return dict(sorted(found.items()))
@@ -85,6 +87,22 @@ def rename(session: Session, group: int, name: str, *, by: int | None = None) ->
         raise CoplError(f"Another group is named {name!r} already; choose a different name.")
     session.store.rename_group(session.id, group, name, by=by)
     return names(session)[group]
+
+
+def _words(session: Session, snapshot: Snapshot, traits: GroupFeatures) -> dict[int, str]:
+    """Words for the groups that no counted feature names, where a found feature is certain; of texts that no person of
+    the study is known to have written.  Who is in the study may change, so the number of users is part of the key."""
+    stored = snapshot.layout.found
+    unnamed = [] if stored is None else [number for number in stored.groups if not traits.get(number)]
+    if stored is None or not (unnamed and stored.gain.certain):
+        return {}
+
+    def find() -> dict[int, str]:
+        texts = {number: found_features.strongest(session, stored, number) for number in unnamed}
+        return {number: word for number, sides in texts.items() if (word := word_of(*sides))}
+
+    users = sum(session.store.user_counts(session.id).values())
+    return session.once(f"found names of {snapshot.version}", (session.id, users), find)
 
 
 def _traits(session: Session, snapshot: Snapshot) -> GroupFeatures:

@@ -16,7 +16,7 @@ from copl_core.insight import taste as words
 from copl_core.insight.quality import BOTH_BAD, TIE, Share, repeated_answers
 from copl_core.preference.posterior import draws
 from copl_core.records import Choice, CoplError, Label, Response
-from copl_core.study import placement, user_map
+from copl_core.study import found_features, group_profiles, placement, user_map
 from copl_core.study.roles import OWN, needs
 from copl_core.study.session import Session
 from copl_core.study.views import Evidence, PastAnswer, UserProfile
@@ -58,6 +58,24 @@ def profile(session: Session, user_id: int) -> UserProfile:
         None if position is None else position.snapshot,
         problem,
     )
+
+
+@needs(OWN)
+def uncounted(session: Session, user_id: int) -> tuple[found_features.Preferred, ...]:
+    """What the user's group prefers beyond everything that is counted, strongest first.
+
+    Empty unless the user clearly belongs to a group, found features predict more with certainty, and one of them
+    distinguishes the group with certainty and more than every counted feature does.
+    """
+    view, snapshot = found_features.found(session), session.snapshot()
+    if view is None or snapshot is None or not view.gain.certain:
+        return ()
+    position = placement.position_in(snapshot, user_id, session.store.labels(session.id, user_id=user_id))
+    if position.group is None or not position.clear or not view.groups.get(position.group):
+        return ()
+    (profile,) = (one for one in group_profiles.profiles(session) if one.group == position.group)
+    counted = max((abs(one.d) for one in profile.label_statements), default=0.0)
+    return tuple(one for one in view.groups[position.group] if one.d > counted)
 
 
 @needs(OWN)

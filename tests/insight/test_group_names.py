@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from copl_core.features import FEATURE_NAMES
-from copl_core.insight.group_names import SHORT_WORDS, group_traits, name_of
+from copl_core.insight.group_names import SHORT_WORDS, group_traits, name_of, word_of
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 from tests.worlds import graph_state
@@ -107,3 +107,10 @@ def test_a_group_whose_texts_are_not_measured_keeps_its_name():
     state, group, styles = world({0: {"length": 2.0}, 1: {"lists": 2.0}})
     first = group_traits(state, group, styles)
     assert group_traits(state, group, styles * np.nan, first) == first
+
+
+def test_a_word_names_texts_only_where_most_have_it_and_hardly_any_other_does():
+    tea, ale = ([f"A cup of {drink}, on day {day}." for day in range(8)] for drink in ("tea", "ale"))
+    assert word_of(tea, ale) == "tea" and word_of(ale, tea) == "ale"
+    assert word_of(tea[:5], ale) is None, "too few texts"
+    assert word_of(tea[:4] + ale[:4], ale) is None and word_of(tea, tea) is None

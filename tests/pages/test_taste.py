@@ -9,6 +9,7 @@ import pytest
 from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import Choice, ImportRow
 from copl_core.study import access, contents, label_quality, labelling, suspects, user_map, user_profile
+from copl_core.study.found_features import Preferred
 from tests.worlds import LONG, SHORT, label_in_camp, long_text, short_text
 
 
@@ -162,6 +163,16 @@ def test_nobody_sees_anybody_elses_answers(session, open_page, words, label):
     label(session, bob, 1)
     page = open_page("taste", session, bob)
     assert len(answers_shown(page)) == 1 and "secret" not in words(page)
+
+
+def test_what_a_group_prefers_beyond_counted_features_is_shown_by_answers(camps, open_page, words, monkeypatch):
+    ann = access.join(camps, "Ann")
+    label_in_camp(camps, ann.id, SHORT, 11)
+    assert "nobody counts" not in words(open_page("taste", camps, ann))
+    found = (Preferred(("An oak is a tree.",), ("An ant is an insect.",), 2.1),)
+    monkeypatch.setattr(user_profile, "uncounted", lambda session, user_id: found)
+    shown = words(open_page("taste", camps, ann))
+    assert "nobody counts" in shown and "An oak is a tree" in shown and "d = 2.1" in shown
 
 
 def test_an_unexpected_answer_is_a_question_with_a_door_to_change_it(camps, open_page, words):

@@ -14,7 +14,7 @@ import pytest
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Role
 from copl_core.snapshots.copies import copy_snapshot
 from copl_core.snapshots.snapshot import record_of, write_snapshot
-from copl_core.study import access, contents, found_features
+from copl_core.study import access, contents, found_features, group_names, group_profiles, user_profile
 from copl_core.study.found_features import excerpt
 from copl_core.study.session import Session
 from copl_core.training.found_fit import FEWEST, fit_found, with_groups
@@ -104,6 +104,32 @@ def test_nobody_is_quoted(session):
         for text in (one.text for one in contents.prompt_responses(session, prompt))
     }
     assert set(quotes) <= responses
+
+
+def test_a_group_that_nothing_counted_distinguishes_is_named_by_a_word_of_what_it_prefers(session):
+    tea = next(number for number, (one, *_) in found_features.found(session).groups.items() if "tea" in one.more[0])
+    assert group_names.names(session) == {tea: "Often “tea”", 1 - tea: "Often “ale”"}
+    assert set(group_names.names(session, "v0001").values()) == {"Group 1", "Group 2"}, "a snapshot without any"
+
+
+def test_the_texts_of_a_person_of_the_study_name_no_group(home, tmp_path):
+    copytree(home, tmp_path / "own")
+    session = open_study(tmp_path / "own")
+    access.join(session, "a model")  # now every text about tea may be this person's
+    assert set(group_names.names(session).values()) == {"Group 1", "Group 2"}
+
+
+def test_a_person_reads_what_their_group_prefers_where_nothing_counted_says_more(session, monkeypatch):
+    users = {user.name: user.id for user in access.users(session)}
+    (one,) = user_profile.uncounted(session, users["user 2"])[:1]
+    assert "tea" in one.more[0] and "ale" in one.less[0]
+    assert user_profile.uncounted(session, access.join(session, "New").id) == ()
+    with pytest.raises(CoplError, match="belongs to somebody else"):
+        user_profile.uncounted(session.acting(users["user 3"]), users["user 2"])
+    strong = replace(one, d=90.0)
+    stated = [replace(profile, label_statements=(strong,)) for profile in group_profiles.profiles(session)]
+    monkeypatch.setattr(group_profiles, "profiles", lambda _: stated)
+    assert user_profile.uncounted(session, users["user 2"]) == ()
 
 
 def test_somebody_who_joins_is_not_quoted_from_then_on(home, tmp_path):
