@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from copl_core import logs
 from copl_core.config import Settings
 from copl_core.install.program import importable
-from copl_core.records import CoplError, ImportReport, counted
+from copl_core.records import RUN_KINDS, CoplError, ImportReport, counted
 from copl_core.store import Store
 from copl_core.study import access, bundle, contents, forget, rewards, runs, service_tokens
 from copl_core.study.session import Session
@@ -365,8 +366,10 @@ def _rows_of(report: bundle.BundleReport) -> str:
 
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.trainer.worker import work
+    from copl_core.trainer.service import work
 
+    if arguments.kinds is not None:
+        settings = replace(settings, kinds=arguments.kinds)
     need_device(settings)
     if hasattr(os, "nice"):
         os.nice(10)  # where processors are few, the pages come first
@@ -707,7 +710,8 @@ def _add_model_commands(command: AddCommand) -> None:
     sub = command("fit", _fit, "Fit the study now, in this process, and publish a snapshot.")
     _add_study(sub)
     sub.add_argument("--graph-only", action="store_true", help="keep the current reward model")
-    sub = command("worker", _worker, "Run the trainer, which refits when labels arrive, until Ctrl-C.")
+    sub = command("worker", _worker, "Run a trainer, which refits when labels arrive, until Ctrl-C.")
+    sub.add_argument("--kinds", metavar="KIND,…", help=f"of runs that it executes (default: {','.join(RUN_KINDS)})")
     sub.add_argument("--health-port", type=int, metavar="N", help="answer /healthz, /readyz and /metrics there")
     sub.add_argument("--health-address", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     sub = command("score", _score, "Print the predicted preferences of users and groups between responses.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from copl_core.logs import STYLES
-from copl_core.records import CoplError
+from copl_core.records import RUN_KINDS, CoplError
 from copl_core.study_settings import Schedule
 
 STOP_SECONDS = 8.0  # that the trainer gives its current run to reach the next step; the launcher waits longer
@@ -31,6 +31,8 @@ class Settings:
     address: str = "127.0.0.1"  # who reaches the app: this machine alone; 0.0.0.0: everybody in its networks
     backbone: str = "minilm"  # minilm, smollm2, or any Hugging Face id or folder
     device: str = "cpu"  # cpu, cuda, cuda:1, mps: where the trainer and the reward page compute
+    kinds: str = ",".join(RUN_KINDS)  # of runs that this trainer executes
+    lease_seconds: float = 60.0  # after so long without a sign of life another trainer takes a run over
     threads: int = 0  # torch threads of the trainer; 0 leaves one core to the app
     refit_labels: int = 8  # new labels after which the graph is fitted again
     refit_seconds: float = 15.0  # shortest time between two such fits
@@ -71,6 +73,13 @@ class Settings:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it must be 0 or more.")
+        if not 1 <= self.lease_seconds <= 86_400:
+            raise CoplError(f"COPL_LEASE_SECONDS is {self.lease_seconds}; it must be from 1 to 86,400.")
+        if not self.run_kinds or not set(self.run_kinds) <= set(RUN_KINDS):
+            raise CoplError(
+                f"The kinds of runs are {self.kinds!r}; choose from {', '.join(RUN_KINDS)}, with a comma between two, "
+                "by --kinds or COPL_KINDS."
+            )
         if not 0 <= self.seed < 2**32:
             raise CoplError(f"COPL_SEED is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device):
@@ -123,6 +132,11 @@ class Settings:
         if found.is_loopback or found.is_unspecified:
             return "localhost"
         return f"[{found}]" if found.version == 6 else str(found)
+
+    @property
+    def run_kinds(self) -> tuple[str, ...]:
+        """The kinds of runs that this trainer executes."""
+        return tuple(dict.fromkeys(kind.strip() for kind in self.kinds.split(",") if kind.strip()))
 
     @property
     def snapshots(self) -> Path:

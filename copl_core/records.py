@@ -33,6 +33,17 @@ class StoreUnavailable(CoplError):
     """The database is busy, full or unreachable: nothing was saved, and a later try may succeed."""
 
 
+class LeaseLost(CoplError):
+    """Another trainer has taken a run over: the one that had it writes nothing more of it."""
+
+    @classmethod
+    def of(cls, run_id: int) -> LeaseLost:
+        return cls(
+            f"Run {run_id} was taken over by another trainer, since this one did not renew its lease in time; "
+            "nothing more of it is written here."
+        )
+
+
 class NotInStudy(CoplError):
     """A person or group that a study does not have."""
 
@@ -71,6 +82,9 @@ class Role(StrEnum):
     OWNER = "owner"
     RESEARCHER = "researcher"
     ANNOTATOR = "annotator"
+
+
+RUN_KINDS = ("graph", "full")  # of runs; a trainer offers some of them or all
 
 
 class RunState(StrEnum):
@@ -357,6 +371,20 @@ class Run:
     started_at: datetime | None
     ended_at: datetime | None
     config: dict = field(default_factory=dict)
+    worker: str | None = None  # the trainer that claimed it
+    token: int = 0  # of its claim, larger than that of every earlier claim in the study
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerRecord:
+    """A trainer and its last sign of life."""
+
+    worker: str  # its own name, which no other trainer has
+    host: str
+    kinds: tuple[str, ...]  # of the runs that it executes
+    state: str  # what it does, in words
+    seen_at: datetime
+    silent_seconds: float  # since then, by the clock of the database
 
 
 @dataclass(frozen=True, slots=True)

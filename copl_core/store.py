@@ -29,6 +29,7 @@ from copl_core.records import (
     SnapshotRecord,
     StudyRecord,
     Task,
+    TrainerRecord,
     TrainingData,
     User,
 )
@@ -468,17 +469,85 @@ class Store(Protocol):
         """Texts, users and the labels of ``label_count``, in one transaction; the revision is the watermark."""
         ...
 
-    # ---- runs and snapshots
-    def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run: ...
-    def claim_run(self, run_id: int | None = None, *, kind: str | None = None) -> Run | None:
-        """The oldest queued run, of ``kind`` if given, or the named one, set to running; None: it is not queued.
+    # ---- runs: one queue for trainers on any machine
+    def clock(self) -> datetime:
+        """The time by the clock of the database, by which leases and the ends of runs are measured."""
+        ...
 
-        When several workers claim at once, each run goes to one of them.
+    def add_run(self, study_id: int, kind: str, reason: str, *, retry_of: int | None = None) -> Run: ...
+    def add_due_run(self, study_id: int, kind: str, reason: str) -> Run | None:
+        """A new run; None where the study has a queued or running one of that kind, as another trainer adds it."""
+        ...
+
+    def claim_run(
+        self,
+        run_id: int | None = None,
+        *,
+        kind: str | None = None,
+        worker: str = "",
+        seconds: float = 60.0,
+        graphs_first: bool = False,
+    ) -> Run | None:
+        """The oldest queued run, of ``kind`` if given, or the named one, set to running; None: there is none, or its
+        study has a running one of its kind.
+
+        When several workers claim at once, each run goes to one of them, and each study has one run of a kind.
+
+        Args:
+            worker: holds the run for ``seconds``, and longer if it renews the lease.
+            graphs_first: leave out a run while its study has an older graph run.
         """
         ...
 
-    def update_run(self, run_id: int, **changes: object) -> None: ...
-    def finish_run(self, run_id: int, state: RunState, *, message: str = "", snapshot: str | None = None) -> None: ...
+    def renew_lease(self, run_id: int, token: int, seconds: float) -> bool:
+        """Hold a run for ``seconds`` from now on; False: it is not held under this token any more."""
+        ...
+
+    def take_turn(self, run_id: int, token: int) -> bool:
+        """Become the run that fits the graph of its study, until it ends; False: another run is.
+
+        Raises:
+            LeaseLost: the run is not held under this token any more.
+        """
+        ...
+
+    def next_version(self, study_id: int, *, after: int = 0) -> str:
+        """A version such as ``v0007`` that no snapshot of the study has or gets; its number is larger than ``after``.
+
+        Numbers may be left out: that of a run which publishes nothing is not given again.
+        """
+        ...
+
+    def update_run(self, run_id: int, *, token: int | None = None, **changes: object) -> None:
+        """Raises ``LeaseLost`` where the run is not held under the token any more."""
+        ...
+
+    def finish_run(
+        self,
+        run_id: int,
+        state: RunState,
+        *,
+        message: str = "",
+        snapshot: str | None = None,
+        token: int | None = None,
+    ) -> None:
+        """With a token: nothing changes where the run is not held under it any more."""
+        ...
+
+    def left_behind(self, workers: Sequence[str] = ()) -> list[Run]:
+        """Running runs whose lease has expired, or that one of ``workers`` holds, oldest first."""
+        ...
+
+    def give_up_run(
+        self, run_id: int, token: int, state: RunState, message: str, *, workers: Sequence[str] = ()
+    ) -> list[Run]:
+        """End a run of ``left_behind``, and queue it again if the state is INTERRUPTED, in one transaction.
+
+        Returns:
+            The queued run; nothing where the run has ended or its lease was renewed: then nothing changes.
+        """
+        ...
+
     def run(self, run_id: int) -> Run: ...
     def runs(self, study_id: int, *, kind: str | None = None, limit: int = 50) -> list[Run]:
         """Newest first; of every kind, or of ``kind``."""
@@ -489,10 +558,25 @@ class Store(Protocol):
         ...
 
     def study_of_run(self, run_id: int) -> int: ...
-    def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None) -> bool:
+
+    # ---- trainers
+    def heartbeat(self, worker: str, host: str, kinds: Sequence[str], state: str) -> None:
+        """A sign of life of a trainer, at the time of the database's clock."""
+        ...
+
+    def trainers(self) -> list[TrainerRecord]:
+        """Those that gave a sign of life in the last day, the latest first."""
+        ...
+
+    # ---- snapshots
+    def publish(self, study_id: int, record: SnapshotRecord, *, run_id: int | None, token: int | None = None) -> bool:
         """Record a snapshot whose folder is complete, make it champion and finish its run, in one transaction.
 
         A champion that a person chose after the run was queued stays; returns whether the snapshot is the champion.
+        The same call again, after an answer that was lost, changes nothing and returns the same.
+
+        Raises:
+            LeaseLost: the run is not held under this token any more; nothing changes.
         """
         ...
 
@@ -567,16 +651,11 @@ class Store(Protocol):
         """The files hold nothing any more; nothing changes if more than ``n_left`` have left meanwhile."""
         ...
 
-    # ---- the worker's heartbeat
-    def heartbeat(self, pid: int, state: str) -> None: ...
+    # ---- what watches an installation reads
     def found_schema(self) -> str | None:
         """The version of the tables as the database has it now; None: it has none."""
         ...
 
     def recent_labels(self, seconds: float) -> dict[int, int]:
         """Study id → counting labels of the last seconds; of the last 20,000 labels, imported ones too."""
-        ...
-
-    def worker(self) -> tuple[int, str, datetime] | None:
-        """(process id, state, time) of the last heartbeat."""
         ...

@@ -51,7 +51,8 @@ _STUDY_FIELDS = (
     "name", "include_simulated", "include_models", "champion", "revision", "demo", "assignment", "schedule",
     "group_names", "created_at",
 )  # fmt: skip
-_HIDDEN = ("study_id", "digest", "hash")
+# Of a run, what its trainer holds it by means nothing elsewhere.
+_HIDDEN = ("study_id", "digest", "hash", "worker", "lease_until", "token", "has_turn")
 _WORDS: dict[str, type[StrEnum]] = {
     "users.kind": Kind,
     "users.role": Role,
@@ -94,15 +95,15 @@ class Bundles(Transactions):
         for name, of_part in groupby(rows, key=lambda row: row[0]):
             stream = (row for _, row in of_part)
             while chunk := list(islice(stream, CHUNK)):
-                with self._write() as connection:
+                with self._write(patient=True) as connection:
                     new.add(connection, name, chunk)
-            with self._write() as connection:
+            with self._write(patient=True) as connection:
                 new.link(connection)
         return {name: np.array([ids.old, ids.new], np.int64) for name, ids in new.ids.items()}
 
     def finish_restored(self, study_id: int, study: Row, made: str) -> None:
         values = _study_values(study)
-        with self._write() as connection:
+        with self._write(patient=True) as connection:
             study_row(connection, study_id, lock=True)
             _check_sides(connection, study_id)
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))

@@ -25,7 +25,17 @@ from db.overlap import assignment_of, recount_all
 from db.sessions import end_sessions_of
 from db.study_models import DraftRow, EmailRow, InviteRow, ReportRow, ServiceTokenRow
 from db.texts import IDS
-from db.transactions import Transactions, audit, bump_revision, now, only_trained, plain_rows, study_row, user_row
+from db.transactions import (
+    Transactions,
+    audit,
+    bump_revision,
+    clock,
+    now,
+    only_trained,
+    plain_rows,
+    study_row,
+    user_row,
+)
 
 REASON = "a person has left"
 _CANCELLED = "A person has left the study; another run learns without them."
@@ -174,7 +184,12 @@ def _kind_of_run(connection: Connection, study: AnyRow, fewest: Mapping[str, int
 def _cancel_running(connection: Connection, study_id: int) -> None:
     """End the runs that may have read the labels; their fits end at the next step, and could not be published."""
     running = (RunRow.study_id == study_id, RunRow.state == RunState.RUNNING.value)
-    ended = {"state": RunState.CANCELLED.value, "message": _CANCELLED, "ended_at": now(), "seconds_left": None}
+    ended = {
+        "state": RunState.CANCELLED.value,
+        "message": _CANCELLED,
+        "ended_at": clock(connection),
+        "seconds_left": None,
+    }
     connection.execute(update(RunRow).where(*running).values(ended))
 
 
@@ -183,7 +198,8 @@ def _queued_run(connection: Connection, study_id: int, kind: str) -> int:
     found = connection.execute(select(RunRow.id).where(*waiting).limit(1)).scalar()
     if found is not None:
         return int(found)
-    row = {"study_id": study_id, "kind": kind, "reason": REASON, "state": RunState.QUEUED.value, "created_at": now()}
+    row = {"study_id": study_id, "kind": kind, "reason": REASON, "state": RunState.QUEUED.value}
+    row["created_at"] = clock(connection)
     return int(connection.execute(insert(RunRow).values(row | {"config": {}}).returning(RunRow.id)).scalar_one())
 
 
@@ -212,6 +228,7 @@ def _vacuum_tables(engine: Engine) -> bool:
     quoted = engine.dialect.identifier_preparer.quote
     with explained(engine), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"set lock_timeout = '{_PATIENCE}s'"))
+        connection.execute(text("set statement_timeout = 0"))  # a large table takes its time
         try:
             for table in _REWRITTEN:
                 connection.execute(text(f"vacuum (full) {quoted(table)}"))
@@ -221,4 +238,5 @@ def _vacuum_tables(engine: Engine) -> bool:
             raise
         finally:
             connection.execute(text("reset lock_timeout"))
+            connection.execute(text("reset statement_timeout"))
     return True

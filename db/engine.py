@@ -21,8 +21,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from copl_core.records import CoplError, StoreUnavailable
 
-HEAD = "0012"  # the newest migration; written here so that a start does not load Alembic to find it
+HEAD = "0013"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
+LOCK_SECONDS = 3.0  # on PostgreSQL: a row that is locked elsewhere costs somebody who labels so long, and a sentence
+STATEMENT_SECONDS = 60.0  # likewise, of one statement; the training data of a large study may take longer
+_POOL = {"pool_size": 5, "max_overflow": 15}  # connections of a process; a server gives a hundred by default
 _LOCK = 4_026_531_840  # an arbitrary number: PostgreSQL's advisory lock for migrations
 
 
@@ -36,7 +39,7 @@ def make_engine(url: str) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
-        return create_engine(parsed, pool_pre_ping=True)
+        return _postgres(parsed)
     except (ArgumentError, NoSuchModuleError):
         raise CoplError(
             f"The database address {url!r} is not understood; it looks like sqlite:////folder/copl.db or "
@@ -60,13 +63,27 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that may write: committed at the end, rolled back on any exception."""
+def writing(engine: Engine, *, patient: bool = False) -> Iterator[Connection]:
+    """A transaction that may write: committed at the end, rolled back on any exception.
+
+    Args:
+        patient: nobody sits before a screen: wait for rows that are locked elsewhere as long as SQLite waits.
+    """
     with explained(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if patient:
+            limit(connection, lock_seconds=BUSY_SECONDS)
         yield connection
 
 
-_PASSING = ("locked", "disk is full", "connect")  # errors that a later try may not have
+def limit(connection: Connection, *, lock_seconds: float | None = None, statement_seconds: float | None = None) -> None:
+    """Change how long this transaction waits for a lock or a statement on PostgreSQL; 0: for ever."""
+    if connection.dialect.name == "postgresql":
+        for name, seconds in (("lock_timeout", lock_seconds), ("statement_timeout", statement_seconds)):
+            if seconds is not None:
+                connection.exec_driver_sql(f"set local {name} = {round(1000 * seconds)}")
+
+
+_PASSING = ("locked", "disk is full", "connect", "timeout", "deadlock")  # errors that a later try may not have
 
 
 @contextmanager
@@ -80,7 +97,7 @@ def explained(engine: Engine) -> Iterator[None]:
         sentence = _sentence(engine, str(error.orig))
         if sentence is None:
             raise
-        passing = any(sign in str(error.orig) for sign in _PASSING)
+        passing = any(sign in str(error.orig).lower() for sign in _PASSING)
         raise (StoreUnavailable if passing else CoplError)(sentence) from error
     except PoolTimeout as error:
         raise StoreUnavailable(
@@ -104,6 +121,7 @@ def migrate(engine: Engine) -> None:
     if version(engine) == HEAD:
         return
     with writing(engine) as connection:
+        limit(connection, lock_seconds=0, statement_seconds=0)
         if connection.dialect.name == "postgresql":
             connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if _version(connection) != HEAD:  # another process may have migrated while this one waited for the lock
@@ -167,6 +185,15 @@ def _version(connection: Connection) -> str | None:
     if not connection.dialect.has_table(connection, "alembic_version"):
         return None
     return connection.execute(text("select version_num from alembic_version")).scalar()
+
+
+def _postgres(url: URL) -> Engine:
+    """A pool that tries a connection before it gives it out, so that a restarted server costs nobody anything; a
+    connection's own limits are those of the address, if it has any.
+    """
+    limits = f"-c lock_timeout={LOCK_SECONDS:.0f}s -c statement_timeout={STATEMENT_SECONDS:.0f}s"
+    given = {} if "options" in url.query or not url.drivername.startswith("postgresql+psycopg") else {"options": limits}
+    return create_engine(url, pool_pre_ping=True, pool_timeout=BUSY_SECONDS, connect_args=given, **_POOL)
 
 
 def _sqlite(url: URL) -> Engine:
@@ -242,11 +269,14 @@ def _sentence(engine: Engine, what: str) -> str | None:
         "readonly": f"The database {location} cannot be written; make the file and its folder writable.",
         "disk is full": "The disk of the database is full; free some space and try again. Nothing was saved.",
         "disk I/O error": f"The disk of {location} reports an error; check it and try again. Nothing was saved.",
+        "lock timeout": "Somebody else was changing the same rows for too long; try again. Nothing was saved.",
+        "deadlock": "Somebody else was changing the same rows; try again. Nothing was saved.",
+        "statement timeout": "The database took too long for one answer and stopped; try again. Nothing was saved.",
         "locked": f"The database was busy for {BUSY_SECONDS:.0f} seconds; try again. Nothing was saved.",
     }
     for sign, sentence in sentences.items():
         if sign in what:
             return sentence
-    if "connect" in what and engine.dialect.name != "sqlite":
+    if "connect" in what.lower() and engine.dialect.name != "sqlite":
         return f"The database server {location} does not answer; check that it runs and COPL_DATABASE_URL is right."
     return None

@@ -37,6 +37,8 @@ class StudyRow(Base):
     forgotten: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # revision when a user last left
     # Users who have left and of whom the files may still hold what went
     unclean: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    claims: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # of its runs; the token of the last one
+    versions: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # the largest number given to a snapshot
     created_at: Mapped[datetime]
 
 
@@ -218,7 +220,19 @@ class LabelRow(Base):
 
 
 class RunRow(Base):
+    """A training job.  While it runs, its trainer holds it by a lease, and a study has one running job of each kind."""
+
     __tablename__ = "run"
+    __table_args__ = (
+        Index(
+            "ix_run_running",
+            "study_id",
+            "kind",
+            unique=True,
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study", index=True)
     kind: Mapped[str] = mapped_column(String(20))
@@ -236,6 +250,10 @@ class RunRow(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     config: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    worker: Mapped[str | None] = mapped_column(String(200))  # the trainer that claimed it
+    lease_until: Mapped[datetime | None]  # by the clock of the database; null: claimed by an earlier version
+    token: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # of the claim: grows with each of a study
+    has_turn: Mapped[bool] = mapped_column(default=False, server_default=false())  # while it fits the study's graph
 
 
 class SnapshotRow(Base):
@@ -252,14 +270,15 @@ class SnapshotRow(Base):
     created_at: Mapped[datetime]
 
 
-class HeartbeatRow(Base):
-    """One row: the worker's last heartbeat."""
+class TrainerRow(Base):
+    """A trainer and its last sign of life, by the clock of the database."""
 
-    __tablename__ = "heartbeat"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    pid: Mapped[int]
-    state: Mapped[str] = mapped_column(String(100))
-    at: Mapped[datetime]
+    __tablename__ = "trainer"
+    worker: Mapped[str] = mapped_column(String(200), primary_key=True)
+    host: Mapped[str] = mapped_column(String(200))
+    kinds: Mapped[str] = mapped_column(String(200))  # of runs, with commas
+    state: Mapped[str] = mapped_column(Text)
+    seen_at: Mapped[datetime]
 
 
 class AuditRow(Base):

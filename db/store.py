@@ -13,6 +13,7 @@ from db.listing import Listing
 from db.members import Members
 from db.personal_data import PersonalData
 from db.pinned_pairs import PinnedPairs
+from db.runs import Runs
 from db.service_tokens import ServiceTokens
 from db.sessions import Sessions
 from db.study_settings import StudySettings
@@ -35,6 +36,7 @@ class SqlStore(
     Labelling,
     Listing,
     Votes,
+    Runs,
     Training,
     Bundles,
     Watch,

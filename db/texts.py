@@ -44,7 +44,7 @@ _PAIR = (
 
 class Texts(Transactions):
     def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
-        with self._write() as connection:
+        with self._write(patient=True) as connection:
             return _import_rows(connection, study_id, rows, by)
 
     def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, or_, select, text, update
 
 from copl_core.records import LEFT, CoplError, Kind
 from db.base import AnyRow, AnySelect
@@ -29,12 +29,24 @@ class Transactions:
     def _read(self) -> AbstractContextManager[Connection]:
         return reading(self.engine)
 
-    def _write(self) -> AbstractContextManager[Connection]:
-        return writing(self.engine)
+    def _write(self, *, patient: bool = False) -> AbstractContextManager[Connection]:
+        return writing(self.engine, patient=patient)
 
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+_CLOCK = {
+    "sqlite": text("select strftime('%Y-%m-%d %H:%M:%f', 'now')"),
+    "postgresql": text("select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS.US')"),
+}
+
+
+def clock(connection: Connection) -> datetime:
+    """The time by the clock of the database: one for all machines, however wrong their own ones are."""
+    found: str = connection.execute(_CLOCK[connection.dialect.name]).scalar_one()
+    return datetime.fromisoformat(found).replace(tzinfo=UTC)
 
 
 _STUDY_OF = (

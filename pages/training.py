@@ -33,6 +33,7 @@ def page() -> None:
     trainer_now()
     run_buttons()
     schedule()
+    trainers()
     st.subheader("Snapshots")
     snapshots()
     st.subheader("Runs")
@@ -149,6 +150,27 @@ def trainer_now() -> None:
         )
     for run in status.runs:
         progress(run)
+
+
+def trainers() -> None:
+    """The trainers of the last day, on any machine that shares the database."""
+    session, _ = current()
+    if not (listed := runs.list_trainers(session)):
+        return
+    with st.expander(f"Trainers ({sum(alive for _, alive in listed)} at work)"):
+        st.dataframe(
+            [
+                {
+                    "trainer": one.worker,
+                    "machine": one.host,
+                    "kinds of runs": ", ".join(one.kinds),
+                    "state": one.state if alive or one.state == "stopped" else f"silent; was at: {one.state}",
+                    "last seen, s ago": round(max(0.0, one.silent_seconds)),
+                }
+                for one, alive in listed
+            ],
+            hide_index=True,
+        )
 
 
 def progress(run: Run) -> None:

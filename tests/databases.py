@@ -68,29 +68,60 @@ def private_server() -> Iterator[str]:
     """The SQLAlchemy address of an empty database on a new server; the server and its folder go at the end.
 
     Raises:
+        NoPostgres: as in ``private_cluster``.
+    """
+    with private_cluster() as cluster:
+        yield cluster.url
+
+
+class Cluster:
+    """A private server, which can be restarted."""
+
+    def __init__(self, binaries: Path, folder: Path, identity: dict) -> None:
+        self.binaries, self.folder, self.identity = binaries, folder, identity
+        self.url = f"postgresql+psycopg://copl@/postgres?host={folder}"
+        self.start()
+
+    def start(self) -> None:
+        flags = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self.folder}", "-c", "fsync=off"]
+        server = [self.binaries / "postgres", "-D", self.folder / "data", *flags]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["sh", "-c", UNTIL_THE_PIPE_CLOSES, "sh", *server],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self.folder, **self.identity,
+            )  # fmt: skip
+        _wait_until_it_answers(self.folder, self.process)
+
+    def stop(self) -> None:
+        """End every connection, and the server."""
+        self.process.communicate()  # closes the pipe
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+
+@contextmanager
+def private_cluster() -> Iterator[Cluster]:
+    """An empty server of its own; the server and its folder go at the end.
+
+    Raises:
         NoPostgres: the programs, the driver or the user that the server needs are missing.
     """
     binaries = programs()
     try:
-        import psycopg
+        import psycopg  # noqa: F401
     except ModuleNotFoundError:
         raise NoPostgres("psycopg is not installed: pip install 'psycopg[binary]'") from None
     folder = Path(tempfile.mkdtemp(prefix="copl-postgres-"))  # short: the path of a socket holds 107 bytes at most
     try:
         identity = _owner_of(folder)
-        data = folder / "data"
-        _initialise(binaries, data, identity)
-        flags = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                ["sh", "-c", UNTIL_THE_PIPE_CLOSES, "sh", binaries / "postgres", "-D", data, *flags],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=folder, **identity,
-            )  # fmt: skip
+        _initialise(binaries, folder / "data", identity)
+        cluster = Cluster(binaries, folder, identity)
         try:
-            _wait_until_it_answers(psycopg, folder, server)
-            yield f"postgresql+psycopg://copl@/postgres?host={folder}"
+            yield cluster
         finally:
-            server.communicate()  # closes the pipe
+            cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -117,7 +148,9 @@ def _initialise(binaries: Path, data: Path, identity: dict) -> None:
         raise NoPostgres(f"initdb failed: {made.stderr.strip()}")
 
 
-def _wait_until_it_answers(psycopg, folder: Path, server: subprocess.Popen) -> None:
+def _wait_until_it_answers(folder: Path, server: subprocess.Popen) -> None:
+    import psycopg
+
     ends = time.monotonic() + START_SECONDS
     while True:
         try:

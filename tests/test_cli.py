@@ -420,6 +420,11 @@ def test_fit_publishes_in_this_process_and_prints_what_it_made(home, minilm, cap
     assert session.record.champion == "v0001" and runs.list_runs(session)[0].reason == "requested in a terminal"
 
 
+def test_a_trainer_for_a_kind_of_runs_that_there_is_not_is_refused_in_a_sentence(home, capsys):
+    assert main(["worker", "--kinds", "graph,deep"]) == 1
+    assert "'graph,deep'; choose from graph, full" in capsys.readouterr().err
+
+
 def test_fit_without_the_weights_says_how_to_fetch_them(home, capsys):
     session = two_camps(home)
     assert main(["fit", "--graph-only"]) == 1

@@ -43,3 +43,17 @@ def test_variables_of_the_tests_empty_ones_and_those_of_other_programs_set_nothi
         "COPLANAR": "x",
     }
     assert Settings.from_environment(environment) == Settings()
+
+
+def test_the_kinds_of_runs_are_those_there_are():
+    assert Settings().run_kinds == ("graph", "full")
+    assert Settings(kinds=" full ").run_kinds == ("full",)
+    for kinds in ("deep", "graph,deep", "graph full", ","):
+        with pytest.raises(CoplError, match="choose from graph, full"):
+            Settings(kinds=kinds)
+
+
+@pytest.mark.parametrize("seconds", [0.5, -1, float("nan"), 1e9])
+def test_a_lease_out_of_its_range_is_refused(seconds):
+    with pytest.raises(CoplError, match="COPL_LEASE_SECONDS is"):
+        Settings(lease_seconds=seconds)

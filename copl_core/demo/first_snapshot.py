@@ -20,7 +20,7 @@ from copl_core.install.weights import folder
 from copl_core.records import CoplError, TrainingData
 from copl_core.snapshots.copies import copy_snapshot
 from copl_core.snapshots.fingerprint import data_fingerprint
-from copl_core.snapshots.snapshot import Snapshot, next_version, record_of
+from copl_core.snapshots.snapshot import Snapshot, newest_number, record_of
 from copl_core.store import Store
 from copl_core.training.text_embedder import TextEmbedder, inputs
 
@@ -37,7 +37,7 @@ def install(store: Store, settings: Settings, study_id: int) -> bool:
     _install_phi(settings, data)
     root = settings.snapshots / str(study_id)
     root.mkdir(parents=True, exist_ok=True)
-    version = next_version(root, [record.version for record in store.snapshots(study_id)])
+    version = store.next_version(study_id, after=newest_number(root))
     manifest = _manifest(shipped, data, study_id, version)
     written = copy_snapshot(
         shipped, root, version, manifest, users=lambda _: data.user_ids, responses=lambda _: data.response_ids

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from threading import Lock, Thread
 from typing import Generic, TypeVar
@@ -141,8 +140,9 @@ def _seconds(newest_first: Iterable[Run]) -> float | None:
 
 
 def _ages(store: Store) -> dict[str, float]:
-    seen = store.worker()
-    return {} if seen is None else {"": round((datetime.now(UTC) - seen[2]).total_seconds(), 3)}
+    """Of the trainer that was seen last, by the clock of the database."""
+    seen = store.trainers()
+    return {"": round(max(0.0, seen[0].silent_seconds), 3)} if seen else {}
 
 
 # ---- over HTTP

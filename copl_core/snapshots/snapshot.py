@@ -23,7 +23,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -266,14 +266,12 @@ def share_reward(source: Snapshot) -> Callable[[Path], None]:
     return save
 
 
-def next_version(root: Path, recorded: Iterable[str] = ()) -> str:
-    """The version after the newest folder and the newest recorded one, such as ``v0007``.
+def newest_number(root: Path) -> int:
+    """The number of the newest version that has a folder, 7 of ``v0007``; 0 where there is none.
 
-    A version is never used twice, not even after the folder of its snapshot was removed.
+    The database gives the next one (``Store.next_version``).
     """
-    names = [path.name for path in root.glob("v*")] + list(recorded)
-    numbers = [int(match[1]) for match in map(_VERSION.fullmatch, names) if match]
-    return f"v{max(numbers, default=0) + 1:04d}"
+    return max((int(name.removeprefix("v")) for name in on_disk(root)), default=0)
 
 
 def on_disk(root: Path) -> set[str]:

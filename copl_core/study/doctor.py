@@ -176,16 +176,17 @@ def _snapshots(installation: Installation) -> Found:
 
 
 def _trainers(installation: Installation) -> Found:
-    seen, start = _store(installation).worker(), "Start it with `copl up` or `copl worker`; people label meanwhile."
-    if seen is None:
-        return State.WARNING, "No trainer has ever served this database.", start
-    pid, state, at = seen
-    age = (installation.now - at).total_seconds()
-    if state == "stopped":
-        return State.WARNING, f"The trainer was stopped at {at:%Y-%m-%d %H:%M} UTC.", start
-    if age > SILENT_SECONDS:
-        return State.WARNING, f"The trainer (process {pid}) wrote its last heartbeat {age:,.0f} s ago.", start
-    return _ok(f"process {pid}, heartbeat {max(0.0, age):.0f} s ago: {state}.")
+    seen, start = _store(installation).trainers(), "Start one with `copl up` or `copl worker`; people label meanwhile."
+    if not seen:
+        return State.WARNING, "No trainer has served this database in the last day.", start
+    alive = [one for one in seen if one.state != "stopped" and one.silent_seconds <= SILENT_SECONDS]
+    if alive:
+        return _ok("; ".join(f"{one.worker} ({', '.join(one.kinds)}): {one.state}" for one in alive) + ".")
+    latest = seen[0]
+    if latest.state == "stopped":
+        return State.WARNING, f"The trainer {latest.worker} was stopped at {latest.seen_at:%Y-%m-%d %H:%M} UTC.", start
+    age = f"{latest.silent_seconds:,.0f} s ago"
+    return State.WARNING, f"The trainer {latest.worker} wrote its last heartbeat {age}.", start
 
 
 # ---- this machine

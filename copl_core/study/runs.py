@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from copl_core.ids import rows_of
 from copl_core.preference.state import GraphState
-from copl_core.records import CoplError, Run, RunState, SnapshotRecord
+from copl_core.records import CoplError, Run, RunState, SnapshotRecord, TrainerRecord
 from copl_core.snapshots import snapshot
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
 from copl_core.study.roles import MEMBER, RESEARCHER, TERMINAL, needs
@@ -23,7 +23,10 @@ from copl_core.trainer import run_progress
 from copl_core.trainer.run_log import Curve, as_text, log_path, read_log
 from copl_core.trainer.run_log import curves as curves_of
 from copl_core.trainer.schedule import FEWEST
-from copl_core.trainer.worker_lock import has_worker, hold_worker_lock
+from copl_core.trainer.worker_lock import STOPPED, has_worker, hold_worker_lock
+
+if TYPE_CHECKING:
+    from copl_core.trainer.worker import Trainer
 
 _BASELINES = ("global", "side-length")  # in the held-out figures of a snapshot
 KEPT_NEWEST = snapshot.KEPT_NEWEST  # snapshots on disk, beside the champion, noted ones and one of each fit
@@ -108,18 +111,21 @@ def fit_now(session: Session, kind: str = "full", reason: str = "requested by ha
     """
     from copl_core.trainer.worker import Trainer
 
-    with hold_worker_lock(session.settings):
-        trainer = Trainer(session.store, session.settings, embed=session.embed)
+    with hold_worker_lock(session.settings) as holder:
+        trainer = Trainer(session.store, session.settings, embed=session.embed, holder=holder)
         trainer.recover()  # an interrupted run of the same kind is this run
         run = request_fit(session, kind, reason)
         trainer.execute(run.id)
-    _check_done(session.store.run(run.id), trainer.database_errors.get(run.id, ""))
+    _check_done(session, session.store.run(run.id), trainer)
     champion = session.store.champion(session.id)
     assert champion is not None  # the run has published one
     return champion
 
 
-def _check_done(run: Run, database_error: str) -> None:
+def _check_done(session: Session, run: Run, trainer: Trainer) -> None:
+    database_error = trainer.database_errors.get(run.id, "")
+    if run.state in (RunState.QUEUED, RunState.RUNNING) and not database_error:
+        raise CoplError(f"Run {run.id} waits or goes on in another trainer, which publishes it: {_elsewhere(session)}.")
     if run.state in (RunState.QUEUED, RunState.RUNNING):
         raise CoplError(
             f"Run {run.id} was interrupted. {database_error} Run this command again, or start a "
@@ -127,6 +133,13 @@ def _check_done(run: Run, database_error: str) -> None:
         )
     if run.state != RunState.DONE:
         raise CoplError(f"Run {run.id} {run.state}: {run.message}")
+
+
+def _elsewhere(session: Session) -> str:
+    """The running runs of the study, each with its trainer."""
+    active = [run for run in session.store.active_runs() if session.store.study_of_run(run.id) == session.id]
+    running = [f"run {run.id} ({run.kind}) by {run.worker}" for run in active if run.state == RunState.RUNNING]
+    return "; ".join(running) or "none has started it yet"
 
 
 @needs(RESEARCHER)
@@ -382,20 +395,34 @@ def _flat(facts: Mapping, before: str = "") -> dict[str, object]:
 @needs(MEMBER)
 def trainer_status(session: Session) -> TrainerStatus:
     """Whether a worker is alive, what it does, and how many labels the next refit waits for."""
-    seen = session.store.worker()
-    fresh = seen is not None and (datetime.now(UTC) - seen[2]).total_seconds() < _SILENT_AFTER
+    seen = session.store.trainers()
+    alive = tuple(one for one in seen if is_alive(session, one))
+    latest = (alive or tuple(seen))[:1]
     active = [run for run in session.store.active_runs() if session.store.study_of_run(run.id) == session.id]
     running = tuple(run for run in active if run.state == RunState.RUNNING)
     since = session.store.revisions_since(session.id, session.store.newest_watermarks(session.id)[0] or 0)
     return TrainerStatus(
-        seen is not None and fresh and has_worker(session.settings, seen[0]) is not False,
-        seen[1] if seen else "",
-        seen[2] if seen else None,
+        bool(alive),
+        latest[0].state if latest else "",
+        latest[0].seen_at if latest else None,
         running,
         len(active) - len(running),
         since,
         schedule(session).refit_labels,
+        alive,
     )
+
+
+def is_alive(session: Session, trainer: TrainerRecord) -> bool:
+    """Whether a trainer gives signs of life; the one of this home also holds its lock."""
+    fresh = trainer.state != STOPPED and trainer.silent_seconds < _SILENT_AFTER
+    return fresh and has_worker(session.settings, trainer.worker) is not False
+
+
+@needs(RESEARCHER)
+def list_trainers(session: Session) -> list[tuple[TrainerRecord, bool]]:
+    """(trainer, whether it is alive) of the last day, the latest sign of life first."""
+    return [(one, is_alive(session, one)) for one in session.store.trainers()]
 
 
 # ---- automatic runs

@@ -9,7 +9,7 @@ import numpy as np
 
 from copl_core.insight.quality import Agreement, Figures, Share
 from copl_core.insight.taste import Leaning
-from copl_core.records import Choice, Label, Response, Run, Task, User
+from copl_core.records import Choice, Label, Response, Run, Task, TrainerRecord, User
 from copl_core.study_settings import PredictionRecord
 
 
@@ -173,7 +173,7 @@ class RewardView:
 
 @dataclass(frozen=True, slots=True)
 class TrainerStatus:
-    """The worker's last heartbeat and its current run."""
+    """The trainers of the installation and the current runs of the study."""
 
     alive: bool
     state: str
@@ -182,6 +182,7 @@ class TrainerStatus:
     waiting: int  # queued runs
     labels_since: int  # changes of labels after the newest snapshot's watermark
     labels_needed: int
+    trainers: tuple[TrainerRecord, ...] = ()  # that are alive, the latest sign of life first
 
     @property
     def run(self) -> Run | None:

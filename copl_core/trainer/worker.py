@@ -1,23 +1,22 @@
-"""The trainer: a separate process that claims queued runs from the database, fits, and publishes snapshots.
+"""The trainer: it claims queued runs from the database, fits, and publishes snapshots (``service``: its process).
 
-The table of runs is the queue.  Its promises: a run is claimed by one worker only, a snapshot is on disk before it is
-in the database, and the champion changes in the transaction that ends the run.  A kill at any moment loses the last
-seconds of the current run and nothing else: the next start marks that run as interrupted and queues it again, and its
-training resumes from the last saved state (``checkpoint``).  If labels have arrived in between, the training starts
-over on purpose: a snapshot knows every label up to its watermark.
+The table of runs is the queue, for trainers on any machine.  Its promises: a run is claimed by one worker only, which
+holds it by a lease (``lease``), a snapshot is on disk before it is in the database, and the champion changes in the
+transaction that ends the run, if the worker still holds it.  A kill at any moment loses the last seconds of the current
+run and nothing else: the next start in the same home, or another trainer once the lease has expired, marks that run as
+interrupted and queues it again, and its training resumes from the last saved state (``checkpoint``), if that is there.
+If labels have arrived in between, the training starts over on purpose: a snapshot knows all labels up to its watermark.
 
 The worker has two lanes, one for each kind of run, so that people are placed on a new map within seconds while experts
-train for minutes.  One graph is fitted for the pages at a time (``_turn``): a full run takes its turn at its end, and
-fits it to the labels of that moment, so a newer snapshot never knows fewer labels.
+train for minutes.  One graph of a study is fitted for the pages at a time, by any of the trainers (``_take_turn``): a
+full run takes its turn at its end, and fits it to the labels of then, so a newer snapshot never knows fewer labels.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
-import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -26,19 +25,29 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from threading import Event, Lock, RLock, Thread
+from threading import Event, Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from copl_core.config import STOP_SECONDS, Settings
+from copl_core.config import Settings
 from copl_core.logs import about, note
-from copl_core.records import CoplError, Run, RunState, SnapshotRecord, StoreUnavailable, TrainingData
+from copl_core.records import (
+    RUN_KINDS,
+    CoplError,
+    LeaseLost,
+    Run,
+    RunState,
+    SnapshotRecord,
+    StoreUnavailable,
+    TrainingData,
+)
 from copl_core.snapshots.fingerprint import data_fingerprint
 from copl_core.snapshots.snapshot import (
     Snapshot,
     load_snapshot,
-    next_version,
+    newest_number,
+    on_disk,
     prune,
     record_of,
     sweep,
@@ -47,8 +56,9 @@ from copl_core.snapshots.snapshot import (
     write_snapshot,
 )
 from copl_core.store import Store
-from copl_core.trainer.departures import clean_up, map_without_left
-from copl_core.trainer.memory import keep_memory_low, peak_gigabytes, release_memory
+from copl_core.trainer.departures import map_without_left
+from copl_core.trainer.lease import Lease
+from copl_core.trainer.memory import peak_gigabytes, release_memory
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
 from copl_core.trainer.run_progress import (
     EXPECTED,
@@ -62,7 +72,7 @@ from copl_core.trainer.run_progress import (
     length_in_words,
 )
 from copl_core.trainer.schedule import Situation, due
-from copl_core.trainer.worker_lock import hold_worker_lock
+from copl_core.trainer.worker_lock import Holder, new_name
 from copl_core.training.progress import HELD_OUT, Progress
 
 if TYPE_CHECKING:
@@ -70,9 +80,7 @@ if TYPE_CHECKING:
     from copl_core.training.checkpoint import Checkpoint
 
 log = logging.getLogger("copl.worker")
-LANES = ("graph", "full")  # the kinds of runs, each executed by a thread of its own
-_LOOK_SECONDS = 1.0  # between two looks at the studies
-_CLAIM_SECONDS = 0.5  # between two looks for a queued run
+CLAIM_SECONDS = 0.5  # between two looks for a queued run
 _REPORT_SECONDS = 0.4  # between two progress reports
 _RELEASE_SECONDS = 2.0  # between two times that freed memory goes back to the system, within a phase
 _REPORT_RETRY_SECONDS = 30.0  # between a progress report that the database refuses and the next one
@@ -102,6 +110,7 @@ class Trainer:
     Args:
         stop: once set, no run starts and the current one ends at its next step.
         embed: texts → φ (T, P); None: the bundled sentence model, loaded at first use.
+        holder: this trainer and the dead one before it; None: one of its own name, with nobody before it.
     """
 
     def __init__(
@@ -110,8 +119,12 @@ class Trainer:
         settings: Settings,
         stop: Event | None = None,
         embed: Callable[..., np.ndarray] | None = None,
+        holder: Holder | None = None,
     ) -> None:
         self.store, self.settings = store, settings
+        holder = holder or Holder(new_name(), "")
+        self.worker = holder.worker
+        self._ours = [name for name in (holder.worker, holder.before) if name]  # whose runs this trainer may give up
         self.stop = stop or Event()
         self.current_runs: set[int] = set()  # ids of the runs that are executed at the moment
         self.database_errors: dict[int, str] = {}  # run id → the database error that interrupted it
@@ -136,39 +149,29 @@ class Trainer:
         """
         again = []
         with self._lock:
-            for run in self.store.active_runs():
-                if run.state == RunState.RUNNING and run.id not in self.current_runs:
+            for run in self.store.left_behind(self._ours):
+                if run.id not in self.current_runs:
                     again += self._recover(run)
         return again
 
     def _recover(self, run: Run) -> list[Run]:
         message = f"{_LEFT_BEHIND} {self.database_errors.get(run.id, '')}".strip()
         if self._attempts(run) < _MAX_ATTEMPTS:
-            return self._interrupt(run, message)
+            return self.store.give_up_run(run.id, run.token, RunState.INTERRUPTED, message, workers=self._ours)
         message += f" That was attempt {_MAX_ATTEMPTS}; it is not queued again; the worker's log may say why."
-        self.store.finish_run(run.id, RunState.FAILED, message=message)
+        self.store.give_up_run(run.id, run.token, RunState.FAILED, message, workers=self._ours)
         self._saved_states(run).clear()  # the saved state may be what ends the worker
         return []
 
-    def _interrupt(self, run: Run, message: str) -> list[Run]:
-        """Queue a run again, then mark it as interrupted; in this order, a kill in between loses nothing.
-
-        A run that was cancelled in the meantime stays cancelled.
-        """
-        with self._lock:
-            if self.store.run(run.id).state != RunState.RUNNING:
-                return []
-            again = [other for other in self.store.active_runs() if other.retry_of == run.id]
-            if not again:
-                again = [self.store.add_run(self.store.study_of_run(run.id), run.kind, run.reason, retry_of=run.id)]
-            self.store.finish_run(run.id, RunState.INTERRUPTED, message=message)
-            return again
+    def _interrupt(self, run: Run) -> None:
+        """Queue a run of this worker, which stops, again; one that was cancelled or taken over meanwhile stays so."""
+        self.store.give_up_run(run.id, run.token, RunState.INTERRUPTED, _STOPPED, workers=self._ours)
 
     def give_up_current_runs(self) -> None:
         """Queue the current runs again where they do not reach their next step before the worker must end."""
         with self._lock:
             for run_id in sorted(self.current_runs):
-                self._interrupt(self.store.run(run_id), _STOPPED)
+                self._interrupt(self.store.run(run_id))
 
     def _attempts(self, run: Run) -> int:
         """How often in a row this run was left behind, this time included."""
@@ -187,9 +190,16 @@ class Trainer:
             shutil.rmtree(self.settings.cache / "training" / str(study.id), ignore_errors=True)  # of earlier versions
 
     def _sweep(self, study_id: int) -> None:
+        if self._runs_elsewhere(study_id):
+            return  # where snapshots are shared, a folder may be one that another trainer is writing
         known = {record.version for record in self.store.snapshots(study_id)}
         for name in sweep(self.root(study_id), known):
             log.info("removed the unrecorded snapshot %s", name)
+
+    def _runs_elsewhere(self, study_id: int) -> bool:
+        """Whether another trainer executes a run of the study."""
+        running = [run for run in self.store.active_runs() if run.state == RunState.RUNNING]
+        return any(self.store.study_of_run(run.id) == study_id for run in running if run.worker not in self._ours)
 
     def _prune(self, study_id: int) -> None:
         """Remove old snapshots from disk, so that a study that is refitted for months does not fill it."""
@@ -208,21 +218,22 @@ class Trainer:
     # ---- due runs
 
     def ask_for_due_runs(self) -> None:
-        """Queue a run for each study whose schedule says that one is due."""
+        """Queue the runs of this trainer's kinds that are due by the schedules of the studies."""
         busy = {(self.store.study_of_run(run.id), run.kind) for run in self.store.active_runs()}
         for study in self.store.studies():
             schedule = self.store.schedule(study.id) or self.settings.schedule
             left = study.forgotten > 0 and self.store.knows_forgotten(study.id)
-            if (schedule.automatic or left) and any((study.id, kind) not in busy for kind in LANES):
+            wanted = [kind for kind in self.settings.run_kinds if (study.id, kind) not in busy]
+            if (schedule.automatic or left) and wanted:
                 situation = replace(self._situation(study.id), left=left)
-                for kind, reason in due(situation, schedule, datetime.now(UTC)).items():
-                    if (study.id, kind) not in busy:
-                        self.store.add_run(study.id, kind, reason)
+                for kind, reason in due(situation, schedule, self.store.clock()).items():
+                    if kind in wanted:
+                        self.store.add_due_run(study.id, kind, reason)
 
     def _situation(self, study_id: int) -> Situation:
         newest, reward = self.store.newest_watermarks(study_id)
         graph, full = (
-            [run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at] for kind in LANES
+            [run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at] for kind in RUN_KINDS
         )  # newest first
         return Situation(
             n_labels=self.store.label_count(study_id),
@@ -241,20 +252,13 @@ class Trainer:
     def execute_next(self, kind: str | None = None) -> bool:
         """Execute the oldest queued run, of ``kind`` if given; False where there is none or the worker must stop.
 
-        A full run lets graph runs go first that were queued before it.
+        A full run lets graph runs of its study go first that were queued before it and that this trainer executes too.
         """
-        if kind == "full" and self._graphs_go_first():
-            return False
-        run = self._claim(kind=kind)
+        run = self._claim(kind=kind, graphs_first=kind == "full" and "graph" in self.settings.run_kinds)
         if run is not None:
             with about(run=run.id):
                 self._execute(run)
         return run is not None
-
-    def _graphs_go_first(self) -> bool:
-        active = self.store.active_runs()
-        oldest = min((run.id for run in active if run.kind == "full" and run.state == RunState.QUEUED), default=0)
-        return any(run.kind == "graph" and run.id < oldest for run in active)
 
     def execute(self, run_id: int) -> None:
         """Execute one queued run; a run in any other state is left alone."""
@@ -268,12 +272,15 @@ class Trainer:
             with about(run=run.id):
                 self._execute(run)
 
-    def _claim(self, run_id: int | None = None, *, kind: str | None = None) -> Run | None:
+    def _claim(self, run_id: int | None = None, *, kind: str | None = None, graphs_first: bool = False) -> Run | None:
         """Claim a run and make it a current one, in one step for ``recover``, which would otherwise give it up."""
         if self.stop.is_set():
             return None
+        seconds = self.settings.lease_seconds
         with self._lock:
-            run = self.store.claim_run(run_id, kind=kind)
+            run = self.store.claim_run(
+                run_id, kind=kind, worker=self.worker, seconds=seconds, graphs_first=graphs_first
+            )
             if run is not None:
                 self.current_runs.add(run.id)
             return run
@@ -284,11 +291,11 @@ class Trainer:
         try:
             study_id = self.store.study_of_run(run.id)
             note(study=study_id)
-            with self._checkpoint(run, run_log) as checkpoint:
-                self._fit_and_publish(study_id, run, run_log, checkpoint)
+            with self._lease(run) as lease, self._checkpoint(run, run_log) as checkpoint:
+                self._fit_and_publish(study_id, run, run_log, checkpoint, lease)
         except Stopped:
             run_log.write("The worker stops; the run is queued again.")
-            self._interrupt(run, _STOPPED)
+            self._interrupt(run)
         except Cancelled:
             log.info("run %s was cancelled", run.id)
             run_log.write("Cancelled; the champion stays.")
@@ -296,16 +303,20 @@ class Trainer:
             log.warning("run %s was interrupted: %s", run.id, error)
             run_log.write(str(error))
             self.database_errors[run.id] = str(error)
+        except LeaseLost as error:  # another trainer has it now, with all that is to be written of it
+            log.warning("%s", error)
+            run_log.write(str(error))
         except CoplError as error:  # includes a refusal to publish a cancelled run, which then stays cancelled
             log.warning("run %s failed: %s", run.id, error)
             run_log.write(str(error))
-            self.store.finish_run(run.id, RunState.FAILED, message=str(error))
+            self.store.finish_run(run.id, RunState.FAILED, message=str(error), token=run.token)
         except Exception as error:  # any error ends the fit, not the worker, and the training page shows it
             log.error("run %s failed\n%s", run.id, traceback.format_exc())
             run_log.write(traceback.format_exc())
-            self.store.finish_run(run.id, RunState.FAILED, message=f"{type(error).__name__}: {error}")
+            message = f"{type(error).__name__}: {error}"
+            self.store.finish_run(run.id, RunState.FAILED, message=message, token=run.token)
         except KeyboardInterrupt:  # a fit in a terminal; the worker turns its signals into ``Stopped``
-            self.store.finish_run(run.id, RunState.CANCELLED, message="Stopped in the terminal.")
+            self.store.finish_run(run.id, RunState.CANCELLED, message="Stopped in the terminal.", token=run.token)
             raise
         finally:
             with self._lock:
@@ -314,18 +325,21 @@ class Trainer:
             release_memory()
             remove_old_logs(self.settings.run_logs)
 
+    def _lease(self, run: Run) -> Lease:
+        return Lease(self.store, run, self.settings.lease_seconds)
+
     @contextmanager
     def _checkpoint(self, run: Run, run_log: RunLog) -> Iterator[Checkpoint]:
         """Where a run saves its training state.
 
         The state is removed when the run ends, whether it succeeds, fails or is cancelled.  It stays where the worker
-        must stop or the database fails.  Each study has one such state per kind of run, so disk use is bounded, and the
-        run that is queued again resumes from it.
+        must stop, the database fails or another trainer goes on with the run.  Each study has one such state per kind
+        of run, so disk use is bounded, and the run that is queued again resumes from it.
         """
         checkpoint = self._saved_states(run, lambda part, state: run_log.write(_resumes(part, state)))
         try:
             yield checkpoint
-        except (Stopped, StoreUnavailable):
+        except (Stopped, StoreUnavailable, LeaseLost):
             raise
         except (Exception, KeyboardInterrupt):
             checkpoint.clear()
@@ -338,12 +352,12 @@ class Trainer:
         folder = f"{self.store.study_of_run(run.id)}-{run.kind}"
         return Checkpoint(self.settings.cache / "training" / folder, found=found)
 
-    def _fit_and_publish(self, study_id: int, run: Run, run_log: RunLog, checkpoint: Checkpoint) -> None:
+    def _fit_and_publish(self, study_id: int, run: Run, run_log: RunLog, checkpoint: Checkpoint, lease: Lease) -> None:
         from copl_core.trainer.job import fit_graph_part, fit_reward_part
 
         started, clock = time.monotonic(), RunClock(expected_seconds(run.kind, self._earlier(study_id, run.kind)))
         config = run.config | self._settings_of_fits() | {EXPECTED: clock.expected}
-        report = self._reporter(run.id, run_log, clock)
+        report = self._reporter(run, run_log, clock, lease)
         given = cache(lambda: self._given(run.kind, report, checkpoint))  # weights are looked for once labels are here
         reward, reward_data = None, None
         labels_phase = FIRST_LABELS
@@ -353,7 +367,7 @@ class Trainer:
             reward = fit_reward_part(data, previous=self._champion(study_id), **given())
             run_log.write(length_in_words(fit_length(reward.entry)))
             labels_phase = NEW_LABELS
-        with self._take_turn(report):
+        with self._take_turn(run, report):
             report(labels_phase, 0, 1, None)
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
@@ -361,7 +375,7 @@ class Trainer:
             turned = map_without_left(self.store, self.root(study_id), study_id) if before is None else None
             fitted = fit_graph_part(data, version, reward, previous=before, turned=turned, **given())
             took = {TOOK: clock.seconds()} if run.retry_of is None else {}  # a resumed run skips what it has
-            self._write_config(run.id, config | {"data": cut} | took)
+            self._write_config(run, config | {"data": cut} | took)
             manifest = {
                 "study": study_id,
                 "run": run.id,
@@ -373,10 +387,10 @@ class Trainer:
                 "reward": fitted.reward,
                 "metrics": fitted.metrics,
                 "curves": {phase: asdict(curve) for phase, curve in curves(read_log(run_log.path)).items()},
-                "made_at": datetime.now(UTC).isoformat(),
+                "made_at": self._now().isoformat(),
                 "seconds": round(time.monotonic() - started, 2),
             }
-            champion = self._publish(study_id, version, fitted, manifest)
+            champion = self._publish(run, version, fitted, manifest)
             self._prune(study_id)
         place = "it is the champion now" if champion else "the champion stays, since a person chose it meanwhile"
         run_log.write(f"Published {version} after {manifest['seconds']:.1f} s; {place}.")
@@ -395,69 +409,91 @@ class Trainer:
         }
 
     @contextmanager
-    def _take_turn(self, report: Progress) -> Iterator[None]:
-        """Wait until no other run fits a graph for the pages; a run that must end does so while it waits."""
-        while not self._turn.acquire(timeout=_CLAIM_SECONDS):
+    def _take_turn(self, run: Run, report: Progress) -> Iterator[None]:
+        """Wait until no other run fits a graph here, or one of this study elsewhere; a run that must end does so while
+        it waits.  The turn in the study lasts until the run ends.
+        """
+        while not self._turn.acquire(timeout=CLAIM_SECONDS):
             report(WAITING, 0, 1, None)
         try:
+            while not self._take_turn_of_study(run):
+                self._turn.release()  # a graph of another study may be fitted here meanwhile
+                report(WAITING, 0, 1, None)
+                self.stop.wait(CLAIM_SECONDS)
+                self._turn.acquire()
             yield
         finally:
             self._turn.release()
+
+    def _take_turn_of_study(self, run: Run) -> bool:
+        try:
+            return self.store.take_turn(run.id, run.token)
+        except StoreUnavailable as error:
+            log.warning("run %s waits for the database: %s", run.id, error)
+            return False
 
     def _read_labels(self, study_id: int, run: Run, run_log: RunLog, config: dict) -> tuple[TrainingData, dict]:
         """The labels of this moment and their fingerprint, which the run's config and log record."""
         data = self.store.training_data(study_id)
         cut = data_fingerprint(data)
-        self._write_config(run.id, config | {"data": cut})
+        self._write_config(run, config | {"data": cut})
         run_log.write(
             f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
             f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}."
         )
         return data, cut
 
-    def _write_config(self, run_id: int, config: dict) -> None:
+    def _write_config(self, run: Run, config: dict) -> None:
         """Record the data and settings of a run; a busy database costs the record and no training."""
         try:
-            self.store.update_run(run_id, config=config)
+            self.store.update_run(run.id, config=config, token=run.token)
         except StoreUnavailable as error:
-            log.warning("run %s continues without its config: %s", run_id, error)
+            log.warning("run %s continues without its config: %s", run.id, error)
+
+    def _now(self) -> datetime:
+        """The time of the database, or of this machine while the database does not answer."""
+        try:
+            return self.store.clock()
+        except StoreUnavailable:
+            return datetime.now(UTC)
 
     def _next_version(self, study_id: int) -> str:
         self.root(study_id).mkdir(parents=True, exist_ok=True)
-        return next_version(self.root(study_id), [record.version for record in self.store.snapshots(study_id)])
+        return self.store.next_version(study_id, after=newest_number(self.root(study_id)))
 
     def _earlier(self, study_id: int, kind: str) -> list[Run]:
         return self.store.runs(study_id, kind=kind, limit=20)
 
-    def _publish(self, study_id: int, version: str, fitted: Fitted, manifest: dict) -> bool:
+    def _publish(self, run: Run, version: str, fitted: Fitted, manifest: dict) -> bool:
         """Write the snapshot to its folder, then record it; a snapshot that cannot be recorded is removed.
 
         Returns whether it is the champion.
         """
+        root = self.root(manifest["study"])
         written = write_snapshot(
-            self.root(study_id),
+            root,
             version,
             graph=fitted.graph,
             layout=fitted.layout,
             manifest=manifest,
             save_reward=fitted.save_reward,
         )
-        record = record_of(written)
+        record = replace(record_of(written), created_at=datetime.fromisoformat(manifest["made_at"]))
         try:
-            return self._record(study_id, record)
+            return self._record(manifest["study"], record, run)
         except Exception:
-            self._sweep(study_id)
+            prune(root, on_disk(root) - {version})
             raise
 
-    def _record(self, study_id: int, record: SnapshotRecord) -> bool:
+    def _record(self, study_id: int, record: SnapshotRecord, run: Run) -> bool:
         """Record a snapshot that is on disk; it retries, so that a busy database costs no hours of training."""
         for seconds in _PUBLISH_RETRY_SECONDS:
             try:
-                return self.store.publish(study_id, record, run_id=record.run_id)
+                return self.store.publish(study_id, record, run_id=run.id, token=run.token)
             except StoreUnavailable as error:
                 log.warning("snapshot %s is not recorded yet: %s", record.version, error)
                 self.stop.wait(seconds)
-        return self.store.publish(study_id, record, run_id=record.run_id)
+        return self.store.publish(study_id, record, run_id=run.id, token=run.token)
 
     def _settings_of_fits(self) -> dict:
         """The settings of a run, with which it can be repeated on the same data."""
@@ -498,9 +534,13 @@ class Trainer:
 
         return embed
 
-    def _reporter(self, run_id: int, run_log: RunLog | None = None, clock: RunClock | None = None) -> Progress:
-        """The progress callback of a run, which raises ``Stopped`` or ``Cancelled`` where the job must end."""
-        reporter = _Reporter(self.store, run_id, clock or RunClock({}))
+    def _reporter(
+        self, run: Run, run_log: RunLog | None = None, clock: RunClock | None = None, lease: Lease | None = None
+    ) -> Progress:
+        """The progress callback of a run, which raises ``Stopped``, ``Cancelled`` or ``LeaseLost`` where the job must
+        end.
+        """
+        reporter = _Reporter(self.store, run, clock or RunClock({}), lease or self._lease(run))
 
         def report(phase: str, step: int, steps: int, loss: float | None) -> None:
             if self.stop.is_set():
@@ -519,8 +559,8 @@ class _Reporter:
     A report that the database refuses is dropped: that costs a line on the page, and no training.
     """
 
-    def __init__(self, store: Store, run_id: int, clock: RunClock) -> None:
-        self.store, self.run_id, self.clock = store, run_id, clock
+    def __init__(self, store: Store, run: Run, clock: RunClock, lease: Lease) -> None:
+        self.store, self.run, self.clock, self.lease = store, run, clock, lease
         self._phase = ""
         self._last_report = self._last_release = 0.0  # on the monotonic clock
 
@@ -531,19 +571,20 @@ class _Reporter:
         if now - self._last_release > _RELEASE_SECONDS:
             self._last_release = now
             release_memory()  # what a finished phase or step used is not there twice
-        if now - self._last_report < _REPORT_SECONDS:
+        if now - self._last_report < _REPORT_SECONDS and not self.lease.lost.is_set():
             return
         self._last_report = now
         finite_loss = None if loss is None or not math.isfinite(loss) else float(loss)
         try:
-            if self.store.run(self.run_id).state == RunState.CANCELLED:
-                raise Cancelled
-            self.store.update_run(
-                self.run_id, phase=phase, step=step, steps=steps, loss=finite_loss, seconds_left=seconds_left
-            )
+            self._write(phase=phase, step=step, steps=steps, loss=finite_loss, seconds_left=seconds_left)
         except StoreUnavailable as error:
-            log.warning("run %s continues without this report: %s", self.run_id, error)
+            log.warning("run %s continues without this report: %s", self.run.id, error)
             self._last_report = time.monotonic() + _REPORT_RETRY_SECONDS
+
+    def _write(self, **progress: object) -> None:
+        if self.store.run(self.run.id).state == RunState.CANCELLED:
+            raise Cancelled
+        self.store.update_run(self.run.id, token=self.run.token, **progress)
 
 
 def _resumes(part: str, state: dict) -> str:
@@ -563,77 +604,3 @@ def _failed_in_a_row(ended: list[Run]) -> int:
     """How many of the newest runs failed in a row; interrupted runs do not count either way."""
     ended = [run for run in ended if run.state != RunState.INTERRUPTED]
     return next((n for n, run in enumerate(ended) if run.state != RunState.FAILED), len(ended))
-
-
-# ---- the process
-
-
-def work(store: Store, settings: Settings) -> int:
-    """Run the trainer until SIGTERM, Ctrl-C or the end of its terminal.
-
-    One thread per kind executes runs and another looks after the studies; the main thread waits for signals, which
-    Python delivers to it alone.  A run that reaches no next step in time is queued again as it is, and ends with the
-    process.
-
-    Raises:
-        CoplError: another worker serves this installation.
-    """
-    stop = Event()
-    with hold_worker_lock(settings):
-        _stop_on_signals(stop)
-        _set_threads(settings)
-        keep_memory_low()
-        trainer = Trainer(store, settings, stop)
-        trainer.recover()
-        trainer.sweep()
-        look = Thread(target=_look, args=(trainer,), name="look", daemon=True)
-        lanes = [Thread(target=_execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in LANES]
-        for thread in (look, *lanes):
-            thread.start()
-        stop.wait()
-        deadline = time.monotonic() + STOP_SECONDS
-        for lane in lanes:
-            lane.join(max(0.0, deadline - time.monotonic()))
-        trainer.give_up_current_runs()
-        look.join(timeout=2)
-        store.heartbeat(os.getpid(), "stopped")
-    return 0
-
-
-def _execute_runs(trainer: Trainer, kind: str) -> None:
-    """Execute queued runs of a kind one after the other, oldest first."""
-    while not trainer.stop.is_set():
-        found = False
-        try:
-            found = trainer.execute_next(kind)
-        except Exception:  # a database that refuses a write must not end the worker
-            log.error("a run could not be executed\n%s", traceback.format_exc())
-        if not found:
-            trainer.stop.wait(_CLAIM_SECONDS)
-
-
-def _look(trainer: Trainer) -> None:
-    """Every second: a heartbeat, recovery of runs that were left behind, and due runs."""
-    while not trainer.stop.is_set():
-        try:
-            trainer.store.heartbeat(os.getpid(), trainer.state)
-            trainer.recover()
-            clean_up(trainer.store, trainer.settings)
-            trainer.ask_for_due_runs()
-        except Exception:  # a locked database must not end the thread
-            log.warning("a look at the studies failed\n%s", traceback.format_exc())
-        trainer.stop.wait(_LOOK_SECONDS)
-
-
-def _stop_on_signals(stop: Event) -> None:
-    """Stop on SIGTERM, Ctrl-C and a closed terminal; the last is ignored where the starter ignores it (``nohup``)."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_: stop.set())
-
-
-def _set_threads(settings: Settings) -> None:
-    """Leave one core to the app by default; more threads than cores make torch several times slower."""
-    import torch
-
-    torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 2) - 1))

@@ -192,13 +192,13 @@ def test_an_address_that_cannot_be_used_is_reported(address, message):
 def test_a_reader_sees_one_moment_and_does_not_wait_for_a_writer(url):
     store = open_store(url)
     with writing(store.engine) as writer:
-        writer.execute(text("insert into heartbeat values (1, 7, 'idle', '2025-01-01 00:00:00.000000')"))
-        assert store.worker() is None
+        writer.execute(text("insert into trainer values ('a', 'here', 'graph', 'idle', '2999-01-01 00:00:00.000000')"))
+        assert store.trainers() == []
     with reading(store.engine) as reader:
-        before = reader.execute(text("select pid from heartbeat")).scalar()
-        store.heartbeat(8, "fitting")
-        assert reader.execute(text("select pid from heartbeat")).scalar() == before == 7
-    assert store.worker()[:2] == (8, "fitting")
+        before = reader.execute(text("select state from trainer")).scalar()
+        store.heartbeat("a", "here", ["graph"], "fitting")
+        assert reader.execute(text("select state from trainer")).scalar() == before == "idle"
+    assert [(one.worker, one.state) for one in store.trainers()] == [("a", "fitting")]
 
 
 def test_a_fault_in_a_statement_of_ours_is_not_blamed_on_the_disk(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from copl_core.records import Choice, Progress, Role
+from copl_core.records import Choice, Progress, Role, RunState
 from copl_core.study_settings import AssignmentSettings
 from db.base import Base
 from db.engine import HEAD, alembic_config, make_engine, migrate, reading, version, writing
@@ -118,6 +119,60 @@ def test_labelling_goes_on_where_it_was(of_version_0001):
     assert store.progress(1) == Progress(done=2, left=0, today=1)
     assert store.undo(1).pair_id == 2 and store.undo(1).pair_id == 1 and store.undo(1) is None
     assert store.labels(1, user_id=1) == []
+
+
+RUNNING = [
+    "insert into study values (1, 'Birds', 1, null, 0, 0, 1, :at)",
+    *(
+        f"insert into run (study_id, kind, state, reason, phase, step, steps, message, created_at, config) "
+        f"values (1, '{kind}', 'running', 'a test', '', 0, 0, '', :at, '{{}}')"
+        for kind in ("graph", "full", "graph")
+    ),
+    "insert into heartbeat values (1, 7, 'run 3', :at)",
+]
+
+
+@pytest.mark.parametrize("database", ["url", "postgres_copy"])
+def test_a_run_that_an_earlier_version_left_running_is_queued_again_and_of_doubles_one(database, request):
+    """Two trainers of earlier versions on one database executed two graph runs of a study at once."""
+    engine = make_engine(request.getfixturevalue(database))
+    at = {"at": "2025-03-01 12:00:00.000000" if database == "url" else datetime(2025, 3, 1, 12)}
+    with writing(engine) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001" if database == "url" else "0010")
+        for statement in RUNNING:
+            if database != "url":
+                statement = statement.replace("insert into study values (1, 'Birds', 1, null, 0, 0, 1, :at)",
+                    "insert into study (id, name, include_simulated, revision, demo, opened, created_at) "
+                    "values (1, 'Birds', true, 0, false, 1, :at)")  # fmt: skip
+            connection.execute(text(statement), at)
+    migrate(engine)
+    store = SqlStore(engine)
+    assert [(run.id, run.state) for run in store.runs(1)] == [
+        (3, RunState.RUNNING),
+        (2, RunState.RUNNING),
+        (1, RunState.INTERRUPTED),
+    ]
+    left = store.left_behind()
+    assert [run.id for run in left] == [2, 3] and store.trainers() == []
+    (again,) = store.give_up_run(3, left[1].token, RunState.INTERRUPTED, "left behind")
+    assert store.claim_run(again.id).token == 1 and store.next_version(1) == "v0001"
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_copy(postgres_url):
+    """The address of an empty database beside the one that other tests share."""
+    from sqlalchemy.engine import make_url
+
+    engine = make_engine(postgres_url)
+    own = f"migrated_{os.getpid()}"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"create database {own}"))
+        yield make_url(postgres_url).set(database=own).render_as_string(hide_password=False)
+        connection.execute(text(f"drop database {own} with (force)"))
+    engine.dispose()
 
 
 def test_it_has_the_tables_of_the_models_and_no_broken_reference(of_version_0001):

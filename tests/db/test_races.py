@@ -118,8 +118,8 @@ def test_labels_acknowledged_before_a_process_was_killed_are_there_afterwards(ur
     assert store.undo(users[0].id) is not None  # and the study goes on
 
 
-def test_of_many_workers_that_claim_at_once_each_run_goes_to_one(store, study):
-    queued = [store.add_run(study.id, "graph", "").id for _ in range(8)]
+def test_of_many_workers_that_claim_at_once_each_run_goes_to_one(store):
+    queued = [store.add_run(store.create_study(f"Study {n}").id, "graph", "").id for n in range(8)]
 
     def claim_until_none_is_left(_: int) -> list[int]:
         claimed = []
@@ -127,10 +127,36 @@ def test_of_many_workers_that_claim_at_once_each_run_goes_to_one(store, study):
             claimed.append(run.id)
         return claimed
 
-    of_each = in_threads(2, claim_until_none_is_left)
+    of_each = in_threads(3, claim_until_none_is_left)
     assert sorted(run_id for claimed in of_each for run_id in claimed) == queued
     assert all(claimed == sorted(claimed) for claimed in of_each)  # the oldest first
     assert all(run.state == RunState.RUNNING and run.started_at for run in store.active_runs())
+
+
+def test_of_many_workers_that_claim_at_once_each_study_has_one_run_of_a_kind(store, study):
+    for kind in ("graph", "full") * 4:
+        store.add_run(study.id, kind, "")
+    claimed = [run for run in in_threads(6, lambda _: store.claim_run()) if run is not None]
+    assert sorted(run.kind for run in claimed) in (["full", "graph"], ["graph"], ["full"])
+    claimed += [run for run in (store.claim_run(), store.claim_run()) if run is not None]
+    assert sorted(run.kind for run in claimed) == ["full", "graph"]
+    assert len({run.token for run in claimed}) == 2
+
+
+def test_of_many_trainers_that_want_a_due_run_one_adds_it(store, study):
+    added = in_threads(6, lambda _: store.add_due_run(study.id, "graph", "due"))
+    assert len([run for run in added if run is not None]) == 1 == len(store.active_runs())
+
+
+def test_of_many_trainers_that_find_a_run_left_behind_one_queues_it_again(store, study):
+    run = store.claim_run(store.add_run(study.id, "graph", "").id, worker="gone", seconds=-1)
+    given_up = in_threads(6, lambda _: store.give_up_run(run.id, run.token, RunState.INTERRUPTED, "left behind"))
+    assert len([again for again in given_up if again]) == 1 == len(store.active_runs())
+
+
+def test_versions_that_are_drawn_at_once_differ(store, study):
+    drawn = in_threads(6, lambda _: store.next_version(study.id))
+    assert sorted(drawn) == [f"v{n:04d}" for n in range(1, 7)]
 
 
 def test_of_many_workers_that_claim_one_run_one_gets_it(store, study):

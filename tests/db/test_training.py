@@ -170,14 +170,6 @@ def test_a_run_of_a_kind_is_claimed_before_older_ones_of_another(store, study):
     assert store.claim_run().id == full.id
 
 
-def test_the_last_heartbeat_is_the_one_that_is_reported(store):
-    assert store.worker() is None
-    store.heartbeat(7, "starting")
-    store.heartbeat(8, "idle")
-    pid, state, at = store.worker()
-    assert (pid, state) == (8, "idle") and abs((datetime.now(UTC) - at).total_seconds()) < 60
-
-
 def test_a_note_is_kept_with_its_snapshot_and_leaves_a_trail(store, study):
     store.publish(study.id, snapshot("v1"), run_id=None)
     olga = store.create_user(study.id, "Olga")

@@ -80,6 +80,18 @@ def test_an_empty_study_says_what_will_come(session, owner, open_page, words):
     assert "No trainer is running" in shown
 
 
+def test_trainers_on_all_machines_are_listed_with_what_they_do(session, owner, open_page, words):
+    session.store.heartbeat("gpu-1-abc", "gpu-1", ("full",), "run 7")
+    session.store.heartbeat("old-2-def", "old-2", ("graph", "full"), "stopped")
+    page = open_page("training", session, owner)
+    (table,) = [one.value for one in page.dataframe if "trainer" in one.value]
+    assert {tuple(row) for row in table[["trainer", "machine", "kinds of runs", "state"]].to_numpy().tolist()} == {
+        ("gpu-1-abc", "gpu-1", "full", "run 7"),
+        ("old-2-def", "old-2", "graph, full", "stopped"),
+    }
+    assert "Trainers (1 at work)" in [one.label for one in page.expander] and "No trainer" not in words(page)
+
+
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [

@@ -72,7 +72,7 @@ def test_counts_are_those_of_the_database_and_name_nobody(session, asker):
     done, queued = (session.store.add_run(session.id, kind, "a test") for kind in ("graph", "full"))
     session.store.claim_run(done.id)
     session.store.finish_run(done.id, RunState.DONE)
-    session.store.heartbeat(1, "waiting for labels")
+    session.store.heartbeat("a", "here", ("graph",), "waiting for labels")
     client, study = asker(), f'study="{session.id}"'
     found = counts(client)
     assert found["copl_ready"] == 1 and found[f"copl_champion_opens{{{study}}}"] == 1

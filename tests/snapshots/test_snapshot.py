@@ -20,7 +20,7 @@ from copl_core.snapshots.snapshot import (
     KEPT_NEWEST,
     Snapshot,
     load_snapshot,
-    next_version,
+    newest_number,
     on_disk,
     prune,
     share_reward,
@@ -207,15 +207,13 @@ def test_sweep_removes_what_a_kill_left_and_nothing_else(tmp_path):
     assert sweep(tmp_path / "not there", set()) == []
 
 
-def test_versions_count_on_and_are_never_given_twice(tmp_path):
-    assert next_version(tmp_path) == "v0001"
-    assert next_version(tmp_path / "not there") == "v0001"
+def test_the_newest_number_is_that_of_the_versions_on_disk(tmp_path):
+    assert newest_number(tmp_path) == newest_number(tmp_path / "not there") == 0
     write(tmp_path, "v0009")
     (tmp_path / "v-of-mine").mkdir()
-    assert next_version(tmp_path) == "v0010"
-    assert next_version(tmp_path, ["v0012", "v0003"]) == "v0013"  # its folder is gone, its row in the database is not
+    assert newest_number(tmp_path) == 9
     (tmp_path / "v12345").mkdir()
-    assert next_version(tmp_path) == "v12346"
+    assert newest_number(tmp_path) == 12345
 
 
 # ---- what stays on disk

@@ -78,7 +78,7 @@ def tree(home: Path) -> dict[str, bytes]:
 
 def test_a_whole_installation_is_all_right_and_is_not_changed(home, examine):
     store = open_store(Settings(home=home))
-    store.heartbeat(os.getpid(), "waiting for labels")
+    store.heartbeat("a-1", "a", ("graph", "full"), "waiting for labels")
     store.close()
     before = tree(home)
     found, status = examine()
@@ -168,10 +168,12 @@ def test_a_label_of_the_future_and_a_damaged_time_are_found(home, examine):
 def test_a_trainer_that_is_silent_or_stopped_is_a_warning(home, examine):
     store = open_store(Settings(home=home))
     assert examine()[0]["trainers"]["state"] == "warning"
-    store.heartbeat(1, "stopped")
+    store.heartbeat("a-1", "a", ("graph",), "stopped")
     assert "stopped" in examine()[0]["trainers"]["found"]
-    store.heartbeat(1, "run 4")
-    execute(home, "update heartbeat set at = '2020-01-01 00:00:00.000000'")
+    store.heartbeat("b-2", "b", ("graph",), "run 4")
+    assert "b-2 (graph): run 4" in examine()[0]["trainers"]["found"]
+    execute(home, "delete from trainer where worker = 'a-1'")
+    execute(home, "update trainer set seen_at = '2020-01-01 00:00:00.000000'")
     assert "last heartbeat" in examine()[0]["trainers"]["found"]
 
 
@@ -225,7 +227,7 @@ def test_postgresql_that_is_up_and_one_that_is_down(home, examine, monkeypatch):
         with private_server() as url:
             engine = make_engine(url)
             migrate(engine)
-            SqlStore(engine).heartbeat(os.getpid(), "waiting for labels")
+            SqlStore(engine).heartbeat("a-1", "a", ("graph",), "waiting for labels")
             engine.dispose()
             monkeypatch.setenv("COPL_DATABASE_URL", url)
             found, status = examine()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import text
 
-from copl_core.records import CoplError, Role, RunState
+from copl_core.records import RUN_KINDS, CoplError, Role, RunState
 from copl_core.study import access, contents, runs
-from copl_core.trainer.worker_lock import hold_worker_lock
+from copl_core.trainer.worker_lock import STOPPED, hold_worker_lock
 from tests.worlds import (
     SHORT,
     camp_labels,
@@ -59,7 +59,7 @@ def test_a_damaged_snapshot_is_not_promoted_and_the_champion_stays(trained):
 
 def test_the_trainer_is_alive_while_its_process_sends_heartbeats(trained):
     assert not runs.trainer_status(trained).alive
-    trained.store.heartbeat(os.getpid(), "waiting for labels")
+    trained.store.heartbeat("a", "here", RUN_KINDS, "waiting for labels")
     status = runs.trainer_status(trained)
     assert status.alive and status.state == "waiting for labels" and status.run is None and status.labels_since == 0
     label_in_camp(trained, access.join(trained, "Ann").id, SHORT, 3)
@@ -71,19 +71,32 @@ def test_the_trainer_is_alive_while_its_process_sends_heartbeats(trained):
     assert status.run.id == run.id and status.waiting == 0
 
 
-def test_a_trainer_elsewhere_is_alive_by_its_heartbeats_and_one_here_by_its_lock(trained):
-    """A process id means nothing in another container, and here it may belong to any program."""
-    trained.store.heartbeat(2**22 + 1, "waiting for labels")  # a number that no process has here
+def test_a_trainer_elsewhere_is_alive_by_its_heartbeats_and_one_here_by_its_lock_too(trained):
+    trained.store.heartbeat("elsewhere-1", "elsewhere", ("full",), "waiting for labels")
     assert runs.trainer_status(trained).alive
-    lock = trained.settings.home / "worker.lock"
-    lock.write_text(str(os.getpid()))  # left by a worker that was killed; another program has its number now
-    trained.store.heartbeat(os.getpid(), "waiting for labels")
+    assert [one.worker for one in runs.trainer_status(trained).trainers] == ["elsewhere-1"]
+    trained.store.heartbeat("elsewhere-1", "elsewhere", ("full",), STOPPED)
     assert not runs.trainer_status(trained).alive
-    lock.unlink()
-    with hold_worker_lock(trained.settings):
+    with hold_worker_lock(trained.settings) as holder:
+        trained.store.heartbeat(holder.worker, "here", RUN_KINDS, "waiting for labels")
         assert runs.trainer_status(trained).alive
         with pytest.raises(CoplError, match="already serves"), hold_worker_lock(trained.settings):
             pass
+    assert not runs.trainer_status(trained).alive  # killed an instant ago: nobody holds its lock
+    listed = runs.list_trainers(trained)
+    assert [(one.worker, one.kinds, alive) for one, alive in listed] == [
+        (holder.worker, ("graph", "full"), False),
+        ("elsewhere-1", ("full",), False),
+    ]
+
+
+def test_a_trainer_that_has_been_silent_counts_as_dead_by_the_clock_of_the_database(trained):
+    trained.store.heartbeat("elsewhere-1", "elsewhere", RUN_KINDS, "run 7")
+    with trained.store.engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(text("update trainer set seen_at = datetime(seen_at, '-16 seconds') || '.000000'"))
+    assert not runs.trainer_status(trained).alive
+    trained.store.heartbeat("elsewhere-1", "elsewhere", RUN_KINDS, "run 7")
+    assert runs.trainer_status(trained).alive
 
 
 def test_what_is_recorded_of_a_snapshot_is_plain_json(trained):

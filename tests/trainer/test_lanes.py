@@ -18,7 +18,8 @@ from copl_core.trainer import job
 from copl_core.trainer.job import FittedReward
 from copl_core.trainer.run_log import SENTENCE, log_path, read_log
 from copl_core.trainer.run_progress import TOOK
-from copl_core.trainer.worker import Trainer, _execute_runs
+from copl_core.trainer.service import execute_runs
+from copl_core.trainer.worker import Trainer
 from tests.trainer.conftest import QUICK_GRAPH, quick_three_people
 from tests.worlds import by_style, camp_labels, fit_graph_now, trained, trainer
 
@@ -148,7 +149,7 @@ def test_each_lane_executes_its_own_kind(session, monkeypatch):
     Experts(monkeypatch, wait=False)
     one = trainer(session)
     made = [session.store.add_run(session.id, kind, "") for kind in ("full", "graph")]
-    lanes = [Thread(target=_execute_runs, args=(one, kind), daemon=True) for kind in ("graph", "full")]
+    lanes = [Thread(target=execute_runs, args=(one, kind), daemon=True) for kind in ("graph", "full")]
     for lane in lanes:
         lane.start()
     for _ in range(WAIT * 10):
@@ -163,7 +164,7 @@ def test_each_lane_executes_its_own_kind(session, monkeypatch):
 
 
 def test_a_run_that_waits_for_its_turn_can_be_cancelled(session, monkeypatch):
-    monkeypatch.setattr("copl_core.trainer.worker._CLAIM_SECONDS", 0.01)
+    monkeypatch.setattr("copl_core.trainer.worker.CLAIM_SECONDS", 0.01)
     monkeypatch.setattr("copl_core.trainer.worker._REPORT_SECONDS", 0.0)
     one, run = trainer(session), session.store.add_run(session.id, "graph", "")
     with one._turn:

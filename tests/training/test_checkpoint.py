@@ -19,6 +19,7 @@ from copl_core.study.session import Session
 from copl_core.trainer.job import fit
 from copl_core.trainer.run_log import HELD_OUT, log_path, read_log
 from copl_core.trainer.worker import Trainer
+from copl_core.trainer.worker_lock import Holder, new_name
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.distributed import Processes
 from copl_core.training.reward_fit import RewardTrainer, States, fit_reward
@@ -467,7 +468,8 @@ def interrupted(session: Session, happens) -> int:
     if happens is killed:
         with pytest.raises(Killed):
             one.execute(run.id)
-        (again,) = Trainer(session.store, session.settings).recover()
+        next_start = Holder(new_name(), one.worker)  # it holds the lock of the home, and the killed one is before it
+        (again,) = Trainer(session.store, session.settings, holder=next_start).recover()
     else:
         one.execute(run.id)
         (again,) = session.store.active_runs()
@@ -476,7 +478,7 @@ def interrupted(session: Session, happens) -> int:
 
 
 def graph_file(session: Session) -> bytes:
-    return (session.snapshot_root / "v0001" / "graph" / "graph.safetensors").read_bytes()
+    return (session.snapshot_root / session.record.champion / "graph" / "graph.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("happens", [killed, stopped])
@@ -487,7 +489,7 @@ def test_an_interrupted_run_resumes_and_ends_as_an_uninterrupted_one(tmp_path, o
     assert states(session) != []
     execute(session, again)
     done = session.store.run(again)
-    assert (done.state, done.snapshot) == (RunState.DONE, "v0001")
+    assert (done.state, done.snapshot) == (RunState.DONE, session.record.champion)
     assert "Resumes the graph, network 1, at step " in logged(session, again)
     assert graph_file(session) == graph_file(uninterrupted_run)
     assert states(session) == [] == states(uninterrupted_run)
