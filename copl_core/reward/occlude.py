@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST = 16  # pieces per text; more are joined, so that a long text needs at most this many more rewards
+MOST_TOGETHER, FEWEST = 32, 4  # pieces of all texts of a request, which the longest give up first; of one text at least
 WORDS = 4  # per piece where a text has neither several sentences nor several clauses
 _SENTENCE = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|\n+\s*")
 _CLAUSE = re.compile(r"(?<=[,;:–—])\s+")
@@ -44,9 +45,19 @@ class Occlusion:
 
 def occlude(texts: Sequence[str]) -> Occlusion:
     """The texts whose rewards show which pieces matter."""
-    split = tuple(tuple(pieces(text)) for text in texts)
+    split = _within(texts, MOST_TOGETHER)
     without_one = ["".join(parts[:i] + parts[i + 1 :]).strip() for parts in split for i in range(len(parts))]
     return Occlusion(split, (*texts, *without_one))
+
+
+def _within(texts: Sequence[str], together: int) -> tuple[tuple[str, ...], ...]:
+    """The pieces of each text, with the largest limit per text that keeps ``together``."""
+    split: tuple[tuple[str, ...], ...] = ()
+    for most in range(MOST, FEWEST - 1, -1):
+        split = tuple(tuple(pieces(text, most)) for text in texts)
+        if sum(map(len, split)) <= together:
+            break
+    return split
 
 
 def pieces(text: str, most: int = MOST) -> list[str]:

@@ -44,3 +44,13 @@ def test_a_text_of_one_piece_has_nothing_to_leave_out():
     rewards = np.arange(len(gaps.variants), dtype=float)[None]
     alone, other = gaps.effects(rewards)
     assert alone.tolist() == [[0.0]] and (other != 0).any()
+
+
+def test_many_long_texts_share_the_pieces_of_a_request_and_short_ones_keep_theirs():
+    long, short = " ".join(f"Sentence {i}." for i in range(14)), "One here. Two here."
+    assert [len(own) for own in occlude([long, long]).pieces] == [14, 14]
+    gaps = occlude([long, long, short, long])
+    counts = [len(own) for own in gaps.pieces]
+    assert counts == [10, 10, 2, 10] and len(gaps.variants) == 4 + sum(counts)
+    assert ["".join(own) for own in gaps.pieces] == [long, long, short, long]
+    assert [len(own) for own in occlude([long] * 20).pieces] == [4] * 20
