@@ -3,9 +3,10 @@
     python -m benchmarks.text_reward --data FOLDER [--columns NAME,…] [--splits N] [--rows NAME,…] [--backbone NAME]
 
 Each row is one form of the text reward, fitted to the same training labels; ``--rows`` prints some of them.
-``uniform`` is one reward for everybody inside the backbone, ``experts`` the mixture of LoRA experts; the others are
-linear in the text embedding, without a backbone.  Leads are over ``uniform``, with 95 % intervals from a bootstrap over
-users.
+``uniform`` is one reward for everybody inside the backbone, ``experts`` the mixture of LoRA experts, with one, two or
+all experts per user, or with a gate that sees the prompt; the others are linear in the text embedding, without a
+backbone.  Leads are over the first row, with 95 % intervals from a bootstrap over users.  The column
+``demo-new-prompts`` needs no file: its people are simulated.
 """
 
 from __future__ import annotations
@@ -16,25 +17,34 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality import COLUMNS, TEST, TRAIN
+from benchmarks.quality import COLUMNS, TEST, TRAIN, new_prompts
 from copl_core.config import Settings
+from copl_core.demo.world import demo_rows
 from copl_core.evaluation.dataset import EvalDataset, build_dataset
 from copl_core.evaluation.peers import uniform_reward
-from copl_core.evaluation.studio_fit import StudioFit
+from copl_core.evaluation.studio_fit import StudioFit, extend_graph
 from copl_core.formats.own import read_rows
 from copl_core.install.weights import resolver
 from copl_core.preference.adapt import label_weights
+from copl_core.preference.state import GraphState
+from copl_core.reward.hidden import states_folder
 from copl_core.reward.linear import LinearConfig, of_differences
+from copl_core.reward.model import RewardConfig
+from copl_core.trainer.job import text_margins
 from copl_core.training.linear_fit import fit_linear
 from copl_core.training.metrics import correct, interval, log_losses
+from copl_core.training.reward_fit import fit_reward
 from copl_core.training.text_embedder import installed_embedder
 
 DESCRIPTION = "Forms of the text reward on texts that nobody has labelled"
+DEMO = "demo-new-prompts"
+DEMO_CUTS = 3
 COLUMNS_MEASURED = ("polis_more-new-texts", "remesh-new-texts", "llmfao-new-prompts")
 LINEAR = {
     "linear: what all like": {"graph": 0.0, "own": 0.0},
@@ -42,8 +52,14 @@ LINEAR = {
     "linear: and the graph": {"own": 0.0},
     "linear: all three": {},
 }
+EXPERTS: dict[str, dict] = {
+    "experts: top-1 (served)": {},
+    "experts: top-2": {"routing": "top2"},
+    "experts: soft": {"routing": "soft"},
+    "experts: prompt-seeing gate": {"gate_input": "user+prompt"},
+}
 CHOSEN = "linear: priors chosen (served)"
-ROWS = ("uniform", "experts", *LINEAR, CHOSEN, "graph", "copl (served)")
+ROWS = ("uniform", *EXPERTS, *LINEAR, CHOSEN, "graph", "copl (served)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--splits", type=int, default=0, help="splits of each column (default: 3 of small files, else 1)"
     )
-    parser.add_argument("--rows", default=",".join(ROWS), help="some of the rows")
+    parser.add_argument(
+        "--rows", default=",".join(ROWS), help="some of the rows, the first of which the others are compared with"
+    )
     parser.add_argument("--backbone", default="minilm", help="of uniform and experts")
     parser.add_argument(
         "--seconds", type=float, default=3000, help="time after which the training of a backbone is cut"
@@ -61,9 +79,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     rows, columns = arguments.rows.split(","), arguments.columns.split(",")
-    if unknown := [*(set(rows) - set(ROWS)), *(set(columns) - set(COLUMNS))]:
-        parser.error(f"{unknown[0]!r} is not known; rows are {', '.join(ROWS)}; columns {', '.join(COLUMNS)}")
-    if arguments.data is None:
+    if unknown := [*(set(rows) - set(ROWS)), *(set(columns) - {*COLUMNS, DEMO})]:
+        parser.error(f"{unknown[0]!r} is not known; rows are {', '.join(ROWS)}; columns {', '.join((*COLUMNS, DEMO))}")
+    if arguments.data is None and columns != [DEMO]:
         print("Nothing is measured: give the folder of the files of labels with --data.")
         return 0
     _set_threads(arguments.threads)
@@ -71,11 +89,11 @@ def main(argv: list[str] | None = None) -> int:
         Settings.from_environment(), backbone=arguments.backbone, reward_budget_seconds=arguments.seconds
     )
     for name in columns:
-        path = arguments.data / f"{COLUMNS[name].file}.jsonl.gz"
-        if not path.is_file():
+        path = None if name == DEMO else arguments.data / f"{COLUMNS[name].file}.jsonl.gz"
+        if path is not None and not path.is_file():
             print(f"{name}: skipped, since {arguments.data} has no {path.name}.\n")
             continue
-        splits = arguments.splits or COLUMNS[name].splits
+        splits = arguments.splits or (DEMO_CUTS if name == DEMO else COLUMNS[name].splits)
         cuts = [measured(path, name, seed, rows, settings) for seed in range(1, splits + 1)]
         print(f"{table(name, arguments.backbone, cuts)}\n", flush=True)
     return 0
@@ -106,29 +124,69 @@ class Scores:
         self.losses[row] = log_losses(logits, self.outcome)
 
 
-def measured(path: Path, name: str, seed: int, rows: list[str], settings: Settings) -> Scores:
-    """Fit every row to one cut."""
+def dataset_of(path: Path | None, name: str, seed: int) -> EvalDataset:
+    """One cut of a column: of the labels in a file, or of the demo's simulated people."""
+    if path is None:
+        labels = [row for row in demo_rows() if row.choice is not None]
+        kind = new_prompts([asdict(row) for row in labels], seed).astype(int)
+        return build_dataset(
+            *([row for row, part in zip(labels, kind, strict=True) if part == own] for own in (TRAIN, TEST))
+        )
     column, labels = COLUMNS[name], [row for row in read_rows(path, []) if row.choice is not None]
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         kind = np.asarray(column.cut([json.loads(line) for line in lines], seed)).astype(int)
     by_line = dict(enumerate(kind.tolist(), 1))
     train, test = ([row for row in labels if by_line[row.line] == part] for part in (TRAIN, TEST))
-    dataset = build_dataset(train, test, column.context)
+    return build_dataset(train, test, column.context)
+
+
+def measured(path: Path | None, name: str, seed: int, rows: list[str], settings: Settings) -> Scores:
+    """Fit every row to one cut."""
+    dataset = dataset_of(path, name, seed)
     phi = installed_embedder(settings, resolver(settings.weights)("minilm")).embed(list(dataset.texts))
     fit, scores = StudioFit(dataset, lambda: phi, seed, settings), Scores(dataset)
     makers: dict[str, Callable[[], np.ndarray]] = {
         "uniform": lambda: uniform_reward(dataset, lambda: phi, seed, settings),
-        "experts": lambda: fit.reward,
         CHOSEN: lambda: fit.linear,
         "graph": lambda: fit.graph,
         "copl (served)": lambda: fit.mixed,
     }
+    makers |= {row: lambda row=row: linear_margins(fit, dataset, phi, LINEAR[row]) for row in LINEAR}
+    experts = Experts(fit, phi)
+    makers |= {row: lambda row=row: experts.margins(EXPERTS[row]) for row in EXPERTS}
     for row in rows:
-        scores.add(
-            row, makers[row] if row in makers else lambda row=row: linear_margins(fit, dataset, phi, LINEAR[row])
-        )
+        scores.add(row, makers[row])
         print(f"… {name} {seed} {row}: {scores.hits[row].mean():.3f}, {scores.seconds[row]:.0f} s", flush=True)
     return scores
+
+
+class Experts:
+    """Mixtures of experts, fitted beside one graph as a full run fits its own."""
+
+    def __init__(self, fit: StudioFit, phi: np.ndarray) -> None:
+        self.fit, self.phi, self.training = fit, phi, fit._job._split()[0]
+
+    @cached_property
+    def graph(self) -> GraphState:
+        return self.fit._job.fit_graph(self.training, self.fit._config, "graph", warm=None)
+
+    def margins(self, changes: dict) -> np.ndarray:
+        """Log-odds (N,) by the experts alone, with ``changes`` to the settings of a full run."""
+        dataset, settings = self.fit.dataset, self.fit.settings
+        given = {"balance": settings.balance, "steps": settings.reward_steps} | changes
+        model = fit_reward(
+            self.training,
+            self.graph.user_vectors,
+            RewardConfig.for_backbone(settings.backbone, **given),
+            weights=resolver(settings.weights),
+            seed=settings.seed,
+            device=settings.device,
+            time_budget_s=settings.reward_budget_seconds,
+            disk=states_folder(settings),
+        )
+        labels = dataset.train.labels.joined(dataset.context)
+        users = extend_graph(self.graph, self.phi, len(dataset.users), labels).users
+        return text_margins(model, dataset.test, users, dataset.texts)
 
 
 def linear_margins(fit: StudioFit, dataset: EvalDataset, phi: np.ndarray, changes: dict) -> np.ndarray:
@@ -151,21 +209,21 @@ def linear_margins(fit: StudioFit, dataset: EvalDataset, phi: np.ndarray, change
 
 
 def table(name: str, backbone: str, cuts: list[Scores]) -> str:
-    """One line per row: accuracy, log-loss, and the lead over ``uniform``, over all cuts together."""
-    rows = list(cuts[0].hits)
+    """One line per row: accuracy, log-loss, and the lead over the first row, over all cuts together."""
+    first, *_ = rows = list(cuts[0].hits)
     _, users = np.unique(np.concatenate([cut.users for cut in cuts]), return_inverse=True)
     hits = {row: np.concatenate([cut.hits[row] for cut in cuts]) for row in rows}
     losses = {row: np.concatenate([cut.losses[row] for cut in cuts]) for row in rows}
     lines = [f"{name}, backbone {backbone}, {len(cuts)} cuts, {len(users):,} test labels"]
-    lines.append(f"{'':<32}{'accuracy':>9}{'log-loss':>10}{'over uniform, points':>28}{'seconds':>9}")
+    lines.append(f"{'':<32}{'accuracy':>9}{'log-loss':>10}{f'over {first}, points':>36}{'seconds':>9}")
     for row in rows:
         lead = ""
-        if "uniform" in rows and row != "uniform":
-            gain = 100 * (hits[row] - hits["uniform"])
+        if row != first:
+            gain = 100 * (hits[row] - hits[first])
             low, high = interval(gain, users, 0)
             lead = f"{gain.mean():+.1f} ({low:+.1f} to {high:+.1f})"
         seconds = np.mean([cut.seconds[row] for cut in cuts])
-        lines.append(f"{row:<32}{hits[row].mean():>9.3f}{losses[row].mean():>10.3f}{lead:>28}{seconds:>9.0f}")
+        lines.append(f"{row:<32}{hits[row].mean():>9.3f}{losses[row].mean():>10.3f}{lead:>36}{seconds:>9.0f}")
     return "\n".join(lines)
 
 

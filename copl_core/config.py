@@ -17,6 +17,8 @@ from copl_core.records import RUN_KINDS, CoplError
 from copl_core.study_settings import Schedule
 
 STOP_SECONDS = 8.0  # that the trainer gives its current run to reach the next step; the launcher waits longer
+ROUTINGS = ("top1", "top2", "soft")  # which experts serve a user, see ``reward.routes``
+GATE_INPUTS = ("user", "user+prompt")  # what the gate of the reward model reads
 _PREFIX = "COPL_"
 _OF_TESTS = "COPL_TEST_"  # variables of the test suite, which no setting reads
 
@@ -45,6 +47,8 @@ class Settings:
     log: str = "text"  # of app, trainer and reward server: text, or json for one object per line
     seed: int = 0  # of every random choice of the trainer
     balance: float = 0.5  # weight of the loss that keeps experts evenly used; 0 lets some fall idle
+    routing: str = "top1"  # experts of a person: top1 as in the paper, top2, or soft for all
+    gate_input: str = "user"  # what selects the experts: user, or user+prompt
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -84,6 +88,12 @@ class Settings:
             raise CoplError(f"COPL_SEED is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")
         if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device):
             raise CoplError(f"COPL_DEVICE is {self.device!r}; it must be cpu, cuda, cuda:1 and so on, or mps.")
+
+        for name, allowed in (("routing", ROUTINGS), ("gate_input", GATE_INPUTS)):
+            if getattr(self, name) not in allowed:
+                raise CoplError(
+                    f"COPL_{name.upper()} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}."
+                )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

@@ -116,9 +116,14 @@ def weights(view: ExpertsView) -> None:
         heat(view), width="stretch", config=plot_settings(), key="gates", alt="Gate weights, people by experts"
     )
     shown = "" if len(view.names) <= MOST_ROWS else f" {MOST_ROWS:,} of {len(view.names):,} people are shown."
+    over = (
+        " The gate also sees the question: shown is the mean over some of the questions that it learned from."
+        if view.sees_prompt
+        else ""
+    )
     source_line(
         f"Rows are {len(view.names):,} people, sorted by group; columns are experts. A stronger colour is a larger "
-        "gate weight; the expert with the largest weight serves the person. The figure shows who shares an expert, not "
+        f"gate weight; {view.serving}.{over} The figure shows who shares an expert, not "
         f"what the expert has learned.{shown} Reward model fitted in {view.fitted_in}.",
         view.snapshot,
     )

@@ -351,11 +351,12 @@ def experts(view: RewardView) -> None:
     st.plotly_chart(
         gates(rows), width="stretch", config=plot_settings(), key="gates", alt="Gate weights by person and expert"
     )
+    reads = "and on the question, not on the answers" if view.sees_prompt else "not on these texts"
     source_line(
-        "The weight that the gate of the reward model gives each expert. An expert is a small change of the language "
-        "model, shared by people with similar preferences. Each person gets the one of the largest weight, and as much "
-        "of it as this weight says, on top of a part that all people share. A group has the mean weights of its "
-        "people, who may have different experts. The weights depend on a person’s embedding, not on these texts.",
+        f"The weight that the gate of the reward model gives each expert; {view.serving}, on top "
+        "of a part that all people share. An expert is a small change of the language model, shared by people with "
+        "similar preferences. A group has the mean weights of its people, who may have different experts. The weights "
+        f"depend on a person’s embedding, {reads}.",
         view.snapshot,
     )
 

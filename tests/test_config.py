@@ -57,3 +57,10 @@ def test_the_kinds_of_runs_are_those_there_are():
 def test_a_lease_out_of_its_range_is_refused(seconds):
     with pytest.raises(CoplError, match="COPL_LEASE_SECONDS is"):
         Settings(lease_seconds=seconds)
+
+
+@pytest.mark.parametrize(("name", "value"), [("routing", "top3"), ("gate_input", "prompt")])
+def test_a_gate_that_does_not_exist_is_refused_with_those_that_do(name, value):
+    with pytest.raises(CoplError, match=f"COPL_{name.upper()} is '{value}'; it must be one of .*(soft|user)"):
+        Settings.from_environment({f"COPL_{name.upper()}": value})
+    assert getattr(Settings(), name) == {"routing": "top1", "gate_input": "user"}[name]

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SERVING = {  # which experts serve a user, in words, by the routing of the reward model
+    "top1": "the expert with the largest weight serves the person, as strongly as this weight says",
+    "top2": "the two experts with the largest weights serve the person, in proportion to them",
+    "soft": "all experts serve the person, each as strongly as its weight says",
+}
 _DRAWS = 400  # of the bootstrap, and of the null distribution
 _FEWEST_PROMPTS = 8  # that an interval needs
 

@@ -4,9 +4,10 @@ A user's gate is a constant, so the shared LoRA and the user's expert are one ch
 
     W' = W + s B_g A_g + sum_e c_e s B_e A_e,      c_e = the factor of expert e
 
-For one user one c_e per gate is not zero, and W' gives the paper's reward f(t; w_u), that of ``RewardModel.rewards``
-with ``exact=True``.  The reward page serves the line through two points of f instead (see ``model``), which differs
-where w_u is far from the mean weight of the expert.  For several users c is the mean of theirs.
+For one user the c_e of the experts that serve them are not zero (one per gate with top1), and W' gives the paper's
+reward f(t; w_u), that of ``RewardModel.rewards`` with ``exact=True``.  The reward page serves a sum of few passes
+instead (see ``routes``), which differs where w_u is far from the mean weight of the expert.  For several users c is the
+mean of theirs.
 
 Decoders are pooled at their last token, as stock code does it; the head becomes ``score``, which has no bias, so the
 rewards lack a constant.  Encoders are pooled by the mean over their tokens, and no stock class of BERT or RoBERTa does
@@ -38,7 +39,6 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from copl_core.records import CoplError
@@ -47,6 +47,7 @@ from copl_core.reward.chat import chat_of, pair_template, rendered
 from copl_core.reward.hidden import pad_states
 from copl_core.reward.model import RewardModel
 from copl_core.reward.own_head import last_linear
+from copl_core.reward.routes import chosen
 
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert")  # types whose layers can be extended as above
 SCALE, NORM, KAPPA = 1e6, 2e4, 1e-2  # S, C, kappa
@@ -57,12 +58,21 @@ Text = tuple[str, str]  # prompt, response
 
 @torch.no_grad()
 def expert_factors(model: RewardModel, user_vectors: np.ndarray) -> Tensor:
-    """Factor of each expert, (G, M): for one user the strength of their expert, for several (N, d_user) the mean."""
-    p, n_experts = model.gate(model.standardise(user_vectors)), model.config.n_experts  # (N, G, M)
-    if not n_experts:
+    """Factor of each expert, (G, M): for one user the strengths of their experts, for several (N, d_user) the mean.
+
+    Raises:
+        CoplError: the gate sees the prompt, so that no factor is right for all texts.
+    """
+    if model.sees_prompt:
+        raise CoplError(
+            "The gate of this reward model reads the prompt beside the user, so a user's experts differ from prompt to "
+            "prompt, and one stock model cannot have them all; fit a model with COPL_GATE_INPUT=user."
+        )
+    p = model.gate(model.standardise(user_vectors))  # (N, G, M)
+    if not model.config.n_experts:
         return p[0].cpu()
-    weight, top = p.max(-1)  # (N, G)
-    return (F.one_hot(top, n_experts) * model.strength(weight)[..., None]).mean(0).cpu()
+    weight, expert = chosen(p, model.config.routing)
+    return torch.zeros_like(p).scatter(-1, expert, model.strength(weight)).mean(0).cpu()
 
 
 def write_classifier(model: RewardModel, factors: Tensor, source: str, folder: Path) -> float:
@@ -140,14 +150,15 @@ def exact_rewards(model: RewardModel, texts: Sequence[Text], factors: Tensor) ->
     """Calibrated rewards (T,) float32 f(t; w) by the studio's own modules, in float32 throughout.
 
     Args:
-        factors: with one expert per gate at most, as for one user.
+        factors: of ``expert_factors``.
     """
     encoded, found = model.backbone.encode(texts, model.config.max_tokens), []
     for start in range(0, len(encoded), TEXTS_AT_ONCE):
         ids = encoded[start : start + TEXTS_AT_ONCE]
         route: tuple[Tensor | None, Tensor | None] = (None, None)
         if model.config.n_experts:
-            strength, expert = factors.to(model.device).expand(len(ids), -1, -1).max(-1)  # (B, G)
+            n_used = max(1, int((factors != 0).sum(-1).max()))
+            strength, expert = factors.to(model.device).expand(len(ids), -1, -1).topk(n_used, -1)  # (B, G, S)
             route = (expert, strength)
         states, mask = pad_states(model.backbone.lower_states(ids, model.device), model.device)
         found += (model.run(states, mask, *route) / model.calibration).tolist()

@@ -5,11 +5,13 @@ CoPL (arXiv 2503.01658), the mixture-of-LoRA-experts reward model: in every targ
     y = W x + s B_g A_g x + w s B_e A_e x,     w = softmax(gate(e_u) / tau)_e,   e = argmax
 
 with one shared LoRA (A_g, B_g), M experts (A_e, B_e) of rank r, s = alpha / r, and a gate that is a two-layer MLP with
-noise on its logits in training.  The published code applies w twice (w^2); here that is an option, ``published``.  It
-also has no load balancing, and its authors report dead experts; see ``balance_loss``.
+noise on its logits in training.  A row may also use several experts, whose changes add up (``routes``).  The published
+code applies w twice (w^2); here that is an option, ``published``.  It also has no load balancing, and its authors
+report dead experts; see ``balance_loss``.
 
 The layer is a peft ``Linear`` with two more stacked tensors; the shared LoRA and the injection are peft's.
-Shapes: B rows, T tokens, M experts, G gates (one for all layers, or one per layer), r rank, U users.
+Shapes: B rows, T tokens, M experts, G gates (one for all layers, or one per layer), S experts of a row, r rank, U
+users.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from torch.nn import functional as F
 class Routing:
     """The route of each row of the current call; one object per model, which all its layers read."""
 
-    expert: Tensor | None = None  # (B, G) int64
-    weight: Tensor | None = None  # (B, G), zero where a row uses only the shared LoRA
+    expert: Tensor | None = None  # (B, G) or (B, G, S) int64
+    weight: Tensor | None = None  # of the same shape, zero where a row uses only the shared LoRA
 
 
 class ExpertLinear(PeftLinear):
@@ -62,10 +64,11 @@ class ExpertLinear(PeftLinear):
             return y
         name = self.active_adapters[0]
         expert, weight = self.routing.expert[:, self.gate_row], self.routing.weight[:, self.gate_row]
-        down = self.lora_expert_A[name][expert]  # (B, r, in)
-        up = self.lora_expert_B[name][expert] * (self.scaling[name] * weight)[:, None, None]  # (B, out, r)
-        inner = torch.bmm(self.lora_dropout[name](x).to(down.dtype), down.transpose(1, 2))  # (B, T, r)
-        return torch.baddbmm(y.to(inner.dtype), inner, up.to(inner.dtype).transpose(1, 2)).to(y.dtype)
+        down = self.lora_expert_A[name][expert].flatten(1, -2)  # (B, S r, in): several experts are one of higher rank
+        up = self.lora_expert_B[name][expert] * (self.scaling[name] * weight)[..., None, None]  # (B, [S,] out, r)
+        up = up.transpose(-1, -2).flatten(1, -2)  # (B, S r, out)
+        inner = torch.bmm(self.lora_dropout[name](x).to(down.dtype), down.transpose(1, 2))  # (B, T, S r)
+        return torch.baddbmm(y.to(inner.dtype), inner, up.to(inner.dtype)).to(y.dtype)
 
 
 def put_experts(
@@ -92,16 +95,15 @@ def put_experts(
 
 
 class Gate(nn.Module):
-    """Probabilities of the experts given a user: (U, d_user) -> (U, G, M), rows sum to 1."""
+    """Probabilities of the experts given a user, or a user beside a prompt: (U, d) -> (U, G, M), rows sum to 1."""
 
-    def __init__(self, d_user: int, n_experts: int, n_gates: int, hidden: int, noise: float, tau: float) -> None:
+    def __init__(self, d: int, n_experts: int, n_gates: int, hidden: int, noise: float, tau: float) -> None:
         super().__init__()
         self.noise, self.tau, self.shape = noise, tau, (n_gates, n_experts)
         self.generator: torch.Generator | None = None  # of the noise; None: torch's own
         self.nets = (
             nn.ModuleList(
-                nn.Sequential(nn.Linear(d_user, hidden), nn.ReLU(), nn.Linear(hidden, n_experts))
-                for _ in range(n_gates)
+                nn.Sequential(nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, n_experts)) for _ in range(n_gates)
             )
             if n_experts
             else nn.ModuleList()

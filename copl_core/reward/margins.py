@@ -1,8 +1,8 @@
 """Reward differences of labels; every distinct (text, route) runs once.
 
 Many labels share a text and many users share an expert, so a set of labels needs few passes: for each text one through
-the shared LoRA alone, and one for every route of the users who label it.  The reward of a label's user is interpolated
-from these passes along the line that ``model`` describes.  The same code trains (with gradient) and evaluates (without
+the shared LoRA alone, and one for every route of the users who label it.  The reward of a label's user is the sum of
+these passes that ``routes`` describes.  The same code trains (with gradient) and evaluates (without
 gradient, in batches).
 
 A pass can keep only some tokens of a text, at their original positions: token dropping in the upper layers, as in
@@ -37,7 +37,7 @@ class Margins:
         self.model, self.states = model, states
 
     def of(self, labels: Comparisons, p: Tensor, choose: ChooseTokens) -> Tensor:
-        """Margins (n,) of labels under gate probabilities ``p`` (U, G, M) of all users."""
+        """Margins (n,) of labels under gate probabilities ``p`` (U, G, M) of all users (or other rows of the gate)."""
         texts, text_row = np.unique(np.stack([labels.left, labels.right]), return_inverse=True)
         side = torch.from_numpy(text_row.reshape(2, -1))  # (2, n) row in texts
         padded, mask, positions = self.cut(texts, choose)
@@ -50,14 +50,14 @@ class Margins:
         routes = self.model.route(p[torch.from_numpy(users).to(device)])
         user = torch.from_numpy(user_row).to(device)
         side = side.to(device)
-        code = side * len(routes.expert) + routes.of_user[user]  # (2, n) number of each (text, route)
+        code = side[..., None] * len(routes.expert) + routes.of_user[user]  # (2, n, L) number of each (text, route)
         distinct, of_label = code.unique(return_inverse=True)
         text = torch.cat([all_texts, distinct // len(routes.expert)])
         row = torch.cat([torch.zeros_like(all_texts), distinct % len(routes.expert) + 1])  # in the passes
         expert, strength = self.model.passes(routes)
         reward = self._run(padded, mask, positions, text, expert[row], strength[row])
-        shared, special = reward[: len(texts)][side], reward[len(texts) :][of_label]  # (2, n) each
-        of_user = shared + routes.ratio[user] * (special - shared)
+        shared, special = reward[: len(texts)][side], reward[len(texts) :][of_label]  # (2, n), (2, n, L)
+        of_user = shared + (routes.ratio[user] * (special - shared[..., None])).sum(-1)
         return of_user[0] - of_user[1]
 
     @torch.no_grad()

@@ -3,18 +3,23 @@
 CoPL (arXiv 2503.01658): see ``experts`` for the layer and ``backbone`` for the frozen model around it.  A scalar head
 reads the pooled last hidden state, and a label is Bradley-Terry on the difference of two rewards.
 
-This is how M + 1 passes score any number of users.  With f_e(t; w) the reward of text t through expert e at weight w,
-the paper's reward is f_e(t; w_u).  Since w_u differs between users, N users need N passes per text.  But w only scales
-a low-rank change, so f_e is nearly linear in w, and we use the line through two of its points:
+The paper's reward is f_e(t; w_u), the reward of text t through expert e at the user's weight.  Since w_u differs
+between users, N users need N passes per text.  But w only scales a low-rank change, so f_e is nearly linear in w, and
+we use the line through two of its points:
 
     r_u(t) = f(t; 0) + w_u / w_e (f_e(t; w_e) - f(t; 0)),     w_e = mean weight of the training users of expert e.
 
 It is exact for the shared part and for the average user of the expert.  It costs one pass per text for each expert in
-use and one for the shared LoRA.  Training uses the same line, whose slope trains the gate, so serving matches training.
-``exact=True`` gives the paper's form.
+use and one for the shared LoRA, M + 1 for any number of users.  Training uses the same line, whose slope trains the
+gate, so serving matches training.  ``exact=True`` gives the paper's form.  ``routes`` has this sum for users of several
+experts.
 
-Shapes: N users, T texts, M experts, G gates (1, or k with ``gate="layer"``), d_user the width of user vectors.  With a
-gate per layer a route has one expert per layer, and the users need one pass per distinct route, plus 1.
+The gate may read the prompt beside the user (``prompts``).  A user's experts then differ between prompts, and M + 1
+passes per text still serve any number of users.
+
+Shapes: N users, T texts, Q prompts, M experts, G gates (1, or k with ``gate="layer"``), d_user the width of user
+vectors, d that of the backbone.  With a gate per layer a route of one expert has one expert per layer, and the users
+need one pass per distinct route, plus 1.
 """
 
 from __future__ import annotations
@@ -33,10 +38,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from copl_core.config import GATE_INPUTS, ROUTINGS
 from copl_core.records import CoplError
 from copl_core.reward.backbone import Backbone, Resolver, load_backbone, matrix_products, recompute_layers, run_upper
 from copl_core.reward.experts import Gate, put_experts
 from copl_core.reward.hidden import HiddenCache, pad_states
+from copl_core.reward.prompts import KEPT, prompt_states, spread
+from copl_core.reward.routes import Routes, chosen, routes_of
 
 FORMAT = 1
 ATTENTION_CELLS = 600_000  # rows x tokens^2 per pass: on a CPU all attention probabilities are in memory
@@ -50,6 +58,8 @@ STRUCTURE = (
     "n_experts",
     "gate",
     "gate_hidden",
+    "gate_input",
+    "routing",
     "temperature",
     "published",
     "max_tokens",
@@ -78,7 +88,9 @@ class RewardConfig:
     dropout: float = 0.0  # of the inputs of the LoRAs
     n_experts: int = 8  # 0: one reward for everyone
     gate: str = "shared"  # "shared": one gate for all layers; "layer": one per layer
+    gate_input: str = "user"  # what the gate reads: "user", or "user+prompt" where tastes differ between topics
     gate_hidden: int = 256
+    routing: str = "top1"  # experts of a user: "top1" as in the paper, "top2", or "soft" for all (``reward.routes``)
     noise: float = 0.1  # standard deviation of the noise on gate logits in training
     temperature: float = 1.0  # tau of the gate
     published: bool = False  # apply w twice, as the published code does
@@ -114,6 +126,8 @@ class RewardConfig:
         self._need("dropout", 0 <= self.dropout < 1, "in [0, 1)")
         self._need("holdout", 0 < self.holdout < 1, "in (0, 1)")
         self._need("gate", self.gate in ("shared", "layer"), '"shared" or "layer"')
+        self._need("gate_input", self.gate_input in GATE_INPUTS, '"user" or "user+prompt"')
+        self._need("routing", self.routing in ROUTINGS, '"top1", "top2" or "soft"')
         self._need("precision", self.precision in ("auto", "float32", "bfloat16"), '"auto", "float32" or "bfloat16"')
 
     @classmethod
@@ -124,16 +138,6 @@ class RewardConfig:
     def _need(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise CoplError(f"RewardConfig.{name} is {getattr(self, name)!r}: it must be {what}")
-
-
-@dataclass(frozen=True)
-class Routes:
-    """The distinct routes of some users, and the position of each user on the line."""
-
-    expert: Tensor  # (K, G) int64, distinct
-    of_user: Tensor  # (N,) int64, row in ``expert``
-    ratio: Tensor  # (N,), strength of the user's weight divided by that of the route's reference weight
-    weight: Tensor  # (N, G), weights of the users
 
 
 class RewardModel(nn.Module):
@@ -148,6 +152,9 @@ class RewardModel(nn.Module):
     user_scale: Tensor  # ()
     reference: Tensor  # (G, M) w_e of each gate and expert
     calibration: Tensor  # () temperature of reward differences
+    prompt_mean: Tensor  # (d,) of the training prompts; these three only where the gate sees the prompt
+    prompt_scale: Tensor  # ()
+    prompts: Tensor  # (KEPT, d) states of some training prompts
 
     def __init__(self, config: RewardConfig, backbone: Backbone, d_user: int) -> None:
         super().__init__()
@@ -169,12 +176,17 @@ class RewardModel(nn.Module):
         if config.checkpoint:
             recompute_layers(self.upper, self._current_route)
         n_gates = config.last_layers if per_layer else 1
-        self.gate = Gate(d_user, config.n_experts, n_gates, config.gate_hidden, config.noise, config.temperature)
+        d_gate = d_user + (backbone.width if self.sees_prompt else 0)
+        self.gate = Gate(d_gate, config.n_experts, n_gates, config.gate_hidden, config.noise, config.temperature)
         self.head = _first_head(backbone)
         self.register_buffer("user_mean", torch.zeros(d_user))
         self.register_buffer("user_scale", torch.ones(()))
         self.register_buffer("reference", torch.full((n_gates, config.n_experts), 1 / max(config.n_experts, 1)))
         self.register_buffer("calibration", torch.ones(()))
+        if self.sees_prompt:
+            self.register_buffer("prompt_mean", torch.zeros(backbone.width))
+            self.register_buffer("prompt_scale", torch.ones(()))
+            self.register_buffer("prompts", torch.zeros(KEPT, backbone.width))
         self.cache = HiddenCache(backbone, config.max_tokens, precision=config.precision)
         self.metrics: dict = {}
         self.eval().to("cpu")
@@ -182,6 +194,11 @@ class RewardModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.head.weight.device
+
+    @property
+    def sees_prompt(self) -> bool:
+        """Whether the gate reads the prompt beside the user."""
+        return self.config.gate_input == "user+prompt" and self.config.n_experts > 0
 
     # ---- scoring ---------------------------------------------------------------------------------------------------
 
@@ -198,24 +215,48 @@ class RewardModel(nn.Module):
         if len(texts) > TEXTS_AT_ONCE:
             parts = [texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE)]
             return np.concatenate([self.rewards(part, user_vectors, exact=exact, rows=rows) for part in parts], 1)
-        states = self.cache.get(texts)
         users = self.standardise(user_vectors)
-        rows = max(1, min(rows, ATTENTION_CELLS // max(len(s) for s in states) ** 2)) if states else rows
-        if not len(states) or not len(users):
-            return np.zeros((len(users), len(states)), np.float32)
+        out = np.zeros((len(users), len(texts)), np.float32)
+        if len(users) and len(texts):
+            for some, p in self._gated([prompt for prompt, _ in texts], users):
+                out[:, some] = self._rewards([texts[t] for t in some], p, exact, rows)
+        return out
+
+    def _gated(self, prompts: Sequence[str], users: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+        """(texts that share gate probabilities, these probabilities (N, G, M)); ``prompts`` are those of the texts."""
+        if not self.sees_prompt:
+            yield list(range(len(prompts))), self.gate(users)
+            return
+        names = list(dict.fromkeys(prompts))
+        for name, vector in zip(names, self.prompt_vectors(names), strict=True):
+            yield [t for t, prompt in enumerate(prompts) if prompt == name], self.gate(_beside(users, vector))
+
+    def _rewards(self, texts: Sequence[tuple[str, str]], p: Tensor, exact: bool, rows: int) -> np.ndarray:
+        """Rewards (N, T) of texts for users with gate probabilities ``p`` (N, G, M)."""
+        states = self.cache.get(texts)
+        rows = max(1, min(rows, ATTENTION_CELLS // max(len(s) for s in states) ** 2))
         if not self.config.n_experts:
-            return self._run_passes(states, None, None, rows).expand(len(users), -1).numpy().copy()
-        routes = self.route(self.gate(users))
+            return self._run_passes(states, None, None, rows).expand(len(p), -1).numpy()
         if exact:
-            return self._run_passes(states, routes.expert[routes.of_user], self.strength(routes.weight), rows).numpy()
+            weight, expert = chosen(p, self.config.routing)
+            return self._run_passes(states, expert, self.strength(weight), rows).numpy()
+        routes = self.route(p)
         shared, *special = self._run_passes(states, *self.passes(routes), rows)
-        change = (torch.stack(special) - shared)[routes.of_user.cpu()]  # (N, T)
-        return (shared + routes.ratio.cpu()[:, None] * change).numpy()
+        change = (torch.stack(special) - shared)[routes.of_user.cpu()]  # (N, L, T)
+        return (shared + (routes.ratio.cpu()[..., None] * change).sum(1)).numpy()
 
     @torch.no_grad()
-    def gates(self, user_vectors: np.ndarray) -> np.ndarray:
-        """Gate probabilities (N, G, M) float32; M is 0 for a uniform model."""
-        return self.gate(self.standardise(user_vectors)).cpu().numpy()
+    def gates(self, user_vectors: np.ndarray, prompts: Sequence[str] = ()) -> np.ndarray:
+        """Gate probabilities (N, G, M) float32; M is 0 for a uniform model.
+
+        Args:
+            prompts: of a gate that sees the prompt the mean over these, and without any over some of the training.
+        """
+        users = self.standardise(user_vectors)
+        if not self.sees_prompt:
+            return self.gate(users).cpu().numpy()
+        vectors = self.prompt_vectors(list(prompts)) if prompts else self._prompt_scaled(self.prompts)
+        return torch.stack([self.gate(_beside(users, vector)) for vector in vectors]).mean(0).cpu().numpy()
 
     # ---- parts, shared with training -------------------------------------------------------------------------------
 
@@ -241,20 +282,26 @@ class RewardModel(nn.Module):
             )
         return (torch.from_numpy(vectors).to(self.device) - self.user_mean) / self.user_scale
 
+    def prompt_vectors(self, prompts: Sequence[str]) -> Tensor:
+        """What the gate reads of prompts, (Q, d)."""
+        return self._prompt_scaled(prompt_states(self.cache, prompts).to(self.device))
+
+    def _prompt_scaled(self, states: Tensor) -> Tensor:
+        """States centred on the training prompts, with one scale for all columns: that of a whole user vector, so that
+        the many columns of a prompt do not drown the few of a user."""
+        return (states - self.prompt_mean) / self.prompt_scale * (self.d_user / self.backbone.width) ** 0.5
+
     def strength(self, weight: Tensor) -> Tensor:
         """The factor of an expert: w, or w squared as in the published code."""
         return weight.square() if self.config.published else weight
 
     def route(self, p: Tensor) -> Routes:
-        """The top expert of each gate for each user, from gate probabilities (N, G, M); weights keep their gradient."""
-        weight, top = p.max(-1)  # (N, G)
-        expert, of_user = torch.unique(top, dim=0, return_inverse=True)
-        base = self.strength(self.reference.gather(1, top.T).T)
-        return Routes(expert, of_user, (self.strength(weight) / base).mean(1), weight)
+        """The routes of users by their gate probabilities (N, G, M); their parts in the passes keep their gradient."""
+        return routes_of(p, self.reference, self.config.routing, self.strength)
 
     def passes(self, routes: Routes) -> tuple[Tensor, Tensor]:
         """Experts and strengths (K + 1, G) of the passes that ``routes`` needs; the first is the shared LoRA alone."""
-        return self.with_shared(routes.expert, self.strength(self.reference.gather(1, routes.expert.T).T))
+        return self.with_shared(routes.expert, routes.strength)
 
     @staticmethod
     def with_shared(expert: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,7 +317,8 @@ class RewardModel(nn.Module):
         strength: Tensor | None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Rewards (B,) of padded states (B, T, d), each row through its experts (B, G) at its strengths (B, G)."""
+        """Rewards (B,) of padded states (B, T, d), each row through its experts at its strengths: (B, G), or (B, G, S)
+        for several at once."""
         with self._routed(expert, strength):
             last = run_upper(self.upper, states, mask, positions)
         return self.head(self.backbone.pool(last.float(), mask)).squeeze(-1)
@@ -366,9 +414,27 @@ class RewardModel(nn.Module):
     def fit_normaliser(self, user_vectors: np.ndarray) -> None:
         """Set the centre and the scale of user vectors (U, d_user)."""
         vectors = torch.from_numpy(np.ascontiguousarray(user_vectors, np.float32)).to(self.device)
-        self.user_mean.copy_(vectors.mean(0))
-        spread = float((vectors - self.user_mean).square().mean().sqrt())
-        self.user_scale.fill_(spread if math.isfinite(spread) and spread > 1e-8 else 1.0)
+        _set_normaliser(self.user_mean, self.user_scale, vectors)
+
+    def fit_prompts(self, prompts: Sequence[str]) -> None:
+        """Set the centre and the scale of the prompts, and keep the states of some, where the gate sees the prompt."""
+        if not self.sees_prompt:
+            return
+        states = prompt_states(self.cache, prompts).to(self.device)
+        _set_normaliser(self.prompt_mean, self.prompt_scale, states)
+        self.prompts.copy_(states[torch.from_numpy(spread(len(prompts))).to(self.device)])
+
+
+def _beside(users: Tensor, prompt: Tensor) -> Tensor:
+    """Users (N, d_user) with the same prompt (d,) beside each."""
+    return torch.cat([users, prompt.expand(len(users), -1)], 1)
+
+
+def _set_normaliser(mean: Tensor, scale: Tensor, vectors: Tensor) -> None:
+    """Set the mean (d,) and the scale () to those of ``vectors`` (N, d)."""
+    mean.copy_(vectors.mean(0))
+    deviation = float((vectors - mean).square().mean().sqrt())
+    scale.fill_(deviation if math.isfinite(deviation) and deviation > 1e-8 else 1.0)
 
 
 def _first_head(backbone: Backbone) -> nn.Linear:

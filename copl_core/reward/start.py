@@ -44,16 +44,20 @@ def start_head(model: RewardModel, margins: Margins, train: Comparisons, tune: C
     model.head.bias.copy_(-(pooled.mean(0) @ head)[None])
 
 
-def start_gate(model: RewardModel, users: Tensor, seed: int) -> None:
-    """Train the gate to route the k-means clusters of ``users`` (U, d_user) to different experts.
+def start_gate(model: RewardModel, rows: Tensor, seed: int) -> None:
+    """Train the gate to route the k-means clusters of users to different experts, whatever the prompt.
+
+    Args:
+        rows: (U, width) that the gate reads, users first (``training.gate_rows``).
 
     From a random start the gate stays nearly uniform for many steps, and experts without users never learn.
     """
+    users = rows[:, : model.d_user].cpu().numpy()
     clusters = KMeans(min(model.config.n_experts, len(users)), n_init=10, random_state=seed)
-    cluster = torch.from_numpy(clusters.fit_predict(users.cpu().numpy())).long().to(users.device)
+    cluster = torch.from_numpy(clusters.fit_predict(users)).long().to(rows.device)
     optimizer = torch.optim.AdamW(model.gate.parameters(), lr=3e-3, weight_decay=0.1)
     for _ in range(GATE_STEPS):
-        p = model.gate(users)  # (U, G, M)
+        p = model.gate(rows)  # (U, G, M)
         if p.max(-1).values.mean() >= model.config.confidence:
             break
         loss = F.nll_loss(p.log().flatten(0, 1), cluster.repeat_interleave(p.shape[1]))

@@ -43,7 +43,9 @@ class ExpertsView:
     between: tuple[tuple[int, int, int, float], ...]  # (row, first expert, second, gap), the smallest gap first
     snapshot: str
     fitted_in: str  # the snapshot whose run fitted the reward model
-    say: tuple[bool, bool] = (True, True)  # whether the experts' rewards have weight about labelled texts, and new ones
+    say: tuple[bool, bool]  # whether the experts' rewards have weight about labelled texts, and new ones
+    serving: str  # which experts serve a person, in words
+    sees_prompt: bool  # whether the gate sees the prompt: ``gates`` is then the mean over some training prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
         snapshot.version,
         _fitted_in(snapshot),
         (snapshot.mix.text > 0, snapshot.mix.text_new > 0),
+        gating.SERVING[snapshot.gate.routing],
+        snapshot.gate.sees_prompt,
     )
 
 

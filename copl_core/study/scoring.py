@@ -15,6 +15,7 @@ from threading import Lock
 import numpy as np
 
 from copl_core.config import Settings
+from copl_core.insight.gating import SERVING
 from copl_core.install.weights import resolver
 from copl_core.records import Label, User
 from copl_core.reward.expert_effects import expert_effects
@@ -107,13 +108,14 @@ class Scorer:
         audience = Audience(snapshot, users, groups)
         parts = self._parts(audience, texts, known)
         silent = _silent(snapshot, known is not None)
-        gates = None if silent else self.model(snapshot).gates(audience.gate_vectors).mean(1)  # (N, M)
+        gates, serving, sees_prompt = self._gates(audience, texts) if not silent else (None, "", False)
         rows = [_user_row(rows, parts, gates) for rows in audience.users]
         rows += [
             _group_row(group, group_names[group], members, parts, gates, audience.sizes[group])
             for group, members in audience.groups.items()
         ]
-        return RewardView(tuple(rows), _basis(snapshot, known is not None), known is not None, snapshot.version, silent)
+        basis, version = _basis(snapshot, known is not None), snapshot.version
+        return RewardView(tuple(rows), basis, known is not None, version, silent, serving, sees_prompt)
 
     def pointwise(
         self,
@@ -224,6 +226,13 @@ class Scorer:
             phi = self.embed(texts, audience.linear.features.version)
             by_linear = linear * audience.linear.rewards(phi, audience.text_weights)
         return by_linear, by_experts
+
+    def _gates(self, audience: Audience, texts: Sequence[Text]) -> tuple[np.ndarray, str, bool]:
+        """(mean gate weights (N, M), which experts serve a person, whether the gate sees the prompt of the texts)."""
+        model = self.model(audience.snapshot)
+        with self._using:  # a gate that sees the prompt reads it with the model
+            gates = model.gates(audience.gate_vectors, list(dict.fromkeys(prompt for prompt, _ in texts)))
+        return gates.mean(1), SERVING[model.config.routing], model.sees_prompt
 
     def _rewarded(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the text reward."""

@@ -137,6 +137,8 @@ class RewardView:
     known: bool  # every response has labels in the snapshot
     snapshot: str
     silent: str = ""  # why no expert has a say, in a sentence; empty where experts have one
+    serving: str = ""  # which experts serve a person, in words; empty where none has a say
+    sees_prompt: bool = False  # whether the gate weights are those about this prompt
 
     @property
     def groups(self) -> tuple[ScoreRow, ...]:

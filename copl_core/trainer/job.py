@@ -313,7 +313,11 @@ class Job:
         phase = "graph without the held-out labels"
         graph = self.fit_graph(training, config, phase, warm=None, part="first graph")
         reward_config = RewardConfig.for_backbone(
-            settings.backbone, balance=settings.balance, steps=settings.reward_steps
+            settings.backbone,
+            balance=settings.balance,
+            steps=settings.reward_steps,
+            routing=settings.routing,
+            gate_input=settings.gate_input,
         )
         model = fit_reward(
             training,

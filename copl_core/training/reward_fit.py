@@ -36,9 +36,11 @@ from copl_core.reward.experts import balance_loss, load_report
 from copl_core.reward.hidden import HiddenCache, StatesFolder, TextStates
 from copl_core.reward.margins import ChooseTokens, Margins, all_tokens, even_tokens, random_tokens
 from copl_core.reward.model import STRUCTURE, RewardConfig, RewardModel
+from copl_core.reward.routes import chosen
 from copl_core.reward.start import start_gate, start_head
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.distributed import Processes
+from copl_core.training.gate_rows import GateRows, labelled_prompts
 from copl_core.training.losses import MAKING_MODULES, torch_generator
 from copl_core.training.metrics import log_losses, measures
 from copl_core.training.progress import HELD_OUT, Progress
@@ -98,6 +100,7 @@ def fit_reward(
         model.cache.disk = disk or model.cache.disk
         model.fit_normaliser(user_vectors)
         model.to(processes.device)
+        model.fit_prompts([data.prompts[row] for row in labelled_prompts(data)])
         rng, report = processes.generator(seed), progress or (lambda *_: None)
         fit = RewardTrainer(model, data, user_vectors, rng, report, time_budget_s, processes, seed)
         states = None
@@ -227,7 +230,7 @@ class RewardTrainer:
         # Generators of its own: a graph may be fitted beside it, in another thread that uses torch's.
         self.token_draws = torch_generator(self.seed)
         self.gate_draws = self.model.gate.generator = torch_generator(self.seed, self.model.device)
-        self.users = self.model.standardise(self.user_vectors)
+        self.gate_rows = GateRows(self.model, self.user_vectors, self.data)
         self.side = nn.Parameter(torch.zeros((), device=self.model.device))
         self.steps_done = self.planned_steps = 0
         self.cut = False
@@ -249,7 +252,7 @@ class RewardTrainer:
         """Initialise the head and the gate."""
         start_head(self.model, self.margins, self.train_labels, self.tune_labels)
         if self.config.n_experts and self.config.confidence:
-            start_gate(self.model, self.users, seed)
+            start_gate(self.model, self.gate_rows.served, seed)
             self._move_reference()
 
     def train(self, states: States | None = None, found: dict | None = None) -> None:
@@ -348,9 +351,11 @@ class RewardTrainer:
         return (1.0, self.config.gate_lr, 1.0) if self.config.n_experts else (1.0, 1.0)
 
     def _step(self, rows: np.ndarray, optimizer: torch.optim.Optimizer) -> float:
-        labels = self.train_labels.take(rows)
+        read, labels = self.gate_rows.of(self.train_labels.take(rows))
+        served = self.gate_rows.served
         self.model.gate.train()  # adds noise to the logits; the frozen layers stay in eval mode
-        p = self.model.gate(self.users)
+        p = self.model.gate(read)
+        p_served = p if read is served else self.model.gate(served)
         self.model.gate.eval()
         with self.model.autocast():
             margin = self.margins.of(labels, p, random_tokens(self.config.train_tokens, self.token_draws))
@@ -358,7 +363,7 @@ class RewardTrainer:
         outcome, weight, known = (torch.from_numpy(column).to(margin) for column in columns)
         each = F.binary_cross_entropy_with_logits(margin + self.side * known, outcome, reduction="none")
         loss = (weight * each).sum() / weight.sum()
-        total = loss + self.config.balance * balance_loss(p) if self.config.n_experts else loss
+        total = loss + self.config.balance * balance_loss(p_served) if self.config.n_experts else loss
         optimizer.zero_grad(set_to_none=True)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.processes.backward(total, parameters)
@@ -369,10 +374,13 @@ class RewardTrainer:
 
     @torch.no_grad()
     def _move_reference(self) -> None:
-        """Set the reference weight of each expert to the mean weight of its users; without users it stays unchanged."""
+        """Set the reference weight of each expert to the mean weight of those whose top expert it is; without any it
+        stays unchanged."""
         if not self.config.n_experts:
             return
-        weight, top = self.model.gate(self.users).max(-1)  # (U, G)
+        weights, experts = chosen(self.model.gate(self.gate_rows.served), self.config.routing)
+        first = weights.argmax(-1, keepdim=True)
+        weight, top = (of.gather(-1, first)[..., 0] for of in (weights, experts))  # (U, G)
         for g in range(top.shape[1]):
             count = torch.bincount(top[:, g], minlength=self.config.n_experts)
             total = torch.zeros(self.config.n_experts, device=weight.device).index_add_(0, top[:, g], weight[:, g])
@@ -409,7 +417,8 @@ class RewardTrainer:
         """Margins (n,) of labels; each process measures labels that share texts."""
         own = self.processes.share(np.argsort(labels.left, kind="stable"))
         margins = np.zeros(len(labels), np.float32)
-        margins[own] = self.margins.measured(labels.take(own), self.users, choose)
+        rows, of_rows = self.gate_rows.of(labels.take(own))
+        margins[own] = self.margins.measured(of_rows, rows, choose)
         return self.processes.joined(margins)
 
     def calibrate(self) -> dict:
@@ -427,7 +436,7 @@ class RewardTrainer:
         }
         if self.config.n_experts:
             with torch.no_grad():
-                metrics |= load_report(self.model.gate(self.users))
+                metrics |= load_report(self.model.gate(self.gate_rows.served))
         return metrics
 
 

@@ -18,14 +18,14 @@ from copl_core.reward.experts import load_report
 from copl_core.reward.model import RewardConfig, RewardModel
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import load_snapshot, write_snapshot
-from copl_core.study import access, experts
+from copl_core.study import access, experts, rewards
 from copl_core.study.session import Session
 
 pytest_plugins = "tests.reward.tiny"
 
 
 def with_reward_model(
-    session: Session, encoder: Path, version: str, *, balance: float = 0.1, gate: str = "shared"
+    session: Session, encoder: Path, version: str, *, balance: float = 0.1, gate: str = "shared", **changes: str
 ) -> None:
     """Publish the champion again with a reward model whose four experts have random weights."""
     before = session.snapshot()
@@ -38,6 +38,7 @@ def with_reward_model(
         gate=gate,
         balance=balance,
         precision="float32",
+        **changes,
     )
     torch.manual_seed(len(version))
     model = RewardModel(config, load_backbone(str(encoder), None, 2), before.graph.user_vectors.shape[1])
@@ -46,6 +47,7 @@ def with_reward_model(
             if "lora_expert_B" in name:
                 tensor.normal_(std=0.5)
     model.fit_normaliser(before.graph.user_vectors)
+    model.fit_prompts(["What about number 1?", "What about number 2?"])
     fit = load_report(torch.from_numpy(model.gates(before.graph.user_vectors)))
 
     def save(folder: Path) -> None:
@@ -97,6 +99,21 @@ def test_people_loads_and_effects_are_shown_with_n_and_snapshot(camps, rosa, tin
     assert len(people) == 12 and people["gap"].is_monotonic_increasing
     page.selectbox(key="expert").set_value(2).run()
     assert "**E3**" in words(page)
+
+
+def test_the_page_says_which_experts_serve_a_person_and_what_is_shown_of_a_gate_that_sees_the_question(
+    camps, rosa, tiny_encoder, open_page, words
+):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    shown = words(open_page("experts", camps, rosa))
+    assert "the expert with the largest weight serves the person, as strongly as this weight says. The figure" in shown
+    with_reward_model(camps, tiny_encoder, "v0003", routing="soft", gate_input="user+prompt")
+    shown = words(open_page("experts", camps, rosa))
+    assert "all experts serve the person" in shown and "the mean over some of the questions" in shown
+    texts = [f"tell me about {word}" for word in ("the sea", "a boat")]
+    view = rewards.reward(camps, "What about number 90?", texts, groups=[0])
+    assert view.sees_prompt and view.serving.startswith("all experts")
+    assert view.rows[0].gates.sum() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,8 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
         "Which experts speak" in shown
         and "user 00: E" in shown
         and "preference graph 50%; text reward by experts 50%" in shown
+        and "the expert with the largest weight serves the person" in shown
+        and "not on these texts" in shown
     )
     view = rewards.reward(rewarded, "What about number 3?", [short_text(3), long_text(3)], users=[users["user 00"]])
     (parts,) = (one.value for one in page.table if "own text weights" in one.value)

@@ -75,7 +75,7 @@ def test_no_experts_is_plain_lora():
 
 def test_gates_are_probabilities_of_the_user_and_noisy_only_in_training():
     torch.manual_seed(0)
-    gate = Gate(d_user=4, n_experts=3, n_gates=2, hidden=8, noise=0.5, tau=0.7)
+    gate = Gate(d=4, n_experts=3, n_gates=2, hidden=8, noise=0.5, tau=0.7)
     users = 3 * torch.randn(10, 4)
     p = gate.eval()(users)
     assert p.shape == (10, 2, 3) and (p >= 0).all() and torch.equal(gate(users), p)
@@ -102,7 +102,7 @@ def test_balance_is_least_when_every_expert_serves_as_many():
 
 def test_the_balance_loss_wakes_experts_that_serve_nobody():
     torch.manual_seed(0)
-    gate, users = Gate(d_user=4, n_experts=4, n_gates=1, hidden=16, noise=0.1, tau=1.0).train(), torch.randn(60, 4)
+    gate, users = Gate(d=4, n_experts=4, n_gates=1, hidden=16, noise=0.1, tau=1.0).train(), torch.randn(60, 4)
     with torch.no_grad():
         gate.nets[0][2].bias[0] = 3.0
     assert load_report(gate(users))["dead_experts"] == 3

@@ -176,7 +176,10 @@ def test_a_folder_without_a_model_says_so(tmp_path, nothing):
         RewardModel.load(tmp_path, nothing)
 
 
-@pytest.mark.parametrize(("field", "value"), [("rank", 0), ("gate", "none"), ("holdout", 1.0), ("lr", 0.0)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rank", 0), ("gate", "none"), ("routing", "top3"), ("gate_input", "none"), ("holdout", 1.0), ("lr", 0.0)],
+)
 def test_a_config_is_checked_at_birth(field, value):
     with pytest.raises(CoplError, match=field):
         RewardConfig(**{field: value})

@@ -13,7 +13,7 @@ from copl_core.reward.hidden import HiddenCache, StatesFolder
 from copl_core.reward.margins import Margins, even_tokens, random_tokens
 from copl_core.reward.model import RewardConfig, RewardModel
 from copl_core.training.metrics import calibration_error, log_losses, measures
-from copl_core.training.reward_fit import RewardTrainer, fit_reward, fit_temperature, label_batches, split
+from copl_core.training.reward_fit import RewardTrainer, _model, fit_reward, fit_temperature, label_batches, split
 
 pytest_plugins = "tests.reward.tiny"
 
@@ -316,3 +316,25 @@ def test_no_improvement_ends_training_only_in_the_second_half_of_the_schedule(
     monkeypatch.setattr(RewardTrainer, "_tuning_loss", lambda self: 1.0 - 0.01 * min(next(losses), improves // 4))
     model = fit_reward(*two_tastes, replace(tiny_config, steps=40, patience=3), weights=nothing, seed=1)
     assert (model.metrics["steps"], model.metrics["planned_steps"]) == (steps, 40)
+
+
+@pytest.mark.parametrize("form", [{"routing": "top2"}, {"routing": "soft"}, {"gate_input": "user+prompt"}], ids=str)
+def test_every_routing_separates_two_tastes_and_trains_all_of_its_gate(form, two_tastes, tiny_config, nothing):
+    data, vectors = two_tastes
+    model = fit_reward(data, vectors, replace(tiny_config, epochs=20, **form), weights=nothing, seed=1)
+    assert accuracy(_margins(model, data, vectors), data.labels) > 0.85
+    assert len(model.metrics["load"]) == tiny_config.n_experts and 0 < float(model.reference.min()) <= 1
+    fit = RewardTrainer(model, data, vectors, np.random.default_rng(0), lambda *_: None, None)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    for _ in range(5):
+        fit._step(np.arange(len(fit.train_labels)), optimizer)
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
+
+
+@pytest.mark.parametrize(
+    ("form", "fits"), [({}, True), ({"routing": "top2"}, False), ({"gate_input": "user+prompt"}, False)], ids=str
+)
+def test_a_warm_start_needs_the_same_routing_and_the_same_gate(form, fits, trained, tiny_config, nothing):
+    _, warmed = _model(replace(tiny_config, **form), 5, nothing, trained, None, None)
+    assert warmed == fits
