@@ -215,7 +215,7 @@ def table(name: str, backbone: str, cuts: list[Scores]) -> str:
     hits = {row: np.concatenate([cut.hits[row] for cut in cuts]) for row in rows}
     losses = {row: np.concatenate([cut.losses[row] for cut in cuts]) for row in rows}
     lines = [f"{name}, backbone {backbone}, {len(cuts)} cuts, {len(users):,} test labels"]
-    lines.append(f"{'':<32}{'accuracy':>9}{'log-loss':>10}{f'over {first}, points':>36}{'seconds':>9}")
+    lines.append(f"{'':<32}{'accuracy':>9}{'log-loss':>10}{f'over {first}, points':>42}{'seconds':>9}")
     for row in rows:
         lead = ""
         if row != first:
@@ -223,7 +223,7 @@ def table(name: str, backbone: str, cuts: list[Scores]) -> str:
             low, high = interval(gain, users, 0)
             lead = f"{gain.mean():+.1f} ({low:+.1f} to {high:+.1f})"
         seconds = np.mean([cut.seconds[row] for cut in cuts])
-        lines.append(f"{row:<32}{hits[row].mean():>9.3f}{losses[row].mean():>10.3f}{lead:>36}{seconds:>9.0f}")
+        lines.append(f"{row:<32}{hits[row].mean():>9.3f}{losses[row].mean():>10.3f}{lead:>42}{seconds:>9.0f}")
     return "\n".join(lines)
 
 

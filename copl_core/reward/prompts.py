@@ -1,7 +1,7 @@
 """What a gate that sees the prompt reads of it: the pooled state of the prompt after the frozen layers.
 
 Preferences differ between topics, so a user may need another expert for another prompt; Preference Orchestrator
-(arXiv 2511.10656) routes by the prompt alone.  The frozen states are there already: whoever scores a text runs these
+(arXiv 2511.10656) routes by the prompt alone.  The frozen states are there already: scoring a text runs these
 layers, and they never change, so each prompt is read once.  No second text encoder is needed.
 
 Shapes: Q prompts, d width of the backbone.
