@@ -19,6 +19,7 @@ from copl_core import logs
 from copl_core.config import Settings
 from copl_core.install.program import importable
 from copl_core.records import RUN_KINDS, CoplError, ImportReport, counted
+from copl_core.storage import storage_of
 from copl_core.store import Store
 from copl_core.study import access, bundle, contents, forget, rewards, runs, service_tokens
 from copl_core.study.session import Session
@@ -86,6 +87,7 @@ def open_store(settings: Settings) -> Store:
         from db.store import SqlStore
 
     settings.make_home()
+    storage_of(settings.storage)  # an address that nothing opens is refused at the start
     engine = make_engine(settings.url)
     migrate(engine)
     return SqlStore(engine)

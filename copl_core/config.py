@@ -29,6 +29,7 @@ class Settings:
 
     home: Path = Path("var")  # database, snapshots, weights and caches all live below this folder
     database_url: str = ""  # empty: SQLite in the home folder
+    storage: str = ""  # where machines share snapshots: a folder, or s3://…, gs://…; empty: the home folder alone
     port: int = 8501  # where the app answers
     address: str = "127.0.0.1"  # who reaches the app: this machine alone; 0.0.0.0: everybody in its networks
     backbone: str = "minilm"  # minilm, smollm2, or any Hugging Face id or folder
@@ -62,6 +63,11 @@ class Settings:
             ) from None
         if self.log not in STYLES:
             raise CoplError(f"COPL_LOG is {self.log!r}; it must be {' or '.join(STYLES)}.")
+        if self.storage and "://" not in self.storage and not Path(self.storage).is_absolute():
+            raise CoplError(
+                f"COPL_STORAGE is {self.storage!r}; give a folder from the root, such as /data/copl, or an address "
+                "such as s3://bucket/copl."
+            )
         for name in ("refit_labels", "reward_labels"):
             if getattr(self, name) < 1:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it counts labels, 1 or more.")

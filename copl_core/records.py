@@ -44,6 +44,14 @@ class LeaseLost(CoplError):
         )
 
 
+class SnapshotAway(CoplError):
+    """A snapshot that is not on this machine: it is being fetched, or cannot be fetched at present."""
+
+    def __init__(self, message: str, *, failed: bool = False) -> None:
+        super().__init__(message)
+        self.failed = failed
+
+
 class NotInStudy(CoplError):
     """A person or group that a study does not have."""
 
@@ -108,6 +116,7 @@ class StudyRecord:
     demo: bool
     include_models: bool = False  # whether training learns from language models too
     forgotten: int = 0  # the revision when a user last left: snapshots of earlier labels know them; 0: nobody has left
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

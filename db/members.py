@@ -219,7 +219,15 @@ def _make_current(connection: Connection, study_id: int) -> None:
 
 def study_of_row(row: AnyRow) -> StudyRecord:
     return StudyRecord(
-        row.id, row.name, row.include_simulated, row.champion, row.revision, row.demo, row.include_models, row.forgotten
+        row.id,
+        row.name,
+        row.include_simulated,
+        row.champion,
+        row.revision,
+        row.demo,
+        row.include_models,
+        row.forgotten,
+        row.created_at,
     )
 
 

@@ -84,6 +84,8 @@ if (!window.coplLink) {
 }
 </script>"""
 READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
+FOLLOW_SECONDS = 1.5  # between two looks of an open page at the champion
+GLANCE_SECONDS = 1.0  # for which a page waits for a snapshot that is fetched, before it says so
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
 TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
 _PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}
@@ -341,11 +343,38 @@ def time_left(run: Run) -> str:
     return f", about {round(run.seconds_left / 60)} minutes left"
 
 
-@st.fragment(run_every=5)
+@st.fragment(run_every=FOLLOW_SECONDS)
 def watch_champion(shown: str) -> None:
-    """Rerun the page when the champion is no longer the snapshot that the page shows."""
+    """Rerun the page when the champion is no longer the snapshot that the page shows, and its files are here.
+
+    Where they cannot be fetched the page reruns too, to say so (``champion_here``).
+    """
     session, _ = current()
     if session.record.champion != shown:
+        away = runs.champion_away(session)
+        if away is None or away.failed:
+            rerun()
+
+
+def champion_here(*, needed: bool = True) -> None:
+    """Say so while the champion's files are not on this machine, and run the page again once they are.
+
+    A page that needs them ends here until then.
+    """
+    session, _ = current()
+    away = runs.champion_away(session, GLANCE_SECONDS)
+    if away is not None:
+        (st.error if away.failed else st.info)(str(away))
+        _wait_for_files(str(away))
+        if needed:
+            st.stop()
+
+
+@st.fragment(run_every=1)
+def _wait_for_files(shown: str) -> None:
+    session, _ = current()
+    away = runs.champion_away(session)
+    if away is None or str(away) != shown:
         rerun()
 
 

@@ -20,6 +20,7 @@ from copl_core.study_settings import PinnedPair
 from pages.circles import circles
 from pages.common import (
     NO_GROUP_COLOUR,
+    champion_here,
     current,
     download,
     group_colour,
@@ -69,6 +70,7 @@ def page() -> None:
     who_is_simulated()
     top = st.container()
     query = controls()
+    champion_here()
     try:
         view, rows = controversy.ranked(session, 0, query=query), controversy.list_rows(session, query, MOST_ROWS)
         one = chosen_item()

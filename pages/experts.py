@@ -21,6 +21,7 @@ from copl_core.study.experts import (
 from copl_core.turns import title_of
 from pages.common import (
     GATES,
+    champion_here,
     current,
     group_colour,
     group_name,
@@ -43,6 +44,7 @@ def page() -> None:
     st.title("Experts")
     who_is_simulated()
     gate = st.session_state.get("gate")
+    champion_here()
     try:
         view = experts.overview(session, gate)
     except CoplError as problem:

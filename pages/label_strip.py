@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 import streamlit as st
 
-from copl_core.records import Kind, Progress
+from copl_core.records import Kind, Progress, SnapshotAway
 from copl_core.study import small_map
 from copl_core.study.small_map import SmallMap
 from copl_core.study.views import UserPosition
@@ -41,17 +41,25 @@ STYLE = """<style>
 def strip(progress: Progress) -> None:
     """The small map with one's star, how far one is, and whom one answers like."""
     session, me = current()
+    found, problem = None, ""
     try:
         found = small_map.small_map(session, me.id)
-    except Exception:  # a broken snapshot must not stop anybody from labelling; the pages that show it report it
-        found = None
+    except Exception as why:  # a snapshot that is away or broken must not stop anybody from labelling
+        problem = without_model(why)
     with st.container(key="strip", horizontal=True, vertical_alignment="center"):
         picture = "" if found is None else f'<div class="map">{points(found[0])}{star(*found)}</div>'
-        st.html(f'{STYLE}<div class="copl-strip">{picture}<div>{how_far(progress.done)}{like(found)}</div></div>')
+        words = how_far(progress.done) + (problem or like(found))
+        st.html(f'{STYLE}<div class="copl-strip">{picture}<div>{words}</div></div>')
         if progress.done >= CARD_UNTIL:
             page_link("taste", "My taste")
     if ENOUGH <= progress.done < CARD_UNTIL:
         card(found is not None and found[1].clear)
+
+
+def without_model(why: Exception) -> str:
+    """That labelling goes on without the model, and why; the pages that show the snapshot say more."""
+    reason = "is being fetched" if isinstance(why, SnapshotAway) and not why.failed else "cannot be read at present"
+    return f"The model {reason}: pairs are chosen without it until then. Every answer is stored as always."
 
 
 def how_far(done: int) -> str:

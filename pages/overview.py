@@ -12,6 +12,7 @@ from copl_core.study.controversy import GroupValue
 from copl_core.study.runs import PersonalisationGain
 from copl_core.study.user_map import UserMap
 from pages.common import (
+    champion_here,
     count_people,
     current,
     group_colour,
@@ -53,6 +54,7 @@ def page() -> None:
     with the_map:
         if champion is None:
             no_snapshot("The map of people")
+        champion_here()
         people()
     watch_champion(champion)
 

@@ -11,6 +11,7 @@ from copl_core.records import CoplError, Kind
 from copl_core.study import access, runs, user_map
 from copl_core.study.user_map import MapFrame, UserMap
 from pages.common import (
+    champion_here,
     current,
     group_name,
     group_phrase,
@@ -39,6 +40,7 @@ def page() -> None:
     champion = session.record.champion
     if champion is None:
         no_snapshot("The map of people")
+    champion_here()
     versions = [record.version for record in runs.snapshots(session)][:MOST_SNAPSHOTS][::-1]
     read_link(versions, champion)
     version = wanted(versions, champion)

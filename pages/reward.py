@@ -12,6 +12,7 @@ from copl_core.study.session import Session
 from copl_core.turns import title_of
 from pages.candidates import blank, field, finish, write, writer_controls, writing
 from pages.common import (
+    champion_here,
     current,
     group_name,
     in_a_sentence,
@@ -39,6 +40,7 @@ def page() -> None:
     who_is_simulated()
     if session.record.champion is None:
         no_snapshot("A reward")
+    champion_here()
     restore()
     with st.container():  # always there: otherwise everything below is drawn twice while the first pair comes
         five_answers()

@@ -14,6 +14,7 @@ from pages import leaving, second_look
 from pages.answer_history import answers, day, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
+    champion_here,
     count_people,
     current,
     group_colour,
@@ -36,6 +37,7 @@ UNIT = "1 is the typical difference between two answers in this study"
 def page() -> None:
     session, me = current()
     st.title("My taste")
+    champion_here(needed=False)  # the answers stay in sight
     view = user_profile.profile(session, me.id)
     if view.n_labels == 0:
         st.info(

@@ -8,7 +8,16 @@ import streamlit as st
 from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
 from copl_core.study_settings import Schedule
-from pages.common import NO_GROUP_COLOUR, current, plot_settings, rerun, source_line, time_left, who_is_simulated
+from pages.common import (
+    NO_GROUP_COLOUR,
+    champion_here,
+    current,
+    plot_settings,
+    rerun,
+    source_line,
+    time_left,
+    who_is_simulated,
+)
 from pages.gain import VERDICTS, ceiling_in_words, gain_in_words
 from pages.run_log import perform, run_list
 from pages.snapshots import snapshots
@@ -29,6 +38,7 @@ QUESTION = "Does personalisation help on your data?"
 def page() -> None:
     st.title("Training")
     who_is_simulated()
+    champion_here(needed=False)
     gain()
     trainer_now()
     run_buttons()

@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_every_pinned_package_has_a_line_that_says_what_it_saves():
     lists = "".join((ROOT / name).read_text() for name in ("requirements.txt", "requirements-tests.txt"))
-    pinned = re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", lists, re.MULTILINE)
+    pinned = re.findall(r"^([a-z0-9-]+)(?:\[[a-z0-9,]+\])?==", lists, re.MULTILINE)
     made_of = README.partition("## What it is made of")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([a-z][a-z0-9, -]+) \| ", made_of, re.MULTILINE)
     assert set(pinned) == {name for row in rows for name in row.split(", ")} - {"package"}

@@ -34,7 +34,7 @@ def _opened() -> tuple[Store, Settings]:
 @cache
 def open_study(study_id: int) -> Session:
     """A study with its open snapshots, shared by all visitors."""
-    return Session(*installation(), study_id)
+    return Session(*installation(), study_id, patience=0.0)
 
 
 def cookie_name() -> str:

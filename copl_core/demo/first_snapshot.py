@@ -19,6 +19,7 @@ from copl_core.config import Settings
 from copl_core.install.weights import folder
 from copl_core.records import CoplError, TrainingData
 from copl_core.snapshots.copies import copy_snapshot
+from copl_core.snapshots.fetching import Fetching
 from copl_core.snapshots.fingerprint import data_fingerprint
 from copl_core.snapshots.snapshot import Snapshot, newest_number, record_of
 from copl_core.store import Store
@@ -30,7 +31,11 @@ ENCODER = "minilm"
 
 
 def install(store: Store, settings: Settings, study_id: int) -> bool:
-    """Give a new demo study its first snapshot and the encodings of its texts; False if they belong to other data."""
+    """Give a new demo study its first snapshot and the encodings of its texts; False if they belong to other data.
+
+    Raises:
+        StorageError: the snapshot cannot be put where all machines read it.
+    """
     shipped, data = Snapshot(FOLDER, json.loads((FOLDER / _MANIFEST).read_text())), store.training_data(study_id)
     if shipped.manifest["content"] != content_key(data):
         return False
@@ -42,6 +47,8 @@ def install(store: Store, settings: Settings, study_id: int) -> bool:
     written = copy_snapshot(
         shipped, root, version, manifest, users=lambda _: data.user_ids, responses=lambda _: data.response_ids
     )
+    if stored := Fetching(settings, study_id, lambda: store.study(study_id)).stored:
+        stored.put(written)
     store.publish(study_id, record_of(written), run_id=None)
     return True
 

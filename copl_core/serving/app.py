@@ -26,7 +26,7 @@ from uvicorn import Config, Server
 
 from copl_core.config import Settings
 from copl_core.logs import note
-from copl_core.records import CoplError, StoreUnavailable
+from copl_core.records import CoplError, SnapshotAway, StoreUnavailable
 from copl_core.serving import bodies, metrics, openapi
 from copl_core.serving.bodies import BadRequest
 from copl_core.serving.limits import RateLimiter
@@ -186,7 +186,7 @@ async def _respond(parts: _Parts, role: ServiceRole, answer: Answer, request: Re
         return await run_sync(answer, parts, token, request, body)
     except BadRequest as problem:
         return JSONResponse({"error": str(problem)}, problem.status, problem.headers)
-    except StoreUnavailable as problem:
+    except (StoreUnavailable, SnapshotAway) as problem:
         return JSONResponse({"error": str(problem)}, 503, {"Retry-After": "1"})
     except CoplError as problem:  # the state of the studio, not the request
         return JSONResponse({"error": str(problem)}, 503)

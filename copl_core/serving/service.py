@@ -16,6 +16,7 @@ from copl_core.study import access, group_names, rewards, user_map
 from copl_core.study.session import Session
 from copl_core.study.views import RewardView, ScoreRow
 
+FETCH_SECONDS = 20.0  # for which a request waits for a snapshot that is fetched
 Answered = TypeVar("Answered")
 
 
@@ -34,7 +35,9 @@ class Service:
     def session(self, study_id: int) -> Session:
         with self._lock:
             if study_id not in self._sessions:
-                self._sessions[study_id] = Session(self.store, self.settings, study_id, embed=self._embed)
+                self._sessions[study_id] = Session(
+                    self.store, self.settings, study_id, embed=self._embed, patience=FETCH_SECONDS
+                )
             return self._sessions[study_id]
 
     def rewards(self, study_id: int, request: RewardRequest) -> dict[str, Any]:

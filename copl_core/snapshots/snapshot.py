@@ -23,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,7 +45,8 @@ from copl_core.reward.gates import SavedGate
 from copl_core.reward.linear import LinearReward
 from copl_core.snapshots.mix import Mix
 
-_HIDDEN, _REMOVING = ".writing-", ".removing-"
+_HIDDEN, _REMOVING, FETCHING = ".writing-", ".removing-", ".fetching-"
+_FETCHED_SECONDS = 3600.0  # after which an unfinished fetch belongs to a process that was killed
 KEPT_NEWEST, KEPT_FITS = 30, 100  # snapshots, and fits of the reward model of which one snapshot stays
 _VERSION = re.compile(r"v(\d+)")
 _ADVICE = "choose another snapshot as champion on the training page, or start a new fit"
@@ -186,7 +188,7 @@ def verify(snapshot: Snapshot) -> list[str]:
     return [
         name
         for name, facts in snapshot.manifest["files"].items()
-        if not (snapshot.folder / name).is_file() or _digest(snapshot.folder / name) != facts["sha256"]
+        if not (snapshot.folder / name).is_file() or digest_of(snapshot.folder / name) != facts["sha256"]
     ]
 
 
@@ -219,7 +221,7 @@ def write_snapshot(
                 save(hidden / part)
         manifest = {**manifest, "version": version, "files": _facts(hidden)}
         (hidden / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        _flush(hidden)
+        flush(hidden)
         os.rename(hidden, target)
         _flush_folder(root)
     except (OSError, SafetensorError) as problem:
@@ -323,10 +325,19 @@ def sweep(root: Path, known: set[str]) -> list[str]:
     """
     removed = []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if path.name.startswith((_HIDDEN, _REMOVING)) or (_VERSION.fullmatch(path.name) and path.name not in known):
+        unrecorded = _VERSION.fullmatch(path.name) and path.name not in known
+        if unrecorded or path.name.startswith((_HIDDEN, _REMOVING)) or _is_left(path):
             shutil.rmtree(path, ignore_errors=True)
             removed.append(path.name)
     return removed
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a folder is a fetch (``snapshots.stored``) whose process was killed; others go on meanwhile."""
+    try:
+        return path.name.startswith(FETCHING) and time.time() - path.stat().st_mtime > _FETCHED_SECONDS
+    except OSError:
+        return False
 
 
 def _link(source: str, target: str) -> None:
@@ -338,18 +349,20 @@ def _link(source: str, target: str) -> None:
 
 def _facts(folder: Path) -> dict[str, dict]:
     return {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest_of(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, as manifests hold it."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Wait until the disk holds a folder with all its files."""
     for path in folder.rglob("*"):
         if path.is_dir():
             _flush_folder(path)

@@ -19,6 +19,7 @@ from copl_core.formats.own import whole
 from copl_core.ids import rows_of
 from copl_core.records import CoplError, StudyRecord
 from copl_core.snapshots.copies import copy_snapshot
+from copl_core.snapshots.fetching import Fetching
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
 from copl_core.store import Store
 from copl_core.study import access, contents
@@ -110,10 +111,13 @@ def restore_study(
         with contents.new_study(store, settings, name.strip() or study["name"]) as record:
             ids = store.restore_rows(record.id, bundle.rows())
             known = {one.version for one in store.snapshots(record.id)}
-            version = study.get("champion") if bundle.files else None
+            version, restored = study.get("champion") if bundle.files else None, None
             if version is not None:
-                _restore_champion(settings.snapshots / str(record.id), _checked(version, known), bundle, ids)
+                root = settings.snapshots / str(record.id)
+                restored = _restore_champion(root, _checked(version, known), bundle, ids)
             store.finish_restored(record.id, study | {"champion": version}, str(bundle.manifest.get("made", ""))[:40])
+            if restored and (stored := Fetching(settings, record.id, lambda: store.study(record.id)).stored):
+                stored.put(restored)
             give(record.id)
         return record, BundleReport(record.name, _counts(bundle.manifest["members"]), version)
 
@@ -123,6 +127,7 @@ def _add_champion(session: Session, version: str | None, bundle: BundleWriter) -
     if version is None:
         return None, ""
     try:
+        session.bring(version)
         snapshot = load_snapshot(session.snapshot_root, version)
         damaged = verify(snapshot)
     except CoplError as problem:
@@ -143,14 +148,14 @@ def _checked(version: object, known: set[str]) -> str:
     return version
 
 
-def _restore_champion(root: Path, version: str, bundle: Bundle, ids: dict[str, np.ndarray]) -> None:
+def _restore_champion(root: Path, version: str, bundle: Bundle, ids: dict[str, np.ndarray]) -> Snapshot:
     """Write the champion of a bundle, with the ids of this database, to the folder of the study's snapshots."""
     shutil.rmtree(root, ignore_errors=True)  # of an earlier study of this id that was never whole
     aside = root / ".writing-restored"
     bundle.extract(aside)
     source = _whole_snapshot(root, aside.name, bundle)
     runs, run = dict(ids["runs"].T.tolist()), source.manifest.get("run")
-    copy_snapshot(
+    restored = copy_snapshot(
         source,
         root,
         version,
@@ -159,6 +164,7 @@ def _restore_champion(root: Path, version: str, bundle: Bundle, ids: dict[str, n
         responses=lambda own: _renumbered(own, ids["responses"]),
     )
     shutil.rmtree(aside)
+    return restored
 
 
 def _whole_snapshot(root: Path, name: str, bundle: Bundle) -> Snapshot:

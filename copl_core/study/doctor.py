@@ -24,6 +24,7 @@ from copl_core.config import Settings
 from copl_core.install.program import PROGRAM
 from copl_core.install.weights import BUNDLES, FETCH_COMMAND
 from copl_core.records import CoplError, DatabaseFacts, counted
+from copl_core.snapshots.fetching import Fetching
 from copl_core.snapshots.snapshot import load_snapshot, verify
 from copl_core.store import Store
 
@@ -162,6 +163,8 @@ def _snapshots(installation: Installation) -> Found:
     champions = [(study, study.champion) for study in store.studies() if study.champion]
     damaged = []
     for study, version in champions:
+        if installation.settings.storage and not (installation.settings.snapshots / str(study.id) / version).exists():
+            continue  # it is fetched when somebody wants it
         try:
             names = verify(load_snapshot(installation.settings.snapshots / str(study.id), version))
             problem = f"its files differ from what was written ({', '.join(names[:3])})" if names else ""
@@ -173,6 +176,21 @@ def _snapshots(installation: Installation) -> Found:
         do = "Choose another champion on the training page, start a fit, or restore a backup."
         return State.WRONG, f"{'; '.join(damaged)}.", do
     return _ok(f"{counted(len(champions), 'champion')}, each as it was written.")
+
+
+def _storage(installation: Installation) -> Found:
+    settings, store = installation.settings, _store(installation)
+    if not settings.storage:
+        return _ok("none: the home folder alone holds the snapshots.")
+    missing = []
+    for study in store.studies():
+        stored = Fetching(settings, study.id, lambda study=study: study).stored  # type: ignore[misc]
+        if study.champion and stored and not stored.versions().get(study.champion):
+            missing.append(f"the champion {study.champion} of {study.name!r}")
+    if missing:
+        found = f"{'; '.join(missing)} is not there, and other machines cannot fetch it."
+        return State.WRONG, found, "Start a fit: the trainer then also stores what its home has."
+    return _ok("it answers, and each champion is there.")
 
 
 def _trainers(installation: Installation) -> Found:
@@ -312,6 +330,7 @@ CHECKS: dict[str, Callable[[Installation], Found]] = {
     "database": _database,
     "migrations": _migrations,
     "snapshots": _snapshots,
+    "storage": _storage,
     "weights": _weights,
     "trainers": _trainers,
     "disk": _disk,

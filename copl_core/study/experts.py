@@ -15,7 +15,7 @@ from copl_core.insight import gating
 from copl_core.insight.gating import Load
 from copl_core.records import CoplError, Kind, Response
 from copl_core.snapshots.snapshot import load_snapshot, on_disk
-from copl_core.study import access, contents
+from copl_core.study import access, contents, runs
 from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
@@ -168,12 +168,15 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
 @needs(RESEARCHER)
 def loads(session: Session) -> tuple[tuple[FitLoad, ...], tuple[str, ...]]:
     """(the load of every fit of the reward model, oldest first; versions of snapshots that are unreadable)."""
-    found, unreadable, present = {}, [], on_disk(session.snapshot_root)
-    for record in reversed(session.store.snapshots(session.id)):
+    found, unreadable, here, records = {}, [], on_disk(session.snapshot_root), session.store.snapshots(session.id)
+    present = runs.on_disk(session)
+    stored = session.fetching.manifests(present - here)
+    for record in reversed(records):
         if record.version not in present:
             continue  # removed with age
         try:
-            fit = load_snapshot(session.snapshot_root, record.version).manifest.get("reward")
+            away = stored.get(record.version)
+            fit = (away or load_snapshot(session.snapshot_root, record.version).manifest).get("reward")
         except CoplError:
             unreadable.append(record.version)
             continue

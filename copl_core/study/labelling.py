@@ -274,9 +274,11 @@ def _without(pairs: list[Triple], chosen: Assignment) -> list[Triple]:
 def _embedding(session: Session, user_id: int, available: AvailablePairs) -> tuple[GraphState | None, Placement | None]:
     """(graph state, the user's embedding in it), or (None, None) without a usable snapshot.
 
-    A damaged champion must not stop users from labelling: the pages that show it say what is wrong.
+    A champion that is damaged or not here yet must not stop users from labelling: the pages say what is wrong.
     """
     try:
+        if available.champion is not None:
+            session.bring(available.champion, 0.0)
         snapshot = session.open_snapshot(available.champion)
         if snapshot is not None:
             state = snapshot.graph

@@ -12,7 +12,7 @@ import numpy as np
 
 from copl_core.ids import rows_of
 from copl_core.preference.state import GraphState
-from copl_core.records import CoplError, Run, RunState, SnapshotRecord, TrainerRecord
+from copl_core.records import CoplError, Run, RunState, SnapshotAway, SnapshotRecord, TrainerRecord
 from copl_core.snapshots import snapshot
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
 from copl_core.study.roles import MEMBER, RESEARCHER, TERMINAL, needs
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _BASELINES = ("global", "side-length")  # in the held-out figures of a snapshot
 KEPT_NEWEST = snapshot.KEPT_NEWEST  # snapshots on disk, beside the champion, noted ones and one of each fit
+_FETCH_SECONDS = 60.0  # for which a click waits for the files of a snapshot
 _SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as stopped
 _USERS, _PAIRS = 1000, 500  # sizes of the samples on which two snapshots are compared
 
@@ -202,8 +203,26 @@ def snapshots(session: Session) -> list[SnapshotRecord]:
 
 @needs(RESEARCHER)
 def on_disk(session: Session) -> set[str]:
-    """The versions whose files are still on disk; older ones are removed, and their figures stay."""
-    return snapshot.on_disk(session.snapshot_root)
+    """The versions whose files are still on disk or in the storage; older ones are removed, and their figures stay."""
+    here = snapshot.on_disk(session.snapshot_root)
+    if not session.settings.storage:
+        return here
+    return here | snapshot.versions_to_keep(session.store.snapshots(session.id), session.record.champion)
+
+
+@needs(MEMBER)
+def champion_away(session: Session, seconds: float = 0.0) -> SnapshotAway | None:
+    """Why the champion is not on this machine, after a wait of at most so long; None where it is, or there is none.
+
+    A champion that is away begins to be fetched.
+    """
+    champion = session.record.champion
+    try:
+        if champion is not None:
+            session.bring(champion, seconds)
+    except SnapshotAway as away:
+        return away
+    return None
 
 
 @needs(RESEARCHER)
@@ -213,6 +232,7 @@ def promote(session: Session, version: str, *, by: int | None = None) -> None:
     Raises:
         CoplError: the snapshot is unknown, or its files are missing or damaged; the champion stays.
     """
+    session.bring(version, _FETCH_SECONDS)
     damaged = verify(load_snapshot(session.snapshot_root, version))
     if damaged:
         raise CoplError(

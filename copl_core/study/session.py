@@ -17,6 +17,7 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.records import StudyRecord
+from copl_core.snapshots.fetching import Fetching
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
 from copl_core.store import Store
 
@@ -24,18 +25,30 @@ if TYPE_CHECKING:
     from copl_core.study.scoring import Scorer
 
 _KEPT_SNAPSHOTS = 3
+PATIENCE = 600.0  # seconds that a program waits for a snapshot to be fetched
 Made = TypeVar("Made")
 
 
 class Session:
-    """One study of an installation.  Safe to share between threads."""
+    """One study of an installation.  Safe to share between threads.
+
+    Args:
+        embed: texts → φ; None: the bundled sentence model.
+        patience: seconds to wait for a snapshot that must be fetched first; pages do not wait.
+    """
 
     def __init__(
-        self, store: Store, settings: Settings, study_id: int, embed: Callable[..., np.ndarray] | None = None
+        self,
+        store: Store,
+        settings: Settings,
+        study_id: int,
+        embed: Callable[..., np.ndarray] | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.store, self.settings, self.id = store, settings, study_id
-        self.embed = embed  # texts → φ; None: the bundled sentence model
+        self.embed, self.patience = embed, patience
         self.actor: int | None = None  # the user who acts; None: the product itself, or its terminal
+        self.fetching = Fetching(settings, study_id, lambda: store.study(study_id))
         self._snapshots: dict[str, Snapshot] = {}
         self._lock = Lock()  # over the open snapshots and the names in ``_once``
         self._once: dict[str, tuple[Hashable, object]] = {}
@@ -76,11 +89,13 @@ class Session:
         """A snapshot by its version, opened once and cached; None for the version None.
 
         Raises:
+            SnapshotAway: it is not on this machine yet, or cannot be fetched.
             CoplError: its files are missing or damaged.
         """
         if version is None:
             return None
         forgotten = self.record.forgotten
+        self.bring(version)
         with self._lock:
             self._close_outdated(version, forgotten)
             if version not in self._snapshots:
@@ -99,6 +114,14 @@ class Session:
 
     def _without_left(self, found: Snapshot, forgotten: int) -> Snapshot:
         return found.without(self.store.left_users(self.id), forgotten) if found.knows(forgotten) else found
+
+    def bring(self, version: str, seconds: float | None = None) -> None:
+        """See to it that a snapshot's files are on this machine, and wait for them, by default for ``patience``.
+
+        Raises:
+            SnapshotAway: they are not here by then, or cannot be fetched.
+        """
+        self.fetching.bring(version, self.patience if seconds is None else seconds)
 
     def _close(self, version: str) -> None:
         """Forget a snapshot and what was computed of it."""

@@ -14,6 +14,7 @@ from copl_core.insight.layout import Layout
 from copl_core.records import CoplError
 from copl_core.snapshots.snapshot import load_snapshot, on_disk, prune
 from copl_core.store import Store
+from copl_core.trainer.shared_snapshots import SharedSnapshots
 
 
 def clean_up(store: Store, settings: Settings) -> bool:
@@ -23,6 +24,8 @@ def clean_up(store: Store, settings: Settings) -> bool:
         remove_outdated(store, settings.snapshots / str(study_id), study_id)
         for kind in ("graph", "full"):
             shutil.rmtree(settings.cache / "training" / f"{study_id}-{kind}", ignore_errors=True)
+    if not all([_remove_stored(store, settings, study_id) for study_id in studies]):
+        return False
     if studies and not store.overwrite_deleted():
         return False
     for study_id, n_left in studies.items():
@@ -34,6 +37,12 @@ def remove_outdated(store: Store, root: Path, study_id: int) -> list[str]:
     """Remove the snapshots, but the champion, that have learned from somebody who has left; returns their versions."""
     outdated = set(store.forgotten_snapshots(study_id)) - {store.study(study_id).champion}
     return prune(root, on_disk(root) - outdated)
+
+
+def _remove_stored(store: Store, settings: Settings, study_id: int) -> bool:
+    """The same in the storage; False where it fails."""
+    outdated = set(store.forgotten_snapshots(study_id)) - {store.study(study_id).champion}
+    return SharedSnapshots(store, settings).forget(study_id, outdated)
 
 
 def map_without_left(store: Store, root: Path, study_id: int) -> Layout | None:

@@ -72,6 +72,7 @@ from copl_core.trainer.run_progress import (
     length_in_words,
 )
 from copl_core.trainer.schedule import Situation, due
+from copl_core.trainer.shared_snapshots import SharedSnapshots
 from copl_core.trainer.worker_lock import Holder, new_name
 from copl_core.training.progress import HELD_OUT, Progress
 
@@ -125,7 +126,7 @@ class Trainer:
         holder = holder or Holder(new_name(), "")
         self.worker = holder.worker
         self._ours = [name for name in (holder.worker, holder.before) if name]  # whose runs this trainer may give up
-        self.stop = stop or Event()
+        self.stop, self.shared = stop or Event(), SharedSnapshots(store, settings)
         self.current_runs: set[int] = set()  # ids of the runs that are executed at the moment
         self.database_errors: dict[int, str] = {}  # run id → the database error that interrupted it
         self._embed = embed
@@ -195,6 +196,7 @@ class Trainer:
         known = {record.version for record in self.store.snapshots(study_id)}
         for name in sweep(self.root(study_id), known):
             log.info("removed the unrecorded snapshot %s", name)
+        self.shared.sweep(study_id, known)
 
     def _runs_elsewhere(self, study_id: int) -> bool:
         """Whether another trainer executes a run of the study."""
@@ -202,14 +204,14 @@ class Trainer:
         return any(self.store.study_of_run(run.id) == study_id for run in running if run.worker not in self._ours)
 
     def _prune(self, study_id: int) -> None:
-        """Remove old snapshots from disk, so that a study that is refitted for months does not fill it."""
+        """Remove old snapshots from disk and storage, so that a study refitted for months does not fill them."""
         try:
+            known = {record.version for record in self.store.snapshots(study_id)}
             self.store.drop_forgotten_snapshots(study_id)
-            kept = versions_to_keep(self.store.snapshots(study_id), self.store.study(study_id).champion)
+            records, champion = self.store.snapshots(study_id), self.store.study(study_id).champion
         except StoreUnavailable:
             return  # after the next run
-        for version in prune(self.root(study_id), kept):
-            log.info("removed the old snapshot %s", version)
+        self.shared.prune(study_id, known, versions_to_keep(records, champion), champion)
 
     def root(self, study_id: int) -> Path:
         """Folder of the study's snapshots."""
@@ -349,8 +351,9 @@ class Trainer:
     def _saved_states(self, run: Run, found: Callable[[str, dict], None] | None = None) -> Checkpoint:
         from copl_core.training.checkpoint import Checkpoint
 
-        folder = f"{self.store.study_of_run(run.id)}-{run.kind}"
-        return Checkpoint(self.settings.cache / "training" / folder, found=found)
+        study_id = self.store.study_of_run(run.id)
+        folder = self.settings.cache / "training" / f"{study_id}-{run.kind}"
+        return Checkpoint(folder, found=found, elsewhere=self.shared.states(study_id, run.kind))
 
     def _fit_and_publish(self, study_id: int, run: Run, run_log: RunLog, checkpoint: Checkpoint, lease: Lease) -> None:
         from copl_core.trainer.job import fit_graph_part, fit_reward_part
@@ -465,7 +468,7 @@ class Trainer:
         return self.store.runs(study_id, kind=kind, limit=20)
 
     def _publish(self, run: Run, version: str, fitted: Fitted, manifest: dict) -> bool:
-        """Write the snapshot to its folder, then record it; a snapshot that cannot be recorded is removed.
+        """Write the snapshot to its folder and to the storage, then record it; one that cannot be recorded is removed.
 
         Returns whether it is the champion.
         """
@@ -480,8 +483,10 @@ class Trainer:
         )
         record = replace(record_of(written), created_at=datetime.fromisoformat(manifest["made_at"]))
         try:
+            self.shared.put(manifest["study"], written)
             return self._record(manifest["study"], record, run)
         except Exception:
+            self.shared.take_back(manifest["study"], version)
             prune(root, on_disk(root) - {version})
             raise
 
@@ -508,6 +513,7 @@ class Trainer:
         if champion is None or self.store.knows_forgotten(study_id):
             return None
         try:
+            self.shared.bring(study_id, champion.version)
             snapshot = load_snapshot(self.root(study_id), champion.version)
             damaged = verify(snapshot)
         except (CoplError, OSError) as error:

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,14 @@ _DIGEST = hashlib.sha256().digest_size
 log = logging.getLogger("copl.worker")
 
 
+class Elsewhere(Protocol):
+    """Where other machines find the states of a training; no failure of it ends a training."""
+
+    def write(self, name: str, file: Path) -> None: ...
+    def read(self, name: str) -> bytes | None: ...
+    def clear(self) -> None: ...
+
+
 class Checkpoint:
     """States of one training in one folder.
 
@@ -37,12 +45,17 @@ class Checkpoint:
         folder: used for this training alone; created with the first state.
         every: seconds between two states of a part.
         found: called with the part and the state from which a training resumes.
+        elsewhere: holds the states for other machines too; a state that is there goes first.
     """
 
     def __init__(
-        self, folder: Path, every: float = EVERY, found: Callable[[str, dict[str, Any]], None] | None = None
+        self,
+        folder: Path,
+        every: float = EVERY,
+        found: Callable[[str, dict[str, Any]], None] | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        self.folder, self.every, self.found = Path(folder), every, found
+        self.folder, self.every, self.found, self.elsewhere = Path(folder), every, found, elsewhere
         self._written, self._seconds = time.monotonic(), 0.0
 
     @property
@@ -65,6 +78,8 @@ class Checkpoint:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(aside, self._file(part))
+            if self.elsewhere is not None:
+                self.elsewhere.write(self._file(part).name, self._file(part))
         except OSError as problem:
             log.warning("the training state cannot be written to %s: %s", self.folder, problem)
             self._remove(aside)
@@ -73,10 +88,22 @@ class Checkpoint:
 
     def read(self, part: str, key: str) -> dict[str, Any] | None:
         """The last state of this part; None if there is none, it has another key, or the file is damaged."""
+        stored = self._stored(self._elsewhere(part), key) or self._stored(self._here(part), key)
+        if stored is not None and self.found is not None:
+            self.found(part, stored["state"])
+        return None if stored is None else stored["state"]
+
+    def _elsewhere(self, part: str) -> bytes:
+        return (self.elsewhere.read(self._file(part).name) if self.elsewhere is not None else None) or b""
+
+    def _here(self, part: str) -> bytes:
         try:
-            content = self._file(part).read_bytes()
+            return self._file(part).read_bytes()
         except OSError:
-            return None
+            return b""
+
+    def _stored(self, content: bytes, key: str) -> dict[str, Any] | None:
+        """A file's state with its key; None where it is absent, damaged or of another key."""
         if hashlib.sha256(memoryview(content)[_DIGEST:]).digest() != content[:_DIGEST]:
             return None
         try:
@@ -84,16 +111,14 @@ class Checkpoint:
         except Exception as problem:  # the digest is right, so another version of torch wrote it
             log.warning("the training state in %s cannot be read: %s", self.folder, problem)
             return None
-        if stored["key"] != key:
-            return None
-        if self.found is not None:
-            self.found(part, stored["state"])
-        return stored["state"]
+        return stored if stored["key"] == key else None
 
     def clear(self) -> None:
         """Delete all states: the training has ended."""
         for file in self.folder.glob("*") if self.folder.is_dir() else ():
             self._remove(file)
+        if self.elsewhere is not None:
+            self.elsewhere.clear()
 
     @staticmethod
     def _remove(file: Path) -> None:

@@ -373,3 +373,21 @@ def test_no_request_is_dropped_while_the_champion_changes(served):
     assert len(answers) == 200 and {status for status, _, _ in answers} == {200}
     assert {snapshot for _, snapshot, _ in answers} == {"v0001", "v0002"}  # otherwise this test shows nothing
     assert all(equal for _, _, equal in answers)  # the numbers are of the snapshot that the answer names
+
+
+def test_a_server_without_the_champion_fetches_it_and_says_why_it_cannot(tmp_path_factory, tmp_path):
+    made = trained_world(two_camps, tmp_path_factory, tmp_path / "home", storage=str(tmp_path / "storage"))
+    stored, snapshot, aside = made.fetching.stored, made.snapshot(), tmp_path / "aside"
+
+    def answer_of_a_new_server():
+        app = make_app(made.store, made.settings, embed=by_style)
+        return TestClient(app).post("/v1/rewards", json=BODY, headers=bearer(made))
+
+    snapshot.folder.rename(aside)
+    refused = answer_of_a_new_server()
+    assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+    assert "Snapshot v0001 cannot be fetched" in refused.json()["error"]
+    aside.rename(snapshot.folder)
+    stored.put(snapshot)
+    snapshot.folder.rename(aside)
+    assert answer_of_a_new_server().json()["snapshot"] == "v0001" and snapshot.folder.is_dir()

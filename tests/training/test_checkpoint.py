@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import replace
 from itertools import count
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ import torch
 from copl_core.preference.config import GraphConfig
 from copl_core.records import RunState
 from copl_core.reward.model import RewardConfig
+from copl_core.storage import Storage
 from copl_core.study import contents, runs
 from copl_core.study.session import Session
 from copl_core.trainer.job import fit
 from copl_core.trainer.run_log import HELD_OUT, log_path, read_log
+from copl_core.trainer.shared_snapshots import StoredStates
 from copl_core.trainer.worker import Trainer
 from copl_core.trainer.worker_lock import Holder, new_name
 from copl_core.training.checkpoint import Checkpoint, key_of
@@ -493,6 +496,39 @@ def test_an_interrupted_run_resumes_and_ends_as_an_uninterrupted_one(tmp_path, o
     assert "Resumes the graph, network 1, at step " in logged(session, again)
     assert graph_file(session) == graph_file(uninterrupted_run)
     assert states(session) == [] == states(uninterrupted_run)
+
+
+def test_a_trainer_with_another_home_resumes_from_the_storage(tmp_path, often):
+    one = quick_three_people(tmp_path / "one", storage=str(tmp_path / "storage"))
+    again = interrupted(one, killed)
+    other = replace(one.settings, home=tmp_path / "other", database_url=one.settings.url)
+    rmtree(one.settings.cache / "training")
+    Trainer(one.store, other, embed=by_style).execute(again)
+    assert one.store.run(again).state == RunState.DONE
+    resumed_there = " ".join(line.get("said", "") for line in read_log(log_path(other.run_logs, again)))
+    assert "Resumes the graph, network 1, at step " in resumed_there
+    assert [path for path in (tmp_path / "storage" / "training").rglob("*") if path.is_file()] == []
+
+
+def test_a_storage_that_fails_costs_the_state_of_other_machines_and_no_training(session, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    elsewhere = StoredStates(Storage(str(tmp_path / "file")), "training/1-graph")
+    kept = Checkpoint(tmp_path / "here", elsewhere=elsewhere)
+    kept.write("graph", "a", STATE)
+    assert same(kept.read("graph", "a"), STATE)
+    kept.clear()
+    assert kept.read("graph", "a") is None
+
+
+def test_a_damaged_or_foreign_state_elsewhere_gives_way_to_the_own_one(tmp_path):
+    elsewhere = StoredStates(Storage(str(tmp_path / "storage")), "training/1-graph")
+    kept = Checkpoint(tmp_path / "here", elsewhere=elsewhere)
+    kept.write("graph", "a", STATE)
+    for content in (b"cut", (tmp_path / "here" / "graph.pt").read_bytes()[:-1]):
+        (tmp_path / "storage" / "training" / "1-graph" / "graph.pt").write_bytes(content)
+        assert same(kept.read("graph", "a"), STATE)
+    Checkpoint(tmp_path / "there", elsewhere=elsewhere).write("graph", "b", {"step": 1})
+    assert same(kept.read("graph", "a"), STATE) and kept.read("graph", "b") == {"step": 1}
 
 
 def test_a_run_starts_from_the_beginning_if_labels_have_arrived(session, often):
