@@ -48,8 +48,19 @@ BENCHMARKS = (
     "trainer_memory",
     "quality_scale",
     "pages",
+    "forget",
 )
-READ_DATA = {"labels_saved", "graph_quality", "quality", "peers", "reward", "text_reward", "suspects", "found_features"}
+READ_DATA = {
+    "labels_saved",
+    "graph_quality",
+    "quality",
+    "peers",
+    "reward",
+    "text_reward",
+    "suspects",
+    "found_features",
+    "forget",
+}
 HEAD = """# Measured
 
 Every table was printed by `python -m benchmarks NAME` (`make bench` runs them all), which copies it here with the date,

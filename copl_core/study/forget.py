@@ -15,7 +15,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import numpy as np
 
 from copl_core.features import FEATURE_NAMES
-from copl_core.records import CoplError, Departure, StoreUnavailable
+from copl_core.records import CoplError, Departure, StoreUnavailable, counted
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import group_names, user_map, user_profile
 from copl_core.study.audience import Audience
@@ -80,7 +80,7 @@ def forget(session: Session, user_id: int, *, by: int | None = None) -> Forgotte
 def in_words(done: Forgotten) -> list[str]:
     """What happened, in sentences without Markdown."""
     gone, sentences = done.departure.gone, []
-    counts = [f"{gone[what]:,} {what}" for what in ("labels", "reasons", "drafts", "reports") if gone[what]]
+    counts = [counted(gone[f"{what}s"], what) for what in ("label", "reason", "draft", "report") if gone[f"{what}s"]]
     sentences.append(f"Deleted for good: {', '.join([*counts, 'name'])} and all ways to sign in.")
     if done.departure.run_id is not None:
         sentences.append(f"Run {done.departure.run_id} trains from scratch without them.")
