@@ -393,12 +393,21 @@ def _watch(store: Store, settings: Settings, address: str, port: int) -> None:
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.trainer.memory import keep_memory_low
+    from copl_core.training import ranks
 
     need_device(settings)
     logs.start(settings.log)
     keep_memory_low()
+    together = ranks.size() > 1
+    if together:
+        ranks.join(settings)
+    if ranks.rank() > 0:
+        ranks.follow(settings)
+        return 0
     session = open_study(settings, arguments.study)
     snapshot = runs.fit_now(session, "graph" if arguments.graph_only else "full", "requested in a terminal")
+    if together:
+        ranks.part()
     facts = {"snapshot": snapshot.version, "labels": snapshot.n_labels, "metrics": snapshot.metrics}
     print(json.dumps(facts, indent=1))
     return 0

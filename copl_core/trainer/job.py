@@ -33,6 +33,7 @@ from copl_core.snapshots.snapshot import Snapshot, share_reward
 from copl_core.trainer import held_out_report
 from copl_core.trainer.run_progress import fit_length
 from copl_core.trainer.schedule import FEWEST
+from copl_core.training import ranks
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.found_fit import fit_found, with_groups
 from copl_core.training.graph_fit import fit_graph
@@ -319,15 +320,19 @@ class Job:
             routing=settings.routing,
             gate_input=settings.gate_input,
         )
+        work: dict[str, Any] = {
+            "data": training,
+            "user_vectors": graph.user_vectors,
+            "config": reward_config,
+            "seed": settings.seed,
+            "time_budget_s": settings.reward_budget_seconds,
+        }
+        ranks.share(work, self.checkpoint.folder.name if self.checkpoint is not None else None)
         model = fit_reward(
-            training,
-            graph.user_vectors,
-            reward_config,
+            **work,
             weights=self.weights,
-            seed=settings.seed,
             device=settings.device,
             progress=self.progress,
-            time_budget_s=settings.reward_budget_seconds,
             checkpoint=self.checkpoint,
             disk=states_folder(settings),
         )

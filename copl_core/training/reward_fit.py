@@ -433,6 +433,7 @@ class RewardTrainer:
             "steps": self.steps_done,
             "planned_steps": self.planned_steps,
             "cut": self.cut,
+            "processes": self.processes.n,
         }
         if self.config.n_experts:
             with torch.no_grad():
