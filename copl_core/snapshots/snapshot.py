@@ -68,8 +68,8 @@ class Snapshot:
 
     def knows(self, forgotten: int) -> bool:
         """Whether it, or the reward model in it, has learned from somebody who left at a revision of the study."""
-        reward = self.manifest.get("reward")
-        return self.watermark < forgotten or (reward is not None and reward["watermark"] < forgotten)
+        reward = self.manifest.get("reward") or {}
+        return min(self.watermark, reward.get("watermark", self.watermark)) < forgotten
 
     @property
     def version(self) -> str:
