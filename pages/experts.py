@@ -33,6 +33,7 @@ from pages.common import (
     watch_champion,
     who_is_simulated,
 )
+from pages.people_groups import excerpts
 from pages.texts import draw_response, literal
 
 MOST_ROWS = 1500  # in the figure; more rows are thinner than a pixel
@@ -334,6 +335,8 @@ def details(effect: ExpertEffect) -> None:
         )
     else:
         st.write(f"No measured feature goes with what **E{effect.expert + 1}** changes with certainty.")
+    if effect.found is not None:
+        uncounted(effect)
     for column, title, texts in zip(
         st.columns(2, gap="medium"), ("Raises most", "Lowers most"), (effect.raises, effect.lowers), strict=True
     ):
@@ -343,6 +346,16 @@ def details(effect: ExpertEffect) -> None:
                 st.caption("No answers in the sample.")
             for one in texts:
                 text_card(one)
+
+
+def uncounted(effect: ExpertEffect) -> None:
+    """What goes with an expert's changes beyond all counted features, by excerpts of answers."""
+    found = effect.found
+    low, high = sorted((abs(found.low), abs(found.high)))
+    with st.container(border=True):
+        st.markdown(f"**E{effect.expert + 1}** also raises something that nobody counts, more than anything counted:")
+        excerpts("Raises answers like these", "and lowers answers like these", found.more, found.less)
+        st.caption(f"|r| {abs(found.r):.2f}, 95 % interval {low:.2f} to {high:.2f}.")
 
 
 def text_card(one: TextEffect) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
@@ -185,16 +187,16 @@ def gain_in_words(view: FoundFeaturesView) -> str:
 
 def contrast_card(one: Preferred) -> None:
     with st.container(border=True):
-        for column, title, texts in zip(
-            st.columns(2, gap="medium"),
-            ("Prefer answers like these", "to answers like these"),
-            (one.more, one.less),
-            strict=True,
-        ):
-            with column:
-                st.caption(title)
-                st.markdown("\n".join(f"- {literal(text)}" for text in texts))
+        excerpts("Prefer answers like these", "to answers like these", one.more, one.less)
         st.caption(f"d = {one.d:.1f} standard deviations between people, by their labels.")
+
+
+def excerpts(first: str, second: str, more: Sequence[str], less: Sequence[str]) -> None:
+    """Excerpts of answers with more and with less of a found feature, side by side."""
+    for column, title, texts in zip(st.columns(2, gap="medium"), (first, second), (more, less), strict=True):
+        with column:
+            st.caption(title)
+            st.markdown("\n".join(f"- {literal(text)}" for text in texts))
 
 
 def effects(profile: GroupProfile) -> None:

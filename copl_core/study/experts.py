@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from copl_core.insight import gating
 from copl_core.insight.gating import Load
 from copl_core.records import CoplError, Kind, Response
 from copl_core.snapshots.snapshot import load_snapshot, on_disk
-from copl_core.study import access, contents, runs
+from copl_core.study import access, contents, found_features, runs
 from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
@@ -83,6 +83,18 @@ class FeatureCorrelation:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundCorrelation:
+    """A feature found in the texts that goes with what an expert changes, more than every counted one does."""
+
+    feature: int
+    r: float  # positive: the expert raises responses like ``more``
+    low: float
+    high: float
+    more: tuple[str, ...] = ()  # excerpts of responses that the expert raises, and of those that it lowers
+    less: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TextEffect:
     """A text, its prompt, and what the expert adds to its reward relative to the other texts of that prompt."""
 
@@ -100,6 +112,7 @@ class ExpertEffect:
     raises: tuple[TextEffect, ...]
     lowers: tuple[TextEffect, ...]
     correlations: tuple[FeatureCorrelation, ...]  # empty: no feature is certain
+    found: FoundCorrelation | None = None  # None: no found feature is certain and says more than the counted ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +214,15 @@ def effects(session: Session, gate: int = 0) -> ExpertEffectsView | None:
     snapshot = session.snapshot()
     if snapshot is None or not snapshot.has_reward:
         return None
-    key = (_fitted_in(snapshot), snapshot.folder.parent.name)
-    found = session.once(f"expert effects of gate {gate}", key, lambda: _effects(session, snapshot, gate))
-    return ExpertEffectsView(*found, snapshot.version, _fitted_in(snapshot))
+    stored = snapshot.layout.found
+    directions = b"" if stored is None else stored.dictionary.directions.tobytes()
+    key = (_fitted_in(snapshot), snapshot.folder.parent.name, directions)
+    name = f"expert effects of gate {gate}"
+    found, table, n_texts, n_prompts = session.once(name, key, lambda: _effects(session, snapshot, gate))
+    shown = found
+    if any(effect.found is not None for effect in found):  # excerpts are read each time: somebody may have joined
+        shown = tuple(_with_excerpts(session, snapshot, effect) for effect in found)
+    return ExpertEffectsView(shown, table, n_texts, n_prompts, snapshot.version, _fitted_in(snapshot))
 
 
 # ---- files
@@ -295,7 +314,8 @@ def _effects(
     change = gating.centred(session.scorer().expert_effects(snapshot, pairs, gate), prompts)  # (M, T)
     features = measure_many([response.text for _, response in texts])
     explanation = gating.explain(change, features, prompts, np.random.default_rng(0))
-    found = tuple(_effect(expert, change[expert], texts, explanation) for expert in range(len(change)))
+    by_found = _found_explanation(session, snapshot, pairs, change, prompts)
+    found = tuple(_effect(expert, change[expert], texts, explanation, by_found) for expert in range(len(change)))
     table = tuple(
         {
             "expert": expert + 1,
@@ -324,7 +344,11 @@ def _sample(session: Session) -> list[tuple[str, Response]]:
 
 
 def _effect(
-    expert: int, change: np.ndarray, texts: list[tuple[str, Response]], explanation: gating.Explanation
+    expert: int,
+    change: np.ndarray,
+    texts: list[tuple[str, Response]],
+    explanation: gating.Explanation,
+    by_found: gating.Explanation | None,
 ) -> ExpertEffect:
     order = np.argsort(-change, kind="stable").tolist()
     sorted_texts = [TextEffect(texts[t][0], texts[t][1], float(change[t])) for t in order]
@@ -335,7 +359,45 @@ def _effect(
         tuple(one for one in sorted_texts[:_SHOWN] if one.change > 0),
         tuple(one for one in sorted_texts[: -_SHOWN - 1 : -1] if one.change < 0),
         tuple(_correlation(expert, feature, explanation) for feature in features),
+        _strongest_found(expert, explanation, by_found),
     )
+
+
+def _found_explanation(
+    session: Session, snapshot: Snapshot, pairs: list[tuple[str, str]], change: np.ndarray, prompts: np.ndarray
+) -> gating.Explanation | None:
+    """Which found features go with what experts change; None where the snapshot holds none that predict more."""
+    stored = snapshot.layout.found
+    if stored is None or not stored.gain.certain:
+        return None
+    phi = session.scorer().embed(pairs, snapshot.graph.features_version)
+    width = stored.dictionary.directions.shape[1]
+    if phi.shape[1] - len(FEATURE_NAMES) != width:
+        return None
+    apart = gating.centred(phi[:, :width].T.astype(float), prompts).T  # (T, P), from the mean of the prompt
+    return gating.explain(change, stored.dictionary.codes(apart), prompts, np.random.default_rng(0))
+
+
+def _strongest_found(
+    expert: int, counted: gating.Explanation, by_found: gating.Explanation | None
+) -> FoundCorrelation | None:
+    best = max((abs(float(counted.r[expert, feature])) for feature in counted.certain(expert)), default=0.0)
+    feature = None if by_found is None else next(iter(by_found.certain(expert)), None)
+    if by_found is None or feature is None or abs(by_found.r[expert, feature]) <= best:
+        return None
+    r, low, high = (float(part[expert, feature]) for part in (by_found.r, by_found.low, by_found.high))
+    return FoundCorrelation(feature, r, low, high)
+
+
+def _with_excerpts(session: Session, snapshot: Snapshot, effect: ExpertEffect) -> ExpertEffect:
+    """The effect with what may be quoted at present of its found feature, and without it where nothing may."""
+    if effect.found is None or snapshot.layout.found is None:
+        return effect
+    more, less = found_features.shown_by(session, snapshot.layout.found, effect.found.feature)
+    if not more:
+        return replace(effect, found=None)
+    more, less = (more, less) if effect.found.r > 0 else (less, more)
+    return replace(effect, found=replace(effect.found, more=more, less=less))
 
 
 def _correlation(expert: int, feature: int, explanation: gating.Explanation) -> FeatureCorrelation:

@@ -7,6 +7,7 @@ source is the name of a person of the study is left out.  Numpy only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from copl_core.insight.found_features import FoundFeatures, Gain
@@ -74,9 +75,19 @@ def _of_group(
     return tuple(shown)
 
 
-def _quotable(session: Session, stored: FoundFeatures) -> dict[int, Response]:
-    """The responses of examples, by id, that no person of the study is known to have written."""
-    preferred = sorted({feature for features in stored.groups.values() for feature, _ in features})
+def shown_by(session: Session, stored: FoundFeatures, feature: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(excerpts of responses with more of a feature, and of those with less); both empty where none may be shown."""
+    texts = _quotable(session, stored, [feature])
+    pairs = [pair for pair in stored.examples[feature].tolist() if set(pair) <= texts.keys()][:MOST]
+    more, less = (tuple(excerpt(texts[pair[side]].text) for pair in pairs) for side in (0, 1))
+    return more, less
+
+
+def _quotable(session: Session, stored: FoundFeatures, features: Sequence[int] | None = None) -> dict[int, Response]:
+    """The responses of examples, by id, that no person of the study is known to have written; of the features that
+    groups prefer, or of those given."""
+    preferred = sorted({feature for own in stored.groups.values() for feature, _ in own})
+    preferred = preferred if features is None else list(features)
     if not preferred:
         return {}
     texts = session.store.responses([one for one in stored.examples[preferred].ravel().tolist() if one >= 0])

@@ -14,8 +14,9 @@ import pytest
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Role
 from copl_core.snapshots.copies import copy_snapshot
 from copl_core.snapshots.snapshot import record_of, write_snapshot
-from copl_core.study import access, contents, found_features, group_names, group_profiles, user_profile
+from copl_core.study import access, contents, experts, found_features, group_names, group_profiles, user_profile
 from copl_core.study.found_features import excerpt
+from copl_core.study.scoring import Scorer
 from copl_core.study.session import Session
 from copl_core.training.found_fit import FEWEST, fit_found, with_groups
 from copl_core.training.text_embedder import measured
@@ -198,3 +199,21 @@ def test_an_excerpt_is_one_line_cut_after_a_word():
     assert excerpt("Two\nlines  here") == "Two lines here"
     cut = excerpt("word " * 100)
     assert len(cut) <= found_features.EXCERPT + 2 and cut.endswith("word …")
+
+
+def test_what_an_expert_adds_is_shown_by_answers_where_nothing_counted_goes_with_it(session, monkeypatch):
+    snapshot = session.snapshot()
+    session._scorer[:] = [Scorer(session.settings, embed=by_subject)]
+
+    def effects(self, snapshot, texts, gate):
+        noise = np.random.default_rng(1).normal(0, 1, (2, len(texts)))
+        likes_ale = np.array([-3.0 if "tea" in response else 3.0 for _, response in texts])
+        return np.stack([likes_ale + noise[0], noise[1]])
+
+    monkeypatch.setattr(Scorer, "expert_effects", effects)
+    (ale, nothing), *_ = experts._effects(session, snapshot, 0)
+    assert not ale.correlations and nothing.found is None and abs(ale.found.r) > 0.8
+    shown = experts._with_excerpts(session, snapshot, ale).found
+    assert all("ale" in text for text in shown.more) and all("tea" in text for text in shown.less)
+    written = {f"A cup of tea is good on day {prompt}." for prompt in range(5)}
+    assert not written & set(shown.less), "answers of a person of the study"
