@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 UNITS = sorted(DEPLOY.glob("systemd/*.service"))
 FILES = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
-SETTINGS = {f"COPL_{field.name.upper()}" for field in fields(Settings)} | {"COPL_STORAGE"}
+SETTINGS = {f"COPL_{field.name.upper()}" for field in fields(Settings)}
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 OURS = {name: one for name, one in COMPOSE["services"].items() if one["image"] == "copl-studio"}
 
