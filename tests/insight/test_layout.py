@@ -10,7 +10,7 @@ import pytest
 from benchmarks.synthetic import Protocol, make_world
 from copl_core.insight import landmarks
 from copl_core.insight.groups import MOST_GROUPS, NO_GROUP, find_groups, renumber
-from copl_core.insight.layout import Layout, answer_space, fit_layout, flat_rotation, turned_flat
+from copl_core.insight.layout import Layout, answer_space, fit_layout, flat_rotation, turned_flat, turned_like
 from copl_core.training.graph_fit import fit_graph
 from tests.preference.camps import QUICK
 from tests.worlds import graph_state
@@ -368,3 +368,21 @@ def test_the_progress_of_a_map_goes_from_nothing_to_all_and_an_error_of_it_ends_
 
         with pytest.raises(InterruptedError, match="cancelled"):
             fit_layout(ids, vectors, np.ones(24), previous=first if again else None, progress=stop)
+
+
+def test_a_map_made_from_nothing_takes_only_the_frame_and_the_numbers_of_an_earlier_one():
+    rng = np.random.default_rng(0)
+    ids, shape = np.arange(40), rng.normal(size=(40, 2)).astype(np.float32)
+    group = np.repeat([0, 1], 20)
+    quarter = np.array([[0, -1], [1, 0]], np.float32)
+    places = np.vstack([shape @ quarter, [[9, 9]]]).astype(np.float32)
+    before = Layout(np.arange(41), places, np.append(group, 1), 0.5, {})
+    new = turned_like(Layout(ids, shape, 1 - group, 0.5, {}), before.without_users([40]))
+    assert new.group.tolist() == group.tolist() and new.absent is None
+    assert np.allclose(new.xy, before.xy[:40], atol=1e-4)
+    other = turned_like(Layout(ids, rng.normal(size=(40, 2)).astype(np.float32), group, 0.5, {}), before)
+    own = rng.normal(size=(40, 2)).astype(np.float32)
+    kept = turned_like(Layout(ids, own, group, 0.5, {}), before).xy
+    apart, turned = (np.linalg.norm(xy[:, None] - xy[None], axis=-1) for xy in (own, kept))
+    assert np.allclose(turned / turned.max(), apart / apart.max(), atol=1e-3)  # its own shape
+    assert other.absent is not None and other.absent.user_ids.tolist() == [40]  # unless they are taken out before

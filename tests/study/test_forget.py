@@ -12,6 +12,7 @@ from shutil import copytree
 
 import numpy as np
 import pytest
+from sqlalchemy.event import listen
 
 from copl_core.records import Choice, CoplError, Role, RunState
 from copl_core.study import access, exports, forget, labelling, runs
@@ -54,7 +55,11 @@ def home_with_person(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def study(home_with_person, tmp_path) -> Session:
-    return open_study(Path(copytree(home_with_person, tmp_path / "home")))
+    session = open_study(Path(copytree(home_with_person, tmp_path / "home")))
+    engine = session.store.engine  # some builds of SQLite overwrite what is deleted by themselves; most do not
+    engine.dispose()
+    listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete=OFF"))
+    return session
 
 
 @pytest.fixture
