@@ -32,6 +32,6 @@ class OwnMetrics:
 
 def _may_read(request: Request) -> bool:
     try:
-        return may_read(WATCHED, request)
+        return may_read(WATCHED.opened, request)
     except CoplError:
         return False

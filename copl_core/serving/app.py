@@ -32,6 +32,7 @@ from copl_core.serving.bodies import BadRequest
 from copl_core.serving.limits import RateLimiter
 from copl_core.serving.secrets import secret_of
 from copl_core.serving.service import Service
+from copl_core.serving.watching import may_read, refusal
 from copl_core.store import Store
 from copl_core.study.service_tokens import token_of
 from copl_core.study_settings import ServiceRole, ServiceToken
@@ -147,7 +148,11 @@ def _healthz(parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
 
 def _metrics(parts: _Parts) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        return PlainTextResponse(parts.metrics.text(), media_type=metrics.CONTENT_TYPE)
+        try:
+            allowed = await run_sync(may_read, lambda: parts.service.store, request, limiter=parts.quick)
+        except CoplError:  # the database cannot say whose the token is
+            allowed = False
+        return PlainTextResponse(parts.metrics.text(), media_type=metrics.CONTENT_TYPE) if allowed else refusal()
 
     return answer
 

@@ -164,7 +164,15 @@ DOCUMENT: dict[str, Any] = {
                 "responses": {"200": {"description": "It can."}},
             }
         },
-        "/metrics": {"get": {"summary": "Counts for Prometheus.", "responses": {"200": {"description": "Text."}}}},
+        "/metrics": {
+            "get": {
+                "summary": "Counts for Prometheus, for this machine and for holders of a token.",
+                "responses": {
+                    "200": {"description": "Text."},
+                    "403": {"description": "The caller is on another machine and has no token."},
+                },
+            }
+        },
     },
     "components": {
         "schemas": {"Error": _object(["error"], {"error": {"type": "string", "description": "One sentence."}})},

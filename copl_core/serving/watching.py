@@ -164,14 +164,14 @@ def answer_beside(watched: Watched, address: str, port: int) -> None:
     Thread(target=server.run, name="health", daemon=True).start()
 
 
-def may_read(watched: Watched, request: Request) -> bool:
+def may_read(opened: Callable[[], Store], request: Request) -> bool:
     """Whether somebody may read counts: from this machine and not through a proxy, or with a token of any study.
 
     Raises:
         CoplError: the database cannot say whether the token is one.
     """
     secret = secret_of(request.headers.get("authorization", ""))
-    return is_near(request) or bool(secret and token_of(watched.opened(), secret))
+    return is_near(request) or bool(secret and token_of(opened(), secret))
 
 
 def is_near(request: Request) -> bool:
@@ -205,7 +205,7 @@ def _readyz(watched: Watched) -> Callable[[Request], Awaitable[Response]]:
 
 def _metrics(watched: Watched) -> Callable[[Request], Awaitable[Response]]:
     def answer(request: Request) -> Response:
-        if not may_read(watched, request):
+        if not may_read(watched.opened, request):
             return refusal()
         return PlainTextResponse(watched.text(), media_type=CONTENT_TYPE)
 

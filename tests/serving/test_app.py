@@ -38,7 +38,7 @@ def camps(tmp_path_factory) -> Session:
 
 @pytest.fixture(scope="module")
 def client(camps) -> TestClient:
-    return TestClient(make_app(camps.store, camps.settings, embed=by_style))
+    return TestClient(make_app(camps.store, camps.settings, embed=by_style), client=("127.0.0.1", 4000))
 
 
 def bearer(session: Session, role: ServiceRole = ServiceRole.REWARDS, per_minute: int = 1_000_000) -> dict[str, str]:
@@ -290,6 +290,16 @@ def test_the_document_lists_every_address_and_its_examples_are_answered(client, 
         "example"
     ]
     assert client.post("/get_reward?group=1", json=example, headers=token).status_code == 200
+
+
+@pytest.mark.parametrize(("host", "proxied"), [("10.1.2.3", {}), ("127.0.0.1", {"X-Forwarded-For": "10.1.2.3"})])
+def test_counts_go_to_this_machine_or_with_a_token(camps, host, proxied):
+    asker = TestClient(make_app(camps.store, camps.settings, embed=by_style), client=(host, 4000), headers=proxied)
+    for headers in ({}, {"Authorization": "Bearer nonsense"}):
+        refused = asker.get("/metrics", headers=headers)
+        assert refused.status_code == 403 and "copl token make" in refused.text and "copl_" not in refused.text
+    assert "copl_texts_total" in asker.get("/metrics", headers=bearer(camps)).text
+    assert asker.get("/healthz").json()["status"] == "ok"
 
 
 def test_health_and_counts(camps, client, token):
