@@ -85,6 +85,8 @@ def details(run: Run) -> None:
         st.error(f"Run {run.id} failed: {run.message} The champion is unchanged.")
     elif run.state in (RunState.CANCELLED, RunState.INTERRUPTED):
         st.warning(f"Run {run.id} was {run.state}. {run.message} The champion is unchanged.")
+    elif run.message:
+        st.warning(f"Run {run.id}: {run.message}")
     loss_curves(run, runs.curves(session, run))
     facts(run)
     log(run, runs.run_log(session, run.id))

@@ -45,13 +45,11 @@ from copl_core.records import (
 from copl_core.snapshots.fingerprint import data_fingerprint
 from copl_core.snapshots.snapshot import (
     Snapshot,
-    load_snapshot,
     newest_number,
     on_disk,
     prune,
     record_of,
     sweep,
-    verify,
     versions_to_keep,
     write_snapshot,
 )
@@ -73,6 +71,7 @@ from copl_core.trainer.run_progress import (
 )
 from copl_core.trainer.schedule import Situation, due
 from copl_core.trainer.shared_snapshots import SharedSnapshots
+from copl_core.trainer.start import start_of
 from copl_core.trainer.worker_lock import Holder, new_name
 from copl_core.training.progress import HELD_OUT, Progress
 
@@ -367,18 +366,18 @@ class Trainer:
         if run.kind == "full":
             report(labels_phase, 0, 1, None)
             data, reward_data = self._read_labels(study_id, run, run_log, config)
-            reward = fit_reward_part(data, previous=self._champion(study_id), **given())
+            reward = fit_reward_part(data, previous=self._start(study_id, run, run_log), **given())
             run_log.write(length_in_words(fit_length(reward.entry)))
             labels_phase = NEW_LABELS
         with self._take_turn(run, report):
             report(labels_phase, 0, 1, None)
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
-            before = self._champion(study_id)
+            before = self._start(study_id, run, run_log)
             turned = map_without_left(self.store, self.root(study_id), study_id) if before is None else None
             fitted = fit_graph_part(data, version, reward, previous=before, turned=turned, **given())
             took = {TOOK: clock.seconds()} if run.retry_of is None else {}  # a resumed run skips what it has
-            self._write_config(run, config | {"data": cut} | took)
+            self._write(run, config=config | {"data": cut} | took)
             manifest = {
                 "study": study_id,
                 "run": run.id,
@@ -439,19 +438,19 @@ class Trainer:
         """The labels of this moment and their fingerprint, which the run's config and log record."""
         data = self.store.training_data(study_id)
         cut = data_fingerprint(data)
-        self._write_config(run, config | {"data": cut})
+        self._write(run, config=config | {"data": cut})
         run_log.write(
             f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
             f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}."
         )
         return data, cut
 
-    def _write_config(self, run: Run, config: dict) -> None:
-        """Record the data and settings of a run; a busy database costs the record and no training."""
+    def _write(self, run: Run, **facts: object) -> None:
+        """Record facts about a run; a busy database costs the record and no training."""
         try:
-            self.store.update_run(run.id, config=config, token=run.token)
+            self.store.update_run(run.id, token=run.token, **facts)
         except StoreUnavailable as error:
-            log.warning("run %s continues without its config: %s", run.id, error)
+            log.warning("run %s continues without a record of its %s: %s", run.id, " and ".join(facts), error)
 
     def _now(self) -> datetime:
         """The time of the database, or of this machine while the database does not answer."""
@@ -505,22 +504,14 @@ class Trainer:
         names = ("backbone", "device", "reward_steps", "reward_budget_seconds", "seed")
         return {"settings": {name: getattr(self.settings, name) for name in names}}
 
-    def _champion(self, study_id: int) -> Snapshot | None:
-        """The champion, to start warm from; None where there is none, it is damaged, or it has learned from somebody
-        who has left since: the fit then starts cold.
-        """
-        champion = self.store.champion(study_id)
-        if champion is None or self.store.knows_forgotten(study_id):
-            return None
-        try:
-            self.shared.bring(study_id, champion.version)
-            snapshot = load_snapshot(self.root(study_id), champion.version)
-            damaged = verify(snapshot)
-        except (CoplError, OSError) as error:
-            snapshot, damaged = None, [str(error)]
-        if damaged:
-            log.warning("starting cold, since the champion %s is damaged: %s", champion.version, ", ".join(damaged))
-        return None if damaged else snapshot
+    def _start(self, study_id: int, run: Run, run_log: RunLog) -> Snapshot | None:
+        """What the run starts from (``start``); a start from nothing in spite of a champion is the run's message."""
+        start = start_of(self.store, self.shared, study_id, run.kind)
+        if start.note:
+            log.warning("run %s: %s", run.id, start.note)
+            run_log.write(start.note)
+            self._write(run, message=start.note)
+        return start.snapshot
 
     def _embedder(self, kind: str) -> Callable[..., np.ndarray]:
         """Texts → φ; each run has an embedder of its own, since the lanes run at once, and share new texts."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from shutil import copytree, rmtree
 
 import pytest
+from sqlalchemy import text
 
 from copl_core.records import Role, RunState, SnapshotRecord
 from copl_core.study import access, contents, runs
@@ -144,6 +145,14 @@ def test_a_failed_run_tells_its_reason_and_leaves_the_champion_alone(camps, olga
     shown = words(page)
     assert f"Run {run.id} failed: RuntimeError: out of luck The champion is unchanged." in shown
     assert "Traceback" in page.code[0].value and camps.record.champion == "v0001"
+
+
+def test_a_run_that_ended_well_tells_what_there_is_to_say_about_it(two, owner_of_two, open_page, words):
+    message = "Trained from nothing, since the champion v0001 is damaged: graph/graph.safetensors differs."
+    with two.store.engine.begin() as connection:
+        connection.execute(text("update run set message = :message"), {"message": message})
+    page = open_page("training", two, owner_of_two)
+    assert [one.value for one in page.warning if message in one.value] and not page.error
 
 
 def test_a_run_is_asked_for_and_cancelled(camps, olga, open_page, words):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
 
 import pytest
+from sqlalchemy import text
 
 from copl_core.config import Settings
 from copl_core.records import Choice, CoplError, RunState, SnapshotAway
@@ -17,6 +19,7 @@ from copl_core.snapshots.stored import StoredSnapshots
 from copl_core.storage import Storage
 from copl_core.study import access, bundle, experts, forget, labelling, runs, user_map
 from copl_core.study.session import Session
+from copl_core.trainer.start import start_of
 from tests.storages import s3
 from tests.trainer.conftest import quick_three_people
 from tests.worlds import fit_graph_now, open_study, trainer
@@ -98,6 +101,47 @@ def test_a_storage_that_is_full_fails_the_run_with_a_sentence_and_the_champion_s
         connection.full = False
         version = fit_graph_now(session)
         assert in_storage(session).versions() == {"v0001": True, version: True}
+
+
+def test_a_trainer_without_the_champion_and_without_a_storage_fails_and_the_champion_stays(tmp_path):
+    session = quick_three_people(tmp_path / "trainer")
+    fit_graph_now(session)
+    other = elsewhere(session, tmp_path / "other")
+    run = runs.request_fit(other, "graph")
+    trainer(other).execute(run.id)
+    failed = session.store.run(run.id)
+    assert failed.state == RunState.FAILED and f"v0001 is not in {other.snapshot_root}" in failed.message
+    assert "share one COPL_HOME, or set the same COPL_STORAGE" in failed.message and "full fit" in failed.message
+    assert session.record.champion == "v0001" and on_disk(other.snapshot_root) == set()
+    start = start_of(other.store, trainer(other).shared, other.id, "full")
+    assert start.snapshot is None and start.note.startswith("Trained from nothing. The champion v0001 is not in")
+    assert fit_graph_now(session) == "v0003", "where the files are, the study goes on; v0002 was the failed run's"
+
+
+def test_a_storage_that_cannot_give_the_champion_fails_the_graph_run(session, tmp_path, monkeypatch):
+    monkeypatch.setattr(StoredSnapshots.__init__, "__defaults__", ((0.0,),))
+    fit_graph_now(session)
+    rmtree(session.settings.storage)
+    other = elsewhere(session, tmp_path / "other")
+    run = runs.request_fit(other, "graph")
+    trainer(other).execute(run.id)
+    failed = session.store.run(run.id)
+    assert failed.state == RunState.FAILED and session.record.champion == "v0001"
+    assert f"v0001 cannot be fetched from {session.settings.storage}" in failed.message
+
+
+def test_a_graph_run_that_loses_a_damaged_reward_model_says_so(tmp_path):
+    session = quick_three_people(tmp_path / "home")
+    fit_graph_now(session)
+    with session.store.engine.begin() as connection:  # as if a full fit had published it
+        old = connection.execute(text("select metrics from snapshot")).scalar_one()
+        facts = json.dumps(json.loads(old) | {"reward_watermark": 1})
+        connection.execute(text("update snapshot set metrics = :facts"), {"facts": facts})
+    (session.snapshot_root / "v0001" / "manifest.json").write_text("{")
+    assert fit_graph_now(session) == "v0002"
+    message = runs.list_runs(session)[0].message
+    assert message.startswith("Trained from nothing, since the champion v0001 is damaged: Snapshot v0001 cannot")
+    assert message.endswith("The new snapshot has no reward model; start a full fit, which trains one.")
 
 
 def test_a_version_that_another_trainer_recorded_meanwhile_is_left_alone(session):

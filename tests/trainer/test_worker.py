@@ -219,15 +219,17 @@ def test_a_damaged_champion_is_neither_started_from_nor_handed_on(fitted):
     path = fitted.snapshot_root / "v0001" / "graph" / "graph.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert trainer(fitted)._champion(fitted.id) is None
     assert fit_graph_now(fitted) == "v0002"
     assert verify(load_snapshot(fitted.snapshot_root, "v0002")) == []
+    message = runs.list_runs(fitted)[0].message
+    assert message.startswith("Trained from nothing, since the champion v0001 is damaged: graph/graph.safeten")
+    assert fit_graph_now(fitted) == "v0003" and runs.list_runs(fitted)[0].message == ""
 
 
 def test_the_version_of_a_snapshot_whose_folder_is_gone_is_not_given_again(fitted):
     for path in sorted(fitted.snapshot_root.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    assert fit_graph_now(fitted) == "v0002"
+    assert trainer(fitted)._next_version(fitted.id) == "v0002"
 
 
 def test_a_run_left_running_is_interrupted_and_queued_again_once(session):
