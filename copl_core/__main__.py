@@ -123,9 +123,8 @@ def prepare(settings: Settings) -> str:
     """
     store = open_store(settings)
     contents.drop_unfinished(store, settings)
-    study = store.current_study()
-    session = seed_demo(store, settings) if study is None else Session(store, settings, study.id)
-    return f"/?token={access.terminal_token(session)}"
+    study = contents.first_study(store, settings, lambda: access.owner(seed_demo(store, settings)))
+    return f"/?token={access.terminal_token(Session(store, settings, study.id))}"
 
 
 def seed_demo(store: Store, settings: Settings) -> Session:
@@ -184,8 +183,9 @@ def _import(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> list[ImportReport]:
-    with contents.importing(settings):
-        session = _study_for_import(settings, study)
+    store = open_store(settings)
+    with contents.importing(store):
+        session = _study_for_import(store, settings, study)
         known = session.id in {study.id for study in session.store.studies()}
         import_rows = contents.import_rows if known else contents.import_in_parts
         reports = [import_rows(session, file.rows()) for file in files]
@@ -195,9 +195,8 @@ def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> li
     return reports
 
 
-def _study_for_import(settings: Settings, name: str) -> Session:
+def _study_for_import(store: Store, settings: Settings, name: str) -> Session:
     """The study of that name; a new one is shown once it is whole.  An import that was killed goes on where it was."""
-    store = open_store(settings)
     return Session(store, settings, store.create_study(name, open=False, ready=False).id)
 
 
@@ -209,7 +208,7 @@ def _try_files(files: list[OpenedFile], settings: Settings, study: str) -> list[
         return store.try_import(record.id, (file.rows() for file in files))
     with TemporaryDirectory() as folder:
         apart = Settings(home=Path(folder))
-        session = _study_for_import(apart, study)
+        session = _study_for_import(open_store(apart), apart, study)
         return [contents.import_in_parts(session, file.rows()) for file in files]
 
 

@@ -95,6 +95,13 @@ class Role(StrEnum):
 RUN_KINDS = ("graph", "full")  # of runs; a trainer offers some of them or all
 
 
+class Right(StrEnum):
+    """What a process may do while others that share its database may not, or wait."""
+
+    FILL = "fill"  # a study that no list shows yet
+    FIRST = "first"  # make the first study of a database
+
+
 class RunState(StrEnum):
     """Life of a training job: queued → running → done | failed | cancelled | interrupted (then queued again)."""
 

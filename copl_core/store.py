@@ -6,6 +6,7 @@ Every method is one transaction: all of it is done when the method returns, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from copl_core.records import (
     Pair,
     Progress,
     Response,
+    Right,
     Role,
     Run,
     RunState,
@@ -81,6 +83,15 @@ class Store(Protocol):
 
     def drop_unfinished(self, study_id: int | None = None) -> list[int]:
         """Delete a study that never became whole, or all such studies; returns their ids."""
+        ...
+
+    def hold(self, right: Right, *, alone: bool = False, seconds: float = 0.0) -> AbstractContextManager[bool]:
+        """A right for the block: whether it is held.  A process that is killed gives it back.
+
+        Args:
+            alone: no other process that shares the database has it; otherwise all may have it at once.
+            seconds: how long to wait for it.
+        """
         ...
 
     # ---- bundles

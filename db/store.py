@@ -13,6 +13,7 @@ from db.listing import Listing
 from db.members import Members
 from db.personal_data import PersonalData
 from db.pinned_pairs import PinnedPairs
+from db.rights import Rights
 from db.runs import Runs
 from db.service_tokens import ServiceTokens
 from db.sessions import Sessions
@@ -26,6 +27,7 @@ from db.watch import Watch
 
 class SqlStore(
     Members,
+    Rights,
     Auth,
     Sessions,
     ServiceTokens,

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from copl_core.config import Settings
 from copl_core.formats.exports import with_messages
 from copl_core.formats.files import OpenedFile, fields_of, open_file, read_options
-from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, StudyRecord
+from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Right, StudyRecord
 from copl_core.store import Store
 from copl_core.study.access import give_owner
 from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 
 _PART = 20_000  # rows imported in one transaction
-_LOCK = ".importing"  # file in the home folder that every running import holds
+_WAIT_SECONDS = 120.0  # for another process that makes the first study
+_STILL_AT_IT = (
+    f"Another process has been making or removing a study of this database for {_WAIT_SECONDS:.0f} seconds; wait until "
+    "it is done, or stop it, and start again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def new_study(store: Store, settings: Settings, name: str) -> Iterator[StudyReco
     Raises:
         CoplError: the name is in use, empty or too long.
     """
-    with importing(settings):
+    with importing(store):
         record = store.create_study(name, new=True, open=False, ready=False)
         try:
             yield record
@@ -122,38 +126,41 @@ def import_in_parts(session: Session, rows: Iterable[ImportRow]) -> ImportReport
 
 
 @contextmanager
-def importing(settings: Settings) -> Iterator[None]:
-    """While it runs, no start of the studio takes an unfinished study for one whose import was killed."""
-    settings.make_home()
-    try:
-        lock = (settings.home / _LOCK).open("a")
-    except OSError as error:
-        raise CoplError(
-            f"The folder {settings.home} cannot be written ({error.strerror}); choose a writable one with "
-            "COPL_HOME=/some/folder."
-        ) from error
-    with lock:
-        _flock(lock, exclusive=False)
+def importing(store: Store) -> Iterator[None]:
+    """While it runs, no start of the studio takes an unfinished study for one whose import was killed.
+
+    Raises:
+        CoplError: another process removes such studies, and does not come to an end.
+    """
+    with store.hold(Right.FILL, seconds=_WAIT_SECONDS) as held:
+        if not held:
+            raise CoplError(_STILL_AT_IT)
         yield
 
 
 def drop_unfinished(store: Store, settings: Settings) -> int:
     """Delete what killed imports left; nothing happens while an import runs.  Returns the number of studies."""
-    with (settings.home / _LOCK).open("a") as lock:
-        return _drop(store, settings) if _flock(lock, exclusive=True) else 0
+    with store.hold(Right.FILL, alone=True) as alone:
+        return _drop(store, settings) if alone else 0
 
 
-def _flock(lock: IO[str], *, exclusive: bool) -> bool:
-    """Hold a lock until the file is closed: shared at once, or exclusive if nobody holds it."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows: an import that runs cannot be seen, so nothing is taken for killed
-        return not exclusive
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-    except BlockingIOError:
-        return False
-    return True
+def first_study(store: Store, settings: Settings, make: Callable[[], object]) -> StudyRecord:
+    """The current study.  Where there is none, one of the processes that share the database makes it, and the others
+    wait for it.
+
+    Raises:
+        CoplError: another process makes it, and does not come to an end.
+    """
+    if (found := store.current_study()) is not None:
+        return found
+    with store.hold(Right.FIRST, alone=True, seconds=_WAIT_SECONDS) as alone:
+        if alone and store.current_study() is None:
+            drop_unfinished(store, settings)
+            with importing(store):
+                make()
+    if (found := store.current_study()) is None:
+        raise CoplError(_STILL_AT_IT)
+    return found
 
 
 @needs(OWNER)

@@ -222,7 +222,7 @@ def test_a_damaged_champion_is_neither_started_from_nor_handed_on(fitted):
     assert fit_graph_now(fitted) == "v0002"
     assert verify(load_snapshot(fitted.snapshot_root, "v0002")) == []
     message = runs.list_runs(fitted)[0].message
-    assert message.startswith("Trained from nothing, since the champion v0001 is damaged: graph/graph.safeten")
+    assert message.startswith("Trained from nothing, since the champion v0001 is damaged: graph/graph")
     assert fit_graph_now(fitted) == "v0003" and runs.list_runs(fitted)[0].message == ""
 
 

@@ -1,0 +1,78 @@
+"""Rights that processes which share a database share, or one of them has alone, and that end with the process.
+
+PostgreSQL keeps a right for a connection (an advisory lock, for processes on all machines), SQLite for an open file
+beside the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import IO
+
+from sqlalchemy import Engine, text
+
+from copl_core.records import CoplError, Right
+from db.engine import explained
+from db.transactions import Transactions
+
+_LOCKS = {Right.FILL: 4_026_531_841, Right.FIRST: 4_026_531_842}  # arbitrary numbers: PostgreSQL's advisory locks
+_FILES = {Right.FILL: ".importing", Right.FIRST: ".first-study"}  # earlier versions know the first one, too
+_PAUSE = 0.1  # seconds between two tries
+
+
+class Rights(Transactions):
+    @contextmanager
+    def hold(self, right: Right, *, alone: bool = False, seconds: float = 0.0) -> Iterator[bool]:
+        hold = _hold_of_postgres if self.engine.dialect.name == "postgresql" else _hold_of_sqlite
+        with hold(self.engine, right, alone) as take:
+            ends = monotonic() + seconds
+            while not (held := take()) and monotonic() < ends:
+                sleep(_PAUSE)
+            yield held
+
+
+@contextmanager
+def _hold_of_postgres(engine: Engine, right: Right, alone: bool) -> Iterator[Callable[[], bool]]:
+    query = text(f"select pg_try_advisory_lock{'' if alone else '_shared'}(:lock)")
+    with explained(engine):
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with explained(engine):
+            connection.detach()  # it goes back to no pool: closing it gives the lock back
+        yield lambda: bool(connection.execute(query, {"lock": _LOCKS[right]}).scalar_one())
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _hold_of_sqlite(engine: Engine, right: Right, alone: bool) -> Iterator[Callable[[], bool]]:
+    path = engine.url.database
+    if not path or path == ":memory:" or path.startswith("file:"):
+        yield lambda: True  # nobody shares it
+        return
+    file = Path(path).parent / _FILES[right]
+    try:
+        stream = file.open("a")
+    except OSError as error:
+        raise CoplError(
+            f"{file} cannot be written ({error.strerror}); make its folder writable, or choose another with "
+            "COPL_HOME=/some/folder."
+        ) from error
+    with stream:
+        yield lambda: _flock(stream, alone)
+
+
+def _flock(file: IO[str], alone: bool) -> bool:
+    """Lock a file until it is closed; False where others have it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: an import that runs cannot be seen, so nothing is taken for killed
+        return not alone
+    try:
+        fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+    except BlockingIOError:
+        return False
+    return True
