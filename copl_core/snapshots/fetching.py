@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 
 from copl_core.config import Settings
 from copl_core.records import CoplError, SnapshotAway, StudyRecord
-from copl_core.snapshots.snapshot import load_snapshot, on_disk, prune
+from copl_core.snapshots.snapshot import on_disk, outdated, prune
 from copl_core.snapshots.stored import StoredSnapshots
 from copl_core.storage import storage_of
 
@@ -124,20 +124,11 @@ class Fetching:
             fetch.ended = time.monotonic()
             fetch.done.set()
 
-    def _knows(self, version: str, forgotten: int) -> bool:
-        """Whether a version on disk has learned from somebody who has left; other machines may have removed it."""
-        try:
-            return load_snapshot(self.root, version).knows(forgotten)
-        except CoplError:
-            return False
-
     def _trim(self, stored: StoredSnapshots, version: str) -> None:
         try:
             study = self._study()
             kept = {version, study.champion or version}
-            prune(
-                self.root, {one for one in on_disk(self.root) if one in kept or not self._knows(one, study.forgotten)}
-            )
+            prune(self.root, on_disk(self.root) - (outdated(self.root, study.forgotten) - kept))
             self.trim({name for name, is_whole in stored.versions().items() if is_whole}, kept)
         except CoplError as problem:
             log.warning("old snapshots stay in %s: %s", self.root, problem)

@@ -18,6 +18,7 @@ reads embeddings, and embeddings of two fits are not comparable.  This is why th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -313,6 +314,18 @@ def prune(root: Path, kept: set[str]) -> list[str]:
         shutil.rmtree(hidden, ignore_errors=True)  # ``sweep`` removes what a kill leaves
         removed.append(version)
     return removed
+
+
+def outdated(root: Path, forgotten: int) -> set[str]:
+    """The versions on disk that have learned from somebody who left at a revision of the study or earlier; those that
+    cannot be read are not among them.
+    """
+    found = set()
+    for version in on_disk(root):
+        with contextlib.suppress(CoplError):  # damaged, or removed meanwhile
+            if load_snapshot(root, version).knows(forgotten):
+                found.add(version)
+    return found
 
 
 def sweep(root: Path, known: set[str]) -> list[str]:

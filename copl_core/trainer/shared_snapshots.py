@@ -95,13 +95,15 @@ class SharedSnapshots:
     def prune(self, study_id: int, known: set[str], kept: set[str], champion: str | None) -> None:
         """Store what is on disk alone, and remove old versions from the storage and from disk.
 
-        Without a storage, the versions that are not kept leave the disk.
+        Without a storage, the versions that are not kept leave the disk.  Those that have learned from somebody who has
+        left, but the champion, are never kept.
 
         Args:
             known: the versions in the database.
         """
         fetching = self._of(study_id)
         stored = fetching.stored
+        kept = (kept - set(self.store.forgotten_snapshots(study_id))) | ({champion} if champion else set())
         if stored is None:
             removed = prune(fetching.root, kept)
         else:

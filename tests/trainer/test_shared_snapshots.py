@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from shutil import rmtree
+from shutil import copytree, rmtree
+from threading import Event, Thread
 
 import pytest
 from sqlalchemy import text
@@ -19,7 +20,11 @@ from copl_core.snapshots.stored import StoredSnapshots
 from copl_core.storage import Storage
 from copl_core.study import access, bundle, experts, forget, labelling, runs, user_map
 from copl_core.study.session import Session
+from copl_core.trainer import service
+from copl_core.trainer.departures import clean_up
+from copl_core.trainer.schedule import FEWEST
 from copl_core.trainer.start import start_of
+from copl_core.trainer.worker import Trainer
 from tests.storages import s3
 from tests.trainer.conftest import quick_three_people
 from tests.worlds import fit_graph_now, open_study, trainer
@@ -203,6 +208,61 @@ def test_without_a_storage_nothing_is_fetched_and_no_package_is_opened(tmp_path,
     fit_graph_now(session)
     trainer(session).sweep()
     assert runs.champion_away(session) is None and session.snapshot().version == "v0001"
+
+
+def test_every_trainer_cleans_its_own_home_of_what_learned_from_somebody_who_has_left(tmp_path):
+    session = quick_three_people(tmp_path / "trainer")
+    ann = access.join(session, "Ann")
+    labelling.submit(session, labelling.next_task(session, ann.id).id, ann.id, Choice.LEFT)
+    for version in ("v0001", "v0002"):
+        assert fit_graph_now(session) == version
+    other = elsewhere(session, tmp_path / "other")
+    copytree(session.snapshot_root, other.snapshot_root)
+    state = other.settings.cache / "training" / f"{session.id}-graph" / "graph.safetensors"
+    write(state)
+    forget.forget(session, ann.id)
+    assert session.store.unclean_studies() == {}, "the database is clean for all"
+    assert clean_up(other.store, other.settings)
+    assert on_disk(other.snapshot_root) == {"v0002"} and not state.exists()
+    trainer(session).execute_next("graph")
+    write(state)  # of a run that knows nobody who has left
+    assert "v0002" not in {one.version for one in runs.snapshots(session)} and session.record.champion == "v0003"
+    assert clean_up(other.store, other.settings)
+    assert on_disk(other.snapshot_root) == set() and state.exists()
+
+
+def write(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"state")
+
+
+def test_a_trainer_looks_through_its_home_when_it_starts(tmp_path):
+    session = quick_three_people(tmp_path / "home")
+    ann = access.join(session, "Ann")
+    labelling.submit(session, labelling.next_task(session, ann.id).id, ann.id, Choice.LEFT)
+    for version in ("v0001", "v0002"):
+        assert fit_graph_now(session) == version
+    session.store.forget_user(ann.id, fewest=FEWEST)
+    for study_id, n_left in session.store.unclean_studies().items():
+        session.store.mark_clean(study_id, n_left)  # another trainer was first
+    stop = Event()
+    look = Thread(target=service._look, args=(Trainer(session.store, session.settings, stop),))
+    look.start()
+    until(lambda: on_disk(session.snapshot_root) == {"v0002"})
+    stop.set()
+    look.join()
+
+
+def test_old_snapshots_that_know_somebody_who_has_left_do_not_go_to_the_storage(session):
+    ann = access.join(session, "Ann")
+    labelling.submit(session, labelling.next_task(session, ann.id).id, ann.id, Choice.LEFT)
+    for version in ("v0001", "v0002"):
+        assert fit_graph_now(session) == version
+        in_storage(session).remove(version)  # as if made before there was a storage
+    both = {"v0001", "v0002"}
+    session.store.forget_user(ann.id, fewest=FEWEST)
+    trainer(session).shared.prune(session.id, both, both, "v0002")
+    assert in_storage(session).versions() == {"v0002": True} and on_disk(session.snapshot_root) == {"v0002"}
 
 
 def test_what_learned_from_somebody_who_has_left_goes_from_storage_and_all_machines(session, tmp_path):
