@@ -375,6 +375,8 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     if hasattr(os, "nice"):
         os.nice(10)  # where processors are few, the pages come first
     logs.start(settings.log)
+    settings.make_home()
+    settings.keep_private()
     store = open_store(settings)
     if arguments.health_port:
         _watch(store, settings, arguments.health_address, arguments.health_port)
@@ -485,6 +487,7 @@ def _app(arguments: argparse.Namespace, settings: Settings) -> int:
 def _weights(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.install.weights import fetch
 
+    settings.make_home()
     fetch(settings.weights)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -118,18 +119,29 @@ class Settings:
         return cls(**values)
 
     def make_home(self) -> None:
-        """Create the home folder.
+        """Create the home folder, for its user alone; one that exists keeps its rights.
 
         Raises:
             CoplError: it cannot be created.
         """
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            self.home.parent.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise CoplError(
                 f"The folder {self.home} cannot be created ({error.strerror}); "
                 "choose a writable one with COPL_HOME=/some/folder."
             ) from error
+
+    def keep_private(self) -> None:
+        """Make new files of this process its user's alone, if the home is; a home that is shared, and files that others
+        may read elsewhere (a folder as storage, a database of its own), keep the rights that the system gives.
+        """
+        shares = self.database_url.startswith("sqlite") or (
+            self.storage and ("://" not in self.storage or self.storage.startswith("file:"))
+        )
+        if not shares and not stat.S_IMODE(self.home.stat().st_mode) & 0o077:
+            os.umask(0o077)
 
     @property
     def url(self) -> str:

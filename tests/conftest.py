@@ -38,6 +38,15 @@ NOTED = "suite/seconds"
 _seconds: defaultdict[str, float] = defaultdict(float)  # of each file, in the process that hands out the work
 
 
+@pytest.fixture(autouse=True)
+def own_umask():
+    """A studio that starts in the process of the tests changes the rights of new files for its own test alone."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items) -> None:
     """Heavy files first, where processes share the work; the order of the others stays."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from copl_core.__main__ import main
 from copl_core.config import Settings
+from copl_core.install.launcher import prepare_home
 from copl_core.records import CoplError
 
 
@@ -64,3 +69,43 @@ def test_a_gate_that_does_not_exist_is_refused_with_those_that_do(name, value):
     with pytest.raises(CoplError, match=f"COPL_{name.upper()} is '{value}'; it must be one of .*(soft|user)"):
         Settings.from_environment({f"COPL_{name.upper()}": value})
     assert getattr(Settings(), name) == {"routing": "top1", "gate_input": "user"}[name]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_home_that_is_made_is_its_users_alone_and_so_are_files_in_it(tmp_path):
+    os.umask(0o022)
+    settings = Settings(home=tmp_path / "new" / "home")
+    logs = prepare_home(settings)
+    (settings.home / "copl.db").touch()
+    assert mode(settings.home) == mode(logs) == 0o700 and mode(settings.home / "copl.db") == 0o600
+    assert mode(tmp_path / "new") == 0o755, "the folder above it is nobody's home"
+
+
+def test_a_home_that_is_shared_keeps_its_rights_and_those_of_new_files(tmp_path):
+    os.umask(0o022)
+    tmp_path.chmod(0o770)
+    logs = prepare_home(Settings(home=tmp_path))
+    assert mode(tmp_path) == 0o770 and mode(logs) == 0o755
+
+
+@pytest.mark.parametrize(
+    "elsewhere", [{"storage": "/srv/shared"}, {"storage": "file:///srv/shared"}, {"database_url": "sqlite:////srv/db"}]
+)
+def test_files_that_others_may_read_elsewhere_keep_the_rights_that_the_system_gives(tmp_path, elsewhere):
+    os.umask(0o022)
+    prepare_home(Settings(home=tmp_path / "home", **elsewhere))
+    assert os.umask(0o022) == 0o022 and mode(tmp_path / "home") == 0o700
+
+
+def test_a_trainer_that_starts_alone_makes_a_home_of_its_own_too(tmp_path, monkeypatch):
+    os.umask(0o022)
+    monkeypatch.setattr(os, "nice", lambda steps: None)
+    monkeypatch.setenv("COPL_HOME", str(tmp_path / "home"))
+    with socket.socket() as taken:  # so that it ends after its start
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["worker", "--health-port", str(taken.getsockname()[1])]) == 1
+    assert mode(tmp_path / "home") == 0o700 and mode(tmp_path / "home" / "copl.db") == 0o600

@@ -74,7 +74,7 @@ def main(
     """
     with stop_on_signals() as stop:
         try:
-            logs = prepare_home(settings.home)
+            logs = prepare_home(settings)
             with only_launcher(settings):
                 check_port(settings.port, settings.address)
                 path = prepare(settings)
@@ -99,7 +99,7 @@ def become_app(settings: Settings, say: Callable[[str], object] = SAY) -> NoRetu
     Raises:
         CoplError: the home folder or the port cannot be used.
     """
-    prepare_home(settings.home)
+    prepare_home(settings)
     check_port(settings.port, settings.address)
     say(f"The app answers at http://{settings.host}:{settings.port}; the owner's sign-in link: copl link")
     command, environment = app_command(settings), environment_of("app", settings)
@@ -107,14 +107,19 @@ def become_app(settings: Settings, say: Callable[[str], object] = SAY) -> NoRetu
     os.execve(command[0], command, environment)
 
 
-def prepare_home(home: Path) -> Path:
+def prepare_home(settings: Settings) -> Path:
     """Create the home folder and its logs folder, and test that files can be written.  Returns the logs folder.
+
+    A home that is the user's alone keeps its new files so.
 
     Raises:
         CoplError: the folder cannot be created, is read-only or is full.
     """
+    home = settings.home
     logs, probe = home / "logs", home / f".probe-{os.getpid()}"
     try:
+        settings.make_home()
+        settings.keep_private()
         logs.mkdir(parents=True, exist_ok=True)
         with probe.open("wb") as file:
             file.write(bytes(1 << 20))

@@ -49,7 +49,7 @@ def hold_worker_lock(settings: Settings) -> Iterator[Holder]:
     Raises:
         CoplError: another worker holds the lock.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     path = settings.home / _NAME
     with path.open("a+") as stream:
         if not any(_locked(stream, fcntl.LOCK_EX, pause) for pause in [_PAUSE] * _TRIES):
