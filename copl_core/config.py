@@ -167,6 +167,11 @@ class Settings:
         return tuple(dict.fromkeys(kind.strip() for kind in self.kinds.split(",") if kind.strip()))
 
     @property
+    def trainer_given_up(self) -> Path:
+        """A file that says why the launcher of this home does not start the trainer again, while it does not."""
+        return self.home / "logs" / "trainer-given-up.txt"
+
+    @property
     def snapshots(self) -> Path:
         return self.home / "snapshots"
 

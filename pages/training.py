@@ -147,7 +147,9 @@ def trainer_now() -> None:
     if st.session_state.setdefault("seen champion", champion) != champion:
         st.session_state["seen champion"] = champion
         rerun()
-    if not status.alive:
+    if status.given_up:
+        st.error(status.given_up)
+    elif not status.alive:
         st.warning(
             "No trainer is running: labels are stored, but the model does not learn from them. Start one in a terminal "
             "with `python -m copl_core worker` (`make run` does it for you)."

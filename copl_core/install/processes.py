@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -28,7 +29,7 @@ from copl_core.records import CoplError
 GRACE = {"app": 4.0, "worker": STOP_SECONDS + 4.0}
 STEADY = 60.0  # seconds; a process that ran this long restarts after the shortest pause
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two starts of a process that keeps dying
-MOST_RESTARTS = 5  # of an app that keeps dying; without a trainer people still label, without an app nobody does
+MOST_RESTARTS = 5  # of a process that keeps dying; without a trainer people still label, without an app nobody does
 LOG_LIMIT = 5_000_000  # bytes; a longer log is renamed at the next start
 _WORDS = {"app": "app", "worker": "trainer"}
 
@@ -107,6 +108,7 @@ class Processes:
             [sys.executable, "-c", GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
         try:
+            self.settings.trainer_given_up.unlink(missing_ok=True)
             for name in self.commands:
                 _rotate(self.logs / f"{name}.log")
                 self._start(name)
@@ -157,7 +159,7 @@ class Processes:
         )
 
     def watch(self) -> None:
-        """Until a signal arrives: start each process again when it dies.
+        """Until a signal arrives: start each process again when it dies; a trainer that keeps dying stays away.
 
         Raises:
             CoplError: the app keeps dying.
@@ -176,12 +178,27 @@ class Processes:
                 restarts.started()
         elif code is not None:
             pause = restarts.died()
-            if name == "app" and restarts.in_a_row > MOST_RESTARTS:
-                raise CoplError(self._last_words(f"stopped {restarts.in_a_row} times in a row", code))
+            if restarts.in_a_row > MOST_RESTARTS:
+                self._give_up(name, restarts, code)
+                return
             self.say(
                 f"The {_WORDS[name]} stopped ({_reason(code)}); it starts again in {pause:.0f} s. "
                 f"No label is lost. Log: {self.logs / f'{name}.log'}"
             )
+
+    def _give_up(self, name: str, restarts: _Restarts, code: int) -> None:
+        what = f"stopped {restarts.in_a_row} times in a row"
+        if name == "app":
+            raise CoplError(self._last_words(what, code))
+        restarts.due = math.inf
+        why = (
+            f"The trainer {what} ({_reason(code)}) and is not started again. People go on labelling, and nothing is "
+            f"learned from their labels. Read {self.logs / 'worker.log'}, mend what it names, then stop the studio and "
+            "start it again."
+        )
+        with contextlib.suppress(OSError):
+            self.settings.trainer_given_up.write_text(why)
+        self.say(f"{why} The log ends with:\n{_tail(self.logs / 'worker.log')}")
 
     def _start(self, name: str) -> None:
         if old := self.processes.get(name):  # stop the children of the dead process first

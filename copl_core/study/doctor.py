@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -200,6 +201,9 @@ def _trainers(installation: Installation) -> Found:
     alive = [one for one in seen if one.state != "stopped" and one.silent_seconds <= SILENT_SECONDS]
     if alive:
         return _ok("; ".join(f"{one.worker} ({', '.join(one.kinds)}): {one.state}" for one in alive) + ".")
+    with suppress(OSError, ValueError):
+        found, _, do = installation.settings.trainer_given_up.read_text().partition(" Read ")
+        return State.WRONG, found, f"Read {do}"
     latest = seen[0]
     if latest.state == "stopped":
         return State.WARNING, f"The trainer {latest.worker} was stopped at {latest.seen_at:%Y-%m-%d %H:%M} UTC.", start

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from copl_core.config import Settings
 from copl_core.ids import rows_of
 from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, Run, RunState, SnapshotAway, SnapshotRecord, TrainerRecord
@@ -430,7 +431,16 @@ def trainer_status(session: Session) -> TrainerStatus:
         since,
         schedule(session).refit_labels,
         alive,
+        "" if alive else _given_up(session.settings),
     )
+
+
+def _given_up(settings: Settings) -> str:
+    """Why the launcher of this home does not start the trainer again; empty where it does."""
+    try:
+        return settings.trainer_given_up.read_text()
+    except (OSError, ValueError):
+        return ""
 
 
 def is_alive(session: Session, trainer: TrainerRecord) -> bool:

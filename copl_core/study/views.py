@@ -185,6 +185,7 @@ class TrainerStatus:
     labels_since: int  # changes of labels after the newest snapshot's watermark
     labels_needed: int
     trainers: tuple[TrainerRecord, ...] = ()  # that are alive, the latest sign of life first
+    given_up: str = ""  # why the launcher of this home does not start the trainer again, where none is alive
 
     @property
     def run(self) -> Run | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import traceback
+from contextlib import suppress
 from threading import Event, Thread
 
 from copl_core.config import STOP_SECONDS, Settings
@@ -33,6 +34,8 @@ def work(store: Store, settings: Settings) -> int:
     stop = Event()
     with hold_worker_lock(settings) as holder:
         _stop_on_signals(stop)
+        with suppress(OSError):
+            settings.trainer_given_up.unlink()  # somebody has started this one
         _set_threads(settings)
         keep_memory_low()
         trainer = Trainer(store, settings, stop, holder=holder)

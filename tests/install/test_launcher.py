@@ -156,6 +156,23 @@ def test_a_trainer_that_keeps_dying_is_started_ever_less_often(launch):
     assert "exit code 3" in output and "again in 1 s" in output
 
 
+def test_a_trainer_that_dies_six_times_in_a_row_stays_away_and_the_app_goes_on(launch):
+    count = "import os, pathlib\nwith (pathlib.Path(os.environ['COPL_HOME']) / 'starts').open('a') as f: f.write('x')\n"
+    launched = launch(worker=count + "print('the reason'); raise SystemExit(3)", pause=0.01)
+    output = launched.wait_for("not started again") + launched.wait_for("the reason")
+    starts, app = launched.home / "starts", launched.pid("app")
+    assert f"stopped {processes.MOST_RESTARTS + 1} times in a row (exit code 3)" in output and "worker.log" in output
+    note = Settings(home=launched.home).trainer_given_up
+    assert "is not started again" in note.read_text()
+    assert starts.read_text() == "x" * (processes.MOST_RESTARTS + 1) and not gone(app)
+    os.kill(app, signal.SIGKILL)
+    launched.pid("app", other_than=app)  # the launcher still looks after the app
+    launched.process.terminate()
+    launched.output()
+    launch(port=free_port()).wait_for("ready")
+    assert not note.exists() and len(starts.read_text()) == processes.MOST_RESTARTS + 1
+
+
 def test_the_end_of_the_app_ends_the_launcher_with_the_last_lines_of_its_log(launch):
     launched = launch(app="print('the reason'); raise SystemExit(7)")
     output = launched.output()

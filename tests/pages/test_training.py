@@ -81,6 +81,15 @@ def test_an_empty_study_says_what_will_come(session, owner, open_page, words):
     assert "No trainer is running" in shown
 
 
+def test_a_trainer_that_is_not_started_again_is_explained(session, owner, open_page, words):
+    session.settings.trainer_given_up.parent.mkdir(parents=True, exist_ok=True)
+    session.settings.trainer_given_up.write_text("The trainer stopped 6 times in a row. Read worker.log.")
+    page = open_page("training", session, owner)
+    assert [one.value for one in page.error] == ["The trainer stopped 6 times in a row. Read worker.log."]
+    session.store.heartbeat("gpu-1-abc", "gpu-1", ("full",), "run 7")  # one on another machine is at work
+    assert not open_page("training", session, owner).error
+
+
 def test_trainers_on_all_machines_are_listed_with_what_they_do(session, owner, open_page, words):
     session.store.heartbeat("gpu-1-abc", "gpu-1", ("full",), "run 7")
     session.store.heartbeat("old-2-def", "old-2", ("graph", "full"), "stopped")

@@ -104,6 +104,17 @@ def test_older_tables_are_a_warning_and_stay_as_they_are_and_newer_ones_are_wron
     assert status == 1 and "Start the newer program" in found["migrations"]["do"]
 
 
+def test_a_trainer_that_is_not_started_again_is_wrong_and_says_what_to_do(home, examine):
+    (home / "logs").mkdir(exist_ok=True)
+    (home / "logs" / "trainer-given-up.txt").write_text("The trainer stopped 6 times. Read worker.log, then start it.")
+    execute(home, "insert into trainer (worker, host, kinds, state, seen_at) "
+                  "values ('a', 'b', 'graph', 'stopped', '2026-01-01 00:00:00.000000')")  # fmt: skip
+    found, status = examine()
+    assert status == 1 and found["trainers"]["state"] == "wrong"
+    assert found["trainers"]["found"] == "The trainer stopped 6 times."
+    assert found["trainers"]["do"] == "Read worker.log, then start it."
+
+
 def test_a_flipped_bit_of_a_champion_is_found(home, examine):
     path = next(home.glob("snapshots/1/v0001/graph/*.safetensors"))
     content = bytearray(path.read_bytes())
