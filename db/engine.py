@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
 
 from copl_core.records import CoplError, StoreUnavailable
 
@@ -55,7 +56,7 @@ def make_engine(url: str) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that sees the database at one moment."""
-    with explained(engine), engine.connect() as connection:
+    with explained(engine), engine.connect() as connection, _closed_after_errors(connection):
         if connection.dialect.name == "postgresql":
             connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
@@ -69,10 +70,26 @@ def writing(engine: Engine, *, patient: bool = False) -> Iterator[Connection]:
     Args:
         patient: nobody sits before a screen: wait for rows that are locked elsewhere as long as SQLite waits.
     """
-    with explained(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if patient:
-            limit(connection, lock_seconds=BUSY_SECONDS)
-        yield connection
+    with explained(engine), engine.connect().execution_options(writes=True) as connection:
+        with _closed_after_errors(connection), connection.begin():
+            if patient:
+                limit(connection, lock_seconds=BUSY_SECONDS)
+            yield connection
+
+
+@contextmanager
+def _closed_after_errors(connection: Connection) -> Iterator[None]:
+    """Close a connection to a SQLite file after an exception, once its transaction has been rolled back.
+
+    A statement whose rows were being read then lives as long as the traceback, and with it the state of the database
+    that it sees: the next transaction of this connection would read old rows, and could write nothing.
+    """
+    try:
+        yield
+    except BaseException:
+        if connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool):
+            connection.invalidate()
+        raise
 
 
 def limit(connection: Connection, *, lock_seconds: float | None = None, statement_seconds: float | None = None) -> None:

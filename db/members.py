@@ -105,7 +105,8 @@ class Members(Transactions):
     # ---- users
     def user_counts(self, study_id: int) -> dict[Kind, int]:
         with self._read() as connection:
-            query = select(UserRow.kind, func.count()).where(UserRow.study_id == study_id).group_by(UserRow.kind)
+            query = select(UserRow.kind, func.count()).where(UserRow.study_id == study_id, UserRow.kind != LEFT)
+            query = query.group_by(UserRow.kind)
             rows = connection.execute(only_visible(query, study_row(connection, study_id), UserRow.id))
             return {Kind(kind): n for kind, n in rows}
 

@@ -140,8 +140,9 @@ def people() -> None:
         format_func={user.id: user.name for user in humans}.get,
         key="members-person",
     )
-    if chosen is not None:
-        one(next(user for user in humans if user.id == chosen))
+    for user in humans:
+        if user.id == chosen:
+            one(user)
     st.caption(
         "On the Quality page you decide whether somebody's labels train the model, next to the figures that this "
         "decision should rest on."

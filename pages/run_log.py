@@ -73,8 +73,8 @@ def seconds(run: Run) -> str:
 def live(run_id: int, seen: RunState) -> None:
     """A queued or running run; the whole page reruns when the run starts and when it ends."""
     session, _ = current()
-    run = next(run for run in runs.list_runs(session) if run.id == run_id)
-    if run.state != seen:
+    run = next((run for run in runs.list_runs(session) if run.id == run_id), None)
+    if run is None or run.state != seen:
         rerun()
     details(run)
 

@@ -70,7 +70,9 @@ def gain() -> None:
 def figures(fitted_in: str) -> None:
     """All methods side by side, on the same held-out labels."""
     session, _ = current()
-    champion = next(record for record in runs.snapshots(session) if record.version == session.record.champion)
+    champion = next((one for one in runs.snapshots(session) if one.version == session.record.champion), None)
+    if champion is None:  # replaced since the page was opened
+        return
     held_out = {name: champion.metrics["held_out"][name] for name in METHODS if name in champion.metrics["held_out"]}
     picture, numbers = st.columns([1, 2], gap="medium")  # all columns are in sight on a screen of 1440
     picture.plotly_chart(

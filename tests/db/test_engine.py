@@ -215,3 +215,18 @@ def test_every_method_of_the_protocol_is_there_with_its_parameters():
     for name, method in vars(Store).items():
         if not name.startswith("_"):
             assert list(signature(getattr(SqlStore, name)).parameters) == list(signature(method).parameters), name
+
+
+@pytest.mark.parametrize("transaction", [reading, writing])
+def test_an_exception_while_rows_are_read_leaves_no_old_state_in_the_pool(url, transaction):
+    store = open_store(url)
+    for name in ("One", "Two"):
+        store.create_study(name)
+    with pytest.raises(ZeroDivisionError), transaction(store.engine) as connection:
+        rows = connection.execute(text("select id from study"))  # alive until the end of this test
+        for _ in rows:
+            raise ZeroDivisionError
+    open_store(url).create_study("Three")
+    assert len(store.studies()) == 3
+    store.create_study("Four")
+    assert len(open_store(url).studies()) == 4

@@ -119,3 +119,5 @@ def test_users_are_counted_by_kind_and_simulated_ones_only_where_they_are_includ
     assert store.user_counts(study.id) == {Kind.HUMAN: 2, Kind.SIMULATED: 1, Kind.MODEL: 1}
     store.include_simulated(study.id, False)
     assert store.user_counts(study.id) == {Kind.HUMAN: 2, Kind.MODEL: 1}
+    store.forget_user(store.user_named(study.id, "Ann").id, fewest={})
+    assert store.user_counts(study.id) == {Kind.HUMAN: 1, Kind.MODEL: 1}, "nobody who has left is counted"

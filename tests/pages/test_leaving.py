@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from copl_core.study import access
+import pytest
+
+from copl_core.records import Role
+from copl_core.study import access, forget
 from pages.leaving import LEFT
 
 
@@ -47,3 +50,14 @@ def test_the_file_of_the_download_button_is_the_persons_data(session, open_page,
     open_page("taste", session, ann)
     data = json.loads(_file(session.acting(ann.id), ann))
     assert data["person"]["name"] == "Ann" and len(data["labels"]) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["overview", "label", "taste", "people", "controversy", "experts", "reward", "training", "quality", "settings"],
+)
+def test_every_page_opens_after_somebody_has_left(camps, open_page, name):
+    olga, ann = access.join(camps, "Olga", Role.OWNER), access.join(camps, "Ann")
+    forget.forget(camps, ann.id)
+    forget.forget(camps, next(user.id for user in camps.store.users(camps.id) if user.id not in (olga.id, ann.id)))
+    open_page(name, camps, olga)
