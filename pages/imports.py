@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from copl_core.records import Choice, CoplError, ImportReport, ImportRow, StudyRecord, counted
-from copl_core.study import contents
+from copl_core.study import contents, labelling
 from pages.account import open_study
 from pages.common import current, person_name, rerun
 from pages.texts import brief, draw_prompt, draw_response, literal
@@ -93,7 +93,7 @@ def is_new(mark: object) -> bool:
     if before is None or before[0] != mark:
         for key in [key for key in st.session_state if str(key).startswith(("import-column-", "import-code-"))]:
             del st.session_state[key]  # they belong to the columns of the other file
-        for key in ("import-opened", "import-fields", "import-unclear", "imported"):
+        for key in ("import-opened", "import-fields", "import-unclear", "import-name", "imported"):
             st.session_state.pop(key, None)
         return True
     return False
@@ -247,13 +247,16 @@ def in_a_table(row: ImportRow) -> dict[str, str]:
 
 def target(file: Any, path: Path) -> None:
     session, _ = current()
-    here = f"Into {session.record.name}"
-    where = st.radio("Where to", ["Into a new study", here], key="import-where", horizontal=True)
+    of_file = path.name.partition(".")[0]
+    here = f"Into {literal(session.record.name)}"
+    empty = not labelling.has_pairs(session)
+    where = st.radio("Where to", ["Into a new study", here], index=int(empty), key="import-where", horizontal=True)
     name = ""
     if where != here:
+        st.session_state.setdefault("import-name", of_file)
         name = st.text_input("Name of the study made from it", key="import-name", max_chars=200)
     if st.button("Import", key="import-make", type="primary"):
-        run_import(file, None if where == here else name.strip() or path.name.partition(".")[0])
+        run_import(file, None if where == here else name.strip() or of_file)
 
 
 def run_import(file: Any, name: str | None) -> None:
@@ -303,5 +306,5 @@ def show_import(made: StudyRecord, new: str, left_out: str, here: bool) -> None:
     st.success(new)
     if left_out:
         st.warning(left_out)
-    if not here and st.button(f"Open {made.name}", key="open-imported", type="primary"):
+    if not here and st.button(f"Open {literal(made.name)}", key="open-imported", type="primary"):
         open_study(made.id)

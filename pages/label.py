@@ -11,7 +11,7 @@ import time
 
 import streamlit as st
 
-from copl_core.records import Choice, CoplError, Progress, Task
+from copl_core.records import Choice, CoplError, Progress, Role, Task
 from copl_core.study import labelling
 from copl_core.study.views import Feedback
 from copl_core.study_settings import Guidelines
@@ -194,6 +194,9 @@ def page() -> None:
     session, me = current()
     st.html(LAYOUT)
     task, progress = labelling.next_task(session, me.id), labelling.progress(session, me.id)
+    if task is None and not progress.done and not labelling.has_pairs(session):
+        no_pairs()
+        return
     if task is None:
         all_done(progress)
         return
@@ -224,6 +227,20 @@ def welcome(progress: Progress) -> None:
             "Choose the answer that you prefer. There is no right or wrong: the studio learns what you like, and after "
             "ten answers it shows you who answers like you and what your answers have in common."
         )
+
+
+def no_pairs() -> None:
+    """A new study has nothing to answer: who can change that, and where."""
+    _, me = current()
+    st.title("No pairs yet")
+    if me.role != Role.OWNER:
+        waiting = "An owner of the study imports them" if me.role == Role.RESEARCHER else "Come back a little later"
+        st.write(f"This study has no pairs to answer yet. {waiting}.")
+        return
+    st.write("This study has no pairs to answer yet. Import a file of pairs or labels to begin.")
+    if st.button("Import pairs", key="to-import", type="primary"):
+        st.session_state["settings-part"] = "Studies"
+        st.switch_page("pages/settings.py")
 
 
 def all_done(progress: Progress) -> None:

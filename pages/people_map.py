@@ -36,6 +36,7 @@ EXPLAINED = {
     "kind": "Colours distinguish humans from simulated people and language models.",
     "true_group": "Colours are the groups that simulated people were generated from; the model never sees them.",
 }
+SHARES = ("consistency", "predicted")  # of the numbers, those from 0 to 1
 NUMBERS = {"labels": "labels", "consistency": "answered alike", "predicted": "predicted correctly"}
 EYE = {"x": 1.0, "y": 1.0, "z": 0.6}  # the camera, close enough that the map fills its frame
 SHAPES = ("circle", "square", "diamond", "cross")  # the next shape follows when the colours are used up
@@ -108,7 +109,7 @@ def picture(
             _add_person(figure, view, row, symbol, text or str(view.names[row]), in_3d)
     if not in_3d:
         _add_unplaced(figure, view, extent)
-    _set_axes(figure, view, in_3d, extent, touch)
+    _set_axes(figure, view, colour.by, in_3d, extent, touch)
     return figure
 
 
@@ -277,14 +278,22 @@ def map_height(extent: np.ndarray | None, touch: bool) -> int:
     return int(np.clip(1.1 * wide * ratio, low, high)) + 40  # the legend
 
 
-def _set_axes(figure: go.Figure, view: UserMap, in_3d: bool, extent: np.ndarray | None, touch: bool) -> None:
+def _colour_axis(by: str) -> dict:
+    """The scale of numbers: shares have the whole range, whatever the few values of a small study are."""
+    bar = {"thickness": 12, "len": 0.6, "title": {"text": ""}}
+    if by not in SHARES:
+        return {"colorscale": number_colours(), "colorbar": bar}
+    return {"colorscale": number_colours(), "cmin": 0, "cmax": 1, "colorbar": bar | {"tickformat": ".0%"}}
+
+
+def _set_axes(figure: go.Figure, view: UserMap, by: str, in_3d: bool, extent: np.ndarray | None, touch: bool) -> None:
     figure.update_layout(
         height=620 if in_3d and not touch else map_height(extent, touch),
         margin={"l": 0, "r": 0, "t": 8, "b": 0},
         dragmode="orbit" if in_3d else "pan" if touch else "lasso",
         uirevision="3d" if in_3d else "2d",
         legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
-        coloraxis={"colorscale": number_colours(), "colorbar": {"thickness": 12, "len": 0.6, "title": {"text": ""}}},
+        coloraxis=_colour_axis(by),
     )
     if in_3d:
         names = ("xaxis", "yaxis", "zaxis")

@@ -16,6 +16,7 @@ from pages.gain import ceiling_in_words
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
 MOST_SHOWN = 60  # people in the figure; the table has all
+FEW_PAIRS = 20  # answered by two people or more, below which α says little
 MOST_NAMED = 12  # people whose flags are listed in sentences
 
 
@@ -89,10 +90,17 @@ def agreement(view: QualityView) -> None:
         )
         return
     st.metric("Krippendorff's α", number(found.alpha))
-    st.write(meaning(found.alpha))
-    interval = "" if math.isnan(found.low) else f" (95 % interval {number(found.low)} to {number(found.high)})"
+    st.write(meaning(view))
+    pairs = f"{found.n_pairs:,} {'pair' if found.n_pairs == 1 else 'pairs'}"
+    if found.n_pairs < FEW_PAIRS:
+        st.write(f"That rests on {pairs} only and says little.")
+    # of a few pairs that all look the same, a bootstrap draws nothing else
+    narrow = found.n_pairs < FEW_PAIRS and number(found.low) == number(found.high)
+    interval = (
+        "" if narrow or math.isnan(found.low) else f" (95 % interval {number(found.low)} to {number(found.high)})"
+    )
     st.caption(
-        f"α = {number(found.alpha)}{interval}, over {found.n_labels:,} labels on {found.n_pairs:,} pairs that two "
+        f"α = {number(found.alpha)}{interval}, over {found.n_labels:,} labels on {pairs} that two "
         f"or more people answered. Two of them give the same answer in {found.observed:.0%} of cases; chance would "
         f"give {found.expected:.0%}. α compares answers, not sides of the screen, and ignores excluded people."
     )
@@ -100,10 +108,11 @@ def agreement(view: QualityView) -> None:
 
 def number(value: float) -> str:
     """Two digits, with the minus sign of the rest of the page."""
-    return f"{value:.2f}".replace("-", "−")
+    return f"{value:z.2f}".replace("-", "−")
 
 
-def meaning(alpha: float) -> str:
+def meaning(view: QualityView) -> str:
+    alpha = view.agreement.alpha
     if alpha >= 0.8:
         return "Nearly everybody prefers the same answers. These pairs contain little personal preference to learn."
     if alpha >= 0.4:
@@ -113,9 +122,10 @@ def meaning(alpha: float) -> str:
             "People agree a little more than chance. They differ in their preferences, which is what this study is "
             "about; it is no sign of careless answers."
         )
+    below = view.agreement.high < 0 or alpha <= -0.1
     return (
-        "People agree about as much as chance. Their preferences differ on these pairs. Whether somebody answers "
-        "carelessly is shown by their own figures below, not by α."
+        f"People agree {'less than' if below else 'about as much as'} chance. Their preferences differ on these pairs. "
+        "Whether somebody answers carelessly is shown by their own figures below, not by α."
     )
 
 
@@ -210,6 +220,9 @@ def name(person: PersonQuality) -> str:
 
 def sides(shown: list[PersonQuality]) -> None:
     rows = [person for person in shown if person.figures.left.n][:MOST_SHOWN]
+    if not shown:
+        st.write("No human has answered yet; the switch above the table shows simulated people and language models.")
+        return
     if not rows:
         st.write("No decided answers to show of which it is known what was on the left.")
         return

@@ -401,9 +401,10 @@ def table(view: RewardView) -> None:
         in_full([parts_of(row) for row in view.rows], "Where the rewards come from")
     st.caption(
         "“≈” stands between answers that are about even. “Graph”, “own text weights” and “experts” are the log-odds "
-        f"of the first answer over the second by each part{ODDS}; together they are the difference of the two rewards. "
-        "Of a group, rewards and parts are means over its people, and the ranking goes by the win probability. The "
-        f"graph embeds texts that nobody in the study has labelled by their content. Snapshot {view.snapshot}."
+        f"of a row’s favourite over its runner-up, by each part{ODDS}; together they are the difference of the two "
+        "rewards. Of a group, rewards and parts are means over its people, and the ranking goes by the win "
+        "probability. The graph embeds texts that nobody in the study has labelled by their content. Snapshot "
+        f"{view.snapshot}."
     )
 
 
@@ -437,4 +438,4 @@ def parts_of(row: ScoreRow) -> dict:
 
 
 def number(value: float) -> str:
-    return minus(f"{value:.2f}")
+    return minus(f"{value:z.2f}")

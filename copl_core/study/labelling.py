@@ -110,6 +110,12 @@ def progress(session: Session, user_id: int) -> Progress:
     return session.store.progress(user_id)
 
 
+@needs(MEMBER)
+def has_pairs(session: Session) -> bool:
+    """Whether the study has any pair; a new one has none until a file is imported."""
+    return bool(session.store.pairs(session.id))
+
+
 # ---- looking back
 
 

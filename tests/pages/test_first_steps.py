@@ -1,0 +1,95 @@
+"""What pages say in a new study and in one with a few labels: nothing that only holds for a large one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from copl_core.records import Choice, Role
+from copl_core.study import access, contents, user_map
+from tests.worlds import camp_labels, open_study, pairs_to_label
+
+ROW = {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren"}
+
+
+@pytest.fixture
+def empty(tmp_path):
+    return open_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("role", "sentence"),
+    [
+        (Role.OWNER, "Import a file of pairs or labels to begin"),
+        (Role.RESEARCHER, "An owner of the study imports them"),
+        (Role.ANNOTATOR, "Come back a little later"),
+    ],
+)
+def test_a_study_without_pairs_thanks_nobody_and_says_who_can_import(empty, open_page, words, role, sentence):
+    page = open_page("label", empty, access.join(empty, "Ann", role))
+    assert "This study has no pairs" in words(page) and sentence in words(page) and "Thank you" not in words(page)
+    assert [button.key for button in page.button] == ["to-import"] * (role == Role.OWNER)
+
+
+def file_chosen(session, owner, open_page):
+    page = open_page("settings", session, owner, **{"settings-part": "Studies"})
+    page.file_uploader(key="import-file").set_value(("birds.jsonl", json.dumps(ROW).encode() + b"\n", "")).run()
+    assert not page.exception
+    return page
+
+
+def test_a_file_goes_into_the_study_that_is_empty_and_its_name_is_shown_as_it_is(tmp_path, empty, open_page):
+    record = empty.store.create_study("A *new* one")
+    session = type(empty)(empty.store, empty.settings, record.id)
+    olga = access.join(session, "Olga", Role.OWNER)
+    page = file_chosen(session, olga, open_page)
+    assert page.radio(key="import-where").value == r"Into A \*new\* one"
+    n_studies = len(session.store.studies())
+    page.button(key="import-make").click().run()
+    assert len(session.store.pairs(session.id)) == 1 and len(session.store.studies()) == n_studies
+
+
+def test_a_file_for_a_study_with_pairs_makes_another_one_whose_name_is_filled_in(session, owner, open_page):
+    page = file_chosen(session, owner, open_page)
+    assert page.radio(key="import-where").value == "Into a new study"
+    assert page.text_input(key="import-name").value == "birds"
+    content = (json.dumps(ROW | {"prompt": "Another"}).encode() + b"\n", "")
+    page.file_uploader(key="import-file").set_value(("songs.jsonl", *content)).run()
+    assert page.text_input(key="import-name").value == "songs"
+
+
+def test_shares_on_the_map_are_coloured_on_the_whole_scale(camps):
+    from pages.people_map import Colouring, picture
+
+    view = user_map.map_of_users(camps)
+    value = np.where(np.arange(len(view.ids)) == 0, 0.0, np.nan)
+    for by, ends in (("consistency", (0, 1)), ("predicted", (0, 1)), ("labels", (None, None))):
+        axis = picture(view, Colouring(by, value, view.n_labels)).layout.coloraxis
+        assert (axis.cmin, axis.cmax) == ends
+
+
+def test_agreement_below_chance_on_few_pairs_is_called_so_and_has_no_interval(session, owner, open_page, words):
+    rows = [
+        replace(row, choice=choice, annotator=name, key=f"{name} {number}")
+        for number, row in enumerate(list(pairs_to_label(12))[:3])
+        for name, choice in (("Ann", Choice.LEFT), ("Bob", Choice.RIGHT))
+    ]
+    contents.import_rows(session, rows)
+    shown = words(open_page("quality", session, owner))
+    assert "People agree less than chance" in shown and "rests on 3 pairs only" in shown
+    assert "95 % interval −" not in shown
+
+
+def test_sides_of_simulated_people_who_are_not_shown_are_said_to_be_hidden(session, owner, open_page, words):
+    contents.import_rows(session, camp_labels(n_users=2, n_prompts=6, per_user=5))
+    shown = words(open_page("quality", session, owner))
+    assert "No decided answers" not in shown and "switch above the table" in shown
+
+
+def test_a_small_figure_has_no_sign():
+    from pages.reward_results import number
+
+    assert [number(-0.001), number(-0.2)] == ["0.00", "−0.20"]
