@@ -31,6 +31,7 @@ BENCHMARKS = (
     "reward_latency",
     "serving",
     "labelling_storm",
+    "cluster_storm",
     "sessions",
     "labels_saved",
     "graph_speed",

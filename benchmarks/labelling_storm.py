@@ -1,7 +1,8 @@
-"""Many processes label one study in one SQLite file while they are killed at random: is every label still there?
+"""Many processes label one study in one database while they are killed at random: is every label still there?
 
-    python -m benchmarks.labelling_storm
+    python -m benchmarks.labelling_storm [--databases sqlite,postgresql]
 
+The database is a SQLite file, and then a private PostgreSQL server where one is installed.
 Each process is one user who labels as fast as the study hands out pairs, presses some keys twice and skips some pairs.
 Any process can be killed with SIGKILL at any moment and is started again.  Visitors take a pair and answer it long
 after their reservation has expired.  Afterwards every acknowledged label must be there once, no pair may have more
@@ -30,8 +31,10 @@ from copl_core.study import access, contents, labelling
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 from db.engine import reading
+from tests.databases import NoPostgres, private_server
 
-DESCRIPTION = "8 processes label one SQLite file while they are killed at random"
+DESCRIPTION = "8 processes label one study while they are killed at random, in SQLite and in PostgreSQL"
+DATABASES = ("sqlite", "postgresql")
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAP = 3
 RESERVED_SECONDS = 3.0
@@ -46,6 +49,7 @@ class Outcome:
     acknowledged: int
     kills: int
     seconds: float
+    per_second: float  # labels
     p50: float  # milliseconds from a submit to the next pair
     p95: float
     lost: int  # acknowledged, but not stored
@@ -53,7 +57,13 @@ class Outcome:
     over: int  # pairs with more users than the overlap
     unacknowledged: int  # stored, but not acknowledged, beyond one per kill
     stuck: int  # pairs with fewer users than the overlap that a new user cannot get
-    broken: int  # failures of SQLite's integrity check, and processes that ended with an error
+    broken: (
+        int  # failures of the database's own check (SQLite's integrity check), and processes that ended with an error
+    )
+
+    @property
+    def is_sound(self) -> bool:
+        return not (self.lost or self.double or self.over or self.unacknowledged or self.stuck or self.broken)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,29 +72,50 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=500, help="per process")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--databases", default=",".join(DATABASES), help="with a comma between two")
     parser.add_argument("--person", help=argparse.SUPPRESS)  # run one process of the storm, as this user
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--url", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.person:
-        label(arguments.home, arguments.person, arguments.labels)
+        label(Settings(home=arguments.home, database_url=arguments.url), arguments.person, arguments.labels)
         return 0
+    names = arguments.databases.split(",")
+    if unknown := sorted(set(names) - set(DATABASES)):
+        parser.error(f"there is no database {', '.join(unknown)}; choose from {', '.join(DATABASES)}")
+    outcomes = {name: found for name in names if (found := _one_database(name, arguments)) is not None}
+    _print(outcomes)
+    return int(any(not outcome.is_sound for outcome in outcomes.values()))
+
+
+def _one_database(name: str, arguments: argparse.Namespace) -> Outcome | None:
+    """The storm in one database; None where it is not installed."""
+    size = (arguments.processes, arguments.labels, arguments.kills, arguments.seed)
     with tempfile.TemporaryDirectory() as home:
-        outcome = storm(Path(home), arguments.processes, arguments.labels, arguments.kills, arguments.seed)
+        if name == "sqlite":
+            return storm(Settings(home=Path(home)), *size)
+        try:
+            with private_server() as url:
+                return storm(Settings(home=Path(home), database_url=url), *size)
+        except NoPostgres as missing:
+            print(f"{name} skipped: {missing}.")
+            return None
+
+
+def _print(outcomes: dict[str, Outcome]) -> None:
+    print(" " * 14 + "".join(f"{name:>12}" for name in outcomes))
     for spec in fields(Outcome):
-        value = getattr(outcome, spec.name)
-        print(f"{spec.name:14}{value:>10.1f}" if isinstance(value, float) else f"{spec.name:14}{value:>10,}")
-    return int(
-        bool(
-            outcome.lost or outcome.double or outcome.over or outcome.unacknowledged or outcome.stuck or outcome.broken
+        values = [getattr(outcome, spec.name) for outcome in outcomes.values()]
+        print(
+            f"{spec.name:14}" + "".join(f"{one:>12,.1f}" if isinstance(one, float) else f"{one:>12,}" for one in values)
         )
-    )
 
 
-def storm(home: Path, processes: int, labels: int, kills: int, seed: int = 0) -> Outcome:
+def storm(settings: Settings, processes: int, labels: int, kills: int, seed: int = 0) -> Outcome:
     """Run the storm and check its result."""
-    session = prepare(home, pairs=processes * labels // OVERLAP + labels // 4 + 1)
+    session = prepare(settings, pairs=processes * labels // OVERLAP + labels // 4 + 1)
     started = time.monotonic()
-    people = [Person(home, f"person {n}", labels) for n in range(processes)]
+    people = [Person(settings, f"person {n}", labels) for n in range(processes)]
     tasks = reserved_tasks(session, processes)
     done = _kill_at_random(people, Random(seed), kills, total=processes * labels)
     for person in people:
@@ -95,8 +126,7 @@ def storm(home: Path, processes: int, labels: int, kills: int, seed: int = 0) ->
     return check(session, people, done, seconds, labels)
 
 
-def prepare(home: Path, pairs: int) -> Session:
-    settings = Settings(home=home)
+def prepare(settings: Settings, pairs: int) -> Session:
     store = open_store(settings)
     session = Session(store, settings, store.create_study("Storm").id)
     contents.import_rows(
@@ -117,9 +147,8 @@ def reserved_tasks(session: Session, count: int) -> list[Task]:
 # ---- one process of the storm
 
 
-def label(home: Path, name: str, labels: int) -> None:
+def label(settings: Settings, name: str, labels: int) -> None:
     """Give ``labels`` labels, and print the number of each acknowledged one."""
-    settings = Settings(home=home)
     store = open_store(settings)
     session = Session(store, settings, store.current_study().id)
     user, random = access.join(session, name), Random()
@@ -140,7 +169,7 @@ def label(home: Path, name: str, labels: int) -> None:
 class Person:
     """A process that labels; it is started again whenever it was killed."""
 
-    def __init__(self, home: Path, name: str, labels: int) -> None:
+    def __init__(self, settings: Settings, name: str, labels: int) -> None:
         self.command = [
             sys.executable,
             "-m",
@@ -148,7 +177,9 @@ class Person:
             "--person",
             name,
             "--home",
-            str(home),
+            str(settings.home),
+            "--url",
+            settings.database_url,
             "--labels",
             str(labels),
         ]
@@ -209,15 +240,14 @@ def check(session: Session, people: list[Person], kills: int, seconds: float, la
     time.sleep(RESERVED_SECONDS + 0.1)  # all reservations expire
     free = {pair[0] for pair in session.store.pairs(session.id) if per_pair[pair[0]] < OVERLAP}
     offered = {pair[0] for pair in session.store.available_pairs(access.join(session, "new user").id).pairs}
-    with reading(session.store.engine) as connection:
-        sound = connection.execute(text("pragma integrity_check")).scalar() == "ok"
-        sound &= not connection.execute(text("pragma foreign_key_check")).all()
+    sound = bool(session.settings.database_url) or _is_sound_file(session)
     return Outcome(
         len(people),
         len(found),
         len(acknowledged),
         kills,
         seconds,
+        len(found) / seconds,
         times[len(times) // 2],
         times[int(len(times) * 0.95)],
         lost=len(acknowledged - {one.id for one in found}),
@@ -227,6 +257,12 @@ def check(session: Session, people: list[Person], kills: int, seconds: float, la
         stuck=len(free ^ offered),
         broken=(not sound) + sum(person.errors for person in people),
     )
+
+
+def _is_sound_file(session: Session) -> bool:
+    with reading(session.store.engine) as connection:
+        whole = connection.execute(text("pragma integrity_check")).scalar() == "ok"
+        return whole and not connection.execute(text("pragma foreign_key_check")).all()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from contextlib import suppress
 from threading import Event, Thread
 
 from copl_core.config import STOP_SECONDS, Settings
+from copl_core.records import CoplError
 from copl_core.store import Store
 from copl_core.trainer.departures import clean_up
 from copl_core.trainer.memory import keep_memory_low
@@ -41,17 +42,17 @@ def work(store: Store, settings: Settings) -> int:
         trainer = Trainer(store, settings, stop, holder=holder)
         trainer.recover()
         trainer.sweep()
-        look = Thread(target=_look, args=(trainer,), name="look", daemon=True)
+        looking = Thread(target=look, args=(trainer,), name="look", daemon=True)
         kinds = settings.run_kinds
         lanes = [Thread(target=execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in kinds]
-        for thread in (look, *lanes):
+        for thread in (looking, *lanes):
             thread.start()
         stop.wait()
         deadline = time.monotonic() + STOP_SECONDS
         for lane in lanes:
             lane.join(max(0.0, deadline - time.monotonic()))
         trainer.give_up_current_runs()
-        look.join(timeout=2)
+        looking.join(timeout=2)
         _heartbeat(trainer, STOPPED)
     return 0
 
@@ -62,13 +63,15 @@ def execute_runs(trainer: Trainer, kind: str) -> None:
         found = False
         try:
             found = trainer.execute_next(kind)
+        except CoplError as problem:  # a database that does not answer for a while
+            log.warning("a run could not be executed: %s", problem)
         except Exception:  # a database that refuses a write must not end the worker
             log.error("a run could not be executed\n%s", traceback.format_exc())
         if not found:
             trainer.stop.wait(CLAIM_SECONDS)
 
 
-def _look(trainer: Trainer) -> None:
+def look(trainer: Trainer) -> None:
     """Every second: a heartbeat, recovery of runs that were left behind, and due runs."""
     while not trainer.stop.is_set():
         try:
@@ -76,7 +79,9 @@ def _look(trainer: Trainer) -> None:
             trainer.recover()
             clean_up(trainer.store, trainer.settings)
             trainer.ask_for_due_runs()
-        except Exception:  # a locked database must not end the thread
+        except CoplError as problem:
+            log.warning("a look at the studies failed: %s", problem)
+        except Exception:  # no error may end the thread
             log.warning("a look at the studies failed\n%s", traceback.format_exc())
         trainer.stop.wait(_LOOK_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -18,7 +19,7 @@ from copl_core.trainer import job
 from copl_core.trainer.job import FittedReward
 from copl_core.trainer.run_log import SENTENCE, log_path, read_log
 from copl_core.trainer.run_progress import TOOK
-from copl_core.trainer.service import execute_runs
+from copl_core.trainer.service import execute_runs, look
 from copl_core.trainer.worker import Trainer
 from tests.trainer.conftest import QUICK_GRAPH, quick_three_people
 from tests.worlds import by_style, camp_labels, fit_graph_now, trained, trainer
@@ -161,6 +162,28 @@ def test_each_lane_executes_its_own_kind(session, monkeypatch):
         lane.join(WAIT)
     assert {session.store.run(run.id).state for run in made} == {RunState.DONE}
     assert sorted(record.version for record in runs.snapshots(session)) == ["v0001", "v0002", "v0003"]
+
+
+@pytest.mark.parametrize("loop", [partial(execute_runs, kind="graph"), look])
+def test_a_database_that_does_not_answer_costs_a_lane_a_sentence_and_not_its_life(session, caplog, loop):
+    one, database = trainer(session), session.settings.home / "copl.db"
+    session.store.engine.dispose()
+    aside = database.rename(database.with_suffix(".aside"))
+    database.mkdir()
+    thread = Thread(target=loop, args=(one,), daemon=True)
+    thread.start()
+    for _ in range(WAIT * 100):
+        if len(caplog.records) > 1:
+            break
+        one.stop.wait(0.01)
+    assert thread.is_alive()
+    one.stop.set()
+    thread.join(WAIT)
+    database.rmdir()
+    aside.rename(database)
+    said = [record.getMessage() for record in caplog.records if record.name == "copl.worker"]
+    assert said and all("cannot be opened; its folder must exist" in line for line in said)
+    assert not any("Traceback" in line for line in said)
 
 
 def test_a_run_that_waits_for_its_turn_can_be_cancelled(session, monkeypatch):

@@ -1,0 +1,336 @@
+"""Two apps, two trainers, PostgreSQL and an S3 server, all killed at random while people label: does everything hold?
+
+    python -m benchmarks.cluster_storm [--labellers N] [--seconds S] [--think S] [--seed N] [--kinds graph,full]
+
+Each app and each trainer has a home of its own; they share a database and a storage, all started here and private to
+the run.  The labellers are sessions of the real apps over their websockets (no browser draws the pages): they read the
+page, click the buttons of its pair, and go to the other app where one does not answer.  Meanwhile apps, trainers, the
+database and single connections of it are killed with SIGKILL and started again.
+
+Afterwards nobody is killed, every labeller opens the page once more, and the trainers finish.  Then what screens have
+acknowledged must be what the database holds, task by task; no pair may have a second label of one person, or more
+people than its overlap; every run must have ended, every interrupted one must have been queued again; every recorded
+snapshot that is kept must lie whole in the storage; and both apps must serve the champion of the database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from threading import Event, Thread
+
+from sqlalchemy import text
+
+from benchmarks.cluster import Installation, shared_storage, unexplained
+from benchmarks.web_visitors import Visitor
+from copl_core.__main__ import open_store
+from copl_core.config import Settings
+from copl_core.records import CoplError, ImportRow, Run, RunState
+from copl_core.snapshots.snapshot import load_snapshot, verify, versions_to_keep
+from copl_core.snapshots.stored import StoredSnapshots
+from copl_core.storage import Storage
+from copl_core.study import access, contents, labelling
+from copl_core.study.session import Session
+from copl_core.study_settings import AssignmentSettings
+from db.engine import reading
+from tests.databases import NoPostgres, private_cluster
+
+DESCRIPTION = "two apps, two trainers and PostgreSQL are killed at random while people label"
+OVERLAP = 3
+RESERVED_SECONDS = 20.0
+KINDS = ("app", "trainer", "database", "connection")  # of kills
+LEFT_BEHIND = "The run was left behind"
+PATIENCE = 300.0  # seconds in which apps start, and pages open
+STUCK_SECONDS = 120.0  # without a step of any run
+TOGETHER_SECONDS = 30.0  # in which both apps serve the champion after that
+ALIVE_SECONDS = 4.0  # since a trainer's last heartbeat
+ACTIVE = (RunState.QUEUED, RunState.RUNNING)
+# A trainer fits as often as people can label here, and a lost one is noticed soon.
+SETTINGS = {
+    "COPL_LEASE_SECONDS": "8",
+    "COPL_REFIT_LABELS": "4",
+    "COPL_REFIT_SECONDS": "2",
+    "COPL_REWARD_LABELS": "40",
+    "COPL_REWARD_SECONDS": "20",
+    "COPL_REWARD_STEPS": "10",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    labellers: int = 25
+    seconds: float = 120.0
+    think: float = 3.0  # mean seconds for a pair
+    every: float = 5.0  # mean seconds between two kills
+    seed: int = 0
+    kinds: str = "graph,full"  # of runs
+    trainers: int = 2
+
+
+@dataclass
+class Outcome:
+    """What was counted, and every invariant that does not hold, in a sentence."""
+
+    rows: dict[str, object] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def check(self, holds: bool, sentence: str) -> None:
+        if not holds:
+            self.broken.append(sentence)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster_storm", description=__doc__.splitlines()[0])
+    parser.add_argument("--labellers", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--think", type=float, default=3.0, help="mean seconds that a labeller looks at a pair")
+    parser.add_argument("--every", type=float, default=5.0, help="mean seconds between two kills")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainers", type=int, default=2)
+    parser.add_argument("--kinds", default="graph,full", help="of runs that the trainers execute")
+    parser.add_argument("--logs", type=Path, help="keep the logs of all parts in this folder")
+    given = vars(parser.parse_args(argv))
+    logs = given.pop("logs")
+    try:
+        outcome = storm(Plan(**given), logs)
+    except NoPostgres as missing:
+        print(f"Skipped: {missing}.")
+        return 0
+    for name, value in outcome.rows.items():
+        print(f"{name:34}{value:>12,}" if isinstance(value, int) else f"{name:34}{value!s:>12}".rstrip())
+    for sentence in outcome.broken:
+        print(f"BROKEN  {sentence}")
+    return int(bool(outcome.broken))
+
+
+def storm(plan: Plan, logs: Path | None = None) -> Outcome:
+    """Run the storm and check its result.
+
+    Raises:
+        NoPostgres: there is no PostgreSQL here.
+    """
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the S3 server prints every request
+    weights = Settings.from_environment().weights
+    with tempfile.TemporaryDirectory() as name, private_cluster() as database:
+        folder, random = Path(name), Random(plan.seed)
+        with shared_storage(folder / "storage") as (address, kind):
+            own = Settings(home=folder / "own", database_url=database.url, storage=address)
+            session = prepare(own, pairs=int(plan.labellers * (plan.seconds / plan.think + 20) / OVERLAP))
+            shared = SETTINGS | {"COPL_STORAGE": address, "COPL_KINDS": plan.kinds}
+            shown = weights if weights.is_dir() else None
+            with Installation(folder, database, shared, random, shown, trainers=plan.trainers) as parts:
+                visitors = invite(session, parts.addresses, plan.labellers, random)
+                outcome = Outcome({"storage": kind, "labellers, by websocket": plan.labellers})
+                try:
+                    run_storm(parts, visitors, plan, random, outcome)
+                    settle(session, parts, visitors, outcome)
+                    check(session, parts, visitors, outcome)
+                finally:
+                    if logs is not None:
+                        keep_logs(parts, logs)
+    return outcome
+
+
+def prepare(settings: Settings, pairs: int) -> Session:
+    store = open_store(settings)
+    session = Session(store, settings, store.create_study("Storm").id)
+    rows = (ImportRow(n, f"Question {n // 4}?", f"Yes, {n}.", f"No, and here is why: {n}.") for n in range(pairs))
+    contents.import_rows(session, rows)
+    labelling.set_assignment(
+        session, AssignmentSettings(overlap=OVERLAP, repeats=0, reserve_minutes=RESERVED_SECONDS / 60)
+    )
+    return session
+
+
+def invite(session: Session, addresses: list[str], count: int, random: Random) -> list[Visitor]:
+    """People with a sign-in link each; a balancer sends half of them to each app."""
+    visitors = []
+    for number in range(count):
+        name, first = f"labeller {number}", number % len(addresses)
+        token = access.enter(session, name)[1]
+        visitors.append(Visitor(name, token, addresses[first:] + addresses[:first], Random(random.random())))
+    return visitors
+
+
+# ---- the storm
+
+
+def run_storm(parts: Installation, visitors: list[Visitor], plan: Plan, random: Random, outcome: Outcome) -> None:
+    """Let people label while parts are killed."""
+    wait_until(lambda: all(status == 200 for status, _ in parts.answers("/readyz")), PATIENCE, "the apps start")
+    kills: Counter[str] = Counter()
+    ends, stop, started = time.monotonic() + plan.seconds, Event(), time.monotonic()
+    killer = Thread(target=_kill_at_random, args=(parts, random, plan.every, kills, stop))
+    killer.start()
+    asyncio.run(_everybody(one.label(ends, plan.think) for one in visitors))
+    stop.set()
+    killer.join()
+    outcome.rows["seconds"] = f"{time.monotonic() - started:.0f}"
+    outcome.rows |= {f"killed: {kind}": kills[kind] for kind in KINDS}
+
+
+async def _everybody(steps) -> None:
+    await asyncio.gather(*steps)
+
+
+def _kill_at_random(parts: Installation, random: Random, every: float, kills: Counter[str], stop: Event) -> None:
+    """Kill a part every few seconds; each kind as often as any other."""
+    left: list[str] = []
+    while not stop.wait(random.uniform(0.5, 1.5) * every):
+        left = left or random.sample(KINDS, len(KINDS))
+        kind = left.pop()
+        kills[kind] += parts.kill_one(kind)
+
+
+def settle(session: Session, parts: Installation, visitors: list[Visitor], outcome: Outcome) -> None:
+    """Nobody is killed any more: every labeller looks once more, and the trainers finish."""
+    asyncio.run(_everybody(one.look(PATIENCE) for one in visitors))
+    started = time.monotonic()
+    wait_for_trainers(session, len(parts.trainers))
+    outcome.rows["seconds until the trainers rest"] = f"{time.monotonic() - started:.0f}"
+    started = time.monotonic()
+    try:
+        wait_until(lambda: parts.champions() == {session.record.champion}, TOGETHER_SECONDS, "the apps agree")
+    except TimeoutError as late:
+        outcome.broken.append(f"{late}: they serve {parts.champions()}, and it is {session.record.champion}")
+    outcome.rows["seconds until apps agree"] = f"{time.monotonic() - started:.1f}"
+
+
+def wait_for_trainers(session: Session, trainers: int) -> None:
+    """Wait until they rest, or until no run gets any further for a long time; ``check`` names such runs."""
+    seen: object = None
+    changed = time.monotonic()
+    while not _rests(session, trainers) and time.monotonic() < changed + STUCK_SECONDS:
+        now = [(run.id, run.state, run.phase, run.step) for run in session.store.runs(session.id)]
+        if now != seen:
+            seen, changed = now, time.monotonic()
+        time.sleep(0.5)
+
+
+def _rests(session: Session, trainers: int) -> bool:
+    """Whether every trainer lives, no run is queued or running, and none is due, in several looks."""
+    for _ in range(3):
+        alive = [one for one in session.store.trainers() if one.silent_seconds < ALIVE_SECONDS]
+        newest, _ = session.store.newest_watermarks(session.id)
+        due = session.store.revisions_since(session.id, newest or 0) >= int(SETTINGS["COPL_REFIT_LABELS"])
+        if len(alive) < trainers or session.store.active_runs() or due:
+            return False
+        time.sleep(1.0)
+    return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Raises ``TimeoutError`` where the condition does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except CoplError:
+            pass  # the database starts
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.5)
+
+
+# ---- afterwards
+
+
+def check(session: Session, parts: Installation, visitors: list[Visitor], outcome: Outcome) -> None:
+    check_labels(session, visitors, outcome)
+    check_runs(session.store.runs(session.id, limit=100_000), outcome)
+    check_snapshots(session, parts, outcome)
+    outcome.rows["trainers that ended by themselves"] = sum(one.ended for one in parts.trainers)
+    outcome.rows["apps that ended by themselves"] = sum(one.ended for one in parts.apps)
+    for fault, times in unexplained(parts.machines).most_common(10):
+        outcome.broken.append(f"in a log, {times} times, without a sentence: {fault}")
+
+
+def check_labels(session: Session, visitors: list[Visitor], outcome: Outcome) -> None:
+    with reading(session.store.engine) as connection:
+        stored = {row[0] for row in connection.execute(text("select task_id from label where counts"))}
+        everything = connection.execute(text("select user_id, pair_id from label where counts")).all()
+    acknowledged = {task for one in visitors for task in one.acknowledged}
+    per_pair = Counter(pair for _, pair in set(map(tuple, everything)))
+    lost, unknown = acknowledged - stored, stored - acknowledged
+    double = len(everything) - len(set(map(tuple, everything)))
+    over = [pair for pair, people in per_pair.items() if people > OVERLAP]
+    times = sorted(ms for one in visitors for ms in one.milliseconds) or [float("nan")]
+    apps = sum((one.apps for one in visitors), Counter())
+    outcome.rows |= {
+        "labels stored": len(stored),
+        "labels acknowledged": len(acknowledged),
+        "acknowledged, not stored": len(lost),
+        "stored, not acknowledged": len(unknown),
+        "double labels": double,
+        "pairs over their overlap": len(over),
+        "acknowledged by each app": " + ".join(str(count) for _, count in sorted(apps.items())),
+        "moves to the other app": sum(one.moves for one in visitors),
+        "click to next pair, p50": f"{times[len(times) // 2]:.0f} ms",
+        "click to next pair, p95": f"{times[int(len(times) * 0.95)]:.0f} ms",
+    }
+    for sentence, seen in sum((one.sentences for one in visitors), Counter()).most_common(10):
+        outcome.rows[f'on a screen, {seen} times: "{sentence}"'] = ""
+    outcome.check(not lost, f"{len(lost)} acknowledged labels are not stored: tasks {sorted(lost)[:10]}")
+    outcome.check(not unknown, f"{len(unknown)} stored labels were not acknowledged: tasks {sorted(unknown)[:10]}")
+    outcome.check(not double, f"{double} labels are a second one of a person for a pair")
+    outcome.check(not over, f"{len(over)} pairs have more than {OVERLAP} people: {over[:10]}")
+    outcome.check(bool(stored), "nobody labelled anything")
+    for one in visitors:
+        outcome.broken.extend(one.faults)
+
+
+def check_runs(runs: list[Run], outcome: Outcome) -> None:
+    states = Counter((run.kind, run.state.value) for run in runs)
+    outcome.rows |= {f"runs, {kind}, {state}": count for (kind, state), count in sorted(states.items())}
+    again = {run.retry_of for run in runs}
+    for run in runs:
+        outcome.check(
+            run.state not in ACTIVE, f"run {run.id} ({run.kind}) is {run.state.value} at the end, {run.phase}"
+        )
+        lost = run.state == RunState.INTERRUPTED and run.id not in again
+        outcome.check(not lost, f"run {run.id} ({run.kind}) was interrupted, and nobody took it over")
+        failed = run.state == RunState.FAILED and not run.message.startswith(LEFT_BEHIND)  # in five attempts
+        outcome.check(not failed, f"run {run.id} ({run.kind}) failed: {run.message}")
+    outcome.check(any(run.state == RunState.DONE for run in runs), "no run is done")
+
+
+def check_snapshots(session: Session, parts: Installation, outcome: Outcome) -> None:
+    records, champion = session.store.snapshots(session.id), session.record.champion
+    names = [record.version for record in records]
+    whole = StoredSnapshots(Storage(session.settings.storage), session.record).versions()
+    kept = versions_to_keep(records, champion)
+    missing = sorted(version for version in kept if not whole.get(version))
+    outcome.rows |= {
+        "snapshots": len(names),
+        "in the storage without a record": len(whole.keys() - set(names)),
+        "champion": str(champion),
+    }
+    outcome.check(len(names) == len(set(names)), f"versions are not unique: {sorted(names)}")
+    outcome.check(not missing, f"the storage lacks {', '.join(missing)}")
+    for app in parts.apps:
+        damaged = verify(load_snapshot(app.home / "snapshots" / str(session.id), champion)) if champion else []
+        outcome.check(not damaged, f"{app.home.name} has a damaged {champion}: {', '.join(damaged)}")
+
+
+def keep_logs(parts: Installation, folder: Path) -> None:
+    """Copy what every part has printed, the database included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for machine in parts.machines:
+        (folder / f"{machine.home.name}.log").write_bytes(machine.log.read_bytes())
+        for run in (machine.home / "logs" / "runs").glob("*"):
+            (folder / f"{machine.home.name}, {run.name}").write_bytes(run.read_bytes())
+    (folder / "database.log").write_bytes((parts.database.folder / "log").read_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
