@@ -67,13 +67,22 @@ class SharedSnapshots:
                 raise CoplError(f"Snapshot {snapshot.version} exists already; give the new snapshot another version.")
             stored.put(snapshot)
 
-    def take_back(self, study_id: int, version: str) -> None:
-        """Remove a snapshot that could not be recorded."""
+    def take_back(self, study_id: int, version: str) -> bool:
+        """Remove a snapshot that could not be recorded from the storage; False where it must stay on disk, too: it is
+        recorded after all, or the database cannot say so, and ``sweep`` removes it later if it is not.
+        """
         try:
-            if (stored := self._of(study_id).stored) and not self._is_recorded(study_id, version):
+            if self._is_recorded(study_id, version):
+                return False
+        except CoplError as problem:
+            log.warning("snapshot %s stays for now: %s", version, problem)
+            return False
+        try:
+            if stored := self._of(study_id).stored:
                 stored.remove(version)
         except CoplError as problem:
-            log.warning("%s", problem)  # ``sweep`` removes it later
+            log.warning("%s", problem)
+        return True
 
     def bring(self, study_id: int, version: str) -> None:
         """See to it that a snapshot is on disk.

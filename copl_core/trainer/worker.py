@@ -467,7 +467,7 @@ class Trainer:
         return self.store.runs(study_id, kind=kind, limit=20)
 
     def _publish(self, run: Run, version: str, fitted: Fitted, manifest: dict) -> bool:
-        """Write the snapshot to its folder and to the storage, then record it; one that cannot be recorded is removed.
+        """Write the snapshot to its folder and to the storage, then record it; one that is not recorded is removed.
 
         Returns whether it is the champion.
         """
@@ -485,8 +485,8 @@ class Trainer:
             self.shared.put(manifest["study"], written)
             return self._record(manifest["study"], record, run)
         except Exception:
-            self.shared.take_back(manifest["study"], version)
-            prune(root, on_disk(root) - {version})
+            if self.shared.take_back(manifest["study"], version):
+                prune(root, on_disk(root) - {version})
             raise
 
     def _record(self, study_id: int, record: SnapshotRecord, run: Run) -> bool:

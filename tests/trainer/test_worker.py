@@ -375,6 +375,27 @@ def test_a_database_that_is_busy_for_a_while_costs_no_training(session, verb, mo
     assert state_of(session, run.id) == RunState.DONE and session.record.champion == "v0001"
 
 
+def test_a_snapshot_that_is_recorded_although_the_answer_was_lost_stays_the_champion(session, monkeypatch):
+    monkeypatch.setattr("copl_core.trainer.worker._PUBLISH_RETRY_SECONDS", ())
+    one, run = trainer(session), runs.request_fit(session, "graph")
+    home, publish = session.settings.home, session.store.publish
+
+    def record_and_go_away(*given, **named):
+        publish(*given, **named)
+        session.store.engine.dispose()
+        (home / "copl.db").rename(home / "aside.db")
+        (home / "copl.db").mkdir()
+        raise StoreUnavailable("The database server does not answer.")
+
+    monkeypatch.setattr(session.store, "publish", record_and_go_away)
+    one.execute(run.id)
+    (home / "copl.db").rmdir()
+    (home / "aside.db").rename(home / "copl.db")
+    assert one.recover() == [] and state_of(session, run.id) == RunState.DONE
+    assert session.record.champion == "v0001" and versions_on_disk(session) == ["v0001"]
+    assert verify(session.snapshot()) == []
+
+
 def test_a_snapshot_that_cannot_be_recorded_waits_for_the_next_try_with_what_was_trained(session, monkeypatch):
     monkeypatch.setattr("copl_core.trainer.worker._PUBLISH_RETRY_SECONDS", (0.0, 0.0))
     one, run = trainer(session), runs.request_fit(session, "graph")
