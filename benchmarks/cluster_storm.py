@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -44,7 +44,7 @@ RESERVED_SECONDS = 20.0
 KINDS = ("app", "trainer", "database", "connection")  # of kills
 PATIENCE = 300.0  # seconds in which apps start, and pages open
 STUCK_SECONDS = 120.0  # without a step of any run
-TOGETHER_SECONDS = 30.0  # in which both apps serve the champion after that
+TOGETHER_SECONDS = 120.0  # in which both apps serve the champion after that
 ALIVE_SECONDS = 4.0  # since a trainer's last heartbeat
 # A trainer fits as often as people can label here, and a lost one is noticed soon.
 SETTINGS = {
@@ -66,6 +66,13 @@ class Plan:
     seed: int = 0
     kinds: str = "graph,full"  # of runs
     trainers: int = 2
+    labels: int = 0  # the storm ends with so many acknowledged ones, and ``kills`` fall among them; 0: by the clock
+    kills: int = 4
+
+    @property
+    def pairs(self) -> int:
+        """More than people can label."""
+        return self.labels or int(self.labellers * (self.seconds / self.think + 20) / OVERLAP)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,7 +111,7 @@ def storm(plan: Plan, logs: Path | None = None) -> Outcome:
         folder, random = Path(name), Random(plan.seed)
         with shared_storage(folder / "storage") as (address, kind):
             own = Settings(home=folder / "own", database_url=database.url, storage=address)
-            session = prepare(own, pairs=int(plan.labellers * (plan.seconds / plan.think + 20) / OVERLAP))
+            session = prepare(own, plan.pairs)
             shared = SETTINGS | {"COPL_STORAGE": address, "COPL_KINDS": plan.kinds}
             shown = weights if weights.is_dir() else None
             with Installation(folder, database, shared, random, shown, trainers=plan.trainers) as parts:
@@ -148,24 +155,48 @@ def run_storm(parts: Installation, visitors: list[Visitor], plan: Plan, random: 
     """Let people label while parts are killed."""
     wait_until(lambda: all(status == 200 for status, _ in parts.answers("/readyz")), PATIENCE, "the apps start")
     kills: Counter[str] = Counter()
-    ends, stop, started = time.monotonic() + plan.seconds, Event(), time.monotonic()
-    killer = Thread(target=_kill_at_random, args=(parts, random, plan.every, kills, stop))
+    started, stop = time.monotonic(), Event()
+
+    def acknowledged() -> int:
+        return sum(len(one.acknowledged) for one in visitors)
+
+    def is_over() -> bool:
+        seconds = time.monotonic() - started
+        return (acknowledged() >= plan.labels or seconds > PATIENCE) if plan.labels else seconds > plan.seconds
+
+    moments = by_labels(plan, random, acknowledged, stop) if plan.labels else by_the_clock(plan, random, stop)
+    killer = Thread(target=_kill_at_random, args=(parts, random, moments, kills))
     killer.start()
-    asyncio.run(_everybody(one.label(ends, plan.think) for one in visitors))
+    asyncio.run(_everybody(one.label(is_over, plan.think) for one in visitors))
     stop.set()
     killer.join()
     outcome.rows["seconds"] = f"{time.monotonic() - started:.0f}"
     outcome.rows |= {f"killed: {kind}": kills[kind] for kind in KINDS}
 
 
+def by_the_clock(plan: Plan, random: Random, stop: Event) -> Iterator[None]:
+    """The moments of kills: every few seconds."""
+    while not stop.wait(random.uniform(0.5, 1.5) * plan.every):
+        yield
+
+
+def by_labels(plan: Plan, random: Random, acknowledged: Callable[[], int], stop: Event) -> Iterator[None]:
+    """The moments of kills: whenever the acknowledged labels pass a random number, however busy the machine is."""
+    for number in sorted(random.sample(range(plan.labels), plan.kills)):
+        while acknowledged() < number:
+            if stop.wait(0.05):
+                return
+        yield
+
+
 async def _everybody(steps) -> None:
     await asyncio.gather(*steps)
 
 
-def _kill_at_random(parts: Installation, random: Random, every: float, kills: Counter[str], stop: Event) -> None:
-    """Kill a part every few seconds; each kind as often as any other."""
+def _kill_at_random(parts: Installation, random: Random, moments: Iterator[None], kills: Counter[str]) -> None:
+    """Kill a part at each moment; each kind as often as any other."""
     left: list[str] = []
-    while not stop.wait(random.uniform(0.5, 1.5) * every):
+    for _ in moments:
         left = left or random.sample(KINDS, len(KINDS))
         kind = left.pop()
         kills[kind] += parts.kill_one(kind)

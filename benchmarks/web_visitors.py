@@ -12,6 +12,7 @@ import asyncio
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from random import Random
@@ -78,12 +79,12 @@ class Visitor:
     done: bool = False  # no pair is left
     cookie: str = ""
 
-    async def label(self, ends: float, think: float) -> None:
-        """Label until ``ends``, with about ``think`` seconds for each pair."""
+    async def label(self, is_over: Callable[[], bool], think: float) -> None:
+        """Label until it is over, with about ``think`` seconds for each pair."""
         await asyncio.sleep(self.random.uniform(0, think))
-        while time.monotonic() < ends and not self.done:
+        while not is_over() and not self.done:
             try:
-                await self._visit(ends, think)
+                await self._visit(is_over, think)
             except AWAY:
                 self._move()
                 await asyncio.sleep(self.random.uniform(0.2, 1.0))
@@ -102,13 +103,13 @@ class Visitor:
             await asyncio.sleep(0.5)
         self.faults.append(f"{self.name}: no page within {patience:.0f} s")
 
-    async def _visit(self, ends: float, think: float) -> None:
+    async def _visit(self, is_over: Callable[[], bool], think: float) -> None:
         """Label at one app until it does not answer."""
         if not self.cookie:
             self.cookie = await asyncio.to_thread(_sign_in, self.addresses[0], self.token)
         async with self._connection() as connection:
             screen = await _run(connection)
-            while self._see(screen) and time.monotonic() < ends and screen.task is not None:
+            while self._see(screen) and not is_over() and screen.task is not None:
                 await asyncio.sleep(self.random.uniform(0.5, 1.5) * think)
                 screen = await self._answer(connection, screen)
             if screen.answered is None:
