@@ -128,7 +128,7 @@ class Visitor:
         return screen
 
     def _see(self, screen: Screen) -> bool:
-        """Compare what the page counts with what this person has been told; False where the page shows an error."""
+        """Compare what the page counts with what was acknowledged; False where the page shows an error."""
         self.sentences.update(screen.sentences)
         self.faults += [f"{self.name}: {one}" for one in screen.tracebacks]
         if screen.answered is None:

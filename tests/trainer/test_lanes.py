@@ -181,9 +181,9 @@ def test_a_database_that_does_not_answer_costs_a_lane_a_sentence_and_not_its_lif
     thread.join(WAIT)
     database.rmdir()
     aside.rename(database)
-    said = [record.getMessage() for record in caplog.records if record.name == "copl.worker"]
-    assert said and all("cannot be opened; its folder must exist" in line for line in said)
-    assert not any("Traceback" in line for line in said)
+    lines = [record.getMessage() for record in caplog.records if record.name == "copl.worker"]
+    assert lines and all("cannot be opened; its folder must exist" in line for line in lines)
+    assert not any("Traceback" in line for line in lines)
 
 
 def test_a_run_that_waits_for_its_turn_can_be_cancelled(session, monkeypatch):
