@@ -28,7 +28,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.utils import logging
 
 from copl_core.records import CoplError
-from copl_core.reward.chat import chat_of, rendered
+from copl_core.reward.chat import chat_of, check_template, rendered
+from copl_core.reward.model_folder import architectures_of, check_finite, checked_config, in_a_sentence
 from copl_core.reward.own_head import OwnHead, is_reward_trained, load_classifier
 from copl_core.turns import last_part
 
@@ -203,26 +204,34 @@ def load_backbone(
         own_head: use the head of a reward-trained model; reward models of earlier versions were fitted without it.
 
     Raises:
-        CoplError: no language model can be loaded under this name, it has fewer than k layers, or it has a head for
-            other than one label.
+        CoplError: no language model can be loaded under this name, its folder is damaged or asks for code, it has fewer
+            than k layers, or it has a head for other than one label.
     """
     source = str(weights(name)) if name in BUNDLED else name
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            has_head = is_reward_trained(config)
-            if has_head and own_head:
-                whole = load_classifier(name, source, config, dtype).eval()
-                return Backbone(name, tokenizer, whole.base_model, last_layers, OwnHead(name, whole))
-            model = AutoModel.from_pretrained(source, config=config, dtype=dtype, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CoplError(
-            f"the backbone {name!r} cannot be loaded ({str(error).splitlines()[0]}): name a bundled one "
-            f"({', '.join(BUNDLED)}), a folder saved by transformers, or a Hugging Face id; weights of a reward model "
-            "must be safetensors, and code that comes with a model is not run"
-        ) from error
-    return Backbone(name, tokenizer, model, last_layers, ignores_head=has_head)
+    with quiet(), in_a_sentence(partial(_unloadable, name)):
+        found = checked_config(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config.architectures = architectures_of(found)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        check_template(tokenizer)
+        has_head = is_reward_trained(config)
+        if has_head and own_head:
+            whole = load_classifier(name, source, config, dtype).eval()
+            check_finite(name, whole)
+            return Backbone(name, tokenizer, whole.base_model, last_layers, OwnHead(name, whole))
+        model = AutoModel.from_pretrained(
+            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+        check_finite(name, model)
+        return Backbone(name, tokenizer, model, last_layers, ignores_head=has_head)
+
+
+def _unloadable(name: str, reason: str) -> str:
+    return (
+        f"the backbone {name!r} cannot be loaded ({reason}): name a bundled one ({', '.join(BUNDLED)}), a folder saved "
+        "by transformers, or a Hugging Face id; weights must be safetensors, and code that comes with a model is not "
+        "run"
+    )
 
 
 def convert_gguf(gguf: Path, out: Path) -> Path:

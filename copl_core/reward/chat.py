@@ -5,7 +5,10 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
+from copl_core.records import CoplError
 from copl_core.turns import Turn, turns_of
+
+TEMPLATE_STEPS = 100_000  # turns of loops and calls for a question and its answer; templates of models take tens
 
 _SPOKEN = {"developer": "system", "tool": "user"}  # roles that few templates have, as the nearest one that all have
 
@@ -24,16 +27,48 @@ def chat_of(prompt: str, response: str | None = None) -> list[dict[str, str]]:
 
 
 def rendered(tokenizer: Any, chat: list[dict[str, str]], **how: Any) -> str:
-    """The chat in the tokenizer's template; one that knows no system texts gets them in the first question."""
+    """The chat in the tokenizer's template; one that knows no system texts gets them in the first question.
+
+    Raises:
+        CoplError: the template does not take this chat.
+    """
     from jinja2 import TemplateError
 
     try:
         return tokenizer.apply_chat_template(chat, tokenize=False, **how)
-    except TemplateError:
+    except TemplateError as problem:
         if chat[0]["role"] != "system" or len(chat) < 2:
-            raise
+            reason = " ".join(str(problem).split()) or type(problem).__name__
+            raise CoplError(
+                f"The chat template of the model does not take these turns ({reason}); change their roles or choose "
+                "another model."
+            ) from problem
         first = {"role": chat[1]["role"], "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}
-        return tokenizer.apply_chat_template([first, *chat[2:]], tokenize=False, **how)
+        return rendered(tokenizer, [first, *chat[2:]], **how)
+
+
+def check_template(tokenizer: Any, steps: int = TEMPLATE_STEPS) -> None:
+    """Render a question and its answer in the tokenizer's template, if it has one, with every step counted.
+
+    A template is a program that came with the model: the sandbox keeps it from everything but the processor.  One that
+    waits for a text of its choice before it loops is not found.
+
+    Raises:
+        CoplError: it takes more than so many turns of loops and calls.
+        jinja2.TemplateError: it cannot be rendered.
+    """
+    if not tokenizer.chat_template:
+        return
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    from copl_core.reward.counted_template import counted
+
+    template = tokenizer.get_chat_template()
+    environment = counted(_compile_jinja_template(template).environment, steps)
+    environment.from_string(template).render(
+        **tokenizer.special_tokens_map, messages=chat_of("a", "b"), tools=None, documents=None,
+        add_generation_prompt=False,
+    )  # fmt: skip
 
 
 def pair_template(tokenizer: Any) -> str | None:

@@ -141,7 +141,7 @@ def stock_rewards(folder: Path, texts: Sequence[Text], *, own_head: bool = False
     """
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        classifier = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        classifier = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
     return np.array([_stock_reward(classifier, tokenizer, text, own_head) for text in texts], np.float32)
 
 
@@ -178,7 +178,9 @@ def _stock_model(backbone: Backbone, source: str) -> Any:
             )
         config.num_hidden_layers += 1
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(source, config=config, dtype=torch.float32).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, config=config, dtype=torch.float32, use_safetensors=True
+        ).eval()
     except ValueError:
         model = None
     if model is not None and backbone.own_head is not None:
@@ -296,13 +298,11 @@ def _strip_template(tokenizer: Any) -> None:
     template = tokenizer.chat_template
     if not isinstance(template, str):
         return
-    from jinja2 import TemplateError
-
     wanted = rendered(tokenizer, chat_of("a", "b")).rstrip()
     tokenizer.chat_template = "{% set conversation %}" + template + "{% endset %}{{ conversation.rstrip() }}"
     try:
         wrapped = rendered(tokenizer, chat_of("a", "b"))
-    except TemplateError:
+    except CoplError:
         wrapped = None
     if wrapped != wanted:
         tokenizer.chat_template = template

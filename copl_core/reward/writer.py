@@ -12,16 +12,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from copl_core.records import CoplError
 from copl_core.reward.backbone import BUNDLED, Resolver, quiet
-from copl_core.reward.chat import chat_of, rendered
+from copl_core.reward.chat import chat_of, check_template, rendered
+from copl_core.reward.model_folder import check_finite, checked_config, in_a_sentence
 from copl_core.reward.sentences import ends_sentence
 from copl_core.reward.styles import Style
 
@@ -145,18 +146,23 @@ def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu"
     """
     name = name.strip()
     source = str(weights(name)) if name in BUNDLED else name
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, dtype=_precision(device))
+    with quiet(), in_a_sentence(partial(_unloadable, name)):
+        checked_config(source, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        check_template(tokenizer)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, local_files_only=True, use_safetensors=True, dtype=_precision(device)
+        )
         _check(model)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise CoplError(
-            f"The language model {name!r} cannot be loaded from this machine ({reason}); name smollm2, the "
-            "folder of a model saved by transformers, or the id of one in the Hugging Face cache."
-        ) from error
+        check_finite(name, model)
     return Writer(name, tokenizer, model, device)
+
+
+def _unloadable(name: str, reason: str) -> str:
+    return (
+        f"The language model {name!r} cannot be loaded from this machine ({reason}); name smollm2, the folder of a "
+        "model saved by transformers with weights as safetensors, or the id of one in the Hugging Face cache."
+    )
 
 
 def _check(model: Any) -> None:

@@ -195,7 +195,7 @@ class TextEmbedder:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
             with _quiet():
                 model = transformers.AutoModel.from_pretrained(
-                    self.folder, add_pooling_layer=False, local_files_only=True
+                    self.folder, add_pooling_layer=False, local_files_only=True, use_safetensors=True
                 )
             model = model.eval().to(self.device)
             if self.device == "cpu":

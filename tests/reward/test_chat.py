@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from jinja2 import TemplateError
 
+from copl_core.records import CoplError
 from copl_core.reward.chat import chat_of, rendered
 from copl_core.turns import Turn, text_of
 
@@ -43,5 +44,5 @@ class WithoutSystem:
 def test_a_template_without_system_texts_gets_them_in_the_first_question():
     found = rendered(WithoutSystem(), chat_of(PROMPT, "rock"))
     assert found == "user: sea\n\nwave | assistant: tide | user: sand | assistant: rock"
-    with pytest.raises(TemplateError):
+    with pytest.raises(CoplError, match="does not take these turns .System role not supported.; change"):
         rendered(WithoutSystem(), [{"role": "system", "content": "sea"}])
