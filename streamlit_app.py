@@ -114,7 +114,8 @@ def main() -> None:
     keep_address(study_id if many else None)
     page = menu(user.role)
     account()
-    welcome()
+    if page.title != "Label":  # which shows it after the first answer
+        welcome()
     page.run()
 
 

@@ -95,21 +95,34 @@ def new_link(session: Session, me: User) -> str:
     return f"{address()}/?token={access.sign_in_token(session, me.id, by=me.id)}"
 
 
-def welcome() -> None:
-    """For somebody who has just joined: their own link, since their name alone does not bring them back."""
-    if not st.session_state.get("joined"):
+def welcome(answered: int | None = None) -> None:
+    """For somebody who has just joined: their own link, since their name alone does not bring them back.
+
+    Args:
+        answered: where pairs are answered, how many are: the first one comes before the link, and after the second the
+            link is one line, to be opened.
+    """
+    if not st.session_state.get("joined") or answered == 0:
         return
+    if answered is None or answered == 1:
+        with st.container(border=True, key="welcome"):
+            link_card()
+        return
+    with st.container(key="welcome"), st.expander("Keep your own sign-in link"):
+        link_card()
+
+
+def link_card() -> None:
     session, me = current()
     link = st.session_state.get("welcome link") or new_link(session, me)
     st.session_state["welcome link"] = link
-    with st.container(border=True, key="welcome"):
-        st.write(
-            f"**Welcome, {literal(me.name)}.** This is your own sign-in link. Keep it: your name alone does not sign "
-            "you in. In another browser, or after you sign out, only this link brings you back to your answers."
-        )
-        st.html(COPY_STYLE)
-        st.code(link, language=None, wrap_lines=True)
-        st.button("I have kept it", key="link-kept", on_click=forget_welcome)
+    st.write(
+        f"**Welcome, {literal(me.name)}.** This is your own sign-in link. Keep it: your name alone does not sign "
+        "you in. In another browser, or after you sign out, only this link brings you back to your answers."
+    )
+    st.html(COPY_STYLE)
+    st.code(link, language=None, wrap_lines=True)
+    st.button("I have kept it", key="link-kept", on_click=forget_welcome)
 
 
 def forget_welcome() -> None:

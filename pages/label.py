@@ -15,6 +15,7 @@ from copl_core.records import Choice, CoplError, Progress, Role, Task
 from copl_core.study import labelling
 from copl_core.study.views import Feedback
 from copl_core.study_settings import Guidelines
+from pages import account
 from pages.common import current, in_a_sentence, page_link
 from pages.label_strip import strip
 from pages.texts import draw_markdown, draw_prompt, draw_response
@@ -194,6 +195,7 @@ def page() -> None:
     session, me = current()
     st.html(LAYOUT)
     task, progress = labelling.next_task(session, me.id), labelling.progress(session, me.id)
+    account.welcome(None if task is None else progress.done)
     if task is None and not progress.done and not labelling.has_pairs(session):
         no_pairs()
         return

@@ -68,10 +68,11 @@ def test_a_link_opened_in_the_next_tab_leads_to_the_shared_page(app_alone, visit
     link.wait_for_url(re.compile(rf"{app_alone.url}/controversy\?(study=\d+&)?pair=3\b"))
 
 
-def test_who_joins_by_name_gets_a_link_of_their_own_that_brings_them_back(app_alone, visit, settled):
+def test_who_joins_by_name_gets_a_link_of_their_own_that_brings_them_back(app_alone, visit, settled, ready):
     page = visit()
     page.get_by_text("You can join this study: Two camps").wait_for()
     join(page, "Nia")
+    ready(page).keyboard.press("1")
     link = page.locator(".st-key-welcome code").inner_text().strip()
     assert "token" not in page.url and "joined" not in settled(page).url and link.startswith(f"{app_alone.url}/?token=")
     page.reload()
@@ -89,10 +90,12 @@ def test_who_joins_by_name_gets_a_link_of_their_own_that_brings_them_back(app_al
 def test_the_welcome_goes_when_the_link_is_kept_and_labelling_goes_on(visit, ready):
     page = visit()
     join(page, "Noor")
+    ready(page).keyboard.press("1")
+    page.get_by_text("1 answered").first.wait_for()
     page.get_by_role("button", name="I have kept it").click()
     page.locator(".st-key-welcome").wait_for(state="detached")
     ready(page).keyboard.press("1")
-    page.get_by_text("1 answered").first.wait_for()
+    page.get_by_text("2 answered").first.wait_for()
 
 
 def test_an_annotator_at_the_address_of_the_labelling_page_sees_it_marked_in_the_menu(app_alone, visit, ready):

@@ -32,6 +32,19 @@ def test_a_first_visit_says_why_and_the_way_to_ten_is_counted(camps, ann, open_p
     assert "1 answered" in words(page) and 'class="star"' in html(page)
 
 
+def test_ones_own_link_comes_after_the_first_answer_and_is_one_line_after_the_second(camps, ann, open_page, words):
+    page = open_page("label", camps, ann, joined=True)
+    assert not page.code
+    press(page, "A is better")
+    assert len(page.code) == 1 and "your own sign-in link" in words(page)
+    link = page.code[0].value
+    press(page, "A is better")
+    (closed,) = (one for one in page.expander if one.label == "Keep your own sign-in link")
+    assert not closed.proto.expanded and [one.value for one in closed.code] == [link]
+    press(page, "I have kept it")
+    assert not page.code
+
+
 def test_ten_answers_lead_on_and_the_last_one_says_all_done(camps, ann, open_page, label, words):
     label(camps, ann, 10)
     page = open_page("label", camps, ann)
