@@ -654,8 +654,13 @@ class Store(Protocol):
         """Studies that somebody has left, whose files may still hold what went → how many have left so."""
         ...
 
-    def overwrite_deleted(self) -> bool:
-        """Rewrite the files of the database without what deleted rows left; False: it is in use, try again later."""
+    def overwrite_deleted(self) -> None:
+        """Rewrite the files of the database without what deleted rows left.
+
+        Raises:
+            StoreUnavailable: it is in use; try again later.
+            CoplError: there is no space, or no right to write.
+        """
         ...
 
     def mark_clean(self, study_id: int, n_left: int) -> None:

@@ -8,20 +8,18 @@ them.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from copl_core.records import LEFT, CoplError, Departure, Role, RunState
 from db.base import AnyRow
 from db.departed_texts import remove_texts
-from db.engine import BUSY_SECONDS, explained
 from db.members import change_role
 from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow
 from db.overlap import assignment_of, recount_all
+from db.overwriting import overwrite_deleted
 from db.sessions import end_sessions_of
 from db.study_models import DraftRow, EmailRow, InviteRow, ReportRow, ServiceTokenRow
 from db.texts import IDS
@@ -39,8 +37,6 @@ from db.transactions import (
 
 REASON = "a person has left"
 _CANCELLED = "A person has left the study; another run learns without them."
-_REWRITTEN = ("user", "label", "task", "draft", "report", "audit", "email", "token", "response")
-_PATIENCE = 3.0  # seconds that the rewriting of a database waits for others
 _REWARD = SnapshotRow.metrics["reward_watermark"].as_integer()
 
 
@@ -100,9 +96,8 @@ class Departures(Transactions):
         with self._read() as connection:
             return dict(plain_rows(connection, select(StudyRow.id, StudyRow.unclean).where(StudyRow.unclean > 0)))
 
-    def overwrite_deleted(self) -> bool:
-        """Rewrite the tables without what deleted rows left; False: somebody reads them now, try again later."""
-        return (_vacuum_sqlite if self.engine.dialect.name == "sqlite" else _vacuum_tables)(self.engine)
+    def overwrite_deleted(self) -> None:
+        overwrite_deleted(self.engine)
 
     def mark_clean(self, study_id: int, n_left: int) -> None:
         with self._write() as connection:
@@ -201,42 +196,3 @@ def _queued_run(connection: Connection, study_id: int, kind: str) -> int:
     row = {"study_id": study_id, "kind": kind, "reason": REASON, "state": RunState.QUEUED.value}
     row["created_at"] = clock(connection)
     return int(connection.execute(insert(RunRow).values(row | {"config": {}}).returning(RunRow.id)).scalar_one())
-
-
-def _vacuum_sqlite(engine: Engine) -> bool:
-    """Write every page again, and empty the write-ahead log, which holds pages as they were before."""
-    with engine.connect() as connection:
-        driver = connection.connection.dbapi_connection
-        assert driver is not None
-        cursor = driver.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={int(_PATIENCE * 1000)}")
-        try:
-            cursor.execute("VACUUM")
-            (busy, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return not busy
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                return False
-            raise CoplError(
-                f"The database cannot be rewritten without what was deleted ({error}); free some space."
-            ) from error
-        finally:
-            cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
-
-
-def _vacuum_tables(engine: Engine) -> bool:
-    quoted = engine.dialect.identifier_preparer.quote
-    with explained(engine), engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"set lock_timeout = '{_PATIENCE}s'"))
-        connection.execute(text("set statement_timeout = 0"))  # a large table takes its time
-        try:
-            for table in _REWRITTEN:
-                connection.execute(text(f"vacuum (full) {quoted(table)}"))
-        except DBAPIError as error:
-            if "lock timeout" in str(error.orig):
-                return False
-            raise
-        finally:
-            connection.execute(text("reset lock_timeout"))
-            connection.execute(text("reset statement_timeout"))
-    return True

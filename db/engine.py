@@ -22,7 +22,7 @@ from sqlalchemy.pool import QueuePool
 
 from copl_core.records import CoplError, StoreUnavailable
 
-HEAD = "0013"  # the newest migration; written here so that a start does not load Alembic to find it
+HEAD = "0014"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
 LOCK_SECONDS = 3.0  # on PostgreSQL: a row that is locked elsewhere costs somebody who labels so long, and a sentence
 STATEMENT_SECONDS = 60.0  # likewise, of one statement; the training data of a large study may take longer
@@ -56,7 +56,7 @@ def make_engine(url: str) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that sees the database at one moment."""
-    with explained(engine), engine.connect() as connection, _closed_after_errors(connection):
+    with explained(engine), engine.connect() as connection, closed_after_errors(connection):
         if connection.dialect.name == "postgresql":
             connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
@@ -71,14 +71,14 @@ def writing(engine: Engine, *, patient: bool = False) -> Iterator[Connection]:
         patient: nobody sits before a screen: wait for rows that are locked elsewhere as long as SQLite waits.
     """
     with explained(engine), engine.connect().execution_options(writes=True) as connection:
-        with _closed_after_errors(connection), connection.begin():
+        with closed_after_errors(connection), connection.begin():
             if patient:
                 limit(connection, lock_seconds=BUSY_SECONDS)
             yield connection
 
 
 @contextmanager
-def _closed_after_errors(connection: Connection) -> Iterator[None]:
+def closed_after_errors(connection: Connection) -> Iterator[None]:
     """Close a connection to a SQLite file after an exception, once its transaction has been rolled back.
 
     A statement whose rows were being read then lives as long as the traceback, and with it the state of the database

@@ -15,7 +15,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import numpy as np
 
 from copl_core.features import FEATURE_NAMES
-from copl_core.records import CoplError, Departure, StoreUnavailable, counted
+from copl_core.records import CoplError, Departure, counted
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import group_names, user_map, user_profile
 from copl_core.study.audience import Audience
@@ -44,8 +44,13 @@ class Forgotten:
     snapshots: tuple[str, ...]  # removed at once: they had learned from the person
     still_champion: str | None  # serves without the person's row until the run without them ends
     named_in: tuple[Path, ...]  # files in the home folder that name the person: exports, bundles, model cards, backups
-    clean: bool  # the database's files hold nothing of what went; otherwise the trainer goes on trying
+    waits: tuple[str, ...]  # what files still hold of what went, and why; the trainer goes on trying
     seconds: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether no file of the installation holds anything of what went, but the champion's."""
+        return not self.waits
 
 
 @needs(OWN_OR_OWNER)
@@ -60,19 +65,19 @@ def forget(session: Session, user_id: int, *, by: int | None = None) -> Forgotte
     began, name = time.monotonic(), member(session, user_id).name
     named_in = tuple(files_naming(session.settings.home, name))
     departure = session.store.forget_user(user_id, fewest=FEWEST, by=by)
-    removed, clean = [], False
+    removed: list[str] = []
     try:
         removed = remove_outdated(session.store, session.snapshot_root, session.id)
-        clean = clean_up(session.store, session.settings)
-    except (CoplError, StoreUnavailable, OSError):
-        pass  # the trainer does it: the database says that it is to be done
+        waits = clean_up(session.store, session.settings)
+    except (CoplError, OSError) as problem:  # the trainer does it: the database says that it is to be done
+        waits = [str(problem)]
     champion = session.record.champion
     return Forgotten(
         departure,
         tuple(removed),
         champion if session.store.knows_forgotten(session.id) else None,
         named_in,
-        clean,
+        tuple(waits),
         time.monotonic() - began,
     )
 
@@ -95,8 +100,8 @@ def in_words(done: Forgotten) -> list[str]:
         sentences.append(
             f"These files of the home folder name them, or cannot be read; look at them yourself: {files}."
         )
-    if not done.clean:
-        sentences.append("The database is in use; the trainer overwrites what the deleted rows left as soon as it can.")
+    if done.waits:
+        sentences += [*done.waits, "The trainer goes on trying until it is done."]
     return sentences
 
 

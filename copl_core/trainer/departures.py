@@ -7,7 +7,9 @@ finds undone, so a kill in between leaves nothing for good.  The champion stays 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from copl_core.config import Settings
@@ -18,16 +20,67 @@ from copl_core.store import Store
 from copl_core.trainer.shared_snapshots import SharedSnapshots
 
 
-def clean_up(store: Store, settings: Settings) -> bool:
-    """Remove what the files of an installation hold of people who have left; False: a part of it waits for later."""
-    is_clean, studies = _clean_home(store, settings), store.unclean_studies()
-    if not all([_remove_stored(store, settings, study_id) for study_id in studies]) or not is_clean:
-        return False
-    if studies and not store.overwrite_deleted():
-        return False
-    for study_id, n_left in studies.items():
-        store.mark_clean(study_id, n_left)
-    return True
+def clean_up(store: Store, settings: Settings) -> list[str]:
+    """Remove what the files of an installation hold of people who have left; what waits for later, in sentences."""
+    return CleanUp(store, settings).attempt()
+
+
+class CleanUp:
+    """Removes it step by step: one that fails stops no other, and the database is not rewritten again for a storage
+    that is away.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store, self.settings = store, settings
+        self._overwritten: dict[int, int] = {}  # study → how many had left when the database was rewritten
+
+    def attempt(self) -> list[str]:
+        """What waits for later, in sentences; empty once all is done."""
+        return [*_problems(self._clean_home), *_problems(self._clean_shared)]
+
+    def _clean_home(self) -> list[str]:
+        """Remove what this home holds.  The database says once for all homes that somebody has left, so each notes
+        what it has removed: a trainer that was stopped meanwhile, or has a home of its own, goes through it later.
+        """
+        studies = [study for study in self.store.studies() if study.forgotten]
+        return [
+            f"Files of study {study.id} in {self.settings.home} that learned from people who have left cannot be "
+            "removed; make the folder writable."
+            for study in studies
+            if not _clean_study(self.store, self.settings, study)
+        ]
+
+    def _clean_shared(self) -> list[str]:
+        """Overwrite the deleted rows and empty the storage; the database says that it is done once both are."""
+        studies = self.store.unclean_studies()
+        if not studies:
+            return []
+        waits = _problems(partial(self._overwrite, list(studies)))
+        for study_id in studies:
+            waits += _problems(partial(self._remove_stored, study_id))
+        if not waits:
+            for study_id, n_left in studies.items():
+                self.store.drop_forgotten_snapshots(study_id)
+                self.store.mark_clean(study_id, n_left)
+        return waits
+
+    def _overwrite(self, study_ids: list[int]) -> None:
+        left = {study_id: len(self.store.left_users(study_id)) for study_id in study_ids}
+        if not left.items() <= self._overwritten.items():
+            self.store.overwrite_deleted()
+            self._overwritten = left
+
+    def _remove_stored(self, study_id: int) -> None:
+        versions = set(self.store.forgotten_snapshots(study_id)) - {self.store.study(study_id).champion}
+        SharedSnapshots(self.store, self.settings).forget(study_id, versions)
+
+
+def _problems(act: Callable[[], list[str] | None]) -> list[str]:
+    """What a step says or raises."""
+    try:
+        return act() or []
+    except (CoplError, OSError) as problem:
+        return [str(problem)]
 
 
 def remove_outdated(store: Store, root: Path, study_id: int) -> list[str]:
@@ -38,13 +91,6 @@ def remove_outdated(store: Store, root: Path, study_id: int) -> list[str]:
     study = store.study(study_id)
     found = set(store.forgotten_snapshots(study_id)) | outdated(root, study.forgotten)
     return prune(root, on_disk(root) - (found - {study.champion}))
-
-
-def _clean_home(store: Store, settings: Settings) -> bool:
-    """Remove what this home holds.  The database says once for all homes that somebody has left, so each home notes
-    what it has removed: a trainer that was stopped meanwhile, or has a home of its own, goes through it later.
-    """
-    return all([_clean_study(store, settings, study) for study in store.studies() if study.forgotten])
 
 
 def _clean_study(store: Store, settings: Settings, study: StudyRecord) -> bool:
@@ -72,12 +118,6 @@ def _words(note: Path) -> list[str]:
         return note.read_text().split()
     except (OSError, ValueError):
         return []
-
-
-def _remove_stored(store: Store, settings: Settings, study_id: int) -> bool:
-    """The same in the storage; False where it fails."""
-    outdated = set(store.forgotten_snapshots(study_id)) - {store.study(study_id).champion}
-    return SharedSnapshots(store, settings).forget(study_id, outdated)
 
 
 def map_without_left(store: Store, root: Path, study_id: int) -> Layout | None:

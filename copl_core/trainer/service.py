@@ -13,19 +13,20 @@ from threading import Event, Thread
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import CoplError
 from copl_core.store import Store
-from copl_core.trainer.departures import clean_up
+from copl_core.trainer.departures import CleanUp
+from copl_core.trainer.duties import Duty, carry_out
 from copl_core.trainer.memory import keep_memory_low
 from copl_core.trainer.worker import CLAIM_SECONDS, Trainer
 from copl_core.trainer.worker_lock import STOPPED, hold_worker_lock, host
 
 log = logging.getLogger("copl.worker")
-_LOOK_SECONDS = 1.0  # between two looks at the studies
+_LONGEST_BEAT, _LONGEST_LOOK, _LONGEST_CLEAN = 5.0, 30.0, 300.0  # seconds between two tries of a duty that fails
 
 
 def work(store: Store, settings: Settings) -> int:
     """Run the trainer until SIGTERM, Ctrl-C or the end of its terminal.
 
-    One thread per kind that this trainer offers executes runs and another looks after the studies; the main thread
+    One thread per kind that this trainer offers executes runs and two look after the studies; the main thread
     waits for signals, which Python delivers to it alone.  A run that reaches no next step in time is queued again as it
     is, and ends with the process.
 
@@ -42,17 +43,17 @@ def work(store: Store, settings: Settings) -> int:
         trainer = Trainer(store, settings, stop, holder=holder)
         trainer.recover()
         trainer.sweep()
-        looking = Thread(target=look, args=(trainer,), name="look", daemon=True)
+        looks = [Thread(target=act, args=(trainer,), name=act.__name__, daemon=True) for act in (look, clean)]
         kinds = settings.run_kinds
         lanes = [Thread(target=execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in kinds]
-        for thread in (looking, *lanes):
+        for thread in (*looks, *lanes):
             thread.start()
         stop.wait()
         deadline = time.monotonic() + STOP_SECONDS
         for lane in lanes:
             lane.join(max(0.0, deadline - time.monotonic()))
         trainer.give_up_current_runs()
-        looking.join(timeout=2)
+        looks[0].join(timeout=2)
         _heartbeat(trainer, STOPPED)
     return 0
 
@@ -73,17 +74,23 @@ def execute_runs(trainer: Trainer, kind: str) -> None:
 
 def look(trainer: Trainer) -> None:
     """Every second: a heartbeat, recovery of runs that were left behind, and due runs."""
-    while not trainer.stop.is_set():
-        try:
-            _heartbeat(trainer, trainer.state)
-            trainer.recover()
-            clean_up(trainer.store, trainer.settings)
-            trainer.ask_for_due_runs()
-        except CoplError as problem:
-            log.warning("a look at the studies failed: %s", problem)
-        except Exception:  # no error may end the thread
-            log.warning("a look at the studies failed\n%s", traceback.format_exc())
-        trainer.stop.wait(_LOOK_SECONDS)
+    duties = (
+        Duty("the heartbeat", lambda: _heartbeat(trainer, trainer.state), _LONGEST_BEAT),
+        Duty("the recovery of runs that were left behind", trainer.recover, _LONGEST_BEAT),
+        Duty("the queue of due runs", trainer.ask_for_due_runs, _LONGEST_LOOK),
+    )
+    carry_out(duties, trainer.stop)
+
+
+def clean(trainer: Trainer) -> None:
+    """Every second: whether somebody has left.  It has a thread of its own: to rewrite a database may take minutes."""
+    cleaner = CleanUp(trainer.store, trainer.settings)
+
+    def attempt() -> None:
+        if waits := cleaner.attempt():
+            raise CoplError(" ".join(waits))
+
+    carry_out([Duty("the removal of what people who have left leave", attempt, _LONGEST_CLEAN)], trainer.stop)
 
 
 def _heartbeat(trainer: Trainer, state: str) -> None:

@@ -131,8 +131,12 @@ class SharedSnapshots:
         for version in removed:
             log.info("removed the old snapshot %s", version)
 
-    def forget(self, study_id: int, versions: set[str]) -> bool:
-        """Remove versions and all training states from the storage; False where it fails."""
+    def forget(self, study_id: int, versions: set[str]) -> None:
+        """Remove versions and all training states from the storage.
+
+        Raises:
+            CoplError: the storage refuses it.
+        """
         try:
             if stored := self._of(study_id).stored:
                 for version in sorted(versions):
@@ -140,9 +144,10 @@ class SharedSnapshots:
                 for kind in ("graph", "full"):
                     stored.storage.remove(f"training/{key_of_study(self.store.study(study_id))}-{kind}", folder=True)
         except Exception as problem:  # the package of the address has errors of its own
-            log.warning("the storage still holds what learned from people who have left: %s", problem)
-            return False
-        return True
+            raise CoplError(
+                f"The storage {self.settings.storage} still holds what learned from people who have left ({problem}); "
+                "make it reachable and writable."
+            ) from problem
 
     def states(self, study_id: int, kind: str) -> StoredStates | None:
         """The training states of a study's runs of a kind; None without a storage."""

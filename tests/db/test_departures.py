@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 import pytest
 from sqlalchemy import select, text
 
-from copl_core.records import Choice, CoplError, Role, RunState, SnapshotRecord
+from copl_core.records import Choice, CoplError, Role, RunState, SnapshotRecord, StoreUnavailable
 from copl_core.study_settings import AssignmentSettings, Draft, ServiceRole
+from db import overwriting
 from db.base import Base
 from db.departures import REASON
+from db.engine import limit
+from db.store import open_store
 
 FEWEST = {"graph": 1, "full": 2}
 SECRET = "because zyxwvut tastes of rain"
@@ -172,12 +179,64 @@ def test_somebody_without_labels_leaves_without_a_run(store, lived_in, ben):
 def test_deleted_rows_leave_the_tables(store, lived_in, ann):
     store.forget_user(ann.id, fewest=FEWEST)
     before = written(store)
-    assert store.overwrite_deleted()
+    store.overwrite_deleted()
     assert written(store) != before
     store.mark_clean(lived_in.id, 7)
     assert store.unclean_studies() == {lived_in.id: 1}  # another number of people: somebody left meanwhile
     store.mark_clean(lived_in.id, 1)
     assert store.unclean_studies() == {}
+
+
+def test_a_database_that_somebody_reads_is_rewritten_later_and_nobody_waits_for_that(store, lived_in, ann, monkeypatch):
+    """One reader holds a lock; the other only sees the rows as they were, which a rewritten table would keep."""
+    monkeypatch.setattr(overwriting, "_PATIENCE", 0.01)
+    monkeypatch.setattr(overwriting, "_OLDER_SECONDS", 0.1)
+    for level, query in (("READ COMMITTED", "select count(*) from label"), ("REPEATABLE READ", "select 1 from study")):
+        level = "SERIALIZABLE" if store.engine.dialect.name == "sqlite" else level
+        with store.engine.connect().execution_options(isolation_level=level) as reader:
+            reader.execute(text(query)).all()
+            store.forget_user(store.create_user(lived_in.id, f"Cem {level} {query}").id, fewest=FEWEST)
+            before = written(store) if store.engine.dialect.name != "sqlite" else None
+            with pytest.raises(StoreUnavailable, match="in use"), in_a_hurry(store) as labels:
+                store.overwrite_deleted()
+            assert labels and (before is None or written(store)[0] == before[0])
+    store.overwrite_deleted()
+
+
+@contextmanager
+def in_a_hurry(store):
+    """Somebody reads the labels again and again, and no lock may cost them a second; the answers."""
+    stop, answers = Event(), []
+
+    def read():
+        with store.engine.connect() as connection:
+            limit(connection, lock_seconds=1.0)
+            while not stop.is_set() or not answers:
+                answers.append(connection.execute(text("select count(*) from label")).scalar())
+                connection.commit()
+                limit(connection, lock_seconds=1.0)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(read)
+        try:
+            yield answers
+        finally:
+            stop.set()
+            done.result()
+
+
+def test_a_disk_without_space_for_the_rewriting_is_named(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'copl.db'}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(CoplError, match=r"without what was deleted \(.*free some space") as problem:
+            store.overwrite_deleted()
+        assert not isinstance(problem.value, StoreUnavailable)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    store.overwrite_deleted()
+    store.close()
 
 
 def test_what_is_stored_of_a_person_is_all_of_it_and_nothing_of_others(store, lived_in, ann):

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from copl_core.records import Choice, Progress, Role, RunState
+from copl_core.records import Choice, ImportRow, Progress, Role, RunState
 from copl_core.study_settings import AssignmentSettings
 from db.base import Base
 from db.engine import HEAD, alembic_config, make_engine, migrate, reading, version, writing
@@ -159,6 +159,32 @@ def test_a_run_that_an_earlier_version_left_running_is_queued_again_and_of_doubl
     (again,) = store.give_up_run(3, left[1].token, RunState.INTERRUPTED, "left behind")
     assert store.claim_run(again.id).token == 1 and store.next_version(1) == "v0001"
     engine.dispose()
+
+
+def test_what_people_type_is_not_in_the_statistics_of_postgresql(postgres_copy):
+    engine = make_engine(postgres_copy)
+    with writing(engine) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0013")
+    store = SqlStore(engine)
+    study = store.create_study("Birds").id
+    rows = [ImportRow(n, "prompt", f"answer {n}", f"other {n}", choice=Choice.LEFT, annotator=f"Zyxwvut {n % 3}",
+                      reason="zyxwvut", key=f"zyxwvut {n}") for n in range(9)]  # fmt: skip
+    store.import_rows(study, rows)
+    store.report(store.users(study)[0].id, 1, "zyxwvut")
+    store.report(store.users(study)[1].id, 1, "zyxwvut")
+    assert "zyxwvut" in statistics(engine), "as it was"
+    migrate(engine)
+    assert "zyxwvut" not in statistics(engine)
+    assert "answer 1" in statistics(engine), "the server still gathers the others"
+    engine.dispose()
+
+
+def statistics(engine) -> str:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("analyze"))
+        return repr(connection.execute(text("select * from pg_stats where schemaname = 'public'")).all()).casefold()
 
 
 @pytest.fixture

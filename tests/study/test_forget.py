@@ -175,7 +175,7 @@ def test_a_kill_before_the_files_are_clean_is_made_good_by_the_trainer(study, pe
     assert killed(home, "copl_core.study.forget.remove_outdated", person) == -signal.SIGKILL
     assert study.store.member(study.id, person) is None and (study.snapshot_root / "v0001").exists()
     assert files_with(home, REASON)
-    assert clean_up(study.store, study.settings)
+    assert clean_up(study.store, study.settings) == []
     assert files_with(home, NAME, REASON) == [] and not (study.snapshot_root / "v0001").exists()
 
 

@@ -21,7 +21,7 @@ from copl_core.storage import Storage
 from copl_core.study import access, bundle, experts, forget, labelling, runs, user_map
 from copl_core.study.session import Session
 from copl_core.trainer import service
-from copl_core.trainer.departures import clean_up
+from copl_core.trainer.departures import CleanUp, clean_up
 from copl_core.trainer.schedule import FEWEST
 from copl_core.trainer.start import start_of
 from copl_core.trainer.worker import Trainer
@@ -222,12 +222,12 @@ def test_every_trainer_cleans_its_own_home_of_what_learned_from_somebody_who_has
     write(state)
     forget.forget(session, ann.id)
     assert session.store.unclean_studies() == {}, "the database is clean for all"
-    assert clean_up(other.store, other.settings)
+    assert clean_up(other.store, other.settings) == []
     assert on_disk(other.snapshot_root) == {"v0002"} and not state.exists()
     trainer(session).execute_next("graph")
     write(state)  # of a run that knows nobody who has left
     assert "v0002" not in {one.version for one in runs.snapshots(session)} and session.record.champion == "v0003"
-    assert clean_up(other.store, other.settings)
+    assert clean_up(other.store, other.settings) == []
     assert on_disk(other.snapshot_root) == set() and state.exists()
 
 
@@ -246,11 +246,29 @@ def test_a_trainer_looks_through_its_home_when_it_starts(tmp_path):
     for study_id, n_left in session.store.unclean_studies().items():
         session.store.mark_clean(study_id, n_left)  # another trainer was first
     stop = Event()
-    look = Thread(target=service._look, args=(Trainer(session.store, session.settings, stop),))
-    look.start()
+    cleaning = Thread(target=service.clean, args=(Trainer(session.store, session.settings, stop),))
+    cleaning.start()
     until(lambda: on_disk(session.snapshot_root) == {"v0002"})
     stop.set()
-    look.join()
+    cleaning.join()
+
+
+def test_a_storage_that_is_away_delays_the_mark_and_not_the_overwriting_of_what_was_deleted(tmp_path):
+    away = tmp_path / "away"
+    away.write_text("a file where the folder should be")
+    session = quick_three_people(tmp_path / "home", storage=str(away))
+    ann = access.join(session, "Ann")
+    labelling.submit(session, labelling.next_task(session, ann.id).id, ann.id, Choice.LEFT, reason="zyxwvut")
+    session.store.forget_user(ann.id, fewest=FEWEST)
+    cleaner = CleanUp(session.store, session.settings)
+    (problem,) = cleaner.attempt()
+    assert str(away) in problem and "make it reachable and writable" in problem
+    database = Path(session.store.engine.url.database)
+    before = database.read_bytes()
+    assert b"zyxwvut" not in before and session.store.unclean_studies() == {session.id: 1}
+    assert cleaner.attempt() == [problem] and database.read_bytes() == before, "it is not rewritten again"
+    away.unlink()
+    assert cleaner.attempt() == [] and session.store.unclean_studies() == {}
 
 
 def test_old_snapshots_that_know_somebody_who_has_left_do_not_go_to_the_storage(session):
