@@ -647,7 +647,7 @@ class Store(Protocol):
         ...
 
     def drop_forgotten_snapshots(self, study_id: int) -> list[str]:
-        """Delete the records of these versions once the champion is a newer one; returns the versions."""
+        """Delete the records of these versions unless the champion is one of them; returns the versions."""
         ...
 
     def unclean_studies(self) -> dict[int, int]:

@@ -37,6 +37,7 @@ from db.transactions import (
 
 REASON = "a person has left"
 _CANCELLED = "A person has left the study; another run learns without them."
+_TOO_FEW = "A person has left the study, and too few labels are left for this run; label some more pairs."
 _REWARD = SnapshotRow.metrics["reward_watermark"].as_integer()
 
 
@@ -55,11 +56,13 @@ class Departures(Transactions):
             run_id, kind = None, None
             if gone["labels"]:
                 changes["forgotten"] = revision
-                kind = _kind_of_run(connection, study, fewest)
+                n_labels = _count_trained(connection, study)
+                kind = _kind_of_run(connection, study, n_labels, fewest)
                 changes |= {} if kind else {"champion": None}
             connection.execute(update(StudyRow).where(StudyRow.id == study.id).values(changes))
             if gone["labels"]:
                 _cancel_running(connection, study.id)
+                _cancel_waiting(connection, study.id, [name for name, least in fewest.items() if n_labels < least])
                 run_id = _queued_run(connection, study.id, kind) if kind else None
             who = None if by == user_id else by
             audit(connection, study.id, "left", who, user=user_id, own=by == user_id, labels=gone["labels"])
@@ -77,11 +80,13 @@ class Departures(Transactions):
             return connection.execute(known).first() is not None
 
     def drop_forgotten_snapshots(self, study_id: int) -> list[str]:
-        """Versions stay in use while the champion is one of those that know a person who has left."""
+        """Versions stay in use while the champion is one of those that know a person who has left; a study in which
+        too few labels are left has no champion.
+        """
         with self._write() as connection:
             study = study_row(connection, study_id, lock=True)
             versions = list(connection.execute(_outdated(study)).scalars())
-            if not versions or study.champion is None or study.champion in versions:
+            if not versions or study.champion in versions:
                 return []
             theirs = (SnapshotRow.study_id == study_id, SnapshotRow.version.in_(versions))
             connection.execute(delete(SnapshotRow).where(*theirs))
@@ -164,12 +169,15 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
     return gone
 
 
-def _kind_of_run(connection: Connection, study: AnyRow, fewest: Mapping[str, int]) -> str | None:
-    """The run that replaces the champion; None: the labels that are left are too few for any."""
+def _count_trained(connection: Connection, study: AnyRow) -> int:
+    """How many labels a run would learn from."""
     labels = select(LabelRow.id).where(LabelRow.study_id == study.id, LabelRow.counts, LabelRow.attention.is_(False))
-    n = connection.execute(
-        select(func.count()).select_from(only_trained(labels, study, LabelRow.user_id).subquery())
-    ).scalar_one()
+    trained = only_trained(labels, study, LabelRow.user_id).subquery()
+    return int(connection.execute(select(func.count()).select_from(trained)).scalar_one())
+
+
+def _kind_of_run(connection: Connection, study: AnyRow, n: int, fewest: Mapping[str, int]) -> str | None:
+    """The run that replaces the champion; None: the ``n`` labels that are left are too few for any."""
     reward = select(func.max(_REWARD)).where(SnapshotRow.study_id == study.id)
     if n >= fewest["full"] and connection.execute(reward).scalar() is not None:
         return "full"
@@ -179,13 +187,22 @@ def _kind_of_run(connection: Connection, study: AnyRow, fewest: Mapping[str, int
 def _cancel_running(connection: Connection, study_id: int) -> None:
     """End the runs that may have read the labels; their fits end at the next step, and could not be published."""
     running = (RunRow.study_id == study_id, RunRow.state == RunState.RUNNING.value)
-    ended = {
+    connection.execute(update(RunRow).where(*running).values(_cancelled(connection, _CANCELLED)))
+
+
+def _cancel_waiting(connection: Connection, study_id: int, kinds: list[str]) -> None:
+    """End the waiting runs of kinds for which too few labels are left."""
+    waiting = (RunRow.study_id == study_id, RunRow.state == RunState.QUEUED.value, RunRow.kind.in_(kinds))
+    connection.execute(update(RunRow).where(*waiting).values(_cancelled(connection, _TOO_FEW)))
+
+
+def _cancelled(connection: Connection, message: str) -> dict[str, Any]:
+    return {
         "state": RunState.CANCELLED.value,
-        "message": _CANCELLED,
+        "message": message,
         "ended_at": clock(connection),
         "seconds_left": None,
     }
-    connection.execute(update(RunRow).where(*running).values(ended))
 
 
 def _queued_run(connection: Connection, study_id: int, kind: str) -> int:

@@ -16,21 +16,17 @@ def data_fingerprint(data: TrainingData) -> dict:
     """
     labels = data.labels
     outcome = np.rint(np.asarray(labels.outcome, np.float64) * 2).astype(np.int64)
-    rows = (
-        np.column_stack(
-            [
-                data.user_ids[labels.user],
-                data.response_ids[labels.left],
-                data.response_ids[labels.right],
-                outcome,
-                labels.both_bad,
-                np.rint(labels.strength * 1000),
-                *([] if labels.position_known.all() else [labels.position_known]),
-            ]
-        )
-        .astype(np.int64)
-        .reshape(len(labels), -1)
-    )
+    rows = np.column_stack(
+        [
+            data.user_ids[labels.user],
+            data.response_ids[labels.left],
+            data.response_ids[labels.right],
+            outcome,
+            labels.both_bad,
+            np.rint(labels.strength * 1000),
+            *([] if labels.position_known.all() else [labels.position_known]),
+        ]
+    ).astype(np.int64)  # (N, 6 or 7)
     digest = hashlib.sha256(np.ascontiguousarray(rows[np.lexsort(rows.T[::-1])]).tobytes())
     for number, (prompt, response) in zip(data.response_ids.tolist(), data.texts(), strict=True):
         digest.update(f"{number}\0{prompt}\0{response}\0".encode())

@@ -165,8 +165,18 @@ def test_the_run_without_the_person_is_queued_and_takes_the_place_of_a_chosen_ch
 
 def test_a_study_with_too_few_labels_left_has_no_champion(store, lived_in, ann):
     store.publish(lived_in.id, record("v0001", store.revision(lived_in.id)), run_id=None)
+    waiting = store.add_run(lived_in.id, "graph", "of an earlier departure")
     departure = store.forget_user(ann.id, fewest={"graph": 10, "full": 20})
     assert departure.run_id is None and store.champion(lived_in.id) is None and not store.active_runs()
+    ended = store.run(waiting.id)
+    assert ended.state == RunState.CANCELLED and "too few labels" in ended.message and ended.ended_at
+    assert store.drop_forgotten_snapshots(lived_in.id) == ["v0001"] and store.snapshots(lived_in.id) == []
+
+
+def test_a_full_run_waits_no_longer_where_the_labels_are_enough_for_a_graph_alone(store, lived_in, ann):
+    full, graph = (store.add_run(lived_in.id, kind, "") for kind in ("full", "graph"))
+    assert store.forget_user(ann.id, fewest={"graph": 1, "full": 2}).run_id == graph.id
+    assert store.run(full.id).state == RunState.CANCELLED and store.run(graph.id).state == RunState.QUEUED
 
 
 def test_somebody_without_labels_leaves_without_a_run(store, lived_in, ben):

@@ -27,13 +27,14 @@ def test_the_order_of_labels_does_not_matter(data):
     "change",
     [
         lambda data: data.with_labels(data.labels.take(np.arange(len(data.labels) - 1))),
+        lambda data: data.with_labels(data.labels.take(np.arange(0))),
         lambda data: data.with_labels(replace(data.labels, outcome=1 - data.labels.outcome)),
         lambda data: data.with_labels(replace(data.labels, left=data.labels.right, right=data.labels.left)),
         lambda data: data.with_labels(replace(data.labels, both_bad=~data.labels.both_bad)),
         lambda data: replace(data, responses=("another text", *data.responses[1:])),
         lambda data: replace(data, user_ids=data.user_ids + 1),
     ],
-    ids=["fewer", "other answers", "other sides", "both bad", "other text", "other users"],
+    ids=["fewer", "none", "other answers", "other sides", "both bad", "other text", "other users"],
 )
 def test_any_change_of_what_a_fit_reads_changes_the_hash(data, change):
     assert data_fingerprint(change(data))["sha256"] != data_fingerprint(data)["sha256"]

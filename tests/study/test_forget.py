@@ -149,6 +149,20 @@ def test_the_run_without_a_person_is_asked_for_again_even_where_runs_do_not_star
     assert study.store.active_runs() == []
 
 
+def test_when_the_last_people_leave_no_run_waits_and_no_snapshot_is_listed(study, person):
+    waiting = forget.forget(study, person).departure.run_id
+    for user in study.store.users(study.id):
+        if user.kind == "simulated":
+            gone = forget.forget(study, user.id)
+    assert gone.clean and study.store.run(waiting).state == RunState.CANCELLED and study.store.active_runs() == []
+    assert study.store.snapshots(study.id) == [] and not list(study.snapshot_root.glob("v*"))
+    run = study.store.add_run(study.id, "graph", "")
+    trainer(study).execute(run.id)
+    assert study.store.run(run.id).message == (
+        "The study has 0 labels and a fit of this kind needs 10; label some more pairs."
+    )
+
+
 def killed(home: Path, where: str, person: int) -> int:
     """Forget a person in another process, which kills itself where a function is called; its exit status."""
     module, _, name = where.rpartition(".")
