@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -20,6 +21,9 @@ PAUSES = (1.0, 4.0)  # seconds before each retry
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _LOCAL = ("", "file", "local")
 _REASON = 200  # characters of another program's words in a sentence
+MARK = "copl-storage.json"  # at the root of a storage that is in use
+_PASSWORD = re.compile(r"[^\s/\"'()=@]+(?::|%3a)[^\s/\"'()@]+?(?:@|%40)", re.IGNORECASE)
+_QUERY = re.compile(r"\?[\w.%-]+=[^\s\"')]*")
 log = logging.getLogger("copl")
 T = TypeVar("T")
 
@@ -45,7 +49,7 @@ class Storage:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = re.sub(r"//[^/@]*@", "//", address).rstrip("/")  # without a password
+        self.address = _without_secrets(address).rstrip("/")
         self._files, self._root = _open(address, self.address)
 
     @property
@@ -91,6 +95,53 @@ class Storage:
             pass
 
 
+class Presence:
+    """Whether the storage itself is there: a folder below which nothing is mounted looks like an empty one.
+
+    The first use leaves a mark at its root, and the home remembers the address.  Where it is remembered and the mark is
+    not there, nothing is written or read.
+
+    Args:
+        remembered: the file in the home that lists the addresses that were used.
+    """
+
+    def __init__(self, storage: Storage, remembered: Path) -> None:
+        self.storage, self.remembered = storage, remembered
+
+    def check(self) -> bool:
+        """Whether the mark is there.
+
+        Raises:
+            StorageError: it is not, and this home has used the storage before.
+        """
+        marked = MARK in self.storage.read([MARK])
+        if not marked and self.storage.address in self._addresses():
+            raise StorageError(
+                f"{self.storage.address} is not the storage that this home has used, since {MARK} is not in it; mount "
+                f"it, or correct COPL_STORAGE. Where a new storage shall begin there, remove {self.remembered}."
+            )
+        return marked
+
+    def use(self, *, to_write: bool) -> None:
+        """Check it, remember it, and leave the mark if something is to be written.
+
+        Raises:
+            StorageError: as ``check``.
+        """
+        marked = self.check()
+        if to_write and not marked:
+            with tempfile.TemporaryDirectory() as folder:
+                (mark := Path(folder) / MARK).write_text('{"made_by": "copl-studio"}\n')
+                self.storage.put({MARK: mark})
+        known = self._addresses()
+        if (to_write or marked) and self.storage.address not in known:
+            self.remembered.parent.mkdir(parents=True, exist_ok=True)
+            self.remembered.write_text("".join(f"{one}\n" for one in (*known, self.storage.address)))
+
+    def _addresses(self) -> list[str]:
+        return self.remembered.read_text().splitlines() if self.remembered.is_file() else []
+
+
 def storage_of(address: str) -> Storage | None:
     """The storage of an installation; None where each machine keeps what it makes."""
     return Storage(address) if address else None
@@ -129,7 +180,12 @@ def _reason(problem: Exception) -> str:
 
 def _words(problem: Exception) -> str:
     found = " ".join(str(getattr(problem, "strerror", None) or problem).split()) or type(problem).__name__
-    return found.rstrip(".")[:_REASON]
+    return _without_secrets(found).rstrip(".")[:_REASON]
+
+
+def _without_secrets(words: str) -> str:
+    """Without the ``name:password@`` and the ``?key=value`` of addresses, which may be encoded for URLs."""
+    return _QUERY.sub("", _PASSWORD.sub("", re.sub(r"//[^/@\s]*@", "//", words)))
 
 
 def _open(address: str, shown: str) -> tuple[Any, str]:

@@ -7,6 +7,7 @@ that only reads begins ``DEFERRED``: under write-ahead logging it sees the datab
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ BUSY_SECONDS = 30.0
 LOCK_SECONDS = 3.0  # on PostgreSQL: a row that is locked elsewhere costs somebody who labels so long, and a sentence
 STATEMENT_SECONDS = 60.0  # likewise, of one statement; the training data of a large study may take longer
 _POOL = {"pool_size": 5, "max_overflow": 15}  # connections of a process; a server gives a hundred by default
+_FULL_BYTES = 1 << 16  # a disk with less free space is full
 _LOCK = 4_026_531_840  # an arbitrary number: PostgreSQL's advisory lock for migrations
 
 
@@ -276,6 +278,14 @@ def _location(engine: Engine) -> str:
     return engine.url.render_as_string(hide_password=True)
 
 
+def _is_full(location: str) -> bool:
+    """Whether a file cannot get longer; SQLite calls that an input/output error where it is about a file beside it."""
+    try:
+        return shutil.disk_usage(Path(location).absolute().parent).free < _FULL_BYTES
+    except OSError:
+        return False
+
+
 def _sentence(engine: Engine, what: str) -> str | None:
     """A sentence for users about a database error; None if the fault is in a statement of ours."""
     location = _location(engine)
@@ -293,7 +303,7 @@ def _sentence(engine: Engine, what: str) -> str | None:
     }
     for sign, sentence in sentences.items():
         if sign in what:
-            return sentence
+            return sentences["disk is full"] if sign == "disk I/O error" and _is_full(location) else sentence
     if "connect" in what.lower() and engine.dialect.name != "sqlite":
         return f"The database server {location} does not answer; check that it runs and COPL_DATABASE_URL is right."
     return None

@@ -84,6 +84,9 @@ def _do_not_wait(connection: Any, _record: Any) -> None:
 def _file(url: URL) -> Engine | None:
     if not url.database or not Path(url.database).exists():
         return None
+    for name in (url.database, *(f"{url.database}-{kept}" for kept in ("wal", "shm", "journal"))):
+        if Path(name).exists() and not Path(name).is_file():  # opening a pipe would wait for ever
+            raise CoplError(f"{name} is no file; move it away and restore a backup.")
     address = f"sqlite:///file:{quote(url.database)}?mode=ro&uri=true"
     return create_engine(address, poolclass=NullPool, connect_args={"timeout": PATIENCE})
 
@@ -98,7 +101,7 @@ def _damage(connection: Connection) -> str | None:
     if connection.dialect.name != "sqlite":
         return None
     found = connection.execute(text("pragma quick_check(3)")).scalars().all()
-    return "" if found == ["ok"] else "; ".join(str(line) for line in found)
+    return "" if found == ["ok"] else "; ".join(" ".join(str(line).split()) for line in found)
 
 
 def _now(connection: Connection) -> datetime | None:

@@ -19,7 +19,7 @@ from copl_core.config import Settings
 from copl_core.records import CoplError, SnapshotAway, StudyRecord
 from copl_core.snapshots.snapshot import on_disk, outdated, prune
 from copl_core.snapshots.stored import StoredSnapshots
-from copl_core.storage import storage_of
+from copl_core.storage import Presence, Storage, storage_of
 
 KEPT_HERE = 8  # versions on disk that the storage holds too, beside the champion
 AGAIN_SECONDS = 10.0  # between a fetch that failed and the next one
@@ -31,6 +31,10 @@ class _Fetch:
     done: Event = field(default_factory=Event)
     problem: str = ""  # why it failed, in a sentence
     ended: float = 0.0  # on the monotonic clock
+
+
+def presence_of(storage: Storage, settings: Settings) -> Presence:
+    return Presence(storage, settings.home / "storages-used.txt")
 
 
 class Fetching:
@@ -54,7 +58,9 @@ class Fetching:
             if self.settings.storage and not self._stored:
                 storage = storage_of(self.settings.storage)
                 assert storage is not None
-                self._stored.append(StoredSnapshots(storage, self._study()))
+                self._stored.append(
+                    StoredSnapshots(storage, self._study(), presence=presence_of(storage, self.settings))
+                )
             return self._stored[0] if self._stored else None
 
     def bring(self, version: str, seconds: float) -> None:

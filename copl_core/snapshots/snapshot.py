@@ -167,10 +167,13 @@ def load_snapshot(root: Path, version: str) -> Snapshot:
     folder = root / version
     if not folder.exists() and _VERSION.fullmatch(version):
         raise CoplError(
-            f"Snapshot {version} is no longer on disk: the champion, those with a note, one of each fit of the reward "
-            f"model and the newest {KEPT_NEWEST} stay; {_ADVICE}."
+            f"Snapshot {version} is not on this disk: it was made on another, or is an old one that was removed (the "
+            f"champion, those with a note, one of each fit of the reward model and the newest {KEPT_NEWEST} stay); "
+            f"{_ADVICE}."
         )
     try:
+        if not (folder / "manifest.json").is_file():  # reading a pipe would wait for ever
+            raise FileNotFoundError
         manifest = json.loads((folder / "manifest.json").read_text())
         sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

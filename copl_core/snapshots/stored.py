@@ -19,7 +19,7 @@ from secrets import token_hex
 
 from copl_core.records import CoplError, StudyRecord
 from copl_core.snapshots.snapshot import FETCHING, Snapshot, digest_of, flush
-from copl_core.storage import PAUSES, DamagedFile, Storage, attempt
+from copl_core.storage import PAUSES, DamagedFile, Presence, Storage, attempt
 
 LEFT_SECONDS = 3600.0  # after which a version without a row in the database belongs to a trainer that was killed
 _MANIFEST = "manifest.json"
@@ -27,9 +27,21 @@ _VERSION = re.compile(r"v\d+")
 
 
 class StoredSnapshots:
-    """The versions of a study in a storage.  Every method raises ``StorageError`` where the storage fails."""
+    """The versions of a study in a storage.  Every method raises ``StorageError`` where the storage fails.
 
-    def __init__(self, storage: Storage, study: StudyRecord, pauses: tuple[float, ...] = PAUSES) -> None:
+    Args:
+        presence: checked before a version is written or read.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        study: StudyRecord,
+        pauses: tuple[float, ...] = PAUSES,
+        *,
+        presence: Presence | None = None,
+    ) -> None:
+        self.presence = presence
         self.storage, self.folder, self.pauses = storage, f"snapshots/{key_of_study(study)}", pauses
 
     @property
@@ -88,6 +100,14 @@ class StoredSnapshots:
             self.pauses[:1],
         )
 
+    def check_presence(self) -> None:
+        """
+        Raises:
+            StorageError: the storage that this home has used is not there.
+        """
+        if self.presence:
+            self.presence.check()
+
     def sweep(self, known: set[str], *, left_seconds: float = LEFT_SECONDS) -> list[str]:
         """Remove what killed trainers left: versions without a row in the database that nobody is uploading.
 
@@ -103,6 +123,8 @@ class StoredSnapshots:
 
     def _put(self, snapshot: Snapshot) -> None:
         version, files = snapshot.version, snapshot.manifest["files"]
+        if self.presence:
+            self.presence.use(to_write=True)
         self._remove(version)
         self.storage.put({self._name(version, name): snapshot.folder / name for name in files})
         sizes = self.storage.sizes(self._name(version))
@@ -115,6 +137,8 @@ class StoredSnapshots:
 
     def _fetch(self, version: str, root: Path) -> None:
         aside = root / f"{FETCHING}{version}-{os.getpid()}-{token_hex(4)}"
+        if self.presence:
+            self.presence.use(to_write=False)
         try:
             content = self.storage.read([self._name(version, _MANIFEST)]).get(self._name(version, _MANIFEST))
             if content is None:
@@ -149,6 +173,7 @@ class StoredSnapshots:
         )
 
     def _remove(self, version: str) -> None:
+        self.check_presence()
         self.storage.remove(self._name(version, _MANIFEST))
         self.storage.remove(self._name(version), folder=True)
 

@@ -1,6 +1,7 @@
 """What is wrong with an installation: small checks, each with a finding and what to do.
 
-A check never changes anything and never raises: whatever it meets becomes a finding.
+A check never changes anything and never raises: whatever it meets becomes a finding.  Home and storage are tried with a
+small file each, which is removed again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
+from secrets import token_hex
 
 from packaging.requirements import Requirement
 from safetensors import SafetensorError, safe_open
@@ -25,8 +27,9 @@ from copl_core.config import Settings
 from copl_core.install.program import PROGRAM
 from copl_core.install.weights import BUNDLES, FETCH_COMMAND
 from copl_core.records import CoplError, DatabaseFacts, counted
-from copl_core.snapshots.fetching import Fetching
+from copl_core.snapshots.fetching import Fetching, presence_of
 from copl_core.snapshots.snapshot import load_snapshot, verify
+from copl_core.storage import Storage, attempt, storage_of
 from copl_core.store import Store
 
 SILENT_SECONDS = 30.0  # a trainer writes a heartbeat every second
@@ -55,7 +58,7 @@ class Finding:
     do: str = ""
 
     def line(self) -> str:
-        return f"{self.state:8}{self.check:11}{' '.join(filter(None, (self.found, self.do)))}"
+        return f"{self.state:8}{self.check:11}{' '.join(f'{self.found} {self.do}'.split())}"
 
     def facts(self) -> dict[str, str]:
         return {"check": self.check, "state": self.state.value, "found": self.found, "do": self.do}
@@ -175,7 +178,7 @@ def _snapshots(installation: Installation) -> Found:
             damaged.append(f"the champion {version} of {study.name!r}: {problem}")
     if damaged:
         do = "Choose another champion on the training page, start a fit, or restore a backup."
-        return State.WRONG, f"{'; '.join(damaged)}.", do
+        return State.WRONG, f"{'; '.join(one.rstrip('.') for one in damaged)}.", do
     return _ok(f"{counted(len(champions), 'champion')}, each as it was written.")
 
 
@@ -183,6 +186,16 @@ def _storage(installation: Installation) -> Found:
     settings, store = installation.settings, _store(installation)
     if not settings.storage:
         return _ok("none: the home folder alone holds the snapshots.")
+    storage = storage_of(settings.storage)
+    assert storage is not None
+    attempt(f"{storage.address} cannot be read", presence_of(storage, settings).check, "make it reachable", ())
+    if storage.is_folder and not Path(storage.path("")).is_dir():
+        return (
+            State.WARNING,
+            f"There is no folder {storage.address}.",
+            "Mount it; where it is new, the first fit makes it.",
+        )
+    _try_to_write(storage)
     missing = []
     for study in store.studies():
         stored = Fetching(settings, study.id, lambda study=study: study).stored  # type: ignore[misc]
@@ -190,8 +203,32 @@ def _storage(installation: Installation) -> Found:
             missing.append(f"the champion {study.champion} of {study.name!r}")
     if missing:
         found = f"{'; '.join(missing)} is not there, and other machines cannot fetch it."
-        return State.WRONG, found, "Start a fit: the trainer then also stores what its home has."
-    return _ok("it answers, and each champion is there.")
+        do = "Mount it, if it is a folder; else start a fit: the trainer then also stores what its home has."
+        return State.WRONG, found, do
+    return _ok("it can be written, and each champion is there.")
+
+
+def _try_to_write(storage: Storage) -> None:
+    """
+    Raises:
+        StorageError: a small file cannot be written, read and removed.
+    """
+    name = f"doctor-{token_hex(8)}"
+
+    def write() -> None:
+        with tempfile.NamedTemporaryFile() as probe:
+            probe.write(_PROBE)
+            probe.flush()
+            try:
+                storage.put({name: Path(probe.name)})
+                if storage.read([name]).get(name) != _PROBE:
+                    raise OSError("it does not give back what was written")
+            finally:
+                storage.remove(name)
+
+    attempt(
+        f"{storage.address} cannot be written", write, "make it reachable and writable, or correct COPL_STORAGE", ()
+    )
 
 
 def _trainers(installation: Installation) -> Found:
@@ -202,6 +239,8 @@ def _trainers(installation: Installation) -> Found:
     if alive:
         return _ok("; ".join(f"{one.worker} ({', '.join(one.kinds)}): {one.state}" for one in alive) + ".")
     with suppress(OSError, ValueError):
+        if not installation.settings.trainer_given_up.is_file():
+            raise FileNotFoundError
         found, _, do = installation.settings.trainer_given_up.read_text().partition(" Read ")
         return State.WRONG, found, f"Read {do}"
     latest = seen[0]
@@ -231,7 +270,9 @@ def _weights(installation: Installation) -> Found:
 
 
 def _opens(path: Path) -> bool:
-    """Whether a file holds a model, as far as its head says."""
+    """Whether a file holds a model, as far as its head says; reading a pipe would wait for ever."""
+    if not path.is_file():
+        return False
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="numpy"):

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from copl_core.config import Settings
 from copl_core.records import CoplError
-from copl_core.snapshots.fetching import Fetching
+from copl_core.snapshots.fetching import Fetching, presence_of
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, on_disk, prune
 from copl_core.snapshots.stored import key_of_study
-from copl_core.storage import Storage, StorageError, attempt, storage_of
+from copl_core.storage import Presence, Storage, StorageError, attempt, storage_of
 from copl_core.store import Store
 
 FETCH_SECONDS = 3600.0  # for which a run waits for its champion
@@ -26,11 +26,16 @@ T = TypeVar("T")
 class StoredStates:
     """The states of one training (``training.checkpoint.Elsewhere``) in the storage: what another trainer resumes."""
 
-    def __init__(self, storage: Storage, folder: str) -> None:
-        self.storage, self.folder = storage, folder
+    def __init__(self, storage: Storage, folder: str, presence: Presence | None = None) -> None:
+        self.storage, self.folder, self.presence = storage, folder, presence
 
     def write(self, name: str, file: Path) -> None:
-        self._try("written", lambda: self.storage.put({f"{self.folder}/{name}": file}))
+        self._try("written", lambda: self._write(name, file))
+
+    def _write(self, name: str, file: Path) -> None:
+        if self.presence:
+            self.presence.use(to_write=True)
+        self.storage.put({f"{self.folder}/{name}": file})
 
     def read(self, name: str) -> bytes | None:
         found = self._try("read", lambda: self.storage.read([f"{self.folder}/{name}"]))
@@ -139,6 +144,7 @@ class SharedSnapshots:
         """
         try:
             if stored := self._of(study_id).stored:
+                stored.check_presence()  # what is not there would pass for removed
                 for version in sorted(versions):
                     stored.remove(version)
                 for kind in ("graph", "full"):
@@ -154,7 +160,8 @@ class SharedSnapshots:
         storage = storage_of(self.settings.storage)
         if storage is None:
             return None
-        return StoredStates(storage, f"training/{key_of_study(self.store.study(study_id))}-{kind}")
+        folder = f"training/{key_of_study(self.store.study(study_id))}-{kind}"
+        return StoredStates(storage, folder, presence_of(storage, self.settings))
 
     def _is_recorded(self, study_id: int, version: str) -> bool:
         return any(record.version == version for record in self.store.snapshots(study_id))

@@ -223,7 +223,7 @@ def test_a_champion_without_its_files_and_a_locked_database_are_named(tmp_path, 
     _, secret = service_tokens.make_token(session, "trainer")
     client = TestClient(make_app(session.store, session.settings), headers={"Authorization": f"Bearer {secret}"})
     rmtree(session.snapshot_root / "v0001")
-    refused(client.post("/v1/rewards", json=BODY), 503, "no longer on disk")
+    refused(client.post("/v1/rewards", json=BODY), 503, "not on this disk")
     assert client.get("/healthz").status_code == 200
     session.store.engine.dispose()
     with sqlite3.connect(session.settings.home / "copl.db", isolation_level=None) as other:

@@ -262,5 +262,5 @@ def test_a_kill_while_a_snapshot_is_removed_leaves_no_half_snapshot(tmp_path, mo
 
 
 def test_a_snapshot_that_was_removed_says_so(tmp_path):
-    with pytest.raises(CoplError, match="v0001 is no longer on disk"):
+    with pytest.raises(CoplError, match="v0001 is not on this disk"):
         load_snapshot(tmp_path, "v0001")

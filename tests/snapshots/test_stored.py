@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -18,7 +19,7 @@ from copl_core.snapshots import fetching
 from copl_core.snapshots.fetching import KEPT_HERE, Fetching
 from copl_core.snapshots.snapshot import load_snapshot, on_disk, sweep, verify
 from copl_core.snapshots.stored import StoredSnapshots
-from copl_core.storage import DamagedFile, Storage, StorageError
+from copl_core.storage import MARK, DamagedFile, Storage, StorageError, attempt
 from tests.snapshots.test_snapshot import reward, write
 
 STUDY = StudyRecord(3, "Study", True, None, 0, False, created_at=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
@@ -245,6 +246,20 @@ def test_a_password_in_an_address_is_never_shown():
     assert Storage("memory://name:secret@host/x").address == "memory://host/x"
 
 
+@pytest.mark.parametrize("secret", ["name:hidden@", "name%3Ahidden%40", "name:hid?den@"])
+def test_no_secret_of_an_address_is_in_any_sentence(secret):
+    assert Storage("memory://host/x?secret=hidden").address == "memory://host/x"
+    for words in (f"Invalid bucket name '{secret}bucket': no", f"no http://{secret}host/x?key=hid&secret=hidden here"):
+        with pytest.raises(StorageError) as refused:
+            attempt("It fails", partial(_fail, words), "mend it", ())
+        found = str(refused.value)
+        assert "hid" not in found and ("bucket'" in found or "http://host/x here" in found)
+
+
+def _fail(words: str) -> None:
+    raise ValueError(words)
+
+
 def test_a_bucket_that_is_not_there_and_a_folder_without_rights_are_a_sentence(bucket, tmp_path, impatient):
     with pytest.raises(StorageError, match=r"cannot be put into s3://nosuch/x \(.*bucket"):
         stored_at("s3://nosuch/x").put(write(tmp_path, "v0001"))
@@ -255,3 +270,36 @@ def test_a_bucket_that_is_not_there_and_a_folder_without_rights_are_a_sentence(b
         (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(StorageError, match=r"cannot be put into .* \(.+\); free some space there or make it reachable"):
         stored_at(folder).put(write(tmp_path, "v0002"))
+
+
+def test_a_storage_that_is_not_mounted_is_written_and_read_no_more(tmp_path):
+    mount, settings = tmp_path / "mount", Settings(home=tmp_path / "home", storage=str(tmp_path / "mount"))
+    here, other = (Fetching(replace(settings, home=tmp_path / home), STUDY.id, lambda: STUDY) for home in ("a", "b"))
+    written = write(tmp_path, "v0001")
+    here.stored.put(written)
+    other.bring("v0001", 60.0)
+    mount.rename(tmp_path / "elsewhere")
+    mount.mkdir()
+    for act in (
+        lambda: here.stored.put(written),
+        lambda: here.stored.remove("v0001"),
+        lambda: other.stored.fetch("v0001", tmp_path / "there"),
+    ):
+        with pytest.raises(StorageError, match="is not the storage .* mount it, or correct COPL_STORAGE"):
+            act()
+    assert list(mount.iterdir()) == []
+    mount.rmdir()
+    (tmp_path / "elsewhere").rename(mount)
+    here.stored.put(write(tmp_path, "v0002", seed=1))
+    assert here.stored.versions() == {"v0001": True, "v0002": True}
+
+
+def test_a_storage_of_an_earlier_version_gets_its_mark_with_the_next_snapshot(address, tmp_path):
+    stored_at(address).put(write(tmp_path, "v0001"))
+    here = Fetching(Settings(home=tmp_path / "home", storage=address), STUDY.id, lambda: STUDY)
+    here.bring("v0001", 60.0)
+    here.stored.put(write(tmp_path, "v0002", seed=1))
+    assert here.stored.presence.check()
+    Storage(address).remove(MARK)
+    with pytest.raises(StorageError, match="mount it"):
+        here.stored.presence.check()

@@ -9,14 +9,17 @@ import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from copl_core.__main__ import main, open_store, prepare
 from copl_core.config import Settings
 from copl_core.install.weights import BUNDLES
-from copl_core.study.doctor import CHECKS
-from db.engine import make_engine, migrate
+from copl_core.records import CoplError
+from copl_core.study.doctor import CHECKS, Finding, State
+from db.engine import explained, make_engine, migrate
 from db.store import SqlStore
 from tests.databases import NoPostgres, empty_database, private_server
 
@@ -257,3 +260,46 @@ def test_an_empty_database_has_no_champion_and_that_is_all_right(home, examine):
     home.chmod(0o700)
     found, status = examine()
     assert status == 0 and found["snapshots"]["found"].startswith("0 champions")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_found_and_nobody_waits_for_it(home, examine):
+    folder = home / "weights" / BUNDLES["smollm2"].folder
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "model.gguf")
+    (home / "logs").mkdir(exist_ok=True)
+    os.mkfifo(Settings(home=home).trainer_given_up)
+    manifest = next(home.glob("snapshots/1/v0001/manifest.json"))
+    manifest.unlink()
+    os.mkfifo(manifest)
+    found, _ = examine()
+    assert found["weights"]["state"] == found["snapshots"]["state"] == "wrong"
+    assert ".." not in found["snapshots"]["found"]
+    (home / "copl.db").unlink()
+    os.mkfifo(home / "copl.db")
+    assert "is no file" in examine()[0]["database"]["found"]
+
+
+def test_a_storage_is_tried_with_a_file_that_goes_again(home, examine, monkeypatch, tmp_path):
+    storage = tmp_path / "storage"
+    monkeypatch.setenv("COPL_STORAGE", str(storage))
+    found, _ = examine()
+    assert "There is no folder" in found["storage"]["found"] and not storage.exists()
+    storage.mkdir()
+    found, _ = examine()
+    assert found["storage"]["state"] == "wrong" and "Mount it" in found["storage"]["do"]
+    assert list(storage.iterdir()) == []
+    monkeypatch.setattr("copl_core.storage.Storage.read", lambda *_: {})
+    assert "does not give back what was written" in examine()[0]["storage"]["found"] and list(storage.iterdir()) == []
+
+
+def test_a_line_of_a_finding_is_one_line():
+    assert Finding("database", State.WRONG, "row 1\nrow 2", "Do.").line() == "wrong   database   row 1 row 2 Do."
+
+
+def test_an_input_output_error_on_a_full_disk_says_full(home, monkeypatch):
+    engine = make_engine(f"sqlite:///{home / 'copl.db'}")
+    for free, words in ((10**9, "reports an error"), (0, "is full")):
+        monkeypatch.setattr("db.engine.shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(CoplError, match=words), explained(engine):
+            raise OperationalError("select 1", None, sqlite3.OperationalError("disk I/O error"))
+    engine.dispose()

@@ -284,7 +284,7 @@ def test_old_snapshots_leave_the_disk_and_their_rows_stay(session, monkeypatch):
         fit_graph_now(session)
     assert [record.version for record in runs.snapshots(session)] == ["v0005", "v0004", "v0003", "v0002", "v0001"]
     assert runs.on_disk(session) == {"v0001", "v0004", "v0005"}
-    with pytest.raises(CoplError, match="v0002 is no longer on disk"):
+    with pytest.raises(CoplError, match="v0002 is not on this disk"):
         runs.promote(session, "v0002")
     runs.promote(session, "v0001")
     assert json.loads((session.snapshot_root / "v0001" / "manifest.json").read_text())["version"] == "v0001"
