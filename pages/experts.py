@@ -178,7 +178,7 @@ def heat(view: ExpertsView) -> go.Figure:
         titles.append(f"{group_name(known)} · {last - first:,}  ")
     figure.update_layout(height=520, margin={"l": 0, "r": 0, "t": 8, "b": 0})
     figure.update_yaxes(autorange="reversed", tickvals=middles, ticktext=titles, ticklabelstandoff=14, showgrid=False)
-    figure.update_xaxes(side="top")
+    figure.update_xaxes(side="top", showgrid=False)
     return figure
 
 

@@ -15,6 +15,7 @@ from copl_core.records import Choice, CoplError, ImportReport, ImportRow, StudyR
 from copl_core.study import contents, labelling
 from pages.account import open_study
 from pages.common import current, person_name, rerun
+from pages.sight import into_sight
 from pages.texts import brief, draw_prompt, draw_response, literal
 
 FILES = "jsonl json csv tsv txt parquet arrow xlsx xls ods gz bz2 xz zst".split()  # endings that the browser offers
@@ -40,7 +41,9 @@ def import_part() -> None:
     """Choose a file, see what it holds, say what it does not say itself, and import it."""
     st.subheader("Import")
     st.write("Pairs and labels of many tools and data sets are recognised. Nothing changes before you press Import.")
-    with st.container(border=True):
+    with st.container(border=True, key="import"):
+        if st.session_state.pop("import wanted", False):
+            into_sight("import")
         if path := source():
             look(path)
     if done := st.session_state.get("imported"):

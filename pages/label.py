@@ -241,7 +241,7 @@ def no_pairs() -> None:
         return
     st.write("This study has no pairs to answer yet. Import a file of pairs or labels to begin.")
     if st.button("Import pairs", key="to-import", type="primary"):
-        st.session_state["settings-part"] = "Studies"
+        st.session_state["settings-part"], st.session_state["import wanted"] = "Studies", True
         st.switch_page("pages/settings.py")
 
 
