@@ -25,7 +25,8 @@ GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00
 NO_GROUP_COLOUR = "#9A9A9A"
 # The scale of heat maps, from the page's own background to one blue: right in both themes, and still right when the
 # visitor changes the theme, of which a page learns late or never.
-GATES = [[0, "rgba(40, 132, 196, 0.07)"], [1, "rgb(40, 132, 196)"]]
+# The lower end is steep: small weights stand out from nothing.
+GATES = [[0, "rgba(40, 132, 196, 0.07)"], [0.2, "rgba(40, 132, 196, 0.5)"], [1, "rgb(40, 132, 196)"]]
 # Points coloured by a number: one hue, which colour-blind readers see as others do, without the end of the scale that
 # is too close to the page's background.
 NUMBER_COLOURS = {
@@ -341,6 +342,11 @@ def time_left(run: Run) -> str:
     if run.seconds_left < 90:
         return f", about {max(1, round(run.seconds_left))} s left"
     return f", about {round(run.seconds_left / 60)} minutes left"
+
+
+def minus(number: str) -> str:
+    """A number with a real minus sign."""
+    return number.replace("-", "−")
 
 
 @st.fragment(run_every=FOLLOW_SECONDS)

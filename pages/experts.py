@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError
-from copl_core.study import experts
+from copl_core.records import CoplError, Role
+from copl_core.study import access, experts
 from copl_core.study.experts import (
     ExpertEffect,
     ExpertEffectsView,
@@ -25,9 +25,12 @@ from pages.common import (
     current,
     group_colour,
     group_name,
+    minus,
     no_snapshot,
+    on_touch,
     person_name,
     plot_settings,
+    rerun,
     source_line,
     stop_with_error,
     watch_champion,
@@ -36,6 +39,7 @@ from pages.common import (
 from pages.people_groups import excerpts
 from pages.texts import draw_response, literal
 
+SHORT_NAME = 12  # characters of a group's name beside a figure on a phone
 MOST_ROWS = 1500  # in the figure; more rows are thinner than a pixel
 ACCENT, PLAIN = "#0072B2", "#9A9A9A"
 
@@ -125,7 +129,8 @@ def weights(view: ExpertsView) -> None:
         else ""
     )
     source_line(
-        f"Rows are {len(view.names):,} people, sorted by group; columns are experts. A stronger colour is a larger "
+        f"Rows are {len(view.names):,} people, sorted by group; columns are experts.{without_gate(view)} "
+        "A stronger colour is a larger "
         f"gate weight; {view.serving}.{over} The figure shows who shares an expert, not "
         f"what the expert has learned.{shown} Reward model fitted in {view.fitted_in}.",
         view.snapshot,
@@ -139,6 +144,16 @@ def weights(view: ExpertsView) -> None:
         icon=":material/download:",
         key="gates-csv",
     )
+
+
+def without_gate(view: ExpertsView) -> str:
+    """Those whom the other pages count too, in a sentence."""
+    session, _ = current()
+    missing = sum(access.user_counts(session).values()) - len(view.names)
+    if missing <= 0:
+        return ""
+    people = "1 more person has" if missing == 1 else f"{missing:,} more people have"
+    return f" {people} no gate yet: this reward model has learned from no answer of theirs."
 
 
 def heat(view: ExpertsView) -> go.Figure:
@@ -155,7 +170,7 @@ def heat(view: ExpertsView) -> go.Figure:
             zmax=1,
             customdata=[[names[row]] * len(columns) for row in rows],
             hovertemplate="%{customdata}<br>%{x}: %{z:.2f}<extra></extra>",
-            colorbar={"title": "gate weight"},
+            colorbar={"title": "gate weight", "orientation": "h", "y": 0, "yanchor": "top", "thickness": 12},
         )
     )
     middles, titles = [], []
@@ -175,23 +190,31 @@ def heat(view: ExpertsView) -> go.Figure:
         if first:
             figure.add_hline(y=top, line_width=1.5, line_color="#555")
         middles.append((top + bottom) / 2)
-        titles.append(f"{group_name(known)} · {last - first:,}  ")
+        titles.append(f"{shortened(group_name(known))} · {last - first:,}  ")
     figure.update_layout(height=520, margin={"l": 0, "r": 0, "t": 8, "b": 0})
     figure.update_yaxes(autorange="reversed", tickvals=middles, ticktext=titles, ticklabelstandoff=14, showgrid=False)
     figure.update_xaxes(side="top", showgrid=False)
     return figure
 
 
+def shortened(name: str) -> str:
+    """A group's name beside a figure: whole on a screen, its beginning on a phone."""
+    return name if not on_touch() or len(name) <= SHORT_NAME else f"{name[: SHORT_NAME - 1].rstrip()}…"
+
+
 def load(view: ExpertsView) -> None:
     st.subheader("Load")
     st.plotly_chart(loads(view), width="stretch", config=plot_settings(), key="load", alt="People per expert, by group")
     source_line(
-        f"The people that each expert serves, coloured by their group on the map: {len(view.names):,} people, entropy "
-        f" {view.load.entropy:.2f} of at most {math.log2(len(view.load.share)):.2f} bits, "
-        f"{view.load.dead} dead {'expert' if view.load.dead == 1 else 'experts'} (serving nobody). Reward "
-        f"model fitted in {view.fitted_in}.",
+        f"The people that each expert serves, coloured by their group on the map: {len(view.names):,} people. "
+        f"{idle(view.load.dead)} Reward model fitted in {view.fitted_in}.",
         view.snapshot,
     )
+
+
+def idle(experts: int) -> str:
+    """How many experts serve nobody, in a sentence."""
+    return f"{experts} expert{'s serve' if experts != 1 else ' serves'} nobody." if experts else "No expert is idle."
 
 
 def loads(view: ExpertsView) -> go.Figure:
@@ -265,8 +288,9 @@ def what_they_do(view: ExpertsView) -> None:
         st.error(str(problem))
         return
     if found is None:
-        st.info("The snapshot of this reward model was replaced; load the page again.")
+        replaced(view)
         return
+    st.session_state.pop("experts replaced", None)
     effects_table(found, view)
     only = "" if len(view.gate_names) == 1 else f" Here only the experts of {view.gate_names[gate]} are used."
     source_line(
@@ -297,6 +321,14 @@ def what_they_do(view: ExpertsView) -> None:
     details(found.effects[expert])
 
 
+def replaced(view: ExpertsView) -> None:
+    """The champion has changed while the page was open: the page loads again, once."""
+    if st.session_state.get("experts replaced") != view.snapshot:
+        st.session_state["experts replaced"] = view.snapshot
+        rerun()
+    st.info("The snapshot of this reward model was replaced by one without experts.")
+
+
 def effects_table(found: ExpertEffectsView, view: ExpertsView) -> None:
     st.dataframe(
         [summary(effect, view) for effect in found.effects],
@@ -313,7 +345,7 @@ def effects_table(found: ExpertEffectsView, view: ExpertsView) -> None:
 
 
 def summary(effect: ExpertEffect, view: ExpertsView) -> dict:
-    features = "; ".join(f"{trait.words} (r {abs(trait.r):.2f})" for trait in effect.correlations[:2])
+    features = "; ".join(f"{trait.words} (|r| {abs(trait.r):.2f})" for trait in effect.correlations[:2])
     return {
         "expert": f"E{effect.expert + 1}",
         "people": int(view.load.users[effect.expert]),
@@ -360,7 +392,7 @@ def uncounted(effect: ExpertEffect) -> None:
 
 def text_card(one: TextEffect) -> None:
     with st.container(border=True):
-        st.caption(f"{one.change:+.2f} log-odds · {literal(title_of(one.prompt))}")
+        st.caption(f"{minus(f'{one.change:+.2f}')} log-odds · {literal(title_of(one.prompt))}")
         draw_response(one.response.text)
 
 
@@ -379,7 +411,7 @@ def over_training(snapshot: str) -> None:
         width="stretch",
         config=plot_settings(),
         key="history",
-        alt="Effective and dead experts of every fit of the reward model",
+        alt="How evenly the experts of every fit of the reward model are used, and how many serve nobody",
     )
     missing = f" Unreadable snapshots are skipped: {', '.join(unread)}." if unread else ""
     source_line(
@@ -407,7 +439,7 @@ def history(fits: tuple[FitLoad, ...]) -> go.Figure:
         x=names,
         y=[fit.effective for fit in fits],
         mode="lines+markers",
-        name="effective experts",
+        name="as even as so many experts",
         line_color=ACCENT,
         hovertemplate="%{x}: as even as %{y:.1f} equal experts<extra></extra>",
     )
@@ -415,7 +447,7 @@ def history(fits: tuple[FitLoad, ...]) -> go.Figure:
         x=names,
         y=[fit.dead for fit in fits],
         mode="lines+markers",
-        name="dead experts",
+        name="serve nobody",
         line={"color": PLAIN, "dash": "dot"},
         hovertemplate="%{x}: %{y} serve nobody<extra></extra>",
     )
@@ -437,11 +469,7 @@ def balance(fits: tuple[FitLoad, ...], snapshot: str) -> None:
     st.markdown("**With and without the balance loss**")
     both = with_and_without(fits)
     if both is None:
-        has, lacks = ("with", "0") if fits[-1].balance > 0 else ("without", "0.1")
-        st.caption(
-            f"All fits so far were made {has} the balance loss. To compare, start the trainer once with "
-            f"`COPL_BALANCE={lacks}` and request a full fit on the Training page."
-        )
+        st.caption(only_one_kind(fits[-1].balance > 0))
         return
     for column, title, fit in zip(st.columns(2, gap="medium"), ("With", "Without"), both, strict=True):
         with column:
@@ -454,12 +482,24 @@ def balance(fits: tuple[FitLoad, ...], snapshot: str) -> None:
             )
             accuracy = "" if fit.accuracy is None else f" Accuracy {fit.accuracy:.1%} on {fit.n:,} held-out labels."
             st.caption(
-                f"**{title}** (weight {fit.balance:g}): {fit.dead} dead experts, as even as {fit.effective:.1f} equal "
-                f"experts. {spread(fit.factor)}{accuracy} Fitted in {fit.snapshot}."
+                f"**{title}** (weight {fit.balance:g}): as even as {fit.effective:.1f} equal experts. "
+                f"{idle(fit.dead)} {spread(fit.factor)}{accuracy} Fitted in {fit.snapshot}."
             )
     source_line(
         "Share of people that each expert serves, largest first. The two fits may have used different labels.", snapshot
     )
+
+
+def only_one_kind(balanced: bool) -> str:
+    """What is missing to compare fits with and without the balance loss, and who can add it."""
+    _, me = current()
+    has, other, setting = ("with", "without", "0") if balanced else ("without", "with", "0.1")
+    how = (
+        f"start the trainer once with `COPL_BALANCE={setting}` and request a full fit on the Training page"
+        if me.role == Role.OWNER
+        else f"an owner can make one fit {other} it"
+    )
+    return f"All fits so far were made {has} the balance loss, which keeps all experts in use. To compare, {how}."
 
 
 def sorted_loads(fit: FitLoad) -> go.Figure:

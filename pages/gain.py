@@ -15,6 +15,9 @@ VERDICTS = {"yes": "Yes.", "no": "No.", "not yet": "Not shown yet."}
 
 def gain_in_words(found: PersonalisationGain) -> str:
     """Both accuracies, their difference with its interval, and what the interval means."""
+    if not found.tells:
+        answers = f"{found.n:,} held-out answer{'s' * (found.n != 1)}"
+        return f"So far there are {answers}: too few to tell. The next runs hold out more as people go on answering."
     return (
         f"The personal model predicts {found.personal_accuracy:.1%} of {found.n:,} held-out answers of "
         f"{found.n_users:,} people correctly; the better of the two baselines ({BASELINES[found.over]}) predicts "

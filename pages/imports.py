@@ -187,7 +187,7 @@ def report(file: Any) -> None:
     labels = f"{counted(survey.labels, 'label')}{models} of {who(survey.users, survey.models)}"
     st.markdown(
         f"**{file.format.title}** ({file.container.kind}, {counted(survey.rows, file.container.unit)}): "
-        f"{labels} on {counted(survey.pairs, 'pair')}."
+        f"{labels} on {labelled_of(survey.labelled_pairs, survey.pairs)}."
     )
     if survey.left_out:
         st.warning(problems_in_words(file, list(survey.left_out), done=False))
@@ -196,6 +196,12 @@ def report(file: Any) -> None:
     if survey.ignored_fields:
         fields = ", ".join(f"{literal(name)} ({n:,})" for name, n in list(survey.ignored_fields.items())[:30])
         st.caption(f"Nothing is learned from these fields; they are kept and exported again: {fields}.")
+
+
+def labelled_of(labelled: int, pairs: int) -> str:
+    """The pairs of a file, and how many of them the labels are on where some have none."""
+    whole = counted(pairs, "pair")
+    return f"{labelled:,} of {whole}" if 0 < labelled < pairs else whole
 
 
 def who(users: int, models: int) -> str:

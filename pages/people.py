@@ -77,8 +77,11 @@ def page() -> None:
 
 def sentence(view: UserMap, champion: str) -> str:
     """The number of groups, and the viewer's group."""
-    many = f"{len(view.groups)} groups of people who answer alike" if len(view.groups) > 1 else "one group so far"
-    seen = f"The model sees {many}." if view.snapshot == champion else f"In snapshot {view.snapshot} there were {many}."
+    many = f"{len(view.groups)} groups of people who answer alike" if len(view.groups) > 1 else "one group"
+    one_so_far = " so far" * (len(view.groups) <= 1)
+    seen = f"The model sees {many}{one_so_far}."
+    if view.snapshot != champion:
+        seen = f"The earlier snapshot {view.snapshot} has {many}."
     if view.me is None or view.n_labels[view.me] == 0:
         return f"{seen} Label some pairs, and you appear among them at once."
     if view.group[view.me] < 0:

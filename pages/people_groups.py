@@ -24,6 +24,7 @@ from pages.common import (
     plot_settings,
     source_line,
 )
+from pages.gain import signed
 from pages.texts import draw_prompt, draw_response, literal
 
 CAUTION = (
@@ -177,11 +178,12 @@ def found_in_texts(profile: GroupProfile) -> None:
 
 def gain_in_words(view: FoundFeaturesView) -> str:
     gain = view.gain
-    more = "predict more than" if gain.certain else "predict no more with certainty than"
+    found = f"features found in {view.n_texts:,} texts"
+    lead = f"The {found} tell more" if gain.certain else f"It is not certain that {found} tell more"
     return (
-        f"Features found in {view.n_texts:,} texts {more} the counted ones: with them {gain.after:.1%} of "
-        f"{gain.n:,} held-out answers are predicted, without them {gain.before:.1%} (difference "
-        f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f} points, 95 % interval over people)."
+        f"{lead} about preferences than the counted features alone. Of {gain.n:,} held-out answers, "
+        f"{gain.before:.1%} are predicted by the counted features and {gain.after:.1%} by both together. "
+        f"The difference is between {signed(gain.low)} and {signed(gain.high)} points (95 % interval over people)."
     )
 
 

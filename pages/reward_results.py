@@ -14,13 +14,14 @@ from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.views import GroupsOwn, RewardView, ScoreRow
 from pages.candidates import LETTERS
-from pages.common import GATES, current, group_colour, listing, plot_settings, source_line
+from pages.common import GATES, current, group_colour, listing, minus, plot_settings, source_line
 from pages.texts import literal
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
 DEEPEST = 0.6  # opacity of the strongest effect, so that the words stay readable
 LEAST_SCALE = 0.5  # log-odds of the deepest colour at least: 62 to 38
 NAME_WIDTH = 20  # characters of a line beside a figure
+BY_ANSWERS = "You by "  # how the row begins that rests on answers given on the page
 LEADS = 0.5  # weight from which one expert has more than all others together
 NOISE = 0.05  # log-odds, about one point of probability; smaller effects are not coloured
 BOLD = re.compile(r"\*\*(.+?)\*\*")
@@ -72,7 +73,7 @@ def of_person(row: ScoreRow) -> str:
             f"of all people, where {best} wins with {row.win[row.best]:.0%}; that is one place, and no share of people."
         )
     others = listing([LETTERS[i] for i in row.favourites[1:]]) if row.even else ""
-    doubt = f" Not certain: {others} may be their favourite too." if others else ""
+    doubt = f" Not certain: {others} may be {addressed(row)[2]} favourite too." if others else ""
     return f"{name}: **{best}**, {chance(row)}.{doubt}"
 
 
@@ -221,16 +222,20 @@ def favoured(row: ScoreRow) -> str:
 
 def robust(row: ScoreRow) -> str:
     near, best = row.neighbours, int(row.neighbours.win.argmax())
-    share = f"{near.best[best]:.0%} of them, by weight, would choose it themselves"
+    who, them, _ = addressed(row)
+    wins = f"among the {near.n} people nearest to {them} it wins with {near.win[best]:.0%}"
+    share = f"{near.best[best]:.0%} of those people, by weight, would choose it themselves"
     if best == row.best:
-        return (
-            f"For {row.name}, **{LETTERS[best]}** is the robust choice too: among the {near.n} people nearest to "
-            f"them it wins with {near.win[best]:.0%}, and {share}."
-        )
-    return (
-        f"For {row.name}, **{LETTERS[best]}** is the robust choice: among the {near.n} people nearest to them it "
-        f"wins with {near.win[best]:.0%}, {LETTERS[row.best]} with {near.win[row.best]:.0%}, and {share}."
-    )
+        return f"For {who}, **{LETTERS[best]}** is the robust choice too: {wins}, and {share}."
+    other = f"{LETTERS[row.best]} with {near.win[row.best]:.0%}"
+    return f"For {who}, **{LETTERS[best]}** is the robust choice: {wins}, {other}, and {share}."
+
+
+def addressed(row: ScoreRow) -> tuple[str, str, str]:
+    """A row within a sentence: who, "you" or "them", "your" or "their"."""
+    if row.name.startswith(BY_ANSWERS):
+        return f"you, {row.name.removeprefix('You ')}", "you", "your"
+    return literal(row.name), "them", "their"
 
 
 # ---- attribution to sentences
@@ -291,7 +296,7 @@ def in_order(view: RewardView, me: str) -> list[int]:
         if row.kind == "group":
             return 1, ""
         return (
-            (0, "") if row.name.startswith((f"{me} after ", "You by ")) or row.name == me else (2, row.name.casefold())
+            (0, "") if row.name.startswith((f"{me} after ", BY_ANSWERS)) or row.name == me else (2, row.name.casefold())
         )
 
     return sorted(range(len(view.rows)), key=rank)
@@ -320,11 +325,6 @@ def tinted(piece, most: float) -> str:
         f"<span style='background-color:rgba({red},{green},{blue},{depth:.2f});border-radius:3px' "
         f"title='{minus(f'{piece.effect:+.2f}')} log-odds'>{words}</span>"
     )
-
-
-def minus(number: str) -> str:
-    """A number with a real minus sign."""
-    return number.replace("-", "−")
 
 
 def scale(most: float) -> str:

@@ -64,7 +64,8 @@ def gain() -> None:
         )
         return
     st.markdown(f"**{QUESTION} {VERDICTS[found.answer]}** {gain_in_words(found)} {ceiling_in_words()}")
-    figures(found.fitted_in)
+    if found.tells:
+        figures(found.fitted_in)
 
 
 def figures(fitted_in: str) -> None:
@@ -158,6 +159,10 @@ def trainer_now() -> None:
         )
     elif status.run is None and not runs.schedule(session).automatic:
         st.write(f"The trainer waits for a request; {status.labels_since:,} labels changed since the last refit.")
+    elif status.run is None and champion is None and not runs.snapshots(session):
+        st.write(
+            f"The trainer waits for labels: {status.labels_since:,} of {status.labels_needed:,} for the first snapshot."
+        )
     elif status.run is None:
         st.write(
             f"The trainer waits for labels: {status.labels_since:,} of {status.labels_needed:,} for the next refit."

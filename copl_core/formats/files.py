@@ -52,6 +52,7 @@ class Survey:
     left_out: tuple[tuple[int, str], ...]  # (line or row, why)
     notes: tuple[str, ...]  # what was taken, but not as it stands there
     ignored_fields: dict[str, int]  # fields that nothing is learned from, by how many rows have a value
+    labelled_pairs: int = 0  # of the pairs: those with a label
 
 
 @dataclass(frozen=True)
@@ -242,11 +243,12 @@ def _survey(
     found: Format, container: Container, reading: Reading
 ) -> tuple[Reading, Survey, tuple[ImportRow, ...] | None]:
     pairs: set[bytes] = set()
+    labelled: set[bytes] = set()
     users: dict[str, Kind] = {}
     labels = by_models = n_characters = 0
     kept: list[ImportRow] = []
     for row in _rows(found, container, reading):
-        pairs.add(pair_digest(row.prompt, row.response_a, row.response_b))
+        pairs.add(digest := pair_digest(row.prompt, row.response_a, row.response_b))
         n_characters += len(row.prompt) + len(row.response_a) + len(row.response_b)
         if n_characters <= _KEPT:
             kept.append(row)
@@ -254,6 +256,7 @@ def _survey(
             kept.clear()
         if row.choice is not None and row.annotator is not None:
             labels += 1
+            labelled.add(digest)
             by_models += row.kind == Kind.MODEL
             users.setdefault(row.annotator, row.kind)
     survey = Survey(
@@ -266,6 +269,7 @@ def _survey(
         tuple(sorted(reading.left_out)),
         (*of_own_split(kept), *_notes(container, reading)),
         dict(reading.ignored.most_common()),
+        len(labelled),
     )
     return reading, survey, tuple(kept) if n_characters <= _KEPT else None
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from copl_core.trainer.worker import Trainer
 
 _BASELINES = ("global", "side-length")  # in the held-out figures of a snapshot
+FEWEST_HELD_OUT = 20  # labels, below which a held-out figure tells nothing
 KEPT_NEWEST = snapshot.KEPT_NEWEST  # snapshots on disk, beside the champion, noted ones and one of each fit
 _FETCH_SECONDS = 60.0  # for which a click waits for the files of a snapshot
 _SILENT_AFTER = 15.0  # seconds without a heartbeat after which the worker counts as stopped
@@ -52,6 +53,11 @@ class PersonalisationGain:
     snapshot: str
     fitted_in: str  # the snapshot whose run measured it
     paired: bool = True  # whether the interval is one of the difference on each label; else it is a wider one
+
+    @property
+    def tells(self) -> bool:
+        """Whether there are enough held-out labels for a figure."""
+        return self.n >= FEWEST_HELD_OUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +267,7 @@ def personalisation_gain(session: Session) -> PersonalisationGain | None:
     over, difference, (low, high), paired = _over_strongest(gain, held_out)
     fitted_in = champion.metrics.get("fitted_in") or champion.version
     return PersonalisationGain(
-        _answer(low, high),
+        _answer(low, high) if gain["n"] >= FEWEST_HELD_OUT else "not yet",
         held_out["copl"]["accuracy"],
         over,
         held_out[over]["accuracy"],
@@ -421,7 +427,7 @@ def trainer_status(session: Session) -> TrainerStatus:
     latest = (alive or tuple(seen))[:1]
     active = [run for run in session.store.active_runs() if session.store.study_of_run(run.id) == session.id]
     running = tuple(run for run in active if run.state == RunState.RUNNING)
-    since = session.store.revisions_since(session.id, session.store.newest_watermarks(session.id)[0] or 0)
+    since, needed = _labels_to_refit(session)
     return TrainerStatus(
         bool(alive),
         latest[0].state if latest else "",
@@ -429,10 +435,18 @@ def trainer_status(session: Session) -> TrainerStatus:
         running,
         len(active) - len(running),
         since,
-        schedule(session).refit_labels,
+        needed,
         alive,
         "" if alive else _given_up(session.settings),
     )
+
+
+def _labels_to_refit(session: Session) -> tuple[int, int]:
+    """(labels since the last fit, labels that the next one waits for); the first fit has its own number."""
+    newest = session.store.newest_watermarks(session.id)[0]
+    if newest is None:
+        return session.store.label_count(session.id), FEWEST["graph"]
+    return session.store.revisions_since(session.id, newest), schedule(session).refit_labels
 
 
 def _given_up(settings: Settings) -> str:

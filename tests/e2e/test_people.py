@@ -72,7 +72,7 @@ def test_a_part_of_the_map_selects_a_part_of_the_people_and_the_link_keeps_them(
 def test_the_slider_shows_an_earlier_snapshot_and_play_moves_people_in_the_browser(page, settled):
     page.get_by_role("slider").first.focus()
     page.keyboard.press("ArrowLeft")
-    page.get_by_text("In snapshot v0001 there were 2 groups").wait_for()
+    page.get_by_text("The earlier snapshot v0001 has 2 groups").wait_for()
     page.wait_for_url("**snapshot=v0001**")
     settled(page).get_by_role("button", name="Play").click()
     page.locator(".st-key-film .slider-group").wait_for()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from copl_core.reward.experts import load_report
 from copl_core.reward.model import RewardConfig, RewardModel
 from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import load_snapshot, write_snapshot
-from copl_core.study import access, experts, rewards
+from copl_core.study import access, experts, group_names, rewards
 from copl_core.study.session import Session
 
 pytest_plugins = "tests.reward.tiny"
@@ -74,6 +75,46 @@ def with_reward_model(
     )
 
 
+def test_an_owner_reads_the_setting_that_compares_fits(camps, tiny_encoder, open_page, words):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    shown = words(open_page("experts", camps, access.join(camps, "Olga", Role.OWNER)))
+    assert "`COPL_BALANCE=0`" in shown
+
+
+def test_a_page_whose_reward_model_is_replaced_runs_again_once(
+    camps, rosa, tiny_encoder, open_page, words, monkeypatch
+):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    looked, found = [], experts.effects
+
+    def gone(session, gate):
+        looked.append(gate)
+        return found(session, gate) if len(looked) == 2 else None
+
+    monkeypatch.setattr(experts, "effects", gone)
+    shown = words(open_page("experts", camps, rosa))
+    assert len(looked) == 2 and "Raises most" in shown and "was replaced" not in shown
+    monkeypatch.setattr(experts, "effects", lambda session, gate: looked.append(gate))
+    shown = words(open_page("experts", camps, rosa))
+    assert len(looked) == 4 and "was replaced by one without experts" in shown
+
+
+def test_names_of_groups_leave_room_for_the_figure_on_a_phone(camps, rosa, tiny_encoder, open_page, monkeypatch):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    group_names.rename(camps, 0, "People who like what is short", by=access.join(camps, "Olga", Role.OWNER).id)
+    for touch in (False, True):
+        monkeypatch.setattr("pages.common.on_touch", lambda touch=touch: touch)
+        page = open_page("experts", camps, rosa)
+        (heat,) = (
+            chart
+            for chart in (json.loads(one.proto.spec) for one in page.get("plotly_chart"))
+            if chart["data"][0]["type"] == "heatmap"
+        )
+        assert heat["data"][0]["colorbar"]["orientation"] == "h"
+        names = [title.partition(" · ")[0] for title in heat["layout"]["yaxis"]["ticktext"]]
+        assert touch == (max(map(len, names)) <= 12)
+
+
 @pytest.fixture
 def rosa(camps):
     return access.join(camps, "Rosa", Role.RESEARCHER)
@@ -93,7 +134,11 @@ def test_people_loads_and_effects_are_shown_with_n_and_snapshot(camps, rosa, tin
     assert "of 4** experts serve 16 people" in shown and "Rows are 16 people" in shown
     assert "Reward model fitted in v0002. Snapshot v0002" in shown
     assert "on 24 answers to 12 prompts" in shown and "Raises most" in shown and "log-odds" in shown
-    assert "1 fit of the reward model" in shown and "COPL_BALANCE=0" in shown
+    assert "1 fit of the reward model" in shown and "an owner can make one fit without it" in shown
+    assert "dead expert" not in shown and "entropy" not in shown and "COPL_BALANCE" not in shown
+    assert "no gate yet" in shown, "Rosa has given no answer"
+    assert not re.search(r"[ (]-\d", shown), "a minus sign is one"
+    assert page.dataframe[1].value["raises"].str.contains(r"\(\|r\||no certain").all()
     effects, people = page.dataframe[1].value, page.dataframe[0].value
     assert len(effects) == 4 and effects["people"].sum() == 16
     assert len(people) == 12 and people["gap"].is_monotonic_increasing

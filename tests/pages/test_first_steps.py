@@ -10,6 +10,8 @@ import pytest
 
 from copl_core.records import Choice, Role
 from copl_core.study import access, contents, user_map
+from pages.common import GATES
+from tests.pages.test_training import GAIN, with_gain
 from tests.worlds import camp_labels, open_study, pairs_to_label
 
 ROW = {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren"}
@@ -87,6 +89,41 @@ def test_sides_of_simulated_people_who_are_not_shown_are_said_to_be_hidden(sessi
     contents.import_rows(session, camp_labels(n_users=2, n_prompts=6, per_user=5))
     shown = words(open_page("quality", session, owner))
     assert "No decided answers" not in shown and "switch above the table" in shown
+
+
+def test_the_first_snapshot_waits_for_one_number_of_labels(session, owner, open_page, words, label):
+    session.store.heartbeat("gpu-1-abc", "gpu-1", ("graph", "full"), "waiting")
+    label(session, owner, 3)
+    assert "3 of 10 for the first snapshot" in words(open_page("training", session, owner))
+
+
+def test_a_few_held_out_answers_are_too_few_to_tell(camps, open_page, words):
+    with_gain(camps, GAIN | {"n": 3, "accuracy_interval": [0.05, 0.05]}, files_of="v0001")
+    for name in ("training", "overview"):
+        shown = words(open_page(name, camps, access.join(camps, f"Olga {name}", Role.OWNER)))
+        assert "3 held-out answers: too few to tell" in shown and "points more" not in shown
+        assert "Yes." not in shown and "+8.8 points" not in shown
+
+
+def test_small_weights_stand_out_on_a_dark_page():
+    """A fifth of the scale differs from nothing by a contrast of 1.5 (WCAG 2.2, relative luminance)."""
+
+    def luminance(alpha: float) -> float:
+        mixed = ((1 - alpha) * page + alpha * ink for page, ink in zip((21, 24, 28), (40, 132, 196), strict=True))
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (one / 255 for one in mixed)]
+        return sum(share * one for share, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, fifth, high = (float(colour.rstrip(")").split(",")[3]) if "rgba" in colour else 1.0 for _, colour in GATES)
+    assert GATES[1][0] == 0.2 and low < fifth < high
+    assert (luminance(fifth) + 0.05) / (luminance(low) + 0.05) > 1.5
+
+
+def test_a_file_in_which_some_pairs_have_no_label_says_on_how_many_its_labels_are(session, owner, open_page, words):
+    rows = [ROW | {"choice": "a", "annotator": "Ann"}, ROW | {"prompt": "Name a song"}]
+    page = open_page("settings", session, owner, **{"settings-part": "Studies"})
+    content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    page.file_uploader(key="import-file").set_value(("birds.jsonl", content, "")).run()
+    assert "1 label of 1 person on 1 of 2 pairs." in words(page)
 
 
 def test_a_small_figure_has_no_sign():

@@ -66,7 +66,7 @@ def test_a_damaged_snapshot_is_reported_in_a_sentence_and_another_can_be_chosen(
     page = open_page("people", two_snapshots, rita)
     assert len(page.error) == 1 and "v0002" in page.error[0].value and "choose another snapshot" in page.error[0].value
     page.select_slider(key="snapshot").set_value("v0001").run()
-    assert not page.exception and not page.error and "In snapshot v0001 there were 2 groups" in words(page)
+    assert not page.exception and not page.error and "The earlier snapshot v0001 has 2 groups" in words(page)
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,7 @@ def test_five_answers_given_on_the_page_place_somebody_and_are_stored_nowhere(ca
         assert not page.exception and texts(page) == (PROMPT, ANSWERS)  # hidden meanwhile, and not lost
     shown = words(page)
     assert "rests on these answers alone" in shown and "You by these 5 answers: **A**" in shown
+    assert "For you, by these 5 answers, **" in shown and "nearest to you it wins" in shown
     assert camps.record.revision == before and len(access.users(camps)) == 17
     next(one for one in page.button if one.label == "Answer five other pairs").click().run()
     assert "Pair 1 of 5" in words(page)
