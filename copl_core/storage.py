@@ -49,7 +49,7 @@ class Storage:
     """
 
     def __init__(self, address: str) -> None:
-        self.address = _without_secrets(address).rstrip("/")
+        self.address = without_secrets(address).rstrip("/")
         self._files, self._root = _open(address, self.address)
 
     @property
@@ -180,10 +180,10 @@ def _reason(problem: Exception) -> str:
 
 def _words(problem: Exception) -> str:
     found = " ".join(str(getattr(problem, "strerror", None) or problem).split()) or type(problem).__name__
-    return _without_secrets(found).rstrip(".")[:_REASON]
+    return without_secrets(found).rstrip(".")[:_REASON]
 
 
-def _without_secrets(words: str) -> str:
+def without_secrets(words: str) -> str:
     """Without the ``name:password@`` and the ``?key=value`` of addresses, which may be encoded for URLs."""
     return _QUERY.sub("", _PASSWORD.sub("", re.sub(r"//[^/@\s]*@", "//", words)))
 

@@ -15,7 +15,7 @@ from copl_core.records import CoplError
 from copl_core.snapshots.fetching import Fetching, presence_of
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, on_disk, prune
 from copl_core.snapshots.stored import key_of_study
-from copl_core.storage import Presence, Storage, StorageError, attempt, storage_of
+from copl_core.storage import Presence, Storage, StorageError, attempt, storage_of, without_secrets
 from copl_core.store import Store
 
 FETCH_SECONDS = 3600.0  # for which a run waits for its champion
@@ -150,10 +150,8 @@ class SharedSnapshots:
                 for kind in ("graph", "full"):
                     stored.storage.remove(f"training/{key_of_study(self.store.study(study_id))}-{kind}", folder=True)
         except Exception as problem:  # the package of the address has errors of its own
-            raise CoplError(
-                f"The storage {self.settings.storage} still holds what learned from people who have left ({problem}); "
-                "make it reachable and writable."
-            ) from problem
+            what = f"The storage {self.settings.storage} still holds what learned from people who have left ({problem})"
+            raise CoplError(f"{without_secrets(what)}; make it reachable and writable.") from problem
 
     def states(self, study_id: int, kind: str) -> StoredStates | None:
         """The training states of a study's runs of a kind; None without a storage."""

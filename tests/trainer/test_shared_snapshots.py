@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 from threading import Event, Thread
@@ -23,6 +24,7 @@ from copl_core.study.session import Session
 from copl_core.trainer import service
 from copl_core.trainer.departures import CleanUp, clean_up
 from copl_core.trainer.schedule import FEWEST
+from copl_core.trainer.shared_snapshots import SharedSnapshots
 from copl_core.trainer.start import start_of
 from copl_core.trainer.worker import Trainer
 from tests.storages import s3
@@ -269,6 +271,14 @@ def test_a_storage_that_is_away_delays_the_mark_and_not_the_overwriting_of_what_
     assert cleaner.attempt() == [problem] and database.read_bytes() == before, "it is not rewritten again"
     away.unlink()
     assert cleaner.attempt() == [] and session.store.unclean_studies() == {}
+
+
+def test_a_storage_that_holds_people_who_have_left_is_named_without_its_password(tmp_path):
+    session = quick_three_people(tmp_path / "home")
+    settings = replace(session.settings, storage="nowhere://name:zyxwvut@host/folder")
+    with pytest.raises(CoplError, match="nowhere://host/folder still holds") as problem:
+        SharedSnapshots(session.store, settings).forget(session.id, set())
+    assert "zyxwvut" not in str(problem.value)
 
 
 def test_old_snapshots_that_know_somebody_who_has_left_do_not_go_to_the_storage(session):
