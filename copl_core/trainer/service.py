@@ -41,6 +41,7 @@ def work(store: Store, settings: Settings) -> int:
         _set_threads(settings)
         keep_memory_low()
         trainer = Trainer(store, settings, stop, holder=holder)
+        _bury(store, holder.before)
         trainer.recover()
         trainer.sweep()
         looks = [Thread(target=act, args=(trainer,), name=act.__name__, daemon=True) for act in (look, clean)]
@@ -95,6 +96,13 @@ def clean(trainer: Trainer) -> None:
 
 def _heartbeat(trainer: Trainer, state: str) -> None:
     trainer.store.heartbeat(trainer.worker, host(), trainer.settings.run_kinds, state)
+
+
+def _bury(store: Store, before: str) -> None:
+    """Record that the trainer before this one of the same home has ended: after a kill it could not say so itself."""
+    for one in store.trainers():
+        if one.worker == before and one.state != STOPPED:
+            store.heartbeat(one.worker, one.host, one.kinds, STOPPED)
 
 
 def _stop_on_signals(stop: Event) -> None:

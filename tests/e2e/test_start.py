@@ -139,9 +139,8 @@ def test_the_app_alone_works_and_says_that_no_trainer_runs(app_alone, browser, s
     page.close()
 
 
-def test_a_taken_port_is_reported_in_one_sentence(studio):
-    done = subprocess.run(
-        studio.process.args, cwd=ROOT, env=studio.environment, capture_output=True, text=True, timeout=60
-    )
+def test_a_taken_port_is_reported_in_one_sentence(studio, tmp_path):
+    environment = studio.environment | {"COPL_HOME": str(tmp_path)}
+    done = subprocess.run(studio.process.args, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "COPL_PORT" in done.stdout and len(done.stdout.splitlines()) == 1 and not done.stderr
