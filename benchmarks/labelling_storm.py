@@ -1,6 +1,6 @@
 """Many processes label one study in one database while they are killed at random: is every label still there?
 
-    python -m benchmarks.labelling_storm [--databases sqlite,postgresql]
+    python -m benchmarks.labelling_storm [--stores sqlite,postgresql]
 
 The database is a SQLite file, and then a private PostgreSQL server where one is installed.
 Each process is one user who labels as fast as the study hands out pairs, presses some keys twice and skips some pairs.
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--labels", type=int, default=500, help="per process")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--databases", default=",".join(DATABASES), help="with a comma between two")
+    parser.add_argument("--stores", default=",".join(DATABASES), help="with a comma between two")
     parser.add_argument("--person", help=argparse.SUPPRESS)  # run one process of the storm, as this user
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--url", default="", help=argparse.SUPPRESS)
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.person:
         label(Settings(home=arguments.home, database_url=arguments.url), arguments.person, arguments.labels)
         return 0
-    names = arguments.databases.split(",")
+    names = arguments.stores.split(",")
     if unknown := sorted(set(names) - set(DATABASES)):
         parser.error(f"there is no database {', '.join(unknown)}; choose from {', '.join(DATABASES)}")
     outcomes = {name: found for name in names if (found := _one_database(name, arguments)) is not None}

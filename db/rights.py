@@ -7,12 +7,13 @@ beside the database.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from copl_core.records import CoplError, Right
 from db.engine import explained
@@ -44,6 +45,8 @@ def _hold_of_postgres(engine: Engine, right: Right, alone: bool) -> Iterator[Cal
             connection.detach()  # it goes back to no pool: closing it gives the lock back
         yield lambda: bool(connection.execute(query, {"lock": _LOCKS[right]}).scalar_one())
     finally:
+        with suppress(DBAPIError):  # the server notices a closed connection a moment later
+            connection.exec_driver_sql("select pg_advisory_unlock_all()")
         connection.close()
 
 

@@ -169,10 +169,10 @@ def test_an_answer_of_the_database_that_is_lost_does_not_undo_what_was_published
 # ---- trainers in separate homes
 
 
-def test_trainers_in_separate_homes_execute_each_run_once_and_give_no_version_twice(store, labelled, home_of):
+def test_trainers_in_separate_homes_execute_each_run_once_and_give_no_version_twice(store, labelled, home_of, tmp_path):
     studies = [labelled(f"Study {n}") for n in range(2)]
     made = [store.add_run(study, "graph", f"run {n}").id for n in range(2) for study in studies]
-    homes = [home_of(name, studies[0]) for name in ("a", "b")]
+    homes = [home_of(name, studies[0], storage=str(tmp_path / "storage")) for name in ("a", "b")]
     trainers, enough = [trainer(home) for home in homes], Event()
 
     def work(one: Trainer) -> None:
