@@ -50,6 +50,7 @@ BENCHMARKS = (
     "quality_scale",
     "pages",
     "forget",
+    "audit",
 )
 READ_DATA = {
     "labels_saved",
@@ -61,6 +62,7 @@ READ_DATA = {
     "suspects",
     "found_features",
     "forget",
+    "audit",
 }
 HEAD = """# Measured
 
