@@ -11,7 +11,13 @@ from pathlib import Path
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-EXTRAS = {"postgres": ("psycopg",), "hub": ("datasets",), "s3": ("s3fs",), "docs": ("mkdocs", "mkdocs-material")}
+EXTRAS = {
+    "postgres": ("psycopg",),
+    "oidc": ("authlib",),
+    "hub": ("datasets",),
+    "s3": ("s3fs",),
+    "docs": ("mkdocs", "mkdocs-material"),
+}
 
 
 class Requirements(MetadataHookInterface):

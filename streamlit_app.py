@@ -16,7 +16,8 @@ from copl_core.study import access, sign_in
 from pages import join
 from pages.account import account, welcome
 from pages.common import page_link, page_run, set_current, stop_with_error
-from web.installation import cookie_name, has_provider, installation, open_study
+from web.installation import cookie_name, installation, open_study
+from web.providers import sign_in_buttons
 
 NOT_FOR_ANNOTATORS = ("overview", "people", "experts", "controversy", "reward", "training", "quality", "settings")
 ICON = str(Path(__file__).parent / "web" / "icon.svg")
@@ -25,47 +26,31 @@ ICON = str(Path(__file__).parent / "web" / "icon.svg")
 
 
 class Visitor:
-    """The person behind a browser: by the session of its cookie, or by the e-mail address of an identity provider."""
+    """The person behind a browser, by the session of its cookie."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.secret = st.context.cookies.get(cookie_name(), "")
         self.session = sign_in.session_of(store, self.secret) if self.secret else None
-        self.email = "" if self.session or not has_provider() else verified_email()
 
     def studies_now(self) -> tuple[StudyRecord, ...]:
         """The same studies looked up now, for a page that is open already."""
-        if self.session is not None:
-            self.session = sign_in.session_of(self.store, self.secret)
+        self.session = sign_in.session_of(self.store, self.secret) if self.secret else None
         return self.studies()
 
     def studies(self) -> tuple[StudyRecord, ...]:
         """The studies that the visitor may open, the one opened last first."""
-        if self.session is not None:
-            return tuple(sorted(self.session.studies, key=lambda study: study.id != self.session.last))
-        return tuple(self.store.studies_of_email(self.email)) if self.email else ()
+        if self.session is None:
+            return ()
+        return tuple(sorted(self.session.studies, key=lambda study: study.id != self.session.last))
 
     def enter(self, study_id: int) -> User | None:
         """The user as whom the visitor opens a study."""
-        if self.session is not None:
-            return sign_in.open_study(self.store, self.secret, study_id)
-        if self.email:
-            return access.sign_in_email(open_study(study_id), self.email, st.user.get("name") or "")
-        return None
+        return None if self.session is None else sign_in.open_study(self.store, self.secret, study_id)
 
     def again(self, study_id: int) -> User | None:
         """The same user looked up now, for an act of a page that is open already."""
-        if self.session is not None:
-            return sign_in.signed_in(self.store, self.secret, study_id)
-        return self.enter(study_id)
-
-
-def verified_email() -> str:
-    """The address that the identity provider has verified; empty for everybody else."""
-    if not st.user.is_logged_in:
-        return ""
-    verified = st.user.get("email_verified") is not False  # some providers verify every address and send no such field
-    return str(st.user.get("email") or "") if verified else ""
+        return sign_in.signed_in(self.store, self.secret, study_id)
 
 
 def wanted_study(store: Store) -> int | None:
@@ -102,14 +87,14 @@ def main() -> None:
         note(study=study_id)
         study = open_study(study_id)
         many = len(store.studies()) > 1
+        providers = sign_in_buttons()
     except CoplError as problem:
         stop_with_error(problem)
     set_current(study, user, lambda: visitor.again(study_id), browser=visitor.secret, studies=visitor.studies_now)
+    st.session_state["providers"] = providers
     if user is None:
         menu(None)
-        if has_provider():
-            join.with_provider(visitor.email)
-        join.page()
+        join.page(visitor.session.identity if visitor.session else None)
         return
     keep_address(study_id if many else None)
     page = menu(user.role)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from copl_core import logs
 from copl_core.config import Settings
 from copl_core.install.program import importable
-from copl_core.records import RUN_KINDS, CoplError, ImportReport, counted
+from copl_core.records import RUN_KINDS, CoplError, ImportReport, Role, counted
 from copl_core.storage import storage_of
 from copl_core.store import Store
 from copl_core.study import access, bundle, contents, forget, rewards, runs, service_tokens
@@ -471,6 +471,14 @@ def _link(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _owner(arguments: argparse.Namespace, settings: Settings) -> int:
+    """The first owner of an installation whose people sign in with an identity provider."""
+    session = open_study(settings, arguments.study)
+    rule = access.set_email(session, arguments.address, Role.OWNER)
+    print(f"{rule.email} signs in to {session.record.name} as its owner, once the identity provider has verified it.")
+    return 0
+
+
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.install.launcher import main as up
 
@@ -636,6 +644,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_export_model(command)
     _add_serving(command)
     _add_evaluate(command)
+    sub = command("owner", _owner, "Let an e-mail address sign in as an owner, with an identity provider.")
+    _add_study(sub)
+    sub.add_argument("address", metavar="ADDRESS", help="such as name@example.org")
     command("link", _link, "Print a new sign-in link for the owner.")
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
     command("app", _app, "Run the app alone, where a supervisor runs the trainer.")

@@ -133,6 +133,17 @@ class BrowserSession:
     studies: tuple[StudyRecord, ...]  # that it may open, oldest first
     last: int | None  # id of the study that it opened last
     terminal: bool  # begun with a link of the terminal: it opens every study, as its owner
+    identity: Identity | None = None  # of the account at an identity provider with which it began
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An account at an identity provider.  Issuer and subject name it for ever; an address may change hands."""
+
+    issuer: str
+    subject: str
+    address: str | None = None  # that the provider has verified, in small letters
+    name: str = ""  # as the provider gives it
 
 
 @dataclass(frozen=True, slots=True)

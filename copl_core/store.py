@@ -17,6 +17,7 @@ from copl_core.records import (
     BrowserSession,
     Choice,
     Departure,
+    Identity,
     ImportReport,
     ImportRow,
     Kind,
@@ -218,14 +219,12 @@ class Store(Protocol):
         """The owner with the smallest id."""
         ...
 
-    def studies_of_email(self, email: str) -> list[StudyRecord]:
-        """The studies that have a role for an address, oldest first."""
-        ...
-
     def study_of_invite(self, token_hash: str) -> int | None: ...
 
-    def join(self, study_id: int, name: str, token_hash: str) -> User:
-        """A new annotator with a token; refused if the study is not open or the name is in use."""
+    def join(self, study_id: int, name: str, token_hash: str, session_hash: str | None = None) -> User:
+        """A new annotator with a token, and with the account with which the session began, if it did; refused if the
+        study is not open or the name is in use.
+        """
         ...
 
     def add_invite(
@@ -244,18 +243,40 @@ class Store(Protocol):
 
     def invite_by_token(self, study_id: int, token_hash: str) -> Invite | None: ...
     def revoke_invite(self, study_id: int, invite_id: int, *, by: int | None = None) -> Invite: ...
-    def accept_invite(self, study_id: int, token_hash: str, name: str, user_token_hash: str) -> User:
-        """A new user with a token and the invite's role; refused unless the invite is open and the name free."""
+    def accept_invite(
+        self, study_id: int, token_hash: str, name: str, user_token_hash: str, session_hash: str | None = None
+    ) -> User:
+        """As ``join``, with the role of an invite; refused unless the invite is open and the name free."""
         ...
 
     def set_email(self, study_id: int, email: str, role: Role | None, *, by: int | None = None) -> EmailRule:
-        """Give an address a role, or None to refuse it; a user who signed in with it before changes role."""
+        """Give an address a role, or None to refuse it: a user who signed in with it changes role, or is signed out."""
         ...
 
     def emails(self, study_id: int) -> list[EmailRule]: ...
-    def user_by_email(self, study_id: int, email: str, name: str = "") -> User | None:
-        """The user of an address, created at the first sign-in; None: refused, or unknown and the study is not open."""
+
+    # ---- accounts at identity providers
+    def start_identity_session(self, identity: Identity, session_hash: str) -> None:
+        """A session of a browser that begins with an account; its address and name are kept as they are now."""
         ...
+
+    def admit(self, session_hash: str, study_id: int) -> User | None:
+        """The user as whom the account of a session opens a study, who is then signed in there.
+
+        An account that the study does not know becomes the user whom the rule of its address names, who is created
+        if necessary and has no other account.  None: the study does not admit it, or its address is refused.
+        """
+        ...
+
+    def connect_identity(self, user_id: int, identity: Identity) -> None:
+        """Let an account sign in as a user; refused where it is somebody else of that study."""
+        ...
+
+    def disconnect_identities(self, user_id: int, *, by: int | None = None) -> int:
+        """Let no account sign in as a user any more, and sign them out everywhere; returns the number of accounts."""
+        ...
+
+    def identities_of(self, user_id: int) -> list[Identity]: ...
 
     # ---- tokens of programs (hashes only)
     def add_service_token(

@@ -7,13 +7,13 @@ from itertools import count
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from copl_core.records import CoplError, Kind, Role, StudyRecord, User
+from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study_settings import EmailRule, Invite
 from db.base import AnyRow
-from db.members import change_role, checked_name, study_of_row, user_of
-from db.models import StudyRow, TokenRow, UserRow
+from db.members import change_role, checked_name, user_of
+from db.models import TokenRow, UserRow
 from db.overlap import assignment_of
-from db.sessions import end_sessions_of
+from db.sessions import bind_session, end_sessions_of, shut_out
 from db.study_models import EmailRow, InviteRow
 from db.transactions import Transactions, audit, now, study_row, user_row
 
@@ -48,11 +48,13 @@ class Auth(Transactions):
             return dropped
 
     # ---- by the address of the study
-    def join(self, study_id: int, name: str, token_hash: str) -> User:
+    def join(self, study_id: int, name: str, token_hash: str, session_hash: str | None = None) -> User:
         with self._write() as connection:
             if not assignment_of(study_row(connection, study_id, lock=True)).open:
                 raise CoplError("This study is open by invitation only; ask its owner for an invite link.")
-            return _new_user(connection, study_id, name, Role.ANNOTATOR, token_hash)
+            user = add_user(connection, study_id, name, Role.ANNOTATOR, token_hash)
+            bind_session(connection, session_hash, user, study_id)
+            return user
 
     # ---- by invite
     def add_invite(
@@ -128,7 +130,9 @@ class Auth(Transactions):
                 audit(connection, study_id, "invite revoked", by, invite=invite_id)
             return _invite(row)
 
-    def accept_invite(self, study_id: int, token_hash: str, name: str, user_token_hash: str) -> User:
+    def accept_invite(
+        self, study_id: int, token_hash: str, name: str, user_token_hash: str, session_hash: str | None = None
+    ) -> User:
         with self._write() as connection:
             study_row(connection, study_id, lock=True)
             row = connection.execute(
@@ -139,7 +143,8 @@ class Auth(Transactions):
             state = "unknown" if row is None else _invite(row).state(now())
             if row is None or state != "open":
                 raise CoplError(f"This invite link is {state}; ask the study's owner for a new one.")
-            user = _new_user(connection, study_id, name, Role(row.role), user_token_hash)
+            user = add_user(connection, study_id, name, Role(row.role), user_token_hash)
+            bind_session(connection, session_hash, user, study_id)
             connection.execute(update(InviteRow).where(InviteRow.id == row.id).values(used=row.used + 1))
             audit(connection, study_id, "invite accepted", user.id, invite=row.id, role=row.role)
             return user
@@ -158,6 +163,8 @@ class Auth(Transactions):
                 connection.execute(update(EmailRow).where(EmailRow.id == old.id).values(role=role and role.value))
             if old is not None and old.user_id is not None and role is not None:
                 change_role(connection, user_row(connection, old.user_id, lock=True), role, by)
+            if role is None:
+                shut_out(connection, study_id, email)
             audit(connection, study_id, "e-mail", by, email=email, before=old and old.role, after=role and role.value)
             return EmailRule(email, role, None if old is None else old.user_id)
 
@@ -169,50 +176,13 @@ class Auth(Transactions):
             )
             return [_rule(row) for row in rows]
 
-    def studies_of_email(self, email: str) -> list[StudyRecord]:
-        with self._read() as connection:
-            rows = connection.execute(
-                select(StudyRow.__table__)
-                .join(EmailRow, EmailRow.study_id == StudyRow.id)
-                .where(EmailRow.email == _address(email), EmailRow.role.is_not(None), StudyRow.ready)
-                .order_by(StudyRow.id)
-            )
-            return [study_of_row(row) for row in rows]
-
-    def user_by_email(self, study_id: int, email: str, name: str = "") -> User | None:
-        email = _address(email)
-        with self._read() as connection:
-            row = _email_row(connection, study_id, email)
-            if row is not None and row.user_id is not None and row.role is not None:
-                return user_of(user_row(connection, row.user_id))
-        with self._write() as connection:  # first sign-in: look again under a lock, so that one user is created
-            study = study_row(connection, study_id, lock=True)
-            row = _email_row(connection, study_id, email)
-            role = row.role if row is not None else Role.ANNOTATOR.value if assignment_of(study).open else None
-            if role is None:
-                return None
-            if row is not None and row.user_id is not None:
-                return user_of(user_row(connection, row.user_id))
-            user = _new_user(
-                connection, study_id, _free_name(connection, study_id, name or email.split("@")[0]), Role(role), None
-            )
-            if row is None:
-                connection.execute(
-                    insert(EmailRow).values(
-                        study_id=study_id, email=email, role=role, user_id=user.id, created_at=now()
-                    )
-                )
-            else:
-                connection.execute(update(EmailRow).where(EmailRow.id == row.id).values(user_id=user.id))
-            return user
-
 
 def _add_token(connection: Connection, user_id: int, token_hash: str, *, terminal: bool = False) -> None:
     row = {"user_id": user_id, "hash": token_hash, "terminal": terminal, "created_at": now()}
     connection.execute(insert(TokenRow).values(row))
 
 
-def _new_user(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
+def add_user(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
     """A new user; a name in use is refused, because it would let one person in as another."""
     name = checked_name(name, "user")
     if name.casefold() in _names(connection, study_id):
@@ -241,7 +211,7 @@ def _names(connection: Connection, study_id: int) -> set[str]:
     return {name.casefold() for name in names}
 
 
-def _free_name(connection: Connection, study_id: int, name: str) -> str:
+def free_name(connection: Connection, study_id: int, name: str) -> str:
     used = _names(connection, study_id)
     name = name.strip()[:80] or "Guest"
     return next(one for one in (name if n == 1 else f"{name} {n}" for n in count(1)) if one.casefold() not in used)

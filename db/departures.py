@@ -16,6 +16,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from copl_core.records import LEFT, CoplError, Departure, Role, RunState
 from db.base import AnyRow
 from db.departed_texts import remove_texts
+from db.identity_rows import forget_identities
 from db.members import change_role
 from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow
 from db.overlap import assignment_of, recount_all
@@ -146,6 +147,7 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
     tasks = select(TaskRow.id).where(TaskRow.user_id == user.id)
     with_reason = select(func.count()).where(_of(user.id), LabelRow.reason != "")
     gone = {"reasons": connection.execute(with_reason).scalar_one(), "browsers": end_sessions_of(connection, user.id)}
+    gone["accounts"] = forget_identities(connection, user.id)
     for name, row, theirs in (
         ("drafts", DraftRow, DraftRow.task_id.in_(tasks)),
         ("labels", LabelRow, _of(user.id)),

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from copl_core.records import CoplError, StoreUnavailable
 from db.engine import BUSY_SECONDS, closed_after_errors, explained
 
-_TABLES = ("user", "label", "task", "draft", "report", "audit", "email", "token", "response")
+_TABLES = ("user", "label", "task", "draft", "report", "audit", "email", "token", "response", "identity")
 _PATIENCE = 3.0  # seconds that SQLite waits for others
 _OLDER_SECONDS = 1.0  # that PostgreSQL's older transactions are waited for
 _LOCK_SECONDS = 0.1  # likewise, a table; somebody's query may wait as long

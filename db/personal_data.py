@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, or_, select
 from sqlalchemy.orm import aliased
 
+from db.identity_models import IdentityRow, IdentityUserRow
 from db.models import (
     AuditRow,
     BrowserSessionRow,
@@ -55,6 +56,9 @@ class PersonalData(Transactions):
                 "addresses": _columns(EmailRow.email, EmailRow.role, EmailRow.created_at).where(
                     EmailRow.user_id == user_id
                 ),
+                "accounts": _columns(IdentityRow.issuer, IdentityRow.subject, IdentityRow.email, IdentityRow.name)
+                .join(IdentityUserRow, IdentityUserRow.identity_id == IdentityRow.id)
+                .where(IdentityUserRow.user_id == user_id),
                 "sign_in_links": _columns(TokenRow.created_at).where(TokenRow.user_id == user_id),
                 "browsers": _columns(*seen).where(BrowserSessionRow.id.in_(browsers)),
                 "invites": _columns(*made).where(InviteRow.user_id == user_id),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
 from copl_core.records import BrowserSession, CoplError, Role, User
 from db.base import AnyRow
+from db.identity_models import IdentityRow, IdentitySessionRow, IdentityUserRow
+from db.identity_rows import bind, bound, identity_of_row, identity_of_session, refused, studies_of_identity
 from db.members import study_of_row, user_of
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
+from db.study_models import EmailRow
 from db.transactions import Transactions, now, user_row
 
 KEPT = timedelta(days=180)  # without a visit, after which a session ends
@@ -39,10 +42,10 @@ class Sessions(Transactions):
             ).first()
             if token is None:
                 return None
-            session = _live(connection, known) if known else None
+            session = live_session(connection, known) if known else None
             if session is None or _somebody_else(connection, session.id, token):
-                session = _new(connection, session_hash)
-            _add(connection, session.id, token.user_id)
+                session = new_session(connection, session_hash)
+            add_to(connection, session.id, token.user_id)
             connection.execute(
                 update(BrowserSessionRow)
                 .where(BrowserSessionRow.id == session.id)
@@ -57,7 +60,7 @@ class Sessions(Transactions):
 
     def browser_session(self, session_hash: str) -> BrowserSession | None:
         with self._read() as connection:
-            session = _live(connection, session_hash)
+            session = live_session(connection, session_hash)
             if session is None:
                 return None
             mine = (
@@ -66,15 +69,18 @@ class Sessions(Transactions):
                 .where(SessionUserRow.session_id == session.id)
             )
             query = select(StudyRow.__table__).where(StudyRow.ready).order_by(StudyRow.id)
+            found = identity_of_session(connection, session.id)
             if not session.terminal:
-                query = query.where(StudyRow.id.in_(mine))
+                its = () if found is None else studies_of_identity(found)
+                query = query.where(or_(StudyRow.id.in_(mine), *(StudyRow.id.in_(one) for one in its)))
             studies = tuple(study_of_row(row) for row in connection.execute(query))
-            return BrowserSession(studies, session.study_id, session.terminal)
+            identity = None if found is None else identity_of_row(found)
+            return BrowserSession(studies, session.study_id, session.terminal, identity)
 
     def open_in_session(self, session_hash: str, study_id: int) -> None:
         """Writes at most once a day while the study stays the same."""
         with self._read() as connection:
-            session = _live(connection, session_hash)
+            session = live_session(connection, session_hash)
         if session is None or (session.study_id == study_id and session.seen_at > now() - TOUCHED):
             return
         with self._write() as connection:
@@ -87,11 +93,11 @@ class Sessions(Transactions):
     def add_to_session(self, session_hash: str, user_id: int) -> None:
         with self._write() as connection:
             study_id = user_row(connection, user_id).study_id
-            session = _live(connection, session_hash)
+            session = live_session(connection, session_hash)
             if session is None:
                 raise CoplError("This browser is not signed in any more; open your sign-in link again.")
             if connection.execute(_USER, {**_live_values(session_hash), "study": study_id}).first() is None:
-                _add(connection, session.id, user_id)
+                add_to(connection, session.id, user_id)
 
     def end_session(self, session_hash: str) -> bool:
         with self._write() as connection:
@@ -114,25 +120,54 @@ class Sessions(Transactions):
 
 
 def end_sessions_of(connection: Connection, user_id: int) -> int:
-    """Sign a user out of every browser; a browser that opens all studies as their owner is signed out of all."""
+    """Sign a user out of every browser.  One that opens all studies as their owner, or those of an account of this
+    user, is signed out of all: it would let them in again.
+    """
     theirs = select(SessionUserRow.session_id).where(SessionUserRow.user_id == user_id)
+    accounts = select(IdentityUserRow.identity_id).where(IdentityUserRow.user_id == user_id)
+    begun = select(IdentitySessionRow.session_id).where(IdentitySessionRow.identity_id.in_(accounts))
+    everywhere = or_(
+        and_(BrowserSessionRow.id.in_(theirs), BrowserSessionRow.terminal), BrowserSessionRow.id.in_(begun)
+    )
     connection.execute(
-        update(BrowserSessionRow)
-        .where(BrowserSessionRow.id.in_(theirs), BrowserSessionRow.terminal, BrowserSessionRow.ended_at.is_(None))
-        .values(ended_at=now())
+        update(BrowserSessionRow).where(everywhere, BrowserSessionRow.ended_at.is_(None)).values(ended_at=now())
     )
     return connection.execute(delete(SessionUserRow).where(SessionUserRow.user_id == user_id)).rowcount
+
+
+def shut_out(connection: Connection, study_id: int, email: str) -> None:
+    """End the browsers of everybody whom a refused address concerns."""
+    of_account = (
+        select(IdentityUserRow.user_id)
+        .join(IdentityRow, IdentityRow.id == IdentityUserRow.identity_id)
+        .where(IdentityRow.email == email, IdentityUserRow.study_id == study_id)
+    )
+    named = select(EmailRow.user_id).where(EmailRow.study_id == study_id, EmailRow.email == email)
+    concerned = or_(UserRow.id.in_(of_account), UserRow.id.in_(named))
+    for user_id in list(connection.execute(select(UserRow.id).where(concerned)).scalars()):
+        end_sessions_of(connection, user_id)
+
+
+def bind_session(connection: Connection, session_hash: str | None, user: User, study_id: int) -> None:
+    """Make a new user that of the account with which their browser's session began, if it did."""
+    session = live_session(connection, session_hash) if session_hash else None
+    identity = None if session is None else identity_of_session(connection, session.id)
+    if identity is None:
+        return
+    if bound(connection, identity.id, study_id) is not None or refused(connection, study_id, identity, user.id):
+        raise CoplError("This account is in this study already, or may not join it; ask an owner of the study.")
+    bind(connection, identity.id, study_id, user.id)
 
 
 def _live_values(session_hash: str) -> dict[str, object]:
     return {"hash": session_hash, "oldest": now() - KEPT}
 
 
-def _live(connection: Connection, session_hash: str) -> AnyRow | None:
+def live_session(connection: Connection, session_hash: str) -> AnyRow | None:
     return connection.execute(select(BrowserSessionRow.__table__).where(*_LIVE), _live_values(session_hash)).first()
 
 
-def _new(connection: Connection, session_hash: str) -> AnyRow:
+def new_session(connection: Connection, session_hash: str) -> AnyRow:
     made = insert(BrowserSessionRow).values(hash=session_hash, created_at=now(), seen_at=now())
     return connection.execute(made.returning(*BrowserSessionRow.__table__.c)).one()
 
@@ -147,7 +182,7 @@ def _somebody_else(connection: Connection, session_id: int, token: AnyRow) -> bo
     return connection.execute(query).first() is not None
 
 
-def _add(connection: Connection, session_id: int, user_id: int) -> None:
+def add_to(connection: Connection, session_id: int, user_id: int) -> None:
     row = {"session_id": session_id, "user_id": user_id}
     known = select(SessionUserRow.user_id).filter_by(**row)
     if connection.execute(known).first() is None:

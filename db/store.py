@@ -8,6 +8,7 @@ from db.auth import Auth
 from db.bundles import Bundles
 from db.departures import Departures
 from db.engine import make_engine, migrate
+from db.identities import Identities
 from db.labelling import Labelling
 from db.listing import Listing
 from db.members import Members
@@ -30,6 +31,7 @@ class SqlStore(
     Rights,
     Auth,
     Sessions,
+    Identities,
     ServiceTokens,
     StudySettings,
     Texts,

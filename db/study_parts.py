@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, select, update
 
+from db.identity_models import IdentityUserRow
 from db.models import (
     AuditRow,
     BrowserSessionRow,
@@ -77,6 +78,7 @@ PARTS = (
 )
 _SIGN_IN = (
     _part("tokens", TokenRow, _of_users(TokenRow.user_id)),
+    _part("identity_users", IdentityUserRow, _of_users(IdentityUserRow.user_id)),
     _part("session_users", SessionUserRow, _of_users(SessionUserRow.user_id)),
 )
 

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from copl_core.records import Role, User
-from copl_core.study import access, sign_in
+from copl_core.records import Identity, Role, User
+from copl_core.study import access, accounts, sign_in
 from copl_core.study.session import Session
 from pages.common import current, in_a_sentence
 from pages.texts import literal
@@ -17,6 +17,19 @@ from pages.texts import literal
 STUDIES_SECONDS = 5  # after which an owner's list of studies is looked up again
 # A new page load: nothing that was chosen in one study is kept for another.
 OPEN_STUDY = "<script>location.assign(location.pathname + '?study=' + %s)</script>"
+# Only a page of the studio can send this header: another site cannot connect its account to a visitor.
+CONNECT = """<script>
+(async () => {
+  const wanted = "&next=" + encodeURIComponent(location.pathname + location.search);
+  const answer = await fetch(%s + wanted, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}});
+  if (answer.ok) location.assign(await answer.text());
+})();
+</script>"""
+DISCONNECT_HELP = (
+    "No account signs in as you any more, and every browser that one has signed in is signed out. Create a "
+    "sign-in link first: without one only an owner of the study lets you in again."
+)
+CONNECT_HELP = "It then signs in as you, on any device. Your answers stay yours."
 # The button that copies the link is in sight without a mouse over it, which a phone does not have.
 COPY_STYLE = "<style>.st-key-welcome .stCode > div:last-child { opacity: 1; visibility: visible; }</style>"
 
@@ -36,6 +49,7 @@ def account() -> None:
                 help="Every browser in which you are signed in to this study, and every sign-in link made for you, "
                 "stops working. You need a new link from an owner of the study to come back.",
             )
+            connections()
             if st.button("Create a sign-in link", key="own-link", width="stretch", help="For your other devices."):
                 own_link()
 
@@ -75,14 +89,39 @@ def sign_out() -> None:
     session, _ = current()
     if browser := st.session_state.get("browser", ""):
         sign_in.end(session.store, browser)
-    if st.user.get("is_logged_in"):
-        st.logout()
 
 
 @in_a_sentence
 def sign_out_everywhere() -> None:
     session, me = current()
     access.sign_out_everywhere(session, me.id, by=me.id)
+
+
+def connections() -> None:
+    """The accounts of identity providers that sign in as this person, and a button for one more."""
+    session, me = current()
+    mine = accounts.accounts(session, me.id)
+    for identity in mine:
+        st.caption(f"{account_words(identity)} signs in as you.")
+    if mine:
+        st.button("Disconnect", key="disconnect", on_click=disconnect, width="stretch", help=DISCONNECT_HELP)
+    for words, address in st.session_state.get("providers") or ():
+        what = words.replace("Sign in with ", "Connect ") if "with" in words else "Connect an account"
+        if st.button(what, key=f"connect-{address}", width="stretch", help=CONNECT_HELP):
+            st.html(CONNECT % json.dumps(f"{address}&connect={session.id}"), unsafe_allow_javascript=True)
+
+
+def account_words(identity: Identity) -> str:
+    """An account for people, as code, so that nothing in it becomes a link."""
+    host = urlsplit(identity.issuer).netloc or identity.issuer
+    name = identity.address or identity.name or "an account"
+    return " at ".join(f"`{one.replace('`', '')}`" for one in (name, host))
+
+
+@in_a_sentence
+def disconnect() -> None:
+    session, me = current()
+    accounts.disconnect(session, me.id)
 
 
 def own_link() -> None:

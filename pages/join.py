@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, Identity
 from copl_core.study import access
+from copl_core.study.sign_in import end as end_session
 from pages import leaving
+from pages.account import account_words
 from pages.common import visited
 from pages.texts import literal
 
@@ -32,8 +35,16 @@ document.cookie = "copl_next=" + encodeURIComponent(location.pathname + location
 </script>"""
 
 
-def page() -> None:
-    session = visited()
+GO = "<script>location.assign(%s + '&next=' + encodeURIComponent(location.pathname + location.search));</script>"
+
+
+def page(identity: Identity | None = None) -> None:
+    """For somebody who has no user in this study.
+
+    Args:
+        identity: the account at an identity provider with which they have signed in.
+    """
+    session, providers = visited(), st.session_state.get("providers") or ()
     st.title("Which answer is better?")
     leaving.show_outcome()
     if st.query_params.get("link") == "refused":
@@ -45,20 +56,53 @@ def page() -> None:
     if not secret:
         st.html(REMEMBER, unsafe_allow_javascript=True)
     invite = access.find_invite(session, secret) if secret else None
+    may_join = invite is not None or (not secret and access.is_open(session))
     if secret and invite is None:
         st.error(
             "This invite is not valid: it was used, revoked, or has expired. Ask the person who sent it for a new one."
         )
-    elif invite is None and not access.is_open(session):
+    if providers and identity is None:
+        with_provider(providers, may_join)
+    elif may_join:
+        join(secret if invite else None, identity)
+    elif identity is not None:
+        st.error(no_access(identity))
+    elif not secret:
         st.info(
             "This study is for invited people only. Open the link that you were sent, or ask the study's owner for one."
         )
-    else:
-        join(secret if invite else None)
+    if identity is not None:
+        st.caption(f"Signed in with {account_words(identity)}.")
+        st.button("Sign out", key="sign-out-account", on_click=sign_out)
     by_link()
 
 
-def join(secret: str | None) -> None:
+def with_provider(providers: Sequence[tuple[str, str]], may_join: bool) -> None:
+    """Sign-in with an identity provider, after which the same address opens again."""
+    st.write(f"Sign in {'to take part in' if may_join else 'to open'} this study: **{literal(visited().record.name)}**")
+    for words, address in providers:
+        if st.button(words, type="primary", key=f"provider-{address}"):
+            st.html(GO % json.dumps(address).replace("<", "\\u003c"), unsafe_allow_javascript=True)
+
+
+def no_access(identity: Identity) -> str:
+    if identity.address is None:
+        return (
+            "Your account has no access to this study. Its provider has not verified an e-mail address of it, so no "
+            "rule for addresses applies: ask an owner of the study for an invite, or sign in with another account."
+        )
+    return (
+        f"`{identity.address}` has no access to this study. Ask its owner, or sign in with another account. If "
+        "you have taken part before, sign in as you did then, and connect this account there."
+    )
+
+
+def sign_out() -> None:
+    if browser := st.session_state.get("browser", ""):
+        end_session(visited().store, browser)
+
+
+def join(secret: str | None, identity: Identity | None = None) -> None:
     st.session_state["invite"] = secret
     st.write(f"You {'are invited to' if secret else 'can join'} this study: **{literal(visited().record.name)}**")
     st.write(
@@ -66,15 +110,18 @@ def join(secret: str | None) -> None:
         "people differ, and this study is about how they differ."
     )
     with st.form("join", border=False):
-        name = st.text_input("Your name or a nickname", max_chars=80)
+        name = st.text_input("Your name or a nickname", value=identity.name if identity else "", max_chars=80)
         if st.form_submit_button("Begin", type="primary"):
             begin(name, secret)
 
 
 def begin(name: str, secret: str | None) -> None:
-    session = visited()
+    session, browser = visited(), st.session_state.get("browser", "")
     try:
-        _, token = access.accept_invite(session, secret, name) if secret else access.enter(session, name)
+        if secret:
+            _, token = access.accept_invite(session, secret, name, browser=browser)
+        else:
+            _, token = access.enter(session, name, browser=browser)
     except CoplError as problem:
         st.error(str(problem))
         return
@@ -94,20 +141,6 @@ def sign_in(token: str, *, joined: bool = False) -> None:
     """Exchange a token for the cookie of a session, and open the page again, with a welcome for who has just joined."""
     script = SIGN_IN % (json.dumps(token).replace("<", "\\u003c"), json.dumps(joined))
     st.html(script, unsafe_allow_javascript=True)
-    st.stop()
-
-
-def with_provider(email: str) -> None:
-    """Sign-in with the identity provider; everybody whom it has signed in already has no access to this study."""
-    if st.user.is_logged_in:
-        st.error(
-            f"{email or st.user.get('email') or 'This account'} has no access to this study. Ask its owner, or sign in "
-            "with another account."
-        )
-        st.button("Sign out", on_click=st.logout)
-    else:
-        st.title("CoPL Studio")
-        st.button("Sign in", type="primary", on_click=st.login)
     st.stop()
 
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role, User
-from copl_core.study import access
+from copl_core.study import access, accounts
 from copl_core.study_settings import Invite
 from pages import leaving
-from pages.account import address, only_here
+from pages.account import account_words, address, only_here
 from pages.common import current, rerun, resend_values
 
 ROLES = {
@@ -180,6 +180,7 @@ def one(user: User) -> None:
             key=f"link-{user.id}",
             help="For a person who has lost their link. Anybody who opens it is signed in as this person.",
         )
+    connected(user)
     if fresh:
         show_once(
             f"{address()}/?token={access.sign_in_token(session, user.id, by=me.id)}",
@@ -188,14 +189,34 @@ def one(user: User) -> None:
     leaving.of_person(user)
 
 
+def connected(user: User) -> None:
+    """The accounts that sign in as a person, and the end of that."""
+    session, _ = current()
+    mine = accounts.accounts(session, user.id)
+    if not mine:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f"Signs in with {', '.join(map(account_words, mine))}.", width="stretch")
+        st.button(
+            "Disconnect",
+            key=f"disconnect-{user.id}",
+            on_click=perform,
+            args=(accounts.disconnect, user.id),
+            kwargs={"done": f"No account signs in as {user.name} any more, and {user.name} is signed out everywhere."},
+            help="For an account that is lost. Refuse its address below if it shall stay out. To come back with "
+            "another account, the person opens a new sign-in link and connects it.",
+        )
+
+
 # ---- e-mail addresses
 
 
 def emails() -> None:
     session, me = current()
     st.write(
-        "With a sign-in provider in `.streamlit/secrets.toml`, people sign in with an e-mail address, and these rules "
-        "set their role. If the study is open to everybody, an address without a rule becomes an annotator."
+        "With an identity provider in `.streamlit/secrets.toml`, these rules let people in without an invite, and set "
+        "their role. A rule holds for an address that the provider has verified, and for the first account that comes "
+        "with it: from then on the account is that person, even if the address is given to somebody else."
     )
     known = access.emails(session)
     names = {user.id: user.name for user in access.users(session)}

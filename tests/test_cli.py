@@ -447,6 +447,14 @@ def test_the_first_start_makes_the_demo_and_a_link_that_signs_the_owner_in(home,
     assert access.sign_in(session, capsys.readouterr().out.strip().split("token=")[1]) == owner
 
 
+def test_an_address_is_made_an_owner_in_the_terminal(home, capsys):
+    session = two_camps(home)
+    assert main(["owner", "Olga@Example.org"]) == 0
+    assert "olga@example.org signs in to Two camps as its owner" in capsys.readouterr().out
+    assert [(rule.email, rule.role) for rule in access.emails(session)] == [("olga@example.org", Role.OWNER)]
+    assert main(["owner", "nobody"]) == 1 and "not an e-mail address" in capsys.readouterr().err
+
+
 def test_a_user_whose_name_is_owner_does_not_become_one(home):
     session = two_camps(home)
     pretender = access.join(session, "Owner")

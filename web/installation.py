@@ -6,8 +6,6 @@ import hashlib
 from functools import cache
 from threading import Lock
 
-import streamlit as st
-
 from copl_core.__main__ import open_store, prepare
 from copl_core.config import Settings
 from copl_core.store import Store
@@ -41,8 +39,3 @@ def cookie_name() -> str:
     """The name of the session's cookie.  Browsers share cookies between ports: every database has its own name."""
     _, settings = installation()
     return "copl_" + hashlib.sha256(settings.url.encode()).hexdigest()[:10]
-
-
-def has_provider() -> bool:
-    """Whether `.streamlit/secrets.toml` names an identity provider."""
-    return st.secrets.load_if_toml_exists() and "auth" in st.secrets

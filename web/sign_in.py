@@ -1,4 +1,5 @@
-"""Sign-in by a link: the secret in the address is exchanged for a cookie, and the browser goes to the clean address.
+"""Sign-in by an identity provider (``web.providers``), and by a link: the secret in the address is exchanged for a
+cookie, and the browser goes to the clean address.
 
 A page of streamlit cannot set a cookie that scripts cannot read; an answer of the server can.
 """
@@ -11,14 +12,16 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from copl_core.records import CoplError
 from copl_core.study import sign_in
-from web.installation import cookie_name, has_provider, installation
+from web import providers
+from web.answers import is_local, problem_page, with_cookie
+from web.installation import cookie_name, installation
 
-KEPT_SECONDS = 400 * 24 * 3600  # the longest that browsers keep a cookie
 NEXT = "copl_next"  # cookie: the shared address that somebody opened before they signed in
 HEADER = "x-copl-sign-in"  # no other site can send it: a foreign page cannot sign anybody in
 
@@ -30,7 +33,9 @@ class SignIn:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        answer = await self._answer(scope, receive) if scope["type"] == "http" else None
+        answer = None
+        if scope["type"] == "http":
+            answer = of_provider(scope) or await self._answer(scope, receive)
         await (answer or self.app)(scope, receive, send)
 
     async def _answer(self, scope: Any, receive: Any) -> Response | None:
@@ -43,6 +48,32 @@ class SignIn:
         if method == "PUT" and "/_stcore/upload_file" in scope["path"]:
             return await run_sync(refuse_stranger, Request(scope))
         return None
+
+
+def of_provider(scope: Any) -> Callable[..., Any] | None:
+    """What answers the two addresses of sign-in with an identity provider, where one is set up."""
+    if not scope["path"].endswith(("/auth/login", "/oauth2callback")):
+        return None
+    try:
+        settings = providers.provider_settings()
+    except CoplError as problem:
+        return problem_page(str(problem), 503)
+    endpoint = None if settings is None else providers.endpoint_of(scope["path"], settings)
+    if settings is None or endpoint is None:
+        return PlainTextResponse("No identity provider is set up here.", 404)
+    if scope["method"] == "POST" and HEADER not in Headers(scope=scope):  # of another site: it connects nobody
+        return PlainTextResponse("Use the button of the page.", 403)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await (await endpoint(Request(scope, receive), settings))(scope, receive, send)
+
+    return SessionMiddleware(
+        answer,
+        secret_key=settings.cookie_secret,
+        session_cookie=providers.FLOW_COOKIE,
+        max_age=providers.FLOW_SECONDS,
+        https_only=settings.redirect_uri.startswith("https:"),
+    )
 
 
 def by_link(request: Request, query: dict[str, str]) -> Response:
@@ -78,23 +109,10 @@ def begin(request: Request, token: str) -> str | None:
     return sign_in.begin(store, token, request.cookies.get(cookie_name(), ""))
 
 
-def with_cookie(request: Request, answer: Response, secret: str | None) -> Response:
-    answer.headers["Cache-Control"], answer.headers["Referrer-Policy"] = "no-store", "no-referrer"
-    if secret is not None:
-        encrypted = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
-        answer.set_cookie(cookie_name(), secret, max_age=KEPT_SECONDS, httponly=True, samesite="lax", secure=encrypted)
-    return answer
-
-
 def refuse_stranger(request: Request) -> Response | None:
     """Streamlit stores what anybody uploads, with or without an upload field on a page."""
     store, _ = installation()
     secret = request.cookies.get(cookie_name(), "")
-    if has_provider() or (secret and sign_in.session_of(store, secret) is not None):
+    if secret and sign_in.session_of(store, secret) is not None:
         return None
     return PlainTextResponse("Sign in to upload a file.", 403)
-
-
-def is_local(address: str) -> bool:
-    """Whether an address is a path of this site."""
-    return address.startswith("/") and not address.startswith("//") and "\\" not in address and address.isprintable()

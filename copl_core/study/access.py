@@ -82,14 +82,17 @@ def join(session: Session, name: str, role: Role = Role.ANNOTATOR) -> User:
 
 
 @needs(ANYBODY)
-def enter(session: Session, name: str) -> tuple[User, str]:
+def enter(session: Session, name: str, *, browser: str = "") -> tuple[User, str]:
     """(a new annotator who opened the study's address, the secret that signs them in).
+
+    Args:
+        browser: the secret of a session that began with an account, which then signs in as this user.
 
     Raises:
         CoplError: the study is not open to everybody, or the name is taken or looks like one that is.
     """
-    token = new_secret()
-    return session.store.join(session.id, _of_its_own(session, name), hashed(token)), token
+    token, known = new_secret(), hashed(browser) if browser else None
+    return session.store.join(session.id, _of_its_own(session, name), hashed(token), known), token
 
 
 @needs(OWN_OR_OWNER)
@@ -180,14 +183,15 @@ def find_invite(session: Session, secret: str) -> Invite | None:
 
 
 @needs(ANYBODY)
-def accept_invite(session: Session, secret: str, name: str) -> tuple[User, str]:
-    """(a new user with the role of the invite, the secret that signs them in).
+def accept_invite(session: Session, secret: str, name: str, *, browser: str = "") -> tuple[User, str]:
+    """(a new user with the role of the invite, the secret that signs them in); ``browser`` as in ``enter``.
 
     Raises:
         CoplError: the invite is unknown, revoked, used up or expired, or the name is taken or looks like one that is.
     """
-    token = new_secret()
-    return session.store.accept_invite(session.id, hashed(secret), _of_its_own(session, name), hashed(token)), token
+    token, known = new_secret(), hashed(browser) if browser else None
+    name = _of_its_own(session, name)
+    return session.store.accept_invite(session.id, hashed(secret), name, hashed(token), known), token
 
 
 @needs(OWNER)
@@ -199,18 +203,9 @@ def revoke_invite(session: Session, invite_id: int, *, by: int | None = None) ->
 # ---- e-mail addresses, for sign-in with OpenID Connect
 
 
-@needs(ANYBODY)
-def sign_in_email(session: Session, email: str, name: str = "") -> User | None:
-    """The user of an address that the identity provider has verified, created at the first sign-in.
-
-    None: the address is refused, or it is unknown and the study is by invitation only.
-    """
-    return session.store.user_by_email(session.id, email, name)
-
-
 @needs(OWNER)
 def set_email(session: Session, email: str, role: Role | None, *, by: int | None = None) -> EmailRule:
-    """Store the role that an address signs in with; None refuses the address, even to a present member."""
+    """Store the role that an address signs in with; None refuses the address, also to a member, who is signed out."""
     return session.store.set_email(session.id, email, None if role is None else Role(role), by=by)
 
 
@@ -262,19 +257,17 @@ def create_study(session: Session, name: str, *, browser: str = "", by: int | No
 
 
 def give_owner(session: Session, study_id: int, by: int | None, browser: str = "") -> None:
-    """Make a user of this study the owner of a new one, who signs in there as here: by browser or e-mail address."""
+    """Make a user of this study the owner of a new one, who signs in there as here: by browser or by account."""
     if by is None:
         return
     store = session.store
-    email = next((rule.email for rule in store.emails(session.id) if rule.user_id == by), None)
-    if email is not None:
-        store.set_email(study_id, email, Role.OWNER)
-        return
     name = store.user(by).name
     for own in chain([name], (f"{name} {n}" for n in count(2))):
         user = store.create_user(study_id, own, role=Role.OWNER)
         if (user.role, user.kind) == (Role.OWNER, Kind.HUMAN):
             break  # otherwise somebody else has the name
+    for identity in store.identities_of(by):
+        store.connect_identity(user.id, identity)
     if browser:
         store.add_to_session(hashed(browser), user.id)
 

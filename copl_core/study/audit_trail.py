@@ -197,6 +197,13 @@ def _email(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} let {email} sign in as {_a(after)}{earlier}"
 
 
+def _account(who: str, entry: AuditEntry, names: Names) -> str:
+    user = names.user(entry.detail["user"])
+    if entry.detail["connected"]:
+        return f"{who} connected an account of an identity provider, which signs in as {user}"
+    return f"{who} disconnected the accounts that signed in as {user}"
+
+
 def _service_token(who: str, entry: AuditEntry, names: Names) -> str:
     name, role = entry.detail["name"], entry.detail["role"]
     may = {"rewards": "ask for rewards", "people": "ask for rewards and embeddings"}[role]
@@ -347,6 +354,7 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "invite accepted": ("invites", _invite_accepted),
     "invite revoked": ("invites", _invite_revoked),
     "e-mail": ("e-mail addresses", _email),
+    "account": ("accounts", _account),
     "service token": ("tokens of programs", _service_token),
     "service token revoked": ("tokens of programs", _service_token_revoked),
     "exclude": ("exclusion from training", _exclude),

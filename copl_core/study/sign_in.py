@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from copl_core.records import BrowserSession, User
+from copl_core.records import BrowserSession, Identity, User
 from copl_core.store import Store
 
 SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."
@@ -35,6 +35,13 @@ def begin(store: Store, token: str, browser: str = "") -> str | None:
     return None if found is None else browser if found == known else secret
 
 
+def begin_with(store: Store, identity: Identity) -> str:
+    """The secret of a new session that begins with an account at an identity provider, whatever it may open."""
+    secret = new_secret()
+    store.start_identity_session(identity, hashed(secret))
+    return secret
+
+
 def signed_in(store: Store, browser: str, study_id: int) -> User | None:
     """The user as whom a browser is signed in to a study, looked up now: roles change and sessions end."""
     return store.session_user(hashed(browser), study_id)
@@ -48,9 +55,9 @@ def session_of(store: Store, browser: str) -> BrowserSession | None:
 def open_study(store: Store, browser: str, study_id: int) -> User | None:
     """The user as whom a browser opens a study, which is remembered; None: it may not open this study.
 
-    A session begun in the terminal opens every study, as its owner.
+    A session begun in the terminal opens every study, as its owner; one begun with an account those that admit it.
     """
-    user = signed_in(store, browser, study_id)
+    user = signed_in(store, browser, study_id) or store.admit(hashed(browser), study_id)
     session = session_of(store, browser) if user is None else None
     if session is not None and session.terminal:
         user = store.owner(study_id)

@@ -27,7 +27,16 @@ POINTERS = {
     "skip": "pairs", "task_id": "tasks", "successor_id": "labels", "label": "labels", "invite": "invites",
     "report": "reports", "token": "service_tokens", "run_id": "runs", "retry_of": "runs", "after_choice": "audit",
 }  # fmt: skip
-SIGN_IN = {"token", "browser_session", "session_user", "trainer", "study"}  # tables that no bundle has
+SIGN_IN = {
+    "token",
+    "browser_session",
+    "session_user",
+    "trainer",
+    "study",
+    "identity",
+    "identity_user",
+    "identity_session",
+}  # tables that no bundle has
 
 
 @pytest.fixture(params=["sqlite to sqlite", "sqlite to postgres", "postgres to sqlite", "postgres to postgres"])

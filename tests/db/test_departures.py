@@ -12,7 +12,7 @@ from threading import Event
 import pytest
 from sqlalchemy import select, text
 
-from copl_core.records import Choice, CoplError, Role, RunState, SnapshotRecord, StoreUnavailable
+from copl_core.records import Choice, CoplError, Identity, Role, RunState, SnapshotRecord, StoreUnavailable
 from copl_core.study_settings import AssignmentSettings, Draft, ServiceRole
 from db import overwriting
 from db.base import Base
@@ -80,7 +80,9 @@ def test_everything_of_a_person_goes_and_the_record_keeps_a_number(store, lived_
 def test_an_address_goes_with_its_person_wherever_it_stands(store, study, ann):
     store.set_role(ann.id, Role.OWNER)
     store.set_email(study.id, "zyxwvut@example.org", Role.ANNOTATOR, by=ann.id)
-    guest = store.user_by_email(study.id, "zyxwvut@example.org", "Zyxwvut")
+    store.start_identity_session(Identity("https://id.example", "s-zyxwvut", "zyxwvut@example.org", "Zyxwvut"), "hash")
+    guest = store.admit("hash", study.id)
+    assert guest is not None and guest.name == "Zyxwvut"
     store.forget_user(guest.id, fewest=FEWEST, by=ann.id)
     assert "zyxwvut" not in everything(store).casefold()
 

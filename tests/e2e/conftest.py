@@ -115,7 +115,7 @@ class Studio:
     """``python -m copl_core up`` on its own home folder and port."""
 
     def __init__(self, home: Path, weights: Path, **environment: str) -> None:
-        self.home, self.port = home, _free_port()
+        self.home, self.port = home, free_port()
         home.mkdir(parents=True, exist_ok=True)
         if weights.is_dir() and not (home / "weights").exists():
             (home / "weights").symlink_to(weights.resolve(), target_is_directory=True)
@@ -268,15 +268,15 @@ def two_camps_with_new_labels(home: Path) -> Session:
 class App:
     """The web app without a trainer, on the study of two camps with two snapshots."""
 
-    def __init__(self, factory: pytest.TempPathFactory, home: Path) -> None:
+    def __init__(self, factory: pytest.TempPathFactory, home: Path, port: int = 0, **environment: str) -> None:
         session = trained(two_camps_with_new_labels, factory, home)
         rita = access.join(session, "Rita", Role.RESEARCHER)
-        self.home, self.port = home, _free_port()
+        self.home, self.port = home, port or free_port()
         self.token = access.sign_in_token(session, rita.id)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(self.port)],
             cwd=ROOT,
-            env=os.environ | {"COPL_HOME": str(home)},
+            env=os.environ | {"COPL_HOME": str(home)} | environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
         )
@@ -320,7 +320,7 @@ def app(studio, browser, request) -> Iterator[Visit]:
     visit.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -9,8 +9,8 @@ from time import sleep
 import pytest
 from sqlalchemy import text
 
-from copl_core.records import CoplError, Role
-from copl_core.study import access, contents, labelling, user_map
+from copl_core.records import CoplError, Identity, Role, User
+from copl_core.study import access, accounts, contents, labelling, sign_in, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 from db.engine import reading
@@ -166,54 +166,48 @@ def test_an_invite_opens_a_closed_study(session, olga):
 # ---- e-mail addresses
 
 
+def by_account(session: Session, address: str | None, name: str = "", subject: str | None = None) -> User | None:
+    """As whom a new browser opens the study whose account at a provider has this verified address."""
+    identity = Identity("https://id.example", subject or f"subject of {address}", address, name)
+    return sign_in.open_study(session.store, sign_in.begin_with(session.store, identity), session.id)
+
+
 def test_an_address_signs_in_with_its_role_and_is_one_user_ever_after(session, olga):
     access.set_email(closed(session), "Ann@Example.org", Role.RESEARCHER, by=olga.id)
-    ann = access.sign_in_email(session, " ann@example.ORG")
+    ann = by_account(session, "ann@example.org")
     assert (ann.name, ann.role) == ("ann", Role.RESEARCHER)
-    assert access.sign_in_email(session, "ann@example.org", name="Somebody else") == ann
+    assert by_account(session, "ann@example.org", name="Somebody else") == ann
     assert access.set_email(session, "ann@example.org", Role.ANNOTATOR, by=olga.id).user_id == ann.id
-    assert access.sign_in_email(session, "ann@example.org").role == Role.ANNOTATOR
-    assert [entry.event for entry in access.audit(session)][:2] == ["e-mail", "role"]
+    assert by_account(session, "ann@example.org").role == Role.ANNOTATOR
+    assert [entry.event for entry in access.audit(session)][:3] == ["e-mail", "role", "account"]
 
 
-def test_an_unknown_address_is_an_annotator_of_an_open_study_and_nobody_elsewhere(session):
-    ann = access.sign_in_email(session, "ann@example.org", name="Ann B.")
-    assert (ann.name, ann.role) == ("Ann B.", Role.ANNOTATOR)
-    assert access.sign_in_email(closed(session), "ben@example.org") is None
-    assert access.sign_in_email(session, "ann@example.org") == ann
-
-
-def test_a_refused_address_stays_out_of_an_open_study_too(session, olga):
-    ann = access.sign_in_email(session, "ann@example.org")
-    access.set_email(session, "ann@example.org", None, by=olga.id)
-    access.set_email(session, "ben@example.org", None, by=olga.id)
-    assert (
-        access.sign_in_email(session, "ann@example.org") is None
-        and access.sign_in_email(session, "ben@example.org") is None
-    )
-    access.set_email(session, "ann@example.org", Role.ANNOTATOR, by=olga.id)
-    assert access.sign_in_email(session, "ann@example.org") == ann
-    assert [(rule.email, rule.role) for rule in access.emails(session)] == [
-        ("ann@example.org", Role.ANNOTATOR),
-        ("ben@example.org", None),
-    ]
+def test_an_address_without_a_rule_opens_nothing_by_itself(session):
+    assert by_account(session, "ann@example.org") is None and by_account(closed(session), "ann@example.org") is None
 
 
 def test_two_people_of_one_name_are_two_users(session):
-    first, second = (access.sign_in_email(session, f"ann@{host}") for host in ("example.org", "example.com"))
+    for host in ("example.org", "example.com"):
+        access.set_email(session, f"ann@{host}", Role.ANNOTATOR)
+    first, second = (by_account(session, f"ann@{host}") for host in ("example.org", "example.com"))
     assert first.id != second.id and {first.name, second.name} == {"ann", "ann 2"}
 
 
-def test_one_address_in_two_windows_makes_one_user(session):
-    with ThreadPoolExecutor(4) as pool:
-        users = list(pool.map(lambda _: access.sign_in_email(session, "ann@example.org"), range(8)))
-    assert len({user.id for user in users}) == 1 and len(access.users(session)) == 1
+def test_an_account_is_read_from_its_claims_alone_where_they_have_their_types():
+    claims = {"iss": "https://id.example", "sub": "7", "email": " Ann@Example.ORG", "email_verified": True}
+    expected = Identity("https://id.example", "7", "ann@example.org", "Ann B.")
+    assert accounts.identity_of(claims | {"name": " Ann\u200b  B.\n"}) == expected
+    assert accounts.identity_of(claims | {"email": "no address"}).address is None
+    with pytest.raises(CoplError, match="'sub' is 7; it must be a text"):
+        accounts.identity_of(claims | {"sub": 7})
+    with pytest.raises(CoplError, match="'iss' is missing"):
+        accounts.identity_of({"sub": "7"})
 
 
 @pytest.mark.parametrize("address", ["", "ann", "@example.org", "ann@", "ann @example.org", "x" * 320 + "@y"])
 def test_what_is_not_an_address_is_refused(session, address):
     with pytest.raises(CoplError, match="not an e-mail address"):
-        access.sign_in_email(session, address)
+        access.set_email(session, address, Role.ANNOTATOR)
 
 
 # ---- roles and exclusion

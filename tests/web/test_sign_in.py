@@ -14,7 +14,8 @@ from copl_core.study import access, sign_in
 from copl_core.study.session import Session
 from tests.worlds import open_study
 from web import installation
-from web.sign_in import HEADER, NEXT, SignIn, is_local
+from web.answers import is_local
+from web.sign_in import HEADER, NEXT, SignIn
 
 
 @pytest.fixture

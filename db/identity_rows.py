@@ -1,0 +1,89 @@
+"""Rows of accounts at identity providers, for sessions, sign-in and departures alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from copl_core.records import Identity
+from db.base import AnyRow
+from db.identity_models import IdentityRow, IdentitySessionRow, IdentityUserRow
+from db.study_models import EmailRow
+from db.transactions import now
+
+
+def identity_of_row(row: AnyRow) -> Identity:
+    return Identity(row.issuer, row.subject, row.email, row.name)
+
+
+def identity_of_session(connection: Connection, session_id: int) -> AnyRow | None:
+    """The account with which a session began; None: it began with a link."""
+    query = (
+        select(IdentityRow.__table__)
+        .join(IdentitySessionRow, IdentitySessionRow.identity_id == IdentityRow.id)
+        .where(IdentitySessionRow.session_id == session_id)
+    )
+    return connection.execute(query).first()
+
+
+def bind(connection: Connection, identity_id: int, study_id: int, user_id: int) -> None:
+    row = {"identity_id": identity_id, "user_id": user_id, "study_id": study_id, "created_at": now()}
+    connection.execute(insert(IdentityUserRow).values(row))
+
+
+def forget_identities(connection: Connection, user_id: int) -> int:
+    """Forget that accounts sign in as a user; an account that is nobody any more goes with its sessions."""
+    bound = select(IdentityUserRow.identity_id).where(IdentityUserRow.user_id == user_id)
+    ids = list(connection.execute(bound).scalars())
+    connection.execute(delete(IdentityUserRow).where(IdentityUserRow.user_id == user_id))
+    left = select(IdentityUserRow.identity_id)
+    gone = [IdentityRow.id.in_(ids), IdentityRow.id.not_in(left)]
+    nobody = list(connection.execute(select(IdentityRow.id).where(*gone)).scalars())
+    connection.execute(delete(IdentitySessionRow).where(IdentitySessionRow.identity_id.in_(nobody)))
+    connection.execute(delete(IdentityRow).where(IdentityRow.id.in_(nobody)))
+    return len(ids)
+
+
+def kept(connection: Connection, identity: Identity) -> int:
+    """The id of an account, whose address and name are those of now; it may come in two windows at once."""
+    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
+    values = {"email": identity.address, "name": identity.name}
+    row = {"issuer": identity.issuer, "subject": identity.subject, "created_at": now(), **values}
+    made = insert(IdentityRow).values(row)
+    made = made.on_conflict_do_update(index_elements=[IdentityRow.issuer, IdentityRow.subject], set_=values)
+    return int(connection.execute(made.returning(IdentityRow.id)).scalar_one())
+
+
+def bound(connection: Connection, identity_id: int, study_id: int) -> int | None:
+    query = select(IdentityUserRow.user_id).where(
+        IdentityUserRow.identity_id == identity_id, IdentityUserRow.study_id == study_id
+    )
+    return connection.execute(query).scalar()
+
+
+def rule(connection: Connection, study_id: int, email: str | None) -> AnyRow | None:
+    if email is None:
+        return None
+    query = select(EmailRow.__table__).where(EmailRow.study_id == study_id, EmailRow.email == email)
+    return connection.execute(query).first()
+
+
+def refused(connection: Connection, study_id: int, identity: AnyRow, user_id: int) -> bool:
+    """Whether an owner has refused the account's address, or the one by which its user came."""
+    query = select(EmailRow.id).where(
+        EmailRow.study_id == study_id,
+        EmailRow.role.is_(None),
+        or_(EmailRow.email == identity.email, EmailRow.user_id == user_id),
+    )
+    return connection.execute(query).first() is not None
+
+
+def studies_of_identity(identity: AnyRow) -> tuple[Any, Any]:
+    """Queries of the ids of the studies that an account opens: those where it is somebody, and those by its address."""
+    bound = select(IdentityUserRow.study_id).where(IdentityUserRow.identity_id == identity.id)
+    taken = EmailRow.user_id.in_(select(IdentityUserRow.user_id))
+    free = or_(EmailRow.user_id.is_(None), ~taken)
+    ruled = select(EmailRow.study_id).where(EmailRow.email == identity.email, EmailRow.role.is_not(None), free)
+    return bound, ruled
