@@ -154,6 +154,32 @@ class User:
     role: Role
     true_group: str | None = None  # of a simulated user: the group it was made in; training never reads it
     excluded: bool = False  # from training; reversible
+    quarantined: bool = False  # left out of training and votes until an owner decides, or the account has shown itself
+
+    @property
+    def trained(self) -> bool:
+        """Whether training and votes count this user's labels, if they count those of its kind."""
+        return not (self.excluded or self.quarantined)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Why an account is quarantined."""
+
+    kind: str  # "repeats" | "gold" | "fast" | "alike" | "new"
+    sentence: str  # with its numbers; it accuses nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """An account that was quarantined, and what became of it."""
+
+    user: User
+    grounds: tuple[Ground, ...]
+    since: datetime
+    labels: int  # that would count for training
+    decided: str = ""  # "counted" | "left out" by an owner, "shown" by repeats of a new account; empty: nothing yet
+    decided_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from copl_core.records import (
     BrowserSession,
     Choice,
     Departure,
+    Ground,
     Identity,
     ImportReport,
     ImportRow,
@@ -24,6 +25,7 @@ from copl_core.records import (
     Label,
     Pair,
     Progress,
+    Quarantine,
     Response,
     Right,
     Role,
@@ -175,6 +177,29 @@ class Store(Protocol):
 
     def exclude(self, user_id: int, excluded: bool, *, by: int | None = None) -> User:
         """Exclude a user's labels from training and votes, or include them again; the user's own lists keep them."""
+        ...
+
+    def quarantine(self, user_id: int, grounds: Sequence[Ground]) -> bool:
+        """Leave a person's labels out of training and votes until an owner decides; whether anything has changed.
+
+        Nothing changes for owners, for those who are excluded, and for those whom an owner has decided to count.
+        """
+        ...
+
+    def end_quarantine(self, user_id: int) -> bool:
+        """Count a quarantined person again, without a decision of an owner; whether anything has changed."""
+        ...
+
+    def decide_quarantine(self, user_id: int, count: bool, *, by: int | None = None) -> User:
+        """Count a quarantined person for good, or exclude them.
+
+        Raises:
+            CoplError: they are not quarantined any more.
+        """
+        ...
+
+    def quarantines(self, study_id: int) -> list[Quarantine]:
+        """Everybody who was ever quarantined, with what was decided, the newest first."""
         ...
 
     def audit(self, study_id: int, *, limit: int = 100) -> list[AuditEntry]:

@@ -36,6 +36,8 @@ CHECK_REASONS = frozenset({SelectionReason.GOLD, SelectionReason.PRACTICE})
 UNBIASED_REASONS = frozenset({SelectionReason.UNIFORM, SelectionReason.IMPORTED})
 ORDERS = (SelectionReason.INFORMATIVE.value, "random", SelectionReason.IMPORTED.value)
 TEXT_FORMATS = ("markdown", "plain", "formulas")
+# Which accounts are left out until somebody decides: those on evidence, those and every new one, or none.
+QUARANTINE_EVIDENCE, QUARANTINE_NEW, QUARANTINE_OFF = QUARANTINES = ("evidence", "new", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,15 @@ class AssignmentSettings:
     reserve_minutes: float | None = None  # how long a task stays reserved; None: as the installation is set
     daily_goal: int | None = None  # labels per day, shown while labelling
     text_format: str = "markdown"  # how prompts and responses are set: "markdown", "plain" or "formulas"
+    quarantine: str = QUARANTINE_EVIDENCE  # whose labels wait for a decision of an owner
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise CoplError(f"The order of pairs is {self.order!r}; choose one of {', '.join(ORDERS)}.")
         if self.text_format not in TEXT_FORMATS:
             raise CoplError(f"The format of texts is {self.text_format!r}; choose one of {', '.join(TEXT_FORMATS)}.")
+        if self.quarantine not in QUARANTINES:
+            raise CoplError(f"The quarantine is {self.quarantine!r}; choose one of {', '.join(QUARANTINES)}.")
         for name, least in (("overlap", 1), ("daily_goal", 1), ("practice", 0)):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not least <= value <= 1_000_000):

@@ -10,12 +10,13 @@ from sqlalchemy import Connection, delete, insert, select, update
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study_settings import EmailRule, Invite
 from db.base import AnyRow
-from db.members import change_role, checked_name, user_of
+from db.members import change_role, checked_name
 from db.models import TokenRow, UserRow
 from db.overlap import assignment_of
+from db.quarantine import of_newcomer
 from db.sessions import bind_session, end_sessions_of, shut_out
 from db.study_models import EmailRow, InviteRow
-from db.transactions import Transactions, audit, now, study_row, user_row
+from db.transactions import Transactions, audit, now, study_row, user_of, user_row
 
 
 class Auth(Transactions):
@@ -198,6 +199,7 @@ def add_user(connection: Connection, study_id: int, name: str, role: Role, token
             kind=Kind.HUMAN.value,
             role=role.value,
             created_at=now(),
+            **of_newcomer(study_row(connection, study_id), role),
         )
         .returning(*UserRow.__table__.c)
     ).one()

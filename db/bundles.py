@@ -43,6 +43,7 @@ from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from db.base import UtcTime
 from db.engine import HEAD
 from db.models import LabelRow, PairRow, ResponseRow, StudyRow, TaskRow, UserRow
+from db.quarantine import is_readable
 from db.study_parts import PARTS, Part
 from db.transactions import Transactions, audit, now, study_row
 
@@ -207,6 +208,8 @@ class _NewRows:
             values["digest"] = sha256(values["text"].encode()).digest()
         if "hash" in part.table.c:
             values |= {"hash": token_hex(32), "revoked_at": values["revoked_at"] or now()}
+        if part.name == "users" and not is_readable(values["quarantine"]):
+            raise CoplError(f"The bundle's users have a quarantine without its grounds or times; {_WRONG}.")
         if part.name == "audit":
             values["detail"] = self._detail(values["event"], values["detail"])
         if part.name == "runs":

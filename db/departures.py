@@ -166,6 +166,8 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
         "role": Role.ANNOTATOR.value,
         "true_group": None,
         "excluded": True,
+        "quarantined": False,
+        "quarantine": None,
     }
     connection.execute(update(UserRow).where(UserRow.id == user.id).values(nobody))
     return gone

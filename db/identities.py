@@ -13,10 +13,9 @@ from db.auth import add_user, free_name
 from db.base import AnyRow
 from db.identity_models import IdentityRow, IdentitySessionRow, IdentityUserRow
 from db.identity_rows import bind, bound, forget_identities, identity_of_row, identity_of_session, kept, refused, rule
-from db.members import user_of
 from db.sessions import add_to, end_sessions_of, live_session, new_session
 from db.study_models import EmailRow
-from db.transactions import Transactions, audit, study_row, user_row
+from db.transactions import Transactions, audit, study_row, user_of, user_row
 
 
 class Identities(Transactions):

@@ -283,6 +283,7 @@ def _export() -> Any:
             UserRow.kind,
             UserRow.true_group,
             UserRow.excluded,
+            UserRow.quarantined,
         )
         .join(UserRow, UserRow.id == LabelRow.user_id)
     )
@@ -316,6 +317,7 @@ def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]
         kind,
         true_group,
         excluded,
+        quarantined,
     ) = row[3:]
     _, text_a, source_a = responses[first_id]
     _, text_b, source_b = responses[second_id]
@@ -342,6 +344,7 @@ def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]
         "kind": kind,
         "taste": true_group,  # the name that files have for it
         "excluded": excluded,
+        "quarantined": quarantined,
         "asked": selection_reason,  # likewise
         "label_key": key,
         "meta": meta or {},  # everything else that the file of the label, or of its pair, had: its own ids, its split …

@@ -10,9 +10,9 @@ from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Role, StudyReco
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
 from db.models import AuditRow, LabelRow, StudyRow, UserRow
-from db.overlap import assignment_of, recount_all
+from db.quarantine import COUNTED, LEFT_OUT, change_training, decision
 from db.study_parts import drop_study
-from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_row
+from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_of, user_row
 
 NAME_LENGTH = 200
 # Built once: every act of a page runs it.
@@ -175,16 +175,8 @@ class Members(Transactions):
             user = user_row(connection, user_id, lock=True)
             if user.excluded == excluded:
                 return user_of(user)
-            connection.execute(update(UserRow).where(UserRow.id == user_id).values(excluded=excluded))
-            theirs = select(LabelRow.pair_id).where(
-                LabelRow.study_id == study.id,
-                LabelRow.user_id == user_id,
-                LabelRow.counts,
-                LabelRow.attention.is_(False),
-            )
-            changes = connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one()
-            bump_revision(connection, study.id, max(1, changes))
-            recount_all(connection, assignment_of(study), theirs)
+            decided = decision(user, LEFT_OUT if excluded else COUNTED) if user.quarantine else {}
+            changes = change_training(connection, study, user_id, excluded=excluded, **decided)
             audit(connection, study.id, "exclude", by, user=user_id, excluded=excluded, labels=changes)
             return user_of(user_row(connection, user_id))
 
@@ -230,10 +222,6 @@ def study_of_row(row: AnyRow) -> StudyRecord:
         row.forgotten,
         row.created_at,
     )
-
-
-def user_of(row: AnyRow) -> User:
-    return User(row.id, row.name, Kind(row.kind), Role(row.role), row.true_group, row.excluded)
 
 
 def change_role(connection: Connection, user: AnyRow, role: Role, by: int | None) -> None:

@@ -52,6 +52,9 @@ class UserRow(Base):
     role: Mapped[str] = mapped_column(String(20))
     true_group: Mapped[str | None] = mapped_column("taste", Text, key="true_group")  # of a simulated user
     excluded: Mapped[bool] = mapped_column(default=False, server_default=false())  # from training
+    # Left out of training and votes until somebody decides (``db.quarantine``); null: it never was
+    quarantined: Mapped[bool] = mapped_column(default=False, server_default=false())
+    quarantine: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime]
 
 

@@ -33,6 +33,7 @@ _COUNTING = (
     LabelRow.attention.is_(False),
     UserRow.kind == Kind.HUMAN.value,
     UserRow.excluded.is_(False),
+    UserRow.quarantined.is_(False),
 )
 _ANNOTATORS = select(LabelRow.user_id).join(UserRow, UserRow.id == LabelRow.user_id).where(*_COUNTING)
 _ON_PAIR = _ANNOTATORS.where(LabelRow.pair_id == _PAIR, LabelRow.user_id != _USER)

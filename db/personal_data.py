@@ -74,7 +74,7 @@ class PersonalData(Transactions):
                 .join(PromptRow, PromptRow.id == ResponseRow.prompt_id)
                 .where(PromptRow.study_id == user.study_id, ResponseRow.source == user.name),
             }
-            own = ("name", "kind", "role", "true_group", "excluded", "created_at")
+            own = ("name", "kind", "role", "true_group", "excluded", "quarantined", "quarantine", "created_at")
             person = {name: _plain(getattr(user, name)) for name in own}
             return {"person": person} | {name: _rows(connection, query) for name, query in tables.items()}
 

@@ -10,10 +10,10 @@ from copl_core.records import BrowserSession, CoplError, Role, User
 from db.base import AnyRow
 from db.identity_models import IdentityRow, IdentitySessionRow, IdentityUserRow
 from db.identity_rows import bind, bound, identity_of_row, identity_of_session, refused, studies_of_identity
-from db.members import study_of_row, user_of
+from db.members import study_of_row
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
 from db.study_models import EmailRow
-from db.transactions import Transactions, now, user_row
+from db.transactions import Transactions, now, user_of, user_row
 
 KEPT = timedelta(days=180)  # without a visit, after which a session ends
 TOUCHED = timedelta(days=1)  # a visit is written down once in this time

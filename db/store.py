@@ -14,6 +14,7 @@ from db.listing import Listing
 from db.members import Members
 from db.personal_data import PersonalData
 from db.pinned_pairs import PinnedPairs
+from db.quarantine import Quarantines
 from db.rights import Rights
 from db.runs import Runs
 from db.service_tokens import ServiceTokens
@@ -28,6 +29,7 @@ from db.watch import Watch
 
 class SqlStore(
     Members,
+    Quarantines,
     Rights,
     Auth,
     Sessions,

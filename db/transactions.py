@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, or_, select, text, update
 
-from copl_core.records import LEFT, CoplError, Kind
+from copl_core.records import LEFT, CoplError, Kind, Role, User
 from db.base import AnyRow, AnySelect
 from db.engine import reading, writing
 from db.models import AuditRow, PairRow, StudyRow, UserRow
@@ -96,6 +96,10 @@ def user_row(connection: Connection, user_id: int, *, lock: bool = False) -> Any
     return row
 
 
+def user_of(row: AnyRow) -> User:
+    return User(row.id, row.name, Kind(row.kind), Role(row.role), row.true_group, row.excluded, row.quarantined)
+
+
 def _no_user(user_id: int) -> CoplError:
     return CoplError(f"There is no user with id {user_id}; take one of the study's users.")
 
@@ -109,11 +113,12 @@ def only_visible(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySel
 
 
 def only_trained(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySelect:
-    """Restrict a query to users whose labels count for training and votes: visible and not excluded.
+    """Restrict a query to users whose labels count for training and votes: visible, not excluded and not quarantined.
 
     Language models count only if the study says so.
     """
-    out = UserRow.excluded if study.include_models else or_(UserRow.excluded, UserRow.kind == Kind.MODEL.value)
+    out = or_(UserRow.excluded, UserRow.quarantined)
+    out = out if study.include_models else or_(out, UserRow.kind == Kind.MODEL.value)
     excluded = select(UserRow.id).where(UserRow.study_id == study.id, out)
     return only_visible(query, study, user_id_column).where(user_id_column.not_in(excluded))
 

@@ -282,6 +282,11 @@ def plot_settings() -> dict:
     return _PLOT | {"displayModeBar": False} if on_touch() else _PLOT
 
 
+def training_of(user: User) -> str:
+    """Whether a user's labels train, in a word."""
+    return "excluded" if user.excluded else "left out" if user.quarantined else "included"
+
+
 def person_name(name: str, kind: Kind) -> str:
     return f"{name} ({kind.mark})" if kind.mark else name
 

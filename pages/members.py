@@ -12,7 +12,7 @@ from copl_core.study import access, accounts
 from copl_core.study_settings import Invite
 from pages import leaving
 from pages.account import account_words, address, only_here
-from pages.common import current, rerun, resend_values
+from pages.common import current, rerun, resend_values, training_of
 
 ROLES = {
     Role.ANNOTATOR: "annotator: labels pairs and sees their own preferences",
@@ -125,7 +125,11 @@ def people() -> None:
     humans = [user for user in access.users(session) if user.kind == Kind.HUMAN]
     st.dataframe(
         [
-            {"person": user.name, "role": str(user.role), "training": "excluded" if user.excluded else "included"}
+            {
+                "person": user.name,
+                "role": str(user.role),
+                "training": training_of(user),
+            }
             for user in humans
         ],
         hide_index=True,

@@ -11,6 +11,7 @@ from copl_core.study import controversy, runs, user_map
 from copl_core.study.controversy import GroupValue
 from copl_core.study.runs import PersonalisationGain
 from copl_core.study.user_map import UserMap
+from pages import quarantine
 from pages.common import (
     champion_here,
     count_people,
@@ -44,6 +45,7 @@ def page() -> None:
         "**People compare two answers; CoPL Studio learns from every click who prefers what**, and predicts which "
         "answer each person and each group would choose, also for texts that nobody has seen."
     )
+    quarantine.notice()
     area = st.container()
     ways()
     champion = session.record.champion

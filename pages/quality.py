@@ -10,8 +10,8 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
-from pages import second_look
-from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings, who_is_simulated
+from pages import quarantine, second_look
+from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings, training_of, who_is_simulated
 from pages.gain import ceiling_in_words
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
@@ -37,6 +37,7 @@ def page() -> None:
         return
     lead.markdown(summary(view))
     flagged(view)
+    quarantine.section()
     st.subheader("Do people agree?")
     agreement(view)
     if allowed := ceiling_in_words():
@@ -69,7 +70,7 @@ def counted(people: int) -> str:
 def flagged(view: QualityView) -> None:
     named = sorted((person for person in view.people if person.figures.flags), key=most_flags_first)
     for person in named[:MOST_NAMED]:
-        out = " Excluded from training." if person.user.excluded else ""
+        out = "" if person.user.trained else f" {training_of(person.user).capitalize()} from training."
         st.markdown(f"- **{name(person)}.** {' '.join(person.figures.flags)}{out}")
     if len(named) > MOST_NAMED:
         st.write(f"And {len(named) - MOST_NAMED:,} more, at the top of the table below.")
@@ -203,7 +204,7 @@ def row(person: PersonQuality, *, with_skill: bool) -> dict:
     if with_skill:
         cells["skill"] = person.skill
     cells["flags"] = len(figures.flags)
-    cells["training"] = "excluded" if person.user.excluded else "included"
+    cells["training"] = training_of(person.user)
     return cells
 
 

@@ -6,7 +6,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, audit_trail, labelling
-from copl_core.study_settings import AssignmentSettings
+from copl_core.study_settings import QUARANTINE_EVIDENCE, QUARANTINE_NEW, QUARANTINE_OFF, AssignmentSettings
 from pages.common import current, rerun
 from pages.gold_and_reports import gold_pairs, reports
 from pages.members import clearable, members_and_invites, perform, show_outcome, when
@@ -22,6 +22,11 @@ TEXT_FORMATS = {
     "markdown": "Markdown",
     "plain": "plain, every character as it is",
     "formulas": "Markdown with formulas",
+}
+QUARANTINES = {
+    QUARANTINE_EVIDENCE: "people with failed checks or copied answers",
+    QUARANTINE_NEW: "these people, and newcomers",
+    QUARANTINE_OFF: "nobody",
 }
 SHOWN = 200  # entries of the record shown at first
 
@@ -149,6 +154,20 @@ def rules(settings: AssignmentSettings) -> dict:
         daily_goal=goal,
         text_format=text_format,
         reserve_minutes=reserve(settings),
+        quarantine=quarantine(settings),
+    )
+
+
+def quarantine(settings: AssignmentSettings) -> str:
+    return st.selectbox(
+        "Whose answers wait for an owner",
+        list(QUARANTINES),
+        index=list(QUARANTINES).index(settings.quarantine),
+        format_func=QUARANTINES.get,
+        key="assignment-quarantine",
+        help="Checks are repeated pairs, gold pairs, and the time that reading takes; another taste is never a reason. "
+        "Labels that wait are stored and train nothing until an owner decides on Quality. Newcomers count as soon as "
+        "their repeated pairs show that they do not answer at random; repeat more pairs if they shall wait.",
     )
 
 

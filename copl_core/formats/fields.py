@@ -12,7 +12,7 @@ from types import MappingProxyType
 OURS = (
     "prompt", "response_a", "response_b", "choice", "annotator", "system", "history", "left", "strength", "reason",
     "tags", "time", "milliseconds", "model_a", "model_b", "dataset", "pair_id", "group", "split", "kind", "taste",
-    "excluded", "label_key", "meta",
+    "excluded", "quarantined", "label_key", "meta",
 )  # fmt: skip
 PROMPTS = (
     "question instruction query userprompt input context messages conversation conversations chat dialogue dialog post"

@@ -5,8 +5,8 @@ for one of them) and ``annotator``; a row without a choice is a pair to label.  
 prompt of messages, make a conversation.  Optional fields are ``dataset, pair_id, group, split, model_a, model_b,
 meta`` and what an export adds: the response shown on the left (``left``: "a" or "b"; without it the position is
 unknown, whatever the order of the two responses in the row), ``strength`` (1 to 3), ``reason, tags, milliseconds,
-time, kind, taste, excluded, label_key``.  Exported rows read back as the same labels.  Any other field is kept as
-``meta``, and counted.  No torch and no database here.
+time, kind, taste, excluded, quarantined, label_key``.  Exported rows read back as the same labels; people who were
+quarantined come back as excluded.  Any other field is kept as ``meta``, and counted.  No torch and no database here.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ class _Row:
             "tags": self._tags(),
             "group": word(self._known("group")),
             "split": word(self._known("split")),
-            "excluded": is_true(self.value("excluded")),
+            "excluded": is_true(self.value("excluded")) or is_true(self.value("quarantined")),
             "left": self._left(),
         }
 

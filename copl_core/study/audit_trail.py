@@ -32,6 +32,7 @@ _ASSIGNMENT = {
     "reserve_minutes": "the minutes a pair is reserved",
     "daily_goal": "the daily goal",
     "text_format": "how texts are set",
+    "quarantine": "whose answers wait for an owner",
 }
 _EMPTY = {"overlap": "everybody", "daily_goal": "none", "reserve_minutes": "the default"}
 _SHARES = {"uniform", "repeats", "gold"}
@@ -221,6 +222,21 @@ def _exclude(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} included {user} in training again ({labels})"
 
 
+def _quarantine(who: str, entry: AuditEntry, names: Names) -> str:
+    user, why = names.user(entry.detail["user"]), " ".join(entry.detail["grounds"]).removesuffix(".")
+    return f"{who} left {user} out until an owner decides ({_count(entry.detail['labels'], 'label')}). {why}"
+
+
+def _quarantine_ended(who: str, entry: AuditEntry, names: Names) -> str:
+    user, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
+    return f"{who} counts {user}, who has joined and answered enough pairs twice ({labels})"
+
+
+def _quarantine_decided(who: str, entry: AuditEntry, names: Names) -> str:
+    user, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
+    return f"{who} decided to {'count' if entry.detail['count'] else 'leave out'} {user} ({labels})"
+
+
 def _left(who: str, entry: AuditEntry, names: Names) -> str:
     person, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
     if entry.detail["own"]:
@@ -358,6 +374,9 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "service token": ("tokens of programs", _service_token),
     "service token revoked": ("tokens of programs", _service_token_revoked),
     "exclude": ("exclusion from training", _exclude),
+    "quarantine": ("people left out until a decision", _quarantine),
+    "quarantine ended": ("people left out until a decision", _quarantine_ended),
+    "quarantine decided": ("people left out until a decision", _quarantine_decided),
     "left": ("people who left", _left),
     "simulated": ("simulated people", _simulated),
     "models": ("language models", _models),

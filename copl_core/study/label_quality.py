@@ -70,14 +70,14 @@ def preferences(session: Session) -> AnswerTable:
 
 
 def _preferences(session: Session, key: _Key) -> AnswerTable:
-    trained = [user.id for user in key.users if not user.excluded and (key.models or user.kind != Kind.MODEL)]
+    trained = [user.id for user in key.users if user.trained and (key.models or user.kind != Kind.MODEL)]
     answers = _answers(session, key)
     return answers.take(np.isin(answers.user, trained) & ~np.isin(answers.selection_reason, CHECKS))
 
 
 def _quality(session: Session, key: _Key, skill: bool) -> QualityView:
     answers, users = _answers(session, key), {user.id: user for user in key.users}
-    trusted = answers.take(~np.isin(answers.user, [user.id for user in users.values() if user.excluded]))
+    trusted = answers.take(~np.isin(answers.user, [user.id for user in users.values() if not user.trained]))
     skills = fit_skills(trusted) if skill else {}
     people = tuple(
         PersonQuality(users[row.user_id], row, skills.get(row.user_id))

@@ -16,6 +16,7 @@ from copl_core.store import Store
 from copl_core.trainer.departures import CleanUp
 from copl_core.trainer.duties import Duty, carry_out
 from copl_core.trainer.memory import keep_memory_low
+from copl_core.trainer.quarantine import LookOut
 from copl_core.trainer.worker import CLAIM_SECONDS, Trainer
 from copl_core.trainer.worker_lock import STOPPED, hold_worker_lock, host
 
@@ -26,7 +27,7 @@ _LONGEST_BEAT, _LONGEST_LOOK, _LONGEST_CLEAN = 5.0, 30.0, 300.0  # seconds betwe
 def work(store: Store, settings: Settings) -> int:
     """Run the trainer until SIGTERM, Ctrl-C or the end of its terminal.
 
-    One thread per kind that this trainer offers executes runs and two look after the studies; the main thread
+    One thread per kind that this trainer offers executes runs and three look after the studies; the main thread
     waits for signals, which Python delivers to it alone.  A run that reaches no next step in time is queued again as it
     is, and ends with the process.
 
@@ -44,7 +45,7 @@ def work(store: Store, settings: Settings) -> int:
         _bury(store, holder.before)
         trainer.recover()
         trainer.sweep()
-        looks = [Thread(target=act, args=(trainer,), name=act.__name__, daemon=True) for act in (look, clean)]
+        looks = [Thread(target=act, args=(trainer,), name=act.__name__, daemon=True) for act in (look, clean, watch)]
         kinds = settings.run_kinds
         lanes = [Thread(target=execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in kinds]
         for thread in (*looks, *lanes):
@@ -81,6 +82,12 @@ def look(trainer: Trainer) -> None:
         Duty("the queue of due runs", trainer.ask_for_due_runs, _LONGEST_LOOK),
     )
     carry_out(duties, trainer.stop)
+
+
+def watch(trainer: Trainer) -> None:
+    """Every second: whether answers have come that an owner should see first."""
+    look_out = LookOut(trainer.store)
+    carry_out([Duty("the look at new answers", look_out.attempt, _LONGEST_CLEAN)], trainer.stop)
 
 
 def clean(trainer: Trainer) -> None:

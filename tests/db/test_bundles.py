@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import inspect
 
-from copl_core.records import Choice, CoplError, ImportRow, Kind, Role, RunState, SnapshotRecord
+from copl_core.records import Choice, CoplError, Ground, ImportRow, Kind, Role, RunState, SnapshotRecord
 from copl_core.study_settings import AssignmentSettings, Draft, Prediction, Schedule, SelectionReason, ServiceRole
 from db.base import Base
 from db.engine import make_engine
@@ -140,6 +140,7 @@ def rich(store: SqlStore) -> int:
     store.report(ben, pairs[5][1], "Odd.")
     invite = store.add_invite(study, "hash of an invite", Role.RESEARCHER, uses=2, expires_at=later, by=olga)
     cem = store.accept_invite(study, "hash of an invite", "Cem", "hash of a token").id
+    store.quarantine(cem, [Ground("fast", "Answered faster than one can read in 20 of 20.")])
     store.revoke_invite(study, invite.id, by=olga)
     store.set_email(study, "ann@example.org", Role.OWNER, by=olga)
     token = store.add_service_token(study, "hash of a program", "trainer", ServiceRole.PEOPLE, 60, by=olga)
@@ -269,6 +270,7 @@ WRONG = {
     "settings out of range": (change("study", assignment={"overlap": -1}), "people per pair is -1"),
     "settings of another kind": (change("study", assignment={"uniform": "x"}), "settings of the study"),
     "names that are none": (change("study", group_names={"x": 1}), "settings of the study"),
+    "a quarantine without its grounds": (change("users", quarantine={"since": "now"}), "have a quarantine without"),
     "an unknown part": (lambda parts: parts.update(wings=[{"id": 1}]), "wings"),
 }  # fmt: skip
 

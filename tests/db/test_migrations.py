@@ -78,7 +78,8 @@ def test_a_database_of_the_first_version_keeps_all_that_is_in_it(of_version_0001
     assert (theirs.user_id, theirs.choice, theirs.selection_reason) == (2, Choice.TIE, None)
     assert mine.created_at == datetime(2025, 3, 1, 12, tzinfo=UTC)
     olga = store.user_by_token(1, "hash of a secret")
-    assert (olga.name, olga.role, olga.excluded) == ("Olga", Role.OWNER, False)
+    assert (olga.name, olga.role, olga.excluded, olga.quarantined) == ("Olga", Role.OWNER, False, False)
+    assert store.quarantines(1) == []
     assert store.user(2).true_group == "brief" and store.champion(1).version == "v7" and store.revision(1) == 3
     assert store.assignment_settings(1) == AssignmentSettings() and store.guidelines(1) == [] and store.gold(1) == []
     assert [entry.event for entry in store.audit(1)] == ["role"]
@@ -163,10 +164,7 @@ def test_a_run_that_an_earlier_version_left_running_is_queued_again_and_of_doubl
 
 def test_what_people_type_is_not_in_the_statistics_of_postgresql(postgres_copy):
     engine = make_engine(postgres_copy)
-    with writing(engine) as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0013")
+    migrate(engine)
     store = SqlStore(engine)
     study = store.create_study("Birds").id
     rows = [ImportRow(n, "prompt", f"answer {n}", f"other {n}", choice=Choice.LEFT, annotator=f"Zyxwvut {n % 3}",
@@ -174,6 +172,10 @@ def test_what_people_type_is_not_in_the_statistics_of_postgresql(postgres_copy):
     store.import_rows(study, rows)
     store.report(store.users(study)[0].id, 1, "zyxwvut")
     store.report(store.users(study)[1].id, 1, "zyxwvut")
+    with writing(engine) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0013")
     assert "zyxwvut" in statistics(engine), "as it was"
     migrate(engine)
     assert "zyxwvut" not in statistics(engine)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from copl_core.records import Choice, Role
+from copl_core.records import Choice, Ground, Role
 from copl_core.study import access, contents, label_quality, labelling
 from copl_core.study_settings import AssignmentSettings
 from tests.worlds import SHORT, camp_labels, label_in_camp, open_study, pairs_to_label
@@ -183,3 +183,25 @@ def test_repeated_pairs_say_how_high_any_accuracy_can_be(session, owner, open_pa
     excluded = next(user for user in access.users(session) if user.name == "user 0")
     access.exclude(session, excluded.id, True)
     assert label_quality.ceiling(session).n_users == 5
+
+
+def test_an_owner_sees_who_is_left_out_and_why_and_decides(session, owner, open_page, words):
+    labels_by_length(session, "Ann")
+    ann, cleo = access.join(session, "Ann"), access.join(session, "Cleo_1")
+    assert "Left out until an owner decides" not in words(open_page("quality", session, owner))
+    for user in (ann, cleo):
+        session.store.quarantine(user.id, [Ground("fast", "Answered faster than one can read in 20 of 20.")])
+    assert "2 people are left out of training until you decide." in words(open_page("overview", session, owner))
+    rita = access.join(session, "Rita", Role.RESEARCHER)
+    shown = words(open_page("quality", session, rita))
+    assert "**2 people wait**, with 30 labels" in shown and "Answered faster than one can read" in shown
+    assert not [button for button in open_page("quality", session, rita).button if "Count" in button.label]
+    assert "left out of training" not in words(open_page("overview", session, rita))
+    page = open_page("quality", session, owner)
+    page.button(key=f"leave-out-{cleo.id}").click().run()
+    page.button(key=f"count-{ann.id}").click().run()
+    assert not page.exception and "people wait" not in words(page)
+    assert access.user(session, cleo.id).excluded and access.user(session, ann.id).trained
+    assert session.store.label_count(session.id) == 30
+    entries = [entry for entry in access.audit(session) if entry.event == "quarantine decided"]
+    assert [(entry.user_id, entry.detail["count"]) for entry in entries] == [(owner.id, True), (owner.id, False)]

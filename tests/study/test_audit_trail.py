@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from copl_core.records import AuditEntry, Choice, Role
-from copl_core.study import access, audit_trail, contents, labelling, service_tokens, suspects
+from copl_core.records import AuditEntry, Choice, Ground, Role
+from copl_core.study import access, audit_trail, contents, labelling, quarantine, service_tokens, suspects
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from tests.plan import ROOT, sources
@@ -192,3 +192,15 @@ def test_automatic_champions_of_earlier_versions_are_one_line_and_hide_nothing(s
 )
 def test_events_of_other_versions_are_readable(one, words):
     assert audit_trail.sentence(one, UNKNOWN) == words
+
+
+def test_who_is_left_out_until_a_decision_and_what_is_decided(session, rae):
+    kim, lee = access.join(session, "Kim"), access.join(session, "Lee")
+    ground = Ground("fast", "Answered faster than one can read in 20 of 20.")
+    session.store.quarantine(kim.id, [ground])
+    assert newest(session) == f"The studio left Kim out until an owner decides (0 labels). {ground.sentence}"
+    quarantine.decide(session, kim.id, True, by=rae)
+    assert newest(session) == "Rae decided to count Kim (0 labels)."
+    session.store.quarantine(lee.id, [ground])
+    session.store.end_quarantine(lee.id)
+    assert newest(session) == "The studio counts Lee, who has joined and answered enough pairs twice (0 labels)."

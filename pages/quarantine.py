@@ -1,0 +1,80 @@
+"""A part of Quality: people whose answers wait for an owner, with the reasons, and what was decided about others."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from copl_core.records import Quarantine, Role
+from copl_core.study import quarantine
+from pages.answer_history import day
+from pages.common import current, in_a_sentence, page_link, person_name
+from pages.texts import literal
+
+MOST_SHOWN = 12  # people with buttons; the others follow once some are decided
+_DECIDED = {"counted": "counts", "left out": "left out", "shown": "counts, by their own repeated pairs"}
+
+
+def section() -> None:
+    """Nothing where nobody has ever been left out."""
+    session, me = current()
+    waiting, decided = quarantine.waiting(session), quarantine.decided(session)
+    if not waiting and not decided:
+        return
+    st.subheader("Left out until an owner decides")
+    if waiting:
+        labels = sum(one.labels for one in waiting)
+        st.markdown(
+            f"**{len(waiting):,} {'people wait' if len(waiting) != 1 else 'person waits'}**, with {labels:,} labels. "
+            "Their labels are stored and stay on their own pages; until the decision they train no snapshot and count "
+            "in no vote. Each reason is a figure and no verdict: somebody in a hurry, a shared computer or a file that "
+            "was imported twice look the same."
+        )
+    for one in waiting[:MOST_SHOWN]:
+        person(one, may_decide=me.role == Role.OWNER)
+    if len(waiting) > MOST_SHOWN:
+        st.write(f"And {len(waiting) - MOST_SHOWN:,} more, once some of these are decided.")
+    if decided:
+        with st.expander(f"Decided before: {len(decided):,}"):
+            st.dataframe(
+                [row(one) for one in decided], hide_index=True, width="stretch", key="quarantine-decided", alt="Decided"
+            )
+
+
+def person(one: Quarantine, *, may_decide: bool) -> None:
+    with st.container(border=True, key=f"quarantine-{one.user.id}"):
+        reasons = " ".join(ground.sentence for ground in one.grounds)
+        st.markdown(f"**{literal(name(one))}**, {one.labels:,} labels, since {day(one.since)}. {literal(reasons)}")
+        if may_decide:
+            with st.container(horizontal=True):
+                st.button("Count them", key=f"count-{one.user.id}", on_click=decide, args=(one.user.id, True))
+                st.button("Leave them out", key=f"leave-out-{one.user.id}", on_click=decide, args=(one.user.id, False))
+
+
+@in_a_sentence
+def decide(user_id: int, count: bool) -> None:
+    session, me = current()
+    quarantine.decide(session, user_id, count, by=me.id)
+
+
+def notice() -> None:
+    """One line for owners on the first page; nothing where nobody waits."""
+    session, me = current()
+    waiting = quarantine.waiting(session) if me.role == Role.OWNER else []
+    if waiting:
+        people = f"{len(waiting):,} people are" if len(waiting) != 1 else "1 person is"
+        st.info(f"{people} left out of training until you decide.", icon=":material/person_alert:")
+        page_link("quality", "Quality: who, and why")
+
+
+def row(one: Quarantine) -> dict:
+    return {
+        "person": name(one),
+        "labels": one.labels,
+        "decided": _DECIDED.get(one.decided, one.decided),
+        "at": one.decided_at,
+        "reasons": " ".join(ground.sentence for ground in one.grounds),
+    }
+
+
+def name(one: Quarantine) -> str:
+    return person_name(one.user.name, one.user.kind)
