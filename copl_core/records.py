@@ -33,6 +33,10 @@ class StoreUnavailable(CoplError):
     """The database is busy, full or unreachable: nothing was saved, and a later try may succeed."""
 
 
+class RankLost(CoplError):
+    """Another process of a fit has ended or does not answer; the fit resumes from its last saved state."""
+
+
 class LeaseLost(CoplError):
     """Another trainer has taken a run over: the one that had it writes nothing more of it."""
 

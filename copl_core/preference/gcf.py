@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from copl_core.preference.architectures import LAYERS
-from copl_core.preference.config import READOUT, GraphConfig
+from copl_core.preference.config import READOUT, GraphConfig, PaperOptions
 from copl_core.preference.graph import Messages
 from copl_core.preference.layers import CyclicHead, Layer
+from copl_core.preference.shard import ALONE, Shard
 
 START = 0.3  # initial standard deviation of the map from text, and of ids along a strong direction of the graph
 # Names under which snapshots and training states store a parameter, where they differ from the name in code.
@@ -26,6 +27,7 @@ STORED_WEIGHTS = {
     "user_position_bias": "user_side",
     "user_log_inverse_temperature": "user_firmness",
 }
+BY_USER = ("user_residual", "user_position_bias", "user_log_inverse_temperature")  # parameters with a row per user
 
 
 class CoplGraph(nn.Module):
@@ -37,13 +39,22 @@ class CoplGraph(nn.Module):
     the score is the dot product alone; unused parameters are frozen at zero.
 
     ``state_dict`` and ``load_state_dict`` use the names of ``STORED_WEIGHTS``.
+
+    Args:
+        n_users: of ``shard``, which must be alone unless ``runs_over_ranks(config)``.
     """
 
     def __init__(
-        self, n_users: int, n_responses: int, n_phi: int, config: GraphConfig, generator: torch.Generator
+        self,
+        n_users: int,
+        n_responses: int,
+        n_phi: int,
+        config: GraphConfig,
+        generator: torch.Generator,
+        shard: Shard = ALONE,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.shard = config, shard
         architecture = config.architecture
         dim = architecture.dim
         self.text = nn.Linear(n_phi, dim, bias=False)
@@ -119,7 +130,7 @@ class CoplGraph(nn.Module):
         if keep_user is not None:
             user_residual = user_residual * keep_user
         responses = self.text(phi) + residual
-        users = self.user_mean + user_residual
+        users = self.shard.shared(self.user_mean) + user_residual
         all_users, all_responses = users, responses
         by_layer = [messages] * len(self.convs) if isinstance(messages, Messages) else messages
         readout = READOUT[self.config.architecture.layer]
@@ -139,6 +150,13 @@ class CoplGraph(nn.Module):
         weights = list(self.convs.parameters())
         drift = ((weight - getattr(self, f"anchor_{i}")).square().sum() for i, weight in enumerate(weights))
         return sum(drift, start=self.position_bias.new_zeros(()))
+
+
+def runs_over_ranks(config: GraphConfig) -> bool:
+    """Whether a graph of these settings can be fitted over several ranks: what serves by default can.  The paper's
+    options, other layers and the cyclic head are fitted by one process."""
+    architecture = config.architecture
+    return architecture.layer == "copl" and not architecture.cyclic and config.paper == PaperOptions()
 
 
 def _to_stored_names(network: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from copl_core.preference.shard import ALONE, Shard
 from copl_core.records import Comparisons
 
 CHUNK = 1 << 13  # labels whose margins are computed together
@@ -36,6 +37,7 @@ class Messages:
 
     to_user: tuple[SparsePair, SparsePair]  # (A⁺, A⁻), users × responses
     to_response: tuple[SparsePair, SparsePair]  # their transposes, responses × users
+    shard: Shard = ALONE  # the users are its own, and what responses receive is summed over the ranks
 
     @cached_property
     def edges(self) -> tuple[Tensor, Tensor]:
@@ -85,9 +87,9 @@ class _Order:
         own, other, label = (column.index_select(0, edges) for column in (self.own, self.other, self.label))
         return _Order(own, other, label, before.index_select(0, self.starts))
 
-    def degree_scale(self) -> Tensor:
-        """1/√deg (rows,), 1 where a row has no edge."""
-        return self.starts.diff().clamp_(min=1).float().rsqrt_()
+    def degree_scale(self, shard: Shard = ALONE) -> Tensor:
+        """1/√deg (rows,), 1 where a row has no edge; degrees are summed over the ranks of ``shard``."""
+        return shard.add_up(self.starts.diff()).clamp_(min=1).float().rsqrt_()
 
     def products(self, own: Tensor, other: Tensor) -> Tensor:
         """(E,) values of either row of each edge, multiplied."""
@@ -118,9 +120,9 @@ class _Edges:
         """The edges of the labels in the mask (N,)."""
         return _Edges(self.by_user.kept(label), self.by_response.kept(label))
 
-    def alpha(self) -> tuple[Tensor, Tensor]:
+    def alpha(self, shard: Shard = ALONE) -> tuple[Tensor, Tensor]:
         """1/√(deg_u · deg_r), (E,) in either order."""
-        user, response = self.by_user.degree_scale(), self.by_response.degree_scale()
+        user, response = self.by_user.degree_scale(), self.by_response.degree_scale(shard)
         return self.by_user.products(user, response), self.by_response.products(response, user)
 
     def matrices(self, by_user: Tensor, by_response: Tensor) -> SparsePair:
@@ -137,16 +139,22 @@ class _Edges:
 class PreferenceGraph:
     """All edges of a set of labels; ``messages`` gives their normalised matrices, ``part`` the graph of a subset."""
 
-    def __init__(self, signs: tuple[_Edges, _Edges], n_users: int, n_responses: int) -> None:
+    def __init__(self, signs: tuple[_Edges, _Edges], n_users: int, n_responses: int, shard: Shard = ALONE) -> None:
         self.signs = signs
         self.n_users = n_users
         self.n_responses = n_responses
+        self.shard = shard
 
     @classmethod
     def build(
-        cls, labels: Comparisons, n_users: int, n_responses: int, device: str | torch.device = "cpu"
+        cls,
+        labels: Comparisons,
+        n_users: int,
+        n_responses: int,
+        device: str | torch.device = "cpu",
+        shard: Shard = ALONE,
     ) -> PreferenceGraph:
-        """Edges of decided and both-bad labels; users and responses are row numbers."""
+        """Edges of decided and both-bad labels; users and responses are row numbers, users those of ``shard``."""
         user, left, right = (
             torch.as_tensor(column, device=device) for column in (labels.user, labels.left, labels.right)
         )
@@ -165,12 +173,13 @@ class PreferenceGraph:
             ),
             n_users,
             n_responses,
+            shard,
         )
 
     def part(self, kept: Tensor) -> PreferenceGraph:
         """The graph of the labels in the mask (N,) alone."""
         positive, negative = self.signs
-        return PreferenceGraph((positive.kept(kept), negative.kept(kept)), self.n_users, self.n_responses)
+        return PreferenceGraph((positive.kept(kept), negative.kept(kept)), self.n_users, self.n_responses, self.shard)
 
     def messages(self, edge_dropout: float = 0.0, generator: torch.Generator | None = None) -> Messages:
         """Normalised A⁺ and A⁻ both ways.
@@ -180,19 +189,20 @@ class PreferenceGraph:
         """
         to_user, to_response = [], []
         for edges in self.signs:
-            alpha = edges.alpha()
+            alpha = edges.alpha(self.shard)
             if edge_dropout:
                 forward, backward = (_dropped(edges, alpha[0], edge_dropout, generator) for _ in range(2))
             else:
                 forward = backward = edges.matrices(*alpha)
             to_user.append(forward)
             to_response.append(SparsePair(backward.transpose, backward.matrix))
-        return Messages((to_user[0], to_user[1]), (to_response[0], to_response[1]))
+        return Messages((to_user[0], to_user[1]), (to_response[0], to_response[1]), self.shard)
 
     def edges(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The same as edge lists: per sign ((2, E) of user over response, α (E,))."""
         positive, negative = (
-            (torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha()[0]) for sign in self.signs
+            (torch.stack([sign.by_user.own, sign.by_user.other]).long(), sign.alpha(self.shard)[0])
+            for sign in self.signs
         )
         return positive, negative
 

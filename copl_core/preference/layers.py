@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from copl_core.preference.config import Architecture
 from copl_core.preference.graph import Messages, SparsePair, sparse_times, spmm
+from copl_core.preference.shard import ALONE, Shard
 
 ROWS = 1 << 13  # table rows processed at once
 
@@ -64,9 +66,14 @@ class SignedLayer(Layer):
     def forward(
         self, users: Tensor, responses: Tensor, messages: Messages, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        shard = messages.shard
+        for_users, for_responses = (
+            _weights(*maps) for maps in ((self.self_user, self.to_user), (self.self_response, self.to_response))
+        )
+        read = shard.shared(responses)
         return (
-            self._update(users, responses, messages.to_user, self.self_user, self.to_user, None),
-            self._update(responses, users, messages.to_response, self.self_response, self.to_response, mask),
+            self._update(users, read, messages.to_user, shard.shared(for_users), None, ALONE),
+            self._update(responses, users, messages.to_response, for_responses, mask, shard),
         )
 
     def _update(
@@ -74,34 +81,41 @@ class SignedLayer(Layer):
         own: Tensor,
         others: Tensor,
         signs: tuple[SparsePair, SparsePair],
-        self_map: nn.Module,
-        messages: nn.ModuleList,
+        weights: Tensor,
         mask: Tensor | None,
+        shard: Shard,
     ) -> Tensor:
-        """The new rows of users or of responses, from their ``own`` rows (D, d) and those of the ``others`` (S, d)."""
-        if isinstance(self_map, Scale):
-            maps: list[Any] = [self_map]
-            for message in messages:
-                maps += [message.plain, message.product]
-            weights = torch.stack([part.weight for part in maps])
-            return _DiagonalUpdate.apply(own, others, weights, signs, mask, self.slope)
-        now = self_map(own)
-        for pair, message in zip(signs, messages, strict=True):
-            summed = spmm(pair.matrix, pair.transpose, others)
-            now = now + message(summed if mask is None else summed * mask, own)
+        """The new rows of users or of responses, from their ``own`` rows (D, d) and those of the ``others`` (S, d).
+
+        Args:
+            weights: W_s, W₁⁺, W₂⁺, W₁⁻, W₂⁻: matrices (5, d, d), or diagonals (5, d).
+            shard: over whose ranks the messages are summed.
+        """
+        if weights.dim() == 2:
+            return _DiagonalUpdate.apply(own, others, weights, signs, mask, self.slope, shard)
+        now = linear(own, weights[0])
+        for pair, plain, product in zip(signs, weights[1::2], weights[2::2], strict=True):
+            summed = shard.sum(spmm(pair.matrix, pair.transpose, others))
+            summed = summed if mask is None else summed * mask
+            now = now + (linear(summed, plain) + linear(summed * own, product))
         return leaky(now, self.slope)
 
 
 class _Message(nn.Module):
-    """``W₁ s + W₂ (s ⊙ e)`` of summed neighbours s (D, d) and own embeddings e (D, d)."""
+    """The maps of one sign: ``W₁ s + W₂ (s ⊙ e)`` of summed neighbours s (D, d) and own embeddings e (D, d)."""
 
     def __init__(self, start_at: Callable[[int, float], nn.Module], dim: int, start: float) -> None:
         super().__init__()
         self.plain = start_at(dim, start)
         self.product = start_at(dim, 0.0)
 
-    def forward(self, summed: Tensor, own: Tensor) -> Tensor:
-        return self.plain(summed) + self.product(summed * own)
+
+def _weights(self_map: nn.Module, messages: nn.ModuleList) -> Tensor:
+    """W_s, W₁⁺, W₂⁺, W₁⁻, W₂⁻ of users or of responses, (5, d, d) or (5, d)."""
+    maps: list[Any] = [self_map]
+    for message in messages:
+        maps += [message.plain, message.product]
+    return torch.stack([part.weight for part in maps])
 
 
 class _DiagonalUpdate(torch.autograd.Function):
@@ -120,8 +134,9 @@ class _DiagonalUpdate(torch.autograd.Function):
         signs: tuple[SparsePair, SparsePair],
         mask: Tensor | None,
         slope: float,
+        shard: Shard,
     ) -> Tensor:
-        sums = [sparse_times(pair.matrix, others) for pair in signs]
+        sums = [shard.add_up(sparse_times(pair.matrix, others)) for pair in signs]
         if mask is not None:
             for summed in sums:
                 summed.mul_(mask)
@@ -136,7 +151,7 @@ class _DiagonalUpdate(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None, None]:
         own, weights, out, *sums = ctx.saved_tensors
         to_own, to_sums, to_weights = (
             torch.empty_like(own),
@@ -160,7 +175,7 @@ class _DiagonalUpdate(torch.autograd.Function):
         positive, negative = (
             sparse_times(pair.transpose, to_sum) for pair, to_sum in zip(ctx.signs, to_sums, strict=True)
         )
-        return to_own, positive.add_(negative), to_weights, None, None, None
+        return to_own, positive.add_(negative), to_weights, None, None, None, None
 
 
 def _pieces(n: int) -> Iterator[slice]:

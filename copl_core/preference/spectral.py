@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from copl_core.preference.graph import Messages, SparsePair, sparse_times
+from copl_core.preference.shard import ALONE, Shard
 
 MAX_ROUNDS = 60
 TOLERANCE = 1e-3  # relative change of the sum of squared singular values in a round at which the iteration stops
@@ -28,12 +29,15 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
 
     Block power iteration with orthogonalisation.  Over the rows that have an edge, every column has a mean square of
     ``1 − (σ_k/σ)²``, where σ_k is the smallest singular value found: 0 for chance, near 1 for a strong direction.  In a
-    graph with fewer than k directions chance cannot be estimated, and both tables are zero.
+    graph with fewer than k directions chance cannot be estimated, and both tables are zero.  A direction has the sign
+    under which it is nearer to its random start.
     """
     graph = _Signed.of(messages)
     n_users, n_responses = messages.to_user[0].matrix.shape
-    width = min(width, n_users, n_responses)
-    right = torch.randn(n_responses, width, generator=generator, device=messages.to_user[0].matrix.device)
+    shard = messages.shard
+    width = min(width, int(shard.total(n_users)), n_responses)
+    start = torch.randn(n_responses, width, generator=generator, device=messages.to_user[0].matrix.device)
+    right = start
     found = 0.0
     for _ in range(MAX_ROUNDS):
         before = found
@@ -41,13 +45,26 @@ def leading(messages: Messages, width: int, generator: torch.Generator) -> tuple
         found = float(size.diagonal().abs().sum())
         if abs(found - before) <= TOLERANCE * found:
             break
-    left, size, turn = torch.linalg.svd(graph.to_users(right), full_matrices=False)
+    left, size, turn = _singular(graph.to_users(right), shard)
+    right = right @ turn.T
+    sign = torch.where((right * start).sum(0) < 0, -1.0, 1.0)  # a decomposition's own signs depend on rounding
     has_edge = size[-1] > 1e-6 * size[0]
     weight = (has_edge * (1 - (size[-1] / size).square().nan_to_num(1.0))).sqrt()
     labelled_users, labelled_responses = (
         (positive > 0).logical_or(negative > 0).sum() for positive, negative in (graph.users, graph.responses)
     )
-    return left * weight * labelled_users**0.5, right @ turn.T * weight * labelled_responses**0.5
+    labelled_users = shard.add_up(labelled_users)
+    return left * (sign * weight) * labelled_users**0.5, right * (sign * weight) * labelled_responses**0.5
+
+
+def _singular(own: Tensor, shard: Shard) -> tuple[Tensor, Tensor, Tensor]:
+    """``U`` (U, k), ``S`` (k,), ``Vᵀ`` (k, k) of the table of which this rank has the rows ``own`` (U, k)."""
+    if shard.alone:
+        return torch.linalg.svd(own, full_matrices=False)
+    exact = own.double()  # squared singular values in double precision are as exact as single ones
+    squares, turn = torch.linalg.eigh(shard.add_up(exact.T @ exact))  # ascending
+    size, turn = squares.flip(0).clamp(min=torch.finfo(own.dtype).tiny).sqrt(), turn.flip(1)
+    return (exact @ turn / size).to(own.dtype), size.to(own.dtype), turn.T.to(own.dtype)
 
 
 @dataclass(frozen=True)
@@ -64,17 +81,17 @@ class _Signed:
 
     @classmethod
     def of(cls, messages: Messages) -> _Signed:
-        return cls(messages, _scales(messages.to_user), _scales(messages.to_response))
+        return cls(messages, _scales(messages.to_user, ALONE), _scales(messages.to_response, messages.shard))
 
     def to_users(self, x: Tensor) -> Tensor:
         return _difference(self.messages.to_user, self.users, self.responses, x)
 
     def to_responses(self, x: Tensor) -> Tensor:
-        return _difference(self.messages.to_response, self.responses, self.users, x)
+        return self.messages.shard.add_up(_difference(self.messages.to_response, self.responses, self.users, x))
 
 
-def _scales(signs: tuple[SparsePair, SparsePair]) -> Scales:
-    degree = torch.stack([pair.matrix.crow_indices().diff() for pair in signs]).float()
+def _scales(signs: tuple[SparsePair, SparsePair], shard: Shard) -> Scales:
+    degree = shard.add_up(torch.stack([pair.matrix.crow_indices().diff() for pair in signs])).float()
     positive, negative = (degree / degree.sum(0).clamp(min=1)).sqrt()
     return positive[:, None], negative[:, None]
 

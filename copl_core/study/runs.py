@@ -131,12 +131,12 @@ def fit_now(session: Session, kind: str = "full", reason: str = "requested by ha
 
 
 def _check_done(session: Session, run: Run, trainer: Trainer) -> None:
-    database_error = trainer.database_errors.get(run.id, "")
-    if run.state in (RunState.QUEUED, RunState.RUNNING) and not database_error:
+    interruption = trainer.interruptions.get(run.id, "")
+    if run.state in (RunState.QUEUED, RunState.RUNNING) and not interruption:
         raise CoplError(f"Run {run.id} waits or goes on in another trainer, which publishes it: {_elsewhere(session)}.")
     if run.state in (RunState.QUEUED, RunState.RUNNING):
         raise CoplError(
-            f"Run {run.id} was interrupted. {database_error} Run this command again, or start a "
+            f"Run {run.id} was interrupted. {interruption} Run this command again, or start a "
             "worker: the training resumes where it stopped."
         )
     if run.state != RunState.DONE:

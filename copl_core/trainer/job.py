@@ -37,6 +37,8 @@ from copl_core.training import ranks
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.found_fit import fit_found, with_groups
 from copl_core.training.graph_fit import fit_graph
+from copl_core.training.graph_parts import GraphRanks
+from copl_core.training.graph_ranks import graph_ranks
 from copl_core.training.importing import import_transformers
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import DRAW, split_of_study
@@ -119,9 +121,10 @@ def fit_reward_part(
         CoplError: too few labels to learn from.
     """
     _check(data, "full")
-    job = Job.of(data, embed, settings, weights, previous, progress, checkpoint)
-    found = fit_found(data, job.phi, lambda done, total: job.progress("features of the texts", done, total, None))
-    return replace(job.fit_reward(job.graph_config("full")), found=found)
+    with graph_ranks(settings.processes, settings.device) as together:
+        job = Job.of(data, embed, settings, weights, previous, progress, checkpoint, together)
+        found = fit_found(data, job.phi, lambda done, total: job.progress("features of the texts", done, total, None))
+        return replace(job.fit_reward(job.graph_config("full")), found=found)
 
 
 def fit_graph_part(
@@ -148,9 +151,10 @@ def fit_graph_part(
     """
     _check(data, "graph")
     phase = "new texts" if reward else "texts"
-    job = Job.of(data, embed, settings, weights, previous, progress, checkpoint, phase)
-    config = reward.config if reward else job.graph_config("graph")
-    graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
+    with graph_ranks(settings.processes, settings.device) as together:
+        job = Job.of(data, embed, settings, weights, previous, progress, checkpoint, together, phase)
+        config = reward.config if reward else job.graph_config("graph")
+        graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)
     layout = job.layout(graph)
     layout = turned_like(layout, turned) if turned is not None and previous is None else layout
     found = reward.found if reward else previous.layout.found if previous else None
@@ -194,6 +198,7 @@ class Job:
     previous: Snapshot | None = None
     progress: Progress = _ignore_progress
     checkpoint: Checkpoint | None = None
+    together: GraphRanks | None = None  # processes that fit graphs with this one
 
     @classmethod
     def of(
@@ -205,13 +210,14 @@ class Job:
         previous: Snapshot | None,
         progress: Progress | None,
         checkpoint: Checkpoint | None,
+        together: GraphRanks | None = None,
         phase: str = "texts",
     ) -> Job:
         """A job on labels whose texts are embedded, in the named phase."""
         progress = progress or _ignore_progress
         progress(phase, 0, data.n_responses, None)
         phi = embed(list(data.texts()), progress=lambda done, total: progress(phase, done, total, None))
-        return cls(data, phi, settings, weights, previous, progress, checkpoint)
+        return cls(data, phi, settings, weights, previous, progress, checkpoint, together)
 
     def layout(self, graph: GraphState) -> Layout:
         """The map of the users of a graph, turned like the previous one."""
@@ -262,6 +268,7 @@ class Job:
             progress=self.progress,
             known=saved["losses"] if saved else (),
             keep=self._save_losses(key),
+            ranks=self.together,
         )
 
     def _save_losses(self, key: str) -> Callable[[list[float]], None] | None:
@@ -297,6 +304,7 @@ class Job:
             progress=_named(phase, self.progress),
             checkpoint=self.checkpoint,
             part=part,
+            ranks=self.together,
         )
 
     def fit_reward(self, config: GraphConfig) -> FittedReward:
@@ -327,7 +335,7 @@ class Job:
             "seed": settings.seed,
             "time_budget_s": settings.reward_budget_seconds,
         }
-        ranks.share(work, self.checkpoint.folder.name if self.checkpoint is not None else None)
+        ranks.share("reward", work, self.checkpoint.folder.name if self.checkpoint is not None else None)
         model = fit_reward(
             **work,
             weights=self.weights,

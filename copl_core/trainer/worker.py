@@ -36,6 +36,7 @@ from copl_core.records import (
     RUN_KINDS,
     CoplError,
     LeaseLost,
+    RankLost,
     Run,
     RunState,
     SnapshotRecord,
@@ -86,7 +87,7 @@ _RELEASE_SECONDS = 2.0  # between two times that freed memory goes back to the s
 _REPORT_RETRY_SECONDS = 30.0  # between a progress report that the database refuses and the next one
 _PUBLISH_RETRY_SECONDS = (1.0, 5.0, 20.0)  # before each retry of recording a snapshot
 _MAX_ATTEMPTS = 5  # of a run that is left behind every time
-_LEFT_BEHIND = "The run was left behind: the worker was killed, or could not write to the database."
+_LEFT_BEHIND = "The run was left behind"  # how the message of such a run begins
 _STOPPED = "The worker was stopped."
 _PART_NAMES = {
     "priors": "the choice of priors",
@@ -127,7 +128,7 @@ class Trainer:
         self._ours = [name for name in (holder.worker, holder.before) if name]  # whose runs this trainer may give up
         self.stop, self.shared = stop or Event(), SharedSnapshots(store, settings)
         self.current_runs: set[int] = set()  # ids of the runs that are executed at the moment
-        self.database_errors: dict[int, str] = {}  # run id → the database error that interrupted it
+        self.interruptions: dict[int, str] = {}  # run id → the error that interrupted it, not its own
         self._embed = embed
         self._lock = RLock()  # held while a run is claimed or given up, so that the two never mix up
         self._turn = Lock()  # held from reading labels to publishing the graph that was fitted to them
@@ -155,7 +156,10 @@ class Trainer:
         return again
 
     def _recover(self, run: Run) -> list[Run]:
-        message = f"{_LEFT_BEHIND} {self.database_errors.get(run.id, '')}".strip()
+        known = self.interruptions.get(run.id)
+        message = _LEFT_BEHIND + (
+            f". {known}" if known else ": the worker was killed, or could not write to the database."
+        )
         if self._attempts(run) < _MAX_ATTEMPTS:
             return self.store.give_up_run(run.id, run.token, RunState.INTERRUPTED, message, workers=self._ours)
         message += f" That was attempt {_MAX_ATTEMPTS}; it is not queued again; the worker's log may say why."
@@ -267,7 +271,7 @@ class Trainer:
             run = self._claim(run_id)
         except StoreUnavailable as error:  # the run is still queued
             log.warning("run %s cannot be claimed: %s", run_id, error)
-            self.database_errors[run_id] = str(error)
+            self.interruptions[run_id] = str(error)
             return
         if run is not None:
             with about(run=run.id):
@@ -300,10 +304,10 @@ class Trainer:
         except Cancelled:
             log.info("run %s was cancelled", run.id)
             run_log.write("Cancelled; the champion stays.")
-        except StoreUnavailable as error:  # not the run's fault: ``recover`` queues it again, and its training resumes
+        except (StoreUnavailable, RankLost) as error:  # not its fault: ``recover`` queues it again, and it resumes
             log.warning("run %s was interrupted: %s", run.id, error)
             run_log.write(str(error))
-            self.database_errors[run.id] = str(error)
+            self.interruptions[run.id] = str(error)
         except LeaseLost as error:  # another trainer has it now, with all that is to be written of it
             log.warning("%s", error)
             run_log.write(str(error))
@@ -340,7 +344,7 @@ class Trainer:
         checkpoint = self._saved_states(run, lambda part, state: run_log.write(_resumes(part, state)))
         try:
             yield checkpoint
-        except (Stopped, StoreUnavailable, LeaseLost):
+        except (Stopped, StoreUnavailable, LeaseLost, RankLost):
             raise
         except (Exception, KeyboardInterrupt):
             checkpoint.clear()

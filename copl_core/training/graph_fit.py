@@ -13,23 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from copl_core import features
 from copl_core.features import FEATURE_NAMES
 from copl_core.preference.config import GraphConfig
-from copl_core.preference.gcf import CoplGraph
+from copl_core.preference.gcf import CoplGraph, runs_over_ranks
+from copl_core.preference.shard import ALONE, Shard
 from copl_core.preference.state import GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
+from copl_core.training.graph_parts import GraphPart, GraphRanks, UserBlocks, divided_state, whole_state, whole_weights
 from copl_core.training.graph_trainer import GraphData, Member, Report, Save, edge_share_for
 from copl_core.training.losses import MAKING_MODULES, temperature_of, torch_generator
 from copl_core.training.metrics import measures
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import draws
+from copl_core.training.warm_start import WarmStart, needs_new_projection
 
-_BY_USER = ("user_residual", "user_side", "user_firmness")  # stored names (``gcf.STORED_WEIGHTS``)
-_BY_RESPONSE = ("response_residual", "response_bias")
-MIN_KNOWN = 1 / 3  # share of the users with labels whose ids must be known for a large graph to start from them
-GROWTH = 2  # times as many texts as the text projection was fitted on: it is fitted again
 SALT = 0  # of the draw of held-out labels, which no seed changes: a warm member has learned all other labels
 
 
@@ -44,6 +42,7 @@ def fit_graph(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     part: str = "graph",
+    ranks: GraphRanks | None = None,
 ) -> GraphState:
     """Fit users and responses of ``data`` from their labels and text embeddings.
 
@@ -54,48 +53,89 @@ def fit_graph(
         progress: ``(phase, step, steps, loss)``; an exception from it ends the fit and propagates.
         checkpoint: stores the state of the fit under names that begin with ``part``; after an interruption the same
             call resumes from it and gives the same result as an uninterrupted fit.
+        ranks: processes that fit together with this one, each with its own users; the result is the same up to
+            rounding.  A graph that cannot be divided (``runs_over_ranks``) is fitted by this process.
     Raises:
-        CoplError: if there is no label, or φ does not fit the responses.
+        CoplError: if there is no label, or φ does not fit the responses; ``RankLost`` if another process has ended.
     """
     _check(data, phi)
     config = (config or GraphConfig()).sized(len(data.labels))
-    if warm is not None and _needs_new_projection(phi, config, warm):
+    if warm is not None and needs_new_projection(phi, config, warm):
         warm = None
-    weights = _text_projection(phi, config, warm)
-    x = torch.as_tensor(read_text(phi, weights), dtype=torch.float32, device=device)
-    graph_data = GraphData(data, x, config, device)
+    projection = _text_projection(phi, config, warm)
     held_out = _folds(data, config)
-    states = None if checkpoint is None else _States(checkpoint, part, _key(data, phi, config, seed, device, warm))
-    outputs, logits = [], []
-    for member, held in enumerate(held_out):
-        generator = torch_generator(seed * 1000 + member)
+    key = "" if checkpoint is None else _key(data, phi, config, seed, device, warm)
+    start = WarmStart.of(warm, data) if warm is not None else None
+    x = read_text(phi, projection).astype(np.float32, copy=False)
+    whole = GraphPart(data, x, config, seed, held_out, start, checkpoint is not None)
+    if ranks is None or not runs_over_ranks(config) or not ranks.take(data):
+        members = fit_part(whole, Shard(device=device), progress, checkpoint, part, key)
+        return _state(whole, [member.logits for member in members], members, projection)
+    blocks = UserBlocks.of(data, ranks.n)
+    with ranks.fitting(partial(blocks.part, whole)) as (own, shard):
+        members = fit_part(own, shard, progress, checkpoint, part, key)
+    logits = [blocks.in_order(member.logits, held) for member, held in zip(members, held_out, strict=True)]
+    return _state(whole, logits, members, projection)
+
+
+@dataclass(frozen=True)
+class FittedMember:
+    """A trained member; on the first rank with the rows of all users."""
+
+    logits: np.ndarray  # (H,) log-odds of held-out labels, rank after rank
+    outputs: tuple[np.ndarray, ...]  # ê_u, ê_r, b, position biases of users and of all, users' inverse temperatures
+    weights: dict[str, np.ndarray]  # by stored name
+
+
+def fit_part(
+    part: GraphPart,
+    shard: Shard = ALONE,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+    name: str = "graph",
+    key: str = "",
+) -> list[FittedMember]:
+    """Train the members of a graph, or this rank's part of them; only the first rank has a checkpoint."""
+    data, config = part.data, part.config
+    graph_data = GraphData(data, torch.as_tensor(part.x, device=shard.device), config, shard.device, shard)
+    fitted = []
+    for member, held in enumerate(part.held_out):
+        generator = torch_generator(part.seed * 1000 + member)
         with MAKING_MODULES:
-            network = CoplGraph(data.n_users, data.n_responses, x.shape[1], config, generator)
-        carried = warm is not None and _carry_over(network, warm, member, data)
-        training = Member(graph_data, network.to(device), held, seed * 1000 + 500 + member, warm=carried)
+            network = CoplGraph(data.n_users, data.n_responses, part.x.shape[1], config, generator, shard)
+        carried = part.warm is not None and part.warm.copy_into(network, member, data)
+        training = Member(graph_data, network.to(shard.device), held, part.seed * 1000 + 500 + member, warm=carried)
         report = partial(_report, progress, config, member, training.steps)
-        held_logits, out = _trained(training, report) if states is None else states.trained(training, member, report)
-        logits.append(held_logits)
-        outputs.append(out)
-        weights |= {
-            f"{member}.{name}": value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()
-        }
-    return _state(data, config, outputs, held_out, logits, weights)
+        if part.saved:
+            logits, outputs = _States(checkpoint, name, key).trained(training, member, report)
+        else:
+            logits, outputs = _trained(training, report)
+        weights = whole_weights(network, graph_data.users, shard)
+        fitted.append(
+            FittedMember(
+                logits, outputs, {stored: value.detach().cpu().numpy().copy() for stored, value in weights.items()}
+            )
+        )
+    return fitted
 
 
 def _trained(
     training: Member, report: Report, save: Save | None = None, state: dict[str, Any] | None = None
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Train a member: its log-odds of held-out labels, and its ``_outputs``."""
-    return training.train(report, save, state), _outputs(training.graph_data, training.network)
+    logits, shard = torch.from_numpy(training.train(report, save, state)).to(training.shard.device), training.shard
+    return shard.collect(logits, shard.rows(len(logits))).cpu().numpy(), _outputs(training)
 
 
 @dataclass(frozen=True)
 class _States:
     """Stores the training state of each member, and the outputs of a finished one: on a GPU a repeated product may
-    differ in the last bit, and a later part that learns from the outputs would be another training."""
+    differ in the last bit, and a later part that learns from the outputs would be another training.
 
-    checkpoint: Checkpoint
+    The first rank stores the state of all; the others have no ``checkpoint``.
+    """
+
+    checkpoint: Checkpoint | None
     part: str
     key: str
 
@@ -103,20 +143,23 @@ class _States:
         name = f"{self.part}.{member}"
 
         def save() -> None:
-            if self.checkpoint.due:
-                self.checkpoint.write(name, self.key, training.state)
+            if not training.shard.alone and training.step % training.config.schedule.check_every:
+                return  # a message to all ranks at every step would cost more than these steps
+            if training.shard.agree(self.checkpoint is not None and self.checkpoint.due):
+                self._write(name, whole_state(training))
 
-        state = self.checkpoint.read(name, self.key)
-        logits, outputs = _trained(training, report, save, state)
-        if state is not None and "outputs" in state:
-            return state["logits"].numpy(), tuple(part.numpy() for part in state["outputs"])
-        self.checkpoint.write(
-            name,
-            self.key,
-            training.state
-            | {"logits": torch.from_numpy(logits), "outputs": [torch.as_tensor(part) for part in outputs]},
-        )
+        found = self.checkpoint.read(name, self.key) if self.checkpoint is not None else None
+        logits, outputs = _trained(training, report, save, divided_state(found, training))
+        if training.shard.agree(found is not None and "outputs" in found):
+            done = found or {"logits": torch.from_numpy(logits), "outputs": ()}  # the first rank has found them
+            return done["logits"].numpy(), tuple(part.numpy() for part in done["outputs"])
+        outcome = {"logits": torch.from_numpy(logits), "outputs": [torch.as_tensor(part) for part in outputs]}
+        self._write(name, whole_state(training) | outcome)
         return logits, outputs
+
+    def _write(self, name: str, state: dict[str, Any]) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.write(name, self.key, state)
 
 
 def _key(
@@ -163,20 +206,6 @@ def _report(
         progress("graph", *done, loss)
 
 
-def _needs_new_projection(phi: np.ndarray, config: GraphConfig, warm: GraphState) -> bool:
-    """Whether φ has other features, or there are so many new texts that the old directions miss their differences.
-
-    The weights belong to the old directions, so a graph with a new text projection starts from scratch.
-    """
-    if warm.features_version != features.VERSION:
-        return True
-    if warm.weights["phi_mean"].shape != (phi.shape[1],) or "phi_texts" not in warm.weights:
-        return True  # versions that did not store phi_texts held out other labels, which their members have learned
-    width, n_texts = warm.weights["phi_basis"].shape[1], warm.weights["phi_texts"].item()
-    narrow = width < min(config.architecture.text_dim, phi.shape[1])
-    return narrow and len(phi) >= 1.1 * n_texts or len(phi) >= GROWTH * n_texts
-
-
 def _text_projection(phi: np.ndarray, config: GraphConfig, warm: GraphState | None) -> dict[str, np.ndarray]:
     """The projection of φ: mean (P,), scale (P,), principal directions (P, p), and the number of texts it was fitted
     on.
@@ -215,77 +244,33 @@ def _folds(data: TrainingData, config: GraphConfig) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def _outputs(graph_data: GraphData, network: CoplGraph) -> tuple[np.ndarray, ...]:
+def _outputs(training: Member) -> tuple[np.ndarray, ...]:
     """ê_u, ê_r, b over the graph of all labels, the position biases of users and of all, and the users' inverse
-    temperatures, as numpy."""
-    parts = (
-        *network(graph_data.phi, graph_data.graph.messages()),
-        network.user_position_bias,
-        network.position_bias,
-        network.user_log_inverse_temperature.exp(),
+    temperatures, as numpy; on the first rank of all users."""
+    graph_data, network, shard = training.graph_data, training.network, training.shard
+    users, responses, bias = network(graph_data.phi, graph_data.graph.messages())
+    users, position_bias, inverse_temperature = (
+        shard.collect(own, graph_data.users)
+        for own in (users, network.user_position_bias, network.user_log_inverse_temperature.exp())
     )
+    parts = (users, responses, bias, position_bias, network.position_bias, inverse_temperature)
     return tuple(part.detach().cpu().numpy() for part in parts)
 
 
-@torch.no_grad()
-def _carry_over(network: CoplGraph, warm: GraphState, member: int, data: TrainingData) -> bool:
-    """Copy the weights of an earlier state: shared ones where shapes match, id rows where the id is known.
-
-    Layers with other starting values (``GraphConfig.sized``) are not copied: their weights have another meaning.  If
-    ids can start from the graph (``spectral``), they are not copied either when they belong to such layers or most
-    users are
-    new: a few old rows would leave the new ones at zero.
-
-    Returns:
-        whether ids were copied.
-    """
-    architecture, before = network.config.architecture, GraphConfig.of(warm.config).architecture
-    as_before = (before.message_start, before.mixing) == (architecture.message_start, architecture.mixing)
-    rows = {"user": _matched(data.user_ids, warm.user_ids), "response": _matched(data.response_ids, warm.response_ids)}
-    labelled = np.bincount(data.labels.user, minlength=data.n_users) > 0
-    known = labelled[rows["user"][0]].sum() / labelled.sum()
-    ids = not architecture.spectral or (
-        as_before
-        and known >= MIN_KNOWN
-        and warm.weights.get(f"{member}.user_residual", np.empty((0, 0))).shape[1] == architecture.dim
-    )
-    for name, value in network.state_dict().items():
-        stored = warm.weights.get(f"{member}.{name}")
-        if stored is None or (name.startswith("convs.") and not as_before):
-            continue
-        old = torch.as_tensor(stored)
-        if old.numel() == value.numel() == 1:  # earlier versions stored a number as a row
-            old = old.reshape(value.shape)
-        if old.shape[1:] != value.shape[1:]:
-            continue
-        if name in _BY_USER or name in _BY_RESPONSE:
-            if ids or not name.endswith("_residual"):
-                here, there = rows["user" if name in _BY_USER else "response"]
-                value[here] = old[there]
-        elif old.shape == value.shape:
-            value.copy_(old)
-    return ids
-
-
-def _matched(ids: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    _, here, there = np.intersect1d(ids, old, return_indices=True)
-    return here, there
-
-
 def _state(
-    data: TrainingData,
-    config: GraphConfig,
-    outputs: list,
-    held_out: list[np.ndarray],
-    logits: list[np.ndarray],
-    weights: dict[str, np.ndarray],
+    whole: GraphPart, logits: list[np.ndarray], members: list[FittedMember], projection: dict[str, np.ndarray]
 ) -> GraphState:
-    labels = data.labels
+    data, config, labels = whole.data, whole.config, whole.data.labels
+    weights = projection | {
+        f"{number}.{name}": value for number, member in enumerate(members) for name, value in member.weights.items()
+    }
     stacked = np.concatenate(logits)
-    outcome = labels.outcome[np.concatenate(held_out)]
+    outcome = labels.outcome[np.concatenate(whole.held_out)]
     temperature = temperature_of(stacked, outcome)
     scale = np.float32(config.architecture.members**-0.5)
-    users, responses, bias, user_position_bias, position_bias, inverse_temperature = zip(*outputs, strict=True)
+    users, responses, bias, user_position_bias, position_bias, inverse_temperature = zip(
+        *(member.outputs for member in members), strict=True
+    )
     n_labels = np.bincount(labels.user, minlength=data.n_users).astype(np.int64)
     user_vectors = (np.concatenate(users, 1) * scale).astype(np.float32)
     if (n_labels == 0).any() and (n_labels > 0).any():

@@ -22,6 +22,7 @@ from torch import Tensor
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import Messages, PreferenceGraph, QueryPairs, where
+from copl_core.preference.shard import ALONE, Rows, Shard
 from copl_core.preference.spectral import leading
 from copl_core.records import CoplError, TrainingData
 from copl_core.training.losses import bradley_terry, flip_rate, preference_loss, torch_generator
@@ -49,20 +50,27 @@ class LabelBatch:
     weight: Tensor
     known: Tensor | None
     pairs: QueryPairs | None
+    n: int  # query labels of all ranks
 
 
 @dataclass
 class GraphData:
-    """What the members of one fit share: the labels, their graph, and the graph's text input."""
+    """What the members of one fit share: the labels, their graph, and the graph's text input.
+
+    Over several ranks users and labels are those of this rank's ``shard``.
+    """
 
     data: TrainingData
     phi: Tensor  # (R, p)
     config: GraphConfig
-    device: str
+    device: str | torch.device
+    shard: Shard = ALONE
 
     def __post_init__(self) -> None:
-        data, labels, priors = self.data, self.data.labels, self.config.priors
-        self.graph = PreferenceGraph.build(labels, data.n_users, data.n_responses, self.device)
+        data, labels, priors, shard = self.data, self.data.labels, self.config.priors, self.shard
+        self.n_labels = int(shard.total(len(labels)))  # of all ranks
+        self.users = shard.rows(data.n_users)
+        self.graph = PreferenceGraph.build(labels, data.n_users, data.n_responses, self.device, shard)
         self.user, self.left, self.right = (
             torch.as_tensor(column, dtype=torch.int32, device=self.device)
             for column in (labels.user, labels.left, labels.right)
@@ -73,12 +81,13 @@ class GraphData:
             else QueryPairs.build(self.user, self.left, self.right, data.n_users, data.n_responses)
         )
         edges = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right])
-        edges = np.unique(edges, return_inverse=True)[1].reshape(2, -1)
-        self.n_edges = int(edges.max()) + 1
-        self.edges = torch.as_tensor(edges, dtype=torch.int32, device=self.device)  # (2, N), of user and response
+        unique, edges = np.unique(edges, return_inverse=True)  # by user: the edges of a rank are one block of all
+        self.edge_rows = shard.rows(len(unique))
+        self.edges = torch.as_tensor(edges.reshape(2, -1), dtype=torch.int32, device=self.device)  # (2, N)
         self.outcome = torch.as_tensor(labels.outcome, device=self.device)
         weight = np.where(labels.decided, labels.strength, priors.tie_weight * labels.strength)
-        self.weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32, device=self.device)
+        mean_weight = shard.total(shard.mean(weight, self.n_labels))
+        self.weight = torch.as_tensor(weight / mean_weight, dtype=torch.float32, device=self.device)
         self.known = None
         if not labels.position_known.all():
             self.known = torch.as_tensor(labels.position_known, dtype=torch.float32, device=self.device)
@@ -92,11 +101,11 @@ class GraphData:
         user, left, right, outcome, weight = (column.index_select(0, rows) for column in columns)
         known = None if self.known is None else self.known.index_select(0, rows)
         pairs = None if self.pairs is None else self.pairs.taken(rows)
-        return LabelBatch(user, left, right, outcome, weight, known, pairs)
+        return LabelBatch(user, left, right, outcome, weight, known, pairs, int(self.shard.total(len(rows))))
 
     def logits(self, network: CoplGraph, out: tuple[Tensor, Tensor, Tensor], query: LabelBatch) -> Tensor:
         """Log-odds (B,) of left, with the position bias where the position is known."""
-        users, responses, bias = out
+        users, responses, bias = out[0], *(self.shard.shared(part) for part in out[1:])
         if query.pairs is not None:
             margin = query.pairs.margins(users, responses)
         else:
@@ -113,26 +122,29 @@ class GraphData:
         margin = margin + bias.index_select(0, query.left) - bias.index_select(0, query.right)
         if self.config.priors.l2_inverse_temperature:
             margin = margin * network.user_log_inverse_temperature.exp().index_select(0, query.user)
-        position_bias = network.position_bias + network.user_position_bias.index_select(0, query.user)
+        position_bias = self.shard.shared(network.position_bias)
+        position_bias = position_bias + network.user_position_bias.index_select(0, query.user)
         return margin + (position_bias if query.known is None else position_bias * query.known)
 
     def loss(self, logits: Tensor, query: LabelBatch) -> Tensor:
-        """The weighted mean loss of the query labels, without priors."""
+        """The weighted mean loss of the query labels, without priors; over several ranks, this rank's part of it."""
         priors = self.config.priors
         each = preference_loss(logits, query.outcome, priors.loss, self.flip, priors.smoothing)
-        return (each * query.weight).mean()
+        return self.shard.mean(each * query.weight, query.n)
 
     def draw(self, seen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Masks (N,) of the labels that stay in the graph and of the query labels, which leave it.  If none leaves,
         both masks are ``seen`` (N,)."""
-        drawn = torch.rand(self.n_edges, generator=generator, device=self.device)
-        drawn = drawn < edge_share_for(self.config.schedule.leave_out)
+        drawn = self.edge_rows.rand(generator, self.device) < edge_share_for(self.config.schedule.leave_out)
         left_out = (drawn.index_select(0, self.edges[0]) | drawn.index_select(0, self.edges[1])) & seen
-        return (seen & ~left_out, left_out) if left_out.any() else (seen, seen)
+        return (seen & ~left_out, left_out) if self.shard.total(bool(left_out.any())) else (seen, seen)
 
 
 class Member:
     """One network in training.
+
+    Over several ranks each has a member of its own users, and all take the same steps: every draw is this rank's part
+    of the one that a single process makes, and losses are summed over the ranks.
 
     Args:
         held: rows (H,) of the held-out labels, on which the member stops and which it never learns from.
@@ -143,6 +155,7 @@ class Member:
         self, graph_data: GraphData, network: CoplGraph, held: np.ndarray, seed: int, warm: bool = False
     ) -> None:
         self.graph_data, self.network, self.config = graph_data, network, graph_data.config
+        self.shard = graph_data.shard
         self.seed, self.warm = seed, warm
         self.generator = torch_generator(seed, graph_data.device)
         rows = torch.as_tensor(held, device=graph_data.device)
@@ -154,9 +167,9 @@ class Member:
         self.draws: list[tuple[list[Messages], LabelBatch]] = []
         self.order, self.position = torch.empty(0, dtype=torch.long), 0  # in a pass over the labels, with ``batch``
         self.optimiser = optimiser_of(network, self.config)
-        self.steps = steps_of(self.config, len(graph_data.user) - len(held))
+        self.steps = steps_of(self.config, graph_data.n_labels - self.held.n)
         self.step, self.id_prior_scale, self.loss = 0, 1.0, math.nan
-        self.data_term = torch.zeros(())  # of the last step's loss
+        self.data_term = torch.zeros(())  # of the last step's loss, this rank's part
         self.best, self.best_step, self.worse, self.kept = math.inf, 0, 0, _copy(network)
 
     def train(self, report: Report, save: Save | None = None, state: dict[str, Any] | None = None) -> np.ndarray:
@@ -173,13 +186,13 @@ class Member:
             self.load_state(state)
         while not self._ended():
             self.loss = self.take_step()
-            if self.step % self.config.schedule.check_every == 0 and len(self.held.user):
+            if self.step % self.config.schedule.check_every == 0 and self.held.n:
                 loss = self._held_loss()
                 self._check(loss)
                 report(self.step, self.loss, loss)
             if save is not None:
                 save()
-        if len(self.held.user):
+        if self.held.n:
             self.network.load_state_dict(self.kept)
         self.draws.clear()
         report(self.steps, self.loss)
@@ -192,12 +205,12 @@ class Member:
             width = min(architecture.spectral, architecture.dim)
             self.network.start_ids(*leading(self.whole, width, self.generator))
             self.kept = _copy(self.network)
-        if self.warm and len(self.held.user):  # the earlier fit may be hard to improve on
+        if self.warm and self.held.n:  # the earlier fit may be hard to improve on
             self.best = self._held_loss()
 
     def _ended(self) -> bool:
         return self.step >= self.steps or (
-            len(self.held.user) > 0 and self.step - self.best_step >= self.config.schedule.patience
+            self.held.n > 0 and self.step - self.best_step >= self.config.schedule.patience
         )
 
     def _check(self, loss: float) -> None:
@@ -227,18 +240,19 @@ class Member:
         loss.backward()
         self.optimiser.step()
         self.step += 1
-        return float(self.data_term.detach())
+        return self.shard.total(float(self.data_term.detach()))
 
     def _left_out_loss(self) -> Tensor:
         """The loss of all labels that leave the graph for this step, with the priors."""
         graph_data, network, schedule = self.graph_data, self.network, self.config.schedule
         messages, query = self._drawn()
-        keep = self._keep_mask(graph_data.data.n_responses, schedule.id_dropout)
-        keep_user = self._keep_mask(graph_data.data.n_users, schedule.user_dropout)
+        responses = Rows((graph_data.data.n_responses,), 0)  # the same on all ranks
+        keep = self._keep_mask(responses, schedule.id_dropout)
+        keep_user = self._keep_mask(graph_data.users, schedule.user_dropout)
         logits = graph_data.logits(network, network(graph_data.phi, messages, keep, keep_user), query)
         prior = penalty(network, self.config, self.id_prior_scale)
         self.data_term = graph_data.loss(logits, query)
-        return self.data_term + prior / len(graph_data.user)
+        return self.data_term + prior / graph_data.n_labels
 
     def _drawn(self) -> tuple[list[Messages], LabelBatch]:
         """Messages by layer and the query labels; with ``leave_out_draws`` a few draws take turns, each from its own
@@ -285,7 +299,7 @@ class Member:
         return (
             self.data_term
             + self.config.paper.l2_batch * _squares(*embeddings)
-            + penalty(network, self.config) / len(graph_data.user)
+            + penalty(network, self.config) / graph_data.n_labels
         )
 
     def _next_batch(self) -> Tensor:
@@ -297,18 +311,19 @@ class Member:
         self.position += len(batch)
         return batch
 
-    def _keep_mask(self, n: int, dropped: float) -> Tensor | None:
-        """Mask (n, 1) of rows that keep their id; None, without a draw, if all do."""
+    def _keep_mask(self, rows: Rows, dropped: float) -> Tensor | None:
+        """Mask (n, 1) of own rows that keep their id; None, without a draw, if all do."""
         if dropped == 0:
             return None
-        return (torch.rand(n, 1, generator=self.generator, device=self.graph_data.device) >= dropped).float()
+        return (rows.rand(self.generator, self.graph_data.device)[:, None] >= dropped).float()
 
     def _held_logits(self) -> Tensor:
         return self.graph_data.logits(self.network, self.network(self.graph_data.phi, self.whole), self.held)
 
     @torch.no_grad()
     def _held_loss(self) -> float:
-        return float((bradley_terry(self._held_logits(), self.held.outcome) * self.held.weight).mean())
+        losses = bradley_terry(self._held_logits(), self.held.outcome) * self.held.weight
+        return self.shard.total(float(self.shard.mean(losses, self.held.n)))
 
     @property
     def state(self) -> dict[str, Any]:
@@ -347,7 +362,8 @@ _NUMBERS = {name: name for name in ("step", "best", "best_step", "worse", "loss"
 def penalty(network: CoplGraph, config: GraphConfig, id_prior_scale: float = 1.0) -> Tensor:
     """Minus the log density of the Gaussian priors, up to a constant; the caller divides by the number of labels.
 
-    ``id_prior_scale`` multiplies the precision of the prior on ids.
+    ``id_prior_scale`` multiplies the precision of the prior on ids.  On each of several ranks it counts its own users
+    and everything that is shared, since every rank has the whole gradient of that.
     """
     priors = config.priors
     ids = _squares(network.user_residual, network.response_residual)

@@ -1,19 +1,25 @@
-"""A fit in a terminal over several processes, as torchrun starts them (``distributed``).
+"""A fit in a terminal over several processes, as torchrun starts them (``graph_ranks``, ``distributed``).
 
-The first process carries out the run and publishes.  The others wait until it has a reward model to train, train that
-with it, and end when it is done.  If one of them dies, torchrun ends all of them; the run is interrupted, and the next
-fit in this home goes on with it.
+The first process carries out the run and publishes.  The others wait until it has a graph or a reward model to fit, fit
+that with it, and end when it is done.  If one of them dies, torchrun ends all of them; the run is interrupted, and the
+next fit in this home goes on with it.
 """
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from copl_core.config import Settings
+from copl_core.records import CoplError, RankLost
 
-PATIENCE = timedelta(days=7)  # of the others, while the first one reads texts and fits graphs
+if TYPE_CHECKING:
+    from copl_core.preference.shard import Shard
+
+PATIENCE = timedelta(days=7)  # of the others, while the first one reads texts
+
+Kind = Literal["graph", "reward"]
 
 
 def size() -> int:
@@ -33,20 +39,25 @@ def join(settings: Settings) -> None:
     PartialState(cpu=settings.device == "cpu", timeout=PATIENCE)
 
 
-def share(work: dict[str, Any] | None, folder: str | None = None) -> None:
-    """Hand the arguments of ``fit_reward`` to the other processes, if there are any; None: there is no more to do.
+def share(kind: Kind | None, work: dict[str, Any] | None = None, folder: str | None = None) -> None:
+    """Say to the other processes, if there are any, what they fit next; None: there is no more to do.
 
     Args:
+        work: the arguments of ``fit_reward``; each process gets its part of a graph afterwards.
         folder: name of the folder of the run's training states.
     """
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.broadcast_object_list([work, folder], src=0)
+        torch.distributed.broadcast_object_list([kind, work, folder], src=0)
 
 
 def follow(settings: Settings) -> None:
-    """Train the reward models of the first process with it, until it has no more to do."""
+    """Fit graphs and reward models with the first process, until it has no more to do.
+
+    Raises:
+        CoplError: if another process has ended.
+    """
     import torch.distributed
 
     from copl_core.install.weights import resolver
@@ -55,11 +66,14 @@ def follow(settings: Settings) -> None:
     from copl_core.training.reward_fit import fit_reward
 
     while True:
-        found: list[Any] = [None, None]
+        found: list[Any] = [None, None, None]
         torch.distributed.broadcast_object_list(found, src=0)
-        work, folder = found
-        if work is None:
+        kind, work, folder = found
+        if kind is None:
             return
+        if kind == "graph":
+            follow_graph(torchrun_shard())
+            continue
         fit_reward(
             **work,
             weights=resolver(settings.weights),
@@ -67,6 +81,33 @@ def follow(settings: Settings) -> None:
             checkpoint=Checkpoint(settings.cache / "training" / folder) if folder else None,
             disk=states_folder(settings),
         )
+
+
+def torchrun_shard() -> Shard:
+    """This process among those of torchrun, which have met (``join``)."""
+    import torch.distributed
+    from accelerate import PartialState
+
+    from copl_core.preference.shard import Shard
+
+    return Shard(torch.distributed.group.WORLD, PartialState().device)
+
+
+def follow_graph(shard: Shard) -> None:
+    """Fit this process's part of the graph that the first one fits.
+
+    Raises:
+        RankLost: if another process has ended.
+    """
+    from copl_core.training.graph_fit import fit_part
+
+    own = shard.hand_out()
+    try:
+        fit_part(own, shard)
+    except RankLost:
+        raise
+    except CoplError:
+        pass  # the first process raises the same, and may go on with another graph
 
 
 def part() -> None:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from copl_core.preference.config import FULL_STRENGTH_MESSAGES, FitSchedule, GraphConfig
-from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.records import Comparisons, CoplError, RankLost, TrainingData
+from copl_core.training.graph_parts import GraphRanks
 from copl_core.training.metrics import measures
 from copl_core.training.progress import Progress
 from copl_core.training.split import split_by_edge
@@ -44,6 +45,7 @@ def tuned(
     progress: Progress | None = None,
     known: Sequence[float] = (),
     keep: Callable[[list[float]], None] | None = None,
+    ranks: GraphRanks | None = None,
 ) -> GraphConfig:
     """The configuration that predicts best, of a few architectures, each with its priors at several precisions.
 
@@ -54,6 +56,7 @@ def tuned(
         progress: receives ("choosing priors", fits done, fits, lowest log-loss so far).
         known: log-losses of the first fits, from the same choice before it was interrupted.
         keep: called after each fit with the log-losses of all fits so far.
+        ranks: processes that fit together with this one.
     """
     config = config.sized(len(data.labels))  # a split has fewer labels and must be fitted in the same way
     n_splits = 1 if len(data.labels) > ONE_SPLIT else N_SPLITS
@@ -70,7 +73,7 @@ def tuned(
             if len(found) < len(known):
                 found.append(known[len(found)])
             else:
-                found.append(_log_loss(train, test_labels, phi, candidate, seed, device, report))
+                found.append(_log_loss(train, test_labels, phi, candidate, seed, device, report, ranks))
                 if keep is not None:
                     keep(found)
             losses[candidate].append(found[-1])
@@ -101,12 +104,16 @@ def _log_loss(
     seed: int,
     device: str,
     report: Callable[..., None],
+    ranks: GraphRanks | None,
 ) -> float:
     """Log-loss on the labels ``test`` of one member fitted to ``train``; infinite if the training breaks down."""
     from copl_core.training.graph_fit import fit_graph
 
     try:
-        state = fit_graph(train, phi, candidate.with_settings(members=1), seed=seed, device=device, progress=report)
+        own = candidate.with_settings(members=1)
+        state = fit_graph(train, phi, own, seed=seed, device=device, progress=report, ranks=ranks)
+    except RankLost:
+        raise
     except CoplError:
         return math.inf
     return measures(state.label_log_odds(test), test.outcome)["log_loss"]

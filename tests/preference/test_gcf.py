@@ -10,6 +10,7 @@ from copl_core.preference import layers
 from copl_core.preference.config import READOUT, Architecture, GraphConfig
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import PreferenceGraph, SparsePair
+from copl_core.preference.shard import ALONE
 from copl_core.records import Comparisons
 from tests.preference.camps import QUICK, camp_phi, camps
 
@@ -172,7 +173,7 @@ def test_a_diagonal_update_in_pieces_and_its_gradient_are_those_of_the_layer(mas
     mask = (torch.arange(7.0, dtype=torch.float64) > 2)[:, None] if masked else None
 
     def update(own, others, weights):
-        return layers._DiagonalUpdate.apply(own, others, weights, signs, mask, 0.3)
+        return layers._DiagonalUpdate.apply(own, others, weights, signs, mask, 0.3, ALONE)
 
     inputs = [table.requires_grad_() for table in (own, others, weights)]
     assert torch.autograd.gradcheck(update, inputs)
@@ -183,5 +184,6 @@ def test_a_diagonal_update_in_pieces_and_its_gradient_are_those_of_the_layer(mas
     now = layer.self_user(own)
     for matrix, message in zip(edges, layer.to_user, strict=True):
         summed = matrix @ others
-        now = now + message(summed * mask if masked else summed, own)
+        summed = summed * mask if masked else summed
+        now = now + message.plain(summed) + message.product(summed * own)
     assert torch.allclose(update(*inputs), layers.leaky(now, 0.3))
