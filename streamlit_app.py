@@ -180,6 +180,8 @@ else:
     from streamlit.runtime.pages_manager import PagesManager
     from streamlit.starlette import App
 
+    from copl_core.serving.headers import SecurityHeaders
+    from web.headers import app_headers, failed
     from web.logs import start_logs
     from web.sign_in import SignIn
     from web.watching import ROUTES, OwnMetrics
@@ -187,5 +189,11 @@ else:
     start_logs()
     # Otherwise the first visitor of a fresh server sees a menu of the files in ``pages``.
     PagesManager.uses_pages_directory = False
-    middleware = [Middleware(OwnMetrics), Middleware(SignIn)]
-    app = App(__file__, routes=ROUTES, middleware=middleware, on_script_error=show_error)
+    middleware = [Middleware(SecurityHeaders, app_headers), Middleware(OwnMetrics), Middleware(SignIn)]
+    app = App(
+        __file__,
+        routes=ROUTES,
+        middleware=middleware,
+        exception_handlers={Exception: failed},
+        on_script_error=show_error,
+    )

@@ -33,6 +33,7 @@ class Settings:
     storage: str = ""  # where machines share snapshots: a folder, or s3://…, gs://…; empty: the home folder alone
     port: int = 8501  # where the app answers
     address: str = "127.0.0.1"  # who reaches the app: this machine alone; 0.0.0.0: everybody in its networks
+    framed_by: str = ""  # sites that may show the app in a frame, such as https://portal.example.org; empty: none
     backbone: str = "minilm"  # minilm, smollm2, or any Hugging Face id or folder
     device: str = "cpu"  # cpu, cuda, cuda:1, mps: where the trainer and the reward page compute
     kinds: str = ",".join(RUN_KINDS)  # of runs that this trainer executes
@@ -63,6 +64,12 @@ class Settings:
                 f"COPL_ADDRESS is {self.address!r}; it must be an IP address of this machine, such as 127.0.0.1, or "
                 "0.0.0.0 for all of them."
             ) from None
+        for site in self.framed_by.split():
+            if not re.fullmatch(r"https?://[A-Za-z0-9.*-]+(:\d{1,5})?", site):
+                raise CoplError(
+                    f"COPL_FRAMED_BY names {site!r}; give sites such as https://portal.example.org, with a space "
+                    "between two."
+                )
         if self.log not in STYLES:
             raise CoplError(f"COPL_LOG is {self.log!r}; it must be {' or '.join(STYLES)}.")
         if self.storage and "://" not in self.storage and not Path(self.storage).is_absolute():

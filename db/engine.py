@@ -66,13 +66,14 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine, *, patient: bool = False) -> Iterator[Connection]:
+def writing(engine: Engine, *, patient: bool = False, prompt: bool = False) -> Iterator[Connection]:
     """A transaction that may write: committed at the end, rolled back on any exception.
 
     Args:
         patient: nobody sits before a screen: wait for rows that are locked elsewhere as long as SQLite waits.
+        prompt: somebody waits for one click: wait for SQLite's lock no longer than PostgreSQL waits.
     """
-    with explained(engine), engine.connect().execution_options(writes=True) as connection:
+    with explained(engine), engine.connect().execution_options(writes=True, prompt=prompt) as connection:
         with closed_after_errors(connection), connection.begin():
             if patient:
                 limit(connection, lock_seconds=BUSY_SECONDS)
@@ -268,7 +269,11 @@ def _write_ahead(cursor: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
+    options = connection.get_execution_options()
+    writes, seconds = options.get("writes", False), LOCK_SECONDS if options.get("prompt", False) else BUSY_SECONDS
+    if connection.info.get("busy seconds", BUSY_SECONDS) != seconds:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+        connection.info["busy seconds"] = seconds
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
 
 
@@ -299,7 +304,7 @@ def _sentence(engine: Engine, what: str) -> str | None:
         "lock timeout": "Somebody else was changing the same rows for too long; try again. Nothing was saved.",
         "deadlock": "Somebody else was changing the same rows; try again. Nothing was saved.",
         "statement timeout": "The database took too long for one answer and stopped; try again. Nothing was saved.",
-        "locked": f"The database was busy for {BUSY_SECONDS:.0f} seconds; try again. Nothing was saved.",
+        "locked": "The database was busy for too long; try again. Nothing was saved.",
     }
     for sign, sentence in sentences.items():
         if sign in what:

@@ -42,7 +42,7 @@ class Labelling(Transactions):
     ) -> Label | None:
         """An expired task may still be answered while its pair has a free slot."""
         content = _content(choice, strength, reason, tags)
-        with self._write() as connection:
+        with self._write(prompt=True) as connection:
             study = study_of(connection, user_id, lock=True)
             task = task_to_answer(connection, task_id, user_id)
             if task is None:

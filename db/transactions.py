@@ -29,8 +29,8 @@ class Transactions:
     def _read(self) -> AbstractContextManager[Connection]:
         return reading(self.engine)
 
-    def _write(self, *, patient: bool = False) -> AbstractContextManager[Connection]:
-        return writing(self.engine, patient=patient)
+    def _write(self, *, patient: bool = False, prompt: bool = False) -> AbstractContextManager[Connection]:
+        return writing(self.engine, patient=patient, prompt=prompt)
 
 
 def now() -> datetime:

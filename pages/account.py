@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -11,20 +10,11 @@ import streamlit as st
 from copl_core.records import Identity, Role, User
 from copl_core.study import access, accounts, sign_in
 from copl_core.study.session import Session
+from pages import scripts
 from pages.common import current, in_a_sentence
 from pages.texts import literal
 
 STUDIES_SECONDS = 5  # after which an owner's list of studies is looked up again
-# A new page load: nothing that was chosen in one study is kept for another.
-OPEN_STUDY = "<script>location.assign(location.pathname + '?study=' + %s)</script>"
-# Only a page of the studio can send this header: another site cannot connect its account to a visitor.
-CONNECT = """<script>
-(async () => {
-  const wanted = "&next=" + encodeURIComponent(location.pathname + location.search);
-  const answer = await fetch(%s + wanted, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}});
-  if (answer.ok) location.assign(await answer.text());
-})();
-</script>"""
 DISCONNECT_HELP = (
     "No account signs in as you any more, and every browser that one has signed in is signed out. Create a "
     "sign-in link first: without one only an owner of the study lets you in again."
@@ -80,7 +70,7 @@ def switcher() -> None:
 
 def open_study(study_id: int) -> NoReturn:
     """Load the page again, in another study."""
-    st.html(OPEN_STUDY % json.dumps(str(study_id)), unsafe_allow_javascript=True)
+    scripts.run(scripts.OPEN_STUDY, study=study_id)
     st.stop()
 
 
@@ -108,7 +98,7 @@ def connections() -> None:
     for words, address in st.session_state.get("providers") or ():
         what = words.replace("Sign in with ", "Connect ") if "with" in words else "Connect an account"
         if st.button(what, key=f"connect-{address}", width="stretch", help=CONNECT_HELP):
-            st.html(CONNECT % json.dumps(f"{address}&connect={session.id}"), unsafe_allow_javascript=True)
+            scripts.run(scripts.CONNECT, address=f"{address}&connect={session.id}")
 
 
 def account_words(identity: Identity) -> str:

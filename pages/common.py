@@ -17,7 +17,8 @@ from copl_core.records import CoplError, Kind, Run, StudyRecord, User
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.roles import NOBODY_YET
 from copl_core.study.session import Session
-from pages.texts import FORMULA_SCRIPT, STYLE
+from pages import scripts
+from pages.texts import STYLE
 
 # The colour-blind-safe palette of Okabe and Ito without black, which is invisible on a dark page.  A group keeps its
 # colour on every page and in every snapshot.
@@ -45,45 +46,6 @@ button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-e
 SCRIPT_STYLE = """<style>
 [data-testid=stElementContainer]:has(> [data-testid=stHtml] > script:only-child) { display: none; }
 </style>"""
-# On a phone the menu lies over the page: it closes once a page is chosen.
-MENU_SCRIPT = """<script>
-if (!window.coplMenu) {
-  window.coplMenu = true;
-  document.addEventListener("click", (event) => {
-    if (!event.target.closest?.("[data-testid=stSidebarNavLink]") || innerWidth > 768) return;
-    setTimeout(() => document.querySelector("[data-testid=stSidebarCollapseButton] button")?.click(), 50);
-  }, true);
-}
-</script>"""
-# A page that reruns by a clock can ask for the old page once more after a click has requested another one; Streamlit
-# then answers the last request, and the click is lost.  The link is clicked again, unless the visitor has moved on.
-LINK_SCRIPT = """<script>
-if (!window.coplLink) {
-  const LINKS = "a[data-testid=stSidebarNavLink], [data-testid=stPageLink] a";
-  const STAYED = 4000;  // ms on the new page, after which it was reached for good
-  let click = null;
-  window.coplLink = true;
-  document.addEventListener("click", (event) => {
-    if (!event.isTrusted) return;
-    const link = event.target.closest?.(LINKS);
-    const same = link && !(event.ctrlKey || event.metaKey || event.shiftKey);
-    click = same ? { to: new URL(link.href).pathname, from: location.pathname, tries: 0, since: 0 } : null;
-  }, true);
-  window.addEventListener("popstate", () => { click = null; });
-  setInterval(() => {
-    if (!click || !document.querySelector("[data-testid=stApp][data-test-script-state=notRunning]")) return;
-    if (location.pathname === click.to) {
-      click.since ||= Date.now();
-      if (Date.now() - click.since > STAYED) click = null;
-    } else if (location.pathname !== click.from || click.tries++ >= 3) {
-      click = null;
-    } else {
-      click.since = 0;
-      [...document.querySelectorAll(LINKS)].find((one) => new URL(one.href).pathname === click.to)?.click();
-    }
-  }, 300);
-}
-</script>"""
 READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
 FOLLOW_SECONDS = 1.5  # between two looks of an open page at the champion
 GLANCE_SECONDS = 1.0  # for which a page waits for a snapshot that is fetched, before it says so
@@ -109,7 +71,7 @@ def set_current(
     """
     st.session_state.update(session=session, user=user, again=again, browser=browser, studies=studies)
     st.html(CONTRAST_STYLE + SCRIPT_STYLE + STYLE)
-    st.html(FORMULA_SCRIPT + MENU_SCRIPT + LINK_SCRIPT, unsafe_allow_javascript=True)
+    scripts.run(scripts.FORMULAS, scripts.MENU, scripts.LINKS)
 
 
 def visited() -> Session:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,31 +10,10 @@ import streamlit as st
 from copl_core.records import CoplError, Identity
 from copl_core.study import access
 from copl_core.study.sign_in import end as end_session
-from pages import leaving
+from pages import leaving, scripts
 from pages.account import account_words
 from pages.common import visited
 from pages.texts import literal
-
-# The browser sends the token in the body of a request and gets the session's cookie, which no script can read.  Then it
-# opens the same address again, as the person who is now signed in.
-SIGN_IN = """<script>
-(async () => {
-  const answer = await fetch(location.pathname, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}, body: %s});
-  const address = new URL(location.href);
-  ["invite", "token", "link"].forEach((word) => address.searchParams.delete(word));
-  if (answer.ok && %s) address.searchParams.set("joined", "1");
-  if (!answer.ok) address.searchParams.set("link", "refused");
-  if (address.href === location.href) location.reload(); else location.replace(address);
-})();
-</script>"""
-# A sign-in link, opened in another tab within a quarter of an hour, then leads to the page that was wanted here.
-REMEMBER = """<script>
-document.cookie = "copl_next=" + encodeURIComponent(location.pathname + location.search)
-  + "; path=/; max-age=900; samesite=lax";
-</script>"""
-
-
-GO = "<script>location.assign(%s + '&next=' + encodeURIComponent(location.pathname + location.search));</script>"
 
 
 def page(identity: Identity | None = None) -> None:
@@ -54,7 +32,7 @@ def page(identity: Identity | None = None) -> None:
         )
     secret = st.query_params.get("invite") or st.session_state.get("invite")
     if not secret:
-        st.html(REMEMBER, unsafe_allow_javascript=True)
+        scripts.run(scripts.REMEMBER)
     invite = access.find_invite(session, secret) if secret else None
     may_join = invite is not None or (not secret and access.is_open(session))
     if secret and invite is None:
@@ -82,7 +60,7 @@ def with_provider(providers: Sequence[tuple[str, str]], may_join: bool) -> None:
     st.write(f"Sign in {'to take part in' if may_join else 'to open'} this study: **{literal(visited().record.name)}**")
     for words, address in providers:
         if st.button(words, type="primary", key=f"provider-{address}"):
-            st.html(GO % json.dumps(address).replace("<", "\\u003c"), unsafe_allow_javascript=True)
+            scripts.run(scripts.GO, address=address)
 
 
 def no_access(identity: Identity) -> str:
@@ -139,8 +117,7 @@ def by_link() -> None:
 
 def sign_in(token: str, *, joined: bool = False) -> None:
     """Exchange a token for the cookie of a session, and open the page again, with a welcome for who has just joined."""
-    script = SIGN_IN % (json.dumps(token).replace("<", "\\u003c"), json.dumps(joined))
-    st.html(script, unsafe_allow_javascript=True)
+    scripts.run(scripts.SIGN_IN, token=token, joined=joined)
     st.stop()
 
 

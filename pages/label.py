@@ -13,11 +13,11 @@ import streamlit as st
 
 from copl_core.records import Choice, CoplError, Progress, Role, Task
 from copl_core.study import labelling
-from copl_core.study.views import Feedback
 from copl_core.study_settings import Guidelines
-from pages import account
+from pages import account, scripts
 from pages.common import current, in_a_sentence, page_link
 from pages.label_strip import strip
+from pages.sending import Given, set_message, store, try_again
 from pages.texts import draw_markdown, draw_prompt, draw_response
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
@@ -60,64 +60,6 @@ LAYOUT = """<style>
 }
 .st-key-look-again { display: none; }
 </style>"""
-# What has to happen in the browser.  A question mark cannot be a button's shortcut, so it clicks the button of H.
-# Shortcuts are off while the person types.  Repeated key events of a held key do nothing, and neither does the second
-# click of a double click if the next pair has appeared in between.  After a lost connection the page runs again, since
-# its last answer may have been stored.  A text area sends its words when it is left or at Ctrl+Enter: a pause in typing
-# sends them too, as a draft, and so do every two seconds of typing; Esc and Ctrl+Enter leave the field.
-BROWSER = """<script>
-if (!window.coplKeys) {
-  window.coplKeys = true;
-  window.addEventListener("keydown", (event) => {
-    const field = event.target.closest?.("input, textarea, [contenteditable=true]");
-    if (field) {
-      const leave = event.key === "Escape" || (event.key === "Enter" && (event.ctrlKey || event.metaKey));
-      if (leave && event.isTrusted && !event.isComposing) setTimeout(() => field.blur());
-      return;
-    }
-    if (event.repeat && (event.key.length === 1 || event.key === "Backspace")) event.stopImmediatePropagation();
-    else if (event.key === "?") document.querySelector(".st-key-keys button")?.click();
-  }, true);
-  let pause = null, unsent = null;
-  window.addEventListener("input", (event) => {
-    const field = event.target.closest?.("[class*=st-key-reason-] textarea");
-    clearTimeout(pause);
-    const send = () => field.dispatchEvent(
-      new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
-    if (!field || event.isComposing) return;
-    unsent ??= performance.now();
-    const wait = Math.min(500, Math.max(0, unsent + 2000 - performance.now()));
-    pause = setTimeout(() => {
-      unsent = null;
-      if (document.activeElement === field) send();
-    }, wait);
-  }, true);
-  let clicked = null;
-  window.addEventListener("click", (event) => {
-    const button = event.target.closest?.("[class*=st-key-]")?.className.match(/st-key-\\S+-\\d+/)?.[0];
-    if (event.detail > 1 && button && button !== clicked) { event.stopImmediatePropagation(); event.preventDefault(); }
-    clicked = button;
-  }, true);
-  const app = document.querySelector("[data-testid=stApp]");
-  let lost = false;
-  // Streamlit runs the page by itself when it is connected again.  A click in the middle of that run cuts it short,
-  // and fields that the cut run has not reached lose what is in them.
-  const look = () => {
-    if (app.dataset.testScriptState !== "notRunning") setTimeout(look, 100);
-    else document.querySelector(".st-key-look-again button")?.click();
-  };
-  new MutationObserver(() => {
-    const connected = app.dataset.testConnectionState === "CONNECTED";
-    if (connected && lost) setTimeout(look, 100);
-    lost = !connected;
-  }).observe(app, {attributeFilter: ["data-test-connection-state"]});
-}
-</script>"""
-# Each new task is read from its beginning.  The number makes it a new script, which the browser then runs.
-TO_TOP = """<script>/* task %d */
-document.querySelector("[data-testid=stMain]")?.scrollTo(0, 0);
-document.querySelector(".st-key-question")?.scrollTo(0, 0);
-</script>"""
 
 
 # ---- what a key does
@@ -126,26 +68,10 @@ document.querySelector(".st-key-question")?.scrollTo(0, 0);
 @in_a_sentence
 def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None:
     """Store the answer to the task whose button was clicked, with the reason typed so far."""
-    session, me = current()
     shown = st.session_state.pop(f"shown-{task_id}", None)
     milliseconds = None if shown is None else int((time.monotonic() - shown) * 1000)
     reason, tags = st.session_state.get(f"reason-{task_id}") or "", st.session_state.get(f"tags-{task_id}") or ()
-    receipt = labelling.submit(
-        session,
-        task_id,
-        me.id,
-        choice,
-        strength=strength,
-        reason=reason,
-        tags=tags,
-        milliseconds=milliseconds,
-        guidelines=guidelines,
-    )
-    st.session_state["guidelines read"] = guidelines
-    if receipt.label is None:
-        set_message("That pair was closed already, so the key did nothing.")
-    elif receipt.feedback is not None:
-        set_message(verdict(receipt.feedback))
+    store(Given(task_id, choice, strength, guidelines, reason, tuple(tags), milliseconds))
 
 
 @in_a_sentence
@@ -178,15 +104,6 @@ def toggle_keys() -> None:
     st.session_state["show keys"] = not st.session_state.get("show keys", False)
 
 
-def set_message(sentence: str) -> None:
-    """A sentence for the footer of the next run."""
-    st.session_state["message"] = sentence
-
-
-def verdict(feedback: Feedback) -> str:
-    return "Practice: that is the known answer." if feedback.right else "Practice: the other answer is the known one."
-
-
 # ---- what is on the screen
 
 
@@ -194,6 +111,9 @@ def verdict(feedback: Feedback) -> str:
 def page() -> None:
     session, me = current()
     st.html(LAYOUT)
+    if "unsaved" in st.session_state:
+        try_again()
+        return
     task, progress = labelling.next_task(session, me.id), labelling.progress(session, me.id)
     account.welcome(None if task is None else progress.done)
     if task is None and not progress.done and not labelling.has_pairs(session):
@@ -218,8 +138,8 @@ def page() -> None:
     extras(task, None if new_guidelines else guidelines)
     footer(progress)
     st.button("Look again", key="look-again")
-    st.html(BROWSER, unsafe_allow_javascript=True)
-    st.html(TO_TOP % task.id, unsafe_allow_javascript=True)
+    scripts.run(scripts.LABELLING)
+    scripts.run(scripts.TO_TOP, task=task.id)
 
 
 def welcome(progress: Progress) -> None:

@@ -10,6 +10,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind
 from copl_core.study import access, runs, user_map
 from copl_core.study.user_map import MapFrame, UserMap
+from pages import scripts
 from pages.common import (
     champion_here,
     current,
@@ -24,7 +25,7 @@ from pages.common import (
     watch_champion,
     who_is_simulated,
 )
-from pages.people_film import AUTOPLAY, can_play, film
+from pages.people_film import can_play, film
 from pages.people_groups import groups
 from pages.people_map import COLOURS, EXPLAINED, SHOWN_AS, Colouring, colouring, ids_of, picture
 from pages.people_pairs import by_name, persons
@@ -155,7 +156,7 @@ def the_film(view: UserMap, frame: MapFrame) -> None:
         key="film",
         alt="Map of users, moving from snapshot to snapshot",
     )
-    st.html(AUTOPLAY, unsafe_allow_javascript=True)
+    scripts.run(scripts.AUTOPLAY)
     source_line(
         "Each point is a person on the way through the snapshots; who moves has changed or is better known. Open "
         f"points are simulated people, colours are the groups of {frame.versions[-1]}. Drag the slider to a snapshot; "

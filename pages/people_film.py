@@ -15,14 +15,6 @@ MOST_NUMBERS = 500_000  # positions in all frames together: some megabytes on th
 MOST_STEPS = 12  # frames from one snapshot to the next
 SECONDS_EACH = 1.2  # from one snapshot to the next
 FEWEST_SNAPSHOTS = 4  # shown even of very many people
-# Presses the figure's own button once it is drawn: the browser starts a film only on a click.
-AUTOPLAY = """<script>
-(function press(left) {
-  const button = document.querySelector(".st-key-film .updatemenu-button");
-  if (button) button.dispatchEvent(new MouseEvent("click", {bubbles: true}));
-  else if (left > 0) setTimeout(press, 100, left - 1);
-})(100)
-</script>"""
 
 
 def can_play(frame: MapFrame) -> bool:

@@ -66,19 +66,6 @@ STYLE = """<style>
 .copl-text .turn { margin: 0 0 .8em; } .copl-text .role { font-weight: 600; }
 .copl-text .turn + .turn { border-top: 1px solid var(--line); padding-top: .6em; }
 </style>"""
-# Streamlit's HTML element drops MathML, so a formula travels in an attribute and the browser sets it.  Without this
-# script, readers see its source.
-FORMULA_SCRIPT = """<script>
-if (!window.coplFormulas) {
-  window.coplFormulas = true;
-  const set = () => document.querySelectorAll(".formula[data-mathml]").forEach((place) => {
-    place.innerHTML = place.dataset.mathml;
-    place.removeAttribute("data-mathml");
-  });
-  new MutationObserver(set).observe(document.body, {childList: true, subtree: true});
-  set();
-}
-</script>"""
 _MATHML = frozenset(
     "math mrow mi mn mo mtext mspace msup msub msubsup mfrac msqrt mroot munder mover munderover mtable mtr mtd mstyle "
     "mpadded mphantom mfenced menclose mmultiscripts mprescripts none".split()

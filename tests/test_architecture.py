@@ -75,10 +75,10 @@ SCREENS += [f"pages/{name}.py" for name in ("training", "quality", "settings", "
 
 def test_the_start_page_joins_the_parts_and_computes_nothing():
     ours = {module for module in imports("streamlit_app.py") if top(module) in OURS}
-    core = {"copl_core.records", "copl_core.store", "copl_core.logs"}
+    core = {"copl_core.records", "copl_core.store", "copl_core.logs", "copl_core.serving.headers"}
     verbs = {"copl_core.study.access", "copl_core.study.sign_in"}
     parts = {"pages.account", "pages.common", "pages.join", "web.installation"}
-    parts |= {"web.logs", "web.providers", "web.sign_in", "web.watching"}
+    parts |= {"web.headers", "web.logs", "web.providers", "web.sign_in", "web.watching"}
     assert ours <= core | verbs | parts
 
 

@@ -19,6 +19,7 @@ from anyio import CapacityLimiter, fail_after
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -29,6 +30,7 @@ from copl_core.logs import note
 from copl_core.records import CoplError, SnapshotAway, StoreUnavailable
 from copl_core.serving import bodies, metrics, openapi
 from copl_core.serving.bodies import BadRequest
+from copl_core.serving.headers import BARE_POLICY, SecurityHeaders, security_headers
 from copl_core.serving.limits import RateLimiter
 from copl_core.serving.secrets import secret_of
 from copl_core.serving.service import Service
@@ -44,6 +46,7 @@ _MAY: dict[ServiceRole, frozenset[ServiceRole]] = {
 _SNAPSHOT = "X-Copl-Snapshot"
 BODY_SECONDS = 30.0  # for a whole body to come
 STOP_SECONDS = 30  # for the requests that are being answered, once the server is to end
+HEADERS = security_headers(BARE_POLICY)
 log = logging.getLogger("copl")
 
 
@@ -73,7 +76,11 @@ def make_app(store: Store, settings: Settings, embed: Callable[..., np.ndarray] 
         Route("/openapi.json", lambda request: JSONResponse(openapi.DOCUMENT)),
         Route("/docs", lambda request: HTMLResponse(openapi.page())),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+    app = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _no_route},
+        middleware=[Middleware(SecurityHeaders, lambda scope: HEADERS)],
+    )
     app.router.redirect_slashes = False  # an address with a slash at its end is refused in a sentence too
     return app
 

@@ -18,12 +18,14 @@ from typing import Generic, TypeVar
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn import Config, Server
 
 from copl_core.records import CoplError, Run, RunState, StudyRecord
+from copl_core.serving.headers import BARE_POLICY, SecurityHeaders, security_headers
 from copl_core.serving.metrics import CONTENT_TYPE, head
 from copl_core.serving.secrets import secret_of
 from copl_core.store import Store
@@ -159,7 +161,8 @@ def routes(watched: Watched) -> list[Route]:
 
 def answer_beside(watched: Watched, address: str, port: int) -> None:
     """Answer from a thread of its own until the process ends; ``install.launcher.check_port`` looks first."""
-    app = Starlette(routes=routes(watched))
+    headers = Middleware(SecurityHeaders, lambda scope: security_headers(BARE_POLICY))
+    app = Starlette(routes=routes(watched), middleware=[headers])
     server = Server(Config(app, host=address, port=port, log_level="warning", access_log=False, log_config=None))
     Thread(target=server.run, name="health", daemon=True).start()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -207,3 +209,21 @@ def test_on_a_phone_the_menu_closes_once_a_page_is_chosen(room):
     page.wait_for_function(
         "document.querySelector('[data-testid=stSidebar]')?.getAttribute('aria-expanded') !== 'true'"
     )
+
+
+def test_an_answer_waits_for_a_busy_database_and_is_stored_once(room):
+    page, person, _ = room.pages_of(*WRITTEN)
+    home = room.app.home / "copl.db"
+    with closing(sqlite3.connect(home, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        page.keyboard.press("1")
+        page.get_by_text("Not saved yet, trying again").wait_for()
+        assert page.get_by_text("The database was busy").count() == 1
+        assert page.get_by_role("button", name="A is better").count() == 0
+        other.execute("ROLLBACK")
+    page.get_by_text("Your answer is saved now").or_(page.get_by_text("1 answered")).first.wait_for()
+    ready(page)
+    labels = labelling.history(room.session, person.id)
+    assert len(labels) == 1 and labels[0].milliseconds is not None
+    page.keyboard.press("2")  # and labelling goes on
+    page.get_by_text("2 answered").first.wait_for()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from copl_core.records import Choice, CoplError
+from copl_core.records import Choice, CoplError, StoreUnavailable
 from copl_core.study import access, labelling
 from copl_core.study_settings import AssignmentSettings
 from pages.common import count_people
@@ -133,3 +133,56 @@ def test_an_act_that_fails_says_why_and_stores_nothing(session, owner, open_page
 )
 def test_a_number_of_people_says_how_many_are_simulated(n, simulated, words):
     assert count_people(n, simulated) == words
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """Makes the database unavailable for a number of tries, and then stores."""
+    stored = labelling.submit
+
+    def for_tries(n: int, first_stores: bool = False) -> list[int]:
+        tries = []
+
+        def submit(*given, **named):
+            tries.append(1)
+            if len(tries) > n:
+                return stored(*given, **named)
+            if first_stores and len(tries) == 1:
+                stored(*given, **named)
+            raise StoreUnavailable(
+                "The disk of the database is full; free some space and try again. Nothing was saved."
+            )
+
+        monkeypatch.setattr(labelling, "submit", submit)
+        return tries
+
+    return for_tries
+
+
+@pytest.mark.parametrize("first_stores", [False, True])
+def test_an_answer_that_is_not_stored_is_kept_and_sent_again(session, owner, open_page, words, away, first_stores):
+    page, tries = open_page("label", session, owner), away(3, first_stores)
+    task = labelling.next_task(session, owner.id)
+    page.text_area(key=f"reason-{task.id}").set_value("plain words").run()
+    press(page, "A is better")
+    assert "Not saved yet, trying again" in words(page) and "disk of the database is full" in words(page)
+    assert not [button for button in page.button if button.label == "B is better"]
+    while len(tries) < 3:
+        page.run()
+        assert "Not saved yet" in words(page)
+    page.run()
+    page.run()
+    assert "Not saved yet" not in words(page) and "1 answered" in words(page)
+    (label,) = labelling.history(session, owner.id)
+    assert (label.task_id, label.choice, label.reason) == (task.id, Choice.LEFT, "plain words")
+
+
+def test_an_answer_that_is_refused_at_last_says_why_and_labelling_goes_on(session, owner, open_page, words, away):
+    page, tries = open_page("label", session, owner), away(1)
+    task = labelling.next_task(session, owner.id)
+    press(page, "A is better")
+    labelling.skip(session, task.id, owner.id)
+    page.run()
+    assert "closed meanwhile, so your answer was not stored" in words(page)
+    assert [button for button in page.button if button.label == "B is better"] and tries
+    assert labelling.history(session, owner.id) == []

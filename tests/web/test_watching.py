@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 
+import httpx2
 import pytest
 
 from copl_core.__main__ import main
@@ -45,6 +46,37 @@ def address(process) -> str:
         assert app.poll() is None and time.monotonic() < ends
         time.sleep(0.1)
     return address
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200),
+        ("GET", "/people", 200),
+        ("GET", "/?token=nonsense", 303),
+        ("POST", "/", 405),
+        ("GET", "/healthz", 200),
+        ("GET", "/metrics", 403),
+        ("GET", "/_stcore/health", 200),
+        ("GET", "/_stcore/metrics", 403),
+        ("GET", "/_stcore/host-config", 200),
+        ("GET", "/static/none.js", 200),
+        ("GET", "/media/none.png", 404),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", 400),
+        ("PUT", "/_stcore/upload_file/a/b", 403),
+        ("DELETE", "/_stcore/upload_file/a/b", 403),
+        ("GET", "/auth/login", 404),
+        ("GET", "/oauth2callback", 404),
+        ("POST", "/_stcore/agent/interact", 403),
+    ],
+)
+def test_every_answer_says_what_a_browser_may_do_with_it(address, method, path, status):
+    answer = httpx2.request(method, address + path, headers=FAR, timeout=60)
+    assert answer.status_code == status
+    policy = answer.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in policy and "img-src 'self' data: blob:;" in policy
+    assert answer.headers["x-frame-options"] == "DENY" and answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] in ("same-origin", "no-referrer")
 
 
 def ask(address: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
