@@ -1,21 +1,25 @@
 """What speaks against counting an account's answers, apart from its taste: the grounds of a quarantine.
 
-The grounds are those of the Quality page without the side of the screen, which the model corrects, and with twice as
-many answers; and answers that follow those of others more exactly than people follow their own (``insight.collusion``).
+The grounds are those of the Quality page without the side of the screen, which the model corrects; and answers that
+follow those of others more exactly than people follow their own (``insight.collusion``).  A flag of the page is a hint;
+a ground has consequences, so it needs twice as many answers and a level that holds for all people of a study together
+(Bonferroni).  Careless people are above the bounds: a ground finds those who always click one side, or do not read.
 Nothing here compares an account with the majority.  Numpy and scipy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
+from scipy.stats import binom
 
 from copl_core.insight.collusion import Alike, alike
 from copl_core.insight.quality import CONSISTENT_BOUND, FAST_BOUND, FEWEST, GOLD_BOUND, Figures, Share, figures
 from copl_core.records import Ground
 from copl_core.study_settings import AnswerTable
 
+LEVEL = 0.01  # probability that anybody of a study is found though all are at the bound, for each kind of ground
 MORE = 2  # times the answers that a flag of the Quality page needs
 SHOWN_REPEATS = 5  # repeats from which a new account can have shown that it does not answer at random
 _CHANCE = 0.5
@@ -31,9 +35,8 @@ def grounds(answers: AnswerTable, people: Collection[int], excluded: Collection[
     """
     answers = answers.take(np.isin(answers.user, list(people)))
     found: dict[int, list[Ground]] = {}
-    for row in figures(answers):
-        if own := _of_figures(row):
-            found[row.user_id] = own
+    for user_id, ground in _of_figures(figures(answers)):
+        found.setdefault(user_id, []).append(ground)
     for one in alike(answers.take(~np.isin(answers.user, list(excluded)))):
         found.setdefault(one.user_id, []).append(_of_alike(one))
     return found
@@ -49,16 +52,31 @@ def _is_shown(consistent: Share) -> bool:
     return consistent.n >= SHOWN_REPEATS and consistent.interval[0] > _CHANCE
 
 
-def _of_figures(row: Figures) -> list[Ground]:
-    found = []
-    enough = {name for name, fewest in FEWEST.items() if getattr(row, name).n >= MORE * fewest}
-    if "consistent" in enough and row.consistent.interval[1] < CONSISTENT_BOUND:
-        found.append(Ground("repeats", f"Gave the same answer to a repeated pair in {row.consistent}."))
-    if "gold" in enough and row.gold.interval[1] < GOLD_BOUND:
-        found.append(Ground("gold", f"Gave the known answer in {row.gold}."))
-    if "fast" in enough and row.fast.interval[0] > FAST_BOUND:
-        found.append(Ground("fast", f"Answered faster than one can read in {row.fast}."))
-    return found
+def _of_figures(rows: Sequence[Figures]) -> Iterator[tuple[int, Ground]]:
+    """(user, ground) of each figure that is beyond its bound, at a level that holds for all people of the study."""
+    for kind, name, bound, beyond, words in _CHECKS:
+        shares = [(row.user_id, getattr(row, name)) for row in rows if getattr(row, name).n >= MORE * FEWEST[name]]
+        for user_id, share in shares:
+            if beyond(share, bound) <= LEVEL / len(shares):
+                yield user_id, Ground(kind, words.format(share))
+
+
+def _as_few(share: Share, bound: float) -> float:
+    """Probability of as few hits or fewer, at the bound."""
+    return float(binom.cdf(share.hits, share.n, bound))
+
+
+def _as_many(share: Share, bound: float) -> float:
+    """Probability of as many hits or more, at the bound."""
+    return float(binom.sf(share.hits - 1, share.n, bound))
+
+
+# Kind, figure, bound, probability of what was seen at the bound, sentence
+_CHECKS = (
+    ("repeats", "consistent", CONSISTENT_BOUND, _as_few, "Gave the same answer to a repeated pair in {}."),
+    ("gold", "gold", GOLD_BOUND, _as_few, "Gave the known answer in {}."),
+    ("fast", "fast", FAST_BOUND, _as_many, "Answered faster than one can read in {}."),
+)
 
 
 def _of_alike(one: Alike) -> Ground:

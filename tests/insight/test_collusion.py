@@ -8,6 +8,7 @@ from scipy.stats import binom
 
 from copl_core.insight.collusion import CAREFUL, alike, bound_of
 from copl_core.insight.evidence import grounds, shown
+from copl_core.insight.quality import figures
 from copl_core.study_settings import AnswerTable, SelectionReason
 from tests.insight.test_quality import GOLD, LEFT, REPEAT, RIGHT, table
 
@@ -95,6 +96,14 @@ def test_grounds_are_what_a_person_does_and_never_what_they_prefer():
     assert found[1][0].sentence.startswith("Gave the same answer to a repeated pair in 0 of 10 ")
     assert grounds(table(rows), {2, 3}) == {}, "others are not judged"
     assert grounds(table(repeats(1, 0, 9)), {1}) == {}, "a flag's five are not enough"
+
+
+def test_careless_people_are_not_found_however_many_they_are():
+    rng = np.random.default_rng(0)
+    rows = [(user, pair, LEFT if left else RIGHT) for user in range(200) for _ in (0, 1)
+            for pair, left in enumerate(rng.random(20) < 0.7)]  # fmt: skip
+    consistent = [row.consistent.share for row in figures(table(rows))]
+    assert min(consistent) < 0.4 and grounds(table(rows), set(range(200))) == {}
 
 
 def test_haste_and_missed_known_answers_are_grounds():
