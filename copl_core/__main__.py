@@ -26,6 +26,7 @@ from copl_core.study.session import Session
 from copl_core.study_settings import ServiceRole
 
 if TYPE_CHECKING:
+    from copl_core.evaluation.audit import Row
     from copl_core.formats.files import OpenedFile
     from copl_core.study import doctor
     from copl_core.study.hub import Repository
@@ -507,6 +508,39 @@ def _evaluate(arguments: argparse.Namespace, settings: Settings) -> int:
     return evaluate.main(arguments)
 
 
+def _audit(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.evaluation import audit_report, audit_reward, shadows
+    from copl_core.evaluation.audit import audit
+    from copl_core.study import privacy
+
+    session = open_study(settings, arguments.study)
+    subject = privacy.audited(session)
+    phi = session.scorer().embed(list(subject.data.texts()), subject.snapshot.graph.features_version)
+    world = shadows.world_of(subject.data, phi, subject.config, settings.seed)
+
+    def of_the_reward() -> list[Row]:
+        snapshot = subject.snapshot
+        if not snapshot.has_reward:
+            return []
+        parts = snapshot.reward_graph, session.scorer().model(snapshot), snapshot.linear
+        return audit_reward.reward_rows(*parts, subject.data, phi, settings.seed)
+
+    found = audit(
+        world,
+        shadows=shadows.SHADOWS if arguments.shadows is None else arguments.shadows,
+        targets=shadows.TARGETS if arguments.targets is None else arguments.targets,
+        attributes=privacy.of_rows(subject.attributes, world.data.user_ids),
+        more=of_the_reward,
+        report=lambda what, done, total: print(f"{what}: {done} of {total}", file=sys.stderr, flush=True),
+    )
+    print(audit_report.text(found))
+    kept = privacy.keep(session, subject.snapshot.version, found.facts() | {"revision": subject.data.watermark})
+    print(f"\nThe figures are kept with snapshot {kept.snapshot}; Study, Privacy shows them, and cards of models do.")
+    if arguments.json is not None:
+        _write_json(found.facts(), arguments.json)
+    return 0
+
+
 def _export_model(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.study.model_export import export_model
 
@@ -644,6 +678,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export_model(command)
     _add_serving(command)
     _add_evaluate(command)
+    _add_audit(command)
     sub = command("owner", _owner, "Let an e-mail address sign in as an owner, with an identity provider.")
     _add_study(sub)
     sub.add_argument("address", metavar="ADDRESS", help="such as name@example.org")
@@ -792,6 +827,16 @@ def _add_evaluate(command: AddCommand) -> None:
     from copl_core.evaluation.evaluate import add_arguments
 
     add_arguments(command("evaluate", _evaluate, "Train on one file and test on another, apart from all studies."))
+
+
+def _add_audit(command: AddCommand) -> None:
+    sub = command(
+        "audit", _audit, "Measure what the model tells about people, by attacks on fits to half of the labels."
+    )
+    _add_study(sub)
+    sub.add_argument("--shadows", type=int, metavar="N", help="fits that teach the attacker (default: 12)")
+    sub.add_argument("--targets", type=int, metavar="N", help="fits that are attacked (default: 2)")
+    sub.add_argument("--json", type=Path, metavar="OUT", help="also write all figures as JSON")
 
 
 if __name__ == "__main__":

@@ -649,6 +649,14 @@ class Store(Protocol):
         """Users' note on a snapshot; it is not part of the snapshot and may change."""
         ...
 
+    def write_audit(self, study_id: int, version: str, facts: dict[str, Any]) -> None:
+        """Put the figures of an audit into a snapshot's metrics, in place of earlier ones.
+
+        Raises:
+            CoplError: there is no such snapshot; nothing changes.
+        """
+        ...
+
     def champion(self, study_id: int) -> SnapshotRecord | None: ...
     def newest_watermarks(self, study_id: int) -> tuple[int | None, int | None]:
         """The highest watermark of all snapshots, and of all their reward models; None where there is none."""

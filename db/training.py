@@ -118,6 +118,18 @@ class Training(Transactions):
             )
             audit(connection, study_id, "note", by, snapshot=version, before=before.note, after=note_text)
 
+    def write_audit(self, study_id: int, version: str, facts: dict[str, Any]) -> None:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            row = _snapshot_row(connection, study_id, version)
+            if row is None:
+                raise _no_snapshot(version)
+            connection.execute(
+                update(SnapshotRow)
+                .values(metrics={**row.metrics, "audit": facts})
+                .where(SnapshotRow.study_id == study_id, SnapshotRow.version == version)
+            )
+
     def champion(self, study_id: int) -> SnapshotRecord | None:
         with self._read() as connection:
             version = study_row(connection, study_id).champion

@@ -7,6 +7,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, audit_trail, labelling
 from copl_core.study_settings import QUARANTINE_EVIDENCE, QUARANTINE_NEW, QUARANTINE_OFF, AssignmentSettings
+from pages import privacy
 from pages.common import current, rerun
 from pages.gold_and_reports import gold_pairs, reports
 from pages.members import clearable, members_and_invites, perform, show_outcome, when
@@ -46,6 +47,7 @@ def page() -> None:
         "Gold pairs": gold_pairs,
         "Reports": reports,
         "Record": record,
+        "Privacy": privacy.section,
         "Studies": studies,
     }
     chosen = st.segmented_control(

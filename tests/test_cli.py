@@ -18,7 +18,7 @@ import pytest
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, RunState, StoreUnavailable
-from copl_core.study import access, runs, service_tokens
+from copl_core.study import access, privacy, runs, service_tokens
 from db.store import SqlStore
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
 from tests.worlds import trained as trained_world
@@ -43,6 +43,7 @@ COMMANDS = (
     "evaluate",
     "doctor",
     "app",
+    "audit",
 )
 
 
@@ -554,3 +555,31 @@ def test_a_study_goes_into_a_file_and_comes_back_under_its_name_or_another(home,
     session = open_study(Settings(home=tmp_path / "other"))
     assert session.record.name == "Birds" and access.owner(session).name == "Owner"
     assert main(["restore", str(labels)]) == 1 and "is no bundle, or is cut short" in capsys.readouterr().err
+
+
+@pytest.mark.weights
+def test_an_audit_prints_its_tables_and_its_figures_stay_with_the_snapshot(
+    home, minilm, tmp_path_factory, tmp_path, capsys
+):
+    trained_world(two_camps, tmp_path_factory, home)
+    (home / "weights").mkdir()
+    (home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
+    assert main(["audit", "--shadows", "4", "--targets", "1", "--json", str(tmp_path / "all.json")]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "Was this label in training?",
+        "Was this person in training?",
+        "groups of 5",
+        "rounded to 0.1",
+        "Study, Privacy",
+    ):
+        assert line in printed
+    facts = json.loads((tmp_path / "all.json").read_text())
+    kept = privacy.last(open_study(Settings.from_environment()))
+    assert kept.is_champion and 0 < len(kept.figures) < len(facts["rows"])
+
+
+def test_an_audit_without_a_snapshot_is_refused(home, labels, capsys):
+    assert main(["import", str(labels)]) == 0
+    assert main(["audit"]) == 1
+    assert "has no snapshot yet" in capsys.readouterr().err

@@ -18,10 +18,12 @@ from copl_core.evaluation.attributes import inferred
 from copl_core.evaluation.observers import CUTOFFS, KNOBS
 from copl_core.evaluation.shadows import SHADOWS, TARGETS, Fit, World, fits
 from copl_core.preference.state import GraphState
+from copl_core.records import CoplError
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.metrics import correct, interval
 
 Report = Callable[[str, int, int], object]  # (what is done, steps done, steps in all)
+FEWEST_SHADOWS = 4
 LEAST = 5  # people of the groups whose rewards stand for a model that answers for groups only
 READS = "reads it, no attack is needed"
 
@@ -30,7 +32,7 @@ READS = "reads it, no attack is needed"
 class Row:
     """One figure.  ``accuracy`` is what the same answers are good for: of labels that the fit has not seen."""
 
-    part: str  # "label", "person", "knob", "group", "difference", "answer", "attribute"
+    part: str  # "label", "person", "knob", "group", "difference", "answer", "attribute", "reward"
     observer: str
     attack: str
     figure: Figure
@@ -76,6 +78,7 @@ def audit(
     targets: int = TARGETS,
     serving: GraphState | None = None,
     attributes: Mapping[str, Sequence[str | None]] | None = None,
+    more: Callable[[], Sequence[Row]] | None = None,
     report: Report | None = None,
 ) -> Audit:
     """Attack fits to a study's labels.
@@ -83,8 +86,17 @@ def audit(
     Args:
         serving: a graph of all of these labels, whose people are the rows of the world; None: it is fitted.
         attributes: of each person of the world, by name; None where it is unknown.
+        more: further figures, such as those of a reward model.
         report: called as the audit goes on.
+
+    Raises:
+        CoplError: fewer shadows than ``FEWEST_SHADOWS``, or no target.
     """
+    if shadows < FEWEST_SHADOWS or targets < 1:
+        raise CoplError(
+            f"An audit of {targets} fits with {shadows} shadows is too small to tell anything; at least 1 and "
+            f"{FEWEST_SHADOWS} are needed."
+        )
     report = report or (lambda what, done, total: None)
     by_label = _Seen(world)
     for fit in fits(world, "label", shadows, targets, lambda *at: report("fits to half of the labels", *at)):
@@ -99,6 +111,9 @@ def audit(
         found = inferred(state, values, world.seed)
         if found is not None:
             rows.append(Row("attribute", "embeddings of people", name, *found))
+    if more is not None:
+        report("the reward model", 0, 1)
+        rows += more()
     report("done", 1, 1)
     return Audit(
         tuple(rows),

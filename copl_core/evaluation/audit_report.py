@@ -14,6 +14,7 @@ _TITLES = {
     "knob": "The best attack on labels behind each knob, and the accuracy on labels that were left out",
     "group": "Is this person in this group, by the group's rewards? (AUC, chance 0.500)",
     "difference": "Which answer did somebody prefer, by shares of their group? (AUC, chance 0.500)",
+    "reward": "Was this label in training, by text rewards? (AUC, chance 0.500; accuracy on held-out labels)",
     "attribute": "Attributes read from embeddings (AUC, chance 0.500; accuracy beside the most frequent value)",
 }
 _WIDTHS = 38, 42
@@ -30,7 +31,7 @@ def text(audit: Audit) -> str:
 
 def _table(part: str, rows: list[Row]) -> str:
     with_accuracy = any(row.accuracy is not None for row in rows)
-    with_found = part in ("label", "person", "knob", "group")
+    with_found = part in ("label", "person", "knob", "group", "reward")
     head = f"{'observer':{_WIDTHS[0]}}{'attack':{_WIDTHS[1]}}{'AUC (95 %)':>21}"
     head += (
         "  found" * with_found

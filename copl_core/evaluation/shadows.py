@@ -19,7 +19,7 @@ from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.split import draws, uniform
 
-SHADOWS, TARGETS = 16, 3
+SHADOWS, TARGETS = 12, 2
 FEWEST_LABELS, FEWEST_PEOPLE = 60, 8  # of a study, below which half of it is no study
 MOST_PEOPLE = 400  # of a larger study some are drawn, and all fits are of them alone
 _SALT = 4001  # of the draws; targets and shadows of labels and of people take separate numbers after it

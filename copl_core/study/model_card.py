@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from copl_core.snapshots.mix import Mix
+from copl_core.study.privacy import LastAudit
 
 _METHODS = {
     "copl-reward": "the reward model, which this folder holds",
@@ -47,11 +48,13 @@ class Card:
     difference: float | None
     served: tuple[float, float]
     written: datetime
+    audit: LastAudit | None = None
 
 
 def card_text(card: Card) -> str:
     """The README of the folder, in Markdown."""
-    sections = [_head(card), _use(card), _sameness(card), _mix(card), _data(card), _figures(card), _limits(card)]
+    sections = [_head(card), _use(card), _sameness(card), _mix(card), _data(card), _figures(card), _privacy(card)]
+    sections.append(_limits(card))
     return "\n\n".join(sections) + "\n"
 
 
@@ -191,6 +194,30 @@ def _figure(metrics: dict[str, Any], name: str) -> str:
         return "–"
     low, high = metrics.get(f"{name}_interval") or (None, None)
     return f"{metrics[name]:.3f}" + ("" if low is None or high is None else f" ({low:.3f} to {high:.3f})")
+
+
+def _privacy(card: Card) -> str:
+    title = "## What it tells about people"
+    if card.audit is None:
+        return f"{title}\n\nNobody has measured it: `copl audit` in a terminal of the studio does."
+    parts = {
+        "reward": "this answer in training, by text rewards",
+        "label": "this answer in training",
+        "person": "this person in training",
+    }
+    rows = [
+        f"| {words} | {one.observer}: {one.attack} | {one.auc:.3f} ({one.low:.3f} to {one.high:.3f}) |"
+        for part, words in parts.items()
+        for one in card.audit.of(part)
+    ]
+    later = "" if card.audit.snapshot == card.manifest["version"] else ", which is not the snapshot of this folder"
+    return (
+        f"{title}\n\nMeasured on {card.audit.at:%Y-%m-%d} at snapshot {card.audit.snapshot}{later}, with "
+        f"{card.audit.n_labels:,} labels of {card.audit.n_people:,} people: how well attacks tell what was learned "
+        "from what was not, as AUC with a 95 % interval over people; 0.5 is chance. This folder holds text rewards "
+        "alone; the other rows are of the preference graph beside it, which the studio and its server use.\n\n"
+        "| was … | who sees, and the attack | AUC |\n|---|---|---|\n" + "\n".join(rows)
+    )
 
 
 def _limits(card: Card) -> str:

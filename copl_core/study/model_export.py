@@ -18,7 +18,7 @@ import numpy as np
 
 from copl_core.install.weights import resolver
 from copl_core.records import CoplError, Kind
-from copl_core.study import access, group_names
+from copl_core.study import access, group_names, privacy
 from copl_core.study.audience import Audience
 from copl_core.study.exports import pseudonym_of
 from copl_core.study.model_card import Card, card_text
@@ -161,7 +161,7 @@ def _write(
         "mix": snapshot.mix, "backbone": name, "causal": model.backbone.causal, "constant": constant,
         "max_tokens": model.config.max_tokens, "rank": rank, "n_checked": len(texts), "difference": difference,
         "served": served, "chat": bool(model.backbone.tokenizer.chat_template), "written": datetime.now(UTC),
-        "own_head": model.config.own_head,
+        "own_head": model.config.own_head, "audit": privacy.last(session),
     }  # fmt: skip
     (folder / "README.md").write_text(card_text(Card(**facts)))
     return whose, snapshot.version, len(texts), difference, served, rank

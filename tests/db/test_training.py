@@ -209,3 +209,12 @@ def test_a_schedule_belongs_to_one_study_until_it_is_removed(store, study):
 def test_a_schedule_out_of_its_range_is_refused(change):
     with pytest.raises(CoplError):
         Schedule(**change)
+
+
+def test_the_figures_of_an_audit_join_the_metrics_of_a_snapshot_and_replace_earlier_ones(store, study):
+    store.publish(study.id, snapshot("v0001"), run_id=None)
+    store.write_audit(study.id, "v0001", {"rows": [1]})
+    store.write_audit(study.id, "v0001", {"rows": [2]})
+    assert store.champion(study.id).metrics == snapshot("v0001").metrics | {"audit": {"rows": [2]}}
+    with pytest.raises(CoplError):
+        store.write_audit(study.id, "v0002", {})

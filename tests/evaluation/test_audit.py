@@ -210,3 +210,9 @@ def test_a_fit_knows_the_labels_of_its_half_and_no_others():
     assert all((getattr(fit.state.labels, name) == getattr(learned, name)).all() for name in Comparisons.__slots__)
     margins = observers.difference(observers.rewards(fit.state), world().labels)
     assert auc(margins, fit.known) > 0.8
+
+
+def test_an_audit_of_too_few_fits_is_refused_in_one_sentence():
+    for few in ({"shadows": 3}, {"targets": 0}):
+        with pytest.raises(CoplError, match="too small to tell anything"):
+            audit(world(), **few)

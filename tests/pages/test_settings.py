@@ -7,7 +7,7 @@ import re
 import pytest
 
 from copl_core.records import Choice, ImportRow, Kind, Role
-from copl_core.study import access, contents, labelling, sign_in
+from copl_core.study import access, contents, labelling, privacy, sign_in
 from copl_core.study_settings import AssignmentSettings
 
 
@@ -320,3 +320,42 @@ def test_the_sentence_stands_below_a_new_link(page, monkeypatch):
     opened = page("People and invites")
     opened.button(key="invite-make").click().run()
     assert "localhost" in opened.code[0].value and "works on this machine only" in opened.warning[0].value
+
+
+# ---- privacy
+
+
+def test_before_an_audit_the_section_says_how_to_make_one(page, words):
+    opened = page("Privacy")
+    assert "Nothing is measured yet" in words(opened) and "copl audit" in words(opened) and not opened.dataframe
+
+
+def test_the_figures_of_an_audit_stand_beside_chance_with_what_hides_them(two_snapshots, open_page, words):
+    session, owner = two_snapshots, access.owner(two_snapshots)
+    one = {
+        "observer": "rewards of a person",
+        "attack": "loss",
+        "auc": 0.836,
+        "low": 0.826,
+        "high": 0.847,
+        "found": 0.16,
+    }
+    rows = [
+        {**one, "part": "label"},
+        {**one, "part": "answer", "attack": "labels it has learned"},
+        {**one, "part": "attribute", "attack": "age", "accuracy": [0.9, 0.85, 0.94], "baseline": 0.2},
+        {**one, "part": "knob", "observer": "rounded to 1", "accuracy": [0.64, 0.62, 0.65], "baseline": 0.69},
+    ]
+    audit = {"n_labels": 160, "n_people": 16, "revision": 3, "rows": rows}
+    newest, earlier = (record.version for record in session.store.snapshots(session.id))
+    privacy.keep(session, earlier, audit)
+    before = words(open_page("settings", session, owner, **{"settings-part": "Privacy"}))
+    assert f"Snapshot **{earlier}**" in before and "a newer one is champion" in before
+    privacy.keep(session, newest, audit)
+    opened = open_page("settings", session, owner, **{"settings-part": "Privacy"})
+    assert f"Snapshot **{newest}**" in words(opened) and "a newer one is champion" not in words(opened)
+    assert "**0.5 is chance**" in words(opened)
+    label, answer, attribute, knob = (one.value for one in opened.dataframe)
+    assert label.loc[0, ["AUC", "95 %", "chance", "found"]].tolist() == [0.836, "0.83 to 0.85", 0.5, 0.16]
+    assert answer.loc[0, "of"] == "labels it has learned" and attribute.loc[0, "most frequent"] == 0.2
+    assert knob.loc[0, ["measure", "accuracy", "without it"]].tolist() == ["rounded to 1", 0.64, 0.69]
