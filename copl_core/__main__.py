@@ -794,7 +794,7 @@ def _add_serving(command: AddCommand) -> None:
         "--role",
         choices=tuple(ServiceRole),
         default="rewards",
-        help="rewards (default), or people: embeddings of users too",
+        help="rewards (default); groups: of groups of five or more people alone; people: embeddings of users too",
     )
     sub.add_argument("--per-minute", type=int, default=service_tokens.PER_MINUTE, help="requests (default: 600)")
 

@@ -261,9 +261,13 @@ class Invite:
         return "expired" if self.expires_at is not None and self.expires_at <= now else "open"
 
 
+SMALLEST_GROUP = 5  # people, below which a group's rewards tell about each of them
+
+
 class ServiceRole(StrEnum):
     """What a program may ask of the reward server."""
 
+    GROUPS = "groups"  # rewards of texts for groups of ``SMALLEST_GROUP`` people or more
     REWARDS = "rewards"  # rewards of texts for users and groups
     PEOPLE = "people"  # and the embeddings of users
 

@@ -25,7 +25,7 @@ from copl_core.training.split import split_of_study
 if TYPE_CHECKING:
     from copl_core.reward.model import RewardModel
 
-FEWEST = 20  # held-out labels, with fewer nothing can be told
+FEWEST = 20  # held-out labels, with fewer nothing is claimed
 PART = "reward"
 
 

@@ -40,8 +40,9 @@ from copl_core.study.service_tokens import token_of
 from copl_core.study_settings import ServiceRole, ServiceToken
 
 _MAY: dict[ServiceRole, frozenset[ServiceRole]] = {
-    ServiceRole.REWARDS: frozenset({ServiceRole.REWARDS}),
-    ServiceRole.PEOPLE: frozenset({ServiceRole.REWARDS, ServiceRole.PEOPLE}),
+    ServiceRole.GROUPS: frozenset({ServiceRole.GROUPS}),
+    ServiceRole.REWARDS: frozenset({ServiceRole.GROUPS, ServiceRole.REWARDS}),
+    ServiceRole.PEOPLE: frozenset(ServiceRole),
 }
 _SNAPSHOT = "X-Copl-Snapshot"
 BODY_SECONDS = 30.0  # for a whole body to come
@@ -67,9 +68,9 @@ def make_app(store: Store, settings: Settings, embed: Callable[..., np.ndarray] 
     """The server of an installation, for uvicorn or another ASGI server; ``embed`` as in ``Service``."""
     parts = _Parts(Service(store, settings, embed), RateLimiter(), metrics.Metrics(), CapacityLimiter(8))
     routes = [
-        _route(parts, "/v1/rewards", "POST", ServiceRole.REWARDS, _rewards),
-        _route(parts, "/v1/rewards/batch", "POST", ServiceRole.REWARDS, _batch),
-        _route(parts, "/get_reward", "POST", ServiceRole.REWARDS, _get_reward),
+        _route(parts, "/v1/rewards", "POST", ServiceRole.GROUPS, _rewards),
+        _route(parts, "/v1/rewards/batch", "POST", ServiceRole.GROUPS, _batch),
+        _route(parts, "/get_reward", "POST", ServiceRole.GROUPS, _get_reward),
         _route(parts, "/v1/users/{id}/embedding", "GET", ServiceRole.PEOPLE, _embedding),
         Route("/healthz", _healthz(parts)),
         Route("/metrics", _metrics(parts)),
@@ -104,15 +105,17 @@ def server_of(app: Starlette, address: str, port: int) -> Server:
 
 def _rewards(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
     wanted = bodies.reward_request(bodies.json_of(body))
-    found = parts.service.rewards(token.study_id, wanted)
+    only_large = _only_groups(token, wanted.user is not None or wanted.labels)
+    found = parts.service.rewards(token.study_id, wanted, only_large=only_large)
     parts.metrics.answered(token.study_id, found["snapshot"], len(wanted.responses))
     return JSONResponse(found, headers={_SNAPSHOT: found["snapshot"]})
 
 
 def _batch(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
     wanted = bodies.reward_requests(bodies.json_of(body))
+    only_large = _only_groups(token, any(one.user is not None or one.labels for one in wanted))
     _take(parts, token, len(wanted) - 1)  # one is taken already
-    found = [parts.service.rewards(token.study_id, one) for one in wanted]
+    found = [parts.service.rewards(token.study_id, one, only_large=only_large) for one in wanted]
     for one, answer in zip(wanted, found, strict=True):
         parts.metrics.answered(token.study_id, answer["snapshot"], len(one.responses))
     return JSONResponse({"answers": found})
@@ -124,10 +127,27 @@ def _get_reward(parts: _Parts, token: ServiceToken, request: Request, body: byte
         raise BadRequest(
             422, "The address says not whose reward is wanted; add ?user=NAME or ?group=NAME, one of them."
         )
+    only_large = _only_groups(token, user is not None)
     wanted = bodies.queries(bodies.json_of(body))
-    found, snapshot = parts.service.pointwise(token.study_id, wanted, user, group)
+    found, snapshot = parts.service.pointwise(token.study_id, wanted, user, group, only_large=only_large)
     parts.metrics.answered(token.study_id, snapshot, len(wanted))
     return JSONResponse({"rewards": found}, headers={_SNAPSHOT: snapshot})
+
+
+def _only_groups(token: ServiceToken, about_a_person: object) -> bool:
+    """Whether a token may ask for large groups alone.
+
+    Raises:
+        BadRequest: it does, and the request is about a single person.
+    """
+    if token.role is not ServiceRole.GROUPS:
+        return False
+    if about_a_person:
+        raise BadRequest(
+            403,
+            f"The token {token.name!r} may ask for groups only, not for single people; give group, or none of them.",
+        )
+    return True
 
 
 def _parameter(request: Request, name: str) -> str | None:

@@ -127,7 +127,8 @@ DOCUMENT: dict[str, Any] = {
         "title": "CoPL Studio rewards",
         "version": "1",
         "description": "Rewards of texts for the people of a study.  A token belongs to one study and has a role: "
-        "“rewards” asks for rewards, “people” for embeddings of users too.",
+        "“groups” asks for rewards of groups of five or more people, “rewards” of single people too, “people” for "
+        "embeddings of users too.",
     },
     "paths": {
         "/v1/rewards": {

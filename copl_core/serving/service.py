@@ -15,6 +15,7 @@ from copl_core.store import Store
 from copl_core.study import access, group_names, rewards, user_map
 from copl_core.study.session import Session
 from copl_core.study.views import RewardView, ScoreRow
+from copl_core.study_settings import SMALLEST_GROUP
 
 FETCH_SECONDS = 20.0  # for which a request waits for a snapshot that is fetched
 Answered = TypeVar("Answered")
@@ -40,34 +41,45 @@ class Service:
                 )
             return self._sessions[study_id]
 
-    def rewards(self, study_id: int, request: RewardRequest) -> dict[str, Any]:
+    def rewards(self, study_id: int, request: RewardRequest, *, only_large: bool = False) -> dict[str, Any]:
         """Rewards and win probabilities, with intervals, of one request.
+
+        Args:
+            only_large: groups of fewer people than ``SMALLEST_GROUP`` are left out, or refused where one is named.
 
         Raises:
             BadRequest: an unknown user or group, labels about other texts than the study's, or no snapshot yet.
         """
-        return _answer(self.view(study_id, request))
+        return _answer(self.view(study_id, request, only_large=only_large))
 
-    def view(self, study_id: int, request: RewardRequest) -> RewardView:
+    def view(self, study_id: int, request: RewardRequest, *, only_large: bool = False) -> RewardView:
         """The same as the reward page gets it."""
         session = self.session(study_id)
         whose: dict[str, Any] = {"groups": request.user is None and request.group is None and not request.labels}
+        if only_large and whose["groups"]:
+            whose["groups"] = self._by_champion(session, lambda: group_names.large(session))
         if request.user is not None:
             whose["users"] = [self.user_id(session, request.user)]
         if request.group is not None:
-            whose["groups"] = [self.group_number(session, request.group)]
+            whose["groups"] = [self.group_number(session, request.group, only_large=only_large)]
         if request.labels:
             whose["answers"] = _answers(session, request)
         return self._by_champion(session, lambda: rewards.reward(session, request.prompt, request.responses, **whose))
 
     def pointwise(
-        self, study_id: int, queries: Sequence[Query], user: str | None, group: str | None
+        self,
+        study_id: int,
+        queries: Sequence[Query],
+        user: str | None,
+        group: str | None,
+        *,
+        only_large: bool = False,
     ) -> tuple[list[float], str]:
-        """(a reward for each text, the snapshot)."""
+        """(a reward for each text, the snapshot); ``only_large`` as in ``rewards``."""
         session = self.session(study_id)
         texts = [(query.prompt, query.response) for query in queries]
         user_id = None if user is None else self.user_id(session, user)
-        number = None if group is None else self.group_number(session, group)
+        number = None if group is None else self.group_number(session, group, only_large=only_large)
         found, snapshot = self._by_champion(
             session, lambda: rewards.pointwise(session, texts, user=user_id, group=number)
         )
@@ -101,13 +113,20 @@ class Service:
         """
         return _found(lambda: access.find_user(session, wanted).id)
 
-    def group_number(self, session: Session, wanted: str | int) -> int:
+    def group_number(self, session: Session, wanted: str | int, *, only_large: bool = False) -> int:
         """The number of a group, by its name or by its number on the pages, which begins with 1.
 
         Raises:
-            BadRequest: 404, there is no such group in the champion.
+            BadRequest: 404, there is no such group in the champion; 403, it is too small for this token.
         """
-        return _found(lambda: self._by_champion(session, lambda: group_names.number_of(session, wanted)))
+        number = _found(lambda: self._by_champion(session, lambda: group_names.number_of(session, wanted)))
+        if only_large and number not in self._by_champion(session, lambda: group_names.large(session)):
+            raise BadRequest(
+                403,
+                f"The group {str(wanted)[:60]!r} has fewer than {SMALLEST_GROUP} people, whose rewards this token may "
+                "not ask for; ask for a larger group.",
+            )
+        return number
 
     def _by_champion(self, session: Session, answer: Callable[[], Answered]) -> Answered:
         """What ``answer`` computes by the champion.  One that was replaced and removed meanwhile is tried once more.

@@ -68,7 +68,7 @@ class Audience:
         self._text_rows: list[np.ndarray] = []  # weights of the linear text reward
         self._end = 0
         self.users = [self._user_rows(user, labels) for user, labels in users]
-        members = _members(snapshot, self.gate_graph, groups)
+        members = members_of(snapshot, self.gate_graph, groups)
         # as on every other page: with those who came after the last fit of the reward model
         self.sizes = {group: int((snapshot.user_groups == group).sum()) for group in members}
         self.groups = {group: self._known(_sample(ids)) for group, ids in members.items()}
@@ -152,7 +152,7 @@ def _nearest(adapted: Placement, gate_graph: GraphState) -> tuple[np.ndarray, np
     return adapted.user_ids[usable], weights / weights.sum() if weights.sum() > 0 else weights
 
 
-def _members(snapshot: Snapshot, gate_graph: GraphState, groups: bool | Sequence[int]) -> dict[int, np.ndarray]:
+def members_of(snapshot: Snapshot, gate_graph: GraphState, groups: bool | Sequence[int]) -> dict[int, np.ndarray]:
     """Group → ids of users that both graph states know."""
     state, own = snapshot.graph, snapshot.user_groups
     numbers = np.unique(own[own >= 0]).tolist()

@@ -207,7 +207,11 @@ def _account(who: str, entry: AuditEntry, names: Names) -> str:
 
 def _service_token(who: str, entry: AuditEntry, names: Names) -> str:
     name, role = entry.detail["name"], entry.detail["role"]
-    may = {"rewards": "ask for rewards", "people": "ask for rewards and embeddings"}[role]
+    may = {
+        "groups": "ask for rewards of groups",
+        "rewards": "ask for rewards",
+        "people": "ask for rewards and embeddings",
+    }[role]
     return f"{who} made the token {_quoted(name)}, by which a program may {may}"
 
 

@@ -11,8 +11,10 @@ from copl_core.records import CoplError, NotInStudy
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.store import Store
 from copl_core.study import found_features
+from copl_core.study.audience import members_of
 from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
+from copl_core.study_settings import SMALLEST_GROUP
 
 NAME_LENGTH = 40
 _MARKS = " ,.-'’&/()+"  # besides letters and digits; others could mean something in the text around the name
@@ -38,6 +40,29 @@ def names(session: Session, version: str | None = None) -> dict[int, str]:
             found[number] = f"{name} ({number + 1})" if name.casefold() in taken else name
             taken.add(name.casefold())
     return dict(sorted(found.items()))
+
+
+@needs(MEMBER)
+def names_of_large(session: Session) -> dict[int, str]:
+    """The names of the champion's groups of ``SMALLEST_GROUP`` people or more: that of a smaller one says what each of
+    them prefers.
+    """
+    snapshot = session.snapshot()
+    if snapshot is None:
+        return {}
+    numbers, sizes = np.unique(snapshot.user_groups, return_counts=True)
+    large = set(numbers[sizes >= SMALLEST_GROUP].tolist())
+    return {number: name for number, name in names(session).items() if number in large}
+
+
+@needs(RESEARCHER)
+def large(session: Session) -> list[int]:
+    """The numbers of the champion's groups whose rewards stand on ``SMALLEST_GROUP`` people or more."""
+    snapshot = session.snapshot()
+    if snapshot is None:
+        return []
+    gates = snapshot.reward_graph if snapshot.has_reward else snapshot.graph
+    return [number for number, ids in members_of(snapshot, gates, True).items() if len(ids) >= SMALLEST_GROUP]
 
 
 @needs(RESEARCHER)

@@ -56,8 +56,8 @@ def test_learned_labels_are_those_of_the_fit_and_the_others_were_held_out(coins,
 
 def test_a_study_that_has_grown_adds_only_held_out_labels_of_those_whom_the_fit_knows(coins, fitted):
     more = replace(coins, user_ids=np.append(coins.user_ids, 999))
-    stranger = Comparisons.build([12] * 50, [0] * 50, [1] * 50, [1] * 50)
-    labels, known = labels_of_fit(fitted, more.with_labels(coins.labels.joined(stranger)))
+    newcomer = Comparisons.build([12] * 50, [0] * 50, [1] * 50, [1] * 50)
+    labels, known = labels_of_fit(fitted, more.with_labels(coins.labels.joined(newcomer)))
     assert len(labels) == len(labels_of_fit(fitted, coins)[0]) and labels.user.max() < 12
 
 

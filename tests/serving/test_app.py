@@ -19,9 +19,9 @@ from copl_core.serving import bodies, openapi
 from copl_core.serving.app import make_app, server_of
 from copl_core.study import access, contents, group_names, rewards, service_tokens, user_map
 from copl_core.study.session import Session
-from copl_core.study_settings import ServiceRole
+from copl_core.study_settings import SMALLEST_GROUP, ServiceRole
 from db.base import Base
-from tests.worlds import by_style, fit_graph_now, long_text, pairs_to_label, short_text, two_camps
+from tests.worlds import by_style, fit_graph_now, long_text, pairs_to_label, short_text, three_people, two_camps
 from tests.worlds import trained as trained_world
 
 PROMPT, RESPONSES = "What about number 3?", [short_text(3), long_text(3)]
@@ -401,3 +401,44 @@ def test_a_server_without_the_champion_fetches_it_and_says_why_it_cannot(tmp_pat
     stored.put(snapshot)
     snapshot.folder.rename(aside)
     assert answer_of_a_new_server().json()["snapshot"] == "v0001" and snapshot.folder.is_dir()
+
+
+# ---- tokens for groups alone
+
+
+def test_a_token_for_groups_gets_large_groups_and_nobody_alone(camps, client, token):
+    groups = bearer(camps, ServiceRole.GROUPS)
+    question = {"prompt": PROMPT, "responses": RESPONSES}
+    for body in (question, {**question, "group": 1}):
+        found = client.post("/v1/rewards", json=body, headers=groups)
+        assert found.json() == client.post("/v1/rewards", json=body, headers=token).json()
+        assert min(row["people"] for row in found.json()["rows"]) >= SMALLEST_GROUP
+    text = {"query": [f"{PROMPT}{RESPONSES[0]}"], "prompts": [PROMPT]}
+    assert client.post("/get_reward?group=1", json=text, headers=groups).status_code == 200
+    label = {"prompt": "What about number 3?", "preferred": short_text(3), "rejected": long_text(3)}
+    refused = [
+        client.post("/v1/rewards", json=BODY, headers=groups),
+        client.post("/v1/rewards", json={**question, "labels": [label]}, headers=groups),
+        client.post("/v1/rewards/batch", json={"requests": [question, BODY]}, headers=groups),
+        client.post("/get_reward?user=user%2000", json=text, headers=groups),
+        client.get("/v1/users/user%2000/embedding", headers=groups),
+    ]
+    assert [one.status_code for one in refused] == [403] * 5
+    assert all("may ask for groups only" in one.json()["error"] for one in refused[:4])
+
+
+def test_a_token_for_groups_gets_no_small_group_and_other_tokens_do(tmp_path, tmp_path_factory):
+    session = trained_world(three_people, tmp_path_factory, tmp_path / "three")
+    client = TestClient(make_app(session.store, session.settings, embed=by_style), client=("127.0.0.1", 4000))
+    groups, rewards_ = bearer(session, ServiceRole.GROUPS), bearer(session)
+    everything = {"prompt": PROMPT, "responses": RESPONSES}
+    assert client.post("/v1/rewards", json=everything, headers=groups).json()["rows"] == []
+    assert [row["people"] for row in client.post("/v1/rewards", json=everything, headers=rewards_).json()["rows"]] == [
+        3
+    ]
+    text = {"query": [f"{PROMPT}{RESPONSES[0]}"], "prompts": [PROMPT]}
+    for refused in (
+        client.post("/v1/rewards", json={**everything, "group": 1}, headers=groups),
+        client.post("/get_reward?group=1", json=text, headers=groups),
+    ):
+        assert refused.status_code == 403 and "fewer than 5 people" in refused.json()["error"]

@@ -9,7 +9,8 @@ import pytest
 
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, contents, group_names, user_map
-from tests.worlds import SHORT, camp_labels, camp_of, fit_graph_now
+from tests.worlds import SHORT, camp_labels, camp_of, fit_graph_now, three_people
+from tests.worlds import trained as trained_world
 
 
 @pytest.fixture
@@ -107,3 +108,9 @@ def test_a_made_name_that_an_owner_gave_to_another_group_gets_its_number(trained
     first = group_names.names(trained)
     trained.store.rename_group(trained.id, 0, first[1])
     assert group_names.names(trained) == {0: first[1], 1: f"{first[1]} (2)"}
+
+
+def test_the_name_of_a_group_of_few_people_is_not_for_everybody(trained, tmp_path, tmp_path_factory):
+    assert group_names.names_of_large(trained) == group_names.names(trained) and group_names.large(trained) == [0, 1]
+    few = trained_world(three_people, tmp_path_factory, tmp_path / "three")
+    assert group_names.names(few) and group_names.names_of_large(few) == {} and group_names.large(few) == []
