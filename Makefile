@@ -1,12 +1,17 @@
 # Needs a POSIX shell, make and Python 3.11 or newer; everything else is installed into .venv and var.
 .POSIX:
-.PHONY: help run test quick lint check docs screenshots demo bench clean install install-tests
+.PHONY: help run test quick lint check docs screenshots demo bench lock audit clean install install-tests
 
 VENV = .venv
 PY = $(VENV)/bin/python
+TOOLS = $(VENV)-tools
+UV = 0.13.9
+PIP_AUDIT = 2.10.1
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 
 help:
-	@echo "make run    start the studio and print its address (installs missing packages first)"
+	@echo "make run    start the studio and print its address (installs missing packages first; LOCKED=yes: by their hashes)"
 	@echo "make test   install what tests need and run every test (browser tests need chromium, the database's also use postgresql where installed)"
 	@echo "make quick  run the tests of what changed since the last commit, about a minute (PYTEST='-k word' narrows them)"
 	@echo "make lint   check style, format and types"
@@ -15,6 +20,8 @@ help:
 	@echo "make screenshots  take the pictures of the README and the documentation again (needs chromium)"
 	@echo "make demo   fit the demo's first snapshot again, which the product ships (some minutes)"
 	@echo "make bench  measure speed and quality into benchmarks/RESULTS.md (BENCH='names --data folder' for some)"
+	@echo "make lock   write the lists of hashes again, after a change of the lists of packages (needs a network)"
+	@echo "make audit  known holes of the packages in those lists (needs a network)"
 	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
 
 run: install
@@ -54,16 +61,33 @@ bench: install-tests
 	@$(PY) -m copl_core weights
 	@$(PY) -m benchmarks $(BENCH)
 
+# Both tools live apart from the studio.  The lists hold for every platform, and name no address: each takes the packages
+# from its own index (UV_DEFAULT_INDEX names it for lock), and their hashes are the same everywhere.
+lock: $(TOOLS)/made
+	@$(COMPILE) requirements-tests.txt --output-file requirements-tests.lock
+	@$(COMPILE) --constraint requirements-tests.lock requirements.txt --output-file requirements.lock
+	@echo "Wrote requirements.lock and requirements-tests.lock."
+
+audit: $(TOOLS)/made
+	@$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-tests.lock
+
+$(TOOLS)/made: Makefile
+	@python3 -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV) pip-audit==$(PIP_AUDIT)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
 
 # install brings what the studio needs, install-tests also what the tests need.  Each installs when its lists differ from
 # those of the last completed install; an interrupted install does not count.  PYTHON=… chooses the interpreter.
 install install-tests:
 	@studio=$$(cksum < requirements.txt); tests=$$(cat requirements.txt requirements-tests.txt | cksum); \
-	if [ $@ = install ]; then list=requirements.txt; mark=$(VENV)/installed; want=$$studio; \
-	else list=requirements-tests.txt; mark=$(VENV)/installed-tests; want=$$tests; fi; \
+	hashes=; end=txt; \
+	if [ "$(LOCKED)" = yes ]; then hashes=--require-hashes; end=lock; studio="$$studio locked"; tests="$$tests locked"; fi; \
+	if [ $@ = install ]; then list=requirements.$$end; mark=$(VENV)/installed; want=$$studio; \
+	else list=requirements-tests.$$end; mark=$(VENV)/installed-tests; want=$$tests; fi; \
 	if [ "$$(cat $$mark 2>/dev/null)" = "$$want" ] && $(PY) -c "" 2>/dev/null; then exit 0; fi; \
 	rm -f $(VENV)/installed $(VENV)/installed-tests; \
 	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
@@ -88,7 +112,7 @@ install install-tests:
 	  fi; \
 	fi; \
 	echo "Installing packages (about 3 minutes the first time)…"; \
-	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r $$list \
+	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off $$hashes -r $$list \
 	    2>$(VENV)/pip.log || echo "failed" >$(VENV)/failed; } \
 	  | sed -n -e 's/^Collecting \([^ ]*\) (from -r .*/  \1/p' -e 's/^Installing collected packages.*/  unpacking/p'; \
 	if [ -f $(VENV)/failed ]; then \

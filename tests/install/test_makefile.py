@@ -30,10 +30,10 @@ def make(tmp_path):
     python.write_text(PYTHON)
     python.chmod(0o755)
 
-    def run(target: str) -> tuple[int, list[str]]:
+    def run(target: str, *given: str) -> tuple[int, list[str]]:
         (tmp_path / "commands").unlink(missing_ok=True)
         environment = {"PATH": os.environ["PATH"]}
-        status = subprocess.run(["make", target], cwd=tmp_path, env=environment, capture_output=True).returncode
+        status = subprocess.run(["make", target, *given], cwd=tmp_path, env=environment, capture_output=True).returncode
         commands = (tmp_path / "commands").read_text().splitlines()
         return status, [line.rpartition("-r ")[2] for line in commands if line.startswith("-m pip install")]
 
@@ -76,6 +76,15 @@ def test_an_install_that_fails_does_not_count(make, tmp_path, target):
     (tmp_path / "requirements.txt").write_text(before)  # some packages may be those of the other list
     assert make("run") == (0, ["requirements.txt"])
     assert make("test") == (0, ["requirements-tests.txt"])
+
+
+def test_packages_are_installed_by_their_hashes_where_somebody_says_so(make, tmp_path):
+    assert make("run", "LOCKED=yes") == (0, ["requirements.lock"])
+    assert "--require-hashes -r requirements.lock" in (tmp_path / "commands").read_text()
+    assert make("run", "LOCKED=yes") == (0, [])
+    assert make("test", "LOCKED=yes") == (0, ["requirements-tests.lock"])
+    assert make("run") == (0, ["requirements.txt"])
+    assert "--require-hashes" not in (tmp_path / "commands").read_text()
 
 
 def test_the_list_of_the_tests_holds_the_list_of_the_studio():
