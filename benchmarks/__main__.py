@@ -40,6 +40,7 @@ BENCHMARKS = (
     "peers",
     "reward",
     "text_reward",
+    "reasons",
     "suspects",
     "controversy",
     "expert_loads",
