@@ -51,6 +51,7 @@ BENCHMARKS = (
     "quality_scale",
     "pages",
     "forget",
+    "liars",
     "audit",
 )
 READ_DATA = {
@@ -63,6 +64,7 @@ READ_DATA = {
     "suspects",
     "found_features",
     "forget",
+    "liars",
     "audit",
 }
 HEAD = """# Measured
