@@ -87,11 +87,13 @@ def table(part: str, rows: list[Measured]) -> None:
         [row(part, one) for one in rows],
         hide_index=True,
         width="stretch",
+        height="content",
         key=f"privacy-{part}",
         alt=QUESTIONS.get(part, KNOBS),
         placeholder="–",
         column_config={
-            name: st.column_config.NumberColumn(format="%.2f") for name in ("AUC", "chance", "accuracy", "without it")
+            name: st.column_config.NumberColumn(format="%.2f")
+            for name in ("AUC", "chance", "accuracy", "without it", "most frequent")
         }
         | {"found": st.column_config.NumberColumn(format="percent")},
     )
@@ -100,17 +102,13 @@ def table(part: str, rows: list[Measured]) -> None:
 def row(part: str, one: Measured) -> dict:
     cells = {
         "measure" if part == "knob" else "who sees": one.observer,
-        "attack": one.attack,
         "AUC": one.auc,
-        "95 %": f"{one.low:.2f} to {one.high:.2f}",
         "chance": 0.5,
+        {"answer": "of", "attribute": "attribute"}.get(part, "attack"): one.attack,
+        "95 %": f"{one.low:.2f} to {one.high:.2f}",
     }
-    if part == "answer":
-        cells["of"] = cells.pop("attack")
-    if part == "attribute":
-        cells["attribute"] = cells.pop("attack")
-    if part not in ("answer", "attribute"):
-        cells["found"] = one.found
+    if part not in ("answer", "attribute") and one.found is not None:
+        cells["found"] = round(one.found, 2)
     if one.accuracy is not None:
         share, low, high = one.accuracy
         cells |= {"accuracy": share, "its 95 %": f"{low:.2f} to {high:.2f}"}
