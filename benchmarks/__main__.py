@@ -35,6 +35,7 @@ BENCHMARKS = (
     "sessions",
     "labels_saved",
     "graph_speed",
+    "growth",
     "graph_quality",
     "quality",
     "peers",

@@ -9,7 +9,8 @@
    the same world: measured seconds per step times the number of steps, which is an extrapolation.
 3. One training step against the bare sparse products, forward and backward, that it needs at least: those over the
    labels that stay in the graph at that step, and in addition those of the query labels' margins.
-4. Growth: the same world with more users and proportionally more prompts, each size in its own process, so that the
+4. Where the time of a step goes, in processor time, which other work on the machine hardly changes.
+5. Growth: the same world with more users and proportionally more prompts, each size in its own process, so that the
    peak memory is that of the fit and its labels.
 """
 
@@ -22,7 +23,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +35,7 @@ from copl_core.preference.config import GraphConfig
 from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import Messages, sparse_times, where
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.graph_trainer import GraphData, Member
+from copl_core.training.graph_trainer import GraphData, LabelBatch, Member, penalty
 from copl_core.training.losses import torch_generator
 
 DESCRIPTION = "the preference graph on the paper's largest world: time, the published schedule, bare products, growth"
@@ -87,13 +90,15 @@ def on_the_paper_world(arguments: argparse.Namespace, report: Callable[[str], No
         f"ratio {step['ratio']:.2f}; with those of the query margins {step['all_ms']:.1f} ms, "
         f"{step['ratio_to_all']:.2f}"
     )
+    parts = parts_of_a_step(world, arguments.rounds)
+    report("A step in processor ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items()))
     theirs = published(world, arguments.published_steps, device)
     report(
         f"Published schedule: {theirs['step_seconds']:.2f} s per step × {theirs['steps']:,} steps = "
         f"{theirs['seconds_extrapolated']:,.0f} s, extrapolated from the step; "
         f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours"
     )
-    return {"fit": fit, "step": step, "published": theirs}
+    return {"fit": fit, "step": step, "parts": parts, "published": theirs}
 
 
 def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
@@ -150,6 +155,69 @@ def beside_bare(world: SyntheticWorld, rounds: int, device: str) -> dict:
         "dim": dim,
         "layers": n_layers,
     }
+
+
+def parts_of_a_step(world: SyntheticWorld, rounds: int) -> dict[str, float]:
+    """Processor milliseconds of the parts of a training step on a CPU, the least of ``rounds`` turns.
+
+    "Products" are the bare sparse products of the messages and of the margins' gradient, measured by themselves; they
+    are taken out of "forward" and "backward".  A draw of query labels serves several steps of a fit.
+    """
+    member = prepared(world, GraphConfig().sized(len(world.data.labels)), "cpu")
+    n_draws = member.config.schedule.leave_out_draws
+    turns = []
+    for _ in range(rounds + 1):
+        watch = Stopwatch()
+        member.draws.clear()
+        for member.step in range(n_draws):
+            step_in_parts(member, watch)
+        watch["draws"] *= n_draws / member.steps
+        turns.append(watch)
+    names = ("draws", "products", "forward", "loss", "backward", "optimiser")
+    return {name: min(1000 * watch[name] / n_draws for watch in turns[1:]) for name in names}
+
+
+class Stopwatch(defaultdict[str, float]):
+    """Processor seconds by name."""
+
+    def __init__(self) -> None:
+        super().__init__(float)
+
+    def __call__(self, name: str, work: Callable[..., Any], *given: Any) -> Any:
+        started = time.process_time()
+        done = work(*given)
+        self[name] += time.process_time() - started
+        return done
+
+
+def step_in_parts(member: Member, watch: Stopwatch) -> None:
+    messages, query = watch("draws", member._drawn)
+    out = watch("forward", member.network, member.graph_data.phi, messages)
+    loss = watch("loss", loss_of, member, out, query)
+    member.optimiser.zero_grad()
+    watch("backward", loss.backward)
+    watch("optimiser", member.optimiser.step)
+    users, responses = (part.detach() for part in out[:2])
+    bare = Stopwatch()
+    for layer in messages:
+        for pairs, one, other in ((layer.to_user, responses, users), (layer.to_response, users, responses)):
+            for pair in pairs:
+                bare("forward", sparse_times, pair.matrix, one)
+                bare("backward", sparse_times, pair.transpose, other)
+    edges = query.pairs.edges
+    pair = edges.matrices(*(torch.ones(len(edges.by_user.own)),) * 2)
+    bare("backward", sparse_times, pair.matrix, responses)
+    bare("backward", sparse_times, pair.transpose, users)
+    for name, seconds in bare.items():
+        watch[name] -= seconds
+        watch["products"] += seconds
+
+
+def loss_of(member: Member, out: tuple, query: LabelBatch) -> torch.Tensor:
+    """The loss of a step, with the priors."""
+    data = member.graph_data
+    prior = penalty(member.network, member.config) / data.n_labels
+    return data.loss(data.logits(member.network, out, query), query) + prior
 
 
 def products(messages: Messages, users: torch.Tensor, responses: torch.Tensor) -> None:
