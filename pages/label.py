@@ -17,7 +17,7 @@ from copl_core.study_settings import Guidelines
 from pages import account, scripts
 from pages.common import current, in_a_sentence, page_link
 from pages.label_strip import strip
-from pages.sending import Given, set_message, store, try_again
+from pages.sending import Given, set_message, store, try_again, waits
 from pages.texts import draw_markdown, draw_prompt, draw_response
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
@@ -68,6 +68,8 @@ LAYOUT = """<style>
 @in_a_sentence
 def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None:
     """Store the answer to the task whose button was clicked, with the reason typed so far."""
+    if waits():
+        return
     shown = st.session_state.pop(f"shown-{task_id}", None)
     milliseconds = None if shown is None else int((time.monotonic() - shown) * 1000)
     reason, tags = st.session_state.get(f"reason-{task_id}") or "", st.session_state.get(f"tags-{task_id}") or ()
@@ -76,6 +78,8 @@ def answer(task_id: int, choice: Choice, strength: int, guidelines: int) -> None
 
 @in_a_sentence
 def skip(task_id: int) -> None:
+    if waits():
+        return
     session, me = current()
     labelling.skip(session, task_id, me.id)
     set_message("Skipped; the pair comes back when no other pair is left.")
@@ -83,6 +87,8 @@ def skip(task_id: int) -> None:
 
 @in_a_sentence
 def undo() -> None:
+    if waits():
+        return
     session, me = current()
     set_message("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
 
@@ -111,7 +117,7 @@ def toggle_keys() -> None:
 def page() -> None:
     session, me = current()
     st.html(LAYOUT)
-    if "unsaved" in st.session_state:
+    if waits():
         try_again()
         return
     task, progress = labelling.next_task(session, me.id), labelling.progress(session, me.id)

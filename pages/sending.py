@@ -28,6 +28,12 @@ class Given:
     milliseconds: int | None
 
 
+def waits() -> bool:
+    """Whether an answer is not stored yet.  Until it is, a key does nothing: a skip or a second answer that reached the
+    database first would take its place."""
+    return "unsaved" in st.session_state
+
+
 def store(given: Given) -> bool:
     """Store an answer, or keep it here while the database is busy, full or away; whether it is done with.
 
@@ -54,7 +60,8 @@ def store(given: Given) -> bool:
     if receipt.feedback is not None:
         set_message(verdict(receipt.feedback))
     elif again:
-        set_message(outcome_of_retry(session, me, given.task_id))
+        set_message(outcome := outcome_of_retry(session, me, given.task_id))
+        st.toast(outcome)
     elif receipt.label is None:
         set_message("That pair was closed already, so the key did nothing.")
     return True
@@ -78,7 +85,7 @@ def try_again() -> None:
         "open: a reload loses this one answer, and its pair comes back.",
         icon=":material/cloud_off:",
     )
-    st.caption(problem)
+    st.caption(problem.partition("; ")[0].rstrip(".") + ".")  # the rest says to try again
     tries = st.session_state["tries"] = st.session_state.get("tries", 0) + 1
     try:
         stored = tries > 1 and store(given)  # the click itself has just tried

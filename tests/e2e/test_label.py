@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from copl_core.records import ImportRow, Role
+from copl_core.records import Choice, ImportRow, Role
 from copl_core.study import access, contents, labelling
 from copl_core.study_settings import AssignmentSettings
 from tests.e2e.conftest import App, quiet, ready, settled
@@ -217,13 +217,18 @@ def test_an_answer_waits_for_a_busy_database_and_is_stored_once(room):
     with closing(sqlite3.connect(home, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         page.keyboard.press("1")
+        page.keyboard.press("s")  # the old pair stays on the screen for a moment
+        page.keyboard.press("2")
         page.get_by_text("Not saved yet, trying again").wait_for()
-        assert page.get_by_text("The database was busy").count() == 1
+        page.keyboard.press("Backspace")
+        assert page.get_by_text("The database was busy for too long.", exact=True).count() == 1
+        assert page.get_by_text("Nothing was saved").count() == 0
         assert page.get_by_role("button", name="A is better").count() == 0
         other.execute("ROLLBACK")
     page.get_by_text("Your answer is saved now").or_(page.get_by_text("1 answered")).first.wait_for()
     ready(page)
     labels = labelling.history(room.session, person.id)
-    assert len(labels) == 1 and labels[0].milliseconds is not None
+    assert len(labels) == 1 and labels[0].choice is Choice.LEFT and labels[0].milliseconds is not None
+    assert page.get_by_role("button", name="B is better").count() == 1
     page.keyboard.press("2")  # and labelling goes on
     page.get_by_text("2 answered").first.wait_for()
