@@ -7,9 +7,11 @@ from itertools import count
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from copl_core.addresses import is_address, stored_address
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study_settings import EmailRule, Invite
 from db.base import AnyRow
+from db.identity_rows import let_in
 from db.members import change_role, checked_name
 from db.models import TokenRow, UserRow
 from db.overlap import assignment_of
@@ -166,6 +168,8 @@ class Auth(Transactions):
                 change_role(connection, user_row(connection, old.user_id, lock=True), role, by)
             if role is None:
                 shut_out(connection, study_id, email)
+            else:
+                let_in(connection, study_id, email)
             audit(connection, study_id, "e-mail", by, email=email, before=old and old.role, after=role and role.value)
             return EmailRule(email, role, None if old is None else old.user_id)
 
@@ -220,8 +224,8 @@ def free_name(connection: Connection, study_id: int, name: str) -> str:
 
 
 def _address(email: str) -> str:
-    email = email.strip().casefold()
-    if not (3 <= len(email) <= 320 and 0 < email.find("@") < len(email) - 1 and len(email.split()) == 1):
+    email = stored_address(email)
+    if not is_address(email):
         raise CoplError(f"{email!r} is not an e-mail address; give one such as name@example.org.")
     return email
 

@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 
 from copl_core.records import CoplError, StoreUnavailable
 
-HEAD = "0016"  # the newest migration; written here so that a start does not load Alembic to find it
+HEAD = "0017"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
 LOCK_SECONDS = 3.0  # on PostgreSQL: a row that is locked elsewhere costs somebody who labels so long, and a sentence
 STATEMENT_SECONDS = 60.0  # likewise, of one statement; the training data of a large study may take longer

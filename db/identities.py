@@ -58,6 +58,12 @@ class Identities(Transactions):
                     f"This account already signs in to this study as {name}. Sign in with another account, or sign in "
                     f"as {name} and disconnect it there first."
                 )
+            account = connection.execute(select(IdentityRow.__table__).where(IdentityRow.id == identity_id)).one()
+            if refused(connection, study_id, account, user_id):
+                raise CoplError(
+                    "An owner has refused this account's address, so it was not connected; sign in with another "
+                    "account, or ask an owner of the study."
+                )
             bind(connection, identity_id, study_id, user_id)
             audit(connection, study_id, "account", user_id, user=user_id, connected=True)
 

@@ -32,6 +32,8 @@ class IdentityUserRow(Base):
     user_id: Mapped[int] = child_of("user", primary_key=True, autoincrement=False, index=True)
     study_id: Mapped[int] = child_of("study", index=True)
     created_at: Mapped[datetime]
+    # The refused address that the account had when an owner refused it: it stays out with any other one, or with none.
+    refused: Mapped[str | None] = mapped_column(String(320))
 
 
 class IdentitySessionRow(Base):

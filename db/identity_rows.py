@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select
+from sqlalchemy import Connection, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from copl_core.records import Identity
@@ -71,18 +71,40 @@ def rule(connection: Connection, study_id: int, email: str | None) -> AnyRow | N
 
 
 def refused(connection: Connection, study_id: int, identity: AnyRow, user_id: int) -> bool:
-    """Whether an owner has refused the account's address, or the one by which its user came."""
-    query = select(EmailRow.id).where(
+    """Whether an owner has refused the account's address, the one by which its user came, or that of an account of the
+    user, whatever the provider says of this account now.
+    """
+    by_rule = select(EmailRow.id).where(
         EmailRow.study_id == study_id,
         EmailRow.role.is_(None),
         or_(EmailRow.email == identity.email, EmailRow.user_id == user_id),
     )
-    return connection.execute(query).first() is not None
+    before = select(IdentityUserRow.user_id).where(
+        IdentityUserRow.study_id == study_id,
+        IdentityUserRow.refused.is_not(None),
+        or_(IdentityUserRow.identity_id == identity.id, IdentityUserRow.user_id == user_id),
+    )
+    return any(connection.execute(query).first() is not None for query in (by_rule, before))
+
+
+def mark_refused(connection: Connection, study_id: int, email: str) -> None:
+    """Refuse the accounts of a study that have an address now, also for the time when they have another one."""
+    ids = select(IdentityRow.id).where(IdentityRow.email == email)
+    theirs = (IdentityUserRow.study_id == study_id, IdentityUserRow.identity_id.in_(ids))
+    connection.execute(update(IdentityUserRow).where(*theirs, IdentityUserRow.refused.is_(None)).values(refused=email))
+
+
+def let_in(connection: Connection, study_id: int, email: str) -> None:
+    """End the refusal of an address for the accounts that had it."""
+    theirs = (IdentityUserRow.study_id == study_id, IdentityUserRow.refused == email)
+    connection.execute(update(IdentityUserRow).where(*theirs).values(refused=None))
 
 
 def studies_of_identity(identity: AnyRow) -> tuple[Any, Any]:
     """Queries of the ids of the studies that an account opens: those where it is somebody, and those by its address."""
-    bound = select(IdentityUserRow.study_id).where(IdentityUserRow.identity_id == identity.id)
+    bound = select(IdentityUserRow.study_id).where(
+        IdentityUserRow.identity_id == identity.id, IdentityUserRow.refused.is_(None)
+    )
     taken = EmailRow.user_id.in_(select(IdentityUserRow.user_id))
     free = or_(EmailRow.user_id.is_(None), ~taken)
     ruled = select(EmailRow.study_id).where(EmailRow.email == identity.email, EmailRow.role.is_not(None), free)

@@ -8,8 +8,16 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select,
 
 from copl_core.records import BrowserSession, CoplError, Role, User
 from db.base import AnyRow
-from db.identity_models import IdentityRow, IdentitySessionRow, IdentityUserRow
-from db.identity_rows import bind, bound, identity_of_row, identity_of_session, refused, studies_of_identity
+from db.identity_models import IdentitySessionRow, IdentityUserRow
+from db.identity_rows import (
+    bind,
+    bound,
+    identity_of_row,
+    identity_of_session,
+    mark_refused,
+    refused,
+    studies_of_identity,
+)
 from db.members import study_of_row
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
 from db.study_models import EmailRow
@@ -136,16 +144,26 @@ def end_sessions_of(connection: Connection, user_id: int) -> int:
 
 
 def shut_out(connection: Connection, study_id: int, email: str) -> None:
-    """End the browsers of everybody whom a refused address concerns."""
-    of_account = (
-        select(IdentityUserRow.user_id)
-        .join(IdentityRow, IdentityRow.id == IdentityUserRow.identity_id)
-        .where(IdentityRow.email == email, IdentityUserRow.study_id == study_id)
+    """End the browsers and the links of everybody whom a refused address concerns, and keep their accounts out.
+
+    Raises:
+        CoplError: no owner of the study could sign in any more.
+    """
+    mark_refused(connection, study_id, email)
+    accounts = select(IdentityUserRow.user_id).where(IdentityUserRow.study_id == study_id)
+    rules = select(EmailRow.user_id).where(EmailRow.study_id == study_id, EmailRow.user_id.is_not(None))
+    with_account = accounts.where(IdentityUserRow.refused == email)
+    concerned = or_(UserRow.id.in_(with_account), UserRow.id.in_(rules.where(EmailRow.email == email)))
+    out = or_(
+        UserRow.id.in_(accounts.where(IdentityUserRow.refused.is_not(None))),
+        UserRow.id.in_(rules.where(EmailRow.role.is_(None))),
     )
-    named = select(EmailRow.user_id).where(EmailRow.study_id == study_id, EmailRow.email == email)
-    concerned = or_(UserRow.id.in_(of_account), UserRow.id.in_(named))
+    owners = select(UserRow.id).where(UserRow.study_id == study_id, UserRow.role == Role.OWNER.value)
+    if connection.execute(owners.where(concerned)).first() and not connection.execute(owners.where(~out)).first():
+        raise CoplError(f"{email} is an address of the only owner of the study; make somebody else an owner first.")
     for user_id in list(connection.execute(select(UserRow.id).where(concerned)).scalars()):
         end_sessions_of(connection, user_id)
+        connection.execute(delete(TokenRow).where(TokenRow.user_id == user_id))
 
 
 def bind_session(connection: Connection, session_hash: str | None, user: User, study_id: int) -> None:

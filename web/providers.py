@@ -107,7 +107,7 @@ async def login(request: Request, settings: ProviderSettings) -> Response:
         wanted = query.get("next", "")
         flow = {"provider": client.name, "next": wanted if is_local(wanted) else "/"}
         if request.method == "POST":
-            flow["connect"] = int(query["connect"]) if query.get("connect", "").isdecimal() else 0
+            flow["connect"] = _study_of(query.get("connect", ""))
         answer = await client.authorize_redirect(request, settings.redirect_uri)
     except CoplError as problem:
         return problem_page(str(problem), 503)
@@ -116,6 +116,11 @@ async def login(request: Request, settings: ProviderSettings) -> Response:
         return problem_page("The identity provider does not answer; try again in a minute.", 503)
     request.session["flow"] = flow
     return PlainTextResponse(answer.headers["location"]) if request.method == "POST" else answer
+
+
+def _study_of(text: str) -> int:
+    """The number of a study in an address; one that no study can have is that of none, as which nobody is signed in."""
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 async def callback(request: Request, settings: ProviderSettings) -> Response:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 from unicodedata import category
 
+from copl_core.addresses import LONGEST, is_address, stored_address
 from copl_core.records import CoplError, Identity
 from copl_core.study.roles import OWN, OWN_OR_OWNER, member, needs
 from copl_core.study.session import Session
 
-_LONGEST = {"iss": 500, "sub": 255, "email": 320, "name": 80}  # characters; the name is cut
+_LONGEST = {"iss": 500, "sub": 255, "email": LONGEST, "name": 80}  # characters; the name is cut
 
 
 def identity_of(claims: Mapping[str, Any]) -> Identity:
@@ -25,8 +26,8 @@ def identity_of(claims: Mapping[str, Any]) -> Identity:
         CoplError: a claim that decides who somebody is has another type than the standard gives it.
     """
     issuer, subject = (_text(claims, name, needed=True) for name in ("iss", "sub"))
-    address = _text(claims, "email").strip().casefold()
-    counts = claims.get("email_verified") is True and _is_address(address)  # some send "true" and "false" as texts
+    address = stored_address(_text(claims, "email"))
+    counts = claims.get("email_verified") is True and is_address(address)  # some send "true" and "false" as texts
     return Identity(issuer, subject, address if counts else None, _shown(_text(claims, "name")))
 
 
@@ -49,10 +50,6 @@ def _wrong(name: str, value: object, needed: str) -> CoplError:
     )
 
 
-def _is_address(text: str) -> bool:
-    return 0 < text.find("@") < len(text) - 1 and len(text.split()) == 1
-
-
 def _shown(name: str) -> str:
     """A name without characters that nobody sees."""
     return " ".join("".join(one for one in name if category(one)[0] != "C").split())[: _LONGEST["name"]]
@@ -63,7 +60,7 @@ def connect(session: Session, user_id: int, identity: Identity) -> None:
     """Let an account sign in as this user from now on; all of the user's labels stay theirs.
 
     Raises:
-        CoplError: the account signs in as somebody else of this study.
+        CoplError: the account signs in as somebody else of this study, or its address is refused.
     """
     member(session, user_id)
     session.store.connect_identity(user_id, identity)

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from copl_core.records import Choice, ImportRow, Progress, Role, RunState
+from copl_core.records import Choice, Identity, ImportRow, Progress, Role, RunState
 from copl_core.study_settings import AssignmentSettings
 from db.base import Base
 from db.engine import HEAD, alembic_config, make_engine, migrate, reading, version, writing
@@ -201,6 +201,33 @@ def postgres_copy(postgres_url):
         yield make_url(postgres_url).set(database=own).render_as_string(hide_password=False)
         connection.execute(text(f"drop database {own} with (force)"))
     engine.dispose()
+
+
+ACCOUNTS = [
+    "insert into identity values (1, 'https://id.example', 'ann', 'ann@example.org', 'Ann', :at)",
+    "insert into identity_user values (1, 2, 1, :at)",
+    "insert into email (id, study_id, email, role, created_at) values (1, 1, 'ann@example.org', null, :at)",
+    "insert into email (id, study_id, email, role, created_at) values (2, 1, 'a\u0308n@example.org', 'owner', :at)",
+    "insert into email (id, study_id, email, role, created_at) values (3, 1, 'o\u0308@example.org', null, :at)",
+    "insert into email (id, study_id, email, role, created_at) values (4, 1, '\u00f6@example.org', 'owner', :at)",
+]
+
+
+def test_a_refusal_and_the_rules_of_an_earlier_version_still_hold(of_version_0001):
+    with writing(of_version_0001) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0016")
+        for statement in ACCOUNTS:
+            connection.execute(text(statement), {"at": "2025-03-01 12:00:00.000000"})
+    migrate(of_version_0001)
+    store = SqlStore(of_version_0001)
+    expected = {"ann@example.org": None, "\u00e4n@example.org": Role.OWNER, "\u00f6@example.org": None}
+    assert {one.email: one.role for one in store.emails(1)} == expected
+    store.start_identity_session(Identity("https://id.example", "ann", None, "Ann"), "browser")
+    assert store.admit("browser", 1) is None
+    store.set_email(1, "ann@example.org", Role.ANNOTATOR)
+    assert store.admit("browser", 1).id == 2
 
 
 def test_it_has_the_tables_of_the_models_and_no_broken_reference(of_version_0001):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from time import sleep
+from unicodedata import normalize
 
 import pytest
 from sqlalchemy import text
 
+from copl_core.addresses import stored_address
 from copl_core.records import CoplError, Identity, Role, User
 from copl_core.study import access, accounts, contents, labelling, sign_in, user_map
 from copl_core.study.session import Session
@@ -202,6 +204,37 @@ def test_an_account_is_read_from_its_claims_alone_where_they_have_their_types():
         accounts.identity_of(claims | {"sub": 7})
     with pytest.raises(CoplError, match="'iss' is missing"):
         accounts.identity_of({"sub": "7"})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("ann@strasse.de", "ann@straße.de"),
+        ("sam@example.org", "ſam@example.org"),
+        ("kim@example.org", "\u212aim@example.org"),
+        ("änn@example.org", "Änn@example.org"),
+        ("a;b@example.org", "a\u037eb@example.org"),
+    ],
+)
+def test_no_address_is_that_of_somebody_else(session, ours, theirs):
+    access.set_email(closed(session), ours, Role.OWNER)
+    assert by_account(session, accounts.identity_of(claims_of(theirs)).address) is None
+    assert access.set_email(session, theirs, Role.ANNOTATOR).user_id is None
+    assert len(access.emails(session)) == 2
+    assert by_account(session, accounts.identity_of(claims_of(theirs)).address).role == Role.ANNOTATOR
+    assert by_account(session, accounts.identity_of(claims_of(ours.upper() if ours.isascii() else ours)).address)
+
+
+def claims_of(address: str) -> dict[str, object]:
+    return {"iss": "https://id.example", "sub": address, "email": address, "email_verified": True}
+
+
+def test_an_address_has_one_form_and_nothing_becomes_an_ascii_letter():
+    assert stored_address(" a\u0308nn@Example.ORG") == stored_address("\u00e4nn@example.org") == "\u00e4nn@example.org"
+    for one in filter(lambda letter: normalize("NFC", letter) != letter, map(chr, range(0x80, 0x30000))):
+        one = stored_address(f"x{one}@y")
+        assert not one.isascii()
+        assert stored_address(one) == one
 
 
 @pytest.mark.parametrize("address", ["", "ann", "@example.org", "ann@", "ann @example.org", "x" * 320 + "@y"])

@@ -272,6 +272,58 @@ def test_a_refused_address_signs_out_at_once_and_stays_out(session, browser, ser
     assert browser.user.id == me.id and browser.user.role == Role.ANNOTATOR
 
 
+@pytest.mark.parametrize(
+    "later", [{"email_verified": False}, {"email": "ann.new@example.org"}, {"email": None, "email_verified": None}]
+)
+def test_a_refusal_stays_with_the_account_and_its_person(session, browser, server, later):
+    access.join(session, "Olga", Role.OWNER)
+    me = access.join(session, "Ann of old")
+    link = access.sign_in_token(session, me.id)
+    browser.client.get("/", params={"token": link})
+    browser.connect()
+    server.claims |= {"sub": "another account of Ann", "email": "ann@home.example"}
+    browser.connect()
+    access.set_email(session, "ann@example.org", None)
+    other, by_link = Browser(session), Browser(session)
+    other.sign_in()
+    assert browser.user is None and other.user is None
+    server.claims |= {"sub": "ann", "email": "ann@example.org"} | later
+    browser.sign_in()
+    by_link.client.get("/", params={"token": link})
+    assert browser.user is None and by_link.user is None
+    assert sign_in.session_of(session.store, browser.secret).studies == ()
+    access.set_email(session, "ann@example.org", Role.ANNOTATOR)
+    assert browser.user == me == other.user
+
+
+def test_an_account_with_a_refused_address_is_not_connected(session, browser, server):
+    access.set_email(session, "ann@example.org", None)
+    user = access.join(session, "Somebody")
+    browser.client.get("/", params={"token": access.sign_in_token(session, user.id)})
+    answer = browser.connect()
+    assert answer.status_code == 403 and "has refused this account" in answer.text
+    assert accounts.accounts(session, user.id) == [] and browser.user == user
+
+
+def test_the_only_owner_of_a_study_is_not_refused(session, browser, server, ann):
+    browser.sign_in()
+    me = browser.user
+    with pytest.raises(CoplError, match="only owner"):
+        access.set_email(session, "ann@example.org", None)
+    assert browser.user == me and access.emails(session)[0].role == Role.OWNER
+
+
+@pytest.mark.parametrize("number", ["9" * 30, "9" * 5000, "9" * 10, "²", "-1", "nonsense"])
+def test_a_study_that_cannot_be_connects_nobody(session, browser, server, number):
+    user = access.join(session, "Ann")
+    browser.client.get("/", params={"token": access.sign_in_token(session, user.id)})
+    wanted = {"provider": "main", "connect": number}
+    begun = browser.client.post("/auth/login", params=wanted, headers={HEADER: "1"})
+    answer = browser.come_back(begun.text)
+    assert answer.status_code == 403 and "signed out" in answer.text
+    assert accounts.accounts(session, user.id) == []
+
+
 # ---- invites, open studies, accounts that are connected
 
 
