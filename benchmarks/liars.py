@@ -9,14 +9,16 @@ otherwise as one list of random answers says; or like the group, until their sou
 graph is fitted as the trainer does, with one member, and people are grouped as on the map, accounts that lie among
 them.  The winner of a group is the source with the highest predicted win rate.  k is searched among powers of two.
 
-*quarantine* is the product's default: what ``insight.evidence`` finds is left out of the fit.  *bound* is not in the
-product: a label of an account with more than twice the median number of labels weighs less, so that all labels of an
-account weigh no more than that.  Adaptive accounts know the defences: they answer repeated pairs alike, take their
-time, answer little, flip some answers, or answer honestly half of the time.
+*quarantine* is the product's default and an owner's clicks: what ``insight.evidence`` finds is left out by itself, and
+what ``insight.collusion`` names (accounts with about three hundred equal answers or more) once an owner leaves it out
+on Quality; here all of it is left out. *bound* is not in the product: a label of an account with more than twice the
+median number of labels weighs less, so that all labels of an account weigh no more than that. Adaptive accounts know
+the defences: they answer repeated pairs alike, take their time, answer little, flip some answers, or answer honestly
+half of the time.
 
-The second table is what the defences cost: honest people who are left out, in worlds with careful and careless people
-and on real files (which have no repeated pairs, so the bound of a careful person is given), and the accuracy of fits
-with the bound.  The third is how long newcomers wait where a study lets them.
+The second table is what the defences cost: honest people who are left out or named to owners, in worlds with careful
+and careless people and on real files (which have no repeated pairs, so the bound of a careful person is given), and the
+accuracy of fits with the bound. The third is how long newcomers wait where a study lets them.
 """
 
 from __future__ import annotations
@@ -183,9 +185,14 @@ def attacked(world: World, attack: Attack, winner: int, seed: int) -> None:
 
 
 def with_liars(world: World, attack: Attack, k: int, seed: int) -> tuple[AnswerTable, set[int]]:
-    """(all answers, accounts that the evidence leaves out)."""
+    """(all answers, accounts that the evidence leaves out or that owners are shown as alike)."""
     every = joined(world.answers, liars(world, attack, k, seed))
-    return every, set(grounds(every, set(range(PEOPLE + k))))
+    return every, found(every, set(range(PEOPLE + k)))
+
+
+def found(answers: AnswerTable, people: set[int]) -> set[int]:
+    """Accounts that the evidence leaves out, and those that owners are shown as alike."""
+    return {*grounds(answers, people), *(one.user_id for one in alike(answers))}
 
 
 def smallest(moved: Callable[[int], bool], most: int) -> str:
@@ -207,7 +214,7 @@ def show(both: tuple[float, float]) -> str:
 
 
 def false_quarantines(seed: int) -> None:
-    print(f"\nhonest people who are left out by evidence, by their number of answers, in {WORLDS} worlds:")
+    print(print(f"\nhonest people who are left out or named as alike, by their number of answers, in {WORLDS} worlds:"))
     print(f"{'':44}" + "".join(f"{n:>10}" for n in (60, 120, 400)))
     for name, noise in (
         ("10 : 1, a tenth of flips", (0.1, 0.1)),
@@ -218,13 +225,13 @@ def false_quarantines(seed: int) -> None:
         print(f"{name:48}" + "".join(f"{count:>6} of {WORLDS * PEOPLE:,}"[-12:] for count in counts))
 
 
-def honest_left_out(seed: int, labels: int, noise: tuple[float, float]) -> dict:
+def honest_left_out(seed: int, labels: int, noise: tuple[float, float]) -> set[int]:
     world, rng = make_world(seed), np.random.default_rng(seed)
     rows = []
     for user, group in enumerate(world.group.tolist()):
         key = honest_key(world, group, noise[group])
         rows.append(account(rng, user, rng.permutation(len(PAIRS))[:labels], key, again=True))
-    return grounds(joined(*rows), set(range(PEOPLE)))
+    return found(joined(*rows), set(range(PEOPLE)))
 
 
 def files(folder: Path | None, seed: int) -> None:
@@ -256,12 +263,12 @@ def of_file(name: str, rows: list[ImportRow], seed: int) -> None:
     )
     data = split.train
     answers = answers_of(data.labels)
-    named = grounds(answers, np.unique(answers.user).tolist())
+    named = found(answers, set(np.unique(answers.user).tolist()))
     careful = alike(answers, bound=CAREFUL)
     counts = np.bincount(data.labels.user)
     print(
         f"{name}: {data.n_users:,} people, {len(data.labels):,} labels, at most {counts.max():,} of one person; "
-        f"{len(named)} left out, {len(careful)} with the bound of a careful person"
+        f"{len(named)} left out or named as alike, {len(careful)} with the bound of a careful person"
     )
     settings = Settings.from_environment()
     phi = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi").embed(list(split.texts))

@@ -170,7 +170,7 @@ class User:
 class Ground:
     """Why an account is quarantined."""
 
-    kind: str  # "repeats" | "gold" | "fast" | "alike" | "new"
+    kind: str  # "repeats" | "gold" | "fast" | "new"
     sentence: str  # with its numbers; it accuses nobody
 
 
@@ -182,7 +182,8 @@ class Quarantine:
     grounds: tuple[Ground, ...]
     since: datetime
     labels: int  # that would count for training
-    decided: str = ""  # "counted" | "left out" by an owner, "shown" by repeats of a new account; empty: nothing yet
+    # "counted" | "left out" by an owner, "shown" by repeats of a new account, "promoted" to owner; empty: nothing yet
+    decided: str = ""
     decided_at: datetime | None = None
 
 

@@ -183,6 +183,7 @@ class Store(Protocol):
         """Leave a person's labels out of training and votes until an owner decides; whether anything has changed.
 
         Nothing changes for owners, for those who are excluded, and for those whom an owner has decided to count.
+        Who becomes an owner counts again.
         """
         ...
 
@@ -500,6 +501,13 @@ class Store(Protocol):
         """(number of users, number of answers) of the table that ``answers`` returns."""
         ...
 
+    def answers_state(self, study_id: int) -> tuple[int, int, int]:
+        """(revision, counting answers, newest label): it changes with the table that ``answers`` returns.
+
+        The revision alone does not: answers to gold pairs and those of people who are left out do not raise it.
+        """
+        ...
+
     def answers(self, study_id: int) -> AnswerTable:
         """Every counting answer of visible users, including gold, practice and excluded users."""
         ...
@@ -667,7 +675,10 @@ class Store(Protocol):
         ...
 
     def set_schedule(self, study_id: int, schedule: Schedule | None, *, by: int | None = None) -> None: ...
-    def revision(self, study_id: int) -> int: ...
+    def revision(self, study_id: int) -> int:
+        """Raised by each change of what training reads: not by answers to gold pairs or of people who are left out."""
+        ...
+
     def revisions_since(self, study_id: int, watermark: int) -> int:
         """Number of label changes after the watermark."""
         ...

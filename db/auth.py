@@ -15,7 +15,7 @@ from db.identity_rows import let_in
 from db.members import change_role, checked_name
 from db.models import TokenRow, UserRow
 from db.overlap import assignment_of
-from db.quarantine import of_newcomer
+from db.quarantine import note_newcomer, of_newcomer
 from db.sessions import bind_session, end_sessions_of, shut_out
 from db.study_models import EmailRow, InviteRow
 from db.transactions import Transactions, audit, now, study_row, user_of, user_row
@@ -207,6 +207,7 @@ def add_user(connection: Connection, study_id: int, name: str, role: Role, token
         )
         .returning(*UserRow.__table__.c)
     ).one()
+    note_newcomer(connection, row)
     if token_hash is not None:
         _add_token(connection, row.id, token_hash)
     return user_of(row)

@@ -16,7 +16,7 @@ from db.models import LabelRow, TaskRow
 from db.overlap import assignment_of, has_free_slot, recount
 from db.study_models import GuidelineRow
 from db.tasks import close, current_task, has_labelled, new_task, open_pairs, task_of, task_to_answer, write_draft
-from db.transactions import Transactions, audit, bump_revision, now, study_of, user_row
+from db.transactions import Transactions, audit, bump_by_user, now, study_of, user_row
 
 # what an edited label takes over from the one it supersedes
 _COPIED = ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "position_known", "created_at")
@@ -120,7 +120,7 @@ class Labelling(Transactions):
             old = _own_counting(connection, study, label_id)
             if all(getattr(old, name) == value for name, value in content.items()):
                 return _label(connection, label_id)
-            revision = bump_revision(connection, study.id, 1)
+            revision = bump_by_user(connection, study.id, user_id)
             connection.execute(
                 update(LabelRow).where(LabelRow.id == label_id).values(counts=False, task_id=None, revision=revision)
             )
@@ -238,9 +238,11 @@ def _guidelines(connection: Connection, study_id: int, version: int | None) -> i
 
 
 def _revision_after(connection: Connection, study: AnyRow, attention: bool) -> int:
-    """The study's revision after a label change; checks (gold, practice) leave it as it is: nothing trains on them."""
+    """The study's revision after a label change; checks (gold, practice) and people who are left out leave it as it is:
+    nothing trains on them.
+    """
     if not attention:
-        return bump_revision(connection, study.id, 1)
+        return bump_by_user(connection, study.id, study.user_id)
     return study.revision
 
 

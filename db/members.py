@@ -10,7 +10,7 @@ from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Role, StudyReco
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
 from db.models import AuditRow, LabelRow, StudyRow, UserRow
-from db.quarantine import COUNTED, LEFT_OUT, change_training, decision
+from db.quarantine import COUNTED, LEFT_OUT, change_training, decision, end_for_owner
 from db.study_parts import drop_study
 from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_of, user_row
 
@@ -169,7 +169,7 @@ class Members(Transactions):
             return user_of(user_row(connection, user_id))
 
     def exclude(self, user_id: int, excluded: bool, *, by: int | None = None) -> User:
-        """Each label of the user counts as changed; at least one, so that the trainer always notices."""
+        """Each label of the user counts as changed, unless they are left out already."""
         with self._write() as connection:
             study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
             user = user_row(connection, user_id, lock=True)
@@ -225,7 +225,10 @@ def study_of_row(row: AnyRow) -> StudyRecord:
 
 
 def change_role(connection: Connection, user: AnyRow, role: Role, by: int | None) -> None:
-    """A study keeps one owner at least, who can invite others.  The caller has locked the row of the study."""
+    """A study keeps one owner at least, who can invite others, and owners never wait for a decision of owners.
+
+    The caller has locked the rows of the study and the user.
+    """
     if user.role == role.value:
         return
     if user.role == Role.OWNER.value:
@@ -238,3 +241,5 @@ def change_role(connection: Connection, user: AnyRow, role: Role, by: int | None
             raise CoplError(f"{user.name} is the only owner of the study; make somebody else an owner first.")
     connection.execute(update(UserRow).where(UserRow.id == user.id).values(role=role.value))
     audit(connection, user.study_id, "role", by, user=user.id, before=user.role, after=role.value)
+    if role == Role.OWNER:
+        end_for_owner(connection, user, by)

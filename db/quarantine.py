@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from copl_core.records import LEFT, CoplError, Ground, Kind, Quarantine, Role, User
 from copl_core.study_settings import QUARANTINE_NEW
@@ -19,7 +19,7 @@ from db.models import LabelRow, UserRow
 from db.overlap import assignment_of, recount_all
 from db.transactions import Transactions, audit, bump_revision, now, study_row, user_of, user_row
 
-COUNTED, LEFT_OUT, SHOWN = "counted", "left out", "shown"
+COUNTED, LEFT_OUT, SHOWN, PROMOTED = "counted", "left out", "shown", "promoted"
 NEW = Ground("new", "Has just joined, and has not yet answered enough pairs twice.")
 
 
@@ -38,7 +38,7 @@ class Quarantines(Transactions):
             if user.quarantined:
                 values = {"quarantine": {**before, "grounds": [*before["grounds"], *_rows(new)]}}
                 connection.execute(update(UserRow).where(UserRow.id == user_id).values(values))
-                changes = 0
+                changes = n_labels(connection, study, user_id)
             else:
                 changes = change_training(connection, study, user_id, quarantined=True, quarantine=_stored(new))
             words = [one.sentence for one in new]
@@ -77,22 +77,42 @@ class Quarantines(Transactions):
 
 
 def change_training(connection: Connection, study: AnyRow, user_id: int, **values: Any) -> int:
-    """Change whether a user trains; returns the labels that it is about.
+    """Change why a user is left out of training, or whether; returns the labels that it is about.
 
-    Each label of the user counts as changed; at least one, so that the trainer always notices.  The caller has locked
-    the rows of the study and the user.
+    If it changes whether, each label of the user counts as changed; at least one, so that the trainer always notices.
+    The caller has locked the rows of the study and the user.
     """
+    before = user_of(user_row(connection, user_id)).trained
     connection.execute(update(UserRow).where(UserRow.id == user_id).values(values))
-    theirs = select(LabelRow.pair_id).where(
-        LabelRow.study_id == study.id,
+    labels = n_labels(connection, study, user_id)
+    if user_of(user_row(connection, user_id)).trained != before:
+        bump_revision(connection, study.id, max(1, labels))
+        recount_all(connection, assignment_of(study), _labels(study.id, user_id))
+    return labels
+
+
+def n_labels(connection: Connection, study: AnyRow, user_id: int) -> int:
+    """Labels of a user that would count for training."""
+    labels = _labels(study.id, user_id).subquery()
+    return int(connection.execute(select(func.count()).select_from(labels)).scalar_one())
+
+
+def _labels(study_id: int, user_id: int) -> Select[int]:
+    """A query of the pairs of a user's labels that would count for training."""
+    return select(LabelRow.pair_id).where(
+        LabelRow.study_id == study_id,
         LabelRow.user_id == user_id,
         LabelRow.counts,
         LabelRow.attention.is_(False),
     )
-    changes = int(connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one())
-    bump_revision(connection, study.id, max(1, changes))
-    recount_all(connection, assignment_of(study), theirs)
-    return changes
+
+
+def end_for_owner(connection: Connection, user: AnyRow, by: int | None) -> None:
+    """Count a quarantined person who becomes an owner.  The caller has locked the rows of the study and the user."""
+    if user.quarantined:
+        study = study_row(connection, user.study_id)
+        labels = change_training(connection, study, user.id, **decision(user, PROMOTED))
+        audit(connection, study.id, "quarantine ended", by, user=user.id, owner=True, labels=labels)
 
 
 def decision(user: AnyRow, decided: str) -> dict[str, Any]:
@@ -106,6 +126,12 @@ def of_newcomer(study: AnyRow, role: Role) -> dict[str, Any]:
     if role != Role.ANNOTATOR or assignment_of(study).quarantine != QUARANTINE_NEW:
         return {}
     return {"quarantined": True, "quarantine": _stored([NEW])}
+
+
+def note_newcomer(connection: Connection, user: AnyRow) -> None:
+    """Write into the record that an account waits from the start."""
+    if user.quarantined:
+        audit(connection, user.study_id, "quarantine", user=user.id, grounds=[NEW.sentence], new=True, labels=0)
 
 
 def _stored(grounds: Sequence[Ground]) -> dict[str, Any]:

@@ -6,7 +6,19 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, bindparam, insert, literal_column, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from copl_core.records import LEFT, CoplError, Kind, Role, User
 from db.base import AnyRow, AnySelect
@@ -145,6 +157,26 @@ _BUMP_REVISION = (
 def bump_revision(connection: Connection, study_id: int, changes: int) -> int:
     """Add a number of label changes to the study's revision; returns the new revision."""
     return connection.execute(_BUMP_REVISION, {"study": study_id, "changes": changes}).scalar_one()
+
+
+# In the statement that takes the change: on PostgreSQL a row read before waiting for the study's lock may be outdated.
+_BUMP_BY_USER = (
+    update(StudyRow)
+    .where(StudyRow.id == bindparam("study"))
+    .values(
+        revision=StudyRow.revision
+        + select(func.count())
+        .select_from(UserRow)
+        .where(UserRow.id == bindparam("user"), UserRow.excluded.is_(False), UserRow.quarantined.is_(False))
+        .scalar_subquery()
+    )
+    .returning(StudyRow.revision)
+)
+
+
+def bump_by_user(connection: Connection, study_id: int, user_id: int) -> int:
+    """Add one label change of a user, unless they are left out of training; returns the revision."""
+    return connection.execute(_BUMP_BY_USER, {"study": study_id, "user": user_id}).scalar_one()
 
 
 def audit(connection: Connection, study_id: int, event: str, user_id: int | None = None, **detail: object) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
-from pages import quarantine, second_look
+from pages import alike, quarantine, second_look
 from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings, training_of, who_is_simulated
 from pages.gain import ceiling_in_words
 
@@ -38,6 +38,7 @@ def page() -> None:
     lead.markdown(summary(view))
     flagged(view)
     quarantine.section()
+    alike.section()
     st.subheader("Do people agree?")
     agreement(view)
     if allowed := ceiling_in_words():

@@ -11,30 +11,35 @@ from pages.common import current, in_a_sentence, page_link, person_name
 from pages.texts import literal
 
 MOST_SHOWN = 12  # people with buttons; the others follow once some are decided
-_DECIDED = {"counted": "counts", "left out": "left out", "shown": "counts, by their own repeated pairs"}
+_DECIDED = {
+    "counted": "counts",
+    "left out": "left out",
+    "shown": "counts, by their own repeated pairs",
+    "promoted": "counts, as an owner",
+}
 
 
 def section() -> None:
     """Nothing where nobody has ever been left out."""
     session, me = current()
     waiting, decided = quarantine.waiting(session), quarantine.decided(session)
-    if not waiting and not decided:
-        return
-    st.subheader("Left out until an owner decides")
     if waiting:
+        st.subheader("Left out until an owner decides")
         labels = sum(one.labels for one in waiting)
         st.markdown(
             f"**{len(waiting):,} {'people wait' if len(waiting) != 1 else 'person waits'}**, with {labels:,} labels. "
             "Their labels are stored and stay on their own pages; until the decision they train no snapshot and count "
-            "in no vote. Each reason is a figure and no verdict: somebody in a hurry, a shared computer or a file that "
-            "was imported twice look the same."
+            "in no vote. Each reason is a figure and no verdict: somebody in a hurry looks the same. The figures are "
+            "those of now."
         )
+    if done := st.session_state.pop("quarantine-done", ""):
+        st.success(done)
     for one in waiting[:MOST_SHOWN]:
         person(one, may_decide=me.role == Role.OWNER)
     if len(waiting) > MOST_SHOWN:
         st.write(f"And {len(waiting) - MOST_SHOWN:,} more, once some of these are decided.")
     if decided:
-        with st.expander(f"Decided before: {len(decided):,}"):
+        with st.expander(f"Left out earlier, and decided: {len(decided):,}"):
             st.dataframe(
                 [row(one) for one in decided], hide_index=True, width="stretch", key="quarantine-decided", alt="Decided"
             )
@@ -53,15 +58,17 @@ def person(one: Quarantine, *, may_decide: bool) -> None:
 @in_a_sentence
 def decide(user_id: int, count: bool) -> None:
     session, me = current()
-    quarantine.decide(session, user_id, count, by=me.id)
+    user = quarantine.decide(session, user_id, count, by=me.id)
+    words = "counts in training and votes again" if count else "stays left out of training and votes"
+    st.session_state["quarantine-done"] = f"{literal(person_name(user.name, user.kind))} {words}."
 
 
 def notice() -> None:
     """One line for owners on the first page; nothing where nobody waits."""
     session, me = current()
-    waiting = quarantine.waiting(session) if me.role == Role.OWNER else []
+    waiting = quarantine.n_waiting(session) if me.role == Role.OWNER else 0
     if waiting:
-        people = f"{len(waiting):,} people are" if len(waiting) != 1 else "1 person is"
+        people = f"{waiting:,} people are" if waiting != 1 else "1 person is"
         st.info(f"{people} left out of training until you decide.", icon=":material/person_alert:")
         page_link("quality", "Quality: who, and why")
 

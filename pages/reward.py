@@ -343,8 +343,7 @@ def lead(prompt: str, responses: int, users: list[int], groups: list[int]) -> st
 def cached_view(session: Session, query: tuple):
     """The predicted rewards, computed again only when the query, the snapshot or a label has changed."""
     prompt, responses, users, groups, first, given = query
-    record = session.record
-    key = (record.champion, record.revision, repr(query))
+    key = (session.record.champion, session.store.answers_state(session.id), repr(query))
     if st.session_state.get("prediction", (None,))[0] != key:
         view = rewards.reward(session, prompt, responses, users=users, groups=groups, first=first, answers=given)
         st.session_state["prediction"] = (key, view)

@@ -6,7 +6,8 @@ import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, audit_trail, labelling
-from copl_core.study_settings import QUARANTINE_EVIDENCE, QUARANTINE_NEW, QUARANTINE_OFF, AssignmentSettings
+from copl_core.study.views import QUARANTINE_WORDS
+from copl_core.study_settings import AssignmentSettings
 from pages import privacy
 from pages.common import current, rerun
 from pages.gold_and_reports import gold_pairs, reports
@@ -23,11 +24,6 @@ TEXT_FORMATS = {
     "markdown": "Markdown",
     "plain": "plain, every character as it is",
     "formulas": "Markdown with formulas",
-}
-QUARANTINES = {
-    QUARANTINE_EVIDENCE: "people with failed checks or copied answers",
-    QUARANTINE_NEW: "these people, and newcomers",
-    QUARANTINE_OFF: "nobody",
 }
 SHOWN = 200  # entries of the record shown at first
 
@@ -163,11 +159,12 @@ def rules(settings: AssignmentSettings) -> dict:
 def quarantine(settings: AssignmentSettings) -> str:
     return st.selectbox(
         "Whose answers wait for an owner",
-        list(QUARANTINES),
-        index=list(QUARANTINES).index(settings.quarantine),
-        format_func=QUARANTINES.get,
+        list(QUARANTINE_WORDS),
+        index=list(QUARANTINE_WORDS).index(settings.quarantine),
+        format_func=QUARANTINE_WORDS.get,
         key="assignment-quarantine",
-        help="Checks are repeated pairs, gold pairs, and the time that reading takes; another taste is never a reason. "
+        help="Checks are repeated pairs, gold pairs, and the time that reading takes; neither another taste nor "
+        "answers like somebody else's are a reason. "
         "Labels that wait are stored and train nothing until an owner decides on Quality. Newcomers count as soon as "
         "their repeated pairs show that they do not answer at random; repeat more pairs if they shall wait.",
     )

@@ -5,15 +5,18 @@ p on a pair, two answers of one person agree in a share c, the mean of p² + (1 
 the answer is right in a share max(p, 1 − p) at most: on average (1 + √(2c − 1)) / 2 at most (``insight.ceiling``).
 
 So each account's answers to one half of the pairs are forecast by the accounts that answered the other half most like
-it, and the number of right forecasts is tested against that bound (binomial test, one-sided).  The halves change
-places.  Accounts are named at a false discovery rate (Y. Benjamini and Y. Hochberg, JRSS B 57, 1995).  It is after the
-copying indices of examinations (J. A. Wollack, Applied Psychological Measurement 21, 1997), with people's consistency
-in place of a model of ability.
+it, and the number of right forecasts is tested against that bound (binomial test, one-sided). The halves change places.
+Ties are left out of forecasts and consistency alike: people decide some pairs always and others never, so what they do
+with ties says nothing about the answers that are compared. Accounts are named at a false discovery rate (Y. Benjamini
+and Y. Hochberg, JRSS B 57, 1995). It is after the copying indices of examinations (J. A. Wollack, Applied Psychological
+Measurement 21, 1997), with people's consistency in place of a model of ability.
 
 The bound is that of careful people, not of the average: a careful minority with a taste of its own agrees in more cases
-than the average person does with themselves.  That has a price (``benchmarks.liars``): accounts with fewer than about
-three hundred answers are never named, nor those that differ from one another as often as careful people do.  Without
-repeated pairs nobody is named.  Numpy and scipy only.
+than the average person does with themselves. That has a price (``benchmarks.liars``): accounts with fewer than about
+three hundred answers are never named, nor those that differ from one another as often as careful people do. Without
+repeated pairs, or with few people, nobody is named. The figure is symmetric: of two accounts with one list of answers
+it names both, also the one that was copied. So it is a question to an owner and never a reason to leave anybody out.
+Numpy and scipy only.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ from copl_core.study_settings import CHECK_REASONS, AnswerTable, SelectionReason
 
 CAREFUL = 0.98  # right forecasts of somebody who gives the same answer again in 96 %, as few people do
 FEWEST_ANSWERS = 100  # forecast answers of an account; with fewer no number of right forecasts proves anything
-FEWEST_REPEATS = 50  # in the study, below which its people's consistency is unknown
+FEWEST_REPEATS = 50  # decided, in the study, below which its people's consistency is unknown
+FEWEST_PEOPLE = 20  # who have decided pairs, below which answers that agree say nothing about copies
 RATE = 0.01  # expected share of honest accounts among those that are named
 _PRIOR = 10.0  # repeats of a typical person that each person's consistency starts from
 _QUARTER = 0.75  # the quantile of people that stands for a consistent person
@@ -62,7 +66,7 @@ def bound_of(answers: AnswerTable) -> float:
     It is that of the more consistent quarter of people, and of a careful person at least.  Each person's share is drawn
     towards that of everybody, since most have few repeats.
     """
-    answers = answers.take(~np.isin(answers.selection_reason, _CHECKS))
+    answers = _decided(answers)
     user, same = repeated_answers(answers.user, answers.pair, preferred_response(answers))
     if len(user) < FEWEST_REPEATS:
         return math.nan
@@ -80,6 +84,9 @@ def alike(answers: AnswerTable, *, bound: float | None = None, rate: float = RAT
         bound: the largest credible share of right forecasts; None: ``bound_of``.
         rate: false discovery rate.
     """
+    answers = _decided(answers)
+    if len(np.unique(answers.user)) < FEWEST_PEOPLE:
+        return []
     bound = bound_of(answers) if bound is None else bound
     if math.isnan(bound):
         return []
@@ -113,9 +120,13 @@ def alike(answers: AnswerTable, *, bound: float | None = None, rate: float = RAT
     ]
 
 
+def _decided(answers: AnswerTable) -> AnswerTable:
+    """The preferences with a side: no checks and no ties."""
+    return answers.take(~np.isin(answers.selection_reason, _CHECKS) & np.isin(answers.choice, _DECIDED))
+
+
 def _table(answers: AnswerTable) -> tuple[np.ndarray, csr_array]:
-    """(ids (U,) of users with enough answers, their first decided answers (U, P): ±1, 0 for none)."""
-    answers = answers.take(~np.isin(answers.selection_reason, _CHECKS) & np.isin(answers.choice, _DECIDED))
+    """(ids (U,) of users with enough answers, their first answers (U, P): ±1, 0 for none)."""
     key = answers.user * (answers.pair.max(initial=0) + 1) + answers.pair
     answers = answers.take(np.sort(np.unique(key, return_index=True)[1]))
     ids, row = np.unique(answers.user, return_inverse=True)

@@ -1,10 +1,10 @@
 """What speaks against counting an account's answers, apart from its taste: the grounds of a quarantine.
 
-The grounds are those of the Quality page without the side of the screen, which the model corrects; and answers that
-follow those of others more exactly than people follow their own (``insight.collusion``).  A flag of the page is a hint;
-a ground has consequences, so it needs twice as many answers and a level that holds for all people of a study together
-(Bonferroni).  Careless people are above the bounds: a ground finds those who always click one side, or do not read.
-Nothing here compares an account with the majority.  Numpy and scipy only.
+The grounds are those of the Quality page without the side of the screen, which the model corrects.  A flag of the page
+is a hint; a ground has consequences, so it needs twice as many answers and a level that holds for all people of a study
+together (Bonferroni).  Careless people are above the bounds: a ground finds those who always click one side, or do not
+read.  Nothing here compares an account with others, so nobody can bring a ground against somebody else: answers that
+follow those of others (``insight.collusion``) are a question to owners and no ground.  Numpy and scipy only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 from scipy.stats import binom
 
-from copl_core.insight.collusion import Alike, alike
 from copl_core.insight.quality import CONSISTENT_BOUND, FAST_BOUND, FEWEST, GOLD_BOUND, Figures, Share, figures
 from copl_core.records import Ground
 from copl_core.study_settings import AnswerTable
@@ -25,21 +24,26 @@ SHOWN_REPEATS = 5  # repeats from which a new account can have shown that it doe
 _CHANCE = 0.5
 
 
-def grounds(answers: AnswerTable, people: Collection[int], excluded: Collection[int] = ()) -> dict[int, list[Ground]]:
+def grounds(answers: AnswerTable, people: Collection[int]) -> dict[int, list[Ground]]:
     """Person → the grounds for a quarantine, of those with any.
 
     Args:
         answers: every answer that counts, checks included.
         people: ids of those who are judged; others are ignored.
-        excluded: of these, those whom the consistency of the study does not know.
     """
     answers = answers.take(np.isin(answers.user, list(people)))
     found: dict[int, list[Ground]] = {}
     for user_id, ground in _of_figures(figures(answers)):
         found.setdefault(user_id, []).append(ground)
-    for one in alike(answers.take(~np.isin(answers.user, list(excluded)))):
-        found.setdefault(one.user_id, []).append(_of_alike(one))
     return found
+
+
+def present(ground: Ground, row: Figures) -> Ground:
+    """A ground with the figures of now, which change while its person goes on answering."""
+    for kind, name, _, _, words in _CHECKS:
+        if kind == ground.kind and getattr(row, name).n:
+            return Ground(kind, words.format(getattr(row, name)))
+    return ground
 
 
 def shown(answers: AnswerTable, people: Collection[int]) -> list[int]:
@@ -77,12 +81,3 @@ _CHECKS = (
     ("gold", "gold", GOLD_BOUND, _as_few, "Gave the known answer in {}."),
     ("fast", "fast", FAST_BOUND, _as_many, "Answered faster than one can read in {}."),
 )
-
-
-def _of_alike(one: Alike) -> Ground:
-    others = f"; {len(one.others)} such accounts are nearest" if one.others else ""
-    return Ground(
-        "alike",
-        f"Other accounts forecast {one.hits} of {one.n} answers ({one.hits / one.n:.1%}); of a careful person it would "
-        f"be {one.bound:.0%} at most{others}.",
-    )

@@ -16,7 +16,7 @@ from copl_core.records import AuditEntry, Choice
 from copl_core.study import access
 from copl_core.study.roles import OWNER, needs
 from copl_core.study.session import Session
-from copl_core.study.views import CHOICE_WORDS
+from copl_core.study.views import CHOICE_WORDS, QUARANTINE_WORDS
 from copl_core.study_settings import Invite
 
 PRODUCT = "The studio"  # who acts where no user does: the product itself, or its terminal
@@ -228,11 +228,15 @@ def _exclude(who: str, entry: AuditEntry, names: Names) -> str:
 
 def _quarantine(who: str, entry: AuditEntry, names: Names) -> str:
     user, why = names.user(entry.detail["user"]), " ".join(entry.detail["grounds"]).removesuffix(".")
+    if entry.detail.get("new"):
+        return f"{who} leaves {user}, who has just joined, out until they have answered enough pairs twice"
     return f"{who} left {user} out until an owner decides ({_count(entry.detail['labels'], 'label')}). {why}"
 
 
 def _quarantine_ended(who: str, entry: AuditEntry, names: Names) -> str:
     user, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
+    if entry.detail.get("owner"):
+        return f"{who} ended the wait of {user}, who is an owner now ({labels})"
     return f"{who} counts {user}, who has joined and answered enough pairs twice ({labels})"
 
 
@@ -305,6 +309,8 @@ def _assignment_value(name: str, value: Any) -> str:
         return "anybody with the address" if value else "invited people"
     if value is None:
         return _EMPTY[name]
+    if name == "quarantine":
+        return QUARANTINE_WORDS[value]
     return f"{value:.0%}" if name in _SHARES else _plain(value)
 
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from copl_core.insight.ceiling import Ceiling
 from copl_core.insight.ceiling import ceiling as of_repeats
+from copl_core.insight.collusion import alike
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import skills as fit_skills
 from copl_core.records import Kind, User
-from copl_core.study.roles import OWN, RESEARCHER, needs
+from copl_core.study.roles import OWN, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
-from copl_core.study.views import PersonQuality, Prequential, QualityView
+from copl_core.study.views import AlikePerson, PersonQuality, Prequential, QualityView
 from copl_core.study_settings import CHECK_REASONS, AnswerTable, GoldPair, SelectionReason
 
 CHECKS = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
@@ -41,7 +42,7 @@ class _Key:
     """What all figures of a study follow from; it changes with every answer, person and known answer."""
 
     revision: int
-    counts: tuple[int, int]  # answers to gold pairs raise no revision, so they are counted
+    answers: tuple[int, int, int]  # with those that raise no revision
     users: tuple[User, ...]
     gold: tuple[GoldPair, ...]
     models: bool  # whether language models train
@@ -51,7 +52,7 @@ def _key(session: Session) -> _Key:
     store, study = session.store, session.id
     return _Key(
         store.revision(study),
-        store.answer_counts(study),
+        store.answers_state(study),
         tuple(store.users(study)),
         tuple(store.gold(study)),
         session.record.include_models,
@@ -93,6 +94,25 @@ def ceiling(session: Session) -> Ceiling | None:
     """The accuracy that the self-consistency of the people who train allows; None with too few repeated pairs."""
     key = _key(session)
     return session.once("ceiling", key, lambda: of_repeats(_preferences(session, key)))
+
+
+@needs(OWNER)
+def alike_people(session: Session) -> tuple[AlikePerson, ...]:
+    """People whose answers follow those of others more exactly than people follow their own, the clearest first.
+
+    Nobody is left out for it: of an account that copies and the one that it copies, the figures are the same.
+    """
+    key = _key(session)
+    people = {user.id: user for user in key.users if user.kind == Kind.HUMAN and user.trained}
+
+    def found() -> tuple[AlikePerson, ...]:
+        answers = _preferences(session, key)
+        return tuple(
+            AlikePerson(people[one.user_id], one, tuple(people[other] for other in one.others))
+            for one in alike(answers.take(np.isin(answers.user, list(people))))
+        )
+
+    return session.once("alike people", key, found)
 
 
 @needs(OWN)

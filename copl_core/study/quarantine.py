@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from copl_core.insight.evidence import present
 from copl_core.records import Quarantine, User
+from copl_core.study import label_quality
 from copl_core.study.roles import OWNER, RESEARCHER, member, needs
 from copl_core.study.session import Session
 
 
 @needs(RESEARCHER)
 def waiting(session: Session) -> list[Quarantine]:
-    """Those who are left out of training and votes until an owner decides, the newest first."""
-    return [one for one in session.store.quarantines(session.id) if one.user.quarantined]
+    """Those who are left out until an owner decides, with the figures of now, the newest first."""
+    found = [one for one in session.store.quarantines(session.id) if one.user.quarantined]
+    if not found:
+        return []
+    figures = {person.user.id: person.figures for person in label_quality.quality(session).people}
+    return [
+        replace(one, grounds=tuple(present(ground, figures[one.user.id]) for ground in one.grounds))
+        if one.user.id in figures
+        else one
+        for one in found
+    ]
+
+
+@needs(RESEARCHER)
+def n_waiting(session: Session) -> int:
+    """How many are left out until an owner decides."""
+    return sum(one.user.quarantined for one in session.store.quarantines(session.id))
 
 
 @needs(RESEARCHER)

@@ -231,7 +231,7 @@ def consistency(session: Session, ids: np.ndarray) -> UserValues:
         answers = answers.take(~np.isin(answers.selection_reason, _CHECKS))
         return repeated_answers(answers.user, answers.pair, preferred_response(answers))
 
-    user, same = session.once("repeated answers", session.record.revision, repeated)
+    user, same = session.once("repeated answers", session.store.answers_state(session.id), repeated)
     rows = rows_of(user, ids)
     known = rows >= 0
     n = np.bincount(rows[known], minlength=len(ids))

@@ -7,10 +7,11 @@ from datetime import datetime
 
 import numpy as np
 
+from copl_core.insight.collusion import Alike
 from copl_core.insight.quality import Agreement, Figures, Share
 from copl_core.insight.taste import Leaning
 from copl_core.records import Choice, Label, Response, Run, Task, TrainerRecord, User
-from copl_core.study_settings import PredictionRecord
+from copl_core.study_settings import QUARANTINE_EVIDENCE, QUARANTINE_NEW, QUARANTINE_OFF, PredictionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,15 @@ class PersonQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class AlikePerson:
+    """Somebody whose answers follow those of others more exactly than people follow their own."""
+
+    user: User
+    figures: Alike
+    others: tuple[User, ...]  # such people too, whose answers are most like theirs, the most alike first
+
+
+@dataclass(frozen=True, slots=True)
 class QualityView:
     agreement: Agreement  # of users who are not excluded
     people: tuple[PersonQuality, ...]  # those with an answer, by id
@@ -259,3 +269,8 @@ class PastAnswer:
 
 
 CHOICE_WORDS = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad"}
+QUARANTINE_WORDS = {
+    QUARANTINE_EVIDENCE: "people with failed checks",
+    QUARANTINE_NEW: "people with failed checks and newcomers",
+    QUARANTINE_OFF: "nobody",
+}

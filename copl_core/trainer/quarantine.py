@@ -37,7 +37,7 @@ class LookOut:
             if started < self._next.get(study.id, 0.0):
                 continue
             self._next[study.id] = started + self.seconds
-            state = (study.revision, *self.store.answer_counts(study.id))  # answers to gold pairs raise no revision
+            state = self.store.answers_state(study.id)
             if state == self._seen.get(study.id):
                 continue
             look_at(self.store, study)
@@ -53,7 +53,7 @@ def look_at(store: Store, study: StudyRecord) -> list[int]:
         return []
     people = {user.id: user for user in store.users(study.id) if user.kind == Kind.HUMAN}
     answers = store.answers(study.id)
-    found = grounds(answers, people, [user.id for user in people.values() if user.excluded])
+    found = grounds(answers, people)
     new = [one.user.id for one in store.quarantines(study.id) if one.user.quarantined and _is_new(one.grounds)]
     for user_id in shown(answers, [one for one in new if one not in found]):
         if store.end_quarantine(user_id):

@@ -10,7 +10,7 @@ from copl_core.records import Choice, CoplError, Ground, ImportRow, Kind, Role
 from copl_core.study_settings import AssignmentSettings
 
 FAST = Ground("fast", "Answered faster than one can read in 20 of 20.")
-ALIKE = Ground("alike", "Other accounts forecast 400 of 400 answers.")
+GOLD = Ground("gold", "Gave the known answer in 0 of 10.")
 
 
 def test_a_quarantined_person_trains_nothing_and_votes_nowhere_and_no_label_is_lost(
@@ -33,11 +33,11 @@ def test_an_owner_is_told_why_and_decides_for_good(store, study, answer, four_pa
     (one,) = store.quarantines(study.id)
     assert (one.user, one.grounds, one.labels, one.decided) == (store.user(ben.id), (FAST,), 1, "")
     assert not store.quarantine(ben.id, [FAST])  # that is known
-    assert store.quarantine(ben.id, [FAST, ALIKE])
-    assert store.quarantines(study.id)[0].grounds == (FAST, ALIKE) and store.quarantines(study.id)[0].since == one.since
+    assert store.quarantine(ben.id, [FAST, GOLD])
+    assert store.quarantines(study.id)[0].grounds == (FAST, GOLD) and store.quarantines(study.id)[0].since == one.since
     assert not store.decide_quarantine(ben.id, True, by=ann.id).quarantined
     assert store.label_count(study.id) == 1
-    assert not store.quarantine(ben.id, [FAST, ALIKE]), "an owner has decided"
+    assert not store.quarantine(ben.id, [FAST, GOLD]), "an owner has decided"
     with pytest.raises(CoplError, match="does not wait for a decision any more"):
         store.decide_quarantine(ben.id, False)
     events = [(entry.event, entry.user_id) for entry in store.audit(study.id)]
@@ -49,10 +49,10 @@ def test_who_is_left_out_by_decision_is_excluded_and_may_be_included_again(store
     store.quarantine(ben.id, [FAST])
     decided = store.decide_quarantine(ben.id, False, by=ann.id)
     assert decided.excluded and not decided.quarantined and store.quarantines(study.id)[0].decided == "left out"
-    assert not store.quarantine(ben.id, [ALIKE]), "somebody who is excluded does not wait"
+    assert not store.quarantine(ben.id, [GOLD]), "somebody who is excluded does not wait"
     store.exclude(ben.id, False, by=ann.id)
     assert store.user(ben.id).trained and store.quarantines(study.id)[0].decided == "counted"
-    assert not store.quarantine(ben.id, [ALIKE])
+    assert not store.quarantine(ben.id, [GOLD])
 
 
 def test_owners_simulated_people_and_language_models_are_never_quarantined(store, study):
@@ -99,3 +99,50 @@ def test_labels_of_a_quarantined_person_come_back_as_excluded_with_a_file(store,
     read = ImportRow(1, row["prompt"], row["response_a"], row["response_b"], Choice.LEFT, row["annotator"], key="k")
     store.import_rows(there.id, [replace(read, excluded=row["quarantined"])])
     assert store.user_named(there.id, row["annotator"]).excluded and store.label_count(there.id) == 0
+
+
+def test_what_nobody_learns_from_raises_no_revision(store, study, answer, four_pairs, ann, ben):
+    """Neither do labels of people who are left out, nor do moves between the two ways of leaving somebody out."""
+    label = answer(ben.id, four_pairs[0][0], Choice.LEFT)
+    store.quarantine(ben.id, [FAST])
+    before, state = store.revision(study.id), store.answers_state(study.id)
+    store.edit(label.id, ben.id, Choice.RIGHT)
+    assert store.answers_state(study.id) != state, "figures of the person are computed again"
+    answer(ben.id, four_pairs[1][0], Choice.LEFT)
+    store.undo(ben.id)
+    store.exclude(ben.id, True)
+    answer(ben.id, four_pairs[2][0], Choice.LEFT)
+    assert store.revision(study.id) == before
+    answer(ann.id, four_pairs[0][0], Choice.LEFT)
+    assert store.revision(study.id) == before + 1
+    store.exclude(ben.id, False)
+    assert store.revision(study.id) == before + 3, "both of their labels are learned"
+    store.quarantine(ann.id, [FAST])
+    before = store.revision(study.id)
+    store.decide_quarantine(ann.id, False)
+    assert store.revision(study.id) == before
+
+
+def test_who_becomes_an_owner_waits_no_longer(store, study, answer, four_pairs, ann, ben):
+    answer(ben.id, four_pairs[0][0], Choice.LEFT)
+    store.quarantine(ben.id, [FAST])
+    before = store.revision(study.id)
+    store.set_role(ben.id, Role.RESEARCHER, by=ann.id)
+    assert store.user(ben.id).quarantined
+    assert store.set_role(ben.id, Role.OWNER, by=ann.id).trained and store.revision(study.id) == before + 1
+    assert [one.decided for one in store.quarantines(study.id)] == ["promoted"]
+    entry = store.audit(study.id)[0]
+    assert (entry.event, entry.user_id, entry.detail["labels"]) == ("quarantine ended", ann.id, 1)
+    assert not store.quarantine(ben.id, [FAST])
+    store.set_role(ann.id, Role.OWNER)
+    store.set_role(ben.id, Role.ANNOTATOR)
+    assert store.quarantine(ben.id, [FAST]), "that was no decision about their labels"
+
+
+def test_the_record_counts_the_labels_of_a_newcomer_who_waits(store, study, answer, four_pairs):
+    store.set_assignment(study.id, AssignmentSettings(quarantine="new"))
+    late = store.join(study.id, "Late", "token")
+    assert store.audit(study.id)[0].event == "quarantine" and store.audit(study.id)[0].detail["new"]
+    answer(late.id, four_pairs[0][0], Choice.LEFT)
+    store.quarantine(late.id, [FAST])
+    assert store.audit(study.id)[0].detail["labels"] == 1

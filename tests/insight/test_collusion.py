@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import binom
 
 from copl_core.insight.collusion import CAREFUL, alike, bound_of
-from copl_core.insight.evidence import grounds, shown
+from copl_core.insight.evidence import grounds, present, shown
 from copl_core.insight.quality import figures
 from copl_core.study_settings import AnswerTable, SelectionReason
-from tests.insight.test_quality import GOLD, LEFT, REPEAT, RIGHT, table
+from tests.insight.test_quality import GOLD, LEFT, REPEAT, RIGHT, TIE, table
 
 PAIRS = 420
 
@@ -72,6 +72,36 @@ def test_without_repeated_pairs_nobody_is_named():
     once = answers.take(np.sort(first))
     assert np.isnan(bound_of(once)) and alike(once) == []
     assert len(alike(once, bound=CAREFUL)) == 12
+
+
+def test_ties_that_change_are_no_inconsistency_of_what_is_forecast():
+    """60 people of one clear taste who tie now and then, and another time not."""
+    rng, rows = np.random.default_rng(0), []
+    taste = rng.random(PAIRS) < 0.5
+    for user in range(60):
+        pairs = np.concatenate([np.arange(PAIRS), np.arange(40)])
+        tied = rng.random(len(pairs)) < 0.2
+        rows += [(user, pair, TIE if tie else LEFT if taste[pair] else RIGHT) 
+                 for pair, tie in zip(pairs, tied, strict=True)]  # fmt: skip
+    assert alike(table(rows)) == []
+
+
+def test_with_few_people_nobody_is_named():
+    copies = with_copies(table([]), 19)
+    assert alike(copies, bound=CAREFUL) == []
+    assert len(alike(with_copies(table([]), 20), bound=CAREFUL)) == 20
+
+
+def test_copies_are_no_ground_so_that_nobody_is_left_out_for_being_copied():
+    answers = with_copies(world(0), 12)
+    assert len(alike(answers)) == 12 and grounds(answers, set(range(1012))) == {}
+
+
+def test_the_figures_of_a_ground_follow_the_answers():
+    then = table([(1, pair, LEFT) for pair in range(20)], milliseconds=[200] * 20)
+    now = table([(1, pair, LEFT) for pair in range(30)], milliseconds=[200] * 29 + [60_000])
+    (ground,) = grounds(then, {1})[1]
+    assert "20 of 20" in ground.sentence and "29 of 30" in present(ground, figures(now)[0]).sentence
 
 
 def test_an_empty_study_names_nobody():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from copl_core.records import Choice, Ground, Role
@@ -199,9 +200,39 @@ def test_an_owner_sees_who_is_left_out_and_why_and_decides(session, owner, open_
     assert "left out of training" not in words(open_page("overview", session, rita))
     page = open_page("quality", session, owner)
     page.button(key=f"leave-out-{cleo.id}").click().run()
+    assert "stays left out of training and votes." in page.success[0].value and "Cleo" in page.success[0].value
     page.button(key=f"count-{ann.id}").click().run()
-    assert not page.exception and "people wait" not in words(page)
+    assert not page.exception and "Left out until an owner decides" not in words(page)
+    assert "Ann counts in training and votes again." in words(page) and "Left out earlier, and decided: 2" in str(page)
     assert access.user(session, cleo.id).excluded and access.user(session, ann.id).trained
     assert session.store.label_count(session.id) == 30
     entries = [entry for entry in access.audit(session) if entry.event == "quarantine decided"]
     assert [(entry.user_id, entry.detail["count"]) for entry in entries] == [(owner.id, True), (owner.id, False)]
+
+
+def copies(n_users: int, n_copies: int):
+    """People of one taste who answer a tenth at random, twice where ``line`` is small, and accounts with one list."""
+    rng, prefers = np.random.default_rng(0), np.random.default_rng(1).random(400) < 0.5
+    for user in range(n_users + n_copies):
+        for line, row in enumerate(pairs_to_label(400)):
+            for again in range(1 + (line < 8 and user < n_users)):
+                likely = rng.random() < 0.85 if user < n_users else prefers[line]
+                choice = Choice.LEFT if likely else Choice.RIGHT
+                name = f"user {user}" if user < n_users else f"copy {user - n_users}"
+                yield replace(row, choice=choice, annotator=name, key=f"{user}-{line}-{again}")
+
+
+def test_owners_are_shown_answers_that_are_too_much_alike_and_nobody_is_left_out(session, owner, open_page, words):
+    contents.import_rows(session, copies(18, 2))
+    people = {user.name: user.id for user in access.users(session)}
+    page = open_page("quality", session, owner)
+    shown = words(page)
+    assert "Answers more alike than taste explains" in shown and "**2 people give** answers" in shown
+    assert "**copy 0.** Answers of others forecast 400 of 400 (100.0%)" in shown and "Most alike: **copy 1**" in shown
+    assert access.user(session, people["copy 0"]).trained
+    rita = access.join(session, "Rita", Role.RESEARCHER)
+    assert "more alike than taste" not in words(open_page("quality", session, rita))
+    page.button(key=f"alike-out-{people['copy 0']}").click().run()
+    assert not page.exception and "copy 0 is left out of training and votes." in page.success[0].value
+    assert access.user(session, people["copy 0"]).excluded and access.user(session, people["copy 1"]).trained
+    assert "more alike than taste" not in words(page)

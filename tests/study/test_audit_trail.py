@@ -204,3 +204,20 @@ def test_who_is_left_out_until_a_decision_and_what_is_decided(session, rae):
     session.store.quarantine(lee.id, [ground])
     session.store.end_quarantine(lee.id)
     assert newest(session) == "The studio counts Lee, who has joined and answered enough pairs twice (0 labels)."
+    session.store.quarantine(lee.id, [ground])
+    access.set_role(session, lee.id, Role.OWNER, by=rae)
+    assert newest(session) == "Rae ended the wait of Lee, who is an owner now (0 labels)."
+
+
+def test_settings_and_newcomers_who_wait_are_in_the_words_of_the_pages(session, rae):
+    settings = labelling.assignment_settings(session)
+    labelling.set_assignment(session, replace(settings, quarantine="new"), by=rae)
+    assert newest(session) == (
+        "Rae changed whose answers wait for an owner from people with failed checks to people with failed checks and "
+        "newcomers."
+    )
+    access.enter(session, "Mia")
+    assert any(
+        line.sentence == "The studio leaves Mia, who has just joined, out until they have answered enough pairs twice."
+        for line in audit_trail.changes(session)[0]
+    )

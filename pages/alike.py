@@ -1,0 +1,69 @@
+"""A part of Quality for owners: people whose answers are more alike than taste explains; nobody is left out for it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from copl_core.records import Role, User
+from copl_core.study import access, label_quality
+from copl_core.study.views import AlikePerson
+from pages.common import current, in_a_sentence, listing, person_name
+from pages.texts import literal
+
+MOST_SHOWN = 12  # people with a button; the others follow once some of these are left out
+MOST_NAMED = 3  # others whom a card names
+
+
+def section() -> None:
+    """Nothing where nobody is named, and for those who are no owners."""
+    session, me = current()
+    done = st.session_state.pop("alike-done", "")
+    people = label_quality.alike_people(session) if me.role == Role.OWNER else ()
+    if people:
+        st.subheader("Answers more alike than taste explains")
+        many = f"**{len(people):,} {'people give' if len(people) != 1 else 'person gives'}** answers"
+        st.markdown(
+            f"{many} that follow those of others more exactly than careful people follow their own. Either may have "
+            "copied the other; somebody with two accounts, people who answer together, or a file that was imported "
+            "twice look the same. **Nobody is left out for it**: their labels count unless you leave somebody out."
+        )
+    if done:
+        st.success(done)
+    for one in people[:MOST_SHOWN]:
+        person(one)
+    if len(people) > MOST_SHOWN:
+        st.write(f"And {len(people) - MOST_SHOWN:,} more, once some of these are left out.")
+
+
+def person(one: AlikePerson) -> None:
+    with st.container(border=True, key=f"alike-{one.user.id}"):
+        st.markdown(f"**{literal(name(one.user))}.** {sentence(one)}")
+        st.button("Leave them out", key=f"alike-out-{one.user.id}", on_click=leave_out, args=(one.user.id,))
+
+
+def sentence(one: AlikePerson) -> str:
+    figures = one.figures
+    words = (
+        f"Answers of others forecast {figures.hits:,} of {figures.n:,} ({figures.hits / figures.n:.1%}); of a careful "
+        f"person it would be {figures.bound:.1%} at most."
+    )
+    if not one.others:
+        return words
+    named = [f"**{literal(name(other))}**" for other in one.others[:MOST_NAMED]]
+    if len(one.others) > MOST_NAMED:
+        named.append(f"{len(one.others) - MOST_NAMED:,} more")
+    return f"{words} Most alike: {listing(named)}."
+
+
+@in_a_sentence
+def leave_out(user_id: int) -> None:
+    session, me = current()
+    user = access.exclude(session, user_id, True, by=me.id)
+    st.session_state["alike-done"] = (
+        f"{literal(name(user))} is left out of training and votes. Under “Exclude somebody from training” you can "
+        "include them again."
+    )
+
+
+def name(user: User) -> str:
+    return person_name(user.name, user.kind)
