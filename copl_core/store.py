@@ -224,6 +224,12 @@ class Store(Protocol):
         """
         ...
 
+    def link_for_another(self, token_hash: str, session_hash: str) -> tuple[str, str] | None:
+        """(the name of who is signed in, that of the token's user) if the token would make the session somebody else,
+        in any study; None: it would not, the token is unknown, or nobody is signed in.
+        """
+        ...
+
     def session_user(self, session_hash: str, study_id: int) -> User | None:
         """The user as whom a live session is signed in to a study."""
         ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, literal, not_, null, or_, select, update
 
 from copl_core.records import BrowserSession, CoplError, Role, User
 from db.base import AnyRow
@@ -60,6 +61,21 @@ class Sessions(Transactions):
                 .values(terminal=session.terminal or token.terminal, study_id=token.study_id)
             )
             return str(session.hash)
+
+    def link_for_another(self, token_hash: str, session_hash: str) -> tuple[str, str] | None:
+        with self._read() as connection:
+            session = live_session(connection, session_hash)
+            link = connection.execute(
+                select(UserRow.__table__, StudyRow.name.label("study"))
+                .join(StudyRow, StudyRow.id == UserRow.study_id)
+                .join(TokenRow, TokenRow.user_id == UserRow.id)
+                .where(TokenRow.hash == token_hash)
+            ).first()
+            found = None if session is None or link is None else _signed_in_as(connection, session, link.study_id)
+            if found is None or link is None or found.id == link.id:
+                return None
+            same = found.study_id in (None, link.study_id)
+            return found.name, link.name if same and found.name != link.name else f"{link.name} in {link.study}"
 
     def session_user(self, session_hash: str, study_id: int) -> User | None:
         with self._read() as connection:
@@ -188,6 +204,25 @@ def live_session(connection: Connection, session_hash: str) -> AnyRow | None:
 def new_session(connection: Connection, session_hash: str) -> AnyRow:
     made = insert(BrowserSessionRow).values(hash=session_hash, created_at=now(), seen_at=now())
     return connection.execute(made.returning(*BrowserSessionRow.__table__.c)).one()
+
+
+def _signed_in_as(connection: Connection, session: AnyRow, study_id: int) -> AnyRow | None:
+    """Who a session is: in a study, else in another one (the last one first), else its account (without ids)."""
+    account = identity_of_session(connection, session.id)
+    here = UserRow.id.in_(select(SessionUserRow.user_id).where(SessionUserRow.session_id == session.id))
+    mine: Any = here
+    if account is not None:
+        mine |= UserRow.id.in_(select(IdentityUserRow.user_id).where(IdentityUserRow.identity_id == account.id))
+    query = select(UserRow.id, UserRow.study_id, UserRow.name)
+    if session.terminal:  # it opens every study as its first owner
+        owners = (UserRow.study_id == study_id, UserRow.role == Role.OWNER.value)
+        mine |= UserRow.id.in_(select(UserRow.id).where(*owners).order_by(UserRow.id).limit(1))
+    order = (UserRow.study_id != study_id, not_(here), UserRow.study_id != session.study_id, UserRow.id)
+    found = connection.execute(query.where(mine).order_by(*order).limit(1)).first()
+    if found is not None or account is None:
+        return found
+    name = account.name or account.email or "somebody without a name"
+    return connection.execute(select(null().label("id"), null().label("study_id"), literal(name).label("name"))).one()
 
 
 def _somebody_else(connection: Connection, session_id: int, token: AnyRow) -> bool:

@@ -152,6 +152,20 @@ SIGN_IN = """
   if (address.href === location.href) location.reload(); else location.replace(address);
 })(document.currentScript.dataset);
 """
+# The answer to a link that is somebody else's (``web.answers``): the secret leaves the address, and is used at a click.
+TAKE_LINK = """
+(({token, address}) => {
+  history.replaceState(null, "", address);
+  document.querySelector("button").addEventListener("click", async (event) => {
+    event.target.disabled = true;
+    try {
+      await fetch(address, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}, body: token});
+    } finally {
+      location.replace(address);
+    }
+  });
+})(document.currentScript.dataset);
+"""
 # A sign-in link, opened in another tab within a quarter of an hour, then leads to the page that was wanted here.
 REMEMBER = """
 document.cookie = "copl_next=" + encodeURIComponent(location.pathname + location.search)
@@ -177,7 +191,8 @@ INTO_SIGHT = """
 """
 
 EVERY = (
-    FORMULAS, MENU, LINKS, LABELLING, TO_TOP, AUTOPLAY, OPEN_STUDY, CONNECT, SIGN_IN, REMEMBER, GO, INTO_SIGHT,
+    FORMULAS, MENU, LINKS, LABELLING, TO_TOP, AUTOPLAY, OPEN_STUDY, CONNECT, SIGN_IN, TAKE_LINK, REMEMBER, GO,
+    INTO_SIGHT,
 )  # fmt: skip
 
 

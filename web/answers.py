@@ -7,6 +7,7 @@ from html import escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from pages import scripts
 from web.installation import cookie_name
 
 KEPT_SECONDS = 400 * 24 * 3600  # the longest that browsers keep a cookie
@@ -19,16 +20,38 @@ body {{ font: 17px/1.5 sans-serif; max-width: 34rem; margin: 12vh auto; padding:
   color: light-dark(#15171b, #e4e2dc); background: light-dark(#fdfcf9, #15181c); }}
 h1 {{ font: 600 2rem/1.2 serif; }}
 a {{ color: light-dark(#005f94, #7cc0ea); }}
+button {{ font: inherit; padding: .4rem 1rem; border: 0; border-radius: .4rem; cursor: pointer; overflow-wrap: anywhere;
+  color: light-dark(#fff, #10202c); background: light-dark(#005f94, #7cc0ea); }}
+p, h1 {{ overflow-wrap: anywhere; }}
 </style>
-<h1>The sign-in did not work</h1>
+<h1>{title}</h1>
 <p>{sentence}</p>
-<p><a href="{back}">Back to the studio</a></p>
-</html>"""
+{more}<p><a href="{back}">{stay}</a></p>
+{script}</html>"""
 
 
 def problem_page(sentence: str, status: int, back: str = "/") -> Response:
     """A page of its own, for what goes wrong between two pages of the studio."""
-    return HTMLResponse(_PAGE.format(sentence=escape(sentence), back=back), status, {"Cache-Control": "no-store"})
+    return _page("The sign-in did not work", sentence, "Back to the studio", back, status)
+
+
+def question_page(me: str, other: str, token: str, address: str) -> Response:
+    """What a browser of somebody gets for a link that is for somebody else: who one is stays until a click."""
+    sentence = (
+        f"This browser is signed in as {me}, and the link that was opened is for {other}. Change only if the link is "
+        "yours; your later answers count as those of that person."
+    )
+    more = f"<p><button>Sign in as {escape(other)}</button></p>\n"
+    script = f'<script data-token="{escape(token)}" data-address="{escape(address)}">{scripts.TAKE_LINK}</script>\n'
+    answer = _page("A link for somebody else", sentence, f"Stay signed in as {me}", address, 200, more, script)
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    return answer
+
+
+def _page(title: str, sentence: str, stay: str, back: str, status: int, more: str = "", script: str = "") -> Response:
+    words = {"title": title, "sentence": sentence, "stay": stay, "back": back}
+    page = _PAGE.format(**{name: escape(one) for name, one in words.items()}, more=more, script=script)
+    return HTMLResponse(page, status, {"Cache-Control": "no-store"})
 
 
 def with_cookie(request: Request, answer: Response, secret: str | None) -> Response:

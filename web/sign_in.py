@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from copl_core.records import CoplError
 from copl_core.study import sign_in
 from web import providers
-from web.answers import is_local, problem_page, with_cookie
+from web.answers import is_local, problem_page, question_page, with_cookie
 from web.installation import cookie_name, installation
 
 NEXT = "copl_next"  # cookie: the shared address that somebody opened before they signed in
@@ -77,15 +77,21 @@ def of_provider(scope: Any) -> Callable[..., Any] | None:
 
 
 def by_link(request: Request, query: dict[str, str]) -> Response:
-    """To the same address without the secret, signed in; or with a word that the link does not work."""
+    """To the same address without the secret, signed in; or with a word that the link does not work.
+
+    Any page can send a browser here: one that is somebody else already is not changed without a click.
+    """
     token = query.pop("token")
+    path = request.url.path if is_local(request.url.path) else "/"
     try:
+        names = sign_in.changes(installation()[0], token, request.cookies.get(cookie_name(), ""))
+        if names is not None:
+            return question_page(*names, token, path + (f"?{urlencode(query)}" if query else ""))
         secret = begin(request, token)
     except CoplError as problem:
         return PlainTextResponse(str(problem), 503)
     if secret is None:
         query["link"] = "refused"
-    path = request.url.path if is_local(request.url.path) else "/"
     address = path + (f"?{urlencode(query)}" if query else "")
     wanted = unquote(request.cookies.get(NEXT, ""))
     if secret is not None and not query and is_local(wanted):

@@ -35,6 +35,11 @@ def begin(store: Store, token: str, browser: str = "") -> str | None:
     return None if found is None else browser if found == known else secret
 
 
+def changes(store: Store, token: str, browser: str) -> tuple[str, str] | None:
+    """(who a browser is, for whom a sign-in link is) where these are two; None: nobody would be somebody else."""
+    return store.link_for_another(hashed(token), hashed(browser)) if browser else None
+
+
 def begin_with(store: Store, identity: Identity) -> str:
     """The secret of a new session that begins with an account at an identity provider, whatever it may open."""
     secret = new_secret()

@@ -105,6 +105,20 @@ def test_an_annotator_at_the_address_of_the_labelling_page_sees_it_marked_in_the
     ready(shared).locator("[data-testid=stSidebarNavLink][aria-current=page]", has_text="Label").wait_for()
 
 
+def test_a_link_for_somebody_else_waits_for_a_click(app_alone, visit):
+    page = visit()
+    join(page, "Nele")
+    page.goto(f"{app_alone.url}/taste?token={app_alone.token}")
+    page.get_by_text("This browser is signed in as Nele").wait_for()
+    page.wait_for_url(f"{app_alone.url}/taste")  # without the secret
+    page.get_by_role("link", name="Stay signed in as Nele").click()
+    page.get_by_text("Signed in as Nele").wait_for()
+    page.goto(f"{app_alone.url}/taste?token={app_alone.token}")
+    page.get_by_role("button", name="Sign in as Rita").click()
+    page.get_by_text("Signed in as Rita").wait_for()
+    assert "token" not in page.url
+
+
 def test_a_bad_link_says_so(visit):
     page = visit("?token=nonsense")
     page.get_by_text("This sign-in link does not work").wait_for()

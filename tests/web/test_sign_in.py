@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from copl_core.records import Role
+from copl_core.records import Identity, Role
 from copl_core.study import access, sign_in
 from copl_core.study.session import Session
 from tests.worlds import open_study
@@ -71,6 +71,52 @@ def test_a_page_signs_its_visitor_in_with_a_request_that_no_other_site_can_send(
     assert who(session, client) is None
     assert client.post("/label", content=token, headers={HEADER: "1"}).status_code == 204
     assert who(session, client) == "Olga"
+
+
+def test_a_link_changes_who_somebody_is_only_after_their_click(session, client, token):
+    eve = access.sign_in_token(session, access.join(session, "<Eve>").id)
+    client.get("/", params={"token": token})
+    before = client.cookies.get(installation.cookie_name())
+    for _ in range(2):
+        answer = client.get("/label", params={"token": eve, "pair": '3"'}, headers={"Sec-Fetch-Site": "cross-site"})
+        assert answer.status_code == 200 and "set-cookie" not in answer.headers
+        assert "signed in as Olga" in answer.text and "Sign in as &lt;Eve&gt;" in answer.text
+        assert 'href="/label?pair=3%22"' in answer.text and "<Eve>" not in answer.text
+        assert answer.headers["cache-control"] == "no-store" and answer.headers["referrer-policy"] == "no-referrer"
+    assert who(session, client) == "Olga" and client.cookies.get(installation.cookie_name()) == before
+    assert client.get("/", params={"token": token}).status_code == 303  # one's own link
+    assert client.post("/label", content=eve, headers={HEADER: "1"}).status_code == 204  # as the button does
+    assert who(session, client) == "<Eve>"
+
+
+def test_a_link_to_another_study_changes_nobody_unasked(session, client, token, tmp_path):
+    other = Session(session.store, session.settings, session.store.create_study("Trees").id)
+    olga = access.sign_in_token(other, access.join(other, "Olga").id)
+    client.get("/", params={"token": token})
+    assert "Sign in as Olga in Trees" in client.get("/", params={"token": olga}).text and who(other, client) is None
+    assert client.post("/", content=olga, headers={HEADER: "1"}).status_code == 204
+    assert who(other, client) == who(session, client) == "Olga"  # of both from now on
+    for one in (token, olga):
+        assert client.get("/", params={"token": one}).status_code == 303
+
+
+def test_who_began_in_the_terminal_is_every_studys_owner_and_its_links_open_at_once(session, client):
+    access.join(session, "Olga", Role.OWNER)
+    other = Session(session.store, session.settings, session.store.create_study("Trees").id)
+    boss, ben = access.join(other, "Boss", Role.OWNER), access.join(other, "Ben")
+    client.get("/", params={"token": access.terminal_token(session)})
+    assert "signed in as Boss" in client.get("/", params={"token": access.sign_in_token(other, ben.id)}).text
+    assert client.get("/", params={"token": access.sign_in_token(other, boss.id)}).status_code == 303
+    assert (who(session, client), who(other, client)) == ("Olga", "Boss")
+
+
+def test_an_account_is_not_changed_by_a_link_for_somebody_else(session, client, token):
+    ann = Identity("https://id.example", "ann", None, "Ann of the provider")
+    client.cookies.set(installation.cookie_name(), sign_in.begin_with(session.store, ann))
+    assert "signed in as Ann of the provider" in client.get("/", params={"token": token}).text
+    assert who(session, client) is None
+    sign_in.end(session.store, client.cookies.get(installation.cookie_name()))
+    assert client.get("/", params={"token": token}).headers["location"] == "/"  # nobody is signed in any more
 
 
 @pytest.mark.parametrize(
