@@ -15,7 +15,7 @@ from copl_core.store import Store
 from copl_core.study import access, sign_in
 from pages import join
 from pages.account import account, welcome
-from pages.common import page_link, page_run, set_current, stop_with_error
+from pages.common import is_id, page_link, page_run, set_current, stop_with_error
 from web.installation import cookie_name, installation, open_study
 from web.providers import sign_in_buttons
 
@@ -59,7 +59,7 @@ def wanted_study(store: Store) -> int | None:
     if invite := st.query_params.get("invite"):
         return access.study_of_invite(store, invite)
     named = st.query_params.get("study", "")
-    return int(named) if named.isdecimal() and int(named) in known else None
+    return int(named) if is_id(named) and int(named) in known else None
 
 
 def choose_study(visitor: Visitor) -> tuple[int, User | None]:

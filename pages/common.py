@@ -142,6 +142,11 @@ def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
     return safe
 
 
+def is_id(text: str) -> bool:
+    """Whether a text of the address may name a row: digits, and a number that every database can hold."""
+    return text.isdecimal() and len(text) < 10
+
+
 def rerun() -> NoReturn:
     """Run the page again by its own request: the next run does not count as following an interrupted one."""
     st.session_state["page running"] = False

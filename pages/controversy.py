@@ -25,6 +25,7 @@ from pages.common import (
     download,
     group_colour,
     group_name,
+    is_id,
     no_snapshot,
     plot_settings,
     resend_values,
@@ -122,7 +123,7 @@ def prompt_filter() -> int | None:
     prompts = dict(contents.prompts(session))
     titles = dict(zip(prompts, briefs(prompts.values()), strict=True))
     linked = st.query_params.get("prompt", "")
-    if "in-prompt" not in st.session_state and linked.isdecimal() and int(linked) in titles:
+    if "in-prompt" not in st.session_state and is_id(linked) and int(linked) in titles:
         st.session_state["in-prompt"] = int(linked)
     resend_values("in-prompt")
     return st.selectbox(
@@ -164,7 +165,7 @@ def link_prompt() -> None:
 def linked(name: str) -> int | None:
     """The id of the pair or of the answer in the address."""
     number = st.query_params.get(name, "")
-    return int(number) if number.isdecimal() and len(number) < 10 else None
+    return int(number) if is_id(number) else None
 
 
 def chosen_item() -> ControversyItem | None:

@@ -11,7 +11,7 @@ from copl_core.records import Kind
 from copl_core.study import group_profiles, user_map
 from copl_core.study.group_profiles import SetProfile
 from copl_core.study.user_map import UserMap
-from pages.common import current, download, group_name, person_name, resend_values
+from pages.common import current, download, group_name, is_id, person_name, resend_values
 from pages.people_map import COLOURS, ids_of
 
 OLD_COLOURS = {"foreseen": "predicted", "taste": "true_group"}  # values in older links
@@ -39,10 +39,6 @@ def read_link(versions: Sequence[str], champion: str) -> None:
     for name, key in (("person", "found"), ("with", "other")):
         if is_id(query.get(name, "")):
             st.session_state.setdefault(key, int(query[name]))
-
-
-def is_id(text: str) -> bool:
-    return text.isdecimal() and len(text) < 16
 
 
 def write_link(versions: Sequence[str], champion: str, people: Sequence[int]) -> None:

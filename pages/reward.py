@@ -16,6 +16,7 @@ from pages.common import (
     current,
     group_name,
     in_a_sentence,
+    is_id,
     listing,
     no_snapshot,
     person_name,
@@ -152,10 +153,10 @@ def linked_texts(session: Session) -> tuple[str, list[str]] | None:
     """The texts of the pair or the question in the address (``?pair=7``, ``?question=3``)."""
     pair, prompt = (st.query_params.get(name, "") for name in ("pair", "question"))
     try:
-        if pair.isdigit():
+        if is_id(pair):
             found = contents.pair(session, int(pair))
             return found.prompt, [found.first.text, found.second.text]
-        if prompt.isdigit():
+        if is_id(prompt):
             return of_study(session, int(prompt))
     except CoplError as problem:
         st.warning(str(problem))
@@ -170,7 +171,7 @@ def unlink() -> None:
 
 def linked_people(session: Session) -> list[str]:
     """Options of the people in the address (``?people=4,8``)."""
-    wanted = {int(one) for one in st.query_params.get("people", "").split(",") if one.isdigit()}
+    wanted = {int(one) for one in st.query_params.get("people", "").split(",") if is_id(one)}
     return [f"user {user.id}" for user in access.users(session) if user.id in wanted]
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, Run, RunState
 from copl_core.study import runs
-from pages.common import current, plot_settings, rerun
+from pages.common import current, is_id, plot_settings, rerun
 
 TRAINING, VALIDATION = "#0072B2", "#E69F00"
 TAIL = 14  # last lines of the log shown
@@ -27,7 +27,7 @@ def run_list() -> None:
     st.dataframe([run_row(run) for run in listed], hide_index=True, width="stretch", placeholder="")
     ids = [run.id for run in listed]
     linked = st.query_params.get("run", "")
-    index = ids.index(int(linked)) if linked.isdigit() and int(linked) in ids else 0
+    index = ids.index(int(linked)) if is_id(linked) and int(linked) in ids else 0
     key = f"run-after-{ids[0]}"  # a new key for each newest run, so that the newest is shown until another is chosen
 
     def choose() -> None:

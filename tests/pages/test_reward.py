@@ -373,6 +373,18 @@ def test_the_address_names_a_pair_or_a_question_and_people(camps, olga, open_pag
         assert page.multiselect(key="people").value == ["user 1", "user 2", "group 0", "group 1"]
 
 
+@pytest.mark.parametrize("number", ["²", "-1", "9" * 30, "9" * 5000, "7.5", "one"])
+def test_an_address_that_names_no_number_is_read_past(camps, olga, number):
+    from streamlit.testing.v1 import AppTest
+
+    for name, value in {"reward": "pair", "training": "run"}.items():
+        page = AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=30)
+        page.session_state["session"], page.session_state["user"] = camps, olga
+        page.query_params[value], page.query_params["people"] = number, f"{number},1"
+        page.run()
+        assert not page.exception
+
+
 def test_a_damaged_snapshot_is_reported(camps, olga, open_page, words):
     (camps.snapshot_root / "v0001" / "graph" / "graph.json").unlink()
     page = open_page("reward", camps, olga, **NEW)
