@@ -243,7 +243,7 @@ class _Row:
             "tags": self._tags(),
             "group": word(self._known("group")),
             "split": word(self._known("split")),
-            "excluded": is_true(self.value("excluded")) or is_true(self.value("quarantined")),
+            "excluded": any([is_true(self.value(name)) for name in ("excluded", "quarantined")]),  # both are read
             "left": self._left(),
         }
 

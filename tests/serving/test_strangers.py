@@ -211,7 +211,7 @@ def test_a_server_that_is_stopped_answers_what_it_was_sent(server, secret, held,
 
 
 def test_an_unexpected_fault_is_one_sentence_and_stands_in_the_log(client, monkeypatch, caplog):
-    monkeypatch.setattr(app.Service, "rewards", lambda *_: 1 / 0)
+    monkeypatch.setattr(app.Service, "rewards", lambda *_, **__: 1 / 0)
     refused(client.post("/v1/rewards", json=BODY), 500, "The server failed; its log says why")
     assert "ZeroDivisionError" in caplog.text
     assert 'status="500"' in client.get("/metrics").text
