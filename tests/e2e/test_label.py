@@ -220,15 +220,12 @@ def test_an_answer_waits_for_a_busy_database_and_is_stored_once(room):
         page.keyboard.press("s")  # the old pair stays on the screen for a moment
         page.keyboard.press("2")
         page.get_by_text("Not saved yet, trying again").wait_for()
-        page.keyboard.press("Backspace")
         assert page.get_by_text("The database was busy for too long.", exact=True).count() == 1
         assert page.get_by_text("Nothing was saved").count() == 0
-        page.get_by_role("button", name="A is better").wait_for(state="detached")
         other.execute("ROLLBACK")
     page.get_by_text("Your answer is saved now").or_(page.get_by_text("1 answered")).first.wait_for()
     ready(page)
     labels = labelling.history(room.session, person.id)
     assert len(labels) == 1 and labels[0].choice is Choice.LEFT and labels[0].milliseconds is not None
-    assert page.get_by_role("button", name="B is better").count() == 1
     page.keyboard.press("2")  # and labelling goes on
     page.get_by_text("2 answered").first.wait_for()
