@@ -29,11 +29,11 @@ from db.transactions import (
     audit,
     bump_revision,
     clock,
+    locked_user,
     now,
     only_trained,
     plain_rows,
     study_row,
-    user_row,
 )
 
 REASON = "a person has left"
@@ -45,8 +45,7 @@ _REWARD = SnapshotRow.metrics["reward_watermark"].as_integer()
 class Departures(Transactions):
     def forget_user(self, user_id: int, *, fewest: Mapping[str, int], by: int | None = None) -> Departure:
         with self._write() as connection:
-            study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
-            user = user_row(connection, user_id, lock=True)
+            study, user = locked_user(connection, user_id)
             change_role(connection, user, Role.ANNOTATOR, by)
             pairs = list(connection.execute(select(LabelRow.pair_id).distinct().where(_of(user_id))).scalars())
             revision = bump_revision(connection, study.id, max(1, len(pairs)))

@@ -12,7 +12,17 @@ from db.base import AnyRow
 from db.models import AuditRow, LabelRow, StudyRow, UserRow
 from db.quarantine import COUNTED, LEFT_OUT, change_training, decision, end_for_owner
 from db.study_parts import drop_study
-from db.transactions import Transactions, audit, bump_revision, now, only_visible, study_row, user_of, user_row
+from db.transactions import (
+    Transactions,
+    audit,
+    bump_revision,
+    locked_user,
+    now,
+    only_visible,
+    study_row,
+    user_of,
+    user_row,
+)
 
 NAME_LENGTH = 200
 # Built once: every act of a page runs it.
@@ -171,8 +181,7 @@ class Members(Transactions):
     def exclude(self, user_id: int, excluded: bool, *, by: int | None = None) -> User:
         """Each label of the user counts as changed, unless they are left out already."""
         with self._write() as connection:
-            study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
-            user = user_row(connection, user_id, lock=True)
+            study, user = locked_user(connection, user_id)
             if user.excluded == excluded:
                 return user_of(user)
             decided = decision(user, LEFT_OUT if excluded else COUNTED) if user.quarantine else {}

@@ -17,7 +17,7 @@ from copl_core.study_settings import QUARANTINE_NEW
 from db.base import AnyRow
 from db.models import LabelRow, UserRow
 from db.overlap import assignment_of, recount_all
-from db.transactions import Transactions, audit, bump_revision, now, study_row, user_of, user_row
+from db.transactions import Transactions, audit, bump_revision, locked_user, now, study_row, user_of, user_row
 
 COUNTED, LEFT_OUT, SHOWN, PROMOTED = "counted", "left out", "shown", "promoted"
 NEW = Ground("new", "Has just joined, and has not yet answered enough pairs twice.")
@@ -26,8 +26,7 @@ NEW = Ground("new", "Has just joined, and has not yet answered enough pairs twic
 class Quarantines(Transactions):
     def quarantine(self, user_id: int, grounds: Sequence[Ground]) -> bool:
         with self._write() as connection:
-            study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
-            user = user_row(connection, user_id, lock=True)
+            study, user = locked_user(connection, user_id)
             if user.kind != Kind.HUMAN.value or user.excluded or user.role == Role.OWNER.value:
                 return False
             before = user.quarantine or {}
@@ -47,8 +46,7 @@ class Quarantines(Transactions):
 
     def end_quarantine(self, user_id: int) -> bool:
         with self._write() as connection:
-            study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
-            user = user_row(connection, user_id, lock=True)
+            study, user = locked_user(connection, user_id)
             if not user.quarantined:
                 return False
             changes = change_training(connection, study, user_id, **decision(user, SHOWN))
@@ -57,8 +55,7 @@ class Quarantines(Transactions):
 
     def decide_quarantine(self, user_id: int, count: bool, *, by: int | None = None) -> User:
         with self._write() as connection:
-            study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
-            user = user_row(connection, user_id, lock=True)
+            study, user = locked_user(connection, user_id)
             if not user.quarantined:
                 raise CoplError(f"{user.name} does not wait for a decision any more; load the page again.")
             decided = decision(user, COUNTED if count else LEFT_OUT)

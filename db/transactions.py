@@ -108,6 +108,12 @@ def user_row(connection: Connection, user_id: int, *, lock: bool = False) -> Any
     return row
 
 
+def locked_user(connection: Connection, user_id: int) -> tuple[AnyRow, AnyRow]:
+    """(study, user), locked in this order, which is that of ``study_row``."""
+    study = study_row(connection, user_row(connection, user_id).study_id, lock=True)
+    return study, user_row(connection, user_id, lock=True)
+
+
 def user_of(row: AnyRow) -> User:
     return User(row.id, row.name, Kind(row.kind), Role(row.role), row.true_group, row.excluded, row.quarantined)
 
