@@ -37,11 +37,10 @@ class LookOut:
             if started < self._next.get(study.id, 0.0):
                 continue
             self._next[study.id] = started + self.seconds
-            state = self.store.answers_state(study.id)
-            if state == self._seen.get(study.id):
-                continue
-            look_at(self.store, study)
-            self._seen[study.id] = state
+            state = self.store.answers_state(study.id)  # counts the answers, which takes long where there are millions
+            if state != self._seen.get(study.id):
+                look_at(self.store, study)
+                self._seen[study.id] = state
             self._next[study.id] += (time.monotonic() - started) / SHARE
 
 
