@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from copl_core import logs
@@ -82,15 +83,20 @@ def _say(settings: Settings) -> Callable[[str], object]:
 
 
 def open_store(settings: Settings) -> Store:
-    """The store of this installation; its database is created, or migrated to the newest version."""
+    """The store of this installation; its database is created, or migrated if it is a file.
+
+    Raises:
+        NotMigrated: a database on a server waits for ``copl migrate``.
+    """
     with importable():
-        from db.engine import make_engine, migrate
+        from db.engine import make_engine
+        from db.schema import make_ready
         from db.store import SqlStore
 
     settings.make_home()
     storage_of(settings.storage)  # an address that nothing opens is refused at the start
     engine = make_engine(settings.url)
-    migrate(engine)
+    make_ready(engine)
     return SqlStore(engine)
 
 
@@ -368,7 +374,7 @@ def _rows_of(report: bundle.BundleReport) -> str:
 
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.trainer.service import work
+    from copl_core.trainer.service import wait_for_migration, work
 
     if arguments.kinds is not None:
         settings = replace(settings, kinds=arguments.kinds)
@@ -378,19 +384,30 @@ def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     logs.start(settings.log)
     settings.make_home()
     settings.keep_private()
-    store = open_store(settings)
+    opened = _opener(settings)
     if arguments.health_port:
-        _watch(store, settings, arguments.health_address, arguments.health_port)
-    return work(store, settings)
+        _watch(opened, settings, arguments.health_address, arguments.health_port)
+    return work(wait_for_migration(opened), settings)
 
 
-def _watch(store: Store, settings: Settings, address: str, port: int) -> None:
+def _opener(settings: Settings) -> Callable[[], Store]:
+    """Opens the store at its first call, and tries again at the next one after a failure."""
+    lock, opened = Lock(), cache(partial(open_store, settings))
+
+    def open_once() -> Store:
+        with lock:
+            return opened()
+
+    return open_once
+
+
+def _watch(opened: Callable[[], Store], settings: Settings, address: str, port: int) -> None:
     """Let a monitor watch this process."""
     from copl_core.install.launcher import check_port
     from copl_core.serving.watching import Watched, answer_beside
 
     check_port(port, address, "--health-port {}")
-    answer_beside(Watched(lambda: store, cache(lambda study_id: Session(store, settings, study_id))), address, port)
+    answer_beside(Watched(opened, cache(lambda study_id: Session(opened(), settings, study_id))), address, port)
 
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -603,6 +620,24 @@ def _token(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Exit status: 1 with --check if a migration would run, 0 otherwise."""
+    with importable():
+        from db.engine import location, make_engine
+        from db.schema import migrate_now, pending
+
+    settings.make_home()
+    engine = make_engine(settings.url)
+    waiting = pending(engine)
+    if arguments.check:
+        would = f"{counted(len(waiting), 'migration')} would run:" if waiting else "nothing would run."
+        print("\n".join([f"Of {location(engine)} {would}", *map(str, waiting)]))
+        return int(bool(waiting))
+    migrate_now(engine, partial(print, flush=True))
+    print(f"{location(engine)} has the tables of this program.")
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.study import doctor
 
@@ -686,6 +721,8 @@ def _parser() -> argparse.ArgumentParser:
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
     command("app", _app, "Run the app alone, where a supervisor runs the trainer.")
     command("weights", _weights, "Fetch the bundled models.")
+    sub = command("migrate", _migrate, "Bring the tables of a database to this version; of a server, only this does.")
+    sub.add_argument("--check", action="store_true", help="print what would run, with exit status 1 if anything would")
     sub = command("doctor", _doctor, "Look what is wrong with this installation, and change nothing.")
     sub.add_argument("--json", action="store_true", help="one JSON object instead of a line for each check")
     return parser

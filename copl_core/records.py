@@ -33,6 +33,10 @@ class StoreUnavailable(CoplError):
     """The database is busy, full or unreachable: nothing was saved, and a later try may succeed."""
 
 
+class NotMigrated(CoplError):
+    """A database on a server has tables of an older version, which stay as they are until ``copl migrate``."""
+
+
 class RankLost(CoplError):
     """Another process of a fit has ended or does not answer; the fit resumes from its last saved state."""
 

@@ -739,8 +739,8 @@ class Store(Protocol):
         ...
 
     # ---- what watches an installation reads
-    def found_schema(self) -> str | None:
-        """The version of the tables as the database has it now; None: it has none."""
+    def schema_problem(self) -> str:
+        """Why this program cannot work with the tables as they are now, and what to do; empty where it can."""
         ...
 
     def recent_labels(self, seconds: float) -> dict[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -27,6 +27,7 @@ HEAD = "0017"  # the newest migration; written here so that a start does not loa
 BUSY_SECONDS = 30.0
 LOCK_SECONDS = 3.0  # on PostgreSQL: a row that is locked elsewhere costs somebody who labels so long, and a sentence
 STATEMENT_SECONDS = 60.0  # likewise, of one statement; the training data of a large study may take longer
+TABLE_SECONDS = 60.0  # likewise, of a migration, for a table that another program uses
 _POOL = {"pool_size": 5, "max_overflow": 15}  # connections of a process; a server gives a hundred by default
 _FULL_BYTES = 1 << 16  # a disk with less free space is full
 _LOCK = 4_026_531_840  # an arbitrary number: PostgreSQL's advisory lock for migrations
@@ -121,7 +122,7 @@ def explained(engine: Engine) -> Iterator[None]:
         raise (StoreUnavailable if passing else CoplError)(sentence) from error
     except PoolTimeout as error:
         raise StoreUnavailable(
-            f"The database {_location(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
+            f"The database {location(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
             "try again in a moment."
         ) from error
 
@@ -132,8 +133,11 @@ def version(engine: Engine) -> str | None:
         return _version(connection)
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, report: Callable[[str], object] = lambda line: None) -> None:
     """Bring the database to ``HEAD``.  Two processes may call it at once; an up-to-date database costs one query.
+
+    Args:
+        report: receives each migration that has run, and that this process waits for another one.
 
     Raises:
         CoplError: it cannot be opened or written, is not a database, or was made by a newer version of the product.
@@ -143,9 +147,16 @@ def migrate(engine: Engine) -> None:
     with writing(engine) as connection:
         limit(connection, lock_seconds=0, statement_seconds=0)
         if connection.dialect.name == "postgresql":
-            connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            _wait_for_others(connection, report)
         if _version(connection) != HEAD:  # another process may have migrated while this one waited for the lock
-            _upgrade(connection)
+            limit(connection, lock_seconds=TABLE_SECONDS)
+            _upgrade(connection, report)
+
+
+def _wait_for_others(connection: Connection, report: Callable[[str], object]) -> None:
+    if not connection.execute(text("select pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}).scalar():
+        report("Another process migrates this database; this one waits for it.")
+        connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
 
 def back_up(engine: Engine, path: Path) -> None:
@@ -155,7 +166,7 @@ def back_up(engine: Engine, path: Path) -> None:
         CoplError: the database is PostgreSQL, or the file exists or cannot be written.
     """
     if engine.dialect.name != "sqlite":
-        raise CoplError(f"The database {_location(engine)} is not a file; back it up with pg_dump.")
+        raise CoplError(f"The database {location(engine)} is not a file; back it up with pg_dump.")
     if path.exists():
         raise CoplError(f"{path} exists already; name a new file.")
     aside = path.with_name(f".{path.name}.part")
@@ -173,7 +184,7 @@ def back_up(engine: Engine, path: Path) -> None:
         connection.close()
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, report: Callable[[str], object]) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
@@ -185,10 +196,10 @@ def _upgrade(connection: Connection) -> None:
             ScriptDirectory.from_config(config).get_revision(current)
     except CommandError:
         raise CoplError(
-            f"The database {_location(connection.engine)} has version {current}, and this program knows "
+            f"The database {location(connection.engine)} has version {current}, and this program knows "
             f"versions up to {HEAD}; start the newer program or use another database."
         ) from None
-    config.attributes["connection"] = connection
+    config.attributes |= {"connection": connection, "report": report}
     command.upgrade(config, "head")
 
 
@@ -277,7 +288,8 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
 
 
-def _location(engine: Engine) -> str:
+def location(engine: Engine) -> str:
+    """The file or the address, without its password."""
     if engine.dialect.name == "sqlite":
         return engine.url.database or ""
     return engine.url.render_as_string(hide_password=True)
@@ -293,14 +305,14 @@ def _is_full(location: str) -> bool:
 
 def _sentence(engine: Engine, what: str) -> str | None:
     """A sentence for users about a database error; None if the fault is in a statement of ours."""
-    location = _location(engine)
+    name = location(engine)
     sentences = {
-        "not a database": f"The file {location} is not a database; move it away or set COPL_HOME to another folder.",
-        "malformed": f"The database {location} is damaged; replace it with a backup.",
-        "unable to open": f"The database {location} cannot be opened; its folder must exist and be writable.",
-        "readonly": f"The database {location} cannot be written; make the file and its folder writable.",
+        "not a database": f"The file {name} is not a database; move it away or set COPL_HOME to another folder.",
+        "malformed": f"The database {name} is damaged; replace it with a backup.",
+        "unable to open": f"The database {name} cannot be opened; its folder must exist and be writable.",
+        "readonly": f"The database {name} cannot be written; make the file and its folder writable.",
         "disk is full": "The disk of the database is full; free some space and try again. Nothing was saved.",
-        "disk I/O error": f"The disk of {location} reports an error; check it and try again. Nothing was saved.",
+        "disk I/O error": f"The disk of {name} reports an error; check it and try again. Nothing was saved.",
         "lock timeout": "Somebody else was changing the same rows for too long; try again. Nothing was saved.",
         "deadlock": "Somebody else was changing the same rows; try again. Nothing was saved.",
         "statement timeout": "The database took too long for one answer and stopped; try again. Nothing was saved.",
@@ -308,7 +320,12 @@ def _sentence(engine: Engine, what: str) -> str | None:
     }
     for sign, sentence in sentences.items():
         if sign in what:
-            return sentences["disk is full"] if sign == "disk I/O error" and _is_full(location) else sentence
+            return sentences["disk is full"] if sign == "disk I/O error" and _is_full(name) else sentence
+    if "permission denied" in what or "must be owner" in what:
+        return (
+            f"The user of the database {name} may not do this ({what.splitlines()[0]}); let it own the tables and "
+            "their schema."
+        )
     if "connect" in what.lower() and engine.dialect.name != "sqlite":
-        return f"The database server {location} does not answer; check that it runs and COPL_DATABASE_URL is right."
+        return f"The database server {name} does not answer; check that it runs and COPL_DATABASE_URL is right."
     return None

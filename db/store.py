@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from db.auth import Auth
 from db.bundles import Bundles
 from db.departures import Departures
-from db.engine import make_engine, migrate
+from db.engine import make_engine
 from db.identities import Identities
 from db.labelling import Labelling
 from db.listing import Listing
@@ -17,6 +17,7 @@ from db.pinned_pairs import PinnedPairs
 from db.quarantine import Quarantines
 from db.rights import Rights
 from db.runs import Runs
+from db.schema import make_ready
 from db.service_tokens import ServiceTokens
 from db.sessions import Sessions
 from db.study_settings import StudySettings
@@ -49,15 +50,15 @@ class SqlStore(
     Departures,
     PersonalData,
 ):
-    """A store in the database of ``engine``, after ``db.engine.migrate``."""
+    """A store in the database of ``engine``, after ``db.schema.make_ready``."""
 
 
 def open_store(url: str) -> SqlStore:
-    """The store at a SQLAlchemy address; the database is created or migrated if necessary.
+    """The store at a SQLAlchemy address; see ``db.schema.make_ready``.
 
     Raises:
         CoplError: the database cannot be opened or written, or the address is not understood.
     """
     engine: Engine = make_engine(url)
-    migrate(engine)
+    make_ready(engine)
     return SqlStore(engine)

@@ -6,16 +6,16 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
-from db.engine import version
 from db.models import LabelRow
+from db.schema import problem
 from db.transactions import Transactions, now
 
 _LAST = 20_000  # labels that are looked at: their times have no index
 
 
 class Watch(Transactions):
-    def found_schema(self) -> str | None:
-        return version(self.engine)
+    def schema_problem(self) -> str:
+        return problem(self.engine)
 
     def recent_labels(self, seconds: float) -> dict[int, int]:
         last = select(LabelRow.study_id, LabelRow.created_at, LabelRow.counts).order_by(LabelRow.id.desc()).limit(_LAST)

@@ -57,13 +57,12 @@ class Watched:
     def _problem(self) -> str:
         try:
             store = self.opened()
-            found, needed = store.found_schema(), store.schema()
-            if found != needed:
-                return f"The tables have version {found}, and this program needs {needed}; start the one that fits."
+            if problem := store.schema_problem():
+                return problem
             closed = [self._closed(study) for study in store.studies() if study.champion]
             return next(filter(None, closed), "") if all(closed) else ""  # one damaged study does not close the others
-        except CoplError as problem:
-            return str(problem)
+        except CoplError as error:
+            return str(error)
 
     def _closed(self, study: StudyRecord) -> str:
         """Why a champion does not open; empty where it does."""

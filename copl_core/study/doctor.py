@@ -132,13 +132,13 @@ def _database(installation: Installation) -> Found:
 def _migrations(installation: Installation) -> Found:
     facts = _facts(installation)
     if facts.schema is None:
-        return State.WARNING, "It has no tables.", "The next start makes them."
+        return State.WARNING, "It has no tables.", "The next start makes them, or: copl migrate"
     if facts.schema < facts.newest_schema:
-        return (
-            State.WARNING,
-            f"Its tables have version {facts.schema}, this program version {facts.newest_schema}.",
-            "Back it up; the next start migrates it.",
-        )
+        found = f"Its tables have version {facts.schema}, this program version {facts.newest_schema}."
+        if facts.damage is None:  # a server
+            do = "Back it up, stop the apps and trainers of the older version, and run: copl migrate"
+            return State.WRONG, found, do
+        return State.WARNING, found, "Back it up; the next start migrates it."
     if facts.schema > facts.newest_schema:
         found = f"Its tables have version {facts.schema}, and this program knows versions up to {facts.newest_schema}."
         return State.WRONG, found, "Start the newer program."

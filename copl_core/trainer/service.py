@@ -7,14 +7,15 @@ import os
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Thread
 
 from copl_core.config import STOP_SECONDS, Settings
-from copl_core.records import CoplError
+from copl_core.records import CoplError, NotMigrated
 from copl_core.store import Store
 from copl_core.trainer.departures import CleanUp
-from copl_core.trainer.duties import Duty, carry_out
+from copl_core.trainer.duties import LOOK_SECONDS, Duty, carry_out
 from copl_core.trainer.memory import keep_memory_low
 from copl_core.trainer.quarantine import LookOut
 from copl_core.trainer.worker import CLAIM_SECONDS, Trainer
@@ -24,12 +25,47 @@ log = logging.getLogger("copl.worker")
 _LONGEST_BEAT, _LONGEST_LOOK, _LONGEST_CLEAN = 5.0, 30.0, 300.0  # seconds between two tries of a duty that fails
 
 
+def wait_for_migration(opened: Callable[[], Store]) -> Store:
+    """The store, once the tables are those of this program: a supervisor would give up a trainer that ends at once.
+
+    Raises:
+        CoplError: it cannot be opened for another reason.
+    """
+    known = ""
+    while True:
+        try:
+            return opened()
+        except NotMigrated as problem:
+            if str(problem) != known:
+                log.warning("the trainer waits: %s", problem)
+            known = str(problem)
+            time.sleep(LOOK_SECONDS)
+
+
+class Tables:
+    """Whether the tables are still those of this program.  Another version is migrated to while trainers run: one of
+    this version then ends, and its supervisor starts what is installed.
+    """
+
+    def __init__(self, store: Store, stop: Event) -> None:
+        self.store, self.stop, self.problem = store, stop, ""
+
+    def look(self) -> None:
+        self.problem = self.store.schema_problem()
+        if self.problem:
+            log.error("the trainer ends: %s", self.problem)
+            self.stop.set()
+
+
 def work(store: Store, settings: Settings) -> int:
     """Run the trainer until SIGTERM, Ctrl-C or the end of its terminal.
 
     One thread per kind that this trainer offers executes runs and three look after the studies; the main thread
     waits for signals, which Python delivers to it alone.  A run that reaches no next step in time is queued again as it
     is, and ends with the process.
+
+    Returns:
+        Exit status: 1 if the tables have been migrated to another version.
 
     Raises:
         CoplError: another worker serves this home.
@@ -45,7 +81,9 @@ def work(store: Store, settings: Settings) -> int:
         _bury(store, holder.before)
         trainer.recover()
         trainer.sweep()
-        looks = [Thread(target=act, args=(trainer,), name=act.__name__, daemon=True) for act in (look, clean, watch)]
+        tables = Tables(store, stop)
+        looks = [Thread(target=act, args=(trainer,), name=act.__name__, daemon=True) for act in (look, clean)]
+        looks.append(Thread(target=watch, args=(trainer, tables), name=watch.__name__, daemon=True))
         kinds = settings.run_kinds
         lanes = [Thread(target=execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in kinds]
         for thread in (*looks, *lanes):
@@ -57,7 +95,7 @@ def work(store: Store, settings: Settings) -> int:
         trainer.give_up_current_runs()
         looks[0].join(timeout=2)
         _heartbeat(trainer, STOPPED)
-    return 0
+    return int(bool(tables.problem))
 
 
 def execute_runs(trainer: Trainer, kind: str) -> None:
@@ -84,10 +122,13 @@ def look(trainer: Trainer) -> None:
     carry_out(duties, trainer.stop)
 
 
-def watch(trainer: Trainer) -> None:
-    """Every second: whether answers have come that an owner should see first."""
-    look_out = LookOut(trainer.store)
-    carry_out([Duty("the look at new answers", look_out.attempt, _LONGEST_CLEAN)], trainer.stop)
+def watch(trainer: Trainer, tables: Tables) -> None:
+    """Every second: whether answers have come that an owner should see first, and whose tables these are."""
+    duties = (
+        Duty("the look at new answers", LookOut(trainer.store).attempt, _LONGEST_CLEAN),
+        Duty("the look at the version of the tables", tables.look, _LONGEST_LOOK),
+    )
+    carry_out(duties, trainer.stop)
 
 
 def clean(trainer: Trainer) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
 
 from copl_core.records import ImportRow, StudyRecord, Task, User
 from db.base import Base
@@ -50,6 +51,18 @@ def postgres(postgres_url: str) -> Iterator[Engine]:
         connection.execute(text("drop table if exists alembic_version"))
     migrate(engine)
     yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_copy(postgres_url: str) -> Iterator[str]:
+    """The address of an empty database beside the one that other tests share."""
+    engine = make_engine(postgres_url)
+    own = f"migrated_{os.getpid()}"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"create database {own}"))
+        yield make_url(postgres_url).set(database=own).render_as_string(hide_password=False)
+        connection.execute(text(f"drop database {own} with (force)"))
     engine.dispose()
 
 

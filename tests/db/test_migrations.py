@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 
 import pytest
@@ -187,20 +186,6 @@ def statistics(engine) -> str:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("analyze"))
         return repr(connection.execute(text("select * from pg_stats where schemaname = 'public'")).all()).casefold()
-
-
-@pytest.fixture
-def postgres_copy(postgres_url):
-    """The address of an empty database beside the one that other tests share."""
-    from sqlalchemy.engine import make_url
-
-    engine = make_engine(postgres_url)
-    own = f"migrated_{os.getpid()}"
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"create database {own}"))
-        yield make_url(postgres_url).set(database=own).render_as_string(hide_password=False)
-        connection.execute(text(f"drop database {own} with (force)"))
-    engine.dispose()
 
 
 ACCOUNTS = [

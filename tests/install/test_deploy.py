@@ -38,12 +38,21 @@ def test_every_command_is_one_of_the_terminal():
     commands = [service["command"] for service in OURS.values()]
     commands += [re.search(r"^ExecStart=\S+/copl (.+)$", unit.read_text(), re.MULTILINE)[1].split() for unit in UNITS]
     verbs = [_parser().parse_args([str(word) for word in command]).command.__name__ for command in commands]
-    assert verbs == ["_app", "_app", "_worker", "_app", "_worker"]
+    assert verbs == ["_migrate", "_app", "_app", "_worker", "_app", "_migrate", "_worker"]
+
+
+def test_tables_are_migrated_before_any_app_or_trainer_of_a_new_image_starts():
+    assert OURS["migrate"]["restart"] == "no", "it would run for ever"
+    for name, service in OURS.items():
+        waits = service["depends_on"].get("migrate")
+        assert name == "migrate" or waits == {"condition": "service_completed_successfully"}
 
 
 def test_every_address_that_is_asked_for_health_is_answered_on_the_port_of_its_process():
     answered = {route.path for route in routes(Watched(lambda: None, lambda study_id: None))}
     for name, service in OURS.items():
+        if name == "migrate":  # it ends
+            continue
         port = service["command"][-1] if name == "trainer" else service["environment"]["COPL_PORT"]
         (test,) = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", service["healthcheck"]["test"][-1])
         assert test[0] == port and test[1] in answered

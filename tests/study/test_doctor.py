@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from copl_core.__main__ import main, open_store, prepare
@@ -248,6 +249,10 @@ def test_postgresql_that_is_up_and_one_that_is_down(home, examine, monkeypatch):
             assert status == 0 and "PostgreSQL" in found["database"]["found"]
             looked_at = ("database", "migrations", "snapshots", "trainers", "clock")
             assert {found[name]["state"] for name in looked_at} == {"ok"}
+            with make_engine(url).begin() as connection:
+                connection.execute(text("update alembic_version set version_num = '0004'"))
+            found, status = examine()
+            assert status == 1 and "copl migrate" in found["migrations"]["do"]
         found, status = examine()
         assert status == 1 and "does not answer" in found["database"]["found"]
     except NoPostgres as missing:

@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -24,12 +26,17 @@ FAR = {"X-Forwarded-For": "10.1.2.3"}
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, str]]:
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("app")
+
+
+@pytest.fixture(scope="module")
+def process(home) -> Iterator[tuple[subprocess.Popen, str]]:
     """``copl app`` on an empty home, and its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    environment = os.environ | {"COPL_HOME": str(tmp_path_factory.mktemp("app")), "COPL_PORT": str(port)}
+    environment = os.environ | {"COPL_HOME": str(home), "COPL_PORT": str(port)}
     environment["COPL_LOG"] = "json"
     command = [sys.executable, "-m", "copl_core", "app"]
     app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -114,6 +121,25 @@ def test_a_second_app_on_the_port_is_a_sentence(address, monkeypatch, tmp_path, 
     monkeypatch.setenv("COPL_PORT", address.rpartition(":")[2])
     assert main(["app"]) == 1
     assert "another program answers on it" in capsys.readouterr().err
+
+
+def test_an_app_whose_tables_have_been_migrated_says_what_to_do_until_they_are_its_own_again(home, address):
+    def with_tables_of(version: str, status: int) -> tuple[str, list[str]]:
+        """(the version before, what readiness and a sign-in link answer once they have this status)"""
+        with closing(sqlite3.connect(home / "copl.db")) as connection, connection:
+            (before,) = connection.execute("select version_num from alembic_version").fetchone()
+            connection.execute("update alembic_version set version_num = ?", (version,))
+        ends = time.monotonic() + 60
+        while True:
+            answers = [ask(address, path) for path in ("/readyz", "/?token=nonsense")]
+            if {code for code, _ in answers} == {status}:
+                return before, [sentence for _, sentence in answers]
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+
+    before, sentences = with_tables_of("9999", 503)
+    assert all("start the newer program" in sentence for sentence in sentences)
+    assert with_tables_of(before, 200)[0] == "9999"
 
 
 def test_a_signal_ends_the_app_and_every_line_of_its_log_is_json(process, address):
