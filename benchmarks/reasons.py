@@ -3,17 +3,20 @@
     python -m benchmarks.reasons [--cuts N] [--weight W]
 
 A reason is a tag, such as "shorter": it names what a user's choice is made for.  Each tag gets a direction d_k in the
-text features, by a linear discriminant that tells the labels with this tag from those with others.  Two convex terms
-let tags speak about the weights w_u of their user (``training.linear_fit``):
+text features, by a linear discriminant between the labels with this tag and those with others.  Two convex terms let
+tags speak about the weights w_u of their user:
 
-comparison   a label with tag k is one more label, whose two texts differ along the direction of k alone
+comparison   a label with tag k is one more label, whose two texts differ along the direction of k alone: what the
+             studio fits (``training.linear_fit``)
 naming       log softmax over tags of the share (w_u · d_k)(d_k · Δ) that each tag's direction d_k has in the margin of
-             a label with difference Δ: the named tag has the largest (after rationales, arXiv 2407.14477)
+             a label with difference Δ: the named tag has the largest (after rationales, arXiv 2407.14477); to be held
+             against its weight 0, since nothing but the convex fit of all users gives its weights
 
-``shuffled`` gives the tags of other labels: what a term does without what it says.  Two worlds, both simulated: the
-demo's people, who name the axis of style that decides for them, and people with weights on features that are known
-exactly, where a tag is a feature.  Leads are over the fit without reasons, with 95 % intervals over users; ``rescaled``
-is the log-loss with the best common factor, since the mix of a snapshot learns one.
+``chosen`` is the studio's default: the fit itself chooses the weight, on labels about responses that it has not seen,
+and 0 is one of the choices.  ``shuffled`` gives the tags of other labels: what a term does without what it says.  Two
+worlds, both simulated: the demo's people, who name the axis of style that decides for them, and people with weights on
+features that are known exactly, where a tag is a feature.  Leads are over the fit without reasons, with 95 % intervals
+over users; ``rescaled`` is the log-loss with the best common factor, since the mix of a snapshot learns one.
 """
 
 from __future__ import annotations
@@ -32,9 +35,12 @@ from copl_core.config import Settings
 from copl_core.demo.world import AXES, demo_rows, study_prompts, tastes
 from copl_core.evaluation.dataset import build_dataset
 from copl_core.install.weights import resolver
+from copl_core.preference.adapt import label_weights
 from copl_core.preference.config import GraphConfig
 from copl_core.records import Choice, Comparisons, ImportRow, TrainingData
 from copl_core.reward.linear import N_STYLE, LinearConfig, TextFeatures, of_differences
+from copl_core.reward.tag_directions import TagDirections
+from copl_core.tags import Tags
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.linear_fit import STEPS, World, _Loss
 from copl_core.training.metrics import correct, interval, log_losses
@@ -46,8 +52,6 @@ GRAPH = GraphConfig()
 NO_TAG = -1
 FACTORS = np.geomspace(0.25, 4, 81)
 SHARPNESS = 3.0  # of the choice among tags
-SHRUNK = 3.0  # times the mean variance, added to each feature's: most of the embedding is noise
-FEWEST = 3  # labels with a tag
 OWN_FEATURES, OWN_USERS, OWN_LABELS, OWN_TEXTS = 16, 150, 18, 240  # of the world whose features are known
 
 
@@ -132,85 +136,74 @@ class Fit:
     def __init__(self, cut: Tagged, seed: int, style: float) -> None:
         self.cut = cut
         n = cut.train.n_responses
-        state = fit_graph(cut.train, cut.phi[:n], GRAPH, seed=seed)
-        self.world = World.of(state, cut.phi[:n], lambda *_: None)
+        self.state = fit_graph(cut.train, cut.phi[:n], GRAPH, seed=seed)
+        self.world = World.of(self.state, cut.phi[:n], lambda *_: None)
         self.config = replace(LinearConfig(), style=style)
-        self.features = TextFeatures.of(self.world.phi, style, state.features_version)
+        self.features = TextFeatures.of(self.world.phi, style, self.state.features_version)
         self.x = self.features(self.world.phi)
-        self.vectors = (state.user_vectors - self.world.user_mean) / self.world.user_scale
         labels = self.world.labels
-        sign = np.where(labels.outcome > 0.5, 1.0, -1.0)[:, None]
-        self.chosen = (self.x[labels.left] - self.x[labels.right]) * sign  # chosen less rejected, (N, p)
+        self.difference = self.x[labels.left] - self.x[labels.right]
+        self.chosen = self.difference * np.where(labels.outcome > 0.5, 1.0, -1.0)[:, None]  # less rejected, (N, p)
 
-    def directions(self, tags: np.ndarray) -> np.ndarray:
-        """Unit directions (K, p) that tell the labels with a tag from those with other tags, by a linear discriminant;
-        0 for a tag of fewer than ``FEWEST`` labels."""
-        carried = tags >= 0
-        chosen, tag = self.chosen[carried], tags[carried]
-        spread = np.cov(chosen.T)
-        spread += SHRUNK * np.trace(spread) / len(spread) * np.eye(len(spread))
-        found = np.zeros((tags.max() + 1, self.x.shape[1]))
-        for k in range(len(found)):
-            if (tag == k).sum() >= FEWEST:
-                found[k] = np.linalg.solve(spread, chosen[tag == k].mean(0) - chosen.mean(0))
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+    def chosen_weight(self, tags: np.ndarray) -> float:
+        """The weight of tags that the studio's fit chooses, with the other settings as they are here."""
+        return replace(self.world, tags=columns(tags)).chosen(lambda *_: None, self.config, ()).reason
 
     def margins(self, term: str, tags: np.ndarray, weight: float) -> np.ndarray:
         """Log-odds (M,) of the test labels."""
+        weights = self._named(tags, weight) if term == "naming" else self._compared(tags, weight)
+        test = self.cut.test
+        return of_differences(self.features(self.cut.phi), test, weights[test.user])
+
+    def _compared(self, tags: np.ndarray, weight: float) -> np.ndarray:
+        """Weights (U, p) of all users, as the studio fits them."""
+        given, state, every = columns(tags), self.state, np.arange(len(self.world.labels))
+        world, config = replace(self.world, tags=given), replace(self.config, reason=weight)
+        reward = world.reward(self.features, config, world.shared(self.x, config, every, STEPS), given)
+        users = np.arange(len(state.user_ids))
+        return reward.of_fit(users, state.user_vectors, state.labels, label_weights(state, state.labels))
+
+    def _named(self, tags: np.ndarray, weight: float) -> np.ndarray:
         world, labels = self.world, self.world.labels
         users, user = np.unique(labels.user, return_inverse=True)
-        difference, vectors, loss_weight = self.x[labels.left] - self.x[labels.right], world.vectors, world.weight
-        carried = np.flatnonzero(tags >= 0)
-        if term == "comparison":
-            size = np.linalg.norm(self.chosen, axis=1).mean() / 2
-            difference = np.concatenate([difference, size * self.directions(tags)[tags[carried]]])
-            vectors, user = np.concatenate([vectors, vectors[carried]]), np.concatenate([user, user[carried]])
-            loss_weight = np.concatenate([loss_weight, weight * loss_weight[carried]])
-            none = np.zeros(len(carried), np.int64)
-            labels = labels.joined(Comparisons.build(labels.user[carried], none, none, none + 1.0, position_known=none))
         order = np.argsort(user, kind="stable")
         loss = _Loss(
-            difference[order],
-            vectors[order],
+            self.difference[order],
+            world.vectors[order],
             user[order],
             labels.take(order),
-            loss_weight[order],
+            world.weight[order],
             len(self.x),
             self.config,
         )
-        whole: Callable = loss
-        if term == "naming":
-            whole = _Naming(
-                loss, self.directions(tags), tags[carried], self.chosen[carried], carried, user, self, weight
-            )
+        whole = _Naming(loss, self, tags, user, weight)
         found = minimize(
             whole, np.zeros(loss.size), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 8}
         )
         common, from_graph, own, *_ = loss.parts(found.x)
-        weights = loss.deviation("common") * common + loss.deviation("graph") * (self.vectors @ from_graph)
+        vectors = (self.state.user_vectors - world.user_mean) / world.user_scale
+        weights = loss.deviation("common") * common + loss.deviation("graph") * (vectors @ from_graph)
         weights[users] += loss.deviation("own") * own
-        test = self.cut.test
-        return of_differences(self.features(self.cut.phi), test, weights[test.user])
+        return weights
+
+
+def columns(tags: np.ndarray) -> Tags:
+    """Tags (N,) of labels as a fit reads them."""
+    carried = np.flatnonzero(tags >= 0)
+    return Tags(carried, tags[carried])
 
 
 class _Naming:
     """A loss with the term ``naming``, and its gradient."""
 
-    def __init__(
-        self,
-        loss: _Loss,
-        directions: np.ndarray,
-        tags: np.ndarray,
-        chosen: np.ndarray,
-        carried: np.ndarray,
-        user: np.ndarray,
-        fit: Fit,
-        weight: float,
-    ) -> None:
+    def __init__(self, loss: _Loss, fit: Fit, tags: np.ndarray, user: np.ndarray, weight: float) -> None:
         self.loss, self.weight = loss, weight
-        known = np.unique(tags)  # a tag that no label carries is no choice
-        self.directions, self.named = directions[known], np.searchsorted(known, tags)
-        self.along = chosen @ self.directions.T  # (M, K)
+        found = TagDirections.of(fit.difference, fit.world.labels, columns(tags))
+        assert found is not None
+        self.directions = found.steps / np.linalg.norm(found.steps, axis=1, keepdims=True)
+        carried = np.flatnonzero(np.isin(tags, found.keys))  # a tag without a direction is no choice
+        self.named = np.searchsorted(found.keys, tags[carried])
+        self.along = fit.chosen[carried] @ self.directions.T  # (M, K)
         self.user, self.vectors = user[carried], fit.world.vectors[carried]
 
     def __call__(self, v: np.ndarray) -> tuple[float, np.ndarray]:
@@ -233,8 +226,8 @@ class _Naming:
         return value, slope
 
 
-def rows_of(tags: np.ndarray, weight: float, seed: int) -> dict[str, tuple[str, np.ndarray, float]]:
-    """(term, tags, weight) of each row of the table."""
+def rows_of(tags: np.ndarray, weight: float, seed: int) -> dict[str, tuple[str, np.ndarray, float | None]]:
+    """(term, tags, weight) of each row of the table; no weight: the one that the fit chooses."""
     rng = np.random.default_rng(seed)
     some = np.where(rng.random(len(tags)) < 0.3, tags, NO_TAG)
     shuffled = tags.copy()
@@ -245,6 +238,10 @@ def rows_of(tags: np.ndarray, weight: float, seed: int) -> dict[str, tuple[str, 
         f"comparison, weight {3 * weight:.2g}": ("comparison", tags, 3 * weight),
         "comparison, 30 % of labels": ("comparison", some, weight),
         "comparison, shuffled": ("comparison", shuffled, weight),
+        "chosen": ("comparison", tags, None),
+        "chosen, 30 % of labels": ("comparison", some, None),
+        "chosen, shuffled": ("comparison", shuffled, None),
+        "naming, weight 0": ("naming", tags, 0.0),
         f"naming, weight {weight:g}": ("naming", tags, weight),
         "naming, shuffled": ("naming", shuffled, weight),
     }
@@ -267,24 +264,25 @@ def main(argv: list[str] | None = None) -> int:
         losses: dict[str, list[np.ndarray]] = {}
         users: list[np.ndarray] = []
         rescaled: dict[str, list[float]] = {}
+        chosen: dict[str, list[float]] = {}
         for seed in range(1, arguments.cuts + 1):
             cut = make(seed)
             fit = Fit(cut, seed, style=1.0 if name == "demo" else 0.0)
             decided = cut.test.decided
             outcome = cut.test.outcome[decided].astype(np.float64)
             users.append(cut.test.user[decided] + seed * cut.train.n_users)
-            for row, given in rows_of(cut.tags, arguments.weight, seed).items():
-                logits = fit.margins(*given)[decided]
+            for row, (term, tags, weight) in rows_of(cut.tags, arguments.weight, seed).items():
+                if weight is None:
+                    weight = fit.chosen_weight(tags)
+                    chosen.setdefault(row, []).append(weight)
+                logits = fit.margins(term, tags, weight)[decided]
                 hits.setdefault(row, []).append(correct(logits, outcome).astype(np.float64))
                 losses.setdefault(row, []).append(log_losses(logits, outcome))
                 rescaled.setdefault(row, []).append(rescaled_loss(logits, outcome))
-        print(
-            table(
-                words, hits, losses, {row: float(np.mean(one)) for row, one in rescaled.items()}, np.concatenate(users)
-            )
-            + "\n",
-            flush=True,
-        )
+        of_rows = {row: float(np.mean(one)) for row, one in rescaled.items()}
+        print(table(words, hits, losses, of_rows, np.concatenate(users)))
+        each = (f"{row} {', '.join(f'{one:g}' for one in weights)}" for row, weights in chosen.items())
+        print(f"weights by cut: {'; '.join(each)}\n", flush=True)
     return 0
 
 

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from copl_core.tags import Tags
 
 LARGEST = 2**31 - 1  # whole number that every database can store: an integer column of PostgreSQL
 
@@ -392,6 +395,7 @@ class TrainingData:
     responses: tuple[str, ...]  # (R,) texts
     labels: Comparisons
     watermark: int = 0
+    tags: Tags | None = None  # of the reasons of the labels, where any has one
 
     @property
     def n_users(self) -> int:
@@ -402,10 +406,12 @@ class TrainingData:
         return len(self.response_ids)
 
     def with_labels(self, labels: Comparisons) -> TrainingData:
-        """The same users and texts with other labels, such as a split of them."""
-        return TrainingData(
-            self.user_ids, self.response_ids, self.response_prompt, self.prompts, self.responses, labels, self.watermark
-        )
+        """The same users and texts with other labels, which have no tags."""
+        return replace(self, labels=labels, tags=None)
+
+    def take(self, rows: np.ndarray) -> TrainingData:
+        """The same users and texts with some of the labels (row numbers or a mask) and their tags."""
+        return replace(self, labels=self.labels.take(rows), tags=None if self.tags is None else self.tags.take(rows))
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """(prompt, response) of every response, in row order."""

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, case, func, insert, select, update
 
 from copl_core.records import LEFT, Choice, Comparisons, CoplError, RunState, SnapshotRecord, TrainingData
 from copl_core.study_settings import Schedule
+from copl_core.tags import Tags
 from db.base import AnyRow
 from db.departures import knows, refuse_forgotten
 from db.engine import limit
@@ -37,7 +38,8 @@ class Training(Transactions):
                 .where(PromptRow.study_id == study_id)
                 .order_by(ResponseRow.id)
             ).all()
-            user, left, right, doubled, both_bad, strength, known = _columns(connection, _compared(study), 7)
+            numbers, user, left, right, doubled, both_bad, strength, known = _columns(connection, _compared(study), 8)
+            tags = connection.execute(_tagged(study)).all()
         prompt_ids = np.fromiter((row[0] for row in prompts), np.int64, len(prompts))
         response_ids = np.fromiter((row[0] for row in responses), np.int64, len(responses))
         response_prompt = np.fromiter((row[1] for row in responses), np.int64, len(responses))
@@ -59,6 +61,7 @@ class Training(Transactions):
             tuple(row[2] for row in responses),
             labels,
             study.revision,
+            Tags.of((np.searchsorted(numbers, row.id), row.tags) for row in tags) if tags else None,
         )
 
     # ---- snapshots
@@ -169,7 +172,17 @@ def _compared(study: AnyRow) -> Any:
     doubled = case({Choice.LEFT.value: 2, Choice.RIGHT.value: 0}, value=LabelRow.choice, else_=1)
     both_bad = case({Choice.BOTH_BAD.value: 1}, value=LabelRow.choice, else_=0)
     known = case((LabelRow.position_known, 1), else_=0)
-    query = select(LabelRow.user_id, LabelRow.left_id, LabelRow.right_id, doubled, both_bad, LabelRow.strength, known)
+    preference = LabelRow.user_id, LabelRow.left_id, LabelRow.right_id, doubled, both_bad, LabelRow.strength, known
+    return _learned(select(LabelRow.id, *preference), study)
+
+
+def _tagged(study: AnyRow) -> Any:
+    """The same rows, those with tags only: their ids and tags."""
+    return _learned(select(LabelRow.id, LabelRow.tags).where(LabelRow.tags.is_not(None)), study)
+
+
+def _learned(query: Any, study: AnyRow) -> Any:
+    """Rows of labels that training learns from, oldest first."""
     query = query.where(LabelRow.study_id == study.id, LabelRow.counts, LabelRow.attention.is_(False))
     return only_trained(query, study, LabelRow.user_id).order_by(LabelRow.id)
 

@@ -278,6 +278,7 @@ def reason(task: Task) -> None:
         st.pills(
             "Because it is",
             TAGS,
+            help="Tags teach the model too, where they make it predict better.",
             selection_mode="multi",
             key=f"tags-{task.id}",
             on_change=keep_draft,

@@ -53,7 +53,8 @@ def test_the_core_knows_neither_screen_nor_database(path):
 @pytest.mark.parametrize("path", sources("db"))
 def test_the_database_knows_only_the_words_of_the_core(path):
     ours = {module for module in imports(path) if top(module) in OURS - {"db"}}
-    assert ours <= {"copl_core.addresses", "copl_core.records", "copl_core.study_settings", "copl_core.config"}
+    words = {f"copl_core.{name}" for name in ("addresses", "records", "study_settings", "config", "tags")}
+    assert ours <= words
     assert not {top(module) for module in imports(path)} & (HEAVY | {"streamlit"})
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from copl_core.formats.leaks import LeakCheck, Leaks
 from copl_core.records import Choice, Comparisons, CoplError, ImportRow, TrainingData
+from copl_core.tags import Tags
 from copl_core.training.split import LabelSplit
 
 T = TypeVar("T", bound=Any)
@@ -31,6 +32,7 @@ class EvalDataset(LabelSplit):
     groups: tuple[str | None, ...] = ()  # (U_all,) the group if all rows of the user name the same one, else None
     test_groups: tuple[str | None, ...] = ()  # (N,) group of each test row
     n_swapped: int = 0  # the last so many test labels belong to the user-swap control: they are scored, never fitted
+    context_tags: Tags | None = None  # of the context labels; those of the training labels are in ``train``
 
     @property
     def n_users(self) -> int:
@@ -75,9 +77,10 @@ def build_dataset(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow
         prompts=known_prompts,
         responses=tuple(text for _, text in known_texts),
         labels=train_labels,
+        tags=tags_of(train_rows),
     )
     is_context = first_labels(test_labels.user, context) & (test_labels.user >= n_users)
-    scored = test_labels.take(np.flatnonzero(~is_context))
+    context_rows, scored = np.flatnonzero(is_context), test_labels.take(np.flatnonzero(~is_context))
     if not scored.decided.any():
         raise CoplError(
             "No decided test label remains: every test label is a tie or was given as context. "
@@ -86,12 +89,13 @@ def build_dataset(train_rows: Iterable[ImportRow], test_rows: Iterable[ImportRow
     return EvalDataset(
         train,
         scored,
-        test_labels.take(np.flatnonzero(is_context)),
+        test_labels.take(context_rows),
         tuple(prompts),
         tuple(texts),
         tuple(users),
         tuple(map(groups_of(train_rows + test_rows).get, users)),
         tuple(row.true_group for row, given in zip(test_rows, is_context, strict=True) if not given),
+        context_tags=tags_of([test_rows[row] for row in context_rows.tolist()]),
     )
 
 
@@ -187,9 +191,9 @@ def without_swapped_users(dataset: EvalDataset) -> EvalDataset:
 
 
 def flipped(dataset: EvalDataset) -> EvalDataset:
-    """The dataset with the opposite outcome in every training and context label."""
+    """The dataset with the opposite outcome in every training and context label, which have no reasons then."""
     train = dataset.train.with_labels(opposite(dataset.train.labels))
-    return replace(dataset, train=train, context=opposite(dataset.context))
+    return replace(dataset, train=train, context=opposite(dataset.context), context_tags=None)
 
 
 def opposite(labels: Comparisons) -> Comparisons:
@@ -229,6 +233,11 @@ def groups_of(rows: Iterable[ImportRow]) -> dict[str, str]:
         if row.annotator is not None and row.true_group is not None:
             named.setdefault(row.annotator, set()).add(row.true_group)
     return {name: groups.pop() for name, groups in named.items() if len(groups) == 1}
+
+
+def tags_of(rows: Sequence[ImportRow]) -> Tags | None:
+    """The tags of labels in the order of their rows; None where there is none."""
+    return Tags.of((number, row.tags) for number, row in enumerate(rows)) if any(row.tags for row in rows) else None
 
 
 def _is_label(row: ImportRow) -> bool:

@@ -94,8 +94,9 @@ class StudioFit:
         self.settings = replace(settings, seed=seed)
 
     def with_context(self, context: Comparisons) -> StudioFit:
-        """This fit where new users have given other labels.  What has been fitted is not fitted again."""
-        other = StudioFit(replace(self.dataset, context=context), self.embed, self.settings.seed, self.settings)
+        """This fit where new users have given other labels, without tags.  What has been fitted is not fitted again."""
+        dataset = replace(self.dataset, context=context, context_tags=None)
+        other = StudioFit(dataset, self.embed, self.settings.seed, self.settings)
         vars(other).update({name: part for name, part in vars(self).items() if name in _OF_TRAINING})
         return other
 
@@ -124,17 +125,18 @@ class StudioFit:
         """
         dataset, fitted = self.dataset, self._reward
         test, phi, linear, vectors = dataset.test, self.embed(), fitted.linear, self._text_vectors
-        given = dataset.train.labels.joined(dataset.context)
+        context, tags = dataset.context, dataset.context_tags
         users, row = np.unique(test.user, return_inverse=True)
         weights = np.zeros((len(users), phi.shape[1]))
         known = users < dataset.train.n_users
         labels = fitted.graph.labels
         of_fit = label_weights(fitted.graph, labels)
         weights[known] = linear.of_fit(users[known], vectors[users[known]], labels, of_fit)
+        known_texts = np.maximum(context.left, context.right) < dataset.train.n_responses
         for k in np.flatnonzero(~known):
-            theirs = given.take(given.user == users[k])
-            theirs = theirs.take(np.maximum(theirs.left, theirs.right) < dataset.train.n_responses)
-            weights[k] = linear.of_labels(vectors[users[k]], theirs, label_weights(fitted.graph, theirs))
+            rows = np.flatnonzero((context.user == users[k]) & known_texts)
+            theirs, reasons = context.take(rows), None if tags is None else tags.take(rows)
+            weights[k] = linear.of_labels(vectors[users[k]], theirs, label_weights(fitted.graph, theirs), reasons)
         return of_differences(linear.features(phi), test, weights[row])
 
     @cached_property

@@ -14,8 +14,8 @@ system of as many equations as they have labels.  Both ways give the same weight
 
 Linear weights of users on shared features: Reward Feature Models (arXiv 2503.17338).  numpy only.
 
-Shapes: N labels, n labels of one user, U users, R responses of the fit, T texts, p features, q the width of user
-vectors.
+Shapes: N labels and M tags of labels, n labels and m tags of one user, U users, R responses of the fit, T texts, p
+features, q the width of user vectors.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -32,8 +33,10 @@ from scipy.special import expit
 from copl_core.features import FEATURE_NAMES
 from copl_core.logistic import MAX_STEPS, TOLERANCE, fraction, penalised_logistic
 from copl_core.records import Comparisons, CoplError
+from copl_core.reward.tag_directions import FittedTags
+from copl_core.tags import Tags
 
-FORMAT = 1
+FORMAT, FORMAT_WITH_TAGS = 1, 2
 FILE = "linear"  # .safetensors and .json
 STYLE_LIMIT = 4.0  # standard deviations: a text of an odd style counts as at most so odd
 N_STYLE = len(FEATURE_NAMES)
@@ -41,13 +44,18 @@ N_STYLE = len(FEATURE_NAMES)
 
 @dataclass(frozen=True, slots=True)
 class LinearConfig:
-    """Prior variances of the linear text reward, of which ``training.linear_fit`` chooses."""
+    """Prior variances of the linear text reward, and what tags weigh; ``training.linear_fit`` chooses."""
 
     common: float = 0.3  # of each weight in μ
     graph: float = 0.03  # of each weight in A; 0: no A
     own: float = 0.3  # c, of each weight in δ_u; 0: no δ_u
     response: float = 1.0  # of each θ
     style: float = 0.0  # standard deviation of all style features together, where the embedding has 1
+    reason: float = 0.0  # weight of all tags of a label, where the label has 1; 0: tags are not read
+
+    def stored(self) -> dict[str, float]:
+        """As files have it; a weight of tags is in those of fits that read tags."""
+        return {name: value for name, value in asdict(self).items() if name != "reason" or value}
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class LinearReward:
     position_bias: float  # γ
     own: np.ndarray  # (N,) a of each label of the fit
     fitted: np.ndarray  # (U,) bool, whether ``own`` covers the labels of a user
+    read: FittedTags | None = None  # None: the fit has not read tags
 
     def belongs_to(self, n_users: int, n_responses: int, n_labels: int) -> bool:
         """Whether the tables are those of a fit with so many users, responses and labels."""
@@ -116,7 +125,8 @@ class LinearReward:
             "fitted": (n_users,),
         }
         scaling = {getattr(self.features, name).shape for name in ("mean", "scale", "limit")}
-        return scaling == {(p,)} and all(getattr(self, name).shape == shape for name, shape in shapes.items())
+        tables = scaling == {(p,)} and all(getattr(self, name).shape == shape for name, shape in shapes.items())
+        return tables and (self.read is None or self.read.belong_to(n_labels, p))
 
     def rewards(self, phi: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Rewards (N, T) of texts with φ (T, p) under users' weights (N, p)."""
@@ -141,48 +151,79 @@ class LinearReward:
         stored = np.flatnonzero((at[labels.user] >= 0) & self.fitted[labels.user])
         x = self._differences(labels.take(stored)) * self.own[stored, None]
         np.add.at(found, at[labels.user[stored]], self.config.own * x)
+        if self.read is not None:
+            user = labels.user[self.read.tags.label]
+            stored = np.flatnonzero((at[user] >= 0) & self.fitted[user])
+            x = self.read.directions.steps_of(self.read.tags.key[stored]) * self.read.own[stored, None]
+            np.add.at(found, at[user[stored]], self.config.own * x)
         others = np.flatnonzero(~self.fitted[rows])
         if len(others):
             order = np.argsort(labels.user, kind="stable")
+            tags = None if self.read is None else self.read.tags.take(order)
             ends = np.searchsorted(labels.user[order], [rows[others], rows[others] + 1])
             for k, start, end in zip(others, *ends, strict=True):
-                theirs = order[start:end]
-                found[k] = self.of_labels(vectors[k], labels.take(theirs), weight[theirs])
+                theirs, reasons = order[start:end], None if tags is None else tags.between(start, end)
+                found[k] = self.of_labels(vectors[k], labels.take(theirs), weight[theirs], reasons)
         return found
 
-    def of_labels(self, vector: np.ndarray, labels: Comparisons, weight: np.ndarray) -> np.ndarray:
+    def of_labels(
+        self, vector: np.ndarray, labels: Comparisons, weight: np.ndarray, tags: Tags | None = None
+    ) -> np.ndarray:
         """The most probable weights (p,) of any user, given their labels.
 
         Args:
             vector: (q,) the user's vector.
             labels: (n,) with responses as rows of the fit.
             weight: (n,) of the labels.
+            tags: of the labels.
         """
         expected = self.expected(vector[None])[0]
-        numbers = self.own_numbers(expected, labels, weight)
-        return expected + self.config.own * (numbers @ self._differences(labels))
+        evidence = self._evidence(labels, weight, tags)
+        return expected + self.config.own * (self._numbers(expected, evidence) @ evidence.x)
 
-    def own_numbers(self, expected: np.ndarray, labels: Comparisons, weight: np.ndarray) -> np.ndarray:
-        """a (n,) of a user's labels, given their ``expected`` weights (p,)."""
-        if not len(labels) or not self.config.own:
-            return np.zeros(len(labels))
-        x = self._differences(labels)
-        return own_numbers(x, self._offset(labels) + x @ expected, labels.outcome, weight, self.config.own)
+    def own_numbers(
+        self, expected: np.ndarray, labels: Comparisons, weight: np.ndarray, tags: Tags | None = None
+    ) -> np.ndarray:
+        """a (n + m,) of a user's labels and then of their tags, given the user's ``expected`` weights (p,)."""
+        return self._numbers(expected, self._evidence(labels, weight, tags))
+
+    def _numbers(self, expected: np.ndarray, evidence: _Evidence) -> np.ndarray:
+        x, offset, outcome, weight = evidence
+        if not len(x) or not self.config.own:
+            return np.zeros(len(x))
+        return own_numbers(x, offset + x @ expected, outcome, weight, self.config.own)
+
+    def _evidence(self, labels: Comparisons, weight: np.ndarray, tags: Tags | None) -> _Evidence:
+        """What a user's labels say, and then the m tags of these that have a direction."""
+        own = _Evidence(self._differences(labels), self._offset(labels), labels.outcome, weight)
+        if tags is None or self.read is None:
+            return own
+        tags = self.read.directions.among(tags, labels)
+        x, weights = self.read.directions.steps_of(tags.key), tag_weights(self.config, tags, weight)
+        of_tags = _Evidence(x, np.zeros(len(tags)), np.ones(len(tags), np.float32), weights)
+        return _Evidence(*map(np.concatenate, zip(own, of_tags, strict=True)))
 
     def draws(
-        self, vector: np.ndarray, labels: Comparisons, weight: np.ndarray, count: int, seed: int = 0
+        self,
+        vector: np.ndarray,
+        labels: Comparisons,
+        weight: np.ndarray,
+        count: int,
+        seed: int = 0,
+        tags: Tags | None = None,
     ) -> np.ndarray:
         """Draws (count, p) from the Laplace posterior around ``of_labels``; the same arguments give the same draws.
 
-        Draws from the prior are moved to the posterior by the labels (Matheron's rule), which needs n × n systems only.
+        Draws from the prior are moved to the posterior by the labels (Matheron's rule), which needs systems of as many
+        equations as there are labels and tags.
         """
-        mode, c = self.of_labels(vector, labels, weight), self.config.own
+        mode, c = self.of_labels(vector, labels, weight, tags), self.config.own
         rng = np.random.default_rng(seed)
         prior = np.sqrt(c) * rng.standard_normal((count, len(mode)))
         if not len(labels) or not c:
             return mode + prior
-        x = self._differences(labels)
-        p = expit(self._offset(labels) + x @ mode)
+        x, offset, _, weight = self._evidence(labels, weight, tags)
+        p = expit(offset + x @ mode)
         curve = np.maximum(weight * p * (1 - p), 1e-9)
         seen = prior @ x.T + rng.standard_normal((count, len(x))) / np.sqrt(curve)  # (count, n)
         return mode + prior - c * np.linalg.solve(c * x @ x.T + np.diag(1 / curve), seen.T).T @ x
@@ -204,10 +245,11 @@ class LinearReward:
         single = ("common", "from_graph", "user_mean", "response_strength", "own")
         tables = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in single}
         scaling = {f"features.{name}": getattr(self.features, name) for name in ("mean", "scale", "limit")}
-        save_file(half | tables | scaling | {"fitted": self.fitted}, folder / f"{FILE}.safetensors")
+        read = {} if self.read is None else {f"tags.{name}": table for name, table in self.read.tables().items()}
+        save_file(half | tables | scaling | {"fitted": self.fitted} | read, folder / f"{FILE}.safetensors")
         facts = {
-            "format": FORMAT,
-            "config": asdict(self.config),
+            "format": FORMAT if self.read is None else FORMAT_WITH_TAGS,
+            "config": self.config.stored(),
             "features": self.features.version,
             "user_scale": self.user_scale,
             "position_bias": self.position_bias,
@@ -226,20 +268,37 @@ class LinearReward:
             tables = load_file(folder / f"{FILE}.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
             raise CoplError(f"No linear text reward can be read from {folder} ({error}): fit it again.") from error
-        if facts["format"] != FORMAT:
+        if facts["format"] not in (FORMAT, FORMAT_WITH_TAGS):
             raise CoplError(
-                f"{folder} has a linear text reward of format {facts['format']}, this version reads {FORMAT}: "
-                "fit it again."
+                f"{folder} has a linear text reward of format {facts['format']}, this version reads {FORMAT} and "
+                f"{FORMAT_WITH_TAGS}: fit it again."
             )
         scaling = {name: tables.pop(f"features.{name}") for name in ("mean", "scale", "limit")}
         tables["responses"] = tables["responses"].astype(np.float32)
+        of_tags = {name: tables.pop(name) for name in tuple(tables) if name.startswith("tags.")}
+        read = {name.removeprefix("tags."): table for name, table in of_tags.items()}
         return cls(
             LinearConfig(**facts["config"]),
             TextFeatures(**scaling, version=facts["features"]),
             user_scale=facts["user_scale"],
             position_bias=facts["position_bias"],
+            read=FittedTags.of_tables(read) if read else None,
             **tables,
         )
+
+
+class _Evidence(NamedTuple):
+    """Labels of one user as terms w (log(1 + exp m) − y m) with margins m = offset + x · w_u; tags follow."""
+
+    x: np.ndarray  # (n + m, p)
+    offset: np.ndarray  # (n + m,)
+    outcome: np.ndarray  # (n + m,) y
+    weight: np.ndarray  # (n + m,)
+
+
+def tag_weights(config: LinearConfig, tags: Tags, weight: np.ndarray) -> np.ndarray:
+    """Weights (M,) of tags with a direction, from the weights (N,) of the labels; the tags of a label share one."""
+    return config.reason * weight[tags.label] * tags.share
 
 
 def of_differences(x: np.ndarray, labels: Comparisons, weights: np.ndarray) -> np.ndarray:

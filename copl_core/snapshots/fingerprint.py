@@ -10,7 +10,7 @@ from copl_core.records import TrainingData
 
 
 def data_fingerprint(data: TrainingData) -> dict:
-    """Counts, the watermark, and a hash of everything that a fit reads: labels by id, and texts.
+    """Counts, the watermark, and a hash of everything that a fit reads: labels by id with their tags, and texts.
 
     Equal hashes mean equal data; the order of the labels does not matter.
     """
@@ -27,7 +27,9 @@ def data_fingerprint(data: TrainingData) -> dict:
             *([] if labels.position_known.all() else [labels.position_known]),
         ]
     ).astype(np.int64)  # (N, 6 or 7)
-    digest = hashlib.sha256(np.ascontiguousarray(rows[np.lexsort(rows.T[::-1])]).tobytes())
+    digest = hashlib.sha256(_in_order(rows))
+    if data.tags is not None:
+        digest.update(_in_order(np.column_stack([rows[data.tags.label], data.tags.key])))
     for number, (prompt, response) in zip(data.response_ids.tolist(), data.texts(), strict=True):
         digest.update(f"{number}\0{prompt}\0{response}\0".encode())
     return {
@@ -39,3 +41,8 @@ def data_fingerprint(data: TrainingData) -> dict:
         "watermark": data.watermark,
         "sha256": digest.hexdigest(),
     }
+
+
+def _in_order(rows: np.ndarray) -> bytes:
+    """The same bytes for rows (N, k) in any order."""
+    return np.ascontiguousarray(rows[np.lexsort(rows.T[::-1])]).tobytes()

@@ -19,6 +19,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons, Label, User
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import placement
+from copl_core.tags import Tags
 from copl_core.training.split import DRAW, pair_draw, split_of_study
 
 GROUP_SAMPLE = 400  # members that stand for a group; more change its mean by less than its uncertainty
@@ -80,14 +81,16 @@ class Audience:
         vector, source, adapted = placement.vector(self.graph, user.id, labels, self.snapshot.prior)
         gate_vector, learned = _gate_vector(self.gate_graph, user.id, labels, self.gate_prior, self._draw)
         theirs = placement.comparisons(self.gate_graph, learned)
-        own = self._add(vector[None], gate_vector[None], self._text_weights(gate_vector, theirs)).start
+        reads_tags = self.linear is not None and self.linear.read is not None
+        tags = placement.tags(self.gate_graph, learned) if reads_tags else None
+        own = self._add(vector[None], gate_vector[None], self._text_weights(gate_vector, theirs, tags)).start
         group = placement.group_in(self.snapshot, user.id, source, adapted)
         if not self.with_uncertainty:
             return UserRows(user, source, group, own, self._known(_NOBODY), self._known(_NOBODY), np.zeros(0))
         drawn = self._add(
             draws(self.graph, self.snapshot.prior, placement.comparisons(self.graph, labels), vector, DRAWS),
             draws(self.gate_graph, self.gate_prior, theirs, gate_vector, DRAWS, seed=1),
-            self._text_weights(gate_vector, theirs, DRAWS),
+            self._text_weights(gate_vector, theirs, tags, DRAWS),
         )
         ids, weights = _nearest(adapted, self.gate_graph)
         return UserRows(user, source, group, own, drawn, self._known(ids), weights)
@@ -100,14 +103,16 @@ class Audience:
             text = self.linear.of_fit(rows, vectors, self.gate_graph.labels, self._label_weights)
         return self._add(self.graph.user_vectors[rows_of(ids, self.graph.user_ids)], vectors, text)
 
-    def _text_weights(self, vector: np.ndarray, labels: Comparisons, count: int = 0) -> np.ndarray | None:
+    def _text_weights(
+        self, vector: np.ndarray, labels: Comparisons, tags: Tags | None, count: int = 0
+    ) -> np.ndarray | None:
         """A user's weights in the linear text reward (1, p), or ``count`` draws of them (count, p)."""
         if self.linear is None:
             return None
         weight = label_weights(self.gate_graph, labels)
         if count:
-            return self.linear.draws(vector, labels, weight, count, seed=2)
-        return self.linear.of_labels(vector, labels, weight)[None]
+            return self.linear.draws(vector, labels, weight, count, seed=2, tags=tags)
+        return self.linear.of_labels(vector, labels, weight, tags)[None]
 
     @cached_property
     def _label_weights(self) -> np.ndarray:

@@ -19,15 +19,14 @@ from copl_core.records import Choice, Comparisons, Label
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study.views import UserPosition
 from copl_core.study_settings import LabelSummary
+from copl_core.tags import Tags
 
 _OUTCOME = {Choice.LEFT: 1.0, Choice.RIGHT: 0.0, Choice.TIE: 0.5, Choice.BOTH_BAD: 0.5}
 
 
 def comparisons(state: GraphState, labels: Sequence[Label | LabelSummary]) -> Comparisons:
     """The labels whose two responses the graph knows, with response rows of the state; the user column is 0."""
-    sides = rows_of(
-        np.array([(label.left_id, label.right_id) for label in labels], np.int64).reshape(-1, 2), state.response_ids
-    )
+    sides = _sides(state, labels)
     keep = np.flatnonzero((sides >= 0).all(1))
     kept = [labels[i] for i in keep.tolist()]
     return Comparisons.build(
@@ -39,6 +38,18 @@ def comparisons(state: GraphState, labels: Sequence[Label | LabelSummary]) -> Co
         strength=[label.strength for label in kept],
         position_known=[label.position_known for label in kept],
     )
+
+
+def tags(state: GraphState, labels: Sequence[Label]) -> Tags:
+    """The tags of the labels that ``comparisons`` gives."""
+    keep = np.flatnonzero((_sides(state, labels) >= 0).all(1))
+    return Tags.of((row, labels[i].tags) for row, i in enumerate(keep.tolist()))
+
+
+def _sides(state: GraphState, labels: Sequence[Label | LabelSummary]) -> np.ndarray:
+    """Rows (N, 2) of the left and the right response of each label, −1 for one that the graph does not know."""
+    ids = np.array([(label.left_id, label.right_id) for label in labels], np.int64).reshape(-1, 2)
+    return rows_of(ids, state.response_ids)
 
 
 def adapted(

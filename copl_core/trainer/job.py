@@ -289,7 +289,7 @@ class Job:
             labels.decided,
             data.n_responses,
         )
-        return data.with_labels(labels.take(learned)), labels.take(known), labels.take(new)
+        return data.take(learned), labels.take(known), labels.take(new)
 
     def fit_graph(
         self, data: TrainingData, config: GraphConfig, phase: str, *, warm: GraphState | None, part: str = "graph"
@@ -344,7 +344,7 @@ class Job:
             checkpoint=self.checkpoint,
             disk=states_folder(settings),
         )
-        linear = fit_linear(graph, self.phi, progress=self.progress)
+        linear = fit_linear(graph, self.phi, tags=training.tags, progress=self.progress)
         parts = Parts(graph, model, linear, list(data.texts()), self.phi)
         mix, logits = learn_mix(test, new_test, parts, self.progress)
         self.progress("baselines", 0, 1, None)
@@ -357,7 +357,7 @@ class Job:
             "metrics": metrics,
             "gain": gain,
             "fit": _plain(model.metrics),
-            "linear": asdict(linear.config),
+            "linear": linear.config.stored(),
         }
         return FittedReward(entry, graph, model, linear, mix, config)
 

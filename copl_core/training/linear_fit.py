@@ -7,7 +7,8 @@ The graph's vector of a user knows the labels that A would learn to read from it
 each label is learned with a vector that is placed (``adapt``) by the user's labels in the other folds, none of which
 shares a response with it.
 
-The prior variances are chosen by the log-loss of labels about responses that a trial fit has not seen.
+The prior variances are chosen by the log-loss of labels about responses that a trial fit has not seen; so is whether
+the tags of labels are read (``reward.tag_directions``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from scipy.special import expit
 from copl_core.preference.adapt import Prior, label_weights
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons, CoplError
-from copl_core.reward.linear import LinearConfig, LinearReward, TextFeatures
+from copl_core.reward.linear import LinearConfig, LinearReward, TextFeatures, tag_weights
+from copl_core.reward.tag_directions import FittedTags, TagDirections, frequent
+from copl_core.tags import Tags
 from copl_core.training.metrics import log_losses
 from copl_core.training.progress import Progress
 from copl_core.training.split import draws, uniform
@@ -37,8 +40,10 @@ MOST_LABELS, TRIAL_LABELS = 20_000, 8_000  # that the shared part learns from
 MOST_WEIGHTS = 1_500_000  # own weights of all users that learn together; L-BFGS keeps about twenty copies
 SINGLE = 4_000_000  # numbers in a table of differences, from which it has single precision
 PHASE = "text weights of users"
+Choices = tuple[tuple[str, tuple[float, ...]], ...]  # names of settings, each with the values to try
 # Tried one after another, each with the best of the values before it.
-CHOICES = (("style", (0.0, 1.0)), ("common", (0.3, 1.0)), ("graph", (0.03, 0.0, 0.1)), ("own", (0.3, 1.0)))
+CHOICES: Choices = (("style", (0.0, 1.0)), ("common", (0.3, 1.0)), ("graph", (0.03, 0.0, 0.1)), ("own", (0.3, 1.0)))
+OF_TAGS: Choices = (("reason", (0.0, 0.3, 0.9)),)  # tried last, where there are tags
 
 
 def fit_linear(
@@ -46,13 +51,15 @@ def fit_linear(
     phi: np.ndarray,
     config: LinearConfig | None = None,
     *,
+    tags: Tags | None = None,
     progress: Progress | None = None,
 ) -> LinearReward:
     """A linear text reward of the users of ``state``, from the labels of its fit.
 
     Args:
         phi: (R, p) text embeddings, row j belongs to ``state.response_ids[j]``.
-        config: prior variances; None: they are chosen.
+        config: prior variances and the weight of tags; None: they are chosen.
+        tags: of ``state.labels``.
         progress: called with (phase, step, steps, None); what it raises ends the fit.
 
     Raises:
@@ -64,12 +71,12 @@ def fit_linear(
         raise CoplError("There is no label to learn from: at least one is needed. Label a few pairs first.")
     report = progress or (lambda *_: None)
     report(PHASE, 0, 100, None)
-    world = World.of(state, phi, report)
+    world = World.of(state, phi, report, tags)
     config = config or world.chosen(report)
     x = TextFeatures.of(world.phi, config.style, state.features_version)
     report(PHASE, 80, 100, None)
     found = world.shared(x(world.phi), config, np.arange(len(world.labels)), STEPS)
-    return world.reward(x, config, found)
+    return world.reward(x, config, found, tags)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Shared:
     position_bias: float
     own: np.ndarray  # (U, p) δ, zero for users who did not take part
     took_part: np.ndarray  # (U,) bool
+    directions: TagDirections | None = None  # of the tags that it has read
 
 
 @dataclass(frozen=True)
@@ -95,20 +103,23 @@ class World:
     vectors: np.ndarray  # (M, q) of each label's user, placed without this label, standardised
     user_mean: np.ndarray  # (q,)
     user_scale: float
+    tags: Tags | None = None  # of the labels
 
     @classmethod
-    def of(cls, state: GraphState, phi: np.ndarray, report: Progress) -> World:
+    def of(cls, state: GraphState, phi: np.ndarray, report: Progress, tags: Tags | None = None) -> World:
         known = state.user_vectors[state.n_labels > 0].astype(np.float64)
         mean = known.mean(0)
         scale = float(np.sqrt(((known - mean) ** 2).sum(1).mean())) or 1.0
         rows = some_users(state, state.labels, MOST_LABELS, phi.shape[1])
         labels = state.labels.take(rows)
         vectors = (placed_by_other_folds(state, rows, report) - mean) / scale
-        return cls(state, np.asarray(phi, np.float64), labels, label_weights(state, labels), vectors, mean, scale)
+        tags = None if tags is None else tags.take(rows)
+        return cls(state, np.asarray(phi, np.float64), labels, label_weights(state, labels), vectors, mean, scale, tags)
 
-    def chosen(self, report: Progress) -> LinearConfig:
-        """The prior variances with the least log-loss on labels about responses that a trial fit has not seen."""
-        labels, best = self.labels, LinearConfig()
+    def chosen(self, report: Progress, best: LinearConfig | None = None, choices: Choices = CHOICES) -> LinearConfig:
+        """The prior variances, and the weight of tags, with the least log-loss on labels about responses that a trial
+        fit has not seen; ``best`` or the defaults where there are too few of these."""
+        labels, best = self.labels, best or LinearConfig()
         rows = some_users(self.state, labels, TRIAL_LABELS)
         ids = (
             self.state.user_ids[labels.user],
@@ -120,8 +131,9 @@ class World:
         if len(test) < FEWEST_UNSEEN or not labels.decided[learned].any():
             return best
         losses: dict[LinearConfig, float] = {}
-        trials = sum(len(values) for _, values in CHOICES)
-        for name, values in CHOICES:
+        choices += OF_TAGS if self.has_tags(learned) else ()
+        trials = sum(len(values) for _, values in choices)
+        for name, values in choices:
             for value in values:
                 config = replace(best, **{name: value})
                 if config not in losses:
@@ -130,6 +142,10 @@ class World:
                 if losses[config] < losses[best] - LEAST_GAIN:
                     best = config
         return best
+
+    def has_tags(self, rows: np.ndarray) -> bool:
+        """Whether a tag of the labels ``rows`` is frequent enough for a direction."""
+        return self.tags is not None and len(frequent(self.tags.take(rows), self.labels.take(rows))) > 0
 
     def _loss(self, config: LinearConfig, learned: np.ndarray, test: np.ndarray) -> float:
         x = TextFeatures.of(self.phi, config.style, self.state.features_version)(self.phi)
@@ -149,16 +165,19 @@ class World:
         """
         labels = self.labels.take(rows)
         users, user = np.unique(labels.user, return_inverse=True)
+        difference, vectors, weight = x[labels.left] - x[labels.right], self.vectors[rows], self.weight[rows]
+        directions = None
+        if self.tags is not None and config.reason:
+            tags = self.tags.take(rows)
+            directions = TagDirections.of(difference, labels, tags)
+        if directions is not None:
+            tags = directions.among(tags, labels)
+            difference = np.concatenate([difference, directions.steps_of(tags.key)])
+            user, vectors = (np.concatenate([one, one[tags.label]]) for one in (user, vectors))
+            weight = np.concatenate([weight, tag_weights(config, tags, weight)])
+            labels = labels.joined(_preferred(labels.user[tags.label]))
         order = np.argsort(user, kind="stable")
-        loss = _Loss(
-            (x[labels.left] - x[labels.right])[order],
-            self.vectors[rows][order],
-            user[order],
-            labels.take(order),
-            self.weight[rows][order],
-            len(x),
-            config,
-        )
+        loss = _Loss(difference[order], vectors[order], user[order], labels.take(order), weight[order], len(x), config)
         first = np.zeros(loss.size) if start is None else start
         found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 8})
         common, from_graph, own, strength, side = loss.parts(found.x)
@@ -173,14 +192,25 @@ class World:
             float(side[0]),
             all_own,
             took_part,
+            directions,
         )
 
-    def reward(self, features: TextFeatures, config: LinearConfig, found: Shared) -> LinearReward:
-        """The reward, with the numbers of the users whose labels took part in the fit."""
+    def reward(
+        self, features: TextFeatures, config: LinearConfig, found: Shared, tags: Tags | None = None
+    ) -> LinearReward:
+        """The reward, with the numbers of the users whose labels took part in the fit.
+
+        Args:
+            tags: of all labels of the graph state.
+        """
         state, labels = self.state, self.state.labels
         fitted = found.took_part
+        read = None
+        if tags is not None and found.directions is not None:
+            tags = found.directions.among(tags, labels)
+            read = FittedTags(found.directions, tags, np.zeros(len(tags)))
         reward = LinearReward(
-            config,
+            config if read is not None else replace(config, reason=0.0),
             features,
             found.common,
             found.from_graph,
@@ -191,12 +221,28 @@ class World:
             found.position_bias,
             np.zeros(len(labels)),
             fitted,
+            read,
         )
         weight = label_weights(state, labels)
-        for rows in _by_user(labels.user, np.flatnonzero(fitted[labels.user])):
+        of_users = list(_by_user(labels.user, np.flatnonzero(fitted[labels.user])))
+        order, start, of_tags = np.concatenate(of_users), 0, []
+        in_order = None if read is None else read.tags.take(order)
+        for rows in of_users:
             expected = reward.expected(state.user_vectors[labels.user[rows[:1]]])[0]
-            reward.own[rows] = reward.own_numbers(expected, labels.take(rows), weight[rows])
+            theirs = None if in_order is None else in_order.between(start, start + len(rows))
+            numbers = reward.own_numbers(expected, labels.take(rows), weight[rows], theirs)
+            reward.own[rows] = numbers[: len(rows)]
+            of_tags.append(numbers[len(rows) :])
+            start += len(rows)
+        if read is not None:
+            read.own[read.tags.found(order)[0]] = np.concatenate(of_tags)
         return reward
+
+
+def _preferred(user: np.ndarray) -> Comparisons:
+    """Labels (M,) of users that are about no known response; their differences stand for themselves."""
+    none = np.zeros(len(user), np.int64)
+    return Comparisons.build(user, none, none, none + 1, position_known=none)
 
 
 class _Loss:

@@ -8,6 +8,7 @@ import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, RunState, SnapshotRecord
 from copl_core.study_settings import Schedule
+from copl_core.tags import tag_key
 
 CHOICES = list(Choice)
 
@@ -30,6 +31,7 @@ def test_training_data_are_the_counting_labels_as_columns(store, study):
                 f"user {n % 7}",
                 key=str(n),
                 strength=int(rng.integers(1, 4)),
+                tags=("clearer", f"tag {n}") if n % 5 == 0 else (),
             )
             for n in range(60)
         ),
@@ -54,11 +56,17 @@ def test_training_data_are_the_counting_labels_as_columns(store, study):
         assert columns.outcome[row] == outcome[label.choice]
         assert columns.both_bad[row] == (label.choice is Choice.BOTH_BAD)
         assert columns.strength[row] == label.strength
+        assert data.tags.between(row, row + 1).key.tolist() == [tag_key(tag) for tag in label.tags]
+    tagged = np.unique(columns.user[data.tags.label])
+    store.exclude(int(data.user_ids[tagged[0]]), True)
+    left = store.training_data(study.id)
+    assert len(np.unique(left.labels.user[left.tags.label])) == len(tagged) - 1, "tags go with their labels"
 
 
 def test_an_empty_study_has_empty_training_data(store, study):
     data = store.training_data(study.id)
     assert (data.n_users, data.n_responses, len(data.labels), data.prompts, data.watermark) == (0, 0, 0, (), 0)
+    assert data.tags is None
 
 
 def test_a_run_lives_from_queued_to_done(store, study):

@@ -19,6 +19,7 @@ from copl_core.evaluation.dataset import (
 )
 from copl_core.evaluation.validation import random_split, validation_dataset
 from copl_core.records import Choice, CoplError, ImportRow
+from copl_core.tags import tag_key
 from tests.evaluation.test_evaluate import about_own_prompts, rows
 
 
@@ -51,6 +52,17 @@ def test_strengths_of_a_file_reach_training_context_and_test_labels():
     assert dataset.train.labels.strength.tolist() == [row.strength for row in strong[:24]]
     assert dataset.context.strength.tolist() == [row.strength for row in strong[24:27] + strong[30:33]]
     assert dataset.test.strength.tolist() == [row.strength for row in strong[18:24] + strong[27:30] + strong[33:]]
+
+
+def test_tags_of_a_file_stay_with_their_labels_and_a_flipped_label_has_none():
+    tagged = [replace(row, tags=("Kind ", "kind", str(row.line))) for row in rows(range(6), range(6))]
+    dataset = build_dataset(tagged[:24], tagged[18:], context=3)
+    given = [row.line for row in tagged[24:27] + tagged[30:33]]
+    for tags, lines in ((dataset.train.tags, range(1, 25)), (dataset.context_tags, given)):
+        assert tags.label.tolist() == [row for row in range(len(lines)) for _ in range(2)]
+        assert tags.key.tolist() == [key for line in lines for key in (tag_key("kind"), tag_key(str(line)))]
+    assert flipped(dataset).train.tags is None and flipped(dataset).context_tags is None
+    assert build_dataset(rows(range(4), range(6)), tagged).train.tags is None
 
 
 def test_without_context_every_label_is_scored():

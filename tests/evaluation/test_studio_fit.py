@@ -17,19 +17,26 @@ from copl_core.records import Choice, Kind, Label, Role, User
 from copl_core.snapshots.mix import fit_mix
 from copl_core.snapshots.snapshot import Snapshot, write_snapshot
 from copl_core.study.scoring import Scorer
+from copl_core.tags import tag_key
 from copl_core.trainer import job
+from copl_core.training import linear_fit
 from tests.evaluation.test_evaluate import ByStyle, quick_graphs, rows
 from tests.worlds import by_style
 
 pytest_plugins = "tests.reward.tiny"
 quick_graphs = quick_graphs  # of this module too
+TAGS = ((), ("shorter",), ("richer", "longer"), ("kinder",))
+WORDS = {tag_key(word): word for words in TAGS for word in words}
 CHOICES = {1.0: Choice.LEFT, 0.0: Choice.RIGHT, 0.5: Choice.TIE}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def text_has_a_say():
-    """A few steps of a random encoder earn no weight, and then nothing of the text reward would be compared."""
+    """A few steps of a random encoder earn no weight, and then nothing of the text reward would be compared; nor do
+    style and tags."""
+    chosen = linear_fit.World.chosen
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(linear_fit.World, "chosen", lambda *given: replace(chosen(*given), style=1.0, reason=0.3))
         patched.setattr(
             job, "fit_mix", lambda *given: replace(fit_mix(*given), text=0.5, text_new=0.7, linear=0.4, linear_new=0.6)
         )
@@ -39,7 +46,8 @@ def text_has_a_say():
 @pytest.fixture(scope="module")
 def dataset() -> EvalDataset:
     """Sixty responses, so that a few are held out as new; test labels about known texts and about new ones."""
-    return build_dataset(rows(range(14), range(30)), rows(range(14), range(25, 35), seed=1))
+    with_tags = [replace(row, tags=TAGS[row.line % 4]) for row in rows(range(14), range(30))]
+    return build_dataset(with_tags, rows(range(14), range(25, 35), seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +78,8 @@ def served(dataset, settings, tmp_path_factory) -> Snapshot:
 
 def given_labels(dataset: EvalDataset, user: int) -> list[Label]:
     """The training labels of a user as the store holds them."""
-    own = dataset.train.labels.take(dataset.train.labels.user == user)
+    theirs = dataset.train.take(dataset.train.labels.user == user)
+    own, tags = theirs.labels, theirs.tags
     return [
         Label(
             number,
@@ -85,6 +94,7 @@ def given_labels(dataset: EvalDataset, user: int) -> list[Label]:
             "",
             None,
             datetime.now(UTC),
+            tags=tuple(WORDS[key] for key in tags.between(number, number + 1).key.tolist()),
         )
         for number, (left, right, outcome) in enumerate(zip(own.left, own.right, own.outcome, strict=True))
     ]
@@ -100,6 +110,7 @@ def test_the_log_odds_are_the_rewards_that_the_studio_shows(measured, served, da
     scorer = Scorer(settings, embed=by_style)
     rewards = measured.mixed - measured._serving.position(dataset.test)
     assert np.abs(measured.mix.text * measured.reward).max() > 0, "the text reward has a say, or nothing is compared"
+    assert np.abs(served.linear.read.own).max() > 0, "so have tags"
     for label in np.flatnonzero(np.arange(len(rewards)) % 9 == 0):
         user, sides = int(dataset.test.user[label]), (dataset.test.left[label], dataset.test.right[label])
         known = None if dataset.new_text[label] else np.array(sides)

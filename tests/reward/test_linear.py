@@ -6,12 +6,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from copl_core.features import FEATURE_NAMES
 from copl_core.records import Comparisons, CoplError
 from copl_core.reward.linear import LinearConfig, LinearReward, TextFeatures, own_numbers
+from copl_core.reward.tag_directions import FittedTags, TagDirections
+from copl_core.tags import Tags, tag_key
 
 P, Q, R = 12, 5, 40
 
@@ -45,21 +48,42 @@ def labels_of(n: int, seed: int = 0, user: int = 0) -> Comparisons:
     )
 
 
-def loss(own: np.ndarray, reward: LinearReward, expected: np.ndarray, labels: Comparisons, weight: np.ndarray) -> float:
-    x = (reward.responses[labels.left] - reward.responses[labels.right]).astype(float)
-    margin = x @ (expected + own) + reward.response_strength[labels.left] - reward.response_strength[labels.right]
-    margin = margin + reward.position_bias * labels.position_known
-    return (weight * (np.logaddexp(0, margin) - labels.outcome * margin)).sum() + own @ own / (2 * reward.config.own)
+def with_tags(reward: LinearReward, seed: int = 0, n_labels: int = 0) -> LinearReward:
+    """The same with directions of two tags, and these tags for every third label of its fit."""
+    steps = np.random.default_rng(seed).normal(size=(2, len(reward.common))).astype(np.float32)
+    directions = TagDirections(np.sort([tag_key("kinder"), tag_key("clearer")]), steps)
+    read = FittedTags(directions, tags_of(n_labels), np.linspace(0, 1, len(tags_of(n_labels))))
+    return dataclasses.replace(reward, read=read, config=dataclasses.replace(reward.config, reason=0.6))
 
 
+def tags_of(n: int) -> Tags:
+    return Tags.of((row, ("kinder", "clearer")[: 1 + row % 2]) for row in range(0, n, 3))
+
+
+def loss(own, expected, x, offset, outcome, weight, variance):
+    margin = offset + x @ (expected + own)
+    return (weight * (np.logaddexp(0, margin) - outcome * margin)).sum() + own @ own / (2 * variance)
+
+
+@pytest.mark.parametrize("tags", [False, True], ids=["labels", "labels with tags"])
 @pytest.mark.parametrize("n", [1, 7, 60], ids=["one label", "fewer labels than features", "more labels than features"])
-def test_the_weights_of_a_user_are_the_one_minimum_from_any_start(n):
+def test_the_weights_of_a_user_are_the_one_minimum_from_any_start(n, tags):
     reward, labels, vector = a_reward(), labels_of(n), np.random.default_rng(3).normal(size=Q)
+    reward = with_tags(reward) if tags else reward
     weight = np.random.default_rng(4).uniform(0.5, 2, n)
     expected = reward.expected(vector[None])[0]
-    found = reward.of_labels(vector, labels, weight)
+    found = reward.of_labels(vector, labels, weight, tags_of(n) if tags else None)
+    x = (reward.responses[labels.left] - reward.responses[labels.right]).astype(float)
+    offset = reward.response_strength[labels.left] - reward.response_strength[labels.right]
+    terms = [(x, offset + reward.position_bias * labels.position_known, labels.outcome, weight)]
+    for row in np.flatnonzero(labels.decided) if tags else ():
+        of_label = tags_of(n).between(row, row + 1).key
+        along = reward.read.directions.steps[np.searchsorted(reward.read.directions.keys, of_label)]
+        one = np.ones(len(of_label))
+        terms.append((along, 0 * one, one, 0.6 * weight[row] * one / max(1, len(one))))
+    given = (expected, *map(np.concatenate, zip(*terms, strict=True)), reward.config.own)
     for start in (np.zeros(len(found)), np.random.default_rng(5).normal(scale=3, size=len(found))):
-        best = minimize(loss, start, args=(reward, expected, labels, weight), method="BFGS", options={"gtol": 1e-7})
+        best = minimize(loss, start, args=given, method="BFGS", options={"gtol": 1e-7})
         assert found - expected == pytest.approx(best.x, abs=2e-3)
 
 
@@ -108,16 +132,22 @@ def test_leaving_a_label_out_is_the_same_as_never_having_seen_it():
         )
 
 
-@pytest.mark.parametrize("n", [0, 6, 60])
-def test_draws_spread_around_the_mode_like_the_laplace_posterior(n):
-    reward, labels, vector = a_reward(), labels_of(n), np.zeros(Q)
+@pytest.mark.parametrize(("n", "tags"), [(0, None), (6, None), (60, None), (60, tags_of(60))])
+def test_draws_spread_around_the_mode_like_the_laplace_posterior(n, tags):
+    reward, labels, vector = with_tags(a_reward()), labels_of(n), np.zeros(Q)
     weight = np.ones(n)
-    drawn = reward.draws(vector, labels, weight, 4000, seed=1)
-    mode = reward.of_labels(vector, labels, weight)
+    drawn = reward.draws(vector, labels, weight, 4000, seed=1, tags=tags)
+    mode = reward.of_labels(vector, labels, weight, tags)
     x = (reward.responses[labels.left] - reward.responses[labels.right]).astype(float)
     offset = reward.response_strength[labels.left] - reward.response_strength[labels.right]
     p = expit(x @ mode + offset + reward.position_bias * labels.position_known)
     covariance = np.linalg.inv(np.eye(len(mode)) / reward.config.own + (x * (p * (1 - p))[:, None]).T @ x)
+    if tags is not None:
+        read = reward.read.directions.among(tags, labels)
+        steps = reward.read.directions.steps_of(read.key)
+        p = expit(steps @ mode)
+        curve = (steps * (0.6 * read.share * p * (1 - p))[:, None]).T @ steps
+        covariance = np.linalg.inv(np.linalg.inv(covariance) + curve)
     assert drawn.mean(0) == pytest.approx(mode, abs=0.12)
     assert np.cov(drawn.T) == pytest.approx(covariance, abs=0.2)
     assert (reward.draws(vector, labels, weight, 3, seed=1) == reward.draws(vector, labels, weight, 3, seed=1)).all()
@@ -159,12 +189,27 @@ def test_the_style_of_one_odd_text_is_limited():
 
 def test_what_is_saved_is_loaded(tmp_path):
     reward = a_reward(own=np.random.default_rng(0).normal(size=9), fitted=np.array([True, False]))
-    reward.save(tmp_path / "linear")
-    again = LinearReward.load(tmp_path / "linear")
-    assert again.config == reward.config and again.features.version == 2
     phi, vector, labels = np.random.default_rng(2).normal(size=(3, P + len(FEATURE_NAMES))), np.ones(Q), labels_of(6)
-    weights = [one.of_labels(vector, labels, np.ones(6)) for one in (reward, again)]
-    assert again.rewards(phi, weights[1][None]) == pytest.approx(reward.rewards(phi, weights[0][None]), abs=1e-5)
+    for made in (reward, with_tags(reward, n_labels=9)):
+        made.save(tmp_path / "linear")
+        again = LinearReward.load(tmp_path / "linear")
+        assert again.config == made.config and again.features.version == 2 and again.belongs_to(2, R, 9)
+        assert (made.read is None) == (again.read is None)
+        weights = [one.of_labels(vector, labels, np.ones(6), tags_of(6)) for one in (made, again)]
+        assert again.rewards(phi, weights[1][None]) == pytest.approx(made.rewards(phi, weights[0][None]), abs=1e-5)
+        users, one = np.array([0]), Comparisons.build(*np.zeros((3, 9)), np.ones(9))
+        assert again.of_fit(users, vector[None], one, np.ones(9)) == pytest.approx(
+            made.of_fit(users, vector[None], one, np.ones(9)), abs=1e-5
+        )
+        assert again.belongs_to(2, R, 6) is False
+    of_more = dataclasses.replace(again.read, tags=tags_of(10))
+    assert not dataclasses.replace(again, read=of_more).belongs_to(2, R, 9), "tags of labels that it does not have"
+
+
+def test_a_file_of_a_fit_without_tags_is_what_it_was_before_there_were_any(tmp_path):
+    a_reward(own=np.zeros(1), fitted=np.zeros(1, bool)).save(tmp_path)
+    assert "reason" not in (tmp_path / "linear.json").read_text()
+    assert not any(name.startswith("tags") for name in load_file(tmp_path / "linear.safetensors"))
 
 
 def test_a_missing_or_foreign_file_and_another_encoder_are_refused_in_a_sentence(tmp_path):
@@ -173,7 +218,7 @@ def test_a_missing_or_foreign_file_and_another_encoder_are_refused_in_a_sentence
     reward = a_reward()
     reward.save(tmp_path)
     (tmp_path / "linear.json").write_text((tmp_path / "linear.json").read_text().replace('"format": 1', '"format": 9'))
-    with pytest.raises(CoplError, match="format 9, this version reads 1"):
+    with pytest.raises(CoplError, match="format 9, this version reads 1 and 2"):
         LinearReward.load(tmp_path)
     with pytest.raises(CoplError, match="embed with the encoder"):
         reward.rewards(np.zeros((2, 3)), np.zeros((1, 3)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from copl_core.snapshots.fingerprint import data_fingerprint
+from copl_core.tags import Tags
 from tests.preference.camps import camps
 
 
@@ -16,9 +17,13 @@ def data():
     return camps()
 
 
+def tagged(data):
+    return replace(data, tags=Tags.of([(1, ("kinder",)), (4, ("clearer", "kinder"))]))
+
+
 def test_the_order_of_labels_does_not_matter(data):
-    turned = data.with_labels(data.labels.take(np.arange(len(data.labels))[::-1]))
-    assert data_fingerprint(turned) == data_fingerprint(data)
+    for one in (data, tagged(data)):
+        assert data_fingerprint(one.take(np.arange(len(data.labels))[::-1])) == data_fingerprint(one)
     facts = data_fingerprint(data)
     assert facts["labels"] == len(data.labels) and facts["people"] <= facts["users"] == data.n_users
 
@@ -33,8 +38,9 @@ def test_the_order_of_labels_does_not_matter(data):
         lambda data: data.with_labels(replace(data.labels, both_bad=~data.labels.both_bad)),
         lambda data: replace(data, responses=("another text", *data.responses[1:])),
         lambda data: replace(data, user_ids=data.user_ids + 1),
+        lambda data: tagged(data),
     ],
-    ids=["fewer", "none", "other answers", "other sides", "both bad", "other text", "other users"],
+    ids=["fewer", "none", "other answers", "other sides", "both bad", "other text", "other users", "tags"],
 )
 def test_any_change_of_what_a_fit_reads_changes_the_hash(data, change):
     assert data_fingerprint(change(data))["sha256"] != data_fingerprint(data)["sha256"]

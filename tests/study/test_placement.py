@@ -10,6 +10,7 @@ import pytest
 from copl_core.records import Choice, Comparisons
 from copl_core.snapshots.snapshot import Snapshot, write_snapshot
 from copl_core.study import placement, rewards
+from copl_core.tags import tag_key
 from tests.worlds import graph_state, label, layout_of
 
 ANN, BEN, NEWCOMER = 5, 15, 9999  # the first two users of the state, and one it does not know
@@ -42,6 +43,14 @@ def test_labels_on_texts_that_the_graph_does_not_know_are_skipped(state):
     assert found.left.tolist() == [1, 3] and found.right.tolist() == [0, 7]
     assert found.outcome.tolist() == [0.5, 0.5] and found.both_bad.tolist() == [False, True]
     assert len(placement.comparisons(state, [])) == 0
+
+
+def test_tags_stay_with_the_labels_that_are_compared(state):
+    given = [label(100, 900), label(101, 100), label(103, 107, Choice.TIE)]
+    given = [replace(one, tags=words) for one, words in zip(given, (("a",), (), ("b", "c")), strict=True)]
+    found = placement.tags(state, given)
+    assert found.label.tolist() == [1, 1] and found.key.tolist() == [tag_key("b"), tag_key("c")]
+    assert len(placement.tags(state, [])) == 0
 
 
 def test_a_user_has_the_trained_row_while_their_labels_are_those_of_the_fit(state):

@@ -10,6 +10,7 @@ from copl_core.preference.adapt import label_weights
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons, CoplError
 from copl_core.reward.linear import LinearConfig, TextFeatures
+from copl_core.tags import Tags, tag_key
 from copl_core.training import linear_fit
 from copl_core.training.linear_fit import World, fit_linear, placed_by_other_folds
 
@@ -56,16 +57,29 @@ def accuracy_on_new_texts(reward, state, taste, feature: int, seed: int = 9) -> 
     return float(((rewards[:, :100] > rewards[:, 100:]) == (truth > 0)).mean())
 
 
-def test_two_starts_end_in_one_solution():
+def tags_for(state, phi, rng=None) -> Tags:
+    """Tags of two labels in three: whether more or less of the first feature was chosen, and one that no other label
+    has; the first in any order with ``rng``."""
+    labels = state.labels
+    chosen = (phi[labels.left] - phi[labels.right]) * np.where(labels.outcome > 0.5, 1, -1)[:, None]
+    words = np.where(chosen[:, 0] > 0, "more of it", "less of it")
+    if rng is not None:
+        words = rng.permutation(words)
+    return Tags.of((row, (word, f"rare {row}")) for row, word in enumerate(words.tolist()) if row % 3)
+
+
+@pytest.mark.parametrize("reason", [0.0, 0.9], ids=["without tags", "with tags"])
+def test_two_starts_end_in_one_solution(reason):
     state, phi, _ = world()
-    made = World.of(state, phi, lambda *_: None)
-    config = LinearConfig(style=0.5)
+    made = World.of(state, phi, lambda *_: None, tags_for(state, phi))
+    config = LinearConfig(style=0.5, reason=reason)
     x, rows = TextFeatures.of(phi, 0.5, VERSION)(phi), np.arange(len(made.labels))
     one = made.shared(x, config, rows, 2000)
     size = WIDTH + 2 * WIDTH + len(state.user_ids) * WIDTH + len(phi) + 1
     other = made.shared(x, config, rows, 2000, np.random.default_rng(1).normal(size=size))
     for name in ("common", "from_graph", "strength", "own"):
         assert getattr(one, name) == pytest.approx(getattr(other, name), abs=0.02)
+    assert (one.directions is not None) == (reason > 0)
 
 
 def test_tastes_reach_texts_that_nobody_has_labelled():
@@ -114,6 +128,47 @@ def test_a_fit_is_the_same_twice_and_reports_its_progress():
     assert one.config == other.config and (one.common == other.common).all() and (one.own == other.own).all()
     done = [step for _, step, _, _ in seen]
     assert done == sorted(done) and {phase for phase, *_ in seen} == {linear_fit.PHASE}
+
+
+def test_tags_teach_the_weights_of_those_who_give_them(monkeypatch):
+    """Tags say which way their user likes the feature that decides, and the fit finds that they pay.  Everybody has the
+    same weights by stored numbers and by their labels with their tags, whether they took part in the fit or not."""
+    state, phi, taste = world(n_users=50, per_user=10)
+    state.user_vectors[:] = np.random.default_rng(3).normal(size=state.user_vectors.shape)  # which say nothing
+    tags = tags_for(state, phi)
+    without, with_tags = (fit_linear(state, phi, tags=one) for one in (None, tags))
+    assert with_tags.config.reason > 0 == without.config.reason
+    assert set(with_tags.read.directions.keys) == {tag_key("more of it"), tag_key("less of it")}, "one label is too few"
+    up, down = with_tags.read.directions.steps
+    assert abs(up[0]) == np.abs(up).max() and up[0] * down[0] < 0
+    found, plain = (accuracy_on_new_texts(one, state, taste, 0) for one in (with_tags, without))
+    assert found > plain + 0.01
+    monkeypatch.setattr(linear_fit, "MOST_LABELS", 200)
+    part = fit_linear(state, phi, LinearConfig(reason=0.9), tags=tags)
+    assert 0 < part.fitted.sum() < len(taste)
+    for reward in (with_tags, part):
+        users, weight = np.arange(len(taste)), label_weights(state, state.labels)
+        weights = reward.of_fit(users, state.user_vectors, state.labels, weight)
+        for user in users:
+            own = state.labels.user == user
+            alone = reward.of_labels(state.user_vectors[user], state.labels.take(own), weight[own], tags.take(own))
+            assert weights[user] == pytest.approx(alone, abs=1e-5)
+            assert not np.allclose(
+                alone, reward.of_labels(state.user_vectors[user], state.labels.take(own), weight[own])
+            )
+
+
+def test_tags_that_say_nothing_and_tags_that_are_not_read_change_nothing():
+    state, phi, _ = world(n_users=50, per_user=10)
+    plain = fit_linear(state, phi)
+    rare = Tags.of((row, (f"rare {row}",)) for row in range(len(state.labels)))
+    for tags in (rare, tags_for(state, phi, np.random.default_rng(0))):
+        found = fit_linear(state, phi, tags=tags)
+        assert found.config == plain.config and found.read is None
+        assert (found.common == plain.common).all() and (found.own == plain.own).all()
+    given = fit_linear(state, phi, LinearConfig(reason=0.9), tags=rare)
+    assert given.read is None and given.config == LinearConfig()
+    assert (given.own == fit_linear(state, phi, LinearConfig()).own).all()
 
 
 def test_wrong_embeddings_and_no_labels_are_refused():
