@@ -26,6 +26,7 @@ SEED = 0
 BENCHMARKS = (
     "cold_start",
     "import_speed",
+    "import_hold",
     "on_the_map",
     "submit_latency",
     "reward_latency",

@@ -194,8 +194,7 @@ def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> li
     with contents.importing(store):
         session = _study_for_import(store, settings, study)
         known = session.id in {study.id for study in session.store.studies()}
-        import_rows = contents.import_rows if known else contents.import_in_parts
-        reports = [import_rows(session, file.rows()) for file in files]
+        reports = [contents.import_rows(session, file.rows()) for file in files]
         if not known:
             access.owner(session)
             session.store.finish_study(session.id)
@@ -216,7 +215,7 @@ def _try_files(files: list[OpenedFile], settings: Settings, study: str) -> list[
     with TemporaryDirectory() as folder:
         apart = Settings(home=Path(folder))
         session = _study_for_import(open_store(apart), apart, study)
-        return [contents.import_in_parts(session, file.rows()) for file in files]
+        return [contents.import_rows(session, file.rows()) for file in files]
 
 
 def _import_status(files: list[OpenedFile], reports: list[ImportReport], arguments: argparse.Namespace) -> int:

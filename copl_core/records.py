@@ -111,6 +111,7 @@ class Right(StrEnum):
 
     FILL = "fill"  # a study that no list shows yet
     FIRST = "first"  # make the first study of a database
+    IMPORT = "import"  # rows into any study
 
 
 class RunState(StrEnum):
@@ -314,18 +315,6 @@ class ImportReport:
     models_new: int = 0  # of the new users: language models
     positions_unknown: int = 0  # new labels whose row does not say which response was shown on the left
     problems: tuple[tuple[int, str], ...] = ()
-
-    def and_then(self, other: ImportReport) -> ImportReport:
-        """The report of two imports, one after the other."""
-        return ImportReport(
-            self.labels_new + other.labels_new,
-            self.labels_known + other.labels_known,
-            self.pairs_new + other.pairs_new,
-            self.users_new + other.users_new,
-            self.models_new + other.models_new,
-            self.positions_unknown + other.positions_unknown,
-            self.problems + other.problems,
-        )
 
 
 @dataclass(frozen=True, slots=True)

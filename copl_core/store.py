@@ -361,7 +361,18 @@ class Store(Protocol):
 
     # ---- texts
     def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
-        """Add new prompts, responses, pairs, users and labels; idempotent by ``ImportRow.key``."""
+        """Add new prompts, responses, pairs, users and labels; idempotent by ``ImportRow.key``.
+
+        Others label meanwhile: nothing that they write waits for more than a moment, and nobody sees anything of the
+        rows before all are there.
+
+        Raises:
+            CoplError: another import does not end, or the study has changed meanwhile; nothing was kept.
+        """
+        ...
+
+    def end_killed_imports(self) -> None:
+        """Take away what killed imports have left; nothing happens while an import runs."""
         ...
 
     def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:

@@ -17,6 +17,7 @@ from functools import cache
 from hashlib import sha256
 from itertools import groupby, islice, pairwise
 from secrets import token_hex
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,14 @@ from copl_core.records import LARGEST, LEFT, Choice, CoplError, Kind, Role, RunS
 from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from db.base import UtcTime
 from db.engine import HEAD
+from db.imports import GAP_SECONDS
 from db.models import LabelRow, PairRow, ResponseRow, StudyRow, TaskRow, UserRow
 from db.quarantine import is_readable
 from db.study_parts import PARTS, Part
 from db.transactions import Transactions, audit, now, study_row
 
-CHUNK = 2000  # rows in one transaction, and in memory
+CHUNK = 2000  # rows in memory
+AT_ONCE = 300  # rows in one transaction that writes: others label in other studies meanwhile
 _STUDY_FIELDS = (
     "name", "include_simulated", "include_models", "champion", "revision", "demo", "assignment", "schedule",
     "group_names", "created_at",
@@ -95,18 +98,21 @@ class Bundles(Transactions):
         new = _NewRows(study_id)
         for name, of_part in groupby(rows, key=lambda row: row[0]):
             stream = (row for _, row in of_part)
-            while chunk := list(islice(stream, CHUNK)):
+            while chunk := list(islice(stream, AT_ONCE)):
                 with self._write(patient=True) as connection:
                     new.add(connection, name, chunk)
-            with self._write(patient=True) as connection:
-                new.link(connection)
+                sleep(GAP_SECONDS)
+            while new.has_links():
+                with self._write(patient=True) as connection:
+                    new.link(connection, AT_ONCE)
         return {name: np.array([ids.old, ids.new], np.int64) for name, ids in new.ids.items()}
 
     def finish_restored(self, study_id: int, study: Row, made: str) -> None:
         values = _study_values(study)
+        with self._read() as connection:
+            _check_sides(connection, study_id)
         with self._write(patient=True) as connection:
             study_row(connection, study_id, lock=True)
-            _check_sides(connection, study_id)
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))
             audit(connection, study_id, "restored", study=study["name"], made=made)
 
@@ -173,12 +179,15 @@ class _NewRows:
         except (IntegrityError, DataError) as error:
             raise CoplError(f"The bundle's {name} cannot be stored ({_first_line(error)}); {_WRONG}.") from error
 
-    def link(self, connection: Connection) -> None:
-        """Write the references within a part that has come in."""
-        for column, new_id, old in self._later:
+    def has_links(self) -> bool:
+        return bool(self._later)
+
+    def link(self, connection: Connection, n: int) -> None:
+        """Write ``n`` of the references within a part that has come in."""
+        for column, new_id, old in self._later[-n:]:
             value = self._new_id(column, old)
             connection.execute(update(column.table).where(column.table.c.id == new_id).values({column: value}))
-        self._later = []
+        del self._later[-n:]
 
     def _insert(self, connection: Connection, part: Part, values: list[Row], rows: list[Row]) -> None:
         if "id" not in part.table.c:

@@ -23,9 +23,10 @@ from sqlalchemy.pool import QueuePool
 
 from copl_core.records import CoplError, StoreUnavailable
 
-HEAD = "0017"  # the newest migration; written here so that a start does not load Alembic to find it
+HEAD = "0018"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
 LOCK_SECONDS = 3.0  # on PostgreSQL: a row that is locked elsewhere costs somebody who labels so long, and a sentence
+_LOOK_SECONDS = 0.002  # between two looks whether SQLite's lock is free
 STATEMENT_SECONDS = 60.0  # likewise, of one statement; the training data of a large study may take longer
 TABLE_SECONDS = 60.0  # likewise, of a migration, for a table that another program uses
 _POOL = {"pool_size": 5, "max_overflow": 15}  # connections of a process; a server gives a hundred by default
@@ -281,11 +282,31 @@ def _write_ahead(cursor: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     options = connection.get_execution_options()
-    writes, seconds = options.get("writes", False), LOCK_SECONDS if options.get("prompt", False) else BUSY_SECONDS
-    if connection.info.get("busy seconds", BUSY_SECONDS) != seconds:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={int(seconds * 1000)}")
-        connection.info["busy seconds"] = seconds
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
+    if not options.get("writes", False):
+        connection.exec_driver_sql("BEGIN DEFERRED")
+        return
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    deadline = monotonic() + (LOCK_SECONDS if options.get("prompt", False) else BUSY_SECONDS)
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while not _began(driver) and monotonic() < deadline:
+            sleep(_LOOK_SECONDS)
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+
+
+def _began(driver: Any) -> bool:
+    """Begin to write, unless somebody else does.  SQLite itself looks ever more rarely whether its lock is free, up to
+    ten times a second, and would miss the moments that a long import leaves between two of its transactions.
+    """
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        return "locked" not in str(error)  # another error comes again, as one of SQLAlchemy
+    return True
 
 
 def location(engine: Engine) -> str:

@@ -11,7 +11,7 @@ from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
 from db.models import AuditRow, LabelRow, StudyRow, UserRow
 from db.quarantine import COUNTED, LEFT_OUT, change_training, decision, end_for_owner
-from db.study_parts import drop_study
+from db.study_parts import drop_some
 from db.transactions import (
     Transactions,
     audit,
@@ -23,8 +23,10 @@ from db.transactions import (
     user_of,
     user_row,
 )
+from db.unfinished import refuse_hidden
 
 NAME_LENGTH = 200
+DROPPED_AT_ONCE = 500  # rows of a study that never became whole
 # Built once: every act of a page runs it.
 _MEMBER = select(UserRow.__table__).where(
     UserRow.id == bindparam("user"), UserRow.study_id == bindparam("study"), UserRow.kind != LEFT
@@ -66,13 +68,17 @@ class Members(Transactions):
             _make_first(connection, study_id)
 
     def drop_unfinished(self, study_id: int | None = None) -> list[int]:
-        with self._write() as connection:
-            query = select(StudyRow.id).where(StudyRow.ready.is_(False))
+        """In short transactions: others label in other studies."""
+        query = select(StudyRow.id).where(StudyRow.ready.is_(False))
+        with self._read() as connection:
             query = query if study_id is None else query.where(StudyRow.id == study_id)
             studies = list(connection.execute(query).scalars())
-            for one in studies:
-                drop_study(connection, one)
-            return studies
+        for one in studies:
+            gone = False
+            while not gone:
+                with self._write() as connection:
+                    gone = drop_some(connection, one, DROPPED_AT_ONCE)
+        return studies
 
     def current_study(self) -> StudyRecord | None:
         with self._read() as connection:
@@ -170,7 +176,9 @@ class Members(Transactions):
                         created_at=now(),
                     )
                 )
-            return user_of(connection.execute(named).one())
+            user = connection.execute(named).one()
+            refuse_hidden(connection, user)
+            return user_of(user)
 
     def set_role(self, user_id: int, role: Role, *, by: int | None = None) -> User:
         with self._write() as connection:

@@ -19,8 +19,9 @@ from copl_core.records import CoplError, Right
 from db.engine import explained
 from db.transactions import Transactions
 
-_LOCKS = {Right.FILL: 4_026_531_841, Right.FIRST: 4_026_531_842}  # arbitrary numbers: PostgreSQL's advisory locks
-_FILES = {Right.FILL: ".importing", Right.FIRST: ".first-study"}  # earlier versions know the first one, too
+# PostgreSQL's advisory locks, and files beside a SQLite database; earlier versions know the first of these, too
+_LOCKS = {Right.FILL: 4_026_531_841, Right.FIRST: 4_026_531_842, Right.IMPORT: 4_026_531_843}
+_FILES = {Right.FILL: ".importing", Right.FIRST: ".first-study", Right.IMPORT: ".import-running"}
 _PAUSE = 0.1  # seconds between two tries
 
 

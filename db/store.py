@@ -9,13 +9,13 @@ from db.bundles import Bundles
 from db.departures import Departures
 from db.engine import make_engine
 from db.identities import Identities
+from db.imports import Imports
 from db.labelling import Labelling
 from db.listing import Listing
 from db.members import Members
 from db.personal_data import PersonalData
 from db.pinned_pairs import PinnedPairs
 from db.quarantine import Quarantines
-from db.rights import Rights
 from db.runs import Runs
 from db.schema import make_ready
 from db.service_tokens import ServiceTokens
@@ -31,7 +31,7 @@ from db.watch import Watch
 class SqlStore(
     Members,
     Quarantines,
-    Rights,
+    Imports,
     Auth,
     Sessions,
     Identities,

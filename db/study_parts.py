@@ -83,10 +83,15 @@ _SIGN_IN = (
 )
 
 
-def drop_study(connection: Connection, study_id: int) -> None:
-    """Delete everything of a study that nobody has seen."""
+def drop_some(connection: Connection, study_id: int, n: int) -> bool:
+    """Delete ``n`` rows or so of a study that nobody has seen; returns whether the study is gone."""
     opened = BrowserSessionRow.study_id == study_id
     connection.execute(update(BrowserSessionRow).where(opened).values(study_id=None))
     for part in reversed((*PARTS, *_SIGN_IN)):
-        connection.execute(delete(part.table).where(part.of(study_id)))
+        which = part.of(study_id)
+        if "id" in part.table.c:
+            which = part.table.c.id.in_(select(part.table.c.id).where(which).order_by(part.table.c.id.desc()).limit(n))
+        if connection.execute(delete(part.table).where(which)).rowcount >= n:
+            return False
     connection.execute(delete(StudyRow).where(StudyRow.id == study_id))
+    return True

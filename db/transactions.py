@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ from copl_core.records import LEFT, CoplError, Kind, Role, User
 from db.base import AnyRow, AnySelect
 from db.engine import reading, writing
 from db.models import AuditRow, PairRow, StudyRow, UserRow
+from db.unfinished import hidden
 
 # A literal, not a bound parameter: a partial index serves only a query that repeats its condition.
 OPEN: ColumnElement[str] = literal_column("'open'")
@@ -38,8 +40,10 @@ class Transactions:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _read(self) -> AbstractContextManager[Connection]:
-        return reading(self.engine)
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with reading(self.engine) as connection, hidden(connection):
+            yield connection
 
     def _write(self, *, patient: bool = False, prompt: bool = False) -> AbstractContextManager[Connection]:
         return writing(self.engine, patient=patient, prompt=prompt)

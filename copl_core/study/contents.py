@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from copl_core.study.access import give_owner
 from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 
-_PART = 20_000  # rows imported in one transaction
 _WAIT_SECONDS = 120.0  # for another process that makes the first study
 _STILL_AT_IT = (
     f"Another process has been making or removing a study of this database for {_WAIT_SECONDS:.0f} seconds; wait until "
@@ -88,7 +86,7 @@ def import_study(
         CoplError: the name is in use, or the rows cannot be read; nothing is left of the study.
     """
     with new_study(session.store, session.settings, name) as record:
-        report = import_in_parts(Session(session.store, session.settings, record.id), rows)
+        report = session.store.import_rows(record.id, rows)
         give_owner(session, record.id, by, browser)
     return record, report
 
@@ -117,14 +115,6 @@ def _drop(store: Store, settings: Settings, study_id: int | None = None) -> int:
     return len(dropped)
 
 
-def import_in_parts(session: Session, rows: Iterable[ImportRow]) -> ImportReport:
-    """Import into a study that nobody sees yet, in several transactions: other studies are not kept waiting."""
-    stream, total = iter(rows), ImportReport()
-    while part := list(islice(stream, _PART)):
-        total = total.and_then(session.store.import_rows(session.id, part))
-    return total
-
-
 @contextmanager
 def importing(store: Store) -> Iterator[None]:
     """While it runs, no start of the studio takes an unfinished study for one whose import was killed.
@@ -140,6 +130,7 @@ def importing(store: Store) -> Iterator[None]:
 
 def drop_unfinished(store: Store, settings: Settings) -> int:
     """Delete what killed imports left; nothing happens while an import runs.  Returns the number of studies."""
+    store.end_killed_imports()
     with store.hold(Right.FILL, alone=True) as alone:
         return _drop(store, settings) if alone else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from db import identity_models, models, study_models  # noqa: F401 (their tables are in the metadata)
+from db import identity_models, import_models, models, study_models  # noqa: F401 (their tables are in the metadata)
 from db.base import Base
 from db.engine import make_engine, writing
 

@@ -28,6 +28,7 @@ POINTERS = {
     "report": "reports", "token": "service_tokens", "run_id": "runs", "retry_of": "runs", "after_choice": "audit",
 }  # fmt: skip
 SIGN_IN = {
+    "unfinished",
     "token",
     "browser_session",
     "session_user",

@@ -81,10 +81,9 @@ import sys, time
 from copl_core.study import contents
 from tests.worlds import camp_labels, open_study
 from pathlib import Path
-contents._PART = 10
 session = open_study(Path(sys.argv[1]))
 def rows():
-    yield from camp_labels(n_users=3)
+    yield from camp_labels(n_users=30)  # more than are held back
     print("half", flush=True)
     time.sleep(60)
 contents.import_study(session, "Second", rows())

@@ -1,0 +1,175 @@
+"""The import of rows, with labels or without, while others label.
+
+An import of a few rows is one transaction.  A longer one holds SQLite's only writer for a moment at a time, and its
+rows stay hidden until they are all there (``db.unfinished``); on PostgreSQL it is one transaction, which locks the
+study at its end.  The pairs are counted again afterwards (``db.overlap``): a pair that has been filled meanwhile is
+refused as it is handed out.  What a killed import has left, the next import or the next start takes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain, islice
+from time import monotonic, sleep
+from typing import Generic, TypeVar
+
+from copl_core.records import CoplError, ImportReport, ImportRow, Right
+from db.base import AnyRow
+from db.imported_rows import ImportedRows, TriedRows
+from db.overlap import assignment_of, pairs_of, recount_some
+from db.rights import Rights
+from db.transactions import study_row
+from db.unfinished import RECOUNT, Ranges, end_recount, left_behind, note_recount, remove_some, show
+
+CHUNK = 2000  # rows of a file held at once
+AT_ONCE = 200  # an import of fewer rows is one transaction
+_FIRST_PART, _FEWEST = 50, 10  # rows of a transaction
+IDS = 200  # rows deleted or counted again in one transaction
+HOLD_SECONDS = 0.02  # the aim for one transaction of a longer import
+GAP_SECONDS = 0.005  # between two of them
+WAIT_SECONDS = 120.0  # for another import
+T = TypeVar("T")
+_BUSY = "Another import into this database is going on; try again when it has ended. Nothing was changed."
+
+
+class Imports(Rights):
+    def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
+        stream = iter(rows)
+        first = list(islice(stream, AT_ONCE))
+        with self._alone():
+            self._remove_left_behind()
+            if len(first) < AT_ONCE:
+                return self._at_once(study_id, first, by)
+            with self._read() as connection:
+                shown = study_row(connection, study_id).ready
+            if shown and self.engine.dialect.name == "postgresql":
+                return self._in_one_transaction(study_id, chain(first, stream), by)
+            return self._in_parts(study_id, chain(first, stream), by, Ranges(study_id) if shown else None)
+
+    def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:
+        with self._read() as connection:
+            tried, reports = TriedRows(connection, study_id), []
+            for rows in files:
+                stream = iter(rows)
+                while chunk := list(islice(stream, CHUNK)):
+                    tried.add(connection, chunk)
+                reports.append(tried.next_file())
+            return reports
+
+    def end_killed_imports(self) -> None:
+        with self.hold(Right.IMPORT, alone=True) as held:
+            if held:
+                self._remove_left_behind()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self.hold(Right.IMPORT, alone=True, seconds=WAIT_SECONDS) as held:
+            if not held:
+                raise CoplError(_BUSY)
+            yield
+
+    def _at_once(self, study_id: int, rows: list[ImportRow], by: int | None) -> ImportReport:
+        with self._read() as connection:
+            made = ImportedRows(connection, study_id)
+        with self._write(patient=True) as connection:
+            made.add(connection, rows)
+            study = made.finish(connection, by)
+            recount_some(connection, assignment_of(study), list(made.labelled))
+            return made.report()
+
+    def _in_one_transaction(self, study_id: int, rows: Iterator[ImportRow], by: int | None) -> ImportReport:
+        with self._write(patient=True) as connection:
+            made = ImportedRows(connection, study_id)
+            while chunk := list(islice(rows, CHUNK)):
+                made.add(connection, chunk)
+            note_recount(connection, study_id)
+            made.finish(connection, by)
+        self._recount(study_id, list(made.labelled))
+        return made.report()
+
+    def _in_parts(
+        self, study_id: int, rows: Iterator[ImportRow], by: int | None, ranges: Ranges | None
+    ) -> ImportReport:
+        """``ranges``: of an import into a study that others see."""
+        with self._read() as connection:
+            made = ImportedRows(connection, study_id)
+        pace = _Pace(rows, most=CHUNK)
+        try:
+            while part := pace.next():
+                with self._write(patient=True) as connection:
+                    pace.start()
+                    if ranges is None:
+                        made.add(connection, part)
+                    else:
+                        with ranges.noted(connection):
+                            made.add(connection, part)
+                pace.stop()
+            with self._write(patient=True) as connection:
+                made.finish(connection, by)
+                show(connection, study_id)
+                note_recount(connection, study_id)
+        except BaseException:
+            if ranges is not None:
+                with suppress(CoplError):  # then the next import does it
+                    self._remove_left_behind()
+            raise
+        self._recount(study_id, list(made.labelled))
+        return made.report()
+
+    def _recount(self, study_id: int, pairs: list[int]) -> None:
+        pace = _Pace(iter(pairs), most=IDS)
+        while part := pace.next():
+            with self._write(patient=True) as connection:
+                settings = assignment_of(study_row(connection, study_id, lock=True))
+                if settings.overlap is None:  # to set one counts all pairs
+                    break
+                pace.start()
+                recount_some(connection, settings, part)
+            pace.stop()
+        with self._write(patient=True) as connection:
+            end_recount(connection, study_id)
+
+    def _remove_left_behind(self) -> None:
+        with self._read() as connection:
+            rows = left_behind(connection)
+        for row in rows:
+            if row.part == RECOUNT:
+                self._recount(row.study_id, self._pairs_of(row.study_id))
+            else:
+                self._remove(row)
+
+    def _pairs_of(self, study_id: int) -> list[int]:
+        with self._read() as connection:
+            return list(connection.execute(pairs_of(study_id)).scalars())
+
+    def _remove(self, row: AnyRow) -> None:
+        gone = False
+        while not gone:
+            with self._write(patient=True) as connection:
+                now = next(one for one in left_behind(connection) if one.id == row.id)
+                gone = remove_some(connection, now, IDS)
+            sleep(GAP_SECONDS)
+
+
+class _Pace(Generic[T]):
+    """Rows, or pairs, in parts whose transactions take about ``HOLD_SECONDS``."""
+
+    def __init__(self, stream: Iterator[T], most: int) -> None:
+        self._stream, self._most = stream, most
+        self._n, self._started, self._stopped = _FIRST_PART, 0.0, 0.0
+
+    def next(self) -> list[T]:
+        rows = list(islice(self._stream, self._n))
+        sleep(max(0.0, self._stopped + GAP_SECONDS - monotonic()))
+        return rows
+
+    def start(self) -> None:
+        """A transaction has the writer."""
+        self._started = monotonic()
+
+    def stop(self) -> None:
+        """It has given it back; how long it had it sets the number of rows of the next one."""
+        self._stopped = monotonic()
+        times = HOLD_SECONDS / max(self._stopped - self._started, 1e-6)
+        self._n = max(_FEWEST, min(self._most, round(self._n * min(times, 2.0))))

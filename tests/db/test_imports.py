@@ -1,0 +1,153 @@
+"""A long import, while others label: what they see of it, and what is left of one that breaks off or is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select, text
+
+from copl_core.records import Choice, CoplError, ImportRow
+from copl_core.study_settings import AssignmentSettings
+from db.import_models import UnfinishedRow
+from db.imports import AT_ONCE
+from db.models import PairRow
+from db.store import SqlStore
+from tests.db.import_process import LABELS, file
+from tests.db.test_races import ROOT, url_of
+
+
+@pytest.fixture
+def birds(store, study, four_pairs):
+    """A study of four pairs, each for at most three people, one of which the file has, too."""
+    store.set_assignment(study.id, AssignmentSettings(overlap=3))
+    store.import_rows(study.id, [ImportRow(1, "prompt 0", "answer 0", "other 0")])
+    return study
+
+
+def seen(store: SqlStore, study_id: int) -> tuple:
+    """All that anybody may read of the study."""
+    parts: dict[str, list] = {}
+    store.read_study(study_id, lambda name, rows: parts.update({name: list(rows)}))
+    data = store.training_data(study_id)
+    return (
+        parts, store.pairs(study_id), store.prompts(study_id), store.users(study_id), store.labels(study_id),
+        store.label_count(study_id), store.revision(study_id), data.prompts, data.responses, len(data.labels),
+    )  # fmt: skip
+
+
+def content(store: SqlStore, study_id: int) -> tuple:
+    """What a study holds, whatever ids its rows have."""
+    names = {user.id: user.name for user in store.users(study_id)}
+    pairs = {pair: frozenset(store.responses(sides)) for pair, *sides in store.pairs(study_id)}
+    texts = {pair: frozenset(one.text for one in store.responses(list(ids)).values()) for pair, ids in pairs.items()}
+    prompts = {pair: store.pair(pair).prompt for pair in pairs}
+    with store.engine.connect() as connection:
+        counted = connection.execute(select(PairRow.id, PairRow.n_annotators).where(PairRow.study_id == study_id)).all()
+        left = connection.execute(select(UnfinishedRow.id)).all()
+    labels = [
+        (names[one.user_id], prompts[one.pair_id], texts[one.pair_id], one.choice, one.position_known)
+        for one in store.labels(study_id)
+    ]
+    return (
+        sorted(names.values()), sorted((prompts[pair], *sorted(texts[pair]), n) for pair, n in counted),
+        sorted(map(repr, labels)), store.label_count(study_id), left,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def clean(store, birds):
+    """The content of a study after one import of the file, with nothing in between."""
+    other = store.create_study("Clean")
+    store.set_assignment(other.id, AssignmentSettings(overlap=3))
+    store.import_rows(other.id, [ImportRow(n, f"prompt {n % 2}", f"answer {n}", f"other answer {n}") for n in range(4)])
+    store.import_rows(other.id, [ImportRow(1, "prompt 0", "answer 0", "other 0")])
+    store.import_rows(other.id, file())
+    return content(store, other.id)
+
+
+def test_nothing_of_a_long_import_is_seen_before_it_is_whole_and_others_label_meanwhile(
+    store, birds, clean, ann, answer, four_pairs
+):
+    answered = []
+
+    def rows() -> Iterator[ImportRow]:
+        expected = seen(store, birds.id)
+        for i, row in enumerate(file()):
+            if i in (AT_ONCE + 1, 320, 450):
+                assert seen(store, birds.id) == expected
+                answered.append(answer(ann.id, four_pairs[len(answered)][0], Choice.TIE).id)
+                if store.engine.dialect.name == "sqlite":
+                    with pytest.raises(CoplError, match="reader 7 is in a file that is being imported"):
+                        store.create_user(birds.id, "reader 7")
+                expected = seen(store, birds.id)
+            yield row
+
+    report = store.import_rows(birds.id, rows())
+    assert (report.labels_new, report.users_new) == (LABELS, 50) and len(answered) == 3
+    for _ in answered:
+        store.undo(ann.id)
+    before = store.users(birds.id)
+    store.forget_user(ann.id, fewest={"graph": 10, "full": 10})
+    assert len(before) - len(store.users(birds.id)) == 1
+    assert content(store, birds.id) == clean
+
+
+def test_an_import_whose_person_leaves_meanwhile_is_refused_and_nothing_of_it_is_kept(store, birds, cem):
+    last = ImportRow(LABELS + 1, "prompt 0", "answer 0", "other 0", Choice.TIE, "Cem", key="last")
+
+    def rows() -> Iterator[ImportRow]:
+        yield from file()
+        store.forget_user(cem.id, fewest={"graph": 10, "full": 10})
+        after.append(seen(store, birds.id))
+        yield last
+
+    after: list = []
+    with pytest.raises(CoplError, match="has changed while the file was read"):
+        store.import_rows(birds.id, rows())
+    assert [seen(store, birds.id)] == after
+    assert store.import_rows(birds.id, [*file(), last]).users_new == 51
+
+
+def test_a_killed_import_leaves_nothing_and_the_same_file_goes_in_as_if_it_was_the_first_time(store, birds, clean):
+    before = seen(store, birds.id)
+    command = [sys.executable, "-m", "tests.db.import_process", url_of(store), str(birds.id)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "most of it\n"
+    store.end_killed_imports()  # it runs: nothing is taken from it
+    assert (raw_labels(store) > LABELS) == (store.engine.dialect.name == "sqlite")  # one file, and some of another
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert seen(store, birds.id) == before
+    report = store.import_rows(birds.id, file())
+    assert (report.labels_new, report.users_new, report.labels_known) == (LABELS, 50, 0)
+    assert content(store, birds.id) == clean
+
+
+def raw_labels(store: SqlStore) -> int:
+    with store.engine.connect() as connection:
+        return connection.execute(text("select count(*) from label")).scalar_one()
+
+
+def test_a_dry_run_reports_what_an_import_does_and_holds_nobody_up(store, birds, ann, answer, four_pairs):
+    def rows() -> Iterator[ImportRow]:
+        for i, row in enumerate(file()):
+            if i == 300:
+                answer(ann.id, four_pairs[0][0], Choice.TIE)
+            yield row
+
+    tried = store.try_import(birds.id, [rows(), file()])
+    before = seen(store, birds.id)
+    assert tried == [store.import_rows(birds.id, file()), store.import_rows(birds.id, file())]
+    assert seen(store, birds.id) != before
+
+
+def test_imported_labels_of_people_who_are_left_out_of_training_start_no_run(store, study):
+    texts = ("Name a bird", "Robin", "Wren", Choice.LEFT)
+    store.import_rows(
+        study.id, [ImportRow(1, *texts, "Ann", key="1", excluded=True), ImportRow(2, *texts, "Ben", key="2")]
+    )
+    assert store.revision(study.id) == store.label_count(study.id) == 1
