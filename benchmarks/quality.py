@@ -25,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from copl_core.records import CoplError
+
 DESCRIPTION = "accuracy on held-out labels of real annotators, CoPL beside its peers"
 METHODS = "global,side-length,mf,copl-graph,copl"
 SHARE = 0.15  # of labels or prompts that are tested
@@ -126,9 +128,12 @@ def main(argv: list[str] | None = None) -> int:
             if not path.is_file():
                 print(f"{name}: skipped, since {arguments.data} has no {path.name}.\n")
                 continue
-            reports = list(
-                measure(column, path, Path(folder) / name, arguments.splits or column.splits, options, arguments.people)
-            )
+            try:
+                splits = arguments.splits or column.splits
+                reports = list(measure(column, path, Path(folder) / name, splits, options, arguments.people))
+            except CoplError as problem:
+                print(f"{name} is not measured: {problem}", file=sys.stderr)
+                return 2
             print(f"{table(name, reports)}\n", flush=True)
             if arguments.keep:
                 (Path(folder) / name / "reports.json").write_text(json.dumps(reports, indent=1))

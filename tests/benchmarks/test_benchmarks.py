@@ -45,3 +45,23 @@ def test_no_label_is_tested_in_two_cuts_and_every_prompt_in_one(split, share):
     tested = sum(held_out_rows(rows, split, 0, number).astype(int) for number in range(5))
     assert tested.max() == 1
     assert abs(tested.mean() - share) < 0.05
+
+
+def test_quality_without_weights_is_a_sentence(tmp_path, monkeypatch, capsys):
+    from benchmarks import quality
+
+    monkeypatch.setenv("COPL_HOME", str(tmp_path / "home"))
+    rows = [
+        {
+            "prompt": f"Why {i % 9}?",
+            "response_a": "a",
+            "response_b": "b",
+            "choice": "ab"[i % 2],
+            "annotator": f"u{i % 5}",
+        }
+        for i in range(90)
+    ]
+    quality.write(tmp_path / "llmfao.jsonl.gz", rows)
+    given = ["--data", str(tmp_path), "--columns", "llmfao-random", "--splits", "1", "--methods", "copl-graph"]
+    assert quality.main(given) == 2
+    assert "llmfao-random is not measured: The weights minilm are not in" in capsys.readouterr().err
