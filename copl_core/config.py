@@ -48,6 +48,8 @@ class Settings:
     reward_budget_seconds: float = 240.0  # after this time such a fit is cut, and says so
     cache_mb: float = 2000.0  # of what texts become, on disk and shared by all fits and pages; the oldest goes first
     reserve_seconds: float = 900.0  # a pair that is not answered goes back to the queue after this time
+    backup_hours: float = 24.0  # between two copies of a SQLite database that the trainer makes; 0: none
+    backup_keep: int = 7  # of these copies; the oldest goes first
     log: str = "text"  # of app, trainer and reward server: text, or json for one object per line
     seed: int = 0  # of every random choice of the trainer
     balance: float = 0.5  # weight of the loss that keeps experts evenly used; 0 lets some fall idle
@@ -77,6 +79,8 @@ class Settings:
                 f"COPL_STORAGE is {self.storage!r}; give a folder from the root, such as /data/copl, or an address "
                 "such as s3://bucket/copl."
             )
+        if self.backup_keep < 1:
+            raise CoplError(f"COPL_BACKUP_KEEP is {self.backup_keep}; it counts copies, 1 or more.")
         for name in ("refit_labels", "reward_labels"):
             if getattr(self, name) < 1:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it counts labels, 1 or more.")
@@ -86,6 +90,7 @@ class Settings:
             "reward_steps",
             "reward_budget_seconds",
             "cache_mb",
+            "backup_hours",
             "reserve_seconds",
             "threads",
             "balance",
@@ -160,6 +165,12 @@ class Settings:
     def url(self) -> str:
         """SQLAlchemy address of the database."""
         return self.database_url or f"sqlite:///{(self.home / 'copl.db').resolve()}"
+
+    @property
+    def database_file(self) -> Path | None:
+        """The file of a SQLite database; None where a server has it."""
+        path = self.url.removeprefix("sqlite:///").partition("?")[0]
+        return Path(path) if self.url.startswith("sqlite:///") and not path.startswith((":", "file:")) else None
 
     @property
     def is_local(self) -> bool:

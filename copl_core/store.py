@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -752,6 +753,23 @@ class Store(Protocol):
     # ---- what watches an installation reads
     def schema_problem(self) -> str:
         """Why this program cannot work with the tables as they are now, and what to do; empty where it can."""
+        ...
+
+    def back_up_by_clock(self, hours: float, keep: int) -> Path | None:
+        """Copy a SQLite database into the folder ``backups`` beside it, if the last copy is as old as that; the newest
+        ``keep`` copies stay.  Returns the new one.
+
+        Raises:
+            CoplError: there is no room.
+        """
+        ...
+
+    def drop_backups(self) -> None:
+        """Remove these copies, and those that were made before a migration: they hold somebody who has left.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
         ...
 
     def recent_labels(self, seconds: float) -> dict[int, int]:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from copl_core.records import CoplError, StoreUnavailable
+from db.backups import back_up_before
 
 HEAD = "0018"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
@@ -141,10 +142,14 @@ def migrate(engine: Engine, report: Callable[[str], object] = lambda line: None)
         report: receives each migration that has run, and that this process waits for another one.
 
     Raises:
-        CoplError: it cannot be opened or written, is not a database, or was made by a newer version of the product.
+        CoplError: it cannot be opened or written, is not a database, was made by a newer version of the product, or is
+            a file for whose copy there is no room.
     """
-    if version(engine) == HEAD:
+    found = version(engine)
+    if found == HEAD:
         return
+    if found is not None and found < HEAD:
+        back_up_before(engine, HEAD)
     with writing(engine) as connection:
         limit(connection, lock_seconds=0, statement_seconds=0)
         if connection.dialect.name == "postgresql":
@@ -158,31 +163,6 @@ def _wait_for_others(connection: Connection, report: Callable[[str], object]) ->
     if not connection.execute(text("select pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}).scalar():
         report("Another process migrates this database; this one waits for it.")
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-
-
-def back_up(engine: Engine, path: Path) -> None:
-    """Copy a SQLite database as it is at this moment into one file, while others keep writing.
-
-    Raises:
-        CoplError: the database is PostgreSQL, or the file exists or cannot be written.
-    """
-    if engine.dialect.name != "sqlite":
-        raise CoplError(f"The database {location(engine)} is not a file; back it up with pg_dump.")
-    if path.exists():
-        raise CoplError(f"{path} exists already; name a new file.")
-    aside = path.with_name(f".{path.name}.part")
-    aside.unlink(missing_ok=True)
-    connection = engine.raw_connection()  # VACUUM cannot run inside a transaction
-    try:
-        connection.cursor().execute("VACUUM INTO ?", (str(aside),))
-        aside.replace(path)
-    except sqlite3.Error as error:
-        aside.unlink(missing_ok=True)
-        raise CoplError(
-            f"The backup {path} cannot be written ({error}); choose a folder that exists and has free space."
-        ) from error
-    finally:
-        connection.close()
 
 
 def _upgrade(connection: Connection, report: Callable[[str], object]) -> None:

@@ -1,11 +1,13 @@
-"""What monitors read of the database: small numbers, in a time that does not depend on its size."""
+"""Watch over the database: its version, its copies, and small numbers in a time that does not depend on its size."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 from sqlalchemy import func, select
 
+from db.backups import back_up_by_clock, drop_backups
 from db.models import LabelRow
 from db.schema import problem
 from db.transactions import Transactions, now
@@ -16,6 +18,12 @@ _LAST = 20_000  # labels that are looked at: their times have no index
 class Watch(Transactions):
     def schema_problem(self) -> str:
         return problem(self.engine)
+
+    def back_up_by_clock(self, hours: float, keep: int) -> Path | None:
+        return back_up_by_clock(self.engine, hours, keep)
+
+    def drop_backups(self) -> None:
+        drop_backups(self.engine)
 
     def recent_labels(self, seconds: float) -> dict[int, int]:
         last = select(LabelRow.study_id, LabelRow.created_at, LabelRow.counts).order_by(LabelRow.id.desc()).limit(_LAST)

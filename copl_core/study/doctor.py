@@ -23,6 +23,7 @@ from secrets import token_hex
 from packaging.requirements import Requirement
 from safetensors import SafetensorError, safe_open
 
+from copl_core.backups import backups_of
 from copl_core.config import Settings
 from copl_core.install.program import PROGRAM
 from copl_core.install.weights import BUNDLES, FETCH_COMMAND
@@ -285,6 +286,31 @@ def _opens(path: Path) -> bool:
     return False
 
 
+def _backups(installation: Installation) -> Found:
+    settings, file = installation.settings, installation.settings.database_file
+    if file is None:
+        return _ok("The database is on a server; back it up with pg_dump.")
+    found = backups_of(file)
+    if not found and settings.backup_hours:
+        return (
+            State.WARNING,
+            "There is no backup of the database yet.",
+            "The trainer makes one, or its log says why not.",
+        )
+    age = installation.now - found[0].made if found else timedelta()
+    newest = f"{counted(len(found), 'backup')}; the newest is {found[0].path}, {_ago(age)}." if found else "No backup."
+    if not settings.backup_hours:
+        return _ok(f"{newest} The trainer makes none (COPL_BACKUP_HOURS=0).")
+    if not timedelta(hours=-1) < age < timedelta(hours=2 * settings.backup_hours + 1):
+        return State.WARNING, newest, "The trainer's log says why it has made no other one."
+    return _ok(newest)
+
+
+def _ago(age: timedelta) -> str:
+    hours = age / timedelta(hours=1)
+    return f"made {hours:,.1f} hours ago" if hours < 48 else f"made {hours / 24:,.0f} days ago"
+
+
 def _disk(installation: Installation) -> Found:
     home = installation.settings.home
     if home.exists() and not home.is_dir():
@@ -378,6 +404,7 @@ CHECKS: dict[str, Callable[[Installation], Found]] = {
     "storage": _storage,
     "weights": _weights,
     "trainers": _trainers,
+    "backups": _backups,
     "disk": _disk,
     "clock": _clock,
     "versions": _versions,

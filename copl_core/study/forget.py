@@ -76,7 +76,7 @@ def forget(session: Session, user_id: int, *, by: int | None = None) -> Forgotte
         departure,
         tuple(removed),
         champion if session.store.knows_forgotten(session.id) else None,
-        named_in,
+        tuple(path for path in named_in if path.exists()),
         tuple(waits),
         time.monotonic() - began,
     )

@@ -1,4 +1,5 @@
-"""What files still hold of people who have left: snapshots that learned from them, training states, deleted rows.
+"""What files still hold of people who have left: snapshots that learned from them, training states, deleted rows,
+copies of the database.
 
 The transaction that forgets somebody says so in the database; this work follows it, and the trainer repeats what it
 finds undone, so a kill in between leaves nothing for good.  The champion stays until a run without them replaces it.
@@ -68,6 +69,7 @@ class CleanUp:
         left = {study_id: len(self.store.left_users(study_id)) for study_id in study_ids}
         if not left.items() <= self._overwritten.items():
             self.store.overwrite_deleted()
+            self.store.drop_backups()
             self._overwritten = left
 
     def _remove_stored(self, study_id: int) -> None:

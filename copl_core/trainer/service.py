@@ -9,11 +9,13 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Event, Thread
 
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import CoplError, NotMigrated
 from copl_core.store import Store
+from copl_core.trainer.backups import back_up
 from copl_core.trainer.departures import CleanUp
 from copl_core.trainer.duties import LOOK_SECONDS, Duty, carry_out
 from copl_core.trainer.memory import keep_memory_low
@@ -132,14 +134,20 @@ def watch(trainer: Trainer, tables: Tables) -> None:
 
 
 def clean(trainer: Trainer) -> None:
-    """Every second: whether somebody has left.  It has a thread of its own: to rewrite a database may take minutes."""
+    """Every second: whether somebody has left, and whether a copy of the database is due.  It has a thread of its own:
+    to rewrite a database may take minutes.
+    """
     cleaner = CleanUp(trainer.store, trainer.settings)
 
     def attempt() -> None:
         if waits := cleaner.attempt():
             raise CoplError(" ".join(waits))
 
-    carry_out([Duty("the removal of what people who have left leave", attempt, _LONGEST_CLEAN)], trainer.stop)
+    duties = (
+        Duty("the removal of what people who have left leave", attempt, _LONGEST_CLEAN),
+        Duty("the backup of the database", partial(back_up, trainer.store, trainer.settings), _LONGEST_CLEAN),
+    )
+    carry_out(duties, trainer.stop)
 
 
 def _heartbeat(trainer: Trainer, state: str) -> None:

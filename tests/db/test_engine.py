@@ -13,8 +13,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from copl_core.records import Choice, CoplError, ImportRow
+from db.backups import back_up
 from db.base import Base
-from db.engine import HEAD, _write_ahead, alembic_config, back_up, make_engine, migrate, reading, version, writing
+from db.engine import HEAD, _write_ahead, alembic_config, make_engine, migrate, reading, version, writing
 from db.store import SqlStore, open_store
 
 ROOT = Path(__file__).resolve().parents[2]

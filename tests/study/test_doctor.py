@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from copl_core.__main__ import main, open_store, prepare
+from copl_core.backups import path_of
 from copl_core.config import Settings
 from copl_core.install.weights import BUNDLES
 from copl_core.records import CoplError
@@ -87,7 +88,7 @@ def test_a_whole_installation_is_all_right_and_is_not_changed(home, examine):
     before = tree(home)
     found, status = examine()
     assert status == 0
-    assert {name for name, one in found.items() if one["state"] != "ok"} <= {"weights", "disk"}
+    assert {name for name, one in found.items() if one["state"] != "ok"} <= {"weights", "disk", "backups"}
     assert tree(home) == before
 
 
@@ -190,6 +191,20 @@ def test_a_trainer_that_is_silent_or_stopped_is_a_warning(home, examine):
     execute(home, "delete from trainer where worker = 'a-1'")
     execute(home, "update trainer set seen_at = '2020-01-01 00:00:00.000000'")
     assert "last heartbeat" in examine()[0]["trainers"]["found"]
+
+
+def test_the_newest_backup_is_named_with_its_age_and_none_for_two_days_is_a_warning(home, examine, monkeypatch):
+    assert "no backup" in examine()[0]["backups"]["found"]
+    copy = path_of(home / "copl.db", datetime.now(UTC) - timedelta(hours=30))
+    copy.parent.mkdir()
+    copy.touch()
+    one = examine()[0]["backups"]
+    assert one["state"] == "ok" and f"1 backup; the newest is {copy}, made 30.0 hours ago." in one["found"]
+    copy.rename(path_of(home / "copl.db", datetime.now(UTC) - timedelta(days=5)))
+    assert examine()[0]["backups"]["state"] == "warning"
+    monkeypatch.setenv("COPL_BACKUP_HOURS", "0")
+    one = examine()[0]["backups"]
+    assert one["state"] == "ok" and "made 5 days ago. The trainer makes none" in one["found"]
 
 
 def test_rights_for_other_users_are_a_warning(home, examine):

@@ -1,0 +1,134 @@
+"""Copies of a SQLite database: on request, before a migration, and by the clock.
+
+A copy holds nothing of deleted rows, and is whole or not there.  A server is backed up by its own programs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from copl_core import backups
+from copl_core.records import CoplError
+
+log = logging.getLogger("copl.database")
+SPARE_BYTES = 50_000_000  # that stay free beside a copy, for what is written meanwhile
+_TAIL = ".part"  # of a copy that is not whole
+
+
+def database_file(engine: Engine) -> Path | None:
+    """The file of a SQLite database; None for a server, and for a database in memory."""
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or not path or path == ":memory:" or path.startswith("file:"):
+        return None
+    return Path(path)
+
+
+def back_up(engine: Engine, path: Path) -> None:
+    """Copy a SQLite database as it is at this moment into one file, while others keep writing.
+
+    Raises:
+        CoplError: the database is PostgreSQL, or the file exists or cannot be written.
+    """
+    if engine.dialect.name != "sqlite":
+        where = engine.url.render_as_string(hide_password=True)
+        raise CoplError(f"The database {where} is not a file; back it up with pg_dump.")
+    if path.exists():
+        raise CoplError(f"{path} exists already; name a new file.")
+    aside = path.with_name(f".{path.name}{_TAIL}")
+    connection = engine.raw_connection()  # VACUUM cannot run inside a transaction
+    try:
+        aside.unlink(missing_ok=True)
+        connection.cursor().execute("VACUUM INTO ?", (str(aside),))
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except (sqlite3.Error, OSError) as error:
+        aside.unlink(missing_ok=True)
+        raise CoplError(
+            f"The backup {path} cannot be written ({error}); choose a folder that exists and has free space."
+        ) from error
+    finally:
+        connection.close()
+
+
+def back_up_before(engine: Engine, migration: str) -> None:
+    """Copy a SQLite database before it is migrated; a server is left to its own programs.
+
+    Raises:
+        CoplError: there is no room; the migration must not begin.
+    """
+    database = database_file(engine)
+    if database is None:
+        return
+    path = backups.path_of(database, datetime.now(UTC), migration)
+    if path.exists():  # of another process, in this second
+        return
+    try:
+        _copy(engine, database, path)
+    except CoplError as problem:
+        raise CoplError(
+            f"The database {database} has not been migrated to version {migration}, since there is no backup of it: "
+            f"{problem}"
+        ) from problem
+    log.warning("before the migration to version %s the database was copied to %s", migration, path)
+    _remove(backups.surplus(database, keep=len(backups.backups_of(database))))
+
+
+def back_up_by_clock(engine: Engine, hours: float, keep: int) -> Path | None:
+    """Copy a SQLite database where the last copy is as old as that; the oldest ones go.
+
+    Returns:
+        The new copy; None where none is due.
+
+    Raises:
+        CoplError: there is no room.
+    """
+    database, now = database_file(engine), datetime.now(UTC)
+    if database is None or not backups.is_due(database, hours, now):
+        return None
+    path = backups.path_of(database, now)
+    _copy(engine, database, path)
+    _remove(backups.surplus(database, keep))
+    return path
+
+
+def drop_backups(engine: Engine) -> None:
+    """Remove the copies: they hold somebody who has left.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    database = database_file(engine)
+    for one in backups.backups_of(database) if database else []:
+        one.path.unlink(missing_ok=True)
+
+
+def _copy(engine: Engine, database: Path, path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        for cut in path.parent.glob(f".copl-*{_TAIL}"):  # of a process that was killed
+            cut.unlink(missing_ok=True)
+        needed = database.stat().st_size + SPARE_BYTES
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise CoplError(f"{path.parent} cannot be written ({error.strerror}); make it writable.") from error
+    if free < needed:
+        raise CoplError(
+            f"{path.parent} has {free / 1e6:,.0f} MB free, and a backup needs {needed / 1e6:,.0f} MB; free some space."
+        )
+    back_up(engine, path)
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be removed: %s", path, error.strerror)

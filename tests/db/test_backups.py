@@ -1,0 +1,105 @@
+"""The copies of a SQLite database that the studio makes by itself."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from alembic import command
+
+from copl_core.backups import backups_of, is_due, path_of
+from copl_core.config import Settings
+from copl_core.records import Choice, CoplError, ImportRow
+from copl_core.trainer.departures import clean_up
+from db import backups as copies
+from db.engine import HEAD, alembic_config, make_engine, migrate, version, writing
+from db.store import SqlStore
+from tests.databases import empty_database
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    return tmp_path / "copl.db"
+
+
+@pytest.fixture
+def earlier(file):
+    """A database of the first version."""
+    engine = make_engine(f"sqlite:///{file}")
+    with writing(engine) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    return engine
+
+
+@pytest.fixture
+def birds(file) -> SqlStore:
+    empty_database(file.parent)
+    store = SqlStore(make_engine(f"sqlite:///{file}"))
+    store.import_rows(store.create_study("Birds").id, [ImportRow(1, "p", "a", "b", Choice.LEFT, "Ann", key="k")])
+    return store
+
+
+def test_a_database_is_copied_before_it_is_migrated_and_three_such_copies_stay(file, earlier, caplog):
+    for days in (3, 2, 1):
+        path = path_of(file, datetime.now(UTC) - timedelta(days=days), "0007")
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    migrate(earlier)
+    newest, *others = backups_of(file)
+    assert (newest.before, version(make_engine(f"sqlite:///{newest.path}")), version(earlier)) == (HEAD, "0001", HEAD)
+    assert len(others) == 2 and str(newest.path) in caplog.text
+    migrate(earlier)
+    assert backups_of(file) == [newest, *others]
+
+
+def test_without_room_for_the_copy_the_migration_does_not_begin(file, earlier, monkeypatch):
+    monkeypatch.setattr(copies, "SPARE_BYTES", 1 << 60)
+    with pytest.raises(CoplError, match=f"has not been migrated to version {HEAD}.*MB free, and a backup needs"):
+        migrate(earlier)
+    assert version(earlier) == "0001" and backups_of(file) == []
+
+
+def test_a_new_database_is_not_copied(file):
+    migrate(make_engine(f"sqlite:///{file}"))
+    assert backups_of(file) == []
+
+
+def test_a_copy_is_made_when_the_last_one_is_old_enough_and_the_oldest_goes(file, birds):
+    half = file.parent / "backups" / ".copl-20260101T000000Z.db.part"  # of a process that was killed
+    half.parent.mkdir()
+    half.touch()
+    made = birds.back_up_by_clock(24, 2)
+    assert birds.back_up_by_clock(24, 2) is None and not half.exists()
+    copy = SqlStore(make_engine(f"sqlite:///{made}"))
+    (study,) = copy.studies()
+    assert copy.label_count(study.id) == 1
+    now = datetime.now(UTC)
+    made.rename(path_of(file, now - timedelta(hours=25)))
+    old = path_of(file, now - timedelta(hours=49))
+    old.touch()
+    second = birds.back_up_by_clock(24, 2)
+    assert [one.path for one in backups_of(file)] == [second, path_of(file, now - timedelta(hours=25))]
+    assert not is_due(file, 0, now + timedelta(days=9)) and is_due(file, 24, now - timedelta(hours=1))  # a wrong clock
+
+
+def test_a_server_is_left_to_its_own_programs(postgres):
+    assert SqlStore(postgres).back_up_by_clock(24, 2) is None
+
+
+def test_copies_go_when_somebody_leaves(file, birds):
+    birds.back_up_by_clock(24, 2)
+    (ann,) = birds.users(birds.studies()[0].id)
+    birds.forget_user(ann.id, fewest={"graph": 10, "full": 10})
+    assert clean_up(birds, Settings(home=file.parent)) == [] and backups_of(file) == []
+
+
+def test_the_trainer_says_where_a_copy_is(file, birds, caplog):
+    from copl_core.trainer.backups import back_up
+
+    with caplog.at_level(logging.INFO):
+        back_up(birds, Settings(home=file.parent))
+    assert str(backups_of(file)[0].path) in caplog.text
