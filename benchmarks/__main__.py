@@ -33,6 +33,7 @@ BENCHMARKS = (
     "serving",
     "labelling_storm",
     "cluster_storm",
+    "rolling_restart",
     "sessions",
     "labels_saved",
     "graph_speed",

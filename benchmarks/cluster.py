@@ -57,6 +57,13 @@ class Machine:
             self.process.kill()
             return alive
 
+    def restart(self) -> None:
+        """End it as a supervisor does, and start it again once it has ended."""
+        with self._lock:
+            self._killed, before = True, self.process
+            before.terminate()
+        before.wait()
+
     def stop(self) -> None:
         self._stop.set()
         self.kill()
@@ -99,7 +106,7 @@ class Installation:
     ) -> None:
         self.database, self._random, self._weights = database, random, weights
         self._shared = shared | {"COPL_DATABASE_URL": database.url, "OMP_NUM_THREADS": "1", "COPL_THREADS": "1"}
-        ports = _free_ports(apps)
+        ports = free_ports(apps)
         self.addresses = [f"http://127.0.0.1:{port}" for port in ports]
         self.apps = [
             self._machine(folder / f"app {n}", ["app"], {"COPL_PORT": str(port)}) for n, port in enumerate(ports, 1)
@@ -285,7 +292,7 @@ def _first_line(file: Path) -> str:
     return next(iter(file.read_text().splitlines()), "") if file.is_file() else ""
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -24,6 +24,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 BUTTON = re.compile(r"\$\$ID-\w+-(a-is-better|b-is-better|tie)-(\d+)$")
+REASON = re.compile(r"\$\$ID-\w+-reason-(\d+)$")
+JOIN = "Your name or a nickname"
 ANSWERED = re.compile(r"([\d,]+) answered, ")
 STEP_SECONDS = 30.0  # for one run of a page
 AWAY = (OSError, WebSocketException, HTTPException, asyncio.TimeoutError, EOFError)
@@ -37,6 +39,8 @@ class Screen:
     buttons: dict[str, str] = field(default_factory=dict)  # name → id of the widget
     fragment: str = ""
     answered: int | None = None
+    joins: bool = False  # it shows the form of somebody who is not signed in
+    reason: tuple[int, str, str] | None = None  # (task, id of the field, the draft in it)
     sentences: list[str] = field(default_factory=list)  # errors, as the app says them
     tracebacks: list[str] = field(default_factory=list)  # errors that the app does not explain
 
@@ -51,6 +55,11 @@ class Screen:
             self.buttons[found[1]] = element.button.id
         elif kind == "markdown" and (found := ANSWERED.match(element.markdown.body)):
             self.answered = int(found[1].replace(",", ""))
+        elif kind == "text_area" and (found := REASON.search(element.text_area.id)):
+            field = element.text_area
+            self.reason = int(found[1]), field.id, field.value if field.set_value else field.default
+        elif kind == "text_input" and element.text_input.label == JOIN:
+            self.joins = True
         elif kind in ("alert", "toast"):
             self.sentences.append(getattr(element, kind).body)
         elif kind == "exception":
@@ -63,12 +72,14 @@ class Visitor:
 
     Args:
         addresses: of the apps, as ``http://host:port``; the first is the one that a balancer would choose.
+        drafts: the share of pairs for which the visitor types a reason first.
     """
 
     name: str
     token: str
     addresses: list[str]
     random: Random
+    drafts: float = 0.0
     acknowledged: set[int] = field(default_factory=set)  # tasks
     doubtful: set[int] = field(default_factory=set)  # tasks whose answer was sent, and no page came back
     milliseconds: list[float] = field(default_factory=list)  # from a click to the next pair
@@ -78,6 +89,11 @@ class Visitor:
     moves: int = 0
     done: bool = False  # no pair is left
     cookie: str = ""
+    draft: tuple[int, str] | None = None  # (task, words) that the page has taken
+    drafts_seen: int = 0  # on pages that were opened again
+    signed_out: int = 0  # pages that did not know the visitor
+    gaps: list[float] = field(default_factory=list)  # seconds from a lost connection to the next page
+    lost_at: float | None = None
 
     async def label(self, is_over: Callable[[], bool], think: float) -> None:
         """Label until it is over, with about ``think`` seconds for each pair."""
@@ -109,13 +125,37 @@ class Visitor:
             self.cookie = await asyncio.to_thread(_sign_in, self.addresses[0], self.token)
         async with self._connection() as connection:
             screen = await _run(connection)
+            self._came_back(screen)
             while self._see(screen) and not is_over() and screen.task is not None:
+                if self.random.random() < self.drafts:
+                    await self._type_a_reason(connection, screen)
                 await asyncio.sleep(self.random.uniform(0.5, 1.5) * think)
                 screen = await self._answer(connection, screen)
             if screen.answered is None:
                 await asyncio.sleep(0.5)  # the page says what is wrong; it is opened again
             else:
                 self.done = screen.task is None
+
+    def _came_back(self, screen: Screen) -> None:
+        """After a lost connection: how long it took, and whether what was typed is still there."""
+        self.signed_out += screen.joins
+        if self.lost_at is None or screen.answered is None:
+            return
+        self.gaps.append(time.perf_counter() - self.lost_at)
+        self.lost_at = None
+        if self.draft is not None and screen.reason is not None and screen.reason[0] == self.draft[0]:
+            self.drafts_seen += 1
+            if screen.reason[2] != self.draft[1]:
+                self.faults.append(f"{self.name}: the draft is {screen.reason[2]!r}, and was {self.draft[1]!r}")
+
+    async def _type_a_reason(self, connection: ClientConnection, shown: Screen) -> None:
+        if shown.reason is None or shown.reason[0] != shown.task:
+            return
+        task, widget, _ = shown.reason
+        words = f"because {self.random.random():.6f}"
+        self.draft = None  # unknown until the page has run
+        await _run(connection, shown, typed=(widget, words))
+        self.draft = task, words
 
     async def _answer(self, connection: ClientConnection, before: Screen) -> Screen:
         task, started = before.task, time.perf_counter()
@@ -158,22 +198,31 @@ class Visitor:
         )
 
     def _move(self) -> None:
+        self.lost_at = time.perf_counter() if self.lost_at is None else self.lost_at
         self.addresses = [*self.addresses[1:], self.addresses[0]]
         self.moves += 1
 
 
-async def _run(connection: ClientConnection, shown: Screen | None = None, click: str | None = None) -> Screen:
-    """Let the page run, after a click on one of the buttons that it shows, and read it.
+async def _run(
+    connection: ClientConnection,
+    shown: Screen | None = None,
+    click: str | None = None,
+    typed: tuple[str, str] | None = None,
+) -> Screen:
+    """Let the page run, after a click on one of the buttons that it shows or words typed into a field, and read it.
 
     Raises:
         AWAY: the app does not answer.
     """
     message = BackMsg()
     message.rerun_script.SetInParent()
-    if shown is not None and click is not None:
+    if shown is not None and (click is not None or typed is not None):
         message.rerun_script.fragment_id = shown.fragment
         widget = message.rerun_script.widget_states.widgets.add()
-        widget.id, widget.trigger_value = shown.buttons[click], True
+        if click is not None:
+            widget.id, widget.trigger_value = shown.buttons[click], True
+        if typed is not None:
+            widget.id, widget.string_value = typed
     await connection.send(message.SerializeToString())
     screen = Screen()
     async with asyncio.timeout(STEP_SECONDS):
