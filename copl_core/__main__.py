@@ -637,6 +637,23 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _storage(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.snapshots.fetching import presence_of
+    from copl_core.storage import attempt
+
+    storage = storage_of(settings.storage)
+    if storage is None:
+        raise CoplError("COPL_STORAGE is not set: every machine keeps what it makes. Set it to a folder or an address.")
+    presence = presence_of(storage, settings, open_store(settings).storage_mark)
+    act = presence.begin if arguments.begin else presence.check
+    what, advice = f"{storage.address} cannot be used", "make it reachable and writable, or correct COPL_STORAGE"
+    if attempt(what, act, advice, ()) is False:
+        print(f"{storage.address} has not been used yet; the first snapshot begins it.")
+    else:
+        print(f"{storage.address} is the storage of this database.")
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.study import doctor
 
@@ -722,6 +739,8 @@ def _parser() -> argparse.ArgumentParser:
     command("weights", _weights, "Fetch the bundled models.")
     sub = command("migrate", _migrate, "Bring the tables of a database to this version; of a server, only this does.")
     sub.add_argument("--check", action="store_true", help="print what would run, with exit status 1 if anything would")
+    sub = command("storage", _storage, "Look whether COPL_STORAGE is the storage of the database.")
+    sub.add_argument("--begin", action="store_true", help="let it be so from now on, and that of no other database")
     sub = command("doctor", _doctor, "Look what is wrong with this installation, and change nothing.")
     sub.add_argument("--json", action="store_true", help="one JSON object instead of a line for each check")
     return parser

@@ -453,6 +453,7 @@ class SnapshotRecord:
     metrics: dict
     created_at: datetime
     note: str = ""  # written by users
+    manifest: str | None = None  # SHA-256 of its manifest.json; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ sentence that misses it.  Credentials come from where these packages look for th
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tempfile
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from copl_core.records import CoplError
 
@@ -95,32 +96,54 @@ class Storage:
             pass
 
 
-class Presence:
-    """Whether the storage itself is there: a folder below which nothing is mounted looks like an empty one.
+class Marks(Protocol):
+    """(the mark of the storage of a database, empty where it has none; whether a storage has it), as the database keeps
+    them (``Store.storage_mark``).
+    """
 
-    The first use leaves a mark at its root, and the home remembers the address.  Where it is remembered and the mark is
-    not there, nothing is written or read.
+    def __call__(self, *, make: bool = False, left: bool = False) -> tuple[str, bool]: ...
+
+
+class Presence:
+    """Whether the storage is there, and is that of this database: another bucket, or a folder below which nothing is
+    mounted, looks like a new one.
+
+    The first use leaves the mark of the database at its root; the home remembers the address, too.  Where a mark is
+    missed or is another one, nothing is written or read.
 
     Args:
         remembered: the file in the home that lists the addresses that were used.
+        marks: of the database; None: nobody knows one.
     """
 
-    def __init__(self, storage: Storage, remembered: Path) -> None:
+    def __init__(self, storage: Storage, remembered: Path, marks: Marks | None = None) -> None:
         self.storage, self.remembered = storage, remembered
+        self._marks: Marks = marks or _no_marks
 
     def check(self) -> bool:
-        """Whether the mark is there.
+        """Whether a mark is there.
 
         Raises:
-            StorageError: it is not, and this home has used the storage before.
+            StorageError: it is the mark of another database, or it is not there and this database or this home has used
+                the storage before.
         """
-        marked = MARK in self.storage.read([MARK])
-        if not marked and self.storage.address in self._addresses():
+        found, (own, is_used) = self._found(), self._marks()
+        if found and found != own:
+            raise StorageError(
+                f"{self.storage.address} is not the storage of this database, since {MARK} there has another mark; "
+                "correct COPL_STORAGE or COPL_DATABASE_URL; `copl storage --begin` gives it to this database."
+            )
+        if found is None and is_used:
+            raise StorageError(
+                f"{self.storage.address} is not the storage of this database, since {MARK} is not in it; mount it, or "
+                "correct COPL_STORAGE; `copl storage --begin` begins a new storage there."
+            )
+        if found is None and self.storage.address in self._addresses():
             raise StorageError(
                 f"{self.storage.address} is not the storage that this home has used, since {MARK} is not in it; mount "
-                f"it, or correct COPL_STORAGE. Where a new storage shall begin there, remove {self.remembered}."
+                "it, or correct COPL_STORAGE; `copl storage --begin` begins a new storage there."
             )
-        return marked
+        return found is not None
 
     def use(self, *, to_write: bool) -> None:
         """Check it, remember it, and leave the mark if something is to be written.
@@ -129,17 +152,48 @@ class Presence:
             StorageError: as ``check``.
         """
         marked = self.check()
-        if to_write and not marked:
+        if to_write:
+            self._leave_mark()
+        if to_write or marked:
+            self._remember()
+
+    def begin(self) -> None:
+        """Let this database, and no other, use what lies there, which may be empty, from now on."""
+        self._leave_mark()
+        self._remember()
+
+    def _found(self) -> str | None:
+        """The mark that is there, empty if an earlier version left it; None where there is none."""
+        content = self.storage.read([MARK]).get(MARK)
+        if content is None:
+            return None
+        try:
+            return str(json.loads(content).get("mark", ""))
+        except (ValueError, AttributeError):
+            return ""
+
+    def _leave_mark(self) -> None:
+        """A kill in between leaves a mark that the database knows: it has it before the storage does."""
+        own, is_used = self._marks(make=True)
+        if self._found() != own:
             with tempfile.TemporaryDirectory() as folder:
-                (mark := Path(folder) / MARK).write_text('{"made_by": "copl-studio"}\n')
-                self.storage.put({MARK: mark})
+                (file := Path(folder) / MARK).write_text(json.dumps({"made_by": "copl-studio", "mark": own}) + "\n")
+                self.storage.put({MARK: file})
+        if not is_used:
+            self._marks(left=True)
+
+    def _remember(self) -> None:
         known = self._addresses()
-        if (to_write or marked) and self.storage.address not in known:
+        if self.storage.address not in known:
             self.remembered.parent.mkdir(parents=True, exist_ok=True)
             self.remembered.write_text("".join(f"{one}\n" for one in (*known, self.storage.address)))
 
     def _addresses(self) -> list[str]:
         return self.remembered.read_text().splitlines() if self.remembered.is_file() else []
+
+
+def _no_marks(*, make: bool = False, left: bool = False) -> tuple[str, bool]:
+    return "", False
 
 
 def storage_of(address: str) -> Storage | None:

@@ -750,6 +750,15 @@ class Store(Protocol):
         """The files hold nothing any more; nothing changes if more than ``n_left`` have left meanwhile."""
         ...
 
+    def storage_mark(self, *, make: bool = False, left: bool = False) -> tuple[str, bool]:
+        """(the mark of this database's storage, empty where it has none; whether it has been left in a storage).
+
+        Args:
+            make: give the database a mark if it has none.
+            left: note that a storage has it now.
+        """
+        ...
+
     # ---- what watches an installation reads
     def schema_problem(self) -> str:
         """Why this program cannot work with the tables as they are now, and what to do; empty where it can."""

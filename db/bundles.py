@@ -55,8 +55,8 @@ _STUDY_FIELDS = (
     "name", "include_simulated", "include_models", "champion", "revision", "demo", "assignment", "schedule",
     "group_names", "created_at",
 )  # fmt: skip
-# Of a run, what its trainer holds it by means nothing elsewhere.
-_HIDDEN = ("study_id", "digest", "hash", "worker", "lease_until", "token", "has_turn")
+# Of a run, what its trainer holds it by means nothing elsewhere; a restored snapshot has another manifest.
+_HIDDEN = ("study_id", "digest", "hash", "worker", "lease_until", "token", "has_turn", "manifest")
 _WORDS: dict[str, type[StrEnum]] = {
     "users.kind": Kind,
     "users.role": Role,

@@ -270,7 +270,17 @@ class SnapshotRow(Base):
     n_labels: Mapped[int]
     metrics: Mapped[dict[str, Any]]
     note: Mapped[str] = mapped_column(Text, default="", server_default=text("''"))  # written by users
+    manifest: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of its manifest; null: not known
     created_at: Mapped[datetime]
+
+
+class StorageRow(Base):
+    """The mark of the storage that the machines of this database share; one row at most."""
+
+    __tablename__ = "storage"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    mark: Mapped[str] = mapped_column(String(32))
+    left: Mapped[bool] = mapped_column(default=False)  # whether a storage has it
 
 
 class TrainerRow(Base):

@@ -20,6 +20,7 @@ from db.runs import Runs
 from db.schema import make_ready
 from db.service_tokens import ServiceTokens
 from db.sessions import Sessions
+from db.storage_marks import StorageMarks
 from db.study_settings import StudySettings
 from db.tasks import Tasks
 from db.texts import Texts
@@ -47,6 +48,7 @@ class SqlStore(
     Training,
     Bundles,
     Watch,
+    StorageMarks,
     Departures,
     PersonalData,
 ):

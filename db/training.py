@@ -217,6 +217,7 @@ def _add_snapshot(connection: Connection, study_id: int, run_id: int | None, rec
             watermark=record.watermark,
             n_labels=record.n_labels,
             metrics=record.metrics,
+            manifest=record.manifest,
             created_at=record.created_at,
         )
     )

@@ -47,7 +47,7 @@ def install(store: Store, settings: Settings, study_id: int) -> bool:
     written = copy_snapshot(
         shipped, root, version, manifest, users=lambda _: data.user_ids, responses=lambda _: data.response_ids
     )
-    if stored := Fetching(settings, study_id, lambda: store.study(study_id)).stored:
+    if stored := Fetching.of(store, settings, study_id).stored:
         stored.put(written)
     store.publish(study_id, record_of(written), run_id=None)
     return True

@@ -196,6 +196,21 @@ def verify(snapshot: Snapshot) -> list[str]:
     ]
 
 
+def damage(root: Path, version: str, manifest: str | None = None) -> str:
+    """What is wrong with the files of a version, empty where they are as they were written.
+
+    Args:
+        manifest: SHA-256 of its manifest; None: not known.
+    """
+    try:
+        names = verify(load_snapshot(root, version))
+        if manifest is not None and digest_of(root / version / "manifest.json") != manifest:
+            names.insert(0, "manifest.json")
+    except (CoplError, OSError) as problem:
+        return str(problem)
+    return f"{', '.join(names[:3])} of {version} differ from what was written" if names else ""
+
+
 def write_snapshot(
     root: Path,
     version: str,
@@ -250,7 +265,13 @@ def record_of(snapshot: Snapshot) -> SnapshotRecord:
         "fitted_in": reward and reward["fitted_in"],
     }
     return SnapshotRecord(
-        snapshot.version, manifest["run"], manifest["watermark"], manifest["labels"], metrics, datetime.now(UTC)
+        snapshot.version,
+        manifest["run"],
+        manifest["watermark"],
+        manifest["labels"],
+        metrics,
+        datetime.now(UTC),
+        manifest=digest_of(snapshot.folder / "manifest.json"),
     )
 
 
@@ -317,6 +338,14 @@ def prune(root: Path, kept: set[str]) -> list[str]:
         shutil.rmtree(hidden, ignore_errors=True)  # ``sweep`` removes what a kill leaves
         removed.append(version)
     return removed
+
+
+def set_aside(root: Path, version: str) -> None:
+    """Take a damaged version from disk, at once; the files that another version shares by hard link stay there."""
+    hidden = root / f"{_REMOVING}{version}-{os.getpid()}"
+    with contextlib.suppress(OSError):  # another process did so
+        os.rename(root / version, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def outdated(root: Path, forgotten: int) -> set[str]:

@@ -8,6 +8,7 @@ so installations that share an address by mistake do not meet.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from secrets import token_hex
 
 from copl_core.records import CoplError, StudyRecord
-from copl_core.snapshots.snapshot import FETCHING, Snapshot, digest_of, flush
+from copl_core.snapshots.snapshot import FETCHING, Snapshot, digest_of, flush, set_aside
 from copl_core.storage import PAUSES, DamagedFile, Presence, Storage, attempt
 
 LEFT_SECONDS = 3600.0  # after which a version without a row in the database belongs to a trainer that was killed
@@ -57,15 +58,19 @@ class StoredSnapshots:
             self.pauses,
         )
 
-    def fetch(self, version: str, root: Path) -> None:
+    def fetch(self, version: str, root: Path, manifest: str | None = None, *, replace: bool = False) -> None:
         """Write a version to its folder below ``root``, whole or not at all.
+
+        Args:
+            manifest: SHA-256 of the version's manifest; None: not known.
+            replace: what lies in the folder is damaged.
 
         Raises:
             DamagedFile: a file differs from its digest, at a second try too.
         """
         attempt(
             f"Snapshot {version} cannot be fetched from {self.address}",
-            lambda: self._fetch(version, root),
+            lambda: self._fetch(version, root, manifest, replace),
             "make it reachable, or choose another snapshot as champion on the training page",
             self.pauses[:1],
         )
@@ -135,7 +140,7 @@ class StoredSnapshots:
         if self.storage.is_folder:
             flush(Path(self.storage.path(self._name(version))))
 
-    def _fetch(self, version: str, root: Path) -> None:
+    def _fetch(self, version: str, root: Path, manifest: str | None, replace: bool) -> None:
         aside = root / f"{FETCHING}{version}-{os.getpid()}-{token_hex(4)}"
         if self.presence:
             self.presence.use(to_write=False)
@@ -143,6 +148,8 @@ class StoredSnapshots:
             content = self.storage.read([self._name(version, _MANIFEST)]).get(self._name(version, _MANIFEST))
             if content is None:
                 raise FileNotFoundError("it is not there")
+            if manifest is not None and hashlib.sha256(content).hexdigest() != manifest:
+                raise self._damaged(version, _MANIFEST)
             facts = self._files_of(version, content)
             for name in facts:
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +159,8 @@ class StoredSnapshots:
                     raise self._damaged(version, name)
             (aside / _MANIFEST).write_bytes(content)
             flush(aside)
+            if replace:
+                set_aside(root, version)
             _rename(aside, root / version)
         finally:
             shutil.rmtree(aside, ignore_errors=True)  # exists only if something went wrong

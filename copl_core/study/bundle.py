@@ -116,7 +116,7 @@ def restore_study(
                 root = settings.snapshots / str(record.id)
                 restored = _restore_champion(root, _checked(version, known), bundle, ids)
             store.finish_restored(record.id, study | {"champion": version}, str(bundle.manifest.get("made", ""))[:40])
-            if restored and (stored := Fetching(settings, record.id, lambda: store.study(record.id)).stored):
+            if restored and (stored := Fetching.of(store, settings, record.id).stored):
                 stored.put(restored)
             give(record.id)
         return record, BundleReport(record.name, _counts(bundle.manifest["members"]), version)

@@ -29,7 +29,7 @@ from copl_core.install.program import PROGRAM
 from copl_core.install.weights import BUNDLES, FETCH_COMMAND
 from copl_core.records import CoplError, DatabaseFacts, counted
 from copl_core.snapshots.fetching import Fetching, presence_of
-from copl_core.snapshots.snapshot import load_snapshot, verify
+from copl_core.snapshots.snapshot import damage
 from copl_core.storage import Storage, attempt, storage_of
 from copl_core.store import Store
 
@@ -170,12 +170,8 @@ def _snapshots(installation: Installation) -> Found:
     for study, version in champions:
         if installation.settings.storage and not (installation.settings.snapshots / str(study.id) / version).exists():
             continue  # it is fetched when somebody wants it
-        try:
-            names = verify(load_snapshot(installation.settings.snapshots / str(study.id), version))
-            problem = f"its files differ from what was written ({', '.join(names[:3])})" if names else ""
-        except CoplError as error:
-            problem = str(error)
-        if problem:
+        manifest = next((one.manifest for one in store.snapshots(study.id) if one.version == version), None)
+        if problem := damage(installation.settings.snapshots / str(study.id), version, manifest):
             damaged.append(f"the champion {version} of {study.name!r}: {problem}")
     if damaged:
         do = "Choose another champion on the training page, start a fit, or restore a backup."
@@ -189,7 +185,12 @@ def _storage(installation: Installation) -> Found:
         return _ok("none: the home folder alone holds the snapshots.")
     storage = storage_of(settings.storage)
     assert storage is not None
-    attempt(f"{storage.address} cannot be read", presence_of(storage, settings).check, "make it reachable", ())
+    attempt(
+        f"{storage.address} cannot be read",
+        presence_of(storage, settings, store.storage_mark).check,
+        "make it reachable",
+        (),
+    )
     if storage.is_folder and not Path(storage.path("")).is_dir():
         return (
             State.WARNING,
@@ -199,7 +200,7 @@ def _storage(installation: Installation) -> Found:
     _try_to_write(storage)
     missing = []
     for study in store.studies():
-        stored = Fetching(settings, study.id, lambda study=study: study).stored  # type: ignore[misc]
+        stored = Fetching.of(store, settings, study.id).stored
         if study.champion and stored and not stored.versions().get(study.champion):
             missing.append(f"the champion {study.champion} of {study.name!r}")
     if missing:

@@ -48,7 +48,7 @@ class Session:
         self.store, self.settings, self.id = store, settings, study_id
         self.embed, self.patience = embed, patience
         self.actor: int | None = None  # the user who acts; None: the product itself, or its terminal
-        self.fetching = Fetching(settings, study_id, lambda: store.study(study_id))
+        self.fetching = Fetching.of(store, settings, study_id)
         self._snapshots: dict[str, Snapshot] = {}
         self._lock = Lock()  # over the open snapshots and the names in ``_once``
         self._once: dict[str, tuple[Hashable, object]] = {}

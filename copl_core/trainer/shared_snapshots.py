@@ -159,10 +159,10 @@ class SharedSnapshots:
         if storage is None:
             return None
         folder = f"training/{key_of_study(self.store.study(study_id))}-{kind}"
-        return StoredStates(storage, folder, presence_of(storage, self.settings))
+        return StoredStates(storage, folder, presence_of(storage, self.settings, self.store.storage_mark))
 
     def _is_recorded(self, study_id: int, version: str) -> bool:
         return any(record.version == version for record in self.store.snapshots(study_id))
 
     def _of(self, study_id: int) -> Fetching:
-        return Fetching(self.settings, study_id, lambda: self.store.study(study_id))
+        return Fetching.of(self.store, self.settings, study_id)

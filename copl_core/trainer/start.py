@@ -44,6 +44,8 @@ def _why_away(shared: SharedSnapshots, root: Path, study_id: int, version: str) 
     try:
         shared.bring(study_id, version)
     except SnapshotAway as problem:
+        if (root / version).exists():  # a damaged copy, whose original cannot be fetched
+            return ""
         return f"The champion {version} is not in {root} of this trainer. {problem} {_LOST}"
     if (root / version).exists():
         return ""

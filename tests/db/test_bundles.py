@@ -33,6 +33,7 @@ SIGN_IN = {
     "browser_session",
     "session_user",
     "trainer",
+    "storage",
     "study",
     "identity",
     "identity_user",

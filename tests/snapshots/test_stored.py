@@ -17,9 +17,10 @@ from copl_core.config import Settings
 from copl_core.records import CoplError, SnapshotAway, StudyRecord
 from copl_core.snapshots import fetching
 from copl_core.snapshots.fetching import KEPT_HERE, Fetching
-from copl_core.snapshots.snapshot import load_snapshot, on_disk, sweep, verify
+from copl_core.snapshots.snapshot import damage, digest_of, load_snapshot, on_disk, sweep, verify
 from copl_core.snapshots.stored import StoredSnapshots
-from copl_core.storage import MARK, DamagedFile, Storage, StorageError, attempt
+from copl_core.storage import MARK, DamagedFile, Presence, Storage, StorageError, attempt
+from db.store import SqlStore, open_store
 from tests.snapshots.test_snapshot import reward, write
 
 STUDY = StudyRecord(3, "Study", True, None, 0, False, created_at=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
@@ -292,6 +293,73 @@ def test_a_storage_that_is_not_mounted_is_written_and_read_no_more(tmp_path):
     (tmp_path / "elsewhere").rename(mount)
     here.stored.put(write(tmp_path, "v0002", seed=1))
     assert here.stored.versions() == {"v0001": True, "v0002": True}
+
+
+def test_a_copy_in_which_a_bit_has_flipped_or_a_manifest_was_replaced_is_fetched_again(tmp_path):
+    address, written = str(tmp_path / "storage"), write(tmp_path / "trainer", "v0001", reward)
+    stored_at(address).put(written)
+    settings, digest = Settings(home=tmp_path / "home", storage=address), digest_of(written.folder / "manifest.json")
+
+    def machine(known: str = digest) -> Fetching:
+        """A process that has just started."""
+        return Fetching(settings, STUDY.id, lambda: STUDY, manifest=lambda version: known)
+
+    machine().bring("v0001", 60.0)
+    for name in (GRAPH, "manifest.json"):
+        file = machine().root / "v0001" / name
+        content = bytearray(file.read_bytes())
+        content[-2] ^= 4
+        file.write_bytes(content)
+        machine().bring("v0001", 60.0)
+        assert damage(machine().root, "v0001", digest) == "" and on_disk(machine().root) == {"v0001"}
+    file.write_bytes(content)
+    (tmp_path / "storage").rename(tmp_path / "away")
+    with pytest.raises(SnapshotAway, match="cannot be fetched"):
+        machine().bring("v0001", 60.0)
+    (tmp_path / "away").rename(tmp_path / "storage")
+    with pytest.raises(SnapshotAway, match=r"v0001 in .* is damaged: manifest\.json differs from what was written"):
+        machine("0" * 64).bring("v0001", 60.0)
+
+
+def test_a_database_knows_its_storage_again_whoever_looks(tmp_path):
+    store, other = (open_store(f"sqlite:///{tmp_path / name}.db") for name in ("one", "two"))
+    one, two = Storage(str(tmp_path / "one")), Storage(str(tmp_path / "two"))
+
+    def presence(storage: Storage, store: SqlStore, home: str) -> Presence:
+        return Presence(storage, tmp_path / home / "used.txt", store.storage_mark)
+
+    assert not presence(one, store, "a").check()
+    presence(one, store, "a").use(to_write=True)
+    assert presence(one, store, "b").check()
+    for storage, database in ((two, store), (one, other)):  # another bucket; another database
+        for act in (
+            presence(storage, database, "c").check,
+            partial(presence(storage, database, "c").use, to_write=True),
+        ):
+            with pytest.raises(StorageError, match="not the storage of this database"):
+                act()
+    assert two.read([MARK]) == {} and other.storage_mark() == ("", False)
+    presence(two, store, "a").begin()
+    assert presence(two, store, "c").check() and presence(one, store, "c").check()
+    presence(one, other, "a").begin()
+    assert presence(one, other, "c").check()
+    with pytest.raises(StorageError, match="has another mark"):
+        presence(one, store, "a").check()
+    (tmp_path / "file").write_text('{"made_by": "copl-studio"}')  # of an earlier version
+    two.put({MARK: tmp_path / "file"})
+    presence(two, store, "a").use(to_write=True)
+    assert store.storage_mark()[0].encode() in two.read([MARK])[MARK]
+
+
+def test_a_storage_that_takes_no_mark_may_be_used_later(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path / 'copl.db'}")
+    (tmp_path / "blocked").write_text("a file in the place of the folder")
+    there = Presence(Storage(str(tmp_path / "blocked")), tmp_path / "used.txt", store.storage_mark)
+    with pytest.raises(OSError, match="."):
+        there.use(to_write=True)
+    (tmp_path / "blocked").unlink()
+    there.use(to_write=True)
+    assert there.check()
 
 
 def test_a_storage_of_an_earlier_version_gets_its_mark_with_the_next_snapshot(address, tmp_path):

@@ -128,7 +128,7 @@ def test_a_trainer_without_the_champion_and_without_a_storage_fails_and_the_cham
 def test_a_storage_that_cannot_give_the_champion_fails_the_graph_run(session, tmp_path, monkeypatch):
     monkeypatch.setattr(StoredSnapshots.__init__, "__defaults__", ((0.0,),))
     fit_graph_now(session)
-    rmtree(session.settings.storage)
+    rmtree(Path(session.settings.storage) / "snapshots")
     other = elsewhere(session, tmp_path / "other")
     run = runs.request_fit(other, "graph")
     trainer(other).execute(run.id)
