@@ -19,15 +19,20 @@ from http.client import HTTPException
 from pathlib import Path
 from random import Random
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from tests.databases import Cluster, NoPostgres
 
+if TYPE_CHECKING:
+    from tests.storages import Connection
+
 ROOT = Path(__file__).resolve().parents[1]
 BUCKET = "copl"
 PAUSE_SECONDS = 3.0  # the longest time until a killed part is started again
 START_SECONDS = 120.0
+STORAGE_SECONDS = 6.0  # the longest time that a killed storage is away; a put is tried for five
 # Errors in a log, in Python's form and in streamlit's; those of the product are sentences for people.
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 ERROR = re.compile(r"(?:[\w]+\.)*(\w+(?:Error|Exception|Unavailable|Lost|Away)): ")
@@ -92,6 +97,7 @@ class Installation:
         database: empty, or with studies.
         shared: ``COPL_*`` and other variables of every machine; ``COPL_DATABASE_URL`` is added.
         weights: the folder of models that every home shows; None: each trainer downloads its own.
+        storage: leads to the storage; None where nothing can come between.
     """
 
     def __init__(
@@ -103,8 +109,9 @@ class Installation:
         weights: Path | None,
         apps: int = 2,
         trainers: int = 2,
+        storage: Connection | None = None,
     ) -> None:
-        self.database, self._random, self._weights = database, random, weights
+        self.database, self._random, self._weights, self._storage = database, random, weights, storage
         self._shared = shared | {"COPL_DATABASE_URL": database.url, "OMP_NUM_THREADS": "1", "COPL_THREADS": "1"}
         ports = free_ports(apps)
         self.addresses = [f"http://127.0.0.1:{port}" for port in ports]
@@ -134,9 +141,12 @@ class Installation:
         """Kill a part; False where it is dead already.
 
         Args:
-            kind: app, trainer, database (its first process, started again after a pause) or connection (one process of
-                the database, upon which it ends all others and recovers by itself).
+            kind: app, trainer, database (its first process, started again after a pause), connection (one process of
+                the database, upon which it ends all others and recovers by itself) or storage (every connection is cut
+                and none is taken for a while, as of a server that was killed; its disk keeps what it has stored).
         """
+        if kind == "storage":
+            return self._storage is not None and self._cut_storage(self._storage)
         if kind == "database":
             kill_database(self.database)
             time.sleep(self._random.uniform(0, PAUSE_SECONDS))
@@ -145,6 +155,12 @@ class Installation:
         if kind == "connection":
             return kill_connection(self.database, self._random)
         return self._random.choice(self.apps if kind == "app" else self._busy() or self.trainers).kill()
+
+    def _cut_storage(self, storage: Connection) -> bool:
+        storage.down, storage.cut_after = True, 1
+        time.sleep(self._random.uniform(0.5, 1.0) * STORAGE_SECONDS)
+        storage.down, storage.cut_after = False, 0
+        return True
 
     def _busy(self) -> list[Machine]:
         """In half of the calls: the trainers that execute a run; a random moment meets most of them at their start."""
@@ -224,8 +240,8 @@ def _query(database: Cluster, query: str) -> list:
 
 
 @contextmanager
-def shared_storage(folder: Path) -> Iterator[tuple[str, str]]:
-    """(its address, what it is): an empty bucket of a private S3 server, which ends with the context.
+def shared_storage(folder: Path) -> Iterator[tuple[str, str, Connection | None]]:
+    """(its address, what it is, what leads to it): an empty bucket of a private S3 server, which ends with the context.
 
     Without moto and s3fs (``requirements-tests.txt``) it is a folder, and the second string says so.
     """
@@ -233,18 +249,22 @@ def shared_storage(folder: Path) -> Iterator[tuple[str, str]]:
         import s3fs  # noqa: F401
         from botocore.session import get_session
         from moto.server import ThreadedMotoServer
+
+        from tests.storages import Connection
     except ModuleNotFoundError as missing:
-        yield str(folder), f"a folder, since {missing.name} is not installed (requirements-tests.txt)"
+        yield str(folder), f"a folder, since {missing.name} is not installed (requirements-tests.txt)", None
         return
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     before = dict(os.environ)
     try:
-        address = "http://{}:{}".format(*server.get_host_and_port())
+        connection = Connection(server.get_host_and_port()[1])
+        address = f"http://127.0.0.1:{connection.port}"
         os.environ.update(AWS_ACCESS_KEY_ID="copl", AWS_SECRET_ACCESS_KEY="copl", AWS_DEFAULT_REGION="us-east-1")
         os.environ.update(AWS_ENDPOINT_URL=address)
         get_session().create_client("s3").create_bucket(Bucket=BUCKET)
-        yield f"s3://{BUCKET}/studio", "an S3 server (moto)"
+        yield f"s3://{BUCKET}/studio", "an S3 server (moto)", connection
+        connection.close()
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -1,11 +1,11 @@
 """Two apps, two trainers, PostgreSQL and an S3 server, all killed at random while people label: does everything hold?
 
-    python -m benchmarks.cluster_storm [--labellers N] [--seconds S] [--think S] [--seed N] [--kinds graph,full]
+    python -m benchmarks.cluster_storm [--labellers N] [--seconds S] [--think S] [--seed N] [--storage]
 
 Each app and each trainer has a home of its own; they share a database and a storage, all started here and private to
 the run.  The labellers are sessions of the real apps over their websockets (no browser draws the pages): they read the
 page, click the buttons of its pair, and go to the other app where one does not answer.  Meanwhile apps, trainers, the
-database and single connections of it are killed with SIGKILL and started again.
+database and single connections of it are killed with SIGKILL and started again; with ``--storage`` the S3 server, too.
 
 Afterwards nobody is killed, every labeller opens the page once more, and the trainers finish.  Then what screens have
 acknowledged must be what the database holds, task by task; no pair may have a second label of one person, or more
@@ -41,7 +41,7 @@ from tests.databases import NoPostgres, private_cluster
 
 DESCRIPTION = "two apps, two trainers and PostgreSQL are killed at random while people label"
 RESERVED_SECONDS = 20.0
-KINDS = ("app", "trainer", "database", "connection")  # of kills
+KINDS = ("app", "trainer", "database", "connection")  # of kills; ``--storage`` adds the storage
 PATIENCE = 300.0  # seconds in which apps start, and pages open
 STUCK_SECONDS = 120.0  # without a step of any run
 TOGETHER_SECONDS = 120.0  # in which both apps serve the champion after that
@@ -66,6 +66,7 @@ class Plan:
     seed: int = 0
     kinds: str = "graph,full"  # of runs
     trainers: int = 2
+    storage: bool = False  # whether the storage is killed, too
     labels: int = 0  # the storm ends with so many acknowledged ones, and ``kills`` fall among them; 0: by the clock
     kills: int = 4
 
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trainers", type=int, default=2)
     parser.add_argument("--kinds", default="graph,full", help="of runs that the trainers execute")
+    parser.add_argument("--storage", action="store_true", help="kill the S3 server, too")
     parser.add_argument("--logs", type=Path, help="keep the logs of all parts in this folder")
     given = vars(parser.parse_args(argv))
     logs = given.pop("logs")
@@ -109,12 +111,14 @@ def storm(plan: Plan, logs: Path | None = None) -> Outcome:
     weights = Settings.from_environment().weights
     with tempfile.TemporaryDirectory() as name, private_cluster() as database:
         folder, random = Path(name), Random(plan.seed)
-        with shared_storage(folder / "storage") as (address, kind):
+        with shared_storage(folder / "storage") as (address, kind, connection):
             own = Settings(home=folder / "own", database_url=database.url, storage=address)
             session = prepare(own, plan.pairs)
             shared = SETTINGS | {"COPL_STORAGE": address, "COPL_KINDS": plan.kinds}
             shown = weights if weights.is_dir() else None
-            with Installation(folder, database, shared, random, shown, trainers=plan.trainers) as parts:
+            with Installation(
+                folder, database, shared, random, shown, trainers=plan.trainers, storage=connection
+            ) as parts:
                 visitors = invite(session, parts.addresses, plan.labellers, random)
                 outcome = Outcome({"storage": kind, "labellers, by websocket": plan.labellers})
                 try:
@@ -165,13 +169,14 @@ def run_storm(parts: Installation, visitors: list[Visitor], plan: Plan, random: 
         return (acknowledged() >= plan.labels or seconds > PATIENCE) if plan.labels else seconds > plan.seconds
 
     moments = by_labels(plan, random, acknowledged, stop) if plan.labels else by_the_clock(plan, random, stop)
-    killer = Thread(target=_kill_at_random, args=(parts, random, moments, kills))
+    kinds = (*KINDS, "storage") if plan.storage else KINDS
+    killer = Thread(target=_kill_at_random, args=(parts, random, kinds, moments, kills))
     killer.start()
     asyncio.run(_everybody(one.label(is_over, plan.think) for one in visitors))
     stop.set()
     killer.join()
     outcome.rows["seconds"] = f"{time.monotonic() - started:.0f}"
-    outcome.rows |= {f"killed: {kind}": kills[kind] for kind in KINDS}
+    outcome.rows |= {f"killed: {kind}": kills[kind] for kind in kinds}
 
 
 def by_the_clock(plan: Plan, random: Random, stop: Event) -> Iterator[None]:
@@ -193,11 +198,13 @@ async def _everybody(steps) -> None:
     await asyncio.gather(*steps)
 
 
-def _kill_at_random(parts: Installation, random: Random, moments: Iterator[None], kills: Counter[str]) -> None:
+def _kill_at_random(
+    parts: Installation, random: Random, kinds: tuple[str, ...], moments: Iterator[None], kills: Counter[str]
+) -> None:
     """Kill a part at each moment; each kind as often as any other."""
     left: list[str] = []
     for _ in moments:
-        left = left or random.sample(KINDS, len(KINDS))
+        left = left or random.sample(kinds, len(kinds))
         kind = left.pop()
         kills[kind] += parts.kill_one(kind)
 

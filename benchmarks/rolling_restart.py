@@ -93,7 +93,7 @@ def restart_all(plan: Plan) -> Outcome:
     weights = Settings.from_environment().weights
     with tempfile.TemporaryDirectory() as name, private_cluster() as database:
         folder, random = Path(name), Random(plan.seed)
-        with shared_storage(folder / "storage") as (address, _):
+        with shared_storage(folder / "storage") as (address, *_):
             own = Settings(home=folder / "own", database_url=database.url, storage=address)
             session = prepare(own, Storm(labellers=plan.labellers + plan.browsers, think=plan.think).pairs)
             shown = weights if weights.is_dir() else None

@@ -40,6 +40,7 @@ class Settings:
     lease_seconds: float = 60.0  # after so long without a sign of life another trainer takes a run over
     threads: int = 0  # torch threads of the trainer; 0 leaves one core to the app
     processes: int = 1  # that fit a graph of 100,000 labels or more together, each with its own part of the people
+    rank_seconds: float = 180.0  # that the first of them waits for another one within a step
     refit_labels: int = 8  # new labels after which the graph is fitted again
     refit_seconds: float = 15.0  # shortest time between two such fits
     reward_labels: int = 40  # new labels after which the reward model is fitted again
@@ -102,8 +103,9 @@ class Settings:
                 f"COPL_PROCESSES is {self.processes} and COPL_DEVICE is {self.device}; the first must be 1 or more, "
                 "and 1 on mps."
             )
-        if not 1 <= self.lease_seconds <= 86_400:
-            raise CoplError(f"COPL_LEASE_SECONDS is {self.lease_seconds}; it must be from 1 to 86,400.")
+        for name in ("lease_seconds", "rank_seconds"):
+            if not 1 <= getattr(self, name) <= 86_400:
+                raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it must be from 1 to 86,400.")
         if not self.run_kinds or not set(self.run_kinds) <= set(RUN_KINDS):
             raise CoplError(
                 f"The kinds of runs are {self.kinds!r}; choose from {', '.join(RUN_KINDS)}, with a comma between two, "

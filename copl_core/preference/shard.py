@@ -14,9 +14,11 @@ ranks change the order of additions and nothing else.  Alone every operation is 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -64,13 +66,14 @@ class Shard:
     Args:
         group: a process group of ``torch.distributed``; None: this process is alone.
         device: of the tensors that are summed.
+        patience: seconds that this rank waits for another one; None: as long as the group does.
 
-    Every method of a group raises ``RankLost`` where another rank has ended, and must be called on all ranks in the
-    same order.
+    Every method of a group raises ``RankLost`` where another rank has ended or does not answer, and must be called on
+    all ranks in the same order.
     """
 
-    def __init__(self, group: Any = None, device: torch.device | str = "cpu") -> None:
-        self.group, self.device = group, torch.device(device)
+    def __init__(self, group: Any = None, device: torch.device | str = "cpu", patience: float | None = None) -> None:
+        self.group, self.device, self.patience = group, torch.device(device), patience
         self.rank: int = 0 if group is None else group.rank()
         self.n: int = 1 if group is None else group.size()
         self.bytes_summed = 0  # by this rank, since it was made
@@ -93,8 +96,8 @@ class Shard:
             return x
         x = x.contiguous()
         self.bytes_summed += x.numel() * x.element_size()
-        with _noticing_loss():
-            self.group.allreduce([x]).wait()
+        with self._noticing_loss():
+            self._wait(self.group.allreduce([x]))
         return x
 
     def total(self, value: float) -> float:
@@ -122,16 +125,16 @@ class Shard:
         if self.alone:
             return own
         own = own.detach().contiguous()
-        with _noticing_loss():
+        with self._noticing_loss():
             if self.rank > 0:
                 if len(own):
-                    self.group.send([own], 0, 0).wait()
+                    self._wait(self.group.send([own], 0, 0))
                 return own
             whole = own.new_empty(rows.total, *own.shape[1:])
             whole[rows.of(0)] = own
             for rank in range(1, self.n):
                 if rows.counts[rank]:
-                    self.group.recv([whole[rows.of(rank)]], rank, 0).wait()
+                    self._wait(self.group.recv([whole[rows.of(rank)]], rank, 0))
             return whole
 
     def hand_out(self, make: Callable[[int], Any] | None = None) -> Any:
@@ -142,10 +145,10 @@ class Shard:
                 self._send(make(rank), rank)
             return make(0)
         size = torch.empty(1, dtype=torch.int64, device=self.device)
-        with _noticing_loss():
-            self.group.recv([size], 0, 0).wait()
+        with self._noticing_loss():
+            self._wait(self.group.recv([size], 0, 0))
             content = torch.empty(int(size), dtype=torch.uint8, device=self.device)
-            self.group.recv([content], 0, 0).wait()
+            self._wait(self.group.recv([content], 0, 0))
         # Another process of this fit has written it, so it may be any object.
         return torch.load(io.BytesIO(content.cpu().numpy().data), map_location="cpu", weights_only=False)
 
@@ -153,9 +156,31 @@ class Shard:
         written = io.BytesIO()
         torch.save(value, written)
         content = torch.from_numpy(np.frombuffer(written.getbuffer(), np.uint8)).to(self.device)
-        with _noticing_loss():
-            self.group.send([torch.tensor([len(content)], device=self.device)], rank, 0).wait()
-            self.group.send([content], rank, 0).wait()
+        with self._noticing_loss():
+            self._wait(self.group.send([torch.tensor([len(content)], device=self.device)], rank, 0))
+            self._wait(self.group.send([content], rank, 0))
+
+    def _wait(self, work: Any) -> None:
+        if self.patience is None:
+            work.wait()
+        else:
+            work.wait(timedelta(seconds=self.patience))
+
+    @contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]  # the rest guesses
+            raise RankLost(f"{self._loss(reason)}; what was fitted until the last saved state is kept.") from error
+
+    def _loss(self, reason: str) -> str:
+        if self.patience is not None and re.search("timed? ?out", reason, re.IGNORECASE):
+            return (
+                f"A process that fits the graph together with this one has not answered for {self.patience:g} s: it is "
+                "stopped, cut off, or its machine is too busy (COPL_RANK_SECONDS waits longer)"
+            )
+        return f"A process that fits the graph together with this one has ended, perhaps for lack of memory ({reason})"
 
 
 class _Sum(torch.autograd.Function):
@@ -177,18 +202,6 @@ class _Shared(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return ctx.shard.add_up(grad.clone()), None
-
-
-@contextmanager
-def _noticing_loss() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]  # the rest guesses
-        raise RankLost(
-            "A process that fits the graph together with this one has ended, perhaps for lack of memory "
-            f"({reason}); what was fitted until the last saved state is kept."
-        ) from error
 
 
 def _skip(n: int, generator: torch.Generator) -> None:

@@ -121,7 +121,7 @@ def fit_reward_part(
         CoplError: too few labels to learn from.
     """
     _check(data, "full")
-    with graph_ranks(settings.processes, settings.device) as together:
+    with graph_ranks(settings) as together:
         job = Job.of(data, embed, settings, weights, previous, progress, checkpoint, together)
         found = fit_found(data, job.phi, lambda done, total: job.progress("features of the texts", done, total, None))
         return replace(job.fit_reward(job.graph_config("full")), found=found)
@@ -151,7 +151,7 @@ def fit_graph_part(
     """
     _check(data, "graph")
     phase = "new texts" if reward else "texts"
-    with graph_ranks(settings.processes, settings.device) as together:
+    with graph_ranks(settings) as together:
         job = Job.of(data, embed, settings, weights, previous, progress, checkpoint, together, phase)
         config = reward.config if reward else job.graph_config("graph")
         graph = job.fit_graph(data, config, "graph", warm=previous.graph if previous else None)

@@ -21,24 +21,25 @@ from typing import Any
 import torch
 import torch.distributed
 
+from copl_core.config import Settings
 from copl_core.preference.shard import Shard
 from copl_core.records import CoplError, RankLost, TrainingData
 from copl_core.training import ranks
 from copl_core.training.graph_parts import GraphPart, GraphRanks
 
 MIN_LABELS = 100_000  # of a graph that is divided: below, a fit takes less time than the messages between processes
-PATIENCE = timedelta(minutes=30)  # of the first process with the others, within a step
+GROUP = timedelta(hours=1)  # after which a message is given up that nobody waits for any more
 START_SECONDS = 120.0
 
 
 @contextmanager
-def graph_ranks(processes: int, device: str) -> Iterator[GraphRanks | None]:
-    """The processes of torchrun, or ``processes`` − 1 helpers, which start with the first graph that is worth it and
-    end with the context; None: this process is alone."""
+def graph_ranks(settings: Settings) -> Iterator[GraphRanks | None]:
+    """The processes of torchrun, or helpers, one fewer than ``settings.processes``, which start with the first graph
+    that is worth it and end with the context; None: this process is alone."""
     if ranks.size() > 1:
-        yield TorchrunRanks()
-    elif processes > 1:
-        helpers = Helpers(processes, device)
+        yield TorchrunRanks(settings.rank_seconds)
+    elif settings.processes > 1:
+        helpers = Helpers(settings.processes, settings.device, patience=settings.rank_seconds)
         try:
             yield helpers
         finally:
@@ -48,17 +49,21 @@ def graph_ranks(processes: int, device: str) -> Iterator[GraphRanks | None]:
 
 
 class TorchrunRanks:
-    """The processes that torchrun has started; the others are in ``ranks.follow``."""
+    """The processes that torchrun has started; the others are in ``ranks.follow``.
 
-    def __init__(self) -> None:
-        self.n = ranks.size()
+    Args:
+        patience: seconds that this process waits for another one.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.n, self.patience = ranks.size(), patience
 
     def take(self, data: TrainingData) -> bool:
         return len(data.labels) >= MIN_LABELS and data.n_users >= self.n
 
     @contextmanager
     def fitting(self, part_of: Callable[[int], GraphPart]) -> Iterator[tuple[GraphPart, Shard]]:
-        shard = ranks.torchrun_shard()
+        shard = ranks.torchrun_shard(self.patience)
         ranks.share("graph")
         yield shard.hand_out(part_of), shard
 
@@ -69,10 +74,14 @@ class Helpers:
     Args:
         processes: how many fit together, this one included.
         device: of this process; on GPUs each helper has one of its own.
+        patience: seconds that this process waits for a helper within a step; None: an hour.
     """
 
-    def __init__(self, processes: int, device: str, min_labels: int | None = None) -> None:
+    def __init__(
+        self, processes: int, device: str, min_labels: int | None = None, patience: float | None = None
+    ) -> None:
         self.n, self.min_labels = processes, MIN_LABELS if min_labels is None else min_labels
+        self.patience = patience
         self._devices = _devices(processes, device)
         self._started: list[subprocess.Popen] = []
         self._shard: Shard | None = None
@@ -106,7 +115,8 @@ class Helpers:
         try:
             store = torch.distributed.FileStore(str(store_file), self.n)
             self._wait(store)
-            return Shard(_group(store, 0, self.n, self._devices[0], PATIENCE), self._devices[0])
+            group = _group(store, 0, self.n, self._devices[0], GROUP)
+            return Shard(group, self._devices[0], self.patience)
         except BaseException:
             self.close()
             raise

@@ -83,14 +83,14 @@ def follow(settings: Settings) -> None:
         )
 
 
-def torchrun_shard() -> Shard:
-    """This process among those of torchrun, which have met (``join``)."""
+def torchrun_shard(patience: float | None = None) -> Shard:
+    """This process among those of torchrun, which have met (``join``); ``patience`` as in ``Shard``."""
     import torch.distributed
     from accelerate import PartialState
 
     from copl_core.preference.shard import Shard
 
-    return Shard(torch.distributed.group.WORLD, PartialState().device)
+    return Shard(torch.distributed.group.WORLD, PartialState().device, patience)
 
 
 def follow_graph(shard: Shard) -> None:

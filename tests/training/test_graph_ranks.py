@@ -103,6 +103,19 @@ def test_after_a_kill_the_fit_goes_on_with_any_number_of_processes(groups, two, 
             assert steps == [expected]
 
 
+def test_a_process_that_is_stopped_ends_the_fit_with_a_sentence(groups, four):
+    """It lives, and its connections are open."""
+
+    def stop(phase: str, step: int, steps: int, loss: float | None) -> None:
+        if step == 5:
+            os.kill(four._started[1].pid, signal.SIGSTOP)
+            four._shard.patience = 0.5
+
+    with pytest.raises(RankLost, match="has not answered for 0.5 s: it is stopped.*is kept"):
+        fit_graph(groups.data, groups.phi, LARGE, seed=0, progress=stop, ranks=four)
+    assert not four._started
+
+
 def test_a_process_that_cannot_start_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(CoplError, match="did not start: it ended with exit status 1.*COPL_PROCESSES=1"):
