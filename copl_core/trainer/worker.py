@@ -525,7 +525,9 @@ class Trainer:
         from copl_core.training.text_embedder import installed_embedder
 
         encoder = resolver(self.settings.weights)("minilm")
-        embedder = installed_embedder(self.settings, encoder, longest_first=kind == "full")
+        embedder = installed_embedder(
+            self.settings, encoder, longest_first=kind == "full", shared=self.shared.vectors()
+        )
 
         def embed(texts: Sequence[tuple[str, str]], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
             try:

@@ -24,6 +24,7 @@ from copl_core.kept_files import KeptFiles
 from copl_core.records import CoplError
 from copl_core.training.importing import import_transformers
 from copl_core.training.onednn import use_onednn
+from copl_core.training.shared_vectors import FEWEST, SharedVectors
 from copl_core.training.vector_files import KEY, VectorFiles
 from copl_core.turns import is_conversation, last_part, words_of
 
@@ -77,6 +78,7 @@ class TextEmbedder:
         cache: folder of embeddings by content, shared by processes; None: memory only.
         limit_mb: of that folder; what was used longest ago is removed.
         longest_first: order of the work; two embedders that begin at its two ends share the cache, and the work.
+        shared: where other machines find what this one encodes, and the other way around; needs a cache.
     """
 
     def __init__(
@@ -87,8 +89,9 @@ class TextEmbedder:
         limit_mb: float = 500.0,
         *,
         longest_first: bool = False,
+        shared: SharedVectors | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder, self.shared = Path(folder), shared
         self.device = device
         self.longest_first = longest_first
         self.cache = None if cache is None else Path(cache)
@@ -146,6 +149,9 @@ class TextEmbedder:
         if not keys:
             return np.zeros((0, 0), np.float32)
         found = self._found(keys)
+        if self.shared and self._kept and len(set(keys) - found.keys()) >= FEWEST:
+            self.shared.take(self.mark, self._kept.files)
+            found = self._found(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
             found |= self._encode_missing(missing, progress)
@@ -187,7 +193,9 @@ class TextEmbedder:
         if self._kept is None:
             self._known |= vectors
         elif vectors:
-            self._kept.write(vectors)
+            file = self._kept.write(vectors)
+            if self.shared and file and len(vectors) >= FEWEST:
+                self.shared.put(self.mark, file)
 
     def _load(self) -> tuple[Any, Any]:
         if self._encoder is None:
@@ -232,7 +240,9 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def installed_embedder(settings: Settings, encoder: Path, *, longest_first: bool = False) -> TextEmbedder:
+def installed_embedder(
+    settings: Settings, encoder: Path, *, longest_first: bool = False, shared: SharedVectors | None = None
+) -> TextEmbedder:
     """The embedder in a folder, with the disk cache of the installation."""
     return TextEmbedder(
         encoder,
@@ -240,4 +250,5 @@ def installed_embedder(settings: Settings, encoder: Path, *, longest_first: bool
         cache=settings.cache / "phi",
         limit_mb=SHARE * settings.cache_mb,
         longest_first=longest_first,
+        shared=shared,
     )

