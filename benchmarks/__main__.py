@@ -53,6 +53,7 @@ BENCHMARKS = (
     "trainer_memory",
     "quality_scale",
     "pages",
+    "pages_at_scale",
     "forget",
     "liars",
     "audit",

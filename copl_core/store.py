@@ -150,7 +150,29 @@ class Store(Protocol):
         """Kind → number of its users, as ``users`` lists them; kinds without users are left out."""
         ...
 
-    def users(self, study_id: int) -> list[User]: ...
+    def users(self, study_id: int, *, ids: Sequence[int] | None = None, most: int | None = None) -> list[User]:
+        """The users of a study, by id; only those of ``ids``, or the first ``most``.
+
+        A list of everybody takes seconds where there are a million.
+        """
+        ...
+
+    def find_users(self, study_id: int, part: str, most: int) -> list[User]:
+        """At most ``most`` users whose name contains a text, in any case, the shortest names first; by id for ""."""
+        ...
+
+    def users_of_kind(self, study_id: int, kind: Kind) -> list[int]:
+        """The ids of the users of a kind, shown or not, ascending; those of people take as long as ``users``."""
+        ...
+
+    def left_out(self, study_id: int) -> list[int]:
+        """The ids of the users who are excluded or quarantined, shown or not, ascending."""
+        ...
+
+    def some_users(self, study_id: int, share: float) -> list[int]:
+        """A sample of the ids of users with answers, always the same one, ascending: about ``share`` of them."""
+        ...
+
     def user(self, user_id: int) -> User: ...
     def member(self, study_id: int, user_id: int) -> User | None:
         """The user, if it is one of this study, whether shown or not."""
@@ -519,15 +541,21 @@ class Store(Protocol):
         """(number of users, number of answers) of the table that ``answers`` returns."""
         ...
 
-    def answers_state(self, study_id: int) -> tuple[int, int, int]:
-        """(revision, counting answers, newest label): it changes with the table that ``answers`` returns.
+    def answers_state(self, study_id: int) -> tuple[int, int]:
+        """(revision, other changes): it changes with the table that ``answers`` returns, and takes no count.
 
         The revision alone does not: answers to gold pairs and those of people who are left out do not raise it.
         """
         ...
 
-    def answers(self, study_id: int) -> AnswerTable:
-        """Every counting answer of visible users, including gold, practice and excluded users."""
+    def answers(
+        self, study_id: int, *, users: Sequence[int] | None = None, pairs: Sequence[int] | None = None
+    ) -> AnswerTable:
+        """Every counting answer of visible users, including gold, practice and excluded users, oldest first.
+
+        Args:
+            users, pairs: only answers of these users, or about these pairs; at most 5,000 of each.
+        """
         ...
 
     def prediction_records(self, user_id: int, *, last: int) -> list[PredictionRecord]:

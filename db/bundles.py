@@ -44,6 +44,7 @@ from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from db.base import UtcTime
 from db.engine import HEAD
 from db.imports import GAP_SECONDS
+from db.label_counts import recount_labels
 from db.models import LabelRow, PairRow, ResponseRow, StudyRow, TaskRow, UserRow
 from db.quarantine import is_readable
 from db.study_parts import PARTS, Part
@@ -55,8 +56,11 @@ _STUDY_FIELDS = (
     "name", "include_simulated", "include_models", "champion", "revision", "demo", "assignment", "schedule",
     "group_names", "created_at",
 )  # fmt: skip
-# Of a run, what its trainer holds it by means nothing elsewhere; a restored snapshot has another manifest.
-_HIDDEN = ("study_id", "digest", "hash", "worker", "lease_until", "token", "has_turn", "manifest")
+# Of a run, what its trainer holds it by means nothing elsewhere; a restored snapshot has another manifest, and
+# labels are counted again.
+_HIDDEN = (
+    "study_id", "digest", "hash", "worker", "lease_until", "token", "has_turn", "manifest", "n_preferences", "n_checks",
+)  # fmt: skip
 _WORDS: dict[str, type[StrEnum]] = {
     "users.kind": Kind,
     "users.role": Role,
@@ -113,6 +117,7 @@ class Bundles(Transactions):
             _check_sides(connection, study_id)
         with self._write(patient=True) as connection:
             study_row(connection, study_id, lock=True)
+            recount_labels(connection, study_id)
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))
             audit(connection, study_id, "restored", study=study["name"], made=made)
 

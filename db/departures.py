@@ -17,6 +17,7 @@ from copl_core.records import LEFT, CoplError, Departure, Role, RunState
 from db.base import AnyRow
 from db.departed_texts import remove_texts
 from db.identity_rows import forget_identities
+from db.label_counts import trained_labels
 from db.members import change_role
 from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow
 from db.overlap import assignment_of, recount_all
@@ -31,7 +32,6 @@ from db.transactions import (
     clock,
     locked_user,
     now,
-    only_trained,
     plain_rows,
     study_row,
 )
@@ -56,7 +56,7 @@ class Departures(Transactions):
             run_id, kind = None, None
             if gone["labels"]:
                 changes["forgotten"] = revision
-                n_labels = _count_trained(connection, study)
+                n_labels = trained_labels(connection, study)
                 kind = _kind_of_run(connection, study, n_labels, fewest)
                 changes |= {} if kind else {"champion": None}
             connection.execute(update(StudyRow).where(StudyRow.id == study.id).values(changes))
@@ -167,16 +167,11 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
         "excluded": True,
         "quarantined": False,
         "quarantine": None,
+        "n_preferences": 0,
+        "n_checks": 0,
     }
     connection.execute(update(UserRow).where(UserRow.id == user.id).values(nobody))
     return gone
-
-
-def _count_trained(connection: Connection, study: AnyRow) -> int:
-    """How many labels a run would learn from."""
-    labels = select(LabelRow.id).where(LabelRow.study_id == study.id, LabelRow.counts, LabelRow.attention.is_(False))
-    trained = only_trained(labels, study, LabelRow.user_id).subquery()
-    return int(connection.execute(select(func.count()).select_from(trained)).scalar_one())
 
 
 def _kind_of_run(connection: Connection, study: AnyRow, n: int, fewest: Mapping[str, int]) -> str | None:

@@ -14,8 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from copl_core.records import LEFT, CoplError, ImportReport, ImportRow, Kind, Role
 from copl_core.study_settings import STRENGTHS
 from db.base import AnyResult, AnyRow
+from db.label_counts import add_preferences
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
-from db.transactions import audit, bump_revision, now, study_row
+from db.transactions import audit, bump_other, bump_revision, now, study_row
 
 _CHANGED = "The study has changed while the file was read, so nothing of it was kept; import it again"
 
@@ -33,6 +34,7 @@ class ImportedRows:
         self.now = now()
         self.labelled: set[int] = set()  # pairs with new labels, which are to be recounted
         self.by_user: Counter[int] = Counter()  # user → new labels
+        self.new_users: set[int] = set()  # whom nobody sees before the import is whole
         self.prompts = self._known(PromptRow.digest, PromptRow.id, of=PromptRow)
         self.users = self._known(UserRow.name, UserRow.id, of=UserRow)
         self.kinds = self._known(UserRow.name, UserRow.kind, of=UserRow)
@@ -104,6 +106,9 @@ class ImportedRows:
             changes -= self.by_user[user.id]
         if changes:
             bump_revision(connection, self.study_id, changes)
+        if changes < self.labels_new:
+            bump_other(connection, self.study_id)
+        add_preferences(connection, {user: n for user, n in self.by_user.items() if user not in self.new_users})
         if self.labels_new or self.pairs_new:
             n = {"labels": self.labels_new, "pairs": self.pairs_new, "users": self.users_new}
             audit(connection, self.study_id, "import", by, **n)
@@ -199,6 +204,7 @@ class ImportedRows:
                 UserRow.id,
             )
         )
+        self.new_users.update(self.users[name] for name in new)
         self.users_new += len(new)
         self.models_new += sum(row.kind == Kind.MODEL for row in new.values())
 
@@ -242,6 +248,8 @@ class ImportedRows:
 
     def _insert_labels(self, values: list[dict[str, Any]]) -> None:
         self.connection.execute(insert(LabelRow), values)
+        counted = Counter(row["user_id"] for row in values)
+        add_preferences(self.connection, {user: n for user, n in counted.items() if user in self.new_users})
 
     def _known(self, name: Any, value: Any, *, of: Any) -> dict[Any, Any]:
         return dict(self._select(name, value, of=of).all())

@@ -11,12 +11,13 @@ from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, sel
 from copl_core.records import LARGEST, Choice, CoplError, Label, Progress, Task
 from copl_core.study_settings import CHECK_REASONS, STRENGTHS, Draft, Prediction, SelectionReason
 from db.base import AnyRow
+from db.label_counts import change_count
 from db.listing import label_of, labels_query
 from db.models import LabelRow, TaskRow
 from db.overlap import assignment_of, has_free_slot, recount
 from db.study_models import GuidelineRow
 from db.tasks import close, current_task, has_labelled, new_task, open_pairs, task_of, task_to_answer, write_draft
-from db.transactions import Transactions, audit, bump_by_user, now, study_of, user_row
+from db.transactions import Transactions, audit, bump_by_user, bump_other, now, study_of, user_row
 
 # what an edited label takes over from the one it supersedes
 _COPIED = ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "position_known", "created_at")
@@ -43,7 +44,7 @@ class Labelling(Transactions):
         """An expired task may still be answered while its pair has a free slot."""
         content = _content(choice, strength, reason, tags)
         with self._write(prompt=True) as connection:
-            study = study_of(connection, user_id, lock=True)
+            study = study_of(connection, user_id, lock=True, and_user=True)
             task = task_to_answer(connection, task_id, user_id)
             if task is None:
                 return None
@@ -70,6 +71,7 @@ class Labelling(Transactions):
                     "created_at": now(),
                 },
             ).scalar_one()
+            change_count(connection, user_id, 1, attention=attention)
             if not attention:
                 recount(connection, settings, task.pair_id)
             return _label(connection, label_id)
@@ -97,6 +99,7 @@ class Labelling(Transactions):
             connection.execute(
                 update(LabelRow).where(LabelRow.id == label.label_id).values(counts=False, revision=revision)
             )
+            change_count(connection, user_id, -1, attention=label.attention)
             audit(connection, study.id, "undo", user_id, label=label.label_id)
             again = _reopen(connection, label, Draft(label.label_reason, tuple(label.tags or ())))
             recount(connection, assignment_of(study), label.pair_id)
@@ -243,7 +246,7 @@ def _revision_after(connection: Connection, study: AnyRow, attention: bool) -> i
     """
     if not attention:
         return bump_by_user(connection, study.id, study.user_id)
-    return study.revision
+    return bump_other(connection, study.id)
 
 
 def _last_label(connection: Connection, user: AnyRow) -> AnyRow | None:

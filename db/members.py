@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, cast, func, insert, or_, select, update
 
 from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Role, StudyRecord, User
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
-from db.models import AuditRow, LabelRow, StudyRow, UserRow
+from db.models import AuditRow, StudyRow, UserRow
 from db.quarantine import COUNTED, LEFT_OUT, change_training, decision, end_for_owner
 from db.study_parts import drop_some
+from db.texts import IDS
 from db.transactions import (
+    APART,
     Transactions,
     audit,
     bump_revision,
     locked_user,
     now,
     only_visible,
+    plain_rows,
     study_row,
     user_of,
     user_row,
@@ -27,6 +31,7 @@ from db.unfinished import refuse_hidden
 
 NAME_LENGTH = 200
 DROPPED_AT_ONCE = 500  # rows of a study that never became whole
+_SPREAD, _WHOLE = 2_654_435_769, 2**32  # multiples of the first, modulo the second, are evenly spread (Knuth, 6.4)
 # Built once: every act of a page runs it.
 _MEMBER = select(UserRow.__table__).where(
     UserRow.id == bindparam("user"), UserRow.study_id == bindparam("study"), UserRow.kind != LEFT
@@ -103,17 +108,9 @@ class Members(Transactions):
                 return
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values({switch: include}))
             # Each label of such a user counts as changed; at least one, so that the trainer always notices.
-            changes = connection.execute(
-                select(func.count())
-                .select_from(LabelRow)
-                .join(UserRow, UserRow.id == LabelRow.user_id)
-                .where(
-                    LabelRow.study_id == study_id,
-                    LabelRow.counts,
-                    LabelRow.attention.is_(False),
-                    UserRow.kind == kind.value,
-                )
-            ).scalar_one()
+            of_kind = (UserRow.study_id == study_id, UserRow.kind == kind.value, APART)
+            labels = select(func.coalesce(func.sum(UserRow.n_preferences), 0)).where(*of_kind)
+            changes = int(connection.execute(labels).scalar_one())
             bump_revision(connection, study_id, max(1, changes))
             event = {Kind.SIMULATED: "simulated", Kind.MODEL: "models"}[kind]
             audit(connection, study_id, event, by, include=include, labels=changes)
@@ -126,12 +123,43 @@ class Members(Transactions):
             rows = connection.execute(only_visible(query, study_row(connection, study_id), UserRow.id))
             return {Kind(kind): n for kind, n in rows}
 
-    def users(self, study_id: int) -> list[User]:
+    def users(self, study_id: int, *, ids: Sequence[int] | None = None, most: int | None = None) -> list[User]:
         with self._read() as connection:
-            study = study_row(connection, study_id)
-            query = select(UserRow.__table__).where(UserRow.study_id == study_id, UserRow.kind != LEFT)
-            query = query.order_by(UserRow.id)
-            return [user_of(row) for row in connection.execute(only_visible(query, study, UserRow.id))]
+            query = only_visible(_shown(study_id), study_row(connection, study_id), UserRow.id).order_by(UserRow.id)
+            if ids is None:
+                return [user_of(row) for row in connection.execute(query if most is None else query.limit(most))]
+            wanted, found = sorted({int(one) for one in ids}), list[AnyRow]()
+            for start in range(0, len(wanted), IDS):
+                found += connection.execute(query.where(UserRow.id.in_(wanted[start : start + IDS]))).all()
+            return [user_of(row) for row in found]
+
+    def find_users(self, study_id: int, part: str, most: int) -> list[User]:
+        if "\0" in part:  # as in ``user_named``
+            return []
+        with self._read() as connection:
+            query = only_visible(_shown(study_id), study_row(connection, study_id), UserRow.id)
+            query = query.where(UserRow.name.icontains(part, autoescape=True)) if part else query
+            order = (func.length(UserRow.name), UserRow.name) if part else (UserRow.id,)
+            return [user_of(row) for row in connection.execute(query.order_by(*order).limit(most))]
+
+    def users_of_kind(self, study_id: int, kind: Kind) -> list[int]:
+        query = select(UserRow.id).where(UserRow.study_id == study_id, UserRow.kind == kind.value)
+        query = query if kind == Kind.HUMAN else query.where(APART)
+        with self._read() as connection:
+            return [row[0] for row in plain_rows(connection, query.order_by(UserRow.id))]
+
+    def left_out(self, study_id: int) -> list[int]:
+        out = or_(UserRow.excluded, UserRow.quarantined)
+        query = select(UserRow.id).where(UserRow.study_id == study_id, UserRow.kind != LEFT, out, APART)
+        with self._read() as connection:
+            return [row[0] for row in plain_rows(connection, query.order_by(UserRow.id))]
+
+    def some_users(self, study_id: int, share: float) -> list[int]:
+        drawn = cast(UserRow.id, BigInteger) * _SPREAD % _WHOLE < int(share * _WHOLE)
+        query = _answered(study_id).where(drawn).order_by(UserRow.id)
+        with self._read() as connection:
+            query = only_visible(query, study_row(connection, study_id), UserRow.id)
+            return [row[0] for row in plain_rows(connection, query)]
 
     def user(self, user_id: int) -> User:
         with self._read() as connection:
@@ -206,6 +234,15 @@ class Members(Transactions):
                 .limit(limit)
             )
             return [AuditEntry(*row) for row in rows]
+
+
+def _shown(study_id: int) -> Any:
+    return select(UserRow.__table__).where(UserRow.study_id == study_id, UserRow.kind != LEFT)
+
+
+def _answered(study_id: int) -> Any:
+    """A query of the ids of the users of whom an answer counts."""
+    return select(UserRow.id).where(UserRow.study_id == study_id, UserRow.n_preferences + UserRow.n_checks > 0)
 
 
 def checked_name(name: str, whose: str) -> str:

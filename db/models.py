@@ -17,6 +17,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, child_of
 
+IS_APART = "excluded or quarantined or kind <> 'human'"  # as a query repeats it, for the partial index
+IS_SETTLED = "confirmed_at is not null or edited_at is not null"
+
 
 class StudyRow(Base):
     __tablename__ = "study"
@@ -37,6 +40,8 @@ class StudyRow(Base):
     forgotten: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # revision when a user last left
     # Users who have left and of whom the files may still hold what went
     unclean: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    # Changes of answers that raise no revision: checks, and those of people who are left out
+    other_changes: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     claims: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # of its runs; the token of the last one
     versions: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # the largest number given to a snapshot
     created_at: Mapped[datetime]
@@ -44,7 +49,11 @@ class StudyRow(Base):
 
 class UserRow(Base):
     __tablename__ = "user"
-    __table_args__ = (UniqueConstraint("study_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "name"),
+        # ``db.transactions.APART``: the few of a study of people whom lists, training or votes may leave out
+        Index("ix_user_apart", "study_id", "kind", sqlite_where=text(IS_APART), postgresql_where=text(IS_APART)),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study")
     name: Mapped[str] = mapped_column(String(200))
@@ -55,6 +64,9 @@ class UserRow(Base):
     # Left out of training and votes until somebody decides (``db.quarantine``); null: it never was
     quarantined: Mapped[bool] = mapped_column(default=False, server_default=false())
     quarantine: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # Labels of the user that count, with those of people who are left out (``db.label_counts``)
+    n_preferences: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    n_checks: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # answers to gold and practice pairs
     created_at: Mapped[datetime]
 
 
@@ -192,6 +204,7 @@ class LabelRow(Base):
             sqlite_where=text("successor_id is not null"),
             postgresql_where=text("successor_id is not null"),
         ),
+        Index("ix_label_settled", "study_id", sqlite_where=text(IS_SETTLED), postgresql_where=text(IS_SETTLED)),
         CheckConstraint("choice in ('left', 'right', 'tie', 'both_bad')", name="choice"),
         CheckConstraint("left_id <> right_id", name="sides"),
         CheckConstraint("strength >= 1", name="strength"),

@@ -17,7 +17,17 @@ from copl_core.study_settings import QUARANTINE_NEW
 from db.base import AnyRow
 from db.models import LabelRow, UserRow
 from db.overlap import assignment_of, recount_all
-from db.transactions import Transactions, audit, bump_revision, locked_user, now, study_row, user_of, user_row
+from db.transactions import (
+    Transactions,
+    audit,
+    bump_other,
+    bump_revision,
+    locked_user,
+    now,
+    study_row,
+    user_of,
+    user_row,
+)
 
 COUNTED, LEFT_OUT, SHOWN, PROMOTED = "counted", "left out", "shown", "promoted"
 NEW = Ground("new", "Has just joined, and has not yet answered enough pairs twice.")
@@ -85,13 +95,14 @@ def change_training(connection: Connection, study: AnyRow, user_id: int, **value
     if user_of(user_row(connection, user_id)).trained != before:
         bump_revision(connection, study.id, max(1, labels))
         recount_all(connection, assignment_of(study), _labels(study.id, user_id))
+    else:
+        bump_other(connection, study.id)  # figures say why somebody is left out
     return labels
 
 
 def n_labels(connection: Connection, study: AnyRow, user_id: int) -> int:
     """Labels of a user that would count for training."""
-    labels = _labels(study.id, user_id).subquery()
-    return int(connection.execute(select(func.count()).select_from(labels)).scalar_one())
+    return int(connection.execute(select(UserRow.n_preferences).where(UserRow.id == user_id)).scalar_one())
 
 
 def _labels(study_id: int, user_id: int) -> Select[int]:

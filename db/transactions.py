@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    and_,
     bindparam,
     func,
     insert,
@@ -24,11 +25,13 @@ from sqlalchemy import (
 from copl_core.records import LEFT, CoplError, Kind, Role, User
 from db.base import AnyRow, AnySelect
 from db.engine import reading, writing
-from db.models import AuditRow, PairRow, StudyRow, UserRow
+from db.models import IS_APART, AuditRow, PairRow, StudyRow, UserRow
 from db.unfinished import hidden
 
 # A literal, not a bound parameter: a partial index serves only a query that repeats its condition.
 OPEN: ColumnElement[str] = literal_column("'open'")
+# Likewise: users whom lists, training or votes may leave out.  In a study of people they are few.
+APART = and_(text(f"({IS_APART})"))
 
 
 class Transactions:
@@ -71,11 +74,17 @@ _STUDY_OF = (
     .where(UserRow.id == bindparam("user"), UserRow.kind != LEFT)
 )
 _STUDY_OF_LOCKED = _STUDY_OF.with_for_update(of=StudyRow, key_share=True)
+_BOTH_LOCKED = _STUDY_OF.with_for_update(of=(StudyRow, UserRow), key_share=True)  # in this order
 
 
-def study_of(connection: Connection, user_id: int, *, lock: bool = False) -> AnyRow:
-    """The study of a user, with ``user_id`` as an extra column; ``lock`` as in ``study_row``."""
-    row = connection.execute(_STUDY_OF_LOCKED if lock else _STUDY_OF, {"user": user_id}).first()
+def study_of(connection: Connection, user_id: int, *, lock: bool = False, and_user: bool = False) -> AnyRow:
+    """The study of a user, with ``user_id`` as an extra column.
+
+    Args:
+        lock: as in ``study_row``; with ``and_user``, the user's row too.
+    """
+    query = _BOTH_LOCKED if lock and and_user else _STUDY_OF_LOCKED if lock else _STUDY_OF
+    row = connection.execute(query, {"user": user_id}).first()
     if row is None:
         raise _no_user(user_id)
     return row
@@ -130,7 +139,7 @@ def only_visible(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySel
     """Restrict a query to visible users: all, or all but simulated ones when the switch for those is off."""
     if study.include_simulated:
         return query
-    simulated = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.kind == Kind.SIMULATED.value)
+    simulated = select(UserRow.id).where(UserRow.study_id == study.id, UserRow.kind == Kind.SIMULATED.value, APART)
     return query.where(user_id_column.not_in(simulated))
 
 
@@ -141,7 +150,7 @@ def only_trained(query: AnySelect, study: AnyRow, user_id_column: Any) -> AnySel
     """
     out = or_(UserRow.excluded, UserRow.quarantined)
     out = out if study.include_models else or_(out, UserRow.kind == Kind.MODEL.value)
-    excluded = select(UserRow.id).where(UserRow.study_id == study.id, out)
+    excluded = select(UserRow.id).where(UserRow.study_id == study.id, out, APART)
     return only_visible(query, study, user_id_column).where(user_id_column.not_in(excluded))
 
 
@@ -170,16 +179,22 @@ def bump_revision(connection: Connection, study_id: int, changes: int) -> int:
 
 
 # In the statement that takes the change: on PostgreSQL a row read before waiting for the study's lock may be outdated.
+_TRAINED = (
+    select(func.count())
+    .select_from(UserRow)
+    .where(UserRow.id == bindparam("user"), UserRow.excluded.is_(False), UserRow.quarantined.is_(False))
+    .scalar_subquery()
+)
 _BUMP_BY_USER = (
     update(StudyRow)
     .where(StudyRow.id == bindparam("study"))
-    .values(
-        revision=StudyRow.revision
-        + select(func.count())
-        .select_from(UserRow)
-        .where(UserRow.id == bindparam("user"), UserRow.excluded.is_(False), UserRow.quarantined.is_(False))
-        .scalar_subquery()
-    )
+    .values(revision=StudyRow.revision + _TRAINED, other_changes=StudyRow.other_changes + 1 - _TRAINED)
+    .returning(StudyRow.revision)
+)
+_BUMP_OTHER = (
+    update(StudyRow)
+    .where(StudyRow.id == bindparam("study"))
+    .values(other_changes=StudyRow.other_changes + 1)
     .returning(StudyRow.revision)
 )
 
@@ -187,6 +202,11 @@ _BUMP_BY_USER = (
 def bump_by_user(connection: Connection, study_id: int, user_id: int) -> int:
     """Add one label change of a user, unless they are left out of training; returns the revision."""
     return connection.execute(_BUMP_BY_USER, {"study": study_id, "user": user_id}).scalar_one()
+
+
+def bump_other(connection: Connection, study_id: int) -> int:
+    """Add one change of an answer that nothing trains on; returns the revision, which stays."""
+    return connection.execute(_BUMP_OTHER, {"study": study_id}).scalar_one()
 
 
 def audit(connection: Connection, study_id: int, event: str, user_id: int | None = None, **detail: object) -> None:

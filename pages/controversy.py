@@ -595,7 +595,8 @@ def pin_button(one: ControversyItem, pin: PinnedPair | None) -> None:
         args=(labelling.unpin_pair, one.id),
         help="From then on the pair is assigned like any other pair.",
     )
-    name = {user.id: user.name for user in access.users(session)}.get(pin.by, "the terminal")
+    by = access.users_of(session, [pin.by]).get(pin.by)
+    name = "the terminal" if by is None else by.name
     st.caption(
         f"Next pair of everybody who has not answered it. Requested by {literal(name)} {ago(pin.at)}; "
         f"{pin.answered} answered since."

@@ -23,6 +23,7 @@ from pages.common import (
     GATES,
     champion_here,
     current,
+    download,
     group_colour,
     group_name,
     minus,
@@ -40,7 +41,6 @@ from pages.people_groups import excerpts
 from pages.texts import draw_response, literal
 
 SHORT_NAME = 12  # characters of a group's name beside a figure on a phone
-MOST_ROWS = 1500  # in the figure; more rows are thinner than a pixel
 ACCENT, PLAIN = "#0072B2", "#9A9A9A"
 
 
@@ -61,7 +61,7 @@ def page() -> None:
         st.warning(no_say(view.say))
     serve = "serve" if any(view.say) else "would serve"
     st.write(
-        f"**{m - view.load.dead} of {m}** experts {serve} {len(view.names):,} people; the load is as even as "
+        f"**{m - view.load.dead} of {m}** experts {serve} {len(view.user_ids):,} people; the load is as even as "
         f"with **{2**view.load.entropy:.1f}** experts of equal shares. {spread(view.load.factor)}"
     )
     choose_gate(view)
@@ -122,14 +122,18 @@ def weights(view: ExpertsView) -> None:
     st.plotly_chart(
         heat(view), width="stretch", config=plot_settings(), key="gates", alt="Gate weights, people by experts"
     )
-    shown = "" if len(view.names) <= MOST_ROWS else f" {MOST_ROWS:,} of {len(view.names):,} people are shown."
+    shown = (
+        ""
+        if len(view.user_ids) <= len(view.shown)
+        else f" {len(view.shown):,} of {len(view.user_ids):,} people are shown."
+    )
     over = (
         " The gate also sees the question: shown is the mean over some of the questions that it learned from."
         if view.sees_prompt
         else ""
     )
     source_line(
-        f"Rows are {len(view.names):,} people, sorted by group; columns are experts.{without_gate(view)} "
+        f"Rows are {len(view.user_ids):,} people, sorted by group; columns are experts.{without_gate(view)} "
         "A stronger colour is a larger "
         f"gate weight; {view.serving}.{over} The figure shows who shares an expert, not "
         f"what the expert has learned.{shown} Reward model fitted in {view.fitted_in}.",
@@ -137,7 +141,7 @@ def weights(view: ExpertsView) -> None:
     )
     st.download_button(
         "Gate weights as CSV",
-        lambda: experts.gates_csv(view),
+        download(lambda session, _: experts.gates_csv(session, view)),
         "gates.csv",
         "text/csv",
         on_click="ignore",
@@ -149,7 +153,7 @@ def weights(view: ExpertsView) -> None:
 def without_gate(view: ExpertsView) -> str:
     """Those whom the other pages count too, in a sentence."""
     session, _ = current()
-    missing = sum(access.user_counts(session).values()) - len(view.names)
+    missing = sum(access.user_counts(session).values()) - len(view.user_ids)
     if missing <= 0:
         return ""
     people = "1 more person has" if missing == 1 else f"{missing:,} more people have"
@@ -157,8 +161,8 @@ def without_gate(view: ExpertsView) -> str:
 
 
 def heat(view: ExpertsView) -> go.Figure:
-    names = [person_name(name, kind) for name, kind in zip(view.names, view.kinds, strict=True)]
-    rows = np.linspace(0, len(names) - 1, min(len(names), MOST_ROWS)).astype(int)
+    rows = view.shown
+    names = [name(view, row) for row in rows.tolist()]
     columns = [f"E{i + 1}" for i in range(view.gates.shape[1])]
     figure = go.Figure(
         go.Heatmap(
@@ -168,7 +172,7 @@ def heat(view: ExpertsView) -> go.Figure:
             colorscale=GATES,
             zmin=0,
             zmax=1,
-            customdata=[[names[row]] * len(columns) for row in rows],
+            customdata=[[one] * len(columns) for one in names],
             hovertemplate="%{customdata}<br>%{x}: %{z:.2f}<extra></extra>",
             colorbar={"title": "gate weight", "orientation": "h", "y": 0, "yanchor": "top", "thickness": 12},
         )
@@ -197,6 +201,11 @@ def heat(view: ExpertsView) -> go.Figure:
     return figure
 
 
+def name(view: ExpertsView, row: int) -> str:
+    user = view.users.get(int(view.user_ids[row]))  # None: they have left since
+    return "somebody" if user is None else person_name(user.name, user.kind)
+
+
 def shortened(name: str) -> str:
     """A group's name beside a figure: whole on a screen, its beginning on a phone."""
     return name if not on_touch() or len(name) <= SHORT_NAME else f"{name[: SHORT_NAME - 1].rstrip()}…"
@@ -206,7 +215,7 @@ def load(view: ExpertsView) -> None:
     st.subheader("Load")
     st.plotly_chart(loads(view), width="stretch", config=plot_settings(), key="load", alt="People per expert, by group")
     source_line(
-        f"The people that each expert serves, coloured by their group on the map: {len(view.names):,} people. "
+        f"The people that each expert serves, coloured by their group on the map: {len(view.user_ids):,} people. "
         f"{idle(view.load.dead)} Reward model fitted in {view.fitted_in}.",
         view.snapshot,
     )
@@ -221,10 +230,9 @@ def loads(view: ExpertsView) -> go.Figure:
     figure = go.Figure()
     top = view.gates.argmax(1)
     columns = [f"E{i + 1}" for i in range(view.gates.shape[1])]
-    groups = np.array([-1 if group is None else group for group in view.groups])
     for group, _, _ in view.blocks:
         known = None if group < 0 else group
-        counts = np.bincount(top[groups == group], minlength=len(columns))
+        counts = np.bincount(top[view.groups == group], minlength=len(columns))
         figure.add_bar(x=columns, y=counts, name=group_name(known), marker_color=group_colour(known))
     figure.update_layout(barmode="stack", height=280, margin={"l": 0, "r": 0, "t": 8, "b": 0}, yaxis_title="people")
     return figure
@@ -237,14 +245,14 @@ def between(view: ExpertsView) -> None:
         return
     rows = [
         {
-            "person": person_name(view.names[row], view.kinds[row]),
-            "group": group_name(view.groups[row]),
+            "person": name(view, row),
+            "group": group_name(int(view.groups[row]) if view.groups[row] >= 0 else None),
             "first": f"E{a + 1}",
             "weight": float(view.gates[row, a]),
             "second": f"E{b + 1}",
             "its weight": float(view.gates[row, b]),
             "gap": gap,
-            "labels": view.n_labels[row],
+            "labels": int(view.n_labels[row]),
         }
         for row, a, b, gap in view.between
     ]
@@ -267,7 +275,7 @@ def between(view: ExpertsView) -> None:
     chosen = picked["selection"]["rows"] if picked else []
     if chosen and chosen[0] < len(view.between):
         row = view.between[chosen[0]][0]
-        if st.button(f"{view.names[row]} on the People page", key="to-people", icon=":material/scatter_plot:"):
+        if st.button(f"{name(view, row)} on the People page", key="to-people", icon=":material/scatter_plot:"):
             st.session_state.pop("link read", None)  # the address then selects the person on that page
             st.switch_page("pages/people.py", query_params={"person": str(view.user_ids[row])})
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from copl_core.records import CoplError
-from copl_core.study import access, exports, group_names
+from copl_core.study import exports, group_names
 from copl_core.study.exports import FORMATS, ExportReport, PreparedExport, Selection, Whose
 from pages.common import current, download
+from pages.find_people import find_people
 from pages.imports import counted
 from pages.texts import literal
 
@@ -50,7 +51,9 @@ def target() -> tuple[str, Whose | None]:
     if kind == GROUP:
         group = st.selectbox("Group", groups, key="export-group")
     if kind == PEOPLE:
-        users = tuple(st.multiselect("People", sorted(user.name for user in access.users(session)), key="export-users"))
+        kept = st.session_state.get("export-users", [])
+        names = {user.name for user in find_people("export-find")} | set(kept)
+        users = tuple(st.multiselect("People", sorted(names), key="export-users"))
         if not users:
             st.caption("Choose one person or more.")
             return form, None

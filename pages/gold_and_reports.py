@@ -95,7 +95,7 @@ def reports() -> None:
     if not every:
         st.write("No reported problem is open.")
         return
-    people = {user.id: user for user in access.users(session)}
+    people = access.users_of(session, (id for one in every for id in (one.user_id, one.resolved_by)))
     found = contents.responses(session, [one.response_id for one in every])
     for one in every:
         with st.container(border=True):

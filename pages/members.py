@@ -13,6 +13,7 @@ from copl_core.study_settings import Invite
 from pages import leaving
 from pages.account import account_words, address, only_here
 from pages.common import current, rerun, resend_values, training_of
+from pages.find_people import find_people
 
 ROLES = {
     Role.ANNOTATOR: "annotator: labels pairs and sees their own preferences",
@@ -77,8 +78,8 @@ def show_once(link: str, words: str) -> None:
 
 def invites() -> None:
     session, _ = current()
-    names = {user.id: user.name for user in access.users(session)}
     every = access.invites(session)
+    names = {id: user.name for id, user in access.users_of(session, (one.by for one, _ in every)).items()}
     for one, state in every:
         if state == "open":
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -121,8 +122,8 @@ def revoke(invite_id: int) -> None:
 
 
 def people() -> None:
-    session, me = current()
-    humans = [user for user in access.users(session) if user.kind == Kind.HUMAN]
+    found = find_people("members-find", chosen=[st.session_state.get("members-person")])
+    humans = [user for user in found if user.kind == Kind.HUMAN]
     st.dataframe(
         [
             {
@@ -223,7 +224,7 @@ def emails() -> None:
         "with it: from then on the account is that person, even if the address is given to somebody else."
     )
     known = access.emails(session)
-    names = {user.id: user.name for user in access.users(session)}
+    names = {id: user.name for id, user in access.users_of(session, (rule.user_id for rule in known)).items()}
     if known:
         st.dataframe(
             [

@@ -95,7 +95,7 @@ def people() -> None:
     )
     groups = f" in {len(view.groups)} groups" if len(view.groups) > 1 else ""
     mine = " The star is you." if view.me is not None and view.placed[view.me] else ""
-    people = count_people(*(int((view.placed & kind).sum()) for kind in (True, view.simulated, view.models)))
+    people = count_people(*view.n_placed)
     open_points = f" {SHOWN_AS}." if view.simulated.any() else ""
     source_line(
         f"{people}{groups}; people who answer alike stand near each other.{open_points}{mine}",

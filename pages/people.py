@@ -46,7 +46,7 @@ def page() -> None:
     read_link(versions, champion)
     version = wanted(versions, champion)
     try:
-        view = user_map.map_of_users(session, me.id, version)
+        view = user_map.map_of_users(session, me.id, version, wanted_people())
     except CoplError as problem:
         st.error(str(problem))
         slider(versions)
@@ -73,6 +73,13 @@ def page() -> None:
     watch_champion(champion)
 
 
+def wanted_people() -> list[int]:
+    """Ids of the people who are chosen on the page or in its address: they are on the map in any case."""
+    state = st.session_state
+    chosen = [*state.get("linked people", []), state.get("found"), state.get("other"), *picked_on_map()]
+    return [one for one in chosen if one is not None]
+
+
 # ---- the summary
 
 
@@ -88,7 +95,7 @@ def sentence(view: UserMap, champion: str) -> str:
     if view.group[view.me] < 0:
         return f"{seen} Nobody else has labelled the answers you labelled, so you have no position yet."
     group, n = int(view.group[view.me]), int(view.n_labels[view.me])
-    others, labels = int((view.group == group).sum()) - 1, f"{n} label{'s' * (n != 1)}"
+    others, labels = view.sizes.get(group, 1) - 1, f"{n} label{'s' * (n != 1)}"
     if not view.my_group_is_clear:
         return (
             f"{seen} Your {labels} do not clearly fit one group yet. Nearest is {group_phrase(group)}, with a "
@@ -131,7 +138,7 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
             alt="Map of users",
         )
     source_line(
-        f"Each point is a person, close to people who answer alike. {SHOWN_AS}"
+        f"Each point is a person, close to people who answer alike. {drawn(view)}{SHOWN_AS}"
         + ("" if in_3d else ", grey points at the bottom have no labels")
         + f". {EXPLAINED[colour.by]} "
         "Distances between clusters, their sizes and the directions have no meaning. Click a name in the legend to "
@@ -145,6 +152,13 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
         ),
         f"{view.snapshot}, {view.total_labels:,} labels",
     )
+
+
+def drawn(view: UserMap) -> str:
+    """That not everybody is drawn, in a sentence; empty where everybody is."""
+    if not view.is_sample:
+        return ""
+    return f"{len(view.ids):,} of the {view.n_users:,} people are drawn, evenly chosen. "
 
 
 def the_film(view: UserMap, frame: MapFrame) -> None:
@@ -278,7 +292,8 @@ def about(view: UserMap) -> None:
         + "."
     )
     simulated_toggle()
-    with st.expander("All people in a table", on_change="rerun", key="everybody") as whole:
+    title = "The people drawn in a table" if view.is_sample else "All people in a table"
+    with st.expander(title, on_change="rerun", key="everybody") as whole:
         if whole.open:
             order = by_name(view)
             st.dataframe(

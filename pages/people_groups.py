@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.records import CoplError, Role
-from copl_core.study import found_features, group_names, group_profiles
+from copl_core.study import found_features, group_names, group_profiles, user_map
 from copl_core.study.found_features import FoundFeaturesView, Preferred
 from copl_core.study.group_profiles import GroupProfile, TypicalPair
 from copl_core.study.user_map import UserMap
@@ -57,7 +57,7 @@ def groups(view: UserMap) -> None:
 def true_groups(view: UserMap) -> str:
     """How the groups that simulated people were made with stand to those that the model sees; empty without them."""
     known = (view.true_groups != "") & (view.group >= 0)
-    if not known.any():
+    if view.is_sample or not known.any():
         return ""
     names = np.unique(view.true_groups[known]).tolist()
     inside: dict[int, list[str]] = {}  # group of the map → the true groups most of whose people it holds
@@ -297,6 +297,9 @@ def typical_pair(pair: TypicalPair, profile: GroupProfile) -> None:
 
 
 def people(profile: GroupProfile, view: UserMap) -> str:
+    if view.is_sample:
+        session, _ = current()
+        view = user_map.map_of_users(session, None, view.snapshot, profile.typical_users)
     rows = view.rows(profile.typical_users)
     names = [f"{literal(view.marked_name(row))} ({view.n_labels[row]} labels)" for row in rows.tolist()]
     return (", ".join(names) or "nobody") + "; nearest to the group's centre, among the half with the most labels."

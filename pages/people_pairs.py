@@ -8,11 +8,10 @@ import streamlit as st
 from copl_core.records import CoplError
 from copl_core.study import user_map
 from copl_core.study.user_map import Disagreement, UserMap
-from pages.common import current, group_name, group_phrase
+from pages.common import current, group_name, group_phrase, person_name
+from pages.find_people import find_people
 from pages.texts import draw_prompt, draw_response, literal
 
-MANY = 20_000  # people; larger studies show a search field before the list
-FOUND = 100
 VOTED = {
     "first": "answered: the first",
     "second": "answered: the second",
@@ -40,14 +39,11 @@ def persons(view: UserMap) -> None:
 
 def choose(view: UserMap, title: str, key: str) -> int | None:
     """The chosen person's user id; a very large study is searched by name first."""
-    rows = by_name(view).tolist()
-    if len(view.ids) > MANY:
-        wanted = st.text_input(f"{title}: part of the name", key=f"{key}-search").casefold()
-        chosen = st.session_state.get(key)
-        rows = [
-            row for row in rows if (wanted and wanted in str(view.names[row]).casefold()) or view.ids[row] == chosen
-        ][:FOUND]
-    names = {int(view.ids[row]): name(view, row) for row in rows}
+    if view.is_sample:
+        found = find_people(f"{key}-search", f"{title}: part of the name", [st.session_state.get(key)])
+        names = {user.id: person_name(user.name, user.kind) for user in found}
+    else:
+        names = {int(view.ids[row]): name(view, row) for row in by_name(view).tolist()}
     if st.session_state.get(key) not in names:
         st.session_state.pop(key, None)
     return st.selectbox(title, list(names), index=None, format_func=names.get, key=key, placeholder="A name")
@@ -80,6 +76,9 @@ def neighbours(view: UserMap, user_id: int) -> None:
         "expected to answer most like them:"
     )
     near = user_map.nearest(session, user_id, view.snapshot)
+    if view.is_sample:  # they may not be among those who are drawn
+        me, ids = None if view.me is None else int(view.ids[view.me]), [user_id, *(one.id for one in near)]
+        view = user_map.map_of_users(session, me, view.snapshot, ids)
     rows = [(one, int(found[0])) for one in near if len(found := view.rows([one.id]))]
     if not rows:
         st.caption("Nobody yet: their labels are not enough for a position.")

@@ -12,6 +12,7 @@ from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
 from pages import alike, quarantine, second_look
 from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings, training_of, who_is_simulated
+from pages.find_people import find_people
 from pages.gain import ceiling_in_words
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
@@ -28,7 +29,7 @@ def page() -> None:
     people, answers = label_quality.answer_counts(session)
     lead.markdown(f"{counted(people)} given {answers:,} answers. Computing the figures …")
     try:
-        view = label_quality.quality(session, skill=st.session_state.get("skill", False))
+        view = label_quality.quality(session, skill=st.session_state.get("skill", False), also=shown_also())
     except CoplError as problem:
         st.error(str(problem))
         st.stop()
@@ -56,9 +57,14 @@ def page() -> None:
 def summary(view: QualityView) -> str:
     """Whether anybody stands out, in a sentence."""
     count = sum(bool(person.figures.flags) for person in view.people)
-    people = f"{counted(len(view.people))} given {view.n_answers:,} answers"
+    people = f"{counted(view.n_users)} given {view.n_answers:,} answers"
     models = sum(person.user.kind == Kind.MODEL for person in view.people)
     people += f" ({models:,} {'are language models' if models > 1 else 'is a language model'})." if models else "."
+    if view.drawn is not None:
+        people += (
+            f" These are too many to read for one page: the figures are those of {view.drawn:,} people drawn at "
+            "random, and of those who are left out or chosen below."
+        )
     if not count:
         return f"{people} **Nobody stands out**: nothing here suggests careless answers."
     return f"{people} **{count} of them {'stand' if count != 1 else 'stands'} out** and may deserve a look:"
@@ -105,6 +111,7 @@ def agreement(view: QualityView) -> None:
         f"α = {number(found.alpha)}{interval}, over {found.n_labels:,} labels on {pairs} that two "
         f"or more people answered. Two of them give the same answer in {found.observed:.0%} of cases; chance would "
         f"give {found.expected:.0%}. α compares answers, not sides of the screen, and ignores excluded people."
+        + (" The pairs are drawn at random." if view.drawn is not None else "")
     )
 
 
@@ -144,6 +151,8 @@ def table(view: QualityView) -> list[PersonQuality]:
             help="How well a person's answers follow one ranking shared by all people (noisy Bradley–Terry), from 0 "
             "to 1. Unusual preferences lower it, so nobody is listed for it. The first time takes a few seconds.",
         )
+    if view.drawn is not None:
+        choose_also()
     shown = [person for person in view.people if simulated or person.user.kind == Kind.HUMAN]
     if not shown:
         st.info("No human has answered yet. Show simulated people and language models to see their figures.")
@@ -166,6 +175,17 @@ def table(view: QualityView) -> list[PersonQuality]:
         f"from the current labels (revision {view.revision:,}), without a snapshot."
     )
     return shown
+
+
+def shown_also() -> tuple[int, ...]:
+    """Ids of the people who are chosen by name, in a study too large for all."""
+    return tuple(sorted(st.session_state.get("quality-also", ())))
+
+
+def choose_also() -> None:
+    chosen = shown_also()
+    names = {user.id: person_name(user.name, user.kind) for user in find_people("quality-find", chosen=chosen)}
+    st.multiselect("Show also", list(names), format_func=names.get, key="quality-also")
 
 
 def most_flags_first(person: PersonQuality) -> tuple[int, int, str]:

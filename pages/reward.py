@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import shorten
 
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, User
 from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from copl_core.turns import title_of
@@ -23,6 +24,7 @@ from pages.common import (
     watch_champion,
     who_is_simulated,
 )
+from pages.find_people import find_people
 from pages.five_answers import answers, asking, five_answers, try_button
 from pages.reward_results import LETTERS, attribution, choosing, experts, table, verdict
 from pages.sight import into_sight
@@ -172,7 +174,7 @@ def unlink() -> None:
 def linked_people(session: Session) -> list[str]:
     """Options of the people in the address (``?people=4,8``)."""
     wanted = {int(one) for one in st.query_params.get("people", "").split(",") if is_id(one)}
-    return [f"user {user.id}" for user in access.users(session) if user.id in wanted]
+    return [f"user {id}" for id in access.users_of(session, wanted)]
 
 
 def of_study(session: Session, prompt_id: int) -> tuple[str, list[str]]:
@@ -265,7 +267,8 @@ def question_of_study() -> None:
 def people_and_groups() -> tuple[list[int], list[int], list[int]]:
     """(user ids, ids of users after their first answers only, groups) to predict for."""
     session, _ = current()
-    names = options(session)
+    kept = [one for one in st.session_state.get("people", []) if one.startswith("user ")]
+    names = options(session, find_people("people-find", chosen=[int(one.split()[1]) for one in kept]))
     st.session_state["people"] = [one for one in st.session_state.get("people", []) if one in names]
     chosen = st.multiselect(
         "People and groups",
@@ -284,14 +287,14 @@ def people_and_groups() -> tuple[list[int], list[int], list[int]]:
     return users, first, groups
 
 
-def options(session: Session) -> dict[str, str]:
+def options(session: Session, found: Sequence[User]) -> dict[str, str]:
     """Option → name: oneself, the groups, and the others by name, simulated people and language models last."""
     _, me = current()
     names = {f"user {me.id}": f"{me.name} (you)"}
     if labelling.progress(session, me.id).done >= FIRST:
         names[f"first {me.id}"] = f"You after your first {FIRST} answers"
     names |= {f"group {group}": group_name(group) for group in groups_of_snapshot(session)}
-    others = sorted(access.users(session), key=lambda user: (user.kind.mark, user.name.casefold()))
+    others = sorted(found, key=lambda user: (user.kind.mark, user.name.casefold()))
     return names | {f"user {one.id}": person_name(one.name, one.kind) for one in others if one.id != me.id}
 
 

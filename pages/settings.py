@@ -60,8 +60,8 @@ def page() -> None:
 def summary() -> str:
     """The state of the study in a few sentences."""
     session, _ = current()
-    settings, users = labelling.assignment_settings(session), access.users(session)
-    humans, simulated, models = (sum(user.kind == kind for user in users) for kind in Kind)
+    settings, counts = labelling.assignment_settings(session), access.user_counts(session)
+    humans, simulated, models = (counts.get(kind, 0) for kind in Kind)
     waiting, n_open = len(labelling.reports(session)), sum(state == "open" for _, state in access.invites(session))
     overlap = (
         "everybody"
@@ -76,7 +76,7 @@ def summary() -> str:
         else "no reported problem is open"
     )
     return (
-        f"**{literal(session.record.name)}** has {humans} {'people' if humans != 1 else 'person'}"
+        f"**{literal(session.record.name)}** has {humans:,} {'people' if humans != 1 else 'person'}"
         + (f" and {simulated} simulated ones" if simulated else "")
         + (f" and {models} language model{'s' * (models > 1)}" if models else "")
         + f". Each pair goes to {overlap}. {access_rule}; {invites}; {problems}."
@@ -261,7 +261,7 @@ def save_guidelines(version: int) -> None:
 def history() -> None:
     session, _ = current()
     versions = labelling.guidelines_history(session)
-    names = {user.id: user.name for user in access.users(session)}
+    names = {id: user.name for id, user in access.users_of(session, (one.by for one in versions)).items()}
     if versions:
         st.markdown("##### Versions")
     for one in versions:

@@ -45,7 +45,7 @@ def simulated() -> None:
 def models() -> None:
     """The switch for language models, where the study has any."""
     session, me = current()
-    if not any(user.kind == Kind.MODEL for user in access.users(session)):
+    if not access.user_counts(session).get(Kind.MODEL):
         return
     st.subheader("Language models")
     wanted = st.toggle(

@@ -305,7 +305,7 @@ def small_map(view: UserProfile) -> None:
         key="spot",
         alt="Your position on the map of people",
     )
-    among = count_people(*(int((people.placed & kind).sum()) for kind in (True, people.simulated, people.models)))
+    among = count_people(*people.n_placed)
     st.caption(
         f"You among {among}; people who answer alike are close together. Snapshot {people.snapshot}, "
         f"{people.total_labels:,} labels."

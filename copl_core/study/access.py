@@ -6,6 +6,7 @@ plain hash is enough.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import chain, count
 from unicodedata import category, normalize
@@ -19,6 +20,8 @@ from copl_core.study.sign_in import hashed, new_secret
 from copl_core.study_settings import EmailRule, Invite
 
 _NAME_LENGTH = 80
+MOST_LISTED = 2_000  # users of a study whose lists show everybody; in a larger one they are searched by name
+MOST_FOUND = 50  # users that a search shows
 
 
 # ---- members
@@ -28,6 +31,32 @@ _NAME_LENGTH = 80
 def users(session: Session) -> list[User]:
     """All users of the study, without simulated users where the study excludes them."""
     return session.store.users(session.id)
+
+
+@needs(RESEARCHER)
+def few_users(session: Session) -> list[User] | None:
+    """All users as in ``users``; None where they are more than ``MOST_LISTED``."""
+    found = session.store.users(session.id, most=MOST_LISTED + 1)
+    return found if len(found) <= MOST_LISTED else None
+
+
+@needs(RESEARCHER)
+def users_of(session: Session, ids: Iterable[int | None]) -> dict[int, User]:
+    """Id → user, of those among these ids that are users of the study; None is no id."""
+    wanted = [one for one in ids if one is not None and 0 < one <= LARGEST]
+    return {user.id: user for user in session.store.users(session.id, ids=wanted)} if wanted else {}
+
+
+@needs(RESEARCHER)
+def hidden_users(session: Session) -> list[int]:
+    """The ids of the users whom the study leaves out of lists: simulated ones while their switch is off."""
+    return [] if session.record.include_simulated else session.store.users_of_kind(session.id, Kind.SIMULATED)
+
+
+@needs(RESEARCHER)
+def find_users(session: Session, part: str, most: int = MOST_FOUND) -> list[User]:
+    """The users whose name contains a text, the closest first; the first ones of the study for an empty text."""
+    return session.store.find_users(session.id, " ".join(part.split()), most)
 
 
 @needs(RESEARCHER)

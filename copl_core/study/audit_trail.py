@@ -6,7 +6,7 @@ has one function here that puts it into words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -70,17 +70,22 @@ def changes(session: Session, limit: int = 100) -> tuple[list[Change], bool]:
     """(the newest lines of the record, newest first, at least ``limit`` of them if there are as many; whether there are
     earlier ones).
     """
-    names = Names(
-        {user.id: user.name for user in session.store.users(session.id)},
-        {invite.id: invite for invite in session.store.invites(session.id)},
-    )
+    invites = {invite.id: invite for invite in session.store.invites(session.id)}
     n_read = limit
     while True:
         entries = access.audit(session, limit=n_read)
+        names = Names(_user_names(session, entries, [invite.by for invite in invites.values()]), invites)
         lines = list(lines_of(entries, names))
         if len(lines) >= limit or len(entries) < n_read:
             return lines, len(entries) == n_read
         n_read *= 4  # many entries were one line
+
+
+def _user_names(session: Session, entries: Sequence[AuditEntry], more: Sequence[int | None]) -> dict[int, str]:
+    """The names of the users whom entries may name, every number in them being looked up as a user's, and of more."""
+    numbers = {one for entry in entries for one in (entry.user_id, *entry.detail.values()) if type(one) is int}
+    numbers |= {one for one in more if one is not None}
+    return {id: user.name for id, user in access.users_of(session, numbers).items()}
 
 
 def lines_of(entries: Iterable[AuditEntry], names: Names) -> Iterable[Change]:

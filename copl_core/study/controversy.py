@@ -299,9 +299,9 @@ def _sample_users(
 ) -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
     """Rows (N,) of visible users with a group, their groups (N,), and group → size; samples of large groups."""
     state, layout = snapshot.graph, snapshot.layout
-    visible = np.array([user.id for user in access.users(session)], np.int64)
+    hidden = np.isin(state.user_ids, access.hidden_users(session))
     on_map = rows_of(state.user_ids, layout.user_ids)
-    group = np.where((on_map >= 0) & np.isin(state.user_ids, visible), layout.group[on_map], -1)
+    group = np.where((on_map >= 0) & ~hidden, layout.group[on_map], -1)
     sizes = {int(g): int((group == g).sum()) for g in np.unique(group[group >= 0])}
     most = max(_FEWEST, _BUDGET // max(1, questions * len(sizes)))
     chosen = [np.flatnonzero(group == g) for g in sizes]

@@ -13,7 +13,7 @@ from copl_core.formats.table import csv_text
 from copl_core.ids import rows_of
 from copl_core.insight import gating
 from copl_core.insight.gating import Load
-from copl_core.records import CoplError, Kind, Response
+from copl_core.records import CoplError, Response, User
 from copl_core.snapshots.snapshot import load_snapshot, on_disk
 from copl_core.study import access, contents, found_features, runs
 from copl_core.study.roles import RESEARCHER, needs
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
 _TEXTS, _OF_A_PROMPT = 80, 4  # texts in the sample, and of one prompt among them
 _SHOWN, _FEATURES, _BETWEEN = 3, 4, 12  # texts per direction, features and users that a view holds
+MOST_ROWS = 1500  # of people in the figure of gates; more rows are thinner than a pixel
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertsView:
     """Gate weights of users, ordered by group and within a group by expert."""
 
-    user_ids: tuple[int, ...]  # (N,)
-    names: tuple[str, ...]  # (N,)
-    kinds: tuple[Kind, ...]  # (N,)
-    groups: tuple[int | None, ...]  # (N,)
-    n_labels: tuple[int, ...]  # (N,) in the graph that the gate reads
+    user_ids: np.ndarray  # (N,)
+    users: dict[int, User]  # by id: those of the rows that are shown, and those between two experts
+    shown: np.ndarray  # (n,) rows, evenly spread: all of them, or ``MOST_ROWS``
+    groups: np.ndarray  # (N,) −1: no group
+    n_labels: np.ndarray  # (N,) in the graph that the gate reads
     gates: np.ndarray  # (N, M), of one gate, or the mean over gates
     blocks: tuple[tuple[int, int, int], ...]  # (group or −1, first row, row after the last)
     load: Load
@@ -138,11 +139,7 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
     if snapshot is None or not snapshot.has_reward:
         return None
     state, layout = snapshot.reward_graph, snapshot.layout
-    users = {user.id: user for user in access.users(session)}
-    rows = np.array(
-        [row for row, user_id in enumerate(state.user_ids.tolist()) if user_id in users and state.n_labels[row] > 0],
-        np.int64,
-    )
+    rows = np.flatnonzero((state.n_labels > 0) & ~np.isin(state.user_ids, access.hidden_users(session)))
     weights = snapshot.gate(state.user_vectors[rows])  # (N, G, M)
     if not weights.shape[2]:
         raise CoplError(
@@ -156,14 +153,15 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
     on_map = rows_of(ids, layout.user_ids)
     group = np.where(on_map >= 0, layout.group[on_map], -1)
     order, blocks = gating.by_group(gates, group)
-    chosen = [users[one] for one in ids[order].tolist()]
     between = gating.between_two(gates[order], _BETWEEN)
+    shown = np.linspace(0, len(order) - 1, min(len(order), MOST_ROWS)).astype(int)
+    named = ids[order[np.unique([*shown, *(row for row, *_ in between)]).astype(int)]]
     return ExpertsView(
-        tuple(user.id for user in chosen),
-        tuple(user.name for user in chosen),
-        tuple(user.kind for user in chosen),
-        tuple(None if one < 0 else one for one in group[order].tolist()),
-        tuple(state.n_labels[rows[order]].tolist()),
+        ids[order],
+        access.users_of(session, named.tolist()),
+        shown,
+        group[order],
+        state.n_labels[rows[order]],
         gates[order],
         blocks,
         gating.load(gates),
@@ -228,23 +226,26 @@ def effects(session: Session, gate: int = 0) -> ExpertEffectsView | None:
 # ---- files
 
 
-def gates_csv(view: ExpertsView) -> str:
+@needs(RESEARCHER)
+def gates_csv(session: Session, view: ExpertsView) -> str:
     """Gate weights as CSV, one row per user."""
+    users = access.users_of(session, view.user_ids.tolist())
     columns = [f"expert_{i + 1}" for i in range(view.gates.shape[1])]
     rows = [
         {
             "user": user,
-            "name": name,
-            "kind": str(kind),
-            "group": "" if group is None else group + 1,
+            "name": users[user].name,
+            "kind": str(users[user].kind),
+            "group": "" if group < 0 else group + 1,
             "labels": labels,
             **dict(zip(columns, (round(w, 5) for w in weights), strict=True)),
             "snapshot": view.snapshot,
             "fitted_in": view.fitted_in,
         }
-        for user, name, kind, group, labels, weights in zip(
-            view.user_ids, view.names, view.kinds, view.groups, view.n_labels, view.gates.tolist(), strict=True
+        for user, group, labels, weights in zip(
+            view.user_ids.tolist(), view.groups.tolist(), view.n_labels.tolist(), view.gates.tolist(), strict=True
         )
+        if user in users
     ]
     return csv_text(rows, ["user", "name", "kind", "group", "labels", *columns, "snapshot", "fitted_in"])
 

@@ -17,6 +17,9 @@ from copl_core.study.session import Session
 from copl_core.study.views import AlikePerson, PersonQuality, Prequential, QualityView
 from copl_core.study_settings import CHECK_REASONS, AnswerTable, GoldPair, SelectionReason
 
+MOST_READ = 300_000  # answers of a study that are all read for its figures; of a larger one, those of some people
+MOST_USERS = 5_000  # in such a sample
+MOST_LEFT_OUT = 500  # of the people who are left out, whose figures stand beside those of the sample
 CHECKS = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
 
 
@@ -27,73 +30,113 @@ def answer_counts(session: Session) -> tuple[int, int]:
 
 
 @needs(RESEARCHER)
-def quality(session: Session, *, skill: bool = False) -> QualityView:
+def quality(session: Session, *, skill: bool = False, also: tuple[int, ...] = ()) -> QualityView:
     """Agreement between users, and the figures of each; computed once and cached until something of it changes.
+
+    A study of more than ``MOST_READ`` answers is not read whole: the figures are those of users and of pairs drawn at
+    random, always the same ones, and of those who are left out.
 
     Args:
         skill: fit noisy Bradley–Terry too, which takes seconds on many answers.
+        also: users who are among the people of the view in any case.
     """
     key = _key(session)
-    return session.once(f"quality, skill {skill}", key, lambda: _quality(session, key, skill))
+    return session.once(f"quality, skill {skill}", (key, also), lambda: _quality(session, key, skill, also))
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """What all figures of a study follow from; it changes with every answer, person and known answer."""
+    """What all figures of a study follow from; it changes with every answer, decision about a person and known answer.
 
-    revision: int
-    answers: tuple[int, int, int]  # with those that raise no revision
-    users: tuple[User, ...]
+    A change of role changes no figure, and a new user has none.
+    """
+
+    answers: tuple[int, int]  # revision, and changes that raise none
     gold: tuple[GoldPair, ...]
     models: bool  # whether language models train
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The answers that the figures of people come from."""
+
+    answers: AnswerTable
+    users: dict[int, User]  # of these answers
+    drawn: int | None  # users drawn at random; None: everybody
+
+
 def _key(session: Session) -> _Key:
     store, study = session.store, session.id
-    return _Key(
-        store.revision(study),
-        store.answers_state(study),
-        tuple(store.users(study)),
-        tuple(store.gold(study)),
-        session.record.include_models,
-    )
+    return _Key(store.answers_state(study), tuple(store.gold(study)), session.record.include_models)
 
 
-def _answers(session: Session, key: _Key) -> AnswerTable:
-    """Every answer that counts, read once for all figures: reading takes longer than any of them."""
-    return session.once("answers", key, lambda: session.store.answers(session.id))
+def _counts(session: Session, key: _Key) -> tuple[int, int]:
+    return session.once("answer counts", key, lambda: session.store.answer_counts(session.id))
+
+
+def _answers(session: Session, key: _Key, also: tuple[int, ...] = ()) -> _Read:
+    """The answers that count, read once for all figures: reading takes longer than any of them."""
+    return session.once("answers", (key, also), lambda: _read(session, key, also))
+
+
+def _read(session: Session, key: _Key, also: tuple[int, ...]) -> _Read:
+    store, (_, n) = session.store, _counts(session, key)
+    if n <= MOST_READ:
+        answers = store.answers(session.id)
+        return _Read(answers, {user.id: user for user in store.users(session.id)}, None)
+    drawn = store.some_users(session.id, MOST_READ / (2 * n))[:MOST_USERS]
+    beside = [*store.left_out(session.id)[-MOST_LEFT_OUT:], *also]
+    chosen = sorted({*drawn, *beside})
+    users = {user.id: user for user in store.users(session.id, ids=chosen)}
+    return _Read(store.answers(session.id, users=chosen), users, len(drawn))
 
 
 @needs(RESEARCHER)
 def preferences(session: Session) -> AnswerTable:
-    """The answers that the model learns from: no checks, and only of people who are included in training."""
-    return _preferences(session, _key(session))
+    """The answers that the model learns from: no checks, and only of people who are included in training; in a large
+    study, those of some people.
+    """
+    return _preferences(_answers(session, key := _key(session)), key)
 
 
-def _preferences(session: Session, key: _Key) -> AnswerTable:
-    trained = [user.id for user in key.users if user.trained and (key.models or user.kind != Kind.MODEL)]
-    answers = _answers(session, key)
+def _preferences(found: _Read, key: _Key) -> AnswerTable:
+    trained = [user.id for user in found.users.values() if user.trained and (key.models or user.kind != Kind.MODEL)]
+    answers = found.answers
     return answers.take(np.isin(answers.user, trained) & ~np.isin(answers.selection_reason, CHECKS))
 
 
-def _quality(session: Session, key: _Key, skill: bool) -> QualityView:
-    answers, users = _answers(session, key), {user.id: user for user in key.users}
-    trusted = answers.take(~np.isin(answers.user, [user.id for user in users.values() if not user.trained]))
+def _quality(session: Session, key: _Key, skill: bool, also: tuple[int, ...]) -> QualityView:
+    found = _answers(session, key, also)
+    trusted = _trusted(found.answers, session)
     skills = fit_skills(trusted) if skill else {}
     people = tuple(
-        PersonQuality(users[row.user_id], row, skills.get(row.user_id))
-        for row in figures(answers)
-        if row.user_id in users
+        PersonQuality(found.users[row.user_id], row, skills.get(row.user_id))
+        for row in figures(found.answers)
+        if row.user_id in found.users
     )
-    agreed = agreement(trusted, np.random.default_rng(0))
-    return QualityView(agreed, people, len(answers), key.revision)
+    about_pairs = trusted if found.drawn is None else _trusted(_of_some_pairs(session, key), session)
+    n_users, n_answers = _counts(session, key)
+    agreed = agreement(about_pairs, np.random.default_rng(0))
+    return QualityView(agreed, people, n_users, n_answers, found.drawn, key.answers[0])
+
+
+def _trusted(answers: AnswerTable, session: Session) -> AnswerTable:
+    return answers.take(~np.isin(answers.user, session.store.left_out(session.id)))
+
+
+def _of_some_pairs(session: Session, key: _Key) -> AnswerTable:
+    """All answers about pairs drawn at random: agreement needs everybody who answered a pair."""
+    pairs = np.array(session.store.pairs(session.id), np.int64).reshape(-1, 3)[:, 0]
+    most = min(MOST_USERS, max(1, MOST_READ * len(pairs) // (4 * max(1, _counts(session, key)[1]))))
+    chosen = np.random.default_rng(0).choice(pairs, min(most, len(pairs)), replace=False)
+    return session.store.answers(session.id, pairs=np.sort(chosen).tolist())
 
 
 @needs(RESEARCHER)
 def ceiling(session: Session) -> Ceiling | None:
     """The accuracy that the self-consistency of the people who train allows; None with too few repeated pairs."""
     key = _key(session)
-    return session.once("ceiling", key, lambda: of_repeats(_preferences(session, key)))
+    return session.once("ceiling", key, lambda: of_repeats(_preferences(_answers(session, key), key)))
 
 
 @needs(OWNER)
@@ -103,10 +146,11 @@ def alike_people(session: Session) -> tuple[AlikePerson, ...]:
     Nobody is left out for it: of an account that copies and the one that it copies, the figures are the same.
     """
     key = _key(session)
-    people = {user.id: user for user in key.users if user.kind == Kind.HUMAN and user.trained}
 
     def found() -> tuple[AlikePerson, ...]:
-        answers = _preferences(session, key)
+        read = _answers(session, key)
+        people = {user.id: user for user in read.users.values() if user.kind == Kind.HUMAN and user.trained}
+        answers = _preferences(read, key)
         return tuple(
             AlikePerson(people[one.user_id], one, tuple(people[other] for other in one.others))
             for one in alike(answers.take(np.isin(answers.user, list(people))))

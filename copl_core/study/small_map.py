@@ -11,7 +11,7 @@ import numpy as np
 
 from copl_core.records import Kind
 from copl_core.snapshots.snapshot import Snapshot
-from copl_core.study import placement
+from copl_core.study import access, placement
 from copl_core.study.roles import OWN, needs
 from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
@@ -57,21 +57,20 @@ def small_map(session: Session, user_id: int) -> tuple[SmallMap, UserPosition] |
 
 
 def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:
-    layout = snapshot.layout
-    users = session.store.users(session.id)
+    layout, store = snapshot.layout, session.store
     placed = np.isfinite(layout.xy[:, 0])
-    rows = np.flatnonzero(placed & np.isin(layout.user_ids, [user.id for user in users]))
-    kinds = {user.id: user.kind.value for user in users}
-    simulated, models = ([user.id for user in users if user.kind == kind] for kind in (Kind.SIMULATED, Kind.MODEL))
+    rows = np.flatnonzero(placed & ~np.isin(layout.user_ids, access.hidden_users(session)))
     if not len(rows):
         return None
+    simulated, models = (store.users_of_kind(session.id, kind) for kind in (Kind.SIMULATED, Kind.MODEL))
     low, high = layout.xy[rows].min(0), layout.xy[rows].max(0)
     size = np.where(high > low, high - low, 1.0)
     kept = rows if len(rows) <= _MOST else np.sort(np.random.default_rng(0).choice(rows, _MOST, replace=False))
+    kinds = np.where(np.isin(layout.user_ids[kept], simulated), Kind.SIMULATED.value, Kind.HUMAN.value)
     return SmallMap(
         (layout.xy[kept] - low) / size,
         layout.group[kept],
-        np.array([kinds[one] for one in layout.user_ids[kept].tolist()]),
+        np.where(np.isin(layout.user_ids[kept], models), Kind.MODEL.value, kinds),
         low,
         size,
         snapshot.version,

@@ -56,7 +56,7 @@ def suspect_labels(session: Session) -> SuspectView | None:
     snapshot = session.snapshot()
     if snapshot is None:
         return None
-    key = (session.store.revision(session.id), tuple(session.store.users(session.id)), session.record.include_models)
+    key = (session.store.answers_state(session.id), session.record.include_models)
     found = session.once(f"suspect labels of {snapshot.version}", key, lambda: _suspect_answers(session, snapshot))
     settled = frozenset(session.store.settled_labels(session.id))
     return session.once(

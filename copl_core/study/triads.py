@@ -9,6 +9,7 @@ import numpy as np
 from copl_core.insight.triads import TriadCounts, TriadSummary, count_triads, find_triads, low_wins_probability
 from copl_core.records import User
 from copl_core.snapshots.snapshot import Snapshot
+from copl_core.study import access
 from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
@@ -34,24 +35,25 @@ def triads(session: Session) -> TriadView | None:
     snapshot = session.snapshot()
     if snapshot is None:
         return None
-    users = tuple(session.store.users(session.id))
-    return session.once(f"triads of {snapshot.version}", users, lambda: _triads(snapshot, users))
+    key = session.record.include_simulated
+    return session.once(f"triads of {snapshot.version}", key, lambda: _triads(session, snapshot))
 
 
-def _triads(snapshot: Snapshot, users: tuple[User, ...]) -> TriadView:
+def _triads(session: Session, snapshot: Snapshot) -> TriadView:
     state = snapshot.graph
-    by_id = {user.id: user for user in users}
-    visible = np.isin(state.user_ids, list(by_id))
+    visible = ~np.isin(state.user_ids, access.hidden_users(session))
     labels = state.labels.take(visible[state.labels.user])
     found = find_triads(labels, len(state.response_ids))
     counts = count_triads(found, low_wins_probability(state, found))
     group = snapshot.user_groups[counts.user]
     above = np.flatnonzero(counts.chance <= RARE)
     above = above[np.lexsort((counts.expected[above] - counts.circular[above], counts.chance[above]))]
+    ids = state.user_ids[counts.user[above[:MOST]]].tolist()
+    by_id = access.users_of(session, ids)
     return TriadView(
         counts.summary(),
         tuple((int(one), counts.summary(group == one)) for one in np.unique(group[group >= 0])),
-        tuple((by_id[int(state.user_ids[counts.user[row]])], _of_one(counts, row)) for row in above[:MOST]),
+        tuple((by_id[one], _of_one(counts, row)) for one, row in zip(ids, above, strict=False) if one in by_id),
         len(above),
         counts.n_found if counts.n_found > len(found.edges) else 0,
         snapshot.version,

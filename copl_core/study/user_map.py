@@ -17,7 +17,8 @@ from copl_core.insight.layout import Layout, answer_space, flat_rotation
 from copl_core.insight.quality import preferred_response, repeated_answers
 from copl_core.records import CoplError, Kind, Pair
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
-from copl_core.study import access, placement
+from copl_core.study import access, drawn, placement
+from copl_core.study.drawn import Everybody, sizes_of
 from copl_core.study.roles import MEMBER, OWN, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
@@ -31,7 +32,7 @@ _CHECKS = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASON
 
 @dataclass(frozen=True, slots=True)
 class UserMap:
-    """All users of the study, one row each, as one snapshot sees them."""
+    """All users of the study, one row each, as one snapshot sees them; of very many, a sample (``drawn``)."""
 
     ids: np.ndarray  # (N,) int64
     names: np.ndarray  # (N,) text
@@ -52,10 +53,17 @@ class UserMap:
     parameters: dict
     snapshot: str
     total_labels: int  # behind the snapshot
+    n_users: int  # of whom the rows are a sample, or all
+    sizes: dict[int, int]  # group → all users in it
+    n_placed: tuple[int, int, int]  # all users with a position: everybody, simulated people, language models
 
     @property
     def groups(self) -> list[int]:
-        return np.unique(self.group[self.group >= 0]).tolist()
+        return sorted(self.sizes)
+
+    @property
+    def is_sample(self) -> bool:
+        return self.n_users > len(self.ids)
 
     @property
     def placed(self) -> np.ndarray:
@@ -117,16 +125,20 @@ class Comparison:
 
 
 @needs(MEMBER)
-def map_of_users(session: Session, viewer: int | None = None, version: str | None = None) -> UserMap | None:
+def map_of_users(
+    session: Session, viewer: int | None = None, version: str | None = None, also: Sequence[int] = ()
+) -> UserMap | None:
     """The map of a snapshot, by default of the champion; None before the first one.
 
     Args:
         viewer: a user whose position follows their present labels, trained or not.
+        also: users who have a row in any case, where the rows are a sample.
     """
     snapshot = _snapshot(session, version)
     if snapshot is None:
         return None
-    layout, users = snapshot.layout, session.store.users(session.id)
+    layout = snapshot.layout
+    users, everybody = drawn.people_of_map(session, snapshot, viewer, also)
     ids = np.array([user.id for user in users], np.int64)
     rows = rows_of(ids, layout.user_ids)
     known = rows >= 0
@@ -136,18 +148,26 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
     graph_rows = rows_of(ids, snapshot.graph.user_ids)
     n_labels = np.where((graph_rows >= 0) & (group >= 0), snapshot.graph.n_labels[graph_rows], 0)
     me = next((row for row, user in enumerate(users) if user.id == viewer), None)
-    mine = None
+    mine, before = None, -1 if me is None else int(group[me])
     if me is not None:
         mine = placement.position_in(snapshot, users[me].id, session.store.labels(session.id, user_id=viewer))
         n_labels[me], group[me] = mine.n_labels, -1 if mine.group is None else mine.group
         xy[me] = np.nan if mine.xy is None else mine.xy
         if xyz is not None and layout.xyz is not None:
             xyz[me] = _deep_position(layout, layout.xyz, mine)
+    simulated = np.array([user.kind == Kind.SIMULATED for user in users], bool)
+    models = np.array([user.kind == Kind.MODEL for user in users], bool)
+    if everybody is None:
+        placed = np.isfinite(xy[:, 0])
+        n_placed = (int(placed.sum()), int((placed & simulated).sum()), int((placed & models).sum()))
+        everybody = Everybody(len(ids), sizes_of(group), n_placed)
+    elif me is not None:
+        everybody = everybody.with_viewer(before, int(group[me]))
     return UserMap(
         ids,
         np.array([user.name for user in users], np.str_),
-        np.array([user.kind == Kind.SIMULATED for user in users], bool),
-        np.array([user.kind == Kind.MODEL for user in users], bool),
+        simulated,
+        models,
         np.array([user.true_group or "" for user in users], np.str_),
         n_labels,
         group,
@@ -163,6 +183,9 @@ def map_of_users(session: Session, viewer: int | None = None, version: str | Non
         layout.parameters,
         snapshot.version,
         len(snapshot.graph.labels),
+        everybody.n_users,
+        everybody.sizes,
+        everybody.n_placed,
     )
 
 
@@ -173,7 +196,7 @@ class MapFrame:
     versions: tuple[str, ...]  # the readable ones, oldest first
     rotation: np.ndarray  # (2, 2): the flat maps are shown turned by it
     extent: np.ndarray  # (2, 5) lowest and highest x, y of the turned flat maps and x, y, z of the deep ones (or NaN)
-    ids: np.ndarray  # (N,) users on one of the maps
+    ids: np.ndarray  # (N,) users on one of the maps; of very many, a sample
     xy: np.ndarray  # (S, N, 2) float32, turned; NaN where the user is not on the map of that snapshot
     group: np.ndarray  # (N,) in the newest snapshot, −1 for none
 
@@ -200,6 +223,8 @@ def map_frame(session: Session, versions: Sequence[str]) -> MapFrame | None:
         return None
     rotation = _upright(list(layouts.values())[-1].xy)
     ids = np.unique(np.concatenate([layout.user_ids[np.isfinite(layout.xy[:, 0])] for layout in layouts.values()]))
+    if len(ids) > drawn.MOST_DRAWN:
+        ids = ids[np.linspace(0, len(ids) - 1, drawn.DRAWN).astype(int)]
     rows = [rows_of(ids, layout.user_ids) for layout in layouts.values()]
     xy = np.stack([_positions(one.xy, at) @ rotation for one, at in zip(layouts.values(), rows, strict=True)])
     deep = np.concatenate([layout.xyz for layout in layouts.values() if layout.xyz is not None] or [np.empty((0, 3))])
@@ -287,9 +312,7 @@ def nearest(session: Session, user_id: int, version: str | None = None, most: in
     state = snapshot.graph
     mine, source, _ = placement.vector(state, user_id, session.store.labels(session.id, user_id=user_id))
     others = np.flatnonzero(
-        (state.n_labels > 0)
-        & (state.user_ids != user_id)
-        & np.isin(state.user_ids, [user.id for user in session.store.users(session.id)])
+        (state.n_labels > 0) & (state.user_ids != user_id) & ~np.isin(state.user_ids, access.hidden_users(session))
     )
     if source == "population mean" or not len(others):
         return ()

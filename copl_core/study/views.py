@@ -215,8 +215,10 @@ class AlikePerson:
 @dataclass(frozen=True, slots=True)
 class QualityView:
     agreement: Agreement  # of users who are not excluded
-    people: tuple[PersonQuality, ...]  # those with an answer, by id
-    n_answers: int
+    people: tuple[PersonQuality, ...]  # those with an answer, by id; of a large study, some of them
+    n_users: int  # with an answer
+    n_answers: int  # of all of these
+    drawn: int | None  # people drawn at random from a study too large to be read whole; None: all are there
     revision: int  # of the study at the time of reading
 
 

@@ -37,7 +37,7 @@ class LookOut:
             if started < self._next.get(study.id, 0.0):
                 continue
             self._next[study.id] = started + self.seconds
-            state = self.store.answers_state(study.id)  # counts the answers, which takes long where there are millions
+            state = self.store.answers_state(study.id)
             if state != self._seen.get(study.id):
                 look_at(self.store, study)
                 self._seen[study.id] = state

@@ -179,9 +179,9 @@ def test_experts_without_weight_are_not_said_to_serve_anybody(camps, rosa, tiny_
 def test_people_stand_by_group_and_the_export_holds_everybody(camps, tiny_encoder):
     with_reward_model(camps, tiny_encoder, "v0002")
     view = experts.overview(camps)
-    assert [group for group, _, _ in view.blocks] == [0, 1] and view.groups == (0,) * 8 + (1,) * 8
-    rows = list(csv.DictReader(io.StringIO(experts.gates_csv(view))))
-    assert [row["name"] for row in rows] == list(view.names)
+    assert [group for group, _, _ in view.blocks] == [0, 1] and view.groups.tolist() == [0] * 8 + [1] * 8
+    rows = list(csv.DictReader(io.StringIO(experts.gates_csv(camps, view))))
+    assert [row["name"] for row in rows] == [view.users[one].name for one in view.user_ids.tolist()]
     assert all(sum(float(row[f"expert_{i}"]) for i in range(1, 5)) == pytest.approx(1, abs=1e-3) for row in rows)
 
 

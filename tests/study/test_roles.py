@@ -16,7 +16,8 @@ from copl_core.study.session import Session
 from tests.worlds import open_study, pairs_to_label
 
 UNCHECKED = {  # parts of verbs, which take a session and are called by verbs alone
-    "access.give_owner", "found_features.strongest", "found_features.shown_by",
+    "access.give_owner", "drawn.people_of_map",
+    "found_features.strongest", "found_features.shown_by",
     "placement.adapted", "placement.vector", "placement.position_in", "runs.is_alive",
     "roles.need_role", "roles.member",
 }  # fmt: skip

@@ -348,10 +348,11 @@ def test_known_responses_are_scored_by_graph_and_text_and_new_ones_by_text(full,
     for one, other in zip(alone, together, strict=True):
         assert all(np.allclose(a.reward, b.reward, atol=1e-5) for a, b in zip(one.rows, other.rows, strict=True))
     view = experts.overview(session)
-    assert sorted(view.names) == sorted(users) and view.gates.shape == (16, 8)
+    names = [view.users[one].name for one in view.user_ids.tolist()]
+    assert sorted(names) == sorted(users) and view.gates.shape == (16, 8)
     assert view.gates.sum(1) == pytest.approx(1, abs=1e-4) and view.load.users.sum() == 16
     assert view.fitted_in == "v0001" and view.snapshot == session.record.champion
-    served = dict(zip(view.names, view.gates.argmax(1).tolist(), strict=True))
+    served = dict(zip(names, view.gates.argmax(1).tolist(), strict=True))
     assert [row.expert for row in known.rows[:2]] == [served["user 00"], served["user 01"]]  # one gate on both pages
 
 
