@@ -77,6 +77,12 @@ def check_labels(session: Session, visitors: list[Visitor], outcome: Outcome) ->
     outcome.check(not double, f"{double} labels are a second one of a person for a pair")
     outcome.check(not over, f"{len(over)} pairs have more than {OVERLAP} people: {over[:10]}")
     outcome.check(bool(stored), "nobody labelled anything")
+    signed_out = sum(one.signed_out for one in visitors)
+    outcome.rows |= {
+        "drafts on pages that came back": sum(one.drafts_seen for one in visitors),
+        "pages that did not know their person": signed_out,
+    }
+    outcome.check(not signed_out, "somebody had to sign in again")
     for one in visitors:
         outcome.broken.extend(one.faults)
 

@@ -4,8 +4,9 @@
 
 Each app and each trainer has a home of its own; they share a database and a storage, all started here and private to
 the run.  The labellers are sessions of the real apps over their websockets (no browser draws the pages): they read the
-page, click the buttons of its pair, and go to the other app where one does not answer.  Meanwhile apps, trainers, the
-database and single connections of it are killed with SIGKILL and started again; with ``--storage`` the S3 server, too.
+page, type a reason now and then, click the buttons of its pair, and go to the other app where one does not answer.
+Meanwhile apps, trainers, the database and single connections of it are killed with SIGKILL and started again; with
+``--storage`` the S3 server, too.
 
 Afterwards nobody is killed, every labeller opens the page once more, and the trainers finish.  Then what screens have
 acknowledged must be what the database holds, task by task; no pair may have a second label of one person, or more
@@ -148,7 +149,8 @@ def invite(session: Session, addresses: list[str], count: int, random: Random) -
     for number in range(count):
         name, first = f"labeller {number}", number % len(addresses)
         token = access.enter(session, name)[1]
-        visitors.append(Visitor(name, token, addresses[first:] + addresses[:first], Random(random.random())))
+        there = addresses[first:] + addresses[:first]
+        visitors.append(Visitor(name, token, there, Random(random.random()), drafts=0.2))
     return visitors
 
 

@@ -154,8 +154,9 @@ class Visitor:
         task, widget, _ = shown.reason
         words = f"because {self.random.random():.6f}"
         self.draft = None  # unknown until the page has run
-        await _run(connection, shown, typed=(widget, words))
-        self.draft = task, words
+        screen = await _run(connection, shown, typed=(widget, words))
+        if not screen.sentences:  # otherwise the page has said that it did not keep it
+            self.draft = task, words
 
     async def _answer(self, connection: ClientConnection, before: Screen) -> Screen:
         task, started = before.task, time.perf_counter()
