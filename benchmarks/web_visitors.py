@@ -155,7 +155,7 @@ class Visitor:
         words = f"because {self.random.random():.6f}"
         self.draft = None  # unknown until the page has run
         screen = await _run(connection, shown, typed=(widget, words))
-        if not screen.sentences:  # otherwise the page has said that it did not keep it
+        if not screen.sentences:  # an error says that it is not kept
             self.draft = task, words
 
     async def _answer(self, connection: ClientConnection, before: Screen) -> Screen:

@@ -643,7 +643,7 @@ def _migrate(arguments: argparse.Namespace, settings: Settings) -> int:
     waiting = pending(engine)
     if arguments.check:
         would = f"{counted(len(waiting), 'migration')} would run:" if waiting else "nothing would run."
-        print("\n".join([f"Of {location(engine)} {would}", *map(str, waiting)]))
+        print("\n".join([f"{location(engine)}: {would}", *map(str, waiting)]))
         return int(bool(waiting))
     migrate_now(engine, partial(print, flush=True))
     print(f"{location(engine)} has the tables of this program.")

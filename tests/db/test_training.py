@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -226,3 +227,12 @@ def test_the_figures_of_an_audit_join_the_metrics_of_a_snapshot_and_replace_earl
     assert store.champion(study.id).metrics == snapshot("v0001").metrics | {"audit": {"rows": [2]}}
     with pytest.raises(CoplError):
         store.write_audit(study.id, "v0002", {})
+
+
+def test_processes_that_make_the_mark_of_a_storage_at_once_make_one(store):
+    assert store.storage_mark() == ("", False)
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(lambda _: store.storage_mark(make=True), range(4)))
+    ((mark, left),) = made
+    assert mark and not left
+    assert store.storage_mark(left=True) == store.storage_mark(make=True) == (mark, True)
