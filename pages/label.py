@@ -139,6 +139,8 @@ def page() -> None:
     with st.container(key="head"):
         question(task)
         bar(task, guidelines.version)
+        if st.session_state.get("show keys"):  # in the head, which is in sight wherever one has scrolled to
+            st.caption(" · ".join(f"**{key}** {what}" for key, what in KEYS.items()))
     both_responses(task)
     other_buttons(task)
     extras(task, None if new_guidelines else guidelines)
@@ -252,8 +254,6 @@ def other_buttons(task: Task) -> None:
         st.button("Skip", key=f"skip-{task.id}", shortcut="S", on_click=skip, args=(task.id,))
         st.button("Undo", key="undo", shortcut="Backspace", on_click=undo, type="tertiary")
         st.button("Keys", key="keys", shortcut="H", on_click=toggle_keys, type="tertiary")
-    if st.session_state.get("show keys"):
-        st.markdown("\n".join(f"- **{key}**: {what}" for key, what in KEYS.items()))
 
 
 def extras(task: Task, guidelines: Guidelines | None) -> None:

@@ -39,7 +39,7 @@ def run_list() -> None:
         index=index,
         key=key,
         on_change=choose,
-        format_func=lambda one: f"Run {one}, {listed[ids.index(one)].state}",
+        format_func=lambda one: f"Run {one}",  # the list names its state: the browser keeps the words of a choice
     )
     run = listed[ids.index(chosen)]
     if run.state in (RunState.QUEUED, RunState.RUNNING):
