@@ -21,7 +21,7 @@ from copl_core.records import Choice, CoplError, ImportRow
 
 pytest_plugins = "tests.reward.tiny"
 QUICK = Settings(reward_budget_seconds=0)
-SMALL = {"members": 2, "max_steps": 120}
+SMALL = {"members": 2, "max_steps": 60}
 
 
 @pytest.fixture(scope="module", autouse=True)
