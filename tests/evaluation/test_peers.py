@@ -19,6 +19,19 @@ from copl_core.preference.config import GraphConfig
 from copl_core.records import Choice, CoplError, ImportRow
 
 PERSONAL = [name for name in HEADS if name not in ("uniform-head", "group-oracle")]
+ONE = GraphConfig.build(members=1)
+
+
+@pytest.fixture(autouse=True)
+def one_fit(request, monkeypatch):
+    """A peer is one fit here, instead of the mean of several."""
+    if "several" not in request.fixturenames:
+        monkeypatch.setattr("copl_core.evaluation.peers.GraphConfig", lambda: ONE)
+
+
+@pytest.fixture
+def several():
+    """As many fits as the graph has members."""
 
 
 def rows(users: range, prompts: range, seed: int = 0, ties: int = 0) -> list[ImportRow]:
@@ -107,7 +120,7 @@ def test_what_the_position_bias_explains_moves_no_new_user():
     assert (peer.new_users(texts, unknown, 1, 8.0)[0] - mean).abs().max() == without
 
 
-def test_a_peer_is_the_mean_of_as_many_fits_as_the_graph_has_members(monkeypatch):
+def test_a_peer_is_the_mean_of_as_many_fits_as_the_graph_has_members(several, monkeypatch):
     dataset, fits, plain = camps(), [], PeerFit.logits
 
     def recorded(self, split, prior_factor):
