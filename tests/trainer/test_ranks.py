@@ -24,12 +24,16 @@ from tests.worlds import camp_labels, open_study, pairs_to_label, three_people, 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 300  # seconds, on a busy machine
 FIT = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-# ``copl fit`` that divides the graph of all 24 labels, which is fitted last, and not those of fewer.
+# ``copl fit`` that divides the graph of all 24 labels, which is fitted last, and not those of fewer.  It chooses no
+# priors: that takes dozens of fits, each over both processes.
 SCRIPT = """
 import sys
 from copl_core.__main__ import main
+from copl_core.preference.config import GraphConfig
+from copl_core.trainer.job import Job
 from copl_core.training import graph_ranks
 graph_ranks.MIN_LABELS = 24
+Job.graph_config = lambda job, kind: GraphConfig.build(members=2)
 sys.exit(main(["fit"]))
 """
 
