@@ -181,6 +181,7 @@ else:
     from streamlit.starlette import App
 
     from copl_core.serving.headers import SecurityHeaders
+    from web.frames import Frames
     from web.headers import app_headers, failed
     from web.logs import start_logs
     from web.sign_in import SignIn
@@ -189,7 +190,12 @@ else:
     start_logs()
     # Otherwise the first visitor of a fresh server sees a menu of the files in ``pages``.
     PagesManager.uses_pages_directory = False
-    middleware = [Middleware(SecurityHeaders, app_headers), Middleware(OwnMetrics), Middleware(SignIn)]
+    middleware = [
+        Middleware(SecurityHeaders, app_headers),
+        Middleware(OwnMetrics),
+        Middleware(Frames),
+        Middleware(SignIn),
+    ]
     app = App(
         __file__,
         routes=ROUTES,

@@ -57,6 +57,7 @@ BENCHMARKS = (
     "forget",
     "liars",
     "audit",
+    "fuzz",
 )
 READ_DATA = {
     "labels_saved",
@@ -70,6 +71,7 @@ READ_DATA = {
     "forget",
     "liars",
     "audit",
+    "fuzz",
 }
 HEAD = """# Measured
 

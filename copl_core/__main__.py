@@ -699,13 +699,20 @@ def _installation(settings: Settings) -> doctor.Installation:
     return doctor.Installation(settings, facts, problem, store, datetime.now(UTC))
 
 
+def _typed(question: str) -> str:
+    try:
+        return input(question).strip()
+    except EOFError:
+        raise CoplError("Nothing is deleted: there is no terminal in which to type the name; give --yes.") from None
+
+
 def _forget(arguments: argparse.Namespace, settings: Settings) -> int:
     session = open_study(settings, arguments.study)
     user = access.find_user(session, arguments.name)
     n, happens = forget.leaving(session, user.id)
     if not arguments.yes:
         print(f"{user.name}, {n:,} labels. {happens}")
-        if input("Type the name to delete all of it: ").strip() != user.name:
+        if _typed("Type the name to delete all of it: ") != user.name:
             raise CoplError("Nothing is deleted: that is another name.")
     done = forget.forget(session, user.id)
     print("\n".join([*forget.in_words(done), f"It took {done.seconds:.1f} s."]))

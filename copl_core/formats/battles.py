@@ -103,10 +103,15 @@ class MtBench(Battles):
     def recognise(self, sample: Sample) -> bool:
         if not (super().recognise(sample) and sample.has("question_id", "turn", "judge")):
             return False
-        return any(
-            2 * (whole_number(one.get("turn")) or 0) < len(as_messages(one.get("conversation_a")) or ())
-            for one in sample.records
-        )
+        return any(2 * (whole_number(one.get("turn")) or 0) < _n_messages(one) for one in sample.records)
+
+
+def _n_messages(record: dict[str, Any]) -> int:
+    """Of a conversation; 0 where it is none, which the reading of the record explains."""
+    try:
+        return len(as_messages(record.get("conversation_a")) or ())
+    except BadRecord:
+        return 0
 
 
 class KaggleLmsys(Format):

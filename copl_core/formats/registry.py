@@ -17,6 +17,7 @@ from copl_core.formats.prodigy import Prodigy
 from copl_core.formats.shp import Shp
 from copl_core.formats.trl import HhRlhf, Trl, TrlImplicit
 from copl_core.formats.ultrafeedback import UltraFeedback
+from copl_core.formats.values import BadRecord
 from copl_core.records import CoplError
 
 FORMATS: tuple[Format, ...] = (
@@ -44,4 +45,12 @@ def recognise(sample: Sample) -> Format | None:
     """The first format that a file which begins like this may be of; None: nobody knows it."""
     if any("label_key" in record for record in sample.records):
         return by_name("own")  # our own exports, whatever else they hold
-    return next((one for one in FORMATS if one.recognise(sample)), None)
+    return next((one for one in FORMATS if _is_of(one, sample)), None)
+
+
+def _is_of(one: Format, sample: Sample) -> bool:
+    """Whether a format knows the file: records that it cannot read are not of it."""
+    try:
+        return one.recognise(sample)
+    except BadRecord:
+        return False
