@@ -15,7 +15,7 @@ from copl_core.store import Store
 from copl_core.study import access, sign_in
 from pages import join
 from pages.account import account, welcome
-from pages.common import is_id, page_link, page_run, set_current, stop_with_error
+from pages.common import current, is_id, page_link, page_run, set_current, stop_with_error
 from web.installation import cookie_name, installation, open_study
 from web.providers import sign_in_buttons
 
@@ -128,6 +128,15 @@ def not_for_annotators() -> None:
     page_link("label", "Label")
 
 
+def not_for_researchers() -> None:
+    """What a researcher sees at the address of the page that owners have."""
+    session, _ = current()
+    owners = ", ".join(user.name for user in access.users(session) if user.role == Role.OWNER)
+    st.title("Not open to you")
+    st.text(f"This page is for owners of the study. Ask one of them: {owners}.")
+    page_link("overview", "Overview")
+
+
 def go_to(page: st.Page) -> None:
     """Show another page in place of this one, marked in the menu."""
     st.session_state["page running"] = False  # by its own request, and not interrupted
@@ -160,7 +169,9 @@ def menu(role: Role | None):
     ]
     quality = st.Page("pages/quality.py", title="Quality", icon=":material/fact_check:")
     settings = st.Page("pages/settings.py", title="Study", icon=":material/tune:")
-    manage = [quality] if role == Role.RESEARCHER else [quality, settings]
+    if role == Role.RESEARCHER:
+        settings = st.Page(not_for_researchers, title="Not open to you", url_path="settings", visibility="hidden")
+    manage = [quality, settings]
     position = "sidebar" if role else "hidden"
     return st.navigation({"": [overview, label, taste], "Explore": explore, "Manage": manage}, position=position)
 

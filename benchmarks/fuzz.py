@@ -1,8 +1,8 @@
-"""Random requests at every door of an installation: what is refused must change nothing, fail nowhere and show nothing.
+"""Random requests at every entry of an installation: what is refused changes nothing, fails nowhere and shows nothing.
 
     python -m benchmarks.fuzz [--requests N] [--seed N] [--data FOLDER]
 
-The doors are the app and its websocket, the reward server and the health port of a trainer, as real processes; the
+The entries are the app and its websocket, the reward server and the health port of a trainer, as real processes; the
 import of damaged files and the terminal in this process.  Requests come from nobody, from a member and from an owner.
 Counted are the answers, tracebacks (in answers and logs), refusals that left something in the database, and texts that
 only owners may read in answers to others.
@@ -72,9 +72,9 @@ START_SECONDS = 120.0
 
 @dataclass
 class Tally:
-    """What one door answered."""
+    """What one entry answered."""
 
-    door: str
+    entry: str
     requests: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     tracebacks: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Tally:
     def line(self) -> str:
         answers = ", ".join(f"{name} {n:,}" for name, n in sorted(self.answers.items()))
         counts = (len(self.tracebacks), len(self.written), len(self.shown))
-        return f"{self.door:11}{self.requests:9,}{counts[0]:12}{counts[1]:16}{counts[2]:14}   {answers}"
+        return f"{self.entry:11}{self.requests:9,}{counts[0]:12}{counts[1]:16}{counts[2]:14}   {answers}"
 
     def look(self, content: bytes, hidden: tuple[str, ...], request: object) -> None:
         for word in hidden:
@@ -104,22 +104,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder with more files to damage")
     chosen = parser.parse_args(argv)
-    n = {door: max(1, round(share * chosen.requests)) for door, share in SHARES.items()}
+    n = {entry: max(1, round(share * chosen.requests)) for entry, share in SHARES.items()}
     print(
-        f"{'door':11}{'requests':>9}{'tracebacks':>12}{'partial writes':>16}{'texts shown':>14}   answers", flush=True
+        f"{'entry':11}{'requests':>9}{'tracebacks':>12}{'partial writes':>16}{'texts shown':>14}   answers", flush=True
     )
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         world = World(Path(name) / "home")
-        for tally in doors(world, n, chosen.seed, chosen.data):
+        for tally in entries(world, n, chosen.seed, chosen.data):
             print(tally.line(), flush=True)
-            faults += [f"{tally.door}: {one}" for one in tally.faults]
+            faults += [f"{tally.entry}: {one}" for one in tally.faults]
     print("\n".join(faults[:40]))
     return int(bool(faults))
 
 
 class World:
-    """An installation with two studies by invitation, an owner, a member, and a stranger's texts to look for."""
+    """An installation with two studies by invitation, an owner, a member, and texts of others to look for."""
 
     def __init__(self, home: Path) -> None:
         self.settings = Settings(home=home)
@@ -166,8 +166,8 @@ class World:
             return [connection.execute(text(query)).scalar_one() for query in queries]
 
 
-def doors(world: World, n: dict[str, int], seed: int, data: Path | None) -> Iterator[Tally]:
-    yield from living_doors(world, n, seed)
+def entries(world: World, n: dict[str, int], seed: int, data: Path | None) -> Iterator[Tally]:
+    yield from living_entries(world, n, seed)
     yield imports(world, n["import"], seed, data)
     yield terminals(world, n["terminal"], seed)
 
@@ -175,7 +175,7 @@ def doors(world: World, n: dict[str, int], seed: int, data: Path | None) -> Iter
 # ---- processes
 
 
-def living_doors(world: World, n: dict[str, int], seed: int) -> Iterator[Tally]:
+def living_entries(world: World, n: dict[str, int], seed: int) -> Iterator[Tally]:
     app, server, health = free_ports(3)
     port = {"COPL_PORT": str(app), "COPL_REFIT_LABELS": "1000000", "COPL_REWARD_LABELS": "1000000"}
     with (
@@ -183,12 +183,12 @@ def living_doors(world: World, n: dict[str, int], seed: int) -> Iterator[Tally]:
         process(world, ["serve", "--port", str(server)], port, server),
         process(world, ["worker", "--health-port", str(health)], port, health),
     ):
-        for door, at, paths, command in (
+        for entry, at, paths, command in (
             ("app", app, fuzz_requests.APP, "app"),
             ("server", server, fuzz_requests.SERVER, "serve"),
             ("health", health, fuzz_requests.HEALTH, "worker"),
         ):
-            tally = http(world, door, n[door], seed, paths, at)
+            tally = http(world, entry, n[entry], seed, paths, at)
             tally.tracebacks += in_log(world, command)
             yield tally
         tally = asyncio.run(websockets(world, n["websocket"], seed, app))
@@ -227,12 +227,12 @@ def in_log(world: World, command: str) -> list[str]:
     return [one.strip()[-300:] for one in content.split("Traceback (most recent call last)")[1:]]
 
 
-def http(world: World, door: str, n: int, seed: int, paths: tuple[str, ...], port: int) -> Tally:
+def http(world: World, entry: str, n: int, seed: int, paths: tuple[str, ...], port: int) -> Tally:
     """Send requests with the cookie of nobody, of a member and of an owner."""
-    tally, random, before = Tally(door), Random(f"{door} {seed}"), world.digests(RESERVED)
+    tally, random, before = Tally(entry), Random(f"{entry} {seed}"), world.digests(RESERVED)
     cookies = (
         {name: _sign_in(f"http://127.0.0.1:{port}", link) for name, link in world.links.items()}
-        if door == "app"
+        if entry == "app"
         else {}
     )
     for _ in range(n):

@@ -1,4 +1,4 @@
-"""What ``benchmarks.fuzz`` sends, drawn at random: sound requests of each door that are broken, and noise."""
+"""What ``benchmarks.fuzz`` sends, drawn at random: sound requests of each entry that are broken, and noise."""
 
 from __future__ import annotations
 

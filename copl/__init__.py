@@ -227,18 +227,22 @@ def export(
     return exports.export_to(_session(study), format, Path(out), selection, exports.Whose(users, group, pseudonyms))
 
 
-def export_model(study: Study, out: str | Path, *, user: str | None = None, group: str | None = None) -> ExportedModel:
+def export_model(
+    study: Study, out: str | Path, *, user: str | None = None, group: str | None = None, small_group: bool = False
+) -> ExportedModel:
     """Write a text reward as a folder that ``AutoModelForSequenceClassification.from_pretrained`` loads.
 
     Args:
         out: new folder.
         user: name of the person whose reward it is; with neither user nor group, everybody's mean.
         group: name of a group, or its number on the pages.
+        small_group: also of a group of fewer than five people, whose model tells what each of them prefers.
 
     Raises:
-        CoplError: there is no snapshot with a text reward, no such user or group, or the folder exists.
+        CoplError: there is no snapshot with a text reward, no such user or group, or a group of too few, or the folder
+            exists.
     """
-    return model_export.export_model(_session(study), Path(out), user=user, group=group)
+    return model_export.export_model(_session(study), Path(out), user=user, group=group, small_group=small_group)
 
 
 def _listed(values: Any) -> Any:

@@ -576,11 +576,13 @@ def _export_model(arguments: argparse.Namespace, settings: Settings) -> int:
     session, address = open_study(settings, arguments.study), None
     repository = _repository(arguments)
     if repository is None:
-        made = export_model(session, arguments.out, user=arguments.user, group=arguments.group)
+        whose = {"user": arguments.user, "group": arguments.group, "small_group": arguments.small_group}
+        made = export_model(session, arguments.out, **whose)
     else:
         from copl_core.study.hub import push_model
 
         whose = {"user": arguments.user, "group": arguments.group, "pseudonym": not arguments.names}
+        whose["small_group"] = arguments.small_group
         address, made = push_model(session, repository, **whose)
     rms, most = made.served
     where = made.folder if address is None else address
@@ -883,6 +885,7 @@ def _add_export_model(command: AddCommand) -> None:
     whose.add_argument("--user", help="name of a user: the reward of this person")
     whose.add_argument("--group", help="name or number of a group: the model of its mean gate")
     whose.add_argument("--everybody", action="store_true", help="the model of the mean gate of all people")
+    sub.add_argument("--small-group", action="store_true", help="also of a group of fewer than five people")
     where = sub.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, metavar="DIR", help="new folder for the model")
     _add_push(sub, where)

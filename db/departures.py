@@ -22,8 +22,8 @@ from db.members import change_role
 from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow
 from db.overlap import assignment_of, recount_all
 from db.overwriting import overwrite_deleted
-from db.sessions import end_sessions_of
-from db.study_models import DraftRow, EmailRow, InviteRow, ReportRow, ServiceTokenRow
+from db.sessions import end_made_by, end_sessions_of
+from db.study_models import DraftRow, EmailRow, ReportRow
 from db.texts import IDS
 from db.transactions import (
     Transactions,
@@ -31,7 +31,6 @@ from db.transactions import (
     bump_revision,
     clock,
     locked_user,
-    now,
     plain_rows,
     study_row,
 )
@@ -156,9 +155,7 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
         ("links", TokenRow, TokenRow.user_id == user.id),
     ):
         gone[name] = connection.execute(delete(row).where(theirs)).rowcount
-    for made in (InviteRow, ServiceTokenRow):  # they would still let the person in
-        open_ones = (made.user_id == user.id, made.revoked_at.is_(None))
-        connection.execute(update(made).where(*open_ones).values(revoked_at=now()))
+    end_made_by(connection, user.id)
     nobody = {
         "name": f" left {user.id}",  # no name that anybody types or imports begins with a space
         "kind": LEFT,

@@ -21,7 +21,7 @@ from db.identity_rows import (
 )
 from db.members import study_of_row
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
-from db.study_models import EmailRow
+from db.study_models import EmailRow, InviteRow, ServiceTokenRow
 from db.transactions import Transactions, now, user_of, user_row
 
 KEPT = timedelta(days=180)  # without a visit, after which a session ends
@@ -160,7 +160,8 @@ def end_sessions_of(connection: Connection, user_id: int) -> int:
 
 
 def shut_out(connection: Connection, study_id: int, email: str) -> None:
-    """End the browsers and the links of everybody whom a refused address concerns, and keep their accounts out.
+    """End the browsers, links, invites and tokens of everybody whom a refused address concerns, and keep their accounts
+    out.
 
     Raises:
         CoplError: no owner of the study could sign in any more.
@@ -180,6 +181,14 @@ def shut_out(connection: Connection, study_id: int, email: str) -> None:
     for user_id in list(connection.execute(select(UserRow.id).where(concerned)).scalars()):
         end_sessions_of(connection, user_id)
         connection.execute(delete(TokenRow).where(TokenRow.user_id == user_id))
+        end_made_by(connection, user_id)
+
+
+def end_made_by(connection: Connection, user_id: int) -> None:
+    """End the invites and the tokens of programs that a user made: they would still let them in."""
+    for made in (InviteRow, ServiceTokenRow):
+        open_ones = (made.user_id == user_id, made.revoked_at.is_(None))
+        connection.execute(update(made).where(*open_ones).values(revoked_at=now()))
 
 
 def bind_session(connection: Connection, session_hash: str | None, user: User, study_id: int) -> None:

@@ -69,7 +69,7 @@ def summary() -> str:
         else f"{settings.overlap} {'people' if settings.overlap != 1 else 'person'}"
     )
     access_rule = "Anybody with the address may join" if settings.open else "People join by invite only"
-    invites = f"{n_open} invite{'s are' if n_open != 1 else ' is'} open"
+    invites = f"{n_open or 'no'} invite{'s are' if n_open > 1 else ' is'} open"
     problems = (
         f"**{waiting} reported problem{'s wait' if waiting != 1 else ' waits'} for you**"
         if waiting

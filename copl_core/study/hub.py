@@ -90,6 +90,7 @@ def push_model(
     user: str | None = None,
     group: str | None = None,
     pseudonym: bool = True,
+    small_group: bool = False,
 ) -> tuple[str, ExportedModel]:
     """Upload the model that ``export_model`` writes; (its address, what was written).
 
@@ -101,7 +102,8 @@ def push_model(
     """
     hub = _open(repository, "model")
     with TemporaryDirectory(prefix="copl-push-") as folder:
-        made = export_model(session, Path(folder) / "model", user=user, group=group, pseudonym=pseudonym)
+        out = Path(folder) / "model"
+        made = export_model(session, out, user=user, group=group, pseudonym=pseudonym, small_group=small_group)
         return _upload(hub, repository, "model", made.folder), made
 
 

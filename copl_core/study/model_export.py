@@ -24,6 +24,7 @@ from copl_core.study.exports import pseudonym_of
 from copl_core.study.model_card import Card, card_text
 from copl_core.study.roles import TERMINAL, needs
 from copl_core.study.session import Session
+from copl_core.study_settings import SMALLEST_GROUP
 
 if TYPE_CHECKING:
     from copl_core.reward.model import RewardModel
@@ -51,7 +52,13 @@ class ExportedModel:
 
 @needs(TERMINAL)
 def export_model(
-    session: Session, out: Path, *, user: str | None = None, group: str | None = None, pseudonym: bool = False
+    session: Session,
+    out: Path,
+    *,
+    user: str | None = None,
+    group: str | None = None,
+    pseudonym: bool = False,
+    small_group: bool = False,
 ) -> ExportedModel:
     """Write the text reward of the champion as a folder that ``AutoModelForSequenceClassification`` loads.
 
@@ -61,16 +68,17 @@ def export_model(
         group: by name or number on the pages; its experts have the mean of its members' gate weights.
             Without user and group, the same of everybody with labels.
         pseudonym: the card calls a person "person-17".
+        small_group: also of a group of fewer than ``SMALLEST_GROUP`` people.
 
     Raises:
-        CoplError: there is no reward model, no such user or group, the folder is in use, or stock code of transformers
-            cannot express the backbone.
+        CoplError: there is no reward model, no such user or group, or a group of too few, the folder is in use, or
+            stock code of transformers cannot express the backbone.
     """
     snapshot = _fitted(session)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CoplError(f"{out} exists already and is not an empty folder; name a new folder.")
-    vectors, whose, kind = _audience(session, snapshot, user, group, pseudonym)
+    vectors, whose, kind = _audience(session, snapshot, user, group, pseudonym, small_group)
     model = session.scorer().model(snapshot)
     aside = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
     try:
@@ -103,7 +111,7 @@ def _fitted(session: Session) -> Snapshot:
 
 
 def _audience(
-    session: Session, snapshot: Snapshot, user: str | None, group: str | None, pseudonym: bool = False
+    session: Session, snapshot: Snapshot, user: str | None, group: str | None, pseudonym: bool, small_group: bool
 ) -> tuple[np.ndarray, str, str]:
     """(user vectors (N, d) that the gate reads, whose taste it is, "user", "group" or "everybody")."""
     if user is not None:
@@ -119,6 +127,12 @@ def _audience(
         audience = Audience(snapshot, [], [number], with_uncertainty=False)
         if number not in audience.groups:
             raise CoplError(f"The group {name!r} has no people in snapshot {snapshot.version}; choose another group.")
+        if audience.sizes[number] < SMALLEST_GROUP and not small_group:
+            raise CoplError(
+                f"The group {name!r} has fewer than {SMALLEST_GROUP} people ({audience.sizes[number]}), so its model "
+                "tells what each of them prefers; choose a larger group, or insist with --small-group (in Python "
+                "small_group=True)."
+            )
         vectors = audience.gate_vectors[audience.groups[number]]
         return vectors, f"the group {name} ({audience.sizes[number]} people)", "group"
     graph = snapshot.reward_graph

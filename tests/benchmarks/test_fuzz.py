@@ -1,4 +1,4 @@
-"""A small run of ``python -m benchmarks.fuzz``, at the doors that need no process of their own."""
+"""A small run of ``python -m benchmarks.fuzz``, at the entries that need no process of their own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_reward_server_answers_requests_of_any_kind(world):
 
 
 def test_a_changed_table_a_text_for_owners_and_a_traceback_are_seen(world):
-    tally = fuzz.Tally("door")
+    tally = fuzz.Tally("entry")
     tally.look(b"... canary-mail-7f3a@example.org", fuzz.hidden_from(world, "nobody"), "request")
     tally.look(b"Traceback (most recent call last):", (), "request")
     assert len(tally.shown) == len(tally.tracebacks) == 1

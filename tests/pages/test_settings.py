@@ -28,7 +28,7 @@ def test_the_page_begins_with_how_the_study_stands(session, owner, page, words):
     labelling.report(session, ann.id, session.store.pairs(session.id)[0][1], "It is cut off.")
     labelling.set_assignment(session, AssignmentSettings(overlap=3, open=False))
     assert (
-        "**Two camps** has 2 people. Each pair goes to 3 people. People join by invite only; 0 invites are open; "
+        "**Two camps** has 2 people. Each pair goes to 3 people. People join by invite only; no invite is open; "
         "**1 reported problem waits for you**."
     ) in words(page("Reports"))
 

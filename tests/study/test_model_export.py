@@ -175,4 +175,9 @@ def test_what_cannot_be_written_is_refused_in_a_sentence_and_leaves_nothing(tmp_
     ):
         with pytest.raises(CoplError, match=sentence):
             export_model(demo, tmp_path / out, **arguments)
+    monkeypatch.setattr(model_export, "SMALLEST_GROUP", 1000)
+    with pytest.raises(CoplError, match="has fewer than 1000 people .* insist with --small-group"):
+        export_model(demo, tmp_path / "out", group="1")
+    with pytest.raises(CoplError, match="python -m copl_core weights"):
+        export_model(demo, tmp_path / "out", group="1", small_group=True)
     assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []

@@ -77,6 +77,20 @@ def refused(session: Session, browser: str, user_id: int) -> None:
     access.set_email(session, "kim@example.org", None)
 
 
+def test_what_a_refused_person_made_lets_nobody_in_any_more(tmp_path):
+    session = open_study(tmp_path)
+    access.join(session, "Olga", Role.OWNER)
+    access.set_email(session, "kim@example.org", Role.OWNER)
+    browser = sign_in.begin_with(session.store, Identity("https://id.example", "kim", "kim@example.org", "Kim"))
+    kim = sign_in.open_study(session.store, browser, session.id)
+    access.invite(session, Role.OWNER, by=kim.id)
+    _, secret = service_tokens.make_token(session, "program", by=kim.id)
+    assert service_tokens.token_of(session.store, secret) is not None
+    refused(session, browser, kim.id)
+    assert [state for _, state in access.invites(session)] == ["revoked"]
+    assert service_tokens.token_of(session.store, secret) is None
+
+
 @pytest.mark.parametrize("end", [here, everywhere, disconnected, refused])
 def test_after_a_sign_out_an_open_tab_is_nobody(tmp_path, end):
     session = open_study(tmp_path)
