@@ -42,7 +42,7 @@ from copl_core.training.graph_ranks import graph_ranks
 from copl_core.training.importing import import_transformers
 from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import DRAW, split_of_study
-from copl_core.training.tune import tuned
+from copl_core.training.tune import SPLITS, tuned
 
 if TYPE_CHECKING:
     from copl_core.reward.model import RewardModel
@@ -257,6 +257,7 @@ class Job:
             config.stored(),
             self.settings.seed,
             self.settings.device,
+            SPLITS,
         )
         saved = self.checkpoint.read("priors", key) if self.checkpoint is not None else None
         return tuned(

@@ -28,6 +28,7 @@ from copl_core.training.progress import HELD_OUT, Progress
 from copl_core.training.split import draws
 from copl_core.training.warm_start import WarmStart, needs_new_projection
 
+FEWEST_APART = 100  # held-out labels that share no response with the learned ones, for a member to stop on these alone
 SALT = 0  # of the draw of held-out labels, which no seed changes: a warm member has learned all other labels
 
 
@@ -63,11 +64,11 @@ def fit_graph(
     if warm is not None and needs_new_projection(phi, config, warm):
         warm = None
     projection = _text_projection(phi, config, warm)
-    held_out = _folds(data, config)
+    held_out, apart = _folds(data, config)
     key = "" if checkpoint is None else _key(data, phi, config, seed, device, warm)
     start = WarmStart.of(warm, data) if warm is not None else None
     x = read_text(phi, projection).astype(np.float32, copy=False)
-    whole = GraphPart(data, x, config, seed, held_out, start, checkpoint is not None)
+    whole = GraphPart(data, x, config, seed, held_out, apart, start, checkpoint is not None)
     if ranks is None or not runs_over_ranks(config) or not ranks.take(data):
         members = fit_part(whole, Shard(device=device), progress, checkpoint, part, key)
         return _state(whole, [member.logits for member in members], members, projection)
@@ -99,12 +100,13 @@ def fit_part(
     data, config = part.data, part.config
     graph_data = GraphData(data, torch.as_tensor(part.x, device=shard.device), config, shard.device, shard)
     fitted = []
-    for member, held in enumerate(part.held_out):
+    for member, (held, apart) in enumerate(zip(part.held_out, part.apart, strict=True)):
         generator = torch_generator(part.seed * 1000 + member)
         with MAKING_MODULES:
             network = CoplGraph(data.n_users, data.n_responses, part.x.shape[1], config, generator, shard)
         carried = part.warm is not None and part.warm.copy_into(network, member, data)
-        training = Member(graph_data, network.to(shard.device), held, part.seed * 1000 + 500 + member, warm=carried)
+        seed = part.seed * 1000 + 500 + member
+        training = Member(graph_data, network.to(shard.device), held, seed, carried, apart)
         report = partial(_report, progress, config, member, training.steps)
         if part.saved:
             logits, outputs = _States(checkpoint, name, key).trained(training, member, report)
@@ -177,6 +179,7 @@ def _key(
         seed,
         str(device),
         *start,
+        "held-out labels share no response with what is learned",  # a state of earlier versions has stopped on others
     )
 
 
@@ -228,19 +231,34 @@ def _text_projection(phi: np.ndarray, config: GraphConfig, warm: GraphState | No
     return dict(zip(names, (part.astype(np.float32) for part in found), strict=True))
 
 
-def _folds(data: TrainingData, config: GraphConfig) -> list[np.ndarray]:
-    """Held-out rows of each member, about a ``holdout`` share of the labels; each member has another part.
+def _folds(data: TrainingData, config: GraphConfig) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Held-out rows of each member, and rows that a member neither learns from nor is measured on; each member has
+    another part of the labels, and learns from all but a ``holdout`` share.
 
-    Labels are held out by user–response edge: all labels of the user with this response, or none.  A single one of them
-    would follow from the others (a ≻ c and c ≻ b imply a ≻ b), and a fit stopped on such labels stops too late.  The
-    draw depends on ids alone, so that a member holds out the same labels in every later fit, whatever its seed.
+    A member learns nothing about some user–response edges: labels with one of them leave.  The draw depends on ids
+    alone, so that a member never learns from them in any later fit, whatever its seed.  Of these labels it is measured
+    on those that share no response with what it learns from the same user: the others follow from it (a ≻ c and c ≻ b
+    imply a ≻ b), and a fit stopped on such labels stops too late.  Where users label every two of a list, almost all
+    do; with less than ``FEWEST_APART`` others, and less than a quarter, a member is measured on all that leave.
     """
     labels = data.labels
     ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
     number = draws("edge", *ids, SALT)  # (N, 2)
     share, members = edge_share_for(config.schedule.holdout), config.architecture.members
-    held = [np.flatnonzero(((number - member * share) % 1.0).min(1) < share) for member in range(members)]
-    return [rows if len(rows) < len(labels) else rows[1:] for rows in held]
+    edges = labels.user * data.n_responses + np.stack([labels.left, labels.right])
+    unique, edges = np.unique(edges, return_inverse=True)
+    edges = edges.reshape(2, -1)
+    held_out, apart = [], []
+    for member in range(members):
+        rows = np.flatnonzero(((number - member * share) % 1.0).min(1) < share)
+        rows = rows if len(rows) < len(labels) else rows[1:]
+        known = np.zeros(len(unique), bool)
+        known[np.delete(edges, rows, axis=1)] = True
+        clean = ~known[edges[:, rows]].any(0)
+        enough = clean.sum() >= min(FEWEST_APART, len(rows) / 4)
+        held_out.append(rows[clean] if enough else rows)
+        apart.append(rows[~clean] if enough else rows[:0])
+    return held_out, apart
 
 
 @torch.no_grad()

@@ -32,6 +32,7 @@ class GraphPart:
     config: GraphConfig
     seed: int
     held_out: list[np.ndarray]  # rows of the held-out labels of each member
+    apart: list[np.ndarray]  # rows of the labels that a member neither learns from nor is measured on
     warm: WarmStart | None
     saved: bool  # whether the training state is stored
 
@@ -86,6 +87,7 @@ class UserBlocks:
             config,
             whole.seed,
             [own_row[held[mine[held]]] for held in whole.held_out],
+            [own_row[apart[mine[apart]]] for apart in whole.apart],
             None if whole.warm is None else whole.warm.of_users(user_ids),
             whole.saved,
         )

@@ -148,11 +148,18 @@ class Member:
 
     Args:
         held: rows (H,) of the held-out labels, on which the member stops and which it never learns from.
+        apart: rows of further labels that it never learns from.
         warm: whether the network's ids come from an earlier fit and are a start worth keeping.
     """
 
     def __init__(
-        self, graph_data: GraphData, network: CoplGraph, held: np.ndarray, seed: int, warm: bool = False
+        self,
+        graph_data: GraphData,
+        network: CoplGraph,
+        held: np.ndarray,
+        seed: int,
+        warm: bool = False,
+        apart: np.ndarray | None = None,
     ) -> None:
         self.graph_data, self.network, self.config = graph_data, network, graph_data.config
         self.shard = graph_data.shard
@@ -161,13 +168,16 @@ class Member:
         rows = torch.as_tensor(held, device=graph_data.device)
         self.seen = torch.ones(len(graph_data.user), dtype=torch.bool, device=graph_data.device)
         self.seen[rows] = False
+        if apart is not None:
+            self.seen[torch.as_tensor(apart, device=graph_data.device)] = False
+        n_apart = 0 if apart is None else int(self.shard.total(len(apart)))
         self.whole, self.held = self._seen_graph.messages(), graph_data.batch(rows)
         if not self.config.paper.edge_dropout:
             del self._seen_graph  # for a million users it takes most of a GiB
         self.draws: list[tuple[list[Messages], LabelBatch]] = []
         self.order, self.position = torch.empty(0, dtype=torch.long), 0  # in a pass over the labels, with ``batch``
         self.optimiser = optimiser_of(network, self.config)
-        self.steps = steps_of(self.config, graph_data.n_labels - self.held.n)
+        self.steps = steps_of(self.config, graph_data.n_labels - self.held.n - n_apart)
         self.step, self.id_prior_scale, self.loss = 0, 1.0, math.nan
         self.data_term = torch.zeros(())  # of the last step's loss, this rank's part
         self.best, self.best_step, self.worse, self.kept = math.inf, 0, 0, _copy(network)

@@ -24,15 +24,17 @@ from copl_core.records import Comparisons, CoplError, RankLost, TrainingData
 from copl_core.training.graph_parts import GraphRanks
 from copl_core.training.metrics import measures
 from copl_core.training.progress import Progress
-from copl_core.training.split import split_by_edge
+from copl_core.training.split import hold_out
 
 FACTORS = (1 / 3, 1.0, 4.0, 10.0)  # on the configured precision of the priors
 MIN_TEST_LABELS = 150  # decided test labels; with fewer the configured priors are kept
 MAX_LABELS = 2_000_000  # with more the configured priors are kept, since every candidate takes minutes
-N_SPLITS = 3
+N_SPLITS = 2
 ONE_SPLIT = 20_000  # labels from which one split is enough
 REPORT_EVERY = 1.0  # seconds between two reports of one fit
-EDGE_SHARE = 0.3  # of each user's responses, held out from the candidates
+TEST_SHARE = 0.4  # of each user's responses, held out from the candidates
+SALT = 81  # of the first split
+SPLITS = (N_SPLITS, TEST_SHARE, SALT)  # another choice has compared candidates on other labels
 
 
 def tuned(
@@ -121,8 +123,10 @@ def _log_loss(
 
 def _split(data: TrainingData, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks (N,) of the labels that candidates learn from, and of the decided test labels."""
-    learned, test = split_by_edge(data, EDGE_SHARE, number)
-    return learned, test & data.labels.decided
+    labels = data.labels
+    ids = data.user_ids[labels.user], data.response_ids[labels.left], data.response_ids[labels.right]
+    learned, test = hold_out(*ids, TEST_SHARE, SALT + number)
+    return learned, test & labels.decided
 
 
 def _half(n: int) -> int:

@@ -153,7 +153,7 @@ def test_each_label_and_user_belongs_to_one_rank(n, users):
     labels = Comparisons.build(users, np.zeros(300), np.ones(300), np.arange(300) % 2)
     data = world(20, 1, labels)
     blocks, held = UserBlocks.of(data, n), np.arange(7, 300, 11)
-    whole = GraphPart(data, np.zeros((2, 1), np.float32), QUICK, 0, [held], None, False)
+    whole = GraphPart(data, np.zeros((2, 1), np.float32), QUICK, 0, [held], [], None, False)
     parts = [blocks.part(whole, rank) for rank in range(n)]
     assert min(part.data.n_users for part in parts) >= 1
     assert np.concatenate([part.data.user_ids for part in parts]).tolist() == data.user_ids.tolist()

@@ -10,8 +10,7 @@ import pytest
 from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.config import FULL_STRENGTH_MESSAGES, FitSchedule, GraphConfig
 from copl_core.training.graph_fit import fit_graph
-from copl_core.training.split import split_by_edge
-from copl_core.training.tune import EDGE_SHARE, FACTORS, MIN_TEST_LABELS, N_SPLITS, _n_fits, tuned
+from copl_core.training.tune import FACTORS, MIN_TEST_LABELS, N_SPLITS, _n_fits, _split, tuned
 
 SHORT = GraphConfig.build(dim=16, members=1, max_steps=60, patience=30)
 
@@ -27,7 +26,7 @@ def test_where_users_fall_into_groups_messages_have_full_strength(groups):
     chosen = tuned(groups.data, groups.phi, SHORT, seed=0, progress=lambda *what: reported.append(what))
     assert chosen.architecture.message_start == FULL_STRENGTH_MESSAGES["message_start"]
     n = _n_fits(4 * len(FACTORS), N_SPLITS)
-    assert n == 16 + 8 + 4
+    assert n == 16 + 8
     assert sorted({one[:3] for one in reported}) == [("choosing priors", done, n) for done in range(n)]
     figures = [
         groups.figures(fit_graph(groups.data, groups.phi, config, seed=0).margins(groups.test))["accuracy"]
@@ -78,8 +77,8 @@ def test_a_graph_without_layers_has_only_its_priors_to_choose(groups):
 
 
 def test_with_few_labels_the_configured_priors_are_kept(groups):
-    few = groups.data.with_labels(groups.data.labels.take(np.arange(1000)))
-    assert split_by_edge(few, EDGE_SHARE)[1].sum() < MIN_TEST_LABELS
+    few = groups.data.with_labels(groups.data.labels.take(np.arange(300)))
+    assert _split(few, 0)[1].sum() < MIN_TEST_LABELS
     assert tuned(few, groups.phi, SHORT, seed=0) == SHORT
 
 
