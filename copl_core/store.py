@@ -124,8 +124,11 @@ class Store(Protocol):
         """
         ...
 
-    def finish_restored(self, study_id: int, study: dict, made: str) -> None:
+    def finish_restored(self, study_id: int, study: dict, made: str, manifest: str | None = None) -> None:
         """Write the row of "study" of a bundle that was made at a time; the new study keeps its own name.
+
+        Args:
+            manifest: SHA-256 of the champion's manifest, which is not that of the bundle.
 
         Raises:
             CoplError: the row is not as ``read_study`` gives it, or labels show responses of other pairs.

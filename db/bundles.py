@@ -45,7 +45,7 @@ from db.base import UtcTime
 from db.engine import HEAD
 from db.imports import GAP_SECONDS
 from db.label_counts import recount_labels
-from db.models import LabelRow, PairRow, ResponseRow, StudyRow, TaskRow, UserRow
+from db.models import LabelRow, PairRow, ResponseRow, SnapshotRow, StudyRow, TaskRow, UserRow
 from db.quarantine import is_readable
 from db.study_parts import PARTS, Part
 from db.transactions import Transactions, audit, now, study_row
@@ -111,7 +111,7 @@ class Bundles(Transactions):
                     new.link(connection, AT_ONCE)
         return {name: np.array([ids.old, ids.new], np.int64) for name, ids in new.ids.items()}
 
-    def finish_restored(self, study_id: int, study: Row, made: str) -> None:
+    def finish_restored(self, study_id: int, study: Row, made: str, manifest: str | None = None) -> None:
         values = _study_values(study)
         with self._read() as connection:
             _check_sides(connection, study_id)
@@ -119,6 +119,8 @@ class Bundles(Transactions):
             study_row(connection, study_id, lock=True)
             recount_labels(connection, study_id)
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))
+            champion = (SnapshotRow.study_id == study_id, SnapshotRow.version == study["champion"])
+            connection.execute(update(SnapshotRow).where(*champion).values(manifest=manifest))
             audit(connection, study_id, "restored", study=study["name"], made=made)
 
 

@@ -20,7 +20,7 @@ from copl_core.ids import rows_of
 from copl_core.records import CoplError, StudyRecord
 from copl_core.snapshots.copies import copy_snapshot
 from copl_core.snapshots.fetching import Fetching
-from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
+from copl_core.snapshots.snapshot import Snapshot, digest_of, load_snapshot, verify
 from copl_core.store import Store
 from copl_core.study import access, contents
 from copl_core.study.roles import OWNER, TERMINAL, needs
@@ -115,7 +115,9 @@ def restore_study(
             if version is not None:
                 root = settings.snapshots / str(record.id)
                 restored = _restore_champion(root, _checked(version, known), bundle, ids)
-            store.finish_restored(record.id, study | {"champion": version}, str(bundle.manifest.get("made", ""))[:40])
+            manifest = digest_of(restored.folder / "manifest.json") if restored else None
+            made = str(bundle.manifest.get("made", ""))[:40]
+            store.finish_restored(record.id, study | {"champion": version}, made, manifest)
             if restored and (stored := Fetching.of(store, settings, record.id).stored):
                 stored.put(restored)
             give(record.id)

@@ -91,7 +91,9 @@ def figures(session: Session) -> dict:
         "rows": [(row.name, row.kind, row.size, row.source, row.win.tolist(), row.low.tolist()) for row in rows],
         "groups": {name: user_map.position(session, own).group for name, own in users.items()},
         "vectors": {name: user_map.position(session, own).vector.tolist() for name, own in users.items()},
-        "metrics": [replace(one, run_id=None, manifest=None) for one in session.store.snapshots(session.id)],
+        "metrics": [
+            replace(one, run_id=None, manifest=bool(one.manifest)) for one in session.store.snapshots(session.id)
+        ],
         "graph": (snapshot.version, snapshot.graph.metrics, snapshot.watermark),
         "value of groups": controversy.group_value(session),
     }
