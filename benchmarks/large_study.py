@@ -101,7 +101,7 @@ def fill(connection: Any, session: Session, n_people: int, each: int, n_prompts:
             connection.execute(statement)
         for table in ("task", "label"):
             connection.execute(f"select setval(pg_get_serial_sequence('{table}', 'id'), (select max(id) from {table}))")
-        connection.execute("update study set revision = (select count(*) from label where study_id = id)")
+        connection.execute("update study set revision = (select count(*) from label where study_id = study.id)")
     connection.execute("vacuum analyze")
     report(f"indexes, foreign keys and statistics after {time.monotonic() - clock:.0f} s")
 

@@ -73,14 +73,15 @@ def page() -> None:
     query = controls()
     champion_here()
     try:
-        view, rows = controversy.ranked(session, 0, query=query), controversy.list_rows(session, query, MOST_ROWS)
-        one = chosen_item()
+        view = controversy.ranked(session, 0, query=query)
+        if view is not None:
+            with top:
+                summary(view, query)
+        rows, one = controversy.list_rows(session, query, MOST_ROWS), chosen_item()
     except CoplError as problem:
         stop_with_error(problem)
     if view is None or rows is None:
         no_snapshot("The list of disputed pairs")
-    with top:
-        summary(view, query)
     overview(view, rows, query)
     selected(one, view)
     circles()
@@ -253,6 +254,9 @@ def overview(view: ControversyView, rows: ControversyRows, query: Query) -> None
         table(rows, query)
     meanings(view)
     shown = "" if len(rows.ids) == view.n_matching else f" The first {len(rows.ids):,} are shown."
+    shown += " People are counted in the labels of the snapshot; the votes of a chosen one are those of now." * (
+        rows.of_snapshot
+    )
     st.caption(
         f"Click a point or the box before a row to see the {things[:-1]}; click the head of a column to sort.{shown} "
         f"Snapshot {view.snapshot}."

@@ -61,7 +61,7 @@ def page() -> None:
         st.warning(no_say(view.say))
     serve = "serve" if any(view.say) else "would serve"
     st.write(
-        f"**{m - view.load.dead} of {m}** experts {serve} {len(view.user_ids):,} people; the load is as even as "
+        f"**{m - view.load.dead} of {m}** experts {serve} {of_all(view)}; the load is as even as "
         f"with **{2**view.load.entropy:.1f}** experts of equal shares. {spread(view.load.factor)}"
     )
     choose_gate(view)
@@ -71,6 +71,12 @@ def page() -> None:
     over_training(view.snapshot)
     watch_champion(view.snapshot)
     what_they_do(view)  # last: after a new fit it takes some seconds, and nothing else waits for it
+
+
+def of_all(view: ExpertsView) -> str:
+    """How many people the figures are about, in words."""
+    n = len(view.user_ids)
+    return f"{n:,} people" if n == view.n_users else f"{n:,} of {view.n_users:,} people, evenly chosen"
 
 
 def nothing_yet() -> None:
@@ -133,7 +139,7 @@ def weights(view: ExpertsView) -> None:
         else ""
     )
     source_line(
-        f"Rows are {len(view.user_ids):,} people, sorted by group; columns are experts.{without_gate(view)} "
+        f"Rows are {of_all(view)}, sorted by group; columns are experts.{without_gate(view)} "
         "A stronger colour is a larger "
         f"gate weight; {view.serving}.{over} The figure shows who shares an expert, not "
         f"what the expert has learned.{shown} Reward model fitted in {view.fitted_in}.",
@@ -153,7 +159,7 @@ def weights(view: ExpertsView) -> None:
 def without_gate(view: ExpertsView) -> str:
     """Those whom the other pages count too, in a sentence."""
     session, _ = current()
-    missing = sum(access.user_counts(session).values()) - len(view.user_ids)
+    missing = sum(access.user_counts(session).values()) - view.n_users
     if missing <= 0:
         return ""
     people = "1 more person has" if missing == 1 else f"{missing:,} more people have"
@@ -215,7 +221,7 @@ def load(view: ExpertsView) -> None:
     st.subheader("Load")
     st.plotly_chart(loads(view), width="stretch", config=plot_settings(), key="load", alt="People per expert, by group")
     source_line(
-        f"The people that each expert serves, coloured by their group on the map: {len(view.user_ids):,} people. "
+        f"The people that each expert serves, coloured by their group on the map: {of_all(view)}. "
         f"{idle(view.load.dead)} Reward model fitted in {view.fitted_in}.",
         view.snapshot,
     )

@@ -51,10 +51,10 @@ def page() -> None:
         st.error(str(problem))
         slider(versions)
         return
+    st.write(sentence(view, champion))
     frame = session.once("frame of maps", tuple(versions), lambda: user_map.map_frame(session, versions))
     if frame is not None:
         view = replace(view, xy=frame.turned(view.xy))
-    st.write(sentence(view, champion))
     if view.me is not None and view.n_labels[view.me]:
         page_link("taste", "My taste: what your answers say about you")
     controls(view, versions, frame)

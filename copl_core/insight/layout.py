@@ -36,6 +36,7 @@ from copl_core.preference.state import GraphState
 _MIN_DIST = 0.3
 _NEIGHBOURS = 15
 _WARM_EPOCHS, _WARM_RATE = 100, 0.1
+_MOST_PAIRS = 1_000_000  # behind ``answer_space``: more of them take gigabytes, and change it by nothing
 _FEWEST_TO_ALIGN = 4  # people on both maps; fewer fix no rotation
 _ABSENT = "absent."  # before the stored names of the tables of people who are not on the map
 _FOUND = "found."  # before those of the features found in the texts
@@ -127,8 +128,12 @@ def answer_space(state: GraphState) -> np.ndarray:
     the mean square difference of u's and v's log-odds, up to the temperature; the map is M's square root on its q
     leading axes.
     Directions of the embedding that no answer depends on vanish; an average of several graphs has many of them.
+    M is measured on ``_MOST_PAIRS`` labels at most, evenly chosen.
     """
-    apart, _ = state.differences(state.labels.left, state.labels.right)
+    labels = state.labels
+    if len(labels) > _MOST_PAIRS:
+        labels = labels.take(np.linspace(0, len(labels) - 1, _MOST_PAIRS).astype(int))
+    apart, _ = state.differences(labels.left, labels.right)
     sizes, axes = np.linalg.eigh(apart.T @ apart / max(1, len(apart)))
     keep = sizes > 1e-6 * max(sizes.max(initial=0.0), 1e-12)
     return (axes[:, keep] * np.sqrt(sizes[keep]) / state.temperature).astype(np.float32)

@@ -22,7 +22,7 @@ from copl_core.insight.quality import Share
 from copl_core.insight.taste import typical
 from copl_core.insight.texts import clear_features, word_difference
 from copl_core.records import CoplError, Response
-from copl_core.study import access
+from copl_core.study import access, voters
 from copl_core.study.roles import RESEARCHER, needs
 from copl_core.study.session import Session
 
@@ -192,6 +192,7 @@ class ControversyRows:
     epistemic: np.ndarray  # (N,)
     voters: np.ndarray  # (N,) people who answered a pair; for a response, their answers on its pairs
     split: np.ndarray  # (N,) bool: groups are predicted to prefer different sides
+    of_snapshot: bool  # whether ``voters`` counts the snapshot's labels, not those of now
 
 
 @needs(RESEARCHER)
@@ -215,6 +216,7 @@ def list_rows(session: Session, query: Query, most: int) -> ControversyRows | No
         4 * parts.epistemic[rows],
         _voters(session, every, of_pairs)[rows],
         parts.split[rows],
+        voters.are_of_snapshot(session),
     )
 
 
@@ -357,8 +359,7 @@ def _matching_rows(session: Session, every: ControversyTable, query: Query) -> n
 
 def _voters(session: Session, every: ControversyTable, of_pairs: bool) -> np.ndarray:
     """People who answered each pair (P,), or answers on the pairs of each response (R,)."""
-    counts = session.store.vote_counts(session.id)
-    people = np.array([counts.get(pair, 0) for pair in every.pairs[:, 0].tolist()], np.int64)
+    people = voters.voters_of(session, every.pairs)
     if of_pairs:
         return people
     rows = rows_of(every.pairs[:, 1:3], every.responses[:, 0])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TEXTS, _OF_A_PROMPT = 80, 4  # texts in the sample, and of one prompt among them
 _SHOWN, _FEATURES, _BETWEEN = 3, 4, 12  # texts per direction, features and users that a view holds
+MOST_GATED = 20_000  # users whose gate weights are computed for the page
 MOST_ROWS = 1500  # of people in the figure of gates; more rows are thinner than a pixel
 
 
@@ -31,6 +32,7 @@ MOST_ROWS = 1500  # of people in the figure of gates; more rows are thinner than
 class ExpertsView:
     """Gate weights of users, ordered by group and within a group by expert."""
 
+    n_users: int  # whom the gate serves: those of the rows, or a sample of them are the rows
     user_ids: np.ndarray  # (N,)
     users: dict[int, User]  # by id: those of the rows that are shown, and those between two experts
     shown: np.ndarray  # (n,) rows, evenly spread: all of them, or ``MOST_ROWS``
@@ -129,8 +131,11 @@ class ExpertEffectsView:
 
 
 @needs(RESEARCHER)
-def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
-    """Gate weights of every user the reward model knows; None before the first reward model.
+def overview(session: Session, gate: int | None = None, *, most: int = MOST_GATED) -> ExpertsView | None:
+    """Gate weights of every user the reward model knows, or of an even sample; None before the first reward model.
+
+    Args:
+        most: users of the view.
 
     Raises:
         CoplError: the snapshot is damaged, or has no such gate.
@@ -140,6 +145,8 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
         return None
     state, layout = snapshot.reward_graph, snapshot.layout
     rows = np.flatnonzero((state.n_labels > 0) & ~np.isin(state.user_ids, access.hidden_users(session)))
+    n_users = len(rows)
+    rows = rows[np.linspace(0, n_users - 1, min(n_users, most)).astype(int)]
     weights = snapshot.gate(state.user_vectors[rows])  # (N, G, M)
     if not weights.shape[2]:
         raise CoplError(
@@ -157,6 +164,7 @@ def overview(session: Session, gate: int | None = None) -> ExpertsView | None:
     shown = np.linspace(0, len(order) - 1, min(len(order), MOST_ROWS)).astype(int)
     named = ids[order[np.unique([*shown, *(row for row, *_ in between)]).astype(int)]]
     return ExpertsView(
+        n_users,
         ids[order],
         access.users_of(session, named.tolist()),
         shown,
@@ -228,7 +236,9 @@ def effects(session: Session, gate: int = 0) -> ExpertEffectsView | None:
 
 @needs(RESEARCHER)
 def gates_csv(session: Session, view: ExpertsView) -> str:
-    """Gate weights as CSV, one row per user."""
+    """Gate weights as CSV, one row per user: of all of them, where the view has a sample."""
+    if view.n_users > len(view.user_ids):
+        view = overview(session, view.gate, most=view.n_users) or view
     users = access.users_of(session, view.user_ids.tolist())
     columns = [f"expert_{i + 1}" for i in range(view.gates.shape[1])]
     rows = [

@@ -23,6 +23,7 @@ from copl_core.study.session import Session
 
 _CELLS = 4_000_000  # users × pairs with predictions
 _SAMPLE = 400  # members that stand for a group in the ranking of pairs
+_MOST_USERS = 20_000  # whose labels and predictions describe groups; of more, an even sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,12 @@ def preferences_of(session: Session, ids: Sequence[int], version: str | None = N
     texts, state = _texts(session, snapshot), snapshot.graph
     known = state.n_labels > 0
     inside = np.isin(state.user_ids, np.asarray(ids, np.int64)) & known
-    by_labels, by_model = _contrasts(texts, inside, known, 0)
+    described = texts.described.with_rows(texts, state, np.flatnonzero(inside))
+    by_labels, by_model = _contrasts(texts, described, inside, known, 0)
     return SetProfile(
         int(inside.sum()),
         int((known & ~inside).sum()),
-        int(texts.counts[inside].sum()),
+        int(described.counts[inside[described.rows]].sum()),
         () if by_labels is None else describe.statements(by_labels, texts.correlation, against=None),
         () if by_model is None else describe.statements(by_model, texts.correlation, against=by_labels),
         by_labels is not None or by_model is not None,
@@ -107,38 +109,70 @@ def _texts(session: Session, snapshot: Snapshot) -> _Texts:
 
 
 def _contrasts(
-    texts: _Texts, inside: np.ndarray, known: np.ndarray, seed: int
+    texts: _Texts, described: _Described, inside: np.ndarray, known: np.ndarray, seed: int
 ) -> tuple[describe.Contrast | None, describe.Contrast | None]:
     """Users ``inside`` (U,) against the other ``known`` ones (U,), by their labels and by the model's predictions."""
-    found = []
-    for leaning, n in ((texts.by_labels, int(texts.counts[inside].sum())), (texts.by_model, texts.n_pairs)):
+    inside, known, found = inside[described.rows], known[described.rows], []
+    n_labels = int(described.counts[inside].sum())
+    for leaning, n in ((described.by_labels, n_labels), (described.by_model, len(texts.rows))):
         rng = np.random.default_rng(seed)  # the same snapshot always gives the same statements
         found.append(describe.contrast(leaning[known], inside[known], n, rng))
     return found[0], found[1]
 
 
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What some users prefer, by feature."""
+
+    rows: np.ndarray  # (n,) of the graph's users, ascending
+    by_labels: np.ndarray  # (n, F)
+    counts: np.ndarray  # (n,) labels behind it
+    by_model: np.ndarray  # (n, F)
+
+    @classmethod
+    def of(cls, texts: _Texts, state: GraphState, rows: np.ndarray) -> _Described:
+        everybody = len(rows) == len(state.user_ids)
+        chosen = None if everybody else rows
+        by_labels, counts = describe.label_leanings(state, texts.styles, texts.scale, chosen)
+        return cls(rows, by_labels, counts, describe.model_leanings(state, texts.rows, texts.differences, chosen))
+
+    def with_rows(self, texts: _Texts, state: GraphState, rows: np.ndarray) -> _Described:
+        """The same with more users."""
+        more = np.setdiff1d(rows, self.rows)
+        if not len(more):
+            return self
+        other = _Described.of(texts, state, more)
+        order = np.argsort(np.concatenate([self.rows, more]))
+        names = ("rows", "by_labels", "counts", "by_model")
+        return _Described(*(np.concatenate([getattr(self, name), getattr(other, name)])[order] for name in names))
+
+
 class _Texts:
-    """Computed once for all groups: text features, each user's figures, and predictions."""
+    """Computed once for all groups: text features, the figures of users, and predictions."""
 
     def __init__(self, session: Session, snapshot: Snapshot) -> None:
         state = snapshot.graph
         self.all_texts = len(state.response_ids)
         self.measured = describe.most_labelled(state)  # (T,) rows
-        styles = measured_styles(session.store, state)
-        self.pairs, self.rows = _pairs(session, state, styles)
-        differences = styles[self.rows[:, 0]] - styles[self.rows[:, 1]]
-        scale = taste.typical(differences)
-        differences = differences / scale
-        self.correlation = taste.correlations(differences)
-        self.by_labels, self.counts = describe.label_leanings(state, styles, scale)
-        self.by_model, self.n_pairs = describe.model_leanings(state, self.rows, differences), len(self.rows)
+        self.styles = measured_styles(session.store, state)
+        self.pairs, self.rows = _pairs(session, state, self.styles)
+        differences = self.styles[self.rows[:, 0]] - self.styles[self.rows[:, 1]]
+        self.scale = taste.typical(differences)
+        self.differences = differences / self.scale
+        self.correlation = taste.correlations(self.differences)
+        users = (
+            np.flatnonzero(state.n_labels > 0) if len(state.user_ids) > _MOST_USERS else np.arange(len(state.user_ids))
+        )
+        users = users[np.linspace(0, len(users) - 1, min(len(users), _MOST_USERS)).astype(int)]
+        self.described = _Described.of(self, state, users)
+        self.space = answer_space(state)
 
 
 def _profile(
     session: Session, snapshot: Snapshot, texts: _Texts, group: np.ndarray, number: int, most_pairs: int
 ) -> GroupProfile:
     inside, grouped = group == number, group >= 0
-    by_labels, by_model = _contrasts(texts, inside, grouped, number)
+    by_labels, by_model = _contrasts(texts, texts.described, inside, grouped, number)
     statements = [
         () if one is None else describe.statements(one, texts.correlation, against=against)
         for one, against in ((by_labels, None), (by_model, by_labels))
@@ -146,7 +180,7 @@ def _profile(
     state = snapshot.graph
     known = state.n_labels >= np.median(state.n_labels[grouped])
     rows = np.flatnonzero(inside)
-    typical = describe.typical_users((state.user_vectors @ answer_space(state))[rows], known[rows])
+    typical = describe.typical_users(state.user_vectors[rows] @ texts.space, known[rows])
     return GroupProfile(
         number,
         int(inside.sum()),

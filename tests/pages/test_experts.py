@@ -180,6 +180,9 @@ def test_people_stand_by_group_and_the_export_holds_everybody(camps, tiny_encode
     with_reward_model(camps, tiny_encoder, "v0002")
     view = experts.overview(camps)
     assert [group for group, _, _ in view.blocks] == [0, 1] and view.groups.tolist() == [0] * 8 + [1] * 8
+    some = experts.overview(camps, most=5)
+    assert (some.n_users, len(some.gates), some.load.users.sum()) == (16, 5, 5)
+    assert experts.gates_csv(camps, some) == experts.gates_csv(camps, view)
     rows = list(csv.DictReader(io.StringIO(experts.gates_csv(camps, view))))
     assert [row["name"] for row in rows] == [view.users[one].name for one in view.user_ids.tolist()]
     assert all(sum(float(row[f"expert_{i}"]) for i in range(1, 5)) == pytest.approx(1, abs=1e-3) for row in rows)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from copl_core.records import Role
-from copl_core.study import access, drawn, label_quality, user_map
+from copl_core.study import access, controversy, drawn, group_profiles, label_quality, user_map, voters
 from tests.worlds import SHORT, label_in_camp
 
 
@@ -56,6 +56,25 @@ def test_figures_of_some_people_are_their_own_and_counts_are_those_of_all(large)
         for name in ("n", "left", "consistent", "gold", "fast"):
             assert getattr(person.figures, name) == getattr(theirs, name), name
     assert 0 < view.agreement.n_pairs < whole.agreement.n_pairs
+
+
+def test_people_are_counted_by_pair_in_the_snapshot_as_in_the_database(camps, monkeypatch):
+    query = controversy.Query()
+    now = controversy.list_rows(camps, query, 100)
+    monkeypatch.setattr(voters, "MOST_COUNTED", 0)
+    rows = controversy.list_rows(camps, query, 100)
+    assert rows.of_snapshot and not now.of_snapshot
+    assert rows.voters.tolist() == now.voters.tolist() and rows.voters.min() > 0
+
+
+def test_a_selection_of_people_is_described_alike_whoever_stands_for_the_others(camps, monkeypatch):
+    ids = camps.snapshot().graph.user_ids
+    whole = group_profiles.preferences_of(camps, ids[:8].tolist())
+    monkeypatch.setattr(group_profiles, "_MOST_USERS", 6)
+    camps._once.clear()
+    found = group_profiles.preferences_of(camps, ids[:8].tolist())
+    assert (found.people, found.others, found.n_labels) == (whole.people, whole.others, whole.n_labels)
+    assert {one.feature for one in found.label_statements} <= {one.feature for one in whole.label_statements}
 
 
 def test_pages_find_people_by_name(large, open_page, words):

@@ -19,7 +19,7 @@ UNCHECKED = {  # parts of verbs, which take a session and are called by verbs al
     "access.give_owner", "drawn.people_of_map",
     "found_features.strongest", "found_features.shown_by",
     "placement.adapted", "placement.vector", "placement.position_in", "runs.is_alive",
-    "roles.need_role", "roles.member",
+    "roles.need_role", "roles.member", "voters.are_of_snapshot", "voters.voters_of",
 }  # fmt: skip
 MODULES = [import_module(f"copl_core.study.{one.name}") for one in pkgutil.iter_modules(copl_core.study.__path__)]
 VERBS = {
