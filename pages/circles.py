@@ -35,6 +35,7 @@ def circles() -> None:
         st.write(of_people(view))
         table("circles-people", [(person_name(user.name, user.kind), one) for user, one in view.people], "person")
     sample = f" A sample of {view.sampled_from:,} of them." if view.sampled_from else ""
+    sample += f" Looked for in the labels of {view.n_drawn:,} people, evenly chosen." if view.n_drawn else ""
     source_line(
         "A triad is three answers to one question that one person compared in all three pairs; of several answers to "
         f"one pair the first counts.{sample} What the model does not know of a person counts as noise, so fewer "

@@ -143,8 +143,12 @@ class _Described:
             return self
         other = _Described.of(texts, state, more)
         order = np.argsort(np.concatenate([self.rows, more]))
-        names = ("rows", "by_labels", "counts", "by_model")
-        return _Described(*(np.concatenate([getattr(self, name), getattr(other, name)])[order] for name in names))
+        return _Described(
+            np.concatenate([self.rows, other.rows])[order],
+            np.concatenate([self.by_labels, other.by_labels])[order],
+            np.concatenate([self.counts, other.counts])[order],
+            np.concatenate([self.by_model, other.by_model])[order],
+        )
 
 
 class _Texts:

@@ -15,6 +15,7 @@ from copl_core.study.session import Session
 
 RARE = 0.025  # share of simulated sets with as many circles, up to which a person has more than noise makes
 MOST = 10  # people listed
+MOST_LABELS = 300_000  # in which triads are looked for; of more, those of some people
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class TriadView:
     people: tuple[tuple[User, TriadSummary], ...]  # who have more than noise makes, the least likely first; at most 10
     n_above: int  # of these people, listed or not
     sampled_from: int  # triads there are, where a sample was counted; else 0
+    n_drawn: int  # people drawn evenly of very many, in whose labels triads were looked for; 0: everybody
     snapshot: str
 
 
@@ -42,6 +44,12 @@ def triads(session: Session) -> TriadView | None:
 def _triads(session: Session, snapshot: Snapshot) -> TriadView:
     state = snapshot.graph
     visible = ~np.isin(state.user_ids, access.hidden_users(session))
+    n_drawn = 0
+    if len(state.labels) > MOST_LABELS:
+        rows = np.flatnonzero(visible)
+        n_drawn = max(1, len(rows) * MOST_LABELS // len(state.labels))
+        visible = np.zeros(len(visible), bool)
+        visible[rows[np.linspace(0, len(rows) - 1, n_drawn).astype(int)]] = True
     labels = state.labels.take(visible[state.labels.user])
     found = find_triads(labels, len(state.response_ids))
     counts = count_triads(found, low_wins_probability(state, found))
@@ -56,6 +64,7 @@ def _triads(session: Session, snapshot: Snapshot) -> TriadView:
         tuple((by_id[one], _of_one(counts, row)) for one, row in zip(ids, above, strict=False) if one in by_id),
         len(above),
         counts.n_found if counts.n_found > len(found.edges) else 0,
+        n_drawn,
         snapshot.version,
     )
 
