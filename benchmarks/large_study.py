@@ -74,6 +74,12 @@ select id, {study}, id, user_id, pair_id, left_id, right_id, choice, 1, '', 2000
        attention, id, at
 from drawn
 """
+# As ``db.label_counts`` keeps them
+_COUNTS = """
+update "user" set n_preferences = counted.labels - counted.checks, n_checks = counted.checks
+from (select user_id, count(*) as labels, sum(attention::int) as checks from label group by user_id) as counted
+where "user".id = counted.user_id
+"""
 
 
 def fill(connection: Any, session: Session, n_people: int, each: int, n_prompts: int, report: Report) -> None:
@@ -101,6 +107,7 @@ def fill(connection: Any, session: Session, n_people: int, each: int, n_prompts:
             connection.execute(statement)
         for table in ("task", "label"):
             connection.execute(f"select setval(pg_get_serial_sequence('{table}', 'id'), (select max(id) from {table}))")
+        connection.execute(_COUNTS)
         connection.execute("update study set revision = (select count(*) from label where study_id = study.id)")
     connection.execute("vacuum analyze")
     report(f"indexes, foreign keys and statistics after {time.monotonic() - clock:.0f} s")
