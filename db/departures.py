@@ -34,6 +34,7 @@ from db.transactions import (
     plain_rows,
     study_row,
 )
+from db.unfinished import cut_ranges
 
 REASON = "a person has left"
 _CANCELLED = "A person has left the study; another run learns without them."
@@ -155,6 +156,7 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
         ("links", TokenRow, TokenRow.user_id == user.id),
     ):
         gone[name] = connection.execute(delete(row).where(theirs)).rowcount
+    cut_ranges(connection)
     end_made_by(connection, user.id)
     nobody = {
         "name": f" left {user.id}",  # no name that anybody types or imports begins with a space

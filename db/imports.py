@@ -58,6 +58,8 @@ class Imports(Rights):
             return reports
 
     def end_killed_imports(self) -> None:
+        if not self._left_behind():
+            return
         with self.hold(Right.IMPORT, alone=True) as held:
             if held:
                 self._remove_left_behind()
@@ -131,13 +133,15 @@ class Imports(Rights):
             end_recount(connection, study_id)
 
     def _remove_left_behind(self) -> None:
-        with self._read() as connection:
-            rows = left_behind(connection)
-        for row in rows:
-            if row.part == RECOUNT:
-                self._recount(row.study_id, self._pairs_of(row.study_id))
+        while rows := self._left_behind():
+            if rows[0].part == RECOUNT:
+                self._recount(rows[0].study_id, self._pairs_of(rows[0].study_id))
             else:
-                self._remove(row)
+                self._remove(rows[0])
+
+    def _left_behind(self) -> list[AnyRow]:
+        with self._read() as connection:
+            return left_behind(connection)
 
     def _pairs_of(self, study_id: int) -> list[int]:
         with self._read() as connection:
@@ -147,8 +151,8 @@ class Imports(Rights):
         gone = False
         while not gone:
             with self._write(patient=True) as connection:
-                now = next(one for one in left_behind(connection) if one.id == row.id)
-                gone = remove_some(connection, now, IDS)
+                now = next((one for one in left_behind(connection) if one.id == row.id), None)
+                gone = now is None or remove_some(connection, now, IDS)
             sleep(GAP_SECONDS)
 
 

@@ -18,6 +18,7 @@ from db.overlap import assignment_of, has_free_slot, recount
 from db.study_models import GuidelineRow
 from db.tasks import close, current_task, has_labelled, new_task, open_pairs, task_of, task_to_answer, write_draft
 from db.transactions import Transactions, audit, bump_by_user, bump_other, now, study_of, user_row
+from db.unfinished import shown
 
 # what an edited label takes over from the one it supersedes
 _COPIED = ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "position_known", "created_at")
@@ -202,8 +203,9 @@ def _own_counting(connection: Connection, study: AnyRow, label_id: int) -> AnyRo
             LabelRow.user_id == study.user_id,
             LabelRow.counts,
             LabelRow.attention.is_(False),
+            shown(LabelRow),
         )
-        .with_for_update()
+        .with_for_update(of=LabelRow)
     ).first()
     if row is None:
         raise CoplError(

@@ -18,6 +18,7 @@ from copl_core.study_settings import AssignmentSettings, SelectionReason
 from db.base import AnyRow, Param
 from db.models import LabelRow, PairRow, TaskRow, UserRow
 from db.transactions import OPEN, now
+from db.unfinished import shown
 
 # Tasks handed out for these reasons take no slot.
 WITHOUT_SLOT = (SelectionReason.REPEAT.value, SelectionReason.GOLD.value, SelectionReason.PRACTICE.value)
@@ -33,7 +34,8 @@ _RESERVED = (
     TaskRow.user_id != _USER,
     TaskRow.reason.not_in(WITHOUT_SLOT),
 )
-_PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
+# An import that is not whole fills no pair: the transactions that count are those that write, which see its labels.
+_PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False), shown(LabelRow))
 _VOTING = (UserRow.kind == Kind.HUMAN.value, UserRow.excluded.is_(False), UserRow.quarantined.is_(False))
 _COUNTING = (*_PREFERENCE, *_VOTING)
 _ANNOTATORS = select(LabelRow.user_id).join(UserRow, UserRow.id == LabelRow.user_id).where(*_COUNTING)

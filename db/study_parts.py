@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, delete, select, update
 
 from db.identity_models import IdentityUserRow
+from db.import_models import UnfinishedRow
 from db.models import (
     AuditRow,
     BrowserSessionRow,
@@ -25,6 +26,7 @@ from db.models import (
     UserRow,
 )
 from db.study_models import DraftRow, EmailRow, GuidelineRow, InviteRow, PinRow, ReportRow, ServiceTokenRow
+from db.unfinished import cut_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ def drop_some(connection: Connection, study_id: int, n: int) -> bool:
         if "id" in part.table.c:
             which = part.table.c.id.in_(select(part.table.c.id).where(which).order_by(part.table.c.id.desc()).limit(n))
         if connection.execute(delete(part.table).where(which)).rowcount >= n:
+            cut_ranges(connection)
             return False
+    cut_ranges(connection)
+    connection.execute(delete(UnfinishedRow).where(UnfinishedRow.study_id == study_id))  # pairs to be counted again
     connection.execute(delete(StudyRow).where(StudyRow.id == study_id))
     return True

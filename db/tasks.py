@@ -28,6 +28,7 @@ from db.pinned_pairs import pinned_among
 from db.study_models import DraftRow
 from db.texts import read_pair
 from db.transactions import OPEN, Transactions, now, plain_rows, study_of, user_row
+from db.unfinished import shown
 
 _USER: Param = bindparam("user")
 _STUDY: Param = bindparam("study")
@@ -54,7 +55,7 @@ _SKIPPED = (
     .group_by(TaskRow.pair_id)
     .order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id))
 )
-_LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR).limit(1)
+_LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR, shown(LabelRow)).limit(1)
 _SUMMARIES = (
     select(
         LabelRow.pair_id,

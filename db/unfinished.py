@@ -3,7 +3,11 @@
 SQLite has one writer, so a long import writes in many short transactions, and labels of others come in between.  What
 it has written so far stands in ``UnfinishedRow`` as ranges of ids: in a transaction of SQLite nobody else inserts, so
 the ids of its rows have no gap.  A transaction that reads while there are such ranges reads views in place of the
-tables, which leave them out; the ranges go in one short transaction, and then everything is seen at once.
+tables, which leave them out; the ranges go in one short transaction, and then everything is seen at once.  One that
+writes reads the tables, and counts with the condition ``shown``.
+
+SQLite gives the ids of deleted last rows again.  Whoever deletes rows of these tables therefore calls ``cut_ranges``
+in the same transaction: no row of somebody else ever gets an id of a range.
 PostgreSQL shows no row before its transaction ends, and needs none of this.
 """
 
@@ -13,11 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, update
 
 from copl_core.records import CoplError
+from db.identity_models import IdentityUserRow
 from db.import_models import UnfinishedRow
-from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
+from db.models import LabelRow, PairRow, PromptRow, ResponseRow, SessionUserRow, TokenRow, UserRow
 
 RECOUNT = "recount"
 _TABLES: tuple[Any, ...] = (LabelRow, PairRow, ResponseRow, PromptRow, UserRow)  # children before parents
@@ -26,9 +31,27 @@ _LARGEST = select(
     *(select(func.coalesce(func.max(row.id), 0)).scalar_subquery().label(row.__tablename__) for row in _TABLES)
 )
 _ANY = "select 1 from unfinished where last_id > 0 limit 1"
-_VIEW = """create temp view "{name}" as select * from main."{name}" as shown where shown.id > coalesce((
+_VIEW = """create temp view "{name}" as select * from main."{name}" as shown where (shown.id > coalesce((
     select last_id from main.unfinished where part = '{name}' and first_id <= shown.id order by first_id desc limit 1
-), 0)"""
+), 0){never})"""
+# What an import never writes is never hidden and never removed with it, whatever the ranges say.
+_NEVER_HIDDEN = {"label": " or shown.task_id is not null"}
+_OF_AN_IMPORT: dict[str, tuple[ColumnElement[bool], ...]] = {
+    "label": (LabelRow.task_id.is_(None), LabelRow.successor_id.is_(None), LabelRow.edited_at.is_(None)),
+    "user": (
+        ~exists().where(LabelRow.study_id == UserRow.study_id, LabelRow.user_id == UserRow.id, LabelRow.counts),
+        ~exists().where(SessionUserRow.user_id == UserRow.id),
+        ~exists().where(TokenRow.user_id == UserRow.id),
+        ~exists().where(IdentityUserRow.user_id == UserRow.id),
+    ),
+}
+
+
+def shown(row: Any) -> ColumnElement[bool]:
+    """The condition that a row of a table is not one of an import that is not whole."""
+    before = (UnfinishedRow.part == row.__tablename__, UnfinishedRow.first_id <= row.id)
+    last = select(UnfinishedRow.last_id).where(*before).order_by(UnfinishedRow.first_id.desc()).limit(1)
+    return row.id > func.coalesce(last.correlate_except(UnfinishedRow).scalar_subquery(), 0)
 
 
 @contextmanager
@@ -38,7 +61,7 @@ def hidden(connection: Connection) -> Iterator[None]:
         yield
         return
     for name in _NAMES:
-        connection.exec_driver_sql(_VIEW.format(name=name))
+        connection.exec_driver_sql(_VIEW.format(name=name, never=_NEVER_HIDDEN.get(name, "")))
     yield  # an error closes the connection, and with it its views
     for name in _NAMES:
         connection.exec_driver_sql(f'drop view temp."{name}"')
@@ -49,7 +72,7 @@ class Ranges:
 
     def __init__(self, study_id: int) -> None:
         self.study_id = study_id
-        self._last: dict[str, tuple[int, int]] = {}  # part → (id of its newest range, last id in it)
+        self._newest: dict[str, int] = {}  # part → id of its newest range
 
     @contextmanager
     def noted(self, connection: Connection) -> Iterator[None]:
@@ -61,13 +84,22 @@ class Ranges:
                 self._note(connection, part, before[part] + 1, last)
 
     def _note(self, connection: Connection, part: str, first: int, last: int) -> None:
-        newest, end = self._last.get(part, (0, 0))
-        if end and end == first - 1:
-            connection.execute(update(UnfinishedRow).where(UnfinishedRow.id == newest).values(last_id=last))
-        else:
+        goes_on = (UnfinishedRow.id == self._newest.get(part), UnfinishedRow.part == part)  # unless it has been cut
+        longer = update(UnfinishedRow).where(*goes_on, UnfinishedRow.last_id == first - 1).values(last_id=last)
+        if not connection.execute(longer).rowcount:
             row = {"study_id": self.study_id, "part": part, "first_id": first, "last_id": last}
-            newest = connection.execute(insert(UnfinishedRow).values(row).returning(UnfinishedRow.id)).scalar_one()
-        self._last[part] = newest, last
+            made = insert(UnfinishedRow).values(row).returning(UnfinishedRow.id)
+            self._newest[part] = connection.execute(made).scalar_one()
+
+
+def cut_ranges(connection: Connection) -> None:
+    """After a deletion: let no range reach beyond the last row of its table, whose next ids others get."""
+    if connection.dialect.name != "sqlite" or connection.exec_driver_sql(_ANY).first() is None:
+        return
+    for part, last in _largest(connection).items():
+        of_part = UnfinishedRow.part == part
+        connection.execute(delete(UnfinishedRow).where(of_part, UnfinishedRow.first_id > last))
+        connection.execute(update(UnfinishedRow).where(of_part, UnfinishedRow.last_id > last).values(last_id=last))
 
 
 def show(connection: Connection, study_id: int) -> None:
@@ -91,14 +123,21 @@ def left_behind(connection: Connection) -> list[Any]:
 
 
 def remove_some(connection: Connection, row: Any, n: int) -> bool:
-    """Delete the last ``n`` rows of a range; returns whether all are gone, and the range with them."""
+    """Delete the last ``n`` rows of a range; returns whether all are gone, and the range with them.
+
+    After the last range of a study its pairs are to be counted again.
+    """
     table, first = _NAMES[row.part], max(row.first_id, row.last_id - n + 1)
-    connection.execute(delete(table).where(table.c.id.between(first, row.last_id)))
-    if first == row.first_id:
+    which = (table.c.id.between(first, row.last_id), *_OF_AN_IMPORT.get(row.part, ()))
+    connection.execute(delete(table).where(*which))
+    if first > row.first_id:
+        connection.execute(update(UnfinishedRow).where(UnfinishedRow.id == row.id).values(last_id=first - 1))
+    else:
         connection.execute(delete(UnfinishedRow).where(UnfinishedRow.id == row.id))
-        return True
-    connection.execute(update(UnfinishedRow).where(UnfinishedRow.id == row.id).values(last_id=first - 1))
-    return False
+        if connection.execute(select(UnfinishedRow.id).where(UnfinishedRow.study_id == row.study_id)).first() is None:
+            note_recount(connection, row.study_id)
+    cut_ranges(connection)
+    return bool(first == row.first_id)
 
 
 def refuse_hidden(connection: Connection, user: Any) -> None:

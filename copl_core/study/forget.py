@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,8 @@ def forget(session: Session, user_id: int, *, by: int | None = None) -> Forgotte
     """
     began, name = time.monotonic(), member(session, user_id).name
     named_in = tuple(files_naming(session.settings.home, name))
+    with suppress(CoplError):  # else the trainer does it, and what is the person's in it goes here
+        session.store.end_killed_imports()
     departure = session.store.forget_user(user_id, fewest=FEWEST, by=by)
     removed: list[str] = []
     try:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
-from copl_core.records import Choice, CoplError, ImportRow
+from copl_core.records import LEFT, Choice, CoplError, ImportRow
 from copl_core.study_settings import AssignmentSettings
 from db.import_models import UnfinishedRow
 from db.imports import AT_ONCE
-from db.models import PairRow
+from db.models import LabelRow, PairRow, UserRow
 from db.store import SqlStore
+from db.unfinished import shown
 from tests.db.import_process import LABELS, file
 from tests.db.test_races import ROOT, url_of
+
+sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)  # where an import is written in parts
 
 
 @pytest.fixture
@@ -114,22 +117,106 @@ def test_an_import_whose_person_leaves_meanwhile_is_refused_and_nothing_of_it_is
 
 def test_a_killed_import_leaves_nothing_and_the_same_file_goes_in_as_if_it_was_the_first_time(store, birds, clean):
     before = seen(store, birds.id)
-    command = [sys.executable, "-m", "tests.db.import_process", url_of(store), str(birds.id)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "most of it\n"
-    store.end_killed_imports()  # it runs: nothing is taken from it
-    assert (raw_labels(store) > LABELS) == (store.engine.dialect.name == "sqlite")  # one file, and some of another
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with running_import(store, birds.id):
+        store.end_killed_imports()  # it runs: nothing is taken from it
+        assert (raw_labels(store) > LABELS) == (store.engine.dialect.name == "sqlite")  # one file, and some of another
     assert seen(store, birds.id) == before
     report = store.import_rows(birds.id, file())
     assert (report.labels_new, report.users_new, report.labels_known) == (LABELS, 50, 0)
     assert content(store, birds.id) == clean
 
 
+@contextmanager
+def running_import(store: SqlStore, study_id: int) -> Iterator[None]:
+    """An import of the file in another process, with most of it written; killed at the end."""
+    command = [sys.executable, "-m", "tests.db.import_process", url_of(store), str(study_id)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "most of it\n"
+        yield
+        process.kill()
+
+
 def raw_labels(store: SqlStore) -> int:
     with store.engine.connect() as connection:
         return connection.execute(text("select count(*) from label")).scalar_one()
+
+
+def forget_the_last(store: SqlStore, n: int, *, but: int) -> None:
+    """Forget the people of the last labels of the table, hidden or not, but for one."""
+    there = select(UserRow.id).where(UserRow.kind != LEFT, UserRow.id != but)
+    last = select(LabelRow.user_id).where(LabelRow.user_id.in_(there)).order_by(LabelRow.id.desc()).limit(n)
+    with store.engine.connect() as connection:
+        users = set(connection.execute(last).scalars())
+    for user in users:
+        store.forget_user(user, fewest={"graph": 10, "full": 10})
+
+
+def all_is_well(store: SqlStore, study_id: int) -> None:
+    """Nothing is hidden, no row points at one that is gone, and pairs and people are counted right."""
+    with store.engine.connect() as connection:
+        assert not connection.execute(select(UnfinishedRow.id)).all()
+        assert not connection.exec_driver_sql("pragma foreign_key_check").all()
+        taken = dict(connection.execute(select(PairRow.id, PairRow.n_annotators)).all())
+    users: dict[int, set[int]] = {pair: set() for pair in taken}
+    for label in store.labels(study_id):
+        users[label.pair_id].add(label.user_id)
+    assert taken == {pair: len(them) for pair, them in users.items()}
+    assert store.label_count(study_id) == len(store.labels(study_id))
+
+
+@sqlite
+@pytest.mark.parametrize("killed", [False, True])
+def test_answers_stay_and_pairs_stay_open_where_somebody_is_forgotten_whose_labels_are_hidden(
+    store, birds, ann, ben, hand_out, answer, four_pairs, killed
+):
+    for n in range(50):
+        store.create_user(birds.id, f"reader {n}")
+    shared = store.pairs(birds.id)[-1][0]  # the file has three labels of it, and three people may label it
+    answered = []
+
+    def meanwhile() -> None:
+        forget_the_last(store, 12, but=ann.id)
+        answered.append(answer(ann.id, shared, Choice.TIE).id)
+        answered.extend(answer(ann.id, pair, Choice.TIE).id for pair, _, _ in four_pairs)
+        assert shared in [pair for pair, _, _ in store.available_pairs(ben.id).pairs] and hand_out(ben.id, shared)
+        assert [one.id for one in store.labels(birds.id)] == answered
+        with store.engine.connect() as connection:
+            assert not connection.execute(select(LabelRow.id).where(LabelRow.id.in_(answered), ~shown(LabelRow))).all()
+
+    def rows() -> Iterator[ImportRow]:
+        for i, row in enumerate(file()):
+            if i in (420, 460):
+                meanwhile() if i == 420 else forget_the_last(store, 9, but=ann.id)
+            yield row
+
+    if killed:
+        with running_import(store, birds.id):
+            pass
+        meanwhile()
+        store.end_killed_imports()
+    else:
+        with pytest.raises(CoplError, match="has changed while the file was read"):
+            store.import_rows(birds.id, rows())
+    assert [one.id for one in store.labels(birds.id)] == answered
+    all_is_well(store, birds.id)
+
+
+@sqlite
+def test_what_people_have_done_is_neither_hidden_nor_removed_whatever_the_ranges_say(
+    store, birds, ann, ben, answer, four_pairs
+):
+    first = answer(ann.id, four_pairs[0][0], Choice.TIE)
+    store.edit(first.id, ann.id, Choice.LEFT)
+    before = seen(store, birds.id)
+    for part in ("label", "user"):
+        with store.engine.begin() as connection:
+            row = {"study_id": birds.id, "part": part, "first_id": 1, "last_id": ann.id if part == "user" else 99}
+            connection.execute(insert(UnfinishedRow).values(row))
+        if part == "label":
+            assert store.labels(birds.id) != [] and store.label_count(birds.id) == 1
+        store.end_killed_imports()
+    assert seen(store, birds.id) == before
+    all_is_well(store, birds.id)
 
 
 def test_a_dry_run_reports_what_an_import_does_and_holds_nobody_up(store, birds, ann, answer, four_pairs):
