@@ -19,6 +19,10 @@ class Backup:
     made: datetime
     before: str  # the migration that came after it; empty: it was made by the clock
 
+    def is_of_future(self, now: datetime) -> bool:
+        """Whether a clock was wrong, when it was made or now."""
+        return self.made > now
+
 
 def folder_of(database: Path) -> Path:
     return database.parent / "backups"
@@ -31,7 +35,7 @@ def path_of(database: Path, now: datetime, before: str = "") -> Path:
 
 
 def backups_of(database: Path) -> list[Backup]:
-    """The copies beside a database, the newest first."""
+    """The copies beside a database, the latest date first."""
     return sorted(_found(folder_of(database)), key=lambda one: one.made, reverse=True)
 
 
@@ -42,9 +46,11 @@ def is_due(database: Path, hours: float, now: datetime) -> bool:
     )
 
 
-def surplus(database: Path, keep: int) -> list[Path]:
-    """The copies beyond those that are kept: ``keep`` by the clock, and ``MIGRATIONS_KEPT``."""
-    found = backups_of(database)
+def surplus(database: Path, keep: int, now: datetime) -> list[Path]:
+    """The copies beyond those that are kept: ``keep`` by the clock, and ``MIGRATIONS_KEPT``.  One of the future counts
+    as the oldest, so the copy that is made now stays whatever a wrong clock has left.
+    """
+    found = sorted(backups_of(database), key=lambda one: one.is_of_future(now))
     by_clock = [one.path for one in found if not one.before]
     return by_clock[keep:] + [one.path for one in found if one.before][MIGRATIONS_KEPT:]
 

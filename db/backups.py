@@ -9,17 +9,25 @@ import logging
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
+from time import sleep
+from typing import IO
 
 from sqlalchemy import Engine
 
 from copl_core import backups
 from copl_core.records import CoplError
+from db.file_locks import open_lock, take
 
 log = logging.getLogger("copl.database")
 SPARE_BYTES = 50_000_000  # that stay free beside a copy, for what is written meanwhile
 _TAIL = ".part"  # of a copy that is not whole
+_LOCK = ".copying"  # the file beside a database by which one process at a time copies or migrates it
+_PAUSE = 0.05  # seconds between two looks whether it is free
 
 
 def database_file(engine: Engine) -> Path | None:
@@ -41,10 +49,9 @@ def back_up(engine: Engine, path: Path) -> None:
         raise CoplError(f"The database {where} is not a file; back it up with pg_dump.")
     if path.exists():
         raise CoplError(f"{path} exists already; name a new file.")
-    aside = path.with_name(f".{path.name}{_TAIL}")
+    aside = path.with_name(f".{path.name}.{token_hex(4)}{_TAIL}")
     connection = engine.raw_connection()  # VACUUM cannot run inside a transaction
     try:
-        aside.unlink(missing_ok=True)
         connection.cursor().execute("VACUUM INTO ?", (str(aside),))
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
@@ -58,8 +65,35 @@ def back_up(engine: Engine, path: Path) -> None:
         connection.close()
 
 
+@contextmanager
+def alone(engine: Engine, waits: Callable[[], object]) -> Iterator[None]:
+    """Be the only process that copies or migrates a SQLite file; a server has locks of its own.
+
+    Args:
+        waits: called once if another process does so now.
+
+    Raises:
+        CoplError: the folder of the file cannot be written.
+    """
+    database = database_file(engine)
+    if database is None:
+        yield
+        return
+    with open_lock(database.parent / _LOCK) as lock:
+        if not _taken(lock):
+            waits()
+            while not _taken(lock):
+                sleep(_PAUSE)
+        yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    return take(lock, alone=True, without=True)
+
+
 def back_up_before(engine: Engine, migration: str) -> None:
-    """Copy a SQLite database before it is migrated; a server is left to its own programs.
+    """Copy a SQLite database before it is migrated, in a process that is ``alone``; a server is left to its own
+    programs.
 
     Raises:
         CoplError: there is no room; the migration must not begin.
@@ -67,8 +101,9 @@ def back_up_before(engine: Engine, migration: str) -> None:
     database = database_file(engine)
     if database is None:
         return
-    path = backups.path_of(database, datetime.now(UTC), migration)
-    if path.exists():  # of another process, in this second
+    now = datetime.now(UTC)
+    path = backups.path_of(database, now, migration)
+    if path.exists():  # of a process that was killed before it migrated, in this second
         return
     try:
         _copy(engine, database, path)
@@ -78,24 +113,28 @@ def back_up_before(engine: Engine, migration: str) -> None:
             f"{problem}"
         ) from problem
     log.warning("before the migration to version %s the database was copied to %s", migration, path)
-    _remove(backups.surplus(database, keep=len(backups.backups_of(database))))
+    _remove(backups.surplus(database, len(backups.backups_of(database)), now))
 
 
 def back_up_by_clock(engine: Engine, hours: float, keep: int) -> Path | None:
     """Copy a SQLite database where the last copy is as old as that; the oldest ones go.
 
     Returns:
-        The new copy; None where none is due.
+        The new copy; None where none is due, or another process copies or migrates the database.
 
     Raises:
         CoplError: there is no room.
     """
-    database, now = database_file(engine), datetime.now(UTC)
-    if database is None or not backups.is_due(database, hours, now):
+    database = database_file(engine)
+    if database is None or not backups.is_due(database, hours, datetime.now(UTC)):
         return None
-    path = backups.path_of(database, now)
-    _copy(engine, database, path)
-    _remove(backups.surplus(database, keep))
+    with open_lock(database.parent / _LOCK) as lock:
+        now = datetime.now(UTC)
+        if not _taken(lock) or not backups.is_due(database, hours, now):
+            return None
+        path = backups.path_of(database, now)
+        _copy(engine, database, path)
+        _remove(backups.surplus(database, keep, now))
     return path
 
 
@@ -113,7 +152,7 @@ def drop_backups(engine: Engine) -> None:
 def _copy(engine: Engine, database: Path, path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        for cut in path.parent.glob(f".copl-*{_TAIL}"):  # of a process that was killed
+        for cut in path.parent.glob(f".copl-*{_TAIL}"):  # of a process that was killed: this one is alone
             cut.unlink(missing_ok=True)
         needed = database.stat().st_size + SPARE_BYTES
         free = shutil.disk_usage(path.parent).free

@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from copl_core.records import CoplError, StoreUnavailable
-from db.backups import back_up_before
+from db.backups import alone, back_up_before
 
 HEAD = "0020"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
@@ -33,6 +33,7 @@ TABLE_SECONDS = 60.0  # likewise, of a migration, for a table that another progr
 _POOL = {"pool_size": 5, "max_overflow": 15}  # connections of a process; a server gives a hundred by default
 _FULL_BYTES = 1 << 16  # a disk with less free space is full
 _LOCK = 4_026_531_840  # an arbitrary number: PostgreSQL's advisory lock for migrations
+_WAITS = "Another process migrates this database; this one waits for it."
 
 
 def make_engine(url: str) -> Engine:
@@ -148,8 +149,17 @@ def migrate(engine: Engine, report: Callable[[str], object] = lambda line: None)
     found = version(engine)
     if found == HEAD:
         return
-    if found is not None and found < HEAD:
-        back_up_before(engine, HEAD)
+    if found is None or found > HEAD:
+        _migrate(engine, report)
+        return
+    with alone(engine, lambda: report(_WAITS)):
+        found = version(engine)  # another process may have migrated meanwhile
+        if found is not None and found < HEAD:
+            back_up_before(engine, HEAD)
+        _migrate(engine, report)
+
+
+def _migrate(engine: Engine, report: Callable[[str], object]) -> None:
     with writing(engine) as connection:
         limit(connection, lock_seconds=0, statement_seconds=0)
         if connection.dialect.name == "postgresql":
@@ -161,7 +171,7 @@ def migrate(engine: Engine, report: Callable[[str], object] = lambda line: None)
 
 def _wait_for_others(connection: Connection, report: Callable[[str], object]) -> None:
     if not connection.execute(text("select pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK}).scalar():
-        report("Another process migrates this database; this one waits for it.")
+        report(_WAITS)
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
 

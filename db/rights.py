@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import IO
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from copl_core.records import CoplError, Right
+from copl_core.records import Right
 from db.engine import explained
+from db.file_locks import open_lock, take
 from db.transactions import Transactions
 
 # PostgreSQL's advisory locks, and files beside a SQLite database; earlier versions know the first of these, too
@@ -57,26 +57,6 @@ def _hold_of_sqlite(engine: Engine, right: Right, alone: bool) -> Iterator[Calla
     if not path or path == ":memory:" or path.startswith("file:"):
         yield lambda: True  # nobody shares it
         return
-    file = Path(path).parent / _FILES[right]
-    try:
-        stream = file.open("a")
-    except OSError as error:
-        raise CoplError(
-            f"{file} cannot be written ({error.strerror}); make its folder writable, or choose another with "
-            "COPL_HOME=/some/folder."
-        ) from error
-    with stream:
-        yield lambda: _flock(stream, alone)
-
-
-def _flock(file: IO[str], alone: bool) -> bool:
-    """Lock a file until it is closed; False where others have it."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows: an import that runs cannot be seen, so nothing is taken for killed
-        return not alone
-    try:
-        fcntl.flock(file, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
-    except BlockingIOError:
-        return False
-    return True
+    with open_lock(Path(path).parent / _FILES[right]) as lock:
+        # Without locks of files an import that runs cannot be seen, so nothing is taken for killed
+        yield lambda: take(lock, alone=alone, without=not alone)

@@ -36,6 +36,7 @@ from copl_core.store import Store
 SILENT_SECONDS = 30.0  # a trainer writes a heartbeat every second
 LITTLE_DISK, TOO_LITTLE_DISK = 2 * 10**9, 2 * 10**8  # bytes that are free
 SKEW_SECONDS = 5.0  # between two clocks
+_CHECK_TIME = timedelta(hours=1)  # that the checks of a large installation may take, while the trainer copies
 _PROBE = bytes(1 << 16)
 
 
@@ -298,11 +299,18 @@ def _backups(installation: Installation) -> Found:
             "There is no backup of the database yet.",
             "The trainer makes one, or its log says why not.",
         )
-    age = installation.now - found[0].made if found else timedelta()
-    newest = f"{counted(len(found), 'backup')}; the newest is {found[0].path}, {_ago(age)}." if found else "No backup."
+    past = [one for one in found if not one.is_of_future(installation.now + _CHECK_TIME)]
+    age = max(installation.now - past[0].made, timedelta()) if past else timedelta()
+    newest = f"{counted(len(past), 'backup')}; the newest is {past[0].path}, {_ago(age)}." if past else "No backup."
+    if len(past) < len(found):
+        return (
+            State.WARNING,
+            f"{newest} {found[0].path} is dated in the future: a clock is wrong, or was when that copy was made.",
+            "Set the clock if it is wrong; if it is right, the trainer removes that copy before older ones.",
+        )
     if not settings.backup_hours:
         return _ok(f"{newest} The trainer makes none (COPL_BACKUP_HOURS=0).")
-    if not timedelta(hours=-1) < age < timedelta(hours=2 * settings.backup_hours + 1):
+    if age >= timedelta(hours=2 * settings.backup_hours + 1):
         return State.WARNING, newest, "The trainer's log says why it has made no other one."
     return _ok(newest)
 

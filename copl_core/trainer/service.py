@@ -9,13 +9,12 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from threading import Event, Thread
 
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import CoplError, NotMigrated
 from copl_core.store import Store
-from copl_core.trainer.backups import back_up
+from copl_core.trainer.backups import BackUp
 from copl_core.trainer.departures import CleanUp
 from copl_core.trainer.duties import LOOK_SECONDS, Duty, carry_out
 from copl_core.trainer.memory import keep_memory_low
@@ -145,7 +144,7 @@ def clean(trainer: Trainer) -> None:
 
     duties = (
         Duty("the removal of what people who have left leave", attempt, _LONGEST_CLEAN),
-        Duty("the backup of the database", partial(back_up, trainer.store, trainer.settings), _LONGEST_CLEAN),
+        Duty("the backup of the database", BackUp(trainer.store, trainer.settings), _LONGEST_CLEAN),
     )
     carry_out(duties, trainer.stop)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,11 +14,14 @@ from alembic import command
 from copl_core.backups import backups_of, is_due, path_of
 from copl_core.config import Settings
 from copl_core.records import Choice, CoplError, ImportRow
+from copl_core.trainer.backups import BackUp
 from copl_core.trainer.departures import clean_up
 from db import backups as copies
 from db.engine import HEAD, alembic_config, make_engine, migrate, version, writing
 from db.store import SqlStore
 from tests.databases import empty_database
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -86,6 +91,46 @@ def test_a_copy_is_made_when_the_last_one_is_old_enough_and_the_oldest_goes(file
     assert not is_due(file, 0, now + timedelta(days=9)) and is_due(file, 24, now - timedelta(hours=1))  # a wrong clock
 
 
+def test_the_copy_made_now_stays_and_is_the_last_one_whatever_a_wrong_clock_has_left(file, earlier):
+    """One of the future goes before older ones."""
+    ahead = datetime.now(UTC) + timedelta(days=365)
+    for n in range(3):
+        for before in ("", "0007"):
+            path = path_of(file, ahead + timedelta(days=n), before)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    migrate(earlier)
+    assert version(make_engine(f"sqlite:///{backups_of(file)[-1].path}")) == "0001"
+    store = SqlStore(earlier)
+    made = store.back_up_by_clock(24, 1)
+    assert store.back_up_by_clock(24, 1) is None
+    assert [one.path for one in backups_of(file) if not one.before] == [made] and made.exists()
+
+
+def test_of_two_programs_that_start_at_once_one_copies_and_migrates_and_the_other_waits(file, earlier, monkeypatch):
+    program = (
+        "import sys; from db.engine import *; migrate(make_engine(sys.argv[1]), lambda line: print(line, flush=True))"
+    )
+    others, sync = [], copies.os.fsync
+
+    def copied(handle: int) -> None:
+        """The other program starts while the copy is made, and has come to the same point before it goes on."""
+        monkeypatch.setattr(copies.os, "fsync", sync)
+        started = subprocess.Popen(
+            [sys.executable, "-c", program, str(earlier.url)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        others.append((started, started.stdout.readline()))
+        assert not SqlStore(make_engine(str(earlier.url))).back_up_by_clock(24, 2)  # nor does a trainer copy now
+        sync(handle)
+
+    monkeypatch.setattr(copies.os, "fsync", copied)
+    migrate(earlier)
+    ((other, first),) = others
+    assert (first.split()[-1], other.communicate()[0], other.returncode) == ("it.", "", 0), "it waited, and had no work"
+    (copy,) = (file.parent / "backups").iterdir()
+    assert (version(make_engine(f"sqlite:///{copy}")), version(earlier)) == ("0001", HEAD)
+
+
 def test_a_server_is_left_to_its_own_programs(postgres):
     assert SqlStore(postgres).back_up_by_clock(24, 2) is None
 
@@ -97,9 +142,12 @@ def test_copies_go_when_somebody_leaves(file, birds):
     assert clean_up(birds, Settings(home=file.parent)) == [] and backups_of(file) == []
 
 
-def test_the_trainer_says_where_a_copy_is(file, birds, caplog):
-    from copl_core.trainer.backups import back_up
-
+def test_the_trainer_says_where_a_copy_is_and_makes_no_other_however_the_clock_jumps(file, birds, caplog):
+    duty = BackUp(birds, Settings(home=file.parent))
     with caplog.at_level(logging.INFO):
-        back_up(birds, Settings(home=file.parent))
-    assert str(backups_of(file)[0].path) in caplog.text
+        duty()
+    (made,) = backups_of(file)
+    assert str(made.path) in caplog.text
+    made.path.rename(path_of(file, datetime.now(UTC) + timedelta(days=365)))
+    duty()
+    assert len(backups_of(file)) == 1

@@ -202,6 +202,11 @@ def test_the_newest_backup_is_named_with_its_age_and_none_for_two_days_is_a_warn
     assert one["state"] == "ok" and f"1 backup; the newest is {copy}, made 30.0 hours ago." in one["found"]
     copy.rename(path_of(home / "copl.db", datetime.now(UTC) - timedelta(days=5)))
     assert examine()[0]["backups"]["state"] == "warning"
+    future = path_of(home / "copl.db", datetime.now(UTC) + timedelta(days=365))
+    future.touch()
+    one = examine()[0]["backups"]
+    assert one["state"] == "warning" and f"made 5 days ago. {future} is dated in the future" in one["found"]
+    future.unlink()
     monkeypatch.setenv("COPL_BACKUP_HOURS", "0")
     one = examine()[0]["backups"]
     assert one["state"] == "ok" and "made 5 days ago. The trainer makes none" in one["found"]
