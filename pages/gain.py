@@ -15,6 +15,11 @@ VERDICTS = {"yes": "Yes.", "no": "No.", "not yet": "Not shown yet."}
 
 def gain_in_words(found: PersonalisationGain) -> str:
     """Both accuracies, their difference with its interval, and what the interval means."""
+    if found.left_out:
+        return (
+            f"The figures of {found.fitted_in} were measured with {found.left_out}, who no longer count: not measured "
+            "yet on your people. A run of graph and reward model measures it."
+        )
     if not found.tells:
         answers = f"{found.n:,} held-out answer{'s' * (found.n != 1)}"
         return f"So far there are {answers}: too few to tell. The next runs hold out more as people go on answering."

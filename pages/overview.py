@@ -169,7 +169,8 @@ def what_it_gains() -> None:
         st.write(gain_in_words(found))
         if allowed := ceiling_in_words():
             st.write(allowed)
-        st.caption(f"Measured by the run that made {found.fitted_in}; the Training page has all figures.")
+        if not found.left_out:
+            st.caption(f"Measured by the run that made {found.fitted_in}; the Training page has all figures.")
     try:
         value = controversy.group_value(session)
     except CoplError:
@@ -179,7 +180,7 @@ def what_it_gains() -> None:
 
 
 def headline(found: PersonalisationGain | None) -> str:
-    if found is None:
+    if found is None or found.left_out:
         return "Not measured yet"
     if found.answer == "yes":
         return f"{signed(found.gain)} points"

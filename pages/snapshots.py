@@ -34,8 +34,8 @@ def snapshots() -> None:
     )
     st.caption(
         "Accuracy and log-loss on n labels that no part of the model was fitted to, without ties, with 95 % intervals. "
-        "They are measured when the reward model is fitted. A snapshot of kind graph uses the reward model of the full "
-        "snapshot before it and repeats its figures. “Cut” means that its time was up before its planned steps. Files "
+        "They are measured when the reward model is fitted. A snapshot of kind graph uses the reward model of an earlier "
+        "full snapshot, which has the figures. “Cut” means that its time was up before its planned steps. Files "
         "of old snapshots are removed; the champion, those with a note, one of each fit of the reward model and the "
         f"newest {runs.KEPT_NEWEST} stay. Write a note to keep one."
     )
@@ -126,7 +126,8 @@ def snapshot_row(record: SnapshotRecord, champion: str | None, present: set[str]
         "watermark": record.watermark,
         "data": (record.metrics.get("data") or {}).get("sha256", "")[:12],
     }
-    held_out = record.metrics.get("held_out") or {}
+    row["reward model of"] = record.metrics.get("fitted_in") or ""
+    held_out = runs.measured_by(record)
     for name, words in FIGURES.items():
         row[f"{words}: accuracy"] = with_interval(held_out[name], "accuracy") if name in held_out else ""
     known = "copl" in held_out

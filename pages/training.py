@@ -63,7 +63,8 @@ def gain() -> None:
             "labels and predicts them with the personal model and with the baselines that know nobody's taste."
         )
         return
-    st.markdown(f"**{QUESTION} {VERDICTS[found.answer]}** {gain_in_words(found)} {ceiling_in_words()}")
+    verdict = "Not measured yet." if found.left_out else VERDICTS[found.answer]
+    st.markdown(f"**{QUESTION} {verdict}** {gain_in_words(found)} {ceiling_in_words()}")
     if found.tells:
         figures(found.fitted_in)
 

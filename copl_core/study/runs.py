@@ -13,7 +13,7 @@ import numpy as np
 from copl_core.config import Settings
 from copl_core.ids import rows_of
 from copl_core.preference.state import GraphState
-from copl_core.records import CoplError, Run, RunState, SnapshotAway, SnapshotRecord, TrainerRecord
+from copl_core.records import CoplError, Kind, Run, RunState, SnapshotAway, SnapshotRecord, TrainerRecord
 from copl_core.snapshots import snapshot
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot, verify
 from copl_core.study.roles import MEMBER, RESEARCHER, TERMINAL, needs
@@ -53,11 +53,12 @@ class PersonalisationGain:
     snapshot: str
     fitted_in: str  # the snapshot whose run measured it
     paired: bool = True  # whether the interval is one of the difference on each label; else it is a wider one
+    left_out: str = ""  # whose labels were in it and do not count now, in words; empty: nobody's
 
     @property
     def tells(self) -> bool:
-        """Whether there are enough held-out labels for a figure."""
-        return self.n >= FEWEST_HELD_OUT
+        """Whether it is a figure of the people who count now, on enough held-out labels."""
+        return self.n >= FEWEST_HELD_OUT and not self.left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,17 +258,22 @@ def write_note(session: Session, version: str, text: str, *, by: int | None = No
 
 @needs(RESEARCHER)
 def personalisation_gain(session: Session) -> PersonalisationGain | None:
-    """The measured gain of personalisation on this study's data; None before a full fit has measured it."""
+    """The measured gain of personalisation on this study's data; None before a full fit has measured it.
+
+    A graph run repeats the figures of the full run that it builds on, also after a switch has left out people whose
+    labels are in them; ``left_out`` then says so, and there is no answer yet.
+    """
     champion = session.store.champion(session.id)
     if champion is None:
         return None
     gain, held_out = champion.metrics.get("gain"), champion.metrics.get("held_out") or {}
     if not gain or not {"copl", gain["over"]} <= set(held_out):
         return None
+    left_out = _left_out_since(session)
     over, difference, (low, high), paired = _over_strongest(gain, held_out)
     fitted_in = champion.metrics.get("fitted_in") or champion.version
     return PersonalisationGain(
-        _answer(low, high) if gain["n"] >= FEWEST_HELD_OUT else "not yet",
+        _answer(low, high) if gain["n"] >= FEWEST_HELD_OUT and not left_out else "not yet",
         held_out["copl"]["accuracy"],
         over,
         held_out[over]["accuracy"],
@@ -279,7 +285,36 @@ def personalisation_gain(session: Session) -> PersonalisationGain | None:
         champion.version,
         fitted_in,
         paired,
+        left_out,
     )
+
+
+def _left_out_since(session: Session) -> str:
+    """The kinds of people, in words, whose labels the champion's reward model has learned from and who do not count
+    now.
+    """
+    record, found = session.record, []
+    switches = {
+        Kind.SIMULATED: ("simulated people", record.include_simulated),
+        Kind.MODEL: ("language models", record.include_models),
+    }
+    for kind, (words, included) in switches.items():
+        hidden = [] if included else session.store.users_of_kind(session.id, kind)
+        if hidden and np.isin(hidden, _learned_from(session)).any():
+            found.append(words)
+    return " and ".join(found)
+
+
+def _learned_from(session: Session) -> np.ndarray:
+    """The ids of the users with labels in the champion's reward graph; of nobody where its files cannot be read, since
+    every page then says so.
+    """
+    try:
+        snapshot = session.snapshot()
+        state = snapshot.reward_graph if snapshot is not None and snapshot.has_reward else None
+    except CoplError:
+        return np.empty(0, np.int64)
+    return np.empty(0, np.int64) if state is None else state.user_ids[state.n_labels > 0]
 
 
 def _over_strongest(gain: Mapping, held_out: Mapping) -> tuple[str, float, tuple[float, float], bool]:
@@ -370,6 +405,12 @@ def _log_odds(state: GraphState, users: np.ndarray, pairs: np.ndarray) -> np.nda
     return state.log_odds(state.user_vectors[rows_of(users, state.user_ids)], rows[:, 0], rows[:, 1])
 
 
+def measured_by(record: SnapshotRecord) -> Mapping[str, Mapping]:
+    """Method → its held-out figures that the run of a snapshot measured; none by a graph run, which repeats those of
+    the full run that it builds on."""
+    return {} if record.metrics.get("kind") == "graph" else record.metrics.get("held_out") or {}
+
+
 def _figures(one: SnapshotRecord, two: SnapshotRecord) -> list[tuple[str, object, object]]:
     flat = [
         _flat(
@@ -377,7 +418,7 @@ def _figures(one: SnapshotRecord, two: SnapshotRecord) -> list[tuple[str, object
                 "labels": record.n_labels,
                 "watermark": record.watermark,
                 "graph": record.metrics.get("graph") or {},
-                "held-out": record.metrics.get("held_out") or {},
+                "held-out": measured_by(record),
                 "seconds": record.metrics.get("seconds"),
             }
         )

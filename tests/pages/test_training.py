@@ -45,7 +45,9 @@ def button(page, label: str):
     return next(one for one in page.button if one.label == label)
 
 
-def with_gain(session, gain: dict, version: str = "v9000", more: dict | None = None, files_of: str = "") -> None:
+def with_gain(
+    session, gain: dict, version: str = "v9000", more: dict | None = None, files_of: str = "", kind: str = "full"
+) -> None:
     """The snapshot again, with held-out figures as a full run would record them.
 
     Args:
@@ -68,7 +70,7 @@ def with_gain(session, gain: dict, version: str = "v9000", more: dict | None = N
             None,
             record.watermark,
             record.n_labels,
-            {"held_out": held_out, "gain": gain, "fitted_in": "v0001"},
+            {"held_out": held_out, "gain": gain, "fitted_in": "v0001", "kind": kind},
             datetime.now(UTC),
         ),
         run_id=None,
@@ -115,6 +117,22 @@ def test_whether_personalisation_helps_is_said_in_one_line(camps, olga, open_pag
     shown = words(open_page("training", camps, olga))
     assert f"help on your data? {verdict}**" in shown and "80.1% of 261 held-out answers" in shown
     assert "that made v0001" in shown and "Snapshot v9000" in shown
+
+
+def test_a_gain_measured_with_people_who_no_longer_count_is_not_one_of_those_who_do(camps, olga, open_page, words):
+    with_gain(camps, GAIN, files_of="v0001", kind="graph")
+    here = camps.snapshot_root / "v9000"
+    copytree(here / "graph", here / "reward" / "graph")  # what the repeated figures were learned from
+    page = open_page("training", camps, olga)
+    assert "help on your data? Yes.**" in words(page)
+    (table,) = [one.value for one in page.dataframe if "reward model of" in one.value]
+    row = table.iloc[0]
+    assert (row["snapshot"], row["reward model of"], row["experts: accuracy"], row["n"]) == ("v9000", "v0001", "", "")
+    access.include_simulated(camps, False)
+    for name in ("training", "overview"):
+        shown = words(open_page(name, camps, olga))
+        assert "Not measured yet" in shown and "80.1%" not in shown and "help on your data? Yes" not in shown
+        assert "of v0001 were measured with simulated people, who no longer count: not measured yet on your" in shown
 
 
 def test_the_gain_is_the_one_over_the_better_baseline_in_new_and_in_older_snapshots(camps, olga, open_page, words):
