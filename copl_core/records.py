@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 LARGEST = 2**31 - 1  # whole number that every database can store: an integer column of PostgreSQL
 
 
-def counted(n: int, what: str) -> str:
-    """A number with its word: 1 line, 2 lines."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
+def counted(n: int, what: str, many: str = "") -> str:
+    """A number with its word: 1 line, 2 lines; ``many`` where that is no "s" at the end: 1 person, 2 people."""
+    return f"{n:,} {what if n == 1 else many or what + 's'}"
+
+
+def counted_people(n: int) -> str:
+    return counted(n, "person", "people")
 
 
 class CoplError(Exception):

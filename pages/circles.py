@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, counted_people
 from copl_core.study import triads
 from copl_core.study.triads import RARE, TriadSummary, TriadView
 from pages.common import current, group_name, person_name, source_line
@@ -35,7 +35,7 @@ def circles() -> None:
         st.write(of_people(view))
         table("circles-people", [(person_name(user.name, user.kind), one) for user, one in view.people], "person")
     sample = f" A sample of {view.sampled_from:,} of them." if view.sampled_from else ""
-    sample += f" Looked for in the labels of {view.n_drawn:,} people, evenly chosen." if view.n_drawn else ""
+    sample += f" Looked for in the labels of {counted_people(view.n_drawn)}, evenly chosen." if view.n_drawn else ""
     source_line(
         "A triad is three answers to one question that one person compared in all three pairs; of several answers to "
         f"one pair the first counts.{sample} What the model does not know of a person counts as noise, so fewer "
@@ -46,7 +46,7 @@ def circles() -> None:
 
 def meaning(total: TriadSummary) -> str:
     triads_ = "1 triad" if total.n_triads == 1 else f"{total.n_triads:,} triads"
-    people = "1 person" if total.n_users == 1 else f"{total.n_users:,} people"
+    people = counted_people(total.n_users)
     goes = "goes" if total.circular == 1 else "go"
     counts = (
         f"**{total.circular:,} of {triads_}** of {people} {goes} in a circle (A over B, B over C, C over A); noise "

@@ -13,10 +13,11 @@ from typing import NoReturn
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from copl_core.records import CoplError, Kind, Role, Run, StudyRecord, User
+from copl_core.records import CoplError, Kind, Role, Run, StudyRecord, User, counted, counted_people
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.roles import NOBODY_YET
 from copl_core.study.session import Session
+from copl_core.study.views import LIKELY_FROM
 from pages import scripts
 from pages.texts import STYLE
 
@@ -177,6 +178,17 @@ def group_phrase(group: int) -> str:
     return f"**{name}**" if name.startswith("Group ") else f"the group **{name}**"
 
 
+def nearest_group(group: int, probability: float) -> str:
+    """The nearest of several groups in a sentence, for somebody whose labels do not clearly fit one; it names none that
+    they are more likely not in."""
+    if probability < LIKELY_FROM:
+        return "None of them is likely enough to be named as yours."
+    return (
+        f"Nearest is {group_phrase(group)}, with a probability of {probability:.0%}; the rest belongs to the other "
+        "groups and to none."
+    )
+
+
 def forget_group_names() -> None:
     """Read the names again at the next use, after one has changed."""
     st.session_state.pop("group names", None)
@@ -206,13 +218,18 @@ def listing(words: Sequence[str], *, bold: bool = False) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
+def people_have(n: int) -> str:
+    """For the beginning of a sentence about what so many people have done."""
+    return "Nobody else has" if n == 0 else f"{counted_people(n)} {'has' if n == 1 else 'have'}"
+
+
 def count_people(n: int, n_simulated: int, n_models: int = 0) -> str:
     """A number of people in words, which says how many of them are simulated, or language models."""
     if n_simulated == n > 0:
-        return f"{n:,} simulated people"
+        return counted(n, "simulated person", "simulated people")
     marks = [f"{n_simulated:,} of them simulated"] if n_simulated else []
     marks += [f"{n_models:,} {'language models' if n_models > 1 else 'language model'}"] if n_models else []
-    return f"{n:,} people" + (f" ({', '.join(marks)})" if marks else "")
+    return counted_people(n) + (f" ({', '.join(marks)})" if marks else "")
 
 
 def who_is_simulated() -> None:
@@ -226,8 +243,9 @@ def who_is_simulated() -> None:
 def simulated_in_words(simulated: int, everybody: int) -> str:
     of_all = "All" if simulated == everybody else f"{simulated:,} of the"
     are = "is" if simulated == 1 else "are"
+    some = "The only person" if everybody == 1 else f"{of_all} {everybody:,} people"
     return (
-        f"{of_all} {everybody:,} people of this study {are} **simulated**, and everything here counts them. One switch "
+        f"{some} of this study {are} **simulated**, and everything here counts them. One switch "
         "on the page People leaves them out everywhere."
     )
 

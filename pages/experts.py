@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Role
+from copl_core.records import CoplError, Role, counted_people
 from copl_core.study import access, experts
 from copl_core.study.experts import (
     ExpertEffect,
@@ -76,7 +76,7 @@ def page() -> None:
 def of_all(view: ExpertsView) -> str:
     """How many people the figures are about, in words."""
     n = len(view.user_ids)
-    return f"{n:,} people" if n == view.n_users else f"{n:,} of {view.n_users:,} people, evenly chosen"
+    return counted_people(n) if n == view.n_users else f"{n:,} of {counted_people(view.n_users)}, evenly chosen"
 
 
 def nothing_yet() -> None:

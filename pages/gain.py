@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copl_core.records import counted_people
 from copl_core.study import label_quality
-from copl_core.study.runs import PersonalisationGain
+from copl_core.study.personalisation import PersonalisationGain
 from pages.common import current
 
 BASELINES = {
@@ -25,8 +26,8 @@ def gain_in_words(found: PersonalisationGain) -> str:
         return f"So far there are {answers}: too few to tell. The next runs hold out more as people go on answering."
     return (
         f"The personal model predicts {found.personal_accuracy:.1%} of {found.n:,} held-out answers of "
-        f"{found.n_users:,} people correctly; the better of the two baselines ({BASELINES[found.over]}) predicts "
-        f"{found.baseline_accuracy:.1%}. {difference(found)}"
+        f"{counted_people(found.n_users)} correctly; the better of the two baselines ({BASELINES[found.over]}) "
+        f"predicts {found.baseline_accuracy:.1%}. {difference(found)}"
     )
 
 
@@ -38,7 +39,7 @@ def ceiling_in_words() -> str:
         return ""
     return (
         f"**No model can predict more than about {found.accuracy:.0%}** of single answers here (95 % interval "
-        f"{found.low:.0%} to {found.high:.0%}): {found.n_users:,} people gave the same answer to "
+        f"{found.low:.0%} to {found.high:.0%}): {counted_people(found.n_users)} gave the same answer to "
         f"{found.consistent:.0%} of {found.n_repeats:,} repeated pairs. This assumes that mistakes are equally likely "
         "in both answers."
     )

@@ -81,6 +81,10 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
     points = found[0]
     people = count_people(points.n_placed, points.n_simulated, points.n_models)
     among = f"among {people}, " if points.n_simulated or points.n_models else ""
+    if position.n_groups <= 1:
+        return f"So far, {among}there is one group of people, and none to tell it from."
+    if not position.likely:
+        return f"So far, {among}no group is clear yet."
     dot = f'<span class="dot" style="background:{group_colour(position.group)}"></span>'
     name = group_name(position.group)
     the = "" if name.startswith("Group ") else "the group "

@@ -6,10 +6,10 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Role
-from copl_core.study import controversy, runs, user_map
+from copl_core.records import CoplError, Role, counted_people
+from copl_core.study import controversy, personalisation, user_map
 from copl_core.study.controversy import GroupValue
-from copl_core.study.runs import PersonalisationGain
+from copl_core.study.personalisation import PersonalisationGain
 from copl_core.study.user_map import UserMap
 from pages import quarantine
 from pages.common import (
@@ -157,7 +157,7 @@ def shown_rows(view: UserMap) -> np.ndarray:
 def what_it_gains() -> None:
     session, _ = current()
     st.subheader("What personalisation gains here")
-    found = runs.personalisation_gain(session)
+    found = personalisation.personalisation_gain(session)
     st.markdown(f"## {headline(found)}")
     if found is None:
         st.write(
@@ -190,7 +190,7 @@ def headline(found: PersonalisationGain | None) -> str:
 def value_in_words(value: GroupValue) -> str:
     return (
         f"Expected by the model, over {value.n_pairs:,} pairs: **one answer for all pleases {value.for_all:.0%}** of "
-        f"{value.n_users:,} people, **each group its own {value.for_groups:.0%}**."
+        f"{counted_people(value.n_users)}, **each group its own {value.for_groups:.0%}**."
     )
 
 

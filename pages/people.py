@@ -16,9 +16,11 @@ from pages.common import (
     current,
     group_name,
     group_phrase,
+    nearest_group,
     no_snapshot,
     on_touch,
     page_link,
+    people_have,
     plot_settings,
     rerun,
     source_line,
@@ -96,16 +98,15 @@ def sentence(view: UserMap, champion: str) -> str:
         return f"{seen} Nobody else has labelled the answers you labelled, so you have no position yet."
     group, n = int(view.group[view.me]), int(view.n_labels[view.me])
     others, labels = view.sizes.get(group, 1) - 1, f"{n} label{'s' * (n != 1)}"
+    if len(view.groups) <= 1:
+        return f"{seen} There is no other yet that your {labels} could tell you from."
     if not view.my_group_is_clear:
-        return (
-            f"{seen} Your {labels} do not clearly fit one group yet. Nearest is {group_phrase(group)}, with a "
-            f"probability of {view.my_probability:.0%}."
-        )
+        return f"{seen} Your {labels} do not clearly fit one group yet. {nearest_group(group, view.my_probability)}"
     mine = f"By your {labels} you answer most like {group_phrase(group)}, with {others:,} others"
     if view.my_source == "trained" or not view.my_share:
         return f"{seen} {mine}."
     return (
-        f"{seen} {mine}. {view.my_neighbours:,} people have labelled some of the same answers; weighted by how well "
+        f"{seen} {mine}. {people_have(view.my_neighbours)} labelled some of the same answers; weighted by how well "
         f"they explain your labels, {view.my_share:.0%} of them are in this group."
     )
 

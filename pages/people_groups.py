@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Role
+from copl_core.records import CoplError, Role, counted_people
 from copl_core.study import found_features, group_names, group_profiles, user_map
 from copl_core.study.found_features import FoundFeaturesView, Preferred
 from copl_core.study.group_profiles import GroupProfile, TypicalPair
@@ -259,7 +259,7 @@ def basis(profile: GroupProfile) -> str:
     votes, model = profile.by_labels, profile.by_model
     parts = []
     if votes:
-        parts.append(f"{votes.n:,} decided labels of {votes.people:,} people against {votes.others:,} others")
+        parts.append(f"{votes.n:,} decided labels of {counted_people(votes.people)} against {votes.others:,} others")
     if model:
         parts.append(f"{model.n:,} pairs with the answers that the model expects")
     return f"From {' and from '.join(parts)}."

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, counted
 from copl_core.study import user_map
 from copl_core.study.user_map import Disagreement, UserMap
-from pages.common import current, group_name, group_phrase, person_name
+from pages.common import current, group_name, group_phrase, nearest_group, person_name
 from pages.find_people import find_people
 from pages.texts import draw_prompt, draw_response, literal
 
@@ -70,11 +70,7 @@ def neighbours(view: UserMap, user_id: int) -> None:
             f"{named(view, user_id)} has no labels in snapshot {view.snapshot}, so they have no position on the map."
         )
         return
-    group = int(view.group[row])
-    st.write(
-        f"By {view.n_labels[row]} labels, **{named(view, user_id)}** is in {group_phrase(group)}. The people who are "
-        "expected to answer most like them:"
-    )
+    st.write(f"{membership(view, user_id)} The people who are expected to answer most like them:")
     near = user_map.nearest(session, user_id, view.snapshot)
     if view.is_sample:  # they may not be among those who are drawn
         me, ids = None if view.me is None else int(view.ids[view.me]), [user_id, *(one.id for one in near)]
@@ -103,6 +99,25 @@ def neighbours(view: UserMap, user_id: int) -> None:
                 help="Share of the study's pairs on which the model expects both to prefer the same answer.",
             )
         },
+    )
+    st.caption(f"Groups and numbers of labels in the table are those of snapshot {view.snapshot}.")
+
+
+def membership(view: UserMap, user_id: int) -> str:
+    """A person's group by their present labels, with the certainty that their own pages state."""
+    session, _ = current()
+    place, who = user_map.membership(session, user_id, view.snapshot), f"**{named(view, user_id)}**"
+    if place is None or place.group is None:
+        return f"{who} has no group yet."
+    labels = counted(place.n_labels, "label")
+    if place.n_groups <= 1:
+        return f"{who} has given {labels}, and there is one group so far."
+    if not place.clear:
+        nearest = nearest_group(place.group, place.group_probability)
+        return f"The {labels} of {who} do not clearly fit one group yet. {nearest}"
+    return (
+        f"By {labels}, {who} answers most like {group_phrase(place.group)}, with a probability of "
+        f"{place.group_probability:.0%}."
     )
 
 

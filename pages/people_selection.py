@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from copl_core.records import Kind
+from copl_core.records import Kind, counted_people
 from copl_core.study import group_profiles, user_map
 from copl_core.study.group_profiles import SetProfile
 from copl_core.study.user_map import UserMap
@@ -109,12 +109,12 @@ def preferences(ids: list[int], version: str) -> None:
 def in_words(found: SetProfile) -> str:
     if not found.compared:
         return (
-            f"**What they prefer:** the selection has {found.people:,} people with labels in the snapshot and leaves "
-            f"{found.others:,} others; to compare them, each side needs three or more."
+            f"**What they prefer:** the selection has {counted_people(found.people)} with labels in the snapshot and "
+            f"leaves {found.others:,} others; to compare them, each side needs three or more."
         )
     by_labels, known = found.label_statements, {one.feature for one in found.label_statements}
     expected = [one for one in found.model_statements if one.feature not in known]
-    base = f"{found.n_labels:,} decided labels of {found.people:,} people against {found.others:,} others"
+    base = f"{found.n_labels:,} decided labels of {counted_people(found.people)} against {found.others:,} others"
     if by_labels:
         text = f"**What they prefer:** {sized(by_labels)}, more than the others do (by {base})"
         return text + (f". The model also expects {sized(expected)}." if expected else ".")

@@ -7,7 +7,7 @@ import math
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Kind, Role
+from copl_core.records import CoplError, Kind, Role, counted_people
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
 from pages import alike, quarantine, second_look
@@ -62,7 +62,7 @@ def summary(view: QualityView) -> str:
     people += f" ({models:,} {'are language models' if models > 1 else 'is a language model'})." if models else "."
     if view.drawn is not None:
         people += (
-            f" These are too many to read for one page: the figures are those of {view.drawn:,} people drawn at "
+            f" These are too many to read for one page: the figures are those of {counted_people(view.drawn)} drawn at "
             "random, and of those who are left out or chosen below."
         )
     if not count:

@@ -8,7 +8,7 @@ from datetime import datetime
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Run, RunState
+from copl_core.records import CoplError, Run, RunState, counted_people
 from copl_core.study import runs
 from pages.common import current, is_id, plot_settings, rerun
 
@@ -167,7 +167,7 @@ def facts(run: Run) -> None:
     if not data:
         return
     st.markdown(
-        f"Learned from {data['labels']:,} labels ({data['decided']:,} decided) of {data['people']:,} people on "
+        f"Learned from {data['labels']:,} labels ({data['decided']:,} decided) of {counted_people(data['people'])} on "
         f"{data['responses']:,} responses, up to watermark {data['watermark']:,}; SHA-256 of the data "
         f"`{data['sha256'][:16]}`. Settings: "
         + "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in (settings or {}).items())

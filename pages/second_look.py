@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, counted_people
 from copl_core.study import suspects
 from copl_core.study.suspects import SuspectLabel, SuspectView
 from pages.answer_history import day, edit_form, in_words, two_texts
@@ -95,7 +95,7 @@ def of_the_study() -> None:
 def summary(view: SuspectView) -> str:
     if not view.n_users:
         return "The model does not yet predict anybody's answers better than chance, so it names no label here."
-    among = f"{view.n_labels:,} labels of {view.n_users:,} people whom the model predicts better than chance"
+    among = f"{view.n_labels:,} labels of {counted_people(view.n_users)} whom the model predicts better than chance"
     if not view.n_suspect:
         return f"None of the {among} is clearly different from what it expects and still to be looked at."
     some = "1 label is" if view.n_suspect == 1 else f"{view.n_suspect:,} labels are"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, SnapshotRecord
+from copl_core.records import CoplError, SnapshotRecord, counted_people
 from copl_core.study import runs
 from pages.common import NO_GROUP_COLOUR, current, plot_settings
 from pages.run_log import TRAINING, clock, perform
@@ -34,10 +34,10 @@ def snapshots() -> None:
     )
     st.caption(
         "Accuracy and log-loss on n labels that no part of the model was fitted to, without ties, with 95 % intervals. "
-        "They are measured when the reward model is fitted. A snapshot of kind graph uses the reward model of an earlier "
-        "full snapshot, which has the figures. “Cut” means that its time was up before its planned steps. Files "
-        "of old snapshots are removed; the champion, those with a note, one of each fit of the reward model and the "
-        f"newest {runs.KEPT_NEWEST} stay. Write a note to keep one."
+        "They are measured when the reward model is fitted. A snapshot of kind graph uses the reward model of an "
+        "earlier full snapshot, which has the figures. “Cut” means that its time was up before its planned steps. "
+        "Files of old snapshots are removed; the champion, those with a note, one of each fit of the reward model and "
+        f"the newest {runs.KEPT_NEWEST} stay. Write a note to keep one."
     )
     opened = [record for record in records if record.version in present]
     if opened:
@@ -219,7 +219,7 @@ def comparison(first: str, second: str) -> None:
         st.error(str(problem))
         return
     st.markdown(
-        f"{found.n_regrouped:,} of {found.n_users:,} people changed their group from {first} to {second}. "
+        f"{found.n_regrouped:,} of {counted_people(found.n_users)} changed their group from {first} to {second}. "
         + (
             f"Their predictions correlate by {found.correlation:.3f}, and they predict the same preferred answer in "
             f"{found.same_sign:.1%} of {found.n_predictions:,} cases."

@@ -21,6 +21,8 @@ from pages.common import (
     group_name,
     group_phrase,
     listing,
+    nearest_group,
+    people_have,
     plot_settings,
     watch_champion,
 )
@@ -85,8 +87,11 @@ def position(view: UserProfile) -> str:
     if place.group is None:
         return f"By your {labels} you have no group yet: nobody else has labelled the answers that you labelled."
     phrase = group_phrase(place.group)
-    alike = f"{place.n_neighbours:,} {'people' if place.n_neighbours != 1 else 'person'}"
-    known = f"{alike} labelled some of the same answers."
+    known = f"{people_have(place.n_neighbours)} labelled some of the same answers."
+    if place.n_groups <= 1:
+        return (
+            f"You have given {labels}. There is one group of people so far, {phrase}, and none to tell it from. {known}"
+        )
     if not place.clear:
         lead, more = (
             ("**A first picture, still rough.** ", " Each further label makes it clearer.")
@@ -94,8 +99,8 @@ def position(view: UserProfile) -> str:
             else ("", "")
         )
         return (
-            f"{lead}Your {labels} do not clearly fit one group yet. Nearest is {phrase}, with a probability of "
-            f"{place.group_probability:.0%}; the rest belongs to the other groups and to none.{more} {known}"
+            f"{lead}Your {labels} do not clearly fit one group yet. "
+            f"{nearest_group(place.group, place.group_probability)}{more} {known}"
         )
     return (
         f"By your {labels} you answer most like {phrase}. The probability that you are one of them, and not of another "
@@ -119,9 +124,9 @@ def liked(view: UserProfile) -> str:
         sentences.append(f"Your labels say that you like {listing(by_labels, bold=True)}.")
     if by_model:
         also = "also " if by_labels else ""
-        sentences.append(
-            f"Based on people who answer like you, the model {also}expects you to like {listing(by_model, bold=True)}."
-        )
+        alone = view.position is not None and view.position.n_neighbours == 0
+        basis = "From your answers and those of everybody" if alone else "Based on people who answer like you"
+        sentences.append(f"{basis}, the model {also}expects you to like {listing(by_model, bold=True)}.")
     return " ".join(sentences + ["Nothing else is certain yet."] * (len(view.leanings) == 1))
 
 
@@ -337,7 +342,7 @@ def picture(view: UserMap) -> go.Figure:
             text=["You"],
             textposition="top center",
             textfont={"size": 15},
-            hovertemplate=f"You<br>{group_name(groups[view.me])}<extra></extra>",
+            hovertemplate=f"You{f'<br>{group_name(groups[view.me])}' * view.my_group_is_clear}<extra></extra>",
             marker={
                 "symbol": "star",
                 "size": 19,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Run, RunState
-from copl_core.study import runs
+from copl_core.records import CoplError, Run, RunState, counted_people
+from copl_core.study import personalisation, runs
 from copl_core.study_settings import Schedule
 from pages.common import (
     NO_GROUP_COLOUR,
@@ -56,7 +56,7 @@ def page() -> None:
 def gain() -> None:
     """The held-out accuracy of the personal model against the strongest baseline, in a sentence."""
     session, _ = current()
-    found = runs.personalisation_gain(session)
+    found = personalisation.personalisation_gain(session)
     if found is None:
         st.markdown(
             f"**{QUESTION}** Not measured yet. A run of graph and reward model holds out up to a tenth of the decided "
@@ -93,11 +93,11 @@ def figures(fitted_in: str) -> None:
         )
     n, people = champion.metrics["gain"]["n"], champion.metrics["gain"]["people"]
     source_line(
-        f"Accuracy on {n:,} decided labels of {people:,} people, held out from every method; the weights of the parts "
-        "are learned on one half of them and measured on the other. A part can be right more often than the whole, "
-        "which is chosen by log-loss. Lines are 95 % intervals of a bootstrap over people. The baselines, in grey, are "
-        "Bradley–Terry models of the same labels; “habits” are preferences for a side and for length. Measured by the "
-        f"run that made {fitted_in}. The figures say nothing about people who are not in the study.",
+        f"Accuracy on {n:,} decided labels of {counted_people(people)}, held out from every method; the weights of the "
+        "parts are learned on one half of them and measured on the other. A part can be right more often than the "
+        "whole, which is chosen by log-loss. Lines are 95 % intervals of a bootstrap over people. The baselines, in "
+        "grey, are Bradley–Terry models of the same labels; “habits” are preferences for a side and for length. Measured "
+        f"by the run that made {fitted_in}. The figures say nothing about people who are not in the study.",
         champion.version,
     )
 

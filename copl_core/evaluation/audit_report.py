@@ -6,6 +6,7 @@ import math
 
 from copl_core.evaluation.attacks import Figure
 from copl_core.evaluation.audit import Audit, Row
+from copl_core.records import counted_people
 
 _TITLES = {
     "label": "Was this label in training? (AUC, chance 0.500)",
@@ -23,7 +24,8 @@ _WIDTHS = 38, 42
 def text(audit: Audit) -> str:
     """All tables."""
     head = (
-        f"{audit.n_people:,} people, {audit.n_labels:,} labels with a preference, {audit.n_responses:,} responses; "
+        f"{counted_people(audit.n_people)}, {audit.n_labels:,} labels with a preference, "
+        f"{audit.n_responses:,} responses; "
         f"{audit.shadows} shadow fits and {audit.targets} attacked ones for labels, as many for people."
     )
     return "\n\n".join([head, *(_table(part, audit.of(part)) for part in _TITLES if audit.of(part))])

@@ -15,7 +15,7 @@ import numpy as np
 
 from copl_core.preference.config import GraphConfig
 from copl_core.preference.state import GraphState
-from copl_core.records import Comparisons, CoplError, TrainingData
+from copl_core.records import Comparisons, CoplError, TrainingData, counted_people
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.split import draws, uniform
 
@@ -63,7 +63,7 @@ def world_of(data: TrainingData, phi: np.ndarray, config: GraphConfig | None = N
         labels = labels.take(np.flatnonzero(np.isin(labels.user, people)))
     if len(labels) < FEWEST_LABELS or len(people) < FEWEST_PEOPLE:
         raise CoplError(
-            f"The study has {len(labels)} labels with a preference, by {len(people)} people; an audit needs "
+            f"The study has {len(labels)} labels with a preference, by {counted_people(len(people))}; an audit needs "
             f"{FEWEST_LABELS} by {FEWEST_PEOPLE}: label some more pairs first."
         )
     return World(_only(data, labels, people), phi, config or GraphConfig(), seed)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from copl_core.records import counted_people
 from copl_core.snapshots.mix import Mix
 from copl_core.study.privacy import LastAudit
 
@@ -162,7 +163,8 @@ def _data(card: Card) -> str:
     cut, reward = card.manifest.get("reward_data") or card.manifest["data"], card.manifest["reward"]
     return (
         "## Data\n\n"
-        f"- {cut['labels']:,} labels ({cut['decided']:,} of them prefer one response) by {cut['people']:,} people "
+        f"- {cut['labels']:,} labels ({cut['decided']:,} of them prefer one response) by "
+        f"{counted_people(cut['people'])} "
         "about "
         f"{cut['responses']:,} responses, as of revision {cut['watermark']} of the study\n"
         f"- SHA-256 of labels and texts: `{cut['sha256']}`\n"
@@ -213,9 +215,9 @@ def _privacy(card: Card) -> str:
     later = "" if card.audit.snapshot == card.manifest["version"] else ", which is not the snapshot of this folder"
     return (
         f"{title}\n\nMeasured on {card.audit.at:%Y-%m-%d} at snapshot {card.audit.snapshot}{later}, with "
-        f"{card.audit.n_labels:,} labels of {card.audit.n_people:,} people: how well attacks tell what was learned "
-        "from what was not, as AUC with a 95 % interval over people; 0.5 is chance. This folder holds text rewards "
-        "alone; the other rows are of the preference graph beside it, which the studio and its server use.\n\n"
+        f"{card.audit.n_labels:,} labels of {counted_people(card.audit.n_people)}: how well attacks tell what was "
+        "learned from what was not, as AUC with a 95 % interval over people; 0.5 is chance. This folder holds text "
+        "rewards alone; the other rows are of the preference graph beside it, which the studio and its server use.\n\n"
         "| was … | who sees, and the attack | AUC |\n|---|---|---|\n" + "\n".join(rows)
     )
 

@@ -135,6 +135,7 @@ def position_in(snapshot: Snapshot, user_id: int, labels: Sequence[Label]) -> Us
         place.group_share,
         snapshot.version,
         0.0 if place.group is None else probability.get(place.group, 0.0),
+        len(np.unique(snapshot.layout.group[snapshot.layout.group >= 0])),
     )
 
 

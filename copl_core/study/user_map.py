@@ -27,6 +27,7 @@ from copl_core.study_settings import CHECK_REASONS, SelectionReason
 _LIES = 0.9  # cosine of the angle between the long axis and the horizontal, up to which a map lies
 _LONG = 1.25  # a map this much wider than high, by standard deviations, has a long axis
 _PAIRS = 1000  # pairs of the study on which predicted answers of neighbours are compared
+_CANDIDATES = 10  # times as many users near by embedding, among whom those with the most equal answers are found
 _CHECKS = [list(SelectionReason).index(reason) for reason in sorted(CHECK_REASONS)]
 
 
@@ -304,8 +305,19 @@ def position(session: Session, user_id: int) -> UserPosition | None:
 
 
 @needs(RESEARCHER)
+def membership(session: Session, user_id: int, version: str | None = None) -> UserPosition | None:
+    """The same position for somebody who studies the map, by default in the champion."""
+    snapshot = _snapshot(session, version)
+    if snapshot is None:
+        return None
+    return placement.position_in(snapshot, user_id, session.store.labels(session.id, user_id=user_id))
+
+
+@needs(RESEARCHER)
 def nearest(session: Session, user_id: int, version: str | None = None, most: int = 5) -> tuple[Neighbour, ...]:
-    """The users with the most similar predicted answers, nearest first; none for a user without usable labels."""
+    """The users with the most similar predicted answers, those with the most equal ones first; none for a user without
+    usable labels.
+    """
     snapshot = _snapshot(session, version)
     if snapshot is None:
         return ()
@@ -318,10 +330,10 @@ def nearest(session: Session, user_id: int, version: str | None = None, most: in
         return ()
     space = answer_space(state)
     away = np.square(state.user_vectors[others] @ space - mine @ space).sum(1)
-    near = others[np.argsort(away, kind="stable")[:most]]
+    near = others[np.argsort(away, kind="stable")[: _CANDIDATES * most]]
     _, rows = _known_pairs(session, snapshot, _PAIRS)
     chance = placement.preferences(state, np.vstack([mine[None], state.user_vectors[near]]), rows)
-    return tuple(
+    found = (
         Neighbour(
             int(state.user_ids[near[i]]),
             _agreement(chance[0], chance[i + 1]),
@@ -329,6 +341,7 @@ def nearest(session: Session, user_id: int, version: str | None = None, most: in
         )
         for i in range(len(near))
     )
+    return tuple(sorted(found, key=lambda one: -one.same)[:most])
 
 
 @needs(RESEARCHER)

@@ -31,6 +31,7 @@ class Receipt:
     feedback: Feedback | None = None  # after a practice pair
 
 
+LIKELY_FROM = 0.5  # probability of a group, below which no page names it as the nearest
 CLEAR_FROM = 0.6  # a user who answers at random seldom reaches it (``insight.membership``)
 
 
@@ -54,11 +55,17 @@ class UserPosition:
     group_share: float  # weight of that group among the neighbours
     snapshot: str
     group_probability: float = 0.0  # that the user is of that group, by their labels, and not of another or of none
+    n_groups: int = 0  # of the snapshot; with a single one, a probability says nothing
 
     @property
     def clear(self) -> bool:
         """Whether the labels say clearly that the user is of the group."""
         return self.group_probability >= CLEAR_FROM
+
+    @property
+    def likely(self) -> bool:
+        """Whether the group is more likely than all others together, so that it may be named as the nearest."""
+        return self.group_probability >= LIKELY_FROM
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from copl_core.records import (
     SnapshotRecord,
     StoreUnavailable,
     TrainingData,
+    counted_people,
 )
 from copl_core.snapshots.fingerprint import data_fingerprint
 from copl_core.snapshots.snapshot import (
@@ -444,7 +445,7 @@ class Trainer:
         cut = data_fingerprint(data)
         self._write(run, config=config | {"data": cut})
         run_log.write(
-            f"Data: {cut['labels']:,} labels of {cut['people']:,} people up to watermark {cut['watermark']}, "
+            f"Data: {cut['labels']:,} labels of {counted_people(cut['people'])} up to watermark {cut['watermark']}, "
             f"SHA-256 {cut['sha256'][:16]}…; seed {self.settings.seed}."
         )
         return data, cut

@@ -75,8 +75,8 @@ def test_after_ten_labels_the_people_page_shows_the_person_among_those_who_answe
     page = app.open()
     label_by_keys(page, tastes()["playful"], 10, settled, ready)
     page.get_by_role("link", name="People").click()
-    # Which of the two sentences depends on the pairs that were drawn; both name the group that is nearest.
+    # Which of the two sentences depends on the pairs that were drawn.
     page.get_by_text(
-        re.compile(r"By your 10 labels you answer most like |Your 10 labels do not .* Nearest is ")
+        re.compile(r"By your 10 labels you answer most like |Your 10 labels do not clearly fit one group yet")
     ).wait_for()
     page.get_by_text("You", exact=True).first.wait_for()

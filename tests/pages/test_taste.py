@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from copl_core.features import FEATURE_NAMES, measure
-from copl_core.records import Choice, ImportRow
-from copl_core.study import access, contents, label_quality, labelling, suspects, user_map, user_profile
+from copl_core.records import Choice, ImportRow, Role
+from copl_core.study import access, contents, label_quality, labelling, placement, suspects, user_map, user_profile
 from copl_core.study.found_features import Preferred
 from tests.worlds import LONG, SHORT, label_in_camp, long_text, short_text
 
@@ -34,8 +34,36 @@ def test_somebody_whose_answers_fit_no_group_is_not_called_a_member(camps, open_
     for camp in (SHORT, LONG) * 6:
         label_in_camp(camps, ann.id, camp, 1)
     shown = words(open_page("taste", camps, ann))
-    assert "Your 12 labels do not clearly fit one group yet. Nearest is the group **" in shown
-    assert user_map.position(camps, ann.id).group_probability < 0.6
+    assert "Your 12 labels do not clearly fit one group yet. None of them is likely enough" in shown
+    assert user_map.position(camps, ann.id).group_probability < 0.5
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "probability", "on_each"),
+    [
+        (2, 0.06, ("do not clearly fit one group yet. None of them is likely enough", "no group is clear yet")),
+        (1, 0.0, ("one group of people", "one group so far", "there is one group of people")),
+    ],
+)
+def test_no_page_names_a_group_that_is_not_likely_or_is_the_only_one(
+    camps, open_page, words, monkeypatch, n_groups, probability, on_each
+):
+    found, ann = access.users(camps)[0].id, access.join(camps, "Ann")
+    rita = access.join(camps, "Rita", Role.RESEARCHER)
+    label_in_camp(camps, ann.id, SHORT, 12)
+    position_in = placement.position_in
+
+    def position(*given):
+        return replace(position_in(*given), n_groups=n_groups, group_probability=probability, n_neighbours=0)
+
+    monkeypatch.setattr(placement, "position_in", position)
+    pages = [open_page("taste", camps, ann), open_page("label", camps, ann)]
+    for page in [*pages, open_page("people", camps, rita, found=found)]:
+        shown = words(page) + "".join(one.proto.body for one in page.get("html"))
+        assert any(part in shown for part in on_each) and "with a probability of" not in shown
+        assert "you answer most like" not in shown and "is in the group" not in shown and "Nearest" not in shown
+    mine = words(pages[0])
+    assert "Nobody else has labelled some of the same answers" in mine and "people who answer like you" not in mine
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def test_the_nearest_people_are_of_ones_own_camp(camps):
     near = user_map.nearest(camps, int(short[0]))
     assert len(near) == 5 and {one.id for one in near} <= set(short.tolist()) - {int(short[0])}
     assert all(one.same > 0.7 for one in near)
+    assert [one.same for one in near] == sorted((one.same for one in near), reverse=True), "as the page shows them"
     assert user_map.nearest(camps, access.join(camps, "Nobody").id) == ()
 
 
