@@ -96,8 +96,8 @@ def figures(fitted_in: str) -> None:
         f"Accuracy on {n:,} decided labels of {counted_people(people)}, held out from every method; the weights of the "
         "parts are learned on one half of them and measured on the other. A part can be right more often than the "
         "whole, which is chosen by log-loss. Lines are 95 % intervals of a bootstrap over people. The baselines, in "
-        "grey, are Bradley–Terry models of the same labels; “habits” are preferences for a side and for length. Measured "
-        f"by the run that made {fitted_in}. The figures say nothing about people who are not in the study.",
+        "grey, are Bradley–Terry models of the same labels; “habits” are preferences for a side and for length. "
+        f"Measured by the run that made {fitted_in}. The figures say nothing about people who are not in the study.",
         champion.version,
     )
 
