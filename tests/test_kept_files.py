@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 
 from copl_core.kept_files import KeptFiles
 from copl_core.reward.hidden import StatesFolder
+from copl_core.storage import Storage
+from copl_core.training.shared_vectors import SharedVectors
 from copl_core.training.vector_files import KEY, VectorFiles
 
 
@@ -102,17 +106,50 @@ def key(number: int) -> str:
 
 def test_many_small_files_become_one_and_every_vector_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("copl_core.training.vector_files.MANY", 5)
-    pages = VectorFiles(KeptFiles(tmp_path, 1.0))
+    pages = VectorFiles(KeptFiles(tmp_path, 1.0), 3)
     for number in range(7):
         pages.write({key(number): np.full(3, number, np.float32)})
-    trainer = VectorFiles(KeptFiles(tmp_path, 1.0))
+    trainer = VectorFiles(KeptFiles(tmp_path, 1.0), 3)
     wanted = {key(number) for number in range(7)}
     assert len(trainer.read(wanted)) == 7 and len(names(tmp_path)) == 1
     assert {name: float(vector[0]) for name, vector in pages.read(wanted).items()} == {key(n): n for n in range(7)}
 
 
 def test_vectors_beyond_the_limit_are_forgotten(tmp_path):
-    files = VectorFiles(KeptFiles(tmp_path, 0.002))
+    files = VectorFiles(KeptFiles(tmp_path, 0.002), 100)
     for number in range(20):
         files.write({key(number): np.zeros(100, np.float32)})
     assert 0 < len(files.read({key(number) for number in range(20)})) < 20
+
+
+def test_a_file_that_is_not_one_of_vectors_of_this_encoder_is_neither_taken_nor_read_and_is_named_once(
+    tmp_path, caplog
+):
+    """Whoever wrote it knew the form of its name; another file beside it is of use all the same."""
+    a_key, row = np.frombuffer(key(1).encode(), np.uint8), np.ones((1, 3), np.float32)
+    damaged = [
+        b"not safetensors",
+        b"",
+        save({"other": row}),
+        save({"keys": np.full(KEY, 0xFF, np.uint8), "vectors": row}),
+        save({"keys": np.frombuffer(b"z" * KEY, np.uint8), "vectors": row}),
+        save({"keys": a_key[1:], "vectors": row}),
+        save({"keys": a_key.astype(np.int32), "vectors": row}),
+        save({"keys": np.tile(a_key, 2), "vectors": row}),
+        save({"keys": a_key, "vectors": row[0]}),
+        save({"keys": a_key, "vectors": np.ones((1, 7), np.float32)}),
+        save({"keys": a_key, "vectors": row.astype(np.float64)}),
+        save({"keys": a_key, "vectors": np.array([[1, np.nan, 1]], np.float32)}),
+    ]
+    good = save({"keys": np.frombuffer(key(2).encode(), np.uint8), "vectors": row})
+    storage, folder = Storage(str(tmp_path / "storage")), tmp_path / "storage" / "encodings" / "encoder"
+    for n, content in enumerate([*damaged, good]):
+        for path in (folder / f"{n:032x}-{hashlib.sha256(content).hexdigest()}", tmp_path / "here" / f"{n:032x}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".safetensors").write_bytes(content)
+    for home in ("here", "new", "another"):
+        files = VectorFiles(KeptFiles(tmp_path / home, 1.0), 3)
+        if home != "here":
+            SharedVectors(storage, 1.0).take("encoder", files)
+        assert files.read({key(1), key(2)}).keys() == {key(2)} and len(names(tmp_path / home)) == 1
+    assert len(caplog.records) == 2 * len(damaged), "each once where it lay, and once in the storage"

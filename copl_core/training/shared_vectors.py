@@ -1,7 +1,8 @@
 """Vectors of texts in the storage that machines share: what one trainer has encoded, the others read.
 
 Below ``encodings/<encoder>/`` lie the files of ``vector_files``, each with the SHA-256 of its content in its name.  One
-that differs from it, as the rest of an upload that was killed does, is not used.  All of this can be made again: a
+that differs from it, as the rest of an upload that was killed does, is not used; nor is one that ``vector_files`` calls
+damaged.  All of this can be made again: a
 storage that fails costs the time to encode, and nothing else.
 """
 
@@ -11,16 +12,16 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from copl_core.kept_files import KeptFiles
 from copl_core.records import CoplError
-from copl_core.storage import Presence, Storage, attempt
+from copl_core.storage import DamagedFile, Presence, Storage, attempt
+from copl_core.training.vector_files import VectorFiles
 
 FEWEST = 64  # texts: fewer are encoded sooner than they are found elsewhere
 _NAME = re.compile(r"([0-9a-f]{32})-([0-9a-f]{64})\.safetensors")
 log = logging.getLogger("copl.worker")
+_refused: set[str] = set()  # damaged files of storages, with their digests: this process has named them once
 
 
 class SharedVectors:
@@ -38,7 +39,7 @@ class SharedVectors:
         """Store a file of vectors; where that fails, a warning says why."""
         self._try("stored", lambda: self._put(f"encodings/{encoder}", file))
 
-    def take(self, encoder: str, here: KeptFiles) -> None:
+    def take(self, encoder: str, here: VectorFiles) -> None:
         """Fetch the files that are not here; where that fails, a warning says why."""
         self._try("fetched", lambda: self._take(f"encodings/{encoder}", here))
 
@@ -49,18 +50,29 @@ class SharedVectors:
         self.storage.put({f"{folder}/{file.stem}-{digest}.safetensors": file})
         self._shrink(folder)
 
-    def _take(self, folder: str, here: KeptFiles) -> None:
+    def _take(self, folder: str, here: VectorFiles) -> None:
         if self.presence:
             self.presence.use(to_write=False)
-        room = here.limit
+        room = here.files.limit
         for path, size in self.storage.sizes(folder).items():
             found = _NAME.fullmatch(path.rpartition("/")[2])
-            if found is None or size > room or (here.folder / f"{found[1]}.safetensors").exists():
+            if found is None or size > room or path in _refused:
+                continue
+            name = f"{found[1]}.safetensors"
+            if (here.files.folder / name).exists():
                 continue
             content = self.storage.read([path]).get(path, b"")
-            if hashlib.sha256(content).hexdigest() == found[2]:
-                here.write(f"{found[1]}.safetensors", partial(_write, content))
+            if hashlib.sha256(content).hexdigest() == found[2] and self._kept(path, here, name, content):
                 room -= size
+
+    def _kept(self, path: str, here: VectorFiles, name: str, content: bytes) -> bool:
+        try:
+            here.take(name, content)
+        except DamagedFile as problem:
+            _refused.add(path)
+            log.warning("%s in %s is not used: %s", path, self.storage.address, problem)
+            return False
+        return True
 
     def _shrink(self, folder: str) -> None:
         """Remove what exceeds the limit, the oldest first."""
@@ -78,7 +90,3 @@ class SharedVectors:
             attempt(f"Encodings cannot be {done} in {self.storage.address}", act, "make it reachable and writable", ())
         except CoplError as problem:
             log.warning("%s", problem)
-
-
-def _write(content: bytes, path: str) -> None:
-    Path(path).write_bytes(content)

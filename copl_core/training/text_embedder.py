@@ -9,6 +9,7 @@ torch and transformers are imported only for texts that are not in the cache.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,9 @@ class TextEmbedder:
                 f"No text encoder in {self.folder}: a folder with config.json, tokenizer.json and "
                 "model.safetensors is needed. Name another folder, or none for the bundled encoder."
             )
-        self._kept = VectorFiles(KeptFiles(self.cache / self.mark, limit_mb)) if self.cache else None
+        self._kept = None
+        if self.cache:
+            self._kept = VectorFiles(KeptFiles(self.cache / self.mark, limit_mb), self._hidden_size())
 
     def embed(
         self,
@@ -140,6 +143,18 @@ class TextEmbedder:
         """P, the length of φ."""
         return 2 * self._load()[1].config.hidden_size + len(FEATURE_NAMES)
 
+    def _hidden_size(self) -> int:
+        """H, from the configuration where it names it: most texts are in the cache, and need no model."""
+        try:
+            config = json.loads((self.folder / "config.json").read_bytes())
+        except ValueError:
+            raise CoplError(
+                f"{self.folder / 'config.json'} is not JSON; copy the folder of the text encoder "
+                "again, or name none for the bundled one."
+            ) from None
+        size = config.get("hidden_size") if isinstance(config, dict) else None
+        return size if isinstance(size, int) else self._load()[1].config.hidden_size
+
     def forget_encoder(self) -> None:
         """Free the encoder's memory; it is loaded again for the next text that is not in the cache."""
         self._encoder = None
@@ -150,7 +165,7 @@ class TextEmbedder:
             return np.zeros((0, 0), np.float32)
         found = self._found(keys)
         if self.shared and self._kept and len(set(keys) - found.keys()) >= FEWEST:
-            self.shared.take(self.mark, self._kept.files)
+            self.shared.take(self.mark, self._kept)
             found = self._found(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
