@@ -490,6 +490,7 @@ class DatabaseFacts:
     damage: str | None  # what is wrong with its pages, empty where they are whole; None: a server, which checks them
     now: datetime | None  # by the clock of a server; None: it has no clock of its own
     newest_label: datetime | None  # the latest time of the last thousand labels
+    unfinished: bool  # whether it holds rows of an import that runs or was killed
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from db.engine import HEAD, explained, make_engine, version
 
 PATIENCE = 5  # seconds for a server's answer, or for a lock
 _LAST = "select created_at as at from label order by id desc limit 1000"  # times may be out of order
+_UNFINISHED = text("select 1 from unfinished limit 1")
 _NEWEST = text(f"select max(at) as at from ({_LAST}) as last").columns(at=UtcTime)
 
 
@@ -53,6 +54,7 @@ def examine(engine: Engine) -> DatabaseFacts:
                 damage=_damage(connection),
                 now=_now(connection),
                 newest_label=_newest_label(connection) if schema == HEAD else None,
+                unfinished=schema == HEAD and connection.execute(_UNFINISHED).first() is not None,
             )
 
 

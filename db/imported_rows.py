@@ -18,7 +18,7 @@ from db.label_counts import add_preferences
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
 from db.transactions import audit, bump_other, bump_revision, now, study_row
 
-_CHANGED = "The study has changed while the file was read, so nothing of it was kept; import it again"
+CHANGED = "The study has changed while the file was read, so nothing of it was kept; import it again"
 
 
 class ImportedRows:
@@ -65,7 +65,7 @@ class ImportedRows:
         try:
             self._add(rows)
         except IntegrityError as error:
-            raise CoplError(f"{_CHANGED} ({str(error.orig).partition(chr(10))[0]}).") from error
+            raise CoplError(f"{CHANGED} ({str(error.orig).partition(chr(10))[0]}).") from error
 
     def _add(self, rows: list[ImportRow]) -> None:
         rows = [row.in_shown_order() for row in rows if self._sound(row)]
@@ -102,7 +102,7 @@ class ImportedRows:
         changes = self.labels_new
         for user in connection.execute(out):
             if user.kind == LEFT and self.by_user[user.id]:
-                raise CoplError(f"{_CHANGED} (a person of the file has left).")
+                raise CoplError(f"{CHANGED} (a person of the file has left).")
             changes -= self.by_user[user.id]
         if changes:
             bump_revision(connection, self.study_id, changes)

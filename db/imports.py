@@ -3,7 +3,7 @@
 An import of a few rows is one transaction.  A longer one holds SQLite's only writer for a moment at a time, and its
 rows stay hidden until they are all there (``db.unfinished``); on PostgreSQL it is one transaction, which locks the
 study at its end.  The pairs are counted again afterwards (``db.overlap``): a pair that has been filled meanwhile is
-refused as it is handed out.  What a killed import has left, the next import or the next start takes away.
+refused as it is handed out.  What a killed import has left, the trainer, the next import or the next start takes away.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from itertools import chain, islice
 from time import monotonic, sleep
 from typing import Generic, TypeVar
 
-from copl_core.records import CoplError, ImportReport, ImportRow, Right
+from copl_core.records import CoplError, ImportReport, ImportRow, Right, StoreUnavailable
 from db.base import AnyRow
-from db.imported_rows import ImportedRows, TriedRows
+from db.imported_rows import CHANGED, ImportedRows, TriedRows
 from db.overlap import assignment_of, pairs_of, recount_some
 from db.rights import Rights
 from db.transactions import study_row
@@ -81,12 +81,17 @@ class Imports(Rights):
             return made.report()
 
     def _in_one_transaction(self, study_id: int, rows: Iterator[ImportRow], by: int | None) -> ImportReport:
-        with self._write(patient=True) as connection:
-            made = ImportedRows(connection, study_id)
-            while chunk := list(islice(rows, CHUNK)):
-                made.add(connection, chunk)
-            note_recount(connection, study_id)
-            made.finish(connection, by)
+        try:
+            with self._write(patient=True) as connection:
+                made = ImportedRows(connection, study_id)
+                while chunk := list(islice(rows, CHUNK)):
+                    made.add(connection, chunk)
+                note_recount(connection, study_id)
+                made.finish(connection, by)
+        except StoreUnavailable as error:
+            if "deadlock" in str(error.__cause__):  # with somebody who leaves: the rows of a file are read once
+                raise CoplError(f"{CHANGED} (a person of the file was being changed).") from error
+            raise
         self._recount(study_id, list(made.labelled))
         return made.report()
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, cast, func, insert, or_, select, update
 
-from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Role, StudyRecord, User
+from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Right, Role, StudyRecord, User
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
 from db.models import AuditRow, StudyRow, UserRow
 from db.quarantine import COUNTED, LEFT_OUT, change_training, decision, end_for_owner
+from db.rights import Rights
 from db.study_parts import drop_some
 from db.texts import IDS
 from db.transactions import (
     APART,
-    Transactions,
     audit,
     bump_revision,
     locked_user,
@@ -27,7 +27,7 @@ from db.transactions import (
     user_of,
     user_row,
 )
-from db.unfinished import refuse_hidden
+from db.unfinished import is_hidden
 
 NAME_LENGTH = 200
 DROPPED_AT_ONCE = 500  # rows of a study that never became whole
@@ -38,7 +38,7 @@ _MEMBER = select(UserRow.__table__).where(
 )
 
 
-class Members(Transactions):
+class Members(Rights):
     # ---- studies
     def studies(self) -> list[StudyRecord]:
         with self._read() as connection:
@@ -205,8 +205,18 @@ class Members(Transactions):
                     )
                 )
             user = connection.execute(named).one()
-            refuse_hidden(connection, user)
+            if is_hidden(connection, user):
+                raise CoplError(self._hidden(user.name))
             return user_of(user)
+
+    def _hidden(self, name: str) -> str:
+        with self.hold(Right.IMPORT) as held:
+            if not held:
+                return f"{name} is in a file that is being imported now; try again when that has ended."
+        return (
+            f"{name} is in a file whose import broke off; the trainer removes what is left of it, so try again in a "
+            "few minutes, or choose another name."
+        )
 
     def set_role(self, user_id: int, role: Role, *, by: int | None = None) -> User:
         with self._write() as connection:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.parse import unquote
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -54,6 +55,8 @@ def _hold_of_postgres(engine: Engine, right: Right, alone: bool) -> Iterator[Cal
 @contextmanager
 def _hold_of_sqlite(engine: Engine, right: Right, alone: bool) -> Iterator[Callable[[], bool]]:
     path = engine.url.database
+    if path and engine.url.query.get("mode") == "ro":  # as ``db.health`` opens it
+        path = unquote(path.removeprefix("file:"))
     if not path or path == ":memory:" or path.startswith("file:"):
         yield lambda: True  # nobody shares it
         return

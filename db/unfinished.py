@@ -19,7 +19,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, update
 
-from copl_core.records import CoplError
 from db.identity_models import IdentityUserRow
 from db.import_models import UnfinishedRow
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow, SessionUserRow, TokenRow, UserRow
@@ -140,13 +139,11 @@ def remove_some(connection: Connection, row: Any, n: int) -> bool:
     return bool(first == row.first_id)
 
 
-def refuse_hidden(connection: Connection, user: Any) -> None:
-    """Raises:
-    CoplError: the user is one of an import that is not whole.
-    """
+def is_hidden(connection: Connection, user: Any) -> bool:
+    """Whether a user is one of an import that is not whole."""
     theirs = (UnfinishedRow.part == UserRow.__tablename__, UnfinishedRow.first_id <= user.id)
-    if connection.execute(select(UnfinishedRow.id).where(*theirs, UnfinishedRow.last_id >= user.id)).first():
-        raise CoplError(f"{user.name} is in a file that is being imported now; try again when that has ended.")
+    query = select(UnfinishedRow.id).where(*theirs, UnfinishedRow.last_id >= user.id)
+    return connection.execute(query).first() is not None
 
 
 def _largest(connection: Connection) -> dict[str, int]:

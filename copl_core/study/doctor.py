@@ -27,7 +27,7 @@ from copl_core.backups import backups_of
 from copl_core.config import Settings
 from copl_core.install.program import PROGRAM
 from copl_core.install.weights import BUNDLES, FETCH_COMMAND
-from copl_core.records import CoplError, DatabaseFacts, counted
+from copl_core.records import CoplError, DatabaseFacts, Right, counted
 from copl_core.snapshots.fetching import Fetching, presence_of
 from copl_core.snapshots.snapshot import damage
 from copl_core.storage import Storage, attempt, storage_of
@@ -128,6 +128,11 @@ def _database(installation: Installation) -> Found:
     if facts.damage:
         return State.WRONG, f"Its pages are damaged: {facts.damage}.", "Stop the studio and restore a backup."
     whole = "all its pages are whole" if facts.damage is not None else "its server checks its pages"
+    if facts.unfinished:
+        with _store(installation).hold(Right.IMPORT) as held:
+            if held:
+                found = f"{facts.kind} answers; {whole}. An import that broke off has left rows, which nobody sees."
+                return State.WARNING, found, "A trainer that runs removes them: start one, or read its log."
     return _ok(f"{facts.kind} answers; {whole}.")
 
 

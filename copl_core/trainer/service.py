@@ -133,8 +133,8 @@ def watch(trainer: Trainer, tables: Tables) -> None:
 
 
 def clean(trainer: Trainer) -> None:
-    """Every second: whether somebody has left, and whether a copy of the database is due.  It has a thread of its own:
-    to rewrite a database may take minutes.
+    """Every second: whether somebody has left, an import was killed, or a copy of the database is due.  It has a thread
+    of its own: to rewrite a database may take minutes.
     """
     cleaner = CleanUp(trainer.store, trainer.settings)
 
@@ -144,6 +144,7 @@ def clean(trainer: Trainer) -> None:
 
     duties = (
         Duty("the removal of what people who have left leave", attempt, _LONGEST_CLEAN),
+        Duty("the removal of what killed imports have left", trainer.store.end_killed_imports, _LONGEST_CLEAN),
         Duty("the backup of the database", BackUp(trainer.store, trainer.settings), _LONGEST_CLEAN),
     )
     carry_out(duties, trainer.stop)

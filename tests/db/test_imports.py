@@ -6,12 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 import pytest
 from sqlalchemy import insert, select, text
+from sqlalchemy.engine import make_url
 
 from copl_core.records import LEFT, Choice, CoplError, ImportRow
 from copl_core.study_settings import AssignmentSettings
+from db.engine import make_engine
 from db.import_models import UnfinishedRow
 from db.imports import AT_ONCE
 from db.models import LabelRow, PairRow, UserRow
@@ -143,7 +146,7 @@ def raw_labels(store: SqlStore) -> int:
 
 def forget_the_last(store: SqlStore, n: int, *, but: int) -> None:
     """Forget the people of the last labels of the table, hidden or not, but for one."""
-    there = select(UserRow.id).where(UserRow.kind != LEFT, UserRow.id != but)
+    there = select(UserRow.id).where(UserRow.kind != LEFT, UserRow.id != but, shown(UserRow))
     last = select(LabelRow.user_id).where(LabelRow.user_id.in_(there)).order_by(LabelRow.id.desc()).limit(n)
     with store.engine.connect() as connection:
         users = set(connection.execute(last).scalars())
@@ -169,7 +172,7 @@ def all_is_well(store: SqlStore, study_id: int) -> None:
 def test_answers_stay_and_pairs_stay_open_where_somebody_is_forgotten_whose_labels_are_hidden(
     store, birds, ann, ben, hand_out, answer, four_pairs, killed
 ):
-    for n in range(50):
+    for n in range(49):
         store.create_user(birds.id, f"reader {n}")
     shared = store.pairs(birds.id)[-1][0]  # the file has three labels of it, and three people may label it
     answered = []
@@ -193,12 +196,36 @@ def test_answers_stay_and_pairs_stay_open_where_somebody_is_forgotten_whose_labe
         with running_import(store, birds.id):
             pass
         meanwhile()
+        with pytest.raises(CoplError, match="reader 49 is in a file whose import broke off"):
+            store.create_user(birds.id, "reader 49")
         store.end_killed_imports()
     else:
         with pytest.raises(CoplError, match="has changed while the file was read"):
             store.import_rows(birds.id, rows())
     assert [one.id for one in store.labels(birds.id)] == answered
     all_is_well(store, birds.id)
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_an_import_and_a_departure_that_wait_for_each_other_end_in_the_departure(store, birds, cem, monkeypatch):
+    monkeypatch.setattr("db.imports.CHUNK", 100)
+    patient = {"options": "-c lock_timeout=60s -c deadlock_timeout=60s"}  # so that the import finds out first
+    other = SqlStore(make_engine(make_url(url_of(store)).update_query_dict(patient).render_as_string(False)))
+    leaves = Thread(target=other.forget_user, args=(cem.id,), kwargs={"fewest": {"graph": 10, "full": 10}})
+
+    def rows() -> Iterator[ImportRow]:
+        yield ImportRow(0, "prompt 0", "answer 0", "other 0", Choice.TIE, "Cem")
+        yield from file()
+        leaves.start()
+        with store.engine.connect() as connection:
+            while not connection.execute(text("select 1 from pg_locks where not granted")).all():
+                pass
+
+    with pytest.raises(CoplError, match="has changed while the file was read.*import it again"):
+        store.import_rows(birds.id, rows())
+    leaves.join()
+    other.close()
+    assert store.left_users(birds.id) == [cem.id] and raw_labels(store) == 0
 
 
 @sqlite

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -19,8 +20,10 @@ from copl_core.__main__ import main, open_store, prepare
 from copl_core.backups import path_of
 from copl_core.config import Settings
 from copl_core.install.weights import BUNDLES
-from copl_core.records import CoplError
+from copl_core.records import CoplError, Right
 from copl_core.study.doctor import CHECKS, Finding, State
+from copl_core.trainer.service import clean
+from copl_core.trainer.worker import Trainer
 from db.engine import explained, make_engine, migrate
 from db.store import SqlStore
 from tests.databases import NoPostgres, empty_database, private_server
@@ -90,6 +93,24 @@ def test_a_whole_installation_is_all_right_and_is_not_changed(home, examine):
     assert status == 0
     assert {name for name, one in found.items() if one["state"] != "ok"} <= {"weights", "disk", "backups"}
     assert tree(home) == before
+
+
+def test_rows_of_an_import_that_broke_off_are_named_until_the_trainer_has_removed_them(home, examine):
+    store = open_store(Settings(home=home))
+    first = "(select 1 + max(id) from pair)"
+    execute(home, f"insert into unfinished (study_id, part, first_id, last_id) values (1, 'pair', {first}, {first})")
+    with store.hold(Right.IMPORT, alone=True):
+        assert "broke off" not in examine()[0]["database"]["found"]
+    found = examine()[0]["database"]
+    assert found["state"] == "warning" and "An import that broke off has left rows" in found["found"]
+    trainer = Trainer(store, Settings(home=home))
+    cleaning = Thread(target=clean, args=(trainer,))
+    cleaning.start()
+    while examine()[0]["database"]["state"] != "ok":
+        pass
+    trainer.stop.set()
+    cleaning.join()
+    store.close()
 
 
 def test_an_installation_that_does_not_exist_is_not_made(home, examine, monkeypatch, tmp_path):
