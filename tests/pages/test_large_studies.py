@@ -85,7 +85,7 @@ def test_pages_find_people_by_name(large, open_page, words):
     page.text_input(key="found-search").set_value(wanted.name).run()
     assert wanted.name in page.selectbox(key="found").options[0]
     page.selectbox(key="found").set_value(wanted.id).run()
-    assert not page.exception and f"**{wanted.name} \\(simulated\\)** is in" in words(page)
+    assert not page.exception and f"**{wanted.name} \\(simulated\\)** answers most like" in words(page)
     for name, search in (("settings", "members-find"), ("reward", "people-find"), ("quality", "quality-find")):
         page = open_page(name, session, olga)
         page.text_input(key=search).set_value(wanted.name).run()
