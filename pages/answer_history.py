@@ -11,6 +11,7 @@ from copl_core.records import Choice, CoplError, Label
 from copl_core.study import labelling, user_profile
 from copl_core.study.views import CHOICE_WORDS, PastAnswer
 from pages.common import current, rerun
+from pages.sending import TAGS
 from pages.texts import brief, draw_prompt, draw_response, literal
 
 A_PAGE = 10  # answers
@@ -93,26 +94,38 @@ def edit_form(label: Label, area: str = "") -> None:
                 format_func=STRENGTHS.get,
                 key=f"{area}strength-{label.id}",
             )
+        tags = st.pills(
+            "What is better about it?",
+            (*TAGS, *(tag for tag in label.tags if tag not in TAGS)),
+            selection_mode="multi",
+            default=list(label.tags),
+            key=f"{area}tags-{label.id}",
+        )
         reason = st.text_input("Reason", label.reason, key=f"{area}reason-{label.id}")
         if st.form_submit_button("Change this answer", key=f"{area}save-{label.id}"):
-            save(label, choice, strength, reason)
+            save(label, choice, strength, reason, tuple(tags))
 
 
-def save(label: Label, choice: Choice, strength: int, reason: str) -> None:
+def save(label: Label, choice: Choice, strength: int, reason: str, tags: tuple[str, ...]) -> None:
     session, me = current()
-    if choice not in (Choice.LEFT, Choice.RIGHT):
+    decided = choice in (Choice.LEFT, Choice.RIGHT)
+    if not decided:
         strength = 1
-    if (choice, strength, reason) == (label.choice, label.strength, label.reason):
+    if not decided or (choice != label.choice and set(tags) == set(label.tags)):
+        tags = ()  # they said why the answer was better that is no longer preferred
+    if (choice, strength, reason, set(tags)) == (label.choice, label.strength, label.reason, set(label.tags)):
         st.info("Nothing was changed.")
         return
     try:
-        labelling.edit(session, label.id, me.id, choice, strength=strength, reason=reason, tags=label.tags)
+        labelling.edit(session, label.id, me.id, choice, strength=strength, reason=reason, tags=tags)
     except CoplError as problem:
         st.error(str(problem))
         return
     st.session_state["past-message"] = (
         "Changed. From now on the new answer counts; the old one is kept as superseded, "
         "and the next snapshot does not learn from it."
+        + " What was said to be better about the other answer is gone."
+        * bool(label.tags and not tags)
     )
     rerun()
 
@@ -127,7 +140,7 @@ def past(one: PastAnswer) -> str:
     label = one.label
     parts = [f"Answered {day(label.created_at)}."]
     if label.reason or label.tags:
-        parts.append(f"Your reason: {', '.join(filter(None, (*label.tags, label.reason)))}.")
+        parts.append(f"Your reason: {'; '.join(filter(None, (', '.join(label.tags), label.reason.rstrip('.'))))}.")
     if not label.position_known:
         parts.append("Which answer was on the left is not known; the order here is drawn.")
     if one.superseded:

@@ -17,10 +17,9 @@ from copl_core.study_settings import Guidelines
 from pages import account, scripts
 from pages.common import current, in_a_sentence, page_link
 from pages.label_strip import strip
-from pages.sending import Given, set_message, store, try_again, waits
+from pages.sending import TAGS, Given, set_message, store, try_again, waits
 from pages.texts import draw_markdown, draw_prompt, draw_response
 
-TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
 KEYS = {
     "1 or 2": "A or B is better",
     "Shift with 1 or 2": "A or B is much better",
@@ -33,7 +32,7 @@ KEYS = {
     "Esc": "leave the field for your reason",
 }
 LAYOUT = """<style>
-[data-testid=stLayoutWrapper]:has(> .st-key-head) { position: sticky; top: 0; z-index: 20; }
+[data-testid=stLayoutWrapper]:has(> .st-key-head) { position: sticky; top: 3.75rem; z-index: 20; }
 .st-key-head { background: light-dark(#fdfcf9, #15181c); padding: .6rem 0 .5rem; gap: .6rem;
   border-bottom: 1px solid light-dark(#dcd8ce, #343a41); }
 .st-key-question { max-height: 27vh; overflow-y: auto; }
@@ -82,7 +81,7 @@ def skip(task_id: int) -> None:
         return
     session, me = current()
     labelling.skip(session, task_id, me.id)
-    set_message("Skipped; the pair comes back when no other pair is left.")
+    in_sight("Skipped; the pair comes back when no other pair is left.")
 
 
 @in_a_sentence
@@ -90,7 +89,13 @@ def undo() -> None:
     if waits():
         return
     session, me = current()
-    set_message("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
+    in_sight("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
+
+
+def in_sight(sentence: str) -> None:
+    """What a key has done, beside the footer also where the person looks: the footer lies below long answers."""
+    set_message(sentence)
+    st.toast(sentence)
 
 
 @in_a_sentence
@@ -276,7 +281,7 @@ def reason(task: Task) -> None:
     st.session_state.setdefault(f"reason-{task.id}", draft.text)
     with st.expander("Say why (optional)", expanded=opened):
         st.pills(
-            "Because it is",
+            "What is better about it?",
             TAGS,
             help="Tags teach the model too, where they make it predict better.",
             selection_mode="multi",

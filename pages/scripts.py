@@ -84,8 +84,8 @@ if (!window.coplKeys) {
   window.addEventListener("input", (event) => {
     const field = event.target.closest?.("[class*=st-key-reason-] textarea");
     clearTimeout(pause);
-    const send = () => field.dispatchEvent(
-      new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
+    const send = () => ["keydown", "keyup"].forEach((kind) => field.dispatchEvent(  // a key that stays down stops all
+      new KeyboardEvent(kind, {key: "Enter", code: "Enter", ctrlKey: true, bubbles: true, cancelable: true})));
     if (!field || event.isComposing) return;
     unsent ??= performance.now();
     const wait = Math.min(500, Math.max(0, unsent + 2000 - performance.now()));

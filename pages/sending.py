@@ -12,6 +12,7 @@ from copl_core.study.session import Session
 from copl_core.study.views import Feedback
 from pages.common import current, rerun
 
+TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
 RETRY_SECONDS = 3  # between two tries
 
 

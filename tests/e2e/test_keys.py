@@ -117,6 +117,22 @@ def test_keys_rest_while_a_reason_is_typed_and_the_draft_survives_a_reload(room,
     words.wait_for()
     expect(words).to_have_value("a 1 and a 2")
     assert labels(studio, person) == []
+    words.click()
+    words.press_sequentially("!")
+    quiet(page, 800).keyboard.press("Escape")  # after the pause in which the words are sent
+    press(page, "1")
+    page.get_by_text("1 answered").wait_for()
+    assert [row[1] for row in labels(studio, person)] == ["left"]
+
+
+def test_the_question_stays_in_sight_below_the_bar_of_the_app(room):
+    page, _ = room
+    page.set_viewport_size({"width": 1440, "height": 500})
+    page.get_by_test_id("stMain").evaluate("main => main.scrollTo(0, 400)")
+    quiet(page)
+    bar, head = page.get_by_test_id("stHeader").bounding_box(), page.locator(".st-key-head").bounding_box()
+    assert page.get_by_test_id("stMain").evaluate("main => main.scrollTop") > 100
+    assert bar["y"] + bar["height"] - 1 <= head["y"] < bar["height"] + 10
 
 
 def test_an_annotator_sees_two_pages_and_no_other_by_address(room, app, settled):

@@ -157,13 +157,29 @@ def test_an_answer_is_changed_in_place_and_the_old_one_is_kept_as_superseded(ses
     page.segmented_control(key=f"choice-{old.id}").set_value(Choice.RIGHT)
     page.segmented_control(key=f"strength-{old.id}").set_value(3)
     page.text_input(key=f"reason-{old.id}").set_value("On reflection.")
+    page.button_group(key=f"tags-{old.id}").set_value(["clearer"])
     page.button(key=f"save-{old.id}").click().run()
     (new,) = labelling.labels_of(session, ann.id)
-    assert (new.choice, new.strength, new.reason, new.tags) == (Choice.RIGHT, 3, "On reflection.", ("kinder",))
+    assert (new.choice, new.strength, new.reason, new.tags) == (Choice.RIGHT, 3, "On reflection.", ("clearer",))
     assert {one.id for one in labelling.history(session, ann.id)} == {old.id, new.id}
     again = open_page("taste", session, ann, **{f"past-{new.id}": True, "past-marks": ["edited"]})
     assert answers_shown(again)[0].endswith("B, much better")
     assert "before: A, slightly better (superseded)" in words(again).replace("\\", "")  # the text escapes its marks
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"), [(Choice.LEFT, ("kinder",)), (Choice.RIGHT, ()), (Choice.TIE, ()), (Choice.BOTH_BAD, ())]
+)
+def test_what_was_better_about_an_answer_goes_when_another_is_preferred(session, open_page, label, choice, kept):
+    ann = access.join(session, "Ann")
+    label(session, ann, 1, Choice.LEFT, tags=("kinder",))
+    (old,) = labelling.labels_of(session, ann.id)
+    page = open_page("taste", session, ann, **{f"past-{old.id}": True})
+    page.segmented_control(key=f"choice-{old.id}").set_value(choice)
+    page.text_input(key=f"reason-{old.id}").set_value("On reflection.")
+    page.button(key=f"save-{old.id}").click().run()
+    (new,) = labelling.labels_of(session, ann.id)
+    assert (new.choice, new.tags) == (choice, kept)
 
 
 def test_an_answer_of_a_file_says_that_nobody_knows_what_was_on_the_left(session, open_page, words):
