@@ -81,7 +81,7 @@ def skip(task_id: int) -> None:
         return
     session, me = current()
     labelling.skip(session, task_id, me.id)
-    in_sight("Skipped; the pair comes back when no other pair is left.")
+    set_message("Skipped; the pair comes back when no other pair is left.")
 
 
 @in_a_sentence
@@ -89,13 +89,7 @@ def undo() -> None:
     if waits():
         return
     session, me = current()
-    in_sight("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
-
-
-def in_sight(sentence: str) -> None:
-    """What a key has done, beside the footer also where the person looks: the footer lies below long answers."""
-    set_message(sentence)
-    st.toast(sentence)
+    set_message("Your last step is undone." if labelling.undo(session, me.id) else "There is no step to undo.")
 
 
 @in_a_sentence
@@ -144,6 +138,7 @@ def page() -> None:
     with st.container(key="head"):
         question(task)
         bar(task, guidelines.version)
+        said()
         if st.session_state.get("show keys"):  # in the head, which is in sight wherever one has scrolled to
             st.caption(" · ".join(f"**{key}** {what}" for key, what in KEYS.items()))
     both_responses(task)
@@ -314,11 +309,16 @@ def report(task: Task) -> None:
             st.success("Sent. Thank you; you can still answer the pair or skip it.")
 
 
-def footer(progress: Progress) -> None:
-    """The last step in words, and the person's progress."""
-    session, _ = current()
+def said() -> None:
+    """The last step in words, once: in the head, since the footer lies below long answers."""
     if message := st.session_state.pop("message", ""):
         st.caption(message)
+
+
+def footer(progress: Progress) -> None:
+    """The person's progress."""
+    session, _ = current()
+    said()
     goal = labelling.assignment_settings(session).daily_goal
     if goal:
         st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")

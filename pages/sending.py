@@ -99,7 +99,7 @@ def try_again() -> None:
 
 
 def set_message(sentence: str) -> None:
-    """A sentence for the footer of the next run."""
+    """A sentence for the next run to show."""
     st.session_state["message"] = sentence
 
 
