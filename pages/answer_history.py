@@ -112,7 +112,7 @@ def save(label: Label, choice: Choice, strength: int, reason: str, tags: tuple[s
     if not decided:
         strength = 1
     if not decided or (choice != label.choice and set(tags) == set(label.tags)):
-        tags = ()  # they said why the answer was better that is no longer preferred
+        tags = ()  # they are about the answer that is no longer preferred
     if (choice, strength, reason, set(tags)) == (label.choice, label.strength, label.reason, set(label.tags)):
         st.info("Nothing was changed.")
         return
@@ -124,7 +124,7 @@ def save(label: Label, choice: Choice, strength: int, reason: str, tags: tuple[s
     st.session_state["past-message"] = (
         "Changed. From now on the new answer counts; the old one is kept as superseded, "
         "and the next snapshot does not learn from it."
-        + " What was said to be better about the other answer is gone."
+        + " The tags, which were about the other answer, are gone."
         * bool(label.tags and not tags)
     )
     rerun()

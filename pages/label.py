@@ -138,7 +138,7 @@ def page() -> None:
     with st.container(key="head"):
         question(task)
         bar(task, guidelines.version)
-        said()
+        last_step()
         if st.session_state.get("show keys"):  # in the head, which is in sight wherever one has scrolled to
             st.caption(" · ".join(f"**{key}** {what}" for key, what in KEYS.items()))
     both_responses(task)
@@ -309,7 +309,7 @@ def report(task: Task) -> None:
             st.success("Sent. Thank you; you can still answer the pair or skip it.")
 
 
-def said() -> None:
+def last_step() -> None:
     """The last step in words, once: in the head, since the footer lies below long answers."""
     if message := st.session_state.pop("message", ""):
         st.caption(message)
@@ -318,7 +318,7 @@ def said() -> None:
 def footer(progress: Progress) -> None:
     """The person's progress."""
     session, _ = current()
-    said()
+    last_step()
     goal = labelling.assignment_settings(session).daily_goal
     if goal:
         st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")
