@@ -13,6 +13,8 @@ from hashlib import sha256
 
 import numpy as np
 
+MOST_TAGS, TAG_LENGTH = 20, 60  # of a label; characters of one
+
 
 @lru_cache(maxsize=4096)
 def tag_key(words: str) -> int:

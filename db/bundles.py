@@ -349,6 +349,8 @@ def _time(value: Any, column: Column[Any]) -> datetime:
 def _json(value: Any, column: Column[Any]) -> Any:
     if not isinstance(value, list if column.key == "tags" else dict):
         raise TypeError
+    if isinstance(value, list) and not all(isinstance(tag, str) for tag in value):
+        raise TypeError
     return value
 
 

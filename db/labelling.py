@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, sel
 
 from copl_core.records import LARGEST, Choice, CoplError, Label, Progress, Task
 from copl_core.study_settings import CHECK_REASONS, STRENGTHS, Draft, Prediction, SelectionReason
+from copl_core.tags import MOST_TAGS, TAG_LENGTH
 from db.base import AnyRow
 from db.label_counts import change_count
 from db.listing import label_of, labels_query
@@ -22,7 +23,7 @@ from db.unfinished import shown
 
 # what an edited label takes over from the one it supersedes
 _COPIED = ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "position_known", "created_at")
-REASON_LENGTH, TAG_LENGTH, MOST_TAGS = 10_000, 60, 20
+REASON_LENGTH = 10_000
 
 _NEW = insert(LabelRow).returning(LabelRow.id)
 _LABEL = labels_query().where(LabelRow.id == bindparam("label"))

@@ -31,7 +31,6 @@ from copl_core.formats.interface import Format, Sample
 from copl_core.formats.reading import NoAnnotator, Reading
 from copl_core.formats.several import has_texts, labels_within, two_listed, with_sides
 from copl_core.formats.values import (
-    NAME_LIMIT,
     TEXT_LIMIT,
     BadRecord,
     absent,
@@ -49,6 +48,7 @@ from copl_core.formats.values import (
     word,
 )
 from copl_core.records import LARGEST, CoplError, ImportRow, Kind
+from copl_core.tags import MOST_TAGS, TAG_LENGTH
 
 __all__ = ["LINE_LIMIT", "TEXT_LIMIT", "Own", "read_rows", "whole", "write_jsonl"]
 _ROW_IDS = ("dataset", "pair_id", "group", "split", "language")  # kept as ``meta``, and known
@@ -294,7 +294,9 @@ class _Row:
         if not all(isinstance(tag, str) for tag in tags):
             self.reading.note(self.record, "tags", f"tags is {brief(value)}; it must be a list of words")
             return ()
-        return tuple(checked("a tag", tag, NAME_LIMIT) for tag in tags)
+        if len(tags) > MOST_TAGS:
+            raise BadRecord(f"tags has {len(tags):,} entries, {MOST_TAGS} are allowed")
+        return tuple(checked("a tag", tag, TAG_LENGTH) for tag in tags)
 
     def _known(self, name: str) -> Any:
         """A value of the record, or of the ``meta`` that an export has made of it."""

@@ -154,8 +154,8 @@ class LinearReward:
         if self.read is not None:
             user = labels.user[self.read.tags.label]
             stored = np.flatnonzero((at[user] >= 0) & self.fitted[user])
-            x = self.read.directions.steps_of(self.read.tags.key[stored]) * self.read.own[stored, None]
-            np.add.at(found, at[user[stored]], self.config.own * x)
+            key, numbers = self.read.tags.key[stored], self.read.own[stored]
+            found += self.config.own * self.read.directions.sums(at[user[stored]], key, numbers, len(rows))
         others = np.flatnonzero(~self.fitted[rows])
         if len(others):
             order = np.argsort(labels.user, kind="stable")
@@ -184,8 +184,18 @@ class LinearReward:
     def own_numbers(
         self, expected: np.ndarray, labels: Comparisons, weight: np.ndarray, tags: Tags | None = None
     ) -> np.ndarray:
-        """a (n + m,) of a user's labels and then of their tags, given the user's ``expected`` weights (p,)."""
-        return self._numbers(expected, self._evidence(labels, weight, tags))
+        """a (n + m,) of a user's labels and then of their tags with a direction, given the user's ``expected`` weights
+        (p,)."""
+        evidence = self._evidence(labels, weight, tags)
+        numbers = self._numbers(expected, evidence)
+        if tags is None or self.read is None:
+            return numbers
+        tags = self.read.directions.among(tags, labels)
+        given = tag_weights(self.config, tags, weight)
+        _, joined = np.unique(tags.key, return_inverse=True)
+        own, total = (table[len(labels) :][joined] for table in (numbers, evidence.weight))
+        share = np.divide(given, total, out=np.zeros(len(tags)), where=total > 0)
+        return np.concatenate([numbers[: len(labels)], own * share])
 
     def _numbers(self, expected: np.ndarray, evidence: _Evidence) -> np.ndarray:
         x, offset, outcome, weight = evidence
@@ -194,13 +204,16 @@ class LinearReward:
         return own_numbers(x, offset + x @ expected, outcome, weight, self.config.own)
 
     def _evidence(self, labels: Comparisons, weight: np.ndarray, tags: Tags | None) -> _Evidence:
-        """What a user's labels say, and then the m tags of these that have a direction."""
+        """What a user's labels say, and then their tags with a direction: equal tags of labels are one term, with the
+        sum of their weights, so there are at most as many as directions."""
         own = _Evidence(self._differences(labels), self._offset(labels), labels.outcome, weight)
         if tags is None or self.read is None:
             return own
         tags = self.read.directions.among(tags, labels)
-        x, weights = self.read.directions.steps_of(tags.key), tag_weights(self.config, tags, weight)
-        of_tags = _Evidence(x, np.zeros(len(tags)), np.ones(len(tags), np.float32), weights)
+        keys, joined = np.unique(tags.key, return_inverse=True)
+        x = self.read.directions.steps[self.read.directions.columns(keys)].astype(np.float64)
+        weights = np.bincount(joined, tag_weights(self.config, tags, weight), len(keys))
+        of_tags = _Evidence(x, np.zeros(len(keys)), np.ones(len(keys), np.float32), weights)
         return _Evidence(*map(np.concatenate, zip(own, of_tags, strict=True)))
 
     def draws(
@@ -288,12 +301,12 @@ class LinearReward:
 
 
 class _Evidence(NamedTuple):
-    """Labels of one user as terms w (log(1 + exp m) − y m) with margins m = offset + x · w_u; tags follow."""
+    """Labels of one user as terms w (log(1 + exp m) − y m) with margins m = offset + x · w_u; k tags follow."""
 
-    x: np.ndarray  # (n + m, p)
-    offset: np.ndarray  # (n + m,)
-    outcome: np.ndarray  # (n + m,) y
-    weight: np.ndarray  # (n + m,)
+    x: np.ndarray  # (n + k, p)
+    offset: np.ndarray  # (n + k,)
+    outcome: np.ndarray  # (n + k,) y
+    weight: np.ndarray  # (n + k,)
 
 
 def tag_weights(config: LinearConfig, tags: Tags, weight: np.ndarray) -> np.ndarray:

@@ -2,12 +2,14 @@
 
     d_k ∝ (S + s I)⁻¹ (m_k − m)
 
-m_k is the mean of x_chosen − x_rejected over the labels with tag k, m and S are mean and covariance over all tags of
-labels: a linear discriminant between the labels with this tag and those with others, with a shrunk covariance, since
-an embedding has more features than a tag has labels.  A label with tag k then counts as one more label of its user,
-whose two texts differ along d_k alone (``reward.linear``): an auxiliary target, as reasons are in arXiv 2407.14477.
+m_k is the mean of x_chosen − x_rejected over the labels with tag k, m and S are mean and covariance over all labels
+with tags: a linear discriminant between the labels with this tag and those with others, with a shrunk covariance,
+since an embedding has more features than a tag has labels.  Each of these is a mean over a person's labels first and
+over people then, so a person of many labels does not turn a direction.  A label with tag k then counts as one more
+label of its user, whose two texts differ along d_k alone (``reward.linear``): an auxiliary target, as reasons are in
+arXiv 2407.14477.
 
-Directions are means over labels, and tags are hashes here: nothing quotes anybody.
+Directions are means over several people, and tags are hashes here: nothing quotes anybody.
 
 Shapes: N labels, M tags of labels, K tags with a direction, p features.
 """
@@ -18,12 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from copl_core.records import Comparisons
 from copl_core.tags import Tags
 
-FEWEST = 3  # decided labels with a tag, for a direction of its own
+FEWEST_PEOPLE = 3  # who give a tag, for a direction of its own: with fewer it is the taste of one of them
+MOST = 200  # directions; the page offers about ten tags, and fits hold tables of labels × directions
 SHRUNK = 3.0  # s, relative to the mean variance of a feature
+BLOCK = 4096  # labels of which a weighted copy is made at once
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,15 @@ class TagDirections:
         keys = frequent(tags, labels)
         if not len(keys):
             return None
-        sign = np.where(labels.outcome[tags.label] > 0.5, 1.0, -1.0)[:, None]
-        chosen = difference[tags.label] * sign  # chosen less rejected, (M, p)
-        spread = np.atleast_2d(np.cov(chosen.T))
+        sign = np.where(labels.outcome > 0.5, 1.0, -1.0)  # to chosen less rejected
+        votes, people = _votes(labels.user, tags, keys)
+        weight = people / people.sum() @ votes  # of each label
+        mean = (sign * weight) @ difference
+        spread = _second_moment(difference, weight) - np.outer(mean, mean)
         spread += SHRUNK * np.trace(spread) / len(spread) * np.eye(len(spread))
-        apart = np.stack([chosen[tags.key == key].mean(0) for key in keys]) - chosen.mean(0)
+        apart = (votes[: len(keys)] * sign) @ difference - mean
         length = np.linalg.norm(apart, axis=1)
-        size = np.linalg.norm(chosen, axis=1).mean() / 2
+        size = weight @ np.linalg.norm(difference, axis=1) / 2
         differs = length > 1e-6 * size  # not so a tag that every label has
         if not differs.any():
             return None
@@ -60,9 +67,14 @@ class TagDirections:
         kept = np.isin(tags.key, self.keys)
         return Tags(tags.label[kept], tags.key[kept])
 
-    def steps_of(self, key: np.ndarray) -> np.ndarray:
-        """Differences (M, p) in features that tags with a direction stand for."""
-        return self.steps[np.searchsorted(self.keys, key)].astype(np.float64)
+    def columns(self, key: np.ndarray) -> np.ndarray:
+        """Rows (M,) of ``steps`` for tags with a direction."""
+        return np.searchsorted(self.keys, key)
+
+    def sums(self, row: np.ndarray, key: np.ndarray, number: np.ndarray, rows: int) -> np.ndarray:
+        """Σ number · d (rows, p) over the tags (M,) with a direction of each row, without a table of M × p."""
+        table = csr_array((number, (row, self.columns(key))), shape=(rows, len(self.keys)))
+        return table @ self.steps.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -100,9 +112,42 @@ class FittedTags:
 
 
 def frequent(tags: Tags, labels: Comparisons) -> np.ndarray:
-    """The tags (K,) that ``FEWEST`` decided labels have."""
-    keys, count = np.unique(_decided(tags, labels).key, return_counts=True)
-    return keys[count >= FEWEST]
+    """The tags (K,), ascending, that ``FEWEST_PEOPLE`` or more give with decided labels; of more than ``MOST``, those
+    of the most people."""
+    tags = _decided(tags, labels)
+    keys, column = np.unique(tags.key, return_inverse=True)
+    people = np.bincount(_pairs(column, labels.user[tags.label])[0], minlength=len(keys))
+    order = np.argsort(-people, kind="stable")[:MOST]
+    return keys[np.sort(order[people[order] >= FEWEST_PEOPLE])]
+
+
+def _votes(user: np.ndarray, tags: Tags, keys: np.ndarray) -> tuple[csr_array, np.ndarray]:
+    """(K + 1, N) weights of labels in the mean of each tag, in which each user has one vote that their labels share,
+    and the (K + 1,) users of each; the last is of the labels that have other tags alone."""
+    kept = np.isin(tags.key, keys)
+    others = np.setdiff1d(tags.label, tags.label[kept])
+    label = np.concatenate([tags.label[kept], others])
+    column = np.concatenate([np.searchsorted(keys, tags.key[kept]), np.full(len(others), len(keys))])
+    of_pairs, pair, count = _pairs(column, user[label])
+    people = np.bincount(of_pairs, minlength=len(keys) + 1)
+    weight = 1 / (count[pair] * people[column])
+    return csr_array((weight, (column, label)), shape=(len(people), len(user))), people
+
+
+def _pairs(column: np.ndarray, user: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Different pairs of a tag and a user: (tag of each, the pair of each row here, rows of each pair)."""
+    n_users = 1 + user.max(initial=0)
+    found, pair, count = np.unique(column * n_users + user, return_inverse=True, return_counts=True)
+    return found // n_users, pair, count
+
+
+def _second_moment(difference: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Σ weight · difference differenceᵀ, (p, p); no sign matters to it."""
+    out = np.zeros((difference.shape[1],) * 2)
+    for start in range(0, len(difference), BLOCK):
+        rows = slice(start, start + BLOCK)
+        out += (difference[rows] * weight[rows, None]).T @ difference[rows]
+    return out
 
 
 def _decided(tags: Tags, labels: Comparisons) -> Tags:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.sparse import csr_array
 from scipy.special import expit
 
 from copl_core.preference.adapt import Prior, label_weights
@@ -170,14 +171,13 @@ class World:
         if self.tags is not None and config.reason:
             tags = self.tags.take(rows)
             directions = TagDirections.of(difference, labels, tags)
-        if directions is not None:
-            tags = directions.among(tags, labels)
-            difference = np.concatenate([difference, directions.steps_of(tags.key)])
-            user, vectors = (np.concatenate([one, one[tags.label]]) for one in (user, vectors))
-            weight = np.concatenate([weight, tag_weights(config, tags, weight)])
-            labels = labels.joined(_preferred(labels.user[tags.label]))
         order = np.argsort(user, kind="stable")
-        loss = _Loss(difference[order], vectors[order], user[order], labels.take(order), weight[order], len(x), config)
+        labels, weight = labels.take(order), weight[order]
+        terms = None
+        if directions is not None:
+            tags = directions.among(tags.take(order), labels)
+            terms = _TagTerms(directions, tags, tag_weights(config, tags, weight))
+        loss = _Loss(difference[order], vectors[order], user[order], labels, weight, len(x), config, terms)
         first = np.zeros(loss.size) if start is None else start
         found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 8})
         common, from_graph, own, strength, side = loss.parts(found.x)
@@ -239,10 +239,23 @@ class World:
         return reward
 
 
-def _preferred(user: np.ndarray) -> Comparisons:
-    """Labels (M,) of users that are about no known response; their differences stand for themselves."""
-    none = np.zeros(len(user), np.int64)
-    return Comparisons.build(user, none, none, none + 1, position_known=none)
+class _TagTerms:
+    """Σ w log-loss over the tags of labels: one more label along a direction each, which is preferred (M of N labels).
+
+    Margins are taken from a table of labels and directions, since the differences of all tags are M × p.
+    """
+
+    def __init__(self, directions: TagDirections, tags: Tags, weight: np.ndarray) -> None:
+        self.steps, self.weight = directions.steps, weight
+        self.label, self.column = tags.label, directions.columns(tags.key)
+
+    def __call__(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """The loss under the weights (N, p) of the labels' users, and its gradient in these."""
+        steps = self.steps.astype(weights.dtype)
+        margin = (weights @ steps.T)[self.label, self.column]
+        slope = (-self.weight * expit(-margin)).astype(weights.dtype)
+        table = csr_array((slope, (self.label, self.column)), shape=(len(weights), len(steps)))
+        return float((self.weight * np.logaddexp(0, -margin)).sum()), table @ steps
 
 
 class _Loss:
@@ -260,7 +273,9 @@ class _Loss:
         weight: np.ndarray,
         n_responses: int,
         config: LinearConfig,
+        tags: _TagTerms | None = None,
     ) -> None:
+        self.tags = tags
         kind = np.float64 if difference.size < SINGLE else np.float32
         self.x, self.vectors = difference.astype(kind), vectors.astype(kind)
         self.user, self.labels, self.weight, self.config = user, labels, weight, config
@@ -294,6 +309,9 @@ class _Loss:
         loss = (self.weight * (np.logaddexp(0, margin) - labels.outcome * margin)).sum() + 0.5 * (v @ v)
         slope = self.weight * (expit(margin) - labels.outcome)
         pulled = self.x * slope[:, None]  # (N, p)
+        if self.tags is not None:
+            of_tags, pulled_by_tags = self.tags(weights)
+            loss, pulled = loss + of_tags, pulled + pulled_by_tags
         parts = [scale("common") * pulled.sum(0)]
         if self.config.graph:
             parts.append(scale("graph") * (self.vectors.T @ pulled).ravel())

@@ -25,7 +25,7 @@ from tests.worlds import by_style
 
 pytest_plugins = "tests.reward.tiny"
 quick_graphs = quick_graphs  # of this module too
-TAGS = ((), ("shorter",), ("richer", "longer"), ("kinder",))
+TAGS = ((), ("shorter",), ("richer", "longer"), ("kinder",))  # "kinder" is given by the first of the two camps alone
 WORDS = {tag_key(word): word for words in TAGS for word in words}
 CHOICES = {1.0: Choice.LEFT, 0.0: Choice.RIGHT, 0.5: Choice.TIE}
 
@@ -46,7 +46,10 @@ def text_has_a_say():
 @pytest.fixture(scope="module")
 def dataset() -> EvalDataset:
     """Sixty responses, so that a few are held out as new; test labels about known texts and about new ones."""
-    with_tags = [replace(row, tags=TAGS[row.line % 4]) for row in rows(range(14), range(30))]
+    with_tags = [
+        replace(row, tags=TAGS[row.line % (3 if int(row.annotator.removeprefix("user ")) % 2 else 4)])
+        for row in rows(range(14), range(30))
+    ]
     return build_dataset(with_tags, rows(range(14), range(25, 35), seed=1))
 
 

@@ -102,6 +102,8 @@ def test_the_side_shown_on_the_left_comes_first(file):
         (lines(ROW | {"prompt": "half a pair \ud800"}), "not text"),
         (lines(ROW | {"prompt": "zero \0"}), "null character"),
         (lines(ROW | {"model_a": [4]}), "model_a is not text"),
+        (lines(ROW | {"tags": [str(n) for n in range(5000)]}), "tags has 5,000 entries, 20 are allowed"),
+        (lines(ROW | {"tags": ["x" * 61]}), "a tag has 61 characters, 60 are allowed"),
         (lines(ROW | {"kind": "robot", "label_key": "k", "asked": "uniform"}), "human, simulated, model"),
     ],
 )

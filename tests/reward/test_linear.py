@@ -144,7 +144,7 @@ def test_draws_spread_around_the_mode_like_the_laplace_posterior(n, tags):
     covariance = np.linalg.inv(np.eye(len(mode)) / reward.config.own + (x * (p * (1 - p))[:, None]).T @ x)
     if tags is not None:
         read = reward.read.directions.among(tags, labels)
-        steps = reward.read.directions.steps_of(read.key)
+        steps = reward.read.directions.steps[reward.read.directions.columns(read.key)]
         p = expit(steps @ mode)
         curve = (steps * (0.6 * read.share * p * (1 - p))[:, None]).T @ steps
         covariance = np.linalg.inv(np.linalg.inv(covariance) + curve)
