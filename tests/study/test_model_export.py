@@ -74,7 +74,7 @@ def with_reward_of(session: Session, name: str, folder: Path) -> Session:
 def stock_and_studio(session: Session, folder: Path, user: str, n: int = 50) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of n texts of the study, centred: by stock code, and by the studio for this user, in float32."""
     snapshot = load_snapshot(session.snapshot_root, session.record.champion)
-    vectors, _, _ = model_export._audience(session, snapshot, user, None)
+    vectors, _, _ = model_export._audience(session, snapshot, user, None, False, False)
     model = session.scorer().model(snapshot)
     texts = model_export._some_texts(session, model)
     texts = texts[:n]
