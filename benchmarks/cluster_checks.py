@@ -36,6 +36,14 @@ class Outcome:
         if not holds:
             self.broken.append(sentence)
 
+    def printed(self, width: int) -> int:
+        """Print both, the names in a column of this width; returns the exit status of the command."""
+        for name, value in self.rows.items():
+            print(f"{name:{width}}{value:>12,}" if isinstance(value, int) else f"{name:{width}}{value!s:>12}".rstrip())
+        for sentence in self.broken:
+            print(f"BROKEN  {sentence}")
+        return int(bool(self.broken))
+
 
 def check(session: Session, parts: Installation, visitors: list[Visitor], outcome: Outcome) -> None:
     check_labels(session, visitors, outcome)

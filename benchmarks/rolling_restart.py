@@ -76,11 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     except (NoPostgres, NoBalancer) as missing:
         print(f"Skipped: {missing}.")
         return 0
-    for name, value in outcome.rows.items():
-        print(f"{name:40}{value:>12,}" if isinstance(value, int) else f"{name:40}{value!s:>12}".rstrip())
-    for sentence in outcome.broken:
-        print(f"BROKEN  {sentence}")
-    return int(bool(outcome.broken))
+    return outcome.printed(40)
 
 
 def restart_all(plan: Plan) -> Outcome:
