@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
+from benchmarks.app_alone import app_alone
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
 from copl_core.features import measure_many
@@ -37,14 +35,12 @@ from copl_core.study import access, contents
 from copl_core.study.session import Session
 
 DESCRIPTION = "the time to the first content of every page, 10,000 people and 200,000 labels"
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("", "taste", "people", "experts", "controversy", "reward", "training", "quality", "settings")
 CONTENT = ", ".join(
     f"[data-testid=stMain] [data-testid={kind}]" for kind in ("stMarkdown", "stPlotlyChart", "stDataFrame", "stAlert")
 )
 RESPONSES = 4  # per prompt
 REWARD_SECONDS = 40.0
-PORT = 8941
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -243,32 +239,8 @@ def app(home: Path) -> Iterator[str]:
     store = open_store(settings)
     session = Session(store, settings, store.current_study().id)
     token = access.sign_in_token(session, access.join(session, "Owner", Role.OWNER).id)
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "streamlit",
-            "run",
-            "streamlit_app.py",
-            "--server.port",
-            str(PORT),
-            "--server.headless",
-            "true",
-        ],
-        cwd=ROOT,
-        env=os.environ | {"COPL_HOME": str(home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        for _ in range(150):
-            with suppress(OSError), urllib.request.urlopen(f"http://localhost:{PORT}/_stcore/health", timeout=2):
-                break
-            time.sleep(0.2)
-        yield f"http://localhost:{PORT}/?token={token}"
-    finally:
-        server.terminate()
-        server.wait(20)
+    with app_alone(home) as (address, _):
+        yield f"{address}/?token={token}"
 
 
 def report(what: str, started: float) -> None:

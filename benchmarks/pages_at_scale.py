@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import connect
 
 from benchmarks import large_study
-from benchmarks.cluster import free_ports
+from benchmarks.app_alone import app_alone
 from benchmarks.web_visitors import AWAY, BUTTON, _sign_in
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
@@ -43,7 +41,6 @@ from copl_core.study.session import Session
 from tests.databases import NoPostgres, private_cluster
 
 DESCRIPTION = "the time to the first content of every page at 1,000,000 people and 16,000,000 labels on PostgreSQL"
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("overview", "label", "taste", "people", "experts", "controversy", "reward", "training", "quality", "settings")
 FOR_RESEARCHERS, FOR_ANNOTATORS = PAGES[:-1], ("label", "taste")
 DEFAULT = {"annotator": "label"}  # the page that a role sees at the address without a path; others see "overview"
@@ -158,7 +155,7 @@ def measure(home: Path, url: str, pages: list[str]) -> None:
         heads = ("owner", "again", "researcher", "annotator")
         print(f"{'page':12}" + "".join(f"{head:>18}" for head in heads) + f"{'SQL':>8}{'app MB':>8}", flush=True)
         for page in pages:
-            with app(home, url) as (address, process):
+            with app_alone(home, COPL_DATABASE_URL=url) as (address, process):
                 one_page(connection, page, address, process, tokens)
     store.close()
 
@@ -247,29 +244,6 @@ def is_content(message: ForwardMsg, element: Any, page: str) -> bool:
         or bool(element.markdown.body.strip())
         and (element.markdown.element_type != element.markdown.CAPTION)
     )
-
-
-@contextmanager
-def app(home: Path, url: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The address of a fresh app, which runs without a trainer, and its process."""
-    port = free_ports(1)[0]
-    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.headless", "true"]
-    process = subprocess.Popen(
-        [*command, "--server.port", str(port), "--server.address", "127.0.0.1"],
-        cwd=ROOT,
-        env=os.environ | {"COPL_HOME": str(home), "COPL_DATABASE_URL": url},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        for _ in range(300):
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 if __name__ == "__main__":
