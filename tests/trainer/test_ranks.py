@@ -3,6 +3,7 @@ run."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -97,15 +98,18 @@ def test_a_trainer_whose_second_process_is_killed_says_so_and_fits_the_run_again
 
 def helper_of(pid: int) -> int:
     """The process that fits with this one."""
-    children = [
-        child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
+    children = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ends meanwhile
+            children += (task / "children").read_text().split()
     (found,) = (int(child) for child in children if b"copl_core.training.graph_ranks" in command(child))
     return found
 
 
 def command(pid: str) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    with contextlib.suppress(OSError):  # a process that ends meanwhile
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 @pytest.mark.slow
