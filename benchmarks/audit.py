@@ -1,6 +1,6 @@
 """What a model tells about its people: membership, attributes, answers and small groups, attacked; and what hides them.
 
-    python -m benchmarks.audit [--data FOLDER] [--shadows N] [--targets N] [--seed N]
+    python -m benchmarks.audit [--data FOLDER] [--worlds NAMES] [--shadows N] [--targets N] [--seed N]
 
 Worlds: the demo, a synthetic one of 150 people in four groups, and ``llmfao.jsonl.gz`` in the folder of ``--data``.
 Graphs are fitted to halves of the labels, or of the people, and attacked by what somebody sees of them.  An AUC of 0.5
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from benchmarks.forget import World, worlds
+from benchmarks.forget import WORLDS, World, worlds
 from copl_core.evaluation import small_groups
 from copl_core.evaluation.audit import audit
 from copl_core.evaluation.audit_report import text
@@ -37,12 +37,13 @@ DESCRIPTION = (
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with llmfao.jsonl.gz")
+    parser.add_argument("--worlds", default=",".join(WORLDS), help="some of the worlds")
     parser.add_argument("--shadows", type=int, default=SHADOWS, help=f"fits that teach the attacker ({SHADOWS})")
     parser.add_argument("--targets", type=int, default=TARGETS, help=f"fits that are attacked ({TARGETS})")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     print("Graphs alone; experts were not fitted.")
-    for make in worlds(arguments.data, arguments.seed):
+    for make in worlds(arguments.data, arguments.seed, arguments.worlds.split(",")):
         attack(make(), arguments.shadows, arguments.targets, arguments.seed)
     return 0
 

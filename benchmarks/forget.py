@@ -1,6 +1,6 @@
 """A person leaves: retrained from scratch without them, against dropping their rows and going on from the old weights.
 
-    python -m benchmarks.forget [--data FOLDER] [--people N] [--seed N]
+    python -m benchmarks.forget [--data FOLDER] [--worlds NAMES] [--people N] [--seed N]
 
 Worlds: the demo, a synthetic one of 150 people in four groups, and ``llmfao.jsonl.gz`` in the folder of ``--data``.  A
 tenth of the labels is held out; of the synthetic world the test is the truth about pairs that nobody labelled.  Some
@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +51,7 @@ from copl_core.training.text_embedder import TextEmbedder
 DESCRIPTION = (
     "a person leaves: exact and fast forgetting, what changes for others, what can still be inferred and found"
 )
+WORLDS = ("demo", "synthetic", "llmfao")
 NEAR = 10  # people who answer most like the one who leaves
 FEWEST_LABELS = 8  # of a person who leaves
 NAME, REASON = "Zyxwvut Qponmlk", "because it smells of wet umbrellas"
@@ -83,21 +84,33 @@ class Leaving:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forget", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with llmfao.jsonl.gz")
+    parser.add_argument("--worlds", default=",".join(WORLDS), help="some of the worlds")
     parser.add_argument("--people", type=int, default=3, help="who leave, in each world")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     print(
         "Graphs alone; experts were not fitted. Others' accuracy on held-out labels; AUC of the person's own answers."
     )
-    for make in worlds(arguments.data, arguments.seed):
+    for make in worlds(arguments.data, arguments.seed, arguments.worlds.split(",")):
         forget_some(make(), arguments.people, arguments.seed)
     on_disk()
     return 0
 
 
-def worlds(folder: Path | None, seed: int) -> Iterable[Callable[[], World]]:
-    yield lambda: of_rows("demo", [row for row in demo_rows(seed) if row.choice is not None], seed)
-    yield lambda: synthetic(seed)
+def worlds(folder: Path | None, seed: int, names: Collection[str]) -> Iterable[Callable[[], World]]:
+    """Those of ``names``.
+
+    Raises:
+        SystemExit: a name that none has.
+    """
+    if unknown := set(names) - set(WORLDS):
+        sys.exit(f"No world is named {', '.join(sorted(unknown))}; choose from {', '.join(WORLDS)}.")
+    if "demo" in names:
+        yield lambda: of_rows("demo", [row for row in demo_rows(seed) if row.choice is not None], seed)
+    if "synthetic" in names:
+        yield lambda: synthetic(seed)
+    if "llmfao" not in names:
+        return
     path = None if folder is None else folder / "llmfao.jsonl.gz"
     if path is not None and path.is_file():
         yield lambda: of_rows("llmfao", [row for row in read_rows(path, []) if row.choice is not None], seed)

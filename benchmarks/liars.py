@@ -214,7 +214,7 @@ def show(both: tuple[float, float]) -> str:
 
 
 def false_quarantines(seed: int) -> None:
-    print(print(f"\nhonest people who are left out or named as alike, by their number of answers, in {WORLDS} worlds:"))
+    print(f"\nhonest people who are left out or named as alike, by their number of answers, in {WORLDS} worlds:")
     print(f"{'':44}" + "".join(f"{n:>10}" for n in (60, 120, 400)))
     for name, noise in (
         ("10 : 1, a tenth of flips", (0.1, 0.1)),
