@@ -61,6 +61,11 @@ class Tags:
         return Tags(self.label[first:last] - start, self.key[first:last])
 
     @property
+    def n_labels(self) -> int:
+        """Labels with a tag."""
+        return len(np.unique(self.label))
+
+    @property
     def share(self) -> np.ndarray:
         """(M,) one divided by the number of tags of the same label."""
         return 1 / np.bincount(self.label)[self.label]

@@ -91,6 +91,8 @@ def figures(fitted_in: str) -> None:
             f"The text reward was cut after {length[0]} of {length[1]} steps, since its time was up. Give it more "
             "(`COPL_REWARD_BUDGET_SECONDS`), or plan fewer steps (`COPL_REWARD_STEPS`)."
         )
+    if read := runs.tags_read(champion):
+        st.caption(read)
     n, people = champion.metrics["gain"]["n"], champion.metrics["gain"]["people"]
     source_line(
         f"Accuracy on {n:,} decided labels of {counted_people(people)}, held out from every method; the weights of the "

@@ -144,6 +144,11 @@ def reward_length(record: SnapshotRecord) -> tuple[int, int, bool] | None:
     return (length["steps"], length["planned_steps"], length["cut"]) if length.get("planned_steps") else None
 
 
+def tags_read(record: SnapshotRecord) -> str:
+    """Whether a snapshot has learned from the tags of reasons; empty where no label has one, or nothing is known."""
+    return run_progress.tags_in_words(record.metrics.get("tags"))
+
+
 def _check_run(session: Session, run_id: int) -> None:
     if session.store.study_of_run(run_id) != session.id:
         raise CoplError(f"There is no run {run_id} in this study; take one of its runs.")

@@ -164,6 +164,7 @@ def fit_graph_part(
     metrics: dict = {"graph": _plain(graph.metrics), "config": {"graph": graph.config, "seed": settings.seed}}
     if entry:
         metrics |= {"held_out": entry["metrics"], "gain": entry.get("gain"), "reward_fit": fit_length(entry)}
+        metrics["tags"] = entry.get("tags")
         metrics["config"]["reward"] = entry["config"]
     return Fitted(graph, layout, save, entry, metrics)
 
@@ -359,6 +360,7 @@ class Job:
             "gain": gain,
             "fit": _plain(model.metrics),
             "linear": linear.config.stored(),
+            "tags": {"labels": training.tags.n_labels if training.tags else 0, "weight": linear.config.reason},
         }
         return FittedReward(entry, graph, model, linear, mix, config)
 

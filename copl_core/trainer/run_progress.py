@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from copl_core.records import Run, RunState
+from copl_core.reward.tag_directions import FEWEST_PEOPLE
 
 # Seconds of each phase on the demo study on two cores, in order: the guess for a study's first run of a kind.
 WAITING, FIRST_LABELS, NEW_LABELS = "waiting for the other run", "reading labels", "new labels"
@@ -106,6 +107,22 @@ class RunClock:
 def fit_length(entry: dict) -> dict:
     """How many steps the reward model of a manifest entry took, of how many, and whether the time cut them short."""
     return {name: entry.get("fit", {}).get(name) for name in ("steps", "planned_steps", "cut", "seconds")}
+
+
+def tags_in_words(tags: Mapping | None) -> str:
+    """A sentence about the tags of a manifest entry; empty where no label has one, and for older snapshots."""
+    if not tags or not tags["labels"]:
+        return ""
+    found = f"{tags['labels']:,} labels have tags of reasons. "
+    if tags["weight"]:
+        return (
+            f"{found}The own text weights learn from them too (the tags of a label weigh {tags['weight']:g} of it), "
+            "since held-out labels are predicted better that way."
+        )
+    return (
+        f"{found}They are not learned from: a tag needs {FEWEST_PEOPLE} people who give it, and held-out labels must "
+        "be predicted better with tags than without."
+    )
 
 
 def length_in_words(length: Mapping) -> str:

@@ -70,6 +70,7 @@ from copl_core.trainer.run_progress import (
     expected_seconds,
     fit_length,
     length_in_words,
+    tags_in_words,
 )
 from copl_core.trainer.schedule import Situation, due
 from copl_core.trainer.shared_snapshots import SharedSnapshots
@@ -373,6 +374,8 @@ class Trainer:
             data, reward_data = self._read_labels(study_id, run, run_log, config)
             reward = fit_reward_part(data, previous=self._start(study_id, run, run_log), **given())
             run_log.write(length_in_words(fit_length(reward.entry)))
+            if read := tags_in_words(reward.entry.get("tags")):
+                run_log.write(read)
             labels_phase = NEW_LABELS
         with self._take_turn(run, report):
             report(labels_phase, 0, 1, None)

@@ -227,6 +227,28 @@ def test_a_fit_that_was_cut_says_so(camps, olga, open_page, words):
     assert "cut after 31 of 60 steps" in words(open_page("training", camps, olga))
 
 
+@pytest.mark.parametrize(
+    ("tags", "sentence"),
+    [
+        ({"labels": 1200, "weight": 0.3}, "1,200 labels have tags of reasons. The own text weights learn from them"),
+        (
+            {"labels": 12, "weight": 0.0},
+            "12 labels have tags of reasons. They are not learned from: a tag needs 3 people",
+        ),
+        ({"labels": 0, "weight": 0.0}, None),
+        (None, None),
+    ],
+)
+def test_it_tells_whether_tags_were_learned_from(camps, olga, open_page, words, tags, sentence):
+    with_gain(camps, GAIN)
+    record = runs.snapshots(camps)[0]
+    camps.store.publish(
+        camps.id, replace(record, version="v9001", metrics=record.metrics | {"tags": tags}), run_id=None
+    )
+    found = words(open_page("training", camps, olga))
+    assert sentence in found if sentence else "tags of reasons" not in found
+
+
 def test_two_snapshots_are_compared(two, owner_of_two, open_page, words):
     page = open_page("training", two, owner_of_two, compare=True)
     assert "people changed their group from v0001 to v0002" in words(page)

@@ -264,6 +264,7 @@ def test_a_full_job_learns_a_mix_on_labels_that_neither_part_saw(full, data):
     entry = full.manifest["reward"]
     assert (entry["fitted_in"], entry["watermark"], entry["backbone"]) == ("v0001", data.watermark, "minilm")
     assert entry["draw"] == DRAW
+    assert full.manifest["metrics"]["tags"] == {"labels": 0, "weight": 0.0}
     json.dumps(full.manifest, allow_nan=False)
 
 

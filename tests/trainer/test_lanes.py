@@ -59,7 +59,8 @@ class Experts:
         while not self.end.wait(0.02):
             progress("training reward", 1, 60, 0.5)
         length = {"steps": 31, "planned_steps": 60, "cut": True, "seconds": 240.0}
-        entry = {"watermark": data.watermark, "metrics": {}, "config": {}, "gain": None, "fit": length}
+        tags = {"labels": 7, "weight": 0.9}
+        entry = {"watermark": data.watermark, "metrics": {}, "config": {}, "gain": None, "fit": length, "tags": tags}
         return NoReward(entry, None, None, None, Mix(), QUICK_GRAPH)
 
 
@@ -259,15 +260,17 @@ def test_people_alone_are_in_the_trail_of_champions(session):
 # ---- what a run leaves
 
 
-def test_a_cut_fit_says_so_in_the_log_and_in_its_snapshot(session, monkeypatch):
+def test_a_cut_fit_and_the_tags_that_it_read_are_in_the_log_and_in_the_snapshot(session, monkeypatch):
     Experts(monkeypatch, wait=False)
     run = session.store.add_run(session.id, "full", "")
     trainer(session).execute(run.id)
     record = published(session, run.id)
     assert runs.reward_length(record) == (31, 60, True)
     assert "cut after 31 of 60 steps" in logged(session, run.id) and "peak" in logged(session, run.id)
+    assert "7 labels have tags" in logged(session, run.id) and "weigh 0.9 of it" in runs.tags_read(record)
     assert fit_graph_now(session)  # shares the reward model
     assert runs.reward_length(runs.snapshots(session)[0]) == (31, 60, True)
+    assert runs.tags_read(runs.snapshots(session)[0]) == runs.tags_read(record)
 
 
 def test_a_run_remembers_how_long_its_phases_took(session):
