@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 from scipy.special import expit
 
 TOLERANCE = 1e-5  # length of a Newton step at which the iteration stops; the remaining error is about its square
@@ -113,5 +112,7 @@ def _newton_move(hessian: np.ndarray, gradient: np.ndarray, w: np.ndarray | None
     """
     if w is None:
         return -np.linalg.solve(hessian, gradient)
+    from scipy.optimize import nnls
+
     root = np.linalg.cholesky(hessian)
     return nnls(root.T, np.linalg.solve(root, hessian @ w - gradient))[0] - w

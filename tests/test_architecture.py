@@ -13,6 +13,7 @@ from tests.plan import ROOT, arrows, circles, graph, imports, old_words, rising,
 OURS = {"copl", "copl_core", "db", "pages", "web", "streamlit_app", "tests", "benchmarks"}
 ROOTS = ("copl_core/__main__.py", "web/installation.py")  # the two places that join all parts
 HEAVY = {"torch", "transformers", "torch_geometric", "umap", "sklearn", "numba", "peft"}
+SLOW = {"scipy.stats", "scipy.optimize", "scipy.linalg"}  # half a second of each start: imported at first use
 TALKERS = {"copl_core/__main__.py", "copl_core/install/launcher.py", "copl_core/install/weights.py"}
 TALKERS |= {"copl_core/evaluation/evaluate.py"}  # terminal verbs
 # Parts that a page may run between two clicks: importing them loads numpy and scipy at most.
@@ -118,7 +119,7 @@ def loaded_by_a_start(tmp_path_factory) -> tuple[list[str], list[str]]:
         "from copl_core.study import views\n"
         "sys.argv = ['copl_core', '--help']\n"
         "try: runpy.run_module('copl_core', run_name='__main__')\nexcept SystemExit: pass\n"
-        f"print('heavy:', *sorted({HEAVY} & set(sys.modules)))"
+        f"print('heavy:', *sorted({HEAVY | SLOW} & set(sys.modules)))"
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "COPL_HOME": str(folder / "home")}
     command = [sys.executable, "-c", program, "--no-such-flag"]

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from copl_core.insight.ceiling import best_accuracy
 from copl_core.insight.quality import preferred_response, repeated_answers
@@ -104,7 +104,7 @@ def alike(answers: AnswerTable, *, bound: float | None = None, rate: float = RAT
                 near[row] = np.concatenate([near[row], found])
     tested = np.flatnonzero(n >= FEWEST_ANSWERS)
     p = np.ones(len(users))
-    p[tested] = binom.sf(hits[tested] - 1, n[tested], bound)
+    p[tested] = bdtrc(hits[tested] - 1, n[tested], bound)
     named = tested[_discoveries(p[tested], rate)]
     ids = {row: int(users[row]) for row in named.tolist()}
     return [

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc
 
 from copl_core.insight.quality import CONSISTENT_BOUND, FAST_BOUND, FEWEST, GOLD_BOUND, Figures, Share, figures
 from copl_core.records import Ground
@@ -67,12 +67,12 @@ def _of_figures(rows: Sequence[Figures]) -> Iterator[tuple[int, Ground]]:
 
 def _as_few(share: Share, bound: float) -> float:
     """Probability of as few hits or fewer, at the bound."""
-    return float(binom.cdf(share.hits, share.n, bound))
+    return float(bdtr(share.hits, share.n, bound))
 
 
 def _as_many(share: Share, bound: float) -> float:
     """Probability of as many hits or more, at the bound."""
-    return float(binom.sf(share.hits - 1, share.n, bound))
+    return float(bdtrc(share.hits - 1, share.n, bound))
 
 
 # Kind, figure, bound, probability of what was seen at the bound, sentence

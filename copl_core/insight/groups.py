@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 NO_GROUP = -1
 MOST_GROUPS = 7  # as many as the palette has colours that are visible on light and dark
@@ -76,6 +75,8 @@ def renumber(group: np.ndarray, now: np.ndarray, then: np.ndarray, used: np.ndar
         now, then: (n,) new and old group of the users in both snapshots.
         used: numbers of all earlier groups, also of those whose people are not in this snapshot.
     """
+    from scipy.optimize import linear_sum_assignment
+
     new, old = np.unique(group[group >= 0]), np.unique(then)
     overlap = np.zeros((len(new), len(old)))
     np.add.at(overlap, (np.searchsorted(new, now), np.searchsorted(old, then)), 1)

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from scipy.linalg import orthogonal_procrustes
 
 from copl_core.ids import rows_of
 from copl_core.insight import landmarks
@@ -408,6 +407,8 @@ def _align(layout: Layout, previous: Layout) -> Layout:
 
 def _onto(positions: np.ndarray, before: np.ndarray, now: np.ndarray, then: np.ndarray) -> np.ndarray:
     """Positions (U, D) rotated, mirrored, scaled and shifted so that rows ``now`` best match the old rows ``then``."""
+    from scipy.linalg import orthogonal_procrustes
+
     new, old = positions[now] - positions[now].mean(0), before[then] - before[then].mean(0)
     rotation, fit = orthogonal_procrustes(new, old)
     scale = fit / np.square(new).sum() if np.square(new).sum() > 1e-9 else 1.0

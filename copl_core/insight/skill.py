@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from copl_core.records import Choice
@@ -79,6 +78,8 @@ class NoisyBradleyTerry:
 
 def skills(answers: AnswerTable, *, iterations: int = 200) -> dict[int, float]:
     """Skill, 0 to 1, of every user with ten decided preferences or more, by user id."""
+    from scipy.optimize import minimize
+
     answers = answers.take(~np.isin(answers.selection_reason, _CHECKS) & np.isin(answers.choice, (_LEFT, _RIGHT)))
     users, user, counts = np.unique(answers.user, return_inverse=True, return_counts=True)
     if not (counts >= FEWEST).any():
