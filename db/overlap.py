@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from copl_core.records import Kind
 from copl_core.study_settings import AssignmentSettings, SelectionReason
@@ -37,8 +37,11 @@ _RESERVED = (
 # An import that is not whole fills no pair: the transactions that count are those that write, which see its labels.
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False), shown(LabelRow))
 _VOTING = (UserRow.kind == Kind.HUMAN.value, UserRow.excluded.is_(False), UserRow.quarantined.is_(False))
-_COUNTING = (*_PREFERENCE, *_VOTING)
-_ANNOTATORS = select(LabelRow.user_id).join(UserRow, UserRow.id == LabelRow.user_id).where(*_COUNTING)
+# A scalar query in place of a join: the labels of a pair are found by its index, and then their users.  On a table that
+# has just been filled PostgreSQL has no statistics, and would join all people with all of their labels.
+_BY_VOTER = select(and_(*_VOTING)).where(UserRow.id == LabelRow.user_id).correlate(LabelRow).scalar_subquery()
+_COUNTING = (*_PREFERENCE, _BY_VOTER)
+_ANNOTATORS = select(LabelRow.user_id).where(*_COUNTING)
 _ON_PAIR = _ANNOTATORS.where(LabelRow.pair_id == _PAIR, LabelRow.user_id != _USER)
 _HOLDING = select(TaskRow.user_id).where(*_RESERVED, TaskRow.pair_id == _PAIR)
 _FULL = (
@@ -50,7 +53,6 @@ _FULL = (
 )
 _COUNTED = (
     select(func.count(LabelRow.user_id.distinct()))
-    .join(UserRow, UserRow.id == LabelRow.user_id)
     .where(*_COUNTING, LabelRow.pair_id == PairRow.id)
     .correlate(PairRow)
     .scalar_subquery()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count, islice
 from threading import Thread
 
 import pytest
@@ -22,8 +23,10 @@ from db.store import SqlStore
 from db.unfinished import shown
 from tests.db.import_process import LABELS, file
 from tests.db.test_races import ROOT, url_of
+from tests.kills import Watch, killed_at
 
 sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)  # where an import is written in parts
+postgres = pytest.mark.parametrize("store", ["postgres"], indirect=True)  # where it is one transaction
 
 
 @pytest.fixture
@@ -129,6 +132,36 @@ def test_a_killed_import_leaves_nothing_and_the_same_file_goes_in_as_if_it_was_t
     assert content(store, birds.id) == clean
 
 
+@postgres
+def test_an_import_that_is_killed_at_any_statement_leaves_nothing_and_loses_no_answer(
+    store, birds, clean, ann, answer, four_pairs
+):
+    def act(do: Callable[[SqlStore], object]) -> Callable[[Watch], object]:
+        def in_the_process(watch: Watch) -> None:
+            own = SqlStore(make_engine(url_of(store)))
+            watch(own.engine)
+            do(own)
+
+        return in_the_process
+
+    answers = iter(four_pairs)
+    for number in count(1):
+        for pair, _, _ in islice(answers, 1):
+            answer(ann.id, pair, Choice.TIE)
+        before = seen(store, birds.id)
+        killed = killed_at(number, act(lambda own: own.import_rows(birds.id, file())))
+        if seen(store, birds.id) != before:
+            break
+    assert killed and number > 10 and store.label_count(birds.id) == len(four_pairs) + LABELS
+    for number in count(1):  # it is whole: only its pairs are still to be counted again
+        if not killed_at(number, act(SqlStore.end_killed_imports)):
+            break
+    for _ in four_pairs:
+        store.undo(ann.id)
+    store.forget_user(ann.id, fewest={"graph": 10, "full": 10})
+    assert number > 10 and content(store, birds.id) == clean
+
+
 @contextmanager
 def running_import(store: SqlStore, study_id: int) -> Iterator[None]:
     """An import of the file in another process, with most of it written; killed at the end."""
@@ -206,7 +239,7 @@ def test_answers_stay_and_pairs_stay_open_where_somebody_is_forgotten_whose_labe
     all_is_well(store, birds.id)
 
 
-@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+@postgres
 def test_an_import_and_a_departure_that_wait_for_each_other_end_in_the_departure(store, birds, cem, monkeypatch):
     monkeypatch.setattr("db.imports.CHUNK", 100)
     patient = {"options": "-c lock_timeout=60s -c deadlock_timeout=60s"}  # so that the import finds out first

@@ -10,9 +10,10 @@ from sqlalchemy import func, select
 
 from copl_core.records import Choice, ImportRow, Kind
 from copl_core.study_settings import AssignmentSettings
-from db.engine import reading
+from db.engine import reading, writing
+from db.imported_rows import ImportedRows
 from db.models import LabelRow, PairRow
-from db.overlap import _ANNOTATORS
+from db.overlap import _ANNOTATORS, _ON_PAIR, _RECOUNT
 from db.transactions import study_row
 
 
@@ -136,3 +137,16 @@ def test_users_who_ask_at_once_share_the_slots(store, study, overlap, four_pairs
     # On PostgreSQL a pair that is being handed out at that moment counts as full: users who were refused ask again.
     tasks = [task or ask(user) for user, task in zip(users, tasks, strict=True)]
     assert sum(task is not None for task in tasks) == 3
+
+
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_the_users_of_a_pair_are_counted_by_index_in_tables_that_have_just_been_filled(store, study):
+    texts = [(f"prompt {n // 10}", f"answer {n // 10}", f"other {n // 10}") for n in range(6000)]
+    rows = [ImportRow(n, *text, Choice.LEFT, f"reader {n % 1000}") for n, text in enumerate(texts)]
+    with writing(store.engine) as connection:  # PostgreSQL has no statistics of a transaction that has not ended
+        ImportedRows(connection, study.id).add(connection, rows)
+        for query in (_ON_PAIR, _RECOUNT):
+            compiled = query.compile(store.engine)
+            plan = connection.exec_driver_sql(f"explain {compiled}", compiled.params | {"pair": 1, "user": 1})
+            lines = "\n".join(plan.scalars())
+            assert "using pk_user" in lines and "Seq Scan" not in lines, lines

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -17,7 +14,6 @@ from shutil import copytree
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.event import listen
 
 from copl_core.formats.bundle import open_bundle
 from copl_core.records import Choice, CoplError, Ground, Identity, Role, SnapshotRecord
@@ -25,6 +21,7 @@ from copl_core.study import access, bundle, contents, forget, labelling
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 from copl_core.trainer.departures import clean_up
+from tests.kills import Watch, killed_at, steps
 from tests.worlds import camp_labels, open_study, pairs_to_label
 
 KILLS = 4  # of each act, at its first statement, its last one and some between
@@ -114,25 +111,15 @@ def seen(session: Session, act: Act) -> str:
     return TIME.sub("", json.dumps(found, default=str, sort_keys=True))
 
 
-def steps(session: Session, step: Callable[[], object]) -> None:
-    """Call ``step`` before each statement and each commit."""
-    listen(session.store.engine, "before_cursor_execute", lambda *_: step())
-    listen(session.store.engine, "commit", lambda *_: step())
-
-
 def kill_at(home: Path, act: Act, number: int) -> bool:
     """Carry out an act in a process that is killed at a step; whether it was."""
-    child = os.fork()
-    if child == 0:
-        with suppress(BaseException):
-            session, numbers = open_study(home), count(1)
-            steps(session, lambda: os.kill(os.getpid(), signal.SIGKILL) if next(numbers) == number else None)
-            act.do(session)
-            os._exit(0)
-        os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+
+    def do(watch: Watch) -> None:
+        session = open_study(home)
+        watch(session.store.engine)
+        act.do(session)
+
+    return killed_at(number, do)
 
 
 @pytest.mark.parametrize("name", ACTS)
@@ -140,7 +127,7 @@ def test_an_act_that_is_killed_leaves_the_state_before_or_after_and_goes_on(name
     act, numbers = ACTS[name], count(1)
     whole = open_study(Path(copytree(made, tmp_path / "whole")))
     before = seen(whole, act)
-    steps(whole, lambda: next(numbers))
+    steps(whole.store.engine, lambda: next(numbers))
     act.do(whole)
     total = next(numbers) - 1
     after = seen(whole, act)
