@@ -425,7 +425,7 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     session = open_study(settings, arguments.study)
     snapshot = runs.fit_now(session, "graph" if arguments.graph_only else "full", "requested in a terminal")
     if together:
-        ranks.part()
+        ranks.part(settings)
     facts = {"snapshot": snapshot.version, "labels": snapshot.n_labels, "metrics": snapshot.metrics}
     print(json.dumps(facts, indent=1))
     return 0

@@ -97,7 +97,7 @@ class Shard:
         x = x.contiguous()
         self.bytes_summed += x.numel() * x.element_size()
         with self._noticing_loss():
-            self._wait(self.group.allreduce([x]))
+            self._wait_for_sum(x)
         return x
 
     def total(self, value: float) -> float:
@@ -113,6 +113,10 @@ class Shard:
     def agree(self, value: bool) -> bool:
         """What the first rank says."""
         return bool(self.total(float(value and self.rank == 0)))
+
+    def of_first(self, x: Tensor) -> Tensor:
+        """The first rank's x, written into x where its memory is contiguous; without a gradient."""
+        return x if self.alone else self.add_up(x if self.rank == 0 else x.zero_())
 
     def rows(self, n_own: int) -> Rows:
         """The division of a table of which this rank holds ``n_own`` rows."""
@@ -160,6 +164,16 @@ class Shard:
             self._wait(self.group.send([torch.tensor([len(content)], device=self.device)], rank, 0))
             self._wait(self.group.send([content], rank, 0))
 
+    def _wait_for_sum(self, x: Tensor) -> None:
+        """Sums have a limit of their own: one that only ``wait`` gives up goes on in a thread of gloo, and this process
+        does not end before that does."""
+        if self.patience is None or self.device.type != "cpu":
+            self._wait(self.group.allreduce([x]))
+            return
+        options = torch.distributed.AllreduceOptions()
+        options.timeout = timedelta(seconds=self.patience)
+        self.group.allreduce([x], options).wait()
+
     def _wait(self, work: Any) -> None:
         if self.patience is None:
             work.wait()
@@ -177,10 +191,10 @@ class Shard:
     def _loss(self, reason: str) -> str:
         if self.patience is not None and re.search("timed? ?out", reason, re.IGNORECASE):
             return (
-                f"A process that fits the graph together with this one has not answered for {self.patience:g} s: it is "
-                "stopped, cut off, or its machine is too busy (COPL_RANK_SECONDS waits longer)"
+                f"A process that fits together with this one has not answered for {self.patience:g} s: it is stopped, "
+                "cut off, or its machine is too busy (COPL_RANK_SECONDS waits longer)"
             )
-        return f"A process that fits the graph together with this one has ended, perhaps for lack of memory ({reason})"
+        return f"A process that fits together with this one has ended, perhaps for lack of memory ({reason})"
 
 
 class _Sum(torch.autograd.Function):

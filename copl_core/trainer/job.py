@@ -337,7 +337,8 @@ class Job:
             "seed": settings.seed,
             "time_budget_s": settings.reward_budget_seconds,
         }
-        ranks.share("reward", work, self.checkpoint.folder.name if self.checkpoint is not None else None)
+        folder = self.checkpoint.folder.name if self.checkpoint is not None else None
+        ranks.share("reward", settings.rank_seconds, work, folder)
         model = fit_reward(
             **work,
             weights=self.weights,
@@ -345,6 +346,7 @@ class Job:
             progress=self.progress,
             checkpoint=self.checkpoint,
             disk=states_folder(settings),
+            patience=settings.rank_seconds,
         )
         linear = fit_linear(graph, self.phi, tags=training.tags, progress=self.progress)
         parts = Parts(graph, model, linear, list(data.texts()), self.phi)

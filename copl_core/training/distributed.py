@@ -5,6 +5,9 @@ Each process draws its own batches, and gradients are averaged before every step
 DistributedDataParallel: a training step runs parts of the model, each (text, route) once, and not its ``forward``,
 where DDP has its hooks.  The trained tensors have a few megabytes, so reducing them after the backward pass costs
 little.  With one process every method is the identity, bit for bit.
+
+All processes do the same work between two of these sums, so that one which has not come for ``patience`` seconds is
+stopped, cut off or hopelessly late, and the training ends, to be resumed (``preference.shard``).
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
+import torch.distributed
+from accelerate import Accelerator, PartialState
 from torch import Tensor
 
+from copl_core.preference.shard import ALONE, Shard
 from copl_core.records import CoplError
 
 
@@ -25,13 +29,17 @@ class Processes:
 
     Args:
         device: of a single process; several processes get their devices, of the same kind, from accelerate.
+        patience: seconds that this process waits for another one; None: as long as their group does.
+
+    What it sums or takes from the first process raises ``RankLost`` where another process has ended or does not answer.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", patience: float | None = None) -> None:
         wanted = torch.device(device)
         self._accelerator = Accelerator(cpu=wanted.type == "cpu", mixed_precision="no")  # the model sets its precision
         self.n, self.index = self._accelerator.num_processes, self._accelerator.process_index
         self.device = wanted if self.n == 1 else self._accelerator.device
+        self._shard = ALONE if self.n == 1 else torchrun_shard(patience)
         if self.device.type != wanted.type:
             raise CoplError(
                 f"the device of this training is {wanted.type}, but accelerate gives {self.device.type}: "
@@ -51,7 +59,7 @@ class Processes:
         if self.n > 1:
             for parameter in parameters:
                 own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self._accelerator.reduce(own, "mean")
+                parameter.grad = self._shard.add_up(own) / self.n
 
     def generator(self, seed: int) -> np.random.Generator:
         """Random numbers of this process; the first process draws those of a single process."""
@@ -59,16 +67,18 @@ class Processes:
 
     def agree(self, value: float) -> float:
         """The value of the first process: clocks and sums differ, but all processes must stop at the same step."""
-        if self.n == 1:
-            return value
-        return float(broadcast(torch.tensor(value, dtype=torch.float32, device=self.device)))
+        return value if self.n == 1 else self._shard.total(value if self.main else 0.0)
+
+    def wait(self) -> None:
+        """Wait for the other processes."""
+        self._shard.total(0.0)
 
     @torch.no_grad()
     def same(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors with those of the first process."""
         if self.n > 1:
             for tensor in tensors:
-                tensor.copy_(broadcast(tensor.detach().clone()))
+                tensor.copy_(self._shard.of_first(tensor.detach().clone()))
 
     def share(self, order: np.ndarray) -> np.ndarray:
         """The rows of ``order`` (N,) that belong to this process."""
@@ -78,4 +88,9 @@ class Processes:
         """The values (N,) of all processes, each of which filled its share and left the rest at zero."""
         if self.n == 1:
             return values
-        return self._accelerator.reduce(torch.from_numpy(values).to(self.device), "sum").cpu().numpy()
+        return self._shard.add_up(torch.from_numpy(values).to(self.device, copy=True)).cpu().numpy()
+
+
+def torchrun_shard(patience: float | None = None) -> Shard:
+    """This process among those of torchrun, which have met (``ranks.join``); ``patience`` as in ``Shard``."""
+    return Shard(torch.distributed.group.WORLD, PartialState().device, patience)

@@ -63,8 +63,10 @@ class TorchrunRanks:
 
     @contextmanager
     def fitting(self, part_of: Callable[[int], GraphPart]) -> Iterator[tuple[GraphPart, Shard]]:
-        shard = ranks.torchrun_shard(self.patience)
-        ranks.share("graph")
+        from copl_core.training.distributed import torchrun_shard
+
+        shard = torchrun_shard(self.patience)
+        ranks.share("graph", self.patience)
         yield shard.hand_out(part_of), shard
 
 

@@ -39,36 +39,39 @@ def join(settings: Settings) -> None:
     PartialState(cpu=settings.device == "cpu", timeout=PATIENCE)
 
 
-def share(kind: Kind | None, work: dict[str, Any] | None = None, folder: str | None = None) -> None:
+def share(kind: Kind | None, patience: float, work: dict[str, Any] | None = None, folder: str | None = None) -> None:
     """Say to the other processes, if there are any, what they fit next; None: there is no more to do.
 
     Args:
+        patience: seconds that this process waits for one of them.
         work: the arguments of ``fit_reward``; each process gets its part of a graph afterwards.
         folder: name of the folder of the run's training states.
+
+    Raises:
+        RankLost: if another process has ended or does not answer.
     """
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.broadcast_object_list([kind, work, folder], src=0)
+        from copl_core.training.distributed import torchrun_shard
+
+        torchrun_shard(patience).hand_out(lambda rank: (kind, work, folder))
 
 
 def follow(settings: Settings) -> None:
     """Fit graphs and reward models with the first process, until it has no more to do.
 
     Raises:
-        CoplError: if another process has ended.
+        RankLost: if another process has ended.
     """
-    import torch.distributed
-
     from copl_core.install.weights import resolver
     from copl_core.reward.hidden import states_folder
     from copl_core.training.checkpoint import Checkpoint
+    from copl_core.training.distributed import torchrun_shard
     from copl_core.training.reward_fit import fit_reward
 
     while True:
-        found: list[Any] = [None, None, None]
-        torch.distributed.broadcast_object_list(found, src=0)
-        kind, work, folder = found
+        kind, work, folder = torchrun_shard().hand_out()
         if kind is None:
             return
         if kind == "graph":
@@ -81,16 +84,6 @@ def follow(settings: Settings) -> None:
             checkpoint=Checkpoint(settings.cache / "training" / folder) if folder else None,
             disk=states_folder(settings),
         )
-
-
-def torchrun_shard(patience: float | None = None) -> Shard:
-    """This process among those of torchrun, which have met (``join``); ``patience`` as in ``Shard``."""
-    import torch.distributed
-    from accelerate import PartialState
-
-    from copl_core.preference.shard import Shard
-
-    return Shard(torch.distributed.group.WORLD, PartialState().device, patience)
 
 
 def follow_graph(shard: Shard) -> None:
@@ -110,9 +103,9 @@ def follow_graph(shard: Shard) -> None:
         pass  # the first process raises the same, and may go on with another graph
 
 
-def part() -> None:
+def part(settings: Settings) -> None:
     """The first process has no more to do: the others end."""
     import torch.distributed
 
-    share(None)
+    share(None, settings.rank_seconds)
     torch.distributed.destroy_process_group()

@@ -71,6 +71,7 @@ def fit_reward(
     time_budget_s: float | None = None,
     checkpoint: Checkpoint | None = None,
     disk: StatesFolder | None = None,
+    patience: float | None = None,
 ) -> RewardModel:
     """A reward model of all users of ``data``.
 
@@ -83,16 +84,18 @@ def fit_reward(
         checkpoint: where to save the state of the training, from which the same training resumes after a kill.  Each
             process has its own file; they resume if all files are of the same step, and otherwise start over.
         disk: where the hidden states of texts are kept from fit to fit; without it they stay in memory.
+        patience: seconds that this process waits for one that trains with it; None: as long as their group does.
 
     Returns:
         The model in eval mode, on ``device``; ``metrics`` has the held-out figures and the load of the experts.
 
     Raises:
         CoplError: too few labels, or vectors that do not belong to the users.
+        RankLost: another process has ended or does not answer; the same training resumes from its last saved state.
     """
     _check(data, user_vectors)
     started = time.monotonic()
-    processes = Processes(device)
+    processes = Processes(device, patience)
     with torch.random.fork_rng():
         with MAKING_MODULES:
             torch.manual_seed(seed)
@@ -246,6 +249,7 @@ class RewardTrainer:
         states = TextStates(self.model.cache, list(self.data.texts()), rows.tolist())
         for done in states.prepared():
             self.progress("reading texts", done, len(rows), None)
+            self.processes.wait()  # so that one that is stopped is noticed before all texts are read
         return states
 
     def start(self, seed: int) -> None:

@@ -133,6 +133,6 @@ def test_two_processes_fit_and_publish_together_after_one_of_them_was_killed(ses
     again, left = runs.list_runs(session)
     assert (left.state, again.state, again.retry_of) == (RunState.INTERRUPTED, RunState.DONE, left.id)
     assert left.message.startswith("The run was left behind")
-    assert "a process that fits the graph" in (tmp_path / "killed").read_text().lower()
+    assert "a process that fits together" in (tmp_path / "killed").read_text().lower()
     snapshot = session.snapshot()
     assert snapshot.version == again.snapshot and snapshot.manifest["reward"]["fit"]["processes"] == 2
