@@ -39,7 +39,7 @@ from websockets.exceptions import WebSocketException
 
 from benchmarks import fuzz_requests, import_speed
 from benchmarks.cluster import ask, free_ports
-from benchmarks.web_visitors import _sign_in
+from benchmarks.web_visitors import sign_in
 from copl_core.__main__ import _parser, open_store
 from copl_core.__main__ import main as terminal
 from copl_core.config import Settings
@@ -231,7 +231,7 @@ def http(world: World, entry: str, n: int, seed: int, paths: tuple[str, ...], po
     """Send requests with the cookie of nobody, of a member and of an owner."""
     tally, random, before = Tally(entry), Random(f"{entry} {seed}"), world.digests(RESERVED)
     cookies = (
-        {name: _sign_in(f"http://127.0.0.1:{port}", link) for name, link in world.links.items()}
+        {name: sign_in(f"http://127.0.0.1:{port}", link) for name, link in world.links.items()}
         if entry == "app"
         else {}
     )
@@ -274,7 +274,7 @@ async def websockets(world: World, n: int, seed: int, port: int) -> Tally:
     """Messages of nobody and of a member, with the widgets of an owner among them."""
     tally, random = Tally("websocket"), Random(f"websocket {seed}")
     address = f"http://127.0.0.1:{port}"
-    cookies = {name: _sign_in(address, link) for name, link in world.links.items()}
+    cookies = {name: sign_in(address, link) for name, link in world.links.items()}
     widgets: set[str] = set()
     fragments: set[str] = set()
     for page in ("", "label", "taste", "people", "reward", "training", "quality", "settings"):

@@ -33,7 +33,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks import large_study
 from benchmarks.app_alone import app_alone
-from benchmarks.web_visitors import AWAY, BUTTON, _sign_in
+from benchmarks.web_visitors import AWAY, BUTTON, sign_in
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
 from copl_core.study import access
@@ -162,7 +162,7 @@ def measure(home: Path, url: str, pages: list[str]) -> None:
 
 def one_page(connection: Any, page: str, address: str, process: subprocess.Popen, tokens: dict[str, str]) -> None:
     """Measure one page in a fresh app, and print its row and its slow statements."""
-    cookies = {role: _sign_in(address, token) for role, token in tokens.items()}
+    cookies = {role: sign_in(address, token) for role, token in tokens.items()}
     if page != "label":
         look(address, cookies["owner"], "label", "owner")  # not counted: it opens the study and its snapshot
     connection.execute("select pg_stat_statements_reset()")

@@ -122,7 +122,7 @@ class Visitor:
     async def _visit(self, is_over: Callable[[], bool], think: float) -> None:
         """Label at one app until it does not answer."""
         if not self.cookie:
-            self.cookie = await asyncio.to_thread(_sign_in, self.addresses[0], self.token)
+            self.cookie = await asyncio.to_thread(sign_in, self.addresses[0], self.token)
         async with self._connection() as connection:
             screen = await _run(connection)
             self._came_back(screen)
@@ -236,7 +236,7 @@ async def _run(
                 screen = Screen(sentences=screen.sentences, tracebacks=screen.tracebacks)
 
 
-def _sign_in(address: str, token: str) -> str:
+def sign_in(address: str, token: str) -> str:
     """The cookie that a sign-in link gives.
 
     Raises:

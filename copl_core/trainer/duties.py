@@ -20,11 +20,12 @@ class Duty:
 
     Args:
         act: raises what stands in its way.
-        longest: seconds between two tries.
+        longest: seconds between two tries of one that fails.
+        every: seconds between two tries of one that does not.
     """
 
-    def __init__(self, name: str, act: Callable[[], object], longest: float) -> None:
-        self.name, self.act, self.longest = name, act, longest
+    def __init__(self, name: str, act: Callable[[], object], longest: float, every: float = 0.0) -> None:
+        self.name, self.act, self.longest, self.every = name, act, longest, every
         self._problem = ""
         self._pause, self._next = 0.0, 0.0
 
@@ -39,7 +40,7 @@ class Duty:
             log.info("%s goes on", self.name)
         self._problem = problem
         self._pause = min(self.longest, 2 * self._pause or LOOK_SECONDS) if problem else 0.0
-        self._next = time.monotonic() + self._pause
+        self._next = time.monotonic() + (self._pause if problem else self.every)
 
     def _try(self) -> str:
         try:

@@ -24,6 +24,7 @@ from copl_core.trainer.worker_lock import STOPPED, hold_worker_lock, host
 
 log = logging.getLogger("copl.worker")
 _LONGEST_BEAT, _LONGEST_LOOK, _LONGEST_CLEAN = 5.0, 30.0, 300.0  # seconds between two tries of a duty that fails
+_TABLES_SECONDS = 15.0  # between two looks at the version of the tables
 
 
 def wait_for_migration(opened: Callable[[], Store]) -> Store:
@@ -124,10 +125,10 @@ def look(trainer: Trainer) -> None:
 
 
 def watch(trainer: Trainer, tables: Tables) -> None:
-    """Every second: whether answers have come that an owner should see first, and whose tables these are."""
+    """Every second: whether answers have come that an owner should see first; now and then, whose tables these are."""
     duties = (
         Duty("the look at new answers", LookOut(trainer.store).attempt, _LONGEST_CLEAN),
-        Duty("the look at the version of the tables", tables.look, _LONGEST_LOOK),
+        Duty("the look at the version of the tables", tables.look, _LONGEST_LOOK, _TABLES_SECONDS),
     )
     carry_out(duties, trainer.stop)
 

@@ -52,6 +52,21 @@ def test_the_pause_of_a_duty_grows_and_each_problem_is_logged_once(clock, caplog
     assert [record.getMessage() for record in caplog.records] == ["it waits: busy", "it waits: full", "it goes on"]
 
 
+def test_a_duty_for_now_and_then_rests_and_is_tried_again_soon_after_a_failure(clock):
+    tried = []
+
+    def act() -> None:
+        tried.append(clock.now)
+        if clock.now == 30:
+            raise StoreUnavailable("busy")
+
+    duty = Duty("it", act, 16.0, 15.0)
+    for second in range(50):
+        clock.now = float(second)
+        duty.attempt()
+    assert tried == [0, 15, 30, 31, 46]
+
+
 def test_an_error_of_the_program_ends_no_thread(caplog):
     stop = Event()
 
