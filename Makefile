@@ -81,7 +81,8 @@ clean:
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
 
 # install brings what the studio needs, install-tests also what the tests need.  Each installs when its lists differ from
-# those of the last completed install; an interrupted install does not count.  PYTHON=… chooses the interpreter.
+# those of the last completed install; an interrupted install does not count.  PYTHON=… chooses the interpreter.  Python
+# compiles a module when it is first imported; all of them at once would take as long as the rest of the install.
 install install-tests:
 	@studio=$$(cksum < requirements.txt); tests=$$(cat requirements.txt requirements-tests.txt | cksum); \
 	hashes=; end=txt; \
@@ -112,7 +113,7 @@ install install-tests:
 	  fi; \
 	fi; \
 	echo "Installing packages (about 3 minutes the first time)…"; \
-	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off $$hashes -r $$list \
+	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off --no-compile $$hashes -r $$list \
 	    2>$(VENV)/pip.log || echo "failed" >$(VENV)/failed; } \
 	  | sed -n -e 's/^Collecting \([^ ]*\) (from -r .*/  \1/p' -e 's/^Installing collected packages.*/  unpacking/p'; \
 	if [ -f $(VENV)/failed ]; then \
