@@ -163,16 +163,26 @@ def with_gaps(points: list) -> list[tuple]:
 
 def facts(run: Run) -> None:
     """The data and the settings of the run."""
-    data, settings = run.config.get("data"), run.config.get("settings")
+    data = run.config.get("data")
     if not data:
         return
     st.markdown(
         f"Learned from {data['labels']:,} labels ({data['decided']:,} decided) of {counted_people(data['people'])} on "
         f"{data['responses']:,} responses, up to watermark {data['watermark']:,}; SHA-256 of the data "
         f"`{data['sha256'][:16]}`. Settings: "
-        + "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in (settings or {}).items())
+        + "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings_of(run).items())
         + "."
     )
+
+
+def settings_of(run: Run) -> dict:
+    """The settings that the run has read; a graph alone reads none of a reward model."""
+    settings = dict(run.config.get("settings") or {})
+    if run.kind == "graph":
+        return {name: settings[name] for name in ("device", "seed") if name in settings}
+    if settings.get("reward_steps") == 0:
+        settings["reward_steps"] = "as many as the labels need"
+    return settings
 
 
 def log(run: Run, lines: list[str]) -> None:

@@ -305,8 +305,8 @@ def record() -> None:
             rerun()
     else:
         st.caption(
-            f"All {len(lines):,} changes of roles, settings, labels, champions and imports, newest first. Entries "
-            "cannot be removed here."
+            f"All {len(lines):,} changes of roles, settings, labels and imports, and champions that somebody chose, "
+            "newest first; Training lists the snapshots that the trainer made. Entries cannot be removed here."
         )
 
 

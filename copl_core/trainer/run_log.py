@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from copl_core.training.progress import HELD_OUT
@@ -85,8 +87,9 @@ def read_log(path: Path) -> list[dict]:
 
 
 def as_text(entries: Iterable[dict]) -> list[str]:
-    """The lines as text, with local times."""
-    return [f"{datetime.fromtimestamp(entry['at']).strftime('%H:%M:%S')}  {_text(entry)}" for entry in entries]
+    """The lines as text, with local times; lines in a row that report the same are one, with the time of the first."""
+    several = groupby(((entry["at"], _text(entry)) for entry in entries), key=itemgetter(1))
+    return [f"{datetime.fromtimestamp(next(lines)[0]).strftime('%H:%M:%S')}  {text}" for text, lines in several]
 
 
 def curves(entries: Iterable[dict]) -> dict[str, Curve]:

@@ -28,6 +28,15 @@ def test_a_log_reads_back_as_text_and_as_curves(tmp_path):
     assert (phase, curve.loss, curve.held_out) == ("graph", [(5, 0.5)], [(5, 0.75)])
 
 
+def test_equal_reports_in_a_row_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr("copl_core.trainer.run_log._MIN_SECONDS", 0)
+    log = RunLog(tmp_path, 1)
+    for step in (0, 0, 1, 1, 0):
+        log.measure("map", step, 2, None)
+    lines = as_text(read_log(log.path))
+    assert [line[10:] for line in lines] == ["map: step 0 of 2", "map: step 1 of 2", "map: step 0 of 2"]
+
+
 def test_frequent_reports_are_thinned_but_none_on_held_out_labels(tmp_path):
     log = RunLog(tmp_path, 1)
     for step in range(500):
