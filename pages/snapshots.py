@@ -115,28 +115,36 @@ def add_accuracy(figure: go.Figure, fitted: list[SnapshotRecord], method: str, c
 
 
 def snapshot_row(record: SnapshotRecord, champion: str | None, present: set[str]) -> dict:
-    row = {
+    """What tells snapshots apart comes first: a narrow screen cuts the others."""
+    held_out = runs.measured_by(record)
+    figures = {
+        f"{words}: accuracy": with_interval(held_out[name], "accuracy") if name in held_out else ""
+        for name, words in FIGURES.items()
+    }
+    whole, known = f"{FIGURES['copl']}: accuracy", "copl" in held_out
+    first = {
         "snapshot": record.version,
         "champion": "yes" if record.version == champion else "",
-        "files": "on disk" if record.version in present else "removed",
-        "note": record.note,
         "created": clock(record.created_at),
         "kind": record.metrics.get("kind"),
-        "labels": record.n_labels,
-        "watermark": record.watermark,
-        "data": (record.metrics.get("data") or {}).get("sha256", "")[:12],
-    }
-    row["reward model of"] = record.metrics.get("fitted_in") or ""
-    held_out = runs.measured_by(record)
-    for name, words in FIGURES.items():
-        row[f"{words}: accuracy"] = with_interval(held_out[name], "accuracy") if name in held_out else ""
-    known = "copl" in held_out
-    row["log-loss"] = with_interval(held_out["copl"], "log_loss") if known else ""
-    return row | {
+        "labels": f"{record.n_labels:,}",
+        whole: figures.pop(whole),
+        "log-loss": with_interval(held_out["copl"], "log_loss") if known else "",
         "n": f"{held_out['copl']['n']:,}" if known else "",
-        "reward steps": steps_in_words(runs.reward_length(record)),
-        "seconds": record.metrics.get("seconds"),
+        "note": record.note,
+        "files": "on disk" if record.version in present else "removed",
     }
+    return (
+        first
+        | figures
+        | {
+            "reward model of": record.metrics.get("fitted_in") or "",
+            "reward steps": steps_in_words(runs.reward_length(record)),
+            "seconds": record.metrics.get("seconds"),
+            "watermark": record.watermark,
+            "data": (record.metrics.get("data") or {}).get("sha256", "")[:12],
+        }
+    )
 
 
 def steps_in_words(length: tuple[int, int, bool] | None) -> str:
