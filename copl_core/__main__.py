@@ -609,7 +609,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings) -> int:
     if not live:
         say("No program has a token yet; make one: python -m copl_core token make NAME")
     logs.start(settings.log)
-    server_of(make_app(session.store, settings), arguments.address, arguments.port).run()
+    server_of(make_app(session.store, settings, exact=arguments.exact), arguments.address, arguments.port).run()
     return 0
 
 
@@ -863,6 +863,9 @@ def _add_serving(command: AddCommand) -> None:
     sub = command("serve", _serve, "Answer other programs over HTTP with rewards, until Ctrl-C.")
     sub.add_argument("--port", type=int, default=8600, help="default: 8600")
     sub.add_argument("--address", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    sub.add_argument(
+        "--exact", action="store_true", help="do not round rewards to 0.1 and probabilities to 0.02 (docs/http.md)"
+    )
     sub = command("token", _token, "Make, list and revoke the tokens by which programs ask the reward server.")
     _add_study(sub)
     sub.add_argument("action", choices=("make", "list", "revoke"))

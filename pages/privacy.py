@@ -31,8 +31,9 @@ KNOB_MEANING = (
 )
 ADVICE = (
     "- **Snapshots and bundles hold the answers themselves.** Hand them only to people who may read them.\n"
-    "- **Rewards of single people** tell which answers were learned, and rounding hides little of it. A "
-    "token of the role `groups` gets groups of five or more people alone: `copl token make NAME --role groups`.\n"
+    "- **Rewards of single people** tell which answers were learned. The reward server rounds them to 0.1, which "
+    "hides little of it, and a token of the role `people` gets them in full. A token of the role `groups` gets "
+    "groups of five or more people alone: `copl token make NAME --role groups`.\n"
     "- **An exported model** of a person is their taste. One of a group or of everybody tells least.\n"
     "- **Nothing here is protected by a guarantee.** Private vectors would be, and the table shows what they cost; the "
     "studio does not use them."

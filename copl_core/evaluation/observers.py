@@ -25,6 +25,7 @@ from copl_core.logistic import penalised_logistic
 from copl_core.preference.adapt import Prior, label_weights
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
+from copl_core.rounding import rounded
 
 CUTOFFS = (0.003, 0.03, 0.3)  # λ; the attacker takes the best of them on the shadows
 CLIP = 1.0  # log-odds that one label may add to the slope of a private vector, in units of the prior
@@ -78,11 +79,6 @@ def seen(state: GraphState, knob: Knob, labels: Comparisons, rng: np.random.Gene
     if knob.noise:
         found = found + rng.normal(0, knob.noise / np.sqrt(knob.times), found.shape)
     return rounded(found, knob.step)
-
-
-def rounded(values: np.ndarray, step: float) -> np.ndarray:
-    """Values to the nearest multiple of a step; a step of 0 leaves them."""
-    return np.round(values / step) * step if step else values
 
 
 def difference(table: np.ndarray, labels: Comparisons) -> np.ndarray:

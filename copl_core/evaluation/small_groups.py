@@ -16,10 +16,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from copl_core.evaluation.observers import rounded, signed
+from copl_core.evaluation.observers import signed
 from copl_core.insight.layout import answer_space
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
+from copl_core.rounding import rounded
 
 SIZES = (2, 3, 5, 10, 20)
 SHARE_STEPS = (("exact", 0.0), ("in thousandths", 0.001), ("in percent", 0.01), ("in steps of 5 %", 0.05))

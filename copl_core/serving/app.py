@@ -59,14 +59,22 @@ class _Parts:
     limiter: RateLimiter
     metrics: metrics.Metrics
     quick: CapacityLimiter  # threads for questions to the database alone, which wait for no model
+    exact: bool  # whether tokens of every role get numbers that are not rounded
 
 
 Answer = Callable[[_Parts, ServiceToken, Request, bytes], Response]
 
 
-def make_app(store: Store, settings: Settings, embed: Callable[..., np.ndarray] | None = None) -> Starlette:
-    """The server of an installation, for uvicorn or another ASGI server; ``embed`` as in ``Service``."""
-    parts = _Parts(Service(store, settings, embed), RateLimiter(), metrics.Metrics(), CapacityLimiter(8))
+def make_app(
+    store: Store, settings: Settings, embed: Callable[..., np.ndarray] | None = None, *, exact: bool = False
+) -> Starlette:
+    """The server of an installation, for uvicorn or another ASGI server.
+
+    Args:
+        embed: as in ``Service``.
+        exact: rewards are not rounded for any token; else they are exact for those that also get embeddings.
+    """
+    parts = _Parts(Service(store, settings, embed), RateLimiter(), metrics.Metrics(), CapacityLimiter(8), exact)
     routes = [
         _route(parts, "/v1/rewards", "POST", ServiceRole.GROUPS, _rewards),
         _route(parts, "/v1/rewards/batch", "POST", ServiceRole.GROUPS, _batch),
@@ -106,7 +114,7 @@ def server_of(app: Starlette, address: str, port: int) -> Server:
 def _rewards(parts: _Parts, token: ServiceToken, request: Request, body: bytes) -> Response:
     wanted = bodies.reward_request(bodies.json_of(body))
     only_large = _only_groups(token, wanted.user is not None or wanted.labels)
-    found = parts.service.rewards(token.study_id, wanted, only_large=only_large)
+    found = parts.service.rewards(token.study_id, wanted, only_large=only_large, exact=_exact(parts, token))
     parts.metrics.answered(token.study_id, found["snapshot"], len(wanted.responses))
     return JSONResponse(found, headers={_SNAPSHOT: found["snapshot"]})
 
@@ -115,7 +123,8 @@ def _batch(parts: _Parts, token: ServiceToken, request: Request, body: bytes) ->
     wanted = bodies.reward_requests(bodies.json_of(body))
     only_large = _only_groups(token, any(one.user is not None or one.labels for one in wanted))
     _take(parts, token, len(wanted) - 1)  # one is taken already
-    found = [parts.service.rewards(token.study_id, one, only_large=only_large) for one in wanted]
+    exact = _exact(parts, token)
+    found = [parts.service.rewards(token.study_id, one, only_large=only_large, exact=exact) for one in wanted]
     for one, answer in zip(wanted, found, strict=True):
         parts.metrics.answered(token.study_id, answer["snapshot"], len(one.responses))
     return JSONResponse({"answers": found})
@@ -129,9 +138,16 @@ def _get_reward(parts: _Parts, token: ServiceToken, request: Request, body: byte
         )
     only_large = _only_groups(token, user is not None)
     wanted = bodies.queries(bodies.json_of(body))
-    found, snapshot = parts.service.pointwise(token.study_id, wanted, user, group, only_large=only_large)
+    found, snapshot = parts.service.pointwise(
+        token.study_id, wanted, user, group, only_large=only_large, exact=_exact(parts, token)
+    )
     parts.metrics.answered(token.study_id, snapshot, len(wanted))
     return JSONResponse({"rewards": found}, headers={_SNAPSHOT: snapshot})
+
+
+def _exact(parts: _Parts, token: ServiceToken) -> bool:
+    """Who has embeddings computes rewards as finely as they like."""
+    return parts.exact or token.role is ServiceRole.PEOPLE
 
 
 def _only_groups(token: ServiceToken, about_a_person: object) -> bool:

@@ -128,7 +128,8 @@ DOCUMENT: dict[str, Any] = {
         "version": "1",
         "description": "Rewards of texts for the people of a study.  A token belongs to one study and has a role: "
         "“groups” asks for rewards of groups of five or more people, “rewards” of single people too, “people” for "
-        "embeddings of users too.",
+        "embeddings of users too.  Rewards are multiples of 0.1 and probabilities of 0.02, but for “people”, "
+        "or for every token where the server was started with --exact.",
     },
     "paths": {
         "/v1/rewards": {

@@ -10,6 +10,7 @@ import numpy as np
 
 from copl_core.config import Settings
 from copl_core.records import CoplError, NotInStudy
+from copl_core.rounding import rounded
 from copl_core.serving.bodies import BadRequest, Query, RewardRequest
 from copl_core.store import Store
 from copl_core.study import access, group_names, rewards, user_map
@@ -18,6 +19,10 @@ from copl_core.study.views import RewardView, ScoreRow
 from copl_core.study_settings import SMALLEST_GROUP
 
 FETCH_SECONDS = 20.0  # for which a request waits for a snapshot that is fetched
+# Rewards and probabilities that other programs get, to the nearest multiple.  A finer probability would tell a reward
+# more finely than its own step: near one half a step of 0.02 is one of 0.08 log-odds.
+REWARD_STEP = 0.1  # log-odds
+WIN_STEP = 0.02
 Answered = TypeVar("Answered")
 
 
@@ -41,16 +46,19 @@ class Service:
                 )
             return self._sessions[study_id]
 
-    def rewards(self, study_id: int, request: RewardRequest, *, only_large: bool = False) -> dict[str, Any]:
+    def rewards(
+        self, study_id: int, request: RewardRequest, *, only_large: bool = False, exact: bool = True
+    ) -> dict[str, Any]:
         """Rewards and win probabilities, with intervals, of one request.
 
         Args:
             only_large: groups of fewer people than ``SMALLEST_GROUP`` are left out, or refused where one is named.
+            exact: else in multiples of ``REWARD_STEP`` and ``WIN_STEP``.
 
         Raises:
             BadRequest: an unknown user or group, labels about other texts than the study's, or no snapshot yet.
         """
-        return _answer(self.view(study_id, request, only_large=only_large))
+        return _answer(self.view(study_id, request, only_large=only_large), exact)
 
     def view(self, study_id: int, request: RewardRequest, *, only_large: bool = False) -> RewardView:
         """The same as the reward page gets it."""
@@ -74,8 +82,9 @@ class Service:
         group: str | None,
         *,
         only_large: bool = False,
+        exact: bool = True,
     ) -> tuple[list[float], str]:
-        """(a reward for each text, the snapshot); ``only_large`` as in ``rewards``."""
+        """(a reward for each text, the snapshot); ``only_large`` and ``exact`` as in ``rewards``."""
         session = self.session(study_id)
         texts = [(query.prompt, query.response) for query in queries]
         user_id = None if user is None else self.user_id(session, user)
@@ -83,7 +92,7 @@ class Service:
         found, snapshot = self._by_champion(
             session, lambda: rewards.pointwise(session, texts, user=user_id, group=number)
         )
-        return found.tolist(), snapshot
+        return _numbers(found, REWARD_STEP, exact), snapshot
 
     def embedding(self, study_id: int, user: str) -> dict[str, Any]:
         """A user's embedding and group by their present labels."""
@@ -166,24 +175,29 @@ def _answers(session: Session, request: RewardRequest) -> list[tuple[int, int]]:
         raise BadRequest(422, str(problem)) from None
 
 
-def _answer(view: RewardView) -> dict[str, Any]:
+def _answer(view: RewardView, exact: bool) -> dict[str, Any]:
     return {
         "snapshot": view.snapshot,
         "basis": view.basis,
         "labelled": view.known,
-        "rows": [_row(row) for row in view.rows],
+        "rows": [_row(row, exact) for row in view.rows],
     }
 
 
-def _row(row: ScoreRow) -> dict[str, Any]:
+def _row(row: ScoreRow, exact: bool) -> dict[str, Any]:
     return {
         "name": row.name,
         "kind": row.kind,
         "people": row.size,
         "placed_by": row.source,
-        "rewards": row.reward.tolist(),
-        "win": row.win.tolist(),
-        "win_low": row.low.tolist(),
-        "win_high": row.high.tolist(),
+        "rewards": _numbers(row.reward, REWARD_STEP, exact),
+        "win": _numbers(row.win, WIN_STEP, exact),
+        "win_low": _numbers(row.low, WIN_STEP, exact),
+        "win_high": _numbers(row.high, WIN_STEP, exact),
         "interval": "5 % to 95 % of the group's people" if row.kind == "group" else "95 % of the posterior",
     }
+
+
+def _numbers(values: np.ndarray, step: float, exact: bool) -> list[float]:
+    found: list[float] = (values if exact else rounded(values, step)).tolist()
+    return found

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from copl_core.serving import bodies, openapi
 from copl_core.serving.app import make_app, server_of
+from copl_core.serving.service import REWARD_STEP, WIN_STEP
 from copl_core.study import access, contents, group_names, rewards, service_tokens, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import SMALLEST_GROUP, ServiceRole
@@ -38,7 +39,7 @@ def camps(tmp_path_factory) -> Session:
 
 @pytest.fixture(scope="module")
 def client(camps) -> TestClient:
-    return TestClient(make_app(camps.store, camps.settings, embed=by_style), client=("127.0.0.1", 4000))
+    return TestClient(make_app(camps.store, camps.settings, embed=by_style, exact=True), client=("127.0.0.1", 4000))
 
 
 def bearer(session: Session, role: ServiceRole = ServiceRole.REWARDS, per_minute: int = 1_000_000) -> dict[str, str]:
@@ -79,6 +80,30 @@ def test_the_numbers_are_those_of_the_reward_page(camps, client, token, users, r
             for name in ("reward", "win", "low", "high"):
                 served = {"reward": "rewards", "win": "win", "low": "win_low", "high": "win_high"}[name]
                 assert row[served] == getattr(expected, name).tolist()  # equal, not nearly equal
+
+
+@pytest.mark.parametrize("role", ServiceRole)
+def test_rewards_are_rounded_unless_the_token_also_gets_embeddings(camps, client, role):
+    """Every number is the nearest multiple of its step to that of the exact server."""
+    app = make_app(camps.store, camps.settings, embed=by_style)
+    asker, token = TestClient(app, client=("127.0.0.1", 4000)), bearer(camps, role)
+    about = {} if role is ServiceRole.GROUPS else {"user": "user 00"}
+    body = {"prompt": PROMPT, "responses": NEW, **about}
+    texts = {"query": [PROMPT + text for text in NEW], "prompts": [PROMPT] * 2}
+    address = "/get_reward?" + ("user=user%2000" if about else "group=1")
+
+    def ask(server: TestClient) -> list[float]:
+        rows = server.post("/v1/rewards", json=body, headers=token).json()["rows"]
+        batch = server.post("/v1/rewards/batch", json={"requests": [body]}, headers=token).json()["answers"][0]["rows"]
+        assert batch == rows != []
+        shares = [value for row in rows for name in ("win", "win_low", "win_high") for value in row[name]]
+        numbers = [value for row in rows for value in row["rewards"]]
+        numbers += server.post(address, json=texts, headers=token).json()["rewards"]
+        return [value / WIN_STEP for value in shares] + [value / REWARD_STEP for value in numbers]
+
+    exact, served = np.array(ask(client)), np.array(ask(asker))
+    assert not np.allclose(exact, np.round(exact), atol=1e-3)
+    assert served == pytest.approx(exact if role is ServiceRole.PEOPLE else np.round(exact), abs=1e-6)
 
 
 def test_a_group_is_found_by_its_name_and_by_its_number(camps, client, token):
@@ -333,7 +358,7 @@ def served(tmp_path_factory, tmp_path):
     """(the study with two snapshots, port of a running server, the server)."""
     session = trained_world(two_camps, tmp_path_factory, tmp_path / "home")
     assert fit_graph_now(session) == "v0002"
-    server = server_of(make_app(session.store, session.settings, embed=by_style), "127.0.0.1", 0)
+    server = server_of(make_app(session.store, session.settings, embed=by_style, exact=True), "127.0.0.1", 0)
     running = Thread(target=server.run)
     running.start()
     while not server.started:

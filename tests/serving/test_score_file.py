@@ -51,7 +51,7 @@ def write(path: Path, rows: list) -> Path:
 def test_each_row_gets_the_answer_of_the_server_in_the_same_order(camps, service, tmp_path, name):
     found = list(scored(service, camps.id, write(tmp_path / name, GOOD)))
     _, secret = service_tokens.make_token(camps, name)
-    client = TestClient(make_app(camps.store, camps.settings, embed=by_style))
+    client = TestClient(make_app(camps.store, camps.settings, embed=by_style, exact=True))
     served = [client.post("/v1/rewards", json=row, headers={"Authorization": f"Bearer {secret}"}) for row in GOOD]
     assert found == [{"row": number, **one.json()} for number, one in enumerate(served, 1)]
 
