@@ -298,7 +298,7 @@ def small_map(view: UserProfile) -> None:
     if view.position is None:
         return
     try:
-        people = user_map.map_of_users(session, me.id)
+        people = user_map.own_map(session, me.id)
     except CoplError:
         return  # ``position`` reports the broken snapshot
     if people is None or view.position.xy is None:

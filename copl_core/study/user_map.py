@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from copl_core.records import CoplError, Kind, Pair
 from copl_core.snapshots.snapshot import Snapshot, load_snapshot
 from copl_core.study import access, drawn, placement
 from copl_core.study.drawn import Everybody, sizes_of
-from copl_core.study.roles import MEMBER, OWN, RESEARCHER, needs
+from copl_core.study.roles import OWN, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
 from copl_core.study_settings import CHECK_REASONS, SelectionReason
@@ -125,7 +125,7 @@ class Comparison:
     snapshot: str
 
 
-@needs(MEMBER)
+@needs(RESEARCHER)
 def map_of_users(
     session: Session, viewer: int | None = None, version: str | None = None, also: Sequence[int] = ()
 ) -> UserMap | None:
@@ -188,6 +188,19 @@ def map_of_users(
         everybody.sizes,
         everybody.n_placed,
     )
+
+
+@needs(OWN)
+def own_map(session: Session, user_id: int) -> UserMap | None:
+    """The map of the champion for somebody who may not know the others: without names, true groups, and the number of
+    anybody's labels but their own.
+    """
+    view = map_of_users(session, user_id)
+    if view is None:
+        return None
+    nothing = np.full(len(view.ids), "")
+    n_labels = np.where(view.ids == user_id, view.n_labels, 0)
+    return replace(view, names=nothing, true_groups=nothing, n_labels=n_labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,17 @@ def words(drawn) -> Callable:
 
 
 @pytest.fixture
+def sent() -> Callable:
+    """All that a page has sent to the browser, pictures and tables too, as one string."""
+
+    def of(block) -> str:
+        own = repr(getattr(block, "proto", ""))
+        return own + "".join(of(one) for one in getattr(block, "children", {}).values())
+
+    return lambda page: of(page._tree)
+
+
+@pytest.fixture
 def label() -> Callable:
     """Answers a number of pairs, with the left answer by default."""
 

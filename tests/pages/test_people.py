@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from copl_core.insight.found_features import Gain
-from copl_core.records import Role
+from copl_core.records import CoplError, Role
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, found_features, group_names, group_profiles, labelling, runs, user_map
 from copl_core.study.found_features import FoundFeaturesView, Preferred
@@ -384,3 +384,42 @@ def test_simulated_people_can_be_left_out(camps, rita, open_page, words):
     page = open_page("people", camps, rita)
     next(one for one in page.toggle if one.label == "Include simulated people").set_value(False).run()
     assert not page.exception and not camps.record.include_simulated
+
+
+# ---- who sees names
+
+WHO = (Role.ANNOTATOR, Role.RESEARCHER, Role.OWNER)
+
+
+def test_annotators_get_nobody_elses_name_and_researchers_and_owners_do(camps, open_page, sent):
+    names = [user.name for user in access.users(camps)]
+    ann, rita, olga = (access.join(camps, name, role) for name, role in zip(("Ann", "Rita", "Olga"), WHO, strict=True))
+    label_in_camp(camps, ann.id, SHORT, 10)
+    given = "".join(sent(open_page(page, camps, ann)) for page in ("label", "taste"))
+    assert "Your position on the map of people" in given and "You" in given
+    assert not [name for name in [*names, rita.name, olga.name] if name in given]
+    for user in (rita, olga):
+        given = sent(open_page("people", camps, user))
+        assert [name for name in names if name not in given] == []
+
+
+def test_verbs_give_annotators_their_own_place_and_nobody_elses_name(camps):
+    ann = access.join(camps, "Ann")
+    label_in_camp(camps, ann.id, SHORT, 6)
+    own, whole = camps.acting(ann.id), user_map.map_of_users(camps, ann.id)
+    seen = user_map.own_map(own, ann.id)
+    assert not seen.names.any() and not seen.true_groups.any() and seen.n_labels.sum() == seen.n_labels[seen.me] == 6
+    assert np.array_equal(seen.xy, whole.xy, equal_nan=True) and np.array_equal(seen.group, whole.group)
+    one, other = whole.ids[:2].tolist()
+    for refused in (
+        lambda: user_map.map_of_users(own, ann.id),
+        lambda: user_map.own_map(own, one),
+        lambda: user_map.nearest(own, ann.id),
+        lambda: user_map.compare(own, one, other),
+        lambda: user_map.labels_file(own, [one], "CSV"),
+        lambda: user_map.labels_of_users(own, [one]),
+    ):
+        with pytest.raises(CoplError, match="only|somebody else"):
+            refused()
+    rita = access.join(camps, "Rita", Role.RESEARCHER)
+    assert str(whole.names[0]) in user_map.labels_file(camps.acting(rita.id), [one], "CSV").decode()
