@@ -69,9 +69,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(error: CoplError) -> None:
     if logs.in_json():
-        logging.getLogger("copl").error(str(error))
+        logging.getLogger("copl").error(error.in_full)
     else:
-        print(f"copl: {error}", file=sys.stderr)
+        print(f"copl: {error.in_full}", file=sys.stderr)
 
 
 def _say(settings: Settings) -> Callable[[str], object]:
@@ -695,7 +695,7 @@ def _installation(settings: Settings) -> doctor.Installation:
             facts = examine(engine)
             store = SqlStore(engine) if facts.schema == facts.newest_schema else None
     except CoplError as error:
-        problem = str(error)
+        problem = error.in_full
     except Exception as error:  # whatever a damaged file holds
         problem = f"The database cannot be read ({type(error).__name__}: {error})."
     return doctor.Installation(settings, facts, problem, store, datetime.now(UTC))

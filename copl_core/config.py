@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,8 +29,9 @@ class Settings:
     """Where things live and when the trainer acts; ``COPL_<FIELD NAME IN CAPITALS>`` sets a field."""
 
     home: Path = Path("var")  # database, snapshots, weights and caches all live below this folder
-    database_url: str = ""  # empty: SQLite in the home folder
-    storage: str = ""  # where machines share snapshots: a folder, or s3://…, gs://…; empty: the home folder alone
+    database_url: str = field(default="", repr=False)  # may hold a password; empty: SQLite in the home folder
+    # where machines share snapshots: a folder, or s3://…, gs://…, which may hold a password; empty: the home alone
+    storage: str = field(default="", repr=False)
     port: int = 8501  # where the app answers
     address: str = "127.0.0.1"  # who reaches the app: this machine alone; 0.0.0.0: everybody in its networks
     framed_by: str = ""  # sites that may show the app in a frame, such as https://portal.example.org; empty: none

@@ -35,6 +35,12 @@ def counted_people(n: int) -> str:
 class CoplError(Exception):
     """An error for a person to read: its text says what was got, what is needed and what to do."""
 
+    where = ""  # the file or address of the database it is about: for terminal, logs and doctor, never for a screen
+
+    @property
+    def in_full(self) -> str:
+        return f"{self} (The database: {self.where})" if self.where else str(self)
+
 
 class StoreUnavailable(CoplError):
     """The database is busy, full or unreachable: nothing was saved, and a later try may succeed."""

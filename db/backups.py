@@ -45,8 +45,7 @@ def back_up(engine: Engine, path: Path) -> None:
         CoplError: the database is PostgreSQL, or the file exists or cannot be written.
     """
     if engine.dialect.name != "sqlite":
-        where = engine.url.render_as_string(hide_password=True)
-        raise CoplError(f"The database {where} is not a file; back it up with pg_dump.")
+        raise CoplError("The database is on a server and not a file; back it up with pg_dump.")
     if path.exists():
         raise CoplError(f"{path} exists already; name a new file.")
     aside = path.with_name(f".{path.name}.{token_hex(4)}{_TAIL}")

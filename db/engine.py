@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -33,6 +33,7 @@ TABLE_SECONDS = 60.0  # likewise, of a migration, for a table that another progr
 _POOL = {"pool_size": 5, "max_overflow": 15}  # connections of a process; a server gives a hundred by default
 _FULL_BYTES = 1 << 16  # a disk with less free space is full
 _LOCK = 4_026_531_840  # an arbitrary number: PostgreSQL's advisory lock for migrations
+Problem = TypeVar("Problem", bound=CoplError)
 _WAITS = "Another process migrates this database; this one waits for it."
 
 
@@ -46,11 +47,14 @@ def make_engine(url: str) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
+        if "@" in (parsed.database or ""):
+            raise ArgumentError("the end of a password that is not encoded")
         return _postgres(parsed)
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ValueError):  # whose texts may hold parts of a password
+        begins = f" It begins with {url.partition(':')[0]!r}." if "://" in url or "@" not in url else ""
         raise CoplError(
-            f"The database address {url!r} is not understood; it looks like sqlite:////folder/copl.db or "
-            "postgresql+psycopg://user@host/name; correct COPL_DATABASE_URL."
+            f"The address of the database is not understood; correct COPL_DATABASE_URL.{begins} Addresses are such as "
+            "sqlite:////folder/copl.db or postgresql+psycopg://user@host/name; in a password @ is %40, and / is %2F."
         ) from None
     except ModuleNotFoundError as error:
         raise CoplError(
@@ -122,12 +126,10 @@ def explained(engine: Engine) -> Iterator[None]:
         if sentence is None:
             raise
         passing = any(sign in str(error.orig).lower() for sign in _PASSING)
-        raise (StoreUnavailable if passing else CoplError)(sentence) from error
+        raise about(engine, (StoreUnavailable if passing else CoplError)(sentence)) from error
     except PoolTimeout as error:
-        raise StoreUnavailable(
-            f"The database {location(engine)} gave no free connection for {BUSY_SECONDS:.0f} seconds; "
-            "try again in a moment."
-        ) from error
+        sentence = f"The database gave no free connection for {BUSY_SECONDS:.0f} seconds; try again in a moment."
+        raise about(engine, StoreUnavailable(sentence)) from error
 
 
 def version(engine: Engine) -> str | None:
@@ -186,10 +188,11 @@ def _upgrade(connection: Connection, report: Callable[[str], object]) -> None:
         if current is not None:
             ScriptDirectory.from_config(config).get_revision(current)
     except CommandError:
-        raise CoplError(
-            f"The database {location(connection.engine)} has version {current}, and this program knows "
-            f"versions up to {HEAD}; start the newer program or use another database."
-        ) from None
+        newer = CoplError(
+            f"The database has version {current}, and this program knows versions up to {HEAD}; start the newer "
+            "program or use another database."
+        )
+        raise about(connection.engine, newer) from None
     config.attributes |= {"connection": connection, "report": report}
     command.upgrade(config, "head")
 
@@ -300,10 +303,17 @@ def _began(driver: Any) -> bool:
 
 
 def location(engine: Engine) -> str:
-    """The file or the address, without its password."""
+    """The file or the address, without its password and without options, of which some are secrets too."""
     if engine.dialect.name == "sqlite":
         return engine.url.database or ""
-    return engine.url.render_as_string(hide_password=True)
+    where = {name: value for name, value in engine.url.query.items() if name in ("host", "port")}
+    return engine.url.set(query=where).render_as_string(hide_password=True)
+
+
+def about(engine: Engine, error: Problem) -> Problem:
+    """The error, which knows the database it is about."""
+    error.where = location(engine)
+    return error
 
 
 def _is_full(location: str) -> bool:
@@ -315,15 +325,16 @@ def _is_full(location: str) -> bool:
 
 
 def _sentence(engine: Engine, what: str) -> str | None:
-    """A sentence for users about a database error; None if the fault is in a statement of ours."""
-    name = location(engine)
+    """A sentence for users about a database error, which does not say where the database is; None if the fault is in a
+    statement of ours.
+    """
     sentences = {
-        "not a database": f"The file {name} is not a database; move it away or set COPL_HOME to another folder.",
-        "malformed": f"The database {name} is damaged; replace it with a backup.",
-        "unable to open": f"The database {name} cannot be opened; its folder must exist and be writable.",
-        "readonly": f"The database {name} cannot be written; make the file and its folder writable.",
+        "not a database": "The file of the database is none; move it away or set COPL_HOME to another folder.",
+        "malformed": "The database is damaged; replace it with a backup.",
+        "unable to open": "The database cannot be opened; its folder must exist and be writable.",
+        "readonly": "The database cannot be written; make the file and its folder writable.",
         "disk is full": "The disk of the database is full; free some space and try again. Nothing was saved.",
-        "disk I/O error": f"The disk of {name} reports an error; check it and try again. Nothing was saved.",
+        "disk I/O error": "The disk of the database reports an error; check it and try again. Nothing was saved.",
         "lock timeout": "Somebody else was changing the same rows for too long; try again. Nothing was saved.",
         "deadlock": "Somebody else was changing the same rows; try again. Nothing was saved.",
         "statement timeout": "The database took too long for one answer and stopped; try again. Nothing was saved.",
@@ -331,12 +342,10 @@ def _sentence(engine: Engine, what: str) -> str | None:
     }
     for sign, sentence in sentences.items():
         if sign in what:
-            return sentences["disk is full"] if sign == "disk I/O error" and _is_full(name) else sentence
+            return sentences["disk is full"] if sign == "disk I/O error" and _is_full(location(engine)) else sentence
     if "permission denied" in what or "must be owner" in what:
-        return (
-            f"The user of the database {name} may not do this ({what.splitlines()[0]}); let it own the tables and "
-            "their schema."
-        )
+        what = what.splitlines()[0]
+        return f"The user of the database may not do this ({what}); let it own the tables and their schema."
     if "connect" in what.lower() and engine.dialect.name != "sqlite":
-        return f"The database server {name} does not answer; check that it runs and COPL_DATABASE_URL is right."
+        return "The database server does not answer; check that it runs and COPL_DATABASE_URL is right."
     return None

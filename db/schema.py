@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Engine
 
 from copl_core.records import CoplError, NotMigrated, StoreUnavailable
-from db.engine import HEAD, TABLE_SECONDS, alembic_config, location, migrate, version
+from db.engine import HEAD, TABLE_SECONDS, about, alembic_config, migrate, version
 
 
 class Migration(NamedTuple):
@@ -33,14 +33,14 @@ def make_ready(engine: Engine) -> None:
     """
     if engine.dialect.name == "sqlite" or (found := version(engine)) is None:
         migrate(engine)
-    elif sentence := _problem(engine, found):
+    elif sentence := _problem(found):
         engine.dispose()  # a process that waits tries again with another one
-        raise (NotMigrated if found < HEAD else CoplError)(sentence)
+        raise about(engine, (NotMigrated if found < HEAD else CoplError)(sentence))
 
 
 def problem(engine: Engine) -> str:
     """Why this program cannot work with the tables as they are now, and what to do; empty where it can."""
-    return _problem(engine, version(engine))
+    return _problem(version(engine))
 
 
 def pending(engine: Engine) -> list[Migration]:
@@ -53,7 +53,7 @@ def pending(engine: Engine) -> list[Migration]:
 
     found = version(engine)
     if found is not None and found > HEAD:
-        raise CoplError(_problem(engine, found))
+        raise about(engine, CoplError(_problem(found)))
     scripts = ScriptDirectory.from_config(alembic_config()).iterate_revisions(HEAD, found or "base")
     return [Migration(one.revision, one.doc) for one in reversed(list(scripts))]
 
@@ -70,23 +70,24 @@ def migrate_now(engine: Engine, report: Callable[[str], object]) -> None:
     except StoreUnavailable as unavailable:
         if "lock timeout" not in str(unavailable.__cause__):
             raise
-        raise StoreUnavailable(
-            f"Other programs have used a table of {location(engine)} for longer than {TABLE_SECONDS:.0f} s. Nothing "
-            "has changed; stop the apps and trainers, then run again: copl migrate"
-        ) from unavailable
+        waits = StoreUnavailable(
+            f"Other programs have used a table of the database for longer than {TABLE_SECONDS:.0f} s. Nothing has "
+            "changed; stop the apps and trainers, then run again: copl migrate"
+        )
+        raise about(engine, waits) from unavailable
 
 
-def _problem(engine: Engine, found: str | None) -> str:
+def _problem(found: str | None) -> str:
     if found == HEAD:
         return ""
     if found is None:
-        return f"The database {location(engine)} has no tables; run once: copl migrate"
+        return "The database has no tables; run once: copl migrate"
     if found > HEAD:
         return (
-            f"The database {location(engine)} has version {found}, and this program knows versions up to {HEAD}; "
-            "start the newer program or use another database."
+            f"The database has version {found}, and this program knows versions up to {HEAD}; start the newer program "
+            "or use another database."
         )
     return (
-        f"The database {location(engine)} has version {found}, and this program needs version {HEAD}. Back it up, stop "
-        "the apps and trainers of the older version, and run once: copl migrate"
+        f"The database has version {found}, and this program needs version {HEAD}. Back it up, stop the apps and "
+        "trainers of the older version, and run once: copl migrate"
     )

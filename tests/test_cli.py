@@ -12,13 +12,16 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from traceback import format_exception
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, RunState, StoreUnavailable
 from copl_core.study import access, privacy, runs, service_tokens
+from db.engine import make_engine
 from db.store import SqlStore
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
 from tests.worlds import trained as trained_world
@@ -325,13 +328,40 @@ def write_pairs(folder: Path) -> Path:
         ("COPL_REFIT_SECONDS", "nan", "COPL_REFIT_SECONDS"),
         ("COPL_REFIT_LABELS", "0", "it counts labels, 1 or more"),
         ("COPL_HOME", "/dev/null/copl", "cannot be created"),
-        ("COPL_DATABASE_URL", "nonsense", "The database address 'nonsense' is not understood"),
+        ("COPL_DATABASE_URL", "nonsense", "correct COPL_DATABASE_URL. It begins with 'nonsense'."),
     ],
 )
 def test_an_invalid_setting_is_reported_with_its_name(home, labels, name, value, sentence, capsys, monkeypatch):
     monkeypatch.setenv(name, value)
     assert main(["import", str(labels)]) == 1
     assert sentence in capsys.readouterr().err
+
+
+SECRETS = ("s3cr@t/pa:ss", "s3cr%40t%2Fpa%3Ass", "0ther-secret")
+ADDRESSES = (
+    "postgresql+psycopg://copl:s3cr%40t%2Fpa%3Ass@127.0.0.1:1/study?sslpassword=0ther-secret",
+    "postgresql+psycopg://copl@127.0.0.1:1/study?password=0ther-secret",
+    "postgresql+psycopg://copl:s3cr@t/pa:ss@127.0.0.1:1/study",
+    "nosuch://copl:s3cr%40t%2Fpa%3Ass@127.0.0.1/study",
+    "copl:s3cr@t/pa:ss@127.0.0.1",
+)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("command", [["doctor"], ["doctor", "--json"], ["link"], ["worker"], ["migrate"]], ids=" ".join)
+def test_no_command_prints_a_password_of_the_database(home, command, address, capsys, monkeypatch):
+    monkeypatch.setenv("COPL_DATABASE_URL", address)
+    assert main(command) == 1
+    shown = "".join(capsys.readouterr()) + repr(Settings.from_environment())
+    assert "atabase" in shown and not [secret for secret in SECRETS if secret in shown]
+    assert ("copl:***@127.0.0.1:1/study" in shown) == (address is ADDRESSES[0])
+
+
+def test_a_traceback_of_the_database_holds_no_password():
+    with pytest.raises(OperationalError) as raised:
+        make_engine(ADDRESSES[0]).connect()
+    shown = "".join(format_exception(raised.value))
+    assert "127.0.0.1" in shown and not [secret for secret in SECRETS if secret in shown]
 
 
 @pytest.mark.parametrize("command", ["fit", "worker"])

@@ -32,7 +32,7 @@ def installation() -> tuple[Store, Settings]:
         _TABLES.check(opened[0])
         return opened
     except CoplError as problem:
-        _TABLES.note(str(problem))
+        _TABLES.note(problem.in_full)
         raise
 
 

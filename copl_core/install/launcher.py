@@ -87,7 +87,7 @@ def main(
             say(f"Stopped. Everything is kept in {settings.home}.")
             return 0
         except CoplError as error:
-            say(str(error))
+            say(error.in_full)
         except OSError as error:
             say(f"Cannot start in {settings.home}: {error.strerror or error}; choose another folder with COPL_HOME=…")
         return 1

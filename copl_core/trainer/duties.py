@@ -47,7 +47,7 @@ class Duty:
             self.act()
             return ""
         except CoplError as problem:
-            return str(problem)
+            return problem.in_full
         except Exception:  # it must not end the thread
             return traceback.format_exc()
 

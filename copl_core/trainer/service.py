@@ -39,7 +39,7 @@ def wait_for_migration(opened: Callable[[], Store]) -> Store:
             return opened()
         except NotMigrated as problem:
             if str(problem) != known:
-                log.warning("the trainer waits: %s", problem)
+                log.warning("the trainer waits: %s", problem.in_full)
             known = str(problem)
             time.sleep(LOOK_SECONDS)
 
@@ -107,7 +107,7 @@ def execute_runs(trainer: Trainer, kind: str) -> None:
         try:
             found = trainer.execute_next(kind)
         except CoplError as problem:  # a database that does not answer for a while
-            log.warning("a run could not be executed: %s", problem)
+            log.warning("a run could not be executed: %s", problem.in_full)
         except Exception:  # a database that refuses a write must not end the worker
             log.error("a run could not be executed\n%s", traceback.format_exc())
         if not found:

@@ -96,9 +96,23 @@ def test_a_database_of_a_newer_program_is_refused_and_left_alone(url):
 def test_a_file_that_is_no_database_is_said_to_be_none_and_kept(tmp_path):
     file = tmp_path / "copl.db"
     file.write_text("a shopping list, long enough to be looked at " * 50)
-    with pytest.raises(CoplError, match="is not a database"):
+    with pytest.raises(CoplError, match="The file of the database is none"):
         open_store(f"sqlite:///{file}")
     assert file.read_text().startswith("a shopping list")
+
+
+@pytest.mark.parametrize(
+    ("address", "where"),
+    [
+        ("postgresql+psycopg://copl:secret@127.0.0.1:1/study", "postgresql+psycopg://copl:***@127.0.0.1:1/study"),
+        ("sqlite:///{folder}", "{folder}"),
+    ],
+)
+def test_a_sentence_about_the_database_says_where_it_is_to_terminals_alone(tmp_path, address, where):
+    with pytest.raises(CoplError) as raised:
+        open_store(address.format(folder=tmp_path))
+    assert not [word for word in (str(tmp_path), "127.0.0.1", "copl:") if word in str(raised.value)]
+    assert raised.value.in_full == f"{raised.value} (The database: {where.format(folder=tmp_path)})"
 
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path):

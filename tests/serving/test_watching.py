@@ -146,7 +146,9 @@ def test_other_tables_and_a_lost_database_are_not_ready(session, asker):
     session.store.close()
     (session.settings.home / "copl.db").write_text("these are no tables" * 500)
     client = asker()
-    assert client.get("/readyz").status_code == 503 and counts(client) == {"copl_ready": 0}
+    answer = client.get("/readyz")
+    assert answer.status_code == 503 and counts(client) == {"copl_ready": 0}
+    assert "The file of the database is none" in answer.text and str(session.settings.home) not in answer.text
 
 
 # ---- a real trainer, which logs JSON
