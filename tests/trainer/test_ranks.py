@@ -34,7 +34,7 @@ from copl_core.preference.config import GraphConfig
 from copl_core.trainer.job import Job
 from copl_core.training import graph_ranks
 graph_ranks.MIN_LABELS = 24
-Job.graph_config = lambda job, kind: GraphConfig.build(members=2)
+Job.graph_config = lambda job, kind: GraphConfig.build(dim=8, members=2, max_steps=30, text_dim=8)
 sys.exit(main(["fit"]))
 """
 
@@ -43,8 +43,8 @@ sys.exit(main(["fit"]))
 def session(tmp_path, minilm) -> Session:
     """As few labels as a reward model needs."""
     session = open_study(tmp_path / "home")
-    contents.import_rows(session, pairs_to_label(6))
-    contents.import_rows(session, camp_labels(n_users=4, n_prompts=6, per_user=6))
+    contents.import_rows(session, pairs_to_label(8))
+    contents.import_rows(session, camp_labels(n_users=3, n_prompts=8, per_user=8))
     session.settings.weights.mkdir()
     (session.settings.weights / "minilm").symlink_to(minilm, target_is_directory=True)
     return session
