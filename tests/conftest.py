@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import defaultdict
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # otherwise every process uses every core; torch reads it at import
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+gc.disable()  # until the tests are collected: their imports make objects by the million, and each of them stays
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -54,6 +57,13 @@ def pytest_collection_modifyitems(config, items) -> None:
         return
     seconds = dict(zip(HEAVY, range(len(HEAVY), 0, -1), strict=True)) | _noted(config)
     items.sort(key=lambda item: (not item.nodeid.startswith(BROWSER), -seconds.get(_file(item.nodeid), 0)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The garbage of tests is collected without looking at what was imported, again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_logreport(report) -> None:
