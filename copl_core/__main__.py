@@ -194,9 +194,10 @@ def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> li
     with contents.importing(store):
         session = _study_for_import(store, settings, study)
         known = session.id in {study.id for study in session.store.studies()}
+        if not known:
+            access.owner(session)  # first, so that nobody of the files takes the owner's name
         reports = [contents.import_rows(session, file.rows()) for file in files]
         if not known:
-            access.owner(session)
             session.store.finish_study(session.id)
     return reports
 

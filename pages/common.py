@@ -13,6 +13,7 @@ from typing import NoReturn
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from copl_core.command_line import command
 from copl_core.records import CoplError, Kind, Role, Run, StudyRecord, User, counted, counted_people
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.roles import NOBODY_YET
@@ -311,7 +312,7 @@ def no_snapshot(what: str) -> None:
     else:
         st.info(
             f"{what} comes from a snapshot, and there is none yet. No trainer is running; start one in a terminal "
-            "with `python -m copl_core worker`."
+            f"with `{command('worker')}`."
         )
     st.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from copl_core.command_line import command
 from copl_core.study import privacy
 from copl_core.study.privacy import LastAudit, Measured
 from pages.common import current
@@ -33,7 +34,7 @@ ADVICE = (
     "- **Snapshots and bundles hold the answers themselves.** Hand them only to people who may read them.\n"
     "- **Rewards of single people** tell which answers were learned. The reward server rounds them to 0.1, which "
     "hides little of it, and a token of the role `people` gets them in full. A token of the role `groups` gets "
-    "groups of five or more people alone: `copl token make NAME --role groups`.\n"
+    f"groups of five or more people alone: `{command('token make NAME --role groups')}`.\n"
     "- **An exported model** of a person is their taste. One of a group or of everybody tells least.\n"
     "- **Nothing here is protected by a guarantee.** Private vectors would be, and the table shows what they cost; the "
     "studio does not use them."
@@ -49,15 +50,16 @@ def section() -> None:
     found = privacy.last(session)
     if found is None:
         st.info(
-            f"Nothing is measured yet. In a terminal of the studio's machine: `{privacy.COMMAND}`. It takes some "
-            "minutes and changes nothing but these figures."
+            f"Nothing is measured yet. In a terminal of the studio's machine: `{command('audit')}`. It takes "
+            "about half an hour for 150 people with 15 answers each, longer for more, and changes nothing but these "
+            "figures."
         )
         return
     st.markdown(lead(found))
     if not found.is_champion:
         st.warning(
-            f"The figures are of snapshot {found.snapshot}; a newer one is champion. `{privacy.COMMAND}` measures "
-            "again.",
+            f"The figures are of snapshot {found.snapshot}; a newer one is champion. `{command('audit')}` "
+            "measures again.",
             icon=":material/history:",
         )
     for part, question in QUESTIONS.items():

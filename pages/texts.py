@@ -75,6 +75,7 @@ _MATHML_ATTRIBUTES = frozenset(
     "height depth lspace rspace minsize maxsize movablelimits symmetric largeop columnalign rowspacing columnspacing "
     "columnlines rowlines notation open close separators".split()
 )
+EMPTY = "(empty answer)"
 _KEPT = 1_000  # texts whose HTML is kept
 _LINES = 5_000  # short lines that are kept
 _MARKED = 12  # characters read of a text for each one shown on a line: enough for its signs
@@ -94,7 +95,7 @@ def draw_prompt(text: str) -> None:
 
 def draw_response(text: str) -> None:
     """Draw an answer."""
-    _draw(text, "")
+    _draw(shown_answer(text), "")
 
 
 def draw_words(text: str) -> None:
@@ -109,7 +110,12 @@ def draw_markdown(text: str) -> None:
 
 def response_html(text: str) -> str:
     """An answer as the study sets its texts, for a place that is already on the page."""
-    return to_html(text, _text_format())
+    return to_html(shown_answer(text), _text_format())
+
+
+def shown_answer(text: str) -> str:
+    """An answer, or that there is nothing to see of it: a blank box looks like a page that has not loaded."""
+    return text if any(unicodedata.category(one)[0] not in "ZC" for one in text) else EMPTY
 
 
 def _draw(text: str, kind: str) -> None:
@@ -137,7 +143,7 @@ def brief(text: str, most: int = 90) -> str:
 def briefs(texts: Iterable[str], most: int = 90) -> list[str]:
     """``brief`` of each text; how the study sets its texts is looked up once."""
     text_format = _text_format()
-    lines = (plain(title_of(text)[: _MARKED * most], text_format) for text in texts)
+    lines = (plain(title_of(shown_answer(text))[: _MARKED * most], text_format) for text in texts)
     return [line if len(line) <= most else line[: most - 1].rstrip() + "…" for line in lines]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
+from copl_core.command_line import command
 from copl_core.records import CoplError, Run, RunState, counted_people
 from copl_core.study import personalisation, runs
 from copl_core.study_settings import Schedule
@@ -158,7 +159,7 @@ def trainer_now() -> None:
     elif not status.alive:
         st.warning(
             "No trainer is running: labels are stored, but the model does not learn from them. Start one in a terminal "
-            "with `python -m copl_core worker` (`make run` does it for you)."
+            f"with `{command('worker')}` (`make run` does it for you)."
         )
     elif status.run is None and not runs.schedule(session).automatic:
         st.write(f"The trainer waits for a request; {status.labels_since:,} labels changed since the last refit.")

@@ -17,6 +17,7 @@ from traceback import format_exception
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from copl_core import command_line
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, RunState, StoreUnavailable
@@ -337,6 +338,15 @@ def test_an_invalid_setting_is_reported_with_its_name(home, labels, name, value,
     assert sentence in capsys.readouterr().err
 
 
+def test_a_command_is_named_as_it_can_be_typed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(ROOT / ".venv" / "bin" / "no-script-beside" / "python"))
+    assert command_line.command("audit") == ".venv/bin/no-script-beside/python -m copl_core audit"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert command_line.command("audit") == f"{tmp_path / 'python'} -m copl_core audit"
+    (tmp_path / "copl").touch()
+    assert command_line.command("audit") == "copl audit"
+
+
 SECRETS = ("s3cr@t/pa:ss", "s3cr%40t%2Fpa%3Ass", "0ther-secret")
 ADDRESSES = (
     "postgresql+psycopg://copl:s3cr%40t%2Fpa%3Ass@127.0.0.1:1/study?sslpassword=0ther-secret",
@@ -493,6 +503,20 @@ def test_a_user_whose_name_is_owner_does_not_become_one(home):
     owner = access.sign_in(session, path.split("token=")[1])
     assert owner.role == Role.OWNER and owner.id != pretender.id
     assert access.user(session, pretender.id).role == Role.ANNOTATOR
+
+
+def test_the_owner_of_a_new_study_has_the_name_owner_whoever_is_in_the_file(home, tmp_path):
+    row = {
+        "prompt": "Name a bird",
+        "response_a": "A wren",
+        "response_b": "A robin",
+        "annotator": "Owner",
+        "choice": "a",
+    }
+    (tmp_path / "labels.jsonl").write_text(json.dumps(row))
+    assert main(["import", str(tmp_path / "labels.jsonl"), "--study", "Birds"]) == 0
+    session = open_study(Settings(home=home), "Birds")
+    assert [(user.name, user.role) for user in access.users(session)] == [("Owner", Role.OWNER)]
 
 
 def test_a_study_is_opened_by_name_or_the_current_one(home):

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
+from copl_core.command_line import command as to_type
 from copl_core.config import Settings
 from copl_core.install.processes import Processes, environment_of, stop_on_signals, to_call
 from copl_core.install.program import PROGRAM
@@ -101,7 +102,7 @@ def become_app(settings: Settings, say: Callable[[str], object] = SAY) -> NoRetu
     """
     prepare_home(settings)
     check_port(settings.port, settings.address)
-    say(f"The app answers at http://{settings.host}:{settings.port}; the owner's sign-in link: copl link")
+    say(f"The app answers at http://{settings.host}:{settings.port}; the owner's sign-in link: {to_type('link')}")
     command, environment = app_command(settings), environment_of("app", settings)
     os.chdir(PROGRAM)  # where streamlit reads its settings
     os.execve(command[0], command, environment)

@@ -86,8 +86,8 @@ def import_study(
         CoplError: the name is in use, or the rows cannot be read; nothing is left of the study.
     """
     with new_study(session.store, session.settings, name) as record:
+        give_owner(session, record.id, by, browser)  # first, so that nobody of the file takes the owner's name
         report = session.store.import_rows(record.id, rows)
-        give_owner(session, record.id, by, browser)
     return record, report
 
 

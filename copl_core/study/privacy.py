@@ -1,6 +1,6 @@
 """The verbs of Study, Privacy: what an audit attacks, and the figures of the last one.
 
-An audit takes minutes and is run in a terminal; its figures stand in the record of the champion of that moment.
+An audit takes half an hour and is run in a terminal; its figures stand in the record of the champion of that moment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from copl_core.study.session import Session
 
 KEPT_PARTS = ("label", "person", "answer", "knob", "attribute", "reward")  # of an audit; others stay in the terminal
 FEWEST_VALUES = 2  # of a fact about people
-COMMAND = "copl audit"
 
 
 @dataclass(frozen=True, slots=True)

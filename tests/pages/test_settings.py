@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from copl_core.command_line import command
 from copl_core.records import Choice, ImportRow, Kind, Role
 from copl_core.study import access, contents, labelling, privacy, sign_in
 from copl_core.study_settings import AssignmentSettings
@@ -327,7 +328,7 @@ def test_the_sentence_stands_below_a_new_link(page, monkeypatch):
 
 def test_before_an_audit_the_section_says_how_to_make_one(page, words):
     opened = page("Privacy")
-    assert "Nothing is measured yet" in words(opened) and "copl audit" in words(opened) and not opened.dataframe
+    assert "Nothing is measured yet" in words(opened) and command("audit") in words(opened) and not opened.dataframe
 
 
 def test_the_figures_of_an_audit_stand_beside_chance_with_what_hides_them(two_snapshots, open_page, words):

@@ -11,7 +11,7 @@ import pytest
 from copl_core.records import CoplError
 from copl_core.study_settings import TEXT_FORMATS, AssignmentSettings
 from copl_core.turns import Turn, text_of
-from pages.texts import literal, plain, to_html
+from pages.texts import EMPTY, literal, plain, shown_answer, to_html
 
 
 def words(html: str) -> str:
@@ -174,3 +174,8 @@ def test_a_conversation_is_drawn_as_its_turns():
         html = to_html(text_of(turns), text_format)
         assert re.findall(r'class="role">([^<]+)<', html) == ["System:", "User:", "Assistant:", "User:"]
         assert brief in html and html.count("[user]") == 1 and "[system]" not in html
+
+
+@pytest.mark.parametrize("text", ["", " \n\t ", "\u200b\u00a0"])
+def test_an_answer_of_which_nothing_is_seen_is_said_to_be_empty(text):
+    assert shown_answer(text) == EMPTY and shown_answer(f"{text}.") == f"{text}."

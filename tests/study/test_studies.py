@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from copl_core.records import CoplError, ImportRow, Role
+from copl_core.records import Choice, CoplError, ImportRow, Role
 from copl_core.study import access, contents, labelling, sign_in
 from copl_core.study.session import Session
 from tests.worlds import camp_labels, label_in_camp, open_study, pairs_to_label
@@ -50,6 +50,14 @@ def test_an_imported_study_is_for_invited_people_and_belongs_to_its_importer(ses
     second = Session(session.store, session.settings, made.id)
     with pytest.raises(CoplError, match="by invitation only"):
         access.enter(second, "Ben")
+    assert [(user.name, user.role) for user in access.users(second)] == [("Olga", Role.OWNER)]
+
+
+def test_nobody_of_a_file_takes_the_name_of_the_owner(session):
+    olga = access.join(session, "Olga", Role.OWNER)
+    row = ImportRow(1, "Name a bird", "A wren", "A robin", Choice.LEFT, "Olga", key="1")
+    made, _ = contents.import_study(session, "Second", [row], by=olga.id)
+    second = Session(session.store, session.settings, made.id)
     assert [(user.name, user.role) for user in access.users(second)] == [("Olga", Role.OWNER)]
 
 
