@@ -14,6 +14,7 @@ from db.base import AnyRow
 from db.identity_rows import let_in
 from db.members import change_role, checked_name
 from db.models import TokenRow, UserRow
+from db.names import in_use
 from db.overlap import assignment_of
 from db.quarantine import note_newcomer, of_newcomer
 from db.sessions import bind_session, end_sessions_of, shut_out
@@ -190,7 +191,7 @@ def _add_token(connection: Connection, user_id: int, token_hash: str, *, termina
 def add_user(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
     """A new user; a name in use is refused, because it would let one person in as another."""
     name = checked_name(name, "user")
-    if name.casefold() in _names(connection, study_id):
+    if in_use(connection, study_id, name):
         raise CoplError(
             f"The name {name!r} is already in use. If it is yours, open your own sign-in link, or ask an owner of the "
             "study for a new one; else choose another name."
@@ -213,15 +214,10 @@ def add_user(connection: Connection, study_id: int, name: str, role: Role, token
     return user_of(row)
 
 
-def _names(connection: Connection, study_id: int) -> set[str]:
-    names = connection.execute(select(UserRow.name).where(UserRow.study_id == study_id)).scalars()
-    return {name.casefold() for name in names}
-
-
 def free_name(connection: Connection, study_id: int, name: str) -> str:
-    used = _names(connection, study_id)
     name = name.strip()[:80] or "Guest"
-    return next(one for one in (name if n == 1 else f"{name} {n}" for n in count(1)) if one.casefold() not in used)
+    names = (name if n == 1 else f"{name} {n}" for n in count(1))
+    return next(one for one in names if not in_use(connection, study_id, one))
 
 
 def _address(email: str) -> str:

@@ -17,6 +17,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, child_of
 
+# Whether a user's name holds a letter beyond ASCII, by dialect, as a query repeats it for the partial index
+IS_BEYOND_ASCII = {
+    "sqlite": "length(cast(name as blob)) <> length(name)",
+    "postgresql": "octet_length(name) <> char_length(name)",
+}
 IS_APART = "excluded or quarantined or kind <> 'human'"  # as a query repeats it, for the partial index
 IS_SETTLED = "confirmed_at is not null or edited_at is not null"
 
@@ -53,6 +58,14 @@ class UserRow(Base):
         UniqueConstraint("study_id", "name"),
         # ``db.transactions.APART``: the few of a study of people whom lists, training or votes may leave out
         Index("ix_user_apart", "study_id", "kind", sqlite_where=text(IS_APART), postgresql_where=text(IS_APART)),
+        # ``db.names``
+        Index("ix_user_folded", "study_id", text("lower(name)")),
+        Index(
+            "ix_user_beyond_ascii",
+            "study_id",
+            sqlite_where=text(IS_BEYOND_ASCII["sqlite"]),
+            postgresql_where=text(IS_BEYOND_ASCII["postgresql"]),
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study")

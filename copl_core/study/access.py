@@ -148,8 +148,8 @@ def owner(session: Session) -> User:
     found = session.store.owner(session.id)
     if found is not None:
         return found
-    names = {user.name for user in session.store.users(session.id)}
-    free = next(name for name in chain(["Owner"], (f"Owner {n}" for n in count(2))) if name not in names)
+    names = chain(["Owner"], (f"Owner {n}" for n in count(2)))
+    free = next(name for name in names if session.store.user_named(session.id, name) is None)
     return join(session, free, Role.OWNER)
 
 
@@ -334,9 +334,10 @@ def _checked(name: str) -> str:
 def _of_its_own(session: Session, name: str) -> str:
     """A name that nobody can take for that of another user; an equal one is the store's affair."""
     name = _checked(name)
-    for user in session.store.users(session.id):
-        if user.name.casefold() != name.casefold() and _look(user.name) == _look(name):
-            raise CoplError(f"The name {name} looks like {user.name}, which is in use; choose another.")
+    folded, look = name.casefold(), _look(name)
+    for other in session.store.names_like(session.id, {folded, look}):
+        if other.casefold() != folded and _look(other) == look:
+            raise CoplError(f"The name {name} looks like {other}, which is in use; choose another.")
     return name
 
 

@@ -316,6 +316,23 @@ def test_nobody_joins_under_a_name_that_looks_like_anothers(untrained, name):
     assert name not in [user.name for user in access.users(untrained)]
 
 
+@pytest.mark.parametrize(
+    ("known", "name"), [("Åsa", "A\u030asa"), ("李雷", "李\u2f00雷"[:1] + "雷"), ("ﬁona", "Fiona")]
+)
+def test_names_with_other_letters_are_compared_too(untrained, known, name):
+    access.join(untrained, known)
+    with pytest.raises(CoplError, match=f"looks like {known}|already"):
+        access.enter(untrained, name)
+
+
+def test_a_newcomer_reads_the_names_that_may_be_taken_for_theirs_and_no_others(untrained):
+    for name in ("Bo", "ANN", "Müller", "Cleo"):
+        access.join(untrained, name)
+    assert sorted(untrained.store.names_like(untrained.id, {"ann"})) == ["ANN", "Müller"]
+    assert untrained.store.names_like(untrained.id, {"bo", "cleo"}).count("Müller") == 1
+    assert access.enter(untrained, "Anna")[0].name == "Anna"
+
+
 def test_letters_of_every_script_and_joined_emoji_are_names(untrained):
     for name in ("Müller", "Øyvind", "李雷", "نگار", "می\u200cخواهم", "👩\u200d💻"):
         assert access.enter(untrained, name)[0].name == name
