@@ -195,6 +195,7 @@ else:
     from web.frames import Frames
     from web.headers import app_headers, failed
     from web.logs import start_logs
+    from web.open_ahead import OpenAhead
     from web.sign_in import SignIn
     from web.watching import ROUTES, OwnMetrics
 
@@ -203,6 +204,7 @@ else:
     PagesManager.uses_pages_directory = False
     middleware = [
         Middleware(SecurityHeaders, app_headers),
+        Middleware(OpenAhead),
         Middleware(OwnMetrics),
         Middleware(Frames),
         Middleware(SignIn),

@@ -22,11 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from benchmarks.graph_speed import TEST_PAIRS, peak
+from benchmarks.processes import memory_of, processor_of
 from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.config import GraphConfig
 from copl_core.training.graph_fit import fit_graph
@@ -122,18 +122,6 @@ class Mark:
 
 def pids(helpers: Helpers | None) -> list[int]:
     return [helper.pid for helper in helpers._started] if helpers is not None else []
-
-
-def processor_of(pid: int) -> float:
-    """Processor seconds of a process."""
-    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_of(pid: int) -> float:
-    """Peak memory (GiB) of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(text.split()[1]) for text in lines if text.startswith("VmHWM")) / 2**20
 
 
 HEAD = (

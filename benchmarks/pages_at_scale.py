@@ -8,8 +8,13 @@ an owner twice, by a researcher, and by somebody who only labels, where the page
 each page, in which only the labelling page was open before.
 
 "First" is the time until the first sentence, figure or table is sent (on the labelling page: the pair's buttons), and
-"whole" the time until the page's script ends.  A browser draws what it is sent in addition.  "SQL" is the time of all
-statements of the owner's first visit inside the server; those over 0.1 s follow with their counts.
+"whole" the time until the page's script ends.  A browser draws what it is sent in addition.  "Processor" is the
+processor seconds of the app until the first content of the owner's first visit: on a machine that does other things too
+they say more than the seconds on the clock.  "SQL" is the time of all statements of that visit inside the server; those
+over 0.1 s follow with their counts.
+
+An app reads its champion ahead (``web.open_ahead``), and a visit may come before it has ended.  So each app is given
+``--pause`` seconds first, and with 0 the first visit waits for what is not read yet.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks import large_study
 from benchmarks.app_alone import app_alone
+from benchmarks.processes import memory_of, processor_of
 from benchmarks.web_visitors import AWAY, BUTTON, sign_in
 from copl_core.__main__ import open_store
 from copl_core.config import Settings
@@ -65,12 +71,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--each", type=int, default=16, help="labels of a person")
     parser.add_argument("--prompts", type=int, default=12_500, help="with four responses and two pairs each")
     parser.add_argument("--pages", nargs="+", choices=PAGES, metavar="PAGE", default=PAGES)
+    parser.add_argument("--pause", type=float, default=10.0, help="seconds between an app's start and its first visit")
     parser.add_argument("--weights", type=Path, default=Settings.from_environment().weights)
     parser.add_argument("--url", help="SQLAlchemy address of a filled database, with --home; nothing is made")
     parser.add_argument("--home", type=Path, help="of the filled database")
     arguments = parser.parse_args(argv)
     if arguments.url:
-        measure(arguments.home, arguments.url, arguments.pages)
+        measure(arguments.home, arguments.url, arguments.pages, arguments.pause)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         for people in arguments.people:
@@ -78,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
                 with server() as url:
                     home = Path(folder) / str(people)
                     prepare(home, url, people, arguments, Path(folder) / "fit")
-                    measure(home, url, arguments.pages)
+                    measure(home, url, arguments.pages, arguments.pause)
             except NoPostgres as missing:
                 print(f"Skipped: {missing}")
                 return 0
@@ -134,13 +141,14 @@ class Visit:
 
     first: float = float("nan")
     whole: float = float("nan")
+    processor: float = float("nan")  # seconds of the app until the first content
     errors: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.first:9.2f}{self.whole:9.2f}"
 
 
-def measure(home: Path, url: str, pages: list[str]) -> None:
+def measure(home: Path, url: str, pages: list[str], pause: float) -> None:
     settings = Settings(home=home, database_url=url)
     store = open_store(settings)
     session = Session(store, settings, store.current_study().id)
@@ -153,30 +161,38 @@ def measure(home: Path, url: str, pages: list[str]) -> None:
         tokens = {role: access.sign_in_token(session, user) for role, user in roles.items()}
         print(f"\n{people:,} people, {labels:,} labels; seconds to first content, and to the whole page")
         heads = ("owner", "again", "researcher", "annotator")
-        print(f"{'page':12}" + "".join(f"{head:>18}" for head in heads) + f"{'SQL':>8}{'app MB':>8}", flush=True)
+        print(
+            f"{'page':12}" + "".join(f"{head:>18}" for head in heads) + f"{'processor':>10}{'SQL':>8}{'app MB':>8}",
+            flush=True,
+        )
         for page in pages:
             with app_alone(home, COPL_DATABASE_URL=url) as (address, process):
-                one_page(connection, page, address, process, tokens)
+                one_page(connection, page, address, process, tokens, pause)
     store.close()
 
 
-def one_page(connection: Any, page: str, address: str, process: subprocess.Popen, tokens: dict[str, str]) -> None:
+def one_page(
+    connection: Any, page: str, address: str, process: subprocess.Popen, tokens: dict[str, str], pause: float
+) -> None:
     """Measure one page in a fresh app, and print its row and its slow statements."""
+    time.sleep(pause)
     cookies = {role: sign_in(address, token) for role, token in tokens.items()}
     if page != "label":
-        look(address, cookies["owner"], "label", "owner")  # not counted: it opens the study and its snapshot
+        look(address, cookies["owner"], "label", "owner", process)  # not counted
     connection.execute("select pg_stat_statements_reset()")
-    visits = [look(address, cookies["owner"], page, "owner")]
+    visits = [look(address, cookies["owner"], page, "owner", process)]
     statements = connection.execute(
         "select query, calls, total_exec_time / 1000 from pg_stat_statements "
         "where query not like '%pg_stat_statements%' order by total_exec_time desc"
     ).fetchall()
-    visits.append(look(address, cookies["owner"], page, "owner"))
+    visits.append(look(address, cookies["owner"], page, "owner", process))
     for role, of_role in (("researcher", FOR_RESEARCHERS), ("annotator", FOR_ANNOTATORS)):
         if page in of_role:
-            visits.append(look(address, cookies[role], page, role))
+            visits.append(look(address, cookies[role], page, role, process))
     row = "".join(map(str, visits)) + " " * 18 * (4 - len(visits))
-    print(f"{page:12}{row}{sum(one[2] for one in statements):8.2f}{memory(process):8.0f}", flush=True)
+    sql = sum(one[2] for one in statements)
+    memory = 1024 * memory_of(process.pid)
+    print(f"{page:12}{row}{visits[0].processor:10.2f}{sql:8.2f}{memory:8.0f}", flush=True)
     for query, calls, seconds in statements:
         if seconds >= SLOW:
             print(f"    {seconds:6.2f} s, {calls:4} times: {shortened(query)}", flush=True)
@@ -190,24 +206,19 @@ def shortened(query: str) -> str:
     return re.sub(r"SELECT (.{60}).*? FROM", r"SELECT \1 … FROM", words)[:230]
 
 
-def memory(process: subprocess.Popen) -> float:
-    """Peak memory (MB) of the app."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-    return int(found[1]) / 2**10 if found else float("nan")
-
-
-def look(address: str, cookie: str, page: str, role: str) -> Visit:
+def look(address: str, cookie: str, page: str, role: str, process: subprocess.Popen) -> Visit:
     """Open a page and close it again."""
     visit = Visit()
     try:
-        asyncio.run(_look(address, cookie, "" if page == DEFAULT.get(role, "overview") else page, page, visit))
+        path = "" if page == DEFAULT.get(role, "overview") else page
+        asyncio.run(_look(address, cookie, path, page, visit, process.pid))
     except AWAY as problem:
         visit.errors.append(f"{type(problem).__name__} after {PATIENCE:.0f} s: {problem}")
     return visit
 
 
-async def _look(address: str, cookie: str, path: str, page: str, visit: Visit) -> None:
-    started = time.perf_counter()
+async def _look(address: str, cookie: str, path: str, page: str, visit: Visit, pid: int) -> None:
+    started, used = time.perf_counter(), processor_of(pid)
     stream = f"{address.replace('http://', 'ws://')}/_stcore/stream"
     options: dict[str, Any] = {"subprotocols": ["streamlit"], "additional_headers": {"Cookie": cookie}}
     async with asyncio.timeout(PATIENCE), connect(stream, max_size=None, ping_interval=None, **options) as connection:
@@ -220,7 +231,7 @@ async def _look(address: str, cookie: str, path: str, page: str, visit: Visit) -
             if received.WhichOneof("type") == "delta" and received.delta.WhichOneof("type") == "new_element":
                 element = received.delta.new_element
                 if visit.first != visit.first and is_content(received, element, page):
-                    visit.first = now
+                    visit.first, visit.processor = now, processor_of(pid) - used
                 if element.WhichOneof("type") == "exception":
                     visit.errors.append(f"{element.exception.type}: {element.exception.message}")
                 elif element.WhichOneof("type") == "alert" and element.alert.format == element.alert.ERROR:

@@ -17,6 +17,7 @@ from copl_core.study.session import Session
 
 log = logging.getLogger("copl.app")
 _OPENING = Lock()
+_STUDIES: dict[int, Session] = {}  # those that are open, by id
 _TABLES_SECONDS = 2.0  # between two looks at the version of the tables
 
 
@@ -76,7 +77,21 @@ def _opened() -> tuple[Store, Settings]:
 @cache
 def open_study(study_id: int) -> Session:
     """A study with its open snapshots, shared by all visitors."""
-    return Session(*installation(), study_id, patience=0.0)
+    session = _STUDIES[study_id] = Session(*installation(), study_id, patience=0.0)
+    return session
+
+
+def served() -> list[Session]:
+    """The studies that visitors have opened here, and the one that a visitor sees first.
+
+    Raises:
+        CoplError: as ``installation``.
+    """
+    store, _ = installation()
+    current = store.current_study()
+    if current is not None:
+        open_study(current.id)
+    return list(_STUDIES.values())
 
 
 def cookie_name() -> str:

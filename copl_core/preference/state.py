@@ -69,9 +69,9 @@ class GraphState:
     @property
     def population(self) -> np.ndarray:
         """Mean vector (d,) of the users who have labels: the vector of an unknown user."""
-        known = self.user_vectors[self.n_labels > 0]
-        if len(known) == 0:
-            known = self.user_vectors
+        labelled = self.n_labels > 0
+        # A copy of a million rows takes longer than their mean.
+        known = self.user_vectors[labelled] if labelled.any() and not labelled.all() else self.user_vectors
         return known.mean(0) if len(known) else np.zeros(self.response_vectors.shape[1], np.float32)
 
     @staticmethod
@@ -214,7 +214,10 @@ _INVERSE_TEMPERATURE = "user_firmness"  # stored name
 def _labels(tables: dict[str, np.ndarray]) -> Comparisons:
     """The stored labels.  Earlier versions knew no unknown positions, and took in strengths above 3."""
     labels = Comparisons.build(**_below(tables, "labels."))
-    return replace(labels, strength=np.clip(labels.strength, min(STRENGTHS), max(STRENGTHS)))
+    low, high = min(STRENGTHS), max(STRENGTHS)
+    if not len(labels) or (labels.strength.min() >= low and labels.strength.max() <= high):
+        return labels  # of millions of labels a copy takes tenths of a second
+    return replace(labels, strength=np.clip(labels.strength, low, high))
 
 
 def read_text(phi: np.ndarray, weights: dict[str, np.ndarray]) -> np.ndarray:

@@ -108,6 +108,10 @@ class Snapshot:
             return np.full(len(rows), NO_GROUP)
         return np.where((rows >= 0) & (state.n_labels > 0), layout.group[rows], NO_GROUP)
 
+    def read_ahead(self) -> None:
+        """Read what every page needs of it, so that no page waits for that later."""
+        _ = self.prior, self.user_groups
+
     @property
     def has_reward(self) -> bool:
         return (self.folder / "reward").is_dir()

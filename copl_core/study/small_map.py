@@ -12,7 +12,7 @@ import numpy as np
 from copl_core.records import Kind
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import access, placement
-from copl_core.study.roles import OWN, needs
+from copl_core.study.roles import MEMBER, OWN, needs
 from copl_core.study.session import Session
 from copl_core.study.views import UserPosition
 
@@ -46,14 +46,20 @@ def small_map(session: Session, user_id: int) -> tuple[SmallMap, UserPosition] |
     Raises:
         CoplError: the champion's files are missing or damaged.
     """
-    record = session.record
-    snapshot = session.open_snapshot(record.champion)
+    snapshot = session.snapshot()
     if snapshot is None:
         return None
-    points = session.once("small map", (snapshot.version, record.include_simulated), lambda: _points(session, snapshot))
-    if points is None:
+    found = points(session, snapshot)
+    if found is None:
         return None
-    return points, placement.position_in(snapshot, user_id, session.store.labels(session.id, user_id=user_id))
+    return found, placement.position_in(snapshot, user_id, session.store.labels(session.id, user_id=user_id))
+
+
+@needs(MEMBER)
+def points(session: Session, snapshot: Snapshot) -> SmallMap | None:
+    """The points of a snapshot, prepared once; None where nobody has a place on its map."""
+    key = snapshot.version, session.record.include_simulated
+    return session.once("small map", key, lambda: _points(session, snapshot))
 
 
 def _points(session: Session, snapshot: Snapshot) -> SmallMap | None:

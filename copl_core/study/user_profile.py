@@ -17,7 +17,7 @@ from copl_core.insight.quality import BOTH_BAD, TIE, Share, repeated_answers
 from copl_core.preference.posterior import draws
 from copl_core.records import Choice, CoplError, Label, Response
 from copl_core.study import found_features, group_profiles, placement, user_map
-from copl_core.study.roles import OWN, needs
+from copl_core.study.roles import MEMBER, OWN, needs
 from copl_core.study.session import Session
 from copl_core.study.views import Evidence, PastAnswer, UserProfile
 
@@ -76,6 +76,12 @@ def uncounted(session: Session, user_id: int) -> tuple[found_features.Preferred,
     (profile,) = (one for one in group_profiles.profiles(session) if one.group == position.group)
     counted = max((abs(one.d) for one in profile.label_statements), default=0.0)
     return tuple(one for one in view.groups[position.group] if one.d > counted)
+
+
+@needs(MEMBER)
+def measure_pairs(session: Session) -> None:
+    """Measure the texts of the pairs by which tastes are measured; they are kept."""
+    _pairs(session)
 
 
 @needs(OWN)
