@@ -550,6 +550,14 @@ class Store(Protocol):
         """(number of users, number of answers) of the table that ``answers`` returns."""
         ...
 
+    def answered_since(self, study_id: int, label_id: int) -> tuple[list[int], int]:
+        """(ids of the users who gave or changed an answer after a label, ascending, the id of the newest one)."""
+        ...
+
+    def newest_label(self) -> int:
+        """The id of the newest label of all studies, 0 without one."""
+        ...
+
     def answers_state(self, study_id: int) -> tuple[int, int]:
         """(revision, other changes): it changes with the table that ``answers`` returns, and takes no count.
 

@@ -104,6 +104,17 @@ class Listing(Transactions):
             users, n = connection.execute(only_visible(query, study, UserRow.id)).one()
             return users, int(n)
 
+    def answered_since(self, study_id: int, label_id: int) -> tuple[list[int], int]:
+        with self._read() as connection:
+            study = study_row(connection, study_id)
+            new = only_visible(select(LabelRow.user_id, LabelRow.id), study, LabelRow.user_id)
+            rows = connection.execute(new.where(LabelRow.study_id == study_id, LabelRow.id > label_id)).all()
+            return sorted({row.user_id for row in rows}), max((row.id for row in rows), default=label_id)
+
+    def newest_label(self) -> int:
+        with self._read() as connection:
+            return connection.execute(select(func.coalesce(func.max(LabelRow.id), 0))).scalar_one()
+
     def answers_state(self, study_id: int) -> tuple[int, int]:
         with self._read() as connection:
             study = study_row(connection, study_id)

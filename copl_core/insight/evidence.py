@@ -9,7 +9,7 @@ follow those of others (``insight.collusion``) are a question to owners and no g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 
 import numpy as np
 from scipy.special import bdtr, bdtrc
@@ -31,11 +31,50 @@ def grounds(answers: AnswerTable, people: Collection[int]) -> dict[int, list[Gro
         answers: every answer that counts, checks included.
         people: ids of those who are judged; others are ignored.
     """
-    answers = answers.take(np.isin(answers.user, list(people)))
-    found: dict[int, list[Ground]] = {}
-    for user_id, ground in _of_figures(figures(answers)):
-        found.setdefault(user_id, []).append(ground)
-    return found
+    evidence = Evidence()
+    evidence.update(answers, people)
+    return evidence.grounds()
+
+
+class Evidence:
+    """What the answers of each person of a study say for themselves, kept from one look at them to the next.
+
+    A person's figures rest on their own answers; of all others only the number counts who have enough of them.  So
+    where somebody has answered, theirs alone are read again.
+    """
+
+    def __init__(self) -> None:
+        self._judged: dict[str, set[int]] = {kind: set() for kind, *_ in _CHECKS}  # ids of those with enough answers
+        # Kind → person → (probability at the bound, share), of those whom any number of people leaves in question
+        self._unlikely: dict[str, dict[int, tuple[float, Share]]] = {kind: {} for kind, *_ in _CHECKS}
+
+    def update(self, answers: AnswerTable, people: Collection[int]) -> None:
+        """Replace what is known of ``people`` by all of their answers that count, checks included."""
+        people = set(people)
+        rows = figures(answers.take(np.isin(answers.user, list(people))))
+        for kind, name, bound, beyond, _ in _CHECKS:
+            judged, unlikely = self._judged[kind], self._unlikely[kind]
+            judged -= people
+            for user_id in people & unlikely.keys():
+                del unlikely[user_id]
+            for row in rows:
+                share = getattr(row, name)
+                if share.n < MORE * FEWEST[name]:
+                    continue
+                judged.add(row.user_id)
+                p = beyond(share, bound)
+                if p <= LEVEL:
+                    unlikely[row.user_id] = p, share
+
+    def grounds(self) -> dict[int, list[Ground]]:
+        """Person → the grounds for a quarantine, at a level that holds for all people of the study."""
+        found: dict[int, list[Ground]] = {}
+        for kind, _, _, _, words in _CHECKS:
+            n = len(self._judged[kind])
+            for user_id, (p, share) in sorted(self._unlikely[kind].items()):
+                if p <= LEVEL / n:
+                    found.setdefault(user_id, []).append(Ground(kind, words.format(share)))
+        return found
 
 
 def present(ground: Ground, row: Figures) -> Ground:
@@ -54,15 +93,6 @@ def shown(answers: AnswerTable, people: Collection[int]) -> list[int]:
 
 def _is_shown(consistent: Share) -> bool:
     return consistent.n >= SHOWN_REPEATS and consistent.interval[0] > _CHANCE
-
-
-def _of_figures(rows: Sequence[Figures]) -> Iterator[tuple[int, Ground]]:
-    """(user, ground) of each figure that is beyond its bound, at a level that holds for all people of the study."""
-    for kind, name, bound, beyond, words in _CHECKS:
-        shares = [(row.user_id, getattr(row, name)) for row in rows if getattr(row, name).n >= MORE * FEWEST[name]]
-        for user_id, share in shares:
-            if beyond(share, bound) <= LEVEL / len(shares):
-                yield user_id, Ground(kind, words.format(share))
 
 
 def _as_few(share: Share, bound: float) -> float:

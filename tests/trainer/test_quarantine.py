@@ -7,7 +7,7 @@ import pytest
 from copl_core.records import Choice
 from copl_core.study import access, contents, labelling, quarantine
 from copl_core.study_settings import AssignmentSettings
-from copl_core.trainer.quarantine import LookOut, look_at
+from copl_core.trainer.quarantine import BigStudy, LookOut, look_at
 from tests.worlds import open_study, pairs_to_label
 
 
@@ -75,3 +75,63 @@ def test_a_look_comes_with_new_answers_only_and_rests_in_between(session, monkey
     labels(session, "Calm", 1)
     resting.attempt()
     assert len(looks) == 3, "the next look is an hour away"
+
+
+# ---- a study of very many answers
+
+
+def test_of_a_big_study_everybody_is_read_once_and_then_those_who_answer(session, monkeypatch):
+    people = [labels(session, f"Calm {n}", 3) for n in range(4)]
+    hasty = labels(session, "Hasty", 20, 150)
+    read, answers = [], session.store.answers
+    monkeypatch.setattr(
+        session.store, "answers", lambda study, users: read.append(users) or answers(study, users=users)
+    )
+    big = BigStudy(session.store, session.id, block=3)
+    assert [big.look(), session.store.user(hasty.id).quarantined] == [False, False], "others wait to be read"
+    assert [big.look(), session.store.user(hasty.id).quarantined] == [True, True]
+    everybody = [*(one.id for one in people), hasty.id]
+    assert sorted(read[0] + read[1])[-5:] == everybody and read[2] == [hasty.id]
+    del read[:]
+    quick = labels(session, "Quick", 20, 150)
+    assert big.look() and session.store.user(quick.id).quarantined
+    assert read[0] == [quick.id], "nobody else has answered"
+
+
+def test_a_big_study_finds_whom_a_look_at_all_answers_finds(session, monkeypatch):
+    for n in range(5):
+        labels(session, f"Calm {n}", 20)
+    hasty, rests = labels(session, "Hasty", 20, 150), labels(session, "Rests", 19, 150)
+    labelling.undo(session, hasty.id)
+    LookOut(session.store, seconds=0.0, at_once=0).attempt()
+    assert not session.store.user(hasty.id).quarantined, "19 answers count"
+    big = BigStudy(session.store, session.id)
+    assert big.look()
+    for user in (hasty, rests):
+        task = labelling.next_task(session, user.id)
+        labelling.submit(session, task.id, user.id, Choice.LEFT, milliseconds=150)
+    labelling.undo(session, rests.id)
+    assert big.look()
+    assert session.store.user(hasty.id).quarantined and not session.store.user(rests.id).quarantined
+    assert look_at(session.store, session.record) == []
+
+
+def test_a_big_study_is_read_again_after_hours_and_lets_new_accounts_in(session, monkeypatch):
+    labelling.set_assignment(session, AssignmentSettings(order="imported", repeats=0.5, gold=0, quarantine="new"))
+    user, _ = access.enter(session, "Newcomer")
+    big = BigStudy(session.store, session.id)
+    for _ in range(40):
+        task = labelling.next_task(session, user.id)
+        first = min(task.left.id, task.right.id)
+        choice = Choice.LEFT if task.left.id == first else Choice.RIGHT
+        labelling.submit(session, task.id, user.id, choice, milliseconds=60_000)
+        big.look()
+        if session.store.user(user.id).trained:
+            break
+    assert session.store.user(user.id).trained
+    monkeypatch.setattr("copl_core.trainer.quarantine.AGAIN_SECONDS", 0.0)
+    read, answers = [], session.store.answers
+    monkeypatch.setattr(
+        session.store, "answers", lambda study, users: read.append(users) or answers(study, users=users)
+    )
+    assert big.look() and user.id in read[0]
