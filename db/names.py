@@ -1,5 +1,5 @@
-"""Which names of a study may be taken for another name, by index: a study may have a million people, and this is asked
-for each newcomer.
+"""Which names of a study may be taken for another name, by index: a study may have a million people, and the name of
+each newcomer is compared.
 
 A name of letters A to Z alone differs from a name that looks the same in case at most, and the database has an index of
 its names in lower case.  Names with other letters have an index of their own, and are compared here.
@@ -23,7 +23,7 @@ def names_like(connection: Connection, study_id: int, folded: Collection[str]) -
     beyond = text(f"({IS_BEYOND_ASCII[connection.dialect.name]})")
     found = list[str]()
     for condition in (func.lower(UserRow.name).in_(sorted(folded)), beyond):
-        # With the kind: SQLite would read the names of the whole study in the index that holds all it is asked for.
+        # With the kind: SQLite would read the names of the whole study in the index that holds nothing but names.
         query = select(UserRow.name, UserRow.kind).where(UserRow.study_id == study_id, condition)
         found += connection.execute(query).scalars()
     return found

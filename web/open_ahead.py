@@ -1,8 +1,8 @@
 """Champions are read before somebody waits for them: after a start of the app, and when another snapshot becomes the
 champion.  At a million people that takes seconds.
 
-One thread does so for each study that this process serves, beginning with the first request, whoever sends it: a
-balancer that asks whether the app is ready, or a browser.  What it cannot read, the pages say.
+One thread does so for each study that this process serves, beginning with the first request of a browser, or of a
+balancer that asks whether the app is ready.  What it cannot read, the pages say.
 """
 
 from __future__ import annotations

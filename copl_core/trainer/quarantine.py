@@ -64,7 +64,7 @@ class BigStudy:
     of those who have answered since the last look.
 
     A change that adds no answer (one is taken back, somebody leaves, an import has ended) is seen when everybody is
-    read again, ``AGAIN_SECONDS`` later at the earliest.  Whoever is quarantined is read at that moment.
+    read again, ``AGAIN_SECONDS`` later at the earliest.  Those who are to be quarantined are read at that moment.
 
     Args:
         block: people of a look.
