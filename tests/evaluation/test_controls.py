@@ -24,8 +24,14 @@ def short_and_long(context: int) -> EvalDataset:
     return build_dataset(rows(range(20), range(24)), rows(NEW, range(24), seed=1), context)
 
 
-def flip_of(name: str, dataset: EvalDataset, settings: Settings = QUICK) -> dict:
-    methods, phi = Methods(settings), ByStyle().embed(dataset.texts)
+@pytest.fixture(scope="module")
+def studio() -> tuple[EvalDataset, Methods]:
+    """A dataset, and the methods of the studio, which share one fit of it."""
+    return short_and_long(8), Methods(QUICK)
+
+
+def flip_of(name: str, dataset: EvalDataset, methods: Methods) -> dict:
+    phi = ByStyle().embed(dataset.texts)
     own = methods.run(name, dataset, lambda: phi, 0)
     flipped = methods.given_opposite(name, dataset, lambda: phi, 0)
     assert flipped is not None
@@ -35,8 +41,8 @@ def flip_of(name: str, dataset: EvalDataset, settings: Settings = QUICK) -> dict
 
 
 @pytest.mark.parametrize("name", ["copl-graph", "copl"])
-def test_with_enough_own_labels_most_predictions_turn_and_right_becomes_wrong(name):
-    found = flip_of(name, short_and_long(8))
+def test_with_enough_own_labels_most_predictions_turn_and_right_becomes_wrong(name, studio):
+    found = flip_of(name, *studio)
     assert found["n"] == len(NEW) * (24 - 8)
     assert found["turned"] > 0.9
     assert found["accuracy"] > 0.9
@@ -46,7 +52,7 @@ def test_with_enough_own_labels_most_predictions_turn_and_right_becomes_wrong(na
 def test_what_everybody_prefers_does_not_turn_with_one_label():
     everybody = [replace(row, annotator=f"user {2 * n}") for n in range(20) for row in rows(range(0, 1), range(24))]
     new = [replace(row, annotator=f"user {2 * n}") for n in NEW for row in rows(range(0, 1), range(24))]
-    found = flip_of("copl-graph", build_dataset(everybody, new, 1))
+    found = flip_of("copl-graph", build_dataset(everybody, new, 1), Methods(QUICK))
     assert found["turned"] < 0.1
     assert found["accuracy"] > 0.9 and found["accuracy_flipped"] > 0.9
 

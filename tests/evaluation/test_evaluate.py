@@ -28,7 +28,7 @@ SMALL = {"members": 2, "max_steps": 60}
 def quick_graphs():
     """Small graphs whose priors are given: ``training/test_tune.py`` tests their choice, which takes dozens of fits."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("copl_core.training.tune.tuned", lambda data, phi, config, **_: config.with_settings(**SMALL))
+        patched.setattr("copl_core.trainer.job.tuned", lambda data, phi, config, **_: config.with_settings(**SMALL))
         yield
 
 
