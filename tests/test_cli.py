@@ -22,8 +22,10 @@ from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, Role, RunState, StoreUnavailable
 from copl_core.study import access, privacy, runs, service_tokens
+from copl_core.trainer.job import Job
 from db.engine import make_engine
 from db.store import SqlStore
+from tests.trainer.conftest import QUICK_GRAPH, quick_two_camps
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
 from tests.worlds import trained as trained_world
 
@@ -613,9 +615,10 @@ def test_a_study_goes_into_a_file_and_comes_back_under_its_name_or_another(home,
 
 @pytest.mark.weights
 def test_an_audit_prints_its_tables_and_its_figures_stay_with_the_snapshot(
-    home, minilm, tmp_path_factory, tmp_path, capsys
+    home, minilm, tmp_path_factory, tmp_path, capsys, monkeypatch
 ):
-    trained_world(two_camps, tmp_path_factory, home)
+    monkeypatch.setattr(Job, "graph_config", lambda job, kind: QUICK_GRAPH)  # of the ten fits that are attacked, too
+    trained_world(quick_two_camps, tmp_path_factory, home)
     (home / "weights").mkdir()
     (home / "weights" / "minilm").symlink_to(minilm, target_is_directory=True)
     assert main(["audit", "--shadows", "4", "--targets", "1", "--json", str(tmp_path / "all.json")]) == 0

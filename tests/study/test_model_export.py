@@ -71,7 +71,7 @@ def with_reward_of(session: Session, name: str, folder: Path) -> Session:
     return session
 
 
-def stock_and_studio(session: Session, folder: Path, user: str, n: int = 50) -> tuple[np.ndarray, np.ndarray]:
+def stock_and_studio(session: Session, folder: Path, user: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of n texts of the study, centred: by stock code, and by the studio for this user, in float32."""
     snapshot = load_snapshot(session.snapshot_root, session.record.champion)
     vectors, _, _ = model_export._audience(session, snapshot, user, None, False, False)
@@ -89,7 +89,7 @@ def stock_and_studio(session: Session, folder: Path, user: str, n: int = 50) -> 
 def test_a_model_of_minilm_gives_the_rewards_of_the_studio_on_50_texts(demo, tmp_path, monkeypatch):
     name = access.users(demo)[3].name
     made = export_model(demo, tmp_path / "model", user=name)
-    stock, studio = stock_and_studio(demo, tmp_path / "model", name)
+    stock, studio = stock_and_studio(demo, tmp_path / "model", name, n=16)  # again, not by the export itself
     np.testing.assert_allclose(stock, studio, atol=1e-4)
     assert studio.std() > 0.5 and made.difference < 1e-4 and made.n_checked == 50 and made.adapter_rank is None
     assert 0 < made.served[0] < 0.5  # the page's line, in the precision of this machine
@@ -104,13 +104,13 @@ def test_a_model_of_minilm_gives_the_rewards_of_the_studio_on_50_texts(demo, tmp
 @pytest.mark.weights
 @pytest.mark.slow
 def test_a_model_of_smollm2_gives_the_rewards_of_the_studio(demo, smollm2, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_export, "CHECKED", 8)  # texts, of 50: the test above reads all, of a smaller model
+    monkeypatch.setattr(model_export, "CHECKED", 4)  # texts, of 50: the test above reads all, of a smaller model
     (demo.settings.weights / "smollm2").symlink_to(smollm2, target_is_directory=True)
     session, name = with_reward_of(demo, "smollm2", smollm2), access.users(demo)[3].name
     made = export_model(session, tmp_path / "model", user=name)
-    stock, studio = stock_and_studio(session, tmp_path / "model", name, n=6)
+    stock, studio = stock_and_studio(session, tmp_path / "model", name, n=4)
     np.testing.assert_allclose(stock, studio, atol=1e-4)
-    assert studio.std() > 0.05 and made.adapter_rank == 16 and made.n_checked == 8
+    assert studio.std() > 0.05 and made.adapter_rank == 16 and made.n_checked == 4
     assert made.difference < 1e-4  # with the constant that the card names, not only in differences
     card = (tmp_path / "model" / "README.md").read_text()
     assert "plus +0.2500" in card and "LoRA of rank 16" in card and "apply_chat_template" in card
