@@ -32,10 +32,13 @@ SECOND_STUDIO = ("test_reward", "test_room", "test_start")  # browser tests most
 # Files that go first in a new checkout, the heaviest first.  Every run notes the seconds of each file in pytest's
 # cache, and later runs order the files by them: all processes end together when the heaviest files go first.
 HEAVY = [f"tests/{path}.py" for path in (
-    "study/test_model_export", "training/test_graph_fit", "trainer/test_worker", "training/test_distributed",
-    "training/test_checkpoint", "evaluation/test_evaluate", "trainer/test_job", "training/test_reward_fit",
-    "pages/test_reward", "pages/test_people", "copl/test_notebook", "study/test_trl", "install/test_wheel",
-    "test_cli", "install/test_launcher", "db/test_races", "db/test_engine", "db/test_round_trip",
+    "trainer/test_ranks", "trainer/test_worker", "study/test_model_export", "trainer/test_job",
+    "training/test_distributed", "trainer/test_shared_snapshots", "db/test_queue", "db/test_schema",
+    "study/test_kills", "training/test_checkpoint", "training/test_graph_fit", "training/test_reward_fit",
+    "evaluation/test_evaluate", "evaluation/test_controls", "study/test_group_names", "training/test_tune",
+    "training/test_graph_ranks", "pages/test_reward", "pages/test_people", "copl/test_notebook", "study/test_trl",
+    "install/test_wheel", "test_cli", "install/test_launcher", "db/test_races", "db/test_imports", "db/test_engine",
+    "db/test_round_trip",
 )]  # fmt: skip
 NOTED = "suite/seconds"
 _seconds: defaultdict[str, float] = defaultdict(float)  # of each file, in the process that hands out the work
