@@ -62,9 +62,10 @@ def pytest_collection_modifyitems(config, items) -> None:
     items.sort(key=lambda item: (not item.nodeid.startswith(BROWSER), -seconds.get(_file(item.nodeid), 0)))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """The garbage of tests is collected without looking at what was imported, again and again."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """The garbage of tests is collected without looking at what was imported, again and again; also in the process that
+    hands out the work, which collects no tests."""
     gc.freeze()
     gc.enable()
 
