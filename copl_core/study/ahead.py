@@ -6,7 +6,7 @@ and the texts on which tastes are measured half of one.
 
 from __future__ import annotations
 
-from copl_core.study import controversy, small_map, user_profile
+from copl_core.study import controversy, drawn, small_map, user_profile
 from copl_core.study.roles import TERMINAL, needs
 from copl_core.study.session import Session
 
@@ -25,3 +25,5 @@ def read_ahead(session: Session) -> None:
     small_map.points(session, snapshot)
     user_profile.measure_pairs(session)
     controversy.table(session)
+    if len(snapshot.layout.user_ids) > drawn.MOST_DRAWN:
+        drawn.drawn_people(session, snapshot)

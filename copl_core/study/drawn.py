@@ -40,12 +40,17 @@ def people_of_map(
         users = session.store.users(session.id, most=MOST_DRAWN + 1)
         if len(users) <= MOST_DRAWN:
             return users, None
-    name, shown = f"drawn people of {snapshot.version}", session.record.include_simulated
-    everybody, drawn = session.once(name, shown, lambda: _draw(session, snapshot.layout))
+    everybody, drawn = drawn_people(session, snapshot)
     known = {user.id for user in drawn}
     more = [one for one in (*also, *([] if viewer is None else [viewer])) if one not in known]
     users = [*drawn, *session.store.users(session.id, ids=more)] if more else drawn
     return sorted(users, key=lambda user: user.id), everybody
+
+
+def drawn_people(session: Session, snapshot: Snapshot) -> tuple[Everybody, list[User]]:
+    """The even sample of a large snapshot's people, with the counts of everybody; once a snapshot."""
+    name, shown = f"drawn people of {snapshot.version}", session.record.include_simulated
+    return session.once(name, shown, lambda: _draw(session, snapshot.layout))
 
 
 def _draw(session: Session, layout: Layout) -> tuple[Everybody, list[User]]:

@@ -7,7 +7,7 @@ from threading import Event
 import pytest
 
 from copl_core.records import CoplError
-from copl_core.study import controversy, small_map, user_profile
+from copl_core.study import controversy, drawn, small_map, user_profile
 from tests.worlds import fit_graph_now, three_people, trained
 from web import open_ahead
 from web.open_ahead import OpenAhead, keep_open, open_champion
@@ -37,6 +37,14 @@ def test_the_champion_is_read_once_and_so_is_the_next_one(session, monkeypatch):
     monkeypatch.undo()
     fit_graph_now(session)
     assert open_champion(session, known) != known and len(read(session)) == 4
+
+
+def test_of_a_large_study_the_people_of_the_map_are_drawn_too(session, monkeypatch):
+    monkeypatch.setattr(drawn, "MOST_DRAWN", 2)
+    open_champion(session, None)
+    monkeypatch.setattr(drawn, "_draw", lambda *_: pytest.fail("drawn twice"))
+    users, everybody = drawn.people_of_map(session, session.snapshot(), None, ())
+    assert len(users) == everybody.n_users == 3
 
 
 def test_without_a_champion_nothing_is_read(tmp_path):
