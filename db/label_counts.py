@@ -48,7 +48,10 @@ def recount_labels(connection: Connection, study_id: int) -> None:
     connection.execute(update(UserRow).where(UserRow.id == counted.c.user_id).values(found))
 
 
-def trained_labels(connection: Connection, study: AnyRow) -> int:
-    """How many labels of a study a run would learn from."""
-    query = select(func.coalesce(func.sum(UserRow.n_preferences), 0)).where(UserRow.study_id == study.id)
-    return int(connection.execute(only_trained(query, study, UserRow.id)).scalar_one())
+def trained_labels(connection: Connection, study: AnyRow, most: int | None = None) -> int:
+    """How many labels of a study a run would learn from; counted up to ``most``, which reads as many users at most."""
+    counts = select(UserRow.n_preferences).where(UserRow.study_id == study.id, UserRow.n_preferences > 0)
+    counts = only_trained(counts, study, UserRow.id)
+    each = (counts if most is None else counts.limit(most)).subquery()
+    n = int(connection.execute(select(func.coalesce(func.sum(each.c.n_preferences), 0))).scalar_one())
+    return n if most is None else min(n, most)

@@ -45,9 +45,9 @@ _MOST_BOUND = 500  # ids bound in one statement; longer lists are filtered here
 
 
 class Listing(Transactions):
-    def label_count(self, study_id: int) -> int:
+    def label_count(self, study_id: int, *, most: int | None = None) -> int:
         with self._read() as connection:
-            return trained_labels(connection, study_row(connection, study_id))
+            return trained_labels(connection, study_row(connection, study_id), most)
 
     def labels(self, study_id: int, *, user_id: int | None = None, pair_id: int | None = None) -> list[Label]:
         with self._read() as connection:

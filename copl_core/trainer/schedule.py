@@ -18,7 +18,7 @@ _MAX_DOUBLINGS = 8  # of the wait after consecutive failures
 class Situation:
     """The state of one study that decides whether a run is due."""
 
-    n_labels: int
+    n_labels: int  # counted up to the fewest that a run of any kind needs
     since_graph: int  # label changes after the watermark of the newest snapshot, whichever is the champion
     since_reward: int  # label changes after the watermark of the newest reward model
     has_snapshot: bool

@@ -72,7 +72,7 @@ from copl_core.trainer.run_progress import (
     length_in_words,
     tags_in_words,
 )
-from copl_core.trainer.schedule import Situation, due
+from copl_core.trainer.schedule import FEWEST, Situation, due
 from copl_core.trainer.shared_snapshots import SharedSnapshots
 from copl_core.trainer.start import start_of
 from copl_core.trainer.worker_lock import Holder, new_name
@@ -243,7 +243,7 @@ class Trainer:
             [run for run in self.store.runs(study_id, kind=kind, limit=100) if run.ended_at] for kind in RUN_KINDS
         )  # newest first
         return Situation(
-            n_labels=self.store.label_count(study_id),
+            n_labels=self.store.label_count(study_id, most=max(FEWEST.values())),
             since_graph=self.store.revisions_since(study_id, newest or 0),
             since_reward=self.store.revisions_since(study_id, reward or 0),
             has_snapshot=newest is not None,

@@ -46,7 +46,9 @@ def check(store, study_id: int) -> tuple:
     """The law; returns (state, table of answers)."""
     everybody, answers = counted(store, study_id), store.answers(study_id)
     assert kept(store, study_id) == everybody
-    assert store.label_count(study_id) == len(store.training_data(study_id).labels)
+    n_labels = len(store.training_data(study_id).labels)
+    assert store.label_count(study_id) == n_labels
+    assert [store.label_count(study_id, most=most) for most in (1, 3, 20)] == [min(n_labels, n) for n in (1, 3, 20)]
     assert store.answer_counts(study_id) == (len(np.unique(answers.user)), len(answers))
     shown = store.users(study_id)
     assert store.left_out(study_id) == [one.id for one in shown if one.excluded or one.quarantined]
