@@ -16,7 +16,7 @@ from copl_core.study.session import Session
 from tests.worlds import open_study, pairs_to_label
 
 UNCHECKED = {  # parts of verbs, which take a session and are called by verbs alone
-    "access.give_owner", "drawn.people_of_map",
+    "access.give_owner", "drawn.drawn_people", "drawn.people_of_map",
     "found_features.strongest", "found_features.shown_by",
     "placement.adapted", "placement.vector", "placement.position_in", "runs.is_alive",
     "roles.need_role", "roles.member", "voters.are_of_snapshot", "voters.voters_of",
