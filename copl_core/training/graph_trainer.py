@@ -36,6 +36,27 @@ def edge_share_for(share: float) -> float:
     return 1 - (1 - share) ** 0.5
 
 
+def edge_hash(user_ids: np.ndarray, response_ids: np.ndarray) -> np.ndarray:
+    """A number (E,) int32 of each user–response edge by its ids, from which every draw of the edge follows: who comes
+    or leaves changes the draws of nobody else.
+    """
+    mixed = user_ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + response_ids.astype(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(32)).astype(np.uint32).view(np.int32)
+
+
+def drawn_edges(edges: Tensor, generator: torch.Generator, share: float) -> Tensor:
+    """Mask (E,) of about a ``share`` of the edges, by their ``edge_hash`` and one number of the generator.
+
+    The hash of 32 bits is Wellons' lowbias32; products of int32 wrap around, and a shift keeps the sign.
+    """
+    mixed = edges ^ int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
+        mixed = (mixed ^ ((mixed >> shift) & ((1 << (32 - shift)) - 1))) * factor
+    mixed = mixed ^ ((mixed >> 16) & 0xFFFF)
+    return mixed < round(share * 2**32) - 2**31
+
+
 @dataclass(frozen=True)
 class LabelBatch:
     """Query labels (B,): the rows of users, left and right responses, the outcome and the weight of each.
@@ -82,7 +103,8 @@ class GraphData:
         )
         edges = np.stack([labels.user * data.n_responses + labels.left, labels.user * data.n_responses + labels.right])
         unique, edges = np.unique(edges, return_inverse=True)  # by user: the edges of a rank are one block of all
-        self.edge_rows = shard.rows(len(unique))
+        user_ids, response_ids = data.user_ids[unique // data.n_responses], data.response_ids[unique % data.n_responses]
+        self.edge_hash = torch.as_tensor(edge_hash(user_ids, response_ids), device=self.device)
         self.edges = torch.as_tensor(edges.reshape(2, -1), dtype=torch.int32, device=self.device)  # (2, N)
         self.outcome = torch.as_tensor(labels.outcome, device=self.device)
         weight = np.where(labels.decided, labels.strength, priors.tie_weight * labels.strength)
@@ -135,7 +157,7 @@ class GraphData:
     def draw(self, seen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Masks (N,) of the labels that stay in the graph and of the query labels, which leave it.  If none leaves,
         both masks are ``seen`` (N,)."""
-        drawn = self.edge_rows.rand(generator, self.device) < edge_share_for(self.config.schedule.leave_out)
+        drawn = drawn_edges(self.edge_hash, generator, edge_share_for(self.config.schedule.leave_out))
         left_out = (drawn.index_select(0, self.edges[0]) | drawn.index_select(0, self.edges[1])) & seen
         return (seen & ~left_out, left_out) if self.shard.total(bool(left_out.any())) else (seen, seen)
 

@@ -16,7 +16,7 @@ from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.trainer.run_log import HELD_OUT
 from copl_core.training.checkpoint import Checkpoint
 from copl_core.training.graph_fit import _folds, fit_graph
-from copl_core.training.graph_trainer import GraphData, Member
+from copl_core.training.graph_trainer import GraphData, Member, drawn_edges, edge_hash
 from copl_core.training.losses import torch_generator
 from tests.preference.camps import QUICK, all_pairs, camp_phi, camps, world
 
@@ -423,3 +423,16 @@ def test_no_label_and_too_few_embeddings_give_a_sentence():
         fit_graph(world(2, 1, Comparisons.build([], [], [], [])), camp_phi(1), SHORT, seed=0)
     with pytest.raises(CoplError, match="one row per response"):
         fit_graph(camps(), camp_phi(3), SHORT, seed=0)
+
+
+def test_draws_of_edges_follow_from_ids_alone_and_have_their_share():
+    """Somebody who leaves changes the draws of nobody else, and two draws are independent."""
+    user, response = (part.ravel() for part in np.meshgrid(np.arange(1, 401), np.arange(7, 207), indexing="ij"))
+    edges = torch.as_tensor(edge_hash(user, response))
+    first, second = (drawn_edges(edges, torch_generator(seed), 0.3) for seed in (1, 2))
+    stay = torch.as_tensor(user != 5)
+    assert torch.equal(drawn_edges(edges[stay], torch_generator(1), 0.3), first[stay])
+    for found, share in ((first, 0.3), (second, 0.3), (first & second, 0.09), (first[:-1] & first[1:], 0.09)):
+        assert abs(found.float().mean().item() - share) < 0.006  # 80,000 edges: four standard deviations
+    by_user, by_response = (first.view(400, 200).float().mean(axis) for axis in (1, 0))
+    assert 0.1 < by_user.min() < by_user.max() < 0.5 and 0.2 < by_response.min() < by_response.max() < 0.4
