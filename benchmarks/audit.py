@@ -52,8 +52,8 @@ def attack(world: World, shadows: int, targets: int, seed: int) -> None:
     began = time.monotonic()
     audited = world_of(world.data, world.phi, seed=seed)
     state = world.fit(audited.labels, seed) if audited.data.n_users == world.data.n_users else None
-    known = np.unique(world.data.labels.user)
-    groups = [None if world.group[user] < 0 else str(world.group[user]) for user in known.tolist()]
+    attacked = np.flatnonzero(np.isin(world.data.user_ids, audited.data.user_ids))  # those with a preference
+    groups = [None if world.group[user] < 0 else str(world.group[user]) for user in attacked.tolist()]
     found = audit(audited, shadows=shadows, targets=targets, serving=state, attributes={"true group": groups})
     print(f"\n== {world.name}\n\n{text(found)}")
     if state is not None:
