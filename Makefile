@@ -82,10 +82,11 @@ clean:
 
 # install brings what the studio needs, install-tests also what the tests need.  Each installs when its lists differ from
 # those of the last completed install; an interrupted install does not count.  PYTHON=… chooses the interpreter.  Python
-# compiles a module when it is first imported; all of them at once would take as long as the rest of the install.
+# compiles a module when it is first imported, where it may; all of them at once would take as long as the rest.
 install install-tests:
 	@studio=$$(cksum < requirements.txt); tests=$$(cat requirements.txt requirements-tests.txt | cksum); \
-	hashes=; end=txt; \
+	hashes=; end=txt; compile=--no-compile; \
+	[ -z "$$PYTHONDONTWRITEBYTECODE" ] || compile=; \
 	if [ "$(LOCKED)" = yes ]; then hashes=--require-hashes; end=lock; studio="$$studio locked"; tests="$$tests locked"; fi; \
 	if [ $@ = install ]; then list=requirements.$$end; mark=$(VENV)/installed; want=$$studio; \
 	else list=requirements-tests.$$end; mark=$(VENV)/installed-tests; want=$$tests; fi; \
@@ -113,7 +114,7 @@ install install-tests:
 	  fi; \
 	fi; \
 	echo "Installing packages (about 3 minutes the first time)…"; \
-	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off --no-compile $$hashes -r $$list \
+	{ $(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off $$compile $$hashes -r $$list \
 	    2>$(VENV)/pip.log || echo "failed" >$(VENV)/failed; } \
 	  | sed -n -e 's/^Collecting \([^ ]*\) (from -r .*/  \1/p' -e 's/^Installing collected packages.*/  unpacking/p'; \
 	if [ -f $(VENV)/failed ]; then \
