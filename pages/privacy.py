@@ -51,8 +51,8 @@ def section() -> None:
     if found is None:
         st.info(
             f"Nothing is measured yet. In a terminal of the studio's machine: `{command('audit')}`. It takes "
-            "about half an hour for 150 people with 15 answers each, longer for more, and changes nothing but these "
-            "figures."
+            "some minutes for 150 people with 15 answers each, longer for more or on a busy machine, and changes "
+            "nothing but these figures."
         )
         return
     st.markdown(lead(found))

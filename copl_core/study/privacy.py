@@ -1,6 +1,6 @@
 """The verbs of Study, Privacy: what an audit attacks, and the figures of the last one.
 
-An audit takes half an hour and is run in a terminal; its figures stand in the record of the champion of that moment.
+An audit takes minutes and is run in a terminal; its figures stand in the record of the champion of that moment.
 """
 
 from __future__ import annotations
