@@ -5,7 +5,7 @@ Every method is one transaction: all of it is done when the method returns, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -162,12 +162,6 @@ class Store(Protocol):
 
     def find_users(self, study_id: int, part: str, most: int) -> list[User]:
         """At most ``most`` users whose name contains a text, in any case, the shortest names first; by id for ""."""
-        ...
-
-    def names_like(self, study_id: int, folded: Collection[str]) -> list[str]:
-        """The names of users, shown or not, that a name may be taken for: those that are in lower case one of
-        ``folded``, and all that hold a letter beyond ASCII.
-        """
         ...
 
     def users_of_kind(self, study_id: int, kind: Kind) -> list[int]:

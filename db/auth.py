@@ -189,9 +189,12 @@ def _add_token(connection: Connection, user_id: int, token_hash: str, *, termina
 
 
 def add_user(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
-    """A new user; a name in use is refused, because it would let one person in as another."""
+    """A new user; a name in use, or one that looks like it, is refused: one person would pass for another."""
     name = checked_name(name, "user")
-    if in_use(connection, study_id, name):
+    other = in_use(connection, study_id, name)
+    if other is not None and other.casefold() != name.casefold():
+        raise CoplError(f"The name {name} looks like {other}, which is in use; choose another.")
+    if other is not None:
         raise CoplError(
             f"The name {name!r} is already in use. If it is yours, open your own sign-in link, or ask an owner of the "
             "study for a new one; else choose another name."
@@ -217,7 +220,7 @@ def add_user(connection: Connection, study_id: int, name: str, role: Role, token
 def free_name(connection: Connection, study_id: int, name: str) -> str:
     name = name.strip()[:80] or "Guest"
     names = (name if n == 1 else f"{name} {n}" for n in count(1))
-    return next(one for one in names if not in_use(connection, study_id, one))
+    return next(one for one in names if in_use(connection, study_id, one) is None)
 
 
 def _address(email: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, cast, func, insert, or_, select, update
@@ -11,7 +11,6 @@ from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Right, Role, St
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
 from db.models import AuditRow, StudyRow, UserRow
-from db.names import names_like
 from db.quarantine import COUNTED, LEFT_OUT, change_training, decision, end_for_owner
 from db.rights import Rights
 from db.study_parts import drop_some
@@ -142,10 +141,6 @@ class Members(Rights):
             query = query.where(UserRow.name.icontains(part, autoescape=True)) if part else query
             order = (func.length(UserRow.name), UserRow.name) if part else (UserRow.id,)
             return [user_of(row) for row in connection.execute(query.order_by(*order).limit(most))]
-
-    def names_like(self, study_id: int, folded: Collection[str]) -> list[str]:
-        with self._read() as connection:
-            return names_like(connection, study_id, folded)
 
     def users_of_kind(self, study_id: int, kind: Kind) -> list[int]:
         query = select(UserRow.id).where(UserRow.study_id == study_id, UserRow.kind == kind.value)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import chain, count
-from unicodedata import category, normalize
 
 from copl_core.formats.values import visible
+from copl_core.names import has_unseen
 from copl_core.records import LARGEST, AuditEntry, CoplError, Kind, NotInStudy, Role, StudyRecord, User
 from copl_core.store import Store
 from copl_core.study.roles import ANYBODY, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs
@@ -121,7 +121,7 @@ def enter(session: Session, name: str, *, browser: str = "") -> tuple[User, str]
         CoplError: the study is not open to everybody, or the name is taken or looks like one that is.
     """
     token, known = new_secret(), hashed(browser) if browser else None
-    return session.store.join(session.id, _of_its_own(session, name), hashed(token), known), token
+    return session.store.join(session.id, _checked(name), hashed(token), known), token
 
 
 @needs(OWN_OR_OWNER)
@@ -219,8 +219,7 @@ def accept_invite(session: Session, secret: str, name: str, *, browser: str = ""
         CoplError: the invite is unknown, revoked, used up or expired, or the name is taken or looks like one that is.
     """
     token, known = new_secret(), hashed(browser) if browser else None
-    name = _of_its_own(session, name)
-    return session.store.accept_invite(session.id, hashed(secret), name, hashed(token), known), token
+    return session.store.accept_invite(session.id, hashed(secret), _checked(name), hashed(token), known), token
 
 
 @needs(OWNER)
@@ -326,21 +325,6 @@ def _checked(name: str) -> str:
         raise CoplError("The name is empty; type a name or a nickname.")
     if len(name) > _NAME_LENGTH:
         raise CoplError(f"The name has {len(name)} characters; give one of 1 to {_NAME_LENGTH}.")
-    if visible(name) != name or any(category(one) in ("Cc", "Cs", "Co", "Cn") for one in name):
+    if visible(name) != name or has_unseen(name):
         raise CoplError(f"The name {visible(name)!r} holds characters that nobody can see; give a name without them.")
     return name
-
-
-def _of_its_own(session: Session, name: str) -> str:
-    """A name that nobody can take for that of another user; an equal one is the store's affair."""
-    name = _checked(name)
-    folded, look = name.casefold(), _look(name)
-    for other in session.store.names_like(session.id, {folded, look}):
-        if other.casefold() != folded and _look(other) == look:
-            raise CoplError(f"The name {name} looks like {other}, which is in use; choose another.")
-    return name
-
-
-def _look(name: str) -> str:
-    """What a name looks like: letters of any width and case, without what is not seen."""
-    return "".join(one for one in normalize("NFKC", name).casefold() if category(one) != "Cf")

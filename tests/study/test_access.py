@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 from time import sleep
 from unicodedata import normalize
 
@@ -15,7 +16,9 @@ from copl_core.records import CoplError, Identity, Role, User
 from copl_core.study import access, accounts, contents, labelling, sign_in, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
+from db.auth import free_name
 from db.engine import reading
+from db.names import names_like
 from tests.worlds import SHORT, fit_graph_now, label_in_camp, open_study
 
 SOON = timedelta(seconds=0.05)
@@ -302,12 +305,15 @@ def test_names_are_checked_and_secrets_sign_in_whom_they_were_made_for(untrained
         "An\u200bn": r"An⟨U\+200B⟩n",
         "A\u202enn": "nobody can see",
     }
-    for name, problem in (refused | {"A\0nn": "nobody can see"}).items():
+    blank = ["A\0nn", "Ann\ufe0f", "Ann\u034f", "\u3164", "\u2800", "A\u115fnn", "Ann\U000e0101", "An\U000e0041n"]
+    for name, problem in (refused | dict.fromkeys(blank, "nobody can see")).items():
         with pytest.raises(CoplError, match=problem):
             access.join(untrained, name)
+    for name in ("Zoë ❤\ufe0f", "نام\u200cه", "Åsa Öberg", "李雷", "O'Neil-2"):
+        assert access.join(untrained, name).name == name
 
 
-@pytest.mark.parametrize("name", ["ann", "ＡＮＮ", "A\u00adnn", "Ann\u200d"])
+@pytest.mark.parametrize("name", ["ann", "ＡＮＮ", "A\u00adnn", "Ann\u200d", "Аnn", "ΑNN", "аnn", "Ann\ufe0f"])
 def test_nobody_joins_under_a_name_that_looks_like_anothers(untrained, name):
     access.join(untrained, "Ann")
     with pytest.raises(CoplError, match="looks like Ann|nobody can see|already"):
@@ -325,11 +331,35 @@ def test_names_with_other_letters_are_compared_too(untrained, known, name):
         access.enter(untrained, name)
 
 
+def test_of_two_look_alikes_who_come_at_once_one_gets_in(untrained):
+    names = [f"{first}ook {n}" for n in range(8) for first in ("L", "Ｌ")]
+    came = Barrier(4)
+
+    def come(name: str) -> bool:
+        came.wait()
+        try:
+            return bool(access.enter(untrained, name))
+        except CoplError as refused:
+            assert "looks like" in str(refused)
+            return False
+
+    with ThreadPoolExecutor(4) as pool:
+        entered = list(pool.map(come, names))
+    assert [entered[n] + entered[n + 1] for n in range(0, len(names), 2)] == [1] * 8
+
+
+def test_a_name_of_an_account_that_looks_like_another_gets_a_number(untrained):
+    access.join(untrained, "Ann")
+    with untrained.store.engine.connect() as connection:
+        assert free_name(connection, untrained.id, "Аnn") == "Аnn 2"
+
+
 def test_a_newcomer_reads_the_names_that_may_be_taken_for_theirs_and_no_others(untrained):
     for name in ("Bo", "ANN", "Müller", "Cleo"):
         access.join(untrained, name)
-    assert sorted(untrained.store.names_like(untrained.id, {"ann"})) == ["ANN", "Müller"]
-    assert untrained.store.names_like(untrained.id, {"bo", "cleo"}).count("Müller") == 1
+    with untrained.store.engine.connect() as connection:
+        assert sorted(names_like(connection, untrained.id, {"ann"})) == ["ANN", "Müller"]
+        assert names_like(connection, untrained.id, {"bo", "cleo"}).count("Müller") == 1
     assert access.enter(untrained, "Anna")[0].name == "Anna"
 
 
