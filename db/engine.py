@@ -347,5 +347,8 @@ def _sentence(engine: Engine, what: str) -> str | None:
         what = what.splitlines()[0]
         return f"The user of the database may not do this ({what}); let it own the tables and their schema."
     if "connect" in what.lower() and engine.dialect.name != "sqlite":
-        return "The database server does not answer; check that it runs and COPL_DATABASE_URL is right."
+        return (
+            "The database server does not answer, so nothing was saved; check that it runs and that COPL_DATABASE_URL "
+            "is right."
+        )
     return None

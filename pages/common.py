@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import NoReturn
 
@@ -83,11 +84,16 @@ def visited() -> Session:
 
 def current() -> tuple[Session, User]:
     """The study and the user of this tab, looked up now: fragments and callbacks run in pages that were opened long
-    ago.  For somebody who has been signed out meanwhile the run ends with a sentence.
+    ago.  For somebody who has been signed out meanwhile, or while the database is away, the run ends with a sentence.
+
+    Raises:
+        CoplError: in a callback (``in_a_sentence``): what it draws would stay on the page for good.
     """
     try:
         session, user = _looked_up()()
     except CoplError as problem:
+        if _in_callback.get():
+            raise
         stop_with_error(problem)
     st.session_state["user"] = user
     return session, user
@@ -128,6 +134,9 @@ def page_run() -> Iterator[None]:
     st.session_state["page running"] = False
 
 
+_in_callback: ContextVar[bool] = ContextVar("_in_callback", default=False)
+
+
 def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
     """A callback of a widget whose errors are shown as a sentence beside the page, which stays as it is.
 
@@ -136,10 +145,13 @@ def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(callback)
     def safe(*args: object, **kwargs: object) -> None:
+        before = _in_callback.set(True)
         try:
             callback(*args, **kwargs)
         except CoplError as problem:
             st.toast(str(problem), icon=":material/error:", duration=READING_SECONDS)
+        finally:
+            _in_callback.reset(before)
 
     return safe
 

@@ -40,9 +40,9 @@ def store(given: Given) -> bool:
 
     It may be sent any number of times: the study stores one answer to a task.
     """
-    session, me = current()
-    again = st.session_state.pop("unsaved", None) is not None
+    again = "unsaved" in st.session_state
     try:
+        session, me = current()
         receipt = labelling.submit(
             session,
             given.task_id,
@@ -57,6 +57,10 @@ def store(given: Given) -> bool:
     except StoreUnavailable as problem:
         st.session_state["unsaved"] = given, str(problem)
         return False
+    except CoplError:
+        st.session_state.pop("unsaved", None)
+        raise
+    st.session_state.pop("unsaved", None)
     st.session_state["guidelines read"] = given.guidelines
     if receipt.feedback is not None:
         set_message(verdict(receipt.feedback))

@@ -102,12 +102,16 @@ def work(store: Store, settings: Settings) -> int:
 
 def execute_runs(trainer: Trainer, kind: str) -> None:
     """Execute queued runs of a kind one after the other, oldest first."""
+    problem_before = ""
     while not trainer.stop.is_set():
         found = False
         try:
             found = trainer.execute_next(kind)
-        except CoplError as problem:  # a database that does not answer for a while
-            log.warning("a run could not be executed: %s", problem.in_full)
+            problem_before = ""
+        except CoplError as problem:  # a database that does not answer for a while: one line, not one for each look
+            if problem.in_full != problem_before:
+                log.warning("a run could not be executed: %s", problem.in_full)
+            problem_before = problem.in_full
         except Exception:  # a database that refuses a write must not end the worker
             log.error("a run could not be executed\n%s", traceback.format_exc())
         if not found:

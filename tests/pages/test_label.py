@@ -187,6 +187,30 @@ def test_an_answer_that_is_not_stored_is_kept_and_sent_again(session, owner, ope
     assert (label.task_id, label.choice, label.reason) == (task.id, Choice.LEFT, "plain words")
 
 
+def test_an_answer_is_kept_where_the_database_is_away_already_as_its_person_is_looked_up(
+    session, owner, open_page, words, monkeypatch
+):
+    page, is_away, known = open_page("label", session, owner), True, access.user
+    task = labelling.next_task(session, owner.id)
+
+    def user(*arguments):
+        if is_away:
+            raise StoreUnavailable("The database server does not answer, so nothing was saved; try again.")
+        return known(*arguments)
+
+    monkeypatch.setattr(access, "user", user)
+    press(page, "A is better")
+    assert "does not answer" in words(page) and not page.exception
+    is_away = False
+    page.run()
+    assert "Not saved yet, trying again" in words(page)
+    page.run()
+    page.run()
+    assert "does not answer" not in words(page) and "1 answered" in words(page)
+    (label,) = labelling.history(session, owner.id)
+    assert (label.task_id, label.choice) == (task.id, Choice.LEFT)
+
+
 def test_an_answer_that_is_refused_at_last_says_why_and_labelling_goes_on(session, owner, open_page, words, away):
     page, tries = open_page("label", session, owner), away(1)
     task = labelling.next_task(session, owner.id)
