@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from copl_core import command_line
 from copl_core.__main__ import main, open_store, open_study, prepare
 from copl_core.config import Settings
-from copl_core.records import CoplError, Role, RunState, StoreUnavailable
+from copl_core.records import CoplError, Role, RunState, StoreUnavailable, User
 from copl_core.study import access, privacy, runs, service_tokens
 from copl_core.trainer.job import Job
 from db.engine import make_engine
@@ -198,10 +198,14 @@ def test_an_incomplete_file_is_imported_as_far_as_it_goes_and_is_no_success(home
     assert open_study(Settings(home=home)).store.label_count(1) == 40
 
 
+def annotators(session) -> list[User]:
+    return [user for user in access.users(session) if user.role == Role.ANNOTATOR]
+
+
 def test_an_excluded_user_stays_excluded_in_another_study(home, labels, capsys, tmp_path):
     main(["import", str(labels)])
     session = open_study(Settings(home=home))
-    out = access.users(session)[0]
+    out = annotators(session)[0]
     access.exclude(session, out.id, True)
     assert main(["export", "--out", str(tmp_path / "out.jsonl")]) == 0
     assert main(["import", str(tmp_path / "out.jsonl"), "--study", "Copy"]) == 0
@@ -556,7 +560,7 @@ def test_tokens_are_made_shown_once_listed_and_revoked(home, labels, capsys):
 
 def test_a_person_is_written_out_and_forgotten_by_name(home, labels, capsys, monkeypatch):
     main(["import", str(labels)])
-    name = access.users(open_study(Settings(home=home)))[0].name
+    name = annotators(open_study(Settings(home=home)))[0].name
     assert main(["my-data", name, "--out", str(home / "own.json")]) == 0
     assert main(["my-data", name, "--out", str(home / "own.json")]) == 1 and "exists already" in capsys.readouterr().err
     assert json.loads((home / "own.json").read_text())["person"]["name"] == name

@@ -149,4 +149,4 @@ def test_the_users_of_a_pair_are_counted_by_index_in_tables_that_have_just_been_
             compiled = query.compile(store.engine)
             plan = connection.exec_driver_sql(f"explain {compiled}", compiled.params | {"pair": 1, "user": 1})
             lines = "\n".join(plan.scalars())
-            assert "using pk_user" in lines and "Seq Scan" not in lines, lines
+            assert "pk_user" in lines and "Seq Scan" not in lines, lines
