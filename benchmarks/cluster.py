@@ -246,7 +246,7 @@ def shared_storage(folder: Path) -> Iterator[tuple[str, str, Connection | None]]
     Without moto and s3fs (``requirements-tests.txt``) it is a folder, and the second string says so.
     """
     try:
-        import s3fs  # noqa: F401
+        import s3fs
         from botocore.session import get_session
         from moto.server import ThreadedMotoServer
 
@@ -262,12 +262,14 @@ def shared_storage(folder: Path) -> Iterator[tuple[str, str, Connection | None]]
         address = f"http://127.0.0.1:{connection.port}"
         os.environ.update(AWS_ACCESS_KEY_ID="copl", AWS_SECRET_ACCESS_KEY="copl", AWS_DEFAULT_REGION="us-east-1")
         os.environ.update(AWS_ENDPOINT_URL=address)
+        s3fs.S3FileSystem.clear_instance_cache()  # one that was made before knows another server
         get_session().create_client("s3").create_bucket(Bucket=BUCKET)
         yield f"s3://{BUCKET}/studio", "an S3 server (moto)", connection
         connection.close()
     finally:
         os.environ.clear()
         os.environ.update(before)
+        s3fs.S3FileSystem.clear_instance_cache()
         server.stop()
 
 
