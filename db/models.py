@@ -22,6 +22,8 @@ IS_BEYOND_ASCII = {
     "sqlite": "length(cast(name as blob)) <> length(name)",
     "postgresql": "octet_length(name) <> char_length(name)",
 }
+# What ``copl_core.names.look`` makes of a name of ASCII
+LOOK = "replace(replace(replace(replace(lower(name), '0', 'o'), '1', 'l'), '|', 'l'), 'i', 'l')"
 IS_APART = "excluded or quarantined or kind <> 'human'"  # as a query repeats it, for the partial index
 IS_SETTLED = "confirmed_at is not null or edited_at is not null"
 
@@ -59,7 +61,7 @@ class UserRow(Base):
         # ``db.transactions.APART``: the few of a study of people whom lists, training or votes may leave out
         Index("ix_user_apart", "study_id", "kind", sqlite_where=text(IS_APART), postgresql_where=text(IS_APART)),
         # ``db.names``
-        Index("ix_user_folded", "study_id", text("lower(name)")),
+        Index("ix_user_look", "study_id", text(LOOK)),
         Index(
             "ix_user_beyond_ascii",
             "study_id",
