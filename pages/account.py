@@ -147,7 +147,9 @@ def link_card() -> None:
     st.session_state["welcome link"] = link
     st.write(
         f"**Welcome, {literal(me.name)}.** This is your own sign-in link. Keep it: your name alone does not sign "
-        "you in. In another browser, or after you sign out, only this link brings you back to your answers."
+        "you in. In another browser, or after you sign out, only this link brings you back to your answers. "
+        "It is shown only now. While you are signed in, “Create a sign-in link” under “Account” in the menu makes "
+        "another."
     )
     st.html(COPY_STYLE)
     st.code(link, language=None, wrap_lines=True)

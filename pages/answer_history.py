@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime
 
 import streamlit as st
@@ -16,6 +17,7 @@ from pages.texts import brief, draw_prompt, draw_response, literal
 
 A_PAGE = 10  # answers
 STRENGTHS = {1: "slightly better", 2: "better", 3: "much better"}
+SWAPPED = {Choice.LEFT: Choice.RIGHT, Choice.RIGHT: Choice.LEFT}
 
 
 @st.fragment
@@ -58,7 +60,7 @@ def matches(one: PastAnswer, wanted: str, choices: list[Choice], marks: list[str
 
 def answer(one: PastAnswer) -> None:
     label = one.label
-    title = f"{literal(brief(one.prompt))} — {in_words(label)}"
+    title = f"{literal(brief(one.prompt))} — {in_words(label)}{', when shown again' * one.again}"
     with st.expander(title, key=f"past-{label.id}", on_change="rerun") as whole:
         if not whole.open:
             return
@@ -141,6 +143,7 @@ def past(one: PastAnswer) -> str:
     parts = [f"Answered {day(label.created_at)}."]
     if label.reason or label.tags:
         parts.append(f"Your reason: {'; '.join(filter(None, (', '.join(label.tags), label.reason.rstrip('.'))))}.")
+    parts += [other_time(label, other) for other in one.other_times]
     if not label.position_known:
         parts.append("Which answer was on the left is not known; the order here is drawn.")
     if one.superseded:
@@ -149,6 +152,15 @@ def past(one: PastAnswer) -> str:
             f"Changed{changed}; before: {'; '.join(in_words(older) for older in one.superseded)} (superseded)."
         )
     return literal(" ".join(parts))
+
+
+def other_time(label: Label, other: Label) -> str:
+    """What the person answered to the same pair at another time, in the order of sides of this one."""
+    swapped = other.left_id != label.left_id
+    choice = SWAPPED.get(other.choice, other.choice) if swapped else other.choice
+    when = f"This pair was also shown on {day(other.created_at)}{', with the sides swapped' * swapped}"
+    same = "the same" if choice == label.choice else in_words(replace(other, choice=choice))
+    return f"{when}; your answer was {same}. Each answer counts, and together they tell how consistent you are."
 
 
 def day(moment: datetime) -> str:

@@ -75,6 +75,8 @@ def set_current(
     st.session_state.update(session=session, user=user, again=again, browser=browser, studies=studies)
     st.html(CONTRAST_STYLE + SCRIPT_STYLE + STYLE)
     scripts.run(scripts.FORMULAS, scripts.MENU, scripts.LINKS)
+    if user is None:  # pages of others begin with ``current()``
+        _show_problem()
 
 
 def visited() -> Session:
@@ -95,6 +97,8 @@ def current() -> tuple[Session, User]:
         if _in_callback.get():
             raise
         stop_with_error(problem)
+    if not _in_callback.get():
+        _show_problem()
     st.session_state["user"] = user
     return session, user
 
@@ -134,11 +138,13 @@ def page_run() -> Iterator[None]:
     st.session_state["page running"] = False
 
 
+_UNSHOWN = "callback problem"
 _in_callback: ContextVar[bool] = ContextVar("_in_callback", default=False)
 
 
 def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
-    """A callback of a widget whose errors are shown as a sentence beside the page, which stays as it is.
+    """A callback of a widget whose errors are shown as a sentence, by the page that runs next: beside it, unless it
+    ends with the same sentence.
 
     Nothing else catches what a callback raises: the page around it has not begun to run.
     """
@@ -149,11 +155,18 @@ def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
         try:
             callback(*args, **kwargs)
         except CoplError as problem:
-            st.toast(str(problem), icon=":material/error:", duration=READING_SECONDS)
+            st.session_state[_UNSHOWN] = str(problem)
         finally:
             _in_callback.reset(before)
 
     return safe
+
+
+def _show_problem(page: str = "") -> None:
+    """The sentence of a callback that failed, unless the page that runs next ends with the same one."""
+    problem = st.session_state.pop(_UNSHOWN, "")
+    if problem and problem != page:
+        st.toast(problem, icon=":material/error:", duration=READING_SECONDS)
 
 
 def is_id(text: str) -> bool:
@@ -301,6 +314,7 @@ def page_link(name: str, words: str) -> None:
 
 def stop_with_error(problem: CoplError) -> NoReturn:
     """Show the error's sentence and end the page."""
+    _show_problem(page=str(problem))
     st.error(str(problem))
     st.stop()
 

@@ -108,7 +108,10 @@ def answer_history(session: Session, user_id: int) -> tuple[PastAnswer, ...]:
     labels = session.store.history(user_id)
     texts, prompts = _texts(session, labels), dict(session.store.prompts(session.id))
     before: dict[int, Label] = {label.successor_id: label for label in labels if label.successor_id is not None}
-    found = []
+    found, of_pair = [], dict[int, list[Label]]()
+    for label in reversed(labels):
+        if label.counts:
+            of_pair.setdefault(label.pair_id, []).append(label)
     for label in labels:
         if not label.counts:
             continue
@@ -123,6 +126,7 @@ def answer_history(session: Session, user_id: int) -> tuple[PastAnswer, ...]:
                 texts.get(label.left_id, _MISSING),
                 texts.get(label.right_id, _MISSING),
                 tuple(older),
+                tuple(one for one in of_pair[label.pair_id] if one.id != label.id),
             )
         )
     return tuple(found)

@@ -268,13 +268,20 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class PastAnswer:
-    """An answer that counts, with its texts and the answers it superseded, newest first."""
+    """An answer that counts, with its texts, the answers it superseded, newest first, and the ones that the person gave
+    when the same pair was shown at other times, oldest first."""
 
     label: Label
     prompt: str
     left: Response
     right: Response
     superseded: tuple[Label, ...]
+    other_times: tuple[Label, ...] = ()
+
+    @property
+    def again(self) -> bool:
+        """Whether the person had answered this pair before."""
+        return any((one.created_at, one.id) < (self.label.created_at, self.label.id) for one in self.other_times)
 
 
 CHOICE_WORDS = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad"}

@@ -135,5 +135,5 @@ def test_a_tab_that_is_signed_out_elsewhere_stores_nothing_and_says_so(app_alone
     page.get_by_role("button", name="Sign out", exact=True).click()
     page.get_by_role("button", name="Begin").wait_for()
     settled(tab).get_by_role("button", name="Tie").click()
-    tab.get_by_text("You are signed out, so nothing was saved").first.wait_for()
+    tab.get_by_text("You are signed out, so nothing was saved").wait_for()
     assert n_labels(app_alone, "Una") == 0

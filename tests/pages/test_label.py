@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
-from copl_core.records import Choice, CoplError, StoreUnavailable
-from copl_core.study import access, labelling
+from copl_core.records import Choice, CoplError, StoreUnavailable, User
+from copl_core.study import access, labelling, sign_in
 from copl_core.study_settings import AssignmentSettings
 from pages.common import count_people
 from tests.worlds import LONG, SHORT, label_in_camp
@@ -42,6 +43,7 @@ def test_ones_own_link_comes_after_the_first_answer_and_is_one_line_after_the_se
     assert not page.code
     press(page, "A is better")
     assert len(page.code) == 1 and "your own sign-in link" in words(page)
+    assert "“Create a sign-in link” under “Account” in the menu makes another" in words(page)
     link = page.code[0].value
     press(page, "A is better")
     (closed,) = (one for one in page.expander if one.label == "Keep your own sign-in link")
@@ -130,6 +132,40 @@ def test_an_act_that_fails_says_why_and_stores_nothing(session, owner, open_page
     assert not page.exception and "try again" in page.toast[0].value
     press(page, "A is better")
     assert labelling.progress(session, owner.id).done == 1
+
+
+@pytest.mark.parametrize("problem", [sign_in.SIGNED_OUT, "The database is away; nothing was saved."])
+def test_what_ends_the_page_too_is_told_once(session, owner, open_page, problem):
+    def gone() -> User:
+        raise CoplError(problem)
+
+    page = open_page("label", session, owner, again=lambda: owner)
+    page.session_state["again"] = gone
+    press(page, "A is better")
+    assert [one.value for one in page.error] == [problem] and not page.toast
+    page.session_state["again"] = lambda: owner
+    page.run()
+    assert not page.error and not page.toast, "it is not told later"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_what_only_a_callback_met_is_told_beside_the_page_that_follows(session, owner, back):
+    def page() -> None:
+        import streamlit as st
+
+        from pages.common import current, set_current
+
+        session, user = st.session_state["session"], st.session_state["user"]
+        set_current(session, user, lambda: user)
+        if user is not None:
+            current()
+
+    shown = AppTest.from_function(page)
+    shown.session_state["session"], shown.session_state["user"] = session, owner if back else None
+    shown.session_state["callback problem"] = sign_in.SIGNED_OUT
+    shown.run()
+    assert [one.value for one in shown.toast] == [sign_in.SIGNED_OUT] and not shown.error
+    assert not shown.run().toast
 
 
 @pytest.mark.parametrize(

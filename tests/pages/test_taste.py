@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -190,6 +191,28 @@ def test_an_answer_of_a_file_says_that_nobody_knows_what_was_on_the_left(session
         (old,) = labelling.labels_of(session, user.id)
         page = open_page("taste", session, user, **{f"past-{old.id}": True})
         assert ("Which answer was on the left is not known" in words(page)) != known
+
+
+def test_a_pair_that_was_shown_again_says_so_and_what_the_other_answer_was(session, open_page, words):
+    texts = ("Eggs?", "Boiled.", "Fried."), ("Eggs?", "Fried.", "Boiled."), ("Tea?", "Black.", "Green.")
+    rows = [ImportRow(n, *three, Choice.LEFT, "Ann", key=str(n)) for n, three in enumerate(texts)]
+    at = datetime(2025, 3, 1, tzinfo=UTC)
+    contents.import_rows(
+        session, [replace(row, position_known=True, created_at=at + timedelta(days=row.line)) for row in rows]
+    )
+    ann = next(one for one in access.users(session) if one.name == "Ann")
+    old = labelling.labels_of(session, ann.id)
+    page = open_page("taste", session, ann, **{f"past-{one.id}": True for one in old})
+    assert answers_shown(page) == [
+        "Tea? — A, slightly better",
+        "Eggs? — A, slightly better, when shown again",
+        "Eggs? — A, slightly better",
+    ]
+    assert words(page).replace("\\", "").count("with the sides swapped; your answer was B, slightly better.") == 2
+    labelling.edit(session, old[0].id, ann.id, Choice.RIGHT, strength=1)
+    page = open_page("taste", session, ann, **{f"past-{old[1].id}": True})
+    assert answers_shown(page)[1].endswith("A, slightly better, when shown again")
+    assert "with the sides swapped; your answer was the same." in words(page).replace("\\", "")
 
 
 def test_saving_without_a_change_makes_no_new_answer(session, open_page, label, words):
