@@ -225,6 +225,14 @@ class Store(Protocol):
         """
         ...
 
+    def accept_alike(self, study_id: int, user_ids: Sequence[int], *, by: int | None = None) -> None:
+        """Keep that an owner accepts accounts whose answers are more alike than taste explains."""
+        ...
+
+    def accepted_alike(self, study_id: int) -> list[frozenset[int]]:
+        """The sets of ids of users that owners have accepted so."""
+        ...
+
     def quarantines(self, study_id: int) -> list[Quarantine]:
         """Everybody who was ever quarantined, with what was decided, the newest first."""
         ...

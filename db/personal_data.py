@@ -20,6 +20,7 @@ from db.models import (
     TaskRow,
     TokenRow,
 )
+from db.quarantine import alike_sets
 from db.study_models import DraftRow, EmailRow, GuidelineRow, InviteRow, PinRow, ReportRow, ServiceTokenRow
 from db.transactions import Transactions, user_row
 
@@ -46,6 +47,8 @@ class PersonalData(Transactions):
             programs = [ServiceTokenRow.name, ServiceTokenRow.role, ServiceTokenRow.created_at]
             seen = [BrowserSessionRow.created_at, BrowserSessionRow.seen_at, BrowserSessionRow.ended_at]
             about = or_(AuditRow.user_id == user_id, AuditRow.detail["user"].as_integer() == user_id)
+            accepted = [entry for entry, users in alike_sets(connection, user.study_id) if user_id in users]
+            about = or_(about, AuditRow.id.in_(accepted))
             tables = {
                 "labels": _shown(LabelRow, _OF_LABEL).where(LabelRow.user_id == user_id).order_by(LabelRow.id),
                 "tasks": _shown(TaskRow, _OF_TASK).where(TaskRow.user_id == user_id).order_by(TaskRow.id),

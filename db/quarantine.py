@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Select, func, select, update
 from copl_core.records import LEFT, CoplError, Ground, Kind, Quarantine, Role, User
 from copl_core.study_settings import QUARANTINE_NEW
 from db.base import AnyRow
-from db.models import LabelRow, UserRow
+from db.models import AuditRow, LabelRow, UserRow
 from db.overlap import assignment_of, recount_all
 from db.transactions import (
     Transactions,
@@ -30,6 +30,7 @@ from db.transactions import (
 )
 
 COUNTED, LEFT_OUT, SHOWN, PROMOTED = "counted", "left out", "shown", "promoted"
+ALIKE = "alike"  # the event of the audit trail that an owner accepts accounts whose answers are alike
 NEW = Ground("new", "Has just joined, and has not yet answered enough pairs twice.")
 
 
@@ -73,6 +74,15 @@ class Quarantines(Transactions):
             audit(connection, study.id, "quarantine decided", by, user=user_id, count=count, labels=changes)
             return user_of(user_row(connection, user_id))
 
+    def accept_alike(self, study_id: int, user_ids: Sequence[int], *, by: int | None = None) -> None:
+        with self._write() as connection:
+            study_row(connection, study_id)
+            audit(connection, study_id, ALIKE, by, users=sorted(user_ids))
+
+    def accepted_alike(self, study_id: int) -> list[frozenset[int]]:
+        with self._read() as connection:
+            return [frozenset(users) for _, users in alike_sets(connection, study_id)]
+
     def quarantines(self, study_id: int) -> list[Quarantine]:
         counting = (LabelRow.user_id == UserRow.id, LabelRow.counts, LabelRow.attention.is_(False))
         n = select(func.count()).where(LabelRow.study_id == study_id, *counting).correlate(UserRow).scalar_subquery()
@@ -81,6 +91,12 @@ class Quarantines(Transactions):
             rows = connection.execute(query.where(UserRow.quarantine.is_not(None)).order_by(UserRow.id))
             found = [_quarantine_of(row) for row in rows]
         return sorted(found, key=lambda one: one.since, reverse=True)
+
+
+def alike_sets(connection: Connection, study_id: int) -> list[tuple[int, list[int]]]:
+    """(id in the audit trail, ids of users) of the accounts that an owner has accepted as alike."""
+    query = select(AuditRow.id, AuditRow.detail).where(AuditRow.study_id == study_id, AuditRow.event == ALIKE)
+    return [(row.id, row.detail["users"]) for row in connection.execute(query)]
 
 
 def change_training(connection: Connection, study: AnyRow, user_id: int, **values: Any) -> int:

@@ -38,7 +38,9 @@ def section() -> None:
 def person(one: AlikePerson) -> None:
     with st.container(border=True, key=f"alike-{one.user.id}"):
         st.markdown(f"**{literal(name(one.user))}.** {sentence(one)}")
-        st.button("Leave them out", key=f"alike-out-{one.user.id}", on_click=leave_out, args=(one.user.id,))
+        with st.container(horizontal=True):
+            st.button("Leave them out", key=f"alike-out-{one.user.id}", on_click=leave_out, args=(one.user.id,))
+            st.button("Do not ask again", key=f"alike-keep-{one.user.id}", on_click=accept, args=(one.user.id,))
 
 
 def sentence(one: AlikePerson) -> str:
@@ -62,6 +64,17 @@ def leave_out(user_id: int) -> None:
     st.session_state["alike-done"] = (
         f"{literal(name(user))} is left out of training and votes. Under “Exclude somebody from training” you can "
         "include them again."
+    )
+
+
+@in_a_sentence
+def accept(user_id: int) -> None:
+    session, me = current()
+    user = access.user(session, user_id)
+    label_quality.accept_alike(session, user_id, by=me.id)
+    st.session_state["alike-done"] = (
+        f"The answers of {literal(name(user))} and of those most like them count, and nobody is asked about them again "
+        "unless another account answers like them."
     )
 
 

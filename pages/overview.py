@@ -112,7 +112,7 @@ def small_map(view: UserMap) -> go.Figure:
         if len(own):
             add_group(figure, view, own, known)
     if view.me is not None and view.placed[view.me]:
-        marker = {"size": 20, "symbol": "star", "color": group_colour(own_group(view)), "line": {"width": 2}}
+        marker = {"size": 20, "symbol": "star", "color": group_colour(view.my_group), "line": {"width": 2}}
         figure.add_scatter(x=[view.xy[view.me, 0]], y=[view.xy[view.me, 1]], name="You", marker=marker)
     figure.update_traces(mode="markers")
     figure.update_xaxes(visible=False)
@@ -124,8 +124,9 @@ def small_map(view: UserMap) -> go.Figure:
 
 
 def add_group(figure: go.Figure, view: UserMap, own: np.ndarray, group: int | None) -> None:
-    """The people of a group, rows (n,), drawn by their kinds as on the large map, with one entry in the legend."""
-    for number, kind in enumerate(np.unique(view.kinds[own]).tolist()):
+    """The people of a group, rows (n,), drawn by their kinds as on the large map, the commonest in the legend."""
+    kinds, counts = np.unique(view.kinds[own], return_counts=True)
+    for number, kind in enumerate(kinds[np.argsort(-counts, kind="stable")].tolist()):
         rows = own[view.kinds[own] == kind]
         marker = marker_of(len(view.ids), {"symbol": f"circle{OPEN[kind]}", "color": group_colour(group)})
         figure.add_scatter(
@@ -136,10 +137,6 @@ def add_group(figure: go.Figure, view: UserMap, own: np.ndarray, group: int | No
             showlegend=number == 0,
             marker=marker | {"size": POINT},
         )
-
-
-def own_group(view: UserMap) -> int | None:
-    return int(view.group[view.me]) if view.group[view.me] >= 0 else None
 
 
 def shown_rows(view: UserMap) -> np.ndarray:

@@ -97,7 +97,7 @@ def _parts(view: UserMap, frame: MapFrame) -> Iterator[tuple[str, np.ndarray, di
             )
     if len(rows := np.flatnonzero(frame.ids == me)):
         group = int(frame.group[rows[0]])
-        colour = NO_GROUP_COLOUR if group < 0 else group_colour(group)
+        colour = group_colour(group if group >= 0 and view.my_group_is_clear else None)
         yield "You", rows, {"size": 20, "color": colour, "symbol": "star", "line": {"width": 1.5, "color": "white"}}
 
 

@@ -225,7 +225,8 @@ def _point_data(view: UserMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarra
 
 def _add_person(figure: go.Figure, view: UserMap, row: int, symbol: str, text: str, in_3d: bool) -> None:
     """One person with their name next to the point."""
-    colour = group_colour(int(view.group[row])) if view.group[row] >= 0 else NO_GROUP_COLOUR
+    group = view.my_group if row == view.me else int(view.group[row]) if view.group[row] >= 0 else None
+    colour = group_colour(group)
     common = {
         "mode": "markers+text",
         "name": text,

@@ -346,7 +346,7 @@ def picture(view: UserMap) -> go.Figure:
             marker={
                 "symbol": "star",
                 "size": 19,
-                "color": group_colour(groups[view.me]),
+                "color": group_colour(view.my_group),
                 "line": {"width": 1.5, "color": "white"},
             },
         )

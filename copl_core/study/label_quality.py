@@ -11,7 +11,7 @@ from copl_core.insight.ceiling import ceiling as of_repeats
 from copl_core.insight.collusion import alike
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import skills as fit_skills
-from copl_core.records import Kind, User
+from copl_core.records import CoplError, Kind, User
 from copl_core.study.roles import OWN, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 from copl_core.study.views import AlikePerson, PersonQuality, Prequential, QualityView
@@ -143,7 +143,8 @@ def ceiling(session: Session) -> Ceiling | None:
 def alike_people(session: Session) -> tuple[AlikePerson, ...]:
     """People whose answers follow those of others more exactly than people follow their own, the clearest first.
 
-    Nobody is left out for it: of an account that copies and the one that it copies, the figures are the same.
+    Nobody is left out for it: of an account that copies and the one that it copies, the figures are the same.  Those
+    whom an owner has accepted come back once the answers of another account are like theirs.
     """
     key = _key(session)
 
@@ -156,7 +157,22 @@ def alike_people(session: Session) -> tuple[AlikePerson, ...]:
             for one in alike(answers.take(np.isin(answers.user, list(people))))
         )
 
-    return session.once("alike people", key, found)
+    people = session.once("alike people", key, found)
+    accepted = session.store.accepted_alike(session.id) if people else []
+    return tuple(one for one in people if not any(one.accounts <= known for known in accepted))
+
+
+@needs(OWNER)
+def accept_alike(session: Session, user_id: int, *, by: int | None = None) -> None:
+    """Name somebody, and those whose answers are most like theirs, no more, until another account is among them.
+
+    Raises:
+        CoplError: the answers of this user are not, or no longer, more alike than taste explains.
+    """
+    named = next((one for one in alike_people(session) if one.user.id == user_id), None)
+    if named is None:
+        raise CoplError("Their answers are not among those that are too much alike any more; load the page again.")
+    session.store.accept_alike(session.id, sorted(named.accounts), by=by)
 
 
 @needs(OWN)

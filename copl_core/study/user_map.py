@@ -63,6 +63,11 @@ class UserMap:
         return sorted(self.sizes)
 
     @property
+    def my_group(self) -> int | None:
+        """The viewer's group, as maps colour their star; None where their labels do not say clearly which."""
+        return int(self.group[self.me]) if self.me is not None and self.my_group_is_clear else None
+
+    @property
     def is_sample(self) -> bool:
         return self.n_users > len(self.ids)
 

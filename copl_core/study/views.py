@@ -218,6 +218,10 @@ class AlikePerson:
     figures: Alike
     others: tuple[User, ...]  # such people too, whose answers are most like theirs, the most alike first
 
+    @property
+    def accounts(self) -> frozenset[int]:
+        return frozenset((self.user.id, *(other.id for other in self.others)))
+
 
 @dataclass(frozen=True, slots=True)
 class QualityView:

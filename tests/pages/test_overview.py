@@ -68,7 +68,9 @@ def test_the_map_draws_simulated_people_as_the_large_map_does(camps, olga, open_
     traces = json.loads(page.get("plotly_chart")[0].proto.spec)["data"]
     symbols = [trace["marker"]["symbol"] for trace in traces]
     assert symbols.count("circle") == 1 and set(symbols) == {"circle", "circle-open"}
-    names = [trace["name"] for trace in traces if trace.get("showlegend", True)]
+    in_legend = [trace for trace in traces if trace.get("showlegend", True)]
+    names = [trace["name"] for trace in in_legend]
+    assert {trace["marker"]["symbol"] for trace in in_legend} == {"circle-open"}, "as most points of each group are"
     assert len(names) == len(set(names)), "one entry of the legend for each group"
     assert "open points are simulated people" in words(page)
 

@@ -17,6 +17,7 @@ from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, found_features, group_names, group_profiles, labelling, runs, user_map
 from copl_core.study.found_features import FoundFeaturesView, Preferred
 from copl_core.study_settings import AssignmentSettings
+from pages.common import NO_GROUP_COLOUR, group_colour
 from tests.worlds import LONG, SHORT, label_in_camp
 
 
@@ -423,3 +424,17 @@ def test_verbs_give_annotators_their_own_place_and_nobody_elses_name(camps):
             refused()
     rita = access.join(camps, "Rita", Role.RESEARCHER)
     assert str(whole.names[0]) in user_map.labels_file(camps.acting(rita.id), [one], "CSV").decode()
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_the_star_of_somebody_without_a_clear_group_takes_no_groups_colour(camps, rita, open_page, clear):
+    for camp in (SHORT,) * 12 if clear else (SHORT, LONG) * 6:
+        label_in_camp(camps, rita.id, camp, 1)
+    view = user_map.map_of_users(camps, rita.id)
+    assert view.my_group_is_clear == clear
+    expected = group_colour(int(view.group[view.me])) if clear else NO_GROUP_COLOUR
+    for name in ("people", "overview", "taste"):
+        charts = open_page(name, camps, rita).get("plotly_chart")
+        traces = [trace for chart in charts for trace in json.loads(chart.proto.spec)["data"]]
+        (star,) = (trace["marker"] for trace in traces if trace.get("marker", {}).get("symbol") == "star")
+        assert star["color"] == expected, name

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from copl_core.records import Choice, Ground, Role
-from copl_core.study import access, contents, label_quality, labelling
+from copl_core.study import access, audit_trail, contents, label_quality, labelling
 from copl_core.study_settings import AssignmentSettings
 from tests.worlds import SHORT, camp_labels, label_in_camp, open_study, pairs_to_label
 
@@ -232,7 +232,27 @@ def test_owners_are_shown_answers_that_are_too_much_alike_and_nobody_is_left_out
     assert access.user(session, people["copy 0"]).trained
     rita = access.join(session, "Rita", Role.RESEARCHER)
     assert "more alike than taste" not in words(open_page("quality", session, rita))
+    again = open_page("quality", session, owner)
     page.button(key=f"alike-out-{people['copy 0']}").click().run()
     assert not page.exception and "copy 0 is left out of training and votes." in page.success[0].value
     assert access.user(session, people["copy 0"]).excluded and access.user(session, people["copy 1"]).trained
     assert "more alike than taste" not in words(page)
+    again.button(key=f"alike-keep-{people['copy 0']}").click().run()
+    assert "not among those that are too much alike any more" in again.toast[0].value
+
+
+def test_answers_that_an_owner_accepts_are_named_again_only_with_another_account(session, owner, open_page, words):
+    contents.import_rows(session, copies(18, 2))
+    people = {user.name: user.id for user in access.users(session)}
+    page = open_page("quality", session, owner)
+    page.button(key=f"alike-keep-{people['copy 0']}").click().run()
+    assert "more alike than taste" not in words(page) and "nobody is asked about them again" in page.success[0].value
+    assert access.user(session, people["copy 0"]).trained and not label_quality.alike_people(session)
+    trail = [change.sentence for change in audit_trail.changes(session)[0]]
+    assert "accepted that copy 0 and copy 1 answer alike" in trail[0]
+    record = session.store.stored_of(people["copy 1"])["record"]
+    assert {"users": [people["copy 0"], people["copy 1"]]} in [entry["detail"] for entry in record]
+    contents.import_rows(session, [row for row in copies(18, 3) if row.annotator == "copy 2"])
+    assert {one.user.name for one in label_quality.alike_people(session)} == {"copy 0", "copy 1", "copy 2"}
+    access.exclude(session, next(user.id for user in access.users(session) if user.name == "copy 2"), True)
+    assert not label_quality.alike_people(session), "those who remain have been accepted"
