@@ -56,6 +56,8 @@ def section() -> None:
         )
         return
     st.markdown(lead(found))
+    if found.n_left_out:
+        st.warning(f"{privacy.since_left_out(found.n_left_out)} `{command('audit')}` measures again.")
     if not found.is_champion:
         st.warning(
             f"The figures are of snapshot {found.snapshot}; a newer one is champion. `{command('audit')}` "

@@ -8,7 +8,7 @@ from typing import Any
 
 from copl_core.records import counted_people
 from copl_core.snapshots.mix import Mix
-from copl_core.study.privacy import LastAudit
+from copl_core.study.privacy import LastAudit, since_left_out
 
 _METHODS = {
     "copl-reward": "the reward model, which this folder holds",
@@ -50,6 +50,7 @@ class Card:
     served: tuple[float, float]
     written: datetime
     audit: LastAudit | None = None
+    n_left_out: int = 0  # of the people that the reward has learned from, those who do not count now
 
 
 def card_text(card: Card) -> str:
@@ -187,8 +188,13 @@ def _figures(card: Card) -> str:
     return (
         "## Figures\n\nOn labels of known people that were held out, over all people of the study (not of "
         f"{card.whose} alone), with 95 % intervals from a bootstrap over people:\n\n"
-        "| method | accuracy | log-loss | labels |\n|---|---|---|---|\n" + "\n".join(rows)
+        "| method | accuracy | log-loss | labels |\n|---|---|---|---|\n" + "\n".join(rows) + _left_out(card.n_left_out)
     )
+
+
+def _left_out(n: int) -> str:
+    """A paragraph about people whose labels are in the figures and who do not count now; empty where all do."""
+    return f"\n\n{since_left_out(n)}" if n else ""
 
 
 def _figure(metrics: dict[str, Any], name: str) -> str:
@@ -218,7 +224,9 @@ def _privacy(card: Card) -> str:
         f"{card.audit.n_labels:,} labels of {counted_people(card.audit.n_people)}: how well attacks tell what was "
         "learned from what was not, as AUC with a 95 % interval over people; 0.5 is chance. This folder holds text "
         "rewards alone; the other rows are of the preference graph beside it, which the studio and its server use.\n\n"
-        "| was … | who sees, and the attack | AUC |\n|---|---|---|\n" + "\n".join(rows)
+        "| was … | who sees, and the attack | AUC |\n|---|---|---|\n"
+        + "\n".join(rows)
+        + _left_out(card.audit.n_left_out)
     )
 
 

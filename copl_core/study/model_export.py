@@ -176,6 +176,7 @@ def _write(
         "max_tokens": model.config.max_tokens, "rank": rank, "n_checked": len(texts), "difference": difference,
         "served": served, "chat": bool(model.backbone.tokenizer.chat_template), "written": datetime.now(UTC),
         "own_head": model.config.own_head, "audit": privacy.last(session),
+        "n_left_out": privacy.n_left_out(session, snapshot.reward_graph),
     }  # fmt: skip
     (folder / "README.md").write_text(card_text(Card(**facts)))
     return whose, snapshot.version, len(texts), difference, served, rank

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from copl_core.preference.config import GraphConfig
-from copl_core.records import CoplError, TrainingData
+from copl_core.preference.state import GraphState
+from copl_core.records import CoplError, Kind, TrainingData
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study.roles import OWNER, TERMINAL, needs
 from copl_core.study.session import Session
@@ -59,6 +60,7 @@ class LastAudit:
     n_labels: int
     n_people: int
     figures: tuple[Measured, ...]
+    n_left_out: int = 0  # of the people whose labels the snapshot has learned from, those who do not count now
 
     def of(self, part: str) -> list[Measured]:
         return [one for one in self.figures if one.part == part]
@@ -116,8 +118,41 @@ def last(session: Session) -> LastAudit | None:
                 facts["n_labels"],
                 facts["n_people"],
                 tuple(_measured(row) for row in facts["rows"]),
+                _n_left_out_of(session, record.version),
             )
     return None
+
+
+@needs(OWNER)
+def n_left_out(session: Session, state: GraphState) -> int:
+    """Of the people with labels in a graph, how many do not count now: they are excluded, wait for an owner's decision,
+    or are of a kind that is switched off.
+    """
+    return int(np.isin(state.user_ids[state.n_labels > 0], _left_out(session)).sum())
+
+
+def since_left_out(n: int) -> str:
+    """A sentence for figures in which people are who do not count now."""
+    who = f"{n:,} of these people have" if n != 1 else "One of these people has"
+    return f"{who} since been left out of the study's training; the figures are with their labels."
+
+
+def _n_left_out_of(session: Session, version: str) -> int:
+    """The same of a snapshot; 0 where its files are gone."""
+    if not _left_out(session):  # mostly; an old snapshot is not opened for that
+        return 0
+    try:
+        return n_left_out(session, session.open_snapshot(version).graph)
+    except CoplError:
+        return 0
+
+
+def _left_out(session: Session) -> list[int]:
+    store, record = session.store, session.record
+    off = [
+        kind for kind, on in ((Kind.SIMULATED, record.include_simulated), (Kind.MODEL, record.include_models)) if not on
+    ]
+    return [*store.left_out(session.id), *(one for kind in off for one in store.users_of_kind(session.id, kind))]
 
 
 def _measured(row: Mapping[str, Any]) -> Measured:

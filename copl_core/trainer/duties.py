@@ -52,9 +52,9 @@ class Duty:
             return traceback.format_exc()
 
 
-def carry_out(duties: Sequence[Duty], stop: Event) -> None:
-    """Try duties again and again until ``stop`` is set."""
+def carry_out(duties: Sequence[Duty], stop: Event, pause: float = LOOK_SECONDS) -> None:
+    """Try duties again and again until ``stop`` is set, with a pause of seconds after each round."""
     while not stop.is_set():
         for duty in duties:
             duty.attempt()
-        stop.wait(LOOK_SECONDS)
+        stop.wait(pause)

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Thread
@@ -102,20 +101,12 @@ def work(store: Store, settings: Settings) -> int:
 
 def execute_runs(trainer: Trainer, kind: str) -> None:
     """Execute queued runs of a kind one after the other, oldest first."""
-    problem_before = ""
-    while not trainer.stop.is_set():
-        found = False
-        try:
-            found = trainer.execute_next(kind)
-            problem_before = ""
-        except CoplError as problem:  # a database that does not answer for a while: one line, not one for each look
-            if problem.in_full != problem_before:
-                log.warning("a run could not be executed: %s", problem.in_full)
-            problem_before = problem.in_full
-        except Exception:  # a database that refuses a write must not end the worker
-            log.error("a run could not be executed\n%s", traceback.format_exc())
-        if not found:
-            trainer.stop.wait(CLAIM_SECONDS)
+
+    def all_queued() -> None:
+        while not trainer.stop.is_set() and trainer.execute_next(kind):
+            pass
+
+    carry_out((Duty(f"the execution of {kind} runs", all_queued, _LONGEST_BEAT),), trainer.stop, CLAIM_SECONDS)
 
 
 def look(trainer: Trainer) -> None:

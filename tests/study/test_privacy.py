@@ -9,7 +9,7 @@ import pytest
 
 from copl_core.records import CoplError
 from copl_core.snapshots.mix import Mix
-from copl_core.study import forget, model_card, privacy
+from copl_core.study import access, forget, model_card, privacy
 from copl_core.study.model_card import Card
 from tests.worlds import fit_graph_now, open_study, trained, two_camps
 
@@ -91,15 +91,37 @@ def test_attributes_go_by_the_rows_of_a_table_of_users():
     assert privacy.of_rows({"age": {7: "old", 3: "young"}}, np.array([3, 5, 7])) == {"age": ["young", None, "old"]}
 
 
+def test_figures_say_how_many_of_their_people_have_been_left_out_since(session):
+    privacy.keep(session, session.record.champion, FACTS)
+    some = access.users(session)[:2]
+    sentences = ["", "One of these people has since been left out", "2 of these people have since been left out"]
+    for n, sentence in enumerate(sentences):
+        if n:
+            access.exclude(session, some[n - 1].id, True)
+        found, graph = privacy.last(session), session.snapshot().graph
+        assert found.n_left_out == privacy.n_left_out(session, graph) == n
+        facts = card(session.snapshot().manifest, audit=found, n_left_out=n)
+        for text in (model_card._privacy(facts), model_card._figures(facts)):
+            assert sentence in text and ("been left out" in text) == bool(n)
+    access.include_simulated(session, False)
+    assert privacy.last(session).n_left_out == 16
+
+
+def card(manifest: dict, **more: object) -> Card:
+    metrics = {"copl": {"accuracy": 0.75, "log_loss": 0.5, "n": 20}, "copl-reward": {"accuracy": 0.75, "n": 20}}
+    manifest = manifest | {"reward": {"metrics": metrics}}
+    return Card("Study", "everybody", "everybody", manifest, Mix(1, 0, 0, 1, 0, 0), "minilm", False, False, False, 0.0,
+                256, None, 0, None, (0.0, 0.0), datetime.now(UTC), **more)  # fmt: skip
+
+
 def test_the_card_of_a_model_carries_the_figures_with_chance_and_says_where_they_are_of_another_snapshot(session):
     manifest = session.snapshot().manifest
-    card = Card("Study", "everybody", "everybody", manifest, Mix(1, 0, 0, 1, 0, 0), "minilm", False, False, False, 0.0,
-                256, None, 0, None, (0.0, 0.0), datetime.now(UTC))  # fmt: skip
-    assert "Nobody has measured it" in model_card._privacy(card)
-    card = replace(card, audit=privacy.keep(session, session.record.champion, FACTS))
-    text = model_card._privacy(card)
+    made = card(manifest)
+    assert "Nobody has measured it" in model_card._privacy(made)
+    made = replace(made, audit=privacy.keep(session, session.record.champion, FACTS))
+    text = model_card._privacy(made)
     assert "| this answer in training | folder of a snapshot: reads it | 1.000 (0.990 to 1.000) |" in text
     assert "0.5 is chance" in text and "not the snapshot of this folder" not in text
     assert "not the snapshot of this folder" in model_card._privacy(
-        replace(card, manifest={**manifest, "version": "v0009"})
+        replace(made, manifest={**manifest, "version": "v0009"})
     )

@@ -171,6 +171,7 @@ def test_a_database_that_does_not_answer_costs_a_lane_a_sentence_and_not_its_lif
     execute, is_lane = one.execute_next, loop is not look
     monkeypatch.setattr(one, "execute_next", lambda kind: tries.append(kind) or execute(kind))
     monkeypatch.setattr("copl_core.trainer.service.CLAIM_SECONDS", 0.01)
+    monkeypatch.setattr("copl_core.trainer.duties.LOOK_SECONDS", 0.01)
     session.store.engine.dispose()
     aside = database.rename(database.with_suffix(".aside"))
     database.mkdir()
