@@ -57,7 +57,7 @@ def section() -> None:
         return
     st.markdown(lead(found))
     if found.n_left_out:
-        st.warning(f"{privacy.since_left_out(found.n_left_out)} `{command('audit')}` measures again.")
+        st.warning(privacy.since_left_out(found.n_left_out), icon=":material/person_off:")
     if not found.is_champion:
         st.warning(
             f"The figures are of snapshot {found.snapshot}; a newer one is champion. `{command('audit')}` "

@@ -360,3 +360,7 @@ def test_the_figures_of_an_audit_stand_beside_chance_with_what_hides_them(two_sn
     assert label.loc[0, ["AUC", "95 %", "chance", "found"]].tolist() == [0.836, "0.83 to 0.85", 0.5, 0.16]
     assert answer.loc[0, "of"] == "labels it has learned" and attribute.loc[0, "most frequent"] == 0.2
     assert knob.loc[0, ["measure", "accuracy", "without it"]].tolist() == ["rounded to 1", 0.64, 0.69]
+    assert "left out" not in words(opened)
+    access.exclude(session, next(one.id for one in access.users(session) if one.id != owner.id), True)
+    later = words(open_page("settings", session, owner, **{"settings-part": "Privacy"}))
+    assert "One of these people has since been left out of the study's training" in later
