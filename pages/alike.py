@@ -73,7 +73,7 @@ def accept(user_id: int) -> None:
     user = access.user(session, user_id)
     label_quality.accept_alike(session, user_id, by=me.id)
     st.session_state["alike-done"] = (
-        f"The answers of {literal(name(user))} and of those most like them count, and nobody is asked about them again "
+        f"The answers of {literal(name(user))} and of those most like them count, and this page names them no more "
         "unless another account answers like them."
     )
 

@@ -135,7 +135,7 @@ def test_an_act_that_fails_says_why_and_stores_nothing(session, owner, open_page
 
 
 @pytest.mark.parametrize("problem", [sign_in.SIGNED_OUT, "The database is away; nothing was saved."])
-def test_what_ends_the_page_too_is_told_once(session, owner, open_page, problem):
+def test_what_ends_the_page_too_is_shown_once(session, owner, open_page, problem):
     def gone() -> User:
         raise CoplError(problem)
 
@@ -145,11 +145,11 @@ def test_what_ends_the_page_too_is_told_once(session, owner, open_page, problem)
     assert [one.value for one in page.error] == [problem] and not page.toast
     page.session_state["again"] = lambda: owner
     page.run()
-    assert not page.error and not page.toast, "it is not told later"
+    assert not page.error and not page.toast, "it is not shown later"
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_what_only_a_callback_met_is_told_beside_the_page_that_follows(session, owner, back):
+def test_what_only_a_callback_met_is_shown_beside_the_page_that_follows(session, owner, back):
     def page() -> None:
         import streamlit as st
 

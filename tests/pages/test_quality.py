@@ -246,7 +246,7 @@ def test_answers_that_an_owner_accepts_are_named_again_only_with_another_account
     people = {user.name: user.id for user in access.users(session)}
     page = open_page("quality", session, owner)
     page.button(key=f"alike-keep-{people['copy 0']}").click().run()
-    assert "more alike than taste" not in words(page) and "nobody is asked about them again" in page.success[0].value
+    assert "more alike than taste" not in words(page) and "this page names them no more" in page.success[0].value
     assert access.user(session, people["copy 0"]).trained and not label_quality.alike_people(session)
     trail = [change.sentence for change in audit_trail.changes(session)[0]]
     assert "accepted that copy 0 and copy 1 answer alike" in trail[0]
