@@ -176,13 +176,6 @@ def menu(role: Role | None):
     return st.navigation({"": [overview, label, taste], "Explore": explore, "Manage": manage}, position=position)
 
 
-def show_error(problem: Exception) -> bool:
-    """A sentence instead of a traceback, for every error of ours that no page has caught."""
-    if isinstance(problem, CoplError):
-        st.error(str(problem))
-    return isinstance(problem, CoplError)
-
-
 if __name__ == "__main__":
     with page_run():
         main()
@@ -192,6 +185,7 @@ else:
     from streamlit.starlette import App
 
     from copl_core.serving.headers import SecurityHeaders
+    from web.failures import show_failure
     from web.frames import Frames
     from web.headers import app_headers, failed
     from web.logs import start_logs
@@ -214,5 +208,5 @@ else:
         routes=ROUTES,
         middleware=middleware,
         exception_handlers={Exception: failed},
-        on_script_error=show_error,
+        on_script_error=show_failure,
     )

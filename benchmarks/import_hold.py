@@ -109,10 +109,15 @@ def prepare(settings: Settings) -> Session:
 
 
 def answers(session: Session, user: int, until) -> np.ndarray:
-    """Milliseconds (n,) of each answer: the label is stored, and the next pair is there."""
+    """Milliseconds (n,) of each answer: the label is stored, and the next pair is there.  Once every pair is answered,
+    it waits for those of the import."""
     times: list[float] = []
     task = labelling.next_task(session, user)
     while not until(len(times)):
+        if task is None:
+            time.sleep(0.1)
+            task = labelling.next_task(session, user)
+            continue
         started = time.perf_counter()
         task = labelling.submit(session, task.id, user, Choice.LEFT, milliseconds=2000).next_task
         times.append(1000 * (time.perf_counter() - started))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from web.frames import Frames
@@ -53,3 +54,13 @@ def test_bytes_that_are_no_message_end_the_connection():
         [{"type": "websocket.disconnect", "code": 1002}],
         [{"type": "websocket.close", "code": 1002}],
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "passes"), [('{"rows": []}', True), ("null", True), ("{", False), ("7", False), ("[" * 100_000, False)]
+)
+def test_a_value_that_is_no_json_is_left_out(sent, passes):
+    message = click("$$ID-1-a")
+    message.rerun_script.widget_states.widgets.add(id="$$ID-2-b", json_value=sent)
+    ((received,), answers) = through({"type": "websocket.receive", "bytes": message.SerializeToString()})
+    assert BackMsg.FromString(received["bytes"]) == (message if passes else click("$$ID-1-a")) and answers == []

@@ -1,0 +1,23 @@
+"""What a page shows where its script failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from copl_core.records import CoplError
+from web import failures
+
+
+@pytest.mark.parametrize(
+    ("problem", "shown"),
+    [
+        (CoplError("The file is empty."), "The file is empty."),
+        (KeyError("a text of somebody"), "This page failed (KeyError, "),
+    ],
+)
+def test_a_failure_is_a_sentence_without_anything_of_the_program(monkeypatch, problem, shown):
+    sentences: list[str] = []
+    monkeypatch.setattr(failures.st, "error", sentences.append)
+    assert failures.show_failure(problem) is True
+    (sentence,) = sentences
+    assert sentence.startswith(shown) and "a text of somebody" not in sentence and sentence.endswith(".")
