@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
-_ID = "$$"  # every id that streamlit gives begins so
+_IDS = ("$$ID-", "$$STREAMLIT_INTERNAL_KEY")  # every id that streamlit gives begins so
 _MOST_READ = 200_000_000  # bytes; streamlit closes the connection of a longer one
 _PROTOCOL_ERROR = 1002
 
@@ -53,7 +53,7 @@ def _content(received: bytes | None) -> bytes | None:
     except DecodeError:
         return None
     states = message.rerun_script.widget_states.widgets
-    known = [one for one in states if one.id.startswith(_ID) and _is_readable(one)]
+    known = [one for one in states if one.id.startswith(_IDS) and _is_readable(one)]
     if len(known) == len(states):
         return received
     del states[:]

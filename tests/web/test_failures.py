@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from streamlit import config
 
 from copl_core.records import CoplError
 from web import failures
@@ -21,3 +22,8 @@ def test_a_failure_is_a_sentence_without_anything_of_the_program(monkeypatch, pr
     assert failures.show_failure(problem) is True
     (sentence,) = sentences
     assert sentence.startswith(shown) and "a text of somebody" not in sentence and sentence.endswith(".")
+
+
+def test_a_traceback_is_logged_as_the_logs_are_written():
+    """Where the package rich is installed, streamlit would draw it in colours, also among lines of JSON."""
+    assert config.get_option("logger.enableRich") is False

@@ -45,7 +45,9 @@ def test_a_message_of_the_app_passes_as_it_is():
 
 
 def test_a_widget_whose_id_is_none_of_the_app_is_left_out():
-    ((received,), sent) = through({"type": "websocket.receive", "bytes": click("1e9", "$$ID-1-a").SerializeToString()})
+    ((received,), sent) = through(
+        {"type": "websocket.receive", "bytes": click("1e9", "$$I\x04-1-a", "$$ID-1-a").SerializeToString()}
+    )
     assert BackMsg.FromString(received["bytes"]) == click("$$ID-1-a") and sent == []
 
 
