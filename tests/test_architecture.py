@@ -81,7 +81,16 @@ def test_the_start_page_joins_the_parts_and_computes_nothing():
     core = {"copl_core.records", "copl_core.store", "copl_core.logs", "copl_core.serving.headers"}
     verbs = {"copl_core.study.access", "copl_core.study.sign_in"}
     parts = {"pages.account", "pages.common", "pages.join", "web.installation"}
-    parts |= {"web.frames", "web.headers", "web.logs", "web.open_ahead", "web.providers", "web.sign_in", "web.watching"}
+    parts |= {
+        "web.failures",
+        "web.frames",
+        "web.headers",
+        "web.logs",
+        "web.open_ahead",
+        "web.providers",
+        "web.sign_in",
+        "web.watching",
+    }
     assert ours <= core | verbs | parts
 
 
