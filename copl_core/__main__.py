@@ -417,16 +417,12 @@ def _fit(arguments: argparse.Namespace, settings: Settings) -> int:
     need_device(settings)
     logs.start(settings.log)
     keep_memory_low()
-    together = ranks.size() > 1
-    if together:
-        ranks.join(settings)
-    if ranks.rank() > 0:
-        ranks.follow(settings)
-        return 0
-    session = open_study(settings, arguments.study)
-    snapshot = runs.fit_now(session, "graph" if arguments.graph_only else "full", "requested in a terminal")
-    if together:
-        ranks.part(settings)
+    with ranks.together(settings):
+        if ranks.rank() > 0:
+            ranks.follow(settings)
+            return 0
+        session = open_study(settings, arguments.study)
+        snapshot = runs.fit_now(session, "graph" if arguments.graph_only else "full", "requested in a terminal")
     facts = {"snapshot": snapshot.version, "labels": snapshot.n_labels, "metrics": snapshot.metrics}
     print(json.dumps(facts, indent=1))
     return 0

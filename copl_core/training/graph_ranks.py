@@ -1,7 +1,8 @@
 """The processes that fit a preference graph together: those of torchrun, or helpers that the fit starts by itself.
 
 ``python -m copl_core.training.graph_ranks`` is a helper.  It waits for its part of a fit, fits it with the others, and
-waits for the next one; it ends when the process that has started it ends, or closes its end of a connection.
+waits for the next one; it ends when the process that has started it ends, closes its end of a connection, or
+sends no heartbeat any more.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from copl_core.preference.shard import Shard
 from copl_core.records import CoplError, RankLost, TrainingData
 from copl_core.training import ranks
 from copl_core.training.graph_parts import GraphPart, GraphRanks
+from copl_core.training.heartbeat import START_SECONDS, Heartbeat, Watch
 
 MIN_LABELS = 100_000  # of a graph that is divided: below, a fit takes less time than the messages between processes
 GROUP = timedelta(hours=1)  # after which a message is given up that nobody waits for any more
-START_SECONDS = 120.0
 
 
 @contextmanager
@@ -87,6 +88,7 @@ class Helpers:
         self._devices = _devices(processes, device)
         self._started: list[subprocess.Popen] = []
         self._shard: Shard | None = None
+        self._heartbeat: Heartbeat | None = None
         self._threads = torch.get_num_threads()
         self._folder: TemporaryDirectory | None = None
 
@@ -118,6 +120,7 @@ class Helpers:
             store = torch.distributed.FileStore(str(store_file), self.n)
             self._wait(store)
             group = _group(store, 0, self.n, self._devices[0], GROUP)
+            self._heartbeat = Heartbeat(_beats(str(store_file)), self.patience or GROUP.total_seconds())
             return Shard(group, self._devices[0], self.patience)
         except BaseException:
             self.close()
@@ -142,7 +145,9 @@ class Helpers:
             helper.kill()
         for helper in self._started:
             helper.wait()
-        self._started, self._shard = [], None
+        if self._heartbeat is not None:
+            self._heartbeat.end()
+        self._started, self._shard, self._heartbeat = [], None, None
         if self._folder is not None:
             torch.set_num_threads(self._threads)
             self._folder.cleanup()
@@ -184,9 +189,15 @@ def _come(rank: int) -> str:
     return f"come-{rank}"
 
 
+def _beats(store_file: str) -> torch.distributed.Store:
+    """The store of the heartbeat, beside that of the group."""
+    return torch.distributed.FileStore(f"{store_file}-beats", -1)
+
+
 def help_fit(store_file: str, rank: str, n: str, device: str, threads: str) -> int:
     """A helper's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # in a terminal it is for the first process, whose end ends this one
+    watch = Watch(START_SECONDS)
     torch.set_num_threads(int(threads))
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
@@ -194,6 +205,7 @@ def help_fit(store_file: str, rank: str, n: str, device: str, threads: str) -> i
     store.set(_come(int(rank)), "")
     try:
         shard = Shard(_group(store, int(rank), int(n), device, ranks.PATIENCE), device)
+        watch.listen(_beats(store_file))
         while True:
             ranks.follow_graph(shard)
     except RankLost:

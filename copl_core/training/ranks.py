@@ -1,23 +1,28 @@
 """A fit in a terminal over several processes, as torchrun starts them (``graph_ranks``, ``distributed``).
 
 The first process carries out the run and publishes.  The others wait until it has a graph or a reward model to fit, fit
-that with it, and end when it is done.  If one of them dies, torchrun ends all of them; the run is interrupted, and the
-next fit in this home goes on with it.
+that with it, and end when it is done.  If one of them dies, or does not hear the first one any more (``heartbeat``),
+torchrun ends all of them; the run is interrupted, and the next fit in this home goes on with it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from copl_core.config import Settings
 from copl_core.records import CoplError, RankLost
+from copl_core.training.heartbeat import START_SECONDS, Heartbeat, Watch
 
 if TYPE_CHECKING:
+    from torch.distributed import Store
+
     from copl_core.preference.shard import Shard
 
-PATIENCE = timedelta(days=7)  # of the others, while the first one reads texts
+PATIENCE = timedelta(days=7)  # of a message to the others: while the first one reads texts, its heartbeat is the limit
 
 Kind = Literal["graph", "reward"]
 
@@ -32,11 +37,36 @@ def rank() -> int:
     return int(os.environ.get("RANK") or 0)
 
 
-def join(settings: Settings) -> None:
-    """Meet the other processes."""
+@contextmanager
+def together(settings: Settings) -> Iterator[None]:
+    """Meet the other processes, if there are any, and stay with them until the first one ends."""
+    if size() == 1:
+        yield
+        return
+    watch, store = _meet(settings)
+    if rank() > 0:
+        watch.listen(store)
+        yield
+        watch.end()
+        return
+    watch.end()
+    heartbeat = Heartbeat(store, settings.rank_seconds)
+    try:
+        yield
+        _part(settings)
+    finally:
+        heartbeat.end()
+
+
+def _meet(settings: Settings) -> tuple[Watch, Store]:
+    """The watch over the other processes, and a connection to their store beside that of the process group."""
+    watch = Watch(max(settings.rank_seconds, START_SECONDS))
     from accelerate import PartialState
+    from torch.distributed import rendezvous
 
     PartialState(cpu=settings.device == "cpu", timeout=PATIENCE)
+    store, *_ = next(rendezvous("env://", timeout=PATIENCE))
+    return watch, store
 
 
 def share(kind: Kind | None, patience: float, work: dict[str, Any] | None = None, folder: str | None = None) -> None:
@@ -103,9 +133,10 @@ def follow_graph(shard: Shard) -> None:
         pass  # the first process raises the same, and may go on with another graph
 
 
-def part(settings: Settings) -> None:
+def _part(settings: Settings) -> None:
     """The first process has no more to do: the others end."""
     import torch.distributed
 
-    share(None, settings.rank_seconds)
+    with suppress(RankLost):  # they have ended, and nothing is missing
+        share(None, settings.rank_seconds)
     torch.distributed.destroy_process_group()

@@ -1,5 +1,5 @@
-"""Runs over two processes, those of torchrun and those of a trainer: one of them is killed, and the next start ends the
-run."""
+"""Runs over two processes, those of torchrun and those of a trainer: one of them is killed or stopped, and the next
+start ends the run."""
 
 from __future__ import annotations
 
@@ -8,35 +8,43 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from copl_core.__main__ import main
+from copl_core.preference.config import GraphConfig
 from copl_core.records import RunState
+from copl_core.snapshots.snapshot import on_disk
 from copl_core.study import contents, runs
 from copl_core.study.session import Session
 from copl_core.trainer.job import Job
-from copl_core.training import graph_ranks
+from copl_core.trainer.worker import Trainer
+from copl_core.training import graph_ranks, ranks
 from copl_core.training.graph_trainer import Member
+from copl_core.training.heartbeat import Heartbeat
 from tests.preference.camps import QUICK
+from tests.ranks import WAIT, exit_code, fitting, is_stopped, stop_first
 from tests.worlds import camp_labels, open_study, pairs_to_label, three_people, trainer
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT = 300  # seconds, on a busy machine
 FIT = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-# ``copl fit`` that divides the graph of all 24 labels, which is fitted last, and not those of fewer.  It chooses no
-# priors: that takes dozens of fits, each over both processes.
-SCRIPT = """
-import sys
-from copl_core.__main__ import main
-from copl_core.preference.config import GraphConfig
-from copl_core.trainer.job import Job
-from copl_core.training import graph_ranks
-graph_ranks.MIN_LABELS = 24
-Job.graph_config = lambda job, kind: GraphConfig.build(dim=8, members=2, max_steps=30, text_dim=8)
-sys.exit(main(["fit"]))
-"""
+SCRIPT = "import sys; from tests.trainer.test_ranks import fit; sys.exit(fit())"
+
+
+def fit(stopped: bool = False) -> int:
+    """``copl fit`` that divides the graph of all 24 labels, which is fitted last, and not those of fewer.
+
+    It chooses no priors: that takes dozens of fits, each over both processes.  ``stopped``: the first process is
+    stopped before it publishes.
+    """
+    graph_ranks.MIN_LABELS = 24
+    Job.graph_config = lambda job, kind: GraphConfig.build(dim=8, members=2, max_steps=30, text_dim=8)  # type: ignore
+    if stopped:
+        publish, beats = Trainer._publish, []
+        ranks.Heartbeat = lambda *given: beats.append(Heartbeat(*given)) or beats[0]  # type: ignore
+        Trainer._publish = lambda *given: stop_first(beats[0]) or publish(*given)  # type: ignore
+    return main(["fit"])
 
 
 @pytest.fixture
@@ -50,24 +58,8 @@ def session(tmp_path, minilm) -> Session:
     return session
 
 
-def start(session: Session, log: Path) -> subprocess.Popen:
-    own = {"COPL_HOME": str(session.settings.home), "COPL_REWARD_STEPS": "3", "OMP_NUM_THREADS": "1"}
-    own["PYTHONPATH"] = str(ROOT)
-    script = log.with_suffix(".py")
-    script.write_text(SCRIPT)
-    with log.open("wb") as stream:
-        return subprocess.Popen([*FIT, str(script)], cwd=ROOT, env={**os.environ, **own}, stdout=stream, stderr=stream)
-
-
-def process_of_rank(rank: int, launcher: int) -> int:
-    """The process that a launcher has started for a rank."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    (found,) = (int(pid) for pid in children if f"RANK={rank}".encode() in environment(pid))
-    return found
-
-
-def environment(pid: str) -> list[bytes]:
-    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+def environment(session: Session) -> dict[str, str]:
+    return {"COPL_HOME": str(session.settings.home), "COPL_REWARD_STEPS": "3", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the processes in /proc, which Linux has")
@@ -114,25 +106,25 @@ def command(pid: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.weights
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the processes in /proc, which Linux has")
-def test_two_processes_fit_and_publish_together_after_one_of_them_was_killed(session, tmp_path):
-    killed = start(session, tmp_path / "killed")
-    try:
-        ends = time.monotonic() + WAIT
-        while not (begun := runs.list_runs(session)) or not (begun[0].phase == "graph" and begun[0].step > 10):
-            assert killed.poll() is None and time.monotonic() < ends, (tmp_path / "killed").read_text()[-3000:]
-            time.sleep(0.05)
-        os.kill(process_of_rank(1, killed.pid), signal.SIGKILL)
-        assert killed.wait(WAIT) != 0  # torchrun ends the other one
-    finally:
-        killed.kill()
-        killed.wait()
-    assert session.record.champion is None and session.store.run(begun[0].id).state == RunState.RUNNING
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the state of a process in /proc")
+def test_two_processes_publish_together_after_the_first_one_was_stopped_and_its_run_taken_over(session, tmp_path):
+    with fitting(fit, True, log=tmp_path / "stopped", **environment(session)) as (first, second):
+        assert exit_code(second) == 1 and is_stopped(first.pid), (tmp_path / "stopped.0").read_text()[-3000:]
+        assert "The first process of this fit has sent no heartbeat for 1 s" in (tmp_path / "stopped.1").read_text()
+        (run,) = runs.list_runs(session)
+        (again,) = session.store.give_up_run(
+            run.id, run.token, RunState.INTERRUPTED, "Taken over.", workers=[run.worker]
+        )
+        os.kill(first.pid, signal.SIGCONT)
+        assert exit_code(first) == 1
+    assert f"Run {run.id} was taken over by another trainer" in (tmp_path / "stopped.0").read_text()
+    assert session.record.champion is None and on_disk(session.snapshot_root) == set()
 
-    assert start(session, tmp_path / "again").wait(WAIT) == 0, (tmp_path / "again").read_text()[-3000:]
-    again, left = runs.list_runs(session)
-    assert (left.state, again.state, again.retry_of) == (RunState.INTERRUPTED, RunState.DONE, left.id)
-    assert left.message.startswith("The run was left behind")
-    assert "a process that fits together" in (tmp_path / "killed").read_text().lower()
+    (tmp_path / "fit.py").write_text(SCRIPT)
+    own = os.environ | environment(session) | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*FIT, str(tmp_path / "fit.py")], env=own, capture_output=True, text=True, timeout=WAIT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert session.store.run(run.id).state == RunState.INTERRUPTED
+    assert session.store.run(again.id).state == RunState.DONE
     snapshot = session.snapshot()
-    assert snapshot.version == again.snapshot and snapshot.manifest["reward"]["fit"]["processes"] == 2
+    assert snapshot.manifest["run"] == again.id and snapshot.manifest["reward"]["fit"]["processes"] == 2

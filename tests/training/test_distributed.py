@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,50 +12,59 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from copl_core.training.distributed import Processes
-
-pytest_plugins = "tests.reward.tiny"
-WAIT = 300  # seconds, on a busy machine
-
-SCRIPT = """
-import os
-import signal
-import sys
-from pathlib import Path
-import numpy as np
 from copl_core.config import Settings
 from copl_core.records import Comparisons, RankLost, TrainingData
 from copl_core.reward.model import RewardConfig
 from copl_core.training import ranks
 from copl_core.training.checkpoint import Checkpoint
+from copl_core.training.distributed import Processes
+from copl_core.training.heartbeat import Heartbeat
 from copl_core.training.reward_fit import fit_reward
+from tests.ranks import exit_code, fitting, stop_first
 
-folder, encoder, stops_at, patience = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-kept = np.load(folder / "data.npz")
-labels = Comparisons.build(kept["user"], kept["left"], kept["right"], kept["outcome"])
-data = TrainingData(kept["users"], np.arange(len(kept["texts"])), kept["prompt"], tuple(kept["prompts"].tolist()),
-                    tuple(kept["texts"].tolist()), labels)
-# Twice the epochs of a single process, since the steps of each process see half of the labels.
-config = RewardConfig(backbone=encoder, last_layers=2, n_experts=4, rank=4, alpha=8, max_tokens=32, texts=16, lr=1e-2,
-                      epochs=60, min_steps=1, patience=20, precision="float32")
-index, steps = ranks.rank(), []
+pytest_plugins = "tests.reward.tiny"
 
-def progress(phase, step, n_steps, loss):
-    if phase == "training reward":
+
+def train(folder: Path, encoder: Path, stopped: int | None, patience: float) -> str | int:
+    """One process's training; the one of rank ``stopped`` is stopped after three steps."""
+    kept = np.load(folder / "data.npz")
+    labels = Comparisons.build(kept["user"], kept["left"], kept["right"], kept["outcome"])
+    texts = tuple(kept["texts"].tolist())
+    data = TrainingData(
+        kept["users"], np.arange(len(texts)), kept["prompt"], tuple(kept["prompts"].tolist()), texts, labels
+    )
+    config = RewardConfig(
+        backbone=str(encoder), last_layers=2, n_experts=4, rank=4, alpha=8, max_tokens=32, texts=16, lr=1e-2,
+        epochs=60, min_steps=1, patience=20, precision="float32",
+    )  # twice the epochs of a single process, since the steps of each process see half of the labels  # fmt: skip
+    index, steps, beats = ranks.rank(), [], []
+
+    def progress(phase: str, step: int, n_steps: int, loss: float | None) -> None:
+        if phase != "training reward":
+            return
         steps.append(step)
-        if index == 1 and step == stops_at:
-            os.kill(os.getpid(), signal.SIGSTOP)
+        if index == stopped and step == 3:
+            stop_first(beats[0]) if index == 0 else os.kill(os.getpid(), signal.SIGSTOP)
 
-ranks.join(Settings(home=folder))
-states = Checkpoint(folder / "states", 0.0)
-try:
-    model = fit_reward(data, kept["vectors"], config, weights=None, seed=1, progress=progress, checkpoint=states,
-                       patience=patience if index == 0 else None)
-except RankLost as lost:
-    sys.exit(f"{lost} Steps {steps[0]} to {steps[-1]}.")
-model.save(folder / f"process-{index}")
-print(f"Steps {steps[0]} to {steps[-1]}.")
-"""
+    def heartbeat(*given) -> Heartbeat:
+        beats.append(Heartbeat(*given))
+        return beats[0]
+
+    ranks.Heartbeat = heartbeat
+    with ranks.together(Settings(home=folder)):
+        states = Checkpoint(folder / "states", 0.0)
+        try:
+            model = fit_reward(
+                data, kept["vectors"], config, weights=None, seed=1, progress=progress, checkpoint=states,
+                patience=patience if index == 0 else None,
+            )  # fmt: skip
+        except RankLost as lost:
+            return f"{lost} Steps {steps[0]} to {steps[-1]}."
+        model.save(folder / f"process-{index}")
+        print(f"Steps {steps[0]} to {steps[-1]}.")
+        if index > 0:
+            ranks.follow(Settings(home=folder))
+    return 0
 
 
 def test_alone_nothing_is_changed():
@@ -74,7 +81,7 @@ def test_alone_nothing_is_changed():
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model_also_after_one_of_them_was_stopped(two_tastes, tiny_encoder, tmp_path):
+def test_two_processes_train_one_model_also_after_each_of_them_was_stopped(two_tastes, tiny_encoder, tmp_path):
     """A process that is stopped lives, and its connections are open."""
     data, vectors = two_tastes
     labels = data.labels
@@ -90,53 +97,26 @@ def test_two_processes_train_one_model_also_after_one_of_them_was_stopped(two_ta
         texts=np.array(data.responses),
         vectors=vectors,
     )
-    (tmp_path / "train.py").write_text(SCRIPT)
 
-    first, second = start(tmp_path, tiny_encoder, 3, 1.0)
-    try:
-        _, lines = first.communicate(timeout=WAIT)
-        stopped = second.poll() is None
-    finally:
-        end(first, second)
-    assert first.returncode == 1 and stopped
+    with fitting(train, tmp_path, tiny_encoder, 1, 1.0, log=tmp_path / "second") as (first, second):
+        assert exit_code(first) == 1 and second.is_alive()
+    lines = (tmp_path / "second.0").read_text()
     assert "has not answered for 1 s: it is stopped" in lines
     assert lines.endswith("is kept. Steps 1 to 3.\n")
 
-    again = start(tmp_path, tiny_encoder, 0, 180.0)
-    try:
-        found = [one.communicate(timeout=WAIT) for one in again]
-    finally:
-        end(*again)
-    assert [out.startswith("Steps 3 to ") for out, _ in found] == [True, True], found
+    with fitting(train, tmp_path, tiny_encoder, 0, 180.0, log=tmp_path / "first") as (first, second):
+        assert exit_code(second) == 1 and first.is_alive()
+        os.kill(first.pid, signal.SIGCONT)
+        assert exit_code(first) == 1
+    assert "The first process of this fit has sent no heartbeat for 1 s" in (tmp_path / "first.1").read_text()
+    assert "has ended" in (tmp_path / "first.0").read_text()
+
+    with fitting(train, tmp_path, tiny_encoder, None, 180.0, log=tmp_path / "again") as started:
+        assert [exit_code(one) for one in started] == [0, 0], (tmp_path / "again.0").read_text()
+    assert all("Steps 3 to " in (tmp_path / f"again.{i}").read_text() for i in range(2))
     tensors = [load_file(tmp_path / f"process-{i}" / "reward.safetensors") for i in range(2)]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
     metrics = [json.loads((tmp_path / f"process-{i}" / "reward.json").read_text())["metrics"] for i in range(2)]
     assert metrics[0]["accuracy"] == metrics[1]["accuracy"] > 0.85
     assert metrics[0]["log_loss"] == metrics[1]["log_loss"]
-
-
-def start(folder: Path, encoder: Path, stops_at: int, patience: float) -> list[subprocess.Popen]:
-    """Two processes as torchrun starts them, which would wait for half a minute before it ends a stopped one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ours = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
-    ours |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, str(folder / "train.py"), str(folder), str(encoder), str(stops_at), str(patience)]
-    return [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **ours, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-
-
-def end(*processes: subprocess.Popen) -> None:
-    for one in processes:
-        one.kill()
-        one.wait()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from copl_core.training.graph_fit import fit_graph
 from copl_core.training.graph_parts import GraphPart, UserBlocks
 from copl_core.training.graph_ranks import Helpers
 from tests.preference.camps import QUICK, camp_phi, camps, world
+from tests.ranks import end, exit_code, forked, is_stopped, stop_first, wait_until
 
 CLOSE = {"rtol": 1e-3, "atol": 3e-4}  # a hundredth of a step: Adam enlarges the rounding of a gradient near zero
 LARGE = GraphConfig().sized(10**6).with_settings(max_steps=10, spectral=3, leave_out_draws=2)
@@ -114,6 +116,34 @@ def test_a_process_that_is_stopped_ends_the_fit_with_a_sentence(groups, four):
     with pytest.raises(RankLost, match="has not answered for 0.5 s: it is stopped.*is kept"):
         fit_graph(groups.data, groups.phi, LARGE, seed=0, progress=stop, ranks=four)
     assert not four._started
+
+
+def fit_and_stop(groups: SyntheticWorld) -> str | int:
+    """The whole life of a first process that is stopped in the middle of a fit."""
+    helpers = Helpers(2, "cpu", min_labels=0)
+
+    def stop(phase: str, step: int, steps: int, loss: float | None) -> None:
+        if (phase, step) == ("graph", 5):  # its measurement is reported, too
+            stop_first(helpers._heartbeat)
+
+    try:
+        fit_graph(groups.data, groups.phi, LARGE, seed=0, progress=stop, ranks=helpers)
+    except RankLost as lost:
+        return str(lost)
+    return 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the state of a process in /proc")
+def test_a_helper_ends_where_the_process_that_has_started_it_is_stopped(groups, tmp_path):
+    first = forked(fit_and_stop, groups, log=tmp_path / "log")
+    try:
+        silence = "The first process of this fit has sent no heartbeat for 1 s"
+        wait_until(lambda: is_stopped(first.pid) and silence in (tmp_path / "log").read_text())
+        os.kill(first.pid, signal.SIGCONT)
+        assert exit_code(first) == 1
+    finally:
+        end(first)
+    assert "has ended, perhaps for lack of memory" in (tmp_path / "log").read_text()
 
 
 def test_a_process_that_cannot_start_is_named(monkeypatch, tmp_path):
