@@ -391,6 +391,11 @@ class RewardModel(nn.Module):
             raise CoplError(
                 f"{folder} has a reward model of format {facts['format']}, this version reads {FORMAT}: train it again"
             )
+        if names := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+            raise CoplError(
+                f"the reward model in {folder} has numbers that are not finite (in {', '.join(names[:3])}): choose "
+                "another snapshot as champion, or train it again"
+            )
         config = RewardConfig(**facts["config"])
         if backbone is None or not backbone.is_for(config.backbone, config.last_layers, config.own_head):
             backbone = load_backbone(config.backbone, weights, config.last_layers, own_head=config.own_head)

@@ -44,6 +44,7 @@ from copl_core.preference.state import GraphState
 from copl_core.records import CoplError, SnapshotRecord
 from copl_core.reward.gates import SavedGate
 from copl_core.reward.linear import LinearReward
+from copl_core.snapshots.finite import in_words, not_finite, not_finite_on_disk
 from copl_core.snapshots.mix import Mix
 
 _HIDDEN, _REMOVING, FETCHING = ".writing-", ".removing-", ".fetching-"
@@ -157,9 +158,12 @@ class Snapshot:
     def _read(self, part: str, load: Callable[[Path], T]) -> T:
         """One part of the snapshot; its files may be lost or changed since the version was opened."""
         try:
-            return load(self.folder / part)
+            found = load(self.folder / part)
         except (CoplError, OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
             raise CoplError(f"Snapshot {self.version} is damaged: its {part} cannot be read; {_ADVICE}.") from problem
+        if part != "layout" and (names := not_finite(found)):  # a map has no place for people who have no labels
+            raise CoplError(f"Snapshot {self.version} cannot be used: its {part} has {in_words(names)}; {_ADVICE}.")
+        return found
 
 
 def load_snapshot(root: Path, version: str) -> Snapshot:
@@ -215,6 +219,20 @@ def damage(root: Path, version: str, manifest: str | None = None) -> str:
     return f"{', '.join(names[:3])} of {version} differ from what was written" if names else ""
 
 
+def unusable(root: Path, version: str) -> str:
+    """Why the parts of a version that is on this disk cannot be read or used, empty where they can."""
+    try:
+        snapshot = load_snapshot(root, version)
+        _ = snapshot.graph, snapshot.layout
+        if snapshot.has_reward:
+            _ = snapshot.reward_graph, snapshot.gate, snapshot.mix, snapshot.linear
+            if names := not_finite_on_disk(snapshot.reward_folder):
+                return f"its reward model has {in_words(names)}"
+    except (CoplError, OSError) as problem:
+        return str(problem)
+    return ""
+
+
 def write_snapshot(
     root: Path,
     version: str,
@@ -230,7 +248,7 @@ def write_snapshot(
         save_reward: fills an empty folder with ``model/``, ``graph/`` and ``mix.json``; ``None`` writes no reward.
 
     Raises:
-        CoplError: the version exists already, or the files cannot be written.
+        CoplError: the version exists already, the files cannot be written, or a number is not finite.
     """
     target = root / version
     if target.exists():
@@ -242,6 +260,11 @@ def write_snapshot(
             if save:
                 (hidden / part).mkdir(parents=True)
                 save(hidden / part)
+        if names := not_finite(graph) or (hidden / "reward").is_dir() and not_finite_on_disk(hidden / "reward"):
+            raise CoplError(
+                f"Snapshot {version} is not published, since what was fitted has {in_words(names)}: the training broke "
+                "down. The champion stays; start a fit of graph and reward model."
+            )
         manifest = {**manifest, "version": version, "files": _facts(hidden)}
         (hidden / "manifest.json").write_text(json.dumps(manifest, indent=1))
         flush(hidden)

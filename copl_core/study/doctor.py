@@ -29,7 +29,7 @@ from copl_core.install.program import PROGRAM
 from copl_core.install.weights import BUNDLES, FETCH_COMMAND
 from copl_core.records import CoplError, DatabaseFacts, Right, counted
 from copl_core.snapshots.fetching import Fetching, presence_of
-from copl_core.snapshots.snapshot import damage
+from copl_core.snapshots.snapshot import damage, unusable
 from copl_core.storage import Storage, attempt, storage_of
 from copl_core.store import Store
 
@@ -177,7 +177,8 @@ def _snapshots(installation: Installation) -> Found:
         if installation.settings.storage and not (installation.settings.snapshots / str(study.id) / version).exists():
             continue  # it is fetched when somebody wants it
         manifest = next((one.manifest for one in store.snapshots(study.id) if one.version == version), None)
-        if problem := damage(installation.settings.snapshots / str(study.id), version, manifest):
+        root = installation.settings.snapshots / str(study.id)
+        if problem := damage(root, version, manifest) or unusable(root, version):
             damaged.append(f"the champion {version} of {study.name!r}: {problem}")
     if damaged:
         do = "Choose another champion on the training page, start a fit, or restore a backup."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from copl_core.features import FEATURE_NAMES
 from copl_core.records import CoplError, SnapshotRecord
@@ -25,6 +26,7 @@ from copl_core.snapshots.snapshot import (
     prune,
     share_reward,
     sweep,
+    unusable,
     verify,
     versions_to_keep,
     write_snapshot,
@@ -61,6 +63,37 @@ def with_linear(folder: Path, seed: int = 1) -> None:
     state = graph_state(seed=seed)
     phi = np.random.default_rng(0).normal(size=(len(state.response_ids), 4 + len(FEATURE_NAMES)))
     fit_linear(state, phi, LinearConfig()).save(folder / "linear")
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_never_published(tmp_path, number):
+    state = graph_state()
+    state.user_vectors[2, 1] = number
+    with pytest.raises(CoplError, match=r"v0001 is not published.*not finite \(in user_vectors\).*champion stays"):
+        write_snapshot(tmp_path, "v0001", graph=state, layout=layout_of(graph_state()), manifest={})
+
+    def reward_that_broke_down(folder: Path) -> None:
+        with_linear(folder)
+        save_file({"gate": np.array([1.0, number], np.float32)}, folder / "model" / "reward.safetensors")
+
+    with pytest.raises(CoplError, match=r"not finite \(in model/reward.safetensors: gate\)"):
+        write(tmp_path, "v0002", reward_that_broke_down)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_with_such_numbers_and_a_right_digest_is_not_opened(tmp_path):
+    """As an earlier version may have published it."""
+    snapshot = write(tmp_path, "v0001", with_linear)
+    state = graph_state()
+    state.weights["0.bias"][1] = np.nan
+    for part in ("graph", "reward/graph"):
+        state.save(snapshot.folder / part)
+    snapshot = load_snapshot(tmp_path, "v0001")
+    for part in ("graph", "reward_graph"):
+        with pytest.raises(CoplError, match=r"v0001 cannot be used: its .*graph has numbers .*\(in 0.bias\); choose"):
+            getattr(snapshot, part)
+    assert "not finite (in 0.bias)" in unusable(tmp_path, "v0001")
+    assert unusable(tmp_path, "v0009").startswith("Snapshot v0009 is not on this disk")
 
 
 def test_a_linear_text_reward_is_part_of_a_snapshot_and_of_its_copy(tmp_path):

@@ -12,7 +12,9 @@ from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
@@ -21,6 +23,7 @@ from copl_core.backups import path_of
 from copl_core.config import Settings
 from copl_core.install.weights import BUNDLES
 from copl_core.records import CoplError, Right
+from copl_core.snapshots.snapshot import digest_of
 from copl_core.study.doctor import CHECKS, Finding, State
 from copl_core.trainer.service import clean
 from copl_core.trainer.worker import Trainer
@@ -150,6 +153,23 @@ def test_a_flipped_bit_of_a_champion_is_found(home, examine):
     found, status = examine()
     assert status == 1 and found["snapshots"]["state"] == "wrong"
     assert f"graph/{path.name}" in found["snapshots"]["found"] and found["snapshots"]["do"]
+
+
+def test_a_champion_of_numbers_that_are_not_finite_is_found_although_its_digests_are_right(home, examine):
+    folder = home / "snapshots" / "1" / "v0001"
+    path = folder / "graph" / "graph.safetensors"
+    tables = load_file(path)
+    tables["user_vectors"][0] = np.nan
+    path.unlink()
+    save_file(tables, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["graph/graph.safetensors"]["sha256"] = digest_of(path)
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    execute(home, "update snapshot set manifest = ?", digest_of(folder / "manifest.json"))
+    found, status = examine()
+    assert status == 1 and found["snapshots"]["state"] == "wrong"
+    assert "its graph has numbers that are not finite (in user_vectors)" in found["snapshots"]["found"]
 
 
 def test_a_champion_without_its_folder_is_found(home, examine):
