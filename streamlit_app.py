@@ -16,6 +16,7 @@ from copl_core.study import access, sign_in
 from pages import join
 from pages.account import account, welcome
 from pages.common import current, is_id, page_link, page_run, set_current, stop_with_error
+from pages.sending import try_again, waits
 from web.installation import cookie_name, installation, open_study
 from web.providers import sign_in_buttons
 
@@ -89,6 +90,9 @@ def main() -> None:
         many = len(store.studies()) > 1
         providers = sign_in_buttons()
     except CoplError as problem:
+        if waits():  # the page of an answer that is sent again, and not a sentence that nothing follows
+            try_again()
+            st.stop()
         stop_with_error(problem)
     set_current(study, user, lambda: visitor.again(study_id), browser=visitor.secret, studies=visitor.studies_now)
     st.session_state["providers"] = providers

@@ -142,6 +142,16 @@ _UNSHOWN = "callback problem"
 _in_callback: ContextVar[bool] = ContextVar("_in_callback", default=False)
 
 
+@contextmanager
+def errors_raised() -> Iterator[None]:
+    """Meanwhile ``current`` raises what is wrong, and draws nothing."""
+    before = _in_callback.set(True)
+    try:
+        yield
+    finally:
+        _in_callback.reset(before)
+
+
 def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
     """A callback of a widget whose errors are shown as a sentence, by the page that runs next: beside it, unless it
     ends with the same sentence.
@@ -151,13 +161,11 @@ def in_a_sentence(callback: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(callback)
     def safe(*args: object, **kwargs: object) -> None:
-        before = _in_callback.set(True)
         try:
-            callback(*args, **kwargs)
+            with errors_raised():
+                callback(*args, **kwargs)
         except CoplError as problem:
             st.session_state[_UNSHOWN] = str(problem)
-        finally:
-            _in_callback.reset(before)
 
     return safe
 

@@ -114,11 +114,11 @@ def toggle_keys() -> None:
 
 @st.fragment
 def page() -> None:
-    session, me = current()
     st.html(LAYOUT)
-    if waits():
+    if waits():  # also while the database does not know who this is
         try_again()
         return
+    session, me = current()
     task, progress = labelling.next_task(session, me.id), labelling.progress(session, me.id)
     account.welcome(None if task is None else progress.done)
     if task is None and not progress.done and not labelling.has_pairs(session):

@@ -10,7 +10,7 @@ from copl_core.records import Choice, CoplError, StoreUnavailable, User
 from copl_core.study import labelling
 from copl_core.study.session import Session
 from copl_core.study.views import Feedback
-from pages.common import current, rerun
+from pages.common import current, errors_raised, rerun
 
 TAGS = ("clearer", "more correct", "more helpful", "kinder", "better length", "better example", "style")
 RETRY_SECONDS = 3  # between two tries
@@ -42,7 +42,8 @@ def store(given: Given) -> bool:
     """
     again = "unsaved" in st.session_state
     try:
-        session, me = current()
+        with errors_raised():
+            session, me = current()
         receipt = labelling.submit(
             session,
             given.task_id,
@@ -90,7 +91,8 @@ def try_again() -> None:
         "open: a reload loses this one answer, and its pair comes back.",
         icon=":material/cloud_off:",
     )
-    st.caption(problem.partition("; ")[0].rstrip(".") + ".")  # the rest says to try again
+    reason = problem.partition("; ")[0].removesuffix(", so nothing was saved")  # the rest says to try again
+    st.caption(reason.rstrip(".") + ".")
     tries = st.session_state["tries"] = st.session_state.get("tries", 0) + 1
     try:
         stored = tries > 1 and store(given)  # the click itself has just tried
