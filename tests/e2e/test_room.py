@@ -6,6 +6,7 @@ import re
 import socket
 import sqlite3
 import threading
+from contextlib import suppress
 from importlib.resources import files
 
 import pytest
@@ -28,21 +29,24 @@ class Wire:
     """A proxy in front of the studio whose connections can be cut and restored."""
 
     def __init__(self, port: int) -> None:
-        self.to, self.whole, self.open = port, True, set()
+        self.to, self.whole, self.closed = port, True, False
+        self.open, self.changing = set(), threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
     def cut(self) -> None:
-        """Close every connection and refuse new ones."""
-        self.whole = False
-        for end in list(self.open):
-            _hang_up(end)
+        """End every connection and refuse new ones."""
+        with self.changing:
+            self.whole = False
+            for end in self.open:
+                _hang_up(end)
 
     def mend(self) -> None:
         self.whole = True
 
     def close(self) -> None:
+        self.closed = True
         _hang_up(self.listener)
         self.cut()
 
@@ -50,32 +54,39 @@ class Wire:
         while True:
             try:
                 client, _ = self.listener.accept()
-            except OSError:
-                return
-            if not self.whole:
-                client.close()
+            except OSError:  # of a browser that has gone again, or of the end
+                if self.closed:
+                    return
                 continue
-            server = socket.create_connection(("127.0.0.1", self.to))
-            self.open |= {client, server}
-            for one, other in ((client, server), (server, client)):
-                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+            with client:
+                self._join(client)
+
+    def _join(self, client: socket.socket) -> None:
+        """Carry between a browser and the studio, each way in a thread with sockets of its own, closed by it alone: the
+        thread of an old connection must not read from a new one that the system gave the same number."""
+        with self.changing, suppress(OSError):
+            if not self.whole:
+                return
+            with socket.create_connection(("127.0.0.1", self.to)) as server:
+                for one, other in ((client, server), (server, client)):
+                    ends = one.dup(), other.dup()
+                    self.open |= {*ends}
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
 
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        try:
+        with suppress(OSError):
             while data := one.recv(65536):
                 other.sendall(data)
-        except OSError:
-            pass
-        _hang_up(one), _hang_up(other)
-        self.open.discard(one)
+        with self.changing:
+            for end in (one, other):
+                _hang_up(end)
+                end.close()
+                self.open.discard(end)
 
 
 def _hang_up(end: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-    end.close()
 
 
 def shown(page) -> tuple[str, str]:
