@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from copl_core.records import Choice, ImportRow, Kind
 from copl_core.study_settings import AssignmentSettings
+from db.base import Base
 from db.engine import reading, writing
 from db.imported_rows import ImportedRows
 from db.models import LabelRow, PairRow
@@ -143,9 +144,11 @@ def test_users_who_ask_at_once_share_the_slots(store, study, overlap, four_pairs
 def test_the_users_of_a_pair_are_counted_by_index_in_tables_that_have_just_been_filled(store, study):
     texts = [(f"prompt {n // 10}", f"answer {n // 10}", f"other {n // 10}") for n in range(6000)]
     rows = [ImportRow(n, *text, Choice.LEFT, f"reader {n % 1000}") for n, text in enumerate(texts)]
-    with writing(store.engine) as connection:  # or its vacuum looks at the table now and then, and the plan is luck
-        for table in ("label", "task", '"user"'):
-            connection.exec_driver_sql(f"alter table {table} set (autovacuum_enabled = false)")
+    with writing(
+        store.engine
+    ) as connection:  # or its vacuum looks at the table now and then, and finds none of these rows
+        for table in Base.metadata.tables:
+            connection.exec_driver_sql(f'alter table "{table}" set (autovacuum_enabled = false)')
     with writing(store.engine) as connection:  # PostgreSQL has no statistics of a transaction that has not ended
         ImportedRows(connection, study.id).add(connection, rows)
         for query in (_ON_PAIR, _RECOUNT):
