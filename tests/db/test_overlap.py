@@ -144,9 +144,8 @@ def test_users_who_ask_at_once_share_the_slots(store, study, overlap, four_pairs
 def test_the_users_of_a_pair_are_counted_by_index_in_tables_that_have_just_been_filled(store, study):
     texts = [(f"prompt {n // 10}", f"answer {n // 10}", f"other {n // 10}") for n in range(6000)]
     rows = [ImportRow(n, *text, Choice.LEFT, f"reader {n % 1000}") for n, text in enumerate(texts)]
-    with writing(
-        store.engine
-    ) as connection:  # or its vacuum looks at the table now and then, and finds none of these rows
+    with writing(store.engine) as connection:
+        # Its vacuum looks at the tables now and then, and would find none of these rows: the plan would be luck.
         for table in Base.metadata.tables:
             connection.exec_driver_sql(f'alter table "{table}" set (autovacuum_enabled = false)')
     with writing(store.engine) as connection:  # PostgreSQL has no statistics of a transaction that has not ended
