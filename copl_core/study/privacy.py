@@ -128,7 +128,7 @@ def n_left_out(session: Session, state: GraphState) -> int:
     """Of the people with labels in a graph, how many do not count now: they are excluded, wait for an owner's decision,
     or are of a kind that is switched off.
     """
-    return int(np.isin(state.user_ids[state.n_labels > 0], _left_out(session)).sum())
+    return _n_among(state, _left_out(session))
 
 
 def since_left_out(n: int) -> str:
@@ -139,12 +139,17 @@ def since_left_out(n: int) -> str:
 
 def _n_left_out_of(session: Session, version: str) -> int:
     """The same of a snapshot; 0 where its files are gone."""
-    if not _left_out(session):  # mostly; an old snapshot is not opened for that
+    left_out = _left_out(session)
+    if not left_out:  # mostly; an old snapshot is not opened for that
         return 0
     try:
-        return n_left_out(session, session.open_snapshot(version).graph)
+        return _n_among(session.open_snapshot(version).graph, left_out)
     except CoplError:
         return 0
+
+
+def _n_among(state: GraphState, user_ids: list[int]) -> int:
+    return int(np.isin(state.user_ids[state.n_labels > 0], user_ids).sum())
 
 
 def _left_out(session: Session) -> list[int]:
