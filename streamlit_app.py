@@ -16,6 +16,7 @@ from copl_core.study import access, sign_in
 from pages import join
 from pages.account import account, welcome
 from pages.common import current, is_id, page_link, page_run, set_current, stop_with_error
+from pages.failures import show_failure
 from pages.sending import try_again, waits
 from web.installation import cookie_name, installation, open_study
 from web.providers import sign_in_buttons
@@ -189,7 +190,6 @@ else:
     from streamlit.starlette import App
 
     from copl_core.serving.headers import SecurityHeaders
-    from web.failures import show_failure
     from web.frames import Frames
     from web.headers import app_headers, failed
     from web.logs import start_logs

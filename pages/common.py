@@ -15,7 +15,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from copl_core.command_line import command
-from copl_core.records import CoplError, Kind, Role, Run, StudyRecord, User, counted, counted_people
+from copl_core.records import CoplError, Kind, Role, Run, StoreUnavailable, StudyRecord, User, counted, counted_people
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.roles import NOBODY_YET
 from copl_core.study.session import Session
@@ -51,6 +51,7 @@ SCRIPT_STYLE = """<style>
 </style>"""
 READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
 FOLLOW_SECONDS = 1.5  # between two looks of an open page at the champion
+REOPEN_SECONDS = 5.0  # between two tries of a page that the database did not answer
 GLANCE_SECONDS = 1.0  # for which a page waits for a snapshot that is fetched, before it says so
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
 TOUCH = re.compile(r"Mobi|Android|iPhone|iPad")  # in the names of browsers on phones and tablets
@@ -323,8 +324,24 @@ def page_link(name: str, words: str) -> None:
 def stop_with_error(problem: CoplError) -> NoReturn:
     """Show the error's sentence and end the page."""
     _show_problem(page=str(problem))
-    st.error(str(problem))
+    show_error(problem)
     st.stop()
+
+
+def show_error(problem: CoplError) -> None:
+    """Show the error's sentence; a page that the database did not answer opens by itself once it does."""
+    st.error(str(problem))
+    if isinstance(problem, StoreUnavailable):
+        st.session_state["page failed"] = True
+        _open_again()
+
+
+@st.fragment(run_every=REOPEN_SECONDS)
+def _open_again() -> None:
+    """Runs the page again, a while after the run that failed."""
+    if not st.session_state.pop("page failed", False):
+        rerun()
+    st.caption("This page tries again by itself every few seconds.")
 
 
 def no_snapshot(what: str) -> None:

@@ -80,9 +80,8 @@ def test_the_start_page_joins_the_parts_and_computes_nothing():
     ours = {module for module in imports("streamlit_app.py") if top(module) in OURS}
     core = {"copl_core.records", "copl_core.store", "copl_core.logs", "copl_core.serving.headers"}
     verbs = {"copl_core.study.access", "copl_core.study.sign_in"}
-    parts = {"pages.account", "pages.common", "pages.join", "pages.sending", "web.installation"}
+    parts = {"pages.account", "pages.common", "pages.failures", "pages.join", "pages.sending", "web.installation"}
     parts |= {
-        "web.failures",
         "web.frames",
         "web.headers",
         "web.logs",

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -266,13 +267,10 @@ def two_camps_with_new_labels(home: Path) -> Session:
 
 
 class App:
-    """The web app without a trainer, on the study of two camps with two snapshots."""
+    """The web app without a trainer, on its own home folder and port."""
 
-    def __init__(self, factory: pytest.TempPathFactory, home: Path, port: int = 0, **environment: str) -> None:
-        session = trained(two_camps_with_new_labels, factory, home)
-        rita = access.join(session, "Rita", Role.RESEARCHER)
+    def __init__(self, home: Path, port: int = 0, **environment: str) -> None:
         self.home, self.port = home, port or free_port()
-        self.token = access.sign_in_token(session, rita.id)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(self.port)],
             cwd=ROOT,
@@ -285,7 +283,7 @@ class App:
     def url(self) -> str:
         return f"http://localhost:{self.port}"
 
-    def wait(self) -> App:
+    def wait(self) -> Self:
         """Return once the app answers."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
@@ -299,9 +297,19 @@ class App:
         self.process.wait(20)
 
 
+class TwoCampsApp(App):
+    """The web app on the study of two camps with two snapshots, and the sign-in token of a researcher there."""
+
+    def __init__(self, factory: pytest.TempPathFactory, home: Path, port: int = 0, **environment: str) -> None:
+        session = trained(two_camps_with_new_labels, factory, home)
+        rita = access.join(session, "Rita", Role.RESEARCHER)
+        self.token = access.sign_in_token(session, rita.id)
+        super().__init__(home, port, **environment)
+
+
 @pytest.fixture(scope="package")
-def app_alone(tmp_path_factory) -> Iterator[App]:
-    app = App(tmp_path_factory, tmp_path_factory.mktemp("app") / "two-camps")
+def app_alone(tmp_path_factory) -> Iterator[TwoCampsApp]:
+    app = TwoCampsApp(tmp_path_factory, tmp_path_factory.mktemp("app") / "two-camps")
     try:
         yield app.wait()
     finally:

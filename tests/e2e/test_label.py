@@ -12,7 +12,7 @@ import pytest
 from copl_core.records import Choice, ImportRow, Role
 from copl_core.study import access, contents, labelling
 from copl_core.study_settings import AssignmentSettings
-from tests.e2e.conftest import App, quiet, ready, settled
+from tests.e2e.conftest import TwoCampsApp, quiet, ready, settled
 from tests.worlds import open_study
 
 LONG = "A paragraph that is long enough to fill a line of a wide page, and then some more of it.\n\n" * 40
@@ -38,7 +38,7 @@ TALL = ("What about this? " * 60, LONG, LONG + "The end.")
 class Room:
     """The app on a study whose next pairs, for a new person each time, are chosen by the test."""
 
-    def __init__(self, app: App, browser) -> None:
+    def __init__(self, app: TwoCampsApp, browser) -> None:
         self.app, self.browser, self.session, self.contexts = app, browser, open_study(app.home), []
 
     def pages_of(self, *texts: tuple[str, str, str], **context: object):
@@ -60,8 +60,8 @@ class Room:
 
 
 @pytest.fixture(scope="module")
-def two_camps_app(tmp_path_factory) -> Iterator[App]:
-    app = App(tmp_path_factory, tmp_path_factory.mktemp("app") / "label")
+def two_camps_app(tmp_path_factory) -> Iterator[TwoCampsApp]:
+    app = TwoCampsApp(tmp_path_factory, tmp_path_factory.mktemp("app") / "label")
     try:
         yield app.wait()
     finally:

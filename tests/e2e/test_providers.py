@@ -8,7 +8,7 @@ from copl_core.__main__ import open_study
 from copl_core.config import Settings
 from copl_core.records import Role
 from copl_core.study import access
-from tests.e2e.conftest import App, free_port
+from tests.e2e.conftest import TwoCampsApp, free_port
 
 SECRETS = """[auth]
 redirect_uri = "http://localhost:{port}/oauth2callback"
@@ -34,7 +34,7 @@ def app(tmp_path_factory, server):
     home, port = tmp_path_factory.mktemp("provider"), free_port()
     (home / ".streamlit").mkdir()
     (home / ".streamlit" / "secrets.toml").write_text(SECRETS.format(port=port, server=server.url))
-    app = App(tmp_path_factory, home / "study", port, HOME=str(home))
+    app = TwoCampsApp(tmp_path_factory, home / "study", port, HOME=str(home))
     try:
         yield app.wait()
     finally:

@@ -19,7 +19,7 @@ def ann(camps):
     return access.join(camps, "Ann")
 
 
-ON_THE_WAY = re.compile("So far, among 16 simulated people, |Nearest among 16 simulated people so far")
+ON_THE_WAY = re.compile("So far, among 16 simulated people, |Nearest among 16 simulated people, so far: ")
 
 
 def html(page) -> str:

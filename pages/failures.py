@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from copl_core.records import CoplError
+from pages.common import show_error
 
 
 def show_failure(problem: Exception) -> bool:
@@ -16,7 +17,7 @@ def show_failure(problem: Exception) -> bool:
         True: nothing else is shown.
     """
     if isinstance(problem, CoplError):
-        st.error(str(problem))
+        show_error(problem)
     else:
         now = datetime.now(UTC)
         st.error(

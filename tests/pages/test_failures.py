@@ -6,7 +6,7 @@ import pytest
 from streamlit import config
 
 from copl_core.records import CoplError
-from web import failures
+from pages import failures
 
 
 @pytest.mark.parametrize(
