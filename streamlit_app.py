@@ -94,6 +94,7 @@ def main() -> None:
         if waits():  # the page of an answer that is sent again, and not a sentence that nothing follows
             try_again()
             st.stop()
+        menu(None)  # keeps the address for when the page opens again
         stop_with_error(problem)
     set_current(study, user, lambda: visitor.again(study_id), browser=visitor.secret, studies=visitor.studies_now)
     st.session_state["providers"] = providers

@@ -72,9 +72,11 @@ def test_an_answer_while_the_server_is_away_is_stored_once_when_it_is_back(page,
 
 
 def test_a_page_that_the_server_did_not_answer_opens_by_itself_when_it_is_back(page, cluster):
-    cluster.stop()
     page.get_by_test_id("stExpandSidebarButton").click()
     page.get_by_role("link", name="My taste").click()
+    page.get_by_role("heading", name="My taste", level=1).wait_for()
+    cluster.stop()
+    page.reload()
     page.get_by_text("This page tries again by itself").wait_for()
     assert page.get_by_text("The database server does not answer").count() == 1
     cluster.start()
