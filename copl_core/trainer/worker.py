@@ -423,17 +423,27 @@ class Trainer:
         """Wait until no other run fits a graph here, or one of this study elsewhere; a run that must end does so while
         it waits.  The turn in the study lasts until the run ends.
         """
-        while not self._turn.acquire(timeout=CLAIM_SECONDS):
-            report(WAITING, 0, 1, None)
+        while not self._take_both_turns(run):
+            report(WAITING, 0, 1, None)  # may end the run, which then holds no turn
         try:
-            while not self._take_turn_of_study(run):
-                self._turn.release()  # a graph of another study may be fitted here meanwhile
-                report(WAITING, 0, 1, None)
-                self.stop.wait(CLAIM_SECONDS)
-                self._turn.acquire()
             yield
         finally:
             self._turn.release()
+
+    def _take_both_turns(self, run: Run) -> bool:
+        """Whether the run has the turn of this trainer and of its study.  While the study's is taken, another study's
+        graph may be fitted here."""
+        if not self._turn.acquire(timeout=CLAIM_SECONDS):
+            return False
+        try:
+            taken = self._take_turn_of_study(run)
+        except BaseException:
+            self._turn.release()
+            raise
+        if not taken:
+            self._turn.release()
+            self.stop.wait(CLAIM_SECONDS)
+        return taken
 
     def _take_turn_of_study(self, run: Run) -> bool:
         try:

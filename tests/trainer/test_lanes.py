@@ -207,6 +207,46 @@ def test_a_run_that_waits_for_its_turn_can_be_cancelled(session, monkeypatch):
     assert session.store.run(run.id).state == RunState.CANCELLED and session.record.champion == "v0001"
 
 
+def take_over(session: Session, run_id: int) -> None:
+    """What another trainer does once the lease of a run has passed."""
+    token = session.store.run(run_id).token
+    assert session.store.renew_lease(run_id, token, -1)
+    assert session.store.give_up_run(run_id, token, RunState.INTERRUPTED, "left behind")
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "kept"),
+    [
+        (lambda session, one, run: one.stop.set(), RunState.INTERRUPTED, True),
+        (lambda session, one, run: runs.cancel(session, run.id), RunState.CANCELLED, False),
+        (lambda session, one, run: take_over(session, run.id), RunState.INTERRUPTED, True),
+    ],
+    ids=["the trainer stops", "it is cancelled", "another trainer has taken it over"],
+)
+def test_a_run_that_waits_for_the_turn_of_another_trainer_ends_as_it_would_elsewhere(
+    session, monkeypatch, end, state, kept
+):
+    monkeypatch.setattr("copl_core.trainer.worker.CLAIM_SECONDS", 0.01)
+    monkeypatch.setattr("copl_core.trainer.worker._REPORT_SECONDS", 0.0)
+    store, one = session.store, trainer(session)
+    elsewhere = store.claim_run(store.add_run(session.id, "graph", "").id, worker="elsewhere")
+    assert store.take_turn(elsewhere.id, elsewhere.token)
+    run = store.add_run(session.id, "full", "")
+    Experts(monkeypatch, wait=False)
+    cleared = []
+    monkeypatch.setattr("copl_core.training.checkpoint.Checkpoint.clear", lambda states: cleared.append(states))
+    thread = Thread(target=one.execute, args=(run.id,), daemon=True)
+    thread.start()
+    for _ in range(WAIT * 100):
+        if store.run(run.id).phase.startswith("waiting"):
+            break
+        one.stop.wait(0.01)
+    end(session, one, run)
+    thread.join(WAIT)
+    assert store.run(run.id).state == state and bool(cleared) != kept
+    assert one._turn.acquire(timeout=0)  # nobody has it
+
+
 # ---- a rollback
 
 
