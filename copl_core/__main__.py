@@ -407,7 +407,10 @@ def _watch(opened: Callable[[], Store], settings: Settings, address: str, port: 
     from copl_core.serving.watching import Watched, answer_beside
 
     check_port(port, address, "--health-port {}")
-    answer_beside(Watched(opened, cache(lambda study_id: Session(opened(), settings, study_id))), address, port)
+    studies = cache(
+        lambda study_id: Session(opened(), settings, study_id, patience=0.0)
+    )  # an answer waits for no fetch
+    answer_beside(Watched(opened, studies), address, port)
 
 
 def _fit(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -1,6 +1,7 @@
 """Addresses by which a balancer and a monitor watch a process, the app as well as the trainer.
 
-``/healthz``: the process answers.  ``/readyz``: it can do its work.  ``/metrics``: counts, as Prometheus reads them.
+``/healthz``: the process answers.  ``/readyz``: a balancer may send people here.  ``/metrics``: counts, as Prometheus
+reads them.
 The first two are open and answer with a word.  Why a process is not ready goes to this machine alone, and the counts to
 everybody who brings a token of a study, too.  Studies are numbers there, and no person has a name.
 """
@@ -24,7 +25,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn import Config, Server
 
-from copl_core.records import CoplError, Run, RunState, StudyRecord
+from copl_core.records import CoplError, Run, RunState, StoreUnavailable, StudyRecord
 from copl_core.serving.headers import BARE_POLICY, SecurityHeaders, security_headers
 from copl_core.serving.metrics import CONTENT_TYPE, head
 from copl_core.serving.secrets import secret_of
@@ -51,7 +52,8 @@ class Watched:
     def __init__(self, opened: Callable[[], Store], study: Callable[[int], Session]) -> None:
         self.opened, self._study = opened, study
         self.limiter = CapacityLimiter(_THREADS)
-        self.problem = _Kept(self._problem, _READY_SECONDS)  # why it is not ready; empty where it is
+        self.problem = _Kept(self._problem, _READY_SECONDS)  # why it cannot do all of its work; empty where it can
+        self._has_been_ready = False
         self.text = _Kept(self._text, _COUNTED_SECONDS)  # its counts
 
     def _problem(self) -> str:
@@ -61,6 +63,24 @@ class Watched:
                 return problem
             closed = [self._closed(study) for study in store.studies() if study.champion]
             return next(filter(None, closed), "") if all(closed) else ""  # one damaged study does not close the others
+        except CoplError as error:
+            return str(error)
+
+    def unready(self) -> str:
+        """Why a balancer should send nobody here; empty where it may.
+
+        Once a process has been ready, only tables of another version close it.  Database and storage are shared: while
+        they are away every app would be closed, with the open pages and the answers that these send again.
+        """
+        problem = self.problem()
+        self._has_been_ready |= not problem
+        return self._own_problem() if problem and self._has_been_ready else problem
+
+    def _own_problem(self) -> str:
+        try:
+            return self.opened().schema_problem()
+        except StoreUnavailable:
+            return ""
         except CoplError as error:
             return str(error)
 
@@ -196,7 +216,7 @@ async def _healthz(request: Request) -> Response:
 
 def _readyz(watched: Watched) -> Callable[[Request], Awaitable[Response]]:
     def answer(request: Request) -> Response:
-        problem = watched.problem()
+        problem = watched.unready()
         if not problem:
             return JSONResponse({"status": "ready"})
         why = {"error": problem} if is_near(request) else {}

@@ -11,7 +11,7 @@ from contextlib import suppress
 from threading import Event, Thread
 
 from copl_core.config import STOP_SECONDS, Settings
-from copl_core.records import CoplError, NotMigrated
+from copl_core.records import CoplError, NotMigrated, StoreUnavailable
 from copl_core.store import Store
 from copl_core.trainer.backups import BackUp
 from copl_core.trainer.departures import CleanUp
@@ -27,7 +27,8 @@ _TABLES_SECONDS = 15.0  # between two looks at the version of the tables
 
 
 def wait_for_migration(opened: Callable[[], Store]) -> Store:
-    """The store, once the tables are those of this program: a supervisor would give up a trainer that ends at once.
+    """The store, once the database answers and its tables are those of this program: a supervisor would give up a
+    trainer that ends at once.
 
     Raises:
         CoplError: it cannot be opened for another reason.
@@ -36,7 +37,7 @@ def wait_for_migration(opened: Callable[[], Store]) -> Store:
     while True:
         try:
             return opened()
-        except NotMigrated as problem:
+        except (NotMigrated, StoreUnavailable) as problem:
             if str(problem) != known:
                 log.warning("the trainer waits: %s", problem.in_full)
             known = str(problem)

@@ -23,7 +23,8 @@ from starlette.testclient import TestClient
 
 from copl_core.__main__ import main, open_store, prepare
 from copl_core.config import Settings
-from copl_core.records import RunState
+from copl_core.records import RunState, StoreUnavailable
+from copl_core.serving import watching
 from copl_core.serving.watching import Watched, routes
 from copl_core.study import access, contents, service_tokens
 from copl_core.study.session import Session
@@ -126,6 +127,26 @@ def test_a_process_without_the_champion_is_not_ready_and_says_why_to_its_own_mac
     answer = client.get("/readyz")
     assert answer.status_code == 503 and "v0001" in answer.json()["error"] and client.get("/healthz").is_success
     assert counts(client)["copl_ready"] == 0
+
+
+def test_a_process_that_has_been_ready_stays_open_while_what_all_processes_share_is_away(session, asker, monkeypatch):
+    """A balancer that closed all of them would cut every open page off, with answers that are not stored yet."""
+    monkeypatch.setattr(watching, "_READY_SECONDS", -1.0)
+    monkeypatch.setattr(watching, "_COUNTED_SECONDS", -1.0)
+
+    def away(*_: object) -> list:
+        raise StoreUnavailable("The database server does not answer, so nothing was saved; try again.")
+
+    client, late = asker(), asker()
+    assert client.get("/readyz").is_success
+    for name in ("studies", "schema_problem"):
+        monkeypatch.setattr(type(session.store), name, away)
+    assert client.get("/readyz").is_success and counts(client)["copl_ready"] == 0
+    assert late.get("/readyz").status_code == 503  # has never been
+    monkeypatch.setattr(
+        type(session.store), "schema_problem", lambda store: "The database has tables of a newer version."
+    )
+    assert client.get("/readyz").status_code == 503
 
 
 def test_one_damaged_study_does_not_close_the_others(session, asker):
