@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
@@ -43,8 +43,10 @@ def make_engine(url: str) -> Engine:
     Raises:
         CoplError: the address, its driver or its folder is unusable.
     """
+    driver = ""
     try:
         parsed = make_url(url)
+        driver = parsed.get_driver_name()
         if parsed.get_backend_name() == "sqlite":
             return _sqlite(parsed)
         if "@" in (parsed.database or ""):
@@ -56,11 +58,19 @@ def make_engine(url: str) -> Engine:
             f"The address of the database is not understood; correct COPL_DATABASE_URL.{begins} Addresses are such as "
             "sqlite:////folder/copl.db or postgresql+psycopg://user@host/name; in a password @ is %40, and / is %2F."
         ) from None
-    except ModuleNotFoundError as error:
-        raise CoplError(
-            f"The database address needs the Python package {error.name}, which is not installed; install "
-            "it, or use SQLite by unsetting COPL_DATABASE_URL."
-        ) from None
+    except ImportError as error:
+        raise CoplError(_without_driver(driver, error)) from None
+
+
+def _without_driver(driver: str, error: ImportError) -> str:
+    """psycopg without libpq, which the extra brings, raises an ``ImportError`` that names no module."""
+    missing = isinstance(error, ModuleNotFoundError)
+    why = "is not installed" if missing else f"cannot be loaded ({str(error).partition(chr(10))[0].rstrip('.')})"
+    needed = 'install "copl-studio[postgres]", or "psycopg[binary]"' if driver == "psycopg" else "install it"
+    return (
+        f"The database address needs the Python package {error.name if missing else driver}, which {why}; {needed}, "
+        "or use SQLite by unsetting COPL_DATABASE_URL."
+    )
 
 
 @contextmanager
@@ -111,9 +121,6 @@ def limit(connection: Connection, *, lock_seconds: float | None = None, statemen
                 connection.exec_driver_sql(f"set local {name} = {round(1000 * seconds)}")
 
 
-_PASSING = ("locked", "disk is full", "connect", "timeout", "deadlock")  # errors that a later try may not have
-
-
 @contextmanager
 def explained(engine: Engine) -> Iterator[None]:
     """Turn an error of the database itself (not of a statement of ours) into a ``CoplError``, or into a
@@ -122,11 +129,10 @@ def explained(engine: Engine) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        sentence = _sentence(engine, str(error.orig))
-        if sentence is None:
+        problem = _of_sqlite(engine, error) if engine.dialect.name == "sqlite" else _of_server(error)
+        if problem is None:
             raise
-        passing = any(sign in str(error.orig).lower() for sign in _PASSING)
-        raise about(engine, (StoreUnavailable if passing else CoplError)(sentence)) from error
+        raise about(engine, problem) from error
     except PoolTimeout as error:
         sentence = f"The database gave no free connection for {BUSY_SECONDS:.0f} seconds; try again in a moment."
         raise about(engine, StoreUnavailable(sentence)) from error
@@ -215,9 +221,12 @@ def _version(connection: Connection) -> str | None:
 def _postgres(url: URL) -> Engine:
     """A pool that tries a connection before it gives it out, so that a restarted server costs nobody anything; a
     connection's own limits are those of the address, if it has any.
+
+    The name of the driver is asked of SQLAlchemy, since an address may leave it out.
     """
+    of_libpq = url.get_backend_name() == "postgresql" and url.get_driver_name().startswith("psycopg")
     limits = f"-c lock_timeout={LOCK_SECONDS:.0f}s -c statement_timeout={STATEMENT_SECONDS:.0f}s"
-    given = {} if "options" in url.query or not url.drivername.startswith("postgresql+psycopg") else {"options": limits}
+    given = {"options": limits} if of_libpq and "options" not in url.query else {}
     return create_engine(url, pool_pre_ping=True, pool_timeout=BUSY_SECONDS, connect_args=given, **_POOL)
 
 
@@ -324,31 +333,94 @@ def _is_full(location: str) -> bool:
         return False
 
 
-def _sentence(engine: Engine, what: str) -> str | None:
-    """A sentence for users about a database error, which does not say where the database is; None if the fault is in a
-    statement of ours.
-    """
-    sentences = {
-        "not a database": "The file of the database is none; move it away or set COPL_HOME to another folder.",
-        "malformed": "The database is damaged; replace it with a backup.",
-        "unable to open": "The database cannot be opened; its folder must exist and be writable.",
-        "readonly": "The database cannot be written; make the file and its folder writable.",
-        "disk is full": "The disk of the database is full; free some space and try again. Nothing was saved.",
-        "disk I/O error": "The disk of the database reports an error; check it and try again. Nothing was saved.",
-        "lock timeout": "Somebody else was changing the same rows for too long; try again. Nothing was saved.",
-        "deadlock": "Somebody else was changing the same rows; try again. Nothing was saved.",
-        "statement timeout": "The database took too long for one answer and stopped; try again. Nothing was saved.",
-        "locked": "The database was busy for too long; try again. Nothing was saved.",
-    }
-    for sign, sentence in sentences.items():
-        if sign in what:
-            return sentences["disk is full"] if sign == "disk I/O error" and _is_full(location(engine)) else sentence
-    if "permission denied" in what or "must be owner" in what:
-        what = what.splitlines()[0]
-        return f"The user of the database may not do this ({what}); let it own the tables and their schema."
-    if "connect" in what.lower() and engine.dialect.name != "sqlite":
-        return (
-            "The database server does not answer, so nothing was saved; check that it runs and that COPL_DATABASE_URL "
-            "is right."
-        )
+_FULL = "The disk of the database is full; free some space and try again. Nothing was saved."
+_AWAY = (
+    "The database server does not answer, so nothing was saved; check that it runs and that COPL_DATABASE_URL is right."
+)
+_ROWS = "Somebody else was changing the same rows; try again. Nothing was saved."
+# Primary codes of SQLite, and words of an error that has no code; ``StoreUnavailable``: a later try may succeed.
+_SQLITE: dict[int, tuple[str, type[CoplError], str]] = {
+    sqlite3.SQLITE_NOTADB: (
+        "not a database",
+        CoplError,
+        "The file of the database is none; move it away or set COPL_HOME to another folder.",
+    ),
+    sqlite3.SQLITE_CORRUPT: ("malformed", CoplError, "The database is damaged; replace it with a backup."),
+    sqlite3.SQLITE_CANTOPEN: (
+        "unable to open",
+        CoplError,
+        "The database cannot be opened; its folder must exist and be writable.",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        "readonly",
+        CoplError,
+        "The database cannot be written; make the file and its folder writable.",
+    ),
+    sqlite3.SQLITE_FULL: ("disk is full", StoreUnavailable, _FULL),
+    sqlite3.SQLITE_IOERR: (
+        "disk I/O error",
+        CoplError,
+        "The disk of the database reports an error; check it and try again. Nothing was saved.",
+    ),
+    sqlite3.SQLITE_BUSY: (
+        "locked",
+        StoreUnavailable,
+        "The database was busy for too long; try again. Nothing was saved.",
+    ),
+}
+_SQLITE[sqlite3.SQLITE_LOCKED] = _SQLITE[sqlite3.SQLITE_BUSY]
+# SQLSTATEs of PostgreSQL, or how they begin.  Its messages are in the language of the server.
+_SERVER: dict[str, tuple[type[CoplError], str]] = {
+    "08": (StoreUnavailable, _AWAY),
+    "25006": (
+        CoplError,
+        "The database server takes no changes; let COPL_DATABASE_URL name the one that does. Nothing was saved.",
+    ),
+    "28": (CoplError, _AWAY),
+    "3D000": (CoplError, _AWAY),
+    "40001": (StoreUnavailable, _ROWS),
+    "40P01": (StoreUnavailable, _ROWS),
+    "53100": (StoreUnavailable, _FULL),
+    "53300": (StoreUnavailable, _AWAY),
+    "55P03": (StoreUnavailable, "Somebody else was changing the same rows for too long; try again. Nothing was saved."),
+    "57014": (
+        StoreUnavailable,
+        "The database took too long for one answer and stopped; try again. Nothing was saved.",
+    ),
+    "57P": (StoreUnavailable, _AWAY),
+}
+
+
+def _of_sqlite(engine: Engine, error: DBAPIError) -> CoplError | None:
+    """The problem, whose sentence does not say where the database is; None if the fault is in a statement of ours."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    for primary, (words, kind, sentence) in _SQLITE.items():
+        if code is not None and code & 0xFF == primary or code is None and words in str(error.orig):
+            full = primary == sqlite3.SQLITE_IOERR and _is_full(location(engine))
+            return StoreUnavailable(_FULL) if full else kind(sentence)
     return None
+
+
+def _of_server(error: DBAPIError) -> CoplError | None:
+    """As ``_of_sqlite``."""
+    state = sqlstate(error)
+    if state == "42501":  # also of who does not own a table
+        what = str(error.orig).partition("\n")[0]
+        return CoplError(f"The user of the database may not do this ({what}); let it own the tables and their schema.")
+    for begins, (kind, sentence) in _SERVER.items():
+        if state.startswith(begins):
+            return kind(sentence)
+    return StoreUnavailable(_AWAY) if _is_cut(error) else None
+
+
+def _is_cut(error: DBAPIError) -> bool:
+    """Whether there is no connection, or none any more.  The driver has no code for it, and raises an error of the same
+    class, without a code, for a statement with too many values: that one has a statement, and its connection lives.
+    """
+    failed = isinstance(error, OperationalError) and not sqlstate(error) and error.statement is None
+    return failed or error.connection_invalidated
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's code of an error; empty where the server sent none."""
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None) or ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from copl_core.records import Choice, CoplError, ImportRow
+from copl_core.records import Choice, CoplError, ImportRow, StoreUnavailable
 from db.backups import back_up
 from db.base import Base
-from db.engine import HEAD, _write_ahead, alembic_config, make_engine, migrate, reading, version, writing
+from db.engine import HEAD, _write_ahead, alembic_config, explained, make_engine, migrate, reading, version, writing
 from db.store import SqlStore, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,12 +198,79 @@ def test_a_backup_never_overwrites_and_tells_why_it_failed(url, tmp_path):
     [
         ("copl.db", "not understood"),
         ("nosuchsql://host/name", "not understood"),
-        ("mysql://host/name", "MySQLdb, which is not installed"),
+        ("mysql://host/name", "MySQLdb, which is not installed; install it, or use SQLite"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_reported(address, message):
     with pytest.raises(CoplError, match=message):
         make_engine(address)
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg"])
+def test_the_extra_that_brings_a_missing_driver_is_named(driver, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    extra = re.escape('psycopg, which is not installed; install "copl-studio[postgres]", or "psycopg[binary]", or use')
+    with pytest.raises(CoplError, match=extra):
+        make_engine(f"{driver}://user@host/name")
+
+
+def test_a_driver_without_its_library_is_reported(monkeypatch):
+    pytest.importorskip("psycopg")
+    monkeypatch.setenv("PSYCOPG_IMPL", "no such library")  # of the new process, where the import then fails
+    made = python("-c", "from db.engine import make_engine; make_engine('postgresql://user@host/name')")
+    last = made.communicate()[0].splitlines()[-1]
+    assert "CoplError" in last and "psycopg, which cannot be loaded (" in last
+    assert '); install "copl-studio[postgres]", or' in last
+
+
+GERMAN = "FEHLER:  storniere Anfrage, wegen der Zeitbegrenzung"  # a server speaks its own language
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "sentence"),
+    [
+        ("08006", StoreUnavailable, "does not answer"),
+        ("25006", CoplError, "takes no changes"),
+        ("28P01", CoplError, "COPL_DATABASE_URL is right"),
+        ("3D000", CoplError, "COPL_DATABASE_URL is right"),
+        ("40001", StoreUnavailable, "changing the same rows; try"),
+        ("40P01", StoreUnavailable, "changing the same rows; try"),
+        ("42501", CoplError, "may not do this .FEHLER.*let it own the tables"),
+        ("53100", StoreUnavailable, "The disk of the database is full"),
+        ("53300", StoreUnavailable, "does not answer"),
+        ("55P03", StoreUnavailable, "changing the same rows for too long"),
+        ("57014", StoreUnavailable, "took too long for one answer"),
+        ("57P01", StoreUnavailable, "does not answer"),
+        ("57P02", StoreUnavailable, "does not answer"),
+        ("57P03", StoreUnavailable, "does not answer"),
+    ],
+)
+def test_an_error_of_a_server_is_known_by_its_code_in_every_language(state, kind, sentence):
+    psycopg = pytest.importorskip("psycopg")
+    with pytest.raises(CoplError, match=sentence) as raised, explained(make_engine("postgresql://user@host/name")):
+        raise OperationalError("select 1", None, psycopg.errors.lookup(state)(GERMAN))
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("statement", "cut", "words"),
+    [
+        ("select 1", True, "SSL SYSCALL error: EOF detected"),
+        (None, False, "FATAL:  zu viele Clients"),  # no connection was made
+    ],
+)
+def test_a_connection_that_is_gone_is_known_without_a_code(statement, cut, words):
+    psycopg = pytest.importorskip("psycopg")
+    with (
+        pytest.raises(StoreUnavailable, match="does not answer"),
+        explained(make_engine("postgresql://user@host/name")),
+    ):
+        raise OperationalError(statement, None, psycopg.OperationalError(words), connection_invalidated=cut)
+
+
+def test_a_fault_of_ours_with_the_words_of_a_damaged_file_is_not_one(url):
+    with pytest.raises(DBAPIError, match="malformed JSON"), reading(make_engine(url)) as connection:
+        connection.execute(text("select json('{')"))
 
 
 def test_a_reader_sees_one_moment_and_does_not_wait_for_a_writer(url):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,9 +11,11 @@ from threading import Event
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
-from copl_core.records import Choice, ImportRow, StoreUnavailable
-from db.engine import reading, writing
+from copl_core.records import Choice, CoplError, ImportRow, StoreUnavailable
+from db.engine import make_engine, reading, writing
 from db.store import SqlStore, open_store
 from tests.databases import NoPostgres, private_cluster
 
@@ -48,6 +52,76 @@ def test_a_row_that_is_locked_elsewhere_costs_a_submit_a_sentence(on_postgres, m
             store.submit(task.id, ann.id, Choice.LEFT)
         assert time.monotonic() - began < 30  # it would wait for ever
     assert store.labels(study) == [] and store.submit(task.id, ann.id, Choice.LEFT) is not None
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "waits"),
+    [
+        ("postgresql", None, "3s"),
+        ("postgresql+psycopg", None, "3s"),
+        ("postgresql", "-c lock_timeout=7s", "7s"),
+    ],
+)
+def test_every_form_of_an_address_has_limits_unless_it_gives_its_own(postgres_url, driver, options, waits):
+    address = make_url(postgres_url).set(drivername=driver)
+    given = address.update_query_dict({"options": options}) if options else address
+    engine = make_engine(given.render_as_string(hide_password=False))
+    with reading(engine) as connection:
+        assert connection.execute(text("show lock_timeout")).scalar() == waits
+        assert connection.execute(text("show statement_timeout")).scalar() == ("0" if options else "1min")
+    engine.dispose()
+
+
+def test_a_connection_that_the_server_ends_costs_a_sentence(on_postgres):
+    """An administrator ends it; then the network, where the server says nothing any more."""
+    cuts = {"AdminShutdown": _end_by_the_server, "OperationalError": _end_by_the_network}
+    for name, cut in cuts.items():
+        with pytest.raises(StoreUnavailable, match="does not answer") as raised:
+            with writing(on_postgres.engine) as connection:
+                cut(on_postgres, connection)
+                connection.execute(text("select 1"))
+        assert type(raised.value.__cause__.orig).__name__ == name
+        with reading(on_postgres.engine) as connection:
+            assert connection.execute(text("select 1")).scalar() == 1
+
+
+def _end_by_the_server(store: SqlStore, connection) -> None:
+    pid = connection.execute(text("select pg_backend_pid()")).scalar()
+    with writing(store.engine) as elsewhere:
+        assert elsewhere.execute(text("select pg_terminate_backend(:pid, 10000)"), {"pid": pid}).scalar()
+
+
+def _end_by_the_network(_store: SqlStore, connection) -> None:
+    with socket.socket(fileno=os.dup(connection.connection.dbapi_connection.fileno())) as other:
+        other.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_takes_no_changes_and_a_table_of_somebody_else_are_no_outage(on_postgres):
+    with pytest.raises(CoplError, match="takes no changes") as raised, writing(on_postgres.engine) as connection:
+        connection.execute(text("set transaction read only"))
+        connection.execute(text("update study set name = 'x'"))
+    assert type(raised.value) is CoplError
+    with pytest.raises(CoplError, match="may not do this.*let it own") as raised:
+        with writing(on_postgres.engine) as connection:
+            connection.execute(text("create role nobody_of_copl"))
+            connection.execute(text("set local role nobody_of_copl"))
+            connection.execute(text("select * from study"))
+    assert type(raised.value) is CoplError
+
+
+@pytest.mark.parametrize("wrong", [{"database": "no_such_database"}, {"username": "no_such_user"}])
+def test_a_database_that_lets_nobody_in_says_to_check_the_address(postgres_url, wrong):
+    engine = make_engine(make_url(postgres_url).set(**wrong).render_as_string(hide_password=False))
+    with pytest.raises(CoplError, match="COPL_DATABASE_URL is right"), reading(engine):
+        pass
+
+
+@pytest.mark.parametrize("statement", ["select 'deadlock, locked, malformed'::int", "too many values"])
+def test_a_fault_of_ours_is_no_outage_whatever_its_words(on_postgres, statement):
+    values = tuple(range(65_536)) if statement == "too many values" else None
+    written = f"select {', '.join(['%s::int'] * len(values))}" if values else statement
+    with pytest.raises(DBAPIError), reading(on_postgres.engine) as connection:
+        connection.exec_driver_sql(written, values)
 
 
 def test_who_has_no_screen_waits_longer(on_postgres):
