@@ -222,7 +222,7 @@ def _postgres(url: URL) -> Engine:
     """A pool that tries a connection before it gives it out, so that a restarted server costs nobody anything; a
     connection's own limits are those of the address, if it has any.
 
-    The name of the driver is asked of SQLAlchemy, since an address may leave it out.
+    SQLAlchemy names the driver, since an address may leave it out.
     """
     of_libpq = url.get_backend_name() == "postgresql" and url.get_driver_name().startswith("psycopg")
     limits = f"-c lock_timeout={LOCK_SECONDS:.0f}s -c statement_timeout={STATEMENT_SECONDS:.0f}s"
