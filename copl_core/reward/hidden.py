@@ -9,7 +9,7 @@ and memory holds the few that were read last.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -212,11 +212,9 @@ class TextStates(Mapping[int, Tensor]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def prepared(self, batch: int = 64) -> Iterator[int]:
-        """Compute the states of all texts, a batch at a time; yields how many are done before each."""
-        for start in range(0, len(self.rows), batch):
-            yield start
-            self.cache.get([self.texts[row] for row in self.rows[start : start + batch]])
+    def prepare(self, rows: Iterable[int]) -> None:
+        """Compute the states of some rows, or read them where another process has computed them."""
+        self.cache.get([self.texts[row] for row in rows])
 
 
 def pad_states(states: Sequence[Tensor], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

@@ -51,6 +51,7 @@ FEWEST_HELD_OUT = 4  # labels
 MOST_HELD_OUT = 2000  # labels; more of them cost time and add little precision
 SPLIT_SALT = 3  # of the draw of held-out labels, which is another one than that of a full job
 MONITOR_LABELS = 256  # most held-out labels of an evaluation during training
+TEXTS_AT_ONCE = 64  # read between two looks at the other processes
 LABELS_PER_STEP = 4096  # most labels of a step, drawn from those between its texts
 EVALUATIONS = 10  # about so many in a whole training
 EARLIEST_STOP = 0.5  # of the planned steps, before which training never stops for want of improvement
@@ -244,12 +245,18 @@ class RewardTrainer:
         self.margins = Margins(self.model, self._states())
 
     def _states(self) -> TextStates:
-        """Hidden states by row of the text, for all texts that have labels; each is computed here once."""
+        """Hidden states by row of the text, for all texts that have labels; each is computed here once, by one of the
+        processes that share a folder of states.
+        """
         rows = np.unique(np.concatenate([self.data.labels.left, self.data.labels.right]))
         states = TextStates(self.model.cache, list(self.data.texts()), rows.tolist())
-        for done in states.prepared():
+        for done in range(0, len(rows), TEXTS_AT_ONCE):
             self.progress("reading texts", done, len(rows), None)
+            some = rows[done : done + TEXTS_AT_ONCE]
+            if self.processes.n > 1 and self.model.cache.disk is not None:
+                states.prepare(self.processes.share(some))
             self.processes.wait()  # so that one that is stopped is noticed before all texts are read
+            states.prepare(some)
         return states
 
     def start(self, seed: int) -> None:
