@@ -179,8 +179,8 @@ def test_two_processes_train_one_model_also_after_each_of_them_was_stopped(two_t
 
     with fitting(train, tmp_path, tiny_encoder, None, 180.0, log=tmp_path / "again") as started:
         assert [exit_code(one) for one in started] == [0, 0], (tmp_path / "again.0").read_text()
-    said = [re.search(r"Read (\d+) texts. Steps 3 to ", (tmp_path / f"again.{i}").read_text()) for i in range(2)]
-    assert sorted(int(one[1]) for one in said if one) == [16, 16]  # each text is read by one of them
+    found = [re.search(r"Read (\d+) texts. Steps 3 to ", (tmp_path / f"again.{i}").read_text()) for i in range(2)]
+    assert sorted(int(one[1]) for one in found if one) == [16, 16]  # each text is read by one of them
     tensors = [load_file(tmp_path / f"process-{i}" / "reward.safetensors") for i in range(2)]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
