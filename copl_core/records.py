@@ -159,6 +159,17 @@ class BrowserSession:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedInBrowser:
+    """A browser in which a user is signed in, as a list shows it to them."""
+
+    id: int
+    name: str  # such as "Firefox on Linux"; empty where it is not known
+    since: datetime
+    seen_at: datetime  # the last visit, at most an hour too early
+    here: bool  # whether it is the browser that asks
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """An account at an identity provider.  Issuer and subject name it for ever; an address may change hands."""
 

@@ -32,6 +32,7 @@ from copl_core.records import (
     Role,
     Run,
     RunState,
+    SignedInBrowser,
     SnapshotRecord,
     StudyRecord,
     Task,
@@ -242,8 +243,12 @@ class Store(Protocol):
         ...
 
     # ---- sign-in (hashes only)
-    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False) -> None:
-        """``terminal``: made by somebody who has the whole installation; a session begun with it opens every study."""
+    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False, by: int | None = None) -> None:
+        """A sign-in link of a user; one that anybody but they themselves makes is in the record.
+
+        Args:
+            terminal: made by somebody who has the whole installation; a session begun with it opens every study.
+        """
         ...
 
     def user_by_token(self, study_id: int, token_hash: str) -> User | None: ...
@@ -251,10 +256,15 @@ class Store(Protocol):
         """Sign a user out everywhere, of browsers too; returns the number of tokens deleted."""
         ...
 
-    def start_session(self, token_hash: str, session_hash: str, *, known: str | None = None) -> str | None:
+    def start_session(
+        self, token_hash: str, session_hash: str, *, known: str | None = None, name: str = ""
+    ) -> str | None:
         """The hash of the session in which the token's user is signed in; None: the token is unknown.
 
         The live session ``known`` is used if nobody else of that study is signed in there; otherwise a new one starts.
+
+        Args:
+            name: of the browser, of at most 60 characters; empty: not known.
         """
         ...
 
@@ -281,6 +291,23 @@ class Store(Protocol):
         ...
 
     def end_session(self, session_hash: str) -> bool: ...
+    def browsers_of(self, user_id: int, session_hash: str, *, most: int) -> list[SignedInBrowser]:
+        """The live sessions of a user, and those that began with an account of theirs, the one seen last first.
+
+        Args:
+            session_hash: of the session that asks.
+        """
+        ...
+
+    def end_session_of(self, user_id: int, session_id: int, *, by: int | None = None) -> None:
+        """Sign a user out of one session.  Its other users stay, unless it began with an account of this user or in
+        the terminal: then it ends.
+
+        Raises:
+            CoplError: it is no live session of this user.
+        """
+        ...
+
     def owner(self, study_id: int) -> User | None:
         """The owner with the smallest id."""
         ...
@@ -322,7 +349,7 @@ class Store(Protocol):
     def emails(self, study_id: int) -> list[EmailRule]: ...
 
     # ---- accounts at identity providers
-    def start_identity_session(self, identity: Identity, session_hash: str) -> None:
+    def start_identity_session(self, identity: Identity, session_hash: str, *, name: str = "") -> None:
         """A session of a browser that begins with an account; its address and name are kept as they are now."""
         ...
 

@@ -24,12 +24,14 @@ from db.transactions import Transactions, audit, now, study_row, user_of, user_r
 
 class Auth(Transactions):
     # ---- sign-in tokens
-    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False) -> None:
+    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False, by: int | None = None) -> None:
         with self._write() as connection:
-            user_row(connection, user_id, lock=True)
+            study_id = user_row(connection, user_id, lock=True).study_id
             holder = connection.execute(select(TokenRow.user_id).where(TokenRow.hash == token_hash)).scalar()
             if holder is None:
                 _add_token(connection, user_id, token_hash, terminal=terminal)
+                if by != user_id:  # somebody else may now act as this user
+                    audit(connection, study_id, "sign-in link", by, user=user_id, terminal=terminal)
             elif holder != user_id:
                 raise CoplError("This sign-in token belongs to another user; make a new one.")
 

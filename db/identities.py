@@ -19,10 +19,10 @@ from db.transactions import Transactions, audit, study_row, user_of, user_row
 
 
 class Identities(Transactions):
-    def start_identity_session(self, identity: Identity, session_hash: str) -> None:
+    def start_identity_session(self, identity: Identity, session_hash: str, *, name: str = "") -> None:
         with self._write() as connection:
             identity_id = kept(connection, identity)
-            session = new_session(connection, session_hash)
+            session = new_session(connection, session_hash, name)
             connection.execute(insert(IdentitySessionRow).values(session_id=session.id, identity_id=identity_id))
 
     def admit(self, session_hash: str, study_id: int) -> User | None:

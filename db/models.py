@@ -101,6 +101,7 @@ class BrowserSessionRow(Base):
     __tablename__ = "browser_session"
     id: Mapped[int] = mapped_column(primary_key=True)
     hash: Mapped[str] = mapped_column(String(200), unique=True)
+    name: Mapped[str] = mapped_column(String(60), default="", server_default="")  # of its program and its system
     terminal: Mapped[bool] = mapped_column(default=False)  # begun with a link of the terminal
     study_id: Mapped[int | None] = child_of("study")  # opened last
     created_at: Mapped[datetime]

@@ -45,7 +45,7 @@ class PersonalData(Transactions):
             typed = [ReportRow.response_id, ReportRow.text, ReportRow.created_at, ReportRow.resolved_at]
             made = [InviteRow.role, InviteRow.uses, InviteRow.used, InviteRow.created_at, InviteRow.expires_at]
             programs = [ServiceTokenRow.name, ServiceTokenRow.role, ServiceTokenRow.created_at]
-            seen = [BrowserSessionRow.created_at, BrowserSessionRow.seen_at, BrowserSessionRow.ended_at]
+            seen = [getattr(BrowserSessionRow, name) for name in ("name", "created_at", "seen_at", "ended_at")]
             about = or_(AuditRow.user_id == user_id, AuditRow.detail["user"].as_integer() == user_id)
             accepted = [entry for entry, users in alike_sets(connection, user.study_id) if user_id in users]
             about = or_(about, AuditRow.id.in_(accepted))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, literal, not_, null, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, literal, not_, null, or_, select, union, update
 
-from copl_core.records import BrowserSession, CoplError, Role, User
+from copl_core.records import BrowserSession, CoplError, Role, SignedInBrowser, User
 from db.base import AnyRow
 from db.identity_models import IdentitySessionRow, IdentityUserRow
 from db.identity_rows import (
@@ -22,10 +22,10 @@ from db.identity_rows import (
 from db.members import study_of_row
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
 from db.study_models import EmailRow, InviteRow, ServiceTokenRow
-from db.transactions import Transactions, now, user_of, user_row
+from db.transactions import Transactions, audit, now, user_of, user_row
 
 KEPT = timedelta(days=180)  # without a visit, after which a session ends
-TOUCHED = timedelta(days=1)  # a visit is written down once in this time
+TOUCHED = timedelta(hours=1)  # a visit is written down once in this time
 
 _LIVE = (
     BrowserSessionRow.hash == bindparam("hash"),
@@ -42,7 +42,9 @@ _USER = (
 
 
 class Sessions(Transactions):
-    def start_session(self, token_hash: str, session_hash: str, *, known: str | None = None) -> str | None:
+    def start_session(
+        self, token_hash: str, session_hash: str, *, known: str | None = None, name: str = ""
+    ) -> str | None:
         with self._write() as connection:
             token = connection.execute(
                 select(TokenRow.user_id, TokenRow.terminal, UserRow.study_id)
@@ -53,12 +55,13 @@ class Sessions(Transactions):
                 return None
             session = live_session(connection, known) if known else None
             if session is None or _somebody_else(connection, session.id, token):
-                session = new_session(connection, session_hash)
+                session = new_session(connection, session_hash, name)
             add_to(connection, session.id, token.user_id)
+            terminal = session.terminal or token.terminal
             connection.execute(
                 update(BrowserSessionRow)
                 .where(BrowserSessionRow.id == session.id)
-                .values(terminal=session.terminal or token.terminal, study_id=token.study_id)
+                .values(terminal=terminal, study_id=token.study_id, name=name or session.name)
             )
             return str(session.hash)
 
@@ -102,7 +105,7 @@ class Sessions(Transactions):
             return BrowserSession(studies, session.study_id, session.terminal, identity)
 
     def open_in_session(self, session_hash: str, study_id: int) -> None:
-        """Writes at most once a day while the study stays the same."""
+        """Writes at most once an hour while the study stays the same."""
         with self._read() as connection:
             session = live_session(connection, session_hash)
         if session is None or (session.study_id == study_id and session.seen_at > now() - TOUCHED):
@@ -132,6 +135,25 @@ class Sessions(Transactions):
             )
             return bool(ended.rowcount)
 
+    def browsers_of(self, user_id: int, session_hash: str, *, most: int) -> list[SignedInBrowser]:
+        with self._read() as connection:
+            query = _of_user(user_id).order_by(BrowserSessionRow.seen_at.desc(), BrowserSessionRow.id.desc())
+            return [
+                SignedInBrowser(row.id, row.name, row.created_at, row.seen_at, row.hash == session_hash)
+                for row in connection.execute(query.limit(most))
+            ]
+
+    def end_session_of(self, user_id: int, session_id: int, *, by: int | None = None) -> None:
+        with self._write() as connection:
+            study_id = user_row(connection, user_id, lock=True).study_id
+            if connection.execute(_of_user(user_id).where(BrowserSessionRow.id == session_id)).first() is None:
+                raise CoplError(
+                    f"No browser with number {session_id} is signed in as you, so nothing was changed; open the list "
+                    "of your browsers again and take one of it."
+                )
+            end_sessions_of(connection, user_id, session_id)
+            audit(connection, study_id, "browser signed out", by, user=user_id)
+
     def owner(self, study_id: int) -> User | None:
         with self._read() as connection:
             row = connection.execute(
@@ -143,20 +165,41 @@ class Sessions(Transactions):
             return None if row is None else user_of(row)
 
 
-def end_sessions_of(connection: Connection, user_id: int) -> int:
-    """Sign a user out of every browser.  One that opens all studies as their owner, or those of an account of this
-    user, is signed out of all: it would let them in again.
+def end_sessions_of(connection: Connection, user_id: int, session_id: int | None = None) -> int:
+    """Sign a user out of every browser, or of one.  One that opens all studies as their owner, or those of an account
+    of this user, is signed out of all: it would let them in again.
     """
-    theirs = select(SessionUserRow.session_id).where(SessionUserRow.user_id == user_id)
-    accounts = select(IdentityUserRow.identity_id).where(IdentityUserRow.user_id == user_id)
-    begun = select(IdentitySessionRow.session_id).where(IdentitySessionRow.identity_id.in_(accounts))
+    theirs, begun = _joined_by(user_id), _begun_by(user_id)
     everywhere = or_(
         and_(BrowserSessionRow.id.in_(theirs), BrowserSessionRow.terminal), BrowserSessionRow.id.in_(begun)
     )
-    connection.execute(
-        update(BrowserSessionRow).where(everywhere, BrowserSessionRow.ended_at.is_(None)).values(ended_at=now())
+    ended = update(BrowserSessionRow).where(everywhere, BrowserSessionRow.ended_at.is_(None)).values(ended_at=now())
+    left = delete(SessionUserRow).where(SessionUserRow.user_id == user_id)
+    if session_id is not None:
+        ended = ended.where(BrowserSessionRow.id == session_id)
+        left = left.where(SessionUserRow.session_id == session_id)
+    connection.execute(ended)
+    return connection.execute(left).rowcount
+
+
+def _joined_by(user_id: int) -> Any:
+    """The sessions in which a user is signed in."""
+    return select(SessionUserRow.session_id).where(SessionUserRow.user_id == user_id)
+
+
+def _begun_by(user_id: int) -> Any:
+    """The sessions that began with an account of a user, who may open the study with them."""
+    accounts = select(IdentityUserRow.identity_id).where(IdentityUserRow.user_id == user_id)
+    return select(IdentitySessionRow.session_id).where(IdentitySessionRow.identity_id.in_(accounts))
+
+
+def _of_user(user_id: int) -> Any:
+    """The live sessions that let a user act: those that ``end_sessions_of`` ends."""
+    return select(BrowserSessionRow.__table__).where(
+        BrowserSessionRow.id.in_(union(_joined_by(user_id), _begun_by(user_id))),
+        BrowserSessionRow.ended_at.is_(None),
+        BrowserSessionRow.seen_at > now() - KEPT,
     )
-    return connection.execute(delete(SessionUserRow).where(SessionUserRow.user_id == user_id)).rowcount
 
 
 def shut_out(connection: Connection, study_id: int, email: str) -> None:
@@ -210,8 +253,8 @@ def live_session(connection: Connection, session_hash: str) -> AnyRow | None:
     return connection.execute(select(BrowserSessionRow.__table__).where(*_LIVE), _live_values(session_hash)).first()
 
 
-def new_session(connection: Connection, session_hash: str) -> AnyRow:
-    made = insert(BrowserSessionRow).values(hash=session_hash, created_at=now(), seen_at=now())
+def new_session(connection: Connection, session_hash: str, name: str) -> AnyRow:
+    made = insert(BrowserSessionRow).values(hash=session_hash, name=name, created_at=now(), seen_at=now())
     return connection.execute(made.returning(*BrowserSessionRow.__table__.c)).one()
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 import streamlit as st
 
-from copl_core.records import Identity, Role, User
+from copl_core.records import Identity, Role, SignedInBrowser, User
 from copl_core.study import access, accounts, sign_in
 from copl_core.study.session import Session
 from pages import scripts
@@ -18,6 +19,10 @@ STUDIES_SECONDS = 5  # after which an owner's list of studies is looked up again
 DISCONNECT_HELP = (
     "No account signs in as you any more, and every browser that one has signed in is signed out. Create a "
     "sign-in link first: without one only an owner of the study lets you in again."
+)
+THERE = (
+    "“Sign out there” ends this study in that browser, and all studies if it came by an account of yours. Your sign-in "
+    "links still work: “Sign out everywhere” ends them too."
 )
 CONNECT_HELP = "It then signs in as you, on any device. Your answers stay yours."
 # The button that copies the link is in sight without a mouse over it, which a phone does not have.
@@ -39,6 +44,7 @@ def account() -> None:
                 help="Every browser in which you are signed in to this study, and every sign-in link made for you, "
                 "stops working. You need a new link from an owner of the study to come back.",
             )
+            browsers()
             connections()
             if st.button("Create a sign-in link", key="own-link", width="stretch", help="For your other devices."):
                 own_link()
@@ -85,6 +91,47 @@ def sign_out() -> None:
 def sign_out_everywhere() -> None:
     session, me = current()
     access.sign_out_everywhere(session, me.id, by=me.id)
+
+
+def browsers() -> None:
+    """The browsers in which this person is signed in, looked up once the list is open, and an end for each."""
+    with st.expander("Your browsers", key="browsers", on_change="rerun") as opened:
+        if opened.open:
+            session, me = current()
+            st.caption(THERE)
+            known = access.browsers(session, me.id, browser=st.session_state.get("browser", ""))
+            for one in known:
+                browser_card(one)
+            if len(known) == access.MOST_BROWSERS:
+                st.caption(f"At most {access.MOST_BROWSERS} browsers are listed, those that were seen last.")
+
+
+def browser_card(one: SignedInBrowser) -> None:
+    with st.container(key=f"browser-{one.id}", gap="xsmall"):
+        st.markdown(f"**{literal(one.name or 'A browser')}**")
+        seen = "This browser" if one.here else f"Last seen {day_words(one.seen_at)}"
+        st.caption(f"{seen}. Signed in {day_words(one.since)}.")
+        if not one.here:
+            st.button(
+                "Sign out there",
+                key=f"sign-out-{one.id}",
+                on_click=sign_out_there,
+                args=(one.id,),
+                width="stretch",
+            )
+
+
+def day_words(moment: datetime) -> str:
+    """A day as a list says it: a visit is known to the hour only."""
+    day, today = moment.astimezone().date(), date.today()
+    near = {today: "today", today - timedelta(days=1): "yesterday"}
+    return near.get(day, f"on {day.day} {day:%b %Y}")
+
+
+@in_a_sentence
+def sign_out_there(browser_id: int) -> None:
+    session, me = current()
+    access.sign_out_browser(session, me.id, browser_id, by=me.id)
 
 
 def connections() -> None:

@@ -141,7 +141,7 @@ def _signed_in(request: Request, flow: Mapping[str, Any], identity: Identity) ->
     """The secret of the session that begins; None: an account was connected to the one that there is."""
     store, _ = installation()
     if "connect" not in flow:
-        return sign_in.begin_with(store, identity)
+        return sign_in.begin_with(store, identity, agent=request.headers.get("user-agent", ""))
     browser = request.cookies.get(cookie_name(), "")
     me = sign_in.signed_in(store, browser, flow["connect"]) if browser else None
     if me is None:

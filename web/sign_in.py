@@ -112,7 +112,8 @@ def by_form(request: Request, token: str) -> Response:
 
 def begin(request: Request, token: str) -> str | None:
     store, _ = installation()
-    return sign_in.begin(store, token, request.cookies.get(cookie_name(), ""))
+    agent = request.headers.get("user-agent", "")
+    return sign_in.begin(store, token, request.cookies.get(cookie_name(), ""), agent=agent)
 
 
 def refuse_stranger(request: Request) -> Response | None:

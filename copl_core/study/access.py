@@ -12,9 +12,9 @@ from itertools import chain, count
 
 from copl_core.formats.values import visible
 from copl_core.names import has_unseen
-from copl_core.records import LARGEST, AuditEntry, CoplError, Kind, NotInStudy, Role, StudyRecord, User
+from copl_core.records import LARGEST, AuditEntry, CoplError, Kind, NotInStudy, Role, SignedInBrowser, StudyRecord, User
 from copl_core.store import Store
-from copl_core.study.roles import ANYBODY, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs
+from copl_core.study.roles import ANYBODY, OWN, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs
 from copl_core.study.session import Session
 from copl_core.study.sign_in import hashed, new_secret
 from copl_core.study_settings import EmailRule, Invite
@@ -22,6 +22,7 @@ from copl_core.study_settings import EmailRule, Invite
 _NAME_LENGTH = 80
 MOST_LISTED = 2_000  # users of a study whose lists show everybody; in a larger one they are searched by name
 MOST_FOUND = 50  # users that a search shows
+MOST_BROWSERS = 20  # that a user's list shows
 
 
 # ---- members
@@ -127,10 +128,14 @@ def enter(session: Session, name: str, *, browser: str = "") -> tuple[User, str]
 @needs(OWN_OR_OWNER)
 def sign_in_token(session: Session, user_id: int, *, by: int | None = None) -> str:
     """A new secret that signs the user in to this study; only its hash is stored.  Owners make them for everybody,
-    others for themselves.
+    which is in the record, others for themselves.
+
+    Raises:
+        CoplError: the study has no such user, or ``by`` may not make it.
     """
+    member(session, user_id)
     token = new_secret()
-    session.store.add_token(user_id, hashed(token))
+    session.store.add_token(user_id, hashed(token), by=by)
     return token
 
 
@@ -164,6 +169,29 @@ def sign_out_everywhere(session: Session, user_id: int, *, by: int | None = None
     """Revoke every secret of a user, who may do so themselves, as may an owner; returns the number of secrets."""
     member(session, user_id)
     return session.store.drop_tokens(user_id, by=by)
+
+
+@needs(OWN)
+def browsers(session: Session, user_id: int, *, browser: str = "") -> list[SignedInBrowser]:
+    """The browsers in which a user is signed in, at most ``MOST_BROWSERS``, the one seen last first.
+
+    Args:
+        browser: the secret of the session that asks, which is marked.
+    """
+    member(session, user_id)
+    return session.store.browsers_of(user_id, hashed(browser), most=MOST_BROWSERS)
+
+
+@needs(OWN)
+def sign_out_browser(session: Session, user_id: int, browser_id: int, *, by: int | None = None) -> None:
+    """Sign a user out of one browser.  It stays signed in to other studies, unless it came by the user's account at an
+    identity provider or by a link of the terminal: then it is signed out of all.
+
+    Raises:
+        CoplError: the user is not signed in there.
+    """
+    member(session, user_id)
+    session.store.end_session_of(user_id, browser_id if 0 < browser_id <= LARGEST else 0, by=by)
 
 
 # ---- invites

@@ -178,6 +178,16 @@ def _signed_out(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} signed out everywhere ({ended})" if user == who else f"{who} signed {user} out everywhere ({ended})"
 
 
+def _browser_signed_out(who: str, entry: AuditEntry, names: Names) -> str:
+    user = names.user(entry.detail["user"])
+    return f"{who} signed out of one of their browsers" if user == who else f"{who} signed {user} out of one browser"
+
+
+def _sign_in_link(who: str, entry: AuditEntry, names: Names) -> str:
+    made = f"{who} made a sign-in link for {names.user(entry.detail['user'])}"
+    return f"{made} in a terminal, which opens every study as its owner" if entry.detail["terminal"] else made
+
+
 def _invite(who: str, entry: AuditEntry, names: Names) -> str:
     role, uses, expires = (entry.detail[name] for name in ("role", "uses", "expires"))
     many = f"any number of {role}s" if uses is None else _a(role) if uses == 1 else f"{uses:,} {role}s"
@@ -387,6 +397,8 @@ def _schedule(who: str, entry: AuditEntry, names: Names) -> str:
 _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "role": ("roles", _role),
     "signed out": ("sign-outs", _signed_out),
+    "browser signed out": ("sign-outs", _browser_signed_out),
+    "sign-in link": ("sign-in links", _sign_in_link),
     "invite": ("invites", _invite),
     "invite accepted": ("invites", _invite_accepted),
     "invite revoked": ("invites", _invite_revoked),

@@ -6,12 +6,33 @@ These functions take the store and not a study: a browser may be signed in to se
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 
 from copl_core.records import BrowserSession, Identity, User
 from copl_core.store import Store
 
 SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."
+# What browsers send of themselves names others too: the first of each list that is in it is meant.
+_PROGRAMS = {
+    r"\bEdg(A|iOS)?/": "Edge",
+    r"\bOPR/": "Opera",
+    r"\bVivaldi/": "Vivaldi",
+    r"\bSamsungBrowser/": "Samsung Internet",
+    r"\b(Firefox|FxiOS)/": "Firefox",
+    r"(Chrome|Chromium|\bCriOS)/": "Chrome",
+    r"\bSafari/": "Safari",
+}
+_SYSTEMS = {
+    r"\biPhone\b": "iPhone",
+    r"\biPad\b": "iPad",
+    r"\bAndroid\b": "Android",
+    r"\bCrOS\b": "ChromeOS",
+    r"\bWindows\b": "Windows",
+    r"\bMac OS X\b|\bMacintosh\b": "Mac",
+    r"\bLinux\b": "Linux",
+}
+_READ = 500  # characters of what a browser sends of itself: names stand in them
 
 
 def new_secret() -> str:
@@ -23,15 +44,29 @@ def hashed(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def begin(store: Store, token: str, browser: str = "") -> str | None:
+def name_of(agent: str) -> str:
+    """The name of a browser, such as "Firefox on Linux", by its header User-Agent; empty: it says nothing known.
+
+    Of the header, which tells versions and devices too, nothing else is kept.
+    """
+    program, system = (_first(names, agent[:_READ]) for names in (_PROGRAMS, _SYSTEMS))
+    return f"{program or 'A browser'} on {system}" if system else program
+
+
+def _first(names: dict[str, str], agent: str) -> str:
+    return next((name for pattern, name in names.items() if re.search(pattern, agent)), "")
+
+
+def begin(store: Store, token: str, browser: str = "", *, agent: str = "") -> str | None:
     """The secret of the session in which the token of a sign-in link signs in; None: the token is unknown or revoked.
 
     Args:
         browser: the secret of the session that the browser has already, or nothing.
+        agent: its header User-Agent.
     """
     secret = new_secret()
     known = hashed(browser) if browser else None
-    found = store.start_session(hashed(token), hashed(secret), known=known)
+    found = store.start_session(hashed(token), hashed(secret), known=known, name=name_of(agent))
     return None if found is None else browser if found == known else secret
 
 
@@ -40,10 +75,14 @@ def changes(store: Store, token: str, browser: str) -> tuple[str, str] | None:
     return store.link_for_another(hashed(token), hashed(browser)) if browser else None
 
 
-def begin_with(store: Store, identity: Identity) -> str:
-    """The secret of a new session that begins with an account at an identity provider, whatever it may open."""
+def begin_with(store: Store, identity: Identity, *, agent: str = "") -> str:
+    """The secret of a new session that begins with an account at an identity provider, whatever it may open.
+
+    Args:
+        agent: as in ``begin``.
+    """
     secret = new_secret()
-    store.start_identity_session(identity, hashed(secret))
+    store.start_identity_session(identity, hashed(secret), name=name_of(agent))
     return secret
 
 

@@ -216,6 +216,21 @@ def test_a_refusal_and_the_rules_of_an_earlier_version_still_hold(of_version_000
     assert store.admit("browser", 1).id == 2
 
 
+def test_a_browser_of_an_earlier_version_stays_signed_in_without_a_name(of_version_0001):
+    with writing(of_version_0001) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0022")
+        at = {"at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}.000000"}
+        columns = "(id, hash, terminal, study_id, created_at, seen_at)"
+        connection.execute(text(f"insert into browser_session {columns} values (1, 'browser', 0, 1, :at, :at)"), at)
+        connection.execute(text("insert into session_user values (1, 1)"))
+    migrate(of_version_0001)
+    store = SqlStore(of_version_0001)
+    assert store.session_user("browser", 1).name == "Olga"
+    assert [(one.name, one.here) for one in store.browsers_of(1, "browser", most=20)] == [("", True)]
+
+
 def test_it_has_the_tables_of_the_models_and_no_broken_reference(of_version_0001):
     migrate(of_version_0001)
     with reading(of_version_0001) as connection:

@@ -7,6 +7,23 @@ import sqlite3
 
 import pytest
 
+# Contrast of the text of a popover's button with what is behind it (WCAG 2.2, relative luminance).
+CONTRAST = """(button) => {
+  const popover = getComputedStyle(button.closest("[data-testid=stPopoverBody]")).backgroundColor;
+  const light = (colour) => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+    for (const layer of [popover, colour]) {
+      canvas.fillStyle = layer;
+      canvas.fillRect(0, 0, 1, 1);
+    }
+    const parts = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((one) => one / 255);
+    const [r, g, b] = parts.map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+  };
+  const style = getComputedStyle(button), both = [light(style.color), light(style.backgroundColor)];
+  return Math.max(...both) / Math.min(...both);
+}"""
+
 
 @pytest.fixture
 def visit(app_alone, browser):
@@ -137,3 +154,36 @@ def test_a_tab_that_is_signed_out_elsewhere_stores_nothing_and_says_so(app_alone
     settled(tab).get_by_role("button", name="Tie").click()
     tab.get_by_text("You are signed out, so nothing was saved").wait_for()
     assert n_labels(app_alone, "Una") == 0
+
+
+def open_account(page):
+    page.get_by_role("button", name="Account").click()
+    page.get_by_role("button", name="Create a sign-in link").wait_for()
+
+
+def test_a_person_signs_out_of_another_browser_whose_open_tab_acts_no_more(app_alone, visit, ready):
+    mine = visit("label")
+    join(mine, "Lou")
+    ready(mine)
+    open_account(mine)
+    mine.get_by_role("button", name="Create a sign-in link").click()
+    link = mine.get_by_text("/?token=").inner_text().strip()
+    lost = visit(f"label?token={link.partition('token=')[2]}")
+    ready(lost).get_by_text("Signed in as Lou").wait_for()
+
+    mine.emulate_media(color_scheme="dark")
+    mine.reload()
+    ready(mine)
+    open_account(mine)
+    mine.get_by_text("Your browsers").click()
+    there = mine.get_by_role("button", name="Sign out there")
+    there.hover()
+    mine.wait_for_timeout(500)  # the colour changes in a moment
+    assert there.count() == 1 and there.evaluate(CONTRAST) > 4.5
+    there.click()
+    there.wait_for(state="detached")
+
+    lost.get_by_role("button", name="A is better").first.click()
+    lost.get_by_text("You are signed out, so nothing was saved").first.wait_for()
+    assert n_labels(app_alone, "Lou") == 0
+    ready(mine).get_by_text("Signed in as Lou").wait_for()

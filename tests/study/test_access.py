@@ -88,7 +88,7 @@ def test_signing_out_everywhere_ends_every_secret_and_new_ones_work(session, olg
     with pytest.raises(CoplError, match="only an owner"):
         access.sign_out_everywhere(session, olga.id, by=ann.id)
     assert access.sign_out_everywhere(session, ann.id, by=olga.id) == 1
-    assert [entry.event for entry in access.audit(session)] == ["signed out"] * 2
+    assert [entry.event for entry in access.audit(session)].count("signed out") == 2
 
 
 def test_no_secret_is_in_the_database(session, olga):

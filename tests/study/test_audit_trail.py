@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from copl_core.records import AuditEntry, Choice, Ground, Role
-from copl_core.study import access, audit_trail, contents, labelling, quarantine, service_tokens, suspects
+from copl_core.study import access, audit_trail, contents, labelling, quarantine, service_tokens, sign_in, suspects
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from tests.plan import ROOT, sources
@@ -57,7 +57,14 @@ def test_members_and_their_sign_in(session, rae):
     assert newest(session) == "Rae changed the role of Kim from annotator to researcher."
     access.sign_out_everywhere(session, kim.id, by=rae)
     assert newest(session) == "Rae signed Kim out everywhere (1 sign-in link and 0 browsers)."
-    access.sign_in_token(session, kim.id)
+    browser = sign_in.begin(session.store, access.sign_in_token(session, kim.id, by=rae))
+    assert newest(session) == "Rae made a sign-in link for Kim."
+    access.terminal_token(session)
+    assert newest(session) == (
+        "The studio made a sign-in link for Rae in a terminal, which opens every study as its owner."
+    )
+    access.sign_out_browser(session, kim.id, access.browsers(session, kim.id, browser=browser)[0].id, by=kim.id)
+    assert newest(session) == "Kim signed out of one of their browsers."
     access.sign_out_everywhere(session, kim.id, by=kim.id)
     assert newest(session) == "Kim signed out everywhere (1 sign-in link and 0 browsers)."
     for role, may in (("rewards", "ask for rewards"), ("people", "ask for rewards and embeddings")):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from copl_core.records import CoplError, Role
+from copl_core.records import CoplError, Identity, Role, User
 from copl_core.study import access, sign_in
 from copl_core.study.session import Session
 from db.engine import reading, writing
@@ -100,8 +100,129 @@ def test_signing_the_owner_out_everywhere_ends_the_terminals_sessions_too(sessio
     assert sign_in.session_of(session.store, browser) is None
 
 
-def test_only_an_owner_makes_a_sign_in_link_for_somebody_else(session, olga):
+def test_only_an_owner_makes_a_sign_in_link_for_somebody_else_and_the_record_says_so(session, olga):
     ann = access.join(session, "Ann")
-    assert access.sign_in_token(session, ann.id, by=ann.id) and access.sign_in_token(session, ann.id, by=olga.id)
+    assert access.sign_in_token(session, ann.id, by=ann.id) and access.audit(session) == []
     with pytest.raises(CoplError, match="only an owner"):
         access.sign_in_token(session, olga.id, by=ann.id)
+    assert access.sign_in_token(session, ann.id, by=olga.id) and access.terminal_token(session)
+    assert [(entry.event, entry.user_id, entry.detail) for entry in access.audit(session)] == [
+        ("sign-in link", None, {"user": olga.id, "terminal": True}),
+        ("sign-in link", olga.id, {"user": ann.id, "terminal": False}),
+    ]
+
+
+def test_an_owner_makes_no_sign_in_link_for_somebody_of_another_study(session, other, olga):
+    boss = access.join(other, "Boss", Role.OWNER)
+    for one in (session, session.acting(olga.id)):
+        with pytest.raises(CoplError, match="no user with id .* in this study"):
+            access.sign_in_token(one, boss.id)
+    with writing(session.store.engine) as connection:
+        assert connection.execute(text("select count(*) from token")).scalar() == 0
+
+
+# ---- the list of one's own browsers
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+
+def begin(session: Session, user: User, agent: str = "") -> str:
+    return sign_in.begin(session.store, access.sign_in_token(session, user.id, by=user.id), agent=agent)
+
+
+def seen(session: Session, ago: timedelta, names: str = "%") -> None:
+    at = (datetime.now(UTC) - ago).replace(tzinfo=None)
+    with writing(session.store.engine) as connection:
+        connection.execute(text("update browser_session set seen_at = :at where name like :n"), {"at": at, "n": names})
+
+
+@pytest.mark.parametrize(
+    ("agent", "name"),
+    [
+        (FIREFOX, "Firefox on Linux"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 Version/18.0 Safari/605.1.15",
+         "Safari on Mac"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 CriOS/140.0 Safari/604.1",
+         "Chrome on iPhone"),
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0",
+         "Edge on Windows"),
+        ("Mozilla/5.0 (Linux; Android 15; SM-S928B) AppleWebKit/537.36 SamsungBrowser/28.0 Chrome/130.0 Safari/537.36",
+         "Samsung Internet on Android"),
+        ("Mozilla/5.0 (X11; CrOS x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/140.0 Safari/537.36",
+         "Chrome on ChromeOS"),
+        ("curl/8.5.0", ""),
+        ("Lynx (Linux)", "A browser on Linux"),
+        ("**Firefox/1** <b>\0" * 100_000, "Firefox"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_browser_is_named_by_its_program_and_system_alone(agent, name):
+    assert sign_in.name_of(agent) == name
+
+
+def test_a_person_sees_their_own_browsers_the_last_one_seen_first(session, olga):
+    ann = access.join(session, "Ann")
+    old, mine = begin(session, olga), begin(session, olga, FIREFOX)
+    begin(session, ann)
+    assert sign_in.open_study(session.store, old, session.id) == olga
+    seen(session, timedelta(days=2), "")
+    here, there = access.browsers(session.acting(olga.id), olga.id, browser=mine)
+    assert (here.name, here.here, there.name, there.here) == ("Firefox on Linux", True, "", False)
+    now = datetime.now(UTC)
+    assert now - here.since < timedelta(minutes=5) and timedelta(days=3) > now - there.seen_at > timedelta(days=1)
+    assert sign_in.open_study(session.store, old, session.id) == olga  # a visit, which is written down
+    assert now - access.browsers(session, olga.id)[0].seen_at < timedelta(minutes=5)
+    with pytest.raises(CoplError, match="somebody else"):
+        access.browsers(session.acting(olga.id), ann.id)
+
+
+def test_browsers_that_are_signed_out_or_were_away_for_long_are_not_listed_and_twenty_are(session, olga):
+    sign_in.end(session.store, begin(session, olga))
+    begin(session, olga, FIREFOX)
+    seen(session, timedelta(days=181))
+    assert access.browsers(session, olga.id) == []
+    for _ in range(access.MOST_BROWSERS + 2):
+        begin(session, olga)
+    assert len(access.browsers(session, olga.id)) == access.MOST_BROWSERS
+
+
+def test_a_person_signs_out_of_one_browser_and_of_nobody_elses(session, olga):
+    ann = access.join(session, "Ann")
+    mine, lost, hers = begin(session, olga), begin(session, olga, FIREFOX), begin(session, ann)
+    hers_id = access.browsers(session, ann.id)[0].id
+    lost_id = next(one.id for one in access.browsers(session, olga.id) if one.name)
+    page = session.acting(olga.id)
+    for other in (hers_id, 10**12, -1):
+        with pytest.raises(CoplError, match="is signed in as you, so nothing was changed"):
+            access.sign_out_browser(page, olga.id, other)
+    with pytest.raises(CoplError, match="somebody else"):
+        access.sign_out_browser(page, ann.id, hers_id)
+    access.sign_out_browser(page, olga.id, lost_id)
+    assert [sign_in.signed_in(session.store, one, session.id) for one in (mine, lost, hers)] == [olga, None, ann]
+    assert sign_in.open_study(session.store, lost, session.id) is None
+    with pytest.raises(CoplError, match="nothing was changed"):
+        access.sign_out_browser(page, olga.id, lost_id)
+    assert [(entry.event, entry.user_id, entry.detail) for entry in access.audit(session)] == [
+        ("browser signed out", olga.id, {"user": olga.id})
+    ]
+
+
+def test_a_browser_of_several_studies_stays_in_the_others_unless_it_would_let_its_user_in_again(session, other, olga):
+    store = session.store
+    ann, token = access.enter(other, "Ann")
+    both = begin(session, olga)
+    assert sign_in.begin(store, token, both) == both
+    access.sign_out_browser(session, olga.id, access.browsers(session, olga.id)[0].id, by=olga.id)
+    assert sign_in.open_study(store, both, session.id) is None and sign_in.open_study(store, both, other.id) == ann
+
+    identity = Identity("https://id.example", "olga", None, "Olga")
+    store.connect_identity(olga.id, identity)
+    for start in (
+        lambda: sign_in.begin_with(store, identity, agent=FIREFOX),
+        lambda: sign_in.begin(store, access.terminal_token(session), agent=FIREFOX),
+    ):
+        whole = start()
+        (one,) = access.browsers(session, olga.id)
+        assert one.name == "Firefox on Linux"
+        access.sign_out_browser(session, olga.id, one.id, by=olga.id)
+        assert sign_in.session_of(store, whole) is None

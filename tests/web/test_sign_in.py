@@ -54,6 +54,14 @@ def test_the_secret_leaves_the_address_and_the_rest_of_it_stays(session, client,
     assert client.get("/people").text == "page /people"
 
 
+def test_a_browser_gets_a_name_of_which_no_version_is_kept(session, client, token):
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    client.get("/", params={"token": token}, headers={"User-Agent": agent})
+    olga = session.store.user_named(session.id, "Olga")
+    assert [one.name for one in access.browsers(session, olga.id)] == ["Firefox on Linux"]
+    assert "140" not in repr(session.store.stored_of(olga.id)["browsers"])
+
+
 def test_the_cookie_is_for_encrypted_connections_where_the_browser_has_one(client, token):
     answer = client.get("/", params={"token": token}, headers={"X-Forwarded-Proto": "https"})
     assert "Secure" in answer.headers.get_list("set-cookie")[-1]
