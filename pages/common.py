@@ -44,6 +44,10 @@ CONTRAST_STYLE = """<style>
 button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-expanded=true]):enabled {
   color: light-dark(#005f94, #7cc0ea) !important;
 }
+/* A popover stands outside of the app, where the browser knows no dark scheme: its own text colour is mixed in. */
+[data-testid=stPopoverBody] button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active):enabled {
+  color: color-mix(in srgb, #0072b2 45%, currentcolor) !important;
+}
 </style>"""
 # A script takes no room on the page, nor the gap below an element.
 SCRIPT_STYLE = """<style>
