@@ -13,16 +13,18 @@ from urllib.parse import parse_qsl, unquote, urlencode
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
 from starlette.middleware.sessions import SessionMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from copl_core.records import CoplError
+from copl_core.serving.bodies import BadRequest, read
 from copl_core.study import sign_in
 from web import providers
 from web.answers import is_local, problem_page, question_page, with_cookie
 from web.installation import cookie_name, installation
 
 NEXT = "copl_next"  # cookie: the shared address that somebody opened before they signed in
+LONGEST_TOKEN, BODY_SECONDS = 500, 30.0  # bytes of a body that holds a token, and the time for it to come
 HEADER = "x-copl-sign-in"  # no other site can send it: a foreign page cannot sign anybody in
 
 
@@ -43,8 +45,7 @@ class SignIn:
         if method == "GET" and query.get("token") and "/_stcore/" not in scope["path"]:
             return await run_sync(by_link, Request(scope), query)
         if method == "POST" and HEADER in Headers(scope=scope):
-            token = (await Request(scope, receive).body())[:500].decode("latin-1")
-            return await run_sync(by_form, Request(scope), token)
+            return await by_body(Request(scope, receive))
         if method == "PUT" and "/_stcore/upload_file" in scope["path"]:
             return await run_sync(refuse_stranger, Request(scope))
         return None
@@ -63,6 +64,8 @@ def of_provider(scope: Any) -> Callable[..., Any] | None:
         return PlainTextResponse("No identity provider is set up here.", 404)
     if scope["method"] == "POST" and HEADER not in Headers(scope=scope):  # of another site: it connects nobody
         return PlainTextResponse("Use the button of the page.", 403)
+    if endpoint is providers.callback and scope["method"] != "GET":  # Authlib would read a body of any size
+        return PlainTextResponse("A provider sends the browser back here with GET; begin again.", 405)
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         await (await endpoint(Request(scope, receive), settings))(scope, receive, send)
@@ -99,6 +102,18 @@ def by_link(request: Request, query: dict[str, str]) -> Response:
     answer = RedirectResponse(address, 303)
     answer.delete_cookie(NEXT)
     return with_cookie(request, answer, secret)
+
+
+async def by_body(request: Request) -> Response:
+    """``by_form`` of the token in the body: anybody can send one, so no more of it is read than a token is long."""
+    sentence = f"A sign-in token has at most {LONGEST_TOKEN} bytes; send it alone. Nobody was signed in."
+    try:
+        token = await read(request.stream(), LONGEST_TOKEN, BODY_SECONDS, sentence)
+    except BadRequest as problem:
+        return PlainTextResponse(str(problem), problem.status, problem.headers)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads it
+    return await run_sync(by_form, request, token.decode("latin-1"))
 
 
 def by_form(request: Request, token: str) -> Response:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
-from anyio import CapacityLimiter, fail_after
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -250,27 +250,9 @@ def _admitted(parts: _Parts, role: ServiceRole, request: Request) -> ServiceToke
 
 
 async def _body(request: Request, *, keep: bool = True) -> bytes:
-    """The body, of which the size and the time to come are bounded.
-
-    Raises:
-        BadRequest: it is too large or too slow.
-    """
-    parts, size = [], 0
-    try:
-        with fail_after(BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > bodies.LARGEST_BODY:
-                    raise BadRequest(
-                        413, f"The body is larger than {bodies.LARGEST_BODY // 2**20} MiB; send fewer texts at once."
-                    )
-                if keep:
-                    parts.append(part)
-    except TimeoutError:
-        raise BadRequest(
-            408, f"The body did not come within {BODY_SECONDS:g} seconds; send it at once.", {"Connection": "close"}
-        ) from None
-    return b"".join(parts)
+    most = bodies.LARGEST_BODY
+    sentence = f"The body is larger than {most // 2**20} MiB; send fewer texts at once."
+    return await bodies.read(request.stream(), most, BODY_SECONDS, sentence, keep=keep)
 
 
 def _token(store: Store, request: Request) -> ServiceToken:

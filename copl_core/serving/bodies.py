@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from anyio import fail_after
 
 from copl_core import turns
 
@@ -50,6 +52,33 @@ class Query:
 
     prompt: str
     response: str
+
+
+async def read(stream: AsyncIterable[bytes], most: int, seconds: float, too_large: str, *, keep: bool = True) -> bytes:
+    """A body, of which the size and the time to come are bounded; what is over the bound is never kept.
+
+    Args:
+        most: bytes.
+        too_large: the sentence for a larger one.
+        keep: whether it is wanted; else it is only waited for, so that the client reads the refusal.
+
+    Raises:
+        BadRequest: it is too large (413) or too slow (408).
+    """
+    parts, size = [], 0
+    try:
+        with fail_after(seconds):
+            async for part in stream:
+                size += len(part)
+                if size > most:
+                    raise BadRequest(413, too_large)
+                if keep:
+                    parts.append(part)
+    except TimeoutError:
+        raise BadRequest(
+            408, f"The body did not come within {seconds:g} seconds; send it at once.", {"Connection": "close"}
+        ) from None
+    return b"".join(parts)
 
 
 def json_of(body: bytes) -> Any:

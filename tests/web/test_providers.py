@@ -126,6 +126,14 @@ def test_a_verified_address_signs_in_with_its_role_and_leaves_no_token_of_the_pr
     assert {cookie.name for cookie in browser.client.cookies.jar} == {installation.cookie_name()}
 
 
+def test_a_body_that_comes_back_is_never_read(browser, server, ann):
+    begun = browser.client.get("/auth/login", params={"provider": "main"})
+    assert begun.status_code == 302
+    answer = browser.client.post("/oauth2callback", content=b"state=" + b"a" * 10_000, headers={HEADER: "1"})
+    assert answer.status_code == 405 and "begin again" in answer.text
+    assert browser.come_back(begun.headers["location"]).status_code == 303, "what was begun goes on"
+
+
 @pytest.mark.parametrize("verified", [False, None, "true", "false", 1, "True", [True], {"value": True}])
 def test_an_address_that_is_not_verified_is_nobody(session, browser, server, ann, verified):
     server.claims["email_verified"] = verified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -79,6 +80,34 @@ def test_a_page_signs_its_visitor_in_with_a_request_that_no_other_site_can_send(
     assert who(session, client) is None
     assert client.post("/label", content=token, headers={HEADER: "1"}).status_code == 204
     assert who(session, client) == "Olga"
+
+
+def test_no_more_of_a_body_is_read_than_a_token_is_long(session, token):
+    read, sent = [], []
+
+    async def receive():
+        read.append(1000)
+        return {"type": "http.request", "body": b"a" * 1000, "more_body": True}  # without an end
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [(HEADER.encode(), b"1")]}
+    anyio.run(SignIn(PlainTextResponse("the app")), scope, receive, send)
+    assert sum(read) <= 2000 and sent[0]["status"] == 413
+    assert b"at most 500 bytes" in sent[1]["body"] and b"Nobody was signed in" in sent[1]["body"]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(client, monkeypatch):
+    monkeypatch.setattr("web.sign_in.BODY_SECONDS", 0.1)
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": [(HEADER.encode(), b"1")]}
+    anyio.run(SignIn(PlainTextResponse("the app")), scope, anyio.sleep_forever, send)
+    assert sent[0]["status"] == 408
 
 
 def test_a_link_changes_who_somebody_is_only_after_their_click(session, client, token):
