@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import streamlit as st
 
 from copl_core.records import CoplError, Identity
-from copl_core.study import access
+from copl_core.study import access, attempts
 from copl_core.study.sign_in import end as end_session
 from pages import leaving, scripts
 from pages.account import account_words
@@ -29,6 +29,11 @@ def page(identity: Identity | None = None) -> None:
         st.error(
             "This sign-in link does not work: it is incomplete, or it was revoked. Ask the person who sent it, or an "
             "owner of the study, for a new one."
+        )
+    if st.query_params.get("link") == "later":
+        st.error(
+            "Too many sign-ins from your network have failed, so yours was not looked at, and your link stays as it "
+            "is; try again in a minute."
         )
     secret = st.query_params.get("invite") or st.session_state.get("invite")
     if not secret:
@@ -96,6 +101,7 @@ def join(secret: str | None, identity: Identity | None = None) -> None:
 def begin(name: str, secret: str | None) -> None:
     session, browser = visited(), st.session_state.get("browser", "")
     try:
+        attempts.count_join(st.context.ip_address)
         if secret:
             _, token = access.accept_invite(session, secret, name, browser=browser)
         else:

@@ -141,14 +141,21 @@ CONNECT = """
 })(document.currentScript.dataset.address);
 """
 # The browser sends the token in the body of a request and gets the session's cookie, which no script can read.  Then it
-# opens the same address again, as the person who is now signed in.
+# opens the same address again, as the person who is now signed in.  Where others of the same network have failed too
+# often, it waits as long as the server says: who has just joined would lose the only token there is.
 SIGN_IN = """
 (async ({token, joined}) => {
-  const answer = await fetch(location.pathname, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}, body: token});
+  const send = () => fetch(location.pathname, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}, body: token});
+  let answer = await send();
+  for (let tries = 0; answer.status === 429 && tries < 20; tries++) {
+    const seconds = Number(answer.headers.get("Retry-After")) || 1;
+    await new Promise((go) => setTimeout(go, 1000 * (seconds + Math.random())));
+    answer = await send();
+  }
   const address = new URL(location.href);
   ["invite", "token", "link"].forEach((word) => address.searchParams.delete(word));
   if (answer.ok && joined) address.searchParams.set("joined", "1");
-  if (!answer.ok) address.searchParams.set("link", "refused");
+  if (!answer.ok) address.searchParams.set("link", answer.status === 429 ? "later" : "refused");
   if (address.href === location.href) location.reload(); else location.replace(address);
 })(document.currentScript.dataset);
 """

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from copl_core.records import CoplError
 from copl_core.serving.bodies import BadRequest, read
-from copl_core.study import sign_in
+from copl_core.study import attempts, sign_in
 from web import providers
 from web.answers import is_local, problem_page, question_page, with_cookie
 from web.installation import cookie_name, installation
@@ -68,7 +68,15 @@ def of_provider(scope: Any) -> Callable[..., Any] | None:
         return PlainTextResponse("A provider sends the browser back here with GET; begin again.", 405)
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
-        await (await endpoint(Request(scope, receive), settings))(scope, receive, send)
+        request = Request(scope, receive)
+        limited = endpoint is providers.callback
+        if limited and (seconds := attempts.seconds_to_wait(client_of(request))):
+            found = waiting(problem_page(attempts.too_many(seconds), 429), seconds)
+        else:
+            found = await endpoint(request, settings)
+            if limited and found.status_code == 403:
+                attempts.count_failure(client_of(request))
+        await found(scope, receive, send)
 
     return SessionMiddleware(
         answer,
@@ -85,6 +93,8 @@ def by_link(request: Request, query: dict[str, str]) -> Response:
     Any page can send a browser here: one that is somebody else already is not changed without a click.
     """
     token = query.pop("token")
+    if seconds := attempts.seconds_to_wait(client_of(request)):
+        return waiting(problem_page(attempts.too_many(seconds), 429), seconds)
     path = request.url.path if is_local(request.url.path) else "/"
     try:
         names = sign_in.changes(installation()[0], token, request.cookies.get(cookie_name(), ""))
@@ -118,6 +128,8 @@ async def by_body(request: Request) -> Response:
 
 def by_form(request: Request, token: str) -> Response:
     """For a page that has signed somebody in: their token arrives in the body of a request, never in an address."""
+    if seconds := attempts.seconds_to_wait(client_of(request)):
+        return waiting(PlainTextResponse(attempts.too_many(seconds), 429), seconds)
     try:
         secret = begin(request, token)
     except CoplError as problem:
@@ -128,7 +140,20 @@ def by_form(request: Request, token: str) -> Response:
 def begin(request: Request, token: str) -> str | None:
     store, _ = installation()
     agent = request.headers.get("user-agent", "")
-    return sign_in.begin(store, token, request.cookies.get(cookie_name(), ""), agent=agent)
+    secret = sign_in.begin(store, token, request.cookies.get(cookie_name(), ""), agent=agent)
+    if secret is None:
+        attempts.count_failure(client_of(request))
+    return secret
+
+
+def client_of(request: Request) -> str | None:
+    """The address of a visitor; behind a proxy that the server trusts (FORWARDED_ALLOW_IPS), the one that it names."""
+    return None if request.client is None else request.client.host
+
+
+def waiting(answer: Response, seconds: int) -> Response:
+    answer.headers["Retry-After"], answer.headers["Cache-Control"] = str(seconds), "no-store"
+    return answer
 
 
 def refuse_stranger(request: Request) -> Response | None:

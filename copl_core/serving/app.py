@@ -26,12 +26,12 @@ from starlette.routing import Route
 from uvicorn import Config, Server
 
 from copl_core.config import Settings
+from copl_core.limits import RateLimiter
 from copl_core.logs import note
 from copl_core.records import CoplError, SnapshotAway, StoreUnavailable
 from copl_core.serving import bodies, metrics, openapi
 from copl_core.serving.bodies import BadRequest
 from copl_core.serving.headers import BARE_POLICY, SecurityHeaders, security_headers
-from copl_core.serving.limits import RateLimiter
 from copl_core.serving.secrets import secret_of
 from copl_core.serving.service import Service
 from copl_core.serving.watching import may_read, refusal

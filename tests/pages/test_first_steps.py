@@ -7,10 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from copl_core.records import Choice, Role
-from copl_core.study import access, contents, user_map
+from copl_core.study import access, attempts, contents, user_map
 from pages.common import GATES
+from tests.pages.conftest import ROOT
 from tests.pages.test_training import GAIN, with_gain
 from tests.worlds import camp_labels, open_study, pairs_to_label
 
@@ -130,3 +133,23 @@ def test_a_small_figure_has_no_sign():
     from pages.reward_results import number
 
     assert [number(-0.001), number(-0.2)] == ["0.00", "−0.20"]
+
+
+def test_one_address_joins_so_often_a_minute_and_then_waits(empty, open_page, words, monkeypatch):
+    monkeypatch.setattr(attempts, "JOINS", 1)
+    monkeypatch.setattr(type(st.context), "ip_address", "203.0.113.9")
+    attempts.forget()
+    for name in ("Ann", "Ben"):
+        page = open_page("join", empty, None)
+        page.text_input[0].set_value(name)
+        next(one for one in page.button if one.label == "Begin").click()
+        page.run()
+    assert "try again in" in words(page) and "have not joined" in words(page)
+    attempts.forget()
+    assert [user.name for user in access.users(empty) if user.name in ("Ann", "Ben")] == ["Ann"]
+
+
+def test_who_signed_in_too_late_reads_that_the_link_stays(empty, words):
+    page = AppTest.from_file(str(ROOT / "pages" / "join.py"), default_timeout=30)
+    page.session_state["session"], page.query_params["link"] = empty, "later"
+    assert "your link stays" in words(page.run())

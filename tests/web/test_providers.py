@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from copl_core.records import CoplError, Role
-from copl_core.study import access, accounts, labelling, sign_in
+from copl_core.study import access, accounts, attempts, labelling, sign_in
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 from db.engine import writing
@@ -132,6 +132,16 @@ def test_a_body_that_comes_back_is_never_read(browser, server, ann):
     answer = browser.client.post("/oauth2callback", content=b"state=" + b"a" * 10_000, headers={HEADER: "1"})
     assert answer.status_code == 405 and "begin again" in answer.text
     assert browser.come_back(begun.headers["location"]).status_code == 303, "what was begun goes on"
+
+
+def test_an_address_whose_sign_ins_have_failed_waits_at_the_provider_too(browser, server, ann):
+    for _ in range(attempts.FAILURES):
+        assert browser.client.get("/oauth2callback").status_code == 403
+    begun = browser.client.get("/auth/login", params={"provider": "main"})
+    answer = browser.come_back(begun.headers["location"])
+    assert answer.status_code == 429 and "try again in" in answer.text and browser.name is None
+    attempts.forget()
+    assert browser.client.get(browser.callback).status_code == 303 and browser.name == "Ann"
 
 
 @pytest.mark.parametrize("verified", [False, None, "true", "false", 1, "True", [True], {"value": True}])

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from copl_core.records import Identity, Role
-from copl_core.study import access, sign_in
+from copl_core.study import access, attempts, sign_in
 from copl_core.study.session import Session
 from tests.worlds import open_study
 from web import installation
@@ -179,3 +179,23 @@ def test_nobody_uploads_without_signing_in(session, client, token):
     assert client.put("/_stcore/upload_file/a/b", content=b"x").status_code == 403
     client.get("/", params={"token": token})
     assert client.put("/_stcore/upload_file/a/b", content=b"x").status_code == 200
+
+
+def test_after_many_sign_ins_that_failed_none_is_looked_at_for_a_while(session, client, token):
+    for _ in range(15):
+        assert client.get("/", params={"token": "nonsense"}).headers["location"] == "/?link=refused"
+        assert client.post("/", content="nonsense", headers={HEADER: "1"}).status_code == 403
+    for answer in (
+        client.get("/", params={"token": token}),
+        client.post("/", content=token, headers={HEADER: "1"}),
+    ):
+        assert answer.status_code == 429 and 1 <= int(answer.headers["retry-after"]) <= 2
+        assert "More than 30 sign-ins a minute" in answer.text and "try again in" in answer.text
+    assert who(session, client) is None and client.get("/people").text == "page /people"
+    attempts.forget()
+    assert client.get("/", params={"token": token}).status_code == 303 and who(session, client) == "Olga"
+
+
+def test_sign_ins_that_succeed_are_not_counted(session, client, token):
+    for _ in range(attempts.FAILURES + 1):
+        assert client.post("/", content=token, headers={HEADER: "1"}).status_code == 204

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from copl_core.serving.limits import RateLimiter
+from copl_core.limits import RateLimiter
 
 
 @example(1, [(4.868214520919317, 1), (0.0, 1)])  # 60 seconds later, a bucket of 0.999…
@@ -28,3 +28,17 @@ def test_no_minute_holds_more_than_a_full_bucket_and_what_flows_into_it(per_minu
 def test_tokens_have_buckets_of_their_own():
     limiter = RateLimiter(lambda: 0.0)
     assert limiter.take(1, 1) == 0 and limiter.take(1, 1) == 60 and limiter.take(2, 1) == 0
+
+
+def test_who_only_looks_takes_nothing():
+    limiter = RateLimiter(lambda: 0.0)
+    assert [limiter.wait(1, 1), limiter.wait(1, 1), limiter.take(1, 1), limiter.wait(1, 1)] == [0, 0, 0, 60]
+
+
+def test_buckets_that_are_full_again_are_forgotten():
+    now = 0.0
+    limiter = RateLimiter(lambda: now)
+    for whose in range(25_000):
+        now += 0.02  # a bucket is full after a minute: 3,000 of them are not
+        limiter.take(whose, 30)
+    assert len(limiter._buckets) <= 10_100 and limiter.take(24_999, 30, 30) > 0
