@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from copl_core.tags import Tags
 
 LARGEST = 2**31 - 1  # whole number that every database can store: an integer column of PostgreSQL
+LONGEST_TEXT = 500_000  # characters of a prompt, a response or a reason
 
 
 def counted(n: int, what: str, many: str = "") -> str:

@@ -7,7 +7,7 @@ from textwrap import shorten
 
 import streamlit as st
 
-from copl_core.records import CoplError, User
+from copl_core.records import LONGEST_TEXT, CoplError, User
 from copl_core.study import access, contents, controversy, labelling, rewards
 from copl_core.study.session import Session
 from copl_core.turns import title_of
@@ -197,6 +197,7 @@ def query_form() -> tuple:
         key=field("prompt"),
         on_change=typed,
         height=70,
+        max_chars=LONGEST_TEXT,
         placeholder="How do I get my cat to take a pill?",
     )
     count = st.session_state["count"]
@@ -228,6 +229,7 @@ def fields(count: int) -> None:
             key=field(f"response-{i}"),
             on_change=typed,
             height=120,
+            max_chars=LONGEST_TEXT,
             help=f"Written by {author}." if author else None,
         )
     with st.container(horizontal=True):

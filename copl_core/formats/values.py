@@ -14,9 +14,10 @@ from unicodedata import category
 
 from copl_core.formats.choices import plain
 from copl_core.formats.fields import columns
+from copl_core.records import LONGEST_TEXT
 from copl_core.study_settings import STRENGTHS
 
-TEXT_LIMIT = 500_000  # characters of a prompt, a response, a reason
+TEXT_LIMIT = LONGEST_TEXT
 NAME_LIMIT = 200  # characters of a name
 _MISSING_WORDS = frozenset(("nan", "none", "null", "n/a", "na", "nat", "<na>"))
 _MODELS = re.compile(  # whole words: Hillman and Hallmark are people, and so is worker 116 of a study named llmfao

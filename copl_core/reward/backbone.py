@@ -13,6 +13,7 @@ frozen tensors, so each reward model can insert its own adapters.
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -34,6 +35,7 @@ from copl_core.reward.own_head import OwnHead, is_reward_trained, load_classifie
 from copl_core.turns import last_part
 
 BUNDLED = ("minilm", "smollm2")
+CHARACTERS = 32  # for each token that may be kept; of a longer text the beginning is read first
 FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "final_norm", "ln_f")
 TARGETS = (
     ("q_proj", "v_proj"),
@@ -178,7 +180,7 @@ class Backbone:
                 f"max_tokens is {max_tokens}, but the special tokens around a text take "
                 f"{max_tokens - available} of them: raise max_tokens"
             )
-        ends = [self._token_ends(side) for side in zip(*texts, strict=True)]
+        ends = [self._token_ends(side, available) for side in zip(*texts, strict=True)]
         fitted = []
         for (prompt, response), prompt_ends, response_ends in zip(texts, *ends, strict=True):
             for_prompt = min(len(prompt_ends), max(available - len(response_ends), available // 8))
@@ -187,10 +189,24 @@ class Backbone:
             fitted.append((shortened, response[: _end(response_ends, for_response)]))
         return fitted
 
-    def _token_ends(self, texts: Sequence[str]) -> list[list[int]]:
-        """The end of each token of each text, in characters."""
+    def _token_ends(self, texts: Sequence[str], most: int) -> list[list[int]]:
+        """The end of each token of each text, in characters: of all, or of ``most`` and more."""
+        beginnings = [text[: CHARACTERS * most] for text in texts]
+        ends = self._all_ends(beginnings)
+        for i, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
+            if len(beginning) < len(text) and not _is_settled(beginning, ends[i], most):
+                ends[i] = self._all_ends([text])[0]
+        return ends
+
+    def _all_ends(self, texts: Sequence[str]) -> list[list[int]]:
         found = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
         return [[end for _, end in offsets] for offsets in found["offset_mapping"]]
+
+
+def _is_settled(beginning: str, ends: list[int], most: int) -> bool:
+    """Whether the first ``most`` tokens of a text are those of its beginning, whatever follows: there are as many, and
+    another word begins after them."""
+    return len(ends) >= most and re.search(r"\S\s+\S", beginning[ends[most - 1] :]) is not None
 
 
 def load_backbone(

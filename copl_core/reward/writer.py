@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from copl_core.records import CoplError
+from copl_core.records import LONGEST_TEXT, CoplError
 from copl_core.reward.backbone import BUNDLED, Resolver, quiet
 from copl_core.reward.chat import chat_of, check_template, rendered
 from copl_core.reward.model_folder import check_finite, checked_config, in_a_sentence
@@ -68,6 +68,10 @@ class Writer:
         """
         if not prompt.strip():
             raise CoplError("The question is empty; type one, and the model writes answers to it.")
+        if len(prompt) > LONGEST_TEXT:
+            raise CoplError(
+                f"The question has {len(prompt):,} characters, and {LONGEST_TEXT:,} is the most; shorten it."
+            )
         if not 1 <= len(styles) <= MOST or max_tokens < 1:
             raise CoplError(
                 f"Got {len(styles)} styles and at most {max_tokens} tokens; 1 to {MOST} styles and 1 or "

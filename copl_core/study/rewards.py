@@ -14,7 +14,7 @@ import numpy as np
 
 from copl_core.ids import rows_of
 from copl_core.preference.acquire import informative
-from copl_core.records import Choice, CoplError, Kind, Label, Pair, Role, User
+from copl_core.records import LONGEST_TEXT, Choice, CoplError, Kind, Label, Pair, Role, User
 from copl_core.reward import sentences
 from copl_core.reward.styles import STYLES
 from copl_core.study import group_names, placement
@@ -78,7 +78,7 @@ def reward(
         answers: all that is known of one more, hypothetical user.
 
     Raises:
-        CoplError: fewer than two responses, an empty text, equal responses, or no snapshot yet.
+        CoplError: fewer than two responses, an empty or too long text, equal responses, or no snapshot yet.
     """
     prompt, texts, snapshot = _checked_request(session, prompt, responses)
     placed = _users(session, snapshot.graph, users, first, answers)
@@ -97,8 +97,11 @@ def pointwise(
         user, group: whose, exactly one of them; of a group the mean over its people.
 
     Raises:
-        CoplError: an empty text, or no snapshot yet.
+        CoplError: an empty or too long text, or no snapshot yet.
     """
+    for prompt, response in texts:
+        _check_length("The prompt", prompt)
+        _check_length("The response", response)
     if not all(prompt.strip() and response.strip() for prompt, response in texts):
         raise CoplError("A prompt or a response is empty; give both with text.")
     snapshot = _needed_snapshot(session)
@@ -215,6 +218,9 @@ def _needed_snapshot(session: Session) -> Snapshot:
 
 
 def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
+    _check_length("The prompt", prompt)  # before any other work on it
+    for number, text in enumerate(responses, 1):
+        _check_length(f"Response {number}", text)
     texts = [text.strip() for text in responses]
     if not prompt.strip():
         raise CoplError("The prompt is empty; type a question.")
@@ -223,6 +229,11 @@ def _checked(prompt: str, responses: Sequence[str]) -> list[str]:
     if len(set(texts)) < len(texts):
         raise CoplError("Two of the responses are the same text; change or remove one.")
     return texts
+
+
+def _check_length(name: str, text: str) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise CoplError(f"{name} has {len(text):,} characters, and {LONGEST_TEXT:,} is the most; shorten it.")
 
 
 def _users(

@@ -19,6 +19,27 @@ TEXTS = [
 ]
 
 
+LONG = [
+    ("tell me about the sea " * 400, "wave and tide"),
+    ("the sea", "harbour boat " * 2000),
+    ("[user]\nthe sea\n\n[assistant]\nsand\n\n[user]\n" + "a boat " * 3000, "wave " * 3000),
+    ("sea" * 9000, "tide" * 9000),  # one word
+    (" " * 9000 + "the sea", "\n" * 20_000 + "sand"),
+    ("wave" + " " * 9000 + "tide", "a " * 40 + "b" * 9000),
+]
+
+
+def test_of_a_long_text_only_the_beginning_is_read_and_the_result_is_the_same(tiny_model, nothing, monkeypatch):
+    backbone = load_backbone(str(tiny_model), nothing, 1)
+    read = []
+    all_ends = backbone._all_ends
+    monkeypatch.setattr(backbone, "_all_ends", lambda texts: read.extend(map(len, texts)) or all_ends(texts))
+    found = backbone.truncate(LONG, 64)
+    assert backbone.truncate(LONG[1:2], 64) and max(read[-2:]) <= 64 * 32
+    monkeypatch.setattr("copl_core.reward.backbone.CHARACTERS", 10**9)
+    assert found == backbone.truncate(LONG, 64)
+
+
 @pytest.mark.parametrize("last_layers", [1, 2, 3])
 def test_the_two_parts_in_turn_are_the_whole_model(tiny_model, nothing, last_layers):
     backbone = load_backbone(str(tiny_model), nothing, last_layers)

@@ -129,6 +129,7 @@ def test_a_text_is_cut_at_its_last_whole_sentence_or_line(text, whole):
     ("prompt", "styles", "tokens", "problem"),
     [
         (" ", GREEDY, 5, "question is empty"),
+        ("s" * 500_001, GREEDY, 5, "question has 500,001 characters, and 500,000 is the most"),
         ("sea", [], 5, "0 styles"),
         ("sea", GREEDY, 0, "at most 0 tokens"),
         ("sea", GREEDY * 3, 5, "9 styles"),

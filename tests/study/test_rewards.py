@@ -51,11 +51,25 @@ def test_a_user_after_five_answers_is_scored_by_other_users_and_not_by_later_ans
         ("why", ["a"], "Responses with text: 1; two or more"),
         ("why", ["a", "  "], "Responses with text: 1"),
         ("why", ["a", " a "], "the same text"),
+        ("w" * 500_001, ["a", "b"], "The prompt has 500,001 characters, and 500,000 is the most; shorten it"),
+        ("why", ["a", "b" * 5_000_000], "Response 2 has 5,000,000 characters"),
     ],
 )
 def test_a_question_that_cannot_be_scored_gives_a_sentence(trained, prompt, responses, problem):
     with pytest.raises(CoplError, match=problem):
         rewards.reward(trained, prompt, responses)
+
+
+def test_a_single_text_that_is_too_long_gives_a_sentence(trained):
+    user = access.users(trained)[0].id
+    for text in (("w" * 5_000_000, "a"), ("why", "a" * 5_000_000)):
+        with pytest.raises(CoplError, match="has 5,000,000 characters"):
+            rewards.pointwise(trained, [text], user=user)
+
+
+def test_the_sentences_of_a_text_that_is_too_long_are_not_read_either(trained):
+    with pytest.raises(CoplError, match="has 5,000,000 characters"):
+        rewards.attribution(trained, "w" * 5_000_000, ["a", "b"], groups=True)
 
 
 def test_a_group_has_as_many_people_as_on_the_people_page_also_those_after_the_last_fit(trained, monkeypatch):
