@@ -135,16 +135,33 @@ def prepare(settings: Settings) -> str:
 
 
 def seed_demo(store: Store, settings: Settings) -> Session:
-    """Create the study of a first start: real texts and simulated users."""
+    """Create the study of a first start: real texts and simulated users.  Where only this machine opens the app,
+    whoever does so may join; elsewhere people need an invite, until an owner opens it."""
     from copl_core.demo import first_snapshot
     from copl_core.demo.world import demo_rows
 
-    record = store.create_study("Demo: what makes a good answer?", demo=True, ready=False)
+    record = store.create_study("Demo: what makes a good answer?", demo=True, open=settings.is_local, ready=False)
     session = Session(store, settings, record.id)
     contents.import_rows(session, demo_rows(seed=0))
     first_snapshot.install(store, settings, record.id)
     store.finish_study(record.id)
     return session
+
+
+def _open_to_all(settings: Settings) -> str:
+    """One line that names the studies that anybody who reaches the app may join; nothing where only this machine does,
+    or where there are none.
+    """
+    if settings.is_local:
+        return ""
+    store = open_store(settings)
+    names = [repr(study.name) for study in store.studies() if store.assignment_settings(study.id).open]
+    if not names:
+        return ""
+    return (
+        f"Anybody who reaches it can join {', '.join(names)}: an owner closes a study on its page Study, Assignment "
+        "(Anybody with the address may join)."
+    )
 
 
 def need_device(settings: Settings) -> None:
@@ -500,7 +517,7 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.install.launcher import main as up
 
     need_device(settings)
-    return up(settings, prepare, say=_say(settings))
+    return up(settings, prepare, warn=_open_to_all, say=_say(settings))
 
 
 def _app(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -18,10 +18,13 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from copl_core import command_line
-from copl_core.__main__ import main, open_store, open_study, prepare
+from copl_core.__main__ import main, open_store, open_study, prepare, seed_demo
 from copl_core.config import Settings
+from copl_core.install import launcher
 from copl_core.records import CoplError, Role, RunState, StoreUnavailable, User
-from copl_core.study import access, privacy, runs, service_tokens
+from copl_core.study import access, labelling, privacy, runs, service_tokens
+from copl_core.study.session import Session
+from copl_core.study_settings import AssignmentSettings
 from copl_core.trainer.job import Job
 from db.engine import make_engine
 from db.store import SqlStore
@@ -492,6 +495,30 @@ def test_the_first_start_makes_the_demo_and_a_link_that_signs_the_owner_in(home,
     assert session.record.champion == "v0001"  # a first page has its map and its experts
     assert main(["link"]) == 0
     assert access.sign_in(session, capsys.readouterr().out.strip().split("token=")[1]) == owner
+
+
+@pytest.mark.parametrize(("address", "open"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)])
+def test_the_demo_is_open_only_where_this_machine_alone_reaches_it(tmp_path, address, open):
+    settings = Settings(home=tmp_path, address=address)
+    session = seed_demo(open_store(settings), settings)
+    assert access.is_open(session) is open and session.record.demo
+
+
+def test_a_start_that_others_reach_names_the_studies_that_anybody_may_join(home, monkeypatch, capsys):
+    settings, warned = Settings(home=home, address="0.0.0.0"), []
+    monkeypatch.setattr(launcher, "main", lambda settings, prepare, *, warn, say: warned.append(warn(settings)) or 0)
+    store = open_store(settings)
+    closed = store.create_study("Closed", open=False)
+    for address in ("0.0.0.0", "127.0.0.1"):
+        monkeypatch.setenv("COPL_ADDRESS", address)
+        assert main(["up"]) == 0
+    store.create_study("Open")
+    labelling.set_assignment(Session(store, settings, closed.id), AssignmentSettings(open=True))
+    for address in ("0.0.0.0", "127.0.0.1"):
+        monkeypatch.setenv("COPL_ADDRESS", address)
+        assert main(["up"]) == 0
+    assert warned[:2] == ["", ""] and warned[3] == "", "nobody may join, or only this machine reaches it"
+    assert "can join 'Closed', 'Open':" in warned[2] and "Study, Assignment" in warned[2] and "\n" not in warned[2]
 
 
 def test_an_address_is_made_an_owner_in_the_terminal(home, capsys):

@@ -58,6 +58,7 @@ def main(
     *,
     app: Sequence[str] | None = None,
     worker: Sequence[str] | None = None,
+    warn: Callable[[Settings], str] = lambda settings: "",
     say: Callable[[str], object] = SAY,
     patience: float = 120.0,
 ) -> int:
@@ -67,6 +68,7 @@ def main(
         settings: of this installation.
         prepare: prepares the database and returns the owner's sign-in path, such as ``/?token=…``.
         app, worker: the commands to run; None: the real ones.
+        warn: what the user should know about who may come in, in one line; empty: nothing.
         say: prints a message for the user.
         patience: seconds within which the app must answer.
 
@@ -83,6 +85,8 @@ def main(
                 with Processes(settings, commands, logs, say, stop) as processes:
                     processes.wait_until_it_answers(patience)
                     _greet(settings, path, say)
+                    if warning := warn(settings):
+                        say(warning + "\n")
                     processes.watch()
         except KeyboardInterrupt:
             say(f"Stopped. Everything is kept in {settings.home}.")

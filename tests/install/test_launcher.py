@@ -48,6 +48,7 @@ home, port, app, worker, pause = sys.argv[1:]
 processes.FIRST_PAUSE = float(pause)
 command = lambda text: [sys.executable, "-c", text]
 sys.exit(up.main(Settings(home=pathlib.Path(home), port=int(port)), lambda _: "/?token=secret",
+                 warn=lambda _: "Anybody can join.",
                  app=command(app), worker=command(worker), say=lambda text: print(text, flush=True)))
 """
 
@@ -125,6 +126,7 @@ def test_a_start_prints_the_address_and_a_signal_stops_everything_with_exit_code
     launched = launch()
     output = launched.wait_for("Ctrl-C stops it")
     assert f"http://localhost:{launched.port}/?token=secret" in output
+    assert "\nAnybody can join.\n" in output
     pids = launched.pids()
     launched.process.send_signal(number)
     assert "Stopped" in launched.output()
