@@ -36,6 +36,7 @@ class Settings:
     address: str = "127.0.0.1"  # who reaches the app: this machine alone; 0.0.0.0: everybody in its networks
     framed_by: str = ""  # sites that may show the app in a frame, such as https://portal.example.org; empty: none
     backbone: str = "minilm"  # minilm, smollm2, or any Hugging Face id or folder
+    models: str = ""  # folder below which pages may name models; empty: models in the home folder
     device: str = "cpu"  # cpu, cuda, cuda:1, mps: where the trainer and the reward page compute
     kinds: str = ",".join(RUN_KINDS)  # of runs that this trainer executes
     lease_seconds: float = 60.0  # after so long without a sign of life another trainer takes a run over
@@ -205,6 +206,11 @@ class Settings:
     @property
     def weights(self) -> Path:
         return self.home / "weights"
+
+    @property
+    def model_root(self) -> Path:
+        """The folder below which a model has to lie that a page names by its folder."""
+        return Path(self.models).expanduser() if self.models else self.home / "models"
 
     @property
     def cache(self) -> Path:

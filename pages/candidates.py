@@ -112,8 +112,9 @@ def writer_controls(most: int):
             "Language model",
             BUNDLED,
             key="model",
-            help="smollm2 comes with the studio. You can also give the folder of a model saved by transformers, or the "
-            "id of a model in this machine's Hugging Face cache; nothing is downloaded.",
+            help="smollm2 comes with the studio. You can also name a model saved by transformers by its folder, below "
+            "the studio's folder of models (COPL_MODELS), or by its id if it is in this machine's Hugging Face cache; "
+            "nothing is downloaded, and no code of a model is run.",
         )
         keep = st.checkbox("Keep the answers above", key="keep")
         if st.session_state.get("write-problem"):

@@ -71,6 +71,11 @@ def test_a_gate_that_does_not_exist_is_refused_with_those_that_do(name, value):
     assert getattr(Settings(), name) == {"routing": "top1", "gate_input": "user"}[name]
 
 
+def test_models_that_pages_name_lie_in_the_home_unless_a_setting_says_where(tmp_path):
+    assert Settings(home=tmp_path).model_root == tmp_path / "models"
+    assert Settings.from_environment({"COPL_MODELS": "~/models"}).model_root == Path.home() / "models"
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

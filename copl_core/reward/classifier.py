@@ -90,7 +90,7 @@ def write_classifier(model: RewardModel, factors: Tensor, source: str, folder: P
     """
     backbone = model.backbone
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         classifier = _stock_model(backbone, source)
         for layer, name in _adapted(model, classifier):
             target = classifier.get_submodule(name)
@@ -140,8 +140,10 @@ def stock_rewards(folder: Path, texts: Sequence[Text], *, own_head: bool = False
         own_head: the model comes from a reward-trained one, which reads a chat to its very end.
     """
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        classifier = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False
+        ).eval()
     return np.array([_stock_reward(classifier, tokenizer, text, own_head) for text in texts], np.float32)
 
 
@@ -167,7 +169,7 @@ def exact_rewards(model: RewardModel, texts: Sequence[Text], factors: Tensor) ->
 
 def _stock_model(backbone: Backbone, source: str) -> Any:
     """The classification model of the backbone's type, in float32; of an encoder with one more layer."""
-    config = AutoConfig.from_pretrained(source, num_labels=1)
+    config = AutoConfig.from_pretrained(source, num_labels=1, trust_remote_code=False)
     if not backbone.causal and backbone.own_head is None:
         if config.model_type not in ENCODERS:
             raise CoplError(
@@ -179,7 +181,7 @@ def _stock_model(backbone: Backbone, source: str) -> Any:
         config.num_hidden_layers += 1
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            source, config=config, dtype=torch.float32, use_safetensors=True
+            source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         ).eval()
     except ValueError:
         model = None

@@ -152,10 +152,14 @@ def load_writer(name: str, weights: Resolver, device: torch.device | str = "cpu"
     source = str(weights(name)) if name in BUNDLED else name
     with quiet(), in_a_sentence(partial(_unloadable, name)):
         checked_config(source, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         check_template(tokenizer)
         model = AutoModelForCausalLM.from_pretrained(
-            source, local_files_only=True, use_safetensors=True, dtype=_precision(device)
+            source,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=_precision(device),
         )
         _check(model)
         check_finite(name, model)

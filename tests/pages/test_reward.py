@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -129,8 +130,15 @@ def test_every_run_tells_the_browser_the_texts_since_it_may_never_draw_those_of_
     assert texts(page)[0] == page.text_area[0].proto.default == contents.prompts(camps)[3][1]
 
 
+def as_model_of(session, folder) -> str:
+    """The name of a model that whoever runs the studio has copied into its folder of models."""
+    copytree(folder, session.settings.model_root / "tiny")
+    return "tiny"
+
+
 def test_a_model_that_is_asked_nothing_says_so_and_what_was_judged_stays(camps, olga, open_page, words, tiny_writer):
-    page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), **NEW)
+    name = as_model_of(camps, tiny_writer)
+    page = open_page("reward", camps, olga, writer=True, model=name, **NEW)
     page.text_area[0].set_value("").run()
     next(one for one in page.button if one.label == "Write answers").click().run()
     assert "The question is empty" in words(page) and texts(page) == ("", ANSWERS)
@@ -330,12 +338,13 @@ def test_a_reward_model_adds_its_gates_and_its_share(rewarded, olga, open_page, 
 
 
 def test_a_language_model_writes_into_the_fields_and_its_answers_are_judged(camps, olga, open_page, words, tiny_writer):
-    page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), longest=8, **NEW)
+    name = as_model_of(camps, tiny_writer)
+    page = open_page("reward", camps, olga, writer=True, model=name, longest=8, **NEW)
     next(one for one in page.button if one.label == "Write answers").click().run()
     assert not page.exception and not page.error
     prompt, written = texts(page)
     assert len(written) in (2, 3) and all(written) and prompt == PROMPT
-    assert f"Written by {tiny_writer}, " in next(one.help for one in page.text_area if one.label == "Answer A")
+    assert f"Written by {name}, " in next(one.help for one in page.text_area if one.label == "Answer A")
     assert page.session_state["query"][1] == written and "Who would prefer which" in words(page)
     assert "Stop" not in [one.label for one in page.button]
 
@@ -347,7 +356,11 @@ def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loade
     next(one for one in page.button if one.label == "Write answers").click().run()
     assert "'nobody/nothing' cannot be loaded from this machine" in words(page)
     assert texts(page) == (PROMPT, ANSWERS)
-    page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), longest=8, keep=True, **NEW)
+    page = open_page("reward", camps, olga, writer=True, model=str(tiny_writer), **NEW)
+    next(one for one in page.button if one.label == "Write answers").click().run()
+    assert "is no folder below the studio's folder of models" in words(page) and texts(page) == (PROMPT, ANSWERS)
+    name = as_model_of(camps, tiny_writer)
+    page = open_page("reward", camps, olga, writer=True, model=name, longest=8, keep=True, **NEW)
     next(one for one in page.button if one.label == "Write answers").click().run()
     fields = texts(page)[1]
     assert fields[:2] == ANSWERS and len(fields) > 2

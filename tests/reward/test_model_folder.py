@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from copl_core.records import CoplError
 from copl_core.reward.backbone import load_backbone
 from copl_core.reward.chat import check_template
 from copl_core.reward.writer import load_writer
+from tests.plan import ROOT, sources
 from tests.reward.test_own_head import reward_trained
 
 pytest_plugins = "tests.reward.tiny"
@@ -123,3 +125,17 @@ def test_one_architecture_that_is_not_in_a_list_keeps_its_head(tiny_decoder, not
     folder = reward_trained("llama", tiny_decoder, tmp_path / "trained")
     says(folder, architectures="LlamaForSequenceClassification")
     assert load_backbone(str(folder), nothing, 1).own_head is not None
+
+
+def test_whatever_loads_a_model_refuses_its_code_aloud_and_takes_safetensors_alone():
+    """Without these words transformers waits for an answer at the terminal, or unpickles."""
+    for path in sources("copl_core/reward"):
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            given = {one.arg: ast.unparse(one.value) for one in node.keywords}
+            if node.func.attr != "from_pretrained" or "gguf_file" in given:  # of the bundled model alone
+                continue
+            assert given.get("trust_remote_code") == "False", ast.unparse(node)
+            if ast.unparse(node.func).startswith("AutoModel"):
+                assert given.get("use_safetensors") == "True", ast.unparse(node)

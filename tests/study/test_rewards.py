@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from shutil import copytree
+
 import pytest
 
-from copl_core.records import CoplError, ImportRow
+from copl_core.records import CoplError, ImportRow, Role
 from copl_core.snapshots.snapshot import Snapshot
 from copl_core.study import access, contents, group_profiles, rewards, user_map
 from copl_core.study.audience import DRAWS, Audience
 from copl_core.study.rewards import FIRST
-from tests.worlds import fit_graph_now, label_in_camp, long_text, short_text
+from copl_core.study.session import Session
+from tests.worlds import fit_graph_now, label_in_camp, long_text, open_study, short_text
+
+pytest_plugins = "tests.reward.tiny"
 
 
 def test_rewards_of_known_texts_come_from_the_graph_before_there_is_a_reward_model(trained):
@@ -58,6 +64,45 @@ def test_a_user_after_five_answers_is_scored_by_other_users_and_not_by_later_ans
 def test_a_question_that_cannot_be_scored_gives_a_sentence(trained, prompt, responses, problem):
     with pytest.raises(CoplError, match=problem):
         rewards.reward(trained, prompt, responses)
+
+
+@pytest.fixture
+def researcher(tmp_path, tiny_writer) -> Session:
+    """A researcher of a studio with the model "tiny", a link that leads out of the folder, and a model beside it."""
+    session = open_study(tmp_path / "home")
+    root = session.settings.model_root
+    copytree(tiny_writer, root / "tiny")
+    copytree(tiny_writer, tmp_path / "secret")
+    (root / "link").symlink_to(tmp_path / "secret", target_is_directory=True)
+    (root / "deep").mkdir()
+    return session.acting(access.join(session, "Rita", Role.RESEARCHER).id)
+
+
+def test_a_researcher_names_a_model_below_the_folder_of_models_by_its_name_or_its_path(researcher):
+    for name in ("tiny", " tiny ", str(researcher.settings.model_root / "tiny"), "deep/../tiny"):
+        assert rewards.writer(researcher, name).name == name.strip()
+
+
+def test_a_researcher_names_no_other_folder(researcher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = (
+        str(tmp_path / "secret"), "../../secret", "secret", "./secret", "link", "..", ".", "", "/", "~", "a\0b",
+        "x/" * 5000, "x" * 5000, str(researcher.settings.model_root), "no/such/folder",
+    )  # fmt: skip
+    for name in names:
+        with pytest.raises(CoplError, match="is no folder below the studio's folder of models .* no Hugging Face id"):
+            rewards.writer(researcher, name)
+    assert rewards.writer(researcher.acting(None), str(tmp_path / "secret")).window, "the terminal may name any"
+
+
+def test_a_folder_of_models_elsewhere_is_a_setting_and_a_page_does_not_say_where(researcher, tmp_path):
+    researcher.settings = replace(researcher.settings, models=str(tmp_path))
+    assert rewards.writer(researcher, "secret").name == "secret"
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nobody/no-such-model"):
+        with pytest.raises(CoplError, match=f"The language model '{name}' cannot be loaded") as refused:
+            rewards.writer(researcher, name)
+        assert str(tmp_path) not in str(refused.value)
 
 
 def test_a_single_text_that_is_too_long_gives_a_sentence(trained):
