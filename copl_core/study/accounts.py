@@ -12,6 +12,7 @@ from typing import Any
 from unicodedata import category
 
 from copl_core.addresses import LONGEST, is_address, stored_address
+from copl_core.names import has_unseen
 from copl_core.records import CoplError, Identity
 from copl_core.study.roles import OWN, OWN_OR_OWNER, member, needs
 from copl_core.study.session import Session
@@ -51,8 +52,10 @@ def _wrong(name: str, value: object, needed: str) -> CoplError:
 
 
 def _shown(name: str) -> str:
-    """A name without characters that nobody sees."""
-    return " ".join("".join(one for one in name if category(one)[0] != "C").split())[: _LONGEST["name"]]
+    """A name without characters that nobody sees; empty, and so replaced, where a newcomer's own name would be
+    refused for one that shows nothing although it counts as a letter."""
+    shown = " ".join("".join(one for one in name if category(one)[0] != "C").split())[: _LONGEST["name"]]
+    return "" if has_unseen(shown) else shown
 
 
 @needs(OWN)

@@ -205,6 +205,10 @@ def test_an_account_is_read_from_its_claims_alone_where_they_have_their_types():
     claims = {"iss": "https://id.example", "sub": "7", "email": " Ann@Example.ORG", "email_verified": True}
     expected = Identity("https://id.example", "7", "ann@example.org", "Ann B.")
     assert accounts.identity_of(claims | {"name": " Ann\u200b  B.\n"}) == expected
+    for unseen in ("\u3164", "Ann\u3164", "A\u115fnn", "\u2800\u2800", "Ann\ufe0f", "\u200b"):
+        assert accounts.identity_of(claims | {"name": unseen}).name == "", "the address names them then"
+    for seen in ("Ann \u2764\ufe0f", "\u0410\u043d\u043d\u0430", "\uc548\ub098", "\u0623\u0646"):
+        assert accounts.identity_of(claims | {"name": seen}).name == seen
     assert accounts.identity_of(claims | {"email": "no address"}).address is None
     with pytest.raises(CoplError, match="'sub' is 7; it must be a text"):
         accounts.identity_of(claims | {"sub": 7})
