@@ -274,6 +274,11 @@ class Label:
     def preferred_id(self) -> int | None:
         return {Choice.LEFT: self.left_id, Choice.RIGHT: self.right_id}.get(self.choice)
 
+    @property
+    def order(self) -> tuple[int, datetime, int]:
+        """Sorts the labels of a user that count in the order given, whatever the clock shows; imported ones first."""
+        return self.task_id or 0, self.created_at, self.id
+
 
 @dataclass(frozen=True, slots=True)
 class ImportRow:

@@ -464,7 +464,8 @@ class Store(Protocol):
         ...
 
     def votes_of(self, study_id: int, pair_ids: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(pair, user, preferred response or 0 for neither) of the same users' labels on the pairs, oldest first."""
+        """(pair, user, preferred response or 0 for neither) of the same users' labels on the pairs, in the order of
+        ``labels``."""
         ...
 
     # ---- tasks and labels
@@ -562,11 +563,14 @@ class Store(Protocol):
         ...
 
     def labels(self, study_id: int, *, user_id: int | None = None, pair_id: int | None = None) -> list[Label]:
-        """Counting preferences, oldest first; with ``user_id``, an excluded user's too."""
+        """Counting preferences; with ``user_id``, an excluded user's too.
+
+        Imported ones by the times of their file, then each user's in the order given, whatever the clock shows.
+        """
         ...
 
     def history(self, user_id: int) -> list[Label]:
-        """The user's preferences, newest first, with those that an edit superseded."""
+        """The user's preferences in the opposite order to ``labels``, with those that an edit superseded."""
         ...
 
     def settled_labels(self, study_id: int) -> set[tuple[int, int, int]]:
@@ -600,7 +604,7 @@ class Store(Protocol):
     def answers(
         self, study_id: int, *, users: Sequence[int] | None = None, pairs: Sequence[int] | None = None
     ) -> AnswerTable:
-        """Every counting answer of visible users, including gold, practice and excluded users, oldest first.
+        """Every counting answer of visible users, including gold, practice and excluded users, ordered as ``labels``.
 
         Args:
             users, pairs: only answers of these users, or about these pairs; at most 5,000 of each.

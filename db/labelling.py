@@ -83,13 +83,13 @@ class Labelling(Transactions):
 
         The label stays, does not count, and keeps its task: a second answer to the same task would violate
         ``UNIQUE(task_id)``, and a late click on the old screen must find the task closed.  A new task shows the same
-        sides.
+        sides.  The last is the one of the newest task, whatever the clock says: a user has one open task at a time.
         """
         with self._write() as connection:
             study = study_of(connection, user_id, lock=True)
             user = user_row(connection, user_id, lock=True)
             label, skipped = _last_label(connection, user), _last_skip(connection, user)
-            while skipped is not None and (label is None or skipped.closed_at > label.closed_at):
+            while skipped is not None and (label is None or skipped.id > label.id):
                 connection.execute(update(TaskRow).where(TaskRow.id == skipped.id).values(skipped=False))
                 if _may_reopen(connection, skipped, study):
                     audit(connection, study.id, "undo", user_id, skip=skipped.pair_id)
@@ -263,7 +263,7 @@ def _last_label(connection: Connection, user: AnyRow) -> AnyRow | None:
         )
         .join(LabelRow, LabelRow.task_id == TaskRow.id)
         .where(LabelRow.study_id == user.study_id, LabelRow.user_id == user.id, LabelRow.counts)
-        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
+        .order_by(TaskRow.id.desc())
         .limit(1)
     ).first()
 
@@ -272,7 +272,7 @@ def _last_skip(connection: Connection, user: AnyRow) -> AnyRow | None:
     return connection.execute(
         select(TaskRow.__table__)
         .where(TaskRow.user_id == user.id, TaskRow.skipped)
-        .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
+        .order_by(TaskRow.id.desc())
         .limit(1)
     ).first()
 

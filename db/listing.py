@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from sqlalchemy import case, func, or_, select, text
+from sqlalchemy import case, func, select, text
 
 from copl_core.records import Choice, Label
 from copl_core.study_settings import UNBIASED_REASONS, AnswerTable, Prediction, PredictionRecord, SelectionReason
@@ -41,6 +41,10 @@ _LABEL = (
 )
 _PREFERENCE = (LabelRow.counts, LabelRow.attention.is_(False))
 _DECIDED = (Choice.LEFT.value, Choice.RIGHT.value)
+# Labels that count, each user's in the order given.  A user's next task opens after the last one has closed, so their
+# tasks follow each other whatever the clock says, and an edit keeps its task.  Imported labels have no task, only the
+# times of their file: they come first.
+OLDEST_FIRST = (func.coalesce(LabelRow.task_id, 0), LabelRow.created_at, LabelRow.id)
 _MOST_BOUND = 500  # ids bound in one statement; longer lists are filtered here
 
 
@@ -59,21 +63,16 @@ class Listing(Transactions):
                 query = only_visible(query.where(LabelRow.user_id == user_id), study, LabelRow.user_id)
             if pair_id is not None:
                 query = query.where(LabelRow.pair_id == pair_id)
-            return [label_of(row) for row in connection.execute(query.order_by(LabelRow.created_at, LabelRow.id))]
+            return [label_of(row) for row in connection.execute(query.order_by(*OLDEST_FIRST))]
 
     def history(self, user_id: int) -> list[Label]:
         with self._read() as connection:
             study_id = user_row(connection, user_id).study_id
             query = labels_query().where(
-                LabelRow.study_id == study_id,
-                LabelRow.user_id == user_id,
-                LabelRow.attention.is_(False),
-                or_(LabelRow.counts, LabelRow.successor_id.is_not(None)),
+                LabelRow.study_id == study_id, LabelRow.user_id == user_id, LabelRow.attention.is_(False)
             )
-            return [
-                label_of(row)
-                for row in connection.execute(query.order_by(LabelRow.created_at.desc(), LabelRow.id.desc()))
-            ]
+            labels = [label_of(row) for row in connection.execute(query.order_by(LabelRow.id.desc()))]
+        return _newest_first(labels)
 
     def settled_labels(self, study_id: int) -> set[tuple[int, int, int]]:
         preferred = case((LabelRow.choice == Choice.LEFT.value, LabelRow.left_id), else_=LabelRow.right_id)
@@ -133,7 +132,7 @@ class Listing(Transactions):
             counting = only_visible(counting, study, LabelRow.user_id)
             # By ids, which SQLite looks up in the order of the file: twice as fast as in the order of the index.
             query = _answers().where(LabelRow.id.in_(counting))
-            rows = plain_rows(connection, query.order_by(LabelRow.created_at, LabelRow.id))
+            rows = plain_rows(connection, query.order_by(*OLDEST_FIRST))
             lengths = plain_rows(
                 connection,
                 select(ResponseRow.id, func.length(ResponseRow.text))
@@ -171,7 +170,7 @@ class Listing(Transactions):
                 .join(TaskRow, TaskRow.id == LabelRow.task_id)
                 .outerjoin(first, first.c.id == LabelRow.id)
                 .where(LabelRow.user_id == user_id, *_predicted(study_id, answered))
-                .order_by(TaskRow.closed_at.desc(), TaskRow.id.desc())
+                .order_by(TaskRow.id.desc())
                 .limit(last)
             ).all()
             return [
@@ -207,7 +206,7 @@ class Listing(Transactions):
                 query = query.where(LabelRow.user_id.in_(wanted))
             labels = [
                 row
-                for row in connection.execute(query.order_by(LabelRow.created_at, LabelRow.id))
+                for row in connection.execute(query.order_by(*OLDEST_FIRST))
                 if wanted is None or row.user_id in wanted
             ]
             prompts = dict(
@@ -259,6 +258,20 @@ def label_of(row: AnyRow) -> Label:
     values: list[Any] = list(row[: len(_LABEL)])
     values[7], values[12] = Choice(values[7]), tuple(values[12] or ())
     return Label(*values)
+
+
+def _newest_first(labels: list[Label]) -> list[Label]:
+    """Labels without the undone ones; a superseded label stands where the edit stands that has taken over its task.
+
+    Args:
+        labels: all of a user, by descending id: an edit comes before what it supersedes.
+    """
+    tasks = dict[int, int]()
+    for label in labels:
+        of_edit = tasks.get(label.successor_id, 0) if label.successor_id is not None else 0
+        tasks[label.id] = label.task_id or of_edit
+    kept = [label for label in labels if label.counts or label.successor_id is not None]
+    return sorted(kept, key=lambda label: (tasks[label.id], label.created_at, label.id), reverse=True)
 
 
 def _gold_of(pair: np.ndarray, gold_pairs: list[tuple[int, int]]) -> np.ndarray:

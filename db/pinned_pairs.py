@@ -58,16 +58,17 @@ def pinned_among(
 ) -> list[Any]:
     """The pinned pairs among those open to a user, the last pinned first.
 
-    A pair that the user has skipped since it was pinned waits with the other skipped pairs.
+    A pair that the user has skipped since it was pinned waits with the other skipped pairs.  A pin from the future was
+    made while a clock was wrong: every skip counts as later, or the pair would come back after each.
     """
     pinned = connection.execute(_PINNED, {"study": study_id}).all()
     if not pinned:
         return []
-    known = {pair[0]: pair for pair in (*fresh, *skipped)}
+    known, at_present = {pair[0]: pair for pair in (*fresh, *skipped)}, now()
     return [
         known[pair_id]
         for pair_id, at in pinned
-        if pair_id in known and (pair_id not in skipped_at or skipped_at[pair_id] < at)
+        if pair_id in known and (pair_id not in skipped_at or skipped_at[pair_id] < at <= at_present)
     ]
 
 

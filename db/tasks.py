@@ -22,6 +22,7 @@ from copl_core.study_settings import (
     SelectionReason,
 )
 from db.base import AnyResult, AnyRow, Param
+from db.listing import OLDEST_FIRST
 from db.models import LabelRow, PairRow, TaskRow
 from db.overlap import WITHOUT_SLOT, assignment_of, full_pairs, has_free_slot
 from db.pinned_pairs import pinned_among
@@ -50,10 +51,7 @@ _UNLABELLED = (
 _WITH_FREE_SLOT = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.n_annotators < bindparam("overlap"))
 _GOLD = _UNLABELLED.where(PairRow.gold_id.is_not(None))
 _SKIPPED = (
-    select(TaskRow.pair_id, func.max(TaskRow.closed_at))
-    .where(TaskRow.user_id == _USER, TaskRow.skipped)
-    .group_by(TaskRow.pair_id)
-    .order_by(func.max(TaskRow.closed_at), func.max(TaskRow.id))
+    select(TaskRow.pair_id, TaskRow.closed_at).where(TaskRow.user_id == _USER, TaskRow.skipped).order_by(TaskRow.id)
 )
 _LABELLED = select(LabelRow.id).where(*_MINE, LabelRow.pair_id == _PAIR, shown(LabelRow)).limit(1)
 _SUMMARIES = (
@@ -66,7 +64,7 @@ _SUMMARIES = (
         LabelRow.position_known,
     )
     .where(*_MINE, LabelRow.attention.is_(False))
-    .order_by(LabelRow.created_at, LabelRow.id)
+    .order_by(*OLDEST_FIRST)
 )
 _N_PRACTICE = (
     select(func.count())
@@ -272,6 +270,13 @@ def task_of(connection: Connection, row: AnyRow) -> Task:
 
 
 def _skipped_at(connection: Connection, user_id: int) -> dict[int, datetime]:
-    """Pairs the user has skipped, with the time of the last skip, the one skipped longest ago first."""
+    """Pairs the user has skipped, with the time of the last skip, the one skipped longest ago first.
+
+    The order is that of the tasks, which a clock that jumps does not change.
+    """
     rows: AnyResult = connection.execute(_SKIPPED, {"user": user_id})
-    return {pair_id: at for pair_id, at in rows}
+    found = dict[int, datetime]()
+    for pair_id, at in rows:
+        found.pop(pair_id, None)  # an earlier skip of the same pair
+        found[pair_id] = at
+    return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import case, func, select
 
 from copl_core.records import Choice
+from db.listing import OLDEST_FIRST
 from db.models import LabelRow, PairRow, PromptRow, ResponseRow
 from db.texts import IDS
 from db.transactions import Transactions, only_trained, plain_rows, study_row
@@ -56,7 +57,5 @@ class Votes(Transactions):
                 query = select(LabelRow.pair_id, LabelRow.user_id, _PREFERRED).where(
                     LabelRow.study_id == study_id, LabelRow.pair_id.in_(pair_ids[start : start + IDS]), *_PREFERENCE
                 )
-                found += plain_rows(
-                    connection, only_trained(query, study, LabelRow.user_id).order_by(LabelRow.created_at, LabelRow.id)
-                )
+                found += plain_rows(connection, only_trained(query, study, LabelRow.user_id).order_by(*OLDEST_FIRST))
         return found

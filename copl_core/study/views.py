@@ -285,7 +285,7 @@ class PastAnswer:
     @property
     def again(self) -> bool:
         """Whether the person had answered this pair before."""
-        return any((one.created_at, one.id) < (self.label.created_at, self.label.id) for one in self.other_times)
+        return any(one.order < self.label.order for one in self.other_times)
 
 
 CHOICE_WORDS = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad"}
