@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from copl_core.study import doctor
     from copl_core.study.hub import Repository
 
-_SHOWN_PROBLEMS = 20  # skipped lines of a file that are listed
 _EXPORT_DEFAULTS: dict[str, object] = {
     "format": None,
     "user": [],
@@ -242,16 +241,14 @@ def _import_status(files: list[OpenedFile], reports: list[ImportReport], argumen
     Raises:
         CoplError: a file is damaged or ends early.
     """
-    from copl_core.formats.packed import BROKEN
-
-    incomplete = [str(file.path) for file in files if any(reason == BROKEN for _, reason in file.survey.left_out)]
+    incomplete = [str(file.path) for file in files if file.survey.skipped.broken]
     if incomplete:
         raise CoplError(
             f"Incomplete: {', '.join(incomplete)}. The rows before the damage "
             f"{'would be' if arguments.dry_run else 'are'} imported; get a complete file and import it: rows that are "
             "there already are skipped."
         )
-    left_out = any(file.survey.left_out or report.problems for file, report in zip(files, reports, strict=True))
+    left_out = any(file.survey.skipped.n or report.left_out.n for file, report in zip(files, reports, strict=True))
     return int(left_out and not arguments.skip_bad)
 
 
@@ -277,17 +274,19 @@ def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run
     if survey.ignored_fields:
         fields = ", ".join(f"{name} ({n:,})" for name, n in survey.ignored_fields.items())
         print(f"  Fields that nothing is learned from: {fields}.")
-    _print_lines(list(survey.notes))
-    if problems := [*survey.left_out, *report.problems]:
-        _print_lines([f"{unit} {number}: {reason}" for number, reason in problems], "reasons")
-        print(f"  {file.in_short(problems, done=not dry_run)}", file=sys.stderr)
+    _print_lines(survey.notes, survey.n_notes, "notes")
+    skipped = survey.skipped + report.left_out
+    if skipped.n:
+        _print_lines([f"{unit} {number}: {reason}" for number, reason in skipped.first], skipped.n, "reasons")
+        print(f"  {file.in_short(skipped, done=not dry_run)}", file=sys.stderr)
 
 
-def _print_lines(lines: list[str], what: str = "notes") -> None:
-    for line in lines[:_SHOWN_PROBLEMS]:
+def _print_lines(first: Sequence[str], n: int, what: str) -> None:
+    """The first of ``n`` lines, and how many there are more."""
+    for line in first:
         print(f"  {line}", file=sys.stderr)
-    if len(lines) > _SHOWN_PROBLEMS:
-        print(f"  … and {len(lines) - _SHOWN_PROBLEMS:,} more {what}", file=sys.stderr)
+    if n > len(first):
+        print(f"  … and {n - len(first):,} more {what}", file=sys.stderr)
 
 
 def _write_report(file: OpenedFile, report: ImportReport, path: Path) -> None:

@@ -7,6 +7,7 @@ table that lists the id of each row.  This module imports nothing of the project
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,6 +21,9 @@ from numpy.typing import ArrayLike
 if TYPE_CHECKING:
     from copl_core.tags import Tags
 
+MOST_REASONS = 20  # why lines of a file are left out: so many are kept, the others are counted
+BROKEN = "the file ends early or is damaged here; the lines before it were read"
+_PARTS = ("answers ", "an annotation")  # how reasons begin that concern a part of a line
 LARGEST = 2**31 - 1  # whole number that every database can store: an integer column of PostgreSQL
 LONGEST_TEXT = 500_000  # characters of a prompt, a response or a reason
 
@@ -331,9 +335,66 @@ class ImportRow:
         )
 
 
+@dataclass(slots=True)
+class LeftOut:
+    """What of a file is not taken, in the memory of twenty reasons however many there are.
+
+    Lines are counted once if all reasons of a line come one after the other, as readers give them.
+
+    Attributes:
+        first: the first twenty (line, reason) by line.
+        n: reasons.
+        whole: lines of which nothing is taken.
+        part: lines of which something is taken.
+        broken: whether the file ends early or is damaged.
+    """
+
+    first: list[tuple[int, str]] = field(default_factory=list)
+    n: int = 0
+    whole: int = 0
+    part: int = 0
+    broken: bool = False
+    _last: tuple[int, bool] | None = field(default=None, compare=False, repr=False)  # (line, whether it is whole)
+
+    def append(self, problem: tuple[int, str]) -> None:
+        """Take one more (line, reason)."""
+        number, reason = problem
+        self.n += 1
+        if len(self.first) < MOST_REASONS or number < self.first[-1][0]:
+            insort(self.first, problem, key=_line_of)
+            del self.first[MOST_REASONS:]
+        if reason.startswith(BROKEN):
+            self.broken = True
+            return
+        whole = not reason.startswith(_PARTS)
+        again = self._last is not None and self._last[0] == number
+        if again and self._last == (number, False) and whole:
+            self.part -= 1
+        elif again:
+            return
+        self.whole, self.part = self.whole + whole, self.part + (not whole)
+        self._last = (number, whole)
+
+    def __add__(self, later: LeftOut) -> LeftOut:
+        """Both, of the same file.  A line in part here and whole there counts as whole where both reasons are kept."""
+        parts = {number for number, reason in self.first if reason.startswith(_PARTS)}
+        twice = len(parts & {number for number, _ in later.first})
+        return LeftOut(
+            [*self.first, *later.first][:MOST_REASONS],
+            self.n + later.n,
+            self.whole + later.whole,
+            self.part + later.part - twice,
+            self.broken or later.broken,
+        )
+
+
+def _line_of(problem: tuple[int, str]) -> int:
+    return problem[0]
+
+
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did.  ``problems`` are (line, reason); the other lines are imported all the same."""
+    """What an import did; the lines that are not left out are imported."""
 
     labels_new: int = 0
     labels_known: int = 0
@@ -341,7 +402,12 @@ class ImportReport:
     users_new: int = 0
     models_new: int = 0  # of the new users: language models
     positions_unknown: int = 0  # new labels whose row does not say which response was shown on the left
-    problems: tuple[tuple[int, str], ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @property
+    def problems(self) -> tuple[tuple[int, str], ...]:
+        """The first (line, reason) of those left out."""
+        return tuple(self.left_out.first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from copl_core.records import LEFT, CoplError, ImportReport, ImportRow, Kind, Role
+from copl_core.records import LEFT, CoplError, ImportReport, ImportRow, Kind, LeftOut, Role
 from copl_core.study_settings import STRENGTHS
 from db.base import AnyResult, AnyRow
 from db.label_counts import add_preferences
@@ -53,7 +53,7 @@ class ImportedRows:
         }
         self.labels_new = self.labels_known = self.pairs_new = self.users_new = self.models_new = 0
         self.positions_unknown = 0
-        self.problems: list[tuple[int, str]] = []
+        self.left_out = LeftOut()
 
     def add(self, connection: Connection, rows: list[ImportRow]) -> None:
         """Insert what is new of some rows, in a transaction of the caller.
@@ -85,7 +85,7 @@ class ImportedRows:
             self.users_new,
             self.models_new,
             self.positions_unknown,
-            tuple(self.problems),
+            self.left_out,
         )
 
     def finish(self, connection: Connection, by: int | None) -> AnyRow:
@@ -127,7 +127,7 @@ class ImportedRows:
                 f"annotator {row.annotator} is {self.kinds[row.annotator]} in this study and {row.kind} in this line"
             )
         if problem:
-            self.problems.append((row.line, problem))
+            self.left_out.append((row.line, problem))
         return problem is None
 
     def _prompts(self, rows: list[ImportRow]) -> list[int]:
@@ -274,7 +274,7 @@ class TriedRows(ImportedRows):
         """The report of the file that has been read; the next one finds all of it in the study."""
         report = self.report()
         self.labels_new = self.labels_known = self.pairs_new = self.users_new = self.models_new = 0
-        self.positions_unknown, self.problems = 0, []
+        self.positions_unknown, self.left_out = 0, LeftOut()
         return report
 
     def _insert(self, table: Any, values: list[dict[str, Any]], *returned: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from copl_core.records import Choice, CoplError, ImportReport, ImportRow, StudyRecord, counted
+from copl_core.records import Choice, CoplError, ImportReport, ImportRow, LeftOut, StudyRecord, counted
 from copl_core.study import contents, labelling
 from pages.account import open_study
 from pages.common import current, person_name, rerun
@@ -189,10 +189,10 @@ def report(file: Any) -> None:
         f"**{file.format.title}** ({file.container.kind}, {counted(survey.rows, file.container.unit)}): "
         f"{labels} on {labelled_of(survey.labelled_pairs, survey.pairs)}."
     )
-    if survey.left_out:
-        st.warning(problems_in_words(file, list(survey.left_out), done=False))
+    if survey.skipped.n:
+        st.warning(problems_in_words(file, survey.skipped, done=False))
     if survey.notes:
-        st.info(listed([in_this_form(note) for note in survey.notes]))
+        st.info(listed([in_this_form(note) for note in survey.notes], survey.n_notes))
     if survey.ignored_fields:
         fields = ", ".join(f"{literal(name)} ({n:,})" for name, n in list(survey.ignored_fields.items())[:30])
         st.caption(f"Nothing is learned from these fields; they are kept and exported again: {fields}.")
@@ -211,15 +211,15 @@ def who(users: int, models: int) -> str:
     return people if not models else " and ".join([people] * (n > 0) + [counted(models, "language model")])
 
 
-def problems_in_words(file: Any, problems: list[tuple[int, str]], *, done: bool) -> str:
+def problems_in_words(file: Any, skipped: LeftOut, *, done: bool) -> str:
     unit = file.container.unit.capitalize()
-    lines = [f"{unit} {number}: {in_this_form(reason)}" for number, reason in problems]
-    return f"{file.in_short(problems, done=done)}\n\n{listed(lines)}"
+    lines = [f"{unit} {number}: {in_this_form(reason)}" for number, reason in skipped.first]
+    return f"{file.in_short(skipped, done=done)}\n\n{listed(lines, skipped.n)}"
 
 
-def listed(lines: list[str]) -> str:
-    """The first lines as a list, and how many there are more."""
-    more = [f"And {len(lines) - SHOWN:,} more."] if len(lines) > SHOWN else []
+def listed(lines: list[str], n: int) -> str:
+    """The first of ``n`` lines as a list, and how many there are more."""
+    more = [f"And {n - SHOWN:,} more."] if n > SHOWN else []
     return "\n".join(f"- {literal(line)}" for line in lines[:SHOWN] + more)
 
 
@@ -284,8 +284,8 @@ def run_import(file: Any, name: str | None) -> None:
         bar.empty()
         st.error(str(problem))
         return
-    problems = [*file.survey.left_out, *done.problems]
-    left_out = problems_in_words(file, problems, done=True) if problems else ""
+    skipped = file.survey.skipped + done.left_out
+    left_out = problems_in_words(file, skipped, done=True) if skipped.n else ""
     st.session_state["imported"] = (made, in_words(made, done, here=name is None), left_out, name is None)
     rerun()  # the menu begins with the list of studies
 

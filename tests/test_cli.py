@@ -137,7 +137,7 @@ def test_the_report_of_an_import_is_json_for_programs(home, labels, tmp_path):
     new = {"pairs": 14, "labels": 40, "users": 4}
     left_out = [{"row": 43, "why": "the line is JSON, but not an object with named fields"}]
     assert report == {"format": "own", "rows": 43, "pairs": 14, "labels": 40, "users": 4, "new": new,
-                      "left_out": left_out, "ignored_fields": {"topic": 1}}  # fmt: skip
+                      "left_out": left_out, "n_left_out": 1, "ignored_fields": {"topic": 1}}  # fmt: skip
     again = report_of(home, str(labels))
     assert again == report | {"new": {"pairs": 0, "labels": 0, "users": 0}}
 
@@ -223,6 +223,8 @@ def test_a_hundred_bad_lines_are_summed_up(home, labels, capsys):
     assert main(["import", str(labels), "--skip-bad"]) == 0
     err = capsys.readouterr().err
     assert "80 more reasons" in err and "100 lines were skipped" in err and len(err.splitlines()) < 30
+    report = report_of(home, str(labels))
+    assert (len(report["left_out"]), report["n_left_out"], report["left_out"][19]["row"]) == (20, 100, 61)
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n", "{\n[]\n"], ids=["missing", "empty", "blank", "all bad"])

@@ -429,11 +429,11 @@ def _rows(args: argparse.Namespace, path: Path, split: bool | None) -> list[Impo
         split: None takes every row, True those whose split is test, False the others.
     """
     file = open_file(path, read_options(args.map, args.annotator), args.format)
-    problems, unit = file.survey.left_out, file.container.unit
-    for number, reason in problems[:10]:
+    n, unit = file.survey.skipped.n, file.container.unit
+    for number, reason in file.survey.left_out[:10]:
         print(f"{path.name}, {unit} {number} is left out: {reason}")
-    if len(problems) > 10:
-        print(f"{path.name}: {len(problems) - 10} more {unit}s are left out")
+    if n > 10:
+        print(f"{path.name}: {n - 10} more {unit}s are left out")
     rows = [row for row in file.rows() if row.choice is not None]
     by_models = 0 if args.include_models else sum(row.kind == Kind.MODEL for row in rows)
     if by_models:

@@ -14,12 +14,12 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from copl_core.formats import tables
-from copl_core.formats.packed import BROKEN, DAMAGE, encoding_of, open_bytes, open_text
+from copl_core.formats.packed import DAMAGE, encoding_of, open_bytes, open_text
 from copl_core.formats.table import restored
-from copl_core.records import CoplError
+from copl_core.records import BROKEN, CoplError
 
 LINE_LIMIT = 16 * 2**20  # characters; fits a row whose texts are at their limits, escaped
 WHOLE_LIMIT = 256 * 2**20  # characters of a JSON file that is read at once: one object around everything
@@ -32,7 +32,11 @@ _SPLITS = {"train", "test", "validation", "valid", "dev", "eval"}
 _SAMPLE = 1 << 16  # characters from which the delimiter is found
 DELIMITERS = (",", "\t", ";", "|")
 
-Problems = list[tuple[int, str]]
+
+class Problems(Protocol):
+    """Takes (line, reason) of what is left out: a list, or what keeps the first ones and counts (``LeftOut``)."""
+
+    def append(self, problem: tuple[int, str], /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Container:
 
     Args:
         kind: what the file is, in words, such as "JSON lines".
-        read: yields the records; what cannot be read is appended to the list that it gets.
+        read: yields the records; what cannot be read is appended to what it gets.
         unit: what a number counts: "line" or "row".
         notes: what a reader of the report should know, such as a guessed encoding.
     """

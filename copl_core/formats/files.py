@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,11 @@ from copl_core.formats.containers import Container, Problems, Record, in_memory,
 from copl_core.formats.fields import OURS
 from copl_core.formats.interface import Format, Sample
 from copl_core.formats.leaks import of_own_split
-from copl_core.formats.packed import BROKEN
 from copl_core.formats.reading import Options, Reading, pair_digest
-from copl_core.records import CoplError, ImportRow, Kind, counted
+from copl_core.records import MOST_REASONS, CoplError, ImportRow, Kind, LeftOut, counted
 
 _SAMPLE = 100  # records by which a format is recognised
 _KEPT = 150_000_000  # characters of texts of a file that stay in memory, so that it is read only once
-_PARTS = ("answers ", "an annotation")  # how reasons begin that concern a part of a record
 _MAP_HELP = "the file's name of a field (choice=winner), or its value for a choice (a=0); repeat for more"
 _MOST_NAMES = 12  # fields that a refusal names
 _LOOKS_LIKE = (  # what files of other kinds have, and what they are
@@ -49,10 +47,16 @@ class Survey:
     users: int
     models: int  # of the users: language models
     by_models: int  # of the labels: those of language models
-    left_out: tuple[tuple[int, str], ...]  # (line or row, why)
-    notes: tuple[str, ...]  # what was taken, but not as it stands there
+    skipped: LeftOut
+    notes: tuple[str, ...]  # what was taken, but not as it stands there: the first ones
+    n_notes: int
     ignored_fields: dict[str, int]  # fields that nothing is learned from, by how many rows have a value
     labelled_pairs: int = 0  # of the pairs: those with a label
+
+    @property
+    def left_out(self) -> tuple[tuple[int, str], ...]:
+        """The first (line or row, why) of those skipped."""
+        return tuple(sorted(self.skipped.first))
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,15 @@ class OpenedFile:
             return iter(self.kept)
         return _rows(self.format, self.container, Reading(self.options, self.numbers))
 
-    def in_short(self, problems: Problems, *, done: bool) -> str:
+    def in_short(self, skipped: LeftOut, *, done: bool) -> str:
         """How many lines or rows are skipped, and what of the others; ``done``: the import is over."""
         unit = self.container.unit
-        whole = {number for number, reason in problems if not reason.startswith((*_PARTS, BROKEN))}
-        part = {number for number, reason in problems if reason.startswith(_PARTS)} - whole
-        were = ("was" if len(whole or part) == 1 else "were") if done else "will be"
-        counts = [counted(len(whole), unit)] if whole else []
-        counts += [f"{len(part):,} in part" if whole else f"a part of {counted(len(part), unit)}"] if part else []
+        whole, part = skipped.whole, skipped.part
+        were = ("was" if (whole or part) == 1 else "were") if done else "will be"
+        counts = [counted(whole, unit)] if whole else []
+        counts += [f"{part:,} in part" if whole else f"a part of {counted(part, unit)}"] if part else []
         facts = [f"{' and '.join(counts)} {were} skipped"] if counts else []
-        if any(reason == BROKEN for _, reason in problems):
+        if skipped.broken:
             facts.append(f"the {unit}s after the damage are missing")
         elif counts:
             facts.append(f"all other {unit}s {'were' if done else 'will be'} imported")
@@ -122,9 +125,9 @@ def _opened(container: Container, options: Options, format_name: str | None) -> 
         container, options = _renamed(container, options.names), replace(options, names={n: n for n in options.names})
         sample = _sample(container)
     found = _format(path, sample, options, format_name)
-    reading, survey, kept = _survey(found, container, Reading(options))
+    reading, survey, kept = _survey(found, container, options)
     if reading.other_numbers:  # then 1 and 2 may be numbers of something else, too
-        reading, survey, kept = _survey(found, container, Reading(options, numbers=False))
+        reading, survey, kept = _survey(found, container, options, numbers=False)
     _refuse(container, found, reading, survey)
     return OpenedFile(path, found, container, options, reading.numbers, survey, kept)
 
@@ -187,7 +190,7 @@ def _at(fields: Mapping[str, Any], name: str) -> Any:
 
 
 def _sample(container: Container) -> Sample:
-    return Sample([record.fields for record in islice(container.read([]), _SAMPLE)])
+    return Sample([record.fields for record in islice(container.read(LeftOut()), _SAMPLE)])
 
 
 def _renamed(container: Container, names: Mapping[str, str]) -> Container:
@@ -235,13 +238,15 @@ def _check_names(path: Path, sample: Sample, options: Options) -> None:
 
 def _rows(found: Format, container: Container, reading: Reading) -> Iterator[ImportRow]:
     if found.learns:
-        found.learn(container.read([]), reading)
+        found.learn(container.read(LeftOut()), reading)
     return found.read(reading.records(container), reading)
 
 
 def _survey(
-    found: Format, container: Container, reading: Reading
+    found: Format, container: Container, options: Options, *, numbers: bool = True
 ) -> tuple[Reading, Survey, tuple[ImportRow, ...] | None]:
+    skipped = LeftOut()
+    reading = Reading(options, numbers, skipped)
     pairs: set[bytes] = set()
     labelled: set[bytes] = set()
     users: dict[str, Kind] = {}
@@ -259,6 +264,11 @@ def _survey(
             labelled.add(digest)
             by_models += row.kind == Kind.MODEL
             users.setdefault(row.annotator, row.kind)
+    split = tuple(of_own_split(kept))
+    several = _several_pairs(reading)
+    written = (f"{container.unit} {number}: {text}" for number, text in reading.notes.first)
+    notes = chain(split, container.notes, written, several)
+    n_notes = len(split) + len(container.notes) + reading.notes.n + len(several)
     survey = Survey(
         reading.rows,
         len(pairs),
@@ -266,20 +276,21 @@ def _survey(
         len(users),
         sum(kind == Kind.MODEL for kind in users.values()),
         by_models,
-        tuple(sorted(reading.left_out)),
-        (*of_own_split(kept), *_notes(container, reading)),
+        skipped,
+        tuple(islice(notes, MOST_REASONS)),
+        n_notes,
         dict(reading.ignored.most_common()),
         len(labelled),
     )
     return reading, survey, tuple(kept) if n_characters <= _KEPT else None
 
 
-def _notes(container: Container, reading: Reading) -> Iterator[str]:
-    yield from container.notes
-    yield from (f"{container.unit} {number}: {text}" for number, text in reading.notes)
-    for name, pairs in reading.pairs_by_id.items():
-        if len(pairs) > 1:
-            yield f"pair_id {name} names {len(pairs)} different pairs; each of them stays a pair of its own"
+def _several_pairs(reading: Reading) -> list[str]:
+    """Notes on ids of pairs that the file gives to several."""
+    several = {name: len(pairs) for name, pairs in reading.pairs_by_id.items() if len(pairs) > 1}
+    return [
+        f"pair_id {name} names {n} different pairs; each of them stays a pair of its own" for name, n in several.items()
+    ]
 
 
 def _refuse(container: Container, found: Format, reading: Reading, survey: Survey) -> None:

@@ -24,7 +24,7 @@ from typing import IO, Any, cast
 from uuid import uuid4
 
 from copl_core.formats.choices import CHOICES, Verdict, plain
-from copl_core.formats.containers import LINE_LIMIT, Record, open_container
+from copl_core.formats.containers import LINE_LIMIT, Problems, Record, open_container
 from copl_core.formats.conversations import prompt_text, response_text
 from copl_core.formats.fields import columns
 from copl_core.formats.interface import Format, Sample
@@ -56,7 +56,7 @@ _OF_EXPORTS = ("right", "edited", "guidelines", "asked", "study", "pair")  # of 
 _NULL_WORDS = ("nan", "null", "nat", "<na>")
 
 
-def read_rows(path: Path, problems: list[tuple[int, str]]) -> Iterator[ImportRow]:
+def read_rows(path: Path, problems: Problems) -> Iterator[ImportRow]:
     """The good rows of a file of our own rows, one at a time; (line, reason) of every bad line goes to ``problems``.
 
     A truncated gzip yields the good lines before its end, and the end is one of the problems.

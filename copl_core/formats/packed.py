@@ -14,7 +14,6 @@ from typing import IO, Any, cast
 
 from copl_core.records import CoplError
 
-BROKEN = "the file ends early or is damaged here; the lines before it were read"
 DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, UnicodeError)  # what reading a damaged file raises
 _BLOCK = 1 << 20  # bytes
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}

@@ -16,9 +16,8 @@ from typing import Any
 
 from copl_core.formats.choices import Verdict, is_number, plain, understand, unwrapped
 from copl_core.formats.containers import Container, Problems, Record
-from copl_core.formats.packed import BROKEN
 from copl_core.formats.values import NAME_LIMIT, BadRecord, checked, is_model, missing, visible
-from copl_core.records import Choice, ImportRow, Kind
+from copl_core.records import BROKEN, Choice, ImportRow, Kind, LeftOut
 
 _PLAIN = (str, int, bool, type(None))
 
@@ -48,8 +47,8 @@ class Reading:
 
     options: Options = field(default_factory=Options)
     numbers: bool = True  # whether 1 and 2 name the answers; off once the file has shown another number
-    left_out: Problems = field(default_factory=list)  # (record, reason)
-    notes: Problems = field(default_factory=list)  # values that were not taken, of labels that were
+    left_out: Problems = field(default_factory=LeftOut)  # (record, reason)
+    notes: LeftOut = field(default_factory=LeftOut)  # values that were not taken, of labels that were
     ignored: Counter[str] = field(default_factory=Counter)  # fields that nothing reads
     rows: int = 0  # records, taken or not
     without_annotator: int = 0
@@ -65,17 +64,9 @@ class Reading:
 
     def records(self, container: Container) -> Iterator[Record]:
         """The records of a file, counted; those that cannot be read are left out."""
-        unreadable: Problems = []
-        for record in container.read(unreadable):
-            self.rows += 1 + self._take(unreadable)
+        for record in container.read(_Unreadable(self)):
+            self.rows += 1
             yield record
-        self.rows += self._take(unreadable)
-
-    def _take(self, unreadable: Problems) -> int:
-        n = sum(reason != BROKEN for _, reason in unreadable)
-        self.left_out += unreadable
-        unreadable.clear()
-        return n
 
     def verdict(self, value: Any, **names: Any) -> Verdict | None:
         """What a value of this file says; numbers without a code book are remembered."""
@@ -182,6 +173,17 @@ class Reading:
         digest = sha256(json.dumps(ids + label).encode()).digest()
         self._seen[digest] += 1
         return sha256(digest + str(self._seen[digest]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """Takes the records that a container cannot read: they are left out, and counted as rows."""
+
+    reading: Reading
+
+    def append(self, problem: tuple[int, str], /) -> None:
+        self.reading.rows += problem[1] != BROKEN
+        self.reading.left_out.append(problem)
 
 
 def pair_digest(prompt: str, a: str, b: str) -> bytes:

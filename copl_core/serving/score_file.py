@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from copl_core.formats.containers import Problems, open_container
+from copl_core.formats.containers import open_container
 from copl_core.records import CoplError, StoreUnavailable
 from copl_core.serving.bodies import BadRequest, reward_request
 from copl_core.serving.service import Service
@@ -31,7 +31,7 @@ def scored(service: Service, study_id: int, path: Path) -> Iterator[dict[str, An
             "The study has no snapshot yet, so there are no rewards; let its trainer fit one, or, while the studio is "
             f"stopped: python -m copl_core fit --study {quote(session.record.name)}"
         )
-    problems: Problems = []
+    problems: list[tuple[int, str]] = []
     for record in open_container(path).read(problems):
         yield from _unread(problems)
         yield {"row": record.number, **_answer(service, study_id, record.fields)}
@@ -47,7 +47,7 @@ def _answer(service: Service, study_id: int, fields: dict[str, Any]) -> dict[str
         return {"error": str(problem)}
 
 
-def _unread(problems: Problems) -> Iterator[dict[str, Any]]:
+def _unread(problems: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
     """What the reader of the file has found since the last call."""
     yield from ({"row": number, "error": reason} for number, reason in problems)
     problems.clear()

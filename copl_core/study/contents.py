@@ -37,12 +37,13 @@ class Imported:
     new_pairs: int
     new_labels: int
     new_users: int
-    left_out: tuple[tuple[int, str], ...]  # (line or row, why)
+    left_out: tuple[tuple[int, str], ...]  # (line or row, why): the first ones
     ignored_fields: dict[str, int]  # fields that nothing is learned from, by how many rows have a value
+    n_left_out: int = 0  # how many ``left_out`` would be if all were kept
 
     @classmethod
     def of(cls, file: OpenedFile, report: ImportReport) -> Imported:
-        held = file.survey
+        held, skipped = file.survey, file.survey.skipped + report.left_out
         return cls(
             file.format.name,
             held.rows,
@@ -52,12 +53,13 @@ class Imported:
             report.pairs_new,
             report.labels_new,
             report.users_new,
-            (*held.left_out, *report.problems),
+            tuple(skipped.first),
             held.ignored_fields,
+            skipped.n,
         )
 
     def facts(self) -> dict[str, Any]:
-        """The same as JSON for programs; its shape stays."""
+        """The same as JSON for programs; its shape stays, and fields may be added."""
         return {
             "format": self.format,
             "rows": self.rows,
@@ -66,6 +68,7 @@ class Imported:
             "users": self.users,
             "new": {"pairs": self.new_pairs, "labels": self.new_labels, "users": self.new_users},
             "left_out": [{"row": number, "why": reason} for number, reason in self.left_out],
+            "n_left_out": self.n_left_out,
             "ignored_fields": self.ignored_fields,
         }
 

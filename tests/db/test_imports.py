@@ -298,3 +298,10 @@ def test_imported_labels_of_people_who_are_left_out_of_training_start_no_run(sto
         study.id, [ImportRow(1, *texts, "Ann", key="1", excluded=True), ImportRow(2, *texts, "Ben", key="2")]
     )
     assert store.revision(study.id) == store.label_count(study.id) == 1
+
+
+def test_a_hundred_thousand_bad_rows_are_counted_and_twenty_kept(store, study):
+    rows = (ImportRow(n, "p", "same", "same") for n in range(1, 100_001))
+    report = store.import_rows(study.id, rows)
+    assert (report.left_out.n, report.left_out.whole) == (100_000, 100_000)
+    assert report.problems == tuple((n, "both responses are the same text") for n in range(1, 21))
