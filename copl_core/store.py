@@ -371,6 +371,10 @@ class Store(Protocol):
 
     def identities_of(self, user_id: int) -> list[Identity]: ...
 
+    def is_refused(self, user_id: int) -> bool:
+        """Whether a rule refuses an address of the user or of the user's accounts."""
+        ...
+
     # ---- tokens of programs (hashes only)
     def add_service_token(
         self, study_id: int, token_hash: str, name: str, role: ServiceRole, per_minute: int, *, by: int | None = None

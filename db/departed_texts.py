@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from db.base import AnyRow
+from db.identity_rows import addresses_of
 from db.models import AuditRow, PromptRow, ResponseRow
-from db.study_models import EmailRow, ServiceTokenRow
+from db.study_models import ServiceTokenRow
 
 REMOVED = "(removed)"
 # Events whose details hold what somebody typed, and under which names
@@ -32,7 +33,7 @@ def remove_texts(connection: Connection, study_id: int, user: AnyRow) -> dict[st
 
 def _remove_from_audit(connection: Connection, study_id: int, user: AnyRow) -> int:
     """What the user typed, and their e-mail addresses wherever they stand."""
-    addresses = set(connection.execute(select(EmailRow.email).where(EmailRow.user_id == user.id)).scalars())
+    addresses = addresses_of(connection, user)
     query = select(AuditRow.id, AuditRow.user_id, AuditRow.event, AuditRow.detail)
     changed = 0
     for row in connection.execute(query.where(AuditRow.study_id == study_id, AuditRow.event.in_(_TYPED))).all():

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from copl_core.records import LEFT, CoplError, Departure, Role, RunState
 from db.base import AnyRow
 from db.departed_texts import remove_texts
-from db.identity_rows import forget_identities
+from db.identity_rows import forget_identities, rules_of
 from db.label_counts import trained_labels
 from db.members import change_role
 from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow
@@ -146,13 +146,15 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
     tasks = select(TaskRow.id).where(TaskRow.user_id == user.id)
     with_reason = select(func.count()).where(_of(user.id), LabelRow.reason != "")
     gone = {"reasons": connection.execute(with_reason).scalar_one(), "browsers": end_sessions_of(connection, user.id)}
+    rules = rules_of(connection, user)  # while it is known which accounts are the user's
+    gone["refusals"] = sum(rule.role is None for rule in rules)
     gone["accounts"] = forget_identities(connection, user.id)
     for name, row, theirs in (
         ("drafts", DraftRow, DraftRow.task_id.in_(tasks)),
         ("labels", LabelRow, _of(user.id)),
         ("tasks", TaskRow, TaskRow.user_id == user.id),
         ("reports", ReportRow, ReportRow.user_id == user.id),
-        ("addresses", EmailRow, EmailRow.user_id == user.id),
+        ("addresses", EmailRow, EmailRow.id.in_([rule.id for rule in rules])),
         ("links", TokenRow, TokenRow.user_id == user.id),
     ):
         gone[name] = connection.execute(delete(row).where(theirs)).rowcount

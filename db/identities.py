@@ -12,7 +12,17 @@ from copl_core.records import CoplError, Identity, Role, User
 from db.auth import add_user, free_name
 from db.base import AnyRow
 from db.identity_models import IdentityRow, IdentitySessionRow, IdentityUserRow
-from db.identity_rows import bind, bound, forget_identities, identity_of_row, identity_of_session, kept, refused, rule
+from db.identity_rows import (
+    bind,
+    bound,
+    forget_identities,
+    identity_of_row,
+    identity_of_session,
+    kept,
+    refused,
+    rule,
+    rules_of,
+)
 from db.sessions import add_to, end_sessions_of, live_session, new_session
 from db.study_models import EmailRow
 from db.transactions import Transactions, audit, study_row, user_of, user_row
@@ -87,6 +97,10 @@ class Identities(Transactions):
                 .order_by(IdentityRow.id)
             )
             return [identity_of_row(row) for row in connection.execute(query)]
+
+    def is_refused(self, user_id: int) -> bool:
+        with self._read() as connection:
+            return any(rule.role is None for rule in rules_of(connection, user_row(connection, user_id)))
 
 
 def _by_address(connection: Connection, study_id: int, identity: AnyRow) -> int | None:

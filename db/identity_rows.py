@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from copl_core.records import Identity
@@ -68,6 +68,39 @@ def rule(connection: Connection, study_id: int, email: str | None) -> AnyRow | N
         return None
     query = select(EmailRow.__table__).where(EmailRow.study_id == study_id, EmailRow.email == email)
     return connection.execute(query).first()
+
+
+def rules_of(connection: Connection, user: AnyRow) -> list[AnyRow]:
+    """The rules of a study that speak of a user: those by which the user came, and those of addresses of the user's
+    accounts by which nobody else came.
+    """
+    theirs = or_(
+        EmailRow.user_id == user.id,
+        and_(EmailRow.user_id.is_(None), EmailRow.email.in_(_addresses_of_accounts(user.id))),
+    )
+    query = select(EmailRow.__table__).where(EmailRow.study_id == user.study_id, theirs).order_by(EmailRow.id)
+    return list(connection.execute(query))
+
+
+def addresses_of(connection: Connection, user: AnyRow) -> set[str]:
+    """The addresses of a user's rules and accounts, but those by which somebody else came: they are that person's."""
+    others = select(EmailRow.email).where(EmailRow.study_id == user.study_id, EmailRow.user_id != user.id)
+    of_accounts = set(connection.execute(_addresses_of_accounts(user.id)).scalars())
+    of_others = set(connection.execute(others.where(EmailRow.email.in_(of_accounts))).scalars())
+    return {row.email for row in rules_of(connection, user)} | of_accounts - of_others
+
+
+def _addresses_of_accounts(user_id: int) -> Any:
+    """A query of the addresses that a user's accounts have now, or had when an owner refused them."""
+    now_ = (
+        select(IdentityRow.email)
+        .join(IdentityUserRow, IdentityUserRow.identity_id == IdentityRow.id)
+        .where(IdentityUserRow.user_id == user_id, IdentityRow.email.is_not(None))
+    )
+    before = select(IdentityUserRow.refused).where(
+        IdentityUserRow.user_id == user_id, IdentityUserRow.refused.is_not(None)
+    )
+    return now_.union(before)
 
 
 def refused(connection: Connection, study_id: int, identity: AnyRow, user_id: int) -> bool:

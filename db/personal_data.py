@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, and_, or_, select
 from sqlalchemy.orm import aliased
 
 from db.identity_models import IdentityRow, IdentityUserRow
+from db.identity_rows import addresses_of, rules_of
 from db.models import (
     AuditRow,
     BrowserSessionRow,
@@ -48,7 +49,9 @@ class PersonalData(Transactions):
             seen = [getattr(BrowserSessionRow, name) for name in ("name", "created_at", "seen_at", "ended_at")]
             about = or_(AuditRow.user_id == user_id, AuditRow.detail["user"].as_integer() == user_id)
             accepted = [entry for entry, users in alike_sets(connection, user.study_id) if user_id in users]
-            about = or_(about, AuditRow.id.in_(accepted))
+            addresses = addresses_of(connection, user)
+            ruled = and_(AuditRow.event == "e-mail", AuditRow.detail["email"].as_string().in_(addresses))
+            about = or_(about, AuditRow.id.in_(accepted), ruled)
             tables = {
                 "labels": _shown(LabelRow, _OF_LABEL).where(LabelRow.user_id == user_id).order_by(LabelRow.id),
                 "tasks": _shown(TaskRow, _OF_TASK).where(TaskRow.user_id == user_id).order_by(TaskRow.id),
@@ -56,9 +59,9 @@ class PersonalData(Transactions):
                     DraftRow.task_id.in_(mine)
                 ),
                 "reports": _columns(*typed).where(ReportRow.user_id == user_id),
-                "addresses": _columns(EmailRow.email, EmailRow.role, EmailRow.created_at).where(
-                    EmailRow.user_id == user_id
-                ),
+                "addresses": _columns(EmailRow.email, EmailRow.role, EmailRow.created_at)
+                .where(EmailRow.id.in_([rule.id for rule in rules_of(connection, user)]))
+                .order_by(EmailRow.id),
                 "accounts": _columns(IdentityRow.issuer, IdentityRow.subject, IdentityRow.email, IdentityRow.name)
                 .join(IdentityUserRow, IdentityUserRow.identity_id == IdentityRow.id)
                 .where(IdentityUserRow.user_id == user_id),

@@ -26,6 +26,10 @@ from copl_core.trainer.departures import clean_up, remove_outdated
 from copl_core.trainer.schedule import FEWEST
 
 _READ_BYTES = 500_000_000  # of a file, in which the name is looked for; a longer one is listed unread
+_REFUSAL_ENDS = (
+    " An owner has refused their e-mail address: that goes with the address, so they may come back as anybody may; "
+    "exclude them from training instead, or refuse the address again afterwards."
+)
 _NO_EXPORTS = ("cache", "weights", "snapshots")  # folders of the home that hold no names
 KEPT = (
     "The record of changes keeps what was done, under a number and without what was typed. Guidelines and names of "
@@ -90,6 +94,11 @@ def in_words(done: Forgotten) -> list[str]:
     gone, sentences = done.departure.gone, []
     counts = [counted(gone[f"{what}s"], what) for what in ("label", "reason", "draft", "report") if gone[f"{what}s"]]
     sentences.append(f"Deleted for good: {', '.join([*counts, 'name'])} and all ways to sign in.")
+    if gone["refusals"]:
+        sentences.append(
+            "The refusal of their e-mail address is deleted with it; refuse the address again if they shall not come "
+            "back."
+        )
     if done.departure.run_id is not None:
         sentences.append(f"Run {done.departure.run_id} trains from scratch without them.")
     if done.still_champion:
@@ -220,7 +229,9 @@ def leaving(session: Session, user_id: int) -> tuple[int, str]:
         if champion and n
         else "No snapshot has learned from them."
     )
+    again = _REFUSAL_ENDS if session.store.is_refused(user_id) else ""
     return (
         n,
-        f"These go for good: {GOES}. {after} {KEPT} Files that somebody has exported or copied stay where they are.",
+        f"These go for good: {GOES}. {after} {KEPT} Files that somebody has exported or copied stay where they are."
+        + again,
     )

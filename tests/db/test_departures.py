@@ -6,6 +6,7 @@ import resource
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -85,6 +86,51 @@ def test_an_address_goes_with_its_person_wherever_it_stands(store, study, ann):
     assert guest is not None and guest.name == "Zyxwvut"
     store.forget_user(guest.id, fewest=FEWEST, by=ann.id)
     assert "zyxwvut" not in everything(store).casefold()
+
+
+ZY = Identity("https://id.example", "s-zyxwvut", "zyxwvut@example.org", "Zyxwvut")
+
+
+@pytest.mark.parametrize("first", ["the rule", "the account"])
+def test_an_address_of_a_connected_account_goes_from_the_rules_that_were_written_for_it(store, study, ann, ben, first):
+    store.set_role(ann.id, Role.OWNER)
+    rule = partial(store.set_email, study.id, ZY.address, Role.RESEARCHER, by=ann.id)
+    acts = [rule, partial(store.connect_identity, ben.id, ZY)]
+    for act in acts if first == "the rule" else reversed(acts):
+        act()
+    store.set_email(study.id, "other@example.org", Role.RESEARCHER, by=ann.id)
+    data = store.stored_of(ben.id)
+    assert [(one["email"], one["role"]) for one in data["addresses"]] == [(ZY.address, "researcher")]
+    assert [one["detail"]["email"] for one in data["record"] if one["event"] == "e-mail"] == [ZY.address]
+    assert store.forget_user(ben.id, fewest=FEWEST, by=ann.id).gone["addresses"] == 1
+    assert "zyxwvut" not in everything(store).casefold()
+    assert [one.email for one in store.emails(study.id)] == ["other@example.org"]
+
+
+def test_an_address_by_which_somebody_else_came_stays_theirs(store, study, ann, ben):
+    store.set_role(ann.id, Role.OWNER)
+    store.set_email(study.id, ZY.address, Role.ANNOTATOR, by=ann.id)
+    store.start_identity_session(ZY, "hash")
+    came = store.admit("hash", study.id)
+    store.connect_identity(ben.id, Identity(ZY.issuer, "another", ZY.address, "Ben"))
+    assert store.stored_of(ben.id)["addresses"] == []
+    store.forget_user(ben.id, fewest=FEWEST, by=ann.id)
+    assert [(one.email, one.user_id) for one in store.emails(study.id)] == [(ZY.address, came.id)]
+    assert ZY.address in repr(store.audit(study.id)) and store.admit("hash", study.id) == came
+
+
+@pytest.mark.parametrize("by_address", [True, False])
+def test_a_refusal_is_counted_when_it_goes_with_the_person(store, study, ann, ben, by_address):
+    store.set_role(ann.id, Role.OWNER)
+    store.connect_identity(ben.id, ZY)
+    if not by_address:
+        store.set_email(study.id, ZY.address, Role.ANNOTATOR, by=ann.id)
+    assert not store.is_refused(ben.id)
+    store.set_email(study.id, ZY.address, None, by=ann.id)
+    store.start_identity_session(Identity(ZY.issuer, ZY.subject, "new@example.org", ""), "hash")  # it has another now
+    assert store.is_refused(ben.id) and not store.is_refused(ann.id)
+    gone = store.forget_user(ben.id, fewest=FEWEST, by=ann.id).gone
+    assert gone["refusals"] == gone["addresses"] == 1 and "zyxwvut" not in everything(store).casefold()
 
 
 def test_a_new_person_never_gets_the_number_or_the_name_of_one_who_left(store, study, ann, ben):

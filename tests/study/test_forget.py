@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sqlalchemy.event import listen
 
-from copl_core.records import Choice, CoplError, Role, RunState
+from copl_core.records import Choice, CoplError, Identity, Role, RunState
 from copl_core.study import access, exports, forget, labelling, runs
 from copl_core.study.session import Session
 from copl_core.study_settings import Schedule
@@ -211,3 +211,14 @@ def test_people_leave_and_read_their_data_by_themselves_and_owners_for_anybody(s
     with pytest.raises(CoplError, match="only owner"):
         forget.forget(study.acting(owner.id), owner.id)
     assert [user.role for user in access.users(study) if user.kind == "human"] == [Role.OWNER]
+
+
+def test_an_owner_reads_before_and_after_that_a_refusal_goes_with_the_person(study, person):
+    owner, account = access.owner(study), Identity("https://id.example", "z", "z@example.org", "Z")
+    study.store.connect_identity(person, account)
+    assert "refused" not in forget.leaving(study, person)[1]
+    access.set_email(study, account.address, None, by=owner.id)
+    assert "An owner has refused their e-mail address: that goes with the address" in forget.leaving(study, person)[1]
+    done = forget.forget(study, person, by=owner.id)
+    assert "refuse the address again" in " ".join(forget.in_words(done))
+    assert files_with(study.settings.home, account.address) == []
