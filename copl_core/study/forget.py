@@ -184,14 +184,16 @@ def _model(session: Session, user_id: int) -> dict[str, Any] | str:
         if snapshot is None:
             return "The study has no snapshot yet."
         place = user_map.position(session, user_id)
-        names = group_names.names(session)
+        names = group_names.names_of_large(session)  # as the person reads them on the pages
         leanings = user_profile.profile(session, user_id).leanings
         found = {
             "snapshot": snapshot.version,
             "embedding": None if place is None else place.vector.tolist(),
             "embedding_comes_from": None if place is None else place.source,
             "map": None if place is None or place.xy is None else list(place.xy),
-            "group": None if place is None or place.group is None else names.get(place.group, str(place.group)),
+            "group": None
+            if place is None or place.group is None
+            else names.get(place.group, f"Group {place.group + 1}"),
             "group_probability": None if place is None else place.group_probability,
             "statements": [
                 {"words": one.words, "by": one.source, "effect": one.effect, "interval": [one.low, one.high]}

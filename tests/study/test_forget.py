@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.event import listen
 
 from copl_core.records import Choice, CoplError, Identity, Role, RunState
-from copl_core.study import access, exports, forget, labelling, runs
+from copl_core.study import access, exports, forget, group_names, labelling, runs, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import Schedule
 from copl_core.trainer.departures import clean_up
@@ -23,7 +23,7 @@ from copl_core.trainer.job import Job
 from copl_core.trainer.worker import Trainer
 from tests.conftest import ROOT
 from tests.preference.camps import QUICK
-from tests.worlds import by_style, fit_graph_now, open_study, three_people, trainer
+from tests.worlds import by_style, fit_graph_now, open_study, three_people, trained, trainer, two_camps
 
 NAME, REASON = "Zyxwvut Qponmlk", "because it smells of wet umbrellas"
 
@@ -198,6 +198,18 @@ def test_my_data_is_one_readable_file_with_what_is_stored_and_what_the_model_bel
     assert data["person"]["name"] == NAME and len(data["labels"]) == 4 and data["drafts"][0]["text"] == REASON
     assert len(data["model"]["embedding"]) == study.snapshot().graph.user_vectors.shape[1]
     assert data["model"]["snapshot"] == "v0002"
+
+
+def test_my_data_names_the_group_of_a_person_only_if_it_is_large(study, person, tmp_path_factory, tmp_path):
+    place = user_map.position(study, person)
+    group_names.rename(study, place.group, "Likes it dry")
+    assert group_names.names_of_large(study) == {}
+    for asks in (study, study.acting(person)):
+        assert forget.my_data(asks, person)["model"]["group"] == f"Group {place.group + 1}"
+    large = trained(two_camps, tmp_path_factory, tmp_path / "large")
+    member = access.users(large)[0].id
+    group = forget.my_data(large, member)["model"]["group"]
+    assert group == group_names.names(large)[user_map.position(large, member).group]
 
 
 def test_people_leave_and_read_their_data_by_themselves_and_owners_for_anybody(study, person):
