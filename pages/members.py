@@ -17,7 +17,8 @@ from pages.find_people import find_people
 
 ROLES = {
     Role.ANNOTATOR: "annotator: labels pairs and sees their own preferences",
-    Role.RESEARCHER: "researcher: also sees people, experts, controversy, rewards, training and quality",
+    Role.RESEARCHER: "researcher: also sees people, experts, controversy, rewards, training and quality, and downloads "
+    "labels with names",
     Role.OWNER: "owner: also changes everything on this page",
 }
 REFUSED = "refused"

@@ -177,6 +177,7 @@ def labels(ids: list[int], n_labels: int) -> None:
                 kind,
                 key=f"export-{name}",
                 on_click="ignore",
+                help="One row per label, with the names of people, texts, reasons and times.",
             )
 
 

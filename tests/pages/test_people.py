@@ -252,6 +252,8 @@ def test_a_selection_leads_to_the_people_their_labels_and_files(camps, rita, ope
     assert len(labels) == 20 and set(labels["person"]) == {"user 02 (simulated)", "user 05 (simulated)"}
     ids = ",".join(str(user.id) for user in access.users(camps) if user.name in ("user 02", "user 05"))
     assert page.query_params["people"] == ids
+    files = [one.proto for one in page.get("download_button") if one.proto.label.startswith("Their labels as")]
+    assert [one.help for one in files] == ["One row per label, with the names of people, texts, reasons and times."] * 2
 
 
 def test_a_selection_is_described_by_what_its_people_prefer(camps, rita, open_page, words):

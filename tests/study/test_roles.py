@@ -11,8 +11,9 @@ import pytest
 import copl_core.study
 from copl_core.records import CoplError, Role
 from copl_core.study import access, contents, labelling, runs
-from copl_core.study.roles import NOBODY_YET, ROLES
+from copl_core.study.roles import NOBODY_YET, OWNER, RESEARCHER, ROLES
 from copl_core.study.session import Session
+from tests.conftest import ROOT
 from tests.worlds import open_study, pairs_to_label
 
 UNCHECKED = {  # parts of verbs, which take a session and are called by verbs alone
@@ -48,6 +49,16 @@ def actors(session) -> dict[str, int]:
 
 def test_every_verb_is_in_the_table_of_roles():
     assert set(VERBS) - UNCHECKED == set(ROLES)
+
+
+def test_the_page_on_privacy_says_what_researchers_take_away_and_what_only_owners_do():
+    text = " ".join((ROOT / "docs" / "privacy.md").read_text().split())
+    takes = {"user_map.labels_file", "experts.gates_csv", "controversy.export_csv"}
+    assert {name for name in takes if ROLES[name] == RESEARCHER} == takes
+    assert "a researcher can take away every label that counts" in text
+    only = {"contents.import_rows", "exports.prepare", "bundle.bundle_file", "access.invite", "access.set_role"}
+    assert {name for name in only if ROLES[name] == OWNER} == only
+    assert "Only owners import, export for other tools, download bundles, invite and change roles." in text
 
 
 def refused(needed) -> list[str]:
