@@ -32,6 +32,7 @@ class Settings:
     database_url: str = field(default="", repr=False)  # may hold a password; empty: SQLite in the home folder
     # where machines share snapshots: a folder, or s3://…, gs://…, which may hold a password; empty: the home alone
     storage: str = field(default="", repr=False)
+    imports: str = ""  # the one folder whose files owners may import in the app; empty: imports in the home folder
     port: int = 8501  # where the app answers
     address: str = "127.0.0.1"  # who reaches the app: this machine alone; 0.0.0.0: everybody in its networks
     framed_by: str = ""  # sites that may show the app in a frame, such as https://portal.example.org; empty: none
@@ -82,6 +83,8 @@ class Settings:
                 f"COPL_STORAGE is {self.storage!r}; give a folder from the root, such as /data/copl, or an address "
                 "such as s3://bucket/copl."
             )
+        if self.imports and not Path(self.imports).is_absolute():
+            raise CoplError(f"COPL_IMPORTS is {self.imports!r}; give a folder from the root, such as /data/imports.")
         if self.backup_keep < 1:
             raise CoplError(f"COPL_BACKUP_KEEP is {self.backup_keep}; it counts copies, 1 or more.")
         for name in ("refit_labels", "reward_labels"):
@@ -198,6 +201,11 @@ class Settings:
     def trainer_given_up(self) -> Path:
         """A file that says why the launcher of this home does not start the trainer again, while it does not."""
         return self.home / "logs" / "trainer-given-up.txt"
+
+    @property
+    def imports_folder(self) -> Path:
+        """The folder whose files owners may import in the app; it need not exist."""
+        return Path(self.imports) if self.imports else self.home / "imports"
 
     @property
     def snapshots(self) -> Path:

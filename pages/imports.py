@@ -34,7 +34,7 @@ COLUMNS = {
 CHOICES = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad", None: ""}
 CODES = {"a": "A is better", "b": "B is better", "tie": "Tie", "both_bad": "Both are bad"}
 _OPTIONS = re.compile(r" \((?:add )?--(?:[^()]|\([^()]*\))*\)")
-PASTED, UPLOADED, ON_SERVER = "Pasted text", "A file", "A path on this server"
+PASTED, UPLOADED, ON_SERVER = "Pasted text", "A file", "A file on this server"
 
 
 def import_part() -> None:
@@ -58,7 +58,7 @@ def source() -> Path | None:
     ways = [UPLOADED, PASTED, ON_SERVER]
     how = st.segmented_control("From", ways, default=UPLOADED, required=True, key="import-from")
     if how == ON_SERVER:
-        return on_server(st.text_input("Path of a file, or of a saved data set", key="import-path"))
+        return on_server(st.text_input("Name of a file, or of a saved data set", key="import-path"))
     if how == PASTED:
         text = st.text_area("Rows, as JSON lines or as a table with a header", key="import-text", height=160)
         return kept("pasted rows", text.encode(), hash(text)) if text.strip() else None
@@ -76,10 +76,11 @@ def kept(name: str, content: bytes | memoryview, mark: object) -> Path:
 
 
 def on_server(text: str) -> Path | None:
-    """A path that an owner names; the file stays where it is."""
+    """A file that an owner names in the folder for it; it stays where it is."""
+    session, me = current()
+    st.caption(f"Files for this lie in {literal(str(contents.imports_folder(session)))} on the studio's machine.")
     if not text.strip():
         return None
-    session, me = current()
     try:
         path, state = contents.server_file(session, text, by=me.id)
     except CoplError as problem:

@@ -87,7 +87,7 @@ def open_folder(path: Path) -> tuple[str, Rows]:
 def _splits(path: Path) -> list[str]:
     try:
         names = json.loads(path.read_text("utf-8"))["splits"]
-        return [name for name in names if Path(name).name == name]
+        return [name for name in names if Path(name).name == name != ".."]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CoplError(f"{path} does not name the splits; save the data set again (save_to_disk).") from error
 
@@ -95,7 +95,10 @@ def _splits(path: Path) -> list[str]:
 def _saved_files(folder: Path) -> list[Path]:
     try:
         state = json.loads((folder / "state.json").read_text("utf-8"))
-        files = [folder / one["filename"] for one in state["_data_files"]]
+        names = [one["filename"] for one in state["_data_files"]]
+        if any(Path(name).name != name for name in names):
+            raise ValueError("a file outside the folder")  # which somebody else may not have meant to be read
+        files = [folder / name for name in names]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CoplError(f"{folder} has no readable state.json; save the data set again (save_to_disk).") from error
     missing = [file.name for file in files if not file.is_file()]

@@ -158,24 +158,53 @@ def first_study(store: Store, settings: Settings, make: Callable[[], object]) ->
 
 
 @needs(OWNER)
+def imports_folder(session: Session) -> Path:
+    """The one folder of the studio's machine whose files owners may import in the app."""
+    return session.settings.imports_folder.resolve()
+
+
+@needs(OWNER)
 def server_file(session: Session, path: str, *, by: int | None = None) -> tuple[Path, tuple[int, int]]:
-    """(a file or folder on the studio's machine, what changes when its content does).
+    """(a file or folder below ``imports_folder``, what changes when its content does).
+
+    An owner of one study may not read what the studio's process can: exports of other studies, say.  So links are
+    followed before it is decided where the file is.
+
+    Args:
+        path: from that folder, or from the root.
 
     Raises:
-        CoplError: the path is not absolute, or there is nothing that the studio may read.
+        CoplError: it is in no such place, or there is nothing that the studio may read.
     """
-    found = Path(path.strip())
-    if not found.is_absolute():
+    folder = imports_folder(session)
+    gone = CoplError(f"There is no file {path.strip()} in {folder} on the studio's machine; check its name and folder.")
+    try:
+        found = (folder / path.strip()).resolve()
+    except (ValueError, OSError, RuntimeError):  # a sign that no path has, or links in a circle
+        raise gone from None
+    if not found.is_relative_to(folder):
         raise CoplError(
-            f"{path} is no whole path; give one from the root of the studio's machine, such as /data/votes.csv."
+            f"{path.strip()} is not in {folder}, the only folder of the studio's machine from which owners import; "
+            "ask whoever runs the studio to put the file itself there, or to name another folder in COPL_IMPORTS."
         )
     try:
         facts = found.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise CoplError(f"There is no file {found} on the studio's machine; check its name and folder.") from None
+        links = [one for one in found.rglob("*") if not _is_below(folder, one)] if found.is_dir() else []
+    except (FileNotFoundError, NotADirectoryError):
+        raise gone from None
     except OSError as error:
         raise CoplError(f"{found} cannot be read ({error.strerror}); check its permissions.") from None
+    if links:
+        raise CoplError(f"{links[0]} leads out of {folder}; put the file itself there, or import it in a terminal.")
     return found, (facts.st_mtime_ns, facts.st_size)
+
+
+def _is_below(folder: Path, path: Path) -> bool:
+    """Whether a path is in a folder once its links are followed."""
+    try:
+        return path.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # links in a circle
+        return False
 
 
 @needs(OWNER)

@@ -291,6 +291,7 @@ def test_a_table_with_numbers_of_an_unknown_width_is_refused_in_a_sentence(tmp_p
         ("dataset_dict.json", b"\xff", "does not name the splits"),
         ("train.parquet", b"PAR1", "damaged here"),
         ("state.json", b'{"_data_files": [{"filename": "state.json"}]}', "damaged here"),
+        ("state.json", b'{"_data_files": [{"filename": "../state.json"}]}', "no readable state.json"),
     ],
 )
 def test_a_damaged_folder_is_refused_in_a_sentence(tmp_path, name, content, sentence):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from copl_core.records import CoplError, Kind, Role
 from copl_core.study import access, contents
+from pages.texts import literal
 
 ROWS = [
     {"prompt": "Name a bird", "response_a": "Robin", "response_b": "Wren", "choice": choice, "annotator": name}
@@ -112,11 +114,21 @@ def test_the_preview_draws_questions_and_answers_as_they_will_look(page, drawn):
     )
 
 
-def test_an_owner_names_a_path_on_the_server(session, owner, open_page, words, tmp_path):
-    path = tmp_path / "on the server.jsonl"
+@pytest.fixture
+def folder(session):
+    """The folder whose files owners may import."""
+    session.settings.imports_folder.mkdir()
+    return session.settings.imports_folder
+
+
+def test_an_owner_names_a_file_on_the_server(session, owner, open_page, words, folder):
+    path = folder / "on the server.jsonl"
     path.write_bytes(lines(*ROWS))
-    here = {"settings-part": "Studies", "import-from": "A path on this server"}
+    here = {"settings-part": "Studies", "import-from": "A file on this server"}
     opened = open_page("settings", session, owner, **here)
+    assert f"Files for this lie in {literal(str(folder))} on the studio's machine." in words(opened)
+    opened.text_input(key="import-path").set_value(path.name).run()
+    assert "2 labels of 2 people on 1 pair" in words(opened)
     opened.text_input(key="import-path").set_value(str(path)).run()
     assert "2 labels of 2 people on 1 pair" in words(opened)
     path.write_bytes(lines(*ROWS, ROWS[0] | {"annotator": "Cleo"}))  # it is read again
@@ -126,21 +138,64 @@ def test_an_owner_names_a_path_on_the_server(session, owner, open_page, words, t
     assert session.store.label_count(session.id) == 3 and path.exists()
     assert "Which answer was on the left is not known of" in words(opened)
     for wrong, sentence in (
-        (tmp_path / "gone.csv", "There is no file"),
+        (folder / "gone.csv", "There is no file"),
         (path / "within", "There is no file"),
-        ("votes.csv", "is no whole path"),
-        (tmp_path, "is a folder without a saved data set"),
-        ("/dev/zero", "zero is neither a file nor a folder"),
-        ("/etc/hostname\0", "no file"),
+        ("votes.csv", "There is no file"),
+        (folder, "is a folder without a saved data set"),
+        ("/dev/zero", f"is not in {folder}, the only folder"),
+        ("hostname\0", "no file"),
     ):
         opened.text_input(key="import-path").set_value(str(wrong)).run()
         assert sentence in words(opened) and not opened.exception, wrong
         assert not [button for button in opened.button if button.key == "import-make"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    "way", ["from the root", "by dots", "by a link", "by a folder that is a link", "to a neighbour"]
+)
+def test_no_owner_reads_a_file_of_the_server_that_is_not_in_the_folder_for_it(session, owner, folder, way, there):
+    """An owner of one study has not made the files of another, nor those of the machine."""
+    other = folder.with_name("imports of A")
+    other.mkdir()
+    secret = other / "labels.jsonl"
+    if there:  # what is said does not depend on it
+        secret.write_bytes(lines(*ROWS))
+    (folder / "link.jsonl").symlink_to(secret)
+    (folder / "linked").symlink_to(other)
+    named = {
+        "from the root": secret, "by dots": "../imports of A/labels.jsonl", "by a link": "link.jsonl",
+        "by a folder that is a link": "linked/labels.jsonl", "to a neighbour": folder.parent / "copl.db",
+    }[way]  # fmt: skip
+    with pytest.raises(CoplError, match="the only folder of the studio's machine from which owners import"):
+        contents.server_file(session.acting(owner.id), str(named))
+
+
+def test_a_folder_with_a_link_that_leads_out_of_it_is_refused(session, owner, folder):
+    (folder / "set").mkdir()
+    (folder / "circle").symlink_to(folder / "circle")
+    (folder / "set" / "train.parquet").symlink_to("/etc/hostname")
+    with pytest.raises(CoplError, match="train.parquet leads out of"):
+        contents.server_file(session.acting(owner.id), "set")
+    with pytest.raises(CoplError, match="There is no file circle|is not in"):
+        contents.server_file(session.acting(owner.id), "circle")
+
+
+def test_the_folder_for_imports_is_a_setting_and_may_be_a_link_itself(session, owner, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "labels.jsonl").write_bytes(lines(*ROWS))
+    (tmp_path / "named").symlink_to(tmp_path / "data")
+    session.settings = replace(session.settings, imports=str(tmp_path / "named"))
+    page = session.acting(owner.id)
+    for name in ("labels.jsonl", str(tmp_path / "named" / "labels.jsonl")):
+        assert contents.server_file(page, name)[0] == tmp_path / "data" / "labels.jsonl"
+    with pytest.raises(CoplError, match="COPL_IMPORTS is 'data'; give a folder from the root"):
+        replace(session.settings, imports="data")
+
+
 @pytest.mark.parametrize("role", [Role.ANNOTATOR, Role.RESEARCHER])
-def test_the_role_for_a_path_is_looked_up_at_the_act(session, owner, role, tmp_path):
-    path = tmp_path / "labels.jsonl"
+def test_the_role_for_a_path_is_looked_up_at_the_act(session, owner, role, folder):
+    path = folder / "labels.jsonl"
     path.write_bytes(lines(*ROWS))
     page = session.acting(owner.id)
     assert contents.server_file(page, str(path))[0] == path
