@@ -862,6 +862,7 @@ class Store(Protocol):
         """Remove these copies, and those that were made before a migration: they hold somebody who has left.
 
         Raises:
+            CoplError: another process makes one now, and does not come to an end.
             OSError: one cannot be removed.
         """
         ...

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from time import sleep
+from time import monotonic, sleep
 from typing import IO
 
 from sqlalchemy import Engine
@@ -28,6 +28,7 @@ SPARE_BYTES = 50_000_000  # that stay free beside a copy, for what is written me
 _TAIL = ".part"  # of a copy that is not whole
 _LOCK = ".copying"  # the file beside a database by which one process at a time copies or migrates it
 _PAUSE = 0.05  # seconds between two looks whether it is free
+_DROP_SECONDS = 10.0  # that the removal of copies waits for one that is made now; the trainer removes them later
 
 
 def database_file(engine: Engine) -> Path | None:
@@ -138,21 +139,40 @@ def back_up_by_clock(engine: Engine, hours: float, keep: int) -> Path | None:
 
 
 def drop_backups(engine: Engine) -> None:
-    """Remove the copies: they hold somebody who has left.
+    """Remove the copies: they hold somebody who has left.  One that is made now is waited for, since it may have read
+    the rows before they went and appears only when it is whole.
 
     Raises:
+        CoplError: another process still makes one, or the folder of the database cannot be written.
         OSError: one cannot be removed.
     """
     database = database_file(engine)
-    for one in backups.backups_of(database) if database else []:
-        one.path.unlink(missing_ok=True)
+    if database is None:
+        return
+    with open_lock(database.parent / _LOCK) as lock:
+        until = monotonic() + _DROP_SECONDS
+        while not _taken(lock):
+            if monotonic() > until:
+                raise CoplError(
+                    "The copies of the database cannot be removed while another process makes one; wait until it is "
+                    "done."
+                )
+            sleep(_PAUSE)
+        _remove_cut(backups.path_of(database, datetime.now(UTC)).parent)
+        for one in backups.backups_of(database):
+            one.path.unlink(missing_ok=True)
+
+
+def _remove_cut(folder: Path) -> None:
+    """Remove what killed processes left of their copies; for a process that is alone."""
+    for cut in folder.glob(f".copl-*{_TAIL}"):
+        cut.unlink(missing_ok=True)
 
 
 def _copy(engine: Engine, database: Path, path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        for cut in path.parent.glob(f".copl-*{_TAIL}"):  # of a process that was killed: this one is alone
-            cut.unlink(missing_ok=True)
+        _remove_cut(path.parent)
         needed = database.stat().st_size + SPARE_BYTES
         free = shutil.disk_usage(path.parent).free
     except OSError as error:

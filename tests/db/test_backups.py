@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from alembic import command
@@ -140,6 +141,37 @@ def test_copies_go_when_somebody_leaves(file, birds):
     (ann,) = birds.users(birds.studies()[0].id)
     birds.forget_user(ann.id, fewest={"graph": 10, "full": 10})
     assert clean_up(birds, Settings(home=file.parent)) == [] and backups_of(file) == []
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_copy_that_is_not_whole_yet_goes_too_when_somebody_leaves(file, birds, monkeypatch, waits):
+    """It has read the rows before they went, and gets its name after."""
+    sync, waiting = copies.os.fsync, []
+    (ann,) = birds.users(birds.studies()[0].id)
+
+    def leaves() -> None:
+        other = SqlStore(make_engine(str(birds.engine.url)))
+        other.forget_user(ann.id, fewest={"graph": 10, "full": 10})
+        waiting.append(clean_up(other, Settings(home=file.parent)))
+
+    def copied(handle: int) -> None:
+        monkeypatch.setattr(copies.os, "fsync", sync)
+        leaving.start()
+        leaving.join(None if not waits else 2)
+        sync(handle)
+
+    if not waits:
+        monkeypatch.setattr(copies, "_DROP_SECONDS", 0.0)
+    leaving = Thread(target=leaves)
+    monkeypatch.setattr(copies.os, "fsync", copied)
+    birds.back_up_by_clock(24, 2)
+    leaving.join()
+    if not waits:
+        assert waiting == [[waiting[0][0]]] and "while another process makes one" in waiting[0][0]
+        assert len(backups_of(file)) == 1 and birds.unclean_studies()
+        (file.parent / "backups" / ".copl-20260101T000000Z.db.part").touch()  # of a process that was killed
+        assert clean_up(birds, Settings(home=file.parent)) == []
+    assert list((file.parent / "backups").iterdir()) == [] and not birds.unclean_studies()
 
 
 def test_the_trainer_says_where_a_copy_is_and_makes_no_other_however_the_clock_jumps(file, birds, caplog):
