@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from copl_core.records import CoplError
 from copl_core.reward.sentences import ends_sentence, whole_sentences
 from copl_core.reward.styles import STYLES, Style
 from copl_core.reward.writer import load_writer
+from tests.conftest import ROOT
 
 pytest_plugins = "tests.reward.tiny"
 
@@ -147,6 +150,17 @@ def test_a_model_that_is_not_there_is_reported_in_a_sentence(name):
     with pytest.raises(CoplError, match="cannot be loaded from this machine") as refused:
         load_writer(name, no_bundle)
     assert "\n" not in str(refused.value)
+
+
+def test_a_model_that_is_not_there_is_not_fetched_as_the_page_on_privacy_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *where, **how: asked.append(where) or [])
+    with pytest.raises(CoplError, match="nobody/no-such-model"):
+        load_writer("nobody/no-such-model", no_bundle)
+    assert asked == []
+    text = " ".join((ROOT / "docs" / "privacy.md").read_text().split())
+    assert "the writer on the Reward page takes only models that are on it, and fetches none" in text
 
 
 def test_a_folder_without_a_model_and_an_encoder_are_reported_in_a_sentence(tmp_path, tiny_encoder):
