@@ -185,7 +185,7 @@ def server_file(session: Session, path: str, *, by: int | None = None) -> tuple[
     if not found.is_relative_to(folder):
         raise CoplError(
             f"{path.strip()} is not in {folder}, the only folder of the studio's machine from which owners import; "
-            "ask whoever runs the studio to put the file itself there, or to name another folder in COPL_IMPORTS."
+            "ask those who run the studio to put the file itself there, or to name another folder in COPL_IMPORTS."
         )
     try:
         facts = found.stat()

@@ -159,7 +159,7 @@ def test_no_owner_reads_a_file_of_the_server_that_is_not_in_the_folder_for_it(se
     other = folder.with_name("imports of A")
     other.mkdir()
     secret = other / "labels.jsonl"
-    if there:  # what is said does not depend on it
+    if there:  # the sentence does not depend on it
         secret.write_bytes(lines(*ROWS))
     (folder / "link.jsonl").symlink_to(secret)
     (folder / "linked").symlink_to(other)
