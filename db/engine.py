@@ -359,7 +359,7 @@ _SQLITE: dict[int, tuple[str, type[CoplError], str]] = {
     sqlite3.SQLITE_FULL: ("disk is full", StoreUnavailable, _FULL),
     sqlite3.SQLITE_IOERR: (
         "disk I/O error",
-        CoplError,
+        StoreUnavailable,  # a full disk or a used-up quota, too, where the files beside that of the database need room
         "The disk of the database reports an error; check it and try again. Nothing was saved.",
     ),
     sqlite3.SQLITE_BUSY: (
@@ -397,7 +397,7 @@ def _of_sqlite(engine: Engine, error: DBAPIError) -> CoplError | None:
     for primary, (words, kind, sentence) in _SQLITE.items():
         if code is not None and code & 0xFF == primary or code is None and words in str(error.orig):
             full = primary == sqlite3.SQLITE_IOERR and _is_full(location(engine))
-            return StoreUnavailable(_FULL) if full else kind(sentence)
+            return kind(_FULL if full else sentence)
     return None
 
 

@@ -14,6 +14,7 @@ import pytest
 from copl_core.records import Choice, Role, User
 from copl_core.study import access, contents, labelling
 from copl_core.study.session import Session
+from pages.failures import show_failure
 from tests.worlds import camp_labels, fit_graph_now, open_study, pairs_to_label, trained, two_camps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +83,20 @@ def open_page() -> Callable:
         return page
 
     return draw
+
+
+@pytest.fixture
+def as_served(monkeypatch) -> None:
+    """Errors that a page does not catch are shown as the app shows them."""
+    from streamlit.testing.v1.local_script_runner import LocalScriptRunner
+
+    begin = LocalScriptRunner.__init__
+
+    def served(self, *args: object, **kwargs: object) -> None:
+        begin(self, *args, **kwargs)
+        self._on_script_error = show_failure
+
+    monkeypatch.setattr(LocalScriptRunner, "__init__", served)
 
 
 @pytest.fixture
