@@ -20,6 +20,7 @@ from pages.common import (
     group_colour,
     group_name,
     group_phrase,
+    in_a_sentence,
     listing,
     plot_settings,
     source_line,
@@ -144,6 +145,7 @@ def rename(profile: GroupProfile) -> None:
         st.caption("The name is used on all pages, for this group in every snapshot. Press Enter to save it.")
 
 
+@in_a_sentence
 def save_name(group: int, key: str) -> None:
     session, me = current()
     st.session_state.pop(f"{key}-problem", None)
@@ -151,6 +153,8 @@ def save_name(group: int, key: str) -> None:
         st.session_state[key] = group_names.rename(session, group, st.session_state[key], by=me.id)
         st.session_state[f"{key}-saved"] = st.session_state.get(f"{key}-saved", 0) + 1  # a new popover, which is closed
     except CoplError as problem:
+        if me.role != Role.OWNER:  # any more: the field, with the place for the sentence, is gone
+            raise
         st.session_state[f"{key}-problem"] = str(problem)
     forget_group_names()
 

@@ -11,7 +11,15 @@ from copl_core.records import CoplError, Kind, Role, counted_people
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
 from pages import alike, quarantine, second_look
-from pages.common import NO_GROUP_COLOUR, current, person_name, plot_settings, training_of, who_is_simulated
+from pages.common import (
+    NO_GROUP_COLOUR,
+    current,
+    in_a_sentence,
+    person_name,
+    plot_settings,
+    training_of,
+    who_is_simulated,
+)
 from pages.find_people import find_people
 from pages.gain import ceiling_in_words
 
@@ -359,12 +367,15 @@ def confirm(person: PersonQuality) -> None:
         st.button("Cancel", key="exclusion-cancel", on_click=st.session_state.pop, args=(confirming, None))
 
 
+@in_a_sentence
 def exclude(person: PersonQuality, out: bool) -> None:
     session, me = current()
     st.session_state.pop(f"exclusion-confirming-{person.user.id}-{not out}", None)
     try:
         access.exclude(session, person.user.id, out, by=me.id)
     except CoplError as problem:
+        if me.role != Role.OWNER:  # any more: the section, with the place for the sentence, is gone
+            raise
         st.session_state["exclusion-problem"] = str(problem)
     else:
         st.session_state["exclusion-done"] = f"{name(person)} is {'excluded' if out else 'included again'}."
