@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,16 @@ def test_statements_about_simulated_users_agree_with_their_true_taste(tmp_path):
             stated += 1
             right += np.sign(one.effect) == np.sign(leans[user.true_group][FEATURE_NAMES.index(one.feature)])
     assert stated >= 20 and right >= 0.9 * stated
+
+
+def test_an_answer_after_a_clock_that_was_ahead_is_the_one_given_again(session, monkeypatch):
+    ann = access.join(session, "Ann")
+    pair, ahead = session.store.pairs(session.id)[0][0], timedelta(days=365)
+    given = []
+    for reason, off in (("uniform", ahead), ("repeat", timedelta())):
+        monkeypatch.setattr("db.labelling.now", lambda off=off: datetime.now(UTC) + off)
+        later = datetime.now(UTC) + ahead + timedelta(hours=1)
+        task = session.store.hand_out(ann.id, pair, swap=False, reason=reason, expires_at=later)
+        given.append(session.store.submit(task.id, ann.id, Choice.LEFT))
+    past = user_profile.answer_history(session, ann.id)
+    assert [(one.label.id, one.again) for one in past] == [(given[1].id, True), (given[0].id, False)]
