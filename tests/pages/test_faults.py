@@ -63,7 +63,7 @@ def busy(session: Session) -> Iterator[None]:
 
 @contextmanager
 def full(session: Session) -> Iterator[None]:
-    """The log of the database may not get longer, and a reader keeps it from beginning anew."""
+    """The log of the database may not get longer, and a reader keeps it from being used again."""
     session.store.engine.dispose()
     path = session.store.engine.url.database
     other = sqlite3.connect(path, isolation_level=None)

@@ -1,5 +1,5 @@
-"""An open tab acts with the rights of now: whoever has been signed out or has a lower role since changes nothing there,
-and is told.  Every act of every page is tried with a real session of a browser.
+"""An open tab acts with the rights of now: a person who has been signed out or has a lower role since changes nothing
+there, and reads why.  Every act of every page is tried with a real session of a browser.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def named(way: Callable) -> str:
     return way.__name__
 
 
-def told(page, words: Callable) -> str:
+def sentences(page, words: Callable) -> str:
     """What a page says, beside it too; it has not failed."""
     shown = "\n".join([words(page), *(one.value for one in page.toast)])
     assert "This page failed" not in shown and not page.exception, shown
@@ -56,7 +56,7 @@ def test_a_tab_of_somebody_who_is_signed_out_changes_nothing(study, open_page, a
         end(study, browser, user)
         before = rows(study)
         act.do(page)
-        assert sign_in.SIGNED_OUT in told(page, words), end.__name__
+        assert sign_in.SIGNED_OUT in sentences(page, words), end.__name__
         assert rows(study) == before, end.__name__
 
 
@@ -68,7 +68,7 @@ def test_a_tab_of_somebody_with_a_lower_role_changes_nothing(study, open_page, a
     access.set_role(study, user.id, Role.RESEARCHER if act.needs is Role.OWNER else Role.ANNOTATOR)
     before = rows(study)
     act.do(page)
-    shown = told(page, words)
+    shown = sentences(page, words)
     assert "of the study may do this" in shown or "Only an owner of the study may change its settings" in shown, shown
     assert rows(study) == before
 
@@ -82,7 +82,7 @@ def test_a_tab_of_somebody_who_is_excluded_teaches_nothing(study, open_page, as_
     access.exclude(study, user.id, True)
     learned, before = study.store.training_data(study.id), rows(study)
     act.do(page)
-    told(page, words)
+    sentences(page, words)
     after = study.store.training_data(study.id)
     assert rows(study) != before, "what they do is stored: they keep their labels"
     assert len(after.labels.user) == len(learned.labels.user)
@@ -95,5 +95,5 @@ def test_a_tab_that_asks_for_a_name_lets_nobody_in_after_the_study_is_closed(stu
     labelling.set_assignment(study, replace(settings, open=False))
     before = rows(study)
     JOIN.do(page)
-    assert "invite" in told(page, words) and rows(study) == before
+    assert "invite" in sentences(page, words) and rows(study) == before
     labelling.set_assignment(study, settings)
