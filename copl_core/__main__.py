@@ -135,7 +135,7 @@ def prepare(settings: Settings) -> str:
 
 def seed_demo(store: Store, settings: Settings) -> Session:
     """Create the study of a first start: real texts and simulated users.  Where only this machine opens the app,
-    whoever does so may join; elsewhere people need an invite, until an owner opens it."""
+    anybody who does so may join; elsewhere people need an invite, until an owner opens it."""
     from copl_core.demo import first_snapshot
     from copl_core.demo.world import demo_rows
 

@@ -233,7 +233,7 @@ def _allowed_model(root: Path, name: str) -> str:
             return name
     raise CoplError(
         f"The language model {name[:200]!r} is no folder below the studio's folder of models (COPL_MODELS) and no "
-        "Hugging Face id; name smollm2, or have whoever runs the studio put the model there."
+        "Hugging Face id; name smollm2, or let the person who runs the studio put the model there."
     )
 
 

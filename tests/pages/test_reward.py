@@ -131,7 +131,7 @@ def test_every_run_tells_the_browser_the_texts_since_it_may_never_draw_those_of_
 
 
 def as_model_of(session, folder) -> str:
-    """The name of a model that whoever runs the studio has copied into its folder of models."""
+    """The name of a model that the person who runs the studio has copied into its folder of models."""
     copytree(folder, session.settings.model_root / "tiny")
     return "tiny"
 
