@@ -110,7 +110,7 @@ class Sessions(Transactions):
             session = live_session(connection, session_hash)
         if session is None or (session.study_id == study_id and session.seen_at > now() - TOUCHED):
             return
-        with self._write() as connection:
+        with self._write(prompt=True) as connection:
             connection.execute(
                 update(BrowserSessionRow)
                 .where(BrowserSessionRow.id == session.id)

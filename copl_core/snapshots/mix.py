@@ -7,7 +7,7 @@ t = r(u,a) − r(u,b) (``reward.model``) and of the linear text reward l = w_u·
     P(a ≻ b) = σ(v_g'·g' + v_t'·t + v_l'·l)   for unseen texts, where g' is the margin of the positions that the graph
                                               predicts from the texts.
 
-The weights minimise the log-loss of labels that no part was fitted to, v' that of labels about texts that no part has
+The weights minimise the log-loss of labels that no part was fitted to, v' that of labels with a text that no part has
 seen.  The prior of v is a Gaussian around the graph alone, that of v' one around graph and linear text reward in equal
 parts.
 """
@@ -34,7 +34,7 @@ class Mix:
     n: int = 0  # held-out labels that these were learned on
     graph_new: float = 0.0  # weight of the graph margin for unseen texts, at their predicted positions
     text_new: float = 1.0  # weight of the experts' margin there
-    n_new: int = 0  # held-out labels about unseen texts that these were learned on
+    n_new: int = 0  # held-out labels with an unseen text that these were learned on
     linear: float = 0.0  # weight of the linear text reward for known responses
     linear_new: float = 0.0  # weight of the linear text reward for unseen texts
 
@@ -52,7 +52,7 @@ def fit_mix(margins: np.ndarray, outcome: np.ndarray, new: np.ndarray) -> Mix:
     Without labels the weights are the means of their priors.
 
     Args:
-        new: (N,) marks labels about texts that no part has seen; their graph margin is that of the predicted positions.
+        new: (N,) marks labels with a text that no part has seen; their graph margin is that of the predicted positions.
     """
     design = np.asarray(margins, np.float64).T
     size = np.sqrt((design**2).mean(0)) if len(design) else np.ones(3)

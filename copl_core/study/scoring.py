@@ -362,5 +362,5 @@ def _basis(snapshot: Snapshot, known: bool) -> str:
     total = sum(weight for _, weight in speaking)
     shares = "; ".join(f"{name} {weight / total:.0%}" for name, weight in speaking)
     learned = f"learned on {n:,} held-out labels" if n else "set beforehand, since no label could be held out"
-    about = "" if known else " about texts that no part had seen" if n else ""
+    about = "" if known else " with a text that no part had seen" if n else ""
     return f"Parts of the model by weight: {shares}; {learned}{about}."

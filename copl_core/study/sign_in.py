@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from contextlib import suppress
 
-from copl_core.records import BrowserSession, Identity, User
+from copl_core.records import BrowserSession, CoplError, Identity, User
 from copl_core.store import Store
 
 SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."
@@ -108,7 +109,8 @@ def open_study(store: Store, browser: str, study_id: int) -> User | None:
         if user is not None:
             store.add_to_session(hashed(browser), user.id)
     if user is not None:
-        store.open_in_session(hashed(browser), study_id)
+        with suppress(CoplError):  # a page can be read while the database takes no change
+            store.open_in_session(hashed(browser), study_id)
     return user
 
 

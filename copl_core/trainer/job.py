@@ -395,7 +395,7 @@ def learn_mix(
 
     Args:
         known: held-out labels (N,) about responses that all parts have learned from.
-        new: labels about responses that none has seen.
+        new: labels with a response that none has seen; the other one may be known.
         progress: called with ("mix", texts read, texts, None); what it raises ends the reading.
     """
     outcome = known.joined(new).outcome

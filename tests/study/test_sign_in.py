@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from copl_core.records import CoplError, Identity, Role, User
 from copl_core.study import access, sign_in
@@ -61,6 +61,19 @@ def test_a_session_ends_half_a_year_after_the_last_visit(session, olga):
         connection.execute(text("update browser_session set seen_at = :at"), {"at": long_ago.replace(tzinfo=None)})
     assert sign_in.signed_in(session.store, browser, session.id) is None
     assert sign_in.session_of(session.store, browser) is None
+
+
+def test_a_page_opens_while_the_database_takes_no_change(session, olga):
+    """Where the last visit is so long ago that this one is written down."""
+    browser = sign_in.begin(session.store, access.sign_in_token(session, olga.id))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    with writing(session.store.engine) as connection:
+        connection.execute(text("update browser_session set seen_at = :at"), {"at": yesterday})
+    event.listen(session.store.engine, "checkout", lambda raw, *_: raw.execute("PRAGMA query_only=ON"))
+    session.store.engine.dispose()
+    assert sign_in.open_study(session.store, browser, session.id) == olga
+    with pytest.raises(CoplError, match="cannot be written"):
+        access.join(session, "Ann")
 
 
 def test_one_browser_is_in_several_studies_and_opens_no_other(session, other, olga):
