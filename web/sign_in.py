@@ -157,9 +157,9 @@ def waiting(answer: Response, seconds: int) -> Response:
 
 
 def refuse_stranger(request: Request) -> Response | None:
-    """Streamlit stores what anybody uploads, with or without an upload field on a page."""
+    """Streamlit keeps what anybody uploads in memory, with or without an upload field on a page."""
     store, _ = installation()
     secret = request.cookies.get(cookie_name(), "")
-    if secret and sign_in.session_of(store, secret) is not None:
+    if sign_in.may_upload(store, secret):
         return None
-    return PlainTextResponse("Sign in to upload a file.", 403)
+    return PlainTextResponse("Owners of a study upload files; sign in as one.", 403)

@@ -10,7 +10,7 @@ import re
 import secrets
 from contextlib import suppress
 
-from copl_core.records import BrowserSession, CoplError, Identity, User
+from copl_core.records import BrowserSession, CoplError, Identity, Role, User
 from copl_core.store import Store
 
 SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."
@@ -95,6 +95,15 @@ def signed_in(store: Store, browser: str, study_id: int) -> User | None:
 def session_of(store: Store, browser: str) -> BrowserSession | None:
     """The live session of a browser."""
     return store.browser_session(hashed(browser))
+
+
+def may_upload(store: Store, browser: str) -> bool:
+    """Whether a browser is that of an owner, of any study: the fields for files are on the page of owners."""
+    session = session_of(store, browser) if browser else None
+    if session is None or session.terminal:
+        return session is not None
+    users = (signed_in(store, browser, study.id) for study in session.studies)
+    return any(user is not None and user.role == Role.OWNER for user in users)
 
 
 def open_study(store: Store, browser: str, study_id: int) -> User | None:

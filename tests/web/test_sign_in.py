@@ -40,8 +40,12 @@ def client(session) -> TestClient:
     return TestClient(Starlette(routes=routes, middleware=[Middleware(SignIn)]), follow_redirects=False)
 
 
+def cookie(client: TestClient) -> str:
+    return client.cookies.get(installation.cookie_name(), "")
+
+
 def who(session: Session, client: TestClient) -> str | None:
-    user = sign_in.signed_in(session.store, client.cookies.get(installation.cookie_name(), ""), session.id)
+    user = sign_in.signed_in(session.store, cookie(client), session.id)
     return None if user is None else user.name
 
 
@@ -175,10 +179,23 @@ def test_no_link_leads_to_another_site(client, token):
     assert not is_local("//evil.example") and not is_local("/\\evil") and not is_local("/a\nb") and is_local("/a?b=c")
 
 
-def test_nobody_uploads_without_signing_in(session, client, token):
-    assert client.put("/_stcore/upload_file/a/b", content=b"x").status_code == 403
+def test_owners_alone_upload(session, client, token):
+    def upload() -> int:
+        return client.put("/_stcore/upload_file/a/b", content=b"x").status_code
+
+    assert upload() == 403
+    for name, role in (("Ann", Role.ANNOTATOR), ("Rita", Role.RESEARCHER)):
+        client.cookies.clear()
+        client.get("/", params={"token": access.sign_in_token(session, access.join(session, name, role).id)})
+        assert who(session, client) == name and upload() == 403
+    client.cookies.clear()
     client.get("/", params={"token": token})
-    assert client.put("/_stcore/upload_file/a/b", content=b"x").status_code == 200
+    assert upload() == 200
+    second = access.join(session, "Otto", Role.OWNER)
+    access.set_role(
+        session, sign_in.signed_in(session.store, cookie(client), session.id).id, Role.ANNOTATOR, by=second.id
+    )
+    assert upload() == 403
 
 
 def test_after_many_sign_ins_that_failed_none_is_looked_at_for_a_while(session, client, token):
