@@ -10,15 +10,31 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from scipy.special import expit
+
 from copl_core.config import Settings
+from copl_core.ids import rows_of
 from copl_core.insight.layout import Layout
-from copl_core.records import RUN_KINDS, CoplError, StudyRecord
+from copl_core.preference.state import GraphState
+from copl_core.records import (
+    RUN_KINDS,
+    Comparisons,
+    CoplError,
+    StudyRecord,
+    TrainingData,
+    counted,
+    counted_people,
+)
 from copl_core.snapshots.snapshot import load_snapshot, on_disk, outdated, prune
 from copl_core.store import Store
 from copl_core.trainer.shared_snapshots import SharedSnapshots
+
+COMPARED = 2000  # predictions for others, before and after somebody is forgotten
 
 
 def clean_up(store: Store, settings: Settings) -> list[str]:
@@ -120,6 +136,53 @@ def _words(note: Path) -> list[str]:
         return note.read_text().split()
     except (OSError, ValueError):
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How far predictions for those who stay have moved, once somebody who has left is forgotten."""
+
+    mean: float  # mean |P before − P after| that a person prefers the first answer of a pair
+    pairs: int  # (person, pair) of which that is the mean
+    people: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"Trained without the people who have left: predictions for the others changed by {self.mean:.3f} on average "
+            f"({counted(self.pairs, 'prediction')} for {counted_people(self.people)})."
+        )
+
+
+def change_for_others(store: Store, root: Path, study_id: int, data: TrainingData, after: GraphState) -> Change | None:
+    """What forgetting has changed for others, between the champion that knew who has left and ``after``; None where
+    nobody has left, or the champion cannot be read.
+
+    Some people of both graphs, each with a labelled pair that both graphs know, are drawn (``COMPARED``).
+    """
+    champion = store.champion(study_id)
+    if champion is None or not store.knows_forgotten(study_id):
+        return None
+    try:
+        before = load_snapshot(root, champion.version).graph
+    except (CoplError, OSError):
+        return None
+    people = np.setdiff1d(np.intersect1d(before.user_ids, after.user_ids), store.left_users(study_id))
+    pairs = np.column_stack([data.response_ids[data.labels.left], data.response_ids[data.labels.right]])
+    known = np.intersect1d(before.response_ids, after.response_ids)
+    pairs = pairs[np.isin(pairs, known).all(1)]
+    if not len(people) or not len(pairs):
+        return None
+    rng = np.random.default_rng(0)
+    drawn, about = rng.choice(people, COMPARED), rng.choice(pairs, COMPARED)
+    p, q = (expit(_margins(state, drawn, about)) for state in (before, after))
+    return Change(float(np.abs(p - q).mean()), COMPARED, len(np.unique(drawn)))
+
+
+def _margins(state: GraphState, people: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Log-odds (N,) by the ids of people (N,) and of responses (N, 2)."""
+    user, (left, right) = rows_of(people, state.user_ids), rows_of(pairs.T, state.response_ids)
+    return state.margins(Comparisons.build(user, left, right, np.ones(len(user))))
 
 
 def map_without_left(store: Store, root: Path, study_id: int) -> Layout | None:

@@ -56,7 +56,7 @@ from copl_core.snapshots.snapshot import (
     write_snapshot,
 )
 from copl_core.store import Store
-from copl_core.trainer.departures import map_without_left
+from copl_core.trainer.departures import change_for_others, map_without_left
 from copl_core.trainer.lease import Lease
 from copl_core.trainer.memory import peak_gigabytes, release_memory
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
@@ -386,6 +386,8 @@ class Trainer:
             fitted = fit_graph_part(data, version, reward, previous=before, turned=turned, **given())
             took = {TOOK: clock.seconds()} if run.retry_of is None else {}  # a resumed run skips what it has
             self._write(run, config=config | {"data": cut} | took)
+            if changed := change_for_others(self.store, self.root(study_id), study_id, data, fitted.graph):
+                run_log.write(changed.sentence)
             manifest = {
                 "study": study_id,
                 "run": run.id,

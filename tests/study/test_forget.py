@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,14 +13,17 @@ from shutil import copytree
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sqlalchemy.event import listen
 
-from copl_core.records import Choice, CoplError, Identity, Role, RunState
+from copl_core.preference.state import GraphState
+from copl_core.records import Choice, Comparisons, CoplError, Identity, Role, RunState
 from copl_core.study import access, exports, forget, group_names, labelling, runs, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import Schedule
 from copl_core.trainer.departures import clean_up
 from copl_core.trainer.job import Job
+from copl_core.trainer.run_log import log_path
 from copl_core.trainer.worker import Trainer
 from tests.conftest import ROOT
 from tests.preference.camps import QUICK
@@ -121,6 +125,43 @@ def test_the_champion_after_a_departure_is_that_of_a_study_in_which_the_person_n
     assert mine.user_ids.tolist() == theirs.user_ids.tolist()
     for name in ("user_vectors", "response_vectors", "response_bias", "user_position_bias"):
         assert np.array_equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+def test_the_log_of_the_run_without_a_person_says_what_that_changed_for_the_others(study, person):
+    before = study.snapshot().graph
+    forget.forget(study, person)
+    (queued,) = study.store.active_runs()
+    trained_without(study)
+    after = study.snapshot().graph
+    (found,) = re.findall(
+        r"changed by ([\d.]+) on average \(2,000 predictions for 4 people\)", log_of(study, queued.id)
+    )
+    changes = mean_change(before, after, study)
+    assert 0 < changes < 1 and abs(float(found) - changes) < 0.25 * changes + 0.001  # of drawn ones, and of all
+    later = study.store.add_run(study.id, "graph", "a test")
+    trainer(study).execute(later.id)
+    assert "predictions for the others" not in log_of(study, later.id)  # nobody has left since
+
+
+def mean_change(before: GraphState, after: GraphState, study: Session) -> float:
+    """The mean over all people who stay and all labelled pairs, one by one."""
+    data = study.store.training_data(study.id)
+    ids = data.response_ids
+    return float(np.mean([
+        abs(probability(before, user, ids[left], ids[right]) - probability(after, user, ids[left], ids[right]))
+        for user in after.user_ids
+        for left, right in zip(data.labels.left, data.labels.right, strict=True)
+    ]))  # fmt: skip
+
+
+def probability(graph: GraphState, user: int, left: int, right: int) -> float:
+    rows = [int(np.flatnonzero(ids == one)[0]) for ids, one in
+            ((graph.user_ids, user), (graph.response_ids, left), (graph.response_ids, right))]  # fmt: skip
+    return float(expit(graph.margins(Comparisons.build(*([row] for row in rows), [1.0]))[0]))
+
+
+def log_of(study: Session, run_id: int) -> str:
+    return log_path(study.settings.run_logs, run_id).read_text()
 
 
 def test_a_fit_during_which_a_person_leaves_publishes_nothing(study, person):
