@@ -149,8 +149,8 @@ class Change:
     @property
     def sentence(self) -> str:
         return (
-            f"Trained without the people who have left: predictions for the others changed by {self.mean:.3f} on average "
-            f"({counted(self.pairs, 'prediction')} for {counted_people(self.people)})."
+            f"Trained without the people who have left: predictions for the others changed by {self.mean:.3f} on "
+            f"average ({counted(self.pairs, 'prediction')} for {counted_people(self.people)})."
         )
 
 
