@@ -168,12 +168,12 @@ def change_for_others(store: Store, root: Path, study_id: int, data: TrainingDat
     except (CoplError, OSError):
         return None
     people = np.setdiff1d(np.intersect1d(before.user_ids, after.user_ids), store.left_users(study_id))
-    pairs = np.column_stack([data.response_ids[data.labels.left], data.response_ids[data.labels.right]])
-    known = np.intersect1d(before.response_ids, after.response_ids)
-    pairs = pairs[np.isin(pairs, known).all(1)]
+    rng = np.random.default_rng(0)
+    some = data.labels.take(rng.integers(len(data.labels), size=10 * COMPARED))  # a study may have millions
+    pairs = np.column_stack([data.response_ids[some.left], data.response_ids[some.right]])
+    pairs = pairs[np.isin(pairs, np.intersect1d(before.response_ids, after.response_ids)).all(1)]
     if not len(people) or not len(pairs):
         return None
-    rng = np.random.default_rng(0)
     drawn, about = rng.choice(people, COMPARED), rng.choice(pairs, COMPARED)
     p, q = (expit(_margins(state, drawn, about)) for state in (before, after))
     return Change(float(np.abs(p - q).mean()), COMPARED, len(np.unique(drawn)))

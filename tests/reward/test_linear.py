@@ -93,19 +93,25 @@ def test_without_own_labels_a_user_is_expected_to_be_like_those_who_answer_alike
     assert reward.of_labels(vector, none, np.zeros(0)) == pytest.approx(reward.expected(vector[None])[0])
 
 
-def test_own_labels_outweigh_what_is_expected_as_they_grow():
-    """A user who always prefers the response with more of one feature, though the others do the opposite."""
+@pytest.mark.parametrize("own", [LinearConfig().own, 2.0])
+@pytest.mark.parametrize("whose", ["everybody", "neighbours"])
+def test_own_labels_outweigh_what_is_expected_as_they_grow(whose, own):
+    """A user who always prefers the response with more of one feature, though all others, or those who answer alike, do
+    the opposite."""
+    vector, opposite = np.random.default_rng(3).normal(size=Q), -np.eye(P + len(FEATURE_NAMES))[0]
+    like_them = a_reward()._standardise(vector[None])[0]
     reward = a_reward(
-        common=-np.eye(P + len(FEATURE_NAMES))[0],
-        from_graph=np.zeros((Q, P + len(FEATURE_NAMES))),
+        config=LinearConfig(own=own),
+        common=opposite * (whose == "everybody"),
+        from_graph=np.outer(like_them / (like_them @ like_them), opposite) * (whose == "neighbours"),
         response_strength=np.zeros(R),
     )
     rng, found = np.random.default_rng(0), []
-    for n in (0, 4, 16, 64):
+    for n in (0, 4, 16, 64, 256):
         left, right = np.array([rng.choice(R, 2, replace=False) for _ in range(n)], int).reshape(n, 2).T
         more = reward.responses[left, 0] > reward.responses[right, 0]
         labels = Comparisons.build([0] * n, left, right, more.astype(float))
-        found.append(reward.of_labels(np.zeros(Q), labels, np.ones(n))[0])
+        found.append(reward.of_labels(vector, labels, np.ones(n))[0])
     assert found[0] == pytest.approx(-1) and found == sorted(found) and found[-1] > 0
 
 
