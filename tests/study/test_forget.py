@@ -27,7 +27,7 @@ from copl_core.trainer.run_log import log_path
 from copl_core.trainer.worker import Trainer
 from tests.conftest import ROOT
 from tests.preference.camps import QUICK
-from tests.worlds import by_style, fit_graph_now, open_study, three_people, trained, trainer, two_camps
+from tests.worlds import by_style, fit_graph_now, open_study, three_people, trainer, two_camps
 
 NAME, REASON = "Zyxwvut Qponmlk", "because it smells of wet umbrellas"
 
@@ -241,13 +241,14 @@ def test_my_data_is_one_readable_file_with_what_is_stored_and_what_the_model_bel
     assert data["model"]["snapshot"] == "v0002"
 
 
-def test_my_data_names_the_group_of_a_person_only_if_it_is_large(study, person, tmp_path_factory, tmp_path):
+def test_my_data_names_the_group_of_a_person_only_if_it_is_large(study, person, tmp_path):
     place = user_map.position(study, person)
     group_names.rename(study, place.group, "Likes it dry")
     assert group_names.names_of_large(study) == {}
     for asks in (study, study.acting(person)):
         assert forget.my_data(asks, person)["model"]["group"] == f"Group {place.group + 1}"
-    large = trained(two_camps, tmp_path_factory, tmp_path / "large")
+    large = two_camps(tmp_path / "large")  # not the one that other tests share, since graphs are quick here
+    fit_graph_now(large)
     member = access.users(large)[0].id
     group = forget.my_data(large, member)["model"]["group"]
     assert group == group_names.names(large)[user_map.position(large, member).group]
