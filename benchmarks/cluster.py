@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from tests.databases import Cluster, NoPostgres
+from tests.databases import Cluster
 
 if TYPE_CHECKING:
     from tests.storages import Connection
@@ -195,14 +195,14 @@ def start_database(database: Cluster) -> None:
     """Start a killed server; it refuses until the last process of the old one has ended.
 
     Raises:
-        NoPostgres: it does not start.
+        RuntimeError: it does not start.
     """
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             database.restart()
             return
-        except NoPostgres:
+        except RuntimeError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)

@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from db.engine import make_engine, migrate
 
 DEBIAN = Path("/usr/lib/postgresql")  # one folder per version
@@ -46,6 +48,15 @@ def empty_database(home: Path) -> None:
 
 class NoPostgres(Exception):
     """PostgreSQL cannot be had here; the message says why and what to install."""
+
+
+@contextmanager
+def postgres_or_skip() -> Iterator[None]:
+    """For a test that starts a server of its own inside: where there is none, it is skipped with the reason."""
+    try:
+        yield
+    except NoPostgres as missing:
+        pytest.skip(str(missing))
 
 
 def programs() -> Path:
@@ -97,8 +108,16 @@ class Cluster:
         self.process.communicate()  # closes the pipe
 
     def restart(self) -> None:
+        """Stop it and start it again.
+
+        Raises:
+            RuntimeError: it does not come back; unlike a missing server, that skips no test.
+        """
         self.stop()
-        self.start()
+        try:
+            self.start()
+        except NoPostgres as problem:
+            raise RuntimeError(str(problem)) from problem
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from copl_core.config import Settings
 from copl_core.records import Choice, RunState
 from copl_core.study import labelling
 from copl_core.study.session import Session
-from tests.databases import NoPostgres, private_server
+from tests.databases import postgres_or_skip, private_server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -24,11 +24,8 @@ def settings(request, tmp_path) -> Iterator[Settings]:
     if request.param == "sqlite":
         yield Settings(home=tmp_path)
         return
-    try:
-        with private_server() as url:
-            yield Settings(home=tmp_path, database_url=url)
-    except NoPostgres as missing:
-        pytest.skip(str(missing))
+    with postgres_or_skip(), private_server() as url:
+        yield Settings(home=tmp_path, database_url=url)
 
 
 @pytest.mark.slow
@@ -81,10 +78,8 @@ def broken_labels(session: Session, people: list[Visitor]) -> list[str]:
 @pytest.mark.slow
 def test_apps_a_trainer_and_the_database_are_killed_while_people_label_and_everything_holds(minilm):
     plan = cluster_storm.Plan(labellers=3, think=0.3, seed=1, kinds="graph", trainers=1, labels=20)
-    try:
+    with postgres_or_skip():
         outcome = cluster_storm.storm(plan)
-    except NoPostgres as missing:
-        pytest.skip(str(missing))
     assert outcome.broken == []
     assert outcome.rows["labels acknowledged"] >= plan.labels and outcome.rows["runs, graph, done"] > 0
     assert sum(outcome.rows[f"killed: {kind}"] for kind in cluster_storm.KINDS) > 1

@@ -20,7 +20,7 @@ from copl_core.records import ImportRow, StudyRecord, Task, User
 from db.base import Base
 from db.engine import migrate
 from db.store import SqlStore, make_engine
-from tests.databases import NoPostgres, empty_database, private_server
+from tests.databases import empty_database, postgres_or_skip, private_server
 
 
 @pytest.fixture
@@ -35,11 +35,8 @@ def postgres_url() -> Iterator[str]:
     if named:
         yield named
         return
-    try:
-        with private_server() as address:
-            yield address
-    except NoPostgres as missing:
-        pytest.skip(str(missing))
+    with postgres_or_skip(), private_server() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from copl_core.records import Choice, CoplError, ImportRow, StoreUnavailable
 from db.engine import make_engine, reading, writing
 from db.store import SqlStore, open_store
-from tests.databases import NoPostgres, private_cluster
+from tests.databases import postgres_or_skip, private_cluster
 
 SOON = timedelta(minutes=5)
 
@@ -138,30 +138,27 @@ def test_an_endless_statement_ends_in_a_sentence(on_postgres):
 
 
 def test_a_server_that_restarts_under_load_costs_sentences_and_no_acknowledged_label():
-    try:
-        with private_cluster() as cluster:
-            store = open_store(cluster.url)
-            study = thirty_pairs(store, "Restarts")
-            pairs, enough = [pair_id for pair_id, _, _ in store.pairs(study)], Event()
-            users = [store.create_user(study, name).id for name in ("Ann", "Ben", "Cem")]
-            with ThreadPoolExecutor(3) as pool:
-                labelled = [pool.submit(_label_on, store, user, pairs, enough) for user in users]
-                for _ in range(2):
-                    before = store.revision(study)
-                    while store.revision(study) < before + 3 and not all(one.done() for one in labelled):
-                        time.sleep(0.01)
-                    cluster.restart()
-                enough.set()
-                results = [one.result(timeout=60) for one in labelled]
-            acknowledged = {label for labels, _ in results for label in labels}
-            kept = {label.id for label in store.labels(study)}
-            assert acknowledged <= kept and len(kept) == store.revision(study)
-            assert len(kept) <= len(acknowledged) + 2 * len(users)  # stored, and the answer was lost with the server
-            assert all(type(problem) is StoreUnavailable for _, problems in results for problem in problems)
-            assert any(problems for _, problems in results)
-            store.close()
-    except NoPostgres as missing:
-        pytest.skip(str(missing))
+    with postgres_or_skip(), private_cluster() as cluster:
+        store = open_store(cluster.url)
+        study = thirty_pairs(store, "Restarts")
+        pairs, enough = [pair_id for pair_id, _, _ in store.pairs(study)], Event()
+        users = [store.create_user(study, name).id for name in ("Ann", "Ben", "Cem")]
+        with ThreadPoolExecutor(3) as pool:
+            labelled = [pool.submit(_label_on, store, user, pairs, enough) for user in users]
+            for _ in range(2):
+                before = store.revision(study)
+                while store.revision(study) < before + 3 and not all(one.done() for one in labelled):
+                    time.sleep(0.01)
+                cluster.restart()
+            enough.set()
+            results = [one.result(timeout=60) for one in labelled]
+        acknowledged = {label for labels, _ in results for label in labels}
+        kept = {label.id for label in store.labels(study)}
+        assert acknowledged <= kept and len(kept) == store.revision(study)
+        assert len(kept) <= len(acknowledged) + 2 * len(users)  # stored, and the answer was lost with the server
+        assert all(type(problem) is StoreUnavailable for _, problems in results for problem in problems)
+        assert any(problems for _, problems in results)
+        store.close()
 
 
 def _label_on(store: SqlStore, user_id: int, pairs: list[int], enough: Event) -> tuple[list[int], list[Exception]]:

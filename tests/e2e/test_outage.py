@@ -9,7 +9,7 @@ import pytest
 from copl_core.records import Choice, Role, User
 from copl_core.study import access, contents, labelling
 from copl_core.study.session import Session
-from tests.databases import Cluster, NoPostgres, private_cluster
+from tests.databases import Cluster, postgres_or_skip, private_cluster
 from tests.e2e.conftest import App, quiet, ready
 from tests.worlds import open_study, pairs_to_label
 
@@ -18,11 +18,8 @@ PHONE = {"viewport": {"width": 420, "height": 800}, "has_touch": True, "is_mobil
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    try:
-        with private_cluster() as made:
-            yield made
-    except NoPostgres as missing:
-        pytest.skip(str(missing))
+    with postgres_or_skip(), private_cluster() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

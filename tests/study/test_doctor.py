@@ -29,7 +29,7 @@ from copl_core.trainer.service import clean
 from copl_core.trainer.worker import Trainer
 from db.engine import explained, make_engine, migrate
 from db.store import SqlStore
-from tests.databases import NoPostgres, empty_database, private_server
+from tests.databases import empty_database, postgres_or_skip, private_server
 
 ALL = list(CHECKS)
 
@@ -299,7 +299,7 @@ def test_a_home_that_is_a_file_and_an_address_that_is_none(home, examine, monkey
 
 
 def test_postgresql_that_is_up_and_one_that_is_down(home, examine, monkeypatch):
-    try:
+    with postgres_or_skip():
         with private_server() as url:
             engine = make_engine(url)
             migrate(engine)
@@ -316,8 +316,6 @@ def test_postgresql_that_is_up_and_one_that_is_down(home, examine, monkeypatch):
             assert status == 1 and "copl migrate" in found["migrations"]["do"]
         found, status = examine()
         assert status == 1 and "does not answer" in found["database"]["found"]
-    except NoPostgres as missing:
-        pytest.skip(str(missing))
 
 
 def test_an_empty_database_has_no_champion_and_that_is_all_right(home, examine):
