@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from copl_core.folders import from_root
 from copl_core.logs import STYLES
 from copl_core.records import RUN_KINDS, CoplError
 from copl_core.study_settings import Schedule
@@ -83,8 +84,7 @@ class Settings:
                 f"COPL_STORAGE is {self.storage!r}; give a folder from the root, such as /data/copl, or an address "
                 "such as s3://bucket/copl."
             )
-        if self.imports and not Path(self.imports).is_absolute():
-            raise CoplError(f"COPL_IMPORTS is {self.imports!r}; give a folder from the root, such as /data/imports.")
+        _ = self.imports_folder, self.model_root  # which have to be named from the root
         if self.backup_keep < 1:
             raise CoplError(f"COPL_BACKUP_KEEP is {self.backup_keep}; it counts copies, 1 or more.")
         for name in ("refit_labels", "reward_labels"):
@@ -205,7 +205,7 @@ class Settings:
     @property
     def imports_folder(self) -> Path:
         """The folder whose files owners may import in the app; it need not exist."""
-        return Path(self.imports) if self.imports else self.home / "imports"
+        return from_root("COPL_IMPORTS", self.imports) if self.imports else self.home / "imports"
 
     @property
     def snapshots(self) -> Path:
@@ -218,7 +218,7 @@ class Settings:
     @property
     def model_root(self) -> Path:
         """The folder below which a model has to lie that a page names by its folder."""
-        return Path(self.models).expanduser() if self.models else self.home / "models"
+        return from_root("COPL_MODELS", self.models) if self.models else self.home / "models"
 
     @property
     def cache(self) -> Path:

@@ -76,6 +76,15 @@ def test_models_that_pages_name_lie_in_the_home_unless_a_setting_says_where(tmp_
     assert Settings.from_environment({"COPL_MODELS": "~/models"}).model_root == Path.home() / "models"
 
 
+@pytest.mark.parametrize("setting", ["COPL_IMPORTS", "COPL_MODELS"])
+@pytest.mark.parametrize("wrong", ["data", "./data", "~no-such-user/data"])
+def test_a_folder_that_pages_open_is_named_from_the_root_or_from_a_home(setting, wrong):
+    with pytest.raises(CoplError, match=f"{setting} is '{wrong}'; give a folder from the root"):
+        Settings.from_environment({setting: wrong})
+    Settings.from_environment({setting: "~/data"})
+    Settings.from_environment({setting: "/data"})
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

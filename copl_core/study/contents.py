@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from copl_core.config import Settings
+from copl_core.folders import below
 from copl_core.formats.exports import with_messages
 from copl_core.formats.files import OpenedFile, fields_of, open_file, read_options
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Right, StudyRecord
@@ -177,34 +178,24 @@ def server_file(session: Session, path: str, *, by: int | None = None) -> tuple[
         CoplError: it is in no such place, or there is nothing that the studio may read.
     """
     folder = imports_folder(session)
-    gone = CoplError(f"There is no file {path.strip()} in {folder} on the studio's machine; check its name and folder.")
-    try:
-        found = (folder / path.strip()).resolve()
-    except (ValueError, OSError, RuntimeError):  # a sign that no path has, or links in a circle
-        raise gone from None
-    if not found.is_relative_to(folder):
+    found = below(folder, path.strip())
+    if found is None:
         raise CoplError(
             f"{path.strip()} is not in {folder}, the only folder of the studio's machine from which owners import; "
             "ask those who run the studio to put the file itself there, or to name another folder in COPL_IMPORTS."
         )
     try:
         facts = found.stat()
-        links = [one for one in found.rglob("*") if not _is_below(folder, one)] if found.is_dir() else []
+        links = [one for one in found.rglob("*") if below(folder, str(one)) is None] if found.is_dir() else []
     except (FileNotFoundError, NotADirectoryError):
-        raise gone from None
+        raise CoplError(
+            f"There is no file {path.strip()} in {folder} on the studio's machine; check its name and folder."
+        ) from None
     except OSError as error:
         raise CoplError(f"{found} cannot be read ({error.strerror}); check its permissions.") from None
     if links:
         raise CoplError(f"{links[0]} leads out of {folder}; put the file itself there, or import it in a terminal.")
     return found, (facts.st_mtime_ns, facts.st_size)
-
-
-def _is_below(folder: Path, path: Path) -> bool:
-    """Whether a path is in a folder once its links are followed."""
-    try:
-        return path.resolve().is_relative_to(folder)
-    except (OSError, RuntimeError):  # links in a circle
-        return False
 
 
 @needs(OWNER)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from copl_core.folders import below
 from copl_core.ids import rows_of
 from copl_core.preference.acquire import informative
 from copl_core.records import LONGEST_TEXT, Choice, CoplError, Kind, Label, Pair, Role, User
@@ -224,9 +225,8 @@ def _allowed_model(root: Path, name: str) -> str:
     if name in BUNDLES:
         return name
     with suppress(OSError, ValueError, RuntimeError):  # of a name that no path has
-        root = root.resolve()
-        folder = (root / name).resolve()  # where links lead
-        if folder != root and folder.is_relative_to(root) and folder.is_dir():
+        folder = below(root, name)
+        if folder and folder != root.resolve() and folder.is_dir():
             return str(folder)
         is_path = Path(name).exists() or (root / name).exists()  # transformers would take a folder of that name
         if _MODEL_ID.fullmatch(name) and not is_path:

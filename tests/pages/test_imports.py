@@ -143,7 +143,7 @@ def test_an_owner_names_a_file_on_the_server(session, owner, open_page, words, f
         ("votes.csv", "There is no file"),
         (folder, "is a folder without a saved data set"),
         ("/dev/zero", f"is not in {folder}, the only folder"),
-        ("hostname\0", "no file"),
+        ("hostname\0", f"is not in {folder}, the only folder"),
     ):
         opened.text_input(key="import-path").set_value(str(wrong)).run()
         assert sentence in words(opened) and not opened.exception, wrong
