@@ -133,6 +133,12 @@ class Snapshot:
         return self._read("reward/model", SavedGate.load)
 
     @cached_property
+    def backbone(self) -> str:
+        """The name of the language model with which its reward model reads texts; it need not be one."""
+        facts = self._read("reward/model/reward.json", lambda path: json.loads(path.read_text())["config"])
+        return str(facts["backbone"])
+
+    @cached_property
     def mix(self) -> Mix:
         return self._read("reward/mix.json", lambda path: Mix.read(json.loads(path.read_text())))
 

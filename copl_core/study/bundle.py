@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from copl_core.config import Settings
+from copl_core.folders import below
 from copl_core.formats.bundle import Bundle, BundleWriter, open_bundle
 from copl_core.formats.own import whole
 from copl_core.ids import rows_of
+from copl_core.install.weights import BUNDLES
 from copl_core.records import CoplError, StudyRecord
 from copl_core.snapshots.copies import copy_snapshot
 from copl_core.snapshots.fetching import Fetching
@@ -83,9 +85,20 @@ def bundle_file(session: Session, *, by: int | None = None) -> bytes:
 def restore(
     session: Session, path: Path, name: str = "", *, browser: str = "", by: int | None = None
 ) -> tuple[StudyRecord, BundleReport]:
-    """``restore_study`` for an owner of this study, who becomes an owner of the new one."""
+    """``restore_study`` for an owner of this study, who becomes an owner of the new one.
+
+    Raises:
+        CoplError: as there, or the reward model needs a language model that pages may not name: an owner of one study
+            may not make the studio open any folder of its machine, or fetch a model.
+    """
+    settings = session.settings
     return restore_study(
-        session.store, session.settings, path, name, lambda made: access.give_owner(session, made, by, browser)
+        session.store,
+        settings,
+        path,
+        name,
+        give=lambda made: access.give_owner(session, made, by, browser),
+        opens=lambda backbone: _opens(settings, backbone),
     )
 
 
@@ -95,16 +108,18 @@ def restore_study(
     path: Path,
     name: str = "",
     give: Callable[[int], object] = lambda study_id: None,
+    opens: Callable[[str], bool] = lambda backbone: True,
 ) -> tuple[StudyRecord, BundleReport]:
     """A new study from a bundle; no list shows it before it is whole.
 
     Args:
         name: of the study; empty: the name in the bundle.
         give: called with the study's id at the end, to give it an owner.
+        opens: whether the reward model may need the language model of a name.
 
     Raises:
-        CoplError: the file is no whole bundle of this version or an earlier one, or the name is in use; nothing is
-            left of the study.
+        CoplError: the file is no whole bundle of this version or an earlier one, the name is in use, or ``opens`` says
+            no; nothing is left of the study.
     """
     with open_bundle(path, store.schema()) as bundle:
         study = bundle.study()
@@ -114,7 +129,7 @@ def restore_study(
             version, restored = study.get("champion") if bundle.files else None, None
             if version is not None:
                 root = settings.snapshots / str(record.id)
-                restored = _restore_champion(root, _checked(version, known), bundle, ids)
+                restored = _restore_champion(root, _checked(version, known), bundle, ids, opens)
             manifest = digest_of(restored.folder / "manifest.json") if restored else None
             made = str(bundle.manifest.get("made", ""))[:40]
             store.finish_restored(record.id, study | {"champion": version}, made, manifest)
@@ -150,12 +165,29 @@ def _checked(version: object, known: set[str]) -> str:
     return version
 
 
-def _restore_champion(root: Path, version: str, bundle: Bundle, ids: dict[str, np.ndarray]) -> Snapshot:
+def _opens(settings: Settings, backbone: str) -> bool:
+    """Whether a page may name it: the studio's own language models, and folders below that of models.
+
+    Ids are not among them: opened as a backbone, a model that is not on the machine is fetched.
+    """
+    own = backbone in BUNDLES or backbone == settings.backbone
+    return own or (Path(backbone).is_absolute() and below(settings.model_root, backbone) is not None)
+
+
+def _restore_champion(
+    root: Path, version: str, bundle: Bundle, ids: dict[str, np.ndarray], opens: Callable[[str], bool]
+) -> Snapshot:
     """Write the champion of a bundle, with the ids of this database, to the folder of the study's snapshots."""
     shutil.rmtree(root, ignore_errors=True)  # of an earlier study of this id that was never whole
     aside = root / ".writing-restored"
     bundle.extract(aside)
     source = _whole_snapshot(root, aside.name, bundle)
+    if source.has_reward and not opens(source.backbone):
+        raise CoplError(
+            f"The reward model of the bundle needs the language model {source.backbone[:200]!r}, which is neither the "
+            "studio's own (COPL_BACKBONE) nor in its folder of models (COPL_MODELS); let the person who runs the "
+            "studio restore the file in a terminal."
+        )
     runs, run = dict(ids["runs"].T.tolist()), source.manifest.get("run")
     restored = copy_snapshot(
         source,
@@ -179,8 +211,9 @@ def _whole_snapshot(root: Path, name: str, bundle: Bundle) -> Snapshot:
         found = load_snapshot(root, name)
         same = {"manifest.json", *found.manifest["files"]} == set(bundle.files)
         if same and type(found.watermark) is int and not verify(found):
-            parts = [found.graph, found.layout]
-            parts += [found.reward_graph, found.mix, found.gate, found.linear] if found.has_reward else []
+            parts: list[object] = [found.graph, found.layout]
+            if found.has_reward:
+                parts += [found.reward_graph, found.mix, found.gate, found.linear, found.backbone]
             return found
     except (CoplError, KeyError, TypeError):
         pass

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,8 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 
+from copl_core.__main__ import open_store, seed_demo
+from copl_core.config import Settings
 from copl_core.records import CoplError, Role
 from copl_core.study import (
     access,
@@ -224,6 +227,69 @@ def with_member(file: Path, folder: Path, name: str, content: bytes) -> Path:
             new.writestr(one, own)
         new.writestr("manifest.json", json.dumps(manifest))
     return folder / "changed.zip"
+
+
+@pytest.fixture(scope="module")
+def on_language_model(tmp_path_factory) -> Callable[[str], Path]:
+    """The demo's bundle, as if its reward model read texts with another language model."""
+    settings = Settings(home=tmp_path_factory.mktemp("demo"))
+    session, folder = seed_demo(open_store(settings), settings), tmp_path_factory.mktemp("bundles")
+    bundle.backup(session, folder / "demo.zip")
+
+    def changed(backbone: str) -> Path:
+        name, snapshot = "reward/model/reward.json", ZipFile(folder / "demo.zip")
+        facts, manifest = (json.loads(snapshot.read(f"snapshot/{one}")) for one in (name, "manifest.json"))
+        facts["config"]["backbone"] = backbone
+        content = json.dumps(facts).encode()
+        manifest["files"][name] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+        first = with_member(folder / "demo.zip", folder, f"snapshot/{name}", content).rename(folder / "first.zip")
+        return with_member(first, folder, "snapshot/manifest.json", json.dumps(manifest).encode())
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "/etc",
+        "/",
+        "",
+        "below",
+        "../below",
+        "{models}/../../secret",
+        "{models}/link",
+        "somebody/a-model",
+        "bert",
+        "a\0b",
+    ],
+)
+def test_an_owner_restores_no_reward_model_that_needs_a_language_model_of_elsewhere(
+    on_language_model, elsewhere, tmp_path, monkeypatch, backbone
+):
+    """Opened as a backbone, a folder would be read wherever it is, and an id that is not here be fetched."""
+    models = elsewhere.settings.model_root
+    (models / "below").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (models / "link").symlink_to(tmp_path / "secret")
+    monkeypatch.chdir(models.parent)
+    owner, before = access.users(elsewhere)[0], tree(elsewhere)
+    with pytest.raises(CoplError, match="language model .* neither the studio's own .* nor in its folder of models"):
+        bundle.restore(elsewhere, on_language_model(backbone.format(models=models)), "Mine", by=owner.id)
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("backbone", ["smollm2", "somebody/own", "{models}/below"])
+def test_an_owner_restores_one_with_the_studios_own_or_one_of_its_folder_of_models(
+    on_language_model, elsewhere, backbone
+):
+    elsewhere.settings = replace(elsewhere.settings, backbone="somebody/own")
+    name = backbone.format(models=elsewhere.settings.model_root)
+    made, _ = bundle.restore(elsewhere, on_language_model(name), "Mine", by=access.users(elsewhere)[0].id)
+    assert Session(elsewhere.store, elsewhere.settings, made.id).snapshot().backbone == name
+
+
+def test_the_terminal_restores_a_reward_model_with_any_language_model(on_language_model, elsewhere):
+    assert restored(elsewhere, on_language_model("somebody/a-model")).snapshot().backbone == "somebody/a-model"
 
 
 def test_a_snapshot_about_people_that_the_bundle_lacks_is_refused():
