@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from scipy.special import expit
@@ -30,11 +31,12 @@ from copl_core.records import (
     counted,
     counted_people,
 )
-from copl_core.snapshots.snapshot import load_snapshot, on_disk, outdated, prune
+from copl_core.snapshots.snapshot import Snapshot, load_snapshot, on_disk, outdated, prune
 from copl_core.store import Store
 from copl_core.trainer.shared_snapshots import SharedSnapshots
 
 COMPARED = 2000  # predictions for others, before and after somebody is forgotten
+Part = TypeVar("Part")
 
 
 def clean_up(store: Store, settings: Settings) -> list[str]:
@@ -154,20 +156,36 @@ class Change:
         )
 
 
-def change_for_others(store: Store, root: Path, study_id: int, data: TrainingData, after: GraphState) -> Change | None:
-    """What forgetting has changed for others, between the champion that knew who has left and ``after``; None where
-    nobody has left, or the champion cannot be read.
+def champion_without_left(store: Store, root: Path, study_id: int) -> Snapshot | None:
+    """The champion without the rows of people who have left; None where there is none, or its files are lost."""
+    champion = store.champion(study_id)
+    if champion is None:
+        return None
+    try:
+        return load_snapshot(root, champion.version).without(store.left_users(study_id), 0)
+    except (CoplError, OSError):
+        return None
+
+
+def map_of(champion: Snapshot | None) -> Layout | None:
+    """The map of ``champion_without_left``; None where it cannot be read."""
+    return None if champion is None else _readable(lambda: champion.layout)
+
+
+def change_for_others(
+    store: Store, study_id: int, champion: Snapshot | None, data: TrainingData, after: GraphState
+) -> Change | None:
+    """What forgetting has changed for others, between ``champion_without_left`` and ``after``; None where nobody whom
+    the champion knew has left, or it cannot be read.
 
     Some people of both graphs, each with a labelled pair that both graphs know, are drawn (``COMPARED``).
     """
-    champion = store.champion(study_id)
     if champion is None or not store.knows_forgotten(study_id):
         return None
-    try:
-        before = load_snapshot(root, champion.version).graph
-    except (CoplError, OSError):
+    before = _readable(lambda: champion.graph)
+    if before is None:
         return None
-    people = np.setdiff1d(np.intersect1d(before.user_ids, after.user_ids), store.left_users(study_id))
+    people = np.intersect1d(before.user_ids, after.user_ids)
     rng = np.random.default_rng(0)
     some = data.labels.take(rng.integers(len(data.labels), size=10 * COMPARED))  # a study may have millions
     pairs = np.column_stack([data.response_ids[some.left], data.response_ids[some.right]])
@@ -179,18 +197,14 @@ def change_for_others(store: Store, root: Path, study_id: int, data: TrainingDat
     return Change(float(np.abs(p - q).mean()), COMPARED, len(np.unique(drawn)))
 
 
+def _readable(part: Callable[[], Part]) -> Part | None:
+    try:
+        return part()
+    except (CoplError, OSError):
+        return None
+
+
 def _margins(state: GraphState, people: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Log-odds (N,) by the ids of people (N,) and of responses (N, 2)."""
     user, (left, right) = rows_of(people, state.user_ids), rows_of(pairs.T, state.response_ids)
     return state.margins(Comparisons.build(user, left, right, np.ones(len(user))))
-
-
-def map_without_left(store: Store, root: Path, study_id: int) -> Layout | None:
-    """The champion's map without the people who have left; None where it cannot be read."""
-    champion = store.champion(study_id)
-    if champion is None:
-        return None
-    try:
-        return load_snapshot(root, champion.version).without(store.left_users(study_id), 0).layout
-    except (CoplError, OSError):
-        return None

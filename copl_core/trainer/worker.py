@@ -56,7 +56,7 @@ from copl_core.snapshots.snapshot import (
     write_snapshot,
 )
 from copl_core.store import Store
-from copl_core.trainer.departures import change_for_others, map_without_left
+from copl_core.trainer.departures import champion_without_left, change_for_others, map_of
 from copl_core.trainer.lease import Lease
 from copl_core.trainer.memory import peak_gigabytes, release_memory
 from copl_core.trainer.run_log import RunLog, curves, read_log, remove_old_logs
@@ -382,11 +382,11 @@ class Trainer:
             data, cut = self._read_labels(study_id, run, run_log, config)
             version = self._next_version(study_id)
             before = self._start(study_id, run, run_log)
-            turned = map_without_left(self.store, self.root(study_id), study_id) if before is None else None
-            fitted = fit_graph_part(data, version, reward, previous=before, turned=turned, **given())
+            past = champion_without_left(self.store, self.root(study_id), study_id) if before is None else None
+            fitted = fit_graph_part(data, version, reward, previous=before, turned=map_of(past), **given())
             took = {TOOK: clock.seconds()} if run.retry_of is None else {}  # a resumed run skips what it has
             self._write(run, config=config | {"data": cut} | took)
-            if changed := change_for_others(self.store, self.root(study_id), study_id, data, fitted.graph):
+            if changed := change_for_others(self.store, study_id, past, data, fitted.graph):
                 run_log.write(changed.sentence)
             manifest = {
                 "study": study_id,

@@ -18,9 +18,11 @@ from sqlalchemy.event import listen
 
 from copl_core.preference.state import GraphState
 from copl_core.records import Choice, Comparisons, CoplError, Identity, Role, RunState
+from copl_core.snapshots.snapshot import load_snapshot
 from copl_core.study import access, exports, forget, group_names, labelling, runs, user_map
 from copl_core.study.session import Session
 from copl_core.study_settings import Schedule
+from copl_core.trainer import departures
 from copl_core.trainer.departures import clean_up
 from copl_core.trainer.job import Job
 from copl_core.trainer.run_log import log_path
@@ -127,7 +129,9 @@ def test_the_champion_after_a_departure_is_that_of_a_study_in_which_the_person_n
         assert np.array_equal(getattr(mine, name), getattr(theirs, name)), name
 
 
-def test_the_log_of_the_run_without_a_person_says_what_that_changed_for_the_others(study, person):
+def test_the_log_of_the_run_without_a_person_says_what_that_changed_for_the_others(study, person, monkeypatch):
+    opened = []
+    monkeypatch.setattr(departures, "load_snapshot", lambda *which: opened.append(which) or load_snapshot(*which))
     before = study.snapshot().graph
     forget.forget(study, person)
     (queued,) = study.store.active_runs()
@@ -136,6 +140,7 @@ def test_the_log_of_the_run_without_a_person_says_what_that_changed_for_the_othe
     (found,) = re.findall(
         r"changed by ([\d.]+) on average \(2,000 predictions for 4 people\)", log_of(study, queued.id)
     )
+    assert len(opened) == 1, "the map and the comparison read one snapshot"
     changes = mean_change(before, after, study)
     assert 0 < changes < 1 and abs(float(found) - changes) < 0.25 * changes + 0.001  # of drawn ones, and of all
     later = study.store.add_run(study.id, "graph", "a test")
