@@ -7,6 +7,7 @@ the text embedding is the style features alone, so that the tests need no langua
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, flock
@@ -159,10 +160,25 @@ def trained(world: Callable[[Path], Session], factory, home: Path, **settings) -
 
     Args:
         factory: pytest's ``tmp_path_factory``; processes that run side by side share the folder above its own.
+
+    Raises:
+        ValueError: the graph would be another one than later tests expect under the name of the world.
     """
+    if _has_quick_graphs() != world.__name__.startswith("quick_"):
+        state = "not replaced" if world.__name__.startswith("quick_") else "replaced"
+        raise ValueError(
+            f"Job.graph_config is {state} where {world.__name__} is fitted once for all tests. Take a world of another "
+            "name: it begins with quick_ where Job.graph_config is replaced, and only there."
+        )
     own = factory.getbasetemp()
     copytree(_trained_home(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own, world), home)
     return open_study(home, **settings)
+
+
+def _has_quick_graphs() -> bool:
+    """Whether a test has replaced how graphs are configured (without importing torch)."""
+    job = sys.modules.get("copl_core.trainer.job")
+    return job is not None and job.Job.graph_config.__qualname__ != "Job.graph_config"
 
 
 def label_in_camp(session: Session, user_id: int, camp: str, count: int) -> None:
