@@ -52,19 +52,14 @@ class Watched:
     def __init__(self, opened: Callable[[], Store], study: Callable[[int], Session]) -> None:
         self.opened, self._study = opened, study
         self.limiter = CapacityLimiter(_THREADS)
-        self.problem = _Kept(self._problem, _READY_SECONDS)  # why it cannot do all of its work; empty where it can
+        self._problems = _Kept(self._look, _READY_SECONDS)
         self._has_been_ready = False
         self.text = _Kept(self._text, _COUNTED_SECONDS)  # its counts
 
-    def _problem(self) -> str:
-        try:
-            store = self.opened()
-            if problem := store.schema_problem():
-                return problem
-            closed = [self._closed(study) for study in store.studies() if study.champion]
-            return next(filter(None, closed), "") if all(closed) else ""  # one damaged study does not close the others
-        except CoplError as error:
-            return str(error)
+    def problem(self) -> str:
+        """Why it cannot do all of its work; empty where it can."""
+        own, shared = self._problems()
+        return own or shared
 
     def unready(self) -> str:
         """Why a balancer should send nobody here; empty where it may.
@@ -72,17 +67,28 @@ class Watched:
         Once a process has been ready, only tables of another version close it.  Database and storage are shared: while
         they are away every app would be closed, with the open pages and the answers that these send again.
         """
-        problem = self.problem()
-        self._has_been_ready |= not problem
-        return self._own_problem() if problem and self._has_been_ready else problem
+        own, shared = self._problems()
+        self._has_been_ready |= not (own or shared)
+        return own or ("" if self._has_been_ready else shared)
 
-    def _own_problem(self) -> str:
+    def _look(self) -> tuple[str, str]:
+        """(what is wrong with this process or its tables, what is wrong with what all processes share)."""
         try:
-            return self.opened().schema_problem()
-        except StoreUnavailable:
-            return ""
+            store = self.opened()
+            own = store.schema_problem()
+        except StoreUnavailable as away:
+            return "", str(away)
+        except CoplError as error:
+            return str(error), ""
+        return own, "" if own else self._closed_champions(store)
+
+    def _closed_champions(self, store: Store) -> str:
+        """Why no champion opens; one damaged study does not close the others."""
+        try:
+            closed = [self._closed(study) for study in store.studies() if study.champion]
         except CoplError as error:
             return str(error)
+        return next(filter(None, closed), "") if all(closed) else ""
 
     def _closed(self, study: StudyRecord) -> str:
         """Why a champion does not open; empty where it does."""

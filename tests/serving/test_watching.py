@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 
 from copl_core.__main__ import main, open_store, prepare
 from copl_core.config import Settings
-from copl_core.records import RunState, StoreUnavailable
+from copl_core.records import CoplError, RunState, StoreUnavailable
 from copl_core.serving import watching
 from copl_core.serving.watching import Watched, routes
 from copl_core.study import access, contents, service_tokens
@@ -137,8 +137,13 @@ def test_a_process_that_has_been_ready_stays_open_while_what_all_processes_share
     def away(*_: object) -> list:
         raise StoreUnavailable("The database server does not answer, so nothing was saved; try again.")
 
+    def refused(*_: object) -> list:
+        raise CoplError("The database refuses to say which studies there are.")
+
     client, late = asker(), asker()
     assert client.get("/readyz").is_success
+    monkeypatch.setattr(type(session.store), "studies", refused)
+    assert client.get("/readyz").is_success and asker().get("/readyz").status_code == 503
     for name in ("studies", "schema_problem"):
         monkeypatch.setattr(type(session.store), name, away)
     assert client.get("/readyz").is_success and counts(client)["copl_ready"] == 0
