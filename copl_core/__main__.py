@@ -147,13 +147,12 @@ def seed_demo(store: Store, settings: Settings) -> Session:
     return session
 
 
-def _open_to_all(settings: Settings) -> str:
+def open_to_all(store: Store, settings: Settings) -> str:
     """One line that names the studies that anybody who reaches the app may join; nothing where only this machine does,
     or where there are none.
     """
     if settings.is_local:
         return ""
-    store = open_store(settings)
     names = [repr(study.name) for study in store.studies() if store.assignment_settings(study.id).open]
     if not names:
         return ""
@@ -516,7 +515,7 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
     from copl_core.install.launcher import main as up
 
     need_device(settings)
-    return up(settings, prepare, warn=_open_to_all, say=_say(settings))
+    return up(settings, prepare, warn=lambda own: open_to_all(open_store(own), own), say=_say(settings))
 
 
 def _app(arguments: argparse.Namespace, settings: Settings) -> int:

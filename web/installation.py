@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from threading import Lock
 
-from copl_core.__main__ import open_store, prepare
+from copl_core.__main__ import open_store, open_to_all, prepare
 from copl_core.config import Settings
 from copl_core.records import CoplError, StoreUnavailable
 from copl_core.store import Store
@@ -71,6 +71,8 @@ def _opened() -> tuple[Store, Settings]:
     store = open_store(settings)
     if store.current_study() is None:
         prepare(settings)
+    if warning := open_to_all(store, settings):
+        log.warning("%s", warning)
     return store, settings
 
 

@@ -19,7 +19,9 @@ from urllib.error import HTTPError
 import httpx2
 import pytest
 
-from copl_core.__main__ import main
+from copl_core.__main__ import main, open_store
+from copl_core.config import Settings
+from web import installation
 
 ROOT = Path(__file__).resolve().parents[2]
 FAR = {"X-Forwarded-For": "10.1.2.3"}
@@ -110,6 +112,16 @@ def test_counts_of_the_studio_and_of_streamlit_are_closed_to_passers_by(address)
         assert ask(address, path)[0] == 200
         assert ask(address, path, FAR)[0] == 403
     assert ask(address, "/readyz", FAR)[0] == 200 and ask(address, "/healthz", FAR)[0] == 200
+
+
+@pytest.mark.parametrize("reached", ["127.0.0.1", "0.0.0.0"])
+def test_an_app_that_others_reach_names_the_studies_that_anybody_may_join(reached, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("COPL_HOME", str(tmp_path))
+    monkeypatch.setenv("COPL_ADDRESS", reached)
+    open_store(Settings(home=tmp_path)).create_study("100 % birds")
+    installation._opened.__wrapped__()
+    lines = [line for line in caplog.messages if "Anybody who reaches it can join '100 % birds':" in line]
+    assert len(lines) == (reached == "0.0.0.0")
 
 
 def test_its_pages_are_served_beside_these_addresses(address):
