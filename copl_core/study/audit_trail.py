@@ -71,13 +71,15 @@ def changes(session: Session, limit: int = 100) -> tuple[list[Change], bool]:
     earlier ones).
     """
     invites = {invite.id: invite for invite in session.store.invites(session.id)}
-    n_read = limit
+    n_read = limit + 1
     while True:
         entries = access.audit(session, limit=n_read)
         names = Names(_user_names(session, entries, [invite.by for invite in invites.values()]), invites)
-        lines = list(lines_of(entries, names))
-        if len(lines) >= limit or len(entries) < n_read:
-            return lines, len(entries) == n_read
+        lines, more = list(lines_of(entries, names)), len(entries) == n_read
+        if more:
+            lines.pop()  # earlier entries may belong to it
+        if len(lines) >= limit or not more:
+            return lines, more
         n_read *= 4  # many entries were one line
 
 
@@ -90,21 +92,45 @@ def _user_names(session: Session, entries: Sequence[AuditEntry], more: Sequence[
 
 
 def lines_of(entries: Iterable[AuditEntry], names: Names) -> Iterable[Change]:
-    """One line per entry; automatic champions in a row, which earlier versions recorded one by one, are one line."""
-    for automatic, group in groupby(entries, key=_automatic):
+    """One line per entry; those of ``_SEVERAL`` that the product wrote one after the other are one line."""
+    for in_a_row, group in groupby(entries, key=_in_a_row):
         several = list(group)
-        if automatic and len(several) > 1:
-            first, last = several[-1].detail.get("after"), several[0].detail.get("after")
-            text = (
-                f"{len(several):,} snapshots in a row became the champion without anybody's choice, {first} to {last}."
-            )
-            yield Change(several[0].at, kind_of(several[0].event), text)
+        if in_a_row and len(several) > 1:
+            newest, oldest = several[0], several[-1]
+            words = _SEVERAL[newest.event](len(several), newest, oldest, names)
+            yield Change(newest.at, kind_of(newest.event), words)
         else:
             yield from (Change(one.at, kind_of(one.event), sentence(one, names)) for one in several)
 
 
-def _automatic(entry: AuditEntry) -> bool:
-    return entry.event == "champion" and entry.user_id is None
+def _in_a_row(entry: AuditEntry) -> tuple[str, object] | None:
+    """What entries of one line have in common; None for one that is a line of its own."""
+    if entry.event not in _SEVERAL or entry.user_id is not None:
+        return None
+    if entry.event == "champion":
+        return entry.event, None
+    return (entry.event, entry.detail.get("user")) if entry.detail.get("terminal") else None
+
+
+def _champions(n: int, newest: AuditEntry, oldest: AuditEntry, names: Names) -> str:
+    """Earlier versions recorded every snapshot that became the champion by itself."""
+    first, last = oldest.detail.get("after"), newest.detail.get("after")
+    return f"{n:,} snapshots in a row became the champion without anybody's choice, {first} to {last}."
+
+
+def _terminal_links(n: int, newest: AuditEntry, oldest: AuditEntry, names: Names) -> str:
+    """Every start of the studio prints one."""
+    owner, since = names.user(newest.detail.get("user")), _moment_of(oldest.at)
+    return (
+        f"{PRODUCT} made {n:,} sign-in links for {owner} in a terminal, which open every study as its owner, the first "
+        f"of them on {since}."
+    )
+
+
+_SEVERAL: dict[str, Callable[[int, AuditEntry, AuditEntry, Names], str]] = {
+    "champion": _champions,
+    "sign-in link": _terminal_links,
+}
 
 
 def kind_of(event: str) -> str:
@@ -154,7 +180,11 @@ def _quoted(text: str) -> str:
 
 
 def _moment(stored: str) -> str:
-    at = datetime.fromisoformat(stored).astimezone()
+    return _moment_of(datetime.fromisoformat(stored))
+
+
+def _moment_of(moment: datetime) -> str:
+    at = moment.astimezone()
     return f"{at.day} {at:%b %Y, %H:%M}"
 
 

@@ -182,7 +182,31 @@ def test_automatic_champions_of_earlier_versions_are_one_line_and_hide_nothing(s
         "The studio imported 3 new pairs.",
     ]
     assert not more
-    assert audit_trail.changes(session, 2)[1]  # an earlier line is left
+    for limit in (1, 2):  # however few lines are wanted, each counts all of its entries
+        some, more = audit_trail.changes(session, limit)
+        assert some == lines[: len(some)] and len(some) >= limit and more == (len(some) < 3)
+
+
+def test_the_links_of_starts_in_a_row_are_one_line(session, rae):
+    def starts(n: int) -> str:
+        for _ in range(n):
+            access.terminal_token(session)
+        return newest(session)
+
+    one = "The studio made a sign-in link for Rae in a terminal, which opens every study as its owner."
+    assert starts(1) == one
+    words = starts(249)
+    assert words.startswith(
+        "The studio made 250 sign-in links for Rae in a terminal, which open every study as its owner, the first of "
+        f"them on {session.store.audit(session.id, limit=250)[-1].at.astimezone():%-d %b %Y, %H:%M}"
+    )
+    assert len(audit_trail.changes(session, 100)[0]) == 2
+    kim = access.join(session, "Kim")
+    access.sign_in_token(session, kim.id, by=rae)  # which is a line of its own, as are those before and after it
+    assert starts(1) == one and len(audit_trail.changes(session, 100)[0]) == 4
+    for _ in range(2):
+        access.sign_in_token(session, kim.id, by=rae)
+    assert len(audit_trail.changes(session, 100)[0]) == 6
 
 
 @pytest.mark.parametrize(
