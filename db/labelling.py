@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -172,8 +173,9 @@ class Labelling(Transactions):
         with self._read() as connection:
             study = study_of(connection, user_id)
             midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
-            # labels given in the product: imported ones were not made today
-            today = case((and_(LabelRow.task_id.is_not(None), LabelRow.created_at >= midnight), 1), else_=0)
+            # labels given in the product: imported ones were not made today; a clock that was ahead wrote later days
+            of_day = LabelRow.created_at.between(midnight, midnight + timedelta(days=1))
+            today = case((and_(LabelRow.task_id.is_not(None), of_day), 1), else_=0)
             done, of_today = connection.execute(
                 select(func.count(), func.coalesce(func.sum(today), 0))
                 .select_from(LabelRow)

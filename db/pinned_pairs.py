@@ -58,8 +58,7 @@ def pinned_among(
 ) -> list[Any]:
     """The pinned pairs among those open to a user, the last pinned first.
 
-    A pair that the user has skipped since it was pinned waits with the other skipped pairs.  A pin from the future was
-    made while a clock was wrong: every skip counts as later, or the pair would come back after each.
+    A pair that the user has skipped since it was pinned waits with the other skipped pairs.
     """
     pinned = connection.execute(_PINNED, {"study": study_id}).all()
     if not pinned:
@@ -68,8 +67,17 @@ def pinned_among(
     return [
         known[pair_id]
         for pair_id, at in pinned
-        if pair_id in known and (pair_id not in skipped_at or skipped_at[pair_id] < at <= at_present)
+        if pair_id in known and not (pair_id in skipped_at and _is_later(skipped_at[pair_id], at, at_present))
     ]
+
+
+def _is_later(skipped: datetime, pinned: datetime, at_present: datetime) -> bool:
+    """Whether a pair was skipped after it was pinned.  A time in the future was written while a clock was wrong.
+
+    Every skip counts as later than a pin from the future, or the pair would come back after each; a skip from the
+    future counts as earlier than other pins, or the pair would be put off until then.
+    """
+    return pinned > at_present or pinned <= skipped <= at_present
 
 
 def _unpin(connection: Connection, study_id: int, pair_id: int, by: int | None) -> bool:

@@ -28,7 +28,8 @@ class Watch(Transactions):
     def recent_labels(self, seconds: float) -> dict[int, int]:
         last = select(LabelRow.study_id, LabelRow.created_at, LabelRow.counts).order_by(LabelRow.id.desc()).limit(_LAST)
         label = last.subquery().c
-        recent = select(label.study_id, func.count()).where(label.created_at > now() - timedelta(seconds=seconds))
+        present, near = now(), timedelta(seconds=seconds)  # later times were written while a clock was ahead
+        recent = select(label.study_id, func.count()).where(label.created_at.between(present - near, present + near))
         with self._read() as connection:
             rows = connection.execute(recent.where(label.counts).group_by(label.study_id))
             return {study_id: n for study_id, n in rows}

@@ -11,6 +11,7 @@ import db.imported_rows
 import db.labelling
 import db.pinned_pairs
 import db.tasks
+import db.watch
 from copl_core.records import Choice, ImportRow
 from copl_core.study_settings import Prediction
 
@@ -31,7 +32,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    for module in (db.labelling, db.tasks, db.pinned_pairs, db.imported_rows):
+    for module in (db.labelling, db.tasks, db.pinned_pairs, db.imported_rows, db.watch):
         if hasattr(module, "now"):
             monkeypatch.setattr(module, "now", clock)
     return clock
@@ -146,3 +147,23 @@ def test_a_pair_pinned_while_the_clock_is_ahead_waits_once_it_is_skipped(
     assert [one[0] for one in store.available_pairs(ann.id).pinned] == [pair]
     store.skip(hand_out(ann.id, pair, reason="front").id, ann.id)
     assert store.available_pairs(ann.id).pinned == []
+
+
+def test_a_pair_skipped_while_the_clock_was_ahead_is_next_once_it_is_pinned_and_waits_once_it_is_skipped_again(
+    store, study, clock, hand_out, four_pairs, ann
+):
+    pair = four_pairs[2][0]
+    clock.ahead = YEAR
+    store.skip(hand_out(ann.id, pair).id, ann.id)
+    store.pin_pair(study.id, four_pairs[0][0])
+    clock.ahead = timedelta()
+    store.pin_pair(study.id, pair)
+    assert [one[0] for one in store.available_pairs(ann.id).pinned] == [pair, four_pairs[0][0]]
+    store.skip(hand_out(ann.id, pair, reason="front").id, ann.id)
+    assert [one[0] for one in store.available_pairs(ann.id).pinned] == [four_pairs[0][0]]
+
+
+def test_answers_of_a_clock_that_was_ahead_are_of_no_other_day(store, study, steps, ann):
+    """One of the two answers was given a year ahead."""
+    progress = store.progress(ann.id)
+    assert (progress.done, progress.today) == (2, 1) and store.recent_labels(600.0) == {study.id: 1}
