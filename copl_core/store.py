@@ -5,7 +5,7 @@ Every method is one transaction: all of it is done when the method returns, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -230,8 +230,12 @@ class Store(Protocol):
         """Keep that an owner accepts accounts whose answers are more alike than taste explains."""
         ...
 
+    def end_alike(self, study_id: int, user_ids: Collection[int], *, by: int | None = None) -> bool:
+        """Take back that these accounts are accepted; False where they are not, or not any more."""
+        ...
+
     def accepted_alike(self, study_id: int) -> list[frozenset[int]]:
-        """The sets of ids of users that owners have accepted so."""
+        """The sets of ids of users that owners have accepted so, the one that was accepted first first."""
         ...
 
     def quarantines(self, study_id: int) -> list[Quarantine]:

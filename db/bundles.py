@@ -46,7 +46,7 @@ from db.engine import HEAD
 from db.imports import GAP_SECONDS
 from db.label_counts import recount_labels
 from db.models import LabelRow, PairRow, ResponseRow, SnapshotRow, StudyRow, TaskRow, UserRow
-from db.quarantine import ALIKE, is_readable
+from db.quarantine import ALIKE, ALIKE_ENDED, is_readable
 from db.study_parts import PARTS, Part
 from db.transactions import Transactions, audit, now, study_row
 
@@ -255,7 +255,7 @@ class _NewRows:
     def _detail(self, event: str, detail: Row) -> Row:
         """Details of an entry of the audit trail, with the ids of this database."""
         parts = _IN_DETAILS | ({"before": "responses", "after": "responses"} if event == "gold" else {})
-        if event == ALIKE:
+        if event in (ALIKE, ALIKE_ENDED):
             old = [one for one in detail["users"] if type(one) is int] if type(detail.get("users")) is list else []
             return {"users": sorted(new for new in map(self.ids["users"].get, old) if new is not None)}
         return {

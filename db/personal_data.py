@@ -48,7 +48,7 @@ class PersonalData(Transactions):
             programs = [ServiceTokenRow.name, ServiceTokenRow.role, ServiceTokenRow.created_at]
             seen = [getattr(BrowserSessionRow, name) for name in ("name", "created_at", "seen_at", "ended_at")]
             about = or_(AuditRow.user_id == user_id, AuditRow.detail["user"].as_integer() == user_id)
-            accepted = [entry for entry, users in alike_sets(connection, user.study_id) if user_id in users]
+            accepted = [entry for entry, _, users in alike_sets(connection, user.study_id) if user_id in users]
             addresses = addresses_of(connection, user)
             ruled = and_(AuditRow.event == "e-mail", AuditRow.detail["email"].as_string().in_(addresses))
             about = or_(about, AuditRow.id.in_(accepted), ruled)

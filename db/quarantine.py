@@ -6,7 +6,7 @@ decided, and stays.  An account that an owner has decided to count is not quaran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -30,7 +30,8 @@ from db.transactions import (
 )
 
 COUNTED, LEFT_OUT, SHOWN, PROMOTED = "counted", "left out", "shown", "promoted"
-ALIKE = "alike"  # the event of the audit trail that an owner accepts accounts whose answers are alike
+# Events of the audit trail: an owner accepts accounts whose answers are alike, and takes that back.
+ALIKE, ALIKE_ENDED = "alike", "alike ended"
 NEW = Ground("new", "Has just joined, and has not yet answered enough pairs twice.")
 
 
@@ -79,9 +80,17 @@ class Quarantines(Transactions):
             study_row(connection, study_id)
             audit(connection, study_id, ALIKE, by, users=sorted(user_ids))
 
+    def end_alike(self, study_id: int, user_ids: Collection[int], *, by: int | None = None) -> bool:
+        with self._write() as connection:
+            study_row(connection, study_id, lock=True)
+            ended = frozenset(user_ids) in _accepted(connection, study_id)
+            if ended:
+                audit(connection, study_id, ALIKE_ENDED, by, users=sorted(user_ids))
+            return ended
+
     def accepted_alike(self, study_id: int) -> list[frozenset[int]]:
         with self._read() as connection:
-            return [frozenset(users) for _, users in alike_sets(connection, study_id)]
+            return _accepted(connection, study_id)
 
     def quarantines(self, study_id: int) -> list[Quarantine]:
         counting = (LabelRow.user_id == UserRow.id, LabelRow.counts, LabelRow.attention.is_(False))
@@ -93,10 +102,22 @@ class Quarantines(Transactions):
         return sorted(found, key=lambda one: one.since, reverse=True)
 
 
-def alike_sets(connection: Connection, study_id: int) -> list[tuple[int, list[int]]]:
-    """(id in the audit trail, ids of users) of the accounts that an owner has accepted as alike."""
-    query = select(AuditRow.id, AuditRow.detail).where(AuditRow.study_id == study_id, AuditRow.event == ALIKE)
-    return [(row.id, row.detail["users"]) for row in connection.execute(query)]
+def alike_sets(connection: Connection, study_id: int) -> list[tuple[int, str, list[int]]]:
+    """(id in the audit trail, event, ids of users) wherever an owner has accepted accounts as alike, or taken it back,
+    the first one first."""
+    of_them = AuditRow.study_id == study_id, AuditRow.event.in_([ALIKE, ALIKE_ENDED])
+    query = select(AuditRow.id, AuditRow.event, AuditRow.detail).where(*of_them).order_by(AuditRow.id)
+    return [(row.id, row.event, row.detail["users"]) for row in connection.execute(query)]
+
+
+def _accepted(connection: Connection, study_id: int) -> list[frozenset[int]]:
+    """The sets of accounts that are accepted now, the one that was accepted first first."""
+    found = dict[frozenset[int], None]()
+    for _, event, users in alike_sets(connection, study_id):
+        found.pop(frozenset(users), None)
+        if event == ALIKE:
+            found[frozenset(users)] = None
+    return list(found)
 
 
 def change_training(connection: Connection, study: AnyRow, user_id: int, **values: Any) -> int:

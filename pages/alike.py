@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from copl_core.records import Role, User
 from copl_core.study import access, label_quality
-from copl_core.study.views import AlikePerson
+from copl_core.study.views import AcceptedAlike, AlikePerson
 from pages.common import current, in_a_sentence, listing, person_name
 from pages.texts import literal
 
@@ -33,6 +35,19 @@ def section() -> None:
         person(one)
     if len(people) > MOST_SHOWN:
         st.write(f"And {len(people) - MOST_SHOWN:,} more, once some of these are left out.")
+    accepted(label_quality.accepted_alike(session) if me.role == Role.OWNER else ())
+
+
+def accepted(known: Sequence[AcceptedAlike]) -> None:
+    """Those who are not named any more, and the way back."""
+    if not known:
+        return
+    with st.expander(f"Accepted as alike: {len(known):,}"):
+        for number, one in enumerate(known):
+            names = listing([f"**{literal(name(user))}**" for user in one.users])
+            with st.container(border=True, key=f"alike-accepted-{number}"):
+                st.markdown(f"{names} {'answer alike' if one.users[1:] else 'answers like others'}.")
+                st.button("Name them again", key=f"alike-again-{number}", on_click=name_again, args=(one.accounts,))
 
 
 def person(one: AlikePerson) -> None:
@@ -74,8 +89,15 @@ def accept(user_id: int) -> None:
     label_quality.accept_alike(session, user_id, by=me.id)
     st.session_state["alike-done"] = (
         f"The answers of {literal(name(user))} and of those most like them count, and this page names them no more "
-        "unless another account answers like them."
+        "unless another account answers like them. “Accepted as alike” below takes that back."
     )
+
+
+@in_a_sentence
+def name_again(accounts: frozenset[int]) -> None:
+    session, me = current()
+    label_quality.end_alike(session, accounts, by=me.id)
+    st.session_state["alike-done"] = "These accounts are named again while their answers are too much alike."
 
 
 def name(user: User) -> str:

@@ -86,7 +86,7 @@ def changes(session: Session, limit: int = 100) -> tuple[list[Change], bool]:
 def _user_names(session: Session, entries: Sequence[AuditEntry], more: Sequence[int | None]) -> dict[int, str]:
     """The names of the users whom entries may name, every number in them being looked up as a user's, and of more."""
     numbers = {one for entry in entries for one in (entry.user_id, *entry.detail.values()) if type(one) is int}
-    numbers |= {one for entry in entries if entry.event == "alike" for one in entry.detail["users"]}
+    numbers |= {one for entry in entries if entry.event in ("alike", "alike ended") for one in entry.detail["users"]}
     numbers |= {one for one in more if one is not None}
     return {id: user.name for id, user in access.users_of(session, numbers).items()}
 
@@ -296,6 +296,11 @@ def _alike(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} accepted that {_listing(people)} {'answer alike' if people[1:] else 'answers like others'}"
 
 
+def _alike_ended(who: str, entry: AuditEntry, names: Names) -> str:
+    people = [names.user(user) for user in entry.detail["users"]]
+    return f"{who} took back that {_listing(people)} {'answer alike' if people[1:] else 'answers like others'}"
+
+
 def _left(who: str, entry: AuditEntry, names: Names) -> str:
     person, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
     if entry.detail["own"]:
@@ -441,6 +446,7 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "quarantine ended": ("people left out until a decision", _quarantine_ended),
     "quarantine decided": ("people left out until a decision", _quarantine_decided),
     "alike": ("answers that are too much alike", _alike),
+    "alike ended": ("answers that are too much alike", _alike_ended),
     "left": ("people who left", _left),
     "simulated": ("simulated people", _simulated),
     "models": ("language models", _models),

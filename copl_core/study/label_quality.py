@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,10 @@ from copl_core.insight.collusion import alike
 from copl_core.insight.quality import Share, agreement, figures
 from copl_core.insight.skill import skills as fit_skills
 from copl_core.records import CoplError, Kind, User
+from copl_core.study import access
 from copl_core.study.roles import OWN, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
-from copl_core.study.views import AlikePerson, PersonQuality, Prequential, QualityView
+from copl_core.study.views import AcceptedAlike, AlikePerson, PersonQuality, Prequential, QualityView
 from copl_core.study_settings import CHECK_REASONS, AnswerTable, GoldPair, SelectionReason
 
 MOST_READ = 300_000  # answers of a study that are all read for its figures; of a larger one, those of some people
@@ -173,6 +175,26 @@ def accept_alike(session: Session, user_id: int, *, by: int | None = None) -> No
     if named is None:
         raise CoplError("Their answers are not among those that are too much alike any more; load the page again.")
     session.store.accept_alike(session.id, sorted(named.accounts), by=by)
+
+
+@needs(OWNER)
+def accepted_alike(session: Session) -> tuple[AcceptedAlike, ...]:
+    """The accounts that owners have accepted as alike, those that were accepted last first."""
+    sets = session.store.accepted_alike(session.id)[::-1]
+    users = access.users_of(session, {one for accounts in sets for one in accounts})
+    found = [sorted((users[one] for one in own if one in users), key=lambda user: user.name) for own in sets]
+    return tuple(AcceptedAlike(tuple(named), own) for named, own in zip(found, sets, strict=True) if named)
+
+
+@needs(OWNER)
+def end_alike(session: Session, accounts: Collection[int], *, by: int | None = None) -> None:
+    """Take back that accounts are accepted as alike: they are named again, where they still are.
+
+    Raises:
+        CoplError: they are not accepted, or not any more.
+    """
+    if not session.store.end_alike(session.id, accounts, by=by):
+        raise CoplError("These accounts are not accepted as alike any more; load the page again.")
 
 
 @needs(OWN)

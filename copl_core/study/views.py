@@ -224,6 +224,14 @@ class AlikePerson:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptedAlike:
+    """Accounts that an owner has accepted as alike."""
+
+    users: tuple[User, ...]  # by name; without those who have left
+    accounts: frozenset[int]  # ids of all
+
+
+@dataclass(frozen=True, slots=True)
 class QualityView:
     agreement: Agreement  # of users who are not excluded
     people: tuple[PersonQuality, ...]  # those with an answer, by id; of a large study, some of them

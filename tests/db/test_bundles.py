@@ -88,7 +88,7 @@ def by_position(parts: dict[str, list[dict]]) -> dict[str, list[dict]]:
                 name: position[(POINTERS | gold)[name]].get(value) if name in POINTERS | gold else value
                 for name, value in row["detail"].items()
             }
-            if row["event"] == "alike":
+            if row["event"] in ("alike", "alike ended"):
                 found["detail"] = {"users": [position["users"][one] for one in row["detail"]["users"]]}
         if part == "runs":
             after = row["config"].get("after_choice")
@@ -146,6 +146,7 @@ def rich(store: SqlStore) -> int:
     cem = store.accept_invite(study, "hash of an invite", "Cem", "hash of a token").id
     store.quarantine(cem, [Ground("fast", "Answered faster than one can read in 20 of 20.")])
     store.accept_alike(study, [cem, ben], by=olga)
+    store.end_alike(study, [cem, ben], by=olga)
     store.revoke_invite(study, invite.id, by=olga)
     store.set_email(study, "ann@example.org", Role.OWNER, by=olga)
     token = store.add_service_token(study, "hash of a program", "trainer", ServiceRole.PEOPLE, 60, by=olga)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from copl_core.records import Choice, Ground, Role
+from copl_core.records import Choice, CoplError, Ground, Role
 from copl_core.study import access, audit_trail, contents, label_quality, labelling
 from copl_core.study_settings import AssignmentSettings
 from tests.worlds import SHORT, camp_labels, label_in_camp, open_study, pairs_to_label
@@ -256,3 +256,23 @@ def test_answers_that_an_owner_accepts_are_named_again_only_with_another_account
     assert {one.user.name for one in label_quality.alike_people(session)} == {"copy 0", "copy 1", "copy 2"}
     access.exclude(session, next(user.id for user in access.users(session) if user.name == "copy 2"), True)
     assert not label_quality.alike_people(session), "those who remain have been accepted"
+
+
+def test_an_owner_takes_back_that_accounts_are_accepted_as_alike(session, owner, open_page, words):
+    contents.import_rows(session, copies(18, 2))
+    people = {user.name: user.id for user in access.users(session)}
+    page = open_page("quality", session, owner)
+    assert "Accepted as alike" not in str(page)
+    for _ in range(2):
+        page.button(key=f"alike-keep-{people['copy 1']}").click().run()
+        assert "Accepted as alike: 1" in str(page) and "**copy 0** and **copy 1** answer alike." in words(page)
+        late = open_page("quality", session, owner)
+        page.button(key="alike-again-0").click().run()
+        assert not page.exception and "named again" in page.success[0].value and "Accepted as alike" not in str(page)
+        assert "**2 people give** answers" in words(page)
+    late.button(key="alike-again-0").click().run()
+    assert "not accepted as alike any more" in late.toast[0].value
+    trail = [change.sentence for change in audit_trail.changes(session, 1)[0]]
+    assert "took back that copy 0 and copy 1 answer alike." in trail[0]
+    with pytest.raises(CoplError, match="only an owner"):
+        label_quality.end_alike(session, [], by=access.join(session, "Rita", Role.RESEARCHER).id)
