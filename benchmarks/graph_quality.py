@@ -10,9 +10,9 @@
    schedule.
 3. Circles: Bradley–Terry and the skew-symmetric term (``Architecture.cyclic``) with one to four planes, in a world in
    which no score explains a preference, and on real labels.
-4. Architectures on real labels: a random fifth of the labels is the test set (``llmfao.jsonl.gz`` in the folder of
-   ``--data``, or the files of ``--file``).  These are validation labels, on which the prior is chosen: do not use data
-   here that you report on elsewhere.
+4. Architectures on real labels: a fifth of the labels, drawn by (person, response), is the test set
+   (``llmfao.jsonl.gz`` in the folder of ``--data``, or the files of ``--file``).  These are validation labels, on which
+   the prior is chosen: do not use data here that you report on elsewhere.
 
 Every figure is the mean over seeds (each with its own world or split), ± the standard error of that mean.
 """
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks.cycles import make_cycles
+from benchmarks.quality import TEST, TRAIN, parts_of
 from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.config import READOUT, GraphConfig
 from copl_core.training.graph_fit import fit_graph
@@ -176,8 +177,8 @@ def architectures(path: Path, seeds: int) -> None:
 
 
 def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, float]]:
-    """A function that measures (accuracy, log-loss) of a configuration and seed, on a random split of a file's
-    labels."""
+    """A function that measures (accuracy, log-loss) of a configuration and seed, on a split of a file's labels by
+    (person, response)."""
     from copl_core.config import Settings
     from copl_core.evaluation.dataset import build_dataset
     from copl_core.formats.own import read_rows
@@ -185,10 +186,9 @@ def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, flo
     from copl_core.training.text_embedder import TextEmbedder
 
     rows = [row for row in read_rows(path, []) if row.choice is not None]
-    test = np.random.default_rng(seed).random(len(rows)) < 0.2
+    part = parts_of(rows, 0.2, seed)
     world = build_dataset(
-        [row for row, held in zip(rows, test, strict=True) if not held],
-        [row for row, held in zip(rows, test, strict=True) if held],
+        *([row for row, own in zip(rows, part, strict=True) if own == wanted] for wanted in (TRAIN, TEST))
     )
     settings = Settings.from_environment()
     phi = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi").embed(list(world.texts))

@@ -2,10 +2,11 @@
 
     python -m benchmarks.peers --data FOLDER [--methods a,b] [--columns FILE:SPLIT,…] [--seed N]
 
-All methods share each split: ``labels`` tests 15 % of the labels, drawn at random, or the file's own test rows where it
-has a field ``split``; ``prompts`` tests a fifth of the prompts, held out from training; ``users`` tests a fifth of the
-users, whose first eight labels are given.  Every method chooses its options on validation labels that are like the test
-labels where texts or users are new.  ``python -m copl_core evaluate`` reports more metrics of one split of any files.
+All methods share each split: ``labels`` tests 15 % of the labels, drawn by (person, response), or the file's own test
+rows where it has a field ``split``; ``prompts`` tests a fifth of the prompts, held out from training; ``users`` tests a
+fifth of the users, whose first eight labels are given.  Every method chooses its options on validation labels that are
+like the test labels where texts or users are new.  ``python -m copl_core evaluate`` reports more metrics of one split
+of any files.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import quality
 from copl_core.config import Settings
 from copl_core.evaluation.dataset import only_new_prompts
 from copl_core.evaluation.evaluate import evaluate
@@ -49,12 +51,14 @@ def cut(rows: list[ImportRow], split: str, seed: int) -> tuple[list[ImportRow], 
         counts = Counter(row.annotator for row in rows)
         many = sorted(name for name in counts if counts[name] > CONTEXT)
         new = set(rng.choice(many, max(1, round(USERS_SHARE * len(many))), replace=False).tolist())
-        is_test = [row.annotator in new for row in rows]
+        part = [quality.TEST if row.annotator in new else quality.TRAIN for row in rows]
     elif any(row.split == TEST for row in rows):
-        is_test = [row.split == TEST for row in rows]
+        part = [quality.TEST if row.split == TEST else quality.TRAIN for row in rows]
     else:
-        is_test = (rng.random(len(rows)) < TEST_SHARE).tolist()
-    train, test = ([row for row, held in zip(rows, is_test, strict=True) if held == side] for side in (False, True))
+        part = quality.parts_of(rows, TEST_SHARE, seed).tolist()
+    train, test = (
+        [row for row, own in zip(rows, part, strict=True) if own == wanted] for wanted in (quality.TRAIN, quality.TEST)
+    )
     return train, test
 
 

@@ -3,10 +3,11 @@
     python -m benchmarks.quality --data FOLDER [--columns NAME,…] [--splits N] [--methods a,b | all] [--keep FOLDER]
 
 Each column splits one file of labels into a training and a test file and runs ``python -m copl_core evaluate`` on
-them; ``--keep`` keeps these files.  The splits: random 85/15, unseen prompts, prompts unseen by each user, texts that
-nobody has labelled, new users who first give eight labels, and the file's own split.  Small files are split several
-times.  Numbers are means over the splits; ± is the standard deviation over splits; the interval is that of a bootstrap
-over users, averaged over splits.
+them; ``--keep`` keeps these files.  The splits: random ones by (person, response), so that a response of a test label
+is in no training label of the same person; unseen prompts, prompts unseen by each user, texts that nobody has labelled,
+new users who first give eight labels, and the file's own split.  Small files are split several times.  Numbers are
+means over the splits; ± is the standard deviation over splits; the interval is that of a bootstrap over users, averaged
+over splits.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import json
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, ImportRow
+from copl_core.training.split import hold_out
 
 DESCRIPTION = "accuracy on held-out labels of real annotators, CoPL beside its peers"
 METHODS = "global,side-length,mf,copl-graph,copl"
@@ -37,10 +39,25 @@ TEXTS_SHARE = 0.2  # of responses that are tested against each other
 TRAIN, TEST, NEITHER = 0, 1, -1
 
 Cut = Callable[[list[dict], int], np.ndarray]  # rows, seed → TRAIN, TEST or NEITHER of each row; a mask is of test rows
+Ends = tuple[tuple[str, str], tuple[str, str]]  # (prompt, response) of both responses of a label
 
 
 def random_labels(rows: list[dict], seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).random(len(rows)) < SHARE
+    return by_person_and_response([row["annotator"] for row in rows], _ends(rows), SHARE, seed)
+
+
+def by_person_and_response(users: Sequence[str], ends: Sequence[Ends], share: float, seed: int) -> np.ndarray:
+    """TRAIN, TEST or NEITHER (N,): no response of a test label occurs in a training label of the same user.
+
+    Args:
+        users: (N,) names.
+        ends: (N,) the two responses of each label, each with its prompt.
+        share: of each user's responses that are held out; labels about one of them and another are in neither part.
+    """
+    number = {text: i for i, text in enumerate(sorted({text for both in ends for text in both}))}
+    left, right = np.array([[number[text] for text in both] for both in ends], np.int64).reshape(-1, 2).T
+    learned, tested = hold_out(np.unique(users, return_inverse=True)[1], left, right, share, seed)
+    return np.where(tested, TEST, np.where(learned, TRAIN, NEITHER))
 
 
 def new_prompts(rows: list[dict], seed: int) -> np.ndarray:
@@ -58,12 +75,23 @@ def prompts_unseen_by_the_user(rows: list[dict], seed: int) -> np.ndarray:
 
 def new_texts(rows: list[dict], seed: int) -> np.ndarray:
     """Labels about two held-out responses are tested; labels about one of them are left out."""
-    ends = [[(row["prompt"], row[name]) for name in ("response_a", "response_b")] for row in rows]
+    ends = _ends(rows)
     names = sorted({text for both in ends for text in both})
     order = np.random.default_rng(seed).permutation(len(names))
     chosen = {names[i] for i in order[: max(1, round(TEXTS_SHARE * len(names)))]}
     n_new = np.array([sum(text in chosen for text in both) for both in ends])
     return np.array([TRAIN, NEITHER, TEST])[n_new]
+
+
+def parts_of(rows: Sequence[ImportRow], share: float, seed: int) -> np.ndarray:
+    """``by_person_and_response`` of read rows, which all have an annotator."""
+    ends = [((row.prompt, row.response_a), (row.prompt, row.response_b)) for row in rows]
+    return by_person_and_response([row.annotator or "" for row in rows], ends, share, seed)
+
+
+def _ends(rows: list[dict]) -> list[Ends]:
+    """The two responses of each row, each with its prompt."""
+    return [((row["prompt"], row["response_a"]), (row["prompt"], row["response_b"])) for row in rows]
 
 
 def own_split(rows: list[dict], seed: int) -> np.ndarray:
@@ -120,6 +148,7 @@ def main(argv: list[str] | None = None) -> int:
         str(arguments.threads),
         "--reward-seconds",
         str(arguments.reward_seconds),
+        *["--controls"] * arguments.controls,
     ]
     with contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory() as folder:
         for name in columns:
@@ -158,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
         "--reward-seconds", type=float, default=240, help="time after which the text reward is cut (default 240)"
     )
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument(
+        "--controls", action="store_true", help="also swap people and reverse labels (takes twice as long)"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the training and test files and the full reports")
     return parser
 
@@ -245,7 +277,35 @@ def table(name: str, reports: list[dict]) -> str:
             f"{low[method].mean():>6.3f}–{high[method].mean():.3f} {distance:>16} {loss[method].mean():>9.3f} "
             f"{calibration[method].mean():>9.3f} {seconds[method].mean():>8.1f}"
         )
+    lines += [
+        line for method in methods for line in controls(method, [report["methods"][method] for report in reports])
+    ]
     return "\n".join(lines)
+
+
+def controls(method: str, rows: list[dict]) -> list[str]:
+    """What the controls of ``evaluate`` show for a method, as means over its splits; nothing without them."""
+    if "label_flip" not in rows[0]:
+        return []
+
+    def mean(read: Callable[[dict], float]) -> float:
+        return float(np.mean([read(row) for row in rows]))
+
+    lines = [
+        f"{method}, controls: with another person's vector {100 * mean(lambda row: row['user_swap']['gain']):+.1f} "
+        f"points over global (own {100 * mean(lambda row: row['user_swap']['gain_own']):+.1f}); learned from reversed "
+        f"labels {mean(lambda row: row['label_flip']['accuracy']):.3f}, one minus its accuracy "
+        f"{mean(lambda row: row['label_flip']['mirror']):.3f}"
+    ]
+    if all(row.get("fold_in_flip") for row in rows):
+        turned, before, after = (
+            mean(lambda row, key=key: row["fold_in_flip"][key]) for key in ("turned", "accuracy", "accuracy_flipped")
+        )
+        lines.append(
+            f"{method}, labels of new people reversed: {turned:.0%} of the predictions about other answers turn, "
+            f"accuracy {before:.3f} to {after:.3f}"
+        )
+    return lines
 
 
 def _noise(report: dict, method: str, best: str) -> str:

@@ -2,11 +2,12 @@
 
     python -m benchmarks.text_reward --data FOLDER [--columns NAME,…] [--splits N] [--rows NAME,…] [--backbone NAME]
 
-Each row is one form of the text reward, fitted to the same training labels; ``--rows`` prints some of them.
-``uniform`` is one reward for everybody inside the backbone, ``experts`` the mixture of LoRA experts, with one, two or
-all experts per user, or with a gate that sees the prompt; the others are linear in the text embedding, without a
-backbone.  Leads are over the first row, with 95 % intervals from a bootstrap over users.  The column
-``demo-new-prompts`` needs no file: its people are simulated.
+Each row is one form of the text reward; ``--rows`` prints some of them.  ``uniform`` is one reward for everybody inside
+the backbone, ``experts`` the mixture of LoRA experts, with one, two or all experts per user, or with a gate that sees
+the prompt; the others are linear in the text embedding, without a backbone.  All of them, and the graph beside them,
+learn from the same labels: those of the training part that a full run does not hold out.  ``copl (served)`` is a full
+run, whose graph learns from all labels of the training part.  Leads are over the first row, with 95 % intervals from a
+bootstrap over users.  The column ``demo-new-prompts`` needs no file: its people are simulated.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from copl_core.config import Settings
 from copl_core.demo.world import demo_rows
 from copl_core.evaluation.dataset import EvalDataset, build_dataset
 from copl_core.evaluation.peers import uniform_reward
-from copl_core.evaluation.studio_fit import StudioFit, extend_graph
+from copl_core.evaluation.studio_fit import ExtendedGraph, StudioFit, extend_graph
 from copl_core.formats.own import read_rows
 from copl_core.install.weights import resolver
 from copl_core.preference.adapt import label_weights
@@ -144,24 +145,26 @@ def measured(path: Path | None, name: str, seed: int, rows: list[str], settings:
     """Fit every row to one cut."""
     dataset = dataset_of(path, name, seed)
     phi = installed_embedder(settings, resolver(settings.weights)("minilm")).embed(list(dataset.texts))
-    fit, scores = StudioFit(dataset, lambda: phi, seed, settings), Scores(dataset)
+    forms, scores = Forms(StudioFit(dataset, lambda: phi, seed, settings), phi), Scores(dataset)
     makers: dict[str, Callable[[], np.ndarray]] = {
-        "uniform": lambda: uniform_reward(dataset, lambda: phi, seed, settings),
-        CHOSEN: lambda: fit.linear,
-        "graph": lambda: fit.graph,
-        "copl (served)": lambda: fit.mixed,
+        "uniform": forms.uniform,
+        CHOSEN: lambda: forms.linear(None),
+        "graph": lambda: forms.extended.logits(dataset.test),
+        "copl (served)": lambda: forms.fit.mixed,
     }
-    makers |= {row: lambda row=row: linear_margins(fit, dataset, phi, LINEAR[row]) for row in LINEAR}
-    experts = Experts(fit, phi)
-    makers |= {row: lambda row=row: experts.margins(EXPERTS[row]) for row in EXPERTS}
+    makers |= {row: lambda row=row: forms.linear(LinearConfig(**LINEAR[row])) for row in LINEAR}
+    makers |= {row: lambda row=row: forms.experts(EXPERTS[row]) for row in EXPERTS}
     for row in rows:
         scores.add(row, makers[row])
         print(f"… {name} {seed} {row}: {scores.hits[row].mean():.3f}, {scores.seconds[row]:.0f} s", flush=True)
     return scores
 
 
-class Experts:
-    """Mixtures of experts, fitted beside one graph as a full run fits its own."""
+class Forms:
+    """Forms of the text reward, each fitted as a full run fits its own, to the labels that the run does not hold out.
+
+    Every method returns the log-odds (N,) of the test labels.
+    """
 
     def __init__(self, fit: StudioFit, phi: np.ndarray) -> None:
         self.fit, self.phi, self.training = fit, phi, fit._job._split()[0]
@@ -170,8 +173,18 @@ class Experts:
     def graph(self) -> GraphState:
         return self.fit._job.fit_graph(self.training, self.fit._config, "graph", warm=None)
 
-    def margins(self, changes: dict) -> np.ndarray:
-        """Log-odds (N,) by the experts alone, with ``changes`` to the settings of a full run."""
+    @cached_property
+    def extended(self) -> ExtendedGraph:
+        dataset = self.fit.dataset
+        given = self.training.labels.joined(dataset.context)
+        return extend_graph(self.graph, self.phi, len(dataset.users), given)
+
+    def uniform(self) -> np.ndarray:
+        dataset = replace(self.fit.dataset, train=self.training)
+        return uniform_reward(dataset, lambda: self.phi, self.fit.settings.seed, self.fit.settings)
+
+    def experts(self, changes: dict) -> np.ndarray:
+        """The experts alone, with ``changes`` to the settings of a full run."""
         dataset, settings = self.fit.dataset, self.fit.settings
         given = {"balance": settings.balance, "steps": settings.reward_steps} | changes
         model = fit_reward(
@@ -184,28 +197,18 @@ class Experts:
             time_budget_s=settings.reward_budget_seconds,
             disk=states_folder(settings),
         )
-        labels = dataset.train.labels.joined(dataset.context)
-        users = extend_graph(self.graph, self.phi, len(dataset.users), labels).users
-        return text_margins(model, dataset.test, users, dataset.texts)
+        return text_margins(model, dataset.test, self.extended.users, dataset.texts)
 
-
-def linear_margins(fit: StudioFit, dataset: EvalDataset, phi: np.ndarray, changes: dict) -> np.ndarray:
-    """Log-odds (N,) of a linear text reward of the users of the training labels: default priors, but ``changes``."""
-    state = fit._serving.state
-    rows = dataset.train.response_ids
-    state = replace(
-        state,
-        response_vectors=state.response_vectors[rows],
-        response_bias=state.response_bias[rows],
-        response_ids=rows,
-    )
-    reward = fit_linear(state, phi[rows], LinearConfig(**changes))
-    users, row = np.unique(dataset.test.user, return_inverse=True)
-    known = users[users < dataset.train.n_users]
-    weights = np.tile(reward.common, (len(users), 1))
-    weight = label_weights(state, state.labels)
-    weights[: len(known)] = reward.of_fit(known, state.user_vectors[known], state.labels, weight)
-    return of_differences(reward.features(phi), dataset.test, weights[row])
+    def linear(self, config: LinearConfig | None) -> np.ndarray:
+        """A linear text reward of the users of the training labels; without a config, its priors are chosen."""
+        dataset, graph = self.fit.dataset, self.graph
+        reward = fit_linear(graph, self.phi[: dataset.train.n_responses], config, tags=self.training.tags)
+        users, row = np.unique(dataset.test.user, return_inverse=True)
+        known = users[users < dataset.train.n_users]
+        weights = np.tile(reward.common, (len(users), 1))
+        weight = label_weights(graph, graph.labels)
+        weights[: len(known)] = reward.of_fit(known, graph.user_vectors[known], graph.labels, weight)
+        return of_differences(reward.features(self.phi), dataset.test, weights[row])
 
 
 def table(name: str, backbone: str, cuts: list[Scores]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from copl_core.formats.leaks import LeakCheck, Leaks
+from copl_core.insight.ceiling import Ceiling, ceiling_of
 from copl_core.records import Choice, Comparisons, CoplError, ImportRow, TrainingData
 from copl_core.tags import Tags
 from copl_core.training.split import LabelSplit
@@ -209,6 +210,17 @@ def leaks(dataset: EvalDataset) -> Leaks:
         for user, left, right in zip(*columns, strict=True):
             check.add(user, dataset.texts[left], dataset.texts[right], test=test)
     return check.found()
+
+
+def ceiling_of_repeats(dataset: EvalDataset) -> Ceiling | None:
+    """The accuracy that self-consistency allows, from pairs that somebody labels more than once in all labels together;
+    None with too few of them."""
+    test = without_swapped_users(dataset).test
+    labels = dataset.train.labels.joined(dataset.context).joined(test)
+    labels = labels.take(labels.decided)
+    low, high = np.minimum(labels.left, labels.right), np.maximum(labels.left, labels.right)
+    preferred = np.where(labels.outcome > 0.5, labels.left, labels.right)
+    return ceiling_of(labels.user, low * len(dataset.texts) + high, preferred)
 
 
 def first_labels(user: np.ndarray, context: int) -> np.ndarray:

@@ -34,6 +34,7 @@ from copl_core.evaluation.dataset import (
     EmbedTexts,
     EvalDataset,
     build_dataset,
+    ceiling_of_repeats,
     flipped,
     groups_of,
     leaks,
@@ -154,7 +155,9 @@ def _compare(rows: dict[str, dict], logits: dict[str, np.ndarray], dataset: Eval
 
 def _about(dataset: EvalDataset, context: int, seed: int) -> dict:
     user, n_known = dataset.test.user, dataset.train.n_users
+    allowed = ceiling_of_repeats(dataset)
     return {
+        "ceiling": None if allowed is None else asdict(allowed),
         "train_labels": len(dataset.train.labels),
         "test_labels": len(dataset.test),
         "test_labels_in_training": _repeated(dataset),

@@ -17,7 +17,7 @@ def table(report: dict) -> str:
     ]
     in_order = sorted(methods.items(), key=lambda item: (item[0] != best, -item[1]["accuracy"]))
     lines += [_row(name, row, best) for name, row in in_order]
-    lines += ["", _verdict(report), *_weights(report), *_controls(report), _counts(report)]
+    lines += ["", _verdict(report), *_ceiling(report), *_weights(report), *_controls(report), _counts(report)]
     return "\n".join(lines)
 
 
@@ -41,6 +41,17 @@ def _verdict(report: dict) -> str:
     near = [name for name, row in report["methods"].items() if row["within_noise_of_best"] and name != report["best"]]
     others = f"within noise of it: {', '.join(near)}" if near else "no other method is within noise of it"
     return f"Best is {report['best']}; {others}."
+
+
+def _ceiling(report: dict) -> list[str]:
+    found = report.get("ceiling")
+    if found is None:
+        return []
+    return [
+        f"Self-consistency allows an accuracy of about {found['accuracy']:.3f} (95 % {found['low']:.3f} to "
+        f"{found['high']:.3f}): {found['n_users']} users give the same answer to {found['consistent']:.1%} of "
+        f"{found['n_repeats']} repeated pairs of these files."
+    ]
 
 
 def _weights(report: dict) -> list[str]:

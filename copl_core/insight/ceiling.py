@@ -44,14 +44,22 @@ def best_accuracy(consistent: np.ndarray | float) -> np.ndarray:
 
 
 def ceiling(answers: AnswerTable, seed: int = 0) -> Ceiling | None:
-    """From the decided preferences of ``answers``; None with too few repeats or too few people who repeat.
+    """From the decided preferences of ``answers``, as ``ceiling_of``."""
+    preferred = preferred_response(answers)
+    answers = answers.take((preferred >= 0) & ~np.isin(answers.selection_reason, _CHECKS))
+    return ceiling_of(answers.user, answers.pair, preferred_response(answers), seed)
+
+
+def ceiling_of(user: np.ndarray, pair: np.ndarray, preferred: np.ndarray, seed: int = 0) -> Ceiling | None:
+    """None with too few repeats or too few people who repeat.
 
     The interval is that of a bootstrap over users, whose repeats are correlated, or Wilson's where it is wider: without
     a disagreement all samples are equal.
+
+    Args:
+        user, pair, preferred: (N,) of each decided answer, oldest first; ``preferred`` is a response.
     """
-    preferred = preferred_response(answers)
-    answers = answers.take((preferred >= 0) & ~np.isin(answers.selection_reason, _CHECKS))
-    user, same = repeated_answers(answers.user, answers.pair, preferred_response(answers))
+    user, same = repeated_answers(user, pair, preferred)
     users, row = np.unique(user, return_inverse=True)
     if len(user) < FEWEST_REPEATS or len(users) < FEWEST_USERS:
         return None

@@ -352,6 +352,23 @@ def test_labels_about_a_pair_that_training_knows_of_the_user_are_counted():
     assert "8 of the test labels are about a pair" in table(report)
 
 
+def test_the_ceiling_of_repeated_pairs_stands_beside_the_accuracies():
+    """Twelve people answer ten pairs in both files; four of them take one half of their answers back."""
+    train, test = rows(range(12), range(10)), rows(range(12), range(10), seed=1)
+    turned = {Choice.LEFT: Choice.RIGHT, Choice.RIGHT: Choice.LEFT}
+    test = [
+        replace(row, choice=turned[row.choice]) if row.annotator < "user 2" and int(row.prompt[9:-1]) % 2 else row
+        for row in test
+    ]
+    report = evaluate(train, test, ["global"], embedder=ByStyle(), settings=QUICK)
+    found = report["ceiling"]
+    assert (found["n_repeats"], found["n_users"], found["consistent"]) == (120, 12, pytest.approx(1 - 20 / 120))
+    assert found["accuracy"] == pytest.approx((1 + (1 - 40 / 120) ** 0.5) / 2)
+    assert "allows an accuracy of about 0.908" in table(report) and "83.3% of 120 repeated pairs" in table(report)
+    once = evaluate(train, rows(range(12), range(10, 14)), ["global"], embedder=ByStyle(), settings=QUICK)
+    assert once["ceiling"] is None and "Self-consistency" not in table(once)
+
+
 def test_of_few_people_the_intervals_are_over_labels_and_say_so():
     report = evaluate(rows(range(6), range(6)), rows(range(1), range(30), seed=5), ["global"], embedder=ByStyle())
     low, high = report["methods"]["global"]["accuracy_interval"]
