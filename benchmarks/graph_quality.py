@@ -1,7 +1,7 @@
-"""Effects of the preference graph's design: losses under label noise, unequal groups, circles, and architectures.
+"""Effects of the preference graph's design: label noise, unequal groups, circles, architectures, weights of labels.
 
     python -m benchmarks.graph_quality                            # synthetic worlds with a known truth
-    python -m benchmarks.graph_quality --data FOLDER              # and architectures on labels of real people
+    python -m benchmarks.graph_quality --data FOLDER              # and circles, architectures, uses on real labels
 
 1. Noise: a fifth of the labels of a synthetic world is flipped.  Accuracy against the truth on pairs that the user did
    not label, for the plain, the smoothed and the unbiased loss (rDPO) with ε estimated from repeated pairs: stopped on
@@ -14,6 +14,9 @@
    (``llmfao.jsonl.gz`` in the folder of ``--data``, or the files of ``--file``).  These are validation labels, on which
    the prior is chosen: do not use data here that you report on elsewhere.
 
+5. Uses: labels of weight 1, and of weight 1 / u, where u is how many labels of the person use the more used of the two
+   responses: pairs made from ratings are not independent.  On the same splits of real labels.
+
 Every figure is the mean over seeds (each with its own world or split), ± the standard error of that mean.
 """
 
@@ -23,6 +26,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +36,19 @@ from benchmarks.cycles import make_cycles
 from benchmarks.quality import TEST, TRAIN, parts_of
 from benchmarks.synthetic import Protocol, make_world
 from copl_core.preference.config import READOUT, GraphConfig
+from copl_core.records import Comparisons
 from copl_core.training.graph_fit import fit_graph
 from copl_core.training.losses import flip_rate
 from copl_core.training.metrics import log_losses, measures
 from copl_core.training.tune import tuned
 
-DESCRIPTION = "the preference graph: losses under noise, groups of unequal size, circles, architectures"
+DESCRIPTION = "the preference graph: losses under noise, unequal groups, circles, architectures, weights of labels"
 NOISE = 0.2
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_quality", description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="noise,imbalance,cyclic,architectures", help="tables to print")
+    parser.add_argument("--parts", default="noise,imbalance,cyclic,architectures,uses", help="tables to print")
     parser.add_argument("--users", type=int, default=1000, help="users of the synthetic worlds")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", type=Path, help="folder with label files, for circles and architectures")
@@ -62,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     for file in arguments.file.split(","):
         path = (arguments.data or Path()) / file
         found = arguments.data is not None and path.is_file()
-        for part, table in (("cyclic", cyclic_labels), ("architectures", architectures)):
+        for part, table in REAL.items():
             if part in parts and found:
                 table(path, arguments.seeds)
             elif part in parts:
@@ -176,9 +181,34 @@ def architectures(path: Path, seeds: int) -> None:
         row(name, [(*split(best, seed), best.priors.l2_layer) for seed, split in enumerate(splits)])
 
 
-def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, float]]:
-    """A function that measures (accuracy, log-loss) of a configuration and seed, on a split of a file's labels by
-    (person, response)."""
+def uses(path: Path, seeds: int) -> None:
+    """Labels of equal weight, and of weight 1 / u."""
+    print(f"\nUses on {path.name}: a fifth of the labels is the test set; {seeds} random splits")
+    head("accuracy", "log-loss", "lead, points")
+    splits = [real(path, seed) for seed in range(seeds)]
+    plain: list[tuple[float, float]] = []
+    for name, weigh in (("weight 1", None), ("weight 1 / u", weighed_by_uses)):
+        figures = [split(GraphConfig(), seed, weigh) for seed, split in enumerate(splits)]
+        plain = plain or figures
+        row(name, [(*own, 100 * (own[0] - other[0])) for own, other in zip(figures, plain, strict=True)])
+
+
+def weighed_by_uses(labels: Comparisons) -> Comparisons:
+    """The labels with 1 / u times their strength, in units of the mean."""
+    ends = np.stack([labels.left, labels.right], 1)
+    edge = np.unique(labels.user[:, None] * (1 + ends.max(initial=0)) + ends, return_inverse=True)[1].reshape(-1, 2)
+    weight = labels.strength / np.bincount(edge.ravel())[edge].max(1)
+    return replace(labels, strength=(weight / weight.mean()).astype(np.float32))
+
+
+REAL = {"cyclic": cyclic_labels, "architectures": architectures, "uses": uses}
+
+Weigh = Callable[[Comparisons], Comparisons]
+
+
+def real(path: Path, seed: int) -> Callable[..., tuple[float, float]]:
+    """A function that measures (accuracy, log-loss) of a configuration, a seed and perhaps a ``Weigh`` of the training
+    labels, on a split of a file's labels by (person, response)."""
     from copl_core.config import Settings
     from copl_core.evaluation.dataset import build_dataset
     from copl_core.formats.own import read_rows
@@ -195,8 +225,9 @@ def real(path: Path, seed: int) -> Callable[[GraphConfig, int], tuple[float, flo
     known = np.flatnonzero(~world.new_user & ~world.new_text)
     labels = world.test.take(known)
 
-    def measure(config: GraphConfig, seed: int) -> tuple[float, float]:
-        state = fit_graph(world.train, phi[: world.train.n_responses], config, seed=seed)
+    def measure(config: GraphConfig, seed: int, weigh: Weigh | None = None) -> tuple[float, float]:
+        train = world.train if weigh is None else world.train.with_labels(weigh(world.train.labels))
+        state = fit_graph(train, phi[: world.train.n_responses], config, seed=seed)
         figures = measures(state.label_log_odds(labels), labels.outcome)
         return figures["accuracy"], figures["log_loss"]
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import fit_memory
 from benchmarks.quality import COLUMNS, TEST, TRAIN, new_prompts
 from copl_core.config import Settings
 from copl_core.demo.world import demo_rows
@@ -60,7 +61,8 @@ EXPERTS: dict[str, dict] = {
     "experts: prompt-seeing gate": {"gate_input": "user+prompt"},
 }
 CHOSEN = "linear: priors chosen (served)"
-ROWS = ("uniform", *EXPERTS, *LINEAR, CHOSEN, "graph", "copl (served)")
+MEMORY = "memory, left out in training"
+ROWS = ("uniform", *EXPERTS, *LINEAR, MEMORY, CHOSEN, "graph", "copl (served)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,6 +151,7 @@ def measured(path: Path | None, name: str, seed: int, rows: list[str], settings:
     makers: dict[str, Callable[[], np.ndarray]] = {
         "uniform": forms.uniform,
         CHOSEN: lambda: forms.linear(None),
+        MEMORY: forms.memory,
         "graph": lambda: forms.extended.logits(dataset.test),
         "copl (served)": lambda: forms.fit.mixed,
     }
@@ -209,6 +212,11 @@ class Forms:
         weight = label_weights(graph, graph.labels)
         weights[: len(known)] = reward.of_fit(known, graph.user_vectors[known], graph.labels, weight)
         return of_differences(reward.features(self.phi), dataset.test, weights[row])
+
+    def memory(self) -> np.ndarray:
+        """What all like and each user's memory (``benchmarks.memory``); users of the training labels only."""
+        reward = fit_memory(self.graph, self.phi[: self.fit.dataset.train.n_responses])
+        return reward.margins(self.phi, self.fit.dataset.test)
 
 
 def table(name: str, backbone: str, cuts: list[Scores]) -> str:
