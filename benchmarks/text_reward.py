@@ -180,7 +180,7 @@ class Forms:
     def extended(self) -> ExtendedGraph:
         dataset = self.fit.dataset
         given = self.training.labels.joined(dataset.context)
-        return extend_graph(self.graph, self.phi, len(dataset.users), given)
+        return extend_graph(self.graph, self.phi, dataset, given)
 
     def uniform(self) -> np.ndarray:
         dataset = replace(self.fit.dataset, train=self.training)

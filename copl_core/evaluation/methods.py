@@ -91,7 +91,7 @@ class Methods:
             for config in schedules(len(train.labels))
         ]
         best = min(states, key=lambda state: np.nan_to_num(state.metrics["log_loss"], nan=np.inf))
-        return extend_graph(best, phi, len(dataset.users), dataset.context, "published").logits(dataset.test)
+        return extend_graph(best, phi, dataset, dataset.context, "published").logits(dataset.test)
 
 
 def schedules(n_labels: int) -> list[GraphConfig]:

@@ -52,7 +52,7 @@ class ExtendedGraph:
 
 
 def extend_graph(
-    state: GraphState, phi: np.ndarray, n_users: int, context: Comparisons, rule: str = "map"
+    state: GraphState, phi: np.ndarray, dataset: EvalDataset, context: Comparisons, rule: str = "map"
 ) -> ExtendedGraph:
     """Add every user and text of a dataset to a graph whose user and response ids are rows of that dataset.
 
@@ -63,7 +63,8 @@ def extend_graph(
     """
     from copl_core.preference.adapt import Prior, adapt
 
-    vectors, bias = state.embed_responses(phi)
+    n_users = len(dataset.users)
+    vectors, bias = state.embed_responses(phi, [prompt for prompt, _ in dataset.texts])
     vectors[state.response_ids], bias[state.response_ids] = state.response_vectors, state.response_bias
     wide = replace(
         state, response_vectors=vectors, response_bias=bias, response_ids=np.arange(len(phi)), labels=_by_row(state)
@@ -196,8 +197,8 @@ class StudioFit:
         """Vectors (U_all, d) of all users in the graph that the text rewards were fitted beside."""
         dataset = self.dataset
         given = dataset.train.labels.joined(dataset.context)
-        return extend_graph(self._reward.graph, self.embed(), len(dataset.users), given).users
+        return extend_graph(self._reward.graph, self.embed(), dataset, given).users
 
     @cached_property
     def _serving(self) -> ExtendedGraph:
-        return extend_graph(self._state, self.embed(), len(self.dataset.users), self.dataset.context)
+        return extend_graph(self._state, self.embed(), self.dataset, self.dataset.context)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from copl_core import features
 from copl_core.preference.config import READOUT, GraphConfig
+from copl_core.preference.nearby import Nearby, encoded, prompt_keys
 from copl_core.records import Comparisons, CoplError
 from copl_core.study_settings import STRENGTHS
 
@@ -134,10 +135,13 @@ class GraphState:
         position_bias = (self.position_bias + self.user_position_bias[labels.user]) * labels.position_known
         return self.margins(labels) + position_bias / self.temperature
 
-    def embed_responses(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def embed_responses(self, phi: np.ndarray, prompts: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Unlabelled texts: φ (T, P) → vectors (T, d) and bias (T,), by the fitted layers without messages.
 
         φ must hold the style features of ``features_version``.
+
+        Args:
+            prompts: (T,) of the texts, which then also lean on labelled responses that read alike (``nearby``).
         """
         config, w = GraphConfig.of(self.config), self.weights
         if phi.shape[1] != len(w["phi_mean"]):
@@ -149,7 +153,40 @@ class GraphState:
         members = config.architecture.members
         vectors, biases = zip(*(_embed(x, _below(w, f"{member}."), config) for member in range(members)), strict=True)
         scale = np.float32(members**-0.5)
-        return np.concatenate(vectors, 1).astype(np.float32) * scale, np.mean(biases, 0).astype(np.float32)
+        embedded = np.concatenate(vectors, 1).astype(np.float32) * scale, np.mean(biases, 0).astype(np.float32)
+        if prompts is None or (nearby := self.nearby) is None:
+            return embedded
+        more = nearby(phi, prompt_keys(prompts))
+        return embedded[0] + more[:, :-1], embedded[1] + more[:, -1]
+
+    @property
+    def nearby(self) -> Nearby | None:
+        """The labelled responses that unlabelled texts lean on; None in the graphs of earlier versions."""
+        tables = _below(self.weights, _NEARBY)
+        return Nearby(**tables) if tables else None
+
+    def with_nearby(self, phi: np.ndarray, prompts: Sequence[str]) -> GraphState:
+        """The same graph, whose unlabelled texts, its own and others, lean on labelled ones that read alike.
+
+        Args:
+            phi: (R, P) of its responses.
+            prompts: (R,) of its responses.
+        """
+        if not encoded(phi).shape[1] or not len(self.labels):
+            return self
+        vectors, bias = self.embed_responses(phi)
+        residual = np.column_stack([self.response_vectors - vectors, self.response_bias - bias])
+        n = np.bincount(np.concatenate([self.labels.left, self.labels.right]), minlength=len(phi))
+        nearby = Nearby.of(phi, prompt_keys(prompts), self.response_ids, n, residual)
+        weights = self.weights | {f"{_NEARBY}{one.name}": getattr(nearby, one.name) for one in fields(nearby)}
+        state, unlabelled = replace(self, weights=weights), np.flatnonzero(n == 0)
+        if not len(unlabelled):
+            return state
+        vectors, bias = self.response_vectors.copy(), self.response_bias.copy()
+        vectors[unlabelled], bias[unlabelled] = state.embed_responses(
+            phi[unlabelled], [prompts[row] for row in unlabelled.tolist()]
+        )
+        return replace(state, response_vectors=vectors, response_bias=bias)
 
     def save(self, folder: Path) -> None:
         """Write graph.safetensors and graph.json into ``folder``; the caller renames the folder into place."""
@@ -209,6 +246,7 @@ _TABLES = {
     name: name for name in ("user_ids", "user_vectors", "response_ids", "response_vectors", "response_bias", "n_labels")
 } | {"user_position_bias": "user_side"}
 _INVERSE_TEMPERATURE = "user_firmness"  # stored name
+_NEARBY = "nearby."  # before the names of its tables among the weights
 
 
 def _labels(tables: dict[str, np.ndarray]) -> Comparisons:

@@ -207,10 +207,8 @@ class Scorer:
     def _graph_of_new(self, audience: Audience, texts: Sequence[Text]) -> np.ndarray:
         """Calibrated log-odds (N, T) by the graph, which embeds the texts by their content."""
         state = audience.snapshot.graph
-        return (
-            state.scores(audience.vectors, *state.embed_responses(self.embed(texts, state.features_version)))
-            / state.temperature
-        )
+        phi, prompts = self.embed(texts, state.features_version), [prompt for prompt, _ in texts]
+        return state.scores(audience.vectors, *state.embed_responses(phi, prompts)) / state.temperature
 
     def _text(self, audience: Audience, texts: Sequence[Text], known: bool) -> tuple[np.ndarray, np.ndarray]:
         """What own text weights and what the experts add, each (N, T); a part of weight 0 does not read the texts."""

@@ -382,7 +382,7 @@ class Parts:
         test = known.joined(new)
         if not len(test):
             return np.zeros((3, 0))
-        graph = np.concatenate([self.graph.margins(known), new_text_margins(self.graph, new, self.phi)])
+        graph = np.concatenate([self.graph.margins(known), new_text_margins(self.graph, new, self.phi, self.texts)])
         experts = text_margins(self.model, test, self.graph.user_vectors, self.texts, progress)
         return np.stack([graph, experts, linear_margins(self.linear, self.graph, test, self.phi)])
 
@@ -413,9 +413,16 @@ def learn_mix(
     return mix, {"copl": crossed, "copl-graph": graph, "copl-reward": text, "copl-linear": linear}
 
 
-def new_text_margins(graph: GraphState, labels: Comparisons, phi: np.ndarray) -> np.ndarray:
-    """Calibrated log-odds (N,) of left over right by a graph that knows both responses by their φ (R, P) alone."""
-    vectors, bias = graph.embed_responses(phi)
+def new_text_margins(
+    graph: GraphState, labels: Comparisons, phi: np.ndarray, texts: Sequence[tuple[str, str]]
+) -> np.ndarray:
+    """Calibrated log-odds (N,) of left over right by a graph that places both responses by their texts.
+
+    Args:
+        phi: (R, P) of the responses of the graph.
+        texts: (R,) prompt and response.
+    """
+    vectors, bias = graph.embed_responses(phi, [prompt for prompt, _ in texts])
     return replace(graph, response_vectors=vectors, response_bias=bias).margins(labels)
 
 

@@ -71,12 +71,19 @@ def fit_graph(
     whole = GraphPart(data, x, config, seed, held_out, apart, start, checkpoint is not None)
     if ranks is None or not runs_over_ranks(config) or not ranks.take(data):
         members = fit_part(whole, Shard(device=device), progress, checkpoint, part, key)
-        return _state(whole, [member.logits for member in members], members, projection)
+        return _with_nearby(_state(whole, [member.logits for member in members], members, projection), data, phi)
     blocks = UserBlocks.of(data, ranks.n)
     with ranks.fitting(partial(blocks.part, whole)) as (own, shard):
         members = fit_part(own, shard, progress, checkpoint, part, key)
     logits = [blocks.in_order(member.logits, held) for member, held in zip(members, held_out, strict=True)]
-    return _state(whole, logits, members, projection)
+    return _with_nearby(_state(whole, logits, members, projection), data, phi)
+
+
+def _with_nearby(state: GraphState, data: TrainingData, phi: np.ndarray) -> GraphState:
+    """The graph of ``published`` reads no texts."""
+    if GraphConfig.of(state.config).paper.ids_only:
+        return state
+    return state.with_nearby(phi, [data.prompts[row] for row in data.response_prompt])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The memory of a person's labelled texts knows nothing of the label that it is asked about."""
+"""The memory of a person's labelled texts knows nothing of the label that it predicts."""
 
 from __future__ import annotations
 
