@@ -195,6 +195,7 @@ else:
     from web.headers import app_headers, failed
     from web.logs import start_logs
     from web.open_ahead import OpenAhead
+    from web.pictures import Pictures
     from web.sign_in import SignIn
     from web.watching import ROUTES, OwnMetrics
 
@@ -207,6 +208,7 @@ else:
         Middleware(OwnMetrics),
         Middleware(Frames),
         Middleware(SignIn),
+        Middleware(Pictures),
     ]
     app = App(
         __file__,

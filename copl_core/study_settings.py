@@ -5,7 +5,8 @@ Plain data like ``copl_core.records``, validated when it is created; no torch, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
@@ -40,6 +41,10 @@ TEXT_FORMATS = ("markdown", "plain", "formulas")
 QUARANTINE_EVIDENCE, QUARANTINE_NEW, QUARANTINE_OFF = QUARANTINES = ("evidence", "new", "off")
 
 
+MOST_PICTURE_HOSTS = 10
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9](?::[1-9]\d{0,4})?")
+
+
 @dataclass(frozen=True, slots=True)
 class AssignmentSettings:
     """How one study hands out its pairs, and how it sets their texts.
@@ -59,8 +64,11 @@ class AssignmentSettings:
     daily_goal: int | None = None  # labels per day, shown while labelling
     text_format: str = "markdown"  # how prompts and responses are set: "markdown", "plain" or "formulas"
     quarantine: str = QUARANTINE_EVIDENCE  # whose labels wait for a decision of an owner
+    # Hosts whose pictures texts show, by HTTPS: each learns who reads, and when.  Other pictures are links.
+    picture_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "picture_hosts", _hosts(self.picture_hosts))
         if self.order not in ORDERS:
             raise CoplError(f"The order of pairs is {self.order!r}; choose one of {', '.join(ORDERS)}.")
         if self.text_format not in TEXT_FORMATS:
@@ -99,6 +107,24 @@ class AssignmentSettings:
 
     def saved(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _hosts(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of hosts in small letters, each once.
+
+    Raises:
+        CoplError: one is no such name, or there are too many.
+    """
+    hosts = tuple(sorted({str(name).strip().lower() for name in names}))
+    for host in hosts:
+        if len(host) > 253 or not _HOST.fullmatch(host):
+            raise CoplError(
+                f"Pictures would be shown of {host[:80]!r}; give names of hosts such as pictures.example.org or "
+                "pictures.example.org:8443, without https:// and without a path."
+            )
+    if len(hosts) > MOST_PICTURE_HOSTS:
+        raise CoplError(f"Pictures would be shown of {len(hosts)} hosts; name {MOST_PICTURE_HOSTS} at most.")
+    return hosts
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,8 +142,17 @@ def rules(settings: AssignmentSettings) -> dict:
         index=list(TEXT_FORMATS).index(settings.text_format),
         format_func=TEXT_FORMATS.get,
         key="assignment-text-format",
-        help="Line breaks are kept, HTML is shown as text, and pictures are shown as links. Formulas are TeX between "
-        "\\\\( and \\\\), \\\\[ and \\\\], or dollar signs.",
+        help="Line breaks are kept, HTML is shown as text, and pictures are links unless their host is named below. "
+        "Formulas are TeX between \\\\( and \\\\), \\\\[ and \\\\], or dollar signs.",
+    )
+    hosts = st.text_input(
+        "Hosts whose pictures are shown",
+        value=" ".join(settings.picture_hosts),
+        placeholder="none",
+        key="assignment-pictures",
+        help="Such as pictures.example.org, with a space between two. Pictures of these hosts, by https, are shown in "
+        "texts and guidelines. Each host learns from which network a text is read, and when. Pages that are open load "
+        "pictures of a new host after a reload.",
     )
     return dict(
         overlap=overlap,
@@ -151,6 +160,7 @@ def rules(settings: AssignmentSettings) -> dict:
         practice=practice,
         daily_goal=goal,
         text_format=text_format,
+        picture_hosts=tuple(hosts.replace(",", " ").split()),
         reserve_minutes=reserve(settings),
         quarantine=quarantine(settings),
     )

@@ -4,7 +4,7 @@ Streamlit's Markdown joins lines, drops backslashes, loads pictures, and turns `
 things.  So a text becomes HTML here, and neither Streamlit nor the browser interprets it again.  Where CommonMark would
 change or hide written characters that people mean as they stand, the characters stay: single line breaks and
 indentation, HTML, entities, ``\\(`` and ``\\[``, ``2*3*4`` and ``x**2``, ``__init__``, the numbers of lists, reference
-lines, underlined headings.  Pictures are not loaded; they are links.
+lines, underlined headings.  Pictures are links; those of hosts that an owner of the study has named are shown.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from markdown_it.rules_inline.state_inline import Delimiter
 from markdown_it.token import Token
 
 from copl_core.study import labelling
+from copl_core.study_settings import AssignmentSettings
 from copl_core.turns import title_of, turns_of
 
 # One look on light and dark pages: every colour is mixed from the colour of the text.
@@ -63,6 +64,7 @@ STYLE = """<style>
 .copl-text a { color: light-dark(#005f94, #7cc0ea); text-decoration: underline; }
 .copl-text .formula { white-space: pre-wrap; } .copl-text .formula math { font-weight: 400; }
 .copl-text div.formula { margin: 0 0 .8em; text-align: center; overflow-x: auto; }
+.copl-text img { max-width: 100%; max-height: 28rem; vertical-align: middle; }
 .copl-text .turn { margin: 0 0 .8em; } .copl-text .role { font-weight: 600; }
 .copl-text .turn + .turn { border-top: 1px solid var(--line); padding-top: .6em; }
 </style>"""
@@ -82,6 +84,7 @@ _MARKED = 12  # characters read of a text for each one shown on a line: enough f
 _MARKS = re.compile(r"[\\`*_~#>|\[$]|^\s*(?:[-+]|\d+[.)])\s", re.MULTILINE)  # without them a text is its own words
 _LONG = 20_000  # characters from which a text is shown as plain text: Markdown of that size is a file, not an answer
 _MOST_BRACKETS = 500  # with more of them, links are not looked for: the search takes the square of their number
+_PICTURE = re.compile(r"https://([A-Za-z0-9.-]+(?::\d+)?)(?:[/?#][!-~]*)?")  # its host, without a user before it
 _ROLE = re.compile(r"^(System|Human|User|Assistant)(:)[ \t]*", re.MULTILINE)
 
 
@@ -105,12 +108,12 @@ def draw_words(text: str) -> None:
 
 def draw_markdown(text: str) -> None:
     """Draw what the owner wrote in Markdown, such as guidelines, however the study's own texts are set."""
-    st.html(to_html(text, "markdown"))
+    st.html(to_html(text, "markdown", hosts=_settings().picture_hosts))
 
 
 def response_html(text: str) -> str:
     """An answer as the study sets its texts, for a place that is already on the page."""
-    return to_html(shown_answer(text), _text_format())
+    return _as_set(shown_answer(text))
 
 
 def shown_answer(text: str) -> str:
@@ -119,11 +122,16 @@ def shown_answer(text: str) -> str:
 
 
 def _draw(text: str, kind: str) -> None:
-    st.html(to_html(text, _text_format(), kind))
+    st.html(_as_set(text, kind))
 
 
-def _text_format() -> str:
-    return labelling.assignment_settings(st.session_state["session"]).text_format
+def _as_set(text: str, kind: str = "") -> str:
+    settings = _settings()
+    return to_html(text, settings.text_format, kind, settings.picture_hosts)
+
+
+def _settings() -> AssignmentSettings:
+    return labelling.assignment_settings(st.session_state["session"])
 
 
 def literal(text: str) -> str:
@@ -142,7 +150,7 @@ def brief(text: str, most: int = 90) -> str:
 
 def briefs(texts: Iterable[str], most: int = 90) -> list[str]:
     """``brief`` of each text; how the study sets its texts is looked up once."""
-    text_format = _text_format()
+    text_format = _settings().text_format
     lines = (plain(title_of(shown_answer(text))[: _MARKED * most], text_format) for text in texts)
     return [line if len(line) <= most else line[: most - 1].rstrip() + "…" for line in lines]
 
@@ -172,19 +180,24 @@ def _words(token: Token) -> str:
 
 
 @lru_cache(_KEPT)
-def to_html(text: str, text_format: str = "markdown", kind: str = "") -> str:
-    """Safe HTML that shows a text as it was written: no scripts, no pictures, no markup of the text's own.
+def to_html(text: str, text_format: str = "markdown", kind: str = "", hosts: tuple[str, ...] = ()) -> str:
+    """Safe HTML that shows a text as it was written: no scripts, no markup of the text's own.
 
     Args:
         text_format: "markdown", "plain" or "formulas": Markdown and TeX: ``\\(…\\)``, ``\\[…\\]``, ``$…$``, ``$$…$$``.
         kind: a further class of the outer element, such as "question".
+        hosts: whose pictures are shown; others are links.
     """
     if text_format == "plain" or len(text) > _LONG:
         body = "".join(_turn(escape, *turn) for turn in _stored_turns(text)) or escape(text)
         return f'<div class="{_classes("plain", kind)}" dir="auto">{body}</div>'
     parser = _parser(text_format == "formulas", text.count("[") <= _MOST_BRACKETS)
     turns = _turns(text)
-    body = "".join(_turn(parser.render, *turn) for turn in turns) if turns else parser.render(text)
+
+    def render(words: str) -> str:
+        return parser.render(words, {"hosts": hosts})
+
+    body = "".join(_turn(render, *turn) for turn in turns) if turns else render(text)
     return f'<div class="{_classes(kind)}">{body}</div>'
 
 
@@ -238,8 +251,10 @@ class _Renderer(RendererHTML):
         return "</table></div>\n"
 
     def image(self, tokens, index, options, env) -> str:
-        """A link to the picture, which is not loaded."""
+        """The picture where its host is named; else a link to it, which loads nothing."""
         address, words = str(tokens[index].attrs["src"]), escape(tokens[index].content or "without a description")
+        if (host := _PICTURE.fullmatch(address)) and host[1].lower() in env.get("hosts", ()):
+            return f'<img src="{escape(address)}" alt="{escape(tokens[index].content)}">'
         if not address.startswith(("http://", "https://")):
             return f"[picture: {words}]"
         return f'<a href="{escape(address)}" target="_blank" rel="noopener noreferrer">[picture: {words}]</a>'

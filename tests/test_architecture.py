@@ -86,6 +86,7 @@ def test_the_start_page_joins_the_parts_and_computes_nothing():
         "web.headers",
         "web.logs",
         "web.open_ahead",
+        "web.pictures",
         "web.providers",
         "web.sign_in",
         "web.watching",

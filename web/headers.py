@@ -1,4 +1,6 @@
-"""The Content-Security-Policy of the app: its own files, its own scripts by their hashes, nothing of other sites."""
+"""The Content-Security-Policy of the app: its own files, its own scripts by their hashes, nothing of other sites but
+pictures of the hosts that owners have named (``web.pictures``).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ from copl_core.config import Settings
 from copl_core.records import CoplError
 from copl_core.serving.headers import security_headers
 from pages import scripts
+from web.pictures import HOSTS
 
 _HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?")
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
@@ -27,12 +30,12 @@ def app_headers(scope: Any) -> dict[str, str]:
     """The headers of an answer to a request."""
     host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
     framed_by = _framed_by()
-    return security_headers(policy(host, framed_by), framed=bool(framed_by))
+    return security_headers(policy(host, framed_by, scope.get(HOSTS, ())), framed=bool(framed_by))
 
 
 @lru_cache(64)
-def policy(host: str, framed_by: str = "") -> str:
-    """The policy for visitors who reach the app by this host.
+def policy(host: str, framed_by: str = "", pictures: tuple[str, ...] = ()) -> str:
+    """The policy for visitors who reach the app by this host, with pictures of other ones.
 
     Plotly compiles its WebGL programs with ``Function`` (unsafe-eval), and Streamlit's styles stand in the page
     (unsafe-inline, for styles alone).  Browsers before 2022 do not take a WebSocket for one of the same site.
@@ -42,7 +45,7 @@ def policy(host: str, framed_by: str = "") -> str:
         "default-src": "'self'",
         "script-src": " ".join(["'self'", "'unsafe-eval'", *(f"'sha256-{one}'" for one in hashes())]),
         "style-src": "'self' 'unsafe-inline'",
-        "img-src": "'self' data: blob:",
+        "img-src": " ".join(["'self' data: blob:", *(f"https://{one}" for one in pictures)]),
         "font-src": "'self' data:",
         "connect-src": f"'self' data: blob:{sockets}",
         "worker-src": "'self' blob:",

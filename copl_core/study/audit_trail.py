@@ -33,6 +33,7 @@ _ASSIGNMENT = {
     "daily_goal": "the daily goal",
     "text_format": "how texts are set",
     "quarantine": "whose answers wait for an owner",
+    "picture_hosts": "the hosts whose pictures are shown",
 }
 _EMPTY = {"overlap": "everybody", "daily_goal": "none", "reserve_minutes": "the default"}
 _SHARES = {"uniform", "repeats", "gold"}
@@ -367,6 +368,8 @@ def _assignment_value(name: str, value: Any) -> str:
         return _EMPTY[name]
     if name == "quarantine":
         return QUARANTINE_WORDS[value]
+    if name == "picture_hosts":
+        return ", ".join(value) or "none"
     return f"{value:.0%}" if name in _SHARES else _plain(value)
 
 

@@ -107,6 +107,25 @@ def test_pictures_are_not_loaded_and_code_keeps_its_signs(room):
     assert not [one for one in requested if "pixel" in one]
 
 
+def test_a_picture_of_a_host_that_the_study_names_is_loaded_and_no_other(room):
+    pair = (
+        "Which picture?",
+        "![a cat](https://pictures.example.org/cat.png)",
+        "![a dog](https://elsewhere.example/dog.png)",
+    )
+    labelling.set_assignment(room.session, AssignmentSettings(picture_hosts=("pictures.example.org",)))
+    try:
+        page, _, requested = room.pages_of(pair)
+        picture = page.get_by_alt_text("a cat")
+        picture.wait_for(state="attached")
+        page.wait_for_function("performance.getEntriesByType('resource').some((one) => one.name.includes('cat.png'))")
+        assert page.get_by_text("[picture: a dog]").count() == 1
+        assert "https://pictures.example.org/cat.png" in requested
+        assert not [one for one in requested if "elsewhere" in one]
+    finally:
+        labelling.set_assignment(room.session, AssignmentSettings())
+
+
 def test_formulas_are_set_where_the_study_says_so(room):
     labelling.set_assignment(room.session, AssignmentSettings(text_format="formulas"))
     try:

@@ -141,6 +141,7 @@ def test_every_assignment_setting_is_saved_as_it_stands(session, owner, page, wo
     for key, value in {"uniform": 30, "repeats": 20, "gold": 10}.items():
         opened.slider(key=f"assignment-{key}").set_value(value)
     opened.selectbox(key="assignment-order").set_value("random")
+    opened.text_input(key="assignment-pictures").set_value("b.org, A.org")
     opened.button(key="assignment-save").click().run()
     assert labelling.assignment_settings(session) == AssignmentSettings(
         overlap=3,
@@ -152,6 +153,7 @@ def test_every_assignment_setting_is_saved_as_it_stands(session, owner, page, wo
         practice=2,
         reserve_minutes=4.5,
         daily_goal=25,
+        picture_hosts=("a.org", "b.org"),
     )
     assert "Saved." in words(opened) and access.audit(session)[0].user_id == owner.id
 
@@ -167,9 +169,19 @@ def test_a_bound_is_lifted_by_emptying_its_field(session, page):
 
 
 def test_opening_the_form_and_saving_changes_nothing(session, page):
-    labelling.set_assignment(session, AssignmentSettings(overlap=2, uniform=0.25, daily_goal=5))
+    settings = AssignmentSettings(overlap=2, uniform=0.25, daily_goal=5, picture_hosts=("a.org", "b.org:8443"))
+    labelling.set_assignment(session, settings)
     page("Assignment").button(key="assignment-save").click().run()
-    assert labelling.assignment_settings(session) == AssignmentSettings(overlap=2, uniform=0.25, daily_goal=5)
+    assert labelling.assignment_settings(session) == settings
+
+
+def test_a_host_that_is_none_is_a_sentence_and_nothing_is_saved(session, page):
+    opened = page("Assignment")
+    opened.number_input(key="assignment-overlap").set_value(4)
+    opened.text_input(key="assignment-pictures").set_value("https://a.org/")
+    opened.button(key="assignment-save").click().run()
+    assert "give names of hosts such as pictures.example.org" in opened.error[0].value
+    assert labelling.assignment_settings(session) == AssignmentSettings()
 
 
 @pytest.mark.parametrize(

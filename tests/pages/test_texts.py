@@ -80,6 +80,55 @@ def test_a_picture_is_a_link_and_is_not_loaded():
     )
 
 
+HOSTS = ("pictures.example.org", "cdn.example.org:8443")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://pictures.example.org/a.png", "https://Pictures.Example.org", "https://cdn.example.org:8443/a?b=1&c=2"],
+)
+def test_a_picture_of_a_host_that_the_study_names_is_shown(address):
+    (picture,) = re.findall("<img[^>]*>", to_html(f'![a <b> "cat"]({address})', hosts=HOSTS))
+    assert ElementTree.fromstring(picture.replace(">", "/>")).attrib == {"src": address, "alt": 'a <b> "cat"'}
+    assert "<img" not in to_html(f"![]({address})") and "<img" not in to_html(f"![]({address})", "plain", hosts=HOSTS)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://pictures.example.org/a.png",
+        "https://pictures.example.org.evil.example/a.png",
+        "https://pictures.example.org@evil.example/a.png",
+        "https://evil.example/https://pictures.example.org/a.png",
+        "https://pictures.example.org:8443/a.png",
+        "https://cdn.example.org/a.png",
+        "https:\\\\pictures.example.org/a.png",
+        "//pictures.example.org/a.png",
+        "data:image/png;base64,AAAA",
+    ],
+)
+def test_a_picture_of_any_other_address_is_not_loaded(address):
+    assert "<img" not in to_html(f"![a cat]({address})", hosts=HOSTS)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["*", "*.example.org", "https://a.org", "a.org/path", "a.org;", "a.org 'self'", "localhost", "127.0.0.1", "[::1]",
+     "a.org:0", "a..org", "-a.org", "data:", "'self'", "", "a." * 130 + "org", "bücher.example"],
+)  # fmt: skip
+def test_what_is_no_name_of_a_host_is_refused(host):
+    with pytest.raises(CoplError, match="Pictures would be shown of"):
+        AssignmentSettings(picture_hosts=(host,))
+
+
+def test_hosts_are_kept_in_one_form_and_are_few():
+    assert AssignmentSettings(picture_hosts=["B.org", "a.org:8443", "b.org"]).picture_hosts == ("a.org:8443", "b.org")
+    assert AssignmentSettings.of({"picture_hosts": ["a.org"]}).picture_hosts == ("a.org",)
+    assert AssignmentSettings.of({"overlap": 3}).picture_hosts == (), "studies of earlier versions"
+    with pytest.raises(CoplError, match="11 hosts; name 10 at most"):
+        AssignmentSettings(picture_hosts=tuple(f"a{n}.org" for n in range(11)))
+
+
 def test_a_link_tells_its_target_nothing():
     assert to_html('[x](http://example.org "title")').count('target="_blank" rel="noopener noreferrer">x</a>') == 1
 

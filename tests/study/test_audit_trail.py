@@ -247,6 +247,8 @@ def test_settings_and_newcomers_who_wait_are_in_the_words_of_the_pages(session, 
         "Rae changed whose answers wait for an owner from people with failed checks to people with failed checks and "
         "newcomers."
     )
+    labelling.set_assignment(session, replace(settings, quarantine="new", picture_hosts=("a.org", "b.org")), by=rae)
+    assert newest(session) == "Rae changed the hosts whose pictures are shown from none to a.org, b.org."
     access.enter(session, "Mia")
     assert any(
         line.sentence == "The studio leaves Mia, who has just joined, out until they have answered enough pairs twice."

@@ -53,6 +53,12 @@ def test_a_host_adds_nothing_to_the_policy(host):
     assert headers.policy(host) == headers.policy("")
 
 
+def test_pictures_of_hosts_that_owners_name_are_loaded_by_https_and_nothing_else_of_them():
+    found = headers.policy("h", "", ("a.org", "b.org:8443"))
+    assert "img-src 'self' data: blob: https://a.org https://b.org:8443;" in found
+    assert found.count("a.org") == 1 and headers.policy("h") == found.replace(" https://a.org https://b.org:8443", "")
+
+
 def test_a_site_that_frames_the_app_is_named_in_a_setting():
     settings = Settings(framed_by="https://portal.example.org https://*.example.org:8443")
     found = headers.security_headers(headers.policy("h", settings.framed_by), framed=True)
