@@ -36,7 +36,7 @@ from copl_core.install.weights import resolver
 from copl_core.preference.adapt import label_weights
 from copl_core.preference.state import GraphState
 from copl_core.reward.hidden import states_folder
-from copl_core.reward.linear import LinearConfig, of_differences
+from copl_core.reward.linear import LinearConfig, LinearReward, of_differences
 from copl_core.reward.model import RewardConfig
 from copl_core.trainer.job import text_margins
 from copl_core.training.linear_fit import fit_linear
@@ -204,8 +204,12 @@ class Forms:
 
     def linear(self, config: LinearConfig | None) -> np.ndarray:
         """A linear text reward of the users of the training labels; without a config, its priors are chosen."""
+        phi = self.phi[: self.fit.dataset.train.n_responses]
+        return self.by_linear(fit_linear(self.graph, phi, config, tags=self.training.tags))
+
+    def by_linear(self, reward: LinearReward) -> np.ndarray:
+        """What a linear text reward that was fitted beside ``graph`` predicts."""
         dataset, graph = self.fit.dataset, self.graph
-        reward = fit_linear(graph, self.phi[: dataset.train.n_responses], config, tags=self.training.tags)
         users, row = np.unique(dataset.test.user, return_inverse=True)
         known = users[users < dataset.train.n_users]
         weights = np.tile(reward.common, (len(users), 1))

@@ -55,15 +55,10 @@ def fit_mix(margins: np.ndarray, outcome: np.ndarray, new: np.ndarray) -> Mix:
         new: (N,) marks labels with a text that no part has seen; their graph margin is that of the predicted positions.
     """
     design = np.asarray(margins, np.float64).T
-    size = np.sqrt((design**2).mean(0)) if len(design) else np.ones(3)
-    precision = np.diag(np.maximum(PRIOR_STRENGTH * size**2, LEAST_PRECISION))
-
-    def weights(rows: np.ndarray, mean: tuple[float, ...]) -> np.ndarray:
-        return penalised_logistic(
-            design[rows], 0.0, outcome[rows], 1.0, np.array(mean), precision, nonnegative=True
-        ).mode
-
-    known, unseen = weights(~new, KNOWN_MEAN), weights(new, NEW_MEAN)
+    known, unseen = (
+        fit_weights(design[rows], outcome[rows], mean, size_of(design))
+        for rows, mean in ((~new, KNOWN_MEAN), (new, NEW_MEAN))
+    )
     return Mix(
         graph=float(known[0]),
         text=float(known[1]),
@@ -74,3 +69,21 @@ def fit_mix(margins: np.ndarray, outcome: np.ndarray, new: np.ndarray) -> Mix:
         linear=float(known[2]),
         linear_new=float(unseen[2]),
     )
+
+
+def size_of(design: np.ndarray) -> np.ndarray:
+    """Root mean square (k,) of margins (N, k); 1 without labels."""
+    return np.sqrt((design**2).mean(0)) if len(design) else np.ones(design.shape[1])
+
+
+def fit_weights(
+    design: np.ndarray, outcome: np.ndarray, mean: tuple[float, ...], size: np.ndarray | None = None
+) -> np.ndarray:
+    """The non-negative weights (k,) of margins (N, k) under a prior around ``mean``, see ``fit_mix``.
+
+    Args:
+        size: (k,) of the margins; that of these labels by default.
+    """
+    size = size_of(design) if size is None else size
+    precision = np.diag(np.maximum(PRIOR_STRENGTH * size**2, LEAST_PRECISION))
+    return penalised_logistic(design, 0.0, outcome, 1.0, np.array(mean), precision, nonnegative=True).mode
