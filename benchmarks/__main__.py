@@ -33,6 +33,7 @@ BENCHMARKS = (
     "serving",
     "labelling_storm",
     "cluster_storm",
+    "champion_shown",
     "rolling_restart",
     "sessions",
     "labels_saved",

@@ -50,6 +50,9 @@ class Plan:
     rounds: int = 2  # restarts of each app
     think: float = 3.0  # mean seconds for a pair
     seed: int = 0
+    drafts: float = 0.3  # share of the pairs for which a reason is typed first
+    pause: float = PAUSE
+    look: str = "2s"  # from one look of the balancer at an app to the next
 
 
 @dataclass
@@ -96,11 +99,11 @@ def restart_all(plan: Plan) -> Outcome:
             variables = {"COPL_STORAGE": address}
             with (
                 Installation(folder, database, variables, random, shown, trainers=0) as parts,
-                balanced(folder, parts.addresses) as balancer,
+                balanced(folder, parts.addresses, plan.look) as balancer,
             ):
                 wait_until(lambda: len(balancer.up()) == len(parts.apps), PATIENCE, "the balancer finds the apps")
                 outcome = Outcome()
-                visitors = invite(session, balancer.address, plan.labellers, random)
+                visitors = invite(session, balancer.address, plan, random)
                 browsers = [
                     Browser(f"browser {n}", access.enter(session, f"browser {n}")[1], Random(random.random()))
                     for n in range(plan.browsers)
@@ -110,7 +113,7 @@ def restart_all(plan: Plan) -> Outcome:
     return outcome
 
 
-def invite(session: Session, address: str, count: int, random: Random) -> list[Visitor]:
+def invite(session: Session, address: str, plan: Plan, random: Random) -> list[Visitor]:
     """People with a sign-in link each."""
     return [
         Visitor(
@@ -118,9 +121,9 @@ def invite(session: Session, address: str, count: int, random: Random) -> list[V
             access.enter(session, f"labeller {n}")[1],
             [address],
             Random(random.random()),
-            drafts=0.3,
+            drafts=plan.drafts,
         )
-        for n in range(count)
+        for n in range(plan.labellers)
     ]
 
 
@@ -157,14 +160,14 @@ def roll(parts: Installation, balancer: Balancer, plan: Plan) -> list[float]:
     seconds = []
     for _ in range(plan.rounds):
         for address, app in zip(parts.addresses, parts.apps, strict=True):
-            time.sleep(PAUSE)
+            time.sleep(plan.pause)
             started = time.monotonic()
             app.restart()
             # Not until the balancer misses it: an app that is back within two seconds is never missed.
             wait_until(lambda at=address: ask(f"{at}/readyz")[0] == 200, PATIENCE, "the app is ready again")
             wait_until(lambda: len(balancer.up()) == len(parts.apps), PATIENCE, "the balancer finds it again")
             seconds.append(time.monotonic() - started)
-    time.sleep(PAUSE)
+    time.sleep(plan.pause)
     return seconds
 
 
@@ -173,17 +176,23 @@ def roll(parts: Installation, balancer: Balancer, plan: Plan) -> list[float]:
 
 async def open_browsers(stack: AsyncExitStack, address: str, browsers: list[Browser]) -> list:
     """A page for each person; none where chromium or playwright is missing."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    browser = await chromium(stack)
+    return [] if browser is None else [await sign_in(browser, address, person) for person in browsers]
+
+
+async def chromium(stack: AsyncExitStack):
+    """A running chromium, which ends with the stack; None where it or playwright is missing."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:
         from playwright.async_api import async_playwright
     except ModuleNotFoundError:
-        chromium = None
-    if chromium is None:
-        return []
+        program = None
+    if program is None:
+        return None
     playwright = await stack.enter_async_context(async_playwright())
-    browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
     stack.push_async_callback(browser.close)
-    return [await sign_in(browser, address, person) for person in browsers]
+    return browser
 
 
 async def sign_in(browser, address: str, person: Browser):

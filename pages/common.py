@@ -20,7 +20,7 @@ from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.roles import NOBODY_YET
 from copl_core.study.session import Session
 from copl_core.study.views import LIKELY_FROM
-from pages import scripts
+from pages import following, scripts
 from pages.texts import STYLE
 
 # The colour-blind-safe palette of Okabe and Ito without black, which is invisible on a dark page.  A group keeps its
@@ -54,7 +54,7 @@ SCRIPT_STYLE = """<style>
 [data-testid=stElementContainer]:has(> [data-testid=stHtml] > script:only-child) { display: none; }
 </style>"""
 READING_SECONDS = 15  # for which a sentence stands beside the page; longer, and it outlives what it tells
-FOLLOW_SECONDS = 1.5  # between two looks of an open page at the champion
+FOLLOW_SECONDS = 15.0  # between two looks of an open page at the champion, beside those of the process for all pages
 REOPEN_SECONDS = 5.0  # between two tries of a page that the database did not answer
 GLANCE_SECONDS = 1.0  # for which a page waits for a snapshot that is fetched, before it says so
 NAMES_SECONDS = 2.0  # for which the names of groups are not read again
@@ -376,6 +376,7 @@ def no_snapshot(what: str) -> None:
 def _wait_for_snapshot() -> None:
     """How far the trainer is; the page reruns when the snapshot is there."""
     session, _ = current()
+    following.follow(session, None)
     if session.record.champion is not None:
         rerun()
     for run in runs.trainer_status(session).runs:
@@ -404,6 +405,7 @@ def watch_champion(shown: str) -> None:
     Where they cannot be fetched the page reruns too, to say so (``champion_here``).
     """
     session, _ = current()
+    following.follow(session, shown)
     if session.record.champion != shown:
         away = runs.champion_away(session)
         if away is None or away.failed:

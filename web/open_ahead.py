@@ -2,11 +2,13 @@
 champion.  At a million people that takes seconds.
 
 One thread does so for each study that this process serves, beginning with the first request of a browser, or of a
-balancer that asks whether the app is ready.  What it cannot read, the pages say.
+balancer that asks whether the app is ready.  What it cannot read, the pages say.  Another thread begins with it, for
+the pages that are open meanwhile (``web.following``).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from typing import Any
 from copl_core.records import CoplError
 from copl_core.study import ahead
 from copl_core.study.session import Session
+from web.following import follow
 from web.installation import served
 
 log = logging.getLogger("copl.app")
@@ -23,7 +26,7 @@ LOOK_SECONDS = 2.0  # between two looks for another champion
 
 
 class OpenAhead:
-    """Middleware that starts the thread with the first request."""
+    """Middleware that starts both threads with the first request."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app
@@ -40,6 +43,8 @@ class OpenAhead:
             if not self._started:
                 self._started = True
                 Thread(target=keep_open, args=(Event(),), name="open ahead", daemon=True).start()
+                loop = asyncio.get_running_loop()
+                Thread(target=follow, args=(Event(), loop), name="follow the champion", daemon=True).start()
 
 
 def keep_open(stop: Event) -> None:

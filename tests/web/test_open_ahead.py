@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from threading import Event
 
 import pytest
@@ -10,6 +11,7 @@ from copl_core.records import CoplError
 from copl_core.study import controversy, drawn, small_map, user_profile
 from tests.worlds import fit_graph_now, three_people, trained
 from web import open_ahead
+from web.following import follow
 from web.open_ahead import OpenAhead, keep_open, open_champion
 
 
@@ -75,15 +77,16 @@ def test_a_study_that_cannot_be_read_is_tried_again(session, monkeypatch, caplog
 
 
 @pytest.mark.parametrize(("kinds", "n"), [(("lifespan",), 0), (("lifespan", "http", "websocket", "http"), 1)])
-def test_the_first_request_starts_one_thread(monkeypatch, kinds, n):
+def test_the_first_request_starts_each_thread_once(monkeypatch, kinds, n):
     started = []
 
     class Thread:
         def __init__(self, **given):
-            assert given["daemon"] and given["target"] is keep_open
+            assert given["daemon"]
+            self.target = given["target"]
 
         def start(self):
-            started.append(1)
+            started.append(self.target)
 
     async def app(scope, receive, send):
         answered.append(scope["type"])
@@ -91,10 +94,5 @@ def test_the_first_request_starts_one_thread(monkeypatch, kinds, n):
     monkeypatch.setattr(open_ahead, "Thread", Thread)
     answered, ahead = [], OpenAhead(app)
     for kind in kinds:
-        run(ahead({"type": kind}, None, None))
-    assert len(started) == n and answered == list(kinds)
-
-
-def run(coroutine) -> None:
-    with pytest.raises(StopIteration):
-        coroutine.send(None)
+        asyncio.run(ahead({"type": kind}, None, None))
+    assert started == [keep_open, follow] * n and answered == list(kinds)
