@@ -148,13 +148,14 @@ class Shard:
             for rank in range(1, self.n):
                 self._send(make(rank), rank)
             return make(0)
-        size = torch.empty(1, dtype=torch.int64, device=self.device)
-        with self._noticing_loss():
-            self._wait(self.group.recv([size], 0, 0))
-            content = torch.empty(int(size), dtype=torch.uint8, device=self.device)
-            self._wait(self.group.recv([content], 0, 0))
-        # Another process of this fit has written it, so it may be any object.
-        return torch.load(io.BytesIO(content.cpu().numpy().data), map_location="cpu", weights_only=False)
+        return self._receive(0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """On the first rank the values of all ranks, in their order; nothing on the others."""
+        if self.rank > 0:
+            self._send(value, 0)
+            return []
+        return [value, *(self._receive(rank) for rank in range(1, self.n))]
 
     def _send(self, value: Any, rank: int) -> None:
         written = io.BytesIO()
@@ -163,6 +164,15 @@ class Shard:
         with self._noticing_loss():
             self._wait(self.group.send([torch.tensor([len(content)], device=self.device)], rank, 0))
             self._wait(self.group.send([content], rank, 0))
+
+    def _receive(self, rank: int) -> Any:
+        size = torch.empty(1, dtype=torch.int64, device=self.device)
+        with self._noticing_loss():
+            self._wait(self.group.recv([size], rank, 0))
+            content = torch.empty(int(size), dtype=torch.uint8, device=self.device)
+            self._wait(self.group.recv([content], rank, 0))
+        # Another process of this fit has written it, so it may be any object.
+        return torch.load(io.BytesIO(content.cpu().numpy().data), map_location="cpu", weights_only=False)
 
     def _wait_for_sum(self, x: Tensor) -> None:
         """Sums have a limit of their own: one that only ``wait`` gives up goes on in a thread of gloo, and this process

@@ -337,8 +337,7 @@ class Job:
             "seed": settings.seed,
             "time_budget_s": settings.reward_budget_seconds,
         }
-        folder = self.checkpoint.folder.name if self.checkpoint is not None else None
-        ranks.share("reward", settings.rank_seconds, work, folder)
+        ranks.share("reward", settings.rank_seconds, work)
         model = fit_reward(
             **work,
             weights=self.weights,

@@ -12,7 +12,8 @@ stopped, cut off or hopelessly late, and the training ends, to be resumed (``pre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,14 @@ class Processes:
         if self.n > 1:
             for tensor in tensors:
                 tensor.copy_(self._shard.of_first(tensor.detach().clone()))
+
+    def gather(self, value: Any) -> list[Any]:
+        """In the first process the values of all, in their order; nothing in the others."""
+        return self._shard.gather(value)
+
+    def hand_out(self, make: Callable[[int], Any]) -> Any:
+        """In every process what ``make`` gives for it in the first one."""
+        return self._shard.hand_out(make if self.main else None)
 
     def share(self, order: np.ndarray) -> np.ndarray:
         """The rows of ``order`` (N,) that belong to this process."""

@@ -69,13 +69,12 @@ def _meet(settings: Settings) -> tuple[Watch, Store]:
     return watch, store
 
 
-def share(kind: Kind | None, patience: float, work: dict[str, Any] | None = None, folder: str | None = None) -> None:
+def share(kind: Kind | None, patience: float, work: dict[str, Any] | None = None) -> None:
     """Say to the other processes, if there are any, what they fit next; None: there is no more to do.
 
     Args:
         patience: seconds that this process waits for one of them.
         work: the arguments of ``fit_reward``; each process gets its part of a graph afterwards.
-        folder: name of the folder of the run's training states.
 
     Raises:
         RankLost: if another process has ended or does not answer.
@@ -85,7 +84,7 @@ def share(kind: Kind | None, patience: float, work: dict[str, Any] | None = None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         from copl_core.training.distributed import torchrun_shard
 
-        torchrun_shard(patience).hand_out(lambda rank: (kind, work, folder))
+        torchrun_shard(patience).hand_out(lambda rank: (kind, work))
 
 
 def follow(settings: Settings) -> None:
@@ -96,12 +95,11 @@ def follow(settings: Settings) -> None:
     """
     from copl_core.install.weights import resolver
     from copl_core.reward.hidden import states_folder
-    from copl_core.training.checkpoint import Checkpoint
     from copl_core.training.distributed import torchrun_shard
     from copl_core.training.reward_fit import fit_reward
 
     while True:
-        kind, work, folder = torchrun_shard().hand_out()
+        kind, work = torchrun_shard().hand_out()
         if kind is None:
             return
         if kind == "graph":
@@ -111,7 +109,6 @@ def follow(settings: Settings) -> None:
             **work,
             weights=resolver(settings.weights),
             device=settings.device,
-            checkpoint=Checkpoint(settings.cache / "training" / folder) if folder else None,
             disk=states_folder(settings),
         )
 

@@ -51,6 +51,8 @@ FEWEST_HELD_OUT = 4  # labels
 MOST_HELD_OUT = 2000  # labels; more of them cost time and add little precision
 SPLIT_SALT = 3  # of the draw of held-out labels, which is another one than that of a full job
 MONITOR_LABELS = 256  # most held-out labels of an evaluation during training
+_PART = "reward.0"  # of a checkpoint; its name is that of the versions in which each process had its own
+_DRAWS, _OTHERS = ("rng", "torch"), "others"  # in a state: random draws, and those of the processes after the first
 TEXTS_AT_ONCE = 64  # read between two looks at the other processes
 LABELS_PER_STEP = 4096  # most labels of a step, drawn from those between its texts
 EVALUATIONS = 10  # about so many in a whole training
@@ -82,8 +84,8 @@ def fit_reward(
         warm: start from the weights of this model if its structure and width are the same.
         cache: hidden states to use and to fill; it must belong to the same backbone.
         time_budget_s: seconds of training steps after which they are cut; reading texts does not count.
-        checkpoint: where to save the state of the training, from which the same training resumes after a kill.  Each
-            process has its own file; they resume if all files are of the same step, and otherwise start over.
+        checkpoint: where to save the state of the training, from which the same training resumes after a kill; that of
+            the first process counts, for as many processes as before.
         disk: where the hidden states of texts are kept from fit to fit; without it they stay in memory.
         patience: seconds that this process waits for one that trains with it; None: as long as their group does.
 
@@ -107,9 +109,7 @@ def fit_reward(
         model.fit_prompts([data.prompts[row] for row in labelled_prompts(data)])
         rng, report = processes.generator(seed), progress or (lambda *_: None)
         fit = RewardTrainer(model, data, user_vectors, rng, report, time_budget_s, processes, seed)
-        states = None
-        if checkpoint is not None:
-            states = States(checkpoint, processes, _key(fit, seed, warm if warmed else None, time_budget_s))
+        states = States.of(checkpoint, processes, _key(fit, seed, warm if warmed else None, time_budget_s))
         found = states.found() if states is not None else None
         if not warmed and not found:
             fit.start(seed)
@@ -178,31 +178,37 @@ def _key(fit: RewardTrainer, seed: int, warm: RewardModel | None, time_budget_s:
 
 @dataclass(frozen=True)
 class States:
-    """The saved states of one training, one file per process."""
+    """The saved states of one training.  The first process has them, with the random draws of all: that is the only
+    thing in which their states differ.  So the training goes on where its states are, with processes anywhere.
+    """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None  # of the first process
     processes: Processes
     key: str
 
-    @property
-    def _part(self) -> str:
-        return f"reward.{self.processes.index}"
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | None, processes: Processes, key: str) -> States | None:
+        """None where the first process saves nothing."""
+        saves = processes.agree(float(checkpoint is not None))
+        return cls(checkpoint if processes.main else None, processes, key) if saves else None
 
     def found(self) -> dict | None:
-        """The state to resume from; None unless all processes have one of the same step."""
-        state = self.checkpoint.read(self._part, self.key)
-        own_step = np.zeros(self.processes.n, np.float32)
-        own_step[self.processes.index] = state["step"] if state else 0
-        steps = self.processes.joined(own_step)
-        return state if steps[0] and (steps == steps[0]).all() else None
+        """The state to resume from, in every process its own; None where there is none."""
+        state = self.checkpoint.read(_PART, self.key) if self.checkpoint is not None else None
+        others = (state or {}).get(_OTHERS, [])
+        if len(others) != self.processes.n - 1:
+            state = None  # of a version that saved those of each process by itself
+        return self.processes.hand_out(lambda rank: state | others[rank - 1] if state and rank else state)
 
     @property
     def due(self) -> bool:
         """Whether to save a state now; the first process decides, so that all save the same step."""
-        return bool(self.processes.agree(float(self.checkpoint.due)))
+        return bool(self.processes.agree(float(self.checkpoint is not None and self.checkpoint.due)))
 
     def write(self, state: dict) -> None:
-        self.checkpoint.write(self._part, self.key, state)
+        _, *others = self.processes.gather({name: state[name] for name in _DRAWS}) or [None]
+        if self.checkpoint is not None:
+            self.checkpoint.write(_PART, self.key, state | ({_OTHERS: others} if others else {}))
 
 
 @dataclass

@@ -335,9 +335,9 @@ def test_seconds_spent_before_the_interruption_count_against_the_budget(tmp_path
 
 
 class Two(Processes):
-    """The first of two processes; ``other`` is the step of the second."""
+    """The first of two processes, and what the second one would send and receive."""
 
-    n, index, other = 2, 0, 0
+    n, index = 2, 0
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -345,19 +345,28 @@ class Two(Processes):
     def agree(self, value: float) -> float:
         return value
 
-    def joined(self, values: np.ndarray) -> np.ndarray:
-        return values + np.array([0, self.other], values.dtype)
+    def gather(self, value: dict) -> list[dict]:
+        return [value, {name: f"{name} of the second" for name in value}]
+
+    def hand_out(self, make) -> list:
+        return [make(rank) for rank in range(self.n)]
 
 
-def test_processes_resume_only_if_all_are_at_the_same_step(tmp_path):
-    two = Two()
-    states = States(Checkpoint(tmp_path, every=0), two, "a")
-    assert states.found() is None and states.due
-    states.write({"step": 4})
-    found = {}
-    for two.other in (0, 3, 4):
-        found[two.other] = states.found()
-    assert found == {0: None, 3: None, 4: {"step": 4}}
+def test_the_first_process_saves_the_random_draws_of_all(tmp_path):
+    checkpoint = Checkpoint(tmp_path, every=0)
+    states = States(checkpoint, Two(), "a")
+    assert states.found() == [None, None] and states.due
+    states.write({"step": 4, "rng": 1, "torch": 2})
+    first, second = states.found()
+    assert (first["step"], first["rng"], first["torch"]) == (4, 1, 2)
+    assert (second["step"], second["rng"], second["torch"]) == (4, "rng of the second", "torch of the second")
+    assert States(checkpoint, Processes(), "a").found() is None, "one process has other batches"
+
+
+def test_what_each_of_two_processes_has_saved_by_itself_in_an_earlier_version_is_not_found(tmp_path):
+    for rank in range(2):
+        Checkpoint(tmp_path).write(f"reward.{rank}", "a", {"step": 4, "rng": rank, "torch": rank})
+    assert States(Checkpoint(tmp_path), Two(), "a").found() == [None, None]
 
 
 # ---- a full job

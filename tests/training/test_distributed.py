@@ -18,6 +18,8 @@ from copl_core.records import Comparisons, RankLost, TrainingData
 from copl_core.reward.backbone import Backbone, load_backbone
 from copl_core.reward.hidden import StatesFolder
 from copl_core.reward.model import RewardConfig, RewardModel
+from copl_core.storage import Storage
+from copl_core.trainer.shared_snapshots import StoredStates
 from copl_core.training import ranks
 from copl_core.training.checkpoint import Checkpoint
 from copl_core.training.distributed import Processes
@@ -63,7 +65,7 @@ def tiny_config(encoder: Path, **more: object) -> RewardConfig:
 
 
 def train(folder: Path, encoder: Path, stopped: int | None, patience: float) -> str | int:
-    """One process's training; the one of rank ``stopped`` is stopped after three steps."""
+    """One process's training, on a new machine; the one of rank ``stopped`` is stopped after three steps."""
     data, vectors = saved_tastes(folder)
     # Twice the epochs of a single process, since the steps of each process see half of the labels.
     config = tiny_config(encoder, n_experts=4, texts=16, lr=1e-2, epochs=60, min_steps=1, patience=20)
@@ -83,7 +85,8 @@ def train(folder: Path, encoder: Path, stopped: int | None, patience: float) -> 
     ranks.Heartbeat = heartbeat
     read = count_texts_read()
     with ranks.together(Settings(home=folder)):
-        states = Checkpoint(folder / "states", 0.0)
+        stored = StoredStates(Storage(str(folder / "storage")), "training/1-full")
+        states = Checkpoint(folder / f"machine-{stopped}", 0.0, elsewhere=stored) if index == 0 else None
         try:
             model = fit_reward(
                 data, vectors, config, weights=None, seed=1, progress=progress, checkpoint=states,
@@ -161,8 +164,10 @@ def test_a_step_of_two_processes_has_the_gradients_of_one_over_both_batches(two_
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model_also_after_each_of_them_was_stopped(two_tastes, tiny_encoder, tmp_path):
-    """A process that is stopped lives, and its connections are open."""
+def test_two_processes_train_one_model_also_after_each_was_stopped_and_its_machine_is_gone(
+    two_tastes, tiny_encoder, tmp_path
+):
+    """A process that is stopped lives, and its connections are open; other machines have the storage alone."""
     save(tmp_path, *two_tastes)
     with fitting(train, tmp_path, tiny_encoder, 1, 1.0, log=tmp_path / "second") as (first, second):
         assert exit_code(first) == 1 and second.is_alive()
