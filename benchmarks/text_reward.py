@@ -61,7 +61,7 @@ EXPERTS: dict[str, dict] = {
     "experts: prompt-seeing gate": {"gate_input": "user+prompt"},
 }
 CHOSEN = "linear: priors chosen (served)"
-MEMORY = "memory, left out in training"
+MEMORY = "memory: left out in training"
 ROWS = ("uniform", *EXPERTS, *LINEAR, MEMORY, CHOSEN, "graph", "copl (served)")
 
 

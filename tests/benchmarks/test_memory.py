@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.memory import SHRINK, memories
+from benchmarks.text_reward import ROWS
 from copl_core.records import Comparisons
 
 
@@ -37,3 +38,7 @@ def test_a_memory_changes_with_no_label_about_its_own_responses():
     changed = np.where(shared[:, None], 9.0, steps)
     assert memories(labels, changed)[7] == pytest.approx(found[7])
     assert not np.allclose(memories(labels, changed), found)
+
+
+def test_every_row_of_the_table_can_be_named_on_the_command_line():
+    assert ",".join(ROWS).split(",") == list(ROWS)
