@@ -6,6 +6,7 @@ Columns are those of ``benchmarks.quality`` whose test labels have new texts.  T
 would take most of the time.  Rows:
 
     graph                       the graph alone
+    graph, each text alone      the same without what texts take from labelled ones that read alike
     text weights                the text weights of each person alone
     equal parts                 half of each
     mix (served)                weights learned on labels with at least one text that neither part has seen
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,11 @@ import torch
 from benchmarks.quality import COLUMNS
 from benchmarks.text_reward import DEMO, DEMO_CUTS, Forms, Scores, dataset_of
 from copl_core.config import Settings
-from copl_core.evaluation.studio_fit import StudioFit
+from copl_core.evaluation.dataset import EvalDataset
+from copl_core.evaluation.studio_fit import ExtendedGraph, StudioFit
 from copl_core.install.weights import resolver
 from copl_core.records import Comparisons, TrainingData
+from copl_core.reward.linear import LinearConfig
 from copl_core.snapshots import mix as mixes
 from copl_core.trainer.job import linear_margins, new_text_margins
 from copl_core.training.linear_fit import fit_linear
@@ -42,6 +46,7 @@ DESCRIPTION = "Weights of graph and text weights on unseen texts, learned on sev
 COLUMNS_MEASURED = ("polis_more-new-texts", "remesh-new-texts", "llmfao-new-prompts", DEMO)
 UNSEEN, SALT = 0.25, 11  # share of the responses that the second fit learns nothing about
 Weights = tuple[float, float]  # of graph and text weights
+Margins = tuple[np.ndarray, np.ndarray]  # (N,) of both
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,13 +87,7 @@ def measured(path: Path | None, name: str, seed: int) -> tuple[Scores, dict[str,
         new_text_margins(forms.graph, new, job.phi, texts),
         linear_margins(linear, forms.graph, new, job.phi),
     )
-    learned, both = without_some(job.data)
-    second = job.fit_graph(learned, fit._config, "graph", warm=None)
-    second_linear = fit_linear(second, job.phi, linear.config, tags=learned.tags)
-    margins_of_both = (
-        new_text_margins(second, both, job.phi, texts),
-        linear_margins(second_linear, second, both, job.phi),
-    )
+    both, margins_of_both = between_unseen(fit, linear.config)
     weights: dict[str, Weights] = {
         "graph": (1.0, 0.0),
         "text weights": (0.0, 1.0),
@@ -99,10 +98,31 @@ def measured(path: Path | None, name: str, seed: int) -> tuple[Scores, dict[str,
     }
     scores, serving, by_text = Scores(dataset), fit._serving, forms.by_linear(linear)
     by_graph, position = serving.margins(dataset.test), serving.position(dataset.test)
+    scores.add("graph", lambda: by_graph + position)
+    scores.add("graph, each text alone", lambda: each_alone(serving, phi, dataset).logits(dataset.test))
     for row, (graph, text) in weights.items():
         scores.add(row, lambda graph=graph, text=text: graph * by_graph + text * by_text + position)
-        print(f"… {name} {seed} {row}: {scores.hits[row].mean():.3f}", flush=True)
+    accuracies = ", ".join(f"{row} {hits.mean():.3f}" for row, hits in scores.hits.items())
+    print(f"… {name} {seed}: {accuracies}", flush=True)
     return scores, weights, (len(new), len(both))
+
+
+def between_unseen(fit: StudioFit, config: LinearConfig) -> tuple[Comparisons, Margins]:
+    """Labels between two texts that a second fit has not seen, and its margins."""
+    job = fit._job
+    learned, both = without_some(job.data)
+    graph = job.fit_graph(learned, fit._config, "graph", warm=None)
+    linear = fit_linear(graph, job.phi, config, tags=learned.tags)
+    by_graph = new_text_margins(graph, both, job.phi, list(job.data.texts()))
+    return both, (by_graph, linear_margins(linear, graph, both, job.phi))
+
+
+def each_alone(serving: ExtendedGraph, phi: np.ndarray, dataset: EvalDataset) -> ExtendedGraph:
+    """The graph where a new text takes nothing from labelled ones that read alike."""
+    state, known = serving.state, np.arange(len(phi)) < dataset.train.n_responses
+    vectors, bias = state.embed_responses(phi)
+    vectors[known], bias[known] = state.response_vectors[known], state.response_bias[known]
+    return replace(serving, state=replace(state, response_vectors=vectors, response_bias=bias))
 
 
 def without_some(data: TrainingData) -> tuple[TrainingData, Comparisons]:
@@ -113,7 +133,7 @@ def without_some(data: TrainingData) -> tuple[TrainingData, Comparisons]:
     return data.take(~drawn.any(1)), labels.take(drawn.all(1) & labels.decided)
 
 
-def learned_weights(margins: tuple[np.ndarray, np.ndarray], outcome: np.ndarray, mean: tuple[float, ...]) -> Weights:
+def learned_weights(margins: Margins, outcome: np.ndarray, mean: tuple[float, ...]) -> Weights:
     """The weights that ``snapshots.mix`` learns from the margins of graph and text weights, with its strength."""
     graph, text = margins
     found = mixes.fit_weights(np.stack([graph, np.zeros(len(graph)), text], 1), outcome, mean)
@@ -136,7 +156,7 @@ def table(name: str, cuts: list[tuple[Scores, dict[str, Weights], tuple[int, int
         loss = np.concatenate([one.losses[row] for one in scores]).mean()
         gain = 100 * (hits - base)
         low, high = interval(gain, users, 0)
-        graph, text = np.mean([cut[1][row] for cut in cuts], 0)
+        graph, text = np.mean([cut[1].get(row, (1.0, 0.0)) for cut in cuts], 0)
         lead = "" if row == "graph" else f"{gain.mean():+.1f} ({low:+.1f} to {high:+.1f})"
         lines.append(f"{row:<24}{hits.mean():>9.3f}{loss:>10.3f}{lead:>28}{graph:>8.2f}{text:>6.2f}")
     return "\n".join(lines)
