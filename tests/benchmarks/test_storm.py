@@ -8,7 +8,8 @@ from random import Random
 import pytest
 from sqlalchemy import text
 
-from benchmarks import cluster_checks, cluster_storm
+from benchmarks import cluster_checks, cluster_storm, rolling_restart
+from benchmarks.balancer import NoBalancer
 from benchmarks.labelling_storm import storm
 from benchmarks.web_visitors import Visitor
 from copl_core.config import Settings
@@ -76,10 +77,23 @@ def broken_labels(session: Session, people: list[Visitor]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_apps_a_trainer_and_the_database_are_killed_while_people_label_and_everything_holds(minilm):
-    plan = cluster_storm.Plan(labellers=3, think=0.3, seed=1, kinds="graph", trainers=1, labels=20)
+def test_two_apps_two_trainers_and_the_database_are_killed_while_people_label_and_everything_holds(minilm):
+    """In four homes."""
+    plan = cluster_storm.Plan(labellers=3, think=0.3, seed=1, kinds="graph", labels=20)
     with postgres_or_skip():
         outcome = cluster_storm.storm(plan)
     assert outcome.broken == []
     assert outcome.rows["labels acknowledged"] >= plan.labels and outcome.rows["runs, graph, done"] > 0
     assert sum(outcome.rows[f"killed: {kind}"] for kind in cluster_storm.KINDS) > 1
+
+
+@pytest.mark.slow
+def test_two_apps_behind_a_balancer_are_restarted_one_after_the_other_and_no_answer_no_draft_and_nobody_is_lost():
+    plan = rolling_restart.Plan(labellers=3, browsers=0, rounds=1, think=0.5, drafts=1.0, pause=1.0, look="200ms")
+    with postgres_or_skip():
+        try:
+            outcome = rolling_restart.restart_all(plan)
+        except NoBalancer as missing:
+            pytest.skip(str(missing))
+    assert outcome.broken == []
+    assert outcome.rows["restarts"] == 2 and outcome.rows["labels acknowledged"] > 0
