@@ -35,7 +35,7 @@ from benchmarks.synthetic import Protocol, make_world
 from copl_core.__main__ import open_store, seed_demo
 from copl_core.config import Settings
 from copl_core.demo.world import demo_rows
-from copl_core.evaluation.dataset import build_dataset
+from copl_core.evaluation.dataset import EvalDataset, build_dataset
 from copl_core.formats.own import read_rows
 from copl_core.insight.layout import answer_space
 from copl_core.install.weights import resolver
@@ -125,12 +125,17 @@ def of_rows(name: str, rows: list[ImportRow], seed: int) -> World:
         [row for row, out in zip(rows, held, strict=True) if not out],
         [row for row, out in zip(rows, held, strict=True) if out],
     )
-    settings = Settings.from_environment()
-    phi = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi").embed(list(split.texts))
     known = np.flatnonzero(~split.new_user & ~split.new_text)
     numbers = {taste: n for n, taste in enumerate(dict.fromkeys(filter(None, split.groups)))}
     group = np.array([-1 if taste is None else numbers[taste] for taste in split.groups], np.int64)
-    return World(name, split.train, phi[: split.train.n_responses], split.test.take(known), group)
+    return World(name, split.train, embedded(split), split.test.take(known), group)
+
+
+def embedded(split: EvalDataset) -> np.ndarray:
+    """φ (R, P) of the responses of the training labels."""
+    settings = Settings.from_environment()
+    phi = TextEmbedder(resolver(settings.weights)("minilm"), cache=settings.cache / "phi").embed(list(split.texts))
+    return phi[: split.train.n_responses]
 
 
 def synthetic(seed: int) -> World:

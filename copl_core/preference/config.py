@@ -57,12 +57,14 @@ class Priors:
     flip: float | None = None  # share of flipped labels that the loss expects; None: estimated from repeated pairs
     smoothing: float = 0.0  # share of labels that "bt" takes to be random
     tie_weight: float = 0.5  # weight of a tie relative to a decided label
+    influence: float = 0.05  # largest share of all labels that an account weighs (``training.influence``); 0: any
+    influence_times: float = 10.0  # multiple of the median account's weight that every account may have
 
     def __post_init__(self) -> None:
         _check_whole(self, growth_after=1)
-        _check_share(self, "smoothing")
+        _check_share(self, "smoothing", "influence")
         _check_from_zero(self, "l2", "l2_text", "l2_bias", "l2_layer", "l2_cyclic")
-        _check_from_zero(self, "l2_position_bias", "l2_inverse_temperature", "tie_weight")
+        _check_from_zero(self, "l2_position_bias", "l2_inverse_temperature", "tie_weight", "influence_times")
         _check_known(self, loss=LOSSES)
         if not self.id_prior_growth >= 1:
             raise CoplError(f"Graph setting id_prior_growth is {self.id_prior_growth!r}: a number from 1 is needed.")
@@ -239,6 +241,7 @@ PUBLISHED: dict[str, Any] = {
     "l2_bias": 0.0,
     "l2_layer": 0.0,
     "l2_position_bias": 0.0,
+    "influence": 0.0,
     "id_prior_growth": 1.0,
     "large": 0,
 }

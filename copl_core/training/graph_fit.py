@@ -21,7 +21,8 @@ from copl_core.preference.state import GraphState, read_text
 from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.graph_parts import GraphPart, GraphRanks, UserBlocks, divided_state, whole_state, whole_weights
-from copl_core.training.graph_trainer import GraphData, Member, Report, Save, edge_share_for
+from copl_core.training.graph_trainer import GraphData, Member, Report, Save, edge_share_for, weight_of
+from copl_core.training.influence import account_factors
 from copl_core.training.losses import MAKING_MODULES, temperature_of, torch_generator
 from copl_core.training.metrics import measures
 from copl_core.training.progress import HELD_OUT, Progress
@@ -68,7 +69,9 @@ def fit_graph(
     key = "" if checkpoint is None else _key(data, phi, config, seed, device, warm)
     start = WarmStart.of(warm, data) if warm is not None else None
     x = read_text(phi, projection).astype(np.float32, copy=False)
-    whole = GraphPart(data, x, config, seed, held_out, apart, start, checkpoint is not None)
+    weight, priors = weight_of(data.labels, config), config.priors
+    account = account_factors(data.labels, weight, data.n_users, priors.influence, priors.influence_times)
+    whole = GraphPart(data, x, config, seed, held_out, apart, start, checkpoint is not None, account)
     if ranks is None or not runs_over_ranks(config) or not ranks.take(data):
         members = fit_part(whole, Shard(device=device), progress, checkpoint, part, key)
         return _with_nearby(_state(whole, [member.logits for member in members], members, projection), data, phi)
@@ -105,7 +108,8 @@ def fit_part(
 ) -> list[FittedMember]:
     """Train the members of a graph, or this rank's part of them; only the first rank has a checkpoint."""
     data, config = part.data, part.config
-    graph_data = GraphData(data, torch.as_tensor(part.x, device=shard.device), config, shard.device, shard)
+    x = torch.as_tensor(part.x, device=shard.device)
+    graph_data = GraphData(data, x, config, shard.device, shard, part.account)
     fitted = []
     for member, (held, apart) in enumerate(zip(part.held_out, part.apart, strict=True)):
         generator = torch_generator(part.seed * 1000 + member)
@@ -290,8 +294,9 @@ def _state(
         f"{number}.{name}": value for number, member in enumerate(members) for name, value in member.weights.items()
     }
     stacked = np.concatenate(logits)
-    outcome = labels.outcome[np.concatenate(whole.held_out)]
-    temperature = temperature_of(stacked, outcome)
+    held_out = np.concatenate(whole.held_out)
+    outcome, account = labels.outcome[held_out], whole.account
+    temperature = temperature_of(stacked, outcome, None if account is None else account[labels.user[held_out]])
     scale = np.float32(config.architecture.members**-0.5)
     users, responses, bias, user_position_bias, position_bias, inverse_temperature = zip(
         *(member.outputs for member in members), strict=True

@@ -35,6 +35,7 @@ class GraphPart:
     apart: list[np.ndarray]  # rows of the labels that a member neither learns from nor is measured on
     warm: WarmStart | None
     saved: bool  # whether the training state is stored
+    account: np.ndarray | None = None  # (U,) factor on the labels of each account; None: 1 for all
 
 
 class GraphRanks(Protocol):
@@ -90,6 +91,7 @@ class UserBlocks:
             [own_row[apart[mine[apart]]] for apart in whole.apart],
             None if whole.warm is None else whole.warm.of_users(user_ids),
             whole.saved,
+            None if whole.account is None else whole.account[first:end],
         )
 
     def in_order(self, values: np.ndarray, held: np.ndarray) -> np.ndarray:

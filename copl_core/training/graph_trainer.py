@@ -24,7 +24,7 @@ from copl_core.preference.gcf import CoplGraph
 from copl_core.preference.graph import Messages, PreferenceGraph, QueryPairs, where
 from copl_core.preference.shard import ALONE, Rows, Shard
 from copl_core.preference.spectral import leading
-from copl_core.records import CoplError, TrainingData
+from copl_core.records import Comparisons, CoplError, TrainingData
 from copl_core.training.losses import bradley_terry, flip_rate, preference_loss, torch_generator
 
 Report = Callable[..., None]  # (step, loss), and the held-out loss after a check
@@ -86,6 +86,7 @@ class GraphData:
     config: GraphConfig
     device: str | torch.device
     shard: Shard = ALONE
+    account: np.ndarray | None = None  # (U,) factor on each account's labels (``influence``); None: 1 for all
 
     def __post_init__(self) -> None:
         data, labels, priors, shard = self.data, self.data.labels, self.config.priors, self.shard
@@ -107,8 +108,12 @@ class GraphData:
         self.edge_hash = torch.as_tensor(edge_hash(user_ids, response_ids), device=self.device)
         self.edges = torch.as_tensor(edges.reshape(2, -1), dtype=torch.int32, device=self.device)  # (2, N)
         self.outcome = torch.as_tensor(labels.outcome, device=self.device)
-        weight = np.where(labels.decided, labels.strength, priors.tie_weight * labels.strength)
+        weight = weight_of(labels, self.config)
         mean_weight = shard.total(shard.mean(weight, self.n_labels))
+        self.factor = None
+        if self.account is not None:  # the mean stays: nobody's labels weigh more for it
+            weight = weight * self.account[labels.user]
+            self.factor = torch.as_tensor(self.account, device=self.device)
         self.weight = torch.as_tensor(weight / mean_weight, dtype=torch.float32, device=self.device)
         self.known = None
         if not labels.position_known.all():
@@ -282,7 +287,7 @@ class Member:
         keep = self._keep_mask(responses, schedule.id_dropout)
         keep_user = self._keep_mask(graph_data.users, schedule.user_dropout)
         logits = graph_data.logits(network, network(graph_data.phi, messages, keep, keep_user), query)
-        prior = penalty(network, self.config, self.id_prior_scale)
+        prior = penalty(network, self.config, self.id_prior_scale, graph_data.factor)
         self.data_term = graph_data.loss(logits, query)
         return self.data_term + prior / graph_data.n_labels
 
@@ -331,7 +336,7 @@ class Member:
         return (
             self.data_term
             + self.config.paper.l2_batch * _squares(*embeddings)
-            + penalty(network, self.config) / graph_data.n_labels
+            + penalty(network, self.config, account=graph_data.factor) / graph_data.n_labels
         )
 
     def _next_batch(self) -> Tensor:
@@ -391,25 +396,40 @@ _NUMBERS = {name: name for name in ("step", "best", "best_step", "worse", "loss"
 }
 
 
-def penalty(network: CoplGraph, config: GraphConfig, id_prior_scale: float = 1.0) -> Tensor:
+def weight_of(labels: Comparisons, config: GraphConfig) -> np.ndarray:
+    """Weight (N,) of each label in the loss, before any bound on accounts."""
+    return np.where(labels.decided, labels.strength, config.priors.tie_weight * labels.strength)
+
+
+def penalty(
+    network: CoplGraph, config: GraphConfig, id_prior_scale: float = 1.0, account: Tensor | None = None
+) -> Tensor:
     """Minus the log density of the Gaussian priors, up to a constant; the caller divides by the number of labels.
 
-    ``id_prior_scale`` multiplies the precision of the prior on ids.  On each of several ranks it counts its own users
-    and everything that is shared, since every rank has the whole gradient of that.
+    ``id_prior_scale`` multiplies the precision of the prior on ids, ``account`` (U,) that of each user's own rows.  On
+    each of several ranks it counts its own users and everything that is shared, since every rank has the whole gradient
+    of that.
     """
     priors = config.priors
-    ids = _squares(network.user_residual, network.response_residual)
+    ids = _of_users(network.user_residual, account) + _squares(network.response_residual)
     bias = _squares(network.response_bias, network.text_bias, network.bias)
     terms = (
         (id_prior_scale * priors.l2, ids),
         (priors.l2_text, _squares(network.text.weight)),
         (priors.l2_bias, bias),
         (priors.l2_layer, network.layer_drift()),
-        (priors.l2_position_bias, _squares(network.user_position_bias)),
-        (priors.l2_inverse_temperature, _squares(network.user_log_inverse_temperature)),
+        (priors.l2_position_bias, _of_users(network.user_position_bias, account)),
+        (priors.l2_inverse_temperature, _of_users(network.user_log_inverse_temperature, account)),
         *(() if network.cyclic is None else ((priors.l2_cyclic, _squares(*network.cyclic.parameters())),)),
     )
     return 0.5 * _total(precision * squares for precision, squares in terms)
+
+
+def _of_users(rows: Tensor, account: Tensor | None) -> Tensor:
+    """Σ over users of the squares of their row, times the factor (U,) of their account."""
+    if account is None:
+        return _squares(rows)
+    return _squares(rows * account.sqrt().view(-1, *[1] * (rows.dim() - 1)))
 
 
 def _squares(*weights: Tensor) -> Tensor:

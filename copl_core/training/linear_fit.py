@@ -27,6 +27,7 @@ from copl_core.records import Comparisons, CoplError
 from copl_core.reward.linear import LinearConfig, LinearReward, TextFeatures, tag_weights
 from copl_core.reward.tag_directions import FittedTags, TagDirections, frequent
 from copl_core.tags import Tags
+from copl_core.training.influence import default_factors
 from copl_core.training.metrics import log_losses
 from copl_core.training.progress import Progress
 from copl_core.training.split import draws, uniform
@@ -167,6 +168,10 @@ class World:
         labels = self.labels.take(rows)
         users, user = np.unique(labels.user, return_inverse=True)
         difference, vectors, weight = x[labels.left] - x[labels.right], self.vectors[rows], self.weight[rows]
+        factor = default_factors(labels, weight, len(self.state.user_ids))
+        if factor is not None:
+            weight = weight * factor[labels.user]
+        wide: np.ndarray | float = 1.0 if factor is None else factor[users, None] ** -0.5
         directions = None
         if self.tags is not None and config.reason:
             tags = self.tags.take(rows)
@@ -177,12 +182,12 @@ class World:
         if directions is not None:
             tags = directions.among(tags.take(order), labels)
             terms = _TagTerms(directions, tags, tag_weights(config, tags, weight))
-        loss = _Loss(difference[order], vectors[order], user[order], labels, weight, len(x), config, terms)
+        loss = _Loss(difference[order], vectors[order], user[order], labels, weight, len(x), config, terms, wide)
         first = np.zeros(loss.size) if start is None else start
         found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 8})
         common, from_graph, own, strength, side = loss.parts(found.x)
         all_own = np.zeros((len(self.state.user_ids), x.shape[1]))
-        all_own[users] = loss.deviation("own") * own
+        all_own[users] = loss.deviation("own") * (own * wide)
         took_part = np.zeros(len(all_own), bool)
         took_part[users] = True
         return Shared(
@@ -262,6 +267,9 @@ class _Loss:
     """Σ w log-loss + ½ |v|² and its gradient, for parameters v in units of their prior standard deviations.
 
     Labels are sorted by user.
+
+    Args:
+        wide: factor (U, 1) on the deviation of each user's own part, where labels weigh less (``influence``).
     """
 
     def __init__(
@@ -274,8 +282,9 @@ class _Loss:
         n_responses: int,
         config: LinearConfig,
         tags: _TagTerms | None = None,
+        wide: np.ndarray | float = 1.0,
     ) -> None:
-        self.tags = tags
+        self.tags, self.wide = tags, wide
         kind = np.float64 if difference.size < SINGLE else np.float32
         self.x, self.vectors = difference.astype(kind), vectors.astype(kind)
         self.user, self.labels, self.weight, self.config = user, labels, weight, config
@@ -300,7 +309,7 @@ class _Loss:
     def __call__(self, v: np.ndarray) -> tuple[float, np.ndarray]:
         common, from_graph, own, strength, side = self.parts(v)
         labels, scale = self.labels, self.deviation
-        weights = scale("own") * own[self.user] + scale("common") * common
+        weights = scale("own") * (own * self.wide)[self.user] + scale("common") * common
         if self.config.graph:
             weights = weights + scale("graph") * (self.vectors @ from_graph)
         margin = (self.x * weights).sum(1)
@@ -315,7 +324,7 @@ class _Loss:
         parts = [scale("common") * pulled.sum(0)]
         if self.config.graph:
             parts.append(scale("graph") * (self.vectors.T @ pulled).ravel())
-        parts.append(scale("own") * np.add.reduceat(pulled, self.starts, axis=0).ravel())
+        parts.append(scale("own") * (np.add.reduceat(pulled, self.starts, axis=0) * self.wide).ravel())
         n = self.shapes[3][0]
         parts.append(scale("response") * (np.bincount(labels.left, slope, n) - np.bincount(labels.right, slope, n)))
         parts.append(np.array([(slope * labels.position_known).sum()]))

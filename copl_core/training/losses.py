@@ -65,22 +65,27 @@ def flip_rate(labels: Comparisons) -> float:
     return min(float((1 - np.sqrt(max(2 * consistent - 1, 0.0))) / 2), MAX_FLIP)
 
 
-def temperature_of(logits: np.ndarray, outcome: np.ndarray) -> float:
+def temperature_of(logits: np.ndarray, outcome: np.ndarray, weight: np.ndarray | None = None) -> float:
     """The divisor of these log-odds with the lowest log-loss; 1 with fewer than 20 decided labels.
 
     Targets are smoothed as if one more label of each outcome were observed (Platt's correction): a model without an
     error on n labels may still err on the next.
+
+    Args:
+        weight: (N,) of each label; None: all weigh the same.
     """
     decided = outcome != 0.5
     if decided.sum() < 20:
         return 1.0
     signed = np.where(outcome > 0.5, logits, -logits)[decided].astype(np.float64)
-    signed = signed[:: max(1, len(signed) // MAX_LABELS)]
+    step = max(1, len(signed) // MAX_LABELS)
+    signed = signed[::step]
+    weight = None if weight is None else weight[decided][::step]
     grid = np.exp(np.linspace(np.log(0.2), np.log(5), 97))
     noise = 1 / (len(signed) + 2)
     losses = [
-        (1 - noise) * np.logaddexp(0, -signed / temperature).mean()
-        + noise * np.logaddexp(0, signed / temperature).mean()
+        (1 - noise) * np.average(np.logaddexp(0, -signed / temperature), weights=weight)
+        + noise * np.average(np.logaddexp(0, signed / temperature), weights=weight)
         for temperature in grid
     ]
     return float(grid[int(np.argmin(losses))])

@@ -41,6 +41,7 @@ from copl_core.reward.start import start_gate, start_head
 from copl_core.training.checkpoint import Checkpoint, key_of
 from copl_core.training.distributed import Processes
 from copl_core.training.gate_rows import GateRows, labelled_prompts
+from copl_core.training.influence import bounded_weight
 from copl_core.training.losses import MAKING_MODULES, torch_generator
 from copl_core.training.metrics import log_losses, measures
 from copl_core.training.progress import HELD_OUT, Progress
@@ -248,6 +249,7 @@ class RewardTrainer:
         train, tune, test = split(self.data, self.config.holdout)
         self.held_out_rows = np.concatenate([tune, test])
         self.train_labels, self.tune_labels, self.test_labels = map(self.data.labels.take, (train, tune, test))
+        self.train_weight = bounded_weight(self.train_labels, self.train_labels.strength, self.data.n_users)
         self.margins = Margins(self.model, self._states())
 
     def _states(self) -> TextStates:
@@ -376,7 +378,7 @@ class RewardTrainer:
         self.model.gate.eval()
         with self.model.autocast():
             margin = self.margins.of(labels, p, random_tokens(self.config.train_tokens, self.token_draws))
-        columns = labels.outcome, labels.strength, labels.position_known
+        columns = labels.outcome, self.train_weight[rows], labels.position_known
         outcome, weight, known = (torch.from_numpy(column).to(margin) for column in columns)
         each = F.binary_cross_entropy_with_logits(margin + self.side * known, outcome, reduction="none")
         loss = (weight * each).sum() / weight.sum()

@@ -53,6 +53,8 @@ STORED = {
     "large": 1000,
     "cyclic": 3,
     "l2_cyclic": 7.0,
+    "influence": 0.2,
+    "influence_times": 3.0,
 }
 
 

@@ -100,3 +100,6 @@ def test_the_right_temperature_undoes_a_stretch():
     outcome = (rng.random(20_000) < 1 / (1 + np.exp(-logits))).astype(float)
     assert temperature_of(3 * logits, outcome) == pytest.approx(3, rel=0.1)
     assert temperature_of(logits[:5], outcome[:5]) == 1.0
+    weight = np.arange(len(logits)) < len(logits) / 2
+    some = np.where(weight, 3 * logits, -logits)
+    assert temperature_of(some, outcome, weight.astype(float)) == pytest.approx(3, rel=0.15)
