@@ -256,8 +256,13 @@ class Store(Protocol):
         ...
 
     def user_by_token(self, study_id: int, token_hash: str) -> User | None: ...
-    def drop_tokens(self, user_id: int, *, by: int | None = None) -> int:
-        """Sign a user out everywhere, of browsers too; returns the number of tokens deleted."""
+    def drop_tokens(self, user_id: int, *, browser: str | None = None, by: int | None = None) -> int:
+        """Sign a user out everywhere, of browsers too; returns the number of tokens deleted.  Tokens of the terminal go
+        where they sign in as this user.
+
+        Args:
+            browser: the hash of a session of the user: the users as whom it acts in other studies are signed out too.
+        """
         ...
 
     def start_session(

@@ -17,7 +17,7 @@ from db.models import TokenRow, UserRow
 from db.names import in_use
 from db.overlap import assignment_of
 from db.quarantine import note_newcomer, of_newcomer
-from db.sessions import bind_session, end_sessions_of, shut_out
+from db.sessions import bind_session, end_links_of, end_sessions_of, same_person, shut_out
 from db.study_models import EmailRow, InviteRow
 from db.transactions import Transactions, audit, now, study_row, user_of, user_row
 
@@ -44,14 +44,21 @@ class Auth(Transactions):
             ).first()
             return None if row is None else user_of(row)
 
-    def drop_tokens(self, user_id: int, *, by: int | None = None) -> int:
+    def drop_tokens(self, user_id: int, *, browser: str | None = None, by: int | None = None) -> int:
         with self._write() as connection:
-            study_id = user_row(connection, user_id, lock=True).study_id
-            dropped = connection.execute(delete(TokenRow).where(TokenRow.user_id == user_id)).rowcount
-            browsers = end_sessions_of(connection, user_id)
-            if dropped or browsers:
-                audit(connection, study_id, "signed out", by, user=user_id, tokens=dropped, browsers=browsers)
-            return dropped
+            users = same_person(connection, user_id, browser) if browser else [user_id]
+            rows = {row.id: row for row in (user_row(connection, one, lock=True) for one in sorted(users))}
+            dropped = end_links_of(connection, users)
+            for one in users:
+                browsers, links = end_sessions_of(connection, one), dropped.get(one, 0)
+                if links or browsers:
+                    who = by if one == user_id else one
+                    detail = {"user": one, "tokens": links, "browsers": browsers}
+                    audit(connection, rows[one].study_id, "signed out", who, **detail)
+            for other in dropped.keys() - rows.keys():  # whose links of the terminal opened the studies of these users
+                detail = {"user": other, "tokens": dropped[other], "terminal": True}
+                audit(connection, user_row(connection, other).study_id, "signed out", None, **detail)
+            return sum(dropped.values())
 
     # ---- by the address of the study
     def join(self, study_id: int, name: str, token_hash: str, session_hash: str | None = None) -> User:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, literal, not_, null, or_, select, union, update
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    union,
+    update,
+)
 
-from copl_core.records import BrowserSession, CoplError, Role, SignedInBrowser, User
+from copl_core.records import LEFT, BrowserSession, CoplError, Role, SignedInBrowser, User
 from db.base import AnyRow
 from db.identity_models import IdentitySessionRow, IdentityUserRow
 from db.identity_rows import (
@@ -180,6 +196,48 @@ def end_sessions_of(connection: Connection, user_id: int, session_id: int | None
         left = left.where(SessionUserRow.session_id == session_id)
     connection.execute(ended)
     return connection.execute(left).rowcount
+
+
+def same_person(connection: Connection, user_id: int, session_hash: str) -> list[int]:
+    """The users, a user first, as whom a browser of that user acts: in every study that it opens, and those as whom
+    their accounts sign in.  A browser of somebody else adds nobody.
+    """
+    session = live_session(connection, session_hash)
+    if session is None:
+        return [user_id]
+    account = identity_of_session(connection, session.id)
+    own = [UserRow.id.in_(select(SessionUserRow.user_id).where(SessionUserRow.session_id == session.id))]
+    if account is not None:
+        own.append(UserRow.id.in_(select(IdentityUserRow.user_id).where(IdentityUserRow.identity_id == account.id)))
+    if session.terminal:
+        own.append(UserRow.id.in_(_first_owners()))
+    here = select(UserRow.id).where(or_(*own), UserRow.kind != LEFT)
+    if user_id not in (found := set(connection.execute(here).scalars())):
+        return [user_id]
+    accounts = select(IdentityUserRow.identity_id).where(IdentityUserRow.user_id.in_(found))
+    found |= set(
+        connection.execute(select(IdentityUserRow.user_id).where(IdentityUserRow.identity_id.in_(accounts))).scalars()
+    )
+    return [user_id, *sorted(found - {user_id})]
+
+
+def _first_owners() -> Any:
+    """The users as whom links of the terminal open the studies."""
+    return select(func.min(UserRow.id)).where(UserRow.role == Role.OWNER.value).group_by(UserRow.study_id)
+
+
+def end_links_of(connection: Connection, users: Sequence[int]) -> dict[int, int]:
+    """Delete the sign-in links by which anybody acts as these users; returns the number of each link's user.
+
+    Where one of them is the owner as whom a terminal's link opens a study, these links go, and their browsers.
+    """
+    theirs: Any = TokenRow.user_id.in_(users)
+    if connection.execute(_first_owners().having(func.min(UserRow.id).in_(users))).first():
+        theirs |= TokenRow.terminal
+        open_ones = (BrowserSessionRow.terminal, BrowserSessionRow.ended_at.is_(None))
+        connection.execute(update(BrowserSessionRow).where(*open_ones).values(ended_at=now()))
+    gone = connection.execute(delete(TokenRow).where(theirs).returning(TokenRow.user_id))
+    return Counter(gone.scalars())
 
 
 def _joined_by(user_id: int) -> Any:

@@ -41,8 +41,8 @@ def account() -> None:
                 key="sign-out-everywhere",
                 on_click=sign_out_everywhere,
                 width="stretch",
-                help="Every browser in which you are signed in to this study, and every sign-in link made for you, "
-                "stops working. You need a new link from an owner of the study to come back.",
+                help="Every browser in which you are signed in, and every sign-in link made for you, stops working, in "
+                "all studies that this browser opens. You need a new link from an owner of the study to come back.",
             )
             browsers()
             connections()
@@ -90,7 +90,7 @@ def sign_out() -> None:
 @in_a_sentence
 def sign_out_everywhere() -> None:
     session, me = current()
-    access.sign_out_everywhere(session, me.id, by=me.id)
+    access.sign_out_everywhere(session, me.id, browser=st.session_state.get("browser", ""), by=me.id)
 
 
 def browsers() -> None:

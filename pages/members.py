@@ -9,6 +9,7 @@ import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role, User
 from copl_core.study import access, accounts
+from copl_core.study.session import Session
 from copl_core.study_settings import Invite
 from pages import leaving
 from pages.account import account_words, address, only_here
@@ -177,7 +178,7 @@ def one(user: User) -> None:
             "Sign out everywhere",
             key=f"out-{user.id}",
             on_click=perform,
-            args=(access.sign_out_everywhere, user.id),
+            args=(signed_out_everywhere, user.id),
             kwargs={"done": f"No existing link signs in as {user.name}; create a new one for them below."},
             help="Every link that signs in as this person stops working. Their labels stay.",
         )
@@ -193,6 +194,12 @@ def one(user: User) -> None:
             f"This link signs in as {user.name}.",
         )
     leaving.of_person(user)
+
+
+def signed_out_everywhere(session: Session, user_id: int, *, by: int) -> None:
+    """An owner who signs themselves out means all of their studies, as under Account."""
+    browser = st.session_state.get("browser", "") if user_id == by else ""
+    access.sign_out_everywhere(session, user_id, browser=browser, by=by)
 
 
 def connected(user: User) -> None:

@@ -165,10 +165,14 @@ def sign_in(session: Session, token: str) -> User | None:
 
 
 @needs(OWN_OR_OWNER)
-def sign_out_everywhere(session: Session, user_id: int, *, by: int | None = None) -> int:
-    """Revoke every secret of a user, who may do so themselves, as may an owner; returns the number of secrets."""
+def sign_out_everywhere(session: Session, user_id: int, *, browser: str = "", by: int | None = None) -> int:
+    """Revoke every secret of a user, who may do so themselves, as may an owner; returns the number of secrets.
+
+    Args:
+        browser: the secret of the user's own session: everybody as whom it acts, in any study, is signed out too.
+    """
     member(session, user_id)
-    return session.store.drop_tokens(user_id, by=by)
+    return session.store.drop_tokens(user_id, browser=hashed(browser) if browser else None, by=by)
 
 
 @needs(OWN)

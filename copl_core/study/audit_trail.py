@@ -204,6 +204,10 @@ def _role(who: str, entry: AuditEntry, names: Names) -> str:
 def _signed_out(who: str, entry: AuditEntry, names: Names) -> str:
     user = names.user(entry.detail["user"])
     ended = _count(entry.detail["tokens"], "sign-in link")
+    if entry.detail.get("terminal"):
+        return (
+            f"An owner of another study signed out everywhere, which ended links of the terminal for {user} ({ended})"
+        )
     if "browsers" in entry.detail:
         ended += f" and {_count(entry.detail['browsers'], 'browser')}"
     return f"{who} signed out everywhere ({ended})" if user == who else f"{who} signed {user} out everywhere ({ended})"

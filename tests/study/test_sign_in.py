@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, text
 
 from copl_core.records import CoplError, Identity, Role, User
-from copl_core.study import access, sign_in
+from copl_core.study import access, audit_trail, sign_in
 from copl_core.study.session import Session
 from db.engine import reading, writing
 from tests.worlds import open_study
@@ -111,6 +111,62 @@ def test_signing_the_owner_out_everywhere_ends_the_terminals_sessions_too(sessio
     browser = sign_in.begin(session.store, access.terminal_token(session))
     access.sign_out_everywhere(session, olga.id, by=olga.id)
     assert sign_in.session_of(session.store, browser) is None
+
+
+def test_signing_out_everywhere_in_any_study_ends_every_link_by_which_the_owner_comes_back(session, other, olga):
+    """The link of the terminal is a user's of the first study."""
+    store, link = session.store, access.terminal_token(session)
+    boss = access.join(other, "Boss", Role.OWNER)
+    own = access.sign_in_token(session, olga.id)
+    here, there = (sign_in.begin(store, link) for _ in range(2))
+    assert sign_in.open_study(store, here, other.id) == boss and sign_in.open_study(store, there, session.id) == olga
+    access.sign_out_everywhere(other.acting(boss.id), boss.id, browser=here)
+    assert [sign_in.begin(store, one) for one in (link, own)] == [None, None]
+    assert [sign_in.session_of(store, one) for one in (here, there)] == [None, None]
+    assert [(one.event, one.user_id, one.detail) for one in access.audit(session)][0] == (
+        "signed out", olga.id, {"user": olga.id, "tokens": 2, "browsers": 2}
+    )  # fmt: skip
+
+
+def test_an_owner_whom_the_terminal_signs_in_as_ends_its_links_from_any_browser(session, other, olga):
+    store, link = session.store, access.terminal_token(session)
+    boss = access.join(other, "Boss", Role.OWNER)
+    terminal, own = sign_in.begin(store, link), begin(other, boss)
+    access.sign_out_everywhere(other.acting(boss.id), boss.id, browser=own)
+    assert sign_in.begin(store, link) is None and sign_in.session_of(store, terminal) is None
+    assert audit_trail.changes(session)[0][0].sentence == (
+        "An owner of another study signed out everywhere, which ended links of the terminal for Olga (1 sign-in link)."
+    )
+    fresh = sign_in.begin(store, access.terminal_token(session))
+    second = access.join(other, "Second", Role.OWNER)
+    access.sign_out_everywhere(other.acting(second.id), second.id)
+    assert sign_in.open_study(store, fresh, other.id) == boss
+
+
+def test_signing_out_everywhere_ends_the_links_of_all_studies_of_a_browser_or_an_account_and_of_nobody_else(
+    session, other, olga
+):
+    store = session.store
+    ann, ben = access.join(session, "Ann"), access.join(session, "Ben")
+    anna, bea = access.join(other, "Anna"), access.join(other, "Bea")
+    links = {user: access.sign_in_token(study, user.id) for study, user in
+             ((session, ann), (session, ben), (other, anna), (other, bea))}  # fmt: skip
+    both = begin(other, anna)
+    assert sign_in.begin(store, links[ann], both) == both
+    hers = begin(session, ben)
+    access.sign_out_everywhere(session.acting(olga.id), ann.id)  # an owner of one study
+    assert sign_in.open_study(store, both, other.id) == anna and access.sign_in(other, links[anna]) == anna
+    sign_in.add(store, both, ann)
+    access.sign_out_everywhere(session.acting(ann.id), ann.id, browser=hers)  # not her browser
+    assert access.sign_in(session, links[ben]) == ben and access.sign_in(other, links[anna]) == anna
+    sign_in.add(store, both, ann)
+    identity = Identity("https://id.example", "ann", None, "Ann")
+    for user in (ann, bea):
+        store.connect_identity(user.id, identity)
+    access.sign_out_everywhere(session.acting(ann.id), ann.id, browser=both)
+    assert access.sign_in(other, links[anna]) is None and access.sign_in(other, links[bea]) is None
+    assert access.sign_in(session, links[ben]) == ben and sign_in.signed_in(store, hers, session.id) == ben
+    assert [entry.user_id for entry in access.audit(other) if entry.event == "signed out"] == [bea.id, anna.id]
 
 
 def test_only_an_owner_makes_a_sign_in_link_for_somebody_else_and_the_record_says_so(session, olga):
