@@ -535,6 +535,12 @@ class TrainerRecord:
     state: str  # what it does, in words
     seen_at: datetime
     silent_seconds: float  # since then, by the clock of the database
+    device: str = ""  # where it computes: cpu, cuda, cuda:1, mps; empty: not known
+
+    @property
+    def in_words(self) -> str:
+        """Its name and what it offers."""
+        return f"{self.worker} ({', '.join(self.kinds)}{f'; {self.device}' if self.device else ''})"
 
 
 @dataclass(frozen=True, slots=True)

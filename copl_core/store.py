@@ -737,8 +737,12 @@ class Store(Protocol):
     def study_of_run(self, run_id: int) -> int: ...
 
     # ---- trainers
-    def heartbeat(self, worker: str, host: str, kinds: Sequence[str], state: str) -> None:
-        """A sign of life of a trainer, at the time of the database's clock."""
+    def heartbeat(self, worker: str, host: str, kinds: Sequence[str], state: str, device: str = "") -> None:
+        """A sign of life of a trainer, at the time of the database's clock.
+
+        Args:
+            device: where it computes, as in ``Settings.device``.
+        """
         ...
 
     def trainers(self) -> list[TrainerRecord]:

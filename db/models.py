@@ -321,6 +321,7 @@ class TrainerRow(Base):
     kinds: Mapped[str] = mapped_column(String(200))  # of runs, with commas
     state: Mapped[str] = mapped_column(Text)
     seen_at: Mapped[datetime]
+    device: Mapped[str] = mapped_column(String(20), default="", server_default=text("''"))  # empty: not known
 
 
 class AuditRow(Base):

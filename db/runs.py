@@ -188,10 +188,10 @@ class Runs(Transactions):
             return found
 
     # ---- trainers
-    def heartbeat(self, worker: str, host: str, kinds: Sequence[str], state: str) -> None:
+    def heartbeat(self, worker: str, host: str, kinds: Sequence[str], state: str, device: str = "") -> None:
         with self._write() as connection:
             at = clock(connection)
-            beat = {"host": host, "kinds": ",".join(kinds), "state": state, "seen_at": at}
+            beat = {"host": host, "kinds": ",".join(kinds), "state": state, "seen_at": at, "device": device}
             if not connection.execute(update(TrainerRow).where(TrainerRow.worker == worker).values(beat)).rowcount:
                 connection.execute(delete(TrainerRow).where(TrainerRow.seen_at < at - _FORGET))
                 connection.execute(insert(TrainerRow).values(worker=worker, **beat))
@@ -301,7 +301,7 @@ def _number(version: str) -> int:
 
 def _trainer(row: AnyRow, at: datetime) -> TrainerRecord:
     silent = (at - row.seen_at).total_seconds()
-    return TrainerRecord(row.worker, row.host, tuple(row.kinds.split(",")), row.state, row.seen_at, silent)
+    return TrainerRecord(row.worker, row.host, tuple(row.kinds.split(",")), row.state, row.seen_at, silent, row.device)
 
 
 def _no_run(run_id: int) -> CoplError:

@@ -171,6 +171,12 @@ def trainer_now() -> None:
         st.write(
             f"The trainer waits for labels: {status.labels_since:,} of {status.labels_needed:,} for the next refit."
         )
+    if status.alive:
+        for run in status.unserved:
+            st.warning(
+                f"Run {run.id} ({run.kind}) waits: no trainer that is at work executes {run.kind} runs. Start one with "
+                f"`{command('worker')} --kinds {run.kind}`."
+            )
     for run in status.runs:
         progress(run)
 
@@ -187,6 +193,7 @@ def trainers() -> None:
                     "trainer": one.worker,
                     "machine": one.host,
                     "kinds of runs": ", ".join(one.kinds),
+                    "computes on": one.device,
                     "state": one.state if alive or one.state == "stopped" else f"silent; was at: {one.state}",
                     "last seen, s ago": round(max(0.0, one.silent_seconds)),
                 }

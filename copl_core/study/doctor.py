@@ -27,7 +27,7 @@ from copl_core.backups import backups_of
 from copl_core.config import Settings
 from copl_core.install.program import PROGRAM
 from copl_core.install.weights import BUNDLES, FETCH_COMMAND
-from copl_core.records import CoplError, DatabaseFacts, Right, counted
+from copl_core.records import RUN_KINDS, CoplError, DatabaseFacts, Right, counted
 from copl_core.snapshots.fetching import Fetching, presence_of
 from copl_core.snapshots.snapshot import damage, unusable
 from copl_core.storage import Storage, attempt, storage_of
@@ -246,7 +246,13 @@ def _trainers(installation: Installation) -> Found:
         return State.WARNING, "No trainer has served this database in the last day.", start
     alive = [one for one in seen if one.state != "stopped" and one.silent_seconds <= SILENT_SECONDS]
     if alive:
-        return _ok("; ".join(f"{one.worker} ({', '.join(one.kinds)}): {one.state}" for one in alive) + ".")
+        listed = "; ".join(f"{one.in_words}: {one.state}" for one in alive) + "."
+        missing = [kind for kind in RUN_KINDS if not any(kind in one.kinds for one in alive)]
+        if missing:
+            kinds = " or ".join(missing)
+            advice = f"Start one with `copl worker --kinds {','.join(missing)}`."
+            return State.WARNING, f"{listed} None of them executes {kinds} runs.", advice
+        return _ok(listed)
     with suppress(OSError, ValueError):
         if not installation.settings.trainer_given_up.is_file():
             raise FileNotFoundError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -371,8 +371,15 @@ def trainer_status(session: Session) -> TrainerStatus:
         since,
         needed,
         alive,
+        _unserved(active, alive),
         "" if alive else _given_up(session.settings),
     )
+
+
+def _unserved(active: Sequence[Run], alive: Sequence[TrainerRecord]) -> tuple[Run, ...]:
+    """The queued runs of kinds that no trainer offers."""
+    offered = {kind for one in alive for kind in one.kinds}
+    return tuple(run for run in active if run.state == RunState.QUEUED and run.kind not in offered)
 
 
 def _labels_to_refit(session: Session) -> tuple[int, int]:

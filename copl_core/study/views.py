@@ -193,6 +193,7 @@ class TrainerStatus:
     labels_since: int  # changes of labels after the newest snapshot's watermark
     labels_needed: int
     trainers: tuple[TrainerRecord, ...] = ()  # that are alive, the latest sign of life first
+    unserved: tuple[Run, ...] = ()  # queued, and no trainer that is alive executes their kind
     given_up: str = ""  # why the launcher of this home does not start the trainer again, where none is alive
 
     @property

@@ -148,14 +148,15 @@ def clean(trainer: Trainer) -> None:
 
 
 def _heartbeat(trainer: Trainer, state: str) -> None:
-    trainer.store.heartbeat(trainer.worker, host(), trainer.settings.run_kinds, state)
+    settings = trainer.settings
+    trainer.store.heartbeat(trainer.worker, host(), settings.run_kinds, state, settings.device)
 
 
 def _bury(store: Store, before: str) -> None:
     """Record that the trainer before this one of the same home has ended: after a kill it could not say so itself."""
     for one in store.trainers():
         if one.worker == before and one.state != STOPPED:
-            store.heartbeat(one.worker, one.host, one.kinds, STOPPED)
+            store.heartbeat(one.worker, one.host, one.kinds, STOPPED, one.device)
 
 
 def _stop_on_signals(stop: Event) -> None:

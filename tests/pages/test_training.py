@@ -9,6 +9,7 @@ from shutil import copytree, rmtree
 import pytest
 from sqlalchemy import text
 
+from copl_core.command_line import command
 from copl_core.records import Role, RunState, SnapshotRecord
 from copl_core.study import access, contents, runs
 from copl_core.study_settings import Schedule
@@ -93,15 +94,28 @@ def test_a_trainer_that_is_not_started_again_is_explained(session, owner, open_p
 
 
 def test_trainers_on_all_machines_are_listed_with_what_they_do(session, owner, open_page, words):
-    session.store.heartbeat("gpu-1-abc", "gpu-1", ("full",), "run 7")
+    session.store.heartbeat("gpu-1-abc", "gpu-1", ("full",), "run 7", "cuda")
     session.store.heartbeat("old-2-def", "old-2", ("graph", "full"), "stopped")
     page = open_page("training", session, owner)
     (table,) = [one.value for one in page.dataframe if "trainer" in one.value]
-    assert {tuple(row) for row in table[["trainer", "machine", "kinds of runs", "state"]].to_numpy().tolist()} == {
-        ("gpu-1-abc", "gpu-1", "full", "run 7"),
-        ("old-2-def", "old-2", "graph, full", "stopped"),
+    columns = ["trainer", "machine", "kinds of runs", "computes on", "state"]
+    assert {tuple(row) for row in table[columns].to_numpy().tolist()} == {
+        ("gpu-1-abc", "gpu-1", "full", "cuda", "run 7"),
+        ("old-2-def", "old-2", "graph, full", "", "stopped"),
     }
     assert "Trainers (1 at work)" in [one.label for one in page.expander] and "No trainer" not in words(page)
+
+
+def test_a_run_of_a_kind_that_no_trainer_offers_is_named_with_the_command_that_helps(session, owner, open_page, words):
+    session.store.add_run(session.id, "graph", "")
+    full = session.store.add_run(session.id, "full", "")
+    session.store.heartbeat("here-1", "here", ("graph",), "waiting for labels")
+    waiting = f"Run {full.id} (full) waits: no trainer that is at work executes full runs."
+    assert [one.value for one in open_page("training", session, owner).warning if "waits" in one.value] == [
+        f"{waiting} Start one with `{command('worker')} --kinds full`."
+    ]
+    session.store.heartbeat("gpu-1", "gpu", ("full",), "waiting for labels", "cuda")
+    assert "waits: no trainer" not in words(open_page("training", session, owner))
 
 
 @pytest.mark.parametrize(

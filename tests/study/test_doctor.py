@@ -22,7 +22,7 @@ from copl_core.__main__ import main, open_store, prepare
 from copl_core.backups import path_of
 from copl_core.config import Settings
 from copl_core.install.weights import BUNDLES
-from copl_core.records import CoplError, Right
+from copl_core.records import RUN_KINDS, CoplError, Right
 from copl_core.snapshots.snapshot import digest_of
 from copl_core.study.doctor import CHECKS, Finding, State
 from copl_core.trainer.service import clean
@@ -227,9 +227,13 @@ def test_a_trainer_that_is_silent_or_stopped_is_a_warning(home, examine):
     assert examine()[0]["trainers"]["state"] == "warning"
     store.heartbeat("a-1", "a", ("graph",), "stopped")
     assert "stopped" in examine()[0]["trainers"]["found"]
-    store.heartbeat("b-2", "b", ("graph",), "run 4")
-    assert "b-2 (graph): run 4" in examine()[0]["trainers"]["found"]
-    execute(home, "delete from trainer where worker = 'a-1'")
+    store.heartbeat("b-2", "b", ("graph",), "run 4", "cuda:1")
+    found = examine()[0]["trainers"]
+    assert found["found"] == "b-2 (graph; cuda:1): run 4. None of them executes full runs."
+    assert (found["state"], found["do"]) == ("warning", "Start one with `copl worker --kinds full`.")
+    store.heartbeat("c-3", "c", ("full",), "run 5")
+    assert examine()[0]["trainers"]["state"] == "ok"
+    execute(home, "delete from trainer where worker in ('a-1', 'c-3')")
     execute(home, "update trainer set seen_at = '2020-01-01 00:00:00.000000'")
     assert "last heartbeat" in examine()[0]["trainers"]["found"]
 
@@ -303,7 +307,7 @@ def test_postgresql_that_is_up_and_one_that_is_down(home, examine, monkeypatch):
         with private_server() as url:
             engine = make_engine(url)
             migrate(engine)
-            SqlStore(engine).heartbeat("a-1", "a", ("graph",), "waiting for labels")
+            SqlStore(engine).heartbeat("a-1", "a", RUN_KINDS, "waiting for labels")
             engine.dispose()
             monkeypatch.setenv("COPL_DATABASE_URL", url)
             found, status = examine()
