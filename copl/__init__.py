@@ -145,7 +145,8 @@ def import_rows(
     if dry_run:
         (report,) = session.store.try_import(session.id, [opened.rows()])
         return Imported.of(opened, report)
-    return Imported.of(opened, contents.import_rows(session, opened.rows()))
+    file = opened.path if isinstance(rows, (str, Path)) else None
+    return Imported.of(opened, contents.import_rows(session, opened.rows(), file=file))
 
 
 def fit(study: Study, *, graph_only: bool = False) -> SnapshotRecord:

@@ -211,7 +211,7 @@ def _import_files(files: list[OpenedFile], settings: Settings, study: str) -> li
         known = session.id in {study.id for study in session.store.studies()}
         if not known:
             access.owner(session)  # first, so that nobody of the files takes the owner's name
-        reports = [contents.import_rows(session, file.rows()) for file in files]
+        reports = [contents.import_rows(session, file.rows(), file=file.path) for file in files]
         if not known:
             session.store.finish_study(session.id)
     return reports
@@ -231,7 +231,7 @@ def _try_files(files: list[OpenedFile], settings: Settings, study: str) -> list[
     with TemporaryDirectory() as folder:
         apart = Settings(home=Path(folder))
         session = _study_for_import(open_store(apart), apart, study)
-        return [contents.import_rows(session, file.rows()) for file in files]
+        return [contents.import_rows(session, file.rows(), file=file.path) for file in files]
 
 
 def _import_status(files: list[OpenedFile], reports: list[ImportReport], arguments: argparse.Namespace) -> int:

@@ -125,7 +125,9 @@ class Store(Protocol):
         """
         ...
 
-    def finish_restored(self, study_id: int, study: dict, made: str, manifest: str | None = None) -> None:
+    def finish_restored(
+        self, study_id: int, study: dict, made: str, manifest: str | None = None, *, by: int | None = None
+    ) -> None:
         """Write the row of "study" of a bundle that was made at a time; the new study keeps its own name.
 
         Args:
@@ -434,11 +436,16 @@ class Store(Protocol):
     def resolve(self, study_id: int, report_id: int, *, by: int | None = None) -> Report: ...
 
     # ---- texts
-    def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
+    def import_rows(
+        self, study_id: int, rows: Iterable[ImportRow], *, file: str | None = None, by: int | None = None
+    ) -> ImportReport:
         """Add new prompts, responses, pairs, users and labels; idempotent by ``ImportRow.key``.
 
         Others label meanwhile: nothing that they write waits for more than a moment, and nobody sees anything of the
         rows before all are there.
+
+        Args:
+            file: the name of their file, for the record of changes.
 
         Raises:
             CoplError: another import does not end, or the study has changed meanwhile; nothing was kept.

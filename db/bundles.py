@@ -111,7 +111,9 @@ class Bundles(Transactions):
                     new.link(connection, AT_ONCE)
         return {name: np.array([ids.old, ids.new], np.int64) for name, ids in new.ids.items()}
 
-    def finish_restored(self, study_id: int, study: Row, made: str, manifest: str | None = None) -> None:
+    def finish_restored(
+        self, study_id: int, study: Row, made: str, manifest: str | None = None, *, by: int | None = None
+    ) -> None:
         values = _study_values(study)
         with self._read() as connection:
             _check_sides(connection, study_id)
@@ -121,7 +123,7 @@ class Bundles(Transactions):
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))
             champion = (SnapshotRow.study_id == study_id, SnapshotRow.version == study["champion"])
             connection.execute(update(SnapshotRow).where(*champion).values(manifest=manifest))
-            audit(connection, study_id, "restored", study=study["name"], made=made)
+            audit(connection, study_id, "restored", by, study=study["name"], made=made)
 
 
 # ---- out

@@ -19,6 +19,7 @@ _TYPED = {
     "service token": ("name",),
     "service token revoked": ("name",),
     "e-mail": ("email",),
+    "import": ("file",),
 }
 
 
@@ -32,13 +33,16 @@ def remove_texts(connection: Connection, study_id: int, user: AnyRow) -> dict[st
 
 
 def _remove_from_audit(connection: Connection, study_id: int, user: AnyRow) -> int:
-    """What the user typed, and their e-mail addresses wherever they stand."""
-    addresses = addresses_of(connection, user)
+    """What the user typed, their e-mail addresses wherever they stand, and files that are named after them."""
+    addresses, name = addresses_of(connection, user), user.name.casefold()
     query = select(AuditRow.id, AuditRow.user_id, AuditRow.event, AuditRow.detail)
     changed = 0
     for row in connection.execute(query.where(AuditRow.study_id == study_id, AuditRow.event.in_(_TYPED))).all():
-        if row.user_id == user.id or row.detail.get("email") in addresses:
-            detail = row.detail | {name: _removed(row.detail.get(name)) for name in _TYPED[row.event]}
+        named = name in str(row.detail.get("file", "")).casefold()
+        if row.user_id == user.id or row.detail.get("email") in addresses or named:
+            detail = row.detail | {one: _removed(row.detail[one]) for one in _TYPED[row.event] if one in row.detail}
+            if detail == row.detail:
+                continue
             connection.execute(update(AuditRow).where(AuditRow.id == row.id).values(detail=detail))
             changed += 1
     return changed

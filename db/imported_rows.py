@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import Connection, insert, or_, select
@@ -19,6 +19,13 @@ from db.models import LabelRow, PairRow, PromptRow, ResponseRow, UserRow
 from db.transactions import audit, bump_other, bump_revision, now, study_row
 
 CHANGED = "The study has changed while the file was read, so nothing of it was kept; import it again"
+
+
+class Origin(NamedTuple):
+    """Where rows come from, for the record of changes."""
+
+    by: int | None  # the user who imports them
+    file: str | None  # its name
 
 
 class ImportedRows:
@@ -88,7 +95,7 @@ class ImportedRows:
             self.left_out,
         )
 
-    def finish(self, connection: Connection, by: int | None) -> AnyRow:
+    def finish(self, connection: Connection, origin: Origin) -> AnyRow:
         """Count the labels as changes of the study, and write the import down; returns the study, locked.
 
         Raises:
@@ -111,7 +118,8 @@ class ImportedRows:
         add_preferences(connection, {user: n for user, n in self.by_user.items() if user not in self.new_users})
         if self.labels_new or self.pairs_new:
             n = {"labels": self.labels_new, "pairs": self.pairs_new, "users": self.users_new}
-            audit(connection, self.study_id, "import", by, **n)
+            file = {"file": origin.file} if origin.file else {}
+            audit(connection, self.study_id, "import", origin.by, **n, **file)
         return study
 
     def _sound(self, row: ImportRow) -> bool:

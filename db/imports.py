@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from copl_core.records import CoplError, ImportReport, ImportRow, Right, StoreUnavailable
 from db.base import AnyRow
-from db.imported_rows import CHANGED, ImportedRows, TriedRows
+from db.imported_rows import CHANGED, ImportedRows, Origin, TriedRows
 from db.overlap import assignment_of, pairs_of, recount_some
 from db.rights import Rights
 from db.transactions import study_row
@@ -34,18 +34,21 @@ _BUSY = "Another import into this database is going on; try again when it has en
 
 
 class Imports(Rights):
-    def import_rows(self, study_id: int, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
+    def import_rows(
+        self, study_id: int, rows: Iterable[ImportRow], *, file: str | None = None, by: int | None = None
+    ) -> ImportReport:
+        origin = Origin(by, file)
         stream = iter(rows)
         first = list(islice(stream, AT_ONCE))
         with self._alone():
             self._remove_left_behind()
             if len(first) < AT_ONCE:
-                return self._at_once(study_id, first, by)
+                return self._at_once(study_id, first, origin)
             with self._read() as connection:
                 shown = study_row(connection, study_id).ready
             if shown and self.engine.dialect.name == "postgresql":
-                return self._in_one_transaction(study_id, chain(first, stream), by)
-            return self._in_parts(study_id, chain(first, stream), by, Ranges(study_id) if shown else None)
+                return self._in_one_transaction(study_id, chain(first, stream), origin)
+            return self._in_parts(study_id, chain(first, stream), origin, Ranges(study_id) if shown else None)
 
     def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:
         with self._read() as connection:
@@ -71,23 +74,23 @@ class Imports(Rights):
                 raise CoplError(_BUSY)
             yield
 
-    def _at_once(self, study_id: int, rows: list[ImportRow], by: int | None) -> ImportReport:
+    def _at_once(self, study_id: int, rows: list[ImportRow], origin: Origin) -> ImportReport:
         with self._read() as connection:
             made = ImportedRows(connection, study_id)
         with self._write(patient=True) as connection:
             made.add(connection, rows)
-            study = made.finish(connection, by)
+            study = made.finish(connection, origin)
             recount_some(connection, assignment_of(study), list(made.labelled))
             return made.report()
 
-    def _in_one_transaction(self, study_id: int, rows: Iterator[ImportRow], by: int | None) -> ImportReport:
+    def _in_one_transaction(self, study_id: int, rows: Iterator[ImportRow], origin: Origin) -> ImportReport:
         try:
             with self._write(patient=True) as connection:
                 made = ImportedRows(connection, study_id)
                 while chunk := list(islice(rows, CHUNK)):
                     made.add(connection, chunk)
                 note_recount(connection, study_id)
-                made.finish(connection, by)
+                made.finish(connection, origin)
         except StoreUnavailable as error:
             if "deadlock" in str(error.__cause__):  # with somebody who leaves: the rows of a file are read once
                 raise CoplError(f"{CHANGED} (a person of the file was being changed).") from error
@@ -96,7 +99,7 @@ class Imports(Rights):
         return made.report()
 
     def _in_parts(
-        self, study_id: int, rows: Iterator[ImportRow], by: int | None, ranges: Ranges | None
+        self, study_id: int, rows: Iterator[ImportRow], origin: Origin, ranges: Ranges | None
     ) -> ImportReport:
         """``ranges``: of an import into a study that others see."""
         with self._read() as connection:
@@ -113,7 +116,7 @@ class Imports(Rights):
                             made.add(connection, part)
                 pace.stop()
             with self._write(patient=True) as connection:
-                made.finish(connection, by)
+                made.finish(connection, origin)
                 show(connection, study_id)
                 note_recount(connection, study_id)
         except BaseException:

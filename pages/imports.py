@@ -277,10 +277,10 @@ def run_import(file: Any, name: str | None) -> None:
     rows = moving(file.rows(), max(file.survey.rows, file.survey.labels), bar)
     try:
         if name is None:
-            made, done = session.record, contents.import_rows(session, rows, by=me.id)
+            made, done = session.record, contents.import_rows(session, rows, file=file.path, by=me.id)
         else:
             browser = st.session_state.get("browser", "")
-            made, done = contents.import_study(session, name, rows, browser=browser, by=me.id)
+            made, done = contents.import_study(session, name, rows, file=file.path, browser=browser, by=me.id)
     except CoplError as problem:
         bar.empty()
         st.error(str(problem))

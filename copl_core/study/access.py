@@ -316,10 +316,14 @@ def create_study(session: Session, name: str, *, browser: str = "", by: int | No
     return record
 
 
-def give_owner(session: Session, study_id: int, by: int | None, browser: str = "") -> None:
-    """Make a user of this study the owner of a new one, who signs in there as here: by browser or by account."""
+def give_owner(session: Session, study_id: int, by: int | None, browser: str = "") -> int | None:
+    """Make a user of this study the owner of a new one, who signs in there as here: by browser or by account.
+
+    Returns:
+        The id of that owner.
+    """
     if by is None:
-        return
+        return None
     store = session.store
     name = store.user(by).name
     for own in chain([name], (f"{name} {n}" for n in count(2))):
@@ -330,6 +334,7 @@ def give_owner(session: Session, study_id: int, by: int | None, browser: str = "
         store.connect_identity(user.id, identity)
     if browser:
         store.add_to_session(hashed(browser), user.id)
+    return user.id
 
 
 @needs(OWNER)

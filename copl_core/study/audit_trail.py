@@ -348,7 +348,7 @@ def _confirm(who: str, entry: AuditEntry, names: Names) -> str:
 def _import(who: str, entry: AuditEntry, names: Names) -> str:
     parts = [("labels", "label", ""), ("pairs", "new pair", ""), ("users", "new person", "new people")]
     made = [_count(entry.detail[name], *words) for name, *words in parts if entry.detail[name]]
-    return f"{who} imported {_listing(made)}"
+    return f"{who} imported {_listing(made)}" + (f" from {_quoted(file)}" if (file := entry.detail.get("file")) else "")
 
 
 def _restored(who: str, entry: AuditEntry, names: Names) -> str:

@@ -107,14 +107,14 @@ def restore_study(
     settings: Settings,
     path: Path,
     name: str = "",
-    give: Callable[[int], object] = lambda study_id: None,
+    give: Callable[[int], int | None] = lambda study_id: None,
     opens: Callable[[str], bool] = lambda backbone: True,
 ) -> tuple[StudyRecord, BundleReport]:
     """A new study from a bundle; no list shows it before it is whole.
 
     Args:
         name: of the study; empty: the name in the bundle.
-        give: called with the study's id at the end, to give it an owner.
+        give: called with the study's id, to give it an owner, whose id it returns.
         opens: whether the reward model may need the language model of a name.
 
     Raises:
@@ -132,10 +132,9 @@ def restore_study(
                 restored = _restore_champion(root, _checked(version, known), bundle, ids, opens)
             manifest = digest_of(restored.folder / "manifest.json") if restored else None
             made = str(bundle.manifest.get("made", ""))[:40]
-            store.finish_restored(record.id, study | {"champion": version}, made, manifest)
+            store.finish_restored(record.id, study | {"champion": version}, made, manifest, by=give(record.id))
             if restored and (stored := Fetching.of(store, settings, record.id).stored):
                 stored.put(restored)
-            give(record.id)
         return record, BundleReport(record.name, _counts(bundle.manifest["members"]), version)
 
 

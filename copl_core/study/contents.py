@@ -8,17 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from copl_core.config import Settings
 from copl_core.folders import below
 from copl_core.formats.exports import with_messages
 from copl_core.formats.files import OpenedFile, fields_of, open_file, read_options
+from copl_core.formats.values import visible
 from copl_core.records import CoplError, ImportReport, ImportRow, Pair, Response, Right, StudyRecord
 from copl_core.store import Store
 from copl_core.study.access import give_owner
 from copl_core.study.roles import MEMBER, OWNER, RESEARCHER, needs
 from copl_core.study.session import Session
 
+_FILE_NAME_LENGTH = 80
 _WAIT_SECONDS = 120.0  # for another process that makes the first study
 _STILL_AT_IT = (
     f"Another process has been making or removing a study of this database for {_WAIT_SECONDS:.0f} seconds; wait until "
@@ -75,24 +78,51 @@ class Imported:
 
 
 @needs(OWNER)
-def import_rows(session: Session, rows: Iterable[ImportRow], *, by: int | None = None) -> ImportReport:
-    """Add pairs and labels; rows that the study already has are skipped.  ``by`` is the acting user."""
-    return session.store.import_rows(session.id, rows, by=by)
+def import_rows(
+    session: Session, rows: Iterable[ImportRow], *, file: Path | None = None, by: int | None = None
+) -> ImportReport:
+    """Add pairs and labels; rows that the study already has are skipped.
+
+    Args:
+        file: where they stand; its name alone goes into the record of changes.
+        by: the acting user.
+    """
+    return session.store.import_rows(session.id, rows, file=_file_name(file), by=by)
 
 
 @needs(OWNER)
 def import_study(
-    session: Session, name: str, rows: Iterable[ImportRow], *, browser: str = "", by: int | None = None
+    session: Session,
+    name: str,
+    rows: Iterable[ImportRow],
+    *,
+    file: Path | None = None,
+    browser: str = "",
+    by: int | None = None,
 ) -> tuple[StudyRecord, ImportReport]:
     """A new study made of ``rows``, by invitation only, with ``by`` as its owner; no list shows it before it is whole.
+
+    Args:
+        file: as in ``import_rows``.
 
     Raises:
         CoplError: the name is in use, or the rows cannot be read; nothing is left of the study.
     """
     with new_study(session.store, session.settings, name) as record:
-        give_owner(session, record.id, by, browser)  # first, so that nobody of the file takes the owner's name
-        report = session.store.import_rows(record.id, rows)
+        owner = give_owner(session, record.id, by, browser)  # first, so that nobody of the file takes their name
+        report = session.store.import_rows(record.id, rows, file=_file_name(file), by=owner)
     return record, report
+
+
+def _file_name(file: Path | None) -> str | None:
+    """The name of a file with what nobody can see written out; its middle is left out of a long one."""
+    if file is None:
+        return None
+    name = visible(
+        "".join(one if one.isprintable() or category(one) == "Cf" else "\N{REPLACEMENT CHARACTER}" for one in file.name)
+    )
+    half = _FILE_NAME_LENGTH // 2
+    return name if len(name) <= _FILE_NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"
 
 
 @contextmanager

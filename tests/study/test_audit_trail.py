@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,32 @@ def test_every_event_that_the_store_writes_has_a_sentence_of_its_own():
     assert len(stored) > 15
     assert {event for event in stored if "made a change" in audit_trail.kind_of(event)} == set()
     assert stored <= set(audit_trail._KINDS)
+
+
+def test_an_import_names_who_did_it_in_the_new_study_too_and_the_file_by_its_name_alone(session, rae):
+    page, rows = session.acting(rae), pairs_to_label(2)
+    contents.import_rows(page, pairs_to_label(5), file=Path("/home/rae/secret plans/labels.csv"))
+    assert newest(session) == "Rae imported 2 new pairs from “labels.csv”."
+    made, _ = contents.import_study(page, "New", rows, file=Path("labels.jsonl"))
+    new = Session(session.store, session.settings, made.id)
+    assert newest(new) == "Rae imported 2 new pairs from “labels.jsonl”."
+    made, _ = contents.import_study(page, "Newer", rows, file=Path("a\n\u202efdp" + "x" * 150 + ".csv"))
+    sentence = newest(Session(session.store, session.settings, made.id))
+    assert sentence.startswith("Rae imported 2 new pairs from “a\N{REPLACEMENT CHARACTER}⟨U+202E⟩fdp")
+    assert sentence.endswith("x.csv”.") and len(sentence) < 120
+    made, _ = contents.import_study(page, "Newest", rows)
+    assert newest(Session(session.store, session.settings, made.id)) == "Rae imported 2 new pairs."
+
+
+def test_the_name_of_a_file_goes_with_its_owner_and_with_the_person_it_names(session, rae):
+    access.join(session, "Olga", Role.OWNER)
+    ann, ben = (access.join(session, name) for name in ("Ann", "Ben"))
+    for n, (name, by) in enumerate((("ann.csv", None), ("ben.csv", None), ("rae's.csv", rae), ("other.csv", rae))):
+        contents.import_rows(session, pairs_to_label(5 + n), file=Path(name), by=by)
+    for user in (ann.id, rae):
+        session.store.forget_user(user, fewest={"graph": 10, "full": 40})
+    shown = [one.sentence for one in audit_trail.changes(session)[0] if " from " in one.sentence]
+    assert sum("from “(removed)”" in one for one in shown) == 3 and sum("ben.csv" in one for one in shown) == 1
 
 
 def test_members_and_their_sign_in(session, rae):

@@ -143,6 +143,8 @@ def test_who_restores_in_the_app_owns_the_study_and_no_one_else_is_taken_for_the
     ann = access.join(elsewhere, "Ann", Role.OWNER)  # the bundle has an annotator of that name
     browser = sign_in.begin(elsewhere.store, access.sign_in_token(elsewhere, ann.id))
     made, report = bundle.restore(elsewhere, file, "Mine", browser=browser, by=ann.id)
+    newest = audit_trail.changes(Session(elsewhere.store, elsewhere.settings, made.id))[0][0]
+    assert newest.sentence.startswith("Ann 2 restored this study from a bundle of “Two camps”, ")
     mine = sign_in.open_study(elsewhere.store, browser, made.id)
     assert (mine.name, mine.role) == ("Ann 2", Role.OWNER) and report.rows["labels"] == 163
     assert elsewhere.store.current_study().id == elsewhere.id
