@@ -118,6 +118,7 @@ def _alike(user: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, int]]:
     """Rows of users with about as many labels, (n,), and the largest number of labels of one of them.
 
     Users are computed together as a stack, padded to the largest; their numbers differ at most by a factor of two.
+    ``width`` is 0 where people of the snapshot do not differ, as in a study of one person.
     """
     order = np.argsort(user, kind="stable")
     _, start, count = np.unique(user[order], return_index=True, return_counts=True)
@@ -126,7 +127,7 @@ def _alike(user: np.ndarray, width: int) -> Iterator[tuple[np.ndarray, int]]:
     while at < len(by_count):
         most = 2 * count[by_count[at]]
         end = int(np.searchsorted(count[by_count], most, side="right"))
-        end = min(end, at + max(1, _CELLS // int(most * width)))
+        end = min(end, at + max(1, _CELLS // max(1, int(most * width))))
         taken = by_count[at:end]
         yield np.concatenate([order[start[one] : start[one] + count[one]] for one in taken]), int(count[taken].max())
         at = end
