@@ -19,7 +19,7 @@ from copl_core.records import CoplError, Kind, Role, Run, StoreUnavailable, Stud
 from copl_core.study import access, group_names, runs, sign_in
 from copl_core.study.roles import NOBODY_YET
 from copl_core.study.session import Session
-from copl_core.study.views import LIKELY_FROM
+from copl_core.study.views import LIKELY_FROM, PEOPLE_FOR_GROUPS
 from pages import following, scripts
 from pages.texts import STYLE
 
@@ -215,6 +215,16 @@ def group_phrase(group: int) -> str:
     """A group's name in bold, to stand in a sentence."""
     name = group_name(group)
     return f"**{name}**" if name.startswith("Group ") else f"the group **{name}**"
+
+
+def too_few_for_groups(n_people: int) -> str:
+    """Why a snapshot that learned from so many people has one group; empty where there are enough to look for more."""
+    if n_people >= PEOPLE_FOR_GROUPS:
+        return ""
+    return (
+        f"Groups are looked for once a snapshot learns from {PEOPLE_FOR_GROUPS} people; "
+        f"this one learned from {n_people}."
+    )
 
 
 def nearest_group(group: int, probability: float) -> str:

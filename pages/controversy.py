@@ -30,6 +30,7 @@ from pages.common import (
     plot_settings,
     resend_values,
     stop_with_error,
+    too_few_for_groups,
     watch_champion,
     who_is_simulated,
 )
@@ -187,9 +188,10 @@ def summary(view: ControversyView, query: Query) -> None:
         st.info("The snapshot has no groups yet, so nothing can divide them. Groups appear once several people label.")
         return
     if len(view.groups) == 1:
+        why = too_few_for_groups(view.groups[next(iter(view.groups))]) or "The snapshot has one group so far."
         st.info(
-            "The snapshot has one group so far, so nothing divides groups. The list below still shows the variance "
-            "within people and the model's uncertainty."
+            f"{why} Nothing divides groups until there are two. The list below still shows the variance within people "
+            "and the model's uncertainty."
         )
     elif query.kind == "pairs":
         first = "agree with the most certainty" if query.consensus else "are furthest apart"

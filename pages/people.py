@@ -24,6 +24,7 @@ from pages.common import (
     plot_settings,
     rerun,
     source_line,
+    too_few_for_groups,
     watch_champion,
     who_is_simulated,
 )
@@ -90,6 +91,8 @@ def sentence(view: UserMap, champion: str) -> str:
     many = f"{len(view.groups)} groups of people who answer alike" if len(view.groups) > 1 else "one group"
     one_so_far = " so far" * (len(view.groups) <= 1)
     seen = f"The model sees {many}{one_so_far}."
+    if len(view.groups) == 1 and (why := too_few_for_groups(view.sizes[view.groups[0]])):
+        seen = why
     if view.snapshot != champion:
         seen = f"The earlier snapshot {view.snapshot} has {many}."
     if view.me is None or view.n_labels[view.me] == 0:

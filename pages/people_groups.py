@@ -24,6 +24,7 @@ from pages.common import (
     listing,
     plot_settings,
     source_line,
+    too_few_for_groups,
 )
 from pages.gain import signed
 from pages.texts import draw_prompt, draw_response, literal
@@ -44,7 +45,8 @@ def groups(view: UserMap) -> None:
         st.error(str(problem))
         return
     if len(profiles) < 2:
-        st.write("There is one group so far, so there is no other group to compare it with.")
+        why = too_few_for_groups(sum(view.sizes.values()))
+        st.write(why or "There is one group so far, so there is no other group to compare it with.")
         return
     if truth := true_groups(view):
         st.write(truth)

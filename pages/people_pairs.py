@@ -70,7 +70,7 @@ def neighbours(view: UserMap, user_id: int) -> None:
             f"{named(view, user_id)} has no labels in snapshot {view.snapshot}, so they have no position on the map."
         )
         return
-    st.write(f"{membership(view, user_id)} The people who are expected to answer most like them:")
+    st.write(f"{membership(view, user_id)} The people nearest to them, by the answers that are expected of both:")
     near = user_map.nearest(session, user_id, view.snapshot)
     if view.is_sample:  # they may not be among those who are drawn
         me, ids = None if view.me is None else int(view.ids[view.me]), [user_id, *(one.id for one in near)]

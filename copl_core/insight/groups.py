@@ -18,7 +18,7 @@ MOST_GROUPS = 7  # as many as the palette has colours that are visible on light 
 CRITERION = "k-means, k by the silhouette of the half with most labels"
 _KNOWN_AT = 10.0  # labels at which a user has half of the full weight
 _MARGIN = 0.02  # silhouette by which another number of groups must beat that of the last snapshot
-_FEWEST = 8  # users; with fewer a choice of k is meaningless
+FEWEST_PEOPLE = 8  # with labels; with fewer a choice of k is meaningless
 _SAMPLE = 2000  # the silhouette takes quadratic time, and a sample chooses k as well
 
 
@@ -43,7 +43,7 @@ def find_groups(vectors: np.ndarray, n_labels: np.ndarray, *, before: int = 0, s
     from sklearn.metrics import silhouette_score
 
     alone = Groups(np.zeros(len(vectors), np.int64), float("nan"), {})
-    if len(vectors) < _FEWEST or all_alike(vectors):
+    if len(vectors) < FEWEST_PEOPLE or all_alike(vectors):
         return alone
     known = np.flatnonzero(n_labels >= np.median(n_labels))
     if len(known) > _SAMPLE:

@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 
 from copl_core.insight.collusion import Alike
+from copl_core.insight.groups import FEWEST_PEOPLE
 from copl_core.insight.quality import Agreement, Figures, Share
 from copl_core.insight.taste import Leaning
 from copl_core.records import Choice, Label, Response, Run, Task, TrainerRecord, User
@@ -31,6 +32,7 @@ class Receipt:
     feedback: Feedback | None = None  # after a practice pair
 
 
+PEOPLE_FOR_GROUPS = FEWEST_PEOPLE
 LIKELY_FROM = 0.5  # probability of a group, below which no page names it as the nearest
 CLEAR_FROM = 0.6  # a user who answers at random seldom reaches it (``insight.membership``)
 

@@ -54,3 +54,13 @@ def small(request, tmp_path_factory) -> Session:
 def test_every_page_opens(open_page: Callable, small: Session, name: str):
     owner = next(user for user in small.store.users(small.id) if user.role is Role.OWNER)
     open_page(name, small, owner)  # which fails where the page does
+
+
+def test_a_snapshot_of_few_people_says_how_many_groups_need(small: Session, open_page: Callable, words: Callable):
+    owner = next(user for user in small.store.users(small.id) if user.role is Role.OWNER)
+    snapshot = small.snapshot()
+    n = 0 if snapshot is None else len(small.store.users(small.id))
+    for name in ("people", "controversy"):
+        shown = words(open_page(name, small, owner))
+        assert (f"once a snapshot learns from 8 people; this one learned from {n}." in shown) == (n > 0)
+        assert "one group so far" not in shown
