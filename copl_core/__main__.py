@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from copl_core import logs
 from copl_core.config import Settings
 from copl_core.install.program import importable
-from copl_core.records import RUN_KINDS, CoplError, ImportReport, Role, counted
+from copl_core.records import LARGEST, RUN_KINDS, CoplError, ImportReport, Pair, Role, counted
 from copl_core.storage import attempt, storage_of
 from copl_core.store import Store
-from copl_core.study import access, bundle, contents, forget, rewards, runs, service_tokens
+from copl_core.study import access, bundle, contents, forget, labelling, rewards, runs, service_tokens
 from copl_core.study.session import Session
 from copl_core.study_settings import ServiceRole
 
@@ -747,6 +747,45 @@ def _my_data(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+_FOUND = 10  # pairs that a search in a terminal prints
+
+
+def _pair(arguments: argparse.Namespace, settings: Settings) -> int:
+    session = open_study(settings, arguments.study)
+    if arguments.action == "list":
+        withdrawn = labelling.withdrawn_pairs(session)
+        for one in withdrawn:
+            print(f"{_pair_line(contents.pair(session, one.pair_id))}  withdrawn {one.at:%Y-%m-%d %H:%M}")
+        print(f"{counted(len(withdrawn), 'pair')} {'is' if len(withdrawn) == 1 else 'are'} withdrawn.")
+        return 0
+    if not arguments.words:
+        what = "words of its texts" if arguments.action == "find" else "its number, which `pair find WORDS` prints"
+        raise CoplError(f"Which pair? Give {what}: {_program()} pair {arguments.action} …")
+    if arguments.action == "find":
+        pairs, n = contents.find_pairs(session, " ".join(arguments.words), _FOUND)
+        print("\n".join([*map(_pair_line, pairs), f"{counted(n, 'pair')} found."]))
+        return 0
+    ids = [_number(word) for word in arguments.words]
+    if arguments.action == "withdraw":
+        n = labelling.withdraw_pairs(session, ids)
+        print(f"{counted(n, 'pair')} of {session.record.name!r} withdrawn; handed out to nobody, labels stay.")
+    else:
+        n = labelling.hand_out_again(session, ids)
+        print(f"{counted(n, 'pair')} of {session.record.name!r} handed out again.")
+    return 0
+
+
+def _pair_line(pair: Pair) -> str:
+    texts = (" ".join(text.split())[:40] for text in (pair.prompt, pair.first.text, pair.second.text))
+    return f"{pair.id:>8}  {'  |  '.join(texts)}"
+
+
+def _number(word: str) -> int:
+    if not word.isdecimal() or int(word) > LARGEST:
+        raise CoplError(f"{word!r} is no number of a pair; `pair find WORDS` prints them.")
+    return int(word)
+
+
 AddCommand = Callable[[str, Callable[[argparse.Namespace, Settings], int], str], argparse.ArgumentParser]
 
 
@@ -760,6 +799,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_data_commands(command)
+    _add_pairs(command)
     _add_people(command)
     _add_model_commands(command)
     _add_export_model(command)
@@ -810,6 +850,13 @@ def _add_data_commands(command: AddCommand) -> None:
     sub = command("restore", _restore, "Make a new study from a file of `backup`.")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("--study", metavar="NAME", help="name of the new study (default: as in the file)")
+
+
+def _add_pairs(command: AddCommand) -> None:
+    sub = command("pair", _pair, "Withdraw pairs, so that nobody is handed them, and hand them out again.")
+    _add_study(sub)
+    sub.add_argument("action", choices=("find", "withdraw", "hand-out", "list"), help="list: the withdrawn ones")
+    sub.add_argument("words", nargs="*", metavar="NUMBER", help="of pairs; for find: words of their texts")
 
 
 def _add_people(command: AddCommand) -> None:

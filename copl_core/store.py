@@ -56,6 +56,7 @@ from copl_core.study_settings import (
     Schedule,
     ServiceRole,
     ServiceToken,
+    WithdrawnPair,
 )
 
 
@@ -510,7 +511,7 @@ class Store(Protocol):
         """Reserve a pair; ``swap`` shows the second response on the left.  An open task is returned instead.
 
         None means "choose again": since the pair was chosen, the user has labelled it (and the reason is not "repeat"),
-        other users have taken its last slot, or it has become or stopped being a gold pair.
+        other users have taken its last slot, it is withdrawn, or it has become or stopped being a gold pair.
         """
         ...
 
@@ -524,6 +525,24 @@ class Store(Protocol):
 
     def pinned_pairs(self, study_id: int) -> list[PinnedPair]:
         """Pinned pairs, the last pinned first."""
+        ...
+
+    def withdraw_pairs(self, study_id: int, pair_ids: Sequence[int], *, by: int | None = None) -> int:
+        """Hand out these pairs no more and withdraw the open tasks on them, gold pairs too; returns how many it newly
+        is.  Their labels stay.
+        """
+        ...
+
+    def hand_out_again(self, study_id: int, pair_ids: Sequence[int], *, by: int | None = None) -> int:
+        """Undo ``withdraw_pairs``; returns of how many pairs."""
+        ...
+
+    def withdrawn_pairs(self, study_id: int) -> list[WithdrawnPair]:
+        """Withdrawn pairs, the last withdrawn first."""
+        ...
+
+    def pairs_with(self, study_id: int, response_id: int) -> list[int]:
+        """Ids of the pairs of the study with a response, ascending."""
         ...
 
     def submit(

@@ -229,6 +229,14 @@ class PinnedPair:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawnPair:
+    """A pair that an owner withdrew: nobody is handed it, and its labels stay."""
+
+    pair_id: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """The reason and tags a user is writing, kept until the answer is given."""
 

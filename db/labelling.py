@@ -21,6 +21,7 @@ from db.study_models import GuidelineRow
 from db.tasks import close, current_task, has_labelled, new_task, open_pairs, task_of, task_to_answer, write_draft
 from db.transactions import Transactions, audit, bump_by_user, bump_other, now, study_of, user_row
 from db.unfinished import shown
+from db.withdrawn_pairs import WITHDRAWN
 
 # what an edited label takes over from the one it supersedes
 _COPIED = ("study_id", "task_id", "user_id", "pair_id", "left_id", "right_id", "position_known", "created_at")
@@ -80,7 +81,7 @@ class Labelling(Transactions):
             return _label(connection, label_id)
 
     def undo(self, user_id: int) -> Task | None:
-        """Imported labels cannot be undone.
+        """Imported labels cannot be undone, nor steps on pairs that are withdrawn.
 
         The label stays, does not count, and keeps its task: a second answer to the same task would violate
         ``UNIQUE(task_id)``, and a late click on the old screen must find the task closed.  A new task shows the same
@@ -265,17 +266,20 @@ def _last_label(connection: Connection, user: AnyRow) -> AnyRow | None:
         )
         .join(LabelRow, LabelRow.task_id == TaskRow.id)
         .where(LabelRow.study_id == user.study_id, LabelRow.user_id == user.id, LabelRow.counts)
+        .where(TaskRow.pair_id.not_in(WITHDRAWN))
         .order_by(TaskRow.id.desc())
-        .limit(1)
+        .limit(1),
+        {"study": user.study_id},
     ).first()
 
 
 def _last_skip(connection: Connection, user: AnyRow) -> AnyRow | None:
     return connection.execute(
         select(TaskRow.__table__)
-        .where(TaskRow.user_id == user.id, TaskRow.skipped)
+        .where(TaskRow.user_id == user.id, TaskRow.skipped, TaskRow.pair_id.not_in(WITHDRAWN))
         .order_by(TaskRow.id.desc())
-        .limit(1)
+        .limit(1),
+        {"study": user.study_id},
     ).first()
 
 

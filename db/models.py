@@ -143,6 +143,12 @@ class PairRow(Base):
     __table_args__ = (
         UniqueConstraint("first_id", "second_id"),
         CheckConstraint("first_id < second_id", name="order"),
+        Index(
+            "ix_pair_withdrawn",
+            "study_id",
+            sqlite_where=text("withdrawn_at is not null"),
+            postgresql_where=text("withdrawn_at is not null"),
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = child_of("study", index=True)
@@ -153,6 +159,7 @@ class PairRow(Base):
     # Users with a counting preference here; kept up to date if the study has an overlap (``db.overlap.recount``).
     n_annotators: Mapped[int] = mapped_column("taken", key="n_annotators", default=0, server_default=text("0"))
     meta: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # of the file's row without a label
+    withdrawn_at: Mapped[datetime | None]  # since then nobody is handed it (``db.withdrawn_pairs``)
 
 
 class TaskRow(Base):

@@ -31,7 +31,9 @@ class PinnedPairs(Transactions):
                     f"Pair {pair_id} has a known answer and serves for attention checks only; remove the known "
                     "answer on the Study page first."
                 )
-            _unpin(connection, study_id, pair_id, by)
+            if pair.withdrawn_at is not None:
+                raise CoplError(f"Pair {pair_id} is withdrawn, so nobody gets it; an owner can hand it out again.")
+            unpin(connection, study_id, pair_id, by)
             connection.execute(insert(PinRow).values(study_id=study_id, pair_id=pair_id, user_id=by, at=now()))
             audit(connection, study_id, "ask", by, pair=pair_id)  # the stored name of this event
             return _pinned_pairs(connection, study)[0]
@@ -39,7 +41,7 @@ class PinnedPairs(Transactions):
     def unpin_pair(self, study_id: int, pair_id: int, *, by: int | None = None) -> bool:
         with self._write() as connection:
             study_row(connection, study_id, lock=True)
-            ended = _unpin(connection, study_id, pair_id, by)
+            ended = unpin(connection, study_id, pair_id, by)
             if ended:
                 audit(connection, study_id, "ask ended", by, pair=pair_id)
             return ended
@@ -80,7 +82,8 @@ def _is_later(skipped: datetime, pinned: datetime, at_present: datetime) -> bool
     return pinned > at_present or pinned <= skipped <= at_present
 
 
-def _unpin(connection: Connection, study_id: int, pair_id: int, by: int | None) -> bool:
+def unpin(connection: Connection, study_id: int, pair_id: int, by: int | None) -> bool:
+    """Unpin a pair; False where it is not pinned."""
     return bool(
         connection.execute(
             update(PinRow)

@@ -27,6 +27,7 @@ from db.texts import Texts
 from db.training import Training
 from db.votes import Votes
 from db.watch import Watch
+from db.withdrawn_pairs import WithdrawnPairs
 
 
 class SqlStore(
@@ -41,6 +42,7 @@ class SqlStore(
     Texts,
     Tasks,
     PinnedPairs,
+    WithdrawnPairs,
     Labelling,
     Listing,
     Votes,

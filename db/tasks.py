@@ -30,6 +30,7 @@ from db.study_models import DraftRow
 from db.texts import read_pair
 from db.transactions import OPEN, Transactions, now, plain_rows, study_of, user_row
 from db.unfinished import shown
+from db.withdrawn_pairs import WITHDRAWN
 
 _USER: Param = bindparam("user")
 _STUDY: Param = bindparam("study")
@@ -45,7 +46,11 @@ _OPEN = (
 )
 _UNLABELLED = (
     select(PairRow.id, PairRow.first_id, PairRow.second_id)
-    .where(PairRow.study_id == _STUDY, PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE)))
+    .where(
+        PairRow.study_id == _STUDY,
+        PairRow.withdrawn_at.is_(None),
+        PairRow.id.not_in(select(LabelRow.pair_id).where(*_MINE)),
+    )
     .order_by(PairRow.id)
 )
 _WITH_FREE_SLOT = _UNLABELLED.where(PairRow.gold_id.is_(None), PairRow.n_annotators < bindparam("overlap"))
@@ -84,7 +89,8 @@ _CLOSE = (
     .values(state=bindparam("to"), closed_at=_AT, skipped=bindparam("was_skipped"))
 )
 _END_DRAFT = delete(DraftRow).where(DraftRow.task_id == _TASK)
-_ONE_PAIR = select(PairRow.__table__).where(PairRow.id == _PAIR)
+# Locked so that nobody withdraws the pair before the task is there; others are handed it meanwhile.
+_ONE_PAIR = select(PairRow.__table__).where(PairRow.id == _PAIR).with_for_update(read=True, key_share=True)
 _NEW = insert(TaskRow).returning(*TaskRow.__table__.c)
 _CHOICES = {choice.value: choice for choice in Choice}
 
@@ -109,13 +115,14 @@ class Tasks(Transactions):
             n_practice = connection.execute(_N_PRACTICE, mine).scalar_one() if settings.practice else 0
             newcomer = not summaries and not connection.execute(_N_GOLD, mine).scalar_one()
             skipped_at = _skipped_at(connection, user_id)
+            withdrawn = connection.execute(WITHDRAWN, {"study": study.id}).scalars()
             return AvailablePairs(
                 settings=settings,
                 champion=study.champion,
                 summaries=summaries,
                 pairs=fresh or skipped[:1],
                 gold=[pair for pair in gold if pair[0] not in skipped_at],
-                skipped=frozenset(skipped_at),
+                skipped=frozenset((*skipped_at, *withdrawn)),
                 n_practice=n_practice,
                 newcomer=newcomer,
                 pinned=pinned_among(connection, study.id, fresh, skipped, skipped_at),
@@ -144,6 +151,8 @@ class Tasks(Transactions):
             pair = connection.execute(_ONE_PAIR, {"pair": pair_id}).first()
             if pair is None or pair.study_id != study.id:
                 raise CoplError(f"Pair {pair_id} is not in the study of user {user_id}; take one of its pairs.")
+            if pair.withdrawn_at is not None:
+                return None
             if (reason in CHECK_REASONS) != (pair.gold_id is not None):
                 return None
             if reason != SelectionReason.REPEAT and has_labelled(connection, study, pair_id):

@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, Role
 from copl_core.study import access, contents, controversy, labelling
 from copl_core.study.controversy import SMALL, ControversyItem, ControversyRows, ControversyView, Query, Share
 from copl_core.study_settings import PinnedPair
@@ -576,7 +576,12 @@ def actions(one: ControversyItem, pinned: dict[int, PinnedPair]) -> None:
                 help="Of the pairs with this answer.",
             )
             return
-        pin_button(one, pinned.get(one.id))
+        _, me = current()
+        withdrawn = me.role == Role.OWNER and one.id in withdrawn_ids()
+        if not withdrawn:
+            pin_button(one, pinned.get(one.id))
+        if me.role == Role.OWNER:
+            withdraw_button(one, withdrawn)
     if problem := st.session_state.pop(f"ask-problem-{one.id}", ""):
         st.error(problem)
 
@@ -609,11 +614,39 @@ def pin_button(one: ControversyItem, pin: PinnedPair | None) -> None:
     )
 
 
-def perform(verb: Callable[..., object], pair_id: int) -> None:
-    """Call a verb of the study about a pair; the pair's card shows the error in the next run."""
+def withdrawn_ids() -> set[int]:
+    session, _ = current()
+    return {pair.pair_id for pair in labelling.withdrawn_pairs(session)}
+
+
+def withdraw_button(one: ControversyItem, withdrawn: bool) -> None:
+    """For owners: the pair is handed out to nobody, or to people again."""
+    if withdrawn:
+        st.button(
+            "Hand out again",
+            key=f"again-{one.id}",
+            on_click=perform,
+            args=(labelling.hand_out_again, one.id, [one.id]),
+        )
+        st.caption("The pair is withdrawn: nobody gets it. Its labels stay.")
+        return
+    st.button(
+        "Withdraw this pair",
+        key=f"withdraw-{one.id}",
+        icon=":material/block:",
+        on_click=perform,
+        args=(labelling.withdraw_pairs, one.id, [one.id]),
+        help="Nobody gets it any more. Its labels stay, and it can be handed out again.",
+    )
+
+
+def perform(verb: Callable[..., object], pair_id: int, given: object = None) -> None:
+    """Call a verb of the study about a pair, with its id or what is ``given``; the pair's card shows the error in the
+    next run.
+    """
     session, me = current()
     try:
-        verb(session, pair_id, by=me.id)
+        verb(session, pair_id if given is None else given, by=me.id)
     except CoplError as problem:
         st.session_state[f"ask-problem-{pair_id}"] = str(problem)
 

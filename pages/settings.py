@@ -1,4 +1,4 @@
-"""Study settings for owners: members, invites, assignment of pairs, guidelines, gold pairs, reports, change record."""
+"""Study settings for owners: members, invites, assignment, guidelines, gold and withdrawn pairs, reports, record."""
 
 from __future__ import annotations
 

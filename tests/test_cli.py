@@ -46,6 +46,7 @@ COMMANDS = (
     "token",
     "my-data",
     "forget",
+    "pair",
     "link",
     "up",
     "weights",
@@ -604,6 +605,21 @@ def test_a_person_is_written_out_and_forgotten_by_name(home, labels, capsys, mon
     printed = capsys.readouterr().out
     assert "Deleted for good" in printed and "own.json" in printed  # a file of the home that names the person
     assert main(["forget", name, "--yes"]) == 1 and "There is no user" in capsys.readouterr().err
+
+
+def test_a_pair_is_found_withdrawn_and_handed_out_again_by_its_number(home, labels, capsys):
+    main(["import", str(labels), "--study", "Birds"])
+    capsys.readouterr()
+    assert main(["pair", "find", "number", "7?", "matters"]) == 0
+    number, *_ = capsys.readouterr().out.split()
+    assert main(["pair", "withdraw", number]) == 0 and "1 pair of 'Birds' withdrawn" in capsys.readouterr().out
+    assert main(["pair", "list"]) == 0
+    found = capsys.readouterr().out
+    assert found.split()[0] == number and "number 7?" in found and "1 pair is withdrawn." in found
+    assert main(["pair", "hand-out", number]) == 0 and main(["pair", "list"]) == 0
+    assert "1 pair of 'Birds' handed out again.\n0 pairs are withdrawn." in capsys.readouterr().out
+    for words, sentence in ((["seven"], "'seven' is no number"), (["99999"], "no pair with id 99999"), ([], "Which")):
+        assert main(["pair", "withdraw", *words]) == 1 and sentence in capsys.readouterr().err
 
 
 def test_the_server_answers_in_a_process_of_its_own_until_it_is_stopped(home, labels, capsys):

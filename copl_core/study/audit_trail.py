@@ -400,6 +400,14 @@ def _unpin(who: str, entry: AuditEntry, names: Names) -> str:
     return f"{who} unpinned pair {entry.detail['pair']}"
 
 
+def _withdrawn(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} withdrew pair {entry.detail['pair']}, so that nobody gets it any more"
+
+
+def _withdrawn_ended(who: str, entry: AuditEntry, names: Names) -> str:
+    return f"{who} let pair {entry.detail['pair']} be handed out again"
+
+
 def _group_name(who: str, entry: AuditEntry, names: Names) -> str:
     group, before, after = (entry.detail[name] for name in ("group", "before", "after"))
     if not after:
@@ -468,6 +476,8 @@ _KINDS: dict[str, tuple[str, Callable[[str, AuditEntry, Names], str]]] = {
     "report resolved": ("reports", _report_resolved),
     "ask": ("pinned pairs", _pin),
     "ask ended": ("pinned pairs", _unpin),
+    "withdrawn": ("withdrawn pairs", _withdrawn),
+    "withdrawn ended": ("withdrawn pairs", _withdrawn_ended),
     "group name": ("group names", _group_name),
     "champion": ("champions", _champion),
     "note": ("notes", _note),

@@ -28,6 +28,7 @@ from copl_core.study_settings import (
     Prediction,
     Report,
     SelectionReason,
+    WithdrawnPair,
 )
 
 _POPULATION_VOTES = 2.0  # weight of the population's prediction, in votes
@@ -241,6 +242,44 @@ def unpin_pair(session: Session, pair_id: int, *, by: int | None = None) -> bool
 def pinned_pairs(session: Session) -> list[PinnedPair]:
     """Pairs that are the next task of every user, the last pinned first."""
     return session.store.pinned_pairs(session.id)
+
+
+# ---- withdrawn pairs
+
+
+@needs(OWNER)
+def withdraw_pairs(session: Session, pair_ids: Sequence[int], *, by: int | None = None) -> int:
+    """Hand out pairs no more, whatever they are: new, repeated, pinned or gold; returns how many were handed out
+    before.
+
+    Whoever has one on the screen gets the next pair, and their answer to it is stale.  Labels stay as they are.
+
+    Raises:
+        CoplError: a pair is not in this study; nothing changes.
+    """
+    return session.store.withdraw_pairs(session.id, pair_ids, by=by)
+
+
+@needs(OWNER)
+def hand_out_again(session: Session, pair_ids: Sequence[int], *, by: int | None = None) -> int:
+    """Hand out withdrawn pairs again, where they have free slots; returns how many were withdrawn.
+
+    Raises:
+        CoplError: a pair is not in this study; nothing changes.
+    """
+    return session.store.hand_out_again(session.id, pair_ids, by=by)
+
+
+@needs(OWNER)
+def withdrawn_pairs(session: Session) -> list[WithdrawnPair]:
+    """Pairs that nobody is handed, the last withdrawn first."""
+    return session.store.withdrawn_pairs(session.id)
+
+
+@needs(OWNER)
+def pairs_with(session: Session, response_id: int) -> list[int]:
+    """Ids of the pairs with a response, ascending."""
+    return session.store.pairs_with(session.id, response_id)
 
 
 # ---- helpers

@@ -123,6 +123,8 @@ def rich(store: SqlStore) -> int:
     store.pin_pair(study, pairs[4][0], by=ben)
     store.unpin_pair(study, pairs[4][0], by=olga)
     store.pin_pair(study, pairs[5][0], by=olga)
+    store.withdraw_pairs(study, [pairs[3][0], pairs[4][0]], by=olga)
+    store.hand_out_again(study, [pairs[4][0]], by=olga)
     later = datetime.now(UTC) + timedelta(hours=1)
 
     def hand(user: int, pair: int, reason: SelectionReason = SelectionReason.UNIFORM):

@@ -123,6 +123,19 @@ def test_asking_puts_the_pair_before_everybody_and_can_be_ended(camps, rosa, ope
     assert labelling.next_task(camps, access.join(camps, "Ann").id).pair_id == pair
     page.button(key=f"end-{pair}").click().run()
     assert labelling.pinned_pairs(camps) == [] and page.button(key=f"ask-{pair}")
+    assert not [one for one in page.button if one.key == f"withdraw-{pair}"], "owners withdraw pairs"
+
+
+def test_an_owner_withdraws_the_pair_and_hands_it_out_again(camps, open_page, words):
+    pair = controversy.ranked(camps, 1).items[0].pair_id
+    page = open_page("controversy", camps, access.join(camps, "Olga", Role.OWNER))
+    page.query_params["pair"] = str(pair)
+    page.run()
+    page.button(key=f"withdraw-{pair}").click().run()
+    assert [one.pair_id for one in labelling.withdrawn_pairs(camps)] == [pair] and "nobody gets it" in words(page)
+    assert not [one for one in page.button if one.key == f"ask-{pair}"]
+    page.button(key=f"again-{pair}").click().run()
+    assert labelling.withdrawn_pairs(camps) == [] and page.button(key=f"ask-{pair}")
 
 
 def test_what_differs_is_marked_and_no_text_becomes_markup(tmp_path, tmp_path_factory, open_page, words):

@@ -257,6 +257,28 @@ def test_a_reported_problem_is_read_and_resolved(session, owner, page, words):
     assert "by Olga" in words(opened)
 
 
+def test_the_pairs_of_a_reported_answer_are_withdrawn_and_handed_out_again(session, page, words):
+    pair = session.store.pairs(session.id)[0]
+    made = labelling.report(session, access.join(session, "Ann").id, pair[1], "It is offensive.")
+    n_labels = session.store.label_count(session.id)
+    opened = page("Reports")
+    opened.button(key=f"withdraw-reported-{made.id}").click().run()
+    assert [one.pair_id for one in labelling.withdrawn_pairs(session)] == [pair[0]]
+    assert session.store.label_count(session.id) == n_labels and labelling.reports(session) == [made]
+    assert "Nobody gets a pair with this answer any more" in words(opened)
+    opened.button(key=f"again-{pair[0]}").click().run()
+    assert labelling.withdrawn_pairs(session) == [] and "handed out again" in words(opened)
+
+
+def test_a_pair_that_nobody_reported_is_found_and_withdrawn(session, page, words):
+    opened = page("Reports")
+    opened.text_input(key="withdraw-search").set_value("MATTERS number 7").run()
+    (found,), _ = contents.find_pairs(session, "matters number 7")
+    opened.button(key=f"withdraw-{found.id}").click().run()
+    assert [one.pair_id for one in labelling.withdrawn_pairs(session)] == [found.id]
+    assert "This pair is withdrawn" in words(opened)
+
+
 # ---- the record and other studies
 
 

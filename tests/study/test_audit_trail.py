@@ -155,6 +155,10 @@ def test_settings_of_a_study(session, rae):
     assert newest(session) == f"Rae pinned pair {pair_id}, so that everybody gets it next."
     labelling.unpin_pair(session, pair_id, by=rae)
     assert newest(session) == f"Rae unpinned pair {pair_id}."
+    labelling.withdraw_pairs(session, [pair_id], by=rae)
+    assert newest(session) == f"Rae withdrew pair {pair_id}, so that nobody gets it any more."
+    labelling.hand_out_again(session, [pair_id], by=rae)
+    assert newest(session) == f"Rae let pair {pair_id} be handed out again."
     report = labelling.report(session, rae, first, "It is cut off.")
     labelling.resolve(session, report.id, by=rae)
     assert newest(session) == f"Rae resolved reported problem {report.id}."
