@@ -10,7 +10,8 @@ would take most of the time.  Rows:
     text weights                the text weights of each person alone
     equal parts                 half of each
     mix (served)                weights learned on labels with at least one text that neither part has seen
-    mix, graph first            the same with the graph alone as prior
+    mix, graph first            the same with a weaker prior around the graph alone
+    mix, equal parts first      the same with a weaker prior around equal parts
     mix, both texts unseen      weights learned on labels between two unseen texts, by a second fit without a quarter of
                                 the responses
 
@@ -36,6 +37,7 @@ from copl_core.install.weights import resolver
 from copl_core.records import Comparisons, TrainingData
 from copl_core.reward.linear import LinearConfig
 from copl_core.snapshots import mix as mixes
+from copl_core.snapshots.mix import Parts
 from copl_core.trainer.job import linear_margins, new_text_margins
 from copl_core.training.linear_fit import fit_linear
 from copl_core.training.metrics import interval
@@ -92,9 +94,10 @@ def measured(path: Path | None, name: str, seed: int) -> tuple[Scores, dict[str,
         "graph": (1.0, 0.0),
         "text weights": (0.0, 1.0),
         "equal parts": (0.5, 0.5),
-        "mix (served)": learned_weights(margins, new.outcome, mixes.NEW_MEAN),
-        "mix, graph first": learned_weights(margins, new.outcome, mixes.KNOWN_MEAN),
-        "mix, both texts unseen": learned_weights(margins_of_both, both.outcome, mixes.NEW_MEAN),
+        "mix (served)": learned_weights(margins, new.outcome),
+        "mix, graph first": learned_weights(margins, new.outcome, mixes.KNOWN_MEAN, mixes.KNOWN_STRENGTH),
+        "mix, equal parts first": learned_weights(margins, new.outcome, (0.5, 0.0, 0.5), mixes.KNOWN_STRENGTH),
+        "mix, both texts unseen": learned_weights(margins_of_both, both.outcome),
     }
     scores, serving, by_text = Scores(dataset), fit._serving, forms.by_linear(linear)
     by_graph, position = serving.margins(dataset.test), serving.position(dataset.test)
@@ -133,10 +136,12 @@ def without_some(data: TrainingData) -> tuple[TrainingData, Comparisons]:
     return data.take(~drawn.any(1)), labels.take(drawn.all(1) & labels.decided)
 
 
-def learned_weights(margins: Margins, outcome: np.ndarray, mean: tuple[float, ...]) -> Weights:
-    """The weights that ``snapshots.mix`` learns from the margins of graph and text weights, with its strength."""
+def learned_weights(
+    margins: Margins, outcome: np.ndarray, mean: Parts = mixes.NEW_MEAN, strength: Parts = mixes.NEW_STRENGTH
+) -> Weights:
+    """The weights that ``snapshots.mix`` learns from the margins of graph and text weights."""
     graph, text = margins
-    found = mixes.fit_weights(np.stack([graph, np.zeros(len(graph)), text], 1), outcome, mean)
+    found = mixes.fit_weights(np.stack([graph, np.zeros(len(graph)), text], 1), outcome, mean, strength)
     return float(found[0]), float(found[2])
 
 

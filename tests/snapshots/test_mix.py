@@ -52,7 +52,7 @@ def test_known_and_unseen_texts_get_separate_weights(margins):
     graph, text = margins
     new = np.arange(LABELS) % 2 == 0
     mix = mixed(graph, text, np.where(new, answers(text), answers(graph)), new)
-    assert known(mix) == pytest.approx((1, 0), abs=0.15) and unseen(mix) == pytest.approx((0, 1), abs=0.25)
+    assert known(mix) == pytest.approx((1, 0), abs=0.15) and unseen(mix) == pytest.approx((0, 1), abs=0.3)
 
 
 @pytest.mark.parametrize("new, weights", KINDS, ids=["known", "unseen"])
@@ -60,7 +60,7 @@ def test_noise_gets_no_weight(margins, new, weights):
     signal, noise = margins
     outcome = answers(signal)
     assert weights(mixed(signal, noise, outcome, new))[1] < 0.05
-    assert weights(mixed(noise, signal, outcome, new))[0] < 0.12, "the prior pulls it up like 30 labels of 3,000"
+    assert weights(mixed(noise, signal, outcome, new))[0] < 0.2, "the prior pulls it up like 100 labels of 3,000"
 
 
 def test_a_component_against_the_labels_gets_no_weight_and_no_negative_one(margins):
@@ -77,9 +77,9 @@ def test_swapping_sides_changes_nothing(margins):
     assert known(one) + unseen(one) == pytest.approx(known(other) + unseen(other), abs=1e-3)
 
 
-def test_without_labels_the_graph_speaks_alone_and_shares_unseen_texts_with_the_linear_reward():
+def test_without_labels_the_graph_speaks_alone_and_leaves_a_quarter_of_unseen_texts_to_the_linear_reward():
     nothing = np.zeros(0)
-    assert mixed(nothing, nothing, nothing, nothing.astype(bool)) == Mix(1.0, 0.0, 0, 0.5, 0.0, 0, linear_new=0.5)
+    assert mixed(nothing, nothing, nothing, nothing.astype(bool)) == Mix(1.0, 0.0, 0, 0.75, 0.0, 0, linear_new=0.25)
 
 
 def test_a_handful_of_labels_moves_the_mix_only_a_little():
@@ -109,7 +109,7 @@ def test_the_scale_of_a_margin_changes_its_weight_and_no_prediction(margins):
 def test_the_linear_text_reward_is_weighed_like_the_other_parts(margins, new, weight):
     graph, linear = margins
     mix = fit_mix(np.stack([graph, np.zeros(LABELS), linear]), answers(0.5 * graph + 0.7 * linear), new)
-    assert getattr(mix, weight) == pytest.approx(0.7, abs=0.1)
+    assert getattr(mix, weight) == pytest.approx(0.7, abs=0.15)
 
 
 def test_a_snapshot_of_an_earlier_version_has_no_linear_text_reward():
