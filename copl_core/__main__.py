@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from copl_core import logs
 from copl_core.config import Settings
 from copl_core.install.program import importable
-from copl_core.records import LARGEST, RUN_KINDS, CoplError, ImportReport, Pair, Role, counted
+from copl_core.records import LARGEST, OFFERED_KINDS, RUN_KINDS, CoplError, ImportReport, Pair, Role, counted
 from copl_core.storage import attempt, storage_of
 from copl_core.store import Store
 from copl_core.study import access, bundle, contents, forget, labelling, rewards, runs, service_tokens
@@ -909,7 +909,11 @@ def _add_model_commands(command: AddCommand) -> None:
     _add_study(sub)
     sub.add_argument("--graph-only", action="store_true", help="keep the current reward model")
     sub = command("worker", _worker, "Run a trainer, which refits when labels arrive, until Ctrl-C.")
-    sub.add_argument("--kinds", metavar="KIND,…", help=f"of runs that it executes (default: {','.join(RUN_KINDS)})")
+    sub.add_argument(
+        "--kinds",
+        metavar="KIND,…",
+        help=f"of runs that it executes, of {','.join(OFFERED_KINDS)} (default: {','.join(RUN_KINDS)})",
+    )
     sub.add_argument("--health-port", type=int, metavar="N", help="answer /healthz, /readyz and /metrics there")
     sub.add_argument("--health-address", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
     sub = command("score", _score, "Print the predicted preferences of users and groups between responses.")

@@ -15,7 +15,7 @@ from typing import Any
 
 from copl_core.folders import from_root
 from copl_core.logs import STYLES
-from copl_core.records import RUN_KINDS, CoplError
+from copl_core.records import OFFERED_KINDS, RUN_KINDS, CoplError
 from copl_core.study_settings import Schedule
 
 STOP_SECONDS = 8.0  # that the trainer gives its current run to reach the next step; the launcher waits longer
@@ -111,10 +111,10 @@ class Settings:
         for name in ("lease_seconds", "rank_seconds"):
             if not 1 <= getattr(self, name) <= 86_400:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it must be from 1 to 86,400.")
-        if not self.run_kinds or not set(self.run_kinds) <= set(RUN_KINDS):
+        if not self.run_kinds or not set(self.run_kinds) <= set(OFFERED_KINDS):
             raise CoplError(
-                f"The kinds of runs are {self.kinds!r}; choose from {', '.join(RUN_KINDS)}, with a comma between two, "
-                "by --kinds or COPL_KINDS."
+                f"The kinds of runs are {self.kinds!r}; choose from {', '.join(OFFERED_KINDS)}, with a comma between "
+                "two, by --kinds or COPL_KINDS."
             )
         if not 0 <= self.seed < 2**32:
             raise CoplError(f"COPL_SEED is {self.seed}; it must be a whole number from 0 to {2**32 - 1}.")

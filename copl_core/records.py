@@ -118,7 +118,9 @@ class Role(StrEnum):
     ANNOTATOR = "annotator"
 
 
-RUN_KINDS = ("graph", "full")  # of runs; a trainer offers some of them or all
+RUN_KINDS = ("graph", "full")  # of runs that train
+WRITE = "write"  # the kind of run in which a language model writes answers for a page
+OFFERED_KINDS = (*RUN_KINDS, WRITE)  # of runs; a trainer offers some of them or all
 
 
 class Right(StrEnum):
@@ -523,6 +525,20 @@ class Run:
     config: dict = field(default_factory=dict)
     worker: str | None = None  # the trainer that claimed it
     token: int = 0  # of its claim, larger than that of every earlier claim in the study
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRun:
+    """Answers that a trainer writes for somebody's page."""
+
+    id: int
+    study_id: int
+    user_id: int  # who requested them
+    request: dict  # what ``trainer.writing`` reads
+    state: RunState
+    message: str  # why it failed, in one sentence
+    pieces: list[list[str]]  # of each answer so far
+    token: int  # of its claim
 
 
 @dataclass(frozen=True, slots=True)

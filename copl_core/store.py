@@ -39,6 +39,7 @@ from copl_core.records import (
     TrainerRecord,
     TrainingData,
     User,
+    WriteRun,
 )
 from copl_core.study_settings import (
     AnswerTable,
@@ -761,6 +762,40 @@ class Store(Protocol):
         ...
 
     def study_of_run(self, run_id: int) -> int: ...
+
+    # ---- answers that a trainer writes
+    def add_write_run(self, study_id: int, user_id: int, request: dict[str, Any], seconds: float) -> int:
+        """Queue a run; its id.  It is wanted for so many seconds, and longer at each ``write_run``."""
+        ...
+
+    def write_run(self, run_id: int, seconds: float) -> WriteRun | None:
+        """The run, which is wanted for so many seconds from now on; None where there is none any more."""
+        ...
+
+    def drop_write_run(self, run_id: int) -> None:
+        """Remove a run; the trainer that writes learns so at its next ``keep_write_run``."""
+        ...
+
+    def claim_write_run(self, worker: str, seconds: float) -> WriteRun | None:
+        """Claim the oldest run that is wanted and that no trainer holds, and remove those that nobody wants.
+
+        One that several trainers have begun and not ended fails.
+        """
+        ...
+
+    def keep_write_run(self, run_id: int, token: int, pieces: Sequence[Sequence[str]], seconds: float) -> bool:
+        """Store what is written so far and renew the lease; False where the run is not held, or not wanted, any more.
+
+        Args:
+            pieces: of each answer.
+        """
+        ...
+
+    def end_write_run(
+        self, run_id: int, token: int, state: RunState, pieces: Sequence[Sequence[str]] = (), message: str = ""
+    ) -> None:
+        """End a run; in the state QUEUED it is given back, for another trainer."""
+        ...
 
     # ---- trainers
     def heartbeat(self, worker: str, host: str, kinds: Sequence[str], state: str, device: str = "") -> None:

@@ -19,7 +19,7 @@ from db.departed_texts import remove_texts
 from db.identity_rows import forget_identities, rules_of
 from db.label_counts import trained_labels
 from db.members import change_role
-from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow
+from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow, WriteRunRow
 from db.overlap import assignment_of, recount_all
 from db.overwriting import overwrite_deleted
 from db.sessions import end_made_by, end_sessions_of
@@ -156,6 +156,7 @@ def _delete(connection: Connection, user: AnyRow) -> dict[str, int]:
         ("reports", ReportRow, ReportRow.user_id == user.id),
         ("addresses", EmailRow, EmailRow.id.in_([rule.id for rule in rules])),
         ("links", TokenRow, TokenRow.user_id == user.id),
+        ("write_runs", WriteRunRow, WriteRunRow.user_id == user.id),
     ):
         gone[name] = connection.execute(delete(row).where(theirs)).rowcount
     cut_ranges(connection)

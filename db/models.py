@@ -295,6 +295,23 @@ class RunRow(Base):
     has_turn: Mapped[bool] = mapped_column(default=False, server_default=false())  # while it fits the study's graph
 
 
+class WriteRunRow(Base):
+    """Answers that a trainer writes for somebody's page (``db.write_runs``); removed once the page has them."""
+
+    __tablename__ = "write_run"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    user_id: Mapped[int] = child_of("user")
+    request: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(20))
+    message: Mapped[str] = mapped_column(Text, default="")
+    pieces: Mapped[list[list[str]]] = mapped_column(JSON)  # of each answer so far
+    worker: Mapped[str | None] = mapped_column(String(200))
+    token: Mapped[int] = mapped_column(default=0)  # counts the claims
+    lease_until: Mapped[datetime | None]
+    wanted_until: Mapped[datetime]
+
+
 class SnapshotRow(Base):
     __tablename__ = "snapshot"
     __table_args__ = (UniqueConstraint("study_id", "version"),)

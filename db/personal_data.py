@@ -20,6 +20,7 @@ from db.models import (
     SessionUserRow,
     TaskRow,
     TokenRow,
+    WriteRunRow,
 )
 from db.quarantine import alike_sets
 from db.study_models import DraftRow, EmailRow, GuidelineRow, InviteRow, PinRow, ReportRow, ServiceTokenRow
@@ -73,6 +74,9 @@ class PersonalData(Transactions):
                     GuidelineRow.user_id == user_id
                 ),
                 "pins": _columns(PinRow.pair_id, PinRow.at, PinRow.ended_at).where(PinRow.user_id == user_id),
+                "answers_being_written": _columns(WriteRunRow.request, WriteRunRow.pieces).where(
+                    WriteRunRow.user_id == user_id
+                ),
                 "record": _columns(AuditRow.event, AuditRow.detail, AuditRow.at)
                 .where(AuditRow.study_id == user.study_id, about)
                 .order_by(AuditRow.id),

@@ -28,6 +28,7 @@ from db.training import Training
 from db.votes import Votes
 from db.watch import Watch
 from db.withdrawn_pairs import WithdrawnPairs
+from db.write_runs import WriteRuns
 
 
 class SqlStore(
@@ -47,6 +48,7 @@ class SqlStore(
     Listing,
     Votes,
     Runs,
+    WriteRuns,
     Training,
     Bundles,
     Watch,

@@ -24,6 +24,7 @@ from db.models import (
     TaskRow,
     TokenRow,
     UserRow,
+    WriteRunRow,
 )
 from db.study_models import DraftRow, EmailRow, GuidelineRow, InviteRow, PinRow, ReportRow, ServiceTokenRow
 from db.unfinished import cut_ranges
@@ -59,7 +60,7 @@ def _part(name: str, row: Any, of: Callable[[int], ColumnElement[bool]] | None =
     return Part(name, row.__table__, of or _own(row))
 
 
-# What makes up a study.  How people and programs sign in is not part of it (``_SIGN_IN``).
+# What makes up a study.  How people and programs sign in is not part of it (``_SIGN_IN``), nor what nobody keeps.
 PARTS = (
     _part("users", UserRow),
     _part("prompts", PromptRow),
@@ -85,11 +86,14 @@ _SIGN_IN = (
 )
 
 
+_NOT_KEPT = (_part("write_runs", WriteRunRow),)
+
+
 def drop_some(connection: Connection, study_id: int, n: int) -> bool:
     """Delete ``n`` rows or so of a study that nobody has seen; returns whether the study is gone."""
     opened = BrowserSessionRow.study_id == study_id
     connection.execute(update(BrowserSessionRow).where(opened).values(study_id=None))
-    for part in reversed((*PARTS, *_SIGN_IN)):
+    for part in reversed((*PARTS, *_SIGN_IN, *_NOT_KEPT)):
         which = part.of(study_id)
         if "id" in part.table.c:
             which = part.table.c.id.in_(select(part.table.c.id).where(which).order_by(part.table.c.id.desc()).limit(n))

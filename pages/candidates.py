@@ -5,12 +5,15 @@ The answers appear below the button that asks for them, and a bar says from the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import streamlit as st
 
 from copl_core.records import CoplError
 from copl_core.study import rewards
+from copl_core.study import writing as write_runs
 from copl_core.study.session import Session
 from pages.common import current, rerun
 from pages.sight import into_sight
@@ -122,10 +125,17 @@ def writer_controls(most: int):
         if st.button("Write answers", key="write", disabled=not chosen or writing() is not None):
             start(most, [styles[name] for name in chosen], temperature, int(max_tokens), model.strip(), keep)
         st.caption(
-            "The model runs on this machine. A model this small writes fluently and is often wrong: its answers "
+            f"The model runs on {machine()}. A model this small writes fluently and is often wrong: its answers "
             "differ in style, not in quality. An answer may run a little longer to finish its sentence."
         )
         return st.container()
+
+
+def machine() -> str:
+    """Where the next answers are written, in words."""
+    session, _ = current()
+    hosts = sorted({one.host for one in write_runs.writers(session)})
+    return f"a trainer ({', '.join(hosts)})" if hosts else "this machine"
 
 
 def start(most: int, styles: list, temperature: float, max_tokens: int, model: str, keep: bool) -> None:
@@ -169,22 +179,35 @@ def write() -> None:
     job.begun = True
     try:
         bar.progress(0.0, "Loading the language model: half a minute the first time")
-        stream(job, language_model(session, job.model), bar, boxes)
+        stream(job, pieces_of(job), bar, boxes)
     except CoplError as problem:
         st.session_state["write-problem"] = str(problem)
     rerun()
 
 
-def stream(job: Writing, model, bar, boxes: list) -> None:
+def pieces_of(job: Writing) -> Iterator[tuple[int, str]]:
+    """What a trainer writes, where one that is at work offers that, else what the model here does."""
+    session, me = current()
+    if write_runs.writers(session):
+        request = write_runs.WriteRequest(job.prompt, tuple(job.styles), job.model, job.max_tokens, job.seed)
+        return write_runs.written_elsewhere(session, request, by=me.id)
+    model = language_model(session, job.model)
+    return model.write(job.prompt, job.styles, max_tokens=job.max_tokens, seed=job.seed)
+
+
+def stream(job: Writing, stream_of_pieces: Iterator[tuple[int, str]], bar, boxes: list) -> None:
     """Write into the boxes, and say on the bar how far the longest answer is."""
     pieces = [0] * len(boxes)
     bar.progress(0.0, "The model reads the question")
-    for row, piece in model.write(job.prompt, job.styles, max_tokens=job.max_tokens, seed=job.seed):
-        job.texts[row] += piece
-        pieces[row] += 1
-        boxes[row].html(response_html(job.texts[row]))
-        done = min(1.0, max(pieces) / job.max_tokens)
-        bar.progress(done, f"Writing: about {done:.0%} of the longest answer" if done < 1 else "Finishing a sentence")
+    with closing(stream_of_pieces):
+        for row, piece in stream_of_pieces:
+            job.texts[row] += piece
+            pieces[row] += bool(piece)
+            boxes[row].html(response_html(job.texts[row]))
+            done = min(1.0, max(pieces) / job.max_tokens)
+            if any(pieces):
+                about = f"Writing: about {done:.0%} of the longest answer" if done < 1 else "Finishing a sentence"
+                bar.progress(done, about)
     job.ended = True
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +23,22 @@ STYLES = (
     Style("Playful", "Answer with humour and an unexpected comparison.", 0.8),
     Style("As it comes", "", 0.6),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """What a language model is to write: one response to a prompt for each style."""
+
+    prompt: str
+    styles: tuple[Style, ...]
+    model: str
+    max_tokens: int
+    seed: int
+
+    def stored(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> WriteRequest:
+        styles = tuple(Style(**style) for style in stored["styles"])
+        return cls(stored["prompt"], styles, stored["model"], stored["max_tokens"], stored["seed"])

@@ -10,7 +10,7 @@ pad, end of text and end of turn are one token, which also occurs inside every c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,7 +54,7 @@ class Writer:
 
     def write(
         self, prompt: str, styles: Sequence[Style], *, max_tokens: int = 120, seed: int = 0, grace: int = GRACE
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Generator[tuple[int, str], None, None]:
         """One response per style, all at once: yields (index of the style, next piece of its text).
 
         The same prompt, styles and seed give the same responses.  Closing the iterator stops the model.
@@ -97,7 +97,7 @@ class Writer:
 
     def _steps(
         self, prompts: list[list[int]], temperatures: list[float], limits: tuple[int, int], seed: int
-    ) -> Iterator[tuple[int, str]]:
+    ) -> Generator[tuple[int, str], None, None]:
         """Pieces of the responses; ``limits`` are the tokens from which a sentence's end is the end, and the most."""
         wanted, most = limits
         tokens, mask = _pad_left(prompts, self.device)

@@ -5,18 +5,15 @@ Nothing here is stored.  torch is imported when a text is read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from copl_core.folders import below
 from copl_core.ids import rows_of
+from copl_core.install import models
 from copl_core.preference.acquire import informative
 from copl_core.records import LONGEST_TEXT, Choice, CoplError, Kind, Label, Pair, Role, User
 from copl_core.reward import sentences
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 
 FIRST = 5  # answers that define a user "after five answers"
 HYPOTHETICAL_USER = -1  # id of a user who exists only as answers that are not stored
-_MODEL_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _CANDIDATES = 600  # pairs compared for the next query
 Answer = tuple[int, int]  # (preferred response id, rejected response id)
 styles = STYLES
@@ -202,39 +198,11 @@ def writer(session: Session, name: str = "smollm2", *, by: int | None = None) ->
     Raises:
         CoplError: the model is not on this machine, is not below that folder, or cannot write texts.
     """
-    from copl_core.install.weights import resolver
-    from copl_core.reward.writer import load_writer
-
-    name, settings = name.strip(), session.settings
-    source = name if by is None else _allowed_model(settings.model_root, name)
-    try:
-        found = load_writer(source, resolver(settings.weights), settings.device)
-    except CoplError as problem:
-        raise CoplError(str(problem).replace(source, name)) from problem  # a page does not say where the folder is
-    found.name = name
-    return found
+    name = name.strip()
+    return models.load(session.settings, name, name if by is None else models.allowed(session.settings, name))
 
 
 # ---- helpers
-
-
-def _allowed_model(root: Path, name: str) -> str:
-    """The model that a user of a study may name: bundled, by a Hugging Face id, or a folder below ``root``."""
-    from copl_core.install.weights import BUNDLES
-
-    if name in BUNDLES:
-        return name
-    with suppress(OSError, ValueError, RuntimeError):  # of a name that no path has
-        folder = below(root, name)
-        if folder and folder != root.resolve() and folder.is_dir():
-            return str(folder)
-        is_path = Path(name).exists() or (root / name).exists()  # transformers would take a folder of that name
-        if _MODEL_ID.fullmatch(name) and not is_path:
-            return name
-    raise CoplError(
-        f"The language model {name[:200]!r} is no folder below the studio's folder of models (COPL_MODELS) and no "
-        "Hugging Face id; name smollm2, or let the person who runs the studio put the model there."
-    )
 
 
 def _checked_request(session: Session, prompt: str, responses: Sequence[str]) -> tuple[str, list[str], Snapshot]:

@@ -8,10 +8,11 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from threading import Event, Thread
 
 from copl_core.config import STOP_SECONDS, Settings
-from copl_core.records import CoplError, NotMigrated, StoreUnavailable
+from copl_core.records import WRITE, CoplError, NotMigrated, StoreUnavailable
 from copl_core.store import Store
 from copl_core.trainer.backups import BackUp
 from copl_core.trainer.departures import CleanUp
@@ -86,8 +87,9 @@ def work(store: Store, settings: Settings) -> int:
         tables = Tables(store, stop)
         looks = [Thread(target=act, args=(trainer,), name=act.__name__, daemon=True) for act in (look, clean)]
         looks.append(Thread(target=watch, args=(trainer, tables), name=watch.__name__, daemon=True))
-        kinds = settings.run_kinds
-        lanes = [Thread(target=execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in kinds]
+        lanes = [
+            Thread(target=execute_runs, args=(trainer, kind), name=kind, daemon=True) for kind in settings.run_kinds
+        ]
         for thread in (*looks, *lanes):
             thread.start()
         stop.wait()
@@ -104,9 +106,10 @@ def execute_runs(trainer: Trainer, kind: str) -> None:
     """Execute queued runs of a kind one after the other, oldest first."""
 
     def all_queued() -> None:
-        while not trainer.stop.is_set() and trainer.execute_next(kind):
+        while not trainer.stop.is_set() and next_run():
             pass
 
+    next_run = trainer.writer.next if kind == WRITE else partial(trainer.execute_next, kind)
     carry_out((Duty(f"the execution of {kind} runs", all_queued, _LONGEST_BEAT),), trainer.stop, CLAIM_SECONDS)
 
 

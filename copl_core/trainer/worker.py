@@ -76,6 +76,7 @@ from copl_core.trainer.schedule import FEWEST, Situation, due
 from copl_core.trainer.shared_snapshots import SharedSnapshots
 from copl_core.trainer.start import start_of
 from copl_core.trainer.worker_lock import Holder, new_name
+from copl_core.trainer.writing import WriteLane
 from copl_core.training.progress import HELD_OUT, Progress
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Trainer:
         self.worker = holder.worker
         self._ours = [name for name in (holder.worker, holder.before) if name]  # whose runs this trainer may give up
         self.stop, self.shared = stop or Event(), SharedSnapshots(store, settings)
+        self.writer = WriteLane(store, settings, self.worker, self.stop)
         self.current_runs: set[int] = set()  # ids of the runs that are executed at the moment
         self.interruptions: dict[int, str] = {}  # run id → the error that interrupted it, not its own
         self._embed = embed
@@ -139,8 +141,8 @@ class Trainer:
     def state(self) -> str:
         """What the worker does, in words."""
         with self._lock:
-            current = sorted(self.current_runs)
-        return " and ".join(f"run {run_id}" for run_id in current) or "waiting for labels"
+            current = [f"run {run_id}" for run_id in sorted(self.current_runs)]
+        return " and ".join(current + ["answers for a page"] * self.writer.busy) or "waiting for labels"
 
     # ---- recovery
 

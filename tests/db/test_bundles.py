@@ -34,6 +34,7 @@ SIGN_IN = {
     "session_user",
     "trainer",
     "storage",
+    "write_run",
     "study",
     "identity",
     "identity_user",

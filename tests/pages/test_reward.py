@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict, replace
 from shutil import copytree
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from copl_core.snapshots.mix import Mix
 from copl_core.snapshots.snapshot import write_snapshot
 from copl_core.study import access, contents, group_names, rewards, runs
 from copl_core.study.scoring import Scorer, _group_favourites
+from copl_core.trainer.service import execute_runs
 from copl_core.training.reward_fit import fit_reward
 from tests.pages.conftest import ROOT
-from tests.worlds import SHORT, by_style, label_in_camp, layout_of, long_text, short_text
+from tests.worlds import SHORT, by_style, label_in_camp, layout_of, long_text, short_text, trainer
 
 pytest_plugins = "tests.reward.tiny"
 ANSWERS = [short_text(77), long_text(77)]
@@ -364,6 +366,24 @@ def test_typed_answers_stay_where_that_is_wanted_and_where_no_model_can_be_loade
     next(one for one in page.button if one.label == "Write answers").click().run()
     fields = texts(page)[1]
     assert fields[:2] == ANSWERS and len(fields) > 2
+
+
+def test_a_trainer_that_offers_it_writes_the_answers(camps, olga, open_page, words, tiny_writer, monkeypatch):
+    name = as_model_of(camps, tiny_writer)
+    here = trainer(camps)
+    camps.store.heartbeat(here.worker, "gpu-7", ("write",), "waiting", "cuda")
+    lane = Thread(target=execute_runs, args=(here, "write"))
+    lane.start()
+    try:
+        monkeypatch.setattr(rewards, "writer", lambda *_, **__: pytest.fail("the app loads the model"))
+        page = open_page("reward", camps, olga, writer=True, model=name, longest=8, **NEW)
+        assert "The model runs on a trainer (gpu-7)." in words(page)
+        next(one for one in page.button if one.label == "Write answers").click().run()
+        assert not page.exception and not page.error
+        assert len(texts(page)[1]) in (2, 3) and all(texts(page)[1])
+    finally:
+        here.stop.set()
+        lane.join()
 
 
 @pytest.mark.parametrize(
