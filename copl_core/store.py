@@ -45,6 +45,7 @@ from copl_core.study_settings import (
     AnswerTable,
     AssignmentSettings,
     AvailablePairs,
+    DayOfAnswers,
     Draft,
     EmailRule,
     GoldPair,
@@ -57,6 +58,7 @@ from copl_core.study_settings import (
     Schedule,
     ServiceRole,
     ServiceToken,
+    SharedDay,
     WithdrawnPair,
 )
 
@@ -408,6 +410,18 @@ class Store(Protocol):
     # ---- settings of the study
     def assignment_settings(self, study_id: int) -> AssignmentSettings: ...
     def set_assignment(self, study_id: int, settings: AssignmentSettings, *, by: int | None = None) -> None: ...
+    def shared_days(self, study_id: int) -> list[SharedDay]:
+        """The counts that everybody sees, by day."""
+        ...
+
+    def days_to_share(self, study_id: int) -> list[DayOfAnswers]:
+        """What is counted of the days that are over and not released yet, in order, where the study shares counts."""
+        ...
+
+    def keep_shared(self, study_id: int, days: Sequence[SharedDay]) -> None:
+        """Release days; one that is released stays as it is."""
+        ...
+
     def group_names(self, study_id: int) -> dict[int, str]:
         """Names that owners gave to groups, by group number."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -42,6 +42,7 @@ QUARANTINE_EVIDENCE, QUARANTINE_NEW, QUARANTINE_OFF = QUARANTINES = ("evidence",
 
 
 MOST_PICTURE_HOSTS = 10
+LEAST_EPSILON, MOST_EPSILON, MOST_TOTAL = 0.01, 10.0, 100.0  # of shared counts
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9](?::[1-9]\d{0,4})?")
 
 
@@ -66,6 +67,9 @@ class AssignmentSettings:
     quarantine: str = QUARANTINE_EVIDENCE  # whose labels wait for a decision of an owner
     # Hosts whose pictures texts show, by HTTPS: each learns who reads, and when.  Other pictures are links.
     picture_hosts: tuple[str, ...] = ()
+    shared_epsilon: float = 0.0  # noise of the counts that everybody sees, by its ε for a day; 0: nobody sees any
+    shared_total: float = 10.0  # ε of one person over all days, after which their answers are counted no more
+    shared_since: str = ""  # the first day that is counted, such as 2026-11-30
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "picture_hosts", _hosts(self.picture_hosts))
@@ -75,6 +79,7 @@ class AssignmentSettings:
             raise CoplError(f"The format of texts is {self.text_format!r}; choose one of {', '.join(TEXT_FORMATS)}.")
         if self.quarantine not in QUARANTINES:
             raise CoplError(f"The quarantine is {self.quarantine!r}; choose one of {', '.join(QUARANTINES)}.")
+        _check_shared(self.shared_epsilon, self.shared_total, self.shared_since)
         for name, least in (("overlap", 1), ("daily_goal", 1), ("practice", 0)):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not least <= value <= 1_000_000):
@@ -107,6 +112,28 @@ class AssignmentSettings:
 
     def saved(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _check_shared(epsilon: float, total: float, since: str) -> None:
+    """
+    Raises:
+        CoplError: a setting of shared counts is out of range.
+    """
+    if epsilon != 0 and not LEAST_EPSILON <= epsilon <= MOST_EPSILON:
+        raise CoplError(
+            f"The ε of a day of shared counts is {epsilon!r}; give a number from {LEAST_EPSILON:g} to "
+            f"{MOST_EPSILON:g}, or 0 to share none."
+        )
+    if not max(epsilon, LEAST_EPSILON) <= total <= MOST_TOTAL:
+        raise CoplError(
+            f"The ε of a person in shared counts is {total!r} in all; give at least that of a day ({epsilon:g}), and "
+            f"{MOST_TOTAL:g} at most."
+        )
+    try:
+        if since:
+            date.fromisoformat(since)
+    except (TypeError, ValueError):
+        raise CoplError(f"Counts would be shared since {since!r}; give a day such as 2026-11-30.") from None
 
 
 def _hosts(names: Iterable[str]) -> tuple[str, ...]:
@@ -293,6 +320,25 @@ class Invite:
         if self.uses is not None and self.used >= self.uses:
             return "used up"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "open"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedDay:
+    """Counts of one day as everybody sees them: with noise, so they may be below zero."""
+
+    day: date
+    epsilon: float
+    answers: int
+    by_source: Mapping[str, tuple[int, int]]  # source → answers that prefer its response, and that prefer the other
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfAnswers:
+    """What is counted of a day; no page shows it."""
+
+    day: date
+    answers: list[tuple[int, int, int]]  # (user, preferred response, other one), 0 for a tie; of each user in order
+    spent: Mapping[int, float]  # user → ε of the days before that are released and on which they answered
 
 
 SMALLEST_GROUP = 5  # people, below which a group's rewards tell about each of them

@@ -20,6 +20,7 @@ from db.runs import Runs
 from db.schema import make_ready
 from db.service_tokens import ServiceTokens
 from db.sessions import Sessions
+from db.shared_counts import SharedCounts
 from db.storage_marks import StorageMarks
 from db.study_settings import StudySettings
 from db.tasks import Tasks
@@ -40,6 +41,7 @@ class SqlStore(
     Identities,
     ServiceTokens,
     StudySettings,
+    SharedCounts,
     Texts,
     Tasks,
     PinnedPairs,

@@ -1,8 +1,11 @@
-"""The tables of a study's settings: guidelines, drafts, pinned pairs, reports, invites, e-mail addresses, tokens."""
+"""The tables of a study's settings: guidelines, drafts, pinned pairs, reports, invites, e-mail addresses, tokens; and
+the counts that everybody of it sees.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import JSON, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -97,6 +100,19 @@ class EmailRow(Base):
     role: Mapped[str | None] = mapped_column(String(20))
     user_id: Mapped[int | None] = child_of("user")
     created_at: Mapped[datetime]
+
+
+class SharedCountRow(Base):
+    """Counts of one day that everybody of a study sees, with their noise; a row never changes."""
+
+    __tablename__ = "shared_count"
+    __table_args__ = (UniqueConstraint("study_id", "day"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = child_of("study")
+    day: Mapped[str] = mapped_column(String(10))  # in UTC, such as 2026-11-30
+    epsilon: Mapped[float]
+    answers: Mapped[int]
+    by_source: Mapped[dict[str, Any]]  # source → [preferred, not preferred]
 
 
 class ServiceTokenRow(Base):

@@ -26,7 +26,16 @@ from db.models import (
     UserRow,
     WriteRunRow,
 )
-from db.study_models import DraftRow, EmailRow, GuidelineRow, InviteRow, PinRow, ReportRow, ServiceTokenRow
+from db.study_models import (
+    DraftRow,
+    EmailRow,
+    GuidelineRow,
+    InviteRow,
+    PinRow,
+    ReportRow,
+    ServiceTokenRow,
+    SharedCountRow,
+)
 from db.unfinished import cut_ranges
 
 
@@ -75,6 +84,7 @@ PARTS = (
     _part("invites", InviteRow),
     _part("emails", EmailRow),
     _part("service_tokens", ServiceTokenRow),
+    _part("shared_counts", SharedCountRow),
     _part("audit", AuditRow),
     _part("runs", RunRow),
     _part("snapshots", SnapshotRow),

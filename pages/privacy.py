@@ -7,6 +7,7 @@ import streamlit as st
 from copl_core.command_line import command
 from copl_core.study import privacy
 from copl_core.study.privacy import LastAudit, Measured
+from pages import shared
 from pages.common import current
 from pages.members import when
 
@@ -42,6 +43,11 @@ ADVICE = (
 
 
 def section() -> None:
+    what_is_told()
+    shared.settings()
+
+
+def what_is_told() -> None:
     session, _ = current()
     st.write(
         "What can somebody find out about people from what the model says? An audit fits models to half of the "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from copl_core.records import CoplError, Kind, Role
@@ -222,8 +224,9 @@ def percent(title: str, value: float, key: str, help: str) -> float:
 
 
 def save_assignment(values: dict) -> None:
+    session, _ = current()
     try:
-        settings = AssignmentSettings(**values)
+        settings = replace(labelling.assignment_settings(session), **values)
     except CoplError as problem:
         st.error(str(problem))
         return

@@ -10,7 +10,7 @@ from copl_core.records import CoplError
 from copl_core.study import label_quality, user_map, user_profile
 from copl_core.study.user_map import UserMap
 from copl_core.study.views import Evidence, Leaning, UserProfile
-from pages import leaving, second_look
+from pages import leaving, second_look, shared
 from pages.answer_history import answers, day, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
@@ -64,6 +64,7 @@ def page() -> None:
     st.subheader("How well the model knows you")
     accuracy(view)
     second_look.own()
+    shared.results()
     st.subheader("Your answers")
     answers()
     leaving.own()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from copl_core.evaluation import observers, small_groups
+from copl_core.evaluation import observers, shared_counts, small_groups
 from copl_core.evaluation.attacks import Figure, auc, figure, likelihood_ratio, summed
 from copl_core.evaluation.attributes import inferred
 from copl_core.evaluation.observers import CUTOFFS, KNOBS
@@ -32,7 +32,7 @@ READS = "reads it, no attack is needed"
 class Row:
     """One figure.  ``accuracy`` is what the same answers are good for: of labels that the fit has not seen."""
 
-    part: str  # "label", "person", "knob", "group", "difference", "answer", "attribute", "reward"
+    part: str  # "label", "person", "knob", "group", "difference", "counts", "answer", "attribute", "reward"
     observer: str
     attack: str
     figure: Figure
@@ -107,6 +107,9 @@ def audit(
     report("the graph that serves", 0, 1)
     state = serving or fit_graph(world.data, world.phi, world.config, seed=world.seed)
     rows = [*by_label.rows(), *by_person.rows(), *by_label.knobs(), *by_label.groups(), *_differences(world, state)]
+    outcome, user = world.labels.outcome > 0.5, world.labels.user
+    for observer, attack, guess in shared_counts.guesses(outcome, world.seed):
+        rows.append(Row("counts", observer, attack, figure(guess, outcome, user, world.seed)))
     for name, values in (attributes or {}).items():
         found = inferred(state, values, world.seed)
         if found is not None:

@@ -15,6 +15,7 @@ _TITLES = {
     "knob": "The best attack on labels behind each knob, and the accuracy on labels that were left out",
     "group": "Is this person in this group, by the group's rewards? (AUC, chance 0.500)",
     "difference": "Which answer did somebody prefer, by shares of their group? (AUC, chance 0.500)",
+    "counts": "Which answer did somebody prefer, by counts that everybody sees? (AUC, chance 0.500)",
     "reward": "Was this label in training, by text rewards? (AUC, chance 0.500; accuracy on held-out labels)",
     "attribute": "Attributes read from embeddings (AUC, chance 0.500; accuracy beside the most frequent value)",
 }

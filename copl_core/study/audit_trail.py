@@ -34,6 +34,9 @@ _ASSIGNMENT = {
     "text_format": "how texts are set",
     "quarantine": "whose answers wait for an owner",
     "picture_hosts": "the hosts whose pictures are shown",
+    "shared_epsilon": "the ε of a day of counts that everybody sees",
+    "shared_total": "the ε of one person in these counts",
+    "shared_since": "the first day of these counts",
 }
 _EMPTY = {"overlap": "everybody", "daily_goal": "none", "reserve_minutes": "the default"}
 _SHARES = {"uniform", "repeats", "gold"}
@@ -374,6 +377,8 @@ def _assignment_value(name: str, value: Any) -> str:
         return QUARANTINE_WORDS[value]
     if name == "picture_hosts":
         return ", ".join(value) or "none"
+    if name == "shared_since":
+        return value or "none"
     return f"{value:.0%}" if name in _SHARES else _plain(value)
 
 

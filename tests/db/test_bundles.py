@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import inspect
 
 from copl_core.records import Choice, CoplError, Ground, ImportRow, Kind, Role, RunState, SnapshotRecord
-from copl_core.study_settings import AssignmentSettings, Draft, Prediction, Schedule, SelectionReason, ServiceRole
+from copl_core.study_settings import (
+    AssignmentSettings,
+    Draft,
+    Prediction,
+    Schedule,
+    SelectionReason,
+    ServiceRole,
+    SharedDay,
+)
 from db.base import Base
 from db.engine import make_engine
 from db.store import SqlStore
@@ -168,6 +176,7 @@ def rich(store: SqlStore) -> int:
     store.set_schedule(study, Schedule(refit_labels=3), by=olga)
     store.set_assignment(study, AssignmentSettings(overlap=2, open=False, text_format="plain"), by=olga)
     store.include_models(study, True, by=olga)
+    store.keep_shared(study, [SharedDay(date(2026, 11, 30), 0.5, -3, {"m": (4, -1)})])
     return study
 
 

@@ -74,7 +74,7 @@ def test_every_figure_lies_in_its_interval_and_is_written_as_json():
 
 def test_the_report_has_a_table_for_each_question_and_chance_beside_it():
     printed = text(audited())
-    assert printed.count("chance 0.500") == 6
+    assert printed.count("chance 0.500") == 7
     assert "rounded to 0.01" in printed and "groups of 5" in printed and "\nembeddings of people" in printed
 
 

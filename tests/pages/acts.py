@@ -204,6 +204,12 @@ def _email(page) -> None:
     _button(page, "email-set").click().run()
 
 
+def _share(page) -> None:
+    page.toggle(key="shared-on").set_value(True)
+    page.number_input(key="shared-total").set_value(5.0 + next(_NEW) % 90)
+    _button(page, "shared-save").click().run()
+
+
 def _join(page) -> None:
     _labelled(page, "Your name or a nickname", "text_input").set_value(f"Newcomer {next(_NEW)}")
     _labelled(page, "Begin").click().run()
@@ -237,6 +243,7 @@ ACTS = (
         _in("Guidelines")),
     Act("settings", "make a pair gold", _click("gold-B-"), Role.OWNER, _in("Gold pairs", **{"gold-search": "number"})),
     Act("settings", "resolve a report", _click("resolve-"), Role.OWNER, _in("Reports")),
+    Act("settings", "share counts", _share, Role.OWNER, _in("Privacy")),
     Act("settings", "new study", _type("text_input", "new-study-name", "new-study-make"), Role.OWNER, _in("Studies")),
     JOIN,
 )  # fmt: skip
