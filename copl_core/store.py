@@ -283,6 +283,13 @@ class Store(Protocol):
         """
         ...
 
+    def set_link_due(self, session_hash: str, user_id: int, due: bool) -> None:
+        """Write down whether a user who has joined in this browser has still to keep a sign-in link; the first use of
+        one ends it too.
+        """
+        ...
+
+    def link_due(self, session_hash: str, user_id: int) -> bool: ...
     def link_for_another(self, token_hash: str, session_hash: str) -> tuple[str, str] | None:
         """(the name of who is signed in, that of the token's user) if the token would make the session somebody else,
         in any study; None: it would not, the token is unknown, or nobody is signed in.

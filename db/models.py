@@ -115,6 +115,8 @@ class SessionUserRow(Base):
     __tablename__ = "session_user"
     session_id: Mapped[int] = child_of("browser_session", primary_key=True, autoincrement=False)
     user_id: Mapped[int] = child_of("user", primary_key=True, autoincrement=False, index=True)
+    # The user has joined here and has no sign-in link yet that brings them back
+    link_due: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class PromptRow(Base):

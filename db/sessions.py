@@ -73,6 +73,9 @@ class Sessions(Transactions):
             if session is None or _somebody_else(connection, session.id, token):
                 session = new_session(connection, session_hash, name)
             add_to(connection, session.id, token.user_id)
+            connection.execute(  # they have a link
+                update(SessionUserRow).where(SessionUserRow.user_id == token.user_id).values(link_due=False)
+            )
             terminal = session.terminal or token.terminal
             connection.execute(
                 update(BrowserSessionRow)
@@ -141,6 +144,21 @@ class Sessions(Transactions):
                 raise CoplError("This browser is not signed in any more; open your sign-in link again.")
             if connection.execute(_USER, {**_live_values(session_hash), "study": study_id}).first() is None:
                 add_to(connection, session.id, user_id)
+
+    def set_link_due(self, session_hash: str, user_id: int, due: bool) -> None:
+        with self._write() as connection:
+            session = live_session(connection, session_hash)
+            if session is not None:
+                here = (SessionUserRow.session_id == session.id, SessionUserRow.user_id == user_id)
+                connection.execute(update(SessionUserRow).where(*here).values(link_due=due))
+
+    def link_due(self, session_hash: str, user_id: int) -> bool:
+        with self._read() as connection:
+            theirs = (BrowserSessionRow.hash == session_hash, SessionUserRow.user_id == user_id)
+            query = select(SessionUserRow.link_due).join(
+                BrowserSessionRow, BrowserSessionRow.id == SessionUserRow.session_id
+            )
+            return bool(connection.execute(query.where(*theirs)).scalar())
 
     def end_session(self, session_hash: str) -> bool:
         with self._write() as connection:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 import streamlit as st
 
-from copl_core.records import Identity, Role, SignedInBrowser, User
+from copl_core.records import CoplError, Identity, Role, SignedInBrowser, User, counted
 from copl_core.study import access, accounts, sign_in
 from copl_core.study.session import Session
 from pages import scripts
 from pages.common import current, in_a_sentence
 from pages.texts import literal
 
+FEW = 4  # names in a sentence
 STUDIES_SECONDS = 5  # after which an owner's list of studies is looked up again
+NO_WAY_BACK = (
+    "You have not kept your own sign-in link. **Without it you do not come back to your answers**: your name alone "
+    "does not sign you in, and only an owner of the study can make another link for you. Create a sign-in link first, "
+    "and keep it."
+)
 DISCONNECT_HELP = (
     "No account signs in as you any more, and every browser that one has signed in is signed out. Create a "
     "sign-in link first: without one only an owner of the study lets you in again."
@@ -33,21 +40,54 @@ def account() -> None:
     session, me = current()
     with st.sidebar:
         watch_studies() if me.role == Role.OWNER else switcher()
-        st.caption(f"{literal(session.record.name)}  \nSigned in as {literal(me.name)}")
+        alone = len(st.session_state["studies"]()) < 2  # otherwise the switcher names the study
+        st.caption(f"{literal(session.record.name)}  \n" * alone + f"Signed in as {literal(me.name)}")
         with st.popover("Account", type="tertiary"):
-            st.button("Sign out", key="sign-out", on_click=sign_out, width="stretch")
-            st.button(
-                "Sign out everywhere",
-                key="sign-out-everywhere",
-                on_click=sign_out_everywhere,
-                width="stretch",
-                help="Every browser in which you are signed in, and every sign-in link made for you, stops working, in "
-                "all studies that this browser opens. You need a new link from an owner of the study to come back.",
-            )
-            browsers()
+            if link_due():
+                with st.expander("Sign out", key="sign-out-first"):
+                    st.markdown(NO_WAY_BACK)
+                    st.button("Sign out without it", key="sign-out", on_click=sign_out, width="stretch")
+            else:
+                st.button("Sign out", key="sign-out", on_click=sign_out, width="stretch")
             connections()
             if st.button("Create a sign-in link", key="own-link", width="stretch", help="For your other devices."):
                 own_link()
+            browsers()
+            st.divider()
+            everywhere()
+
+
+def everywhere() -> None:
+    """The end of all links and browsers, after a question: what stops, and who lets the person in again."""
+    session, me = current()
+    with st.expander("Sign out everywhere", key="everywhere", on_change="rerun") as opened:
+        if not opened.open:
+            return
+        others = [literal(one.name) for one in st.session_state["studies"]() if one.id != session.id]
+        there = f", here and in {few(others)}" if others else ""
+        st.markdown(
+            f"This ends every browser in which you are signed in, this one too{there}. **Your sign-in links stop "
+            "working as well, also the one that you saved**, and you cannot make a new one then. "
+            f"{way_back(session, me)}"
+        )
+        st.button("Yes, sign out everywhere", key="sign-out-everywhere", on_click=sign_out_everywhere, width="stretch")
+
+
+def few(names: list[str], word: str = "and") -> str:
+    """A few names in a sentence, and how many there are more."""
+    shown = names if len(names) <= FEW else [*names[: FEW - 1], counted(len(names) - FEW + 1, "other")]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {word} {shown[-1]}"
+
+
+def way_back(session: Session, me: User) -> str:
+    """Who lets somebody in again whose links have ended."""
+    if accounts.accounts(session, me.id):
+        return "Your account signs you in again; make a new sign-in link after that."
+    if me.role == Role.OWNER:
+        known = access.few_users(session) or ()
+        others = [literal(one.name) for one in known if one.role == Role.OWNER and one.id != me.id]
+        return f"{few(['`copl link` in a terminal of the studio’s machine', *others], 'or')} lets you in again."
+    return "An owner of the study makes the link that lets you in again: ask one before."
 
 
 @st.fragment(run_every=STUDIES_SECONDS)
@@ -171,21 +211,42 @@ def new_link(session: Session, me: User) -> str:
     return f"{address()}/?token={access.sign_in_token(session, me.id, by=me.id)}"
 
 
+def link_due() -> bool:
+    """Whether this person has joined in this browser and has not kept a sign-in link yet; looked up once per tab."""
+    session, me = current()
+    browser = st.session_state.get("browser", "")
+    if st.session_state.get("joined"):  # a moment ago
+        if "welcome link" not in st.session_state:
+            st.session_state["welcome link"] = ""
+            if browser:
+                with suppress(CoplError):  # the page opens also while the database takes no change
+                    sign_in.set_link_due(session.store, browser, me, True)
+        return not accounts.accounts(session, me.id)
+    if "joined" not in st.session_state:
+        st.session_state["link due"] = bool(browser) and sign_in.link_is_due(session.store, browser, me)
+        st.session_state["joined"] = False
+    return bool(st.session_state.get("link due"))
+
+
 def welcome(answered: int | None = None) -> None:
-    """For somebody who has just joined: their own link, since their name alone does not bring them back.
+    """For somebody who has joined and has not kept a link: their own one, since their name alone does not bring them
+    back.  It is one line, to be opened, but after the first answer.
 
     Args:
-        answered: where pairs are answered, how many are: the first one comes before the link, and after the second the
-            link is one line, to be opened.
+        answered: where pairs are answered, how many are: the first one comes before the link.
     """
-    if not st.session_state.get("joined") or answered == 0:
+    if not link_due() or answered == 0:
         return
-    if answered is None or answered == 1:
+    if answered == 1 and st.session_state.get("joined"):
         with st.container(border=True, key="welcome"):
             link_card()
         return
-    with st.container(key="welcome"), st.expander("Keep your own sign-in link"):
-        link_card()
+    with (
+        st.container(key="welcome"),
+        st.expander("Keep your own sign-in link", key="welcome-link", on_change="rerun") as opened,
+    ):
+        if opened.open:
+            link_card()
 
 
 def link_card() -> None:
@@ -195,17 +256,21 @@ def link_card() -> None:
     st.write(
         f"**Welcome, {literal(me.name)}.** This is your own sign-in link. Keep it: your name alone does not sign "
         "you in. In another browser, or after you sign out, only this link brings you back to your answers. "
-        "It is shown only now. While you are signed in, “Create a sign-in link” under “Account” in the menu makes "
-        "another."
+        "It is offered here until you say that you have kept it. While you are signed in, “Create a sign-in link” "
+        "under “Account” in the menu makes another."
     )
     st.html(COPY_STYLE)
     st.code(link, language=None, wrap_lines=True)
     st.button("I have kept it", key="link-kept", on_click=forget_welcome)
 
 
+@in_a_sentence
 def forget_welcome() -> None:
-    for name in ("joined", "welcome link"):
-        st.session_state.pop(name, None)
+    session, me = current()
+    if browser := st.session_state.get("browser", ""):
+        sign_in.set_link_due(session.store, browser, me, False)
+    st.session_state.pop("welcome link", None)
+    st.session_state["joined"] = st.session_state["link due"] = False
 
 
 def only_here(link: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import time
@@ -49,6 +50,7 @@ button:is([kind=secondary], [kind=tertiary]):is(:hover, :focus, :active, [aria-e
   color: color-mix(in srgb, #0072b2 45%, currentcolor) !important;
 }
 </style>"""
+NO_MENU = "<style>[data-testid=stSidebar], [data-testid=stExpandSidebarButton] { display: none; }</style>"
 # A script takes no room on the page, nor the gap below an element.
 SCRIPT_STYLE = """<style>
 [data-testid=stElementContainer]:has(> [data-testid=stHtml] > script:only-child) { display: none; }
@@ -327,6 +329,11 @@ def person_name(name: str, kind: Kind) -> str:
     return f"{name} ({kind.mark})" if kind.mark else name
 
 
+def in_figure(text: str) -> str:
+    """A stored text in a figure as it was written: Plotly takes ``<i>`` for markup and ``%{…}`` for a field."""
+    return html.escape(text, quote=False).replace("%{", "%&#123;")
+
+
 def page_link(name: str, words: str) -> None:
     """A link to another page; nothing where this person may not open it."""
     try:
@@ -336,8 +343,10 @@ def page_link(name: str, words: str) -> None:
 
 
 def stop_with_error(problem: CoplError) -> NoReturn:
-    """Show the error's sentence and end the page."""
+    """Show the error's sentence and end the page; the menu of somebody who is signed out names nobody any more."""
     _show_problem(page=str(problem))
+    if str(problem) == sign_in.SIGNED_OUT:
+        st.html(NO_MENU)
     show_error(problem)
     st.stop()
 

@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Role
+from copl_core.records import CoplError, Role, counted, counted_people
 from copl_core.study import access, contents, controversy, labelling
 from copl_core.study.controversy import SMALL, ControversyItem, ControversyRows, ControversyView, Query, Share
 from copl_core.study_settings import PinnedPair
@@ -25,6 +25,7 @@ from pages.common import (
     download,
     group_colour,
     group_name,
+    in_figure,
     is_id,
     no_snapshot,
     plot_settings,
@@ -216,13 +217,14 @@ def meanings(view: ControversyView) -> None:
         else f"*Uncertainty* comes from an ensemble of {view.members} graphs. "
     )
     people = sum(view.groups.values())
-    sample = f"a sample of {view.n_evaluated:,} of {people:,}" if view.n_evaluated < people else f"{people:,}"
+    sample = f"a sample of {view.n_evaluated:,} of " if view.n_evaluated < people else ""
+    sample += f"{counted_people(people)} in {counted(len(view.groups), 'group')}"
     with st.expander("What the numbers mean"):
         for name, meaning in NUMBERS:
             st.markdown(f"**{name}.** {meaning}")
         st.caption(
             "The three numbers add up to the variance of a person's answer, in per cent of its maximum. "
-            f"{members}Predicted for {sample} people in {len(view.groups)} groups. Snapshot {view.snapshot}."
+            f"{members}Predicted for {sample}. Snapshot {view.snapshot}."
         )
 
 
@@ -296,7 +298,7 @@ def scatter(rows: ControversyRows, titles: list[str], chosen: int | None) -> go.
             mode="markers",
             name=name,
             marker={"size": 9, "color": INK if split else NO_GROUP_COLOUR, "symbol": symbol, "opacity": 0.8},
-            customdata=[[int(rows.ids[row]), titles[row]] for row in np.flatnonzero(own).tolist()],
+            customdata=[[int(rows.ids[row]), in_figure(titles[row])] for row in np.flatnonzero(own).tolist()],
             hovertemplate="%{customdata[1]}<br>between groups %{y:.0%}, within people %{x:.0%}<extra></extra>",
         )
     at = rows.ids == chosen
@@ -483,7 +485,7 @@ def group_chart(one: ControversyItem) -> go.Figure:
         share, at, (low, high) = (
             (1 - first, 1 - seen.share, flipped(seen)) if one.second else (first, seen.share, seen.interval)
         )
-        name = f"{brief(group_name(group), 30)} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
+        name = f"{in_figure(brief(group_name(group), 30))} · {seen.n} {vote if seen.n == 1 else f'{vote}s'}"
         figure.add_bar(
             x=[share - 0.5],
             y=[name],

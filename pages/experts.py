@@ -26,6 +26,7 @@ from pages.common import (
     download,
     group_colour,
     group_name,
+    in_figure,
     minus,
     no_snapshot,
     on_touch,
@@ -42,6 +43,7 @@ from pages.texts import draw_response, literal
 
 SHORT_NAME = 12  # characters of a group's name beside a figure on a phone
 ACCENT, PLAIN = "#0072B2", "#9A9A9A"
+LEAST_WEIGHT = 0.005  # of a gate; less is shown as 0
 
 
 def page() -> None:
@@ -178,7 +180,7 @@ def heat(view: ExpertsView) -> go.Figure:
             colorscale=GATES,
             zmin=0,
             zmax=1,
-            customdata=[[one] * len(columns) for one in names],
+            customdata=[[in_figure(one)] * len(columns) for one in names],
             hovertemplate="%{customdata}<br>%{x}: %{z:.2f}<extra></extra>",
             colorbar={"title": "gate weight", "orientation": "h", "y": 0, "yanchor": "top", "thickness": 12},
         )
@@ -200,7 +202,7 @@ def heat(view: ExpertsView) -> go.Figure:
         if first:
             figure.add_hline(y=top, line_width=1.5, line_color="#555")
         middles.append((top + bottom) / 2)
-        titles.append(f"{shortened(group_name(known))} · {last - first:,}  ")
+        titles.append(f"{in_figure(shortened(group_name(known)))} · {last - first:,}  ")
     figure.update_layout(height=520, margin={"l": 0, "r": 0, "t": 8, "b": 0})
     figure.update_yaxes(autorange="reversed", tickvals=middles, ticktext=titles, ticklabelstandoff=14, showgrid=False)
     figure.update_xaxes(side="top", showgrid=False)
@@ -239,7 +241,7 @@ def loads(view: ExpertsView) -> go.Figure:
     for group, _, _ in view.blocks:
         known = None if group < 0 else group
         counts = np.bincount(top[view.groups == group], minlength=len(columns))
-        figure.add_bar(x=columns, y=counts, name=group_name(known), marker_color=group_colour(known))
+        figure.add_bar(x=columns, y=counts, name=in_figure(group_name(known)), marker_color=group_colour(known))
     figure.update_layout(barmode="stack", height=280, margin={"l": 0, "r": 0, "t": 8, "b": 0}, yaxis_title="people")
     return figure
 
@@ -332,7 +334,7 @@ def what_they_do(view: ExpertsView) -> None:
             icon=":material/download:",
             key="effects-csv",
         )
-    details(found.effects[expert])
+    details(found.effects[expert], view)
 
 
 def replaced(view: ExpertsView) -> None:
@@ -363,12 +365,23 @@ def summary(effect: ExpertEffect, view: ExpertsView) -> dict:
     return {
         "expert": f"E{effect.expert + 1}",
         "people": int(view.load.users[effect.expert]),
-        "strength": effect.size,
-        "raises": features or "no certain feature",
+        "strength": None if unused(effect, view) else effect.size,
+        "raises": "nothing: no gate uses it" if unused(effect, view) else features or "no certain feature",
     }
 
 
-def details(effect: ExpertEffect) -> None:
+def unused(effect: ExpertEffect, view: ExpertsView) -> bool:
+    """Whether no gate gives an expert a weight that is above nothing."""
+    return not len(view.gates) or float(view.gates[:, effect.expert].max()) < LEAST_WEIGHT
+
+
+def details(effect: ExpertEffect, view: ExpertsView) -> None:
+    if unused(effect, view):
+        st.info(
+            f"No gate gives **E{effect.expert + 1}** any weight, so what it computes reaches nobody’s rewards: it has "
+            "learned from nobody, and its changes are not shown."
+        )
+        return
     if effect.correlations:
         st.write(
             f"**E{effect.expert + 1}** raises "

@@ -14,7 +14,7 @@ import streamlit as st
 from copl_core.records import Choice, CoplError, ImportReport, ImportRow, LeftOut, StudyRecord, counted
 from copl_core.study import contents, labelling
 from pages.account import open_study
-from pages.common import current, person_name, rerun
+from pages.common import current, listing, person_name, rerun
 from pages.sight import into_sight
 from pages.texts import brief, draw_prompt, draw_response, literal
 
@@ -300,8 +300,15 @@ def moving(rows: Iterable[ImportRow], total: int, bar: Any) -> Iterator[ImportRo
 
 
 def in_words(made: StudyRecord, report: ImportReport, *, here: bool) -> str:
-    new = f"{counted(report.labels_new, 'label')}, {counted(report.pairs_new, 'pair')}"
-    found = f"{literal(made.name)} has {new} and {who(report.users_new, report.models_new)}{' more' * here}."
+    more, people = "more " * here, report.users_new - report.models_new
+    counts = (
+        (report.labels_new, f"{more}label", ""),
+        (report.pairs_new, f"{more}pair", ""),
+        (people, f"{more}person", f"{more}people"),
+        (report.models_new, f"{more}language model", ""),
+    )
+    new = [counted(n, *words) for n, *words in counts if n]
+    found = f"{literal(made.name)} has {listing(new) if new else 'nothing new'}."
     if report.labels_known:
         found += (
             f" {counted(report.labels_known, 'label')} {'was' if report.labels_known == 1 else 'were'} there already."

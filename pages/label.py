@@ -298,9 +298,12 @@ def reason(task: Task) -> None:
 
 def report(task: Task) -> None:
     session, me = current()
-    which = st.radio("With which answer?", ["A", "B"], horizontal=True, key=f"report-side-{task.id}")
+    which = st.radio("With which answer?", ["A", "B"], index=None, horizontal=True, key=f"report-side-{task.id}")
     words = st.text_area("What is wrong with it?", key=f"report-{task.id}", max_chars=2000)
     if st.button("Send to the study's owner", key=f"send-{task.id}"):
+        if which is None:
+            st.error("Nothing is sent yet: choose the answer that the problem is with, A or B.")
+            return
         try:
             labelling.report(session, me.id, (task.left if which == "A" else task.right).id, words)
         except CoplError as problem:

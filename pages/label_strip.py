@@ -16,7 +16,9 @@ from pages.common import count_people, current, group_colour, group_name, page_l
 
 ENOUGH = 10  # answers for a first picture
 CARD_UNTIL = 15  # answers up to which a card points to My taste; then the line does
-WIDTH, HEIGHT, EDGE = 150, 56, 6  # px
+FEWEST = 3  # people on the map: fewer points say nothing
+WIDTH, HEIGHT, EDGE, STAR = 150, 56, 6, 11  # px; the star's middle stays so far inside
+_APPEARS = f"The map appears once {FEWEST} people have a place on it."
 _DOT = "M{x:.0f} {y:.0f}h0"
 _RING = "M{left:.1f} {y:.1f}a1.5 1.5 0 1 0 3 0a1.5 1.5 0 1 0 -3 0"  # of simulated people, as on the large map
 STYLE = """<style>
@@ -47,7 +49,8 @@ def strip(progress: Progress) -> None:
     except Exception as why:  # a snapshot that is away or broken must not stop anybody from labelling
         problem = without_model(why)
     with st.container(key="strip", horizontal=True, vertical_alignment="center"):
-        picture = "" if found is None else f'<div class="map">{points(found[0])}{star(*found)}</div>'
+        shown = found is not None and found[0].n_placed >= FEWEST
+        picture = f'<div class="map">{points(found[0])}{star(*found)}</div>' if found and shown else ""
         words = how_far(progress.done) + (problem or like(found))
         st.html(f'{STYLE}<div class="copl-strip">{picture}<div>{words}</div></div>')
         if progress.done >= CARD_UNTIL:
@@ -73,12 +76,14 @@ def like(found: tuple[SmallMap, UserPosition] | None) -> str:
     """Whom the person answers like, in words."""
     if found is None:
         return "The map appears when the first answers have been learned from."
-    position = found[1]
+    points, position = found
+    few = points.n_placed < FEWEST
     if position.n_labels == 0:
-        return "After each answer, your star moves to the people who answer like you."
+        return _APPEARS if few else "After each answer, your star moves to the people who answer like you."
     if position.group is None:
-        return "Nobody has answered these pairs yet, so your star has no place so far."
-    points = found[0]
+        return f"Nobody else has answered these pairs yet. {_APPEARS if few else 'So your star has no place so far.'}"
+    if few:
+        return _APPEARS
     people = count_people(points.n_placed, points.n_simulated, points.n_models)
     among = f"among {people}, " if points.n_simulated or points.n_models else ""
     if position.n_groups <= 1:
@@ -140,6 +145,7 @@ def star(shown: SmallMap, position: UserPosition) -> str:
     if position.xy is None:
         return ""
     x, y = _pixel(shown.place(position.xy))
+    x, y = min(max(x, STAR), WIDTH - STAR), min(max(y, STAR), HEIGHT - STAR)
     before = st.session_state.get("star", (x, y))
     st.session_state["star"] = (x, y)
     moved = f"--from-x:{before[0] - x:.1f}px;--from-y:{before[1] - y:.1f}px"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copl_core.records import CoplError, User
+from copl_core.records import CoplError, User, counted
 from copl_core.study import forget
 from copl_core.study.session import Session
 from pages.common import current, download
@@ -47,12 +47,13 @@ def show_outcome() -> None:
 
 
 def _ask(session: Session, user: User, words: str) -> None:
+    _, me = current()
     try:
-        n, happens = forget.leaving(session, user.id)
+        n, happens = forget.leaving(session, user.id, own=user.id == me.id)
     except CoplError as problem:
         st.error(str(problem))
         return
-    st.markdown(f"{n:,} answer{'s' * (n != 1)}. {happens}")
+    st.markdown(f"{counted(n, 'answer')}. {happens}")
     if problem := st.session_state.pop("leaving-problem", ""):
         st.error(problem)
     st.text_input(f"{words}: {literal(user.name)}", key=f"leaving-name-{user.id}", autocomplete="off")
@@ -69,7 +70,7 @@ def _leave(user_id: int, name: str) -> None:
     except CoplError as problem:
         st.session_state["leaving-problem"] = str(problem)
         return
-    st.session_state[LEFT] = forget.in_words(done)
+    st.session_state[LEFT] = [forget.to_the_person(done)] if user_id == me.id else forget.in_words(done)
 
 
 def _file(session: Session, me: User) -> bytes:

@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
-from copl_core.records import CoplError, Kind, Role, User
+from copl_core.records import CoplError, Kind, Role, User, counted_people
 from copl_core.study import access, accounts
-from copl_core.study.session import Session
 from copl_core.study_settings import Invite
 from pages import leaving
 from pages.account import account_words, address, only_here
@@ -109,7 +108,7 @@ def invites() -> None:
 
 
 def in_words(one: Invite) -> str:
-    most = "any number of people" if one.uses is None else f"{one.uses} {'people' if one.uses != 1 else 'person'}"
+    most = "any number of people" if one.uses is None else counted_people(one.uses)
     ends = "never expires" if one.expires_at is None else f"open until {when(one.expires_at)}"
     return f"**{str(one.role).capitalize()}**, for {most}; {one.used} joined so far; {ends}. Created {when(one.at)}."
 
@@ -174,14 +173,16 @@ def one(user: User) -> None:
             args=(access.set_role, user.id, role),
             kwargs={"done": f"{user.name} is now {role}."},
         )
-        st.button(
-            "Sign out everywhere",
-            key=f"out-{user.id}",
-            on_click=perform,
-            args=(signed_out_everywhere, user.id),
-            kwargs={"done": f"No existing link signs in as {user.name}; create a new one for them below."},
-            help="Every link that signs in as this person stops working. Their labels stay.",
-        )
+        if user.id != me.id:  # an owner signs themselves out under Account, which asks first
+            st.button(
+                "Sign out everywhere",
+                key=f"out-{user.id}",
+                on_click=perform,
+                args=(access.sign_out_everywhere, user.id),
+                kwargs={"done": f"No existing link signs in as {user.name}; create a new one for them below."},
+                help="Every link that signs in as this person stops working, and every browser is signed out. Their "
+                "labels stay.",
+            )
         fresh = st.button(
             "Create a new sign-in link",
             key=f"link-{user.id}",
@@ -194,12 +195,6 @@ def one(user: User) -> None:
             f"This link signs in as {user.name}.",
         )
     leaving.of_person(user)
-
-
-def signed_out_everywhere(session: Session, user_id: int, *, by: int) -> None:
-    """An owner who signs themselves out means all of their studies, as under Account."""
-    browser = st.session_state.get("browser", "") if user_id == by else ""
-    access.sign_out_everywhere(session, user_id, browser=browser, by=by)
 
 
 def connected(user: User) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Role, counted_people
+from copl_core.records import CoplError, Role, counted, counted_people
 from copl_core.study import controversy, personalisation, user_map
 from copl_core.study.controversy import GroupValue
 from copl_core.study.personalisation import PersonalisationGain
@@ -18,6 +18,7 @@ from pages.common import (
     current,
     group_colour,
     group_name,
+    in_figure,
     no_snapshot,
     source_line,
     watch_champion,
@@ -93,7 +94,7 @@ def people() -> None:
         key="small-map",
         alt="Map of people, coloured by group",
     )
-    groups = f" in {len(view.groups)} groups" if len(view.groups) > 1 else ""
+    groups = f" in {counted(len(view.groups), 'group')}" if len(view.groups) > 1 else ""
     mine = " The star is you." if view.me is not None and view.placed[view.me] else ""
     people = count_people(*view.n_placed)
     open_points = f" {SHOWN_AS}." if view.simulated.any() else ""
@@ -132,7 +133,7 @@ def add_group(figure: go.Figure, view: UserMap, own: np.ndarray, group: int | No
         figure.add_scatter(
             x=view.xy[rows, 0],
             y=view.xy[rows, 1],
-            name=group_name(group),
+            name=in_figure(group_name(group)),
             legendgroup=str(group),
             showlegend=number == 0,
             marker=marker | {"size": POINT},

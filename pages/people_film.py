@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from copl_core.study.user_map import MapFrame, UserMap
-from pages.common import NO_GROUP_COLOUR, group_colour, group_name
+from pages.common import NO_GROUP_COLOUR, group_colour, group_name, in_figure
 from pages.people_map import OPEN, map_height, marker_size, padded
 
 MOST_NUMBERS = 500_000  # positions in all frames together: some megabytes on their way to the browser
@@ -86,7 +86,7 @@ def _parts(view: UserMap, frame: MapFrame) -> Iterator[tuple[str, np.ndarray, di
             symbols = [f"circle{symbol_of[user]}" for user in frame.ids[rows].tolist()]
             colour = NO_GROUP_COLOUR if group < 0 else group_colour(group)
             yield (
-                group_name(None if group < 0 else group),
+                in_figure(group_name(None if group < 0 else group)),
                 rows,
                 {
                     "size": size,

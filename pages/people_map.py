@@ -12,7 +12,7 @@ from copl_core.records import Kind
 from copl_core.study import user_map
 from copl_core.study.session import Session
 from copl_core.study.user_map import UserMap
-from pages.common import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name, number_colours
+from pages.common import GROUP_COLOURS, NO_GROUP_COLOUR, group_colour, group_name, in_figure, number_colours
 
 # what people can be coloured by; the keys are values of the address's ``colour``
 COLOURS = {
@@ -161,11 +161,11 @@ def _add_points(
     more = (colour.n[rows], np.nan_to_num(colour.value[rows])) if hover else ()
     common = {
         "mode": "markers",
-        "name": name,
+        "name": in_figure(name),
         "marker": marker_of(len(view.ids), style, in_3d) | ({"color": colour.value[rows]} if numbered else {}),
-        "text": view.names[rows],
+        "text": [in_figure(one) for one in view.names[rows]],
         "customdata": _point_data(view, rows, *more),
-        "hovertemplate": f"%{{text}}<br>{name}<br>%{{customdata[1]}} labels{hover}<extra></extra>",
+        "hovertemplate": f"%{{text}}<br>{in_figure(name)}<br>%{{customdata[1]}} labels{hover}<extra></extra>",
     }
     if numbered:
         common |= {"legendgroup": name, "showlegend": False}
@@ -205,7 +205,7 @@ def _add_legend_entry(figure: go.Figure, name: str, symbol: str, in_3d: bool) ->
     add(
         **nowhere,
         mode="markers",
-        name=name,
+        name=in_figure(name),
         legendgroup=name,
         hoverinfo="skip",
         marker={
@@ -226,7 +226,7 @@ def _point_data(view: UserMap, rows: np.ndarray, *more: np.ndarray) -> np.ndarra
 def _add_person(figure: go.Figure, view: UserMap, row: int, symbol: str, text: str, in_3d: bool) -> None:
     """One person with their name next to the point."""
     group = view.my_group if row == view.me else int(view.group[row]) if view.group[row] >= 0 else None
-    colour = group_colour(group)
+    colour, text = group_colour(group), in_figure(text)
     common = {
         "mode": "markers+text",
         "name": text,
@@ -263,7 +263,7 @@ def _add_unplaced(figure: go.Figure, view: UserMap, extent: np.ndarray | None) -
         y=np.full(len(rows), low[1] - 0.08 * (high - low)[1]),
         mode="markers",
         name=NO_LABELS,
-        text=view.names[rows],
+        text=[in_figure(one) for one in view.names[rows]],
         marker={"symbol": [f"circle{OPEN[kind]}" for kind in view.kinds[rows]], "color": NO_GROUP_COLOUR, "size": 7},
         customdata=_point_data(view, rows),
         hovertemplate="%{text}<br>no labels in this snapshot, so no position<extra></extra>",

@@ -15,6 +15,7 @@ from pages.common import (
     NO_GROUP_COLOUR,
     current,
     in_a_sentence,
+    in_figure,
     person_name,
     plot_settings,
     training_of,
@@ -278,7 +279,7 @@ def picture(rows: list[PersonQuality]) -> go.Figure:
             shares = [person.figures.left for person in kept]
             figure.add_scatter(
                 x=[share.share for share in shares],
-                y=[name(person) for person in kept],
+                y=[in_figure(name(person)) for person in kept],
                 mode="markers",
                 name=words,
                 error_x={
@@ -300,7 +301,10 @@ def picture(rows: list[PersonQuality]) -> go.Figure:
         range=[-0.02, 1.02], tickformat=".0%", tickvals=[0, 0.25, 0.5, 0.75, 1], zeroline=False, tickfont={"size": 13}
     )
     figure.update_yaxes(
-        categoryorder="array", categoryarray=[name(person) for person in rows], showgrid=False, tickfont={"size": 14}
+        categoryorder="array",
+        categoryarray=[in_figure(name(person)) for person in rows],
+        showgrid=False,
+        tickfont={"size": 14},
     )
     figure.update_layout(
         height=90 + 30 * len(rows),

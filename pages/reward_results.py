@@ -14,7 +14,7 @@ from copl_core.records import CoplError
 from copl_core.study import rewards
 from copl_core.study.views import GroupsOwn, RewardView, ScoreRow
 from pages.candidates import LETTERS
-from pages.common import GATES, current, group_colour, listing, minus, plot_settings, source_line
+from pages.common import GATES, current, group_colour, in_figure, listing, minus, plot_settings, source_line
 from pages.texts import literal
 
 RAISES, LOWERS = (0, 114, 178), (213, 94, 0)  # the ends of the diverging scale
@@ -99,7 +99,8 @@ def of_groups(view: RewardView) -> str:
 
 def even_in_words(row: ScoreRow) -> str:
     letters = listing([LETTERS[i] for i in sorted(row.favourites)])
-    shares = " to ".join(f"{row.win[i]:.0%}" for i in sorted(row.favourites))
+    wins = [f"{row.win[i]:.0%}" for i in sorted(row.favourites)]
+    shares = " to ".join(wins) if len(wins) == 2 else listing(wins)
     return f"**{row.name}** is about even between {letters} ({shares})."
 
 
@@ -137,7 +138,7 @@ def picture(view: RewardView) -> go.Figure:
                 "line": {"width": 2, "color": colours},
                 "symbol": ["circle" if row.best == i and not row.even else "circle-open" for row in rows],
             },
-            customdata=[[row.name, row.low[i], row.high[i], row.reward[i], row.size] for row in rows],
+            customdata=[[in_figure(row.name), row.low[i], row.high[i], row.reward[i], row.size] for row in rows],
             hovertemplate="%{customdata[0]}<br>wins %{x:.0%} (%{customdata[1]:.0%} to %{customdata[2]:.0%})"
             "<br>reward %{customdata[3]:+.2f}, n = %{customdata[4]}<extra></extra>",
         )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from copl_core.records import CoplError, Kind, Role
+from copl_core.records import CoplError, Kind, Role, counted, counted_people
 from copl_core.study import access, audit_trail, labelling
 from copl_core.study.views import QUARANTINE_WORDS
 from copl_core.study_settings import AssignmentSettings
@@ -55,6 +55,7 @@ def page() -> None:
         required=True,
         key="settings-part",
         label_visibility="collapsed",
+        bind="query-params",
     )
     sections[chosen]()
 
@@ -65,22 +66,18 @@ def summary() -> str:
     settings, counts = labelling.assignment_settings(session), access.user_counts(session)
     humans, simulated, models = (counts.get(kind, 0) for kind in Kind)
     waiting, n_open = len(labelling.reports(session)), sum(state == "open" for _, state in access.invites(session))
-    overlap = (
-        "everybody"
-        if settings.overlap is None
-        else f"{settings.overlap} {'people' if settings.overlap != 1 else 'person'}"
-    )
+    overlap = "everybody" if settings.overlap is None else counted_people(settings.overlap)
     access_rule = "Anybody with the address may join" if settings.open else "People join by invite only"
-    invites = f"{n_open or 'no'} invite{'s are' if n_open > 1 else ' is'} open"
+    invites = f"{counted(n_open, 'invite is', 'invites are') if n_open else 'no invite is'} open"
     problems = (
-        f"**{waiting} reported problem{'s wait' if waiting != 1 else ' waits'} for you**"
+        f"**{counted(waiting, 'reported problem waits', 'reported problems wait')} for you**"
         if waiting
         else "no reported problem is open"
     )
     return (
-        f"**{literal(session.record.name)}** has {humans:,} {'people' if humans != 1 else 'person'}"
-        + (f" and {simulated} simulated ones" if simulated else "")
-        + (f" and {models} language model{'s' * (models > 1)}" if models else "")
+        f"**{literal(session.record.name)}** has {counted_people(humans)}"
+        + (f" and {counted(simulated, 'simulated one')}" if simulated else "")
+        + (f" and {counted(models, 'language model')}" if models else "")
         + f". Each pair goes to {overlap}. {access_rule}; {invites}; {problems}."
     )
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
+from pathlib import Path
 
+import streamlit
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -15,10 +18,11 @@ _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>CoPL Studio</title>
 <style>
+{fonts}
 :root {{ color-scheme: light dark; }}
-body {{ font: 17px/1.5 sans-serif; max-width: 34rem; margin: 12vh auto; padding: 0 1.2rem;
+body {{ font: 17px/1.5 copl-sans, sans-serif; max-width: 34rem; margin: 12vh auto; padding: 0 1.2rem;
   color: light-dark(#15171b, #e4e2dc); background: light-dark(#fdfcf9, #15181c); }}
-h1 {{ font: 600 2rem/1.2 serif; }}
+h1 {{ font: 600 2rem/1.2 copl-serif, serif; }}
 a {{ color: light-dark(#005f94, #7cc0ea); }}
 button {{ font: inherit; padding: .4rem 1rem; border: 0; border-radius: .4rem; cursor: pointer; overflow-wrap: anywhere;
   color: light-dark(#fff, #10202c); background: light-dark(#005f94, #7cc0ea); }}
@@ -50,8 +54,21 @@ def question_page(me: str, other: str, token: str, address: str) -> Response:
 
 def _page(title: str, sentence: str, stay: str, back: str, status: int, more: str = "", script: str = "") -> Response:
     words = {"title": title, "sentence": sentence, "stay": stay, "back": back}
-    page = _PAGE.format(**{name: escape(one) for name, one in words.items()}, more=more, script=script)
+    parts = {name: escape(one) for name, one in words.items()}
+    page = _PAGE.format(**parts, more=more, script=script, fonts=_fonts())
     return HTMLResponse(page, status, {"Cache-Control": "no-store"})
+
+
+@cache
+def _fonts() -> str:
+    """The fonts of the pages, as Streamlit serves them; their files have other names in each of its versions."""
+    media = Path(streamlit.__file__).parent / "static" / "static" / "media"
+    rules = []
+    for family, pattern in (("copl-sans", "SourceSansVF-Upright.*"), ("copl-serif", "SourceSerifVariable-Roman.*")):
+        for file in sorted(media.glob(pattern))[:1]:
+            where = f"/static/media/{file.name}"
+            rules.append(f'@font-face {{ font-family: {family}; src: url("{where}"); font-weight: 200 900; }}')
+    return "\n".join(rules)
 
 
 def with_cookie(request: Request, answer: Response, secret: str | None) -> Response:

@@ -51,6 +51,7 @@ class Forgotten:
     named_in: tuple[Path, ...]  # files in the home folder that name the person: exports, bundles, model cards, backups
     waits: tuple[str, ...]  # what files still hold of what went, and why; the trainer goes on trying
     seconds: float
+    n_answers: int = 0  # that counted; the labels that went are more: earlier versions, undone ones, checks
 
     @property
     def clean(self) -> bool:
@@ -68,6 +69,7 @@ def forget(session: Session, user_id: int, *, by: int | None = None) -> Forgotte
         CoplError: there is no such person here, or they are the study's only owner; nothing changes.
     """
     began, name = time.monotonic(), member(session, user_id).name
+    n_answers = _n_answers(session, user_id)
     named_in = tuple(files_naming(session.settings.home, name))
     with suppress(CoplError):  # else the trainer does it, and what is the person's in it goes here
         session.store.end_killed_imports()
@@ -86,13 +88,35 @@ def forget(session: Session, user_id: int, *, by: int | None = None) -> Forgotte
         tuple(path for path in named_in if path.exists()),
         tuple(waits),
         time.monotonic() - began,
+        n_answers,
     )
 
 
+def _n_answers(session: Session, user_id: int) -> int:
+    """The answers of a person that count, as their own pages count them."""
+    return len(session.store.labels(session.id, user_id=user_id))
+
+
+def to_the_person(done: Forgotten) -> str:
+    """What happened, for somebody who has deleted themselves; what is left to do is for owners (``in_words``)."""
+    answers = [f"your {counted(done.n_answers, 'answer')}"] if done.n_answers else []
+    words = f"Deleted for good: {', '.join([*answers, 'your name'])} and all your ways to sign in."
+    if done.still_champion:
+        words += " A new model that has never seen your answers is being made; until it is ready, the old one goes on."
+    if done.named_in:
+        words += " Copies of the study that somebody has made may still name you: ask an owner of the study."
+    if done.waits:
+        words += " Some files still hold what you deleted; the studio goes on by itself until they do not."
+    return words
+
+
 def in_words(done: Forgotten) -> list[str]:
-    """What happened, in sentences without Markdown."""
+    """What happened, for owners, in sentences without Markdown."""
     gone, sentences = done.departure.gone, []
-    counts = [counted(gone[f"{what}s"], what) for what in ("label", "reason", "draft", "report") if gone[f"{what}s"]]
+    counts = [counted(done.n_answers, "answer")] if done.n_answers else []
+    if gone["labels"] > done.n_answers:
+        counts.append(f"{counted(gone['labels'], 'label')} in all, with changed and undone answers and checks")
+    counts += [counted(gone[f"{what}s"], what) for what in ("reason", "draft", "report") if gone[f"{what}s"]]
     sentences.append(f"Deleted for good: {', '.join([*counts, 'name'])} and all ways to sign in.")
     if gone["refusals"]:
         sentences.append(
@@ -221,15 +245,17 @@ def _text_weights(session: Session, snapshot: Snapshot, user_id: int) -> dict[st
 
 
 @needs(OWN_OR_OWNER)
-def leaving(session: Session, user_id: int) -> tuple[int, str]:
-    """(number of a person's answers, what happens if they leave, in sentences)."""
-    n = len(session.store.labels(session.id, user_id=user_id))
+def leaving(session: Session, user_id: int, *, own: bool = False) -> tuple[int, str]:
+    """(number of a person's answers, what happens if they leave, in sentences; ``own``: for the person)."""
+    n = _n_answers(session, user_id)
     champion = session.record.champion
     after = (
-        f"Snapshot {champion} goes on without the place of the person until a new one is trained from scratch without "
-        "these answers; all snapshots before it are removed."
+        "The model goes on without you at once, and one that has never seen your answers replaces it."
+        if own and champion and n
+        else f"Snapshot {champion} goes on without the place of the person until a new one is trained from scratch "
+        "without these answers; all snapshots before it are removed."
         if champion and n
-        else "No snapshot has learned from them."
+        else "No model has learned from them."
     )
     again = _REFUSAL_ENDS if session.store.is_refused(user_id) else ""
     return (

@@ -13,7 +13,10 @@ from contextlib import suppress
 from copl_core.records import BrowserSession, CoplError, Identity, Role, User
 from copl_core.store import Store
 
-SIGNED_OUT = "You are signed out, so nothing was saved. Reload this page to sign in again."
+SIGNED_OUT = (
+    "You are signed out, so nothing was saved. Open your own sign-in link to come back; if an account signs you in, "
+    "reload this page for its button. Somebody without either needs a new link from an owner of the study."
+)
 # What browsers send of themselves names others too: the first of each list that is in it is meant.
 _PROGRAMS = {
     r"\bEdg(A|iOS)?/": "Edge",
@@ -131,3 +134,15 @@ def add(store: Store, browser: str, user: User) -> None:
 def end(store: Store, browser: str) -> None:
     """Sign a browser out of everything."""
     store.end_session(hashed(browser))
+
+
+def set_link_due(store: Store, browser: str, user: User, due: bool) -> None:
+    """Write down whether somebody who has joined in a browser has still to keep a sign-in link."""
+    store.set_link_due(hashed(browser), user.id, due)
+
+
+def link_is_due(store: Store, browser: str, user: User) -> bool:
+    """Whether somebody has joined in this browser, and has neither kept a sign-in link nor used one;
+    an account brings its person back without.
+    """
+    return store.link_due(hashed(browser), user.id) and not store.identities_of(user.id)

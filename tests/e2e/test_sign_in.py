@@ -94,7 +94,8 @@ def test_who_joins_by_name_gets_a_link_of_their_own_that_brings_them_back(app_al
     assert "token" not in page.url and "joined" not in settled(page).url and link.startswith(f"{app_alone.url}/?token=")
     page.reload()
     settled(page).get_by_text("Signed in as Nia").wait_for()
-    assert page.locator(".st-key-welcome").count() == 0  # shown once
+    page.get_by_text("Keep your own sign-in link").click()  # until it is kept
+    page.locator(".st-key-welcome code").wait_for()
     elsewhere = visit()
     elsewhere.get_by_label("Your name or a nickname").fill("Nia")
     elsewhere.get_by_role("button", name="Begin").click()
@@ -111,8 +112,10 @@ def test_the_welcome_goes_when_the_link_is_kept_and_labelling_goes_on(visit, rea
     page.get_by_text("1 answered").first.wait_for()
     page.get_by_role("button", name="I have kept it").click()
     page.locator(".st-key-welcome").wait_for(state="detached")
+    page.reload()
     ready(page).keyboard.press("1")
     page.get_by_text("2 answered").first.wait_for()
+    assert page.locator(".st-key-welcome").count() == 0
 
 
 def test_an_annotator_at_the_address_of_the_labelling_page_sees_it_marked_in_the_menu(app_alone, visit, ready):
@@ -149,7 +152,8 @@ def test_a_tab_that_is_signed_out_elsewhere_stores_nothing_and_says_so(app_alone
     tab.get_by_text("Signed in as Una").wait_for()
     tab.get_by_role("button", name="Tie").wait_for()
     settled(page).get_by_role("button", name="Account").click()
-    page.get_by_role("button", name="Sign out", exact=True).click()
+    page.get_by_text("Sign out", exact=True).click()
+    page.get_by_role("button", name="Sign out without it").click()
     page.get_by_role("button", name="Begin").wait_for()
     settled(tab).get_by_role("button", name="Tie").click()
     tab.get_by_text("You are signed out, so nothing was saved").wait_for()

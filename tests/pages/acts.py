@@ -120,6 +120,7 @@ def _type(kind: str, key: str, button: str = "", *, text: str = "Words") -> Call
 
 
 def _report(page) -> None:
+    next(one for one in page.radio if one.key.startswith("report-side-")).set_value("A")
     next(one for one in page.text_area if one.key.startswith("report-")).set_value("It breaks off.")
     _button(page, "send-").click().run()
 

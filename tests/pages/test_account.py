@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copl_core.records import Role
+from copl_core.records import Identity, Role
 from copl_core.study import access, sign_in
 
 LINUX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -21,11 +21,11 @@ def script() -> None:
 def open_account(session):
     """The account of a user in the browser of a secret."""
 
-    def draw(user, browser: str, *, opened: bool = True):
+    def draw(user, browser: str, *, opened: bool = True, script=script, **more: object):
         page = AppTest.from_function(script, default_timeout=30)
         state = {"session": session, "user": user, "browser": browser, "studies": tuple, "browsers": opened}
         state["again"] = lambda: sign_in.signed_in(session.store, browser, session.id)
-        for name, value in state.items():
+        for name, value in (state | more).items():
             page.session_state[name] = value
         page.run()
         assert not page.exception, page.exception[0].message
@@ -92,3 +92,93 @@ def test_a_link_for_ones_own_devices_is_no_line_of_the_record(session, open_acco
     page.button(key="own-link").click().run()
     assert "/?token=" in page.code[0].value
     assert {entry.event for entry in access.audit(session)} <= {"import"}
+
+
+def test_signing_out_everywhere_is_asked_first_and_says_what_stops_and_who_lets_one_in_again(
+    session, owner, open_account, words
+):
+    ann = access.join(session, "Ann")
+    link = access.sign_in_token(session, ann.id)
+    mine = sign_in.begin(session.store, link)
+    page = open_account(ann, mine)
+    assert [one.label for one in page.button if "everywhere" in one.label] == []
+    page = open_account(ann, mine, everywhere=True)
+    assert "also the one that you saved" in words(page) and "An owner of the study makes the link" in words(page)
+    assert access.sign_in(session, link) == ann
+    page.button(key="sign-out-everywhere").click().run()
+    assert access.sign_in(session, link) is None and sign_in.signed_in(session.store, mine, session.id) is None
+
+
+def test_an_owner_reads_which_studies_and_owners_a_sign_out_everywhere_is_about(session, owner, open_account, words):
+    access.join(session, "Olga *2*", Role.OWNER)
+    for name in ("B", "C", "D_e_", "E", "F"):
+        access.create_study(session, name, browser="", by=owner.id)
+    studies = session.store.studies
+    shown = words(open_account(owner, begin(session, owner), everywhere=True, studies=studies))
+    assert "here and in B, C, D\\_e\\_ and 2 others" in shown
+    assert "`copl link` in a terminal of the studio’s machine or Olga \\*2\\* lets you in again." in shown
+    session.store.connect_identity(owner.id, Identity("https://id.example", "olga", None, "Olga"))
+    shown = words(open_account(owner, begin(session, owner), everywhere=True))
+    assert "Your account signs you in again" in shown
+
+
+def test_the_study_is_named_once(session, owner, open_account, words):
+    browser = begin(session, owner)
+    assert session.record.name in words(open_account(owner, browser, studies=session.store.studies))
+    access.create_study(session, "Second", browser=browser, by=owner.id)
+    page = open_account(owner, browser, studies=session.store.studies)
+    assert len(page.selectbox) == 1 and session.record.name not in words(page) and "Signed in as Olga" in words(page)
+
+
+def test_somebody_who_is_signed_out_has_no_menu_that_names_them(session, owner, open_account, sent):
+    browser = begin(session, owner)
+    page = open_account(owner, browser)
+    assert "stSidebar]" not in sent(page)
+    sign_in.end(session.store, browser)
+    page.run()
+    assert [one.value for one in page.error] == [sign_in.SIGNED_OUT] and "stSidebar]" in sent(page)
+
+
+def joined(session, name: str):
+    user, token = access.enter(session, name)
+    browser = sign_in.begin(session.store, token)
+    sign_in.set_link_due(session.store, browser, user, True)
+    return user, browser
+
+
+def test_who_has_kept_no_link_is_reminded_before_signing_out_until_they_have(session, open_account, words):
+    ann, browser = joined(session, "Ann")
+    page = open_account(ann, browser)  # another tab, or the same one after a reload
+    assert "Without it you do not come back to your answers" in words(page)
+    assert page.button(key="sign-out").label == "Sign out without it"
+    elsewhere = sign_in.begin(session.store, access.sign_in_token(session, ann.id, by=ann.id))
+    for one in (browser, elsewhere):  # they have used a link
+        page = open_account(ann, one)
+        assert page.button(key="sign-out").label == "Sign out" and "come back" not in words(page)
+    page.button(key="sign-out").click().run()
+    assert sign_in.signed_in(session.store, elsewhere, session.id) is None
+
+
+def test_who_has_an_account_needs_no_link(session, open_account, words):
+    ann, browser = joined(session, "Ann")
+    session.store.connect_identity(ann.id, Identity("https://id.example", "ann", None, "Ann"))
+    for more in ({}, {"joined": True}):
+        assert open_account(ann, browser, **more).button(key="sign-out").label == "Sign out"
+
+
+def test_the_link_comes_back_after_a_reload_until_it_is_kept_and_is_one_closed_line(session, open_account, words):
+    def welcomed() -> None:
+        from pages.account import welcome
+
+        welcome()
+
+    ann, token = access.enter(session, "Ann")
+    browser = sign_in.begin(session.store, token)
+    page = open_account(ann, browser, script=welcomed, joined=True)
+    (closed,) = page.expander
+    assert closed.label == "Keep your own sign-in link" and not closed.proto.expanded and not page.code
+    page = open_account(ann, browser, script=welcomed, **{"welcome-link": True})  # after a reload
+    secret = page.code[0].value.partition("token=")[2]
+    assert access.sign_in(session, secret) == ann and "until you say that you have kept it" in words(page)
+    page.button(key="link-kept").click().run()
+    assert not page.expander and not open_account(ann, browser, script=welcomed).expander

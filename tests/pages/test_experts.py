@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -232,3 +232,20 @@ def test_a_damaged_reward_model_is_reported_and_a_lost_old_snapshot_is_named(
     assert sha256(path.read_bytes()).hexdigest() != digest
     page = open_page("experts", other, rosa)
     assert "its reward/model cannot be read" in page.error[0].value and not page.subheader
+
+
+def test_an_expert_that_no_gate_uses_shows_no_changes(camps, rosa, tiny_encoder, open_page, words, monkeypatch):
+    with_reward_model(camps, tiny_encoder, "v0002")
+    found = experts.overview
+
+    def without_the_first(*args, **more):
+        view = found(*args, **more)
+        gates = view.gates.copy()
+        gates[:, 0] = 0.001
+        return replace(view, gates=gates)
+
+    monkeypatch.setattr(experts, "overview", without_the_first)
+    shown = words(open_page("experts", camps, rosa))
+    assert "No gate gives **E1** any weight" in shown and "log-odds ·" not in shown
+    shown = words(open_page("experts", camps, rosa, expert=1))
+    assert "any weight" not in shown and "log-odds ·" in shown

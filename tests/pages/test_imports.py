@@ -47,12 +47,12 @@ def test_a_file_is_shown_before_anything_changes_and_then_imported_here(session,
     assert (session.store.revision(session.id), len(session.store.pairs(session.id))) == before
     opened.radio(key="import-where").set_value("Into Two camps").run()
     opened.button(key="import-make").click().run()
-    assert "Two camps has 3 labels, 1 pair and 2 people more." in words(opened)
+    assert "Two camps has 3 more labels, 1 more pair and 2 more people." in words(opened)
     assert session.store.label_count(session.id) == 3
     again = page("labels.jsonl", lines(*ROWS))
     again.radio(key="import-where").set_value("Into Two camps").run()
     again.button(key="import-make").click().run()
-    assert "0 labels, 0 pairs and 0 people more. 2 labels were there already." in words(again)
+    assert "Two camps has nothing new. 2 labels were there already." in words(again)
 
 
 def test_a_file_that_is_not_recognised_is_mapped_by_hand(session, page, words):

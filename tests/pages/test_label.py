@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from copl_core.records import Choice, CoplError, StoreUnavailable, User
-from copl_core.study import access, labelling, sign_in
+from copl_core.study import access, labelling, sign_in, small_map
 from copl_core.study_settings import AssignmentSettings
 from pages.common import count_people
 from tests.worlds import LONG, SHORT, label_in_camp
@@ -47,7 +48,10 @@ def test_ones_own_link_comes_after_the_first_answer_and_is_one_line_after_the_se
     link = page.code[0].value
     press(page, "A is better")
     (closed,) = (one for one in page.expander if one.label == "Keep your own sign-in link")
-    assert not closed.proto.expanded and [one.value for one in closed.code] == [link]
+    assert not closed.proto.expanded and not page.code, "the secret is not on the screen"
+    page.session_state["welcome-link"] = True
+    page.run()
+    assert [one.value for one in page.code] == [link]
     press(page, "I have kept it")
     assert not page.code
 
@@ -257,3 +261,44 @@ def test_an_answer_that_is_refused_at_last_says_why_and_labelling_goes_on(sessio
     assert "closed meanwhile, so your answer was not stored" in words(page)
     assert [button for button in page.button if button.label == "B is better"] and tries
     assert labelling.history(session, owner.id) == []
+
+
+def test_a_report_names_the_answer_that_the_person_has_chosen_and_no_other(session, owner, open_page, words):
+    page = open_page("label", session, owner)
+    (side,) = (one for one in page.radio if one.key.startswith("report-side-"))
+    assert side.value is None
+    next(one for one in page.text_area if one.key.startswith("report-")).set_value("It breaks off.")
+    press(page, "Send to the study's owner")
+    assert "choose the answer that the problem is with" in words(page) and labelling.reports(session) == []
+    task = labelling.next_task(session, owner.id)
+    next(one for one in page.radio if one.key.startswith("report-side-")).set_value("B")
+    press(page, "Send to the study's owner")
+    assert [one.response_id for one in labelling.reports(session)] == [task.right.id]
+
+
+def placed(camps, n: int, xy: tuple[float, float] | None, group: int | None = None):
+    """A small map of so many people, and a person on it who has answered."""
+    ann = access.join(camps, f"Ann {n}")
+    found, position = small_map.small_map(camps, ann.id)
+    return replace(found, n_placed=n), replace(position, n_labels=12, xy=xy, group=group)
+
+
+def test_the_small_map_is_shown_once_three_people_are_on_it(camps, ann, open_page, monkeypatch):
+    for n in (2, 3):
+        found = placed(camps, n, None)
+        with monkeypatch.context() as few:
+            few.setattr(small_map, "small_map", lambda *_, found=found: found)
+            page = open_page("label", camps, ann)
+        assert ('class="map"' in html(page)) == (n == 3)
+        assert ("The map appears once 3 people have a place on it" in html(page)) == (n == 2)
+        assert "Nobody else has answered these pairs yet" in html(page)
+
+
+def test_the_star_stays_inside_the_small_map(camps, ann, open_page, monkeypatch):
+    for corner in ((-1e3, -1e3), (1e3, 1e3)):
+        found = placed(camps, 16, corner, 0)
+        with monkeypatch.context() as one:
+            one.setattr(small_map, "small_map", lambda *_, found=found: found)
+            page = open_page("label", camps, ann)
+        left, top = map(float, re.search(r"left:([\d.]+)px;top:([\d.]+)px", html(page)).groups())
+        assert 10 <= left <= 140 and 11 <= top <= 45

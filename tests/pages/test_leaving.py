@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from copl_core.records import Role
-from copl_core.study import access, forget
+from copl_core.records import Choice, Role
+from copl_core.study import access, forget, labelling
 from pages.leaving import LEFT
 
 
@@ -23,7 +23,32 @@ def test_a_person_deletes_themselves_by_typing_their_name(session, owner, open_p
     page.text_input(key=f"leaving-name-{ann.id}").set_value("Ann *Star*")
     page.button(key=f"leave-{ann.id}").click().run()
     assert not page.exception and session.store.member(session.id, ann.id) is None
-    assert page.session_state[LEFT][0] == "Deleted for good: 3 labels, 3 reasons, name and all ways to sign in."
+    assert page.session_state[LEFT] == ["Deleted for good: your 3 answers, your name and all your ways to sign in."]
+
+
+def test_the_same_answers_are_counted_before_and_after_and_the_person_reads_no_jargon(camps, open_page, words, label):
+    session, ann = camps, access.join(camps, "Ann")
+    access.join(session, "Olga", Role.OWNER)
+    label(session, ann, 3)
+    labelling.undo(session, ann.id)
+    labelling.edit(session, labelling.history(session, ann.id)[0].id, ann.id, Choice.TIE)
+    page = open_page("taste", session, ann, **{"delete-me": True})
+    before = words(page)
+    assert "2 answers. These go for good" in before and "the model goes on without you" in before.lower()
+    page.text_input(key=f"leaving-name-{ann.id}").set_value("Ann")
+    page.button(key=f"leave-{ann.id}").click().run()
+    (sentence,) = page.session_state[LEFT]
+    assert sentence.startswith("Deleted for good: your 2 answers, your name and")
+    assert not {"Run", "Snapshot", "snapshot", "labels", "v0001"} & set(sentence.split())
+
+
+def test_an_owner_reads_what_went_and_what_is_left_to_do(camps, label):
+    ann = access.join(camps, "Ann")
+    label(camps, ann, 3)
+    labelling.undo(camps, ann.id)
+    done = " ".join(forget.in_words(forget.forget(camps, ann.id)))
+    assert "Deleted for good: 2 answers, 3 labels in all, with changed and undone answers and checks, name" in done
+    assert "trains from scratch without them" in done or "Too few labels" in done
 
 
 def test_the_only_owner_is_told_why_they_cannot_leave(session, owner, open_page, words):

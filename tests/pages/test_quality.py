@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -276,3 +277,11 @@ def test_an_owner_takes_back_that_accounts_are_accepted_as_alike(session, owner,
     assert "took back that copy 0 and copy 1 answer alike." in trail[0]
     with pytest.raises(CoplError, match="only an owner"):
         label_quality.end_alike(session, [], by=access.join(session, "Rita", Role.RESEARCHER).id)
+
+
+def test_a_name_is_drawn_in_figures_as_it_was_written(session, owner, open_page, label, sent):
+    ann = access.join(session, "Ann <i>Bo</i> & %{x}")
+    label(session, ann, 3)
+    page = open_page("quality", session, owner)
+    (figure,) = page.get("plotly_chart")
+    assert "Ann &lt;i&gt;Bo&lt;/i&gt; &amp; %&#123;x}" in json.loads(figure.proto.spec)["data"][0]["y"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from copl_core.command_line import command
 from copl_core.records import Choice, ImportRow, Kind, Role
 from copl_core.study import access, contents, labelling, privacy, sign_in
 from copl_core.study_settings import AssignmentSettings
+from tests.plan import ROOT
 
 
 @pytest.fixture
@@ -398,3 +400,11 @@ def test_the_figures_of_an_audit_stand_beside_chance_with_what_hides_them(two_sn
     access.exclude(session, next(one.id for one in access.users(session) if one.id != owner.id), True)
     later = words(open_page("settings", session, owner, **{"settings-part": "Privacy"}))
     assert "One of these people has since been left out of the study's training" in later
+
+
+def test_the_section_is_in_the_address_so_that_a_reload_keeps_it(session, owner):
+    page = AppTest.from_file(str(ROOT / "pages" / "settings.py"), default_timeout=30)
+    page.session_state["session"], page.session_state["user"] = session, owner
+    page.query_params["settings-part"] = "Guidelines"
+    page.run()
+    assert page.segmented_control(key="settings-part").value == "Guidelines"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import anyio
 import pytest
+import streamlit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
@@ -123,6 +127,10 @@ def test_a_link_changes_who_somebody_is_only_after_their_click(session, client, 
         assert answer.status_code == 200 and "set-cookie" not in answer.headers
         assert "signed in as Olga" in answer.text and "Sign in as &lt;Eve&gt;" in answer.text
         assert 'href="/label?pair=3%22"' in answer.text and "<Eve>" not in answer.text
+        fonts = re.findall(r'url\("/static/(.+?)"\)', answer.text)
+        assert len(fonts) == 2 and all(
+            (Path(streamlit.__file__).parent / "static/static" / one).is_file() for one in fonts
+        )
         assert answer.headers["cache-control"] == "no-store" and answer.headers["referrer-policy"] == "no-referrer"
     assert who(session, client) == "Olga" and client.cookies.get(installation.cookie_name()) == before
     assert client.get("/", params={"token": token}).status_code == 303  # one's own link
