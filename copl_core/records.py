@@ -166,6 +166,16 @@ class BrowserSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """How much a user does, for the owners of their study."""
+
+    n_labels: int  # that count
+    seen_at: (
+        datetime | None
+    )  # the last visit in a browser that is signed in, to the hour; None: there is no such browser
+
+
+@dataclass(frozen=True, slots=True)
 class SignedInBrowser:
     """A browser in which a user is signed in, as a list shows it to them."""
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from copl_core.records import (
+    Activity,
     AuditEntry,
     BrowserSession,
     Choice,
@@ -283,6 +284,7 @@ class Store(Protocol):
         """
         ...
 
+    def activity(self, study_id: int, ids: Sequence[int]) -> dict[int, Activity]: ...
     def set_link_due(self, session_hash: str, user_id: int, due: bool) -> None:
         """Write down whether a user who has joined in this browser has still to keep a sign-in link; the first use of
         one ends it too.

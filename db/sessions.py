@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from copl_core.records import LEFT, BrowserSession, CoplError, Role, SignedInBrowser, User
+from copl_core.records import LEFT, Activity, BrowserSession, CoplError, Role, SignedInBrowser, User
 from db.base import AnyRow
 from db.identity_models import IdentitySessionRow, IdentityUserRow
 from db.identity_rows import (
@@ -38,6 +38,7 @@ from db.identity_rows import (
 from db.members import study_of_row
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
 from db.study_models import EmailRow, InviteRow, ServiceTokenRow
+from db.texts import IDS
 from db.transactions import Transactions, audit, now, user_of, user_row
 
 KEPT = timedelta(days=180)  # without a visit, after which a session ends
@@ -144,6 +145,22 @@ class Sessions(Transactions):
                 raise CoplError("This browser is not signed in any more; open your sign-in link again.")
             if connection.execute(_USER, {**_live_values(session_hash), "study": study_id}).first() is None:
                 add_to(connection, session.id, user_id)
+
+    def activity(self, study_id: int, ids: Sequence[int]) -> dict[int, Activity]:
+        found = dict[int, Activity]()
+        seen = func.max(BrowserSessionRow.seen_at).label("seen_at")
+        query = (
+            select(UserRow.id, UserRow.n_preferences, seen)
+            .outerjoin(SessionUserRow, SessionUserRow.user_id == UserRow.id)
+            .outerjoin(BrowserSessionRow, BrowserSessionRow.id == SessionUserRow.session_id)
+            .where(UserRow.study_id == study_id)
+            .group_by(UserRow.id)
+        )
+        with self._read() as connection:
+            for start in range(0, len(ids), IDS):
+                for row in connection.execute(query.where(UserRow.id.in_(ids[start : start + IDS]))):
+                    found[row.id] = Activity(row.n_preferences, row.seen_at)
+        return found
 
     def set_link_due(self, session_hash: str, user_id: int, due: bool) -> None:
         with self._write() as connection:

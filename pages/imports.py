@@ -34,6 +34,8 @@ COLUMNS = {
 CHOICES = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad", None: ""}
 CODES = {"a": "A is better", "b": "B is better", "tie": "Tie", "both_bad": "Both are bad"}
 _OPTIONS = re.compile(r" \((?:add )?--(?:[^()]|\([^()]*\))*\)")
+# What a price (“$5 or $6”) is not
+_TEX = re.compile(r"\\\(.+?\\\)|\\\[.+?\\\]|\$\$.+?\$\$|\$[^$\n]*[\\^_{][^$\n]*\$", re.DOTALL)
 PASTED, UPLOADED, ON_SERVER = "Pasted text", "A file", "A file on this server"
 
 
@@ -229,6 +231,11 @@ def preview(rows: list[ImportRow]) -> None:
     texts = {name: st.column_config.Column(width="medium") for name in ("question", "A", "B")}
     table = [in_a_table(row) for row in rows]
     st.dataframe(table, column_config=texts, hide_index=True, width="stretch", key="import-preview")
+    if any(_TEX.search(text) for row in rows for text in (row.prompt, row.response_a, row.response_b)):
+        st.info(
+            "These texts look as if they hold formulas in TeX. They are set as formulas once **How texts are set** "
+            "(Study, Assignment) is “Markdown with formulas”; until then people read their source."
+        )
     if not st.toggle("Show them as they will look", key="import-looks"):
         return
     for row in rows:

@@ -15,6 +15,17 @@ from pages.account import account_words
 from pages.common import visited
 from pages.texts import literal
 
+# The parts of docs/privacy.md that somebody who joins decides by
+PRIVACY = (
+    "- **Kept:** your name, your answers with their reasons and times, how long each took, and what the model learns "
+    "of your taste. Of your browser its name (“Firefox on Linux”) and the hour of its last visit.\n"
+    "- **Where:** on the machine of this studio and in its database. Nothing of it is sent elsewhere, unless an owner "
+    "exports or uploads it.\n"
+    "- **You leave** on the page My taste: *Download my data* gives you all of it as one file, *Delete me* deletes it "
+    "for good. Copies that somebody has exported stay where they are.\n"
+    "- A nickname is enough."
+)
+
 
 def page(identity: Identity | None = None) -> None:
     """For somebody who has no user in this study.
@@ -92,6 +103,12 @@ def join(secret: str | None, identity: Identity | None = None) -> None:
         "You will see a question and two answers. Choose the one that you prefer. There is no right or wrong: "
         "people differ, and this study is about how they differ."
     )
+    st.caption(
+        "Owners and researchers of the study see your answers and reasons under the name that you give. Other people "
+        "who label see a point on a map, without a name."
+    )
+    with st.expander("What is kept, and how you leave"):
+        st.markdown(PRIVACY)
     with st.form("join", border=False):
         name = st.text_input("Your name or a nickname", value=identity.name if identity else "", max_chars=80)
         if st.form_submit_button("Begin", type="primary"):

@@ -15,7 +15,7 @@ from copl_core.records import Choice, CoplError, Progress, Role, Task
 from copl_core.study import labelling
 from copl_core.study_settings import Guidelines
 from pages import account, scripts
-from pages.common import current, in_a_sentence, page_link
+from pages.common import current, in_a_sentence, on_touch, page_link
 from pages.label_strip import strip
 from pages.sending import TAGS, Given, set_message, store, try_again, waits
 from pages.texts import draw_markdown, draw_prompt, draw_response
@@ -31,6 +31,7 @@ KEYS = {
     "H or ?": "show or hide these keys",
     "Esc": "leave the field for your reason",
 }
+LONG, FOLDED = 2000, 420  # characters of an answer that is folded on a phone, and px of its box, which scrolls
 LAYOUT = """<style>
 [data-testid=stLayoutWrapper]:has(> .st-key-head) { position: sticky; top: 3.75rem; z-index: 20; }
 .st-key-head { background: light-dark(#fdfcf9, #15181c); padding: .6rem 0 .5rem; gap: .6rem;
@@ -245,8 +246,13 @@ def both_responses(task: Task) -> None:
     ):
         with column:
             st.html(f'<div class="copl-side">{letter}</div>')
-            with st.container(border=True, height="stretch", key=f"response-{side}"):
+            opened = f"whole-{side}-{task.id}"
+            folds = on_touch() and len(response.text) > LONG  # B and the buttons below lie far away on a phone
+            height = FOLDED if folds and not st.session_state.get(opened) else "stretch"
+            with st.container(border=True, height=height, key=f"response-{side}"):
                 draw_response(response.text)
+            if folds:
+                st.toggle(f"Show all of {letter}", key=opened)
 
 
 def other_buttons(task: Task) -> None:

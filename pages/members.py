@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
-from copl_core.records import CoplError, Kind, Role, User, counted_people
+from copl_core.records import Activity, CoplError, Kind, Role, User, counted_people
 from copl_core.study import access, accounts
 from copl_core.study_settings import Invite
 from pages import leaving
-from pages.account import account_words, address, only_here
+from pages.account import account_words, address, day_words, only_here
 from pages.common import current, rerun, resend_values, training_of
 from pages.find_people import find_people
 
@@ -124,13 +124,17 @@ def revoke(invite_id: int) -> None:
 
 def people() -> None:
     found = find_people("members-find", chosen=[st.session_state.get("members-person")])
+    session, _ = current()
     humans = [user for user in found if user.kind == Kind.HUMAN]
+    seen = access.activity(session, [user.id for user in humans])
     st.dataframe(
         [
             {
                 "person": user.name,
                 "role": str(user.role),
                 "training": training_of(user),
+                "labels": seen[user.id].n_labels if user.id in seen else 0,
+                "last seen": day_of(seen, user.id),
             }
             for user in humans
         ],
@@ -153,6 +157,11 @@ def people() -> None:
         "On the Quality page you decide whether somebody's labels train the model, next to the figures that this "
         "decision should rest on."
     )
+
+
+def day_of(seen: Mapping[int, Activity], user_id: int) -> str:
+    at = seen[user_id].seen_at if user_id in seen else None
+    return "" if at is None else day_words(at)
 
 
 def one(user: User) -> None:

@@ -66,7 +66,7 @@ if (!window.coplLink) {
 # Shortcuts are off while the person types.  Repeated key events of a held key do nothing, and neither does the second
 # click of a double click if the next pair has appeared in between.  After a lost connection the page runs again, since
 # its last answer may have been stored.  A text area sends its words when it is left or at Ctrl+Enter: a pause in typing
-# sends them too, as a draft, and so do every two seconds of typing; Esc and Ctrl+Enter leave the field.
+# sends them too, as a draft, and so do every second of typing and leaving the page; Esc and Ctrl+Enter leave the field.
 LABELLING = """
 if (!window.coplKeys) {
   window.coplKeys = true;
@@ -80,7 +80,7 @@ if (!window.coplKeys) {
     if (event.repeat && (event.key.length === 1 || event.key === "Backspace")) event.stopImmediatePropagation();
     else if (event.key === "?") document.querySelector(".st-key-keys button")?.click();
   }, true);
-  let pause = null, unsent = null;
+  let pause = null, unsent = null, keep = null;
   window.addEventListener("input", (event) => {
     const field = event.target.closest?.("[class*=st-key-reason-] textarea");
     clearTimeout(pause);
@@ -88,12 +88,17 @@ if (!window.coplKeys) {
       new KeyboardEvent(kind, {key: "Enter", code: "Enter", ctrlKey: true, bubbles: true, cancelable: true})));
     if (!field || event.isComposing) return;
     unsent ??= performance.now();
-    const wait = Math.min(500, Math.max(0, unsent + 2000 - performance.now()));
-    pause = setTimeout(() => {
-      unsent = null;
+    const now = () => {
+      clearTimeout(pause);
+      unsent = keep = null;
       if (document.activeElement === field) send();
-    }, wait);
+    };
+    keep = now;
+    pause = setTimeout(now, Math.min(400, Math.max(0, unsent + 1000 - performance.now())));
   }, true);
+  // Before the page goes, as far as the browser still sends it
+  for (const kind of ["pagehide", "beforeunload"]) window.addEventListener(kind, () => keep?.());
+  document.addEventListener("visibilitychange", () => { if (document.hidden) keep?.(); });
   let clicked = null;
   window.addEventListener("click", (event) => {
     const button = event.target.closest?.("[class*=st-key-]")?.className.match(/st-key-\\S+-\\d+/)?.[0];

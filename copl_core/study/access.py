@@ -6,13 +6,24 @@ plain hash is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain, count
 
 from copl_core.formats.values import visible
 from copl_core.names import has_unseen
-from copl_core.records import LARGEST, AuditEntry, CoplError, Kind, NotInStudy, Role, SignedInBrowser, StudyRecord, User
+from copl_core.records import (
+    LARGEST,
+    Activity,
+    AuditEntry,
+    CoplError,
+    Kind,
+    NotInStudy,
+    Role,
+    SignedInBrowser,
+    StudyRecord,
+    User,
+)
 from copl_core.store import Store
 from copl_core.study.roles import ANYBODY, OWN, OWN_OR_OWNER, OWNER, RESEARCHER, TERMINAL, member, needs
 from copl_core.study.session import Session
@@ -46,6 +57,12 @@ def users_of(session: Session, ids: Iterable[int | None]) -> dict[int, User]:
     """Id → user, of those among these ids that are users of the study; None is no id."""
     wanted = [one for one in ids if one is not None and 0 < one <= LARGEST]
     return {user.id: user for user in session.store.users(session.id, ids=wanted)} if wanted else {}
+
+
+@needs(OWNER)
+def activity(session: Session, ids: Sequence[int]) -> dict[int, Activity]:
+    """Id → how many labels of a user count, and when they were seen last, of those that are users of the study."""
+    return session.store.activity(session.id, ids)
 
 
 @needs(RESEARCHER)

@@ -149,6 +149,12 @@ def test_one_address_joins_so_often_a_minute_and_then_waits(empty, open_page, wo
     assert [user.name for user in access.users(empty) if user.name in ("Ann", "Ben")] == ["Ann"]
 
 
+def test_who_joins_reads_first_who_sees_the_answers_and_how_one_leaves(empty, open_page, words):
+    shown = words(open_page("join", empty, None))
+    assert "Owners and researchers of the study see your answers and reasons under the name that you give" in shown
+    assert "*Delete me* deletes it for good" in shown and "A nickname is enough" in shown
+
+
 def test_who_signed_in_too_late_reads_that_the_link_stays(empty, words):
     page = AppTest.from_file(str(ROOT / "pages" / "join.py"), default_timeout=30)
     page.session_state["session"], page.query_params["link"] = empty, "later"

@@ -204,3 +204,12 @@ def test_the_role_for_a_path_is_looked_up_at_the_act(session, owner, role, folde
     for read in (lambda: contents.server_file(page, str(path)), lambda: contents.open_import(page, path)):
         with pytest.raises(CoplError, match="owner"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_tex"),
+    [("Is $x^2$ even?", True), (r"\(a + b\)", True), ("It costs $5, not $6.", False), ("$HOME and $PATH", False)],
+)
+def test_texts_with_formulas_name_the_switch_that_sets_them(page, words, text, is_tex):
+    shown = words(page("labels.jsonl", lines(ROWS[0] | {"prompt": text})))
+    assert ("**How texts are set**" in shown) == is_tex

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from copl_core.records import Choice, CoplError, StoreUnavailable, User
-from copl_core.study import access, labelling, sign_in, small_map
+from copl_core.records import Choice, CoplError, ImportRow, Role, StoreUnavailable, User
+from copl_core.study import access, contents, labelling, sign_in, small_map
 from copl_core.study_settings import AssignmentSettings
 from pages.common import count_people
-from tests.worlds import LONG, SHORT, label_in_camp
+from tests.worlds import LONG, SHORT, label_in_camp, open_study
 
 
 @pytest.fixture
@@ -302,3 +302,24 @@ def test_the_star_stays_inside_the_small_map(camps, ann, open_page, monkeypatch)
             page = open_page("label", camps, ann)
         left, top = map(float, re.search(r"left:([\d.]+)px;top:([\d.]+)px", html(page)).groups())
         assert 10 <= left <= 140 and 11 <= top <= 45
+
+
+def heights(block) -> list[int]:
+    """The heights in px of the boxes of a page that have one."""
+    block = getattr(block, "_tree", block)
+    own = getattr(getattr(block, "proto", None), "height_config", None)
+    found = [own.pixel_height] if own is not None and own.pixel_height else []
+    return found + [one for child in getattr(block, "children", {}).values() for one in heights(child)]
+
+
+def test_a_long_answer_is_folded_on_a_phone_until_it_is_wanted_whole(tmp_path, open_page, monkeypatch):
+    session = open_study(tmp_path)
+    owner = access.join(session, "Olga", Role.OWNER)
+    contents.import_rows(session, [ImportRow(1, "Why?", "word " * 6000, "Because.")])
+    for touch in (False, True):
+        monkeypatch.setattr("pages.common.on_touch", lambda touch=touch: touch)
+        page = open_page("label", session, owner)
+        assert len([one for one in page.toggle if one.label.startswith("Show all of ")]) == touch
+    assert heights(page) == [420]
+    page.toggle[0].set_value(True).run()
+    assert heights(page) == []

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 from copl_core.command_line import command
 from copl_core.records import Choice, ImportRow, Kind, Role
 from copl_core.study import access, contents, labelling, privacy, sign_in
+from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 from tests.plan import ROOT
 
@@ -408,3 +409,16 @@ def test_the_section_is_in_the_address_so_that_a_reload_keeps_it(session, owner)
     page.query_params["settings-part"] = "Guidelines"
     page.run()
     assert page.segmented_control(key="settings-part").value == "Guidelines"
+
+
+def test_the_list_of_people_says_how_many_labels_they_have_and_when_they_were_seen(session, owner, page, label):
+    ann = access.join(session, "Ann")
+    access.join(session, "Ben")
+    label(session, ann, 3)
+    labelling.undo(session, ann.id)
+    sign_in.begin(session.store, access.sign_in_token(session, ann.id))
+    table = next(one.value for one in page("People and invites").dataframe if "last seen" in one.value)
+    rows = {row["person"]: (row["labels"], row["last seen"]) for row in table.to_dict("records")}
+    assert rows["Ann"] == (2, "today") and rows["Ben"] == (0, "")
+    other = Session(session.store, session.settings, session.store.create_study("Other").id)
+    assert access.activity(other, [ann.id]) == {}
