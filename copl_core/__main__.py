@@ -22,7 +22,7 @@ from copl_core.install.program import importable
 from copl_core.records import LARGEST, OFFERED_KINDS, RUN_KINDS, CoplError, ImportReport, Pair, Role, counted
 from copl_core.storage import attempt, storage_of
 from copl_core.store import Store
-from copl_core.study import access, bundle, contents, forget, labelling, rewards, runs, service_tokens
+from copl_core.study import access, bundle, contents, deletion, forget, labelling, rewards, runs, service_tokens
 from copl_core.study.session import Session
 from copl_core.study_settings import ServiceRole
 
@@ -747,6 +747,24 @@ def _my_data(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _delete_study(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.name is None:
+        store = open_store(settings)
+        for line in deletion.deleted_studies(find_study(store, settings)):
+            print(line)
+        names = ", ".join(repr(study.name) for study in store.studies())
+        print(f"The studies of this installation: {names}.")
+        return 0
+    session = open_study(settings, arguments.name)
+    if not arguments.yes:
+        print(f"{session.record.name}: {deletion.before_deletion(session)}")
+        print(f"  {_program()} backup FILE --study {session.record.name!r}")
+    typed = arguments.name if arguments.yes else _typed("Type the name of the study to delete all of it: ")
+    done = deletion.delete_study(session, typed, seconds=None)
+    print("\n".join(done.sentences()))
+    return 0
+
+
 _FOUND = 10  # pairs that a search in a terminal prints
 
 
@@ -800,6 +818,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_data_commands(command)
     _add_pairs(command)
+    _add_delete_study(command)
     _add_people(command)
     _add_model_commands(command)
     _add_export_model(command)
@@ -857,6 +876,14 @@ def _add_pairs(command: AddCommand) -> None:
     _add_study(sub)
     sub.add_argument("action", choices=("find", "withdraw", "hand-out", "list"), help="list: the withdrawn ones")
     sub.add_argument("words", nargs="*", metavar="NUMBER", help="of pairs; for find: words of their texts")
+
+
+def _add_delete_study(command: AddCommand) -> None:
+    sub = command(
+        "delete-study", _delete_study, "Delete a study and all that is of it; without NAME: what was deleted."
+    )
+    sub.add_argument("name", nargs="?", metavar="NAME", help="of the study")
+    sub.add_argument("--yes", action="store_true", help="do not ask for the name again")
 
 
 def _add_people(command: AddCommand) -> None:

@@ -155,6 +155,28 @@ class StudyRecord:
     created_at: datetime | None = None
 
 
+class Deletion(StrEnum):
+    """What is to be done yet of the deletion of a study."""
+
+    ROWS = "rows"
+    FILES = "files"
+    DONE = "done"  # nothing
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedStudy:
+    """What stays of a study that an owner deleted: one line."""
+
+    id: int
+    name: str
+    labels: int  # that it had
+    users: int
+    at: datetime
+    in_app: bool  # deleted by an owner in the app, and not in a terminal
+    state: Deletion
+    created_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class BrowserSession:
     """A browser in which somebody is signed in."""

@@ -18,6 +18,7 @@ from copl_core.records import (
     AuditEntry,
     BrowserSession,
     Choice,
+    DeletedStudy,
     Departure,
     Ground,
     Identity,
@@ -884,6 +885,27 @@ class Store(Protocol):
         ...
 
     # ---- people who leave
+    def begin_deletion(self, study_id: int, *, by: int | None = None) -> DeletedStudy:
+        """Close a study for good: from now on it is in no list, nobody is signed in to it, its runs are cancelled, and
+        its name is free.
+
+        Raises:
+            CoplError: there is no such study, or it is the only one; nothing changes.
+        """
+        ...
+
+    def delete_rows(self, study_id: int, *, seconds: float | None = None) -> bool:
+        """Delete the rows of a closed study in short transactions, for ``seconds`` at most; whether all are gone."""
+        ...
+
+    def deleted_studies(self) -> list[DeletedStudy]:
+        """What stays of deleted studies, by id, also while their deletion goes on."""
+        ...
+
+    def finish_deletion(self, study_id: int) -> None:
+        """Note that no file holds anything of a deleted study any more."""
+        ...
+
     def forget_user(self, user_id: int, *, fewest: Mapping[str, int], by: int | None = None) -> Departure:
         """Delete all that is a user's: labels, reasons, drafts, tasks, reports, name, addresses, links; queue the run
         that replaces the champion.

@@ -19,7 +19,7 @@ from db.overlap import assignment_of
 from db.quarantine import note_newcomer, of_newcomer
 from db.sessions import bind_session, end_links_of, end_sessions_of, same_person, shut_out
 from db.study_models import EmailRow, InviteRow
-from db.transactions import Transactions, audit, now, study_row, user_of, user_row
+from db.transactions import THERE, Transactions, audit, now, study_row, user_of, user_row
 
 
 class Auth(Transactions):
@@ -117,7 +117,8 @@ class Auth(Transactions):
 
     def study_of_invite(self, token_hash: str) -> int | None:
         with self._read() as connection:
-            return connection.execute(select(InviteRow.study_id).where(InviteRow.hash == token_hash)).scalar()
+            query = select(InviteRow.study_id).where(InviteRow.hash == token_hash, InviteRow.study_id.in_(THERE))
+            return connection.execute(query).scalar()
 
     def invite_by_token(self, study_id: int, token_hash: str) -> Invite | None:
         with self._read() as connection:

@@ -23,9 +23,10 @@ from db.identity_rows import (
     rule,
     rules_of,
 )
+from db.models import StudyRow
 from db.sessions import add_to, end_sessions_of, live_session, new_session
 from db.study_models import EmailRow
-from db.transactions import Transactions, audit, study_row, user_of, user_row
+from db.transactions import THERE, Transactions, audit, study_row, user_of, user_row
 
 
 class Identities(Transactions):
@@ -39,7 +40,8 @@ class Identities(Transactions):
         with self._read() as connection:
             session = live_session(connection, session_hash)
             identity = None if session is None else identity_of_session(connection, session.id)
-            if identity is None or (bound(connection, identity.id, study_id) is None
+            there = connection.execute(THERE.where(StudyRow.id == study_id)).first() is not None
+            if identity is None or not there or (bound(connection, identity.id, study_id) is None
                                     and rule(connection, study_id, identity.email) is None):  # fmt: skip
                 return None
         with self._write() as connection:  # look again under a lock, so that one user is created

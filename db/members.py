@@ -17,6 +17,7 @@ from db.study_parts import drop_some
 from db.texts import IDS
 from db.transactions import (
     APART,
+    THERE,
     audit,
     bump_revision,
     locked_user,
@@ -34,7 +35,10 @@ DROPPED_AT_ONCE = 500  # rows of a study that never became whole
 _SPREAD, _WHOLE = 2_654_435_769, 2**32  # multiples of the first, modulo the second, are evenly spread (Knuth, 6.4)
 # Built once: every act of a page runs it.
 _MEMBER = select(UserRow.__table__).where(
-    UserRow.id == bindparam("user"), UserRow.study_id == bindparam("study"), UserRow.kind != LEFT
+    UserRow.id == bindparam("user"),
+    UserRow.study_id == bindparam("study"),
+    UserRow.kind != LEFT,
+    UserRow.study_id.in_(THERE),
 )
 
 
@@ -74,7 +78,7 @@ class Members(Rights):
 
     def drop_unfinished(self, study_id: int | None = None) -> list[int]:
         """In short transactions: others label in other studies."""
-        query = select(StudyRow.id).where(StudyRow.ready.is_(False))
+        query = select(StudyRow.id).where(StudyRow.ready.is_(False), StudyRow.deletion.is_(None))
         with self._read() as connection:
             query = query if study_id is None else query.where(StudyRow.id == study_id)
             studies = list(connection.execute(query).scalars())

@@ -42,6 +42,7 @@ class StudyRow(Base):
     assignment: Mapped[dict[str, Any] | None] = mapped_column("room", JSON(none_as_null=True), key="assignment")
     schedule: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # null: as the installation is set
     ready: Mapped[bool] = mapped_column(default=True, server_default=true())  # lists show no study that is being made
+    deletion: Mapped[str | None] = mapped_column(String(10))  # of a deleted study: a ``Deletion``; its row stays
     # Names that owners gave to groups, by group number; null: none
     group_names: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     forgotten: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # revision when a user last left

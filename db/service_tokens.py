@@ -9,7 +9,7 @@ from copl_core.study_settings import MOST_PER_MINUTE, ServiceRole, ServiceToken
 from db.base import AnyRow
 from db.members import checked_name
 from db.study_models import ServiceTokenRow
-from db.transactions import Transactions, audit, now, study_row
+from db.transactions import THERE, Transactions, audit, now, study_row
 
 
 class ServiceTokens(Transactions):
@@ -45,7 +45,9 @@ class ServiceTokens(Transactions):
         with self._read() as connection:
             row = connection.execute(
                 select(ServiceTokenRow.__table__).where(
-                    ServiceTokenRow.hash == token_hash, ServiceTokenRow.revoked_at.is_(None)
+                    ServiceTokenRow.hash == token_hash,
+                    ServiceTokenRow.revoked_at.is_(None),
+                    ServiceTokenRow.study_id.in_(THERE),
                 )
             ).first()
             return None if row is None else _token(row)

@@ -39,7 +39,7 @@ from db.members import study_of_row
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
 from db.study_models import EmailRow, InviteRow, ServiceTokenRow
 from db.texts import IDS
-from db.transactions import Transactions, audit, now, user_of, user_row
+from db.transactions import THERE, Transactions, audit, now, user_of, user_row
 
 KEPT = timedelta(days=180)  # without a visit, after which a session ends
 TOUCHED = timedelta(hours=1)  # a visit is written down once in this time
@@ -54,7 +54,7 @@ _USER = (
     select(UserRow.__table__)
     .join(SessionUserRow, SessionUserRow.user_id == UserRow.id)
     .join(BrowserSessionRow, BrowserSessionRow.id == SessionUserRow.session_id)
-    .where(*_LIVE, UserRow.study_id == bindparam("study"))
+    .where(*_LIVE, UserRow.study_id == bindparam("study"), UserRow.study_id.in_(THERE))
 )
 
 
@@ -66,7 +66,7 @@ class Sessions(Transactions):
             token = connection.execute(
                 select(TokenRow.user_id, TokenRow.terminal, UserRow.study_id)
                 .join(UserRow, UserRow.id == TokenRow.user_id)
-                .where(TokenRow.hash == token_hash)
+                .where(TokenRow.hash == token_hash, UserRow.study_id.in_(THERE))
             ).first()
             if token is None:
                 return None
@@ -209,7 +209,7 @@ class Sessions(Transactions):
         with self._read() as connection:
             row = connection.execute(
                 select(UserRow.__table__)
-                .where(UserRow.study_id == study_id, UserRow.role == Role.OWNER.value)
+                .where(UserRow.study_id == study_id, UserRow.role == Role.OWNER.value, UserRow.study_id.in_(THERE))
                 .order_by(UserRow.id)
                 .limit(1)
             ).first()

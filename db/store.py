@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from db.auth import Auth
 from db.bundles import Bundles
+from db.deletions import Deletions
 from db.departures import Departures
 from db.engine import make_engine
 from db.identities import Identities
@@ -56,6 +57,7 @@ class SqlStore(
     Watch,
     StorageMarks,
     Departures,
+    Deletions,
     PersonalData,
 ):
     """A store in the database of ``engine``, after ``db.schema.make_ready``."""

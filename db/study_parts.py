@@ -38,6 +38,8 @@ from db.study_models import (
 )
 from db.unfinished import cut_ranges
 
+DELETED = "study deleted"  # the event of the audit trail that stays of a deleted study
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -97,20 +99,34 @@ _SIGN_IN = (
 
 
 _NOT_KEPT = (_part("write_runs", WriteRunRow),)
+ALL_PARTS = (*PARTS, *_SIGN_IN, *_NOT_KEPT)
 
 
 def drop_some(connection: Connection, study_id: int, n: int) -> bool:
     """Delete ``n`` rows or so of a study that nobody has seen; returns whether the study is gone."""
+    if not drop_rows(connection, study_id, n):
+        return False
+    connection.execute(delete(UnfinishedRow).where(UnfinishedRow.study_id == study_id))  # pairs to be counted again
+    connection.execute(delete(StudyRow).where(StudyRow.id == study_id))
+    return True
+
+
+def all_of(part: Part, study_id: int) -> ColumnElement[bool]:
+    """The condition of the rows of a study that go with it."""
+    which = part.of(study_id)
+    return which & (AuditRow.event != DELETED) if part.table is AuditRow.__table__ else which
+
+
+def drop_rows(connection: Connection, study_id: int, n: int) -> bool:
+    """Delete ``n`` rows or so of a study, but neither its own nor the entry of its deletion; whether all are gone."""
     opened = BrowserSessionRow.study_id == study_id
     connection.execute(update(BrowserSessionRow).where(opened).values(study_id=None))
-    for part in reversed((*PARTS, *_SIGN_IN, *_NOT_KEPT)):
-        which = part.of(study_id)
+    for part in reversed(ALL_PARTS):
+        which = all_of(part, study_id)
         if "id" in part.table.c:
             which = part.table.c.id.in_(select(part.table.c.id).where(which).order_by(part.table.c.id.desc()).limit(n))
         if connection.execute(delete(part.table).where(which)).rowcount >= n:
             cut_ranges(connection)
             return False
     cut_ranges(connection)
-    connection.execute(delete(UnfinishedRow).where(UnfinishedRow.study_id == study_id))  # pairs to be counted again
-    connection.execute(delete(StudyRow).where(StudyRow.id == study_id))
     return True

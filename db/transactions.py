@@ -68,10 +68,12 @@ def clock(connection: Connection) -> datetime:
     return datetime.fromisoformat(found).replace(tzinfo=UTC)
 
 
+# The ids of the studies that are there: a study that is being deleted is closed from its first moment on
+THERE = select(StudyRow.id).where(StudyRow.deletion.is_(None))
 _STUDY_OF = (
     select(StudyRow.__table__, UserRow.id.label("user_id"))
     .join(UserRow, UserRow.study_id == StudyRow.id)
-    .where(UserRow.id == bindparam("user"), UserRow.kind != LEFT)
+    .where(UserRow.id == bindparam("user"), UserRow.kind != LEFT, StudyRow.deletion.is_(None))
 )
 _STUDY_OF_LOCKED = _STUDY_OF.with_for_update(of=StudyRow, key_share=True)
 _BOTH_LOCKED = _STUDY_OF.with_for_update(of=(StudyRow, UserRow), key_share=True)  # in this order
@@ -90,7 +92,7 @@ def study_of(connection: Connection, user_id: int, *, lock: bool = False, and_us
     return row
 
 
-_STUDY = select(StudyRow.__table__).where(StudyRow.id == bindparam("study"))
+_STUDY = select(StudyRow.__table__).where(StudyRow.id == bindparam("study"), StudyRow.deletion.is_(None))
 _STUDY_LOCKED = _STUDY.with_for_update(key_share=True)
 
 
@@ -114,7 +116,7 @@ def pair_row(connection: Connection, study_id: int, pair_id: int) -> AnyRow:
 
 
 def user_row(connection: Connection, user_id: int, *, lock: bool = False) -> AnyRow:
-    query = select(UserRow.__table__).where(UserRow.id == user_id, UserRow.kind != LEFT)
+    query = select(UserRow.__table__).where(UserRow.id == user_id, UserRow.kind != LEFT, UserRow.study_id.in_(THERE))
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
         raise _no_user(user_id)

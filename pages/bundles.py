@@ -30,13 +30,17 @@ def bundle_part() -> None:
 
 
 def downloading() -> None:
+    bundle_button("bundle-download")
+
+
+def bundle_button(key: str) -> None:
     session, _ = current()
     st.download_button(
         "Download this study",
         data=download(lambda session, me: bundle.bundle_file(session, by=me.id)),
         file_name=f"{'-'.join(session.record.name.split())}.zip",
         mime="application/zip",
-        key="bundle-download",
+        key=key,
         help="People can go on labelling: the file is the study at this moment. For a study of more than a million "
         "labels, use `backup` in a terminal.",
     )

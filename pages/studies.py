@@ -5,13 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from copl_core.records import CoplError, Kind
-from copl_core.study import access
-from pages.account import open_study
-from pages.bundles import bundle_part
+from copl_core.study import access, deletion
+from pages.account import address, open_study
+from pages.bundles import bundle_button, bundle_part
 from pages.common import current, rerun
 from pages.exports import export_part
 from pages.imports import import_part
 from pages.members import perform
+from pages.texts import literal
 
 
 def studies() -> None:
@@ -24,6 +25,7 @@ def studies() -> None:
     st.write("A new study is for invited people only, and its owner is you. Nothing changes in this one.")
     new_study()
     newcomers()
+    delete_part()
 
 
 def simulated() -> None:
@@ -71,6 +73,42 @@ def new_study() -> None:
                 st.error(str(problem))
             else:
                 open_study(made.id)
+
+
+def delete_part() -> None:
+    """The end of this study, which its name confirms; a copy of it is offered first."""
+    session, me = current()
+    with st.expander("Delete this study", key="delete-study", on_change="rerun") as opened:
+        if not opened.open:
+            return
+        name = session.record.name
+        st.markdown(literal(deletion.before_deletion(session)))
+        bundle_button("bundle-before-deletion")
+        with st.form("delete-study-form", border=False):
+            typed = st.text_input(
+                f"Type the name of the study to delete all of it: {literal(name)}",
+                key="delete-study-name",
+                autocomplete="off",
+            )
+            pressed = st.form_submit_button("Delete the study for good", key="delete-study-make")
+        if pressed:
+            delete_study(typed)
+
+
+def delete_study(typed: str) -> None:
+    """Delete this study and open another one of the visitor, or else what anybody sees."""
+    session, me = current()
+    try:
+        with st.spinner("Deleting"):
+            done = deletion.delete_study(session, typed, by=me.id)
+    except CoplError as problem:
+        st.error(literal(str(problem)))
+        return
+    for sentence in done.sentences():
+        st.success(literal(sentence))
+    others = [study.id for study in st.session_state.get("studies", tuple)() if study.id != session.id]
+    st.link_button("Go on", f"{address()}/?study={others[0]}" if others else f"{address()}/", type="primary")
+    st.stop()  # what follows is of a study that is there
 
 
 def newcomers() -> None:

@@ -47,6 +47,7 @@ COMMANDS = (
     "my-data",
     "forget",
     "pair",
+    "delete-study",
     "link",
     "up",
     "weights",
@@ -620,6 +621,22 @@ def test_a_pair_is_found_withdrawn_and_handed_out_again_by_its_number(home, labe
     assert "1 pair of 'Birds' handed out again.\n0 pairs are withdrawn." in capsys.readouterr().out
     for words, sentence in ((["seven"], "'seven' is no number"), (["99999"], "no pair with id 99999"), ([], "Which")):
         assert main(["pair", "withdraw", *words]) == 1 and sentence in capsys.readouterr().err
+
+
+def test_a_study_is_deleted_by_its_name_and_listed_afterwards(home, labels, capsys, monkeypatch):
+    main(["import", str(labels), "--study", "Birds"])
+    assert main(["delete-study", "Birds", "--yes"]) == 1 and "the only study" in capsys.readouterr().err
+    main(["import", str(labels), "--study", "Fish"])
+    monkeypatch.setattr("builtins.input", lambda _: "Fish")
+    assert main(["delete-study", "Birds"]) == 1
+    printed = capsys.readouterr()
+    assert "Nothing is deleted" in printed.err and "backup FILE --study 'Birds'" in printed.out
+    monkeypatch.setattr("builtins.input", lambda _: "Birds")
+    assert main(["delete-study", "Birds"]) == 0 and "Birds is deleted: 40 labels of" in capsys.readouterr().out
+    assert main(["delete-study"]) == 0
+    printed = capsys.readouterr().out
+    assert "'Birds', 40 labels of" in printed and "The studies of this installation: 'Fish'." in printed
+    assert main(["delete-study", "Birds", "--yes"]) == 1 and "no study named 'Birds'" in capsys.readouterr().err
 
 
 def test_the_server_answers_in_a_process_of_its_own_until_it_is_stopped(home, labels, capsys):

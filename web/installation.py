@@ -93,7 +93,8 @@ def served() -> list[Session]:
     current = store.current_study()
     if current is not None:
         open_study(current.id)
-    return list(_STUDIES.values())
+    there = {study.id for study in store.studies()}
+    return [session for study_id, session in list(_STUDIES.items()) if study_id in there]
 
 
 def cookie_name() -> str:

@@ -14,6 +14,7 @@ from threading import Event, Thread
 from copl_core.config import STOP_SECONDS, Settings
 from copl_core.records import WRITE, CoplError, NotMigrated, StoreUnavailable
 from copl_core.store import Store
+from copl_core.trainer import deletions
 from copl_core.trainer.backups import BackUp
 from copl_core.trainer.departures import CleanUp
 from copl_core.trainer.duties import LOOK_SECONDS, Duty, carry_out
@@ -133,8 +134,8 @@ def watch(trainer: Trainer, tables: Tables) -> None:
 
 
 def clean(trainer: Trainer) -> None:
-    """Every second: whether somebody has left, an import was killed, or a copy of the database is due.  It has a thread
-    of its own: to rewrite a database may take minutes.
+    """Every second: whether somebody has left, a study was deleted, an import was killed, or a copy of the database is
+    due.  It has a thread of its own: to rewrite a database may take minutes.
     """
     cleaner = CleanUp(trainer.store, trainer.settings)
 
@@ -142,8 +143,13 @@ def clean(trainer: Trainer) -> None:
         if waits := cleaner.attempt():
             raise CoplError(" ".join(waits))
 
+    def delete() -> None:
+        if waits := deletions.go_on(trainer.store, trainer.settings):
+            raise CoplError(" ".join(waits))
+
     duties = (
         Duty("the removal of what people who have left leave", attempt, _LONGEST_CLEAN),
+        Duty("the removal of deleted studies", delete, _LONGEST_CLEAN),
         Duty("the removal of what killed imports have left", trainer.store.end_killed_imports, _LONGEST_CLEAN),
         Duty("the backup of the database", BackUp(trainer.store, trainer.settings), _LONGEST_CLEAN),
     )

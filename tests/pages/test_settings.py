@@ -334,6 +334,28 @@ def test_a_name_in_use_makes_no_study(session, page, words):
     assert "already" in words(opened) and len(session.store.studies()) == 1
 
 
+def test_an_owner_deletes_the_study_by_its_name_after_a_copy_was_offered(session, owner, page, words):
+    other = session.store.create_study("Second")
+    opened = page("Studies", **{"delete-study": True})
+    assert "go for good" in words(opened) and "Download this study" in [
+        one.label for one in opened.get("download_button")
+    ]
+    opened.text_input(key="delete-study-name").set_value("Second")
+    opened.button(key="delete-study-make").click().run()
+    assert "the name to type is Two camps" in opened.error[0].value and len(session.store.studies()) == 2
+    opened.text_input(key="delete-study-name").set_value("Two camps")
+    opened.button(key="delete-study-make").click().run()
+    assert not opened.exception and "Two camps is deleted" in words(opened)
+    assert session.store.studies() == [other] and session.store.deleted_studies()[0].in_app
+
+
+def test_the_only_study_stays(session, owner, page):
+    opened = page("Studies", **{"delete-study": True})
+    opened.text_input(key="delete-study-name").set_value("Two camps")
+    opened.button(key="delete-study-make").click().run()
+    assert "only study of this installation" in opened.error[0].value and len(session.store.studies()) == 1
+
+
 def test_newcomers_are_shown_this_study(session, owner, page, words):
     other = session.store.create_study("Second")
     session.store.make_current(other.id)

@@ -17,9 +17,10 @@ from sqlalchemy import text
 
 from copl_core.formats.bundle import open_bundle
 from copl_core.records import Choice, CoplError, Ground, Identity, Role, SnapshotRecord
-from copl_core.study import access, bundle, contents, forget, labelling
+from copl_core.study import access, bundle, contents, deletion, forget, labelling
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
+from copl_core.trainer import deletions
 from copl_core.trainer.departures import clean_up
 from tests.kills import Watch, killed_at, steps
 from tests.worlds import camp_labels, open_study, pairs_to_label
@@ -73,6 +74,11 @@ ACTS = {
     "backup": Act(lambda session: bundle.backup(session, _bundle(session)), _held),
     "restore": Act(_restore),
     "forget": Act(_forget, mend=_clean_up),
+    "deletion": Act(
+        lambda session: deletion.delete_study(session, session.record.name, seconds=None),
+        lambda session: [(one.name, one.labels, one.users) for one in session.store.deleted_studies()],
+        mend=lambda session: deletions.go_on(session.store, session.settings),
+    ),
     "audit": Act(lambda session: session.store.write_audit(session.id, "v0001", {"auc": 0.6})),
     "connect": Act(lambda session: session.store.connect_identity(_person(session), ANN)),
     "quarantine": Act(
@@ -96,6 +102,7 @@ def made(tmp_path_factory) -> Path:
     session.store.publish(session.id, record, run_id=None)
     session.store.set_email(session.id, "ben@example.org", Role.RESEARCHER)
     bundle.backup(session, session.settings.home / "kept.zip")
+    access.owner(Session(session.store, session.settings, session.store.create_study("Other").id))
     session.store.close()
     return session.settings.home
 
