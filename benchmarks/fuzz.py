@@ -4,6 +4,8 @@
 
 The entries are the app and its websocket, the reward server and the health port of a trainer, as real processes; the
 import of damaged files and the terminal in this process.  Requests come from nobody, from a member and from an owner.
+After thirty sign-ins that failed in a minute an address is answered with 429, which is right: so half of the requests
+over HTTP come from one address, and the others from as many addresses of this machine, whose sign-ins are looked at.
 Counted are the answers, tracebacks (in answers and logs), refusals that left something in the database, and texts that
 only owners may read in answers to others.
 """
@@ -26,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -240,10 +243,11 @@ def http(world: World, entry: str, n: int, seed: int, paths: tuple[str, ...], po
         request, whole = fuzz_requests.http_request(random, paths)
         if who in cookies:
             request = request.replace(b"\r\n", b"\r\nCookie: " + cookies[who].encode() + b"\r\n", 1)
-        answer = ask_raw(port, request, 10.0 if whole else 0.3)
+        answer = ask_raw(port, request, 10.0 if whole else 0.3, somewhere(random))
         tally.requests += 1
         found = re.match(rb"HTTP/1\.1 (\d)\d\d", answer)
-        tally.answers[f"{found[1].decode()}xx" if found else "closed"] += 1
+        limited = answer.startswith(b"HTTP/1.1 429 ")
+        tally.answers["429" if limited else f"{found[1].decode()}xx" if found else "closed"] += 1
         if found and found[1] == b"5" and b" 503 " not in answer[:20] and b" 501 " not in answer[:20]:
             tally.tracebacks.append(f"{answer[:40]!r} after {request[:200]!r}")
         tally.look(answer, hidden_from(world, who), request[:200])
@@ -257,10 +261,19 @@ def hidden_from(world: World, who: str) -> tuple[str, ...]:
     return OWNERS if who == world.member.name else OWNERS + MEMBERS
 
 
-def ask_raw(port: int, request: bytes, seconds: float) -> bytes:
+def somewhere(random: Random) -> str:
+    """The address that a request comes from: half of them from one, the others from any of this machine."""
+    many = sys.platform == "linux"  # where every address of 127.0.0.0/8 is this machine
+    if not many:
+        return "127.0.0.1"
+    return "127.9.9.9" if random.random() < 0.5 else f"127.{random.randint(10, 250)}.{random.randint(0, 255)}.1"
+
+
+def ask_raw(port: int, request: bytes, seconds: float, source: str = "127.0.0.1") -> bytes:
     """The whole answer; what has come where the connection breaks or the server waits for more."""
     answer = b""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
+    connected = partial(socket.create_connection, ("127.0.0.1", port), seconds, (source, 0))
+    with suppress(OSError), connected() as connection:
         connection.sendall(request)
         while more := connection.recv(1 << 16):
             answer += more
