@@ -25,7 +25,7 @@ help:
 	@echo "make clean  remove the environment and caches; labels, models and weights stay in var"
 
 run: install
-	@$(PY) -m copl_core weights
+	@$(PY) -m copl_core weights --check-port
 	@exec $(PY) -m copl_core up
 
 # Three processes for two cores, since browser tests mostly wait.  Without the weights, the tests that need them are skipped with the reason.

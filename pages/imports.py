@@ -33,6 +33,9 @@ COLUMNS = {
 }
 CHOICES = {Choice.LEFT: "A", Choice.RIGHT: "B", Choice.TIE: "tie", Choice.BOTH_BAD: "both bad", None: ""}
 CODES = {"a": "A is better", "b": "B is better", "tie": "Tie", "both_bad": "Both are bad"}
+_NEEDS = "prompt, response_a, response_b and, if a row is a label, choice and annotator"
+_NEEDS_HERE = "a question, an answer A, an answer B and, if a row is a label, a choice and an annotator"
+_VALUE = re.compile(r"\b(prompt|response_a|response_b|choice|annotator)(?= (?:is|are|has|holds) )")
 _OPTIONS = re.compile(r" \((?:add )?--(?:[^()]|\([^()]*\))*\)")
 # What a price (“$5 or $6”) is not
 _TEX = re.compile(r"\\\(.+?\\\)|\\\[.+?\\\]|\$\$.+?\$\$|\$[^$\n]*[\\^_{][^$\n]*\$", re.DOTALL)
@@ -117,7 +120,8 @@ def look(path: Path) -> None:
     try:
         file, first = opened(path, maps, annotator)
     except CoplError as problem:
-        st.error(in_this_form(str(problem).replace(str(path), path.name)))
+        show = st.warning if fields(path) else st.error  # nothing is wrong with a file whose columns are to be named
+        show(in_this_form(str(problem).replace(str(path), path.name)))
         if not st.session_state.get("import-unclear"):
             st.session_state["import-unclear"] = True
             rerun()  # the columns open
@@ -128,8 +132,11 @@ def look(path: Path) -> None:
 
 
 def in_this_form(sentence: str) -> str:
-    """A sentence without the options of the terminal in brackets: the fields for them stand on the page."""
-    return _OPTIONS.sub("", sentence)
+    """A sentence without the options of the terminal in brackets, for which the page has fields, and with the names of
+    these fields.
+    """
+    sentence = _OPTIONS.sub("", sentence).replace(_NEEDS, _NEEDS_HERE)
+    return _VALUE.sub(lambda found: COLUMNS[found[1]], sentence)
 
 
 def opened(path: Path, maps: list[str], annotator: str) -> tuple[Any, list[ImportRow]]:

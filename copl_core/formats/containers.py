@@ -56,6 +56,7 @@ class Container:
         read: yields the records; what cannot be read is appended to what it gets.
         unit: what a number counts: "line" or "row".
         notes: what a reader of the report should know, such as a guessed encoding.
+        has_null: whether an empty text differs from a value that is missing; in CSV it does not.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Container:
     read: Callable[[Problems], Iterator[Record]] = field(repr=False)
     unit: str = "row"
     notes: tuple[str, ...] = ()
+    has_null: bool = True
 
 
 def open_container(path: Path) -> Container:
@@ -131,7 +133,9 @@ def _open_text(path: Path) -> Container:
         return Container(path, "JSON lines", lambda problems: _lines(path, encoding, problems), "line", notes)
     delimiter = _delimiter(path, encoding)
     kind = {"\t": "TSV"}.get(delimiter, "CSV")
-    return Container(path, kind, lambda problems: _table(path, encoding, delimiter, problems), notes=notes)
+    return Container(
+        path, kind, lambda problems: _table(path, encoding, delimiter, problems), notes=notes, has_null=False
+    )
 
 
 def _start(path: Path, encoding: str) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def _history(value: Any) -> list[tuple[str, str]]:
 
 
 def response_text(name: str, value: Any) -> str:
-    """A response: a text, a message, or the text of several turns.  An empty text is a response.
+    """A response: a text, a message, or the text of several turns.  It may be empty here.
 
     Raises:
         BadRecord: it is missing, or not text.

@@ -131,6 +131,7 @@ class _Row:
             sources=sources,
             context=ids,
             meta=meta,
+            as_given=self._exported,
             **by,
         )
 

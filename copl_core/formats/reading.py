@@ -50,6 +50,7 @@ class Reading:
     left_out: Problems = field(default_factory=LeftOut)  # (record, reason)
     notes: LeftOut = field(default_factory=LeftOut)  # values that were not taken, of labels that were
     ignored: Counter[str] = field(default_factory=Counter)  # fields that nothing reads
+    no_null: bool = False  # in this file an empty text is a missing value
     rows: int = 0  # records, taken or not
     without_annotator: int = 0
     without_choice: int = 0  # rows that name an annotator and no choice
@@ -64,6 +65,7 @@ class Reading:
 
     def records(self, container: Container) -> Iterator[Record]:
         """The records of a file, counted; those that cannot be read are left out."""
+        self.no_null = not container.has_null
         for record in container.read(_Unreadable(self)):
             self.rows += 1
             yield record
@@ -99,6 +101,7 @@ class Reading:
         meta: Mapping[str, Any] | None = None,
         label_key: str | None = None,
         kind: Kind | None = None,
+        as_given: bool = False,
         **more: Any,
     ) -> ImportRow:
         """One pair, with its label if there is a choice; ``more`` are further fields of an ``ImportRow``.
@@ -107,6 +110,7 @@ class Reading:
             choice: "a", "b", "tie", "both_bad" or None.
             annotator: whose label it is; None: the one that the user named.
             kind: of the annotator; None: the name says whether it is a language model.
+            as_given: the row was in a study before, where an answer may be empty.
             left: the response that was shown on the left, "a" or "b"; None: nobody knows.
             context: what distinguishes this label from an equal one: ids and times of the file.
 
@@ -114,6 +118,8 @@ class Reading:
             BadRecord: the texts or the annotator cannot be taken.
         """
         _check(prompt, a, b)
+        if not as_given:
+            self._empty_answers(record, {"response_a": a, "response_b": b})
         meta = _storable(meta) if meta else None
         if choice is None:
             return ImportRow(record.number, prompt, a, b, source_a=sources[0], source_b=sources[1], meta=meta)
@@ -147,6 +153,19 @@ class Reading:
             kind=kind,
             **more,
         )
+
+    def _empty_answers(self, record: Record, answers: Mapping[str, str]) -> None:
+        """An answer in which nothing can be read is noted: models do answer nothing.  An empty cell is no answer.
+
+        Raises:
+            BadRecord: it is an empty cell.
+        """
+        for name, text in answers.items():
+            if _shows(text):
+                continue
+            if self.no_null:
+                raise BadRecord(f"{name} is empty")
+            self.notes.append((record.number, f"{name} is empty, and is imported as an empty answer"))
 
     def note(self, record: Record, name: str, text: str) -> None:
         """A value that is not taken, while its label is."""
@@ -217,6 +236,11 @@ def _check(prompt: str, a: str, b: str) -> None:
         checked(name, text)
     if a == b:
         raise BadRecord("response_a and response_b are the same text")
+
+
+def _shows(text: str) -> bool:
+    """Whether there is anything to read in a text."""
+    return any(one.isprintable() and not one.isspace() for one in text)
 
 
 def _side(choice: str, swapped: bool) -> Choice:

@@ -169,6 +169,17 @@ def _holder(stream: IO[str]) -> str:
     return stream.read(200).strip() or "the process is not known"
 
 
+def check_start(settings: Settings) -> None:
+    """Check what ``main`` needs of this machine, before anything is downloaded for it.
+
+    Raises:
+        CoplError: the studio of this home is running, or the port cannot be used.
+    """
+    prepare_home(settings)
+    with only_launcher(settings):
+        check_port(settings.port, settings.address)
+
+
 def check_port(port: int, address: str = "127.0.0.1", choose: str = "COPL_PORT={} make run") -> None:
     """Check that the app can listen on the port of an address; ``choose`` says how another port is chosen.
 

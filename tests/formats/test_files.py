@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.import_speed import write_workbook
+from copl_core.formats import own
 from copl_core.formats.containers import LINE_LIMIT
 from copl_core.formats.files import open_file, read_options
 from copl_core.formats.reading import Options
@@ -507,12 +508,28 @@ def test_an_id_of_several_pairs_is_reported_and_they_stay_apart(tmp_path):
     assert (survey.pairs, survey.labels) == (3, 4)
 
 
-def test_an_empty_answer_is_an_answer(tmp_path):
+@pytest.mark.parametrize("name", ["response_a", "response_b"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_row_of_a_table_with_an_empty_answer_is_left_out_and_named(tmp_path, name, delimiter):
+    for empty in ("", " ", "\u200b"):
+        file = opened(tmp_path, table(delimiter, [ROWS[0] | {name: empty}, ROWS[1]]))
+        assert len(list(file.rows())) == 1 and file.survey.left_out == ((2, f"{name} is empty"),)
+
+
+def test_an_empty_answer_that_a_file_gives_as_a_text_is_an_answer_and_is_named(tmp_path):
     for empty in ("", "\u200b", " "):
-        [row] = opened(tmp_path, jsonl(ROWS[0] | {"response_a": empty})).rows()
+        file = opened(tmp_path, jsonl(ROWS[0] | {"response_a": empty}))
+        [row] = file.rows()
         assert row.response_a == empty
-    [row] = opened(tmp_path, b"prompt,response_a,response_b\nSay nothing,,No\n").rows()
-    assert row.response_a == ""
+        assert file.survey.notes == ("line 1: response_a is empty, and is imported as an empty answer",)
+
+
+def test_an_empty_answer_of_a_study_comes_back_from_its_export(tmp_path):
+    exported = dict.fromkeys(own._OF_EXPORTS, "1") | ROWS[0] | {"response_a": "", "choice": "a", "label_key": "k"}
+    for content in (jsonl(exported), table(",", [exported])):
+        file = opened(tmp_path, content)
+        [row] = file.rows()
+        assert row.response_a == "" and not file.survey.notes
 
 
 @given(

@@ -264,6 +264,21 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+def test_a_port_in_use_is_found_before_anything_is_downloaded(tmp_path, monkeypatch, capsys):
+    from copl_core.__main__ import main
+    from copl_core.install import weights
+
+    monkeypatch.setattr(weights, "fetch", lambda *_, **__: pytest.fail("it downloads first"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name, value in (("COPL_HOME", str(tmp_path / "home")), ("COPL_PORT", str(port))):
+            monkeypatch.setenv(name, value)
+        assert main(["weights", "--check-port"]) == 1
+    assert f"Port {port} cannot be used" in capsys.readouterr().err
+
+
 def test_an_error_of_the_preparation_is_reported_and_nothing_starts(tmp_path):
     def broken(_settings):
         raise CoplError("the database is from a later version; update the program")

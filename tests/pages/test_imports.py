@@ -41,7 +41,7 @@ def test_a_file_is_shown_before_anything_changes_and_then_imported_here(session,
     text = words(opened)
     assert "**A file of pairs or labels** (JSON lines, 4 lines): 3 labels of 2 people on 1 pair." in text
     assert "1 line will be skipped; all other lines will be imported." in text
-    assert "Line 3: response\\_a is missing" in text and "topic (1)" in text
+    assert "Line 3: Answer A is missing" in text and "topic (1)" in text
     table = next(frame.value for frame in opened.dataframe if "question" in frame.value)
     assert table["choice"].tolist() == ["A", "tie", "A"] and table["person"].tolist() == ["Ann", "Ben", "Ann"]
     assert (session.store.revision(session.id), len(session.store.pairs(session.id))) == before
@@ -59,6 +59,8 @@ def test_a_file_that_is_not_recognised_is_mapped_by_hand(session, page, words):
     rows = [{"task": "Name a bird", "one": "Robin", "two": "Wren", "won": won, "by": {"name": "Ann"}} for won in (0, 1)]
     opened = page("votes.jsonl", lines(*rows))
     assert "has no two answers to compare: its fields are task, one, two, won, by" in words(opened)
+    assert opened.warning and not opened.error, "nothing is wrong yet: the columns are to be named"
+    assert "response_a" not in words(opened) and "an answer A, an answer B" in words(opened)
     assert not [button for button in opened.button if button.key == "import-make"]
     for ours, theirs in (
         ("prompt", "task"),
@@ -68,7 +70,7 @@ def test_a_file_that_is_not_recognised_is_mapped_by_hand(session, page, words):
         ("annotator", "by.name"),
     ):
         opened.selectbox(key=f"import-column-{ours}").set_value(theirs).run()
-    assert "choice is 0" in words(opened)
+    assert "Choice is 0" in words(opened)
     opened.text_input(key="import-code-a").set_value("0").run()
     opened.text_input(key="import-code-b").set_value("1").run()
     assert "2 labels of 1 person on 1 pair" in words(opened)
