@@ -8,7 +8,7 @@ from datetime import datetime
 
 import streamlit as st
 
-from copl_core.records import Choice, CoplError, Label
+from copl_core.records import Choice, CoplError, Label, counted
 from copl_core.study import labelling, user_profile
 from copl_core.study.views import CHOICE_WORDS, PastAnswer
 from pages.common import current, rerun
@@ -38,8 +38,8 @@ def answers() -> None:
     st.caption(
         f"{len(found):,} of {len(everything):,} answers, newest first."
         if len(found) < len(everything)
-        else f"{len(everything):,} answers, newest first. When you change an answer, the new one counts; the old one "
-        "is kept as superseded and does not train the model."
+        else f"{counted(len(everything), 'answer')}, newest first. When you change an answer, the new one counts; "
+        "the old one is kept as superseded and does not train the model."
     )
     for one in found[(number - 1) * A_PAGE : number * A_PAGE]:
         answer(one)

@@ -11,7 +11,7 @@ import time
 
 import streamlit as st
 
-from copl_core.records import Choice, CoplError, Progress, Role, Task
+from copl_core.records import Choice, CoplError, Progress, Role, Task, counted
 from copl_core.study import labelling
 from copl_core.study_settings import Guidelines
 from pages import account, scripts
@@ -331,7 +331,8 @@ def footer(progress: Progress) -> None:
     goal = labelling.assignment_settings(session).daily_goal
     if goal:
         st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")
-    st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {progress.left:,} pairs left.")
+    left = counted(progress.left, "pair")
+    st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {left} left.")
 
 
 page()

@@ -100,7 +100,7 @@ def people() -> None:
     open_points = f" {SHOWN_AS}." if view.simulated.any() else ""
     source_line(
         f"{people}{groups}; people who answer alike stand near each other.{open_points}{mine}",
-        f"{view.snapshot}, {view.total_labels:,} labels",
+        f"{view.snapshot}, {counted(view.total_labels, 'label')}",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from copl_core.records import CoplError, Kind
+from copl_core.records import CoplError, Kind, counted
 from copl_core.study import access, runs, user_map
 from copl_core.study.user_map import MapFrame, UserMap
 from pages import scripts
@@ -154,7 +154,7 @@ def the_map(view: UserMap, extent: np.ndarray | None) -> None:
             if touch
             else "drag around people to see what they prefer."
         ),
-        f"{view.snapshot}, {view.total_labels:,} labels",
+        f"{view.snapshot}, {counted(view.total_labels, 'label')}",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from copl_core.records import Quarantine, Role
+from copl_core.records import Quarantine, Role, counted
 from copl_core.study import quarantine
 from pages.answer_history import day
 from pages.common import current, in_a_sentence, page_link, person_name
@@ -27,7 +27,7 @@ def section() -> None:
         st.subheader("Left out until an owner decides")
         labels = sum(one.labels for one in waiting)
         st.markdown(
-            f"**{len(waiting):,} {'people wait' if len(waiting) != 1 else 'person waits'}**, with {labels:,} labels. "
+            f"**{counted(len(waiting), 'person waits', 'people wait')}**, with {counted(labels, 'label')}. "
             "Their labels are stored and stay on their own pages; until the decision they train no snapshot and count "
             "in no vote. Each reason is a figure and no verdict: somebody in a hurry looks the same. The figures are "
             "those of now."
@@ -48,7 +48,9 @@ def section() -> None:
 def person(one: Quarantine, *, may_decide: bool) -> None:
     with st.container(border=True, key=f"quarantine-{one.user.id}"):
         reasons = " ".join(ground.sentence for ground in one.grounds)
-        st.markdown(f"**{literal(name(one))}**, {one.labels:,} labels, since {day(one.since)}. {literal(reasons)}")
+        st.markdown(
+            f"**{literal(name(one))}**, {counted(one.labels, 'label')}, since {day(one.since)}. {literal(reasons)}"
+        )
         if may_decide:
             with st.container(horizontal=True):
                 st.button("Count them", key=f"count-{one.user.id}", on_click=decide, args=(one.user.id, True))

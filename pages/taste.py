@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, counted
 from copl_core.study import label_quality, user_map, user_profile
 from copl_core.study.user_map import UserMap
 from copl_core.study.views import Evidence, Leaning, UserProfile
@@ -77,7 +77,7 @@ def page() -> None:
 
 def position(view: UserProfile) -> str:
     """The group that the person answers most like, in a sentence."""
-    labels = f"{view.n_labels:,} label{'s' * (view.n_labels != 1)}"
+    labels = counted(view.n_labels, "label")
     if view.problem:
         return f"You have given {labels}. The model's results for them cannot be read: {view.problem}"
     place = view.position
@@ -100,7 +100,7 @@ def position(view: UserProfile) -> str:
             else ("", "")
         )
         return (
-            f"{lead}Your {labels} do not clearly fit one group yet. "
+            f"{lead}Your {labels} {'does' if view.n_labels == 1 else 'do'} not clearly fit one group yet. "
             f"{nearest_group(place.group, place.group_probability)}{more} {known}"
         )
     return (
@@ -116,9 +116,10 @@ def liked(view: UserProfile) -> str:
     )
     if not view.leanings:
         return (
-            f"What you like is **not certain yet**. Your {view.n_decided:,} decided labels on {view.n_prompts:,} "
-            "questions do not show it for any of the features measured in the texts. Where you stand among people "
-            "shows after about ten labels; what you like, feature by feature, usually takes a few dozen."
+            f"What you like is **not certain yet**. Your {counted(view.n_decided, 'decided label')} on "
+            f"{counted(view.n_prompts, 'question')} {'does' if view.n_decided == 1 else 'do'} not show it "
+            "for any of the features measured in the texts. Where you stand among people shows after about ten labels; "
+            "what you like, feature by feature, usually takes a few dozen."
         )
     sentences = []
     if by_labels:
@@ -283,7 +284,7 @@ def add_leanings(figure: go.Figure, rows: list[Leaning], name: str, symbol: str)
 
 
 def source(view: UserProfile) -> str:
-    labels = f"From your {view.n_decided:,} decided labels on {view.n_prompts:,} questions"
+    labels = f"From your {counted(view.n_decided, 'decided label')} on {counted(view.n_prompts, 'question')}"
     return labels + (
         f" and {view.n_pairs:,} pairs of the study. Snapshot {view.snapshot}."
         if view.snapshot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -271,3 +272,12 @@ def test_an_answer_that_is_right_is_kept_and_never_asked_about_again(camps, open
     assert "look at this again" not in words(open_page("taste", camps, ann)), "another visit"
     last = camps.store.labels(camps.id, user_id=ann.id)[-1]
     assert last.confirmed_at is not None and replace(last, confirmed_at=None) == one.label
+
+
+def test_one_label_is_one_label(camps, open_page, words, label):
+    ann = access.join(camps, "Ann")
+    label(camps, ann, 1)
+    shown = words(open_page("taste", camps, ann))
+    assert "Your 1 decided label on 1 question does not show it" in shown and not re.search(
+        r"\b1 (labels|questions)", shown
+    )
