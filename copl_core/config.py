@@ -53,6 +53,7 @@ class Settings:
     reward_budget_seconds: float = 240.0  # after this time such a fit is cut, and says so
     cache_mb: float = 2000.0  # of what texts become, on disk and shared by all fits and pages; the oldest goes first
     reserve_seconds: float = 900.0  # a pair that is not answered goes back to the queue after this time
+    link_days: float = 7.0  # that a sign-in link opens which an owner makes for somebody, or a terminal prints
     backup_hours: float = 24.0  # between two copies of a SQLite database that the trainer makes; 0: none
     backup_keep: int = 7  # of these copies; the oldest goes first
     log: str = "text"  # of app, trainer and reward server: text, or json for one object per line
@@ -108,6 +109,8 @@ class Settings:
                 f"COPL_PROCESSES is {self.processes} and COPL_DEVICE is {self.device}; the first must be 1 or more, "
                 "and 1 on mps."
             )
+        if not 0 < self.link_days <= 3650:
+            raise CoplError(f"COPL_LINK_DAYS is {self.link_days:g}; it must be more than 0, and at most 3,650.")
         for name in ("lease_seconds", "rank_seconds"):
             if not 1 <= getattr(self, name) <= 86_400:
                 raise CoplError(f"COPL_{name.upper()} is {getattr(self, name)}; it must be from 1 to 86,400.")
@@ -191,6 +194,11 @@ class Settings:
         if found.is_loopback or found.is_unspecified:
             return "localhost"
         return f"[{found}]" if found.version == 6 else str(found)
+
+    @property
+    def link_time(self) -> str:
+        """How long a sign-in link opens that is made for somebody, such as "7 days"."""
+        return f"{self.link_days:g} day{'s' * (self.link_days != 1)}"
 
     @property
     def run_kinds(self) -> tuple[str, ...]:

@@ -51,6 +51,10 @@ class StoreUnavailable(CoplError):
     """The database is busy, full or unreachable: nothing was saved, and a later try may succeed."""
 
 
+class LinkExpired(CoplError):
+    """The time of a sign-in link is over: it signs nobody in, and its person can have another."""
+
+
 class NotMigrated(CoplError):
     """A database on a server has tables of an older version, which stay as they are until ``copl migrate``."""
 

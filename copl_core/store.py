@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -255,15 +255,21 @@ class Store(Protocol):
         ...
 
     # ---- sign-in (hashes only)
-    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False, by: int | None = None) -> None:
+    def add_token(
+        self, user_id: int, token_hash: str, *, lasts: timedelta, terminal: bool = False, by: int | None = None
+    ) -> None:
         """A sign-in link of a user; one that anybody but they themselves makes is in the record.
 
         Args:
+            lasts: how long it opens; one that the user makes lasts half a year from its last use instead, as a session.
             terminal: made by somebody who has the whole installation; a session begun with it opens every study.
         """
         ...
 
-    def user_by_token(self, study_id: int, token_hash: str) -> User | None: ...
+    def user_by_token(self, study_id: int, token_hash: str) -> User | None:
+        """None: the token is unknown or has expired."""
+        ...
+
     def drop_tokens(self, user_id: int, *, browser: str | None = None, by: int | None = None) -> int:
         """Sign a user out everywhere, of browsers too; returns the number of tokens deleted.  Tokens of the terminal go
         where they sign in as this user.
@@ -282,6 +288,9 @@ class Store(Protocol):
 
         Args:
             name: of the browser, of at most 60 characters; empty: not known.
+
+        Raises:
+            LinkExpired: the time of the token is over.
         """
         ...
 
@@ -295,7 +304,7 @@ class Store(Protocol):
     def link_due(self, session_hash: str, user_id: int) -> bool: ...
     def link_for_another(self, token_hash: str, session_hash: str) -> tuple[str, str] | None:
         """(the name of who is signed in, that of the token's user) if the token would make the session somebody else,
-        in any study; None: it would not, the token is unknown, or nobody is signed in.
+        in any study; None: it would not, the token is unknown or has expired, or nobody is signed in.
         """
         ...
 

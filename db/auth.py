@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 
 from sqlalchemy import Connection, insert, select, update
@@ -17,20 +17,25 @@ from db.models import TokenRow, UserRow
 from db.names import in_use
 from db.overlap import assignment_of
 from db.quarantine import note_newcomer, of_newcomer
-from db.sessions import bind_session, end_links_of, end_sessions_of, same_person, shut_out
+from db.sessions import KEPT, bind_session, end_links_of, end_sessions_of, same_person, shut_out
 from db.study_models import EmailRow, InviteRow
-from db.transactions import THERE, Transactions, audit, now, study_row, user_of, user_row
+from db.transactions import THERE, Transactions, audit, clock, now, study_row, user_of, user_row
+
+_JOINING = timedelta(days=1)  # within which the page signs in who has joined on it; nobody sees this token
 
 
 class Auth(Transactions):
     # ---- sign-in tokens
-    def add_token(self, user_id: int, token_hash: str, *, terminal: bool = False, by: int | None = None) -> None:
+    def add_token(
+        self, user_id: int, token_hash: str, *, lasts: timedelta, terminal: bool = False, by: int | None = None
+    ) -> None:
+        own = by == user_id
         with self._write() as connection:
             study_id = user_row(connection, user_id, lock=True).study_id
             holder = connection.execute(select(TokenRow.user_id).where(TokenRow.hash == token_hash)).scalar()
             if holder is None:
-                _add_token(connection, user_id, token_hash, terminal=terminal)
-                if by != user_id:  # somebody else may now act as this user
+                _add_token(connection, user_id, token_hash, KEPT if own else lasts, terminal=terminal, own=own)
+                if not own:  # somebody else may now act as this user
                     audit(connection, study_id, "sign-in link", by, user=user_id, terminal=terminal)
             elif holder != user_id:
                 raise CoplError("This sign-in token belongs to another user; make a new one.")
@@ -41,6 +46,7 @@ class Auth(Transactions):
                 select(UserRow.__table__)
                 .join(TokenRow, TokenRow.user_id == UserRow.id)
                 .where(TokenRow.hash == token_hash, UserRow.study_id == study_id)
+                .where(TokenRow.expires_at > clock(connection))
             ).first()
             return None if row is None else user_of(row)
 
@@ -193,9 +199,10 @@ class Auth(Transactions):
             return [_rule(row) for row in rows]
 
 
-def _add_token(connection: Connection, user_id: int, token_hash: str, *, terminal: bool = False) -> None:
-    row = {"user_id": user_id, "hash": token_hash, "terminal": terminal, "created_at": now()}
-    connection.execute(insert(TokenRow).values(row))
+def _add_token(connection: Connection, user_id: int, token_hash: str, lasts: timedelta, **more: bool) -> None:
+    at = clock(connection)
+    row = {"user_id": user_id, "hash": token_hash, "created_at": at, "expires_at": at + lasts}
+    connection.execute(insert(TokenRow).values(row | more))
 
 
 def add_user(connection: Connection, study_id: int, name: str, role: Role, token_hash: str | None) -> User:
@@ -223,7 +230,7 @@ def add_user(connection: Connection, study_id: int, name: str, role: Role, token
     ).one()
     note_newcomer(connection, row)
     if token_hash is not None:
-        _add_token(connection, row.id, token_hash)
+        _add_token(connection, row.id, token_hash, _JOINING)
     return user_of(row)
 
 

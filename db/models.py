@@ -93,7 +93,10 @@ class TokenRow(Base):
     hash: Mapped[str] = mapped_column(String(200), unique=True)
     # Made in the terminal, by somebody who has the whole installation: it opens every study.
     terminal: Mapped[bool] = mapped_column(default=False, server_default=false())
-    created_at: Mapped[datetime]
+    # Made by its user, as their way back: each use moves its end
+    own: Mapped[bool] = mapped_column(default=False, server_default=false())
+    created_at: Mapped[datetime]  # by the clock of the database, as its end
+    expires_at: Mapped[datetime] = mapped_column(server_default=text("'1970-01-01 00:00:00'"))
 
 
 class BrowserSessionRow(Base):

@@ -66,7 +66,7 @@ class PersonalData(Transactions):
                 "accounts": _columns(IdentityRow.issuer, IdentityRow.subject, IdentityRow.email, IdentityRow.name)
                 .join(IdentityUserRow, IdentityUserRow.identity_id == IdentityRow.id)
                 .where(IdentityUserRow.user_id == user_id),
-                "sign_in_links": _columns(TokenRow.created_at).where(TokenRow.user_id == user_id),
+                "sign_in_links": _columns(TokenRow.created_at, TokenRow.expires_at).where(TokenRow.user_id == user_id),
                 "browsers": _columns(*seen).where(BrowserSessionRow.id.in_(browsers)),
                 "invites": _columns(*made).where(InviteRow.user_id == user_id),
                 "tokens_of_programs": _columns(*programs).where(ServiceTokenRow.user_id == user_id),

@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from copl_core.records import LEFT, Activity, BrowserSession, CoplError, Role, SignedInBrowser, User
+from copl_core.records import LEFT, Activity, BrowserSession, CoplError, LinkExpired, Role, SignedInBrowser, User
 from db.base import AnyRow
 from db.identity_models import IdentitySessionRow, IdentityUserRow
 from db.identity_rows import (
@@ -39,9 +39,9 @@ from db.members import study_of_row
 from db.models import BrowserSessionRow, SessionUserRow, StudyRow, TokenRow, UserRow
 from db.study_models import EmailRow, InviteRow, ServiceTokenRow
 from db.texts import IDS
-from db.transactions import THERE, Transactions, audit, now, user_of, user_row
+from db.transactions import THERE, Transactions, audit, clock, now, user_of, user_row
 
-KEPT = timedelta(days=180)  # without a visit, after which a session ends
+KEPT = timedelta(days=180)  # without a visit, after which a session ends, and a link that its user made for themself
 TOUCHED = timedelta(hours=1)  # a visit is written down once in this time
 
 _LIVE = (
@@ -64,12 +64,13 @@ class Sessions(Transactions):
     ) -> str | None:
         with self._write() as connection:
             token = connection.execute(
-                select(TokenRow.user_id, TokenRow.terminal, UserRow.study_id)
+                select(TokenRow.__table__, UserRow.study_id)
                 .join(UserRow, UserRow.id == TokenRow.user_id)
                 .where(TokenRow.hash == token_hash, UserRow.study_id.in_(THERE))
             ).first()
             if token is None:
                 return None
+            _use(connection, token)
             session = live_session(connection, known) if known else None
             if session is None or _somebody_else(connection, session.id, token):
                 session = new_session(connection, session_hash, name)
@@ -92,7 +93,7 @@ class Sessions(Transactions):
                 select(UserRow.__table__, StudyRow.name.label("study"))
                 .join(StudyRow, StudyRow.id == UserRow.study_id)
                 .join(TokenRow, TokenRow.user_id == UserRow.id)
-                .where(TokenRow.hash == token_hash)
+                .where(TokenRow.hash == token_hash, TokenRow.expires_at > clock(connection))
             ).first()
             found = None if session is None or link is None else _signed_in_as(connection, session, link.study_id)
             if found is None or link is None or found.id == link.id:
@@ -368,6 +369,23 @@ def _signed_in_as(connection: Connection, session: AnyRow, study_id: int) -> Any
         return found
     name = account.name or account.email or "somebody without a name"
     return connection.execute(select(null().label("id"), null().label("study_id"), literal(name).label("name"))).one()
+
+
+def _use(connection: Connection, token: AnyRow) -> None:
+    """Refuse a link whose time is over, and move the end of one that its user keeps.
+
+    One that was made while the clock was ahead lasts from its first use as long as it would have from then.
+
+    Raises:
+        LinkExpired: its time is over.
+    """
+    at = clock(connection)
+    if token.expires_at <= at:
+        raise LinkExpired("This sign-in link has expired, so nobody was signed in; ask for a new one.")
+    if token.own or token.created_at > at:
+        lasts = KEPT if token.own else token.expires_at - token.created_at
+        values = {"created_at": min(token.created_at, at), "expires_at": at + lasts}
+        connection.execute(update(TokenRow).where(TokenRow.id == token.id).values(values))
 
 
 def _somebody_else(connection: Connection, session_id: int, token: AnyRow) -> bool:

@@ -18,6 +18,7 @@ from pages.texts import literal
 
 FEW = 4  # names in a sentence
 STUDIES_SECONDS = 5  # after which an owner's list of studies is looked up again
+LINK_LASTS = "It stops working once nobody has opened it for half a year."
 NO_WAY_BACK = (
     "You have not kept your own sign-in link. **Without it you do not come back to your answers**: your name alone "
     "does not sign you in, and only an owner of the study can make another link for you. Create a sign-in link first, "
@@ -204,7 +205,7 @@ def disconnect() -> None:
 def own_link() -> None:
     session, me = current()
     st.code(new_link(session, me), language=None, wrap_lines=True)
-    st.caption("Anybody who opens this link is signed in as you. It is shown only once.")
+    st.caption(f"Anybody who opens this link is signed in as you. It is shown only once. {LINK_LASTS}")
 
 
 def new_link(session: Session, me: User) -> str:
@@ -256,8 +257,8 @@ def link_card() -> None:
     st.write(
         f"**Welcome, {literal(me.name)}.** This is your own sign-in link. Keep it: your name alone does not sign "
         "you in. In another browser, or after you sign out, only this link brings you back to your answers. "
-        "It is offered here until you say that you have kept it. While you are signed in, “Create a sign-in link” "
-        "under “Account” in the menu makes another."
+        f"{LINK_LASTS} It is offered here until you say that you have kept it. While you are signed in, “Create a "
+        "sign-in link” under “Account” in the menu makes another."
     )
     st.html(COPY_STYLE)
     st.code(link, language=None, wrap_lines=True)

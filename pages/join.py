@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import streamlit as st
 
+from copl_core.command_line import command
 from copl_core.records import CoplError, Identity
 from copl_core.study import access, attempts
 from copl_core.study.sign_in import end as end_session
@@ -40,6 +41,11 @@ def page(identity: Identity | None = None) -> None:
         st.error(
             "This sign-in link does not work: it is incomplete, or it was revoked. Ask the person who sent it, or an "
             "owner of the study, for a new one."
+        )
+    if st.query_params.get("link") == "expired":
+        st.error(
+            "This sign-in link has expired. Ask the person who sent it, or an owner of the study, for a new one. An "
+            f"owner gets one in a terminal of the studio's machine: `{command('link')}`."
         )
     if st.query_params.get("link") == "later":
         st.error(

@@ -201,7 +201,7 @@ def one(user: User) -> None:
     if fresh:
         show_once(
             f"{address()}/?token={access.sign_in_token(session, user.id, by=me.id)}",
-            f"This link signs in as {user.name}.",
+            f"This link signs in as {user.name} for {session.settings.link_time}.",
         )
     leaving.of_person(user)
 

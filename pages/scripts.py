@@ -160,7 +160,7 @@ SIGN_IN = """
   const address = new URL(location.href);
   ["invite", "token", "link"].forEach((word) => address.searchParams.delete(word));
   if (answer.ok && joined) address.searchParams.set("joined", "1");
-  if (!answer.ok) address.searchParams.set("link", answer.status === 429 ? "later" : "refused");
+  if (!answer.ok) address.searchParams.set("link", {410: "expired", 429: "later"}[answer.status] || "refused");
   if (address.href === location.href) location.reload(); else location.replace(address);
 })(document.currentScript.dataset);
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 from traceback import format_exception
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from copl_core import command_line
@@ -26,7 +27,7 @@ from copl_core.study import access, labelling, privacy, runs, service_tokens
 from copl_core.study.session import Session
 from copl_core.study_settings import AssignmentSettings
 from copl_core.trainer.job import Job
-from db.engine import make_engine
+from db.engine import make_engine, writing
 from db.store import SqlStore
 from tests.trainer.conftest import QUICK_GRAPH, quick_two_camps
 from tests.worlds import camp_labels, long_text, pairs_to_label, short_text, two_camps
@@ -501,6 +502,9 @@ def test_the_first_start_makes_the_demo_and_a_link_that_signs_the_owner_in(home,
     owner = access.sign_in(session, address.split("token=")[1])
     assert session.record.demo and owner.role == Role.OWNER and len(access.users(session)) == 151
     assert session.record.champion == "v0001"  # a first page has its map and its experts
+    with writing(session.store.engine) as connection:
+        connection.execute(text("update token set expires_at = '2026-01-01 00:00:00'"))
+    assert access.sign_in(session, address.split("token=")[1]) is None
     assert main(["link"]) == 0
     assert access.sign_in(session, capsys.readouterr().out.strip().split("token=")[1]) == owner
 

@@ -16,7 +16,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
-from copl_core.records import CoplError
+from copl_core.records import CoplError, LinkExpired
 from copl_core.serving.bodies import BadRequest, read
 from copl_core.study import attempts, sign_in
 from web import providers
@@ -95,16 +95,18 @@ def by_link(request: Request, query: dict[str, str]) -> Response:
     token = query.pop("token")
     if seconds := attempts.seconds_to_wait(client_of(request)):
         return waiting(problem_page(attempts.too_many(seconds), 429), seconds)
-    path = request.url.path if is_local(request.url.path) else "/"
+    path, why = request.url.path if is_local(request.url.path) else "/", "refused"
     try:
         names = sign_in.changes(installation()[0], token, request.cookies.get(cookie_name(), ""))
         if names is not None:
             return question_page(*names, token, path + (f"?{urlencode(query)}" if query else ""))
         secret = begin(request, token)
+    except LinkExpired:
+        secret, why = None, "expired"
     except CoplError as problem:
         return PlainTextResponse(str(problem), 503)
     if secret is None:
-        query["link"] = "refused"
+        query["link"] = why
     address = path + (f"?{urlencode(query)}" if query else "")
     wanted = unquote(request.cookies.get(NEXT, ""))
     if secret is not None and not query and is_local(wanted):
@@ -132,6 +134,8 @@ def by_form(request: Request, token: str) -> Response:
         return waiting(PlainTextResponse(attempts.too_many(seconds), 429), seconds)
     try:
         secret = begin(request, token)
+    except LinkExpired as problem:
+        return with_cookie(request, PlainTextResponse(str(problem), 410), None)
     except CoplError as problem:
         return PlainTextResponse(str(problem), 503)
     return with_cookie(request, Response(status_code=403 if secret is None else 204), secret)

@@ -217,6 +217,7 @@ def _greet(settings: Settings, path: str, say: Callable[[str], object]) -> None:
     say(
         f"\nCoPL Studio is ready at  {address}\n"
         f"Sign in as the owner:    {address}/{path.lstrip('/')}\n"
+        f"That link opens for {settings.link_time}; another one: {to_type('link')}\n"
         f"{reach}\n"
         f"Ctrl-C stops it. Logs and data are in {settings.home}.\n"
     )

@@ -7,7 +7,7 @@ plain hash is enough.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain, count
 
 from copl_core.formats.values import visible
@@ -145,23 +145,29 @@ def enter(session: Session, name: str, *, browser: str = "") -> tuple[User, str]
 @needs(OWN_OR_OWNER)
 def sign_in_token(session: Session, user_id: int, *, by: int | None = None) -> str:
     """A new secret that signs the user in to this study; only its hash is stored.  Owners make them for everybody,
-    which is in the record, others for themselves.
+    which is in the record, for ``link_days`` of the settings; anybody for themself, for half a year after its last use.
 
     Raises:
         CoplError: the study has no such user, or ``by`` may not make it.
     """
     member(session, user_id)
     token = new_secret()
-    session.store.add_token(user_id, hashed(token), by=by)
+    session.store.add_token(user_id, hashed(token), lasts=_lasts(session), by=by)
     return token
 
 
 @needs(TERMINAL)
 def terminal_token(session: Session) -> str:
-    """A new secret for the link that the terminal prints: it signs the study's owner in to every study."""
+    """A new secret for the link that the terminal prints: it signs the study's owner in to every study, for
+    ``link_days`` of the settings.
+    """
     token = new_secret()
-    session.store.add_token(owner(session).id, hashed(token), terminal=True)
+    session.store.add_token(owner(session).id, hashed(token), lasts=_lasts(session), terminal=True)
     return token
+
+
+def _lasts(session: Session) -> timedelta:
+    return timedelta(days=session.settings.link_days)
 
 
 @needs(TERMINAL)
@@ -177,7 +183,7 @@ def owner(session: Session) -> User:
 
 @needs(TERMINAL)
 def sign_in(session: Session, token: str) -> User | None:
-    """The user of a secret; None where it is unknown or revoked."""
+    """The user of a secret; None where it is unknown, revoked or has expired."""
     return session.store.user_by_token(session.id, hashed(token))
 
 

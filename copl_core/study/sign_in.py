@@ -67,6 +67,9 @@ def begin(store: Store, token: str, browser: str = "", *, agent: str = "") -> st
     Args:
         browser: the secret of the session that the browser has already, or nothing.
         agent: its header User-Agent.
+
+    Raises:
+        LinkExpired: the time of the link is over.
     """
     secret = new_secret()
     known = hashed(browser) if browser else None

@@ -341,7 +341,7 @@ def test_a_study_that_was_never_whole_goes_with_all_that_made_it(store):
     before = table_counts(store)
     study = store.create_study("Half", ready=False)
     olga = store.create_user(study.id, "Olga", role=Role.OWNER)
-    store.add_token(olga.id, "hash")
+    store.add_token(olga.id, "hash", lasts=timedelta(days=7))
     session = store.start_session("hash", "hash of a session")
     store.set_email(study.id, "olga@example.org", Role.OWNER)
     assert session and store.drop_unfinished() == [study.id]

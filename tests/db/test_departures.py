@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -54,7 +54,7 @@ def lived_in(store, study, ann, ben, four_pairs, hand_out):
     store.submit(hand_out(ben.id, four_pairs[0][0]).id, ben.id, Choice.RIGHT, reason="mine")
     store.draft(hand_out(ann.id, four_pairs[2][0]).id, ann.id, Draft(SECRET, ("zyxwvut",)))
     store.report(ann.id, four_pairs[0][1], SECRET)
-    store.add_token(ann.id, "hash")
+    store.add_token(ann.id, "hash", lasts=timedelta(days=7))
     store.start_session("hash", "browser")
     store.add_service_token(study.id, "program", "zyxwvut", ServiceRole.REWARDS, 10, by=ann.id)
     store.rename_group(study.id, 0, "Short", by=ann.id)
@@ -157,7 +157,7 @@ def test_an_open_tab_of_a_person_who_left_changes_nothing(store, study, ann, ben
         lambda: store.submit(task.id, ann.id, Choice.LEFT, reason=SECRET),
         lambda: store.undo(ann.id),
         lambda: store.report(ann.id, four_pairs[0][1], SECRET),
-        lambda: store.add_token(ann.id, "again"),
+        lambda: store.add_token(ann.id, "again", lasts=timedelta(days=7)),
         lambda: hand_out(ann.id, four_pairs[1][0]),
         lambda: store.set_role(ann.id, Role.OWNER),
         lambda: store.forget_user(ann.id, fewest=FEWEST),

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from copl_core.records import Choice, CoplError, ImportRow, Kind, Role
+
+WEEK = timedelta(days=7)
 
 
 def test_a_study_is_made_once_and_the_first_becomes_current(store):
@@ -36,13 +40,13 @@ def test_nobody_and_nothing_goes_without_a_name(store, study, name):
 
 def test_a_token_signs_one_user_into_their_study(store, study):
     ann, ben = (store.create_user(study.id, name) for name in ("Ann", "Ben"))
-    store.add_token(ann.id, "hash of a secret")
-    store.add_token(ann.id, "hash of a secret")
+    store.add_token(ann.id, "hash of a secret", lasts=WEEK)
+    store.add_token(ann.id, "hash of a secret", lasts=WEEK)
     assert store.user_by_token(study.id, "hash of a secret") == ann
     assert store.user_by_token(study.id, "another hash") is None
     assert store.user_by_token(store.create_study("Trees").id, "hash of a secret") is None
     with pytest.raises(CoplError, match="another user"):
-        store.add_token(ben.id, "hash of a secret")
+        store.add_token(ben.id, "hash of a secret", lasts=WEEK)
 
 
 def test_changes_leave_a_trail_of_who_did_what_newest_first(store, study):

@@ -231,6 +231,32 @@ def test_a_browser_of_an_earlier_version_stays_signed_in_without_a_name(of_versi
     assert [(one.name, one.here) for one in store.browsers_of(1, "browser", most=20)] == [("", True)]
 
 
+@pytest.mark.parametrize("database", ["url", "postgres_copy"])
+def test_links_without_an_end_open_from_then_on_as_long_as_new_ones(database, request):
+    engine = make_engine(request.getfixturevalue(database))
+    with writing(engine) as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0025")
+        store, old = SqlStore(engine), datetime(2025, 3, 1, 12)
+        study = {"name": "Birds", "include_simulated": True, "revision": 0, "demo": False, "opened": 1}
+        user = {"id": 1, "study_id": 1, "name": "Olga", "kind": "human", "role": "owner"}
+        tokens = [{"id": n, "user_id": 1, "hash": f"link {n}", "terminal": n == 1} for n in (1, 2)]
+        for table, rows in (("study", [{"id": 1} | study]), ("user", [user]), ("token", tokens)):
+            for row in rows:
+                names = ", ".join(row)
+                values = ", ".join(f":{name}" for name in row)
+                statement = text(f'insert into "{table}" ({names}, created_at) values ({values}, :at)')
+                connection.execute(statement, row | {"at": old if database != "url" else str(old)})
+    migrate(engine)
+    for n in (1, 2):
+        assert store.start_session(f"link {n}", f"browser {n}")
+    ends = {row["expires_at"] for row in store.stored_of(1)["sign_in_links"]}
+    days = sorted((datetime.fromisoformat(one) - datetime.now(UTC)).total_seconds() / 86400 for one in ends)
+    assert days == pytest.approx([7, 180], abs=0.1)
+    engine.dispose()
+
+
 def test_it_has_the_tables_of_the_models_and_no_broken_reference(of_version_0001):
     migrate(of_version_0001)
     with reading(of_version_0001) as connection:

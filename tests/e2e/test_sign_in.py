@@ -7,6 +7,8 @@ import sqlite3
 
 import pytest
 
+from copl_core.study.sign_in import hashed
+
 # Contrast of the text of a popover's button with what is behind it (WCAG 2.2, relative luminance).
 CONTRAST = """(button) => {
   const popover = getComputedStyle(button.closest("[data-testid=stPopoverBody]")).backgroundColor;
@@ -143,6 +145,19 @@ def test_a_bad_link_says_so(visit):
     page = visit("?token=nonsense")
     page.get_by_text("This sign-in link does not work").wait_for()
     assert "nonsense" not in page.url
+
+
+def test_an_expired_link_says_so_by_address_and_by_field(app_alone, visit):
+    with sqlite3.connect(app_alone.home / "copl.db") as database:
+        session = "INSERT INTO token (user_id, hash, created_at) SELECT min(id), ?, '2026-01-01' FROM user"
+        database.execute(session, (hashed("of last year"),))
+    page = visit("?token=of+last+year")
+    page.get_by_text("This sign-in link has expired").wait_for()
+    page = visit()
+    page.get_by_text("I have a sign-in link").click()
+    page.get_by_label("Your sign-in link").fill(f"{app_alone.url}/?token=of+last+year")
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_text("This sign-in link has expired").wait_for()
 
 
 def test_a_tab_that_is_signed_out_elsewhere_stores_nothing_and_says_so(app_alone, visit, settled):

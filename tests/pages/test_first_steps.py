@@ -159,3 +159,10 @@ def test_who_signed_in_too_late_reads_that_the_link_stays(empty, words):
     page = AppTest.from_file(str(ROOT / "pages" / "join.py"), default_timeout=30)
     page.session_state["session"], page.query_params["link"] = empty, "later"
     assert "your link stays" in words(page.run())
+
+
+def test_who_opens_an_expired_link_reads_how_to_get_another(empty, words):
+    page = AppTest.from_file(str(ROOT / "pages" / "join.py"), default_timeout=30)
+    page.session_state["session"], page.query_params["link"] = empty, "expired"
+    found = words(page.run())
+    assert "has expired. Ask the person who sent it, or an owner of the study" in found and " link`" in found

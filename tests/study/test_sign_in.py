@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event, text
 
-from copl_core.records import CoplError, Identity, Role, User
+from copl_core.records import CoplError, Identity, LinkExpired, Role, User
 from copl_core.study import access, audit_trail, sign_in
 from copl_core.study.session import Session
 from db.engine import reading, writing
@@ -188,6 +189,81 @@ def test_an_owner_makes_no_sign_in_link_for_somebody_of_another_study(session, o
             access.sign_in_token(one, boss.id)
     with writing(session.store.engine) as connection:
         assert connection.execute(text("select count(*) from token")).scalar() == 0
+
+
+# ---- the end of a link
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the database, which a test sets ahead."""
+
+    class Clock:
+        ahead = timedelta()
+
+    found = Clock()
+    for module in ("db.auth", "db.sessions"):
+        monkeypatch.setattr(f"{module}.clock", lambda connection: datetime.now(UTC) + found.ahead)
+    return found
+
+
+def opens(session: Session, token: str) -> bool:
+    try:
+        return sign_in.begin(session.store, token) is not None
+    except LinkExpired:
+        return False
+
+
+def days(n: float) -> timedelta:
+    return timedelta(days=n)
+
+
+def test_a_link_for_somebody_ends_and_who_is_signed_in_stays_so(session, olga, clock):
+    ann = access.join(session, "Ann")
+    links = [access.sign_in_token(session, ann.id, by=olga.id), access.terminal_token(session)]
+    browser = sign_in.begin(session.store, links[0])
+    clock.ahead = days(6.9)
+    assert [opens(session, link) for link in links] == [True, True]  # as often as somebody opens it
+    clock.ahead = days(7.1)
+    assert [opens(session, link) for link in links] == [False, False]
+    assert [access.sign_in(session, link) for link in links] == [None, None]
+    with pytest.raises(LinkExpired, match="has expired, so nobody was signed in; ask for a new one"):
+        sign_in.begin(session.store, links[0], browser)
+    assert sign_in.signed_in(session.store, browser, session.id) == ann
+    assert sign_in.changes(session.store, links[1], browser) is None  # no question about a link that opens nothing
+    assert opens(session, access.sign_in_token(session, ann.id, by=olga.id))
+
+
+def test_the_installation_sets_how_long_a_link_for_somebody_opens(session, olga, clock):
+    hours = Session(session.store, replace(session.settings, link_days=0.25), session.id)
+    links = [access.sign_in_token(hours, access.join(session, "Ann").id), access.terminal_token(hours)]
+    assert [opens(session, link) for link in links] == [True, True] and hours.settings.link_time == "0.25 days"
+    clock.ahead = days(0.3)
+    assert [opens(session, link) for link in links] == [False, False]
+
+
+def test_ones_own_link_lasts_half_a_year_after_its_last_use(session, clock):
+    ann, joined = access.enter(session, "Ann")
+    own = access.sign_in_token(session, ann.id, by=ann.id)
+    for ahead in (2, 170, 340, 510):
+        clock.ahead = days(ahead)
+        assert opens(session, own) and not opens(session, joined)  # the page's own, for the moment of joining
+    clock.ahead = days(510 + 181)
+    assert not opens(session, own)
+
+
+def test_a_clock_that_is_a_year_ahead_for_a_while_locks_nobody_out_and_keeps_no_link_open_for_a_year(
+    session, olga, clock
+):
+    before, own = access.terminal_token(session), access.sign_in_token(session, olga.id, by=olga.id)
+    clock.ahead = days(365)
+    assert not opens(session, before) and not opens(session, own)
+    ahead = access.terminal_token(session)  # as `copl link` makes one at any time
+    assert opens(session, ahead)
+    clock.ahead = days(1)
+    assert [opens(session, link) for link in (before, own, ahead)] == [True] * 3
+    clock.ahead = days(8.5)
+    assert [opens(session, link) for link in (before, own, ahead)] == [False, True, False]
 
 
 # ---- the list of one's own browsers

@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 import streamlit
+from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 from copl_core.records import Identity, Role
 from copl_core.study import access, attempts, sign_in
 from copl_core.study.session import Session
+from db.engine import writing
 from tests.worlds import open_study
 from web import installation
 from web.answers import is_local
@@ -80,6 +82,18 @@ def test_a_bad_link_says_so_and_leaves_everybody_signed_in_as_they_were(session,
     client.get("/", params={"token": token})
     answer = client.get("/", params={"token": "nonsense"})
     assert answer.headers["location"] == "/?link=refused" and who(session, client) == "Olga"
+
+
+def test_an_expired_link_says_so_is_no_attempt_and_leaves_everybody_signed_in_as_they_were(session, client, token):
+    client.get("/", params={"token": token})
+    with writing(session.store.engine) as connection:
+        connection.execute(text("update token set expires_at = '2026-01-01 00:00:00'"))
+    for _ in range(attempts.FAILURES + 1):  # a class with links of last week
+        answer = client.get("/people", params={"token": token, "link": "x"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/people?link=expired")
+        answer = client.post("/", content=token, headers={HEADER: "1"})
+        assert answer.status_code == 410 and "has expired, so nobody was signed in" in answer.text
+    assert who(session, client) == "Olga"
 
 
 def test_a_page_signs_its_visitor_in_with_a_request_that_no_other_site_can_send(session, client, token):
