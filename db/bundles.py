@@ -15,9 +15,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from hashlib import sha256
-from itertools import groupby, islice, pairwise
+from itertools import groupby, pairwise
 from secrets import token_hex
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -43,15 +42,14 @@ from copl_core.records import LARGEST, LEFT, Choice, CoplError, Kind, Role, RunS
 from copl_core.study_settings import AssignmentSettings, Schedule, ServiceRole
 from db.base import UtcTime
 from db.engine import HEAD
-from db.imports import GAP_SECONDS
 from db.label_counts import recount_labels
 from db.models import LabelRow, PairRow, ResponseRow, SnapshotRow, StudyRow, TaskRow, UserRow
+from db.pace import Pace, weighing
 from db.quarantine import ALIKE, ALIKE_ENDED, is_readable
 from db.study_parts import PARTS, Part
 from db.transactions import Transactions, audit, now, study_row
 
 CHUNK = 2000  # rows in memory
-AT_ONCE = 300  # rows in one transaction that writes: others label in other studies meanwhile
 _STUDY_FIELDS = (
     "name", "include_simulated", "include_models", "champion", "revision", "demo", "assignment", "schedule",
     "group_names", "created_at",
@@ -99,16 +97,16 @@ class Bundles(Transactions):
                 take(part.name, _rows(connection, part, study_id))
 
     def restore_rows(self, study_id: int, rows: Iterable[tuple[str, Row]]) -> dict[str, np.ndarray]:
-        new = _NewRows(study_id)
+        new, pace = _NewRows(study_id), Pace(most=CHUNK)
         for name, of_part in groupby(rows, key=lambda row: row[0]):
             stream = (row for _, row in of_part)
-            while chunk := list(islice(stream, AT_ONCE)):
-                with self._write(patient=True) as connection:
-                    new.add(connection, name, chunk)
-                sleep(GAP_SECONDS)
+            while chunk := weighing(stream, pace.n, _length):
+                values = new.values(name, chunk)
+                with self._write_some(pace) as connection:
+                    new.add(connection, name, chunk, values)
             while new.has_links():
-                with self._write(patient=True) as connection:
-                    new.link(connection, AT_ONCE)
+                with self._write_some(pace) as connection:
+                    new.link(connection, pace.n)
         return {name: np.array([ids.old, ids.new], np.int64) for name, ids in new.ids.items()}
 
     def finish_restored(
@@ -135,6 +133,11 @@ def _rows(connection: Connection, part: Part, study_id: int) -> Iterator[Row]:
     names = [column.key for column in columns]
     for row in connection.execution_options(yield_per=CHUNK).execute(query):
         yield {name: _plain(value) for name, value in zip(names, row, strict=True)}
+
+
+def _length(row: Row) -> int:
+    """Characters."""
+    return sum(len(value) for value in row.values() if isinstance(value, str))
 
 
 @cache
@@ -173,18 +176,25 @@ class _NewRows:
         self._parts = {part.name: part for part in PARTS}
         self._later: list[tuple[Column[Any], int, int]] = []  # references within a part: (column, new id, old target)
 
-    def add(self, connection: Connection, name: str, rows: list[Row]) -> None:
-        """Insert rows of one part, in the order of their ids.
+    def values(self, name: str, rows: list[Row]) -> list[Row]:
+        """What is inserted for rows of one part.
 
         Raises:
-            CoplError: a row is not one of such a part, or the database refuses it.
+            CoplError: a row is not one of such a part.
         """
         part = self._parts.get(name)
         if part is None:
             raise CoplError(f"The bundle has {name[:60]!r}, which this version does not know; take a newer version.")
-        values = [self._values(part, row) for row in rows]
+        return [self._values(part, row) for row in rows]
+
+    def add(self, connection: Connection, name: str, rows: list[Row], values: list[Row]) -> None:
+        """Insert ``values`` of rows of one part, in the order of their ids.
+
+        Raises:
+            CoplError: the rows are in another order, or the database refuses them.
+        """
         try:
-            self._insert(connection, part, values, rows)
+            self._insert(connection, self._parts[name], values, rows)
         except (IntegrityError, DataError) as error:
             raise CoplError(f"The bundle's {name} cannot be stored ({_first_line(error)}); {_WRONG}.") from error
 

@@ -7,10 +7,11 @@ that only reads begins ``DEFERRED``: under write-ahead logging it sees the datab
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from sqlalchemy.pool import QueuePool
 
 from copl_core.records import CoplError, StoreUnavailable
 from db.backups import alone, back_up_before
+from db.collector import without_collections
 
 HEAD = "0030"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
@@ -84,18 +86,52 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine, *, patient: bool = False, prompt: bool = False) -> Iterator[Connection]:
+def writing(
+    engine: Engine, *, patient: bool = False, prompt: bool = False, part: bool = False, unreferred: bool = False
+) -> Iterator[Connection]:
     """A transaction that may write: committed at the end, rolled back on any exception.
 
     Args:
         patient: nobody sits before a screen: wait for rows that are locked elsewhere as long as SQLite waits.
         prompt: somebody waits for one click: wait for SQLite's lock no longer than PostgreSQL waits.
+        part: of a work that counts only with its last transaction, whose commit brings all of them to the disk: this
+            one does not wait for the disk while it has SQLite's writer (``to_disk``).
+        unreferred: it deletes rows to which no row that stays refers.  SQLite does not look for such rows then: without
+            an index it would read a whole table for each row that goes.
     """
-    with explained(engine), engine.connect().execution_options(writes=True, prompt=prompt) as connection:
+    options = {"writes": True, "prompt": prompt, "part": part, "unreferred": unreferred}
+    with explained(engine), engine.connect().execution_options(**options) as connection, ExitStack() as until_the_end:
+        until_the_end.callback(_set_back, connection)
         with closed_after_errors(connection), connection.begin():
+            if connection.dialect.name == "sqlite":
+                until_the_end.enter_context(without_collections())
             if patient:
                 limit(connection, lock_seconds=BUSY_SECONDS)
             yield connection
+
+
+def _set_back(connection: Connection) -> None:
+    """After a transaction of SQLite that was ``part`` or ``unreferred``: its connection's next one may be neither."""
+    options = connection.get_execution_options()
+    special = options["part"] or options["unreferred"]
+    if special and connection.dialect.name == "sqlite" and not connection.invalidated:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        driver.execute("PRAGMA synchronous=FULL")
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def to_disk(engine: Engine) -> None:
+    """Bring what parts have committed to SQLite's log to the disk, without the writer: the commit of somebody who
+    writes next has the less to wait for.
+    """
+    if engine.dialect.name == "sqlite":
+        with suppress(OSError):  # there is no log, or the commit that counts will report it
+            log = os.open(f"{engine.url.database}-wal", os.O_RDONLY)
+            try:
+                os.fsync(log)
+            finally:
+                os.close(log)
 
 
 @contextmanager
@@ -290,6 +326,10 @@ def _begin(connection: Connection) -> None:
     driver = connection.connection.dbapi_connection
     assert driver is not None
     deadline = monotonic() + (LOCK_SECONDS if options.get("prompt", False) else BUSY_SECONDS)
+    if options.get("part", False):
+        driver.execute("PRAGMA synchronous=NORMAL")
+    if options.get("unreferred", False):
+        driver.execute("PRAGMA foreign_keys=OFF")
     driver.execute("PRAGMA busy_timeout=0")
     try:
         while not _began(driver) and monotonic() < deadline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -28,6 +28,19 @@ class Origin(NamedTuple):
     file: str | None  # its name
 
 
+class Prepared(NamedTuple):
+    """A row in the order shown, with the digests of its texts."""
+
+    row: ImportRow
+    prompt: bytes
+    first: bytes
+    second: bytes
+
+    @classmethod
+    def of(cls, row: ImportRow) -> Prepared:
+        return cls(row, _digest(row.prompt), _digest(row.response_a), _digest(row.response_b))
+
+
 class ImportedRows:
     """One import, chunk by chunk: what the study has (digests → ids, names, keys of labels) and what is new.
 
@@ -42,6 +55,7 @@ class ImportedRows:
         self.labelled: set[int] = set()  # pairs with new labels, which are to be recounted
         self.by_user: Counter[int] = Counter()  # user → new labels
         self.new_users: set[int] = set()  # whom nobody sees before the import is whole
+        self.counted: set[int] = set()  # of these, whose labels are counted
         self.prompts = self._known(PromptRow.digest, PromptRow.id, of=PromptRow)
         self.users = self._known(UserRow.name, UserRow.id, of=UserRow)
         self.kinds = self._known(UserRow.name, UserRow.kind, of=UserRow)
@@ -63,26 +77,36 @@ class ImportedRows:
         self.left_out = LeftOut()
 
     def add(self, connection: Connection, rows: list[ImportRow]) -> None:
+        """``insert`` of rows that are not prepared yet."""
+        self.insert(connection, self.prepared(rows))
+
+    def prepared(self, rows: list[ImportRow]) -> list[Prepared]:
+        """The rows that can be stored, with what can be known of them before a transaction begins."""
+        return [Prepared.of(row.in_shown_order()) for row in rows if self._sound(row)]
+
+    def insert(self, connection: Connection, prepared: list[Prepared]) -> None:
         """Insert what is new of some rows, in a transaction of the caller.
 
         Raises:
             CoplError: somebody of the same name has joined the study since the import began.
         """
         self.connection = connection
+        if not prepared:
+            return
+        rows = [one.row for one in prepared]
         try:
-            self._add(rows)
+            prompts = self._prompts(prepared)
+            sides = self._responses(prepared, prompts)
+            pairs = self._pairs(rows, sides, prompts)
+            self._users(rows)
+            self._labels(rows, sides, pairs)
         except IntegrityError as error:
             raise CoplError(f"{CHANGED} ({str(error.orig).partition(chr(10))[0]}).") from error
 
-    def _add(self, rows: list[ImportRow]) -> None:
-        rows = [row.in_shown_order() for row in rows if self._sound(row)]
-        if not rows:
-            return
-        prompts = self._prompts(rows)
-        sides = self._responses(rows, prompts)
-        pairs = self._pairs(rows, sides, prompts)
-        self._users(rows)
-        self._labels(rows, sides, pairs)
+    def count(self, connection: Connection, users: Sequence[int]) -> None:
+        """Count the labels of some users whom nobody sees before the import is whole."""
+        add_preferences(connection, {user: self.by_user[user] for user in users})
+        self.counted.update(users)
 
     def report(self) -> ImportReport:
         return ImportReport(
@@ -115,7 +139,7 @@ class ImportedRows:
             bump_revision(connection, self.study_id, changes)
         if changes < self.labels_new:
             bump_other(connection, self.study_id)
-        add_preferences(connection, {user: n for user, n in self.by_user.items() if user not in self.new_users})
+        add_preferences(connection, {user: n for user, n in self.by_user.items() if user not in self.counted})
         if self.labels_new or self.pairs_new:
             n = {"labels": self.labels_new, "pairs": self.pairs_new, "users": self.users_new}
             file = {"file": origin.file} if origin.file else {}
@@ -138,9 +162,8 @@ class ImportedRows:
             self.left_out.append((row.line, problem))
         return problem is None
 
-    def _prompts(self, rows: list[ImportRow]) -> list[int]:
-        digests = [_digest(row.prompt) for row in rows]
-        new = {digest: row.prompt for digest, row in zip(digests, rows, strict=True) if digest not in self.prompts}
+    def _prompts(self, rows: list[Prepared]) -> list[int]:
+        new = {one.prompt: one.row.prompt for one in rows if one.prompt not in self.prompts}
         self.prompts.update(
             self._insert(
                 PromptRow,
@@ -149,16 +172,19 @@ class ImportedRows:
                 PromptRow.id,
             )
         )
-        return [self.prompts[digest] for digest in digests]
+        return [self.prompts[one.prompt] for one in rows]
 
-    def _responses(self, rows: list[ImportRow], prompts: list[int]) -> list[tuple[int, int]]:
+    def _responses(self, rows: list[Prepared], prompts: list[int]) -> list[tuple[int, int]]:
         keys, new = [], {}
-        for row, prompt in zip(rows, prompts, strict=True):
-            for text, source in ((row.response_a, row.source_a), (row.response_b, row.source_b)):
-                key = (prompt, _digest(text))
+        for (row, _, first, second), prompt in zip(rows, prompts, strict=True):
+            for digest, text, source in (
+                (first, row.response_a, row.source_a),
+                (second, row.response_b, row.source_b),
+            ):
+                key = (prompt, digest)
                 keys.append(key)
                 if key not in self.responses and key not in new:
-                    new[key] = {"prompt_id": prompt, "digest": key[1], "text": text, "source": source}
+                    new[key] = {"prompt_id": prompt, "digest": digest, "text": text, "source": source}
         made = self._insert(ResponseRow, list(new.values()), ResponseRow.prompt_id, ResponseRow.digest, ResponseRow.id)
         self.responses.update(((prompt, digest), response) for prompt, digest, response in made)
         ids = [self.responses[key] for key in keys]
@@ -256,8 +282,6 @@ class ImportedRows:
 
     def _insert_labels(self, values: list[dict[str, Any]]) -> None:
         self.connection.execute(insert(LabelRow), values)
-        counted = Counter(row["user_id"] for row in values)
-        add_preferences(self.connection, {user: n for user, n in counted.items() if user in self.new_users})
 
     def _known(self, name: Any, value: Any, *, of: Any) -> dict[Any, Any]:
         return dict(self._select(name, value, of=of).all())

@@ -11,25 +11,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
-from time import monotonic, sleep
-from typing import Generic, TypeVar
 
 from copl_core.records import CoplError, ImportReport, ImportRow, Right, StoreUnavailable
 from db.base import AnyRow
 from db.imported_rows import CHANGED, ImportedRows, Origin, TriedRows
 from db.overlap import assignment_of, pairs_of, recount_some
+from db.pace import Pace, weighing
 from db.rights import Rights
 from db.transactions import study_row
-from db.unfinished import RECOUNT, Ranges, end_recount, left_behind, note_recount, remove_some, show
+from db.unfinished import (
+    RECOUNT,
+    Ranges,
+    end_recount,
+    hiding,
+    left_behind,
+    note_recount,
+    range_now,
+    remove_some,
+    show,
+    used_pairs,
+)
 
 CHUNK = 2000  # rows of a file held at once
-AT_ONCE = 200  # an import of fewer rows is one transaction
-_FIRST_PART, _FEWEST = 50, 10  # rows of a transaction
-IDS = 200  # rows deleted or counted again in one transaction
-HOLD_SECONDS = 0.02  # the aim for one transaction of a longer import
-GAP_SECONDS = 0.005  # between two of them
+AT_ONCE = 100  # an import of as many rows, fewer if their texts are long, is one transaction
+FEWEST = 5  # rows of a transaction
+IDS = 200  # pairs counted again in one transaction
 WAIT_SECONDS = 120.0  # for another import
-T = TypeVar("T")
 _BUSY = "Another import into this database is going on; try again when it has ended. Nothing was changed."
 
 
@@ -39,16 +46,18 @@ class Imports(Rights):
     ) -> ImportReport:
         origin = Origin(by, file)
         stream = iter(rows)
-        first = list(islice(stream, AT_ONCE))
+        first = weighing(stream, AT_ONCE, _length)
+        more = list(islice(stream, 1))
         with self._alone():
             self._remove_left_behind()
-            if len(first) < AT_ONCE:
+            if not more:
                 return self._at_once(study_id, first, origin)
             with self._read() as connection:
                 shown = study_row(connection, study_id).ready
+            stream = chain(first, more, stream)
             if shown and self.engine.dialect.name == "postgresql":
-                return self._in_one_transaction(study_id, chain(first, stream), origin)
-            return self._in_parts(study_id, chain(first, stream), origin, Ranges(study_id) if shown else None)
+                return self._in_one_transaction(study_id, stream, origin)
+            return self._in_parts(study_id, stream, origin, Ranges(study_id) if shown else None)
 
     def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:
         with self._read() as connection:
@@ -77,8 +86,9 @@ class Imports(Rights):
     def _at_once(self, study_id: int, rows: list[ImportRow], origin: Origin) -> ImportReport:
         with self._read() as connection:
             made = ImportedRows(connection, study_id)
+        ready = made.prepared(rows)
         with self._write(patient=True) as connection:
-            made.add(connection, rows)
+            made.insert(connection, ready)
             study = made.finish(connection, origin)
             recount_some(connection, assignment_of(study), list(made.labelled))
             return made.report()
@@ -104,17 +114,16 @@ class Imports(Rights):
         """``ranges``: of an import into a study that others see."""
         with self._read() as connection:
             made = ImportedRows(connection, study_id)
-        pace = _Pace(rows, most=CHUNK)
         try:
-            while part := pace.next():
-                with self._write(patient=True) as connection:
-                    pace.start()
-                    if ranges is None:
-                        made.add(connection, part)
-                    else:
-                        with ranges.noted(connection):
-                            made.add(connection, part)
-                pace.stop()
+            pace = Pace(fewest=FEWEST, most=CHUNK)
+            while part := weighing(rows, pace.n, _length):
+                ready = made.prepared(part)
+                with self._write_some(pace) as connection, hiding(connection, ranges):
+                    made.insert(connection, ready)
+            people, pace = iter(sorted(made.new_users)), Pace(fewest=FEWEST)
+            while some := list(islice(people, pace.n)):
+                with self._write_some(pace) as connection:
+                    made.count(connection, some)
             with self._write(patient=True) as connection:
                 made.finish(connection, origin)
                 show(connection, study_id)
@@ -128,15 +137,13 @@ class Imports(Rights):
         return made.report()
 
     def _recount(self, study_id: int, pairs: list[int]) -> None:
-        pace = _Pace(iter(pairs), most=IDS)
-        while part := pace.next():
-            with self._write(patient=True) as connection:
+        pace, left = Pace(fewest=FEWEST, most=IDS), iter(pairs)
+        while part := list(islice(left, pace.n)):
+            with self._write_some(pace) as connection:
                 settings = assignment_of(study_row(connection, study_id, lock=True))
                 if settings.overlap is None:  # to set one counts all pairs
                     break
-                pace.start()
                 recount_some(connection, settings, part)
-            pace.stop()
         with self._write(patient=True) as connection:
             end_recount(connection, study_id)
 
@@ -156,32 +163,15 @@ class Imports(Rights):
             return list(connection.execute(pairs_of(study_id)).scalars())
 
     def _remove(self, row: AnyRow) -> None:
-        gone = False
+        with self._read() as connection:
+            kept = used_pairs(connection, row)
+        pace, gone = Pace(fewest=FEWEST, most=CHUNK), False
         while not gone:
-            with self._write(patient=True) as connection:
-                now = next((one for one in left_behind(connection) if one.id == row.id), None)
-                gone = now is None or remove_some(connection, now, IDS)
-            sleep(GAP_SECONDS)
+            with self._write_some(pace, unreferred=True) as connection:
+                now = range_now(connection, row.id)
+                gone = now is None or remove_some(connection, now, pace.n, kept)
 
 
-class _Pace(Generic[T]):
-    """Rows, or pairs, in parts whose transactions take about ``HOLD_SECONDS``."""
-
-    def __init__(self, stream: Iterator[T], most: int) -> None:
-        self._stream, self._most = stream, most
-        self._n, self._started, self._stopped = _FIRST_PART, 0.0, 0.0
-
-    def next(self) -> list[T]:
-        rows = list(islice(self._stream, self._n))
-        sleep(max(0.0, self._stopped + GAP_SECONDS - monotonic()))
-        return rows
-
-    def start(self) -> None:
-        """A transaction has the writer."""
-        self._started = monotonic()
-
-    def stop(self) -> None:
-        """It has given it back; how long it had it sets the number of rows of the next one."""
-        self._stopped = monotonic()
-        times = HOLD_SECONDS / max(self._stopped - self._started, 1e-6)
-        self._n = max(_FEWEST, min(self._most, round(self._n * min(times, 2.0))))
+def _length(row: ImportRow) -> int:
+    """Characters."""
+    return len(row.prompt) + len(row.response_a) + len(row.response_b) + len(row.reason)

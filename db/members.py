@@ -11,6 +11,7 @@ from copl_core.records import LEFT, AuditEntry, CoplError, Kind, Right, Role, St
 from copl_core.study_settings import AssignmentSettings
 from db.base import AnyRow
 from db.models import AuditRow, StudyRow, UserRow
+from db.pace import Pace
 from db.quarantine import COUNTED, LEFT_OUT, change_training, decision, end_for_owner
 from db.rights import Rights
 from db.study_parts import drop_some
@@ -31,7 +32,6 @@ from db.transactions import (
 from db.unfinished import is_hidden
 
 NAME_LENGTH = 200
-DROPPED_AT_ONCE = 500  # rows of a study that never became whole
 _SPREAD, _WHOLE = 2_654_435_769, 2**32  # multiples of the first, modulo the second, are evenly spread (Knuth, 6.4)
 # Built once: every act of a page runs it.
 _MEMBER = select(UserRow.__table__).where(
@@ -83,10 +83,10 @@ class Members(Rights):
             query = query if study_id is None else query.where(StudyRow.id == study_id)
             studies = list(connection.execute(query).scalars())
         for one in studies:
-            gone = False
+            pace, gone = Pace(), False
             while not gone:
-                with self._write() as connection:
-                    gone = drop_some(connection, one, DROPPED_AT_ONCE)
+                with self._write_some(pace, unreferred=True) as connection:
+                    gone = drop_some(connection, one, pace.n)
         return studies
 
     def current_study(self) -> StudyRecord | None:

@@ -24,8 +24,9 @@ from sqlalchemy import (
 
 from copl_core.records import LEFT, CoplError, Kind, Role, User
 from db.base import AnyRow, AnySelect
-from db.engine import reading, writing
+from db.engine import reading, to_disk, writing
 from db.models import IS_APART, AuditRow, PairRow, StudyRow, UserRow
+from db.pace import Pace
 from db.unfinished import hidden
 
 # A literal, not a bound parameter: a partial index serves only a query that repeats its condition.
@@ -50,6 +51,13 @@ class Transactions:
 
     def _write(self, *, patient: bool = False, prompt: bool = False) -> AbstractContextManager[Connection]:
         return writing(self.engine, patient=patient, prompt=prompt)
+
+    @contextmanager
+    def _write_some(self, pace: Pace, *, unreferred: bool = False) -> Iterator[Connection]:
+        """One of many short transactions of a long work, for which nobody waits; ``unreferred`` as in ``writing``."""
+        with pace.step(writing(self.engine, patient=True, part=True, unreferred=unreferred)) as connection:
+            yield connection
+        to_disk(self.engine)
 
 
 def now() -> datetime:

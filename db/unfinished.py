@@ -13,15 +13,16 @@ PostgreSQL shows no row before its transaction ends, and needs none of this.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, select, update
 
 from db.identity_models import IdentityUserRow
 from db.import_models import UnfinishedRow
-from db.models import LabelRow, PairRow, PromptRow, ResponseRow, SessionUserRow, TokenRow, UserRow
+from db.models import LabelRow, PairRow, PromptRow, ResponseRow, SessionUserRow, TaskRow, TokenRow, UserRow
+from db.study_models import PinRow
 
 RECOUNT = "recount"
 _TABLES: tuple[Any, ...] = (LabelRow, PairRow, ResponseRow, PromptRow, UserRow)  # children before parents
@@ -30,13 +31,22 @@ _LARGEST = select(
     *(select(func.coalesce(func.max(row.id), 0)).scalar_subquery().label(row.__tablename__) for row in _TABLES)
 )
 _ANY = "select 1 from unfinished where last_id > 0 limit 1"
-_VIEW = """create temp view "{name}" as select * from main."{name}" as shown where (shown.id > coalesce((
+_HIDDEN = """select part, min(first_id), max(last_id), sum(last_id - first_id + 1) from unfinished
+    where last_id > 0 group by part"""
+_VIEW = 'create temp view "{name}" as select * from main."{name}" as shown where ({shown})'
+_IN_NO_RANGE = """shown.id > coalesce((
     select last_id from main.unfinished where part = '{name}' and first_id <= shown.id order by first_id desc limit 1
-), 0){never})"""
+), 0)"""
 # What an import never writes is never hidden and never removed with it, whatever the ranges say.
-_NEVER_HIDDEN = {"label": " or shown.task_id is not null"}
+_NEVER_HIDDEN = {"label": "shown.task_id is not null or "}
 _OF_AN_IMPORT: dict[str, tuple[ColumnElement[bool], ...]] = {
     "label": (LabelRow.task_id.is_(None), LabelRow.successor_id.is_(None), LabelRow.edited_at.is_(None)),
+    "pair": (~exists().where(LabelRow.pair_id == PairRow.id),),
+    "response": (
+        ~exists().where(PairRow.first_id == ResponseRow.id),
+        ~exists().where(PairRow.second_id == ResponseRow.id),
+    ),
+    "prompt": (~exists().where(ResponseRow.prompt_id == PromptRow.id),),
     "user": (
         ~exists().where(LabelRow.study_id == UserRow.study_id, LabelRow.user_id == UserRow.id, LabelRow.counts),
         ~exists().where(SessionUserRow.user_id == UserRow.id),
@@ -56,14 +66,22 @@ def shown(row: Any) -> ColumnElement[bool]:
 @contextmanager
 def hidden(connection: Connection) -> Iterator[None]:
     """A block of a reading transaction in which unfinished rows are not seen."""
-    if connection.dialect.name != "sqlite" or connection.exec_driver_sql(_ANY).first() is None:
-        yield
-        return
-    for name in _NAMES:
-        connection.exec_driver_sql(_VIEW.format(name=name, never=_NEVER_HIDDEN.get(name, "")))
+    ranges = connection.exec_driver_sql(_HIDDEN).all() if connection.dialect.name == "sqlite" else []
+    largest = _largest(connection) if ranges else {}
+    for name, first, last, n in ranges:
+        is_end = n == last - first + 1 and last >= largest[name]
+        connection.exec_driver_sql(_VIEW.format(name=name, shown=_shown(name, first if is_end else None)))
     yield  # an error closes the connection, and with it its views
-    for name in _NAMES:
+    for name, *_ in ranges:
         connection.exec_driver_sql(f'drop view temp."{name}"')
+
+
+def _shown(name: str, hidden_from: int | None) -> str:
+    """The condition of a view.  Where a table ends with all of its hidden rows, which is so wherever nobody else adds
+    rows, a query reads no row of them: of pairs and texts there may be many times as many as others see.
+    """
+    condition = _IN_NO_RANGE.format(name=name) if hidden_from is None else f"shown.id < {int(hidden_from)}"
+    return _NEVER_HIDDEN.get(name, "") + condition
 
 
 class Ranges:
@@ -89,6 +107,11 @@ class Ranges:
             row = {"study_id": self.study_id, "part": part, "first_id": first, "last_id": last}
             made = insert(UnfinishedRow).values(row).returning(UnfinishedRow.id)
             self._newest[part] = connection.execute(made).scalar_one()
+
+
+def hiding(connection: Connection, ranges: Ranges | None) -> AbstractContextManager[None]:
+    """A block that inserts rows, which ``ranges`` hide; None: of a study that nobody sees."""
+    return nullcontext() if ranges is None else ranges.noted(connection)
 
 
 def cut_ranges(connection: Connection) -> None:
@@ -121,13 +144,29 @@ def left_behind(connection: Connection) -> list[Any]:
     return sorted(rows, key=lambda row: (order.get(row.part, len(order)), -row.id))
 
 
-def remove_some(connection: Connection, row: Any, n: int) -> bool:
-    """Delete the last ``n`` rows of a range; returns whether all are gone, and the range with them.
+def range_now(connection: Connection, range_id: int) -> Any | None:
+    """A range as it is in this transaction; None: it is gone."""
+    return connection.execute(select(UnfinishedRow.__table__).where(UnfinishedRow.id == range_id)).first()
+
+
+def used_pairs(connection: Connection, row: Any) -> set[int]:
+    """The pairs of a range that somebody has been handed or has pinned, whose tables have no index for it."""
+    if row.part != PairRow.__tablename__:
+        return set()
+    return {
+        pair
+        for column in (TaskRow.pair_id, PinRow.pair_id)
+        for pair in connection.execute(select(column).where(column.between(row.first_id, row.last_id))).scalars()
+    }
+
+
+def remove_some(connection: Connection, row: Any, n: int, kept: Collection[int] = ()) -> bool:
+    """Delete the last ``n`` rows of a range but some; returns whether all are gone, and the range with them.
 
     After the last range of a study its pairs are to be counted again.
     """
     table, first = _NAMES[row.part], max(row.first_id, row.last_id - n + 1)
-    which = (table.c.id.between(first, row.last_id), *_OF_AN_IMPORT.get(row.part, ()))
+    which = (table.c.id.between(first, row.last_id), *_OF_AN_IMPORT.get(row.part, ()), table.c.id.not_in(kept))
     connection.execute(delete(table).where(*which))
     if first > row.first_id:
         connection.execute(update(UnfinishedRow).where(UnfinishedRow.id == row.id).values(last_id=first - 1))

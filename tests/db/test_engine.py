@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import os
 import re
 import sqlite3
 import subprocess
@@ -314,3 +316,52 @@ def test_an_exception_while_rows_are_read_leaves_no_old_state_in_the_pool(url, t
     assert len(store.studies()) == 3
     store.create_study("Four")
     assert len(open_store(url).studies()) == 4
+
+
+def test_no_collection_begins_while_the_writer_is_held_and_they_go_on_afterwards(url):
+    engine, other = open_store(url).engine, open_store("sqlite://").engine
+    with reading(engine):
+        assert gc.isenabled()
+    with writing(engine):
+        assert not gc.isenabled()
+        with writing(other):
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), writing(engine):
+        raise ZeroDivisionError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with writing(engine):
+            pass
+        assert not gc.isenabled()  # the program's own wish
+    finally:
+        gc.enable()
+
+
+def test_a_part_of_a_long_work_waits_for_no_disk_and_the_next_transaction_does(url):
+    engine = open_store(url).engine
+
+    def pragmas(**kind: bool) -> tuple[int, int]:
+        with writing(engine, **kind) as connection:
+            return tuple(
+                connection.exec_driver_sql(f"pragma {name}").scalar_one() for name in ("synchronous", "foreign_keys")
+            )
+
+    full, normal = 2, 1
+    for _ in range(2):
+        assert pragmas() == (full, True)
+        assert pragmas(part=True) == (normal, True)
+        assert pragmas() == (full, True)
+        assert pragmas(part=True, unreferred=True) == (normal, False)
+    with pytest.raises(ZeroDivisionError), writing(engine, part=True, unreferred=True):
+        raise ZeroDivisionError
+    assert pragmas() == (full, True)
+
+
+def test_what_parts_have_written_is_brought_to_the_disk_before_the_next_one(url, monkeypatch):
+    store, synced = open_store(url), []
+    monkeypatch.setattr("db.engine.os.fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    store.import_rows(store.create_study("Birds").id, [ImportRow(n, f"p {n}", "a", "b") for n in range(300)])
+    assert len(synced) > 1 and set(synced) == {os.stat(f"{store.engine.url.database}-wal").st_ino}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import count, islice
 from threading import Thread
 
@@ -18,13 +19,15 @@ from copl_core.study_settings import AssignmentSettings
 from db.engine import make_engine
 from db.import_models import UnfinishedRow
 from db.imports import AT_ONCE
-from db.models import LabelRow, PairRow, UserRow
+from db.models import LabelRow, PairRow, TaskRow, UserRow
 from db.store import SqlStore
+from db.study_models import PinRow
 from db.unfinished import shown
 from tests.db.import_process import LABELS, file
 from tests.db.test_races import ROOT, url_of
 from tests.kills import Watch, killed_at
 
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)  # where an import is written in parts
 postgres = pytest.mark.parametrize("store", ["postgres"], indirect=True)  # where it is one transaction
 
@@ -86,7 +89,7 @@ def test_nothing_of_a_long_import_is_seen_before_it_is_whole_and_others_label_me
     def rows() -> Iterator[ImportRow]:
         expected = seen(store, birds.id)
         for i, row in enumerate(file()):
-            if i in (AT_ONCE + 1, 320, 450):
+            if i in (AT_ONCE + 2, 320, 450):
                 assert seen(store, birds.id) == expected
                 answered.append(answer(ann.id, four_pairs[len(answered)][0], Choice.TIE).id)
                 if store.engine.dialect.name == "sqlite":
@@ -162,6 +165,67 @@ def test_an_import_that_is_killed_at_any_statement_leaves_nothing_and_loses_no_a
     assert number > 10 and content(store, birds.id) == clean
 
 
+@sqlite
+def test_an_import_that_is_killed_between_any_two_of_its_parts_leaves_nothing(store, birds, clean, ann):
+    def act(watch: Watch) -> None:
+        own = SqlStore(make_engine(url_of(store)))
+        watch(own.engine)
+        own.import_rows(birds.id, file())
+
+    before = seen(store, birds.id)
+    for number in count(1, 11):
+        killed = killed_at(number, act)
+        if seen(store, birds.id) != before:
+            break
+        store.end_killed_imports()
+        assert seen(store, birds.id) == before and raw_labels(store) == LABELS  # of the other study
+        all_is_well(store, birds.id)
+        assert killed
+    assert number > 40
+    store.end_killed_imports()  # its pairs are counted again
+    all_is_well(store, birds.id)
+    store.forget_user(ann.id, fewest={"graph": 10, "full": 10})
+    assert content(store, birds.id) == clean
+
+
+@sqlite
+def test_a_pair_that_somebody_has_been_handed_stays_with_its_texts_where_a_killed_import_is_removed(
+    store, birds, ann, ben
+):
+    with running_import(store, birds.id):
+        pass
+    with store.engine.begin() as connection:
+        (pair, first, second), (pinned, *_) = connection.execute(
+            select(PairRow.id, PairRow.first_id, PairRow.second_id).where(~shown(PairRow)).limit(2)
+        ).all()
+        when = {"handed_at": START, "expires_at": START}
+        task = {"user_id": ann.id, "pair_id": pair, "left_id": first, "right_id": second, "reason": "uniform"}
+        connection.execute(insert(TaskRow).values(task | when))
+        connection.execute(insert(PinRow).values(study_id=birds.id, pair_id=pinned, user_id=ben.id, at=START))
+    store.end_killed_imports()
+    all_is_well(store, birds.id)
+    assert {one for one, *_ in store.pairs(birds.id)} >= {pair, pinned} and store.label_count(birds.id) == 0
+    assert len(store.pairs(birds.id)) == 7 and set(store.responses([first, second])) == {first, second}
+
+
+@sqlite
+def test_while_an_import_goes_on_a_page_reads_none_of_its_pairs(store, birds, ann, answer, four_pairs):
+    def plan() -> str:
+        with store._read() as connection:
+            query = text("explain query plan select id from pair where study_id = :study and taken < 3 order by id")
+            return " ".join(row[3] for row in connection.execute(query, {"study": birds.id}))
+
+    def rows() -> Iterator[ImportRow]:
+        for i, row in enumerate(file()):
+            if i == 400:
+                plans.append(plan())
+            yield row
+
+    plans = [plan()]
+    store.import_rows(birds.id, rows())
+    assert plans[0] == plan() and "rowid<?" not in plans[0] and "rowid<?" in plans[1]
+
+
 @contextmanager
 def running_import(store: SqlStore, study_id: int) -> Iterator[None]:
     """An import of the file in another process, with most of it written; killed at the end."""
@@ -192,7 +256,8 @@ def all_is_well(store: SqlStore, study_id: int) -> None:
     with store.engine.connect() as connection:
         assert not connection.execute(select(UnfinishedRow.id)).all()
         assert not connection.exec_driver_sql("pragma foreign_key_check").all()
-        taken = dict(connection.execute(select(PairRow.id, PairRow.n_annotators)).all())
+        of_study = select(PairRow.id, PairRow.n_annotators).where(PairRow.study_id == study_id)
+        taken = dict(connection.execute(of_study).all())
     users: dict[int, set[int]] = {pair: set() for pair in taken}
     for label in store.labels(study_id):
         users[label.pair_id].add(label.user_id)
