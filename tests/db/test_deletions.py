@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import func, select
 
@@ -30,7 +32,7 @@ def test_of_a_study_in_which_everything_has_happened_a_number_and_one_line_stay(
     study = rich(store)
     name = store.study(study).name
     store.connect_identity(store.user_named(study, "Olga").id, OLGA)
-    store.add_token(store.user_named(study, "Ann").id, "hash of a link")
+    store.add_token(store.user_named(study, "Ann").id, "hash of a link", lasts=timedelta(days=7))
     store.start_session("hash of a link", "hash of a session")
     closed = store.begin_deletion(study)
     assert closed.name == name and closed.state is Deletion.ROWS and closed.labels > 0 and closed.users > 0
@@ -53,7 +55,7 @@ def test_of_a_study_in_which_everything_has_happened_a_number_and_one_line_stay(
 def test_from_the_first_moment_on_nobody_reads_it_or_writes_to_it(store, study, four_pairs, hand_out, ann):
     store.create_study("Elsewhere")
     task = hand_out(ann.id, four_pairs[0][0])
-    store.add_token(ann.id, "hash of a link")
+    store.add_token(ann.id, "hash of a link", lasts=timedelta(days=7))
     browser = store.start_session("hash of a link", "hash of a session")
     store.add_invite(study.id, "hash of an invite", Role.ANNOTATOR, uses=None, expires_at=None)
     store.add_service_token(study.id, "hash of a program", "Program", ServiceRole.REWARDS, 60)

@@ -278,7 +278,8 @@ def test_a_fault_of_ours_with_the_words_of_a_damaged_file_is_not_one(url):
 def test_a_reader_sees_one_moment_and_does_not_wait_for_a_writer(url):
     store = open_store(url)
     with writing(store.engine) as writer:
-        writer.execute(text("insert into trainer values ('a', 'here', 'graph', 'idle', '2999-01-01 00:00:00.000000')"))
+        values = "('a', 'here', 'graph', 'idle', '2999-01-01 00:00:00.000000')"
+        writer.execute(text(f"insert into trainer (worker, host, kinds, state, seen_at) values {values}"))
         assert store.trainers() == []
     with reading(store.engine) as reader:
         before = reader.execute(text("select state from trainer")).scalar()
