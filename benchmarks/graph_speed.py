@@ -2,6 +2,7 @@
 
     python -m benchmarks.graph_speed                              # everything; a million users take 8 GiB and minutes
     python -m benchmarks.graph_speed --users 10000,100000         # other sizes
+    python -m benchmarks.graph_speed --steps 10000,100000 --compiled --threads 1    # the steps alone
 
 1. UF-P-4 (10,000 users, 16 labels each, 16,000 responses, no noise): seconds of a whole fit with the default settings,
    from labels in memory to a finished state, and its accuracy on pairs that the user did not label.
@@ -39,12 +40,15 @@ from copl_core.training.graph_trainer import GraphData, LabelBatch, Member, pena
 from copl_core.training.losses import torch_generator
 
 DESCRIPTION = "the preference graph on the paper's largest world: time, the published schedule, bare products, growth"
+Clock = Callable[[], float]  # seconds
 TEST_PAIRS = 10_000  # pairs on which accuracy is measured in the growth table
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.graph_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--users", default="10000,100000,1000000", help="sizes of the growth table")
+    parser.add_argument("--steps", metavar="USERS,…", help="only measurements 3 and 4, of worlds of these sizes")
+    parser.add_argument("--compiled", action="store_true", help="with --steps: also with layers by torch.compile")
     parser.add_argument("--threads", type=int, default=0, help="processor threads; 0: all")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions; a timing is their median")
     parser.add_argument(
@@ -61,6 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads or os.cpu_count() or 1)
     if arguments.one:
         print(json.dumps(growth_of(arguments.one, arguments.seed, arguments.device)))
+        return 0
+    if arguments.steps:
+        for users in map(int, arguments.steps.split(",")):
+            steps_of(users, arguments)
         return 0
     report = (lambda line: None) if arguments.json else (lambda line: print(line, flush=True))
     figures = {"threads": torch.get_num_threads(), "torch": torch.__version__, "seed": arguments.seed}
@@ -85,13 +93,9 @@ def on_the_paper_world(arguments: argparse.Namespace, report: Callable[[str], No
         f"{fit['controversial']:.4f}, worst group {fit['worst_group']:.4f})"
     )
     step = beside_bare(world, arguments.rounds, device)
-    report(
-        f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
-        f"ratio {step['ratio']:.2f}; with those of the query margins {step['all_ms']:.1f} ms, "
-        f"{step['ratio_to_all']:.2f}"
-    )
+    report(step_in_words(step))
     parts = parts_of_a_step(world, arguments.rounds)
-    report("A step in processor ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items()))
+    report(parts_in_words(parts))
     theirs = published(world, arguments.published_steps, device)
     report(
         f"Published schedule: {theirs['step_seconds']:.2f} s per step × {theirs['steps']:,} steps = "
@@ -99,6 +103,38 @@ def on_the_paper_world(arguments: argparse.Namespace, report: Callable[[str], No
         f"{theirs['seconds_extrapolated'] / fit['seconds']:,.0f} times ours"
     )
     return {"fit": fit, "step": step, "parts": parts, "published": theirs}
+
+
+def step_in_words(step: dict) -> str:
+    return (
+        f"A step of ours: {step['ms']:.1f} ms; its bare sparse products: {step['bare_ms']:.1f} ms; "
+        f"ratio {step['ratio']:.2f}; with those of the query margins {step['all_ms']:.1f} ms, "
+        f"{step['ratio_to_all']:.2f}"
+    )
+
+
+def parts_in_words(parts: dict[str, float]) -> str:
+    listed = ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items())
+    return f"A step in processor ms: {listed}; ratio to the products {sum(parts.values()) / parts['products']:.1f}"
+
+
+def steps_of(users: int, arguments: argparse.Namespace) -> None:
+    """Measurements 3 and 4 of one size, and the parts of a step with compiled layers."""
+    world = world_of(users, arguments.seed)
+    print(f"{users:,} people, {len(world.data.labels):,} labels, {torch.get_num_threads()} threads:")
+    print("  " + step_in_words(beside_bare(world, arguments.rounds, arguments.device)), flush=True)
+    spent = beside_bare(world, arguments.rounds, arguments.device, time.process_time)
+    print("  In processor time: " + step_in_words(spent), flush=True)
+    print("  " + parts_in_words(parts_of_a_step(world, arguments.rounds)), flush=True)
+    if arguments.compiled:
+        from benchmarks.compiled_layers import compiled
+
+        with compiled():
+            member, started = prepared(world, GraphConfig().sized(len(world.data.labels)), "cpu"), time.perf_counter()
+            member.take_step()
+            seconds = time.perf_counter() - started
+            parts = parts_of_a_step(world, arguments.rounds)
+        print(f"  With layers by torch.compile, after {seconds:.0f} s: {parts_in_words(parts)}", flush=True)
 
 
 def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
@@ -111,7 +147,7 @@ def to_the_end(world: SyntheticWorld, seed: int, device: str) -> dict:
     )
 
 
-def beside_bare(world: SyntheticWorld, rounds: int, device: str) -> dict:
+def beside_bare(world: SyntheticWorld, rounds: int, device: str, clock: Clock = time.perf_counter) -> dict:
     """Milliseconds of a training step and of its sparse products, measured alternately.
 
     A step is the mean over a whole member, including the draws of query labels and excluding the start of the ids.  The
@@ -145,7 +181,7 @@ def beside_bare(world: SyntheticWorld, rounds: int, device: str) -> dict:
             sparse_times(pairs.matrix, responses)
             sparse_times(pairs.transpose, users)
 
-    mine, theirs, back = (took / n_steps for took in in_turns((ours, bare, gradients), rounds, device))
+    mine, theirs, back = (took / n_steps for took in in_turns((ours, bare, gradients), rounds, device, clock))
     return {
         "ms": mine,
         "bare_ms": theirs,
@@ -246,16 +282,18 @@ def prepared(world: SyntheticWorld, config: GraphConfig, device: str) -> Member:
     )
 
 
-def in_turns(works: tuple[Callable[[], object], ...], times: int, device: str) -> list[float]:
+def in_turns(
+    works: tuple[Callable[[], object], ...], times: int, device: str, clock: Clock = time.perf_counter
+) -> list[float]:
     """Median milliseconds of each function, called alternately ``times`` times, after one unmeasured round."""
     took = np.zeros((times + 1, len(works)))
     for turn in range(times + 1):
         for column, work in enumerate(works):
             wait(device)
-            started = time.perf_counter()
+            started = clock()
             work()
             wait(device)
-            took[turn, column] = time.perf_counter() - started
+            took[turn, column] = clock() - started
     return (np.median(took[1:], 0) * 1000).tolist()
 
 
@@ -283,8 +321,7 @@ def row_of(users: int, arguments: argparse.Namespace) -> dict:
 
 def growth_of(users: int, seed: int, device: str) -> dict:
     """A fit of UF-P-4 with that many users, and the paper's number of prompts per user."""
-    protocol = Protocol.uf_p(4, users=users, prompts=max(40, users * 4 // 5), test=max(1, TEST_PAIRS // users))
-    world = make_world(protocol, seed)
+    world = world_of(users, seed)
     before = peak()
     row = to_the_end(world, seed, device)
     n = len(world.data.labels)
@@ -295,6 +332,12 @@ def growth_of(users: int, seed: int, device: str) -> dict:
         "peak_gib": peak(),
         "before_gib": before,
     } | row
+
+
+def world_of(users: int, seed: int) -> SyntheticWorld:
+    """UF-P-4 with that many users and the paper's number of prompts per user."""
+    protocol = Protocol.uf_p(4, users=users, prompts=max(40, users * 4 // 5), test=max(1, TEST_PAIRS // users))
+    return make_world(protocol, seed)
 
 
 def peak() -> float:
