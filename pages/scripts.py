@@ -147,12 +147,21 @@ CONNECT = """
 """
 # The browser sends the token in the body of a request and gets the session's cookie, which no script can read.  Then it
 # opens the same address again, as the person who is now signed in.  Where others of the same network have failed too
-# often, it waits as long as the server says: who has just joined would lose the only token there is.
+# often, or the studio does not answer, it says so, waits as long as the server says and tries again: who has just
+# joined would lose the only token there is.
 SIGN_IN = """
-(async ({token, joined}) => {
-  const send = () => fetch(location.pathname, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}, body: token});
+(async (script) => {
+  const {token, joined} = script.dataset;
+  const headers = {"X-CoPL-Sign-In": "1"}, away = {status: 0, ok: false, headers: new Headers()};
+  const send = () => fetch(location.pathname, {method: "POST", headers, body: token}).catch(() => away);
+  const waits = ({status}) => status === 429 || status === 0 || status === 503;
+  const words = document.createElement("p");
+  words.setAttribute("role", "status");
   let answer = await send();
-  for (let tries = 0; answer.status === 429 && tries < 20; tries++) {
+  for (let tries = 0; waits(answer) && (joined || answer.status !== 429 || tries < 20); tries++) {
+    const why = answer.status === 429 ? "Too many sign-ins from your network have failed" : "The studio is away";
+    words.textContent = `${why}, so yours has to wait. It is tried again by itself: keep this page open.`;
+    script.parentElement.append(words);
     const seconds = Number(answer.headers.get("Retry-After")) || 1;
     await new Promise((go) => setTimeout(go, 1000 * (seconds + Math.random())));
     answer = await send();
@@ -162,19 +171,23 @@ SIGN_IN = """
   if (answer.ok && joined) address.searchParams.set("joined", "1");
   if (!answer.ok) address.searchParams.set("link", {410: "expired", 429: "later"}[answer.status] || "refused");
   if (address.href === location.href) location.reload(); else location.replace(address);
-})(document.currentScript.dataset);
+})(document.currentScript);
 """
 # The answer to a link that is somebody else's (``web.answers``): the secret leaves the address, and is used at a click.
+# Why it does not work stands below the button, which may be pressed again.
 TAKE_LINK = """
 (({token, address}) => {
+  const button = document.querySelector("button"), words = document.querySelector("[role=status]");
   history.replaceState(null, "", address);
-  document.querySelector("button").addEventListener("click", async (event) => {
-    event.target.disabled = true;
-    try {
-      await fetch(address, {method: "POST", headers: {"X-CoPL-Sign-In": "1"}, body: token});
-    } finally {
-      location.replace(address);
-    }
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    const headers = {"X-CoPL-Sign-In": "1"};
+    const answer = await fetch(address, {method: "POST", headers, body: token}).catch(() => null);
+    if (answer?.ok) return location.replace(address);
+    const refused = answer?.status === 403;
+    words.textContent = refused ? "This link does not work any more; ask an owner of the study for a new one."
+      : await answer?.text() || "The studio does not answer, and nothing has changed; try again.";
+    button.disabled = refused;
   });
 })(document.currentScript.dataset);
 """

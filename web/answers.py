@@ -39,13 +39,20 @@ def problem_page(sentence: str, status: int, back: str = "/") -> Response:
     return _page("The sign-in did not work", sentence, "Back to the studio", back, status)
 
 
+def later_page(sentence: str) -> Response:
+    """A page for a sign-in that was not looked at: its link opens the same address again."""
+    answer = _page("Not signed in yet", sentence, "Try again", "", 429)
+    answer.headers["Referrer-Policy"] = "no-referrer"  # the address has the secret
+    return answer
+
+
 def question_page(me: str, other: str, token: str, address: str) -> Response:
     """What a browser of somebody gets for a link that is for somebody else: who one is stays until a click."""
     sentence = (
         f"This browser is signed in as {me}, and the link that was opened is for {other}. Change only if the link is "
         "yours; your later answers count as those of that person."
     )
-    more = f"<p><button>Sign in as {escape(other)}</button></p>\n"
+    more = f'<p><button>Sign in as {escape(other)}</button></p>\n<p role="status"></p>\n'
     script = f'<script data-token="{escape(token)}" data-address="{escape(address)}">{scripts.TAKE_LINK}</script>\n'
     answer = _page("A link for somebody else", sentence, f"Stay signed in as {me}", address, 200, more, script)
     answer.headers["Referrer-Policy"] = "no-referrer"

@@ -20,7 +20,7 @@ from copl_core.records import CoplError, LinkExpired
 from copl_core.serving.bodies import BadRequest, read
 from copl_core.study import attempts, sign_in
 from web import providers
-from web.answers import is_local, problem_page, question_page, with_cookie
+from web.answers import is_local, later_page, problem_page, question_page, with_cookie
 from web.installation import cookie_name, installation
 
 NEXT = "copl_next"  # cookie: the shared address that somebody opened before they signed in
@@ -94,7 +94,7 @@ def by_link(request: Request, query: dict[str, str]) -> Response:
     """
     token = query.pop("token")
     if seconds := attempts.seconds_to_wait(client_of(request)):
-        return waiting(problem_page(attempts.too_many(seconds), 429), seconds)
+        return waiting(later_page(attempts.too_many(seconds)), seconds)
     path, why = request.url.path if is_local(request.url.path) else "/", "refused"
     try:
         names = sign_in.changes(installation()[0], token, request.cookies.get(cookie_name(), ""))

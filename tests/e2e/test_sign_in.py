@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from urllib.error import HTTPError
 
 import pytest
 
 from copl_core.study.sign_in import hashed
 
+FLOODED = {"X-Forwarded-For": "203.0.113.9"}  # a network from which sign-ins fail; a proxy of this machine is believed
+TRIES = 1000  # of a person who does not wait
 # Contrast of the text of a popover's button with what is behind it (WCAG 2.2, relative luminance).
 CONTRAST = """(button) => {
   const popover = getComputedStyle(button.closest("[data-testid=stPopoverBody]")).backgroundColor;
@@ -32,8 +39,9 @@ def visit(app_alone, browser):
     """Opens a page in a browser profile of its own, or as one more tab of ``beside``."""
     contexts = []
 
-    def open_page(path: str = "", beside=None):
-        context = beside.context if beside else browser.new_context(viewport={"width": 1280, "height": 900})
+    def open_page(path: str = "", beside=None, **options):
+        options = {"viewport": {"width": 1280, "height": 900}} | options
+        context = beside.context if beside else browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
         page.goto(f"{app_alone.url}/{path}")
@@ -206,3 +214,68 @@ def test_a_person_signs_out_of_another_browser_whose_open_tab_acts_no_more(app_a
     lost.get_by_text("You are signed out, so nothing was saved").first.wait_for()
     assert n_labels(app_alone, "Lou") == 0
     ready(mine).get_by_text("Signed in as Lou").wait_for()
+
+
+# ---- a network from which too many sign-ins have failed
+
+
+@contextmanager
+def flooded(address: str) -> Iterator[None]:
+    """While it lasts, sign-ins of one network fail all the time, so that the next ones wait."""
+    headers, waits, ends = FLOODED | {"X-CoPL-Sign-In": "1"}, Event(), Event()
+
+    def flood() -> None:
+        while not ends.is_set():
+            try:
+                urllib.request.urlopen(urllib.request.Request(f"{address}/", b"nonsense", headers, method="POST"))
+            except HTTPError as refused:
+                if refused.code == 429:
+                    waits.set()
+
+    thread = Thread(target=flood)
+    thread.start()
+    try:
+        assert waits.wait(60)
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+def test_who_joins_while_sign_ins_wait_reads_why_and_is_signed_in_by_itself(app_alone, visit, settled):
+    page = visit(extra_http_headers=FLOODED)
+    page.get_by_label("Your name or a nickname").fill("Nora")
+    with flooded(app_alone.url):
+        page.get_by_role("button", name="Begin").click()
+        page.get_by_text("Too many sign-ins from your network have failed, so yours has to wait").wait_for()
+    settled(page).get_by_text("Signed in as Nora").wait_for()
+    assert "link=" not in page.url
+
+
+def test_who_opens_a_link_while_sign_ins_wait_reads_why_and_tries_again(app_alone, visit):
+    page = visit(extra_http_headers=FLOODED)
+    with flooded(app_alone.url):
+        page.goto(f"{app_alone.url}/people?token={app_alone.token}")
+        page.get_by_text("have failed, so this one was not looked at and your link stays as it is").wait_for()
+    again = page.get_by_role("link", name="Try again")
+    for _ in range(TRIES):
+        if again.count():
+            again.click()
+            page.wait_for_load_state()
+    page.get_by_text("Signed in as Rita").wait_for()
+    assert "token" not in page.url
+
+
+def test_who_changes_to_another_person_while_sign_ins_wait_reads_why_and_presses_again(app_alone, visit):
+    page = visit(extra_http_headers=FLOODED)
+    join(page, "Nell")
+    page.goto(f"{app_alone.url}/taste?token={app_alone.token}")
+    change = page.get_by_role("button", name="Sign in as Rita")
+    with flooded(app_alone.url):
+        change.click()
+        page.get_by_text("have failed, so this one was not looked at").wait_for()
+    for _ in range(TRIES):
+        if change.count():
+            with suppress(Exception):  # the page has changed meanwhile
+                change.click(timeout=1000)
+    page.get_by_text("Signed in as Rita").wait_for()
