@@ -51,8 +51,10 @@ def account() -> None:
             else:
                 st.button("Sign out", key="sign-out", on_click=sign_out, width="stretch")
             connections()
-            if st.button("Create a sign-in link", key="own-link", width="stretch", help="For your other devices."):
-                own_link()
+            wanted = st.button("Create a sign-in link", key="own-link", width="stretch", help="For your other devices.")
+            with st.container():  # its place is taken already: an open list below it stays open
+                if wanted:
+                    own_link()
             browsers()
             st.divider()
             everywhere()

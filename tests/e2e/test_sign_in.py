@@ -216,6 +216,31 @@ def test_a_person_signs_out_of_another_browser_whose_open_tab_acts_no_more(app_a
     ready(mine).get_by_text("Signed in as Lou").wait_for()
 
 
+@pytest.mark.parametrize("size", [(420, 800), (420, 560), (800, 420)])
+def test_on_a_small_screen_all_of_the_account_is_within_reach(visit, ready, size):
+    width, height = size
+    page = visit("label", viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
+    page.get_by_label("Your name or a nickname").fill(f"Lea {width} by {height}")
+    page.get_by_role("button", name="Begin").click()
+    if (menu := ready(page).get_by_test_id("stExpandSidebarButton")).count():
+        menu.click()
+    open_account(page)
+    page.get_by_text("Your browsers").click()
+    page.get_by_text("This browser").wait_for()
+    page.get_by_role("button", name="Create a sign-in link").click()
+    page.get_by_text("/?token=").wait_for()
+    for part in (
+        page.get_by_role("button", name="Sign out", exact=True),
+        page.get_by_role("button", name="Create a sign-in link"),
+        page.get_by_text("/?token="),
+        page.get_by_text("This browser"),
+    ):
+        part.scroll_into_view_if_needed()
+        box = part.bounding_box()
+        assert 0 <= box["x"] and box["x"] + box["width"] <= width
+        assert 0 <= box["y"] and box["y"] + box["height"] <= height
+
+
 # ---- a network from which too many sign-ins have failed
 
 
