@@ -33,8 +33,8 @@ THERE = (
     "links still work: “Sign out everywhere” ends them too."
 )
 CONNECT_HELP = "It then signs in as you, on any device. Your answers stay yours."
-# The button that copies the link is in sight without a mouse over it, which a phone does not have.
-COPY_STYLE = "<style>.st-key-welcome .stCode > div:last-child { opacity: 1; visibility: visible; }</style>"
+# The button that copies a link is in sight without a mouse over it, which a phone does not have.
+COPY_STYLE = "<style>[class*=st-key-link-] .stCode > div:last-child { opacity: 1; visibility: visible; }</style>"
 
 
 def account() -> None:
@@ -206,8 +206,15 @@ def disconnect() -> None:
 
 def own_link() -> None:
     session, me = current()
-    st.code(new_link(session, me), language=None, wrap_lines=True)
+    link_to_copy(new_link(session, me), "own")
     st.caption(f"Anybody who opens this link is signed in as you. It is shown only once. {LINK_LASTS}")
+
+
+def link_to_copy(link: str, name: str) -> None:
+    """A link and the button that copies it; the name is that of no other link on the page."""
+    with st.container(key=f"link-{name}"):
+        st.html(COPY_STYLE)
+        st.code(link, language=None, wrap_lines=True)
 
 
 def new_link(session: Session, me: User) -> str:
@@ -262,8 +269,7 @@ def link_card() -> None:
         f"{LINK_LASTS} It is offered here until you say that you have kept it. While you are signed in, “Create a "
         "sign-in link” under “Account” in the menu makes another."
     )
-    st.html(COPY_STYLE)
-    st.code(link, language=None, wrap_lines=True)
+    link_to_copy(link, "welcome")
     st.button("I have kept it", key="link-kept", on_click=forget_welcome)
 
 

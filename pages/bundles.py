@@ -25,7 +25,7 @@ def bundle_part() -> None:
     restoring()
     if made := st.session_state.get("restored"):
         st.success(f"{literal(made.name)} is restored, and you are one of its owners.")
-        if st.button(f"Open {made.name}", key="open-restored", type="primary"):
+        if st.button(f"Open {literal(made.name)}", key="open-restored", type="primary"):
             open_study(made.id)
 
 

@@ -11,9 +11,10 @@ from copl_core.records import Activity, CoplError, Kind, Role, User, counted_peo
 from copl_core.study import access, accounts
 from copl_core.study_settings import Invite
 from pages import leaving
-from pages.account import account_words, address, day_words, only_here
+from pages.account import account_words, address, day_words, link_to_copy, only_here
 from pages.common import current, rerun, resend_values, training_of
 from pages.find_people import find_people
+from pages.texts import literal
 
 ROLES = {
     Role.ANNOTATOR: "annotator: labels pairs and sees their own preferences",
@@ -59,7 +60,7 @@ def invite() -> None:
             st.session_state["new-invite"] = f"{address()}/?invite={secret}"
             rerun()  # the page begins with how many invites are open
     if link := st.session_state.pop("new-invite", ""):
-        show_once(link, "Send this link to the people you want to invite.")
+        show_once("invite", link, "Send this link to the people you want to invite.")
 
 
 def clearable(title: str, key: str, value: float | None, **more: object) -> float | None:
@@ -70,9 +71,9 @@ def clearable(title: str, key: str, value: float | None, **more: object) -> floa
     return st.number_input(title, value=None, key=key, **({"step": 1} | more))
 
 
-def show_once(link: str, words: str) -> None:
+def show_once(name: str, link: str, words: str) -> None:
     st.success(f"{words} It is shown only once, since the study stores only a fingerprint of it.")
-    st.code(link, language=None, wrap_lines=True)
+    link_to_copy(link, name)
     if problem := only_here(link):
         st.warning(problem)
 
@@ -180,7 +181,7 @@ def one(user: User) -> None:
             disabled=role == user.role,
             on_click=perform,
             args=(access.set_role, user.id, role),
-            kwargs={"done": f"{user.name} is now {role}."},
+            kwargs={"done": f"{literal(user.name)} is now {role}."},
         )
         if user.id != me.id:  # an owner signs themselves out under Account, which asks first
             st.button(
@@ -188,7 +189,7 @@ def one(user: User) -> None:
                 key=f"out-{user.id}",
                 on_click=perform,
                 args=(access.sign_out_everywhere, user.id),
-                kwargs={"done": f"No existing link signs in as {user.name}; create a new one for them below."},
+                kwargs={"done": f"No existing link signs in as {literal(user.name)}; create a new one for them below."},
                 help="Every link that signs in as this person stops working, and every browser is signed out. Their "
                 "labels stay.",
             )
@@ -200,8 +201,9 @@ def one(user: User) -> None:
     connected(user)
     if fresh:
         show_once(
+            "person",
             f"{address()}/?token={access.sign_in_token(session, user.id, by=me.id)}",
-            f"This link signs in as {user.name} for {session.settings.link_time}.",
+            f"This link signs in as {literal(user.name)} for {session.settings.link_time}.",
         )
     leaving.of_person(user)
 
@@ -219,7 +221,7 @@ def connected(user: User) -> None:
             key=f"disconnect-{user.id}",
             on_click=perform,
             args=(accounts.disconnect, user.id),
-            kwargs={"done": f"No account signs in as {user.name} any more, and {user.name} is signed out everywhere."},
+            kwargs={"done": f"No account signs in as {literal(user.name)} any more: they are signed out everywhere."},
             help="For an account that is lost. Refuse its address below if it shall stay out. To come back with "
             "another account, the person opens a new sign-in link and connects it.",
         )
@@ -255,7 +257,7 @@ def emails() -> None:
             email = st.text_input("Address", key="email-address", width=280)
             role = st.selectbox("Signs in as", [*ROLES, REFUSED], format_func=str, key="email-role", width=200)
             if st.form_submit_button("Save", key="email-set"):
-                perform(access.set_email, email, None if role == REFUSED else role, done=f"{email.strip()} is saved.")
+                perform(access.set_email, email, None if role == REFUSED else role, done=f"{literal(email)} is saved.")
                 rerun()
 
 

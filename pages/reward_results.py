@@ -82,12 +82,12 @@ def of_groups(view: RewardView) -> str:
     best: dict[int, list[str]] = {}
     for row in view.groups:
         if not row.even:
-            best.setdefault(row.best, []).append(row.name)
+            best.setdefault(row.best, []).append(literal(row.name))
     even = " ".join(even_in_words(row) for row in view.groups if row.even)
     if len(best) == 1 and not even:
         (answer,) = best
         if len(view.groups) == 1:
-            return f"**{view.groups[0].name}** prefers **{LETTERS[answer]}**, {chance(view.groups[0])}."
+            return f"**{literal(view.groups[0].name)}** prefers **{LETTERS[answer]}**, {chance(view.groups[0])}."
         return f"Every group prefers **{LETTERS[answer]}**."
     parts = [
         f"{listing(names, bold=True)} prefer{'s' * (len(names) == 1)} **{LETTERS[answer]}**"
@@ -101,7 +101,7 @@ def even_in_words(row: ScoreRow) -> str:
     letters = listing([LETTERS[i] for i in sorted(row.favourites)])
     wins = [f"{row.win[i]:.0%}" for i in sorted(row.favourites)]
     shares = " to ".join(wins) if len(wins) == 2 else listing(wins)
-    return f"**{row.name}** is about even between {letters} ({shares})."
+    return f"**{literal(row.name)}** is about even between {letters} ({shares})."
 
 
 def picture(view: RewardView) -> go.Figure:
@@ -189,7 +189,7 @@ def advice(view: RewardView, worth: GroupsOwn) -> str:
         return f"**{best} suits all**: {reason}, and it pleases {worth.for_all:.0%} of their people."
     text = f"**No answer suits all.** {worth_in_words(worth)} The best single answer is **{best}**"
     group = min(view.groups, key=lambda row: row.win[worth.best])
-    text += f"; **{group.name}** would prefer it with {group.win[worth.best]:.0%}."
+    text += f"; **{literal(group.name)}** would prefer it with {group.win[worth.best]:.0%}."
     fair = int(lowest.argmax())
     if fair != worth.best and lowest[fair] >= 1 / len(lowest):
         text += f" **{LETTERS[fair]}** leaves no group far behind: each prefers it with {lowest[fair]:.0%} or more."

@@ -239,6 +239,8 @@ def test_on_a_small_screen_all_of_the_account_is_within_reach(visit, ready, size
         box = part.bounding_box()
         assert 0 <= box["x"] and box["x"] + box["width"] <= width
         assert 0 <= box["y"] and box["y"] + box["height"] <= height
+    copies = page.locator(".st-key-link-own .stCode > div:last-child")
+    assert copies.evaluate("(button) => getComputedStyle(button).opacity") == "1", "no mouse shows it"
 
 
 # ---- a network from which too many sign-ins have failed

@@ -122,6 +122,14 @@ def test_signing_out_everywhere_ends_every_link_and_a_new_one_can_be_made(sessio
     assert access.sign_in(session, opened.code[0].value.partition("token=")[2]).id == ann.id
 
 
+def test_a_name_with_signs_of_markdown_is_shown_as_it_is(session, page):
+    kim = access.join(session, "Kim *2* [x](y)")
+    opened = page("People and invites", **{"members-person": kim.id})
+    for key in (f"out-{kim.id}", f"link-{kim.id}"):
+        opened.button(key=key).click().run()
+        assert "signs in as Kim \\*2\\* \\[x\\]\\(y\\)" in opened.success[0].value
+
+
 def test_an_address_is_given_a_role_or_refused(session, page):
     for role in (Role.RESEARCHER, None):
         opened = page("People and invites")
