@@ -101,7 +101,7 @@ class AssignmentSettings:
         if sum(shares.values()) > 1 + 1e-9:
             raise CoplError(
                 f"Random pairs ({self.uniform:.0%}), repeats ({self.repeats:.0%}) and gold pairs "
-                f"({self.gold:.0%}) are more than 100 %; lower one of them."
+                f"({self.gold:.0%}) are more than 100%; lower one of them."
             )
 
     @classmethod

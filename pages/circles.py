@@ -50,7 +50,7 @@ def meaning(total: TriadSummary) -> str:
     goes = "goes" if total.circular == 1 else "go"
     counts = (
         f"**{total.circular:,} of {triads_}** of {people} {goes} in a circle (A over B, B over C, C over A); noise "
-        f"alone would make {total.expected:,.1f} (95 %: {total.low:,} to {total.high:,})."
+        f"alone would make {total.expected:,.1f} (95%: {total.low:,} to {total.high:,})."
     )
     if total.n_triads < FEW:
         return f"{counts} These are too few triads to tell anything."
@@ -78,7 +78,7 @@ def table(key: str, rows: list[tuple[str, TriadSummary]], what: str) -> None:
                 "triads": one.n_triads,
                 "circles": one.circular,
                 "by noise": one.expected,
-                "by noise, 95 %": f"{one.low:,} to {one.high:,}",
+                "by noise, 95%": f"{one.low:,} to {one.high:,}",
             }
             for name, one in rows
         ],

@@ -51,7 +51,7 @@ MARK = "background:rgba(86,180,233,.28);text-decoration:underline;text-decoratio
 NUMBERS = (
     (
         "Between groups",
-        "How far the groups' expected answers are apart: 100 % means two halves that are each unanimous and disagree. "
+        "How far the groups' expected answers are apart: 100% means two halves that are each unanimous and disagree. "
         "The list is ranked by this number.",
     ),
     (
@@ -429,7 +429,7 @@ def card(one: ControversyItem, view: ControversyView, pinned: dict[int, PinnedPa
         )
         st.caption(
             f"Bars: the share of a group that the model expects to prefer {'A or B' if one.second else 'it'}. Dots: "
-            f"the share that did, with a 95 % interval. {votes(one)} Snapshot {view.snapshot}."
+            f"the share that did, with a 95% interval. {votes(one)} Snapshot {view.snapshot}."
         )
         actions(one, pinned)
 

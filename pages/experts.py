@@ -311,7 +311,7 @@ def what_they_do(view: ExpertsView) -> None:
     only = "" if len(view.gate_names) == 1 else f" Here only the experts of {view.gate_names[gate]} are used."
     source_line(
         f"Each expert compared with the shared part of the reward model, on {found.n_texts} answers to "
-        f"{found.n_prompts} prompts; only answers to the same prompt are compared. A feature is listed if the 95 % "
+        f"{found.n_prompts} prompts; only answers to the same prompt are compared. A feature is listed if the 95% "
         "interval of its correlation r excludes zero, for all features at once. Correlated features can stand for one "
         f"another.{only} Reward model fitted in {found.fitted_in}.",
         found.snapshot,
@@ -386,7 +386,7 @@ def details(effect: ExpertEffect, view: ExpertsView) -> None:
         st.write(
             f"**E{effect.expert + 1}** raises "
             + ", ".join(
-                f"{trait.words} (|r| {abs(trait.r):.2f}, 95 % interval {min(abs(trait.low), abs(trait.high)):.2f} to "
+                f"{trait.words} (|r| {abs(trait.r):.2f}, 95% interval {min(abs(trait.low), abs(trait.high)):.2f} to "
                 f"{max(abs(trait.low), abs(trait.high)):.2f})"
                 for trait in effect.correlations
             )
@@ -414,7 +414,7 @@ def uncounted(effect: ExpertEffect) -> None:
     with st.container(border=True):
         st.markdown(f"**E{effect.expert + 1}** also raises something that nobody counts, more than anything counted:")
         excerpts("Raises answers like these", "and lowers answers like these", found.more, found.less)
-        st.caption(f"|r| {abs(found.r):.2f}, 95 % interval {low:.2f} to {high:.2f}.")
+        st.caption(f"|r| {abs(found.r):.2f}, 95% interval {low:.2f} to {high:.2f}.")
 
 
 def text_card(one: TextEffect) -> None:

@@ -38,7 +38,7 @@ def ceiling_in_words() -> str:
     if found is None:
         return ""
     return (
-        f"**No model can predict more than about {found.accuracy:.0%}** of single answers here (95 % interval "
+        f"**No model can predict more than about {found.accuracy:.0%}** of single answers here (95% interval "
         f"{found.low:.0%} to {found.high:.0%}): {counted_people(found.n_users)} gave the same answer to "
         f"{found.consistent:.0%} of {found.n_repeats:,} repeated pairs. This assumes that mistakes are equally likely "
         "in both answers."
@@ -47,7 +47,7 @@ def ceiling_in_words() -> str:
 
 def difference(found: PersonalisationGain) -> str:
     points = f"{abs(100 * found.gain):.1f} points {'more' if found.gain >= 0 else 'less'}"
-    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
+    interval = f"95% interval {signed(found.low)} to {signed(found.high)}"
     interval += "" if found.paired else ", a wide one, from the intervals of both"
     end = "" if found.answer != "not yet" else " The interval includes zero: more labels or more people are needed."
     return f"That is {points} ({interval}).{end}"

@@ -214,7 +214,7 @@ def colours(view: UserMap, by: str) -> Colouring:
 
 
 def controls(view: UserMap, versions: list[str], frame: MapFrame | None) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="top"):
         st.selectbox("Colour by", list(COLOURS), format_func=COLOURS.get, key="colour", width=220)
         st.session_state.setdefault("dimensions", "2-D")
         st.segmented_control("Dimensions", ["2-D", "3-D"], key="dimensions", required=True)

@@ -189,7 +189,7 @@ def gain_in_words(view: FoundFeaturesView) -> str:
     return (
         f"{lead} about preferences than the counted features alone. Of {gain.n:,} held-out answers, "
         f"{gain.before:.1%} are predicted by the counted features and {gain.after:.1%} by both together. "
-        f"The difference is between {signed(gain.low)} and {signed(gain.high)} points (95 % interval over people)."
+        f"The difference is between {signed(gain.low)} and {signed(gain.high)} points (95% interval over people)."
     )
 
 
@@ -224,7 +224,7 @@ def effects(profile: GroupProfile) -> None:
     )
     source_line(
         "How much more of each feature the preferred answers of the group have than those of other people, in standard "
-        "deviations between people (d). The 95 % intervals are over people and hold for all features at once. "
+        "deviations between people (d). The 95% intervals are over people and hold for all features at once. "
         f"{basis(profile)} The effects show what the group's choices have in common, not why people choose.",
         profile.snapshot,
     )

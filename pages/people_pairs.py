@@ -95,7 +95,7 @@ def neighbours(view: UserMap, user_id: int) -> None:
         key="neighbours",
         column_config={
             "same answer expected": st.column_config.NumberColumn(
-                format="%.0f %%",
+                format="%.0f%%",
                 help="Share of the study's pairs on which the model expects both to prefer the same answer.",
             )
         },

@@ -127,7 +127,7 @@ def in_words(found: SetProfile) -> str:
 
 
 def sized(statements: tuple) -> str:
-    """Features in words, each with its effect and 95 % interval in typical differences between two answers."""
+    """Features in words, each with its effect and 95% interval in typical differences between two answers."""
     return ", ".join(
         f"**{one.words}** (+{abs(one.effect):.2f}, "
         f"{min(abs(one.low), abs(one.high)):.2f} to {max(abs(one.low), abs(one.high)):.2f})"

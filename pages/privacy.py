@@ -116,13 +116,13 @@ def row(part: str, one: Measured) -> dict:
         "AUC": one.auc,
         "chance": 0.5,
         {"answer": "of", "attribute": "attribute"}.get(part, "attack"): one.attack,
-        "95 %": f"{one.low:.2f} to {one.high:.2f}",
+        "95%": f"{one.low:.2f} to {one.high:.2f}",
     }
     if part not in ("answer", "attribute") and one.found is not None:
         cells["found"] = round(one.found, 2)
     if one.accuracy is not None:
         share, low, high = one.accuracy
-        cells |= {"accuracy": share, "its 95 %": f"{low:.2f} to {high:.2f}"}
+        cells |= {"accuracy": share, "its 95%": f"{low:.2f} to {high:.2f}"}
     if one.baseline is not None:
         cells["most frequent" if part == "attribute" else "without it"] = one.baseline
     return cells

@@ -55,8 +55,9 @@ def page() -> None:
         st.write(allowed)
     st.subheader("All people")
     shown = table(view)
-    st.subheader("Which side of the screen")
-    sides(shown)
+    if shown:
+        st.subheader("Which side of the screen")
+        sides(shown)
     second_look.of_the_study()
     if me.role == Role.OWNER:
         st.subheader("Exclude somebody from training")
@@ -93,7 +94,7 @@ def flagged(view: QualityView) -> None:
     st.caption(
         "A person is listed only for what preferences cannot explain: different answers to the same pair, wrong "
         "answers to gold pairs, one side chosen too often, or answers faster than anybody can read; and only if the "
-        "whole 95 % interval is beyond the limit. Disagreeing with others is never a reason."
+        "whole 95% interval is beyond the limit. Disagreeing with others is never a reason."
     )
 
 
@@ -113,9 +114,7 @@ def agreement(view: QualityView) -> None:
         st.write(f"That rests on {pairs} only and says little.")
     # of a few pairs that all look the same, a bootstrap draws nothing else
     narrow = found.n_pairs < FEW_PAIRS and number(found.low) == number(found.high)
-    interval = (
-        "" if narrow or math.isnan(found.low) else f" (95 % interval {number(found.low)} to {number(found.high)})"
-    )
+    interval = "" if narrow or math.isnan(found.low) else f" (95% interval {number(found.low)} to {number(found.high)})"
     st.caption(
         f"α = {number(found.alpha)}{interval}, over {found.n_labels:,} labels on {pairs} that two "
         f"or more people answered. Two of them give the same answer in {found.observed:.0%} of cases; chance would "
@@ -208,7 +207,7 @@ def name_key(person: PersonQuality) -> str:
 
 def columns() -> dict:
     """Number formats of the table's columns."""
-    percent = st.column_config.NumberColumn(format="%.0f %%")
+    percent = st.column_config.NumberColumn(format="%.0f%%")
     return dict.fromkeys(("left", "same again", "gold right", "too fast", "as most do"), percent) | {
         "skill": st.column_config.NumberColumn(format="%.2f"),
         "seconds": st.column_config.NumberColumn(format="%.1f"),
@@ -222,7 +221,7 @@ def row(person: PersonQuality, *, with_skill: bool) -> dict:
         "person": name(person),
         "labels": figures.n,
         "left": percent_of(figures.left),
-        "left, 95 %": f"{low:.0%} to {high:.0%}" if figures.left.n else None,
+        "left, 95%": f"{low:.0%} to {high:.0%}" if figures.left.n else None,
         "repeats": figures.consistent.n,
         "same again": percent_of(figures.consistent),
         "gold pairs": figures.gold.n,
@@ -251,9 +250,6 @@ def name(person: PersonQuality) -> str:
 
 def sides(shown: list[PersonQuality]) -> None:
     rows = [person for person in shown if person.figures.left.n][:MOST_SHOWN]
-    if not shown:
-        st.write("No human has answered yet; the switch above the table shows simulated people and language models.")
-        return
     if not rows:
         st.write("No decided answers to show of which it is known what was on the left.")
         return
@@ -262,7 +258,7 @@ def sides(shown: list[PersonQuality]) -> None:
     )
     more = "" if len(rows) == len(shown) else f" The first {len(rows)} of {len(shown)}."
     st.caption(
-        "Share of decided answers on the left of the screen, with 95 % intervals. Answers of files that do not say "
+        "Share of decided answers on the left of the screen, with 95% intervals. Answers of files that do not say "
         f"what was on the left do not count. Sides are shuffled, so one half is expected for everybody.{more} "
         "Orange diamonds are listed above for it. The dashed line is the mean of other people. Computed from all "
         "current labels."

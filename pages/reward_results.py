@@ -29,8 +29,7 @@ ODDS = " (0 is an even bet, 1 is 73 to 27, 2 is 88 to 12)"
 # Names wrap, figures do not: on a phone the tables scroll sideways.
 NUMBERS_STYLE = "<style>.st-key-numbers :is(th, td:not(:first-child)) p { white-space: nowrap; }</style>"
 INTERVALS = (
-    "Bars: for a person, the 95 % interval given their answers; for a group, the range of the middle 90 % of its "
-    "people."
+    "Bars: for a person, the 95% interval given their answers; for a group, the range of the middle 90% of its people."
 )
 
 
@@ -112,7 +111,7 @@ def picture(view: RewardView) -> go.Figure:
         1,
         count,
         shared_yaxes=True,
-        horizontal_spacing=min(0.1, 0.3 / max(1, count - 1)),  # room for "100 %" beside the next "0 %"
+        horizontal_spacing=min(0.1, 0.3 / max(1, count - 1)),  # room for "100%" beside the next "0%"
         subplot_titles=[f"Answer {LETTERS[i]}" for i in range(count)],
     )
     for i in range(count):
@@ -142,7 +141,7 @@ def picture(view: RewardView) -> go.Figure:
             hovertemplate="%{customdata[0]}<br>wins %{x:.0%} (%{customdata[1]:.0%} to %{customdata[2]:.0%})"
             "<br>reward %{customdata[3]:+.2f}, n = %{customdata[4]}<extra></extra>",
         )
-    figure.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], ticktext=["0", "50", "100 %"], zeroline=False)
+    figure.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], ticktext=["0", "50", "100%"], zeroline=False)
     figure.update_layout(height=height(110, 32, rows), showlegend=False, margin={"l": 0, "r": 22, "t": 30, "b": 0})
     return figure
 

@@ -81,13 +81,13 @@ def of_the_study() -> None:
             row_height=ROW,
             key="second-look",
             alt="Labels that the model does not expect",
-            column_config={"expected": st.column_config.NumberColumn("other expected", format="%.0f %%")}
+            column_config={"expected": st.column_config.NumberColumn("other expected", format="%.0f%%")}
             | dict.fromkeys(("question", "preferred", "the other answer"), st.column_config.TextColumn(width=TEXT)),
         )
         st.caption(
-            "other expected: the probability that this person prefers the other answer, by their other labels. People "
-            "see their own labels of this kind on My taste and may change them, or say that they are right: then they "
-            "leave this list. Nobody is listed for them above, and they train the model as all others do."
+            "“Other expected” is the probability that this person prefers the other answer, by their other labels. "
+            "People see their own labels of this kind on My taste and may change them, or say that they are right: "
+            "then they leave this list. Nobody is listed for them above, and they train the model as all others do."
         )
     source_line("Each label is judged by a model without it.", view.snapshot)
 

@@ -48,7 +48,7 @@ def page() -> None:
         "Privacy": privacy.section,
         "Studies": studies,
     }
-    chosen = st.segmented_control(
+    chosen = st.pills(  # which stand in rows on a phone
         "Section",
         list(sections),
         default="People and invites",

@@ -33,7 +33,7 @@ def snapshots() -> None:
         [snapshot_row(record, champion, present) for record in records[:SHOWN]], hide_index=True, width="stretch"
     )
     st.caption(
-        "Accuracy and log-loss on n labels that no part of the model was fitted to, without ties, with 95 % intervals. "
+        "Accuracy and log-loss on n labels that no part of the model was fitted to, without ties, with 95% intervals. "
         "They are measured when the reward model is fitted. A snapshot of kind graph uses the reward model of an "
         "earlier full snapshot, which has the figures. “Cut” means that its time was up before its planned steps. "
         "Files of old snapshots are removed; the champion, those with a note, one of each fit of the reward model and "

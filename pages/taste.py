@@ -165,7 +165,7 @@ def reason(leaning: Leaning) -> str:
     low, high = sorted(abs(end) for end in (leaning.low, leaning.high))
     basis = "labels" if leaning.source == "labels" else "pairs with the answers that the model expects of you"
     return (
-        f"{counted}.{limit}{along} Strength {abs(leaning.effect):.2f} (95 % interval {low:.2f} to {high:.2f}, from "
+        f"{counted}.{limit}{along} Strength {abs(leaning.effect):.2f} (95% interval {low:.2f} to {high:.2f}, from "
         f"{leaning.n:,} {basis})."
     )
 
@@ -210,7 +210,7 @@ def strengths(view: UserProfile) -> None:
         alt="Each statement's strength with its interval, by your labels and by the model",
     )
     st.caption(
-        f"How strong each preference is: {UNIT}. Bars are 95 % intervals. The figure shows what the answers you prefer "
+        f"How strong each preference is: {UNIT}. Bars are 95% intervals. The figure shows what the answers you prefer "
         f"have more of, not why you prefer them. {source(view)}"
     )
 
@@ -401,7 +401,7 @@ def figure(title: str, share, words: str, nothing: str) -> None:
         return
     low, high = share.interval
     st.metric(title, f"{share.share:.0%}")
-    st.caption(f"{share.hits} of {share.n} {words} (95 % interval {low:.0%} to {high:.0%}).")
+    st.caption(f"{share.hits} of {share.n} {words} (95% interval {low:.0%} to {high:.0%}).")
 
 
 def verdict(apart) -> str:

@@ -152,7 +152,15 @@ def briefs(texts: Iterable[str], most: int = 90) -> list[str]:
     """``brief`` of each text; how the study sets its texts is looked up once."""
     text_format = _settings().text_format
     lines = (plain(title_of(shown_answer(text))[: _MARKED * most], text_format) for text in texts)
-    return [line if len(line) <= most else line[: most - 1].rstrip() + "…" for line in lines]
+    return [_cut(line, most) for line in lines]
+
+
+def _cut(line: str, most: int) -> str:
+    """At most so many characters of a line, which ends with a whole word unless that word is very long."""
+    if len(line) <= most:
+        return line
+    words = line[:most].rpartition(" ")[0]
+    return (words if len(words) > most // 2 else line[: most - 1]).rstrip(" ,;:–—-") + "…"
 
 
 @lru_cache(_LINES)

@@ -85,7 +85,12 @@ def figures(fitted_in: str) -> None:
         key="methods",
         alt="Accuracy of each method on held-out labels, with intervals",
     )
-    numbers.dataframe([figure_row(name, row) for name, row in held_out.items()], hide_index=True, width="stretch")
+    numbers.dataframe(
+        [figure_row(name, row) for name, row in held_out.items()],
+        hide_index=True,
+        width="stretch",
+        column_config={"calibration error": st.column_config.NumberColumn(format="%.3f")},
+    )
     length = runs.reward_length(champion)
     if length and length[2]:
         st.warning(
@@ -98,7 +103,7 @@ def figures(fitted_in: str) -> None:
     source_line(
         f"Accuracy on {n:,} decided labels of {counted_people(people)}, held out from every method; the weights of the "
         "parts are learned on one half of them and measured on the other. A part can be right more often than the "
-        "whole, which is chosen by log-loss. Lines are 95 % intervals of a bootstrap over people. The baselines, in "
+        "whole, which is chosen by log-loss. Lines are 95% intervals of a bootstrap over people. The baselines, in "
         "grey, are Bradley–Terry models of the same labels; “habits” are preferences for a side and for length. "
         f"Measured by the run that made {fitted_in}. The figures say nothing about people who are not in the study.",
         champion.version,
@@ -139,7 +144,7 @@ def figure_row(name: str, row: dict) -> dict:
         "method": METHODS[name],
         "accuracy": f"{row['accuracy']:.3f} ({low:.3f}–{high:.3f})",
         "log-loss": f"{row['log_loss']:.3f} ({loss_low:.3f}–{loss_high:.3f})",
-        "calibration error": round(row["calibration_error"], 3),
+        "calibration error": row["calibration_error"],
     }
 
 

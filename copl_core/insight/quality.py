@@ -59,7 +59,7 @@ class Share:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"{self.hits} of {self.n} ({self.share:.0%}, 95 % interval {low:.0%} to {high:.0%})"
+        return f"{self.hits} of {self.n} ({self.share:.0%}, 95% interval {low:.0%} to {high:.0%})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def _flags(row: Figures) -> tuple[str, ...]:
             f"Prefers the {side} side: chose the left answer in {row.left}; others do in {row.others_left:.0%}."
         )
     if "consistent" in enough and row.consistent.interval[1] < CONSISTENT_BOUND:
-        flags.append(f"Answers repeated pairs differently: the same in {row.consistent}; random answers reach 50 %.")
+        flags.append(f"Answers repeated pairs differently: the same in {row.consistent}; random answers reach 50%.")
     if "gold" in enough and row.gold.interval[1] < GOLD_BOUND:
         flags.append(f"Misses known answers: right in {row.gold}.")
     if "fast" in enough and row.fast.interval[0] > FAST_BOUND:

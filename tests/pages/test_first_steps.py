@@ -85,13 +85,18 @@ def test_agreement_below_chance_on_few_pairs_is_called_so_and_has_no_interval(se
     contents.import_rows(session, rows)
     shown = words(open_page("quality", session, owner))
     assert "People agree less than chance" in shown and "rests on 3 pairs only" in shown
-    assert "95 % interval −" not in shown
+    assert "95% interval −" not in shown
 
 
-def test_sides_of_simulated_people_who_are_not_shown_are_said_to_be_hidden(session, owner, open_page, words):
+def test_where_only_simulated_people_answer_one_sentence_says_how_to_see_their_figures(
+    session, owner, open_page, words
+):
     contents.import_rows(session, camp_labels(n_users=2, n_prompts=6, per_user=5))
-    shown = words(open_page("quality", session, owner))
-    assert "No decided answers" not in shown and "switch above the table" in shown
+    page = open_page("quality", session, owner)
+    assert words(page).count("No human has answered yet. Show simulated people") == 1
+    assert "Which side of the screen" not in words(page)
+    page.toggle(key="quality-simulated").set_value(True).run()
+    assert "Which side of the screen" in words(page) and "No human" not in words(page)
 
 
 def test_the_first_snapshot_waits_for_one_number_of_labels(session, owner, open_page, words, label):

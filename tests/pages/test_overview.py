@@ -48,7 +48,7 @@ def test_the_gain_is_a_number_with_its_interval_where_there_is_one(camps, olga, 
     with_gain(camps, GAIN | change, files_of="v0001")
     shown = words(open_page("overview", camps, olga))
     low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in (GAIN | change)["accuracy_interval"])
-    assert headline in shown and f"95 % interval {low} to {high}" in shown and "261 held-out answers" in shown
+    assert headline in shown and f"95% interval {low} to {high}" in shown and "261 held-out answers" in shown
 
 
 def test_the_map_and_the_worth_of_answers_by_group_stand_with_n_and_snapshot(camps, olga, open_page, words):

@@ -331,7 +331,7 @@ def test_each_group_is_described_by_its_features_pairs_and_people(camps, rita, o
     assert shown.count("· 8 people") == shown.count("By their labels, they prefer") == 2
     assert "shorter answers" in shown and "longer answers" in shown
     assert "Typical pairs" in shown and "The group's votes" in shown and "nearest to the group's centre" in shown
-    assert "95 % intervals are over people" in shown and "80 decided labels of 8 people against 8 others" in shown
+    assert "95% intervals are over people" in shown and "80 decided labels of 8 people against 8 others" in shown
     assert "found in the same labels" in shown
 
 

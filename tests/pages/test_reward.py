@@ -119,7 +119,7 @@ def test_names_beside_figures_are_in_full_and_every_axis_ends_at_its_end(camps, 
     figure = json.loads(page.get("plotly_chart")[0].proto.spec)
     rows = {str(row).replace("<br>", " ") for row in figure["data"][0]["y"]}
     assert name[:40].strip() in rows
-    assert [axis["ticktext"][-1] for key, axis in figure["layout"].items() if key.startswith("xaxis")] == ["100 %"] * 2
+    assert [axis["ticktext"][-1] for key, axis in figure["layout"].items() if key.startswith("xaxis")] == ["100%"] * 2
     assert name[:40].strip() in page.table[0].value["favourite of"].str.cat(sep=" · ")
 
 

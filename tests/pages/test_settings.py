@@ -424,7 +424,7 @@ def test_the_figures_of_an_audit_stand_beside_chance_with_what_hides_them(two_sn
     assert f"Snapshot **{newest}**" in words(opened) and "a newer one is champion" not in words(opened)
     assert "**0.5 is chance**" in words(opened)
     label, answer, attribute, knob = (one.value for one in opened.dataframe)
-    assert label.loc[0, ["AUC", "95 %", "chance", "found"]].tolist() == [0.836, "0.83 to 0.85", 0.5, 0.16]
+    assert label.loc[0, ["AUC", "95%", "chance", "found"]].tolist() == [0.836, "0.83 to 0.85", 0.5, 0.16]
     assert answer.loc[0, "of"] == "labels it has learned" and attribute.loc[0, "most frequent"] == 0.2
     assert knob.loc[0, ["measure", "accuracy", "without it"]].tolist() == ["rounded to 1", 0.64, 0.69]
     assert "left out" not in words(opened)

@@ -11,7 +11,7 @@ import pytest
 from copl_core.records import CoplError
 from copl_core.study_settings import TEXT_FORMATS, AssignmentSettings
 from copl_core.turns import Turn, text_of
-from pages.texts import EMPTY, literal, plain, shown_answer, to_html
+from pages.texts import EMPTY, _cut, literal, plain, shown_answer, to_html
 
 
 def words(html: str) -> str:
@@ -228,3 +228,18 @@ def test_a_conversation_is_drawn_as_its_turns():
 @pytest.mark.parametrize("text", ["", " \n\t ", "\u200b\u00a0"])
 def test_an_answer_of_which_nothing_is_seen_is_said_to_be_empty(text):
     assert shown_answer(text) == EMPTY and shown_answer(f"{text}.") == f"{text}."
+
+
+@pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        ("one two three", "one two three"),
+        ("one two three four", "one two three…"),
+        ("one two, three four", "one two…"),
+        ("one two three, four", "one two three…"),
+        ("one twothreefourfive", "one twothreef…"),
+        ("onetwothreefourfive", "onetwothreefo…"),
+    ],
+)
+def test_a_line_that_is_too_long_ends_with_a_whole_word_where_there_is_one(line, cut):
+    assert _cut(line, 14) == cut and len(cut) <= 14

@@ -156,11 +156,11 @@ def test_the_gain_is_the_one_over_the_better_baseline_in_new_and_in_older_snapsh
     assert "help on your data? Not shown yet.**" in shown and "own habits of side and length) predicts 79.0%" in shown
     down, up = (0.051**2 + 0.06**2) ** 0.5, (0.049**2 + 0.09**2) ** 0.5
     ends = f"{1.1 - 100 * down:.1f} to +{1.1 + 100 * up:.1f}".replace("-", "−")
-    assert f"1.1 points more (95 % interval {ends}, a wide one, from the intervals of both)" in shown
+    assert f"1.1 points more (95% interval {ends}, a wide one, from the intervals of both)" in shown
     over = GAIN | {"over": "side-length", "accuracy": 0.011, "accuracy_interval": [0.002, 0.02]}
     with_gain(camps, GAIN | {"strongest": over}, "v9001", habits)
     shown = words(open_page("training", camps, olga))
-    assert "help on your data? Yes.**" in shown and "1.1 points more (95 % interval +0.2 to +2.0)" in shown
+    assert "help on your data? Yes.**" in shown and "1.1 points more (95% interval +0.2 to +2.0)" in shown
 
 
 def test_a_run_shows_its_data_its_curve_and_its_log(two, owner_of_two, open_page, words):

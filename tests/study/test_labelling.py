@@ -74,7 +74,7 @@ def publish(session: Session, version: str = "v0001", seed: int = 0) -> None:
         ({"repeats": 1.1}, "share of repeats"),
         ({"daily_goal": 0}, "daily goal"),
         ({"repeats": 0.6, "gold": 0.4, "uniform": 0}, "leave nothing"),
-        ({"uniform": 0.95}, "more than 100 %"),
+        ({"uniform": 0.95}, "more than 100%"),
         ({"practice": -1}, "practice"),
         ({"reserve_minutes": 0}, "reserved"),
         ({"overlap": True}, "whole number"),
