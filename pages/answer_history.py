@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import datetime
 
 import streamlit as st
 
 from copl_core.records import Choice, CoplError, Label, counted
 from copl_core.study import labelling, user_profile
-from copl_core.study.views import CHOICE_WORDS, PastAnswer
+from copl_core.study.views import CHOICE_WORDS, PastAnswer, day_and_time
 from pages.common import current, rerun
 from pages.sending import TAGS
 from pages.texts import brief, draw_prompt, draw_response, literal
@@ -35,11 +34,12 @@ def answers() -> None:
         st.success(message)
     pages = max(1, math.ceil(len(found) / A_PAGE))
     number = min(st.session_state.get("past-page", 1), pages)
+    all_of_them = f"{counted(len(everything), 'answer')}, newest first."
     st.caption(
-        f"{len(found):,} of {len(everything):,} answers, newest first."
+        f"{len(found):,} of {all_of_them}"
         if len(found) < len(everything)
-        else f"{counted(len(everything), 'answer')}, newest first. When you change an answer, the new one counts; "
-        "the old one is kept as superseded and does not train the model."
+        else f"{all_of_them} When you change an answer, the new one counts; the old one is kept as superseded and does "
+        "not train the model."
     )
     for one in found[(number - 1) * A_PAGE : number * A_PAGE]:
         answer(one)
@@ -140,14 +140,14 @@ def in_words(label: Label) -> str:
 def past(one: PastAnswer) -> str:
     """When the person answered, why, and what they answered before."""
     label = one.label
-    parts = [f"Answered {day(label.created_at)}."]
+    parts = [f"Answered {day_and_time(label.created_at)}."]
     if label.reason or label.tags:
         parts.append(f"Your reason: {'; '.join(filter(None, (', '.join(label.tags), label.reason.rstrip('.'))))}.")
     parts += [other_time(label, other) for other in one.other_times]
     if not label.position_known:
         parts.append("Which answer was on the left is not known; the order here is drawn.")
     if one.superseded:
-        changed = "" if label.edited_at is None else f" {day(label.edited_at)}"
+        changed = "" if label.edited_at is None else f" {day_and_time(label.edited_at)}"
         parts.append(
             f"Changed{changed}; before: {'; '.join(in_words(older) for older in one.superseded)} (superseded)."
         )
@@ -158,13 +158,9 @@ def other_time(label: Label, other: Label) -> str:
     """What the person answered to the same pair at another time, in the order of sides of this one."""
     swapped = other.left_id != label.left_id
     choice = SWAPPED.get(other.choice, other.choice) if swapped else other.choice
-    when = f"This pair was also shown on {day(other.created_at)}{', with the sides swapped' * swapped}"
+    when = f"This pair was also shown on {day_and_time(other.created_at)}{', with the sides swapped' * swapped}"
     same = "the same" if choice == label.choice else in_words(replace(other, choice=choice))
     return f"{when}; your answer was {same}. Each answer counts, and together they tell how consistent you are."
-
-
-def day(moment: datetime) -> str:
-    return moment.astimezone().strftime("%d %b %Y, %H:%M")
 
 
 def two_texts(*sides: tuple[str, str]) -> None:

@@ -90,7 +90,7 @@ def filters(form: str) -> Selection:
                     help="Soft targets: a tie counts half for each answer.",
                 )
         with right:
-            agreement = st.slider("Smallest agreement about a pair", 0, 100, 0, format="%d %%", key="export-agreement")
+            agreement = st.slider("Smallest agreement about a pair", 0, 100, 0, format="%d%%", key="export-agreement")
             people = st.number_input("Fewest people per pair", 1, value=1, key="export-people")
             diverse = st.number_input(
                 "Only so many pairs, the most different ones",

@@ -331,8 +331,7 @@ def footer(progress: Progress) -> None:
     goal = labelling.assignment_settings(session).daily_goal
     if goal:
         st.progress(min(1.0, progress.today / goal), text=f"{progress.today:,} of {goal:,} today")
-    left = counted(progress.left, "pair")
-    st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {left} left.")
+    st.caption(f"{progress.done:,} answered, {progress.today:,} of them today, {counted(progress.left, 'pair')} left.")
 
 
 page()

@@ -9,6 +9,7 @@ import streamlit as st
 
 from copl_core.records import Activity, CoplError, Kind, Role, User, counted_people
 from copl_core.study import access, accounts
+from copl_core.study.views import day_and_time
 from copl_core.study_settings import Invite
 from pages import leaving
 from pages.account import account_words, address, day_words, link_to_copy, only_here
@@ -283,4 +284,4 @@ def show_outcome() -> None:
 
 
 def when(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%d %b %Y, %H:%M")
+    return "" if moment is None else day_and_time(moment)

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Role, counted_people
+from copl_core.records import CoplError, Role, counted, counted_people
 from copl_core.study import found_features, group_names, group_profiles, user_map
 from copl_core.study.found_features import FoundFeaturesView, Preferred
 from copl_core.study.group_profiles import GroupProfile, TypicalPair
@@ -307,5 +307,5 @@ def people(profile: GroupProfile, view: UserMap) -> str:
         session, _ = current()
         view = user_map.map_of_users(session, None, view.snapshot, profile.typical_users)
     rows = view.rows(profile.typical_users)
-    names = [f"{literal(view.marked_name(row))} ({view.n_labels[row]} labels)" for row in rows.tolist()]
+    names = [f"{literal(view.marked_name(row))} ({counted(int(view.n_labels[row]), 'label')})" for row in rows.tolist()]
     return (", ".join(names) or "nobody") + "; nearest to the group's centre, among the half with the most labels."

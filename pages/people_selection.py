@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from copl_core.records import Kind, counted_people
+from copl_core.records import Kind, counted, counted_people
 from copl_core.study import group_profiles, user_map
 from copl_core.study.group_profiles import SetProfile
 from copl_core.study.user_map import UserMap
@@ -156,7 +156,8 @@ def labels(ids: list[int], n_labels: int) -> None:
     if n_labels <= MOST_READ:
         every = user_map.labels_of_users(session, ids)
         st.markdown(
-            f"**Their {len(every):,} labels**" + (f", the newest {MOST_SHOWN}" if len(every) > MOST_SHOWN else "")
+            f"**Their {counted(len(every), 'label')}**"
+            + (f", the newest {MOST_SHOWN}" if len(every) > MOST_SHOWN else "")
         )
         if every:
             st.dataframe(

@@ -7,7 +7,7 @@ import math
 import plotly.graph_objects as go
 import streamlit as st
 
-from copl_core.records import CoplError, Kind, Role, counted_people
+from copl_core.records import CoplError, Kind, Role, counted, counted_people
 from copl_core.study import access, label_quality
 from copl_core.study.views import PersonQuality, QualityView
 from pages import alike, quarantine, second_look
@@ -23,6 +23,7 @@ from pages.common import (
 )
 from pages.find_people import find_people
 from pages.gain import ceiling_in_words
+from pages.texts import literal
 
 CALM, FLAGGED = "#0072B2", "#D55E00"
 MOST_SHOWN = 60  # people in the figure; the table has all
@@ -36,7 +37,7 @@ def page() -> None:
     who_is_simulated()
     lead = st.empty()
     people, answers = label_quality.answer_counts(session)
-    lead.markdown(f"{counted(people)} given {answers:,} answers. Computing the figures …")
+    lead.markdown(f"{people_have(people)} given {answers:,} answers. Computing the figures …")
     try:
         view = label_quality.quality(session, skill=st.session_state.get("skill", False), also=shown_also())
     except CoplError as problem:
@@ -67,7 +68,7 @@ def page() -> None:
 def summary(view: QualityView) -> str:
     """Whether anybody stands out, in a sentence."""
     count = sum(bool(person.figures.flags) for person in view.people)
-    people = f"{counted(view.n_users)} given {view.n_answers:,} answers"
+    people = f"{people_have(view.n_users)} given {view.n_answers:,} answers"
     models = sum(person.user.kind == Kind.MODEL for person in view.people)
     people += f" ({models:,} {'are language models' if models > 1 else 'is a language model'})." if models else "."
     if view.drawn is not None:
@@ -80,7 +81,7 @@ def summary(view: QualityView) -> str:
     return f"{people} **{count} of them {'stand' if count != 1 else 'stands'} out** and may deserve a look:"
 
 
-def counted(people: int) -> str:
+def people_have(people: int) -> str:
     return f"{people:,} {'people have' if people != 1 else 'person has'}"
 
 
@@ -88,7 +89,7 @@ def flagged(view: QualityView) -> None:
     named = sorted((person for person in view.people if person.figures.flags), key=most_flags_first)
     for person in named[:MOST_NAMED]:
         out = "" if person.user.trained else f" {training_of(person.user).capitalize()} from training."
-        st.markdown(f"- **{name(person)}.** {' '.join(person.figures.flags)}{out}")
+        st.markdown(f"- **{literal(name(person))}.** {' '.join(person.figures.flags)}{out}")
     if len(named) > MOST_NAMED:
         st.write(f"And {len(named) - MOST_NAMED:,} more, at the top of the table below.")
     st.caption(
@@ -355,7 +356,7 @@ def confirm(person: PersonQuality) -> None:
         st.button(f"{verb}…", key="exclusion-ask", on_click=st.session_state.update, args=({confirming: True},))
         return
     st.warning(
-        f"The {person.figures.n:,} labels of {name(person)} will "
+        f"The {counted(person.figures.n, 'label')} of {literal(name(person))} will "
         + (
             "train the next snapshot and count in votes again."
             if out
@@ -378,7 +379,7 @@ def exclude(person: PersonQuality, out: bool) -> None:
             raise
         st.session_state["exclusion-problem"] = str(problem)
     else:
-        st.session_state["exclusion-done"] = f"{name(person)} is {'excluded' if out else 'included again'}."
+        st.session_state["exclusion-done"] = f"{literal(name(person))} is {'excluded' if out else 'included again'}."
 
 
 page()

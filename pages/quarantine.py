@@ -6,7 +6,7 @@ import streamlit as st
 
 from copl_core.records import Quarantine, Role, counted
 from copl_core.study import quarantine
-from pages.answer_history import day
+from copl_core.study.views import day_and_time
 from pages.common import current, in_a_sentence, page_link, person_name
 from pages.texts import literal
 
@@ -25,9 +25,9 @@ def section() -> None:
     waiting, decided = quarantine.waiting(session), quarantine.decided(session)
     if waiting:
         st.subheader("Left out until an owner decides")
-        labels = sum(one.labels for one in waiting)
+        labels = counted(sum(one.labels for one in waiting), "label")
         st.markdown(
-            f"**{counted(len(waiting), 'person waits', 'people wait')}**, with {counted(labels, 'label')}. "
+            f"**{counted(len(waiting), 'person waits', 'people wait')}**, with {labels}. "
             "Their labels are stored and stay on their own pages; until the decision they train no snapshot and count "
             "in no vote. Each reason is a figure and no verdict: somebody in a hurry looks the same. The figures are "
             "those of now."
@@ -48,9 +48,8 @@ def section() -> None:
 def person(one: Quarantine, *, may_decide: bool) -> None:
     with st.container(border=True, key=f"quarantine-{one.user.id}"):
         reasons = " ".join(ground.sentence for ground in one.grounds)
-        st.markdown(
-            f"**{literal(name(one))}**, {counted(one.labels, 'label')}, since {day(one.since)}. {literal(reasons)}"
-        )
+        labels, since = counted(one.labels, "label"), day_and_time(one.since)
+        st.markdown(f"**{literal(name(one))}**, {labels}, since {since}. {literal(reasons)}")
         if may_decide:
             with st.container(horizontal=True):
                 st.button("Count them", key=f"count-{one.user.id}", on_click=decide, args=(one.user.id, True))

@@ -211,4 +211,7 @@ def perform(verb, *arguments, **named) -> None:
 
 
 def clock(moment: datetime | None) -> str:
-    return "" if moment is None else moment.astimezone().strftime("%d %b %H:%M:%S")
+    if moment is None:
+        return ""
+    at = moment.astimezone()
+    return f"{at.day} {at:%b %H:%M:%S}"

@@ -7,7 +7,8 @@ import streamlit as st
 from copl_core.records import CoplError, counted_people
 from copl_core.study import suspects
 from copl_core.study.suspects import SuspectLabel, SuspectView
-from pages.answer_history import day, edit_form, in_words, two_texts
+from copl_core.study.views import day_and_time
+from pages.answer_history import edit_form, in_words, two_texts
 from pages.common import current, in_a_sentence, person_name, source_line
 from pages.texts import brief, draw_prompt, literal
 
@@ -39,7 +40,7 @@ def question(one: SuspectLabel) -> None:
         two_texts(("You preferred", one.preferred.text), ("The other answer", one.other.text))
         st.caption(
             f"By your other answers, the model expects {one.expected:.0%} for the other answer. "
-            f"Answered {day(one.label.created_at)}."
+            f"Answered {day_and_time(one.label.created_at)}."
         )
         with st.container(horizontal=True):
             with st.popover("Change my answer", icon=":material/edit:"):

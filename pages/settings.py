@@ -210,14 +210,14 @@ def shares(settings: AssignmentSettings) -> dict:
         "Gold pairs", settings.gold, "assignment-gold", "Pairs with a known answer; they only check attention."
     )
     st.caption(
-        "Shares of all assigned pairs; the rest is chosen in the order set on the left. Pairs that are on somebody's "
+        "Shares of all assigned pairs; the rest is chosen by “Order of new pairs”. Pairs that are on somebody's "
         "screen stay assigned."
     )
     return dict(uniform=uniform, repeats=repeats, gold=gold)
 
 
 def percent(title: str, value: float, key: str, help: str) -> float:
-    return st.slider(title, 0, 100, round(100 * value), format="%d %%", key=key, help=help) / 100
+    return st.slider(title, 0, 100, round(100 * value), format="%d%%", key=key, help=help) / 100
 
 
 def save_assignment(values: dict) -> None:
@@ -309,14 +309,14 @@ def record() -> None:
         alt="Who changed what",
     )
     if more:
-        st.caption(f"The last {len(lines):,} changes.")
+        st.caption(f"The last {counted(len(lines), 'change')}.")
         if st.button("Show more", key="record-more"):
             st.session_state["record-length"] *= 5
             rerun()
     else:
         st.caption(
-            f"All {len(lines):,} changes of roles, settings, labels and imports, and champions that somebody chose, "
-            "newest first; Training lists the snapshots that the trainer made. Entries cannot be removed here."
+            f"{counted(len(lines), 'change')} in all: roles, settings, labels and imports, and champions that somebody "
+            "chose, newest first. Training lists the snapshots that the trainer made. Entries cannot be removed here."
         )
 
 

@@ -9,9 +9,9 @@ import streamlit as st
 from copl_core.records import CoplError, counted
 from copl_core.study import label_quality, user_map, user_profile
 from copl_core.study.user_map import UserMap
-from copl_core.study.views import Evidence, Leaning, UserProfile
+from copl_core.study.views import Evidence, Leaning, UserProfile, day_and_time
 from pages import leaving, second_look, shared
-from pages.answer_history import answers, day, two_texts
+from pages.answer_history import answers, two_texts
 from pages.common import (
     NO_GROUP_COLOUR,
     champion_here,
@@ -198,7 +198,9 @@ def example(row: Evidence, words: str) -> None:
     with st.container(border=True):
         draw_prompt(row.prompt)
         two_texts(("You preferred", row.preferred.text), ("You did not prefer", row.rejected.text))
-        st.caption(f"They differ by {abs(row.ahead):.1f} typical differences; answered {day(row.label.created_at)}.")
+        st.caption(
+            f"They differ by {abs(row.ahead):.1f} typical differences; answered {day_and_time(row.label.created_at)}."
+        )
 
 
 def strengths(view: UserProfile) -> None:
@@ -315,7 +317,7 @@ def small_map(view: UserProfile) -> None:
     among = count_people(*people.n_placed)
     st.caption(
         f"You among {among}; people who answer alike are close together. Snapshot {people.snapshot}, "
-        f"{people.total_labels:,} labels."
+        f"{counted(people.total_labels, 'label')}."
     )
 
 

@@ -160,7 +160,7 @@ def _cut(line: str, most: int) -> str:
     if len(line) <= most:
         return line
     words = line[:most].rpartition(" ")[0]
-    return (words if len(words) > most // 2 else line[: most - 1]).rstrip(" ,;:–—-") + "…"
+    return (words if len(words) > most // 2 else line[: most - 1]).rstrip(" .,;:–—-") + "…"
 
 
 @lru_cache(_LINES)

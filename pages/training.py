@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from copl_core.command_line import command
-from copl_core.records import CoplError, Run, RunState, counted_people
+from copl_core.records import CoplError, Run, RunState, counted, counted_people
 from copl_core.study import personalisation, runs
 from copl_core.study_settings import Schedule
 from pages.common import (
@@ -167,7 +167,9 @@ def trainer_now() -> None:
             f"with `{command('worker')}` (`make run` does it for you)."
         )
     elif status.run is None and not runs.schedule(session).automatic:
-        st.write(f"The trainer waits for a request; {status.labels_since:,} labels changed since the last refit.")
+        st.write(
+            f"The trainer waits for a request; {counted(status.labels_since, 'label')} changed since the last refit."
+        )
     elif status.run is None and champion is None and not runs.snapshots(session):
         st.write(
             f"The trainer waits for labels: {status.labels_since:,} of {status.labels_needed:,} for the first snapshot."

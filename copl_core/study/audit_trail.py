@@ -12,11 +12,11 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from copl_core.records import AuditEntry, Choice
+from copl_core.records import AuditEntry, Choice, counted
 from copl_core.study import access
 from copl_core.study.roles import OWNER, needs
 from copl_core.study.session import Session
-from copl_core.study.views import CHOICE_WORDS, QUARANTINE_WORDS
+from copl_core.study.views import CHOICE_WORDS, QUARANTINE_WORDS, day_and_time
 from copl_core.study_settings import Invite
 
 PRODUCT = "The studio"  # who acts where no user does: the product itself, or its terminal
@@ -124,7 +124,7 @@ def _champions(n: int, newest: AuditEntry, oldest: AuditEntry, names: Names) -> 
 
 def _terminal_links(n: int, newest: AuditEntry, oldest: AuditEntry, names: Names) -> str:
     """Every start of the studio prints one."""
-    owner, since = names.user(newest.detail.get("user")), _moment_of(oldest.at)
+    owner, since = names.user(newest.detail.get("user")), day_and_time(oldest.at)
     return (
         f"{PRODUCT} made {n:,} sign-in links for {owner} in a terminal, which open every study as its owner, the first "
         f"of them on {since}."
@@ -166,10 +166,6 @@ def _plain(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _listing(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + f" and {parts[-1]}"
 
@@ -184,12 +180,7 @@ def _quoted(text: str) -> str:
 
 
 def _moment(stored: str) -> str:
-    return _moment_of(datetime.fromisoformat(stored))
-
-
-def _moment_of(moment: datetime) -> str:
-    at = moment.astimezone()
-    return f"{at.day} {at:%b %Y, %H:%M}"
+    return day_and_time(datetime.fromisoformat(stored))
 
 
 def _from_to(what: str, before: str, after: str) -> str:
@@ -206,13 +197,13 @@ def _role(who: str, entry: AuditEntry, names: Names) -> str:
 
 def _signed_out(who: str, entry: AuditEntry, names: Names) -> str:
     user = names.user(entry.detail["user"])
-    ended = _count(entry.detail["tokens"], "sign-in link")
+    ended = counted(entry.detail["tokens"], "sign-in link")
     if entry.detail.get("terminal"):
         return (
             f"An owner of another study signed out everywhere, which ended links of the terminal for {user} ({ended})"
         )
     if "browsers" in entry.detail:
-        ended += f" and {_count(entry.detail['browsers'], 'browser')}"
+        ended += f" and {counted(entry.detail['browsers'], 'browser')}"
     return f"{who} signed out everywhere ({ended})" if user == who else f"{who} signed {user} out everywhere ({ended})"
 
 
@@ -274,7 +265,7 @@ def _service_token_revoked(who: str, entry: AuditEntry, names: Names) -> str:
 
 
 def _exclude(who: str, entry: AuditEntry, names: Names) -> str:
-    labels, user = _count(entry.detail["labels"], "label"), names.user(entry.detail["user"])
+    labels, user = counted(entry.detail["labels"], "label"), names.user(entry.detail["user"])
     if entry.detail["excluded"]:
         return f"{who} excluded {user} from training ({labels})"
     return f"{who} included {user} in training again ({labels})"
@@ -284,18 +275,18 @@ def _quarantine(who: str, entry: AuditEntry, names: Names) -> str:
     user, why = names.user(entry.detail["user"]), " ".join(entry.detail["grounds"]).removesuffix(".")
     if entry.detail.get("new"):
         return f"{who} leaves {user}, who has just joined, out until they have answered enough pairs twice"
-    return f"{who} left {user} out until an owner decides ({_count(entry.detail['labels'], 'label')}). {why}"
+    return f"{who} left {user} out until an owner decides ({counted(entry.detail['labels'], 'label')}). {why}"
 
 
 def _quarantine_ended(who: str, entry: AuditEntry, names: Names) -> str:
-    user, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
+    user, labels = names.user(entry.detail["user"]), counted(entry.detail["labels"], "label")
     if entry.detail.get("owner"):
         return f"{who} ended the wait of {user}, who is an owner now ({labels})"
     return f"{who} counts {user}, who has joined and answered enough pairs twice ({labels})"
 
 
 def _quarantine_decided(who: str, entry: AuditEntry, names: Names) -> str:
-    user, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
+    user, labels = names.user(entry.detail["user"]), counted(entry.detail["labels"], "label")
     return f"{who} decided to {'count' if entry.detail['count'] else 'leave out'} {user} ({labels})"
 
 
@@ -310,21 +301,21 @@ def _alike_ended(who: str, entry: AuditEntry, names: Names) -> str:
 
 
 def _left(who: str, entry: AuditEntry, names: Names) -> str:
-    person, labels = names.user(entry.detail["user"]), _count(entry.detail["labels"], "label")
+    person, labels = names.user(entry.detail["user"]), counted(entry.detail["labels"], "label")
     if entry.detail["own"]:
         return f"{person} left the study, and all that was theirs was deleted ({labels})"
     return f"{who} deleted {person} and all that was theirs ({labels})"
 
 
 def _simulated(who: str, entry: AuditEntry, names: Names) -> str:
-    labels = _count(entry.detail["labels"], "label")
+    labels = counted(entry.detail["labels"], "label")
     if entry.detail["include"]:
         return f"{who} included simulated people again ({labels})"
     return f"{who} excluded simulated people ({labels})"
 
 
 def _models(who: str, entry: AuditEntry, names: Names) -> str:
-    labels = _count(entry.detail["labels"], "label")
+    labels = counted(entry.detail["labels"], "label")
     if entry.detail["include"]:
         return f"{who} let the training learn from language models too ({labels})"
     return f"{who} let the training learn from people only, without language models ({labels})"
@@ -350,7 +341,7 @@ def _confirm(who: str, entry: AuditEntry, names: Names) -> str:
 
 def _import(who: str, entry: AuditEntry, names: Names) -> str:
     parts = [("labels", "label", ""), ("pairs", "new pair", ""), ("users", "new person", "new people")]
-    made = [_count(entry.detail[name], *words) for name, *words in parts if entry.detail[name]]
+    made = [counted(entry.detail[name], *words) for name, *words in parts if entry.detail[name]]
     return f"{who} imported {_listing(made)}" + (f" from {_quoted(file)}" if (file := entry.detail.get("file")) else "")
 
 

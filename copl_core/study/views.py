@@ -204,6 +204,12 @@ class TrainerStatus:
         return self.runs[0] if self.runs else None
 
 
+def day_and_time(moment: datetime) -> str:
+    """A moment as screens write it, in the time zone of this machine: 3 Nov 2026, 12:05."""
+    at = moment.astimezone()
+    return f"{at.day} {at:%b %Y, %H:%M}"
+
+
 @dataclass(frozen=True, slots=True)
 class PersonQuality:
     """One user's figures; ``figures.flags`` are sentences, and disagreement with others never raises one."""

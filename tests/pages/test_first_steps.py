@@ -171,3 +171,13 @@ def test_who_opens_an_expired_link_reads_how_to_get_another(empty, words):
     page.session_state["session"], page.query_params["link"] = empty, "expired"
     found = words(page.run())
     assert "has expired. Ask the person who sent it, or an owner of the study" in found and " link`" in found
+
+
+def test_a_single_answer_is_counted_in_the_singular(session, owner, open_page, words, label):
+    label(session, owner, 1)
+    assert "1 answer, newest first." in words(open_page("taste", session, owner))
+    page = open_page("quality", session, owner, **{f"exclusion-confirming-{owner.id}-False": True})
+    page.selectbox(key="exclusion-person").set_value(owner.id).run()
+    assert f"The 1 label of {owner.name} will not train" in words(page)
+    page = open_page("settings", session, owner, **{"settings-part": "Record"})
+    assert "1 change in all: " in words(page)
