@@ -59,7 +59,7 @@ def how_noised(found: SharedCounts) -> str:
     return (
         f"Each day is counted once, with noise of ε = {found.epsilon:g}, and is the same however often it is read. "
         f"Of one person the first {ANSWERS_A_DAY} answers of a day count, up to ε = {found.total:g} over all days. "
-        "± is the 95 % interval of the noise alone. Sources without a share have too few answers for the noise."
+        "± is the 95% interval of the noise alone. Sources without a share have too few answers for the noise."
     )
 
 
