@@ -438,7 +438,7 @@ def test_the_section_is_in_the_address_so_that_a_reload_keeps_it(session, owner)
     page.session_state["session"], page.session_state["user"] = session, owner
     page.query_params["settings-part"] = "Guidelines"
     page.run()
-    assert page.segmented_control(key="settings-part").value == "Guidelines"
+    assert page.pills(key="settings-part").value == "Guidelines"
 
 
 def test_the_list_of_people_says_how_many_labels_they_have_and_when_they_were_seen(session, owner, page, label):
