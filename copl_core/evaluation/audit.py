@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -111,9 +111,7 @@ def audit(
     for observer, attack, guess in shared_counts.guesses(outcome, world.seed):
         rows.append(Row("counts", observer, attack, figure(guess, outcome, user, world.seed)))
     for name, values in (attributes or {}).items():
-        found = inferred(state, values, world.seed)
-        if found is not None:
-            rows.append(Row("attribute", "embeddings of people", name, *found))
+        rows += _attribute(world, state, name, values)
     if more is not None:
         report("the reward model", 0, 1)
         rows += more()
@@ -297,6 +295,19 @@ class _People(_Runs):
                     scores = scores / np.bincount(self.labels.user, minlength=n)
                 rows.append(Row("person", observer, attack, self.figure(scores, known, people)))
         return rows
+
+
+def _attribute(world: World, state: GraphState, name: str, values: Sequence[str | None]) -> list[Row]:
+    """What embeddings tell of an attribute: as they are, and placed again by DP-SGD."""
+    rows = []
+    for knob in (KNOBS[0], *(knob for knob in KNOBS if knob.descent)):
+        rng = np.random.default_rng([world.seed, 13])
+        vectors = observers.vectors_of(state, knob, world.labels, rng)
+        found = inferred(replace(state, user_vectors=vectors), values, world.seed)
+        if found is not None:
+            seen = "embeddings of people" if knob is KNOBS[0] else f"embeddings, {knob.name}"
+            rows.append(Row("attribute", seen, name, *found))
+    return rows
 
 
 def _differences(world: World, state: GraphState) -> list[Row]:

@@ -18,18 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm
 
+from copl_core.evaluation.private_rows import by_descent, by_person, private_vectors
 from copl_core.logistic import penalised_logistic
-from copl_core.preference.adapt import Prior, label_weights
 from copl_core.preference.state import GraphState
 from copl_core.records import Comparisons
 from copl_core.rounding import rounded
 
 CUTOFFS = (0.003, 0.03, 0.3)  # λ; the attacker takes the best of them on the shadows
-CLIP = 1.0  # log-odds that one label may add to the slope of a private vector, in units of the prior
-DELTA = 1e-5  # probability with which the bound of a private vector may fail
 SPREAD = 1.0  # log-odds, standard deviation of somebody's preferences on the pairs of a study, before their labels
 
 
@@ -42,6 +38,7 @@ class Knob:
     noise: float = 0.0  # log-odds, standard deviation of noise drawn for every answer
     times: int = 1  # how often the observer asks for the same and takes the mean
     epsilon: float = 0.0  # people's vectors are placed again with noise that bounds what a label changes; 0: trained
+    descent: bool = False  # whether that noise is in the steps (``private_rows.by_descent``) and not in the result
 
 
 KNOBS = (
@@ -54,6 +51,8 @@ KNOBS = (
     Knob("noise of 1", noise=1.0),
     Knob("private vector, ε = 8", epsilon=8.0),
     Knob("private vector, ε = 2", epsilon=2.0),
+    Knob("DP-SGD of rows, ε = 8", epsilon=8.0, descent=True),
+    Knob("DP-SGD of rows, ε = 2", epsilon=2.0, descent=True),
 )
 
 
@@ -74,11 +73,17 @@ def seen(state: GraphState, knob: Knob, labels: Comparisons, rng: np.random.Gene
     Args:
         labels: of the fit, from which private vectors are placed.
     """
-    vectors = private_vectors(state, labels, knob.epsilon, rng) if knob.epsilon else None
-    found = rewards(state, vectors)
+    found = rewards(state, vectors_of(state, knob, labels, rng))
     if knob.noise:
         found = found + rng.normal(0, knob.noise / np.sqrt(knob.times), found.shape)
     return rounded(found, knob.step)
+
+
+def vectors_of(state: GraphState, knob: Knob, labels: Comparisons, rng: np.random.Generator) -> np.ndarray:
+    """Vectors (U, d) of people behind a knob."""
+    if not knob.epsilon:
+        return state.user_vectors
+    return (by_descent if knob.descent else private_vectors)(state, labels, knob.epsilon, rng)
 
 
 def difference(table: np.ndarray, labels: Comparisons) -> np.ndarray:
@@ -115,7 +120,7 @@ def placed(state: GraphState, labels: Comparisons) -> np.ndarray:
     scale = float(np.sqrt((vectors.astype(np.float64) ** 2).sum(1).mean())) or 1.0
     design, offset = vectors.astype(np.float64) * (SPREAD / scale), bias / state.temperature
     margins = np.zeros(len(labels))
-    for rows in _by_person(labels.user):
+    for rows in by_person(labels.user):
         found = _in_span(design[rows], offset[rows], labels.outcome[rows])
         margins[rows] = offset[rows] + design[rows] @ found
     return signed(margins, labels)
@@ -127,47 +132,3 @@ def _in_span(design: np.ndarray, offset: np.ndarray, outcome: np.ndarray) -> np.
     axes = axes[size > 1e-9 * max(size.max(initial=0.0), 1e-30)]
     q = len(axes)
     return axes.T @ penalised_logistic(design @ axes.T, offset, outcome, 1.0, np.zeros(q), np.eye(q)).mode
-
-
-def _by_person(user: np.ndarray) -> list[np.ndarray]:
-    """The rows of each person's labels."""
-    order = np.argsort(user, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(user[order])) + 1) if len(user) else []
-
-
-# ---- vectors with a bound
-
-
-def private_vectors(state: GraphState, labels: Comparisons, epsilon: float, rng: np.random.Generator) -> np.ndarray:
-    """Vectors (U, d) placed by labels, with noise: (ε, δ)-private for each label, given the vectors of responses.
-
-    A person's vector is the minimum of a convex loss under the prior of everybody (``adapt``), in coordinates in which
-    that prior is N(0, I).  The loss is 1-strongly convex and a label's gradient at most ``CLIP`` long (its weight is
-    lowered where it is longer), so a label moves the minimum by ``CLIP`` at most (Chaudhuri and Monteleoni, NIPS 2008).
-    Gaussian noise then bounds what the vector tells about the label (``noise_for``).  The prior and the response
-    vectors have learned from the label too, and are not covered.
-    """
-    prior = Prior.of(state)
-    vectors, bias = state.differences(labels.left, labels.right)
-    design = np.column_stack([vectors, labels.position_known]) / state.temperature
-    offset = bias / state.temperature + design @ prior.mean
-    x = design @ prior.root
-    length = np.linalg.norm(x, axis=1)
-    weight = np.minimum(label_weights(state, labels), CLIP / np.maximum(length, 1e-12))
-    q, sigma = x.shape[1], noise_for(epsilon)
-    z = np.zeros((len(state.user_vectors), q))
-    for rows in _by_person(labels.user):
-        found = penalised_logistic(x[rows], offset[rows], labels.outcome[rows], weight[rows], np.zeros(q), np.eye(q))
-        z[labels.user[rows[0]]] = found.mode
-    z += rng.normal(0, sigma, z.shape)
-    return (prior.mean + z @ prior.root.T)[:, :-1].astype(np.float32)
-
-
-def noise_for(epsilon: float, delta: float = DELTA, sensitivity: float = CLIP) -> float:
-    """Standard deviation of Gaussian noise for (ε, δ) (Balle and Wang, arXiv 1805.06530, theorem 8)."""
-
-    def excess(sigma: float) -> float:
-        a, b = sensitivity / (2 * sigma), epsilon * sigma / sensitivity
-        return float(norm.cdf(a - b) - np.exp(epsilon + norm.logcdf(-a - b)) - delta)
-
-    return float(brentq(excess, 1e-3 * sensitivity / epsilon, 1e3 * sensitivity / min(epsilon, 1.0)))

@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit
 
 from benchmarks.synthetic import Protocol, make_world
-from copl_core.evaluation import attributes, observers, small_groups
+from copl_core.evaluation import attributes, observers, private_rows, small_groups
 from copl_core.evaluation.attacks import auc
 from copl_core.evaluation.audit import Audit, _Seen, audit
 from copl_core.evaluation.audit_report import text
@@ -63,6 +63,7 @@ def test_rounding_and_noise_hide_more_the_coarser_they_are():
     assert behind["noise of 0.3, mean of ten answers"] > behind["noise of 0.3"]
     assert behind["private vector, ε = 8"] > behind["private vector, ε = 2"] - 0.02
     assert behind["private vector, ε = 2"] < 0.65
+    assert behind["as they are"] > behind["DP-SGD of rows, ε = 8"] > behind["DP-SGD of rows, ε = 2"]
 
 
 def test_every_figure_lies_in_its_interval_and_is_written_as_json():
@@ -136,26 +137,64 @@ def test_noise_for_a_guarantee_meets_it_exactly_and_shrinks_as_the_guarantee_doe
     from scipy.stats import norm
 
     for epsilon in (0.5, 2.0, 8.0):
-        sigma = observers.noise_for(epsilon)
+        sigma = private_rows.noise_for(epsilon)
         excess = norm.cdf(1 / (2 * sigma) - epsilon * sigma) - np.exp(epsilon) * norm.cdf(
             -1 / (2 * sigma) - epsilon * sigma
         )
-        assert excess == pytest.approx(observers.DELTA, rel=1e-3)
-    assert observers.noise_for(0.5) > observers.noise_for(2.0) > observers.noise_for(8.0)
+        assert excess == pytest.approx(private_rows.DELTA, rel=1e-3)
+    assert private_rows.noise_for(0.5) > private_rows.noise_for(2.0) > private_rows.noise_for(8.0)
 
 
 def test_one_label_moves_a_private_vector_by_no_more_than_the_noise_allows_for(monkeypatch):
-    monkeypatch.setattr(observers, "noise_for", lambda epsilon: 0.0)
+    monkeypatch.setattr(private_rows, "noise_for", lambda epsilon: 0.0)
     state = graph_state(n_users=6, seed=1)
-    prior = observers.Prior.of(state)
+    prior = private_rows.Prior.of(state)
     labels = state.labels
     for row in range(len(labels)):
         less = labels.take(np.delete(np.arange(len(labels)), row))
         before, after = (
-            observers.private_vectors(state, some, 1.0, np.random.default_rng(0)) for some in (labels, less)
+            private_rows.private_vectors(state, some, 1.0, np.random.default_rng(0)) for some in (labels, less)
         )
         moved = np.linalg.lstsq(prior.root[:-1], (before - after).T.astype(np.float64), rcond=None)[0]
-        assert np.linalg.norm(moved, axis=0).max() <= observers.CLIP + 1e-6
+        assert np.linalg.norm(moved, axis=0).max() <= private_rows.CLIP + 1e-6
+
+
+def test_one_label_moves_no_step_of_descent_by_more_than_the_clip_and_nobody_elses_row():
+    state = graph_state(n_users=6, seed=1)
+    labels, rng = state.labels, np.random.default_rng(0)
+    rows = private_rows._Rows.of(state, labels)
+    z = rng.normal(size=(6, rows.x.shape[1]))
+    for row in range(len(labels)):
+        some = private_rows._Rows.of(state, labels.take(np.delete(np.arange(len(labels)), row)))
+        moved = private_rows.clipped_slopes(rows, z, 0.3) - private_rows.clipped_slopes(some, z, 0.3)
+        length = np.linalg.norm(moved, axis=1)
+        assert length.max() <= 0.3 + 1e-9 and set(np.flatnonzero(length > 1e-12)) <= {int(labels.user[row])}
+
+
+@pytest.mark.parametrize("steps", [1, 4, 25])
+def test_the_noise_of_all_steps_together_is_that_of_one_release(monkeypatch, steps):
+    """T Gaussian steps are one with noise √T times smaller: the sum of the steps, clipped at C, tells ε."""
+    drawn: list[float] = []
+
+    class Watched:
+        def normal(self, mean, sigma, shape):
+            drawn.append(sigma)
+            return np.zeros(shape)
+
+    private_rows.by_descent(
+        graph_state(n_users=4), graph_state(n_users=4).labels, 2.0, Watched(), steps=steps, clip=0.5
+    )
+    together = 1 / np.sqrt(sum((0.5 / sigma) ** 2 for sigma in drawn))
+    assert len(drawn) == steps and together == pytest.approx(private_rows.noise_for(2.0))
+
+
+def test_without_noise_and_clipping_descent_ends_at_the_most_probable_rows(monkeypatch):
+    monkeypatch.setattr(private_rows, "noise_for", lambda epsilon, sensitivity=1.0: 0.0)
+    state, rng = graph_state(n_users=6, seed=1), np.random.default_rng(0)
+    prior = private_rows.Prior.of(state)
+    found = private_rows.by_descent(state, state.labels, 1.0, rng, steps=3000, rate=0.02, clip=1e9)
+    expected = [prior.explain(state, state.labels.take(state.labels.user == user)).vector for user in range(6)]
+    np.testing.assert_allclose(found, np.array(expected), atol=2e-3)
 
 
 # ---- small groups
