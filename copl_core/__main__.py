@@ -265,6 +265,8 @@ def _print_report(file: OpenedFile, study: str, report: ImportReport, *, dry_run
             f"  Which answer was shown on the left (the field left, a or b) is not known of "
             f"{counted(report.positions_unknown, 'new label')}: nothing is learned from the order."
         )
+    if on_strength := file.on_strength():
+        print(f"  {on_strength}")
     if survey.by_models:
         print(
             f"  {survey.by_models:,} of the labels were made by language models: training learns from people only, "

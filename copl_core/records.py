@@ -339,6 +339,7 @@ class ImportRow:
     true_group: str | None = None
     created_at: datetime | None = None
     strength: int = 1
+    strength_known: bool = True  # false: the file says none, and the label counts like "slightly better"
     reason: str = ""
     milliseconds: int | None = None
     tags: tuple[str, ...] = ()

@@ -267,6 +267,7 @@ class ImportedRows:
                     "choice": row.choice.value,
                     "position_known": row.position_known,
                     "strength": row.strength,
+                    "strength_known": row.strength_known,
                     "reason": row.reason,
                     "tags": list(row.tags) or None,
                     "milliseconds": row.milliseconds,

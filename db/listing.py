@@ -317,6 +317,7 @@ def _export() -> Any:
             UserRow.true_group,
             UserRow.excluded,
             UserRow.quarantined,
+            LabelRow.strength_known,
         )
         .join(UserRow, UserRow.id == LabelRow.user_id)
     )
@@ -351,6 +352,7 @@ def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]
         true_group,
         excluded,
         quarantined,
+        strength_known,
     ) = row[3:]
     _, text_a, source_a = responses[first_id]
     _, text_b, source_b = responses[second_id]
@@ -367,7 +369,7 @@ def _exported(row: AnyRow, study: str, prompt: str, responses: dict[int, AnyRow]
         "model_b": source_b,
         "left": left if position_known else None,
         "right": right if position_known else None,
-        "strength": strength,
+        "strength": strength if strength_known else None,
         "reason": reason,
         "tags": tags or [],
         "milliseconds": milliseconds,

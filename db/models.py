@@ -247,6 +247,7 @@ class LabelRow(Base):
     right_id: Mapped[int] = child_of("response")
     choice: Mapped[str] = mapped_column(String(10))
     strength: Mapped[int] = mapped_column(default=1)
+    strength_known: Mapped[bool] = mapped_column(default=True, server_default=true())  # false: its file says none
     reason: Mapped[str] = mapped_column(Text, default="")
     tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     guidelines: Mapped[int | None]  # version on the screen

@@ -203,6 +203,8 @@ def report(file: Any) -> None:
         st.warning(problems_in_words(file, survey.skipped, done=False))
     if survey.notes:
         st.info(listed([in_this_form(note) for note in survey.notes], survey.n_notes))
+    if on_strength := file.on_strength():
+        st.caption(on_strength)
     if survey.ignored_fields:
         fields = ", ".join(f"{literal(name)} ({n:,})" for name, n in list(survey.ignored_fields.items())[:30])
         st.caption(f"Nothing is learned from these fields; they are kept and exported again: {fields}.")

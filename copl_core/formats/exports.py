@@ -57,19 +57,23 @@ class ExportReport:
     n_written: int  # rows
     n_ties: int  # rows in the second file
     left_out: dict[str, int]  # why → number
+    n_unknown: int = 0  # labels that a smallest margin has kept, since nobody gave their strength
 
     def sentences(self) -> list[str]:
         """Where the rows are, and why others are not, each in one sentence."""
         found = [f"{self.n_labels:,} labels: {self.n_written:,} rows written to {self.paths[0]}."]
         if self.n_ties:
             found.append(f"{self.n_ties:,} ties are apart, in {self.paths[1]}.")
+        if self.n_unknown:
+            found.append(f"{self.n_unknown:,} labels without a strength passed the smallest margin: nobody gave one.")
         return found + [f"{n:,} {why}: left out." for why, n in self.left_out.items()]
 
     def facts(self) -> dict[str, object]:
         """The same for programs; the shape stays."""
         files = [str(path) for path in self.paths]
         counts = {"labels": self.n_labels, "rows": self.n_written, "ties": self.n_ties}
-        return {"format": self.format, "files": files, **counts, "left_out": self.left_out}
+        unknown = {"strength_unknown": self.n_unknown} if self.n_unknown else {}
+        return {"format": self.format, "files": files, **counts, "left_out": self.left_out, **unknown}
 
 
 def by_name(name: str) -> ExportFormat:
@@ -125,7 +129,7 @@ def write_export(
     _write(form, found, path)
     if ties:
         _write(form, ties, paths[1])
-    return ExportReport(name, paths, chosen.n_labels, len(found), len(ties), left_out)
+    return ExportReport(name, paths, chosen.n_labels, len(found), len(ties), left_out, chosen.n_unknown)
 
 
 def _beside(path: Path) -> Path:

@@ -52,6 +52,7 @@ class Survey:
     n_notes: int
     ignored_fields: dict[str, int]  # fields that nothing is learned from, by how many rows have a value
     labelled_pairs: int = 0  # of the pairs: those with a label
+    without_strength: int = 0  # of the labels: those that prefer an answer and say no strength
 
     @property
     def left_out(self) -> tuple[tuple[int, str], ...]:
@@ -81,6 +82,16 @@ class OpenedFile:
         if self.kept is not None:
             return iter(self.kept)
         return _rows(self.format, self.container, Reading(self.options, self.numbers))
+
+    def on_strength(self) -> str:
+        """What becomes of labels that say no strength; empty where all say one."""
+        n = self.survey.without_strength
+        if not n:
+            return ""
+        return (
+            f"{counted(n, 'label')} {'says' if n == 1 else 'say'} no strength: it is stored as unknown, and training "
+            "weighs such a label like “slightly better”."
+        )
 
     def in_short(self, skipped: LeftOut, *, done: bool) -> str:
         """How many lines or rows are skipped, and what of the others; ``done``: the import is over."""
@@ -250,7 +261,7 @@ def _survey(
     pairs: set[bytes] = set()
     labelled: set[bytes] = set()
     users: dict[str, Kind] = {}
-    labels = by_models = n_characters = 0
+    labels = by_models = without_strength = n_characters = 0
     kept: list[ImportRow] = []
     for row in _rows(found, container, reading):
         pairs.add(digest := pair_digest(row.prompt, row.response_a, row.response_b))
@@ -263,6 +274,7 @@ def _survey(
             labels += 1
             labelled.add(digest)
             by_models += row.kind == Kind.MODEL
+            without_strength += not row.strength_known
             users.setdefault(row.annotator, row.kind)
     split = tuple(of_own_split(kept))
     several = _several_pairs(reading)
@@ -281,6 +293,7 @@ def _survey(
         n_notes,
         dict(reading.ignored.most_common()),
         len(labelled),
+        without_strength,
     )
     return reading, survey, tuple(kept) if n_characters <= _KEPT else None
 

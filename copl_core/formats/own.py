@@ -238,7 +238,7 @@ class _Row:
             "kind": self._kind(),
             "true_group": self._text("taste"),
             "created_at": self._taken("time", as_time, "a time such as 2025-03-01T12:00:00+00:00"),
-            "strength": strength or verdict.strength or 1,
+            "strength": strength or verdict.strength,
             "reason": self._text("reason") or "",
             "milliseconds": self._taken("milliseconds", _milliseconds, "a whole number of 0 or more"),
             "tags": self._tags(),

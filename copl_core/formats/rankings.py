@@ -2,7 +2,7 @@
 
 Each two answers make a pair.  The better one is preferred, equal ones are a tie, and a pair without two ratings stays
 without a label.  The distance of two ratings, on a scale of five steps, is the strength: less than one step is slightly
-better, two steps or more are much better.  Ranks have an order and no distances, so their strength is 1.
+better, two steps or more are much better.  Ranks have an order and no distances, so they say no strength.
 
 K answers make up to K (K − 1) / 2 labels of one act of rating, which use each text up to K − 1 times: they are not
 independent.  ``meta`` says how many answers were rated together (``rated_together``), and gives each label the weight
@@ -99,16 +99,19 @@ def pairs(record: Record, reading: Reading, rated: Rated) -> Iterator[ImportRow]
             reading.left_out.append((record.number, f"answers {i} and {j}: {bad}"))
 
 
-def _compared(one: float | None, other: float | None, rated: Rated) -> tuple[str | None, int]:
-    """(choice, strength) of two ratings, of which the higher is better."""
+def _compared(one: float | None, other: float | None, rated: Rated) -> tuple[str | None, int | None]:
+    """(choice, strength) of two ratings, of which the higher is better; ranks have no strength."""
     if rated.verdict and len(rated.answers) == 2:
-        return rated.verdict.choice, rated.verdict.strength or 1
+        return rated.verdict.choice, rated.verdict.strength
     if one is None or other is None:
         return None, 1
     if one == other:
         return ("tie" if rated.ties else None), 1
-    steps = abs(one - other) / rated.scale * (_STEPS - 1) if rated.scale else 0
-    return ("a" if one > other else "b"), 1 if steps < 1 else 2 if steps < 2 else 3
+    better = "a" if one > other else "b"
+    if not rated.scale:
+        return better, None
+    steps = abs(one - other) / rated.scale * (_STEPS - 1)
+    return better, 1 if steps < 1 else 2 if steps < 2 else 3
 
 
 def best_of(value: Any, names: Sequence[str]) -> str | None:

@@ -95,7 +95,7 @@ class Reading:
         choice: str | None = None,
         annotator: str | None = None,
         left: str | None = None,
-        strength: int = 1,
+        strength: int | None = None,
         sources: tuple[str | None, str | None] = (None, None),
         context: Sequence[Any] = (),
         meta: Mapping[str, Any] | None = None,
@@ -111,6 +111,7 @@ class Reading:
             annotator: whose label it is; None: the one that the user named.
             kind: of the annotator; None: the name says whether it is a language model.
             as_given: the row was in a study before, where an answer may be empty.
+            strength: 1 to 3; None: the file says none.
             left: the response that was shown on the left, "a" or "b"; None: nobody knows.
             context: what distinguishes this label from an equal one: ids and times of the file.
 
@@ -147,7 +148,8 @@ class Reading:
             source_a=sources[0],
             source_b=sources[1],
             key=key,
-            strength=strength,
+            strength=strength or 1,
+            strength_known=strength is not None or choice not in ("a", "b"),
             position_known=left is not None,
             meta=meta,
             kind=kind,

@@ -1,9 +1,9 @@
 """Which labels an export holds: those with enough margin and agreement, of pairs that differ enough, with a count of
 what is left out and why.
 
-Rows are those of ``Store.export``, oldest first.  The margin of a label is its strength.  Its agreement is the share of
-the people who answered the pair and prefer the same response, where a tie counts half; of a tie, the share of people
-who see one.  Each person counts once per pair, by their newest answer.
+Rows are those of ``Store.export``, oldest first.  The margin of a label is its strength; a tie has none.  Its agreement
+is the share of the people who answered the pair and prefer the same response, where a tie counts half; of a tie, the
+share of people who see one.  Each person counts once per pair, by their newest answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Selection:
     Args:
         ties: of a format without ties: in a file beside ("apart"), as two rows of half weight ("split"), or not at all
             ("out").
-        min_margin: smallest strength of a label, 1 to 3.
+        min_margin: smallest strength of a label, 1 to 3.  Above 1, ties are left out; labels of which nobody gave the
+            strength stay, and are counted.
         min_agreement: smallest agreement, 0 to 1.
         min_people: fewest people who answered a pair.
         diverse: pairs to keep of those that the filters leave, the most different ones (``formats.diversity``): their
@@ -71,6 +72,7 @@ class Selected:
     rows: list[Row]
     n_labels: int  # read
     left_out: Mapping[str, int] = field(default_factory=dict)  # why → labels, or with shares, pairs
+    n_unknown: int = 0  # labels that a smallest margin has kept, since nobody gave their strength
 
 
 def select(rows: Iterable[Row], selection: Selection, embed: Embed | None = None) -> Selected:
@@ -80,9 +82,14 @@ def select(rows: Iterable[Row], selection: Selection, embed: Embed | None = None
         CoplError: diverse pairs are wanted and nothing embeds their texts.
     """
     every = list(rows)
-    strong = [row for row in every if row["strength"] >= selection.min_margin or not _decided(row)]
-    left_out: Counter[str] = Counter()
-    left_out["below the margin"] = len(every) - len(strong)
+    filtered, left_out = selection.min_margin > 1, Counter[str]()
+    decided = [row for row in every if _decided(row)] if filtered else every
+    left_out["ties, which have no margin"] = len(every) - len(decided)
+    strong = [
+        row for row in decided if not filtered or row["strength"] is None or margin_of(row) >= selection.min_margin
+    ]
+    left_out["below the margin"] = len(decided) - len(strong)
+    n_unknown = sum(row["strength"] is None for row in strong) if filtered else 0
     votes = _votes(strong)
     enough = [row for row in strong if len(votes[row["pair"]]) >= selection.min_people]
     left_out["about pairs with too few people"] = len(strong) - len(enough)
@@ -97,7 +104,12 @@ def select(rows: Iterable[Row], selection: Selection, embed: Embed | None = None
         different = _diverse(kept, enough, selection.diverse, embed)
         left_out[f"{'' if selection.shares else 'about '}pairs too like others"] = len(kept) - len(different)
         kept = different
-    return Selected(kept, len(every), {why: n for why, n in left_out.items() if n})
+    return Selected(kept, len(every), {why: n for why, n in left_out.items() if n}, n_unknown)
+
+
+def margin_of(row: Row) -> int:
+    """The strength of a label, 1 where nobody gave it."""
+    return row["strength"] or 1
 
 
 def _diverse(rows: list[Row], labels: Iterable[Row], wanted: float, embed: Embed | None) -> list[Row]:
@@ -112,7 +124,7 @@ def _diverse(rows: list[Row], labels: Iterable[Row], wanted: float, embed: Embed
         raise CoplError("Which pairs differ is not known here, since nothing embeds their texts; leave out --diverse.")
     strengths: dict[int, list[int]] = defaultdict(list)
     for row in labels:
-        strengths[row["pair"]].append(row["strength"] if _decided(row) else 0)
+        strengths[row["pair"]].append(margin_of(row) if _decided(row) else 0)
     margins = np.array([np.mean(strengths[pair]) for pair in first])
     chosen = farthest_first(embed(list(first.values())), margins, n)
     pairs = set(np.array(list(first))[chosen].tolist())

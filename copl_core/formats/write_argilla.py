@@ -37,6 +37,6 @@ def _record(rows: list[Row]) -> Row:
         "vectors": {},
         "responses": {
             "preference": [{"value": _VALUES[row["choice"]], "user_id": row["annotator"]} for row in rows],
-            "strength": [{"value": row["strength"], "user_id": row["annotator"]} for row in rows],
+            "strength": [{"value": row["strength"], "user_id": row["annotator"]} for row in rows if row["strength"]],
         },
     }

@@ -24,8 +24,8 @@ tags: [preference, reward-model]
 # {title}
 
 {n:,} {what} of a study of CoPL Studio.  Load the folder with `datasets.load_from_disk`.  `choice` is `a`, `b`, `tie` or
-`both_bad`; `left` names the response that was shown on the left, where that is known; `strength` is 1 to 3; `tags` and
-`meta` are JSON.
+`both_bad`; `left` names the response that was shown on the left, and `strength` is 1 to 3, where these are known;
+`tags` and `meta` are JSON.
 """
 _DTYPES = {"string": "string", "int64": "int64", "double": "float64", "bool": "bool"}
 

@@ -1,7 +1,8 @@
 """Chosen and rejected responses, as TRL trains on them: with a prompt, or with the prompt in both.
 
 Texts are lists of messages, so that a chat template can render them, or plain texts.  ``margin`` is what TRL's
-RewardTrainer takes off the difference of two rewards: 0 for "slightly better", 1 for "better", 2 for "much better".
+RewardTrainer takes off the difference of two rewards: 0 for "slightly better" and where nobody gave a strength, 1 for
+"better", 2 for "much better".
 ``weight`` is 1, and ½ for each of the two rows of a split tie.  With shares, ``share`` is that of the people who prefer
 the chosen response: a soft target.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from copl_core.formats.selection import Row
+from copl_core.formats.selection import Row, margin_of
 from copl_core.turns import is_conversation, messages
 
 _OF_LABEL = ("annotator", "kind", "strength", "time", "study", "pair")
@@ -79,5 +80,5 @@ def _more(row: Row, chosen: str, weight: float) -> Row:
     if "share_a" in row:
         share = row["share_a"] if chosen == "a" else 1 - row["share_a"]
         return {"share": share, "people": row["people"], "weight": weight, "study": row["study"], "pair": row["pair"]}
-    margin = 0.0 if not _winner(row) else float(row["strength"] - 1)
+    margin = 0.0 if not _winner(row) else float(margin_of(row) - 1)
     return {"margin": margin, "weight": weight} | {name: row[name] for name in _OF_LABEL}

@@ -308,6 +308,23 @@ def test_shares_of_people_are_soft_targets(mixed, tmp_path):
             write_export(mixed, form, tmp_path / "no", Selection(shares=True))
 
 
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_a_strength_that_nobody_gave_stays_unknown_and_no_margin_leaves_it_out(shared, tmp_path, form):
+    store, _ = shared
+    given_one, unknown, tie = row(A, "Ann", strength=1), row(A, "Ben", strength_known=False), row(TIE, "Cem")
+    rows = exported(store, given_one, unknown, tie, name=f"Strengths {form}")
+    assert {one["annotator"]: one["strength"] for one in rows} == {"Ann": 1, "Ben": None, "Cem": 1}
+    report = write_export(rows, form, tmp_path / "out")
+    again = exported(store, *open_file(report.paths[0]).rows(), name=f"Strengths {form} again")
+    assert {one["annotator"]: one["strength"] for one in again} == {"Ann": 1, "Ben": None, "Cem": 1}
+    strong = write_export(rows, form, tmp_path / "strong", Selection(min_margin=2))
+    assert (strong.n_written, strong.n_unknown, strong.left_out) == (
+        1, 1, {"ties, which have no margin": 1, "below the margin": 1}
+    )  # fmt: skip
+    assert "1 labels without a strength passed" in " ".join(strong.sentences())
+    assert strong.facts()["strength_unknown"] == 1
+
+
 def test_filters_count_what_they_leave_out(mixed, tmp_path):
     def filtered(**selection) -> tuple[list[str], dict]:
         report = write_export(mixed, "own", tmp_path / "out.jsonl", Selection(**selection))
@@ -315,7 +332,7 @@ def test_filters_count_what_they_leave_out(mixed, tmp_path):
         assert len(found) + sum(report.left_out.values()) == report.n_labels == 5
         return found, report.left_out
 
-    assert filtered(min_margin=2) == (["Ann", "Dot", "Eva"], {"below the margin": 2})  # a tie has no margin
+    assert filtered(min_margin=2) == (["Ann"], {"ties, which have no margin": 2, "below the margin": 2})
     assert filtered(min_agreement=0.5) == (["Ann", "Ben"], {"below the agreement": 3})  # 3 of 5; 2 of 5; 2 of 5
     assert filtered(min_people=6) == ([], {"about pairs with too few people": 5})
     assert filtered(min_people=5)[0] == ["Ann", "Ben", "Cem", "Dot", "Eva"]

@@ -508,6 +508,16 @@ def test_an_id_of_several_pairs_is_reported_and_they_stay_apart(tmp_path):
     assert (survey.pairs, survey.labels) == (3, 4)
 
 
+def test_labels_that_say_no_strength_are_counted_and_ties_have_none_to_say(tmp_path):
+    plain, words = ROWS[0], ROWS[2] | {"choice": "B is much better"}
+    file = opened(tmp_path, jsonl(plain, ROWS[1], words, plain | {"annotator": "Ben", "strength": 2}))
+    assert [(row.strength, row.strength_known) for row in file.rows()] == [
+        (1, False), (1, True), (3, True), (2, True)
+    ]  # fmt: skip
+    assert file.survey.without_strength == 1 and "1 label says no strength" in file.on_strength()
+    assert opened(tmp_path, jsonl(words)).on_strength() == ""
+
+
 @pytest.mark.parametrize("name", ["response_a", "response_b"])
 @pytest.mark.parametrize("delimiter", [",", "\t"])
 def test_a_row_of_a_table_with_an_empty_answer_is_left_out_and_named(tmp_path, name, delimiter):

@@ -42,6 +42,7 @@ def test_a_file_is_shown_before_anything_changes_and_then_imported_here(session,
     assert "**A file of pairs or labels** (JSON lines, 4 lines): 3 labels of 2 people on 1 pair." in text
     assert "1 line will be skipped; all other lines will be imported." in text
     assert "Line 3: Answer A is missing" in text and "topic (1)" in text
+    assert "2 labels say no strength: it is stored as unknown" in text
     table = next(frame.value for frame in opened.dataframe if "question" in frame.value)
     assert table["choice"].tolist() == ["A", "tie", "A"] and table["person"].tolist() == ["Ann", "Ben", "Ann"]
     assert (session.store.revision(session.id), len(session.store.pairs(session.id))) == before
